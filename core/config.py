@@ -1,0 +1,256 @@
+"""One run, fully specified: the single source of the options, their defaults, the run's identity and its record.
+
+Every field carries its help text; the command line is made from these classes, `run.json` is these classes as JSON,
+and a run's id is the hash of them. A field that is `AUTO` is filled in from the data set before a run gets its id, so
+that a stored run says every number that decided its outcome.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+from core.errors import UserError, nearest
+
+AUTO = 0  # "as the data set says": replaced by `core.plan.resolve` before a run gets its id
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    flag: str = "",
+    choices: tuple[str, ...] = (),
+    at_least: float | None = None,
+    below: float | None = None,
+    above: float | None = None,
+    hidden: bool = False,
+) -> Any:
+    """Declare a configuration field.
+
+    Parameters
+    ----------
+    default
+        The value when nothing is said.
+    help
+        What the field means, with unit and range; shown by ``--help``.
+    flag
+        Its name on the command line where that is not the field's name.
+    choices
+        The values a text field may have.
+    at_least, above, below
+        Bounds of a number: ``at_least <= value``, ``above < value``, ``value < below``.
+    hidden
+        Decided by the ablation or worked out, not an option of its own.
+    """
+    metadata = {
+        "help": help,
+        "flag": flag,
+        "choices": choices,
+        "at_least": at_least,
+        "below": below,
+        "above": above,
+        "hidden": hidden,
+    }
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Which clips, and which of them are tested on."""
+
+    name: str = option("instruments", "Data set, or a comma-free list of them for a grid.", flag="data")
+    content: str = option("", "SHA-256 of the clips, labels, folds and groups.", hidden=True)
+    fold: int = option(1, "Fold to test on; all others train. `all` takes every fold in turn.", at_least=1)
+    validation: float = option(
+        0.0,
+        "Share of the training folds held out, by group, to stop early on (0: none, train on all of them).",
+        at_least=0.0,
+        below=1.0,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """How a recording becomes a waveform of one length."""
+
+    sr: int = option(AUTO, "Sampling rate in Hz to resample to (0: the data set's own).", at_least=0)
+    duration: float = option(AUTO, "Seconds every clip is brought to (0: the data set's own).", at_least=0.0)
+    fit: str = option(
+        "pad",
+        "Short clips are padded with silence, looped, or centred (crop); stretch keeps every sample and resizes "
+        "the image instead.",
+        choices=("pad", "loop", "crop", "stretch"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frontend:
+    """How a waveform becomes an image of three channels."""
+
+    channels: str = option(
+        "windows",
+        "windows: log-mels with 25/10, 50/25 and 100/50 ms windows/hops; replicate: the 25/10 ms one three times.",
+        choices=("windows", "replicate"),
+    )
+    n_mels: int = option(128, "Mel bands, the height of the image.", at_least=1)
+    n_frames: int = option(AUTO, "Width all channels are resized to, in pixels (0: the data set's own).", at_least=0)
+    fmin: float = option(0.0, "Lowest frequency in Hz.", at_least=0.0)
+    fmax: float = option(AUTO, "Highest frequency in Hz (0: half the sampling rate).", at_least=0.0)
+    normalise: str = option(
+        "fixed",
+        "fixed: one affine map from decibels to the range the backbone was trained on; train: by the mean and "
+        "deviation of the training folds.",
+        choices=("fixed", "train"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Which network, with which weights, and what the ablation did to it."""
+
+    backbone: str = option("efficientnet_lite0", "Backbone: a torchvision name, or timm:NAME.")
+    weights: str = option("imagenet", "Starting weights: imagenet, random, or a file (.safetensors, .pth, .pt).")
+    weights_sha256: str = option("", "SHA-256 of a weights file.", hidden=True)
+    freeze: str = option("none", "Last frozen stage: none, stem, block1 ..", hidden=True)
+    fuse: str = option("all", "Last stage with the starting weights: all, none, stem, block1 ..", hidden=True)
+    cut: str = option("none", "Last stage that is kept: none (all are), stem, block1 ..", hidden=True)
+    frozen_batch_norm: str = option(
+        "eval",
+        "Batch norm of frozen blocks: eval (nothing moves) or train (moving statistics go on, as in older code).",
+        choices=("eval", "train"),
+    )
+    dropout: float = option(0.2, "Dropout before the classifier.", at_least=0.0, below=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How the network is trained."""
+
+    epochs: int = option(8, "Passes over the training clips.", at_least=1)
+    batch_size: int = option(32, "Clips per step.", at_least=1)
+    optimizer: str = option("adam", "Optimizer.", choices=("adam", "adamw", "sgd"))
+    lr: float = option(1e-3, "Learning rate.", above=0.0)
+    momentum: float = option(0.9, "Momentum (sgd only).", at_least=0.0, below=1.0)
+    weight_decay: float = option(1e-4, "Weight decay.", at_least=0.0)
+    schedule: str = option("cosine", "Learning rate over the epochs.", choices=("constant", "step", "cosine"))
+    step_size: int = option(30, "Epochs between two drops (schedule step).", at_least=1)
+    milestones: tuple[int, ...] = option((), "Epochs of the drops, instead of every --step-size (schedule step).")
+    gamma: float = option(0.1, "Factor of each drop (schedule step).", above=0.0)
+    label_smoothing: float = option(0.0, "Label smoothing.", at_least=0.0, below=1.0)
+    clip_norm: float = option(0.0, "Largest norm of the gradient (0: unlimited).", at_least=0.0)
+    patience: int = option(
+        0, "Stop after this many epochs without a better validation loss; needs --validation (0: never).", at_least=0
+    )
+    augment: str = option(
+        "none",
+        "waveform: each clip once plain and once time-stretched (0.9 to 1.2) and pitch-shifted (-2 to 2 semitones) "
+        "per epoch.",
+        choices=("none", "waveform"),
+    )
+    variants: int = option(5, "Different augmented versions of a clip, taken in turn (augment waveform).", at_least=1)
+    time_mask: int = option(0, "SpecAugment: widest mask along time, in frames (0: none).", at_least=0)
+    freq_mask: int = option(0, "SpecAugment: widest mask along frequency, in mel bands (0: none).", at_least=0)
+    precision: str = option("fp32", "Arithmetic on a GPU (a CPU uses fp32).", choices=("fp32", "bf16", "fp16"))
+    channels_last: bool = option(True, "Keep images channels-last in memory, the faster layout.")
+    compile: bool = option(False, "Compile the network with torch.compile.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything that decides a run's outcome."""
+
+    data: Data = Data()
+    clip: Clip = Clip()
+    frontend: Frontend = Frontend()
+    model: Model = Model()
+    training: Training = Training()
+    seed: int = option(0, "Seed of head initialisation and batch order (and of random weights).", at_least=0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the run as nested dictionaries of JSON types."""
+        result: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return result
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read a run back; an unknown or missing key is an error, never a silent default.
+
+        Raises
+        ------
+        UserError
+            Naming the key, and the nearest one that exists.
+        """
+        return _from_dict(cls, values, "run")
+
+    @property
+    def id(self) -> str:
+        """Twelve hex digits: the hash of the whole configuration."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def replace(self, **changes: Any) -> Self:
+        """Return the run with ``group__field=value`` changed, e.g. ``model__freeze="block3"``."""
+        groups: dict[str, dict[str, Any]] = {}
+        own: dict[str, Any] = {}
+        for key, value in changes.items():
+            group, _, name = key.partition("__")
+            if name:
+                groups.setdefault(group, {})[name] = value
+            else:
+                own[group] = value
+        own |= {group: dataclasses.replace(getattr(self, group), **values) for group, values in groups.items()}
+        return dataclasses.replace(self, **own)
+
+
+GROUPS: dict[str, type] = {"data": Data, "clip": Clip, "frontend": Frontend, "model": Model, "training": Training}
+
+
+def _from_dict(cls: type, values: Mapping[str, Any], where: str) -> Any:
+    names = {f.name: f for f in fields(cls)}
+    for key in values:
+        if key not in names:
+            match = nearest(key, names)
+            raise UserError(f"{where} has the unknown key '{key}'" + (f"; did you mean '{match}'?" if match else ""))
+    if missing := sorted(set(names) - set(values)):
+        raise UserError(f"{where} lacks {', '.join(missing)}")
+    made = {}
+    for key, value in values.items():
+        if key in GROUPS and cls is Run:
+            made[key] = _from_dict(GROUPS[key], value, f"{where}.{key}")
+        else:
+            made[key] = tuple(value) if isinstance(value, list) else value
+    return cls(**made)
+
+
+def problems(run: Run) -> list[str]:
+    """List every value of `run` that breaks its field's rule, with the remedy; empty when all is well."""
+    found = []
+    for group, part in [*((g, getattr(run, g)) for g in GROUPS), ("", run)]:
+        for f in fields(part):
+            if f.name in GROUPS and not group:
+                continue
+            found += _field_problems(f, getattr(part, f.name))
+    if run.training.patience and not run.data.validation:
+        found.append("--patience needs --validation above 0: stopping on the test fold would flatter the result")
+    return found
+
+
+def _field_problems(f: "dataclasses.Field[Any]", value: Any) -> list[str]:
+    flag = "--" + (f.metadata["flag"] or f.name).replace("_", "-")
+    rule = f.metadata
+    if rule["choices"] and value not in rule["choices"]:
+        match = nearest(str(value), rule["choices"])
+        hint = f"did you mean '{match}'? " if match else ""
+        return [f"{flag} {value}: {hint}choose from {', '.join(rule['choices'])}"]
+    if isinstance(value, float) and value != value:
+        return [f"{flag} {value}: give a number"]
+    if rule["at_least"] is not None and value < rule["at_least"]:
+        return [f"{flag} {value}: must be at least {rule['at_least']:g}"]
+    if rule["above"] is not None and value <= rule["above"]:
+        return [f"{flag} {value}: must be above {rule['above']:g}"]
+    if rule["below"] is not None and value >= rule["below"]:
+        return [f"{flag} {value}: must be below {rule['below']:g}"]
+    return []
