@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Self
 
 from core.errors import UserError, nearest
@@ -61,7 +62,7 @@ def option(
 class Data:
     """Which clips, and which of them are tested on."""
 
-    name: str = option("instruments", "Data set, or a comma-free list of them for a grid.", flag="data")
+    name: str = option("instruments", "Data set: instruments (embedded), urbansound8k, esc50, gtzan, gtzan-filtered or folder.", flag="data")
     content: str = option("", "SHA-256 of the clips, labels, folds and groups.", hidden=True)
     fold: int = option(1, "Fold to test on; all others train. `all` takes every fold in turn.", at_least=1)
     validation: float = option(
@@ -205,6 +206,45 @@ class Run:
         return dataclasses.replace(self, **own)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """Where runs are made and kept; decides nothing about their outcome."""
+
+    data_root: tuple[Path, ...] = option((), "Folder of each data set, in the order of --data.")
+    download: bool = option(False, "Fetch the data set into --data-root first, where it can be fetched.")
+    on_bad_clip: str = option(
+        "fail",
+        "A clip that cannot be used: fail names all of them before anything is trained; skip leaves them out.",
+        choices=("fail", "skip"),
+    )
+    results: Path = option(Path("results"), "Folder of the runs, tables and figures.")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.")
+    threads: int = option(0, "CPU threads (0: every core); CPU results are bit-identical for one number.", at_least=0)
+    retry_failed: bool = option(False, "Train runs again that failed before.")
+    dry_run: bool = option(False, "Print the plan and stop.")
+    json: bool = option(False, "Print the summary as one JSON object on stdout, everything else on stderr.")
+
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    # Palanisamy, Singhania, Yao 2020, sections IV.A and IV.B; the schedule depends on the starting weights.
+    "paper": {
+        "pretrained": {
+            "epochs": 70, "batch_size": 32, "optimizer": "adam", "lr": 1e-4, "weight_decay": 1e-3,
+            "schedule": "step", "step_size": 30, "gamma": 0.1,
+        },
+        "random": {
+            "epochs": 450, "batch_size": 32, "optimizer": "adam", "lr": 1e-4, "weight_decay": 1e-3,
+            "schedule": "step", "milestones": (300, 350), "gamma": 0.1,
+        },
+    },
+}  # fmt: skip
+
+
+def preset_training(name: str, weights: str) -> dict[str, Any]:
+    """Return the training settings of a preset for a network that starts from `weights`."""
+    return PRESETS[name]["random" if weights == "random" else "pretrained"] if name else {}
+
+
 GROUPS: dict[str, type] = {"data": Data, "clip": Clip, "frontend": Frontend, "model": Model, "training": Training}
 
 
@@ -225,16 +265,21 @@ def _from_dict(cls: type, values: Mapping[str, Any], where: str) -> Any:
     return cls(**made)
 
 
-def problems(run: Run) -> list[str]:
-    """List every value of `run` that breaks its field's rule, with the remedy; empty when all is well."""
+def problems(part: Any) -> list[str]:
+    """List every value of a configuration that breaks its field's rule, with the remedy; empty when all is well."""
     found = []
-    for group, part in [*((g, getattr(run, g)) for g in GROUPS), ("", run)]:
-        for f in fields(part):
-            if f.name in GROUPS and not group:
-                continue
-            found += _field_problems(f, getattr(part, f.name))
+    for f in fields(part):
+        value = getattr(part, f.name)
+        found += problems(value) if dataclasses.is_dataclass(value) else _field_problems(f, value)
+    return found + (_run_problems(part) if isinstance(part, Run) else [])
+
+
+def _run_problems(run: Run) -> list[str]:
+    found = []
     if run.training.patience and not run.data.validation:
         found.append("--patience needs --validation above 0: stopping on the test fold would flatter the result")
+    if run.frontend.fmax and run.frontend.fmax <= run.frontend.fmin:
+        found.append(f"--fmax {run.frontend.fmax:g}: must be above --fmin {run.frontend.fmin:g}")
     return found
 
 

@@ -1,0 +1,299 @@
+"""Figures in one style, for one column of a paper: each function takes data and axes, draws, and returns the axes.
+
+    figure, ax = figures.new()
+    figures.accuracy_by_condition(frame, ax, xlabel="Frozen through block", reference="none")
+    figures.save(figure, Path("results/freeze/accuracy"), frame)
+
+Frames hold fractions 0 to 1; axes show percent. ``accuracy_low`` and ``accuracy_high``, the bounds of a 95 % interval,
+are drawn where a frame has them, ``accuracy_std`` where it has not; the label of the axis says which. Nothing here
+trains, shows a window, or changes matplotlib's settings outside its own calls.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.container import Container
+from matplotlib.ticker import MaxNLocator
+
+from analysis.style import COLOURS, GREY, MARKERS, new, save, styled
+
+__all__ = [
+    "accuracy_by_condition",
+    "confusion",
+    "ensemble_curve",
+    "grouped_bars",
+    "learning_curves",
+    "new",
+    "save",
+    "similarity_by_layer",
+]
+
+
+@styled
+def accuracy_by_condition(
+    frame: pd.DataFrame, ax: Axes, *, xlabel: str, reference: str | None = None, series: str | None = None
+) -> Axes:
+    """Draw accuracy against depth (Palanisamy et al. 2020, figures 2b and 2c).
+
+    Parameters
+    ----------
+    frame
+        One row for each condition (and series), with ``condition``, ``accuracy`` and, as known, its spread.
+        ``published`` values are hollow; a condition without a finished run is a cross at the foot.
+    xlabel
+        What the condition is; "block3" is written 3 on the axis, so that every depth has room.
+    reference
+        The condition whose accuracy is drawn through as a dashed line.
+    series
+        The column that tells lines apart, such as the backbone.
+    """
+    conditions = _in_depth_order(frame["condition"].unique())
+    lost = frame[frame["accuracy"].isna()]
+    lines = _series(frame, series)
+    for k, (name, part) in enumerate(lines):
+        part = part.set_index("condition").reindex([c for c in conditions if c in set(part["condition"])])
+        place = np.array([conditions.index(condition) for condition in part.index])
+        x = place + 0.07 * (k - (len(lines) - 1) / 2)  # side by side, so that no error bar hides another
+        colour, y = COLOURS[k % len(COLOURS)], 100 * part["accuracy"].to_numpy()
+        marker = MARKERS[k % len(MARKERS)]
+        ax.errorbar(x, y, yerr=_spread(part), color=colour, marker=marker, label=name, zorder=3)
+        if reference in part.index:
+            ax.axhline(float(y[part.index == reference][0]), color=colour, linestyle="--", linewidth=0.8, zorder=1)
+        if "published" in part and part["published"].notna().any():
+            label = f"{name or ''} published".strip()
+            ax.plot(x, 100 * part["published"], linestyle="", **_hollow(colour, marker), label=label, zorder=4)
+    if len(lost):
+        x = np.array([conditions.index(condition) for condition in lost["condition"]])
+        ax.plot(x, 0.03 + 0 * x, "x", color=GREY, transform=ax.get_xaxis_transform(), label="no result", clip_on=False)
+    if reference is not None:
+        ax.plot([], [], "--", color=GREY, linewidth=0.8, label=f"reference ({reference})")
+    ax.set_xlim(-0.4, len(conditions) - 0.6)
+    _name_ticks(ax, [_short(condition) for condition in conditions])
+    ax.set(xlabel=xlabel, ylabel=_accuracy_label(frame))
+    return _legend(ax)
+
+
+@styled
+def similarity_by_layer(frame: pd.DataFrame, ax: Axes, *, series: str = "weights", index: str = "SVCCA") -> Axes:
+    """Draw how alike a layer is before and after training (Palanisamy et al. 2020, figure 2a).
+
+    Parameters
+    ----------
+    frame
+        One row for each layer and series, input first, with ``layer``, ``similarity`` (0 to 1) and, as known,
+        ``noise_floor`` (faint and dotted): what unrelated activations of that size give. More than 12 layers are
+        named by their stage, "block2" of "block2.denselayer5.conv1".
+    series
+        The column that tells lines apart: the weights that training started from.
+    index
+        Name of the similarity index, for the axis.
+    """
+    layers = list(frame["layer"].unique())
+    many = len(layers) > 12
+    for k, (name, part) in enumerate(_series(frame, series)):
+        x = [layers.index(layer) for layer in part["layer"]]
+        colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
+        ax.plot(x, part["similarity"], color=colour, marker="" if many else marker, label=name, zorder=3)
+        if "noise_floor" in part:
+            ax.plot(x, part["noise_floor"], color=colour, linestyle=":", linewidth=0.8, alpha=0.6, zorder=1)
+    if "noise_floor" in frame:
+        ax.plot([], [], ":", color=GREY, linewidth=0.8, label="noise floor")
+    if many:
+        _name_stages(ax, [layer.partition(".")[0] for layer in layers])
+    else:
+        _name_ticks(ax, [_short(layer) for layer in layers])
+    ax.set(xlabel="Block, from input to output", ylabel=f"{index} similarity")
+    ax.set_ylim(min(0.0, float(frame["similarity"].min())), 1.02)
+    return _legend(ax)
+
+
+@styled
+def grouped_bars(frame: pd.DataFrame, ax: Axes, *, x: str, series: str, xlabel: str = "") -> Axes:
+    """Draw accuracies as bars, side by side for each group (Palanisamy et al. 2020, table I).
+
+    Parameters
+    ----------
+    frame
+        One row for each group and series, with ``accuracy`` and, as known, its spread and ``published``.
+    x, series
+        The columns that name the group, such as the data set, and the bar within it, such as the weights.
+    xlabel
+        What the groups are.
+    """
+    groups, members = list(frame[x].unique()), list(_series(frame, series))
+    width = 0.8 / len(members)
+    for k, (name, part) in enumerate(members):
+        colour = COLOURS[k % len(COLOURS)]
+        at = np.array([groups.index(group) for group in part[x]]) + (k - (len(members) - 1) / 2) * width
+        height = 100 * part["accuracy"].to_numpy()
+        ax.bar(at, height, 0.92 * width, yerr=_spread(part), error_kw={"elinewidth": 0.8}, color=colour, label=name)
+        for position in at[np.isnan(height)]:
+            ax.text(position, 1, "no result", color=GREY, rotation=90, ha="center", va="bottom", fontsize=6)
+        if "published" in part and part["published"].notna().any():
+            label = "published" if k == 0 else None
+            ax.plot(
+                at + width / 4, 100 * part["published"], linestyle="", **_hollow("black", "D"), label=label, zorder=4
+            )
+    _name_ticks(ax, [str(group) for group in groups])
+    ax.set(xlabel=xlabel, ylabel=_accuracy_label(frame), ylim=(0, 100))
+    return _legend(ax)
+
+
+@styled
+def ensemble_curve(frame: pd.DataFrame, ax: Axes, *, series: str | None = None) -> Axes:
+    """Draw accuracy against the number of members.
+
+    Parameters
+    ----------
+    frame
+        One row for each number of ``members`` (and series): ``accuracy``, the mean over all subsets of that size,
+        and ``accuracy_min`` and ``accuracy_max`` among them, drawn as a band.
+    series
+        The column that tells lines apart.
+    """
+    for k, (name, part) in enumerate(_series(frame, series)):
+        part = part.sort_values("members")
+        colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
+        ax.plot(part["members"], 100 * part["accuracy"], color=colour, marker=marker, label=name or "mean of subsets")
+        low, high = 100 * part["accuracy_min"], 100 * part["accuracy_max"]
+        ax.fill_between(part["members"], low, high, color=colour, alpha=0.2, linewidth=0, label="lowest to highest")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(xlabel="Members of the ensemble", ylabel="Accuracy (%)")
+    return _legend(ax)
+
+
+@styled
+def confusion(matrix: npt.ArrayLike, class_names: Sequence[str], ax: Axes) -> Axes:
+    """Draw a confusion matrix: colour is the share of the row, the numbers (up to 12 classes) are clips.
+
+    Parameters
+    ----------
+    matrix
+        Clips, shape (classes, classes): target by prediction.
+    class_names
+        One name for each class; above some twenty, give the figure both columns, ``new(width=7, height=6.5)``.
+    """
+    counts = np.asarray(matrix)
+    n = len(class_names)
+    if counts.shape != (n, n):
+        raise ValueError(f"matrix {counts.shape} and {n} class names do not fit")
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = ax.imshow(share, cmap="cividis", vmin=0, vmax=1)
+    if n <= 12:
+        for (row, column), value in np.ndenumerate(counts):
+            colour = "black" if share[row, column] > 0.5 else "white"
+            ax.text(column, row, f"{value}", color=colour, ha="center", va="center", fontsize=6 if n > 6 else 7)
+    size = min(7.0, 72 * 0.65 * ax.figure.bbox.height / ax.figure.dpi / n)  # points; what a row of the panel has
+    ax.set_xticks(range(n), class_names, rotation=90, fontsize=size)
+    ax.set_yticks(range(n), class_names, fontsize=size)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set(xlabel="Predicted", ylabel="Target")
+    bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, label="Share of the target's clips")
+    bar.outline.set_visible(False)
+    return ax
+
+
+@styled
+def learning_curves(history: pd.DataFrame, ax: Axes, *, metric: str = "accuracy") -> Axes:
+    """Draw a run's history, a line for each part of the data.
+
+    Parameters
+    ----------
+    history
+        One row for each ``epoch``, with columns such as ``train_accuracy`` and ``test_accuracy``.
+    metric
+        accuracy or loss.
+    """
+    scale = 100 if metric == "accuracy" else 1
+    columns = [column for column in history if str(column).endswith(f"_{metric}")]
+    for k, column in enumerate(columns):
+        name = str(column).removesuffix(f"_{metric}")
+        ax.plot(history["epoch"], scale * history[column], color=COLOURS[k % len(COLOURS)], label=name)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(xlabel="Epoch", ylabel="Accuracy (%)" if metric == "accuracy" else metric.capitalize())
+    return _legend(ax)
+
+
+def _series(frame: pd.DataFrame, column: str | None) -> list[tuple[str | None, pd.DataFrame]]:
+    if column is None:
+        return [(None, frame)]
+    return [(str(name), part) for name, part in frame.groupby(column, sort=False)]
+
+
+def _spread(part: pd.DataFrame) -> npt.NDArray[np.float64] | None:
+    """Return lengths below and above, shape (2, rows), in percent; a row without spread has none drawn."""
+    if {"accuracy_low", "accuracy_high"} <= set(part.columns):
+        lengths = np.stack([part["accuracy"] - part["accuracy_low"], part["accuracy_high"] - part["accuracy"]])
+    elif "accuracy_std" in part:
+        lengths = np.stack([part["accuracy_std"]] * 2)
+    else:
+        return None
+    return 100 * np.maximum(lengths, 0)
+
+
+def _accuracy_label(frame: pd.DataFrame) -> str:
+    spread = _spread(frame)
+    if spread is None or np.isnan(spread).all():
+        return "Accuracy (%)"
+    return "Accuracy (%), 95 % interval" if "accuracy_low" in frame else "Accuracy (%), ± std"
+
+
+def _in_depth_order(conditions: Iterable[str]) -> list[str]:
+    """Sort stages from none to all; any other names stay as they came."""
+    depths = {condition: _depth(condition) for condition in conditions}
+    known = all(depth is not None for depth in depths.values())
+    return sorted(depths, key=lambda condition: depths[condition] or 0) if known else list(depths)
+
+
+def _depth(condition: str) -> float | None:
+    if match := re.fullmatch(r"block(\d+)", condition):
+        return float(match.group(1))
+    return {"none": -1.0, "stem": 0.0, "head": 1e6, "all": 1e7}.get(condition)
+
+
+def _short(stage: str) -> str:
+    return re.sub(r"^block(?=\d+$)", "", stage)
+
+
+def _name_stages(ax: Axes, stages: Sequence[str]) -> None:
+    """Part stages of many layers by faint lines and name each in its middle, the longest first, where there is room."""
+    starts = [i for i, stage in enumerate(stages) if i == 0 or stage != stages[i - 1]]
+    ends = [*starts[1:], len(stages)]
+    named: dict[float, tuple[str, float]] = {}  # middle: name, half its width in layers
+    for start, end in sorted(zip(starts, ends, strict=True), key=lambda span: span[0] - span[1]):
+        middle, name = (start + end - 1) / 2, _short(stages[start])
+        half = 0.013 * len(name) * len(stages)  # of 7 points, with a gap
+        if all(abs(middle - other) >= half + wide for other, (_, wide) in named.items()):
+            named[middle] = name, half
+        if start:
+            ax.axvline(start - 0.5, color=GREY, linewidth=0.4, alpha=0.5, zorder=0)
+    ax.set_xticks(list(named), [name for name, _ in named.values()])
+    ax.tick_params(axis="x", length=0)
+
+
+def _name_ticks(ax: Axes, names: Sequence[str]) -> None:
+    """Name the ticks, slanted where the names would not fit side by side."""
+    slanted = sum(len(name) + 2 for name in names) > 44  # characters of 7 points across one column
+    slant: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+    ax.set_xticks(range(len(names)), names, **slant)
+
+
+def _hollow(colour: str, marker: str) -> dict[str, Any]:
+    return {"marker": marker, "markerfacecolor": "white", "markeredgecolor": colour, "markeredgewidth": 0.9}
+
+
+def _legend(ax: Axes) -> Axes:
+    """Put the legend above the panel, where no line can run through it."""
+    handles, labels = ax.get_legend_handles_labels()
+    order = sorted(range(len(labels)), key=lambda i: not isinstance(handles[i], Container))  # the data come first
+    if labels:
+        columns = 3 if sum(map(len, labels)) < 36 else 2
+        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
+        ax.legend([handles[i] for i in order], [labels[i] for i in order], ncols=columns, **place)
+    return ax

@@ -1,0 +1,72 @@
+"""How numbers are written for people, in tables and on axes."""
+
+from collections.abc import Iterable
+
+MINUS = "−"
+
+
+def text(value: object) -> str:
+    """Write a value as it is, on one line."""
+    return " ".join(str(value).split())
+
+
+def percent(value: float, *, digits: int = 1) -> str:
+    """Write a fraction as a percentage without its sign, which belongs in the column's title: 0.612 is 61.2."""
+    return _signed(f"{100 * value:.{digits}f}")
+
+
+def points(value: float, *, digits: int = 1) -> str:
+    """Write a difference of fractions as percentage points, always with its sign: 0.021 is +2.1."""
+    shown = percent(value, digits=digits)
+    return shown if shown.startswith(MINUS) or not shown.strip("0.") else f"+{shown}"
+
+
+def number(value: float, *, digits: int = 3) -> str:
+    """Write a number with so many decimals."""
+    return _signed(f"{value:.{digits}f}")
+
+
+def count(value: float) -> str:
+    """Write a whole number."""
+    return _signed(f"{value:.0f}")
+
+
+def magnitude(value: float) -> str:
+    """Write a count with three digits: 3371234 is 3.37 M."""
+    for exponent, unit in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        scaled = value / 10**exponent
+        if scaled >= 0.9995:  # what would be rounded to 1000 of the unit below
+            digits = 2 if scaled < 9.995 else 1 if scaled < 99.95 else 0
+            return f"{scaled:.{digits}f} {unit}"
+    return f"{value:.0f}"
+
+
+def seconds(value: float) -> str:
+    """Write a duration in the unit that fits: 4.2 s, 75 s is 1 min 15 s, 4800 s is 1 h 20 min."""
+    if value < 9.95:
+        return f"{value:.1f} s"
+    whole = round(value)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(value / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def span(numbers: Iterable[int]) -> str:
+    """Write whole numbers as ranges: 1, 2, 3, 5 is 1–3, 5."""
+    runs: list[list[int]] = []
+    for n in sorted(set(numbers)):
+        if runs and n == runs[-1][-1] + 1:
+            runs[-1].append(n)
+        else:
+            runs.append([n])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
+
+
+def _signed(shown: str) -> str:
+    """Set a typographic minus, and none before a zero."""
+    if not shown.startswith("-"):
+        return shown
+    return MINUS + shown[1:] if shown.strip("-0.") else shown[1:]

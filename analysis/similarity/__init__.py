@@ -1,0 +1,28 @@
+"""How alike two representations of the same clips are: SVCCA, PWCCA, CKA and Procrustes.
+
+``svcca(x, y)`` and its three siblings take activations as arrays or tensors of shape (datapoints, neurons);
+``compare_networks`` reads any layers of two networks in one pass over the clips. Both add the activations up in
+``Moments``, whose memory grows with neurons squared and never with clips, and work every index out of it, so that
+an array and a stream of its rows get the same answer.
+
+Every ``Similarity`` says how many directions it rests on, how many datapoints, and what the same index gives for
+the same datapoints paired at random.
+"""
+
+from analysis.similarity.indices import INDICES, Similarity, cka, procrustes, pwcca, similarity, svcca
+from analysis.similarity.moments import Moments
+from analysis.similarity.networks import POSITIONS, compare_networks, weight_layers
+
+__all__ = [
+    "INDICES",
+    "POSITIONS",
+    "Moments",
+    "Similarity",
+    "cka",
+    "compare_networks",
+    "procrustes",
+    "pwcca",
+    "similarity",
+    "svcca",
+    "weight_layers",
+]

@@ -1,0 +1,186 @@
+"""The similarity of every layer of two networks, in one pass over the clips."""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from analysis.similarity.indices import DATAPOINTS_PER_NEURON, Similarity, check_options, is_thin, similarity
+from analysis.similarity.moments import Moments
+from core.errors import UserError, nearest, unknown
+
+POSITIONS = ("fold", "pool")
+
+
+def weight_layers(network: nn.Module) -> tuple[str, ...]:
+    """Name the convolutions and linear maps of `network`, in the order it registers them."""
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    return tuple(name for name, module in network.named_modules() if isinstance(module, kinds))
+
+
+def compare_networks(
+    before: nn.Module,
+    after: nn.Module,
+    batches: Iterable[Tensor],
+    layers: Sequence[str],
+    *,
+    index: str = "svcca",
+    positions: str = "fold",
+    explained_variance: float = 0.99,
+    seed: int = 0,
+) -> dict[str, Similarity]:
+    """Compare the same layers of two networks on the same clips.
+
+    Both run in evaluation mode, one batch at a time: the batch's activations in `before` are held until `after` has
+    seen it, and nothing else that grows with the clips. Of a convolution's output the channels are the neurons, as the
+    authors of SVCCA advise (github.com/google/svcca, tutorial 002). A layer that runs in place changes nothing: what is
+    read is read before the next layer runs.
+
+    Parameters
+    ----------
+    before, after
+        The networks; left as they were, training flags included.
+    batches
+        What the networks are fed, each of shape (clips, ...); moved to the network's device. At least 2 clips each
+        for a noise floor with pooled positions.
+    layers
+        Names of modules, as in ``named_modules()``, that exist in both. Each must run once per batch and return a
+        tensor of shape (clips, channels) or (clips, channels, positions ...).
+    index
+        ``svcca``, ``pwcca`` (weighted by `before`), ``cka`` or ``procrustes``.
+    positions
+        ``fold``: every position of a map is a datapoint. ``pool``: every clip is one, the mean over its positions;
+        for maps whose sizes differ between the networks.
+    explained_variance
+        For ``svcca``.
+    seed
+        Of the pairings at random behind the noise floors.
+
+    Returns
+    -------
+    dict
+        The similarity of each layer, in the order of `layers`. One warning names the layers with fewer than 5
+        datapoints per neuron.
+
+    Raises
+    ------
+    UserError
+        For a layer that is in neither network, does not run exactly once or returns no such tensor; maps of different
+        sizes without pooling; no batches; and as the function named like the index.
+    """
+    check_options(index, explained_variance)
+    if positions not in POSITIONS:
+        raise unknown("positions", positions, POSITIONS)
+    for network in (before, after):
+        _check_layers(network, layers)
+    moments = {layer: Moments(seed=seed) for layer in layers}
+    with torch.inference_mode(), _evaluating(before), _evaluating(after):
+        for batch in batches:
+            _add_batch(before, after, batch, moments, pool=positions == "pool")
+        result = {}
+        for layer, sums in moments.items():
+            with _naming(layer):
+                result[layer] = similarity(sums, index, explained_variance=explained_variance)
+    _warn_of_thin(moments)
+    return result
+
+
+def _add_batch(before: nn.Module, after: nn.Module, batch: Tensor, moments: dict[str, Moments], *, pool: bool) -> None:
+    held: dict[str, tuple[Tensor, tuple[int, ...]]] = {}
+
+    def hold(layer: str, output: Tensor) -> None:
+        held[layer] = _datapoints(output, pool=pool, copy=True), tuple(output.shape[2:])
+
+    def compare(layer: str, output: Tensor) -> None:
+        x, size = held.pop(layer)
+        if size != output.shape[2:] and not pool:
+            sizes = " and ".join("x".join(map(str, s)) or "no" for s in (size, output.shape[2:]))
+            raise UserError(f"layer '{layer}' has {sizes} positions in the two networks: pool them (positions='pool')")
+        with _naming(layer):
+            moments[layer].add(x, _datapoints(output, pool=pool, copy=False))
+
+    _run(before, batch, moments, hold)
+    _run(after, batch, moments, compare)
+
+
+def _datapoints(output: Tensor, *, pool: bool, copy: bool) -> Tensor:
+    """Bring (clips, channels, positions ...) to (datapoints, channels)."""
+    if output.ndim == 2 or pool:
+        rows = output.flatten(2).mean(2) if output.ndim > 2 else output
+        return rows.clone() if copy else rows
+    rows = output.movedim(1, -1)
+    # One copy whatever the memory layout: channels-last maps would otherwise stay a view of what may be overwritten.
+    return (rows.clone(memory_format=torch.contiguous_format) if copy else rows).flatten(0, -2)
+
+
+def _run(network: nn.Module, batch: Tensor, layers: Iterable[str], read: Callable[[str, Tensor], None]) -> None:
+    """Feed `batch` to `network` and give every layer's output to `read` at once; leave no hook behind."""
+    runs = dict.fromkeys(layers, 0)
+
+    def hook(layer: str) -> Callable[[nn.Module, Any, Any], None]:
+        def receive(module: nn.Module, inputs: Any, output: Any) -> None:
+            runs[layer] += 1
+            if runs[layer] > 1:
+                raise UserError(f"layer '{layer}' runs more than once per batch: name one that runs once")
+            if not isinstance(output, Tensor) or output.ndim < 2:
+                kind = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+                raise UserError(f"layer '{layer}' returns {kind}: similarity needs (clips, channels, ...)")
+            read(layer, output)
+
+        return receive
+
+    parameter = next(network.parameters(), None)
+    handles = [network.get_submodule(layer).register_forward_hook(hook(layer)) for layer in runs]
+    try:
+        network(batch if parameter is None else batch.to(parameter.device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    for layer, times in runs.items():
+        if not times:
+            raise UserError(f"layer '{layer}' does not run: name one that the network uses")
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    flags = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in flags.items():
+            module.training = training
+
+
+@contextmanager
+def _naming(layer: str) -> Iterator[None]:
+    """Say which layer a UserError is about."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"layer '{layer}': {error}") from None
+
+
+def _check_layers(network: nn.Module, layers: Sequence[str]) -> None:
+    if not layers:
+        raise UserError("no layers to compare: name at least one")
+    names = [name for name, _ in network.named_modules() if name]
+    for layer in layers:
+        if layer not in names:
+            match = nearest(layer, names)
+            hint = f"did you mean '{match}'?" if match else f"it begins with {', '.join(names[:3])}"
+            raise UserError(f"the network {type(network).__name__} has no layer '{layer}': {hint}")
+
+
+def _warn_of_thin(moments: dict[str, Moments]) -> None:
+    thin = [layer for layer, sums in moments.items() if is_thin(sums)]
+    if thin:
+        sums = moments[thin[0]]
+        warnings.warn(
+            f"{len(thin)} of {len(moments)} layers have fewer than {DATAPOINTS_PER_NEURON} datapoints per neuron "
+            f"({thin[0]}: {sums.n_datapoints} for {max(sums.n_neurons)}): give more clips or read the noise floor",
+            stacklevel=3,
+        )

@@ -1,0 +1,73 @@
+"""How every figure looks, and how it is written: one column of a paper wide, safe for the colour-blind, vector PDF."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.files import write_formats
+
+COLUMN_WIDTH = 3.5  # inches
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")  # Okabe and Ito 2008
+MARKERS = "osD^vPX"
+GREY = "#767676"
+STYLE: Any = {
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "legend.handlelength": 1.6,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4,
+    "errorbar.capsize": 2,
+    "pdf.fonttype": 42,  # embed TrueType fonts, which journals ask for
+    "savefig.dpi": 300,
+}
+styled = mpl.rc_context(STYLE)  # a decorator: the style holds while the function draws, and nowhere else
+
+
+@styled
+def new(*, height: float = 2.5, width: float = COLUMN_WIDTH) -> tuple[Figure, Axes]:
+    """Make a figure of one panel, `width` by `height` inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+@styled
+def save(figure: Figure, path: Path, data: pd.DataFrame) -> list[Path]:
+    """Write a figure as PNG (300 dpi) and PDF, and its data beside it as CSV.
+
+    Parameters
+    ----------
+    figure, data
+        The figure and what it shows. The same figure always gives the same bytes.
+    path
+        Where to write, without suffix.
+
+    Returns
+    -------
+    list of Path
+        The files: .png, .pdf and .csv.
+
+    Raises
+    ------
+    UserError
+        Where the folder is read-only or full.
+    """
+    png, pdf = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", metadata={"Software": None})
+    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
+    csv = data.to_csv(index=False, lineterminator="\n").encode()
+    return write_formats(path, {".png": png.getvalue(), ".pdf": pdf.getvalue(), ".csv": csv})

@@ -1,0 +1,58 @@
+"""Training state on disk as safetensors: a network, its optimizer and its history, with no pickle anywhere."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from core.files import replacing
+
+
+def save(
+    path: Path,
+    network: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    history: list[dict[str, Any]],
+) -> None:
+    """Write the state after the last epoch of `history`, whole or not at all."""
+    tensors = {f"network.{name}": tensor.contiguous() for name, tensor in network.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{k}": v.contiguous() for k, v in state.items() if isinstance(v, torch.Tensor)}
+    metadata = {"history": json.dumps(history), "scaler": json.dumps(scaler.state_dict())}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+def load(
+    path: Path, network: torch.nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+) -> list[dict[str, Any]]:
+    """Put the state of `path` into its place and return the history; [] where there is no state to go on from.
+
+    A damaged or foreign file is no state: training starts anew.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+        history: list[dict[str, Any]] = json.loads(metadata["history"])
+        scaling = json.loads(metadata["scaler"])
+    except Exception:  # safetensors raises its own type for each way a file can be broken
+        return []
+    weights = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
+    own = network.state_dict()
+    if {name: t.shape for name, t in weights.items()} != {name: t.shape for name, t in own.items()}:
+        return []
+    network.load_state_dict(weights)
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".", 2)
+            state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    if scaling:
+        scaler.load_state_dict(scaling)
+    return history

@@ -1,0 +1,58 @@
+"""Anyone's own recordings: a folder per class, or a CSV file of path,label[,fold][,group]."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from core.datasets.metadata import check_present, integers, read_rows, some, split_groups
+from core.datasets.table import Dataset, make
+from core.errors import UserError
+
+# Names taken for audio in a folder of classes; a CSV file may name any file. The content decides how it is decoded.
+SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".mp4", ".au", ".aif", ".aiff", ".wma")
+WAYS = "give --data-root a folder with one folder of recordings per class, or a CSV file of path,label[,fold][,group]"
+
+
+def load(root: Path | None = None) -> Dataset:
+    """Read a folder of class folders (at any depth below them), or a CSV file.
+
+    Paths in a CSV file are relative to it. Where it gives no folds, five are made, seeded, stratified by class, no
+    group in two of them; where it gives no groups, every clip is its own. Classes are sorted by name. Clips are brought
+    to 4 s at 22,050 Hz and images 250 pixels wide, as for UrbanSound8K, unless said otherwise.
+
+    Raises
+    ------
+    UserError
+        For a missing folder or file, a class folder without recordings, or a row that lacks or breaks something.
+    """
+    if root is None or not root.exists():
+        raise UserError(f"folder: {'no data given' if root is None else f'{root} does not exist'}; {WAYS}")
+    clips = _from_folders(root) if root.is_dir() else _from_csv(root)
+    base = root if root.is_dir() else root.parent
+    class_names = sorted(clips["label"].unique())
+    clips["label"] = clips["label"].map(class_names.index)
+    return make("folder", base, clips, class_names=class_names, sr=22_050, duration=4.0, n_frames=250)
+
+
+def _from_folders(root: Path) -> pd.DataFrame:
+    rows = []
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        files = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
+        if not files:
+            raise UserError(f"folder: {folder} holds no recording ({' '.join(SUFFIXES)}); fill or remove it")
+        rows += [{"path": path.relative_to(root).as_posix(), "label": folder.name} for path in files]
+    if not rows:
+        raise UserError(f"folder: {root} has no folders of recordings; {WAYS}")
+    return pd.DataFrame(rows)
+
+
+def _from_csv(table: Path) -> pd.DataFrame:
+    rows = read_rows(table, ["path", "label"])
+    optional = [column for column in ("fold", "group") if column in rows]
+    rows = read_rows(table, ["path", "label", *optional])[["path", "label", *optional]]
+    if "fold" in rows:
+        rows["fold"] = integers(table, rows, "fold", at_least=1)
+    if len(optional) == 2 and (leaks := split_groups(rows)):
+        raise UserError(f"{table}: in more than one fold: group {some(leaks)}; put all clips of a group into one fold")
+    check_present("folder", table.parent, rows["path"].tolist(), remedy=f"mend the paths in {table}, relative to it")
+    return rows

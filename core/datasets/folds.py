@@ -1,0 +1,83 @@
+"""Folds and held-out shares that keep groups whole and classes in proportion; the same at every call."""
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from core.errors import UserError
+
+FOLDS = 5
+SEED = 0
+
+
+def make_folds(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Assign clips to folds by group, stratified by class.
+
+    Five folds, or as many as the class of the fewest groups has groups.
+
+    Parameters
+    ----------
+    labels, groups
+        Class and group of each clip, of shape (clips,), in a stable order.
+
+    Returns
+    -------
+    np.ndarray
+        Fold of each clip, from 1, of shape (clips,).
+
+    Raises
+    ------
+    UserError
+        For a class whose clips all belong to one group.
+    """
+    by_class = pd.Series(groups).groupby(labels).nunique()
+    for label in by_class.index[by_class < 2]:
+        group = groups[labels == label][0]
+        raise UserError(f"class '{label}' has clips of one group only ('{group}'), so it cannot be in two folds")
+    grouped = len(np.unique(groups)) < len(groups)
+    splitter = StratifiedGroupKFold if grouped else StratifiedKFold
+    folds = np.zeros(len(labels), dtype=np.int64)
+    parts = splitter(n_splits=min(FOLDS, int(by_class.min())), shuffle=True, random_state=SEED)
+    for fold, (_, test) in enumerate(parts.split(labels, labels, groups if grouped else None), start=1):
+        folds[test] = fold
+    return folds
+
+
+def hold_out(labels: np.ndarray, groups: np.ndarray, *, share: float) -> np.ndarray:
+    """Choose whole groups, so that about `share` of every class is held out.
+
+    Groups come in a shuffled order, the largest first, and one is taken when that brings the classes' counts nearer to
+    their shares. A class of two groups or more is always on both sides; a class of one group stays in training.
+
+    Parameters
+    ----------
+    labels, groups
+        Class and group of each clip, of shape (clips,), in a stable order.
+    share
+        Share of the clips to hold out, above 0 and below 1.
+
+    Returns
+    -------
+    np.ndarray
+        True for the clips held out, of shape (clips,).
+    """
+    group_index, names = pd.factorize(groups)
+    label_index, classes = pd.factorize(labels)
+    counts = np.zeros((len(names), len(classes)), dtype=np.int64)  # clips of each group in each class
+    np.add.at(counts, (group_index, label_index), 1)
+    order = np.random.default_rng(SEED).permutation(len(names))
+    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
+    total = counts.sum(axis=0)
+    wanted = share * total
+    held_out = np.zeros_like(total)  # clips of each class taken so far
+    taken = np.zeros(len(names), dtype=bool)
+    for group in order:
+        more = held_out + counts[group]
+        if (more < total).all() and ((more - wanted) ** 2).sum() < ((held_out - wanted) ** 2).sum():
+            taken[group], held_out = True, more
+    for label in range(len(classes)):
+        for group in order[::-1] if not held_out[label] else ():
+            if counts[group, label] and (held_out + counts[group] < total).all():
+                taken[group], held_out = True, held_out + counts[group]
+                break
+    return taken[group_index]

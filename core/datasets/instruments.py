@@ -1,0 +1,28 @@
+"""The embedded set: 600 notes of ten NSynth instrument families, rendered by scripts/render_instruments.py."""
+
+from pathlib import Path
+
+from core.datasets.metadata import check_present, integers, read_rows
+from core.datasets.table import Dataset, make
+
+EMBEDDED = Path(__file__).parent / "data" / "instruments"
+
+
+def load(root: Path | None = None) -> Dataset:
+    """Read the embedded set, or another rendering of it.
+
+    Each family has 60 notes of 1.5 s at 16 kHz, 12 in each of the five folds. A group is a General MIDI program: one
+    instrument, from both soundfonts, is in one fold only, so a fold tests on instruments never heard in training.
+
+    Parameters
+    ----------
+    root
+        Folder of another rendering; the embedded one by default.
+    """
+    root = root or EMBEDDED
+    table = root / "instruments.csv"
+    rows = read_rows(table, ["path", "label", "fold", "group"])
+    check_present("instruments", root, rows["path"].tolist(), remedy="run scripts/render_instruments.py")
+    class_names = sorted(rows["label"].unique())
+    rows = rows.assign(label=rows["label"].map(class_names.index), fold=integers(table, rows, "fold", at_least=1))
+    return make("instruments", root, rows, class_names=class_names, sr=16_000, duration=1.5, n_frames=160)

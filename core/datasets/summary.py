@@ -1,0 +1,140 @@
+"""What a data set holds, and what is wrong with it, found by decoding every clip."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import soundfile
+
+from core.clip import BadClip, decode
+from core.datasets.folder import SUFFIXES
+from core.datasets.metadata import some, split_groups
+from core.datasets.table import Dataset
+
+T = TypeVar("T")
+Progress = Callable[[int, int, str], None]  # done, total, what
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A data set in numbers; counts are of clips, most frequent first where there is no order of their own.
+
+    Attributes
+    ----------
+    clips, groups
+        Number of clips, and of what they were cut from.
+    classes, folds
+        Clips of each class (in label order; a class may have none) and of each fold.
+    seconds
+        Length of the clips that decode, in seconds: ``shortest``, ``median``, ``longest``, ``total``.
+    sample_rates, channels, formats
+        Clips of each sampling rate in Hz, number of channels, and format (such as ``WAV PCM_16``); what libsndfile
+        cannot read counts as 0 channels of its suffix.
+    problems
+        One line each: clips that do not decode, classes without clips or in one fold alone, groups in
+        several, files of no clip.
+    """
+
+    name: str
+    root: Path
+    clips: int
+    groups: int
+    classes: dict[str, int]
+    folds: dict[int, int]
+    seconds: dict[str, float]
+    sample_rates: dict[int, int]
+    channels: dict[int, int]
+    formats: dict[str, int]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Facts:
+    seconds: float
+    sr: int
+    channels: int
+    format: str
+
+
+def summary(dataset: Dataset, *, progress: Progress | None = None) -> Summary:
+    """Look at every clip of a data set.
+
+    Parameters
+    ----------
+    dataset
+        The set.
+    progress
+        Called as ``progress(done, total, what)`` after each clip.
+    """
+    facts: list[_Facts] = []
+    problems: list[str] = []
+    paths = dataset.clips["path"].tolist()
+    with ThreadPoolExecutor() as pool:
+        for done, found in enumerate(pool.map(lambda path: _look(dataset.root, path), paths), start=1):
+            if isinstance(found, _Facts):
+                facts.append(found)
+            else:
+                problems.append(found)
+            if progress:
+                progress(done, len(paths), "clips")
+    seconds = np.array([fact.seconds for fact in facts] or [0.0])
+    by_class = Counter(dataset.clips["label"])
+    return Summary(
+        name=dataset.name,
+        root=dataset.root,
+        clips=len(paths),
+        groups=int(dataset.clips["group"].nunique()),
+        classes={name: by_class[label] for label, name in enumerate(dataset.class_names)},
+        folds=dict(sorted(Counter(dataset.clips["fold"]).items())),
+        seconds={
+            "shortest": float(seconds.min()),
+            "median": float(np.median(seconds)),
+            "longest": float(seconds.max()),
+            "total": float(seconds.sum()),
+        },
+        sample_rates=_counts([fact.sr for fact in facts]),
+        channels=_counts([fact.channels for fact in facts]),
+        formats=_counts([fact.format for fact in facts]),
+        problems=(*problems, *_table_problems(dataset), *_left_over(dataset)),
+    )
+
+
+def _counts(values: Sequence[T]) -> dict[T, int]:
+    return dict(Counter(values).most_common())
+
+
+def _look(root: Path, path: str) -> _Facts | str:
+    """Return the facts of a clip, or why it cannot be used."""
+    try:
+        y, sr = decode(root / path)
+    except BadClip as error:
+        return f"{path}: {error.reason}"
+    try:
+        info = soundfile.info(root / path)
+    except soundfile.LibsndfileError:
+        return _Facts(len(y) / sr, sr, 0, Path(path).suffix.removeprefix(".").upper())
+    return _Facts(len(y) / sr, sr, info.channels, f"{info.format} {info.subtype}")
+
+
+def _table_problems(dataset: Dataset) -> list[str]:
+    n_folds = dataset.clips.groupby("label")["fold"].nunique()
+    names = dict(enumerate(dataset.class_names))
+    empty = [name for label, name in names.items() if label not in n_folds]
+    lonely = [name for label, name in names.items() if n_folds.get(label) == 1]
+    found = [f"classes without clips: {some(empty)}"] if empty else []
+    if lonely:
+        found.append(f"classes in one fold only, which leaves none to train on: {some(lonely)}")
+    if leaks := split_groups(dataset.clips):
+        found.append(f"groups in more than one fold, so heard in training and tested on: {some(leaks)}")
+    return found
+
+
+def _left_over(dataset: Dataset) -> list[str]:
+    known = set(dataset.clips["path"])
+    files = (path for path in dataset.root.rglob("*") if path.suffix.lower() in SUFFIXES)
+    extra = sorted(set(path.relative_to(dataset.root).as_posix() for path in files) - known)
+    return [f"audio files of no clip: {some(extra)}"] if extra else []

@@ -1,0 +1,156 @@
+"""The table of a data set's clips, how it is checked, and how it is split."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from core.datasets.content import content_digest
+from core.datasets.folds import hold_out, make_folds
+from core.datasets.metadata import some
+from core.errors import UserError
+
+COLUMNS = ["path", "label", "fold", "group"]
+TEST, TRAIN, VALIDATION = 1, 2, 3  # what the folds of a fixed split are
+
+
+class Split(NamedTuple):
+    """Rows of `Dataset.clips` for each purpose: int64 indices, ascending, no clip in two of them."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set.
+
+    Attributes
+    ----------
+    name
+        Its name in the registry.
+    root
+        Folder the paths are relative to.
+    clips
+        One row per clip, sorted by path: ``path`` (POSIX, relative to `root`), ``label`` (index into `class_names`),
+        ``fold`` (1 ..), ``group`` (what clips were cut from).
+    class_names
+        Name of each label.
+    sr, duration, n_frames
+        The set's own sampling rate in Hz, clip length in seconds and image width in pixels.
+    fixed_split
+        The set comes with one test (fold 1), training (fold 2) and validation list (fold 3) instead of folds to rotate.
+    """
+
+    name: str
+    root: Path
+    clips: pd.DataFrame
+    class_names: tuple[str, ...]
+    sr: int
+    duration: float
+    n_frames: int
+    fixed_split: bool = False
+
+    def fold_numbers(self) -> tuple[int, ...]:
+        """Return the folds that can be tested on."""
+        return (TEST,) if self.fixed_split else tuple(int(fold) for fold in sorted(self.clips["fold"].unique()))
+
+    def split(self, fold: int, *, validation: float = 0.0) -> Split:
+        """Divide the clips.
+
+        Parameters
+        ----------
+        fold
+            The fold to test on.
+        validation
+            Share of the other folds' clips, 0 to below 1, held out by group and stratified by class (every class of
+            two groups or more is present, so a small share may come out larger). The same at every call. Of a fixed
+            split, any share above 0 takes its own validation list; at 0 that list goes unused.
+
+        Raises
+        ------
+        UserError
+            For a fold that does not exist (listing those that do), a share out of range, or nothing left to train on.
+        """
+        if fold not in self.fold_numbers():
+            raise UserError(f"fold {fold}: {self.name} has the folds {', '.join(map(str, self.fold_numbers()))}")
+        if not 0 <= validation < 1:
+            raise UserError(f"validation={validation}: must be at least 0 and below 1")
+        folds = self.clips["fold"].to_numpy()
+        train = np.flatnonzero(folds == TRAIN if self.fixed_split else folds != fold)
+        held_out = train[:0]
+        if validation and self.fixed_split:
+            held_out = np.flatnonzero(folds == VALIDATION)
+        elif validation and len(train):
+            labels, groups = self.clips["label"].to_numpy()[train], self.clips["group"].to_numpy()[train]
+            mask = hold_out(labels, groups, share=validation)
+            train, held_out = train[~mask], train[mask]
+        if not len(train):
+            raise UserError(f"{self.name}: nothing is left to train on when fold {fold} is tested; it needs more folds")
+        return Split(train, held_out, np.flatnonzero(folds == fold))
+
+    def fingerprint(self, cache: Path) -> str:
+        """Return the SHA-256, in hex, of all that the set is: paths, labels, folds, groups, class names and contents.
+
+        Parameters
+        ----------
+        cache
+            Folder in which the digests of unchanged files are remembered (``fingerprints/``).
+
+        Raises
+        ------
+        UserError
+            Where a file cannot be read.
+        """
+        rows = self.clips[COLUMNS].to_numpy(dtype=object).tolist()
+        return content_digest(self.name, self.root, rows, class_names=self.class_names, cache=cache)
+
+
+def make(
+    name: str,
+    root: Path,
+    rows: pd.DataFrame,
+    *,
+    class_names: Sequence[str],
+    sr: int,
+    duration: float,
+    n_frames: int,
+    fixed_split: bool = False,
+) -> Dataset:
+    """Sort and check the rows of a data set whose files are known to be there, and wrap them up.
+
+    Parameters
+    ----------
+    rows
+        One per clip, with the columns of `Dataset.clips`. Without ``group`` every clip is its own; without ``fold``
+        seeded folds are made (`core.datasets.folds.make_folds`).
+    name, root, class_names, sr, duration, n_frames, fixed_split
+        As in `Dataset`.
+
+    Raises
+    ------
+    UserError
+        For no clips, a clip listed twice, a class with a single clip or (where folds are made) a single group.
+    """
+    clips = rows.sort_values("path", kind="stable", ignore_index=True)
+    if clips.empty:
+        raise UserError(f"{name}: {root} holds no clips")
+    if twice := clips.loc[clips["path"].duplicated(), "path"].tolist():
+        raise UserError(f"{name}: listed more than once: {some(twice)}; keep one row for each clip")
+    counts = clips["label"].value_counts()
+    for label in counts.index[counts == 1]:
+        path = clips.loc[clips["label"] == label, "path"].item()
+        raise UserError(
+            f"{name}: class '{class_names[label]}' has a single clip ({path}), which cannot be both trained and tested "
+            "on; add clips or remove the class"
+        )
+    if "group" not in clips:
+        clips["group"] = clips["path"]
+    if "fold" not in clips:
+        clips["fold"] = make_folds(np.array(class_names)[clips["label"]], clips["group"].to_numpy())
+    clips = clips[COLUMNS].astype({"path": str, "label": "int64", "fold": "int64", "group": str})
+    return Dataset(name, root, clips, tuple(class_names), sr, duration, n_frames, fixed_split)

@@ -1,0 +1,88 @@
+"""Make a plan true: train every run that is not in the store, here, one after the other."""
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from filelock import Timeout
+
+from core import record
+from core.config import Run
+from core.errors import UserError
+from core.files import write_text
+from core.plan import Plan
+from core.session import Session
+from core.store import FAILED, FINISHED
+from core.trainer import train
+
+
+@dataclass(frozen=True)
+class Executed:
+    """How many runs of a plan were trained now, were there already, and failed."""
+
+    trained: int
+    found: int
+    failed: int
+
+
+def execute(plan: Plan, session: Session) -> Executed:
+    """Train the missing runs of a plan.
+
+    Other processes may execute the same plan at the same time: a run is trained by whoever holds its lock, and what
+    others hold is waited for last. A run that fails is recorded with its reason and the others go on; it is tried
+    again only where that is asked for.
+    """
+    trained = 0
+    missing = [run for run in plan.runs if not _settled(run, session)]
+    found = len(plan.runs) - len(missing)
+    held: list[Run] = []
+    for wait, runs in ((False, missing), (True, held)):
+        for run in runs:
+            try:
+                with session.store.lock(run).acquire(blocking=wait):
+                    if not _settled(run, session):
+                        _train(run, plan, session)
+                        trained += 1
+            except Timeout:
+                session.report.note(f"{label(run, plan)}: another process is training it; coming back to it")
+                held.append(run)
+    failed = sum(session.store.status(run) == FAILED for run in plan.runs)
+    return Executed(trained, found, failed)
+
+
+def label(run: Run, plan: Plan) -> str:
+    """Name a run for people: its place in the plan, condition, fold and seed."""
+    number = plan.runs.index(run) + 1
+    condition = next(p.condition for p in plan.planned if p.run == run)
+    return f"[{number}/{len(plan.runs)}] {run.data.name} {condition} fold {run.data.fold} seed {run.seed}"
+
+
+def unfinished(plan: Plan, session: Session) -> Sequence[Run]:
+    """Return the runs still to be trained."""
+    return [run for run in plan.runs if not _settled(run, session)]
+
+
+def _settled(run: Run, session: Session) -> bool:
+    status = session.store.status(run)
+    return status == FINISHED or (status == FAILED and not session.execution.retry_failed)
+
+
+def _train(run: Run, plan: Plan, session: Session) -> None:
+    name = label(run, plan)
+    try:
+        train(run, plan.datasets[run.data.content], session, label=name)
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot write to {session.store.folder(run)} ({error}); free space or change --results") from error
+    except Exception as error:
+        session.report.drop(name)
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        write_text(session.store.folder(run) / "error.txt", traceback.format_exc())
+        session.store.write_record(run, FAILED, record.provenance(session) | {"reason": reason})
+        session.report.note(f"{name}: failed: {reason}")
+        return
+    done = session.store.record(run)
+    assert done is not None
+    scores, seconds = done["metrics"], sum(done["seconds"].values())
+    session.report.note(f"{name}: accuracy {scores['accuracy']:.1%}, {seconds:.1f} s")

@@ -1,0 +1,99 @@
+"""A batch of waveforms becomes a batch of images: log-mel spectrograms in decibels, three channels, one size.
+
+The three channels see the sound through windows of 25, 50 and 100 ms with hops of 10, 25 and 50 ms: fine in time to
+fine in frequency ("Rethinking CNN Models for Audio Classification", arXiv:2007.11154, section III). The mel powers are
+those of `librosa.feature.melspectrogram`; computing them in batches on the model's device is what makes them quick.
+"""
+
+from collections.abc import Iterator
+
+import librosa
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from core.config import Frontend
+
+WINDOWS_MS = ((25, 10), (50, 25), (100, 50))  # window and hop of each channel
+EPS = 1e-6  # added to the mel power before the logarithm
+FLOOR_DB = -60.0  # 10 log10 EPS: silence
+DECIBELS = 10 / torch.tensor(10.0, dtype=torch.float64).log().item()  # dB per unit of natural logarithm
+CUDA_SAMPLES = 2**27  # framed samples in flight on an accelerator: 0.5 GB, and about four times that while at work
+
+
+class LogMel(nn.Module):
+    """Log-mel images of waveforms.
+
+    Every channel is ``10 log10(mel + 1e-6)`` with ``mel = librosa.feature.melspectrogram(y, n_fft=, win_length=,
+    hop_length=, ...)`` (Hann window, centred frames, zeros outside the clip, power 2, Slaney-normalised filters),
+    where ``n_fft`` is 100 ms for all channels, then resized along time to `n_frames` with antialiased bilinear
+    interpolation, as `PIL.Image.resize` does it.
+
+    Parameters
+    ----------
+    sr
+        Sampling rate of the waveforms in Hz.
+    frontend
+        `channels`, `n_mels`, `n_frames` (above 0), `fmin` and `fmax` (0: sr / 2) are used; `normalise` is the model's.
+
+    Attributes
+    ----------
+    image_shape
+        (3, n_mels, n_frames).
+    """
+
+    def __init__(self, *, sr: int, frontend: Frontend) -> None:
+        super().__init__()
+        self.image_shape = (3, frontend.n_mels, frontend.n_frames)
+        self.n_fft = _samples(WINDOWS_MS[-1][0], sr)
+        pairs = WINDOWS_MS if frontend.channels == "windows" else WINDOWS_MS[:1]
+        self.hops = tuple(_samples(hop, sr) for _, hop in pairs)
+        filters = librosa.filters.mel(
+            sr=sr, n_fft=self.n_fft, n_mels=frontend.n_mels, fmin=frontend.fmin, fmax=frontend.fmax or sr / 2
+        )
+        self.filters: torch.Tensor
+        self.register_buffer("filters", torch.from_numpy(filters).T.contiguous(), persistent=False)  # (bins, n_mels)
+        for i, (window, _) in enumerate(pairs):
+            self.register_buffer(f"window{i}", torch.hann_window(_samples(window, sr)), persistent=False)
+
+    def forward(self, y: torch.Tensor) -> torch.Tensor:
+        """Turn waveforms (batch, samples) into images (batch, 3, n_mels, n_frames) in dB, at least -60."""
+        images = y.new_empty(len(y), len(self.hops), *self.image_shape[1:])
+        at_once = self._clips_at_once(y)
+        for part, rows in zip(y.split(at_once), images.split(at_once), strict=True):
+            for i, mel in enumerate(self.mel(part)):
+                # 10 log10(mel + EPS) = FLOOR_DB + 10 log10(mel / EPS + 1); above the floor silence is 0 and stays 0
+                above = torch.log1p(mel / EPS).mul_(DECIBELS)
+                rows[:, i] = _resize(above, n_frames=self.image_shape[2])
+        return images.add_(FLOOR_DB).expand(-1, 3, -1, -1)
+
+    def mel(self, y: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield the mel power of each channel, shape (batch, n_mels, frames), of waveforms (batch, samples)."""
+        padded = F.pad(y, (self.n_fft // 2, self.n_fft // 2))
+        for i, hop in enumerate(self.hops):
+            window = self.get_buffer(f"window{i}")
+            # librosa centres a short window in a frame of n_fft samples. Where in the frame it stands changes only
+            # the phase, so the window's own samples are framed and the Fourier transform appends the zeros.
+            first, n = (self.n_fft - len(window)) // 2, 1 + (padded.shape[1] - self.n_fft) // hop
+            frames = padded[:, first:].unfold(1, len(window), hop)[:, :n]  # (batch, frames, window), a view
+            spectrum = torch.fft.rfft(frames * window, n=self.n_fft)  # (batch, frames, bins)
+            power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
+            yield (power @ self.filters).mT
+
+    def _clips_at_once(self, y: torch.Tensor) -> int:
+        """One clip on a CPU, whose caches it then fits; on an accelerator as many as `CUDA_SAMPLES` allows."""
+        if y.device.type == "cpu":
+            return 1
+        return max(1, CUDA_SAMPLES // (self.n_fft * (1 + y.shape[1] // self.hops[0])))
+
+
+def _samples(milliseconds: int, sr: int) -> int:
+    return round(milliseconds * sr / 1000)
+
+
+def _resize(x: torch.Tensor, *, n_frames: int) -> torch.Tensor:
+    """Resize (batch, n_mels, frames) along time."""
+    if x.shape[2] == n_frames:
+        return x
+    size = (x.shape[1], n_frames)
+    return F.interpolate(x[:, None], size=size, mode="bilinear", align_corners=False, antialias=True)[:, 0]

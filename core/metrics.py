@@ -1,0 +1,178 @@
+"""What a network's outputs are worth: accuracy, F1, calibration, and what an ensemble adds.
+
+Throughout, `logits` are (clips, classes), `targets` are (clips,) class numbers in 0 .. classes - 1, and `probs` are
+(clips, classes) with rows that sum to 1. Argmax does not tell logits from probabilities, so functions that only need
+the predicted class take either, as `scores`; a tie goes to the lowest class number.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class PerClass:
+    """Scores of every class; each an array of shape (classes,), a score without a denominator being 0."""
+
+    precision: Array
+    recall: Array
+    f1: Array
+    support: Array  # clips of the class among the targets
+
+
+def softmax(logits: npt.ArrayLike) -> Array:
+    """Turn logits (clips, classes) into float64 probabilities of the same shape."""
+    probs: Array = special.softmax(np.asarray(logits, dtype=np.float64), axis=-1)
+    return probs
+
+
+def accuracy(scores: npt.ArrayLike, targets: npt.ArrayLike) -> float:
+    """Share of clips whose highest score is the target's, 0 to 1."""
+    scores, targets = _checked(scores, targets)
+    return float(np.mean(scores.argmax(axis=1) == targets))
+
+
+def confusion_matrix(scores: npt.ArrayLike, targets: npt.ArrayLike) -> Array:
+    """Count clips by target (row) and prediction (column).
+
+    Returns
+    -------
+    Array
+        int64 of shape (classes, classes); classes without clips keep their row and column.
+    """
+    scores, targets = _checked(scores, targets)
+    classes = scores.shape[1]
+    cells = targets * classes + scores.argmax(axis=1)
+    return np.bincount(cells, minlength=classes**2).reshape(classes, classes).astype(np.int64)
+
+
+def per_class(scores: npt.ArrayLike, targets: npt.ArrayLike) -> PerClass:
+    """Precision, recall, F1 and support of every class, as in scikit-learn with ``zero_division=0``."""
+    matrix = confusion_matrix(scores, targets)
+    hits, support, predicted = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
+    return PerClass(
+        precision=_ratio(hits, predicted),
+        recall=_ratio(hits, support),
+        f1=_ratio(2 * hits, support + predicted),
+        support=support,
+    )
+
+
+def macro_f1(scores: npt.ArrayLike, targets: npt.ArrayLike) -> float:
+    """Mean F1 over the classes that occur among the targets or the predictions, 0 to 1.
+
+    These are the classes scikit-learn's ``f1_score(average="macro")`` takes when it is given no labels: one that a
+    fold neither holds nor is predicted does not pull the mean down.
+    """
+    matrix = confusion_matrix(scores, targets)
+    occurs = (matrix.sum(axis=0) + matrix.sum(axis=1)) > 0
+    return float(per_class(scores, targets).f1[occurs].mean())
+
+
+def nll(probs: npt.ArrayLike, targets: npt.ArrayLike) -> float:
+    """Mean negative log likelihood in nats; a probability of 0 counts as the smallest double, so it stays finite."""
+    probs, targets = _checked(probs, targets)
+    likelihood = probs[np.arange(len(targets)), targets]
+    return float(-np.mean(np.log(np.maximum(likelihood, np.finfo(np.float64).tiny))))
+
+
+def brier(probs: npt.ArrayLike, targets: npt.ArrayLike) -> float:
+    """Brier score: squared error against the one-hot target, summed over classes, mean over clips, 0 to 2.
+
+    Source: Brier, "Verification of forecasts expressed in terms of probability", 1950, equation 2.
+    """
+    probs, targets = _checked(probs, targets)
+    error = probs.copy()
+    error[np.arange(len(targets)), targets] -= 1
+    return float(np.mean(np.sum(error**2, axis=1)))
+
+
+def ece(probs: npt.ArrayLike, targets: npt.ArrayLike, *, bins: int = 15) -> float:
+    """Give the expected calibration error: the mean gap between confidence and accuracy over bins, 0 to 1.
+
+    Bins of confidence are of equal width, closed on the right: (0, 1/bins] .. (1 - 1/bins, 1]; each weighs as many
+    clips as it holds.
+    Source: Guo et al., "On Calibration of Modern Neural Networks", 2017, equation 3.
+    """
+    probs, targets = _checked(probs, targets)
+    confidence, correct = probs.max(axis=1), probs.argmax(axis=1) == targets
+    index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    gap = np.bincount(index, weights=correct - confidence, minlength=bins)
+    return float(np.abs(gap).sum() / len(targets))
+
+
+def soft_vote(members: Sequence[npt.ArrayLike]) -> Array:
+    """Average the softmax outputs of several networks.
+
+    Parameters
+    ----------
+    members
+        One array of logits (clips, classes) for each network, over the same clips in the same order.
+
+    Returns
+    -------
+    Array
+        Probabilities (clips, classes), float64.
+
+    Raises
+    ------
+    ValueError
+        Without members, or where their shapes differ.
+    """
+    return np.mean([softmax(logits) for logits in _same_shape(members)], axis=0)
+
+
+def disagreement(members: Sequence[npt.ArrayLike]) -> float:
+    """Share of clips on which two networks predict different classes, mean over all pairs, 0 to 1; nan for one.
+
+    Source: Fort, Hu and Lakshminarayanan, "Deep Ensembles: A Loss Landscape Perspective", 2019, section 4.
+    """
+    predictions = [scores.argmax(axis=1) for scores in _same_shape(members)]
+    if len(predictions) < 2:
+        return float("nan")
+    return float(np.mean([np.mean(a != b) for a, b in combinations(predictions, 2)]))
+
+
+def summary(logits: npt.ArrayLike, targets: npt.ArrayLike) -> dict[str, float]:
+    """Every overall score of one network by name: accuracy, macro_f1, nll, brier and ece."""
+    return _summary(softmax(logits), targets)
+
+
+def ensemble_summary(members: Sequence[npt.ArrayLike], targets: npt.ArrayLike) -> dict[str, float]:
+    """Do the same for the average of several networks, and add their disagreement."""
+    return {**_summary(soft_vote(members), targets), "disagreement": disagreement(members)}
+
+
+def _summary(probs: Array, targets: npt.ArrayLike) -> dict[str, float]:
+    measures = (accuracy, macro_f1, nll, brier, ece)
+    return {measure.__name__: measure(probs, targets) for measure in measures}
+
+
+def _ratio(part: Array, whole: Array) -> Array:
+    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+
+
+def _checked(scores: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[Array, Array]:
+    scores, targets = np.asarray(scores, dtype=np.float64), np.asarray(targets)
+    if scores.ndim != 2 or targets.shape != scores.shape[:1] or not scores.size:
+        raise ValueError(f"scores {scores.shape} and targets {targets.shape} must be (clips, classes) and (clips,)")
+    if not np.isfinite(scores).all():
+        raise ValueError(f"scores hold {np.count_nonzero(~np.isfinite(scores))} values that are not finite")
+    if not np.issubdtype(targets.dtype, np.integer) or targets.min() < 0 or targets.max() >= scores.shape[1]:
+        raise ValueError(f"targets must be whole numbers from 0 to {scores.shape[1] - 1}")
+    return scores, targets.astype(np.int64)
+
+
+def _same_shape(members: Sequence[npt.ArrayLike]) -> list[Array]:
+    arrays = [np.asarray(member, dtype=np.float64) for member in members]
+    shapes = {array.shape for array in arrays}
+    if len(shapes) != 1:
+        raise ValueError(f"members must be one or more arrays of one shape, got shapes {sorted(shapes)}")
+    return arrays

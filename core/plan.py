@@ -1,0 +1,152 @@
+"""From a grid of options and an ablation to a list of fully specified runs."""
+
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from core import datasets
+from core.config import Run, preset_training, problems
+from core.datasets import Dataset
+from core.errors import UserError
+from core.files import file_digest
+
+Conditions = Callable[[Run], Mapping[str, Run]]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run in its place in a table."""
+
+    condition: str
+    run: Run
+    reference: Run
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of one command, in order; `datasets` maps each run's ``data.content`` to its clips."""
+
+    ablation: str
+    planned: tuple[Planned, ...]
+    datasets: Mapping[str, Dataset]
+
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """Every run once, in the order of the table."""
+        return tuple({planned.run.id: planned.run for planned in self.planned}.values())
+
+    @property
+    def name(self) -> str:
+        """A folder's name of its own for every different question, the same for the same one."""
+        first = self.planned[0].run
+        text = "\n".join(f"{p.condition} {p.run.id} {p.reference.id}" for p in self.planned)
+        backbone = first.model.backbone.replace("timm:", "").replace("/", "-")
+        return f"{first.data.name}-{backbone}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def make_plan(
+    ablation: str,
+    conditions: Conditions,
+    grid: Iterable[Mapping[str, Any]],
+    *,
+    preset: str = "",
+    roots: Sequence[Path] = (),
+    cache: Path,
+) -> Plan:
+    """Make the plan of an ablation over a grid.
+
+    Parameters
+    ----------
+    ablation
+        The command's name.
+    conditions
+        Maps a base run to its conditions by name, the reference first.
+    grid
+        One ``{group__field: value}`` per point, as `core.options.grid` gives them.
+    preset
+        Training settings for what the grid does not say, by name.
+    roots
+        Folder of each data set, in the order the grid first names them.
+    cache
+        Where digests of files are remembered.
+
+    Raises
+    ------
+    UserError
+        For any value that breaks a rule, all of them in one line, before anything is computed.
+    """
+    points = list(grid)
+    names = list(dict.fromkeys(point.get("data__name", Run().data.name) for point in points))
+    loaded = _load(names, roots)
+    contents = {name: dataset.fingerprint(cache) for name, dataset in loaded.items()}
+    planned: list[Planned] = []
+    for point in points:
+        dataset = loaded[point.get("data__name", Run().data.name)]
+        for fold in _folds(point.get("data__fold", str(Run().data.fold)), dataset):
+            base = _base(point, fold, preset, dataset, contents[dataset.name])
+            reference, *others = conditions(base).items()
+            for condition, run in [reference, *others]:
+                planned.append(Planned(condition, run, reference[1]))
+    return Plan(ablation, tuple(dict.fromkeys(planned)), {contents[name]: d for name, d in loaded.items()})
+
+
+def resolve(run: Run, dataset: Dataset, content: str) -> Run:
+    """Fill in every number that the data set or a weights file decides."""
+    run = run.replace(data__content=content)
+    sr = run.clip.sr or dataset.sr
+    run = run.replace(
+        clip__sr=sr,
+        clip__duration=run.clip.duration or dataset.duration,
+        frontend__n_frames=run.frontend.n_frames or dataset.n_frames,
+        frontend__fmax=run.frontend.fmax or sr / 2,
+    )
+    if run.model.weights not in ("imagenet", "random"):
+        run = run.replace(model__weights_sha256=file_digest(Path(run.model.weights)))
+    return run
+
+
+def varying(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """Map ``group.field`` to its value in each run, for the fields that differ, but for fold, seed and surgery."""
+    flat = [_flatten(run) for run in runs]
+    skipped = {"data.fold", "data.content", "seed", "model.freeze", "model.fuse", "model.cut", "model.weights_sha256"}
+    keys = [key for key in flat[0] if key not in skipped and any(row[key] != flat[0][key] for row in flat)]
+    return {key: [row[key] for row in flat] for key in keys}
+
+
+def _flatten(run: Run) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in dataclasses.asdict(run).items():
+        flat |= {f"{key}.{name}": v for name, v in value.items()} if isinstance(value, dict) else {key: value}
+    return flat
+
+
+def _load(names: Sequence[str], roots: Sequence[Path]) -> dict[str, Dataset]:
+    needing = [name for name in names if name != "instruments"]
+    if len(roots) > len(needing):
+        raise UserError(f"--data-root has {len(roots)} folders for {len(needing)} data sets that need one")
+    folders = dict(itertools.zip_longest(needing, roots))
+    return {name: datasets.load(name, folders.get(name)) for name in names}
+
+
+def _folds(text: str, dataset: Dataset) -> tuple[int, ...]:
+    numbers = dataset.fold_numbers()
+    if text == "all":
+        return numbers
+    if not text.isdigit() or int(text) not in numbers:
+        raise UserError(f"--fold {text}: {dataset.name} has the folds {', '.join(map(str, numbers))}; or say all")
+    return (int(text),)
+
+
+def _base(point: Mapping[str, Any], fold: int, preset: str, dataset: Dataset, content: str) -> Run:
+    values = dict(point) | {"data__fold": fold}
+    weights = values.get("model__weights", Run().model.weights)
+    settings = {f"training__{key}": value for key, value in preset_training(preset, weights).items()}
+    run = Run().replace(**(settings | values))
+    if found := problems(run):
+        raise UserError("; ".join(found))
+    return resolve(run, dataset, content)

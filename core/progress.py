@@ -1,0 +1,73 @@
+"""What the user sees while runs are trained: bars on a terminal, plain lines elsewhere; always on stderr."""
+
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LINE_EVERY = 10.0  # seconds between two plain lines of one task
+
+
+class Reporter:
+    """Progress of tasks by name.
+
+    Parameters
+    ----------
+    console
+        Where to write; standard error by default.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        clocks = (TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[detail]}"))
+        self._bars = Progress(*columns, *clocks, console=self.console, transient=True)
+        self._tasks: dict[str, Any] = {}
+        self._last: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bars.stop()
+
+    def note(self, text: str) -> None:
+        """Write one line."""
+        self.console.print(text, markup=False)
+
+    def __call__(self, done: int, total: int, what: str, detail: str = "") -> None:
+        """Report that `done` of `total` steps of the task named `what` are done; the last one ends it."""
+        if self.console.is_terminal:
+            self._draw(done, total, what, detail)
+        elif done >= total or time.monotonic() - self._last.get(what, -LINE_EVERY) >= LINE_EVERY:
+            self._last[what] = time.monotonic()
+            self.note(f"{what}: {done}/{total}{'  ' + detail if detail else ''}")
+        if done >= total:
+            self._last.pop(what, None)
+
+    def _draw(self, done: int, total: int, what: str, detail: str) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._bars.add_task(what, total=total, detail=detail)
+        self._bars.update(self._tasks[what], completed=done, total=total, detail=detail)
+        if done >= total:
+            self._bars.remove_task(self._tasks.pop(what))
+
+    def drop(self, what: str) -> None:
+        """End a task that stopped early."""
+        self._last.pop(what, None)
+        if what in self._tasks:
+            self._bars.remove_task(self._tasks.pop(what))
+
+
+class Silent(Reporter):
+    """Shows nothing; for tests and for workers whose progress somebody else shows."""
+
+    def note(self, text: str) -> None:
+        """Write nothing."""
+
+    def __call__(self, done: int, total: int, what: str, detail: str = "") -> None:
+        """Show nothing."""

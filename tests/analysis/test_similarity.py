@@ -1,0 +1,562 @@
+import re
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from analysis.similarity import (
+    INDICES,
+    Moments,
+    cka,
+    compare_networks,
+    procrustes,
+    pwcca,
+    similarity,
+    svcca,
+    weight_layers,
+)
+from core.errors import UserError
+
+FUNCTIONS = {"svcca": svcca, "pwcca": pwcca, "cka": cka, "procrustes": procrustes}
+SYMMETRIC = ["svcca", "cka", "procrustes"]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
+
+
+def related(rng, n=600, d=(12, 20), shared=6, noise=0.5):
+    """Two sets of activations with some directions in common and spectra that fall off."""
+    latent = rng.standard_normal((n, shared))
+    return tuple(
+        (latent @ rng.standard_normal((shared, k)) + noise * rng.standard_normal((n, k))) * np.geomspace(1, 0.05, k)
+        for k in d
+    )
+
+
+def rotation(rng, d):
+    return np.linalg.qr(rng.standard_normal((d, d)))[0]
+
+
+# ---- independent references: float64, the whole matrices, QR and SVD -------------------------------------------------
+
+
+def basis(x, share=1.0):
+    u, s, vt = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    rank = int((s > 1e-5 * s[0]).sum())
+    kept = min(int(np.searchsorted(np.cumsum(s**2) / np.sum(s**2), share)) + 1, rank)
+    return np.linalg.qr(u[:, :kept] * s[:kept])[0]
+
+
+def direct_svcca(x, y, share=0.99):
+    return np.linalg.svd(basis(x, share).T @ basis(y, share), compute_uv=False).clip(0, 1).mean()
+
+
+def direct_pwcca(x, y):
+    qx, qy = basis(x), basis(y)
+    a, rho, _ = np.linalg.svd(qx.T @ qy, full_matrices=False)
+    weights = np.abs((qx @ a).T @ (x - x.mean(0))).sum(1)
+    return (weights * rho).sum() / weights.sum()
+
+
+def direct_hsic(k, m):
+    """Equation 5 of Song et al., with the n x n kernels."""
+    n = len(k)
+    k, m = k - np.diag(np.diag(k)), m - np.diag(np.diag(m))
+    terms = np.trace(k @ m) + k.sum() * m.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * k.sum(0) @ m.sum(0)
+    return terms / (n * (n - 3))
+
+
+def direct_cka(x, y):
+    k, m = x @ x.T, y @ y.T
+    return direct_hsic(k, m) / np.sqrt(direct_hsic(k, k) * direct_hsic(m, m))
+
+
+def direct_procrustes(x, y):
+    x, y = x - x.mean(0), y - y.mean(0)
+    x, y = x / np.linalg.norm(x), y / np.linalg.norm(y)
+    return np.linalg.svd(x.T @ y, compute_uv=False).sum()
+
+
+DIRECT = {"svcca": direct_svcca, "pwcca": direct_pwcca, "cka": direct_cka, "procrustes": direct_procrustes}
+
+
+def streamed(x, y, sizes, index):
+    moments = Moments()
+    start = 0
+    for size in sizes:
+        moments.add(x[start : start + size], y[start : start + size])
+        start += size
+    assert start == len(x)
+    return similarity(moments, index)
+
+
+@pytest.mark.parametrize("index", INDICES)
+@pytest.mark.parametrize("mean", [0, 3, 500])
+def test_streaming_and_arrays_equal_the_direct_computation(rng, index, mean):
+    x, y = related(rng)
+    expected = DIRECT[index](x, y)
+    x, y = x + mean * x.std(0), y - mean * y.std(0)
+    assert FUNCTIONS[index](x, y).value == pytest.approx(expected, abs=1e-8)
+    assert streamed(x, y, [100, 1, 299, 200], index).value == pytest.approx(expected, abs=1e-8)
+
+
+def test_long_inputs_are_taken_in_pieces_with_the_same_answer(rng, monkeypatch):
+    x, y = related(rng)
+    whole = pwcca(x, y)
+    monkeypatch.setattr("analysis.similarity.moments.CHUNK", 1000)
+    pieces = pwcca(x, y)
+    assert pieces.value == pytest.approx(whole.value, abs=1e-10)
+    assert pieces.noise_floor == pytest.approx(whole.noise_floor, abs=1e-10)
+
+
+@pytest.mark.parametrize("index", INDICES)
+def test_arrays_tensors_and_half_precision_agree(rng, index):
+    x, y = related(rng)
+    x, y = x.astype(np.float16), y.astype(np.float16)
+    x.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = FUNCTIONS[index](x[:, ::-1], y)
+    tensors = FUNCTIONS[index](torch.tensor(x)[:, list(range(11, -1, -1))].requires_grad_(), torch.tensor(y))
+    assert tensors.value == pytest.approx(result.value, abs=1e-12)
+    assert result.n_datapoints == 600
+
+
+# ---- identities ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("index", INDICES)
+def test_x_with_itself_is_1(rng, index):
+    for x in (related(rng)[1], rng.standard_normal((300, 40)).astype(np.float32) + 50):
+        assert FUNCTIONS[index](x, x).value == pytest.approx(1, abs=1e-10)
+        assert FUNCTIONS[index](x, 3 * x @ rotation(rng, x.shape[1]) - 7).value == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("index", INDICES)
+def test_rotation_shift_and_isotropic_scale_of_y_change_nothing(rng, index):
+    x, y = related(rng)
+    turned = 1e-6 * (y @ rotation(rng, y.shape[1])) + 2e-6
+    assert FUNCTIONS[index](x, turned).value == pytest.approx(FUNCTIONS[index](x, y).value, abs=1e-9)
+
+
+@pytest.mark.parametrize("index", SYMMETRIC)
+def test_rotation_of_x_changes_nothing_and_sides_can_be_exchanged(rng, index):
+    x, y = related(rng)
+    value = FUNCTIONS[index](x, y).value
+    assert FUNCTIONS[index](100 * x @ rotation(rng, x.shape[1]), y).value == pytest.approx(value, abs=1e-9)
+    assert FUNCTIONS[index](y, x).value == pytest.approx(value, abs=1e-12)
+
+
+def test_invertible_maps_change_no_canonical_correlation(rng):
+    x, y = related(rng)
+    mapped = y @ rng.standard_normal((20, 20))
+    for compare in (pwcca, lambda a, b: svcca(a, b, explained_variance=1.0)):
+        assert compare(x, mapped).value == pytest.approx(compare(x, y).value, abs=1e-8)
+    both = svcca(x @ rng.standard_normal((12, 12)), mapped, explained_variance=1.0)
+    assert both.value == pytest.approx(svcca(x, y, explained_variance=1.0).value, abs=1e-8)
+    assert abs(cka(x, mapped).value - cka(x, y).value) > 1e-3
+
+
+def test_pwcca_weighs_by_x_and_is_not_symmetric(rng):
+    x = rng.standard_normal((1000, 2)) * [10, 1]
+    y = np.stack([x[:, 0], rng.standard_normal(1000)], axis=1)
+    assert pwcca(x, y).value > 0.85  # the large direction of x is found in y
+    assert pwcca(y * [1e-2, 1], x).value < 0.3  # the large direction of y is not found in x
+    assert pwcca(5 * x, y).value == pytest.approx(pwcca(x, y).value, abs=1e-12)
+
+
+# ---- the noise floor -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n", "floor"), [(110, 0.93), (200, 0.64), (500, 0.39), (1000, 0.27), (2000, 0.19), (5000, 0.12)]
+)
+@pytest.mark.filterwarnings("ignore:svcca of")
+def test_independent_gaussians_score_the_published_floor(rng, n, floor):
+    x, y = rng.standard_normal((2, n, 100))
+    result = svcca(x, y, explained_variance=1.0)
+    assert result.value == pytest.approx(floor, abs=0.01)
+    assert result.noise_floor == pytest.approx(floor, abs=0.01)
+    related_floor = svcca(x, x + 0.1 * y, explained_variance=1.0)
+    assert related_floor.value > 0.98
+    assert related_floor.noise_floor == pytest.approx(floor, abs=0.01)
+
+
+@pytest.mark.parametrize(("n", "tolerance"), [(100, 0.03), (400, 0.01)])
+@pytest.mark.filterwarnings("ignore:cka of")
+def test_cka_of_independent_gaussians_is_0(rng, n, tolerance):
+    x, y = rng.standard_normal((2, n, 512))
+    result = cka(x, y)
+    assert result.value == pytest.approx(0, abs=tolerance)
+    assert result.noise_floor == pytest.approx(0, abs=tolerance)
+
+
+def test_floor_is_the_index_of_permuted_datapoints(rng):
+    x, y = related(rng)
+    for index, function in FUNCTIONS.items():
+        permuted = [function(x, y[rng.permutation(len(y))]).value for _ in range(20)]
+        floors = [function(x, y, seed=seed).noise_floor for seed in range(20)]
+        error = np.sqrt(np.var(permuted) + np.var(floors)) / np.sqrt(20)
+        assert abs(np.mean(floors) - np.mean(permuted)) < 4 * error, index
+    assert svcca(x, y, seed=3) == svcca(x, y, seed=3)
+
+
+@pytest.mark.parametrize("index", INDICES)
+@pytest.mark.parametrize("size", [2, 8])
+def test_floor_does_not_depend_on_batches_or_on_the_order_of_clips(rng, index, size):
+    """Neighbours of one class are alike, which must not pass for chance; the floor may err on the high side."""
+    classes = np.repeat(np.arange(10), 80)
+    x, y = (rng.standard_normal((10, 15))[classes] + rng.standard_normal((800, 15)) for _ in range(2))
+    whole = [FUNCTIONS[index](x, y, seed=seed).noise_floor for seed in range(10)]
+    spread = 5 * np.std(whole)
+    in_order = streamed(x, y, [size] * (800 // size), index).noise_floor
+    assert np.mean(whole) - spread < in_order < 1.4 * np.mean(whole) + spread
+    mixed = rng.permutation(800)
+    at_random = streamed(x[mixed], y[mixed], [size] * (800 // size), index).noise_floor
+    assert at_random == pytest.approx(np.mean(whole), abs=spread + 0.1 * np.mean(whole))
+
+
+def test_floor_of_single_datapoints_is_unknown(rng):
+    x, y = related(rng, n=100)
+    for index in INDICES:
+        result = streamed(x, y, [1] * 100, index)
+        assert np.isnan(result.noise_floor)
+        assert result.value == pytest.approx(FUNCTIONS[index](x, y).value, abs=1e-9)
+
+
+# ---- awkward inputs --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("index", INDICES)
+def test_rank_deficient_inputs(rng, index):
+    x, y = related(rng)
+    doubled = np.hstack([x, x, x[:, :3] @ rng.standard_normal((3, 5)), np.zeros((600, 2))])
+    result = FUNCTIONS[index](doubled, y)
+    assert result.value == pytest.approx(DIRECT[index](doubled, y), abs=1e-6)
+    if index != "svcca":
+        assert result.kept == (12, 20)
+    in_float32 = FUNCTIONS[index](doubled.astype(np.float32), doubled.astype(np.float32))
+    assert in_float32.value == pytest.approx(1, abs=1e-10)
+    assert in_float32.kept[0] <= 12
+
+
+@pytest.mark.parametrize("index", INDICES)
+@pytest.mark.parametrize("constant", [0.0, 0.1, 1e6])
+def test_constant_input_shares_nothing(rng, index, constant):
+    x = np.full((200, 5), constant)
+    y = rng.standard_normal((200, 4))
+    for a, b, kept in ((x, y, (0, 4)), (y, x, (4, 0)), (x, x, (0, 0))):
+        result = FUNCTIONS[index](a, b)
+        assert (result.value, result.noise_floor, result.kept) == (0.0, 0.0, kept)
+    assert streamed(x, y, [60, 140], index).value == 0.0
+
+
+@pytest.mark.parametrize("index", INDICES)
+def test_wider_than_long(rng, index):
+    x, y = rng.standard_normal((30, 50)), rng.standard_normal((30, 80))
+    with pytest.warns(UserWarning, match="datapoints per neuron"):
+        result = FUNCTIONS[index](x, y)
+    assert result.value == pytest.approx(DIRECT[index](x, y), abs=1e-8)
+    if index == "pwcca":  # says nothing, and its floor shows that
+        assert result.kept == (29, 29)
+        assert (result.value, result.noise_floor) == pytest.approx((1, 1), abs=1e-8)
+
+
+def test_spread_of_one_datapoint_alone_is_no_structure(rng):
+    x = np.zeros((100, 3))
+    x[5] = 2
+    assert cka(x, rng.standard_normal((100, 3))).value == 0.0
+    assert np.isfinite(svcca(x, rng.standard_normal((100, 3))).value)
+
+
+def test_too_few_datapoints_are_warned_of_where_the_caller_stands(rng):
+    x, y = rng.standard_normal((99, 20)), rng.standard_normal((99, 3))
+    with pytest.warns(UserWarning, match="svcca of 99 datapoints with 20 neurons: give at least 5 dat") as caught:
+        svcca(x, y)
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        svcca(np.vstack([x, x[:1]]), np.vstack([y, y[:1]]))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (np.zeros(9), np.zeros((9, 2)), "x has the shape (9,): similarity needs (datapoints, neurons)"),
+        (np.zeros((9, 2)), np.zeros((9, 2, 1)), "y has the shape (9, 2, 1): similarity needs (datapoints, neurons)"),
+        (np.zeros((9, 0)), np.zeros((9, 2)), "x has the shape (9, 0): similarity needs (datapoints, neurons)"),
+        (np.zeros((9, 2)), np.zeros((8, 2)), "x has 9 datapoints and y 8: give both the same clips, in the same order"),
+        (np.zeros((1, 2)), np.zeros((1, 2)), "similarity needs at least 2 datapoints, got 1"),
+        (np.zeros((9, 2)), np.full((9, 3), np.nan), "y has NaN or infinite activations in 3 of its 3 neurons"),
+        (np.array([[1, np.inf]] * 9), np.zeros((9, 3)), "x has NaN or infinite activations in 1 of its 2 neurons"),
+        (np.zeros((9, 2), complex), np.zeros((9, 2)), "x holds values of type complex128: similarity needs real num"),
+        (np.full((9, 2), "a"), np.zeros((9, 2)), "x holds values of type <U1: similarity needs real numbers"),
+    ],
+)
+@pytest.mark.parametrize("index", INDICES)
+def test_bad_input_is_one_clear_line(x, y, message, index):
+    with pytest.raises(UserError, match="^" + re.escape(message)) as error:
+        FUNCTIONS[index](x, y)
+    assert "\n" not in str(error.value)
+
+
+def test_bad_options_are_one_clear_line(rng):
+    x, y = related(rng)
+    for share in (0, -1, 1.01, float("nan")):
+        with pytest.raises(UserError, match=f"^explained_variance is {share:g}: give a share above 0 and at most 1$"):
+            svcca(x, y, explained_variance=share)
+    with pytest.raises(UserError, match="^cka needs at least 4 datapoints, got 3$"):
+        cka(x[:3], y[:3])
+    with pytest.raises(UserError, match="^unknown similarity index 'cca': did you mean 'svcca'"):
+        similarity(Moments(), "cca")
+    moments = Moments()
+    moments.add(x, y)
+    with pytest.raises(UserError, match="^y has 19 neurons, the batches before had 20$"):
+        moments.add(x, y[:, 1:])
+
+
+# ---- known defects of google/svcca and anatome, which ours must not have ---------------------------------------------
+
+
+def test_defect_rank_deficient_layers_without_epsilon_raise(rng):  # google/svcca: LinAlgError; anatome: QR raises
+    x = rng.standard_normal((500, 4)) @ rng.standard_normal((4, 30))
+    for compare in (pwcca, svcca, lambda a, b: svcca(a, b, explained_variance=1.0)):
+        assert compare(x, x).value == pytest.approx(1, abs=1e-10)
+        assert np.isfinite(compare(x, rng.standard_normal((500, 10))).value)
+
+
+def test_defect_options_by_position_land_in_the_wrong_slot(rng):  # google/svcca: robust A with A scores 0.5
+    x = rng.standard_normal((500, 10))
+    with pytest.raises(TypeError):
+        svcca(x, x, 0.98)
+    assert svcca(x, x, explained_variance=0.98).value == pytest.approx(1, abs=1e-10)
+
+
+def test_defect_pwcca_with_a_wider_first_layer_raises(rng):  # google/svcca: IndexError, and mixes in the other layer
+    narrow, wide = related(rng, d=(8, 30))
+    assert pwcca(wide, narrow).value == pytest.approx(direct_pwcca(wide, narrow), abs=1e-8)
+
+
+def test_defect_threshold_0_gives_nan(rng):  # google/svcca
+    with pytest.raises(UserError, match="explained_variance is 0"):
+        svcca(*related(rng), explained_variance=0)
+
+
+def test_defect_variance_as_the_sum_of_singular_values(rng):  # google/svcca's tutorial, anatome
+    x = rng.standard_normal((2000, 10)) @ rotation(rng, 10) * np.geomspace(1, 0.01, 10)
+    s = np.linalg.svd(x - x.mean(0), compute_uv=False)
+    by_squares = int(np.searchsorted(np.cumsum(s**2) / np.sum(s**2), 0.99)) + 1
+    by_values = int(np.searchsorted(np.cumsum(s) / np.sum(s), 0.99)) + 1
+    assert svcca(x, x).kept == (by_squares, by_squares)
+    assert by_squares < by_values
+
+
+def test_defect_absolute_epsilon_drops_small_neurons(rng):  # google/svcca
+    x, y = related(rng)
+    assert svcca(1e-9 * x, y).kept == svcca(x, y).kept
+    assert svcca(1e-9 * x, y).value == pytest.approx(svcca(x, y).value, abs=1e-9)
+
+
+def test_defect_large_mean_keeps_no_direction(rng):  # anatome cuts before it centres: NaN at mean / deviation 500
+    x, y = (side.astype(np.float32) for side in related(rng))
+    for index, compare in FUNCTIONS.items():
+        moved = compare((x + 500 * x.std(0)), (y + 500 * y.std(0)))
+        assert moved.value == pytest.approx(compare(x, y).value, abs=2e-4), index
+        assert moved.kept == compare(x, y).kept
+
+
+def test_defect_one_direction_too_few(rng):  # anatome keeps those strictly below the share: none of a single one
+    x = np.outer(rng.standard_normal(100), rng.standard_normal(6))
+    assert svcca(x, -2 * x).kept == (1, 1)
+    assert svcca(x, -2 * x).value == pytest.approx(1, abs=1e-10)
+
+
+def test_defect_nearly_equal_neurons_give_nan(rng):  # anatome#27: root of a slightly negative eigenvalue
+    x = rng.standard_normal((400, 6)).astype(np.float32)
+    x = np.hstack([x, x * np.float32(1 + 1e-7), x + np.float32(1e-7)])
+    for compare in FUNCTIONS.values():
+        assert compare(x, x).value == pytest.approx(1, abs=1e-10)
+
+
+def test_defect_pwcca_weights_from_another_matrix(rng):  # anatome#30: they belong to the canonical variables of x
+    x, y = related(rng, d=(10, 10), shared=3)
+    assert pwcca(x, y).value == pytest.approx(direct_pwcca(x, y), abs=1e-8)
+
+
+class TwoMaps(nn.Module):
+    """A convolution whose output the next layer overwrites, and a permutation of its channels."""
+
+    def __init__(self, order=None, stride=1, width=6):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, width, 3, padding=1, stride=stride)
+        self.norm = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.pick = nn.Identity()
+        self.unused = nn.Linear(2, 2)
+        self.order = torch.arange(width) if order is None else torch.as_tensor(order)
+
+    def forward(self, x):
+        return self.pick(self.relu(self.norm(self.conv(x)))[:, self.order])
+
+
+@pytest.fixture
+def clips():
+    return list(torch.randn(20, 3, 9, 5, generator=torch.Generator().manual_seed(1)).split(8))
+
+
+@pytest.mark.parametrize("positions", ["fold", "pool"])
+@pytest.mark.parametrize("index", INDICES)
+@pytest.mark.filterwarnings("ignore:.*datapoints per neuron")
+def test_defect_channels_of_maps_as_samples(clips, index, positions):  # anatome: CKA 0.783 for permuted channels
+    before, after = TwoMaps(), TwoMaps(order=[3, 1, 5, 0, 2, 4])
+    result = compare_networks(before, after, clips, ["pick"], index=index, positions=positions)["pick"]
+    assert result.value == pytest.approx(1, abs=1e-10)
+    assert result.n_datapoints == (20 * 9 * 5 if positions == "fold" else 20)
+    assert max(result.kept) <= 6
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_defect_in_place_relu_overwrites_what_a_hook_holds(clips, layout):
+    before, after = TwoMaps().to(memory_format=layout), TwoMaps().to(memory_format=layout)
+    with torch.no_grad():
+        after.conv.weight += 0.1 * torch.randn_like(after.conv.weight)
+        before.eval(), after.eval()
+        sides = [
+            torch.cat([net.norm(net.conv(batch)) for batch in clips]).movedim(1, -1).flatten(0, -2)
+            for net in (before, after)
+        ]
+    assert min(side.min() for side in sides) < -0.5  # before the ReLU
+    clips = [batch.contiguous(memory_format=layout) for batch in clips]
+    for index in INDICES:
+        found = compare_networks(before, after, clips, ["norm"], index=index)["norm"]
+        assert found.value == pytest.approx(DIRECT[index](*(s.double().numpy() for s in sides)), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("densenet121", ["features.norm0", "features.denseblock4.denselayer2.norm2"]),
+        ("resnet18", ["bn1", "layer2.0.bn1"]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*datapoints per neuron")
+def test_in_place_relus_of_real_networks_corrupt_nothing(name, layers):
+    torch.manual_seed(0)
+    network = torchvision.models.get_model(name, weights=None).eval()
+    images = torch.randn(3, 3, 64, 96)
+    seen = {}
+    handles = [
+        network.get_submodule(layer).register_forward_hook(
+            lambda module, inputs, output, layer=layer: seen.update({layer: output.detach().clone()})
+        )
+        for layer in layers
+    ]
+    network(images)
+    for handle in handles:
+        handle.remove()
+    torch.manual_seed(1)
+    other = torchvision.models.get_model(name, weights=None).eval()
+    same = compare_networks(network, network, [images], layers, index="cka")
+    assert [result.value for result in same.values()] == pytest.approx([1] * len(layers), abs=1e-10)
+    mixed = compare_networks(network, other, [images], layers, index="cka")
+    assert all(result.value < 0.999 for result in mixed.values())
+    for layer in layers:
+        assert seen[layer].min() < 0
+        held = []
+        handle = other.get_submodule(layer).register_forward_hook(lambda m, i, output, h=held: h.append(output.clone()))
+        with torch.no_grad():
+            other(images)
+        handle.remove()
+        rows = [side.movedim(1, -1).flatten(0, -2).detach() for side in (seen[layer], held[0])]
+        assert mixed[layer].value == pytest.approx(cka(*rows).value, abs=1e-6)
+
+
+# ---- networks --------------------------------------------------------------------------------------------------------
+
+
+def test_networks_are_left_as_they_were(clips):
+    before, after = TwoMaps(), TwoMaps()
+    before.train(), after.train()
+    after.norm.eval()
+    running = before.norm.running_mean.clone()
+    result = compare_networks(before, after, iter(clips), ["conv", "relu"])
+    assert list(result) == ["conv", "relu"]
+    with pytest.raises(UserError, match="does not run"):
+        compare_networks(before, after, clips, ["conv", "unused"])
+    for network in (before, after):
+        assert network.training
+        assert network.conv.training
+        assert not any(module._forward_hooks for module in network.modules())
+    assert not after.norm.training
+    assert torch.equal(running, before.norm.running_mean)
+
+
+@pytest.mark.filterwarnings("ignore:.*datapoints per neuron")
+def test_maps_of_different_sizes_are_pooled_or_refused(clips):
+    before, after = TwoMaps(), TwoMaps(stride=2, width=4)
+    with pytest.raises(UserError, match=re.escape("layer 'conv' has 9x5 and 5x3 positions in the two networks: pool")):
+        compare_networks(before, after, clips, ["conv"])
+    result = compare_networks(before, after, clips, ["conv"], positions="pool", index="cka")["conv"]
+    with torch.no_grad():
+        x, y = (torch.cat([net.conv(batch).mean((2, 3)) for batch in clips]) for net in (before, after))
+    assert result.value == pytest.approx(cka(x, y).value, abs=1e-6)
+
+
+def test_thin_layers_are_named_in_one_warning(clips):
+    network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(42, 8))
+    with pytest.warns(UserWarning, match=r"^2 of 3 layers have fewer than 5 .* \(1: 20 for 42\)") as caught:
+        compare_networks(network, network, clips, ["0", "1", "2"], positions="pool")
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+
+
+class Odd(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.relu = nn.ReLU()
+        self.split = nn.Identity()
+        self.sum = nn.Flatten(0)
+
+    def forward(self, x):
+        self.split((x, x))
+        return self.sum(self.relu(self.relu(x)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("relu", "layer 'relu' runs more than once per batch: name one that runs once"),
+        ("split", "layer 'split' returns tuple: similarity needs (clips, channels, ...)"),
+        ("sum", "layer 'sum' returns shape (1080,): similarity needs (clips, channels, ...)"),
+        ("spilt", "the network Odd has no layer 'spilt': did you mean 'split'?"),
+        ("zzzzzz", "the network Odd has no layer 'zzzzzz': it begins with relu, split, sum"),
+    ],
+)
+def test_layers_that_cannot_be_read_are_named(clips, layer, message):
+    with pytest.raises(UserError, match="^" + re.escape(message) + "$"):
+        compare_networks(Odd(), Odd(), clips, [layer])
+
+
+def test_bad_arguments_of_a_network_comparison(clips):
+    network = TwoMaps()
+    with pytest.raises(UserError, match="^unknown positions 'folded': did you mean 'fold'"):
+        compare_networks(network, network, clips, ["conv"], positions="folded")
+    with pytest.raises(UserError, match="^unknown similarity index 'cak'"):
+        compare_networks(network, network, clips, ["conv"], index="cak")
+    with pytest.raises(UserError, match="^layer 'conv': similarity needs at least 2 datapoints, got 0$"):
+        compare_networks(network, network, [], ["conv"])
+    with pytest.raises(UserError, match="^no layers to compare"):
+        compare_networks(network, network, clips, [])
+    with pytest.raises(UserError, match="^layer 'conv': x has NaN or infinite activations in 6 of its 6 neurons$"):
+        compare_networks(network, network, [clips[0] * float("nan")], ["conv"])
+
+
+def test_weight_layers_are_the_convolutions_and_linear_maps():
+    assert weight_layers(TwoMaps()) == ("conv", "unused")
+    assert len(weight_layers(torchvision.models.densenet121(weights=None))) == 121

@@ -1,0 +1,159 @@
+"""Similarity from running sums against the plain NumPy recipe: the SVD of each whole matrix, then CCA.
+
+Each side runs in a process of its own, so that its peak memory is its own: what it takes on top of its inputs (the
+activations of a layer; two networks and their images), in main memory and on the GPU together. Both sides must give
+the same value; ours works out the noise floor besides. Linux only: the peak is read from /proc.
+"""
+
+import multiprocessing
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from analysis.similarity import compare_networks, svcca, weight_layers
+
+TARGET = "at least 10x faster, at most 1/10 of the memory"
+CLIPS, BATCH_SIZE = 64, 4
+
+
+def measure() -> list[dict[str, Any]]:
+    """Time both sides on a layer of 256 neurons with 100,000 datapoints, and on all layers of a DenseNet-121."""
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    rows = []
+    for what, ours, reference in (
+        ("svcca, 256 neurons x 100,000 datapoints", layer_ours, layer_reference),
+        (f"svcca, all 121 layers of DenseNet-121, {CLIPS} clips", network_ours, network_reference),
+    ):
+        expected, reference_seconds, reference_peak = _alone(reference, "cpu")
+        for device in devices:
+            found, seconds, peak = _alone(ours, device)
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+            rows.append(
+                {
+                    "what": f"{what}, {device}",
+                    "ours_seconds": seconds,
+                    "reference_seconds": reference_seconds,
+                    "ratio": reference_seconds / seconds,
+                    "ours_peak_mb": peak,
+                    "reference_peak_mb": reference_peak,
+                    "target": TARGET,
+                }
+            )
+    return rows
+
+
+def numpy_recipe(x: np.ndarray, y: np.ndarray) -> float:
+    """SVCCA as one would write it down: float64, centred, SVD, 99 % of the variance, CCA by QR and SVD."""
+    bases = []
+    for activations in (x, y):
+        centred = activations.astype(np.float64)
+        centred -= centred.mean(0)
+        u, s, _ = np.linalg.svd(centred, full_matrices=False)
+        kept = np.searchsorted(np.cumsum(s**2), 0.99 * np.sum(s**2)) + 1
+        bases.append(np.linalg.qr(u[:, :kept] * s[:kept])[0])
+    return float(np.linalg.svd(bases[0].T @ bases[1], compute_uv=False).clip(0, 1).mean())
+
+
+def layer_inputs(device: str) -> tuple[Tensor, Tensor]:
+    """Make two layers that share 64 of their directions."""
+    rng = np.random.default_rng(0)
+    shared = rng.standard_normal((100_000, 64), dtype=np.float32)
+    x, y = (
+        shared @ rng.standard_normal((64, 256), dtype=np.float32)
+        + rng.standard_normal((100_000, 256), dtype=np.float32)
+        for _ in range(2)
+    )
+    return torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
+
+
+def layer_ours(device: str) -> Callable[[], list[float]]:
+    """Prepare ours on one layer."""
+    x, y = layer_inputs(device)
+    return lambda: [svcca(x, y).value]
+
+
+def layer_reference(device: str) -> Callable[[], list[float]]:
+    """Prepare the recipe on one layer."""
+    x, y = (activations.numpy() for activations in layer_inputs(device))
+    return lambda: [numpy_recipe(x, y)]
+
+
+def network_inputs(device: str) -> tuple[nn.Module, nn.Module, Tensor]:
+    """Make a random DenseNet-121, one with its weights slightly moved, and images."""
+    import torchvision
+
+    torch.manual_seed(0)
+    before, after = (torchvision.models.densenet121(weights=None).eval() for _ in range(2))
+    after.load_state_dict(before.state_dict())
+    with torch.no_grad():
+        for parameter in after.parameters():
+            parameter += 0.1 * parameter.std(correction=0) * torch.randn_like(parameter)
+    return before.to(device), after.to(device), torch.randn(CLIPS, 3, 128, 128)
+
+
+def network_ours(device: str) -> Callable[[], list[float]]:
+    """Prepare ours on a whole network."""
+    before, after, images = network_inputs(device)
+    layers = weight_layers(before)
+    return lambda: [s.value for s in compare_networks(before, after, images.split(BATCH_SIZE), layers).values()]
+
+
+def network_reference(device: str) -> Callable[[], list[float]]:
+    """Prepare the recipe on a whole network: keep every activation, then layer by layer."""
+    before, after, images = network_inputs(device)
+    layers = weight_layers(before)
+
+    def run() -> list[float]:
+        x, y = (_activations(network, images, layers) for network in (before, after))
+        return [numpy_recipe(x.pop(layer), y.pop(layer)) for layer in layers]
+
+    return run
+
+
+@torch.inference_mode()
+def _activations(network: nn.Module, images: Tensor, layers: tuple[str, ...]) -> dict[str, np.ndarray]:
+    batches: dict[str, list[np.ndarray]] = {layer: [] for layer in layers}
+    for layer in layers:
+        network.get_submodule(layer).register_forward_hook(
+            lambda module, inputs, output, layer=layer: batches[layer].append(
+                np.ascontiguousarray(output.movedim(1, -1).flatten(0, -2).numpy())
+            )
+        )
+    for batch in images.split(BATCH_SIZE):
+        network(batch)
+    return {layer: np.concatenate(batches.pop(layer)) for layer in layers}
+
+
+def _alone(prepare: Callable[[str], Callable[[], list[float]]], device: str) -> tuple[list[float], float, float]:
+    """Run one side in a fresh process; return its values, seconds and peak MB."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_watched, (prepare, device))
+
+
+def _watched(prepare: Callable[[str], Callable[[], list[float]]], device: str) -> tuple[list[float], float, float]:
+    warnings.simplefilter("ignore")  # the classifier has more neurons than there are clips
+    run = prepare(device)
+    if device == "cuda":
+        torch.linalg.eigh(torch.eye(4, dtype=torch.float64, device=device))  # loads the solver
+        torch.cuda.reset_peak_memory_stats()
+        on_device = torch.cuda.memory_allocated()
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = _status("VmRSS")
+    start = time.perf_counter()
+    values = run()
+    seconds = time.perf_counter() - start
+    peak = _status("VmHWM") - before
+    if device == "cuda":
+        peak += (torch.cuda.max_memory_allocated() - on_device) / 2**20
+    return values, seconds, peak
+
+
+def _status(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
