@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Ablations of transfer learning on sound: which part of a pretrained image CNN carries the knowledge?
+"""Ablations of transfer learning on sound: find out which part of a pretrained image CNN carries the knowledge.
 
     python run_ablation.py freeze --block 3                     instruments, nothing to download, about two minutes
     python run_ablation.py freeze --data urbansound8k --data-root DIR --fold all --seed 0 1 2

@@ -3,15 +3,15 @@
 import dataclasses
 import json
 import math
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from analysis import figures, summary, tables
+from ablations.base import Ablation
 from analysis.formats import seconds
+from analysis.results import Results
 from core import datasets, options
 from core.config import Execution, Run
 from core.errors import UserError
@@ -22,15 +22,6 @@ from core.session import Session
 from core.store import Store
 
 INTERRUPTED = 130  # the shell's status for Ctrl-C
-
-
-class Ablation(Protocol):
-    """What an ablation's class provides; its fields are its options, its docstring is its help."""
-
-    xlabel: str
-
-    def conditions(self, base: Run) -> dict[str, Run]:
-        """Map each condition's name to its run; the first is the reference."""
 
 
 def run(name: str, ablation_class: type, chosen: Any) -> int:
@@ -65,32 +56,13 @@ def run(name: str, ablation_class: type, chosen: Any) -> int:
             left = len(unfinished(plan, session))
             report.note(f"Interrupted with {left} of {len(plan.runs)} runs to do; the same command goes on from here.")
             return INTERRUPTED
-    frame = summary.summarise(plan, session.store)
-    files = write_results(plan, ablation, frame, session.store)
-    if execution.json:
-        print(json.dumps({"ablation": name, "files": [str(f) for f in files], "rows": _json_rows(frame)}))  # noqa: T201
-    _show(plan, ablation, frame, files, session.store, console)
+    results = Results(plan, session, session.store.results / name / plan.name)
+    frame = ablation.analyse(results)
+    _show(results, console)
     console.print(f"{executed.trained} runs trained, {executed.found} found in the store, {executed.failed} failed.")
+    if execution.json:
+        print(json.dumps({"ablation": name, "files": [str(f) for f in results.files], "rows": _json_rows(frame)}))  # noqa: T201
     return 1 if executed.failed else 0
-
-
-def write_results(plan: Plan, ablation: Ablation, frame: pd.DataFrame, store: Store) -> list[Path]:
-    """Write the table and the figure of a plan to a folder of its own; return the files."""
-    folder = store.results / plan.ablation / plan.name
-    columns = summary.columns(frame, ablation.xlabel)
-    files = tables.write_table(
-        frame,
-        folder / "table",
-        columns=columns,
-        caption=_caption(plan, ablation),
-        label=f"tab:{plan.ablation}",
-        footnotes=summary.footnotes(plan, store),
-    )
-    figure, ax = figures.new()
-    reference = plan.planned[0].condition
-    lines, series = summary.series(frame)
-    figures.accuracy_by_condition(lines, ax, xlabel=ablation.xlabel, reference=reference, series=series)
-    return files + figures.save(figure, folder / "figure", frame.drop(columns="run_ids"))
 
 
 def _plan(name: str, ablation: Ablation, chosen: Any, execution: Execution, store: Store) -> Plan:
@@ -111,12 +83,6 @@ def _plan(name: str, ablation: Ablation, chosen: Any, execution: Execution, stor
     )
 
 
-def _caption(plan: Plan, ablation: Ablation) -> str:
-    first = plan.planned[0].run
-    what = (type(ablation).__doc__ or "").strip().split("\n")[0].rstrip(".")
-    return f"{what}: {first.model.backbone} ({first.model.weights} weights) on {first.data.name}."
-
-
 def _show_plan(plan: Plan, session: Session, console: Console) -> None:
     table = Table(title=f"{plan.ablation}: {len(plan.runs)} runs")
     for title in ("Run", "Data", "Condition", "Backbone", "Weights", "Fold", "Seed", "Epochs", "State"):
@@ -129,21 +95,15 @@ def _show_plan(plan: Plan, session: Session, console: Console) -> None:
     console.print(table)
 
 
-def _show(
-    plan: Plan, ablation: Ablation, frame: pd.DataFrame, files: list[Path], store: Store, console: Console
-) -> None:
-    console.print(tables.console_table(frame, summary.columns(frame, ablation.xlabel), title=_caption(plan, ablation)))
-    for note in summary.footnotes(plan, store):
-        console.print(note, style="dim")
-    for file in files:
+def _show(results: Results, console: Console) -> None:
+    for item in results.shown:
+        console.print(item, style="dim" if isinstance(item, str) else None)
+    for file in results.files:
         console.print(f"  {file}", soft_wrap=True)
-    total = sum(sum(record["seconds"].values()) for run in plan.runs if (record := _seconds(store, run)))
-    console.print(f"All runs took {seconds(total)} of training; curves: tensorboard --logdir {store.runs}", soft_wrap=True)
-
-
-def _seconds(store: Store, run: Run) -> dict[str, Any] | None:
-    record = store.record(run)
-    return record if record and "seconds" in record else None
+    store = results.session.store
+    records = [record for run in results.plan.runs if (record := store.record(run)) and "seconds" in record]
+    total = sum(sum(record["seconds"].values()) for record in records)
+    console.print(f"All runs took {seconds(total)}; their curves: tensorboard --logdir {store.runs}", soft_wrap=True)
 
 
 def _json_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -1,13 +1,15 @@
-"""Freeze the first blocks: which of them must adapt to sound? (Palanisamy et al. 2020, figure 2c.)"""
+"""Which blocks must adapt to sound? Freeze the first ones and see (Palanisamy et al. 2020, figure 2c)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from ablations.depth import stages
+from ablations.base import Ablation
 from core.config import Run, option
+from core.stages import stages_named
 
 
 @dataclass(frozen=True)
-class Freeze:
+class Freeze(Ablation):
     """Freeze the network from the stem through a block and fine-tune the rest.
 
     Each row of the table is one depth, against the reference with nothing frozen. A frozen block is frozen whole:
@@ -16,12 +18,11 @@ class Freeze:
     Example: run_ablation.py freeze --block stem 1 2 3 4 --data urbansound8k --data-root DIR --fold all --seed 0 1 2
     """
 
+    title: ClassVar[str] = "Frozen through block"
+
     block: tuple[str, ...] = option((), "Last frozen block: stem (or 0), 1 .. N, or several of them (default: every).")
 
-    xlabel = "Frozen through block"
-
-    def conditions(self, base: Run) -> dict[str, Run]:
-        """Map each condition's name to its run; the first is the reference."""
-        return {"none": base} | {
-            stage: base.replace(model__freeze=stage) for stage in stages(self.block, base.model.backbone)
-        }
+    def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
+        """Freeze through each block asked for."""
+        stages = stages_named(self.block, base.model.backbone)
+        return {"none": base} | {stage: base.replace(model__freeze=stage) for stage in stages}

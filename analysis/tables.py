@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
@@ -102,10 +103,19 @@ def console_table(
     frame: pd.DataFrame, columns: Sequence[Column], *, title: str = "", groups: Sequence[str] = ()
 ) -> Table:
     """Make the table for the terminal; names are shown as they are, never read as markup."""
-    table = Table(title=Text(title) if title else None)
-    for column in _with_runs(frame, columns):
-        table.add_column(Text(column.title), justify="left" if column.format is text else "right")
-    for block in _blocks(frame, columns, groups):
+    table = Table(
+        title=Text(title) if title else None,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    blocks = _blocks(frame, columns, groups)
+    for k, column in enumerate(_with_runs(frame, columns)):
+        words = [*column.title.split(), *(row[k].shown for block in blocks for row in block)]
+        widest = max(map(len, words))  # titles may wrap between words, values nowhere
+        table.add_column(Text(column.title), justify="left" if column.format is text else "right", min_width=widest)
+    for block in blocks:
         for row in block:
             table.add_row(*(Text(cell.shown, style="bold" if cell.bold else "") for cell in row))
         table.add_section()
@@ -122,7 +132,10 @@ def protocol(*, epoch: str, folds: Iterable[int], seeds: Iterable[int]) -> str:
     folds, seeds
         Those whose runs are averaged.
     """
-    return f"Numbers of the {epoch}; mean ± standard deviation over test folds {span(folds)} and seeds {span(seeds)}."
+    folds, seeds = set(folds), set(seeds)
+    over = f"test fold{'s' * (len(folds) > 1)} {span(folds)}, seed{'s' * (len(seeds) > 1)} {span(seeds)}"
+    one = len(folds) == len(seeds) == 1
+    return f"Numbers of the {epoch}; {'one run:' if one else 'mean ± standard deviation over'} {over}."
 
 
 def latex(

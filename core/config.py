@@ -62,7 +62,11 @@ def option(
 class Data:
     """Which clips, and which of them are tested on."""
 
-    name: str = option("instruments", "Data set: instruments (embedded), urbansound8k, esc50, gtzan, gtzan-filtered or folder.", flag="data")
+    name: str = option(
+        "instruments",
+        "Data set: instruments (embedded), urbansound8k, esc50, gtzan, gtzan-filtered, folder.",
+        flag="data",
+    )
     content: str = option("", "SHA-256 of the clips, labels, folds and groups.", hidden=True)
     fold: int = option(1, "Fold to test on; all others train. `all` takes every fold in turn.", at_least=1)
     validation: float = option(

@@ -74,7 +74,9 @@ def _train(run: Run, plan: Plan, session: Session) -> None:
     except UserError:
         raise
     except OSError as error:
-        raise UserError(f"cannot write to {session.store.folder(run)} ({error}); free space or change --results") from error
+        raise UserError(
+            f"cannot write to {session.store.folder(run)} ({error}); free space or change --results"
+        ) from error
     except Exception as error:
         session.report.drop(name)
         reason = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -8,6 +8,7 @@ those of `librosa.feature.melspectrogram`; computing them in batches on the mode
 from collections.abc import Iterator
 
 import librosa
+import scipy.fft
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -18,7 +19,8 @@ WINDOWS_MS = ((25, 10), (50, 25), (100, 50))  # window and hop of each channel
 EPS = 1e-6  # added to the mel power before the logarithm
 FLOOR_DB = -60.0  # 10 log10 EPS: silence
 DECIBELS = 10 / torch.tensor(10.0, dtype=torch.float64).log().item()  # dB per unit of natural logarithm
-CUDA_SAMPLES = 2**27  # framed samples in flight on an accelerator: 0.5 GB, and about four times that while at work
+CPU_SAMPLES = 2**19  # framed samples at work at once: 2 MB, which stay in a CPU's caches
+GPU_SAMPLES = 2**27  # the same on an accelerator: 0.5 GB, and about four times that with what is made of them
 
 
 class LogMel(nn.Module):
@@ -51,15 +53,17 @@ class LogMel(nn.Module):
         filters = librosa.filters.mel(
             sr=sr, n_fft=self.n_fft, n_mels=frontend.n_mels, fmin=frontend.fmin, fmax=frontend.fmax or sr / 2
         )
-        self.filters: torch.Tensor
-        self.register_buffer("filters", torch.from_numpy(filters).T.contiguous(), persistent=False)  # (bins, n_mels)
+        self.blocks = _blocks(torch.from_numpy(filters).T)
+        self.filters: torch.Tensor  # (2 bins, n_mels): for the squares of real and imaginary parts in turn
+        self.register_buffer("filters", torch.from_numpy(filters).T.repeat_interleave(2, dim=0), persistent=False)
         for i, (window, _) in enumerate(pairs):
             self.register_buffer(f"window{i}", torch.hann_window(_samples(window, sr)), persistent=False)
 
+    @torch.no_grad()
     def forward(self, y: torch.Tensor) -> torch.Tensor:
         """Turn waveforms (batch, samples) into images (batch, 3, n_mels, n_frames) in dB, at least -60."""
         images = y.new_empty(len(y), len(self.hops), *self.image_shape[1:])
-        at_once = self._clips_at_once(y)
+        at_once = 1 if y.device.type == "cpu" else max(1, len(y))
         for part, rows in zip(y.split(at_once), images.split(at_once), strict=True):
             for i, mel in enumerate(self.mel(part)):
                 # 10 log10(mel + EPS) = FLOOR_DB + 10 log10(mel / EPS + 1); above the floor silence is 0 and stays 0
@@ -70,25 +74,52 @@ class LogMel(nn.Module):
     def mel(self, y: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield the mel power of each channel, shape (batch, n_mels, frames), of waveforms (batch, samples)."""
         padded = F.pad(y, (self.n_fft // 2, self.n_fft // 2))
+        at_once = max(1, (CPU_SAMPLES if y.device.type == "cpu" else GPU_SAMPLES) // (self.n_fft * max(1, len(y))))
         for i, hop in enumerate(self.hops):
             window = self.get_buffer(f"window{i}")
             # librosa centres a short window in a frame of n_fft samples. Where in the frame it stands changes only
             # the phase, so the window's own samples are framed and the Fourier transform appends the zeros.
             first, n = (self.n_fft - len(window)) // 2, 1 + (padded.shape[1] - self.n_fft) // hop
-            frames = padded[:, first:].unfold(1, len(window), hop)[:, :n]  # (batch, frames, window), a view
-            spectrum = torch.fft.rfft(frames * window, n=self.n_fft)  # (batch, frames, bins)
-            power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
-            yield (power @ self.filters).mT
+            frames = (
+                padded[:, first:].unfold(1, len(window), hop)[:, :n].transpose(0, 1)
+            )  # (frames, batch, window), a view
+            mel = y.new_zeros(n, len(y), self.filters.shape[1])
+            for part, rows in zip(frames.split(at_once), mel.split(at_once), strict=True):
+                self._add_mel(part * window, rows.flatten(0, 1))
+            yield mel.permute(1, 2, 0)
 
-    def _clips_at_once(self, y: torch.Tensor) -> int:
-        """One clip on a CPU, whose caches it then fits; on an accelerator as many as `CUDA_SAMPLES` allows."""
-        if y.device.type == "cpu":
-            return 1
-        return max(1, CUDA_SAMPLES // (self.n_fft * (1 + y.shape[1] // self.hops[0])))
+    def _add_mel(self, frames: torch.Tensor, mel: torch.Tensor) -> None:
+        """Add the mel power of windowed frames (frames, batch, samples) to `mel` (frames * batch, n_mels)."""
+        spectrum = torch.view_as_real(_rfft(frames, n_fft=self.n_fft))  # (frames, batch, bins, real and imaginary)
+        squares = spectrum.square_().view(len(mel), -1)  # (frames * batch, 2 bins)
+        for bins, bands in self.blocks:
+            mel[:, bands].addmm_(squares[:, bins], self.filters[bins, bands])
 
 
 def _samples(milliseconds: int, sr: int) -> int:
     return round(milliseconds * sr / 1000)
+
+
+def _rfft(frames: torch.Tensor, *, n_fft: int) -> torch.Tensor:
+    """Transform real frames (batch, frames, samples), zeros appended up to `n_fft`."""
+    if frames.device.type == "cpu" and n_fft % 2:  # of odd lengths SciPy's transform takes half the time of MKL's
+        return torch.from_numpy(scipy.fft.rfft(frames.numpy(), n=n_fft, workers=torch.get_num_threads()))
+    return torch.fft.rfft(frames, n=n_fft)
+
+
+def _blocks(filters: torch.Tensor) -> list[tuple[slice, slice]]:
+    """Split filters (bins, n_mels) into blocks of an octave of bins and the bands that have any of them.
+
+    Most of the matrix is zeros: the upper half of the bins is in a fifth of the bands. Rows are counted twice, for the
+    real and the imaginary part.
+    """
+    n = len(filters)
+    blocks = []
+    for first, last in ((n // 2, n), (n // 4, n // 2), (n // 8, n // 4), (0, n // 8)):
+        bands = filters[first:last].any(dim=0).nonzero().flatten().tolist()
+        if bands:
+            blocks.append((slice(2 * first, 2 * last), slice(bands[0], bands[-1] + 1)))
+    return blocks
 
 
 def _resize(x: torch.Tensor, *, n_frames: int) -> torch.Tensor:

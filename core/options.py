@@ -65,7 +65,7 @@ def parse(commands: Mapping[str, type], arguments: Sequence[str]) -> tuple[str, 
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            options = tyro.cli(commands[name], prog=f"{PROGRAM} {name}", args=list(arguments[1:]), config=CONFIG)
+            options: Any = tyro.cli(commands[name], prog=f"{PROGRAM} {name}", args=list(arguments[1:]), config=CONFIG)
     except SystemExit as stop:
         if stop.code:
             raise UserError(f"{name}: {_first_line(errors.getvalue())}; see `{PROGRAM} {name} --help`") from None
@@ -148,8 +148,8 @@ def _annotate(f: "dataclasses.Field[Any]", kind: Any, shown: Any, default: Any) 
 
 def _preset() -> tuple[Any, Any]:
     help = (
-        "paper: the settings of Palanisamy et al. (2020) for what is not said: Adam, lr 1e-4, weight decay 1e-3, batch 32; "
-        "70 epochs, divided by 10 every 30; from random weights 450 epochs, divided at 300 and 350."
+        "paper: the settings of Palanisamy et al. (2020) for what is not said: Adam, lr 1e-4, weight decay 1e-3, "
+        "batch 32; 70 epochs, divided by 10 every 30; from random weights 450 epochs, divided at 300 and 350."
     )
     argument = tyro.conf.arg(help=help, help_behavior_hint="(default: none)", metavar="{" + ",".join(PRESETS) + "}")
     return Annotated[str, argument], dataclasses.field(default="")
@@ -160,7 +160,7 @@ def _overview(commands: Mapping[str, type]) -> NoReturn:
     made = [
         Annotated[cls, tyro.conf.subcommand(name, description=_first_sentence(cls))] for name, cls in commands.items()
     ]
-    union = Union[tuple(made)] if len(made) > 1 else made[0]  # noqa: UP007  (a union made at run time)
+    union: Any = Union[tuple(made)]  # noqa: UP007  (a union made at run time)
     description = f"Ablations of transfer learning on sound. `{PROGRAM} COMMAND --help` lists a command's options."
     tyro.cli(union, prog=PROGRAM, args=["--help"], description=description, config=CONFIG)
     sys.exit(0)
@@ -208,4 +208,3 @@ def _first_line(box: str) -> str:
             break
         message.append(line)
     return " ".join(message) or "the options could not be read"
-

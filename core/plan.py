@@ -15,7 +15,9 @@ from core.datasets import Dataset
 from core.errors import UserError
 from core.files import file_digest
 
-Conditions = Callable[[Run], Mapping[str, Run]]
+FOLLOWING = ("data.fold", "data.content", "seed", "model.weights_sha256")
+OF_THE_DATA_SET = ("clip.sr", "clip.duration", "frontend.n_frames", "frontend.fmax")
+Conditions = Callable[[Run, Run], Mapping[str, Run]]  # of a base run and the same from random weights
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def make_plan(
     ablation
         The command's name.
     conditions
-        Maps a base run to its conditions by name, the reference first.
+        Maps a base run, and the same run from random weights, to conditions by name; the first is the reference.
     grid
         One ``{group__field: value}`` per point, as `core.options.grid` gives them.
     preset
@@ -88,10 +90,13 @@ def make_plan(
     for point in points:
         dataset = loaded[point.get("data__name", Run().data.name)]
         for fold in _folds(point.get("data__fold", str(Run().data.fold)), dataset):
-            base = _base(point, fold, preset, dataset, contents[dataset.name])
-            reference, *others = conditions(base).items()
-            for condition, run in [reference, *others]:
-                planned.append(Planned(condition, run, reference[1]))
+            base, scratch = (
+                _base(dict(point) | more, fold, preset, dataset, contents[dataset.name])
+                for more in ({}, {"model__weights": "random"})
+            )
+            made = conditions(base, scratch)
+            reference = next(iter(made.values()))
+            planned += [Planned(condition, run, reference) for condition, run in made.items()]
     return Plan(ablation, tuple(dict.fromkeys(planned)), {contents[name]: d for name, d in loaded.items()})
 
 
@@ -110,12 +115,16 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
     return run
 
 
-def varying(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """Map ``group.field`` to its value in each run, for the fields that differ, but for fold, seed and surgery."""
-    flat = [_flatten(run) for run in runs]
-    skipped = {"data.fold", "data.content", "seed", "model.freeze", "model.fuse", "model.cut", "model.weights_sha256"}
-    keys = [key for key in flat[0] if key not in skipped and any(row[key] != flat[0][key] for row in flat)]
-    return {key: [row[key] for row in flat] for key in keys}
+def axes(plan: Plan) -> dict[str, list[Any]]:
+    """Map each option that makes the grid, but for fold and seed, to its value for each of `plan.planned`.
+
+    What the data set decides follows from it and is no option of the grid.
+    """
+    flat = [_flatten(planned.reference) for planned in plan.planned]
+    given = [key for key in flat[0] if key not in FOLLOWING and any(row[key] != flat[0][key] for row in flat)]
+    if "data.name" in given:
+        given = [key for key in given if key not in OF_THE_DATA_SET]
+    return {"data" if key == "data.name" else key.partition(".")[2]: [row[key] for row in flat] for key in given}
 
 
 def _flatten(run: Run) -> dict[str, Any]:

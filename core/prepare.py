@@ -97,7 +97,7 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     stay = reuse and run.model.freeze != "none" and run.model.frozen_batch_norm == "eval" and not masked
     prefix, network = split_at_freeze(normalise, backbone, run.model.freeze if stay else "none")
     memory_format = torch.channels_last if training.channels_last else torch.contiguous_format
-    network = network.to(session.device, memory_format=memory_format)
+    network = network.to(session.device).to(memory_format=memory_format)
     backbone.to(session.device)
     arrays, key = [images.array for images in versions], "-".join(images.key for images in versions)
     if stay:
@@ -190,7 +190,7 @@ def activations(prefix: nn.Module, images: Images, run: Run, session: Session) -
     """Compute what a frozen prefix gives out for every image, or find it in the cache; float32, (clips, ...)."""
     device, layout = session.device, run.training.channels_last
     memory_format = torch.channels_last if layout else torch.contiguous_format
-    prefix = prefix.to(device, memory_format=memory_format).eval()
+    prefix = prefix.to(device).to(memory_format=memory_format).eval()
     what = f"activations through {run.model.freeze}"
 
     def make(writer: ArrayWriter) -> dict[str, Any]:

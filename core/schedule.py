@@ -20,9 +20,7 @@ def make_optimizer(parameters: Iterable[torch.nn.Parameter], training: Training)
     """
     trained = [p for p in parameters if p.requires_grad]
     if training.optimizer == "sgd":
-        return torch.optim.SGD(
-            trained, lr=training.lr, momentum=training.momentum, weight_decay=training.weight_decay
-        )
+        return torch.optim.SGD(trained, lr=training.lr, momentum=training.momentum, weight_decay=training.weight_decay)
     kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
     return kind(trained, lr=training.lr, weight_decay=training.weight_decay, foreach=True)
 

@@ -10,7 +10,7 @@ named ``timm:NAME`` are cut by timm's own feature info (`core.timm_models`).
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TypeVar
 
@@ -181,6 +181,20 @@ def parse_stage(text: str, name: str) -> str:
     if int(number[1]) > blocks:
         raise UserError(f"block {int(number[1])}: {name} has stem and blocks 1 to {blocks}")
     return f"block{int(number[1])}" if int(number[1]) else "stem"
+
+
+def stages_named(texts: Sequence[str], name: str) -> list[str]:
+    """Return the stages that `texts` name, in the order of the network, or all but the head where there are none.
+
+    Raises
+    ------
+    UserError
+        For a block that backbone `name` does not have, and for ``all``, which leaves nothing over.
+    """
+    named = {parse_stage(text, name) for text in texts}
+    if "all" in named:
+        raise unknown("stage", "all", ("none", *stage_names(name)[:-1]))
+    return [stage for stage in stage_names(name) if stage != "head" and (not texts or stage in named)]
 
 
 def original_name(key: str) -> str:

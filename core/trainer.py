@@ -250,4 +250,3 @@ def stopped_early(history: list[dict[str, Any]], patience: int) -> bool:
 
 def _detail(row: dict[str, Any]) -> str:
     return f"loss {row['train_loss']:.3f}  test accuracy {row['test_accuracy']:.1%}"
-

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from core.errors import UserError
 
-CHUNK = 2**21  # numbers of z held as float64 at a time (16 MB)
+CHUNK = 2**20  # numbers of z held as float64 at a time (8 MB)
 PARTNERS = 32  # datapoints per neuron of a batch, at most, that the noise floor is drawn from
 
 

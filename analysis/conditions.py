@@ -1,27 +1,74 @@
-"""From the runs of a plan to one row per condition: means over folds and seeds, and the change against the reference."""
+"""From the runs of a plan to one row per condition: means over folds and seeds, and the change against the reference.
+
+`compare` is what most ablations show: one table, one figure, and the paired tests behind the changes.
+"""
 
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis import statistics
+from analysis import figures, statistics
 from analysis.formats import magnitude, percent, points, seconds
+from analysis.results import Results
 from analysis.tables import Column, protocol
-from core.plan import Plan, Planned, varying
+from core.config import Run
+from core.plan import Plan, Planned, axes
 from core.store import FAILED, FINISHED, Store
 
 COLUMNS = (
-    Column("accuracy", "Accuracy (%)", percent, best="max", std="accuracy_std"),
-    Column("accuracy_best_epoch", "Best epoch (%)", percent),
-    Column("macro_f1", "Macro F1 (%)", percent, best="max"),
-    Column("delta", "Change (points)", points),
+    Column("accuracy", "Accuracy %", percent, best="max", std="accuracy_std"),
+    Column("accuracy_best_epoch", "Best epoch %", percent),
+    Column("macro_f1", "Macro F1 %", percent, best="max"),
+    Column("delta", "Change", points),
     Column("trainable_parameters", "Trainable", magnitude),
     Column("seconds", "Time", seconds),
 )
+
+
+def compare(results: Results, *, title: str) -> pd.DataFrame:
+    """Write the table and the figure of accuracy by condition, and return the table's rows.
+
+    Parameters
+    ----------
+    results
+        The finished runs.
+    title
+        What the conditions are.
+    """
+    plan, store = results.plan, results.session.store
+    frame = summarise(plan, store)
+    results.table(
+        "table",
+        frame,
+        columns(frame, title),
+        caption=caption(plan),
+        footnotes=footnotes(plan, store),
+        groups=grid_columns(frame),
+    )
+    lines, name = series(frame)
+    reference = plan.planned[0].condition
+    results.figure(
+        "figure",
+        frame.drop(columns="run_ids"),
+        lambda ax: figures.accuracy_by_condition(lines, ax, xlabel=title, reference=reference, series=name),
+    )
+    return frame
+
+
+def caption(plan: Plan) -> str:
+    """Name the ablation, the data sets, the backbones and their weights."""
+    runs = [planned.reference for planned in plan.planned]
+    parts = [sorted({get(run) for run in runs}) for get in (_backbone, lambda run: run.data.name)]
+    return f"{plan.ablation.capitalize()}: {' and '.join(parts[0])} on {' and '.join(parts[1])}"
+
+
+def _backbone(run: Run) -> str:
+    return f"{run.model.backbone} ({Path(run.model.weights).name} weights)"
 
 
 def summarise(plan: Plan, store: Store) -> pd.DataFrame:
@@ -49,14 +96,12 @@ def summarise(plan: Plan, store: Store) -> pd.DataFrame:
         The runs.
     """
     records = {run.id: store.record(run) for run in plan.runs}
-    axes = varying([planned.run for planned in plan.planned])
+    grid = axes(plan)
     groups: dict[tuple[Any, ...], list[Planned]] = defaultdict(list)
     for i, planned in enumerate(plan.planned):
-        groups[(*(axes[key][i] for key in axes), planned.condition)].append(planned)
-    names = [key.partition(".")[2] or key for key in axes]
-    names = ["data" if key == "data.name" else name for key, name in zip(axes, names, strict=True)]
-    rows = [dict(zip([*names, "condition"], key, strict=True)) | _row(part, records) for key, part in groups.items()]
-    return pd.DataFrame(rows)
+        groups[(*(values[i] for values in grid.values()), planned.condition)].append(planned)
+    names = [*grid, "condition"]
+    return pd.DataFrame([dict(zip(names, key, strict=True)) | _row(part, records) for key, part in groups.items()])
 
 
 def grid_columns(frame: pd.DataFrame) -> list[str]:
@@ -65,7 +110,7 @@ def grid_columns(frame: pd.DataFrame) -> list[str]:
 
 
 def series(frame: pd.DataFrame) -> tuple[pd.DataFrame, str | None]:
-    """Add a column that names each row's point of the grid, for the lines of a figure; None where there is one point."""
+    """Add a column that names each row's point of the grid, for a figure's lines; None where there is one point."""
     names = grid_columns(frame)
     if not names:
         return frame, None
@@ -85,8 +130,8 @@ def footnotes(plan: Plan, store: Store) -> list[str]:
     runs = plan.runs
     notes = [
         protocol(epoch="last epoch", folds={r.data.fold for r in runs}, seeds={r.seed for r in runs}),
-        "Best epoch: chosen on the test fold itself, which flatters. Change: against the first row, over the folds "
-        "and seeds that both have.",
+        "Best epoch: chosen on the test fold itself, which flatters. Change: percentage points against the first row, "
+        "over the folds and seeds that both have.",
     ]
     records = [record for run in runs if (record := store.record(run))]
     bad = {tuple(clip) for record in records for clip in record.get("bad_clips", [])}
