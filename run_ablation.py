@@ -9,6 +9,7 @@ A command plans its runs, trains those that are not in the store yet (``results/
 figure from the store. The same command again trains nothing; an interrupted one goes on where it stopped.
 """
 
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     name, chosen = options.parse({name: options.command(cls) for name, cls in classes.items()}, arguments)
     from ablations.command import run  # torch and pandas, seconds to import
 
-    return run(name, classes[name], chosen)
+    return run(name, classes[name], chosen, command=shlex.join(["python", "run_ablation.py", *arguments]))
 
 
 if __name__ == "__main__":

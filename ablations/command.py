@@ -24,7 +24,7 @@ from core.store import Store
 INTERRUPTED = 130  # the shell's status for Ctrl-C
 
 
-def run(name: str, ablation_class: type, chosen: Any) -> int:
+def run(name: str, ablation_class: type, chosen: Any, *, command: str) -> int:
     """Run an ablation's command.
 
     Parameters
@@ -35,6 +35,8 @@ def run(name: str, ablation_class: type, chosen: Any) -> int:
         Its class.
     chosen
         The parsed options, an instance of what `core.options.command` makes of the class.
+    command
+        The words of the command line, for the record.
 
     Returns
     -------
@@ -58,6 +60,7 @@ def run(name: str, ablation_class: type, chosen: Any) -> int:
             return INTERRUPTED
     results = Results(plan, session, session.store.results / name / plan.name)
     frame = ablation.analyse(results)
+    results.describe(command)
     _show(results, console)
     console.print(f"{executed.trained} runs trained, {executed.found} found in the store, {executed.failed} failed.")
     if execution.json:

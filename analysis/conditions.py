@@ -56,6 +56,7 @@ def compare(results: Results, *, title: str) -> pd.DataFrame:
         "figure",
         frame.drop(columns="run_ids"),
         lambda ax: figures.accuracy_by_condition(lines, ax, xlabel=title, reference=reference, series=name),
+        caption=f"{caption(plan)}: accuracy on the test fold by condition; the dashed line is the reference.",
     )
     return frame
 

@@ -1,5 +1,6 @@
 """Where an analysis leaves its tables and figures: files in one folder, and what the terminal and ``--json`` show."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich.console import RenderableType
 
 from analysis import figures, tables
 from analysis.tables import Column
+from core.files import write_text
 from core.plan import Plan
 from core.session import Session
 
@@ -29,6 +31,8 @@ class Results:
         Those written, in order.
     shown
         What the terminal shows, in order.
+    items
+        What `describe` writes of each table and figure.
     """
 
     plan: Plan
@@ -36,6 +40,7 @@ class Results:
     folder: Path
     files: list[Path] = field(default_factory=list)
     shown: list[RenderableType] = field(default_factory=list)
+    items: list[dict[str, Any]] = field(default_factory=list)
 
     def table(
         self,
@@ -48,20 +53,35 @@ class Results:
         groups: Sequence[str] = (),
     ) -> None:
         """Write a table as CSV, Markdown and LaTeX, and show it; parameters are those of `tables.write_table`."""
-        label = f"tab:{self.plan.ablation}-{name}"
-        self.files += tables.write_table(
+        files = tables.write_table(
             frame,
             self.folder / name,
             columns=columns,
             caption=caption,
-            label=label,
+            label=f"tab:{self.plan.ablation}-{name}",
             footnotes=footnotes,
             groups=groups,
         )
+        self._add("table", name, caption, files, footnotes=list(footnotes))
         self.shown += [tables.console_table(frame, columns, title=caption, groups=groups), *footnotes]
 
-    def figure(self, name: str, data: pd.DataFrame, draw: Callable[[Axes], Any], **size: float) -> None:
-        """Draw on new axes and write the figure as PNG and PDF, with its data beside it as CSV."""
+    def figure(
+        self, name: str, data: pd.DataFrame, draw: Callable[[Axes], Any], *, caption: str, **size: float
+    ) -> None:
+        """Draw on new axes and write the figure as PNG and PDF, with its data beside it as CSV.
+
+        `caption` says what is to be seen, also to those who cannot see it; `size` is that of `figures.new`.
+        """
         figure, ax = figures.new(**size)
         draw(ax)
-        self.files += figures.save(figure, self.folder / name, data)
+        self._add("figure", name, caption, figures.save(figure, self.folder / name, data))
+
+    def describe(self, command: str) -> None:
+        """Write ``analysis.json``: the command that makes this folder, its runs, and what each file shows."""
+        runs = [run.id for run in self.plan.runs]
+        values = {"ablation": self.plan.ablation, "command": command, "runs": runs, "items": self.items}
+        write_text(self.folder / "analysis.json", json.dumps(values, indent=1))
+
+    def _add(self, kind: str, name: str, caption: str, files: list[Path], **more: Any) -> None:
+        self.files += files
+        self.items.append({"kind": kind, "name": name, "caption": caption, "files": [f.name for f in files], **more})
