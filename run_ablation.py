@@ -5,27 +5,39 @@
     python run_ablation.py freeze --data urbansound8k --data-root DIR --fold all --seed 0 1 2
     python run_ablation.py data --data esc50 --data-root DIR    what is in a data set, and what is wrong with it
 
-A command plans its runs, trains those that are not in the store yet (``results/runs``), and draws its table and its
-figure from the store. The same command again trains nothing; an interrupted one goes on where it stopped.
+An ablation plans its runs, trains those that are not in the store yet (``results/runs``), and draws its tables and
+figures from the store. The same command again trains nothing; an interrupted one goes on where it stopped.
 """
 
+import pkgutil
 import shlex
 import signal
 import sys
 from collections.abc import Sequence
 
-from ablations import ABLATIONS, load
+from ablations import ABLATIONS
 from core import options
 from core.errors import UserError
+
+COMMANDS = {  # that are no ablations: a dataclass of options with a method `run`
+    "data": "analysis.inventory:Inventory",
+}
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; return the exit status."""
-    classes = {name: load(name) for name in ABLATIONS}
-    name, chosen = options.parse({name: options.command(cls) for name, cls in classes.items()}, arguments)
-    from ablations.command import run  # torch and pandas, seconds to import
+    ablations = {name: pkgutil.resolve_name(path) for name, path in ABLATIONS.items()}
+    others = {name: pkgutil.resolve_name(path) for name, path in COMMANDS.items()}
+    named = {name: options.command(cls) for name, cls in ablations.items()}
+    named |= {name: options.plain(cls) for name, cls in others.items()}
+    name, chosen = options.parse(named, arguments)
+    if name in others:
+        status: int = options.read(others[name], chosen).run()
+        return status
+    from ablations.command import run  # torch and pandas, which take seconds to import
 
-    return run(name, classes[name], chosen, command=shlex.join(["python", "run_ablation.py", *arguments]))
+    command = shlex.join(["python", "run_ablation.py", *arguments])
+    return run(name, options.read(ablations[name], chosen), chosen, command=command)
 
 
 if __name__ == "__main__":

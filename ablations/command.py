@@ -1,6 +1,5 @@
 """What every ablation's command does: plan, execute, analyse, and say where the results are."""
 
-import dataclasses
 import json
 import math
 from typing import Any
@@ -24,17 +23,17 @@ from core.store import Store
 INTERRUPTED = 130  # the shell's status for Ctrl-C
 
 
-def run(name: str, ablation_class: type, chosen: Any, *, command: str) -> int:
+def run(name: str, ablation: Ablation, chosen: Any, *, command: str) -> int:
     """Run an ablation's command.
 
     Parameters
     ----------
     name
         The command.
-    ablation_class
-        Its class.
+    ablation
+        Made from its own options.
     chosen
-        The parsed options, an instance of what `core.options.command` makes of the class.
+        All parsed options, an instance of what `core.options.command` makes of its class.
     command
         The words of the command line, for the record.
 
@@ -43,7 +42,6 @@ def run(name: str, ablation_class: type, chosen: Any, *, command: str) -> int:
     status
         0, or 1 where a run failed, or 130 where it was interrupted.
     """
-    ablation = ablation_class(**{f.name: getattr(chosen, f.name) for f in dataclasses.fields(ablation_class)})
     execution = options.execution(chosen)
     console = Console(stderr=execution.json, highlight=False, soft_wrap=False)
     with Reporter() as report:

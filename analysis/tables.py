@@ -133,7 +133,7 @@ def protocol(*, epoch: str, folds: Iterable[int], seeds: Iterable[int]) -> str:
         Those whose runs are averaged.
     """
     folds, seeds = set(folds), set(seeds)
-    over = f"test fold{'s' * (len(folds) > 1)} {span(folds)}, seed{'s' * (len(seeds) > 1)} {span(seeds)}"
+    over = f"test fold{'s' * (len(folds) > 1)} {span(folds)} and seed{'s' * (len(seeds) > 1)} {span(seeds)}"
     one = len(folds) == len(seeds) == 1
     return f"Numbers of the {epoch}; {'one run:' if one else 'mean ± standard deviation over'} {over}."
 

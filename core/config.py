@@ -274,7 +274,10 @@ def problems(part: Any) -> list[str]:
     found = []
     for f in fields(part):
         value = getattr(part, f.name)
-        found += problems(value) if dataclasses.is_dataclass(value) else _field_problems(f, value)
+        if dataclasses.is_dataclass(value):
+            found += problems(value)
+        elif f.metadata and not (isinstance(value, tuple) and not isinstance(f.default, tuple)):
+            found += _field_problems(f, value)
     return found + (_run_problems(part) if isinstance(part, Run) else [])
 
 

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+FEW = 12  # choices that an error lists although one of them is near
+
 
 class UserError(Exception):
     """Bad input; the command line prints the message as one line and exits with status 2."""
@@ -10,13 +12,18 @@ class UserError(Exception):
 
 def nearest(value: str, choices: Iterable[str]) -> str | None:
     """Return the choice most like `value`, or None where nothing is alike."""
-    matches = difflib.get_close_matches(value.lower(), list(choices), n=1, cutoff=0.5)
-    return matches[0] if matches else None
+    return next(iter(_alike(value, choices)), None)
 
 
 def unknown(kind: str, value: str, choices: Iterable[str]) -> UserError:
-    """Make the error for a name that is not one of `choices`, with the nearest match first."""
+    """Make the error for a name that is not one of `choices`: the nearest first, and all of them where they are few."""
     choices = list(choices)
-    match = nearest(value, choices)
-    hint = f"did you mean '{match}'? " if match else ""
-    return UserError(f"unknown {kind} '{value}': {hint}choose from {', '.join(choices)}")
+    alike = _alike(value, choices)
+    many = len(choices) > FEW and alike
+    hint = f"did you mean {' or '.join(map(repr, alike if many else alike[:1]))}?" if alike else ""
+    listed = "" if many else f"choose from {', '.join(choices)}"
+    return UserError(f"unknown {kind} '{value}': {' '.join(filter(None, (hint, listed)))}")
+
+
+def _alike(value: str, choices: Iterable[str]) -> list[str]:
+    return difflib.get_close_matches(value.lower(), list(choices), n=3, cutoff=0.5)

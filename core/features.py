@@ -79,14 +79,13 @@ def images(
         The data set's fingerprint: with other content the images are others.
     clip, frontend
         How waveforms and images are made, every number filled in; `frontend.normalise` plays no part.
-    cache
-        Folder under which ``images/<key>/`` is kept. Safe with several processes: one computes, the others wait.
-    device
-        Where the images are computed.
+    cache, device
+        Folder under which ``images/<key>/`` is kept (of several processes one computes, the others wait), and where
+        images are computed.
     on_bad_clip
         ``fail``: clips that cannot be used are an error. ``skip``: they are left out and named in `Images.bad`.
     variant
-        0: the clips as they are. Above 0: each changed by `augment_waveform`, in a way its path and this number decide.
+        0: the clips as they are. Above 0: each changed by `augment_waveform`, as its path and this number decide.
     progress
         Called with (clips done, clips, what is being done).
 
@@ -97,13 +96,10 @@ def images(
     """
     if on_bad_clip not in BAD_CLIP_POLICIES:
         raise unknown("policy for bad clips", on_bad_clip, BAD_CLIP_POLICIES)
-    look = dataclasses.asdict(frontend)
-    del look["normalise"]
-    wave = dataclasses.asdict(clip)
     report = progress or _no_progress
     stored = load_or_make(
         cache / "images",
-        made_from={"images": VERSION, "content": content, "clip": wave, "frontend": look, "variant": variant},
+        made_from=_identity(content, clip, frontend, variant),
         make=partial(
             _make, dataset=dataset, clip=clip, frontend=frontend, device=device, variant=variant, report=report
         ),
@@ -113,6 +109,18 @@ def images(
     if bad and on_bad_clip == "fail":
         raise _refusal(dataset, bad)
     return Images(array=stored.array, kept=np.array(stored.facts["kept"], dtype=np.int64), bad=bad, key=stored.key)
+
+
+def _identity(content: str, clip: Clip, frontend: Frontend, variant: int) -> dict[str, Any]:
+    look = dataclasses.asdict(frontend)
+    del look["normalise"]
+    return {
+        "images": VERSION,
+        "content": content,
+        "clip": dataclasses.asdict(clip),
+        "frontend": look,
+        "variant": variant,
+    }
 
 
 def _make(

@@ -80,9 +80,7 @@ class LogMel(nn.Module):
             # librosa centres a short window in a frame of n_fft samples. Where in the frame it stands changes only
             # the phase, so the window's own samples are framed and the Fourier transform appends the zeros.
             first, n = (self.n_fft - len(window)) // 2, 1 + (padded.shape[1] - self.n_fft) // hop
-            frames = (
-                padded[:, first:].unfold(1, len(window), hop)[:, :n].transpose(0, 1)
-            )  # (frames, batch, window), a view
+            frames = padded[:, first:].unfold(1, len(window), hop)[:, :n].transpose(0, 1)  # (n, batch, window), a view
             mel = y.new_zeros(n, len(y), self.filters.shape[1])
             for part, rows in zip(frames.split(at_once), mel.split(at_once), strict=True):
                 self._add_mel(part * window, rows.flatten(0, 1))
@@ -91,7 +89,7 @@ class LogMel(nn.Module):
     def _add_mel(self, frames: torch.Tensor, mel: torch.Tensor) -> None:
         """Add the mel power of windowed frames (frames, batch, samples) to `mel` (frames * batch, n_mels)."""
         spectrum = torch.view_as_real(_rfft(frames, n_fft=self.n_fft))  # (frames, batch, bins, real and imaginary)
-        squares = spectrum.square_().view(len(mel), -1)  # (frames * batch, 2 bins)
+        squares = spectrum.square_().reshape(len(mel), -1)  # (frames * batch, 2 bins)
         for bins, bands in self.blocks:
             mel[:, bands].addmm_(squares[:, bins], self.filters[bins, bands])
 
@@ -101,7 +99,7 @@ def _samples(milliseconds: int, sr: int) -> int:
 
 
 def _rfft(frames: torch.Tensor, *, n_fft: int) -> torch.Tensor:
-    """Transform real frames (batch, frames, samples), zeros appended up to `n_fft`."""
+    """Transform real frames (frames, batch, samples), zeros appended up to `n_fft`."""
     if frames.device.type == "cpu" and n_fft % 2:  # of odd lengths SciPy's transform takes half the time of MKL's
         return torch.from_numpy(scipy.fft.rfft(frames.numpy(), n=n_fft, workers=torch.get_num_threads()))
     return torch.fft.rfft(frames, n=n_fft)

@@ -15,11 +15,11 @@ from typing import Annotated, Any, NoReturn, Union
 import tyro
 
 from core.config import AUTO, GROUPS, PRESETS, Execution, Run, problems
-from core.errors import UserError, unknown
+from core.errors import UserError, nearest, unknown
 
 PROGRAM = "run_ablation.py"
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
-TITLES = {"data": "data", "clip": "clip", "frontend": "image", "model": "model", "training": "training"}
+TITLES = {"data": "data", "clip": "recording", "frontend": "image", "model": "model", "training": "training"}
 
 
 def command(ablation: type) -> type:
@@ -36,13 +36,26 @@ def command(ablation: type) -> type:
     return _make(ablation, members)
 
 
+def plain(cls: type) -> type:
+    """Make the option class of a command that is no ablation: its own fields."""
+    return _make(cls, [(f.name, *_argument(f, f.type)) for f in dataclasses.fields(cls)])
+
+
+def read(cls: type, options: Any) -> Any:
+    """Make an instance of the class that `command` or `plain` made the options of, from its own fields."""
+    made = cls(**{f.name: getattr(options, f.name) for f in dataclasses.fields(cls)})
+    if found := problems(made):
+        raise UserError("; ".join(found))
+    return made
+
+
 def parse(commands: Mapping[str, type], arguments: Sequence[str]) -> tuple[str, Any]:
     """Parse a command line.
 
     Parameters
     ----------
     commands
-        Option class of each command, as made by `command`, or any dataclass.
+        Option class of each command, as made by `command` or `plain`.
     arguments
         The words after the program's name.
 
@@ -94,10 +107,7 @@ def grid(options: Any) -> list[dict[str, Any]]:
 
 def execution(options: Any) -> Execution:
     """Return the execution part of parsed options, checked."""
-    values = {f.name: getattr(options.execution, f.name) for f in dataclasses.fields(Execution)}
-    made = Execution(**values)
-    if found := problems(made):
-        raise UserError("; ".join(found))
+    made: Execution = read(Execution, options.execution)
     return made
 
 
@@ -178,7 +188,9 @@ def _check_words(cls: type, name: str, arguments: Sequence[str]) -> None:
             continue
         flag, equals, _ = word.replace("_", "-").partition("=")
         if flag not in flags:
-            raise unknown(f"option of {name}", flag, flags)
+            match = nearest(flag, flags)
+            hint = f"did you mean '{match}'?" if match else f"see `{PROGRAM} {name} --help`"
+            raise UserError(f"unknown option '{flag}' of {name}: {hint}")
         following = arguments[position + 1 : position + 2]
         if flags[flag] and not equals and (not following or following[0].startswith("--")):
             raise UserError(f"{flag} needs a value; see `{PROGRAM} {name} --help`")

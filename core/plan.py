@@ -14,6 +14,7 @@ from core.config import Run, preset_training, problems
 from core.datasets import Dataset
 from core.errors import UserError
 from core.files import file_digest
+from core.weights import weights_file
 
 FOLLOWING = ("data.fold", "data.content", "seed", "model.weights_sha256")
 OF_THE_DATA_SET = ("clip.sr", "clip.duration", "frontend.n_frames", "frontend.fmax")
@@ -111,7 +112,7 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
         frontend__fmax=run.frontend.fmax or sr / 2,
     )
     if run.model.weights not in ("imagenet", "random"):
-        run = run.replace(model__weights_sha256=file_digest(Path(run.model.weights)))
+        run = run.replace(model__weights_sha256=file_digest(weights_file(run.model.weights)))
     return run
 
 

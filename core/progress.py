@@ -35,7 +35,8 @@ class Reporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        if self.console.is_terminal:  # a bar that never started would still end its line
+            self._bars.stop()
 
     def note(self, text: str) -> None:
         """Write one line."""

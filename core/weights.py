@@ -69,11 +69,7 @@ def read_file(source: str) -> State:
     UserError
         If it does not exist, is damaged, or is not a state_dict.
     """
-    path = Path(source)
-    if path.suffix not in _SUFFIXES:
-        raise unknown("weights", source, ("imagenet", "random", "a file that ends in .safetensors, .pth or .pt"))
-    if not path.is_file():
-        raise UserError(f"weights file {path} does not exist: give imagenet, random or another file")
+    path = weights_file(source)
     try:
         state = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _load_pickle(path)
     except Exception as error:  # a damaged file can make either reader raise nearly anything
@@ -85,6 +81,22 @@ def read_file(source: str) -> State:
         raise UserError(f"weights file {path} is not a state_dict: save a model's state_dict()")
     parallel = all(key.startswith("module.") for key in state)
     return {key.removeprefix("module.") if parallel else key: tensor for key, tensor in state.items()}
+
+
+def weights_file(source: str) -> Path:
+    """Return the path of a weights file.
+
+    Raises
+    ------
+    UserError
+        For what is neither a word for weights nor the name of a file of weights, and for a file that does not exist.
+    """
+    path = Path(source)
+    if path.suffix not in _SUFFIXES:
+        raise unknown("weights", source, ("imagenet", "random", "a file that ends in .safetensors, .pth or .pt"))
+    if not path.is_file():
+        raise UserError(f"weights file {path} does not exist: give imagenet, random or another file")
+    return path
 
 
 def load(network: nn.Module, state: Mapping[str, torch.Tensor], *, source: str, classifier: str) -> None:

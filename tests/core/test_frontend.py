@@ -71,9 +71,11 @@ def test_full_scale_tones_equal_librosa():
 @pytest.mark.parametrize("options", [{"n_mels": 40}, {"fmin": 300.0, "fmax": 4000.0}])
 def test_mel_power_equals_librosa_with_options(options):
     y = sounds(16000)["white noise"].astype(np.float32)
-    ours = LogMel(sr=16000, frontend=frontend(**options)).mel(torch.from_numpy(y)[None])
-    for mel, theirs in zip(ours, librosa_mels(y, 16000, **{"n_mels": 128} | options), strict=True):
-        np.testing.assert_allclose(mel[0], theirs, rtol=1e-4, atol=1e-9)
+    batch = torch.from_numpy(np.stack([y, 2 * y, y[::-1]]))
+    for i, clip in enumerate(batch.numpy()):
+        ours = LogMel(sr=16000, frontend=frontend(**options)).mel(batch)
+        for mel, theirs in zip(ours, librosa_mels(clip, 16000, **{"n_mels": 128} | options), strict=True):
+            np.testing.assert_allclose(mel[i], theirs, rtol=1e-4, atol=1e-9)
 
 
 def test_stretched_image_equals_pil_when_it_grows():
