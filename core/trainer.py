@@ -102,6 +102,8 @@ class Fit:
         """
         path = self.session.store.folder(self.run_) / "checkpoint.safetensors"
         history = checkpoint.load(path, self.network, self.optimizer, self.step.scaler)
+        if history:
+            self.session.report.note(f"{self.label}: going on after epoch {len(history)}")
         logits: np.ndarray | None = None
         saved = time.monotonic()
         with record.scalars(self.session.store.folder(self.run_), purge_from=len(history)) as write:

@@ -127,6 +127,16 @@ def test_arrays_tensors_and_half_precision_agree(rng, index):
     assert result.n_datapoints == 600
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("index", INDICES)
+def test_gpu_agrees_with_cpu(rng, index):
+    x, y = (torch.tensor(side) for side in related(rng))
+    on_gpu = FUNCTIONS[index](x.cuda(), y.cuda())
+    assert on_gpu.value == pytest.approx(FUNCTIONS[index](x, y).value, abs=1e-8)
+    assert on_gpu.kept == FUNCTIONS[index](x, y).kept
+
+
 # ---- identities ------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,173 @@
+"""The command as its users type it: a process of its own, its output, its exit status, and what it leaves behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+ROOT = Path(__file__).parent.parent
+SIZE = ["--n-mels", "32", "--n-frames", "32", "--sr", "8000", "--duration", "0.5"]
+SMALL = [*SIZE, "--batch-size", "8", "--device", "cpu", "--threads", "1"]
+
+
+def start(*words: str | Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, str(ROOT / "run_ablation.py"), *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+def freeze(sounds: Path, results: Path, *more: str) -> list[str]:
+    return ["freeze", "--data", "folder", "--data-root", str(sounds), "--results", str(results), *SMALL, *more]
+
+
+def wait_for(condition: object, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def weights(results: Path, run_id: str) -> dict[str, object]:
+    return {k: v.tobytes() for k, v in load_file(results / "runs" / run_id / "weights.safetensors").items()}
+
+
+def test_freeze_answers_in_full_and_the_second_time_trains_nothing(sounds: Path, tmp_path: Path) -> None:
+    words = freeze(sounds, tmp_path, "--block", "3", "stem", "--epochs", "2", "--seed", "0", "1", "--json")
+    status, out, err = finish(start(*words))
+    assert status == 0, err
+    answer = json.loads(out)
+    assert answer["ablation"] == "freeze"
+    assert [row["condition"] for row in answer["rows"]] == ["none", "stem", "block3"]
+    reference, stem, block3 = answer["rows"]
+    assert reference["delta"] == 0
+    assert block3["delta"] == pytest.approx(block3["accuracy"] - reference["accuracy"])
+    assert reference["trainable_parameters"] > stem["trainable_parameters"] > block3["trainable_parameters"] > 0
+    for row in answer["rows"]:
+        assert 0 <= row["accuracy"] <= row["accuracy_best_epoch"] <= 1
+        assert {"accuracy_std", "macro_f1", "seconds"} <= row.keys()
+        assert len(row["run_ids"]) == row["runs"] == 2
+    files = [Path(name) for name in answer["files"]]
+    assert {f.suffix for f in files} == {".csv", ".md", ".tex", ".png", ".pdf"}
+    assert all(f.stat().st_size > 100 for f in files)
+    table = pd.read_csv(next(f for f in files if f.name == "table.csv"))
+    assert table["accuracy"].tolist() == [row["accuracy"] for row in answer["rows"]]
+    assert "images of folder: 30/30" in err
+    assert "6 runs trained, 0 found in the store, 0 failed." in err
+
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.*")}
+    status, out, err = finish(start(*words))
+    assert (status, json.loads(out)) == (0, answer)
+    assert "0 runs trained, 6 found in the store, 0 failed." in err
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.*")}
+
+
+def test_killed_command_goes_on_to_the_same_bits(sounds: Path, tmp_path: Path) -> None:
+    words = ["--block", "stem", "--epochs", "16", "--batch-size", "4", "--json"]
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    status, out, err = finish(start(*freeze(sounds, straight, *words)))
+    assert status == 0, err
+    ids = [run_id for row in json.loads(out)["rows"] for run_id in row["run_ids"]]
+
+    process = start(*freeze(sounds, killed, *words))
+    wait_for(lambda: list(killed.glob("runs/*/checkpoint.safetensors")) or process.poll() is not None)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
+    status, out, err = finish(start(*freeze(sounds, killed, *words)))
+    assert status == 0, err
+    assert "going on after epoch" in err
+    for run_id in ids:
+        assert weights(straight, run_id) == weights(killed, run_id)
+
+
+def test_interrupt_ends_cleanly_and_says_how_to_go_on(sounds: Path, tmp_path: Path) -> None:
+    process = start(*freeze(sounds, tmp_path, "--block", "stem", "--epochs", "500"))
+    wait_for(lambda: list(tmp_path.glob("runs/*/run.json")) or process.poll() is not None)
+    process.send_signal(signal.SIGINT)
+    status, _, err = finish(process)
+    assert status == 130
+    assert "Interrupted with 2 of 2 runs to do; the same command goes on from here." in err
+    assert "Traceback" not in err
+
+
+def test_two_processes_share_the_work(sounds: Path, tmp_path: Path) -> None:
+    words = freeze(sounds, tmp_path, "--block", "stem", "2", "--epochs", "6", "--seed", "0", "1", "--json")
+    outputs = [finish(process) for process in [start(*words), start(*words)]]
+    assert [status for status, _, _ in outputs] == [0, 0], outputs
+    assert json.loads(outputs[0][1]) == json.loads(outputs[1][1])
+    trained = [int(err.split(" runs trained,")[0].split()[-1]) for _, _, err in outputs]
+    assert sum(trained) == 6
+
+
+def test_failed_run_stays_in_the_table(sounds: Path, tmp_path: Path) -> None:
+    words = ["--block", "4", "--epochs", "1", "--optimizer", "sgd", "--lr", "1e30", "--schedule", "constant", "--json"]
+    status, out, err = finish(start(*freeze(sounds, tmp_path, *words)))
+    assert status == 1
+    rows = json.loads(out)["rows"]
+    assert [row["failed"] for row in rows][0] == 1
+    assert rows[0]["accuracy"] is None
+    assert "failed: NonFiniteLoss" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["freeze", "--block", "7"], "block 7: efficientnet_lite0 has stem and blocks 1 to 4"),
+        (["freeze", "--data", "esc"], "unknown data set 'esc': did you mean 'esc50'?"),
+        (["freeze", "--fold", "9"], "--fold 9: instruments has the folds 1, 2, 3, 4, 5; or say all"),
+        (["freeze", "--weights", "missing.pth"], "weights file missing.pth does not exist"),
+        (["freeze", "--results", "/dev/null/results"], "cannot write to /dev/null/results"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(words: list[str], message: str, tmp_path: Path) -> None:
+    more = [] if "--results" in words else ["--results", str(tmp_path)]
+    status, out, err = finish(start(*words, *more))
+    assert status == 2
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1
+    assert message in err
+
+
+def test_clips_that_cannot_be_used_are_all_named_before_training(sounds: Path, tmp_path: Path) -> None:
+    root = tmp_path / "sounds"
+    for source in sounds.rglob("*.wav"):
+        target = root / source.relative_to(sounds)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(source, target)
+    for name, content in (("low/1.wav", b""), ("high/2.wav", b"no sound at all")):
+        (root / name).unlink()
+        (root / name).write_bytes(content)
+    status, _, err = finish(start(*freeze(root, tmp_path / "results", "--block", "4", "--epochs", "1")))
+    assert status == 2
+    line = err.strip().splitlines()[-1]
+    assert "2 of the 30 clips" in line
+    assert "low/1.wav" in line
+    assert "high/2.wav" in line
+    assert not list((tmp_path / "results" / "runs").glob("*/history.csv"))
+    words = freeze(root, tmp_path / "results", "--block", "4", "--epochs", "1", "--on-bad-clip", "skip")
+    status, out, err = finish(start(*words))
+    assert status == 0, err
+    assert "2 clips that could not be used were left out" in out
+
+
+def test_help_and_mistakes_need_no_heavy_import() -> None:
+    code = (
+        "import sys, runpy; sys.argv = ['run_ablation.py', 'freeze', '--help']\n"
+        "try: runpy.run_path('run_ablation.py', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'pandas', 'numpy', 'librosa', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+    assert "--block" in done.stdout
