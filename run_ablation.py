@@ -3,7 +3,9 @@
 
     python run_ablation.py freeze --block 3                     instruments, nothing to download, about two minutes
     python run_ablation.py freeze --data urbansound8k --data-root DIR --fold all --seed 0 1 2
+    python run_ablation.py study rethinking-cnn --scale quick   every experiment of a report, beside its numbers
     python run_ablation.py data --data esc50 --data-root DIR    what is in a data set, and what is wrong with it
+    python run_ablation.py report                               one page of all that is in the store
 
 An ablation plans its runs, trains those that are not in the store yet (``results/runs``), and draws its tables and
 figures from the store. The same command again trains nothing; an interrupted one goes on where it stopped.
@@ -19,25 +21,32 @@ from ablations import ABLATIONS
 from core import options
 from core.errors import UserError
 
-COMMANDS = {  # that are no ablations: a dataclass of options with a method `run`
+STUDIES = {  # many ablations in one command
+    "study": "ablations.study:Study",
+    "figures": "ablations.study:Figures",
+}
+COMMANDS = {  # that plan no runs: a dataclass of options with a method `run`
     "data": "analysis.inventory:Inventory",
+    "report": "analysis.report:Report",
 }
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; return the exit status."""
-    ablations = {name: pkgutil.resolve_name(path) for name, path in ABLATIONS.items()}
-    others = {name: pkgutil.resolve_name(path) for name, path in COMMANDS.items()}
-    named = {name: options.command(cls) for name, cls in ablations.items()}
-    named |= {name: options.plain(cls) for name, cls in others.items()}
-    name, chosen = options.parse(named, arguments)
-    if name in others:
-        status: int = options.read(others[name], chosen).run()
+    classes = {name: pkgutil.resolve_name(path) for name, path in (ABLATIONS | STUDIES | COMMANDS).items()}
+    makers = {name: options.plain if name in COMMANDS else options.command for name in classes}
+    name, chosen = options.parse({name: makers[name](cls) for name, cls in classes.items()}, arguments)
+    made = options.read(classes[name], chosen)
+    if name in COMMANDS:
+        status: int = made.run()
         return status
-    from ablations.command import run  # torch and pandas, which take seconds to import
+    if name in STUDIES:
+        from ablations.run_study import run_study  # torch and pandas, which take seconds to import
 
-    command = shlex.join(["python", "run_ablation.py", *arguments])
-    return run(name, options.read(ablations[name], chosen), chosen, command=command)
+        return run_study(made, arguments)
+    from ablations.command import run
+
+    return run(name, made, chosen, command=shlex.join(["python", "run_ablation.py", *arguments]))
 
 
 if __name__ == "__main__":

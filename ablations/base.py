@@ -1,6 +1,6 @@
 """What an ablation is: a dataclass whose fields are its options and whose docstring is its help."""
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from core.config import Run
 
@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.results import Results
+    from core.store import Store
 
 
 class Ablation:
@@ -29,6 +30,15 @@ class Ablation:
             The same from random weights, with the schedule a preset has for them.
         """
         raise NotImplementedError
+
+    @property
+    def question(self) -> str:
+        """What is asked of the runs, where the same runs can be asked different things; part of a folder's name."""
+        return ""
+
+    def points(self, points: list[dict[str, Any]], store: "Store") -> list[dict[str, Any]]:
+        """Return the points of the grid; an ablation that looks at a stored run gives that run's."""
+        return points
 
     def analyse(self, results: "Results") -> "pd.DataFrame":
         """Write tables and figures from the store; return one row per condition, with at least ``condition``."""

@@ -12,13 +12,12 @@ from ablations.base import Ablation
 from analysis.formats import seconds
 from analysis.results import Results
 from core import datasets, options
-from core.config import Execution, Run
+from core.config import Run
 from core.errors import UserError
-from core.executor import execute, unfinished
-from core.plan import Plan, make_plan
+from core.executor import Executed, execute, unfinished
+from core.plan import Conditions, Plan, make_plan
 from core.progress import Reporter
 from core.session import Session
-from core.store import Store
 
 INTERRUPTED = 130  # the shell's status for Ctrl-C
 
@@ -42,32 +41,53 @@ def run(name: str, ablation: Ablation, chosen: Any, *, command: str) -> int:
     status
         0, or 1 where a run failed, or 130 where it was interrupted.
     """
+    if own := getattr(ablation, "run", None):  # a search decides its runs as it goes
+        status: int = own(name, chosen, command=command)
+        return status
     execution = options.execution(chosen)
     console = Console(stderr=execution.json, highlight=False, soft_wrap=False)
     with Reporter() as report:
         session = Session(execution, report)
-        plan = _plan(name, ablation, chosen, execution, session.store)
+        points = ablation.points(options.grid(chosen), session.store)
+        plan = planned(name, ablation.conditions, points, chosen, session)
         if execution.dry_run:
-            _show_plan(plan, session, console)
+            show_plan(plan, session, console)
             return 0
-        try:
-            executed = execute(plan, session)
-        except KeyboardInterrupt:
-            left = len(unfinished(plan, session))
-            report.note(f"Interrupted with {left} of {len(plan.runs)} runs to do; the same command goes on from here.")
+        executed = execute_or_stop(plan, session)
+        if executed is None:
             return INTERRUPTED
-    results = Results(plan, session, session.store.results / name / plan.name)
-    frame = ablation.analyse(results)
+        folder = "-".join(filter(None, (plan.name, ablation.question)))
+        results = Results(plan, session, session.store.results / name / folder)
+        frame = ablation.analyse(results)
+    return conclude(results, frame, executed, console, command=command)
+
+
+def execute_or_stop(plan: Plan, session: Session) -> Executed | None:
+    """Execute a plan; where Ctrl-C ends it, say how to go on and return None."""
+    try:
+        return execute(plan, session)
+    except KeyboardInterrupt:
+        left = len(unfinished(plan, session))
+        session.report.note(
+            f"Interrupted with {left} of {len(plan.runs)} runs to do; the same command goes on from here."
+        )
+        return None
+
+
+def conclude(results: Results, frame: pd.DataFrame, executed: Executed, console: Console, *, command: str) -> int:
+    """Say where the results are; return 1 where a run failed, else 0."""
     results.describe(command)
-    _show(results, console)
+    show_results(results, console)
     console.print(f"{executed.trained} runs trained, {executed.found} found in the store, {executed.failed} failed.")
-    if execution.json:
-        print(json.dumps({"ablation": name, "files": [str(f) for f in results.files], "rows": _json_rows(frame)}))  # noqa: T201
+    if results.session.execution.json:
+        files = [str(f) for f in results.files]
+        print(json.dumps({"ablation": results.plan.ablation, "files": files, "rows": _json_rows(frame)}))  # noqa: T201
     return 1 if executed.failed else 0
 
 
-def _plan(name: str, ablation: Ablation, chosen: Any, execution: Execution, store: Store) -> Plan:
-    points = options.grid(chosen)
+def planned(name: str, conditions: Conditions, points: list[dict[str, Any]], chosen: Any, session: Session) -> Plan:
+    """Plan the conditions at the points of a grid, with data sets fetched first where that was asked for."""
+    execution = session.execution
     if execution.download:
         wanted = list(dict.fromkeys(point.get("data__name", Run().data.name) for point in points))
         if len(execution.data_root) != len(wanted):
@@ -76,15 +96,16 @@ def _plan(name: str, ablation: Ablation, chosen: Any, execution: Execution, stor
             datasets.download(dataset, root)
     return make_plan(
         name,
-        ablation.conditions,
+        conditions,
         points,
         preset=options.preset(chosen),
         roots=execution.data_root,
-        cache=store.cache,
+        cache=session.store.cache,
     )
 
 
-def _show_plan(plan: Plan, session: Session, console: Console) -> None:
+def show_plan(plan: Plan, session: Session, console: Console) -> None:
+    """Print the runs of a plan, and which of them are there."""
     table = Table(title=f"{plan.ablation}: {len(plan.runs)} runs")
     for title in ("Run", "Data", "Condition", "Backbone", "Weights", "Fold", "Seed", "Epochs", "State"):
         table.add_column(title)
@@ -96,11 +117,12 @@ def _show_plan(plan: Plan, session: Session, console: Console) -> None:
     console.print(table)
 
 
-def _show(results: Results, console: Console) -> None:
+def show_results(results: Results, console: Console) -> None:
+    """Show the tables, and name the files."""
     for item in results.shown:
         console.print(item, style="dim" if isinstance(item, str) else None)
-    for file in results.files:
-        console.print(f"  {file}", soft_wrap=True)
+    for line in results.written():
+        console.print(f"  {line}", soft_wrap=True)
     store = results.session.store
     records = [record for run in results.plan.runs if (record := store.record(run)) and "seconds" in record]
     total = sum(sum(record["seconds"].values()) for record in records)

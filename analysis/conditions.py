@@ -5,14 +5,15 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
-from analysis import figures, statistics
+from analysis import comparisons, figures, statistics
 from analysis.formats import magnitude, percent, points, seconds
 from analysis.results import Results
 from analysis.tables import Column, protocol
@@ -30,8 +31,15 @@ COLUMNS = (
 )
 
 
-def compare(results: Results, *, title: str) -> pd.DataFrame:
-    """Write the table and the figure of accuracy by condition, and return the table's rows.
+def compare(
+    results: Results,
+    *,
+    title: str,
+    bars: bool = False,
+    add: Callable[[pd.DataFrame, Results], pd.DataFrame] | None = None,
+    shown: Sequence[Column] = COLUMNS,
+) -> pd.DataFrame:
+    """Write the table and the figure of accuracy by condition and the tests behind it; return the table's rows.
 
     Parameters
     ----------
@@ -39,26 +47,60 @@ def compare(results: Results, *, title: str) -> pd.DataFrame:
         The finished runs.
     title
         What the conditions are.
+    bars
+        Draw bars instead of a line along the depth.
+    add
+        Adds columns to the table's rows.
+    shown
+        The columns that are shown, after the grid's and the condition.
     """
     plan, store = results.plan, results.session.store
     frame = summarise(plan, store)
+    if add:
+        frame = add(frame, results)
     results.table(
         "table",
         frame,
-        columns(frame, title),
+        columns(frame, title, shown),
         caption=caption(plan),
         footnotes=footnotes(plan, store),
         groups=grid_columns(frame),
     )
-    lines, name = series(frame)
+    _write_comparisons(results, title)
+    lines, name = name_points(frame, grid_columns(frame))
     reference = plan.planned[0].condition
+
+    def draw(ax: Axes) -> Axes:
+        if bars:
+            data = lines if name else lines.assign(point="")
+            return figures.grouped_bars(data, ax, x=name or "point", series="condition")
+        return figures.accuracy_by_condition(lines, ax, xlabel=title, reference=reference, series=name)
+
     results.figure(
         "figure",
         frame.drop(columns="run_ids"),
-        lambda ax: figures.accuracy_by_condition(lines, ax, xlabel=title, reference=reference, series=name),
-        caption=f"{caption(plan)}: accuracy on the test fold by condition; the dashed line is the reference.",
+        draw,
+        caption=f"{caption(plan)}: accuracy on the test fold by condition"
+        + ("." if bars else "; the dashed line is the reference."),
     )
     return frame
+
+
+def _write_comparisons(results: Results, title: str) -> None:
+    """Write the paired tests; they are shown where there are pairs enough for one."""
+    frame = comparisons.comparisons(results.plan, results.session.store)
+    if frame.empty:
+        return
+    grid = grid_columns(frame)
+    results.table(
+        "comparisons",
+        frame,
+        [*(Column(name, _titled(name)) for name in grid), Column("condition", title), *comparisons.COLUMNS],
+        caption=f"{caption(results.plan)}: change against the reference",
+        footnotes=comparisons.FOOTNOTES,
+        groups=grid,
+        show=bool((frame["pairs"] > 1).any()),
+    )
 
 
 def caption(plan: Plan) -> str:
@@ -95,6 +137,8 @@ def summarise(plan: Plan, store: Store) -> pd.DataFrame:
         How many runs were planned, and how many of them gave nothing.
     run_ids
         The runs.
+    data, backbone
+        Where they are not among the grid columns already.
     """
     records = {run.id: store.record(run) for run in plan.runs}
     grid = axes(plan)
@@ -102,7 +146,14 @@ def summarise(plan: Plan, store: Store) -> pd.DataFrame:
     for i, planned in enumerate(plan.planned):
         groups[(*(values[i] for values in grid.values()), planned.condition)].append(planned)
     names = [*grid, "condition"]
-    return pd.DataFrame([dict(zip(names, key, strict=True)) | _row(part, records) for key, part in groups.items()])
+    return pd.DataFrame(
+        [dict(zip(names, key, strict=True)) | _row(part, records) | named(part[0]) for key, part in groups.items()]
+    )
+
+
+def named(planned: Planned) -> dict[str, str]:
+    """Return the data set and the backbone, which stand in every row whether the grid varies them or not."""
+    return {"data": planned.run.data.name, "backbone": planned.run.model.backbone}
 
 
 def grid_columns(frame: pd.DataFrame) -> list[str]:
@@ -110,20 +161,21 @@ def grid_columns(frame: pd.DataFrame) -> list[str]:
     return list(frame.columns[: list(frame).index("condition")])
 
 
-def series(frame: pd.DataFrame) -> tuple[pd.DataFrame, str | None]:
-    """Add a column that names each row's point of the grid, for a figure's lines; None where there is one point."""
-    names = grid_columns(frame)
+def name_points(frame: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame, str | None]:
+    """Add a column that names each row by its values of `names`, for a figure's lines; None where there are none."""
     if not names:
         return frame, None
-    return frame.assign(series=frame[names].astype(str).agg(", ".join, axis=1)), "series"
+    return frame.assign(point=frame[list(names)].astype(str).agg(", ".join, axis=1)), "point"
 
 
-def columns(frame: pd.DataFrame, title: str) -> list[Column]:
+def columns(frame: pd.DataFrame, title: str, shown: Sequence[Column] = COLUMNS) -> list[Column]:
     """Return the columns of a summary as a table shows them; `title` is that of the condition."""
-    grid = [
-        Column(name, name.replace("_", " ").capitalize()) for name in frame.columns[: list(frame).index("condition")]
-    ]
-    return [*grid, Column("condition", title), *COLUMNS]
+    grid = [Column(name, _titled(name)) for name in grid_columns(frame)]
+    return [*grid, Column("condition", title), *shown]
+
+
+def _titled(name: str) -> str:
+    return name.replace("_", " ").capitalize()
 
 
 def footnotes(plan: Plan, store: Store) -> list[str]:

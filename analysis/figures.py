@@ -79,7 +79,7 @@ def accuracy_by_condition(
 
 
 @styled
-def similarity_by_layer(frame: pd.DataFrame, ax: Axes, *, series: str = "weights", index: str = "SVCCA") -> Axes:
+def similarity_by_layer(frame: pd.DataFrame, ax: Axes, *, series: str | None = "weights", index: str = "SVCCA") -> Axes:
     """Draw how alike a layer is before and after training (Palanisamy et al. 2020, figure 2a).
 
     Parameters

@@ -7,8 +7,10 @@ what a report gives in words ("about 90%", "over 6 million"); a range is two met
 empty field means that the report names none, such as the backbone of a statement about all of them.
 """
 
-from collections.abc import Sequence
+import math
+import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -59,43 +61,45 @@ def published(study: str, item: str | None = None) -> pd.DataFrame:
     return numbers[numbers["item"] == item].reset_index(drop=True)
 
 
-def beside(
-    frame: pd.DataFrame, study: str, item: str, *, metric: str = "accuracy", keys: Sequence[str] = KEYS
-) -> pd.DataFrame:
-    """Set the published number beside each of ours.
+def beside(frame: pd.DataFrame, study: str, item: str) -> pd.DataFrame:
+    """Set our numbers and a report's side by side, one number a row; what only one of us has stands alone.
 
     Parameters
     ----------
     frame
-        Our conditions, with the columns `keys`; not changed.
+        Our conditions: one row each, with ``data``, ``backbone``, ``condition``, and a column for each metric (and
+        ``accuracy_std``). Not changed.
     study, item
-        Where the numbers are from; see `published`.
-    metric
-        Which of its numbers to take.
-    keys
-        What must agree for a published number to stand beside ours: data set, backbone and condition, all three
-        unless the report leaves one of them open.
+        Where the published numbers are from; see `published`.
 
     Returns
     -------
     DataFrame
-        The rows of `frame` in their order, with ``published``, ``published_std``, ``published_approximate`` and
-        ``published_source``; empty (nan, False, "") where the report says nothing of such a condition.
+        ``data``, ``backbone``, ``condition``, ``metric``, ``ours``, ``ours_std``, ``published``, ``published_std``,
+        ``approximate``, ``source``: the report's rows in its order, then ours that it does not have. A published
+        bound of a change (``delta_low``) stands beside our change.
 
     Raises
     ------
     ValueError
-        Where `frame` has such columns already, or the report has two numbers for one condition.
+        Where `frame` has two rows for one data set, backbone and condition, so that ours would not be one number.
     """
-    numbers = published(study, item)
-    numbers = numbers[numbers["metric"] == metric]
-    theirs = {"value": "published"} | {name: f"published_{name}" for name in ("std", "approximate", "source")}
-    if present := sorted(set(theirs.values()) & set(frame.columns)):
-        raise ValueError(f"the frame has published numbers already: {', '.join(present)}")
-    if numbers.duplicated(list(keys)).any():
-        raise ValueError(f"{item} of {study} has more than one {metric} for the same {', '.join(keys)}")
-    joined = frame.merge(numbers[[*keys, *theirs]].rename(columns=theirs), on=list(keys), how="left")
-    joined["published_approximate"] = joined["published_approximate"].eq(True)
-    joined["published_source"] = joined["published_source"].fillna("")
-    joined.index = frame.index
-    return joined
+    if (twice := frame.duplicated(list(KEYS))).any():
+        raise ValueError(f"more than one row for {', '.join(map(str, frame.loc[twice, list(KEYS)].iloc[0]))}")
+    theirs = published(study, item).rename(columns={"value": "published", "std": "published_std"})
+    known = frame.set_index(list(KEYS))
+    rows: list[dict[Any, Any]] = theirs.drop(columns=["study", "item"]).to_dict("records")
+    for row in rows:
+        key, metric = tuple(row[name] for name in KEYS), re.sub("_(low|high)$", "", str(row["metric"]))
+        row["ours"] = known.at[key, metric] if key in known.index and metric in known else math.nan
+        row["ours_std"] = known.at[key, "accuracy_std"] if key in known.index and metric == "accuracy" else math.nan
+    stated = {tuple(row[name] for name in KEYS) for row in rows}
+    rows += [
+        {name: own[name] for name in KEYS}
+        | {"metric": "accuracy", "ours": own["accuracy"], "ours_std": own["accuracy_std"]}
+        | {"approximate": False, "source": ""}
+        for own in frame.to_dict("records")
+        if tuple(own[name] for name in KEYS) not in stated
+    ]
+    columns = [*KEYS, "metric", "ours", "ours_std", "published", "published_std", "approximate", "source"]
+    return pd.DataFrame(rows).reindex(columns=columns)

@@ -37,7 +37,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Media:
-    """A picture or a sound: a data URI, or the reason why there is none."""
+    """A picture or a sound: a data URI, or the reason why there is none; a picture's size on the page in pixels."""
 
     uri: str = ""
     problem: str = ""
@@ -117,7 +117,7 @@ class Reader:
 
     def analyses(self) -> list[Analysis]:
         """Read every analysis, in the order of their folders."""
-        found = []
+        found: list[Analysis] = []
         for file in _descriptions(self.results):
             folder = file.parent.relative_to(self.results).as_posix()
             try:
@@ -171,7 +171,7 @@ class Reader:
             content = _content(folder, name)
             if content is not None and content[:8] == b"\x89PNG\r\n\x1a\n" and len(content) >= 24:
                 width, height = struct.unpack(">II", content[16:24])
-                item.picture = self._media("picture", "image/png", content, name, width, height)
+                item.picture = self._media("picture", "image/png", content, name, width // 2, height // 2)
         elif suffix in SOURCES and (content := _content(folder, name)) is not None:
             text = content.decode("utf-8", "replace")
             if suffix == ".md":
@@ -183,10 +183,9 @@ class Reader:
 
     def _sound(self, folder: Path, clip: str, sound: str) -> Media:
         """Embed the sound beside a map, or the clip itself: by its full path or out of the embedded data set."""
-        content = _content(folder, sound) if sound else None
-        for path in (Path(clip), EMBEDDED / clip):
-            if content is None and path.is_absolute() and ".." not in path.parts:
-                content = _read(path)
+        names = [folder / sound] if sound else []
+        paths = [path for path in (*names, EMBEDDED / clip) if ".." not in path.parts]
+        content = next((content for path in paths if (content := _read(path)) is not None), None)
         if content is None:
             return Media(problem="its file is not where it was")
         kind = _sound_kind(content)
@@ -211,9 +210,11 @@ def _descriptions(results: Path) -> Iterator[Path]:
 
 def _content(folder: Path, name: str) -> bytes | None:
     """Read a file of a folder; None where it is not there, or not in that folder."""
-    path = folder / name
-    inside = path.resolve().is_relative_to(folder.resolve())
-    return _read(path) if inside else None
+    try:
+        inside = (folder / name).resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError):  # no name a file can have
+        return None
+    return _read(folder / name) if inside else None
 
 
 def _read(path: Path) -> bytes | None:

@@ -1,6 +1,8 @@
 """The reports' own numbers for the data sets of a store, each with ours beside it where a table has the same thing."""
 
 import io
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -19,7 +21,8 @@ ABLATIONS = {  # whose conditions an item of a report is about
     ("rethinking-cnn", "Figure 2c"): "freeze",
     ("rethinking-cnn", "Model Cutoff"): "cutoff",
 }
-HEADER = ("Report", "Item", "Data", "Backbone", "Condition", "Metric", "Published", "Ours", "Our table", "Source")
+COUNTED = re.compile("clips|epochs|parameters|seconds|megabytes")  # metrics that are no fractions
+HEADER = ("Report", "Data", "Backbone", "Condition", "Metric", "Published", "Ours", "Our table", "Source")
 Key = tuple[str, str, str, str]  # ablation, data set, backbone, condition
 
 
@@ -42,13 +45,13 @@ def published_table(analyses: Iterable[Analysis], records: Mapping[str, Any], *,
         for row in numbers.to_dict("records"):
             metric, ablation = str(row["metric"]), ABLATIONS.get((study, str(row["item"])), "")
             key = (ablation, str(row["data"]), str(row["backbone"]), str(row["condition"]))
-            fixed = [study, str(row["item"]), *(name or MISSING for name in key[1:]), metric.replace("_", " ")]
+            fixed = [f"{study} {row['item']}", *(name or MISSING for name in key[1:]), metric.replace("_", " ")]
             about = "about " * bool(row["approximate"])
             fixed.append(about + _shown(metric, row["value"], row["std"]))
-            beside = [
+            beside: list[list[str | Cell]] = [
                 [_shown(metric, mine[metric], mine.get(f"{metric}_std")), Cell(title, target=target)]
                 for target, title, mine in ours.get(key, [])
-                if pd.notna(mine.get(metric))
+                if _is_number(mine.get(metric))
             ]
             rows += [[*fixed, *cells, str(row["source"])] for cells in beside or [[MISSING, MISSING]]]
     return table(HEADER, rows, limit=limit)
@@ -57,23 +60,34 @@ def published_table(analyses: Iterable[Analysis], records: Mapping[str, Any], *,
 def _rows(analysis: Analysis, records: Mapping[str, Any]) -> Iterator[tuple[Key, tuple[str, str, Mapping[str, Any]]]]:
     """Go through the rows of an analysis that name their runs, which say the data set and the backbone."""
     for item in analysis.tables:
-        for source in item.sources:
-            if source.label != "CSV" or "run_ids" not in source.text.partition("\n")[0]:
+        for row in (row for source in item.sources if source.label == "CSV" for row in _read(source.text)):
+            record = next((records[id] for id in str(row.get("run_ids")).split() if id in records), None)
+            if record is None:
                 continue
-            frame = pd.read_csv(io.StringIO(source.text), keep_default_na=False, na_values=[""], dtype={"condition": str})
-            for row in frame.to_dict("records"):
-                if record := next((records[id] for id in str(row["run_ids"]).split() if id in records), None):
-                    config = record["config"]
-                    condition = str(row.get("condition"))
-                    key = (analysis.ablation, config["data"]["name"], config["model"]["backbone"], condition)
-                    yield key, (item.id, item.title, {str(name): value for name, value in row.items()})
+            config, condition = record["config"], str(row.get("condition"))
+            if config["model"]["weights"] != "imagenet" and condition != "random":
+                continue  # the reports' conditions are of pretrained networks, but for that one
+            key = (analysis.ablation, config["data"]["name"], config["model"]["backbone"], condition)
+            yield key, (item.id, item.title, row)
+
+
+def _read(text: str) -> list[dict[str, Any]]:
+    """Read the rows of a CSV text; none where it is damaged."""
+    try:
+        frame = pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=[""], dtype={"condition": str})
+    except ValueError:
+        return []
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _shown(metric: str, value: Any, std: Any) -> str:
-    """Write a metric as tables do: fractions as percentages, changes as points, all else with three digits."""
+    """Write a metric as tables do: fractions as percentages, changes as points, counts with three digits."""
     if metric.startswith("delta"):
         return points(value)
-    if value > 1:
-        return magnitude(value)
-    spread = f" ± {percent(std, digits=2)} %" if std is not None and pd.notna(std) else " %"
-    return percent(value) + spread
+    if COUNTED.search(metric):
+        return magnitude(value) if value >= 1000 else f"{value:g}"
+    return percent(value) + (f" ± {percent(std, digits=2)} %" if _is_number(std) else " %")

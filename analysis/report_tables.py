@@ -36,7 +36,9 @@ class Table:
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str | Cell]], *, limit: int) -> Table:
     """Make a table of at most `limit` rows; a column is numeric where most of its cells stand for numbers."""
-    every = [[cell if isinstance(cell, Cell) else Cell(cell, sort_value(cell)) for cell in row] for row in rows]
+    every = [
+        [cell if isinstance(cell, Cell) else Cell(str(cell), sort_value(str(cell))) for cell in row] for row in rows
+    ]
     columns = [[row[k] for row in every if k < len(row)] for k in range(len(header))]
     numeric = tuple(2 * sum(cell.sort is not None for cell in cells) > len(cells) for cells in columns)
     return Table(tuple(header), every[:limit], numeric, max(0, len(every) - limit))

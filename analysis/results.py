@@ -1,6 +1,7 @@
 """Where an analysis leaves its tables and figures: files in one folder, and what the terminal and ``--json`` show."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +52,7 @@ class Results:
         caption: str,
         footnotes: Sequence[str] = (),
         groups: Sequence[str] = (),
+        show: bool = True,
     ) -> None:
         """Write a table as CSV, Markdown and LaTeX, and show it; parameters are those of `tables.write_table`."""
         files = tables.write_table(
@@ -62,8 +64,9 @@ class Results:
             footnotes=footnotes,
             groups=groups,
         )
-        self._add("table", name, caption, files, footnotes=list(footnotes))
-        self.shown += [tables.console_table(frame, columns, title=caption, groups=groups), *footnotes]
+        self.add("table", name, caption, files, footnotes=list(footnotes))
+        if show:
+            self.shown += [tables.console_table(frame, columns, title=caption, groups=groups), *footnotes]
 
     def figure(
         self, name: str, data: pd.DataFrame, draw: Callable[[Axes], Any], *, caption: str, **size: float
@@ -74,7 +77,13 @@ class Results:
         """
         figure, ax = figures.new(**size)
         draw(ax)
-        self._add("figure", name, caption, figures.save(figure, self.folder / name, data))
+        self.add("figure", name, caption, figures.save(figure, self.folder / name, data))
+
+    def written(self) -> list[str]:
+        """Name the files that were written, and of a folder inside `folder` only how many."""
+        inside = Counter(file.parent for file in self.files if file.parent != self.folder)
+        own = [str(file) for file in self.files if file.parent == self.folder]
+        return own + [f"{folder} ({count} files)" for folder, count in inside.items()]
 
     def describe(self, command: str) -> None:
         """Write ``analysis.json``: the command that makes this folder, its runs, and what each file shows."""
@@ -82,6 +91,21 @@ class Results:
         values = {"ablation": self.plan.ablation, "command": command, "runs": runs, "items": self.items}
         write_text(self.folder / "analysis.json", json.dumps(values, indent=1))
 
-    def _add(self, kind: str, name: str, caption: str, files: list[Path], **more: Any) -> None:
+    def add(self, kind: str, name: str, caption: str, files: Sequence[Path], **more: Any) -> None:
+        """Take files of this folder into its description.
+
+        Parameters
+        ----------
+        kind
+            table, figure or map.
+        name, caption
+            What they are called, and what they show.
+        files
+            Already written, in `folder` or a folder inside it.
+        more
+            Facts about them, in JSON's types. For a map: ``clip``, the path that names the clip, ``sound``, its file,
+            and what the network said of it.
+        """
         self.files += files
-        self.items.append({"kind": kind, "name": name, "caption": caption, "files": [f.name for f in files], **more})
+        names = [file.relative_to(self.folder).as_posix() for file in files]
+        self.items.append({"kind": kind, "name": name, "caption": caption, "files": names, **more})

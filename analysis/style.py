@@ -33,7 +33,6 @@ STYLE: Any = {
     "lines.markersize": 4,
     "errorbar.capsize": 2,
     "pdf.fonttype": 42,  # embed TrueType fonts, which journals ask for
-    "savefig.dpi": 300,
 }
 styled = mpl.rc_context(STYLE)  # a decorator: the style holds while the function draws, and nowhere else
 
@@ -46,20 +45,23 @@ def new(*, height: float = 2.5, width: float = COLUMN_WIDTH) -> tuple[Figure, Ax
 
 
 @styled
-def save(figure: Figure, path: Path, data: pd.DataFrame) -> list[Path]:
-    """Write a figure as PNG (300 dpi) and PDF, and its data beside it as CSV.
+def save(figure: Figure, path: Path, data: pd.DataFrame | None, *, dpi: int = 300) -> list[Path]:
+    """Write a figure as PNG and PDF, and its data beside it as CSV.
 
     Parameters
     ----------
     figure, data
-        The figure and what it shows. The same figure always gives the same bytes.
+        The figure and what it shows (None where that is in another file). The same figure always gives the same
+        bytes.
     path
         Where to write, without suffix.
+    dpi
+        Of the PNG.
 
     Returns
     -------
     list of Path
-        The files: .png, .pdf and .csv.
+        The files: .png, .pdf and, with `data`, .csv.
 
     Raises
     ------
@@ -67,7 +69,9 @@ def save(figure: Figure, path: Path, data: pd.DataFrame) -> list[Path]:
         Where the folder is read-only or full.
     """
     png, pdf = io.BytesIO(), io.BytesIO()
-    figure.savefig(png, format="png", metadata={"Software": None})
-    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
-    csv = data.to_csv(index=False, lineterminator="\n").encode()
-    return write_formats(path, {".png": png.getvalue(), ".pdf": pdf.getvalue(), ".csv": csv})
+    figure.savefig(png, format="png", dpi=dpi, metadata={"Software": None})
+    figure.savefig(pdf, format="pdf", dpi=dpi, metadata={"CreationDate": None})
+    contents = {".png": png.getvalue(), ".pdf": pdf.getvalue()}
+    if data is not None:
+        contents[".csv"] = data.to_csv(index=False, lineterminator="\n").encode()
+    return write_formats(path, contents)

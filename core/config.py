@@ -211,6 +211,28 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Ray, where runs become trials; decides nothing about their outcome."""
+
+    ray: str = option(
+        "", "Run as Ray Tune trials: local starts Ray on this machine; auto or HOST:PORT joins a cluster."
+    )
+    cpus_per_trial: float | None = option(
+        None, "CPU cores of a trial (default: the cores shared out between the runs, one at least).", above=0
+    )
+    gpus_per_trial: float | None = option(
+        None, "GPUs of a trial; 0.25 puts four trials on one GPU (default: 1 where the cluster has any).", above=0
+    )
+    max_concurrent: int | None = option(None, "Most trials at a time (default: as many as fit).", at_least=1)
+    storage: str = option(
+        "", "Folder or URI (s3://...) that every node sees, where nodes do not share --results: runs pass through it."
+    )
+    max_failures: int = option(
+        2, "How many times a trial that died goes on from its last checkpoint before it has failed.", at_least=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Execution:
     """Where runs are made and kept; decides nothing about their outcome."""
 
@@ -227,6 +249,7 @@ class Execution:
     retry_failed: bool = option(False, "Train runs again that failed before.")
     dry_run: bool = option(False, "Print the plan and stop.")
     json: bool = option(False, "Print the summary as one JSON object on stdout, everything else on stderr.")
+    cluster: Cluster = Cluster()
 
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
@@ -293,6 +316,8 @@ def _run_problems(run: Run) -> list[str]:
 def _field_problems(f: "dataclasses.Field[Any]", value: Any) -> list[str]:
     flag = "--" + (f.metadata["flag"] or f.name).replace("_", "-")
     rule = f.metadata
+    if value is None:
+        return []
     if rule["choices"] and value not in rule["choices"]:
         match = nearest(str(value), rule["choices"])
         hint = f"did you mean '{match}'? " if match else ""

@@ -32,15 +32,19 @@ def execute(plan: Plan, session: Session) -> Executed:
     others hold is waited for last. A run that fails is recorded with its reason and the others go on; it is tried
     again only where that is asked for.
     """
+    if session.execution.cluster.ray:
+        from core.cluster.sweep import execute_on_ray  # Ray takes seconds to import and need not be installed
+
+        return execute_on_ray(plan, session)
     trained = 0
-    missing = [run for run in plan.runs if not _settled(run, session)]
+    missing = [run for run in plan.runs if not settled(run, session)]
     found = len(plan.runs) - len(missing)
     held: list[Run] = []
     for wait, runs in ((False, missing), (True, held)):
         for run in runs:
             try:
                 with session.store.lock(run).acquire(blocking=wait):
-                    if not _settled(run, session):
+                    if not settled(run, session):
                         _train(run, plan, session)
                         trained += 1
             except Timeout:
@@ -59,10 +63,11 @@ def label(run: Run, plan: Plan) -> str:
 
 def unfinished(plan: Plan, session: Session) -> Sequence[Run]:
     """Return the runs still to be trained."""
-    return [run for run in plan.runs if not _settled(run, session)]
+    return [run for run in plan.runs if not settled(run, session)]
 
 
-def _settled(run: Run, session: Session) -> bool:
+def settled(run: Run, session: Session) -> bool:
+    """Tell whether a run needs no training: it has finished, or failed and is not to be tried again."""
     status = session.store.status(run)
     return status == FINISHED or (status == FAILED and not session.execution.retry_failed)
 
@@ -78,13 +83,24 @@ def _train(run: Run, plan: Plan, session: Session) -> None:
             f"cannot write to {session.store.folder(run)} ({error}); free space or change --results"
         ) from error
     except Exception as error:
-        session.report.drop(name)
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        write_text(session.store.folder(run) / "error.txt", traceback.format_exc())
-        session.store.write_record(run, FAILED, record.provenance(session) | {"reason": reason})
-        session.report.note(f"{name}: failed: {reason}")
+        record_failure(run, session, label=name, reason=reason, trace=traceback.format_exc())
         return
+    say_accuracy(run, session, label=name)
+
+
+def record_failure(run: Run, session: Session, *, label: str, reason: str, trace: str) -> None:
+    """Record that a run failed for good, with its reason in one line and the whole trace beside it."""
+    session.report.drop(label)
+    session.store.folder(run).mkdir(exist_ok=True)
+    write_text(session.store.folder(run) / "error.txt", trace)
+    session.store.write_record(run, FAILED, record.provenance(session) | {"reason": reason})
+    session.report.note(f"{label}: failed: {reason}")
+
+
+def say_accuracy(run: Run, session: Session, *, label: str) -> None:
+    """Tell what a finished run has reached."""
     done = session.store.record(run)
     assert done is not None
     scores, seconds = done["metrics"], sum(done["seconds"].values())
-    session.report.note(f"{name}: accuracy {scores['accuracy']:.1%}, {seconds:.1f} s")
+    session.report.note(f"{label}: accuracy {scores['accuracy']:.1%}, {seconds:.1f} s")

@@ -10,11 +10,11 @@ import io
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, NoReturn, Union
+from typing import Annotated, Any, NoReturn, Union, get_args
 
 import tyro
 
-from core.config import AUTO, GROUPS, PRESETS, Execution, Run, problems
+from core.config import AUTO, GROUPS, PRESETS, Cluster, Execution, Run, problems
 from core.errors import UserError, nearest, unknown
 
 PROGRAM = "run_ablation.py"
@@ -23,16 +23,23 @@ TITLES = {"data": "data", "clip": "recording", "frontend": "image", "model": "mo
 
 
 def command(ablation: type) -> type:
-    """Make the option class of an ablation: its own fields, the groups of a run, and where to execute."""
+    """Make the option class of an ablation: its own fields, the groups of a run, and where to execute.
+
+    Where the ablation has a class variable ``searches``, numbers may be ranges and are left as text.
+    """
     members = [(f.name, *_argument(f, f.type)) for f in dataclasses.fields(ablation)]
+    ranges = getattr(ablation, "searches", False)
     for name, group in GROUPS.items():
         own = [("seed", *_grid(_field(Run, "seed")))] if name == "training" else []
         if name == "training":
             own.append(("preset", *_preset()))
-        made = _make(group, [(f.name, *_grid(f)) for f in dataclasses.fields(group) if not f.metadata["hidden"]] + own)
+        visible = [f for f in dataclasses.fields(group) if not f.metadata["hidden"]]
+        made = _make(group, [(f.name, *_grid(f, ranges=ranges)) for f in visible] + own)
         members.append((TITLES[name], made, dataclasses.field(default=made())))
-    execution = _make(Execution, [(f.name, *_argument(f, f.type)) for f in dataclasses.fields(Execution)])
-    members.append(("execution", execution, dataclasses.field(default=execution())))
+    for name, cls in (("execution", Execution), ("ray", Cluster)):
+        own = [(f.name, *_argument(f, f.type)) for f in dataclasses.fields(cls) if f.metadata]
+        made = _make(cls, own)
+        members.append((name, made, dataclasses.field(default=made())))
     return _make(ablation, members)
 
 
@@ -92,6 +99,14 @@ def grid(options: Any) -> list[dict[str, Any]]:
     A preset fills in what was not said; `fold` stays text (a number or ``all``) until the data set is known.
     """
     points: list[dict[str, Any]] = [{}]
+    for key, values in given(options).items():
+        points = [point | {key: value} for point in points for value in values]
+    return points
+
+
+def given(options: Any) -> dict[str, tuple[Any, ...]]:
+    """Map ``group__field`` to its values, for every option that was said; the seed always has one."""
+    found: dict[str, tuple[Any, ...]] = {}
     for group, cls in GROUPS.items():
         part = getattr(options, TITLES[group])
         for f in dataclasses.fields(cls):
@@ -101,13 +116,16 @@ def grid(options: Any) -> list[dict[str, Any]]:
             if isinstance(f.default, bool | tuple):
                 values = (values,) if values != f.default else ()
             if values:
-                points = [point | {f"{group}__{f.name}": value} for point in points for value in values]
-    return [point | {"seed": seed} for point in points for seed in options.training.seed or (Run.seed,)]
+                found[f"{group}__{f.name}"] = values
+    return found | {"seed": options.training.seed or (Run.seed,)}
 
 
 def execution(options: Any) -> Execution:
     """Return the execution part of parsed options, checked."""
-    made: Execution = read(Execution, options.execution)
+    values = {f.name: getattr(options.execution, f.name) for f in dataclasses.fields(Execution) if f.metadata}
+    made = Execution(**values, cluster=read(Cluster, options.ray))
+    if found := problems(made):
+        raise UserError("; ".join(found))
     return made
 
 
@@ -129,11 +147,11 @@ def _make(source: type, members: list[Any]) -> type:
     return made
 
 
-def _grid(f: "dataclasses.Field[Any]") -> tuple[Any, Any]:
+def _grid(f: "dataclasses.Field[Any]", *, ranges: bool = False) -> tuple[Any, Any]:
     """Make the option of a run's field: a scalar takes several values, and none stands for the default."""
     if isinstance(f.default, bool | tuple):
         return _argument(f, f.type)
-    kind: Any = str if f.name == "fold" else f.type
+    kind: Any = str if f.name == "fold" or (ranges and f.name != "seed") else f.type
     default = "the data set's" if f.default == AUTO and "(0: the data set's own)" in f.metadata["help"] else f.default
     return _annotate(f, tuple[kind, ...], default, ())
 
@@ -146,12 +164,13 @@ def _argument(f: "dataclasses.Field[Any]", kind: Any) -> tuple[Any, Any]:
 def _annotate(f: "dataclasses.Field[Any]", kind: Any, shown: Any, default: Any) -> tuple[Any, Any]:
     choices = f.metadata["choices"]
     text = f.metadata["help"]
-    hint = "" if shown is None else f"(default: {shown})"
+    hint = "" if shown in (None, "") else f"(default: {shown})"
+    optional = get_args(kind)[0].__name__.upper() if type(None) in get_args(kind) else None
     argument = tyro.conf.arg(
         name=f.metadata["flag"] or None,
         help=text,
         help_behavior_hint=hint,
-        metavar=("{" + ",".join(choices) + "}" if choices else None),
+        metavar=("{" + ",".join(choices) + "}" if choices else optional),
     )
     return Annotated[kind, argument], dataclasses.field(default=default)
 
@@ -182,33 +201,33 @@ def _first_sentence(cls: type) -> str:
 
 def _check_words(cls: type, name: str, arguments: Sequence[str]) -> None:
     """Refuse an unknown option, with the nearest, and an option without its value."""
-    flags = _flags(cls)
+    known = flags(cls)
     for position, word in enumerate(arguments):
         if not word.startswith("--") or word == "--help":
             continue
         flag, equals, _ = word.replace("_", "-").partition("=")
-        if flag not in flags:
-            match = nearest(flag, flags)
+        if flag not in known:
+            match = nearest(flag, known)
             hint = f"did you mean '{match}'?" if match else f"see `{PROGRAM} {name} --help`"
             raise UserError(f"unknown option '{flag}' of {name}: {hint}")
         following = arguments[position + 1 : position + 2]
-        if flags[flag] and not equals and (not following or following[0].startswith("--")):
+        if known[flag] and not equals and (not following or following[0].startswith("--")):
             raise UserError(f"{flag} needs a value; see `{PROGRAM} {name} --help`")
 
 
-def _flags(cls: type) -> dict[str, bool]:
+def flags(cls: type) -> dict[str, bool]:
     """Map every flag of an option class to whether it takes a value."""
-    flags: dict[str, bool] = {}
+    found: dict[str, bool] = {}
     for f in dataclasses.fields(cls):
         if dataclasses.is_dataclass(f.type):
-            flags |= _flags(f.type)  # type: ignore[arg-type]
+            found |= flags(f.type)  # type: ignore[arg-type]
             continue
         configured = next((m for m in getattr(f.type, "__metadata__", ()) if getattr(m, "name", None)), None)
         flag = (configured.name if configured else f.name).replace("_", "-")
-        flags["--" + flag] = not isinstance(f.default, bool)
+        found["--" + flag] = not isinstance(f.default, bool)
         if isinstance(f.default, bool):
-            flags["--no-" + flag] = False
-    return flags
+            found["--no-" + flag] = False
+    return found
 
 
 def _first_line(box: str) -> str:

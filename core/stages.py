@@ -10,7 +10,7 @@ named ``timm:NAME`` are cut by timm's own feature info (`core.timm_models`).
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import TypeVar
 
@@ -208,3 +208,13 @@ def original_name(key: str) -> str:
 def to_original(state: Mapping[str, T]) -> dict[str, T]:
     """Return a backbone's state_dict under the original model's names."""
     return {original_name(key): value for key, value in state.items()}
+
+
+def from_original(state: Mapping[str, T], keys: Iterable[str]) -> dict[str, T]:
+    """Return a state_dict under the original model's names by the stages' `keys`; the reverse of `to_original`."""
+    return {key: state[original_name(key)] for key in keys}
+
+
+def has_plain_head(name: str) -> bool:
+    """Say whether the classifier is all that a backbone's head learns; unknown, so no, of ``timm:`` models."""
+    return not name.startswith(("alexnet", "vgg", "mobilenet_v3", "timm:"))

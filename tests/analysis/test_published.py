@@ -95,34 +95,40 @@ def test_unknown_study_and_item_name_the_choices():
         published("rethinking-cnn", "Table IV")
 
 
-def test_beside_joins_and_never_mixes():
-    ours = pd.DataFrame(
-        {
-            "data": ["instruments", "esc50", "esc50"],
-            "backbone": "densenet201",
-            "condition": ["pretrained", "random", "pretrained"],
-            "accuracy": [0.6, 0.5, 0.7],
-        },
-        index=[4, 2, 9],
-    )
-    joined = beside(ours, "rethinking-cnn", "Table I")
-    pd.testing.assert_frame_equal(joined[ours.columns], ours)
-    np.testing.assert_array_equal(joined["published"], [np.nan, 0.725, 0.9116])
-    assert joined["published_approximate"].tolist() == [False, False, False]
-    assert joined["published_source"].str.contains("Table I, row DenseNet").tolist() == [False, True, True]
-    assert list(ours.columns) == ["data", "backbone", "condition", "accuracy"]
+def ours(**columns: object) -> pd.DataFrame:
+    return pd.DataFrame({"data": "esc50", "backbone": "densenet201", "accuracy_std": np.nan, **columns})
 
 
-def test_beside_marks_approximate_numbers():
-    ours = pd.DataFrame({"data": "esc50", "backbone": "densenet201", "condition": ["block3", "block2"]})
-    joined = beside(ours, "rethinking-cnn", "Model Cutoff")
-    assert joined["published"].tolist() == [0.90, 0.85]
-    assert joined["published_approximate"].all()
+def test_beside_sets_both_numbers_of_a_condition_in_one_row():
+    frame = ours(condition=["random", "pretrained"], accuracy=[0.5, 0.7], accuracy_std=[0.01, 0.02])
+    rows = beside(frame, "rethinking-cnn", "Table I")
+    assert len(rows) == 18
+    mine = rows[rows["ours"].notna()].set_index("condition")
+    assert mine.loc["pretrained", ["ours", "ours_std", "published"]].tolist() == [0.7, 0.02, 0.9116]
+    assert mine.loc["random", ["ours", "ours_std", "published"]].tolist() == [0.5, 0.01, 0.725]
+    assert "Table I, row DenseNet" in mine.loc["random", "source"]
 
 
-def test_beside_refuses_what_is_not_clear():
-    ours = pd.DataFrame({"data": ["esc50"], "backbone": "densenet201", "condition": "pretrained"})
-    with pytest.raises(ValueError, match="published numbers already: published"):
-        beside(ours.assign(published=0.5), "rethinking-cnn", "Table I")
-    with pytest.raises(ValueError, match="more than one accuracy for the same data, condition"):
-        beside(ours, "rethinking-cnn", "Table I", keys=("data", "condition"))
+def test_beside_keeps_what_only_one_side_has():
+    frame = ours(data="instruments", condition=["pretrained"], accuracy=[0.6])
+    rows = beside(frame, "rethinking-cnn", "Table I")
+    assert rows["published"].notna().sum() == 18
+    assert rows.iloc[-1][["data", "ours"]].tolist() == ["instruments", 0.6]
+    assert np.isnan(rows.iloc[-1]["published"])
+    assert rows["ours"].notna().sum() == 1
+
+
+def test_beside_sets_a_change_beside_its_published_bounds():
+    frame = ours(condition=["none", "block2", "block3"], accuracy=[0.9, 0.88, 0.8], delta=[0.0, -0.02, -0.1])
+    rows = beside(frame, "rethinking-cnn", "Figure 2c")
+    by_metric = rows.set_index(["condition", "metric"])
+    assert by_metric.loc[("block2", "delta_low"), "ours"] == -0.02
+    assert by_metric.loc[("block2", "delta_high"), "published"] == -0.02
+    assert by_metric.loc[("block3", "delta"), ["ours", "published"]].tolist() == [-0.1, -0.1]
+    assert rows.loc[rows["published"].notna(), "approximate"].all()
+
+
+def test_beside_refuses_two_rows_of_one_condition():
+    frame = ours(condition=["random", "random"], accuracy=[0.5, 0.7])
+    with pytest.raises(ValueError, match="more than one row for esc50, densenet201, random"):
+        beside(frame, "rethinking-cnn", "Table I")

@@ -1,0 +1,111 @@
+"""What does the network listen to? Attribute its answers to the spectrogram (Palanisamy et al. 2020, figure 3)."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ablations.base import Ablation
+from core.config import GROUPS, Run, option, problems
+from core.errors import UserError, unknown
+from core.stages import block_count, stages_named
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.results import Results
+    from core.store import Store
+
+
+@dataclass(frozen=True)
+class Attribute(Ablation):
+    """Show which parts of a clip's spectrogram the network's answer rests on, and test whether that is true.
+
+    A finished run is used, or the default one trained. Integrated Gradients take as many steps as their sum needs;
+    each map says what error is left. The table of faithfulness sets the maps against chance and against loudness.
+
+    Example: run_ablation.py attribute --per-class 1 --baseline all --compare
+    """
+
+    title: ClassVar[str] = "Network"
+
+    clips: tuple[str, ...] = option((), "Paths of clips in the data set, or file names (default: drawn).", flag="clip")
+    per_class: int = option(0, "Draw so many clips of each class of the test fold (0: --n of any).", at_least=0)
+    misclassified: bool = option(False, "Draw only clips that the run gets wrong.")
+    n: int = option(10, "Draw so many clips of the test fold.", at_least=1)
+    method: tuple[str, ...] = option(
+        ("integrated-gradients",),
+        "integrated-gradients, saliency, input-x-gradient, gradient-shap, occlusion-time, occlusion-mel, gradcam or "
+        "gradcam:BLOCK; several of them.",
+    )
+    baseline: tuple[str, ...] = option(
+        ("silence",), "silence, mean (of the training clips), blurred, noise, all, or a .npy file with an image in dB."
+    )
+    target: str = option("predicted", "Class whose logit is attributed: predicted, true, or a class's name.")
+    compare: bool = option(False, "Show the same clips under frozen, fused, cut and random networks too.")
+    block: str = option("", "Block that --compare freezes, fuses and cuts through (default: the middle one).")
+    run_id: str = option("", "Id of a finished run to attribute, instead of one made from the options.", flag="run")
+    steps: int = option(64, "Steps of the integral to begin with.", at_least=1)
+    tolerance: float = option(
+        0.05, "Steps double until the attributions' sum is as near to the difference of the logits.", above=0
+    )
+    max_steps: int = option(1024, "Most steps; what error is left then is said on the map.", at_least=1)
+    memory: float = option(0.0, "GB that a batch may take (0: by the device).", at_least=0)
+    check: bool = option(True, "Test the maps: deletion and insertion, randomised networks, regions of high energy.")
+
+    def points(self, points: list[dict[str, Any]], store: "Store") -> list[dict[str, Any]]:
+        """Take the one point that gives the run asked for."""
+        if not self.run_id:
+            return points
+        record = store.record(self.run_id)
+        if record is None or record["status"] != "finished":
+            finished = [r["id"] for r in store.records() if r["status"] == "finished"]
+            if not finished:
+                raise UserError(f"--run {self.run_id}: {store.runs} has no finished run; leave out --run to train one")
+            raise unknown("finished run", self.run_id, finished)
+        return [_point(record["config"])]
+
+    def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
+        """Take the base run, and with `compare` the networks of the other ablations beside it."""
+        if found := problems(self):
+            raise UserError("; ".join(found))
+        if self.run_id and base.id != self.run_id:
+            raise UserError(f"--run {self.run_id}: the clips or the weights file are not those that it was trained on")
+        if not self.compare:
+            return {"base": base}
+        backbone = base.model.backbone
+        (stage,) = stages_named((self.block or str((block_count(backbone) + 1) // 2),), backbone) or ("stem",)
+        return {
+            "base": base,
+            f"frozen {stage}": base.replace(model__freeze=stage),
+            f"fused {stage}": base.replace(model__fuse=stage),
+            f"cut {stage}": base.replace(model__cut=stage),
+            "random": scratch,
+        }
+
+    def analyse(self, results: "Results") -> "pd.DataFrame":
+        """Write maps, figures and tables."""
+        from analysis.attribution import Integral
+        from analysis.attribution.explanation import Request
+        from analysis.attribution_results import explain
+
+        request = Request(
+            clips=self.clips,
+            per_class=self.per_class,
+            misclassified=self.misclassified,
+            n=self.n,
+            target=self.target,
+            methods=self.method,
+            baselines=self.baseline,
+            integral=Integral(self.steps, self.tolerance, self.max_steps),
+            memory=round(self.memory * 10**9) or None,
+            check=self.check,
+        )
+        return explain(results, request)
+
+
+def _point(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored run as a point of a grid; what its files decide is worked out anew."""
+    run = asdict(Run.from_dict(config))
+    point = {f"{group}__{name}": value for group in GROUPS for name, value in run[group].items()}
+    del point["data__content"], point["model__weights_sha256"]
+    return point | {"seed": run["seed"], "data__fold": str(run["data"]["fold"])}

@@ -1,0 +1,41 @@
+"""Are the last blocks needed at all? Cut them off (Palanisamy et al. 2020, section IV.B)."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ablations.base import Ablation
+from core.config import Run, option
+from core.stages import stages_named
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.results import Results
+
+
+@dataclass(frozen=True)
+class Cutoff(Ablation):
+    """Remove the blocks after a block; a new head pools and classifies what is left, and all of it is trained.
+
+    Each row of the table is what is kept, against the whole network, with parameters, multiply-adds and the time for
+    one clip beside the accuracy.
+
+    Example: run_ablation.py cutoff --block 3 2 --data esc50 --data-root DIR --fold all
+    """
+
+    title: ClassVar[str] = "Kept through block"
+
+    block: tuple[str, ...] = option((), "Last block kept: stem (or 0), 1 .. N-1, or several of them (default: every).")
+
+    def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
+        """Cut after each block asked for; keeping the last one is the whole network, the reference."""
+        *stages, last = stages_named((), base.model.backbone)
+        asked = stages_named(self.block, base.model.backbone)
+        return {last: base} | {stage: base.replace(model__cut=stage) for stage in stages if stage in asked}
+
+    def analyse(self, results: "Results") -> "pd.DataFrame":
+        """Show the costs beside the accuracy."""
+        from analysis.conditions import compare
+        from analysis.costs import COLUMNS, add_costs
+
+        return compare(results, title=self.title, add=add_costs, shown=COLUMNS)

@@ -1,0 +1,38 @@
+"""Do networks that differ in their seed alone make a better one together? (Palanisamy et al. 2020, table II)."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ablations.base import Ablation
+from core.config import Run, option
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.results import Results
+
+
+@dataclass(frozen=True)
+class Ensemble(Ablation):
+    """Average the softmax outputs of networks that differ in head initialisation and batch order only.
+
+    The table sets one network (mean and deviation over the members) against the ensemble, with likelihood,
+    calibration and disagreement; the figure shows accuracy against the number of members, over all subsets.
+    Members are ordinary runs with the seeds --seed, --seed + 1 .. and are shared with every other ablation.
+
+    Example: run_ablation.py ensemble --members 5 --data urbansound8k --data-root DIR --fold all
+    """
+
+    title: ClassVar[str] = "Network"
+
+    members: int = option(5, "Networks in the ensemble.", at_least=2)
+
+    def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
+        """Make one run for each member."""
+        return {f"member {k + 1}": base.replace(seed=base.seed + k) for k in range(self.members)}
+
+    def analyse(self, results: "Results") -> "pd.DataFrame":
+        """Average the members' outputs from the store."""
+        from analysis.ensembles import compare_ensemble
+
+        return compare_ensemble(results, title=self.title)

@@ -1,0 +1,42 @@
+"""Which settings should training have? Search them on clips of the training folds, never on the test fold."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ablations.base import Ablation
+from core.config import option
+
+
+@dataclass(frozen=True)
+class Tune(Ablation):
+    """Search the settings of fine-tuning: give options several values, or ranges such as 1e-5:1e-2.
+
+    Every configuration is an ordinary run, chosen by its accuracy on validation clips that are held out of the
+    training folds (--validation, here 0.2 by default); the test fold plays no part in the choice. A range is drawn
+    from logarithmically where its end is at least ten times its beginning. With several folds or seeds a
+    configuration has the mean of its runs.
+
+    Example: run_ablation.py tune --lr 1e-5 1e-4 1e-3 --weight-decay 1e-4 1e-3 1e-2 --ray local
+    """
+
+    title: ClassVar[str] = "Configuration"
+    searches: ClassVar[bool] = True  # options may be ranges
+
+    search: str = option(
+        "grid",
+        "grid: every combination of the values; random: draws; optuna: draws led by what earlier ones reached.",
+        choices=("grid", "random", "optuna"),
+    )
+    trials: int = option(20, "Configurations to try (random, optuna).", at_least=1)
+    search_seed: int = option(0, "Seed of the draws.", at_least=0)
+    scheduler: str = option(
+        "none",
+        "asha: stop the poorer two thirds after 1, 3, 9, .. epochs; needs --ray.",
+        choices=("none", "asha"),
+    )
+
+    def run(self, name: str, chosen: Any, *, command: str) -> int:
+        """Search, and show the best configuration; return the exit status."""
+        from ablations.search import run  # torch and pandas, which take seconds to import
+
+        return run(self, name, chosen, command=command)

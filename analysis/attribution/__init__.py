@@ -1,0 +1,14 @@
+"""What a network listened to: which pixels of a clip's spectrogram its answer rests on.
+
+    explained = Explained(network, inputs.shape[1:])
+    maps = attribute(explained, inputs, baselines.make("silence", inputs, training), target)
+
+The network maps images in dB to logits; attributions are of the target's logit. `analysis.faithfulness` tests whether
+the maps are true, `analysis.attribution_figures` draws them.
+"""
+
+from analysis.attribution.integrated import Integral, integrated_gradients, mean_gradients
+from analysis.attribution.maps import Maps, attribute, class_profiles
+from analysis.attribution.network import Explained
+
+__all__ = ["Explained", "Integral", "Maps", "attribute", "class_profiles", "integrated_gradients", "mean_gradients"]

@@ -1,0 +1,161 @@
+"""From finished runs to maps: the same clips under a reference run and the conditions beside it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from analysis.attribution import baselines, methods
+from analysis.attribution.integrated import Integral
+from analysis.attribution.maps import Maps, attribute
+from analysis.attribution.network import Explained
+from analysis.attribution.subject import backbone_of, choose, load, targets
+from core.config import Run
+from core.datasets import Dataset
+from core.session import Session
+from core.stages import parse_stage
+from core.store import FINISHED
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which clips to attribute, and how.
+
+    Attributes
+    ----------
+    clips, per_class, misclassified, n
+        As in `analysis.attribution.subject.choose`.
+    target
+        ``predicted`` (by the reference run), ``true``, or a class.
+    methods
+        Names, see `analysis.attribution.methods.check`.
+    baselines
+        Names or files, see `analysis.attribution.baselines.make`; ``all`` stands for every name.
+    integral
+        How well Integrated Gradients are done.
+    memory
+        Bytes for a batch; None chooses by the device.
+    check
+        Whether to test the maps.
+    """
+
+    clips: tuple[str, ...] = ()
+    per_class: int = 0
+    misclassified: bool = False
+    n: int = 10
+    target: str = "predicted"
+    methods: tuple[str, ...] = (methods.INTEGRATED,)
+    baselines: tuple[str, ...] = ("silence",)
+    integral: Integral = Integral()
+    memory: int | None = None
+    check: bool = True
+
+
+@dataclass(frozen=True)
+class Attributed:
+    """The maps of one network, by one method, against one baseline."""
+
+    condition: str
+    run: Run
+    explained: Explained
+    maps: Maps
+
+
+class Explanation:
+    """The clips, and their maps.
+
+    Parameters
+    ----------
+    networks
+        Condition to run; the first is the reference, which decides clips, baselines and the class attributed.
+    dataset
+        Of all of them.
+    session, request
+        Where, and what is asked for.
+
+    Attributes
+    ----------
+    subject
+        The reference run's network and data.
+    paths, labels
+        Of the clips that were chosen.
+    left_out
+        Conditions whose run is not finished.
+
+    Raises
+    ------
+    UserError
+        For a reference that is not finished, and anything in the request that does not exist.
+    """
+
+    def __init__(self, networks: Mapping[str, Run], dataset: Dataset, session: Session, request: Request) -> None:
+        for method in request.methods:
+            methods.check(method)
+        self.dataset, self.session, self.request = dataset, session, request
+        (first, reference), *_ = networks.items()
+        finished = {name: run for name, run in networks.items() if session.store.status(run) == FINISHED}
+        self.networks = {first: reference} | finished
+        self.left_out = [name for name in networks if name not in self.networks]
+        self.subject = load(reference, dataset, session)
+        rows = choose(
+            self.subject,
+            session,
+            clips=request.clips,
+            per_class=request.per_class,
+            misclassified=request.misclassified,
+            n=request.n,
+        )
+        self.paths = [self.subject.paths[row] for row in rows]
+        self.labels = self.subject.labels[rows]
+        self.inputs = np.array(self.subject.images.array[rows])
+        self.baselines = self._baselines()
+        self.explained = self.prepare(self.subject.network)
+        self.target = targets(self.subject, rows, self.explained.logits([self.inputs]), request.target)
+
+    def all_maps(self) -> Iterator[Attributed]:
+        """Attribute the clips under every network, by every method, against every baseline."""
+        total = len(self.networks) * len(self.request.methods) * len(self.baselines)
+        done = 0
+        for condition, run in self.networks.items():
+            explained = self.explained
+            if run != self.subject.run:
+                explained = self.prepare(load(run, self.dataset, self.session).network)
+            for method in self.request.methods:
+                for baseline in self.baselines:
+                    self.session.report(done, total, "maps", f"{condition}, {method}, {baseline}")
+                    yield Attributed(condition, run, explained, self.maps(explained, method, baseline))
+                    done += 1
+        self.session.report(done, total, "maps")
+
+    def prepare(self, network: nn.Module) -> Explained:
+        """Prepare a network for attribution."""
+        shape = self.inputs.shape[1:]
+        return Explained(network, shape, device=self.session.device, memory=self.request.memory)
+
+    def maps(self, explained: Explained, method: str, baseline: str, *, exact_steps: int = 0) -> Maps:
+        """Attribute the clips; `exact_steps` takes so many whatever error that leaves."""
+        name, _, block = method.partition(":")
+        layer = None
+        if name == "gradcam":
+            backbone = backbone_of(explained.network)
+            stage = parse_stage(block, backbone.name) if block else ""  # a cut network may have lost the block
+            layer = backbone.stage(stage if stage in backbone.stage_names else backbone.stage_names[-2])
+        return attribute(
+            explained,
+            self.inputs,
+            self.baselines[baseline],
+            self.target,
+            method=method,
+            baseline=baseline,
+            layer=layer,
+            integral=Integral(exact_steps, limit=exact_steps) if exact_steps else self.request.integral,
+            progress=self.session.report,
+        )
+
+    def _baselines(self) -> dict[str, np.ndarray]:
+        asked = [name for b in self.request.baselines for name in (baselines.NAMES if b == "all" else (b,))]
+        training = None
+        if set(asked) & set(baselines.OF_THE_TRAINING):
+            training = baselines.Training.of(self.subject.images.array, self.subject.split.train)
+        return {name: baselines.make(name, self.inputs, training) for name in dict.fromkeys(asked)}

@@ -1,0 +1,123 @@
+"""A network as attributions need it: nothing in place, nothing trained, and batches that fit a budget of memory."""
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from core.errors import UserError
+
+GIGABYTE = 10**9
+CPU_MEMORY = GIGABYTE // 2  # more is no quicker: the batches should stay near the caches
+GPU_SHARE = 0.25  # of the memory that is free
+LARGEST_BATCH = 1024  # rows; more would not fill any device better
+_TRANSIENT = 4  # largest activations alive at once in a backward pass, on top of those kept for it
+_COPIES = 8  # of an image, that captum makes: path points, their list, gradients, scaled gradients, sums
+T = TypeVar("T")
+
+
+class Explained:
+    """A copy of a network in evaluation mode, whose batches take a bounded amount of memory.
+
+    The copy's activation functions do not work in place, so hooks see what a layer gave out; its parameters have no
+    gradients; images are laid out channels-last, the faster layout. The network that was given stays as it is.
+
+    Parameters
+    ----------
+    network
+        Maps images (batch, channels, n_mels, n_frames) in dB to logits (batch, classes).
+    image_shape
+        (channels, n_mels, n_frames).
+    device
+        Where to compute.
+    memory
+        Bytes that a batch's activations may take; None is half a gigabyte on a CPU and a quarter of what is free on
+        a GPU.
+
+    Attributes
+    ----------
+    rows
+        Images in a full batch: a power of two, so that as many steps fill batches exactly.
+
+    Raises
+    ------
+    UserError
+        Where one image takes more than `memory`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        image_shape: tuple[int, ...],
+        *,
+        device: torch.device | str = "cpu",
+        memory: int | None = None,
+    ) -> None:
+        self.device = torch.device(device)
+        self.network = copy.deepcopy(network).to(self.device).to(memory_format=torch.channels_last).eval()
+        self.network.requires_grad_(False)
+        for module in self.network.modules():
+            if getattr(module, "inplace", False):
+                module.inplace = False  # type: ignore[assignment]
+        budget = _default_memory(self.device) if memory is None else memory
+        self.row_bytes = self._row_bytes(image_shape)
+        if self.row_bytes > budget:
+            raise UserError(
+                f"one image takes {self.row_bytes / GIGABYTE:.2g} GB and the budget is {budget / GIGABYTE:.2g} GB; "
+                "raise --memory"
+            )
+        self.rows = min(LARGEST_BATCH, 1 << ((budget // self.row_bytes).bit_length() - 1))
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Map images on the device to logits; this is what captum differentiates."""
+        logits: torch.Tensor = self.network(images.contiguous(memory_format=torch.channels_last))
+        return logits
+
+    def logits(self, batches: Iterable[np.ndarray]) -> np.ndarray:
+        """Return the logits (images, classes), float32, of images given in pieces of any size."""
+        with torch.no_grad():
+            made = [
+                self(torch.from_numpy(np.array(images[start : start + self.rows])).to(self.device)).float().cpu()
+                for images in batches
+                for start in range(0, len(images), self.rows)
+            ]
+        return torch.cat(made).numpy()
+
+    def within_memory(self, work: Callable[[int], T]) -> T:
+        """Return ``work(rows)``; where the device has no room after all, halve `rows` and try again."""
+        while True:
+            try:
+                return work(self.rows)
+            except torch.OutOfMemoryError:
+                if self.rows == 1:
+                    raise UserError("the device has no memory left for one image; say --device cpu") from None
+            self.rows //= 2
+            torch.cuda.empty_cache()
+
+    def _row_bytes(self, image_shape: tuple[int, ...]) -> int:
+        """Return what one image of a batch takes in a forward and a backward pass: counted, not guessed."""
+        kept: dict[int, int] = {}
+
+        def count(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
+        images = torch.zeros(2, *image_shape, device=self.device, dtype=dtype, requires_grad=True)
+        with saved_tensors_hooks(count, lambda tensor: tensor):
+            self(images)
+        for tensor in (*self.network.parameters(), *self.network.buffers()):
+            kept.pop(tensor.untyped_storage().data_ptr(), None)
+        largest = max(kept.values(), default=0)
+        return (sum(kept.values()) + _TRANSIENT * largest + _COPIES * images.nbytes) // len(images)
+
+
+def _default_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(GPU_SHARE * torch.cuda.mem_get_info(device)[0])
+    return CPU_MEMORY

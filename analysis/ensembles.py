@@ -1,0 +1,132 @@
+"""Deep ensembles over seeds: the average of the members' softmax outputs against one member alone."""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import conditions, figures
+from analysis.formats import count, number, percent, points
+from analysis.results import Results
+from analysis.tables import Column
+from core import metrics
+from core.config import Run
+from core.plan import axes
+from core.store import FINISHED, Store
+
+COLUMNS = (
+    Column("members", "Members", count),
+    Column("accuracy", "Accuracy %", percent, best="max", std="accuracy_std"),
+    Column("macro_f1", "Macro F1 %", percent, best="max"),
+    Column("delta", "Change", points),
+    Column("nll", "NLL", number, best="min"),
+    Column("brier", "Brier", number, best="min"),
+    Column("ece", "ECE", number, best="min"),
+    Column("disagreement", "Differ %", percent),
+)
+SCORES = ("accuracy", "macro_f1", "nll", "brier", "ece")
+FOOTNOTES = (
+    "Single: mean ± standard deviation over the members. Ensemble: the average of their softmax outputs. Both of the "
+    "last epoch, mean over folds. Differ: share of clips on which two members disagree, mean over pairs.",
+    "ECE with 15 bins of equal width. A member that failed or is missing is left out, and counted.",
+)
+
+
+def compare_ensemble(results: Results, *, title: str) -> pd.DataFrame:
+    """Write the table of single network and ensemble, and the figure of accuracy against the number of members."""
+    store = results.session.store
+    grid = axes(results.plan)
+    groups: dict[tuple[Any, ...], dict[int, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for i, planned in enumerate(results.plan.planned):
+        key = (*(values[i] for values in grid.values()), planned.reference.seed)
+        groups[key][planned.run.data.fold].append(planned.run)
+    rows: list[dict[str, Any]] = []
+    curves: list[dict[str, Any]] = []
+    several = len({key[-1] for key in groups}) > 1
+    names = [*grid, *(["first_seed"] if several else [])]
+    for key, folds in groups.items():
+        point = dict(zip(names, key, strict=False))
+        runs = list(folds.values())
+        where = {"data": runs[0][0].data.name, "backbone": runs[0][0].model.backbone}
+        rows += [point | row | where for row in _rows(runs, store)]
+        curves += [point | row | where for row in _curve(runs, store)]
+    frame = pd.DataFrame(rows)
+    own = [Column(name, name.replace("_", " ").capitalize()) for name in names]
+    results.table(
+        "table",
+        frame,
+        [*own, Column("condition", title), *COLUMNS],
+        caption=conditions.caption(results.plan),
+        footnotes=FOOTNOTES,
+        groups=names,
+    )
+    curve = pd.DataFrame(curves)
+    if len(curve):
+        curve, series = conditions.name_points(curve, names)
+        results.figure(
+            "figure",
+            curve,
+            lambda ax: figures.ensemble_curve(curve, ax, series=series),
+            caption=f"{conditions.caption(results.plan)}: accuracy against the number of members; mean of all subsets "
+            "of that size and their range.",
+        )
+    return frame
+
+
+def _rows(folds: Sequence[Sequence[Run]], store: Store) -> list[dict[str, Any]]:
+    """Return the row of a single network and the row of the ensemble."""
+    done = [[run for run in members if store.status(run) == FINISHED] for members in folds]
+    planned = sum(map(len, folds))
+    failed = sum(store.status(run) == "failed" for members in folds for run in members)
+    missing = planned - failed - sum(map(len, done))
+    outputs = [_outputs(members, store) for members in done if members]
+    alone = pd.DataFrame([metrics.summary(logits, targets) for targets, all_ in outputs for logits in all_])
+    together = pd.DataFrame([metrics.ensemble_summary(all_, targets) for targets, all_ in outputs if len(all_) > 1])
+    ids = [run.id for members in folds for run in members]
+    counts = {"runs": planned, "failed": failed, "missing": missing, "run_ids": ids}
+    single = {name: alone[name].mean() for name in SCORES} if len(alone) else {}
+    deviation = alone["accuracy"].std() if len(alone) > 1 else np.nan
+    ensemble = {name: together[name].mean() for name in (*SCORES, "disagreement")} if len(together) else {}
+    delta = ensemble.get("accuracy", np.nan) - single.get("accuracy", np.nan)
+    most = max((len(members) for members in done), default=0)
+    empty = dict.fromkeys((*SCORES, "disagreement"), np.nan)
+    return [
+        {"condition": "single", "members": 1, **empty, **single, "accuracy_std": deviation, "delta": 0.0, **counts},
+        {"condition": "ensemble", "members": most, **empty, **ensemble, "accuracy_std": np.nan, "delta": delta}
+        | counts,
+    ]
+
+
+def _curve(folds: Sequence[Sequence[Run]], store: Store) -> list[dict[str, Any]]:
+    """Return accuracy over all subsets of each size, averaged over the folds subset by subset."""
+    done = [_outputs(members, store) for members in folds if all(store.status(run) == FINISHED for run in members)]
+    if not done:
+        return []
+    probs = [[metrics.softmax(logits) for logits in members] for _, members in done]
+    rows = []
+    for size in range(1, len(probs[0]) + 1):
+        accuracies = [
+            float(
+                np.mean(
+                    [_accuracy(members, subset, targets) for members, (targets, _) in zip(probs, done, strict=True)]
+                )
+            )
+            for subset in itertools.combinations(range(len(probs[0])), size)
+        ]
+        low, high = min(accuracies), max(accuracies)
+        rows.append({"members": size, "accuracy": np.mean(accuracies), "accuracy_min": low, "accuracy_max": high})
+    return rows
+
+
+def _accuracy(members: Sequence[np.ndarray], subset: Sequence[int], targets: np.ndarray) -> float:
+    return metrics.accuracy(np.mean([members[k] for k in subset], axis=0), targets)
+
+
+def _outputs(members: Sequence[Run], store: Store) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return targets (clips,) and every member's logits (clips, classes), over the same clips."""
+    read = [store.predictions(run) for run in members]
+    assert all(clips == read[0][0] for clips, _, _ in read)
+    return read[0][1], [logits for _, _, logits in read]

@@ -1,0 +1,99 @@
+"""Find out, before anything is trained, what the other nodes of a cluster cannot see."""
+
+import dataclasses
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from core.cluster.connect import Node
+from core.cluster.storage import Storage
+from core.errors import UserError
+
+TIMEOUT = 60.0  # seconds; a node starts a Python process to answer
+
+
+@dataclasses.dataclass(frozen=True)
+class Sight:
+    """What a node does not see: of the results folder, the storage, and weights files."""
+
+    results: bool
+    storage: str
+    weights: tuple[str, ...]
+
+
+def check_nodes(nodes: Sequence[Node], *, results: Path, storage: Storage | None, weights: Iterable[str]) -> None:
+    """Ask every other node for the folders and files that its trials will need.
+
+    Parameters
+    ----------
+    nodes
+        Those alive.
+    results
+        The results folder; with a storage it need not be seen.
+    storage
+        What runs and images pass through, if anything.
+    weights
+        Files of starting weights.
+
+    Raises
+    ------
+    UserError
+        Naming the node, what it cannot see, and what to do.
+    """
+    others = [node for node in nodes if not node.here]
+    probe = storage.check() if storage else ""
+    mark = results / f".probe-{uuid.uuid4().hex}"
+    mark.touch()
+    try:
+        for node, sight in _ask(others, mark, storage.place if storage else "", probe, tuple(weights)):
+            _judge(node, sight, results, storage)
+    finally:
+        mark.unlink()
+        if storage:
+            storage.remove(probe)
+
+
+def look(mark: Path, storage: str, probe: str, weights: Sequence[str]) -> Sight:
+    """Look for a file in the results folder, one in the storage, and weights files; runs on the node asked."""
+    problem = ""
+    if storage:
+        try:
+            problem = "" if Storage(storage).has(probe) else "a file written here is not there"
+        except Exception as error:  # each kind of storage has errors of its own
+            problem = str(error).splitlines()[0]
+    return Sight(mark.exists(), problem, tuple(path for path in weights if not Path(path).is_file()))
+
+
+def _ask(
+    nodes: Sequence[Node], mark: Path, storage: str, probe: str, weights: tuple[str, ...]
+) -> list[tuple[Node, Sight]]:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    answers = []
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node.id, soft=False)
+        task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(look)
+        answers.append((node, task.remote(mark, storage, probe, weights)))
+    found = []
+    for node, answer in answers:
+        try:
+            found.append((node, ray.get(answer, timeout=TIMEOUT)))
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(
+                f"node {node.address} cannot run trials ({reason}): install the toolkit there in the same versions, "
+                "or pack it with `ray job submit --working-dir .`"
+            ) from None
+    return found
+
+
+def _judge(node: Node, sight: Sight, results: Path, storage: Storage | None) -> None:
+    if sight.weights:
+        raise UserError(f"node {node.address} has no weights file {sight.weights[0]}: copy it there, to the same path")
+    if storage and sight.storage:
+        raise UserError(f"node {node.address} cannot see --storage {storage.place}: {sight.storage}")
+    if not storage and not sight.results:
+        raise UserError(
+            f"node {node.address} cannot see --results {results}: give --storage, a folder or URI that all nodes see"
+        )

@@ -1,0 +1,126 @@
+"""A folder or URI that every node sees, through which runs, checkpoints and images pass between their disks."""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+from core.errors import UserError
+from core.files import replacing
+from core.store import RECORD
+
+
+class Storage:
+    """Files by name below one place.
+
+    Parameters
+    ----------
+    place
+        A folder, or a URI that pyarrow (file, s3, gs, hdfs, ...) or else an installed fsspec package understands.
+
+    Raises
+    ------
+    UserError
+        Where the place is none that can be understood.
+    """
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        try:
+            self.filesystem, self.root = _resolve(place)
+        except Exception as error:  # each kind of storage has errors of its own
+            raise UserError(f"--storage {place}: {_reason(error)}; give a folder or a URI such as s3://...") from None
+
+    def check(self) -> str:
+        """Write a file and leave it there until `remove`; return its name.
+
+        Raises
+        ------
+        UserError
+            Where it cannot be written.
+        """
+        name = f".probe-{uuid.uuid4().hex}"
+        try:
+            self.filesystem.create_dir(self.root, recursive=True)
+            with self.filesystem.open_output_stream(self._path(name)) as stream:
+                stream.write(name.encode())
+        except Exception as error:
+            raise UserError(f"--storage {self.place}: cannot be written to ({_reason(error)})") from None
+        return name
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is such a file."""
+        return bool(self.filesystem.get_file_info(self._path(name)).is_file)
+
+    def remove(self, name: str) -> None:
+        """Delete a file, if it is there."""
+        if self.has(name):
+            self.filesystem.delete_file(self._path(name))
+
+    def put(self, path: Path, name: str) -> None:
+        """Copy a file of this machine to `name`."""
+        target = self._path(name)
+        self.filesystem.create_dir(target.rpartition("/")[0], recursive=True)
+        with path.open("rb") as source, self.filesystem.open_output_stream(target) as stream:
+            while block := source.read(2**24):
+                stream.write(block)
+
+    def get(self, name: str, path: Path) -> None:
+        """Copy `name` to a file of this machine, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        source = self.filesystem.open_input_stream(self._path(name))
+        with source, replacing(path) as temporary, temporary.open("wb") as target:
+            while block := source.read(2**24):
+                target.write(block)
+
+    def put_run(self, folder: Path) -> None:
+        """Copy a run's folder to ``runs/<its id>/``, its record last."""
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+        for path in sorted(files, key=lambda path: path.name == RECORD):
+            self.put(path, f"runs/{folder.name}/{path.relative_to(folder)}")
+
+    def get_run(self, folder: Path) -> None:
+        """Copy ``runs/<id>/`` into a run's folder, its record last."""
+        from pyarrow.fs import FileSelector  # type: ignore[import-untyped]
+
+        top = self._path(f"runs/{folder.name}")
+        found = self.filesystem.get_file_info(FileSelector(top, allow_not_found=True, recursive=True))
+        names = [info.path.removeprefix(top).lstrip("/") for info in found if info.is_file and ".." not in info.path]
+        for name in sorted(names, key=lambda name: name == RECORD):
+            self.get(f"runs/{folder.name}/{name}", folder / name)
+
+    def put_entry(self, folder: Path) -> None:
+        """Copy an entry of the cache to ``cache/<kind>/<key>/``, if it is not there yet; its manifest last."""
+        name = f"cache/{folder.parent.name}/{folder.name}"
+        if not self.has(f"{name}/manifest.json"):
+            for file in ("array.npy", "manifest.json"):
+                self.put(folder / file, f"{name}/{file}")
+
+    def get_entry(self, folder: Path) -> None:
+        """Copy an entry into the cache of this machine; its manifest last."""
+        name = f"cache/{folder.parent.name}/{folder.name}"
+        for file in ("array.npy", "manifest.json"):
+            self.get(f"{name}/{file}", folder / file)
+
+    def _path(self, name: str) -> str:
+        return f"{self.root}/{name}"
+
+
+def _resolve(place: str) -> tuple[Any, str]:
+    import pyarrow  # type: ignore[import-untyped]
+    from pyarrow import fs
+
+    if "://" not in place:
+        return fs.LocalFileSystem(), str(Path(place).absolute())
+    try:
+        filesystem, path = fs.FileSystem.from_uri(place)
+    except pyarrow.ArrowInvalid:
+        import fsspec  # type: ignore[import-untyped]
+
+        handler, path = fsspec.core.url_to_fs(place)
+        filesystem = fs.PyFileSystem(fs.FSSpecHandler(handler))
+    return filesystem, path.rstrip("/")
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

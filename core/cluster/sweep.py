@@ -1,0 +1,194 @@
+"""Make a plan true with Ray Tune: one trial for each run, in processes that go from trial to trial.
+
+The store decides what is missing, so Tune's own record of an experiment is never read back and lies in a temporary
+folder. This process prepares images, hands runs to Tune, and writes down what failed for good; the trials write the
+rest themselves.
+"""
+
+import dataclasses
+import tempfile
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from core.cluster.connect import Demand, Node, alive_nodes, connected, fits, share_out
+from core.cluster.probe import check_nodes
+from core.cluster.storage import Storage
+from core.cluster.watch import Watch, collect
+from core.cluster.worker import Work, trial
+from core.config import Run
+from core.datasets import Dataset
+from core.errors import UserError
+from core.executor import Executed, label, unfinished
+from core.plan import Plan
+from core.prepare import load_images
+from core.search import STOPPED
+from core.session import Session
+from core.store import FAILED, FINISHED
+
+
+class Feed(Protocol):
+    """Where the runs of a sweep come from.
+
+    Attributes
+    ----------
+    datasets
+        Clips by ``data.content``.
+    total, found
+        How many runs there will be in all, and how many of them were settled before.
+    """
+
+    datasets: Mapping[str, Dataset]
+    total: int
+    found: int
+
+    def next(self) -> Run | None:
+        """Return the next run to train, or None where there are no more."""
+
+    def label(self, run: Run) -> str:
+        """Name a run for people."""
+
+    def settled(self, run: Run) -> None:
+        """Learn that a run has finished, failed for good, or was stopped; the store says which."""
+
+
+class PlanFeed:
+    """The missing runs of a plan, in its order."""
+
+    def __init__(self, plan: Plan, missing: Sequence[Run]) -> None:
+        self.plan, self.datasets = plan, plan.datasets
+        self.total, self.found = len(plan.runs), len(plan.runs) - len(missing)
+        self.waiting = deque(missing)
+
+    def next(self) -> Run | None:
+        """Return the next run to train."""
+        return self.waiting.popleft() if self.waiting else None
+
+    def label(self, run: Run) -> str:
+        """Name a run by its place in the plan."""
+        return label(run, self.plan)
+
+    def settled(self, run: Run) -> None:
+        """Nothing follows from it."""
+
+
+def execute_on_ray(plan: Plan, session: Session, *, scheduler: Any = None) -> Executed:
+    """Train the missing runs of a plan as Ray Tune trials.
+
+    The same runs end in the same store as with `core.executor.execute`, on a CPU with the same bits for the same
+    number of threads.
+
+    Parameters
+    ----------
+    plan, session
+        As in `core.executor.execute`; ``session.execution.cluster`` says where.
+    scheduler
+        A Ray Tune scheduler that may stop runs early, or None.
+
+    Raises
+    ------
+    UserError
+        For a cluster, resources, a storage or clips that cannot be used.
+    """
+    place = session.execution.cluster.storage
+    if place:  # what a command that was killed had finished there
+        for run in unfinished(plan, session):
+            collect(run, session, Storage(place))
+    missing = unfinished(plan, session)
+    if scheduler is not None:
+        missing = [run for run in missing if session.store.status(run) != STOPPED]
+    if missing:
+        sweep(PlanFeed(plan, missing), session, runs=len(plan.runs), first=missing, scheduler=scheduler)
+    failed = sum(session.store.status(run) == FAILED for run in plan.runs)
+    trained = sum(session.store.status(run) in (FINISHED, FAILED, STOPPED) for run in missing)
+    return Executed(trained, len(plan.runs) - len(missing), failed)
+
+
+def sweep(feed: Feed, session: Session, *, runs: int, first: Iterable[Run], scheduler: Any = None) -> None:
+    """Train the runs of a feed.
+
+    Parameters
+    ----------
+    feed
+        The runs.
+    session
+        Store and progress; its execution says on which cluster.
+    runs
+        About how many there are, to share out the cores.
+    first
+        Those known already; their images are prepared before anything is trained.
+    scheduler
+        A Ray Tune scheduler, or None.
+    """
+    execution = session.execution
+    place = execution.cluster.storage
+    storage = Storage(place) if place else None
+    with connected(execution.cluster) as nodes:
+        demand = share_out(nodes, runs=runs, execution=execution)
+        files = {run.model.weights for run in first if run.model.weights_sha256}
+        check_nodes(nodes, results=session.store.results, storage=storage, weights=files)
+        torch.set_num_threads(demand.threads)  # images are then those of a run with so many threads
+        try:
+            images = _Images(feed.datasets, session, storage)
+            for run in first:
+                images.of(run)
+            _fit(feed, session, nodes, demand, images, scheduler)
+        finally:
+            torch.set_num_threads(session.threads)
+
+
+class _Images:
+    """Makes images where the clips are, once, and tells which entries of the cache a run reads."""
+
+    def __init__(self, datasets: Mapping[str, Dataset], session: Session, storage: Storage | None) -> None:
+        self.datasets, self.session, self.storage = datasets, session, storage
+        self.known: dict[tuple[Any, ...], list[str]] = {}
+
+    def of(self, run: Run) -> list[str]:
+        """Return the entries that `run` reads, made and in the storage."""
+        frontend = dataclasses.replace(run.frontend, normalise="fixed")  # plays no part in images
+        key = (run.data.content, run.clip, frontend, run.training.augment, run.training.variants)
+        if key not in self.known:
+            made = load_images(run, self.datasets[run.data.content], self.session)
+            self.known[key] = [f"images/{version.key}" for version in made]
+            for entry in self.known[key]:
+                if self.storage:
+                    self.storage.put_entry(self.session.store.cache / entry)
+        return self.known[key]
+
+
+def _fit(feed: Feed, session: Session, nodes: list[Node], demand: Demand, images: _Images, scheduler: Any) -> None:
+    from ray import tune
+
+    from core.cluster.tuning import Callback, Searcher, Stopper
+
+    execution = dataclasses.replace(session.execution, threads=demand.threads, results=session.store.results)
+    share = min(1.0, demand.gpus or demand.cpus / max(node.cpus for node in nodes))
+    work = Work(feed.datasets, execution, share, every_epoch=scheduler is not None)
+    watch = Watch(feed, session, images.storage, schedulable=lambda: any(fits(demand, node) for node in alive_nodes()))
+    trainable = tune.with_resources(
+        tune.with_parameters(trial, work=work), {"cpu": demand.cpus} | ({"gpu": demand.gpus} if demand.gpus else {})
+    )
+    with tempfile.TemporaryDirectory(prefix="audio-ablation-") as folder:
+        tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=Searcher(feed, images.of),
+                scheduler=scheduler,
+                num_samples=-1,
+                max_concurrent_trials=execution.cluster.max_concurrent,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                storage_path=folder,
+                verbose=0,
+                callbacks=[Callback(watch)],
+                stop=Stopper(watch),
+                failure_config=tune.FailureConfig(max_failures=execution.cluster.max_failures),
+            ),
+        ).fit()
+    if watch.refused:
+        raise UserError(watch.refused)

@@ -1,0 +1,188 @@
+"""What a trial does in its process: train one run into the store, and say how far it is.
+
+A process serves many trials one after the other and keeps what they share: the imported packages, the session, and
+the tensors already on the device. Where the node does not see the results folder, the store is a folder of its own
+and everything passes through the storage.
+"""
+
+import dataclasses
+import errno
+import os
+import tempfile
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+
+from core import trainer
+from core.cluster.storage import Storage
+from core.config import Execution, Run
+from core.datasets import Dataset
+from core.errors import UserError
+from core.session import Session
+from core.store import FINISHED
+from core.trainer import Fit, NonFiniteLoss
+
+REPORT_EVERY = 1.0  # seconds between two reports of one trial, where no scheduler needs them all
+UPLOAD_EVERY = 30.0  # seconds between two checkpoints sent to the storage
+CHECKPOINT = "checkpoint.safetensors"
+FOR_GOOD = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)  # what another attempt cannot mend
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all trials of a sweep have in common.
+
+    Attributes
+    ----------
+    datasets
+        Clips by ``data.content``.
+    execution
+        Where and on what to run, with the threads of a trial and an absolute results folder.
+    share
+        Part of its node's memory, or of one GPU's, that a trial may take.
+    every_epoch
+        Whether each epoch is reported, for a scheduler to judge by.
+    """
+
+    datasets: Mapping[str, Dataset]
+    execution: Execution
+    share: float
+    every_epoch: bool
+
+
+@dataclass
+class _Watched:
+    """What the epochs of the trial in this process are reported to."""
+
+    report: "Progress | None" = None
+
+
+_watched = _Watched()
+_sessions: dict[Execution, Session] = {}
+
+
+class _Fit(Fit):
+    """A fit that reports its epochs."""
+
+    def _epoch(self, epoch: int) -> Any:
+        row, logits = super()._epoch(epoch)
+        if _watched.report:
+            _watched.report(row)
+        return row, logits
+
+
+class Progress:
+    """Reports epochs to Ray Tune, and sends checkpoints to the storage.
+
+    Parameters
+    ----------
+    run, work, storage, folder
+        The run, what its trial knows, the storage if there is one, and the run's folder.
+    """
+
+    def __init__(self, run: Run, work: Work, storage: Storage | None, folder: Path) -> None:
+        self.run, self.work, self.storage, self.folder = run, work, storage, folder
+        self.reported = self.sent = time.monotonic()
+
+    def __call__(self, row: Mapping[str, Any]) -> None:
+        """Report an epoch; a scheduler may end the trial here."""
+        from ray import tune
+
+        now = time.monotonic()
+        if self.storage and now - self.sent >= UPLOAD_EVERY and (self.folder / CHECKPOINT).exists():
+            self.storage.put(self.folder / CHECKPOINT, f"runs/{self.run.id}/{CHECKPOINT}")
+            self.sent = now
+        if self.work.every_epoch or now - self.reported >= REPORT_EVERY:
+            tune.report({"id": self.run.id, **row})
+            self.reported = time.monotonic()
+
+
+def trial(config: Mapping[str, Any], work: Work) -> dict[str, Any]:
+    """Train a run, unless it is finished already.
+
+    Parameters
+    ----------
+    config
+        ``run``, as `Run.to_dict` gives it; ``images``, the entries of the cache it reads.
+    work
+        What all trials have in common.
+
+    Returns
+    -------
+    result
+        The run's id, and under ``failed`` and ``trace``, or under ``refused``, why it cannot be trained at all. What
+        another attempt may mend is raised instead.
+    """
+    run = Run.from_dict(config["run"])
+    result = {"id": run.id}
+    try:
+        session = session_of(work)
+        torch.set_num_threads(session.threads)  # of this thread, which is another one for each trial
+        storage = Storage(work.execution.cluster.storage) if work.execution.cluster.storage else None
+        with session.store.lock(run):
+            if session.store.status(run) != FINISHED:
+                _train(run, config["images"], work, session, storage)
+        if storage:
+            storage.put_run(session.store.folder(run))
+            storage.remove(f"runs/{run.id}/{CHECKPOINT}")
+    except NonFiniteLoss as error:
+        return result | {"failed": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
+    except UserError as error:
+        return result | {"refused": str(error)}
+    except OSError as error:
+        if error.errno not in FOR_GOOD:
+            raise
+        return result | {"refused": f"cannot write run {run.id} ({error}); free space or mend the folder's rights"}
+    return result
+
+
+def session_of(work: Work) -> Session:
+    """Return this process's session, made once."""
+    execution = work.execution
+    if execution.cluster.storage:
+        execution = dataclasses.replace(execution, results=local_results(execution))
+    if execution not in _sessions:
+        session = Session(execution)
+        session.residents.budget = int(session.residents.budget * work.share)
+        _sessions.clear()
+        _sessions[execution] = session
+    return _sessions[execution]
+
+
+def local_results(execution: Execution) -> Path:
+    """Return this node's own results folder, for what passes through the storage."""
+    import ray
+
+    node = ray.get_runtime_context().get_node_id()[:12]
+    folder = Path(tempfile.gettempdir()) / f"audio-ablation-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise UserError(f"{folder} belongs to somebody else: set TMPDIR on the nodes to a folder of your own")
+    return folder / node
+
+
+def _train(run: Run, images: list[str], work: Work, session: Session, storage: Storage | None) -> None:
+    folder = session.store.folder(run)
+    if storage:
+        for entry in images:
+            fetch(entry, session, storage)
+        if not (folder / CHECKPOINT).exists() and storage.has(f"runs/{run.id}/{CHECKPOINT}"):
+            storage.get(f"runs/{run.id}/{CHECKPOINT}", folder / CHECKPOINT)
+    trainer.Fit = _Fit  # type: ignore[misc]
+    _watched.report = Progress(run, work, storage, folder)
+    trainer.train(run, work.datasets[run.data.content], session, label=run.id)
+
+
+def fetch(entry: str, session: Session, storage: Storage) -> None:
+    """Bring an entry of the cache to this node, once for all of its processes."""
+    folder = session.store.cache / entry
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".fetch")):
+        if not (folder / "manifest.json").exists():
+            storage.get_entry(folder)

@@ -1,0 +1,234 @@
+"""The command `attribute`: from a finished run to maps, pictures and the table that says whether to believe them."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ablations.attribute import Attribute
+from analysis.attribution_results import safe_name
+from core.config import Run
+from core.errors import UserError
+from run_ablation import main
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["--n-mels", "32", "--n-frames", "32", "--sr", "8000", "--duration", "0.5", "--batch-size", "8"]
+QUICK = [*SMALL, "--epochs", "1", "--device", "cpu", "--threads", "1", "--steps", "8", "--max-steps", "16"]
+
+
+def words(sounds: Path, results: Path, *more: str) -> list[str]:
+    return ["attribute", "--data", "folder", "--data-root", str(sounds), "--results", str(results), *QUICK, *more]
+
+
+@pytest.fixture(scope="module")
+def finished(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a results folder with the default run finished and three of its clips attributed."""
+    results = tmp_path_factory.mktemp("attributed")
+    assert main(words(sounds, results, "--n", "3")) == 0
+    return results
+
+
+@pytest.fixture
+def results(finished: Path, tmp_path: Path) -> Path:
+    """Return a folder of its own with the finished run in it."""
+    shutil.copytree(finished / "runs", tmp_path / "results" / "runs")
+    shutil.copytree(finished / "cache", tmp_path / "results" / "cache")
+    return tmp_path / "results"
+
+
+def described(results: Path) -> tuple[Path, dict[str, Any]]:
+    (file,) = (results / "attribute").glob("*/analysis.json")
+    return file.parent, json.loads(file.read_text())
+
+
+def only_run(results: Path) -> str:
+    (folder,) = (results / "runs").glob("[0-9a-f]*")
+    return folder.name
+
+
+def test_attribute_leaves_maps_pictures_and_tables(finished: Path, sounds: Path) -> None:
+    folder, analysis = described(finished)
+    maps = [item for item in analysis["items"] if item["kind"] == "map"]
+    assert len(maps) == 3
+    for item in maps:
+        assert {"true", "predicted", "target", "probability", "method", "baseline", "error", "steps"} <= item.keys()
+        assert Path(item["sound"]) == sounds / item["clip"]
+        assert Path(item["sound"]).is_file()
+        assert item["true"] == item["clip"].split("/")[0]
+        assert {Path(name).suffix for name in item["files"]} == {".png", ".pdf", ".npz"}
+        with np.load(folder / next(name for name in item["files"] if name.endswith(".npz"))) as arrays:
+            assert arrays["inputs"].shape == arrays["attributions"].shape == (3, 32, 32)
+            assert (arrays["baselines"] == -60).all()
+            difference = arrays["output"] - arrays["baseline_output"]
+            delta = arrays["attributions"].sum(dtype=np.float64) - difference
+            assert delta == pytest.approx(arrays["convergence_delta"], abs=1e-4)
+            assert arrays["logits"][arrays["target"]] == pytest.approx(arrays["output"])
+            assert item["error"] == pytest.approx(abs(arrays["convergence_delta"] / difference))
+    names = {item["name"]: item for item in analysis["items"] if item["kind"] != "map"}
+    assert set(names) == {"figure", "profiles", "curves", "clips", "maps", "faithfulness"}
+    for item in analysis["items"]:
+        assert item["caption"]
+        assert all((folder / name).stat().st_size > 100 for name in item["files"])
+
+
+def test_faithfulness_has_a_row_for_every_test(finished: Path) -> None:
+    frame = pd.read_csv(described(finished)[0] / "faithfulness.csv")
+    tests = frame["test"].value_counts().to_dict()
+    assert tests["deletion"] == tests["insertion"] == tests["loud"] == tests["boundary"] == 2
+    assert {name for name in tests if name.startswith("ssim")} == {
+        f"ssim {stage}" for stage in ("head", "block4", "block3", "block2", "block1", "stem")
+    }
+    assert set(frame["says"].dropna()) == {"unclear"}, "three clips prove nothing"
+    assert (frame["clips"] == 3).all()
+
+
+def test_second_time_trains_nothing_and_gives_the_same(
+    results: Path, finished: Path, sounds: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(sounds, results, "--n", "3", "--no-check")) == 0
+    assert "0 runs trained, 1 found in the store" in capsys.readouterr().out
+    (first, _), (second, _) = described(finished), described(results)
+    for file in (first / "maps").glob("*.npz"):
+        with np.load(file) as a, np.load(second / "maps" / file.name) as b:
+            np.testing.assert_array_equal(a["attributions"], b["attributions"])
+
+
+def test_stored_run_is_attributed_by_its_id(
+    results: Path, finished: Path, sounds: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run decides its own options: none of those that made it has to be said again."""
+    data = ["--data-root", str(sounds), "--results", str(results), "--device", "cpu", "--threads", "1"]
+    more = ["--steps", "8", "--max-steps", "16", "--n", "3", "--no-check"]
+    assert main(["attribute", "--run", only_run(results), *data, *more]) == 0
+    assert "0 runs trained, 1 found" in capsys.readouterr().out
+    (first, _), (second, _) = described(finished), described(results)
+    assert {f.name for f in (first / "maps").iterdir()} == {f.name for f in (second / "maps").iterdir()}
+
+
+@pytest.mark.slow
+def test_compare_shows_the_same_clips_under_every_network(results: Path, sounds: Path) -> None:
+    assert main(words(sounds, results, "--n", "2", "--compare", "--baseline", "all", "--no-check")) == 0
+    folder, analysis = described(results)
+    frame = pd.read_csv(folder / "maps.csv")
+    assert frame["condition"].unique().tolist() == ["base", "frozen block2", "fused block2", "cut block2", "random"]
+    assert frame["baseline"].unique().tolist() == ["silence", "mean", "blurred", "noise"]
+    assert frame.loc[0, "rank_correlation"] == pytest.approx(1)
+    assert (frame.loc[1:, "rank_correlation"] < 1).all()
+    assert len(list((folder / "maps").glob("*.npz"))) == 2 * 5 * 4
+    assert "comparison" in {item["name"] for item in analysis["items"]}
+
+
+def test_other_methods_make_maps(results: Path, sounds: Path) -> None:
+    methods = ["gradient-shap", "occlusion-mel", "gradcam:block2"]
+    arguments = ["--clip", "high/3.wav", "--method", *methods, "--baseline", "mean", "--target", "low", "--no-check"]
+    assert main(words(sounds, results, *arguments)) == 0
+    folder, _ = described(results)
+    frame = pd.read_csv(folder / "clips.csv")
+    assert frame["method"].tolist() == methods
+    assert set(frame["clip"]) == {"high/3.wav"}
+    assert set(frame["target"]) == {"low"}
+    for file in (folder / "maps").glob("*.npz"):
+        with np.load(file) as arrays:
+            assert np.abs(arrays["attributions"]).sum() > 0, file.name
+
+
+def test_clips_are_drawn_by_class_and_among_the_errors(results: Path, sounds: Path) -> None:
+    assert main(words(sounds, results, "--per-class", "1", "--no-check")) == 0
+    assert sorted(pd.read_csv(described(results)[0] / "clips.csv")["true"]) == ["high", "low", "middle"]
+    assert main(words(sounds, results, "--misclassified", "--n", "2", "--no-check")) == 0
+    clips = pd.read_csv(described(results)[0] / "clips.csv")
+    assert (clips["true"] != clips["predicted"]).all()
+    assert len(list((results / "runs").glob("[0-9a-f]*"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--clip", "high/33.wav"], r"^unknown clip 'high/33.wav': did you mean 'high/3.wav'\? there are 30 of them"),
+        (["--clip", "3.wav"], r"^unknown clip '3.wav': "),
+        (["--target", "hihg"], r"^unknown class 'hihg': did you mean 'high'\? choose from predicted, true, high"),
+        (["--method", "salience"], r"^unknown method 'salience': did you mean 'saliency'\?"),
+        (["--method", "gradcam:block9"], r"^block 9: efficientnet_lite0 has stem and blocks 1 to 4$"),
+        (["--baseline", "silent"], r"^unknown baseline 'silent': did you mean 'silence'\?"),
+        (["--baseline", "nowhere.npy"], r"nowhere.npy: cannot be read as an array"),
+        (["--memory", "0.000001"], r"^one image takes .* GB and the budget is 1e-06 GB; raise --memory$"),
+        (["--n", "0"], r"^--n 0: must be at least 1$"),
+        (["--tolerance", "0", "--steps", "0"], r"^--steps 0: must be at least 1; --tolerance 0(.0)?: must be above 0$"),
+        (["--run", "abcdef123456"], r"^unknown finished run 'abcdef123456': .*choose from [0-9a-f]{12}$"),
+    ],
+)
+def test_mistakes_are_said_in_one_line(results: Path, sounds: Path, arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        main(words(sounds, results, "--no-check", *arguments))
+    assert "\n" not in str(caught.value)
+
+
+def test_baseline_of_the_wrong_shape(results: Path, sounds: Path, tmp_path: Path) -> None:
+    file = tmp_path / "quiet.npy"
+    np.save(file, np.zeros((3, 32, 31)))
+    with pytest.raises(UserError, match=r"quiet.npy: its shape is \(3, 32, 31\) and the images are \(3, 32, 32\)$"):
+        main(words(sounds, results, "--baseline", str(file)))
+
+
+def test_run_in_an_empty_store_exits_with_status_2(sounds: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "run_ablation.py"), *words(sounds, tmp_path, "--run", "abc")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith("has no finished run; leave out --run to train one")
+    assert "Traceback" not in done.stderr
+
+
+def test_run_that_is_not_finished_is_refused(results: Path, sounds: Path) -> None:
+    run = only_run(results)
+    (results / "runs" / run / "weights.safetensors").write_bytes(b"cut short")
+    with pytest.raises(UserError, match="has no finished run"):
+        main(words(sounds, results, "--run", run))
+
+
+def test_run_whose_clips_have_changed_is_refused(results: Path, sounds: Path, tmp_path: Path) -> None:
+    other = tmp_path / "sounds"
+    shutil.copytree(sounds, other)
+    (other / "low" / "0.wav").write_bytes((other / "low" / "1.wav").read_bytes())
+    with pytest.raises(UserError, match="the clips or the weights file are not those that it was trained on$"):
+        main(words(other, results, "--run", only_run(results)))
+
+
+def test_everything_right_leaves_no_error_to_show(results: Path, sounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "analysis.attribution.subject.predicted",
+        lambda subject, session: dict(zip(subject.paths, subject.labels, strict=True)),
+    )
+    with pytest.raises(UserError, match="gets every clip of its test fold right: leave out --misclassified$"):
+        main(words(sounds, results, "--misclassified"))
+
+
+def test_compare_plans_the_other_ablations_beside_the_base(run: Run) -> None:
+    scratch = run.replace(model__weights="random")
+    planned = Attribute(compare=True).conditions(run, scratch)
+    assert list(planned) == ["base", "frozen block2", "fused block2", "cut block2", "random"]
+    assert planned["base"] == run
+    assert planned["random"] == scratch
+    assert planned["frozen block2"].model.freeze == "block2"
+    assert list(Attribute(compare=True, block="stem").conditions(run, scratch))[1] == "frozen stem"
+    assert Attribute().conditions(run, scratch) == {"base": run}
+    with pytest.raises(UserError, match=r"^block 9: "):
+        Attribute(compare=True, block="9").conditions(run, scratch)
+
+
+@pytest.mark.parametrize(
+    "clip", ["../../etc/passwd", "a b/c$d.wav", "x" * 300, "<script>.wav", ".hidden", "a\nb", "日本.wav"]
+)
+def test_names_of_files_are_safe_whatever_the_clip_is_called(clip: str) -> None:
+    name = safe_name(clip)
+    assert name == safe_name(clip)
+    assert name.isascii()
+    assert len(name) < 80
+    assert not name.startswith(".")
+    assert not set(name) & set("/\\ \n$<>")
+    assert safe_name(clip + "x") != name
