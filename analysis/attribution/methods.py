@@ -154,7 +154,8 @@ def _occlusion(along: int, windows: int) -> "Method":
 
 
 def _gradcam(q: Question, rows: int) -> torch.Tensor:
-    found = LayerGradCam(q.explained, q.layer).attribute(q.inputs, q.target)
+    with q.explained.out_of_place():
+        found = LayerGradCam(q.explained, q.layer).attribute(q.inputs, q.target)
     size = tuple(q.inputs.shape[2:])
     wide: torch.Tensor = LayerAttribution.interpolate(found, size, interpolate_mode="bilinear")
     return wide.expand(q.inputs.shape) / q.inputs.shape[1]

@@ -1,14 +1,17 @@
-"""A network as attributions need it: nothing in place, nothing trained, and batches that fit a budget of memory."""
+"""A network as attributions need it: nothing trained, nothing slow, and batches that fit a budget of memory."""
 
 import copy
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from analysis.attribution.folding import fold_batch_norm
 from core.errors import UserError
 
 GIGABYTE = 10**9
@@ -23,8 +26,10 @@ T = TypeVar("T")
 class Explained:
     """A copy of a network in evaluation mode, whose batches take a bounded amount of memory.
 
-    The copy's activation functions do not work in place, so hooks see what a layer gave out; its parameters have no
-    gradients; images are laid out channels-last, the faster layout. The network that was given stays as it is.
+    The copy's batch norms are part of the convolutions before them (`fold_batch_norm`), its parameters have no
+    gradients, and images are laid out channels-last, the faster layout. Activation functions may work in place, which
+    saves memory and changes no gradient; only hooks must be read `out_of_place`. The network that was given stays as
+    it is.
 
     Parameters
     ----------
@@ -58,11 +63,11 @@ class Explained:
         memory: int | None = None,
     ) -> None:
         self.device = torch.device(device)
-        self.network = copy.deepcopy(network).to(self.device).to(memory_format=torch.channels_last).eval()
+        self.network = copy.deepcopy(network).to(self.device).eval()
         self.network.requires_grad_(False)
-        for module in self.network.modules():
-            if getattr(module, "inplace", False):
-                module.inplace = False  # type: ignore[assignment]
+        self._dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
+        fold_batch_norm(self.network, self._images(image_shape))
+        self.network.to(memory_format=torch.channels_last)
         budget = _default_memory(self.device) if memory is None else memory
         self.row_bytes = self._row_bytes(image_shape)
         if self.row_bytes > budget:
@@ -74,8 +79,21 @@ class Explained:
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Map images on the device to logits; this is what captum differentiates."""
-        logits: torch.Tensor = self.network(images.contiguous(memory_format=torch.channels_last))
+        copied = images.clone(memory_format=torch.channels_last)  # a first activation in place would change the images
+        logits: torch.Tensor = self.network(copied)
         return logits
+
+    @contextmanager
+    def out_of_place(self) -> Iterator[None]:
+        """Let no activation function work in place, so that hooks see what a layer gave out."""
+        changed: list[Any] = [module for module in self.network.modules() if getattr(module, "inplace", False)]
+        for module in changed:
+            module.inplace = False
+        try:
+            yield
+        finally:
+            for module in changed:
+                module.inplace = True
 
     def logits(self, batches: Iterable[np.ndarray]) -> np.ndarray:
         """Return the logits (images, classes), float32, of images given in pieces of any size."""
@@ -107,14 +125,18 @@ class Explained:
             kept[storage.data_ptr()] = storage.nbytes()
             return tensor
 
-        dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
-        images = torch.zeros(2, *image_shape, device=self.device, dtype=dtype, requires_grad=True)
+        images = self._images(image_shape).requires_grad_()
         with saved_tensors_hooks(count, lambda tensor: tensor):
             self(images)
         for tensor in (*self.network.parameters(), *self.network.buffers()):
             kept.pop(tensor.untyped_storage().data_ptr(), None)
         largest = max(kept.values(), default=0)
         return (sum(kept.values()) + _TRANSIENT * largest + _COPIES * images.nbytes) // len(images)
+
+    def _images(self, image_shape: tuple[int, ...]) -> torch.Tensor:
+        """Make two images to try the network on: noise about the middle of the range, without a random generator."""
+        count = torch.arange(2 * math.prod(image_shape), dtype=self._dtype, device=self.device)
+        return (20 * torch.sin(count**2 / 7) - 20).view(2, *image_shape)
 
 
 def _default_memory(device: torch.device) -> int:

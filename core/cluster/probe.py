@@ -4,6 +4,7 @@ import dataclasses
 import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from core.cluster.connect import Node
 from core.cluster.storage import Storage
@@ -72,7 +73,7 @@ def _ask(
 
     answers = []
     for node in nodes:
-        there = NodeAffinitySchedulingStrategy(node.id, soft=False)
+        there: Any = NodeAffinitySchedulingStrategy(node.id, soft=False)
         task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(look)
         answers.append((node, task.remote(mark, storage, probe, weights)))
     found = []

@@ -457,3 +457,42 @@ def test_integrated_gradients_keeps_the_better_of_two_attempts(monkeypatch: pyte
     )
     assert found.steps.tolist() == [4]
     assert found.convergence_delta.tolist() == [0.5]
+
+
+def batch_norms(network: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18", "densenet121"])
+def test_batch_norm_is_folded_into_the_convolution_before_it(name: str) -> None:
+    torch.manual_seed(0)
+    network = build(name, 3, weights="random", seed=1).train()
+    with torch.no_grad():
+        network(torch.rand(2, 3, 64, 64))  # statistics that are not 0 and 1
+    network.eval()
+    explained = Explained(network, (3, 64, 64))
+    left = {"efficientnet_lite0": 0, "resnet18": 0, "densenet121": 121 - 59}[
+        name
+    ]  # 58 norms follow a 1x1, one the stem
+    assert batch_norms(explained.network) == left
+    x = torch.rand(2, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(explained(x), network(x), rtol=1e-4, atol=1e-4)
+
+
+def test_batch_norm_whose_input_is_used_elsewhere_is_left() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+            nn.init.constant_(self.norm.weight, 3.0)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.conv(x)
+            return (self.norm(y) + y).mean(dim=(2, 3))
+
+    network = Shared().eval()
+    explained = Explained(network, (3, 8, 8))
+    assert batch_norms(explained.network) == 1
+    x = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(explained(x), network(x))

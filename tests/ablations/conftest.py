@@ -1,0 +1,48 @@
+"""Run an ablation on the small sounds, in this process, and read what it wrote."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from ablations.base import Ablation
+from analysis.results import Results
+from core.config import Execution
+from core.executor import execute
+from core.plan import make_plan
+from core.session import Session
+
+SMALL = {
+    "data__name": "folder",
+    "clip__sr": 8000,
+    "clip__duration": 0.5,
+    "frontend__n_mels": 32,
+    "frontend__n_frames": 32,
+    "training__epochs": 1,
+    "training__batch_size": 8,
+}
+Ran = tuple[pd.DataFrame, Results]
+RunAblation = Callable[..., Ran]
+
+
+@pytest.fixture(scope="session")
+def shared_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return one results folder for all ablations, so that they share runs as users' do."""
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture
+def run_ablation(sounds: Path, shared_results: Path, tmp_path: Path) -> RunAblation:
+    """Return a function that plans, trains and analyses an ablation at some points of a grid."""
+
+    def run(ablation: Ablation, *points: Mapping[str, Any], name: str = "test") -> Ran:
+        session = Session(Execution(results=shared_results, device="cpu", threads=1))
+        grid = [{**SMALL, **point} for point in points or ({},)]
+        plan = make_plan(name, ablation.conditions, grid, roots=[sounds], cache=session.store.cache)
+        execute(plan, session)
+        results = Results(plan, session, tmp_path / name)
+        return ablation.analyse(results), results
+
+    return run

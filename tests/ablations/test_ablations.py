@@ -1,0 +1,159 @@
+"""Each ablation: what it plans, by identity where there is one, and what it leaves behind."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ablations.cutoff import Cutoff
+from ablations.ensemble import Ensemble
+from ablations.freeze import Freeze
+from ablations.fusion import Fusion
+from ablations.pretraining import Pretraining
+from ablations.weight_change import WeightChange
+from core import metrics
+from core.config import Run, problems
+from core.errors import UserError
+
+LITE = Run()
+VGG = Run().replace(model__backbone="vgg11")
+
+
+def test_freeze_plans_every_depth_after_the_reference() -> None:
+    conditions = Freeze().conditions(LITE, LITE)
+    assert list(conditions) == ["none", "stem", "block1", "block2", "block3", "block4"]
+    assert conditions["none"] == LITE
+    assert conditions["block2"] == LITE.replace(model__freeze="block2")
+
+
+def test_freeze_takes_the_blocks_asked_for_in_the_order_of_the_network() -> None:
+    assert list(Freeze(block=("3", "0", "none")).conditions(LITE, LITE)) == ["none", "stem", "block3"]
+    with pytest.raises(UserError, match="^unknown stage 'all'"):
+        Freeze(block=("all",)).conditions(LITE, LITE)
+
+
+def test_fusion_plans_none_to_all_and_trains_nothing_twice() -> None:
+    conditions = Fusion().conditions(LITE, LITE)
+    assert list(conditions) == ["all", "none", "stem", "block1", "block2", "block3", "block4"]
+    assert conditions["block4"] == conditions["all"]  # the head is new in both
+    hidden = Fusion().conditions(VGG, VGG)
+    assert hidden["block4"] != hidden["all"]  # VGG's head has pretrained layers of its own
+    assert list(Fusion(block=("none",)).conditions(LITE, LITE)) == ["all", "none"]
+    assert list(Fusion(block=("2",)).conditions(LITE, LITE)) == ["all", "block2"]
+
+
+def test_cutoff_keeps_at_least_the_stem() -> None:
+    conditions = Cutoff().conditions(LITE, LITE)
+    assert list(conditions) == ["block4", "stem", "block1", "block2", "block3"]
+    with pytest.raises(UserError, match="choose from|did you mean"):
+        Cutoff(block=("none-of-it",)).conditions(LITE, LITE)
+
+
+def test_pretraining_changes_the_weights_alone() -> None:
+    scratch = LITE.replace(model__weights="random")
+    assert Pretraining().conditions(LITE, scratch) == {"pretrained": LITE, "random": scratch}
+
+
+def test_ensemble_members_are_runs_of_the_next_seeds() -> None:
+    members = Ensemble(members=3).conditions(LITE.replace(seed=4), LITE)
+    assert [run.seed for run in members.values()] == [4, 5, 6]
+    assert problems(Ensemble(members=1)) == ["--members 1: must be at least 2"]
+
+
+def test_comparison_has_a_row_for_each_condition_and_its_tests(run_ablation) -> None:  # type: ignore[no-untyped-def]
+    frame, results = run_ablation(Fusion(block=("stem", "3")), {"seed": 0}, {"seed": 1})
+    assert frame["condition"].tolist() == ["all", "stem", "block3"]
+    assert frame["runs"].tolist() == [2, 2, 2]
+    store = results.session.store
+    accuracies = [store.record(run_id)["metrics"]["accuracy"] for run_id in frame["run_ids"][1]]
+    assert frame["accuracy"][1] == pytest.approx(np.mean(accuracies))
+    assert frame["accuracy_std"][1] == pytest.approx(np.std(accuracies, ddof=1))
+    assert frame["delta"][1] == pytest.approx(frame["accuracy"][1] - frame["accuracy"][0])
+    tests = pd.read_csv(results.folder / "comparisons.csv")
+    assert tests["condition"].tolist() == ["stem", "block3"]
+    assert tests["difference"].to_numpy() == pytest.approx(frame["delta"][1:].to_numpy())
+    assert tests["pairs"].tolist() == [2, 2]
+    assert (tests["p_holm"] >= tests["p"]).all()
+    assert {f.name for f in results.folder.iterdir()} >= {"table.tex", "figure.pdf", "comparisons.md"}
+
+
+def test_grid_makes_a_row_for_each_point(run_ablation) -> None:  # type: ignore[no-untyped-def]
+    frame, _ = run_ablation(Freeze(block=("4",)), {"training__lr": 1e-3}, {"training__lr": 1e-2})
+    assert frame[["lr", "condition"]].to_numpy().tolist() == [
+        [1e-3, "none"],
+        [1e-3, "block4"],
+        [1e-2, "none"],
+        [1e-2, "block4"],
+    ]
+
+
+def test_cutoff_shows_what_each_network_costs(run_ablation) -> None:  # type: ignore[no-untyped-def]
+    frame, _ = run_ablation(Cutoff(block=("1", "3")))
+    assert frame["condition"].tolist() == ["block4", "block1", "block3"]
+    for column in ("parameters", "multiply_adds"):
+        whole, shallow, deep = frame[column]
+        assert whole > deep > shallow > 0
+    assert (frame["latency_ms"] > 0).all()
+
+
+def test_multiply_adds_of_a_convolution_are_exact() -> None:
+    import torch
+
+    from analysis.costs import count_multiply_adds
+
+    layer = torch.nn.Conv2d(3, 8, 3, padding=1)
+    assert count_multiply_adds(layer, torch.zeros(1, 3, 10, 12)) == 8 * 3 * 9 * 10 * 12
+
+
+def test_ensemble_averages_softmax_outputs(run_ablation) -> None:  # type: ignore[no-untyped-def]
+    frame, results = run_ablation(Ensemble(members=3))
+    single, ensemble = frame.to_dict("records")
+    store = results.session.store
+    outputs = [store.predictions(run.id) for run in results.plan.runs]
+    targets = outputs[0][1]
+    probs = np.mean([metrics.softmax(logits) for _, _, logits in outputs], axis=0)
+    assert ensemble["accuracy"] == np.mean(probs.argmax(1) == targets)
+    assert ensemble["nll"] == pytest.approx(-np.log(probs[np.arange(len(targets)), targets]).mean())
+    alone = [np.mean(logits.argmax(1) == targets) for _, _, logits in outputs]
+    assert single["accuracy"] == pytest.approx(np.mean(alone))
+    assert single["accuracy_std"] == pytest.approx(np.std(alone, ddof=1))
+    curve = pd.read_csv(results.folder / "figure.csv")
+    assert curve["members"].tolist() == [1, 2, 3]
+    assert curve["accuracy"].iloc[0] == pytest.approx(single["accuracy"])
+    assert curve["accuracy"].iloc[2] == pytest.approx(ensemble["accuracy"])
+    pairs = [
+        np.mean((metrics.softmax(outputs[i][2]) + metrics.softmax(outputs[j][2])).argmax(1) == targets)
+        for i, j in itertools.combinations(range(3), 2)
+    ]
+    assert curve["accuracy"].iloc[1] == pytest.approx(np.mean(pairs))
+    assert curve["accuracy_max"].iloc[1] == pytest.approx(max(pairs))
+
+
+def test_ensemble_of_equal_members_is_the_member() -> None:
+    logits = np.random.default_rng(0).standard_normal((20, 4))
+    targets = np.arange(20) % 4
+    assert metrics.ensemble_summary([logits, logits], targets)["accuracy"] == metrics.accuracy(logits, targets)
+
+
+def test_weight_change_is_one_where_nothing_is_trained(run_ablation) -> None:  # type: ignore[no-untyped-def]
+    frozen = {"model__freeze": "block2", "training__epochs": 2}
+    frame, results = run_ablation(WeightChange(index="cka"), frozen)
+    pretrained = frame[frame["weights"] == "pretrained"].set_index("layer")["similarity"]
+    assert pretrained[["stem", "block1", "block2"]].to_numpy() == pytest.approx(1.0, abs=1e-9)
+    assert pretrained["block4"] < 0.999
+    assert {f.name for f in results.folder.iterdir()} >= {"table.csv", "figure.png", "figure.csv"}
+    again, _ = run_ablation(WeightChange(index="cka"), frozen)
+    pd.testing.assert_frame_equal(again, frame)
+
+
+def test_failed_run_is_counted_and_the_others_are_compared(run_ablation, sounds: Path) -> None:  # type: ignore[no-untyped-def]
+    broken = {"training__optimizer": "sgd", "training__lr": 1e30, "training__schedule": "constant"}
+    frame, _ = run_ablation(Freeze(block=("4",)), broken)
+    assert frame["failed"].tolist()[0] == 1
+    assert np.isnan(frame["accuracy"][0])
+    frame, _ = run_ablation(Ensemble(members=2), broken)
+    assert frame["failed"].tolist() == [2, 2]
+    frame, _ = run_ablation(WeightChange(), broken)
+    assert frame.empty
