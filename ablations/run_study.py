@@ -193,7 +193,7 @@ def _overview(
         show_results(results, console)
     pages = [f"# {recipe.title}\n\n{recipe.source}\n"]
     for item in (*frames, *recipe.tables):
-        tables = sorted((folder / slug(item)).glob("*.md"))
+        tables = sorted((folder / slug(item)).glob("*.md"), key=lambda path: path.stem != "table")
         pages += [f"## {item}\n", *(path.read_text(encoding="utf-8") for path in tables)]
         pages += [f"![{item}]({slug(item)}/figure.png)\n"] if (folder / slug(item) / "figure.png").exists() else []
     write_text(folder / "study.md", "\n".join(pages))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +27,19 @@ ROOT = Path(__file__).parent.parent.parent
 EPOCHS, REPEATS = 20, 3
 
 
-def measure() -> list[dict[str, Any]]:
-    """Return a row per comparison; a row with ``at_most`` wants a ratio no larger than its target."""
+def measure() -> Iterator[dict[str, Any]]:
+    """Yield a row per comparison; a row with ``at_most`` wants a ratio no larger than its target."""
     results = Path(tempfile.mkdtemp())
     try:
         session = Session(Execution(results=results))
         dataset = datasets.load("instruments")
         run = resolve(Run().replace(training__epochs=EPOCHS), dataset, dataset.fingerprint(session.store.cache))
         prepare(run, dataset, session)  # the images are made once, before anything is timed
-        return [
-            _epoch(run, dataset, session),
-            _frozen(run, dataset, session, through="block4", target=8.0),
-            _frozen(run, dataset, session, through="block3", target=1.8),
-            _folds_and_seeds(run, dataset, session),
-            *_commands(),
-        ]
+        yield _epoch(run, dataset, session)
+        yield _frozen(run, dataset, session, through="block4", target=8.0)
+        yield _frozen(run, dataset, session, through="block3", target=1.8)
+        yield _folds_and_seeds(run, dataset, session)
+        yield from _commands()
     finally:
         shutil.rmtree(results)
 

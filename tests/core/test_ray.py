@@ -314,15 +314,16 @@ def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 @pytest.mark.slow
 def test_node_removed_without_grace_costs_no_run(run: Run, dataset: Dataset, tmp_path: Path, head: Any) -> None:
     doomed = head.add_node(num_cpus=1, num_gpus=1)
+    head.add_node(num_cpus=1, num_gpus=1)
     runs = [run.replace(training__epochs=60, seed=seed) for seed in range(3)]
-    made = Cluster(ray=head.address, gpus_per_trial=0.5, cpus_per_trial=0.5, max_failures=3)
+    made = Cluster(ray=head.address, gpus_per_trial=1, cpus_per_trial=0.5, max_failures=3)
     session = Session(Execution(results=tmp_path / "there", threads=1, cluster=made))
     removed = threading.Event()
 
     def remove() -> None:
-        until(lambda: any((session.store.folder(run) / "checkpoint.safetensors").exists() for run in runs))
+        begun = [session.store.folder(run) / "checkpoint.safetensors" for run in runs[:2]]  # one on each node
+        until(lambda: all(path.exists() for path in begun))
         head.remove_node(doomed, allow_graceful=False)
-        head.add_node(num_cpus=1, num_gpus=1)
         removed.set()
 
     thread = threading.Thread(target=remove)
