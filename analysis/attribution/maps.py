@@ -112,10 +112,8 @@ def attribute(
         Names; `baseline` is for the record.
     layer
         For ``gradcam``: a module of `explained.network`.
-    integral
-        How well Integrated Gradients do their integral; GradientShap takes as many samples as this has steps.
-    progress
-        Called with (clips done, clips, what is being done).
+    integral, progress
+        As in `integrated_gradients`; GradientShap takes as many samples as this has steps.
 
     Raises
     ------
@@ -125,35 +123,23 @@ def attribute(
     if baselines.ndim != 5 or (baselines.shape[0], *baselines.shape[2:]) != inputs.shape:
         raise ValueError(f"baselines {baselines.shape} and inputs {inputs.shape}: give (clips, images, *image)")
     integral = integral or Integral()
-    logits, output, baseline_output = _outputs(explained, inputs, baselines, target)
-    difference = output - baseline_output
+    outputs = _outputs(explained, inputs, baselines, target)
+    asked = (explained, inputs, baselines, target, outputs["output"] - outputs["baseline_output"])
     if method == methods.INTEGRATED:
-        found = integrated_gradients(
-            explained, inputs, baselines, target, difference, integral=integral, progress=progress
-        )
-        made: dict[str, Any] = vars(found)
+        made: dict[str, Any] = vars(integrated_gradients(*asked, integral=integral, progress=progress))
     else:
-        made = _by(method, explained, inputs, baselines, target, difference, integral.steps, layer)
-    return Maps(
-        method=method,
-        baseline=baseline,
-        inputs=inputs,
-        baselines=baselines,
-        target=target,
-        logits=logits,
-        output=output,
-        baseline_output=baseline_output,
-        **made,
-    )
+        made = _by(method, *asked, samples=integral.steps, layer=layer)
+    return Maps(method=method, baseline=baseline, inputs=inputs, baselines=baselines, target=target, **outputs, **made)
 
 
 def _outputs(
     explained: Explained, inputs: np.ndarray, baselines: np.ndarray, target: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> dict[str, np.ndarray]:
     """Return the logits of the inputs, and the target's for the inputs and for the baselines (mean over images)."""
     logits, rows = explained.logits([inputs]), np.arange(len(inputs))
     at_baseline = np.stack([explained.logits([image])[rows, target] for image in baselines.swapaxes(0, 1)], axis=1)
-    return logits, logits[rows, target].astype(np.float64), at_baseline.mean(axis=1, dtype=np.float64)
+    output, baseline_output = logits[rows, target].astype(np.float64), at_baseline.mean(axis=1, dtype=np.float64)
+    return {"logits": logits, "output": output, "baseline_output": baseline_output}
 
 
 def _by(
@@ -163,6 +149,7 @@ def _by(
     baselines: np.ndarray,
     target: np.ndarray,
     difference: np.ndarray,
+    *,
     samples: int,
     layer: nn.Module | None,
 ) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 import json
 import shlex
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -16,8 +16,8 @@ from analysis.search import command_with
 from core import options, search
 from core.errors import UserError
 from core.search import Optuna, Range, Space
+from run_ablation import main
 
-ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {"tune": options.command(Tune)}
 LR, DECAY = "training__lr", "training__weight_decay"
 
@@ -137,68 +137,65 @@ def test_parallel_coordinates_place_numbers_and_names() -> None:
     assert lines[0].get_ydata() == pytest.approx([0.5, 0.25, 0.0])
 
 
-def tune(sounds: Path, results: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    words = f"tune --data folder --data-root {sounds} --sr 8000 --duration 0.5 --n-mels 32 --n-frames 32 --epochs 2"
-    words += f" --batch-size 8 --device cpu --threads 1 --results {results}"
-    return subprocess.run(
-        [sys.executable, str(ROOT / "run_ablation.py"), *words.split(), *more],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+Tuned = tuple[int, list[dict[str, Any]], str]  # exit status, rows, what stderr says
 
 
-def test_search_ends_with_the_best_and_how_to_use_it(sounds: Path, tmp_path: Path) -> None:
-    words = ("--lr", "1e-6", "1e-2", "--optimizer", "adam", "sgd", "--json")
-    done = tune(sounds, tmp_path, *words)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    rows = found["rows"]
-    assert len(rows) == 4
-    assert [row["validation_accuracy"] for row in rows] == sorted(
-        (r["validation_accuracy"] for r in rows), reverse=True
-    )
+@pytest.fixture
+def tune(sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Tuned]:
+    words = f"tune --data folder --data-root {sounds} --sr 8000 --duration 0.5 --n-mels 32 --n-frames 32 --batch-size 8"
+    words += f" --device cpu --threads 1 --results {tmp_path} --json"
+
+    def run(more: str) -> Tuned:
+        status = main([*words.split(), *more.split()])
+        shown = capsys.readouterr()
+        return status, json.loads(shown.out)["rows"], shown.err
+
+    return run
+
+
+def test_search_ends_with_the_best_and_how_to_use_it(tune: Callable[..., Tuned], tmp_path: Path) -> None:
+    words = "--lr 1e-6 1e-2 --optimizer adam sgd --epochs 2"
+    status, rows, said = tune(words)
+    assert (status, len(rows)) == (0, 4)
+    scores = [row["validation_accuracy"] for row in rows]
+    assert scores == sorted(scores, reverse=True)
     best = rows[0]
-    assert f"--optimizer {best['optimizer']} --lr {best['lr']:g}" in done.stderr
+    assert f"--optimizer {best['optimizer']} --lr {best['lr']:g}\n" in said
     record = json.loads((tmp_path / "runs" / best["run_ids"][0] / "run.json").read_text())
     assert record["config"]["data"]["validation"] == 0.2
     assert record["clips"]["validation"] > 0
     assert record["config"]["seed"] == 0
-    again = tune(sounds, tmp_path, *words)
-    assert json.loads(again.stdout)["rows"] == rows
-    assert "0 runs trained, 4 found in the store" in again.stderr
+    assert len(list(tmp_path.glob("tune/*/figure.pdf"))) == 1
+    _, again, said = tune(words)
+    assert again == rows
+    assert "0 runs trained, 4 found in the store" in said
 
 
-def test_interrupted_optuna_search_goes_on_with_what_it_asked_for(sounds: Path, tmp_path: Path) -> None:
+def test_interrupted_optuna_search_goes_on_with_what_it_asked_for(tune: Callable[..., Tuned]) -> None:
     pytest.importorskip("optuna")
-    words = ("--search", "optuna", "--lr", "1e-5:1e-2", "--json")
-    first = tune(sounds, tmp_path, *words, "--trials", "2")
-    assert first.returncode == 0, first.stderr
-    more = tune(sounds, tmp_path, *words, "--trials", "3")
-    assert "1 runs trained, 2 found in the store" in more.stderr
-    lrs = {row["lr"] for row in json.loads(more.stdout)["rows"]}
-    assert {row["lr"] for row in json.loads(first.stdout)["rows"]} < lrs
-    assert len(lrs) == 3
+    words = "--search optuna --lr 1e-5:1e-2 --epochs 1"
+    _, first, _ = tune(f"{words} --trials 2")
+    _, more, said = tune(f"{words} --trials 3")
+    assert "1 runs trained, 2 found in the store" in said
+    assert len(more) == 3
+    assert {row["lr"] for row in first} < {row["lr"] for row in more}
 
 
-def test_scheduler_without_ray_is_refused(sounds: Path, tmp_path: Path) -> None:
-    done = tune(sounds, tmp_path, "--lr", "1e-5", "1e-2", "--scheduler", "asha")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == ("run_ablation.py: --scheduler asha needs Ray: add --ray local, or leave the scheduler out\n")
+def test_scheduler_without_ray_is_refused(tune: Callable[..., Tuned]) -> None:
+    with pytest.raises(UserError, match="^--scheduler asha needs Ray: add --ray local, or leave the scheduler out$"):
+        tune("--lr 1e-5 1e-2 --scheduler asha")
 
 
 @pytest.mark.slow
-def test_asha_stops_poor_runs_that_an_ordinary_command_finishes(sounds: Path, tmp_path: Path) -> None:
+def test_asha_stops_poor_runs_that_an_ordinary_command_finishes(tune: Callable[..., Tuned]) -> None:
     pytest.importorskip("ray")
-    words = ("--lr", *"1e-9 1e-8 1e-7 1e-6 1e-4 1e-3".split(), "--epochs", "6", "--json")
-    done = tune(sounds, tmp_path, *words, "--scheduler", "asha", "--ray", "local")
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)["rows"]
+    words = "--lr 1e-9 1e-8 1e-7 1e-6 1e-4 1e-3 --epochs 6"
+    status, rows, _ = tune(f"{words} --scheduler asha --ray local")
+    assert status == 0
     stopped = [row for row in rows if row["stopped"]]
     assert stopped
     assert all(row["epochs"] < 6 for row in stopped)
     assert not rows[0]["stopped"]
-    again = tune(sounds, tmp_path, *words, "--scheduler", "asha", "--ray", "local")
-    assert json.loads(again.stdout)["rows"] == rows
-    whole = json.loads(tune(sounds, tmp_path, *words).stdout)["rows"]
+    assert tune(f"{words} --scheduler asha --ray local")[1] == rows
+    _, whole, _ = tune(words)
     assert all(row["epochs"] == 6 and not row["stopped"] for row in whole)
