@@ -1,5 +1,6 @@
 """What does the network listen to? Attribute its answers to the spectrogram (Palanisamy et al. 2020, figure 3)."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -51,6 +52,11 @@ class Attribute(Ablation):
     max_steps: int = option(1024, "Most steps; what error is left then is said on the map.", at_least=1)
     memory: float = option(0.0, "GB that a batch may take (0: by the device).", at_least=0)
     check: bool = option(True, "Test the maps: deletion and insertion, randomised networks, regions of high energy.")
+
+    @property
+    def question(self) -> str:
+        """Stand for the options: which clips, maps and tests are asked for."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:8]
 
     def points(self, points: list[dict[str, Any]], store: "Store") -> list[dict[str, Any]]:
         """Take the one point that gives the run asked for."""

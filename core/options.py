@@ -157,8 +157,8 @@ def _grid(f: "dataclasses.Field[Any]", *, ranges: bool = False) -> tuple[Any, An
 
 
 def _argument(f: "dataclasses.Field[Any]", kind: Any) -> tuple[Any, Any]:
-    shown = f.metadata.get("default") or (None if f.default == () else f.default)
-    return _annotate(f, kind, shown, f.default)
+    shown = " ".join(map(str, f.default)) if isinstance(f.default, tuple) else f.default
+    return _annotate(f, kind, None if shown in ("", None) else shown, f.default)
 
 
 def _annotate(f: "dataclasses.Field[Any]", kind: Any, shown: Any, default: Any) -> tuple[Any, Any]:
