@@ -5,6 +5,7 @@ owner set it up. Whatever was started is stopped when the block ends, however it
 """
 
 import logging
+import math
 import os
 import signal
 import socket
@@ -202,6 +203,13 @@ def share_out(nodes: Sequence[Node], *, runs: int, execution: Execution) -> Dema
 def fits(demand: Demand, node: Node) -> bool:
     """Tell whether a node could ever run such a trial."""
     return node.cpus >= demand.cpus and node.gpus >= demand.gpus
+
+
+def slots(demand: Demand, nodes: Sequence[Node]) -> int:
+    """Return how many such trials fit on all nodes at a time."""
+    return sum(
+        int(min(node.cpus / demand.cpus, node.gpus / demand.gpus if demand.gpus else math.inf)) for node in nodes
+    )
 
 
 def _cpus(nodes: Sequence[Node], with_gpu: Sequence[Node], *, runs: int, gpus: float) -> float:

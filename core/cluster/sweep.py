@@ -6,6 +6,7 @@ rest themselves.
 """
 
 import dataclasses
+import os
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-from core.cluster.connect import Demand, Node, alive_nodes, connected, fits, share_out
+from core.cluster.connect import Demand, Node, alive_nodes, connected, fits, share_out, slots
 from core.cluster.probe import check_nodes
 from core.cluster.storage import Storage
 from core.cluster.watch import Watch, collect
@@ -167,6 +168,7 @@ def _fit(feed: Feed, session: Session, nodes: list[Node], demand: Demand, images
     execution = dataclasses.replace(session.execution, threads=demand.threads, results=session.store.results)
     share = min(1.0, demand.gpus or demand.cpus / max(node.cpus for node in nodes))
     work = Work(feed.datasets, execution, share, every_epoch=scheduler is not None)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots(demand, nodes))  # all workers start at once, not one by one
     watch = Watch(feed, session, images.storage, schedulable=lambda: any(fits(demand, node) for node in alive_nodes()))
     trainable = tune.with_resources(
         tune.with_parameters(trial, work=work), {"cpu": demand.cpus} | ({"gpu": demand.gpus} if demand.gpus else {})
