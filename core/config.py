@@ -158,7 +158,11 @@ class Training:
     variants: int = option(5, "Different augmented versions of a clip, taken in turn (augment waveform).", at_least=1)
     time_mask: int = option(0, "SpecAugment: widest mask along time, in frames (0: none).", at_least=0)
     freq_mask: int = option(0, "SpecAugment: widest mask along frequency, in mel bands (0: none).", at_least=0)
-    precision: str = option("fp32", "Arithmetic on a GPU (a CPU uses fp32).", choices=("fp32", "bf16", "fp16"))
+    precision: str = option(
+        "fp32",
+        "Arithmetic on a GPU (a CPU uses fp32); tf32 is fp32 with the faster, coarser products of recent GPUs.",
+        choices=("fp32", "tf32", "bf16", "fp16"),
+    )
     channels_last: bool = option(True, "Keep images channels-last in memory, the faster layout.")
     compile: bool = option(False, "Compile the network with torch.compile.")
 

@@ -124,6 +124,9 @@ def execution(options: Any) -> Execution:
     """Return the execution part of parsed options, checked."""
     values = {f.name: getattr(options.execution, f.name) for f in dataclasses.fields(Execution) if f.metadata}
     made = Execution(**values, cluster=read(Cluster, options.ray))
+    if made.cluster != Cluster() and not made.cluster.ray:
+        said = next(f.name for f in dataclasses.fields(Cluster) if getattr(made.cluster, f.name) != f.default)
+        raise UserError(f"--{said.replace('_', '-')} is for Ray: add --ray local, or leave it out")
     if found := problems(made):
         raise UserError("; ".join(found))
     return made

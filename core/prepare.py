@@ -86,6 +86,7 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     UserError
         For clips or weights that cannot be used.
     """
+    allow_tf32(run.training.precision == "tf32")
     versions = load_images(run, dataset, session)
     plain = versions[0]
     split = rows_of(run, dataset, plain)
@@ -113,6 +114,12 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     rows = dataset.clips.iloc[plain.kept]
     labels = torch.tensor(rows["label"].to_numpy(), dtype=torch.int64, device=session.device)
     return Prepared(network, backbone, source, labels, rows["path"].tolist(), split, mask, plain.bad, stay)
+
+
+def allow_tf32(allow: bool) -> None:
+    """Let a GPU shorten the factors of fp32 products to 10 bits, or not; torch would, in convolutions, unasked."""
+    torch.backends.cudnn.allow_tf32 = allow
+    torch.backends.cuda.matmul.allow_tf32 = allow
 
 
 def load_images(run: Run, dataset: Dataset, session: Session) -> list[Images]:

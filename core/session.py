@@ -61,6 +61,7 @@ class Session:
         self.threads = execution.threads or len(os.sched_getaffinity(0))
         torch.set_num_threads(self.threads)
         torch.backends.cudnn.benchmark = self.device.type == "cuda"
+        torch.backends.cudnn.allow_tf32 = False  # analyses compute in fp32; a run says what it allows
         self.residents = Residents(_memory(self.device) // 2)
 
 

@@ -25,7 +25,7 @@ from core.store import FINISHED, RUNNING
 
 CHECKPOINT_EVERY = 2.0  # seconds of training between two checkpoints, so that tiny epochs are not all writing
 EVALUATION_BATCH = 64
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class NonFiniteLoss(RuntimeError):

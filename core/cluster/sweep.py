@@ -165,7 +165,12 @@ def _fit(feed: Feed, session: Session, nodes: list[Node], demand: Demand, images
 
     from core.cluster.tuning import Callback, Searcher, Stopper
 
-    execution = dataclasses.replace(session.execution, threads=demand.threads, results=session.store.results)
+    execution = dataclasses.replace(
+        session.execution,
+        threads=demand.threads,
+        results=session.store.results,
+        device=session.execution.device if demand.gpus else "cpu",
+    )
     share = min(1.0, demand.gpus or demand.cpus / max(node.cpus for node in nodes))
     work = Work(feed.datasets, execution, share, every_epoch=scheduler is not None)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots(demand, nodes))  # all workers start at once, not one by one

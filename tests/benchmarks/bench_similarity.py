@@ -2,9 +2,8 @@
 
 Each side runs in a process of its own, so that its peak memory is its own: what it takes on top of its inputs (the
 activations of a layer; two networks and their images). Both have one CPU thread, which other work on the machine
-disturbs least; ours uses a GPU where there is one. Both must give the same value; ours works out the noise floor
-besides. The time of the network includes its forward passes, the same on both sides. Linux only: the peak is read
-from /proc.
+disturbs least. Both must give the same value; ours works out the noise floor besides. The time of the network
+includes its forward passes, the same on both sides. Linux only: the peak is read from /proc.
 """
 
 import multiprocessing
@@ -23,7 +22,6 @@ from torch import Tensor, nn
 from analysis.similarity import compare_networks, svcca, weight_layers
 
 TARGET = 10.0  # times faster; the memory should be a tenth at most
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # ours; the recipe is NumPy's
 CLIPS, BATCH_SIZE = 64, 4
 
 
@@ -77,7 +75,7 @@ def layer_inputs() -> tuple[Tensor, Tensor]:
 
 def layer_ours() -> Callable[[], list[float]]:
     """Prepare ours on one layer."""
-    x, y = (activations.to(DEVICE) for activations in layer_inputs())
+    x, y = layer_inputs()
     return lambda: [svcca(x, y).value]
 
 
@@ -104,7 +102,6 @@ def network_ours() -> Callable[[], list[float]]:
     """Prepare ours on a whole network."""
     before, after, images = network_inputs()
     layers = weight_layers(before)
-    before.to(DEVICE), after.to(DEVICE)
     return lambda: [s.value for s in compare_networks(before, after, images.split(BATCH_SIZE), layers).values()]
 
 
