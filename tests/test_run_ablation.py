@@ -19,7 +19,14 @@ SMALL = [*SIZE, "--batch-size", "8", "--device", "cpu", "--threads", "1"]
 
 def start(*words: str | Path) -> "subprocess.Popen[str]":
     command = [sys.executable, str(ROOT / "run_ablation.py"), *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores Ctrl-C
+    )
 
 
 def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
