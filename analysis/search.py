@@ -44,7 +44,7 @@ def analyse(results: Results, space: Space) -> pd.DataFrame:
         "table",
         frame,
         [
-            *(Column(name, name.replace("_", " ").capitalize(), _value) for name in names),
+            *(Column(name, search_figures.title(name), _value) for name in names),
             Column("validation_accuracy", "Validation %", percent, best="max", std="validation_accuracy_std"),
             Column("validation_loss", "Validation loss", number, best="min"),
             Column("epochs", "Epochs", _value),

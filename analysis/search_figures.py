@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from analysis.style import COLOURS, GREY, styled
 
 SCORE = "validation_accuracy"
+LABEL: Any = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}  # legible where lines cross it
 
 
 @styled
@@ -35,10 +36,10 @@ def heat_map(frame: pd.DataFrame, ax: Axes, *, options: Sequence[str]) -> Axes:
         ax.text(column, row, shown, color=colour, ha="center", va="center", fontsize=7)
     columns, rows = list(table.columns), list(table.index)
     corner = (columns.index(frame[across].iloc[0]) - 0.5, rows.index(frame[down].iloc[0]) - 0.5)
-    ax.add_patch(mpl.patches.Rectangle(corner, 1, 1, fill=False, edgecolor=COLOURS[1], linewidth=1.5))
+    ax.add_patch(mpl.patches.Rectangle(corner, 1, 1, fill=False, edgecolor=COLOURS[1], linewidth=1.5, clip_on=False))
     ax.set_xticks(range(len(columns)), map(_short, columns))
     ax.set_yticks(range(len(rows)), map(_short, rows))
-    ax.set(xlabel=_title(across), ylabel=_title(down))
+    ax.set(xlabel=title(across), ylabel=title(down))
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     bar = ax.figure.colorbar(image, ax=ax, label="Validation accuracy (%)")
@@ -68,10 +69,10 @@ def parallel_coordinates(frame: pd.DataFrame, ax: Axes, *, options: Sequence[str
     for position, (_, ticks) in enumerate(places):
         ax.axvline(position, color=GREY, linewidth=0.6, zorder=0)
         for height, label in ticks:
-            ax.text(position + 0.03, height, label, fontsize=6, va="center", zorder=5)
+            ax.text(position + 0.03, height, label, fontsize=6, va="center", zorder=5, bbox=LABEL)
     ax.plot([], [], color=COLOURS[1], linewidth=2.0, label="best configuration")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
-    ax.set_xticks(x, [*map(_title, options), "Validation\naccuracy (%)"])
+    ax.set_xticks(x, [*map(title, options), "Validation\naccuracy (%)"])
     ax.set_yticks([])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
@@ -98,5 +99,6 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _title(name: str) -> str:
-    return name.replace("_", " ").capitalize()
+def title(name: str) -> str:
+    """Write the name of an option for people."""
+    return {"lr": "Learning rate"}.get(name, name.replace("_", " ").capitalize())

@@ -43,7 +43,7 @@ def results(finished: Path, tmp_path: Path) -> Path:
 
 
 def described(results: Path) -> tuple[Path, dict[str, Any]]:
-    (file,) = (results / "attribute").glob("*/analysis.json")
+    file = max((results / "attribute").glob("*/analysis.json"), key=lambda path: path.stat().st_mtime_ns)
     return file.parent, json.loads(file.read_text())
 
 
@@ -142,6 +142,7 @@ def test_clips_are_drawn_by_class_and_among_the_errors(results: Path, sounds: Pa
     assert main(words(sounds, results, "--per-class", "1", "--no-check")) == 0
     assert sorted(pd.read_csv(described(results)[0] / "clips.csv")["true"]) == ["high", "low", "middle"]
     assert main(words(sounds, results, "--misclassified", "--n", "2", "--no-check")) == 0
+    assert len(list((results / "attribute").iterdir())) == 2  # another question, another folder
     clips = pd.read_csv(described(results)[0] / "clips.csv")
     assert (clips["true"] != clips["predicted"]).all()
     assert len(list((results / "runs").glob("[0-9a-f]*"))) == 1
