@@ -175,7 +175,9 @@ def _analyse(recipe: Recipe, job: Job, plan: Plan, session: Session, console: Co
 
 
 def _write_beside(results: Results, frame: pd.DataFrame, caption: str) -> None:
-    results.table("published", frame, PUBLISHED, caption=f"{caption}: ours beside the published", footnotes=[FOOTNOTE])
+    both = frame["ours"].notna() & frame["published"].notna()
+    title = f"{caption}: ours beside the published"
+    results.table("published", frame, PUBLISHED, caption=title, footnotes=[FOOTNOTE], show=bool(both.any()))
 
 
 def _overview(
