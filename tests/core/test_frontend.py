@@ -32,7 +32,7 @@ def librosa_mels(y, sr, **options):
 
 
 def librosa_images(y, sr, *, n_frames, **options):
-    """What report 004's code does: mel, logarithm, PIL's bilinear resize."""
+    """What the code of Palanisamy et al. (2020) does: mel, logarithm, PIL's bilinear resize."""
     logs = [10 * np.log10(mel + 1e-6) for mel in librosa_mels(y, sr, **options)]
     size = (n_frames, logs[0].shape[0])
     return np.stack([np.asarray(Image.fromarray(log).resize(size, Image.Resampling.BILINEAR)) for log in logs])
