@@ -1,6 +1,6 @@
 """The frontend against librosa clip by clip, on two cores, with equal output.
 
-Both make the mel power of every clip through the three window and hop pairs; ours then also makes the finished image.
+Both make the mel power of every clip through the three window and hop pairs, and nothing else: equal output.
 """
 
 import time
@@ -34,11 +34,11 @@ def _measure(sr: int) -> dict[str, Any]:
     for ours, theirs in zip(logmel.mel(batch[:1]), _librosa_mels(y[0], sr), strict=True):
         np.testing.assert_allclose(ours[0], theirs, rtol=1e-4)
     ours_seconds, reference_seconds = _best(
-        lambda: logmel(batch),
+        lambda: list(logmel.mel(batch)),
         lambda: [_librosa_mels(clip, sr) for clip in y],
     )
     return {
-        "what": f"log-mel images of {CLIPS} clips of {SECONDS} s at {sr} Hz, against librosa clip by clip",
+        "what": f"mel power of {CLIPS} clips of {SECONDS} s at {sr} Hz, against librosa clip by clip",
         "ours_seconds": ours_seconds,
         "reference_seconds": reference_seconds,
         "ratio": reference_seconds / ours_seconds,
