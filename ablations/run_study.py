@@ -69,7 +69,8 @@ def run_study(study: Study | Figures, arguments: Sequence[str]) -> int:
     for flag in ("scale", "for"):
         given.pop(flag, None)
     recipe = read_study(study.name, study.scale, given)
-    jobs = [_job(experiment, recipe.experiments) for experiment in recipe.experiments]
+    made = {e.command: options.command(pkgutil.resolve_name(ABLATIONS[e.command])) for e in recipe.experiments}
+    jobs = [_job(experiment, made) for experiment in recipe.experiments]
     execution = options.execution(jobs[0].options)
     console = Console(stderr=execution.json, highlight=False)
     with Reporter() as report:
@@ -92,21 +93,15 @@ def run_study(study: Study | Figures, arguments: Sequence[str]) -> int:
     return 1 if executed.failed else 0
 
 
-def _job(experiment: Experiment, others: Sequence[Experiment]) -> Job:
-    """Parse an experiment's options; one that another experiment's command has is passed over, not refused."""
-    cls = pkgutil.resolve_name(ABLATIONS[experiment.command])
-    made = options.command(cls)
-    elsewhere = {flag for other in others for flag in options.flags(_options(other.command))}
-    known = options.flags(made)
-    kept = {flag: v for flag, v in experiment.options.items() if f"--{flag}" in known or f"--{flag}" not in elsewhere}
+def _job(experiment: Experiment, made: Mapping[str, type]) -> Job:
+    """Parse an experiment's options; one that only another command of the study has is passed over, not refused."""
+    own = options.flags(made[experiment.command])
+    elsewhere = {flag for cls in made.values() for flag in options.flags(cls)} - set(own)
+    kept = {flag: values for flag, values in experiment.options.items() if f"--{flag}" not in elsewhere}
     words = [experiment.command, *join_words(kept)]
-    _, chosen = options.parse({experiment.command: made}, words)
-    command = shlex.join(["python", "run_ablation.py", *words])
-    return Job(experiment, options.read(cls, chosen), chosen, command)
-
-
-def _options(command: str) -> type:
-    return options.command(pkgutil.resolve_name(ABLATIONS[command]))
+    _, chosen = options.parse(made, words)
+    ablation = options.read(pkgutil.resolve_name(ABLATIONS[experiment.command]), chosen)
+    return Job(experiment, ablation, chosen, shlex.join(["python", "run_ablation.py", *words]))
 
 
 def _joined(name: str, plans: Sequence[Plan]) -> Plan:
@@ -139,9 +134,10 @@ def estimate(runs: Sequence[Run], plan: Plan, session: Session) -> float:
         dataset = plan.datasets[run.data.content]
         if key not in per_clip:
             per_clip[key] = _step_seconds(run, len(dataset.class_names), session) / run.training.batch_size
-        share = 1 + 0.35 * len(dataset.split(run.data.fold).test) / len(dataset.split(run.data.fold).train)
+        split = dataset.split(run.data.fold)
+        share = 1 + 0.35 * len(split.test) / len(split.train)
         doubled = 2 if run.training.augment == "waveform" else 1
-        clips = len(dataset.split(run.data.fold).train) * doubled * share
+        clips = len(split.train) * doubled * share
         total += per_clip[key] * clips * run.training.epochs
     return total
 

@@ -22,7 +22,7 @@ from core.config import Run
 from core.features import Images
 from core.files import write_text
 from core.plan import axes
-from core.prepare import load_images, make_backbone, make_normalise, rows_of
+from core.prepare import make_backbone, make_normalise, plain_images, rows_of
 from core.stages import from_original
 from core.store import FINISHED
 
@@ -61,7 +61,7 @@ def compare_layers(results: Results, *, index: str, layers: str, positions: str)
         if results.session.store.status(planned.run) == FINISHED:
             found = similarity_of(planned.run, results, index=index, layers=layers, positions=positions)
             rows += [own | {"layer": layer} | _row(similarity) for layer, similarity in found.items()]
-    results.session.report(1, 1, "similarity of layers")
+    results.session.report(len(results.plan.planned), len(results.plan.planned), "similarity of layers")
     frame = _average(pd.DataFrame(rows), results, list(grid))
     caption = f"{conditions.caption(results.plan)}: {index.upper()} before and after training"
     share = " Directions kept hold 99 % of the variance (squared singular values)." if index == "svcca" else ""
@@ -104,7 +104,7 @@ def similarity_of(run: Run, results: Results, *, index: str, layers: str, positi
         except (ValueError, TypeError, KeyError):
             path.unlink()
     dataset = results.plan.datasets[run.data.content]
-    images = load_images(run, dataset, results.session)[0]
+    images = plain_images(run, dataset, results.session)
     split = rows_of(run, dataset, images)
     before = make_backbone(run, len(dataset.class_names))
     after = make_backbone(run, len(dataset.class_names))

@@ -37,7 +37,7 @@ def execute(plan: Plan, session: Session) -> Executed:
 
         return execute_on_ray(plan, session)
     trained = 0
-    missing = [run for run in plan.runs if not settled(run, session)]
+    missing = unfinished(plan, session)
     found = len(plan.runs) - len(missing)
     held: list[Run] = []
     for wait, runs in ((False, missing), (True, held)):

@@ -141,6 +141,11 @@ def load_images(run: Run, dataset: Dataset, session: Session) -> list[Images]:
     ]
 
 
+def plain_images(run: Run, dataset: Dataset, session: Session) -> Images:
+    """Return the images of a run's clips as they are, which is what is tested on and analysed."""
+    return load_images(run.replace(training__augment="none"), dataset, session)[0]
+
+
 def rows_of(run: Run, dataset: Dataset, images: Images) -> Split:
     """Return the split in rows of the images, which lack the clips that were left out."""
     row = np.full(len(dataset.clips), -1, np.int64)

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from core import metrics, surgery
-from core.config import Run
 from core.datasets import Dataset
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ def provenance(session: "Session") -> dict[str, Any]:
 
 
 def results(
-    run: Run,
     prepared: "Prepared",
     dataset: Dataset,
     history: list[dict[str, Any]],

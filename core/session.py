@@ -3,6 +3,7 @@
 import os
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -63,6 +64,7 @@ class Session:
         torch.backends.cudnn.benchmark = self.device.type == "cuda"
         torch.backends.cudnn.allow_tf32 = False  # analyses compute in fp32; a run says what it allows
         self.residents = Residents(_memory(self.device) // 2)
+        self.on_epoch: Callable[[dict[str, Any]], None] | None = None  # told every row of a history as it is made
 
 
 def find_device(name: str) -> torch.device:

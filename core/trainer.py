@@ -64,7 +64,7 @@ def train(run: Run, dataset: Dataset, session: Session, *, label: str) -> None:
     store.write_history(run, history)
     store.write_predictions(run, [prepared.clips[row] for row in prepared.split.test], targets, logits)
     store.write_weights(run, backbone.original_state_dict())
-    values = record.provenance(session) | record.results(run, prepared, dataset, history, logits, targets)
+    values = record.provenance(session) | record.results(prepared, dataset, history, logits, targets)
     values["seconds"] = {"preparation": preparation, **record.seconds(history)}
     files = ("history.csv", "predictions.parquet", "weights.safetensors")
     store.write_record(run, FINISHED, values, files=files)
@@ -111,6 +111,8 @@ class Fit:
                 if stopped_early(history, self.training.patience):
                     break
                 row, logits = self._epoch(epoch)
+                if self.session.on_epoch:
+                    self.session.on_epoch(row)
                 history.append(row)
                 write(row)
                 self.session.report(epoch + 1, self.training.epochs, self.label, _detail(row))

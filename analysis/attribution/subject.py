@@ -14,9 +14,9 @@ from core.config import Run
 from core.datasets import Dataset, Split
 from core.errors import UserError, nearest, unknown
 from core.features import Images
-from core.prepare import load_images, make_backbone, make_normalise, rows_of
+from core.prepare import make_backbone, make_normalise, plain_images, rows_of
 from core.session import Session
-from core.stages import original_name
+from core.stages import from_original
 from core.store import FINISHED
 
 _SEED = 0
@@ -65,14 +65,13 @@ def load(run: Run, dataset: Dataset, session: Session) -> Subject:
     status = session.store.status(run)
     if status != FINISHED:
         raise UserError(f"run {run.id} is {status}: only a finished run can be attributed; see {session.store.runs}")
-    images = load_images(run.replace(training__augment="none"), dataset, session)[0]
+    images = plain_images(run, dataset, session)
     split = rows_of(run, dataset, images)
     # The starting weights do not matter: every tensor is replaced.
     backbone = make_backbone(run.replace(model__weights="random", model__fuse="all"), len(dataset.class_names))
     random = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
     normalise = make_normalise(run, backbone, images, split)
-    weights = session.store.weights(run)
-    backbone.load_state_dict({key: weights[original_name(key)] for key in random})
+    backbone.load_state_dict(from_original(session.store.weights(run), random))
     clips = dataset.clips.iloc[images.kept]
     return Subject(
         run=run,

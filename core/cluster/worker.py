@@ -19,14 +19,13 @@ from typing import Any
 import torch
 from filelock import FileLock
 
-from core import trainer
 from core.cluster.storage import Storage
 from core.config import Execution, Run
 from core.datasets import Dataset
 from core.errors import UserError
 from core.session import Session
 from core.store import FINISHED
-from core.trainer import Fit, NonFiniteLoss
+from core.trainer import NonFiniteLoss, train
 
 REPORT_EVERY = 1.0  # seconds between two reports of one trial, where no scheduler needs them all
 UPLOAD_EVERY = 30.0  # seconds between two checkpoints sent to the storage
@@ -56,25 +55,7 @@ class Work:
     every_epoch: bool
 
 
-@dataclass
-class _Watched:
-    """What the epochs of the trial in this process are reported to."""
-
-    report: "Progress | None" = None
-
-
-_watched = _Watched()
 _sessions: dict[Execution, Session] = {}
-
-
-class _Fit(Fit):
-    """A fit that reports its epochs."""
-
-    def _epoch(self, epoch: int) -> Any:
-        row, logits = super()._epoch(epoch)
-        if _watched.report:
-            _watched.report(row)
-        return row, logits
 
 
 class Progress:
@@ -174,9 +155,8 @@ def _train(run: Run, images: list[str], work: Work, session: Session, storage: S
             fetch(entry, session, storage)
         if not (folder / CHECKPOINT).exists() and storage.has(f"runs/{run.id}/{CHECKPOINT}"):
             storage.get(f"runs/{run.id}/{CHECKPOINT}", folder / CHECKPOINT)
-    trainer.Fit = _Fit  # type: ignore[misc]
-    _watched.report = Progress(run, work, storage, folder)
-    trainer.train(run, work.datasets[run.data.content], session, label=run.id)
+    session.on_epoch = Progress(run, work, storage, folder)
+    train(run, work.datasets[run.data.content], session, label=run.id)
 
 
 def fetch(entry: str, session: Session, storage: Storage) -> None:
