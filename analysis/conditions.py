@@ -21,11 +21,14 @@ from core.config import Run
 from core.plan import Plan, Planned, axes
 from core.store import FAILED, FINISHED, Store
 
+ACCURACY = Column("accuracy", "Accuracy %", percent, best="max", std="accuracy_std")
+MACRO_F1 = Column("macro_f1", "Macro F1 %", percent, best="max")
+CHANGE = Column("delta", "Change", points)
 COLUMNS = (
-    Column("accuracy", "Accuracy %", percent, best="max", std="accuracy_std"),
+    ACCURACY,
     Column("accuracy_best_epoch", "Best epoch %", percent),
-    Column("macro_f1", "Macro F1 %", percent, best="max"),
-    Column("delta", "Change", points),
+    MACRO_F1,
+    CHANGE,
     Column("trainable_parameters", "Trainable", magnitude),
     Column("seconds", "Time", seconds),
 )

@@ -8,16 +8,17 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from analysis.formats import magnitude, number, percent, points
+from analysis.conditions import ACCURACY, CHANGE, MACRO_F1
+from analysis.formats import magnitude, number
 from analysis.results import Results
 from analysis.tables import Column
 from core.config import Run
 from core.prepare import make_backbone
 
 COLUMNS = (
-    Column("accuracy", "Accuracy %", percent, best="max", std="accuracy_std"),
-    Column("macro_f1", "Macro F1 %", percent, best="max"),
-    Column("delta", "Change", points),
+    ACCURACY,
+    MACRO_F1,
+    CHANGE,
     Column("parameters", "Parameters", magnitude, best="min"),
     Column("multiply_adds", "Mult.-adds", magnitude, best="min"),
     Column("latency_ms", "ms per clip", number, best="min"),

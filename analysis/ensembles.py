@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from analysis import conditions, figures
-from analysis.formats import count, number, percent, points
+from analysis.conditions import ACCURACY, CHANGE, MACRO_F1
+from analysis.formats import count, number, percent
 from analysis.results import Results
 from analysis.tables import Column
 from core import metrics
@@ -19,9 +20,9 @@ from core.store import FINISHED, Store
 
 COLUMNS = (
     Column("members", "Members", count),
-    Column("accuracy", "Accuracy %", percent, best="max", std="accuracy_std"),
-    Column("macro_f1", "Macro F1 %", percent, best="max"),
-    Column("delta", "Change", points),
+    ACCURACY,
+    MACRO_F1,
+    CHANGE,
     Column("nll", "NLL", number, best="min"),
     Column("brier", "Brier", number, best="min"),
     Column("ece", "ECE", number, best="min"),

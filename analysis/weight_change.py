@@ -149,16 +149,17 @@ def _row(similarity: Similarity) -> dict[str, Any]:
 
 def _average(frame: pd.DataFrame, results: Results, grid: Sequence[str]) -> pd.DataFrame:
     """Average over folds and seeds, and count the runs behind each row."""
-    planned: dict[str, list[str]] = {}
-    for p in results.plan.planned:
-        planned.setdefault(p.condition, []).append(p.run.id)
+    values = axes(results.plan)
+    planned: dict[tuple[Any, ...], list[str]] = {}
+    for i, p in enumerate(results.plan.planned):
+        planned.setdefault((*(values[name][i] for name in grid), p.condition), []).append(p.run.id)
     keys = [*grid, "weights", "layer"]  # data and backbone are constant or among the grid
     if frame.empty:
         return pd.DataFrame(columns=[*keys, *NUMBERS, "similarity_std", "run_ids"])
     groups = frame.groupby(keys, sort=False)
     mean = groups.mean(numeric_only=True).drop(columns=["fold", "seed"])
     mean["similarity_std"] = groups["similarity"].std()
-    mean["runs"] = [len(planned[key[len(grid)]]) for key in mean.index]
+    mean["runs"] = [len(planned[key[:-1]]) for key in mean.index]
     mean["missing"] = mean["runs"] - groups.size()
-    mean["run_ids"] = [planned[key[len(grid)]] for key in mean.index]
+    mean["run_ids"] = [planned[key[:-1]] for key in mean.index]
     return mean.reset_index()

@@ -148,6 +148,13 @@ def test_weight_change_is_one_where_nothing_is_trained(run_ablation) -> None:  #
     pd.testing.assert_frame_equal(again, frame)
 
 
+def test_weight_change_counts_the_runs_of_each_point_of_a_grid(run_ablation) -> None:  # type: ignore[no-untyped-def]
+    frame, _ = run_ablation(WeightChange(), {"training__lr": 1e-3}, {"training__lr": 1e-2})
+    assert len(frame) == 2 * 2 * 5
+    assert (frame["runs"] == 1).all()
+    assert (frame["missing"] == 0).all()
+
+
 def test_failed_run_is_counted_and_the_others_are_compared(run_ablation, sounds: Path) -> None:  # type: ignore[no-untyped-def]
     broken = {"training__optimizer": "sgd", "training__lr": 1e30, "training__schedule": "constant"}
     frame, _ = run_ablation(Freeze(block=("4",)), broken)
