@@ -1,11 +1,13 @@
 """Make a study true: one plan of all its experiments, then every table and figure, beside the published numbers."""
 
 import dataclasses
+import hashlib
 import pkgutil
 import re
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -86,10 +88,13 @@ def run_study(study: Study | Figures, arguments: Sequence[str]) -> int:
         executed = execute_or_stop(whole, session) if study.trains else Executed(0, len(whole.runs), 0)
         if executed is None:
             return INTERRUPTED
-        frames = [_analyse(recipe, job, plan, session, console) for job, plan in zip(jobs, plans, strict=True)]
-        _overview(
-            recipe, dict(zip([job.experiment.item for job in jobs], frames, strict=True)), whole, session, console
-        )
+        folder = folder_of(study, jobs, plans, session.store.results)
+        frames = {}
+        for job, plan in zip(jobs, plans, strict=True):
+            results = Results(plan, session, folder / slug(job.experiment.item))
+            frames[job.experiment.item] = _analyse(recipe, job, results, console)
+        page = Results(whole, session, folder)
+        _overview(recipe, frames, page, console, command=shlex.join(["python", "run_ablation.py", *arguments]))
     return 1 if executed.failed else 0
 
 
@@ -102,6 +107,12 @@ def _job(experiment: Experiment, made: Mapping[str, type]) -> Job:
     _, chosen = options.parse(made, words)
     ablation = options.read(pkgutil.resolve_name(ABLATIONS[experiment.command]), chosen)
     return Job(experiment, ablation, chosen, shlex.join(["python", "run_ablation.py", *words]))
+
+
+def folder_of(study: Study | Figures, jobs: Sequence[Job], plans: Sequence[Plan], results: Path) -> Path:
+    """Return a folder of its own for every different set of questions, the same for the same one."""
+    text = "\n".join(f"{plan.name} {job.ablation.question}" for job, plan in zip(jobs, plans, strict=True))
+    return results / "studies" / study.name / f"{study.scale}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _joined(name: str, plans: Sequence[Plan]) -> Plan:
@@ -157,10 +168,9 @@ def _step_seconds(run: Run, num_classes: int, session: Session) -> float:
     return min(times)  # the first one warms up
 
 
-def _analyse(recipe: Recipe, job: Job, plan: Plan, session: Session, console: Console) -> pd.DataFrame:
+def _analyse(recipe: Recipe, job: Job, results: Results, console: Console) -> pd.DataFrame:
     """Write an experiment's tables and figures, and its numbers beside the report's."""
     item = job.experiment.item
-    results = Results(plan, session, session.store.results / "studies" / recipe.name / slug(item))
     frame = job.ablation.analyse(results)
     if _is_stated(recipe.name, item):
         _write_beside(results, beside(_one_row_each(frame), recipe.name, item), f"{recipe.title}, {item}")
@@ -177,16 +187,16 @@ def _write_beside(results: Results, frame: pd.DataFrame, caption: str) -> None:
 
 
 def _overview(
-    recipe: Recipe, frames: Mapping[str, pd.DataFrame], whole: Plan, session: Session, console: Console
+    recipe: Recipe, frames: Mapping[str, pd.DataFrame], page: Results, console: Console, *, command: str
 ) -> None:
     """Write the tables made of several experiments, and one page that holds every table."""
-    folder = session.store.results / "studies" / recipe.name
+    folder = page.folder
     for item, parts in recipe.tables.items():
         joined = pd.concat([frames[part] for part in parts], ignore_index=True)
-        results = Results(whole, session, folder / slug(item))
+        results = Results(page.plan, page.session, folder / slug(item))
         rows = _one_row_each(joined[joined["condition"] != "single"])
         _write_beside(results, beside(rows, recipe.name, item), f"{recipe.title}, {item}")
-        results.describe(f"python run_ablation.py study {recipe.name}")
+        results.describe(command)
         console.rule(item)
         show_results(results, console)
     pages = [f"# {recipe.title}\n\n{recipe.source}\n"]

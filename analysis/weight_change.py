@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,14 +23,14 @@ from core.cache import key_of
 from core.config import Run
 from core.features import Images
 from core.files import write_text
-from core.plan import axes
+from core.plan import Planned, axes
 from core.prepare import make_backbone, make_normalise, plain_images, rows_of
 from core.stages import from_original
-from core.store import FINISHED
+from core.store import FAILED, FINISHED, Store
 
 BATCH = 32
 SHOWN = 24  # rows that a terminal shows
-NUMBERS = ("similarity", "noise_floor", "kept_before", "kept_after", "n_datapoints")
+NUMBERS = ("similarity", "similarity_std", "noise_floor", "kept_before", "kept_after", "n_datapoints")
 COLUMNS = (
     Column("weights", "Weights"),
     Column("layer", "Layer"),
@@ -45,24 +47,25 @@ def compare_layers(results: Results, *, index: str, layers: str, positions: str)
     Parameters
     ----------
     results
-        The finished runs; one that failed or is missing is left out and counted.
+        The finished runs; one that failed or is missing is counted, and a condition of such alone keeps one row.
     index, positions
         As in `analysis.similarity.compare_networks`.
     layers
         ``blocks``: the output of every stage but the head; ``all``: of every convolution and linear map too.
     """
     grid = axes(results.plan)
-    rows: list[dict[str, Any]] = []
+    groups: dict[tuple[Any, ...], list[Planned]] = defaultdict(list)
     for i, planned in enumerate(results.plan.planned):
-        point = {name: values[i] for name, values in grid.items()}
-        own = point | conditions.named(planned) | {"weights": planned.condition}
-        own |= {"fold": planned.run.data.fold, "seed": planned.run.seed}
-        results.session.report(i, len(results.plan.planned), "similarity of layers")
-        if results.session.store.status(planned.run) == FINISHED:
-            found = similarity_of(planned.run, results, index=index, layers=layers, positions=positions)
-            rows += [own | {"layer": layer} | _row(similarity) for layer, similarity in found.items()]
-    results.session.report(len(results.plan.planned), len(results.plan.planned), "similarity of layers")
-    frame = _average(pd.DataFrame(rows), results, list(grid))
+        groups[(*(values[i] for values in grid.values()), planned.condition)].append(planned)
+    found = _compare_runs(results, index=index, layers=layers, positions=positions)
+    names = [*grid, "weights"]
+    frame = pd.DataFrame(
+        [
+            dict(zip(names, key, strict=True)) | row | conditions.named(part[0])
+            for key, part in groups.items()
+            for row in _rows([planned.run for planned in part], found, results.session.store)
+        ]
+    )
     caption = f"{conditions.caption(results.plan)}: {index.upper()} before and after training"
     share = " Directions kept hold 99 % of the variance (squared singular values)." if index == "svcca" else ""
     footnotes = [
@@ -72,25 +75,37 @@ def compare_layers(results: Results, *, index: str, layers: str, positions: str)
         "Mean over folds and seeds.",
     ]
     own_columns = [Column(name, name.capitalize()) for name in grid]
-    frame["kept"] = [f"{b:.0f}, {a:.0f}" for b, a in zip(frame["kept_before"], frame["kept_after"], strict=True)]
     results.table(
         "table",
         frame,
         [*own_columns, *COLUMNS],
         caption=caption,
         footnotes=footnotes,
-        groups=[*grid, "weights"],
+        groups=names,
         show=len(frame) <= SHOWN,
     )
-    if len(frame):
-        data, series = conditions.name_points(frame, [*grid, "weights"])
+    measured = frame.dropna(subset="similarity")
+    if len(measured):
+        data, series = conditions.name_points(measured, names)
         results.figure(
             "figure",
-            frame.drop(columns="run_ids"),
+            measured.drop(columns="run_ids"),
             lambda ax: figures.similarity_by_layer(data, ax, series=series, index=index.upper()),
             caption=f"{caption}, by layer from input to output; dotted: the noise floor.",
         )
     return frame.assign(condition=frame["weights"])
+
+
+def _compare_runs(results: Results, *, index: str, layers: str, positions: str) -> dict[str, dict[str, Similarity]]:
+    """Return the similarity of every layer of every finished run, by the run's id."""
+    report, store = results.session.report, results.session.store
+    runs = [run for run in results.plan.runs if store.status(run) == FINISHED]
+    found = {}
+    for i, run in enumerate(runs):
+        report(i, len(runs), "similarity of layers")
+        found[run.id] = similarity_of(run, results, index=index, layers=layers, positions=positions)
+    report(len(runs), len(runs), "similarity of layers")
+    return found
 
 
 def similarity_of(run: Run, results: Results, *, index: str, layers: str, positions: str) -> dict[str, Similarity]:
@@ -137,29 +152,25 @@ def _batches(images: Images, rows: np.ndarray, results: Results) -> Iterator[tor
         yield torch.from_numpy(np.array(images.array[rows[start : start + BATCH]])).to(results.session.device)
 
 
-def _row(similarity: Similarity) -> dict[str, Any]:
+def _rows(runs: Sequence[Run], found: Mapping[str, Mapping[str, Similarity]], store: Store) -> list[dict[str, Any]]:
+    """Average each layer over the folds and seeds of a condition; without any, one row says why."""
+    done = [found[run.id] for run in runs if run.id in found]
+    failed = sum(store.status(run) == FAILED for run in runs)
+    counted: dict[str, Any] = {"runs": len(runs), "failed": failed, "missing": len(runs) - len(done) - failed}
+    counted["run_ids"] = [run.id for run in runs]
+    layers = [_mean([one[layer] for one in done]) | {"layer": layer} for layer in (done[0] if done else ())]
+    return [layer | counted for layer in layers or [dict.fromkeys(NUMBERS, math.nan) | {"layer": None, "kept": None}]]
+
+
+def _mean(similarities: Sequence[Similarity]) -> dict[str, Any]:
+    values = pd.Series([s.value for s in similarities])
+    before, after = np.mean([s.kept for s in similarities], axis=0)
     return {
-        "similarity": similarity.value,
-        "noise_floor": similarity.noise_floor,
-        "kept_before": similarity.kept[0],
-        "kept_after": similarity.kept[1],
-        "n_datapoints": similarity.n_datapoints,
+        "similarity": values.mean(),
+        "similarity_std": values.std(),
+        "noise_floor": np.mean([s.noise_floor for s in similarities]),
+        "kept_before": before,
+        "kept_after": after,
+        "n_datapoints": np.mean([s.n_datapoints for s in similarities]),
+        "kept": f"{before:.0f}, {after:.0f}",
     }
-
-
-def _average(frame: pd.DataFrame, results: Results, grid: Sequence[str]) -> pd.DataFrame:
-    """Average over folds and seeds, and count the runs behind each row."""
-    values = axes(results.plan)
-    planned: dict[tuple[Any, ...], list[str]] = {}
-    for i, p in enumerate(results.plan.planned):
-        planned.setdefault((*(values[name][i] for name in grid), p.condition), []).append(p.run.id)
-    keys = [*grid, "weights", "layer"]  # data and backbone are constant or among the grid
-    if frame.empty:
-        return pd.DataFrame(columns=[*keys, *NUMBERS, "similarity_std", "run_ids"])
-    groups = frame.groupby(keys, sort=False)
-    mean = groups.mean(numeric_only=True).drop(columns=["fold", "seed"])
-    mean["similarity_std"] = groups["similarity"].std()
-    mean["runs"] = [len(planned[key[:-1]]) for key in mean.index]
-    mean["missing"] = mean["runs"] - groups.size()
-    mean["run_ids"] = [planned[key[:-1]] for key in mean.index]
-    return mean.reset_index()

@@ -162,5 +162,7 @@ def test_failed_run_is_counted_and_the_others_are_compared(run_ablation, sounds:
     assert np.isnan(frame["accuracy"][0])
     frame, _ = run_ablation(Ensemble(members=2), broken)
     assert frame["failed"].tolist() == [2, 2]
-    frame, _ = run_ablation(WeightChange(), broken)
-    assert frame.empty
+    frame, results = run_ablation(WeightChange(), broken)
+    assert frame["failed"].tolist() == [1, 1]
+    assert frame["similarity"].isna().all()
+    assert (results.folder / "table.md").read_text().count("failed (1 of 1)") == 2

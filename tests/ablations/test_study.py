@@ -7,6 +7,7 @@ from ablations.run_study import slug
 from ablations.study import join_words, read_study, split_words, studies
 from core import options
 from core.errors import UserError
+from run_ablation import main
 
 STUDY = """
 title = "A report"
@@ -75,3 +76,24 @@ def test_words_are_split_by_flag_and_joined_again() -> None:
 
 def test_slug_names_a_folder() -> None:
     assert [slug(item) for item in ("Figure 2a", "Model Cutoff")] == ["figure-2a", "model-cutoff"]
+
+
+def test_quick_study_answers_every_item_and_never_overwrites_another(sounds: Path, tmp_path: Path) -> None:
+    def study(command: str, *more: str) -> int:
+        small = ["--sr", "8000", "--duration", "0.5", "--n-mels", "32", "--n-frames", "32", "--epochs", "1"]
+        where = ["--data", "folder", "--data-root", str(sounds), "--results", str(tmp_path), "--device", "cpu"]
+        named = ["--for", "rethinking-cnn"] if command == "figures" else ["rethinking-cnn"]
+        return main([command, *named, "--scale", "quick", *where, *small, "--threads", "1", *more])
+
+    home = tmp_path / "studies" / "rethinking-cnn"
+    assert study("study") == 0
+    [folder] = home.iterdir()
+    page = (folder / "study.md").read_text()
+    for item in [e.item for e in read_study("rethinking-cnn", "quick", {}).experiments] + ["Table III"]:
+        assert f"## {item}\n" in page
+        assert list((folder / slug(item)).glob("*.tex"))
+    kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert study("figures", "--seed", "1") == 0
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == kept
+    [other] = set(home.iterdir()) - {folder}
+    assert "missing (1 of 1)" in (other / "study.md").read_text()
