@@ -162,7 +162,7 @@ def similarity(moments: Moments, index: str, *, explained_variance: float = 0.99
     Parameters
     ----------
     moments
-        The sums.
+        The sums; for `cka` with norms.
     index
         One of `INDICES`.
     explained_variance
@@ -186,7 +186,7 @@ def is_thin(moments: Moments) -> bool:
 
 def _compare(x: Any, y: Any, index: str, *, explained_variance: float = 0.99, seed: int) -> Similarity:
     check_options(index, explained_variance)
-    moments = Moments(seed=seed)
+    moments = Moments(seed=seed, norms=index == "cka")
     moments.add(x, y)
     result = similarity(moments, index, explained_variance=explained_variance)
     if is_thin(moments):
@@ -239,7 +239,9 @@ def _pwcca(sums: Centred, explained_variance: float) -> tuple[float, float, tupl
 
 
 def _cka(sums: Centred, explained_variance: float) -> tuple[float, float, tuple[int, int]]:
-    n, traces = sums.n_datapoints, (float(sums.xx.trace()), float(sums.yy.trace()))
+    n, traces, norms = sums.n_datapoints, (float(sums.xx.trace()), float(sums.yy.trace())), sums.norms
+    if norms is None:
+        raise ValueError("cka needs moments with norms: Moments(norms=True)")
     if n < 4:
         raise UserError(f"cka needs at least 4 datapoints, got {n}")
     kept = _ranks(sums)
@@ -248,7 +250,7 @@ def _cka(sums: Centred, explained_variance: float) -> tuple[float, float, tuple[
 
     def hsic(i: int, j: int, outer: Tensor) -> float:
         """Unbiased HSIC of centred sides i and j, times n (n - 3)."""
-        own = n / (n - 2) * float(sums.norms[i, j]) - traces[i] * traces[j] / ((n - 1) * (n - 2))
+        own = n / (n - 2) * float(norms[i, j]) - traces[i] * traces[j] / ((n - 1) * (n - 2))
         return float(outer.square().sum()) - own
 
     own_x, own_y = hsic(0, 0, sums.xx), hsic(1, 1, sums.yy)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from core.errors import UserError
 
-CHUNK = 2**20  # numbers of z held as float64 at a time (8 MB)
-PARTNERS = 32  # datapoints per neuron of a batch, at most, that the noise floor is drawn from
+CHUNK = 2**18  # numbers of z held as float64 at a time (2 MB): they stay in cache from one step to the next
+PARTNERS = 16  # datapoints per neuron that the noise floor is drawn from, at most of the first batch
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Centred:
         all pairings its squared Frobenius norm is the trace of `xx` times that of `yy`, by n_datapoints - 1.
     norms
         [[sum k k, sum k l], [sum k l, sum l l]] with k and l the squared distance of each datapoint of x and of y
-        from the mean, shape (2, 2).
+        from the mean, shape (2, 2); None where they were not summed.
     rounding
         Sums of squares below which all of x (of y) is rounding error of its mean.
     """
@@ -43,7 +43,7 @@ class Centred:
     yy: Tensor
     xy: Tensor
     shuffled: Tensor
-    norms: Tensor
+    norms: Tensor | None
     rounding: tuple[float, float]
 
 
@@ -56,20 +56,24 @@ class Moments:
     means of the batches share, so that neighbours alike (clips ordered by class) do not pass for chance; then it is
     scaled to the size that an exchange among all datapoints has on average. One batch with everything in it is an
     ordinary permutation, batches of shuffled clips amount to one, and of ordered clips the floor of CCA errs on the
-    high side. A batch of one datapoint adds nothing; of one with more than 32 datapoints per neuron, that many drawn at
-    random stand for the rest. The positions of one clip count as datapoints of their own, though they resemble each
-    other: for folded maps the floor is the lowest that chance allows.
+    high side. A batch of one datapoint adds nothing. Of a large batch some datapoints drawn at random stand for the
+    rest (16 per neuron, of a second batch half as many, of a third a third) and count for it. The positions of one clip
+    count as datapoints of their own, though they resemble each other: for folded maps the floor is the lowest that
+    chance allows.
 
     Parameters
     ----------
     seed
         Of the pairing at random.
+    norms
+        Sum the products of squared distances from the mean too, which `cka` needs and no other index.
     """
 
-    def __init__(self, *, seed: int = 0) -> None:
+    def __init__(self, *, seed: int = 0, norms: bool = True) -> None:
         self.n_datapoints = 0
         self.n_neurons = (0, 0)
         self._seed = seed
+        self._with_norms = norms
 
     @torch.no_grad()
     def add(self, x: Any, y: Any) -> None:
@@ -105,48 +109,59 @@ class Moments:
         self._origin = self._zeros(width + height)
         self._origin = next(self._chunks(x, y)).mean(0)
         self._sum = torch.zeros_like(self._origin)
-        self._outer = self._zeros(width + height, width + height)  # sum z z'
+        self._outer = self._zeros(width + height, width + height)  # sum z z', above the diagonal
         self._cubic = self._zeros(2, width + height)  # sum |u|^2 z; sum |v|^2 z
         self._quartic = self._zeros(2, 2)  # sum |u|^4, |u|^2 |v|^2; |u|^2 |v|^2, |v|^4
         self._shuffled = self._zeros(width, height)
         self._chance = self._zeros(())  # mean over all pairings of the squared norm of the one above
 
     def _chunks(self, x: Any, y: Any, rows_x: Tensor | None = None, rows_y: Tensor | None = None) -> Iterator[Tensor]:
-        """Yield z in float64, or the chosen rows of x beside those of y, piecewise and always in the same memory."""
+        """Yield z in float64, or the chosen rows of x beside those of y, piecewise and always in the same memory.
+
+        A neuron's datapoints lie side by side, which the products of two neurons are fastest with.
+        """
         width, size = self.n_neurons[0], max(CHUNK // sum(self.n_neurons), 1)
         n = len(x) if rows_x is None else len(rows_x)
-        buffer = self._zeros(min(size, n), sum(self.n_neurons))
+        buffer = self._origin.new_empty(sum(self.n_neurons), min(size, n))
         for start in range(0, n, size):
             piece = slice(start, min(start + size, n))
-            z = buffer[: piece.stop - start]
-            z[:, :width] = _pick(x, piece if rows_x is None else rows_x[piece], buffer.device)
-            z[:, width:] = _pick(y, piece if rows_y is None else rows_y[piece], buffer.device)
-            yield z.sub_(self._origin)
+            z = buffer[:, : piece.stop - start].T
+            for matrix, rows, part in ((x, rows_x, slice(None, width)), (y, rows_y, slice(width, None))):
+                picked = _pick(matrix, piece if rows is None else rows[piece], buffer.device)
+                torch.sub(picked, self._origin[part], out=z[:, part])
+            yield z
 
     def _accumulate(self, x: Any, y: Any) -> None:
         width = self.n_neurons[0]
         for z in self._chunks(x, y):
-            norms = _norms(z, width)
-            self._outer += _gram(z)
-            self._cubic.addmm_(norms, z)
-            self._quartic.addmm_(norms, norms.T)
+            step = max(z.shape[1] // 4, 32)
+            for start in range(0, z.shape[1], step):  # the result is symmetric: what is right of the diagonal says all
+                self._outer[start : start + step, start:].addmm_(z[:, start : start + step].T, z[:, start:])
             self._sum += z.sum(0)
+            if self._with_norms:
+                norms = _norms(z, width)
+                self._cubic.addmm_(norms, z)
+                self._quartic.addmm_(norms, norms.T)
         self.n_datapoints += len(x)
 
     def _pair_at_random(self, x: Any, y: Any) -> None:
+        if len(x) < 2:
+            return
         width = self.n_neurons[0]
         order = torch.randperm(len(x), generator=self._generator, device=self._origin.device)
-        chosen = order[: PARTNERS * max(self.n_neurons)]
+        # Fewer of each further batch, and each of them counts for more: the batches weigh alike, the work grows slowly.
+        chosen = order[: max(PARTNERS * max(self.n_neurons) * len(x) // self.n_datapoints, 2)]
         n = len(chosen)
+        weight = len(x) / n
         partners = chosen[torch.randperm(n, generator=self._generator, device=chosen.device)]
         total, squares = torch.zeros_like(self._origin), self._zeros(2)
         for z in self._chunks(x, y, chosen, partners):
-            self._shuffled.addmm_(z[:, :width].T, z[:, width:])
-            squares += _norms(z, width).sum(1)
+            self._shuffled.addmm_(z[:, :width].T, z[:, width:], alpha=weight**0.5)
+            squares += torch.stack([part.square().sum() for part in (z[:, :width], z[:, width:])])
             total += z.sum(0)
-        self._shuffled.addr_(total[:width], total[width:], alpha=-1 / n)
+        self._shuffled.addr_(total[:width], total[width:], alpha=-(weight**0.5) / n)
         spreads = squares - torch.stack([part.dot(part) for part in (total[:width], total[width:])]) / n
-        self._chance += spreads.prod() / max(n - 1, 1)
+        self._chance += weight * spreads.prod() / (n - 1)
 
     def centred(self) -> Centred:
         """Return the sums about the mean of all datapoints.
@@ -163,7 +178,7 @@ class Moments:
             if broken := int((~part.isfinite()).sum()):
                 raise UserError(f"{name} has NaN or infinite activations in {broken} of its {len(part)} neurons")
         mean = self._sum / n
-        outer = torch.addr(self._outer, mean, mean, alpha=-n)
+        outer = torch.addr(self._symmetric(), mean, mean, alpha=-n)
         xx, yy = outer[:width, :width], outer[width:, width:]
         scale = (xx.trace() * yy.trace() / (n - 1) / self._chance).sqrt()
         return Centred(
@@ -172,9 +187,12 @@ class Moments:
             yy=yy,
             xy=outer[:width, width:],
             shuffled=self._shuffled * scale,
-            norms=self._centred_norms(mean),
+            norms=self._centred_norms(mean) if self._with_norms else None,
             rounding=(_rounding(self._origin[:width], n), _rounding(self._origin[width:], n)),
         )
+
+    def _symmetric(self) -> Tensor:
+        return self._outer.triu() + self._outer.triu(1).T
 
     def _centred_norms(self, mean: Tensor) -> Tensor:
         """Move the sums of products of squared norms from the origin to the mean.
@@ -184,7 +202,8 @@ class Moments:
         """
         width = self.n_neurons[0]
         parts = (slice(None, width), slice(width, None))
-        squares = [self._outer.diagonal()[part].sum() for part in parts]
+        outer = self._symmetric()
+        squares = [outer.diagonal()[part].sum() for part in parts]
         shifts = [mean[part].dot(mean[part]) for part in parts]
         result = self._quartic.clone()
         for i, a in enumerate(parts):
@@ -194,7 +213,7 @@ class Moments:
                     - 2 * self._cubic[j, a].dot(mean[a])
                     + shifts[j] * squares[i]
                     + shifts[i] * squares[j]
-                    + 4 * mean[a].dot(self._outer[a, b] @ mean[b])
+                    + 4 * mean[a].dot(outer[a, b] @ mean[b])
                     - 3 * self.n_datapoints * shifts[i] * shifts[j]
                 )
         return result
@@ -211,19 +230,15 @@ def _matrix(name: str, value: Any) -> Any:
 
 def _pick(matrix: Any, rows: slice | Tensor, device: torch.device) -> Tensor:
     if isinstance(matrix, Tensor):
-        return matrix[rows if isinstance(rows, slice) else rows.to(matrix.device)].to(device)
-    return torch.from_numpy(np.array(matrix[rows if isinstance(rows, slice) else rows.cpu().numpy()])).to(device)
+        picked = matrix[rows if isinstance(rows, slice) else rows.to(matrix.device)].to(device)
+    else:
+        picked = torch.from_numpy(np.array(matrix[rows if isinstance(rows, slice) else rows.cpu().numpy()])).to(device)
+    return picked if picked.is_floating_point() else picked.double()
 
 
 def _norms(z: Tensor, width: int) -> Tensor:
     """Return the squared lengths of u and of v, shape (2, datapoints)."""
     return torch.stack([torch.linalg.vector_norm(part, dim=1) for part in (z[:, :width], z[:, width:])]).square_()
-
-
-def _gram(z: Tensor) -> Tensor:
-    if z.device.type == "cpu":  # NumPy sees that the result is symmetric and does half of the work
-        return torch.from_numpy(z.numpy().T @ z.numpy())
-    return z.T @ z
 
 
 def _rounding(origin: Tensor, n: int) -> float:

@@ -76,7 +76,7 @@ def compare_networks(
         raise unknown("positions", positions, POSITIONS)
     for network in (before, after):
         _check_layers(network, layers)
-    moments = {layer: Moments(seed=seed) for layer in layers}
+    moments = {layer: Moments(seed=seed, norms=index == "cka") for layer in layers}
     with torch.inference_mode(), _evaluating(before), _evaluating(after):
         for batch in batches:
             _add_batch(before, after, batch, moments, pool=positions == "pool")
@@ -111,9 +111,9 @@ def _datapoints(output: Tensor, *, pool: bool, copy: bool) -> Tensor:
     if output.ndim == 2 or pool:
         rows = output.flatten(2).mean(2) if output.ndim > 2 else output
         return rows.clone() if copy else rows
-    rows = output.movedim(1, -1)
-    # One copy whatever the memory layout: channels-last maps would otherwise stay a view of what may be overwritten.
-    return (rows.clone(memory_format=torch.contiguous_format) if copy else rows).flatten(0, -2)
+    maps = output.transpose(0, 1)
+    # A copy for certain: of a single clip the maps would otherwise stay a view of what may be overwritten.
+    return (maps.clone(memory_format=torch.contiguous_format) if copy else maps).flatten(1).T
 
 
 def _run(network: nn.Module, batch: Tensor, layers: Iterable[str], read: Callable[[str, Tensor], None]) -> None:
@@ -135,7 +135,9 @@ def _run(network: nn.Module, batch: Tensor, layers: Iterable[str], read: Callabl
     parameter = next(network.parameters(), None)
     handles = [network.get_submodule(layer).register_forward_hook(hook(layer)) for layer in runs]
     try:
-        network(batch if parameter is None else batch.to(parameter.device))
+        batch = batch if parameter is None else batch.to(parameter.device)
+        # Channels last is the faster layout for convolutions.
+        network(batch.contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch)
     finally:
         for handle in handles:
             handle.remove()
