@@ -120,7 +120,10 @@ def show_plan(plan: Plan, session: Session, console: Console) -> None:
 def show_results(results: Results, console: Console) -> None:
     """Show the tables, and name the files."""
     for item in results.shown:
-        console.print(item, style="dim" if isinstance(item, str) else None)
+        if isinstance(item, Table):  # a narrow window may break its lines; it must not cut a column off
+            console.print(item, width=max(console.width, console.measure(item).minimum), crop=False)
+        else:
+            console.print(item, style="dim")
     for line in results.written():
         console.print(f"  {line}", soft_wrap=True)
     store = results.session.store

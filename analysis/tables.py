@@ -147,9 +147,10 @@ def latex(
     footnotes: Sequence[str] = (),
     groups: Sequence[str] = (),
 ) -> str:
-    r"""Return a ``table`` environment for the package booktabs; parameters and errors are those of `write_table`.
+    r"""Return a ``table`` environment for booktabs and graphicx; parameters and errors are those of `write_table`.
 
-    Latin text compiles with any engine; other scripts need XeLaTeX or LuaLaTeX.
+    A table wider than the line is made smaller to fit. Latin text compiles with any engine; other scripts need XeLaTeX
+    or LuaLaTeX.
     """
     if not re.fullmatch(r"[A-Za-z0-9:._-]+", label):
         raise ValueError(f"label={label!r}: use letters, digits and :-_. only")
@@ -159,17 +160,18 @@ def latex(
         for block in _blocks(frame, columns, groups)
     ]
     lines = [
-        "% needs \\usepackage{booktabs}",
+        "% needs \\usepackage{booktabs,graphicx}",
         "\\begin{table}",
         "  \\centering",
         f"  \\caption{{{escape_latex(caption)}}}",
         f"  \\label{{{label}}}",
+        "  \\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
         f"  \\begin{{tabular}}{{{''.join('l' if column.format is text else 'r' for column in shown)}}}",
         "    \\toprule",
         f"    {' & '.join(escape_latex(column.title) for column in shown)} \\\\",
         "    \\midrule",
         "    \\midrule\n".join(blocks) + "    \\bottomrule",
-        "  \\end{tabular}",
+        "  \\end{tabular}}",
         *(f"  \\par\\smallskip{{\\footnotesize {escape_latex(note)}\\par}}" for note in footnotes),
         "\\end{table}",
     ]

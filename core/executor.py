@@ -9,7 +9,7 @@ from filelock import Timeout
 from core import record
 from core.config import Run
 from core.errors import UserError
-from core.files import write_text
+from core.files import CANNOT_WRITE, write_text
 from core.plan import Plan
 from core.session import Session
 from core.store import FAILED, FINISHED
@@ -78,11 +78,11 @@ def _train(run: Run, plan: Plan, session: Session) -> None:
         train(run, plan.datasets[run.data.content], session, label=name)
     except UserError:
         raise
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {session.store.folder(run)} ({error}); free space or change --results"
-        ) from error
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
+            raise UserError(
+                f"cannot write to {session.store.folder(run)} ({error}); free space or change --results"
+            ) from error
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         record_failure(run, session, label=name, reason=reason, trace=traceback.format_exc())
         return

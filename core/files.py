@@ -1,10 +1,13 @@
 """Files that are whole or not there."""
 
+import errno
 import hashlib
 import os
 from pathlib import Path
 
 from core.errors import UserError
+
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)  # nor could another run
 
 
 class replacing:

@@ -58,7 +58,8 @@ class Session:
         self.execution = execution
         self.report = reporter or Silent()
         self.store = Store(execution.results)
-        self.device = find_device(execution.device)
+        elsewhere = execution.cluster.ray and execution.device == "cuda"  # the head of a cluster may have no GPU
+        self.device = find_device("auto" if elsewhere else execution.device)
         self.threads = execution.threads or len(os.sched_getaffinity(0))
         torch.set_num_threads(self.threads)
         torch.backends.cudnn.benchmark = self.device.type == "cuda"

@@ -19,7 +19,7 @@ from core.cluster.probe import check_nodes
 from core.cluster.storage import Storage
 from core.cluster.watch import Watch, collect
 from core.cluster.worker import Work, trial
-from core.config import Run
+from core.config import Cluster, Run
 from core.datasets import Dataset
 from core.errors import UserError
 from core.executor import Executed, label, unfinished
@@ -170,6 +170,7 @@ def _fit(feed: Feed, session: Session, nodes: list[Node], demand: Demand, images
         threads=demand.threads,
         results=session.store.results,
         device=session.execution.device if demand.gpus else "cpu",
+        cluster=Cluster(storage=session.execution.cluster.storage),
     )
     share = min(1.0, demand.gpus or demand.cpus / max(node.cpus for node in nodes))
     work = Work(feed.datasets, execution, share, every_epoch=scheduler is not None)

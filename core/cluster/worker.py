@@ -6,7 +6,6 @@ and everything passes through the storage.
 """
 
 import dataclasses
-import errno
 import os
 import tempfile
 import time
@@ -23,6 +22,7 @@ from core.cluster.storage import Storage
 from core.config import Execution, Run
 from core.datasets import Dataset
 from core.errors import UserError
+from core.files import CANNOT_WRITE
 from core.session import Session
 from core.store import FINISHED
 from core.trainer import NonFiniteLoss, train
@@ -30,7 +30,6 @@ from core.trainer import NonFiniteLoss, train
 REPORT_EVERY = 1.0  # seconds between two reports of one trial, where no scheduler needs them all
 UPLOAD_EVERY = 30.0  # seconds between two checkpoints sent to the storage
 CHECKPOINT = "checkpoint.safetensors"
-FOR_GOOD = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)  # what another attempt cannot mend
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def trial(config: Mapping[str, Any], work: Work) -> dict[str, Any]:
     except UserError as error:
         return result | {"refused": str(error)}
     except OSError as error:
-        if error.errno not in FOR_GOOD:
+        if error.errno not in CANNOT_WRITE:
             raise
         return result | {"refused": f"cannot write run {run.id} ({error}); free space or mend the folder's rights"}
     return result

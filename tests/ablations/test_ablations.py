@@ -1,12 +1,15 @@
 """Each ablation: what it plans, by identity where there is one, and what it leaves behind."""
 
 import itertools
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
+from ablations.command import show_results
 from ablations.cutoff import Cutoff
 from ablations.ensemble import Ensemble
 from ablations.freeze import Freeze
@@ -90,7 +93,10 @@ def test_grid_makes_a_row_for_each_point(run_ablation) -> None:  # type: ignore[
 
 
 def test_cutoff_shows_what_each_network_costs(run_ablation) -> None:  # type: ignore[no-untyped-def]
-    frame, _ = run_ablation(Cutoff(block=("1", "3")))
+    frame, results = run_ablation(Cutoff(block=("1", "3")))
+    printed = StringIO()
+    show_results(results, Console(file=printed, width=60))
+    assert "Runs" in printed.getvalue()
     assert frame["condition"].tolist() == ["block4", "block1", "block3"]
     for column in ("parameters", "multiply_adds"):
         whole, shallow, deep = frame[column]

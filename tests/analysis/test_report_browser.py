@@ -158,7 +158,7 @@ def test_copy_gives_the_file_whatever_the_browser_allows(page, clipboard):
     button.click()
     WebDriverWait(page, 5).until(lambda page: status(page))
     source = page.execute_script("return document.getElementById('table-1-tex').textContent")
-    assert source.startswith("% needs \\usepackage{booktabs}\n\\begin{table}")
+    assert source.startswith("% needs \\usepackage{booktabs,graphicx}\n\\begin{table}")
     if clipboard == "none":
         assert status(page) == "The text is selected: copy it with the keyboard."
         assert page.execute_script("return getSelection().toString()").strip() == source.strip()

@@ -69,11 +69,12 @@ def test_formats(function, value, expected):
 def test_latex_of_a_small_table_is_exactly_this():
     text = latex(FRAME, columns=COLUMNS, caption="50 % of it", label="tab:freeze", footnotes=["Last epoch.", "A & B."])
     assert text == (
-        "% needs \\usepackage{booktabs}\n"
+        "% needs \\usepackage{booktabs,graphicx}\n"
         "\\begin{table}\n"
         "  \\centering\n"
         "  \\caption{50 \\% of it}\n"
         "  \\label{tab:freeze}\n"
+        "  \\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
         "  \\begin{tabular}{lrr}\n"
         "    \\toprule\n"
         "    Frozen through & Accuracy (\\%) & Time \\\\\n"
@@ -81,7 +82,7 @@ def test_latex_of_a_small_table_is_exactly_this():
         "    none & \\textbf{61.2 $\\pm$ 1.2} & 1 min 15 s \\\\\n"
         "    block\\_3 & 33.3 & \\textbf{4.2 s} \\\\\n"
         "    \\bottomrule\n"
-        "  \\end{tabular}\n"
+        "  \\end{tabular}}\n"
         "  \\par\\smallskip{\\footnotesize Last epoch.\\par}\n"
         "  \\par\\smallskip{\\footnotesize A \\& B.\\par}\n"
         "\\end{table}\n"
@@ -129,11 +130,15 @@ def test_a_nasty_condition_keeps_the_table_whole(tmp_path):
 
 
 @pytest.mark.skipif(which("pdflatex") is None, reason="no pdflatex")
-def test_latex_compiles(tmp_path):
-    table = latex(FRAME.assign(condition=["none", NASTY]), columns=COLUMNS, caption=NASTY, label="t", footnotes=[NASTY])
-    document = f"\\documentclass{{article}}\\usepackage{{booktabs}}\\begin{{document}}{table}\\end{{document}}"
+def test_latex_compiles_and_fits_the_page(tmp_path):
+    nasty = latex(FRAME.assign(condition=["none", NASTY]), columns=COLUMNS, caption=NASTY, label="t", footnotes=[NASTY])
+    wide = latex(FRAME, columns=COLUMNS * 3, caption="Wide", label="w")
+    packages = "\\usepackage{booktabs,graphicx}"
+    document = f"\\documentclass{{article}}{packages}\\begin{{document}}{nasty}{wide}\\end{{document}}"
     (tmp_path / "t.tex").write_text(document, encoding="utf-8")
-    subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=tmp_path, check=True)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    printed = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True).stdout
+    assert b"Overfull" not in printed
 
 
 def test_failed_and_missing_runs_stay_in_the_table():

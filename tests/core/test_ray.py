@@ -157,9 +157,25 @@ def test_reason_is_the_last_failure_in_one_line(trace: str, expected: str) -> No
     assert reason(trace) == expected
 
 
-@pytest.mark.parametrize("scheme", ["", "file://", "local://"], ids=["folder", "pyarrow", "fsspec"])
-def test_storage_carries_a_run_and_an_image(tmp_path: Path, scheme: str) -> None:
-    storage = Storage(f"{scheme}{tmp_path / 'shared'}")
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Start a server on the loopback interface that speaks S3, and return the URI of a bucket."""
+    moto = pytest.importorskip("moto.server")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    where = f"scheme=http&region=us-east-1&endpoint_override=127.0.0.1:{server.get_host_and_port()[1]}"
+    Storage(f"s3://?{where}&allow_bucket_creation=true").filesystem.create_dir("bucket")
+    yield f"s3://bucket/lab?{where}"
+    server.stop()
+
+
+@pytest.mark.parametrize("kind", ["folder", "pyarrow", "fsspec", "s3"])
+def test_storage_carries_a_run_and_an_image(tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> None:
+    schemes = {"folder": "", "pyarrow": "file://", "fsspec": "local://"}
+    place = request.getfixturevalue("s3") if kind == "s3" else f"{schemes[kind]}{tmp_path / 'shared'}"
+    storage = Storage(place)
     name = storage.check()
     assert storage.has(name)
     storage.remove(name)
@@ -234,6 +250,14 @@ def test_ray_gives_the_bits_of_one_process_and_records_failures(
     assert (again.trained, again.found) == (0, 3)
 
 
+def test_head_without_a_gpu_asks_the_cluster_for_one(run: Run, dataset: Dataset, tmp_path: Path) -> None:
+    made = Cluster(ray="local", storage=str(tmp_path / "storage"))
+    session = Session(Execution(results=tmp_path, device="cuda", threads=1, cluster=made))
+    if session.device.type == "cpu":
+        with pytest.raises(UserError, match=r"^a trial needs 1 CPU and 1 GPU, but a node has \d+ CPUs? and 0 GPUs"):
+            execute(plan_of([run], dataset), session)
+
+
 def test_more_gpus_than_exist_raise_before_anything_is_trained(run: Run, dataset: Dataset, tmp_path: Path) -> None:
     session = on_ray(tmp_path, gpus_per_trial=64)
     session = Session(Execution(results=tmp_path, threads=1, cluster=session.execution.cluster))
@@ -301,15 +325,19 @@ def test_exception_in_a_trial_is_tried_again_then_recorded(run: Run, dataset: Da
 
 
 @pytest.mark.slow
-def test_storage_serves_nodes_that_do_not_share_the_results(run: Run, dataset: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_storage_serves_nodes_that_do_not_share_the_results(
+    run: Run, dataset: Dataset, tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    place = request.getfixturevalue("s3") if kind == "s3" else f"file://{tmp_path / 'storage'}"
     plan = plan_of([run, run.replace(model__freeze="block4")], dataset)
     here = Session(Execution(results=tmp_path / "here", device="cpu", threads=1))
     execute(plan, here)
-    there = on_ray(tmp_path / "there", storage=f"file://{tmp_path / 'storage'}")
+    there = on_ray(tmp_path / "there", storage=place)
     assert execute(plan, there).trained == 2
     assert all(same_files(here, there, run) for run in plan.runs)
     assert not list((there.store.results / "cache").glob("activations/*"))  # they were made on the node
-    third = on_ray(tmp_path / "third", storage=str(tmp_path / "storage"))
+    third = on_ray(tmp_path / "third", storage=place)
     executed = execute(plan, third)  # finds in the storage what another command has finished
     assert (executed.trained, executed.found) == (0, 2)
 
