@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-import torchvision
 from torch import nn
 
 from core import stages, timm_models
@@ -168,6 +167,8 @@ def _original(name: str, *, seed: int, dropout: float) -> nn.Module:
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would change the GPU's generators too
         if stages.is_timm(name):
             return timm_models.create(name, dropout=dropout)
+        import torchvision  # slow to import
+
         model: nn.Module = torchvision.models.get_model(name, weights=None, **_OPTIONS.get(name, {}))
         return model
 

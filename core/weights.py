@@ -15,7 +15,6 @@ from urllib.parse import urlparse
 
 import safetensors.torch
 import torch
-import torchvision
 from filelock import FileLock
 from torch import nn
 
@@ -196,6 +195,8 @@ def _from_timm(name: str) -> State:
 
 def torchvision_url(name: str) -> str:
     """Return the address of torchvision's first ImageNet weights (IMAGENET1K_V1) of a backbone."""
+    import torchvision  # slow to import
+
     url: str = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
     return url
 

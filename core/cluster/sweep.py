@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from core.cluster.connect import Demand, Node, alive_nodes, connected, fits, share_out, slots
+from core.cluster.gate import make_gate
 from core.cluster.probe import check_nodes
 from core.cluster.storage import Storage
 from core.cluster.watch import Watch, collect
@@ -165,19 +166,23 @@ def _fit(feed: Feed, session: Session, nodes: list[Node], demand: Demand, images
 
     from core.cluster.tuning import Callback, Searcher, Stopper
 
+    cluster = session.execution.cluster
     execution = dataclasses.replace(
         session.execution,
         threads=demand.threads,
         results=session.store.results,
         device=session.execution.device if demand.gpus else "cpu",
-        cluster=Cluster(storage=session.execution.cluster.storage),
+        cluster=Cluster(storage=cluster.storage),  # a trial asks for nothing more
     )
     share = min(1.0, demand.gpus or demand.cpus / max(node.cpus for node in nodes))
     work = Work(feed.datasets, execution, share, every_epoch=scheduler is not None)
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots(demand, nodes))  # all workers start at once, not one by one
+    places = slots(demand, nodes)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(places)  # all workers start at once, not one by one
+    gate = make_gate(min(places, feed.total - feed.found, cluster.max_concurrent or places))
     watch = Watch(feed, session, images.storage, schedulable=lambda: any(fits(demand, node) for node in alive_nodes()))
     trainable = tune.with_resources(
-        tune.with_parameters(trial, work=work), {"cpu": demand.cpus} | ({"gpu": demand.gpus} if demand.gpus else {})
+        tune.with_parameters(trial, work=work, gate=gate),
+        {"cpu": demand.cpus} | ({"gpu": demand.gpus} if demand.gpus else {}),
     )
     with tempfile.TemporaryDirectory(prefix="audio-ablation-") as folder:
         tune.Tuner(
@@ -186,7 +191,7 @@ def _fit(feed: Feed, session: Session, nodes: list[Node], demand: Demand, images
                 search_alg=Searcher(feed, images.of),
                 scheduler=scheduler,
                 num_samples=-1,
-                max_concurrent_trials=execution.cluster.max_concurrent,
+                max_concurrent_trials=cluster.max_concurrent,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
@@ -195,7 +200,7 @@ def _fit(feed: Feed, session: Session, nodes: list[Node], demand: Demand, images
                 verbose=0,
                 callbacks=[Callback(watch)],
                 stop=Stopper(watch),
-                failure_config=tune.FailureConfig(max_failures=execution.cluster.max_failures),
+                failure_config=tune.FailureConfig(max_failures=cluster.max_failures),
             ),
         ).fit()
     if watch.refused:

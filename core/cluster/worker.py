@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 
+from core.cluster.gate import enter
 from core.cluster.storage import Storage
 from core.config import Execution, Run
 from core.datasets import Dataset
@@ -83,7 +84,7 @@ class Progress:
             self.reported = time.monotonic()
 
 
-def trial(config: Mapping[str, Any], work: Work) -> dict[str, Any]:
+def trial(config: Mapping[str, Any], work: Work, gate: Any = None) -> dict[str, Any]:
     """Train a run, unless it is finished already.
 
     Parameters
@@ -92,6 +93,8 @@ def trial(config: Mapping[str, Any], work: Work) -> dict[str, Any]:
         ``run``, as `Run.to_dict` gives it; ``images``, the entries of the cache it reads.
     work
         What all trials have in common.
+    gate
+        Where this process waits before its first trial (`core.cluster.gate`).
 
     Returns
     -------
@@ -101,6 +104,8 @@ def trial(config: Mapping[str, Any], work: Work) -> dict[str, Any]:
     """
     run = Run.from_dict(config["run"])
     result = {"id": run.id}
+    if gate and not _sessions:
+        enter(gate)
     try:
         session = session_of(work)
         torch.set_num_threads(session.threads)  # of this thread, which is another one for each trial

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from core.errors import UserError
 
@@ -30,6 +29,8 @@ def make_folds(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
     UserError
         For a class whose clips all belong to one group.
     """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # most of a second to import
+
     by_class = pd.Series(groups).groupby(labels).nunique()
     for label in by_class.index[by_class < 2]:
         group = groups[labels == label][0]

@@ -1,5 +1,6 @@
 """Ray Tune by identity: the same bits as without it, whatever is killed on the way, and no process left behind."""
 
+import asyncio
 import os
 import secrets
 import signal
@@ -18,6 +19,7 @@ import pytest
 from ablations.freeze import Freeze
 from core import options
 from core.cluster.connect import Demand, Node, check_address, share_out
+from core.cluster.gate import Gate
 from core.cluster.storage import Storage
 from core.cluster.watch import reason
 from core.config import Cluster, Execution, Run
@@ -250,6 +252,22 @@ def test_ray_gives_the_bits_of_one_process_and_records_failures(
     assert (again.trained, again.found) == (0, 3)
 
 
+def test_gate_opens_when_all_have_come_or_the_first_has_waited_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def come(gate: Gate, *times: float) -> list[float]:
+        async def enter(after: float) -> float:
+            await asyncio.sleep(after)
+            await gate.enter()
+            return asyncio.get_running_loop().time()
+
+        begun = asyncio.get_running_loop().time()
+        return [end - begun for end in await asyncio.gather(*map(enter, times))]
+
+    assert min(asyncio.run(come(Gate(2), 0, 0.2))) >= 0.2
+    monkeypatch.setattr("core.cluster.gate.TIMEOUT", 0.3)
+    alone, late = asyncio.run(come(Gate(3), 0, 0.4))
+    assert 0.3 <= alone < late + 0.3
+
+
 def test_head_without_a_gpu_asks_the_cluster_for_one(run: Run, dataset: Dataset, tmp_path: Path) -> None:
     made = Cluster(ray="local", storage=str(tmp_path / "storage"))
     session = Session(Execution(results=tmp_path, device="cuda", threads=1, cluster=made))
@@ -355,32 +373,6 @@ def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     cluster.shutdown()
 
 
-@pytest.mark.slow
-def test_node_removed_without_grace_costs_no_run(run: Run, dataset: Dataset, tmp_path: Path, head: Any) -> None:
-    doomed = head.add_node(num_cpus=1, num_gpus=1)
-    head.add_node(num_cpus=1, num_gpus=1)
-    runs = [run.replace(training__epochs=60, seed=seed) for seed in range(3)]
-    made = Cluster(ray=head.address, gpus_per_trial=1, cpus_per_trial=0.5, max_failures=3)
-    session = Session(Execution(results=tmp_path / "there", threads=1, cluster=made))
-    removed = threading.Event()
-
-    def remove() -> None:
-        begun = [session.store.folder(run) / "checkpoint.safetensors" for run in runs[:2]]  # one on each node
-        until(lambda: all(path.exists() for path in begun))
-        head.remove_node(doomed, allow_graceful=False)
-        removed.set()
-
-    thread = threading.Thread(target=remove)
-    thread.start()
-    executed = execute(plan_of(runs, dataset), session)
-    thread.join()
-    assert removed.is_set()
-    assert (executed.trained, executed.failed) == (3, 0)
-    here = Session(Execution(results=tmp_path / "here", device="cpu", threads=1))
-    execute(plan_of(runs[:1], dataset), here)
-    assert same_files(here, session, runs[0])
-
-
 def command(sounds: Path, results: Path, *more: str) -> list[str]:
     words = f"freeze --data folder --data-root {sounds} --sr 8000 --duration 0.5 --n-mels 32 --n-frames 32"
     words += f" --batch-size 8 --block 1 --seed 0 1 --device cpu --threads 1 --results {results}"
@@ -389,6 +381,23 @@ def command(sounds: Path, results: Path, *more: str) -> list[str]:
 
 def finished(results: Path) -> int:
     return sum('"finished"' in path.read_text() for path in (results / "runs").glob("*/run.json"))
+
+
+@pytest.mark.slow
+def test_node_removed_without_grace_costs_no_run(sounds: Path, tmp_path: Path, head: Any) -> None:
+    doomed = head.add_node(num_cpus=1, num_gpus=1)
+    head.add_node(num_cpus=1, num_gpus=1)
+    here, there = tmp_path / "here", tmp_path / "there"
+    places = ["--ray", head.address, "--gpus-per-trial", "1", "--cpus-per-trial", "0.5", "--max-failures", "3"]
+    words = [word if word != "cpu" else "auto" for word in command(sounds, there, "--epochs", "60", *places)]
+    with subprocess.Popen(words, cwd=ROOT) as sweep:  # of its own: Ray serves one cluster in the life of a process
+        until(lambda: len(list(there.glob("runs/*/checkpoint.safetensors"))) == 2)  # one on each node
+        head.remove_node(doomed, allow_graceful=False)
+        assert sweep.wait(240) == 0
+    assert finished(there) == 4
+    subprocess.run(command(sounds, here, "--epochs", "60"), cwd=ROOT, check=True)
+    for path in here.glob("runs/*/weights.safetensors"):
+        assert (there / path.relative_to(here)).read_bytes() == path.read_bytes()
 
 
 @pytest.mark.slow
