@@ -1,8 +1,9 @@
 """What Ray costs: many short runs, and a few long ones, as trials on two cores against one process on the same cores.
 
 Each side is a process of its own that starts with nothing but the images, so that the start of Python, of Ray and of
-its workers counts. Head-only runs share a frozen prefix, which each side computes. The long runs go one after the
-other on one core; two workers with a core each can at best take half of that. Linux only: cores are set by affinity.
+its workers counts. Head-only runs share a frozen prefix, which each side computes. The long runs, half a minute each,
+go one after the other on one core; two workers with a core each can at best take half of that, and less far where two
+busy cores slow each other down. Linux only: cores are set by affinity.
 """
 
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 HEAD_ONLY, FINE_TUNING = 40, 12
+FINE_TUNING_EPOCHS = 16
 CORES = sorted(os.sched_getaffinity(0))[:2]
 
 
@@ -76,7 +78,9 @@ def _side(results: Path, what: str, ray: str, threads: int) -> None:
     if what == "images":
         load_images(base, dataset, session)
         return
-    count, first = (HEAD_ONLY, base.replace(model__freeze="block4")) if what == "head" else (FINE_TUNING, base)
+    count, first = HEAD_ONLY, base.replace(model__freeze="block4")
+    if what == "all":
+        count, first = FINE_TUNING, base.replace(training__epochs=FINE_TUNING_EPOCHS)
     runs = [first.replace(seed=seed) for seed in range(count)]
     plan = Plan("bench", tuple(Planned("run", run, runs[0]) for run in runs), {base.data.content: dataset})
     executed = execute(plan, session)
