@@ -116,33 +116,6 @@ def fit_length(y: np.ndarray, *, n_samples: int, fit: str) -> np.ndarray:
     return np.resize(y, n_samples) if fit == "loop" else np.pad(y, (0, missing))
 
 
-def load_clip(path: Path, *, sr: int, duration: float, fit: str) -> np.ndarray:
-    """Read a recording at `sr` Hz, `duration` seconds long.
-
-    Parameters
-    ----------
-    path
-        The recording.
-    sr
-        Sampling rate wanted, in Hz.
-    duration
-        Length wanted, in seconds; above 0.
-    fit
-        How it is brought to that length, as in `fit_length`.
-
-    Returns
-    -------
-    Waveform, float32, shape (round(duration * sr),); of its own length for ``fit="stretch"``.
-
-    Raises
-    ------
-    BadClip
-        As `decode` does.
-    """
-    y, own_sr = decode(path)
-    return fit_length(resample(y, sr=own_sr, new_sr=sr), n_samples=round(duration * sr), fit=fit)
-
-
 def _read(data: bytes) -> tuple[np.ndarray, int]:
     """Decode with libsndfile, or else with FFmpeg; ValueError says why neither could."""
     try:

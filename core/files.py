@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+from functools import cache
 from pathlib import Path
 
 from core.errors import UserError
@@ -42,7 +43,14 @@ def file_digest(path: Path) -> str:
         Where it is not a file that can be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        status = path.stat()
+        return _digest(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
+
+
+@cache
+def _digest(path: Path, size: int, changed: int) -> str:
+    """Read a file once in the life of the process, however many runs of a plan start from it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from core.clip import BadClip, decode, fit_length, load_clip, resample
+from core.clip import BadClip, decode, fit_length, resample
 
 SR = 44100
 
@@ -190,12 +190,6 @@ def test_fit(fit, n_samples, expected):
     fitted = fit_length(y, n_samples=n_samples, fit=fit)
     assert fitted.dtype == np.float32
     assert fitted.tolist() == expected
-
-
-@pytest.mark.parametrize(("fit", "samples"), [("pad", 16000), ("loop", 16000), ("crop", 16000), ("stretch", 8000)])
-def test_load_clip_has_the_rate_and_length_asked_for(fit, samples, tmp_path):
-    path = save(tmp_path, encode(tone(), "WAV"))
-    assert load_clip(path, sr=16000, duration=1.0, fit=fit).shape == (samples,)
 
 
 def test_no_real_recording_is_refused(real_data):
