@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SHOW_EVERY = 0.5  # seconds
 NODES_EVERY = 30.0  # seconds between two looks for a node that could run a trial, while none runs
+KILLED_FOR_MEMORY = r"killed due to the node running low on memory"  # and then a list of processes, ray::...
 DEATHS = {  # what Ray says of a process that is gone: what we say
     "out.of.memory|OutOfMemory|low on memory|memory pressure": "its process was killed because memory ran out; lower "
     "--max-concurrent or raise --cpus-per-trial",
@@ -145,8 +146,9 @@ def collect(run: Run, session: Session, storage: Storage) -> None:
 def reason(trace: str) -> str:
     """Say in one line why a trial ended, from what Ray noted of it; the last failure counts."""
     last = re.split(r"^Failure # \d+.*$", trace, flags=re.MULTILINE)[-1]
+    own = ("Traceback" in last or "ray::" in last) and not re.search(KILLED_FOR_MEMORY, last)  # the trial's own error
     for said, meant in DEATHS.items():
-        if re.search(said, last, flags=re.IGNORECASE) and "Traceback" not in last and "ray::" not in last:
+        if not own and re.search(said, last, flags=re.IGNORECASE):
             return meant
     lines = [line.strip() for line in last.splitlines() if line.strip()]
     return lines[-1] if lines else "it ended without saying why"

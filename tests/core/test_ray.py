@@ -152,6 +152,11 @@ def test_address_without_ray_raises(answer: bytes, message: str, monkeypatch: py
             "Failure # 1\nWorker exit type: NODE_OUT_OF_MEMORY Worker exit detail: Task was killed",
             "its process was killed because memory ran out; lower --max-concurrent or raise --cpus-per-trial",
         ),
+        (
+            "Failure # 1\n2 worker(s) were killed due to the node running low on memory. Memory on the node was 1.6GB\n"
+            "10473 0.30 ray::ImplicitFunc.train\nRefer to the documentation on how to address it.",
+            "its process was killed because memory ran out; lower --max-concurrent or raise --cpus-per-trial",
+        ),
         ("", "it ended without saying why"),
     ],
 )
