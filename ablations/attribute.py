@@ -1,6 +1,5 @@
 """What does the network listen to? Attribute its answers to the spectrogram (Palanisamy et al. 2020, figure 3)."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ablations.base import Ablation
 from core.config import GROUPS, Run, option, problems
 from core.errors import UserError, unknown
+from core.files import short_digest
 from core.stages import block_count, stages_named
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Attribute(Ablation):
     @property
     def question(self) -> str:
         """Stand for the options: which clips, maps and tests are asked for."""
-        return hashlib.sha256(repr(self).encode()).hexdigest()[:8]
+        return short_digest(repr(self))
 
     def points(self, points: list[dict[str, Any]], store: "Store") -> list[dict[str, Any]]:
         """Take the one point that gives the run asked for."""

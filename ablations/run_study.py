@@ -1,7 +1,6 @@
 """Make a study true: one plan of all its experiments, then every table and figure, beside the published numbers."""
 
 import dataclasses
-import hashlib
 import pkgutil
 import re
 import shlex
@@ -26,7 +25,7 @@ from analysis.tables import Column
 from core import options
 from core.config import Run
 from core.executor import Executed
-from core.files import write_text
+from core.files import short_digest, write_text
 from core.plan import Plan
 from core.prepare import make_backbone
 from core.progress import Reporter
@@ -112,7 +111,7 @@ def _job(experiment: Experiment, made: Mapping[str, type]) -> Job:
 def folder_of(study: Study | Figures, jobs: Sequence[Job], plans: Sequence[Plan], results: Path) -> Path:
     """Return a folder of its own for every different set of questions, the same for the same one."""
     text = "\n".join(f"{plan.name} {job.ablation.question}" for job, plan in zip(jobs, plans, strict=True))
-    return results / "studies" / study.name / f"{study.scale}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return results / "studies" / study.name / f"{study.scale}-{short_digest(text)}"
 
 
 def _joined(name: str, plans: Sequence[Plan]) -> Plan:

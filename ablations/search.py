@@ -1,6 +1,5 @@
 """What the search's command does: ask for configurations, train them as ordinary runs, and show the best."""
 
-import hashlib
 import json
 import pkgutil
 from collections import deque
@@ -19,7 +18,7 @@ from core.config import Run
 from core.datasets import Dataset
 from core.errors import UserError
 from core.executor import Executed, execute, label, settled
-from core.files import write_text
+from core.files import short_digest, write_text
 from core.plan import Plan, Planned
 from core.progress import Reporter
 from core.search import STOPPED, Optuna, Point, Range, Space, draw, flag_of, grid, parse, validation_score
@@ -246,4 +245,4 @@ def _any(values: Any) -> Any:
 def _name(plan: Plan, space: Space, tune: Tune) -> str:
     """Name the folder of a search whose runs are not known yet; more trials are the same search."""
     text = f"{plan.name} {space} {tune.search} {tune.search_seed}"
-    return f"{plan.name.rpartition('-')[0]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{plan.name.rpartition('-')[0]}-{short_digest(text)}"

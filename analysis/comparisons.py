@@ -1,6 +1,5 @@
 """Is a condition different from the reference? Paired tests over runs and over clips, corrected for their number."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import pandas as pd
 from analysis.formats import count, number, points
 from analysis.statistics import holm, mcnemar, paired
 from analysis.tables import Column
-from core.plan import Plan, Planned, axes
+from core.plan import Plan, Planned, axes, by_condition
 from core.store import FINISHED, Store
 
 COLUMNS = (
@@ -37,13 +36,12 @@ def comparisons(plan: Plan, store: Store) -> pd.DataFrame:
 
     Runs that failed or are missing take their pair out of the comparison; ``pairs`` says how many are left.
     """
-    grid = axes(plan)
-    groups: dict[tuple[Any, ...], list[Planned]] = defaultdict(list)
-    for i, planned in enumerate(plan.planned):
-        if planned.run != planned.reference:
-            groups[(*(values[i] for values in grid.values()), planned.condition)].append(planned)
-    names = [*grid, "condition"]
-    rows = [dict(zip(names, key, strict=True)) | _row(part, store) for key, part in groups.items()]
+    names = [*axes(plan), "condition"]
+    rows = [
+        dict(zip(names, key, strict=True)) | _row(changed, store)
+        for key, part in by_condition(plan).items()
+        if (changed := [planned for planned in part if planned.run != planned.reference])
+    ]
     frame = pd.DataFrame(rows)
     for name in ("p", "mcnemar_p") if rows else ():
         frame[f"{name}_holm"] = holm(frame[name].tolist())

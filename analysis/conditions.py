@@ -4,7 +4,6 @@
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from analysis.formats import magnitude, percent, points, seconds
 from analysis.results import Results
 from analysis.tables import Column, protocol
 from core.config import Run
-from core.plan import Plan, Planned, axes
+from core.plan import Plan, Planned, axes, by_condition
 from core.store import FAILED, FINISHED, Store
 
 ACCURACY = Column("accuracy", "Accuracy %", percent, best="max", std="accuracy_std")
@@ -98,7 +97,7 @@ def _write_comparisons(results: Results, title: str) -> None:
     results.table(
         "comparisons",
         frame,
-        [*(Column(name, _titled(name)) for name in grid), Column("condition", title), *comparisons.COLUMNS],
+        [*grid_titles(grid), Column("condition", title), *comparisons.COLUMNS],
         caption=f"{caption(results.plan)}: change against the reference",
         footnotes=comparisons.FOOTNOTES,
         groups=grid,
@@ -144,14 +143,21 @@ def summarise(plan: Plan, store: Store) -> pd.DataFrame:
         Where they are not among the grid columns already.
     """
     records = {run.id: store.record(run) for run in plan.runs}
-    grid = axes(plan)
-    groups: dict[tuple[Any, ...], list[Planned]] = defaultdict(list)
-    for i, planned in enumerate(plan.planned):
-        groups[(*(values[i] for values in grid.values()), planned.condition)].append(planned)
-    names = [*grid, "condition"]
+    names = [*axes(plan), "condition"]
     return pd.DataFrame(
-        [dict(zip(names, key, strict=True)) | _row(part, records) | named(part[0]) for key, part in groups.items()]
+        [
+            dict(zip(names, key, strict=True)) | _row(part, records) | named(part[0])
+            for key, part in by_condition(plan).items()
+        ]
     )
+
+
+def counts(runs: Sequence[Run], store: Store) -> dict[str, Any]:
+    """Return ``runs``, ``failed``, ``missing`` and ``run_ids`` of the row that runs share."""
+    states = [store.status(run) for run in runs]
+    failed = states.count(FAILED)
+    missing = len(runs) - failed - states.count(FINISHED)
+    return {"runs": len(runs), "failed": failed, "missing": missing, "run_ids": [run.id for run in runs]}
 
 
 def named(planned: Planned) -> dict[str, str]:
@@ -173,12 +179,12 @@ def name_points(frame: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame
 
 def columns(frame: pd.DataFrame, title: str, shown: Sequence[Column] = COLUMNS) -> list[Column]:
     """Return the columns of a summary as a table shows them; `title` is that of the condition."""
-    grid = [Column(name, _titled(name)) for name in grid_columns(frame)]
-    return [*grid, Column("condition", title), *shown]
+    return [*grid_titles(grid_columns(frame)), Column("condition", title), *shown]
 
 
-def _titled(name: str) -> str:
-    return name.replace("_", " ").capitalize()
+def grid_titles(names: Sequence[str]) -> list[Column]:
+    """Return the columns of the options that make the grid."""
+    return [Column(name, name.replace("_", " ").capitalize()) for name in names]
 
 
 def footnotes(plan: Plan, store: Store) -> list[str]:

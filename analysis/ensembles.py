@@ -55,11 +55,10 @@ def compare_ensemble(results: Results, *, title: str) -> pd.DataFrame:
         rows += [point | row | where for row in _rows(runs, store)]
         curves += [point | row | where for row in _curve(runs, store)]
     frame = pd.DataFrame(rows)
-    own = [Column(name, name.replace("_", " ").capitalize()) for name in names]
     results.table(
         "table",
         frame,
-        [*own, Column("condition", title), *COLUMNS],
+        [*conditions.grid_titles(names), Column("condition", title), *COLUMNS],
         caption=conditions.caption(results.plan),
         footnotes=FOOTNOTES,
         groups=names,
@@ -80,14 +79,10 @@ def compare_ensemble(results: Results, *, title: str) -> pd.DataFrame:
 def _rows(folds: Sequence[Sequence[Run]], store: Store) -> list[dict[str, Any]]:
     """Return the row of a single network and the row of the ensemble."""
     done = [[run for run in members if store.status(run) == FINISHED] for members in folds]
-    planned = sum(map(len, folds))
-    failed = sum(store.status(run) == "failed" for members in folds for run in members)
-    missing = planned - failed - sum(map(len, done))
     outputs = [_outputs(members, store) for members in done if members]
     alone = pd.DataFrame([metrics.summary(logits, targets) for targets, all_ in outputs for logits in all_])
     together = pd.DataFrame([metrics.ensemble_summary(all_, targets) for targets, all_ in outputs if len(all_) > 1])
-    ids = [run.id for members in folds for run in members]
-    counts = {"runs": planned, "failed": failed, "missing": missing, "run_ids": ids}
+    counts = conditions.counts([run for members in folds for run in members], store)
     single = {name: alone[name].mean() for name in SCORES} if len(alone) else {}
     deviation = alone["accuracy"].std() if len(alone) > 1 else np.nan
     ensemble = {name: together[name].mean() for name in (*SCORES, "disagreement")} if len(together) else {}

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import warnings
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,10 +22,10 @@ from core.cache import key_of
 from core.config import Run
 from core.features import Images
 from core.files import write_text
-from core.plan import Planned, axes
+from core.plan import axes, by_condition
 from core.prepare import make_backbone, make_normalise, plain_images, rows_of
 from core.stages import from_original
-from core.store import FAILED, FINISHED, Store
+from core.store import FINISHED, Store
 
 BATCH = 32
 SHOWN = 24  # rows that a terminal shows
@@ -53,16 +52,13 @@ def compare_layers(results: Results, *, index: str, layers: str, positions: str)
     layers
         ``blocks``: the output of every stage but the head; ``all``: of every convolution and linear map too.
     """
-    grid = axes(results.plan)
-    groups: dict[tuple[Any, ...], list[Planned]] = defaultdict(list)
-    for i, planned in enumerate(results.plan.planned):
-        groups[(*(values[i] for values in grid.values()), planned.condition)].append(planned)
+    grid = list(axes(results.plan))
     found = _compare_runs(results, index=index, layers=layers, positions=positions)
     names = [*grid, "weights"]
     frame = pd.DataFrame(
         [
             dict(zip(names, key, strict=True)) | row | conditions.named(part[0])
-            for key, part in groups.items()
+            for key, part in by_condition(results.plan).items()
             for row in _rows([planned.run for planned in part], found, results.session.store)
         ]
     )
@@ -74,11 +70,10 @@ def compare_layers(results: Results, *, index: str, layers: str, positions: str)
         "Kept: directions before and after training. Noise floor: the same index on datapoints paired at random. "
         "Mean over folds and seeds.",
     ]
-    own_columns = [Column(name, name.capitalize()) for name in grid]
     results.table(
         "table",
         frame,
-        [*own_columns, *COLUMNS],
+        [*conditions.grid_titles(grid), *COLUMNS],
         caption=caption,
         footnotes=footnotes,
         groups=names,
@@ -155,9 +150,7 @@ def _batches(images: Images, rows: np.ndarray, results: Results) -> Iterator[tor
 def _rows(runs: Sequence[Run], found: Mapping[str, Mapping[str, Similarity]], store: Store) -> list[dict[str, Any]]:
     """Average each layer over the folds and seeds of a condition; without any, one row says why."""
     done = [found[run.id] for run in runs if run.id in found]
-    failed = sum(store.status(run) == FAILED for run in runs)
-    counted: dict[str, Any] = {"runs": len(runs), "failed": failed, "missing": len(runs) - len(done) - failed}
-    counted["run_ids"] = [run.id for run in runs]
+    counted = conditions.counts(runs, store)
     layers = [_mean([one[layer] for one in done]) | {"layer": layer} for layer in (done[0] if done else ())]
     return [layer | counted for layer in layers or [dict.fromkeys(NUMBERS, math.nan) | {"layer": None, "kept": None}]]
 

@@ -1,7 +1,6 @@
 """From a grid of options and an ablation to a list of fully specified runs."""
 
 import dataclasses
-import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from core import datasets
 from core.config import Run, preset_training, problems
 from core.datasets import Dataset
 from core.errors import UserError
-from core.files import file_digest
+from core.files import file_digest, short_digest
 from core.weights import weights_file
 
 FOLLOWING = ("data.fold", "data.content", "seed", "model.weights_sha256")
@@ -49,7 +48,7 @@ class Plan:
         first = self.planned[0].run
         text = "\n".join(f"{p.condition} {p.run.id} {p.reference.id}" for p in self.planned)
         backbone = first.model.backbone.replace("timm:", "").replace("/", "-")
-        return f"{first.data.name}-{backbone}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        return f"{first.data.name}-{backbone}-{short_digest(text)}"
 
 
 def make_plan(
@@ -126,6 +125,15 @@ def axes(plan: Plan) -> dict[str, list[Any]]:
     if "data.name" in given:
         given = [key for key in given if key not in OF_THE_DATA_SET]
     return {"data" if key == "data.name" else key.partition(".")[2]: [row[key] for row in flat] for key in given}
+
+
+def by_condition(plan: Plan) -> dict[tuple[Any, ...], list[Planned]]:
+    """Group the runs of a plan by their values of `axes` and their condition, which comes last, over folds and seeds."""
+    values = axes(plan).values()
+    groups: dict[tuple[Any, ...], list[Planned]] = {}
+    for i, planned in enumerate(plan.planned):
+        groups.setdefault((*(column[i] for column in values), planned.condition), []).append(planned)
+    return groups
 
 
 def _flatten(run: Run) -> dict[str, Any]:

@@ -178,7 +178,8 @@ class Moments:
             if broken := int((~part.isfinite()).sum()):
                 raise UserError(f"{name} has NaN or infinite activations in {broken} of its {len(part)} neurons")
         mean = self._sum / n
-        outer = torch.addr(self._symmetric(), mean, mean, alpha=-n)
+        whole = self._outer.triu() + self._outer.triu(1).T
+        outer = torch.addr(whole, mean, mean, alpha=-n)
         xx, yy = outer[:width, :width], outer[width:, width:]
         scale = (xx.trace() * yy.trace() / (n - 1) / self._chance).sqrt()
         return Centred(
@@ -187,14 +188,11 @@ class Moments:
             yy=yy,
             xy=outer[:width, width:],
             shuffled=self._shuffled * scale,
-            norms=self._centred_norms(mean) if self._with_norms else None,
+            norms=self._centred_norms(whole, mean) if self._with_norms else None,
             rounding=(_rounding(self._origin[:width], n), _rounding(self._origin[width:], n)),
         )
 
-    def _symmetric(self) -> Tensor:
-        return self._outer.triu() + self._outer.triu(1).T
-
-    def _centred_norms(self, mean: Tensor) -> Tensor:
+    def _centred_norms(self, outer: Tensor, mean: Tensor) -> Tensor:
         """Move the sums of products of squared norms from the origin to the mean.
 
         With d and e the means of u and v, the sum of |u - d|^2 |v - e|^2 is, multiplied out, sum |u|^2 |v|^2
@@ -202,7 +200,6 @@ class Moments:
         """
         width = self.n_neurons[0]
         parts = (slice(None, width), slice(width, None))
-        outer = self._symmetric()
         squares = [outer.diagonal()[part].sum() for part in parts]
         shifts = [mean[part].dot(mean[part]) for part in parts]
         result = self._quartic.clone()

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 SHOW_EVERY = 0.5  # seconds
 NODES_EVERY = 30.0  # seconds between two looks for a node that could run a trial, while none runs
-KILLED_FOR_MEMORY = r"killed due to the node running low on memory"  # and then a list of processes, ray::...
 DEATHS = {  # what Ray says of a process that is gone: what we say
     "out.of.memory|OutOfMemory|low on memory|memory pressure": "its process was killed because memory ran out; lower "
     "--max-concurrent or raise --cpus-per-trial",
@@ -146,7 +145,8 @@ def collect(run: Run, session: Session, storage: Storage) -> None:
 def reason(trace: str) -> str:
     """Say in one line why a trial ended, from what Ray noted of it; the last failure counts."""
     last = re.split(r"^Failure # \d+.*$", trace, flags=re.MULTILINE)[-1]
-    own = ("Traceback" in last or "ray::" in last) and not re.search(KILLED_FOR_MEMORY, last)  # the trial's own error
+    # An error of the trial's own begins its trace with "ray::"; Ray's list of processes has it further along its lines.
+    own = "Traceback" in last or re.search(r"^\S*ray::", last, flags=re.MULTILINE)
     for said, meant in DEATHS.items():
         if not own and re.search(said, last, flags=re.IGNORECASE):
             return meant

@@ -84,7 +84,7 @@ class Progress:
             self.reported = time.monotonic()
 
 
-def trial(config: Mapping[str, Any], work: Work, gate: Any = None) -> dict[str, Any]:
+def trial(config: Mapping[str, Any], work: Work, gate: Any) -> dict[str, Any]:
     """Train a run, unless it is finished already.
 
     Parameters
@@ -94,7 +94,7 @@ def trial(config: Mapping[str, Any], work: Work, gate: Any = None) -> dict[str, 
     work
         What all trials have in common.
     gate
-        Where this process waits before its first trial (`core.cluster.gate`).
+        Where this process waits before its first trial (`core.cluster.gate`), if it has to.
 
     Returns
     -------

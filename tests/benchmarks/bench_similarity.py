@@ -32,11 +32,8 @@ def measure() -> list[dict[str, Any]]:
     rows = _rows(layer, ours, reference)
     ours, reference, bare = _in_turn(network_ours, network_reference, network_forward)
     rows += _rows(network, ours, reference)
-    forward = bare.seconds
-    rows.append(
-        _faster(f"{network}, on top of the forward passes", ours.seconds - forward, reference.seconds - forward)
-    )
-    return rows
+    on_top = [side.seconds - bare.seconds for side in (ours, reference)]
+    return [*rows, _faster(f"{network}, on top of the forward passes", *on_top)]
 
 
 @dataclass(frozen=True)
