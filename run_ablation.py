@@ -11,42 +11,23 @@ An ablation plans its runs, trains those that are not in the store yet (``result
 figures from the store. The same command again trains nothing; an interrupted one goes on where it stopped.
 """
 
-import pkgutil
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
 
-from ablations import ABLATIONS
-from core import options
+from commands import COMMANDS, options
 from core.errors import UserError
+from core.registry import Lazy
 
-STUDIES = {  # many ablations in one command
-    "study": "ablations.study:Study",
-    "figures": "ablations.study:Figures",
-}
-COMMANDS = {  # that plan no runs: a dataclass of options with a method `run`
-    "data": "analysis.inventory:Inventory",
-    "report": "analysis.report:Report",
-}
+run_ablation = Lazy("commands.ablation:run")  # imports torch and pandas, which takes seconds
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; return the exit status."""
-    classes = {name: pkgutil.resolve_name(path) for name, path in (ABLATIONS | STUDIES | COMMANDS).items()}
-    makers = {name: options.plain if name in COMMANDS else options.command for name in classes}
-    name, chosen = options.parse({name: makers[name](cls) for name, cls in classes.items()}, arguments)
-    made = options.read(classes[name], chosen)
-    if name in COMMANDS:
-        status: int = made.run()
-        return status
-    if name in STUDIES:
-        from ablations.run_study import run_study  # torch and pandas, which take seconds to import
-
-        return run_study(made, arguments)
-    from ablations.command import run
-
-    return run(name, made, chosen, command=shlex.join(["python", "run_ablation.py", *arguments]))
+    call = options.call(COMMANDS, arguments)
+    run = getattr(call.command, "run", None)  # a command's own; an ablation only says what is to be trained
+    status: int = run(call) if run else run_ablation(call)
+    return status
 
 
 if __name__ == "__main__":

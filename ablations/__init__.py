@@ -1,13 +1,16 @@
 """One file per ablation. Each turns a base run into conditions; none of them trains."""
 
-ABLATIONS: dict[str, str] = {
-    # command: the class that describes it; its docstring is the command's help
-    "attribute": "ablations.attribute:Attribute",
-    "pretraining": "ablations.pretraining:Pretraining",
-    "weight-change": "ablations.weight_change:WeightChange",
-    "fusion": "ablations.fusion:Fusion",
-    "freeze": "ablations.freeze:Freeze",
-    "cutoff": "ablations.cutoff:Cutoff",
-    "ensemble": "ablations.ensemble:Ensemble",
-    "tune": "ablations.tune:Tune",
-}
+from core.registry import Registry
+
+ABLATIONS = Registry(
+    "ablation",
+    {  # command: the class that describes it; its docstring is the command's help
+        "attribute": "ablations.attribute:Attribute",
+        "pretraining": "ablations.pretraining:Pretraining",
+        "weight-change": "ablations.weight_change:WeightChange",
+        "fusion": "ablations.fusion:Fusion",
+        "freeze": "ablations.freeze:Freeze",
+        "cutoff": "ablations.cutoff:Cutoff",
+        "ensemble": "ablations.ensemble:Ensemble",
+    },
+)

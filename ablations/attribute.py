@@ -8,13 +8,17 @@ from ablations.base import Ablation
 from core.config import GROUPS, Run, option, problems
 from core.errors import UserError, unknown
 from core.files import short_digest
-from core.stages import block_count, stages_named
+from core.models.stages import block_count, stages_named
+from core.registry import Lazy
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.results import Results
     from core.store import Store
+
+explain = Lazy("analysis.attribution.results:explain")
+explanation = Lazy("analysis.attribution.explanation")
 
 
 @dataclass(frozen=True)
@@ -90,11 +94,7 @@ class Attribute(Ablation):
 
     def analyse(self, results: "Results") -> "pd.DataFrame":
         """Write maps, figures and tables."""
-        from analysis.attribution import Integral
-        from analysis.attribution.explanation import Request
-        from analysis.attribution_results import explain
-
-        request = Request(
+        request = explanation.Request(
             clips=self.clips,
             per_class=self.per_class,
             misclassified=self.misclassified,
@@ -102,11 +102,12 @@ class Attribute(Ablation):
             target=self.target,
             methods=self.method,
             baselines=self.baseline,
-            integral=Integral(self.steps, self.tolerance, self.max_steps),
+            integral=explanation.Integral(self.steps, self.tolerance, self.max_steps),
             memory=round(self.memory * 10**9) or None,
             check=self.check,
         )
-        return explain(results, request)
+        frame: pd.DataFrame = explain(results, request)
+        return frame
 
 
 def _point(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from core.config import Run
+from core.registry import Lazy
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.results import Results
     from core.store import Store
+
+compare = Lazy("analysis.conditions:compare")
 
 
 class Ablation:
@@ -17,6 +20,7 @@ class Ablation:
     A new ablation is a subclass in a file of its own, a frozen dataclass, and a line in `ablations.ABLATIONS`.
     """
 
+    plans: ClassVar[bool] = True  # has the options of a run
     title: ClassVar[str]  # of the conditions, in tables and on axes
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
@@ -42,6 +46,5 @@ class Ablation:
 
     def analyse(self, results: "Results") -> "pd.DataFrame":
         """Write tables and figures from the store; return one row per condition, with at least ``condition``."""
-        from analysis.conditions import compare
-
-        return compare(results, title=self.title)
+        frame: pd.DataFrame = compare(results, title=self.title)
+        return frame

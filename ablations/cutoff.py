@@ -3,14 +3,17 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ablations.base import Ablation
+from ablations.base import Ablation, compare
 from core.config import Run, option
-from core.stages import stages_named
+from core.models.stages import stages_named
+from core.registry import Lazy
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.results import Results
+
+costs = Lazy("analysis.costs")
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,5 @@ class Cutoff(Ablation):
 
     def analyse(self, results: "Results") -> "pd.DataFrame":
         """Show the costs beside the accuracy."""
-        from analysis.conditions import compare
-        from analysis.costs import COLUMNS, add_costs
-
-        return compare(results, title=self.title, add=add_costs, shown=COLUMNS)
+        frame: pd.DataFrame = compare(results, title=self.title, add=costs.add_costs, shown=costs.COLUMNS)
+        return frame

@@ -5,11 +5,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ablations.base import Ablation
 from core.config import Run, option
+from core.registry import Lazy
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.results import Results
+
+compare_ensemble = Lazy("analysis.ensembles:compare_ensemble")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,5 @@ class Ensemble(Ablation):
 
     def analyse(self, results: "Results") -> "pd.DataFrame":
         """Average the members' outputs from the store."""
-        from analysis.ensembles import compare_ensemble
-
-        return compare_ensemble(results, title=self.title)
+        frame: pd.DataFrame = compare_ensemble(results, title=self.title)
+        return frame

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from ablations.base import Ablation
 from core.config import Run, option
-from core.stages import stages_named
+from core.models.stages import stages_named
 
 
 @dataclass(frozen=True)

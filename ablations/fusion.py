@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from ablations.base import Ablation
 from core.config import Run, option
-from core.stages import has_plain_head, stages_named
+from core.models.stages import has_plain_head, stages_named
 
 
 @dataclass(frozen=True)

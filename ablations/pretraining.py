@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ablations.base import Ablation
+from ablations.base import Ablation, compare
 from core.config import Run
 
 if TYPE_CHECKING:
@@ -30,6 +30,5 @@ class Pretraining(Ablation):
 
     def analyse(self, results: "Results") -> "pd.DataFrame":
         """Draw bars: there is no depth to walk along."""
-        from analysis.conditions import compare
-
-        return compare(results, title=self.title, bars=True)
+        frame: pd.DataFrame = compare(results, title=self.title, bars=True)
+        return frame

@@ -5,11 +5,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ablations.base import Ablation
 from core.config import Run, option
+from core.registry import Lazy
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.results import Results
+
+compare_layers = Lazy("analysis.similarity.weight_change:compare_layers")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,6 @@ class WeightChange(Ablation):
 
     def analyse(self, results: "Results") -> "pd.DataFrame":
         """Read the trained weights from the store and make the starting ones anew."""
-        from analysis.weight_change import compare_layers
-
-        return compare_layers(results, index=self.index, layers=self.layers, positions=self.positions)
+        how = {"index": self.index, "layers": self.layers, "positions": self.positions}
+        frame: pd.DataFrame = compare_layers(results, **how)
+        return frame

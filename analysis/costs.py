@@ -13,7 +13,7 @@ from analysis.formats import magnitude, number
 from analysis.results import Results
 from analysis.tables import Column
 from core.config import Run
-from core.prepare import make_backbone
+from core.training.prepare import make_backbone
 
 COLUMNS = (
     ACCURACY,

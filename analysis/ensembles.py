@@ -13,10 +13,10 @@ from analysis.conditions import ACCURACY, CHANGE, MACRO_F1
 from analysis.formats import count, number, percent
 from analysis.results import Results
 from analysis.tables import Column
-from core import metrics
 from core.config import Run
 from core.plan import axes
 from core.store import FINISHED, Store
+from core.training import metrics
 
 COLUMNS = (
     Column("members", "Members", count),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
+from core.datasets import LOADERS
 from core.errors import UserError, nearest
 
 AUTO = 0  # "as the data set says": replaced by `core.plan.resolve` before a run gets its id
@@ -64,7 +65,7 @@ class Data:
 
     name: str = option(
         "instruments",
-        "Data set: instruments (embedded), urbansound8k, esc50, gtzan, gtzan-filtered, folder.",
+        f"Data set: {', '.join(LOADERS)}; instruments is embedded.",
         flag="data",
     )
     content: str = option("", "SHA-256 of the clips, labels, folds and groups.", hidden=True)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from filelock import Timeout
 
-from core import record
 from core.config import Run
 from core.errors import UserError
 from core.files import CANNOT_WRITE, write_text
 from core.plan import Plan
 from core.session import Session
 from core.store import FAILED, FINISHED
-from core.trainer import train
+from core.training import record
+from core.training.trainer import train
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,6 @@ def execute(plan: Plan, session: Session) -> Executed:
     others hold is waited for last. A run that fails is recorded with its reason and the others go on; it is tried
     again only where that is asked for.
     """
-    if session.execution.cluster.ray:
-        from core.cluster.sweep import execute_on_ray  # Ray takes seconds to import and need not be installed
-
-        return execute_on_ray(plan, session)
     trained = 0
     missing = unfinished(plan, session)
     found = len(plan.runs) - len(missing)

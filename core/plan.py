@@ -10,10 +10,10 @@ from typing import Any
 
 from core import datasets
 from core.config import Run, preset_training, problems
-from core.datasets import Dataset
+from core.datasets.table import Dataset
 from core.errors import UserError
 from core.files import file_digest, short_digest
-from core.weights import weights_file
+from core.models.weights import weights_file
 
 FOLLOWING = ("data.fold", "data.content", "seed", "model.weights_sha256")
 OF_THE_DATA_SET = ("clip.sr", "clip.duration", "frontend.n_frames", "frontend.fmax")
@@ -69,7 +69,7 @@ def make_plan(
     conditions
         Maps a base run, and the same run from random weights, to conditions by name; the first is the reference.
     grid
-        One ``{group__field: value}`` per point, as `core.options.grid` gives them.
+        One ``{group__field: value}`` per point, as `commands.options.grid` gives them.
     preset
         Training settings for what the grid does not say, by name.
     roots
@@ -128,7 +128,7 @@ def axes(plan: Plan) -> dict[str, list[Any]]:
 
 
 def by_condition(plan: Plan) -> dict[tuple[Any, ...], list[Planned]]:
-    """Group the runs of a plan by their values of `axes` and their condition, which comes last, over folds and seeds."""
+    """Group the runs of a plan by their values of `axes` and, coming last, their condition: over folds and seeds."""
     values = axes(plan).values()
     groups: dict[tuple[Any, ...], list[Planned]] = {}
     for i, planned in enumerate(plan.planned):
@@ -144,7 +144,7 @@ def _flatten(run: Run) -> dict[str, Any]:
 
 
 def _load(names: Sequence[str], roots: Sequence[Path]) -> dict[str, Dataset]:
-    needing = [name for name in names if name != "instruments"]
+    needing = [name for name in names if not datasets.LOADERS[name].embedded]
     if len(roots) > len(needing):
         raise UserError(f"--data-root has {len(roots)} folders for {len(needing)} data sets that need one")
     folders = dict(itertools.zip_longest(needing, roots))

@@ -23,6 +23,8 @@ from core.files import replacing, write_text
 
 RECORD = "run.json"
 FINISHED, FAILED, RUNNING = "finished", "failed", "running"
+STOPPED = "stopped"  # a scheduler ended it early; an ordinary command trains it to its end
+MISSING = "missing"  # there is no record to believe
 
 
 class Store:
@@ -79,9 +81,9 @@ class Store:
         return record if all(self._size(run, name) == size for name, size in files.items()) else None
 
     def status(self, run: Run | str) -> str:
-        """Return ``finished``, ``failed``, ``running`` or ``missing``."""
+        """Return ``finished``, ``failed``, ``running``, ``stopped`` or ``missing``."""
         record = self.record(run)
-        return record["status"] if record else "missing"
+        return record["status"] if record else MISSING
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Go through every record that can be believed, in the order of their ids."""

@@ -8,7 +8,8 @@ import pytest
 import soundfile
 
 from core.config import Execution, Run
-from core.datasets import Dataset, load
+from core.datasets import load
+from core.datasets.table import Dataset
 from core.plan import resolve
 from core.session import Session
 

@@ -3,8 +3,8 @@
     explained = Explained(network, inputs.shape[1:])
     maps = attribute(explained, inputs, baselines.make("silence", inputs, training), target)
 
-The network maps images in dB to logits; attributions are of the target's logit. `analysis.faithfulness` tests whether
-the maps are true, `analysis.attribution_figures` draws them.
+The network maps images in dB to logits; attributions are of the target's logit. `faithfulness` tests whether the
+maps are true, `figures` draws them.
 """
 
 from analysis.attribution.integrated import Integral, integrated_gradients, mean_gradients

@@ -12,9 +12,9 @@ from analysis.attribution.maps import Maps, attribute
 from analysis.attribution.network import Explained
 from analysis.attribution.subject import backbone_of, choose, load, targets
 from core.config import Run
-from core.datasets import Dataset
+from core.datasets.table import Dataset
+from core.models.stages import parse_stage
 from core.session import Session
-from core.stages import parse_stage
 from core.store import FINISHED
 
 

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from core.backbone import Backbone
 from core.config import Run
-from core.datasets import Dataset, Split
+from core.datasets.table import Dataset, Split
 from core.errors import UserError, nearest, unknown
-from core.features import Images
-from core.prepare import make_backbone, make_normalise, plain_images, rows_of
+from core.inputs.images import Images
+from core.models.backbone import Backbone
+from core.models.stages import from_original
 from core.session import Session
-from core.stages import from_original
 from core.store import FINISHED
+from core.training.prepare import make_backbone, make_normalise, plain_images, rows_of
 
 _SEED = 0
 

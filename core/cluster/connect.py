@@ -17,6 +17,9 @@ from typing import Any
 
 from core.config import Cluster, Execution
 from core.errors import UserError
+from core.registry import Lazy
+
+ray, tune = Lazy("ray"), Lazy("ray.tune")
 
 ROOT = Path(__file__).resolve().parents[2]  # where workers on this machine import the toolkit from
 TIMEOUT = 10.0  # seconds to wait for an address to answer
@@ -77,8 +80,7 @@ def connected(cluster: Cluster) -> Iterator[list[Node]]:
     kept, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
     os.environ |= _ENVIRONMENT | (_local_environment() if cluster.ray == "local" else {})
     try:
-        import ray
-        from ray import tune  # noqa: F401
+        ray.init, tune.Tuner  # noqa: B018  (imports them)
     except ImportError as error:
         raise UserError(
             f"--ray {cluster.ray} needs Ray ({error}): pip install 'audio-ablation[ray]', or leave --ray out"
@@ -103,8 +105,6 @@ def _local_environment() -> dict[str, str]:
 
 
 def _init(address: str) -> None:
-    import ray
-
     local: dict[str, Any] = {
         "num_cpus": len(os.sched_getaffinity(0)),
         "object_store_memory": OBJECT_STORE,
@@ -150,8 +150,6 @@ def check_address(address: str) -> None:
 
 def alive_nodes() -> list[Node]:
     """Return the nodes of the cluster this process is in."""
-    import ray
-
     own = ray.get_runtime_context().get_node_id()
     found = []
     for node in ray.nodes():

@@ -9,6 +9,10 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
+from core.registry import Lazy
+
+ray = Lazy("ray")
+
 TIMEOUT = 20.0  # seconds that the first to come waits for the others
 
 
@@ -37,14 +41,10 @@ class Gate:
 
 def make_gate(places: int) -> Any:
     """Set up a gate on the cluster; None where nobody would have to wait."""
-    import ray
-
     return ray.remote(num_cpus=0)(Gate).remote(places) if places > 1 else None
 
 
 def enter(gate: Any) -> None:
     """Wait at a gate; one that is gone, or never came to be, holds nobody back."""
-    import ray
-
     with suppress(ray.exceptions.RayError):
         ray.get(gate.enter.remote(), timeout=2 * TIMEOUT)

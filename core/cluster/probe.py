@@ -9,6 +9,10 @@ from typing import Any
 from core.cluster.connect import Node
 from core.cluster.storage import Storage
 from core.errors import UserError
+from core.registry import Lazy
+
+ray = Lazy("ray")
+NodeAffinity = Lazy("ray.util.scheduling_strategies:NodeAffinitySchedulingStrategy")
 
 TIMEOUT = 60.0  # seconds; a node starts a Python process to answer
 
@@ -68,12 +72,9 @@ def look(mark: Path, storage: str, probe: str, weights: Sequence[str]) -> Sight:
 def _ask(
     nodes: Sequence[Node], mark: Path, storage: str, probe: str, weights: tuple[str, ...]
 ) -> list[tuple[Node, Sight]]:
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
     answers = []
     for node in nodes:
-        there: Any = NodeAffinitySchedulingStrategy(node.id, soft=False)
+        there: Any = NodeAffinity(node.id, soft=False)
         task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(look)
         answers.append((node, task.remote(mark, storage, probe, weights)))
     found = []

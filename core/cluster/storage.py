@@ -6,7 +6,10 @@ from typing import Any
 
 from core.errors import UserError
 from core.files import replacing
+from core.registry import Lazy
 from core.store import RECORD
+
+pyarrow, fs, fsspec = Lazy("pyarrow"), Lazy("pyarrow.fs"), Lazy("fsspec.core")
 
 
 class Storage:
@@ -80,10 +83,8 @@ class Storage:
 
     def get_run(self, folder: Path) -> None:
         """Copy ``runs/<id>/`` into a run's folder, its record last."""
-        from pyarrow.fs import FileSelector  # type: ignore[import-untyped]
-
         top = self._path(f"runs/{folder.name}")
-        found = self.filesystem.get_file_info(FileSelector(top, allow_not_found=True, recursive=True))
+        found = self.filesystem.get_file_info(fs.FileSelector(top, allow_not_found=True, recursive=True))
         names = [info.path.removeprefix(top).lstrip("/") for info in found if info.is_file and ".." not in info.path]
         for name in sorted(names, key=lambda name: name == RECORD):
             self.get(f"runs/{folder.name}/{name}", folder / name)
@@ -106,17 +107,12 @@ class Storage:
 
 
 def _resolve(place: str) -> tuple[Any, str]:
-    import pyarrow  # type: ignore[import-untyped]
-    from pyarrow import fs
-
     if "://" not in place:
         return fs.LocalFileSystem(), str(Path(place).absolute())
     try:
         filesystem, path = fs.FileSystem.from_uri(place)
     except pyarrow.ArrowInvalid:
-        import fsspec  # type: ignore[import-untyped]
-
-        handler, path = fsspec.core.url_to_fs(place)
+        handler, path = fsspec.url_to_fs(place)
         filesystem = fs.PyFileSystem(fs.FSSpecHandler(handler))
     return filesystem, path.rstrip("/")
 

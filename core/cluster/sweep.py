@@ -8,72 +8,30 @@ rest themselves.
 import dataclasses
 import os
 import tempfile
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 
 from core.cluster.connect import Demand, Node, alive_nodes, connected, fits, share_out, slots
+from core.cluster.feed import Feed, PlanFeed
 from core.cluster.gate import make_gate
 from core.cluster.probe import check_nodes
 from core.cluster.storage import Storage
 from core.cluster.watch import Watch, collect
 from core.cluster.worker import Work, trial
 from core.config import Cluster, Run
-from core.datasets import Dataset
+from core.datasets.table import Dataset
 from core.errors import UserError
-from core.executor import Executed, label, unfinished
+from core.executor import Executed, unfinished
 from core.plan import Plan
-from core.prepare import load_images
-from core.search import STOPPED
+from core.registry import Lazy
 from core.session import Session
-from core.store import FAILED, FINISHED
+from core.store import FAILED, FINISHED, STOPPED
+from core.training.prepare import load_images
 
-
-class Feed(Protocol):
-    """Where the runs of a sweep come from.
-
-    Attributes
-    ----------
-    datasets
-        Clips by ``data.content``.
-    total, found
-        How many runs there will be in all, and how many of them were settled before.
-    """
-
-    datasets: Mapping[str, Dataset]
-    total: int
-    found: int
-
-    def next(self) -> Run | None:
-        """Return the next run to train, or None where there are no more."""
-
-    def label(self, run: Run) -> str:
-        """Name a run for people."""
-
-    def settled(self, run: Run) -> None:
-        """Learn that a run has finished, failed for good, or was stopped; the store says which."""
-
-
-class PlanFeed:
-    """The missing runs of a plan, in its order."""
-
-    def __init__(self, plan: Plan, missing: Sequence[Run]) -> None:
-        self.plan, self.datasets = plan, plan.datasets
-        self.total, self.found = len(plan.runs), len(plan.runs) - len(missing)
-        self.waiting = deque(missing)
-
-    def next(self) -> Run | None:
-        """Return the next run to train."""
-        return self.waiting.popleft() if self.waiting else None
-
-    def label(self, run: Run) -> str:
-        """Name a run by its place in the plan."""
-        return label(run, self.plan)
-
-    def settled(self, run: Run) -> None:
-        """Nothing follows from it."""
+tune = Lazy("ray.tune")
+hooks = Lazy("core.cluster.hooks")  # classes of Ray's own
 
 
 def execute_on_ray(plan: Plan, session: Session, *, scheduler: Any = None) -> Executed:
@@ -162,10 +120,6 @@ class _Images:
 
 
 def _fit(feed: Feed, session: Session, nodes: list[Node], demand: Demand, images: _Images, scheduler: Any) -> None:
-    from ray import tune
-
-    from core.cluster.tuning import Callback, Searcher, Stopper
-
     cluster = session.execution.cluster
     execution = dataclasses.replace(
         session.execution,
@@ -188,7 +142,7 @@ def _fit(feed: Feed, session: Session, nodes: list[Node], demand: Demand, images
         tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=Searcher(feed, images.of),
+                search_alg=hooks.Searcher(feed, images.of),
                 scheduler=scheduler,
                 num_samples=-1,
                 max_concurrent_trials=cluster.max_concurrent,
@@ -198,8 +152,8 @@ def _fit(feed: Feed, session: Session, nodes: list[Node], demand: Demand, images
             run_config=tune.RunConfig(
                 storage_path=folder,
                 verbose=0,
-                callbacks=[Callback(watch)],
-                stop=Stopper(watch),
+                callbacks=[hooks.Callback(watch)],
+                stop=hooks.Stopper(watch),
                 failure_config=tune.FailureConfig(max_failures=cluster.max_failures),
             ),
         ).fit()

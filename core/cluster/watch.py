@@ -3,17 +3,14 @@
 import re
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from core.cluster.feed import Feed
 from core.cluster.storage import Storage
 from core.config import Run
 from core.executor import record_failure, say_accuracy
-from core.search import STOPPED
 from core.session import Session
-from core.store import FAILED, FINISHED, RECORD
-
-if TYPE_CHECKING:
-    from core.cluster.sweep import Feed
+from core.store import FAILED, FINISHED, RECORD, STOPPED
 
 SHOW_EVERY = 0.5  # seconds
 NODES_EVERY = 30.0  # seconds between two looks for a node that could run a trial, while none runs
@@ -46,7 +43,7 @@ class Watch:
     """
 
     def __init__(
-        self, feed: "Feed", session: Session, storage: Storage | None, *, schedulable: Callable[[], bool]
+        self, feed: Feed, session: Session, storage: Storage | None, *, schedulable: Callable[[], bool]
     ) -> None:
         self.feed, self.session, self.storage, self.schedulable = feed, session, storage, schedulable
         self.running: set[str] = set()

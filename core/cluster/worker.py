@@ -21,13 +21,15 @@ from filelock import FileLock
 from core.cluster.gate import enter
 from core.cluster.storage import Storage
 from core.config import Execution, Run
-from core.datasets import Dataset
+from core.datasets.table import Dataset
 from core.errors import UserError
 from core.files import CANNOT_WRITE
+from core.registry import Lazy
 from core.session import Session
 from core.store import FINISHED
-from core.trainer import NonFiniteLoss, train
+from core.training.trainer import NonFiniteLoss, train
 
+ray, tune = Lazy("ray"), Lazy("ray.tune")
 REPORT_EVERY = 1.0  # seconds between two reports of one trial, where no scheduler needs them all
 UPLOAD_EVERY = 30.0  # seconds between two checkpoints sent to the storage
 CHECKPOINT = "checkpoint.safetensors"
@@ -73,8 +75,6 @@ class Progress:
 
     def __call__(self, row: Mapping[str, Any]) -> None:
         """Report an epoch; a scheduler may end the trial here."""
-        from ray import tune
-
         now = time.monotonic()
         if self.storage and now - self.sent >= UPLOAD_EVERY and (self.folder / CHECKPOINT).exists():
             self.storage.put(self.folder / CHECKPOINT, f"runs/{self.run.id}/{CHECKPOINT}")
@@ -142,8 +142,6 @@ def session_of(work: Work) -> Session:
 
 def local_results(execution: Execution) -> Path:
     """Return this node's own results folder, for what passes through the storage."""
-    import ray
-
     node = ray.get_runtime_context().get_node_id()[:12]
     folder = Path(tempfile.gettempdir()) / f"audio-ablation-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)

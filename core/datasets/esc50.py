@@ -4,13 +4,19 @@ from pathlib import Path
 
 import pandas as pd
 
+from core.datasets.loader import Loader, Source
 from core.datasets.metadata import check_names, check_present, integers, read_rows
-from core.datasets.remote import how_to_get
 from core.datasets.table import Dataset, make
 from core.errors import UserError
 
 METADATA = "meta/esc50.csv"
 FILE_NAME = r"(?P<fold>\d+)-(?P<src_file>\d+)-(?P<take>[A-Z])-(?P<target>\d+)\.wav"
+
+SOURCE = Source(
+    url="https://github.com/karoldvl/ESC-50/archive/master.zip",
+    md5="7771e4b9d86d0945acce719c7a59305a",
+    layout=("meta/esc50.csv", "audio"),
+)
 
 
 def load(root: Path | None = None) -> Dataset:
@@ -26,7 +32,7 @@ def load(root: Path | None = None) -> Dataset:
         For a missing or half-present folder, or a clip whose name or class contradicts its row.
     """
     if root is None or not (root / METADATA).is_file():
-        raise UserError(how_to_get("esc50", root))
+        raise UserError(SOURCE.how_to_get("esc50", root))
     table = root / METADATA
     rows = read_rows(table, ["filename", "fold", "target", "category", "src_file", "take"])
     target = integers(table, rows, "target")
@@ -43,3 +49,6 @@ def load(root: Path | None = None) -> Dataset:
     clips = pd.DataFrame({"path": paths, "label": target.map(targets.index), "fold": fold, "group": rows["src_file"]})
     class_names = [category[number] for number in targets]
     return make("esc50", root, clips, class_names=class_names, sr=44_100, duration=5.0, n_frames=250)
+
+
+LOADER = Loader(load, "Environmental sounds of 5 s: 2,000 clips, 50 classes, 5 official folds.", SOURCE)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from core.datasets.loader import Loader
 from core.datasets.metadata import check_present, integers, read_rows, some, split_groups
 from core.datasets.table import Dataset, make
 from core.errors import UserError
@@ -56,3 +57,6 @@ def _from_csv(table: Path) -> pd.DataFrame:
         raise UserError(f"{table}: in more than one fold: group {some(leaks)}; put all clips of a group into one fold")
     check_present("folder", table.parent, rows["path"].tolist(), remedy=f"mend the paths in {table}, relative to it")
     return rows
+
+
+LOADER = Loader(load, "Your own recordings: a folder per class, or a CSV file of path,label[,fold][,group].")

@@ -4,6 +4,9 @@ import numpy as np
 import pandas as pd
 
 from core.errors import UserError
+from core.registry import Lazy
+
+model_selection = Lazy("sklearn.model_selection")  # most of a second to import
 
 FOLDS = 5
 SEED = 0
@@ -29,14 +32,12 @@ def make_folds(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
     UserError
         For a class whose clips all belong to one group.
     """
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # most of a second to import
-
     by_class = pd.Series(groups).groupby(labels).nunique()
     for label in by_class.index[by_class < 2]:
         group = groups[labels == label][0]
         raise UserError(f"class '{label}' has clips of one group only ('{group}'), so it cannot be in two folds")
     grouped = len(np.unique(groups)) < len(groups)
-    splitter = StratifiedGroupKFold if grouped else StratifiedKFold
+    splitter = model_selection.StratifiedGroupKFold if grouped else model_selection.StratifiedKFold
     folds = np.zeros(len(labels), dtype=np.int64)
     parts = splitter(n_splits=min(FOLDS, int(by_class.min())), shuffle=True, random_state=SEED)
     for fold, (_, test) in enumerate(parts.split(labels, labels, groups if grouped else None), start=1):

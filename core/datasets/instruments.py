@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from core.datasets.loader import Loader
 from core.datasets.metadata import check_present, integers, read_rows
 from core.datasets.table import Dataset, make
 
@@ -26,3 +27,6 @@ def load(root: Path | None = None) -> Dataset:
     class_names = sorted(rows["label"].unique())
     rows = rows.assign(label=rows["label"].map(class_names.index), fold=integers(table, rows, "fold", at_least=1))
     return make("instruments", root, rows, class_names=class_names, sr=16_000, duration=1.5, n_frames=160)
+
+
+LOADER = Loader(load, "Notes of 1.5 s: 600 clips, 10 instrument families, 5 folds.", embedded=True)

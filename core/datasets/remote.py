@@ -3,13 +3,13 @@
 import tarfile
 import tempfile
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pooch
 import requests
 
+from core.datasets.loader import Source
 from core.errors import UserError
 from core.progress import Reporter
 
@@ -18,52 +18,7 @@ CHUNK = 1 << 16  # bytes, the most a broken transfer loses
 MIB = 1 << 20
 
 
-@dataclass(frozen=True)
-class Remote:
-    """Where a data set comes from, and what it looks like when it is there.
-
-    Attributes
-    ----------
-    url, md5
-        The archive and its checksum; no `url` where there is no public source.
-    layout
-        What its root holds, the file that proves it first.
-    """
-
-    layout: tuple[str, ...]
-    url: str = ""
-    md5: str = ""
-
-
-GENRES = Remote(layout=("a folder for each genre (blues .. rock)",))
-REMOTES = {
-    "urbansound8k": Remote(
-        url="https://zenodo.org/record/1203745/files/UrbanSound8K.tar.gz?download=1",
-        md5="9aa69802bbf37fb986f71ec1483a196e",
-        layout=("metadata/UrbanSound8K.csv", "audio/fold1 .. audio/fold10"),
-    ),
-    "esc50": Remote(
-        url="https://github.com/karoldvl/ESC-50/archive/master.zip",
-        md5="7771e4b9d86d0945acce719c7a59305a",
-        layout=("meta/esc50.csv", "audio"),
-    ),
-    "gtzan": GENRES,
-    "gtzan-filtered": GENRES,
-}
-
-
-def how_to_get(name: str, root: Path | None) -> str:
-    """Say in one line what is missing at `root` (None: nothing given) and how the data set gets there."""
-    remote = REMOTES[name]
-    missing = f"{root} lacks {remote.layout[0]}" if root else "it is not embedded"
-    if remote.url:
-        way = f"give --data-root DIR with --download, or unpack {remote.url} there"
-    else:
-        way = "give --data-root DIR with your own copy, for it has no public source"
-    return f"{name}: {missing}; {way} ({', '.join(remote.layout)})"
-
-
-def fetch(name: str, root: Path) -> None:
+def fetch(name: str, source: Source | None, root: Path) -> None:
     """Download, check and unpack a data set into `root`; do nothing where it is already there.
 
     Raises
@@ -72,24 +27,23 @@ def fetch(name: str, root: Path) -> None:
         Where it has no public source, the source cannot be reached, the checksum is wrong, the archive is unsafe, or
         `root` cannot be written.
     """
-    remote = REMOTES.get(name)
-    if remote is None or not remote.url:
+    if source is None or not source.url:
         raise UserError(f"{name}: nothing to download, it has no public source; leave --download out")
-    if (root / remote.layout[0]).is_file():
+    if (root / source.layout[0]).is_file():
         return
     archive = root / f"{name}.archive"
-    by_hand = f"run it again to go on, or unpack it by hand so that {root / remote.layout[0]} exists"
+    by_hand = f"run it again to go on, or unpack it by hand so that {root / source.layout[0]} exists"
     try:
         root.mkdir(parents=True, exist_ok=True)
         pooch.retrieve(
-            remote.url, f"md5:{remote.md5}", fname=archive.name, path=root, downloader=Continued(root / f"{name}.part")
+            source.url, f"md5:{source.md5}", fname=archive.name, path=root, downloader=Continued(root / f"{name}.part")
         )
-        unpack(archive, root, proof=remote.layout[0])
+        unpack(archive, root, proof=source.layout[0])
         archive.unlink()
     except OSError as error:
-        raise UserError(f"{name}: cannot download {remote.url} ({error}); {by_hand}") from error
+        raise UserError(f"{name}: cannot download {source.url} ({error}); {by_hand}") from error
     except ValueError as error:  # pooch's word for a wrong checksum; it has removed what came
-        raise UserError(f"{name}: {remote.url} did not send the archive of MD5 {remote.md5}; {by_hand}") from error
+        raise UserError(f"{name}: {source.url} did not send the archive of MD5 {source.md5}; {by_hand}") from error
 
 
 class Continued:

@@ -10,10 +10,10 @@ from typing import TypeVar
 import numpy as np
 import soundfile
 
-from core.clip import BadClip, decode
 from core.datasets.folder import SUFFIXES
 from core.datasets.metadata import some, split_groups
 from core.datasets.table import Dataset
+from core.inputs.clip import BadClip, decode
 
 T = TypeVar("T")
 Progress = Callable[[int, int, str], None]  # done, total, what

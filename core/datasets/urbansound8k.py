@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from core.datasets.loader import Loader, Source
 from core.datasets.metadata import check_names, check_present, integers, read_rows
-from core.datasets.remote import how_to_get
 from core.datasets.table import Dataset, make
 from core.errors import UserError
 
@@ -24,6 +24,12 @@ CLASS_NAMES = (
 METADATA = "metadata/UrbanSound8K.csv"
 FILE_NAME = r"(?P<fsID>\d+)-(?P<classID>\d+)-\d+-\d+\.wav"
 
+SOURCE = Source(
+    url="https://zenodo.org/record/1203745/files/UrbanSound8K.tar.gz?download=1",
+    md5="9aa69802bbf37fb986f71ec1483a196e",
+    layout=("metadata/UrbanSound8K.csv", "audio/fold1 .. audio/fold10"),
+)
+
 
 def load(root: Path | None = None) -> Dataset:
     """Read ``metadata/UrbanSound8K.csv`` and check it against ``audio/fold1`` to ``audio/fold10``.
@@ -37,7 +43,7 @@ def load(root: Path | None = None) -> Dataset:
         For a missing or half-present folder, or a clip whose name or class contradicts its row.
     """
     if root is None or not (root / METADATA).is_file():
-        raise UserError(how_to_get("urbansound8k", root))
+        raise UserError(SOURCE.how_to_get("urbansound8k", root))
     table = root / METADATA
     rows = read_rows(table, ["slice_file_name", "fsID", "fold", "classID", "class"])
     label = integers(table, rows, "classID")
@@ -51,3 +57,6 @@ def load(root: Path | None = None) -> Dataset:
     check_present("urbansound8k", root, paths, remedy=f"unpack the whole archive, or remove their rows from {METADATA}")
     clips = pd.DataFrame({"path": paths, "label": label, "fold": fold, "group": rows["fsID"]})
     return make("urbansound8k", root, clips, class_names=CLASS_NAMES, sr=22_050, duration=4.0, n_frames=250)
+
+
+LOADER = Loader(load, "City sounds of up to 4 s: 8,732 clips, 10 classes, 10 official folds.", SOURCE)

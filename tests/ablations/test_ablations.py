@@ -9,16 +9,16 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from ablations.command import show_results
 from ablations.cutoff import Cutoff
 from ablations.ensemble import Ensemble
 from ablations.freeze import Freeze
 from ablations.fusion import Fusion
 from ablations.pretraining import Pretraining
 from ablations.weight_change import WeightChange
-from core import metrics
+from commands.ablation import show_results
 from core.config import Run, problems
 from core.errors import UserError
+from core.training import metrics
 
 LITE = Run()
 VGG = Run().replace(model__backbone="vgg11")

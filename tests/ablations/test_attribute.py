@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from ablations.attribute import Attribute
-from analysis.attribution_results import safe_name
+from analysis.attribution.results import safe_name
 from core.config import Run
 from core.errors import UserError
 from run_ablation import main

@@ -20,8 +20,8 @@ from torch import nn
 
 from analysis.attribution import Explained
 from analysis.attribution.integrated import mean_gradients
-from core.backbone import build
-from core.normalise import FLOOR_DB, Normalise
+from core.models.backbone import build
+from core.models.normalise import FLOOR_DB, Normalise
 
 CLIPS, STEPS, SHAPE = 64, 64, (3, 64, 64)
 SIZES = (64, 128, 256, 512)  # internal_batch_size to choose from

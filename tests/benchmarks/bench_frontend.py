@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from core.config import Frontend
-from core.frontend import WINDOWS_MS, LogMel
+from core.inputs.log_mel import WINDOWS_MS, LogMel
 
 CLIPS, SECONDS, REPEATS, THREADS, TARGET = 16, 4, 7, 2, 2.0
 

@@ -67,8 +67,8 @@ def _side(results: Path, what: str, ray: str, threads: int) -> None:
     from core.datasets import load
     from core.executor import execute
     from core.plan import Plan, Planned, resolve
-    from core.prepare import load_images
     from core.session import Session
+    from core.training.prepare import load_images
 
     made = Cluster(ray=ray)
     session = Session(Execution(results=results, device="cpu", threads=threads, cluster=made))

@@ -18,10 +18,10 @@ from core import datasets
 from core.config import Execution, Run
 from core.executor import execute
 from core.plan import make_plan, resolve
-from core.prepare import Prepared, prepare
-from core.schedule import make_optimizer
 from core.session import Session
-from core.trainer import Fit, epoch_rows, seed_epoch
+from core.training.prepare import Prepared, prepare
+from core.training.schedules import make_optimizer
+from core.training.trainer import Fit, epoch_rows, seed_epoch
 
 ROOT = Path(__file__).parent.parent.parent
 EPOCHS, REPEATS = 20, 6

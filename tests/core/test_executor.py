@@ -5,7 +5,7 @@ import pytest
 
 from core import executor
 from core.config import Run
-from core.datasets import Dataset
+from core.datasets.table import Dataset
 from core.errors import UserError
 from core.executor import execute
 from core.plan import Plan, Planned

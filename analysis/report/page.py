@@ -1,0 +1,105 @@
+"""Everything in a results folder on one page that needs no server and fetches nothing.
+
+The page carries its style and its script, which its Content-Security-Policy admits by their hashes and nothing else,
+and its pictures and sounds as data. Every word that comes from data is escaped (Jinja2's autoescape).
+"""
+
+import base64
+import hashlib
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from analysis.formats import seconds
+from analysis.report import runs as report_runs
+from analysis.report.analyses import Limits, Reader
+from analysis.report.published import published_table
+from core.errors import UserError
+from core.store import FINISHED, Store
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def make_page(results: Path, limits: Limits | None = None) -> str:
+    """Make the page.
+
+    Parameters
+    ----------
+    results
+        A results folder; nothing in it is changed.
+    limits
+        How much the page may hold; what is left out for it is said on the page.
+
+    Returns
+    -------
+    str
+        HTML, the same for the same folder.
+
+    Raises
+    ------
+    UserError
+        Where there is no such folder, or neither a run nor an analysis in it.
+    """
+    view = _view(results, limits or Limits())
+    return _render(view)
+
+
+def _view(results: Path, limits: Limits) -> dict[str, Any]:
+    """Gather what the template shows."""
+    if not (results / "runs").is_dir():
+        raise UserError(f"{results} holds no runs; run an ablation first, or name the folder of its --results")
+
+    store = Store(results)
+    records, damaged = report_runs.read(store)
+    reader = Reader(results, limits)
+    analyses = reader.analyses()
+    if not records and not analyses:
+        raise UserError(f"{results} holds no runs yet; run an ablation first, such as freeze --block 3")
+    part_of: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for analysis in analyses:
+        for run in analysis.runs:
+            part_of[run].append((analysis.id, f"{analysis.ablation} in {analysis.folder}"))
+    finished = [record for record in records.values() if record["status"] == FINISHED]
+    shown = [
+        report_runs.show(record, store, id=f"run-{k}", analyses=part_of[record["id"]])
+        for k, record in enumerate(finished[: limits.details], start=1)
+    ]
+    every = list(records.values())
+    return {
+        "analyses": analyses,
+        "counts": reader.counts,
+        "left_out": reader.left_out,
+        "problems": reader.problems,
+        "damaged": damaged,
+        "finished": len(finished),
+        "records": every,
+        "shown": shown,
+        "spent": seconds(sum(sum(record["seconds"].values()) for record in finished)),
+        "datasets": report_runs.datasets(every, limit=limits.rows),
+        "environments": report_runs.environments(every, limit=limits.rows),
+        "runs": report_runs.overview(every, {run.run: run.id for run in shown}, limit=limits.runs),
+        "unfinished": report_runs.unfinished(every, limit=limits.rows),
+        "published": published_table(analyses, records, limit=limits.rows),
+        "found": set(records),
+    }
+
+
+def _render(view: dict[str, Any]) -> str:
+    environment = jinja2.Environment(
+        autoescape=True,
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    own = {"style": Markup(style), "script": Markup(script), "style_hash": _hash(style), "script_hash": _hash(script)}
+    return environment.get_template("report.html.j2").render(view | own)
+
+
+def _hash(text: str) -> str:
+    """Return a source expression of a Content-Security-Policy that admits this text alone."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

@@ -1,0 +1,1 @@
+"""What a search goes through, and what it has found."""

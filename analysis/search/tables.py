@@ -1,0 +1,191 @@
+"""What a search has found: one row per configuration, the best first, a figure, and the command that uses the best."""
+
+import math
+import shlex
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.conditions import caption
+from analysis.formats import number, percent, seconds, text
+from analysis.results import Results
+from analysis.search import figures as search_figures
+from analysis.search.space import Point, Range, Space, flag_of, validation_score
+from analysis.tables import Column, protocol
+from core.config import Run
+from core.plan import Plan, Planned
+from core.store import FAILED, FINISHED, STOPPED, Store
+
+OWN = ("--search", "--trials", "--search-seed", "--scheduler")  # options of the search, not of what it finds
+
+
+def analyse(results: Results, space: Space) -> pd.DataFrame:
+    """Write the table and the figure of a search.
+
+    Parameters
+    ----------
+    results
+        The runs of all configurations, one condition each.
+    space
+        What was searched.
+
+    Returns
+    -------
+    rows
+        As `summarise` gives them.
+    """
+    plan, store = results.plan, results.session.store
+    frame = summarise(plan, store, list(space))
+    names = [key.partition("__")[2] for key in space]
+    results.table(
+        "table",
+        frame,
+        [
+            *(Column(name, search_figures.title(name), _value) for name in names),
+            Column("validation_accuracy", "Validation %", percent, best="max", std="validation_accuracy_std"),
+            Column("validation_loss", "Validation loss", number, best="min"),
+            Column("epochs", "Epochs", _value),
+            Column("seconds", "Time", seconds),
+        ],
+        caption=caption(plan),
+        footnotes=_footnotes(frame, plan, store),
+    )
+    if frame["validation_accuracy"].notna().any():
+        both = len(names) == 2 and not any(isinstance(values, Range) for values in space.values())
+        draw = search_figures.heat_map if both else search_figures.parallel_coordinates
+        results.figure(
+            "figure",
+            frame.drop(columns="run_ids"),
+            lambda ax: draw(frame, ax, options=names),
+            caption=f"{caption(plan)}: accuracy on validation clips by configuration.",
+            width=3.5 if both else min(7.0, 2.0 + 1.2 * len(names)),
+        )
+    return frame
+
+
+def summarise(plan: Plan, store: Store, keys: Sequence[str]) -> pd.DataFrame:
+    """Return one row for each configuration, the best first, those without a result last.
+
+    Parameters
+    ----------
+    plan, store
+        The runs, and where they are.
+    keys
+        The options that were searched, as ``group__field``.
+
+    Columns
+    -------
+    options
+        The searched options by the names of their fields.
+    condition
+        All of them in words.
+    validation_accuracy, validation_accuracy_std, validation_loss
+        After the last epoch, over folds and seeds; missing where a run of the configuration has none. The highest
+        accuracy is best, and among equals the lowest loss.
+    epochs, seconds
+        Means over its runs.
+    runs, failed, missing, stopped
+        How many runs were planned, and how many failed, are not there, or were stopped early.
+    run_ids
+        The runs.
+    """
+    groups: dict[str, list[Planned]] = defaultdict(list)
+    for planned in plan.planned:
+        groups[planned.condition].append(planned)
+    rows = [_row(name, part, store, keys) for name, part in groups.items()]
+    rows.sort(key=_rank)
+    return pd.DataFrame(rows)
+
+
+def point_of(run: Run, keys: Sequence[str]) -> Point:
+    """Return a run's values of some options."""
+    return {key: getattr(getattr(run, key.partition("__")[0]), key.partition("__")[2]) for key in keys}
+
+
+def words(point: Mapping[str, Any]) -> str:
+    """Write a point as options of the command line."""
+    return " ".join(f"{flag_of(key)} {shlex.quote(_value(value))}" for key, value in point.items())
+
+
+def best_command(frame: pd.DataFrame, plan: Plan, space: Space, *, command: str) -> str:
+    """Return the command that fine-tunes with the best configuration, and else with what the search's `command` said.
+
+    It is empty where no configuration has finished.
+    """
+    if not _usable(frame.iloc[0]):
+        return ""
+    best = next(run for run in plan.runs if run.id == frame["run_ids"].iloc[0][0])
+    return command_with(command, point_of(best, list(space)))
+
+
+def command_with(command: str, point: Mapping[str, Any]) -> str:
+    """Return the command that fine-tunes with a point's values, and else with what the search's command said."""
+    dropped = {*OWN, *(flag_of(key) for key in point)}
+    kept: list[str] = []
+    skipping = False
+    for word in shlex.split(command):
+        if word.startswith("--"):
+            skipping = word.partition("=")[0].replace("_", "-") in dropped
+        if not skipping:
+            kept.append("freeze" if word == "tune" else word)
+    return f"{shlex.join(kept)} {words(point)}"
+
+
+def _row(name: str, part: Sequence[Planned], store: Store, keys: Sequence[str]) -> dict[str, Any]:
+    status = [store.status(planned.run) for planned in part]
+    scores = [validation_score(store, planned.run) for planned in part]
+    known = np.array([score for score in scores if score is not None]).reshape(-1, 2)
+    all_known = len(known) == len(part)
+    records = [record for planned in part if (record := store.record(planned.run)) and "metrics" in record]
+    done = [r["metrics"]["epochs"] if r["status"] == FINISHED else r["metrics"]["epoch"] for r in records]
+    spent = [r["seconds"]["training"] + r["seconds"]["evaluation"] for r in records if r["status"] == FINISHED]
+    return {
+        **{key.partition("__")[2]: value for key, value in point_of(part[0].run, keys).items()},
+        "condition": name,
+        "validation_accuracy": known[:, 0].mean() if all_known else math.nan,
+        "validation_accuracy_std": known[:, 0].std(ddof=1) if all_known and len(known) > 1 else math.nan,
+        "validation_loss": known[:, 1].mean() if all_known else math.nan,
+        "epochs": float(np.mean(done)) if done else math.nan,
+        "seconds": float(np.mean(spent)) if spent else math.nan,
+        "runs": len(part),
+        "failed": status.count(FAILED),
+        "stopped": status.count(STOPPED),
+        "missing": sum(s not in (FINISHED, FAILED, STOPPED) for s in status),
+        "run_ids": [planned.run.id for planned in part],
+    }
+
+
+def _rank(row: Mapping[str, Any]) -> tuple[bool, bool, float, float]:
+    """Put the best first; what was stopped early cannot be the best, and what has no result is last."""
+    accuracy, loss = row["validation_accuracy"], row["validation_loss"]
+    unknown = math.isnan(accuracy)
+    return (unknown, row["stopped"] > 0, 0.0 if unknown else -accuracy, 0.0 if unknown else loss)
+
+
+def _usable(row: Any) -> bool:
+    return not math.isnan(row["validation_accuracy"]) and not row["stopped"]
+
+
+def _footnotes(frame: pd.DataFrame, plan: Plan, store: Store) -> list[str]:
+    runs = plan.runs
+    notes = [
+        protocol(epoch="last epoch", folds={r.data.fold for r in runs}, seeds={r.seed for r in runs}),
+        f"Chosen by the accuracy on {runs[0].data.validation:.0%} of the training folds' clips, held out by group; "
+        "the test fold plays no part.",
+    ]
+    best = frame.iloc[0]
+    if not _usable(best):
+        return [*notes, "No configuration has finished."]
+    records = [record for run in best["run_ids"] if (record := store.record(run))]
+    tested = float(np.mean([record["metrics"]["accuracy"] for record in records]))
+    return [
+        *notes,
+        f"Best: {best['condition']}; its accuracy on the test fold, looked at only now: {tested:.1%}.",
+    ]
+
+
+def _value(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else text(value)

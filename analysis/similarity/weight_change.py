@@ -1,0 +1,169 @@
+"""How alike each layer's activations are before and after training, on held-out clips."""
+
+import dataclasses
+import json
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from analysis import conditions, figures
+from analysis.formats import count, number
+from analysis.results import Results
+from analysis.similarity import Similarity, compare_networks, weight_layers
+from analysis.tables import Column
+from core.cache import key_of
+from core.config import Run
+from core.files import write_text
+from core.inputs.images import Images
+from core.models.backbone import Backbone
+from core.models.stages import from_original
+from core.plan import axes, by_condition
+from core.store import FINISHED, Store
+from core.training.prepare import make_backbone, make_normalise, plain_images, rows_of
+
+BATCH = 32
+SHOWN = 24  # rows that a terminal shows
+NUMBERS = ("similarity", "similarity_std", "noise_floor", "kept_before", "kept_after", "n_datapoints")
+COLUMNS = (
+    Column("weights", "Weights"),
+    Column("layer", "Layer"),
+    Column("similarity", "Similarity", number, std="similarity_std"),
+    Column("noise_floor", "Noise floor", number),
+    Column("kept", "Kept"),
+    Column("n_datapoints", "Datapoints", count),
+)
+
+
+def compare_layers(results: Results, *, index: str, layers: str, positions: str) -> pd.DataFrame:
+    """Write the table and the figure of similarity by layer.
+
+    Parameters
+    ----------
+    results
+        The finished runs; one that failed or is missing is counted, and a condition of such alone keeps one row.
+    index, positions
+        As in `analysis.similarity.compare_networks`.
+    layers
+        ``blocks``: the output of every stage but the head; ``all``: of every convolution and linear map too.
+    """
+    grid = list(axes(results.plan))
+    found = _compare_runs(results, index=index, layers=layers, positions=positions)
+    names = [*grid, "weights"]
+    frame = pd.DataFrame(
+        [
+            dict(zip(names, key, strict=True)) | row | conditions.named(part[0])
+            for key, part in by_condition(results.plan).items()
+            for row in _rows([planned.run for planned in part], found, results.session.store)
+        ]
+    )
+    caption = f"{conditions.caption(results.plan)}: {index.upper()} before and after training"
+    share = " Directions kept hold 99 % of the variance (squared singular values)." if index == "svcca" else ""
+    footnotes = [
+        f"Held-out clips of the test fold; channels are neurons, positions are "
+        f"{'pooled' if positions == 'pool' else 'folded into the datapoints'}.{share}",
+        "Kept: directions before and after training. Noise floor: the same index on datapoints paired at random. "
+        "Mean over folds and seeds.",
+    ]
+    results.table(
+        "table",
+        frame,
+        [*conditions.grid_titles(grid), *COLUMNS],
+        caption=caption,
+        footnotes=footnotes,
+        groups=names,
+        show=len(frame) <= SHOWN,
+    )
+    measured = frame.dropna(subset="similarity")
+    if len(measured):
+        data, series = conditions.name_points(measured, names)
+        results.figure(
+            "figure",
+            measured.drop(columns="run_ids"),
+            lambda ax: figures.similarity_by_layer(data, ax, series=series, index=index.upper()),
+            caption=f"{caption}, by layer from input to output; dotted: the noise floor.",
+        )
+    return frame.assign(condition=frame["weights"])
+
+
+def _compare_runs(results: Results, *, index: str, layers: str, positions: str) -> dict[str, dict[str, Similarity]]:
+    """Return the similarity of every layer of every finished run, by the run's id."""
+    report, store = results.session.report, results.session.store
+    runs = [run for run in results.plan.runs if store.status(run) == FINISHED]
+    found = {}
+    for i, run in enumerate(runs):
+        report(i, len(runs), "similarity of layers")
+        found[run.id] = similarity_of(run, results, index=index, layers=layers, positions=positions)
+    report(len(runs), len(runs), "similarity of layers")
+    return found
+
+
+def similarity_of(run: Run, results: Results, *, index: str, layers: str, positions: str) -> dict[str, Similarity]:
+    """Compare a finished run's network with what it started from, or read the answer of an earlier time."""
+    key = key_of({"run": run.id, "index": index, "layers": layers, "positions": positions})
+    path = results.session.store.cache / "similarity" / f"{key}.json"
+    if path.exists():
+        try:
+            kept = json.loads(path.read_text())
+            return {name: Similarity(**{**v, "kept": tuple(v["kept"])}) for name, v in kept.items()}
+        except (ValueError, TypeError, KeyError):
+            path.unlink()
+    dataset = results.plan.datasets[run.data.content]
+    images = plain_images(run, dataset, results.session)
+    split = rows_of(run, dataset, images)
+    before = make_backbone(run, len(dataset.class_names))
+    after = make_backbone(run, len(dataset.class_names))
+    after.load_state_dict(from_original(results.session.store.weights(run), after.state_dict()))
+    normalise = make_normalise(run, before, images, split)
+    networks = [nn.Sequential(normalise, network).to(results.session.device) for network in (before, after)]
+    names = [f"1.{name}" for name in layer_names(before, layers)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # too few datapoints: the table says how many, and the noise floor shows it
+        found = compare_networks(
+            networks[0], networks[1], _batches(images, split.test, results), names, index=index, positions=positions
+        )
+    found = {name.removeprefix("1."): value for name, value in found.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps({name: dataclasses.asdict(value) for name, value in found.items()}))
+    return found
+
+
+def layer_names(backbone: Backbone, layers: str) -> list[str]:
+    """Name the stages' outputs, or those and every convolution's, in the order of the network."""
+    stages = [stage for stage in backbone.stage_names if stage != "head"]
+    if layers == "blocks":
+        return stages
+    inner = [name for name in weight_layers(backbone) if not name.startswith("head")]
+    return [name for stage in stages for name in [*(n for n in inner if n.startswith(f"{stage}.")), stage]]
+
+
+def _batches(images: Images, rows: np.ndarray, results: Results) -> Iterator[torch.Tensor]:
+    for start in range(0, len(rows), BATCH):
+        yield torch.from_numpy(np.array(images.array[rows[start : start + BATCH]])).to(results.session.device)
+
+
+def _rows(runs: Sequence[Run], found: Mapping[str, Mapping[str, Similarity]], store: Store) -> list[dict[str, Any]]:
+    """Average each layer over the folds and seeds of a condition; without any, one row says why."""
+    done = [found[run.id] for run in runs if run.id in found]
+    counted = conditions.counts(runs, store)
+    layers = [_mean([one[layer] for one in done]) | {"layer": layer} for layer in (done[0] if done else ())]
+    return [layer | counted for layer in layers or [dict.fromkeys(NUMBERS, math.nan) | {"layer": None, "kept": None}]]
+
+
+def _mean(similarities: Sequence[Similarity]) -> dict[str, Any]:
+    values = pd.Series([s.value for s in similarities])
+    before, after = np.mean([s.kept for s in similarities], axis=0)
+    return {
+        "similarity": values.mean(),
+        "similarity_std": values.std(),
+        "noise_floor": np.mean([s.noise_floor for s in similarities]),
+        "kept_before": before,
+        "kept_after": after,
+        "n_datapoints": np.mean([s.n_datapoints for s in similarities]),
+        "kept": f"{before:.0f}, {after:.0f}",
+    }

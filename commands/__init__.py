@@ -1,0 +1,16 @@
+"""What can be said after ``python run_ablation.py``: one file per command, beside the ablations."""
+
+from ablations import ABLATIONS
+from core.registry import Registry
+
+COMMANDS = Registry(
+    "command",
+    {  # a class whose fields are the command's options and whose docstring is its help
+        **ABLATIONS.entries,
+        "tune": "commands.tune:Tune",
+        "study": "commands.study:Study",
+        "figures": "commands.study:Figures",
+        "data": "commands.data:Data",
+        "report": "commands.report:Report",
+    },
+)

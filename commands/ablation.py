@@ -1,0 +1,119 @@
+"""What every ablation's command does: plan, execute, analyse, and say where the results are."""
+
+import json
+import math
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from ablations.base import Ablation
+from analysis.formats import seconds
+from analysis.results import Results
+from commands import options
+from commands.execution import INTERRUPTED, execute_or_stop
+from commands.options import Call
+from core import datasets
+from core.config import Run
+from core.errors import UserError
+from core.executor import Executed
+from core.plan import Conditions, Plan, make_plan
+from core.progress import Reporter
+from core.session import Session
+
+
+def run(call: Call) -> int:
+    """Run an ablation's command.
+
+    Returns
+    -------
+    status
+        0, or 1 where a run failed, or 130 where it was interrupted.
+    """
+    ablation: Ablation = call.command
+    execution = options.execution(call.options)
+    console = Console(stderr=execution.json, highlight=False, soft_wrap=False)
+    with Reporter() as report:
+        session = Session(execution, report)
+        points = ablation.points(options.grid(call.options), session.store)
+        plan = planned(call, ablation.conditions, points, session)
+        if execution.dry_run:
+            show_plan(plan, session, console)
+            return 0
+        executed = execute_or_stop(plan, session)
+        if executed is None:
+            return INTERRUPTED
+        folder = "-".join(filter(None, (plan.name, ablation.question)))
+        results = Results(plan, session, session.store.results / call.name / folder)
+        frame = ablation.analyse(results)
+    return conclude(results, frame, executed, console, command=call.line)
+
+
+def conclude(results: Results, frame: pd.DataFrame, executed: Executed, console: Console, *, command: str) -> int:
+    """Say where the results are; return 1 where a run failed, else 0."""
+    results.describe(command)
+    show_results(results, console)
+    console.print(f"{executed.trained} runs trained, {executed.found} found in the store, {executed.failed} failed.")
+    if results.session.execution.json:
+        files = [str(f) for f in results.files]
+        print(json.dumps({"ablation": results.plan.ablation, "files": files, "rows": _json_rows(frame)}))  # noqa: T201
+    return 1 if executed.failed else 0
+
+
+def planned(call: Call, conditions: Conditions, points: list[dict[str, Any]], session: Session) -> Plan:
+    """Plan the conditions at the points of a grid, with data sets fetched first where that was asked for."""
+    execution = session.execution
+    if execution.download:
+        wanted = list(dict.fromkeys(point.get("data__name", Run().data.name) for point in points))
+        if len(execution.data_root) != len(wanted):
+            raise UserError("--download needs --data-root: one folder for each data set, to fetch it into")
+        for dataset, root in zip(wanted, execution.data_root, strict=True):
+            datasets.download(dataset, root)
+    return make_plan(
+        call.name,
+        conditions,
+        points,
+        preset=options.preset(call.options),
+        roots=execution.data_root,
+        cache=session.store.cache,
+    )
+
+
+def show_plan(plan: Plan, session: Session, console: Console) -> None:
+    """Print the runs of a plan, and which of them are there."""
+    table = Table(title=f"{plan.ablation}: {len(plan.runs)} runs")
+    for title in ("Run", "Data", "Condition", "Backbone", "Weights", "Fold", "Seed", "Epochs", "State"):
+        table.add_column(title)
+    conditions = {planned.run.id: planned.condition for planned in plan.planned}
+    for run in plan.runs:
+        model, state = run.model, session.store.status(run)
+        cells = (run.id, run.data.name, conditions[run.id], model.backbone, model.weights, run.data.fold, run.seed)
+        table.add_row(*map(str, (*cells, run.training.epochs, state)))
+    console.print(table)
+
+
+def show_results(results: Results, console: Console) -> None:
+    """Show the tables, and name the files."""
+    for item in results.shown:
+        if isinstance(item, Table):  # a narrow window may break its lines; it must not cut a column off
+            console.print(item, width=max(console.width, console.measure(item).minimum), crop=False)
+        else:
+            console.print(item, style="dim")
+    for line in results.written():
+        console.print(f"  {line}", soft_wrap=True)
+    store = results.session.store
+    records = [record for run in results.plan.runs if (record := store.record(run)) and "seconds" in record]
+    total = sum(sum(record["seconds"].values()) for record in records)
+    console.print(f"All runs took {seconds(total)}; their curves: tensorboard --logdir {store.runs}", soft_wrap=True)
+
+
+def _json_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows with JSON's null for what is not a number."""
+
+    def plain(value: Any) -> Any:
+        if hasattr(value, "item"):
+            value = value.item()
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    return [{str(key): plain(value) for key, value in row.items()} for row in frame.to_dict("records")]

@@ -1,0 +1,78 @@
+"""The `data` command: what a data set holds and what is wrong with it, before anything is trained on it."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from commands.options import Call
+from core import datasets
+from core.config import option
+from core.errors import UserError
+from core.progress import Reporter
+from core.registry import Lazy
+
+if TYPE_CHECKING:
+    from core.datasets.summary import Summary
+
+summary = Lazy("core.datasets.summary:summary")  # imports pandas and librosa
+
+
+@dataclass(frozen=True)
+class Data:
+    """Print what a data set holds: clips, classes, folds, lengths, sampling rates, and problems found.
+
+    Every clip is decoded, so that what training would stumble over is seen first.
+
+    Example: run_ablation.py data --data urbansound8k --data-root DIR
+    """
+
+    data: str = option("instruments", f"Data set: {', '.join(datasets.LOADERS)}.")
+    data_root: Path | None = option(None, "Its folder (for folder, also a CSV file of path,label[,fold][,group]).")
+    download: bool = option(False, "Fetch it into --data-root first, where it can be fetched.")
+    json: bool = option(False, "Print one JSON object.")
+
+    def run(self, call: Call) -> int:
+        """Print the summary; return 1 where problems were found."""
+        if self.download:
+            if self.data_root is None:
+                raise UserError("--download needs --data-root: the folder to fetch it into")
+            datasets.download(self.data, self.data_root)
+        with Reporter() as report:
+            found = summary(datasets.load(self.data, self.data_root), progress=report)
+        if self.json:
+            print(json.dumps(dataclasses.asdict(found), default=str))  # noqa: T201
+        else:
+            _show(found, Console(highlight=False))
+        return 1 if found.problems else 0
+
+
+def _show(found: "Summary", console: Console) -> None:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    loader = datasets.LOADERS[found.name]
+    lengths = ", ".join(f"{name} {value:.2f} s" for name, value in found.seconds.items())
+    rows = {
+        "Data set": f"{found.name} in {found.root}",
+        "About": loader.about,
+        "Clips": f"{found.clips} from {found.groups} recordings",
+        "Classes": _counts(found.classes),
+        "Folds": _counts(found.folds),
+        "Lengths": lengths,
+        "Sampling rates": _counts(found.sample_rates, " Hz"),
+        "Channels": _counts(found.channels),
+        "Formats": _counts(found.formats),
+        "Problems": "\n".join(found.problems) or "none found",
+        "Known problems": "\n".join(loader.known_problems),
+    }
+    for title, value in filter(lambda row: row[1], rows.items()):
+        table.add_row(Text(title, style="bold"), Text(value))
+    console.print(table)
+
+
+def _counts(counts: "dict[str, int] | dict[int, int]", unit: str = "") -> str:
+    return ", ".join(f"{name}{unit}: {count}" for name, count in counts.items())

@@ -1,0 +1,275 @@
+"""The configuration as command-line options: every scalar option takes several values, which makes a grid.
+
+The options are made from the classes of `core.config`, so that a field added there is an option, is part of the run's
+identity and is recorded, with nothing else to write. `tyro` draws the help and parses; its errors become one line.
+"""
+
+import contextlib
+import dataclasses
+import io
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, NoReturn, Union, get_args
+
+import tyro
+
+from core.config import AUTO, GROUPS, PRESETS, Cluster, Execution, Run, problems
+from core.errors import UserError, nearest, unknown
+
+PROGRAM = "run_ablation.py"
+CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
+TITLES = {"data": "data", "clip": "recording", "frontend": "image", "model": "model", "training": "training"}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One command, as it was typed.
+
+    Attributes
+    ----------
+    name
+        The command's.
+    command
+        An instance of its class, made from its own options.
+    options
+        All options, an instance of what `option_class` makes of its class.
+    arguments
+        The words after the program's name.
+    """
+
+    name: str
+    command: Any
+    options: Any
+    arguments: Sequence[str]
+
+    @property
+    def line(self) -> str:
+        """The whole command line, for the record."""
+        return shlex.join(["python", PROGRAM, *self.arguments])
+
+
+def call(commands: Mapping[str, type], arguments: Sequence[str]) -> Call:
+    """Read a command line; parameters and errors are those of `parse`."""
+    name, options = parse({name: option_class(cls) for name, cls in commands.items()}, arguments)
+    return Call(name, read(commands[name], options), options, arguments)
+
+
+def option_class(cls: type) -> type:
+    """Make the option class of a command: its own fields, and where it plans runs, the options of a run.
+
+    A command plans runs where it has a class variable ``plans``. Where it has another, ``searches``, numbers may be
+    ranges and are left as text.
+    """
+    members = [(f.name, *_argument(f, f.type)) for f in dataclasses.fields(cls)]
+    if not getattr(cls, "plans", False):
+        return _make(cls, members)
+    ranges = getattr(cls, "searches", False)
+    for group, part in GROUPS.items():
+        visible = [(f.name, *_grid(f, ranges=ranges)) for f in dataclasses.fields(part) if not f.metadata["hidden"]]
+        if group == "training":
+            visible += [("seed", *_grid(_field(Run, "seed"))), ("preset", *_preset())]
+        made = _make(part, visible)
+        members.append((TITLES[group], made, dataclasses.field(default=made())))
+    for name, where in (("execution", Execution), ("ray", Cluster)):
+        made = _make(where, [(f.name, *_argument(f, f.type)) for f in dataclasses.fields(where) if f.metadata])
+        members.append((name, made, dataclasses.field(default=made())))
+    return _make(cls, members)
+
+
+def read(cls: type, options: Any) -> Any:
+    """Make an instance of the class that `option_class` made the options of, from its own fields."""
+    made = cls(**{f.name: getattr(options, f.name) for f in dataclasses.fields(cls)})
+    if found := problems(made):
+        raise UserError("; ".join(found))
+    return made
+
+
+def parse(commands: Mapping[str, type], arguments: Sequence[str]) -> tuple[str, Any]:
+    """Parse a command line.
+
+    Parameters
+    ----------
+    commands
+        Option class of each command, as made by `option_class`.
+    arguments
+        The words after the program's name.
+
+    Returns
+    -------
+    name, options
+        The command and an instance of its class.
+
+    Raises
+    ------
+    UserError
+        One line: what was wrong, where, and the nearest right word.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        _overview(commands)
+    name = arguments[0]
+    if name not in commands:
+        raise unknown("command", name, commands)
+    _check_words(commands[name], name, arguments[1:])
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            options: Any = tyro.cli(commands[name], prog=f"{PROGRAM} {name}", args=list(arguments[1:]), config=CONFIG)
+    except SystemExit as stop:
+        if stop.code:
+            raise UserError(f"{name}: {_first_line(errors.getvalue())}; see `{PROGRAM} {name} --help`") from None
+        raise
+    return name, options
+
+
+def grid(options: Any) -> list[dict[str, Any]]:
+    """Return one ``{group__field: value}`` per point of the grid, in the order of the options.
+
+    A preset fills in what was not said; `fold` stays text (a number or ``all``) until the data set is known.
+    """
+    points: list[dict[str, Any]] = [{}]
+    for key, values in given(options).items():
+        points = [point | {key: value} for point in points for value in values]
+    return points
+
+
+def given(options: Any) -> dict[str, tuple[Any, ...]]:
+    """Map ``group__field`` to its values, for every option that was said; the seed always has one."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for group, cls in GROUPS.items():
+        part = getattr(options, TITLES[group])
+        for f in dataclasses.fields(cls):
+            if f.metadata["hidden"]:
+                continue
+            values = getattr(part, f.name)
+            if isinstance(f.default, bool | tuple):
+                values = (values,) if values != f.default else ()
+            if values:
+                found[f"{group}__{f.name}"] = values
+    return found | {"seed": options.training.seed or (Run.seed,)}
+
+
+def execution(options: Any) -> Execution:
+    """Return the execution part of parsed options, checked."""
+    values = {f.name: getattr(options.execution, f.name) for f in dataclasses.fields(Execution) if f.metadata}
+    made = Execution(**values, cluster=read(Cluster, options.ray))
+    if made.cluster != Cluster() and not made.cluster.ray:
+        said = next(f.name for f in dataclasses.fields(Cluster) if getattr(made.cluster, f.name) != f.default)
+        raise UserError(f"--{said.replace('_', '-')} is for Ray: add --ray local, or leave it out")
+    if found := problems(made):
+        raise UserError("; ".join(found))
+    return made
+
+
+def preset(options: Any) -> str:
+    """Return the preset's name, or "" where none was asked for."""
+    name: str = options.training.preset
+    if name and name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    return name
+
+
+def _field(cls: type, name: str) -> "dataclasses.Field[Any]":
+    return next(f for f in dataclasses.fields(cls) if f.name == name)
+
+
+def _make(source: type, members: list[Any]) -> type:
+    made = dataclasses.make_dataclass(source.__name__, members, frozen=True, kw_only=True)
+    made.__doc__ = source.__doc__
+    return made
+
+
+def _grid(f: "dataclasses.Field[Any]", *, ranges: bool = False) -> tuple[Any, Any]:
+    """Make the option of a run's field: a scalar takes several values, and none stands for the default."""
+    if isinstance(f.default, bool | tuple):
+        return _argument(f, f.type)
+    kind: Any = str if f.name == "fold" or (ranges and f.name != "seed") else f.type
+    default = "the data set's" if f.default == AUTO and "(0: the data set's own)" in f.metadata["help"] else f.default
+    return _annotate(f, tuple[kind, ...], default, ())
+
+
+def _argument(f: "dataclasses.Field[Any]", kind: Any) -> tuple[Any, Any]:
+    shown = " ".join(map(str, f.default)) if isinstance(f.default, tuple) else f.default
+    return _annotate(f, kind, None if shown in ("", None) else shown, f.default)
+
+
+def _annotate(f: "dataclasses.Field[Any]", kind: Any, shown: Any, default: Any) -> tuple[Any, Any]:
+    choices = f.metadata["choices"]
+    text = f.metadata["help"]
+    hint = "" if shown in (None, "") else f"(default: {shown})"
+    optional = get_args(kind)[0].__name__.upper() if type(None) in get_args(kind) else None
+    argument = tyro.conf.arg(
+        name=f.metadata["flag"] or None,
+        help=text,
+        help_behavior_hint=hint,
+        metavar=("{" + ",".join(choices) + "}" if choices else optional),
+    )
+    return Annotated[kind, argument], dataclasses.field(default=default)
+
+
+def _preset() -> tuple[Any, Any]:
+    help = (
+        "paper: the settings of Palanisamy et al. (2020) for what is not said: Adam, lr 1e-4, weight decay 1e-3, "
+        "batch 32; 70 epochs, divided by 10 every 30; from random weights 450 epochs, divided at 300 and 350."
+    )
+    argument = tyro.conf.arg(help=help, help_behavior_hint="(default: none)", metavar="{" + ",".join(PRESETS) + "}")
+    return Annotated[str, argument], dataclasses.field(default="")
+
+
+def _overview(commands: Mapping[str, type]) -> NoReturn:
+    """Print what every command does; exits."""
+    made = [
+        Annotated[cls, tyro.conf.subcommand(name, description=_first_sentence(cls))] for name, cls in commands.items()
+    ]
+    union: Any = Union[tuple(made)]  # noqa: UP007  (a union made at run time)
+    description = f"Ablations of transfer learning on sound. `{PROGRAM} COMMAND --help` lists a command's options."
+    tyro.cli(union, prog=PROGRAM, args=["--help"], description=description, config=CONFIG)
+    sys.exit(0)
+
+
+def _first_sentence(cls: type) -> str:
+    return (cls.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
+
+
+def _check_words(cls: type, name: str, arguments: Sequence[str]) -> None:
+    """Refuse an unknown option, with the nearest, and an option without its value."""
+    known = flags(cls)
+    for position, word in enumerate(arguments):
+        if not word.startswith("--") or word == "--help":
+            continue
+        flag, equals, _ = word.replace("_", "-").partition("=")
+        if flag not in known:
+            match = nearest(flag, known)
+            hint = f"did you mean '{match}'?" if match else f"see `{PROGRAM} {name} --help`"
+            raise UserError(f"unknown option '{flag}' of {name}: {hint}")
+        following = arguments[position + 1 : position + 2]
+        if known[flag] and not equals and (not following or following[0].startswith("--")):
+            raise UserError(f"{flag} needs a value; see `{PROGRAM} {name} --help`")
+
+
+def flags(cls: type) -> dict[str, bool]:
+    """Map every flag of an option class to whether it takes a value."""
+    found: dict[str, bool] = {}
+    for f in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(f.type):
+            found |= flags(f.type)  # type: ignore[arg-type]
+            continue
+        configured = next((m for m in getattr(f.type, "__metadata__", ()) if getattr(m, "name", None)), None)
+        flag = (configured.name if configured else f.name).replace("_", "-")
+        found["--" + flag] = not isinstance(f.default, bool)
+        if isinstance(f.default, bool):
+            found["--no-" + flag] = False
+    return found
+
+
+def _first_line(box: str) -> str:
+    """Take the message out of tyro's framed error."""
+    body = [line.strip("│ ").strip() for line in box.splitlines() if line.startswith("│")]
+    message: list[str] = []
+    for line in body:
+        if re.fullmatch(r"[─-]+", line):
+            break
+        message.append(line)
+    return " ".join(message) or "the options could not be read"

@@ -1,0 +1,226 @@
+"""The feature store: every clip's image, computed once per (data set content, clip, frontend) and memory-mapped.
+
+Images are in decibels; the map to the backbone's input range is the model's, so that one store serves all folds and
+both ways of normalising. Clips that cannot be used are all found and named at once, before anything is trained.
+"""
+
+import dataclasses
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from core.cache import ArrayWriter, load_or_make
+from core.config import Clip, Frontend
+from core.errors import UserError, unknown
+from core.inputs.augmentation import augment_waveform
+from core.inputs.clip import BadClip, decode, fit_length, resample
+from core.inputs.log_mel import LogMel
+
+if TYPE_CHECKING:
+    from core.datasets.table import Dataset
+
+VERSION = 1  # of the images: raised when the same configuration would give other pixels, so that old ones are not read
+BATCH = 32  # clips decoded ahead and turned into images together
+LISTED = 20  # bad clips named in one error
+BAD_CLIP_POLICIES = ("fail", "skip")
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of a data set.
+
+    Attributes
+    ----------
+    array
+        Log-mels in dB, float32, shape (kept clips, 3, n_mels, n_frames), memory-mapped and read-only.
+    kept
+        Row of `dataset.clips` that each image belongs to, int64, ascending, shape (kept clips,).
+    bad
+        Path and reason of every clip that was left out.
+    key
+        Stands for everything that decided the images.
+    """
+
+    array: np.ndarray
+    kept: np.ndarray
+    bad: tuple[tuple[str, str], ...]
+    key: str
+
+
+def images(
+    dataset: "Dataset",
+    *,
+    content: str,
+    clip: Clip,
+    frontend: Frontend,
+    cache: Path,
+    device: str | torch.device = "cpu",
+    on_bad_clip: str = "fail",
+    variant: int = 0,
+    progress: Progress | None = None,
+) -> Images:
+    """Return the images of all clips of a data set, computing them if they are not in the cache.
+
+    Parameters
+    ----------
+    dataset
+        The clips.
+    content
+        The data set's fingerprint: with other content the images are others.
+    clip, frontend
+        How waveforms and images are made, every number filled in; `frontend.normalise` plays no part.
+    cache, device
+        Folder under which ``images/<key>/`` is kept (of several processes one computes, the others wait), and where
+        images are computed.
+    on_bad_clip
+        ``fail``: clips that cannot be used are an error. ``skip``: they are left out and named in `Images.bad`.
+    variant
+        0: the clips as they are. Above 0: each changed by `augment_waveform`, as its path and this number decide.
+    progress
+        Called with (clips done, clips, what is being done).
+
+    Raises
+    ------
+    UserError
+        Bad clips under ``fail``, all of them at once; no clip left; the cache folder cannot be written to.
+    """
+    if on_bad_clip not in BAD_CLIP_POLICIES:
+        raise unknown("policy for bad clips", on_bad_clip, BAD_CLIP_POLICIES)
+    report = progress or _no_progress
+    stored = load_or_make(
+        cache / "images",
+        made_from=_identity(content, clip, frontend, variant),
+        make=partial(
+            _make, dataset=dataset, clip=clip, frontend=frontend, device=device, variant=variant, report=report
+        ),
+        waiting=lambda: report(0, len(dataset.clips), "waiting for another process that makes these images"),
+    )
+    bad = tuple((path, reason) for path, reason in stored.facts["bad"])
+    if bad and on_bad_clip == "fail":
+        raise _refusal(dataset, bad)
+    return Images(array=stored.array, kept=np.array(stored.facts["kept"], dtype=np.int64), bad=bad, key=stored.key)
+
+
+def _identity(content: str, clip: Clip, frontend: Frontend, variant: int) -> dict[str, Any]:
+    look = dataclasses.asdict(frontend)
+    del look["normalise"]
+    return {
+        "images": VERSION,
+        "content": content,
+        "clip": dataclasses.asdict(clip),
+        "frontend": look,
+        "variant": variant,
+    }
+
+
+def _make(
+    writer: ArrayWriter,
+    *,
+    dataset: "Dataset",
+    clip: Clip,
+    frontend: Frontend,
+    device: str | torch.device,
+    variant: int,
+    report: Progress,
+) -> dict[str, Any]:
+    """Write the image of every good clip; return which clips those are, and what is wrong with the others."""
+    what = f"images of {dataset.name}" + (f", augmented version {variant}" if variant else "")
+    logmel = LogMel(sr=clip.sr, frontend=frontend).to(device)
+    waveform = partial(_waveform, root=dataset.root, clip=clip, variant=variant)
+    paths: list[str] = dataset.clips["path"].tolist()
+    kept: list[int] = []
+    bad: list[tuple[str, str]] = []
+    report(0, len(paths), what)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        done = 0
+        for batch in _batches(_ahead(pool, waveform, paths)):
+            rows = list(range(done, done + len(batch)))
+            good, problems = _images_of(batch, logmel=logmel, device=device)
+            writer.append(good)
+            bad += [(paths[row], problem) for row, problem in zip(rows, problems, strict=True) if problem]
+            kept += [row for row, problem in zip(rows, problems, strict=True) if not problem]
+            done += len(batch)
+            report(done, len(paths), what)
+    if not kept:
+        raise _refusal(dataset, bad)
+    return {"device": str(device), "kept": kept, "bad": bad}
+
+
+def _waveform(path: str, *, root: Path, clip: Clip, variant: int) -> np.ndarray | str:
+    """Return a clip's waveform, or what is wrong with it."""
+    try:
+        y, own_sr = decode(root / path)
+    except BadClip as problem:
+        return problem.reason
+    y = resample(y, sr=own_sr, new_sr=clip.sr)
+    if variant:
+        y = augment_waveform(y, sr=clip.sr, key=f"{path}:{variant}")
+    return fit_length(y, n_samples=round(clip.duration * clip.sr), fit=clip.fit)
+
+
+def _images_of(
+    batch: Sequence[np.ndarray | str], *, logmel: LogMel, device: str | torch.device
+) -> tuple[np.ndarray, list[str]]:
+    """Return the images of the good waveforms of a batch, and for every one of the batch its problem, empty if none."""
+    problems = [y if isinstance(y, str) else "" for y in batch]
+    made: dict[int, np.ndarray] = {}
+    lengths: dict[int, list[int]] = {}
+    for i, y in enumerate(batch):
+        if not isinstance(y, str):
+            lengths.setdefault(len(y), []).append(i)
+    for group in lengths.values():
+        waveforms = torch.from_numpy(np.stack([batch[i] for i in group]))
+        with torch.inference_mode():
+            made |= zip(group, logmel(waveforms.to(device)).cpu().numpy(), strict=True)
+    for i, image in made.items():
+        if not np.isfinite(image).all():
+            problems[i] = "too loud: its spectrogram is not finite"
+    good = [made[i] for i in sorted(made) if not problems[i]]
+    return np.stack(good) if good else np.empty((0, *logmel.image_shape), dtype=np.float32), problems
+
+
+def _ahead(pool: ThreadPoolExecutor, work: Callable[[str], Any], items: Iterable[str]) -> Iterator[Any]:
+    """Map `work` over `items` in order, with at most two batches begun and not yet taken: memory stays bounded."""
+    begun: deque[Future[Any]] = deque()
+    for item in items:
+        begun.append(pool.submit(work, item))
+        if len(begun) == 2 * BATCH:
+            yield begun.popleft().result()
+    while begun:
+        yield begun.popleft().result()
+
+
+def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
+    batch: list[Any] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _refusal(dataset: "Dataset", bad: Sequence[tuple[str, str]]) -> UserError:
+    named = "; ".join(f"{path}: {reason}" for path, reason in bad[:LISTED])
+    more = f"; and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
+    every = len(bad) == len(dataset.clips)
+    remedy = "none is left" if every else "mend or remove them, or leave them out with --on-bad-clip skip"
+    return UserError(
+        f"{len(bad)} of the {len(dataset.clips)} clips of {dataset.name} in {dataset.root} cannot be used "
+        f"({named}{more}): {remedy}"
+    )
+
+
+def _no_progress(done: int, total: int, what: str) -> None:
+    pass

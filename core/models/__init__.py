@@ -1,0 +1,1 @@
+"""Networks in stages: where they are cut, their weights, and what ablations do to them."""

@@ -1,0 +1,159 @@
+"""What the ablations do to a backbone: freeze its first stages, fuse two of them, cut its last blocks.
+
+Fusing and cutting re-hang whole stages and copy nothing, so the backbones that go in should not be used afterwards.
+Freeze last: a freeze does not survive the others.
+"""
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+from core.errors import UserError, unknown
+from core.models.backbone import Backbone, new_classifier
+from core.models.weights import mismatches, summary
+
+_PROBE = (1, 3, 96, 96)  # big enough for every backbone (Inception needs 75)
+
+
+def stages_through(backbone: Backbone, through: str) -> tuple[str, ...]:
+    """Return the stages up to and including `through`: none of them for ``none``, the head too for ``all``.
+
+    Raises
+    ------
+    UserError
+        If the backbone has no such stage.
+    """
+    order = backbone.stage_names
+    if through == "none":
+        return ()
+    if through == "all":
+        return order
+    if through not in order[:-1]:
+        raise unknown(f"stage of {backbone.name}", through, ("none", *order[:-1], "all"))
+    return order[: order.index(through) + 1]
+
+
+def freeze(backbone: Backbone, through: str, *, batch_norm: str = "eval") -> Backbone:
+    """Freeze the stages up to and including `through`, in place.
+
+    Parameters
+    ----------
+    backbone
+        Returned again.
+    through
+        ``none``, ``stem``, ``block1`` ...
+    batch_norm
+        ``eval``: frozen stages stay in evaluation mode, so none of their parameters and buffers moves. ``train``:
+        only gradients are off; batch norm uses the batch and its moving statistics go on, as in much older code.
+
+    Raises
+    ------
+    UserError
+        If the backbone has no such stage, or nothing would be left to train.
+    """
+    frozen = stages_through(backbone, through)
+    if frozen == backbone.stage_names:
+        raise UserError(f"freeze through {through}: nothing is left to train; freeze at most {frozen[-2]}")
+    for name in frozen:
+        for parameter in backbone.stage(name).parameters():
+            parameter.requires_grad_(False)
+            parameter.grad = None
+    backbone.frozen = frozen if batch_norm == "eval" else ()
+    return backbone.train(backbone.training)
+
+
+def fuse(pretrained: Backbone, random: Backbone, through: str) -> Backbone:
+    """Join the stages of `pretrained` up to and including `through` with the later ones and the head of `random`.
+
+    Parameters
+    ----------
+    through
+        ``none``: all of `random`; ``stem``, ``block1`` ...; ``all``: all of `pretrained`, its head included.
+
+    Raises
+    ------
+    UserError
+        If the two differ in the name or shape of any tensor, or there is no such stage.
+    """
+    if found := mismatches(pretrained.state_dict(), random.state_dict()):
+        raise UserError(f"cannot fuse {pretrained.name} with {random.name}: {summary(found)}")
+    first = stages_through(pretrained, through)
+    return _rehang(random, {name: (pretrained if name in first else random).stage(name) for name in random.stage_names})
+
+
+def cut(backbone: Backbone, after: str, num_classes: int, *, seed: int, dropout: float) -> Backbone:
+    """Remove the blocks after `after`; a new head pools what is left and classifies it.
+
+    Parameters
+    ----------
+    after
+        The last stage that is kept; ``none`` and the last block cut nothing and return the backbone itself.
+    num_classes
+        Width of the new classifier.
+    seed
+        Decides the new classifier, as in `core.models.backbone.build`.
+    dropout
+        Rate before the classifier, 0 to 1.
+
+    Raises
+    ------
+    UserError
+        If the backbone has no such stage, or nothing would be left.
+    """
+    if after in ("none", backbone.stage_names[-2]):
+        return backbone
+    kept = stages_through(backbone, after)
+    if "head" in kept:
+        raise UserError(f"cut {after}: nothing is left of {backbone.name}; keep at least the stem")
+    channels = _channels(backbone, after)
+    head = nn.Sequential(
+        OrderedDict(
+            avgpool=nn.AdaptiveAvgPool2d(1),
+            flatten=nn.Flatten(1),
+            dropout=nn.Dropout(dropout),
+            classifier=new_classifier(channels, num_classes, seed=seed),
+        )
+    )
+    modules = {name: backbone.stage(name) for name in kept} | {"head": head}
+    return _rehang(backbone, modules, classifier="head.classifier")
+
+
+def _rehang(like: Backbone, modules: dict[str, nn.Module], classifier: str = "") -> Backbone:
+    made = Backbone(modules, name=like.name, classifier=classifier or like.classifier, mean=like.mean, std=like.std)
+    return made.train(like.training)
+
+
+def _channels(backbone: Backbone, last: str) -> int:
+    """Count the channels that a stage gives out, by one small picture."""
+    training = backbone.training
+    backbone.eval()
+    with torch.no_grad():
+        features = backbone.forward_stages(torch.zeros(_PROBE), first="stem", last=last)
+    backbone.train(training)
+    return features.shape[1]
+
+
+def split(backbone: Backbone, through: str) -> tuple[nn.Sequential, nn.Sequential]:
+    """Return the stages up to and including `through`, and those after it, as two networks of the same modules.
+
+    One after the other they are the backbone's forward; the parameter names of both are the backbone's.
+    """
+    first = stages_through(backbone, through)
+    prefix, suffix = (
+        nn.Sequential(
+            OrderedDict((name, backbone.stage(name)) for name in backbone.stage_names if (name in first) == t)
+        )
+        for t in (True, False)
+    )
+    return prefix, suffix
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Count the numbers in a module's parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def trainable_parameters(module: nn.Module) -> int:
+    """Count the numbers in those parameters that take gradients."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

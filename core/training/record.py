@@ -1,0 +1,112 @@
+"""What a run leaves behind beside its weights: where it came from, what it scored, and its curves for TensorBoard."""
+
+import dataclasses
+import importlib.metadata
+import platform
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from core.datasets.table import Dataset
+from core.models import surgery
+from core.registry import Lazy
+from core.training import metrics
+
+if TYPE_CHECKING:
+    from core.session import Session
+    from core.training.prepare import Prepared
+
+SummaryWriter = Lazy("torch.utils.tensorboard:SummaryWriter")  # takes a second to import
+
+PACKAGES = ("torch", "torchvision", "timm", "librosa", "soundfile", "soxr", "numpy")
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the versions of Python, of the packages that decide numbers, and of this code (git commit, or "")."""
+    found = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        return found | {"commit": done.stdout.strip()}
+    except (OSError, subprocess.SubprocessError):
+        return found | {"commit": ""}
+
+
+def provenance(session: "Session") -> dict[str, Any]:
+    """Return the machine, the threads and the versions."""
+    device = torch.cuda.get_device_name(session.device) if session.device.type == "cuda" else platform.processor()
+    environment = {"device": str(session.device), "device_name": device, "threads": session.threads}
+    return {"environment": environment, "versions": versions()}
+
+
+def results(
+    prepared: "Prepared",
+    dataset: Dataset,
+    history: list[dict[str, Any]],
+    logits: np.ndarray,
+    targets: np.ndarray,
+) -> dict[str, Any]:
+    """Return the final and per-class metrics of the test fold.
+
+    ``accuracy`` and all others without another word are of the last epoch. ``accuracy_best_epoch`` is the highest of
+    any epoch on the test fold, which flatters, and is kept because reports quote it. With validation clips,
+    ``accuracy_validation_epoch`` is the test accuracy at the epoch with the lowest validation loss.
+    """
+    curve = [row["test_accuracy"] for row in history]
+    scores: dict[str, Any] = metrics.summary(logits, targets) | {
+        "accuracy_best_epoch": max(curve),
+        "best_epoch": int(np.argmax(curve)) + 1,
+        "epochs": len(history),
+    }
+    if len(prepared.split.validation):
+        epoch = int(np.argmin([row["validation_loss"] for row in history]))
+        scores |= {"accuracy_validation_epoch": curve[epoch], "validation_epoch": epoch + 1}
+    per_class = dataclasses.asdict(metrics.per_class(logits, targets))
+    return {
+        "metrics": scores,
+        "per_class": {name: values.tolist() for name, values in per_class.items()},
+        "confusion": metrics.confusion_matrix(logits, targets).tolist(),
+        "class_names": list(dataset.class_names),
+        "parameters": surgery.parameter_count(prepared.backbone),
+        "trainable_parameters": surgery.trainable_parameters(prepared.backbone),
+        "clips": {name: len(getattr(prepared.split, name)) for name in ("train", "validation", "test")},
+        "bad_clips": [list(bad) for bad in prepared.bad_clips],
+        "prefix_reused": prepared.prefix_reused,
+    }
+
+
+def seconds(history: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the seconds of training and of evaluation, over all sessions of the run."""
+    return {
+        "training": sum(row["train_seconds"] for row in history),
+        "evaluation": sum(row["evaluation_seconds"] for row in history),
+    }
+
+
+@contextmanager
+def scalars(folder: Path, *, purge_from: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Give a function that writes a row of the history as TensorBoard scalars.
+
+    Parameters
+    ----------
+    folder
+        The run's folder; events go to ``tensorboard/`` in it.
+    purge_from
+        Epochs already done: what an earlier, killed process wrote after them is hidden.
+    """
+    with SummaryWriter(folder / "tensorboard", purge_step=purge_from + 1) as writer:
+
+        def write(row: dict[str, Any]) -> None:
+            for name, value in row.items():
+                if name != "epoch":
+                    writer.add_scalar(name, value, row["epoch"])
+            writer.flush()
+
+        yield write

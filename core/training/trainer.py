@@ -1,0 +1,256 @@
+"""One function from a run to its record: `train`.
+
+Reads top to bottom: prepare what is trained and what it reads, go through the epochs, write the record. An epoch's
+random numbers come from (seed, epoch) alone and its learning rate from the epoch alone, so that a run that was killed
+ends in the same bits as one that was not (on a CPU, for one number of threads).
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from core.config import Run, Training
+from core.datasets.table import Dataset
+from core.session import Session
+from core.store import FINISHED, RUNNING
+from core.training import checkpoint, metrics, record
+from core.training.batches import Source
+from core.training.prepare import Prepared, prepare
+from core.training.schedules import lr_at, make_optimizer
+
+CHECKPOINT_EVERY = 2.0  # seconds of training between two checkpoints, so that tiny epochs are not all writing
+EVALUATION_BATCH = 64
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss became infinite or not a number."""
+
+
+def train(run: Run, dataset: Dataset, session: Session, *, label: str) -> None:
+    """Train a run and write its record to the store.
+
+    Parameters
+    ----------
+    run
+        Fully specified (`core.plan.resolve`).
+    dataset
+        Its clips.
+    session
+        Store, device and progress.
+    label
+        What the progress bar calls it.
+
+    Raises
+    ------
+    UserError
+        For clips, weights or folders that cannot be used.
+    NonFiniteLoss
+        Naming the epoch and the step.
+    """
+    store = session.store
+    store.write_record(run, RUNNING, record.provenance(session))
+    started = time.perf_counter()
+    prepared = prepare(run, dataset, session)
+    preparation = time.perf_counter() - started
+    history, logits = Fit(run, prepared, session, label).run()
+    backbone = prepared.backbone
+    targets = prepared.labels.cpu().numpy()[prepared.split.test]
+    store.write_history(run, history)
+    store.write_predictions(run, [prepared.clips[row] for row in prepared.split.test], targets, logits)
+    store.write_weights(run, backbone.original_state_dict())
+    values = record.provenance(session) | record.results(prepared, dataset, history, logits, targets)
+    values["seconds"] = {"preparation": preparation, **record.seconds(history)}
+    files = ("history.csv", "predictions.parquet", "weights.safetensors")
+    store.write_record(run, FINISHED, values, files=files)
+    (store.folder(run) / "checkpoint.safetensors").unlink(missing_ok=True)
+
+
+class Fit:
+    """The epochs of one run.
+
+    Parameters
+    ----------
+    run, prepared, session, label
+        As in `train`.
+    """
+
+    def __init__(self, run: Run, prepared: Prepared, session: Session, label: str) -> None:
+        self.run_ = run
+        self.training = run.training
+        self.prepared = prepared
+        self.session = session
+        self.label = label
+        self.network = prepared.network
+        self.optimizer = make_optimizer(self.network.parameters(), self.training)
+        self.step = Step(self.network, self.optimizer, self.training, session.device)
+
+    def run(self) -> tuple[list[dict[str, Any]], np.ndarray]:
+        """Train from the last checkpoint, or from the start, to the end.
+
+        Returns
+        -------
+        history
+            One row per epoch.
+        logits
+            (test clips, classes) after the last epoch.
+        """
+        path = self.session.store.folder(self.run_) / "checkpoint.safetensors"
+        history = checkpoint.load(path, self.network, self.optimizer, self.step.scaler)
+        if history:
+            self.session.report.note(f"{self.label}: going on after epoch {len(history)}")
+        logits: np.ndarray | None = None
+        saved = time.monotonic()
+        with record.scalars(self.session.store.folder(self.run_), purge_from=len(history)) as write:
+            for epoch in range(len(history), self.training.epochs):
+                if stopped_early(history, self.training.patience):
+                    break
+                row, logits = self._epoch(epoch)
+                if self.session.on_epoch:
+                    self.session.on_epoch(row)
+                history.append(row)
+                write(row)
+                self.session.report(epoch + 1, self.training.epochs, self.label, _detail(row))
+                if time.monotonic() - saved >= CHECKPOINT_EVERY:
+                    checkpoint.save(path, self.network, self.optimizer, self.step.scaler, history)
+                    saved = time.monotonic()
+        self.session.report.drop(self.label)
+        if logits is None:
+            logits = self._evaluate(self.prepared.split.test)
+        return history, logits
+
+    def _epoch(self, epoch: int) -> tuple[dict[str, Any], np.ndarray]:
+        generator = seed_epoch(self.run_.seed, epoch)
+        started = time.perf_counter()
+        lr = lr_at(self.training, epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        rows = epoch_rows(self.prepared, epoch, generator)
+        train_loss, train_accuracy = self._train(rows, epoch)
+        row: dict[str, Any] = {"epoch": epoch + 1, "lr": lr, "train_loss": train_loss, "train_accuracy": train_accuracy}
+        row["train_seconds"] = time.perf_counter() - started
+        labels = self.prepared.labels.cpu().numpy()
+        split = self.prepared.split
+        logits = self._evaluate(split.test)
+        parts = [("test", split.test, logits)]
+        if len(split.validation):
+            parts.append(("validation", split.validation, self._evaluate(split.validation)))
+        for name, part, outputs in parts:
+            if not np.isfinite(outputs).all():
+                raise NonFiniteLoss(f"the {name} logits were not finite after epoch {epoch + 1}; try a lower --lr")
+            row[f"{name}_loss"] = metrics.nll(metrics.softmax(outputs), labels[part])
+            row[f"{name}_accuracy"] = metrics.accuracy(outputs, labels[part])
+        row["evaluation_seconds"] = time.perf_counter() - started - row["train_seconds"]
+        return row, logits
+
+    def _train(self, rows: torch.Tensor, epoch: int) -> tuple[float, float]:
+        """Train on `rows` in their order; the loss is looked at once per epoch, so that a GPU never waits for it."""
+        self.network.train()
+        source = self.prepared.source
+        batches = source.batches(rows, self.training.batch_size)
+        labels = self.prepared.labels
+        losses, correct, sizes, start = [], [], [], 0
+        for x in batches:
+            part = rows[start : start + len(x)].to(labels.device) % source.n_clips
+            y = labels[part]
+            start += len(x)
+            loss, logits = self.step(self.prepared.mask(x), y)
+            losses.append(loss)
+            correct.append((logits.argmax(1) == y).sum())
+            sizes.append(len(x))
+        values = torch.stack(losses).float().cpu().numpy()
+        if not np.isfinite(values).all():
+            step = int(np.flatnonzero(~np.isfinite(values))[0]) + 1
+            raise NonFiniteLoss(f"the loss was {values[step - 1]} at epoch {epoch + 1}, step {step}; try a lower --lr")
+        return float(np.average(values, weights=sizes)), int(torch.stack(correct).sum()) / len(rows)
+
+    def _evaluate(self, rows: np.ndarray) -> np.ndarray:
+        return evaluate(self.network, self.prepared.source, rows, self.step)
+
+
+class Step:
+    """Forward, backward and step on one batch.
+
+    Parameters
+    ----------
+    network, optimizer
+        What is trained, by what.
+    training
+        label_smoothing, clip_norm, precision and compile.
+    device
+        Where; precision other than fp32 holds on a GPU only.
+    """
+
+    def __init__(
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, training: Training, device: torch.device
+    ) -> None:
+        self.optimizer = optimizer
+        self.criterion = nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
+        self.clip_norm = training.clip_norm
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        self.device = device
+        self.dtype = DTYPES[training.precision] if device.type == "cuda" else torch.float32
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+        self.forward = torch.compile(network) if training.compile else network
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Compute in the precision asked for."""
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            yield
+
+    def __call__(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Train on inputs `x` (batch, ...) and labels `y` (batch,); return the loss and the logits, detached."""
+        with self.autocast():
+            logits = self.forward(x)
+            loss = self.criterion(logits, y)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if self.clip_norm:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss.detach(), logits.detach()
+
+
+@torch.inference_mode()
+def evaluate(network: nn.Module, source: Source, rows: np.ndarray, step: Step) -> np.ndarray:
+    """Return the logits (rows, classes), float32, of the network in evaluation mode."""
+    network.eval()
+    with step.autocast():
+        batches = source.batches(torch.from_numpy(rows), EVALUATION_BATCH)
+        return torch.cat([network(x) for x in batches]).float().cpu().numpy()
+
+
+def seed_epoch(seed: int, epoch: int) -> torch.Generator:
+    """Seed torch for an epoch and return a generator for its batch order; both depend on (seed, epoch) alone."""
+    order, noise = np.random.SeedSequence((seed, epoch)).generate_state(2, np.uint64)
+    torch.manual_seed(int(noise))
+    return torch.Generator().manual_seed(int(order))
+
+
+def epoch_rows(prepared: Prepared, epoch: int, generator: torch.Generator) -> torch.Tensor:
+    """Return the rows of an epoch in random order: every training clip plain and, with augmentation, once more."""
+    rows = torch.from_numpy(prepared.split.train)
+    variants = len(prepared.source.arrays) - 1
+    if variants:
+        rows = torch.cat([rows, rows + prepared.source.n_clips * (1 + epoch % variants)])
+    return rows[torch.randperm(len(rows), generator=generator)]
+
+
+def stopped_early(history: list[dict[str, Any]], patience: int) -> bool:
+    """Tell whether the validation loss has not been better for `patience` epochs."""
+    if not patience or len(history) <= patience:
+        return False
+    losses = [row["validation_loss"] for row in history]
+    return min(losses[-patience:]) >= min(losses[:-patience])
+
+
+def _detail(row: dict[str, Any]) -> str:
+    return f"loss {row['train_loss']:.3f}  test accuracy {row['test_accuracy']:.1%}"

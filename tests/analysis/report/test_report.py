@@ -1,0 +1,267 @@
+import json
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from report_store import CLASSES, CLIP, HOSTILE, REASON, finish, make_store
+
+from analysis.report.analyses import Limits
+from analysis.report.cells import from_csv, from_markdown, sort_value
+from analysis.report.page import Report, make_page
+from analysis.report.runs import confusion, curve
+from analysis.tables import escape_markdown
+from core.config import Run
+from core.errors import UserError
+from core.store import Store
+
+VOID = {"meta", "link", "img", "line", "rect", "polyline", "br"}
+
+
+class Page(HTMLParser):
+    """The elements of a page, with their attributes and all the text inside them."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self._open = [], []
+        self.feed(html)
+        assert not self._open
+
+    def handle_starttag(self, tag, attributes):
+        element = {"tag": tag, "text": "", **dict(attributes)}
+        self.elements.append(element)
+        if tag not in VOID:
+            self._open.append(element)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append({"tag": tag, "text": "", **dict(attributes)})
+
+    def handle_endtag(self, tag):
+        assert self._open.pop()["tag"] == tag
+
+    def handle_data(self, data):
+        for element in self._open:
+            element["text"] += data
+
+    def all(self, tag, **having):
+        return [e for e in self.elements if e["tag"] == tag and all(e.get(k) == v for k, v in having.items())]
+
+    def text(self):
+        return " ".join(self.all("body")[0]["text"].split())
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return make_store(tmp_path_factory.mktemp("report") / "results")
+
+
+@pytest.fixture(scope="module")
+def html(results):
+    return make_page(results)
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    return Page(html)
+
+
+def test_names_from_data_stay_text(page):
+    scripts = page.all("script")
+    assert len(scripts) == 1
+    assert "alert" not in scripts[0]["text"]
+    for element in page.elements:
+        assert not [name for name in element if name.startswith("on")], element
+        assert "autofocus" not in element
+    for shown in (*CLASSES, CLIP, HOSTILE, REASON, "{{ 7 * 7 }}", 'freeze/a"b<i>', f"--data-root '{HOSTILE}'"):
+        assert shown in page.text()
+    assert page.all("audio", **{"aria-label": f"Sound of {CLIP}"})
+    assert page.all("img", alt=f"Map 3: {{{{ 7 * 7 }}}}{HOSTILE}")
+
+
+def test_nothing_is_fetched(page, html):
+    for element in page.elements:
+        for name in ("src", "href", "action", "srcset", "data", "poster"):
+            assert element.get(name, "#").startswith(("#", "data:")), element
+        assert "style" not in element  # the policy would refuse it
+    assert "url(" not in html
+    (policy,) = page.all("meta", **{"http-equiv": "Content-Security-Policy"})
+    assert policy["content"].startswith("default-src 'none'; img-src data:; media-src data:; style-src 'sha256-")
+    assert "unsafe" not in policy["content"]
+
+
+def test_links_lead_to_elements_that_exist_once(page):
+    ids = [e["id"] for e in page.elements if "id" in e]
+    assert len(ids) == len(set(ids))
+    named = {e["href"][1:] for e in page.all("a")} | {e["data-copy"] for e in page.all("button") if "data-copy" in e}
+    for name in ("aria-labelledby", "aria-describedby"):
+        named |= {e[name] for e in page.elements if name in e}
+    assert named <= set(ids)
+
+
+def test_everything_in_the_store_is_there(page):
+    text = page.text()
+    assert [len(page.all(tag)) for tag in ("img", "audio")] == [5, 2]  # a figure, four maps; one clip has two maps
+    titles = [e["text"] for tag in ("h3", "h5") for e in page.all(tag)]
+    assert {"Table 1", "Figure 1", "Figure 2", "Map 1", "Map 4"} <= set(titles)
+    assert "No sound here: its file is not where it was." in text
+    assert "This figure has no picture that can be read" in text  # its file is outside its folder
+    assert len(page.all("details", **{"class": "run"})) == 3
+    assert len(page.all("svg", **{"class": "curve"})) == 6
+    assert len(page.all("table", **{"class": "confusion"})) == 3
+    assert "runs/0123456789ab has no record that can be believed" in text
+    assert "Being trained now, or interrupted" in text
+    commands = [e["text"] for e in page.all("code") if e.get("id", "").endswith("-command")]
+    assert len(commands) == 2 + 1 + 2 + 4  # of the analyses and of each item
+    assert {CLASSES[1], CLASSES[2], "siren", "0.021"} <= {e["text"] for e in page.all("dd")}
+
+
+def test_tables_show_what_their_files_say(page, results):
+    (folder,) = (results / "freeze").iterdir()
+    for suffix in ("tex", "csv", "md"):
+        (source,) = page.all("pre", id=f"table-1-{suffix}")
+        assert source["text"].removeprefix("\n") == (folder / f"table.{suffix}").read_text()
+    bold = [e["text"] for e in page.all("strong")]
+    assert "86.2 ± 1.8" in bold
+    assert page.all("td", **{"data-sort": "86.2"})
+    assert page.all("td", **{"data-sort": "-20.0"})
+
+
+def test_published_numbers_stand_beside_ours(page):
+    text = page.text()
+    assert "rethinking-cnn Figure 2c esc50 densenet201 block3 delta about −10.0 −20.0 Table 1 Palanisamy" in text
+    assert "rethinking-cnn Figure 2b esc50 densenet201 block3 accuracy about 90.0 % – – Palanisamy" in text
+    assert "urbansound8k densenet201" not in text
+
+
+def test_page_is_bounded_and_says_what_is_left_out(results):
+    page = Page(make_page(results, Limits(picture_bytes=60_000, sound_bytes=15_000, details=1, rows=1, runs=2)))
+    text = page.text()
+    assert len(page.all("img")) < 5
+    assert len(page.all("audio")) == 1
+    assert len(page.all("details", **{"class": "run"})) == 1
+    assert "pictures and 1 sounds were left out" in text
+    assert "no room on the page; see map.png" in text
+    assert "The first 1 of 3 finished runs are shown in full." in text
+    assert "3 more rows are left out here." in text
+
+
+def test_a_run_with_many_classes_stays_small(tmp_path):
+    store = Store(tmp_path)
+    before = None
+    for seed in range(3):
+        finish(store, Run().replace(seed=seed), right=0.5, classes=[f"class {k}" for k in range(50)])
+        size = len(make_page(tmp_path))
+        assert before is None or size - before < 50_000
+        before = size
+    assert 'class="matrix"' in make_page(tmp_path)
+
+
+def test_the_same_folder_gives_the_same_page(html, results):
+    assert make_page(results) == html
+
+
+def test_command_writes_the_page(results, tmp_path, html, capsys):
+    folder = shutil.copytree(results, tmp_path / "copy")
+    assert Report(folder).run() == 0
+    assert (folder / "report" / "index.html").read_text(encoding="utf-8") == html
+    assert Report(folder).run() == 0  # its own page is nothing it reads
+    file, size = capsys.readouterr().out.splitlines()[-1].rsplit(" (", 1)
+    assert Path(file) == folder / "report" / "index.html"
+    assert size == "0.2 MiB)"
+
+
+def test_no_results_is_one_line(tmp_path):
+    with pytest.raises(
+        UserError, match=r"nowhere holds no runs; run an ablation first, or name the folder of its --re"
+    ):
+        Report(tmp_path / "nowhere").run()
+    assert not (tmp_path / "nowhere").exists()
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(UserError, match=r"holds no runs yet; run an ablation first, such as freeze --block 3"):
+        Report(tmp_path).run()
+
+
+@pytest.mark.parametrize(
+    "described",
+    ["{", "[]", '{"ablation": 1}', '{"ablation": "x", "command": "", "runs": 3, "items": []}', "\ud800"],
+)
+def test_a_damaged_analysis_is_named_and_the_rest_shown(tmp_path, described):
+    finish(Store(tmp_path), Run(), right=0.5)
+    (tmp_path / "freeze").mkdir()
+    (tmp_path / "freeze" / "analysis.json").write_text(described, errors="surrogatepass")
+    text = Page(make_page(tmp_path)).text()
+    assert "freeze/analysis.json cannot be read; its command writes it anew." in text
+    assert "Learning curves" in text
+
+
+def test_lone_surrogates_do_not_stop_the_page(tmp_path):
+    finish(Store(tmp_path), Run(), right=0.5)
+    item = {"kind": "figure", "name": "x", "caption": "\ud800", "files": ["\x00.png", "../../../../etc/hosts.md"]}
+    described = {"ablation": "x", "command": "\udfff", "runs": [], "items": [item]}
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "analysis.json").write_text(json.dumps(described))
+    assert Report(tmp_path).run() == 0
+    html = (tmp_path / "report" / "index.html").read_text()
+    assert "This figure has no picture that can be read" in html
+    assert "localhost" not in html
+
+
+@pytest.mark.parametrize(
+    ("shown", "value"),
+    [
+        ("67.5", 67.5),
+        ("−5.8", -5.8),
+        ("+2.1", 2.1),
+        ("86.2 ± 1.8", 86.2),
+        ("about 90.0 %", 90),
+        ("3.38 M", 3.38e6),
+        ("1 h 20 min", 4800),
+        ("5 min 43 s", 343),
+        ("<0.001", 0.001),
+        ("1e-05", 1e-5),
+        ("–", None),
+        ("block3", None),
+        ("failed (1 of 2)", None),
+        ("", None),
+        ("nan", None),
+    ],
+)
+def test_sort_value_reads_what_the_formats_write(shown, value):
+    assert sort_value(shown) == (None if value is None else pytest.approx(value))
+
+
+@pytest.mark.parametrize("name", ["a|b", "a\\", "\\|", "*x*", "**bold**", "`code`", "<b>", "_a_", "~", "a b"])
+def test_markdown_cells_come_back_as_they_were(name):
+    escaped = escape_markdown(name)
+    table = from_markdown(f"**T**\n\n| N | V |\n|:--|--:|\n| {escaped} | **1.0** |\n", limit=9)
+    name_cell, value = table.rows[0]
+    assert (name_cell.text, name_cell.bold) == (name, False)
+    assert (value.text, value.bold, value.sort) == ("1.0", True, 1.0)
+    assert table.numeric == (False, True)
+
+
+def test_ragged_and_empty_tables_are_read():
+    assert from_markdown("no table", limit=9) is None
+    assert from_csv("", limit=9) is None
+    table = from_csv("a,b\n1\n1,2,3\n", limit=9)
+    assert [[cell.text for cell in row] for row in table.rows] == [["1", ""], ["1", "2"]]
+
+
+def test_confusion_lists_the_largest_errors_first():
+    made = confusion([[3, 1], [4, 0]], ["a", "b"])
+    assert made.largest == ["4 of 4 b taken for a", "1 of 4 a taken for b"]
+    assert made.cells == [(0, 0, 3, 8), (0, 1, 1, 2), (1, 0, 4, 10), (1, 1, 0, 0)]
+    assert made.written
+    assert not confusion([[1] * 13] * 13, ["x"] * 13).written
+
+
+def test_curve_skips_what_is_not_finite_and_is_thinned():
+    history = pd.DataFrame({"epoch": range(1, 1001), "train_loss": [float("nan")] + [2.0] * 998 + [1.0]})
+    drawn = curve(history, "loss")
+    (line,) = drawn.lines
+    points = line.points.split()
+    assert len(points) <= 201
+    assert points[-1] == "312.0,92.0"  # the last epoch, half of the highest
+    assert drawn.says == "Loss from epoch 1 to 1000: train 2 to 1."
+    assert curve(history, "accuracy") is None

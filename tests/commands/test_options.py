@@ -1,0 +1,72 @@
+import pytest
+
+from ablations.freeze import Freeze
+from commands import options
+from core.errors import UserError
+
+COMMANDS = {"freeze": options.option_class(Freeze)}
+
+
+def parsed(line: str) -> object:
+    return options.parse(COMMANDS, line.split())[1]
+
+
+def test_grid_is_the_product_of_the_values_in_order() -> None:
+    chosen = parsed("freeze --block stem 2 --lr 1e-3 1e-4 --fold 1 all --seed 0 1")
+    assert chosen.block == ("stem", "2")  # type: ignore[attr-defined]
+    points = options.grid(chosen)
+    assert len(points) == 8
+    assert points[0] == {"data__fold": "1", "training__lr": 1e-3, "seed": 0}
+    assert points[-1] == {"data__fold": "all", "training__lr": 1e-4, "seed": 1}
+
+
+def test_grid_without_options_is_one_default_point() -> None:
+    assert options.grid(parsed("freeze")) == [{"seed": 0}]
+
+
+def test_grid_keeps_flags_and_tuples_whole() -> None:
+    points = options.grid(parsed("freeze --compile --no-channels-last --milestones 3 5"))
+    assert points == [
+        {"training__compile": True, "training__channels_last": False, "training__milestones": (3, 5), "seed": 0}
+    ]
+
+
+def test_execution_reads_its_options() -> None:
+    made = options.execution(parsed("freeze --results r --threads 2 --json --data-root a b"))
+    assert (str(made.results), made.threads, made.json, [str(p) for p in made.data_root]) == ("r", 2, True, ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("freez", "unknown command 'freez': did you mean 'freeze'? choose from freeze"),
+        ("freeze --blok 3", "unknown option '--blok' of freeze: did you mean '--block'?"),
+        ("freeze --data --fold 1", "--data needs a value; see `run_ablation.py freeze --help`"),
+        ("freeze --data", "--data needs a value; see `run_ablation.py freeze --help`"),
+        ("freeze --lr fast", "freeze: .*--lr.*fast.*; see `run_ablation.py freeze --help`"),
+        ("freeze stray", "freeze: .*stray.*"),
+    ],
+)
+def test_parse_bad_words_raise_one_line(line: str, message: str) -> None:
+    with pytest.raises(UserError, match=message.replace("?", r"\?") if "\\" not in message else message) as caught:
+        parsed(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_execution_bad_value_raises() -> None:
+    with pytest.raises(UserError, match="--on-bad-clip skp: did you mean 'skip'"):
+        options.execution(parsed("freeze --on-bad-clip skp"))
+
+
+def test_preset_unknown_raises() -> None:
+    with pytest.raises(UserError, match="unknown preset 'papr': did you mean 'paper'"):
+        options.preset(parsed("freeze --preset papr"))
+
+
+def test_help_names_every_group_and_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parsed("freeze --help")
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for word in ("--block", "data options", "model options", "training options", "execution options", "0.001"):
+        assert word in text

@@ -1,0 +1,460 @@
+"""Ray Tune by identity: the same bits as without it, whatever is killed on the way, and no process left behind."""
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from ablations.freeze import Freeze
+from commands import options
+from core.cluster.connect import Demand, Node, check_address, share_out
+from core.cluster.gate import Gate
+from core.cluster.storage import Storage
+from core.cluster.watch import reason
+from core.config import Cluster, Execution, Run
+from core.datasets.table import Dataset
+from core.errors import UserError
+from core.executor import execute
+from core.plan import Plan, Planned
+from core.session import Session
+from core.store import FAILED, FINISHED
+
+pytest.importorskip("ray")
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def plan_of(runs: list[Run], dataset: Dataset) -> Plan:
+    return Plan("test", tuple(Planned("none", run, runs[0]) for run in runs), {runs[0].data.content: dataset})
+
+
+def on_ray(results: Path, **cluster: object) -> Session:
+    made = Cluster(**({"ray": "local"} | cluster))  # type: ignore[arg-type]
+    return Session(Execution(results=results, device="cpu", threads=1, cluster=made))
+
+
+def same_files(one: Session, other: Session, run: Run) -> bool:
+    names = ("weights.safetensors", "predictions.parquet")
+    return all(
+        (one.store.folder(run) / name).read_bytes() == (other.store.folder(run) / name).read_bytes() for name in names
+    )
+
+
+def children() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+# What is decided without Ray
+
+
+def nodes(*sizes: tuple[float, float]) -> list[Node]:
+    return [Node(str(k), f"10.0.0.{k}", cpus, gpus, here=k == 0) for k, (cpus, gpus) in enumerate(sizes)]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "runs", "execution", "expected"),
+    [
+        ([(2, 0)], 40, Execution(), Demand(1, 0, 1)),
+        ([(16, 0)], 4, Execution(), Demand(4, 0, 4)),
+        ([(16, 0)], 4, Execution(threads=2), Demand(2, 0, 2)),
+        ([(8, 0), (4, 0)], 1, Execution(), Demand(8, 0, 8)),
+        ([(16, 4)], 40, Execution(), Demand(4, 1, 4)),
+        ([(16, 1)], 40, Execution(cluster=Cluster(gpus_per_trial=0.25)), Demand(4, 0.25, 4)),
+        ([(16, 4)], 40, Execution(device="cpu"), Demand(1, 0, 1)),
+        ([(2, 0)], 2, Execution(cluster=Cluster(cpus_per_trial=0.5)), Demand(0.5, 0, 1)),
+    ],
+)
+def test_share_out_follows_the_cluster(
+    sizes: list[tuple[float, float]], runs: int, execution: Execution, expected: Demand
+) -> None:
+    assert share_out(nodes(*sizes), runs=runs, execution=execution) == expected
+
+
+@pytest.mark.parametrize(
+    ("execution", "message"),
+    [
+        (
+            Execution(cluster=Cluster(gpus_per_trial=8)),
+            "a trial needs 1 CPU and 8 GPUs, but a node has 2 CPUs and 0 GPUs or 4 CPUs and 1 GPU: lower .*",
+        ),
+        (Execution(cluster=Cluster(cpus_per_trial=5)), "a trial needs 5 CPUs and 1 GPU, but a node has .*"),
+        (Execution(cluster=Cluster(gpus_per_trial=1.5)), "--gpus-per-trial 1.5: above 1 it must be a whole number"),
+        (Execution(device="cpu", cluster=Cluster(gpus_per_trial=1)), "--gpus-per-trial 1: --device cpu uses none; .*"),
+        (Execution(device="cuda:1"), "--device cuda:1: with --ray say cuda; which GPU a trial gets is Ray's .*"),
+    ],
+)
+def test_resources_that_no_node_has_raise_with_the_numbers(execution: Execution, message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}$"):
+        share_out(nodes((2, 0), (4, 1)), runs=9, execution=execution)
+
+
+@pytest.mark.parametrize("address", ["nowhere", "10.0.0.1", "10.0.0.1:port", "ray://head:10001", ":6379", "head:0"])
+def test_address_that_is_none_raises(address: str) -> None:
+    with pytest.raises(UserError, match=f"^--ray {address}: say local, auto or HOST:PORT"):
+        check_address(address)
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def test_address_that_refuses_raises_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"^--ray 127.0.0.1:\d+: Connection refused; is a head node running there .*$"):
+        check_address(f"127.0.0.1:{free_port()}")
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [(b"", "no answer in 10 s; is a head node"), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers there is not a")],
+    ids=["silent", "another server"],
+)
+def test_address_without_ray_raises(answer: bytes, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.cluster.connect.TIMEOUT", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        held = []
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            held.append(connection)
+            if answer:
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(UserError, match=message):
+            check_address(f"127.0.0.1:{server.getsockname()[1]}")
+        thread.join()
+        held[0].close()
+
+
+@pytest.mark.parametrize(
+    ("trace", "expected"),
+    [
+        ("Failure # 1 (occurred at x)\nray::trial()\nValueError: two\n  in\nOSError: disk\n", "OSError: disk"),
+        (
+            "Failure # 1\nKeyError: 1\nFailure # 2\nThe actor died because its node has died. Node Id: a",
+            "its node was lost",
+        ),
+        ("Failure # 1\nThe actor died unexpectedly before finishing this task.\n", "its process was killed"),
+        (
+            "Failure # 1\nWorker exit type: NODE_OUT_OF_MEMORY Worker exit detail: Task was killed",
+            "its process was killed because memory ran out; lower --max-concurrent or raise --cpus-per-trial",
+        ),
+        (
+            "Failure # 1\n2 worker(s) were killed due to the node running low on memory. Memory on the node was 1.6GB\n"
+            "10473 0.30 ray::ImplicitFunc.train\nRefer to the documentation on how to address it.",
+            "its process was killed because memory ran out; lower --max-concurrent or raise --cpus-per-trial",
+        ),
+        ("", "it ended without saying why"),
+    ],
+)
+def test_reason_is_the_last_failure_in_one_line(trace: str, expected: str) -> None:
+    assert reason(trace) == expected
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Start a server on the loopback interface that speaks S3, and return the URI of a bucket."""
+    moto = pytest.importorskip("moto.server")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    where = f"scheme=http&region=us-east-1&endpoint_override=127.0.0.1:{server.get_host_and_port()[1]}"
+    Storage(f"s3://?{where}&allow_bucket_creation=true").filesystem.create_dir("bucket")
+    yield f"s3://bucket/lab?{where}"
+    server.stop()
+
+
+@pytest.mark.parametrize("kind", ["folder", "pyarrow", "fsspec", "s3"])
+def test_storage_carries_a_run_and_an_image(tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> None:
+    schemes = {"folder": "", "pyarrow": "file://", "fsspec": "local://"}
+    place = request.getfixturevalue("s3") if kind == "s3" else f"{schemes[kind]}{tmp_path / 'shared'}"
+    storage = Storage(place)
+    name = storage.check()
+    assert storage.has(name)
+    storage.remove(name)
+    assert not storage.has(name)
+    run = tmp_path / "a" / "0123"
+    (run / "tensorboard").mkdir(parents=True)
+    for file in ("run.json", "weights.safetensors", "tensorboard/events", ".hidden"):
+        (run / file).write_text(file)
+    storage.put_run(run)
+    storage.get_run(tmp_path / "b" / "0123")
+    got = sorted(str(p.relative_to(tmp_path / "b")) for p in (tmp_path / "b").rglob("*") if p.is_file())
+    assert got == ["0123/run.json", "0123/tensorboard/events", "0123/weights.safetensors"]
+    entry = tmp_path / "cache" / "images" / "abcd"
+    entry.mkdir(parents=True)
+    (entry / "array.npy").write_bytes(b"x" * 100)
+    (entry / "manifest.json").write_text("{}")
+    storage.put_entry(entry)
+    storage.get_entry(tmp_path / "other" / "images" / "abcd")
+    assert (tmp_path / "other" / "images" / "abcd" / "array.npy").read_bytes() == b"x" * 100
+
+
+@pytest.mark.parametrize("place", ["nothing://x/y", "/proc/nothing"])
+def test_storage_that_cannot_be_used_raises(place: str) -> None:
+    with pytest.raises(UserError, match=f"^--storage {place}: .*"):
+        Storage(place).check()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--cpus-per-trial 0", "--cpus-per-trial 0.0: must be above 0"),
+        ("--gpus-per-trial -1 --ray local", "--gpus-per-trial -1.0: must be above 0"),
+        ("--max-concurrent 0 --ray local", "--max-concurrent 0: must be at least 1"),
+        ("--max-failures -1 --ray local", "--max-failures -1: must be at least 0"),
+        ("--storage s3://bucket", "--storage is for Ray: add --ray local, or leave it out"),
+    ],
+)
+def test_bad_option_raises(line: str, message: str) -> None:
+    chosen = options.parse({"freeze": options.option_class(Freeze)}, ["freeze", *line.split()])[1]
+    with pytest.raises(UserError, match=f"^{message}$"):
+        options.execution(chosen)
+
+
+# What Ray does
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("results")
+
+
+def test_ray_gives_the_bits_of_one_process_and_records_failures(
+    run: Run, dataset: Dataset, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    diverging = run.replace(training__optimizer="sgd", training__lr=1e30, training__schedule="constant")
+    plan = plan_of([run, run.replace(model__freeze="block4"), diverging], dataset)
+    here = Session(Execution(results=tmp_path / "here", device="cpu", threads=1))
+    execute(plan, here)
+    there = on_ray(tmp_path / "there")
+    executed = execute(plan, there)
+    assert (executed.trained, executed.found, executed.failed) == (3, 0, 1)
+    assert all(same_files(here, there, run) for run in plan.runs[:2])
+    for session in (here, there):
+        record = session.store.record(diverging)
+        assert record is not None
+        assert record["status"] == FAILED
+        assert record["reason"].startswith("NonFiniteLoss: the loss was")
+        assert "trainer.py" in (session.store.folder(diverging) / "error.txt").read_text()
+    assert capfd.readouterr().out == ""  # --json has stdout for itself
+    assert not [child for child in children() if "ray" in child.name()]
+    again = execute(plan, there)  # needs no Ray: nothing is missing
+    assert (again.trained, again.found) == (0, 3)
+
+
+def test_gate_opens_when_all_have_come_or_the_first_has_waited_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def come(gate: Gate, *times: float) -> list[float]:
+        async def enter(after: float) -> float:
+            await asyncio.sleep(after)
+            await gate.enter()
+            return asyncio.get_running_loop().time()
+
+        begun = asyncio.get_running_loop().time()
+        return [end - begun for end in await asyncio.gather(*map(enter, times))]
+
+    assert min(asyncio.run(come(Gate(2), 0, 0.2))) >= 0.2
+    monkeypatch.setattr("core.cluster.gate.TIMEOUT", 0.3)
+    alone, late = asyncio.run(come(Gate(3), 0, 0.4))
+    assert 0.3 <= alone < late
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")
+def test_head_without_a_gpu_asks_the_cluster_for_one(run: Run, dataset: Dataset, tmp_path: Path) -> None:
+    session = Session(Execution(results=tmp_path, device="cuda", threads=1, cluster=Cluster(ray="local")))
+    assert session.device.type == "cpu"
+    with pytest.raises(UserError, match=r"^a trial needs 1 CPU and 1 GPU, but a node has \d+ CPUs? and 0 GPUs"):
+        execute(plan_of([run], dataset), session)
+
+
+def test_more_gpus_than_exist_raise_before_anything_is_trained(run: Run, dataset: Dataset, tmp_path: Path) -> None:
+    session = on_ray(tmp_path, gpus_per_trial=64)
+    session = Session(Execution(results=tmp_path, threads=1, cluster=session.execution.cluster))
+    with pytest.raises(UserError, match=r"^a trial needs \d+ CPUs? and 64 GPUs, but a node has \d+ CPUs? and \d GPUs?"):
+        execute(plan_of([run], dataset), session)
+    assert session.store.status(run) == "missing"
+    assert not [child for child in children() if "ray" in child.name()]
+
+
+# Slow: things that die
+
+
+def until(condition: Callable[[], object], *, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "took too long"
+        time.sleep(0.2)
+
+
+def trials(parent: psutil.Process) -> list[psutil.Process]:
+    found = []
+    for child in parent.children(recursive=True):
+        try:
+            if "ImplicitFunc" in " ".join(child.cmdline()):
+                found.append(child)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_killed_worker_goes_on_from_its_checkpoint(run: Run, dataset: Dataset, tmp_path: Path) -> None:
+    runs = [run.replace(training__epochs=50, seed=seed) for seed in range(2)]
+    plan = plan_of(runs, dataset)
+    session = on_ray(tmp_path / "there", max_failures=1)
+    checkpoint = session.store.folder(runs[0]) / "checkpoint.safetensors"
+
+    def kill() -> None:
+        until(checkpoint.exists)
+        for process in trials(psutil.Process()):
+            process.kill()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    executed = execute(plan, session)
+    thread.join()
+    assert executed.failed == 0
+    here = Session(Execution(results=tmp_path / "here", device="cpu", threads=1))
+    execute(plan, here)
+    assert all(same_files(here, session, run) for run in runs)
+
+
+@pytest.mark.slow
+def test_exception_in_a_trial_is_tried_again_then_recorded(run: Run, dataset: Dataset, tmp_path: Path) -> None:
+    other = run.replace(seed=1)
+    session = on_ray(tmp_path, max_failures=1)
+    (session.store.folder(run) / "history.csv").mkdir(parents=True)  # which no trial can replace by a file
+    executed = execute(plan_of([run, other], dataset), session)
+    assert (executed.trained, executed.failed) == (2, 1)
+    record = session.store.record(run)
+    assert record is not None
+    assert record["reason"].startswith("IsADirectoryError")
+    assert "Failure # 2" in (session.store.folder(run) / "error.txt").read_text()
+    assert session.store.status(other) == FINISHED
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_storage_serves_nodes_that_do_not_share_the_results(
+    run: Run, dataset: Dataset, tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    place = request.getfixturevalue("s3") if kind == "s3" else f"file://{tmp_path / 'storage'}"
+    plan = plan_of([run, run.replace(model__freeze="block4")], dataset)
+    here = Session(Execution(results=tmp_path / "here", device="cpu", threads=1))
+    execute(plan, here)
+    there = on_ray(tmp_path / "there", storage=place)
+    assert execute(plan, there).trained == 2
+    assert all(same_files(here, there, run) for run in plan.runs)
+    assert not list((there.store.results / "cache").glob("activations/*"))  # they were made on the node
+    third = on_ray(tmp_path / "third", storage=place.removeprefix("file://"))
+    executed = execute(plan, third)  # finds in the storage what another command has finished
+    assert (executed.trained, executed.found) == (0, 2)
+
+
+@pytest.fixture
+def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Start a cluster of one node that has a CPU, and stop it."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    from ray.cluster_utils import Cluster as RayCluster
+
+    quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
+    cluster = RayCluster(initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": quick})
+    yield cluster
+    cluster.shutdown()
+
+
+def command(sounds: Path, results: Path, *more: str) -> list[str]:
+    words = f"freeze --data folder --data-root {sounds} --sr 8000 --duration 0.5 --n-mels 32 --n-frames 32"
+    words += f" --batch-size 8 --block 1 --seed 0 1 --device cpu --threads 1 --results {results}"
+    return [sys.executable, str(ROOT / "run_ablation.py"), *words.split(), *more]
+
+
+def finished(results: Path) -> int:
+    return sum('"finished"' in path.read_text() for path in (results / "runs").glob("*/run.json"))
+
+
+@pytest.mark.slow
+def test_node_removed_without_grace_costs_no_run(sounds: Path, tmp_path: Path, head: Any) -> None:
+    doomed = head.add_node(num_cpus=1, num_gpus=1)
+    head.add_node(num_cpus=1, num_gpus=1)
+    here, there = tmp_path / "here", tmp_path / "there"
+    places = ["--ray", head.address, "--gpus-per-trial", "1", "--cpus-per-trial", "0.5", "--max-failures", "3"]
+    words = [word if word != "cpu" else "auto" for word in command(sounds, there, "--epochs", "60", *places)]
+    with subprocess.Popen(words, cwd=ROOT) as sweep:  # of its own: Ray serves one cluster in the life of a process
+        until(lambda: len(list(there.glob("runs/*/checkpoint.safetensors"))) == 2)  # one on each node
+        head.remove_node(doomed, allow_graceful=False)
+        assert sweep.wait(240) == 0
+    assert finished(there) == 4
+    subprocess.run(command(sounds, here, "--epochs", "60"), cwd=ROOT, check=True)
+    trained = [path.relative_to(here) for path in here.glob("runs/*/weights.safetensors")]
+    assert len(trained) == 4
+    assert all((there / path).read_bytes() == (here / path).read_bytes() for path in trained)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_ended_command_leaves_no_process_and_is_finished_by_the_same(
+    sounds: Path, tmp_path: Path, way: signal.Signals
+) -> None:
+    words = command(sounds, tmp_path, "--epochs", "40", "--ray", "local")
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
+    until(lambda: finished(tmp_path) >= 1 or process.poll() is not None)
+    assert finished(tmp_path) < 4, (tmp_path / "log").read_text()
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, way)
+    assert process.wait(60) == (-9 if way == signal.SIGKILL else 130), (tmp_path / "log").read_text()
+    _, alive = psutil.wait_procs(family, timeout=120)  # Ray's agents look for their parent once a minute
+    assert not alive
+    done = finished(tmp_path)
+    again = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert f"{4 - done} runs trained, {done} found in the store, 0 failed." in again.stdout
+
+
+@pytest.mark.slow
+def test_second_machine_joins_by_address(sounds: Path, tmp_path: Path) -> None:
+    port = free_port()
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # of this cluster alone
+    ray = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=1", "--disable-usage-stats"]
+    started = []
+    try:
+        for words in (
+            [*ray, "--head", f"--port={port}", "--include-dashboard=false"],
+            [*ray, f"--address=127.0.0.1:{port}"],
+        ):
+            with (tmp_path / f"node{len(started)}").open("w") as log:
+                started.append(subprocess.Popen(words, env=environment, stdout=log, stderr=log))
+            until(lambda: "Ray runtime started" in (tmp_path / f"node{len(started) - 1}").read_text())
+        words = command(sounds, tmp_path / "there", "--epochs", "2", "--ray", f"127.0.0.1:{port}")
+        done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == 0, done.stderr
+        assert "4 runs trained, 0 found in the store, 0 failed." in done.stdout
+    finally:
+        for process in started:
+            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            process.terminate()
+            _, alive = psutil.wait_procs(family, timeout=20)
+            for left in alive:
+                left.kill()
+    here = command(sounds, tmp_path / "here", "--epochs", "2")
+    assert subprocess.run(here, capture_output=True, check=False).returncode == 0
+    for weights in (tmp_path / "here" / "runs").glob("*/weights.safetensors"):
+        assert weights.read_bytes() == (tmp_path / "there" / "runs" / weights.parent.name / weights.name).read_bytes()

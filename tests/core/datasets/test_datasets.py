@@ -1,0 +1,486 @@
+"""Loaders, folds, splits, fingerprints, summaries: official layouts on small synthetic sets, and on real recordings."""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from core import datasets
+from core.datasets import content
+from core.datasets.folds import hold_out, make_folds
+from core.datasets.gtzan import GENRES, filtered_lists
+from core.datasets.summary import summary
+from core.errors import UserError
+
+REAL = os.environ.get("ABLATION_REAL_DATA")
+real_data = pytest.mark.skipif(not REAL, reason="ABLATION_REAL_DATA is not set")
+
+
+def write_clip(path: Path, *, seed: int = 0, sr: int = 8_000, channels: int = 1) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    y = np.random.default_rng(seed).uniform(-0.5, 0.5, (sr // 10, channels))
+    soundfile.write(path, y, sr, format="AU" if path.suffix == ".au" else None)
+
+
+@pytest.fixture
+def urbansound8k(tmp_path: Path) -> Path:
+    """Two folds of two sources each, two slices of a source, classes 0 and 3."""
+    lines = ["slice_file_name,fsID,start,end,salience,fold,classID,class"]
+    for fold in (1, 2):
+        for class_id, class_name in ((0, "air_conditioner"), (3, "dog_bark")):
+            for piece in (0, 1):
+                source = 100 * fold + class_id
+                name = f"{source}-{class_id}-0-{piece}.wav"
+                lines.append(f"{name},{source},0,1,1,{fold},{class_id},{class_name}")
+                write_clip(tmp_path / "audio" / f"fold{fold}" / name, seed=len(lines))
+    (tmp_path / "metadata").mkdir()
+    (tmp_path / "metadata" / "UrbanSound8K.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+@pytest.fixture
+def esc50(tmp_path: Path) -> Path:
+    """Three folds of the classes 40, 1 and 10, one clip each."""
+    lines = ["filename,fold,target,category,esc10,src_file,take"]
+    for fold in (1, 2, 3):
+        for target, category in ((40, "helicopter"), (1, "rooster"), (10, "rain")):
+            source = 1000 * fold + target
+            lines.append(f"{fold}-{source}-A-{target}.wav,{fold},{target},{category},True,{source},A")
+            write_clip(tmp_path / "audio" / f"{fold}-{source}-A-{target}.wav", seed=len(lines))
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "esc50.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def gtzan_tree(base: Path, *, tracks: Callable[[str], list[int]], suffix: str = ".wav") -> None:
+    for genre in GENRES:
+        (base / genre).mkdir(parents=True)
+        for number in tracks(genre):
+            (base / genre / f"{genre}.{number:05d}{suffix}").write_bytes(b"not read by the loader")
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+class TestRegistry:
+    def test_import_is_light(self) -> None:
+        code = (
+            "import sys, core.datasets as d; list(d.LOADERS); print([m for m in ('pandas', 'sklearn') if m in sys.modules])"
+        )
+        shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert shown.stdout.strip() == "[]"
+
+    def test_names(self) -> None:
+        assert tuple(datasets.LOADERS) == ("instruments", "urbansound8k", "esc50", "gtzan", "gtzan-filtered", "folder")
+
+    def test_unknown_name_gives_the_nearest(self) -> None:
+        with pytest.raises(
+            UserError, match="unknown data set 'esc-50': did you mean 'esc50'\\? choose from instruments"
+        ):
+            datasets.load("esc-50")
+
+    @pytest.mark.parametrize("name", ["urbansound8k", "esc50", "gtzan", "gtzan-filtered", "folder"])
+    def test_no_root_says_how_to_get_it_in_one_line(self, name: str) -> None:
+        with pytest.raises(UserError, match=f"^{name}: .*--data-root.*$"):
+            datasets.load(name)
+
+    def test_missing_root_says_what_is_expected_and_from_where(self, tmp_path: Path) -> None:
+        expected = (
+            f"esc50: {tmp_path} lacks meta/esc50.csv; give --data-root DIR with --download, or unpack "
+            "https://github.com/karoldvl/ESC-50/archive/master.zip there (meta/esc50.csv, audio)"
+        )
+        with pytest.raises(UserError, match=f"^{re.escape(expected)}$"):
+            datasets.load("esc50", tmp_path)
+
+
+class TestUrbanSound8K:
+    def test_table(self, urbansound8k: Path) -> None:
+        dataset = datasets.load("urbansound8k", urbansound8k)
+        assert dataset.clips.iloc[0].to_dict() == {
+            "path": "audio/fold1/100-0-0-0.wav",
+            "label": 0,
+            "fold": 1,
+            "group": "100",
+        }
+        assert dataset.clips["path"].is_monotonic_increasing
+        assert len(dataset.class_names) == 10
+        assert dataset.class_names[3] == "dog_bark"
+        assert dataset.fold_numbers() == (1, 2)
+        assert (dataset.sr, dataset.duration, dataset.n_frames) == (22_050, 4.0, 250)
+
+    def test_missing_files_are_named_and_counted(self, urbansound8k: Path) -> None:
+        for path in (urbansound8k / "audio" / "fold2").iterdir():
+            path.unlink()
+        with pytest.raises(UserError, match=r"lacks 4 of 8 clips: audio/fold2/200-0-0-0\.wav, .* and 1 more; unpack"):
+            datasets.load("urbansound8k", urbansound8k)
+
+    def test_file_name_of_another_class_is_mislabelled(self, urbansound8k: Path) -> None:
+        table = urbansound8k / "metadata" / "UrbanSound8K.csv"
+        edit(table, "103-3-0-1.wav,103,0,1,1,1,3,dog_bark", "103-3-0-1.wav,103,0,1,1,1,0,air_conditioner")
+        with pytest.raises(UserError, match=r"103-3-0-1\.wav is mislabelled: .* gives classID 0, its name 3"):
+            datasets.load("urbansound8k", urbansound8k)
+
+    def test_class_name_of_another_number_is_mislabelled(self, urbansound8k: Path) -> None:
+        table = urbansound8k / "metadata" / "UrbanSound8K.csv"
+        edit(table, "103-3-0-1.wav,103,0,1,1,1,3,dog_bark", "103-3-0-1.wav,103,0,1,1,1,3,siren")
+        with pytest.raises(UserError, match=r"103-3-0-1\.wav is mislabelled: class 3 is not siren"):
+            datasets.load("urbansound8k", urbansound8k)
+
+    @pytest.mark.parametrize(
+        ("old", "new", "message"),
+        [
+            ("slice_file_name,", "slice,", "lacks the column slice_file_name; it has slice, fsID"),
+            ("100-0-0-0.wav,100,0,1,1,1,", "100-0-0-0.wav,100,0,1,1,one,", "row 1: fold is 'one'; it must be a whole"),
+            ("100-0-0-0.wav,100,0,1,1,1,", "100-0-0-0.wav,100,0,1,1,,", "row 1 has no fold"),
+            ("100-0-0-0.wav", "bark.wav", "bark.wav in metadata/UrbanSound8K.csv is no name of an official clip"),
+            ("100-0-0-1.wav", "100-0-0-0.wav", "listed more than once: audio/fold1/100-0-0-0.wav; keep one row"),
+        ],
+    )
+    def test_broken_metadata(self, urbansound8k: Path, old: str, new: str, message: str) -> None:
+        edit(urbansound8k / "metadata" / "UrbanSound8K.csv", old, new)
+        with pytest.raises(UserError, match=re.escape(message)):
+            datasets.load("urbansound8k", urbansound8k)
+
+    def test_empty_metadata(self, urbansound8k: Path) -> None:
+        (urbansound8k / "metadata" / "UrbanSound8K.csv").write_bytes(b"")
+        with pytest.raises(UserError, match="not a readable CSV file"):
+            datasets.load("urbansound8k", urbansound8k)
+
+
+class TestEsc50:
+    def test_labels_follow_the_targets_present(self, esc50: Path) -> None:
+        dataset = datasets.load("esc50", esc50)
+        assert dataset.class_names == ("rooster", "rain", "helicopter")
+        assert dict(zip(dataset.clips["group"], dataset.clips["label"], strict=True))["1040"] == 2
+        assert dataset.fold_numbers() == (1, 2, 3)
+        assert (dataset.sr, dataset.duration, dataset.n_frames) == (44_100, 5.0, 250)
+
+    @pytest.mark.parametrize(("column", "old", "new"), [("fold", ",1,40,", ",2,40,"), ("target", ",1,40,", ",1,41,")])
+    def test_name_against_row(self, esc50: Path, column: str, old: str, new: str) -> None:
+        edit(esc50 / "meta" / "esc50.csv", f"1-1040-A-40.wav{old}", f"1-1040-A-40.wav{new}")
+        with pytest.raises(UserError, match=rf"1-1040-A-40\.wav is mislabelled: meta/esc50\.csv gives {column} "):
+            datasets.load("esc50", esc50)
+
+    def test_one_target_of_two_names(self, esc50: Path) -> None:
+        edit(esc50 / "meta" / "esc50.csv", ",1,40,helicopter", ",1,40,rain")
+        with pytest.raises(UserError, match="mislabelled: target 40 is both rain and helicopter"):
+            datasets.load("esc50", esc50)
+
+    def test_class_with_a_single_clip(self, esc50: Path) -> None:
+        table = esc50 / "meta" / "esc50.csv"
+        kept = [line for line in table.read_text().splitlines() if "rain" not in line or line.startswith("1-")]
+        table.write_text("\n".join(kept) + "\n")
+        with pytest.raises(UserError, match=r"class 'rain' has a single clip \(audio/1-1010-A-10\.wav\), which cannot"):
+            datasets.load("esc50", esc50)
+
+
+class TestGtzan:
+    @pytest.mark.parametrize("folder", ["genres_original", "genres", "."])
+    def test_folds_hold_a_fifth_of_every_genre(self, tmp_path: Path, folder: str) -> None:
+        gtzan_tree(tmp_path / folder, tracks=lambda genre: list(range(10)), suffix=".au")
+        dataset = datasets.load("gtzan", tmp_path)
+        assert (dataset.clips.groupby(["fold", "label"]).size() == 2).all()
+        assert dataset.fold_numbers() == (1, 2, 3, 4, 5)
+        assert dataset.class_names == GENRES
+        assert (dataset.sr, dataset.duration, dataset.n_frames) == (22_050, 30.0, 1500)
+        again = datasets.load("gtzan", tmp_path)
+        assert again.clips.equals(dataset.clips)
+
+    def test_a_genre_is_missing(self, tmp_path: Path) -> None:
+        gtzan_tree(tmp_path, tracks=lambda genre: list(range(2)) if genre != "jazz" else [])
+        with pytest.raises(UserError, match=r"jazz holds no track \(\.wav or \.au\); the set is not whole"):
+            datasets.load("gtzan", tmp_path)
+
+    def test_track_in_the_wrong_folder_is_mislabelled(self, tmp_path: Path) -> None:
+        gtzan_tree(tmp_path, tracks=lambda genre: list(range(2)))
+        (tmp_path / "rock" / "rock.00001.wav").rename(tmp_path / "pop" / "rock.00001.wav")
+        with pytest.raises(UserError, match=r"rock\.00001\.wav is mislabelled: it lies in .*pop; move it to its genre"):
+            datasets.load("gtzan", tmp_path)
+
+    def test_filtered_lists_have_the_published_sizes(self) -> None:
+        lists = filtered_lists()
+        assert Counter(lists.values()) == {1: 290, 2: 443, 3: 197}
+        assert set(Counter(track.partition(".")[0] for track in lists)) == set(GENRES)
+        assert lists["blues.00012"] == lists["rock.00090"] == 1
+        assert lists["blues.00029"] == lists["rock.00099"] == 2
+        assert lists["blues.00000"] == lists["rock.00085"] == 3
+        assert "jazz.00033" not in lists
+
+    def test_filtered_split_uses_the_validation_list_for_validation_only(self, tmp_path: Path) -> None:
+        gtzan_tree(tmp_path / "genres", tracks=lambda genre: list(range(100)))
+        dataset = datasets.load("gtzan-filtered", tmp_path)
+        assert dataset.fold_numbers() == (1,)
+        assert [len(part) for part in dataset.split(1)] == [443, 0, 290]
+        assert [len(part) for part in dataset.split(1, validation=0.1)] == [443, 197, 290]
+        with pytest.raises(UserError, match="^fold 2: gtzan-filtered has the folds 1$"):
+            dataset.split(2)
+
+    def test_filtered_needs_every_track(self, tmp_path: Path) -> None:
+        gtzan_tree(tmp_path, tracks=lambda genre: [n for n in range(100) if (genre, n) != ("jazz", 54)])
+        with pytest.raises(UserError, match=r"lacks 1 of 930 tracks: jazz\.00054$"):
+            datasets.load("gtzan-filtered", tmp_path)
+
+
+class TestFolder:
+    def test_a_folder_per_class_at_any_depth(self, tmp_path: Path) -> None:
+        for i in range(10):
+            write_clip(tmp_path / "cat" / f"{i}.wav", seed=i)
+            write_clip(tmp_path / "dog" / "deep" / f"{i}.flac", seed=i)
+        (tmp_path / "cat" / "notes.txt").write_text("no recording")
+        dataset = datasets.load("folder", tmp_path)
+        assert dataset.class_names == ("cat", "dog")
+        assert (dataset.clips.groupby(["fold", "label"]).size() == 2).all()
+        assert dataset.clips["group"].is_unique
+        assert (dataset.sr, dataset.duration, dataset.n_frames) == (22_050, 4.0, 250)
+
+    def test_csv_groups_stay_whole(self, tmp_path: Path) -> None:
+        lines = ["path,label,group"]
+        for i in range(40):
+            write_clip(tmp_path / "sound" / f"{i:02d}.wav", seed=i)
+            lines.append(f"sound/{i:02d}.wav,{'ab'[i % 2]},{'ab'[i % 2]}{i // 4}")
+        (tmp_path / "list.csv").write_text("\n".join(lines))
+        dataset = datasets.load("folder", tmp_path / "list.csv")
+        assert dataset.root == tmp_path
+        assert (dataset.clips.groupby("group")["fold"].nunique() == 1).all()
+        assert (dataset.clips.groupby(["fold", "label"]).size() == 4).all()
+
+    def test_csv_folds_are_kept(self, tmp_path: Path) -> None:
+        lines = ["path,label,fold"]
+        for i in range(8):
+            write_clip(tmp_path / f"{i}.wav", seed=i)
+            lines.append(f"{i}.wav,{'ab'[i % 2]},{1 + i // 4}")
+        (tmp_path / "list.csv").write_text("\n".join(lines))
+        assert datasets.load("folder", tmp_path / "list.csv").clips["fold"].tolist() == [1] * 4 + [2] * 4
+
+    def test_fewer_than_five_clips_make_fewer_folds(self, tmp_path: Path) -> None:
+        for i in range(3):
+            write_clip(tmp_path / "a" / f"{i}.wav", seed=i)
+            write_clip(tmp_path / "b" / f"{i}.wav", seed=i)
+        assert datasets.load("folder", tmp_path).fold_numbers() == (1, 2, 3)
+
+    @pytest.mark.parametrize(
+        ("rows", "message"),
+        [
+            ("path\n0.wav\n", "lacks the column label; it has path"),
+            ("path,label\n0.wav,\n1.wav,a\n", "row 1 has no label"),
+            ("path,label,fold\n0.wav,a,0\n1.wav,a,1\n", "row 1: fold is '0'; it must be a whole number from 1"),
+            ("path,label\n0.wav,a\n9.wav,a\n", "lacks 1 of 2 clips: 9.wav; mend the paths in"),
+            ("path,label\n0.wav,a\n1.wav,b\n2.wav,b\n", "class 'a' has a single clip (0.wav), which cannot be both"),
+            ("path,label,group\n0.wav,a,x\n1.wav,a,x\n", "class 'a' has clips of one group only ('x')"),
+            ("path,label,fold,group\n0.wav,a,1,x\n1.wav,a,2,x\n", "in more than one fold: group x; put all clips"),
+            ("path,label\n", "holds no clips"),
+        ],
+    )
+    def test_broken_csv(self, tmp_path: Path, rows: str, message: str) -> None:
+        for i in range(3):
+            write_clip(tmp_path / f"{i}.wav", seed=i)
+        (tmp_path / "list.csv").write_text(rows)
+        with pytest.raises(UserError, match=re.escape(message)):
+            datasets.load("folder", tmp_path / "list.csv")
+
+    def test_broken_folders(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="gone does not exist; give --data-root a folder with one folder of"):
+            datasets.load("folder", tmp_path / "gone")
+        with pytest.raises(UserError, match="has no folders of recordings; give --data-root"):
+            datasets.load("folder", tmp_path)
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(UserError, match=r"empty holds no recording \(\.wav .*\); fill or remove it"):
+            datasets.load("folder", tmp_path)
+
+
+class TestSplit:
+    def test_parts_cover_every_clip_once(self) -> None:
+        dataset = datasets.load("instruments")
+        for fold in dataset.fold_numbers():
+            split = dataset.split(fold, validation=0.2)
+            assert sorted(np.concatenate(split)) == list(range(600))
+            assert all(part.dtype == np.int64 and (np.diff(part) > 0).all() for part in split)
+            assert set(dataset.clips["fold"].iloc[split.test]) == {fold}
+
+    def test_validation_keeps_groups_whole_and_classes_in_proportion(self) -> None:
+        dataset = datasets.load("instruments")
+        split = dataset.split(2, validation=0.25)
+        groups = dataset.clips["group"]
+        assert not set(groups.iloc[split.train]) & set(groups.iloc[split.validation])
+        counts = dataset.clips["label"].iloc[split.validation].value_counts()
+        assert (counts == 12).all()
+        assert len(counts) == 10
+
+    def test_validation_repeats(self) -> None:
+        first, second = (datasets.load("instruments").split(1, validation=0.2).validation for _ in range(2))
+        np.testing.assert_array_equal(first, second)
+
+    def test_without_validation_all_other_folds_train(self) -> None:
+        split = datasets.load("instruments").split(3)
+        assert [len(part) for part in split] == [480, 0, 120]
+
+    def test_unknown_fold_lists_those_that_exist(self) -> None:
+        with pytest.raises(UserError, match="^fold 9: instruments has the folds 1, 2, 3, 4, 5$"):
+            datasets.load("instruments").split(9)
+
+    @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+    def test_share_out_of_range(self, share: float) -> None:
+        with pytest.raises(UserError, match=f"^validation={share}: must be at least 0 and below 1$"):
+            datasets.load("instruments").split(1, validation=share)
+
+    def test_a_single_fold_leaves_nothing_to_train_on(self, esc50: Path) -> None:
+        dataset = datasets.load("esc50", esc50)
+        lonely = dataclasses.replace(dataset, clips=dataset.clips[dataset.clips["fold"] == 1])
+        with pytest.raises(UserError, match="^esc50: nothing is left to train on when fold 1 is tested"):
+            lonely.split(1)
+
+    def test_hold_out_never_takes_the_last_group_of_a_class(self) -> None:
+        labels = np.array([0, 0, 0, 0, 1, 1, 2, 2])
+        groups = np.array(["a", "b", "c", "d", "e", "e", "f", "g"])
+        taken = hold_out(labels, groups, share=0.9)
+        assert not taken[4:6].any()  # one group only
+        assert taken[6] != taken[7]
+        assert taken[:4].sum() == 3
+
+    def test_hold_out_of_a_small_share_still_has_every_class(self) -> None:
+        labels = np.repeat(np.arange(4), 5)
+        taken = hold_out(labels, np.arange(20).astype(str), share=0.01)
+        assert [taken[labels == label].sum() for label in range(4)] == [1, 1, 1, 1]
+
+    def test_make_folds_refuses_a_class_of_one_group(self) -> None:
+        with pytest.raises(UserError, match=r"^class 'a' has clips of one group only \('x'\)"):
+            make_folds(np.array(["a", "a", "b", "b"]), np.array(["x", "x", "y", "z"]))
+
+
+class TestFingerprint:
+    def test_depends_on_everything_that_is_the_set(self, esc50: Path, tmp_path: Path) -> None:
+        dataset = datasets.load("esc50", esc50)
+        cache = tmp_path / "cache"
+        clips = dataset.clips
+        variants = [
+            dataset,
+            dataclasses.replace(dataset, class_names=("a", "b", "c")),
+            dataclasses.replace(dataset, clips=clips.assign(label=clips["label"][::-1].to_numpy())),
+            dataclasses.replace(dataset, clips=clips.assign(fold=4 - clips["fold"])),
+            dataclasses.replace(dataset, clips=clips.assign(group="g")),
+            dataclasses.replace(dataset, clips=clips.iloc[:-1]),
+        ]
+        assert len({variant.fingerprint(cache) for variant in variants}) == len(variants)
+        assert re.fullmatch("[0-9a-f]{64}", dataset.fingerprint(cache))
+
+    def test_a_changed_file_changes_it_and_a_move_does_not(self, esc50: Path, tmp_path: Path) -> None:
+        before = datasets.load("esc50", esc50).fingerprint(tmp_path / "cache")
+        moved = tmp_path / "elsewhere"
+        moved.mkdir()
+        for name in ("audio", "meta"):
+            (esc50 / name).rename(moved / name)
+        assert datasets.load("esc50", moved).fingerprint(tmp_path / "cache") == before
+        path = moved / "audio" / "1-1040-A-40.wav"
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+        assert datasets.load("esc50", moved).fingerprint(tmp_path / "cache") != before
+
+    def test_unchanged_files_are_not_read_again(
+        self, esc50: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        dataset = datasets.load("esc50", esc50)
+        before = dataset.fingerprint(tmp_path / "cache")
+        monkeypatch.setattr(content.hashlib, "file_digest", None)
+        assert dataset.fingerprint(tmp_path / "cache") == before
+
+    @pytest.mark.parametrize("garbage", ["", "{", "[]", '{"audio/1-1040-A-40.wav": 3}', '{"a": [1, 2, "short"]}', "\0"])
+    def test_a_corrupt_memo_is_rebuilt(self, esc50: Path, tmp_path: Path, garbage: str) -> None:
+        dataset = datasets.load("esc50", esc50)
+        before = dataset.fingerprint(tmp_path / "cache")
+        (memo,) = (tmp_path / "cache" / "fingerprints").iterdir()
+        good = json.loads(memo.read_text())
+        memo.write_text(garbage)
+        assert dataset.fingerprint(tmp_path / "cache") == before
+        assert json.loads(memo.read_text()) == good
+
+    def test_without_a_writable_cache_it_is_the_same(self, esc50: Path, tmp_path: Path) -> None:
+        dataset = datasets.load("esc50", esc50)
+        (tmp_path / "file").write_text("not a folder")
+        assert dataset.fingerprint(tmp_path / "file") == dataset.fingerprint(tmp_path / "cache")
+
+    def test_several_at_once(self, esc50: Path, tmp_path: Path) -> None:
+        dataset = datasets.load("esc50", esc50)
+        with ThreadPoolExecutor(4) as pool:
+            found = set(pool.map(lambda _: dataset.fingerprint(tmp_path / "cache"), range(12)))
+        assert len(found) == 1
+        assert [path.suffix for path in (tmp_path / "cache" / "fingerprints").iterdir()] == [".json"]
+
+    def test_unreadable_file(self, esc50: Path, tmp_path: Path) -> None:
+        dataset = datasets.load("esc50", esc50)
+        (esc50 / "audio" / "1-1040-A-40.wav").unlink()
+        with pytest.raises(UserError, match=r"1-1040-A-40\.wav: cannot be read \(No such file"):
+            dataset.fingerprint(tmp_path / "cache")
+
+
+class TestSummary:
+    def test_facts(self, tmp_path: Path) -> None:
+        for i in range(4):
+            write_clip(tmp_path / "a" / f"{i}.wav", seed=i, sr=8_000)
+            write_clip(tmp_path / "b" / f"{i}.flac", seed=i, sr=16_000, channels=2)
+        steps: list[int] = []
+        found = summary(datasets.load("folder", tmp_path), progress=lambda done, total, what: steps.append(done))
+        assert (found.clips, found.groups) == (8, 8)
+        assert found.classes == {"a": 4, "b": 4}
+        assert found.folds == {1: 2, 2: 2, 3: 2, 4: 2}
+        assert found.seconds == pytest.approx({"shortest": 0.1, "median": 0.1, "longest": 0.1, "total": 0.8})
+        assert found.sample_rates == {8_000: 4, 16_000: 4}
+        assert found.channels == {1: 4, 2: 4}
+        assert found.formats == {"WAV PCM_16": 4, "FLAC PCM_16": 4}
+        assert found.problems == ()
+        assert steps == list(range(1, 9))
+
+    def test_problems(self, urbansound8k: Path) -> None:
+        (urbansound8k / "audio" / "fold1" / "100-0-0-0.wav").write_bytes(b"")
+        write_clip(urbansound8k / "audio" / "fold1" / "9-9-0-0.wav")
+        problems = summary(datasets.load("urbansound8k", urbansound8k)).problems
+        assert problems[0] == "audio/fold1/100-0-0-0.wav: empty (0 bytes)"
+        assert problems[1] == "classes without clips: car_horn, children_playing, drilling and 5 more"
+        assert problems[2] == "audio files of no clip: audio/fold1/9-9-0-0.wav"
+
+    def test_group_in_two_folds(self, esc50: Path) -> None:
+        dataset = datasets.load("esc50", esc50)
+        leaky = dataclasses.replace(
+            dataset, clips=dataset.clips.assign(group=["x", *dataset.clips["label"].astype(str)[1:]])
+        )
+        expected = "groups in more than one fold, so heard in training and tested on: 0, 1, 2"
+        assert summary(leaky).problems == (expected,)
+
+    def test_class_in_one_fold(self, esc50: Path) -> None:
+        dataset = datasets.load("esc50", esc50)
+        lonely = dataclasses.replace(dataset, clips=dataset.clips[dataset.clips["fold"] == 1])
+        assert "classes in one fold only, which leaves none to train on: rooster, rain, helicopter" in (
+            summary(lonely).problems
+        )
+
+
+@real_data
+class TestRealRecordings:
+    def test_urbansound8k(self, tmp_path: Path) -> None:
+        dataset = datasets.load("urbansound8k", Path(str(REAL)) / "urbansound8k")
+        assert len(dataset.clips) == 320
+        assert dataset.fold_numbers() == (1, 2)
+        assert (dataset.clips.groupby(["fold", "label"]).size() == 16).all()
+        assert [len(part) for part in dataset.split(2)] == [160, 0, 160]
+        assert summary(dataset).problems == ()
+
+    def test_esc50(self) -> None:
+        dataset = datasets.load("esc50", Path(str(REAL)) / "esc50")
+        assert len(dataset.clips) == 20
+        assert dataset.class_names[0] == "dog"
+        assert len(dataset.class_names) == 10
+        with pytest.raises(UserError, match="nothing is left to train on when fold 4 is tested"):
+            dataset.split(4)

@@ -1,0 +1,207 @@
+"""Downloads, against a server on this machine: checked, continued, unpacked safely, with a way out in every message."""
+
+import hashlib
+import io
+import re
+import socket
+import tarfile
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from core import datasets
+from core.datasets import esc50, urbansound8k
+from core.datasets.loader import Source
+from core.errors import UserError
+
+LAYOUT = ("meta/esc50.csv", "audio")
+GOOD = {"ESC-50-master/meta/esc50.csv": b"table", "ESC-50-master/audio/a.wav": b"sound" * 40_000}
+
+
+def zip_of(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+    return buffer.getvalue()
+
+
+def tar_of(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as file:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+class Server(ThreadingHTTPServer):
+    """Serves one archive; `ranges` of the requests are kept, and the first answer may break off."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.archive = b""
+        self.continues = True  # answers a Range with that range
+        self.break_after: int | None = None  # bytes of the next answer
+        self.ranges: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/archive"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        wanted = self.headers["Range"]
+        self.server.ranges.append(wanted)
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.server.continues else 0
+        body = self.server.archive[start:]
+        self.send_response(416 if start and not body else 206 if start else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: self.server.break_after])
+        self.server.break_after = None
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def serve(server: Server, monkeypatch: pytest.MonkeyPatch, archive: bytes, *, md5: str = "") -> None:
+    server.archive = archive
+    remote = Source(layout=LAYOUT, url=server.url, md5=md5 or hashlib.md5(archive).hexdigest())
+    monkeypatch.setattr(esc50, "LOADER", replace(esc50.LOADER, source=remote))
+
+
+def files(root: Path) -> set[str]:
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("pack", [zip_of, tar_of])
+def test_unpacks_without_the_top_folder_and_leaves_nothing_else(
+    pack: Callable[[dict[str, bytes]], bytes],
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    serve(server, monkeypatch, pack(GOOD))
+    datasets.download("esc50", tmp_path / "new" / "root")
+    assert files(tmp_path / "new" / "root") == {"meta/esc50.csv", "audio/a.wav"}
+    datasets.download("esc50", tmp_path / "new" / "root")
+    assert len(server.ranges) == 1  # it is there: nothing is asked for again
+
+
+def test_continues_where_a_broken_transfer_stopped(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    serve(server, monkeypatch, zip_of(GOOD))
+    server.break_after = 150_000
+    with pytest.raises(UserError, match=re.escape(f"esc50: cannot download {server.url} (")) as caught:
+        datasets.download("esc50", tmp_path)
+    assert str(caught.value).endswith(
+        f"run it again to go on, or unpack it by hand so that {tmp_path}/{LAYOUT[0]} exists"
+    )
+    datasets.download("esc50", tmp_path)
+    assert server.ranges == [None, "bytes=131072-"]  # whole chunks are kept
+    assert files(tmp_path) == {"meta/esc50.csv", "audio/a.wav"}
+
+
+def test_starts_over_where_the_server_cannot_continue(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    serve(server, monkeypatch, zip_of(GOOD))
+    server.continues = False
+    (tmp_path / "esc50.part").write_bytes(server.archive[:1000])
+    datasets.download("esc50", tmp_path)
+    assert files(tmp_path) == {"meta/esc50.csv", "audio/a.wav"}
+
+
+def test_a_part_that_is_whole_is_used(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    serve(server, monkeypatch, zip_of(GOOD))
+    (tmp_path / "esc50.part").write_bytes(server.archive)
+    datasets.download("esc50", tmp_path)
+    assert files(tmp_path) == {"meta/esc50.csv", "audio/a.wav"}
+
+
+def test_wrong_checksum_keeps_nothing(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    serve(server, monkeypatch, zip_of(GOOD), md5="0" * 32)
+    with pytest.raises(UserError, match=f"did not send the archive of MD5 {'0' * 32}; run it again"):
+        datasets.download("esc50", tmp_path)
+    assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize("pack", [zip_of, tar_of])
+@pytest.mark.parametrize("name", ["../outside.txt", "ESC-50-master/../../outside.txt"])
+def test_a_member_outside_is_refused(
+    pack: Callable[[dict[str, bytes]], bytes],
+    name: str,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    serve(server, monkeypatch, pack(GOOD | {name: b"evil"}))
+    with pytest.raises(UserError, match=r"esc50\.archive: not unpacked, it is damaged or unsafe \(.*outside"):
+        datasets.download("esc50", tmp_path / "root")
+    assert files(tmp_path) == {"root/esc50.archive"}
+
+
+def test_an_archive_of_something_else(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    serve(server, monkeypatch, zip_of({"other/readme.txt": b""}))
+    with pytest.raises(UserError, match=r"esc50\.archive: does not hold meta/esc50\.csv; remove it"):
+        datasets.download("esc50", tmp_path)
+
+
+def test_what_is_already_there_is_never_overwritten(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    serve(server, monkeypatch, zip_of(GOOD))
+    (tmp_path / "audio").mkdir()
+    (tmp_path / "audio" / "mine.wav").write_bytes(b"mine")
+    with pytest.raises(UserError, match=r": audio is in the way of .*esc50\.archive; move it elsewhere"):
+        datasets.download("esc50", tmp_path)
+    assert files(tmp_path) == {"audio/mine.wav", "esc50.archive"}
+
+
+def test_no_connection_names_the_url_and_the_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/archive"
+    wrong = Source(layout=LAYOUT, url=url, md5="0" * 32)
+    monkeypatch.setattr(esc50, "LOADER", replace(esc50.LOADER, source=wrong))
+    with pytest.raises(UserError, match=rf"^esc50: cannot download {re.escape(url)} \(.*meta/esc50\.csv exists$"):
+        datasets.download("esc50", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gtzan", "gtzan-filtered", "folder", "instruments"])
+def test_sets_without_a_public_source(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"^{name}: nothing to download, it has no public source; leave --download"):
+        datasets.download(name, tmp_path)
+
+
+def test_unknown_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown data set 'esc': did you mean 'esc50'"):
+        datasets.download("esc", tmp_path)
+
+
+def test_remotes_are_the_published_ones() -> None:
+    assert urbansound8k.SOURCE.md5 == "9aa69802bbf37fb986f71ec1483a196e"
+    assert esc50.SOURCE.md5 == "7771e4b9d86d0945acce719c7a59305a"

@@ -1,0 +1,398 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+
+import core.cache
+import core.inputs.images
+from core.cache import load_or_make
+from core.config import Clip, Frontend
+from core.errors import UserError
+from core.inputs.augmentation import augment_waveform
+from core.inputs.clip import decode, fit_length, resample
+from core.inputs.images import images
+from core.inputs.log_mel import LogMel
+
+SR = 8000
+CLIP = Clip(sr=SR, duration=0.5)
+FRONTEND = Frontend(n_mels=16, n_frames=20)
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """A data set of five clips of different lengths and rates."""
+    root = tmp_path / "sounds"
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    for i, (seconds, sr) in enumerate([(0.5, 8000), (0.3, 8000), (0.7, 11025), (0.5, 16000), (0.5, 8000)]):
+        soundfile.write(root / f"{i}.wav", 0.1 * rng.normal(size=round(seconds * sr)), sr)
+    return stand_in(root)
+
+
+def stand_in(root):
+    """What the feature store needs of a data set."""
+    table = pd.DataFrame({"path": sorted(path.name for path in root.iterdir())})
+    return SimpleNamespace(name="sounds", root=root, clips=table)
+
+
+def compute(dataset, cache, **changes):
+    options = {"content": "abc", "clip": CLIP, "frontend": FRONTEND, "cache": cache} | changes
+    return images(dataset, **options)
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Paths of the clips that are read from now on."""
+    read = []
+
+    def spying(path):
+        read.append(path.name)
+        return decode(path)
+
+    monkeypatch.setattr(core.inputs.images, "decode", spying)
+    return read
+
+
+def forget_verified():
+    """Read entries as a new process would."""
+    core.cache._verified.clear()
+
+
+@pytest.mark.parametrize("fit", ["pad", "loop", "crop", "stretch"])
+def test_every_row_is_its_clips_image(fit, clips, tmp_path):
+    clip = Clip(sr=SR, duration=0.5, fit=fit)
+    stored = compute(clips, tmp_path / "cache", clip=clip)
+    assert stored.array.shape == (5, 3, 16, 20)
+    assert stored.array.dtype == np.float32
+    assert stored.kept.tolist() == [0, 1, 2, 3, 4]
+    assert stored.bad == ()
+    logmel = LogMel(sr=SR, frontend=FRONTEND)
+    for row, path in zip(stored.array, clips.clips["path"], strict=True):
+        sound, sr = decode(clips.root / path)
+        y = fit_length(resample(sound, sr=sr, new_sr=SR), n_samples=SR // 2, fit=fit)
+        np.testing.assert_allclose(row, logmel(torch.from_numpy(y)[None])[0], rtol=0, atol=1e-5)
+
+
+def test_more_clips_than_a_batch_stay_in_order(clips, tmp_path, monkeypatch):
+    whole = compute(clips, tmp_path / "whole").array
+    monkeypatch.setattr(core.inputs.images, "BATCH", 2)
+    np.testing.assert_array_equal(compute(clips, tmp_path / "cache").array, whole)
+
+
+def test_images_are_computed_once_and_read_only(clips, tmp_path, made):
+    first = compute(clips, tmp_path / "cache")
+    assert sorted(made) == clips.clips["path"].tolist()
+    second = compute(clips, tmp_path / "cache")
+    assert len(made) == 5
+    assert second.key == first.key
+    assert isinstance(second.array, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        second.array[0] = 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"content": "abd"},
+        {"clip": Clip(sr=SR, duration=0.4)},
+        {"frontend": Frontend(n_mels=16, n_frames=20, fmin=50.0)},
+        {"variant": 1},
+    ],
+)
+def test_whatever_changes_the_images_changes_the_key(changes, clips, tmp_path):
+    cache = tmp_path / "cache"
+    assert compute(clips, cache, **changes).key != compute(clips, cache).key
+
+
+def test_normalisation_does_not_change_the_key(clips, tmp_path, made):
+    compute(clips, tmp_path / "cache")
+    compute(clips, tmp_path / "cache", frontend=Frontend(n_mels=16, n_frames=20, normalise="train"))
+    assert len(made) == 5
+
+
+def test_a_variant_is_augmented_by_path_and_number_before_it_is_fitted(clips, tmp_path):
+    stored = compute(clips, tmp_path / "cache", variant=2)
+    logmel = LogMel(sr=SR, frontend=FRONTEND)
+    for row, path in zip(stored.array, clips.clips["path"], strict=True):
+        y, sr = decode(clips.root / path)
+        y = augment_waveform(resample(y, sr=sr, new_sr=SR), sr=SR, key=f"{path}:2")
+        y = fit_length(y, n_samples=4000, fit="pad")
+        np.testing.assert_allclose(row, logmel(torch.from_numpy(y)[None])[0], rtol=0, atol=1e-4)
+
+
+def test_progress_counts_the_clips(clips, tmp_path):
+    calls = []
+    compute(clips, tmp_path / "cache", progress=lambda *call: calls.append(call))
+    assert calls == [(0, 5, "images of sounds"), (5, 5, "images of sounds")]
+
+
+@pytest.fixture
+def with_bad(clips):
+    (clips.root / "1.wav").write_bytes(b"")
+    soundfile.write(clips.root / "3.wav", np.zeros(800), SR)
+    loud = np.random.default_rng(0).normal(size=4000) * 1e30
+    soundfile.write(clips.root / "4.wav", loud, SR, subtype="FLOAT")
+    return clips
+
+
+BAD = (
+    ("1.wav", "empty (0 bytes)"),
+    ("3.wav", "silent (all samples equal)"),
+    ("4.wav", "too loud: its spectrogram is not finite"),
+)
+
+
+def test_bad_clips_are_skipped_and_named(with_bad, tmp_path):
+    whole = compute(stand_in(with_bad.root), tmp_path / "cache", on_bad_clip="skip")
+    assert whole.kept.tolist() == [0, 2]
+    assert whole.kept.dtype == np.int64
+    assert whole.array.shape[0] == 2
+    assert whole.bad == BAD
+    assert np.isfinite(whole.array).all()
+
+
+@pytest.mark.parametrize("before", ["skip", "fail"])
+def test_bad_clips_fail_all_at_once_also_from_the_cache(before, with_bad, tmp_path, made):
+    if before == "skip":
+        compute(with_bad, tmp_path / "cache", on_bad_clip="skip")
+    for _ in range(2):
+        with pytest.raises(UserError) as caught:
+            compute(with_bad, tmp_path / "cache")
+        assert str(caught.value) == (
+            f"3 of the 5 clips of sounds in {with_bad.root} cannot be used (1.wav: empty (0 bytes); "
+            "3.wav: silent (all samples equal); 4.wav: too loud: its spectrogram is not finite): "
+            "mend or remove them, or leave them out with --on-bad-clip skip"
+        )
+    assert len(made) == 5
+
+
+def test_many_bad_clips_are_named_up_to_twenty(tmp_path):
+    root = tmp_path / "sounds"
+    root.mkdir()
+    for i in range(30):
+        (root / f"{i:02}.wav").touch()
+    with pytest.raises(
+        UserError, match=r"^30 of the 30 clips .*19.wav: empty \(0 bytes\); and 10 more\): none is left$"
+    ):
+        compute(stand_in(root), tmp_path / "cache", on_bad_clip="skip")
+    assert not [path for path in (tmp_path / "cache" / "images").iterdir() if path.is_dir()]
+
+
+def test_a_batch_of_bad_clips_alone_is_skipped(with_bad, tmp_path, monkeypatch):
+    monkeypatch.setattr(core.inputs.images, "BATCH", 1)
+    assert compute(with_bad, tmp_path / "cache", on_bad_clip="skip").kept.tolist() == [0, 2]
+
+
+def test_an_unknown_policy_names_the_nearest(clips, tmp_path):
+    with pytest.raises(UserError, match="unknown policy for bad clips 'skp': did you mean 'skip'?"):
+        compute(clips, tmp_path / "cache", on_bad_clip="skp")
+
+
+def damage_array(entry):
+    data = bytearray((entry / "array.npy").read_bytes())
+    data[-1] ^= 1
+    (entry / "array.npy").write_bytes(data)
+
+
+def shorten_array(entry):
+    os.truncate(entry / "array.npy", (entry / "array.npy").stat().st_size // 2)
+
+
+def change_manifest(entry):
+    manifest = json.loads((entry / "manifest.json").read_text())
+    manifest["facts"]["kept"][0] = 1
+    (entry / "manifest.json").write_text(json.dumps(manifest))
+
+
+def garble_manifest(entry):
+    (entry / "manifest.json").write_text("[]")
+
+
+def shorten_manifest(entry):
+    os.truncate(entry / "manifest.json", 50)
+
+
+def remove_array(entry):
+    (entry / "array.npy").unlink()
+
+
+@pytest.mark.parametrize(
+    "damage", [damage_array, shorten_array, remove_array, change_manifest, garble_manifest, shorten_manifest]
+)
+def test_a_damaged_entry_is_never_believed_and_made_again(damage, clips, tmp_path, made):
+    first = compute(clips, tmp_path / "cache")
+    whole = np.array(first.array)
+    damage(tmp_path / "cache" / "images" / first.key)
+    forget_verified()
+    again = compute(clips, tmp_path / "cache")
+    assert len(made) == 10
+    assert again.kept.tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_array_equal(again.array, whole)
+
+
+def test_another_entry_in_its_place_is_not_believed(clips, tmp_path, made):
+    cache = tmp_path / "cache"
+    first, second = compute(clips, cache), compute(clips, cache, variant=1)
+    (cache / "images" / first.key).rename(cache / "images" / "aside")
+    (cache / "images" / second.key).rename(cache / "images" / first.key)
+    np.testing.assert_array_equal(compute(clips, cache).array, first.array)
+    assert len(made) == 15
+
+
+def test_a_failure_to_write_names_the_folder(clips, tmp_path):
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    with pytest.raises(UserError) as caught:
+        compute(clips, tmp_path / "cache")
+    folder = tmp_path / "cache" / "images"
+    assert (
+        str(caught.value) == f"cannot write to {folder}: Not a directory; allow writing there or choose another folder"
+    )
+
+
+def run_python(code, *arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=Path(core.cache.__file__).parents[1],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from core.cache import load_or_make
+from core.errors import UserError
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))  # bytes a file may have: stands for a full disk
+
+def make(writer):
+    for _ in range(20):
+        writer.append(np.ones((1, 1000)))
+
+try:
+    load_or_make(Path(sys.argv[1]), made_from={}, make=make)
+except UserError as error:
+    sys.stdout.write(str(error))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs file size limits")
+def test_a_full_disk_names_the_folder_and_leaves_nothing(tmp_path):
+    said, problems = run_python(FULL_DISK, tmp_path).communicate()
+    assert said == f"cannot write to {tmp_path}: File too large; make room on it or choose another folder", problems
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+MAKER = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from core.cache import load_or_make
+
+folder, log, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
+
+def note(text):
+    with log.open("a") as file:
+        file.write(text + "\\n")
+
+def make(writer):
+    writer.append(np.zeros((2, 3)))
+    note("making")
+    time.sleep(seconds)
+    writer.append(np.ones((2, 3)))
+    return {"fact": 1}
+
+stored = load_or_make(folder, made_from={"what": "test"}, make=make, waiting=lambda: note("waiting"))
+note(f"{stored.array.sum():g} {stored.facts}")
+"""
+
+
+def wait_for(log, line):
+    deadline = time.monotonic() + 20
+    while not (log.exists() and line in log.read_text()):
+        assert time.monotonic() < deadline, "the other process did not start"
+        time.sleep(0.02)
+
+
+def test_two_processes_make_an_array_once_and_the_second_waits(tmp_path):
+    folder, log = tmp_path / "cache", tmp_path / "log"
+    first = run_python(MAKER, folder, log, 2)
+    wait_for(log, "making")
+    second = run_python(MAKER, folder, log, 2)
+    for process in (first, second):
+        assert process.wait() == 0, process.communicate()
+    assert log.read_text().splitlines() == ["making", "waiting", "6 {'fact': 1}", "6 {'fact': 1}"]
+
+
+def test_a_killed_process_leaves_nothing_that_is_believed(tmp_path):
+    folder, log = tmp_path / "cache", tmp_path / "log"
+    first = run_python(MAKER, folder, log, 60)
+    wait_for(log, "making")
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+
+    def make(writer):
+        writer.append(np.full((1, 3), 5.0))
+        return {}
+
+    stored = load_or_make(folder, made_from={"what": "test"}, make=make)
+    assert stored.array.tolist() == [[5, 5, 5]]
+    assert [path.name for path in folder.iterdir() if path.is_dir()] == [stored.key]
+
+
+def test_what_a_maker_raises_is_passed_on_and_nothing_is_kept(tmp_path):
+    def make(writer):
+        writer.append(np.ones((1, 3)))
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        load_or_make(tmp_path, made_from={}, make=make)
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def test_rows_of_another_shape_or_type_are_refused(tmp_path):
+    def make(writer):
+        writer.append(np.ones((2, 3), dtype=np.float32))
+        writer.append(np.ones((2, 4), dtype=np.float32))
+
+    with pytest.raises(ValueError, match=r"rows are float32 \(4,\), not float32 \(3,\) as before"):
+        load_or_make(tmp_path, made_from={}, make=make)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "int64"])
+def test_the_array_is_a_plain_npy_file(dtype, tmp_path):
+    rows = np.arange(24).reshape(4, 2, 3).astype(dtype)
+
+    def make(writer):
+        for part in (rows[:1], rows[1:]):
+            writer.append(part)
+        return {}
+
+    stored = load_or_make(tmp_path, made_from={"dtype": dtype}, make=make)
+    loaded = np.load(tmp_path / stored.key / "array.npy")
+    assert loaded.dtype == dtype
+    np.testing.assert_array_equal(loaded, rows)
+
+
+def test_real_recordings_make_finite_images(real_data, tmp_path):
+    root = real_data / "urbansound8k" / "audio" / "fold1"
+    paths = sorted(path.name for path in root.glob("*.wav"))[:8]
+    dataset = SimpleNamespace(name="urbansound8k", root=root, clips=pd.DataFrame({"path": paths}))
+    stored = compute(dataset, tmp_path, clip=Clip(sr=22050, duration=4.0), frontend=Frontend(n_frames=250))
+    assert stored.array.shape == (8, 3, 128, 250)
+    assert stored.array.min() >= -60
+    assert 0 < stored.array.max() < 60

@@ -1,0 +1,255 @@
+import random
+import re
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+
+from core.errors import UserError
+from core.models import stages
+from core.models.backbone import _statistics as statistics
+from core.models.backbone import build, names, new_classifier, parse_stage, stage_names
+from core.models.normalise import Normalise
+
+SMALL = ("efficientnet_lite0", "resnet18", "densenet121", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0")
+SAMPLE = (*SMALL, "alexnet", "googlenet", "timm:regnety_002", "timm:convnext_atto", "timm:densenet121")
+TABLED = tuple(name for name in names() if not stages.is_timm(name))
+
+
+def picture(batch: int = 1, height: int = 96, width: int = 128) -> torch.Tensor:
+    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def original(name: str) -> torch.nn.Module:
+    """The model as its library makes it, for 1000 classes."""
+    if stages.is_timm(name):
+        return timm.create_model(name.removeprefix("timm:") if ":" in name else f"tf_{name}")
+    options = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    return torchvision.models.get_model(name, weights=None, **options)
+
+
+def normalised_by_the_batch(model: torch.nn.Module) -> torch.nn.Module:
+    """Evaluation mode, but batch norm as in training: the signal of a new network would vanish on its way."""
+    for module in model.eval().modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.train()
+    return model
+
+
+def check_equal_to_original(name: str) -> None:
+    """With the same tensors, ours computes what the original does, and the names lead back to it."""
+    backbone = normalised_by_the_batch(build(name, 1000, weights="random"))
+    reference = normalised_by_the_batch(original(name))
+    reference.load_state_dict(backbone.original_state_dict())  # strict: the same names, all of them
+    with torch.no_grad():
+        expected, found = reference(picture(3)), backbone(picture(3))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert (found - expected).abs().max() < 1e-3 * (expected - expected.mean(0)).abs().max()
+
+
+def check_stages(name: str) -> None:
+    """Every tensor is in one stage, a forward and a backward reach every parameter."""
+    backbone = build(name, 5, weights="random")
+    assert backbone.stage_names == stage_names(name)
+    assert backbone.stage_names == ("stem", *(f"block{k}" for k in range(1, stages.block_count(name) + 1)), "head")
+    owners = [id(p) for stage in backbone.stage_names for p in backbone.stage(stage).parameters()]
+    assert len(owners) == len(set(owners)) == len(list(backbone.parameters()))
+    assert {key.split(".")[0] for key in backbone.state_dict()} <= set(backbone.stage_names)
+    assert len(backbone.original_state_dict()) == len(backbone.state_dict())
+    logits = backbone(picture(2, 128, 160))
+    assert logits.shape == (2, 5)
+    assert torch.isfinite(logits).all()
+    logits.square().sum().backward()
+    assert [key for key, parameter in backbone.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_the_stages_compute_what_the_original_model_computes(name):
+    check_equal_to_original(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in names() if name not in SAMPLE])
+def test_every_name_computes_what_the_original_model_computes(name):
+    check_equal_to_original(name)
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_every_parameter_is_in_one_stage(name):
+    check_stages(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in names() if name not in SAMPLE])
+def test_every_parameter_of_every_name_is_in_one_stage(name):
+    check_stages(name)
+
+
+@pytest.mark.parametrize("name", ["vgg16", "vgg19_bn", "mobilenet_v3_large", "efficientnet_v2_s", "inception_v3"])
+def test_block_k_ends_at_stride_two_to_the_k_plus_one(name):
+    with torch.device("meta"):
+        options = {"aux_logits": False, "init_weights": False} if name == "inception_v3" else {}
+        model = torchvision.models.get_model(name, weights=None, **options).eval()
+        x = torch.zeros(1, 3, 256, 320)
+        for k, paths in enumerate(list(stages.layout(name).values())[:-1]):
+            for path in paths:
+                x = model.get_submodule(path)(x)
+            assert x.shape[2] == pytest.approx(256 / 2 ** (k + 1), abs=8 if name == "inception_v3" else 0)
+
+
+def test_densenet_transition_belongs_to_the_block_before_it():
+    for name in ("densenet121", "timm:densenet121"):
+        backbone = build(name, 2, weights="random")
+        assert list(backbone.get_submodule("block2")._modules)[-1] == "features/transition2"
+        assert "features/norm5" in backbone.get_submodule("block4")._modules
+
+
+def test_default_backbone_is_cut_where_its_strides_end():
+    backbone = build("efficientnet_lite0", 2, weights="random")
+    assert {stage: list(backbone.get_submodule(stage)._modules) for stage in backbone.stage_names} == {
+        "stem": ["conv_stem", "bn1", "blocks/0"],
+        "block1": ["blocks/1"],
+        "block2": ["blocks/2"],
+        "block3": ["blocks/3", "blocks/4"],
+        "block4": ["blocks/5", "blocks/6", "conv_head", "bn2"],
+        "head": ["global_pool", "dropout", "classifier"],
+    }
+
+
+@pytest.mark.parametrize("name", TABLED)
+def test_statistics_are_those_of_the_pretrained_weights(name):
+    transforms = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].transforms()
+    rescaled = name in ("googlenet", "inception_v3")  # what transform_input makes of torchvision's statistics
+    expected = ((0.5,) * 3, (0.5,) * 3) if rescaled else (tuple(transforms.mean), tuple(transforms.std))
+    assert statistics(torch.nn.Module(), name) == expected
+
+
+def test_inception_input_is_what_torchvision_makes_of_imagenet_statistics():
+    backbone = build("googlenet", 1000, weights="random")
+    reference = torchvision.models.googlenet(weights=None, aux_logits=False, transform_input=True, init_weights=False)
+    normalised_by_the_batch(backbone)
+    normalised_by_the_batch(reference).load_state_dict(backbone.original_state_dict())
+    unit = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    imagenet = torchvision.transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])(unit)
+    ours = torchvision.transforms.Normalize(backbone.mean, backbone.std)(unit)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone(ours), reference(imagenet), atol=1e-4, rtol=1e-4)
+
+
+def test_seed_decides_everything_random():
+    one, same, other = (build("mobilenet_v3_small", 4, weights="random", seed=seed) for seed in (3, 3, 4))
+    for key, tensor in one.state_dict().items():
+        assert torch.equal(tensor, same.state_dict()[key])
+    assert not torch.equal(one.state_dict()["stem.features/0.0.weight"], other.state_dict()["stem.features/0.0.weight"])
+
+
+def test_body_does_not_depend_on_the_number_of_classes():
+    few, many = (build("googlenet", n, weights="random").state_dict() for n in (2, 9))
+    assert all(torch.equal(few[key], many[key]) for key in few if not key.startswith("head.fc"))
+
+
+def test_seeds_of_pretrained_weights_differ_in_the_classifier_only():
+    one, other = (build("efficientnet_lite0", 4, seed=seed).state_dict() for seed in (0, 1))
+    differing = {key for key in one if not torch.equal(one[key], other[key])}
+    assert differing == {"head.classifier.weight", "head.classifier.bias"}
+
+
+def test_new_classifier_has_torch_default_distribution():
+    linear = new_classifier(400, 500, seed=0)
+    for tensor in (linear.weight, linear.bias):
+        assert tensor.abs().max().item() == pytest.approx(0.05, rel=0.02)
+        assert abs(tensor.mean().item()) < 0.005
+    assert torch.equal(linear.weight, new_classifier(400, 500, seed=0).weight)
+
+
+def test_building_leaves_the_global_random_numbers_alone():
+    torch.manual_seed(7)
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+    build("timm:regnety_002", 3, weights="random", seed=1)
+    build("efficientnet_lite0", 3, seed=1)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1:] == (np.random.get_state()[1].tolist(), random.getstate())  # noqa: NPY002
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "alexnet", "efficientnet_lite0", "timm:convnext_atto"])
+@pytest.mark.parametrize("rate", [0.0, 0.35])
+def test_dropout_before_the_classifier_has_the_rate(name, rate):
+    head = build(name, 3, weights="random", dropout=rate).stage("head")
+    rates = [module.p for module in head.modules() if isinstance(module, torch.nn.Dropout)]
+    assert set(rates) <= {rate}
+    assert rates or rate == 0
+
+
+def test_forward_in_two_parts_is_forward():
+    backbone = build("densenet121", 3, weights="random").eval()
+    with torch.no_grad():
+        middle = backbone.forward_stages(picture(), first="stem", last="block2")
+        assert torch.equal(backbone.forward_stages(middle, first="block3", last="head"), backbone(picture()))
+
+
+@pytest.mark.parametrize(
+    ("text", "stage"),
+    [("none", "none"), ("all", "all"), ("stem", "stem"), ("0", "stem"), ("3", "block3"), (" Block4 ", "block4")],
+)
+def test_parse_stage(text, stage):
+    assert parse_stage(text, "efficientnet_lite0") == stage
+
+
+def test_parse_stage_refuses_what_there_is_not():
+    with pytest.raises(UserError, match="^block 7: efficientnet_lite0 has stem and blocks 1 to 4$"):
+        parse_stage("7", "efficientnet_lite0")
+    with pytest.raises(UserError, match="^unknown stage 'blok9': did you mean 'block"):
+        parse_stage("blok9", "resnet18")
+    with pytest.raises(UserError, match="^unknown stage 'steam': did you mean 'stem'\\? choose from none, stem, "):
+        parse_stage("steam", "resnet18")
+    with pytest.raises(UserError, match="^unknown stage '-1': "):
+        parse_stage("-1", "resnet18")
+
+
+def test_unknown_names_get_the_nearest():
+    with pytest.raises(UserError, match="^unknown backbone 'resnet19': did you mean 'resnet1"):
+        build("resnet19", 2)
+    with pytest.raises(UserError, match="^unknown backbone 'efficientnet_lite9': did you mean 'efficientnet_lite"):
+        stage_names("efficientnet_lite9")
+    with pytest.raises(UserError, match="^unknown timm model 'resnt18': did you mean 'timm:resnet18'"):
+        build("timm:resnt18", 2)
+
+
+@pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "legacy_xception", "selecsls42b", "mambaout_femto"])
+def test_timm_model_that_is_no_chain_is_refused(model):
+    message = f"timm model {model} is not a chain of stages and cannot be cut into blocks"
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        build(f"timm:{model}", 2, weights="random")
+
+
+def test_timm_model_with_hidden_steps_is_refused(monkeypatch):
+    kind = type(timm.create_model("resnet18"))
+    features = kind.forward_features
+    monkeypatch.setattr(kind, "forward_features", lambda self, x: features(self, x) * 1.001)
+    with pytest.raises(UserError, match="^timm model resnet18 is not a chain"):
+        build("timm:resnet18", 2, weights="random")
+
+
+def test_fixed_normalisation_sends_silence_to_black_and_forty_decibels_to_white():
+    decibels = torch.tensor([-60.0, -10.0, 40.0]).view(1, 1, 1, 3).expand(2, 3, 1, 3)
+    found = Normalise.fixed((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))(decibels)
+    for channel, (mean, std) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]):
+        expected = [(unit - mean) / std for unit in (0.0, 0.5, 1.0)]
+        assert found[1, channel, 0].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_train_normalisation_uses_the_named_rows_alone():
+    rng = np.random.default_rng(0)
+    images = rng.normal([[[[-40.0]], [[-30.0]], [[5.0]]]], 9.0, (150, 3, 4, 6)).astype(np.float32)
+    images[::2] = 1e6
+    rows = np.arange(1, 150, 2)
+    found = Normalise.of(images, rows)(torch.from_numpy(images[rows])).numpy()
+    np.testing.assert_allclose(found.mean(axis=(0, 2, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(found.std(axis=(0, 2, 3)), 1, atol=1e-5)
+
+
+def test_train_normalisation_refuses_images_that_do_not_vary():
+    with pytest.raises(UserError, match="^--normalise train: the training images do not vary or are not finite"):
+        Normalise.of(np.full((4, 3, 2, 2), -60.0, np.float32), np.arange(4))

@@ -1,0 +1,187 @@
+import copy
+
+import pytest
+import torch
+
+from core.errors import UserError
+from core.models import surgery
+from core.models.backbone import Backbone, build, stage_names
+
+SMALL = ("efficientnet_lite0", "mobilenet_v3_small", "timm:convnext_atto", "timm:regnety_002")
+FAMILIES = (*SMALL, "resnet18", "densenet121")
+DEPTHS = [(name, depth) for name in SMALL for depth in ("none", *stage_names(name)[:-1])]
+
+
+@pytest.fixture(scope="module")
+def made():
+    """A new copy of a backbone with random weights."""
+    originals: dict[tuple[str, int], Backbone] = {}
+
+    def make(name: str, *, seed: int = 0) -> Backbone:
+        if (name, seed) not in originals:
+            originals[name, seed] = build(name, 3, weights="random", seed=seed)
+        return copy.deepcopy(originals[name, seed])
+
+    return make
+
+
+def pictures(batch: int = 2) -> torch.Tensor:
+    return torch.randn(batch, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+
+
+def snapshot(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {key: tensor.clone() for key, tensor in module.state_dict().items()}
+
+
+def train_two_steps(backbone: Backbone) -> None:
+    optimizer = torch.optim.SGD(backbone.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    backbone.train()
+    for _ in range(2):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(backbone(pictures(4)), torch.tensor([0, 1, 2, 0])).backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize(("name", "depth"), DEPTHS)
+def test_frozen_stages_keep_every_bit_and_the_others_move(made, name, depth):
+    backbone = surgery.freeze(made(name), depth)
+    before = snapshot(backbone)
+    train_two_steps(backbone)
+    frozen = surgery.stages_through(backbone, depth)
+    for key, tensor in backbone.state_dict().items():
+        assert torch.equal(tensor, before[key]) == (key.split(".")[0] in frozen), key
+
+
+def test_batch_norm_of_frozen_stages_moves_when_asked(made):
+    backbone = surgery.freeze(made("mobilenet_v3_small"), "block2", batch_norm="train")
+    before = snapshot(backbone)
+    train_two_steps(backbone)
+    after = backbone.state_dict()
+    moved = {
+        key.rsplit(".", 1)[1] for key in after if key.startswith("stem") and not torch.equal(after[key], before[key])
+    }
+    assert moved == {"running_mean", "running_var", "num_batches_tracked"}
+
+
+def test_frozen_stages_stay_in_evaluation_mode(made):
+    backbone = surgery.freeze(made("resnet18"), "block1")
+    for backbone_in_use in (backbone, torch.nn.Sequential(backbone).train()[0]):
+        assert [backbone_in_use.stage(name).training for name in backbone.stage_names] == [False, False] + [True] * 4
+    assert not any(module.training for module in backbone.eval().modules())
+
+
+def test_gradients_of_before_do_not_move_a_frozen_stage(made):
+    backbone = made("mobilenet_v3_small")
+    backbone(pictures()).sum().backward()
+    surgery.freeze(backbone, "block4")
+    assert all(p.grad is None for p in backbone.stage("block4").parameters())
+
+
+def test_freezing_counts_parameters(made):
+    backbone = made("resnet18")
+    total = surgery.parameter_count(backbone)
+    assert surgery.trainable_parameters(backbone) == total == sum(p.numel() for p in backbone.parameters())
+    surgery.freeze(backbone, "block4")
+    assert surgery.trainable_parameters(backbone) == 512 * 3 + 3
+    assert surgery.parameter_count(backbone) == total
+
+
+def test_freezing_everything_is_refused(made):
+    with pytest.raises(UserError, match="^freeze through all: nothing is left to train; freeze at most block4$"):
+        surgery.freeze(made("resnet18"), "all")
+
+
+@pytest.mark.parametrize("operation", [surgery.freeze, surgery.split, surgery.stages_through])
+def test_stage_that_there_is_not_is_refused(made, operation):
+    with pytest.raises(UserError, match="^unknown stage of resnet18 'block9': did you mean 'block"):
+        operation(made("resnet18"), "block9")
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_fused_network_has_the_tensors_of_each(made, name):
+    for depth in ("none", *stage_names(name)[:-1], "all"):
+        pretrained, random = made(name, seed=0), made(name, seed=1)
+        first, second = snapshot(pretrained), snapshot(random)
+        fused = surgery.fuse(pretrained, random, depth)
+        through = surgery.stages_through(fused, depth)
+        assert fused.stage_names == stage_names(name)
+        for key, tensor in fused.state_dict().items():
+            assert torch.equal(tensor, (first if key.split(".")[0] in through else second)[key])
+
+
+def test_fused_network_keeps_the_random_ones_head_and_trains_whole(made):
+    fused = surgery.fuse(made("resnet18", seed=0), made("resnet18", seed=1), "block4")
+    assert torch.equal(fused.state_dict()["head.fc.weight"], made("resnet18", seed=1).state_dict()["head.fc.weight"])
+    before = snapshot(fused)
+    train_two_steps(fused)
+    assert not any(torch.equal(tensor, before[key]) for key, tensor in fused.state_dict().items())
+
+
+def test_fusing_different_backbones_is_refused(made):
+    with pytest.raises(
+        UserError, match="^cannot fuse resnet18 with mobilenet_v3_small: missing stem.features/0.0.weight"
+    ):
+        surgery.fuse(made("resnet18"), made("mobilenet_v3_small"), "stem")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_cut_network_is_the_kept_stages_and_a_new_head(made, name):
+    for depth in stage_names(name)[:-2]:
+        backbone = made(name)
+        before = snapshot(backbone)
+        with torch.no_grad():
+            features = made(name).eval().forward_stages(pictures(), first="stem", last=depth)
+        cut = surgery.cut(backbone, depth, 7, seed=5, dropout=0.25).eval()
+        assert cut.stage_names == (*surgery.stages_through(made(name), depth), "head")
+        assert all(torch.equal(t, before[key]) for key, t in cut.state_dict().items() if not key.startswith("head"))
+        classifier = cut.get_submodule(cut.classifier)
+        assert (classifier.in_features, classifier.out_features) == (features.shape[1], 7)
+        with torch.no_grad():
+            torch.testing.assert_close(cut(pictures()), classifier(features.mean(dim=(2, 3))), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("depth", ["none", "block4"])
+def test_full_depth_cut_is_the_original(made, name, depth):
+    backbone = made(name)
+    assert surgery.cut(backbone, depth, 3, seed=5, dropout=0.25) is backbone
+
+
+def test_cut_network_trains_and_can_be_frozen(made):
+    backbone = made("densenet121")
+    mode = [module.training for module in backbone.stage("stem").modules()]
+    cut = surgery.cut(backbone, "block1", 3, seed=0, dropout=0.0)
+    assert [module.training for module in cut.stage("stem").modules()] == mode
+    before = snapshot(surgery.freeze(cut, "stem"))
+    train_two_steps(cut)
+    for key, tensor in cut.state_dict().items():
+        assert torch.equal(tensor, before[key]) == key.startswith("stem.")
+
+
+def test_seed_decides_the_head_of_a_cut_network(made):
+    heads = [surgery.cut(made("resnet18"), "block1", 3, seed=seed, dropout=0.0).stage("head") for seed in (0, 0, 1)]
+    one, same, other = (head.state_dict()["classifier.weight"] for head in heads)
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_cut_that_leaves_nothing_is_refused(made):
+    with pytest.raises(UserError, match="^cut all: nothing is left of resnet18; keep at least the stem$"):
+        surgery.cut(made("resnet18"), "all", 3, seed=0, dropout=0.0)
+
+
+def test_cut_deeper_than_a_cut_network_is_refused(made):
+    cut = surgery.cut(made("resnet18"), "block1", 3, seed=0, dropout=0.0)
+    with pytest.raises(UserError, match="^unknown stage of resnet18 'block3': "):
+        surgery.freeze(cut, "block3")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_prefix_then_suffix_is_forward(made, name):
+    backbone = made(name).eval()
+    with torch.no_grad():
+        expected = backbone(pictures())
+        for depth in ("none", *stage_names(name)[:-1]):
+            prefix, suffix = surgery.split(backbone, depth)
+            torch.testing.assert_close(suffix(prefix(pictures())), expected, atol=1e-6, rtol=1e-6)
+            assert {**prefix.state_dict(), **suffix.state_dict()}.keys() == backbone.state_dict().keys()

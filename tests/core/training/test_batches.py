@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+import torch
+
+from core.session import Residents
+from core.training.batches import Source
+
+CPU = torch.device("cpu")
+
+
+def arrays() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal((10, 3, 4, 5)).astype(np.float32) for _ in range(3)]
+
+
+def source(budget: int, *, channels_last: bool = True) -> Source:
+    return Source(arrays(), key="k", device=CPU, channels_last=channels_last, residents=Residents(budget))
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("budget", [10**9, 0], ids=["resident", "read ahead"])
+def test_batches_are_the_rows_asked_for(budget: int, channels_last: bool) -> None:
+    whole = np.concatenate(arrays())
+    rows = torch.tensor([3, 29, 0, 11, 12, 7, 25])
+    batches = list(source(budget, channels_last=channels_last).batches(rows, 3))
+    assert [len(batch) for batch in batches] == [3, 4]  # the single last row joins the batch before it
+    np.testing.assert_array_equal(torch.cat(batches).numpy(), whole[rows.numpy()])
+    if channels_last:
+        assert all(batch.is_contiguous(memory_format=torch.channels_last) for batch in batches)
+
+
+def test_one_row_is_one_batch() -> None:
+    assert [len(batch) for batch in source(10**9).batches(torch.tensor([4]), 3)] == [1]
+
+
+def test_residents_share_by_key_and_drop_the_oldest() -> None:
+    residents = Residents(100)
+    made: list[str] = []
+
+    def make(name: str) -> torch.Tensor:
+        made.append(name)
+        return torch.zeros(40, dtype=torch.uint8)
+
+    for name in ("a", "b", "a", "c", "a", "b"):
+        assert residents.get(name, 40, lambda name=name: make(name)) is not None  # type: ignore[misc]
+    assert made == ["a", "b", "c", "b"]
+    assert residents.get("big", 101, lambda: make("big")) is None

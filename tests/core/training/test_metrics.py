@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+from core.training import metrics
+
+# Three classes; predictions 0, 0, 1, 2, 0 (class 3 neither occurs nor is predicted).
+TARGETS = np.array([0, 0, 1, 1, 2])
+SCORES = np.array([[5, 1, 0, 0], [3, 2, 1, 0], [0, 4, 1, 0], [0, 1, 2, 0], [9, 0, 0, 0]], dtype=np.float32)
+
+
+@pytest.fixture
+def case() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 6, 200)
+    return rng.normal(size=(200, 7)) + 1.5 * np.eye(7)[targets], targets
+
+
+def test_hand_calculated_scores():
+    assert metrics.accuracy(SCORES, TARGETS) == pytest.approx(3 / 5)
+    expected = [[2, 0, 0, 0], [0, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+    assert metrics.confusion_matrix(SCORES, TARGETS).tolist() == expected
+    scores = metrics.per_class(SCORES, TARGETS)
+    np.testing.assert_allclose(scores.precision, [2 / 3, 1, 0, 0])
+    np.testing.assert_allclose(scores.recall, [1, 1 / 2, 0, 0])
+    np.testing.assert_allclose(scores.f1, [4 / 5, 2 / 3, 0, 0])
+    assert scores.support.tolist() == [2, 2, 1, 0]
+    assert metrics.macro_f1(SCORES, TARGETS) == pytest.approx((4 / 5 + 2 / 3 + 0) / 3)  # class 3 does not count
+
+
+def test_scores_equal_scikit_learn(case):
+    logits, targets = case
+    predictions = logits.argmax(axis=1)
+    assert metrics.accuracy(logits, targets) == sklearn_metrics.accuracy_score(targets, predictions)
+    assert metrics.macro_f1(logits, targets) == pytest.approx(
+        sklearn_metrics.f1_score(targets, predictions, average="macro", zero_division=0), abs=1e-14
+    )
+    np.testing.assert_array_equal(
+        metrics.confusion_matrix(logits, targets),
+        sklearn_metrics.confusion_matrix(targets, predictions, labels=range(7)),
+    )
+    theirs = sklearn_metrics.precision_recall_fscore_support(targets, predictions, labels=range(7), zero_division=0)
+    ours = metrics.per_class(logits, targets)
+    for mine, reference in zip((ours.precision, ours.recall, ours.f1, ours.support), theirs, strict=True):
+        np.testing.assert_allclose(mine, reference, atol=1e-14)
+    probs = metrics.softmax(logits)
+    assert metrics.nll(probs, targets) == pytest.approx(sklearn_metrics.log_loss(targets, probs, labels=range(7)))
+
+
+def test_softmax_of_large_logits_is_finite():
+    probs = metrics.softmax(np.float32([[1000, 999, -1000]]))
+    np.testing.assert_allclose(probs, [[1 / (1 + np.exp(-1)), np.exp(-1) / (1 + np.exp(-1)), 0]])
+    assert probs.dtype == np.float64
+
+
+def test_nll_of_an_impossible_target_is_finite():
+    assert metrics.nll([[1.0, 0.0]], [1]) == pytest.approx(-np.log(np.finfo(float).tiny))
+
+
+def test_brier_is_summed_over_classes():
+    assert metrics.brier([[1.0, 0.0], [0.0, 1.0]], [0, 1]) == 0
+    assert metrics.brier([[1.0, 0.0]], [1]) == 2
+    assert metrics.brier([[0.5, 0.3, 0.2]], [1]) == pytest.approx(0.25 + 0.49 + 0.04)
+
+
+def test_ece_by_hand():
+    # confidences 0.8 (right), 0.8 (wrong) share a bin: |1 - 1.6| / 4; 0.6, 0.6, both right: |2 - 1.2| / 4
+    probs = [[0.8, 0.2], [0.8, 0.2], [0.6, 0.4], [0.4, 0.6]]
+    assert metrics.ece(probs, [0, 1, 0, 1]) == pytest.approx(0.6 / 4 + 0.8 / 4)
+    assert metrics.ece([[1.0, 0.0], [0.0, 1.0]], [0, 1]) == 0
+    assert metrics.ece(probs, [0, 1, 0, 1], bins=1) == pytest.approx(abs(3 - 2.8) / 4)
+
+
+def test_ece_equals_its_definition(case):
+    logits, targets = case
+    probs = metrics.softmax(logits)
+    confidence, correct = probs.max(axis=1), probs.argmax(axis=1) == targets
+    expected = 0.0
+    for low in np.arange(15) / 15:
+        within = (confidence > low) & (confidence <= low + 1 / 15)
+        if within.any():
+            expected += within.mean() * abs(correct[within].mean() - confidence[within].mean())
+    assert metrics.ece(probs, targets) == pytest.approx(expected)
+
+
+def test_ensemble_of_copies_is_the_member(case):
+    logits, targets = case
+    np.testing.assert_allclose(metrics.soft_vote([logits] * 3), metrics.softmax(logits))
+    assert metrics.disagreement([logits] * 3) == 0
+    together = metrics.ensemble_summary([logits] * 3, targets)
+    assert together == pytest.approx(metrics.summary(logits, targets) | {"disagreement": 0})
+    assert list(together) == ["accuracy", "macro_f1", "nll", "brier", "ece", "disagreement"]
+
+
+def test_soft_vote_averages_probabilities_not_logits():
+    sure, unsure = np.array([[20.0, 0.0]]), np.array([[0.0, 1.0]])
+    expected = (metrics.softmax(sure) + metrics.softmax(unsure)) / 2
+    np.testing.assert_allclose(metrics.soft_vote([sure, unsure]), expected)
+
+
+def test_disagreement_is_the_mean_over_pairs():
+    members = [np.eye(3)[list(predictions)] for predictions in ((0, 1, 2, 0), (0, 1, 2, 1), (0, 1, 1, 2))]
+    assert metrics.disagreement(members) == pytest.approx((1 / 4 + 2 / 4 + 2 / 4) / 3)
+    assert np.isnan(metrics.disagreement(members[:1]))
+
+
+@pytest.mark.parametrize(
+    ("scores", "targets", "message"),
+    [
+        (SCORES, TARGETS[:4], r"scores \(5, 4\) and targets \(4,\) must be"),
+        (SCORES[:0], TARGETS[:0], "must be"),
+        (np.full((1, 2), np.nan), [0], "scores hold 2 values that are not finite"),
+        (SCORES, TARGETS + 2, "targets must be whole numbers from 0 to 3"),
+        (SCORES, TARGETS - 1, "targets must be whole numbers from 0 to 3"),
+        (SCORES, TARGETS.astype(float), "targets must be whole numbers from 0 to 3"),
+    ],
+)
+def test_unfit_scores_raise(scores, targets, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.accuracy(scores, targets)
+
+
+@pytest.mark.parametrize("members", [[], [SCORES, SCORES[:4]]])
+def test_unfit_members_raise(members):
+    with pytest.raises(ValueError, match="members must be one or more arrays of one shape"):
+        metrics.soft_vote(members)
