@@ -29,6 +29,7 @@ def option(
     below: float | None = None,
     above: float | None = None,
     hidden: bool = False,
+    absent: Any = None,
 ) -> Any:
     """Declare a configuration field.
 
@@ -46,6 +47,9 @@ def option(
         Bounds of a number: ``at_least <= value``, ``above < value``, ``value < below``.
     hidden
         Decided by the ablation or worked out, not an option of its own.
+    absent
+        Of a field of a run that was added later: the value that older runs had without saying so. With that value the
+        field is left out of the run's identity, and a record without the field has that value.
     """
     metadata = {
         "help": help,
@@ -55,6 +59,7 @@ def option(
         "below": below,
         "above": above,
         "hidden": hidden,
+        "absent": absent,
     }
     return field(default=default, metadata=metadata)
 
@@ -188,6 +193,8 @@ class Run:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Read a run back; an unknown or missing key is an error, never a silent default.
 
+        Only a field that was added later may be missing: it has the value that runs had before there was one.
+
         Raises
         ------
         UserError
@@ -197,8 +204,8 @@ class Run:
 
     @property
     def id(self) -> str:
-        """Twelve hex digits: the hash of the whole configuration."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        """Twelve hex digits: the hash of the whole configuration, without fields that are as before there were any."""
+        text = json.dumps(_identity(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def replace(self, **changes: Any) -> Self:
@@ -280,17 +287,33 @@ def preset_training(name: str, weights: str) -> dict[str, Any]:
 GROUPS: dict[str, type] = {"data": Data, "clip": Clip, "frontend": Frontend, "model": Model, "training": Training}
 
 
+def _identity(part: Any) -> dict[str, Any]:
+    """Return what decides a run's id, as nested dictionaries of JSON types."""
+    found: dict[str, Any] = {}
+    for f in fields(part):
+        value = getattr(part, f.name)
+        if dataclasses.is_dataclass(value):
+            found[f.name] = _identity(value)
+        elif not (_was_added(f) and value == f.metadata["absent"]):
+            found[f.name] = value
+    return found
+
+
+def _was_added(f: "dataclasses.Field[Any]") -> bool:
+    return f.metadata.get("absent") is not None
+
+
 def _from_dict(cls: type, values: Mapping[str, Any], where: str) -> Any:
     names = {f.name: f for f in fields(cls)}
     for key in values:
         if key not in names:
             match = nearest(key, names)
             raise UserError(f"{where} has the unknown key '{key}'" + (f"; did you mean '{match}'?" if match else ""))
-    if missing := sorted(set(names) - set(values)):
+    made = {name: f.metadata["absent"] for name, f in names.items() if _was_added(f)}
+    if missing := sorted(set(names) - set(values) - set(made)):
         raise UserError(f"{where} lacks {', '.join(missing)}")
-    made = {}
     for key, value in values.items():
-        if key in GROUPS and cls is Run:
+        if key in GROUPS and issubclass(cls, Run):
             made[key] = _from_dict(GROUPS[key], value, f"{where}.{key}")
         else:
             made[key] = tuple(value) if isinstance(value, list) else value

@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from ablations.tune import Tune
 
 from analysis import figures
 from analysis.search import figures as search_figures
@@ -16,7 +15,7 @@ from analysis.search import space as search
 from analysis.search.space import Optuna, Range, Space
 from analysis.search.tables import command_with
 from commands import options
-from commands.tune import question
+from commands.tune import Tune, question
 from core.errors import UserError
 from run_ablation import main
 

@@ -9,12 +9,13 @@ from report_store import CLASSES, CLIP, HOSTILE, REASON, finish, make_store
 
 from analysis.report.analyses import Limits
 from analysis.report.cells import from_csv, from_markdown, sort_value
-from analysis.report.page import Report, make_page
+from analysis.report.page import make_page
 from analysis.report.runs import confusion, curve
 from analysis.tables import escape_markdown
 from core.config import Run
 from core.errors import UserError
 from core.store import Store
+from run_ablation import main
 
 VOID = {"meta", "link", "img", "line", "rect", "polyline", "br"}
 
@@ -163,9 +164,9 @@ def test_the_same_folder_gives_the_same_page(html, results):
 
 def test_command_writes_the_page(results, tmp_path, html, capsys):
     folder = shutil.copytree(results, tmp_path / "copy")
-    assert Report(folder).run() == 0
+    assert main(["report", "--results", str(folder)]) == 0
     assert (folder / "report" / "index.html").read_text(encoding="utf-8") == html
-    assert Report(folder).run() == 0  # its own page is nothing it reads
+    assert main(["report", "--results", str(folder)]) == 0  # its own page is nothing it reads
     file, size = capsys.readouterr().out.splitlines()[-1].rsplit(" (", 1)
     assert Path(file) == folder / "report" / "index.html"
     assert size == "0.2 MiB)"
@@ -175,11 +176,11 @@ def test_no_results_is_one_line(tmp_path):
     with pytest.raises(
         UserError, match=r"nowhere holds no runs; run an ablation first, or name the folder of its --re"
     ):
-        Report(tmp_path / "nowhere").run()
+        main(["report", "--results", str(tmp_path / "nowhere")])
     assert not (tmp_path / "nowhere").exists()
     (tmp_path / "runs").mkdir()
     with pytest.raises(UserError, match=r"holds no runs yet; run an ablation first, such as freeze --block 3"):
-        Report(tmp_path).run()
+        main(["report", "--results", str(tmp_path)])
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ def test_lone_surrogates_do_not_stop_the_page(tmp_path):
     described = {"ablation": "x", "command": "\udfff", "runs": [], "items": [item]}
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "analysis.json").write_text(json.dumps(described))
-    assert Report(tmp_path).run() == 0
+    assert main(["report", "--results", str(tmp_path)]) == 0
     html = (tmp_path / "report" / "index.html").read_text()
     assert "This figure has no picture that can be read" in html
     assert "localhost" not in html

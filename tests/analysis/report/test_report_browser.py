@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 from report_store import make_store
 
-from analysis.report.page import Report
-
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.chrome.service import Service  # noqa: E402  (after it is known to be there)
 from selenium.webdriver.common.by import By  # noqa: E402
@@ -58,7 +56,7 @@ return found;
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
     results = make_store(tmp_path_factory.mktemp("browser") / "results")
-    Report(results).run()
+    main(["report", "--results", str(results)])
     return (results / "report" / "index.html").as_uri()
 
 
