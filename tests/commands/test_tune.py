@@ -15,7 +15,8 @@ from analysis.search import space as search
 from analysis.search.space import Optuna, Range, Space
 from analysis.search.tables import command_with
 from commands import options
-from commands.tune import Tune, question
+from commands.search import question
+from commands.tune import Tune
 from core.errors import UserError
 from run_ablation import main
 

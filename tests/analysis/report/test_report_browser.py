@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from report_store import make_store
 
+from run_ablation import main
+
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.chrome.service import Service  # noqa: E402  (after it is known to be there)
 from selenium.webdriver.common.by import By  # noqa: E402
