@@ -13,6 +13,7 @@ from analysis.formats import magnitude, number
 from analysis.results import Results
 from analysis.tables import Column
 from core.config import Run
+from core.inputs import input_shape
 from core.training.prepare import make_backbone
 
 COLUMNS = (
@@ -37,7 +38,7 @@ def _costs(run: Run, results: Results) -> tuple[float, float]:
     device = results.session.device
     n_classes = len(results.plan.datasets[run.data.content].class_names)
     backbone = make_backbone(run.replace(model__weights="random"), n_classes).to(device).eval()
-    image = torch.zeros(1, 3, run.frontend.n_mels, run.frontend.n_frames, device=device)
+    image = torch.zeros(1, *input_shape(run), device=device)
     return count_multiply_adds(backbone, image), measure_latency(backbone, image)
 
 

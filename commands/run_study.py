@@ -26,6 +26,7 @@ from commands.study import Experiment, Figures, Recipe, Study, join_words, read_
 from core.config import Run
 from core.executor import Executed
 from core.files import short_digest, write_text
+from core.inputs import input_shape
 from core.plan import Plan
 from core.progress import Reporter
 from core.session import Session
@@ -154,7 +155,7 @@ def estimate(runs: Sequence[Run], plan: Plan, session: Session) -> float:
 def _step_seconds(run: Run, num_classes: int, session: Session) -> float:
     plain = run.replace(model__weights="random", model__freeze="none", model__cut="none", model__fuse="all")
     network = make_backbone(plain, num_classes).to(session.device).to(memory_format=torch.channels_last)
-    size = (run.training.batch_size, 3, run.frontend.n_mels, run.frontend.n_frames)
+    size = (run.training.batch_size, *input_shape(run))
     images = torch.zeros(size, device=session.device).contiguous(memory_format=torch.channels_last)
     times = []
     for _ in range(3):
