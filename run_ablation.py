@@ -11,22 +11,21 @@ An ablation plans its runs, trains those that are not in the store yet (``result
 figures from the store. The same command again trains nothing; an interrupted one goes on where it stopped.
 """
 
+import pkgutil
 import signal
 import sys
 from collections.abc import Sequence
 
 from commands import COMMANDS, options
 from core.errors import UserError
-from core.registry import Lazy
 
-run_ablation = Lazy("commands.ablation:run")  # imports torch and pandas, which takes seconds
+ABLATION = "commands.ablation:run"  # what runs a command that does not name its own, as an ablation does not
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; return the exit status."""
     call = options.call(COMMANDS, arguments)
-    run = getattr(call.command, "run", None)  # a command's own; an ablation only says what is to be trained
-    status: int = run(call) if run else run_ablation(call)
+    status: int = pkgutil.resolve_name(getattr(call.command, "runs", ABLATION))(call)
     return status
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.console import Console
 from rich.table import Table
@@ -32,24 +32,28 @@ class Data:
     Example: run_ablation.py data --data urbansound8k --data-root DIR
     """
 
+    runs: ClassVar[str] = "commands.data:run"
+
     data: str = option("instruments", f"Data set: {', '.join(datasets.LOADERS)}.")
     data_root: Path | None = option(None, "Its folder (for folder, also a CSV file of path,label[,fold][,group]).")
     download: bool = option(False, "Fetch it into --data-root first, where it can be fetched.")
     json: bool = option(False, "Print one JSON object.")
 
-    def run(self, call: Call) -> int:
-        """Print the summary; return 1 where problems were found."""
-        if self.download:
-            if self.data_root is None:
-                raise UserError("--download needs --data-root: the folder to fetch it into")
-            datasets.download(self.data, self.data_root)
-        with Reporter() as report:
-            found = summary(datasets.load(self.data, self.data_root), progress=report)
-        if self.json:
-            print(json.dumps(dataclasses.asdict(found), default=str))  # noqa: T201
-        else:
-            _show(found, Console(highlight=False))
-        return 1 if found.problems else 0
+
+def run(call: Call) -> int:
+    """Print the summary; return 1 where problems were found."""
+    data: Data = call.command
+    if data.download:
+        if data.data_root is None:
+            raise UserError("--download needs --data-root: the folder to fetch it into")
+        datasets.download(data.data, data.data_root)
+    with Reporter() as report:
+        found = summary(datasets.load(data.data, data.data_root), progress=report)
+    if data.json:
+        print(json.dumps(dataclasses.asdict(found), default=str))  # noqa: T201
+    else:
+        _show(found, Console(highlight=False))
+    return 1 if found.problems else 0
 
 
 def _show(found: "Summary", console: Console) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from rich.console import Console
 
@@ -23,11 +24,15 @@ class Report:
     Example: run_ablation.py report --results results
     """
 
+    runs: ClassVar[str] = "commands.report:run"
+
     results: Path = option(Path("results"), "Folder of the runs, tables and figures.")
 
-    def run(self, call: Call) -> int:
-        """Write the page and say where it is."""
-        page = make_page(self.results).encode("utf-8", "replace")
-        (file,) = write_formats(self.results / "report" / "index", {".html": page})
-        Console(highlight=False, soft_wrap=True).print(f"{file} ({len(page) / 2**20:.1f} MiB)", markup=False)
-        return 0
+
+def run(call: Call) -> int:
+    """Write the page and say where it is."""
+    results = call.command.results
+    page = make_page(results).encode("utf-8", "replace")
+    (file,) = write_formats(results / "report" / "index", {".html": page})
+    Console(highlight=False, soft_wrap=True).print(f"{file} ({len(page) / 2**20:.1f} MiB)", markup=False)
+    return 0

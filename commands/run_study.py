@@ -61,16 +61,15 @@ class Job:
         return made
 
 
-def run_study(study: Study | Figures, call: Call) -> int:
+def run_study(call: Call) -> int:
     """Run a study's command; return the exit status, as `commands.ablation.run`.
 
     Parameters
     ----------
-    study
-        Its name, its scale, and whether missing runs are trained.
     call
         The command line.
     """
+    study: Study | Figures = call.command
     given = split_words(call.arguments[1:])
     for flag in ("scale", "for"):
         given.pop(flag, None)

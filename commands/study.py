@@ -10,12 +10,10 @@ import tyro
 
 import ablations
 from ablations import ABLATIONS
-from commands.options import Call
 from core.config import option
 from core.errors import UserError, nearest, unknown
-from core.registry import Lazy
 
-run_study = Lazy("commands.run_study:run_study")  # imports torch and pandas, which takes seconds
+RUNS = "commands.run_study:run_study"
 FOLDER = Path(ablations.__file__).parent / "studies"
 KEYS = ("title", "source", "scales", "experiments", "tables")
 EXPERIMENT_KEYS = ("item", "command")
@@ -34,13 +32,9 @@ class Study:
     name: Annotated[str, tyro.conf.Positional] = option("rethinking-cnn", "The study: a file of ablations/studies.")
     scale: str = option("full", "full: as in the report; quick: under 15 minutes on two CPU cores, embedded data.")
 
+    runs: ClassVar[str] = RUNS
     plans: ClassVar[bool] = True  # has the options of a run
     trains: ClassVar[bool] = True
-
-    def run(self, call: Call) -> int:
-        """Train what is missing and analyse; return the exit status."""
-        status: int = run_study(self, call)
-        return status
 
 
 @dataclass(frozen=True)
@@ -53,13 +47,9 @@ class Figures:
     name: str = option("rethinking-cnn", "The study: a file of ablations/studies.", flag="for")
     scale: str = option("full", "The scale the study was run with.")
 
+    runs: ClassVar[str] = RUNS
     plans: ClassVar[bool] = True
     trains: ClassVar[bool] = False
-
-    def run(self, call: Call) -> int:
-        """Analyse; return the exit status."""
-        status: int = run_study(self, call)
-        return status
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from commands.options import Call
 from core.config import option
-from core.registry import Lazy
-
-search = Lazy("commands.search:search")  # imports torch and pandas, which takes seconds
 
 
 @dataclass(frozen=True)
@@ -22,6 +18,7 @@ class Tune:
     Example: run_ablation.py tune --lr 1e-5 1e-4 1e-3 --weight-decay 1e-4 1e-3 1e-2 --ray local
     """
 
+    runs: ClassVar[str] = "commands.search:search"
     plans: ClassVar[bool] = True  # has the options of a run
     searches: ClassVar[bool] = True  # options may be ranges
 
@@ -37,8 +34,3 @@ class Tune:
         "asha: stop the poorer two thirds after 1, 3, 9, .. epochs; needs --ray.",
         choices=("none", "asha"),
     )
-
-    def run(self, call: Call) -> int:
-        """Search, and show the best configuration; return the exit status."""
-        status: int = search(call)
-        return status

@@ -60,10 +60,9 @@ def test_unknown_study_and_scale_name_the_nearest(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", studies())
 @pytest.mark.parametrize("scale", ["full", "quick"])
 def test_every_study_has_only_options_that_its_commands_take(name: str, scale: str) -> None:
-    import pkgutil
 
     for experiment in read_study(name, scale, {}).experiments:
-        made = options.option_class(pkgutil.resolve_name(ABLATIONS[experiment.command]))
+        made = options.option_class(ABLATIONS[experiment.command])
         options.parse({experiment.command: made}, [experiment.command, *join_words(experiment.options)])
 
 

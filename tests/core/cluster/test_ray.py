@@ -19,6 +19,7 @@ import torch
 
 from ablations.freeze import Freeze
 from commands import options
+from commands.execution import execute
 from core.cluster.connect import Demand, Node, check_address, share_out
 from core.cluster.gate import Gate
 from core.cluster.storage import Storage
@@ -26,7 +27,6 @@ from core.cluster.watch import reason
 from core.config import Cluster, Execution, Run
 from core.datasets.table import Dataset
 from core.errors import UserError
-from core.executor import execute
 from core.plan import Plan, Planned
 from core.session import Session
 from core.store import FAILED, FINISHED
