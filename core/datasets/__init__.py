@@ -6,6 +6,7 @@ A new data set is a module with a `Loader` (`core.datasets.loader`), and its lin
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core.errors import UserError
 from core.registry import Lazy, Registry
 
 if TYPE_CHECKING:
@@ -42,7 +43,10 @@ def load(name: str, root: Path | None = None) -> "Dataset":
         For an unknown name, with the nearest match; a missing or half-present folder, with how to get it; a clip whose
         name and metadata disagree; a class with a single clip.
     """
-    dataset: Dataset = LOADERS[name].read(root and root.expanduser())
+    loader = LOADERS[name]
+    if root is None and loader.source:
+        raise UserError(loader.source.how_to_get(name, None))
+    dataset: Dataset = loader.read(root and root.expanduser())
     return dataset
 
 

@@ -1,0 +1,114 @@
+"""What the README says about adding to the toolkit: each of its examples is put where it says, and run."""
+
+import importlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from core.registry import Registry
+from run_ablation import main
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+LONGEST = 20  # lines of an example
+SMALL = [
+    "--n-mels",
+    "32",
+    "--n-frames",
+    "32",
+    "--sr",
+    "8000",
+    "--duration",
+    "0.5",
+    "--epochs",
+    "1",
+    "--batch-size",
+    "8",
+    "--device",
+    "cpu",
+    "--threads",
+    "1",
+]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example: its file, its code, the registry it is announced in, and the line that does."""
+
+    file: str
+    code: str
+    registry: str
+    name: str
+    target: str
+
+
+def _examples() -> dict[str, Example]:
+    section = re.search(r"^## Adding to it$(.*?)^## ", README, flags=re.MULTILINE | re.DOTALL)
+    assert section
+    pattern = (
+        r"\*\*(?P<what>[^*]+)\*\*(?:(?!\*\*).)*?In\s`(?P<file>[^`]+)`,\swith\sthe\sline\s"
+        r"`\"(?P<name>[^\"]+)\":\s\"(?P<target>[^\"]+)\"`\sin\s`(?P<registry>[^`]+)`:\s+```python\n(?P<code>.*?)```"
+    )
+    found = re.finditer(pattern, section[1], flags=re.DOTALL)
+    return {m["what"]: Example(m["file"], m["code"], m["registry"], m["name"], m["target"]) for m in found}
+
+
+EXAMPLES = _examples()
+
+
+@pytest.fixture
+def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Return a function that does with an example what the README says."""
+
+    def added(what: str) -> str:
+        example = EXAMPLES[what]
+        file = tmp_path / "added" / example.file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(example.code)
+        package = importlib.import_module(".".join(Path(example.file).parent.parts))
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(file.parent)])
+        registries = importlib.import_module(".".join(Path(example.registry).parent.parts))
+        (registry,) = (value for value in vars(registries).values() if _takes(value, example.file))
+        monkeypatch.setitem(registry.entries, example.name, example.target)
+        return example.name
+
+    return added
+
+
+def _takes(value: object, file: str) -> bool:
+    package = ".".join(Path(file).parent.parts)
+    return isinstance(value, Registry) and all(target.startswith(package) for target in value.entries.values())
+
+
+def table_of(results: Path, command: str) -> pd.DataFrame:
+    (file,) = results.glob(f"{command}/*/table.csv")
+    return pd.read_csv(file)
+
+
+def test_the_readme_has_an_example_of_each() -> None:
+    assert set(EXAMPLES) == {"An ablation", "A data set"}
+    for example in EXAMPLES.values():
+        assert len(example.code.splitlines()) <= LONGEST
+        compile(example.code, example.file, "exec")
+
+
+def test_added_ablation_runs(add, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = add("An ablation")
+    monkeypatch.setitem(importlib.import_module("commands").COMMANDS.entries, name, EXAMPLES["An ablation"].target)
+    words = [name, "--factor", "1", "5", "--data", "folder", "--data-root", str(sounds), *SMALL]
+    assert main([*words, "--results", str(tmp_path)]) == 0
+    assert table_of(tmp_path, name)["condition"].tolist() == ["all", "head x1", "head x5"]
+
+
+def test_added_data_set_runs(add, sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = add("A data set")
+    for k, source in enumerate(sorted(sounds.rglob("*.wav"))[:20]):
+        (tmp_path / "claps").mkdir(exist_ok=True)
+        (tmp_path / "claps" / f"{('clap', 'snap')[k // 10]}-{k}.wav").write_bytes(source.read_bytes())
+    root = ["--data", name, "--data-root", str(tmp_path / "claps")]
+    assert main(["data", *root]) == 0
+    assert "20 from 20 recordings" in capsys.readouterr().out
+    assert main(["freeze", "--block", "4", *root, *SMALL, "--results", str(tmp_path)]) == 0
+    assert table_of(tmp_path, "freeze")["data"].tolist() == [name, name]
