@@ -16,6 +16,7 @@ import torch
 
 from core import datasets
 from core.config import Execution, Run
+from core.datasets.table import Dataset
 from core.executor import execute
 from core.plan import make_plan, resolve
 from core.session import Session
@@ -44,7 +45,7 @@ def measure() -> Iterator[dict[str, Any]]:
         shutil.rmtree(results)
 
 
-def _epoch(run: Run, dataset: datasets.Dataset, session: Session) -> dict[str, Any]:
+def _epoch(run: Run, dataset: Dataset, session: Session) -> dict[str, Any]:
     """Time the training part of an epoch, and the bare loop over the same batches already in memory."""
     fits = [Fit(run, prepare(run, dataset, session), session, "epoch") for _ in range(2)]
     rows = epoch_rows(fits[0].prepared, 0, seed_epoch(0, 0))
@@ -74,7 +75,7 @@ def _bare_loop(prepared: Prepared, rows: torch.Tensor, run: Run) -> Callable[[],
     return loop
 
 
-def _frozen(run: Run, dataset: datasets.Dataset, session: Session, *, through: str, target: float) -> dict[str, Any]:
+def _frozen(run: Run, dataset: Dataset, session: Session, *, through: str, target: float) -> dict[str, Any]:
     """Time all epochs with the activations reused, their computation included, and without; check both agree."""
     run = run.replace(model__freeze=through)
     shutil.rmtree(session.store.cache / "activations", ignore_errors=True)
@@ -94,7 +95,7 @@ def _frozen(run: Run, dataset: datasets.Dataset, session: Session, *, through: s
     return row | {"accuracy_difference": abs(accuracies[0] - accuracies[1])}
 
 
-def _folds_and_seeds(run: Run, dataset: datasets.Dataset, session: Session) -> dict[str, Any]:
+def _folds_and_seeds(run: Run, dataset: Dataset, session: Session) -> dict[str, Any]:
     """Time 25 head-only runs that share one prefix against 25 times a single run that reuses nothing."""
     shutil.rmtree(session.store.cache / "activations", ignore_errors=True)
     points = [
