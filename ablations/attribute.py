@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ablations.base import Ablation
-from core.config import GROUPS, Run, option, problems
+from core.config import GROUPS, Run
 from core.errors import UserError, unknown
+from core.fields import option, problems
 from core.files import short_digest
 from core.models.stages import block_count, stages_named
 from core.registry import Lazy

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ablations.base import Ablation, compare
-from core.config import Run, option
+from core.config import Run
+from core.fields import option
 from core.models.stages import stages_named
 from core.registry import Lazy
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ablations.base import Ablation
-from core.config import Run, option
+from core.config import Run
+from core.fields import option
 from core.models.stages import has_plain_head, stages_named
 
 

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from commands.options import Call
 from core import datasets
-from core.config import option
 from core.errors import UserError
+from core.fields import option
 from core.progress import Reporter
 from core.registry import Lazy
 

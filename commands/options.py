@@ -16,8 +16,9 @@ from typing import Annotated, Any, NoReturn, Union, get_args
 
 import tyro
 
-from core.config import AUTO, GROUPS, PRESETS, Cluster, Execution, Run, problems
+from core.config import AUTO, GROUPS, PRESETS, Cluster, Execution, Run
 from core.errors import UserError, nearest, unknown
+from core.fields import problems
 
 PROGRAM = "run_ablation.py"
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)

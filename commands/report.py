@@ -8,7 +8,7 @@ from rich.console import Console
 
 from analysis.files import write_formats
 from commands.options import Call
-from core.config import option
+from core.fields import option
 from core.registry import Lazy
 
 make_page = Lazy("analysis.report.page:make_page")  # imports pandas and torch

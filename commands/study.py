@@ -10,8 +10,8 @@ import tyro
 
 import ablations
 from ablations import ABLATIONS
-from core.config import option
 from core.errors import UserError, nearest, unknown
+from core.fields import option
 
 RUNS = "commands.run_study:run_study"
 FOLDER = Path(ablations.__file__).parent / "studies"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from core.config import option
+from core.fields import option
 
 
 @dataclass(frozen=True)

@@ -9,59 +9,15 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
 from core.datasets import LOADERS
 from core.errors import UserError, nearest
+from core.fields import option, was_added
 
 AUTO = 0  # "as the data set says": replaced by `core.plan.resolve` before a run gets its id
-
-
-def option(
-    default: Any,
-    help: str,
-    *,
-    flag: str = "",
-    choices: tuple[str, ...] = (),
-    at_least: float | None = None,
-    below: float | None = None,
-    above: float | None = None,
-    hidden: bool = False,
-    absent: Any = None,
-) -> Any:
-    """Declare a configuration field.
-
-    Parameters
-    ----------
-    default
-        The value when nothing is said.
-    help
-        What the field means, with unit and range; shown by ``--help``.
-    flag
-        Its name on the command line where that is not the field's name.
-    choices
-        The values a text field may have.
-    at_least, above, below
-        Bounds of a number: ``at_least <= value``, ``above < value``, ``value < below``.
-    hidden
-        Decided by the ablation or worked out, not an option of its own.
-    absent
-        Of a field of a run that was added later: the value that older runs had without saying so. With that value the
-        field is left out of the run's identity, and a record without the field has that value.
-    """
-    metadata = {
-        "help": help,
-        "flag": flag,
-        "choices": choices,
-        "at_least": at_least,
-        "below": below,
-        "above": above,
-        "hidden": hidden,
-        "absent": absent,
-    }
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +72,12 @@ class Frontend:
         "deviation of the training folds.",
         choices=("fixed", "train"),
     )
+
+    def problems(self) -> list[str]:
+        """List what is wrong with values that are right one by one."""
+        if self.fmax and self.fmax <= self.fmin:
+            return [f"--fmax {self.fmax:g}: must be above --fmin {self.fmin:g}"]
+        return []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +145,12 @@ class Run:
     model: Model = Model()
     training: Training = Training()
     seed: int = option(0, "Seed of head initialisation and batch order (and of random weights).", at_least=0)
+
+    def problems(self) -> list[str]:
+        """List what is wrong with parts that are right one by one."""
+        if self.training.patience and not self.data.validation:
+            return ["--patience needs --validation above 0: stopping on the test fold would flatter the result"]
+        return []
 
     def to_dict(self) -> dict[str, Any]:
         """Return the run as nested dictionaries of JSON types."""
@@ -294,13 +262,9 @@ def _identity(part: Any) -> dict[str, Any]:
         value = getattr(part, f.name)
         if dataclasses.is_dataclass(value):
             found[f.name] = _identity(value)
-        elif not (_was_added(f) and value == f.metadata["absent"]):
+        elif not (was_added(f) and value == f.metadata["absent"]):
             found[f.name] = value
     return found
-
-
-def _was_added(f: "dataclasses.Field[Any]") -> bool:
-    return f.metadata.get("absent") is not None
 
 
 def _from_dict(cls: type, values: Mapping[str, Any], where: str) -> Any:
@@ -309,7 +273,7 @@ def _from_dict(cls: type, values: Mapping[str, Any], where: str) -> Any:
         if key not in names:
             match = nearest(key, names)
             raise UserError(f"{where} has the unknown key '{key}'" + (f"; did you mean '{match}'?" if match else ""))
-    made = {name: f.metadata["absent"] for name, f in names.items() if _was_added(f)}
+    made = {name: f.metadata["absent"] for name, f in names.items() if was_added(f)}
     if missing := sorted(set(names) - set(values) - set(made)):
         raise UserError(f"{where} lacks {', '.join(missing)}")
     for key, value in values.items():
@@ -318,44 +282,3 @@ def _from_dict(cls: type, values: Mapping[str, Any], where: str) -> Any:
         else:
             made[key] = tuple(value) if isinstance(value, list) else value
     return cls(**made)
-
-
-def problems(part: Any) -> list[str]:
-    """List every value of a configuration that breaks its field's rule, with the remedy; empty when all is well."""
-    found = []
-    for f in fields(part):
-        value = getattr(part, f.name)
-        if dataclasses.is_dataclass(value):
-            found += problems(value)
-        elif f.metadata and not (isinstance(value, tuple) and not isinstance(f.default, tuple)):
-            found += _field_problems(f, value)
-    return found + (_run_problems(part) if isinstance(part, Run) else [])
-
-
-def _run_problems(run: Run) -> list[str]:
-    found = []
-    if run.training.patience and not run.data.validation:
-        found.append("--patience needs --validation above 0: stopping on the test fold would flatter the result")
-    if run.frontend.fmax and run.frontend.fmax <= run.frontend.fmin:
-        found.append(f"--fmax {run.frontend.fmax:g}: must be above --fmin {run.frontend.fmin:g}")
-    return found
-
-
-def _field_problems(f: "dataclasses.Field[Any]", value: Any) -> list[str]:
-    flag = "--" + (f.metadata["flag"] or f.name).replace("_", "-")
-    rule = f.metadata
-    if value is None:
-        return []
-    if rule["choices"] and value not in rule["choices"]:
-        match = nearest(str(value), rule["choices"])
-        hint = f"did you mean '{match}'? " if match else ""
-        return [f"{flag} {value}: {hint}choose from {', '.join(rule['choices'])}"]
-    if isinstance(value, float) and value != value:
-        return [f"{flag} {value}: give a number"]
-    if rule["at_least"] is not None and value < rule["at_least"]:
-        return [f"{flag} {value}: must be at least {rule['at_least']:g}"]
-    if rule["above"] is not None and value <= rule["above"]:
-        return [f"{flag} {value}: must be above {rule['above']:g}"]
-    if rule["below"] is not None and value >= rule["below"]:
-        return [f"{flag} {value}: must be below {rule['below']:g}"]
-    return []

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from core import datasets
-from core.config import Run, preset_training, problems
+from core.config import Run, preset_training
 from core.datasets.table import Dataset
 from core.errors import UserError
+from core.fields import problems
 from core.files import file_digest, short_digest
 from core.models.weights import weights_file
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from core.config import GROUPS, Run, problems
+from core.config import GROUPS, Run
 from core.errors import UserError
+from core.fields import problems
 from core.registry import Lazy
 from core.store import FINISHED, STOPPED, Store
 

@@ -16,8 +16,9 @@ from ablations.fusion import Fusion
 from ablations.pretraining import Pretraining
 from ablations.weight_change import WeightChange
 from commands.ablation import show_results
-from core.config import Run, problems
+from core.config import Run
 from core.errors import UserError
+from core.fields import problems
 from core.training import metrics
 
 LITE = Run()

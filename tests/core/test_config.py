@@ -2,8 +2,9 @@ import re
 
 import pytest
 
-from core.config import Run, preset_training, problems
+from core.config import Run, preset_training
 from core.errors import UserError, unknown
+from core.fields import problems
 
 
 def test_run_round_trip_is_equal() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from core import config
-from core.config import Run, option
+from core.config import Run
+from core.fields import option
 
 RECORD = Path(__file__).parent / "data" / "run-of-version-1.json"
 PINNED = {  # ids as version 1 gave them

@@ -1,0 +1,94 @@
+"""A configuration's field: its help and its rule beside its default, and what breaks a rule, in one line each.
+
+A class of such fields may have a method ``problems`` of its own, for rules between fields.
+"""
+
+import dataclasses
+from collections.abc import Collection
+from dataclasses import field, fields
+from typing import Any
+
+from core.errors import nearest
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    flag: str = "",
+    choices: Collection[str] = (),
+    at_least: float | None = None,
+    below: float | None = None,
+    above: float | None = None,
+    hidden: bool = False,
+    absent: Any = None,
+) -> Any:
+    """Declare a configuration field.
+
+    Parameters
+    ----------
+    default
+        The value when nothing is said.
+    help
+        What the field means, with unit and range; shown by ``--help``.
+    flag
+        Its name on the command line where that is not the field's name.
+    choices
+        The values a text field may have; a registry stands for its names.
+    at_least, above, below
+        Bounds of a number: ``at_least <= value``, ``above < value``, ``value < below``.
+    hidden
+        Decided by the ablation or worked out, not an option of its own.
+    absent
+        Of a field of a run that was added later: the value that older runs had without saying so. With that value the
+        field is left out of the run's identity, and a record without the field has that value.
+    """
+    metadata = {
+        "help": help,
+        "flag": flag,
+        "choices": choices,
+        "at_least": at_least,
+        "below": below,
+        "above": above,
+        "hidden": hidden,
+        "absent": absent,
+    }
+    return field(default=default, metadata=metadata)
+
+
+def was_added(f: "dataclasses.Field[Any]") -> bool:
+    """Tell whether a field of a run came later than the first runs, and so declares what they had."""
+    return f.metadata.get("absent") is not None
+
+
+def problems(part: Any) -> list[str]:
+    """List every value of a configuration that breaks a rule, with the remedy; empty when all is well."""
+    found = []
+    for f in fields(part):
+        value = getattr(part, f.name)
+        if dataclasses.is_dataclass(value):
+            found += problems(value)
+        elif f.metadata and not (isinstance(value, tuple) and not isinstance(f.default, tuple)):
+            found += _field_problems(f, value)
+    own = getattr(part, "problems", None)
+    return found + (own() if callable(own) else [])
+
+
+def _field_problems(f: "dataclasses.Field[Any]", value: Any) -> list[str]:
+    flag = "--" + (f.metadata["flag"] or f.name).replace("_", "-")
+    rule = f.metadata
+    if value is None:
+        return []
+    if rule["choices"] and value not in rule["choices"]:
+        match = nearest(str(value), rule["choices"])
+        hint = f"did you mean '{match}'? " if match else ""
+        return [f"{flag} {value}: {hint}choose from {', '.join(rule['choices'])}"]
+    if isinstance(value, float) and value != value:
+        return [f"{flag} {value}: give a number"]
+    if rule["at_least"] is not None and value < rule["at_least"]:
+        return [f"{flag} {value}: must be at least {rule['at_least']:g}"]
+    if rule["above"] is not None and value <= rule["above"]:
+        return [f"{flag} {value}: must be above {rule['above']:g}"]
+    if rule["below"] is not None and value >= rule["below"]:
+        return [f"{flag} {value}: must be below {rule['below']:g}"]
+    return []
