@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn, Union, get_args
 
 import tyro
 
-from core.config import AUTO, GROUPS, PRESETS, Cluster, Execution, Run
+from core.config import GROUPS, PRESETS, Cluster, Execution, Run
 from core.errors import UserError, nearest, unknown
 from core.fields import problems
 
@@ -187,8 +187,7 @@ def _grid(f: "dataclasses.Field[Any]", *, ranges: bool = False) -> tuple[Any, An
     if isinstance(f.default, bool | tuple):
         return _argument(f, f.type)
     kind: Any = str if f.name == "fold" or (ranges and f.name != "seed") else f.type
-    default = "the data set's" if f.default == AUTO and "(0: the data set's own)" in f.metadata["help"] else f.default
-    return _annotate(f, tuple[kind, ...], default, ())
+    return _annotate(f, tuple[kind, ...], f.metadata["shown"] or f.default, ())
 
 
 def _argument(f: "dataclasses.Field[Any]", kind: Any) -> tuple[Any, Any]:

@@ -18,6 +18,7 @@ from core.errors import UserError, nearest
 from core.fields import option, was_added
 
 AUTO = 0  # "as the data set says": replaced by `core.plan.resolve` before a run gets its id
+OWN = "the data set's"  # what help says of such a default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +44,8 @@ class Data:
 class Clip:
     """How a recording becomes a waveform of one length."""
 
-    sr: int = option(AUTO, "Sampling rate in Hz to resample to (0: the data set's own).", at_least=0)
-    duration: float = option(AUTO, "Seconds every clip is brought to (0: the data set's own).", at_least=0.0)
+    sr: int = option(AUTO, "Sampling rate in Hz to resample to (0: the data set's own).", shown=OWN, at_least=0)
+    duration: float = option(AUTO, "Seconds every clip is brought to (0: the data set's own).", shown=OWN, at_least=0.0)
     fit: str = option(
         "pad",
         "Short clips are padded with silence, looped, or centred (crop); stretch keeps every sample and resizes "
@@ -63,9 +64,13 @@ class Frontend:
         choices=("windows", "replicate"),
     )
     n_mels: int = option(128, "Mel bands, the height of the image.", at_least=1)
-    n_frames: int = option(AUTO, "Width all channels are resized to, in pixels (0: the data set's own).", at_least=0)
+    n_frames: int = option(
+        AUTO, "Width all channels are resized to, in pixels (0: the data set's own).", shown=OWN, at_least=0
+    )
     fmin: float = option(0.0, "Lowest frequency in Hz.", at_least=0.0)
-    fmax: float = option(AUTO, "Highest frequency in Hz (0: half the sampling rate).", at_least=0.0)
+    fmax: float = option(
+        AUTO, "Highest frequency in Hz (0: half the sampling rate).", shown="half the rate", at_least=0.0
+    )
     normalise: str = option(
         "fixed",
         "fixed: one affine map from decibels to the range the backbone was trained on; train: by the mean and "

@@ -16,6 +16,7 @@ def option(
     help: str,
     *,
     flag: str = "",
+    shown: str = "",
     choices: Collection[str] = (),
     at_least: float | None = None,
     below: float | None = None,
@@ -33,6 +34,8 @@ def option(
         What the field means, with unit and range; shown by ``--help``.
     flag
         Its name on the command line where that is not the field's name.
+    shown
+        What ``--help`` says the default is, where the value alone would not tell.
     choices
         The values a text field may have; a registry stands for its names.
     at_least, above, below
@@ -46,6 +49,7 @@ def option(
     metadata = {
         "help": help,
         "flag": flag,
+        "shown": shown,
         "choices": choices,
         "at_least": at_least,
         "below": below,
