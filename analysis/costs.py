@@ -14,7 +14,7 @@ from analysis.results import Results
 from analysis.tables import Column
 from core.config import Run
 from core.inputs import input_shape
-from core.training.prepare import make_backbone
+from core.models.assembly import make_backbone
 
 COLUMNS = (
     ACCURACY,

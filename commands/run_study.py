@@ -27,11 +27,11 @@ from core.config import Run
 from core.executor import Executed
 from core.files import short_digest, write_text
 from core.inputs import input_shape
+from core.models.assembly import make_backbone
 from core.plan import Plan
 from core.progress import Reporter
 from core.session import Session
 from core.store import FINISHED
-from core.training.prepare import make_backbone
 
 PUBLISHED = (
     Column("data", "Data"),

@@ -1,13 +1,20 @@
 """What the user sees while runs are trained: bars on a terminal, plain lines elsewhere; always on stderr."""
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+Progress = Callable[[int, int, str], None]  # steps done, steps in all, what is being done
 LINE_EVERY = 10.0  # seconds between two plain lines of one task
+
+
+def no_progress(done: int, total: int, what: str) -> None:
+    """Show nothing."""
 
 
 class Reporter:
@@ -23,7 +30,7 @@ class Reporter:
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         clocks = (TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[detail]}"))
-        self._bars = Progress(*columns, *clocks, console=self.console, transient=True)
+        self._bars = bars.Progress(*columns, *clocks, console=self.console, transient=True)
         self._tasks: dict[str, Any] = {}
         self._last: dict[str, float] = {}
 

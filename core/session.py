@@ -63,7 +63,7 @@ class Session:
         self.threads = execution.threads or len(os.sched_getaffinity(0))
         torch.set_num_threads(self.threads)
         torch.backends.cudnn.benchmark = self.device.type == "cuda"
-        torch.backends.cudnn.allow_tf32 = False  # analyses compute in fp32; a run says what it allows
+        allow_tf32(False)  # analyses compute in fp32; a run says what it allows
         self.residents = Residents(_memory(self.device) // 2)
         self.on_epoch: Callable[[dict[str, Any]], None] | None = None  # told every row of a history as it is made
 
@@ -87,6 +87,12 @@ def find_device(name: str) -> torch.device:
     if int(number or 0) >= gpus:
         raise UserError(f"--device {name}: this machine has {gpus} CUDA devices; say --device cpu")
     return torch.device(name)
+
+
+def allow_tf32(allow: bool) -> None:
+    """Let a GPU shorten the factors of fp32 products to 10 bits, or not; torch would, in convolutions, unasked."""
+    torch.backends.cudnn.allow_tf32 = allow
+    torch.backends.cuda.matmul.allow_tf32 = allow
 
 
 def _memory(device: torch.device) -> int:

@@ -22,6 +22,7 @@ from core.errors import UserError
 from core.files import replacing, write_text
 
 RECORD = "run.json"
+FIRST_STEP = "first_step.safetensors"
 FINISHED, FAILED, RUNNING = "finished", "failed", "running"
 STOPPED = "stopped"  # a scheduler ended it early; an ordinary command trains it to its end
 MISSING = "missing"  # there is no record to believe
@@ -136,6 +137,27 @@ class Store:
             Where the file is missing or damaged.
         """
         path = self.folder(run) / "weights.safetensors"
+        try:
+            return load_file(path)
+        except Exception as error:
+            raise UserError(f"{path} cannot be read ({error}); delete its folder and run the command again") from None
+
+    def write_first_step(self, run: Run, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Write ``first_step.safetensors``: what was fitted to the training clips before the network."""
+        with replacing(self.folder(run) / FIRST_STEP) as path:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+
+    def first_step(self, run: Run | str) -> dict[str, torch.Tensor] | None:
+        """Read what was fitted before the network; None where the run has no such file.
+
+        Raises
+        ------
+        UserError
+            Where the file is damaged.
+        """
+        path = self.folder(run) / FIRST_STEP
+        if not path.exists():
+            return None
         try:
             return load_file(path)
         except Exception as error:

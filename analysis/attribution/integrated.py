@@ -5,7 +5,6 @@ target's logit, averaged along the straight line from a baseline to the input an
 sum is the difference of the two logits; by how much it is not says how well the integral was done.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +12,8 @@ import torch
 from captum.attr import IntegratedGradients
 
 from analysis.attribution.network import Explained
+from core.progress import Progress, no_progress
 
-Progress = Callable[[int, int, str], None]
 ROUNDING = 1e-5  # of the logits: what float32 leaves of a difference that is zero
 FEWEST_STEPS = 8  # on each path, where a clip's steps are shared among several baselines
 
@@ -48,10 +47,6 @@ class Integrated:
     gradients: np.ndarray
     convergence_delta: np.ndarray
     steps: np.ndarray
-
-
-def no_progress(done: int, total: int, what: str) -> None:
-    """Show nothing."""
 
 
 def integrated_gradients(

@@ -11,9 +11,10 @@ from scipy.special import softmax
 from torch import nn
 
 from analysis.attribution import methods
-from analysis.attribution.integrated import Integral, Progress, integrated_gradients, no_progress
+from analysis.attribution.integrated import Integral, integrated_gradients
 from analysis.attribution.network import Explained
 from analysis.files import write_formats
+from core.progress import Progress, no_progress
 
 
 @dataclass(frozen=True)

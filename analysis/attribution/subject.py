@@ -13,11 +13,13 @@ from core.config import Run
 from core.datasets.table import Dataset, Split
 from core.errors import UserError, nearest, unknown
 from core.inputs.images import Images
+from core.models.assembly import make_backbone
 from core.models.backbone import Backbone
 from core.models.stages import from_original
 from core.session import Session
 from core.store import FINISHED
-from core.training.prepare import make_backbone, make_normalise, plain_images, rows_of
+from core.training import first_step
+from core.training.rows import plain_images, rows_of
 
 _SEED = 0
 
@@ -70,7 +72,7 @@ def load(run: Run, dataset: Dataset, session: Session) -> Subject:
     # The starting weights do not matter: every tensor is replaced.
     backbone = make_backbone(run.replace(model__weights="random", model__fuse="all"), len(dataset.class_names))
     random = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
-    normalise = make_normalise(run, backbone, images, split)
+    normalise = first_step.read(run, backbone, images, split, session.store)
     backbone.load_state_dict(from_original(session.store.weights(run), random))
     clips = dataset.clips.iloc[images.kept]
     return Subject(

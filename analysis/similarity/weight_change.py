@@ -21,11 +21,13 @@ from core.cache import key_of
 from core.config import Run
 from core.files import write_text
 from core.inputs.images import Images
+from core.models.assembly import make_backbone
 from core.models.backbone import Backbone
 from core.models.stages import from_original
 from core.plan import axes, by_condition
 from core.store import FINISHED, Store
-from core.training.prepare import make_backbone, make_normalise, plain_images, rows_of
+from core.training import first_step
+from core.training.rows import plain_images, rows_of
 
 BATCH = 32
 SHOWN = 24  # rows that a terminal shows
@@ -119,7 +121,7 @@ def similarity_of(run: Run, results: Results, *, index: str, layers: str, positi
     before = make_backbone(run, len(dataset.class_names))
     after = make_backbone(run, len(dataset.class_names))
     after.load_state_dict(from_original(results.session.store.weights(run), after.state_dict()))
-    normalise = make_normalise(run, before, images, split)
+    normalise = first_step.read(run, before, images, split, results.session.store)
     networks = [nn.Sequential(normalise, network).to(results.session.device) for network in (before, after)]
     names = [f"1.{name}" for name in layer_names(before, layers)]
     with warnings.catch_warnings():

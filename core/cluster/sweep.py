@@ -11,8 +11,6 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
-
 from core.cluster.connect import Demand, Node, alive_nodes, connected, fits, share_out, slots
 from core.cluster.feed import Feed, PlanFeed
 from core.cluster.gate import make_gate
@@ -28,7 +26,7 @@ from core.plan import Plan
 from core.registry import Lazy
 from core.session import Session
 from core.store import FAILED, FINISHED, STOPPED
-from core.training.prepare import load_images
+from core.training.rows import load_images
 
 tune = Lazy("ray.tune")
 hooks = Lazy("core.cluster.hooks")  # classes of Ray's own
@@ -89,14 +87,10 @@ def sweep(feed: Feed, session: Session, *, runs: int, first: Iterable[Run], sche
         demand = share_out(nodes, runs=runs, execution=execution)
         files = {run.model.weights for run in first if run.model.weights_sha256}
         check_nodes(nodes, results=session.store.results, storage=storage, weights=files)
-        torch.set_num_threads(demand.threads)  # images are then those of a run with so many threads
-        try:
-            images = _Images(feed.datasets, session, storage)
-            for run in first:
-                images.of(run)
-            _fit(feed, session, nodes, demand, images, scheduler)
-        finally:
-            torch.set_num_threads(session.threads)
+        images = _Images(feed.datasets, session, storage)
+        for run in first:
+            images.of(run)
+        _fit(feed, session, nodes, demand, images, scheduler)
 
 
 class _Images:

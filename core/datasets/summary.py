@@ -1,7 +1,7 @@
 """What a data set holds, and what is wrong with it, found by decoding every clip."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,9 @@ from core.datasets.folder import SUFFIXES
 from core.datasets.metadata import some, split_groups
 from core.datasets.table import Dataset
 from core.inputs.clip import BadClip, decode
+from core.progress import Progress, no_progress
 
 T = TypeVar("T")
-Progress = Callable[[int, int, str], None]  # done, total, what
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class _Facts:
     format: str
 
 
-def summary(dataset: Dataset, *, progress: Progress | None = None) -> Summary:
+def summary(dataset: Dataset, *, progress: Progress = no_progress) -> Summary:
     """Look at every clip of a data set.
 
     Parameters
@@ -79,8 +79,7 @@ def summary(dataset: Dataset, *, progress: Progress | None = None) -> Summary:
                 facts.append(found)
             else:
                 problems.append(found)
-            if progress:
-                progress(done, len(paths), "clips")
+            progress(done, len(paths), "clips")
     seconds = np.array([fact.seconds for fact in facts] or [0.0])
     by_class = Counter(dataset.clips["label"])
     return Summary(

@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from core.errors import UserError, unknown
 from core.inputs.augmentation import augment_waveform
 from core.inputs.clip import BadClip, decode, fit_length, resample
 from core.inputs.log_mel import LogMel
+from core.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from core.datasets.table import Dataset
@@ -31,8 +33,6 @@ VERSION = 1  # of the images: raised when the same configuration would give othe
 BATCH = 32  # clips decoded ahead and turned into images together
 LISTED = 20  # bad clips named in one error
 BAD_CLIP_POLICIES = ("fail", "skip")
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def images(
     device: str | torch.device = "cpu",
     on_bad_clip: str = "fail",
     variant: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Images:
     """Return the images of all clips of a data set, computing them if they are not in the cache.
 
@@ -96,14 +96,13 @@ def images(
     """
     if on_bad_clip not in BAD_CLIP_POLICIES:
         raise unknown("policy for bad clips", on_bad_clip, BAD_CLIP_POLICIES)
-    report = progress or _no_progress
     stored = load_or_make(
         cache / "images",
         made_from=_identity(content, clip, frontend, variant),
         make=partial(
-            _make, dataset=dataset, clip=clip, frontend=frontend, device=device, variant=variant, report=report
+            _make, dataset=dataset, clip=clip, frontend=frontend, device=device, variant=variant, report=progress
         ),
-        waiting=lambda: report(0, len(dataset.clips), "waiting for another process that makes these images"),
+        waiting=lambda: progress(0, len(dataset.clips), "waiting for another process that makes these images"),
     )
     bad = tuple((path, reason) for path, reason in stored.facts["bad"])
     if bad and on_bad_clip == "fail":
@@ -137,15 +136,17 @@ def _make(
     what = f"images of {dataset.name}" + (f", augmented version {variant}" if variant else "")
     logmel = LogMel(sr=clip.sr, frontend=frontend).to(device)
     waveform = partial(_waveform, root=dataset.root, clip=clip, variant=variant)
+    at_once = torch.get_num_threads()
     paths: list[str] = dataset.clips["path"].tolist()
     kept: list[int] = []
     bad: list[tuple[str, str]] = []
     report(0, len(paths), what)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    decoders = min(8, os.cpu_count() or 1)
+    with _one_thread_each(), ThreadPoolExecutor(decoders) as pool, ThreadPoolExecutor(at_once) as makers:
         done = 0
         for batch in _batches(_ahead(pool, waveform, paths)):
             rows = list(range(done, done + len(batch)))
-            good, problems = _images_of(batch, logmel=logmel, device=device)
+            good, problems = _images_of(batch, logmel=logmel, device=device, makers=makers)
             writer.append(good)
             bad += [(paths[row], problem) for row, problem in zip(rows, problems, strict=True) if problem]
             kept += [row for row, problem in zip(rows, problems, strict=True) if not problem]
@@ -168,20 +169,43 @@ def _waveform(path: str, *, root: Path, clip: Clip, variant: int) -> np.ndarray 
     return fit_length(y, n_samples=round(clip.duration * clip.sr), fit=clip.fit)
 
 
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Let every CPU thread of torch's work alone: how a product is split among threads decides its last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _images_of(
-    batch: Sequence[np.ndarray | str], *, logmel: LogMel, device: str | torch.device
+    batch: Sequence[np.ndarray | str], *, logmel: LogMel, device: str | torch.device, makers: ThreadPoolExecutor
 ) -> tuple[np.ndarray, list[str]]:
-    """Return the images of the good waveforms of a batch, and for every one of the batch its problem, empty if none."""
+    """Return the images of the good waveforms of a batch, and for every one of the batch its problem, empty if none.
+
+    A CPU takes them one by one, so that an image hangs neither on the clips beside it nor on the number of threads;
+    a GPU takes those of one length together.
+    """
     problems = [y if isinstance(y, str) else "" for y in batch]
-    made: dict[int, np.ndarray] = {}
     lengths: dict[int, list[int]] = {}
     for i, y in enumerate(batch):
         if not isinstance(y, str):
             lengths.setdefault(len(y), []).append(i)
-    for group in lengths.values():
-        waveforms = torch.from_numpy(np.stack([batch[i] for i in group]))
+    groups = list(lengths.values())
+    if torch.device(device).type == "cpu":
+        groups = [[i] for group in groups for i in group]
+
+    def make(group: list[int]) -> np.ndarray:
         with torch.inference_mode():
-            made |= zip(group, logmel(waveforms.to(device)).cpu().numpy(), strict=True)
+            waveforms = torch.from_numpy(np.stack([batch[i] for i in group]))
+            made: np.ndarray = logmel(waveforms.to(device)).cpu().numpy()
+            return made
+
+    made: dict[int, np.ndarray] = {}
+    for group, found in zip(groups, makers.map(make, groups), strict=True):
+        made |= zip(group, found, strict=True)
     for i, image in made.items():
         if not np.isfinite(image).all():
             problems[i] = "too loud: its spectrogram is not finite"
@@ -220,7 +244,3 @@ def _refusal(dataset: "Dataset", bad: Sequence[tuple[str, str]]) -> UserError:
         f"{len(bad)} of the {len(dataset.clips)} clips of {dataset.name} in {dataset.root} cannot be used "
         f"({named}{more}): {remedy}"
     )
-
-
-def _no_progress(done: int, total: int, what: str) -> None:
-    pass

@@ -1,6 +1,6 @@
 """The map from decibels to the range a backbone was trained on, as the network's first module."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import numpy as np
@@ -70,6 +70,13 @@ class Normalise(nn.Module):
         if not (np.isfinite(std) & (std > 0)).all():
             raise UserError("--normalise train: the training images do not vary or are not finite; use fixed")
         return cls(mean.tolist(), std.tolist())
+
+    @classmethod
+    def restored(cls, tensors: Mapping[str, torch.Tensor]) -> Self:
+        """Make the map whose ``state_dict()`` was kept."""
+        made = cls([0.0], [1.0])
+        made.mean, made.std = tensors["mean"], tensors["std"]
+        return made
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map images (batch, channels, n_mels, n_frames) in dB to the same shape, without a unit."""

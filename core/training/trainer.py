@@ -17,9 +17,10 @@ from torch import nn
 from core.config import Run, Training
 from core.datasets.table import Dataset
 from core.session import Session
-from core.store import FINISHED, RUNNING
+from core.store import FINISHED, FIRST_STEP, RUNNING
 from core.training import checkpoint, metrics, record
 from core.training.batches import Source
+from core.training.first_step import is_fitted
 from core.training.prepare import Prepared, prepare
 from core.training.schedules import lr_at, make_optimizer
 
@@ -66,8 +67,11 @@ def train(run: Run, dataset: Dataset, session: Session, *, label: str) -> None:
     store.write_weights(run, backbone.original_state_dict())
     values = record.provenance(session) | record.results(prepared, dataset, history, logits, targets)
     values["seconds"] = {"preparation": preparation, **record.seconds(history)}
-    files = ("history.csv", "predictions.parquet", "weights.safetensors")
-    store.write_record(run, FINISHED, values, files=files)
+    files = ["history.csv", "predictions.parquet", "weights.safetensors"]
+    if is_fitted(run):
+        store.write_first_step(run, prepared.first_step.state_dict())
+        files.append(FIRST_STEP)
+    store.write_record(run, FINISHED, values, files=tuple(files))
     (store.folder(run) / "checkpoint.safetensors").unlink(missing_ok=True)
 
 

@@ -68,7 +68,7 @@ def _side(results: Path, what: str, ray: str, threads: int) -> None:
     from core.executor import execute
     from core.plan import Plan, Planned, resolve
     from core.session import Session
-    from core.training.prepare import load_images
+    from core.training.rows import load_images
 
     made = Cluster(ray=ray)
     session = Session(Execution(results=results, device="cpu", threads=threads, cluster=made))

@@ -396,3 +396,14 @@ def test_real_recordings_make_finite_images(real_data, tmp_path):
     assert stored.array.shape == (8, 3, 128, 250)
     assert stored.array.min() >= -60
     assert 0 < stored.array.max() < 60
+
+
+def test_images_hang_on_no_number_of_threads(clips, tmp_path):
+    """Products are split among threads, which changed the last bits of an image, and the key does not name threads."""
+    made = []
+    for threads in (1, 2, 4):
+        torch.set_num_threads(threads)
+        made.append(compute(clips, tmp_path / str(threads), frontend=Frontend(n_mels=48, n_frames=48)).array)
+        assert torch.get_num_threads() == threads
+    for other in made[1:]:
+        np.testing.assert_array_equal(other, made[0])

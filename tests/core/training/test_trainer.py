@@ -8,10 +8,11 @@ import torch
 
 from core.config import Execution, Run
 from core.datasets.table import Dataset
+from core.models.assembly import make_backbone
 from core.session import Session
 from core.store import FINISHED
 from core.training import checkpoint, trainer
-from core.training.prepare import make_backbone, prepare
+from core.training.prepare import prepare
 from core.training.trainer import NonFiniteLoss, stopped_early, train
 
 

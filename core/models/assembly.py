@@ -1,0 +1,34 @@
+"""The network of a run: its weights, then what the ablation does to them."""
+
+from core.config import Run
+from core.models import surgery
+from core.models.backbone import Backbone, build
+
+
+def make_backbone(run: Run, num_classes: int) -> Backbone:
+    """Make a run's network: its weights, then fusion, cutoff and freezing.
+
+    The stages before `Model.fuse` keep the starting weights; those after it are drawn from the seed.
+
+    Parameters
+    ----------
+    run
+        Fully specified.
+    num_classes
+        Width of the output.
+
+    Raises
+    ------
+    UserError
+        For weights that cannot be had or do not fit, and a stage that the backbone does not have.
+    """
+    model = run.model
+
+    def made(weights: str) -> Backbone:
+        return build(model.backbone, num_classes, weights=weights, seed=run.seed, dropout=model.dropout)
+
+    backbone = made(model.weights)
+    if model.fuse != "all":
+        backbone = surgery.fuse(backbone, made("random"), model.fuse)
+    backbone = surgery.cut(backbone, model.cut, num_classes, seed=run.seed, dropout=model.dropout)
+    return surgery.freeze(backbone, model.freeze, batch_norm=model.frozen_batch_norm)

@@ -1,0 +1,36 @@
+"""The first step of a network: the map from the input's unit to the range that what follows expects.
+
+A step that is fitted looks at the training rows alone; what was fitted is stored with the run, so that reading a run
+back needs no clip. A run of an older version, which lacks the file, has its step fitted anew, to the same numbers.
+"""
+
+from core.config import Run
+from core.datasets.table import Split
+from core.inputs.images import Images
+from core.models.backbone import Backbone
+from core.models.normalise import Normalise
+from core.store import Store
+
+
+def fit(run: Run, backbone: Backbone, images: Images, split: Split) -> Normalise:
+    """Make a run's first step: ``fixed`` from what the backbone was trained on, ``train`` from the training rows."""
+    if is_fitted(run):
+        return Normalise.of(images.array, split.train)
+    return Normalise.fixed(backbone.mean, backbone.std)
+
+
+def read(run: Run, backbone: Backbone, images: Images, split: Split, store: Store) -> Normalise:
+    """Make the first step of a finished run, as it was stored where it was fitted.
+
+    Raises
+    ------
+    UserError
+        Where the file is damaged.
+    """
+    tensors = store.first_step(run) if is_fitted(run) else None
+    return Normalise.restored(tensors) if tensors else fit(run, backbone, images, split)
+
+
+def is_fitted(run: Run) -> bool:
+    """Tell whether the first step of a run depends on its training rows."""
+    return run.frontend.normalise == "train"

@@ -1,0 +1,82 @@
+"""The frozen prefix of a network: taken off, computed once, and its activations kept.
+
+They are kept by content (the images, every tensor of the prefix, and how it is computed), so folds, seeds and
+ablations that have the same prefix share them.
+"""
+
+import hashlib
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from core.cache import ArrayWriter, Stored, load_or_make
+from core.config import Run
+from core.inputs.images import Images
+from core.models import surgery
+from core.models.backbone import Backbone
+from core.models.normalise import Normalise
+from core.session import Session
+
+PREFIX_BATCH = 64
+
+
+def split_at_freeze(normalise: Normalise, backbone: Backbone, freeze: str) -> tuple[nn.Module, nn.Module]:
+    """Return the frozen prefix, and the network that is trained on what it gives out.
+
+    With nothing frozen the prefix is empty. Behind the last block the head's pooling belongs to the prefix, since it
+    has nothing to train: what is kept is then one vector per clip.
+    """
+    if freeze == "none":
+        return nn.Identity(), nn.Sequential(OrderedDict(normalise=normalise, backbone=backbone))
+    prefix, network = surgery.split(backbone, freeze)
+    if len(network) > 1:
+        return nn.Sequential(normalise, prefix), network
+    head = list(backbone.stage("head").named_children())
+    still = next(i for i, (_, m) in enumerate(head) if isinstance(m, nn.Dropout) or any(True for _ in m.parameters()))
+    pooling, rest = (nn.Sequential(OrderedDict(part)) for part in (head[:still], head[still:]))
+    return nn.Sequential(normalise, prefix, pooling), nn.Sequential(OrderedDict(head=rest))
+
+
+def activations(prefix: nn.Module, images: Images, run: Run, session: Session) -> Stored:
+    """Compute what a frozen prefix gives out for every input, or find it in the cache; float32, (clips, ...)."""
+    device = session.device
+    channels_last = run.training.channels_last and images.array.ndim == 4
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    prefix = prefix.to(device).to(memory_format=memory_format).eval()
+    what = f"activations through {run.model.freeze}"
+
+    def make(writer: ArrayWriter) -> dict[str, Any]:
+        with torch.inference_mode():
+            for start in range(0, len(images.array), PREFIX_BATCH):
+                batch = torch.from_numpy(np.array(images.array[start : start + PREFIX_BATCH])).to(device)
+                writer.append(prefix(batch.contiguous(memory_format=memory_format)).float().cpu().numpy())
+                session.report(min(start + PREFIX_BATCH, len(images.array)), len(images.array), what)
+        return {"backbone": run.model.backbone, "through": run.model.freeze}
+
+    made_from = {"images": images.key, "prefix": content(prefix), "structure": str(prefix)}
+    made_from |= arithmetic(device, channels_last=channels_last, threads=session.threads)
+    return load_or_make(session.store.cache / "activations", made_from=made_from, make=make)
+
+
+def arithmetic(device: torch.device, *, channels_last: bool, threads: int) -> dict[str, Any]:
+    """Return what decides the bits of a network's output beside its input and its tensors, in JSON types.
+
+    The layout chooses other kernels, and so does the kind of device; a CPU's sums are split by the threads. A GPU may
+    shorten the factors of products (`core.session.allow_tf32`), which is read here as it is set.
+    """
+    found: dict[str, Any] = {"torch": torch.__version__, "channels_last": channels_last, "device": device.type}
+    if device.type == "cuda":
+        return found | {"name": torch.cuda.get_device_name(device), "tf32": torch.backends.cudnn.allow_tf32}
+    return found | {"name": torch.backends.cpu.get_cpu_capability(), "threads": threads}
+
+
+def content(module: nn.Module) -> str:
+    """Return the SHA-256 of every parameter and buffer of a module, with their names and shapes."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
