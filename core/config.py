@@ -16,6 +16,7 @@ from typing import Any, Self
 from core.datasets import LOADERS
 from core.errors import UserError, nearest
 from core.fields import option, was_added
+from core.training import LOSSES, OPTIMIZERS, SCHEDULES
 
 AUTO = 0  # "as the data set says": replaced by `core.plan.resolve` before a run gets its id
 OWN = "the data set's"  # what help says of such a default
@@ -109,18 +110,46 @@ class Training:
 
     epochs: int = option(8, "Passes over the training clips.", at_least=1)
     batch_size: int = option(32, "Clips per step.", at_least=1)
-    optimizer: str = option("adam", "Optimizer.", choices=("adam", "adamw", "sgd"))
+    optimizer: str = option("adam", "Optimizer.", choices=OPTIMIZERS)
     lr: float = option(1e-3, "Learning rate.", above=0.0)
     momentum: float = option(0.9, "Momentum (sgd only).", at_least=0.0, below=1.0)
     weight_decay: float = option(1e-4, "Weight decay.", at_least=0.0)
-    schedule: str = option("cosine", "Learning rate over the epochs.", choices=("constant", "step", "cosine"))
+    loss: str = option(
+        "cross-entropy",
+        "What training makes small. hinge: the label's logit shall lead the strongest other by 1 (Crammer and Singer); "
+        "kullback-leibler: on these labels it is the cross-entropy, up to a constant.",
+        choices=LOSSES,
+        absent="cross-entropy",
+    )
+    schedule: str = option(
+        "cosine",
+        "Learning rate over the epochs; plateau drops it when the validation clips get no better (--monitor).",
+        choices=SCHEDULES,
+    )
     step_size: int = option(30, "Epochs between two drops (schedule step).", at_least=1)
     milestones: tuple[int, ...] = option((), "Epochs of the drops, instead of every --step-size (schedule step).")
-    gamma: float = option(0.1, "Factor of each drop (schedule step).", above=0.0)
+    gamma: float = option(0.1, "Factor of each drop (schedules step and plateau).", above=0.0)
+    drop_patience: int = option(
+        3, "Epochs without a better --monitor before each drop (schedule plateau).", at_least=1, absent=3
+    )
     label_smoothing: float = option(0.0, "Label smoothing.", at_least=0.0, below=1.0)
     clip_norm: float = option(0.0, "Largest norm of the gradient (0: unlimited).", at_least=0.0)
     patience: int = option(
-        0, "Stop after this many epochs without a better validation loss; needs --validation (0: never).", at_least=0
+        0, "Stop after this many epochs without a better --monitor; needs --validation (0: never).", at_least=0
+    )
+    monitor: str = option(
+        "loss",
+        "What the validation clips are watched for: their loss (always the cross-entropy, so that runs compare) or "
+        "their accuracy.",
+        choices=("loss", "accuracy"),
+        absent="loss",
+    )
+    stop_at: float = option(
+        0.0,
+        "Stop once the validation accuracy has reached this, 0 to 1; needs --validation (0: never).",
+        at_least=0.0,
+        at_most=1.0,
+        absent=0.0,
     )
     augment: str = option(
         "none",
@@ -139,6 +168,14 @@ class Training:
     channels_last: bool = option(True, "Keep images channels-last in memory, the faster layout.")
     compile: bool = option(False, "Compile the network with torch.compile.")
 
+    def problems(self) -> list[str]:
+        """List what is wrong with values that are right one by one."""
+        if self.label_smoothing and self.loss == "hinge":
+            return [
+                "--label-smoothing is for losses of probabilities: leave it out, or choose another --loss than hinge"
+            ]
+        return []
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -153,9 +190,20 @@ class Run:
 
     def problems(self) -> list[str]:
         """List what is wrong with parts that are right one by one."""
-        if self.training.patience and not self.data.validation:
-            return ["--patience needs --validation above 0: stopping on the test fold would flatter the result"]
-        return []
+        if self.data.validation:
+            return []
+        training = self.training
+        needs = {
+            "--patience": (training.patience > 0, "stopping"),
+            "--stop-at": (training.stop_at > 0, "stopping"),
+            "--schedule plateau": (training.schedule == "plateau", "dropping the rate"),
+            "--monitor accuracy": (training.monitor == "accuracy", "choosing an epoch"),
+        }
+        return [
+            f"{flag} needs --validation above 0: {doing} on the test fold would flatter the result"
+            for flag, (said, doing) in needs.items()
+            if said
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the run as nested dictionaries of JSON types."""

@@ -21,6 +21,7 @@ def option(
     at_least: float | None = None,
     below: float | None = None,
     above: float | None = None,
+    at_most: float | None = None,
     hidden: bool = False,
     absent: Any = None,
 ) -> Any:
@@ -38,8 +39,8 @@ def option(
         What ``--help`` says the default is, where the value alone would not tell.
     choices
         The values a text field may have; a registry stands for its names.
-    at_least, above, below
-        Bounds of a number: ``at_least <= value``, ``above < value``, ``value < below``.
+    at_least, below, above, at_most
+        Bounds of a number: ``at_least <= value``, ``value < below``, ``above < value``, ``value <= at_most``.
     hidden
         Decided by the ablation or worked out, not an option of its own.
     absent
@@ -54,6 +55,7 @@ def option(
         "at_least": at_least,
         "below": below,
         "above": above,
+        "at_most": at_most,
         "hidden": hidden,
         "absent": absent,
     }
@@ -95,4 +97,6 @@ def _field_problems(f: "dataclasses.Field[Any]", value: Any) -> list[str]:
         return [f"{flag} {value}: must be above {rule['above']:g}"]
     if rule["below"] is not None and value >= rule["below"]:
         return [f"{flag} {value}: must be below {rule['below']:g}"]
+    if rule["at_most"] is not None and value > rule["at_most"]:
+        return [f"{flag} {value}: must be at most {rule['at_most']:g}"]
     return []

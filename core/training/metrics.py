@@ -14,6 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from core.registry import Lazy
+
+sklearn_metrics = Lazy("sklearn.metrics")  # most of a second to import
 Array = npt.NDArray[Any]
 
 
@@ -47,33 +50,40 @@ def confusion_matrix(scores: npt.ArrayLike, targets: npt.ArrayLike) -> Array:
     Array
         int64 of shape (classes, classes); classes without clips keep their row and column.
     """
-    scores, targets = _checked(scores, targets)
-    classes = scores.shape[1]
-    cells = targets * classes + scores.argmax(axis=1)
-    return np.bincount(cells, minlength=classes**2).reshape(classes, classes).astype(np.int64)
+    targets, predictions, classes = _predicted(scores, targets)
+    return np.asarray(sklearn_metrics.confusion_matrix(targets, predictions, labels=classes), np.int64)
 
 
 def per_class(scores: npt.ArrayLike, targets: npt.ArrayLike) -> PerClass:
-    """Precision, recall, F1 and support of every class, as in scikit-learn with ``zero_division=0``."""
-    matrix = confusion_matrix(scores, targets)
-    hits, support, predicted = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
-    return PerClass(
-        precision=_ratio(hits, predicted),
-        recall=_ratio(hits, support),
-        f1=_ratio(2 * hits, support + predicted),
-        support=support,
-    )
+    """Precision, recall, F1 and support of every class."""
+    targets, predictions, classes = _predicted(scores, targets)
+    precision, recall, f1, support = _precision_recall_f1(targets, predictions, labels=classes)
+    return PerClass(precision, recall, f1, support.astype(np.int64))
 
 
 def macro_f1(scores: npt.ArrayLike, targets: npt.ArrayLike) -> float:
     """Mean F1 over the classes that occur among the targets or the predictions, 0 to 1.
 
-    These are the classes scikit-learn's ``f1_score(average="macro")`` takes when it is given no labels: one that a
-    fold neither holds nor is predicted does not pull the mean down.
+    One that a fold neither holds nor is predicted does not pull the mean down.
     """
-    matrix = confusion_matrix(scores, targets)
-    occurs = (matrix.sum(axis=0) + matrix.sum(axis=1)) > 0
-    return float(per_class(scores, targets).f1[occurs].mean())
+    targets, predictions, _ = _predicted(scores, targets)
+    return float(_precision_recall_f1(targets, predictions, average="macro")[2])
+
+
+def balanced_accuracy(scores: npt.ArrayLike, targets: npt.ArrayLike) -> float:
+    """Mean recall over the classes that occur among the targets, 0 to 1: every class counts the same."""
+    targets, predictions, _ = _predicted(scores, targets)
+    return float(_precision_recall_f1(targets, predictions, labels=np.unique(targets), average="macro")[1])
+
+
+def weighted(scores: npt.ArrayLike, targets: npt.ArrayLike) -> dict[str, float]:
+    """Means of precision, recall and F1 over classes, each weighing as many clips as it has, 0 to 1.
+
+    The weighted recall is the accuracy.
+    """
+    targets, predictions, _ = _predicted(scores, targets)
+    precision, recall, f1, _ = _precision_recall_f1(targets, predictions, average="weighted")
+    return {"weighted_precision": float(precision), "weighted_recall": float(recall), "weighted_f1": float(f1)}
 
 
 def nll(probs: npt.ArrayLike, targets: npt.ArrayLike) -> float:
@@ -141,7 +151,10 @@ def disagreement(members: Sequence[npt.ArrayLike]) -> float:
 
 
 def summary(logits: npt.ArrayLike, targets: npt.ArrayLike) -> dict[str, float]:
-    """Every overall score of one network by name: accuracy, macro_f1, nll, brier and ece."""
+    """Every overall score of one network by name: accuracy, macro_f1, nll, brier, ece, balanced and weighted scores.
+
+    Records of version 1 have the first five alone.
+    """
     return _summary(softmax(logits), targets)
 
 
@@ -151,12 +164,22 @@ def ensemble_summary(members: Sequence[npt.ArrayLike], targets: npt.ArrayLike) -
 
 
 def _summary(probs: Array, targets: npt.ArrayLike) -> dict[str, float]:
-    measures = (accuracy, macro_f1, nll, brier, ece)
-    return {measure.__name__: measure(probs, targets) for measure in measures}
+    measures = (accuracy, macro_f1, nll, brier, ece, balanced_accuracy)
+    return {measure.__name__: measure(probs, targets) for measure in measures} | weighted(probs, targets)
 
 
-def _ratio(part: Array, whole: Array) -> Array:
-    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+def _predicted(scores: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[Array, Array, Array]:
+    """Return targets (clips,), predictions (clips,) and all class numbers (classes,)."""
+    scores, targets = _checked(scores, targets)
+    return targets, scores.argmax(axis=1), np.arange(scores.shape[1])
+
+
+def _precision_recall_f1(targets: Array, predictions: Array, **options: Any) -> tuple[Any, ...]:
+    """Let scikit-learn count; a score without a denominator is 0."""
+    found: tuple[Any, ...] = sklearn_metrics.precision_recall_fscore_support(
+        targets, predictions, zero_division=0, **options
+    )
+    return found
 
 
 def _checked(scores: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[Array, Array]:

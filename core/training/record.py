@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from core.config import Training
 from core.datasets.table import Dataset
 from core.models import surgery
 from core.registry import Lazy
 from core.training import metrics
+from core.training.stopping import ended_by, monitored
 
 if TYPE_CHECKING:
     from core.session import Session
@@ -47,6 +49,7 @@ def provenance(session: "Session") -> dict[str, Any]:
 
 
 def results(
+    training: Training,
     prepared: "Prepared",
     dataset: Dataset,
     history: list[dict[str, Any]],
@@ -57,7 +60,8 @@ def results(
 
     ``accuracy`` and all others without another word are of the last epoch. ``accuracy_best_epoch`` is the highest of
     any epoch on the test fold, which flatters, and is kept because reports quote it. With validation clips,
-    ``accuracy_validation_epoch`` is the test accuracy at the epoch with the lowest validation loss.
+    ``accuracy_validation_epoch`` is the test accuracy at the epoch with the lowest validation loss, or the highest
+    validation accuracy where that is monitored. ``ended_by`` says what ended training: ``epochs`` or a stopping rule.
     """
     curve = [row["test_accuracy"] for row in history]
     scores: dict[str, Any] = metrics.summary(logits, targets) | {
@@ -66,11 +70,12 @@ def results(
         "epochs": len(history),
     }
     if len(prepared.split.validation):
-        epoch = int(np.argmin([row["validation_loss"] for row in history]))
+        epoch = int(np.argmin(monitored(training, history)))
         scores |= {"accuracy_validation_epoch": curve[epoch], "validation_epoch": epoch + 1}
     per_class = dataclasses.asdict(metrics.per_class(logits, targets))
     return {
         "metrics": scores,
+        "ended_by": ended_by(training, history),
         "per_class": {name: values.tolist() for name, values in per_class.items()},
         "confusion": metrics.confusion_matrix(logits, targets).tolist(),
         "class_names": list(dataset.class_names),

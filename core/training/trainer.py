@@ -1,8 +1,8 @@
 """One function from a run to its record: `train`.
 
 Reads top to bottom: prepare what is trained and what it reads, go through the epochs, write the record. An epoch's
-random numbers come from (seed, epoch) alone and its learning rate from the epoch alone, so that a run that was killed
-ends in the same bits as one that was not (on a CPU, for one number of threads).
+random numbers come from (seed, epoch) alone, its learning rate and whether it is the last from the history alone, so
+that a run that was killed ends in the same bits as one that was not (on a CPU, for one number of threads).
 """
 
 import time
@@ -18,11 +18,13 @@ from core.config import Run, Training
 from core.datasets.table import Dataset
 from core.session import Session
 from core.store import FINISHED, FIRST_STEP, RUNNING
-from core.training import checkpoint, metrics, record
+from core.training import LOSSES, checkpoint, metrics, record
 from core.training.batches import Source
 from core.training.first_step import is_fitted
+from core.training.optimizers import make_optimizer
 from core.training.prepare import Prepared, prepare
-from core.training.schedules import lr_at, make_optimizer
+from core.training.schedules import lr_at
+from core.training.stopping import ended_by
 
 CHECKPOINT_EVERY = 2.0  # seconds of training between two checkpoints, so that tiny epochs are not all writing
 EVALUATION_BATCH = 64
@@ -65,7 +67,7 @@ def train(run: Run, dataset: Dataset, session: Session, *, label: str) -> None:
     store.write_history(run, history)
     store.write_predictions(run, [prepared.clips[row] for row in prepared.split.test], targets, logits)
     store.write_weights(run, backbone.original_state_dict())
-    values = record.provenance(session) | record.results(prepared, dataset, history, logits, targets)
+    values = record.provenance(session) | record.results(run.training, prepared, dataset, history, logits, targets)
     values["seconds"] = {"preparation": preparation, **record.seconds(history)}
     files = ["history.csv", "predictions.parquet", "weights.safetensors"]
     if is_fitted(run):
@@ -111,15 +113,13 @@ class Fit:
         logits: np.ndarray | None = None
         saved = time.monotonic()
         with record.scalars(self.session.store.folder(self.run_), purge_from=len(history)) as write:
-            for epoch in range(len(history), self.training.epochs):
-                if stopped_early(history, self.training.patience):
-                    break
-                row, logits = self._epoch(epoch)
+            while not ended_by(self.training, history):
+                row, logits = self._epoch(history)
                 if self.session.on_epoch:
                     self.session.on_epoch(row)
                 history.append(row)
                 write(row)
-                self.session.report(epoch + 1, self.training.epochs, self.label, _detail(row))
+                self.session.report(len(history), self.training.epochs, self.label, _detail(row))
                 if time.monotonic() - saved >= CHECKPOINT_EVERY:
                     checkpoint.save(path, self.network, self.optimizer, self.step.scaler, history)
                     saved = time.monotonic()
@@ -128,10 +128,12 @@ class Fit:
             logits = self._evaluate(self.prepared.split.test)
         return history, logits
 
-    def _epoch(self, epoch: int) -> tuple[dict[str, Any], np.ndarray]:
+    def _epoch(self, history: list[dict[str, Any]]) -> tuple[dict[str, Any], np.ndarray]:
+        """Train and evaluate the epoch that follows `history`; return its row and the test logits."""
+        epoch = len(history)
         generator = seed_epoch(self.run_.seed, epoch)
         started = time.perf_counter()
-        lr = lr_at(self.training, epoch)
+        lr = lr_at(self.training, epoch, history)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         rows = epoch_rows(self.prepared, epoch, generator)
@@ -185,7 +187,7 @@ class Step:
     network, optimizer
         What is trained, by what.
     training
-        label_smoothing, clip_norm, precision and compile.
+        loss, clip_norm, precision and compile.
     device
         Where; precision other than fp32 holds on a GPU only.
     """
@@ -194,7 +196,7 @@ class Step:
         self, network: nn.Module, optimizer: torch.optim.Optimizer, training: Training, device: torch.device
     ) -> None:
         self.optimizer = optimizer
-        self.criterion = nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
+        self.criterion = LOSSES[training.loss](training)
         self.clip_norm = training.clip_norm
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.device = device
@@ -246,14 +248,6 @@ def epoch_rows(prepared: Prepared, epoch: int, generator: torch.Generator) -> to
     if variants:
         rows = torch.cat([rows, rows + prepared.source.n_clips * (1 + epoch % variants)])
     return rows[torch.randperm(len(rows), generator=generator)]
-
-
-def stopped_early(history: list[dict[str, Any]], patience: int) -> bool:
-    """Tell whether the validation loss has not been better for `patience` epochs."""
-    if not patience or len(history) <= patience:
-        return False
-    losses = [row["validation_loss"] for row in history]
-    return min(losses[-patience:]) >= min(losses[:-patience])
 
 
 def _detail(row: dict[str, Any]) -> str:

@@ -20,8 +20,8 @@ from core.datasets.table import Dataset
 from core.executor import execute
 from core.plan import make_plan, resolve
 from core.session import Session
+from core.training.optimizers import make_optimizer
 from core.training.prepare import Prepared, prepare
-from core.training.schedules import make_optimizer
 from core.training.trainer import Fit, epoch_rows, seed_epoch
 
 ROOT = Path(__file__).parent.parent.parent

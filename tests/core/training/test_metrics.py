@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
@@ -7,6 +9,8 @@ from core.training import metrics
 # Three classes; predictions 0, 0, 1, 2, 0 (class 3 neither occurs nor is predicted).
 TARGETS = np.array([0, 0, 1, 1, 2])
 SCORES = np.array([[5, 1, 0, 0], [3, 2, 1, 0], [0, 4, 1, 0], [0, 1, 2, 0], [9, 0, 0, 0]], dtype=np.float32)
+
+ADDED = ["balanced_accuracy", "weighted_precision", "weighted_recall", "weighted_f1"]  # to what version 1 had
 
 
 @pytest.fixture
@@ -45,6 +49,38 @@ def test_scores_equal_scikit_learn(case):
         np.testing.assert_allclose(mine, reference, atol=1e-14)
     probs = metrics.softmax(logits)
     assert metrics.nll(probs, targets) == pytest.approx(sklearn_metrics.log_loss(targets, probs, labels=range(7)))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("there", [6, 3])
+def test_balanced_and_weighted_scores_equal_scikit_learn(case, there):
+    logits, targets = case
+    targets = targets % there  # with 3, classes 3 to 5 are predicted and not there; class 6 is neither
+    predictions = logits.argmax(axis=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes that are predicted and not there
+        expected = sklearn_metrics.balanced_accuracy_score(targets, predictions)
+    assert metrics.balanced_accuracy(logits, targets) == pytest.approx(expected, abs=1e-14)
+    options = {"average": "weighted", "zero_division": 0}
+    assert metrics.weighted(logits, targets) == pytest.approx(
+        {
+            "weighted_precision": sklearn_metrics.precision_score(targets, predictions, **options),
+            "weighted_recall": metrics.accuracy(logits, targets),
+            "weighted_f1": sklearn_metrics.f1_score(targets, predictions, **options),
+        },
+        abs=1e-14,
+    )
+
+
+def test_balanced_and_weighted_scores_by_hand():
+    assert metrics.balanced_accuracy(SCORES, TARGETS) == pytest.approx((1 + 1 / 2 + 0) / 3)
+    assert metrics.weighted(SCORES, TARGETS) == pytest.approx(
+        {
+            "weighted_precision": (2 * 2 / 3 + 2 * 1 + 0) / 5,
+            "weighted_recall": 3 / 5,
+            "weighted_f1": (2 * 4 / 5 + 2 * 2 / 3 + 0) / 5,
+        }
+    )
 
 
 def test_softmax_of_large_logits_is_finite():
@@ -89,7 +125,7 @@ def test_ensemble_of_copies_is_the_member(case):
     assert metrics.disagreement([logits] * 3) == 0
     together = metrics.ensemble_summary([logits] * 3, targets)
     assert together == pytest.approx(metrics.summary(logits, targets) | {"disagreement": 0})
-    assert list(together) == ["accuracy", "macro_f1", "nll", "brier", "ece", "disagreement"]
+    assert list(together) == ["accuracy", "macro_f1", "nll", "brier", "ece", *ADDED, "disagreement"]
 
 
 def test_soft_vote_averages_probabilities_not_logits():

@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 import torch
 
 from core.config import Training
-from core.training.schedules import lr_at, make_optimizer
+from core.training import SCHEDULES
+from core.training.schedules import lr_at
 
 
 def test_lr_step_divides_every_thirty_epochs() -> None:
@@ -30,10 +32,54 @@ def test_lr_cosine_matches_torch() -> None:
         scheduler.step()
 
 
-@pytest.mark.parametrize(("name", "kind"), [("adam", "Adam"), ("adamw", "AdamW"), ("sgd", "SGD")])
-def test_make_optimizer_leaves_frozen_parameters_out(name: str, kind: str) -> None:
-    frozen, trained = torch.nn.Parameter(torch.ones(2), requires_grad=False), torch.nn.Parameter(torch.ones(3))
-    optimizer = make_optimizer([frozen, trained], Training(optimizer=name, weight_decay=0.01))
-    assert type(optimizer).__name__ == kind
-    assert [p.shape for group in optimizer.param_groups for p in group["params"]] == [(3,)]
-    assert optimizer.param_groups[0]["weight_decay"] == 0.01
+@pytest.mark.parametrize("monitor", ["loss", "accuracy"])
+@pytest.mark.parametrize("drop_patience", [1, 2, 4])
+@pytest.mark.parametrize("seed", range(5))
+def test_lr_plateau_matches_torch(monitor: str, drop_patience: int, seed: int) -> None:
+    training = Training(lr=0.1, schedule="plateau", drop_patience=drop_patience, gamma=0.5, monitor=monitor)
+    history = random_history(seed, 40)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer,
+        mode="min" if monitor == "loss" else "max",
+        factor=0.5,
+        patience=drop_patience - 1,  # torch drops after one epoch more than its patience
+        threshold=0.0,
+        eps=0.0,
+    )
+    drops = set()
+    for epoch in range(len(history) + 1):
+        assert lr_at(training, epoch, history) == pytest.approx(optimizer.param_groups[0]["lr"])
+        drops.add(lr_at(training, epoch, history))
+        if epoch < len(history):
+            optimizer.step()
+            scheduler.step(history[epoch][f"validation_{monitor}"])
+    assert len(drops) > 2
+
+
+def test_lr_plateau_by_hand() -> None:
+    training = Training(lr=1.0, schedule="plateau", drop_patience=2, gamma=0.1)
+    losses = (3.0, 2.0, 2.0, 2.5, 1.9, 2.0, 2.0, 2.0, 2.0)
+    history = [{"validation_loss": loss} for loss in losses]
+    rates = [lr_at(training, epoch, history) for epoch in range(len(losses) + 1)]
+    assert rates == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001])
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_is_positive_and_depends_on_earlier_epochs_alone(name: str) -> None:
+    training = Training(lr=0.1, schedule=name, step_size=3, drop_patience=2, epochs=20)
+    history = random_history(0, 20)
+    rates = [lr_at(training, epoch, history) for epoch in range(20)]
+    assert rates[0] == 0.1
+    assert min(rates) > 0
+    assert rates == [lr_at(training, epoch, [dict(row) for row in history[:epoch]]) for epoch in range(20)]
+    assert history == random_history(0, 20)
+    if name != "constant":
+        assert rates[-1] < 0.1
+
+
+def random_history(seed: int, epochs: int) -> list[dict[str, float]]:
+    """Return a history that gets better and then worse, with noise and with ties."""
+    rng = np.random.default_rng(seed)
+    curve = np.abs(np.linspace(-1, 1, epochs)) + rng.normal(0, 0.3, epochs)
+    return [{"validation_loss": round(float(v), 1), "validation_accuracy": round(float(-v), 1)} for v in curve]

@@ -1,0 +1,80 @@
+"""Stopping rules on histories by hand, and each of the registry as a function of its history alone."""
+
+import pytest
+
+from core.config import Run, Training
+from core.fields import problems
+from core.training import STOPPING
+from core.training.stopping import ended_by, monitored, patience, stop_at
+
+
+def rows(losses: list[float], accuracies: list[float] | None = None) -> list[dict[str, float]]:
+    accuracies = accuracies or [0.0] * len(losses)
+    return [{"validation_loss": a, "validation_accuracy": b} for a, b in zip(losses, accuracies, strict=True)]
+
+
+def test_patience_looks_at_the_validation_loss_alone() -> None:
+    history = [{"validation_loss": loss} for loss in (3.0, 2.0, 2.5, 2.1, 2.2)]
+    assert not patience(Training(patience=0), history)
+    assert patience(Training(patience=3), history)
+    assert not patience(Training(patience=3), history[:4])
+    assert patience(Training(patience=2), history)
+
+
+def test_patience_on_accuracy_wants_it_higher() -> None:
+    history = [{"validation_accuracy": accuracy} for accuracy in (0.5, 0.6, 0.6, 0.4)]
+    assert patience(Training(patience=2, monitor="accuracy"), history)
+    assert not patience(Training(patience=2, monitor="accuracy"), history[:3])
+
+
+def test_monitored_is_lower_where_it_is_better() -> None:
+    history = rows([0.3, 0.2], [0.5, 0.9])
+    assert monitored(Training(), history) == [0.3, 0.2]
+    assert monitored(Training(monitor="accuracy"), history) == [-0.5, -0.9]
+
+
+def test_stop_at_holds_from_the_epoch_that_reached_it() -> None:
+    history = rows([1.0, 1.0, 1.0], [0.86, 0.87, 0.5])
+    training = Training(stop_at=0.87)
+    assert [stop_at(training, history[:n]) for n in range(4)] == [False, False, True, True]
+    assert not stop_at(Training(), rows([1.0], [1.0]))
+
+
+def test_ended_by_names_the_rule_or_the_epochs() -> None:
+    history = rows([3.0, 2.0, 2.5, 2.1], [0.1, 0.2, 0.9, 0.3])
+    assert ended_by(Training(epochs=9), history) == ""
+    assert ended_by(Training(epochs=4), history) == "epochs"
+    assert ended_by(Training(epochs=9, patience=2), history) == "patience"
+    assert ended_by(Training(epochs=4, stop_at=0.9), history) == "stop-at"
+    assert ended_by(Training(epochs=9, patience=2, stop_at=0.9), history[:3]) == "stop-at"
+
+
+@pytest.mark.parametrize("name", STOPPING)
+def test_every_rule_is_silent_by_default_and_before_the_first_epoch(name: str) -> None:
+    history = rows([1.0] * 50, [1.0] * 50)
+    assert not STOPPING[name](Training(), history)
+    assert not STOPPING[name](Training(patience=1, stop_at=0.1), [])
+
+
+@pytest.mark.parametrize("name", STOPPING)
+def test_every_rule_can_hold(name: str) -> None:
+    assert STOPPING[name](Training(patience=1, stop_at=0.1), rows([1.0] * 50, [1.0] * 50))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training__patience": 2}, "--patience needs --validation above 0: stopping on the test fold would flatter"),
+        ({"training__stop_at": 0.9}, "--stop-at needs --validation above 0: stopping on"),
+        ({"training__schedule": "plateau"}, "--schedule plateau needs --validation above 0: dropping the rate on"),
+        ({"training__monitor": "accuracy"}, "--monitor accuracy needs --validation above 0: choosing an epoch on"),
+    ],
+)
+def test_what_looks_at_validation_clips_needs_them(changes: dict[str, object], message: str) -> None:
+    (found,) = problems(Run().replace(**changes))
+    assert found.startswith(message)
+    assert problems(Run().replace(**changes, data__validation=0.2)) == []
+
+
+def test_stop_at_is_a_share() -> None:
+    assert problems(Training(stop_at=87.0)) == ["--stop-at 87.0: must be at most 1"]
