@@ -1,27 +1,24 @@
 """A recording becomes a waveform: decoded by its content, mono, resampled, of one length.
 
-`decode` reads WAV, FLAC, Ogg, MP3, AU and AIFF with libsndfile and what that cannot read (M4A/AAC and other FFmpeg
+WAV, FLAC, Ogg, MP3, AU, AIFF and what else libsndfile knows are read with it, the rest (M4A/AAC and other FFmpeg
 formats) with PyAV; the file's extension decides nothing. A recording that cannot be trusted is a `BadClip` with a plain
-reason, never a shorter or emptier waveform: decoders keep quiet about files that end too soon, so the lengths that the
-containers state are checked against the bytes that are there.
+reason, never a shorter or emptier waveform. It is read in blocks from start to end, and only what is wanted is kept, so
+that neither its length nor what its header claims decides how much memory it takes.
 """
 
-import io
-import struct
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
-import soundfile
 import soxr
 
-STREAMED = 0x7FFF0000  # sizes from here on are what encoders write that cannot know the length (sox, arecord, FFmpeg)
-HEADER_SLACK = 64  # bytes; some writers count the header as sound
-MP3_SLACK = 2 * 1152  # samples; encoder delay and padding of an MP3 are counted by some writers and not by others
+from core.inputs.decoding import BLOCK, Block, blocks, description
 
-# Which FFmpeg may read: nothing that points to other files or hosts, as playlists do.
-AV_OPTIONS = {"protocol_whitelist": "none"}
+WHOLE = 1 << 28  # samples; 1 GB, three hours at 22,050 Hz: what is kept of a recording that must be kept whole
+SHORT = 1 << 22  # samples; up to so many, a recording to be cropped is kept, not read twice
 
 
 class BadClip(Exception):
@@ -39,6 +36,16 @@ class BadClip(Exception):
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a recording is: samples and their rate in Hz, channels and format (0 and "" where FFmpeg reads it)."""
+
+    samples: int
+    sr: int
+    channels: int
+    format: str
 
 
 def decode(path: Path) -> tuple[np.ndarray, int]:
@@ -59,25 +66,52 @@ def decode(path: Path) -> tuple[np.ndarray, int]:
     Raises
     ------
     BadClip
-        The file is missing, empty, not audio, truncated or damaged, holds NaN or infinite samples, or is silent (all
-        samples equal). What states no length (ADTS, an MP3 without a Xing header) cannot be told from whole when cut
-        between two frames, and of W64, RF64 and Matroska the stated length is not checked.
+        The file is missing, empty, not audio, truncated or damaged, holds NaN or infinite samples, is silent (all
+        samples equal), or is too long to be kept whole. What states no length (ADTS, IRCAM, PVF, an MP3 without a Xing
+        header) cannot be told from whole when cut between two frames, and of Matroska the stated length is not checked.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise BadClip(path, "missing") from None
-    except OSError as error:
-        raise BadClip(path, f"cannot be read: {error.strerror}") from None
-    try:
-        if not data:
-            raise ValueError("empty (0 bytes)")
-        _check_complete(data)
-        y, sr = _read(data)
-        _check_samples(y)
-    except ValueError as error:
-        raise BadClip(path, str(error)) from None
-    return y, sr
+    with _blocks(path) as found:
+        return _whole(found)
+
+
+def waveform(path: Path, *, sr: int, n_samples: int, fit: str) -> np.ndarray:
+    """Read a recording, resampled and of one length: to the bit ``fit_length(resample(*decode(path)))``.
+
+    Parameters
+    ----------
+    path
+        Any file.
+    sr
+        Sampling rate wanted, in Hz.
+    n_samples, fit
+        As in `fit_length`.
+
+    Raises
+    ------
+    BadClip
+        As `decode`; of the part that is not kept too.
+    """
+    if fit == "stretch":
+        y, own_sr = decode(path)
+        return resample(y, sr=own_sr, new_sr=sr)
+    start = 0
+    if fit == "crop":
+        with _blocks(path) as found:
+            short, samples, own_sr = _short(found)
+        if len(short):
+            return fit_length(resample(short, sr=own_sr, new_sr=sr), n_samples=n_samples, fit=fit).copy()
+        start = max((_resampled(samples, own_sr, sr) - n_samples) // 2, 0)
+    with _blocks(path) as found:
+        return fit_length(_part(found, sr=sr, start=start, n_samples=n_samples), n_samples=n_samples, fit=fit)
+
+
+def facts(path: Path) -> Facts:
+    """Read a recording to its end and say what it is; errors are those of `decode`, but no length is too long."""
+    with _blocks(path) as found:
+        _, samples, sr = _short(found, keep=0)
+    with path.open("rb", buffering=0) as file:
+        form, channels = description(file) or ("", 0)
+    return Facts(samples, sr, channels, form)
 
 
 def resample(y: np.ndarray, *, sr: int, new_sr: int) -> np.ndarray:
@@ -116,111 +150,76 @@ def fit_length(y: np.ndarray, *, n_samples: int, fit: str) -> np.ndarray:
     return np.resize(y, n_samples) if fit == "loop" else np.pad(y, (0, missing))
 
 
-def _read(data: bytes) -> tuple[np.ndarray, int]:
-    """Decode with libsndfile, or else with FFmpeg; ValueError says why neither could."""
+@contextmanager
+def _blocks(path: Path) -> Iterator[Iterator[Block]]:
+    """Give the blocks of a recording; whatever is wrong with it is a `BadClip`."""
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            if file.frames and (file.format != "MP3" or _mp3_has_length(data)):
-                return _read_soundfile(file)
-            # else a WAV streamed with size 0 or an MP3 whose length is guessed: FFmpeg reads those to their end
-    except soundfile.LibsndfileError as error:
-        if error.code == 3:  # SF_ERR_MALFORMED_FILE: known to libsndfile, so FFmpeg would only read half of it
-            raise ValueError(f"truncated or damaged ({error.error_string})") from None
-    return _read_av(data)
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe would be waited for, a device read for ever
+            raise BadClip(path, "not a regular file")
+        with path.open("rb", buffering=0) as file:
+            yield blocks(file)
+    except FileNotFoundError:
+        raise BadClip(path, "missing") from None
+    except OSError as error:
+        raise BadClip(path, f"cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise BadClip(path, str(error)) from None
 
 
-def _read_soundfile(file: soundfile.SoundFile) -> tuple[np.ndarray, int]:
-    try:
-        samples = file.read(dtype="float32", always_2d=True)  # (samples, channels)
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"truncated or damaged ({error.error_string})") from None
-    missing = file.frames - len(samples)
-    if missing > (MP3_SLACK if file.format == "MP3" else 0):
-        raise ValueError(f"truncated: {len(samples)} of {file.frames} samples are there")
-    return samples.mean(axis=1, dtype=np.float32), file.samplerate
+def _whole(found: Iterable[Block]) -> tuple[np.ndarray, int]:
+    parts, samples, sr = [], 0, 0
+    for y, sr in found:
+        samples += len(y)
+        if samples > WHOLE:
+            raise ValueError(f"longer than {WHOLE / sr / 3600:.0f} hours, too long to be kept whole; cut it")
+        parts.append(y)
+    return np.concatenate(parts), sr
 
 
-def _mp3_has_length(data: bytes) -> bool:
-    """Tell whether the first frame, after an ID3v2 tag, is a Xing or Info header."""
-    start = 0
-    if data[:3] == b"ID3":  # the tag's size in four times seven bits
-        start = 10 + sum(byte << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=False))
-    return any(name in data[start : start + 256] for name in (b"Xing", b"Info"))
+def _short(found: Iterable[Block], *, keep: int = SHORT) -> tuple[np.ndarray, int, int]:
+    """Return a recording of up to `keep` samples, and nothing of a longer one; how many it has; and their rate."""
+    parts: list[np.ndarray] = [np.empty(0, dtype=np.float32)]
+    samples, sr = 0, 0
+    for y, sr in found:
+        samples += len(y)
+        if samples <= keep:
+            parts.append(y)
+        else:
+            del parts[1:]
+    return np.concatenate(parts), samples, sr
 
 
-def _read_av(data: bytes) -> tuple[np.ndarray, int]:
-    sr, blocks = 0, []
-    try:
-        with av.open(io.BytesIO(data), mode="r", options=AV_OPTIONS) as container:
-            if not container.streams.audio:
-                raise ValueError("not audio")
-            to_float = av.AudioResampler(format="fltp")
-            for frame in container.decode(container.streams.audio[0]):
-                sr = frame.sample_rate
-                blocks += [block.to_ndarray().mean(axis=0) for block in to_float.resample(frame)]  # (channels, samples)
-    except av.FFmpegError as error:
-        raise ValueError(f"truncated or damaged ({error.strerror})" if blocks else "not audio") from None
-    if not blocks:
-        raise ValueError("empty (no samples)")
-    return np.concatenate(blocks).astype(np.float32, copy=False), sr
+def _part(found: Iterable[Block], *, sr: int, start: int, n_samples: int) -> np.ndarray:
+    """Return up to `n_samples` samples from `start`, counted after resampling to `sr` Hz; read on to the end."""
+    kept: list[np.ndarray] = [np.empty(0, dtype=np.float32)]
+    place, end = 0, start + n_samples
+    for y in _stream(found, sr=sr, until=end):
+        kept.append(y[max(start - place, 0) : max(end - place, 0)].copy())
+        place += len(y)
+    return np.concatenate(kept)
 
 
-def _check_samples(y: np.ndarray) -> None:
-    if not len(y):
-        raise ValueError("empty (no samples)")
-    if not np.isfinite(y).all():
-        raise ValueError("NaN or infinite samples")
-    if (y == y[0]).all():
-        raise ValueError("silent (all samples equal)")
+def _stream(found: Iterable[Block], *, sr: int, until: int) -> Iterator[np.ndarray]:
+    """Resample blocks on the way, until there are `until` samples or more; all blocks are gone through."""
+    resampler, own_sr, made = None, sr, 0
+    for y, own_sr in found:
+        if made >= until:
+            continue
+        if own_sr == sr:
+            made += len(y)
+            yield y
+            continue
+        resampler = resampler or soxr.ResampleStream(own_sr, sr, 1, dtype="float32", quality="HQ")
+        size = max(BLOCK * own_sr // sr, 1)  # a low rate makes many samples of few
+        for i in range(0, len(y), size):
+            part = resampler.resample_chunk(y[i : i + size])
+            made += len(part)
+            yield part
+    if resampler and made < until:
+        yield resampler.resample_chunk(np.empty(0, dtype=np.float32), last=True)
 
 
-def _check_complete(data: bytes) -> None:
-    """Raise ValueError where the container states more bytes than the file has."""
-    if data[:4] in (b"RIFF", b"FORM"):
-        little = data[:4] == b"RIFF"
-        chunks = _chunks(data, order="<" if little else ">")
-        _check_size(data, *next((c[1:] for c in chunks if c[0] in (b"data", b"SSND")), (len(data), 1 + HEADER_SLACK)))
-    elif data[:4] == b".snd" and len(data) >= 12:
-        _check_size(data, *struct.unpack(">II", data[4:12]))
-    elif data[:4] == b"OggS":
-        _check_ogg_page(data, data.rfind(b"OggS"))
-    elif data[4:8] == b"ftyp":
-        _check_boxes(data)
-
-
-def _check_size(data: bytes, start: int, size: int) -> None:
-    there = max(len(data) - start, 0)
-    if there + HEADER_SLACK < size < STREAMED:
-        raise ValueError(f"truncated: {there} of {size} bytes of sound are there")
-
-
-def _chunks(data: bytes, *, order: str) -> Iterator[tuple[bytes, int, int]]:
-    """Yield (name, start, size) of the chunks of a RIFF or AIFF file."""
-    start = 12
-    while start + 8 <= len(data):
-        name, size = struct.unpack(f"{order}4sI", data[start : start + 8])
-        yield name, start + 8, size
-        start += 8 + size + size % 2
-
-
-def _check_boxes(data: bytes) -> None:
-    """Check that the outermost boxes of an MP4 file are whole and its index among them (ISO/IEC 14496-12, 4.2)."""
-    start, names = 0, set()
-    while start + 8 <= len(data):
-        size = int.from_bytes(data[start : start + 4], "big")
-        names.add(data[start + 4 : start + 8])
-        if size == 1:
-            size = int.from_bytes(data[start + 8 : start + 16], "big")
-        elif size == 0:  # to the end of the file
-            size = len(data) - start
-        start += max(size, 8)
-    if start > len(data) or b"moov" not in names:
-        raise ValueError("truncated: its last box is not whole" if start > len(data) else "truncated: it has no index")
-
-
-def _check_ogg_page(data: bytes, start: int) -> None:
-    """Check that the last page is whole (RFC 3533, 6: 27 bytes, one byte per segment, the segments)."""
-    segments = data[start + 26] if start + 26 < len(data) else 0
-    table = data[start + 27 : start + 27 + segments]
-    if start + 27 + segments + sum(table) > len(data):
-        raise ValueError("truncated: its last Ogg page is not whole")
+def _resampled(samples: int, sr: int, new_sr: int) -> int:
+    """Return how many samples soxr makes of so many (rate.h, flush)."""
+    return samples if sr == new_sr else int(samples / (sr / new_sr) + 0.5)
