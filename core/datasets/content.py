@@ -3,13 +3,14 @@
 import contextlib
 import hashlib
 import json
-import tempfile
+import stat
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
+from core.files import write_text
+from core.workers import Workers
 
 Memo = dict[str, list[Any]]  # path: size in bytes, time of change in nanoseconds, SHA-256
 
@@ -36,7 +37,7 @@ def content_digest(
     place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
     memo_path = cache / "fingerprints" / f"{name}-{place}.json"
     memo = _read(memo_path)
-    with ThreadPoolExecutor() as pool:  # hashlib lets go of the interpreter lock
+    with Workers() as pool:  # hashlib lets go of the interpreter lock
         fresh = dict(pool.map(lambda row: (row[0], _file_entry(root, row[0], memo)), rows))
     if fresh != memo:
         _write(memo_path, fresh)
@@ -50,6 +51,8 @@ def _file_entry(root: Path, path: str, memo: Mapping[str, list[Any]]) -> list[An
         known = memo.get(path)
         if known and known[:2] == [status.st_size, status.st_mtime_ns]:
             return known
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device read for ever
+            raise UserError(f"{root / path}: is no regular file; a clip must be one")
         with (root / path).open("rb") as file:
             return [status.st_size, status.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest()]
     except OSError as error:
@@ -73,6 +76,4 @@ def _write(path: Path, memo: Memo) -> None:
     # A cache that cannot be written costs time, never the answer. Replacing: another process reads all or nothing.
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, suffix=".tmp", delete=False) as file:
-            json.dump(memo, file)
-        Path(file.name).replace(path)
+        write_text(path, json.dumps(memo))

@@ -2,19 +2,18 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import soundfile
 
 from core.datasets.folder import SUFFIXES
 from core.datasets.metadata import some, split_groups
 from core.datasets.table import Dataset
-from core.inputs.clip import BadClip, decode
+from core.inputs.clip import BadClip, Facts, read_facts
 from core.progress import Progress, no_progress
+from core.workers import Workers
 
 T = TypeVar("T")
 
@@ -52,14 +51,6 @@ class Summary:
     problems: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Facts:
-    seconds: float
-    sr: int
-    channels: int
-    format: str
-
-
 def summary(dataset: Dataset, *, progress: Progress = no_progress) -> Summary:
     """Look at every clip of a data set.
 
@@ -70,12 +61,12 @@ def summary(dataset: Dataset, *, progress: Progress = no_progress) -> Summary:
     progress
         Called as ``progress(done, total, what)`` after each clip.
     """
-    facts: list[_Facts] = []
+    facts: list[Facts] = []
     problems: list[str] = []
     paths = dataset.clips["path"].tolist()
-    with ThreadPoolExecutor() as pool:
+    with Workers() as pool:
         for done, found in enumerate(pool.map(lambda path: _look(dataset.root, path), paths), start=1):
-            if isinstance(found, _Facts):
+            if isinstance(found, Facts):
                 facts.append(found)
             else:
                 problems.append(found)
@@ -106,17 +97,12 @@ def _counts(values: Sequence[T]) -> dict[T, int]:
     return dict(Counter(values).most_common())
 
 
-def _look(root: Path, path: str) -> _Facts | str:
+def _look(root: Path, path: str) -> Facts | str:
     """Return the facts of a clip, or why it cannot be used."""
     try:
-        y, sr = decode(root / path)
+        return read_facts(root / path)
     except BadClip as error:
         return f"{path}: {error.reason}"
-    try:
-        info = soundfile.info(root / path)
-    except soundfile.LibsndfileError:
-        return _Facts(len(y) / sr, sr, 0, Path(path).suffix.removeprefix(".").upper())
-    return _Facts(len(y) / sr, sr, info.channels, f"{info.format} {info.subtype}")
 
 
 def _table_problems(dataset: Dataset) -> list[str]:

@@ -40,9 +40,9 @@ class BadClip(Exception):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a recording is: samples and their rate in Hz, channels and format (0 and "" where FFmpeg reads it)."""
+    """What a recording is: its seconds, Hz, channels (0: not known) and format (the suffix where FFmpeg reads it)."""
 
-    samples: int
+    seconds: float
     sr: int
     channels: int
     format: str
@@ -74,7 +74,7 @@ def decode(path: Path) -> tuple[np.ndarray, int]:
         return _whole(found)
 
 
-def waveform(path: Path, *, sr: int, n_samples: int, fit: str) -> np.ndarray:
+def read_waveform(path: Path, *, sr: int, n_samples: int, fit: str) -> np.ndarray:
     """Read a recording, resampled and of one length: to the bit ``fit_length(resample(*decode(path)))``.
 
     Parameters
@@ -105,13 +105,13 @@ def waveform(path: Path, *, sr: int, n_samples: int, fit: str) -> np.ndarray:
         return fit_length(_part(found, sr=sr, start=start, n_samples=n_samples), n_samples=n_samples, fit=fit)
 
 
-def facts(path: Path) -> Facts:
+def read_facts(path: Path) -> Facts:
     """Read a recording to its end and say what it is; errors are those of `decode`, but no length is too long."""
     with _blocks(path) as found:
         _, samples, sr = _short(found, keep=0)
     with path.open("rb", buffering=0) as file:
-        form, channels = description(file) or ("", 0)
-    return Facts(samples, sr, channels, form)
+        form, channels = description(file) or (path.suffix.removeprefix(".").upper(), 0)
+    return Facts(samples / sr, sr, channels, form)
 
 
 def resample(y: np.ndarray, *, sr: int, new_sr: int) -> np.ndarray:
@@ -181,10 +181,10 @@ def _short(found: Iterable[Block], *, keep: int = SHORT) -> tuple[np.ndarray, in
     """Return a recording of up to `keep` samples, and nothing of a longer one; how many it has; and their rate."""
     parts: list[np.ndarray] = [np.empty(0, dtype=np.float32)]
     samples, sr = 0, 0
-    for y, sr in found:
-        samples += len(y)
+    for block in found:
+        samples, sr = samples + len(block.y), block.sr
         if samples <= keep:
-            parts.append(y)
+            parts.append(block.y)
         else:
             del parts[1:]
     return np.concatenate(parts), samples, sr

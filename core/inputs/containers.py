@@ -1,7 +1,8 @@
 """What a container says of its own length, checked against the bytes that are there.
 
-Decoders keep quiet about files that end too soon. Here is what the headers of RIFF, RF64, W64, AIFF, 8SVX, AU, Ogg, MP4,
-MP3 (Xing), NIST (SPHERE), VOC, AVR, MAT4, MAT5, MPC2K, SDS and WVE state. Nothing is read but headers, whatever they claim.
+Decoders keep quiet about files that end too soon. Here is what the headers of RIFF, RF64, W64, AIFF, 8SVX, AU, Ogg,
+MP4, MP3 (Xing), NIST (SPHERE), VOC, AVR, MAT4, MAT5, MPC2K, SDS and WVE state. Nothing is read but headers, and no more
+of them than a recording can have, whatever they claim.
 """
 
 import os
@@ -80,7 +81,7 @@ def _check_riff(read: Reader) -> None:
 
 def _check_rf64(read: Reader) -> None:
     stated = 0
-    for name, start, size in _chunks(read, 12, "<4sI"):
+    for name, start, _ in _chunks(read, 12, "<4sI"):
         if name == b"ds64":
             stated = read.number(start + 8, "<Q")
         elif name == b"data":

@@ -94,13 +94,15 @@ def _with_soundfile(sound: soundfile.SoundFile) -> Iterator[Block]:
     there, size = 0, max(BLOCK // sound.channels, 1)
     while there < sound.frames:
         try:
-            samples = sound.read(min(size, sound.frames - there), dtype="float32", always_2d=True)  # (samples, channels)
+            samples = sound.read(
+                min(size, sound.frames - there), dtype="float32", always_2d=True
+            )  # (samples, channels)
         except soundfile.LibsndfileError as error:
             raise ValueError(f"truncated or damaged ({error.error_string})") from None
         if not len(samples):
             break
         there += len(samples)
-        yield Block(samples.mean(axis=1, dtype=np.float32), sound.samplerate)
+        yield Block(samples.mean(axis=1, dtype=np.float32), sound.samplerate)  # from (samples, channels)
     if sound.frames - there > (MP3_SLACK if sound.format == "MP3" else 0):
         raise ValueError(f"truncated: {there} of {sound.frames} samples are there")
 

@@ -22,9 +22,10 @@ from core.cache import ArrayWriter, load_or_make
 from core.config import Clip, Frontend
 from core.errors import UserError, unknown
 from core.inputs.augmentation import augment_waveform
-from core.inputs.clip import BadClip, decode, fit_length, resample
+from core.inputs.clip import BadClip, decode, fit_length, read_waveform, resample
 from core.inputs.log_mel import LogMel
 from core.progress import Progress, no_progress
+from core.workers import Workers
 
 if TYPE_CHECKING:
     from core.datasets.table import Dataset
@@ -142,7 +143,7 @@ def _make(
     bad: list[tuple[str, str]] = []
     report(0, len(paths), what)
     decoders = min(8, os.cpu_count() or 1)
-    with _one_thread_each(), ThreadPoolExecutor(decoders) as pool, ThreadPoolExecutor(at_once) as makers:
+    with _one_thread_each(), Workers(decoders) as pool, Workers(at_once) as makers:
         done = 0
         for batch in _batches(_ahead(pool, waveform, paths)):
             rows = list(range(done, done + len(batch)))
@@ -159,14 +160,15 @@ def _make(
 
 def _waveform(path: str, *, root: Path, clip: Clip, variant: int) -> np.ndarray | str:
     """Return a clip's waveform, or what is wrong with it."""
+    n_samples = round(clip.duration * clip.sr)
     try:
+        if not variant:
+            return read_waveform(root / path, sr=clip.sr, n_samples=n_samples, fit=clip.fit)
         y, own_sr = decode(root / path)
     except BadClip as problem:
         return problem.reason
-    y = resample(y, sr=own_sr, new_sr=clip.sr)
-    if variant:
-        y = augment_waveform(y, sr=clip.sr, key=f"{path}:{variant}")
-    return fit_length(y, n_samples=round(clip.duration * clip.sr), fit=clip.fit)
+    y = augment_waveform(resample(y, sr=own_sr, new_sr=clip.sr), sr=clip.sr, key=f"{path}:{variant}")
+    return fit_length(y, n_samples=n_samples, fit=clip.fit).copy()  # a view would keep the whole recording
 
 
 @contextmanager

@@ -55,11 +55,15 @@ def made(monkeypatch):
     """Paths of the clips that are read from now on."""
     read = []
 
-    def spying(path):
-        read.append(path.name)
-        return decode(path)
+    def spying(original):
+        def spy(path, **wanted):
+            read.append(path.name)
+            return original(path, **wanted)
 
-    monkeypatch.setattr(core.inputs.images, "decode", spying)
+        return spy
+
+    for name in ("decode", "read_waveform"):
+        monkeypatch.setattr(core.inputs.images, name, spying(getattr(core.inputs.images, name)))
     return read
 
 
