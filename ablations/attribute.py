@@ -1,6 +1,5 @@
 """What does the network listen to? Attribute its answers to the spectrogram (Palanisamy et al. 2020, figure 3)."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -67,13 +66,13 @@ class Attribute(Ablation):
         """Take the one point that gives the run asked for."""
         if not self.run_id:
             return points
-        record = store.record(self.run_id)
-        if record is None or record["status"] != "finished":
-            finished = [r["id"] for r in store.records() if r["status"] == "finished"]
+        record = store.finished(self.run_id)
+        if record is None:
+            finished = [record.id for record in store.records() if record.finished]
             if not finished:
                 raise UserError(f"--run {self.run_id}: {store.runs} has no finished run; leave out --run to train one")
             raise unknown("finished run", self.run_id, finished)
-        return [_point(record["config"])]
+        return [_point(record.run)]
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Take the base run, and with `compare` the networks of the other ablations beside it."""
@@ -111,9 +110,9 @@ class Attribute(Ablation):
         return frame
 
 
-def _point(config: Mapping[str, Any]) -> dict[str, Any]:
+def _point(stored: Run) -> dict[str, Any]:
     """Return a stored run as a point of a grid; what its files decide is worked out anew."""
-    run = asdict(Run.from_dict(config))
+    run = asdict(stored)
     point = {f"{group}__{name}": value for group in GROUPS for name, value in run[group].items()}
     del point["data__content"], point["model__weights_sha256"]
     return point | {"seed": run["seed"], "data__fold": str(run["data"]["fold"])}

@@ -9,8 +9,9 @@ import pandas as pd
 from analysis.formats import count, number, points
 from analysis.statistics import holm, mcnemar, paired
 from analysis.tables import Column
-from core.plan import Plan, Planned, axes, by_condition
-from core.store import FINISHED, Store
+from core.config import Run
+from core.plan import Plan, Planned
+from core.store import Store
 
 COLUMNS = (
     Column("difference", "Difference", points),
@@ -36,10 +37,9 @@ def comparisons(plan: Plan, store: Store) -> pd.DataFrame:
 
     Runs that failed or are missing take their pair out of the comparison; ``pairs`` says how many are left.
     """
-    names = [*axes(plan), "condition"]
     rows = [
-        dict(zip(names, key, strict=True)) | _row(changed, store)
-        for key, part in by_condition(plan).items()
+        point | _row(changed, store)
+        for point, part in plan.groups()
         if (changed := [planned for planned in part if planned.run != planned.reference])
     ]
     frame = pd.DataFrame(rows)
@@ -73,14 +73,14 @@ def _row(part: Sequence[Planned], store: Store) -> dict[str, Any]:
     }
 
 
-def _accuracy(run: Any, store: Store) -> float:
-    record = store.record(run)
-    return record["metrics"]["accuracy"] if record and record["status"] == FINISHED else float("nan")
+def _accuracy(run: Run, store: Store) -> float:
+    record = store.finished(run)
+    return record.metrics.accuracy if record else float("nan")
 
 
 def _correct(planned: Planned, store: Store) -> tuple[np.ndarray, np.ndarray]:
     """Return which test clips the run and its reference get right, or nothing where one of them is not there."""
-    if not all(store.status(run) == FINISHED for run in (planned.run, planned.reference)):
+    if not (store.finished(planned.run) and store.finished(planned.reference)):
         return np.zeros(0, bool), np.zeros(0, bool)
     (clips, targets, ours), (others, _, theirs) = (store.predictions(r) for r in (planned.run, planned.reference))
     assert clips == others

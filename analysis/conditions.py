@@ -17,9 +17,10 @@ from analysis.formats import magnitude, percent, points, seconds
 from analysis.results import Results
 from analysis.tables import Column, protocol
 from core.config import Run
-from core.plan import Plan, Planned, axes, by_condition
-from core.store import FAILED, FINISHED, Store
+from core.plan import Plan, Planned
+from core.store import FAILED, Record, Store
 
+Records = Mapping[str, Record | None]  # by the run's id
 ACCURACY = Column("accuracy", "Accuracy %", percent, best="max", std="accuracy_std")
 MACRO_F1 = Column("macro_f1", "Macro F1 %", percent, best="max")
 CHANGE = Column("delta", "Change", points)
@@ -143,20 +144,14 @@ def summarise(plan: Plan, store: Store) -> pd.DataFrame:
         Where they are not among the grid columns already.
     """
     records = {run.id: store.record(run) for run in plan.runs}
-    names = [*axes(plan), "condition"]
-    return pd.DataFrame(
-        [
-            dict(zip(names, key, strict=True)) | _row(part, records) | named(part[0])
-            for key, part in by_condition(plan).items()
-        ]
-    )
+    return pd.DataFrame([point | _row(part, records) | named(part[0]) for point, part in plan.groups()])
 
 
-def counts(runs: Sequence[Run], store: Store) -> dict[str, Any]:
+def counts(runs: Sequence[Run], records: Records) -> dict[str, Any]:
     """Return ``runs``, ``failed``, ``missing`` and ``run_ids`` of the row that runs share."""
-    states = [store.status(run) for run in runs]
-    failed = states.count(FAILED)
-    missing = len(runs) - failed - states.count(FINISHED)
+    found = [record for run in runs if (record := records[run.id])]
+    failed = sum(record.status == FAILED for record in found)
+    missing = len(runs) - failed - sum(record.finished for record in found)
     return {"runs": len(runs), "failed": failed, "missing": missing, "run_ids": [run.id for run in runs]}
 
 
@@ -196,41 +191,36 @@ def footnotes(plan: Plan, store: Store) -> list[str]:
         "over the folds and seeds that both have.",
     ]
     records = [record for run in runs if (record := store.record(run))]
-    bad = {tuple(clip) for record in records for clip in record.get("bad_clips", [])}
+    bad = {clip for record in records for clip in record.bad_clips}
     if bad:
         notes.append(f"{len(bad)} clips that could not be used were left out; run.json names them.")
-    return notes + [f"{r['id']} failed: {r['reason']}." for r in records if r["status"] == FAILED]
+    return notes + [f"{record.id} failed: {record.reason}." for record in records if record.status == FAILED]
 
 
-def _row(part: Sequence[Planned], records: Mapping[str, dict[str, Any] | None]) -> dict[str, Any]:
-    all_records = [records[planned.run.id] for planned in part]
-    done = [record for record in all_records if record and record["status"] == FINISHED]
-    failed = sum(record is not None and record["status"] == FAILED for record in all_records)
-    scores = {name: [r["metrics"][name] for r in done] for name in ("accuracy", "accuracy_best_epoch", "macro_f1")}
+def _row(part: Sequence[Planned], records: Records) -> dict[str, Any]:
+    runs = [planned.run for planned in part]
+    done = [record for run in runs if (record := records[run.id]) and record.finished]
     changes = [
-        mine["metrics"]["accuracy"] - theirs["metrics"]["accuracy"]
+        mine.metrics.accuracy - theirs.metrics.accuracy
         for planned in part
         if (mine := records[planned.run.id])
         and (theirs := records[planned.reference.id])
-        and mine["status"] == theirs["status"] == FINISHED
+        and mine.finished
+        and theirs.finished
     ]
-    spent = [record["seconds"]["training"] + record["seconds"]["evaluation"] for record in done]
-    accuracy = statistics.describe(scores["accuracy"]) if done else None
+    accuracy = statistics.describe([record.metrics.accuracy for record in done])
     return {
-        "accuracy": accuracy.mean if accuracy else math.nan,
-        "accuracy_std": accuracy.std if accuracy else math.nan,
-        "accuracy_low": accuracy.low if accuracy else math.nan,
-        "accuracy_high": accuracy.high if accuracy else math.nan,
-        "accuracy_best_epoch": _mean(scores["accuracy_best_epoch"]),
-        "macro_f1": _mean(scores["macro_f1"]),
+        "accuracy": accuracy.mean,
+        "accuracy_std": accuracy.std,
+        "accuracy_low": accuracy.low,
+        "accuracy_high": accuracy.high,
+        "accuracy_best_epoch": _mean([record.metrics.accuracy_best_epoch for record in done]),
+        "macro_f1": _mean([record.macro_f1 for record in done]),
         "delta": _mean(changes),
-        "trainable_parameters": _mean([record["trainable_parameters"] for record in done]),
-        "parameters": _mean([record["parameters"] for record in done]),
-        "seconds": _mean(spent),
-        "runs": len(part),
-        "failed": failed,
-        "missing": len(part) - len(done) - failed,
-        "run_ids": [planned.run.id for planned in part],
+        "trainable_parameters": _mean([record.trainable_parameters for record in done]),
+        "parameters": _mean([record.parameters for record in done]),
+        "seconds": _mean([record.seconds.epochs for record in done]),
+        **counts(runs, records),
     }
 
 

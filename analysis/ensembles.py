@@ -14,8 +14,7 @@ from analysis.formats import count, number, percent
 from analysis.results import Results
 from analysis.tables import Column
 from core.config import Run
-from core.plan import axes
-from core.store import FINISHED, Store
+from core.store import Store
 from core.training import metrics
 
 COLUMNS = (
@@ -39,19 +38,18 @@ FOOTNOTES = (
 def compare_ensemble(results: Results, *, title: str) -> pd.DataFrame:
     """Write the table of single network and ensemble, and the figure of accuracy against the number of members."""
     store = results.session.store
-    grid = axes(results.plan)
-    groups: dict[tuple[Any, ...], dict[int, list[Run]]] = defaultdict(lambda: defaultdict(list))
-    for i, planned in enumerate(results.plan.planned):
-        key = (*(values[i] for values in grid.values()), planned.reference.seed)
-        groups[key][planned.run.data.fold].append(planned.run)
     rows: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
-    several = len({key[-1] for key in groups}) > 1
-    names = [*grid, *(["first_seed"] if several else [])]
-    for key, folds in groups.items():
-        point = dict(zip(names, key, strict=False))
+    groups = results.plan.groups(lambda planned: {"first_seed": planned.reference.seed})
+    several = len({point["first_seed"] for point, _ in groups}) > 1
+    names = [*results.plan.grid, *(["first_seed"] if several else [])]
+    for values, planned in groups:
+        point = {name: values[name] for name in names}
+        where = conditions.named(planned[0])
+        folds: dict[int, list[Run]] = defaultdict(list)
+        for member in planned:
+            folds[member.run.data.fold].append(member.run)
         runs = list(folds.values())
-        where = {"data": runs[0][0].data.name, "backbone": runs[0][0].model.backbone}
         rows += [point | row | where for row in _rows(runs, store)]
         curves += [point | row | where for row in _curve(runs, store)]
     frame = pd.DataFrame(rows)
@@ -78,11 +76,12 @@ def compare_ensemble(results: Results, *, title: str) -> pd.DataFrame:
 
 def _rows(folds: Sequence[Sequence[Run]], store: Store) -> list[dict[str, Any]]:
     """Return the row of a single network and the row of the ensemble."""
-    done = [[run for run in members if store.status(run) == FINISHED] for members in folds]
+    done = [[run for run in members if store.finished(run)] for members in folds]
     outputs = [_outputs(members, store) for members in done if members]
     alone = pd.DataFrame([metrics.summary(logits, targets) for targets, all_ in outputs for logits in all_])
     together = pd.DataFrame([metrics.ensemble_summary(all_, targets) for targets, all_ in outputs if len(all_) > 1])
-    counts = conditions.counts([run for members in folds for run in members], store)
+    planned = [run for members in folds for run in members]
+    counts = conditions.counts(planned, {run.id: store.record(run) for run in planned})
     single = {name: alone[name].mean() for name in SCORES} if len(alone) else {}
     deviation = alone["accuracy"].std() if len(alone) > 1 else np.nan
     ensemble = {name: together[name].mean() for name in (*SCORES, "disagreement")} if len(together) else {}
@@ -98,7 +97,7 @@ def _rows(folds: Sequence[Sequence[Run]], store: Store) -> list[dict[str, Any]]:
 
 def _curve(folds: Sequence[Sequence[Run]], store: Store) -> list[dict[str, Any]]:
     """Return accuracy over all subsets of each size, averaged over the folds subset by subset."""
-    done = [_outputs(members, store) for members in folds if all(store.status(run) == FINISHED for run in members)]
+    done = [_outputs(members, store) for members in folds if all(store.finished(run) for run in members)]
     if not done:
         return []
     probs = [[metrics.softmax(logits) for logits in members] for _, members in done]

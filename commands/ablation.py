@@ -103,8 +103,7 @@ def show_results(results: Results, console: Console) -> None:
     for line in results.written():
         console.print(f"  {line}", soft_wrap=True)
     store = results.session.store
-    records = [record for run in results.plan.runs if (record := store.record(run)) and "seconds" in record]
-    total = sum(sum(record["seconds"].values()) for record in records)
+    total = sum(record.seconds.total for run in results.plan.runs if (record := store.record(run)))
     console.print(f"All runs took {seconds(total)}; their curves: tensorboard --logdir {store.runs}", soft_wrap=True)
 
 

@@ -8,7 +8,7 @@ from filelock import Timeout
 
 from core.config import Run
 from core.errors import UserError
-from core.files import CANNOT_WRITE, write_text
+from core.files import CANNOT_WRITE
 from core.plan import Plan
 from core.session import Session
 from core.store import FAILED, FINISHED
@@ -88,15 +88,12 @@ def _train(run: Run, plan: Plan, session: Session) -> None:
 def record_failure(run: Run, session: Session, *, label: str, reason: str, trace: str) -> None:
     """Record that a run failed for good, with its reason in one line and the whole trace beside it."""
     session.report.drop(label)
-    session.store.folder(run).mkdir(exist_ok=True)
-    write_text(session.store.folder(run) / "error.txt", trace)
-    session.store.write_record(run, FAILED, record.provenance(session) | {"reason": reason})
+    session.store.write_failure(run, record.provenance(session), reason=reason, trace=trace)
     session.report.note(f"{label}: failed: {reason}")
 
 
 def say_accuracy(run: Run, session: Session, *, label: str) -> None:
     """Tell what a finished run has reached."""
-    done = session.store.record(run)
+    done = session.store.finished(run)
     assert done is not None
-    scores, seconds = done["metrics"], sum(done["seconds"].values())
-    session.report.note(f"{label}: accuracy {scores['accuracy']:.1%}, {seconds:.1f} s")
+    session.report.note(f"{label}: accuracy {done.metrics.accuracy:.1%}, {done.seconds.total:.1f} s")

@@ -43,6 +43,40 @@ class Plan:
         """Every run once, in the order of the table."""
         return tuple({planned.run.id: planned.run for planned in self.planned}.values())
 
+    @cached_property
+    def points(self) -> tuple[dict[str, Any], ...]:
+        """For each of `planned` its values of the options that make the grid, but for fold and seed.
+
+        What the data set decides follows from it and is no option of the grid.
+        """
+        flat = [_flatten(planned.reference) for planned in self.planned]
+        given = [key for key in flat[0] if key not in FOLLOWING and any(row[key] != flat[0][key] for row in flat)]
+        if "data.name" in given:
+            given = [key for key in given if key not in OF_THE_DATA_SET]
+        names = {key: "data" if key == "data.name" else key.partition(".")[2] for key in given}
+        return tuple({name: row[key] for key, name in names.items()} for row in flat)
+
+    @property
+    def grid(self) -> list[str]:
+        """The options that make the grid."""
+        return list(self.points[0])
+
+    def groups(
+        self, by: Callable[[Planned], Mapping[str, Any]] = lambda planned: {"condition": planned.condition}
+    ) -> list[tuple[dict[str, Any], list[Planned]]]:
+        """Group the runs by their point of the grid and what else `by` says: over folds and seeds, in their order.
+
+        Returns
+        -------
+        groups
+            The values that a group has in common, by name, those of the grid first; and its runs.
+        """
+        found: dict[tuple[Any, ...], tuple[dict[str, Any], list[Planned]]] = {}
+        for point, planned in zip(self.points, self.planned, strict=True):
+            values = {**point, **by(planned)}
+            found.setdefault(tuple(values.values()), (values, []))[1].append(planned)
+        return list(found.values())
+
     @property
     def name(self) -> str:
         """A folder's name of its own for every different question, the same for the same one."""
@@ -114,27 +148,6 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
     if run.model.weights not in ("imagenet", "random"):
         run = run.replace(model__weights_sha256=file_digest(weights_file(run.model.weights)))
     return run
-
-
-def axes(plan: Plan) -> dict[str, list[Any]]:
-    """Map each option that makes the grid, but for fold and seed, to its value for each of `plan.planned`.
-
-    What the data set decides follows from it and is no option of the grid.
-    """
-    flat = [_flatten(planned.reference) for planned in plan.planned]
-    given = [key for key in flat[0] if key not in FOLLOWING and any(row[key] != flat[0][key] for row in flat)]
-    if "data.name" in given:
-        given = [key for key in given if key not in OF_THE_DATA_SET]
-    return {"data" if key == "data.name" else key.partition(".")[2]: [row[key] for row in flat] for key in given}
-
-
-def by_condition(plan: Plan) -> dict[tuple[Any, ...], list[Planned]]:
-    """Group the runs of a plan by their values of `axes` and, coming last, their condition: over folds and seeds."""
-    values = axes(plan).values()
-    groups: dict[tuple[Any, ...], list[Planned]] = {}
-    for i, planned in enumerate(plan.planned):
-        groups.setdefault((*(column[i] for column in values), planned.condition), []).append(planned)
-    return groups
 
 
 def _flatten(run: Run) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,19 @@ from safetensors.torch import load_file, save_file
 from core.config import Run
 from core.errors import UserError
 from core.files import replacing, write_text
+from core.record import FAILED, FINISHED, MISSING, RUNNING, STOPPED, Record, read_record
+
+__all__ = ["FAILED", "FINISHED", "MISSING", "RUNNING", "STOPPED", "Record", "Store"]
 
 RECORD = "run.json"
 FIRST_STEP = "first_step.safetensors"
-FINISHED, FAILED, RUNNING = "finished", "failed", "running"
-STOPPED = "stopped"  # a scheduler ended it early; an ordinary command trains it to its end
-MISSING = "missing"  # there is no record to believe
+HISTORY, PREDICTIONS, WEIGHTS = "history.csv", "predictions.parquet", "weights.safetensors"
+CHECKPOINT = "checkpoint.safetensors"  # while it is being trained
+ERROR = "error.txt"  # of a run that failed: the whole trace
+
+
+class Damaged(Exception):
+    """There is no record to believe; says why."""
 
 
 class Store:
@@ -68,79 +76,142 @@ class Store:
         locks.mkdir(exist_ok=True)
         return FileLock(locks / f"{run.id}.lock")
 
-    def record(self, run: Run | str) -> dict[str, Any] | None:
+    def record(self, run: Run | str) -> Record | None:
         """Return a run's record, or None where there is none to believe."""
         try:
-            record: dict[str, Any] = json.loads((self.folder(run) / RECORD).read_text())
-        except (OSError, ValueError):
+            return self._read(self.folder(run))
+        except Damaged:
             return None
-        if not isinstance(record, dict) or record.get("digest") != _digest(record):
-            return None
-        if record["id"] != self.folder(run).name:
-            return None
-        files = record.get("files", {})
-        return record if all(self._size(run, name) == size for name, size in files.items()) else None
+
+    def finished(self, run: Run | str) -> Record | None:
+        """Return a run's record where the run has finished, or None."""
+        record = self.record(run)
+        return record if record and record.finished else None
 
     def status(self, run: Run | str) -> str:
         """Return ``finished``, ``failed``, ``running``, ``stopped`` or ``missing``."""
         record = self.record(run)
-        return record["status"] if record else MISSING
+        return record.status if record else MISSING
 
-    def records(self) -> Iterator[dict[str, Any]]:
+    def records(self) -> Iterator[Record]:
         """Go through every record that can be believed, in the order of their ids."""
-        for folder in sorted(self.runs.glob("[0-9a-f]*")):
+        for folder in self._folders():
             if record := self.record(folder.name):
                 yield record
 
+    def damaged(self) -> dict[str, str]:
+        """Return the folders without a record to believe, and what is wrong with each."""
+        found = {}
+        for folder in self._folders():
+            try:
+                self._read(folder)
+            except Damaged as problem:
+                found[folder.name] = str(problem)
+        return found
+
+    def _folders(self) -> list[Path]:
+        return sorted(path for path in self.runs.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+    def _read(self, folder: Path) -> Record:
+        try:
+            values = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            if isinstance(values, dict) and values.get("digest") != _digest(values):
+                raise Damaged(f"{RECORD} is not as it was written")
+            record = read_record(values)
+            sizes = {name: _size(folder / name) for name in record.files}
+        except OSError as error:
+            raise Damaged(f"{RECORD} cannot be read ({error.strerror})") from None
+        except RecursionError:
+            raise Damaged(f"{RECORD} is nested too deep for a record") from None
+        except ValueError as error:  # no UTF-8, no JSON, or no record
+            raise Damaged(f"{RECORD} cannot be used ({error})") from None
+        if record.id != folder.name:
+            raise Damaged(f"{RECORD} is that of run {record.id}")
+        for name, size in record.files.items():
+            if sizes[name] != size:
+                raise Damaged(f"{name} has {sizes[name]} bytes of {size}" if sizes[name] >= 0 else f"{name} is missing")
+        return record
+
     def write_record(self, run: Run, status: str, values: Mapping[str, Any], *, files: tuple[str, ...] = ()) -> None:
         """Write ``run.json``: the whole configuration, the status and `values`; the last step of every change."""
-        folder = self.folder(run)
-        folder.mkdir(exist_ok=True)
-        sizes = {name: self._size(run, name) for name in files}
+        folder = self._made(run)
+        sizes = {name: _size(folder / name) for name in files}
         record = {"id": run.id, "status": status, "config": run.to_dict(), **values, "files": sizes}
         record["digest"] = _digest(record)
-        write_text(folder / RECORD, json.dumps(record, indent=1))
+        with _in_place(folder / RECORD):
+            write_text(folder / RECORD, json.dumps(record, indent=1))
+
+    def write_outcome(
+        self,
+        run: Run,
+        values: Mapping[str, Any],
+        *,
+        history: list[dict[str, Any]],
+        predictions: tuple[list[str], np.ndarray, np.ndarray],
+        weights: Mapping[str, torch.Tensor],
+        first_step: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        """Write all that a finished run leaves, its record last; its checkpoint goes.
+
+        Parameters
+        ----------
+        run, values
+            As in `write_record`.
+        history, predictions, weights, first_step
+            As in `write_history` and the like; a first step that was not fitted has nothing to be kept.
+        """
+        files = [HISTORY, PREDICTIONS, WEIGHTS]
+        self.write_history(run, history)
+        self.write_predictions(run, *predictions)
+        self.write_weights(run, weights)
+        if first_step is not None:
+            self.write_first_step(run, first_step)
+            files.append(FIRST_STEP)
+        self.write_record(run, FINISHED, values, files=tuple(files))
+        self.checkpoint(run).unlink(missing_ok=True)
+
+    def write_failure(self, run: Run, values: Mapping[str, Any], *, reason: str, trace: str) -> None:
+        """Write that a run failed for good: the reason in one line, and the whole trace in a file beside it."""
+        write_text(self._made(run) / ERROR, trace)
+        self.write_record(run, FAILED, {**values, "reason": reason})
+
+    def checkpoint(self, run: Run | str) -> Path:
+        """Return where a run's state is kept while it is trained."""
+        return self.folder(run) / CHECKPOINT
 
     def write_history(self, run: Run, history: list[dict[str, Any]]) -> None:
         """Write ``history.csv``: one row per epoch."""
-        write_text(self.folder(run) / "history.csv", pd.DataFrame(history).to_csv(index=False))
+        write_text(self.folder(run) / HISTORY, pd.DataFrame(history).to_csv(index=False))
 
     def history(self, run: Run | str) -> pd.DataFrame:
-        """Read ``history.csv``: one row per epoch."""
-        return pd.read_csv(self.folder(run) / "history.csv")
+        """Read ``history.csv``: one row per epoch; where it is missing or damaged, a `UserError` says so."""
+        with _reading(self.folder(run) / HISTORY) as path:
+            return pd.read_csv(path)
 
     def write_predictions(self, run: Run, clips: list[str], targets: np.ndarray, logits: np.ndarray) -> None:
         """Write ``predictions.parquet``: clip, target and the logits (clips, classes) of the test fold."""
         frame = pd.DataFrame({"clip": clips, "target": targets})
         for k in range(logits.shape[1]):
             frame[f"logit_{k}"] = logits[:, k]
-        with replacing(self.folder(run) / "predictions.parquet") as path:
+        with replacing(self.folder(run) / PREDICTIONS) as path:
             frame.to_parquet(path, index=False)
 
     def predictions(self, run: Run | str) -> tuple[list[str], np.ndarray, np.ndarray]:
-        """Read back clips, targets (clips,) and logits (clips, classes)."""
-        frame = pd.read_parquet(self.folder(run) / "predictions.parquet")
-        logits = frame.filter(regex=r"^logit_\d+$").to_numpy(np.float32)
-        return frame["clip"].tolist(), frame["target"].to_numpy(np.int64), logits
+        """Read back clips, targets (clips,) and logits (clips, classes); where they are damaged, `UserError`."""
+        with _reading(self.folder(run) / PREDICTIONS) as path:
+            frame = pd.read_parquet(path)
+            logits = frame.filter(regex=r"^logit_\d+$").to_numpy(np.float32)
+            return frame["clip"].tolist(), frame["target"].to_numpy(np.int64), logits
 
     def write_weights(self, run: Run, weights: Mapping[str, torch.Tensor]) -> None:
         """Write ``weights.safetensors``."""
-        with replacing(self.folder(run) / "weights.safetensors") as path:
+        with replacing(self.folder(run) / WEIGHTS) as path:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, path)
 
     def weights(self, run: Run | str) -> dict[str, torch.Tensor]:
-        """Read a run's final weights.
-
-        Raises
-        ------
-        UserError
-            Where the file is missing or damaged.
-        """
-        path = self.folder(run) / "weights.safetensors"
-        try:
+        """Read a run's final weights; where the file is missing or damaged, a `UserError` says so."""
+        with _reading(self.folder(run) / WEIGHTS) as path:
             return load_file(path)
-        except Exception as error:
-            raise UserError(f"{path} cannot be read ({error}); delete its folder and run the command again") from None
 
     def write_first_step(self, run: Run, tensors: Mapping[str, torch.Tensor]) -> None:
         """Write ``first_step.safetensors``: what was fitted to the training clips before the network."""
@@ -148,24 +219,41 @@ class Store:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
 
     def first_step(self, run: Run | str) -> dict[str, torch.Tensor] | None:
-        """Read what was fitted before the network; None where the run has no such file.
-
-        Raises
-        ------
-        UserError
-            Where the file is damaged.
-        """
-        path = self.folder(run) / FIRST_STEP
-        if not path.exists():
+        """Read what was fitted before the network; None where the run has no such file, `UserError` if damaged."""
+        if not (self.folder(run) / FIRST_STEP).exists():
             return None
-        try:
+        with _reading(self.folder(run) / FIRST_STEP) as path:
             return load_file(path)
-        except Exception as error:
-            raise UserError(f"{path} cannot be read ({error}); delete its folder and run the command again") from None
 
-    def _size(self, run: Run | str, name: str) -> int:
-        path = self.folder(run) / name
-        return path.stat().st_size if path.exists() else -1
+    def _made(self, run: Run) -> Path:
+        folder = self.folder(run)
+        with _in_place(folder):
+            folder.mkdir(exist_ok=True)
+        return folder
+
+
+def _size(path: Path) -> int:
+    """Return a file's bytes, -1 where there is no such file."""
+    return path.stat().st_size if path.is_file() else -1
+
+
+@contextmanager
+def _in_place(path: Path) -> Iterator[None]:
+    """Say in one line that something else has the name of what is to be written."""
+    try:
+        yield
+    except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        raise UserError(f"{path} is in the way ({error.strerror}); remove it") from None
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Path]:
+    """Say in one line what is wrong with a file; each format has errors of its own for being broken."""
+    try:
+        yield path
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} cannot be read ({reason}); delete its folder and run the command again") from None
 
 
 def _digest(record: Mapping[str, Any]) -> str:

@@ -15,7 +15,6 @@ from core.config import Run
 from core.datasets.table import Dataset
 from core.models.stages import parse_stage
 from core.session import Session
-from core.store import FINISHED
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class Explanation:
             methods.check(method)
         self.dataset, self.session, self.request = dataset, session, request
         (first, reference), *_ = networks.items()
-        finished = {name: run for name, run in networks.items() if session.store.status(run) == FINISHED}
+        finished = {name: run for name, run in networks.items() if session.store.finished(run)}
         self.networks = {first: reference} | finished
         self.left_out = [name for name in networks if name not in self.networks]
         self.subject = load(reference, dataset, session)

@@ -18,7 +18,7 @@ from analysis.report import runs as report_runs
 from analysis.report.analyses import Limits, Reader
 from analysis.report.published import published_table
 from core.errors import UserError
-from core.store import FINISHED, Store
+from core.store import Store
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -62,9 +62,9 @@ def _view(results: Path, limits: Limits) -> dict[str, Any]:
     for analysis in analyses:
         for run in analysis.runs:
             part_of[run].append((analysis.id, f"{analysis.ablation} in {analysis.folder}"))
-    finished = [record for record in records.values() if record["status"] == FINISHED]
+    finished = [record for record in records.values() if record.finished]
     shown = [
-        report_runs.show(record, store, id=f"run-{k}", analyses=part_of[record["id"]])
+        report_runs.show(record, store, id=f"run-{k}", analyses=part_of[record.id])
         for k, record in enumerate(finished[: limits.details], start=1)
     ]
     every = list(records.values())
@@ -77,7 +77,7 @@ def _view(results: Path, limits: Limits) -> dict[str, Any]:
         "finished": len(finished),
         "records": every,
         "shown": shown,
-        "spent": seconds(sum(sum(record["seconds"].values()) for record in finished)),
+        "spent": seconds(sum(record.seconds.total for record in finished)),
         "datasets": report_runs.datasets(every, limit=limits.rows),
         "environments": report_runs.environments(every, limit=limits.rows),
         "runs": report_runs.overview(every, {run.run: run.id for run in shown}, limit=limits.runs),

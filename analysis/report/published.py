@@ -13,6 +13,7 @@ from analysis.published import published, studies
 from analysis.report.analyses import Analysis
 from analysis.report.cells import Cell, Table, table
 from analysis.tables import MISSING
+from core.store import Record
 
 ABLATIONS = {  # whose conditions an item of a report is about
     ("rethinking-cnn", "Table I"): "pretraining",
@@ -24,17 +25,18 @@ ABLATIONS = {  # whose conditions an item of a report is about
 COUNTED = re.compile("clips|epochs|parameters|seconds|megabytes")  # metrics that are no fractions
 HEADER = ("Report", "Data", "Backbone", "Condition", "Metric", "Published", "Ours", "Our table", "Source")
 Key = tuple[str, str, str, str]  # ablation, data set, backbone, condition
+Found = tuple[str, str, Mapping[str, Any]]  # a table's element and title, and one of its rows
 
 
-def published_table(analyses: Iterable[Analysis], records: Mapping[str, Any], *, limit: int) -> Table:
+def published_table(analyses: Iterable[Analysis], records: Mapping[str, Record], *, limit: int) -> Table:
     """Make the table of published numbers for the data sets and backbones that were run.
 
     Ours stand beside them where an ablation's table has the same data set, backbone, condition and metric; a
     condition with several rows in it, such as one for each learning rate, gives several.
     """
-    data = {record["config"]["data"]["name"] for record in records.values()}
-    backbones = {record["config"]["model"]["backbone"] for record in records.values()} | {""}
-    ours: dict[Key, list[tuple[str, str, Mapping[str, Any]]]] = {}
+    data = {record.run.data.name for record in records.values()}
+    backbones = {record.run.model.backbone for record in records.values()} | {""}
+    ours: dict[Key, list[Found]] = {}
     for analysis in analyses:
         for key, found in _rows(analysis, records):
             ours.setdefault(key, []).append(found)
@@ -57,17 +59,17 @@ def published_table(analyses: Iterable[Analysis], records: Mapping[str, Any], *,
     return table(HEADER, rows, limit=limit)
 
 
-def _rows(analysis: Analysis, records: Mapping[str, Any]) -> Iterator[tuple[Key, tuple[str, str, Mapping[str, Any]]]]:
+def _rows(analysis: Analysis, records: Mapping[str, Record]) -> Iterator[tuple[Key, Found]]:
     """Go through the rows of an analysis that name their runs, which say the data set and the backbone."""
     for item in analysis.tables:
         for row in (row for source in item.sources if source.label == "CSV" for row in _read(source.text)):
             record = next((records[id] for id in str(row.get("run_ids")).split() if id in records), None)
             if record is None:
                 continue
-            config, condition = record["config"], str(row.get("condition"))
-            if config["model"]["weights"] != "imagenet" and condition != "random":
+            run, condition = record.run, str(row.get("condition"))
+            if run.model.weights != "imagenet" and condition != "random":
                 continue  # the reports' conditions are of pretrained networks, but for that one
-            key = (analysis.ablation, config["data"]["name"], config["model"]["backbone"], condition)
+            key = (analysis.ablation, run.data.name, run.model.backbone, condition)
             yield key, (item.id, item.title, row)
 
 

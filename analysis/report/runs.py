@@ -4,7 +4,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
@@ -12,9 +12,10 @@ import pandas as pd
 from analysis.formats import MINUS, magnitude, number, percent, seconds, span
 from analysis.report.cells import Cell, Table, table
 from analysis.tables import MISSING
-from core.store import FAILED, FINISHED, RUNNING, Store
+from core.config import Model, Run
+from core.errors import UserError
+from core.store import FAILED, RUNNING, Record, Store
 
-Record = Mapping[str, Any]
 TABLE_CLASSES = 12  # a confusion matrix of more is drawn instead of written out
 DRAWN_CLASSES = 100  # and of more than these only its largest confusions are listed
 POINTS = 200  # of one learning curve
@@ -75,40 +76,38 @@ class Shown:
     analyses: list[tuple[str, str]]  # id and name of those it is part of
 
 
-def read(store: Store) -> tuple[dict[str, Record], list[str]]:
-    """Return the records that can be believed, by id and in the order of what was run; and the folders without one."""
+def read(store: Store) -> tuple[dict[str, Record], dict[str, str]]:
+    """Return the records that can be believed, by id and in the order of what was run; and what is wrong elsewhere."""
 
     def order(record: Record) -> tuple[Any, ...]:
-        data, model = record["config"]["data"], record["config"]["model"]
-        what = tuple(model[name] for name in ("backbone", "weights", "cut", "fuse", "freeze"))
-        return data["name"], *what, data["fold"], record["config"]["seed"], record["id"]
+        run, model = record.run, record.run.model
+        what = (model.backbone, model.weights, model.cut, model.fuse, model.freeze)
+        return run.data.name, *what, run.data.fold, run.seed, record.id
 
-    records: dict[str, Record] = {record["id"]: record for record in sorted(store.records(), key=order)}
-    folders = sorted(path.name for path in store.runs.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return records, [name for name in folders if name not in records]
+    return {record.id: record for record in sorted(store.records(), key=order)}, store.damaged()
 
 
 def datasets(records: Iterable[Record], *, limit: int) -> Table:
     """Say of each data set what was run on it."""
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
-        groups[record["config"]["data"]["name"], record["config"]["data"]["content"]].append(record)
+        groups[record.run.data.name, record.run.data.content].append(record)
     header = ("Data", "Content", "Classes", "Clips", "Folds tested", "Seeds", "Backbones", "Epochs", "Runs")
     rows = []
     for (name, content), part in groups.items():
-        configs = [record["config"] for record in part]
-        done = [record for record in part if record["status"] == FINISHED]
-        classes = sorted({len(record["class_names"]) for record in done})
-        clips = sorted({sum(record["clips"].values()) for record in done})
-        backbones = sorted({f"{c['model']['backbone']} ({c['model']['weights']})" for c in configs})
+        runs = [record.run for record in part]
+        done = [record for record in part if record.finished]
+        classes = sorted({len(record.class_names) for record in done})
+        clips = sorted({record.clips.total for record in done})
+        backbones = sorted({f"{run.model.backbone} ({run.model.weights})" for run in runs})
         numbers = [
             span(values)
             for values in (
                 classes,
                 clips,
-                (c["data"]["fold"] for c in configs),
-                (c["seed"] for c in configs),
-                (c["training"]["epochs"] for c in configs),
+                (run.data.fold for run in runs),
+                (run.seed for run in runs),
+                (run.training.epochs for run in runs),
             )
         ]
         shown = [text or MISSING for text in numbers]
@@ -118,38 +117,36 @@ def datasets(records: Iterable[Record], *, limit: int) -> Table:
 
 def environments(records: Iterable[Record], *, limit: int) -> Table:
     """Say which versions and machines the runs were made with: one row for each that differs."""
-    groups: dict[str, list[Record]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
     for record in records:
-        groups[json.dumps([record.get("environment"), record.get("versions")], sort_keys=True)].append(record)
-    parts = [(part[0].get("environment") or {}, part[0].get("versions") or {}, len(part)) for part in groups.values()]
+        groups[record.environment, tuple(sorted(record.versions.items()))].append(record)
+    parts = [(part[0].environment, part[0].versions, len(part)) for part in groups.values()]
     names = list(dict.fromkeys(name for _, versions, _ in parts for name in versions))
     rows = []
     for machine, versions, count in parts:
-        device = f"{machine.get('device', MISSING)} {machine.get('device_name') or ''}".strip()
-        rows.append([str(count), device, str(machine.get("threads", MISSING)), *(versions.get(n, "") for n in names)])
+        device = f"{machine.device or MISSING} {machine.device_name}".strip()
+        rows.append([str(count), device, str(machine.threads or MISSING), *(versions.get(n, "") for n in names)])
     return table(("Runs", "Device", "Threads", *(n.capitalize() for n in names)), rows, limit=limit)
 
 
 def overview(records: Iterable[Record], targets: Mapping[str, str], *, limit: int) -> Table:
     """List every run; `targets` maps the runs that are shown in full to their elements."""
     header = ("Run", "Data", "Fold", "Seed", "Backbone", "Weights", "Changed", "Accuracy %", "Best epoch %")
-    rows = []
+    rows: list[list[str | Cell]] = []
     for record in records:
-        config, scores = record["config"], record.get("metrics", {})
-        model = config["model"]
-        spent = record.get("seconds", {})
+        data, model, scores = record.run.data, record.run.model, record.metrics
         rows.append(
             [
-                Cell(record["id"], target=targets.get(record["id"], "")),
-                config["data"]["name"],
-                str(config["data"]["fold"]),
-                str(config["seed"]),
-                model["backbone"],
-                model["weights"],
+                Cell(record.id, target=targets.get(record.id, "")),
+                data.name,
+                str(data.fold),
+                str(record.run.seed),
+                model.backbone,
+                model.weights,
                 changed(model),
-                *(_percent(scores.get(name)) for name in ("accuracy", "accuracy_best_epoch", "macro_f1")),
-                seconds(sum(spent.values())) if spent else MISSING,
-                record["status"],
+                *map(_percent, (scores.accuracy, scores.accuracy_best_epoch, record.macro_f1)),
+                seconds(record.seconds.total) if record.seconds.total else MISSING,
+                record.status,
             ]
         )
     return table((*header, "Macro F1 %", "Time", "Status"), rows, limit=limit)
@@ -160,60 +157,57 @@ def unfinished(records: Iterable[Record], *, limit: int) -> Table:
     reasons = {RUNNING: "Being trained now, or interrupted: the same command goes on from its last epoch."}
     rows = [
         [
-            record["id"],
-            describe(record["config"]),
-            record["status"],
-            str(record.get("reason") or reasons.get(record["status"], "No reason was recorded.")),
+            record.id,
+            describe(record.run),
+            record.status,
+            record.reason or reasons.get(record.status, "No reason was recorded."),
         ]
         for record in records
-        if record["status"] in (FAILED, RUNNING)
+        if record.status in (FAILED, RUNNING)
     ]
     return table(("Run", "What", "Status", "Reason"), rows, limit=limit)
 
 
-def changed(model: Mapping[str, Any]) -> str:
+def changed(model: Model) -> str:
     """Say in words what an ablation did to a network."""
     said = {
         "freeze": ("none", "frozen through"),
         "fuse": ("all", "starting weights through"),
         "cut": ("none", "cut after"),
     }
-    words = [f"{verb} {model[key]}" for key, (nothing, verb) in said.items() if model[key] != nothing]
+    words = [f"{verb} {getattr(model, key)}" for key, (nothing, verb) in said.items() if getattr(model, key) != nothing]
     return ", ".join(words) or "nothing"
 
 
-def describe(config: Mapping[str, Any]) -> str:
+def describe(run: Run) -> str:
     """Name a run in words."""
-    model, data = config["model"], config["data"]
+    model, data = run.model, run.data
     what = "" if changed(model) == "nothing" else f", {changed(model)}"
-    return (
-        f"{model['backbone']} ({model['weights']}{what}) on {data['name']}, fold {data['fold']}, seed {config['seed']}"
-    )
+    return f"{model.backbone} ({model.weights}{what}) on {data.name}, fold {data.fold}, seed {run.seed}"
 
 
 def show(record: Record, store: Store, *, id: str, analyses: list[tuple[str, str]]) -> Shown:
     """Gather all that the page shows of one finished run."""
-    scores, clips = record["metrics"], record["clips"]
-    left_out = len(record["bad_clips"])
+    scores, clips, spent = record.metrics, record.clips, record.seconds
     facts = {
-        "Accuracy": f"{percent(scores['accuracy'])} % (last epoch)",
-        "Best epoch on the test fold": f"{percent(scores['accuracy_best_epoch'])} % (epoch {scores['best_epoch']})",
-        "Macro F1": f"{percent(scores['macro_f1'])} %",
-        "NLL, Brier, ECE": ", ".join(number(scores[name]) for name in ("nll", "brier", "ece")),
-        "Clips": ", ".join(f"{count} {name}" for name, count in clips.items() if count),
-        "Clips left out": str(left_out) if left_out else "none",
-        "Parameters": f"{magnitude(record['trainable_parameters'])} trained of {magnitude(record['parameters'])}",
-        "Time": ", ".join(f"{name} {seconds(value)}" for name, value in record["seconds"].items()),
+        "Accuracy": f"{percent(scores.accuracy)} % (last epoch)",
+        "Best epoch on the test fold": f"{percent(scores.accuracy_best_epoch)} % (epoch {scores.best_epoch})",
+        "Macro F1": f"{percent(record.macro_f1)} %",
+        "NLL, Brier, ECE": ", ".join(map(number, (scores.nll, scores.brier, scores.ece))),
+        "Clips": ", ".join(f"{count} {name}" for name, count in asdict(clips).items() if count),
+        "Clips left out": str(len(record.bad_clips) or "none"),
+        "Parameters": f"{magnitude(record.trainable_parameters)} trained of {magnitude(record.parameters)}",
+        "Time": ", ".join(f"{name} {seconds(value)}" for name, value in asdict(spent).items()),
     }
     return Shown(
         id=id,
-        run=record["id"],
-        title=describe(record["config"]),
+        run=record.id,
+        title=describe(record.run),
         facts=facts,
-        curves=_curves(store, record["id"]),
-        confusion=confusion(record["confusion"], record["class_names"]),
+        curves=_curves(store, record.id),
+        confusion=confusion(record.confusion, record.class_names),
         classes=_per_class(record),
-        config=json.dumps(record["config"], indent=1),
+        config=json.dumps(record.run.to_dict(), indent=1),
         analyses=analyses,
     )
 
@@ -270,7 +264,7 @@ def _curves(store: Store, run: str) -> list[Curve]:
     try:
         history = store.history(run)
         return [drawn for metric in ("accuracy", "loss") if (drawn := curve(history, metric))]
-    except (OSError, ValueError, KeyError):
+    except (UserError, ValueError, TypeError, KeyError):
         return []
 
 
@@ -281,17 +275,11 @@ def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
 
 
 def _per_class(record: Record) -> Table:
-    scores = record["per_class"]
-    rows = [
-        [
-            name,
-            *(_percent(scores[score][k]) for score in ("precision", "recall", "f1")),
-            str(scores["support"][k]),
-        ]
-        for k, name in enumerate(record["class_names"])
-    ]
+    scores = record.per_class
+    columns = zip(record.class_names, scores.precision, scores.recall, scores.f1, scores.support, strict=True)
+    rows = [[name, *map(_percent, values), str(clips)] for name, *values, clips in columns]
     return table(("Class", "Precision %", "Recall %", "F1 %", "Clips"), rows, limit=len(rows))
 
 
-def _percent(value: float | None) -> str:
-    return MISSING if value is None or not math.isfinite(value) else percent(value)
+def _percent(value: float) -> str:
+    return percent(value) if math.isfinite(value) else MISSING

@@ -18,7 +18,7 @@ from core.config import GROUPS, Run
 from core.errors import UserError
 from core.fields import problems
 from core.registry import Lazy
-from core.store import FINISHED, STOPPED, Store
+from core.store import STOPPED, Store
 
 optuna = Lazy("optuna")  # not installed everywhere
 Point = dict[str, Any]  # value by ``group__field``
@@ -206,7 +206,9 @@ class Optuna:
 def validation_score(store: Store, run: Run) -> tuple[float, float] | None:
     """Return a run's accuracy and loss on its validation clips after its last epoch, None where it has none."""
     record = store.record(run)
-    if not record or record["status"] not in (FINISHED, STOPPED):
-        return None
-    row = record["metrics"] if record["status"] == STOPPED else store.history(run).to_dict("records")[-1]
-    return float(row["validation_accuracy"]), float(row["validation_loss"])
+    if record and record.finished:
+        last = store.history(run).iloc[-1]
+        return float(last["validation_accuracy"]), float(last["validation_loss"])
+    if record and record.status == STOPPED:
+        return record.metrics.validation_accuracy, record.metrics.validation_loss
+    return None

@@ -2,14 +2,13 @@
 
 import math
 import shlex
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.conditions import caption
+from analysis.conditions import caption, counts
 from analysis.formats import number, percent, seconds, text
 from analysis.results import Results
 from analysis.search import figures as search_figures
@@ -17,7 +16,7 @@ from analysis.search.space import Point, Range, Space, flag_of, validation_score
 from analysis.tables import Column, protocol
 from core.config import Run
 from core.plan import Plan, Planned
-from core.store import FAILED, FINISHED, STOPPED, Store
+from core.store import STOPPED, Store
 
 OWN = ("--search", "--trials", "--search-seed", "--scheduler")  # options of the search, not of what it finds
 
@@ -92,10 +91,7 @@ def summarise(plan: Plan, store: Store, keys: Sequence[str]) -> pd.DataFrame:
     run_ids
         The runs.
     """
-    groups: dict[str, list[Planned]] = defaultdict(list)
-    for planned in plan.planned:
-        groups[planned.condition].append(planned)
-    rows = [_row(name, part, store, keys) for name, part in groups.items()]
+    rows = [_row(point["condition"], part, store, keys) for point, part in plan.groups()]
     rows.sort(key=_rank)
     return pd.DataFrame(rows)
 
@@ -135,26 +131,27 @@ def command_with(command: str, point: Mapping[str, Any]) -> str:
 
 
 def _row(name: str, part: Sequence[Planned], store: Store, keys: Sequence[str]) -> dict[str, Any]:
-    status = [store.status(planned.run) for planned in part]
-    scores = [validation_score(store, planned.run) for planned in part]
+    runs = [planned.run for planned in part]
+    records = {run.id: store.record(run) for run in runs}
+    found = [record for record in records.values() if record]
+    scores = [validation_score(store, run) for run in runs]
     known = np.array([score for score in scores if score is not None]).reshape(-1, 2)
     all_known = len(known) == len(part)
-    records = [record for planned in part if (record := store.record(planned.run)) and "metrics" in record]
-    done = [r["metrics"]["epochs"] if r["status"] == FINISHED else r["metrics"]["epoch"] for r in records]
-    spent = [r["seconds"]["training"] + r["seconds"]["evaluation"] for r in records if r["status"] == FINISHED]
+    epochs = [record.epochs for record in found if record.epochs]
+    spent = [record.seconds.epochs for record in found if record.finished]
+    stopped = sum(record.status == STOPPED for record in found)
+    counted = counts(runs, records)
     return {
         **{key.partition("__")[2]: value for key, value in point_of(part[0].run, keys).items()},
         "condition": name,
         "validation_accuracy": known[:, 0].mean() if all_known else math.nan,
         "validation_accuracy_std": known[:, 0].std(ddof=1) if all_known and len(known) > 1 else math.nan,
         "validation_loss": known[:, 1].mean() if all_known else math.nan,
-        "epochs": float(np.mean(done)) if done else math.nan,
+        "epochs": float(np.mean(epochs)) if epochs else math.nan,
         "seconds": float(np.mean(spent)) if spent else math.nan,
-        "runs": len(part),
-        "failed": status.count(FAILED),
-        "stopped": status.count(STOPPED),
-        "missing": sum(s not in (FINISHED, FAILED, STOPPED) for s in status),
-        "run_ids": [planned.run.id for planned in part],
+        **counted,
+        "stopped": stopped,
+        "missing": counted["missing"] - stopped,
     }
 
 
@@ -179,8 +176,7 @@ def _footnotes(frame: pd.DataFrame, plan: Plan, store: Store) -> list[str]:
     best = frame.iloc[0]
     if not _usable(best):
         return [*notes, "No configuration has finished."]
-    records = [record for run in best["run_ids"] if (record := store.record(run))]
-    tested = float(np.mean([record["metrics"]["accuracy"] for record in records]))
+    tested = np.mean([record.metrics.accuracy for run in best["run_ids"] if (record := store.finished(run))])
     return [
         *notes,
         f"Best: {best['condition']}; its accuracy on the test fold, looked at only now: {tested:.1%}.",

@@ -24,8 +24,6 @@ from core.inputs.images import Images
 from core.models.assembly import make_backbone
 from core.models.backbone import Backbone
 from core.models.stages import from_original
-from core.plan import axes, by_condition
-from core.store import FINISHED, Store
 from core.training import first_step
 from core.training.rows import plain_images, rows_of
 
@@ -54,14 +52,16 @@ def compare_layers(results: Results, *, index: str, layers: str, positions: str)
     layers
         ``blocks``: the output of every stage but the head; ``all``: of every convolution and linear map too.
     """
-    grid = list(axes(results.plan))
+    grid = results.plan.grid
+    store = results.session.store
+    records = {run.id: store.record(run) for run in results.plan.runs}
     found = _compare_runs(results, index=index, layers=layers, positions=positions)
     names = [*grid, "weights"]
     frame = pd.DataFrame(
         [
-            dict(zip(names, key, strict=True)) | row | conditions.named(part[0])
-            for key, part in by_condition(results.plan).items()
-            for row in _rows([planned.run for planned in part], found, results.session.store)
+            point | row | conditions.named(part[0])
+            for point, part in results.plan.groups(lambda planned: {"weights": planned.condition})
+            for row in _rows([planned.run for planned in part], found, records)
         ]
     )
     caption = f"{conditions.caption(results.plan)}: {index.upper()} before and after training"
@@ -96,7 +96,7 @@ def compare_layers(results: Results, *, index: str, layers: str, positions: str)
 def _compare_runs(results: Results, *, index: str, layers: str, positions: str) -> dict[str, dict[str, Similarity]]:
     """Return the similarity of every layer of every finished run, by the run's id."""
     report, store = results.session.report, results.session.store
-    runs = [run for run in results.plan.runs if store.status(run) == FINISHED]
+    runs = [run for run in results.plan.runs if store.finished(run)]
     found = {}
     for i, run in enumerate(runs):
         report(i, len(runs), "similarity of layers")
@@ -149,10 +149,12 @@ def _batches(images: Images, rows: np.ndarray, results: Results) -> Iterator[tor
         yield torch.from_numpy(np.array(images.array[rows[start : start + BATCH]])).to(results.session.device)
 
 
-def _rows(runs: Sequence[Run], found: Mapping[str, Mapping[str, Similarity]], store: Store) -> list[dict[str, Any]]:
+def _rows(
+    runs: Sequence[Run], found: Mapping[str, Mapping[str, Similarity]], records: conditions.Records
+) -> list[dict[str, Any]]:
     """Average each layer over the folds and seeds of a condition; without any, one row says why."""
     done = [found[run.id] for run in runs if run.id in found]
-    counted = conditions.counts(runs, store)
+    counted = conditions.counts(runs, records)
     layers = [_mean([one[layer] for one in done]) | {"layer": layer} for layer in (done[0] if done else ())]
     return [layer | counted for layer in layers or [dict.fromkeys(NUMBERS, math.nan) | {"layer": None, "kept": None}]]
 

@@ -114,10 +114,10 @@ class Watch:
     def _settle(self, run: Run) -> None:
         self.running.discard(run.id)
         self.done += 1
-        record = self.session.store.record(run) or {}
-        self.failures += record.get("status") == FAILED
-        if record.get("status") == FINISHED:
-            self.best = max(self.best, record["metrics"]["accuracy"])
+        if record := self.session.store.record(run):
+            self.failures += record.status == FAILED
+            if record.finished:
+                self.best = max(self.best, record.metrics.accuracy)
         self.feed.settled(run)
         self._show()
 

@@ -26,13 +26,12 @@ from core.errors import UserError
 from core.files import CANNOT_WRITE
 from core.registry import Lazy
 from core.session import Session
-from core.store import FINISHED
+from core.store import CHECKPOINT, FINISHED
 from core.training.trainer import NonFiniteLoss, train
 
 ray, tune = Lazy("ray"), Lazy("ray.tune")
 REPORT_EVERY = 1.0  # seconds between two reports of one trial, where no scheduler needs them all
 UPLOAD_EVERY = 30.0  # seconds between two checkpoints sent to the storage
-CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import nn
 from core.config import Run, Training
 from core.datasets.table import Dataset
 from core.session import Session
-from core.store import FINISHED, FIRST_STEP, RUNNING
+from core.store import RUNNING
 from core.training import LOSSES, checkpoint, metrics, record
 from core.training.batches import Source
 from core.training.first_step import is_fitted
@@ -64,17 +64,16 @@ def train(run: Run, dataset: Dataset, session: Session, *, label: str) -> None:
     history, logits = Fit(run, prepared, session, label).run()
     backbone = prepared.backbone
     targets = prepared.labels.cpu().numpy()[prepared.split.test]
-    store.write_history(run, history)
-    store.write_predictions(run, [prepared.clips[row] for row in prepared.split.test], targets, logits)
-    store.write_weights(run, backbone.original_state_dict())
     values = record.provenance(session) | record.results(run.training, prepared, dataset, history, logits, targets)
     values["seconds"] = {"preparation": preparation, **record.seconds(history)}
-    files = ["history.csv", "predictions.parquet", "weights.safetensors"]
-    if is_fitted(run):
-        store.write_first_step(run, prepared.first_step.state_dict())
-        files.append(FIRST_STEP)
-    store.write_record(run, FINISHED, values, files=tuple(files))
-    (store.folder(run) / "checkpoint.safetensors").unlink(missing_ok=True)
+    store.write_outcome(
+        run,
+        values,
+        history=history,
+        predictions=([prepared.clips[row] for row in prepared.split.test], targets, logits),
+        weights=backbone.original_state_dict(),
+        first_step=prepared.first_step.state_dict() if is_fitted(run) else None,
+    )
 
 
 class Fit:
@@ -106,7 +105,7 @@ class Fit:
         logits
             (test clips, classes) after the last epoch.
         """
-        path = self.session.store.folder(self.run_) / "checkpoint.safetensors"
+        path = self.session.store.checkpoint(self.run_)
         history = checkpoint.load(path, self.network, self.optimizer, self.step.scaler)
         if history:
             self.session.report.note(f"{self.label}: going on after epoch {len(history)}")

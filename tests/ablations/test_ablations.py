@@ -71,7 +71,7 @@ def test_comparison_has_a_row_for_each_condition_and_its_tests(run_ablation) -> 
     assert frame["condition"].tolist() == ["all", "stem", "block3"]
     assert frame["runs"].tolist() == [2, 2, 2]
     store = results.session.store
-    accuracies = [store.record(run_id)["metrics"]["accuracy"] for run_id in frame["run_ids"][1]]
+    accuracies = [store.record(run_id).metrics.accuracy for run_id in frame["run_ids"][1]]
     assert frame["accuracy"][1] == pytest.approx(np.mean(accuracies))
     assert frame["accuracy_std"][1] == pytest.approx(np.std(accuracies, ddof=1))
     assert frame["delta"][1] == pytest.approx(frame["accuracy"][1] - frame["accuracy"][0])

@@ -249,8 +249,8 @@ def test_ray_gives_the_bits_of_one_process_and_records_failures(
     for session in (here, there):
         record = session.store.record(diverging)
         assert record is not None
-        assert record["status"] == FAILED
-        assert record["reason"].startswith("NonFiniteLoss: the loss was")
+        assert record.status == FAILED
+        assert record.reason.startswith("NonFiniteLoss: the loss was")
         assert "trainer.py" in (session.store.folder(diverging) / "error.txt").read_text()
     assert capfd.readouterr().out == ""  # --json has stdout for itself
     assert not [child for child in children() if "ray" in child.name()]
@@ -343,7 +343,7 @@ def test_exception_in_a_trial_is_tried_again_then_recorded(run: Run, dataset: Da
     assert (executed.trained, executed.failed) == (2, 1)
     record = session.store.record(run)
     assert record is not None
-    assert record["reason"].startswith("IsADirectoryError")
+    assert record.reason.startswith("IsADirectoryError")
     assert "Failure # 2" in (session.store.folder(run) / "error.txt").read_text()
     assert session.store.status(other) == FINISHED
 

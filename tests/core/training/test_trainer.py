@@ -9,6 +9,7 @@ import torch
 from core.config import Execution, Run
 from core.datasets.table import Dataset
 from core.models.assembly import make_backbone
+from core.record import Clips
 from core.session import Session
 from core.store import FINISHED
 from core.training import checkpoint, trainer
@@ -45,18 +46,18 @@ def test_train_learns_and_writes_every_file(run: Run, dataset: Dataset, session:
     assert sorted(p.name for p in folder.iterdir()) == expected
     record = session.store.record(run)
     assert record is not None
-    assert record["status"] == FINISHED
-    assert record["metrics"]["accuracy"] >= 0.5  # chance is a third
-    assert record["clips"] == {"train": 24, "validation": 0, "test": 6}
-    assert record["environment"]["threads"] == 1
-    assert len(record["per_class"]["f1"]) == 3
+    assert record.status == FINISHED
+    assert record.metrics.accuracy >= 0.5  # chance is a third
+    assert record.clips == Clips(train=24, validation=0, test=6)
+    assert record.environment.threads == 1
+    assert len(record.per_class.f1) == 3
     clips, targets, logits = session.store.predictions(run)
-    assert (logits.argmax(1) == targets).mean() == record["metrics"]["accuracy"]
+    assert (logits.argmax(1) == targets).mean() == record.metrics.accuracy
     assert clips == dataset.clips["path"].iloc[dataset.split(1).test].tolist()
     history = session.store.history(run)
     assert history["epoch"].tolist() == list(range(1, 9))
     assert history["train_accuracy"].iloc[-1] >= 0.9
-    assert record["metrics"]["accuracy_best_epoch"] == history["test_accuracy"].max()
+    assert record.metrics.accuracy_best_epoch == history["test_accuracy"].max()
 
 
 @pytest.mark.parametrize("freeze", ["stem", "block3", "block4"])
@@ -156,10 +157,10 @@ def test_validation_clips_come_from_the_training_folds(run: Run, dataset: Datase
     train(run, dataset, session, label="run")
     record = session.store.record(run)
     assert record is not None
-    assert record["clips"]["test"] == 6
-    assert record["clips"]["validation"] + record["clips"]["train"] == 24
-    assert record["clips"]["validation"] > 0
-    assert record["metrics"]["validation_epoch"] >= 1
+    assert record.clips.test == 6
+    assert record.clips.validation + record.clips.train == 24
+    assert record.clips.validation > 0
+    assert record.metrics.validation_epoch >= 1
 
 
 def test_augmented_epoch_has_each_clip_twice(run: Run, dataset: Dataset, session: Session) -> None:
