@@ -29,8 +29,8 @@ def test_a_fitted_step_is_stored_with_the_run_and_read_back(fitted: Run, dataset
     train(fitted, dataset, session, label="run")
     record = session.store.record(fitted)
     assert record is not None
-    assert record["status"] == FINISHED
-    assert record["files"][FIRST_STEP] == (session.store.folder(fitted) / FIRST_STEP).stat().st_size
+    assert record.status == FINISHED
+    assert record.files[FIRST_STEP] == (session.store.folder(fitted) / FIRST_STEP).stat().st_size
     images = plain_images(fitted, dataset, session)
     rows = rows_of(fitted, dataset, images).train
     step = read(fitted, dataset, session)
