@@ -75,12 +75,16 @@ class Metrics:
 
     accuracy: float = NAN
     macro_f1: float = NAN  # over the classes that are there or are predicted; see `PerClass.macro_f1`
+    balanced_accuracy: float = NAN
+    weighted_precision: float = NAN
+    weighted_recall: float = NAN
+    weighted_f1: float = NAN
     nll: float = NAN
     brier: float = NAN
     ece: float = NAN
     accuracy_best_epoch: float = NAN  # the highest of any epoch on the test fold, which flatters
     best_epoch: int = 0
-    accuracy_validation_epoch: float = NAN  # at the epoch with the lowest validation loss
+    accuracy_validation_epoch: float = NAN  # at the best epoch on the validation clips
     validation_epoch: int = 0
     epochs: int = 0
     epoch: int = 0
@@ -120,6 +124,8 @@ class Record:
         Test clips (classes, classes) by target (row) and prediction.
     bad_clips
         Path and reason of each clip that was left out.
+    ended_by
+        What ended training: ``epochs`` or a stopping rule; "" where it was not recorded.
     prefix_reused
         Whether activations of a frozen prefix were computed once for all epochs.
     files
@@ -140,6 +146,7 @@ class Record:
     trainable_parameters: int = 0
     clips: Clips = Clips()
     bad_clips: tuple[tuple[str, str], ...] = ()
+    ended_by: str = ""
     prefix_reused: bool = False
     seconds: Seconds = Seconds()
     files: Mapping[str, int] = field(default_factory=dict)
