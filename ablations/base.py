@@ -20,6 +20,7 @@ class Ablation:
     A new ablation is a subclass in a file of its own, a frozen dataclass, and a line in `ablations.ABLATIONS`.
     """
 
+    prepares: ClassVar[str] = "commands.ablation:prepare"  # plans its command
     plans: ClassVar[bool] = True  # has the options of a run
     title: ClassVar[str]  # of the conditions, in tables and on axes
 

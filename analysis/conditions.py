@@ -21,6 +21,7 @@ from core.plan import Plan, Planned
 from core.store import FAILED, Record, Store
 
 Records = Mapping[str, Record | None]  # by the run's id
+WEIGHTED = ("precision", "recall", "f1")  # over the classes, by their clips
 ACCURACY = Column("accuracy", "Accuracy %", percent, best="max", std="accuracy_std")
 MACRO_F1 = Column("macro_f1", "Macro F1 %", percent, best="max")
 CHANGE = Column("delta", "Change", points)
@@ -130,9 +131,11 @@ def summarise(plan: Plan, store: Store) -> pd.DataFrame:
         Of the last epoch on the test fold; mean and standard deviation (of a sample) over folds and seeds, 0 to 1.
     accuracy_low, accuracy_high
         Bounds of a 95 % interval of the mean (`analysis.statistics.describe`).
-    accuracy_best_epoch
-        Mean of each run's best epoch on the test fold, which flatters.
-    delta
+    accuracy_best_epoch, accuracy_best_epoch_std
+        Mean and deviation of each run's best epoch on the test fold, which flatters.
+    balanced_accuracy, precision, recall, f1, epochs
+        Means, of the last epoch; of classes weighted by their clips.
+    delta, delta_best_epoch
         Mean change of accuracy against the reference over the folds and seeds that both have.
     trainable_parameters, parameters, seconds
         Means; seconds are of training and evaluation.
@@ -200,8 +203,8 @@ def footnotes(plan: Plan, store: Store) -> list[str]:
 def _row(part: Sequence[Planned], records: Records) -> dict[str, Any]:
     runs = [planned.run for planned in part]
     done = [record for run in runs if (record := records[run.id]) and record.finished]
-    changes = [
-        mine.metrics.accuracy - theirs.metrics.accuracy
+    pairs = [
+        (mine.metrics, theirs.metrics)
         for planned in part
         if (mine := records[planned.run.id])
         and (theirs := records[planned.reference.id])
@@ -209,14 +212,20 @@ def _row(part: Sequence[Planned], records: Records) -> dict[str, Any]:
         and theirs.finished
     ]
     accuracy = statistics.describe([record.metrics.accuracy for record in done])
+    best = statistics.describe([record.metrics.accuracy_best_epoch for record in done])
     return {
         "accuracy": accuracy.mean,
         "accuracy_std": accuracy.std,
         "accuracy_low": accuracy.low,
         "accuracy_high": accuracy.high,
-        "accuracy_best_epoch": _mean([record.metrics.accuracy_best_epoch for record in done]),
+        "accuracy_best_epoch": best.mean,
+        "accuracy_best_epoch_std": best.std,
         "macro_f1": _mean([record.macro_f1 for record in done]),
-        "delta": _mean(changes),
+        "balanced_accuracy": _mean([record.metrics.balanced_accuracy for record in done]),
+        **{name: _mean([getattr(record.metrics, f"weighted_{name}") for record in done]) for name in WEIGHTED},
+        "epochs": _mean([record.epochs for record in done]),
+        "delta": _mean([mine.accuracy - theirs.accuracy for mine, theirs in pairs]),
+        "delta_best_epoch": _mean([mine.accuracy_best_epoch - theirs.accuracy_best_epoch for mine, theirs in pairs]),
         "trainable_parameters": _mean([record.trainable_parameters for record in done]),
         "parameters": _mean([record.parameters for record in done]),
         "seconds": _mean([record.seconds.epochs for record in done]),

@@ -83,13 +83,16 @@ def _rows(folds: Sequence[Sequence[Run]], store: Store) -> list[dict[str, Any]]:
     planned = [run for members in folds for run in members]
     counts = conditions.counts(planned, {run.id: store.record(run) for run in planned})
     single = {name: alone[name].mean() for name in SCORES} if len(alone) else {}
+    best = [record.metrics.accuracy_best_epoch for members in done for run in members if (record := store.record(run))]
     deviation = alone["accuracy"].std() if len(alone) > 1 else np.nan
     ensemble = {name: together[name].mean() for name in (*SCORES, "disagreement")} if len(together) else {}
     delta = ensemble.get("accuracy", np.nan) - single.get("accuracy", np.nan)
     most = max((len(members) for members in done), default=0)
     empty = dict.fromkeys((*SCORES, "disagreement"), np.nan)
     return [
-        {"condition": "single", "members": 1, **empty, **single, "accuracy_std": deviation, "delta": 0.0, **counts},
+        {"condition": "single", "members": 1, **empty, **single, "accuracy_std": deviation, "delta": 0.0}
+        | {"accuracy_best_epoch": np.mean(best) if best else np.nan}
+        | counts,
         {"condition": "ensemble", "members": most, **empty, **ensemble, "accuracy_std": np.nan, "delta": delta}
         | counts,
     ]

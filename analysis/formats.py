@@ -1,5 +1,6 @@
 """How numbers are written for people, in tables and on axes."""
 
+import re
 from collections.abc import Iterable
 
 MINUS = "−"
@@ -52,6 +53,28 @@ def seconds(value: float) -> str:
         return f"{whole // 60} min {whole % 60:02d} s"
     minutes = round(value / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def written(value: float, metric: str) -> str:
+    """Write a number of a metric as its name says: fractions as percentages, changes as points, counts, durations.
+
+    Parameters
+    ----------
+    value
+        A fraction 0 to 1, a count, seconds or megabytes.
+    metric
+        Its name, as in `analysis.published`; a plain number is written of one that is not known here.
+    """
+    name = re.sub("(_best_epoch)?(_low|_high)?$", "", metric)
+    if name.startswith("delta"):
+        return points(value)
+    if name.endswith(("accuracy", "precision", "recall", "f1", "score")):
+        return percent(value)
+    if name.endswith("seconds"):
+        return seconds(value)
+    if name.endswith(("parameters", "clips", "epochs")):
+        return magnitude(value) if value >= 1000 else count(value)
+    return _signed(f"{value:.4g}")
 
 
 def span(numbers: Iterable[int]) -> str:

@@ -34,6 +34,8 @@ class Results:
         What the terminal shows, in order.
     items
         What `describe` writes of each table and figure.
+    published_as
+        The name that published numbers have for the data set, where it is not ours.
     """
 
     plan: Plan
@@ -42,6 +44,7 @@ class Results:
     files: list[Path] = field(default_factory=list)
     shown: list[RenderableType] = field(default_factory=list)
     items: list[dict[str, Any]] = field(default_factory=list)
+    published_as: str = ""
 
     def table(
         self,
@@ -89,6 +92,8 @@ class Results:
         """Write ``analysis.json``: the command that makes this folder, its runs, and what each file shows."""
         runs = [run.id for run in self.plan.runs]
         values = {"ablation": self.plan.ablation, "command": command, "runs": runs, "items": self.items}
+        if self.published_as:
+            values["published_as"] = self.published_as
         write_text(self.folder / "analysis.json", json.dumps(values, indent=1))
 
     def add(self, kind: str, name: str, caption: str, files: Sequence[Path], **more: Any) -> None:

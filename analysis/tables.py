@@ -40,10 +40,11 @@ class Column:
 
     name: str  # of the frame's column
     title: str
-    format: Callable[[Any], str] = text
+    format: Callable[..., str] = text
     best: Literal["max", "min"] | None = None  # which value is set in bold
     std: str = ""  # the frame's column with its standard deviation
     mark: str = ""  # a column of flags: values so flagged are written "about ..."
+    unit: str = ""  # a column that `format` takes beside each value, such as the metric that says how it is written
 
 
 @dataclass(frozen=True)
@@ -254,13 +255,15 @@ def _blocks(frame: pd.DataFrame, columns: Sequence[Column], groups: Sequence[str
 
 def _column_cells(part: pd.DataFrame, column: Column) -> list[_Cell]:
     values = part[column.name].tolist()
-    bare = [MISSING if pd.isna(value) else column.format(value) for value in values]
+    units = [(unit,) for unit in part[column.unit]] if column.unit else [()] * len(values)
+    bare = [MISSING if pd.isna(v) else column.format(v, *unit) for v, unit in zip(values, units, strict=True)]
     best = _best(values, bare, column.best)
     stds = part[column.std].tolist() if column.std else [math.nan] * len(values)
     marks = part[column.mark].tolist() if column.mark else [False] * len(values)
     cells = []
-    for shown, std, mark in zip(bare, stds, marks, strict=True):
-        full = shown if shown == MISSING or pd.isna(std) else shown + PLUS_MINUS + column.format(std).lstrip("+")
+    for shown, std, unit, mark in zip(bare, stds, units, marks, strict=True):
+        known = shown != MISSING and not pd.isna(std)
+        full = shown + PLUS_MINUS + column.format(std, *unit).lstrip("+") if known else shown
         about = "about " if mark is True and shown != MISSING else ""
         cells.append(_Cell(about + full, bold=shown == best))
     return cells

@@ -13,6 +13,7 @@ from analysis.formats import seconds
 from analysis.results import Results
 from commands import options
 from commands.execution import INTERRUPTED, execute_or_stop
+from commands.experiment import Experiment
 from commands.options import Call
 from core import datasets
 from core.config import Run
@@ -31,23 +32,31 @@ def run(call: Call) -> int:
     status
         0, or 1 where a run failed, or 130 where it was interrupted.
     """
-    ablation: Ablation = call.command
     execution = options.execution(call.options)
     console = Console(stderr=execution.json, highlight=False, soft_wrap=False)
     with Reporter() as report:
         session = Session(execution, report)
-        points = ablation.points(options.grid(call.options), session.store)
-        plan = planned(call, ablation.conditions, points, session)
+        experiment = prepare(call, session)
+        plan = experiment.plan
         if execution.dry_run:
             show_plan(plan, session, console)
             return 0
         executed = execute_or_stop(plan, session)
         if executed is None:
             return INTERRUPTED
-        folder = "-".join(filter(None, (plan.name, ablation.question)))
-        results = Results(plan, session, session.store.results / call.name / folder)
-        frame = ablation.analyse(results)
+        folder = "-".join(filter(None, (plan.name, experiment.question)))
+        results = Results(
+            plan, session, session.store.results / call.name / folder, published_as=execution.published_as
+        )
+        frame = experiment.analyse(results)
     return conclude(results, frame, executed, console, command=call.line)
+
+
+def prepare(call: Call, session: Session) -> Experiment:
+    """Plan an ablation's command."""
+    ablation: Ablation = call.command
+    points = ablation.points(options.grid(call.options), session.store)
+    return Experiment(planned(call, ablation.conditions, points, session), ablation.question, ablation.analyse)
 
 
 def conclude(results: Results, frame: pd.DataFrame, executed: Executed, console: Console, *, command: str) -> int:
@@ -70,7 +79,7 @@ def planned(call: Call, conditions: Conditions, points: list[dict[str, Any]], se
             raise UserError("--download needs --data-root: one folder for each data set, to fetch it into")
         for dataset, root in zip(wanted, execution.data_root, strict=True):
             datasets.download(dataset, root)
-    return make_plan(
+    plan = make_plan(
         call.name,
         conditions,
         points,
@@ -78,6 +87,9 @@ def planned(call: Call, conditions: Conditions, points: list[dict[str, Any]], se
         roots=execution.data_root,
         cache=session.store.cache,
     )
+    if execution.published_as and len(plan.datasets) > 1:
+        raise UserError(f"--published-as {execution.published_as}: names one data set, not {len(plan.datasets)}")
+    return plan
 
 
 def show_plan(plan: Plan, session: Session, console: Console) -> None:

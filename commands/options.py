@@ -12,15 +12,18 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NoReturn, Union, get_args
+from typing import Annotated, Any, NoReturn, Union, get_args, get_origin
 
 import tyro
 
-from core.config import GROUPS, PRESETS, Cluster, Execution, Run
+from commands.presets import Preset
+from commands.study_file import PAPER, preset_of, runnable
+from core.config import GROUPS, Cluster, Execution, Run
 from core.errors import UserError, nearest, unknown
 from core.fields import problems
 
 PROGRAM = "run_ablation.py"
+MANY = 1_000_000  # words that may follow an option of several values
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
 TITLES = {"data": "data", "clip": "recording", "frontend": "image", "model": "model", "training": "training"}
 
@@ -164,12 +167,9 @@ def execution(options: Any) -> Execution:
     return made
 
 
-def preset(options: Any) -> str:
-    """Return the preset's name, or "" where none was asked for."""
-    name: str = options.training.preset
-    if name and name not in PRESETS:
-        raise unknown("preset", name, PRESETS)
-    return name
+def preset(options: Any) -> Preset:
+    """Return the settings of the preset that was asked for; none where none was."""
+    return preset_of(options.training.preset)
 
 
 def _field(cls: type, name: str) -> "dataclasses.Field[Any]":
@@ -210,11 +210,12 @@ def _annotate(f: "dataclasses.Field[Any]", kind: Any, shown: Any, default: Any) 
 
 
 def _preset() -> tuple[Any, Any]:
+    names = ("paper", *runnable())
     help = (
-        "paper: the settings of Palanisamy et al. (2020) for what is not said: Adam, lr 1e-4, weight decay 1e-3, "
-        "batch 32; 70 epochs, divided by 10 every 30; from random weights 450 epochs, divided at 300 and 350."
+        "What a report's study (ablations/studies/NAME/study.toml) sets, for what is not said, by data set, backbone "
+        f"and starting weights; paper is {PAPER}."
     )
-    argument = tyro.conf.arg(help=help, help_behavior_hint="(default: none)", metavar="{" + ",".join(PRESETS) + "}")
+    argument = tyro.conf.arg(help=help, help_behavior_hint="(default: none)", metavar="{" + ",".join(names) + "}")
     return Annotated[str, argument], dataclasses.field(default="")
 
 
@@ -249,19 +250,41 @@ def _check_words(cls: type, name: str, arguments: Sequence[str]) -> None:
             raise UserError(f"{flag} needs a value; see `{PROGRAM} {name} --help`")
 
 
-def flags(cls: type) -> dict[str, bool]:
-    """Map every flag of an option class to whether it takes a value."""
-    found: dict[str, bool] = {}
+def flags(cls: type) -> dict[str, int]:
+    """Map every flag of an option class to how many words may follow it: none, one, or `MANY`."""
+    found: dict[str, int] = {}
     for f in dataclasses.fields(cls):
         if dataclasses.is_dataclass(f.type):
             found |= flags(f.type)  # type: ignore[arg-type]
             continue
         configured = next((m for m in getattr(f.type, "__metadata__", ()) if getattr(m, "name", None)), None)
         flag = (configured.name if configured else f.name).replace("_", "-")
-        found["--" + flag] = not isinstance(f.default, bool)
+        kind = get_args(f.type)[0] if hasattr(f.type, "__metadata__") else f.type
+        found["--" + flag] = 0 if isinstance(f.default, bool) else MANY if get_origin(kind) is tuple else 1
         if isinstance(f.default, bool):
-            found["--no-" + flag] = False
+            found["--no-" + flag] = 0
     return found
+
+
+def split_words(words: Sequence[str], known: Mapping[str, int]) -> dict[str, list[str]]:
+    """Map each flag of a command line, without dashes, to the words that are its own; `known` is that of `flags`."""
+    found: dict[str, list[str]] = {}
+    own: list[str] = []
+    room = 0
+    for word in words:
+        if word.startswith("--"):
+            flag, equals, value = word.partition("=")
+            flag = flag.replace("_", "-")
+            own, room = found.setdefault(flag[2:], []), known.get(flag, MANY)
+            own[:] = [value] if equals else []
+        elif len(own) < room:
+            own.append(word)
+    return found
+
+
+def join_words(options: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the words of a command line; the reverse of `split_words`."""
+    return [word for flag, values in options.items() for word in (f"--{flag}", *values)]
 
 
 def _first_line(box: str) -> str:

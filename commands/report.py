@@ -7,6 +7,7 @@ from typing import ClassVar
 from rich.console import Console
 
 from analysis.files import write_formats
+from commands import study_file
 from commands.options import Call
 from core.fields import option
 from core.registry import Lazy
@@ -32,7 +33,7 @@ class Report:
 def run(call: Call) -> int:
     """Write the page and say where it is."""
     results = call.command.results
-    page = make_page(results).encode("utf-8", "replace")
+    page = make_page(results, answers=study_file.answers(), folder=study_file.FOLDER).encode("utf-8", "replace")
     (file,) = write_formats(results / "report" / "index", {".html": page})
     Console(highlight=False, soft_wrap=True).print(f"{file} ({len(page) / 2**20:.1f} MiB)", markup=False)
     return 0

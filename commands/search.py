@@ -14,6 +14,7 @@ from analysis.search.tables import analyse, best_command, point_of
 from commands import options
 from commands.ablation import conclude, planned, show_plan
 from commands.execution import INTERRUPTED, execute, sweep
+from commands.experiment import Experiment
 from commands.options import Call
 from commands.tune import Tune
 from core.config import Run
@@ -37,30 +38,26 @@ def search(call: Call) -> int:
     tune: Tune = call.command
     execution = options.execution(call.options)
     space, fixed = question(call.options)
+    asks = tune.search == "optuna"  # as it goes, so that the runs are not known before
     if tune.scheduler != "none" and not execution.cluster.ray:
         raise UserError(f"--scheduler {tune.scheduler} needs Ray: add --ray local, or leave the scheduler out")
     console = Console(stderr=execution.json, highlight=False, soft_wrap=False)
     with Reporter() as report:
         session = Session(execution, report)
-
-        def make(points: list[Point]) -> Plan:
-            grids = [point | more for point in points for more in fixed]
-            return planned(call, lambda base, scratch: {_words(base, space): base}, grids, session)
-
-        if tune.search == "optuna":
+        make = _planner(call, space, fixed, session)
+        if asks:
             first = make([{key: _any(values) for key, values in space.items()}])
             folder = session.store.results / call.name / _name(first, space, tune)
             asked = Asked(tune, space, make, session, folder / "trials.json")
             plan = make(asked.known) if asked.known else first
         else:
-            points = draw(space, trials=tune.trials, seed=tune.search_seed) if tune.search == "random" else grid(space)
-            plan = make(points)
+            plan = prepare(call, session).plan
             folder = session.store.results / call.name / plan.name
         if execution.dry_run:
             show_plan(plan, session, console)
             return 0
         try:
-            if tune.search == "optuna":
+            if asks:
                 executed = ask_and_train(asked, session, _scheduler(tune, plan))
                 plan = asked.plan
             else:
@@ -68,12 +65,37 @@ def search(call: Call) -> int:
         except KeyboardInterrupt:
             report.note("Interrupted; the same command goes on from here.")
             return INTERRUPTED
-    results = Results(plan, session, folder)
+    results = Results(plan, session, folder, published_as=execution.published_as)
     frame = analyse(results, space)
     status = conclude(results, frame, executed, console, command=call.line)
     if best := best_command(frame, plan, space, command=call.line):
         console.print(f"To use the best configuration:\n{best}", soft_wrap=True)
     return status
+
+
+def prepare(call: Call, session: Session) -> Experiment:
+    """Plan a search whose configurations are known beforehand, as those of a study have to be.
+
+    Raises
+    ------
+    UserError
+        Where the search asks for configurations as it goes, or may stop some of them.
+    """
+    tune: Tune = call.command
+    if tune.search == "optuna":
+        raise UserError("--search optuna asks as it goes and has no plan; say grid or random, or run tune alone")
+    space, fixed = question(call.options)
+    points = draw(space, trials=tune.trials, seed=tune.search_seed) if tune.search == "random" else grid(space)
+    plan = _planner(call, space, fixed, session)(points)
+    return Experiment(plan, "", lambda results: analyse(results, space))
+
+
+def _planner(call: Call, space: Space, fixed: list[Point], session: Session) -> Callable[[list[Point]], Plan]:
+    def make(points: list[Point]) -> Plan:
+        grids = [point | more for point in points for more in fixed]
+        return planned(call, lambda base, scratch: {_words(base, space): base}, grids, session)
+
+    return make
 
 
 def question(chosen: Any) -> tuple[Space, list[Point]]:

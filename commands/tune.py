@@ -19,6 +19,7 @@ class Tune:
     """
 
     runs: ClassVar[str] = "commands.search:search"
+    prepares: ClassVar[str] = "commands.search:prepare"
     plans: ClassVar[bool] = True  # has the options of a run
     searches: ClassVar[bool] = True  # options may be ranges
 

@@ -270,6 +270,9 @@ class Execution:
     """Where runs are made and kept; decides nothing about their outcome."""
 
     data_root: tuple[Path, ...] = option((), "Folder of each data set, in the order of --data.")
+    published_as: str = option(
+        "", "Name that published numbers have for the data set, where it is your own, such as esc50 for a folder of it."
+    )
     download: bool = option(False, "Fetch the data set into --data-root first, where it can be fetched.")
     on_bad_clip: str = option(
         "fail",
@@ -283,26 +286,6 @@ class Execution:
     dry_run: bool = option(False, "Print the plan and stop.")
     json: bool = option(False, "Print the summary as one JSON object on stdout, everything else on stderr.")
     cluster: Cluster = Cluster()
-
-
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    # Palanisamy, Singhania, Yao 2020, sections IV.A and IV.B; the schedule depends on the starting weights.
-    "paper": {
-        "pretrained": {
-            "epochs": 70, "batch_size": 32, "optimizer": "adam", "lr": 1e-4, "weight_decay": 1e-3,
-            "schedule": "step", "step_size": 30, "gamma": 0.1,
-        },
-        "random": {
-            "epochs": 450, "batch_size": 32, "optimizer": "adam", "lr": 1e-4, "weight_decay": 1e-3,
-            "schedule": "step", "milestones": (300, 350), "gamma": 0.1,
-        },
-    },
-}  # fmt: skip
-
-
-def preset_training(name: str, weights: str) -> dict[str, Any]:
-    """Return the training settings of a preset for a network that starts from `weights`."""
-    return PRESETS[name]["random" if weights == "random" else "pretrained"] if name else {}
 
 
 GROUPS: dict[str, type] = {"data": Data, "clip": Clip, "frontend": Frontend, "model": Model, "training": Training}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core import datasets
-from core.config import Run, preset_training
+from core.config import Run
 from core.datasets.table import Dataset
 from core.errors import UserError
 from core.fields import problems
@@ -18,6 +18,7 @@ from core.models.weights import weights_file
 
 FOLLOWING = ("data.fold", "data.content", "seed", "model.weights_sha256")
 OF_THE_DATA_SET = ("clip.sr", "clip.duration", "frontend.n_frames", "frontend.fmax")
+Point = Mapping[str, Any]  # ``{group__field: value}``
 Conditions = Callable[[Run, Run], Mapping[str, Run]]  # of a base run and the same from random weights
 
 
@@ -89,9 +90,9 @@ class Plan:
 def make_plan(
     ablation: str,
     conditions: Conditions,
-    grid: Iterable[Mapping[str, Any]],
+    grid: Iterable[Point],
     *,
-    preset: str = "",
+    preset: Callable[[Point], Point] = dict,
     roots: Sequence[Path] = (),
     cache: Path,
 ) -> Plan:
@@ -106,7 +107,7 @@ def make_plan(
     grid
         One ``{group__field: value}`` per point, as `commands.options.grid` gives them.
     preset
-        Training settings for what the grid does not say, by name.
+        Adds to a point what a report's settings give for what the point does not say.
     roots
         Folder of each data set, in the order the grid first names them.
     cache
@@ -117,18 +118,15 @@ def make_plan(
     UserError
         For any value that breaks a rule, all of them in one line, before anything is computed.
     """
-    points = list(grid)
-    names = list(dict.fromkeys(point.get("data__name", Run().data.name) for point in points))
+    points = [(preset(point), preset({**point, "model__weights": "random"})) for point in grid]
+    names = list(dict.fromkeys(base.get("data__name", Run().data.name) for base, _ in points))
     loaded = _load(names, roots)
     contents = {name: dataset.fingerprint(cache) for name, dataset in loaded.items()}
     planned: list[Planned] = []
-    for point in points:
-        dataset = loaded[point.get("data__name", Run().data.name)]
-        for fold in _folds(point.get("data__fold", str(Run().data.fold)), dataset):
-            base, scratch = (
-                _base(dict(point) | more, fold, preset, dataset, contents[dataset.name])
-                for more in ({}, {"model__weights": "random"})
-            )
+    for both in points:
+        dataset = loaded[both[0].get("data__name", Run().data.name)]
+        for fold in _folds(both[0].get("data__fold", str(Run().data.fold)), dataset):
+            base, scratch = (_base(point, fold, dataset, contents[dataset.name]) for point in both)
             made = conditions(base, scratch)
             reference = next(iter(made.values()))
             planned += [Planned(condition, run, reference) for condition, run in made.items()]
@@ -174,11 +172,8 @@ def _folds(text: str, dataset: Dataset) -> tuple[int, ...]:
     return (int(text),)
 
 
-def _base(point: Mapping[str, Any], fold: int, preset: str, dataset: Dataset, content: str) -> Run:
-    values = dict(point) | {"data__fold": fold}
-    weights = values.get("model__weights", Run().model.weights)
-    settings = {f"training__{key}": value for key, value in preset_training(preset, weights).items()}
-    run = Run().replace(**(settings | values))
+def _base(point: Point, fold: int, dataset: Dataset, content: str) -> Run:
+    run = Run().replace(**(dict(point) | {"data__fold": fold}))
     if found := problems(run):
         raise UserError("; ".join(found))
     return resolve(run, dataset, content)

@@ -92,6 +92,7 @@ class Analysis:
     tables: list[Item] = field(default_factory=list)
     figures: list[Item] = field(default_factory=list)
     clips: list[Listened] = field(default_factory=list)
+    published_as: str = ""  # the name that published numbers have for its data set, where it is not ours
 
 
 class Reader:
@@ -130,6 +131,7 @@ class Reader:
     def _analysis(self, folder: Path, name: str, described: Mapping[str, Any], id: str) -> Analysis:
         runs = tuple(map(str, described["runs"]))
         analysis = Analysis(id, str(described["ablation"]), name, str(described["command"]), runs)
+        analysis.published_as = str(described.get("published_as", ""))
         clips: dict[str, Listened] = {}
         for entry in described["items"]:
             if entry.get("clip"):

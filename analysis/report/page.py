@@ -14,16 +14,19 @@ import jinja2
 from markupsafe import Markup
 
 from analysis.formats import seconds
+from analysis.published import FOLDER
 from analysis.report import runs as report_runs
 from analysis.report.analyses import Limits, Reader
-from analysis.report.published import published_table
+from analysis.report.published import Answers, published_table
 from core.errors import UserError
 from core.store import Store
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def make_page(results: Path, limits: Limits | None = None) -> str:
+def make_page(
+    results: Path, limits: Limits | None = None, *, answers: Answers | None = None, folder: Path = FOLDER
+) -> str:
     """Make the page.
 
     Parameters
@@ -32,6 +35,10 @@ def make_page(results: Path, limits: Limits | None = None) -> str:
         A results folder; nothing in it is changed.
     limits
         How much the page may hold; what is left out for it is said on the page.
+    answers
+        Which commands answer an item of a report, by ``(report, item)``: their tables may stand beside its numbers.
+    folder
+        Where the reports are.
 
     Returns
     -------
@@ -43,11 +50,11 @@ def make_page(results: Path, limits: Limits | None = None) -> str:
     UserError
         Where there is no such folder, or neither a run nor an analysis in it.
     """
-    view = _view(results, limits or Limits())
+    view = _view(results, limits or Limits(), answers or {}, folder)
     return _render(view)
 
 
-def _view(results: Path, limits: Limits) -> dict[str, Any]:
+def _view(results: Path, limits: Limits, answers: Answers, folder: Path) -> dict[str, Any]:
     """Gather what the template shows."""
     if not (results / "runs").is_dir():
         raise UserError(f"{results} holds no runs; run an ablation first, or name the folder of its --results")
@@ -82,7 +89,7 @@ def _view(results: Path, limits: Limits) -> dict[str, Any]:
         "environments": report_runs.environments(every, limit=limits.rows),
         "runs": report_runs.overview(every, {run.run: run.id for run in shown}, limit=limits.runs),
         "unfinished": report_runs.unfinished(every, limit=limits.rows),
-        "published": published_table(analyses, records, limit=limits.rows),
+        "published": published_table(analyses, records, answers, folder=folder, limit=limits.rows),
         "found": set(records),
     }
 

@@ -1,65 +1,62 @@
 """The reports' own numbers for the data sets of a store, each with ours beside it where a table has the same thing."""
 
 import io
-import math
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis.formats import magnitude, percent, points
-from analysis.published import published, studies
+from analysis.formats import written
+from analysis.published import matches, published, studies
 from analysis.report.analyses import Analysis
 from analysis.report.cells import Cell, Table, table
-from analysis.tables import MISSING
+from analysis.tables import MISSING, PLUS_MINUS
 from core.store import Record
 
-ABLATIONS = {  # whose conditions an item of a report is about
-    ("rethinking-cnn", "Table I"): "pretraining",
-    ("rethinking-cnn", "Table II"): "ensemble",
-    ("rethinking-cnn", "Figure 2b"): "fusion",
-    ("rethinking-cnn", "Figure 2c"): "freeze",
-    ("rethinking-cnn", "Model Cutoff"): "cutoff",
-}
-COUNTED = re.compile("clips|epochs|parameters|seconds|megabytes")  # metrics that are no fractions
-HEADER = ("Report", "Data", "Backbone", "Condition", "Metric", "Published", "Ours", "Our table", "Source")
-Key = tuple[str, str, str, str]  # ablation, data set, backbone, condition
-Found = tuple[str, str, Mapping[str, Any]]  # a table's element and title, and one of its rows
+HEADER = ("Report", "Data", "Backbone", "Condition", "Metric", "Epoch", "Published", "Ours", "Our table", "Source")
+Answers = Mapping[tuple[str, str], Set[str]]  # the commands that answer an item of a report
 
 
-def published_table(analyses: Iterable[Analysis], records: Mapping[str, Record], *, limit: int) -> Table:
+def published_table(
+    analyses: Iterable[Analysis], records: Mapping[str, Record], answers: Answers, *, folder: Path, limit: int
+) -> Table:
     """Make the table of published numbers for the data sets and backbones that were run.
 
-    Ours stand beside them where an ablation's table has the same data set, backbone, condition and metric; a
-    condition with several rows in it, such as one for each learning rate, gives several.
+    Ours stand beside them where a table of a command that answers the item has the same data set, backbone,
+    condition, metric and epoch; a condition with several rows in it, such as one for each learning rate, gives several.
     """
-    data = {record.run.data.name for record in records.values()}
-    backbones = {record.run.model.backbone for record in records.values()} | {""}
-    ours: dict[Key, list[Found]] = {}
+    ours: dict[str, list[dict[str, Any]]] = {}
     for analysis in analyses:
-        for key, found in _rows(analysis, records):
-            ours.setdefault(key, []).append(found)
+        ours.setdefault(analysis.ablation, []).extend(_rows(analysis, records))
+    every = [row for rows in ours.values() for row in rows]
+    data = {record.run.data.name for record in records.values()} | {row["data"] for row in every}
+    backbones = {record.run.model.backbone for record in records.values()} | {""}
     rows: list[list[str | Cell]] = []
-    for study in studies():
-        numbers = published(study)
+    for study in studies(folder):
+        numbers = published(study, folder=folder)
         numbers = numbers[numbers["data"].isin(data) & numbers["backbone"].isin(backbones)]
-        for row in numbers.to_dict("records"):
-            metric, ablation = str(row["metric"]), ABLATIONS.get((study, str(row["item"])), "")
-            key = (ablation, str(row["data"]), str(row["backbone"]), str(row["condition"]))
-            fixed = [f"{study} {row['item']}", *(name or MISSING for name in key[1:]), metric.replace("_", " ")]
-            about = "about " * bool(row["approximate"])
-            fixed.append(about + _shown(metric, row["value"], row["std"]))
-            beside: list[list[str | Cell]] = [
-                [_shown(metric, mine[metric], mine.get(f"{metric}_std")), Cell(title, target=target)]
-                for target, title, mine in ours.get(key, [])
-                if _is_number(mine.get(metric))
+        for stated in numbers.to_dict("records"):
+            metric = str(stated["metric"])
+            own = [row for name in answers.get((study, str(stated["item"])), ()) for row in ours.get(name, ())]
+            names = [str(stated[name]) or MISSING for name in ("data", "backbone", "condition")]
+            about = "about " * bool(stated["approximate"])
+            theirs = about + _shown(stated["value"], stated["std"], metric)
+            title = metric.replace("_", " ") + " %" * _is_fraction(metric)
+            fixed: list[str | Cell] = [f"{study} {stated['item']}", *names, title, str(stated["epoch"]) or MISSING]
+            fixed.append(Cell(theirs, float(stated["value"])))
+            found: list[list[str | Cell]] = [
+                [
+                    Cell(_shown(match.value, match.std, metric), match.value),
+                    Cell(match.row["table"].title, target=match.row["table"].id),
+                ]
+                for match in matches({str(name): value for name, value in stated.items()}, own)
             ]
-            rows += [[*fixed, *cells, str(row["source"])] for cells in beside or [[MISSING, MISSING]]]
+            rows += [[*fixed, *cells, str(stated["source"])] for cells in found or [[MISSING, MISSING]]]
     return table(HEADER, rows, limit=limit)
 
 
-def _rows(analysis: Analysis, records: Mapping[str, Record]) -> Iterator[tuple[Key, Found]]:
+def _rows(analysis: Analysis, records: Mapping[str, Record]) -> Iterator[dict[str, Any]]:
     """Go through the rows of an analysis that name their runs, which say the data set and the backbone."""
     for item in analysis.tables:
         for row in (row for source in item.sources if source.label == "CSV" for row in _read(source.text)):
@@ -69,8 +66,8 @@ def _rows(analysis: Analysis, records: Mapping[str, Record]) -> Iterator[tuple[K
             run, condition = record.run, str(row.get("condition"))
             if run.model.weights != "imagenet" and condition != "random":
                 continue  # the reports' conditions are of pretrained networks, but for that one
-            key = (analysis.ablation, run.data.name, run.model.backbone, condition)
-            yield key, (item.id, item.title, row)
+            data = analysis.published_as or run.data.name
+            yield row | {"data": data, "backbone": run.model.backbone, "condition": condition, "table": item}
 
 
 def _read(text: str) -> list[dict[str, Any]]:
@@ -82,14 +79,9 @@ def _read(text: str) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _shown(value: float, std: float, metric: str) -> str:
+    return written(value, metric) + (PLUS_MINUS + written(std, metric) if std == std else "")
 
 
-def _shown(metric: str, value: Any, std: Any) -> str:
-    """Write a metric as tables do: fractions as percentages, changes as points, counts with three digits."""
-    if metric.startswith("delta"):
-        return points(value)
-    if COUNTED.search(metric):
-        return magnitude(value) if value >= 1000 else f"{value:g}"
-    return percent(value) + (f" ± {percent(std, digits=2)} %" if _is_number(std) else " %")
+def _is_fraction(metric: str) -> bool:
+    return written(1.0, metric) == "100.0"

@@ -12,6 +12,7 @@ COLUMNS = [
     "backbone",
     "condition",
     "metric",
+    "epoch",
     "value",
     "std",
     "approximate",
@@ -100,7 +101,8 @@ def ours(**columns: object) -> pd.DataFrame:
 
 
 def test_beside_sets_both_numbers_of_a_condition_in_one_row():
-    frame = ours(condition=["random", "pretrained"], accuracy=[0.5, 0.7], accuracy_std=[0.01, 0.02])
+    best = {"accuracy_best_epoch": [0.5, 0.7], "accuracy_best_epoch_std": [0.01, 0.02]}
+    frame = ours(condition=["random", "pretrained"], accuracy=[0.4, 0.6], **best)
     rows = beside(frame, "rethinking-cnn", "Table I")
     assert len(rows) == 18
     mine = rows[rows["ours"].notna()].set_index("condition")
@@ -119,7 +121,7 @@ def test_beside_keeps_what_only_one_side_has():
 
 
 def test_beside_sets_a_change_beside_its_published_bounds():
-    frame = ours(condition=["none", "block2", "block3"], accuracy=[0.9, 0.88, 0.8], delta=[0.0, -0.02, -0.1])
+    frame = ours(condition=["none", "block2", "block3"], accuracy=[0.9, 0.88, 0.8], delta_best_epoch=[0.0, -0.02, -0.1])
     rows = beside(frame, "rethinking-cnn", "Figure 2c")
     by_metric = rows.set_index(["condition", "metric"])
     assert by_metric.loc[("block2", "delta_low"), "ours"] == -0.02

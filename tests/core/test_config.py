@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from core.config import Run, preset_training
+from core.config import Run
 from core.errors import UserError, unknown
 from core.fields import problems
 
@@ -70,13 +70,6 @@ def test_problems_says_what_is_wrong(change: dict[str, object], message: str) ->
 def test_problems_lists_all_at_once() -> None:
     assert len(problems(Run().replace(training__lr=-1.0, training__epochs=0, seed=-1))) == 3
     assert problems(Run()) == []
-
-
-def test_preset_paper_depends_on_the_weights() -> None:
-    assert preset_training("paper", "imagenet")["epochs"] == 70
-    scratch = preset_training("paper", "random")
-    assert (scratch["epochs"], scratch["milestones"]) == (450, (300, 350))
-    assert preset_training("", "random") == {}
 
 
 def test_unknown_names_the_nearest_and_all() -> None:

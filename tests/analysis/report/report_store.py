@@ -21,8 +21,15 @@ CLASSES = ["dog_bark", "<img src=x onerror=alert(1)>", '" autofocus onfocus="ale
 CLIP = '"><script>alert(1)</script>.wav'
 REASON = "FloatingPointError: loss is nan </td><script>alert(1)</script>"
 ROWS = {
-    "none": {"accuracy": 0.862, "accuracy_std": 0.018, "delta": 0.0, "runs": 2, "failed": 0},
-    "block3": {"accuracy": 0.675, "accuracy_std": np.nan, "delta": -0.2, "runs": 2, "failed": 1},
+    "none": {"accuracy": 0.862, "accuracy_std": 0.018, "delta": 0.0, "delta_best_epoch": 0.0, "runs": 2, "failed": 0},
+    "block3": {
+        "accuracy": 0.675,
+        "accuracy_std": np.nan,
+        "delta": -0.2,
+        "delta_best_epoch": -0.2,
+        "runs": 2,
+        "failed": 1,
+    },
 }
 EMBEDDED_CLIP = "bass/032-fluidr3-032.ogg"
 
@@ -90,7 +97,10 @@ def conditions(results):
     """Leave a table and a figure of accuracy by condition, one with a run that failed."""
     ids = {condition: [p.run.id for p in results.plan.planned if p.condition == condition] for condition in ROWS}
     frame = pd.DataFrame(
-        [{"condition": condition, **row, "run_ids": ids[condition]} for condition, row in ROWS.items()]
+        [
+            {"condition": condition, **row, "delta_best_epoch": row["delta"], "run_ids": ids[condition]}
+            for condition, row in ROWS.items()
+        ]
     )
     columns = [
         Column("condition", "Frozen through block"),

@@ -1,0 +1,46 @@
+"""What a command that trains comes down to, so that a study can hold any: its runs, and what is made of them."""
+
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from commands import COMMANDS
+from commands.options import Call
+from core.plan import Plan
+from core.session import Session
+
+if TYPE_CHECKING:
+    from analysis.results import Results
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The runs of one command, and its analysis.
+
+    Attributes
+    ----------
+    plan
+        The runs.
+    question
+        What is asked of them, where the same runs can be asked different things; "" otherwise.
+    analyse
+        Writes tables and figures from the store; returns one row for each condition.
+    """
+
+    plan: Plan
+    question: str
+    analyse: "Callable[[Results], pd.DataFrame]"
+
+
+def commands() -> tuple[str, ...]:
+    """Name the commands that are experiments: the ablations, and those that say what prepares them."""
+    return tuple(name for name in COMMANDS if hasattr(COMMANDS[name], "prepares"))
+
+
+def prepare(call: Call, session: Session) -> Experiment:
+    """Plan a command; nothing is trained."""
+    made: Experiment = pkgutil.resolve_name(call.command.prepares)(call, session)
+    return made
