@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from core.datasets import LOADERS
+from core.models import FAMILIES
 from core.errors import UserError, nearest
 from core.fields import option, was_added
 from core.training import LOSSES, OPTIMIZERS, SCHEDULES
@@ -90,7 +91,8 @@ class Frontend:
 class Model:
     """Which network, with which weights, and what the ablation did to it."""
 
-    backbone: str = option("efficientnet_lite0", "Backbone: a torchvision name, or timm:NAME.")
+    backbone: str = option("efficientnet_lite0", f"Backbone: {', '.join(family.about for family in FAMILIES.values())}.")
+    backbone_sha256: str = option("", "SHA-256 of the file of a network of the user's own.", hidden=True, absent="")
     weights: str = option("imagenet", "Starting weights: imagenet, random, or a file (.safetensors, .pth, .pt).")
     weights_sha256: str = option("", "SHA-256 of a weights file.", hidden=True)
     freeze: str = option("none", "Last frozen stage: none, stem, block1 ..", hidden=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,9 +15,11 @@ from core.datasets.table import Dataset
 from core.errors import UserError
 from core.fields import problems
 from core.files import file_digest, short_digest
+from core.models import family_of
+from core.models.family import no_imagenet
 from core.models.weights import weights_file
 
-FOLLOWING = ("data.fold", "data.content", "seed", "model.weights_sha256")
+FOLLOWING = ("data.fold", "data.content", "seed", "model.weights_sha256", "model.backbone_sha256")
 OF_THE_DATA_SET = ("clip.sr", "clip.duration", "frontend.n_frames", "frontend.fmax")
 Point = Mapping[str, Any]  # ``{group__field: value}``
 Conditions = Callable[[Run, Run], Mapping[str, Run]]  # of a base run and the same from random weights
@@ -83,7 +86,7 @@ class Plan:
         """A folder's name of its own for every different question, the same for the same one."""
         first = self.planned[0].run
         text = "\n".join(f"{p.condition} {p.run.id} {p.reference.id}" for p in self.planned)
-        backbone = first.model.backbone.replace("timm:", "").replace("/", "-")
+        backbone = re.sub(r"[^\w.-]+", "-", Path(first.model.backbone.removeprefix("timm:")).name)
         return f"{first.data.name}-{backbone}-{short_digest(text)}"
 
 
@@ -134,8 +137,15 @@ def make_plan(
 
 
 def resolve(run: Run, dataset: Dataset, content: str) -> Run:
-    """Fill in every number that the data set or a weights file decides."""
-    run = run.replace(data__content=content)
+    """Fill in every number that the data set, a weights file or a network's file decides.
+
+    Raises
+    ------
+    UserError
+        For an unknown backbone, and for weights or a network that cannot be had.
+    """
+    model, family = run.model, family_of(run.model.backbone)
+    run = run.replace(data__content=content, model__backbone_sha256=family.digest(model.backbone))
     sr = run.clip.sr or dataset.sr
     run = run.replace(
         clip__sr=sr,
@@ -143,8 +153,10 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
         frontend__n_frames=run.frontend.n_frames or dataset.n_frames,
         frontend__fmax=run.frontend.fmax or sr / 2,
     )
-    if run.model.weights not in ("imagenet", "random"):
-        run = run.replace(model__weights_sha256=file_digest(weights_file(run.model.weights)))
+    if model.weights == "imagenet" and not family.has_imagenet(model.backbone):
+        raise no_imagenet(model.backbone)
+    if model.weights not in ("imagenet", "random"):
+        run = run.replace(model__weights_sha256=file_digest(weights_file(model.weights)))
     return run
 
 

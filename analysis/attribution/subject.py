@@ -15,7 +15,7 @@ from core.errors import UserError, nearest, unknown
 from core.inputs.images import Images
 from core.models.assembly import make_backbone
 from core.models.backbone import Backbone
-from core.models.stages import from_original
+from core.models.keys import from_original
 from core.session import Session
 from core.store import FINISHED
 from core.training import first_step

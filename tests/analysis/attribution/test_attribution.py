@@ -14,7 +14,8 @@ from analysis import attribution
 from analysis.attribution import Explained, Integral, Maps, baselines, class_profiles, integrated_gradients, methods
 from analysis.attribution.integrated import mean_gradients
 from core.errors import UserError
-from core.models.backbone import build, names
+from core.models import names
+from core.models.backbone import build
 from core.models.normalise import FLOOR_DB, Normalise
 
 SHAPE = (3, 4, 5)
