@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from core.datasets import LOADERS
-from core.models import FAMILIES
 from core.errors import UserError, nearest
 from core.fields import option, was_added
+from core.models import FAMILIES
 from core.training import LOSSES, OPTIMIZERS, SCHEDULES
 
 AUTO = 0  # "as the data set says": replaced by `core.plan.resolve` before a run gets its id
@@ -91,7 +91,9 @@ class Frontend:
 class Model:
     """Which network, with which weights, and what the ablation did to it."""
 
-    backbone: str = option("efficientnet_lite0", f"Backbone: {', '.join(family.about for family in FAMILIES.values())}.")
+    backbone: str = option(
+        "efficientnet_lite0", f"Backbone: {'; '.join(family.about for family in FAMILIES.values())}."
+    )
     backbone_sha256: str = option("", "SHA-256 of the file of a network of the user's own.", hidden=True, absent="")
     weights: str = option("imagenet", "Starting weights: imagenet, random, or a file (.safetensors, .pth, .pt).")
     weights_sha256: str = option("", "SHA-256 of a weights file.", hidden=True)

@@ -138,7 +138,9 @@ class Explanation:
         layer = None
         if name == "gradcam":
             backbone = backbone_of(explained.network)
-            stage = parse_stage(block, backbone.name, backbone.input_shape) if block else ""  # a cut network may have lost the block
+            stage = (
+                parse_stage(block, backbone.name, backbone.input_shape) if block else ""
+            )  # a cut network may have lost the block
             layer = backbone.stage(stage if stage in backbone.stage_names else backbone.stage_names[-2])
         return attribute(
             explained,

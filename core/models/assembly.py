@@ -21,7 +21,8 @@ def make_backbone(run: Run, num_classes: int) -> Backbone:
     Raises
     ------
     UserError
-        For a network that does not take the run's input, weights that cannot be had or do not fit, and a stage that the backbone does not have.
+        For a network that does not take the run's input, weights that cannot be had or do not fit, and a stage that
+        the backbone does not have.
     """
     model = run.model
 

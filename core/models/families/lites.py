@@ -21,7 +21,7 @@ NAMES = tuple(f"efficientnet_lite{k}" for k in range(5))
 class Lites(Timm):
     """Timm's models under their own names, with weights that need no download at run time."""
 
-    about = f"{NAMES[0]} .. {NAMES[-1][-1]}"
+    about = f"{NAMES[0]} to {NAMES[-1][-1]}"
     pattern = ""
 
     def names(self) -> tuple[str, ...]:

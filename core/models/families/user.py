@@ -31,7 +31,7 @@ class User(Family):
     order. The last linear layer of the head is the classifier.
     """
 
-    about = "path/to/net.py:make"
+    about = "path/to/net.py:make, a function that makes a network of your own"
     pattern = "path/to/net.py:make"
     checked = True
 
