@@ -17,7 +17,7 @@ from core.datasets import LOADERS
 from core.errors import UserError, nearest
 from core.fields import option, was_added
 from core.models import FAMILIES
-from core.training import LOSSES, OPTIMIZERS, SCHEDULES
+from core.training import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES
 
 AUTO = 0  # "as the data set says": replaced by `core.plan.resolve` before a run gets its id
 OWN = "the data set's"  # what help says of such a default
@@ -158,8 +158,8 @@ class Training:
     augment: str = option(
         "none",
         "waveform: each clip once plain and once time-stretched (0.9 to 1.2) and pitch-shifted (-2 to 2 semitones) "
-        "per epoch.",
-        choices=("none", "waveform"),
+        "per epoch; rotate: each image turned by up to 15 degrees either way, anew in every epoch.",
+        choices=AUGMENTATIONS,
     )
     variants: int = option(5, "Different augmented versions of a clip, taken in turn (augment waveform).", at_least=1)
     time_mask: int = option(0, "SpecAugment: widest mask along time, in frames (0: none).", at_least=0)

@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+from collections.abc import Callable
 
 import librosa
 import numpy as np
@@ -13,6 +14,7 @@ from core.inputs.log_mel import FLOOR_DB
 
 STRETCH = (0.9, 1.2)  # factor of the tempo (arXiv:2007.11154, section IV)
 PITCH = (-2.0, 2.0)  # semitones (the same)
+Change = Callable[..., np.ndarray]  # of a waveform (samples,), by its ``sr`` and what ``key`` alone decides
 
 
 def augment_waveform(y: np.ndarray, *, sr: int, key: str) -> np.ndarray:

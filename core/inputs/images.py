@@ -21,7 +21,7 @@ import torch
 from core.cache import ArrayWriter, load_or_make
 from core.config import Clip, Frontend
 from core.errors import UserError, unknown
-from core.inputs.augmentation import augment_waveform
+from core.inputs.augmentation import Change, augment_waveform
 from core.inputs.clip import BadClip, decode, fit_length, read_waveform, resample
 from core.inputs.log_mel import LogMel
 from core.progress import Progress, no_progress
@@ -68,6 +68,7 @@ def images(
     device: str | torch.device = "cpu",
     on_bad_clip: str = "fail",
     variant: int = 0,
+    change: Change = augment_waveform,
     progress: Progress = no_progress,
 ) -> Images:
     """Return the images of all clips of a data set, computing them if they are not in the cache.
@@ -86,7 +87,9 @@ def images(
     on_bad_clip
         ``fail``: clips that cannot be used are an error. ``skip``: they are left out and named in `Images.bad`.
     variant
-        0: the clips as they are. Above 0: each changed by `augment_waveform`, as its path and this number decide.
+        0: the clips as they are. Above 0: each changed, as its path and this number decide.
+    change
+        How, where `variant` is above 0; a function's name is in the cache's key.
     progress
         Called with (clips done, clips, what is being done).
 
@@ -99,9 +102,16 @@ def images(
         raise unknown("policy for bad clips", on_bad_clip, BAD_CLIP_POLICIES)
     stored = load_or_make(
         cache / "images",
-        made_from=_identity(content, clip, frontend, variant),
+        made_from=_identity(content, clip, frontend, variant, change),
         make=partial(
-            _make, dataset=dataset, clip=clip, frontend=frontend, device=device, variant=variant, report=progress
+            _make,
+            dataset=dataset,
+            clip=clip,
+            frontend=frontend,
+            device=device,
+            variant=variant,
+            change=change,
+            report=progress,
         ),
         waiting=lambda: progress(0, len(dataset.clips), "waiting for another process that makes these images"),
     )
@@ -111,7 +121,7 @@ def images(
     return Images(array=stored.array, kept=np.array(stored.facts["kept"], dtype=np.int64), bad=bad, key=stored.key)
 
 
-def _identity(content: str, clip: Clip, frontend: Frontend, variant: int) -> dict[str, Any]:
+def _identity(content: str, clip: Clip, frontend: Frontend, variant: int, change: Change) -> dict[str, Any]:
     look = dataclasses.asdict(frontend)
     del look["normalise"]
     return {
@@ -120,7 +130,7 @@ def _identity(content: str, clip: Clip, frontend: Frontend, variant: int) -> dic
         "clip": dataclasses.asdict(clip),
         "frontend": look,
         "variant": variant,
-    }
+    } | ({"change": change.__name__} if variant else {})
 
 
 def _make(
@@ -131,12 +141,13 @@ def _make(
     frontend: Frontend,
     device: str | torch.device,
     variant: int,
+    change: Change,
     report: Progress,
 ) -> dict[str, Any]:
     """Write the image of every good clip; return which clips those are, and what is wrong with the others."""
     what = f"images of {dataset.name}" + (f", augmented version {variant}" if variant else "")
     logmel = LogMel(sr=clip.sr, frontend=frontend).to(device)
-    waveform = partial(_waveform, root=dataset.root, clip=clip, variant=variant)
+    waveform = partial(_waveform, root=dataset.root, clip=clip, variant=variant, change=change)
     at_once = torch.get_num_threads()
     paths: list[str] = dataset.clips["path"].tolist()
     kept: list[int] = []
@@ -158,7 +169,7 @@ def _make(
     return {"device": str(device), "kept": kept, "bad": bad}
 
 
-def _waveform(path: str, *, root: Path, clip: Clip, variant: int) -> np.ndarray | str:
+def _waveform(path: str, *, root: Path, clip: Clip, variant: int, change: Change) -> np.ndarray | str:
     """Return a clip's waveform, or what is wrong with it."""
     n_samples = round(clip.duration * clip.sr)
     try:
@@ -167,7 +178,7 @@ def _waveform(path: str, *, root: Path, clip: Clip, variant: int) -> np.ndarray 
         y, own_sr = decode(root / path)
     except BadClip as problem:
         return problem.reason
-    y = augment_waveform(resample(y, sr=own_sr, new_sr=clip.sr), sr=clip.sr, key=f"{path}:{variant}")
+    y = change(resample(y, sr=own_sr, new_sr=clip.sr), sr=clip.sr, key=f"{path}:{variant}")
     return fit_length(y, n_samples=n_samples, fit=clip.fit).copy()  # a view would keep the whole recording
 
 
