@@ -11,7 +11,6 @@ ABLATIONS = Registry(
         "fusion": "ablations.fusion:Fusion",
         "freeze": "ablations.freeze:Freeze",
         "cutoff": "ablations.cutoff:Cutoff",
-        "compare": "ablations.compare:Compare",
         "ensemble": "ablations.ensemble:Ensemble",
     },
 )

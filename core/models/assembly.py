@@ -1,7 +1,6 @@
 """The network of a run: its weights, then what the ablation does to them."""
 
 from core.config import Run
-from core.inputs import input_shape
 from core.models import surgery
 from core.models.backbone import Backbone, build
 
@@ -21,21 +20,12 @@ def make_backbone(run: Run, num_classes: int) -> Backbone:
     Raises
     ------
     UserError
-        For a network that does not take the run's input, weights that cannot be had or do not fit, and a stage that
-        the backbone does not have.
+        For weights that cannot be had or do not fit, and a stage that the backbone does not have.
     """
     model = run.model
 
     def made(weights: str) -> Backbone:
-        return build(
-            model.backbone,
-            num_classes,
-            weights=weights,
-            seed=run.seed,
-            dropout=model.dropout,
-            input_shape=input_shape(run),
-            sha256=model.backbone_sha256,
-        )
+        return build(model.backbone, num_classes, weights=weights, seed=run.seed, dropout=model.dropout)
 
     backbone = made(model.weights)
     if model.fuse != "all":
