@@ -11,6 +11,7 @@ ABLATIONS = Registry(
         "fusion": "ablations.fusion:Fusion",
         "freeze": "ablations.freeze:Freeze",
         "cutoff": "ablations.cutoff:Cutoff",
+        "compare": "ablations.compare:Compare",
         "ensemble": "ablations.ensemble:Ensemble",
     },
 )

@@ -8,6 +8,7 @@ from core.config import GROUPS, Run
 from core.errors import UserError, unknown
 from core.fields import option, problems
 from core.files import short_digest
+from core.inputs import input_shape
 from core.models.stages import block_count, stages_named
 from core.registry import Lazy
 
@@ -79,11 +80,13 @@ class Attribute(Ablation):
         if found := problems(self):
             raise UserError("; ".join(found))
         if self.run_id and base.id != self.run_id:
-            raise UserError(f"--run {self.run_id}: the clips or the weights file are not those that it was trained on")
+            what = "clips, the network file" if base.model.backbone_sha256 else "clips"
+            raise UserError(f"--run {self.run_id}: the {what} or the weights file are not those that it was trained on")
         if not self.compare:
             return {"base": base}
-        backbone = base.model.backbone
-        (stage,) = stages_named((self.block or str((block_count(backbone) + 1) // 2),), backbone) or ("stem",)
+        backbone, shape = base.model.backbone, input_shape(base)
+        middle = str((block_count(backbone, shape) + 1) // 2)
+        (stage,) = stages_named((self.block or middle,), backbone, shape) or ("stem",)
         return {
             "base": base,
             f"frozen {stage}": base.replace(model__freeze=stage),
@@ -114,5 +117,5 @@ def _point(stored: Run) -> dict[str, Any]:
     """Return a stored run as a point of a grid; what its files decide is worked out anew."""
     run = asdict(stored)
     point = {f"{group}__{name}": value for group in GROUPS for name, value in run[group].items()}
-    del point["data__content"], point["model__weights_sha256"]
+    del point["data__content"], point["model__weights_sha256"], point["model__backbone_sha256"]
     return point | {"seed": run["seed"], "data__fold": str(run["data"]["fold"])}

@@ -45,6 +45,10 @@ class Ablation:
         """Return the points of the grid; an ablation that looks at a stored run gives that run's."""
         return points
 
+    def varied(self, points: list[dict[str, Any]]) -> str:
+        """Return the ``group__field`` whose values are the conditions, where the grid's options make them; or ""."""
+        return ""
+
     def analyse(self, results: "Results") -> "pd.DataFrame":
         """Write tables and figures from the store; return one row per condition, with at least ``condition``."""
         frame: pd.DataFrame = compare(results, title=self.title)

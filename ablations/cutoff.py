@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ablations.base import Ablation, compare
 from core.config import Run
 from core.fields import option
+from core.inputs import input_shape
 from core.models.stages import stages_named
 from core.registry import Lazy
 
@@ -33,8 +34,8 @@ class Cutoff(Ablation):
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Cut after each block asked for; keeping the last one is the whole network, the reference."""
-        *stages, last = stages_named((), base.model.backbone)
-        asked = stages_named(self.block, base.model.backbone)
+        *stages, last = stages_named((), base.model.backbone, input_shape(base))
+        asked = stages_named(self.block, base.model.backbone, input_shape(base))
         return {last: base} | {stage: base.replace(model__cut=stage) for stage in stages if stage in asked}
 
     def analyse(self, results: "Results") -> "pd.DataFrame":

@@ -6,6 +6,7 @@ from typing import ClassVar
 from ablations.base import Ablation
 from core.config import Run
 from core.fields import option
+from core.inputs import input_shape
 from core.models.stages import stages_named
 
 
@@ -25,5 +26,5 @@ class Freeze(Ablation):
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Freeze through each block asked for."""
-        stages = stages_named(self.block, base.model.backbone)
+        stages = stages_named(self.block, base.model.backbone, input_shape(base))
         return {"none": base} | {stage: base.replace(model__freeze=stage) for stage in stages}

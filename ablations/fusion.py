@@ -6,6 +6,7 @@ from typing import ClassVar
 from ablations.base import Ablation
 from core.config import Run
 from core.fields import option
+from core.inputs import input_shape
 from core.models.stages import has_plain_head, stages_named
 
 
@@ -29,10 +30,11 @@ class Fusion(Ablation):
 
         Where the head learns nothing but its classifier, which is new anyway, the last block is the reference itself.
         """
-        stages = stages_named([block for block in self.block if block != "none"] or self.block, base.model.backbone)
+        backbone, shape = base.model.backbone, input_shape(base)
+        stages = stages_named([block for block in self.block if block != "none"] or self.block, backbone, shape)
         none = ["none"] if not self.block or "none" in self.block else []
-        last = stages_named((), base.model.backbone)[-1]
-        same = {last} if has_plain_head(base.model.backbone) else set()
+        last = stages_named((), backbone, shape)[-1]
+        same = {last} if has_plain_head(backbone, shape) else set()
         return {"all": base} | {
             stage: base if stage in same else base.replace(model__fuse=stage) for stage in [*none, *stages]
         }

@@ -56,7 +56,8 @@ def prepare(call: Call, session: Session) -> Experiment:
     """Plan an ablation's command."""
     ablation: Ablation = call.command
     points = ablation.points(options.grid(call.options), session.store)
-    return Experiment(planned(call, ablation.conditions, points, session), ablation.question, ablation.analyse)
+    plan = planned(call, ablation.conditions, points, session, by=ablation.varied(points))
+    return Experiment(plan, ablation.question, ablation.analyse)
 
 
 def conclude(results: Results, frame: pd.DataFrame, executed: Executed, console: Console, *, command: str) -> int:
@@ -70,7 +71,9 @@ def conclude(results: Results, frame: pd.DataFrame, executed: Executed, console:
     return 1 if executed.failed else 0
 
 
-def planned(call: Call, conditions: Conditions, points: list[dict[str, Any]], session: Session) -> Plan:
+def planned(
+    call: Call, conditions: Conditions, points: list[dict[str, Any]], session: Session, *, by: str = ""
+) -> Plan:
     """Plan the conditions at the points of a grid, with data sets fetched first where that was asked for."""
     execution = session.execution
     if execution.download:
@@ -83,6 +86,7 @@ def planned(call: Call, conditions: Conditions, points: list[dict[str, Any]], se
         call.name,
         conditions,
         points,
+        by=by,
         preset=options.preset(call.options),
         roots=execution.data_root,
         cache=session.store.cache,

@@ -11,6 +11,7 @@ from core.inputs import input_shape
 from core.models.assembly import make_backbone
 from core.plan import Plan
 from core.session import Session
+from core.training import AUGMENTATIONS
 
 
 def estimate(runs: Sequence[Run], plan: Plan, session: Session) -> float:
@@ -27,7 +28,7 @@ def estimate(runs: Sequence[Run], plan: Plan, session: Session) -> float:
             per_clip[key] = _step_seconds(run, len(dataset.class_names), session) / run.training.batch_size
         split = dataset.split(run.data.fold)
         share = 1 + 0.35 * len(split.test) / len(split.train)
-        doubled = 2 if run.training.augment == "waveform" else 1
+        doubled = 2 if AUGMENTATIONS[run.training.augment].waveform else 1
         clips = len(split.train) * doubled * share
         total += per_clip[key] * clips * run.training.epochs
     return total

@@ -16,8 +16,8 @@ from typing import Any, Self
 from core.datasets import LOADERS
 from core.errors import UserError, nearest
 from core.fields import option, was_added
-from core.inputs import KINDS
-from core.training import LOSSES, OPTIMIZERS, SCHEDULES
+from core.models import FAMILIES
+from core.training import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES
 
 AUTO = 0  # "as the data set says": replaced by `core.plan.resolve` before a run gets its id
 OWN = "the data set's"  # what help says of such a default
@@ -58,14 +58,8 @@ class Clip:
 
 @dataclass(frozen=True, kw_only=True)
 class Frontend:
-    """How a waveform becomes what the network takes."""
+    """How a waveform becomes an image of three channels."""
 
-    kind: str = option(
-        "logmel",
-        f"What the network takes: {', '.join(KINDS)}.",
-        choices=KINDS,
-        absent="logmel",
-    )
     channels: str = option(
         "windows",
         "windows: log-mels with 25/10, 50/25 and 100/50 ms windows/hops; replicate: the 25/10 ms one three times.",
@@ -97,7 +91,10 @@ class Frontend:
 class Model:
     """Which network, with which weights, and what the ablation did to it."""
 
-    backbone: str = option("efficientnet_lite0", "Backbone: a torchvision name, or timm:NAME.")
+    backbone: str = option(
+        "efficientnet_lite0", f"Backbone: {'; '.join(family.about for family in FAMILIES.values())}."
+    )
+    backbone_sha256: str = option("", "SHA-256 of the file of a network of the user's own.", hidden=True, absent="")
     weights: str = option("imagenet", "Starting weights: imagenet, random, or a file (.safetensors, .pth, .pt).")
     weights_sha256: str = option("", "SHA-256 of a weights file.", hidden=True)
     freeze: str = option("none", "Last frozen stage: none, stem, block1 ..", hidden=True)
@@ -161,8 +158,8 @@ class Training:
     augment: str = option(
         "none",
         "waveform: each clip once plain and once time-stretched (0.9 to 1.2) and pitch-shifted (-2 to 2 semitones) "
-        "per epoch.",
-        choices=("none", "waveform"),
+        "per epoch; rotate: each image turned by up to 15 degrees either way, anew in every epoch.",
+        choices=AUGMENTATIONS,
     )
     variants: int = option(5, "Different augmented versions of a clip, taken in turn (augment waveform).", at_least=1)
     time_mask: int = option(0, "SpecAugment: widest mask along time, in frames (0: none).", at_least=0)
@@ -233,7 +230,7 @@ class Run:
     @property
     def id(self) -> str:
         """Twelve hex digits: the hash of the whole configuration, without fields that are as before there were any."""
-        text = json.dumps(identity(self), sort_keys=True, separators=(",", ":"))
+        text = json.dumps(_identity(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def replace(self, **changes: Any) -> Self:
@@ -298,13 +295,13 @@ class Execution:
 GROUPS: dict[str, type] = {"data": Data, "clip": Clip, "frontend": Frontend, "model": Model, "training": Training}
 
 
-def identity(part: Any) -> dict[str, Any]:
+def _identity(part: Any) -> dict[str, Any]:
     """Return what decides a run's id, as nested dictionaries of JSON types."""
     found: dict[str, Any] = {}
     for f in fields(part):
         value = getattr(part, f.name)
         if dataclasses.is_dataclass(value):
-            found[f.name] = identity(value)
+            found[f.name] = _identity(value)
         elif not (was_added(f) and value == f.metadata["absent"]):
             found[f.name] = value
     return found

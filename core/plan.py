@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,9 +15,11 @@ from core.datasets.table import Dataset
 from core.errors import UserError
 from core.fields import problems
 from core.files import file_digest, short_digest
+from core.models import family_of
+from core.models.family import no_imagenet
 from core.models.weights import weights_file
 
-FOLLOWING = ("data.fold", "data.content", "seed", "model.weights_sha256")
+FOLLOWING = ("data.fold", "data.content", "seed", "model.weights_sha256", "model.backbone_sha256")
 OF_THE_DATA_SET = ("clip.sr", "clip.duration", "frontend.n_frames", "frontend.fmax")
 Point = Mapping[str, Any]  # ``{group__field: value}``
 Conditions = Callable[[Run, Run], Mapping[str, Run]]  # of a base run and the same from random weights
@@ -83,7 +86,7 @@ class Plan:
         """A folder's name of its own for every different question, the same for the same one."""
         first = self.planned[0].run
         text = "\n".join(f"{p.condition} {p.run.id} {p.reference.id}" for p in self.planned)
-        backbone = first.model.backbone.replace("timm:", "").replace("/", "-")
+        backbone = re.sub(r"[^\w.-]+", "-", Path(first.model.backbone.removeprefix("timm:")).name)
         return f"{first.data.name}-{backbone}-{short_digest(text)}"
 
 
@@ -92,6 +95,7 @@ def make_plan(
     conditions: Conditions,
     grid: Iterable[Point],
     *,
+    by: str = "",
     preset: Callable[[Point], Point] = dict,
     roots: Sequence[Path] = (),
     cache: Path,
@@ -106,6 +110,8 @@ def make_plan(
         Maps a base run, and the same run from random weights, to conditions by name; the first is the reference.
     grid
         One ``{group__field: value}`` per point, as `commands.options.grid` gives them.
+    by
+        The ``group__field`` whose values are conditions themselves, the first of them the reference.
     preset
         Adds to a point what a report's settings give for what the point does not say.
     roots
@@ -118,24 +124,52 @@ def make_plan(
     UserError
         For any value that breaks a rule, all of them in one line, before anything is computed.
     """
-    points = [(preset(point), preset({**point, "model__weights": "random"})) for point in grid]
-    names = list(dict.fromkeys(base.get("data__name", Run().data.name) for base, _ in points))
+    groups = [
+        [(point, preset(point), preset({**point, "model__weights": "random"})) for point in group]
+        for group in _grouped(list(grid), by)
+    ]
+    names = list(dict.fromkeys(base.get("data__name", Run().data.name) for group in groups for _, base, _ in group))
     loaded = _load(names, roots)
     contents = {name: dataset.fingerprint(cache) for name, dataset in loaded.items()}
     planned: list[Planned] = []
-    for both in points:
-        dataset = loaded[both[0].get("data__name", Run().data.name)]
-        for fold in _folds(both[0].get("data__fold", str(Run().data.fold)), dataset):
-            base, scratch = (_base(point, fold, dataset, contents[dataset.name]) for point in both)
-            made = conditions(base, scratch)
+    for group in groups:
+        first = group[0][1]
+        dataset = loaded[first.get("data__name", Run().data.name)]
+        for fold in _folds(first.get("data__fold", str(Run().data.fold)), dataset):
+            made: dict[str, Run] = {}
+            for point, *both in group:
+                named = conditions(*(_base(settings, fold, dataset, contents[dataset.name]) for settings in both))
+                made |= {_name(name, point, by, alone=len(named) == 1): run for name, run in named.items()}
             reference = next(iter(made.values()))
             planned += [Planned(condition, run, reference) for condition, run in made.items()]
     return Plan(ablation, tuple(dict.fromkeys(planned)), {contents[name]: d for name, d in loaded.items()})
 
 
+def _grouped(points: Sequence[Point], by: str) -> list[list[Point]]:
+    """Put together the points that differ in nothing but `by`; without it each is alone."""
+    groups: dict[tuple[Any, ...], list[Point]] = {}
+    for point in points:
+        groups.setdefault(tuple((key, value) for key, value in point.items() if key != by), []).append(point)
+    return list(groups.values())
+
+
+def _name(condition: str, point: Point, by: str, *, alone: bool) -> str:
+    """Name a condition by its value of `by`, where that makes conditions, and by what the ablation calls it."""
+    if not by:
+        return condition
+    return str(point[by]) if alone else f"{point[by]}, {condition}"
+
+
 def resolve(run: Run, dataset: Dataset, content: str) -> Run:
-    """Fill in every number that the data set or a weights file decides."""
-    run = run.replace(data__content=content)
+    """Fill in every number that the data set, a weights file or a network's file decides.
+
+    Raises
+    ------
+    UserError
+        For an unknown backbone, and for weights or a network that cannot be had.
+    """
+    model, family = run.model, family_of(run.model.backbone)
+    run = run.replace(data__content=content, model__backbone_sha256=family.digest(model.backbone))
     sr = run.clip.sr or dataset.sr
     run = run.replace(
         clip__sr=sr,
@@ -143,8 +177,10 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
         frontend__n_frames=run.frontend.n_frames or dataset.n_frames,
         frontend__fmax=run.frontend.fmax or sr / 2,
     )
-    if run.model.weights not in ("imagenet", "random"):
-        run = run.replace(model__weights_sha256=file_digest(weights_file(run.model.weights)))
+    if model.weights == "imagenet" and not family.has_imagenet(model.backbone):
+        raise no_imagenet(model.backbone)
+    if model.weights not in ("imagenet", "random"):
+        run = run.replace(model__weights_sha256=file_digest(weights_file(model.weights)))
     return run
 
 

@@ -13,7 +13,6 @@ from analysis.attribution.network import Explained
 from analysis.attribution.subject import backbone_of, choose, load, targets
 from core.config import Run
 from core.datasets.table import Dataset
-from core.errors import UserError
 from core.models.stages import parse_stage
 from core.session import Session
 
@@ -98,8 +97,6 @@ class Explanation:
         self.networks = {first: reference} | finished
         self.left_out = [name for name in networks if name not in self.networks]
         self.subject = load(reference, dataset, session)
-        if hasattr(self.subject.network, "pixels") and any(method.startswith("gradcam") for method in request.methods):
-            raise UserError(f"gradcam needs images, and a network on {reference.frontend.kind} has none; leave it out")
         rows = choose(
             self.subject,
             session,
@@ -141,7 +138,9 @@ class Explanation:
         layer = None
         if name == "gradcam":
             backbone = backbone_of(explained.network)
-            stage = parse_stage(block, backbone.name) if block else ""  # a cut network may have lost the block
+            stage = (
+                parse_stage(block, backbone.name, backbone.input_shape) if block else ""
+            )  # a cut network may have lost the block
             layer = backbone.stage(stage if stage in backbone.stage_names else backbone.stage_names[-2])
         return attribute(
             explained,
@@ -157,7 +156,7 @@ class Explanation:
 
     def _baselines(self) -> dict[str, np.ndarray]:
         asked = [name for b in self.request.baselines for name in (baselines.NAMES if b == "all" else (b,))]
-        training, floor = None, self.subject.scale.floor
+        training = None
         if set(asked) & set(baselines.OF_THE_TRAINING):
-            training = baselines.Training.of(self.subject.images.array, self.subject.split.train, floor=floor)
-        return {name: baselines.make(name, self.inputs, training, floor=floor) for name in dict.fromkeys(asked)}
+            training = baselines.Training.of(self.subject.images.array, self.subject.split.train)
+        return {name: baselines.make(name, self.inputs, training) for name in dict.fromkeys(asked)}

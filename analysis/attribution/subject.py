@@ -9,14 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from analysis.attribution.pixels import Scale, as_pixels
 from core.config import Run
 from core.datasets.table import Dataset, Split
 from core.errors import UserError, nearest, unknown
 from core.inputs.images import Images
 from core.models.assembly import make_backbone
 from core.models.backbone import Backbone
-from core.models.stages import from_original
+from core.models.keys import from_original
 from core.session import Session
 from core.store import FINISHED
 from core.training import first_step
@@ -34,13 +33,11 @@ class Subject:
     run
         Its configuration.
     network
-        ``normalise`` and ``backbone``: images to logits; before them ``pixels``, where the run reads no images.
+        ``normalise`` and ``backbone``: images in dB to logits.
     random
         The backbone's tensors as its seed draws them, before any training.
     images
-        Of all usable clips, in the unit of their kind.
-    scale
-        What their pixels stand for.
+        Of all usable clips.
     split
         Rows of the images.
     paths, labels
@@ -53,7 +50,6 @@ class Subject:
     network: nn.Sequential
     random: dict[str, torch.Tensor]
     images: Images
-    scale: Scale
     split: Split
     paths: tuple[str, ...]
     labels: np.ndarray
@@ -79,13 +75,11 @@ def load(run: Run, dataset: Dataset, session: Session) -> Subject:
     normalise = first_step.read(run, backbone, images, split, session.store)
     backbone.load_state_dict(from_original(session.store.weights(run), random))
     clips = dataset.clips.iloc[images.kept]
-    images, before = as_pixels(images, run)
     return Subject(
         run=run,
-        network=nn.Sequential(OrderedDict(before | {"normalise": normalise, "backbone": backbone})),
+        network=nn.Sequential(OrderedDict(normalise=normalise, backbone=backbone)),
         random=random,
         images=images,
-        scale=Scale.of(run),
         split=split,
         paths=tuple(clips["path"]),
         labels=clips["label"].to_numpy(np.int64),

@@ -23,7 +23,7 @@ from core.files import write_text
 from core.inputs.images import Images
 from core.models.assembly import make_backbone
 from core.models.backbone import Backbone
-from core.models.stages import from_original
+from core.models.keys import from_original
 from core.training import first_step
 from core.training.rows import plain_images, rows_of
 

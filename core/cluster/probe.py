@@ -19,14 +19,14 @@ TIMEOUT = 60.0  # seconds; a node starts a Python process to answer
 
 @dataclasses.dataclass(frozen=True)
 class Sight:
-    """What a node does not see: of the results folder, the storage, and weights files."""
+    """What a node does not see: of the results folder, the storage, and of files that runs name."""
 
     results: bool
     storage: str
-    weights: tuple[str, ...]
+    files: tuple[str, ...]
 
 
-def check_nodes(nodes: Sequence[Node], *, results: Path, storage: Storage | None, weights: Iterable[str]) -> None:
+def check_nodes(nodes: Sequence[Node], *, results: Path, storage: Storage | None, files: Iterable[str]) -> None:
     """Ask every other node for the folders and files that its trials will need.
 
     Parameters
@@ -37,8 +37,8 @@ def check_nodes(nodes: Sequence[Node], *, results: Path, storage: Storage | None
         The results folder; with a storage it need not be seen.
     storage
         What runs and images pass through, if anything.
-    weights
-        Files of starting weights.
+    files
+        Of starting weights and of networks.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def check_nodes(nodes: Sequence[Node], *, results: Path, storage: Storage | None
     mark = results / f".probe-{uuid.uuid4().hex}"
     mark.touch()
     try:
-        for node, sight in _ask(others, mark, storage.place if storage else "", probe, tuple(weights)):
+        for node, sight in _ask(others, mark, storage.place if storage else "", probe, tuple(files)):
             _judge(node, sight, results, storage)
     finally:
         mark.unlink()
@@ -58,25 +58,25 @@ def check_nodes(nodes: Sequence[Node], *, results: Path, storage: Storage | None
             storage.remove(probe)
 
 
-def look(mark: Path, storage: str, probe: str, weights: Sequence[str]) -> Sight:
-    """Look for a file in the results folder, one in the storage, and weights files; runs on the node asked."""
+def look(mark: Path, storage: str, probe: str, files: Sequence[str]) -> Sight:
+    """Look for a file in the results folder, one in the storage, and others; runs on the node asked."""
     problem = ""
     if storage:
         try:
             problem = "" if Storage(storage).has(probe) else "a file written here is not there"
         except Exception as error:  # each kind of storage has errors of its own
             problem = str(error).splitlines()[0]
-    return Sight(mark.exists(), problem, tuple(path for path in weights if not Path(path).is_file()))
+    return Sight(mark.exists(), problem, tuple(path for path in files if not Path(path).is_file()))
 
 
 def _ask(
-    nodes: Sequence[Node], mark: Path, storage: str, probe: str, weights: tuple[str, ...]
+    nodes: Sequence[Node], mark: Path, storage: str, probe: str, files: tuple[str, ...]
 ) -> list[tuple[Node, Sight]]:
     answers = []
     for node in nodes:
         there: Any = NodeAffinity(node.id, soft=False)
         task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(look)
-        answers.append((node, task.remote(mark, storage, probe, weights)))
+        answers.append((node, task.remote(mark, storage, probe, files)))
     found = []
     for node, answer in answers:
         try:
@@ -91,8 +91,8 @@ def _ask(
 
 
 def _judge(node: Node, sight: Sight, results: Path, storage: Storage | None) -> None:
-    if sight.weights:
-        raise UserError(f"node {node.address} has no weights file {sight.weights[0]}: copy it there, to the same path")
+    if sight.files:
+        raise UserError(f"node {node.address} has no file {sight.files[0]}: copy it there, to the same path")
     if storage and sight.storage:
         raise UserError(f"node {node.address} cannot see --storage {storage.place}: {sight.storage}")
     if not storage and not sight.results:

@@ -22,6 +22,7 @@ from core.config import Cluster, Run
 from core.datasets.table import Dataset
 from core.errors import UserError
 from core.executor import Executed, unfinished
+from core.models import family_of
 from core.plan import Plan
 from core.registry import Lazy
 from core.session import Session
@@ -86,7 +87,8 @@ def sweep(feed: Feed, session: Session, *, runs: int, first: Iterable[Run], sche
     with connected(execution.cluster) as nodes:
         demand = share_out(nodes, runs=runs, execution=execution)
         files = {run.model.weights for run in first if run.model.weights_sha256}
-        check_nodes(nodes, results=session.store.results, storage=storage, weights=files)
+        files |= {family_of(run.model.backbone).file(run.model.backbone) for run in first if run.model.backbone_sha256}
+        check_nodes(nodes, results=session.store.results, storage=storage, files=sorted(files))
         images = _Images(feed.datasets, session, storage)
         for run in first:
             images.of(run)

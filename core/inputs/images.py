@@ -1,10 +1,10 @@
-"""The store of inputs: every clip's image or vector, made once per (content, clip, frontend) and memory-mapped.
+"""The feature store: every clip's image, computed once per (data set content, clip, frontend) and memory-mapped.
 
-They are in the unit of their kind (`core.inputs.KINDS`); the map to the backbone's input range is the model's, so that
-one store serves all folds and both ways of normalising. Clips that cannot be used are all found and named at once,
-before anything is trained.
+Images are in decibels; the map to the backbone's input range is the model's, so that one store serves all folds and
+both ways of normalising. Clips that cannot be used are all found and named at once, before anything is trained.
 """
 
+import dataclasses
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,12 +19,11 @@ import numpy as np
 import torch
 
 from core.cache import ArrayWriter, load_or_make
-from core.config import Clip, Frontend, identity
+from core.config import Clip, Frontend
 from core.errors import UserError, unknown
-from core.inputs import input_kind
-from core.inputs.augmentation import augment_waveform
+from core.inputs.augmentation import Change, augment_waveform
 from core.inputs.clip import BadClip, decode, fit_length, read_waveform, resample
-from core.inputs.kind import Kind
+from core.inputs.log_mel import LogMel
 from core.progress import Progress, no_progress
 from core.workers import Workers
 
@@ -39,12 +38,12 @@ BAD_CLIP_POLICIES = ("fail", "skip")
 
 @dataclass(frozen=True)
 class Images:
-    """The inputs made of a data set, images or vectors.
+    """The images of a data set.
 
     Attributes
     ----------
     array
-        In the kind's unit, float32, shape (kept clips, *shape of the kind), memory-mapped and read-only.
+        Log-mels in dB, float32, shape (kept clips, 3, n_mels, n_frames), memory-mapped and read-only.
     kept
         Row of `dataset.clips` that each image belongs to, int64, ascending, shape (kept clips,).
     bad
@@ -69,6 +68,7 @@ def images(
     device: str | torch.device = "cpu",
     on_bad_clip: str = "fail",
     variant: int = 0,
+    change: Change = augment_waveform,
     progress: Progress = no_progress,
 ) -> Images:
     """Return the images of all clips of a data set, computing them if they are not in the cache.
@@ -87,7 +87,9 @@ def images(
     on_bad_clip
         ``fail``: clips that cannot be used are an error. ``skip``: they are left out and named in `Images.bad`.
     variant
-        0: the clips as they are. Above 0: each changed by `augment_waveform`, as its path and this number decide.
+        0: the clips as they are. Above 0: each changed, as its path and this number decide.
+    change
+        How, where `variant` is above 0; a function's name is in the cache's key.
     progress
         Called with (clips done, clips, what is being done).
 
@@ -100,9 +102,16 @@ def images(
         raise unknown("policy for bad clips", on_bad_clip, BAD_CLIP_POLICIES)
     stored = load_or_make(
         cache / "images",
-        made_from=_identity(content, clip, frontend, variant),
+        made_from=_identity(content, clip, frontend, variant, change),
         make=partial(
-            _make, dataset=dataset, clip=clip, frontend=frontend, device=device, variant=variant, report=progress
+            _make,
+            dataset=dataset,
+            clip=clip,
+            frontend=frontend,
+            device=device,
+            variant=variant,
+            change=change,
+            report=progress,
         ),
         waiting=lambda: progress(0, len(dataset.clips), "waiting for another process that makes these images"),
     )
@@ -112,16 +121,16 @@ def images(
     return Images(array=stored.array, kept=np.array(stored.facts["kept"], dtype=np.int64), bad=bad, key=stored.key)
 
 
-def _identity(content: str, clip: Clip, frontend: Frontend, variant: int) -> dict[str, Any]:
-    look = identity(frontend)
+def _identity(content: str, clip: Clip, frontend: Frontend, variant: int, change: Change) -> dict[str, Any]:
+    look = dataclasses.asdict(frontend)
     del look["normalise"]
     return {
         "images": VERSION,
         "content": content,
-        "clip": identity(clip),
+        "clip": dataclasses.asdict(clip),
         "frontend": look,
         "variant": variant,
-    }
+    } | ({"change": change.__name__} if variant else {})
 
 
 def _make(
@@ -132,12 +141,13 @@ def _make(
     frontend: Frontend,
     device: str | torch.device,
     variant: int,
+    change: Change,
     report: Progress,
 ) -> dict[str, Any]:
     """Write the image of every good clip; return which clips those are, and what is wrong with the others."""
-    kind = input_kind(clip, frontend).to(device)
-    what = f"{input_words(kind.shape)} of {dataset.name}" + (f", augmented version {variant}" if variant else "")
-    waveform = partial(_waveform, root=dataset.root, clip=clip, variant=variant)
+    what = f"images of {dataset.name}" + (f", augmented version {variant}" if variant else "")
+    logmel = LogMel(sr=clip.sr, frontend=frontend).to(device)
+    waveform = partial(_waveform, root=dataset.root, clip=clip, variant=variant, change=change)
     at_once = torch.get_num_threads()
     paths: list[str] = dataset.clips["path"].tolist()
     kept: list[int] = []
@@ -148,7 +158,7 @@ def _make(
         done = 0
         for batch in _batches(_ahead(pool, waveform, paths)):
             rows = list(range(done, done + len(batch)))
-            good, problems = _images_of(batch, kind=kind, device=device, makers=makers)
+            good, problems = _images_of(batch, logmel=logmel, device=device, makers=makers)
             writer.append(good)
             bad += [(paths[row], problem) for row, problem in zip(rows, problems, strict=True) if problem]
             kept += [row for row, problem in zip(rows, problems, strict=True) if not problem]
@@ -159,7 +169,7 @@ def _make(
     return {"device": str(device), "kept": kept, "bad": bad}
 
 
-def _waveform(path: str, *, root: Path, clip: Clip, variant: int) -> np.ndarray | str:
+def _waveform(path: str, *, root: Path, clip: Clip, variant: int, change: Change) -> np.ndarray | str:
     """Return a clip's waveform, or what is wrong with it."""
     n_samples = round(clip.duration * clip.sr)
     try:
@@ -168,7 +178,7 @@ def _waveform(path: str, *, root: Path, clip: Clip, variant: int) -> np.ndarray 
         y, own_sr = decode(root / path)
     except BadClip as problem:
         return problem.reason
-    y = augment_waveform(resample(y, sr=own_sr, new_sr=clip.sr), sr=clip.sr, key=f"{path}:{variant}")
+    y = change(resample(y, sr=own_sr, new_sr=clip.sr), sr=clip.sr, key=f"{path}:{variant}")
     return fit_length(y, n_samples=n_samples, fit=clip.fit).copy()  # a view would keep the whole recording
 
 
@@ -184,7 +194,7 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _images_of(
-    batch: Sequence[np.ndarray | str], *, kind: Kind, device: str | torch.device, makers: ThreadPoolExecutor
+    batch: Sequence[np.ndarray | str], *, logmel: LogMel, device: str | torch.device, makers: ThreadPoolExecutor
 ) -> tuple[np.ndarray, list[str]]:
     """Return the images of the good waveforms of a batch, and for every one of the batch its problem, empty if none.
 
@@ -203,7 +213,7 @@ def _images_of(
     def make(group: list[int]) -> np.ndarray:
         with torch.inference_mode():
             waveforms = torch.from_numpy(np.stack([batch[i] for i in group]))
-            made: np.ndarray = kind(waveforms.to(device)).cpu().numpy()
+            made: np.ndarray = logmel(waveforms.to(device)).cpu().numpy()
             return made
 
     made: dict[int, np.ndarray] = {}
@@ -211,14 +221,9 @@ def _images_of(
         made |= zip(group, found, strict=True)
     for i, image in made.items():
         if not np.isfinite(image).all():
-            problems[i] = f"too loud: its {'spectrogram' if image.ndim == 3 else 'vector'} is not finite"
+            problems[i] = "too loud: its spectrogram is not finite"
     good = [made[i] for i in sorted(made) if not problems[i]]
-    return np.stack(good) if good else np.empty((0, *kind.shape), dtype=np.float32), problems
-
-
-def input_words(shape: tuple[int, ...]) -> str:
-    """Name inputs of a shape (without the batch) in a line for users."""
-    return "images" if len(shape) == 3 else "vectors"
+    return np.stack(good) if good else np.empty((0, *logmel.image_shape), dtype=np.float32), problems
 
 
 def _ahead(pool: ThreadPoolExecutor, work: Callable[[str], Any], items: Iterable[str]) -> Iterator[Any]:

@@ -1,6 +1,7 @@
 """The network of a run: its weights, then what the ablation does to them."""
 
 from core.config import Run
+from core.inputs import input_shape
 from core.models import surgery
 from core.models.backbone import Backbone, build
 
@@ -20,12 +21,21 @@ def make_backbone(run: Run, num_classes: int) -> Backbone:
     Raises
     ------
     UserError
-        For weights that cannot be had or do not fit, and a stage that the backbone does not have.
+        For a network that does not take the run's input, weights that cannot be had or do not fit, and a stage that
+        the backbone does not have.
     """
     model = run.model
 
     def made(weights: str) -> Backbone:
-        return build(model.backbone, num_classes, weights=weights, seed=run.seed, dropout=model.dropout)
+        return build(
+            model.backbone,
+            num_classes,
+            weights=weights,
+            seed=run.seed,
+            dropout=model.dropout,
+            input_shape=input_shape(run),
+            sha256=model.backbone_sha256,
+        )
 
     backbone = made(model.weights)
     if model.fuse != "all":

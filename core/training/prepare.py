@@ -4,7 +4,6 @@ A frozen prefix whose input never changes is taken off the network and computed 
 loop then trains what follows it on the prefix's activations.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,13 +11,11 @@ from torch import nn
 
 from core.config import Run
 from core.datasets.table import Dataset, Split
-from core.errors import UserError
-from core.inputs import input_kind
-from core.inputs.augmentation import SpecAugment
 from core.models.assembly import make_backbone
 from core.models.backbone import Backbone
 from core.models.normalise import Normalise
 from core.session import Session, allow_tf32
+from core.training.augmentations import batch_augmentation
 from core.training.batches import Source
 from core.training.first_step import fit
 from core.training.prefix import activations, split_at_freeze
@@ -45,8 +42,8 @@ class Prepared:
         Path of each row.
     split
         Rows to train, validate and test on.
-    mask
-        SpecAugment, or the identity.
+    augment
+        What changes training batches; empty where nothing does.
     bad_clips
         (path, reason) of clips left out.
     prefix_reused
@@ -60,7 +57,7 @@ class Prepared:
     labels: torch.Tensor
     clips: list[str]
     split: Split
-    mask: Callable[[torch.Tensor], torch.Tensor]
+    augment: nn.Sequential
     bad_clips: tuple[tuple[str, str], ...]
     prefix_reused: bool
 
@@ -84,7 +81,7 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     UserError
         For clips or weights that cannot be used.
     """
-    mask = make_mask(run)
+    augment = batch_augmentation(run)
     versions = load_images(run, dataset, session)
     allow_tf32(run.training.precision == "tf32")
     plain = versions[0]
@@ -92,8 +89,7 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     backbone = make_backbone(run, len(dataset.class_names))
     first_step = fit(run, backbone, plain, split)
     training = run.training
-    still = run.model.freeze != "none" and run.model.frozen_batch_norm == "eval" and isinstance(mask, nn.Identity)
-    stay = reuse and still
+    stay = reuse and run.model.freeze != "none" and run.model.frozen_batch_norm == "eval" and not len(augment)
     prefix, network = split_at_freeze(first_step, backbone, run.model.freeze if stay else "none")
     memory_format = torch.channels_last if training.channels_last else torch.contiguous_format
     network = network.to(session.device).to(memory_format=memory_format)
@@ -112,21 +108,4 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     rows = dataset.clips.iloc[plain.kept]
     labels = torch.tensor(rows["label"].to_numpy(), dtype=torch.int64, device=session.device)
     paths = rows["path"].tolist()
-    return Prepared(network, first_step, backbone, source, labels, paths, split, mask, plain.bad, stay)
-
-
-def make_mask(run: Run) -> nn.Module:
-    """Make what hides parts of a run's images while training, or the identity.
-
-    Raises
-    ------
-    UserError
-        Where the inputs are no images.
-    """
-    training = run.training
-    if not training.time_mask and not training.freq_mask:
-        return nn.Identity()
-    kind = input_kind(run.clip, run.frontend)
-    if len(kind.shape) != 3:
-        raise UserError(f"--time-mask, --freq-mask: inputs of the kind {run.frontend.kind} are no images")
-    return SpecAugment(time_mask=training.time_mask, freq_mask=training.freq_mask, floor=kind.floor)
+    return Prepared(network, first_step, backbone, source, labels, paths, split, augment, plain.bad, stay)

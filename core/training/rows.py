@@ -8,6 +8,7 @@ from core.errors import UserError
 from core.inputs import images as features
 from core.inputs.images import Images
 from core.session import Session, allow_tf32
+from core.training import AUGMENTATIONS
 
 
 def load_images(run: Run, dataset: Dataset, session: Session) -> list[Images]:
@@ -16,7 +17,7 @@ def load_images(run: Run, dataset: Dataset, session: Session) -> list[Images]:
     They are made in full fp32 whatever the run's precision, so that one store serves all.
     """
     allow_tf32(False)
-    count = 1 + (run.training.variants if run.training.augment == "waveform" else 0)
+    change = AUGMENTATIONS[run.training.augment].waveform
     return [
         features.images(
             dataset,
@@ -28,8 +29,9 @@ def load_images(run: Run, dataset: Dataset, session: Session) -> list[Images]:
             on_bad_clip=session.execution.on_bad_clip,
             variant=variant,
             progress=session.report,
+            **({"change": change} if variant else {}),
         )
-        for variant in range(count)
+        for variant in range(1 + (run.training.variants if change else 0))
     ]
 
 

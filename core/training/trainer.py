@@ -164,7 +164,7 @@ class Fit:
             part = rows[start : start + len(x)].to(labels.device) % source.n_clips
             y = labels[part]
             start += len(x)
-            loss, logits = self.step(self.prepared.mask(x), y)
+            loss, logits = self.step(self.prepared.augment(x), y)
             losses.append(loss)
             correct.append((logits.argmax(1) == y).sum())
             sizes.append(len(x))

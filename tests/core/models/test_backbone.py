@@ -8,15 +8,16 @@ import torch
 import torchvision
 
 from core.errors import UserError
-from core.inputs.log_mel import LogMel
-from core.models import stages
-from core.models.backbone import _statistics as statistics
-from core.models.backbone import build, names, new_classifier, parse_stage, stage_names
+from core.models import FAMILIES, family_of, names, stages
+from core.models.backbone import build, new_classifier
+from core.models.families.timm_models import Timm
+from core.models.family import PICTURE_SHAPE
 from core.models.normalise import Normalise
+from core.models.stages import parse_stage, stage_names
 
 SMALL = ("efficientnet_lite0", "resnet18", "densenet121", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0")
 SAMPLE = (*SMALL, "alexnet", "googlenet", "timm:regnety_002", "timm:convnext_atto", "timm:densenet121")
-TABLED = tuple(name for name in names() if not stages.is_timm(name))
+TABLED = FAMILIES["torchvision"].names()
 
 
 def picture(batch: int = 1, height: int = 96, width: int = 128) -> torch.Tensor:
@@ -25,7 +26,9 @@ def picture(batch: int = 1, height: int = 96, width: int = 128) -> torch.Tensor:
 
 def original(name: str) -> torch.nn.Module:
     """The model as its library makes it, for 1000 classes."""
-    if stages.is_timm(name):
+    if name in FAMILIES["own"].names():
+        return family_of(name).make(name, num_classes=1000, input_shape=PICTURE_SHAPE, dropout=0.0)
+    if isinstance(family_of(name), Timm):
         return timm.create_model(name.removeprefix("timm:") if ":" in name else f"tf_{name}")
     options = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
     return torchvision.models.get_model(name, weights=None, **options)
@@ -94,7 +97,7 @@ def test_block_k_ends_at_stride_two_to_the_k_plus_one(name):
         options = {"aux_logits": False, "init_weights": False} if name == "inception_v3" else {}
         model = torchvision.models.get_model(name, weights=None, **options).eval()
         x = torch.zeros(1, 3, 256, 320)
-        for k, paths in enumerate(list(stages.layout(name).values())[:-1]):
+        for k, paths in enumerate(list(FAMILIES["torchvision"].layout(model, name).values())[:-1]):
             for path in paths:
                 x = model.get_submodule(path)(x)
             assert x.shape[2] == pytest.approx(256 / 2 ** (k + 1), abs=8 if name == "inception_v3" else 0)
@@ -124,7 +127,7 @@ def test_statistics_are_those_of_the_pretrained_weights(name):
     transforms = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].transforms()
     rescaled = name in ("googlenet", "inception_v3")  # what transform_input makes of torchvision's statistics
     expected = ((0.5,) * 3, (0.5,) * 3) if rescaled else (tuple(transforms.mean), tuple(transforms.std))
-    assert statistics(torch.nn.Module(), name) == expected
+    assert family_of(name).statistics(torch.nn.Module(), name, 3) == expected
 
 
 def test_inception_input_is_what_torchvision_makes_of_imagenet_statistics():
@@ -235,7 +238,7 @@ def test_timm_model_with_hidden_steps_is_refused(monkeypatch):
 
 def test_fixed_normalisation_sends_silence_to_black_and_forty_decibels_to_white():
     decibels = torch.tensor([-60.0, -10.0, 40.0]).view(1, 1, 1, 3).expand(2, 3, 1, 3)
-    found = Normalise.fixed((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), LogMel.picture)(decibels)
+    found = Normalise.fixed((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))(decibels)
     for channel, (mean, std) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]):
         expected = [(unit - mean) / std for unit in (0.0, 0.5, 1.0)]
         assert found[1, channel, 0].tolist() == pytest.approx(expected, abs=1e-6)

@@ -5,7 +5,8 @@ import torch
 
 from core.errors import UserError
 from core.models import surgery
-from core.models.backbone import Backbone, build, stage_names
+from core.models.backbone import Backbone, build
+from core.models.stages import stage_names
 
 SMALL = ("efficientnet_lite0", "mobilenet_v3_small", "timm:convnext_atto", "timm:regnety_002")
 FAMILIES = (*SMALL, "resnet18", "densenet121")

@@ -15,11 +15,10 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
 
 from core.errors import UserError
-from core.inputs.log_mel import FLOOR_DB, SPAN_DB, LogMel
-from core.models import timm_models
-from core.models import weights as weight_files
+from core.models import FAMILIES
 from core.models.backbone import build
-from core.models.normalise import Normalise
+from core.models.families import timm_models, torchvision_models
+from core.models.normalise import FLOOR_DB, SPAN_DB, Normalise
 
 NAME = "mobilenet_v3_small"
 
@@ -63,7 +62,7 @@ def publish(folder: Path, address: str, monkeypatch: pytest.MonkeyPatch, *, pref
     digest = hashlib.sha256((folder / "weights.pth").read_bytes()).hexdigest()
     file = (folder / "weights.pth").rename(folder / f"{NAME}-{prefix or digest[:8]}.pth")
     url = f"{address}/{file.name}"
-    monkeypatch.setattr(weight_files, "torchvision_url", lambda name: url)
+    monkeypatch.setattr(torchvision_models, "torchvision_url", lambda name: url)
     return url, Path(torch.hub.get_dir()) / "checkpoints" / file.name
 
 
@@ -82,8 +81,7 @@ def test_default_weights_know_what_is_in_a_picture(picture, label):
     resized = torchvision.transforms.functional.resize(unit, 256, antialias=True)  # then crop: as ImageNet is evaluated
     unit = torchvision.transforms.functional.center_crop(resized, [224, 224])
     with torch.no_grad():
-        normalise = Normalise.fixed(backbone.mean, backbone.std, LogMel.picture)
-        found = backbone(normalise(unit * SPAN_DB + FLOOR_DB)).argmax().item()
+        found = backbone(Normalise.fixed(backbone.mean, backbone.std)(unit * SPAN_DB + FLOOR_DB)).argmax().item()
     assert torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"][found] == label
 
 
@@ -111,7 +109,7 @@ def test_two_at_once_download_once(server, monkeypatch):
     publish(folder, address, monkeypatch)
     states: list[dict[str, torch.Tensor]] = []
     threads = [
-        threading.Thread(target=lambda: states.append(weight_files.read("imagenet", NAME, keys=()))) for _ in range(2)
+        threading.Thread(target=lambda: states.append(FAMILIES["torchvision"].imagenet(NAME, ()))) for _ in range(2)
     ]
     for thread in threads:
         thread.start()
@@ -137,14 +135,14 @@ def test_download_without_a_connection_says_what_to_do(tmp_path, monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/{NAME}-00000000.pth"
-        monkeypatch.setattr(weight_files, "torchvision_url", lambda name: url)
+        monkeypatch.setattr(torchvision_models, "torchvision_url", lambda name: url)
         with pytest.raises(UserError, match=f"^cannot download the ImageNet weights of {NAME} from {re.escape(url)}"):
             build(NAME, 3)
 
 
 def test_missing_page_is_refused(server, monkeypatch):
     _, address, _ = server
-    monkeypatch.setattr(weight_files, "torchvision_url", lambda name: f"{address}/{NAME}-00000000.pth")
+    monkeypatch.setattr(torchvision_models, "torchvision_url", lambda name: f"{address}/{NAME}-00000000.pth")
     with pytest.raises(UserError, match="HTTP Error 404: File not found.*use --weights random, or --weights FILE"):
         build(NAME, 3)
 
@@ -167,13 +165,13 @@ def test_old_densenet_names_are_understood(server, monkeypatch):
     torch.save({key: t for key, t in old.items() if "num_batches" not in key}, folder / "new.pth")
     digest = hashlib.sha256((folder / "new.pth").read_bytes()).hexdigest()
     (folder / "new.pth").rename(folder / f"densenet121-{digest[:8]}.pth")
-    monkeypatch.setattr(weight_files, "torchvision_url", lambda name: f"{address}/densenet121-{digest[:8]}.pth")
+    monkeypatch.setattr(torchvision_models, "torchvision_url", lambda name: f"{address}/densenet121-{digest[:8]}.pth")
     found = build("densenet121", 1000).original_state_dict()
     assert equal(found, {key: state[key] for key in found})
 
 
 def test_torchvision_weights_are_those_of_2020():
-    assert weight_files.torchvision_url("resnet50") == "https://download.pytorch.org/models/resnet50-0676ba61.pth"
+    assert torchvision_models.torchvision_url("resnet50") == "https://download.pytorch.org/models/resnet50-0676ba61.pth"
 
 
 def test_timm_download_that_fails_says_what_to_do(monkeypatch, tmp_path):
@@ -197,7 +195,7 @@ def test_timm_download_that_fails_says_what_to_do(monkeypatch, tmp_path):
 def test_timm_weights_are_put_in_place(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     published = timm_models.timm.create_model("regnety_002")
-    monkeypatch.setattr(weight_files.timm_models, "create", replace_pretrained(timm_models.create, published))
+    monkeypatch.setattr(timm_models, "create", replace_pretrained(timm_models.create, published))
     found = build("timm:regnety_002", 3).original_state_dict()
     expected = published.state_dict()
     assert all(torch.equal(found[key], expected[key]) for key in found if not key.startswith("head.fc"))

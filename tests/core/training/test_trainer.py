@@ -1,25 +1,45 @@
 """Training by identity: frozen tensors stay, seeds repeat, a killed run ends in the same bits."""
 
+import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from core.config import Execution, Run
+from core.config import Execution, Run, Training
 from core.datasets.table import Dataset
+from core.fields import problems
 from core.models.assembly import make_backbone
 from core.record import Clips
 from core.session import Session
 from core.store import FINISHED
-from core.training import checkpoint, trainer
+from core.training import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES, STOPPING, checkpoint, trainer
+from core.training.augmentations import Augmentation
 from core.training.prepare import prepare
+from core.training.stopping import History
 from core.training.trainer import NonFiniteLoss, train
+
+PLATEAU: dict[str, object] = {
+    "training__epochs": 5,
+    "training__lr": 0.01,
+    "training__schedule": "plateau",
+    "training__drop_patience": 1,
+    "training__monitor": "accuracy",
+    "data__validation": 0.25,
+}
 
 
 def weights_of(run: Run, dataset: Dataset, session: Session) -> dict[str, torch.Tensor]:
     train(run, dataset, session, label="run")
     return session.store.weights(run)
+
+
+def written(run: Run, session: Session) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((session.store.folder(run) / "run.json").read_text())
+    return record
 
 
 def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> list[str]:
@@ -101,10 +121,24 @@ def test_two_seeds_start_with_the_same_body(run: Run) -> None:
     assert sorted(set(one.original_state_dict()) - set(same)) == ["classifier.bias", "classifier.weight"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "resumed_epochs"),
+    [
+        ({"training__epochs": 4, "training__optimizer": "adamw", "model__freeze": "stem"}, [2, 3]),
+        (PLATEAU, [2, 3, 4]),
+        (PLATEAU | {"training__augment": "rotate", "training__freq_mask": 4, "training__loss": "hinge"}, [2, 3, 4]),
+    ],
+    ids=["cosine", "plateau", "plateau, hinge and batch augmentations"],
+)
 def test_killed_run_goes_on_and_ends_in_the_same_bits(
-    run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
+    run: Run,
+    dataset: Dataset,
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, object],
+    resumed_epochs: list[int],
 ) -> None:
-    run = run.replace(training__epochs=4, training__optimizer="adamw", model__freeze="stem")
+    run = run.replace(**changes)
     straight = weights_of(run, dataset, session)
     history = session.store.history(run)
     monkeypatch.setattr(trainer, "CHECKPOINT_EVERY", 0.0)
@@ -127,10 +161,12 @@ def test_killed_run_goes_on_and_ends_in_the_same_bits(
     original = trainer.Fit._epoch
     monkeypatch.setattr(trainer.Fit, "_epoch", lambda self, rows: epochs.append(len(rows)) or original(self, rows))
     resumed = weights_of(run, dataset, session)
-    assert epochs == [2, 3]
+    assert epochs == resumed_epochs
     assert len(equal(straight, resumed)) == len(straight)
     columns = ["epoch", "lr", "train_loss", "test_loss"]
     pd.testing.assert_frame_equal(session.store.history(run)[columns], history[columns])
+    if run.training.schedule == "plateau":
+        assert history["lr"].nunique() > 1  # it did drop, or this shows nothing
 
 
 @pytest.mark.parametrize("freeze", ["stem", "block2", "block4"])
@@ -178,3 +214,97 @@ def test_masked_images_train(run: Run, dataset: Dataset, session: Session) -> No
     assert not prepare(run, dataset, session).prefix_reused
     train(run, dataset, session, label="run")
     assert session.store.status(run) == FINISHED
+
+
+def test_stopping_early_says_which_rule_did(run: Run, dataset: Dataset, session: Session) -> None:
+    run = run.replace(data__validation=0.25, training__epochs=6, training__lr=1e-6)
+    ends = {}
+    for changes in ({"stop_at": 0.01}, {"patience": 1, "monitor": "accuracy"}, {"epochs": 1}):
+        stopped = run.replace(**{f"training__{name}": value for name, value in changes.items()})
+        train(stopped, dataset, session, label="run")
+        ends[written(stopped, session)["ended_by"]] = len(session.store.history(stopped))
+    assert ends.keys() == {"stop-at", "patience", "epochs"}
+    assert ends["epochs"] == 1
+    assert ends["stop-at"] < 6
+    assert 2 <= ends["patience"] < 6
+
+
+def test_validation_epoch_is_of_what_is_monitored(run: Run, dataset: Dataset, session: Session) -> None:
+    run = run.replace(data__validation=0.25, training__epochs=4, training__monitor="accuracy")
+    train(run, dataset, session, label="run")
+    scores = written(run, session)["metrics"]
+    history = session.store.history(run)
+    epoch = int(history["validation_accuracy"].to_numpy().argmax())
+    assert scores["validation_epoch"] == epoch + 1
+    assert scores["accuracy_validation_epoch"] == history["test_accuracy"][epoch]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_trains(run: Run, dataset: Dataset, session: Session, loss: str) -> None:
+    run = run.replace(training__loss=loss, training__epochs=4)
+    train(run, dataset, session, label="run")
+    losses = session.store.history(run)["train_loss"]
+    assert losses.iloc[-1] < 0.7 * losses.iloc[0]
+
+
+def test_kullback_leibler_trains_as_the_cross_entropy_does(run: Run, dataset: Dataset, session: Session) -> None:
+    run = run.replace(training__optimizer="sgd", training__lr=1e-3, training__epochs=1)
+    histories = []
+    for loss in ("cross-entropy", "kullback-leibler", "hinge"):
+        train(run.replace(training__loss=loss), dataset, session, label="run")
+        histories.append(session.store.history(run.replace(training__loss=loss)))
+    one, other, hinge = (history[["train_loss", "test_loss"]] for history in histories)
+    pd.testing.assert_frame_equal(one, other, rtol=1e-4)
+    assert not np.allclose(one, hinge, rtol=1e-2)
+
+
+# A stranger adds to each registry: one function here, one line in the registry.
+
+
+def brier(training: Training) -> torch.nn.Module:
+    class Brier(torch.nn.Module):
+        def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            wanted = torch.nn.functional.one_hot(labels, logits.shape[1])
+            return ((logits.softmax(1) - wanted) ** 2).sum(1).mean()
+
+    return Brier()
+
+
+def halving(training: Training, epoch: int, history: History) -> float:
+    return training.lr / 2**epoch
+
+
+def second_epoch(training: Training, history: History) -> bool:
+    return len(history) == 2
+
+
+def plain_sgd(parameters: list[torch.nn.Parameter], training: Training) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=training.lr)
+
+
+def backwards(y: np.ndarray, *, sr: int, key: str) -> np.ndarray:
+    return y[::-1].copy()
+
+
+BACKWARDS = Augmentation(waveform=backwards)
+
+
+def test_a_stranger_adds_one_of_each(
+    run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LOSSES.entries, "brier", f"{__name__}:brier")
+    monkeypatch.setitem(SCHEDULES.entries, "halving", f"{__name__}:halving")
+    monkeypatch.setitem(STOPPING.entries, "second-epoch", f"{__name__}:second_epoch")
+    monkeypatch.setitem(OPTIMIZERS.entries, "plain-sgd", f"{__name__}:plain_sgd")
+    monkeypatch.setitem(AUGMENTATIONS.entries, "backwards", f"{__name__}:BACKWARDS")
+    names = {"loss": "brier", "schedule": "halving", "optimizer": "plain-sgd", "augment": "backwards"}
+    run = run.replace(training__epochs=5, training__variants=1, **{f"training__{k}": v for k, v in names.items()})
+    assert problems(run) == []
+    train(run, dataset, session, label="run")
+    history = session.store.history(run)
+    assert history["lr"].tolist() == [run.training.lr, run.training.lr / 2]
+    assert history["train_loss"].between(0, 2).all()
+    assert written(run, session)["ended_by"] == "second-epoch"
+    plain, changed = prepare(run, dataset, session).source.arrays
+    assert not np.array_equal(plain, changed)
+    assert problems(run.replace(training__loss="bier"))[0].startswith("--loss bier: did you mean 'brier'?")

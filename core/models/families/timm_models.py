@@ -1,17 +1,86 @@
 """timm's models as chains of stages, cut where timm's feature info says a stride ends."""
 
 import warnings
-
-import timm
-import torch
-from torch import nn
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from core.errors import UserError, nearest
-from core.models.stages import Layout
+from core.models.family import Family, Layout, Shape, Statistics
+from core.registry import Lazy
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+timm = Lazy("timm")
+torch = Lazy("torch")
+weight_files = Lazy("core.models.weights")
 
 # The first module after the last stage that belongs to the classifier; norms and convolutions before it are features.
 _HEAD = ("global_pool", "pre_logits", "fc_norm", "head", "head_drop", "classifier", "last_linear", "fc")
-_TOLERANCE = 1e-4
+
+
+class Timm(Family):
+    """Any of timm's models that is a chain of stages, as ``timm:NAME``."""
+
+    about = "timm:NAME"
+    pattern = "timm:NAME"
+    checked = True
+    probe = (3, 96, 128)  # no timm model of this kind depends on its input's size
+
+    def owns(self, name: str) -> bool:
+        """Say whether it begins with ``timm:``."""
+        return name.startswith("timm:")
+
+    def stages(self, name: str, input_shape: Shape) -> tuple[str, ...]:
+        """Ask timm for the model, without memory for its weights."""
+        return _stages(name)
+
+    def make(self, name: str, *, num_classes: int, input_shape: Shape, dropout: float) -> "nn.Module":
+        """Make timm's model, for its own 1000 classes."""
+        return create(name, dropout=dropout)
+
+    def layout(self, model: "nn.Module", name: str) -> Layout:
+        """Cut the model by its feature info."""
+        return layout(model, name)
+
+    def classifier(self, model: "nn.Module", name: str) -> str:
+        """Return the path that the model's configuration names."""
+        return classifier_path(model, name)
+
+    def statistics(self, model: "nn.Module", name: str, channels: int) -> Statistics:
+        """Return those of the model's configuration."""
+        configuration: Any = model.default_cfg
+        return configuration["mean"], configuration["std"]
+
+    def has_imagenet(self, name: str) -> bool:
+        """Say yes: timm knows, when it is asked for them."""
+        return True
+
+    def imagenet(self, name: str, keys: Sequence[str]) -> "dict[str, Tensor]":
+        """Let timm fetch its default weights, one process at a time."""
+        model = name.removeprefix("timm:")
+        lock = Path(torch.hub.get_dir()) / "checkpoints" / f"timm-{model}"
+        try:
+            with weight_files.locked(lock), torch.random.fork_rng(devices=[]):
+                return create(name, pretrained=True).state_dict()
+        except UserError:
+            raise
+        except Exception as error:  # timm fetches in several ways, each with errors of its own
+            raise weight_files.no_download(name, address(name), error) from error
+
+    def refusal(self, name: str, reason: str) -> UserError:
+        """Say that the model has no blocks."""
+        return not_a_chain(name)
+
+
+FAMILY = Timm()
+
+
+@cache
+def _stages(name: str) -> tuple[str, ...]:
+    return tuple(skeleton(name))
 
 
 def architecture(name: str) -> str:
@@ -31,7 +100,7 @@ def architecture(name: str) -> str:
     return wanted
 
 
-def create(name: str, *, dropout: float = 0.0, pretrained: bool = False) -> nn.Module:
+def create(name: str, *, dropout: float = 0.0, pretrained: bool = False) -> "nn.Module":
     """Make timm's model of a backbone, with its own 1000 classes.
 
     Parameters
@@ -67,7 +136,7 @@ def skeleton(name: str) -> Layout:
         return layout(create(name), name)
 
 
-def layout(model: nn.Module, name: str) -> Layout:
+def layout(model: "nn.Module", name: str) -> Layout:
     """Cut a timm model into stem, block1 .. blockN and head.
 
     The last module that feature info gives for stride 2 ends the stem (all before the first stage, for a model that
@@ -100,15 +169,15 @@ def layout(model: nn.Module, name: str) -> Layout:
     return {stage: tuple(units[a:b]) for stage, a, b in zip(stages, bounds, bounds[1:], strict=False)}
 
 
-def classifier_path(model: nn.Module, name: str) -> str:
+def classifier_path(model: "nn.Module", name: str) -> str:
     """Return the path of the model's one linear classifier, e.g. ``head.fc``."""
     path = getattr(model, "default_cfg", {}).get("classifier")
-    if not isinstance(path, str) or not isinstance(model.get_submodule(path), nn.Linear):
+    if not isinstance(path, str) or not isinstance(model.get_submodule(path), torch.nn.Linear):
         raise not_a_chain(name)
     return path
 
 
-def _units(model: nn.Module, wanted: tuple[str, ...], name: str) -> list[str]:
+def _units(model: "nn.Module", wanted: tuple[str, ...], name: str) -> list[str]:
     """List the model's children in order, opening those that contain a wanted module."""
     units: list[str] = []
     queue = [child for child, _ in model.named_children()]
@@ -118,7 +187,7 @@ def _units(model: nn.Module, wanted: tuple[str, ...], name: str) -> list[str]:
             units.append(path)
             continue
         parent = model.get_submodule(path)
-        if not isinstance(parent, nn.Sequential | nn.ModuleList):
+        if not isinstance(parent, torch.nn.Sequential | torch.nn.ModuleList):
             raise not_a_chain(name)
         queue[:0] = [f"{path}.{child}" for child, _ in parent.named_children()]
     return units
@@ -134,47 +203,6 @@ def _after(units: list[str], module: str) -> int:
 def _first(units: list[str], module: str) -> int:
     top = module.split(".")[0]
     return next(i for i, unit in enumerate(units) if unit.split(".")[0] == top)
-
-
-def verify(model: nn.Module, chain: nn.Module, name: str) -> None:
-    """Check that the stages in order compute what the model does, on three small pictures.
-
-    Batch norm takes its statistics from them: with those of a new network the signal may vanish on the way, and any
-    two networks would agree.
-
-    Parameters
-    ----------
-    model, chain
-        The original and its stages, made of the same modules; left as they were.
-
-    Raises
-    ------
-    UserError
-        If they differ by more than 1e-4 of the difference between pictures, or a stage gives out no picture.
-    """
-    probe = torch.randn(3, 3, 96, 128, generator=torch.Generator().manual_seed(0))
-    training, state = chain.training, {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    chain.eval()
-    for module in model.eval().modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.train()
-    try:
-        with torch.no_grad():
-            expected = model(probe)
-            flow = [probe]
-            for stage in chain.children():
-                flow.append(stage(flow[-1]))
-        spread = (expected - expected.mean(dim=0)).abs().max().item()
-        error = (expected - flow[-1]).abs().max().item()
-        equal = expected.shape == flow[-1].shape and error <= _TOLERANCE * spread
-        pictures = all(x.ndim == probe.ndim for x in flow[:-1])
-    except Exception as failure:  # whatever a foreign forward raises on a chain it was not made for
-        raise not_a_chain(name) from failure
-    finally:
-        model.load_state_dict(state)
-        chain.train(training)
-    if not (equal and pictures):
-        raise not_a_chain(name)
 
 
 def not_a_chain(name: str) -> UserError:

@@ -1,0 +1,75 @@
+"""Does a setting matter? The values of any option, side by side."""
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from ablations.base import Ablation, compare
+from core.config import GROUPS, Run, option
+from core.errors import UserError, unknown
+from core.models.stages import stages_named
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.results import Results
+
+NEVER = ("data__name", "data__fold")  # other clips are no other condition
+
+
+@dataclass(frozen=True)
+class Compare(Ablation):
+    """Set the values of one option against each other, the first value being the reference.
+
+    The option that has several values makes the conditions: how clips are filled up, batch sizes, schedules, losses,
+    inputs, backbones. Where several options have several values, --by names the one; the others make a row each.
+    Without any, one network is trained and described.
+
+    Example: run_ablation.py compare --fit pad loop --data folder --data-root DIR --seed 0 1 2
+    """
+
+    by: str = option("", "Option whose values are the conditions, such as fit (default: the only one with several).")
+    frozen: str = option("none", "Freeze every network through this stage: none, stem (or 0), 1 .. N, or last.")
+
+    @property
+    def title(self) -> str:  # type: ignore[override]
+        """Name the conditions, in tables and on axes."""
+        return self.by.removeprefix("--").replace("-", " ").capitalize() or "Condition"
+
+    def varied(self, points: list[dict[str, Any]]) -> str:
+        """Return the option that was named, or the only one with several values."""
+        if self.by:
+            key = _key(self.by.removeprefix("--").replace("-", "_"))
+            if any(key not in point for point in points):
+                raise UserError(
+                    f"--by {self.by}: nothing to compare; give --{self.by.removeprefix('--')} several values"
+                )
+            return key
+        keys = {key for point in points for key in point if key != "seed" and key not in NEVER}
+        several = sorted(key for key in keys if len({str(point.get(key)) for point in points}) > 1)
+        if len(several) > 1:
+            names = ", ".join(key.partition("__")[2].replace("_", "-") for key in several)
+            raise UserError(
+                f"several options have several values ({names}): say which is compared, --by {names.split(',')[0]}"
+            )
+        return several[0] if several else ""
+
+    def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
+        """Freeze what is to be frozen everywhere."""
+        if self.frozen == "none":
+            return {"base": base}
+        blocks = () if self.frozen == "last" else (self.frozen,)
+        return {"base": base.replace(model__freeze=stages_named(blocks, base.model.backbone)[-1])}
+
+    def analyse(self, results: "Results") -> "pd.DataFrame":
+        """Draw bars: there is no depth to walk along."""
+        frame: pd.DataFrame = compare(results, title=self.title, bars=True)
+        return frame
+
+
+def _key(name: str) -> str:
+    """Return ``group__field`` of an option by its name on the command line."""
+    flags = {f.metadata["flag"] or f.name: f"{group}__{f.name}" for group, part in GROUPS.items() for f in fields(part)}
+    usable = {flag: key for flag, key in flags.items() if key not in NEVER and not flag.endswith("_sha256")}
+    if name not in usable:
+        raise unknown("option", name, usable)
+    return usable[name]

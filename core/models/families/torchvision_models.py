@@ -1,0 +1,193 @@
+"""torchvision's networks: one table of where each is cut, readable without torchvision.
+
+A stage is a list of the original model's module paths, in the order of its forward. ``features.2-5`` is short for the
+paths ``features.2`` to ``features.5``; a path that begins with ``+`` is an operation that the original model does
+between its modules (`core.models.backbone.ADDED` makes it). The classifier is the last path of the head.
+
+Block k ends at stride 2^(k+1), but for AlexNet, whose blocks are its five convolutions, and for the ResNets and
+DenseNets, whose stem takes the first pooling. A DenseNet transition belongs to the dense block before it.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlparse
+
+from core.errors import UserError
+from core.models.family import Family, Layout, Shape, Statistics, numbered
+from core.registry import Lazy
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+torchvision = Lazy("torchvision")
+hub = Lazy("torch.hub")
+weight_files = Lazy("core.models.weights")
+
+_RESNETS = (
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"),
+)
+_RESNET = ("conv1 bn1 relu maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool +flatten fc")
+_DENSENET = (
+    "features.conv0 features.norm0 features.relu0 features.pool0",
+    "features.denseblock1 features.transition1",
+    "features.denseblock2 features.transition2",
+    "features.denseblock3 features.transition3",
+    "features.denseblock4 features.norm5 +relu",
+    "+avgpool +flatten classifier",
+)
+_GOOGLENET = (
+    "conv1",
+    "maxpool1 conv2 conv3",
+    "maxpool2 inception3a inception3b",
+    "maxpool3 inception4a inception4b inception4c inception4d inception4e",
+    "maxpool4 inception5a inception5b",
+    "avgpool +flatten dropout fc",
+)
+_INCEPTION = (
+    "Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3",
+    "maxpool1 Conv2d_3b_1x1 Conv2d_4a_3x3",
+    "maxpool2 Mixed_5b Mixed_5c Mixed_5d",
+    "Mixed_6a Mixed_6b Mixed_6c Mixed_6d Mixed_6e",
+    "Mixed_7a Mixed_7b Mixed_7c",
+    "avgpool dropout +flatten fc",
+)
+_ALEXNET = ("features.0-2", "features.3-5", "features.6-7", "features.8-9", "features.10-12")
+_MLP = "avgpool +flatten classifier.0-6"
+_VGG_CONVOLUTIONS = {  # in each of the five groups that end in a pooling
+    "vgg11": (1, 1, 2, 2, 2),
+    "vgg13": (2, 2, 2, 2, 2),
+    "vgg16": (2, 2, 3, 3, 3),
+    "vgg19": (2, 2, 4, 4, 4),
+}
+_MOBILENET_V2 = ("features.0-1", "features.2-3", "features.4-6", "features.7-13", "features.14-18")
+_MOBILENET_V3_LARGE = ("features.0-1", "features.2-3", "features.4-6", "features.7-12", "features.13-16")
+_MOBILENET_V3_SMALL = ("features.0", "features.1", "features.2-3", "features.4-8", "features.9-12")
+_EFFICIENTNET = ("features.0-1", "features.2", "features.3", "features.4-5", "features.6-8")
+_EFFICIENTNET_V2_S = ("features.0-1", "features.2", "features.3", "features.4-5", "features.6-7")
+_POOLED = "avgpool +flatten classifier.0-1"
+
+
+def _vgg(convolutions: tuple[int, ...], *, modules_per_convolution: int) -> tuple[str, ...]:
+    ends = [0]
+    for n in convolutions:
+        ends.append(ends[-1] + n * modules_per_convolution + 1)
+    return tuple(f"features.{start}-{end - 1}" for start, end in zip(ends, ends[1:], strict=False))
+
+
+_TABLE: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(_RESNETS, _RESNET),
+    **dict.fromkeys(("densenet121", "densenet161", "densenet169", "densenet201"), _DENSENET),
+    "googlenet": _GOOGLENET,
+    "inception_v3": _INCEPTION,
+    "alexnet": (*_ALEXNET, _MLP),
+    **{name: (*_vgg(n, modules_per_convolution=2), _MLP) for name, n in _VGG_CONVOLUTIONS.items()},
+    **{f"{name}_bn": (*_vgg(n, modules_per_convolution=3), _MLP) for name, n in _VGG_CONVOLUTIONS.items()},
+    "mobilenet_v2": (*_MOBILENET_V2, "+avgpool +flatten classifier.0-1"),
+    "mobilenet_v3_large": (*_MOBILENET_V3_LARGE, "avgpool +flatten classifier.0-3"),
+    "mobilenet_v3_small": (*_MOBILENET_V3_SMALL, "avgpool +flatten classifier.0-3"),
+    **{f"efficientnet_b{k}": (*_EFFICIENTNET, _POOLED) for k in range(8)},
+    "efficientnet_v2_s": (*_EFFICIENTNET_V2_S, _POOLED),
+    **dict.fromkeys(("efficientnet_v2_m", "efficientnet_v2_l"), (*_EFFICIENTNET, _POOLED)),
+}
+_IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# GoogLeNet and Inception were trained on (x - 0.5) / 0.5; torchvision turns that on for pretrained weights only
+# (transform_input), which would make pretrained and random differ in more than their weights.
+_HALVED = ("googlenet", "inception_v3", "efficientnet_v2_l")
+_OPTIONS: dict[str, dict[str, bool]] = {
+    "googlenet": {"aux_logits": False, "transform_input": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "transform_input": False, "init_weights": True},
+}
+_OLD_DENSENET_KEY = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)")
+
+
+class Torchvision(Family):
+    """The networks of the table, with IMAGENET1K_V1 weights: those that were there in 2020."""
+
+    about = "a torchvision name"
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the table, which are torchvision's."""
+        return tuple(_TABLE)
+
+    def stages(self, name: str, input_shape: Shape) -> tuple[str, ...]:
+        """Read the stages off the table."""
+        return numbered(len(_TABLE[name]) - 2)
+
+    def make(self, name: str, *, num_classes: int, input_shape: Shape, dropout: float) -> "nn.Module":
+        """Make torchvision's model, for its own 1000 classes."""
+        model: nn.Module = torchvision.models.get_model(name, weights=None, **_OPTIONS.get(name, {}))
+        return model
+
+    def layout(self, model: "nn.Module", name: str) -> Layout:
+        """Read the paths off the table."""
+        return layout(name)
+
+    def statistics(self, model: "nn.Module", name: str, channels: int) -> Statistics:
+        """Return those of ImageNet, or what the weights were trained on instead."""
+        return super().statistics(model, name, channels) if name in _HALVED else _IMAGENET
+
+    def has_imagenet(self, name: str) -> bool:
+        """Say yes: torchvision publishes weights of all of them."""
+        return True
+
+    def imagenet(self, name: str, keys: Sequence[str]) -> "dict[str, torch.Tensor]":
+        """Read torchvision's file, fetched once by one process at a time and checked against its SHA-256."""
+        return fetch(name)
+
+    def has_plain_head(self, name: str, input_shape: Shape) -> bool:
+        """Say no of the three whose heads have dense layers before the classifier."""
+        return not name.startswith(("alexnet", "vgg", "mobilenet_v3"))
+
+
+FAMILY = Torchvision()
+
+
+def layout(name: str) -> Layout:
+    """Return the module paths of each stage of a network of the table."""
+    columns = _TABLE[name]
+    return {stage: _paths(text) for stage, text in zip(numbered(len(columns) - 2), columns, strict=True)}
+
+
+def _paths(text: str) -> tuple[str, ...]:
+    found: list[str] = []
+    for word in text.split():
+        if span := re.fullmatch(r"(.+)\.(\d+)-(\d+)", word):
+            found += [f"{span[1]}.{k}" for k in range(int(span[2]), int(span[3]) + 1)]
+        else:
+            found.append(word)
+    return tuple(found)
+
+
+def torchvision_url(name: str) -> str:
+    """Return the address of torchvision's first ImageNet weights (IMAGENET1K_V1) of a backbone."""
+    url: str = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
+    return url
+
+
+def fetch(name: str) -> "dict[str, torch.Tensor]":
+    """Read torchvision's ImageNet weights out of torch's cache, where they are put first if need be.
+
+    Raises
+    ------
+    UserError
+        If they cannot be fetched, or what is in the cache is damaged.
+    """
+    url = torchvision_url(name)
+    path = Path(hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    prefix = path.stem.rsplit("-", 1)[-1]  # the file's name ends in the first digits of its SHA-256
+    try:
+        with weight_files.locked(path):
+            if not path.exists():
+                hub.download_url_to_file(url, str(path), prefix)
+    except Exception as error:  # no network, no such file, a wrong hash, a full or read-only disk
+        raise weight_files.no_download(name, url, error, f", or save that file as {path}") from error
+    with path.open("rb") as file:
+        if not hashlib.file_digest(file, "sha256").hexdigest().startswith(prefix):
+            raise UserError(f"weights file {path} is damaged (its SHA-256 does not begin with {prefix}): delete it")
+    state = hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True)
+    return {_OLD_DENSENET_KEY.sub(r"\1\2", key): tensor for key, tensor in state.items()}

@@ -1,0 +1,59 @@
+"""The values of an option as conditions, with the statistics that every ablation has."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from core.errors import UserError
+from run_ablation import main
+
+SMALL = "--n-mels 32 --n-frames 32 --sr 8000 --duration 0.5 --epochs 1 --batch-size 8 --device cpu --threads 1"
+
+
+@pytest.fixture
+def compare(sounds: Path, tmp_path: Path):
+    """Return a function that runs the command on the small sounds and returns its table."""
+
+    def run(words: str) -> pd.DataFrame:
+        data = ["--data", "folder", "--data-root", str(sounds), "--results", str(tmp_path)]
+        assert main(["compare", *SMALL.split(), *data, *words.split()]) == 0
+        (file,) = tmp_path.glob("compare/*/table.csv")
+        return pd.read_csv(file)
+
+    return run
+
+
+def test_values_of_the_one_option_with_several_are_the_conditions(compare) -> None:
+    table = compare("--fit loop pad --frozen last --seed 0 1")
+    assert table["condition"].tolist() == ["loop", "pad"]
+    assert table["runs"].tolist() == [2, 2]
+    assert table["delta"].iloc[0] == 0
+    assert table["trainable_parameters"].nunique() == 1
+    assert table["trainable_parameters"].iloc[0] == 1281 * 3  # the classifier alone
+    assert table["delta"].iloc[1] == pytest.approx(table["accuracy"].iloc[1] - table["accuracy"].iloc[0])
+
+
+def test_by_names_the_option_and_the_others_make_rows(compare) -> None:
+    table = compare("--fit loop pad --lr 1e-3 1e-4 --by fit --frozen 4")
+    assert table["condition"].tolist() == ["loop", "pad", "loop", "pad"]
+    assert table["lr"].tolist() == [1e-3, 1e-3, 1e-4, 1e-4]
+    assert table["delta"].tolist()[::2] == [0, 0]
+
+
+def test_without_several_values_one_network_is_described(compare) -> None:
+    assert compare("--frozen last")["condition"].tolist() == ["base"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--fit loop pad --lr 1e-3 1e-4", r"several options have several values \(fit, lr\): say which .* --by fit"),
+        ("--fit loop pad --by fitt", "unknown option 'fitt': did you mean 'fit'"),
+        ("--by fit", "--by fit: nothing to compare; give --fit several values"),
+        ("--frozen 9", "block 9: efficientnet_lite0 has stem and blocks 1 to 4"),
+    ],
+)
+def test_mistakes_are_one_line(compare, words: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        compare(words)

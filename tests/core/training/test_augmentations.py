@@ -1,0 +1,75 @@
+"""What changes training batches: rotation beside torchvision's, and that nothing else is changed."""
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import rotate as torchvision_rotate
+
+from core.config import Run
+from core.datasets.table import Dataset
+from core.inputs.augmentation import SpecAugment
+from core.session import Session
+from core.training import AUGMENTATIONS
+from core.training.augmentations import DEGREES, Rotate, batch_augmentation, rotate
+from core.training.prepare import prepare
+from core.training.trainer import train
+
+FLOOR = -60.0
+
+
+@pytest.mark.parametrize("size", [(40, 40), (32, 80), (81, 33)])
+@pytest.mark.parametrize("degrees", [-15.0, 4.0, 45.0])
+def test_rotate_equals_torchvision(size: tuple[int, int], degrees: float) -> None:
+    images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)) * 100 - 60
+    ours = rotate(images, torch.full((2,), degrees), floor=FLOOR)
+    theirs = torchvision_rotate(images, degrees, InterpolationMode.BILINEAR, fill=FLOOR)
+    covered = torchvision_rotate(torch.ones(1, 1, *size), degrees, InterpolationMode.BILINEAR)[0, 0]
+    inside, outside = covered > 1 - 1e-4, covered == 0  # torchvision fills half-covered pixels in its own way
+    torch.testing.assert_close(ours[..., inside], theirs[..., inside], atol=0.02, rtol=0)
+    torch.testing.assert_close(ours[..., outside], torch.full_like(ours[..., outside], FLOOR))
+    assert inside.float().mean() > 0.3
+    assert outside.any()
+
+
+def test_rotate_by_nothing_is_the_image_and_silence_stays_silent() -> None:
+    images = torch.rand(2, 3, 9, 17) * 100 - 60
+    torch.testing.assert_close(rotate(images, torch.zeros(2), floor=FLOOR), images, atol=1e-3, rtol=0)
+    silent = torch.full((2, 1, 9, 17), FLOOR)
+    assert torch.equal(rotate(silent, torch.tensor([7.0, -3.0]), floor=FLOOR), silent)
+
+
+def test_every_image_of_a_batch_is_turned_by_an_angle_of_its_own() -> None:
+    images = torch.rand(1, 1, 24, 24).expand(300, 1, 24, 24)
+    torch.manual_seed(0)
+    turned = Rotate(FLOOR)(images)
+    torch.manual_seed(0)
+    angles = (2 * torch.rand(300) - 1) * DEGREES
+    assert angles.abs().max() <= 15
+    assert angles.min() < -14
+    assert angles.max() > 14
+    torch.testing.assert_close(turned, rotate(images, angles, floor=FLOOR))
+    assert not torch.allclose(turned[0], turned[1])
+
+
+def test_batch_augmentation_is_what_was_asked_for_in_order(run: Run) -> None:
+    assert len(batch_augmentation(run)) == 0
+    assert len(batch_augmentation(run.replace(training__augment="waveform"))) == 0
+    both = batch_augmentation(run.replace(training__augment="rotate", training__time_mask=4))
+    assert [type(step) for step in both] == [Rotate, SpecAugment]
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_every_augmentation_trains_and_leaves_what_is_tested_as_it_is(
+    run: Run, dataset: Dataset, session: Session, name: str
+) -> None:
+    run = run.replace(training__augment=name, training__variants=1, model__freeze="block2")
+    prepared = prepare(run, dataset, session)
+    changes_batches = AUGMENTATIONS[name].batch is not None
+    assert prepared.prefix_reused is not changes_batches
+    assert len(prepared.augment) == changes_batches
+    assert len(prepared.source.arrays) == (2 if AUGMENTATIONS[name].waveform else 1)
+    plain = prepare(run.replace(training__augment="none"), dataset, session, reuse=not changes_batches)
+    np.testing.assert_array_equal(prepared.source.arrays[0], plain.source.arrays[0])
+    train(run, dataset, session, label="run")
+    assert session.store.status(run) == "finished"
