@@ -90,6 +90,7 @@ def planned(
         preset=options.preset(call.options),
         roots=execution.data_root,
         cache=session.store.cache,
+        cpu=session.device.type == "cpu" and not execution.cluster.ray,
     )
     if execution.published_as and len(plan.datasets) > 1:
         raise UserError(f"--published-as {execution.published_as}: names one data set, not {len(plan.datasets)}")

@@ -96,7 +96,7 @@ class Model:
     )
     backbone_sha256: str = option("", "SHA-256 of the file of a network of the user's own.", hidden=True, absent="")
     weights: str = option("imagenet", "Starting weights: imagenet, random, or a file (.safetensors, .pth, .pt).")
-    weights_sha256: str = option("", "SHA-256 of a weights file.", hidden=True)
+    weights_sha256: str = option("", "What stands for the content of the starting weights.", hidden=True)
     freeze: str = option("none", "Last frozen stage: none, stem, block1 ..", hidden=True)
     fuse: str = option("all", "Last stage with the starting weights: all, none, stem, block1 ..", hidden=True)
     cut: str = option("none", "Last stage that is kept: none (all are), stem, block1 ..", hidden=True)

@@ -14,10 +14,10 @@ from core.config import Run
 from core.datasets.table import Dataset
 from core.errors import UserError
 from core.fields import problems
-from core.files import file_digest, short_digest
+from core.files import short_digest
 from core.models import family_of
+from core.models.assembly import weights_digest
 from core.models.family import no_imagenet
-from core.models.weights import weights_file
 
 FOLLOWING = ("data.fold", "data.content", "seed", "model.weights_sha256", "model.backbone_sha256")
 OF_THE_DATA_SET = ("clip.sr", "clip.duration", "frontend.n_frames", "frontend.fmax")
@@ -99,6 +99,7 @@ def make_plan(
     preset: Callable[[Point], Point] = dict,
     roots: Sequence[Path] = (),
     cache: Path,
+    cpu: bool = False,
 ) -> Plan:
     """Make the plan of an ablation over a grid.
 
@@ -118,6 +119,8 @@ def make_plan(
         Folder of each data set, in the order the grid first names them.
     cache
         Where digests of files are remembered.
+    cpu
+        The runs are trained on a CPU, which computes in fp32 whatever is asked for: that is what their ids say.
 
     Raises
     ------
@@ -138,7 +141,8 @@ def make_plan(
         for fold in _folds(first.get("data__fold", str(Run().data.fold)), dataset):
             made: dict[str, Run] = {}
             for point, *both in group:
-                named = conditions(*(_base(settings, fold, dataset, contents[dataset.name]) for settings in both))
+                bases = (_base(settings, fold, dataset, contents[dataset.name]) for settings in both)
+                named = conditions(*(base.replace(training__precision="fp32") if cpu else base for base in bases))
                 made |= {_name(name, point, by, alone=len(named) == 1): run for name, run in named.items()}
             reference = next(iter(made.values()))
             planned += [Planned(condition, run, reference) for condition, run in made.items()]
@@ -179,9 +183,7 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
     )
     if model.weights == "imagenet" and not family.has_imagenet(model.backbone):
         raise no_imagenet(model.backbone)
-    if model.weights not in ("imagenet", "random"):
-        run = run.replace(model__weights_sha256=file_digest(weights_file(model.weights)))
-    return run
+    return run.replace(model__weights_sha256=weights_digest(model))
 
 
 def _flatten(run: Run) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from core.datasets.table import Dataset
 from core.errors import UserError
 from core.executor import Executed, unfinished
 from core.models import family_of
+from core.models.weights import WORDS
 from core.plan import Plan
 from core.registry import Lazy
 from core.session import Session
@@ -86,7 +87,7 @@ def sweep(feed: Feed, session: Session, *, runs: int, first: Iterable[Run], sche
     storage = Storage(place) if place else None
     with connected(execution.cluster) as nodes:
         demand = share_out(nodes, runs=runs, execution=execution)
-        files = {run.model.weights for run in first if run.model.weights_sha256}
+        files = {run.model.weights for run in first if run.model.weights not in WORDS}
         files |= {family_of(run.model.backbone).file(run.model.backbone) for run in first if run.model.backbone_sha256}
         check_nodes(nodes, results=session.store.results, storage=storage, files=sorted(files))
         images = _Images(feed.datasets, session, storage)

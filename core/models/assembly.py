@@ -1,9 +1,12 @@
 """The network of a run: its weights, then what the ablation does to them."""
 
-from core.config import Run
+from core.config import Model, Run
+from core.errors import UserError
+from core.files import file_digest
 from core.inputs import input_shape
-from core.models import surgery
+from core.models import family_of, surgery
 from core.models.backbone import Backbone, build
+from core.models.weights import weights_file
 
 
 def make_backbone(run: Run, num_classes: int) -> Backbone:
@@ -25,6 +28,10 @@ def make_backbone(run: Run, num_classes: int) -> Backbone:
         the backbone does not have.
     """
     model = run.model
+    if model.weights != "random" and model.weights_sha256 not in ("", weights_digest(model)):
+        raise UserError(
+            f"run {run.id} started from {model.weights} weights of {model.backbone} that are not here any more"
+        )
 
     def made(weights: str) -> Backbone:
         return build(
@@ -42,3 +49,18 @@ def make_backbone(run: Run, num_classes: int) -> Backbone:
         backbone = surgery.fuse(backbone, made("random"), model.fuse)
     backbone = surgery.cut(backbone, model.cut, num_classes, seed=run.seed, dropout=model.dropout)
     return surgery.freeze(backbone, model.freeze, batch_norm=model.frozen_batch_norm)
+
+
+def weights_digest(model: Model) -> str:
+    """Return what stands for the content of the starting weights, in hex: nothing for random ones.
+
+    Raises
+    ------
+    UserError
+        For a file that is not there.
+    """
+    if model.weights == "random":
+        return ""
+    if model.weights == "imagenet":
+        return family_of(model.backbone).imagenet_digest(model.backbone)
+    return file_digest(weights_file(model.weights))

@@ -91,6 +91,13 @@ class Family:
         """
         raise no_imagenet(name)
 
+    def imagenet_digest(self, name: str) -> str:
+        """Return, in hex, what stands for the content of its ImageNet weights without fetching them.
+
+        It is part of a run's identity, so that another release of the weights is another run.
+        """
+        return ""
+
     def has_plain_head(self, name: str, input_shape: Shape) -> bool:
         """Say whether the classifier is all that the head learns; where that is not known, no."""
         return False

@@ -15,6 +15,7 @@ from torch import nn
 from core.errors import UserError, unknown
 from core.models.keys import original_name
 
+WORDS = ("imagenet", "random")  # what starting weights may be beside a file
 _SUFFIXES = (".safetensors", ".pth", ".pt")
 _LISTED = 8  # mismatches that a message names
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # GoogLeNet's and Inception's training heads, which are removed
@@ -53,7 +54,7 @@ def weights_file(source: str) -> Path:
     """
     path = Path(source)
     if path.suffix not in _SUFFIXES:
-        raise unknown("weights", source, ("imagenet", "random", "a file that ends in .safetensors, .pth or .pt"))
+        raise unknown("weights", source, (*WORDS, "a file that ends in .safetensors, .pth or .pt"))
     if not path.is_file():
         raise UserError(f"weights file {path} does not exist: give imagenet, random or another file")
     return path

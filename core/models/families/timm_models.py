@@ -1,5 +1,6 @@
 """timm's models as chains of stages, cut where timm's feature info says a stride ends."""
 
+import hashlib
 import warnings
 from collections.abc import Sequence
 from functools import cache
@@ -69,6 +70,12 @@ class Timm(Family):
             raise
         except Exception as error:  # timm fetches in several ways, each with errors of its own
             raise weight_files.no_download(name, address(name), error) from error
+
+    def imagenet_digest(self, name: str) -> str:
+        """Return the SHA-256 of the place that timm fetches them from: of the repository and the weights' tag."""
+        found = timm.get_pretrained_cfg(architecture(name))
+        places = (found.hf_hub_id, found.hf_hub_filename, found.url, found.architecture, found.tag) if found else ()
+        return hashlib.sha256(repr(places).encode()).hexdigest()
 
     def refusal(self, name: str, reason: str) -> UserError:
         """Say that the model has no blocks."""

@@ -139,6 +139,10 @@ class Torchvision(Family):
         """Read torchvision's file, fetched once by one process at a time and checked against its SHA-256."""
         return fetch(name)
 
+    def imagenet_digest(self, name: str) -> str:
+        """Return the first eight digits of the file's SHA-256, which its address ends in."""
+        return digest_in(torchvision_url(name))
+
     def has_plain_head(self, name: str, input_shape: Shape) -> bool:
         """Say no of the three whose heads have dense layers before the classifier."""
         return not name.startswith(("alexnet", "vgg", "mobilenet_v3"))
@@ -169,6 +173,11 @@ def torchvision_url(name: str) -> str:
     return url
 
 
+def digest_in(url: str) -> str:
+    """Return the first digits of a file's SHA-256, in which torchvision lets its name end."""
+    return Path(urlparse(url).path).stem.rsplit("-", 1)[-1]
+
+
 def fetch(name: str) -> "dict[str, torch.Tensor]":
     """Read torchvision's ImageNet weights out of torch's cache, where they are put first if need be.
 
@@ -179,7 +188,7 @@ def fetch(name: str) -> "dict[str, torch.Tensor]":
     """
     url = torchvision_url(name)
     path = Path(hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
-    prefix = path.stem.rsplit("-", 1)[-1]  # the file's name ends in the first digits of its SHA-256
+    prefix = digest_in(url)
     try:
         with weight_files.locked(path):
             if not path.exists():
