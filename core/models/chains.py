@@ -44,7 +44,7 @@ def layout(model: nn.Module) -> Layout:
 def _stages(model: nn.Module) -> dict[str, nn.Module]:
     stages: Any = getattr(model, "stages", None)
     if stages is None and _is_plain(model):
-        children = list(model.children())
+        children: list[Any] = list(model._modules.values())  # children() would name a shared one once
         names = numbered(len(children) - 2)
     elif isinstance(stages, nn.ModuleDict | Mapping):
         names, children = tuple(stages.keys()), list(stages.values())
@@ -64,7 +64,8 @@ def _paths(module: nn.Module, paths: Mapping[int, str], stage: str, *, opened: b
     if known and not (opened and _is_plain(module) and len(module._modules)):
         yield known
     elif _is_plain(module):
-        for child in module.children():
+        for child in module._modules.values():
+            assert child is not None  # a plain Sequential has modules alone
             yield from _paths(child, paths, stage, opened=opened)
     else:
         raise NoChain(f"{stage} holds a {type(module).__name__} that is no module of the network: make it an attribute")
@@ -152,7 +153,8 @@ def _differences(model: nn.Module, chain: nn.Module, probe: torch.Tensor, num_cl
         what = shown(tuple(expected.shape[1:])) if isinstance(expected, torch.Tensor) else type(expected).__name__
         return f"it gives out {what} for one input, not {num_classes} numbers for as many classes"
     x = probe
-    for name, stage in chain.named_children():
+    for name, stage in chain._modules.items():
+        assert stage is not None
         try:
             x = stage(x)
         except Exception as failure:

@@ -1,0 +1,276 @@
+"""Every family of networks, one from outside, and networks of a user's own."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import run_ablation
+from core.datasets.table import Dataset
+from core.errors import UserError
+from core.models import FAMILIES, chains, family_of, surgery
+from core.models.assembly import make_backbone
+from core.models.backbone import build
+from core.models.family import PICTURE_SHAPE, VECTOR, Family, Layout, Shape, numbered
+from core.models.networks import NETWORKS
+from core.models.stages import has_plain_head, stage_names, stages_named
+from core.plan import resolve
+
+NET = """
+from torch import nn
+
+def make(num_classes, input_shape):
+    def conv(a, b):
+        return nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.BatchNorm2d(b), nn.ReLU())
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, num_classes))
+    return nn.Sequential(conv(input_shape[0], 8), conv(8, 12), conv(12, 16), head)
+"""
+MAPPED = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 6, 3, 2, 1)
+        self.pool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(6, num_classes)
+        self.flat = nn.Flatten()
+
+    @property
+    def stages(self):
+        head = nn.Sequential(self.pool, self.flat, self.fc)
+        return {"stem": self.first, "block1": self.second, "head": head}
+
+    def forward(self, x):
+        return self.fc(self.pool(self.second(self.first(x))).flatten(1))BAD
+
+def make(num_classes):
+    return Net(num_classes)
+"""
+DENSE = """
+from torch import nn
+
+def make(input_shape, num_classes):
+    (features,) = input_shape
+    return nn.Sequential(nn.Sequential(nn.Linear(features, 9), nn.ReLU()), nn.Linear(9, 8), nn.Linear(8, num_classes))
+"""
+SAMPLES = {  # a network of each family that has names for it, and one that has to be written first
+    "lites": "efficientnet_lite0",
+    "torchvision": "mobilenet_v3_small",
+    "timm": "timm:regnety_002",
+    "own": "soundnet8",
+    "user": "net.py:make",
+}
+PARAMETERS = {"soundnet8": 6_290_352 + 4_064 + 10_250}  # convolutions, two numbers a channel of batch norm, classifier
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in a folder with a network of one's own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(NET)
+    return tmp_path / "net.py"
+
+
+def test_every_family_has_a_sample() -> None:
+    assert set(SAMPLES) == set(FAMILIES)
+
+
+@pytest.mark.parametrize(("family", "name"), SAMPLES.items(), ids=list(SAMPLES))
+def test_family_answers_for_its_networks(family: str, name: str, written: Path) -> None:
+    found = FAMILIES[family]
+    assert family_of(name) is found
+    assert found.about
+    assert all(family_of(listed) is found for listed in found.names())
+    assert not any(other.owns(name) for other in FAMILIES.values() if other is not found)
+    check_stages(found, name, PICTURE_SHAPE)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_own_network_is_its_stages(name: str) -> None:
+    check_stages(FAMILIES["own"], name, (1, 40, 70))
+    assert surgery.parameter_count(build(name, 10, weights="random")) == PARAMETERS[name]
+
+
+def check_stages(family: Family, name: str, shape: Shape) -> None:
+    """The layout is complete, the chain is the original, and the cheap answers are those of the network."""
+    model = family.make(name, num_classes=5, input_shape=shape, dropout=0.0)
+    layout = family.layout(model, name)
+    backbone = build(name, 5, weights="random", dropout=0.0, input_shape=shape)
+    assert tuple(layout) == stage_names(name, shape) == backbone.stage_names == numbered(len(layout) - 2)
+    assert backbone.original_state_dict().keys() == model.state_dict().keys()
+    owners = [id(p) for stage in backbone.stage_names for p in backbone.stage(stage).parameters()]
+    assert len(owners) == len(set(owners)) == len(list(model.parameters()))
+    head = sum(1 for key in backbone.state_dict() if key.startswith("head."))
+    assert not has_plain_head(name, shape) or head == 2
+    classes = getattr(model.get_submodule(family.classifier(model, name)), "out_features")  # noqa: B009
+    assert isinstance(backbone.get_submodule(backbone.classifier), nn.Linear)
+    original = family.make(name, num_classes=classes, input_shape=shape, dropout=0.0)
+    chain = build(name, classes, weights="random", dropout=0.0, input_shape=shape)
+    original.load_state_dict(chain.original_state_dict())
+    found, expected = (moving(network)(noise(shape)) for network in (chain, original))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert (found - found.mean(0)).abs().max() > 1e-3
+
+
+def noise(shape: Shape) -> torch.Tensor:
+    return torch.randn(3, *shape, generator=torch.Generator().manual_seed(2))
+
+
+def moving(network: nn.Module) -> nn.Module:
+    """Evaluation mode, but batch norm by the batch, else the signal of a new network vanishes."""
+    for module in network.eval().modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.train()
+    return network
+
+
+class Dense(Family):
+    """A stranger's family: two linear layers on a vector."""
+
+    about = "dense:WIDTH"
+    pattern = "dense:WIDTH"
+
+    def owns(self, name: str) -> bool:
+        return name.startswith("dense:")
+
+    def stages(self, name: str, input_shape: Shape) -> tuple[str, ...]:
+        return numbered(1)
+
+    def make(self, name: str, *, num_classes: int, input_shape: Shape, dropout: float) -> nn.Module:
+        width = int(name.partition(":")[2])
+        return nn.Sequential(nn.Linear(input_shape[0], width), nn.ReLU(), nn.Linear(width, num_classes))
+
+    def layout(self, model: nn.Module, name: str) -> Layout:
+        return {"stem": ("0",), "block1": ("1",), "head": ("2",)}
+
+    def takes(self, name: str) -> str:
+        return VECTOR
+
+
+DENSE_FAMILY = Dense()
+
+
+def test_family_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="^unknown backbone 'dense:6'"):
+        build("dense:6", 4)
+    monkeypatch.setitem(FAMILIES.entries, "dense", f"{__name__}:DENSE_FAMILY")
+    check_stages(DENSE_FAMILY, "dense:6", (11,))
+    with pytest.raises(UserError, match="^dense:6 takes a vector, and the input is 3 x 8 x 9$"):
+        build("dense:6", 4, weights="random", input_shape=(3, 8, 9))
+    with pytest.raises(UserError, match="^dense:6 has no ImageNet weights: use --weights random, or --weights FILE$"):
+        build("dense:6", 4, input_shape=(11,))
+    with pytest.raises(UserError, match="^unknown backbone 'dens:WIDTH': choose from .*, timm:NAME, .*, dense:WIDTH$"):
+        build("dens:WIDTH", 4)
+
+
+def test_vectors_are_cut_without_pooling(tmp_path: Path) -> None:
+    (tmp_path / "mlp.py").write_text(DENSE)
+    backbone = build(f"{tmp_path}/mlp.py:make", 4, weights="random", input_shape=(7,))
+    cut = surgery.cut(backbone, "stem", 5, seed=0, dropout=0.0)
+    assert cut(torch.zeros(2, 7)).shape == (2, 5)
+    assert cut.state_dict()["head.classifier.weight"].shape == (5, 9)
+
+
+def test_picture_network_refuses_other_inputs() -> None:
+    with pytest.raises(UserError, match="^resnet18 takes an image of 3 channels, and the input is 1 x 64 x 64$"):
+        build("resnet18", 2, weights="random", input_shape=(1, 64, 64))
+
+
+def test_own_file_runs_end_to_end(written: Path, sounds: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["freeze", "--block", "1", "--backbone", "net.py:make", "--weights", "random", "--epochs", "1"]
+    command += ["--data", "folder", "--data-root", str(sounds), "--n-mels", "32", "--n-frames", "32"]
+    assert run_ablation.main([*command, "--threads", "1", "--json"]) == 0
+    capsys.readouterr()
+    records = [json.loads(path.read_text()) for path in Path("results/runs").glob("*/run.json")]
+    assert {record["config"]["model"]["freeze"] for record in records} == {"none", "block1"}
+    digests = {record["config"]["model"]["backbone_sha256"] for record in records}
+    assert digests == {FAMILIES["user"].digest("net.py:make")}
+    written.write_text(NET + "\n# changed\n")
+    assert run_ablation.main([*command, "--threads", "1", "--json"]) == 0
+    assert len(list(Path("results/runs").glob("*/run.json"))) == 4
+
+
+def test_mapping_of_stages_is_taken_and_must_be_the_forward(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.py", tmp_path / "bad.py"
+    good.write_text(MAPPED.replace("BAD", ""))
+    bad.write_text(MAPPED.replace("BAD", " * 1.01"))
+    assert stages_named((), f"{good}:make") == ["stem", "block1"]
+    backbone = build(f"{good}:make", 4, weights="random", dropout=0.3)
+    assert [m.p for m in backbone.stage("head").modules() if isinstance(m, nn.Dropout)] == [0.3]
+    assert has_plain_head(f"{good}:make")
+    with pytest.raises(UserError, match="its stages one after the other do not compute what its forward does$"):
+        build(f"{bad}:make", 4, weights="random")
+
+
+def test_seed_decides_a_network_of_ones_own(written: Path) -> None:
+    one, same, other = (build("net.py:make", 3, weights="random", seed=seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(one[key], same[key]) for key in one)
+    assert not torch.equal(one["stem.0.0.weight"], other["stem.0.0.weight"])
+
+
+def test_changed_file_is_refused(written: Path, run, dataset: Dataset) -> None:
+    planned = resolve(run.replace(model__backbone="net.py:make", model__weights="random"), dataset, run.data.content)
+    make_backbone(planned, 3)
+    written.write_text(NET + "\n")
+    with pytest.raises(UserError, match=r"^network file net\.py has changed since this run was planned: put it back$"):
+        make_backbone(planned, 3)
+
+
+HEAD = "nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, n))"
+WRONG = {
+    "raise ValueError('no\\nway')": r"it raises ValueError: no \(line 3\)$",
+    "return {}": "it returns a dict, not a torch.nn.Sequential or a module with `stages`$",
+    "return nn.Linear(3, 4)": "it is neither a torch.nn.Sequential nor has it a `stages` mapping",
+    f"return nn.Sequential({HEAD})": "it needs at least two stages, a stem and a head, each of them a module$",
+    "return nn.Sequential(nn.ReLU(), nn.ReLU())": r"its head has no linear classifier \(torch.nn.Linear\)$",
+    f"return nn.Sequential(nn.Conv2d(5, 3, 1), {HEAD})": "it does not take an input of 3 x 128 x 128 ",
+    "return nn.Sequential(nn.ReLU(), nn.Linear(128, n))": "it gives out 3 x 128 x 4 for one input, not 4 numbers",
+    f"c = nn.Conv2d(3, 3, 1); return nn.Sequential(c, c, {HEAD})": "stem and block1 share parameters",
+    f"global N; N = globals().get('N') or nn.Sequential(nn.ReLU(), {HEAD}); return N": "the same modules twice",
+}
+
+
+@pytest.mark.parametrize(("body", "message"), WRONG.items())
+def test_what_is_wrong_with_a_network_is_said(body: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(f"from torch import nn\ndef make(num_classes):\n    n = num_classes; {body}\n")
+    name = f"{tmp_path / 'net.py'}:make"
+    with pytest.raises(UserError, match=f"^network {name}: .*{message}"):
+        first = build(name, 4, weights="random", dropout=0.0)
+        build(name, 4, weights="random", dropout=0.0), first
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def make(:\n", r"^network file .*net\.py cannot be run: SyntaxError: .* \(line 1\)$"),
+        ("import nothing_of_the_kind\n", r"^network file .*net\.py cannot be run: ModuleNotFoundError: .* \(line 1\)$"),
+        ("def other():\n    pass\n", r"^network file .*net\.py has no function 'make': it has other$"),
+        ("def make(width):\n    pass\n", "its parameter width has no default; it is given any of num_classes, "),
+    ],
+)
+def test_file_that_makes_no_network_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(text)
+    with pytest.raises(UserError, match=message):
+        build(f"{tmp_path / 'net.py'}:make", 4, weights="random")
+
+
+def test_file_that_is_not_there_is_refused_before_anything_is_computed(written: Path) -> None:
+    for name, message in (
+        ("gone.py:make", "network file gone.py does not exist: give --backbone path/to/net.py:make"),
+        ("net.py", "--backbone net.py: name the function that makes the network too, as in net.py:make"),
+        ("net.py:make", "net.py:make has no ImageNet weights: use --weights random, or --weights FILE"),
+    ):
+        with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+            run_ablation.main(["freeze", "--backbone", name, "--dry-run"])
+
+
+def test_trial_leaves_a_network_as_it_was() -> None:
+    model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten()), nn.Linear(4 * 36, 2))
+    model[0][1].eval()
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    assert chains.try_out(model, model, shape=(3, 8, 8), num_classes=2) == ""
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+    assert [module.training for module in model.modules()] == [True, True, True, False, True, True]
