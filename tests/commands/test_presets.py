@@ -39,6 +39,23 @@ def test_ids_of_runs_with_the_preset_stay(id: str, said: dict[str, Any]) -> None
     assert Run().replace(**preset_of("paper")(said | resolved | {"data__content": CONTENT})).id == id
 
 
+@pytest.mark.parametrize(
+    ("said", "settings"),
+    [
+        ({"model__backbone": "densenet201"}, {"model__dropout": 0.0}),
+        ({"model__backbone": "resnet50"}, {"model__dropout": 0.0}),
+        ({"model__backbone": "inception_v3"}, {"model__dropout": 0.5}),
+        ({"data__name": "esc50"}, {"training__augment": "waveform", "data__fold": "all"}),
+        ({"data__name": "urbansound8k"}, {"data__fold": "all"}),
+        ({"data__name": "gtzan"}, {"data__fold": "1"}),
+    ],
+)
+def test_paper_has_its_own_settings_for_data_and_backbones(said: dict[str, Any], settings: dict[str, Any]) -> None:
+    plain = preset_of("paper")({})
+    assert preset_of("paper")(said) == plain | said | settings
+    assert not settings.keys() & plain.keys()
+
+
 def test_later_rules_win_and_what_is_said_wins_over_all() -> None:
     preset = read_preset(RULES, "x/study.toml")
     plain = {"training__lr": 1e-4, "training__epochs": 70, "data__fold": "all"}
