@@ -1,5 +1,6 @@
 """Where an analysis leaves its tables and figures: files in one folder, and what the terminal and ``--json`` show."""
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -67,7 +68,9 @@ class Results:
             footnotes=footnotes,
             groups=groups,
         )
-        self.add("table", name, caption, files, footnotes=list(footnotes))
+        header, rows = tables.cells(frame, columns, groups=groups)
+        plain = {"header": header, "rows": [[dataclasses.asdict(cell) for cell in row] for row in rows]}
+        self.add("table", name, caption, files, footnotes=list(footnotes), cells=plain)
         if show:
             self.shown += [tables.console_table(frame, columns, title=caption, groups=groups), *footnotes]
 

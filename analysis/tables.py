@@ -48,8 +48,11 @@ class Column:
 
 
 @dataclass(frozen=True)
-class _Cell:
-    shown: str
+class Cell:
+    """One cell as it is shown; `sort` is the number it stands for, None where it is text."""
+
+    text: str
+    sort: float | None = None
     bold: bool = False
 
 
@@ -113,14 +116,22 @@ def console_table(
     )
     blocks = _blocks(frame, columns, groups)
     for k, column in enumerate(_with_runs(frame, columns)):
-        words = [*column.title.split(), *(row[k].shown for block in blocks for row in block)]
+        words = [*column.title.split(), *(row[k].text for block in blocks for row in block)]
         widest = max(map(len, words))  # titles may wrap between words, values nowhere
         table.add_column(Text(column.title), justify="left" if column.format is text else "right", min_width=widest)
     for block in blocks:
         for row in block:
-            table.add_row(*(Text(cell.shown, style="bold" if cell.bold else "") for cell in row))
+            table.add_row(*(Text(cell.text, style="bold" if cell.bold else "") for cell in row))
         table.add_section()
     return table
+
+
+def cells(
+    frame: pd.DataFrame, columns: Sequence[Column], *, groups: Sequence[str] = ()
+) -> tuple[list[str], list[list[Cell]]]:
+    """Return the titles and the rows that a table shows, to be shown elsewhere; parameters are those of `write_table`."""
+    rows = [row for block in _blocks(frame, columns, groups) for row in block]
+    return [column.title for column in _with_runs(frame, columns)], rows
 
 
 def protocol(*, epoch: str, folds: Iterable[int], seeds: Iterable[int]) -> str:
@@ -227,12 +238,12 @@ def _markdown(
     return "\n\n".join([f"**{escape_markdown(caption)}**", table, *map(escape_markdown, footnotes)]) + "\n"
 
 
-def _markdown_cell(cell: _Cell) -> str:
-    return f"**{escape_markdown(cell.shown)}**" if cell.bold else escape_markdown(cell.shown)
+def _markdown_cell(cell: Cell) -> str:
+    return f"**{escape_markdown(cell.text)}**" if cell.bold else escape_markdown(cell.text)
 
 
-def _latex_cell(cell: _Cell) -> str:
-    return f"\\textbf{{{escape_latex(cell.shown)}}}" if cell.bold else escape_latex(cell.shown)
+def _latex_cell(cell: Cell) -> str:
+    return f"\\textbf{{{escape_latex(cell.text)}}}" if cell.bold else escape_latex(cell.text)
 
 
 def _with_runs(frame: pd.DataFrame, columns: Sequence[Column]) -> list[Column]:
@@ -241,19 +252,19 @@ def _with_runs(frame: pd.DataFrame, columns: Sequence[Column]) -> list[Column]:
     return [*columns, Column("runs", "Runs", count)] if "runs" in frame else list(columns)
 
 
-def _blocks(frame: pd.DataFrame, columns: Sequence[Column], groups: Sequence[str]) -> list[list[list[_Cell]]]:
+def _blocks(frame: pd.DataFrame, columns: Sequence[Column], groups: Sequence[str]) -> list[list[list[Cell]]]:
     """Return the cells of every row, in blocks of one group each."""
     parts = [part for _, part in frame.groupby(list(groups), sort=False, dropna=False)] if groups else [frame]
     blocks = []
     for part in parts:
         by_column = [_column_cells(part, column) for column in columns]
         if "runs" in frame:
-            by_column.append([_Cell(_runs(row)) for row in part.to_dict("records")])
+            by_column.append([_runs(row) for row in part.to_dict("records")])
         blocks.append([list(row) for row in zip(*by_column, strict=True)])
     return blocks
 
 
-def _column_cells(part: pd.DataFrame, column: Column) -> list[_Cell]:
+def _column_cells(part: pd.DataFrame, column: Column) -> list[Cell]:
     values = part[column.name].tolist()
     units = [(unit,) for unit in part[column.unit]] if column.unit else [()] * len(values)
     bare = [MISSING if pd.isna(v) else column.format(v, *unit) for v, unit in zip(values, units, strict=True)]
@@ -261,11 +272,12 @@ def _column_cells(part: pd.DataFrame, column: Column) -> list[_Cell]:
     stds = part[column.std].tolist() if column.std else [math.nan] * len(values)
     marks = part[column.mark].tolist() if column.mark else [False] * len(values)
     cells = []
-    for shown, std, unit, mark in zip(bare, stds, units, marks, strict=True):
+    for value, shown, std, unit, mark in zip(values, bare, stds, units, marks, strict=True):
         known = shown != MISSING and not pd.isna(std)
         full = shown + PLUS_MINUS + column.format(std, *unit).lstrip("+") if known else shown
         about = "about " if mark is True and shown != MISSING else ""
-        cells.append(_Cell(about + full, bold=shown == best))
+        number = column.format is not text and shown != MISSING and isinstance(value, int | float)
+        cells.append(Cell(about + full, float(value) if number else None, bold=shown == best))
     return cells
 
 
@@ -277,7 +289,7 @@ def _best(values: Sequence[Any], shown: Sequence[str], direction: Literal["max",
     return present[max(present) if direction == "max" else min(present)]
 
 
-def _runs(row: dict[Any, Any]) -> str:
+def _runs(row: dict[Any, Any]) -> Cell:
     planned = int(row["runs"])
     lost = [f"{kind} ({int(row[kind])} of {planned})" for kind in ("failed", "missing") if row.get(kind, 0) > 0]
-    return ", ".join(lost) or str(planned)
+    return Cell(", ".join(lost)) if lost else Cell(str(planned), planned)

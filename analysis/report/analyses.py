@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from analysis.formats import number
-from analysis.report.cells import Table, from_csv, from_markdown
+from analysis.report.cells import Table, from_csv, from_description
 from core.datasets.instruments import EMBEDDED
 
 SKIPPED = {"runs", "cache", "report", "published"}  # folders of a results folder that hold no analyses
 SOURCES = {".tex": "LaTeX", ".csv": "CSV", ".md": "Markdown"}
-KNOWN = {"kind", "name", "caption", "files", "footnotes", "clip", "sound"}
+KNOWN = {"kind", "name", "caption", "files", "footnotes", "cells", "clip", "sound"}
 MIB = 2**20
 
 
@@ -158,6 +158,7 @@ class Reader:
             footnotes=tuple(map(str, entry.get("footnotes", ()))),
             facts={str(k).replace("_", " "): _fact(v) for k, v in entry.items() if k not in KNOWN and _is_fact(v)},
         )
+        item.table = from_description(entry.get("cells"), limit=self.limits.rows)
         for name in files:
             self._file(folder, name, item)
         if kind == "Table" and item.table is None:
@@ -176,9 +177,7 @@ class Reader:
                 item.picture = self._media("picture", "image/png", content, name, width // 2, height // 2)
         elif suffix in SOURCES and (content := _content(folder, name)) is not None:
             text = content.decode("utf-8", "replace")
-            if suffix == ".md":
-                item.table = from_markdown(text, limit=self.limits.rows) or item.table
-            elif suffix == ".csv" and item.table is None:
+            if suffix == ".csv" and item.table is None:
                 item.table = from_csv(text, limit=self.limits.rows)
             if len(content) <= self.limits.source_bytes:
                 item.sources.append(Source(f"{item.id}-{suffix[1:]}", SOURCES[suffix], name, text))

@@ -145,7 +145,7 @@ def overview(records: Iterable[Record], targets: Mapping[str, str], *, limit: in
                 model.weights,
                 changed(model),
                 *map(_percent, (scores.accuracy, scores.accuracy_best_epoch, record.macro_f1)),
-                seconds(record.seconds.total) if record.seconds.total else MISSING,
+                Cell(seconds(record.seconds.total), record.seconds.total) if record.seconds.total else MISSING,
                 record.status,
             ]
         )

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -7,11 +8,12 @@ import pandas as pd
 import pytest
 from report_store import CLASSES, CLIP, HOSTILE, REASON, finish, make_store
 
+from analysis.formats import magnitude, percent, points, seconds
 from analysis.report.analyses import Limits
-from analysis.report.cells import from_csv, from_markdown, sort_value
+from analysis.report.cells import from_csv, from_description
 from analysis.report.page import make_page
 from analysis.report.runs import confusion, curve
-from analysis.tables import escape_markdown
+from analysis.tables import Column, cells
 from commands.study_file import answers
 from core.config import Run
 from core.errors import UserError
@@ -125,8 +127,8 @@ def test_tables_show_what_their_files_say(page, results):
         assert source["text"].removeprefix("\n") == (folder / f"table.{suffix}").read_text()
     bold = [e["text"] for e in page.all("strong")]
     assert "86.2 ± 1.8" in bold
-    assert page.all("td", **{"data-sort": "86.2"})
-    assert page.all("td", **{"data-sort": "-20.0"})
+    assert page.all("td", **{"data-sort": "0.862"})
+    assert page.all("td", **{"data-sort": "-0.2"})
 
 
 def test_published_numbers_stand_beside_ours(page):
@@ -209,42 +211,65 @@ def test_lone_surrogates_do_not_stop_the_page(tmp_path):
     assert "localhost" not in html
 
 
-@pytest.mark.parametrize(
-    ("shown", "value"),
-    [
-        ("67.5", 67.5),
-        ("−5.8", -5.8),
-        ("+2.1", 2.1),
-        ("86.2 ± 1.8", 86.2),
-        ("about 90.0 %", 90),
-        ("3.38 M", 3.38e6),
-        ("1 h 20 min", 4800),
-        ("5 min 43 s", 343),
-        ("<0.001", 0.001),
-        ("1e-05", 1e-5),
-        ("–", None),
-        ("block3", None),
-        ("failed (1 of 2)", None),
-        ("", None),
-        ("nan", None),
-    ],
-)
-def test_sort_value_reads_what_the_formats_write(shown, value):
-    assert sort_value(shown) == (None if value is None else pytest.approx(value))
+SHOWN = {  # what is written of a value, beside the number that it sorts by
+    "−5.8": (points, -0.058),
+    "86.2": (percent, 0.862),
+    "3.38 M": (magnitude, 3_380_000),
+    "1 h 20 min": (seconds, 4800),
+    "1e-05": (str, 1e-5),
+}
+
+
+@pytest.mark.parametrize("shown", SHOWN)
+def test_cells_come_with_the_number_they_stand_for(shown):
+    write, value = SHOWN[shown]
+    frame = pd.DataFrame({"name": ["a", "b"], "value": [value, float("nan")]})
+    titles, rows = cells(frame, [Column("name", "N"), Column("value", "V", lambda v: write(v))])
+    table = from_description({"header": titles, "rows": [[asdict(cell) for cell in row] for row in rows]}, limit=9)
+    assert [[(cell.text, cell.sort) for cell in row] for row in table.rows] == [
+        [("a", None), (shown, pytest.approx(value))],
+        [("b", None), ("–", None)],
+    ]
 
 
 @pytest.mark.parametrize("name", ["a|b", "a\\", "\\|", "*x*", "**bold**", "`code`", "<b>", "_a_", "~", "a b"])
-def test_markdown_cells_come_back_as_they_were(name):
-    escaped = escape_markdown(name)
-    table = from_markdown(f"**T**\n\n| N | V |\n|:--|--:|\n| {escaped} | **1.0** |\n", limit=9)
+def test_described_cells_come_back_as_they_were(name):
+    made = {"header": ["N", "V"], "rows": [[{"text": name}, {"text": "1.0", "sort": 1.0, "bold": True}]]}
+    table = from_description(made, limit=9)
     name_cell, value = table.rows[0]
     assert (name_cell.text, name_cell.bold) == (name, False)
     assert (value.text, value.bold, value.sort) == ("1.0", True, 1.0)
     assert table.numeric == (False, True)
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [None, 3, [], {}, {"header": 3, "rows": []}, {"header": ["a"], "rows": [3]}, {"header": ["a"], "rows": [[3]]}]
+    + [{"header": [], "rows": []}, {"header": ["a"], "rows": [[{}]]}, {"header": ["a"]}],
+)
+def test_damaged_cells_are_none(damaged):
+    assert from_description(damaged, limit=9) is None
+
+
+def test_a_number_of_a_cell_that_is_none_sorts_nowhere():
+    odd = [{"text": "a", "sort": sort} for sort in (float("nan"), float("inf"), "1", None, [1])]
+    table = from_description({"header": ["a"], "rows": [[cell] for cell in odd]}, limit=9)
+    assert [row[0].sort for row in table.rows] == [None] * 5
+
+
+def test_an_older_folder_without_cells_shows_its_csv(results, tmp_path):
+    copy = shutil.copytree(results, tmp_path / "copy")
+    (file,) = (copy / "freeze").glob("*/analysis.json")
+    described = json.loads(file.read_text())
+    for item in described["items"]:
+        item.pop("cells", None)
+    file.write_text(json.dumps(described))
+    page = Page(make_page(copy))
+    assert page.all("td", **{"data-sort": "0.862"})
+    assert "86.2 ± 1.8" not in [e["text"] for e in page.all("strong")]
+
+
 def test_ragged_and_empty_tables_are_read():
-    assert from_markdown("no table", limit=9) is None
     assert from_csv("", limit=9) is None
     table = from_csv("a,b\n1\n1,2,3\n", limit=9)
     assert [[cell.text for cell in row] for row in table.rows] == [["1", ""], ["1", "2"]]
