@@ -129,7 +129,7 @@ def console_table(
 def cells(
     frame: pd.DataFrame, columns: Sequence[Column], *, groups: Sequence[str] = ()
 ) -> tuple[list[str], list[list[Cell]]]:
-    """Return the titles and the rows that a table shows, to be shown elsewhere; parameters are those of `write_table`."""
+    """Return the titles and the rows that a table shows, to be shown elsewhere; parameters as `write_table`."""
     rows = [row for block in _blocks(frame, columns, groups) for row in block]
     return [column.title for column in _with_runs(frame, columns)], rows
 

@@ -1,10 +1,13 @@
+import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from commands import COMMANDS, options
+from commands import COMMANDS, options, study_file
 from commands.experiment import commands
 from commands.options import join_words, split_words
+from commands.run_study import make_jobs
 from commands.study import Study
 from commands.study_file import Recipe, read_study, runnable, slug
 from core.errors import UserError
@@ -54,6 +57,140 @@ def test_mistakes_in_a_study_are_one_line(tmp_path: Path, change: tuple[str, str
     with pytest.raises(UserError, match=message.replace("?", r"\?")) as caught:
         read("mine", "quick", {}, written(tmp_path, STUDY.replace(*change)))
     assert "\n" not in str(caught.value)
+
+
+BROKEN = [
+    ('title = "A report"', "title = 3", "title must be a text"),
+    ('title = "A report"', 'title = ""', "title must be a text"),
+    ('title = "A report"', "", "lacks title"),
+    (STUDY[STUDY.index("[[exp") :], "", "has no [[experiments]]"),
+    (STUDY[STUDY.index("[scales") :], "experiments = 3\n[scales.quick]", "write its experiments as [[experiments]]"),
+    (STUDY[STUDY.index("[scales") :], "experiments = [3]\n[scales.quick]", "write its experiments as [[experiments]]"),
+    ('"Figure 1"', "3", "item must be a text"),
+    ('"freeze"', '["freeze"]', "command must be a text"),
+    ('"freeze"', '"study"', "'study'"),
+    ('"Figure 1"', '"!"', "the item '!' needs a letter or a digit"),
+    ("[[exp", '[[experiments]]\nitem = "figure-1"\ncommand = "freeze"\n[[exp', "would share a folder"),
+    ("[experiments.quick]\nblock =", "quick =", "quick must be a table"),
+    ('["1", "2"]', "{a = 1}", "must be a text, a number"),
+    ('["1", "2"]', "[[1]]", "must be a text, a number"),
+    ('["1", "2"]', '"--results"', "must be a text, a number"),
+    ('["1", "2"]', "2020-01-01", "must be a text, a number"),
+    ('title = "A report"', 'title = "A report"\ntables = 3', "tables must be a table"),
+    ('title = "A report"', 'title = "A report"\ntables = {B = 3}', "the table 'B' must be a list of experiments"),
+    ('title = "A report"', 'title = "A report"\ntables = {B = ["C"]}', "unknown experiment in mine/study.toml"),
+    ('title = "A report"', 'title = "A report"\ntables = {"Figure 1" = ["Figure 1"]}', "would share a folder"),
+    ("[scales.quick]\nepochs = 3", "[scales]\nquick = 3", "scale quick must be a table"),
+    ("[scales.quick]\nepochs = 3", "[scales]", "unknown scale of mine: 'quick'"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "message"), BROKEN)
+def test_whatever_is_wrong_with_a_study_is_one_line(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert STUDY.count(old) == 1
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        read("mine", "quick", {}, written(tmp_path, STUDY.replace(old, new)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["blok = 3", 'epochs = "many"', "epochs = 0", 'data = "esc5"', "fold = 77"])
+def test_a_wrong_option_of_an_experiment_is_named_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.setattr(study_file, "FOLDER", tmp_path)
+    written(tmp_path, STUDY.replace('block = ["1", "2"]', option))
+    with pytest.raises(UserError, match="^mine, 'Figure 1': ") as caught:
+        main(["study", "mine", "--scale", "quick", "--dry-run", "--results", str(tmp_path)])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+    (written(tmp_path, "") / "mine" / "study.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="mine/study.toml: "):
+        read("mine", "quick", {}, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["/etc", "..", "../mine", "mine/../mine", "mine/", "", "."])
+def test_no_name_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="unknown study"):
+        read(name, "quick", {}, written(tmp_path, STUDY))
+
+
+def test_a_report_without_a_study_says_so() -> None:
+    with pytest.raises(UserError, match="genres has no study.toml: only its published numbers are there"):
+        main(["study", "genres"])
+
+
+def test_every_data_set_has_the_folder_given_for_it(tmp_path: Path) -> None:
+    text = STUDY + '[[experiments]]\nitem = "B"\ncommand = "tune"\n[experiments.quick]\nlr = [1e-3, 1e-4]\n'
+    text = text.replace("epochs = 3", 'data = ["gtzan", "esc50"]').replace('block = ["1", "2"]', 'data = "esc50"')
+    jobs = make_jobs(read("mine", "quick", {"data-root": ["G", "E"]}, written(tmp_path, text)))
+    roots = {job.entry.item: [str(root) for root in job.call.options.execution.data_root] for job in jobs}
+    assert roots == {"Figure 1": ["G"], "B, for gtzan": ["E"], "B, for esc50": ["G"]}  # as they first come in
+    with pytest.raises(UserError, match="--data-root: give one folder for each of esc50, gtzan, in this order"):
+        make_jobs(read("mine", "quick", {"data-root": ["G"]}, written(tmp_path, text)))
+
+
+REPORT = """
+title = "A stranger's report"
+source = "Somebody 2020"
+[[preset]]
+lr = 1e-3
+[[preset]]
+when = { weights = "random" }
+epochs = 2
+[scales.quick]
+preset = "mine"
+backbone = "efficientnet_lite0"
+epochs = 1
+[[experiments]]
+item = "Table 1"
+command = "freeze"
+[experiments.quick]
+block = 3
+[[experiments]]
+item = "Section 2"
+command = "tune"
+[experiments.quick]
+lr = [1e-3, 1e-4]
+validation = 0.4
+[tables]
+"Summary" = ["Table 1"]
+"""
+NUMBERS = """item,data,backbone,condition,metric,epoch,value,std,approximate
+Table 1,their-set,efficientnet_lite0,none,accuracy,best,0.75,0.01,False
+Table 1,their-set,efficientnet_lite0,block3,parameters,,3400000,,True
+Summary,their-set,,none,accuracy,,0.5,,True
+"""
+
+
+def test_a_report_is_added_as_one_folder(sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reports = tmp_path / "reports"
+    reports.mkdir()
+    written(reports, REPORT)
+    (reports / "mine" / "published.csv").write_text(NUMBERS)
+    (reports / "mine" / "README.md").write_text("# A stranger's report\n")
+    monkeypatch.setattr(study_file, "FOLDER", reports)
+    small = ["--sr", "8000", "--duration", "0.5", "--n-mels", "32", "--n-frames", "32", "--device", "cpu"]
+    where = ["--data", "folder", "--data-root", str(sounds), "--published-as", "their-set", "--threads", "1"]
+    results = tmp_path / "results"
+    assert main(["study", "--scale", "quick", *where, *small, "--results", str(results), "mine"]) == 0
+    [folder] = (results / "studies" / "mine").iterdir()
+    table = pd.read_csv(folder / "table-1" / "published.csv", keep_default_na=False, na_values=[""])
+    ours = pd.read_csv(folder / "table-1" / "table.csv").set_index("condition")
+    best, parameters = table[table["published"].notna()].to_dict("records")
+    assert (best["data"], best["epoch"], best["ours"]) == ("their-set", "best", ours.at["none", "accuracy_best_epoch"])
+    assert (parameters["metric"], parameters["ours"]) == ("parameters", ours.at["block3", "parameters"])
+    summary = pd.read_csv(folder / "summary" / "published.csv").iloc[0]
+    assert (summary["backbone"], summary["ours"]) == ("all (1)", ours.at["none", "accuracy"])
+    page = (folder / "study.md").read_text()
+    assert "## Section 2\n" in page
+    assert "75.0 ± 1.0" in page
+    assert "about 3.40 M" in page
+    assert main(["report", "--results", str(results)]) == 0
+    html = (results / "report" / "index.html").read_text()
+    assert "mine Table 1" in html
+    assert "their-set" in html
 
 
 def test_unknown_study_and_scale_name_the_nearest(tmp_path: Path) -> None:
