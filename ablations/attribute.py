@@ -117,5 +117,6 @@ def _point(stored: Run) -> dict[str, Any]:
     """Return a stored run as a point of a grid; what its files decide is worked out anew."""
     run = asdict(stored)
     point = {f"{group}__{name}": value for group in GROUPS for name, value in run[group].items()}
-    del point["data__content"], point["model__weights_sha256"], point["model__backbone_sha256"]
+    for worked_out in ("data__content", "data__left_out", "model__weights_sha256", "model__backbone_sha256"):
+        del point[worked_out]
     return point | {"seed": run["seed"], "data__fold": str(run["data"]["fold"])}

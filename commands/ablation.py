@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -17,11 +18,14 @@ from commands.experiment import Experiment
 from commands.options import Call
 from core import datasets
 from core.config import Run
+from core.datasets.table import Dataset
 from core.errors import UserError
 from core.executor import Executed
+from core.files import text_digest
 from core.plan import Conditions, Plan, make_plan
 from core.progress import Reporter
 from core.session import Session
+from core.training.rows import plain_images
 
 
 def run(call: Call) -> int:
@@ -90,11 +94,25 @@ def planned(
         preset=options.preset(call.options),
         roots=execution.data_root,
         cache=session.store.cache,
-        cpu=session.device.type == "cpu" and not execution.cluster.ray,
+        settle=partial(settled, session=session),
     )
     if execution.published_as and len(plan.datasets) > 1:
         raise UserError(f"--published-as {execution.published_as}: names one data set, not {len(plan.datasets)}")
     return plan
+
+
+def settled(run: Run, dataset: Dataset, *, session: Session) -> Run:
+    """Fill in what the machine and the clips decide of a run.
+
+    A CPU computes in fp32 whatever is asked for. Which clips are left out is known once all were read, for which the
+    images are made, that are needed anyway.
+    """
+    execution = session.execution
+    if session.device.type == "cpu" and not execution.cluster.ray:
+        run = run.replace(training__precision="fp32")
+    if execution.on_bad_clip == "skip" and (bad := plain_images(run, dataset, session).bad):
+        run = run.replace(data__left_out=text_digest("\n".join(path for path, _ in bad)))
+    return run
 
 
 def show_plan(plan: Plan, session: Session, console: Console) -> None:

@@ -33,6 +33,7 @@ class Data:
         flag="data",
     )
     content: str = option("", "SHA-256 of the clips, labels, folds and groups.", hidden=True)
+    left_out: str = option("", "SHA-256 of the paths of clips that cannot be used.", hidden=True, absent="")
     fold: int = option(1, "Fold to test on; all others train. `all` takes every fold in turn.", at_least=1)
     validation: float = option(
         0.0,

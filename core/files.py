@@ -34,9 +34,14 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def text_digest(text: str) -> str:
+    """Return the SHA-256 of a text, in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def short_digest(text: str) -> str:
     """Return eight hex digits that stand for a text, as part of a folder's name."""
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return text_digest(text)[:8]
 
 
 def file_digest(path: Path) -> str:

@@ -19,7 +19,7 @@ from core.models import family_of
 from core.models.assembly import weights_digest
 from core.models.family import no_imagenet
 
-FOLLOWING = ("data.fold", "data.content", "seed", "model.weights_sha256", "model.backbone_sha256")
+FOLLOWING = ("data.fold", "data.content", "data.left_out", "seed", "model.weights_sha256", "model.backbone_sha256")
 OF_THE_DATA_SET = ("clip.sr", "clip.duration", "frontend.n_frames", "frontend.fmax")
 Point = Mapping[str, Any]  # ``{group__field: value}``
 Conditions = Callable[[Run, Run], Mapping[str, Run]]  # of a base run and the same from random weights
@@ -99,7 +99,7 @@ def make_plan(
     preset: Callable[[Point], Point] = dict,
     roots: Sequence[Path] = (),
     cache: Path,
-    cpu: bool = False,
+    settle: Callable[[Run, Dataset], Run] = lambda run, dataset: run,
 ) -> Plan:
     """Make the plan of an ablation over a grid.
 
@@ -119,8 +119,8 @@ def make_plan(
         Folder of each data set, in the order the grid first names them.
     cache
         Where digests of files are remembered.
-    cpu
-        The runs are trained on a CPU, which computes in fp32 whatever is asked for: that is what their ids say.
+    settle
+        Fills in what the machine and the clips themselves decide.
 
     Raises
     ------
@@ -142,7 +142,7 @@ def make_plan(
             made: dict[str, Run] = {}
             for point, *both in group:
                 bases = (_base(settings, fold, dataset, contents[dataset.name]) for settings in both)
-                named = conditions(*(base.replace(training__precision="fp32") if cpu else base for base in bases))
+                named = conditions(*(settle(base, dataset) for base in bases))
                 made |= {_name(name, point, by, alone=len(named) == 1): run for name, run in named.items()}
             reference = next(iter(made.values()))
             planned += [Planned(condition, run, reference) for condition, run in made.items()]

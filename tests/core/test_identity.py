@@ -73,9 +73,9 @@ def test_added_field_leaves_ids_as_they_were_and_is_filled_in(monkeypatch: pytes
     assert read.clip.gain == 1.0
 
 
-def planned(dataset: Dataset, cache: Path, *, cpu: bool = True, **options: object) -> Run:
+def planned(dataset: Dataset, cache: Path, **options: object) -> Run:
     point = {"data__name": "folder", "clip__sr": 8000, "clip__duration": 0.5, **options}
-    plan = make_plan("test", lambda base, scratch: {"base": base}, [point], roots=[dataset.root], cache=cache, cpu=cpu)
+    plan = make_plan("test", lambda base, scratch: {"base": base}, [point], roots=[dataset.root], cache=cache)
     return plan.runs[0]
 
 
@@ -105,10 +105,3 @@ def test_run_whose_starting_weights_are_gone_is_refused(dataset: Dataset, tmp_pa
         UserError, match=r"started from imagenet weights of efficientnet_lite0 that are not here any more"
     ):
         make_backbone(run, 3)
-
-
-@pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
-def test_a_cpu_has_one_precision_and_so_one_id(dataset: Dataset, tmp_path: Path, precision: str) -> None:
-    plain = planned(dataset, tmp_path)
-    assert planned(dataset, tmp_path, training__precision=precision) == plain
-    assert planned(dataset, tmp_path, training__precision=precision, cpu=False).id != plain.id
