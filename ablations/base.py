@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from core.config import Run
+from core.errors import UserError
 from core.registry import Lazy
 
 if TYPE_CHECKING:
@@ -53,3 +54,16 @@ class Ablation:
         """Write tables and figures from the store; return one row per condition, with at least ``condition``."""
         frame: pd.DataFrame = compare(results, title=self.title)
         return frame
+
+
+def pretrained(base: Run) -> Run:
+    """Return a run that does not start from random weights, which is what it is to be set against.
+
+    Raises
+    ------
+    UserError
+        Where it does.
+    """
+    if base.model.weights == "random":
+        raise UserError("--weights random: the other condition has random weights already; say imagenet or a file")
+    return base

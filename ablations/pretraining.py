@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ablations.base import Ablation, compare
+from ablations.base import Ablation, compare, pretrained
 from core.config import Run
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Pretraining(Ablation):
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Compare the starting weights with random ones."""
-        return {"pretrained": base, "random": scratch}
+        return {"pretrained": pretrained(base), "random": scratch}
 
     def analyse(self, results: "Results") -> "pd.DataFrame":
         """Draw bars: there is no depth to walk along."""

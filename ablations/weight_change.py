@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ablations.base import Ablation
+from ablations.base import Ablation, pretrained
 from core.config import Run
 from core.fields import option
 from core.registry import Lazy
@@ -43,7 +43,7 @@ class WeightChange(Ablation):
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Train from the starting weights and from random ones."""
-        return {"pretrained": base, "random": scratch}
+        return {"pretrained": pretrained(base), "random": scratch}
 
     def analyse(self, results: "Results") -> "pd.DataFrame":
         """Read the trained weights from the store and make the starting ones anew."""

@@ -138,7 +138,7 @@ def summarise(plan: Plan, store: Store) -> pd.DataFrame:
     delta, delta_best_epoch
         Mean change of accuracy against the reference over the folds and seeds that both have.
     trainable_parameters, parameters, seconds
-        Means; seconds are of training and evaluation.
+        Means; seconds are of training and evaluation, without what the cache may hold.
     runs, failed, missing
         How many runs were planned, and how many of them gave nothing.
     run_ids
@@ -191,9 +191,15 @@ def footnotes(plan: Plan, store: Store) -> list[str]:
     notes = [
         protocol(epoch="last epoch", folds={r.data.fold for r in runs}, seeds={r.seed for r in runs}),
         "Best epoch: chosen on the test fold itself, which flatters. Change: percentage points against the first row, "
-        "over the folds and seeds that both have.",
+        "over the folds and seeds that both have. Macro F1: over the classes that the test fold has.",
     ]
     records = [record for run in runs if (record := store.record(run))]
+    spent = [record.seconds.preparation for record in records if record.finished]
+    if sum(spent) >= 1:
+        notes.append(
+            f"Time: training and evaluation, per run. Preparing images, weights and frozen prefixes, which later runs "
+            f"find in the cache, took another {seconds(sum(spent))} in all, {seconds(max(spent))} for one run at most."
+        )
     bad = {clip for record in records for clip in record.bad_clips}
     if bad:
         notes.append(f"{len(bad)} clips that could not be used were left out; run.json names them.")
@@ -212,7 +218,7 @@ def _row(part: Sequence[Planned], records: Records) -> dict[str, Any]:
         and theirs.finished
     ]
     accuracy = statistics.describe([record.metrics.accuracy for record in done])
-    best = statistics.describe([record.metrics.accuracy_best_epoch for record in done])
+    best = _described([record.metrics.accuracy_best_epoch for record in done])
     return {
         "accuracy": accuracy.mean,
         "accuracy_std": accuracy.std,
@@ -231,6 +237,11 @@ def _row(part: Sequence[Planned], records: Records) -> dict[str, Any]:
         "seconds": _mean([record.seconds.epochs for record in done]),
         **counts(runs, records),
     }
+
+
+def _described(values: Sequence[float]) -> statistics.Description:
+    """Describe a metric that older records may lack: nothing is said where one of them does."""
+    return statistics.describe(values if np.isfinite(values).all() else [])
 
 
 def _mean(values: Sequence[float]) -> float:

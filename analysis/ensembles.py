@@ -31,7 +31,8 @@ SCORES = ("accuracy", "macro_f1", "nll", "brier", "ece")
 FOOTNOTES = (
     "Single: mean ± standard deviation over the members. Ensemble: the average of their softmax outputs. Both of the "
     "last epoch, mean over folds. Differ: share of clips on which two members disagree, mean over pairs.",
-    "ECE with 15 bins of equal width. A member that failed or is missing is left out, and counted.",
+    "Macro F1: over the classes that the test fold has. ECE with 15 bins of equal width. A member that failed or is "
+    "missing is left out, and counted.",
 )
 
 
@@ -78,8 +79,8 @@ def _rows(folds: Sequence[Sequence[Run]], store: Store) -> list[dict[str, Any]]:
     """Return the row of a single network and the row of the ensemble."""
     done = [[run for run in members if store.finished(run)] for members in folds]
     outputs = [_outputs(members, store) for members in done if members]
-    alone = pd.DataFrame([metrics.summary(logits, targets) for targets, all_ in outputs for logits in all_])
-    together = pd.DataFrame([metrics.ensemble_summary(all_, targets) for targets, all_ in outputs if len(all_) > 1])
+    alone = pd.DataFrame([_single(logits, targets) for targets, members in outputs for logits in members])
+    together = pd.DataFrame([_together(members, targets) for targets, members in outputs if len(members) > 1])
     planned = [run for members in folds for run in members]
     counts = conditions.counts(planned, {run.id: store.record(run) for run in planned})
     single = {name: alone[name].mean() for name in SCORES} if len(alone) else {}
@@ -117,6 +118,20 @@ def _curve(folds: Sequence[Sequence[Run]], store: Store) -> list[dict[str, Any]]
         low, high = min(accuracies), max(accuracies)
         rows.append({"members": size, "accuracy": np.mean(accuracies), "accuracy_min": low, "accuracy_max": high})
     return rows
+
+
+def _single(logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    return metrics.summary(logits, targets) | {"macro_f1": _macro_f1(logits, targets)}
+
+
+def _together(members: Sequence[np.ndarray], targets: np.ndarray) -> dict[str, float]:
+    return metrics.ensemble_summary(members, targets) | {"macro_f1": _macro_f1(metrics.soft_vote(members), targets)}
+
+
+def _macro_f1(scores: np.ndarray, targets: np.ndarray) -> float:
+    """Mean F1 over the classes of the test fold, which are the same for one network and for several."""
+    by_class = metrics.per_class(scores, targets)
+    return float(by_class.f1[by_class.support > 0].mean())
 
 
 def _accuracy(members: Sequence[np.ndarray], subset: Sequence[int], targets: np.ndarray) -> float:

@@ -67,7 +67,7 @@ def prepare(call: Call, session: Session) -> Experiment:
 def conclude(results: Results, frame: pd.DataFrame, executed: Executed, console: Console, *, command: str) -> int:
     """Say where the results are; return 1 where a run failed, else 0."""
     results.describe(command)
-    show_results(results, console)
+    show_results(results, console, new=executed.new)
     console.print(f"{executed.trained} runs trained, {executed.found} found in the store, {executed.failed} failed.")
     if results.session.execution.json:
         files = [str(f) for f in results.files]
@@ -128,8 +128,8 @@ def show_plan(plan: Plan, session: Session, console: Console) -> None:
     console.print(table)
 
 
-def show_results(results: Results, console: Console) -> None:
-    """Show the tables, and name the files."""
+def show_results(results: Results, console: Console, *, new: frozenset[str] = frozenset()) -> None:
+    """Show the tables, name the files, and say how long the runs took: the `new` ones, and those that were there."""
     for item in results.shown:
         if isinstance(item, Table):  # a narrow window may break its lines; it must not cut a column off
             console.print(item, width=max(console.width, console.measure(item).minimum), crop=False)
@@ -138,8 +138,11 @@ def show_results(results: Results, console: Console) -> None:
     for line in results.written():
         console.print(f"  {line}", soft_wrap=True)
     store = results.session.store
-    total = sum(record.seconds.total for run in results.plan.runs if (record := store.record(run)))
-    console.print(f"All runs took {seconds(total)}; their curves: tensorboard --logdir {store.runs}", soft_wrap=True)
+    spent = {run.id: record.seconds.total for run in results.plan.runs if (record := store.finished(run))}
+    now = sum(spent[id] for id in spent.keys() & new)
+    said = [f"Training took {seconds(now)}."] if now else []
+    said += [f"What was found had taken {seconds(sum(spent.values()) - now)}."] if spent.keys() - new else []
+    console.print(" ".join([*said, f"Curves: tensorboard --logdir {store.runs}"]), soft_wrap=True)
 
 
 def _json_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -164,6 +164,7 @@ class Asked:
         self.datasets: dict[str, Dataset] = {}
         self.waiting: deque[Run] = deque()
         self.total = self.found = 0
+        self.new: set[str] = set()  # ids of the runs that were not there
 
     @property
     def plan(self) -> Plan:
@@ -202,6 +203,7 @@ class Asked:
         new = [run for run in plan.runs if run not in self.plan.runs]
         missing = [run for run in new if not self._ended(run)]
         self.waiting.extend(missing)
+        self.new |= {run.id for run in missing}
         self.found += len(new) - len(missing)
         self.planned += plan.planned
         self.datasets |= plan.datasets
@@ -226,7 +228,7 @@ def ask_and_train(asked: Asked, session: Session, scheduler: Any) -> Executed:
             asked.settled(run)
     runs = asked.plan.runs
     failed = sum(session.store.status(run) == FAILED for run in runs)
-    return Executed(len(runs) - asked.found, asked.found, failed)
+    return Executed(len(runs) - asked.found, asked.found, failed, frozenset(asked.new))
 
 
 def _scheduler(tune: Tune, plan: Plan) -> Any:

@@ -18,11 +18,12 @@ from core.training.trainer import train
 
 @dataclass(frozen=True)
 class Executed:
-    """How many runs of a plan were trained now, were there already, and failed."""
+    """How many runs of a plan were trained now, were there already, and failed; and which were trained now."""
 
     trained: int
     found: int
     failed: int
+    new: frozenset[str] = frozenset()  # ids
 
 
 def execute(plan: Plan, session: Session) -> Executed:
@@ -32,7 +33,7 @@ def execute(plan: Plan, session: Session) -> Executed:
     others hold is waited for last. A run that fails is recorded with its reason and the others go on; it is tried
     again only where that is asked for.
     """
-    trained = 0
+    new: set[str] = set()
     missing = unfinished(plan, session)
     found = len(plan.runs) - len(missing)
     held: list[Run] = []
@@ -42,12 +43,12 @@ def execute(plan: Plan, session: Session) -> Executed:
                 with session.store.lock(run).acquire(blocking=wait):
                     if not settled(run, session):
                         _train(run, plan, session)
-                        trained += 1
+                        new.add(run.id)
             except Timeout:
                 session.report.note(f"{label(run, plan)}: another process is training it; coming back to it")
                 held.append(run)
     failed = sum(session.store.status(run) == FAILED for run in plan.runs)
-    return Executed(trained, found, failed)
+    return Executed(len(new), found, failed, frozenset(new))
 
 
 def label(run: Run, plan: Plan) -> str:

@@ -10,11 +10,12 @@ from analysis.attribution import baselines, methods
 from analysis.attribution.integrated import Integral
 from analysis.attribution.maps import Maps, attribute
 from analysis.attribution.network import Explained
-from analysis.attribution.subject import backbone_of, choose, load, targets
+from analysis.attribution.subject import choose, targets
 from core.config import Run
 from core.datasets.table import Dataset
 from core.models.stages import parse_stage
 from core.session import Session
+from core.training.finished import backbone_of, open_run
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Explanation:
         finished = {name: run for name, run in networks.items() if session.store.finished(run)}
         self.networks = {first: reference} | finished
         self.left_out = [name for name in networks if name not in self.networks]
-        self.subject = load(reference, dataset, session)
+        self.subject = open_run(reference, dataset, session)
         rows = choose(
             self.subject,
             session,
@@ -119,7 +120,7 @@ class Explanation:
         for condition, run in self.networks.items():
             explained = self.explained
             if run != self.subject.run:
-                explained = self.prepare(load(run, self.dataset, self.session).network)
+                explained = self.prepare(open_run(run, self.dataset, self.session).network)
             for method in self.request.methods:
                 for baseline in self.baselines:
                     self.session.report(done, total, "maps", f"{condition}, {method}, {baseline}")

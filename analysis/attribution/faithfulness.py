@@ -23,7 +23,7 @@ from scipy.special import softmax
 
 from analysis import statistics
 from analysis.attribution import Explained, Maps
-from analysis.attribution.subject import backbone_of
+from core.training.finished import backbone_of
 
 FRACTIONS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 PATCHES = 16  # along frequency and along time
@@ -133,7 +133,7 @@ def cascade(network: torch.nn.Module, random: Mapping[str, torch.Tensor]) -> Ite
     Parameters
     ----------
     network
-        With a ``backbone``, as `analysis.attribution.subject.load` makes it.
+        With a ``backbone``, as `core.training.finished.open_run` makes it.
     random
         The backbone's tensors before any training.
 

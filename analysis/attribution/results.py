@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from analysis.attribution import class_profiles, faithfulness
 from analysis.attribution import figures as figures
 from analysis.attribution.explanation import Attributed, Explanation, Request
-from analysis.attribution.subject import backbone_of
 from analysis.formats import number, percent, text
 from analysis.results import Results
 from analysis.style import save
 from analysis.tables import MISSING, Column
+from core.training.finished import backbone_of
 
 MAPS = "maps"  # the folder inside the results' own that has a picture and the arrays of every clip
 MAP_DPI = 150  # of a clip's picture: there are many of them, and the PDF has every pixel

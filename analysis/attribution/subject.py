@@ -1,107 +1,25 @@
-"""What is attributed: the network of a finished run, and clips chosen from its data."""
+"""What is attributed: clips chosen from a finished run's data, and the class its answer is traced to."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
-import torch
-from torch import nn
 
-from core.config import Run
-from core.datasets.table import Dataset, Split
 from core.errors import UserError, nearest, unknown
-from core.inputs.images import Images
-from core.models.assembly import make_backbone
-from core.models.backbone import Backbone
-from core.models.keys import from_original
 from core.session import Session
-from core.store import FINISHED
-from core.training import first_step
-from core.training.rows import plain_images, rows_of
+from core.training.finished import Finished
 
 _SEED = 0
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A finished run's network and data.
-
-    Attributes
-    ----------
-    run
-        Its configuration.
-    network
-        ``normalise`` and ``backbone``: images in dB to logits.
-    random
-        The backbone's tensors as its seed draws them, before any training.
-    images
-        Of all usable clips.
-    split
-        Rows of the images.
-    paths, labels
-        Of each image: the clip's path, and its class (int64).
-    class_names
-        Of the data set.
-    """
-
-    run: Run
-    network: nn.Sequential
-    random: dict[str, torch.Tensor]
-    images: Images
-    split: Split
-    paths: tuple[str, ...]
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-
-
-def load(run: Run, dataset: Dataset, session: Session) -> Subject:
-    """Make a finished run's network anew, with the weights it ended with.
-
-    Raises
-    ------
-    UserError
-        Where the run is not finished, or its weights or the clips cannot be used.
-    """
-    status = session.store.status(run)
-    if status != FINISHED:
-        raise UserError(f"run {run.id} is {status}: only a finished run can be attributed; see {session.store.runs}")
-    images = plain_images(run, dataset, session)
-    split = rows_of(run, dataset, images)
-    # The starting weights do not matter: every tensor is replaced.
-    backbone = make_backbone(run.replace(model__weights="random", model__fuse="all"), len(dataset.class_names))
-    random = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
-    normalise = first_step.read(run, backbone, images, split, session.store)
-    backbone.load_state_dict(from_original(session.store.weights(run), random))
-    clips = dataset.clips.iloc[images.kept]
-    return Subject(
-        run=run,
-        network=nn.Sequential(OrderedDict(normalise=normalise, backbone=backbone)),
-        random=random,
-        images=images,
-        split=split,
-        paths=tuple(clips["path"]),
-        labels=clips["label"].to_numpy(np.int64),
-        class_names=dataset.class_names,
-    )
-
-
-def backbone_of(network: nn.Module) -> Backbone:
-    """Return the backbone of a subject's network or of a copy of it."""
-    found = network.get_submodule("backbone")
-    assert isinstance(found, Backbone)
-    return found
-
-
-def predicted(subject: Subject, session: Session) -> dict[str, int]:
+def predicted(subject: Finished, session: Session) -> dict[str, int]:
     """Return the class that the run gave each clip of its test fold, by the clip's path."""
     clips, _, logits = session.store.predictions(subject.run)
     return dict(zip(clips, logits.argmax(axis=1).tolist(), strict=True))
 
 
 def choose(
-    subject: Subject,
+    subject: Finished,
     session: Session,
     *,
     clips: Sequence[str] = (),
@@ -149,7 +67,7 @@ def choose(
     return np.sort(mixed[:n])
 
 
-def targets(subject: Subject, rows: np.ndarray, logits: np.ndarray, target: str) -> np.ndarray:
+def targets(subject: Finished, rows: np.ndarray, logits: np.ndarray, target: str) -> np.ndarray:
     """Return the class to attribute for each clip.
 
     Parameters
@@ -177,7 +95,7 @@ def targets(subject: Subject, rows: np.ndarray, logits: np.ndarray, target: str)
     raise unknown("class", target, ("predicted", "true", *subject.class_names))
 
 
-def _row(subject: Subject, clip: str) -> int:
+def _row(subject: Finished, clip: str) -> int:
     if clip in subject.paths:
         return subject.paths.index(clip)
     names = [PurePosixPath(path).name for path in subject.paths]

@@ -170,7 +170,7 @@ def _footnotes(frame: pd.DataFrame, plan: Plan, store: Store) -> list[str]:
     runs = plan.runs
     notes = [
         protocol(epoch="last epoch", folds={r.data.fold for r in runs}, seeds={r.seed for r in runs}),
-        f"Chosen by the accuracy on {runs[0].data.validation:.0%} of the training folds' clips, held out by group; "
+        f"Chosen by the accuracy on {_held_out(runs, store)} of the training folds' clips, held out by group; "
         "the test fold plays no part.",
     ]
     best = frame.iloc[0]
@@ -181,6 +181,17 @@ def _footnotes(frame: pd.DataFrame, plan: Plan, store: Store) -> list[str]:
         *notes,
         f"Best: {best['condition']}; its accuracy on the test fold, looked at only now: {tested:.1%}.",
     ]
+
+
+def _held_out(runs: Sequence[Run], store: Store) -> str:
+    """Say which share was held out; whole groups can be more or less than what was asked for."""
+    asked = runs[0].data.validation
+    clips = [record.clips for run in runs if (record := store.finished(run))]
+    shares = [f"{one.validation / (one.train + one.validation):.0%}" for one in clips]
+    if not shares or set(shares) == {f"{asked:.0%}"}:
+        return f"{asked:.0%}"
+    found = dict.fromkeys(sorted(shares, key=lambda share: int(share[:-1])))
+    return f"{' to '.join([*found][:: max(1, len(found) - 1)])} ({asked:.0%} asked for)"
 
 
 def _value(value: Any) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from analysis import conditions, figures
 from analysis.formats import count, number
@@ -21,11 +20,8 @@ from core.cache import key_of
 from core.config import Run
 from core.files import write_text
 from core.inputs.images import Images
-from core.models.assembly import make_backbone
 from core.models.backbone import Backbone
-from core.models.keys import from_original
-from core.training import first_step
-from core.training.rows import plain_images, rows_of
+from core.training.finished import backbone_of, open_run
 
 BATCH = 32
 SHOWN = 24  # rows that a terminal shows
@@ -116,20 +112,14 @@ def similarity_of(run: Run, results: Results, *, index: str, layers: str, positi
         except (ValueError, TypeError, KeyError):
             path.unlink()
     dataset = results.plan.datasets[run.data.content]
-    images = plain_images(run, dataset, results.session)
-    split = rows_of(run, dataset, images)
-    before = make_backbone(run, len(dataset.class_names))
-    after = make_backbone(run, len(dataset.class_names))
-    after.load_state_dict(from_original(results.session.store.weights(run), after.state_dict()))
-    normalise = first_step.read(run, before, images, split, results.session.store)
-    networks = [nn.Sequential(normalise, network).to(results.session.device) for network in (before, after)]
-    names = [f"1.{name}" for name in layer_names(before, layers)]
+    trained = open_run(run, dataset, results.session)
+    networks = [network.to(results.session.device) for network in (trained.starting_network(), trained.network)]
+    names = [f"backbone.{name}" for name in layer_names(backbone_of(trained.network), layers)]
+    batches = _batches(trained.images, trained.split.test, results)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # too few datapoints: the table says how many, and the noise floor shows it
-        found = compare_networks(
-            networks[0], networks[1], _batches(images, split.test, results), names, index=index, positions=positions
-        )
-    found = {name.removeprefix("1."): value for name, value in found.items()}
+        found = compare_networks(networks[0], networks[1], batches, names, index=index, positions=positions)
+    found = {name.removeprefix("backbone."): value for name, value in found.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps({name: dataclasses.asdict(value) for name, value in found.items()}))
     return found

@@ -62,8 +62,8 @@ def execute_on_ray(plan: Plan, session: Session, *, scheduler: Any = None) -> Ex
     if missing:
         sweep(PlanFeed(plan, missing), session, runs=len(plan.runs), first=missing, scheduler=scheduler)
     failed = sum(session.store.status(run) == FAILED for run in plan.runs)
-    trained = sum(session.store.status(run) in (FINISHED, FAILED, STOPPED) for run in missing)
-    return Executed(trained, len(plan.runs) - len(missing), failed)
+    new = frozenset(run.id for run in missing if session.store.status(run) in (FINISHED, FAILED, STOPPED))
+    return Executed(len(new), len(plan.runs) - len(missing), failed, new)
 
 
 def sweep(feed: Feed, session: Session, *, runs: int, first: Iterable[Run], scheduler: Any = None) -> None:

@@ -18,7 +18,7 @@ def load_images(run: Run, dataset: Dataset, session: Session) -> list[Images]:
     """
     allow_tf32(False)
     change = AUGMENTATIONS[run.training.augment].waveform
-    return [
+    versions = [
         features.images(
             dataset,
             content=run.data.content,
@@ -33,6 +33,14 @@ def load_images(run: Run, dataset: Dataset, session: Session) -> list[Images]:
         )
         for variant in range(1 + (run.training.variants if change else 0))
     ]
+    for number, version in enumerate(versions):
+        if lost := sorted(set(versions[0].kept.tolist()) ^ set(version.kept.tolist())):
+            paths = dataset.clips["path"].iloc[lost[:3]].tolist()
+            raise UserError(
+                f"augmented version {number} of {dataset.name} and the clips as they are lack different clips "
+                f"({', '.join(paths)}{' ..' * (len(lost) > 3)}): take these out of the data set, or leave out --augment"
+            )
+    return versions
 
 
 def plain_images(run: Run, dataset: Dataset, session: Session) -> Images:

@@ -60,6 +60,13 @@ def test_pretraining_changes_the_weights_alone() -> None:
     assert Pretraining().conditions(LITE, scratch) == {"pretrained": LITE, "random": scratch}
 
 
+@pytest.mark.parametrize("ablation", [Pretraining(), WeightChange()])
+def test_random_weights_are_not_called_pretrained(ablation: Pretraining | WeightChange) -> None:
+    scratch = LITE.replace(model__weights="random")
+    with pytest.raises(UserError, match="^--weights random: the other condition has random weights already; say"):
+        ablation.conditions(scratch, scratch)
+
+
 def test_ensemble_members_are_runs_of_the_next_seeds() -> None:
     members = Ensemble(members=3).conditions(LITE.replace(seed=4), LITE)
     assert [run.seed for run in members.values()] == [4, 5, 6]

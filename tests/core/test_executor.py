@@ -36,6 +36,7 @@ def test_file_that_vanishes_fails_its_run_alone(
     first_raises(FileNotFoundError(errno.ENOENT, "No such file or directory", "array.npy"), monkeypatch)
     executed = execute(plan, session)
     assert (executed.trained, executed.failed) == (2, 1)
+    assert executed.new == {first.id, second.id}
     assert [session.store.status(one) for one in (first, second)] == [FAILED, FINISHED]
 
 

@@ -1,0 +1,102 @@
+"""A finished run, opened for analysis: its network as training left it, and the inputs it was trained and tested on."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from core.config import Run
+from core.datasets.table import Dataset, Split
+from core.errors import UserError
+from core.inputs.images import Images
+from core.models.assembly import make_backbone
+from core.models.backbone import Backbone
+from core.models.keys import from_original
+from core.record import Record
+from core.session import Session
+from core.training import first_step
+from core.training.rows import plain_images, rows_of
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run's network and data.
+
+    Attributes
+    ----------
+    run, record
+        Its configuration and its outcome.
+    network
+        ``normalise`` and ``backbone``: inputs as they are stored to logits, with the weights it ended with.
+    random
+        The backbone's tensors as its seed draws them, before any training.
+    images
+        Of all usable clips.
+    split
+        Rows of the images.
+    paths, labels
+        Of each image: the clip's path, and its class (int64).
+    class_names
+        Of the data set.
+    """
+
+    run: Run
+    record: Record
+    network: nn.Sequential
+    random: dict[str, torch.Tensor]
+    images: Images
+    split: Split
+    paths: tuple[str, ...]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    def starting_network(self) -> nn.Sequential:
+        """Make the network anew as it was before its training; the first step is the same module."""
+        before = make_backbone(self.run, len(self.class_names))
+        return _network(self.network.get_submodule("normalise"), before)
+
+
+def open_run(run: Run, dataset: Dataset, session: Session) -> Finished:
+    """Make a finished run's network anew, with the weights it ended with, on the CPU.
+
+    Raises
+    ------
+    UserError
+        Where the run is not finished, or its weights or the clips cannot be used.
+    """
+    record = session.store.finished(run)
+    if record is None:
+        status = session.store.status(run)
+        raise UserError(f"run {run.id} is {status}: only a finished run can be analysed; see {session.store.runs}")
+    images = plain_images(run, dataset, session)
+    split = rows_of(run, dataset, images)
+    # The starting weights do not matter: every tensor is replaced.
+    backbone = make_backbone(run.replace(model__weights="random", model__fuse="all"), len(dataset.class_names))
+    random = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
+    normalise = first_step.read(run, backbone, images, split, session.store)
+    backbone.load_state_dict(from_original(session.store.weights(run), random))
+    clips = dataset.clips.iloc[images.kept]
+    return Finished(
+        run=run,
+        record=record,
+        network=_network(normalise, backbone),
+        random=random,
+        images=images,
+        split=split,
+        paths=tuple(clips["path"]),
+        labels=clips["label"].to_numpy(np.int64),
+        class_names=dataset.class_names,
+    )
+
+
+def backbone_of(network: nn.Module) -> Backbone:
+    """Return the backbone of a run's network or of a copy of it."""
+    found = network.get_submodule("backbone")
+    assert isinstance(found, Backbone)
+    return found
+
+
+def _network(normalise: nn.Module, backbone: Backbone) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(normalise=normalise, backbone=backbone))

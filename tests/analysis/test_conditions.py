@@ -1,0 +1,92 @@
+"""What a table says of records written to a store, without any training."""
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis.conditions import counts, footnotes, summarise
+from analysis.search.tables import _held_out
+from core.config import Run
+from core.plan import Plan, Planned
+from core.store import FAILED, FINISHED, STOPPED, Store
+from core.training import metrics
+
+TARGETS = np.array([0, 0, 1, 1])  # the test fold has no clip of the third class
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path)
+
+
+def finish(store: Store, run: Run, predicted: list[int], **more: Any) -> None:
+    logits = np.eye(3)[predicted]
+    by_class = {name: values.tolist() for name, values in asdict(metrics.per_class(logits, TARGETS)).items()}
+    values = {
+        "metrics": metrics.summary(logits, TARGETS) | {"accuracy_best_epoch": 1.0, "epochs": 2},
+        "per_class": by_class,
+        "confusion": metrics.confusion_matrix(logits, TARGETS).tolist(),
+        "class_names": ["a", "b", "c"],
+        "parameters": 9,
+        "trainable_parameters": 4,
+        "clips": {"train": 6, "validation": 2, "test": 4},
+        "seconds": {"preparation": 0.0, "training": 1.0, "evaluation": 0.5},
+    }
+    store.write_record(run, FINISHED, values | more)
+
+
+def plan_of(*runs: Run) -> Plan:
+    return Plan("freeze", tuple(Planned(str(k), run, runs[0]) for k, run in enumerate(runs)), {})
+
+
+def test_macro_f1_is_over_the_same_classes_whatever_is_predicted(store: Store) -> None:
+    """Over the classes that are there or are predicted, the second would have 4 / 9: another mean than the first's."""
+    first, second = Run(), Run().replace(model__freeze="stem")
+    finish(store, first, [0, 0, 1, 0])
+    finish(store, second, [0, 2, 1, 1])
+    frame = summarise(plan_of(first, second), store)
+    assert frame["macro_f1"].tolist() == pytest.approx([(4 / 5 + 2 / 3) / 2, (2 / 3 + 1) / 2])
+    recorded = [store.record(run).metrics.macro_f1 for run in (first, second)]  # type: ignore[union-attr]
+    assert recorded == pytest.approx([(4 / 5 + 2 / 3) / 2, (2 / 3 + 1 + 0) / 3])
+    assert "Macro F1: over the classes that the test fold has." in " ".join(footnotes(plan_of(first, second), store))
+
+
+def test_time_says_what_preparing_took(store: Store) -> None:
+    first, second = Run(), Run().replace(model__freeze="stem")
+    finish(store, first, [0, 0, 1, 1], seconds={"preparation": 3.0, "training": 0.1, "evaluation": 0.0})
+    finish(store, second, [0, 0, 1, 1], seconds={"preparation": 0.5, "training": 0.1, "evaluation": 0.0})
+    plan = plan_of(first, second)
+    assert summarise(plan, store)["seconds"].tolist() == pytest.approx([0.1, 0.1])
+    (note,) = [note for note in footnotes(plan, store) if note.startswith("Time:")]
+    assert "took another 3.5 s in all, 3.0 s for one run at most" in note
+
+
+def test_every_run_is_counted_once(store: Store) -> None:
+    runs = [Run(seed=seed) for seed in range(4)]
+    finish(store, runs[0], [0, 0, 1, 1])
+    store.write_record(runs[1], FAILED, {"reason": "no"})
+    scores = {"epoch": 1, "validation_accuracy": 0.5, "validation_loss": 1.0}
+    store.write_record(runs[2], STOPPED, {"reason": "early", "metrics": scores})
+    found = counts(runs, {run.id: store.record(run) for run in runs})
+    assert found == {"runs": 4, "failed": 1, "missing": 2, "run_ids": [run.id for run in runs]}
+
+
+def test_run_whose_record_lacks_a_metric_has_nan(store: Store) -> None:
+    finish(store, Run(), [0, 0, 1, 1], metrics={"accuracy": 1.0})
+    (row,) = summarise(plan_of(Run()), store).to_dict("records")
+    assert row["accuracy"] == 1.0
+    assert math.isnan(row["accuracy_best_epoch"])
+
+
+def test_a_search_says_the_share_that_was_held_out(store: Store) -> None:
+    """Groups are held out whole, so that 20 % may become 25 %."""
+    runs = [Run(seed=seed).replace(data__validation=0.2) for seed in range(2)]
+    assert _held_out(runs, store) == "20%"
+    finish(store, runs[0], [0, 0, 1, 1])
+    assert _held_out(runs, store) == "25% (20% asked for)"
+    finish(store, runs[1], [0, 0, 1, 1], clips={"train": 90, "validation": 10, "test": 4})
+    assert _held_out(runs, store) == "10% to 25% (20% asked for)"

@@ -1,0 +1,36 @@
+from core.config import Run
+from core.plan import Plan, Planned
+
+
+def test_groups_are_the_points_of_the_grid_and_the_conditions_over_folds_and_seeds() -> None:
+    planned = []
+    for lr in (1e-3, 1e-4):
+        for fold in (1, 2):
+            base = Run().replace(training__lr=lr, data__fold=fold, data__content=f"of fold {fold}", seed=fold)
+            planned += [Planned("none", base, base), Planned("stem", base.replace(model__freeze="stem"), base)]
+    plan = Plan("freeze", tuple(planned), {})
+    assert plan.grid == ["lr"]
+    groups = plan.groups()
+    assert [point for point, _ in groups] == [
+        {"lr": lr, "condition": condition} for lr in (1e-3, 1e-4) for condition in ("none", "stem")
+    ]
+    assert [[row.run.data.fold for row in part] for _, part in groups] == [[1, 2]] * 4
+    assert sum((part for _, part in groups), []) == sorted(planned, key=lambda p: (-p.run.training.lr, p.condition))
+    by_seed = plan.groups(lambda row: {"first_seed": row.reference.seed})
+    assert [point for point, _ in by_seed] == [{"lr": lr, "first_seed": seed} for lr in (1e-3, 1e-4) for seed in (1, 2)]
+    assert [len(part) for _, part in by_seed] == [2] * 4
+
+
+def test_one_point_has_no_grid() -> None:
+    plan = Plan("freeze", (Planned("none", Run(), Run()),), {})
+    assert plan.grid == []
+    assert plan.groups() == [({"condition": "none"}, [plan.planned[0]])]
+
+
+def test_what_a_data_set_decides_is_no_option_of_the_grid() -> None:
+    other = Run().replace(data__name="esc50", clip__sr=44100)
+    plan = Plan("freeze", tuple(Planned("none", run, run) for run in (Run(), other)), {})
+    assert [point for point, _ in plan.groups()] == [
+        {"data": "instruments", "condition": "none"},
+        {"data": "esc50", "condition": "none"},
+    ]
