@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from rich.console import RenderableType
 
 from analysis import figures, tables
+from analysis.provenance import elsewhere
 from analysis.tables import Column
 from core.files import write_text
 from core.plan import Plan
@@ -58,7 +59,11 @@ class Results:
         groups: Sequence[str] = (),
         show: bool = True,
     ) -> None:
-        """Write a table as CSV, Markdown and LaTeX, and show it; parameters are those of `tables.write_table`."""
+        """Write a table as CSV, Markdown and LaTeX, and show it; parameters are those of `tables.write_table`.
+
+        The main table, which is called ``table``, says too which of its runs were made elsewhere or earlier.
+        """
+        footnotes = [*footnotes, *(elsewhere(self.plan, self.session) if name == "table" else ())]
         files = tables.write_table(
             frame,
             self.folder / name,
@@ -70,7 +75,7 @@ class Results:
         )
         header, rows = tables.cells(frame, columns, groups=groups)
         plain = {"header": header, "rows": [[dataclasses.asdict(cell) for cell in row] for row in rows]}
-        self.add("table", name, caption, files, footnotes=list(footnotes), cells=plain)
+        self.add("table", name, caption, files, footnotes=footnotes, cells=plain)
         if show:
             self.shown += [tables.console_table(frame, columns, title=caption, groups=groups), *footnotes]
 
