@@ -12,6 +12,7 @@ such as the backbone of a statement about all of them.
 What a metric's numbers are, and so how they are written, follows from its name (`analysis.formats.written`).
 """
 
+import contextlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -107,6 +108,15 @@ def published(study: str, item: str | None = None, *, folder: Path = FOLDER) -> 
     return numbers[numbers["item"] == item].reset_index(drop=True)
 
 
+def readable(folder: Path = FOLDER) -> dict[str, pd.DataFrame]:
+    """Return the numbers of every report whose file can be read, by name; the others' own studies say what is wrong."""
+    found = {}
+    for study in studies(folder):
+        with contextlib.suppress(UserError):
+            found[study] = published(study, folder=folder)
+    return found
+
+
 def matches(stated: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Match]:
     """Find a published number among rows of ours: the one place that says when two numbers are the same thing.
 
@@ -169,7 +179,17 @@ def beside(frame: pd.DataFrame, study: str, item: str, *, folder: Path = FOLDER)
     return pd.DataFrame(rows).reindex(columns=columns)
 
 
-def write_beside(results: Results, frame: pd.DataFrame, study: str, item: str, *, title: str, folder: Path) -> None:
+def write_beside(
+    results: Results,
+    frame: pd.DataFrame,
+    study: str,
+    item: str,
+    *,
+    title: str,
+    folder: Path,
+    name: str = "published",
+    always: bool = True,
+) -> None:
     """Write the table that sets the rows of an analysis beside an item's published numbers, where it states any.
 
     Parameters
@@ -182,6 +202,10 @@ def write_beside(results: Results, frame: pd.DataFrame, study: str, item: str, *
         See `published`.
     title
         The report's.
+    name
+        The table's.
+    always
+        Write it also where no number of ours is the same thing as a published one.
     """
     if study not in studies(folder) or item not in set(published(study, folder=folder)["item"]):
         return
@@ -190,10 +214,12 @@ def write_beside(results: Results, frame: pd.DataFrame, study: str, item: str, *
         own = own.assign(data=results.published_as)
     table = beside(own, study, item, folder=folder)
     both = table["ours"].notna() & table["published"].notna()
+    if not (always or both.any()):
+        return
     notes = [*FOOTNOTES, STATED_OF_ALL] if table["backbone"].str.startswith("all (").any() else FOOTNOTES
     caption = f"{title}, {item}: ours beside the published"
     shown = table.assign(epoch=table["epoch"].replace("", MISSING), backbone=table["backbone"].replace("", MISSING))
-    results.table("published", shown, COLUMNS, caption=caption, footnotes=notes, show=bool(both.any()))
+    results.table(name, shown, COLUMNS, caption=caption, footnotes=notes, show=bool(both.any()))
 
 
 def one_row_each(frame: pd.DataFrame) -> pd.DataFrame:

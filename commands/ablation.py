@@ -11,8 +11,9 @@ from rich.table import Table
 
 from ablations.base import Ablation
 from analysis.formats import seconds
+from analysis.published import readable, write_beside
 from analysis.results import Results
-from commands import options
+from commands import options, study_file
 from commands.execution import INTERRUPTED, execute_or_stop
 from commands.experiment import Experiment
 from commands.options import Call
@@ -53,6 +54,11 @@ def run(call: Call) -> int:
             plan, session, session.store.results / call.name / folder, published_as=execution.published_as
         )
         frame = experiment.analyse(results)
+        reports = readable(study_file.FOLDER)
+        asked = sorted(pair for pair, names in study_file.answers().items() if call.name in names)
+        for study, item in (pair for pair in asked if pair[0] in reports):
+            name = f"published-{study_file.slug(f'{study} {item}')}"
+            write_beside(results, frame, study, item, title=study, folder=study_file.FOLDER, name=name, always=False)
     return conclude(results, frame, executed, console, command=call.line)
 
 

@@ -102,6 +102,22 @@ def test_added_ablation_runs(add, sounds: Path, tmp_path: Path, monkeypatch: pyt
     assert table_of(tmp_path, name)["condition"].tolist() == ["all", "head x1", "head x5"]
 
 
+def test_added_report_runs(sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = re.search(r"\*\*A report\*\*.*?In\s`ablations/studies/([^`]+)/`.*?```toml\n(.*?)```", README, re.DOTALL)
+    assert found
+    name, text = found.groups()
+    assert len(text.splitlines()) <= LONGEST
+    (tmp_path / "studies" / name).mkdir(parents=True)
+    (tmp_path / "studies" / name / "study.toml").write_text(text)
+    stated = "item,data,backbone,condition,metric,value\nTable 1,claps,efficientnet_lite0,none,accuracy,0.9\n"
+    (tmp_path / "studies" / name / "published.csv").write_text(stated)
+    monkeypatch.setattr(importlib.import_module("commands.study_file"), "FOLDER", tmp_path / "studies")
+    words = ["--data", "folder", "--data-root", str(sounds), "--published-as", "claps", *SMALL]
+    assert main(["study", name, "--scale", "quick", *words, "--results", str(tmp_path / "results")]) == 0
+    (file,) = (tmp_path / "results").glob(f"studies/{name}/*/table-1/published.csv")
+    assert pd.read_csv(file)[["ours", "published"]].notna().all(axis=1).any()
+
+
 def test_added_data_set_runs(add, sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = add("A data set")
     for k, source in enumerate(sorted(sounds.rglob("*.wav"))[:20]):

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.formats import written
-from analysis.published import matches, published, studies
+from analysis.published import matches, readable
 from analysis.report.analyses import Analysis
 from analysis.report.cells import Cell, Table, table
 from analysis.tables import MISSING, PLUS_MINUS
@@ -33,9 +33,8 @@ def published_table(
     data = {record.run.data.name for record in records.values()} | {row["data"] for row in every}
     backbones = {record.run.model.backbone for record in records.values()} | {""}
     rows: list[list[str | Cell]] = []
-    for study in studies(folder):
-        numbers = published(study, folder=folder)
-        numbers = numbers[numbers["data"].isin(data) & numbers["backbone"].isin(backbones)]
+    for study, every_number in readable(folder).items():
+        numbers = every_number[every_number["data"].isin(data) & every_number["backbone"].isin(backbones)]
         for stated in numbers.to_dict("records"):
             metric = str(stated["metric"])
             own = [row for name in answers.get((study, str(stated["item"])), ()) for row in ours.get(name, ())]

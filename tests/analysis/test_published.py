@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.published import beside, published, studies
+from analysis.formats import written
+from analysis.published import beside, published, readable, studies
 from core.errors import UserError
 
 COLUMNS = [
@@ -134,3 +135,88 @@ def test_beside_refuses_two_rows_of_one_condition():
     frame = ours(condition=["random", "random"], accuracy=[0.5, 0.7])
     with pytest.raises(ValueError, match="more than one row for esc50, densenet201, random"):
         beside(frame, "rethinking-cnn", "Table I")
+
+
+NUMBERS = """item,data,backbone,condition,metric,epoch,value,std,approximate
+T,esc50,densenet201,none,accuracy,best,0.9,,False
+T,esc50,densenet201,none,f1,,0.8,,False
+T,esc50,densenet201,none,parameters,,62000000,,True
+T,esc50,densenet201,none,seconds_low,,2400,,True
+T,esc50,,block3,delta,best,-0.1,,True
+T,esc50,,none,accuracy,,0.95,,True
+T,esc50,densenet201,,accuracy,,0.5,,False
+"""
+
+
+@pytest.fixture
+def report(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "published.csv").write_text(NUMBERS)
+    return tmp_path
+
+
+def test_any_metric_is_matched_and_only_of_the_same_epoch(report):
+    own = {"accuracy": 0.7, "accuracy_best_epoch": 0.75, "f1": 0.6, "parameters": 5e7, "seconds": 100.0}
+    rows = beside(
+        ours(condition=["none"], **{name: [value] for name, value in own.items()}), "mine", "T", folder=report
+    )
+    of_all = rows[rows["backbone"] == "all (1)"].iloc[0]
+    assert (of_all["ours"], of_all["published"]) == (0.7, 0.95)  # a report that names no epoch: our last
+    named = rows[(rows["backbone"] == "densenet201") & (rows["condition"] == "none")].set_index("metric")
+    assert named["ours"].to_dict() == {"accuracy": 0.75, "f1": 0.6, "parameters": 5e7, "seconds_low": 100.0}
+    assert rows[rows["condition"] == ""]["ours"].isna().all()  # no condition of ours is without a name
+
+
+def test_a_best_epoch_is_never_beside_our_last(report):
+    rows = beside(ours(condition=["none"], accuracy=[0.7]), "mine", "T", folder=report)
+    best = rows[rows["epoch"] == "best"]
+    assert len(best)
+    assert best["ours"].isna().all()
+    table = beside(ours(condition=["ensemble"], accuracy=[0.9]), "rethinking-cnn", "Table II")
+    [mine] = table[table["ours"].notna()].to_dict("records")
+    assert mine["epoch"] == "last"
+    assert np.isnan(mine["published"])
+
+
+def test_a_statement_about_all_has_the_mean_change_and_the_best_of_the_rest(report):
+    frame = ours(
+        condition=["none", "block3", "none", "block3"],
+        accuracy=[0.7, 0.6, 0.8, 0.6],
+        delta_best_epoch=[0.0, -0.1, 0.0, -0.2],
+    ).assign(backbone=["resnet50", "resnet50", "densenet201", "densenet201"])
+    rows = beside(frame, "mine", "T", folder=report)
+    every = rows[rows["backbone"] == "all (2)"].set_index("metric")["ours"]
+    assert every.to_dict() == pytest.approx({"delta": -0.15, "accuracy": 0.8})
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "shown"),
+    [
+        ("accuracy", 0.914, "91.4"),
+        ("weighted_f1", 0.5, "50.0"),
+        ("delta_low", -0.03, "−3.0"),
+        ("parameters", 10_339_607, "10.3 M"),
+        ("clips", 85, "85"),
+        ("seconds_high", 2700, "45 min 00 s"),
+        ("input_megabytes", 0.57, "0.57"),
+        ("map", 0.25, "0.25"),
+    ],
+)
+def test_a_metric_is_written_as_its_name_says(metric, value, shown):
+    assert written(value, metric) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2\n", "mine/published.csv lacks the columns item, data, metric, value"),
+        ("item,data,metric,value\nT,esc50,accuracy,high\n", "mine/published.csv: "),
+        ("", "mine/published.csv: "),
+    ],
+)
+def test_a_file_that_is_wrong_is_one_line_and_stops_no_one_else(report, text, message):
+    (report / "mine" / "published.csv").write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        published("mine", folder=report)
+    assert "\n" not in str(caught.value)
+    assert readable(report) == {}
