@@ -11,28 +11,37 @@ An ablation plans its runs, trains those that are not in the store yet (``result
 figures from the store. The same command again trains nothing; an interrupted one goes on where it stopped.
 """
 
-import pkgutil
+import os
 import signal
-import sys
-from collections.abc import Sequence
 
-from commands import COMMANDS, options
-from core.errors import UserError
 
+def _too_early(number: int, frame: object) -> None:
+    """Answer Ctrl-C before there is anything to leave in order."""
+    os.write(2, b"run_ablation.py: interrupted\n")
+    os._exit(128 + number)
+
+
+if __name__ == "__main__":
+    for _number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(_number) != signal.SIG_IGN:
+            signal.signal(_number, _too_early)
+
+import pkgutil  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+
+from core import door  # noqa: E402
+
+OPTIONS, COMMANDS = "commands.options:call", "commands:COMMANDS"  # imported behind the door, where Ctrl-C is answered
 ABLATION = "commands.ablation:run"  # what runs a command that does not name its own, as an ablation does not
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command; return the exit status."""
-    call = options.call(COMMANDS, arguments)
+    call = pkgutil.resolve_name(OPTIONS)(pkgutil.resolve_name(COMMANDS), arguments)
     status: int = pkgutil.resolve_name(getattr(call.command, "runs", ABLATION))(call)
     return status
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        print(f"run_ablation.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(door.leave(main, sys.argv[1:]))

@@ -1,13 +1,34 @@
 """Errors that are the user's to mend, said in one line: what, where, what to do."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 FEW = 12  # choices that an error lists although one of them is near
 
 
 class UserError(Exception):
     """Bad input; the command line prints the message as one line and exits with status 2."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    r"""Return a text on one line that does nothing to a terminal.
+
+    Line breaks become spaces. What moves the cursor, changes colours or turns the writing direction round is written as
+    its number, as is a byte of a file name that is no UTF-8: ``\x1b``, ``\u202e``, ``\xff``.
+    """
+    return _UNSAFE.sub(lambda found: _written(found.group()), " ".join(text.splitlines()))
+
+
+def _written(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that is no UTF-8 (PEP 383)
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def nearest(value: str, choices: Iterable[str]) -> str | None:

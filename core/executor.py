@@ -8,7 +8,7 @@ from filelock import Timeout
 
 from core.config import Run
 from core.errors import UserError
-from core.files import CANNOT_WRITE
+from core.files import cannot_write
 from core.plan import Plan
 from core.session import Session
 from core.store import FAILED, FINISHED
@@ -76,9 +76,9 @@ def _train(run: Run, plan: Plan, session: Session) -> None:
     except UserError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
+        if why := cannot_write(error):
             raise UserError(
-                f"cannot write to {session.store.folder(run)} ({error}); free space or change --results"
+                f"cannot write to {session.store.folder(run)} ({why}); free space or change --results"
             ) from error
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         record_failure(run, session, label=name, reason=reason, trace=traceback.format_exc())

@@ -1,14 +1,38 @@
 """Files that are whole or not there."""
 
+import contextlib
 import errno
 import hashlib
 import os
+import re
+import stat
 from functools import cache
 from pathlib import Path
 
 from core.errors import UserError
 
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)  # nor could another run
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def cannot_write(error: BaseException) -> str | None:
+    """Return why files cannot be written, where that is what an error comes from.
+
+    Libraries that write files themselves (safetensors, pyarrow, zlib, NumPy) have errors of their own for a full disk:
+    so the words of the error, and of all it came from, are looked at.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, OSError) and link.errno in CANNOT_WRITE:
+            return str(link)
+        for number in NO_ROOM:
+            if os.strerror(number) in str(link):
+                return os.strerror(number)
+        if re.search(r"\d+ requested and \d+ written", str(link)):  # NumPy
+            return os.strerror(errno.ENOSPC)
+        link = link.__cause__ or link.__context__
+    return None
 
 
 class replacing:
@@ -25,7 +49,8 @@ class replacing:
         if kind is None:
             self.temporary.replace(self.path)
         else:
-            self.temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the error that is under way says more
+                self.temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -54,6 +79,8 @@ def file_digest(path: Path) -> str:
     """
     try:
         status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device read for ever
+            raise UserError(f"cannot read {path}: is no regular file")
         return _digest(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None

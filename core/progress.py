@@ -9,6 +9,8 @@ from rich import progress as bars
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from core.errors import printable
+
 Progress = Callable[[int, int, str], None]  # steps done, steps in all, what is being done
 LINE_EVERY = 10.0  # seconds between two plain lines of one task
 
@@ -47,7 +49,7 @@ class Reporter:
 
     def note(self, text: str) -> None:
         """Write one line."""
-        self.console.print(text, markup=False)
+        self.console.print(printable(text), markup=False)
 
     def __call__(self, done: int, total: int, what: str, detail: str = "") -> None:
         """Report that `done` of `total` steps of the task named `what` are done; the last one ends it."""

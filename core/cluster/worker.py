@@ -23,7 +23,7 @@ from core.cluster.storage import Storage
 from core.config import Execution, Run
 from core.datasets.table import Dataset
 from core.errors import UserError
-from core.files import CANNOT_WRITE
+from core.files import cannot_write
 from core.registry import Lazy
 from core.session import Session
 from core.store import CHECKPOINT, FINISHED
@@ -119,10 +119,10 @@ def trial(config: Mapping[str, Any], work: Work, gate: Any) -> dict[str, Any]:
         return result | {"failed": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
     except UserError as error:
         return result | {"refused": str(error)}
-    except OSError as error:
-        if error.errno not in CANNOT_WRITE:
+    except Exception as error:
+        if not (why := cannot_write(error)):
             raise
-        return result | {"refused": f"cannot write run {run.id} ({error}); free space or mend the folder's rights"}
+        return result | {"refused": f"cannot write run {run.id} ({why}); free space or mend the folder's rights"}
     return result
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from core.datasets.folder import SUFFIXES
 from core.datasets.metadata import some, split_groups
 from core.datasets.table import Dataset
+from core.door import quiet
 from core.inputs.clip import BadClip, Facts, read_facts
 from core.progress import Progress, no_progress
 from core.workers import Workers
@@ -64,7 +65,7 @@ def summary(dataset: Dataset, *, progress: Progress = no_progress) -> Summary:
     facts: list[Facts] = []
     problems: list[str] = []
     paths = dataset.clips["path"].tolist()
-    with Workers() as pool:
+    with quiet(), Workers() as pool:
         for done, found in enumerate(pool.map(lambda path: _look(dataset.root, path), paths), start=1):
             if isinstance(found, Facts):
                 facts.append(found)

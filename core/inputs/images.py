@@ -20,6 +20,7 @@ import torch
 
 from core.cache import ArrayWriter, load_or_make
 from core.config import Clip, Frontend
+from core.door import quiet
 from core.errors import UserError, unknown
 from core.inputs.augmentation import Change, augment_waveform
 from core.inputs.clip import BadClip, decode, fit_length, read_waveform, resample
@@ -154,7 +155,7 @@ def _make(
     bad: list[tuple[str, str]] = []
     report(0, len(paths), what)
     decoders = min(8, os.cpu_count() or 1)
-    with _one_thread_each(), Workers(decoders) as pool, Workers(at_once) as makers:
+    with quiet(), _one_thread_each(), Workers(decoders) as pool, Workers(at_once) as makers:
         done = 0
         for batch in _batches(_ahead(pool, waveform, paths)):
             rows = list(range(done, done + len(batch)))
