@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from core.store import Store
 
 explain = Lazy("analysis.attribution.results:explain")
+check_method = Lazy("analysis.attribution.methods:check")
 explanation = Lazy("analysis.attribution.explanation")
 
 
@@ -50,12 +51,12 @@ class Attribute(Ablation):
     compare: bool = option(False, "Show the same clips under frozen, fused, cut and random networks too.")
     block: str = option("", "Block that --compare freezes, fuses and cuts through (default: the middle one).")
     run_id: str = option("", "Id of a finished run to attribute, instead of one made from the options.", flag="run")
-    steps: int = option(64, "Steps of the integral to begin with.", at_least=1)
+    steps: int = option(64, "Steps of the integral to begin with.", at_least=1, at_most=10**5)
     tolerance: float = option(
         0.05, "Steps double until the attributions' sum is as near to the difference of the logits.", above=0
     )
-    max_steps: int = option(1024, "Most steps; what error is left then is said on the map.", at_least=1)
-    memory: float = option(0.0, "GB that a batch may take (0: by the device).", at_least=0)
+    max_steps: int = option(1024, "Most steps; what error is left then is said on the map.", at_least=1, at_most=10**5)
+    memory: float = option(0.0, "GB that a batch may take (0: by the device).", at_least=0, at_most=10**4)
     check: bool = option(True, "Test the maps: deletion and insertion, randomised networks, regions of high energy.")
 
     @property
@@ -79,6 +80,8 @@ class Attribute(Ablation):
         """Take the base run, and with `compare` the networks of the other ablations beside it."""
         if found := problems(self):
             raise UserError("; ".join(found))
+        for method in self.method:
+            check_method(method)
         if self.run_id and base.id != self.run_id:
             what = "clips, the network file" if base.model.backbone_sha256 else "clips"
             raise UserError(f"--run {self.run_id}: the {what} or the weights file are not those that it was trained on")

@@ -2,13 +2,18 @@
 
 import re
 from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from core.errors import printable
 
 MINUS = "−"
 
 
 def text(value: object) -> str:
-    """Write a value as it is, on one line."""
-    return " ".join(str(value).split())
+    """Write a value as it is, on one line, without what would do something to a terminal."""
+    return " ".join(printable(str(value)).split())
 
 
 def percent(value: float, *, digits: int = 1) -> str:
@@ -93,3 +98,28 @@ def _signed(shown: str) -> str:
     if not shown.startswith("-"):
         return shown
     return MINUS + shown[1:] if shown.strip("-0.") else shown[1:]
+
+
+def csv(frame: pd.DataFrame) -> str:
+    """Write a frame as CSV in full precision; no text in it is a formula to a spreadsheet.
+
+    A text that begins with ``=``, ``+``, ``-`` or ``@`` and is no number gets an apostrophe before it, which
+    spreadsheets do not show (OWASP, CSV injection). Lists are written with spaces between their items.
+    """
+    return frame.map(_plain).rename(columns=_plain).to_csv(index=False, lineterminator="\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        value = " ".join(map(str, value))
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) and not _is_number(value):
+        return "'" + value
+    return value
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True

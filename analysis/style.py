@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.files import write_formats
+from analysis.formats import csv
 
 COLUMN_WIDTH = 3.5  # inches
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")  # Okabe and Ito 2008
@@ -73,5 +74,5 @@ def save(figure: Figure, path: Path, data: pd.DataFrame | None, *, dpi: int = 30
     figure.savefig(pdf, format="pdf", dpi=dpi, metadata={"CreationDate": None})
     contents = {".png": png.getvalue(), ".pdf": pdf.getvalue()}
     if data is not None:
-        contents[".csv"] = data.to_csv(index=False, lineterminator="\n").encode()
+        contents[".csv"] = csv(data).encode()
     return write_formats(path, contents)

@@ -28,7 +28,7 @@ from rich.text import Text
 from tabulate import tabulate
 
 from analysis.files import write_formats
-from analysis.formats import MINUS, count, span, text
+from analysis.formats import MINUS, count, csv, span, text
 
 MISSING = "–"
 PLUS_MINUS = " ± "
@@ -96,7 +96,7 @@ def write_table(
         For a column the frame does not have, or a label LaTeX cannot take.
     """
     contents = {
-        ".csv": _csv(frame),
+        ".csv": csv(frame),
         ".md": _markdown(frame, columns, caption, footnotes, groups),
         ".tex": latex(frame, columns=columns, caption=caption, label=label, footnotes=footnotes, groups=groups),
     }
@@ -216,11 +216,6 @@ def escape_latex(value: str) -> str:
 def escape_markdown(value: str) -> str:
     """Make any text safe in a cell of a Markdown table; an underscore inside a word needs no help."""
     return re.sub(r"[\\|*`<>\[\]~$&]|(?<!\w)_|_(?!\w)", lambda match: "\\" + match.group(), text(value))
-
-
-def _csv(frame: pd.DataFrame) -> str:
-    flat = frame.map(lambda value: " ".join(map(str, value)) if isinstance(value, list | tuple) else value)
-    return flat.to_csv(index=False, lineterminator="\n")
 
 
 def _markdown(

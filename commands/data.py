@@ -12,7 +12,7 @@ from rich.text import Text
 
 from commands.options import Call
 from core import datasets
-from core.errors import UserError
+from core.errors import UserError, printable
 from core.fields import option
 from core.progress import Reporter
 from core.registry import Lazy
@@ -74,7 +74,7 @@ def _show(found: "Summary", console: Console) -> None:
         "Known problems": "\n".join(loader.known_problems),
     }
     for title, value in filter(lambda row: row[1], rows.items()):
-        table.add_row(Text(title, style="bold"), Text(value))
+        table.add_row(Text(title, style="bold"), Text("\n".join(map(printable, value.split("\n")))))
     console.print(table)
 
 

@@ -237,6 +237,7 @@ def _first_sentence(cls: type) -> str:
 def _check_words(cls: type, name: str, arguments: Sequence[str]) -> None:
     """Refuse an unknown option, with the nearest, and an option without its value."""
     known = flags(cls)
+    said: set[str] = set()
     for position, word in enumerate(arguments):
         if not word.startswith("--") or word == "--help":
             continue
@@ -245,6 +246,10 @@ def _check_words(cls: type, name: str, arguments: Sequence[str]) -> None:
             match = nearest(flag, known)
             hint = f"did you mean '{match}'?" if match else f"see `{PROGRAM} {name} --help`"
             raise UserError(f"unknown option '{flag}' of {name}: {hint}")
+        if flag in said:
+            hint = "several values go after one of them" if known[flag] else "once is enough"
+            raise UserError(f"{flag} is given twice: {hint}")
+        said.add(flag)
         following = arguments[position + 1 : position + 2]
         if known[flag] and not equals and (not following or following[0].startswith("--")):
             raise UserError(f"{flag} needs a value; see `{PROGRAM} {name} --help`")

@@ -8,6 +8,7 @@ that a stored run says every number that decided its outcome.
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,6 +22,8 @@ from core.training import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES
 
 AUTO = 0  # "as the data set says": replaced by `core.plan.resolve` before a run gets its id
 OWN = "the data set's"  # what help says of such a default
+LOWEST_SR = 100  # Hz; below, the shortest window has no two samples
+MOST_THREADS = 16 * (os.cpu_count() or 1)  # many more than there are cores only take memory; far too many crash
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +50,26 @@ class Data:
 class Clip:
     """How a recording becomes a waveform of one length."""
 
-    sr: int = option(AUTO, "Sampling rate in Hz to resample to (0: the data set's own).", shown=OWN, at_least=0)
-    duration: float = option(AUTO, "Seconds every clip is brought to (0: the data set's own).", shown=OWN, at_least=0.0)
+    sr: int = option(
+        AUTO, "Sampling rate in Hz to resample to (0: the data set's own).", shown=OWN, at_least=0, at_most=10**6
+    )
+    duration: float = option(
+        AUTO, "Seconds every clip is brought to (0: the data set's own).", shown=OWN, at_least=0.0, at_most=86_400
+    )
     fit: str = option(
         "pad",
         "Short clips are padded with silence, looped, or centred (crop); stretch keeps every sample and resizes "
         "the image instead.",
         choices=("pad", "loop", "crop", "stretch"),
     )
+
+    def problems(self) -> list[str]:
+        """List what is wrong with values that are right one by one."""
+        if 0 < self.sr < LOWEST_SR:
+            return [f"--sr {self.sr}: must be 0 or at least {LOWEST_SR}"]
+        if self.sr and self.duration and not round(self.sr * self.duration):
+            return [f"--duration {self.duration:g}: less than one sample at {self.sr} Hz"]
+        return []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +81,15 @@ class Frontend:
         "windows: log-mels with 25/10, 50/25 and 100/50 ms windows/hops; replicate: the 25/10 ms one three times.",
         choices=("windows", "replicate"),
     )
-    n_mels: int = option(128, "Mel bands, the height of the image.", at_least=1)
+    n_mels: int = option(128, "Mel bands, the height of the image.", at_least=1, at_most=10_000)
     n_frames: int = option(
-        AUTO, "Width all channels are resized to, in pixels (0: the data set's own).", shown=OWN, at_least=0
+        AUTO,
+        "Width all channels are resized to, in pixels (0: the data set's own).",
+        shown=OWN,
+        at_least=0,
+        at_most=10**5,
     )
-    fmin: float = option(0.0, "Lowest frequency in Hz.", at_least=0.0)
+    fmin: float = option(0.0, "Lowest frequency in Hz.", at_least=0.0, at_most=10**6)
     fmax: float = option(
         AUTO, "Highest frequency in Hz (0: half the sampling rate).", shown="half the rate", at_least=0.0
     )
@@ -113,8 +132,8 @@ class Model:
 class Training:
     """How the network is trained."""
 
-    epochs: int = option(8, "Passes over the training clips.", at_least=1)
-    batch_size: int = option(32, "Clips per step.", at_least=1)
+    epochs: int = option(8, "Passes over the training clips.", at_least=1, at_most=10**6)
+    batch_size: int = option(32, "Clips per step.", at_least=1, at_most=10**6)
     optimizer: str = option("adam", "Optimizer.", choices=OPTIMIZERS)
     lr: float = option(1e-3, "Learning rate.", above=0.0)
     momentum: float = option(0.9, "Momentum (sgd only).", at_least=0.0, below=1.0)
@@ -162,7 +181,9 @@ class Training:
         "per epoch; rotate: each image turned by up to 15 degrees either way, anew in every epoch.",
         choices=AUGMENTATIONS,
     )
-    variants: int = option(5, "Different augmented versions of a clip, taken in turn (augment waveform).", at_least=1)
+    variants: int = option(
+        5, "Different augmented versions of a clip, taken in turn (augment waveform).", at_least=1, at_most=1000
+    )
     time_mask: int = option(0, "SpecAugment: widest mask along time, in frames (0: none).", at_least=0)
     freq_mask: int = option(0, "SpecAugment: widest mask along frequency, in mel bands (0: none).", at_least=0)
     precision: str = option(
@@ -195,8 +216,13 @@ class Run:
 
     def problems(self) -> list[str]:
         """List what is wrong with parts that are right one by one."""
+        found = []
+        if self.clip.sr and self.frontend.fmin >= self.clip.sr / 2:
+            found.append(
+                f"--fmin {self.frontend.fmin:g}: must be below half the sampling rate, {self.clip.sr / 2:g} Hz"
+            )
         if self.data.validation:
-            return []
+            return found
         training = self.training
         needs = {
             "--patience": (training.patience > 0, "stopping"),
@@ -204,7 +230,7 @@ class Run:
             "--schedule plateau": (training.schedule == "plateau", "dropping the rate"),
             "--monitor accuracy": (training.monitor == "accuracy", "choosing an epoch"),
         }
-        return [
+        return found + [
             f"{flag} needs --validation above 0: {doing} on the test fold would flatter the result"
             for flag, (said, doing) in needs.items()
             if said
@@ -286,7 +312,12 @@ class Execution:
     )
     results: Path = option(Path("results"), "Folder of the runs, tables and figures.")
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
-    threads: int = option(0, "CPU threads (0: every core); CPU results are bit-identical for one number.", at_least=0)
+    threads: int = option(
+        0,
+        "CPU threads (0: every core); CPU results are bit-identical for one number.",
+        at_least=0,
+        at_most=MOST_THREADS,
+    )
     retry_failed: bool = option(False, "Train runs again that failed before.")
     dry_run: bool = option(False, "Print the plan and stop.")
     json: bool = option(False, "Print the summary as one JSON object on stdout, everything else on stderr.")

@@ -4,11 +4,14 @@ A class of such fields may have a method ``problems`` of its own, for rules betw
 """
 
 import dataclasses
+import math
 from collections.abc import Collection
 from dataclasses import field, fields
 from typing import Any
 
 from core.errors import nearest
+
+LARGEST = 2**63 - 1  # the largest whole number that torch, NumPy and Parquet take
 
 
 def option(
@@ -80,6 +83,14 @@ def problems(part: Any) -> list[str]:
     return found + (own() if callable(own) else [])
 
 
+def whole_number(text: str) -> int | None:
+    """Return the number that a word of plain digits, 18 at most, stands for; None for any other word.
+
+    Python takes other scripts' digits and superscripts for digits too, and some of them for no number.
+    """
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
 def _field_problems(f: "dataclasses.Field[Any]", value: Any) -> list[str]:
     flag = "--" + (f.metadata["flag"] or f.name).replace("_", "-")
     rule = f.metadata
@@ -89,8 +100,8 @@ def _field_problems(f: "dataclasses.Field[Any]", value: Any) -> list[str]:
         match = nearest(str(value), rule["choices"])
         hint = f"did you mean '{match}'? " if match else ""
         return [f"{flag} {value}: {hint}choose from {', '.join(rule['choices'])}"]
-    if isinstance(value, float) and value != value:
-        return [f"{flag} {value}: give a number"]
+    if isinstance(value, float) and not math.isfinite(value):
+        return [f"{flag} {value}: give a {'number' if math.isnan(value) else 'finite number'}"]
     if rule["at_least"] is not None and value < rule["at_least"]:
         return [f"{flag} {value}: must be at least {rule['at_least']:g}"]
     if rule["above"] is not None and value <= rule["above"]:
@@ -99,4 +110,6 @@ def _field_problems(f: "dataclasses.Field[Any]", value: Any) -> list[str]:
         return [f"{flag} {value}: must be below {rule['below']:g}"]
     if rule["at_most"] is not None and value > rule["at_most"]:
         return [f"{flag} {value}: must be at most {rule['at_most']:g}"]
+    if any(isinstance(part, int) and abs(part) > LARGEST for part in (value if isinstance(value, tuple) else (value,))):
+        return [f"{flag}: whole numbers go to {LARGEST}"]
     return []

@@ -13,7 +13,7 @@ from core import datasets
 from core.config import Run
 from core.datasets.table import Dataset
 from core.errors import UserError
-from core.fields import problems
+from core.fields import problems, whole_number
 from core.files import short_digest
 from core.models import family_of
 from core.models.assembly import weights_digest
@@ -205,13 +205,16 @@ def _folds(text: str, dataset: Dataset) -> tuple[int, ...]:
     numbers = dataset.fold_numbers()
     if text == "all":
         return numbers
-    if not text.isdigit() or int(text) not in numbers:
+    if (number := whole_number(text)) not in numbers:
         raise UserError(f"--fold {text}: {dataset.name} has the folds {', '.join(map(str, numbers))}; or say all")
-    return (int(text),)
+    return (number,)
 
 
 def _base(point: Point, fold: int, dataset: Dataset, content: str) -> Run:
     run = Run().replace(**(dict(point) | {"data__fold": fold}))
     if found := problems(run):
         raise UserError("; ".join(found))
-    return resolve(run, dataset, content)
+    run = resolve(run, dataset, content)
+    if found := problems(run):  # what only shows when the data set has filled in its numbers
+        raise UserError("; ".join(found))
+    return run

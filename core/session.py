@@ -9,6 +9,7 @@ import torch
 
 from core.config import Execution
 from core.errors import UserError
+from core.fields import whole_number
 from core.progress import Reporter, Silent
 from core.store import Store
 
@@ -82,7 +83,7 @@ def find_device(name: str) -> torch.device:
     kind, _, number = name.partition(":")
     if kind == "cpu" and not number:
         return torch.device("cpu")
-    if kind != "cuda" or (number and not number.isdigit()):
+    if kind != "cuda" or (number and whole_number(number) is None):
         raise UserError(f"--device {name}: choose from auto, cpu, cuda, cuda:N")
     if int(number or 0) >= gpus:
         raise UserError(f"--device {name}: this machine has {gpus} CUDA devices; say --device cpu")

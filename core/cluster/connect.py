@@ -17,6 +17,7 @@ from typing import Any
 
 from core.config import Cluster, Execution
 from core.errors import UserError
+from core.fields import whole_number
 from core.registry import Lazy
 
 ray, tune = Lazy("ray"), Lazy("ray.tune")
@@ -132,7 +133,7 @@ def check_address(address: str) -> None:
         if address in ("auto", "local"):
             return
     host, _, port = address.rpartition(":")
-    if not host or "/" in host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not host or "/" in host or not 0 < (whole_number(port) or 0) < 65536:
         raise UserError(f"--ray {address}: say local, auto or HOST:PORT (the port of `ray start --head`, often 6379)")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=TIMEOUT) as connection:

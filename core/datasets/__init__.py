@@ -46,7 +46,7 @@ def load(name: str, root: Path | None = None) -> "Dataset":
     loader = LOADERS[name]
     if root is None and loader.source:
         raise UserError(loader.source.how_to_get(name, None))
-    dataset: Dataset = loader.read(root and root.expanduser())
+    dataset: Dataset = loader.read(root and _home(root))
     return dataset
 
 
@@ -58,4 +58,16 @@ def download(name: str, root: Path) -> None:
     UserError
         Where the set has no public source, the source cannot be reached, or what came is not what was asked for.
     """
-    fetch(name, LOADERS[name].source, root.expanduser())
+    fetch(name, LOADERS[name].source, _home(root))
+
+
+def _home(root: Path) -> Path:
+    """Return a folder with ``~`` written out."""
+    try:
+        root = root.expanduser()
+        root.exists()  # raises where the path can be none: too long, or through a file
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"--data-root {root}: {error}") from None
+    except OSError as error:
+        raise UserError(f"--data-root {str(root)[:100]}: {error.strerror}") from None
+    return root

@@ -1,5 +1,7 @@
 """Anyone's own recordings: a folder per class, or a CSV file of path,label[,fold][,group]."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -17,9 +19,10 @@ WAYS = "give --data-root a folder with one folder of recordings per class, or a 
 def load(root: Path | None = None) -> Dataset:
     """Read a folder of class folders (at any depth below them), or a CSV file.
 
-    Paths in a CSV file are relative to it. Where it gives no folds, five are made, seeded, stratified by class, no
-    group in two of them; where it gives no groups, every clip is its own. Classes are sorted by name. Clips are brought
-    to 4 s at 22,050 Hz and images 250 pixels wide, as for UrbanSound8K, unless said otherwise.
+    Paths in a CSV file are relative to it and stay in its folder (a link in it may lead out). Where it gives no folds,
+    five are made, seeded, stratified by class, no group in two of them; where it gives no groups, every clip is its
+    own. Classes are sorted by name. Clips are brought to 4 s at 22,050 Hz and images 250 pixels wide, as for
+    UrbanSound8K, unless said otherwise.
 
     Raises
     ------
@@ -55,8 +58,23 @@ def _from_csv(table: Path) -> pd.DataFrame:
         rows["fold"] = integers(table, rows, "fold", at_least=1)
     if len(optional) == 2 and (leaks := split_groups(rows)):
         raise UserError(f"{table}: in more than one fold: group {some(leaks)}; put all clips of a group into one fold")
+    _check_paths(table, rows["path"].tolist())
     check_present("folder", table.parent, rows["path"].tolist(), remedy=f"mend the paths in {table}, relative to it")
     return rows
+
+
+def _check_paths(table: Path, paths: Sequence[str]) -> None:
+    """Refuse a path that leaves the table's folder, and two that are one file."""
+    seen: dict[str, str] = {}
+    for number, path in enumerate(paths, start=1):
+        plain = os.path.normpath(os.path.relpath(path, table.parent) if Path(path).is_absolute() else path)
+        if plain.split("/")[0] == "..":
+            raise UserError(
+                f"{table}: row {number}: {path} leaves the table's folder; move the table up, or link the clip there"
+            )
+        if plain in seen:
+            raise UserError(f"{table}: {seen[plain]} and {path} are one file; keep one row for each clip")
+        seen[plain] = path
 
 
 LOADER = Loader(load, "Your own recordings: a folder per class, or a CSV file of path,label[,fold][,group].")

@@ -1,6 +1,7 @@
 """Reading the tables that data sets come with, and checking them against their files."""
 
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import numpy as np
 import pandas as pd
 
 from core.errors import UserError
+from core.fields import whole_number
 
+UNREADABLE = (UnicodeDecodeError, pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError)
 SHOWN = 3  # names listed before "and N more"
 
 
@@ -21,8 +24,12 @@ def read_rows(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         Where it cannot be read, lacks one of `columns`, or leaves one of them empty.
     """
     try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        if not path.is_file():  # a pipe would be waited for, a device read for ever
+            raise UserError(f"{path}: not a readable CSV file (it is no regular file)")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # more cells than the header has columns
+            rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+    except (OSError, *UNREADABLE) as error:
         raise UserError(f"{path}: not a readable CSV file ({error})") from error
     if missing := [column for column in columns if column not in rows]:
         raise UserError(f"{path}: lacks the column {', '.join(missing)}; it has {', '.join(rows.columns)}")
@@ -41,7 +48,7 @@ def integers(path: Path, rows: pd.DataFrame, column: str, *, at_least: int = 0) 
         Naming the file, the row (counted from 1 below the header) and the value that is not one.
     """
     for number, value in enumerate(rows[column], start=1):
-        if not (value.isdecimal() and int(value) >= at_least):
+        if (found := whole_number(value)) is None or found < at_least:
             raise UserError(f"{path}: row {number}: {column} is '{value}'; it must be a whole number from {at_least}")
     return rows[column].astype("int64")
 

@@ -134,13 +134,18 @@ def make(
     Raises
     ------
     UserError
-        For no clips, a clip listed twice, a class with a single clip or (where folds are made) a single group.
+        For no clips, a clip listed twice, a file name that is no UTF-8, a single class, a class with a single clip or
+        (where folds are made) a single group.
     """
     clips = rows.sort_values("path", kind="stable", ignore_index=True)
     if clips.empty:
         raise UserError(f"{name}: {root} holds no clips")
     if twice := clips.loc[clips["path"].duplicated(), "path"].tolist():
         raise UserError(f"{name}: listed more than once: {some(twice)}; keep one row for each clip")
+    if odd := [
+        path for path in clips["path"] if not path.isascii() and path.encode("utf-8", "replace").decode() != path
+    ]:
+        raise UserError(f"{name}: file names that are no UTF-8: {some(odd)}; rename them")
     counts = clips["label"].value_counts()
     for label in counts.index[counts == 1]:
         path = clips.loc[clips["label"] == label, "path"].item()
@@ -152,5 +157,7 @@ def make(
         clips["group"] = clips["path"]
     if "fold" not in clips:
         clips["fold"] = make_folds(np.array(class_names)[clips["label"]], clips["group"].to_numpy())
+    if clips["label"].nunique() < 2:
+        raise UserError(f"{name}: all clips are of class '{class_names[clips['label'].iloc[0]]}'; it takes two to tell")
     clips = clips[COLUMNS].astype({"path": str, "label": "int64", "fold": "int64", "group": str})
     return Dataset(name, root, clips, tuple(class_names), sr, duration, n_frames, fixed_split)
