@@ -23,7 +23,7 @@ from core.datasets.table import Dataset
 from core.errors import UserError
 from core.executor import Executed
 from core.files import text_digest
-from core.plan import Conditions, Plan, make_plan
+from core.plan import Conditions, Plan, make_plan, untaught
 from core.progress import Reporter
 from core.session import Session
 from core.training.rows import plain_images
@@ -104,6 +104,8 @@ def planned(
     )
     if execution.published_as and len(plan.datasets) > 1:
         raise UserError(f"--published-as {execution.published_as}: names one data set, not {len(plan.datasets)}")
+    for line in untaught(plan):
+        session.report.note(line)
     return plan
 
 

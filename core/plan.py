@@ -11,6 +11,7 @@ from typing import Any
 
 from core import datasets
 from core.config import Run
+from core.datasets.metadata import some
 from core.datasets.table import Dataset
 from core.errors import UserError
 from core.fields import problems, whole_number
@@ -162,6 +163,18 @@ def _name(condition: str, point: Point, by: str, *, alone: bool) -> str:
     if not by:
         return condition
     return str(point[by]) if alone else f"{point[by]}, {condition}"
+
+
+def untaught(plan: Plan) -> list[str]:
+    """Say which classes are tested and have no clip to train on, a line for each data set and fold."""
+    lines = []
+    for content, fold in dict.fromkeys((run.data.content, run.data.fold) for run in plan.runs):
+        dataset = plan.datasets[content]
+        split, labels = dataset.split(fold), dataset.clips["label"].to_numpy()
+        if alone := sorted(set(labels[split.test]) - set(labels[split.train])):
+            names = some([dataset.class_names[label] for label in alone])
+            lines.append(f"{dataset.name}: tested in fold {fold} and in no other fold, so never learnt: {names}")
+    return lines
 
 
 def resolve(run: Run, dataset: Dataset, content: str) -> Run:
