@@ -51,7 +51,7 @@ def parse_stage(text: str, name: str, input_shape: Shape = PICTURE_SHAPE) -> str
     """
     value = text.strip().lower()
     blocks = block_count(name, input_shape)
-    number = re.fullmatch(r"(?:block)?([0-9]+)", value)
+    number = re.fullmatch(r"(?:block)?([0-9]{1,9})", value)
     if number is None:
         choices = ("none", *numbered(blocks)[:-1], "all")
         if value not in choices:

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,22 @@ QUICK = [*SMALL, "--epochs", "1", "--device", "cpu", "--threads", "1", "--steps"
 
 
 def words(sounds: Path, results: Path, *more: str) -> list[str]:
-    return ["attribute", "--data", "folder", "--data-root", str(sounds), "--results", str(results), *QUICK, *more]
+    return [
+        "attribute",
+        "--data",
+        "folder",
+        "--data-root",
+        str(sounds),
+        "--results",
+        str(results),
+        *others(more),
+        *more,
+    ]
+
+
+def others(more: Sequence[str]) -> list[str]:
+    """Return the pairs of `QUICK` but for those whose option is said again."""
+    return [word for i in range(0, len(QUICK), 2) if QUICK[i] not in more for word in QUICK[i : i + 2]]
 
 
 @pytest.fixture(scope="module")

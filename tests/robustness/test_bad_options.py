@@ -1,0 +1,98 @@
+"""Whatever is typed after an option, the answer is a plan or one line; the options say themselves which there are."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from commands import COMMANDS, options
+from commands.ablation import prepare
+from core import datasets
+from core.datasets.table import Dataset
+from core.errors import UserError
+from core.session import Session
+
+# What has ended programs before: no number, no end, another script's digits, too many of them, bytes, paths.
+BAD_WORDS = (
+    "²",
+    "nan",
+    "inf",
+    "-1",
+    "1e400",
+    "1" + 30 * "0",
+    5000 * "9",
+    "x\x1b[31m",
+    "~nosuchuser/x",
+    5000 * "p",
+    "\udcff",
+)
+COMMAND = "freeze"
+LEFT = {"--ray", "--storage", "--results"}  # would start Ray or make folders; their words are checked elsewhere
+
+
+def lines() -> Iterator[list[str]]:
+    for flag, words in options.flags(options.option_class(COMMANDS[COMMAND])).items():
+        if words and flag not in LEFT:
+            yield from ([COMMAND, flag, bad] for bad in BAD_WORDS)
+
+
+def answer(line: list[str], session: Session) -> str:
+    """Plan a command line; return its one line where it is refused."""
+    try:
+        call = options.call(COMMANDS, line)
+        options.execution(call.options)
+        prepare(call, session)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def test_every_option_takes_or_refuses_every_word_in_one_line(
+    dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("core.plan.datasets.load", lambda name, root=None: dataclasses.replace(dataset, name=name))
+    monkeypatch.setattr(Dataset, "fingerprint", lambda self, cache: "0" * 64)
+    refused = 0
+    tried = list(lines())
+    for line in tried:
+        said = answer(line, session)
+        refused += bool(said)
+        assert "\n" not in said, line
+        assert said.isprintable(), (line, said)
+        assert not said or said.strip(), line
+    with capsys.disabled():
+        print(f"\n{len(tried)} command lines, {refused} of them refused in one line")  # noqa: T201
+    assert len(tried) >= 300
+    assert refused >= len(tried) // 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--block 2 --block 3", "--block is given twice: several values go after one of them"),
+        ("--json --json", "--json is given twice: once is enough"),
+        ("--fmin 1e6 --sr 8000", "--fmin 1e+06: must be below half the sampling rate, 4000 Hz"),
+        ("--sr 1", "--sr 1: must be 0 or at least 100"),
+        ("--duration inf", "--duration inf: give a finite number"),
+        ("--seed 18446744073709551616", "--seed: whole numbers go to 9223372036854775807"),
+        ("--batch-size 9223372036854775808", "--batch-size 9223372036854775808: must be at most 1e+06"),
+        ("--epochs 1000000000000000000000000000000", "must be at most 1e+06"),
+        ("--threads 100000000", "--threads 100000000: must be at most"),
+        ("--fold ²", "--fold ²: instruments has the folds 1, 2, 3, 4, 5; or say all"),
+    ],
+)
+def test_a_meaningless_setting_is_refused(words: str, message: str, session: Session) -> None:
+    assert message in answer([COMMAND, *words.split()], session)
+
+
+def test_an_unknown_method_is_refused_before_anything_is_trained(session: Session) -> None:
+    said = answer(["attribute", "--method", "foo"], session)
+    assert said.startswith("unknown method 'foo'")
+
+
+def test_a_home_that_is_nobodys_is_one_line() -> None:
+    with pytest.raises(UserError, match="--data-root ~nosuchuser/x: "):
+        datasets.load("folder", Path("~nosuchuser/x"))
+    with pytest.raises(UserError, match="File name too long"):
+        datasets.load("folder", Path(5000 * "p"))
