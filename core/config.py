@@ -17,6 +17,7 @@ from typing import Any, Self
 from core.datasets import LOADERS
 from core.errors import UserError, nearest
 from core.fields import option, was_added
+from core.inputs import KINDS
 from core.models import FAMILIES
 from core.training import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES
 
@@ -74,8 +75,14 @@ class Clip:
 
 @dataclass(frozen=True, kw_only=True)
 class Frontend:
-    """How a waveform becomes an image of three channels."""
+    """How a waveform becomes what the network takes."""
 
+    kind: str = option(
+        "logmel",
+        f"What the network takes: {', '.join(KINDS)}.",
+        choices=KINDS,
+        absent="logmel",
+    )
     channels: str = option(
         "windows",
         "windows: log-mels with 25/10, 50/25 and 100/50 ms windows/hops; replicate: the 25/10 ms one three times.",
@@ -257,7 +264,7 @@ class Run:
     @property
     def id(self) -> str:
         """Twelve hex digits: the hash of the whole configuration, without fields that are as before there were any."""
-        text = json.dumps(_identity(self), sort_keys=True, separators=(",", ":"))
+        text = json.dumps(identity(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def replace(self, **changes: Any) -> Self:
@@ -327,13 +334,13 @@ class Execution:
 GROUPS: dict[str, type] = {"data": Data, "clip": Clip, "frontend": Frontend, "model": Model, "training": Training}
 
 
-def _identity(part: Any) -> dict[str, Any]:
+def identity(part: Any) -> dict[str, Any]:
     """Return what decides a run's id, as nested dictionaries of JSON types."""
     found: dict[str, Any] = {}
     for f in fields(part):
         value = getattr(part, f.name)
         if dataclasses.is_dataclass(value):
-            found[f.name] = _identity(value)
+            found[f.name] = identity(value)
         elif not (was_added(f) and value == f.metadata["absent"]):
             found[f.name] = value
     return found

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -88,7 +89,7 @@ def table_of(results: Path, command: str) -> pd.DataFrame:
 
 
 def test_the_readme_has_an_example_of_each() -> None:
-    assert set(EXAMPLES) == {"An ablation", "A data set"}
+    assert set(EXAMPLES) == {"An ablation", "A data set", "An input"}
     for example in EXAMPLES.values():
         assert len(example.code.splitlines()) <= LONGEST
         compile(example.code, example.file, "exec")
@@ -128,3 +129,12 @@ def test_added_data_set_runs(add, sounds: Path, tmp_path: Path, capsys: pytest.C
     assert "20 from 20 recordings" in capsys.readouterr().out
     assert main(["freeze", "--block", "4", *root, *SMALL, "--results", str(tmp_path)]) == 0
     assert table_of(tmp_path, "freeze")["data"].tolist() == [name, name]
+
+
+def test_added_input_runs(add, sounds: Path, tmp_path: Path) -> None:
+    name = add("An input")
+    words = ["freeze", "--block", "4", "--kind", name, "--data", "folder", "--data-root", str(sounds), *SMALL]
+    assert main([*words, "--results", str(tmp_path)]) == 0
+    assert len(table_of(tmp_path, "freeze")) == 2
+    (array,) = tmp_path.glob("cache/images/*/array.npy")
+    assert np.load(array).shape == (30, 3, 129, 32)

@@ -1,6 +1,6 @@
 """What a sound is compared with: images without the sound in them.
 
-Zero is no baseline here: 0 dB is a loud flat spectrum. Silence is the frontend's floor. No choice is neutral
+Zero is no baseline here: 0 dB is a loud flat spectrum. Silence is the floor of the kind of input. No choice is neutral
 (Sturmfels, Lundberg and Lee, "Visualizing the Impact of Feature Attribution Baselines", Distill 2020), so there are
 several.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from core.errors import UserError, unknown
-from core.models.normalise import FLOOR_DB
+from core.inputs.log_mel import FLOOR_DB
 
 NAMES = ("silence", "mean", "blurred", "noise")
 NOISE_IMAGES = 8
@@ -29,31 +29,35 @@ class Training:
     std: np.ndarray
 
     @classmethod
-    def of(cls, images: np.ndarray, rows: np.ndarray) -> "Training":
+    def of(cls, images: np.ndarray, rows: np.ndarray, *, floor: float = FLOOR_DB) -> "Training":
         """Measure the images (clips, channels, n_mels, n_frames) named by `rows`, a few at a time."""
         total, squares = (np.zeros(images.shape[1:]) for _ in range(2))
         for start in range(0, len(rows), _CHUNK):
-            part = images[rows[start : start + _CHUNK]].astype(np.float64) - FLOOR_DB  # silence adds no rounding
+            part = images[rows[start : start + _CHUNK]].astype(np.float64) - floor  # silence adds no rounding
             total += part.sum(axis=0)
             squares += (part**2).sum(axis=0)
         mean = total / len(rows)
         std = np.sqrt(np.maximum(squares / len(rows) - mean**2, 0))
-        return cls((mean + FLOOR_DB).astype(np.float32), std.astype(np.float32))
+        return cls((mean + floor).astype(np.float32), std.astype(np.float32))
 
 
-def make(name: str, inputs: np.ndarray, training: Training | None = None, *, seed: int = 0) -> np.ndarray:
+def make(
+    name: str, inputs: np.ndarray, training: Training | None = None, *, floor: float = FLOOR_DB, seed: int = 0
+) -> np.ndarray:
     """Make the baselines of some clips.
 
     Parameters
     ----------
     name
-        ``silence``: the floor, -60 dB. ``mean``: the mean of the training clips. ``blurred``: the clip itself,
+        ``silence``: the floor. ``mean``: the mean of the training clips. ``blurred``: the clip itself,
         blurred. ``noise``: a set of Gaussian noise images with the training clips' mean and deviation, to be averaged
-        over (expected gradients). Or a ``.npy`` file with one image in dB.
+        over (expected gradients). Or a ``.npy`` file with one image in the inputs' unit.
     inputs
         (clips, channels, n_mels, n_frames) in dB.
     training
         The training clips' statistics, for `OF_THE_TRAINING`.
+    floor
+        What silence is in the inputs' unit.
     seed
         Of the noise.
 
@@ -75,12 +79,14 @@ def make(name: str, inputs: np.ndarray, training: Training | None = None, *, see
         return ndimage.gaussian_filter(inputs.astype(np.float32), sigma, mode="nearest")[:, None]
     baseline: np.ndarray
     if name == "silence":
-        baseline = np.full((1, *shape), FLOOR_DB, np.float32)
+        baseline = np.full((1, *shape), floor, np.float32)
     elif name == "mean" and training:
         baseline = training.mean[None]
     elif name == "noise" and training:
         noise = np.random.default_rng(seed).standard_normal((NOISE_IMAGES, *shape), dtype=np.float32)
-        baseline = np.maximum(training.mean + training.std * noise, np.float32(FLOOR_DB))
+        baseline = training.mean + training.std * noise
+        if (training.mean >= floor).all():  # silence is the least there is
+            baseline = np.maximum(baseline, np.float32(floor))
     elif name.endswith(".npy"):
         baseline = _read(Path(name), tuple(shape))[None]
     else:

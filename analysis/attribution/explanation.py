@@ -10,9 +10,11 @@ from analysis.attribution import baselines, methods
 from analysis.attribution.integrated import Integral
 from analysis.attribution.maps import Maps, attribute
 from analysis.attribution.network import Explained
+from analysis.attribution.pixels import Scale, as_pixels
 from analysis.attribution.subject import choose, targets
 from core.config import Run
 from core.datasets.table import Dataset
+from core.errors import UserError
 from core.models.stages import parse_stage
 from core.session import Session
 from core.training.finished import backbone_of, open_run
@@ -78,6 +80,8 @@ class Explanation:
     ----------
     subject
         The reference run's network and data.
+    scale
+        What the pixels of its inputs stand for.
     paths, labels
         Of the clips that were chosen.
     left_out
@@ -97,7 +101,9 @@ class Explanation:
         finished = {name: run for name, run in networks.items() if session.store.finished(run)}
         self.networks = {first: reference} | finished
         self.left_out = [name for name in networks if name not in self.networks]
-        self.subject = open_run(reference, dataset, session)
+        self.subject, self.scale = as_pixels(open_run(reference, dataset, session)), Scale.of(reference)
+        if hasattr(self.subject.network, "pixels") and any(method.startswith("gradcam") for method in request.methods):
+            raise UserError(f"gradcam needs images, and a network on {reference.frontend.kind} has none; leave it out")
         rows = choose(
             self.subject,
             session,
@@ -120,7 +126,7 @@ class Explanation:
         for condition, run in self.networks.items():
             explained = self.explained
             if run != self.subject.run:
-                explained = self.prepare(open_run(run, self.dataset, self.session).network)
+                explained = self.prepare(as_pixels(open_run(run, self.dataset, self.session)).network)
             for method in self.request.methods:
                 for baseline in self.baselines:
                     self.session.report(done, total, "maps", f"{condition}, {method}, {baseline}")
@@ -157,7 +163,7 @@ class Explanation:
 
     def _baselines(self) -> dict[str, np.ndarray]:
         asked = [name for b in self.request.baselines for name in (baselines.NAMES if b == "all" else (b,))]
-        training = None
+        training, floor = None, self.scale.floor
         if set(asked) & set(baselines.OF_THE_TRAINING):
-            training = baselines.Training.of(self.subject.images.array, self.subject.split.train)
-        return {name: baselines.make(name, self.inputs, training) for name in dict.fromkeys(asked)}
+            training = baselines.Training.of(self.subject.images.array, self.subject.split.train, floor=floor)
+        return {name: baselines.make(name, self.inputs, training, floor=floor) for name in dict.fromkeys(asked)}

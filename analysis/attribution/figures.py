@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import librosa
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,66 +15,40 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from analysis.attribution import Maps
+from analysis.attribution.pixels import Scale
 from analysis.style import COLOURS, COLUMN_WIDTH, styled
-from core.config import Run
-from core.inputs.log_mel import WINDOWS_MS
-from core.models.normalise import FLOOR_DB
+from core.inputs.kind import Axis
 
 BOTH_COLUMNS = 7.16  # inches
 OUTLIERS = 99.5  # percentile at which the colours of attributions end
 ORDERS = {"attribution": "attribution", "energy": "loudest first", "random": "random"}
-_HERTZ = (0, 125, 250, 500, 1000, 2000, 4000, 8000, 16000)
 
 
-@dataclass(frozen=True)
-class Scale:
-    """What the pixels of a run's images stand for.
+def draw(
+    image: np.ndarray, scale: Scale, ax: Axes, *, cmap: str, low: float, high: float, axes: str = "xy"
+) -> AxesImage:
+    """Draw an image (height, width) with its axes; only those in `axes` are labelled."""
+    x, y = "x" in axes, "y" in axes
+    extent = (*scale.across.edges, *scale.down.edges)
+    drawn = ax.imshow(
+        image, cmap=cmap, vmin=low, vmax=high, origin="lower", aspect="auto", extent=extent, interpolation="none"
+    )
+    if len(scale.down.values) == 1:
+        ax.set_yticks([])
+    for axis, place in ((scale.across, ax.set_xticks), (scale.down, ax.set_yticks)):
+        if axis.ticks:
+            few = len(axis.ticks) > 4 and place == ax.set_yticks
+            near = [tick for k, tick in enumerate(axis.ticks) if k % 2 == len(axis.ticks) % 2] if few else axis.ticks
+            place(positions(axis, near), [f"{tick:g}" for tick in near])
+    ax.spines[:].set_visible(False)
+    ax.tick_params(left=y, labelleft=y, bottom=x, labelbottom=x)
+    ax.set(xlabel=scale.across.label if x else "", ylabel=scale.down.label if y else "")
+    return drawn
 
-    Attributes
-    ----------
-    seconds
-        Width of an image; 1 where every clip is stretched to it and time is a share of the clip.
-    hertz
-        Centre of each mel band.
-    time
-        Name of the axis of time.
-    channels
-        Name of each channel.
-    """
 
-    seconds: float
-    hertz: np.ndarray
-    time: str
-    channels: tuple[str, ...]
-
-    @classmethod
-    def of(cls, run: Run) -> "Scale":
-        """Take the scale from a run's configuration."""
-        frontend, stretched = run.frontend, run.clip.fit == "stretch"
-        centres = librosa.mel_frequencies(frontend.n_mels + 2, fmin=frontend.fmin, fmax=frontend.fmax)[1:-1]
-        windows = WINDOWS_MS if frontend.channels == "windows" else WINDOWS_MS[:1] * 3
-        return cls(
-            seconds=1.0 if stretched else run.clip.duration,
-            hertz=np.asarray(centres),
-            time="Time (share of the clip)" if stretched else "Time (s)",
-            channels=tuple(f"{window} ms window" for window, _ in windows),
-        )
-
-    def draw(self, image: np.ndarray, ax: Axes, *, cmap: str, low: float, high: float, axes: str = "xy") -> AxesImage:
-        """Draw an image (n_mels, n_frames) with its axes; only those in `axes` are labelled."""
-        n_mels = len(self.hertz)
-        extent = (0.0, self.seconds, -0.5, n_mels - 0.5)
-        drawn = ax.imshow(
-            image, cmap=cmap, vmin=low, vmax=high, origin="lower", aspect="auto", extent=extent, interpolation="none"
-        )
-        inside = [hertz for hertz in _HERTZ if self.hertz[0] <= hertz <= self.hertz[-1]]
-        near = [hertz for k, hertz in enumerate(inside) if k % 2 == len(inside) % 2] if len(inside) > 4 else inside
-        ax.set_yticks(np.interp(near, self.hertz, np.arange(n_mels)), [str(hertz) for hertz in near])
-        ax.spines[:].set_visible(False)
-        x, y = "x" in axes, "y" in axes
-        ax.tick_params(left=y, labelleft=y, bottom=x, labelbottom=x)
-        ax.set(xlabel=self.time if x else "", ylabel="Hz (mel)" if y else "")
-        return drawn
+def positions(axis: Axis, ticks: Sequence[float]) -> np.ndarray:
+    """Return where on an axis, in positions, some of its values are."""
+    return np.asarray(np.interp(ticks, axis.values, np.arange(len(axis.values))))
 
 
 def limit(values: np.ndarray) -> float:
@@ -114,25 +87,25 @@ def clip_figure(maps: Maps, clip: int, label: int, scale: Scale, class_names: Se
     image, found = maps.inputs[clip], maps.attributions[clip]
     figure = Figure(figsize=(BOTH_COLUMNS, 6.6), layout="constrained")
     axes = figure.subplots(1 + len(image), 3, squeeze=False)
-    unit = "logit per dB" if maps.method == "saliency" else "logit"
+    unit = f"logit per {scale.unit}" if maps.method == "saliency" else "logit"
     signed, absolute = [found.sum(axis=0), *found], [np.abs(found).sum(axis=0), *np.abs(found)]
-    loud, top = float(image.max()) + 1e-9, limit(signed[0])
+    top = limit(signed[0])
     columns = (
-        _Column("Spectrogram", [image.mean(axis=0), *image], "magma", FLOOR_DB, loud, "dB", "neither"),
+        _Column(_title(scale), [image.mean(axis=0), *image], unit=scale.unit, **_loudness(scale, image)),
         _Column("Attribution, signed", signed, "RdBu_r", -top, top, unit, "both"),
         _Column("Attribution, absolute", absolute, "inferno", 0.0, limit(absolute[0]), unit, "max"),
     )
     for j, column in enumerate(columns):
         for k, (ax, values) in enumerate(zip(axes[:, j], column.images, strict=True)):
             shown = ("x" if k == len(image) else "") + ("y" if j == 0 else "")
-            drawn = scale.draw(values, ax, cmap=column.cmap, low=column.low, high=column.high, axes=shown)
+            drawn = draw(values, scale, ax, cmap=column.cmap, low=column.low, high=column.high, axes=shown)
         axes[0, j].set_title(column.title)
         where: dict[str, Any] = {"location": "bottom", "shrink": 0.9, "aspect": 30, "extend": column.extend}
         bar = figure.colorbar(drawn, ax=axes[:, j], label=column.unit, **where)
         bar.outline.set_visible(False)
         bar.ax.locator_params(nbins=4)
     for ax, name in zip(axes[:, 0], ("all channels", *scale.channels), strict=True):
-        ax.set_ylabel(f"{name}\nHz (mel)")
+        ax.set_ylabel(f"{name}\n{scale.down.label}".strip())
     figure.suptitle(heading(maps, clip, label, class_names), fontsize=8)
     return figure
 
@@ -147,7 +120,7 @@ class _Column:
     low: float
     high: float
     unit: str
-    extend: str
+    extend: str = "neither"
 
 
 @styled
@@ -158,13 +131,13 @@ def paper_figure(maps: Maps, clips: Sequence[int], labels: np.ndarray, scale: Sc
     for k, (clip, (left, right)) in enumerate(zip(clips, rows, strict=True)):
         image, found = maps.inputs[clip].mean(axis=0), np.abs(maps.attributions[clip]).sum(axis=0)
         x = "x" if k == len(clips) - 1 else ""
-        scale.draw(image, left, cmap="magma", low=FLOOR_DB, high=float(image.max()) + 1e-9, axes=f"{x}y")
-        scale.draw(found, right, cmap="inferno", low=0.0, high=limit(found), axes=x)
+        draw(image, scale, left, axes=f"{x}y", **_loudness(scale, image))
+        draw(found, scale, right, cmap="inferno", low=0.0, high=limit(found), axes=x)
         said = names[int(maps.logits[clip].argmax())]
         right_one = said == names[labels[clip]]
         left.set_title(_plain(names[labels[clip]]), fontsize=7, loc="left")
         right.set_title("" if right_one else _plain(f"taken for {said}"), fontsize=7, loc="left")
-    figure.suptitle(f"Spectrogram (left), {maps.method} (right)", fontsize=8)
+    figure.suptitle(f"{_title(scale)} (left), {maps.method} (right)", fontsize=8)
     return figure
 
 
@@ -179,12 +152,12 @@ def comparison_figure(
     for k, (clip, (left, *others)) in enumerate(zip(clips, rows, strict=True)):
         x = "x" if k == len(clips) - 1 else ""
         image = first.inputs[clip].mean(axis=0)
-        scale.draw(image, left, cmap="magma", low=FLOOR_DB, high=float(image.max()) + 1e-9, axes=f"{x}y")
+        draw(image, scale, left, axes=f"{x}y", **_loudness(scale, image))
         left.set_title(_plain(names[labels[clip]]), fontsize=6)
         for ax, (condition, maps) in zip(others, compared.items(), strict=True):
             found = maps.summed[clip]
             top = limit(found)
-            scale.draw(found, ax, cmap="RdBu_r", low=-top, high=top, axes=x)
+            draw(found, scale, ax, cmap="RdBu_r", low=-top, high=top, axes=x)
             said = int(maps.logits[clip].argmax())
             answer = f"{names[said]} {maps.probabilities[clip, said]:.0%}"
             ax.set_title(_plain(f"{condition}\n{answer}" if k == 0 else answer), fontsize=6)
@@ -215,19 +188,20 @@ def curves_figure(frame: pd.DataFrame, title: str) -> Figure:
 def profiles_figure(profiles: pd.DataFrame, scale: Scale) -> Figure:
     """Draw what share of each class's attribution is at which frequency and at which time (`class_profiles`)."""
     names = list(dict.fromkeys(profiles["class"]))
+    axes = [axis for axis in (scale.down, scale.across) if len(axis.values) > 1]
     figure = Figure(figsize=(BOTH_COLUMNS, 1.1 + 0.22 * len(names)), layout="constrained")
-    for ax, axis in zip(figure.subplots(1, 2, sharey=True), ("mel", "frame"), strict=True):
-        part = profiles[profiles["axis"] == axis].pivot(index="class", columns="index", values="share").loc[names]
+    for ax, axis in zip(figure.subplots(1, len(axes), sharey=True, squeeze=False)[0], axes, strict=True):
+        part = profiles[profiles["axis"] == axis.name].pivot(index="class", columns="index", values="share").loc[names]
         even = part.to_numpy() * part.shape[1]
-        width = part.shape[1] if axis == "mel" else scale.seconds
+        first, last = (0, part.shape[1]) if axis.ticks else axis.edges
         drawn = ax.imshow(
-            even, cmap="cividis", aspect="auto", extent=(0, width, len(names) - 0.5, -0.5), vmin=0, vmax=limit(even)
+            even, cmap="cividis", aspect="auto", extent=(first, last, len(names) - 0.5, -0.5), vmin=0, vmax=limit(even)
         )
         ax.set_yticks(range(len(names)), [_plain(name) for name in names])
-        if axis == "mel":
-            inside = [hertz for hertz in _HERTZ[3:] if scale.hertz[0] <= hertz <= scale.hertz[-1]]
-            ax.set_xticks(np.interp(inside, scale.hertz, np.arange(width) + 0.5), [str(hertz) for hertz in inside])
-        ax.set(xlabel="Hz (mel)" if axis == "mel" else scale.time)
+        if axis.ticks:
+            inside = _apart(axis)
+            ax.set_xticks(positions(axis, inside) + 0.5, [f"{tick:g}" for tick in inside])
+        ax.set(xlabel=axis.label)
         ax.spines[:].set_visible(False)
     bar = figure.colorbar(drawn, ax=figure.axes, label="|attribution|, times even", extend="max")
     bar.outline.set_visible(False)
@@ -237,3 +211,21 @@ def profiles_figure(profiles: pd.DataFrame, scale: Scale) -> Figure:
 def _plain(value: str) -> str:
     """Keep matplotlib from reading names as mathematics."""
     return value.replace("$", r"\$")
+
+
+def _apart(axis: Axis) -> list[float]:
+    """Choose ticks of which no two are nearer than a twelfth of the axis, the highest first."""
+    chosen: list[float] = []
+    for tick in reversed(axis.ticks):
+        if not chosen or np.diff(positions(axis, [tick, chosen[-1]]))[0] >= len(axis.values) / 12:
+            chosen.append(tick)
+    return chosen
+
+
+def _loudness(scale: Scale, image: np.ndarray) -> dict[str, Any]:
+    """Return the colours of an input: from silence to its loudest."""
+    return {"cmap": "magma", "low": min(scale.floor, float(image.min())), "high": float(image.max()) + 1e-9}
+
+
+def _title(scale: Scale) -> str:
+    return "Spectrogram" if len(scale.down.values) > 1 else "Input"

@@ -162,8 +162,10 @@ def _by(
     return {"attributions": found, "gradients": None, "convergence_delta": delta, "steps": steps}
 
 
-def class_profiles(maps: Maps, labels: np.ndarray, class_names: tuple[str, ...]) -> pd.DataFrame:
-    """Average each class's maps over its clips, along frequency and along time.
+def class_profiles(
+    maps: Maps, labels: np.ndarray, class_names: tuple[str, ...], axes: tuple[str, str] = ("mel", "frame")
+) -> pd.DataFrame:
+    """Average each class's maps over its clips, along height and along width.
 
     Parameters
     ----------
@@ -173,11 +175,13 @@ def class_profiles(maps: Maps, labels: np.ndarray, class_names: tuple[str, ...])
         (clips,) the class of each.
     class_names
         Of all classes.
+    axes
+        What to call the axes of height and width.
 
     Returns
     -------
     frame
-        ``class``, ``clips``, ``axis`` (mel or frame), ``index`` along it, ``share``: of the clip's sum of absolute
+        ``class``, ``clips``, ``axis``, ``index`` along it, ``share``: of the clip's sum of absolute
         attributions, so that every clip counts the same; an axis sums to 1, and to 0 where the maps are zero.
     """
     weight = np.abs(maps.attributions).sum(axis=1, dtype=np.float64)
@@ -186,7 +190,7 @@ def class_profiles(maps: Maps, labels: np.ndarray, class_names: tuple[str, ...])
     rows = []
     for label in np.unique(labels):
         part = share[labels == label].mean(axis=0)
-        for axis, profile in (("mel", part.sum(axis=1)), ("frame", part.sum(axis=0))):
+        for axis, profile in zip(axes, (part.sum(axis=1), part.sum(axis=0)), strict=True):
             frame = pd.DataFrame({"index": np.arange(len(profile)), "share": profile})
             rows.append(
                 frame.assign(**{"class": class_names[label], "clips": int(np.sum(labels == label)), "axis": axis})

@@ -95,7 +95,7 @@ class _Writer:
     def __init__(self, results: Results, explanation: Explanation, prefix: str) -> None:
         self.results, self.explanation, self.prefix = results, explanation, prefix
         self.names = explanation.subject.class_names
-        self.scale = figures.Scale.of(explanation.subject.run)
+        self.scale = explanation.scale
         self.of = f"{explanation.subject.run.model.backbone} on {explanation.dataset.name}"
 
     def write(self) -> pd.DataFrame:
@@ -177,7 +177,7 @@ class _Writer:
         names = f"{first.method} against {first.baseline}, {self.of}"
         caption = f"Spectrograms and what the network's answer rests on: absolute {names}"
         self._figure("figure", figures.paper_figure(first, shown, labels, self.scale, self.names), rows, caption)
-        profiles = class_profiles(first, labels, self.names)
+        profiles = class_profiles(first, labels, self.names, (self.scale.down.name, self.scale.across.name))
         caption = f"Where each class's attribution lies in frequency and time, mean over its clips: {names}"
         self._figure("profiles", figures.profiles_figure(profiles, self.scale), profiles, caption)
         compared = {

@@ -10,8 +10,6 @@ import soxr
 import torch
 from torch import nn
 
-from core.inputs.log_mel import FLOOR_DB
-
 STRETCH = (0.9, 1.2)  # factor of the tempo (arXiv:2007.11154, section IV)
 PITCH = (-2.0, 2.0)  # semitones (the same)
 Change = Callable[..., np.ndarray]  # of a waveform (samples,), by its ``sr`` and what ``key`` alone decides
@@ -55,7 +53,7 @@ class SpecAugment(nn.Module):
     """Hide one stretch of time and one band of frequencies of every image, while training.
 
     Widths are uniform in 0 .. the maximum, positions uniform among those that fit (Park et al. 2019,
-    arXiv:1904.08779, section 2, without the time warp); hidden pixels are set to the floor of -60 dB in all channels.
+    arXiv:1904.08779, section 2, without the time warp); hidden pixels are silent in all channels.
     Drawn with torch's generator of the images' device.
 
     Parameters
@@ -63,22 +61,25 @@ class SpecAugment(nn.Module):
     time_mask
         Widest mask along time, in frames; 0 for none.
     freq_mask
-        Widest mask along frequency, in mel bands; 0 for none.
+        Widest mask along frequency, in bands; 0 for none.
+    floor
+        What silence is in the images' unit.
     """
 
-    def __init__(self, *, time_mask: int, freq_mask: int) -> None:
+    def __init__(self, *, time_mask: int, freq_mask: int, floor: float) -> None:
         super().__init__()
+        self.floor = floor
         self.time_mask = time_mask
         self.freq_mask = freq_mask
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Mask images (batch, channels, n_mels, n_frames) in dB; in evaluation mode return them as they are."""
+        """Mask images (batch, channels, n_mels, n_frames); in evaluation mode return them as they are."""
         if not self.training:
             return images
         batch, _, n_mels, n_frames = images.shape
         rows = _mask(batch, n_mels, widest=self.freq_mask, device=images.device)[:, None, :, None]
         columns = _mask(batch, n_frames, widest=self.time_mask, device=images.device)[:, None, None, :]
-        return images.masked_fill(rows | columns, FLOOR_DB)
+        return images.masked_fill(rows | columns, self.floor)
 
 
 def _mask(batch: int, size: int, *, widest: int, device: torch.device) -> torch.Tensor:

@@ -1,10 +1,10 @@
-"""The feature store: every clip's image, computed once per (data set content, clip, frontend) and memory-mapped.
+"""The store of inputs: every clip's image or vector, made once per (content, clip, frontend) and memory-mapped.
 
-Images are in decibels; the map to the backbone's input range is the model's, so that one store serves all folds and
-both ways of normalising. Clips that cannot be used are all found and named at once, before anything is trained.
+They are in the unit of their kind (`core.inputs.KINDS`); the map to the backbone's input range is the model's, so that
+one store serves all folds and both ways of normalising. Clips that cannot be used are all found and named at once,
+before anything is trained.
 """
 
-import dataclasses
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,12 +19,13 @@ import numpy as np
 import torch
 
 from core.cache import ArrayWriter, load_or_make
-from core.config import Clip, Frontend
+from core.config import Clip, Frontend, identity
 from core.door import quiet
 from core.errors import UserError, unknown
+from core.inputs import input_kind
 from core.inputs.augmentation import Change, augment_waveform
 from core.inputs.clip import BadClip, decode, fit_length, read_waveform, resample
-from core.inputs.log_mel import LogMel
+from core.inputs.kind import Kind
 from core.progress import Progress, no_progress
 from core.workers import Workers
 
@@ -39,12 +40,12 @@ BAD_CLIP_POLICIES = ("fail", "skip")
 
 @dataclass(frozen=True)
 class Images:
-    """The images of a data set.
+    """The inputs made of a data set, images or vectors.
 
     Attributes
     ----------
     array
-        Log-mels in dB, float32, shape (kept clips, 3, n_mels, n_frames), memory-mapped and read-only.
+        In the kind's unit, float32, shape (kept clips, *shape of the kind), memory-mapped and read-only.
     kept
         Row of `dataset.clips` that each image belongs to, int64, ascending, shape (kept clips,).
     bad
@@ -123,12 +124,12 @@ def images(
 
 
 def _identity(content: str, clip: Clip, frontend: Frontend, variant: int, change: Change) -> dict[str, Any]:
-    look = dataclasses.asdict(frontend)
+    look = identity(frontend)
     del look["normalise"]
     return {
         "images": VERSION,
         "content": content,
-        "clip": dataclasses.asdict(clip),
+        "clip": identity(clip),
         "frontend": look,
         "variant": variant,
     } | ({"change": change.__name__} if variant else {})
@@ -146,8 +147,8 @@ def _make(
     report: Progress,
 ) -> dict[str, Any]:
     """Write the image of every good clip; return which clips those are, and what is wrong with the others."""
-    what = f"images of {dataset.name}" + (f", augmented version {variant}" if variant else "")
-    logmel = LogMel(sr=clip.sr, frontend=frontend).to(device)
+    kind = input_kind(clip, frontend).to(device)
+    what = f"{input_words(kind.shape)} of {dataset.name}" + (f", augmented version {variant}" if variant else "")
     waveform = partial(_waveform, root=dataset.root, clip=clip, variant=variant, change=change)
     at_once = torch.get_num_threads()
     paths: list[str] = dataset.clips["path"].tolist()
@@ -159,7 +160,7 @@ def _make(
         done = 0
         for batch in _batches(_ahead(pool, waveform, paths)):
             rows = list(range(done, done + len(batch)))
-            good, problems = _images_of(batch, logmel=logmel, device=device, makers=makers)
+            good, problems = _images_of(batch, kind=kind, device=device, makers=makers)
             writer.append(good)
             bad += [(paths[row], problem) for row, problem in zip(rows, problems, strict=True) if problem]
             kept += [row for row, problem in zip(rows, problems, strict=True) if not problem]
@@ -195,7 +196,7 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _images_of(
-    batch: Sequence[np.ndarray | str], *, logmel: LogMel, device: str | torch.device, makers: ThreadPoolExecutor
+    batch: Sequence[np.ndarray | str], *, kind: Kind, device: str | torch.device, makers: ThreadPoolExecutor
 ) -> tuple[np.ndarray, list[str]]:
     """Return the images of the good waveforms of a batch, and for every one of the batch its problem, empty if none.
 
@@ -214,7 +215,7 @@ def _images_of(
     def make(group: list[int]) -> np.ndarray:
         with torch.inference_mode():
             waveforms = torch.from_numpy(np.stack([batch[i] for i in group]))
-            made: np.ndarray = logmel(waveforms.to(device)).cpu().numpy()
+            made: np.ndarray = kind(waveforms.to(device)).cpu().numpy()
             return made
 
     made: dict[int, np.ndarray] = {}
@@ -222,9 +223,14 @@ def _images_of(
         made |= zip(group, found, strict=True)
     for i, image in made.items():
         if not np.isfinite(image).all():
-            problems[i] = "too loud: its spectrogram is not finite"
+            problems[i] = f"too loud: its {'spectrogram' if image.ndim == 3 else 'vector'} is not finite"
     good = [made[i] for i in sorted(made) if not problems[i]]
-    return np.stack(good) if good else np.empty((0, *logmel.image_shape), dtype=np.float32), problems
+    return np.stack(good) if good else np.empty((0, *kind.shape), dtype=np.float32), problems
+
+
+def input_words(shape: tuple[int, ...]) -> str:
+    """Name inputs of a shape (without the batch) in a line for users."""
+    return "images" if len(shape) == 3 else "vectors"
 
 
 def _ahead(pool: ThreadPoolExecutor, work: Callable[[str], Any], items: Iterable[str]) -> Iterator[Any]:

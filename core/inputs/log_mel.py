@@ -10,20 +10,22 @@ from collections.abc import Iterator
 import librosa
 import scipy.fft
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-from core.config import Frontend
+from core.config import Clip, Frontend
+from core.inputs.kind import Axis, Kind
 
 WINDOWS_MS = ((25, 10), (50, 25), (100, 50))  # window and hop of each channel
+HERTZ = (0, 125, 250, 500, 1000, 2000, 4000, 8000, 16000)  # written beside the axis of frequency
 EPS = 1e-6  # added to the mel power before the logarithm
-FLOOR_DB = -60.0  # 10 log10 EPS: silence
+FLOOR_DB = -60.0  # 10 log10 EPS: silence, and 0 of the unit range that pictures are given in
+SPAN_DB = 100.0  # +40 dB is 1 of it
 DECIBELS = 10 / torch.tensor(10.0, dtype=torch.float64).log().item()  # dB per unit of natural logarithm
 CPU_SAMPLES = 2**19  # framed samples at work at once: 2 MB, which stay in a CPU's caches
 GPU_SAMPLES = 2**27  # the same on an accelerator: 0.5 GB, and about four times that with what is made of them
 
 
-class LogMel(nn.Module):
+class LogMel(Kind):
     """Log-mel images of waveforms.
 
     Every channel is ``10 log10(mel + 1e-6)`` with ``mel = librosa.feature.melspectrogram(y, n_fft=, win_length=,
@@ -33,26 +35,32 @@ class LogMel(nn.Module):
 
     Parameters
     ----------
-    sr
-        Sampling rate of the waveforms in Hz.
+    clip
+        `sr` is used, and for the axis of time `duration` and `fit`.
     frontend
         `channels`, `n_mels`, `n_frames` (above 0), `fmin` and `fmax` (0: sr / 2) are used; `normalise` is the model's.
 
     Attributes
     ----------
-    image_shape
+    shape
         (3, n_mels, n_frames).
     """
 
-    def __init__(self, *, sr: int, frontend: Frontend) -> None:
-        super().__init__()
-        self.image_shape = (3, frontend.n_mels, frontend.n_frames)
+    unit = "dB"
+    floor = FLOOR_DB
+    picture = (FLOOR_DB, FLOOR_DB + SPAN_DB)
+
+    def __init__(self, *, clip: Clip, frontend: Frontend) -> None:
+        super().__init__(clip=clip, frontend=frontend)
+        sr, fmax = clip.sr, frontend.fmax or clip.sr / 2
+        self.shape = (3, frontend.n_mels, frontend.n_frames)
+        self.axes = (_mel_axis(frontend.n_mels, frontend.fmin, fmax), _time_axis(clip, frontend.n_frames))
         self.n_fft = _samples(WINDOWS_MS[-1][0], sr)
         pairs = WINDOWS_MS if frontend.channels == "windows" else WINDOWS_MS[:1]
         self.hops = tuple(_samples(hop, sr) for _, hop in pairs)
-        filters = librosa.filters.mel(
-            sr=sr, n_fft=self.n_fft, n_mels=frontend.n_mels, fmin=frontend.fmin, fmax=frontend.fmax or sr / 2
-        )
+        shown = pairs if len(pairs) == 3 else pairs * 3
+        self.channels = tuple(f"{window} ms window" for window, _ in shown)
+        filters = librosa.filters.mel(sr=sr, n_fft=self.n_fft, n_mels=frontend.n_mels, fmin=frontend.fmin, fmax=fmax)
         self.blocks = _blocks(torch.from_numpy(filters).T)
         self.filters: torch.Tensor  # (2 bins, n_mels): for the squares of real and imaginary parts in turn
         self.register_buffer("filters", torch.from_numpy(filters).T.repeat_interleave(2, dim=0), persistent=False)
@@ -62,13 +70,13 @@ class LogMel(nn.Module):
     @torch.no_grad()
     def forward(self, y: torch.Tensor) -> torch.Tensor:
         """Turn waveforms (batch, samples) into images (batch, 3, n_mels, n_frames) in dB, at least -60."""
-        images = y.new_empty(len(y), len(self.hops), *self.image_shape[1:])
+        images = y.new_empty(len(y), len(self.hops), *self.shape[1:])
         at_once = 1 if y.device.type == "cpu" else max(1, len(y))
         for part, rows in zip(y.split(at_once), images.split(at_once), strict=True):
             for i, mel in enumerate(self.mel(part)):
                 # 10 log10(mel + EPS) = FLOOR_DB + 10 log10(mel / EPS + 1); above the floor silence is 0 and stays 0
                 above = torch.log1p(mel / EPS).mul_(DECIBELS)
-                rows[:, i] = _resize(above, n_frames=self.image_shape[2])
+                rows[:, i] = _resize(above, n_frames=self.shape[2])
         return images.add_(FLOOR_DB).expand(-1, 3, -1, -1)
 
     def mel(self, y: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -92,6 +100,18 @@ class LogMel(nn.Module):
         squares = spectrum.square_().reshape(len(mel), -1)  # (frames * batch, 2 bins)
         for bins, bands in self.blocks:
             mel[:, bands].addmm_(squares[:, bins], self.filters[bins, bands])
+
+
+def _mel_axis(n_mels: int, fmin: float, fmax: float) -> Axis:
+    centres = librosa.mel_frequencies(n_mels + 2, fmin=fmin, fmax=fmax)[1:-1]
+    inside = tuple(hertz for hertz in HERTZ if centres[0] <= hertz <= centres[-1])
+    return Axis("mel", "Hz (mel)", centres, inside or (round(float(centres[0])),))
+
+
+def _time_axis(clip: Clip, n_frames: int) -> Axis:
+    if clip.fit == "stretch":  # every clip is as wide as the image
+        return Axis.even("frame", "Time (share of the clip)", n_frames, 1.0)
+    return Axis.even("frame", "Time (s)", n_frames, clip.duration)
 
 
 def _samples(milliseconds: int, sr: int) -> int:

@@ -14,9 +14,8 @@ from torch.nn import functional
 
 from core.config import Run
 from core.errors import UserError
-from core.inputs import input_shape
+from core.inputs import input_kind
 from core.inputs.augmentation import Change, SpecAugment, augment_waveform
-from core.inputs.log_mel import FLOOR_DB
 from core.training import AUGMENTATIONS
 
 DEGREES = 15.0
@@ -47,14 +46,14 @@ def batch_augmentation(run: Run) -> nn.Sequential:
     UserError
         Where the inputs are no images.
     """
-    training = run.training
+    training, kind = run.training, input_kind(run.clip, run.frontend)
     steps: list[nn.Module] = []
     named: Augmentation = AUGMENTATIONS[training.augment]
     if named.batch:
-        steps.append(named.batch(FLOOR_DB))
+        steps.append(named.batch(kind.floor))
     if training.time_mask or training.freq_mask:
-        steps.append(SpecAugment(time_mask=training.time_mask, freq_mask=training.freq_mask))
-    if steps and len(input_shape(run)) != 3:
+        steps.append(SpecAugment(time_mask=training.time_mask, freq_mask=training.freq_mask, floor=kind.floor))
+    if steps and len(kind.shape) != 3:
         raise UserError(
             f"--augment {training.augment}, --time-mask {training.time_mask}, --freq-mask {training.freq_mask}: only "
             "images can be rotated or masked; leave out what does"

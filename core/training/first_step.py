@@ -6,6 +6,8 @@ back needs no clip. A run of an older version, which lacks the file, has its ste
 
 from core.config import Run
 from core.datasets.table import Split
+from core.errors import UserError
+from core.inputs import input_kind
 from core.inputs.images import Images
 from core.models.backbone import Backbone
 from core.models.normalise import Normalise
@@ -13,10 +15,19 @@ from core.store import Store
 
 
 def fit(run: Run, backbone: Backbone, images: Images, split: Split) -> Normalise:
-    """Make a run's first step: ``fixed`` from what the backbone was trained on, ``train`` from the training rows."""
+    """Make a run's first step: ``fixed`` from what the backbone was trained on, ``train`` from the training rows.
+
+    Raises
+    ------
+    UserError
+        For ``fixed`` where the inputs have no range that pictures share.
+    """
     if is_fitted(run):
         return Normalise.of(images.array, split.train)
-    return Normalise.fixed(backbone.mean, backbone.std)
+    kind = input_kind(run.clip, run.frontend)
+    if kind.picture is None or len(kind.channels) != len(backbone.mean):
+        raise UserError(f"--normalise fixed: inputs of the kind {run.frontend.kind} are no pictures; use train")
+    return Normalise.fixed(backbone.mean, backbone.std, kind.picture)
 
 
 def read(run: Run, backbone: Backbone, images: Images, split: Split, store: Store) -> Normalise:

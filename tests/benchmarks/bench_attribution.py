@@ -20,8 +20,9 @@ from torch import nn
 
 from analysis.attribution import Explained
 from analysis.attribution.integrated import mean_gradients
+from core.inputs.log_mel import FLOOR_DB, LogMel
 from core.models.backbone import build
-from core.models.normalise import FLOOR_DB, Normalise
+from core.models.normalise import Normalise
 
 CLIPS, STEPS, SHAPE = 64, 64, (3, 64, 64)
 SIZES = (64, 128, 256, 512)  # internal_batch_size to choose from
@@ -60,7 +61,7 @@ def measure() -> list[dict[str, Any]]:
 def inputs() -> tuple[nn.Module, np.ndarray, np.ndarray]:
     """Make the network, the images in dB and the targets."""
     backbone = build("efficientnet_lite0", 10)
-    network = nn.Sequential(Normalise.fixed(backbone.mean, backbone.std), backbone).eval()
+    network = nn.Sequential(Normalise.fixed(backbone.mean, backbone.std, LogMel.picture), backbone).eval()
     rng = np.random.default_rng(0)
     return network, rng.uniform(FLOOR_DB, 20, (CLIPS, *SHAPE)).astype(np.float32), rng.integers(0, 10, CLIPS)
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from analysis.attribution import Explained, Maps, attribute, baselines, faithfulness
+from core.inputs.log_mel import FLOOR_DB
 from core.models.backbone import build
-from core.models.normalise import FLOOR_DB
 
 SHAPE = (3, 10, 20)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from core.inputs.augmentation import SpecAugment, augment_waveform, draw
+from core.inputs.log_mel import FLOOR_DB
 
 SR = 16000
 
@@ -62,7 +63,7 @@ def masked(x):
 def test_masks_are_one_band_and_one_stretch_up_to_the_widest():
     torch.manual_seed(0)
     x = images()
-    y = SpecAugment(time_mask=10, freq_mask=5)(x)
+    y = SpecAugment(time_mask=10, freq_mask=5, floor=FLOOR_DB)(x)
     rows, columns = masked(y)
     assert set(rows.sum(dim=1).tolist()) == set(range(6))
     assert set(columns.sum(dim=1).tolist()) == set(range(11))
@@ -75,13 +76,13 @@ def test_masks_are_one_band_and_one_stretch_up_to_the_widest():
 
 def test_masks_reach_both_edges():
     torch.manual_seed(0)
-    _, columns = masked(SpecAugment(time_mask=10, freq_mask=0)(images(batch=500)))
+    _, columns = masked(SpecAugment(time_mask=10, freq_mask=0, floor=FLOOR_DB)(images(batch=500)))
     assert columns[:, 0].any()
     assert columns[:, -1].any()
 
 
 def test_masks_follow_torchs_generator_and_differ_between_images():
-    augment = SpecAugment(time_mask=10, freq_mask=5)
+    augment = SpecAugment(time_mask=10, freq_mask=5, floor=FLOOR_DB)
     x = images(batch=8)
     torch.manual_seed(3)
     first = augment(x)
@@ -92,11 +93,11 @@ def test_masks_follow_torchs_generator_and_differ_between_images():
 
 def test_nothing_is_masked_in_evaluation_or_with_zero_widths():
     x = images()
-    assert SpecAugment(time_mask=10, freq_mask=5).eval()(x) is x
-    assert torch.equal(SpecAugment(time_mask=0, freq_mask=0)(x), x)
+    assert SpecAugment(time_mask=10, freq_mask=5, floor=FLOOR_DB).eval()(x) is x
+    assert torch.equal(SpecAugment(time_mask=0, freq_mask=0, floor=FLOOR_DB)(x), x)
 
 
 def test_a_mask_wider_than_the_image_is_held_to_it():
     torch.manual_seed(0)
-    _, columns = masked(SpecAugment(time_mask=1000, freq_mask=0)(images(n_frames=4)))
+    _, columns = masked(SpecAugment(time_mask=1000, freq_mask=0, floor=FLOOR_DB)(images(n_frames=4)))
     assert set(columns.sum(dim=1).tolist()) == {0, 1, 2, 3, 4}

@@ -80,7 +80,7 @@ def test_every_row_is_its_clips_image(fit, clips, tmp_path):
     assert stored.array.dtype == np.float32
     assert stored.kept.tolist() == [0, 1, 2, 3, 4]
     assert stored.bad == ()
-    logmel = LogMel(sr=SR, frontend=FRONTEND)
+    logmel = LogMel(clip=Clip(sr=SR), frontend=FRONTEND)
     for row, path in zip(stored.array, clips.clips["path"], strict=True):
         sound, sr = decode(clips.root / path)
         y = fit_length(resample(sound, sr=sr, new_sr=SR), n_samples=SR // 2, fit=fit)
@@ -126,7 +126,7 @@ def test_normalisation_does_not_change_the_key(clips, tmp_path, made):
 
 def test_a_variant_is_augmented_by_path_and_number_before_it_is_fitted(clips, tmp_path):
     stored = compute(clips, tmp_path / "cache", variant=2)
-    logmel = LogMel(sr=SR, frontend=FRONTEND)
+    logmel = LogMel(clip=Clip(sr=SR), frontend=FRONTEND)
     for row, path in zip(stored.array, clips.clips["path"], strict=True):
         y, sr = decode(clips.root / path)
         y = augment_waveform(resample(y, sr=sr, new_sr=SR), sr=SR, key=f"{path}:2")

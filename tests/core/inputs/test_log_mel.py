@@ -5,7 +5,7 @@ import soundfile
 import torch
 from PIL import Image
 
-from core.config import Frontend
+from core.config import Clip, Frontend
 from core.inputs.log_mel import LogMel
 
 PAIRS = ((0.025, 0.010), (0.050, 0.025), (0.100, 0.050))
@@ -54,7 +54,7 @@ def sounds(sr):
 @pytest.mark.parametrize("sr", [44100, 22050, 16000])
 def test_images_equal_librosa_and_pil(sr):
     y = np.stack(list(sounds(sr).values())).astype(np.float32)
-    ours = LogMel(sr=sr, frontend=frontend())(torch.from_numpy(y)).numpy()
+    ours = LogMel(clip=Clip(sr=sr), frontend=frontend())(torch.from_numpy(y)).numpy()
     theirs = np.stack([librosa_images(clip, sr, n_frames=64, n_mels=128) for clip in y])
     assert ours.shape == (len(y), 3, 128, 64)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE_DB)
@@ -63,7 +63,7 @@ def test_images_equal_librosa_and_pil(sr):
 def test_full_scale_tones_equal_librosa():
     t = np.arange(22050) / 22050
     y = np.stack([np.sin(2 * np.pi * f * t) for f in (50, 440, 9000)]).astype(np.float32)
-    ours = LogMel(sr=22050, frontend=frontend())(torch.from_numpy(y)).numpy()
+    ours = LogMel(clip=Clip(sr=22050), frontend=frontend())(torch.from_numpy(y)).numpy()
     theirs = np.stack([librosa_images(clip, 22050, n_frames=64, n_mels=128) for clip in y])
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=TONE_TOLERANCE_DB)
 
@@ -73,32 +73,32 @@ def test_mel_power_equals_librosa_with_options(options):
     y = sounds(16000)["white noise"].astype(np.float32)
     batch = torch.from_numpy(np.stack([y, 2 * y, y[::-1]]))
     for i, clip in enumerate(batch.numpy()):
-        ours = LogMel(sr=16000, frontend=frontend(**options)).mel(batch)
+        ours = LogMel(clip=Clip(sr=16000), frontend=frontend(**options)).mel(batch)
         for mel, theirs in zip(ours, librosa_mels(clip, 16000, **{"n_mels": 128} | options), strict=True):
             np.testing.assert_allclose(mel[i], theirs, rtol=1e-4, atol=1e-9)
 
 
 def test_stretched_image_equals_pil_when_it_grows():
     y = sounds(16000)["white noise"].astype(np.float32)
-    ours = LogMel(sr=16000, frontend=frontend(n_frames=250))(torch.from_numpy(y)[None])[0]
+    ours = LogMel(clip=Clip(sr=16000), frontend=frontend(n_frames=250))(torch.from_numpy(y)[None])[0]
     theirs = librosa_images(y, 16000, n_frames=250, n_mels=128)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE_DB)
 
 
 def test_silence_is_exactly_the_floor():
-    images = LogMel(sr=22050, frontend=frontend())(torch.zeros(2, 22050))
+    images = LogMel(clip=Clip(sr=22050), frontend=frontend())(torch.zeros(2, 22050))
     assert (images == -60).all()
 
 
 def test_nothing_is_below_the_floor():
     y = torch.from_numpy(sounds(16000)["clicks"].astype(np.float32))[None] * 1e-4
-    assert LogMel(sr=16000, frontend=frontend())(y).min() >= -60
+    assert LogMel(clip=Clip(sr=16000), frontend=frontend())(y).min() >= -60
 
 
 def test_replicate_is_the_first_channel_three_times():
     y = torch.from_numpy(sounds(16000)["white noise"].astype(np.float32))[None]
-    windows = LogMel(sr=16000, frontend=frontend())(y)
-    replicated = LogMel(sr=16000, frontend=frontend(channels="replicate"))(y)
+    windows = LogMel(clip=Clip(sr=16000), frontend=frontend())(y)
+    replicated = LogMel(clip=Clip(sr=16000), frontend=frontend(channels="replicate"))(y)
     assert replicated.shape == (1, 3, 128, 64)
     for channel in replicated[0]:
         assert torch.equal(channel, windows[0, 0])
@@ -106,7 +106,7 @@ def test_replicate_is_the_first_channel_three_times():
 
 def test_batch_equals_one_by_one():
     y = torch.randn(3, 8000, generator=torch.Generator().manual_seed(0))
-    logmel = LogMel(sr=16000, frontend=frontend())
+    logmel = LogMel(clip=Clip(sr=16000), frontend=frontend())
     assert torch.equal(logmel(y), torch.cat([logmel(clip[None]) for clip in y]))
 
 
@@ -114,7 +114,7 @@ def test_batch_equals_one_by_one():
 @pytest.mark.parametrize("samples", [1, 100, 1599])
 def test_clips_shorter_than_a_window_equal_librosa(samples):
     y = np.random.default_rng(0).normal(size=samples).astype(np.float32)
-    ours = LogMel(sr=16000, frontend=frontend())(torch.from_numpy(y)[None])[0]
+    ours = LogMel(clip=Clip(sr=16000), frontend=frontend())(torch.from_numpy(y)[None])[0]
     theirs = librosa_images(y, 16000, n_frames=64, n_mels=128)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE_DB)
 
@@ -123,7 +123,7 @@ def test_clips_shorter_than_a_window_equal_librosa(samples):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_gpu_equals_cpu():
     y = torch.from_numpy(np.stack(list(sounds(22050).values())).astype(np.float32))
-    logmel = LogMel(sr=22050, frontend=frontend())
+    logmel = LogMel(clip=Clip(sr=22050), frontend=frontend())
     on_cpu = logmel(y)
     on_gpu = logmel.cuda()(y.cuda()).cpu()
     torch.testing.assert_close(on_gpu, on_cpu, rtol=0, atol=GPU_TOLERANCE_DB)
@@ -135,6 +135,6 @@ def test_real_recordings_equal_librosa(pattern, real_data):
     assert paths
     for path in paths:
         y, sr = soundfile.read(path, dtype="float32")
-        ours = LogMel(sr=sr, frontend=frontend(n_frames=250))(torch.from_numpy(y)[None])[0]
+        ours = LogMel(clip=Clip(sr=sr), frontend=frontend(n_frames=250))(torch.from_numpy(y)[None])[0]
         theirs = librosa_images(y, sr, n_frames=250, n_mels=128)
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE_DB)

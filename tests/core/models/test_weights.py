@@ -15,10 +15,11 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
 
 from core.errors import UserError
+from core.inputs.log_mel import FLOOR_DB, SPAN_DB, LogMel
 from core.models import FAMILIES
 from core.models.backbone import build
 from core.models.families import timm_models, torchvision_models
-from core.models.normalise import FLOOR_DB, SPAN_DB, Normalise
+from core.models.normalise import Normalise
 
 NAME = "mobilenet_v3_small"
 
@@ -81,7 +82,8 @@ def test_default_weights_know_what_is_in_a_picture(picture, label):
     resized = torchvision.transforms.functional.resize(unit, 256, antialias=True)  # then crop: as ImageNet is evaluated
     unit = torchvision.transforms.functional.center_crop(resized, [224, 224])
     with torch.no_grad():
-        found = backbone(Normalise.fixed(backbone.mean, backbone.std)(unit * SPAN_DB + FLOOR_DB)).argmax().item()
+        normalise = Normalise.fixed(backbone.mean, backbone.std, LogMel.picture)
+        found = backbone(normalise(unit * SPAN_DB + FLOOR_DB)).argmax().item()
     assert torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"][found] == label
 
 

@@ -1,0 +1,89 @@
+"""What every kind of input says of itself: one class in one file, and a line in `core.inputs.KINDS`.
+
+A kind turns waveforms into images (channels, height, width), into rows of numbers (channels, width) or into vectors
+(features,). What a network, a figure or a map must know about them it asks the kind, by the names below.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+import torch
+from torch import nn
+
+from core.config import Clip, Frontend
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """What runs along one axis of an input.
+
+    Attributes
+    ----------
+    name
+        One word, for tables: mel, frame, feature.
+    label
+        What it is, with its unit, for figures: ``Time (s)``.
+    values
+        (size,) ascending, in that unit, at the middle of each position.
+    ticks
+        Values to write beside the axis. Without any the axis is even: values grow by equal steps.
+    """
+
+    name: str
+    label: str
+    values: np.ndarray
+    ticks: tuple[float, ...] = ()
+
+    @classmethod
+    def even(cls, name: str, label: str, size: int, end: float) -> Self:
+        """Make an even axis of `size` positions from 0 to `end`."""
+        return cls(name, label, (np.arange(size) + 0.5) * end / size)
+
+    @property
+    def edges(self) -> tuple[float, float]:
+        """Where the axis begins and ends: in its unit where it is even, else in positions."""
+        if self.ticks or len(self.values) == 1:
+            return -0.5, len(self.values) - 0.5
+        half = (self.values[1] - self.values[0]) / 2
+        return float(self.values[0] - half), float(self.values[-1] + half)
+
+
+class Kind(nn.Module):
+    """Turns waveforms (batch, samples) into inputs (batch, ...), on the device it is on.
+
+    Parameters
+    ----------
+    clip, frontend
+        With every number filled in.
+
+    Attributes
+    ----------
+    unit
+        Of the inputs' numbers.
+    floor
+        The number that silence has everywhere.
+    picture
+        The numbers that are black and white, 0 and 1, to a network trained on pictures; None where there are no such,
+        and inputs have to be normalised by the training clips (``--normalise train``).
+    shape
+        Of one input, without the batch.
+    axes
+        Of an input but its channels, in their order.
+    channels
+        Name of each channel; none for a vector.
+    """
+
+    unit: ClassVar[str]
+    floor: ClassVar[float]
+    picture: ClassVar[tuple[float, float] | None] = None
+    shape: tuple[int, ...]
+    axes: tuple[Axis, ...]
+    channels: tuple[str, ...] = ()
+
+    def __init__(self, *, clip: Clip, frontend: Frontend) -> None:
+        super().__init__()
+
+    def forward(self, y: torch.Tensor) -> torch.Tensor:
+        """Turn waveforms (batch, samples) into inputs (batch, *shape); each by itself, whatever is beside it."""
+        raise NotImplementedError

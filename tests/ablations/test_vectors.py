@@ -1,0 +1,124 @@
+"""A stranger's kind of input: vectors, added by one class and one line, through training, freezing and analysis."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from analysis.attribution.explanation import Explanation, Request
+from analysis.attribution.results import explain
+from analysis.costs import count_multiply_adds
+from analysis.results import Results
+from analysis.similarity.weight_change import similarity_of
+from core.config import Clip, Frontend, Run
+from core.datasets.table import Dataset
+from core.errors import UserError
+from core.inputs import KINDS, input_kind, input_shape
+from core.inputs.kind import Axis, Kind
+from core.models.assembly import make_backbone
+from core.plan import Plan, Planned
+from core.session import Session
+from core.store import FINISHED
+from core.training.prepare import prepare
+from core.training.trainer import train
+
+WIDTH = 16
+
+
+class Bands(Kind):
+    """The mean of each band of the log-mel over time."""
+
+    unit = "dB"
+    floor = -60.0
+
+    def __init__(self, *, clip: Clip, frontend: Frontend) -> None:
+        super().__init__(clip=clip, frontend=frontend)
+        self.image = KINDS["logmel"](clip=clip, frontend=frontend)
+        self.shape = (frontend.n_mels,)
+        self.axes = (Axis("band", "Band", np.arange(float(frontend.n_mels))),)
+
+    def forward(self, y: torch.Tensor) -> torch.Tensor:
+        """Turn waveforms (batch, samples) into vectors (batch, n_mels)."""
+        return self.image(y)[:, 0].mean(dim=2)
+
+
+PERCEPTRON = """
+from torch import nn
+
+
+def make(num_classes, input_shape):
+    first, second, third = nn.Linear(*input_shape, 32), nn.Linear(32, 32), nn.Linear(32, 32)
+    blocks = [nn.Sequential(linear, nn.ReLU()) for linear in (first, second, third)]
+    return nn.Sequential(*blocks, nn.Linear(32, num_classes))
+"""
+
+
+@pytest.fixture
+def vectors(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Return a run of a small perceptron on band means."""
+    monkeypatch.setitem(KINDS.entries, "bands", f"{__name__}:Bands")
+    net = tmp_path / "net.py"
+    net.write_text(PERCEPTRON)
+    return run.replace(
+        model__backbone=f"{net}:make",
+        model__backbone_sha256=hashlib.sha256(PERCEPTRON.encode()).hexdigest(),
+        frontend__kind="bands",
+        frontend__n_mels=WIDTH,
+        frontend__normalise="train",
+        model__weights="random",
+        model__dropout=0.0,
+        training__epochs=12,
+        training__lr=1e-2,
+    )
+
+
+def test_a_vector_is_trained_frozen_compared_and_explained(
+    vectors: Run, dataset: Dataset, session: Session, tmp_path: Path
+) -> None:
+    assert input_shape(vectors) == (WIDTH,)
+    train(vectors, dataset, session, label="run")
+    plan = Plan("vectors", (Planned("base", vectors, vectors),), {vectors.data.content: dataset})
+    results = Results(plan, session, tmp_path)
+    record = session.store.record(vectors)
+    assert record is not None
+    assert record.status == FINISHED
+    assert record.metrics.accuracy >= 0.8  # three tones; chance is a third
+    frozen = vectors.replace(model__freeze="block1")
+    train(frozen, dataset, session, label="frozen")
+    start, end = make_backbone(vectors, 3).original_state_dict(), session.store.weights(frozen)
+    moved = {name for name in end if not torch.equal(start[name], end[name])}
+    assert {name.split(".")[0] for name in moved} == {"2", "3"}
+    found = similarity_of(vectors, results, index="cka", layers="blocks", positions="fold")
+    assert list(found) == ["stem", "block1", "block2"]
+    assert 0 < found["stem"].value <= 1
+    frame = explain(results, Request(n=3, methods=("integrated-gradients", "occlusion-time")))
+    assert frame["error"].dropna().max() <= 0.05
+    assert {"figure.png", "profiles.pdf", "faithfulness.csv"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_maps_of_a_vector_sum_to_the_difference_of_the_logits(vectors: Run, dataset: Dataset, session: Session) -> None:
+    train(vectors, dataset, session, label="run")
+    made = Explanation({"run": vectors}, dataset, session, Request(n=4, baselines=("silence", "mean", "noise")))
+    assert made.inputs.shape == (4, 1, 1, WIDTH)
+    for each in made.all_maps():
+        assert (each.maps.error <= 0.05).all()
+    with pytest.raises(UserError, match="gradcam needs images, and a network on bands has none"):
+        Explanation({"run": vectors}, dataset, session, Request(methods=("gradcam",)))
+
+
+def test_masks_and_pictures_are_refused_in_one_line(vectors: Run, dataset: Dataset, session: Session) -> None:
+    with pytest.raises(UserError, match="--freq-mask 4: only images can be rotated or masked"):
+        prepare(vectors.replace(training__freq_mask=4), dataset, session)
+    with pytest.raises(UserError, match="--normalise fixed: inputs of the kind bands are no pictures; use train"):
+        prepare(vectors.replace(frontend__normalise="fixed"), dataset, session)
+
+
+def test_both_kinds_have_stores_of_their_own(vectors: Run, dataset: Dataset, session: Session) -> None:
+    assert vectors.id != vectors.replace(frontend__kind="logmel").id
+    prepared = prepare(vectors, dataset, session)
+    assert prepared.source.arrays[0].shape == (30, WIDTH)
+    kind = input_kind(vectors.clip, vectors.frontend)
+    assert (kind(torch.zeros(1, 4000)) == kind.floor).all()
+    assert count_multiply_adds(prepared.backbone, torch.zeros(1, *input_shape(vectors))) == 32 * (WIDTH + 32 + 32 + 3)
