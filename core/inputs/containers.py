@@ -1,8 +1,8 @@
 """What a container says of its own length, checked against the bytes that are there.
 
-Decoders keep quiet about files that end too soon. Here is what the headers of RIFF, RF64, W64, AIFF, 8SVX, AU, Ogg,
-MP4, MP3 (Xing), NIST (SPHERE), VOC, AVR, MAT4, MAT5, MPC2K, SDS and WVE state. Nothing is read but headers, and no more
-of them than a recording can have, whatever they claim.
+Decoders keep quiet about files that end too soon. Here is what the headers of RIFF, RF64, W64, CAF, AIFF, 8SVX, AU,
+Ogg, MP4, MP3 (Xing), NIST (SPHERE), VOC, AVR, MAT4, MAT5, MPC2K, SDS and WVE state. Nothing is read but headers, and no
+more of them than a recording can have, whatever they claim.
 """
 
 import os
@@ -36,6 +36,8 @@ class Reader:
 
     def __call__(self, start: int, size: int) -> bytes:
         """Return `size` bytes from `start`, or fewer where the file ends."""
+        if start >= self.size:  # wherever a damaged header points
+            return b""
         self._file.seek(start)
         return self._file.read(size)
 
@@ -100,6 +102,17 @@ def _check_w64(read: Reader) -> None:
         if name == W64_DATA or size < 24:
             return
         start += size + -size % 8
+
+
+def _check_caf(read: Reader) -> None:
+    start = 8  # then chunks of a name and a size in eight bytes, -1 where it is not known
+    for _ in range(CHUNKS):
+        name, size = read(start, 4), read.number(start + 4, ">q")
+        if name == b"data":
+            _check_size(read, start + 12, size)
+        if name == b"data" or len(name) < 4 or size < 0:
+            return
+        start += 12 + size
 
 
 def _check_au(read: Reader) -> None:
@@ -235,6 +248,7 @@ CONTAINERS: tuple[tuple[bytes, int, Callable[[Reader], None]], ...] = (  # the f
     (b"FORM", 0, _check_riff),
     (b"RF64", 0, _check_rf64),
     (b"riff.\x91\xcf\x11", 0, _check_w64),
+    (b"caff", 0, _check_caf),
     (b".snd", 0, _check_au),
     (b"OggS", 0, _check_ogg),
     (b"ftyp", 4, _check_boxes),
