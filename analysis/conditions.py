@@ -21,6 +21,7 @@ from core.plan import Plan, Planned
 from core.store import FAILED, Record, Store
 
 Records = Mapping[str, Record | None]  # by the run's id
+MEASURED = ("accuracy", "accuracy_best_epoch")
 WEIGHTED = ("precision", "recall", "f1")  # over the classes, by their clips
 ACCURACY = Column("accuracy", "Accuracy %", percent, best="max", std="accuracy_std")
 MACRO_F1 = Column("macro_f1", "Macro F1 %", percent, best="max")
@@ -101,7 +102,7 @@ def _write_comparisons(results: Results, title: str) -> None:
         frame,
         [*grid_titles(grid), Column("condition", title), *comparisons.COLUMNS],
         caption=f"{caption(results.plan)}: change against the reference",
-        footnotes=comparisons.FOOTNOTES,
+        footnotes=comparisons.footnotes(frame),
         groups=grid,
         show=bool((frame["pairs"] > 1).any()),
     )
@@ -128,9 +129,10 @@ def summarise(plan: Plan, store: Store) -> pd.DataFrame:
     condition
         The condition's name.
     accuracy, accuracy_std, macro_f1
-        Of the last epoch on the test fold; mean and standard deviation (of a sample) over folds and seeds, 0 to 1.
+        Of the last epoch on the test fold, 0 to 1; mean and standard deviation (of a sample) over folds, each the mean
+        of its seeds, or over the seeds of a single fold.
     accuracy_low, accuracy_high
-        Bounds of a 95 % interval of the mean (`analysis.statistics.describe`).
+        Bounds of a 95 % t interval of that mean (`analysis.statistics.describe`).
     accuracy_best_epoch, accuracy_best_epoch_std
         Mean and deviation of each run's best epoch on the test fold, which flatters.
     balanced_accuracy, precision, recall, f1, epochs
@@ -193,6 +195,10 @@ def footnotes(plan: Plan, store: Store) -> list[str]:
         "Best epoch: chosen on the test fold itself, which flatters. Change: percentage points against the first row, "
         "over the folds and seeds that both have. Macro F1: over the classes that the test fold has.",
     ]
+    if len({run.data.fold for run in runs}) > 1:
+        notes.append(f"Seeds are averaged within a fold; ± and intervals are over folds. {statistics.OVERLAP}")
+    elif len({run.seed for run in runs}) > 1:
+        notes.append(comparisons.ONE_FOLD)
     records = [record for run in runs if (record := store.record(run))]
     spent = [record.seconds.preparation for record in records if record.finished]
     if sum(spent) >= 1:
@@ -207,18 +213,19 @@ def footnotes(plan: Plan, store: Store) -> list[str]:
 
 
 def _row(part: Sequence[Planned], records: Records) -> dict[str, Any]:
-    runs = [planned.run for planned in part]
+    runs, references = [planned.run for planned in part], [planned.reference for planned in part]
     done = [record for run in runs if (record := records[run.id]) and record.finished]
-    pairs = [
-        (mine.metrics, theirs.metrics)
-        for planned in part
-        if (mine := records[planned.run.id])
-        and (theirs := records[planned.reference.id])
-        and mine.finished
-        and theirs.finished
-    ]
-    accuracy = statistics.describe([record.metrics.accuracy for record in done])
-    best = _described([record.metrics.accuracy_best_epoch for record in done])
+    index = pd.MultiIndex.from_tuples([(p.run.data.fold, p.run.seed) for p in part])
+
+    def measured(of: Sequence[Run], metric: str) -> "pd.Series[float]":
+        found = [records[run.id] for run in of]
+        values = [getattr(each.metrics, metric) if each and each.finished else math.nan for each in found]
+        lacking = any(each and each.finished and math.isnan(v) for each, v in zip(found, values, strict=True))
+        return pd.Series(math.nan if lacking else values, index=index, dtype=float)  # older records may lack a metric
+
+    mine, theirs = ({metric: measured(of, metric) for metric in MEASURED} for of in (runs, references))
+    accuracy, best = (statistics.describe(statistics.over_folds(mine[metric]).to_numpy()) for metric in MEASURED)
+    delta, best_delta = (statistics.over_folds(mine[metric] - theirs[metric]).mean() for metric in MEASURED)
     return {
         "accuracy": accuracy.mean,
         "accuracy_std": accuracy.std,
@@ -230,18 +237,13 @@ def _row(part: Sequence[Planned], records: Records) -> dict[str, Any]:
         "balanced_accuracy": _mean([record.metrics.balanced_accuracy for record in done]),
         **{name: _mean([getattr(record.metrics, f"weighted_{name}") for record in done]) for name in WEIGHTED},
         "epochs": _mean([record.epochs for record in done]),
-        "delta": _mean([mine.accuracy - theirs.accuracy for mine, theirs in pairs]),
-        "delta_best_epoch": _mean([mine.accuracy_best_epoch - theirs.accuracy_best_epoch for mine, theirs in pairs]),
+        "delta": delta,
+        "delta_best_epoch": best_delta,
         "trainable_parameters": _mean([record.trainable_parameters for record in done]),
         "parameters": _mean([record.parameters for record in done]),
         "seconds": _mean([record.seconds.epochs for record in done]),
         **counts(runs, records),
     }
-
-
-def _described(values: Sequence[float]) -> statistics.Description:
-    """Describe a metric that older records may lack: nothing is said where one of them does."""
-    return statistics.describe(values if np.isfinite(values).all() else [])
 
 
 def _mean(values: Sequence[float]) -> float:

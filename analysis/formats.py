@@ -32,6 +32,11 @@ def number(value: float, *, digits: int = 3) -> str:
     return _signed(f"{value:.{digits}f}")
 
 
+def p_value(value: float) -> str:
+    """Write a p-value with three decimals, and what would be 0.000 as below .001."""
+    return "<.001" if value < 0.0005 else number(value)
+
+
 def count(value: float) -> str:
     """Write a whole number."""
     return _signed(f"{value:.0f}")

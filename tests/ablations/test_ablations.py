@@ -74,7 +74,7 @@ def test_ensemble_members_are_runs_of_the_next_seeds() -> None:
 
 
 def test_comparison_has_a_row_for_each_condition_and_its_tests(run_ablation) -> None:  # type: ignore[no-untyped-def]
-    frame, results = run_ablation(Fusion(block=("stem", "3")), {"seed": 0}, {"seed": 1})
+    frame, results = run_ablation(Fusion(block=("stem", "3")), {"data__fold": "1"}, {"data__fold": "2"})
     assert frame["condition"].tolist() == ["all", "stem", "block3"]
     assert frame["runs"].tolist() == [2, 2, 2]
     store = results.session.store
