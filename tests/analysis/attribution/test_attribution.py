@@ -32,6 +32,7 @@ FAMILIES = (
     "mobilenet_v3_small",
     "efficientnet_b0",
     "efficientnet_v2_s",
+    "soundnet8",
 )
 
 
