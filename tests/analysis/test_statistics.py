@@ -207,7 +207,7 @@ def test_equivalence_is_two_one_sided_tests():
 
 
 def test_five_folds_that_do_not_differ_significantly_are_not_shown_to_be_equal():
-    """The last block must adapt, the three before it need not: so said the README of changes like these."""
+    """Made-up differences: p above .05 does not make two conditions equal."""
     difference = np.array([0.08, -0.03, 0.05, 0.02, 0.055])
     assert paired(runs(difference), runs(np.zeros(5))).p > 0.05
     assert equivalence(difference, margin=0.02) > 0.05
