@@ -37,8 +37,9 @@ FOLDS = 5
 PER_FOLD = 12  # notes of a family in a fold
 SEED = 0
 
-# GM program (0-based): name, lowest and highest MIDI note it plausibly plays. Neighbours in General MIDI are alike,
-# and go to different folds: every instrument tested on has a relative, and never itself, among those trained on.
+# GM program (0-based): name, lowest and highest MIDI note it plausibly plays. Voice lead and choir pad are one singer,
+# with a recording an octave: the lead plays the low ones, the pad the high ones, and no recording is in both. Celesta
+# and xylophone keep to high pitches, where no note of theirs is nearly the pure tone of another program.
 FAMILIES: dict[str, dict[int, tuple[str, int, int]]] = {
     "bass": {
         32: ("acoustic bass", 28, 58),
@@ -91,12 +92,12 @@ FAMILIES: dict[str, dict[int, tuple[str, int, int]]] = {
         7: ("clavinet", 36, 84),
     },
     "mallet": {
-        8: ("celesta", 60, 96),
+        8: ("celesta", 84, 95),
         9: ("glockenspiel", 67, 96),
         10: ("music box", 60, 92),
         11: ("vibraphone", 53, 89),
         12: ("marimba", 40, 88),
-        13: ("xylophone", 60, 96),
+        13: ("xylophone", 72, 99),
         14: ("tubular bells", 55, 79),
         114: ("steel drums", 48, 84),
     },
@@ -131,9 +132,38 @@ FAMILIES: dict[str, dict[int, tuple[str, int, int]]] = {
         52: ("choir aahs", 41, 84),
         53: ("voice oohs", 41, 84),
         54: ("synth voice", 41, 84),
-        85: ("voice lead", 41, 84),
-        91: ("choir pad", 41, 84),
+        85: ("voice lead", 43, 60),
+        91: ("choir pad", 61, 84),
     },
+}
+
+# Programs that play the same recordings: their preset's sample zones, within the pitches and velocities played here,
+# name a common sample. MuseScore General took most of its samples from FluidR3, so a program is one group in both;
+# pianos and string ensembles are the exception, recorded anew (Yamaha P200 and Splendid Grand, "Strings" and
+# "Basses .. Violins"). Blown bottle is also the attack of voice lead. Every other program is a group by itself.
+SHARED: dict[str, tuple[tuple[int, ...], tuple[str, ...]]] = {
+    "000-fluidr3": ((0, 1, 3), ("fluidr3",)),
+    "000-musescore": ((0, 1, 3), ("musescore",)),
+    "038": ((38, 39), ("fluidr3", "musescore")),
+    "044-fluidr3": ((44, 48, 49), ("fluidr3",)),
+    "044-musescore": ((44,), ("musescore",)),
+    "048-musescore": ((48, 49), ("musescore",)),
+    "062": ((62, 63), ("fluidr3", "musescore")),
+    "076": ((76, 85), ("fluidr3", "musescore")),
+}
+
+# Groups in folds 1 to 5. Groups whose high notes come out as nearly the same pure tone share a fold where they can.
+FOLD_GROUPS: dict[str, tuple[str, ...]] = {
+    "bass": ("032 037", "038", "033 034", "035", "036"),
+    "brass": ("056 061", "062", "059", "057 058", "060"),
+    "flute": ("072 077", "073 078", "074 079", "075", "076"),
+    "guitar": ("024 029", "025 030", "026 031", "027", "028"),
+    "keyboard": ("000-fluidr3", "000-musescore", "002 007", "004", "005 006"),
+    "mallet": ("008 013", "011", "010 114", "009 014", "012"),
+    "organ": ("016", "017", "018", "019", "020"),
+    "reed": ("064 069", "065 070", "066 071", "067", "068"),
+    "string": ("040 045", "044-fluidr3", "041 042", "043", "044-musescore 048-musescore"),
+    "vocal": ("052", "053", "054", "091", "076"),
 }
 
 
@@ -144,19 +174,29 @@ class Note:
     path: str
     label: str
     fold: int
-    group: int  # GM program, 0-based
+    group: str  # of programs that play the same recordings: the lowest one's number, and the soundfont if but one's
+    gm: int  # GM program, 0-based
     program: str
     soundfont: str
     pitch: int  # MIDI note number
     velocity: int
 
 
+def group_of(program: int, soundfont: str) -> str:
+    """Name the group of recordings that a soundfont's program plays."""
+    for group, (programs, soundfonts) in SHARED.items():
+        if program in programs and soundfont in soundfonts:
+            return group
+    return f"{program:03d}"
+
+
 def plan_notes() -> Iterator[Note]:
-    """Decide every note: programs go round the folds, pitches cover a program's range, soundfonts alternate."""
+    """Decide every note: pitches cover a program's range, soundfonts alternate, and a group is in one fold."""
     rng = np.random.default_rng(SEED)
     for family, programs in FAMILIES.items():
-        for fold in range(1, FOLDS + 1):
-            here = list(programs.items())[fold - 1 :: FOLDS]
+        fold_of = {group: fold for fold, groups in enumerate(FOLD_GROUPS[family], 1) for group in groups.split()}
+        for first in range(FOLDS):  # five rounds of twelve notes each, of one program or two
+            here = list(programs.items())[first::FOLDS]
             for program, (name, low, high) in here:
                 n_notes = PER_FOLD // len(here)
                 edges = np.linspace(low, high + 1, n_notes + 1).astype(int)
@@ -164,7 +204,8 @@ def plan_notes() -> Iterator[Note]:
                 for i, pitch in enumerate(pitches):
                     soundfont = list(SOUNDFONTS)[(i + program) % len(SOUNDFONTS)]
                     path = f"{family}/{program:03d}-{soundfont}-{pitch:03d}.ogg"
-                    yield Note(path, family, fold, program, name, soundfont, pitch, int(rng.choice(VELOCITIES)))
+                    group, velocity = group_of(program, soundfont), int(rng.choice(VELOCITIES))
+                    yield Note(path, family, fold_of[group], group, program, name, soundfont, pitch, velocity)
 
 
 def midi(notes: list[Note]) -> bytes:
@@ -178,7 +219,7 @@ def midi(notes: list[Note]) -> bytes:
 
     track = delta(0) + b"\xff\x51\x03" + (1_000_000).to_bytes(3, "big")  # a quarter note lasts a second
     for note in notes:
-        track += delta(0) + bytes([0xC0, note.group]) + delta(0) + bytes([0x90, note.pitch, note.velocity])
+        track += delta(0) + bytes([0xC0, note.gm]) + delta(0) + bytes([0x90, note.pitch, note.velocity])
         track += delta(HELD_MS) + bytes([0x80, note.pitch, 0])
         track += delta(SLOT_MS - HELD_MS) + bytes([0xB0, 120, 0])  # all sound off
     track += delta(0) + b"\xff\x2f\x00"

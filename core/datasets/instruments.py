@@ -12,8 +12,11 @@ EMBEDDED = Path(__file__).parent / "data" / "instruments"
 def load(root: Path | None = None) -> Dataset:
     """Read the embedded set, or another rendering of it.
 
-    Each family has 60 notes of 1.5 s at 16 kHz, 12 in each of the five folds. A group is a General MIDI program: one
-    instrument, from both soundfonts, is in one fold only, so a fold tests on instruments never heard in training.
+    Each family has 60 notes of 1.5 s at 16 kHz, 12 in each of the five folds. A group is the General MIDI programs
+    that play the same recordings: mostly one program, from both soundfonts. It is in one fold only, so a fold tests on
+    recordings never heard in training. The pianos and the string ensembles were recorded anew for the second
+    soundfont: there they are other groups, in another fold. The solo voice's low recordings are in one fold, its high
+    ones in another.
 
     Parameters
     ----------
