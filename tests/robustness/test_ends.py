@@ -1,0 +1,81 @@
+"""However a command ends, it is a status and one line: interrupted at any moment, or with no room left on the disk."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["--n-mels", "32", "--n-frames", "32", "--sr", "8000", "--duration", "0.5", "--device", "cpu", "--threads", "1"]
+
+
+def start(*words: str | Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "run_ablation.py"), *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores Ctrl-C
+    )
+
+
+def freeze(sounds: Path, results: Path) -> list[str]:
+    return ["freeze", "--block", "none", "--data", "folder", "--data-root", str(sounds), "--results", str(results),
+            "--epochs", "1", *SMALL]  # fmt: skip
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("after", [0.3, 1.0, 2.0, pytest.param(4.0, marks=pytest.mark.slow)])
+def test_a_signal_ends_in_one_line(sounds: Path, tmp_path: Path, number: int, status: int, after: float) -> None:
+    process = start(*freeze(sounds, tmp_path))
+    time.sleep(after)
+    if process.poll() is None:
+        process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in (status, 0)
+    assert "Traceback" not in err
+    assert process.returncode == 0 or "nterrupted" in err.splitlines()[-1]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """Return an empty disk of 3 MB, where the tests may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip("no disk may be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["40k", "100k", "250k", "600k", "1500k", "3m", "8m", "14m"])
+def test_a_full_disk_records_nothing_and_the_same_command_goes_on(disk: Path, sounds: Path, size: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", disk], check=True)
+    process = start(*freeze(sounds, disk))
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 2, err
+    assert "Traceback" not in err
+    assert "No space left on device" in err.splitlines()[-1]
+    subprocess.run(["mount", "-o", "remount,size=200m", disk], check=True)
+    process = start(*freeze(sounds, disk))
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    assert "1 runs trained, 0 found in the store, 0 failed." in " ".join(out.split())
+
+
+def test_a_closed_pipe_and_a_full_terminal_are_no_traceback(sounds: Path) -> None:
+    command = f"{sys.executable} run_ablation.py data --data folder --data-root {sounds}"
+    for end in ("| true", "> /dev/full"):
+        done = subprocess.run(
+            ["bash", "-c", f"{command} {end}"], cwd=ROOT, capture_output=True, text=True, env=os.environ, check=False
+        )
+        assert "Traceback" not in done.stderr
+        assert len([line for line in done.stderr.splitlines() if line.startswith("run_ablation.py:")]) <= 1
