@@ -8,6 +8,7 @@ import pytest
 
 from commands import COMMANDS, options
 from commands.ablation import prepare
+from commands.options import Call
 from core import datasets
 from core.datasets.table import Dataset
 from core.errors import UserError
@@ -28,20 +29,23 @@ BAD_WORDS = (
     "\udcff",
 )
 COMMAND = "freeze"
+CLASSES = {name: options.option_class(COMMANDS[name]) for name in (COMMAND, "attribute")}
 LEFT = {"--ray", "--storage", "--results"}  # would start Ray or make folders; their words are checked elsewhere
 
 
 def lines() -> Iterator[list[str]]:
-    for flag, words in options.flags(options.option_class(COMMANDS[COMMAND])).items():
-        if words and flag not in LEFT:
-            yield from ([COMMAND, flag, bad] for bad in BAD_WORDS)
+    """Give every option of the command six of the words, others for the next."""
+    flags = [flag for flag, words in options.flags(CLASSES[COMMAND]).items() if words and flag not in LEFT]
+    for k, flag in enumerate(flags):
+        yield from ([COMMAND, flag, BAD_WORDS[(6 * k + i) % len(BAD_WORDS)]] for i in range(6))
 
 
 def answer(line: list[str], session: Session) -> str:
     """Plan a command line; return its one line where it is refused."""
     try:
-        call = options.call(COMMANDS, line)
-        options.execution(call.options)
+        name, said = options.parse(CLASSES, line)
+        call = Call(name, options.read(COMMANDS[name], said), said, line)
+        options.execution(said)
         prepare(call, session)
     except UserError as error:
         return str(error)
