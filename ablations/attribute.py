@@ -8,7 +8,7 @@ from core.config import GROUPS, Run
 from core.errors import UserError, unknown
 from core.fields import option, problems
 from core.files import short_digest
-from core.inputs import input_shape
+from core.inputs.made import input_shape
 from core.models.stages import block_count, stages_named
 from core.registry import Lazy
 

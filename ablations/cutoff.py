@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ablations.base import Ablation, compare
 from core.config import Run
 from core.fields import option
-from core.inputs import input_shape
+from core.inputs.made import input_shape
 from core.models.stages import stages_named
 from core.registry import Lazy
 

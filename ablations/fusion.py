@@ -6,7 +6,7 @@ from typing import ClassVar
 from ablations.base import Ablation
 from core.config import Run
 from core.fields import option
-from core.inputs import input_shape
+from core.inputs.made import input_shape
 from core.models.stages import has_plain_head, stages_named
 
 

@@ -13,7 +13,7 @@ from analysis.formats import magnitude, number
 from analysis.results import Results
 from analysis.tables import Column
 from core.config import Run
-from core.inputs import input_shape
+from core.inputs.made import input_shape
 from core.models.assembly import make_backbone
 
 COLUMNS = (

@@ -18,9 +18,9 @@ from core.progress import Reporter
 from core.registry import Lazy
 
 if TYPE_CHECKING:
-    from core.datasets.summary import Summary
+    from analysis.data_summary import Summary
 
-summary = Lazy("core.datasets.summary:summary")  # imports pandas and librosa
+summary = Lazy("analysis.data_summary:summary")  # imports pandas and librosa
 
 
 @dataclass(frozen=True)

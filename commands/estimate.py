@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from core.config import Run
-from core.inputs import input_shape
+from core.inputs.made import input_shape
 from core.models.assembly import make_backbone
 from core.plan import Plan
 from core.session import Session

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from core.config import Run
-from core.inputs import input_kind
 from core.inputs.kind import Axis
+from core.inputs.made import input_kind
 from core.training.finished import Finished
 
 _ROW = Axis("row", "", np.zeros(1))

@@ -22,10 +22,10 @@ from core.cache import ArrayWriter, load_or_make
 from core.config import Clip, Frontend, identity
 from core.door import quiet
 from core.errors import UserError, unknown
-from core.inputs import input_kind
 from core.inputs.augmentation import Change, augment_waveform
 from core.inputs.clip import BadClip, decode, fit_length, read_waveform, resample
 from core.inputs.kind import Kind
+from core.inputs.made import input_kind
 from core.progress import Progress, no_progress
 from core.workers import Workers
 

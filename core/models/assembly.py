@@ -3,7 +3,7 @@
 from core.config import Model, Run
 from core.errors import UserError
 from core.files import file_digest
-from core.inputs import input_shape
+from core.inputs.made import input_shape
 from core.models import family_of, surgery
 from core.models.backbone import Backbone, build
 from core.models.weights import weights_file

@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from core.config import Run
 from core.errors import UserError
-from core.inputs import input_kind
 from core.inputs.augmentation import Change, SpecAugment, augment_waveform
+from core.inputs.made import input_kind
 from core.training import AUGMENTATIONS
 
 DEGREES = 15.0

@@ -7,8 +7,8 @@ back needs no clip. A run of an older version, which lacks the file, has its ste
 from core.config import Run
 from core.datasets.table import Split
 from core.errors import UserError
-from core.inputs import input_kind
 from core.inputs.images import Images
+from core.inputs.made import input_kind
 from core.models.backbone import Backbone
 from core.models.normalise import Normalise
 from core.store import Store

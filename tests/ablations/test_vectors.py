@@ -15,8 +15,9 @@ from analysis.similarity.weight_change import similarity_of
 from core.config import Clip, Frontend, Run
 from core.datasets.table import Dataset
 from core.errors import UserError
-from core.inputs import KINDS, input_kind, input_shape
+from core.inputs import KINDS
 from core.inputs.kind import Axis, Kind
+from core.inputs.made import input_kind, input_shape
 from core.models.assembly import make_backbone
 from core.plan import Plan, Planned
 from core.session import Session

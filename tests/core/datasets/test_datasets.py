@@ -1,4 +1,4 @@
-"""Loaders, folds, splits, fingerprints, summaries: official layouts on small synthetic sets, and on real recordings."""
+"""Loaders, folds, splits, fingerprints: official layouts on small synthetic sets, and on real recordings."""
 
 import dataclasses
 import json
@@ -19,7 +19,6 @@ from core import datasets
 from core.datasets import content
 from core.datasets.folds import hold_out, make_folds
 from core.datasets.gtzan import GENRES, filtered_lists
-from core.datasets.summary import summary
 from core.errors import UserError
 
 REAL = os.environ.get("ABLATION_REAL_DATA")
@@ -424,47 +423,6 @@ class TestFingerprint:
             dataset.fingerprint(tmp_path / "cache")
 
 
-class TestSummary:
-    def test_facts(self, tmp_path: Path) -> None:
-        for i in range(4):
-            write_clip(tmp_path / "a" / f"{i}.wav", seed=i, sr=8_000)
-            write_clip(tmp_path / "b" / f"{i}.flac", seed=i, sr=16_000, channels=2)
-        steps: list[int] = []
-        found = summary(datasets.load("folder", tmp_path), progress=lambda done, total, what: steps.append(done))
-        assert (found.clips, found.groups) == (8, 8)
-        assert found.classes == {"a": 4, "b": 4}
-        assert found.folds == {1: 2, 2: 2, 3: 2, 4: 2}
-        assert found.seconds == pytest.approx({"shortest": 0.1, "median": 0.1, "longest": 0.1, "total": 0.8})
-        assert found.sample_rates == {8_000: 4, 16_000: 4}
-        assert found.channels == {1: 4, 2: 4}
-        assert found.formats == {"WAV PCM_16": 4, "FLAC PCM_16": 4}
-        assert found.problems == ()
-        assert steps == list(range(1, 9))
-
-    def test_problems(self, urbansound8k: Path) -> None:
-        (urbansound8k / "audio" / "fold1" / "100-0-0-0.wav").write_bytes(b"")
-        write_clip(urbansound8k / "audio" / "fold1" / "9-9-0-0.wav")
-        problems = summary(datasets.load("urbansound8k", urbansound8k)).problems
-        assert problems[0] == "audio/fold1/100-0-0-0.wav: empty (0 bytes)"
-        assert problems[1] == "classes without clips: car_horn, children_playing, drilling and 5 more"
-        assert problems[2] == "audio files of no clip: audio/fold1/9-9-0-0.wav"
-
-    def test_group_in_two_folds(self, esc50: Path) -> None:
-        dataset = datasets.load("esc50", esc50)
-        leaky = dataclasses.replace(
-            dataset, clips=dataset.clips.assign(group=["x", *dataset.clips["label"].astype(str)[1:]])
-        )
-        expected = "groups in more than one fold, so heard in training and tested on: 0, 1, 2"
-        assert summary(leaky).problems == (expected,)
-
-    def test_class_in_one_fold(self, esc50: Path) -> None:
-        dataset = datasets.load("esc50", esc50)
-        lonely = dataclasses.replace(dataset, clips=dataset.clips[dataset.clips["fold"] == 1])
-        assert "classes in one fold only, which leaves none to train on: rooster, rain, helicopter" in (
-            summary(lonely).problems
-        )
-
-
 @real_data
 class TestRealRecordings:
     def test_urbansound8k(self, tmp_path: Path) -> None:
@@ -473,7 +431,6 @@ class TestRealRecordings:
         assert dataset.fold_numbers() == (1, 2)
         assert (dataset.clips.groupby(["fold", "label"]).size() == 16).all()
         assert [len(part) for part in dataset.split(2)] == [160, 0, 160]
-        assert summary(dataset).problems == ()
 
     def test_esc50(self) -> None:
         dataset = datasets.load("esc50", Path(str(REAL)) / "esc50")

@@ -6,8 +6,9 @@ import torch
 
 from core.config import Clip, Frontend, Run
 from core.errors import UserError
-from core.inputs import KINDS, input_kind, input_shape
+from core.inputs import KINDS
 from core.inputs.kind import Axis, Kind
+from core.inputs.made import input_kind, input_shape
 from core.models.normalise import Normalise
 
 SR = 8000

@@ -1,0 +1,77 @@
+"""What a data set holds and what is wrong with it, on small synthetic sets and on real recordings."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from analysis.data_summary import summary
+from core import datasets
+
+REAL = os.environ.get("ABLATION_REAL_DATA")
+
+
+def write_clip(path: Path, *, seed: int = 0, sr: int = 8_000, channels: int = 1) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.random.default_rng(seed).uniform(-0.5, 0.5, (sr // 10, channels)), sr)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Two folds of the classes a and b, two clips each, as a CSV file beside them."""
+    lines = ["path,label,fold,group"]
+    for number, (fold, label, _) in enumerate((f, c, t) for f in (1, 2) for c in "ab" for t in (0, 1)):
+        write_clip(tmp_path / label / f"{number}.wav", seed=number)
+        lines.append(f"{label}/{number}.wav,{label},{fold},{label}{fold}")
+    (tmp_path / "clips.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path / "clips.csv"
+
+
+def test_facts(tmp_path: Path) -> None:
+    for i in range(4):
+        write_clip(tmp_path / "a" / f"{i}.wav", seed=i, sr=8_000)
+        write_clip(tmp_path / "b" / f"{i}.flac", seed=i, sr=16_000, channels=2)
+    steps: list[int] = []
+    found = summary(datasets.load("folder", tmp_path), progress=lambda done, total, what: steps.append(done))
+    assert (found.clips, found.groups) == (8, 8)
+    assert found.classes == {"a": 4, "b": 4}
+    assert found.folds == {1: 2, 2: 2, 3: 2, 4: 2}
+    assert found.seconds == pytest.approx({"shortest": 0.1, "median": 0.1, "longest": 0.1, "total": 0.8})
+    assert found.sample_rates == {8_000: 4, 16_000: 4}
+    assert found.channels == {1: 4, 2: 4}
+    assert found.formats == {"WAV PCM_16": 4, "FLAC PCM_16": 4}
+    assert found.problems == ()
+    assert steps == list(range(1, 9))
+
+
+def test_problems(table: Path) -> None:
+    (table.parent / "a" / "0.wav").write_bytes(b"")
+    write_clip(table.parent / "a" / "99.wav")
+    dataset = datasets.load("folder", table)
+    assert summary(dataclasses.replace(dataset, class_names=(*dataset.class_names, "c", "d"))).problems == (
+        "a/0.wav: empty (0 bytes)",
+        "classes without clips: c, d",
+        "audio files of no clip: a/99.wav",
+    )
+
+
+def test_group_in_two_folds(table: Path) -> None:
+    dataset = datasets.load("folder", table)
+    leaky = dataclasses.replace(dataset, clips=dataset.clips.assign(group=dataset.clips["label"].astype(str)))
+    expected = "groups in more than one fold, so heard in training and tested on: 0, 1"
+    assert summary(leaky).problems == (expected,)
+
+
+def test_class_in_one_fold(table: Path) -> None:
+    dataset = datasets.load("folder", table)
+    clips = dataset.clips
+    lonely = dataclasses.replace(dataset, clips=clips[(clips["label"] == 1) | (clips["fold"] == 1)])
+    assert "classes in one fold only, which leaves none to train on: a" in summary(lonely).problems
+
+
+@pytest.mark.skipif(not REAL, reason="ABLATION_REAL_DATA is not set")
+def test_real_recordings_have_no_problems() -> None:
+    assert summary(datasets.load("urbansound8k", Path(str(REAL)) / "urbansound8k")).problems == ()
