@@ -11,6 +11,7 @@ COMMANDS = Registry(
         "study": "commands.study:Study",
         "figures": "commands.study:Figures",
         "data": "commands.data:Data",
+        "samples": "commands.samples:Samples",
         "report": "commands.report:Report",
     },
 )

@@ -1,0 +1,52 @@
+"""The `samples` command: what every class looks and sounds like, as a network is given it."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rich.console import Console
+
+from commands import options
+from commands.options import Call
+from core.errors import UserError
+from core.fields import option
+from core.progress import Reporter
+from core.registry import Lazy
+
+# All of these import torch or pandas, which takes seconds.
+planned = Lazy("commands.ablation:planned")
+Session = Lazy("core.session:Session")
+Results = Lazy("analysis.results:Results")
+show_samples = Lazy("analysis.samples:show_samples")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Draw clips of every class as a network sees them, and put what it hears beside them as WAV files.
+
+    Nothing is trained. All options of inputs hold, so that what they do can be looked at before anything is trained
+    on it. The clips are of the fold that is tested on, the same ones at every call.
+
+    Example: run_ablation.py samples --per-class 2 --data urbansound8k --data-root DIR
+    """
+
+    runs: ClassVar[str] = "commands.samples:run"
+    plans: ClassVar[bool] = True
+
+    per_class: int = option(1, "Clips of each class.", at_least=1, at_most=100)
+
+
+def run(call: Call) -> int:
+    """Draw the clips and say where the files are."""
+    execution = options.execution(call.options)
+    console = Console(stderr=execution.json, highlight=False)
+    with Reporter() as report:
+        session = Session(execution, report)
+        plan = planned(call, lambda base, scratch: {"base": base}, options.grid(call.options), session)
+        if len(plan.runs) > 1:
+            raise UserError(f"samples draws one kind of input, not {len(plan.runs)}: give every option a single value")
+        results = Results(plan, session, session.store.results / call.name / plan.name)
+        show_samples(results, per_class=call.command.per_class)
+    results.describe(call.line)
+    for line in results.written():
+        console.print(f"  {line}", soft_wrap=True)
+    return 0

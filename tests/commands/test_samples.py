@@ -1,0 +1,52 @@
+"""The `samples` command: pictures and sounds of every class, and nothing trained."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from analysis.samples import chosen
+from core.errors import UserError
+from run_ablation import main
+
+SMALL = ["--n-mels", "32", "--n-frames", "32", "--sr", "8000", "--duration", "0.75", "--device", "cpu"]
+
+
+def samples(sounds: Path, results: Path, *words: str) -> int:
+    return main(["samples", "--data", "folder", "--data-root", str(sounds), "--results", str(results), *SMALL, *words])
+
+
+def test_every_class_is_drawn_and_heard(sounds: Path, tmp_path: Path) -> None:
+    assert samples(sounds, tmp_path, "--per-class", "2") == 0
+    (folder,) = tmp_path.glob("samples/*")
+    described = json.loads((folder / "analysis.json").read_text())
+    maps = [item for item in described["items"] if item["kind"] == "map"]
+    assert [item["class"] for item in maps] == ["high", "high", "low", "low", "middle", "middle"]
+    for item in maps:
+        y, sr = soundfile.read(folder / item["sound"])
+        original, _ = soundfile.read(sounds / item["clip"])
+        assert (len(y), sr) == (6000, 8000)
+        np.testing.assert_allclose(y[: len(original)], original, atol=1e-3)  # padded with silence
+        assert not y[len(original) :].any()
+    assert (folder / "samples.png").stat().st_size > 1000
+    assert not list((tmp_path / "runs").glob("*/run.json"))
+
+
+def test_page_has_the_sounds(sounds: Path, tmp_path: Path) -> None:
+    assert samples(sounds, tmp_path) == 0
+    assert main(["report", "--results", str(tmp_path)]) == 0
+    assert (tmp_path / "report" / "index.html").read_text().count("data:audio/wav") == 3
+
+
+def test_several_kinds_of_input_are_refused(sounds: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="samples draws one kind of input, not 2: give every option a single value"):
+        samples(sounds, tmp_path, "--fmin", "0", "100")
+
+
+def test_rows_are_chosen_class_by_class_and_stay() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    rows = chosen(labels, np.arange(6), per_class=2)
+    assert labels[rows].tolist() == [0, 0, 1, 1, 2]
+    assert rows == chosen(labels, np.arange(6), per_class=2)
