@@ -18,8 +18,9 @@ import tyro
 
 from commands.presets import Preset
 from commands.study_file import PAPER, preset_of, runnable
-from core.config import GROUPS, Cluster, Execution, Run
+from core.config import GROUPS, Run
 from core.errors import UserError, nearest, unknown
+from core.execution import Cluster, Execution
 from core.fields import problems
 
 PROGRAM = "run_ablation.py"

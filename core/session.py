@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from core.config import Execution
 from core.errors import UserError
+from core.execution import Execution
 from core.fields import whole_number
 from core.progress import Reporter, Silent
 from core.store import Store

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from core.config import Execution, Run
+from core.config import Run
 from core.datasets import load
 from core.datasets.table import Dataset
+from core.execution import Execution
 from core.plan import resolve
 from core.session import Session
 

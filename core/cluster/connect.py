@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.config import Cluster, Execution
 from core.errors import UserError
+from core.execution import Cluster, Execution
 from core.fields import whole_number
 from core.registry import Lazy
 

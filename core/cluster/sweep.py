@@ -18,9 +18,10 @@ from core.cluster.probe import check_nodes
 from core.cluster.storage import Storage
 from core.cluster.watch import Watch, collect
 from core.cluster.worker import Work, trial
-from core.config import Cluster, Run
+from core.config import Run
 from core.datasets.table import Dataset
 from core.errors import UserError
+from core.execution import Cluster
 from core.executor import Executed, unfinished
 from core.models import family_of
 from core.models.weights import WORDS

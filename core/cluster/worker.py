@@ -20,9 +20,10 @@ from filelock import FileLock
 
 from core.cluster.gate import enter
 from core.cluster.storage import Storage
-from core.config import Execution, Run
+from core.config import Run
 from core.datasets.table import Dataset
 from core.errors import UserError
+from core.execution import Execution
 from core.files import cannot_write
 from core.registry import Lazy
 from core.session import Session

@@ -9,7 +9,7 @@ import pytest
 
 from ablations.base import Ablation
 from analysis.results import Results
-from core.config import Execution
+from core.execution import Execution
 from core.executor import execute
 from core.plan import make_plan
 from core.session import Session

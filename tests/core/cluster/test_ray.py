@@ -24,9 +24,10 @@ from core.cluster.connect import Demand, Node, check_address, share_out
 from core.cluster.gate import Gate
 from core.cluster.storage import Storage
 from core.cluster.watch import reason
-from core.config import Cluster, Execution, Run
+from core.config import Run
 from core.datasets.table import Dataset
 from core.errors import UserError
+from core.execution import Cluster, Execution
 from core.plan import Plan, Planned
 from core.session import Session
 from core.store import FAILED, FINISHED

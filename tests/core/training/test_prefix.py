@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from core.cache import Stored
-from core.config import Execution, Run
+from core.config import Run
 from core.datasets.table import Dataset
+from core.execution import Execution
 from core.inputs.images import Images
 from core.models.assembly import make_backbone
 from core.session import Session

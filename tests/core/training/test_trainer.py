@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
-from core.config import Execution, Run, Training
+from core.config import Run, Training
 from core.datasets.table import Dataset
+from core.execution import Execution
 from core.fields import problems
 from core.models.assembly import make_backbone
 from core.record import Clips
