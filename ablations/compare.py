@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from analysis.results import Results
 
-NEVER = ("data__name", "data__fold")  # other clips are no other condition
+# Other clips are no other condition.
+NEVER = ("data__name", "data__fold", "data__folds", "data__set_aside", "data__per_class")
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,31 @@ class Data:
         at_least=0.0,
         below=1.0,
     )
+    folds: int = option(
+        0,
+        "Number of seeded folds, stratified by class, groups whole (0: the set's own, or five); 10 with --validation "
+        "0.1111 trains on 80 %, validates and tests on 10 % each.",
+        at_least=0,
+        absent=0,
+    )
+    set_aside: float = option(
+        0.0,
+        "Share of the clips that nothing trains on, tests on or looks at, by group and stratified by class, kept for "
+        "a last test of your own.",
+        at_least=0.0,
+        below=1.0,
+        absent=0.0,
+    )
+    per_class: int = option(
+        0,
+        "Most clips of a class in the training and in the test part, each (0: all).",
+        at_least=0,
+        absent=0,
+    )
+
+    def problems(self) -> list[str]:
+        """List what is wrong with values that are right one by one."""
+        return ["--folds 1: must be at least 2, or 0 for the set's own"] if self.folds == 1 else []
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core import datasets
-from core.config import Run
+from core.config import Data, Run
 from core.datasets.metadata import some
 from core.datasets.table import Dataset
 from core.errors import UserError
@@ -22,6 +22,7 @@ from core.models.family import no_imagenet
 
 FOLLOWING = ("data.fold", "data.content", "data.left_out", "seed", "model.weights_sha256", "model.backbone_sha256")
 OF_THE_DATA_SET = ("clip.sr", "clip.duration", "frontend.n_frames", "frontend.fmax")
+ARRANGED = ("name", "folds", "set_aside", "per_class")  # of a run's data: what makes it one data set or another
 Point = Mapping[str, Any]  # ``{group__field: value}``
 Conditions = Callable[[Run, Run], Mapping[str, Run]]  # of a base run and the same from random weights
 
@@ -133,21 +134,20 @@ def make_plan(
         for group in _grouped(list(grid), by)
     ]
     names = list(dict.fromkeys(base.get("data__name", Run().data.name) for group in groups for _, base, _ in group))
-    loaded = _load(names, roots)
-    contents = {name: dataset.fingerprint(cache) for name, dataset in loaded.items()}
+    loaded = _Arranged(_load(names, roots), cache)
     planned: list[Planned] = []
     for group in groups:
         first = group[0][1]
-        dataset = loaded[first.get("data__name", Run().data.name)]
+        dataset, content = loaded[first]
         for fold in _folds(first.get("data__fold", str(Run().data.fold)), dataset):
             made: dict[str, Run] = {}
             for point, *both in group:
-                bases = (_base(settings, fold, dataset, contents[dataset.name]) for settings in both)
+                bases = (_base(settings, fold, dataset, content) for settings in both)
                 named = conditions(*(settle(base, dataset) for base in bases))
                 made |= {_name(name, point, by, alone=len(named) == 1): run for name, run in named.items()}
             reference = next(iter(made.values()))
             planned += [Planned(condition, run, reference) for condition, run in made.items()]
-    return Plan(ablation, tuple(dict.fromkeys(planned)), {contents[name]: d for name, d in loaded.items()})
+    return Plan(ablation, tuple(dict.fromkeys(planned)), loaded.by_content)
 
 
 def _grouped(points: Sequence[Point], by: str) -> list[list[Point]]:
@@ -212,6 +212,29 @@ def _load(names: Sequence[str], roots: Sequence[Path]) -> dict[str, Dataset]:
         raise UserError(f"--data-root has {len(roots)} folders for {len(needing)} data sets that need one")
     folders = dict(itertools.zip_longest(needing, roots))
     return {name: datasets.load(name, folders.get(name)) for name in names}
+
+
+class _Arranged:
+    """The data sets of a plan as its points ask for them (`core.datasets.arrange`), each read once."""
+
+    def __init__(self, loaded: Mapping[str, Dataset], cache: Path) -> None:
+        self.loaded = loaded
+        self.cache = cache
+        self.by_content: dict[str, Dataset] = {}
+        self._made: dict[Data, tuple[Dataset, str]] = {}
+
+    def __getitem__(self, settings: Point) -> tuple[Dataset, str]:
+        """Return the data set of a point's settings, and its content."""
+        asked = {key: settings[f"data__{key}"] for key in ARRANGED if f"data__{key}" in settings}
+        data = Data(**asked)
+        if data not in self._made:
+            if found := problems(data):
+                raise UserError("; ".join(found))
+            dataset = self.loaded[data.name]
+            made = datasets.arrange(dataset, folds=data.folds, set_aside=data.set_aside, per_class=data.per_class)
+            self._made[data] = made, made.fingerprint(self.cache)
+            self.by_content[self._made[data][1]] = made
+        return self._made[data]
 
 
 def _folds(text: str, dataset: Dataset) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """Small sounds and a small run, shared by all rooms."""
 
+import json
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from core.config import Run
 from core.datasets import load
 from core.datasets.table import Dataset
 from core.execution import Execution
+from core.inputs.clip import read_waveform
 from core.plan import resolve
 from core.session import Session
 
@@ -46,6 +48,50 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
             y = 0.3 * np.sin(2 * np.pi * hertz * rng.uniform(0.8, 1.25) * t) + 0.02 * rng.standard_normal(len(t))
             soundfile.write(root / label / f"{k}.wav", y, SR)
     return root
+
+
+@pytest.fixture(scope="session")
+def nsynth(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a small set in NSynth's layout: embedded notes of all families, 4 s each, and two of synth_lead.
+
+    Folds keep instruments apart, so they make the parts: 6 notes of each family to train on, 3 to validate and to test.
+    """
+    root = tmp_path_factory.mktemp("nsynth")
+    notes = load("instruments")
+    for part, folds in {"nsynth-train": (3, 4), "nsynth-valid": (1,), "nsynth-test": (2,)}.items():
+        (root / part / "audio").mkdir(parents=True)
+        examples: dict[str, dict[str, object]] = {}
+        chosen = notes.clips[notes.clips["fold"].isin(folds)].groupby(["fold", "label"]).head(3)
+        for row in chosen.itertuples():
+            family = notes.class_names[int(row.label)]
+            examples[f"{family}_acoustic_{row.Index:03d}-060-100"] = nsynth_note(family, str(row.group))
+            y = read_waveform(notes.root / str(row.path), sr=16_000, n_samples=64_000, fit="pad")
+            soundfile.write(root / part / "audio" / f"{family}_acoustic_{row.Index:03d}-060-100.wav", y, 16_000)
+        for number in range(2 if part == "nsynth-train" else 0):
+            examples[f"synth_lead_synthetic_{number:03d}-060-100"] = nsynth_note("synth_lead", "lead")
+            y = 0.1 * np.sin(np.arange(64_000) * 0.1)
+            soundfile.write(root / part / "audio" / f"synth_lead_synthetic_{number:03d}-060-100.wav", y, 16_000)
+        (root / part / "examples.json").write_text(json.dumps(examples))
+    return root
+
+
+def nsynth_note(family: str, instrument: str) -> dict[str, object]:
+    """Return what NSynth says of a note, every key of the official files."""
+    return {
+        "note": 1,
+        "note_str": "",
+        "instrument": 1,
+        "instrument_str": f"{family}_acoustic_{instrument}",
+        "instrument_family": 1,
+        "instrument_family_str": family,
+        "instrument_source": 0,
+        "instrument_source_str": "acoustic",
+        "pitch": 60,
+        "velocity": 100,
+        "sample_rate": 16_000,
+        "qualities": [0] * 10,
+        "qualities_str": [],
+    }
 
 
 @pytest.fixture

@@ -20,9 +20,12 @@ LOADERS = Registry(
         "esc50": "core.datasets.esc50:LOADER",
         "gtzan": "core.datasets.gtzan:LOADER",
         "gtzan-filtered": "core.datasets.gtzan:FILTERED_LOADER",
+        "nsynth": "core.datasets.nsynth:LOADER",
+        "nsynth-valid": "core.datasets.nsynth:VALID_LOADER",
         "folder": "core.datasets.folder:LOADER",
     },
 )
+arrange = Lazy("core.datasets.arrangement:arrange")  # imports pandas
 fetch = Lazy("core.datasets.remote:fetch")  # requests and pooch take a while to import
 
 

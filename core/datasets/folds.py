@@ -12,15 +12,17 @@ FOLDS = 5
 SEED = 0
 
 
-def make_folds(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+def make_folds(labels: np.ndarray, groups: np.ndarray, *, n_folds: int = 0) -> np.ndarray:
     """Assign clips to folds by group, stratified by class.
 
-    Five folds, or as many as the class of the fewest groups has groups.
+    As many as asked for; or five, or as many as the class of the fewest groups has groups.
 
     Parameters
     ----------
     labels, groups
         Class and group of each clip, of shape (clips,), in a stable order.
+    n_folds
+        How many folds, 2 at least; 0: five, or fewer where a class has fewer groups.
 
     Returns
     -------
@@ -30,16 +32,20 @@ def make_folds(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
     Raises
     ------
     UserError
-        For a class whose clips all belong to one group.
+        For a class whose clips all belong to one group, or to fewer groups than the folds asked for.
     """
     by_class = pd.Series(groups).groupby(labels).nunique()
     for label in by_class.index[by_class < 2]:
         group = groups[labels == label][0]
         raise UserError(f"class '{label}' has clips of one group only ('{group}'), so it cannot be in two folds")
+    if n_folds > (fewest := int(by_class.min())):
+        raise UserError(
+            f"--folds {n_folds}: class '{by_class.idxmin()}' has clips of {fewest} groups only; say --folds {fewest}"
+        )
     grouped = len(np.unique(groups)) < len(groups)
     splitter = model_selection.StratifiedGroupKFold if grouped else model_selection.StratifiedKFold
     folds = np.zeros(len(labels), dtype=np.int64)
-    parts = splitter(n_splits=min(FOLDS, int(by_class.min())), shuffle=True, random_state=SEED)
+    parts = splitter(n_splits=n_folds or min(FOLDS, fewest), shuffle=True, random_state=SEED)
     for fold, (_, test) in enumerate(parts.split(labels, labels, groups if grouped else None), start=1):
         folds[test] = fold
     return folds

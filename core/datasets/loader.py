@@ -18,18 +18,23 @@ class Source:
     layout
         What its root holds, the file that proves it first.
     url, md5
-        The archive and its checksum; no `url` where there is no public source.
+        The archive and its checksum; no `url` where there is no public source, or none with a checksum.
+    by_hand
+        Where a user gets what has no published checksum, and so is not fetched.
     """
 
     layout: tuple[str, ...]
     url: str = ""
     md5: str = ""
+    by_hand: str = ""
 
-    def how_to_get(self, name: str, root: Path | None) -> str:
-        """Say in one line what is missing at `root` (None: nothing given) and how the data set gets there."""
-        missing = f"{root} lacks {self.layout[0]}" if root else "it is not embedded"
+    def how_to_get(self, name: str, root: Path | None, *, lacks: str = "") -> str:
+        """Say in one line what `root` lacks (the proof, unless said; None: no root) and how the data set gets there."""
+        missing = f"{root} lacks {lacks or self.layout[0]}" if root else "it is not embedded"
         if self.url:
             way = f"give --data-root DIR with --download, or unpack {self.url} there"
+        elif self.by_hand:
+            way = f"unpack {self.by_hand} there yourself (no checksum is published) and give --data-root DIR"
         else:
             way = "give --data-root DIR with your own copy, for it has no public source"
         return f"{name}: {missing}; {way} ({', '.join(self.layout)})"

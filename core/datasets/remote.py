@@ -27,10 +27,12 @@ def fetch(name: str, source: Source | None, root: Path) -> None:
         Where it has no public source, the source cannot be reached, the checksum is wrong, the archive is unsafe, or
         `root` cannot be written.
     """
+    if source and (root / source.layout[0]).is_file():
+        return
+    if source and source.by_hand:
+        raise UserError(f"{name}: not downloaded, for no checksum is published; unpack {source.by_hand} in {root}")
     if source is None or not source.url:
         raise UserError(f"{name}: nothing to download, it has no public source; leave --download out")
-    if (root / source.layout[0]).is_file():
-        return
     archive = root / f"{name}.archive"
     by_hand = f"run it again to go on, or unpack it by hand so that {root / source.layout[0]} exists"
     try:

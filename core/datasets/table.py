@@ -1,7 +1,9 @@
 """The table of a data set's clips, how it is checked, and how it is split."""
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +14,7 @@ from core.datasets.content import content_digest
 from core.datasets.folds import hold_out, make_folds
 from core.datasets.metadata import some
 from core.errors import UserError
+from core.files import file_digest
 
 COLUMNS = ["path", "label", "fold", "group"]
 TEST, TRAIN, VALIDATION = 1, 2, 3  # what the folds of a fixed split are
@@ -43,7 +46,20 @@ class Dataset:
     sr, duration, n_frames
         The set's own sampling rate in Hz, clip length in seconds and image width in pixels.
     fixed_split
-        The set comes with one test (fold 1), training (fold 2) and validation list (fold 3) instead of folds to rotate.
+        The set comes with one test (fold 1) and training list (fold 2), and mostly a validation list (fold 3), instead
+        of folds to rotate.
+    seeded_folds
+        The folds were made here, for the set has none of its own, and may be made anew (`core.datasets.arrange`).
+    sizes_alone
+        A file's size stands for its content in the fingerprint, as in sets too large to be read for it.
+    tables
+        Files, relative to `root`, whose content is part of the fingerprint beside the clips.
+    per_class
+        Most clips of a class in the training part, in the test part and in a validation list, each; 0 for all.
+    aside
+        The clips that no split contains, with the columns of `clips` (`core.datasets.arrange`).
+    remarks
+        What reading the set has left out or found, a line each.
     """
 
     name: str
@@ -54,6 +70,12 @@ class Dataset:
     duration: float
     n_frames: int
     fixed_split: bool = False
+    seeded_folds: bool = False
+    sizes_alone: bool = False
+    tables: tuple[str, ...] = ()
+    per_class: int = 0
+    aside: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
+    remarks: tuple[str, ...] = ()
 
     def fold_numbers(self) -> tuple[int, ...]:
         """Return the folds that can be tested on."""
@@ -69,7 +91,7 @@ class Dataset:
         validation
             Share of the other folds' clips, 0 to below 1, held out by group and stratified by class (every class of
             two groups or more is present, so a small share may come out larger). The same at every call. Of a fixed
-            split, any share above 0 takes its own validation list; at 0 that list goes unused.
+            split that has one, any share above 0 takes its own validation list; at 0 that list goes unused.
 
         Raises
         ------
@@ -81,17 +103,33 @@ class Dataset:
         if not 0 <= validation < 1:
             raise UserError(f"validation={validation}: must be at least 0 and below 1")
         folds = self.clips["fold"].to_numpy()
-        train = np.flatnonzero(folds == TRAIN if self.fixed_split else folds != fold)
+        train = self._capped(np.flatnonzero(folds == TRAIN if self.fixed_split else folds != fold))
         held_out = train[:0]
-        if validation and self.fixed_split:
-            held_out = np.flatnonzero(folds == VALIDATION)
+        if validation and self.fixed_split and (folds == VALIDATION).any():
+            held_out = self._capped(np.flatnonzero(folds == VALIDATION))
         elif validation and len(train):
             labels, groups = self.clips["label"].to_numpy()[train], self.clips["group"].to_numpy()[train]
             mask = hold_out(labels, groups, share=validation)
             train, held_out = train[~mask], train[mask]
         if not len(train):
             raise UserError(f"{self.name}: nothing is left to train on when fold {fold} is tested; it needs more folds")
-        return Split(train, held_out, np.flatnonzero(folds == fold))
+        return Split(train, held_out, self._capped(np.flatnonzero(folds == fold)))
+
+    def _capped(self, rows: np.ndarray) -> np.ndarray:
+        """Keep `per_class` clips of each class: those that come first in an order that a path alone decides."""
+        if not self.per_class:
+            return rows
+        labels = self.clips["label"].to_numpy()[rows]
+        rank = pd.Series(self._order[rows]).groupby(labels).rank()
+        return rows[(rank <= self.per_class).to_numpy()]
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        """The place of each clip in a shuffled order: the same for a clip whatever others the set holds."""
+        digests = [hashlib.sha256(path.encode()).digest() for path in self.clips["path"]]
+        place = np.empty(len(digests), np.int64)
+        place[sorted(range(len(digests)), key=digests.__getitem__)] = np.arange(len(digests))
+        return place
 
     def fingerprint(self, cache: Path) -> str:
         """Return the SHA-256, in hex, of all that the set is: paths, labels, folds, groups, class names and contents.
@@ -107,7 +145,17 @@ class Dataset:
             Where a file cannot be read.
         """
         rows = self.clips[COLUMNS].to_numpy(dtype=object).tolist()
-        return content_digest(self.name, self.root, rows, class_names=self.class_names, cache=cache)
+        more: list[object] = [file_digest(self.root / table) for table in self.tables]
+        more += [{"per_class": self.per_class}] if self.per_class else []
+        return content_digest(
+            self.name,
+            self.root,
+            rows,
+            class_names=self.class_names,
+            cache=cache,
+            sizes=self.sizes_alone,
+            more=more,
+        )
 
 
 def make(
@@ -120,6 +168,9 @@ def make(
     duration: float,
     n_frames: int,
     fixed_split: bool = False,
+    sizes_alone: bool = False,
+    tables: Sequence[str] = (),
+    remarks: Sequence[str] = (),
 ) -> Dataset:
     """Sort and check the rows of a data set whose files are known to be there, and wrap them up.
 
@@ -128,7 +179,7 @@ def make(
     rows
         One per clip, with the columns of `Dataset.clips`. Without ``group`` every clip is its own; without ``fold``
         seeded folds are made (`core.datasets.folds.make_folds`).
-    name, root, class_names, sr, duration, n_frames, fixed_split
+    name, root, class_names, sr, duration, n_frames, fixed_split, sizes_alone, tables, remarks
         As in `Dataset`.
 
     Raises
@@ -155,9 +206,22 @@ def make(
         )
     if "group" not in clips:
         clips["group"] = clips["path"]
-    if "fold" not in clips:
+    if seeded := "fold" not in clips:
         clips["fold"] = make_folds(np.array(class_names)[clips["label"]], clips["group"].to_numpy())
     if clips["label"].nunique() < 2:
         raise UserError(f"{name}: all clips are of class '{class_names[clips['label'].iloc[0]]}'; it takes two to tell")
     clips = clips[COLUMNS].astype({"path": str, "label": "int64", "fold": "int64", "group": str})
-    return Dataset(name, root, clips, tuple(class_names), sr, duration, n_frames, fixed_split)
+    return Dataset(
+        name=name,
+        root=root,
+        clips=clips,
+        class_names=tuple(class_names),
+        sr=sr,
+        duration=duration,
+        n_frames=n_frames,
+        fixed_split=fixed_split,
+        seeded_folds=seeded,
+        sizes_alone=sizes_alone,
+        tables=tuple(tables),
+        remarks=tuple(remarks),
+    )

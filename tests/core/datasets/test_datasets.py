@@ -81,7 +81,8 @@ class TestRegistry:
         assert shown.stdout.strip() == "[]"
 
     def test_names(self) -> None:
-        assert tuple(datasets.LOADERS) == ("instruments", "urbansound8k", "esc50", "gtzan", "gtzan-filtered", "folder")
+        official = ("instruments", "urbansound8k", "esc50", "gtzan", "gtzan-filtered", "nsynth", "nsynth-valid")
+        assert tuple(datasets.LOADERS) == (*official, "folder")
 
     def test_unknown_name_gives_the_nearest(self) -> None:
         with pytest.raises(
@@ -89,7 +90,9 @@ class TestRegistry:
         ):
             datasets.load("esc-50")
 
-    @pytest.mark.parametrize("name", ["urbansound8k", "esc50", "gtzan", "gtzan-filtered", "folder"])
+    @pytest.mark.parametrize(
+        "name", ["urbansound8k", "esc50", "gtzan", "gtzan-filtered", "nsynth", "nsynth-valid", "folder"]
+    )
     def test_no_root_says_how_to_get_it_in_one_line(self, name: str) -> None:
         with pytest.raises(UserError, match=f"^{name}: .*--data-root.*$"):
             datasets.load(name)
