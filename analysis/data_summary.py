@@ -10,7 +10,7 @@ import numpy as np
 
 from core.datasets.folder import SUFFIXES
 from core.datasets.metadata import some, split_groups
-from core.datasets.table import Dataset
+from core.datasets.table import TRAIN, Dataset
 from core.door import quiet
 from core.inputs.clip import BadClip, Facts, read_facts
 from core.progress import Progress, no_progress
@@ -29,6 +29,10 @@ class Summary:
         Number of clips, and of what they were cut from.
     classes, folds
         Clips of each class (in label order; a class may have none) and of each fold.
+    aside
+        Number of clips set aside.
+    remarks
+        What reading the set has left out or found, a line each.
     seconds
         Length of the clips that decode, in seconds: ``shortest``, ``median``, ``longest``, ``total``.
     sample_rates, channels, formats
@@ -45,6 +49,8 @@ class Summary:
     groups: int
     classes: dict[str, int]
     folds: dict[int, int]
+    aside: int
+    remarks: tuple[str, ...]
     seconds: dict[str, float]
     sample_rates: dict[int, int]
     channels: dict[int, int]
@@ -81,6 +87,8 @@ def summary(dataset: Dataset, *, progress: Progress = no_progress) -> Summary:
         groups=int(dataset.clips["group"].nunique()),
         classes={name: by_class[label] for label, name in enumerate(dataset.class_names)},
         folds=dict(sorted(Counter(dataset.clips["fold"]).items())),
+        aside=len(dataset.aside),
+        remarks=dataset.remarks,
         seconds={
             "shortest": float(seconds.min()),
             "median": float(np.median(seconds)),
@@ -114,13 +122,16 @@ def _table_problems(dataset: Dataset) -> list[str]:
     found = [f"classes without clips: {some(empty)}"] if empty else []
     if lonely:
         found.append(f"classes in one fold only, which leaves none to train on: {some(lonely)}")
-    if leaks := split_groups(dataset.clips):
+    clips = dataset.clips
+    if dataset.fixed_split:  # of its lists the training list alone has to share nothing
+        clips = clips.assign(fold=clips["fold"] == TRAIN)
+    if leaks := split_groups(clips):
         found.append(f"groups in more than one fold, so heard in training and tested on: {some(leaks)}")
     return found
 
 
 def _left_over(dataset: Dataset) -> list[str]:
-    known = set(dataset.clips["path"])
+    known = {*dataset.clips["path"], *dataset.aside["path"], *dataset.left_out}
     files = (path for path in dataset.root.rglob("*") if path.suffix.lower() in SUFFIXES)
     extra = sorted(set(path.relative_to(dataset.root).as_posix() for path in files) - known)
     return [f"audio files of no clip: {some(extra)}"] if extra else []

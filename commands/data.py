@@ -4,16 +4,16 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from commands.options import Call
-from core import datasets
+from core import config, datasets
 from core.errors import UserError, printable
-from core.fields import option
+from core.fields import option, problems
 from core.progress import Reporter
 from core.registry import Lazy
 
@@ -23,11 +23,18 @@ if TYPE_CHECKING:
 summary = Lazy("analysis.data_summary:summary")  # imports pandas and librosa
 
 
+def _of_a_run(name: str) -> Any:
+    """Declare an option as a run has it."""
+    found = next(f for f in dataclasses.fields(config.Data) if f.name == name)
+    return option(found.default, **found.metadata)
+
+
 @dataclass(frozen=True)
 class Data:
     """Print what a data set holds: clips, classes, folds, lengths, sampling rates, and problems found.
 
-    Every clip is decoded, so that what training would stumble over is seen first.
+    Every clip is decoded, so that what training would stumble over is seen first. With --folds, --set-aside and
+    --per-class it is the set that runs with these options see.
 
     Example: run_ablation.py data --data urbansound8k --data-root DIR
     """
@@ -36,6 +43,9 @@ class Data:
 
     data: str = option("instruments", f"Data set: {', '.join(datasets.LOADERS)}.")
     data_root: Path | None = option(None, "Its folder (for folder, also a CSV file of path,label[,fold][,group]).")
+    folds: int = _of_a_run("folds")
+    set_aside: float = _of_a_run("set_aside")
+    per_class: int = _of_a_run("per_class")
     download: bool = option(False, "Fetch it into --data-root first, where it can be fetched.")
     json: bool = option(False, "Print one JSON object.")
 
@@ -47,8 +57,12 @@ def run(call: Call) -> int:
         if data.data_root is None:
             raise UserError("--download needs --data-root: the folder to fetch it into")
         datasets.download(data.data, data.data_root)
+    asked = {name: getattr(data, name) for name in ("folds", "set_aside", "per_class")}
+    if wrong := problems(config.Data(**asked)):
+        raise UserError("; ".join(wrong))
     with Reporter() as report:
-        found = summary(datasets.load(data.data, data.data_root), progress=report)
+        dataset = datasets.arrange(datasets.load(data.data, data.data_root), **asked)
+        found = summary(dataset, progress=report)
     if data.json:
         print(json.dumps(dataclasses.asdict(found), default=str))  # noqa: T201
     else:
@@ -66,6 +80,8 @@ def _show(found: "Summary", console: Console) -> None:
         "Clips": f"{found.clips} from {found.groups} recordings",
         "Classes": _counts(found.classes),
         "Folds": _counts(found.folds),
+        "Set aside": f"{found.aside} clips" if found.aside else "",
+        "Left out": "\n".join(found.remarks),
         "Lengths": lengths,
         "Sampling rates": _counts(found.sample_rates, " Hz"),
         "Channels": _counts(found.channels),

@@ -62,4 +62,5 @@ def _limited(dataset: Dataset, per_class: int) -> Dataset:
     for fold in limited.fold_numbers():
         for part in limited.split(fold, validation=0.5 if limited.fixed_split else 0.0):
             taken[part] = True
-    return dataclasses.replace(limited, clips=dataset.clips[taken].reset_index(drop=True))
+    dropped = dataset.left_out.union(dataset.clips.loc[~taken, "path"])
+    return dataclasses.replace(limited, clips=dataset.clips[taken].reset_index(drop=True), left_out=dropped)

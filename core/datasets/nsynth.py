@@ -72,7 +72,7 @@ def load(root: Path | None = None, *, name: str = "nsynth") -> Dataset:
     if unknown := sorted(set(clips.loc[~untested, "label"]) - set(FAMILIES)):
         raise UserError(f"{name}: {root} has the family {some(unknown)}, which NSynth has not; mend {TABLE}")
     kept = clips[~untested]
-    left_out = f"{untested.sum():,} notes of {UNTESTED} left out, a family that is never tested"
+    said = f"{untested.sum():,} notes of {UNTESTED} left out, a family that is never tested"
     return make(
         name,
         root,
@@ -84,7 +84,8 @@ def load(root: Path | None = None, *, name: str = "nsynth") -> Dataset:
         fixed_split=True,
         sizes_alone=True,
         tables=[f"{part}/{TABLE}" for part in parts],
-        remarks=(left_out,) if untested.any() else (),
+        left_out=clips.loc[untested, "path"],
+        remarks=(said,) if untested.any() else (),
     )
 
 

@@ -1,7 +1,7 @@
 """The table of a data set's clips, how it is checked, and how it is split."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -58,6 +58,8 @@ class Dataset:
         Most clips of a class in the training part, in the test part and in a validation list, each; 0 for all.
     aside
         The clips that no split contains, with the columns of `clips` (`core.datasets.arrange`).
+    left_out
+        Paths of recordings that belong to the set and are not among its clips, but for those set aside.
     remarks
         What reading the set has left out or found, a line each.
     """
@@ -75,6 +77,7 @@ class Dataset:
     tables: tuple[str, ...] = ()
     per_class: int = 0
     aside: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
+    left_out: frozenset[str] = frozenset()
     remarks: tuple[str, ...] = ()
 
     def fold_numbers(self) -> tuple[int, ...]:
@@ -170,6 +173,7 @@ def make(
     fixed_split: bool = False,
     sizes_alone: bool = False,
     tables: Sequence[str] = (),
+    left_out: Iterable[str] = (),
     remarks: Sequence[str] = (),
 ) -> Dataset:
     """Sort and check the rows of a data set whose files are known to be there, and wrap them up.
@@ -179,7 +183,7 @@ def make(
     rows
         One per clip, with the columns of `Dataset.clips`. Without ``group`` every clip is its own; without ``fold``
         seeded folds are made (`core.datasets.folds.make_folds`).
-    name, root, class_names, sr, duration, n_frames, fixed_split, sizes_alone, tables, remarks
+    name, root, class_names, sr, duration, n_frames, fixed_split, sizes_alone, tables, left_out, remarks
         As in `Dataset`.
 
     Raises
@@ -223,5 +227,6 @@ def make(
         seeded_folds=seeded,
         sizes_alone=sizes_alone,
         tables=tuple(tables),
+        left_out=frozenset(left_out),
         remarks=tuple(remarks),
     )

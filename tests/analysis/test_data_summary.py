@@ -10,6 +10,8 @@ import soundfile
 
 from analysis.data_summary import summary
 from core import datasets
+from core.datasets import arrange
+from core.datasets.table import TRAIN
 
 REAL = os.environ.get("ABLATION_REAL_DATA")
 
@@ -75,3 +77,22 @@ def test_class_in_one_fold(table: Path) -> None:
 @pytest.mark.skipif(not REAL, reason="ABLATION_REAL_DATA is not set")
 def test_real_recordings_have_no_problems() -> None:
     assert summary(datasets.load("urbansound8k", Path(str(REAL)) / "urbansound8k")).problems == ()
+
+
+class TestArranged:
+    def test_what_is_set_aside_or_dropped_is_no_file_of_no_clip(self, nsynth: Path) -> None:
+        dataset = arrange(datasets.load("nsynth", nsynth), set_aside=0.2, per_class=2)
+        found = summary(dataset)
+        assert found.problems == ()
+        assert found.aside == len(dataset.aside) > 0
+        assert found.remarks == dataset.remarks != ()
+        assert found.clips == len(dataset.clips) < 60
+        assert summary(arrange(datasets.load("nsynth", nsynth), per_class=2)).folds == {1: 20, 2: 20, 3: 20}
+
+    def test_test_and_validation_list_may_share_groups_and_training_may_not(self, nsynth: Path) -> None:
+        dataset = datasets.load("nsynth", nsynth)
+        clips, folds = dataset.clips, dataset.clips["fold"]
+        shared = dataclasses.replace(dataset, clips=clips.assign(group=clips["group"].where(folds == TRAIN, "one")))
+        assert summary(shared).problems == ()
+        leaking = dataclasses.replace(dataset, clips=clips.assign(group="one"))
+        assert "groups in more than one fold" in summary(leaking).problems[0]
