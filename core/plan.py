@@ -191,7 +191,7 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
     run = run.replace(
         clip__sr=sr,
         clip__duration=run.clip.duration or dataset.duration,
-        frontend__n_frames=run.frontend.n_frames or dataset.n_frames,
+        frontend__n_frames=run.frontend.n_frames or (run.frontend.image or (0, dataset.n_frames))[1],
         frontend__fmax=run.frontend.fmax or sr / 2,
     )
     if model.weights == "imagenet" and not family.has_imagenet(model.backbone):

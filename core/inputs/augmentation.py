@@ -10,8 +10,9 @@ import soxr
 import torch
 from torch import nn
 
-STRETCH = (0.9, 1.2)  # factor of the tempo (arXiv:2007.11154, section IV)
-PITCH = (-2.0, 2.0)  # semitones (the same)
+# Section III-B of arXiv:2007.11154 stretches time and shifts pitch; by how much, only its authors' code says.
+STRETCH = (0.9, 1.2)  # factor of the tempo
+PITCH = (-2.0, 2.0)  # semitones
 Change = Callable[..., np.ndarray]  # of a waveform (samples,), by its ``sr`` and what ``key`` alone decides
 
 

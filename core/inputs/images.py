@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from core.datasets.table import Dataset
 
 VERSION = 1  # of the images: raised when the same configuration would give other pixels, so that old ones are not read
+AFTER_THE_STORE = ("normalise", "levels", "colour")  # what the network's first step does, of the fields of a Frontend
 BATCH = 32  # clips decoded ahead and turned into images together
 LISTED = 20  # bad clips named in one error
 BAD_CLIP_POLICIES = ("fail", "skip")
@@ -124,8 +125,9 @@ def images(
 
 
 def _identity(content: str, clip: Clip, frontend: Frontend, variant: int, change: Change) -> dict[str, Any]:
-    look = identity(frontend)
-    del look["normalise"]
+    look = {name: value for name, value in identity(frontend).items() if name not in AFTER_THE_STORE}
+    if frontend.channels == "replicate":
+        look["stored"] = "one channel"  # it was three equal ones once
     return {
         "images": VERSION,
         "content": content,

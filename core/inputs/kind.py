@@ -76,7 +76,7 @@ class Kind(nn.Module):
 
     unit: ClassVar[str]
     floor: ClassVar[float]
-    picture: ClassVar[tuple[float, float] | None] = None
+    picture: tuple[float, float] | None = None
     shape: tuple[int, ...]
     axes: tuple[Axis, ...]
     channels: tuple[str, ...] = ()

@@ -16,6 +16,8 @@ _CHUNK = 64  # inputs whose statistics are taken at once
 class Normalise(nn.Module):
     """Subtract a mean and divide by a deviation, channel by channel; of a vector each number is its own channel.
 
+    Images that are kept as one channel become as many as there are means: a picture's three, which were equal.
+
     Parameters
     ----------
     mean, std
@@ -48,7 +50,7 @@ class Normalise(nn.Module):
         return cls([low + span * m for m in mean], [span * s for s in std])
 
     @classmethod
-    def of(cls, inputs: np.ndarray, rows: np.ndarray) -> Self:
+    def of(cls, inputs: np.ndarray, rows: np.ndarray, *, channels: int = 1) -> Self:
         """Make the map that gives the inputs named by `rows` mean 0 and deviation 1 in each channel.
 
         Parameters
@@ -57,6 +59,8 @@ class Normalise(nn.Module):
             (clips, channels, ...), or (clips, features); may be memory-mapped.
         rows
             (training clips,) indices: those of the training folds only.
+        channels
+            That the network takes, where the inputs are kept as one.
 
         Raises
         ------
@@ -78,7 +82,8 @@ class Normalise(nn.Module):
             what = "images" if inputs.ndim == 4 else "inputs"
             remedy = "use fixed" if inputs.ndim == 4 else "leave out numbers that never change"
             raise UserError(f"--normalise train: the training {what} do not vary or are not finite; {remedy}")
-        return cls(mean.tolist(), std.tolist(), ndim=inputs.ndim)
+        copies = channels if len(mean) == 1 else 1
+        return cls(mean.tolist() * copies, std.tolist() * copies, ndim=inputs.ndim)
 
     @classmethod
     def restored(cls, tensors: Mapping[str, torch.Tensor]) -> Self:
@@ -88,5 +93,5 @@ class Normalise(nn.Module):
         return made
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map inputs (batch, channels, ...) to the same shape, without a unit."""
+        """Map inputs (batch, channels, ...) to numbers without a unit; one channel to as many as there are means."""
         return (x - self.mean) / self.std

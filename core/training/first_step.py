@@ -8,7 +8,7 @@ from core.config import Run
 from core.datasets.table import Split
 from core.errors import UserError
 from core.inputs.images import Images
-from core.inputs.made import input_kind
+from core.inputs.made import input_kind, input_shape
 from core.models.backbone import Backbone
 from core.models.normalise import Normalise
 from core.store import Store
@@ -23,9 +23,9 @@ def fit(run: Run, backbone: Backbone, images: Images, split: Split) -> Normalise
         For ``fixed`` where the inputs have no range that pictures share.
     """
     if is_fitted(run):
-        return Normalise.of(images.array, split.train)
+        return Normalise.of(images.array, split.train, channels=input_shape(run)[0])
     kind = input_kind(run.clip, run.frontend)
-    if kind.picture is None or len(kind.channels) != len(backbone.mean):
+    if kind.picture is None or len(kind.channels) not in (1, len(backbone.mean)):
         raise UserError(f"--normalise fixed: inputs of the kind {run.frontend.kind} are no pictures; use train")
     return Normalise.fixed(backbone.mean, backbone.std, kind.picture)
 

@@ -20,7 +20,8 @@ from torch import nn
 
 from analysis.attribution import Explained
 from analysis.attribution.integrated import mean_gradients
-from core.inputs.log_mel import FLOOR_DB, LogMel
+from core.inputs.log_mel import LogMel
+from core.inputs.spectrogram import FLOOR_DB
 from core.models.backbone import build
 from core.models.normalise import Normalise
 

@@ -60,6 +60,14 @@ def test_run_from_dict_missing_key_raises() -> None:
             {"training__patience": 3},
             "--patience needs --validation above 0: stopping on the test fold would flatter the result",
         ),
+        ({"frontend__hop": 256}, "--hop 256: is the hop of one --window in samples; say that too"),
+        ({"frontend__image": (224,)}, "--image 224: give a height and a width, from 1 to 100000 pixels each"),
+        ({"frontend__image": (0, 9)}, "--image 0 9: give a height and a width, from 1 to 100000 pixels each"),
+        (
+            {"frontend__image": (8, 9), "frontend__n_frames": 7},
+            "--n-frames 7: --image 8 9 says the width; leave one out",
+        ),
+        ({"frontend__mel": "fan"}, "--mel fan: did you mean 'fant'? choose from slaney, htk, fant"),
         ({"frontend__fmin": 500.0, "frontend__fmax": 400.0}, "--fmax 400: must be above --fmin 500"),
     ],
 )

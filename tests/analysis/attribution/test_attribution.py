@@ -14,7 +14,8 @@ from analysis import attribution
 from analysis.attribution import Explained, Integral, Maps, baselines, class_profiles, integrated_gradients, methods
 from analysis.attribution.integrated import mean_gradients
 from core.errors import UserError
-from core.inputs.log_mel import FLOOR_DB, LogMel
+from core.inputs.log_mel import LogMel
+from core.inputs.spectrogram import FLOOR_DB
 from core.models import names
 from core.models.backbone import build
 from core.models.normalise import Normalise

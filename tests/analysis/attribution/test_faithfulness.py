@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from analysis.attribution import Explained, Maps, attribute, baselines, faithfulness
-from core.inputs.log_mel import FLOOR_DB
+from core.inputs.spectrogram import FLOOR_DB
 from core.models.backbone import build
 
 SHAPE = (3, 10, 20)

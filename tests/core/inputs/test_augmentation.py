@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from core.inputs.augmentation import SpecAugment, augment_waveform, draw
-from core.inputs.log_mel import FLOOR_DB
+from core.inputs.spectrogram import FLOOR_DB
 
 SR = 16000
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -116,6 +117,45 @@ def test_images_are_computed_once_and_read_only(clips, tmp_path, made):
 def test_whatever_changes_the_images_changes_the_key(changes, clips, tmp_path):
     cache = tmp_path / "cache"
     assert compute(clips, cache, **changes).key != compute(clips, cache).key
+
+
+def test_keys_of_todays_defaults_stay():
+    """Fields that were added later are in the key only where they are not as before there were any."""
+    made_from = core.inputs.images._identity("abc", CLIP, FRONTEND, 0, augment_waveform)
+    assert made_from == {
+        "images": 1,
+        "content": "abc",
+        "clip": {"sr": 8000, "duration": 0.5, "fit": "pad"},
+        "frontend": {"channels": "windows", "n_mels": 16, "n_frames": 20, "fmin": 0.0, "fmax": 0},
+        "variant": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mel": "htk"},
+        {"mel_norm": "none"},
+        {"padding": "reflect"},
+        {"peak": True},
+        {"image": (16, 20)},
+        {"window": 256},
+        {"window": 256, "hop": 100},
+        {"channels": "replicate"},
+    ],
+)
+def test_every_later_field_of_the_images_changes_the_key(change):
+    keys = {
+        json.dumps(core.inputs.images._identity("abc", CLIP, frontend, 0, augment_waveform))
+        for frontend in (FRONTEND, dataclasses.replace(FRONTEND, **change), dataclasses.replace(FRONTEND, window=256))
+    }
+    assert len(keys) == 3 - (change == {"window": 256})
+
+
+def test_one_channel_is_stored_where_three_are_equal(clips, tmp_path):
+    stored = compute(clips, tmp_path, frontend=Frontend(n_mels=16, n_frames=20, channels="replicate"))
+    assert stored.array.shape == (5, 1, 16, 20)
+    np.testing.assert_array_equal(stored.array, compute(clips, tmp_path).array[:, :1])
 
 
 def test_normalisation_does_not_change_the_key(clips, tmp_path, made):

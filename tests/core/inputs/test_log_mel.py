@@ -1,3 +1,5 @@
+import dataclasses
+
 import librosa
 import numpy as np
 import pytest
@@ -5,8 +7,10 @@ import soundfile
 import torch
 from PIL import Image
 
-from core.config import Clip, Frontend
-from core.inputs.log_mel import LogMel
+from core.config import Clip, Frontend, Run
+from core.inputs.log_mel import LogMel, mel_frequencies, triangles
+from core.inputs.made import input_shape
+from core.models.normalise import Normalise
 
 PAIRS = ((0.025, 0.010), (0.050, 0.025), (0.100, 0.050))
 
@@ -73,7 +77,7 @@ def test_mel_power_equals_librosa_with_options(options):
     y = sounds(16000)["white noise"].astype(np.float32)
     batch = torch.from_numpy(np.stack([y, 2 * y, y[::-1]]))
     for i, clip in enumerate(batch.numpy()):
-        ours = LogMel(clip=Clip(sr=16000), frontend=frontend(**options)).mel(batch)
+        ours = LogMel(clip=Clip(sr=16000), frontend=frontend(**options)).power(batch)
         for mel, theirs in zip(ours, librosa_mels(clip, 16000, **{"n_mels": 128} | options), strict=True):
             np.testing.assert_allclose(mel[i], theirs, rtol=1e-4, atol=1e-9)
 
@@ -95,13 +99,136 @@ def test_nothing_is_below_the_floor():
     assert LogMel(clip=Clip(sr=16000), frontend=frontend())(y).min() >= -60
 
 
-def test_replicate_is_the_first_channel_three_times():
+def test_replicate_is_the_first_channel_once_and_three_times_to_the_network():
     y = torch.from_numpy(sounds(16000)["white noise"].astype(np.float32))[None]
     windows = LogMel(clip=Clip(sr=16000), frontend=frontend())(y)
     replicated = LogMel(clip=Clip(sr=16000), frontend=frontend(channels="replicate"))(y)
-    assert replicated.shape == (1, 3, 128, 64)
-    for channel in replicated[0]:
-        assert torch.equal(channel, windows[0, 0])
+    assert torch.equal(replicated, windows[:, :1])
+    seen = Normalise.fixed((0.5, 0.4, 0.3), (0.1, 0.2, 0.3), LogMel.picture)
+    assert torch.equal(seen(replicated), seen(windows[:, :1].expand(-1, 3, -1, -1)))
+    found = Normalise.of(replicated.numpy(), np.arange(1), channels=3)(replicated)
+    assert found.shape == (1, 3, 128, 64)
+    for channel in found[0]:
+        assert torch.equal(channel, found[0, 0])
+    run = Run(clip=Clip(sr=16000, duration=1.0), frontend=frontend(channels="replicate"))
+    assert input_shape(run) == (3, 128, 64)
+
+
+@pytest.mark.parametrize("options", [{"htk": True}, {"norm": None}, {"pad_mode": "reflect", "htk": True, "norm": None}])
+def test_mel_options_are_librosas(options):
+    y = sounds(22050)["chord in noise"].astype(np.float32)
+    names = {"htk": ("mel", "htk"), "norm": ("mel_norm", "none"), "pad_mode": ("padding", "reflect")}
+    changes = dict(names[name] for name in options)
+    ours = LogMel(clip=Clip(sr=22050), frontend=frontend(**changes))
+    theirs = librosa_mels(y, 22050, **{"n_mels": 128, "pad_mode": "constant"} | options)
+    for mel, expected in zip(ours.power(torch.from_numpy(y)[None]), theirs, strict=True):
+        np.testing.assert_allclose(mel[0], expected, rtol=2e-4, atol=1e-8)
+    centres = librosa.mel_frequencies(130, fmin=0, fmax=11025, htk="htk" in options)[1:-1]
+    np.testing.assert_allclose(ours.axes[0].values, centres)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5, 799, 3000])
+def test_reflected_clips_of_any_length_are_numpys(samples):
+    y = np.random.default_rng(0).normal(size=(2, samples)).astype(np.float32)
+    logmel = LogMel(clip=Clip(sr=16000), frontend=frontend(padding="reflect"))
+    expected = np.pad(y, ((0, 0), (800, 800)), mode="reflect")
+    np.testing.assert_array_equal(logmel._padded(torch.from_numpy(y)), expected)
+
+
+def test_fants_mel_scale_is_a_logarithm_with_its_bend_at_a_thousand_hertz():
+    hertz = mel_frequencies(41, fmin=20.0, fmax=8000.0, mel="fant")
+    mels = 1000 / np.log(2) * np.log(1 + hertz / 1000)  # equation 3 of the report that uses it
+    np.testing.assert_allclose(mels, np.linspace(mels[0], mels[-1], 41))
+    np.testing.assert_allclose(hertz[[0, -1]], [20, 8000])
+    assert mel_frequencies(2, fmin=0.0, fmax=1000.0, mel="fant")[1] == pytest.approx(1000)
+    for other in ("slaney", "htk"):
+        assert np.abs(mel_frequencies(41, fmin=20.0, fmax=8000.0, mel=other) - hertz).max() > 100
+
+
+@pytest.mark.parametrize(("mel", "n_fft"), [("slaney", 1024), ("htk", 2205)])
+@pytest.mark.parametrize("norm", ["slaney", None])
+def test_own_triangles_are_librosas_on_its_scales(mel, n_fft, norm):
+    edges = mel_frequencies(42, fmin=20.0, fmax=8000.0, mel=mel)
+    theirs = librosa.filters.mel(sr=16000, n_fft=n_fft, n_mels=40, fmin=20.0, fmax=8000.0, htk=mel == "htk", norm=norm)
+    ours = triangles(edges, sr=16000, n_fft=n_fft, normalised=norm == "slaney")
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-7)
+
+
+def test_one_window_in_samples_is_librosas():
+    y = sounds(16000)["brown noise"].astype(np.float32)
+    shape = {"image": (50, 70), "n_frames": 70, "n_mels": 40}
+    kind = LogMel(clip=Clip(sr=16000, duration=1.0), frontend=frontend(window=1024, hop=256, **shape))
+    mel = librosa.feature.melspectrogram(y=y, sr=16000, n_fft=1024, hop_length=256, n_mels=40)
+    log = Image.fromarray(10 * np.log10(mel + 1e-6)).resize((70, 50), Image.Resampling.BILINEAR)
+    ours = kind(torch.from_numpy(y)[None])
+    assert ours.shape[1:] == kind.shape == (1, 50, 70)
+    np.testing.assert_allclose(ours[0, 0], np.asarray(log), rtol=0, atol=TOLERANCE_DB)
+    assert [len(axis.values) for axis in kind.axes] == [50, 70]
+    short = LogMel(clip=Clip(sr=16000), frontend=frontend(window=1024))
+    assert short.hops == (256,)  # a quarter, as librosa has it
+
+
+def test_rows_of_another_height_stand_where_they_were():
+    clip, plain = Clip(sr=16000, duration=1.0), frontend(n_mels=40)
+    before = LogMel(clip=clip, frontend=plain).axes[0].values
+    for height in (20, 160):
+        after = LogMel(clip=clip, frontend=dataclasses.replace(plain, image=(height, 64))).axes[0].values
+        assert (np.diff(after) > 0).all()
+        assert after.mean() == pytest.approx(before.mean(), rel=0.01)
+    np.testing.assert_allclose(
+        LogMel(clip=clip, frontend=dataclasses.replace(plain, image=(20, 64))).axes[0].values,
+        before.reshape(20, 2).mean(axis=1),
+    )
+
+
+def test_peak_makes_loudness_no_matter():
+    y = torch.from_numpy(sounds(16000)["white noise"].astype(np.float32))[None]
+    plain, peak = (LogMel(clip=Clip(sr=16000), frontend=frontend(peak=peak)) for peak in (False, True))
+    torch.testing.assert_close(peak(0.01 * y), plain(y / y.abs().max()), rtol=0, atol=1e-3)
+    assert (peak(0 * y) == -60).all()
+
+
+def authors_images(y, sr, *, n_frames):
+    """The recipe of the authors' code: torchaudio's MelSpectrogram, logarithm, PIL's resize to a picture."""
+    hertz = librosa.fft_frequencies(sr=sr, n_fft=round(0.1 * sr))
+    mels = 2595 * np.log10(1 + sr / 2 / 700)  # HTK's scale
+    edges = 700 * (10 ** (np.linspace(0, mels, 130) / 2595) - 1)
+    filters = np.array([np.interp(hertz, edges[i : i + 3], [0, 1, 0]) for i in range(128)])
+    images = []
+    for window, hop in PAIRS:
+        spectrum = librosa.stft(
+            y, n_fft=round(0.1 * sr), win_length=round(window * sr), hop_length=round(hop * sr), pad_mode="reflect"
+        )
+        log = np.log(filters @ np.abs(spectrum) ** 2 + 1e-6).astype(np.float32)
+        images.append(np.asarray(Image.fromarray(log).resize((n_frames, 128), Image.Resampling.BILINEAR)))
+    return np.stack(images)
+
+
+def test_the_authors_images_of_esc50_are_an_option(real_data):
+    """By default images are librosa's, whose filters are divided by their widths, so that more lies at the floor."""
+    paths = sorted(real_data.glob("esc50/audio/*.wav"))
+    assert len(paths) >= 20
+    theirs, ours, default, floored = [], [], [], []
+    recipe = {"mel": "htk", "mel_norm": "none", "padding": "reflect"}
+    for path in paths[:20]:
+        y, sr = soundfile.read(path, dtype="float32")
+        clip, batch = Clip(sr=sr), torch.from_numpy(y)[None]
+        powers = [next(LogMel(clip=clip, frontend=frontend(**options)).power(batch)) for options in (recipe, {})]
+        floored.append([(power[powers[0] > 1e-12] < 1e-6).float().mean().item() for power in powers])
+        theirs.append(authors_images(y, sr, n_frames=250))
+        ours.append(LogMel(clip=clip, frontend=frontend(n_frames=250, **recipe))(batch)[0].numpy())
+        default.append(LogMel(clip=clip, frontend=frontend(n_frames=250))(batch)[0].numpy())
+    for clip in range(20):
+        for channel in range(3):
+            assert correlation(ours[clip][channel], theirs[clip][channel]) > 0.999
+    default_correlations = [correlation(*pair) for pair in zip(default, theirs, strict=True)]
+    assert min(default_correlations) < 0.8 < np.mean(default_correlations) < 0.95
+    shares = np.mean(floored, axis=0)  # of 25 ms pixels that are not digital silence, below what is added to the power
+    assert shares[0] < 0.03 < 0.1 < shares[1]
+
+
+def correlation(one, other):
+    return np.corrcoef(np.ravel(one), np.ravel(other))[0, 1]
 
 
 def test_batch_equals_one_by_one():

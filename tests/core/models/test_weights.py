@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
 
 from core.errors import UserError
-from core.inputs.log_mel import FLOOR_DB, SPAN_DB, LogMel
+from core.inputs.log_mel import LogMel
+from core.inputs.spectrogram import FLOOR_DB, SPAN_DB
 from core.models import FAMILIES
 from core.models.backbone import build
 from core.models.families import timm_models, torchvision_models
