@@ -14,13 +14,11 @@ from typing import Any, Self
 
 from core.datasets import LOADERS
 from core.errors import UserError, nearest
-from core.fields import option, was_added
-from core.inputs import KINDS
+from core.fields import AUTO, OWN, option, was_added
+from core.frontend import Frontend
 from core.models import FAMILIES
 from core.training import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES
 
-AUTO = 0  # "as the data set says": replaced by `core.plan.resolve` before a run gets its id
-OWN = "the data set's"  # what help says of such a default
 LOWEST_SR = 100  # Hz; below, the shortest window has no two samples
 
 
@@ -92,89 +90,6 @@ class Clip:
             return [f"--sr {self.sr}: must be 0 or at least {LOWEST_SR}"]
         if self.sr and self.duration and not round(self.sr * self.duration):
             return [f"--duration {self.duration:g}: less than one sample at {self.sr} Hz"]
-        return []
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frontend:
-    """How a waveform becomes what the network takes."""
-
-    kind: str = option(
-        "logmel",
-        f"What the network takes: {', '.join(KINDS)}.",
-        choices=KINDS,
-        absent="logmel",
-    )
-    channels: str = option(
-        "windows",
-        "windows: log-mels with 25/10, 50/25 and 100/50 ms windows/hops; replicate: the 25/10 ms one three times.",
-        choices=("windows", "replicate"),
-    )
-    window: int = option(
-        0,
-        "One window of so many samples, and a Fourier transform of as many, instead of --channels (0: as they say).",
-        at_least=0,
-        at_most=10**6,
-        absent=0,
-    )
-    hop: int = option(0, "Samples between two frames (0: a quarter of --window).", at_least=0, at_most=10**6, absent=0)
-    padding: str = option(
-        "zeros",
-        "What is before and behind the clip, half a frame each: zeros, or reflect, its mirror image (librosa's "
-        "pad_mode constant and reflect).",
-        choices=("zeros", "reflect"),
-        absent="zeros",
-    )
-    peak: bool = option(False, "Bring every clip to a peak of 1 first.", absent=False)
-    mel: str = option(
-        "slaney",
-        "Mel scale: slaney and htk are librosa's; fant is 1000 / log 2 * log(1 + f / 1000).",
-        choices=("slaney", "htk", "fant"),
-        absent="slaney",
-    )
-    mel_norm: str = option(
-        "slaney",
-        "slaney divides each mel filter by its width (librosa's norm); none leaves all as high as 1.",
-        choices=("slaney", "none"),
-        absent="slaney",
-    )
-    n_mels: int = option(128, "Mel bands, the height of the image.", at_least=1, at_most=10_000)
-    n_frames: int = option(
-        AUTO,
-        "Width all channels are resized to, in pixels (0: the data set's own).",
-        shown=OWN,
-        at_least=0,
-        at_most=10**5,
-    )
-    image: tuple[int, ...] = option(
-        (), "Height and width all channels are resized to, in pixels, instead of --n-mels rows.", absent=()
-    )
-    fmin: float = option(0.0, "Lowest frequency in Hz.", at_least=0.0, at_most=10**6)
-    fmax: float = option(
-        AUTO, "Highest frequency in Hz (0: half the sampling rate).", shown="half the rate", at_least=0.0
-    )
-    normalise: str = option(
-        "fixed",
-        "fixed: one affine map from decibels to the range the backbone was trained on; train: by the mean and "
-        "deviation of the training folds.",
-        choices=("fixed", "train"),
-    )
-
-    def problems(self) -> list[str]:
-        """List what is wrong with values that are right one by one."""
-        found = []
-        if self.fmax and self.fmax <= self.fmin:
-            found.append(f"--fmax {self.fmax:g}: must be above --fmin {self.fmin:g}")
-        if self.hop and not self.window:
-            found.append(f"--hop {self.hop}: is the hop of one --window in samples; say that too")
-        return found + self._image_problems()
-
-    def _image_problems(self) -> list[str]:
-        said = f"--image {' '.join(map(str, self.image))}"
-        if self.image and (len(self.image) != 2 or not all(1 <= size <= 10**5 for size in self.image)):
-            return [f"{said}: give a height and a width, from 1 to {10**5} pixels each"]
-        if self.image and self.n_frames not in (0, self.image[1]):
-            return [f"--n-frames {self.n_frames}: {said} says the width; leave one out"]
         return []
 
 

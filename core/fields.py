@@ -11,6 +11,8 @@ from typing import Any
 
 from core.errors import nearest
 
+AUTO = 0  # "as the data set says": replaced by `core.plan.resolve` before a run gets its id
+OWN = "the data set's"  # what help says of such a default
 LARGEST = 2**63 - 1  # the largest whole number that torch, NumPy and Parquet take
 
 
