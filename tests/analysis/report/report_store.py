@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import soundfile
+import torch
 
 from analysis import figures
 from analysis.formats import percent, points
@@ -52,7 +53,7 @@ def make_store(folder):
         for seed in (0, 1)
         for condition, run in (("none", base), ("block3", frozen))
     ]
-    session = SimpleNamespace(store=store)
+    session = SimpleNamespace(store=store, device=torch.device("cpu"), threads=1)
     freeze = Results(Plan("freeze", tuple(planned), {}), session, folder / "freeze" / 'a"b<i>')
     conditions(freeze)
     freeze.describe(f"python run_ablation.py freeze --data-root '{HOSTILE}'")
