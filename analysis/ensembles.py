@@ -29,10 +29,11 @@ COLUMNS = (
 )
 SCORES = ("accuracy", "macro_f1", "nll", "brier", "ece")
 FOOTNOTES = (
-    "Single: mean ± standard deviation over the members. Ensemble: the average of their softmax outputs. Both of the "
-    "last epoch, mean over folds. Differ: share of clips on which two members disagree, mean over pairs.",
+    "Single: mean over folds ± standard deviation between the members' means over folds. Ensemble: the average of the "
+    "members' softmax outputs. Both of the last epoch. Change: over the folds that have two members or more. Differ: "
+    "share of clips on which two members disagree, mean over pairs.",
     "Macro F1: over the classes that the test fold has. ECE with 15 bins of equal width. A member that failed or is "
-    "missing is left out, and counted.",
+    "missing is left out, and counted; one that lacks a fold is no part of the deviation.",
 )
 
 
@@ -78,25 +79,62 @@ def compare_ensemble(results: Results, *, title: str) -> pd.DataFrame:
 def _rows(folds: Sequence[Sequence[Run]], store: Store) -> list[dict[str, Any]]:
     """Return the row of a single network and the row of the ensemble."""
     done = [[run for run in members if store.finished(run)] for members in folds]
-    outputs = [_outputs(members, store) for members in done if members]
-    alone = pd.DataFrame([_single(logits, targets) for targets, members in outputs for logits in members])
-    together = pd.DataFrame([_together(members, targets) for targets, members in outputs if len(members) > 1])
+    outputs = [(members, *_outputs(members, store)) for members in done if members]
+    alone = pd.DataFrame(
+        [
+            {"fold": run.data.fold, "seed": run.seed, **_single(logits, targets)}
+            for members, targets, logits_of in outputs
+            for run, logits in zip(members, logits_of, strict=True)
+        ]
+    )
+    together = pd.DataFrame(
+        [
+            {"fold": members[0].data.fold, **_together(logits_of, targets)}
+            for members, targets, logits_of in outputs
+            if len(members) > 1
+        ]
+    )
     planned = [run for members in folds for run in members]
     counts = conditions.counts(planned, {run.id: store.record(run) for run in planned})
-    single = {name: alone[name].mean() for name in SCORES} if len(alone) else {}
     best = [record.metrics.accuracy_best_epoch for members in done for run in members if (record := store.record(run))]
-    deviation = alone["accuracy"].std() if len(alone) > 1 else np.nan
-    ensemble = {name: together[name].mean() for name in (*SCORES, "disagreement")} if len(together) else {}
-    delta = ensemble.get("accuracy", np.nan) - single.get("accuracy", np.nan)
     most = max((len(members) for members in done), default=0)
-    empty = dict.fromkeys((*SCORES, "disagreement"), np.nan)
+    empty = dict.fromkeys((*SCORES, "accuracy_std", "disagreement", "delta"), np.nan)
     return [
-        {"condition": "single", "members": 1, **empty, **single, "accuracy_std": deviation, "delta": 0.0}
+        {"condition": "single", "members": 1, **empty, **_single_scores(alone), "delta": 0.0}
         | {"accuracy_best_epoch": np.mean(best) if best else np.nan}
         | counts,
-        {"condition": "ensemble", "members": most, **empty, **ensemble, "accuracy_std": np.nan, "delta": delta}
-        | counts,
+        {"condition": "ensemble", "members": most, **empty, **_ensemble_scores(together, alone)} | counts,
     ]
+
+
+def _single_scores(alone: pd.DataFrame) -> dict[str, float]:
+    """Return what one network scores, and how much that depends on which of the members it is.
+
+    Parameters
+    ----------
+    alone
+        One row for each ``fold`` and ``seed`` (the member), with the `SCORES`.
+
+    Returns
+    -------
+    scores
+        Means over folds, each the mean of its members. ``accuracy_std`` is the deviation (of a sample) between the
+        members' means over folds, for which only members count that have every fold: how folds differ is no part of it.
+    """
+    if alone.empty:
+        return {}
+    scores = alone.groupby("fold")[list(SCORES)].mean().mean().to_dict()
+    whole = alone.pivot(index="seed", columns="fold", values="accuracy").dropna()
+    return {str(name): float(score) for name, score in scores.items()} | {"accuracy_std": whole.mean(axis=1).std()}
+
+
+def _ensemble_scores(together: pd.DataFrame, alone: pd.DataFrame) -> dict[str, float]:
+    """Return means over folds, and the change against single members over the folds that have an ensemble."""
+    if together.empty:
+        return {}
+    by_fold = together.set_index("fold")
+    change = by_fold["accuracy"] - alone.groupby("fold")["accuracy"].mean()
+    return {name: float(by_fold[name].mean()) for name in (*SCORES, "disagreement")} | {"delta": float(change.mean())}
 
 
 def _curve(folds: Sequence[Sequence[Run]], store: Store) -> list[dict[str, Any]]:

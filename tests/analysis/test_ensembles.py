@@ -1,0 +1,66 @@
+"""What a table says of ensembles, from outputs written to a store."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from finished_runs import finish, plan_of, scored
+
+from analysis.ensembles import compare_ensemble
+from analysis.results import Results
+from core.config import Run
+from core.execution import Execution
+from core.session import Session
+
+CLIPS = 1000
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    return Session(Execution(results=tmp_path / "results", device="cpu", threads=1))
+
+
+def members(session: Session, right: dict[tuple[int, int], int]) -> Results:
+    """Return results over members, `right` clips of `CLIPS` by (fold, seed); 0 for a run that is missing."""
+    runs = {key: Run(seed=key[1]).replace(data__fold=key[0]) for key in right}
+    for key, run in runs.items():
+        if right[key]:
+            finish(session.store, run, *scored(right[key], CLIPS))
+    first = min(seed for _, seed in right)
+    by_member: dict[str, list[Run]] = {}
+    for (_, seed), run in runs.items():
+        by_member.setdefault(f"member {seed - first + 1}", []).append(run)
+    return Results(plan_of(by_member, ablation="ensemble"), session, session.store.results / "ensemble")
+
+
+def test_deviation_is_between_members_and_no_part_of_it_between_folds(session: Session) -> None:
+    """Pooled over folds and members it was ±6.0 points here, where the members' means differ by 0.05."""
+    right = {(1, 0): 837, (1, 1): 838, (1, 2): 838, (2, 0): 947, (2, 1): 947, (2, 2): 948}
+    single, _ = compare_ensemble(members(session, right), title="Network").to_dict("records")
+    assert np.std([n / CLIPS for n in right.values()], ddof=1) == pytest.approx(0.060, abs=1e-4)
+    assert single["accuracy_std"] == pytest.approx(0.0005)
+    assert single["accuracy"] == pytest.approx(np.mean(list(right.values())) / CLIPS)
+
+
+def test_change_is_over_the_folds_that_have_an_ensemble(session: Session) -> None:
+    """Fold 2 has one member left: pooled with the others it made a change of −3.3 points out of nothing."""
+    right = {(1, 0): 850, (1, 1): 850, (2, 0): 950, (2, 1): 0}
+    single, ensemble = compare_ensemble(members(session, right), title="Network").to_dict("records")
+    assert (single["accuracy"], ensemble["accuracy"]) == pytest.approx((0.9, 0.85))
+    assert ensemble["delta"] == 0.0
+    assert np.isnan(single["accuracy_std"])  # one member alone has both folds
+    assert ensemble["missing"] == 1
+
+
+def test_folds_count_the_same_whatever_number_of_members_is_left(session: Session) -> None:
+    right = {(1, 0): 850, (1, 1): 850, (1, 2): 850, (2, 0): 950, (2, 1): 950, (2, 2): 0}
+    single, ensemble = compare_ensemble(members(session, right), title="Network").to_dict("records")
+    assert single["accuracy"] == pytest.approx(0.9)
+    assert single["accuracy_std"] == pytest.approx(0.0)
+    assert ensemble["delta"] == pytest.approx(0.0)
+
+
+def test_without_a_finished_member_nothing_is_claimed(session: Session) -> None:
+    frame = compare_ensemble(members(session, {(1, 0): 0, (1, 1): 0}), title="Network")
+    assert frame[["accuracy", "accuracy_std", "macro_f1", "ece"]].isna().all(axis=None)
+    assert frame["missing"].tolist() == [2, 2]
