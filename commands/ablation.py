@@ -104,7 +104,7 @@ def planned(
     )
     if execution.published_as and len(plan.datasets) > 1:
         raise UserError(f"--published-as {execution.published_as}: names one data set, not {len(plan.datasets)}")
-    for line in untaught(plan):
+    for line in [*(f"{d.name}: {remark}" for d in plan.datasets.values() for remark in d.remarks), *untaught(plan)]:
         session.report.note(line)
     return plan
 

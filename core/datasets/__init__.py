@@ -22,6 +22,7 @@ LOADERS = Registry(
         "gtzan-filtered": "core.datasets.gtzan:FILTERED_LOADER",
         "nsynth": "core.datasets.nsynth:LOADER",
         "nsynth-valid": "core.datasets.nsynth:VALID_LOADER",
+        "thirteen-classes": "core.datasets.folder:THIRTEEN_LOADER",
         "folder": "core.datasets.folder:LOADER",
     },
 )

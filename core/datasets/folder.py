@@ -1,4 +1,4 @@
-"""Anyone's own recordings: a folder per class, or a CSV file of path,label[,fold][,group]."""
+"""Anyone's own recordings: a folder per class, or a CSV file; and the thirteen classes of two reports, laid out so."""
 
 import os
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from core.datasets.loader import Loader
+from core.datasets.loader import Loader, Source
 from core.datasets.metadata import check_present, integers, read_rows, some, split_groups
 from core.datasets.table import Dataset, make
 from core.errors import UserError
@@ -31,22 +31,53 @@ def load(root: Path | None = None) -> Dataset:
     """
     if root is None or not root.exists():
         raise UserError(f"folder: {'no data given' if root is None else f'{root} does not exist'}; {WAYS}")
-    clips = _from_folders(root) if root.is_dir() else _from_csv(root)
-    base = root if root.is_dir() else root.parent
+    if not root.is_dir():
+        return _made("folder", root.parent, _from_csv(root))
+    files = _from_folders("folder", root)
+    named = files["path"].map(lambda path: Path(path).suffix.lower() in SUFFIXES)
+    if empty := sorted(set(files["label"]) - set(files.loc[named, "label"])):
+        raise UserError(f"folder: {root / empty[0]} holds no recording ({' '.join(SUFFIXES)}); fill or remove it")
+    other = sorted(files.loc[~named, "path"])
+    remark = f"{len(other)} files that are not named as recordings, to be taken by a CSV file: {some(other)}"
+    return _made("folder", root, files[named].copy(), remarks=(remark,) if other else ())
+
+
+def load_thirteen(root: Path | None = None) -> Dataset:
+    """Read thirteen folders of classes, every file in them that is not hidden, whatever its name.
+
+    The reports do not name the classes; the folders do. What is no recording stops training by its name, or is left
+    out and counted (``--on-bad-clip skip``).
+
+    Raises
+    ------
+    UserError
+        For a missing folder, an empty class, and another number of classes.
+    """
+    if root is None or not root.is_dir():
+        raise UserError(THIRTEEN_SOURCE.how_to_get("thirteen-classes", root))
+    clips = _from_folders("thirteen-classes", root)
+    if (count := clips["label"].nunique()) != 13:
+        raise UserError(f"thirteen-classes: {root} has {count} folders of classes, not 13; say --data folder for it")
+    return _made("thirteen-classes", root, clips)
+
+
+def _made(name: str, root: Path, clips: pd.DataFrame, *, remarks: Sequence[str] = ()) -> Dataset:
     class_names = sorted(clips["label"].unique())
     clips["label"] = clips["label"].map(class_names.index)
-    return make("folder", base, clips, class_names=class_names, sr=22_050, duration=4.0, n_frames=250)
+    return make(name, root, clips, class_names=class_names, sr=22_050, duration=4.0, n_frames=250, remarks=remarks)
 
 
-def _from_folders(root: Path) -> pd.DataFrame:
+def _from_folders(name: str, root: Path) -> pd.DataFrame:
+    """Return every file below a folder of `root` that is not hidden: path, and the folder as label."""
     rows = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        files = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
+        paths = (path.relative_to(root) for path in folder.rglob("*") if path.is_file())
+        files = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
         if not files:
-            raise UserError(f"folder: {folder} holds no recording ({' '.join(SUFFIXES)}); fill or remove it")
-        rows += [{"path": path.relative_to(root).as_posix(), "label": folder.name} for path in files]
+            raise UserError(f"{name}: {folder} holds no recording ({' '.join(SUFFIXES)}); fill or remove it")
+        rows += [{"path": path.as_posix(), "label": folder.name} for path in files]
     if not rows:
-        raise UserError(f"folder: {root} has no folders of recordings; {WAYS}")
+        raise UserError(f"{name}: {root} has no folders of recordings; {WAYS}")
     return pd.DataFrame(rows)
 
 
@@ -77,4 +108,11 @@ def _check_paths(table: Path, paths: Sequence[str]) -> None:
         seen[plain] = path
 
 
+THIRTEEN_SOURCE = Source(layout=("a folder of recordings for each of the 13 classes",))
+THIRTEEN_LOADER = Loader(
+    load_thirteen,
+    "Sounds of up to 4 s in 13 classes of two reports, in any format and with any name, five seeded folds.",
+    THIRTEEN_SOURCE,
+    known_problems=("Laughter_284 is damaged", "some files have a wrong extension, which decoding does not mind"),
+)
 LOADER = Loader(load, "Your own recordings: a folder per class, or a CSV file of path,label[,fold][,group].")

@@ -82,7 +82,7 @@ class TestRegistry:
 
     def test_names(self) -> None:
         official = ("instruments", "urbansound8k", "esc50", "gtzan", "gtzan-filtered", "nsynth", "nsynth-valid")
-        assert tuple(datasets.LOADERS) == (*official, "folder")
+        assert tuple(datasets.LOADERS) == (*official, "thirteen-classes", "folder")
 
     def test_unknown_name_gives_the_nearest(self) -> None:
         with pytest.raises(
@@ -91,7 +91,8 @@ class TestRegistry:
             datasets.load("esc-50")
 
     @pytest.mark.parametrize(
-        "name", ["urbansound8k", "esc50", "gtzan", "gtzan-filtered", "nsynth", "nsynth-valid", "folder"]
+        "name",
+        ["urbansound8k", "esc50", "gtzan", "gtzan-filtered", "nsynth", "nsynth-valid", "thirteen-classes", "folder"],
     )
     def test_no_root_says_how_to_get_it_in_one_line(self, name: str) -> None:
         with pytest.raises(UserError, match=f"^{name}: .*--data-root.*$"):
