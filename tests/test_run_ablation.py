@@ -35,7 +35,8 @@ def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
 
 
 def freeze(sounds: Path, results: Path, *more: str) -> list[str]:
-    return ["freeze", "--data", "folder", "--data-root", str(sounds), "--results", str(results), *SMALL, *more]
+    small = [word for pair in zip(SMALL[::2], SMALL[1::2], strict=True) if pair[0] not in more for word in pair]
+    return ["freeze", "--data", "folder", "--data-root", str(sounds), "--results", str(results), *small, *more]
 
 
 def wait_for(condition: object, seconds: float = 120) -> None:
