@@ -87,7 +87,7 @@ class Attribute(Ablation):
             raise UserError(f"--run {self.run_id}: the {what} or the weights file are not those that it was trained on")
         if not self.compare:
             return {"base": base}
-        backbone, shape = base.model.backbone, input_shape(base)
+        backbone, shape = base.model.network, input_shape(base)
         middle = str((block_count(backbone, shape) + 1) // 2)
         (stage,) = stages_named((self.block or middle,), backbone, shape) or ("stem",)
         return {

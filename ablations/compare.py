@@ -59,7 +59,7 @@ class Compare(Ablation):
         if self.frozen == "none":
             return {"base": base}
         blocks = () if self.frozen == "last" else (self.frozen,)
-        return {"base": base.replace(model__freeze=stages_named(blocks, base.model.backbone)[-1])}
+        return {"base": base.replace(model__freeze=stages_named(blocks, base.model.network)[-1])}
 
     def analyse(self, results: "Results") -> "pd.DataFrame":
         """Draw bars: there is no depth to walk along."""

@@ -34,8 +34,8 @@ class Cutoff(Ablation):
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Cut after each block asked for; keeping the last one is the whole network, the reference."""
-        *stages, last = stages_named((), base.model.backbone, input_shape(base))
-        asked = stages_named(self.block, base.model.backbone, input_shape(base))
+        *stages, last = stages_named((), base.model.network, input_shape(base))
+        asked = stages_named(self.block, base.model.network, input_shape(base))
         return {last: base} | {stage: base.replace(model__cut=stage) for stage in stages if stage in asked}
 
     def analyse(self, results: "Results") -> "pd.DataFrame":

@@ -26,5 +26,5 @@ class Freeze(Ablation):
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Freeze through each block asked for."""
-        stages = stages_named(self.block, base.model.backbone, input_shape(base))
+        stages = stages_named(self.block, base.model.network, input_shape(base))
         return {"none": base} | {stage: base.replace(model__freeze=stage) for stage in stages}

@@ -30,11 +30,11 @@ class Fusion(Ablation):
 
         Where the head learns nothing but its classifier, which is new anyway, the last block is the reference itself.
         """
-        backbone, shape = base.model.backbone, input_shape(base)
+        backbone, shape = base.model.network, input_shape(base)
         stages = stages_named([block for block in self.block if block != "none"] or self.block, backbone, shape)
         none = ["none"] if not self.block or "none" in self.block else []
         last = stages_named((), backbone, shape)[-1]
-        same = {last} if has_plain_head(backbone, shape) else set()
+        same = {last} if has_plain_head(backbone, shape, base.model.head) else set()
         return {"all": base} | {
             stage: base if stage in same else base.replace(model__fuse=stage) for stage in [*none, *stages]
         }

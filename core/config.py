@@ -17,6 +17,7 @@ from core.errors import UserError, nearest
 from core.fields import AUTO, OWN, option, was_added
 from core.frontend import Frontend
 from core.models import FAMILIES
+from core.models.layer_lists import PERCEPTRON, activated_widths, head_widths
 from core.training import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES
 
 LOWEST_SR = 100  # Hz; below, the shortest window has no two samples
@@ -112,6 +113,36 @@ class Model:
         choices=("eval", "train"),
     )
     dropout: float = option(0.2, "Dropout before the classifier.", at_least=0.0, below=1.0)
+    head: str = option(
+        "",
+        "Widths of dense layers with ReLU and dropout before the classifier, such as 1024-512-128, in the place of "
+        "those of the backbone's head.",
+        shown="the backbone's own head",
+        absent="",
+    )
+    layers: str = option(
+        PERCEPTRON,
+        "Activation (relu or tanh) and width of each layer of backbone mlp, such as relu64-tanh48; none is logistic "
+        "regression.",
+        absent=PERCEPTRON,
+    )
+
+    @property
+    def network(self) -> str:
+        """The name that its family knows the backbone by: a perceptron's layers are part of it."""
+        return f"mlp:{self.layers}" if self.backbone == "mlp" else self.backbone
+
+    def problems(self) -> list[str]:
+        """List what is wrong with values that are right one by one."""
+        found = []
+        for read, text in ((head_widths, self.head), (activated_widths, self.layers)):
+            try:
+                read(text)
+            except UserError as error:
+                found.append(str(error))
+        if self.layers != PERCEPTRON and self.backbone != "mlp":
+            found.append(f"--layers {self.layers}: {self.backbone} has its own layers; --layers is for --backbone mlp")
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

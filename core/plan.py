@@ -16,9 +16,10 @@ from core.datasets.table import Dataset
 from core.errors import UserError
 from core.fields import problems, whole_number
 from core.files import short_digest
+from core.inputs.made import input_shape
 from core.models import family_of
 from core.models.assembly import weights_digest
-from core.models.family import no_imagenet
+from core.models.family import check_fit, no_imagenet
 
 FOLLOWING = ("data.fold", "data.content", "data.left_out", "seed", "model.weights_sha256", "model.backbone_sha256")
 OF_THE_DATA_SET = ("clip.sr", "clip.duration", "frontend.n_frames", "frontend.fmax")
@@ -196,7 +197,9 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
     )
     if model.weights == "imagenet" and not family.has_imagenet(model.backbone):
         raise no_imagenet(model.backbone)
-    return run.replace(model__weights_sha256=weights_digest(model))
+    run = run.replace(model__weights_sha256=weights_digest(model))
+    check_fit(family, model.network, input_shape(run))
+    return run
 
 
 def _flatten(run: Run) -> dict[str, Any]:

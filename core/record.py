@@ -144,6 +144,7 @@ class Record:
     class_names: tuple[str, ...] = ()
     parameters: int = 0
     trainable_parameters: int = 0
+    parameters_with_statistics: int = 0  # 0 where they were not recorded
     clips: Clips = Clips()
     bad_clips: tuple[tuple[str, str], ...] = ()
     ended_by: str = ""

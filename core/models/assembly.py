@@ -6,6 +6,7 @@ from core.files import file_digest
 from core.inputs.made import input_shape
 from core.models import family_of, surgery
 from core.models.backbone import Backbone, build
+from core.models.layer_lists import head_widths
 from core.models.weights import weights_file
 
 
@@ -33,13 +34,16 @@ def make_backbone(run: Run, num_classes: int) -> Backbone:
             f"run {run.id} started from {model.weights} weights of {model.backbone} that are not here any more"
         )
 
+    head = head_widths(model.head)
+
     def made(weights: str) -> Backbone:
         return build(
-            model.backbone,
+            model.network,
             num_classes,
             weights=weights,
             seed=run.seed,
             dropout=model.dropout,
+            head=head,
             input_shape=input_shape(run),
             sha256=model.backbone_sha256,
         )
@@ -47,7 +51,7 @@ def make_backbone(run: Run, num_classes: int) -> Backbone:
     backbone = made(model.weights)
     if model.fuse != "all":
         backbone = surgery.fuse(backbone, made("random"), model.fuse)
-    backbone = surgery.cut(backbone, model.cut, num_classes, seed=run.seed, dropout=model.dropout)
+    backbone = surgery.cut(backbone, model.cut, num_classes, seed=run.seed, dropout=model.dropout, head=head)
     return surgery.freeze(backbone, model.freeze, batch_norm=model.frozen_batch_norm)
 
 

@@ -16,16 +16,16 @@ import torch
 from torch import nn
 
 from core.errors import UserError
-from core.models import chains, family_of, keys
+from core.models import chains, family_of, heads, keys
 from core.models import weights as weight_files
-from core.models.family import PICTURE_SHAPE, Family, Shape, fits, shown
+from core.models.auxiliary import auxiliaries
+from core.models.family import PICTURE_SHAPE, Shape, check_fit
 
 ADDED: dict[str, Callable[[], nn.Module]] = {  # what the original models do between their modules
     "+relu": nn.ReLU,
     "+avgpool": lambda: nn.AdaptiveAvgPool2d(1),
     "+flatten": lambda: nn.Flatten(1),
 }
-_HEAD_STREAM = 0x68656164  # "head": sets the classifier's random numbers apart from the body's
 
 
 class Backbone(nn.Module):
@@ -109,6 +109,7 @@ def build(
     weights: str = "imagenet",
     seed: int = 0,
     dropout: float = 0.2,
+    head: tuple[int, ...] = (),
     input_shape: Shape = PICTURE_SHAPE,
     sha256: str = "",
 ) -> Backbone:
@@ -127,6 +128,8 @@ def build(
         Decides a classifier that is not loaded, and random weights. Torch's own generators are left as they were.
     dropout
         Rate before the classifier (everywhere in a head that has several), 0 to 1.
+    head
+        Widths of dense layers that take the place of those of the head, all drawn from the seed.
     input_shape
         Of one input without the batch. What torchvision and timm make does not depend on it.
     sha256
@@ -139,14 +142,18 @@ def build(
         cannot be had or do not fit.
     """
     family = family_of(name)
-    _check_fit(family, name, input_shape, sha256)
+    if sha256 and family.digest(name) != sha256:
+        raise UserError(f"network file {family.file(name)} has changed since this run was planned: put it back")
+    check_fit(family, name, input_shape)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would change the GPU's generators too
         model = family.make(name, num_classes=num_classes, input_shape=input_shape, dropout=dropout)
     layout, classifier = family.layout(model, name), family.classifier(model, name)
     _renew_classifier(model, classifier, num_classes, seed)
     modules = {stage: _hang(model, paths) for stage, paths in layout.items()}
-    modules["head"] = _with_dropout(modules["head"], dropout, name)
+    heads.set_dropout(modules["head"], dropout)
+    if not head and not family.drops_out(name):
+        modules["head"] = heads.with_dropout(modules["head"], dropout, name)
     hung = next(path for path in layout["head"] if f"{classifier}.".startswith(f"{path}."))
     key = f"head.{hung.replace('.', '/')}{classifier.removeprefix(hung)}"
     mean, std = family.statistics(model, name, input_shape[0])
@@ -155,36 +162,22 @@ def build(
         shape = family.probe or input_shape
         if found := chains.try_out(model, backbone, shape=shape, num_classes=num_classes):
             raise family.refusal(name, found)
+    names, replaced = list(backbone.original_state_dict()), heads.linear_keys(backbone.stage("head"))
+    if head:
+        widths = (*head, num_classes)
+        new, key = heads.step(backbone.stage("head"), widths, seed=seed, dropout=dropout, name=name)
+        backbone.add_module("head", new)
+        backbone.classifier = f"head.{key}"
     if weights != "random":
-        names = list(backbone.original_state_dict())
         state = family.imagenet(name, names) if weights == "imagenet" else weight_files.read_file(weights)
-        weight_files.load(backbone, state, source=weights, classifier=key)
+        _load(backbone, state, weights, replaced=replaced if head else ())
     return backbone
-
-
-def new_classifier(in_features: int, num_classes: int, *, seed: int) -> nn.Linear:
-    """Make a linear layer with torch's default distribution, drawn from `seed` alone."""
-    linear = nn.utils.skip_init(nn.Linear, in_features, num_classes)
-    generator = torch.Generator().manual_seed(seed ^ _HEAD_STREAM)
-    bound = in_features**-0.5
-    with torch.no_grad():
-        linear.weight.uniform_(-bound, bound, generator=generator)
-        linear.bias.uniform_(-bound, bound, generator=generator)
-    return linear
-
-
-def _check_fit(family: Family, name: str, input_shape: Shape, sha256: str) -> None:
-    """Refuse an input that the network does not take, and a file that is not the one meant."""
-    if sha256 and family.digest(name) != sha256:
-        raise UserError(f"network file {family.file(name)} has changed since this run was planned: put it back")
-    if not fits(family.takes(name), input_shape):
-        raise UserError(f"{name} takes {family.takes(name)}, and the input is {shown(input_shape)}")
 
 
 def _renew_classifier(model: nn.Module, path: str, num_classes: int, seed: int) -> None:
     """Give the classifier new weights in place, so that the model has it by whatever names it knows it."""
     linear: Any = model.get_submodule(path)
-    new = new_classifier(linear.in_features, num_classes, seed=seed)
+    new = heads.new_classifier(linear.in_features, num_classes, seed=seed)
     linear.weight, linear.bias, linear.out_features = new.weight, new.bias, num_classes
 
 
@@ -193,14 +186,11 @@ def _hang(model: nn.Module, paths: Sequence[str]) -> nn.Sequential:
     return nn.Sequential(OrderedDict((path.lstrip("+").replace(".", "/"), module) for path, module in named))
 
 
-def _with_dropout(head: nn.Sequential, rate: float, name: str) -> nn.Sequential:
-    """Set the rate of a head's dropouts, or put one before its classifier where there is none."""
-    dropouts = [module for module in head.modules() if isinstance(module, nn.Dropout)]
-    for module in dropouts:
-        module.p = rate
-    if dropouts or rate == 0:
-        return head
-    children = list(head.named_children())
-    if not isinstance(children[-1][1], nn.Linear):
-        raise UserError(f"{name} has no dropout before its classifier: use --dropout 0")
-    return nn.Sequential(OrderedDict([*children[:-1], ("dropout", nn.Dropout(rate)), children[-1]]))
+def _load(backbone: Backbone, state: weight_files.State, source: str, *, replaced: Sequence[str]) -> None:
+    """Put starting weights in; a new head, and classifiers of other classes, keep what was drawn."""
+    own = {*backbone.state_dict(), *backbone.original_state_dict()}
+    gone = {key for key in state if key not in own and (key in replaced or keys.original_name(key) in replaced)}
+    kept = {key: tensor for key, tensor in state.items() if key not in gone}
+    new = backbone.classifier.rpartition(".")[0] if replaced else backbone.classifier
+    classifiers = [f"{path}.head.classifier" for path in auxiliaries(backbone)]
+    weight_files.load(backbone, kept, source=source, classifiers=[*classifiers, new])

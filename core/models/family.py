@@ -102,6 +102,10 @@ class Family:
         """Say whether the classifier is all that the head learns; where that is not known, no."""
         return False
 
+    def drops_out(self, name: str) -> bool:
+        """Say whether `make` puts dropout between dense layers before the head, which then needs none of its own."""
+        return False
+
     def file(self, name: str) -> str:
         """Return the file that a user's network is written in, or ``""``."""
         return ""
@@ -129,6 +133,12 @@ def fits(takes: str, shape: Shape) -> bool:
 def shown(shape: Shape) -> str:
     """Write a shape for people, e.g. ``3 x 128 x 250``."""
     return " x ".join(map(str, shape))
+
+
+def check_fit(family: Family, name: str, shape: Shape) -> None:
+    """Refuse an input of a shape that a network does not take."""
+    if not fits(family.takes(name), shape):
+        raise UserError(f"{name} takes {family.takes(name)}, and the input is {shown(shape)}")
 
 
 def no_imagenet(name: str) -> UserError:

@@ -11,7 +11,7 @@ def original_name(key: str) -> str:
 
     ``block1.features/denseblock1.denselayer1.conv1.weight`` is ``features.denseblock1.denselayer1.conv1.weight``.
     """
-    return key.split(".", 1)[1].replace("/", ".")
+    return key.partition(".")[2].replace("/", ".")
 
 
 def to_original(state: Mapping[str, T]) -> dict[str, T]:

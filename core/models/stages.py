@@ -77,6 +77,6 @@ def stages_named(texts: Sequence[str], name: str, input_shape: Shape = PICTURE_S
     return [stage for stage in stages if stage != "head" and (not texts or stage in named)]
 
 
-def has_plain_head(name: str, input_shape: Shape = PICTURE_SHAPE) -> bool:
-    """Say whether the classifier is all that a backbone's head learns; no where that is not known."""
-    return family_of(name).has_plain_head(name, input_shape)
+def has_plain_head(name: str, input_shape: Shape = PICTURE_SHAPE, head: str = "") -> bool:
+    """Say whether the classifier is all that a backbone's `head` learns; no where that is not known."""
+    return not head and family_of(name).has_plain_head(name, input_shape)

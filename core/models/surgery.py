@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from core.errors import UserError, unknown
-from core.models.backbone import Backbone, new_classifier
+from core.models import heads
+from core.models.backbone import Backbone
 from core.models.family import shown
 from core.models.weights import mismatches, reason, summary
 
@@ -88,7 +89,9 @@ def fuse(pretrained: Backbone, random: Backbone, through: str) -> Backbone:
     return _rehang(random, {name: (pretrained if name in first else random).stage(name) for name in random.stage_names})
 
 
-def cut(backbone: Backbone, after: str, num_classes: int, *, seed: int, dropout: float) -> Backbone:
+def cut(
+    backbone: Backbone, after: str, num_classes: int, *, seed: int, dropout: float, head: tuple[int, ...] = ()
+) -> Backbone:
     """Remove the blocks after `after`; a new head pools what is left, if it has positions, and classifies it.
 
     Parameters
@@ -101,6 +104,8 @@ def cut(backbone: Backbone, after: str, num_classes: int, *, seed: int, dropout:
         Decides the new classifier, as in `core.models.backbone.build`.
     dropout
         Rate before the classifier, 0 to 1.
+    head
+        Widths of dense layers before the classifier.
 
     Raises
     ------
@@ -113,15 +118,11 @@ def cut(backbone: Backbone, after: str, num_classes: int, *, seed: int, dropout:
     if "head" in kept:
         raise UserError(f"cut {after}: nothing is left of {backbone.name}; keep at least the stem")
     shape = _given_out(backbone, after)
-    head = nn.Sequential(
-        OrderedDict(
-            avgpool=_POOLINGS[len(shape)](),
-            flatten=nn.Flatten(1),
-            dropout=nn.Dropout(dropout),
-            classifier=new_classifier(shape[1], num_classes, seed=seed),
-        )
+    layers = heads.classifying((shape[1], *head, num_classes), seed=seed, dropout=dropout)
+    pooled = nn.Sequential(
+        OrderedDict([("avgpool", _POOLINGS[len(shape)]()), ("flatten", nn.Flatten(1)), *layers.items()])
     )
-    modules = {name: backbone.stage(name) for name in kept} | {"head": head}
+    modules = {name: backbone.stage(name) for name in kept} | {"head": pooled}
     return _rehang(backbone, modules, classifier="head.classifier")
 
 
@@ -170,6 +171,12 @@ def split(backbone: Backbone, through: str) -> tuple[nn.Sequential, nn.Sequentia
 def parameter_count(module: nn.Module) -> int:
     """Count the numbers in a module's parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def parameters_with_statistics(module: nn.Module) -> int:
+    """Count them with the moving statistics of batch norm, as Keras does."""
+    moving = ("running_mean", "running_var")
+    return parameter_count(module) + sum(t.numel() for name, t in module.named_buffers() if name.endswith(moving))
 
 
 def trainable_parameters(module: nn.Module) -> int:

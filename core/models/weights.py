@@ -60,7 +60,7 @@ def weights_file(source: str) -> Path:
     return path
 
 
-def load(network: nn.Module, state: Mapping[str, torch.Tensor], *, source: str, classifier: str) -> None:
+def load(network: nn.Module, state: Mapping[str, torch.Tensor], *, source: str, classifiers: Sequence[str]) -> None:
     """Copy `state` into a network of stages.
 
     Parameters
@@ -69,11 +69,11 @@ def load(network: nn.Module, state: Mapping[str, torch.Tensor], *, source: str, 
         Changed in place, and only if everything fits.
     state
         Under the stages' or the original names. Auxiliary heads are passed over, counters of batch norm may be missing
-        (old files have none), and a classifier for another number of classes, or none, leaves the network's own.
+        (old files have none), and classifiers for another number of classes, or none, leave the network's own.
     source
         What the weights are called in a message.
-    classifier
-        Path of the network's last linear layer.
+    classifiers
+        Path of each last linear layer, or of all the layers of a new head.
 
     Raises
     ------
@@ -85,10 +85,13 @@ def load(network: nn.Module, state: Mapping[str, torch.Tensor], *, source: str, 
     if sum(key in by_original for key in state) > sum(key in own for key in state):
         state = {by_original.get(key, key): tensor for key, tensor in state.items()}
     given = {key: tensor for key, tensor in state.items() if not key.startswith(_AUXILIARY)}
-    head = [key for key in own if key.startswith(f"{classifier}.")]
-    if any(key not in given or _other_classes(given[key], own[key]) for key in head):
-        given = {key: tensor for key, tensor in given.items() if key not in head}
-    kept = {key for key in own if key not in given and (key in head or key.endswith("num_batches_tracked"))}
+    left: set[str] = set()
+    for classifier in classifiers:
+        head = [key for key in own if key.startswith(f"{classifier}.")]
+        if any(key not in given for key in head) or any(_other_classes(given[key], own[key]) for key in head[-2:]):
+            left |= set(head)
+    given = {key: tensor for key, tensor in given.items() if key not in left}
+    kept = {key for key in own if key not in given and (key in left or key.endswith("num_batches_tracked"))}
     if found := mismatches(given, {key: tensor for key, tensor in own.items() if key not in kept}):
         raise UserError(f"weights {source} do not fit: {summary(found)}")
     network.load_state_dict(given, strict=False)

@@ -81,6 +81,7 @@ def results(
         "class_names": list(dataset.class_names),
         "parameters": surgery.parameter_count(prepared.backbone),
         "trainable_parameters": surgery.trainable_parameters(prepared.backbone),
+        "parameters_with_statistics": surgery.parameters_with_statistics(prepared.backbone),
         "clips": {name: len(getattr(prepared.split, name)) for name in ("train", "validation", "test")},
         "bad_clips": [list(bad) for bad in prepared.bad_clips],
         "prefix_reused": prepared.prefix_reused,

@@ -16,6 +16,7 @@ from torch import nn
 
 from core.config import Run, Training
 from core.datasets.table import Dataset
+from core.models.auxiliary import auxiliaries
 from core.session import Session
 from core.store import RUNNING
 from core.training import LOSSES, checkpoint, metrics, record
@@ -201,6 +202,7 @@ class Step:
         self.device = device
         self.dtype = DTYPES[training.precision] if device.type == "cuda" else torch.float32
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+        self.auxiliaries = list(auxiliaries(network).values())
         self.forward = torch.compile(network) if training.compile else network
 
     @contextmanager
@@ -214,6 +216,9 @@ class Step:
         with self.autocast():
             logits = self.forward(x)
             loss = self.criterion(logits, y)
+            for part in self.auxiliaries:
+                if (taken := part.taken()) is not None:
+                    loss = loss + part.weight * self.criterion(taken, y)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         if self.clip_norm:

@@ -4,8 +4,9 @@ A stage is a list of the original model's module paths, in the order of its forw
 paths ``features.2`` to ``features.5``; a path that begins with ``+`` is an operation that the original model does
 between its modules (`core.models.backbone.ADDED` makes it). The classifier is the last path of the head.
 
-Block k ends at stride 2^(k+1), but for AlexNet, whose blocks are its five convolutions, and for the ResNets and
-DenseNets, whose stem takes the first pooling. A DenseNet transition belongs to the dense block before it.
+Block k ends at stride 2^(k+1), but for AlexNet, whose blocks are its five convolutions and, together, its two dense
+layers, and for the ResNets and DenseNets, whose stem takes the first pooling. A DenseNet transition belongs to the
+dense block before it.
 """
 
 import hashlib
@@ -57,6 +58,7 @@ _INCEPTION = (
     "avgpool dropout +flatten fc",
 )
 _ALEXNET = ("features.0-2", "features.3-5", "features.6-7", "features.8-9", "features.10-12")
+_ALEXNET_DENSE = "avgpool +flatten classifier.0-5"
 _MLP = "avgpool +flatten classifier.0-6"
 _VGG_CONVOLUTIONS = {  # in each of the five groups that end in a pooling
     "vgg11": (1, 1, 2, 2, 2),
@@ -84,7 +86,7 @@ _TABLE: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("densenet121", "densenet161", "densenet169", "densenet201"), _DENSENET),
     "googlenet": _GOOGLENET,
     "inception_v3": _INCEPTION,
-    "alexnet": (*_ALEXNET, _MLP),
+    "alexnet": (*_ALEXNET, _ALEXNET_DENSE, "classifier.6"),
     **{name: (*_vgg(n, modules_per_convolution=2), _MLP) for name, n in _VGG_CONVOLUTIONS.items()},
     **{f"{name}_bn": (*_vgg(n, modules_per_convolution=3), _MLP) for name, n in _VGG_CONVOLUTIONS.items()},
     "mobilenet_v2": (*_MOBILENET_V2, "+avgpool +flatten classifier.0-1"),
@@ -120,7 +122,8 @@ class Torchvision(Family):
 
     def make(self, name: str, *, num_classes: int, input_shape: Shape, dropout: float) -> "nn.Module":
         """Make torchvision's model, for its own 1000 classes."""
-        model: nn.Module = torchvision.models.get_model(name, weights=None, **_OPTIONS.get(name, {}))
+        options = {"dropout": dropout} if self.drops_out(name) else _OPTIONS.get(name, {})
+        model: nn.Module = torchvision.models.get_model(name, weights=None, **options)
         return model
 
     def layout(self, model: "nn.Module", name: str) -> Layout:
@@ -144,8 +147,12 @@ class Torchvision(Family):
         return digest_in(torchvision_url(name))
 
     def has_plain_head(self, name: str, input_shape: Shape) -> bool:
-        """Say no of the three whose heads have dense layers before the classifier."""
-        return not name.startswith(("alexnet", "vgg", "mobilenet_v3"))
+        """Say no of the two whose heads have dense layers before the classifier."""
+        return not name.startswith(("vgg", "mobilenet_v3"))
+
+    def drops_out(self, name: str) -> bool:
+        """Say yes of AlexNet, whose dense layers are a block."""
+        return name == "alexnet"
 
 
 FAMILY = Torchvision()

@@ -1,11 +1,15 @@
-"""What a network of the project says of itself."""
+"""What a network of the project says of itself, and what several of them are made of."""
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
+import torch
 from torch import nn
 
-from core.models.family import IMAGE, Shape
+from core.errors import UserError
+from core.models.family import IMAGE, Shape, shown
 
 
 @dataclass(frozen=True)
@@ -24,9 +28,51 @@ class Network:
         What its input may be: `core.models.family.PICTURE`, `IMAGE` or `VECTOR`.
     plain_head
         The classifier is all that the head learns.
+    variant
+        Of a network that comes in many, as ``NAME:VARIANT``: makes the one that a text names.
     """
 
     make: Callable[[int, Shape], nn.Sequential]
     blocks: int
     takes: str = IMAGE
     plain_head: bool = True
+    variant: Callable[[str], Self] | None = None
+
+
+def staged(stages: Sequence[nn.Module], head: nn.Module) -> nn.Sequential:
+    """Name a network's stages: the first is the stem, the others are blocks."""
+    blocks = {f"block{k}": stage for k, stage in enumerate(stages[1:], start=1)}
+    return nn.Sequential(OrderedDict(stem=stages[0], **blocks, head=head))
+
+
+def residual_stages(
+    units: Sequence[int], unit: Callable[[int, int, int], nn.Module], width: int = 64
+) -> list[nn.Sequential]:
+    """Make a ResNet's four blocks: `units` of `unit` (channels, width, stride), each block twice as wide.
+
+    All but the first block begin with a stride of 2.
+    """
+    stages, channels = [], width
+    for k, count in enumerate(units):
+        made = [unit(channels if j == 0 else width, width, 2 if k and j == 0 else 1) for j in range(count)]
+        stages.append(nn.Sequential(*made))
+        channels, width = width, 2 * width
+    return stages
+
+
+def flat_width(name: str, features: nn.Module, input_shape: Shape) -> int:
+    """Return how many numbers features (batch, ...) make of one input of a shape, by trying.
+
+    Raises
+    ------
+    UserError
+        For an input that is too small for them.
+    """
+    features.eval()
+    try:
+        with torch.no_grad():
+            return features(torch.zeros(1, *input_shape)).numel()
+    except RuntimeError as error:
+        raise UserError(f"{name} does not take an input of {shown(input_shape)}: it is too small") from error
+    finally:
+        features.train()

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from torch import nn
 
 from core.models.family import Shape
-from core.models.networks.network import Network
+from core.models.networks.network import Network, staged
 
 WIDTHS = (16, 32, 64, 128, 256, 512, 1024)
 
@@ -24,8 +24,7 @@ def soundnet8(num_classes: int, input_shape: Shape) -> nn.Sequential:
     head = nn.Sequential(
         OrderedDict(avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(1), conv8=nn.Linear(WIDTHS[-1], num_classes))
     )
-    blocks = {f"block{k}": stage for k, stage in enumerate(stages[1:], start=1)}
-    return nn.Sequential(OrderedDict(stem=stages[0], **blocks, head=head))
+    return staged(stages, head)
 
 
 def _convolution(channels: int, width: int) -> nn.Sequential:

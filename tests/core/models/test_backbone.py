@@ -10,9 +10,10 @@ import torchvision
 from core.errors import UserError
 from core.inputs.log_mel import LogMel
 from core.models import FAMILIES, family_of, names, stages
-from core.models.backbone import build, new_classifier
+from core.models.backbone import build
 from core.models.families.timm_models import Timm
 from core.models.family import PICTURE_SHAPE
+from core.models.heads import new_classifier
 from core.models.normalise import Normalise
 from core.models.stages import parse_stage, stage_names
 
@@ -181,8 +182,9 @@ def test_building_leaves_the_global_random_numbers_alone():
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "alexnet", "efficientnet_lite0", "timm:convnext_atto"])
 @pytest.mark.parametrize("rate", [0.0, 0.35])
 def test_dropout_before_the_classifier_has_the_rate(name, rate):
-    head = build(name, 3, weights="random", dropout=rate).stage("head")
-    rates = [module.p for module in head.modules() if isinstance(module, torch.nn.Dropout)]
+    backbone = build(name, 3, weights="random", dropout=rate)
+    stage = backbone.stage("block5" if name == "alexnet" else "head")  # AlexNet's dense layers are a block
+    rates = [module.p for module in stage.modules() if isinstance(module, torch.nn.Dropout)]
     assert set(rates) <= {rate}
     assert rates or rate == 0
 

@@ -1,0 +1,106 @@
+"""GoogLeNet as first published (Szegedy et al. 2014), in the form that has 10,339,607 parameters for 13 classes.
+
+Its report gives that number and no code. It is reached by Inception modules of convolutions with biases and without
+batch norm, with true 5 x 5 branches; a stem of a 7 x 7 and a 3 x 3 convolution, each with batch norm, without the
+1 x 1 reduction between them; and two auxiliary heads with 1,024 hidden units. The auxiliary losses count 0.3 each, as
+Szegedy et al. say; the report does not. The convolutions without batch norm start as in He et al. 2015: from torch's
+own distribution nothing of an input would be left after nine modules. Blocks are cut as torchvision's.
+"""
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+from core.models.auxiliary import Auxiliary
+from core.models.family import Shape
+from core.models.networks.network import Network, staged
+
+AUXILIARY_WEIGHT = 0.3
+# 1 x 1; 3 x 3 and its reduction before it; 5 x 5 and its reduction before it; 1 x 1 after the pooling
+_BRANCHES = {
+    "3a": (64, 96, 128, 16, 32, 32),
+    "3b": (128, 128, 192, 32, 96, 64),
+    "4a": (192, 96, 208, 16, 48, 64),
+    "4b": (160, 112, 224, 24, 64, 64),
+    "4c": (128, 128, 256, 24, 64, 64),
+    "4d": (112, 144, 288, 32, 64, 64),
+    "4e": (256, 160, 320, 32, 128, 128),
+    "5a": (256, 160, 320, 32, 128, 128),
+    "5b": (384, 192, 384, 48, 128, 128),
+}
+_STAGES = (("3a", "3b"), ("4a", "4b", "4c", "4d", "4e"), ("5a", "5b"))
+_AUXILIARY = ("4a", "4d")  # the modules that have one behind them
+
+
+class Inception(nn.Module):
+    """Four branches side by side: 1 x 1, 3 x 3, 5 x 5 and a pooling, their channels put together."""
+
+    def __init__(self, channels: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        one, reduced3, three, reduced5, five, pooled = widths
+        self.branch1 = _convolution(channels, one, 1)
+        self.branch3 = nn.Sequential(_convolution(channels, reduced3, 1), _convolution(reduced3, three, 3))
+        self.branch5 = nn.Sequential(_convolution(channels, reduced5, 1), _convolution(reduced5, five, 5))
+        self.branch_pool = nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), _convolution(channels, pooled, 1))
+        self.width = one + three + five + pooled
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (batch, channels, height, width) to (batch, `width`, height, width)."""
+        return torch.cat([self.branch1(x), self.branch3(x), self.branch5(x), self.branch_pool(x)], dim=1)
+
+
+def googlenet_2014(num_classes: int, input_shape: Shape) -> nn.Sequential:
+    """Make the network: the stem, four blocks that each begin with a pooling, and the head."""
+    stem = _normed(input_shape[0], 64, 7, stride=2)
+    blocks = [nn.Sequential(OrderedDict(maxpool1=_pooling(), conv2=_normed(64, 192, 3)))]
+    channels = 192
+    for k, names in enumerate(_STAGES, start=2):
+        modules: dict[str, nn.Module] = {f"maxpool{k}": _pooling()}
+        for name in names:
+            modules[f"inception{name}"] = made = Inception(channels, _BRANCHES[name])
+            channels = made.width
+            if name in _AUXILIARY:
+                modules[f"auxiliary{name}"] = Auxiliary(_auxiliary_head(channels, num_classes), AUXILIARY_WEIGHT)
+        blocks.append(nn.Sequential(OrderedDict(modules)))
+    head = nn.Sequential(
+        OrderedDict(
+            avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(1), dropout=nn.Dropout(0.4),
+            fc=nn.Linear(channels, num_classes),
+        )
+    )  # fmt: skip
+    return staged([stem, *blocks], head)
+
+
+def _auxiliary_head(channels: int, num_classes: int) -> nn.Sequential:
+    return nn.Sequential(
+        OrderedDict(
+            avgpool=nn.AdaptiveAvgPool2d(4),  # 5 x 5 with stride 3 on the 14 x 14 that 224 pixels leave
+            conv=_convolution(channels, 128, 1),
+            flatten=nn.Flatten(1),
+            fc=nn.Linear(128 * 16, 1024),
+            relu=nn.ReLU(),
+            dropout=nn.Dropout(0.7),
+            classifier=nn.Linear(1024, num_classes),
+        )
+    )
+
+
+def _convolution(channels: int, width: int, kernel: int) -> nn.Sequential:
+    conv = nn.Conv2d(channels, width, kernel, padding=kernel // 2)
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    assert conv.bias is not None
+    nn.init.zeros_(conv.bias)
+    return nn.Sequential(conv, nn.ReLU())
+
+
+def _normed(channels: int, width: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(channels, width, kernel, stride=stride, padding=kernel // 2)
+    return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(width), relu=nn.ReLU()))
+
+
+def _pooling() -> nn.MaxPool2d:
+    return nn.MaxPool2d(3, stride=2, ceil_mode=True)
+
+
+NETWORK = Network(googlenet_2014, blocks=4)

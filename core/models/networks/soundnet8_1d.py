@@ -1,0 +1,39 @@
+"""SoundNet's eight convolutions along time alone, with the bands of the image as channels.
+
+The other reading of "similar to the 8-layer model of SoundNet" (Palanisamy et al. 2020, section III.B): SoundNet
+convolves a waveform along time, so here each band of each channel is one channel of a sequence. Widths, strides and
+head are those of `soundnet8`.
+"""
+
+from collections import OrderedDict
+
+from torch import nn
+
+from core.models.family import Shape
+from core.models.networks.network import Network, staged
+from core.models.networks.soundnet8 import WIDTHS
+
+
+def soundnet8_1d(num_classes: int, input_shape: Shape) -> nn.Sequential:
+    """Make the network: seven strided convolutions as stem and six blocks, and the head."""
+    channels, bands, _ = input_shape
+    widths = (channels * bands, *WIDTHS)
+    stages = [_convolution(a, b) for a, b in zip(widths, WIDTHS, strict=False)]
+    stages[0] = nn.Sequential(OrderedDict([("bands", nn.Flatten(1, 2)), *stages[0].named_children()]))
+    head = nn.Sequential(
+        OrderedDict(avgpool=nn.AdaptiveAvgPool1d(1), flatten=nn.Flatten(1), conv8=nn.Linear(WIDTHS[-1], num_classes))
+    )
+    return staged(stages, head)
+
+
+def _convolution(channels: int, width: int) -> nn.Sequential:
+    return nn.Sequential(
+        OrderedDict(
+            conv=nn.Conv1d(channels, width, kernel_size=3, stride=2, padding=1, bias=False),
+            bn=nn.BatchNorm1d(width),
+            relu=nn.ReLU(),
+        )
+    )
+
+
+NETWORK = Network(soundnet8_1d, blocks=len(WIDTHS) - 1)

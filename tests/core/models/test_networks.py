@@ -1,0 +1,177 @@
+"""The networks of the reports: their totals to the unit, their stages, and what is special about each."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from core.config import Model, Training
+from core.errors import UserError
+from core.fields import problems
+from core.models import FAMILIES, surgery
+from core.models.auxiliary import auxiliaries
+from core.models.backbone import Backbone, build
+from core.models.family import VECTOR, Shape
+from core.models.networks import NETWORKS
+from core.models.stages import stage_names
+from core.training.trainer import Step
+from tests.core.models.test_families import check_stages
+
+TOTALS: dict[str, tuple[int, Shape, int, bool]] = {  # classes, input, parameters, moving statistics counted
+    # convolutions, two numbers a channel of batch norm, classifier
+    "soundnet8": (10, (3, 128, 128), 6_290_352 + 4_064 + 10_250, False),
+    "soundnet8_1d": (
+        10,
+        (3, 40, 98),
+        3 * (120 * 16 + 16 * 32 * (1 + 4 + 16 + 64 + 256 + 1024)) + 4_064 + 10_250,
+        False,
+    ),
+    "googlenet_2014": (13, (3, 224, 224), 10_339_607, False),
+    "resnet34_conv3": (13, (3, 224, 224), 22_676_109, False),
+    "mobilenet_v1": (13, (3, 224, 224), 2_185_101, True),
+    "resnet18_dense": (13, (3, 224, 224), 19_590_285, True),
+    "convolneunet": (10, (3, 512, 512), 201_575_018, False),
+    "mlp": (10, (57,), 57 * 64 + 64 + 64 * 10 + 10, False),
+}
+HEADS = {  # backbone and head: parameters with 10 classes
+    ("alexnet", (1024, 512, 128)): 61_790_922,
+    ("googlenet", (512,)): 6_129_834,
+    ("resnet18", (128,)): 11_243_466,
+}
+
+
+def counted(backbone: Backbone, *, statistics: bool) -> int:
+    return (surgery.parameters_with_statistics if statistics else surgery.parameter_count)(backbone)
+
+
+def test_every_network_has_a_total() -> None:
+    assert set(TOTALS) == set(NETWORKS)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_total_is_the_reports(name: str) -> None:
+    classes, shape, total, statistics = TOTALS[name]
+    assert counted(build(name, classes, weights="random", input_shape=shape), statistics=statistics) == total
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_network_is_its_stages(name: str) -> None:
+    check_stages(FAMILIES["own"], name, (29,) if NETWORKS[name].takes == VECTOR else (1, 40, 70))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_parameter_learns(name: str) -> None:
+    network = build(name, 3, weights="random", input_shape=small(name), dropout=0.0)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    before = {key: tensor.clone() for key, tensor in network.named_parameters()}
+    inputs = torch.randn(6, *small(name), generator=torch.Generator().manual_seed(1))
+    Step(network.train(), optimizer, Training(), torch.device("cpu"))(inputs, torch.tensor([0, 1, 2, 0, 1, 2]))
+    still = [key for key, tensor in network.named_parameters() if torch.equal(tensor, before[key])]
+    assert [key for key in still if not behind_batch_norm(key)] == []
+
+
+def behind_batch_norm(key: str) -> bool:
+    """Say whether it is a bias that batch norm takes away again."""
+    return key.endswith(("conv.bias",))
+
+
+def small(name: str) -> Shape:
+    return (29,) if NETWORKS[name].takes == VECTOR else (3, 64, 64)
+
+
+def mean_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return nn.functional.cross_entropy(logits, labels)
+
+
+def test_auxiliary_losses_count_three_tenths_in_training_and_nothing_in_evaluation() -> None:
+    network = build("googlenet_2014", 4, weights="random", input_shape=(3, 64, 64), dropout=0.0)
+    found = auxiliaries(network)
+    assert [path.split(".")[0] for path in found] == ["block3", "block3"]
+    for part in found.values():
+        part.get_submodule("head.dropout").p = 0.0  # type: ignore[assignment]
+    x, y = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 3])
+    seen: dict[str, torch.Tensor] = {}
+    for path, part in found.items():
+        part.register_forward_pre_hook(lambda module, inputs, path=path: seen.update({path: inputs[0].detach()}))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+    loss, logits = Step(network.train(), optimizer, Training(), torch.device("cpu"))(x, y)
+    with torch.no_grad():
+        parts = [mean_loss(part.head(seen[path]), y) for path, part in found.items()]
+    torch.testing.assert_close(loss, mean_loss(logits, y) + 0.3 * parts[0] + 0.3 * parts[1])
+    assert all(part.taken() is None for part in found.values())
+    network.eval()(x)
+    assert all(part.taken() is None for part in found.values())
+
+
+def test_frozen_auxiliaries_have_no_loss() -> None:
+    network = surgery.freeze(
+        build("googlenet_2014", 4, weights="random", input_shape=(3, 64, 64)), "block3", batch_norm="train"
+    )
+    x, y = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 3])
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    loss, logits = Step(network.train(), torch.optim.SGD(trained, lr=0.0), Training(), torch.device("cpu"))(x, y)
+    torch.testing.assert_close(loss, mean_loss(logits, y))
+
+
+def test_auxiliaries_are_cut_with_their_block() -> None:
+    cut = {
+        stage: surgery.cut(build("googlenet_2014", 4, weights="random"), stage, 4, seed=0, dropout=0.0)
+        for stage in ("block2", "block3")
+    }
+    assert [len(auxiliaries(network)) for network in cut.values()] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("layers", "widths"),
+    [
+        ("none", [29, 3]),
+        ("relu64-tanh48", [29, 64, 48, 3]),
+        ("tanh512-relu512-tanh512", [29, 512, 512, 512, 3]),
+    ],
+)
+def test_perceptron_has_the_layers_of_its_list(layers: str, widths: list[int]) -> None:
+    name = Model(backbone="mlp", layers=layers).network
+    check_stages(FAMILIES["own"], name, (29,))
+    network = build(name, 3, weights="random", input_shape=(29,), dropout=0.0)
+    assert surgery.parameter_count(network) == sum(a * b + b for a, b in pairwise(widths))
+    assert network.stage_names == stage_names(name, (29,))
+    kinds = "-".join(type(m).__name__.lower() for m in network.modules() if isinstance(m, nn.ReLU | nn.Tanh))
+    assert kinds == "-".join(part.rstrip("0123456789") for part in layers.split("-") if layers != "none")
+
+
+@pytest.mark.parametrize(
+    "layers",
+    ["", "relu", "64", "relu0", "relu64-", "relu64 tanh48", "sigmoid64", "relu999999", "none-relu64", "RELU64"],
+)
+def test_layer_list_that_does_not_exist_is_one_line(layers: str) -> None:
+    (line,) = problems(Model(backbone="mlp", layers=layers))
+    assert line.startswith(f"--layers {layers}: give relu or tanh and a width, 1 to 100000, for each layer, such as ")
+
+
+def test_layers_are_for_the_perceptron() -> None:
+    assert problems(Model(layers="tanh3")) == [
+        "--layers tanh3: efficientnet_lite0 has its own layers; --layers is for --backbone mlp"
+    ]
+
+
+@pytest.mark.parametrize(("name", "shape"), [("resnet18_dense", (3, 40, 96)), ("convolneunet", (1, 24, 50))])
+def test_dense_width_follows_the_input(name: str, shape: Shape) -> None:
+    assert build(name, 5, weights="random", input_shape=shape)(torch.zeros(2, *shape)).shape == (2, 5)
+
+
+def test_input_without_room_for_the_poolings_is_one_line() -> None:
+    with pytest.raises(UserError, match="^convolneunet does not take an input of 3 x 7 x 90: it is too small$"):
+        build("convolneunet", 5, weights="random", input_shape=(3, 7, 90))
+
+
+@pytest.mark.parametrize(("name", "head"), HEADS)
+def test_total_with_a_head_is_the_reports(name: str, head: tuple[int, ...]) -> None:
+    assert surgery.parameter_count(build(name, 10, weights="random", head=head)) == HEADS[name, head]
+
+
+def test_sequences_of_bands_go_along_time() -> None:
+    network = build("soundnet8_1d", 2, weights="random", input_shape=(3, 8, 64), dropout=0.0)
+    assert network.forward_stages(torch.zeros(5, 3, 8, 64), first="stem", last="block2").shape == (5, 64, 8)
+    cut = surgery.cut(network, "block2", 4, seed=0, dropout=0.0)
+    assert cut(torch.zeros(2, 3, 8, 64)).shape == (2, 4)
