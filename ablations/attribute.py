@@ -64,12 +64,20 @@ class Attribute(Ablation):
         """Stand for the options: which clips, maps and tests are asked for."""
         return short_digest(repr(self))
 
+    @property
+    def trains(self) -> bool:
+        """Look at a stored run as it is."""
+        return not self.run_id
+
     def points(self, points: list[dict[str, Any]], store: "Store") -> list[dict[str, Any]]:
         """Take the one point that gives the run asked for."""
         if not self.run_id:
             return points
         record = store.finished(self.run_id)
         if record is None:
+            if why := store.problem(self.run_id):
+                again = f"delete {store.folder(self.run_id)} and run the command that made it again"
+                raise UserError(f"--run {self.run_id} is damaged ({why}); {again}")
             finished = [record.id for record in store.records() if record.finished]
             if not finished:
                 raise UserError(f"--run {self.run_id}: {store.runs} has no finished run; leave out --run to train one")

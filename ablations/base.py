@@ -42,6 +42,11 @@ class Ablation:
         """What is asked of the runs, where the same runs can be asked different things; part of a folder's name."""
         return ""
 
+    @property
+    def trains(self) -> bool:
+        """Whether a run that turns out to be damaged is trained again; not where a stored run was asked for."""
+        return True
+
     def points(self, points: list[dict[str, Any]], store: "Store") -> list[dict[str, Any]]:
         """Return the points of the grid; an ablation that looks at a stored run gives that run's."""
         return points

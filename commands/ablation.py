@@ -14,7 +14,7 @@ from analysis.formats import seconds
 from analysis.published import readable, write_beside
 from analysis.results import Results
 from commands import options, study_file
-from commands.execution import INTERRUPTED, execute_or_stop
+from commands.execution import INTERRUPTED, analysed, execute_or_stop
 from commands.experiment import Experiment
 from commands.options import Call
 from core import datasets
@@ -50,10 +50,16 @@ def run(call: Call) -> int:
         if executed is None:
             return INTERRUPTED
         folder = "-".join(filter(None, (plan.name, experiment.question)))
-        results = Results(
-            plan, session, session.store.results / call.name / folder, published_as=execution.published_as
-        )
-        frame = experiment.analyse(results)
+        place = session.store.results / call.name / folder
+
+        def analyse() -> tuple[Results, pd.DataFrame]:
+            results = Results(plan, session, place, published_as=execution.published_as)
+            return results, experiment.analyse(results)
+
+        if experiment.trains:
+            (results, frame), executed = analysed(analyse, plan, session, executed)
+        else:
+            results, frame = analyse()
         reports = readable(study_file.FOLDER)
         asked = sorted(pair for pair, names in study_file.answers().items() if call.name in names)
         for study, item in (pair for pair in asked if pair[0] in reports):
@@ -67,7 +73,7 @@ def prepare(call: Call, session: Session) -> Experiment:
     ablation: Ablation = call.command
     points = ablation.points(options.grid(call.options), session.store)
     plan = planned(call, ablation.conditions, points, session, by=ablation.varied(points))
-    return Experiment(plan, ablation.question, ablation.analyse)
+    return Experiment(plan, ablation.question, ablation.analyse, trains=ablation.trains)
 
 
 def conclude(results: Results, frame: pd.DataFrame, executed: Executed, console: Console, *, command: str) -> int:

@@ -1,13 +1,16 @@
 """Where a plan runs: in this process, or on Ray where the command says so. Nothing below this room knows of both."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from core import executor
 from core.executor import Executed, unfinished
 from core.plan import Plan
 from core.registry import Lazy
 from core.session import Session
+from core.store import DamagedFile
 
+T = TypeVar("T")
 INTERRUPTED = 130  # the shell's status for Ctrl-C
 sweep = Lazy("core.cluster.sweep:sweep")  # Ray takes seconds to import and need not be installed
 execute_on_ray = Lazy("core.cluster.sweep:execute_on_ray")
@@ -31,3 +34,29 @@ def execute_or_stop(plan: Plan, session: Session) -> Executed | None:
             f"Interrupted with {left} of {len(plan.runs)} runs to do; the same command goes on from here."
         )
         return None
+
+
+def analysed(analyse: Callable[[], T], plan: Plan, session: Session, executed: Executed) -> tuple[T, Executed]:
+    """Analyse a plan that was executed; a run of which a file turns out to be damaged is trained again first.
+
+    Planning looks at sizes alone, so that a store of thousands of runs is planned at once; content is checked when it
+    is read.
+
+    Returns
+    -------
+    analysis, executed
+        What `analyse` returns, and what was trained and found in all.
+    """
+    mended: set[str] = set()
+    while True:
+        try:
+            return analyse(), executed
+        except DamagedFile as damage:
+            if damage.run_id in mended or damage.run_id not in {run.id for run in plan.runs}:
+                raise
+            mended.add(damage.run_id)
+            session.report.note(f"{damage.path}: {damage.reason}; training run {damage.run_id} again")
+            session.store.discard(damage)
+            more = execute(plan, session)
+            new = executed.new | more.new
+            executed = Executed(len(new), len(plan.runs) - len(new), more.failed, new)

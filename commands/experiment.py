@@ -28,11 +28,14 @@ class Experiment:
         What is asked of them, where the same runs can be asked different things; "" otherwise.
     analyse
         Writes tables and figures from the store; returns one row for each condition.
+    trains
+        Whether what its analysis cannot read may be trained again.
     """
 
     plan: Plan
     question: str
     analyse: "Callable[[Results], pd.DataFrame]"
+    trains: bool = True
 
 
 def commands() -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from analysis.results import Results
 from commands import COMMANDS, options, study_file
 from commands.ablation import show_results
 from commands.estimate import estimate
-from commands.execution import INTERRUPTED, execute_or_stop
+from commands.execution import INTERRUPTED, analysed, execute_or_stop
 from commands.experiment import Experiment, commands, prepare
 from commands.options import Call
 from commands.study import Figures, Study
@@ -75,8 +75,17 @@ def run_study(call: Call) -> int:
         frames = {}
         for job, experiment in zip(jobs, experiments, strict=True):
             inside = folder / slug(job.entry.item)
-            results = Results(experiment.plan, session, inside, published_as=execution.published_as)
-            frames[job.entry.item] = _analyse(recipe, job, experiment, results, console)
+
+            def analyse(experiment: Experiment = experiment, inside: Path = inside) -> tuple[Results, pd.DataFrame]:
+                results = Results(experiment.plan, session, inside, published_as=execution.published_as)
+                return results, experiment.analyse(results)
+
+            if study.trains and experiment.trains:
+                (results, frame), executed = analysed(analyse, whole, session, executed)
+            else:
+                results, frame = analyse()
+            frames[job.entry.item] = frame
+            _show(recipe, job, results, frame, console)
         page = Results(whole, session, folder, published_as=execution.published_as)
         _overview(recipe, frames, page, console, command=call.line)
     return 1 if executed.failed else 0
@@ -174,15 +183,13 @@ def _show_plan(
     console.print(f"{len(whole.runs)} different runs, {len(missing)} to train{about}.")
 
 
-def _analyse(recipe: Recipe, job: Job, experiment: Experiment, results: Results, console: Console) -> pd.DataFrame:
-    """Write an experiment's tables and figures, and its numbers beside the report's."""
+def _show(recipe: Recipe, job: Job, results: Results, frame: pd.DataFrame, console: Console) -> None:
+    """Set an experiment's numbers beside the report's, and show its tables."""
     item = job.entry.item
-    frame = experiment.analyse(results)
     write_beside(results, frame, recipe.name, item, title=recipe.title, folder=study_file.FOLDER)
     results.describe(job.call.line)
     console.rule(f"{item}: {job.entry.command}")
     show_results(results, console)
-    return frame
 
 
 def _overview(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 
 from analysis.results import Results
@@ -13,7 +14,7 @@ from analysis.search.space import Optuna, Point, Range, Space, draw, flag_of, gr
 from analysis.search.tables import analyse, best_command, point_of
 from commands import options
 from commands.ablation import conclude, planned, show_plan
-from commands.execution import INTERRUPTED, execute, sweep
+from commands.execution import INTERRUPTED, analysed, execute, sweep
 from commands.experiment import Experiment
 from commands.options import Call
 from commands.tune import Tune
@@ -65,8 +66,12 @@ def search(call: Call) -> int:
         except KeyboardInterrupt:
             report.note("Interrupted; the same command goes on from here.")
             return INTERRUPTED
-    results = Results(plan, session, folder, published_as=execution.published_as)
-    frame = analyse(results, space)
+
+        def made() -> tuple[Results, pd.DataFrame]:
+            results = Results(plan, session, folder, published_as=execution.published_as)
+            return results, analyse(results, space)
+
+        (results, frame), executed = analysed(made, plan, session, executed)
     status = conclude(results, frame, executed, console, command=call.line)
     if best := best_command(frame, plan, space, command=call.line):
         console.print(f"To use the best configuration:\n{best}", soft_wrap=True)

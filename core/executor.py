@@ -42,6 +42,7 @@ def execute(plan: Plan, session: Session) -> Executed:
             try:
                 with session.store.lock(run).acquire(blocking=wait):
                     if not settled(run, session):
+                        say_damaged([run], plan, session)
                         _train(run, plan, session)
                         new.add(run.id)
             except Timeout:
@@ -67,6 +68,13 @@ def settled(run: Run, session: Session) -> bool:
     """Tell whether a run needs no training: it has finished, or failed and is not to be tried again."""
     status = session.store.status(run)
     return status == FINISHED or (status == FAILED and not session.execution.retry_failed)
+
+
+def say_damaged(runs: Sequence[Run], plan: Plan, session: Session) -> None:
+    """Name each run that is trained again because its record or a file of it is not as it was written."""
+    for run in runs:
+        if why := session.store.problem(run):
+            session.report.note(f"{label(run, plan)}: run {run.id} is damaged ({why}); training it again")
 
 
 def _train(run: Run, plan: Plan, session: Session) -> None:

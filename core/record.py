@@ -128,8 +128,8 @@ class Record:
         What ended training: ``epochs`` or a stopping rule; "" where it was not recorded.
     prefix_reused
         Whether activations of a frozen prefix were computed once for all epochs.
-    files
-        Bytes of each file that belongs to it.
+    files, sha256
+        Bytes of each file that belongs to it, and the digest of its content; older records lack the latter.
     """
 
     id: str
@@ -151,6 +151,7 @@ class Record:
     prefix_reused: bool = False
     seconds: Seconds = Seconds()
     files: Mapping[str, int] = field(default_factory=dict)
+    sha256: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:

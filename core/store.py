@@ -1,9 +1,11 @@
 """The run store: `results/runs/<run id>/`, written atomically and never believed when half-written or damaged.
 
 `run.json` is written when a run starts (status ``running``) and replaced when it ends; a run counts as finished only
-if its ``run.json`` says so, carries the right digest, and its other files have the sizes it names.
+if its ``run.json`` says so, carries the right digest, and its other files have the sizes it names. What those hold is
+checked against the digests in the record when it is read, once for each process and state of a file.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -20,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from core.config import Run
 from core.errors import UserError
-from core.files import replacing, write_text
+from core.files import file_digest, replacing, write_text
 from core.record import FAILED, FINISHED, MISSING, RUNNING, STOPPED, Record, read_record
 
 __all__ = ["FAILED", "FINISHED", "MISSING", "RUNNING", "STOPPED", "Record", "Store"]
@@ -32,8 +34,28 @@ CHECKPOINT = "checkpoint.safetensors"  # while it is being trained
 ERROR = "error.txt"  # of a run that failed: the whole trace
 
 
+ABSENT = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)  # to train again helps; against missing rights it would not
+
+
 class Damaged(Exception):
     """There is no record to believe; says why."""
+
+
+class DamagedFile(UserError):
+    """A file of a finished run is not what was written.
+
+    Attributes
+    ----------
+    path, reason
+        The file, and what is wrong with it.
+    run_id
+        Whose it is.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path} cannot be read ({reason}); delete its folder and run the command again")
+        self.path, self.reason, self.run_id = path, reason, path.parent.name
+        self.seen = _state(path)
 
 
 class Store:
@@ -70,11 +92,11 @@ class Store:
         """Return the folder of a run."""
         return self.runs / (run if isinstance(run, str) else run.id)
 
-    def lock(self, run: Run) -> FileLock:
+    def lock(self, run: Run | str) -> FileLock:
         """Return the lock that whoever trains `run` holds; it is let go when its process ends, however it ends."""
         locks = self.runs / ".locks"
         locks.mkdir(exist_ok=True)
-        return FileLock(locks / f"{run.id}.lock")
+        return FileLock(locks / f"{run if isinstance(run, str) else run.id}.lock")
 
     def record(self, run: Run | str) -> Record | None:
         """Return a run's record, or None where there is none to believe."""
@@ -109,6 +131,31 @@ class Store:
                 found[folder.name] = str(problem)
         return found
 
+    def problem(self, run: Run | str) -> str:
+        """Say why a run's record is not believed; "" where it is, or where there is none."""
+        folder = self.folder(run)
+        try:
+            self._read(folder)
+        except Damaged as problem:
+            return str(problem) if (folder / RECORD).exists() else ""
+        return ""
+
+    def check(self, run: Run | str, name: str) -> str:
+        """Say what is wrong with the content of a run's file, "" where nothing is."""
+        try:
+            with self._reading(run, name):
+                return ""
+        except DamagedFile as damage:
+            return f"{name}: {damage.reason}"
+        except UserError as error:
+            return str(error)
+
+    def discard(self, damage: DamagedFile) -> None:
+        """Delete a damaged file, so that its run counts as missing for everybody; not where it was written anew."""
+        with self.lock(damage.run_id):
+            if _state(damage.path) == damage.seen and damage.path.is_file():
+                damage.path.unlink()
+
     def _folders(self) -> list[Path]:
         return sorted(path for path in self.runs.iterdir() if path.is_dir() and not path.name.startswith("."))
 
@@ -136,7 +183,9 @@ class Store:
         """Write ``run.json``: the whole configuration, the status and `values`; the last step of every change."""
         folder = self._made(run)
         sizes = {name: _size(folder / name) for name in files}
-        record = {"id": run.id, "status": status, "config": run.to_dict(), **values, "files": sizes}
+        contents = {name: file_digest(folder / name) for name in files}
+        whose = {"id": run.id, "status": status, "config": run.to_dict()}
+        record = {**whose, **values, "files": sizes, "sha256": contents}
         record["digest"] = _digest(record)
         with _in_place(folder / RECORD):
             write_text(folder / RECORD, json.dumps(record, indent=1))
@@ -161,12 +210,13 @@ class Store:
             As in `write_history` and the like; a first step that was not fitted has nothing to be kept.
         """
         files = [HISTORY, PREDICTIONS, WEIGHTS]
-        self.write_history(run, history)
-        self.write_predictions(run, *predictions)
-        self.write_weights(run, weights)
-        if first_step is not None:
-            self.write_first_step(run, first_step)
-            files.append(FIRST_STEP)
+        with _in_place(self._made(run)):
+            self.write_history(run, history)
+            self.write_predictions(run, *predictions)
+            self.write_weights(run, weights)
+            if first_step is not None:
+                self.write_first_step(run, first_step)
+                files.append(FIRST_STEP)
         self.write_record(run, FINISHED, values, files=tuple(files))
         self.checkpoint(run).unlink(missing_ok=True)
 
@@ -184,8 +234,8 @@ class Store:
         write_text(self.folder(run) / HISTORY, pd.DataFrame(history).to_csv(index=False))
 
     def history(self, run: Run | str) -> pd.DataFrame:
-        """Read ``history.csv``: one row per epoch; where it is missing or damaged, a `UserError` says so."""
-        with _reading(self.folder(run) / HISTORY) as path:
+        """Read ``history.csv``: one row per epoch; where it is missing or damaged, `DamagedFile` says so."""
+        with self._reading(run, HISTORY) as path:
             return pd.read_csv(path)
 
     def write_predictions(self, run: Run, clips: list[str], targets: np.ndarray, logits: np.ndarray) -> None:
@@ -197,8 +247,8 @@ class Store:
             frame.to_parquet(path, index=False)
 
     def predictions(self, run: Run | str) -> tuple[list[str], np.ndarray, np.ndarray]:
-        """Read back clips, targets (clips,) and logits (clips, classes); where they are damaged, `UserError`."""
-        with _reading(self.folder(run) / PREDICTIONS) as path:
+        """Read back clips, targets (clips,) and logits (clips, classes); where they are damaged, `DamagedFile`."""
+        with self._reading(run, PREDICTIONS) as path:
             frame = pd.read_parquet(path)
             logits = frame.filter(regex=r"^logit_\d+$").to_numpy(np.float32)
             return frame["clip"].tolist(), frame["target"].to_numpy(np.int64), logits
@@ -209,9 +259,8 @@ class Store:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, path)
 
     def weights(self, run: Run | str) -> dict[str, torch.Tensor]:
-        """Read a run's final weights; where the file is missing or damaged, a `UserError` says so."""
-        with _reading(self.folder(run) / WEIGHTS) as path:
-            return load_file(path)
+        """Read a run's final weights; where the file is missing or damaged, `DamagedFile` says so."""
+        return self._tensors(run, WEIGHTS)
 
     def write_first_step(self, run: Run, tensors: Mapping[str, torch.Tensor]) -> None:
         """Write ``first_step.safetensors``: what was fitted to the training clips before the network."""
@@ -219,11 +268,37 @@ class Store:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
 
     def first_step(self, run: Run | str) -> dict[str, torch.Tensor] | None:
-        """Read what was fitted before the network; None where the run has no such file, `UserError` if damaged."""
-        if not (self.folder(run) / FIRST_STEP).exists():
-            return None
-        with _reading(self.folder(run) / FIRST_STEP) as path:
-            return load_file(path)
+        """Read what was fitted before the network; None where the run has no such file, `DamagedFile` if damaged."""
+        return self._tensors(run, FIRST_STEP) if (self.folder(run) / FIRST_STEP).exists() else None
+
+    def _tensors(self, run: Run | str, name: str) -> dict[str, torch.Tensor]:
+        with self._reading(run, name) as path:
+            tensors = load_file(path)
+            if bad := [key for key, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
+                raise ValueError(f"{bad[0]} holds what is no finite number")
+            return tensors
+
+    @contextmanager
+    def _reading(self, run: Run | str, name: str) -> Iterator[Path]:
+        """Give a file whose content is what the record says, or say in one line what is wrong with it.
+
+        Each format has errors of its own for being broken, and older records have no digest to tell by.
+        """
+        path, record = self.folder(run) / name, self.record(run)
+        try:
+            path.open("rb").close()
+            if record and file_digest(path) != record.sha256.get(name, file_digest(path)):
+                raise ValueError("its content is not what was written")
+            yield path
+        except MemoryError:
+            raise
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            if isinstance(error, OSError) and error.errno:  # pyarrow raises some without a number
+                if error.errno not in ABSENT:
+                    raise UserError(f"{path} cannot be read ({error.strerror})") from None
+                reason = str(error.strerror)
+            raise DamagedFile(path, reason) from None
 
     def _made(self, run: Run) -> Path:
         folder = self.folder(run)
@@ -243,17 +318,12 @@ def _in_place(path: Path) -> Iterator[None]:
     try:
         yield
     except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
-        raise UserError(f"{path} is in the way ({error.strerror}); remove it") from None
+        raise UserError(f"{error.filename2 or path} is in the way ({error.strerror}); remove it") from None
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[Path]:
-    """Say in one line what is wrong with a file; each format has errors of its own for being broken."""
-    try:
-        yield path
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} cannot be read ({reason}); delete its folder and run the command again") from None
+def _state(path: Path) -> tuple[int, int] | None:
+    """Tell a file from what is written in its place: bytes and time of change, None where there is none."""
+    return (path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else None
 
 
 def _digest(record: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from analysis.report import runs as report_runs
 from analysis.report.analyses import Limits, Reader
 from analysis.report.published import Answers, published_table
 from core.errors import UserError
-from core.store import Store
+from core.store import HISTORY, Store
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -74,6 +74,7 @@ def _view(results: Path, limits: Limits, answers: Answers, folder: Path) -> dict
         report_runs.show(record, store, id=f"run-{k}", analyses=part_of[record.id])
         for k, record in enumerate(finished[: limits.details], start=1)
     ]
+    damaged |= {one.run: why for one in shown if (why := store.check(one.run, HISTORY))}
     every = list(records.values())
     return {
         "analyses": analyses,

@@ -22,7 +22,7 @@ from core.config import Run
 from core.datasets.table import Dataset
 from core.errors import UserError
 from core.execution import Cluster
-from core.executor import Executed, unfinished
+from core.executor import Executed, say_damaged, unfinished
 from core.models import family_of
 from core.models.weights import WORDS
 from core.plan import Plan
@@ -60,6 +60,7 @@ def execute_on_ray(plan: Plan, session: Session, *, scheduler: Any = None) -> Ex
     missing = unfinished(plan, session)
     if scheduler is not None:
         missing = [run for run in missing if session.store.status(run) != STOPPED]
+    say_damaged(missing, plan, session)
     if missing:
         sweep(PlanFeed(plan, missing), session, runs=len(plan.runs), first=missing, scheduler=scheduler)
     failed = sum(session.store.status(run) == FAILED for run in plan.runs)
