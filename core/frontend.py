@@ -49,7 +49,8 @@ class Frontend:
         choices=("slaney", "none"),
         absent="slaney",
     )
-    n_mels: int = option(128, "Mel bands, the height of the image.", at_least=1, at_most=10_000)
+    n_mfcc: int = option(20, "Cepstral coefficients (kind mfcc).", at_least=1, at_most=10_000, absent=20)
+    n_mels: int = option(128, "Mel bands (or other rows), the height of the image.", at_least=1, at_most=10_000)
     n_frames: int = option(
         AUTO,
         "Width all channels are resized to, in pixels (0: the data set's own).",
@@ -70,6 +71,19 @@ class Frontend:
         "deviation of the training folds.",
         choices=("fixed", "train"),
     )
+    levels: str = option(
+        "fixed",
+        "What is black and what is white, where --normalise is fixed: fixed decibels, or image, the least and the "
+        "greatest number of each image.",
+        choices=("fixed", "image"),
+        absent="fixed",
+    )
+    colour: str = option(
+        "none",
+        "Colour map that makes three channels of one spectrogram (--channels replicate, or one --window).",
+        choices=("none", "viridis", "magma", "jet"),
+        absent="none",
+    )
 
     def problems(self) -> list[str]:
         """List what is wrong with values that are right one by one."""
@@ -78,7 +92,18 @@ class Frontend:
             found.append(f"--fmax {self.fmax:g}: must be above --fmin {self.fmin:g}")
         if self.hop and not self.window:
             found.append(f"--hop {self.hop}: is the hop of one --window in samples; say that too")
-        return found + self._image_problems()
+        if self.kind == "mfcc" and self.n_mfcc > self.n_mels:
+            found.append(f"--n-mfcc {self.n_mfcc}: there are no more of them than --n-mels {self.n_mels}")
+        return found + self._image_problems() + self._colour_problems()
+
+    def _colour_problems(self) -> list[str]:
+        found = []
+        if self.colour != "none" and self.channels == "windows" and not self.window:
+            found.append(f"--colour {self.colour} colours one spectrogram: choose --channels replicate, or a --window")
+        for said, usual in ((f"--levels {self.levels}", "fixed"), (f"--colour {self.colour}", "none")):
+            if self.normalise == "train" and not said.endswith(usual):
+                found.append(f"{said} makes pictures of 0 to 1, and --normalise train does not; leave one out")
+        return found
 
     def _image_problems(self) -> list[str]:
         said = f"--image {' '.join(map(str, self.image))}"

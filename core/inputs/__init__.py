@@ -2,4 +2,13 @@
 
 from core.registry import Registry
 
-KINDS = Registry("kind of input", {"logmel": "core.inputs.log_mel:LogMel"})
+KINDS = Registry(
+    "kind of input",
+    {
+        "logmel": "core.inputs.log_mel:LogMel",
+        "logspec": "core.inputs.log_spectrogram:LogSpectrogram",
+        "mfcc": "core.inputs.mfcc:Mfcc",
+        "gammatone": "core.inputs.gammatone:Gammatone",
+        "waveform": "core.inputs.waveform:Waveform",
+    },
+)

@@ -232,7 +232,7 @@ def _images_of(
 
 def input_words(shape: tuple[int, ...]) -> str:
     """Name inputs of a shape (without the batch) in a line for users."""
-    return "images" if len(shape) == 3 else "vectors"
+    return {3: "images", 2: "rows"}.get(len(shape), "vectors")
 
 
 def _ahead(pool: ThreadPoolExecutor, work: Callable[[str], Any], items: Iterable[str]) -> Iterator[Any]:

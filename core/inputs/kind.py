@@ -66,8 +66,11 @@ class Kind(nn.Module):
     picture
         The numbers that are black and white, 0 and 1, to a network trained on pictures; None where there are no such,
         and inputs have to be normalised by the training clips (``--normalise train``).
+    rows_apart
+        Whether an image's rows have scales of their own, so that ``--normalise train`` takes each by itself.
     shape
-        Of one input, without the batch.
+        Of one input, without the batch. An image of one channel is stored so, and becomes the three channels of a
+        picture in the network's first step.
     axes
         Of an input but its channels, in their order.
     channels
@@ -77,6 +80,7 @@ class Kind(nn.Module):
     unit: ClassVar[str]
     floor: ClassVar[float]
     picture: tuple[float, float] | None = None
+    rows_apart: ClassVar[bool] = False
     shape: tuple[int, ...]
     axes: tuple[Axis, ...]
     channels: tuple[str, ...] = ()
@@ -87,3 +91,8 @@ class Kind(nn.Module):
     def forward(self, y: torch.Tensor) -> torch.Tensor:
         """Turn waveforms (batch, samples) into inputs (batch, *shape); each by itself, whatever is beside it."""
         raise NotImplementedError
+
+
+def to_peak(y: torch.Tensor) -> torch.Tensor:
+    """Bring waveforms (batch, samples) to a peak of 1; silence stays silent."""
+    return y / y.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(y.dtype).tiny)

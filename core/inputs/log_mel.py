@@ -32,22 +32,26 @@ class LogMel(Spectrogram):
 
     def rows(self, *, clip: Clip, frontend: Frontend) -> tuple[np.ndarray, np.ndarray]:
         """Return the mel filters (n_mels, bins) and the frequency in Hz at the middle of each."""
-        edges = mel_frequencies(
-            frontend.n_mels + 2, fmin=frontend.fmin, fmax=frontend.fmax or clip.sr / 2, mel=frontend.mel
-        )
-        if frontend.mel == "fant":
-            filters = triangles(edges, sr=clip.sr, n_fft=self.n_fft, normalised=frontend.mel_norm == "slaney")
-            return filters, edges[1:-1]
-        filters = librosa.filters.mel(
-            sr=clip.sr,
-            n_fft=self.n_fft,
-            n_mels=frontend.n_mels,
-            fmin=frontend.fmin,
-            fmax=frontend.fmax or clip.sr / 2,
-            htk=frontend.mel == "htk",
-            norm="slaney" if frontend.mel_norm == "slaney" else None,
-        )
-        return filters, edges[1:-1]
+        return mel_filters(clip=clip, frontend=frontend, n_fft=self.n_fft)
+
+
+def mel_filters(*, clip: Clip, frontend: Frontend, n_fft: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return mel filters (n_mels, bins), float32, and the frequency in Hz at the middle of each, (n_mels,)."""
+    n, fmax = frontend.n_mels, frontend.fmax or clip.sr / 2
+    edges = mel_frequencies(n + 2, fmin=frontend.fmin, fmax=fmax, mel=frontend.mel)
+    normalised = frontend.mel_norm == "slaney"
+    if frontend.mel == "fant":
+        return triangles(edges, sr=clip.sr, n_fft=n_fft, normalised=normalised), edges[1:-1]
+    filters = librosa.filters.mel(
+        sr=clip.sr,
+        n_fft=n_fft,
+        n_mels=n,
+        fmin=frontend.fmin,
+        fmax=fmax,
+        htk=frontend.mel == "htk",
+        norm="slaney" if normalised else None,
+    )
+    return filters, edges[1:-1]
 
 
 def mel_frequencies(n: int, *, fmin: float, fmax: float, mel: str) -> np.ndarray:

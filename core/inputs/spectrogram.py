@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from core.config import Clip, Frontend
-from core.inputs.kind import Axis, Kind
+from core.inputs.kind import Axis, Kind, to_peak
 
 WINDOWS_MS = ((25, 10), (50, 25), (100, 50))  # window and hop of each channel
 HERTZ = (0, 125, 250, 500, 1000, 2000, 4000, 8000, 16000)  # written beside an axis of frequency that is not even
@@ -68,14 +68,19 @@ class Spectrogram(Kind):
         height = frontend.image[0] if frontend.image else self.height(frontend, len(positions))
         self.shape = (len(pairs), height, frontend.n_frames)
         self.axes = (self.axis(_resized(positions, height)), _time_axis(clip, frontend.n_frames))
-        self.blocks = _blocks(torch.from_numpy(filters).T)
-        self.filters: torch.Tensor  # (2 bins, rows): for the squares of real and imaginary parts in turn
-        self.register_buffer("filters", torch.from_numpy(filters).T.repeat_interleave(2, dim=0), persistent=False)
+        self.n_bands = len(positions if filters is None else filters)
+        if filters is not None:
+            self.blocks = _blocks(torch.from_numpy(filters).T)
+            self.filters: torch.Tensor  # (2 bins, filters): for the squares of real and imaginary parts in turn
+            self.register_buffer("filters", torch.from_numpy(filters).T.repeat_interleave(2, dim=0), persistent=False)
         for i, (window, _) in enumerate(pairs):
             self.register_buffer(f"window{i}", torch.hann_window(window), persistent=False)
 
-    def rows(self, *, clip: Clip, frontend: Frontend) -> tuple[np.ndarray, np.ndarray]:
-        """Return the filters (filters, bins of `n_fft`), float32, and where along their axis the image's rows stand."""
+    def rows(self, *, clip: Clip, frontend: Frontend) -> tuple[np.ndarray | None, np.ndarray]:
+        """Return filters (filters, bins of `n_fft`), float32, or None, and where along their axis the rows stand.
+
+        Without filters there is a row for each bin that `_add_power` keeps.
+        """
         raise NotImplementedError
 
     def height(self, frontend: Frontend, rows: int) -> int:
@@ -96,7 +101,7 @@ class Spectrogram(Kind):
         """Turn waveforms (batch, samples) into images (batch, windows, rows, frames)."""
         images = y.new_empty(len(y), *self.shape)
         if self.peak:
-            y = y / y.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(y.dtype).tiny)
+            y = to_peak(y)
         at_once = 1 if y.device.type == "cpu" else max(1, len(y))
         for part, rows in zip(y.split(at_once), images.split(at_once), strict=True):
             for i, power in enumerate(self.power(part)):
@@ -115,7 +120,7 @@ class Spectrogram(Kind):
             # the phase, so the window's own samples are framed and the Fourier transform appends the zeros.
             first, n = (self.n_fft - len(window)) // 2, 1 + (padded.shape[1] - self.n_fft) // hop
             frames = padded[:, first:].unfold(1, len(window), hop)[:, :n].transpose(0, 1)  # (n, batch, window), a view
-            power = y.new_zeros(n, len(y), self.filters.shape[1])
+            power = y.new_zeros(n, len(y), self.n_bands)
             for part, rows in zip(frames.split(at_once), power.split(at_once), strict=True):
                 self._add_power(part * window, rows.flatten(0, 1))
             yield power.permute(1, 2, 0)
@@ -130,10 +135,18 @@ class Spectrogram(Kind):
 
     def _add_power(self, frames: torch.Tensor, power: torch.Tensor) -> None:
         """Add the filters' power of windowed frames (frames, batch, samples) to `power` (frames * batch, filters)."""
-        spectrum = torch.view_as_real(_rfft(frames, n_fft=self.n_fft))  # (frames, batch, bins, real and imaginary)
-        squares = spectrum.square_().reshape(len(power), -1)  # (frames * batch, 2 bins)
+        spectrum = squares(frames, n_fft=self.n_fft)
         for bins, bands in self.blocks:
-            power[:, bands].addmm_(squares[:, bins], self.filters[bins, bands])
+            power[:, bands].addmm_(spectrum[:, bins], self.filters[bins, bands])
+
+
+def squares(frames: torch.Tensor, *, n_fft: int) -> torch.Tensor:
+    """Transform windowed frames (frames, batch, samples) into squares (frames * batch, 2 bins).
+
+    Those of the real and of the imaginary part stand side by side; their sum is the power.
+    """
+    spectrum = torch.view_as_real(_rfft(frames, n_fft=n_fft))  # (frames, batch, bins, real and imaginary)
+    return spectrum.square_().reshape(frames.shape[0] * frames.shape[1], -1)
 
 
 def _time_axis(clip: Clip, n_frames: int) -> Axis:

@@ -21,19 +21,16 @@ class Normalise(nn.Module):
     Parameters
     ----------
     mean, std
-        One number per channel, in the inputs' unit.
-    ndim
-        Axes of a batch: 4 of images, 2 of vectors.
+        One number per channel of an image, in the inputs' unit.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], *, ndim: int = 4) -> None:
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        shape = (1, -1) + (1,) * (ndim - 2)
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(shape))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(shape))
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
 
     @classmethod
     def fixed(cls, mean: Sequence[float], std: Sequence[float], picture: tuple[float, float]) -> Self:
@@ -50,7 +47,7 @@ class Normalise(nn.Module):
         return cls([low + span * m for m in mean], [span * s for s in std])
 
     @classmethod
-    def of(cls, inputs: np.ndarray, rows: np.ndarray, *, channels: int = 1) -> Self:
+    def of(cls, inputs: np.ndarray, rows: np.ndarray, *, channels: int = 1, rows_apart: bool = False) -> Self:
         """Make the map that gives the inputs named by `rows` mean 0 and deviation 1 in each channel.
 
         Parameters
@@ -61,29 +58,36 @@ class Normalise(nn.Module):
             (training clips,) indices: those of the training folds only.
         channels
             That the network takes, where the inputs are kept as one.
+        rows_apart
+            Whether each row of an image is taken by itself (`core.inputs.kind.Kind.rows_apart`).
 
         Raises
         ------
         UserError
             If a channel is constant or holds numbers that are not finite.
         """
-        positions = tuple(range(2, inputs.ndim))
-        count = len(rows) * math.prod(inputs.shape[2:])
-        total = np.zeros(inputs.shape[1])
-        squares = np.zeros(inputs.shape[1])
+        apart = inputs.shape[1 : 3 if rows_apart else 2]
+        positions = tuple(range(1 + len(apart), inputs.ndim))
+        count = len(rows) * math.prod(inputs.shape[1 + len(apart) :])
+        total, squares = np.zeros(apart), np.zeros(apart)
         chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
         for chunk in chunks:
             total += inputs[chunk].sum(axis=(0, *positions), dtype=np.float64)
         mean = total / max(count, 1)
         for chunk in chunks:  # a second pass: the difference of two large sums would lose digits
-            squares += ((inputs[chunk] - mean.reshape(-1, *(1 for _ in positions))) ** 2).sum(axis=(0, *positions))
+            squares += ((inputs[chunk] - mean.reshape(*apart, *(1 for _ in positions))) ** 2).sum(axis=(0, *positions))
         std = np.sqrt(squares / max(count, 1))
         if not (np.isfinite(std) & (std > 0)).all():
             what = "images" if inputs.ndim == 4 else "inputs"
             remedy = "use fixed" if inputs.ndim == 4 else "leave out numbers that never change"
             raise UserError(f"--normalise train: the training {what} do not vary or are not finite; {remedy}")
-        copies = channels if len(mean) == 1 else 1
-        return cls(mean.tolist() * copies, std.tolist() * copies, ndim=inputs.ndim)
+        made = cls([0.0], [1.0])
+        copies = (channels if apart[0] == 1 else 1, *(1 for _ in inputs.shape[2:]))
+        made.mean, made.std = (
+            torch.tensor(part, dtype=torch.float32).view(1, *apart, *(1 for _ in positions)).repeat(1, *copies)
+            for part in (mean, std)
+        )
+        return made
 
     @classmethod
     def restored(cls, tensors: Mapping[str, torch.Tensor]) -> Self:

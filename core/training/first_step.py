@@ -4,33 +4,50 @@ A step that is fitted looks at the training rows alone; what was fitted is store
 back needs no clip. A run of an older version, which lacks the file, has its step fitted anew, to the same numbers.
 """
 
+from collections import OrderedDict
+
+from torch import nn
+
 from core.config import Run
 from core.datasets.table import Split
 from core.errors import UserError
 from core.inputs.images import Images
 from core.inputs.made import input_kind, input_shape
 from core.models.backbone import Backbone
+from core.models.colour import Colour, Levels
 from core.models.normalise import Normalise
 from core.store import Store
 
 
-def fit(run: Run, backbone: Backbone, images: Images, split: Split) -> Normalise:
+def fit(run: Run, backbone: Backbone, images: Images, split: Split) -> nn.Module:
     """Make a run's first step: ``fixed`` from what the backbone was trained on, ``train`` from the training rows.
 
     Raises
     ------
     UserError
-        For ``fixed`` where the inputs have no range that pictures share.
+        For ``fixed`` where the inputs have no range that pictures share, and colours for what is not one spectrogram.
     """
+    kind, frontend = input_kind(run.clip, run.frontend), run.frontend
     if is_fitted(run):
-        return Normalise.of(images.array, split.train, channels=input_shape(run)[0])
-    kind = input_kind(run.clip, run.frontend)
-    if kind.picture is None or len(kind.channels) not in (1, len(backbone.mean)):
-        raise UserError(f"--normalise fixed: inputs of the kind {run.frontend.kind} are no pictures; use train")
-    return Normalise.fixed(backbone.mean, backbone.std, kind.picture)
+        channels = input_shape(run)[0]
+        return Normalise.of(images.array, split.train, channels=channels, rows_apart=kind.rows_apart)
+    coloured, own_levels = frontend.colour != "none", frontend.levels == "image"
+    if coloured and (len(kind.shape), len(kind.channels)) != (3, 1):
+        raise UserError(f"--colour {frontend.colour} colours one spectrogram, and --kind {frontend.kind} is none here")
+    if own_levels and len(kind.shape) != 3:
+        raise UserError(f"--levels image: inputs of the kind {frontend.kind} are no images; leave it out")
+    if (kind.picture is None and not own_levels) or len(kind.channels) not in (1, len(backbone.mean)):
+        raise UserError(f"--normalise fixed: inputs of the kind {frontend.kind} are no pictures; use train")
+    picture = None if own_levels else kind.picture
+    if picture and not coloured:
+        return Normalise.fixed(backbone.mean, backbone.std, picture)
+    steps = OrderedDict[str, nn.Module](levels=Levels(picture))
+    if coloured:
+        steps["colour"] = Colour(frontend.colour)
+    return nn.Sequential(steps | {"normalise": Normalise.fixed(backbone.mean, backbone.std, (0.0, 1.0))})
 
 
-def read(run: Run, backbone: Backbone, images: Images, split: Split, store: Store) -> Normalise:
+def read(run: Run, backbone: Backbone, images: Images, split: Split, store: Store) -> nn.Module:
     """Make the first step of a finished run, as it was stored where it was fitted.
 
     Raises

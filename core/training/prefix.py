@@ -17,13 +17,12 @@ from core.config import Run
 from core.inputs.images import Images
 from core.models import surgery
 from core.models.backbone import Backbone
-from core.models.normalise import Normalise
 from core.session import Session
 
 PREFIX_BATCH = 64
 
 
-def split_at_freeze(normalise: Normalise, backbone: Backbone, freeze: str) -> tuple[nn.Module, nn.Module]:
+def split_at_freeze(normalise: nn.Module, backbone: Backbone, freeze: str) -> tuple[nn.Module, nn.Module]:
     """Return the frozen prefix, and the network that is trained on what it gives out.
 
     With nothing frozen the prefix is empty. Behind the last block the head's pooling belongs to the prefix, since it

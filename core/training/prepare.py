@@ -13,7 +13,6 @@ from core.config import Run
 from core.datasets.table import Dataset, Split
 from core.models.assembly import make_backbone
 from core.models.backbone import Backbone
-from core.models.normalise import Normalise
 from core.session import Session, allow_tf32
 from core.training.augmentations import batch_augmentation
 from core.training.batches import Source
@@ -51,7 +50,7 @@ class Prepared:
     """
 
     network: nn.Module
-    first_step: Normalise
+    first_step: nn.Module
     backbone: Backbone
     source: Source
     labels: torch.Tensor
