@@ -11,6 +11,7 @@ COMMANDS = Registry(
         "study": "commands.study:Study",
         "figures": "commands.study:Figures",
         "data": "commands.data:Data",
+        "network": "commands.network:Network",
         "samples": "commands.samples:Samples",
         "report": "commands.report:Report",
     },

@@ -45,7 +45,9 @@ def classifying(widths: Sequence[int], *, seed: int, dropout: float) -> OrderedD
     *dense, classifier = dense_layers(widths, seed=seed)
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     for k, layer in enumerate(dense, start=1):
-        modules |= {f"dense{k}": layer, f"relu{k}": nn.ReLU(), f"dropout{k}": nn.Dropout(dropout)}
+        modules |= {f"dense{k}": layer, f"relu{k}": nn.ReLU()}
+        if dropout:
+            modules[f"dropout{k}"] = nn.Dropout(dropout)
     if not dense:
         modules["dropout"] = nn.Dropout(dropout)
     modules["classifier"] = classifier

@@ -1,0 +1,138 @@
+"""What a network is made of: its layers by stage, what each gives out and learns, and the memory it takes."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from analysis.costs import count_multiply_adds
+from analysis.formats import text
+from analysis.tables import Column
+from core.errors import UserError
+from core.models import surgery
+from core.models.auxiliary import auxiliaries
+from core.models.backbone import Backbone
+from core.models.family import shown
+from core.models.weights import reason
+
+BYTES, MB = 4, 2**20  # of a number in fp32; of what the reports' figures call MB
+COLUMNS = (
+    Column("stage", "Stage"),
+    Column("layer", "Layer"),
+    Column("kind", "Type"),
+    Column("output", "Output shape"),
+    Column("parameters", "Parameters", lambda value: f"{value:,}"),
+)
+STAGE_COLUMNS = tuple(column for column in COLUMNS if column.name not in ("layer", "kind"))
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Of a whole network, for one input; sizes in MB (2^20 bytes) of fp32 numbers.
+
+    Attributes
+    ----------
+    parameters, parameters_with_statistics
+        What it learns, without and with the moving statistics of batch norm, which Keras counts too.
+    multiply_adds
+        Of convolutions and matrix products.
+    input_mb, pass_mb, parameters_mb
+        Of the input; of what every layer gives out, twice, for the way forward and back; of the parameters.
+    """
+
+    parameters: int
+    parameters_with_statistics: int
+    multiply_adds: int
+    input_mb: float
+    pass_mb: float
+    parameters_mb: float
+
+    @property
+    def total_mb(self) -> float:
+        """All of it."""
+        return self.input_mb + self.pass_mb + self.parameters_mb
+
+
+def describe(backbone: Backbone) -> tuple[pd.DataFrame, Totals]:
+    """Return the layers of a network in the order they run, and its totals.
+
+    As in the listings of the reports, modules made of others are layers too, without parameters of their own, and add
+    to what is given out, as does a layer every time it runs; containers that only run others in order are not layers.
+    Auxiliary classifiers are counted as in training.
+
+    Raises
+    ------
+    UserError
+        For an input that the network does not take.
+    """
+    backbone = backbone.eval().requires_grad_(False)
+    image = torch.zeros(1, *backbone.input_shape)
+    try:
+        rows = _run(backbone, image)
+        multiply_adds = count_multiply_adds(backbone, image)
+    except RuntimeError as error:  # a kernel that is larger than what is left of the image
+        shape = shown(backbone.input_shape)
+        raise UserError(f"{backbone.name} does not take an input of {shape} ({reason(error)})") from error
+    parameters = surgery.parameter_count(backbone)
+    totals = Totals(
+        parameters=parameters,
+        parameters_with_statistics=surgery.parameters_with_statistics(backbone),
+        multiply_adds=round(multiply_adds),
+        input_mb=image.numel() * BYTES / MB,
+        pass_mb=2 * sum(row["numbers"] for row in rows) * BYTES / MB,
+        parameters_mb=parameters * BYTES / MB,
+    )
+    return pd.DataFrame(rows).drop(columns="numbers"), totals
+
+
+def by_stage(layers: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each stage: the parameters of its layers, and what the last of them gives out."""
+    stages = layers.groupby("stage", sort=False)
+    found: pd.DataFrame = stages.agg(output=("output", "last"), parameters=("parameters", "sum")).reset_index()
+    return found
+
+
+def _run(backbone: Backbone, image: torch.Tensor) -> list[dict[str, Any]]:
+    """Run the network once and list its layers; those with parameters that did not run as modules come last."""
+    rows: dict[str, dict[str, Any]] = {}
+    layers = {name: m for name, m in backbone.named_modules() if name and type(m) is not nn.Sequential}
+
+    def listed(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+        stage, _, path = name.partition(".")
+        return {
+            "stage": stage,
+            "layer": text(path.replace("/", ".")),
+            "kind": type(layers[name]).__name__,
+            "output": shown(shape),
+            "parameters": sum(parameter.numel() for parameter in layers[name].parameters(recurse=False)),
+            "numbers": 0,
+        }
+
+    def hook(name: str) -> Any:
+        def receive(module: nn.Module, inputs: Any, output: Any) -> None:
+            shape = tuple(output.shape[1:]) if isinstance(output, torch.Tensor) else ()
+            row = rows.setdefault(name, listed(name, shape))
+            if shape and not isinstance(module, nn.Flatten):  # which gives out the same numbers in another shape
+                row["numbers"] += math.prod(shape)
+
+        return receive
+
+    handles = [module.register_forward_hook(hook(name)) for name, module in layers.items()]
+    side = auxiliaries(backbone).values()
+    try:
+        for part in side:
+            part.training = True  # their heads stay in evaluation mode: batch norm takes no single input
+        backbone(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for part in side:
+            part.training = False
+            part.taken()
+    for name, module in layers.items():
+        if name not in rows and next(module.parameters(recurse=False), None) is not None:
+            rows[name] = listed(name, ())
+    return list(rows.values())

@@ -1,0 +1,110 @@
+"""The `network` command: what a backbone is made of, before anything is trained."""
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rich.console import Console
+
+from commands.options import Call
+from core.config import Model
+from core.errors import UserError
+from core.fields import option, problems
+from core.models import FAMILIES, family_of
+from core.models.family import VECTOR, shown
+from core.models.layer_lists import PERCEPTRON, head_widths
+from core.registry import Lazy
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# All of these import torch or pandas, which takes seconds.
+architecture = Lazy("analysis.architecture")
+tables = Lazy("analysis.tables")
+build = Lazy("core.models.backbone:build")
+IMAGE_SHAPE, VECTOR_SHAPE = (3, 224, 224), (57,)  # as the reports' pictures and features are
+
+
+@dataclass(frozen=True)
+class Network:
+    """Print the layers of a backbone by stage: what each gives out and learns, and the size of it all.
+
+    Nothing is read and nothing trained: classes and the shape of the input are said here.
+
+    Example: run_ablation.py network --backbone alexnet --head 1024-512-128 --classes 10
+    """
+
+    runs: ClassVar[str] = "commands.network:run"
+
+    backbone: str = option(Model.backbone, f"Backbone: {'; '.join(family.about for family in FAMILIES.values())}.")
+    head: str = option("", "Widths of dense layers before the classifier, such as 1024-512-128.")
+    layers: str = option(PERCEPTRON, "Activation and width of each layer of backbone mlp, such as relu64-tanh48.")
+    classes: int = option(10, "Width of the output.", at_least=1, at_most=10**6)
+    input: tuple[int, ...] = option(
+        (), "Shape of one input: channels, height and width, or features (default: 3 224 224, or 57 features)."
+    )
+    dropout: float = option(Model.dropout, "Dropout before the classifier.", at_least=0.0, below=1.0)
+    weights: str = option("random", "Starting weights: imagenet, random, or a file.")
+    results: Path | None = option(None, "Folder of results: write the tables there too, as CSV, Markdown and LaTeX.")
+    json: bool = option(False, "Print one JSON object.")
+
+
+def run(call: Call) -> int:
+    """Print the layers, the stages and the totals."""
+    asked: Network = call.command
+    name, shape = _checked(asked)
+    options = {"weights": asked.weights, "dropout": asked.dropout, "head": head_widths(asked.head)}
+    backbone = build(name, asked.classes, input_shape=shape, **options)
+    layers, totals = architecture.describe(backbone)
+    stages = architecture.by_stage(layers)
+    title = f"{name}{f', head {asked.head}' if asked.head else ''}, {asked.classes} classes, input {shown(shape)}"
+    if asked.json:
+        found = {"network": title, "layers": layers.to_dict("records"), "stages": stages.to_dict("records")}
+        print(json.dumps(found | {"totals": dataclasses.asdict(totals) | {"total_mb": totals.total_mb}}))  # noqa: T201
+    console = Console(stderr=asked.json, highlight=False)
+    if not asked.json:
+        console.print(tables.console_table(layers, architecture.COLUMNS, title=title, groups=["stage"]))
+        console.print(tables.console_table(stages, architecture.STAGE_COLUMNS))
+        for line in _lines(totals):
+            console.print(line, soft_wrap=True)
+    if asked.results:
+        folder = asked.results / call.name / re.sub(r"[^\w.-]+", "-", title, flags=re.ASCII)
+        for part, frame, columns in (
+            ("layers", layers, architecture.COLUMNS),
+            ("stages", stages, architecture.STAGE_COLUMNS),
+        ):
+            for file in _write(folder / part, frame, columns, title, _lines(totals)):
+                console.print(f"  {file}", soft_wrap=True)
+    return 0
+
+
+def _checked(asked: Network) -> tuple[str, tuple[int, ...]]:
+    """Return the name of the network and the shape of its input."""
+    words = {key: getattr(asked, key) for key in ("backbone", "head", "layers", "weights", "dropout")}
+    model = Model(**words)
+    if found := problems(model):
+        raise UserError("; ".join(found))
+    if any(size < 1 for size in asked.input) or len(asked.input) > 3:
+        raise UserError(f"--input {shown(asked.input)}: give channels, height and width, or features, each at least 1")
+    fallback = VECTOR_SHAPE if family_of(model.network).takes(model.network) == VECTOR else IMAGE_SHAPE
+    return model.network, asked.input or fallback
+
+
+def _lines(totals: Any) -> list[str]:
+    return [
+        f"Parameters: {totals.parameters:,}; with moving statistics: {totals.parameters_with_statistics:,}.",
+        f"Multiply-adds for one input: {totals.multiply_adds:,}.",
+        f"Input size (MB): {totals.input_mb:.2f}; forward/backward pass size (MB): {totals.pass_mb:.2f}; "
+        f"params size (MB): {totals.parameters_mb:.2f}; total (MB): {totals.total_mb:.2f}.",
+    ]
+
+
+def _write(path: Path, frame: "pd.DataFrame", columns: Any, title: str, lines: list[str]) -> list[Path]:
+    label = f"tab:network-{path.name}"
+    written: list[Path] = tables.write_table(
+        frame, path, columns=columns, caption=title, label=label, footnotes=lines, groups=["stage"]
+    )
+    return written

@@ -1,0 +1,89 @@
+"""The `network` command: layers, shapes and the totals that the reports print."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from core.errors import UserError
+from run_ablation import main
+
+REPORTS = {  # what is typed: parameters, with moving statistics
+    "alexnet --head 1024-512-128 --classes 10": (61_790_922, 61_790_922),
+    "googlenet --head 512 --classes 10": (6_129_834, None),
+    "resnet18 --head 128 --classes 10": (11_243_466, None),
+    "googlenet_2014 --classes 13": (10_339_607, None),
+    "resnet34_conv3 --classes 13": (22_676_109, None),
+    "mobilenet_v1 --classes 13": (None, 2_185_101),
+    "resnet18_dense --classes 13": (None, 19_590_285),
+    "convolneunet --classes 10 --input 3 512 512": (201_575_018, 201_575_018),
+    "mlp --layers none --classes 10 --input 57": (580, 580),
+}
+
+
+def network(capsys: pytest.CaptureFixture[str], words: str) -> dict[str, Any]:
+    assert main(["network", "--json", "--backbone", *words.split()]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+@pytest.mark.parametrize(("words", "expected"), REPORTS.items())
+def test_totals_are_the_reports(words: str, expected: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    found = network(capsys, words)
+    totals = found["totals"]
+    for total, key in zip(expected, ("parameters", "parameters_with_statistics"), strict=True):
+        assert total in (None, totals[key])
+    assert sum(layer["parameters"] for layer in found["layers"]) == totals["parameters"]
+    assert sum(stage["parameters"] for stage in found["stages"]) == totals["parameters"]
+    assert found["stages"][-1]["output"] == words.split("--classes ")[1].split()[0]
+
+
+def test_sizes_are_those_of_the_report(capsys: pytest.CaptureFixture[str]) -> None:
+    totals = network(capsys, "alexnet --head 1024-512-128 --classes 10 --dropout 0")["totals"]
+    sizes = {key: round(value, 2) for key, value in totals.items() if key.endswith("_mb")}
+    assert sizes == {"input_mb": 0.57, "pass_mb": 8.40, "parameters_mb": 235.71, "total_mb": 244.68}
+
+
+def test_layers_that_run_twice_count_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    """torchsummary's well-known 62.79 MB of ResNet18, which flattens without a module."""
+    totals = network(capsys, "resnet18 --classes 1000 --dropout 0")["totals"]
+    assert totals["parameters"] == 11_689_512
+    assert round(totals["pass_mb"], 2) == 62.79
+    assert totals["multiply_adds"] == pytest.approx(1.814e9, rel=1e-3)
+
+
+def test_tables_are_written_and_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["network", "--backbone", "googlenet_2014", "--classes", "13", "--input", "3", "64", "64"]
+    assert main([*words, "--results", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "10,339,607" in printed
+    assert "auxiliary4a" in printed
+    (folder,) = tmp_path.glob("network/*")
+    assert {file.name for file in folder.iterdir()} == {
+        f"{part}.{end}" for part in ("layers", "stages") for end in ("csv", "md", "tex")
+    }
+    layers = pd.read_csv(folder / "layers.csv")
+    assert layers["parameters"].sum() == 10_339_607
+    assert layers[layers["parameters"] > 0]["output"].notna().all()
+    assert "10,339,607" in (folder / "stages.tex").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("alexnet --input 3 40 251", r"^alexnet does not take an input of 3 x 40 x 251 \("),
+        ("alexnet --input 1 64 64", "^alexnet takes an image of 3 channels, and the input is 1 x 64 x 64$"),
+        ("mlp --input 3 9 9", "^mlp:relu64 takes a vector, and the input is 3 x 9 x 9$"),
+        ("mlp --layers swish4", "^--layers swish4: give relu or tanh and a width"),
+        ("resnet18 --head 12x", "^--head 12x: give the widths of its dense layers"),
+        ("resnet18 --input 0 3 4", "^--input 0 x 3 x 4: give channels, height and width"),
+        ("resnet18 --classes 0", "^--classes 0: must be at least 1$"),
+        ("resnet", "^unknown backbone 'resnet'"),
+        ("mobilenet_v1 --weights imagenet", "^mobilenet_v1 has no ImageNet weights: use --weights random"),
+    ],
+)
+def test_what_cannot_be_is_one_line(words: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        main(["network", "--backbone", *words.split()])
