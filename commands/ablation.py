@@ -122,7 +122,7 @@ def settled(run: Run, dataset: Dataset, *, session: Session) -> Run:
     images are made, that are needed anyway.
     """
     execution = session.execution
-    if session.device.type == "cpu" and not execution.cluster.ray:
+    if session.device.type == "cpu" and execution.cluster.ray in ("", "local"):
         run = run.replace(training__precision="fp32")
     if execution.on_bad_clip == "skip" and (bad := plain_images(run, dataset, session).bad):
         run = run.replace(data__left_out=text_digest("\n".join(path for path, _ in bad)))

@@ -47,7 +47,7 @@ def planned(sounds: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
 def test_a_cpu_has_one_precision_and_so_one_id(planned, precision: str) -> None:
-    assert planned("--precision", precision) == planned()
+    assert planned("--precision", precision) == planned("--precision", precision, "--ray", "local") == planned()
 
 
 def test_clips_left_out_are_part_of_the_id(planned, sounds: Path, tmp_path: Path) -> None:
