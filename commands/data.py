@@ -34,7 +34,7 @@ class Data:
     """Print what a data set holds: clips, classes, folds, lengths, sampling rates, and problems found.
 
     Every clip is decoded, so that what training would stumble over is seen first. With --folds, --set-aside and
-    --per-class it is the set that runs with these options see.
+    --clips-per-class it is the set that runs with these options see.
 
     Example: run_ablation.py data --data urbansound8k --data-root DIR
     """

@@ -59,6 +59,7 @@ class Data:
     per_class: int = option(
         0,
         "Most clips of a class in the training and in the test part, each (0: all).",
+        flag="clips-per-class",
         at_least=0,
         absent=0,
     )
@@ -124,6 +125,7 @@ class Model:
         PERCEPTRON,
         "Activation (relu or tanh) and width of each layer of backbone mlp, such as relu64-tanh48; none is logistic "
         "regression.",
+        flag="mlp-layers",
         absent=PERCEPTRON,
     )
 
@@ -141,7 +143,9 @@ class Model:
             except UserError as error:
                 found.append(str(error))
         if self.layers != PERCEPTRON and self.backbone != "mlp":
-            found.append(f"--layers {self.layers}: {self.backbone} has its own layers; --layers is for --backbone mlp")
+            found.append(
+                f"--mlp-layers {self.layers}: {self.backbone} has its own layers; --mlp-layers is for --backbone mlp"
+            )
         return found
 
 

@@ -36,7 +36,7 @@ def activated_widths(text: str) -> tuple[tuple[str, int], ...]:
     layers = tuple((m[1], int(m[2])) for m in found if m)
     if len(layers) < len(words) or not all(name in ACTIVATIONS and 0 < width <= WIDEST for name, width in layers):
         raise UserError(
-            f"--layers {text}: give {' or '.join(ACTIVATIONS)} and a width, 1 to {WIDEST}, for each layer, "
+            f"--mlp-layers {text}: give {' or '.join(ACTIVATIONS)} and a width, 1 to {WIDEST}, for each layer, "
             "such as relu64-tanh48, or none"
         )
     return layers

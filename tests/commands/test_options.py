@@ -1,6 +1,10 @@
+import dataclasses
+from collections import Counter
+
 import pytest
 
 from ablations.freeze import Freeze
+from commands import COMMANDS as ALL
 from commands import options
 from core.errors import UserError
 
@@ -70,3 +74,14 @@ def test_help_names_every_group_and_default(capsys: pytest.CaptureFixture[str]) 
     text = capsys.readouterr().out
     for word in ("--block", "data options", "model options", "training options", "execution options", "0.001"):
         assert word in text
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_option_of_a_command_has_the_name_of_another(name: str) -> None:
+    """The parser itself would only say so when the command is used."""
+    made = options.option_class(ALL[name])
+    found: Counter[str] = Counter()
+    for f in dataclasses.fields(made):
+        alone = dataclasses.make_dataclass("Alone", [(f.name, f.type, dataclasses.field(default=f.default))])
+        found.update(options.flags(f.type if dataclasses.is_dataclass(f.type) else alone).keys())
+    assert [flag for flag, count in found.items() if count > 1] == []

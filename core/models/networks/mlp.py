@@ -1,4 +1,4 @@
-"""A multi-layer perceptron on vectors, such as features of clips: ``--layers relu64-tanh48``.
+"""A multi-layer perceptron on vectors, such as features of clips: ``--mlp-layers relu64-tanh48``.
 
 The first layer is the stem, every further one a block, the classifier the head. Without layers (``none``) it is
 logistic regression. As ``mlp:relu64-tanh48`` the list is part of the network's name.

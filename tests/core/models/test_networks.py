@@ -146,12 +146,14 @@ def test_perceptron_has_the_layers_of_its_list(layers: str, widths: list[int]) -
 )
 def test_layer_list_that_does_not_exist_is_one_line(layers: str) -> None:
     (line,) = problems(Model(backbone="mlp", layers=layers))
-    assert line.startswith(f"--layers {layers}: give relu or tanh and a width, 1 to 100000, for each layer, such as ")
+    assert line.startswith(
+        f"--mlp-layers {layers}: give relu or tanh and a width, 1 to 100000, for each layer, such as "
+    )
 
 
 def test_layers_are_for_the_perceptron() -> None:
     assert problems(Model(layers="tanh3")) == [
-        "--layers tanh3: efficientnet_lite0 has its own layers; --layers is for --backbone mlp"
+        "--mlp-layers tanh3: efficientnet_lite0 has its own layers; --mlp-layers is for --backbone mlp"
     ]
 
 
