@@ -13,7 +13,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis import comparisons, figures, statistics
+from analysis.confusion import write_confusion
 from analysis.formats import magnitude, percent, points, seconds
+from analysis.learning import write_learning_curves
 from analysis.results import Results
 from analysis.tables import Column, protocol
 from core.config import Run
@@ -44,7 +46,9 @@ def compare(
     add: Callable[[pd.DataFrame, Results], pd.DataFrame] | None = None,
     shown: Sequence[Column] = COLUMNS,
 ) -> pd.DataFrame:
-    """Write the table and the figure of accuracy by condition and the tests behind it; return the table's rows.
+    """Write the table of conditions, the tests behind it and the figures; return the table's rows.
+
+    The figures are accuracy by condition, learning curves and confusion matrices.
 
     Parameters
     ----------
@@ -88,6 +92,8 @@ def compare(
         caption=f"{caption(plan)}: accuracy on the test fold by condition"
         + ("." if bars else "; the dashed line is the reference."),
     )
+    write_learning_curves(results, plan.groups(), caption=caption(plan))
+    write_confusion(results, plan.groups(), caption=caption(plan))
     return frame
 
 

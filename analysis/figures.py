@@ -20,11 +20,10 @@ from matplotlib.axes import Axes
 from matplotlib.container import Container
 from matplotlib.ticker import MaxNLocator
 
-from analysis.style import COLOURS, GREY, MARKERS, new, save, styled
+from analysis.style import COLOURS, GREY, MARKERS, STYLES, new, save, styled
 
 __all__ = [
     "accuracy_by_condition",
-    "confusion",
     "ensemble_curve",
     "grouped_bars",
     "learning_curves",
@@ -168,56 +167,35 @@ def ensemble_curve(frame: pd.DataFrame, ax: Axes, *, series: str | None = None) 
 
 
 @styled
-def confusion(matrix: npt.ArrayLike, class_names: Sequence[str], ax: Axes) -> Axes:
-    """Draw a confusion matrix: colour is the share of the row, the numbers (up to 12 classes) are clips.
+def learning_curves(frame: pd.DataFrame, ax: Axes, *, ylabel: str, series: str) -> Axes:
+    """Draw a measure along the epochs, a line for each series.
 
     Parameters
     ----------
-    matrix
-        Clips, shape (classes, classes): target by prediction.
-    class_names
-        One name for each class; above some twenty, give the figure both columns, ``new(width=7, height=6.5)``.
+    frame
+        One row for each ``epoch`` and series: ``mean`` and, as known, ``std``, drawn as a band, and how many runs had
+        ``ended`` before: from the first that had, the line is dotted.
+    ylabel
+        What the measure is; one in percent ends in ``(%)`` and is given as a fraction.
+    series
+        The column that tells lines apart.
     """
-    counts = np.asarray(matrix)
-    n = len(class_names)
-    if counts.shape != (n, n):
-        raise ValueError(f"matrix {counts.shape} and {n} class names do not fit")
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    image = ax.imshow(share, cmap="cividis", vmin=0, vmax=1)
-    if n <= 12:
-        for (row, column), value in np.ndenumerate(counts):
-            colour = "black" if share[row, column] > 0.5 else "white"
-            ax.text(column, row, f"{value}", color=colour, ha="center", va="center", fontsize=6 if n > 6 else 7)
-    size = min(7.0, 72 * 0.65 * ax.figure.bbox.height / ax.figure.dpi / n)  # points; what a row of the panel has
-    ax.set_xticks(range(n), class_names, rotation=90, fontsize=size)
-    ax.set_yticks(range(n), class_names, fontsize=size)
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    ax.set(xlabel="Predicted", ylabel="Target")
-    bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, label="Share of the target's clips")
-    bar.outline.set_visible(False)
-    return ax
-
-
-@styled
-def learning_curves(history: pd.DataFrame, ax: Axes, *, metric: str = "accuracy") -> Axes:
-    """Draw a run's history, a line for each part of the data.
-
-    Parameters
-    ----------
-    history
-        One row for each ``epoch``, with columns such as ``train_accuracy`` and ``test_accuracy``.
-    metric
-        accuracy or loss.
-    """
-    scale = 100 if metric == "accuracy" else 1
-    columns = [column for column in history if str(column).endswith(f"_{metric}")]
-    for k, column in enumerate(columns):
-        name = str(column).removesuffix(f"_{metric}")
-        ax.plot(history["epoch"], scale * history[column], color=COLOURS[k % len(COLOURS)], label=name)
+    scale = 100 if ylabel.endswith("(%)") else 1
+    for k, (name, part) in enumerate(_series(frame, series)):
+        part = part.sort_values("epoch")
+        x, y = part["epoch"].to_numpy(), scale * part["mean"].to_numpy()
+        colour, style = COLOURS[k % len(COLOURS)], STYLES[k // len(COLOURS) % len(STYLES)]
+        all_there = part["ended"].to_numpy() == 0 if "ended" in part else np.ones(len(x), bool)
+        whole = max(1, int(all_there.sum()))  # epochs that every run has
+        marker = "o" if whole == 1 else ""  # one epoch makes no line
+        ax.plot(x[:whole], y[:whole], color=colour, linestyle=style, marker=marker, label=name, zorder=3)
+        ax.plot(x[whole - 1 :], y[whole - 1 :], color=colour, linestyle=":", zorder=3)
+        if "std" in part:
+            half = scale * part["std"].to_numpy()
+            ax.fill_between(x, y - half, y + half, color=colour, alpha=0.15, linewidth=0, zorder=1)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set(xlabel="Epoch", ylabel="Accuracy (%)" if metric == "accuracy" else metric.capitalize())
-    return _legend(ax)
+    ax.set(xlabel="Epoch", ylabel=ylabel)
+    return ax
 
 
 def _series(frame: pd.DataFrame, column: str | None) -> list[tuple[str | None, pd.DataFrame]]:

@@ -15,6 +15,7 @@ from analysis.formats import csv
 COLUMN_WIDTH = 3.5  # inches
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")  # Okabe and Ito 2008
 MARKERS = "osD^vPX"
+STYLES = ("-", "--", "-.")  # of lines that must share colours
 GREY = "#767676"
 STYLE: Any = {
     "font.size": 8,
@@ -43,6 +44,27 @@ def new(*, height: float = 2.5, width: float = COLUMN_WIDTH) -> tuple[Figure, Ax
     """Make a figure of one panel, `width` by `height` inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
+
+
+@styled
+def panels(ax: Axes, rows: int, columns: int) -> list[list[Axes]]:
+    """Put `rows` by `columns` panels in the place of a figure's only one."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    ax.remove()
+    made: list[list[Axes]] = figure.subplots(rows, columns, squeeze=False).tolist()
+    return made
+
+
+@styled
+def name_above(ax: Axes) -> None:
+    """Name the lines of a panel once, above all panels of its figure."""
+    figure = ax.get_figure(root=True)
+    handles, labels = ax.get_legend_handles_labels()
+    if figure is not None and len(labels) > 1:
+        room = 17 * figure.get_figwidth()  # characters of 7 points in a line, of which the handles take four
+        columns = max(1, min(len(labels), int(room / (4 + max(map(len, labels))))))
+        figure.legend(handles, labels, loc="outside upper left", ncols=columns)
 
 
 @styled

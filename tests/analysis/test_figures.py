@@ -133,23 +133,23 @@ def test_ensemble_curve_has_mean_and_band(ax):
     assert band.get_paths()[0].get_extents().y0 == pytest.approx(50)
 
 
-def test_confusion_shows_rows_as_shares_and_cells_as_clips(ax):
-    assert figures.confusion([[3, 1], [0, 0]], ["cat", "dog"], ax) is ax
-    np.testing.assert_allclose(ax.images[0].get_array(), [[0.75, 0.25], [0, 0]])
-    assert [text.get_text() for text in ax.texts] == ["3", "1", "0", "0"]
-    assert ticks(ax) == ["cat", "dog"]
-
-
-def test_confusion_refuses_names_that_do_not_fit(ax):
-    with pytest.raises(ValueError, match=r"matrix \(2, 2\) and 3 class names do not fit"):
-        figures.confusion(np.eye(2), ["a", "b", "c"], ax)
-
-
 def test_learning_curves_have_a_line_for_each_part(ax):
     history = pd.DataFrame({"epoch": [1, 2], "train_accuracy": [0.5, 1.0], "test_accuracy": [0.4, 0.6], "lr": 0.1})
-    assert figures.learning_curves(history, ax) is ax
+    frame = history.melt("epoch", ["train_accuracy", "test_accuracy"], var_name="part", value_name="mean")
+    frame["part"] = frame["part"].str.removesuffix("_accuracy")
+    assert figures.learning_curves(frame, ax, ylabel="Accuracy (%)", series="part") is ax
     np.testing.assert_allclose(lines(ax)["train"].get_ydata(), [50, 100])
-    assert legend(ax) == ["train", "test"]
+    assert list(lines(ax)) == ["train", "test"]
+
+
+def test_a_learning_curve_has_its_band_and_is_dotted_where_runs_have_ended(ax):
+    frame = pd.DataFrame({"epoch": [1, 2, 3], "mean": [3.0, 2.0, 1.0], "std": [0.5, 0.5, NAN], "ended": [0, 0, 1]})
+    figures.learning_curves(frame.assign(condition="none"), ax, ylabel="Training loss", series="condition")
+    solid, dotted = ax.lines
+    assert (solid.get_xdata().tolist(), solid.get_ydata().tolist()) == ([1, 2], [3.0, 2.0])
+    assert (dotted.get_xdata().tolist(), dotted.get_linestyle()) == ([2, 3], ":")
+    extents = ax.collections[0].get_paths()[0].get_extents()
+    assert (extents.y0, extents.y1) == (1.5, 3.5)
 
 
 def test_save_writes_picture_vectors_and_data(tmp_path):

@@ -1,0 +1,127 @@
+"""How the conditions of a plan learned: mean and deviation of their curves over folds and seeds, epoch by epoch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis import figures
+from analysis.results import Results
+from analysis.style import name_above, panels
+from core.errors import UserError
+from core.plan import Planned
+from core.store import Store
+
+MEASURES = {  # of a history, and what the axis says
+    "test_accuracy": "Test accuracy (%)",
+    "validation_accuracy": "Validation accuracy (%)",
+    "train_loss": "Training loss",
+}
+Groups = Sequence[tuple[dict[str, Any], Sequence[Planned]]]  # what its runs have in common, the condition last
+
+
+def write_learning_curves(results: Results, groups: Groups, *, caption: str) -> None:
+    """Write the figure of learning curves: a row of panels for each point of the grid, a line for each condition.
+
+    Parameters
+    ----------
+    results
+        The finished runs; those that failed or are missing are left out, and counted in the caption.
+    groups
+        The runs of each condition, as `core.plan.Plan.groups` gives them.
+    caption
+        What the runs are of.
+    """
+    curves, lost = collect(groups, results.session.store)
+    if curves.empty:
+        return
+    names = list(curves.columns[: list(curves).index("condition")])
+    points = list(curves.groupby(names, sort=False)) if names else [((), curves)]
+    measures = [measure for measure in MEASURES if measure in set(curves["measure"])]
+
+    def draw(ax: Axes) -> None:
+        grid = panels(ax, len(points), len(measures))
+        for row, (point, part) in zip(grid, points, strict=True):
+            for panel, measure in zip(row, measures, strict=True):
+                shown = part[part["measure"] == measure]
+                figures.learning_curves(shown, panel, ylabel=MEASURES[measure], series="condition")
+            if names:
+                row[0].set_title(", ".join(map(str, point)), loc="left")
+        name_above(grid[0][0])
+
+    folds = {p.run.data.fold for _, part in groups for p in part}
+    over = "folds, seeds averaged within each" if len(folds) > 1 else "seeds"
+    said = [f"{caption}: {' and '.join(MEASURES[m].removesuffix(' (%)').lower() for m in measures)} by epoch"]
+    said += [f"mean over {over}, in a band of one standard deviation to both sides where there are several"]
+    if (curves["ended"] > 0).any():
+        said.append("dotted from where the first run of a condition ended early, over those that went on")
+    if lost:
+        said.append(left_out(lost))
+    height = 0.4 + 2.2 * len(points)
+    width = 3.5 * len(measures) if len(measures) < 3 else 9.0
+    results.figure("learning", curves, draw, caption="; ".join(said) + ".", height=height, width=width)
+
+
+def collect(groups: Groups, store: Store) -> tuple[pd.DataFrame, int]:
+    """Average the histories of each condition.
+
+    Parameters
+    ----------
+    groups
+        As in `write_learning_curves`.
+    store
+        Where the runs are.
+
+    Returns
+    -------
+    curves
+        One row for each group, ``measure`` and ``epoch``: the group's values, ``mean`` and ``std`` (of a sample) over
+        folds, each the mean of its seeds, or over the seeds of a single fold; ``runs`` that have the epoch, and how
+        many had ``ended`` before it.
+    lost
+        Runs without a history.
+    """
+    parts, lost = [], 0
+    for values, planned in groups:
+        histories = []
+        for one in planned:
+            if store.finished(one.run) and (history := _history(one, store)) is not None:
+                histories.append(history)
+            else:
+                lost += 1
+        if histories:
+            curve = _averaged(pd.concat(histories, ignore_index=True), len(histories))
+            parts.append(curve if curve.empty else pd.DataFrame([values] * len(curve)).join(curve))
+    found = [part for part in parts if len(part)]
+    return (pd.concat(found, ignore_index=True) if found else pd.DataFrame()), lost
+
+
+def left_out(lost: int) -> str:
+    """Say how many runs are no part of a figure."""
+    if lost == 1:
+        return "1 run is left out, which failed or is missing"
+    return f"{lost} runs are left out, which failed or are missing"
+
+
+def _history(one: Planned, store: Store) -> pd.DataFrame | None:
+    """Return fold, seed, epoch, measure and value of a run; None where its history cannot be read."""
+    try:
+        history = store.history(one.run)
+    except UserError:
+        return None
+    measures = [measure for measure in MEASURES if measure in history]
+    found = history.melt(id_vars="epoch", value_vars=measures, var_name="measure")
+    return found.assign(fold=one.run.data.fold, seed=one.run.seed)
+
+
+def _averaged(histories: pd.DataFrame, n: int) -> pd.DataFrame:
+    """Return measure, epoch, mean, std, runs and ended of the histories of `n` runs."""
+    keys = ["measure", "epoch"]
+    units = histories
+    if histories["fold"].nunique() > 1:
+        units = histories.groupby([*keys, "fold"], sort=False)["value"].mean().reset_index()
+    found = units.groupby(keys, sort=False)["value"].agg(["mean", "std"])
+    found["runs"] = histories.groupby(keys, sort=False)["value"].size()
+    found["ended"] = n - found["runs"]
+    return found.reset_index()
