@@ -9,8 +9,11 @@ import numpy as np
 import pandas as pd
 
 from analysis import conditions, figures
+from analysis.calibration import reliability, write_calibration
 from analysis.conditions import ACCURACY, CHANGE, MACRO_F1
+from analysis.confusion import Matrix, write_matrices
 from analysis.formats import count, number, percent
+from analysis.learning import write_learning_curves
 from analysis.results import Results
 from analysis.tables import Column
 from core.config import Run
@@ -38,10 +41,15 @@ FOOTNOTES = (
 
 
 def compare_ensemble(results: Results, *, title: str) -> pd.DataFrame:
-    """Write the table of single network and ensemble, and the figure of accuracy against the number of members."""
+    """Write the table of single network and ensemble, and the figures.
+
+    Those are accuracy against the number of members, calibration, learning curves and confusion matrices.
+    """
     store = results.session.store
     rows: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
+    reliabilities: list[pd.DataFrame] = []
+    matrices: list[Matrix] = []
     groups = results.plan.groups(lambda planned: {"first_seed": planned.reference.seed})
     several = len({point["first_seed"] for point, _ in groups}) > 1
     names = [*results.plan.grid, *(["first_seed"] if several else [])]
@@ -54,6 +62,10 @@ def compare_ensemble(results: Results, *, title: str) -> pd.DataFrame:
         runs = list(folds.values())
         rows += [point | row | where for row in _rows(runs, store)]
         curves += [point | row | where for row in _curve(runs, store)]
+        for condition, (probs, targets, class_names) in _pooled(runs, store).items():
+            named = point | {"condition": condition}
+            reliabilities.append(reliability(probs, targets).assign(**named))
+            matrices.append(Matrix(named, class_names, metrics.confusion_matrix(probs, targets), len(planned)))
     frame = pd.DataFrame(rows)
     results.table(
         "table",
@@ -73,6 +85,12 @@ def compare_ensemble(results: Results, *, title: str) -> pd.DataFrame:
             caption=f"{conditions.caption(results.plan)}: accuracy against the number of members; mean of all subsets "
             "of that size and their range.",
         )
+    if reliabilities:
+        calibration = pd.concat(reliabilities, ignore_index=True)
+        write_calibration(results, calibration, names, caption=conditions.caption(results.plan))
+    single = [({name: values[name] for name in names} | {"condition": "single"}, planned) for values, planned in groups]
+    write_learning_curves(results, single, caption=conditions.caption(results.plan))
+    write_matrices(results, matrices, caption=conditions.caption(results.plan))
     return frame
 
 
@@ -135,6 +153,26 @@ def _ensemble_scores(together: pd.DataFrame, alone: pd.DataFrame) -> dict[str, f
     by_fold = together.set_index("fold")
     change = by_fold["accuracy"] - alone.groupby("fold")["accuracy"].mean()
     return {name: float(by_fold[name].mean()) for name in (*SCORES, "disagreement")} | {"delta": float(change.mean())}
+
+
+def _pooled(folds: Sequence[Sequence[Run]], store: Store) -> dict[str, tuple[np.ndarray, np.ndarray, tuple[str, ...]]]:
+    """Return probabilities (clips, classes), targets (clips,) and class names of single networks and of the ensemble.
+
+    Clips of all folds that have an ensemble stand below each other, and for single networks those of all members.
+    """
+    done = [[run for run in members if store.finished(run)] for members in folds]
+    several = [members for members in done if len(members) > 1]
+    if not several:
+        return {}
+    record = store.finished(several[0][0])
+    class_names = record.class_names if record else ()
+    outputs = [_outputs(members, store) for members in several]
+    alone = [(metrics.softmax(logits), targets) for targets, members in outputs for logits in members]
+    together = [(metrics.soft_vote(members), targets) for targets, members in outputs]
+    return {
+        name: (np.concatenate([probs for probs, _ in parts]), np.concatenate([of for _, of in parts]), class_names)
+        for name, parts in {"single": alone, "ensemble": together}.items()
+    }
 
 
 def _curve(folds: Sequence[Sequence[Run]], store: Store) -> list[dict[str, Any]]:
