@@ -22,7 +22,7 @@ def estimate(runs: Sequence[Run], plan: Plan, session: Session) -> float:
     per_clip: dict[tuple[Any, ...], float] = {}
     total = 0.0
     for run in runs:
-        key = (run.model.network, run.model.head, run.frontend.n_mels, run.frontend.n_frames, run.training.batch_size)
+        key = (run.model.network, run.model.head, run.clip, run.frontend, run.training.batch_size)
         dataset = plan.datasets[run.data.content]
         if key not in per_clip:
             per_clip[key] = _step_seconds(run, len(dataset.class_names), session) / run.training.batch_size

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from core.config import Clip, Frontend, Run
+from core.errors import UserError
 from core.inputs import KINDS
 
 if TYPE_CHECKING:
@@ -28,3 +29,22 @@ def input_shape(run: Run) -> tuple[int, ...]:
     run = run.replace(**{name: value or STAND_INS[name] for name, value in sizes.items()})
     shape = input_kind(run.clip, run.frontend).shape
     return (PICTURE_CHANNELS, *shape[1:]) if len(shape) == 3 and shape[0] == 1 else shape
+
+
+def check_first_step(run: Run) -> None:
+    """Refuse normalisation and colours that the kind of input does not take, before any clip is read.
+
+    Raises
+    ------
+    UserError
+        For ``fixed`` where inputs have no range that pictures share, and for colours and levels of what is no image.
+    """
+    kind, frontend = input_kind(run.clip, run.frontend), run.frontend
+    if frontend.normalise == "train":
+        return
+    if frontend.colour != "none" and (len(kind.shape), len(kind.channels)) != (3, 1):
+        raise UserError(f"--colour {frontend.colour} colours one spectrogram, and --kind {frontend.kind} is none here")
+    if frontend.levels == "image" and len(kind.shape) != 3:
+        raise UserError(f"--levels image: inputs of the kind {frontend.kind} are no images; leave it out")
+    if kind.picture is None and frontend.levels == "fixed":
+        raise UserError(f"--normalise fixed: inputs of the kind {frontend.kind} are no pictures; use train")

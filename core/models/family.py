@@ -17,6 +17,7 @@ Shape = tuple[int, ...]  # of an input without the batch: (channels, height, wid
 Statistics = tuple[Sequence[float], Sequence[float]]
 
 PICTURE, IMAGE, VECTOR, ANYTHING = "an image of 3 channels", "an image", "a vector", "anything"
+SEQUENCE = "an image or a row of samples"
 PICTURE_SHAPE: Shape = (3, 128, 128)  # where nobody says what the input is
 
 
@@ -70,7 +71,7 @@ class Family:
         return self.layout(model, name)["head"][-1]
 
     def takes(self, name: str) -> str:
-        """Return `PICTURE`, `IMAGE`, `VECTOR` or `ANYTHING`."""
+        """Return `PICTURE`, `IMAGE`, `SEQUENCE`, `VECTOR` or `ANYTHING`."""
         return PICTURE
 
     def statistics(self, model: "nn.Module", name: str, channels: int) -> Statistics:
@@ -127,7 +128,7 @@ def numbered(blocks: int) -> tuple[str, ...]:
 def fits(takes: str, shape: Shape) -> bool:
     """Say whether an input of a shape can go where `takes` says what is taken."""
     kinds = {PICTURE: len(shape) == 3 and shape[0] == 3, IMAGE: len(shape) == 3, VECTOR: len(shape) == 1}
-    return kinds.get(takes, True)
+    return (kinds | {SEQUENCE: len(shape) in (2, 3)}).get(takes, True)
 
 
 def shown(shape: Shape) -> str:

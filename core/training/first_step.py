@@ -12,7 +12,7 @@ from core.config import Run
 from core.datasets.table import Split
 from core.errors import UserError
 from core.inputs.images import Images
-from core.inputs.made import input_kind, input_shape
+from core.inputs.made import check_first_step, input_kind, input_shape
 from core.models.backbone import Backbone
 from core.models.colour import Colour, Levels
 from core.models.normalise import Normalise
@@ -31,18 +31,14 @@ def fit(run: Run, backbone: Backbone, images: Images, split: Split) -> nn.Module
     if is_fitted(run):
         channels = input_shape(run)[0]
         return Normalise.of(images.array, split.train, channels=channels, rows_apart=kind.rows_apart)
-    coloured, own_levels = frontend.colour != "none", frontend.levels == "image"
-    if coloured and (len(kind.shape), len(kind.channels)) != (3, 1):
-        raise UserError(f"--colour {frontend.colour} colours one spectrogram, and --kind {frontend.kind} is none here")
-    if own_levels and len(kind.shape) != 3:
-        raise UserError(f"--levels image: inputs of the kind {frontend.kind} are no images; leave it out")
-    if (kind.picture is None and not own_levels) or len(kind.channels) not in (1, len(backbone.mean)):
+    check_first_step(run)
+    if len(kind.channels) not in (1, len(backbone.mean)):
         raise UserError(f"--normalise fixed: inputs of the kind {frontend.kind} are no pictures; use train")
-    picture = None if own_levels else kind.picture
-    if picture and not coloured:
+    picture = None if frontend.levels == "image" else kind.picture
+    if picture and frontend.colour == "none":
         return Normalise.fixed(backbone.mean, backbone.std, picture)
     steps = OrderedDict[str, nn.Module](levels=Levels(picture))
-    if coloured:
+    if frontend.colour != "none":
         steps["colour"] = Colour(frontend.colour)
     return nn.Sequential(steps | {"normalise": Normalise.fixed(backbone.mean, backbone.std, (0.0, 1.0))})
 

@@ -25,7 +25,7 @@ class Network:
     blocks
         N.
     takes
-        What its input may be: `core.models.family.PICTURE`, `IMAGE` or `VECTOR`.
+        What its input may be: `core.models.family.PICTURE`, `IMAGE`, `SEQUENCE` or `VECTOR`.
     plain_head
         The classifier is all that the head learns.
     variant

@@ -1,25 +1,26 @@
 """SoundNet's eight convolutions along time alone, with the bands of the image as channels.
 
 The other reading of "similar to the 8-layer model of SoundNet" (Palanisamy et al. 2020, section III.B): SoundNet
-convolves a waveform along time, so here each band of each channel is one channel of a sequence. Widths, strides and
-head are those of `soundnet8`.
+convolves a waveform along time, so here each band of each channel is one channel of a sequence. A waveform itself is
+taken too. Widths, strides and head are those of `soundnet8`.
 """
 
+import math
 from collections import OrderedDict
 
 from torch import nn
 
-from core.models.family import Shape
+from core.models.family import SEQUENCE, Shape
 from core.models.networks.network import Network, staged
 from core.models.networks.soundnet8 import WIDTHS
 
 
 def soundnet8_1d(num_classes: int, input_shape: Shape) -> nn.Sequential:
     """Make the network: seven strided convolutions as stem and six blocks, and the head."""
-    channels, bands, _ = input_shape
-    widths = (channels * bands, *WIDTHS)
+    widths = (math.prod(input_shape[:-1]), *WIDTHS)
     stages = [_convolution(a, b) for a, b in zip(widths, WIDTHS, strict=False)]
-    stages[0] = nn.Sequential(OrderedDict([("bands", nn.Flatten(1, 2)), *stages[0].named_children()]))
+    if len(input_shape) == 3:
+        stages[0] = nn.Sequential(OrderedDict([("bands", nn.Flatten(1, 2)), *stages[0].named_children()]))
     head = nn.Sequential(
         OrderedDict(avgpool=nn.AdaptiveAvgPool1d(1), flatten=nn.Flatten(1), conv8=nn.Linear(WIDTHS[-1], num_classes))
     )
@@ -36,4 +37,4 @@ def _convolution(channels: int, width: int) -> nn.Sequential:
     )
 
 
-NETWORK = Network(soundnet8_1d, blocks=len(WIDTHS) - 1)
+NETWORK = Network(soundnet8_1d, blocks=len(WIDTHS) - 1, takes=SEQUENCE)

@@ -177,3 +177,9 @@ def test_sequences_of_bands_go_along_time() -> None:
     assert network.forward_stages(torch.zeros(5, 3, 8, 64), first="stem", last="block2").shape == (5, 64, 8)
     cut = surgery.cut(network, "block2", 4, seed=0, dropout=0.0)
     assert cut(torch.zeros(2, 3, 8, 64)).shape == (2, 4)
+
+
+def test_waveforms_go_along_time_too() -> None:
+    network = build("soundnet8_1d", 2, weights="random", input_shape=(1, 4000), dropout=0.0)
+    assert network.forward_stages(torch.zeros(5, 1, 4000), first="stem", last="block2").shape == (5, 64, 500)
+    assert surgery.cut(network, "block2", 4, seed=0, dropout=0.0)(torch.zeros(2, 1, 4000)).shape == (2, 4)
