@@ -29,6 +29,8 @@ class Summary:
         Number of clips, and of what they were cut from.
     classes, folds
         Clips of each class (in label order; a class may have none) and of each fold.
+    features
+        Name of each number, where clips are rows of numbers; then there is no length, rate, channel or format.
     aside
         Number of clips set aside.
     remarks
@@ -49,6 +51,7 @@ class Summary:
     groups: int
     classes: dict[str, int]
     folds: dict[int, int]
+    features: tuple[str, ...]
     aside: int
     remarks: tuple[str, ...]
     seconds: dict[str, float]
@@ -70,7 +73,7 @@ def summary(dataset: Dataset, *, progress: Progress = no_progress) -> Summary:
     """
     facts: list[Facts] = []
     problems: list[str] = []
-    paths = dataset.clips["path"].tolist()
+    paths = dataset.clips["path"].tolist() if dataset.vectors is None else []
     with quiet(), Workers() as pool:
         for done, found in enumerate(pool.map(lambda path: _look(dataset.root, path), paths), start=1):
             if isinstance(found, Facts):
@@ -83,7 +86,8 @@ def summary(dataset: Dataset, *, progress: Progress = no_progress) -> Summary:
     return Summary(
         name=dataset.name,
         root=dataset.root,
-        clips=len(paths),
+        clips=len(dataset.clips),
+        features=dataset.columns,
         groups=int(dataset.clips["group"].nunique()),
         classes={name: by_class[label] for label, name in enumerate(dataset.class_names)},
         folds=dict(sorted(Counter(dataset.clips["fold"]).items())),
@@ -131,6 +135,8 @@ def _table_problems(dataset: Dataset) -> list[str]:
 
 
 def _left_over(dataset: Dataset) -> list[str]:
+    if dataset.vectors is not None:
+        return []
     known = {*dataset.clips["path"], *dataset.aside["path"], *dataset.left_out}
     files = (path for path in dataset.root.rglob("*") if path.suffix.lower() in SUFFIXES)
     extra = sorted(set(path.relative_to(dataset.root).as_posix() for path in files) - known)

@@ -26,7 +26,8 @@ from core.files import text_digest
 from core.plan import Conditions, Plan, make_plan, untaught
 from core.progress import Reporter
 from core.session import Session
-from core.training.rows import plain_images
+from core.training.first_step import components
+from core.training.rows import plain_images, rows_of
 
 
 def run(call: Call) -> int:
@@ -118,14 +119,17 @@ def planned(
 def settled(run: Run, dataset: Dataset, *, session: Session) -> Run:
     """Fill in what the machine and the clips decide of a run.
 
-    A CPU computes in fp32 whatever is asked for. Which clips are left out is known once all were read, for which the
-    images are made, that are needed anyway.
+    A CPU computes in fp32 whatever is asked for. Which clips are left out, and how many components vectors have, is
+    known once all were read, for which the inputs are made, that are needed anyway.
     """
     execution = session.execution
     if session.device.type == "cpu" and execution.cluster.ray in ("", "local"):
         run = run.replace(training__precision="fp32")
     if execution.on_bad_clip == "skip" and (bad := plain_images(run, dataset, session).bad):
         run = run.replace(data__left_out=text_digest("\n".join(path for path, _ in bad)))
+    if run.frontend.pca:
+        images = plain_images(run, dataset, session)
+        run = run.replace(frontend__components=components(run, images, rows_of(run, dataset, images)))
     return run
 
 

@@ -85,9 +85,22 @@ class Frontend:
         absent="none",
     )
 
+    columns: tuple[str, ...] = option((), "Name of each feature of the data set's table.", hidden=True, absent=())
+    pca: float = option(
+        0.0,
+        "Principal components instead of standardised features, fitted to the training rows: below 1 as many as hold "
+        "this share of the variance, else their number (0: the features themselves).",
+        at_least=0.0,
+        at_most=10**5,
+        absent=0.0,
+    )
+    components: int = option(0, "How many principal components that are.", hidden=True, absent=0)
+
     def problems(self) -> list[str]:
         """List what is wrong with values that are right one by one."""
         found = []
+        if self.pca > 1 and self.pca % 1:
+            found.append(f"--pca {self.pca:g}: give a share below 1, or a whole number of components")
         if self.fmax and self.fmax <= self.fmin:
             found.append(f"--fmax {self.fmax:g}: must be above --fmin {self.fmin:g}")
         if self.hop and not self.window:

@@ -188,6 +188,8 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
     """
     model, family = run.model, family_of(run.model.backbone)
     run = run.replace(data__content=content, model__backbone_sha256=family.digest(model.backbone))
+    if dataset.vectors is not None:
+        run = _of_vectors(run, dataset)
     sr = run.clip.sr or dataset.sr
     run = run.replace(
         clip__sr=sr,
@@ -201,6 +203,13 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
     check_fit(family, model.network, input_shape(run))
     check_first_step(run)
     return run
+
+
+def _of_vectors(run: Run, dataset: Dataset) -> Run:
+    """Take the rows of a data set's table for inputs, standardised by the training rows."""
+    if run.frontend.kind not in (Run().frontend.kind, "features"):
+        raise UserError(f"--kind {run.frontend.kind}: {dataset.name} has vectors and no sounds; leave --kind out")
+    return run.replace(frontend__kind="features", frontend__normalise="train", frontend__columns=dataset.columns)
 
 
 def _flatten(run: Run) -> dict[str, Any]:

@@ -23,6 +23,7 @@ LOADERS = Registry(
         "nsynth": "core.datasets.nsynth:LOADER",
         "nsynth-valid": "core.datasets.nsynth:VALID_LOADER",
         "thirteen-classes": "core.datasets.folder:THIRTEEN_LOADER",
+        "features": "core.datasets.features:LOADER",
         "folder": "core.datasets.folder:LOADER",
     },
 )

@@ -47,12 +47,11 @@ def arrange(dataset: Dataset, *, folds: int = 0, set_aside: float = 0.0, per_cla
 def _set_aside(dataset: Dataset, share: float) -> Dataset:
     clips = dataset.clips
     mask = hold_out(clips["label"].to_numpy(), clips["group"].to_numpy(), share=share)
-    kept = clips[~mask]
     if not mask.any():
         raise UserError(f"--set-aside {share:g}: every class of {dataset.name} has one group, which has to train")
-    if not dataset.seeded_folds and (emptied := sorted(set(clips["fold"]) - set(kept["fold"]))):
+    if not dataset.seeded_folds and (emptied := sorted(set(clips["fold"]) - set(clips["fold"][~mask]))):
         raise UserError(f"--set-aside {share:g}: leaves nothing in fold {emptied[0]} of {dataset.name}; give less")
-    return dataclasses.replace(dataset, clips=kept.reset_index(drop=True), aside=clips[mask].reset_index(drop=True))
+    return dataset.only(~mask, aside=clips[mask].reset_index(drop=True))
 
 
 def _limited(dataset: Dataset, per_class: int) -> Dataset:
@@ -63,4 +62,4 @@ def _limited(dataset: Dataset, per_class: int) -> Dataset:
         for part in limited.split(fold, validation=0.5 if limited.fixed_split else 0.0):
             taken[part] = True
     dropped = dataset.left_out.union(dataset.clips.loc[~taken, "path"])
-    return dataclasses.replace(limited, clips=dataset.clips[taken].reset_index(drop=True), left_out=dropped)
+    return limited.only(taken, left_out=dropped)

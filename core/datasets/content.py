@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from core.errors import UserError
 from core.files import write_text
 from core.workers import Workers
@@ -17,62 +19,75 @@ Memo = dict[str, list[Any]]  # path: size in bytes, time of change in nanosecond
 
 
 def content_digest(
-    name: str,
-    root: Path,
     rows: Sequence[Sequence[Any]],
+    contents: Sequence[Any],
     *,
     class_names: Sequence[str],
-    cache: Path,
-    sizes: bool = False,
     more: Sequence[Any] = (),
 ) -> str:
-    """Return the SHA-256 of class names, rows and the contents of the files they name.
+    """Return the SHA-256 of class names, rows and the contents of what they name.
+
+    Parameters
+    ----------
+    rows
+        Path, label, fold and group of each clip.
+    contents
+        What stands for the content of each clip: a digest, or a size.
+    more
+        What else stands for the set, of JSON types; nothing changes where there is none.
+    """
+    everything = [list(class_names), [[*row, known] for row, known in zip(rows, contents, strict=True)], *more]
+    return hashlib.sha256(json.dumps(everything).encode()).hexdigest()
+
+
+def file_sizes(root: Path, paths: Sequence[str]) -> list[int]:
+    """Return the size of each file in bytes, at one directory listing per folder; no file is opened.
+
+    Raises
+    ------
+    UserError
+        Where a folder cannot be read or lacks a file.
+    """
+    found: dict[str, int] = {}
+    for folder in {path.rpartition("/")[0] for path in paths}:
+        try:
+            with os.scandir(root / folder) as entries:
+                found |= {f"{folder}/{entry.name}".lstrip("/"): entry.stat().st_size for entry in entries}
+        except OSError as error:
+            raise UserError(f"{root / folder}: cannot be read ({error.strerror})") from error
+    if gone := [path for path in paths if path not in found]:
+        raise UserError(f"{root / gone[0]}: cannot be read (No such file or directory)")
+    return [found[path] for path in paths]
+
+
+def row_digests(vectors: np.ndarray) -> list[str]:
+    """Return the SHA-256 of each row of numbers, (clips, features)."""
+    return [hashlib.sha256(row.tobytes()).hexdigest() for row in np.ascontiguousarray(vectors, dtype="<f4")]
+
+
+def file_digests(name: str, root: Path, paths: Sequence[str], cache: Path) -> list[str]:
+    """Return the SHA-256 of each file.
 
     Parameters
     ----------
     name, root
         The data set, and the folder its paths are relative to.
-    rows
-        Path, label, fold and group of each clip.
     cache
         Folder under which file digests are remembered, by path, size and time of change.
-    sizes
-        Take the size of each file for its content: one directory listing per folder, and no file is read.
-    more
-        What else stands for the set, of JSON types; nothing changes where there is none.
 
     Raises
     ------
     UserError
         Where a file cannot be read.
     """
-    known = _sizes(root, rows) if sizes else _digests(name, root, rows, cache)
-    everything = [list(class_names), [[*row, known[row[0]]] for row in rows], *more]
-    return hashlib.sha256(json.dumps(everything).encode()).hexdigest()
-
-
-def _sizes(root: Path, rows: Sequence[Sequence[Any]]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for folder in {row[0].rpartition("/")[0] for row in rows}:
-        try:
-            with os.scandir(root / folder) as entries:
-                found |= {f"{folder}/{entry.name}".lstrip("/"): entry.stat().st_size for entry in entries}
-        except OSError as error:
-            raise UserError(f"{root / folder}: cannot be read ({error.strerror})") from error
-    if gone := [row[0] for row in rows if row[0] not in found]:
-        raise UserError(f"{root / gone[0]}: cannot be read (No such file or directory)")
-    return found
-
-
-def _digests(name: str, root: Path, rows: Sequence[Sequence[Any]], cache: Path) -> dict[str, str]:
     place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
     memo_path = cache / "fingerprints" / f"{name}-{place}.json"
     memo = _read(memo_path)
     with Workers() as pool:  # hashlib lets go of the interpreter lock
-        fresh = dict(pool.map(lambda row: (row[0], _file_entry(root, row[0], memo)), rows))
+        fresh = dict(pool.map(lambda path: (path, _file_entry(root, path, memo)), paths))
     if fresh != memo:
         _write(memo_path, fresh)
-    return {path: entry[2] for path, entry in fresh.items()}
+    return [fresh[path][2] for path in paths]
 
 
 def _file_entry(root: Path, path: str, memo: Mapping[str, list[Any]]) -> list[Any]:

@@ -2,15 +2,15 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from core.datasets.content import content_digest
+from core.datasets.content import content_digest, file_digests, file_sizes, row_digests
 from core.datasets.folds import hold_out, make_folds
 from core.datasets.metadata import some
 from core.errors import UserError
@@ -52,6 +52,8 @@ class Dataset:
         The folds were made here, for the set has none of its own, and may be made anew (`core.datasets.arrange`).
     sizes_alone
         A file's size stands for its content in the fingerprint, as in sets too large to be read for it.
+    vectors, columns
+        Where clips are rows of numbers and no files: these, float32, (clips, features), and the name of each.
     tables
         Files, relative to `root`, whose content is part of the fingerprint beside the clips.
     per_class
@@ -74,6 +76,8 @@ class Dataset:
     fixed_split: bool = False
     seeded_folds: bool = False
     sizes_alone: bool = False
+    vectors: np.ndarray | None = None
+    columns: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
     per_class: int = 0
     aside: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
@@ -147,18 +151,23 @@ class Dataset:
         UserError
             Where a file cannot be read.
         """
-        rows = self.clips[COLUMNS].to_numpy(dtype=object).tolist()
-        more: list[object] = [file_digest(self.root / table) for table in self.tables]
+        rows, paths = self.clips[COLUMNS].to_numpy(dtype=object).tolist(), self.clips["path"].tolist()
+        contents: list[object]
+        if self.vectors is not None:
+            contents = [*row_digests(self.vectors)]
+        elif self.sizes_alone:
+            contents = [*file_sizes(self.root, paths)]
+        else:
+            contents = [*file_digests(self.name, self.root, paths, cache)]
+        more: list[object] = [list(self.columns)] if self.columns else []
+        more += [file_digest(self.root / table) for table in self.tables]
         more += [{"per_class": self.per_class}] if self.per_class else []
-        return content_digest(
-            self.name,
-            self.root,
-            rows,
-            class_names=self.class_names,
-            cache=cache,
-            sizes=self.sizes_alone,
-            more=more,
-        )
+        return content_digest(rows, contents, class_names=self.class_names, more=more)
+
+    def only(self, taken: np.ndarray, **changes: Any) -> "Dataset":
+        """Return the set with those clips alone for which `taken` (clips,) is true, and with `changes`."""
+        clips, vectors = self.clips[taken].reset_index(drop=True), self.vectors
+        return replace(self, clips=clips, vectors=None if vectors is None else vectors[taken], **changes)
 
 
 def make(
@@ -172,6 +181,8 @@ def make(
     n_frames: int,
     fixed_split: bool = False,
     sizes_alone: bool = False,
+    vectors: np.ndarray | None = None,
+    columns: Sequence[str] = (),
     tables: Sequence[str] = (),
     left_out: Iterable[str] = (),
     remarks: Sequence[str] = (),
@@ -183,8 +194,9 @@ def make(
     rows
         One per clip, with the columns of `Dataset.clips`. Without ``group`` every clip is its own; without ``fold``
         seeded folds are made (`core.datasets.folds.make_folds`).
-    name, root, class_names, sr, duration, n_frames, fixed_split, sizes_alone, tables, left_out, remarks
-        As in `Dataset`.
+    name, root, class_names, sr, duration, n_frames, fixed_split, sizes_alone, vectors, columns, tables, left_out,
+    remarks
+        As in `Dataset`; vectors in the order of `rows`.
 
     Raises
     ------
@@ -192,7 +204,9 @@ def make(
         For no clips, a clip listed twice, a file name that is no UTF-8, a single class, a class with a single clip or
         (where folds are made) a single group.
     """
-    clips = rows.sort_values("path", kind="stable", ignore_index=True)
+    clips = rows.reset_index(drop=True).sort_values("path", kind="stable")
+    order = clips.index.to_numpy()
+    clips = clips.reset_index(drop=True)
     if clips.empty:
         raise UserError(f"{name}: {root} holds no clips")
     if twice := clips.loc[clips["path"].duplicated(), "path"].tolist():
@@ -226,6 +240,8 @@ def make(
         fixed_split=fixed_split,
         seeded_folds=seeded,
         sizes_alone=sizes_alone,
+        vectors=None if vectors is None else vectors[order],
+        columns=tuple(columns),
         tables=tuple(tables),
         left_out=frozenset(left_out),
         remarks=tuple(remarks),

@@ -10,5 +10,6 @@ KINDS = Registry(
         "mfcc": "core.inputs.mfcc:Mfcc",
         "gammatone": "core.inputs.gammatone:Gammatone",
         "waveform": "core.inputs.waveform:Waveform",
+        "features": "core.inputs.features:Features",
     },
 )

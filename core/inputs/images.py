@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from core.datasets.table import Dataset
 
 VERSION = 1  # of the images: raised when the same configuration would give other pixels, so that old ones are not read
-AFTER_THE_STORE = ("normalise", "levels", "colour")  # what the network's first step does, of the fields of a Frontend
+# What the network's first step does, of the fields of a Frontend.
+AFTER_THE_STORE = ("normalise", "pca", "components", "levels", "colour")
 BATCH = 32  # clips decoded ahead and turned into images together
 LISTED = 20  # bad clips named in one error
 BAD_CLIP_POLICIES = ("fail", "skip")
@@ -103,6 +104,10 @@ def images(
     """
     if on_bad_clip not in BAD_CLIP_POLICIES:
         raise unknown("policy for bad clips", on_bad_clip, BAD_CLIP_POLICIES)
+    if dataset.vectors is not None:
+        if variant:
+            raise UserError(f"{dataset.name} has no sounds to change; leave --augment out")
+        return Images(dataset.vectors, kept=np.arange(len(dataset.clips)), bad=(), key=f"vectors-{content}")
     stored = load_or_make(
         cache / "images",
         made_from=_identity(content, clip, frontend, variant, change),

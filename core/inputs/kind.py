@@ -28,12 +28,15 @@ class Axis:
         (size,) ascending, in that unit, at the middle of each position.
     ticks
         Values to write beside the axis. Without any the axis is even: values grow by equal steps.
+    names
+        What each position is called, where they are things of their own, such as features.
     """
 
     name: str
     label: str
     values: np.ndarray
     ticks: tuple[float, ...] = ()
+    names: tuple[str, ...] = ()
 
     @classmethod
     def even(cls, name: str, label: str, size: int, end: float) -> Self:

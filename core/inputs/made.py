@@ -27,6 +27,8 @@ def input_shape(run: Run) -> tuple[int, ...]:
     """
     sizes = {"clip__sr": run.clip.sr, "clip__duration": run.clip.duration, "frontend__n_frames": run.frontend.n_frames}
     run = run.replace(**{name: value or STAND_INS[name] for name, value in sizes.items()})
+    if run.frontend.components:
+        return (run.frontend.components,)
     shape = input_kind(run.clip, run.frontend).shape
     return (PICTURE_CHANNELS, *shape[1:]) if len(shape) == 3 and shape[0] == 1 else shape
 

@@ -15,6 +15,7 @@ from core.inputs.images import Images
 from core.inputs.made import check_first_step, input_kind, input_shape
 from core.models.backbone import Backbone
 from core.models.colour import Colour, Levels
+from core.models.components import Components
 from core.models.normalise import Normalise
 from core.store import Store
 
@@ -22,12 +23,16 @@ from core.store import Store
 def fit(run: Run, backbone: Backbone, images: Images, split: Split) -> nn.Module:
     """Make a run's first step: ``fixed`` from what the backbone was trained on, ``train`` from the training rows.
 
+    Principal components (``--pca``) are of the training rows too, standardised first.
+
     Raises
     ------
     UserError
         For ``fixed`` where the inputs have no range that pictures share, and colours for what is not one spectrogram.
     """
     kind, frontend = input_kind(run.clip, run.frontend), run.frontend
+    if frontend.pca:
+        return Components.fitted(images.array, split.train, pca=frontend.pca)
     if is_fitted(run):
         channels = input_shape(run)[0]
         return Normalise.of(images.array, split.train, channels=channels, rows_apart=kind.rows_apart)
@@ -52,9 +57,23 @@ def read(run: Run, backbone: Backbone, images: Images, split: Split, store: Stor
         Where the file is damaged.
     """
     tensors = store.first_step(run) if is_fitted(run) else None
-    return Normalise.restored(tensors) if tensors else fit(run, backbone, images, split)
+    kept = Components if run.frontend.pca else Normalise
+    return kept.restored(tensors) if tensors else fit(run, backbone, images, split)
+
+
+def components(run: Run, images: Images, split: Split) -> int:
+    """Return how many principal components the training rows of a run have under ``--pca``.
+
+    Raises
+    ------
+    UserError
+        For inputs that are no vectors, and too few rows.
+    """
+    if images.array.ndim != 2:
+        raise UserError(f"--pca {run.frontend.pca:g}: only vectors have components here; choose --kind features")
+    return Components.fitted(images.array, split.train, pca=run.frontend.pca).axes.shape[1]
 
 
 def is_fitted(run: Run) -> bool:
     """Tell whether the first step of a run depends on its training rows."""
-    return run.frontend.normalise == "train"
+    return run.frontend.normalise == "train" or run.frontend.pca > 0

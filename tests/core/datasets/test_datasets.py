@@ -82,7 +82,7 @@ class TestRegistry:
 
     def test_names(self) -> None:
         official = ("instruments", "urbansound8k", "esc50", "gtzan", "gtzan-filtered", "nsynth", "nsynth-valid")
-        assert tuple(datasets.LOADERS) == (*official, "thirteen-classes", "folder")
+        assert tuple(datasets.LOADERS) == (*official, "thirteen-classes", "features", "folder")
 
     def test_unknown_name_gives_the_nearest(self) -> None:
         with pytest.raises(
