@@ -41,7 +41,9 @@ class Network:
 
     backbone: str = option(Model.backbone, f"Backbone: {'; '.join(family.about for family in FAMILIES.values())}.")
     head: str = option("", "Widths of dense layers before the classifier, such as 1024-512-128.")
-    layers: str = option(PERCEPTRON, "Activation and width of each layer of backbone mlp, such as relu64-tanh48.")
+    layers: str = option(
+        PERCEPTRON, "Activation and width of each layer of backbone mlp, such as relu64-tanh48.", flag="mlp-layers"
+    )
     classes: int = option(10, "Width of the output.", at_least=1, at_most=10**6)
     input: tuple[int, ...] = option(
         (), "Shape of one input: channels, height and width, or features (default: 3 224 224, or 57 features)."

@@ -89,7 +89,7 @@ def table_of(results: Path, command: str) -> pd.DataFrame:
 
 
 def test_the_readme_has_an_example_of_each() -> None:
-    assert set(EXAMPLES) == {"An ablation", "A data set", "An input"}
+    assert set(EXAMPLES) == {"An ablation", "A data set", "An input", "A network"}
     for example in EXAMPLES.values():
         assert len(example.code.splitlines()) <= LONGEST
         compile(example.code, example.file, "exec")
@@ -138,3 +138,15 @@ def test_added_input_runs(add, sounds: Path, tmp_path: Path) -> None:
     assert len(table_of(tmp_path, "freeze")) == 2
     (array,) = tmp_path.glob("cache/images/*/array.npy")
     assert np.load(array).shape == (30, 3, 129, 32)
+
+
+def test_added_network_runs(add, sounds: Path, tmp_path: Path) -> None:
+    name = add("A network")
+    words = ["cutoff", "--backbone", name, "--weights", "random", "--data", "folder", "--data-root", str(sounds)]
+    assert main([*words, *SMALL, "--results", str(tmp_path)]) == 0
+    table = table_of(tmp_path, "cutoff")
+    assert table.set_index("condition")["parameters"].to_dict() == {
+        "block2": 3 * 8 * 9 + 8 * 16 * 9 + 16 * 32 * 9 + 3 * (8 + 16 + 32) + 32 * 3 + 3,
+        "stem": 3 * 8 * 9 + 3 * 8 + 8 * 3 + 3,
+        "block1": 3 * 8 * 9 + 8 * 16 * 9 + 3 * (8 + 16) + 16 * 3 + 3,
+    }

@@ -19,7 +19,7 @@ REPORTS = {  # what is typed: parameters, with moving statistics
     "mobilenet_v1 --classes 13": (None, 2_185_101),
     "resnet18_dense --classes 13": (None, 19_590_285),
     "convolneunet --classes 10 --input 3 512 512": (201_575_018, 201_575_018),
-    "mlp --layers none --classes 10 --input 57": (580, 580),
+    "mlp --mlp-layers none --classes 10 --input 57": (580, 580),
 }
 
 
@@ -76,7 +76,7 @@ def test_tables_are_written_and_printed(tmp_path: Path, capsys: pytest.CaptureFi
         ("alexnet --input 3 40 251", r"^alexnet does not take an input of 3 x 40 x 251 \("),
         ("alexnet --input 1 64 64", "^alexnet takes an image of 3 channels, and the input is 1 x 64 x 64$"),
         ("mlp --input 3 9 9", "^mlp:relu64 takes a vector, and the input is 3 x 9 x 9$"),
-        ("mlp --layers swish4", "^--layers swish4: give relu or tanh and a width"),
+        ("mlp --mlp-layers swish4", "^--mlp-layers swish4: give relu or tanh and a width"),
         ("resnet18 --head 12x", "^--head 12x: give the widths of its dense layers"),
         ("resnet18 --input 0 3 4", "^--input 0 x 3 x 4: give channels, height and width"),
         ("resnet18 --classes 0", "^--classes 0: must be at least 1$"),
