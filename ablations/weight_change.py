@@ -21,7 +21,7 @@ class WeightChange(Ablation):
     """Measure how alike each layer's activations are before and after training, pretrained and from random weights.
 
     The same held-out clips go through the network as it started and as it ended. Next to every similarity stand the
-    ranks kept, the number of datapoints, and a noise floor: the same index on permuted datapoints.
+    ranks kept, the number of datapoints, and a noise floor: the same index with clips mis-paired at random.
 
     Example: run_ablation.py weight-change --index svcca --layers all --data esc50 --data-root DIR
     """

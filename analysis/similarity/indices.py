@@ -46,8 +46,9 @@ class Similarity:
     n_datapoints
         Rows of x and of y.
     noise_floor
-        The same index with the datapoints of y paired with those of x at random: what no relation at all would score
-        here. One draw, so about 0 and of either sign for `cka`. NaN if every batch was a single datapoint.
+        The same index on the same activations with the clips of y mis-paired: what unrelated clips score here, by
+        what all clips share and by chance. One draw of the pairs; for clips without positions about 0 and of either
+        sign for `cka`. NaN if every batch was a single clip.
     """
 
     value: float
@@ -248,17 +249,17 @@ def _cka(sums: Centred, explained_variance: float) -> tuple[float, float, tuple[
     if 0 in kept:
         return 0.0, 0.0, kept
 
-    def hsic(i: int, j: int, outer: Tensor) -> float:
+    def hsic(i: int, j: int, outer: Tensor, norm: float) -> float:
         """Unbiased HSIC of centred sides i and j, times n (n - 3)."""
-        own = n / (n - 2) * float(norms[i, j]) - traces[i] * traces[j] / ((n - 1) * (n - 2))
+        own = n / (n - 2) * norm - traces[i] * traces[j] / ((n - 1) * (n - 2))
         return float(outer.square().sum()) - own
 
-    own_x, own_y = hsic(0, 0, sums.xx), hsic(1, 1, sums.yy)
+    own_x, own_y = hsic(0, 0, sums.xx, float(norms[0, 0])), hsic(1, 1, sums.yy, float(norms[1, 1]))
     if own_x <= 1e-12 * traces[0] ** 2 or own_y <= 1e-12 * traces[1] ** 2:  # all the spread is a single datapoint's
         return 0.0, 0.0, kept
     scale = (own_x * own_y) ** 0.5
-    chance = traces[0] * traces[1] / (n - 1)
-    return hsic(0, 1, sums.xy) / scale, (float(sums.shuffled.square().sum()) - chance) / scale, kept
+    value, floor = hsic(0, 1, sums.xy, float(norms[0, 1])), hsic(0, 1, sums.shuffled, sums.shuffled_norm)
+    return value / scale, floor / scale, kept
 
 
 def _procrustes(sums: Centred, explained_variance: float) -> tuple[float, float, tuple[int, int]]:
@@ -273,7 +274,7 @@ def _procrustes(sums: Centred, explained_variance: float) -> tuple[float, float,
 def _scores(
     score: Callable[[Tensor], float], sums: Centred, kept: tuple[int, int]
 ) -> tuple[float, float, tuple[int, int]]:
-    """Score the datapoints as they belong together and paired at random."""
+    """Score the clips as they belong together and mis-paired."""
     if 0 in kept:
         return 0.0, 0.0, kept
     return score(sums.xy), score(sums.shuffled) if sums.shuffled.isfinite().all() else float("nan"), kept

@@ -47,8 +47,8 @@ def compare_networks(
     before, after
         The networks; left as they were, training flags included.
     batches
-        What the networks are fed, each of shape (clips, ...); moved to the network's device. At least 2 clips each
-        for a noise floor with pooled positions.
+        What the networks are fed, each of shape (clips, ...); moved to the network's device. For the noise floor, at
+        least 2 clips each and in random order, so that a clip's neighbours are not of its kind.
     layers
         Names of modules, as in ``named_modules()``, that exist in both. Each must run once per batch and return a
         tensor of shape (clips, channels) or (clips, channels, positions ...).
@@ -60,7 +60,7 @@ def compare_networks(
     explained_variance
         For ``svcca``.
     seed
-        Of the pairings at random behind the noise floors.
+        Of the mis-pairings of clips behind the noise floors.
 
     Returns
     -------
@@ -103,7 +103,8 @@ def _add_batch(before: nn.Module, after: nn.Module, batch: Tensor, moments: dict
             sizes = " and ".join("x".join(map(str, s)) or "no" for s in (size, output.shape[2:]))
             raise UserError(f"layer '{layer}' has {sizes} positions in the two networks: pool them (positions='pool')")
         with _naming(layer):
-            moments[layer].add(x, _datapoints(output, pool=pool, copy=False))
+            rows = _datapoints(output, pool=pool, copy=False)
+            moments[layer].add(x, rows, positions=max(len(rows) // len(output), 1))
 
     _run(before, batch, moments, hold)
     _run(after, batch, moments, compare)

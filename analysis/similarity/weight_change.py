@@ -22,7 +22,9 @@ from core.files import write_text
 from core.inputs.images import Images
 from core.models.backbone import Backbone
 from core.training.finished import backbone_of, open_run
+from core.training.prefix import arithmetic
 
+VERSION = 2  # of the numbers: raised when the same run would give others, so that old ones are not read
 BATCH = 32
 SHOWN = 24  # rows that a terminal shows
 NUMBERS = ("similarity", "similarity_std", "noise_floor", "kept_before", "kept_after", "n_datapoints")
@@ -65,7 +67,8 @@ def compare_layers(results: Results, *, index: str, layers: str, positions: str)
     footnotes = [
         f"Held-out clips of the test fold; channels are neurons, positions are "
         f"{'pooled' if positions == 'pool' else 'folded into the datapoints'}.{share}",
-        "Kept: directions before and after training. Noise floor: the same index on datapoints paired at random. "
+        "Kept: directions before and after training. Noise floor: the same index on the same activations with clips "
+        "mis-paired at random, each before training with another one after: what unrelated clips score. "
         "Mean over folds and seeds.",
     ]
     results.table(
@@ -103,8 +106,11 @@ def _compare_runs(results: Results, *, index: str, layers: str, positions: str) 
 
 def similarity_of(run: Run, results: Results, *, index: str, layers: str, positions: str) -> dict[str, Similarity]:
     """Compare a finished run's network with what it started from, or read the answer of an earlier time."""
-    key = key_of({"run": run.id, "index": index, "layers": layers, "positions": positions})
-    path = results.session.store.cache / "similarity" / f"{key}.json"
+    session = results.session
+    made_from = {"version": VERSION, "run": run.id, "index": index, "layers": layers, "positions": positions}
+    made_from |= arithmetic(session.device, channels_last=True, threads=session.threads)
+    key = key_of(made_from)
+    path = session.store.cache / "similarity" / f"{key}.json"
     if path.exists():
         try:
             kept = json.loads(path.read_text())
@@ -112,10 +118,10 @@ def similarity_of(run: Run, results: Results, *, index: str, layers: str, positi
         except (ValueError, TypeError, KeyError):
             path.unlink()
     dataset = results.plan.datasets[run.data.content]
-    trained = open_run(run, dataset, results.session)
-    networks = [network.to(results.session.device) for network in (trained.starting_network(), trained.network)]
+    trained = open_run(run, dataset, session)
+    networks = [network.to(session.device) for network in (trained.starting_network(), trained.network)]
     names = [f"backbone.{name}" for name in layer_names(backbone_of(trained.network), layers)]
-    batches = _batches(trained.images, trained.split.test, results)
+    batches = _batches(trained.images, trained.split.test, session.device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # too few datapoints: the table says how many, and the noise floor shows it
         found = compare_networks(networks[0], networks[1], batches, names, index=index, positions=positions)
@@ -134,9 +140,12 @@ def layer_names(backbone: Backbone, layers: str) -> list[str]:
     return [name for stage in stages for name in [*(n for n in inner if n.startswith(f"{stage}.")), stage]]
 
 
-def _batches(images: Images, rows: np.ndarray, results: Results) -> Iterator[torch.Tensor]:
-    for start in range(0, len(rows), BATCH):
-        yield torch.from_numpy(np.array(images.array[rows[start : start + BATCH]])).to(results.session.device)
+def _batches(images: Images, rows: np.ndarray, device: torch.device) -> Iterator[torch.Tensor]:
+    """Yield the inputs in an order drawn at random, always the same, so that neighbours are not of one class."""
+    mixed = np.random.default_rng(0).permutation(rows)
+    # Of even sizes: a clip alone in its batch has no other to be mis-paired with.
+    for part in np.array_split(mixed, math.ceil(len(mixed) / BATCH)):
+        yield torch.from_numpy(np.array(images.array[part])).to(device)
 
 
 def _rows(

@@ -15,6 +15,7 @@ from ablations.freeze import Freeze
 from ablations.fusion import Fusion
 from ablations.pretraining import Pretraining
 from ablations.weight_change import WeightChange
+from analysis.similarity.weight_change import similarity_of
 from commands.ablation import show_results
 from core.config import Run
 from core.errors import UserError
@@ -160,6 +161,12 @@ def test_weight_change_is_one_where_nothing_is_trained(run_ablation) -> None:  #
     assert {f.name for f in results.folder.iterdir()} >= {"table.csv", "figure.png", "figure.csv"}
     again, _ = run_ablation(WeightChange(index="cka"), frozen)
     pd.testing.assert_frame_equal(again, frame)
+    kept = results.session.store.cache / "similarity"
+    before = set(kept.iterdir())
+    results.session.threads = 2  # other threads, other bits: the answer is another entry
+    how = {"index": "cka", "layers": "blocks", "positions": "fold"}
+    similarity_of(results.plan.runs[0], results, **how)
+    assert len(set(kept.iterdir()) - before) == 1
 
 
 def test_weight_change_counts_the_runs_of_each_point_of_a_grid(run_ablation) -> None:  # type: ignore[no-untyped-def]
