@@ -14,6 +14,7 @@ from analysis.results import Results
 from analysis.style import save, styled
 from core.config import Run
 from core.datasets.table import Dataset
+from core.errors import UserError
 from core.files import replacing
 from core.inputs.clip import read_waveform
 from core.training.rows import plain_images, rows_of
@@ -36,6 +37,10 @@ def show_samples(results: Results, *, per_class: int) -> None:
     """
     (run,) = results.plan.runs
     dataset = results.plan.datasets[run.data.content]
+    if dataset.vectors is not None:
+        raise UserError(
+            f"samples: {dataset.name} has rows of numbers and no sounds to show; see data --data {dataset.name}"
+        )
     images = plain_images(run, dataset, results.session)
     scale = Scale.of(run)
     clips = dataset.clips.iloc[images.kept]

@@ -25,6 +25,7 @@ from core.session import Session
 from core.training.finished import open_run
 from core.training.prepare import prepare
 from core.training.trainer import train
+from run_ablation import main
 
 WIDTH = 6
 
@@ -217,6 +218,14 @@ class TestFirstStep:
             assert tensor.equal(steps[1].state_dict()[name])
 
 
+def test_samples_has_no_sound_to_show(csv: Path, tmp_path: Path) -> None:
+    words = (
+        f"samples --data features --data-root {csv} --backbone mlp --weights random --results {tmp_path / 'results'}"
+    )
+    with pytest.raises(UserError, match="^samples: features has rows of numbers and no sounds to show; see data"):
+        main(words.split())
+
+
 @pytest.mark.slow
 def test_logistic_regression_on_the_real_table_is_that_of_sklearn(real_data: Path, session: Session) -> None:
     path = real_data / "gtzan_features" / "features_30_sec.csv"
@@ -224,8 +233,10 @@ def test_logistic_regression_on_the_real_table_is_that_of_sklearn(real_data: Pat
     assert len(dataset.columns) == 57
     assert [len(part) for part in dataset.split(1, validation=0.1111)] == [720, 90, 90]
     ours, theirs = [], []
+    # The same convex problem, solved by steps on all rows: sklearn's C = 1 is a weight decay of 1 / rows.
+    settings = {"training__epochs": 300, "training__batch_size": 1000, "training__lr": 0.02}
     for fold in (1, 2, 3):
-        run = run_on(dataset, session, data__fold=fold, training__epochs=100, training__weight_decay=0.0)
+        run = run_on(dataset, session, data__fold=fold, training__weight_decay=1 / 810, **settings)
         train(run, dataset, session, label="test")
         ours.append(session.store.finished(run).metrics.accuracy)
         split, labels = dataset.split(fold), dataset.clips["label"].to_numpy()
@@ -234,4 +245,4 @@ def test_logistic_regression_on_the_real_table_is_that_of_sklearn(real_data: Pat
             scaler.transform(dataset.vectors[split.train]), labels[split.train]
         )
         theirs.append(model.score(scaler.transform(dataset.vectors[split.test]), labels[split.test]))
-    assert abs(np.mean(ours) - np.mean(theirs)) < 0.02, (ours, theirs)
+    assert abs(np.mean(ours) - np.mean(theirs)) <= 0.01, (ours, theirs)
