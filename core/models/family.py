@@ -74,6 +74,10 @@ class Family:
         """Return `PICTURE`, `IMAGE`, `SEQUENCE`, `VECTOR` or `ANYTHING`."""
         return PICTURE
 
+    def smallest(self, name: str) -> int:
+        """Return the least height and width of an image, in pixels, that leaves something for every pooling."""
+        return 1
+
     def statistics(self, model: "nn.Module", name: str, channels: int) -> Statistics:
         """Return mean and deviation per channel of what the weights expect, in units of 0 .. 1."""
         return (0.5,) * channels, (0.5,) * channels
@@ -140,6 +144,10 @@ def check_fit(family: Family, name: str, shape: Shape) -> None:
     """Refuse an input of a shape that a network does not take."""
     if not fits(family.takes(name), shape):
         raise UserError(f"{name} takes {family.takes(name)}, and the input is {shown(shape)}")
+    smallest = family.smallest(name)
+    if len(shape) == 3 and min(shape[1:]) < smallest:
+        size = shown(shape)
+        raise UserError(f"{name} does not take an input of {size}: height and width must be at least {smallest}")
 
 
 def no_imagenet(name: str) -> UserError:

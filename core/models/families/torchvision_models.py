@@ -104,6 +104,7 @@ _OPTIONS: dict[str, dict[str, bool]] = {
     "googlenet": {"aux_logits": False, "transform_input": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "transform_input": False, "init_weights": True},
 }
+_SMALLEST = {"alexnet": 63, "vgg": 32, "inception_v3": 75, "googlenet": 15, "densenet": 29}  # by how names begin
 _OLD_DENSENET_KEY = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)")
 
 
@@ -129,6 +130,10 @@ class Torchvision(Family):
     def layout(self, model: "nn.Module", name: str) -> Layout:
         """Read the paths off the table."""
         return layout(name)
+
+    def smallest(self, name: str) -> int:
+        """Look it up: it was found by trying."""
+        return next((size for begin, size in _SMALLEST.items() if name.startswith(begin)), 1)
 
     def statistics(self, model: "nn.Module", name: str, channels: int) -> Statistics:
         """Return those of ImageNet, or what the weights were trained on instead."""

@@ -171,6 +171,26 @@ def test_picture_network_refuses_other_inputs() -> None:
         build("resnet18", 2, weights="random", input_shape=(1, 64, 64))
 
 
+@pytest.mark.parametrize("name", ["alexnet", "vgg11", "inception_v3", "googlenet", "densenet121", "resnet18"])
+def test_smallest_image_is_the_smallest_that_goes_through(name: str) -> None:
+    family = family_of(name)
+    with torch.device("meta"):
+        model = family.make(name, num_classes=2, input_shape=PICTURE_SHAPE, dropout=0.0).eval()
+    size = family.smallest(name)
+    assert model(torch.zeros(1, 3, size, 200, device="meta")).shape[0] == 1
+    if size > 1:
+        with pytest.raises(RuntimeError):
+            model(torch.zeros(1, 3, size - 1, 200, device="meta"))
+        with pytest.raises(UserError, match=f"^{name} does not .*: height and width must be at least {size}$"):
+            build(name, 2, weights="random", input_shape=(3, 200, size - 1))
+
+
+def test_image_that_is_too_small_is_refused_before_anything_is_computed(sounds: Path) -> None:
+    words = ["freeze", "--backbone", "alexnet", "--weights", "random", "--data", "folder", "--data-root", str(sounds)]
+    with pytest.raises(UserError, match="^alexnet does not take an input of 3 x 40 x 251: height and width must be at"):
+        run_ablation.main([*words, "--n-mels", "40", "--n-frames", "251", "--dry-run"])
+
+
 def test_own_file_runs_end_to_end(written: Path, sounds: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["freeze", "--block", "1", "--backbone", "net.py:make", "--weights", "random", "--epochs", "1"]
     command += ["--data", "folder", "--data-root", str(sounds), "--n-mels", "32", "--n-frames", "32"]
