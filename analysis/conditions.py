@@ -99,7 +99,9 @@ def compare(
 
 def _write_comparisons(results: Results, title: str) -> None:
     """Write the paired tests; they are shown where there are pairs enough for one."""
-    frame = comparisons.comparisons(results.plan, results.session.store)
+    points = results.session.execution.equivalence_margin
+    margin = None if points is None else points / 100
+    frame = comparisons.comparisons(results.plan, results.session.store, margin=margin)
     if frame.empty:
         return
     grid = grid_columns(frame)
@@ -108,7 +110,7 @@ def _write_comparisons(results: Results, title: str) -> None:
         frame,
         [*grid_titles(grid), Column("condition", title), *comparisons.COLUMNS],
         caption=f"{caption(results.plan)}: change against the reference",
-        footnotes=comparisons.footnotes(frame),
+        footnotes=comparisons.footnotes(frame, margin=margin),
         groups=grid,
         show=bool((frame["pairs"] > 1).any()),
     )
@@ -141,8 +143,10 @@ def summarise(plan: Plan, store: Store) -> pd.DataFrame:
         Bounds of a 95 % t interval of that mean (`analysis.statistics.describe`).
     accuracy_best_epoch, accuracy_best_epoch_std
         Mean and deviation of each run's best epoch on the test fold, which flatters.
-    balanced_accuracy, precision, recall, f1, epochs
-        Means, of the last epoch; of classes weighted by their clips.
+    balanced_accuracy, precision, recall, f1
+        Means over folds as those of accuracy, of the last epoch; the last three of classes weighted by their clips.
+    epochs
+        Mean over the runs.
     delta, delta_best_epoch
         Mean change of accuracy against the reference over the folds and seeds that both have.
     trainable_parameters, parameters, seconds
@@ -229,6 +233,12 @@ def _row(part: Sequence[Planned], records: Records) -> dict[str, Any]:
         lacking = any(each and each.finished and math.isnan(v) for each, v in zip(found, values, strict=True))
         return pd.Series(math.nan if lacking else values, index=index, dtype=float)  # older records may lack a metric
 
+    def over(values: Sequence[float]) -> float:
+        """Average over folds, each the mean of its seeds, as accuracy is; nan where a run lacks the metric."""
+        place = pd.MultiIndex.from_tuples([(record.run.data.fold, record.run.seed) for record in done] or [(0, 0)])
+        found = pd.Series(values or math.nan, index=place, dtype=float)
+        return math.nan if found.isna().any() else float(statistics.over_folds(found).mean())
+
     mine, theirs = ({metric: measured(of, metric) for metric in MEASURED} for of in (runs, references))
     accuracy, best = (statistics.describe(statistics.over_folds(mine[metric]).to_numpy()) for metric in MEASURED)
     delta, best_delta = (statistics.over_folds(mine[metric] - theirs[metric]).mean() for metric in MEASURED)
@@ -239,9 +249,9 @@ def _row(part: Sequence[Planned], records: Records) -> dict[str, Any]:
         "accuracy_high": accuracy.high,
         "accuracy_best_epoch": best.mean,
         "accuracy_best_epoch_std": best.std,
-        "macro_f1": _mean([record.macro_f1 for record in done]),
-        "balanced_accuracy": _mean([record.metrics.balanced_accuracy for record in done]),
-        **{name: _mean([getattr(record.metrics, f"weighted_{name}") for record in done]) for name in WEIGHTED},
+        "macro_f1": over([record.macro_f1 for record in done]),
+        "balanced_accuracy": over([record.metrics.balanced_accuracy for record in done]),
+        **{name: over([getattr(record.metrics, f"weighted_{name}") for record in done]) for name in WEIGHTED},
         "epochs": _mean([record.epochs for record in done]),
         "delta": delta,
         "delta_best_epoch": best_delta,

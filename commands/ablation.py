@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ablations.base import Ablation
+from analysis.comparisons import foreseen
 from analysis.formats import seconds
 from analysis.published import readable, write_beside
 from analysis.results import Results
@@ -46,6 +47,8 @@ def run(call: Call) -> int:
         plan = experiment.plan
         if execution.dry_run:
             show_plan(plan, session, console)
+            if said := foreseen(plan, session.store):
+                console.print(said, style="dim")
             return 0
         executed = execute_or_stop(plan, session)
         if executed is None:

@@ -39,6 +39,12 @@ class Execution:
     published_as: str = option(
         "", "Name that published numbers have for the data set, where it is your own, such as esc50 for a folder of it."
     )
+    equivalence_margin: float | None = option(
+        None,
+        "Largest difference of accuracy, in percentage points, that does not matter: which conditions are shown to be "
+        "equal to the reference within it is tested.",
+        above=0,
+    )
     download: bool = option(False, "Fetch the data set into --data-root first, where it can be fetched.")
     on_bad_clip: str = option(
         "fail",

@@ -215,7 +215,8 @@ def table(areas: pd.DataFrame, shares: pd.DataFrame, randomised: pd.DataFrame) -
     frame
         ``test``, ``map``, ``value`` with ``low`` and ``high``; ``control`` (its name) and ``control_value``;
         ``difference`` with ``difference_low`` and ``difference_high``, paired by clip; ``p`` (sign flips, corrected
-        by Holm for the table's comparisons); ``clips``; ``says``: for the map or against it, where the interval of the
+        by Holm for the table's comparisons), and whether before the correction it ``contradicts`` the interval;
+        ``clips``; ``says``: for the map or against it, where the interval of the
         difference leaves out 0 and p is below 0.05, or else unclear.
     """
     rows = []
@@ -235,6 +236,18 @@ def table(areas: pd.DataFrame, shares: pd.DataFrame, randomised: pd.DataFrame) -
     return frame
 
 
+def contradictions(frame: pd.DataFrame) -> list[str]:
+    """Name the rows of a `table` whose interval and p are on two sides of .05; nothing where there are none."""
+    apart = frame[frame["contradicts"]]
+    if apart.empty:
+        return []
+    named = ", ".join(dict.fromkeys(f"{row.test} against the {row.control}" for row in apart.itertuples()))
+    return [
+        f"Interval and p (before correction) are on two sides of .05 for {named}: the t interval takes the differences "
+        "of clips as normal, the sign flips take them as symmetric only."
+    ]
+
+
 def _row(
     test: str, name: str, values: "pd.Series[float]", control: str, reference: "pd.Series[float] | None"
 ) -> dict[str, object]:
@@ -242,7 +255,7 @@ def _row(
     row: dict[str, object] = {"test": test, "map": name, "value": shape.mean, "low": shape.low, "high": shape.high}
     if reference is None:
         nothing = dict.fromkeys(("control_value", "difference", "difference_low", "difference_high", "p"), np.nan)
-        return row | {"control": "", **nothing, "clips": shape.n}
+        return row | {"control": "", **nothing, "contradicts": False, "clips": shape.n}
     against = statistics.paired(values, reference)
     return row | {
         "control": control,
@@ -251,6 +264,7 @@ def _row(
         "difference_low": against.low,
         "difference_high": against.high,
         "p": against.p,
+        "contradicts": against.contradicts,
         "clips": shape.n,
     }
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from analysis.attribution import class_profiles, faithfulness
 from analysis.attribution import figures as figures
 from analysis.attribution.explanation import Attributed, Explanation, Request
-from analysis.formats import number, percent, text
+from analysis.formats import number, p_value, percent, text
 from analysis.results import Results
 from analysis.style import save
 from analysis.tables import MISSING, Column
@@ -53,7 +53,7 @@ TEST_COLUMNS = (
     Column("control_value", "Its value", number),
     Column("difference", "Difference", number),
     Column("difference_interval", "95 %"),
-    Column("p", "p (Holm)", number),
+    Column("p", "p (Holm)", p_value),
     Column("says", "Says"),
 )
 TEST_NOTES = (
@@ -212,7 +212,8 @@ class _Writer:
         frame["interval"] = _intervals(frame["low"], frame["high"])
         frame["difference_interval"] = _intervals(frame["difference_low"], frame["difference_high"])
         groups = ["method", "baseline"]
-        self._table("faithfulness", frame, TEST_COLUMNS, "whether the maps are true", TEST_NOTES, groups=groups)
+        notes = [*TEST_NOTES, *faithfulness.contradictions(frame)]
+        self._table("faithfulness", frame, TEST_COLUMNS, "whether the maps are true", notes, groups=groups)
 
     def _randomised(self, each: Attributed) -> pd.DataFrame:
         """Compare the maps with those of networks that are random from the head down."""

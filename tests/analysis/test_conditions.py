@@ -82,6 +82,16 @@ def test_run_whose_record_lacks_a_metric_has_nan(store: Store) -> None:
     assert math.isnan(row["accuracy_best_epoch"])
 
 
+def test_every_mean_counts_a_fold_once_whatever_seeds_are_left(store: Store) -> None:
+    """By run, macro F1 and balanced accuracy were means of other runs than the accuracy beside them: 2/3 here."""
+    runs = [Run(seed=seed).replace(data__fold=fold) for fold, seed in ((1, 0), (1, 1), (2, 0), (2, 1))]
+    for run, predicted in zip(runs, ([0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 2, 2]), strict=False):
+        finish(store, run, predicted)  # the last run is missing
+    plan = Plan("freeze", tuple(Planned("none", run, run) for run in runs), {})
+    (row,) = summarise(plan, store).to_dict("records")
+    assert [row[name] for name in ("accuracy", "macro_f1", "balanced_accuracy", "recall")] == [0.5] * 4
+
+
 def test_a_search_says_the_share_that_was_held_out(store: Store) -> None:
     """Groups are held out whole, so that 20 % may become 25 %."""
     runs = [Run(seed=seed).replace(data__validation=0.2) for seed in range(2)]

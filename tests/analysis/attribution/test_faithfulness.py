@@ -205,3 +205,30 @@ def test_compare_maps_of_itself_is_one(maps: Maps) -> None:
     frame = faithfulness.compare_maps(maps, maps)
     assert frame["map"].tolist() == ["attribution"] * 2 + ["gradient"] * 2
     np.testing.assert_allclose(frame[["rank_correlation", "ssim"]], 1.0)
+
+
+def test_rows_whose_interval_and_p_disagree_are_named() -> None:
+    """Five clips can never reach p = 0.05 by sign flips, however clear their interval."""
+    shares = pd.DataFrame(
+        [
+            {"clip": clip, "map": "attribution", "region": region, "share": share + 0.001 * clip, "area": 0.2}
+            for clip in range(5)
+            for region, share in (("loud", 0.8), ("boundary", 0.198))
+        ]
+    )
+    areas = pd.DataFrame(
+        [
+            {"clip": clip, "curve": curve, "order": order, "area": 0.1 * ((clip * k) % 3)}
+            for clip in range(5)
+            for curve in ("deletion", "insertion")
+            for k, order in enumerate(("attribution", "random", "energy"))
+        ]
+    )
+    randomised = pd.DataFrame(columns=["clip", "map", "rank_correlation", "ssim", "stage"])
+    frame = faithfulness.table(areas, shares, randomised)
+    assert frame.loc[frame["contradicts"], "test"].tolist() == ["loud"]
+    (note,) = faithfulness.contradictions(frame)
+    assert note.startswith(
+        "Interval and p (before correction) are on two sides of .05 for loud against the share of the"
+    )
+    assert faithfulness.contradictions(frame[~frame["contradicts"]]) == []
