@@ -324,7 +324,7 @@ def check_completeness(name: str) -> None:
     size = {"inception_v3": 75, "alexnet": 64, "convolneunet": 64}.get(name, 33)
     rng = np.random.default_rng(0)
     x = images(rng, 1, (3, size, size))
-    backbone = build(name, 3, weights="random", seed=1)
+    backbone = build(name, 3, weights="random", seed=1, input_shape=x.shape[1:])
     normalise = Normalise.fixed(backbone.mean, backbone.std, LogMel.picture)
     network = nn.Sequential(OrderedDict(normalise=normalise, backbone=backbone))
     explained = Explained(network, x.shape[1:])
