@@ -204,6 +204,9 @@ def test_run_in_an_empty_store_exits_with_status_2(sounds: Path, tmp_path: Path)
 def test_run_that_is_not_finished_is_refused(results: Path, sounds: Path) -> None:
     run = only_run(results)
     (results / "runs" / run / "weights.safetensors").write_bytes(b"cut short")
+    with pytest.raises(UserError, match=rf"^--run {run} is damaged \(weights.safetensors has 9 bytes"):
+        main(words(sounds, results, "--run", run))
+    (results / "runs" / run / "run.json").unlink()
     with pytest.raises(UserError, match="has no finished run"):
         main(words(sounds, results, "--run", run))
 
