@@ -89,8 +89,8 @@ def write_calibration(results: Results, frame: pd.DataFrame, names: Sequence[str
         draw,
         caption=f"{caption}: accuracy of the clips by confidence in {BINS} bins of equal width, above their share of "
         "all clips; on the dashed line a network is as often right as it is sure, and below it too sure. Last epoch, "
-        "clips of all folds (and of single members) together, over the folds that have an ensemble; so is the ECE, of which "
-        "the table shows the mean over folds.",
+        "clips of all folds (and of single members) together, over the folds that have an ensemble; so is the ECE, of "
+        "which the table shows the mean over folds.",
         height=4.2 * len(points),
     )
 
