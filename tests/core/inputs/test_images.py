@@ -43,7 +43,7 @@ def clips(tmp_path):
 def stand_in(root):
     """What the feature store needs of a data set."""
     table = pd.DataFrame({"path": sorted(path.name for path in root.iterdir())})
-    return SimpleNamespace(name="sounds", root=root, clips=table)
+    return SimpleNamespace(vectors=None, name="sounds", root=root, clips=table)
 
 
 def compute(dataset, cache, **changes):
@@ -435,7 +435,7 @@ def test_the_array_is_a_plain_npy_file(dtype, tmp_path):
 def test_real_recordings_make_finite_images(real_data, tmp_path):
     root = real_data / "urbansound8k" / "audio" / "fold1"
     paths = sorted(path.name for path in root.glob("*.wav"))[:8]
-    dataset = SimpleNamespace(name="urbansound8k", root=root, clips=pd.DataFrame({"path": paths}))
+    dataset = SimpleNamespace(vectors=None, name="urbansound8k", root=root, clips=pd.DataFrame({"path": paths}))
     stored = compute(dataset, tmp_path, clip=Clip(sr=22050, duration=4.0), frontend=Frontend(n_frames=250))
     assert stored.array.shape == (8, 3, 128, 250)
     assert stored.array.min() >= -60
