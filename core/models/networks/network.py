@@ -45,21 +45,6 @@ def staged(stages: Sequence[nn.Module], head: nn.Module) -> nn.Sequential:
     return nn.Sequential(OrderedDict(stem=stages[0], **blocks, head=head))
 
 
-def residual_stages(
-    units: Sequence[int], unit: Callable[[int, int, int], nn.Module], width: int = 64
-) -> list[nn.Sequential]:
-    """Make a ResNet's four blocks: `units` of `unit` (channels, width, stride), each block twice as wide.
-
-    All but the first block begin with a stride of 2.
-    """
-    stages, channels = [], width
-    for k, count in enumerate(units):
-        made = [unit(channels if j == 0 else width, width, 2 if k and j == 0 else 1) for j in range(count)]
-        stages.append(nn.Sequential(*made))
-        channels, width = width, 2 * width
-    return stages
-
-
 def flat_width(name: str, features: nn.Module, input_shape: Shape) -> int:
     """Return how many numbers features (batch, ...) make of one input of a shape, by trying.
 

@@ -8,40 +8,18 @@ two, for which the number has no room. The dense layer's width depends on the si
 
 from collections import OrderedDict
 
-import torch
 from torch import nn
 
 from core.models.family import Shape
-from core.models.networks.network import Network, flat_width, residual_stages, staged
+from core.models.networks.network import Network, flat_width, staged
+from core.models.networks.residual import residual_blocks, residual_stem
 
 UNITS = (2, 2, 2, 2)
 
 
-class Unit(nn.Module):
-    """Two 3 x 3 convolutions and the shortcut around them."""
-
-    def __init__(self, channels: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.first = _normed(channels, width, stride)
-        self.relu1 = nn.ReLU()
-        self.second = _normed(width, width)
-        self.shortcut = nn.Identity() if channels == width else nn.Conv2d(channels, width, 1, stride=stride)
-        self.relu2 = nn.ReLU()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (batch, channels, height, width) to (batch, `width`, height / stride, width / stride)."""
-        return self.relu2(self.second(self.relu1(self.first(x))) + self.shortcut(x))
-
-
 def resnet18_dense(num_classes: int, input_shape: Shape) -> nn.Sequential:
     """Make the network: the stem with its pooling, four blocks of residual units, and the head."""
-    stem = nn.Sequential(
-        OrderedDict(
-            conv=nn.Conv2d(input_shape[0], 64, 7, stride=2, padding=3), bn=nn.BatchNorm2d(64), relu=nn.ReLU(),
-            maxpool=nn.MaxPool2d(3, stride=2, padding=1),
-        )
-    )  # fmt: skip
-    stages = [stem, *residual_stages(UNITS, Unit)]
+    stages = [residual_stem(input_shape[0]), *residual_blocks(UNITS, _shortcut)]
     pooling = nn.AvgPool2d(2, ceil_mode=True)
     width = flat_width("resnet18_dense", nn.Sequential(*stages, pooling), input_shape)
     head = nn.Sequential(
@@ -53,9 +31,8 @@ def resnet18_dense(num_classes: int, input_shape: Shape) -> nn.Sequential:
     return staged(stages, head)
 
 
-def _normed(channels: int, width: int, stride: int = 1) -> nn.Sequential:
-    conv = nn.Conv2d(channels, width, 3, stride=stride, padding=1)
-    return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(width)))
+def _shortcut(channels: int, width: int, stride: int) -> nn.Module:
+    return nn.Conv2d(channels, width, 1, stride=stride)
 
 
 NETWORK = Network(resnet18_dense, blocks=len(UNITS), plain_head=False)

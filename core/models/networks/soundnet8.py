@@ -20,21 +20,19 @@ WIDTHS = (16, 32, 64, 128, 256, 512, 1024)
 def soundnet8(num_classes: int, input_shape: Shape) -> nn.Sequential:
     """Make the network: seven strided convolutions as stem and six blocks, and the head."""
     widths = (input_shape[0], *WIDTHS)
-    stages = [_convolution(a, b) for a, b in zip(widths, WIDTHS, strict=False)]
-    head = nn.Sequential(
-        OrderedDict(avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(1), conv8=nn.Linear(WIDTHS[-1], num_classes))
-    )
-    return staged(stages, head)
+    stages = [convolution(a, b, nn.Conv2d, nn.BatchNorm2d) for a, b in zip(widths, WIDTHS, strict=False)]
+    return staged(stages, head(nn.AdaptiveAvgPool2d(1), num_classes))
 
 
-def _convolution(channels: int, width: int) -> nn.Sequential:
-    return nn.Sequential(
-        OrderedDict(
-            conv=nn.Conv2d(channels, width, kernel_size=3, stride=2, padding=1, bias=False),
-            bn=nn.BatchNorm2d(width),
-            relu=nn.ReLU(),
-        )
-    )
+def convolution(channels: int, width: int, conv: type[nn.Module], norm: type[nn.Module]) -> nn.Sequential:
+    """Make a convolution of size 3 and stride 2 and its batch norm, in the dimensions of `conv` and `norm`."""
+    strided = conv(channels, width, kernel_size=3, stride=2, padding=1, bias=False)
+    return nn.Sequential(OrderedDict(conv=strided, bn=norm(width), relu=nn.ReLU()))
+
+
+def head(pooling: nn.Module, num_classes: int) -> nn.Sequential:
+    """Make the head behind a `pooling` of all that is left."""
+    return nn.Sequential(OrderedDict(avgpool=pooling, flatten=nn.Flatten(1), conv8=nn.Linear(WIDTHS[-1], num_classes)))
 
 
 NETWORK = Network(soundnet8, blocks=len(WIDTHS) - 1)

@@ -12,29 +12,16 @@ from torch import nn
 
 from core.models.family import SEQUENCE, Shape
 from core.models.networks.network import Network, staged
-from core.models.networks.soundnet8 import WIDTHS
+from core.models.networks.soundnet8 import WIDTHS, convolution, head
 
 
 def soundnet8_1d(num_classes: int, input_shape: Shape) -> nn.Sequential:
     """Make the network: seven strided convolutions as stem and six blocks, and the head."""
     widths = (math.prod(input_shape[:-1]), *WIDTHS)
-    stages = [_convolution(a, b) for a, b in zip(widths, WIDTHS, strict=False)]
+    stages = [convolution(a, b, nn.Conv1d, nn.BatchNorm1d) for a, b in zip(widths, WIDTHS, strict=False)]
     if len(input_shape) == 3:
         stages[0] = nn.Sequential(OrderedDict([("bands", nn.Flatten(1, 2)), *stages[0].named_children()]))
-    head = nn.Sequential(
-        OrderedDict(avgpool=nn.AdaptiveAvgPool1d(1), flatten=nn.Flatten(1), conv8=nn.Linear(WIDTHS[-1], num_classes))
-    )
-    return staged(stages, head)
-
-
-def _convolution(channels: int, width: int) -> nn.Sequential:
-    return nn.Sequential(
-        OrderedDict(
-            conv=nn.Conv1d(channels, width, kernel_size=3, stride=2, padding=1, bias=False),
-            bn=nn.BatchNorm1d(width),
-            relu=nn.ReLU(),
-        )
-    )
+    return staged(stages, head(nn.AdaptiveAvgPool1d(1), num_classes))
 
 
 NETWORK = Network(soundnet8_1d, blocks=len(WIDTHS) - 1, takes=SEQUENCE)
