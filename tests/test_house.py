@@ -115,6 +115,8 @@ def test_imports_are_put_off_in_one_way() -> None:
 
 SHORT = {  # modules below that length, and why they stand alone
     "ablations.freeze": "an ablation has a file of its own",
+    "core.models.networks.resnet34_conv3": "a network has a file of its own",
+    "core.models.networks.soundnet8_1d": "a network has a file of its own",
     "core.errors": "every room raises its error",
     "core.inputs.made": "the registry knows no configuration, and --help no torch",
     "core.models.keys": "networks, their stages and the store speak of parameters by both names",
