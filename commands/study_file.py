@@ -2,7 +2,9 @@
 
 A report is one folder, ``ablations/studies/<name>/``:
 
-- ``study.toml``: its experiments, the scales they are run at, the report's settings, and which item each answers;
+- ``study.toml``: its experiments, the scales they are run at, the report's settings, and which item each answers.
+  Options are those of the command line, the nearer replacing the farther: ``[scales.quick]`` holds for every
+  experiment, ``[experiments.options]`` for one at every scale, ``[experiments.quick]`` for one at that scale;
 - ``published.csv``: its own numbers (`analysis.published`);
 - ``README.md``: what the report says, what only its authors' code says, and what is our choice.
 
@@ -24,6 +26,7 @@ FOLDER = Path(ablations.__file__).parent / "studies"
 PAPER = "rethinking-cnn"  # the report that this toolkit was begun with; its preset is also called paper
 KEYS = ("title", "source", "preset", "scales", "experiments", "tables")
 ENTRY_KEYS = ("item", "command")
+SHARED = "options"  # of an experiment: those that it has at every scale
 
 
 @dataclass(frozen=True)
@@ -83,18 +86,20 @@ def read_study(
     """
     content, where = _content(name, folder or FOLDER)
     scales = _table(content.get("scales", {}), f"{where}: scales")
+    if SHARED in scales:
+        raise UserError(f"{where}: no scale can be called {SHARED}, which is what an experiment has at every scale")
     if scale not in scales:
         raise unknown(f"scale of {name}:", scale, scales)
     common = _words(scales[scale], f"{where}, scale {scale}")
     entries = []
     for k, entry in enumerate(_list(content, "experiments", where), start=1):
         here = f"{where}, experiment {entry.get('item', k)!r}"
-        _check_keys(entry, (*ENTRY_KEYS, *scales), here)
+        _check_keys(entry, (*ENTRY_KEYS, SHARED, *scales), here)
         item, command = (_text(entry, key, here) for key in ENTRY_KEYS)
         if command not in commands:
             raise unknown(f"command in {here}:", command, commands)
-        own = {key: _words(entry[key], f"{here}, {key}") for key in scales if key in entry}
-        entries.append(Entry(item, command, {**common, **own.get(scale, {}), **given}))
+        own = {key: _words(entry.get(key, {}), f"{here}, {key}") for key in (SHARED, *scales)}
+        entries.append(Entry(item, command, {**common, **own[SHARED], **own[scale], **given}))
     if not entries:
         raise UserError(f"{where} has no [[experiments]]")
     tables = _tables(content.get("tables", {}), [entry.item for entry in entries], where)

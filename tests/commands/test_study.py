@@ -43,6 +43,23 @@ def test_options_of_the_command_line_replace_the_files(tmp_path: Path) -> None:
     assert (experiment.item, experiment.command) == ("Figure 1", "freeze")
 
 
+SHARED = """[experiments.options]
+lr = 1e-3
+epochs = 4
+[experiments.quick]
+epochs = 5
+block"""
+
+
+def test_an_experiments_options_hold_at_every_scale_and_the_scales_own_replace_them(tmp_path: Path) -> None:
+    text = STUDY.replace("[scales.quick]", "[scales.full]\n[scales.quick]\nlr = 1e-4")
+    folder = written(tmp_path, text.replace("[experiments.quick]\nblock", SHARED))
+    options = {scale: read("mine", scale, {}, folder).entries[0].options for scale in ("full", "quick")}
+    assert options["full"] == {"lr": ["0.001"], "epochs": ["4"]}
+    assert options["quick"] == {"lr": ["0.001"], "epochs": ["5"], "block": ["1", "2"]}
+    assert read("mine", "full", {"lr": ["1e-5"]}, folder).entries[0].options["lr"] == ["1e-5"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -81,6 +98,9 @@ BROKEN = [
     ('title = "A report"', 'title = "A report"\ntables = {B = ["C"]}', "unknown experiment in mine/study.toml"),
     ('title = "A report"', 'title = "A report"\ntables = {"Figure 1" = ["Figure 1"]}', "would share a folder"),
     ("[scales.quick]\nepochs = 3", "[scales]\nquick = 3", "scale quick must be a table"),
+    ("[scales.quick]", "[scales.options]\n[scales.quick]", "no scale can be called options"),
+    ("[experiments.quick]\nblock =", "options = 3\n[experiments.quick]\nblock =", "options must be a table"),
+    ("[experiments.quick]\nblock =", "[experiments.option]\nblock =", "unknown key 'option': did you mean 'options'?"),
     ("[scales.quick]\nepochs = 3", "[scales]", "unknown scale of mine: 'quick'"),
 ]
 
