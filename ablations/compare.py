@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.results import Results
+    from core.store import Store
 
 # Other clips are no other condition.
 NEVER = ("data__name", "data__fold", "data__folds", "data__set_aside", "data__per_class")
@@ -23,18 +24,37 @@ class Compare(Ablation):
 
     The option that has several values makes the conditions: how clips are filled up, batch sizes, schedules, losses,
     inputs, backbones. Where several options have several values, --by names the one; the others make a row each.
-    Without any, one network is trained and described.
+    Without any, one network is trained and described. --augment none rotate --rotate-tests has three conditions: the
+    last reproduces a report's leak, in whose code what is tested on was rotated too.
 
     Example: run_ablation.py compare --fit pad loop --data folder --data-root DIR --seed 0 1 2
     """
 
     by: str = option("", "Option whose values are the conditions, such as fit (default: the only one with several).")
     frozen: str = option("none", "Freeze every network through this stage: none, stem (or 0), 1 .. N, or last.")
+    rotate_tests: bool = option(
+        False,
+        "Beside --augment rotate, rotate what is validated and tested on too, as another condition (augment "
+        "rotate-tests): it reproduces a leak in a report's code, to be seen beside what is right.",
+    )
 
     @property
     def title(self) -> str:  # type: ignore[override]
         """Name the conditions, in tables and on axes."""
         return self.by.removeprefix("--").replace("-", " ").capitalize() or "Condition"
+
+    def points(self, points: list[dict[str, Any]], store: "Store") -> list[dict[str, Any]]:
+        """Put the leak behind every point that rotates, where it was asked for."""
+        if not self.rotate_tests:
+            return points
+        found = []
+        for point in points:
+            found.append(point)
+            if point.get("training__augment") == "rotate":
+                found.append({**point, "training__augment": "rotate-tests"})
+        if len(found) == len(points):
+            raise UserError("--rotate-tests does to tests what --augment rotate does to training clips: say that too")
+        return found
 
     def varied(self, points: list[dict[str, Any]]) -> str:
         """Return the option that was named, or the only one with several values."""

@@ -199,7 +199,8 @@ class Training:
     augment: str = option(
         "none",
         "waveform: each clip once plain and once time-stretched (0.9 to 1.2) and pitch-shifted (-2 to 2 semitones) "
-        "per epoch; rotate: each image turned by up to 15 degrees either way, anew in every epoch.",
+        "per epoch; rotate: each image turned by up to 15 degrees either way, anew in every epoch; "
+        "rotate-tests: those that are validated and tested on too, which reproduces a leak in a report's code.",
         choices=AUGMENTATIONS,
     )
     variants: int = option(

@@ -44,5 +44,6 @@ AUGMENTATIONS = Registry(  # an `Augmentation`
         "none": "core.training.augmentations:NONE",
         "waveform": "core.training.augmentations:WAVEFORM",
         "rotate": "core.training.augmentations:ROTATE",
+        "rotate-tests": "core.training.augmentations:ROTATE_TESTS",
     },
 )

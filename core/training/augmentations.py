@@ -1,7 +1,8 @@
 """Augmentations: what ``--augment`` names, and the SpecAugment masks that may be added to any of them.
 
 A clip's class survives them. One changes waveforms, whose inputs are made once and stored beside the plain ones; or it
-changes every training batch anew. Neither touches what is validated or tested on.
+changes every training batch anew. Neither touches what is validated or tested on, unless a leak is reproduced
+(``rotate-tests``).
 """
 
 import math
@@ -32,10 +33,13 @@ class Augmentation:
     batch
         Makes, from what silence is in the inputs' unit, a module that changes training batches of images
         (batch, channels, height, width) with numbers drawn from torch's generator; or None.
+    tests
+        `batch` changes what is validated and tested on too. That is no way to test: it reproduces a report that did.
     """
 
     waveform: Change | None = None
     batch: Callable[[float], nn.Module] | None = None
+    tests: bool = False
 
 
 def batch_augmentation(run: Run) -> nn.Sequential:
@@ -59,6 +63,14 @@ def batch_augmentation(run: Run) -> nn.Sequential:
             "images can be rotated or masked; leave out what does"
         )
     return nn.Sequential(*steps)
+
+
+def evaluation_change(run: Run) -> nn.Sequential:
+    """Make what changes the batches that a run is validated and tested on: nothing, unless a leak is reproduced."""
+    named: Augmentation = AUGMENTATIONS[run.training.augment]
+    if not (named.tests and named.batch):
+        return nn.Sequential()
+    return nn.Sequential(named.batch(input_kind(run.clip, run.frontend).floor))
 
 
 class Rotate(nn.Module):
@@ -100,3 +112,4 @@ def rotate(images: torch.Tensor, degrees: torch.Tensor, *, floor: float) -> torc
 NONE = Augmentation()
 WAVEFORM = Augmentation(waveform=augment_waveform)
 ROTATE = Augmentation(batch=Rotate)
+ROTATE_TESTS = Augmentation(batch=Rotate, tests=True)

@@ -20,6 +20,7 @@ from core.models.auxiliary import auxiliaries
 from core.session import Session
 from core.store import RUNNING
 from core.training import LOSSES, checkpoint, metrics, record
+from core.training.augmentations import evaluation_change
 from core.training.batches import Source
 from core.training.first_step import is_fitted
 from core.training.optimizers import make_optimizer
@@ -29,6 +30,7 @@ from core.training.stopping import ended_by
 
 CHECKPOINT_EVERY = 2.0  # seconds of training between two checkpoints, so that tiny epochs are not all writing
 EVALUATION_BATCH = 64
+EVALUATION = 1  # sets the random numbers of an evaluation, where it has any, apart from those of the epoch before it
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -93,6 +95,7 @@ class Fit:
         self.session = session
         self.label = label
         self.network = prepared.network
+        self.change = evaluation_change(run)
         self.optimizer = make_optimizer(self.network.parameters(), self.training)
         self.step = Step(self.network, self.optimizer, self.training, session.device)
 
@@ -125,7 +128,7 @@ class Fit:
                     saved = time.monotonic()
         self.session.report.drop(self.label)
         if logits is None:
-            logits = self._evaluate(self.prepared.split.test)
+            logits = self._evaluate(self.prepared.split.test, len(history) - 1)
         return history, logits
 
     def _epoch(self, history: list[dict[str, Any]]) -> tuple[dict[str, Any], np.ndarray]:
@@ -142,10 +145,10 @@ class Fit:
         row["train_seconds"] = time.perf_counter() - started
         labels = self.prepared.labels.cpu().numpy()
         split = self.prepared.split
-        logits = self._evaluate(split.test)
+        logits = self._evaluate(split.test, epoch)
         parts = [("test", split.test, logits)]
         if len(split.validation):
-            parts.append(("validation", split.validation, self._evaluate(split.validation)))
+            parts.append(("validation", split.validation, self._evaluate(split.validation, epoch)))
         for name, part, outputs in parts:
             if not np.isfinite(outputs).all():
                 raise NonFiniteLoss(f"the {name} logits were not finite after epoch {epoch + 1}; try a lower --lr")
@@ -175,8 +178,11 @@ class Fit:
             raise NonFiniteLoss(f"the loss was {values[step - 1]} at epoch {epoch + 1}, step {step}; try a lower --lr")
         return float(np.average(values, weights=sizes)), int(torch.stack(correct).sum()) / len(rows)
 
-    def _evaluate(self, rows: np.ndarray) -> np.ndarray:
-        return evaluate(self.network, self.prepared.source, rows, self.step)
+    def _evaluate(self, rows: np.ndarray, epoch: int) -> np.ndarray:
+        if not len(self.change):
+            return evaluate(self.network, self.prepared.source, rows, self.step)
+        seed_epoch(self.run_.seed, epoch, EVALUATION)
+        return evaluate(nn.Sequential(self.change, self.network), self.prepared.source, rows, self.step)
 
 
 class Step:
@@ -238,9 +244,9 @@ def evaluate(network: nn.Module, source: Source, rows: np.ndarray, step: Step) -
         return torch.cat([network(x) for x in batches]).float().cpu().numpy()
 
 
-def seed_epoch(seed: int, epoch: int) -> torch.Generator:
-    """Seed torch for an epoch and return a generator for its batch order; both depend on (seed, epoch) alone."""
-    order, noise = np.random.SeedSequence((seed, epoch)).generate_state(2, np.uint64)
+def seed_epoch(seed: int, epoch: int, *part: int) -> torch.Generator:
+    """Seed torch for an epoch and return a generator for its batch order; both depend on the arguments alone."""
+    order, noise = np.random.SeedSequence((seed, epoch, *part)).generate_state(2, np.uint64)
     torch.manual_seed(int(noise))
     return torch.Generator().manual_seed(int(order))
 

@@ -41,6 +41,13 @@ def test_by_names_the_option_and_the_others_make_rows(compare) -> None:
     assert table["delta"].tolist()[::2] == [0, 0]
 
 
+def test_a_reproduced_leak_is_a_condition_of_its_own(compare) -> None:
+    table = compare("--augment none rotate --rotate-tests")
+    assert table["condition"].tolist() == ["none", "rotate", "rotate-tests"]
+    assert table["run_ids"].nunique() == 3
+    assert table["delta"].iloc[0] == 0
+
+
 def test_without_several_values_one_network_is_described(compare) -> None:
     assert compare("--frozen last")["condition"].tolist() == ["base"]
 
@@ -51,6 +58,8 @@ def test_without_several_values_one_network_is_described(compare) -> None:
         ("--fit loop pad --lr 1e-3 1e-4", r"several options have several values \(fit, lr\): say which .* --by fit"),
         ("--fit loop pad --by fitt", "unknown option 'fitt': did you mean 'fit'"),
         ("--by fit", "--by fit: nothing to compare; give --fit several values"),
+        ("--rotate-tests", "--rotate-tests does to tests what --augment rotate does to training clips: say that too"),
+        ("--augment none waveform --rotate-tests", "--rotate-tests does to tests what --augment rotate does"),
         ("--frozen 9", "block 9: efficientnet_lite0 has stem and blocks 1 to 4"),
     ],
 )

@@ -11,9 +11,10 @@ from core.datasets.table import Dataset
 from core.inputs.augmentation import SpecAugment
 from core.session import Session
 from core.training import AUGMENTATIONS
-from core.training.augmentations import DEGREES, Rotate, batch_augmentation, rotate
+from core.training.augmentations import DEGREES, Rotate, batch_augmentation, evaluation_change, rotate
+from core.training.finished import open_run
 from core.training.prepare import prepare
-from core.training.trainer import train
+from core.training.trainer import Fit, seed_epoch, train
 
 FLOOR = -60.0
 
@@ -73,3 +74,37 @@ def test_every_augmentation_trains_and_leaves_what_is_tested_as_it_is(
     np.testing.assert_array_equal(prepared.source.arrays[0], plain.source.arrays[0])
     train(run, dataset, session, label="run")
     assert session.store.status(run) == "finished"
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_tests_are_changed_by_the_leak_alone(run: Run, name: str) -> None:
+    run = run.replace(training__augment=name, training__time_mask=4)
+    assert [type(step) for step in evaluation_change(run)] == ([Rotate] if name == "rotate-tests" else [])
+
+
+def test_leak_rotates_every_test_image_by_an_angle_of_its_epoch(run: Run, dataset: Dataset, session: Session) -> None:
+    run = run.replace(training__augment="rotate-tests")
+    train(run, dataset, session, label="run")
+    _, _, logits = session.store.predictions(run)
+    opened = open_run(run, dataset, session)
+    images = torch.from_numpy(opened.images.array[opened.split.test])
+    seed_epoch(run.seed, run.training.epochs - 1, 1)
+    with torch.inference_mode():
+        network = opened.network.eval()
+        plain, rotated = network(images), network(Rotate(FLOOR)(images))
+    np.testing.assert_allclose(logits, rotated.numpy(), atol=1e-4)
+    assert not np.allclose(logits, plain.numpy(), atol=1e-2)
+
+
+def test_leak_ends_in_the_same_logits_where_it_went_on_after_its_last_epoch(
+    run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint of the last epoch has no logits: they are computed anew, with the same angles."""
+    monkeypatch.setattr("core.training.trainer.CHECKPOINT_EVERY", 0.0)
+    run = run.replace(training__augment="rotate-tests")
+    session.store.folder(run).mkdir()
+    _, straight = Fit(run, prepare(run, dataset, session), session, "run").run()
+    torch.rand(1)
+    history, again = Fit(run, prepare(run, dataset, session), session, "run").run()
+    assert len(history) == run.training.epochs
+    np.testing.assert_array_equal(straight, again)
