@@ -1,5 +1,7 @@
 """Kinds of spectrogram beside the log-mel, each against a reference of another make; and waveforms."""
 
+from collections.abc import Callable
+
 import librosa
 import numpy as np
 import pytest
@@ -89,6 +91,46 @@ def test_gammatone_energies_are_those_of_filtered_noise() -> None:
         taps, _ = scipy.signal.gammatone(middle, "fir", order=4, numtaps=4096, fs=SR)
         filtered = scipy.signal.lfilter(taps, 1, y)
         assert 10 * np.log10(energy / (window * (filtered**2).mean())) == pytest.approx(0, abs=0.5)
+
+
+PAIRS = ((400, 160), (800, 400), (1600, 800))  # window and hop of the three channels, in samples
+N_FFT = 1600
+
+
+def logspec_of(power: np.ndarray) -> np.ndarray:
+    hertz = librosa.fft_frequencies(sr=SR, n_fft=N_FFT)
+    return 10 * np.log10(power[(hertz >= 100) & (hertz <= 6000)] + 1e-6)
+
+
+def mfcc_of(power: np.ndarray) -> np.ndarray:
+    mel = librosa.feature.melspectrogram(S=power, sr=SR, n_mels=40, fmin=100.0, fmax=6000.0)
+    return librosa.feature.mfcc(S=10 * np.log10(mel + 1e-6) + 60, n_mfcc=13)
+
+
+def gammatone_of(power: np.ndarray) -> np.ndarray:
+    """Weight a spectrum by the response of SciPy's FIR filters at each of its bins, 10 Hz apart."""
+    middles = erb_frequencies(40, fmin=100.0, fmax=6000.0)
+    taps = [scipy.signal.gammatone(middle, "fir", order=4, numtaps=SR // 4, fs=SR)[0] for middle in middles]
+    response = np.abs(np.fft.rfft(taps, SR))[:, :: SR // N_FFT] ** 2
+    return np.asarray(10 * np.log10(response @ power + 1e-6))
+
+
+@pytest.mark.parametrize(
+    ("kind", "of_power", "tolerance"),
+    [("logspec", logspec_of, TOLERANCE_DB), ("mfcc", mfcc_of, 7 * TOLERANCE_DB), ("gammatone", gammatone_of, 0.06)],
+)
+def test_every_channel_of_three_windows_is_librosas(
+    kind: str, of_power: Callable[[np.ndarray], np.ndarray], tolerance: float
+) -> None:
+    """As a report compares them: power of each window by librosa, rows by another hand, PIL's resize."""
+    y = noise()
+    found = one(made(kind, window=0, hop=0, n_frames=50, n_mels=40, n_mfcc=13, fmin=100.0, fmax=6000.0), y)
+    assert found.shape == (3, 13 if kind == "mfcc" else 40, 50)
+    for image, (window, hop) in zip(found, PAIRS, strict=True):
+        spectrum = librosa.stft(y, n_fft=N_FFT, win_length=window, hop_length=hop, pad_mode="constant")
+        rows = of_power(np.abs(spectrum) ** 2).astype(np.float32)
+        expected = np.asarray(Image.fromarray(rows).resize((50, len(image)), Image.Resampling.BILINEAR))
+        np.testing.assert_allclose(image, expected, rtol=0, atol=tolerance)
 
 
 def test_erb_frequencies_are_in_equal_steps_of_their_scale() -> None:
