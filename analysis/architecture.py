@@ -1,6 +1,8 @@
 """What a network is made of: its layers by stage, what each gives out and learns, and the memory it takes."""
 
 import math
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +12,7 @@ from torch import nn
 
 from analysis.costs import count_multiply_adds
 from analysis.formats import text
+from analysis.results import Results
 from analysis.tables import Column
 from core.errors import UserError
 from core.models import surgery
@@ -26,7 +29,8 @@ COLUMNS = (
     Column("output", "Output shape"),
     Column("parameters", "Parameters", lambda value: f"{value:,}"),
 )
-STAGE_COLUMNS = tuple(column for column in COLUMNS if column.name not in ("layer", "kind"))
+STAGE_COLUMNS = (COLUMNS[0], Column("made", "Made of"), *COLUMNS[3:])
+WHOLE = "base"  # what the condition of a network is called with which nothing was done
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,16 @@ class Totals:
     def total_mb(self) -> float:
         """All of it."""
         return self.input_mb + self.pass_mb + self.parameters_mb
+
+    @property
+    def lines(self) -> list[str]:
+        """The totals in words."""
+        return [
+            f"Parameters: {self.parameters:,}; with moving statistics: {self.parameters_with_statistics:,}.",
+            f"Multiply-adds for one input: {self.multiply_adds:,}.",
+            f"Input size (MB): {self.input_mb:.2f}; forward/backward pass size (MB): {self.pass_mb:.2f}; "
+            f"params size (MB): {self.parameters_mb:.2f}; total (MB): {self.total_mb:.2f}.",
+        ]
 
 
 def describe(backbone: Backbone) -> tuple[pd.DataFrame, Totals]:
@@ -88,11 +102,58 @@ def describe(backbone: Backbone) -> tuple[pd.DataFrame, Totals]:
     return pd.DataFrame(rows).drop(columns="numbers"), totals
 
 
-def by_stage(layers: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each stage: the parameters of its layers, and what the last of them gives out."""
+def by_stage(layers: pd.DataFrame, backbone: Backbone) -> pd.DataFrame:
+    """Return one row for each stage of a network whose layers are those of `describe`.
+
+    Columns
+    -------
+    stage, made
+        Its name, and the modules with parameters that it runs, in words; those made of others count as one.
+    output, parameters
+        What its last layer gives out, and the parameters of all of them.
+    units
+        How often the module is in it that is in it most: the dense layers of a dense block.
+    """
     stages = layers.groupby("stage", sort=False)
     found: pd.DataFrame = stages.agg(output=("output", "last"), parameters=("parameters", "sum")).reset_index()
-    return found
+    modules = [Counter(_units(backbone.get_submodule(stage))) for stage in found["stage"]]
+    words = [", ".join(f"{n} × {name}" if n > 1 else name for name, n in counted.items()) for counted in modules]
+    return found.assign(made=words, units=[max(counted.values(), default=0) for counted in modules])
+
+
+def write_architecture(results: Results, backbone: Backbone, *, title: str) -> pd.DataFrame:
+    """Write the table of a network's stages, without its layers.
+
+    Returns
+    -------
+    rows
+        Those of `by_stage`, each with its stage as ``condition``, and one of the whole network, which is called as
+        one that nothing was done with. They are of no data set, whatever published numbers they stand beside.
+    """
+    layers, totals = describe(backbone)
+    stages = by_stage(layers, backbone)
+    results.table("table", stages, STAGE_COLUMNS, caption=title, footnotes=totals.lines)
+    whole = {
+        "condition": WHOLE,
+        "parameters": totals.parameters,
+        "parameters_with_statistics": totals.parameters_with_statistics,
+        "multiply_adds": totals.multiply_adds,
+        "input_megabytes": totals.input_mb,
+        "pass_megabytes": totals.pass_mb,
+        "parameters_megabytes": totals.parameters_mb,
+        "total_megabytes": totals.total_mb,
+    }
+    rows = pd.concat([stages.assign(condition=stages["stage"]), pd.DataFrame([whole])], ignore_index=True)
+    return rows.assign(data="", backbone=backbone.name)
+
+
+def _units(module: nn.Module) -> Iterator[str]:
+    """Go through the kinds of the modules with parameters that containers hold."""
+    if type(module) is nn.Sequential or isinstance(module, nn.ModuleDict | nn.ModuleList):
+        for child in module.children():
+            yield from _units(child)
+    elif next(module.parameters(), None) is not None:
+        yield text(type(module).__name__.lstrip("_"))
 
 
 def _run(backbone: Backbone, image: torch.Tensor) -> list[dict[str, Any]]:

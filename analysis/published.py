@@ -125,15 +125,17 @@ def matches(stated: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> lis
     stated
         A row of `published`. One without a backbone is about all of them.
     rows
-        Conditions of ours: ``data``, ``backbone``, ``condition``, and a column for each metric, with ``_best_epoch``
-        behind its name for the best epoch's, and with ``_std`` for its deviation.
+        Conditions of ours: ``data`` ("" where they hang on none, as a network's parameters), ``backbone``,
+        ``condition``, and a column for each metric, with ``_best_epoch`` behind its name for the best epoch's, and
+        with ``_std`` for its deviation.
     """
     column = re.sub("_(low|high)$", "", str(stated["metric"]))
     column += "_best_epoch" * (stated["epoch"] == BEST and column in OF_AN_EPOCH)
     return [
         Match(row[column], row.get(f"{column}_std", math.nan), row)
         for row in rows
-        if all(row[name] == stated[name] for name in ("data", "condition"))
+        if row["condition"] == stated["condition"]
+        and row["data"] in ("", stated["data"])
         and stated["backbone"] in ("", row["backbone"])
         and _is_number(row.get(column))
     ]
@@ -174,7 +176,8 @@ def beside(frame: pd.DataFrame, study: str, item: str, *, folder: Path = FOLDER)
         if not row["backbone"] and every:
             row["backbone"] = f"all ({len(every)})"
     epoch = BEST if (theirs["epoch"] == BEST).any() else "last"
-    rows += [_alone(row, epoch) for row in own if tuple(row[name] for name in KEYS) not in found]
+    scored = [row for row in own if "accuracy" in row]
+    rows += [_alone(row, epoch) for row in scored if tuple(row[name] for name in KEYS) not in found]
     columns = [*KEYS, "metric", "epoch", "ours", "ours_std", "published", "published_std", "approximate", "source"]
     return pd.DataFrame(rows).reindex(columns=columns)
 
@@ -211,7 +214,7 @@ def write_beside(
         return
     own = one_row_each(frame)
     if results.published_as:
-        own = own.assign(data=results.published_as)
+        own = own.assign(data=own["data"].where(own["data"] == "", results.published_as))
     table = beside(own, study, item, folder=folder)
     both = table["ours"].notna() & table["published"].notna()
     if not (always or both.any()):
@@ -224,8 +227,8 @@ def write_beside(
 
 def one_row_each(frame: pd.DataFrame) -> pd.DataFrame:
     """Average over whatever else a grid varies, so that a condition of a data set and a backbone is one row."""
-    if frame.empty or not {*KEYS, "accuracy"} <= set(frame):
-        return pd.DataFrame(columns=[*KEYS, "accuracy", "accuracy_std"])
+    if frame.empty or not {*KEYS} <= set(frame):
+        return pd.DataFrame(columns=[*KEYS])
     numbers = [name for name in frame.select_dtypes("number") if name not in KEYS]
     return frame.groupby(list(KEYS), sort=False)[numbers].mean().reset_index()
 

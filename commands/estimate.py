@@ -36,9 +36,11 @@ def estimate(runs: Sequence[Run], plan: Plan, session: Session) -> float:
 
 def _step_seconds(run: Run, num_classes: int, session: Session) -> float:
     plain = run.replace(model__weights="random", model__freeze="none", model__cut="none", model__fuse="all")
-    network = make_backbone(plain, num_classes).to(session.device).to(memory_format=torch.channels_last)
-    size = (run.training.batch_size, *input_shape(run))
-    images = torch.zeros(size, device=session.device).contiguous(memory_format=torch.channels_last)
+    network = make_backbone(plain, num_classes).to(session.device)
+    images = torch.zeros(run.training.batch_size, *input_shape(run), device=session.device)
+    if images.ndim == 4:  # sequences and vectors have no such order
+        network = network.to(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=torch.channels_last)
     times = []
     for _ in range(3):
         start = time.perf_counter()

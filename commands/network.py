@@ -21,8 +21,13 @@ from core.registry import Lazy
 if TYPE_CHECKING:
     import pandas as pd
 
+    from commands.experiment import Experiment
+    from core.session import Session
+
 # All of these import torch or pandas, which takes seconds.
 architecture = Lazy("analysis.architecture")
+experiment = Lazy("commands.experiment:Experiment")
+plan = Lazy("core.plan:Plan")
 tables = Lazy("analysis.tables")
 build = Lazy("core.models.backbone:build")
 IMAGE_SHAPE, VECTOR_SHAPE = (3, 224, 224), (57,)  # as the reports' pictures and features are
@@ -38,6 +43,8 @@ class Network:
     """
 
     runs: ClassVar[str] = "commands.network:run"
+    prepares: ClassVar[str] = "commands.network:prepare"
+    alone: ClassVar[tuple[str, ...]] = ("backbone", "head", "mlp-layers", "dropout", "weights")  # one of each at a time
 
     backbone: str = option(Model.backbone, f"Backbone: {'; '.join(family.about for family in FAMILIES.values())}.")
     head: str = option("", "Widths of dense layers before the classifier, such as 1024-512-128.")
@@ -57,12 +64,9 @@ class Network:
 def run(call: Call) -> int:
     """Print the layers, the stages and the totals."""
     asked: Network = call.command
-    name, shape = _checked(asked)
-    options = {"weights": asked.weights, "dropout": asked.dropout, "head": head_widths(asked.head)}
-    backbone = build(name, asked.classes, input_shape=shape, **options)
+    backbone, title = _built(asked)
     layers, totals = architecture.describe(backbone)
-    stages = architecture.by_stage(layers)
-    title = f"{name}{f', head {asked.head}' if asked.head else ''}, {asked.classes} classes, input {shown(shape)}"
+    stages = architecture.by_stage(layers, backbone)
     if asked.json:
         found = {"network": title, "layers": layers.to_dict("records"), "stages": stages.to_dict("records")}
         print(json.dumps(found | {"totals": dataclasses.asdict(totals) | {"total_mb": totals.total_mb}}))  # noqa: T201
@@ -70,7 +74,7 @@ def run(call: Call) -> int:
     if not asked.json:
         console.print(tables.console_table(layers, architecture.COLUMNS, title=title, groups=["stage"]))
         console.print(tables.console_table(stages, architecture.STAGE_COLUMNS))
-        for line in _lines(totals):
+        for line in totals.lines:
             console.print(line, soft_wrap=True)
     if asked.results:
         folder = asked.results / call.name / re.sub(r"[^\w.-]+", "-", title, flags=re.ASCII)
@@ -78,9 +82,29 @@ def run(call: Call) -> int:
             ("layers", layers, architecture.COLUMNS),
             ("stages", stages, architecture.STAGE_COLUMNS),
         ):
-            for file in _write(folder / part, frame, columns, title, _lines(totals)):
+            for file in _write(folder / part, frame, columns, title, totals.lines):
                 console.print(f"  {file}", soft_wrap=True)
     return 0
+
+
+def prepare(call: Call, session: "Session") -> "Experiment":
+    """Describe a network as an item of a study, which has no runs."""
+    backbone, title = _built(call.command)
+    made: Experiment = experiment(
+        plan(call.name, (), {}),
+        title,
+        lambda results: architecture.write_architecture(results, backbone, title=title),
+        trains=False,
+    )
+    return made
+
+
+def _built(asked: Network) -> tuple[Any, str]:
+    """Return the backbone that was asked for, and what tables call it."""
+    name, shape = _checked(asked)
+    options = {"weights": asked.weights, "dropout": asked.dropout, "head": head_widths(asked.head)}
+    title = f"{name}{f', head {asked.head}' if asked.head else ''}, {asked.classes} classes, input {shown(shape)}"
+    return build(name, asked.classes, input_shape=shape, **options), title
 
 
 def _checked(asked: Network) -> tuple[str, tuple[int, ...]]:
@@ -93,15 +117,6 @@ def _checked(asked: Network) -> tuple[str, tuple[int, ...]]:
         raise UserError(f"--input {shown(asked.input)}: give channels, height and width, or features, each at least 1")
     fallback = VECTOR_SHAPE if family_of(model.network).takes(model.network) == VECTOR else IMAGE_SHAPE
     return model.network, asked.input or fallback
-
-
-def _lines(totals: Any) -> list[str]:
-    return [
-        f"Parameters: {totals.parameters:,}; with moving statistics: {totals.parameters_with_statistics:,}.",
-        f"Multiply-adds for one input: {totals.multiply_adds:,}.",
-        f"Input size (MB): {totals.input_mb:.2f}; forward/backward pass size (MB): {totals.pass_mb:.2f}; "
-        f"params size (MB): {totals.parameters_mb:.2f}; total (MB): {totals.total_mb:.2f}.",
-    ]
 
 
 def _write(path: Path, frame: "pd.DataFrame", columns: Any, title: str, lines: list[str]) -> list[Path]:

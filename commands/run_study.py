@@ -9,6 +9,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from analysis.comparisons import foreseen
 from analysis.formats import seconds
 from analysis.published import published, write_beside
 from analysis.results import Results
@@ -40,6 +41,11 @@ class Job:
     entry: Entry
     call: Call
 
+    @property
+    def plans(self) -> bool:
+        """Whether its command has the options of a run."""
+        return getattr(type(self.call.command), "plans", False)
+
 
 def run_study(call: Call) -> int:
     """Run a study's command; return the exit status, as `commands.ablation.run`.
@@ -59,7 +65,7 @@ def run_study(call: Call) -> int:
             recipe.name, item, folder=study_file.FOLDER
         )  # what is wrong with it is said before anything is trained
     jobs = make_jobs(recipe)
-    execution = options.execution(jobs[0].call.options)
+    execution = options.execution(next((job.call.options for job in jobs if job.plans), call.options))
     console = Console(stderr=execution.json, highlight=False)
     with Reporter() as progress:
         session = Session(execution, progress)
@@ -100,9 +106,9 @@ def make_jobs(recipe: Recipe) -> list[Job]:
 
 
 def _apart(entry: Entry) -> list[Entry]:
-    """Part an experiment whose command searches by data set and backbone, which it would else search among."""
-    several = [flag for flag in ("data", "backbone") if len(entry.options.get(flag, ())) > 1]
-    if not several or not getattr(COMMANDS[entry.command], "searches", False):
+    """Part an experiment whose command takes some options' values one at a time, as its class variable says."""
+    several = [flag for flag in getattr(COMMANDS[entry.command], "alone", ()) if len(entry.options.get(flag, ())) > 1]
+    if not several:
         return [entry]
     return [
         Entry(entry.item + APART + " ".join(values), entry.command, {**entry.options, **_each(several, values)})
@@ -137,7 +143,7 @@ def _job(entry: Entry, classes: Mapping[str, type], roots: Mapping[str, str], re
     elsewhere = {flag for cls in classes.values() for flag in options.flags(cls)} - set(own)
     kept = {flag: values for flag, values in entry.options.items() if f"--{flag}" not in elsewhere}
     kept.pop("data-root", None)
-    if folders := [roots[name] for name in _needing(entry) if name in roots]:
+    if "--data-root" in own and (folders := [roots[name] for name in _needing(entry) if name in roots]):
         kept["data-root"] = folders
     try:
         return Job(entry, options.call(COMMANDS, [entry.command, *options.join_words(kept)]))
@@ -181,6 +187,18 @@ def _show_plan(
     missing = [run for run in whole.runs if session.store.status(run) != FINISHED]
     about = f", at most about {seconds(estimate(missing, whole, session))} on {session.device}" if missing else ""
     console.print(f"{len(whole.runs)} different runs, {len(missing)} to train{about}.")
+    if session.execution.dry_run:
+        _show_power(jobs, experiments, session, console)
+
+
+def _show_power(jobs: Sequence[Job], experiments: Sequence[Experiment], session: Session, console: Console) -> None:
+    """Say how small a difference each experiment could find; what holds for several is said once."""
+    items: dict[str, list[str]] = {}
+    for job, experiment in zip(jobs, experiments, strict=True):
+        if said := foreseen(experiment.plan, session.store):
+            items.setdefault(said, []).append(job.entry.item)
+    for said, of in items.items():
+        console.print(f"{', '.join(of)}: {said}", style="dim")
 
 
 def _show(recipe: Recipe, job: Job, results: Results, frame: pd.DataFrame, console: Console) -> None:

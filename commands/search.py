@@ -11,7 +11,7 @@ from rich.console import Console
 
 from analysis.results import Results
 from analysis.search.space import Optuna, Point, Range, Space, draw, flag_of, grid, parse, validation_score
-from analysis.search.tables import analyse, best_command, point_of
+from analysis.search.tables import analyse, best_command, chosen, point_of
 from commands import options
 from commands.ablation import conclude, planned, show_plan
 from commands.execution import INTERRUPTED, analysed, execute, sweep
@@ -92,7 +92,7 @@ def prepare(call: Call, session: Session) -> Experiment:
     space, fixed = question(call.options)
     points = draw(space, trials=tune.trials, seed=tune.search_seed) if tune.search == "random" else grid(space)
     plan = _planner(call, space, fixed, session)(points)
-    return Experiment(plan, "", lambda results: analyse(results, space))
+    return Experiment(plan, "", lambda results: chosen(analyse(results, space), plan, session.store, space))
 
 
 def _planner(call: Call, space: Space, fixed: list[Point], session: Session) -> Callable[[list[Point]], Plan]:

@@ -22,6 +22,7 @@ class Tune:
     prepares: ClassVar[str] = "commands.search:prepare"
     plans: ClassVar[bool] = True  # has the options of a run
     searches: ClassVar[bool] = True  # options may be ranges
+    alone: ClassVar[tuple[str, ...]] = ("data", "backbone")  # what a study that has several searches for each of
 
     search: str = option(
         "grid",

@@ -39,7 +39,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of one command, in order; `datasets` maps each run's ``data.content`` to its clips."""
+    """The runs of one command, in order, or none; `datasets` maps each run's ``data.content`` to its clips."""
 
     ablation: str
     planned: tuple[Planned, ...]
@@ -56,6 +56,8 @@ class Plan:
 
         What the data set decides follows from it and is no option of the grid.
         """
+        if not self.planned:
+            return ()
         flat = [_flatten(planned.reference) for planned in self.planned]
         given = [key for key in flat[0] if key not in FOLLOWING and any(row[key] != flat[0][key] for row in flat)]
         if "data.name" in given:
@@ -66,7 +68,7 @@ class Plan:
     @property
     def grid(self) -> list[str]:
         """The options that make the grid."""
-        return list(self.points[0])
+        return list(self.points[0]) if self.points else []
 
     def groups(
         self, by: Callable[[Planned], Mapping[str, Any]] = lambda planned: {"condition": planned.condition}
@@ -87,6 +89,8 @@ class Plan:
     @property
     def name(self) -> str:
         """A folder's name of its own for every different question, the same for the same one."""
+        if not self.planned:
+            return self.ablation
         first = self.planned[0].run
         text = "\n".join(f"{p.condition} {p.run.id} {p.reference.id}" for p in self.planned)
         backbone = re.sub(r"[^\w.-]+", "-", Path(first.model.backbone.removeprefix("timm:")).name)

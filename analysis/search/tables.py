@@ -18,6 +18,7 @@ from core.config import Run
 from core.plan import Plan, Planned
 from core.store import STOPPED, Store
 
+BEST = "best"  # what the condition of the best configuration is called
 OWN = ("--search", "--trials", "--search-seed", "--scheduler")  # options of the search, not of what it finds
 
 
@@ -52,6 +53,7 @@ def analyse(results: Results, space: Space) -> pd.DataFrame:
         caption=caption(plan),
         footnotes=_footnotes(frame, plan, store),
     )
+    _write_best(results, frame, space)
     if frame["validation_accuracy"].notna().any():
         both = len(names) == 2 and not any(isinstance(values, Range) for values in space.values())
         draw = search_figures.heat_map if both else search_figures.parallel_coordinates
@@ -63,6 +65,52 @@ def analyse(results: Results, space: Space) -> pd.DataFrame:
             width=3.5 if both else min(7.0, 2.0 + 1.2 * len(names)),
         )
     return frame
+
+
+def chosen(frame: pd.DataFrame, plan: Plan, store: Store, space: Space) -> pd.DataFrame:
+    """Return the best configuration as one condition, ``best``, to be set beside a report's.
+
+    Parameters
+    ----------
+    frame
+        What `analyse` returns.
+    plan, store, space
+        The search.
+
+    Returns
+    -------
+    row
+        The searched options by the names of their fields, and the accuracy of its last epoch on the test fold; no row
+        where no configuration has finished.
+    """
+    best = frame.iloc[0]
+    runs = [run for run in plan.runs if run.id in best["run_ids"]]
+    records = [record for run in runs if (record := store.finished(run))]
+    if not _usable(best) or not records:
+        return pd.DataFrame()
+    values = {key.partition("__")[2]: best[key.partition("__")[2]] for key in space}
+    accuracy = float(np.mean([record.metrics.accuracy for record in records]))
+    about = {"data": runs[0].data.name, "backbone": runs[0].model.backbone, "condition": BEST}
+    return pd.DataFrame([{**values, **about, "accuracy": accuracy}])
+
+
+def _write_best(results: Results, frame: pd.DataFrame, space: Space) -> None:
+    """Write the table of the best settings, each beside what it was chosen from."""
+    if not _usable(frame.iloc[0]):
+        return
+    names = {flag_of(key): key.partition("__")[2] for key in space}
+    rows = [
+        {"option": flag, "searched": _searched(space[key]), "best": _value(frame[names[flag]].iloc[0])}
+        for key, flag in zip(space, names, strict=True)
+    ]
+    columns = (Column("option", "Option"), Column("searched", "Searched"), Column("best", "Best"))
+    results.table("best", pd.DataFrame(rows), columns, caption=f"{caption(results.plan)}: best settings")
+
+
+def _searched(values: Any) -> str:
+    if isinstance(values, Range):
+        return f"{_value(values.low)} to {_value(values.high)}"
+    return ", ".join(map(_value, values))
 
 
 def summarise(plan: Plan, store: Store, keys: Sequence[str]) -> pd.DataFrame:

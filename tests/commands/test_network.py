@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from analysis.published import published
 from core.errors import UserError
 from run_ablation import main
 
@@ -68,6 +69,15 @@ def test_tables_are_written_and_printed(tmp_path: Path, capsys: pytest.CaptureFi
     assert layers["parameters"].sum() == 10_339_607
     assert layers[layers["parameters"] > 0]["output"].notna().all()
     assert "10,339,607" in (folder / "stages.tex").read_text()
+
+
+def test_stages_say_what_they_are_made_of(capsys: pytest.CaptureFixture[str]) -> None:
+    """The dense layers of a DenseNet's blocks are those that its report's figure 1 names."""
+    stages = {stage["stage"]: stage for stage in network(capsys, "densenet201 --input 3 64 64")["stages"]}
+    figure = published("rethinking-cnn", "Figure 1").set_index("condition")["value"]
+    assert {stage: stages[stage]["units"] for stage in figure.index} == figure.to_dict()
+    assert stages["block1"]["made"] == "6 × DenseLayer, Transition"
+    assert stages["head"]["made"] == "Linear"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import re
+import tomllib
 from pathlib import Path
 
 import pandas as pd
@@ -174,12 +175,20 @@ command = "tune"
 [experiments.quick]
 lr = [1e-3, 1e-4]
 validation = 0.4
+[[experiments]]
+item = "Figure 9"
+command = "network"
+[experiments.quick]
+classes = 5
 [tables]
 "Summary" = ["Table 1"]
 """
 NUMBERS = """item,data,backbone,condition,metric,epoch,value,std,approximate
 Table 1,their-set,efficientnet_lite0,none,accuracy,best,0.75,0.01,False
 Table 1,their-set,efficientnet_lite0,block3,parameters,,3400000,,True
+Section 2,their-set,,best,lr,,0.0003,,False
+Figure 9,their-set,efficientnet_lite0,base,parameters,,3400000,,True
+Figure 9,their-set,efficientnet_lite0,block1,units,,3,,False
 Summary,their-set,,none,accuracy,,0.5,,True
 """
 
@@ -203,8 +212,16 @@ def test_a_report_is_added_as_one_folder(sounds: Path, tmp_path: Path, monkeypat
     assert (parameters["metric"], parameters["ours"]) == ("parameters", ours.at["block3", "parameters"])
     summary = pd.read_csv(folder / "summary" / "published.csv").iloc[0]
     assert (summary["backbone"], summary["ours"]) == ("all (1)", ours.at["none", "accuracy"])
+    searched = pd.read_csv(folder / "section-2" / "table.csv")
+    assert set(searched["lr"]) == {1e-3, 1e-4}
+    assert pd.read_csv(folder / "section-2" / "best.csv")["best"].tolist() == [searched["lr"][0]]
+    [rate] = pd.read_csv(folder / "section-2" / "published.csv").to_dict("records")
+    assert (rate["metric"], rate["ours"], rate["published"]) == ("lr", searched["lr"][0], 3e-4)
+    network = pd.read_csv(folder / "figure-9" / "published.csv").set_index("metric")
+    assert network["ours"].to_dict() == {"parameters": 3_377_413, "units": 2}
     page = (folder / "study.md").read_text()
     assert "## Section 2\n" in page
+    assert "2 × InvertedResidual" in page
     assert "75.0 ± 1.0" in page
     assert "about 3.40 M" in page
     alone = ["freeze", "--block", "3", "--preset", "mine", "--epochs", "1", *where, *small, "--results", str(results)]
@@ -227,10 +244,13 @@ def test_unknown_study_and_scale_name_the_nearest(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", runnable())
 @pytest.mark.parametrize("scale", ["full", "quick"])
 def test_every_study_has_only_options_that_its_commands_take(name: str, scale: str) -> None:
-
+    """What a scale says of every experiment is not for a command without runs; all else is for its own."""
+    content = tomllib.loads((study_file.FOLDER / name / "study.toml").read_text())
     for experiment in read(name, scale).entries:
         made = options.option_class(COMMANDS[experiment.command])
-        options.parse({experiment.command: made}, [experiment.command, *join_words(experiment.options)])
+        common = () if getattr(COMMANDS[experiment.command], "plans", False) else content["scales"][scale]
+        words = {f: v for f, v in experiment.options.items() if f not in common or f"--{f}" in options.flags(made)}
+        options.parse({experiment.command: made}, [experiment.command, *join_words(words)])
 
 
 def test_words_are_split_by_flag_and_joined_again() -> None:
@@ -241,6 +261,31 @@ def test_words_are_split_by_flag_and_joined_again() -> None:
     assert split_words(["rethinking-cnn", "--lr=1e-4"], known) == {"lr": ["1e-4"]}
     last = ["--scale", "quick", "--dry-run", "--results", "R", "rethinking-cnn"]
     assert split_words(last, known) == {"scale": ["quick"], "dry-run": [], "results": ["R"]}
+
+
+def test_an_experiment_takes_one_network_at_a_time(tmp_path: Path) -> None:
+    text = STUDY + '[[experiments]]\nitem = "Layers"\ncommand = "network"\n'
+    given = {"backbone": ["resnet18", "alexnet"], "fold": ["all"]}
+    jobs = make_jobs(read("mine", "quick", given, written(tmp_path, text)))
+    networks = {job.entry.item: job.call.command.backbone for job in jobs[1:]}
+    assert networks == {"Layers, for resnet18": "resnet18", "Layers, for alexnet": "alexnet"}
+    assert [job.plans for job in jobs] == [True, False, False]
+
+
+def test_a_dry_run_says_how_small_a_difference_could_be_found(
+    sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(study_file, "FOLDER", tmp_path)
+    more = '[[experiments]]\nitem = "B"\ncommand = "cutoff"\n[[experiments]]\nitem = "C"\ncommand = "network"\n'
+    written(tmp_path, 'title = "R"\nsource = "S"\n' + STUDY.split('2020"\n')[1] + more)
+    small = ["--data", "folder", "--data-root", str(sounds), "--sr", "8000", "--duration", "0.5", "--n-frames", "32"]
+    results = ["--results", str(tmp_path / "results"), "--device", "cpu", "--dry-run"]
+    assert main(["study", "mine", "--scale", "quick", *small, "--fold", "all", *results]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "to train, at most about" in said
+    assert said.count("Power: where differences of folds spread by 2.0 points") == 1
+    assert "Figure 1, B: Power: " in said
+    assert not list(tmp_path.glob("results/runs/*"))
 
 
 def test_slug_names_a_folder() -> None:
