@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from analysis.formats import written
-from analysis.published import beside, published, readable, studies
+from analysis.published import beside, one_row_each, published, readable, studies
 from core.errors import UserError
 
 COLUMNS = [
@@ -93,8 +93,12 @@ def test_numbers_given_in_words_are_marked():
 def test_unknown_study_and_item_name_the_choices():
     with pytest.raises(UserError, match="unknown study 'rethinking-cn': did you mean 'rethinking-cnn'"):
         published("rethinking-cn")
-    with pytest.raises(UserError, match="unknown item of rethinking-cnn 'Table IV': .*choose from Table I, Table II"):
+    many = "unknown item of rethinking-cnn 'Table IV': did you mean 'Table I' or 'Table II' or 'Table III'"
+    with pytest.raises(UserError, match=many):
         published("rethinking-cnn", "Table IV")
+    few = published("thirteen-classes-padding")["item"].unique()
+    with pytest.raises(UserError, match=f"unknown item of .* 'Sektion 4': did you .* choose from {', '.join(few)}$"):
+        published("thirteen-classes-padding", "Sektion 4")
 
 
 def ours(**columns: object) -> pd.DataFrame:
@@ -187,6 +191,20 @@ def test_a_statement_about_all_has_the_mean_change_and_the_best_of_the_rest(repo
     rows = beside(frame, "mine", "T", folder=report)
     every = rows[rows["backbone"] == "all (2)"].set_index("metric")["ours"]
     assert every.to_dict() == pytest.approx({"delta": -0.15, "accuracy": 0.8})
+
+
+def test_what_hangs_on_no_data_set_stands_beside_any(report):
+    frame = pd.DataFrame({"data": "", "backbone": "densenet201", "condition": ["none"], "parameters": [5e7]})
+    rows = beside(one_row_each(frame), "mine", "T", folder=report)
+    assert rows[rows["ours"].notna()][["metric", "ours"]].to_numpy().tolist() == [["parameters", 5e7]]
+
+
+@pytest.mark.parametrize("data", ["gtzan", "esc50", "urbansound8k"])
+def test_settings_that_were_found_stand_beside_the_reports(data):
+    frame = ours(data=data, condition=["best"], accuracy=[0.9], lr=[1e-3], weight_decay=[1e-3])
+    rows = beside(one_row_each(frame), "rethinking-cnn", "Section IV-A")
+    found = rows[rows["ours"].notna()].set_index("metric")[["ours", "published"]]
+    assert found.T.to_dict("list") == {"lr": [1e-3, 1e-4], "weight_decay": [1e-3, 1e-3]}
 
 
 @pytest.mark.parametrize(
