@@ -8,24 +8,22 @@ import logging
 import math
 import os
 import signal
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.cluster.address import check_address
+from core.door import quiet
 from core.errors import UserError
 from core.execution import Cluster, Execution
-from core.fields import whole_number
 from core.registry import Lazy
 
 ray, tune = Lazy("ray"), Lazy("ray.tune")
 
 ROOT = Path(__file__).resolve().parents[2]  # where workers on this machine import the toolkit from
-TIMEOUT = 10.0  # seconds to wait for an address to answer
 OBJECT_STORE = 256 * 2**20  # bytes; only configurations and results pass through it
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)  # RFC 9113, with empty settings
 _ENVIRONMENT = {  # read by Ray when it is imported
     "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints even where it is told to be silent
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths of weights and clips may be relative
@@ -89,7 +87,8 @@ def connected(cluster: Cluster) -> Iterator[list[Node]]:
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # Ray prints what is said better elsewhere
         try:
-            _init(cluster.ray)
+            with quiet():  # so do its libraries
+                _init(cluster.ray)
             if handler is not None:
                 signal.signal(signal.SIGTERM, handler)  # Ray sets its own, which would skip the clean stop
             yield alive_nodes()
@@ -116,37 +115,6 @@ def _init(address: str) -> None:
     except Exception as error:  # wrong version, wrong token, no cluster: Ray has a type for each
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"--ray {address}: cannot join the cluster ({reason})") from None
-
-
-def check_address(address: str) -> None:
-    """Refuse an address that is none, or at which no Ray cluster can be, within ten seconds.
-
-    A cluster's port speaks gRPC, which is HTTP/2: it answers the opening of a connection with its settings.
-
-    Raises
-    ------
-    UserError
-        Saying what is wrong with it.
-    """
-    if address == "auto":
-        address = os.environ.get("RAY_ADDRESS", "auto")
-        if address in ("auto", "local"):
-            return
-    host, _, port = address.rpartition(":")
-    if not host or "/" in host or not 0 < (whole_number(port) or 0) < 65536:
-        raise UserError(f"--ray {address}: say local, auto or HOST:PORT (the port of `ray start --head`, often 6379)")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=TIMEOUT) as connection:
-            connection.settimeout(TIMEOUT)
-            connection.sendall(_PREFACE)
-            answer = connection.recv(9)
-    except OSError as error:
-        reason = "no answer in 10 s" if isinstance(error, TimeoutError) else error.strerror or error
-        raise UserError(f"--ray {address}: {reason}; is a head node running there (`ray start --head`)?") from None
-    if len(answer) < 4 or answer[3] != 4:  # the type of a settings frame
-        raise UserError(
-            f"--ray {address}: what answers there is not a Ray cluster; give the port of `ray start --head`"
-        )
 
 
 def alive_nodes() -> list[Node]:

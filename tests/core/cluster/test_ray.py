@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import secrets
 import signal
 import socket
@@ -10,6 +11,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,8 @@ import torch
 from ablations.freeze import Freeze
 from commands import options
 from commands.execution import execute
-from core.cluster.connect import Demand, Node, check_address, share_out
+from core.cluster.address import check_address
+from core.cluster.connect import Demand, Node, share_out
 from core.cluster.gate import Gate
 from core.cluster.storage import Storage
 from core.cluster.watch import reason
@@ -117,28 +121,75 @@ def test_address_that_refuses_raises_in_one_line() -> None:
         check_address(f"127.0.0.1:{free_port()}")
 
 
+SETTINGS = bytes(3) + b"\x04" + bytes(5)  # how any HTTP/2 server begins
+
+
+@pytest.fixture
+def server() -> Iterator[Callable[[bytes], str]]:
+    """Give a function that starts a server which answers whoever comes with some bytes; it returns the address."""
+    listening: list[socket.socket] = []
+    held: list[socket.socket] = []
+
+    def serve(listener: socket.socket, answer: bytes) -> None:
+        with suppress(OSError):
+            while True:
+                held.append(listener.accept()[0])
+                held[-1].sendall(answer)
+
+    def start(answer: bytes) -> str:
+        listening.append(socket.create_server(("127.0.0.1", 0)))
+        threading.Thread(target=serve, args=(listening[-1], answer), daemon=True).start()
+        return f"127.0.0.1:{listening[-1].getsockname()[1]}"
+
+    yield start
+    for one in listening:
+        one.shutdown(socket.SHUT_RDWR)
+    for one in [*listening, *held]:
+        one.close()
+
+
 @pytest.mark.parametrize(
     ("answer", "message"),
-    [(b"", "no answer in 10 s; is a head node"), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers there is not a")],
-    ids=["silent", "another server"],
+    [
+        (b"", "no answer in 0.5 s; is a head node running there (`ray start --head`)?"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers there is not a Ray cluster; give the port of"),
+        (SETTINGS, "what answers there did not greet as a Ray cluster in 0.5 s; give the port of"),
+    ],
+    ids=["silent", "HTTP", "HTTP/2"],
 )
-def test_address_without_ray_raises(answer: bytes, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.cluster.connect.TIMEOUT", 0.5)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        held = []
+def test_address_of_another_server_raises(
+    answer: bytes, message: str, server: Callable[[bytes], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.cluster.address.TIMEOUT", 0.5)
+    address = server(answer)
+    with pytest.raises(UserError, match=f"^--ray {address}: {re.escape(message)}"):
+        check_address(address)
 
-        def serve() -> None:
-            connection, _ = server.accept()
-            held.append(connection)
-            if answer:
-                connection.sendall(answer)
 
-        thread = threading.Thread(target=serve)
-        thread.start()
-        with pytest.raises(UserError, match=message):
-            check_address(f"127.0.0.1:{server.getsockname()[1]}")
-        thread.join()
-        held[0].close()
+def test_address_of_another_service_of_grpc_raises() -> None:
+    grpc = pytest.importorskip("grpc")
+    with ThreadPoolExecutor(2) as pool:
+        server = grpc.server(pool)
+        address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        server.start()
+        with pytest.raises(UserError, match=f"^--ray {address}: what answers there "):
+            check_address(address)
+        server.stop(None)
+
+
+def test_command_with_an_address_of_another_server_ends_in_one_line(
+    sounds: Path, tmp_path: Path, server: Callable[[bytes], str]
+) -> None:
+    """In the time of the address and of imports, without a word of Ray's own."""
+    address, began = server(SETTINGS), time.monotonic()
+    words = command(sounds, tmp_path, "--ray", address)
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"run_ablation.py: --ray {address}: what answers there did not greet as a Ray cluster in 10 s; give the port "
+        "of `ray start --head`"
+    ]
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize(
