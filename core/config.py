@@ -239,10 +239,11 @@ class Run:
     def problems(self) -> list[str]:
         """List what is wrong with parts that are right one by one."""
         found = []
-        if self.clip.sr and self.frontend.fmin >= self.clip.sr / 2:
-            found.append(
-                f"--fmin {self.frontend.fmin:g}: must be below half the sampling rate, {self.clip.sr / 2:g} Hz"
-            )
+        half = self.clip.sr / 2  # 0: not known yet
+        if half and self.frontend.fmin >= half:
+            found.append(f"--fmin {self.frontend.fmin:g}: must be below half the sampling rate, {half:g} Hz")
+        if half and self.frontend.fmax > half:
+            found.append(f"--fmax {self.frontend.fmax:g}: must be at most half the sampling rate, {half:g} Hz")
         if self.data.validation:
             return found
         training = self.training

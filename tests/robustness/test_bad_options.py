@@ -77,6 +77,7 @@ def test_every_option_takes_or_refuses_every_word_in_one_line(
         ("--block 2 --block 3", "--block is given twice: several values go after one of them"),
         ("--json --json", "--json is given twice: once is enough"),
         ("--fmin 1e6 --sr 8000", "--fmin 1e+06: must be below half the sampling rate, 4000 Hz"),
+        ("--fmax 4001 --sr 8000", "--fmax 4001: must be at most half the sampling rate, 4000 Hz"),
         ("--sr 1", "--sr 1: must be 0 or at least 100"),
         ("--duration inf", "--duration inf: give a finite number"),
         ("--seed 18446744073709551616", "--seed: whole numbers go to 9223372036854775807"),
