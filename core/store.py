@@ -179,6 +179,12 @@ class Store:
                 raise Damaged(f"{name} has {sizes[name]} bytes of {size}" if sizes[name] >= 0 else f"{name} is missing")
         return record
 
+    def begin(self, run: Run, values: Mapping[str, Any]) -> None:
+        """Write that a run is being trained, by whoever holds its lock; what a killed process had half written goes."""
+        for path in self._made(run).glob(".*.[0-9]*"):  # as `core.files.replacing` names them
+            path.unlink()
+        self.write_record(run, RUNNING, values)
+
     def write_record(self, run: Run, status: str, values: Mapping[str, Any], *, files: tuple[str, ...] = ()) -> None:
         """Write ``run.json``: the whole configuration, the status and `values`; the last step of every change."""
         folder = self._made(run)

@@ -18,7 +18,6 @@ from core.config import Run, Training
 from core.datasets.table import Dataset
 from core.models.auxiliary import auxiliaries
 from core.session import Session
-from core.store import RUNNING
 from core.training import LOSSES, checkpoint, metrics, record
 from core.training.augmentations import evaluation_change
 from core.training.batches import Source
@@ -60,7 +59,7 @@ def train(run: Run, dataset: Dataset, session: Session, *, label: str) -> None:
         Naming the epoch and the step.
     """
     store = session.store
-    store.write_record(run, RUNNING, record.provenance(session))
+    store.begin(run, record.provenance(session))
     started = time.perf_counter()
     prepared = prepare(run, dataset, session)
     preparation = time.perf_counter() - started

@@ -116,6 +116,18 @@ def test_results_that_is_a_file_raises(tmp_path: Path) -> None:
         Store(tmp_path / "results")
 
 
+def test_begin_removes_what_a_killed_process_had_half_written(store: Store) -> None:
+    run = Run()
+    store.folder(run).mkdir()
+    kept = {"checkpoint.safetensors", "tensorboard", RECORD}
+    (store.folder(run) / "tensorboard").mkdir()
+    for name in ("checkpoint.safetensors", ".weights.safetensors.123", f".{RECORD}.9"):
+        (store.folder(run) / name).touch()
+    store.begin(run, {})
+    assert store.status(run) == "running"
+    assert {path.name for path in store.folder(run).iterdir()} == kept
+
+
 def test_nothing_temporary_is_left(store: Store) -> None:
     finish(store, Run())
     assert sorted(p.name for p in store.folder(Run()).iterdir()) == ["history.csv", RECORD]

@@ -1,0 +1,68 @@
+"""Run the command line and say when it comes to a moment, so that whoever started it can kill it there.
+
+    python tests/robustness/doomed.py PIPE PHASE NUMBER RESULTS WORD ..
+
+What it does in the file system below RESULTS, and before that what it imports, are its events; each belongs to a phase.
+At the event of that number in that phase a byte goes into PIPE, and at the next one the command waits to be killed: so
+that the kill, a while after the byte, always meets it alive and where it was meant to. With the phase ``none`` nothing
+waits, and every event goes into PIPE as a line of its phase and time.
+"""
+
+import os
+import runpy
+import sys
+import time
+from pathlib import Path
+
+PHASES = ("start-up", "images", "training", "record", "tables")
+WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
+PATIENCE = 60  # seconds in which the kill must come
+
+
+class Watch:
+    """Counts events by phase, as an audit hook of the interpreter."""
+
+    def __init__(self, pipe: int, phase: str, number: int, results: str) -> None:
+        self.pipe, self.phase, self.number, self.results = pipe, phase, number, results
+        self.seen = dict.fromkeys(PHASES, 0)
+        self.waiting = False
+
+    def __call__(self, event: str, arguments: tuple) -> None:
+        phase = self._phase(event, arguments)
+        if not phase:
+            return
+        if trainer := sys.modules.get("core.training.trainer"):
+            trainer.CHECKPOINT_EVERY = 0.0  # every epoch leaves one
+        if self.waiting:
+            time.sleep(PATIENCE)
+            os._exit(99)
+        if self.phase == "none":
+            os.write(self.pipe, f"{phase} {time.monotonic()}\n".encode())
+        elif phase == self.phase and self.seen[phase] == self.number:
+            self.waiting = True
+            os.write(self.pipe, b"x")
+        self.seen[phase] += 1
+
+    def _phase(self, event: str, arguments: tuple) -> str:
+        if event == "import":
+            return "" if any(self.seen[later] for later in PHASES[1:]) else "start-up"
+        writes = event in WRITES or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR))
+        if not writes or not isinstance(arguments[0], str | Path):
+            return ""
+        path = os.path.abspath(arguments[0])  # noqa: PTH100  (nothing that opens a file)
+        if not path.startswith(self.results):
+            return ""
+        parts = path.removeprefix(self.results).split("/")[1:]
+        if parts[:1] == ["cache"]:
+            return "images"
+        if parts[:1] == ["runs"]:
+            return "training" if "tensorboard" in parts or "checkpoint" in parts[-1] else "record"
+        return "tables"
+
+
+if __name__ == "__main__":
+    pipe, phase, number, results, *words = sys.argv[1:]
+    sys.argv = ["run_ablation.py", *words]
+    sys.addaudithook(Watch(int(pipe), phase, int(number), results))
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    runpy.run_path(str(Path(__file__).parents[2] / "run_ablation.py"), run_name="__main__")

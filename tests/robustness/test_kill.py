@@ -1,0 +1,156 @@
+"""Killed without warning at any moment, a command loses no run, and the same command ends in the same bits."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from doomed import PHASES
+
+from core.store import CHECKPOINT, FINISHED, HISTORY, PREDICTIONS, WEIGHTS, Store
+
+ROOT = Path(__file__).parents[2]
+SAME = (WEIGHTS, PREDICTIONS)  # byte for byte
+# Of a phase's events, this share may come before the kill: the others must still come when those before were killed.
+UNTIL = {"start-up": 1.0, "images": 1.0, "training": 0.5, "record": 0.4, "tables": 0.95}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Some seconds after an event of a phase, by its number."""
+
+    phase: str
+    number: int
+    after: float
+
+
+@pytest.fixture(scope="module")
+def twelve(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return two classes of six clips of 0.3 s."""
+    root = tmp_path_factory.mktemp("twelve")
+    rng = np.random.default_rng(0)
+    for label, hertz in (("high", 2000), ("low", 300)):
+        (root / label).mkdir()
+        for k in range(6):
+            y = 0.3 * np.sin(2 * np.pi * hertz * np.arange(2400) / 8000) + 0.05 * rng.standard_normal(2400)
+            soundfile.write(root / label / f"{k}.wav", y, 8000)
+    return root
+
+
+def words(twelve: Path, results: Path, what: str) -> list[str]:
+    said = f"freeze {what} --data folder --data-root {twelve} --n-mels 32 --n-frames 32 --duration 0.3 --device cpu"
+    return [*said.split(), "--threads", "1", "--results", str(results)]
+
+
+def start(line: list[str], results: Path, phase: str, number: int) -> tuple["subprocess.Popen[bytes]", int]:
+    """Start a command; return its process and the end of the pipe that tells of its events."""
+    mine, its = os.pipe()
+    command = [sys.executable, ROOT / "tests" / "robustness" / "doomed.py", its, phase, number, results, *line]
+    with (results.parent / "log").open("ab") as log:
+        process = subprocess.Popen([*map(str, command)], pass_fds=[its], cwd=ROOT, stdout=log, stderr=log)
+    os.close(its)
+    return process, mine
+
+
+def kill(line: list[str], results: Path, moment: Moment) -> None:
+    """Start a command and kill it at a moment."""
+    process, pipe = start(line, results, moment.phase, moment.number)
+    with os.fdopen(pipe, "rb") as file:
+        came = file.read(1)
+        time.sleep(moment.after)
+        process.kill()
+    assert process.wait() == -signal.SIGKILL, moment
+    assert came, moment
+
+
+def undisturbed(line: list[str], results: Path) -> dict[str, list[float]]:
+    """Let a command end; return its events by phase: the seconds from each to the next."""
+    process, pipe = start(line, results, "none", 0)
+    with os.fdopen(pipe, encoding="utf-8") as file:
+        events = [(phase, float(at)) for phase, at in (line.split() for line in file)]
+    assert process.wait() == 0, (results.parent / "log").read_text()
+    gaps: dict[str, list[float]] = {phase: [] for phase in PHASES}
+    for (phase, at), (_, then) in zip(events, [*events[1:], events[-1]], strict=True):
+        gaps[phase].append(then - at)
+    return gaps
+
+
+def finished(results: Path) -> dict[str, tuple[int, int]]:
+    """Return the runs that have finished, and what tells the files of each from files written anew."""
+    if not (results / "runs").is_dir():
+        return {}
+    store = Store(results)
+    weights = {run.id: (store.folder(run.id) / WEIGHTS).stat() for run in store.records() if run.status == FINISHED}
+    return {run: (status.st_ino, status.st_mtime_ns) for run, status in weights.items()}
+
+
+def go_on(line: list[str], results: Path, whole: Path) -> None:
+    """Give the command once more: what had finished stays as it is, and what comes of it is as if nothing had been."""
+    before = finished(results)
+    command = [sys.executable, str(ROOT / "run_ablation.py"), *line]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    after, wanted = finished(results), finished(whole)
+    told = f"{len(wanted) - len(before)} runs trained, {len(before)} found in the store, 0 failed."
+    assert told in " ".join(done.stdout.split())
+    assert set(after) == set(wanted)
+    assert before.items() <= after.items()
+    for run in after:
+        mine, theirs = results / "runs" / run, whole / "runs" / run
+        for name in SAME:
+            assert (mine / name).read_bytes() == (theirs / name).read_bytes(), (run, name)
+        curves = [pd.read_csv(folder / HISTORY).filter(regex="^(?!.*seconds)") for folder in (mine, theirs)]
+        pd.testing.assert_frame_equal(*curves, check_exact=True)
+        # killed between its record and the end of its last checkpoint, a run keeps that
+        assert {path.name for path in mine.iterdir()} - {CHECKPOINT} == {path.name for path in theirs.iterdir()}
+    assert not list((results / "cache").rglob("*.tmp"))
+
+
+def test_killed_in_every_phase_one_after_the_other(twelve: Path, tmp_path: Path) -> None:
+    """Five kills of one store, while beside it the same command is left alone."""
+    rng = np.random.default_rng(0)
+    whole, results, what = tmp_path / "whole", tmp_path / "results", "--block 4 --epochs 3"
+    alone = [sys.executable, str(ROOT / "run_ablation.py"), *words(twelve, whole, what)]
+    with subprocess.Popen(alone, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as left_alone:
+        for phase, most in zip(PHASES, (1500, 8, 3, 3, 8), strict=True):
+            moment = Moment(phase, int(rng.integers(most)), rng.uniform(0, 0.1))
+            kill(words(twelve, results, what), results, moment)
+        assert left_alone.wait() == 0
+    go_on(words(twelve, results, what), results, whole)
+
+
+@pytest.mark.slow
+def test_killed_at_50_moments(twelve: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ten stores, each killed once in every phase; after every kill, what had finished before is still there."""
+    rng = np.random.default_rng(0)
+    whole, what = tmp_path / "whole", "--block 3 4 --seed 0 1 --epochs 4"
+    gaps = undisturbed(words(twelve, whole, what), whole)
+    phases: Counter[str] = Counter()
+    done: Counter[int] = Counter()
+    for k in range(10):
+        results, kept = tmp_path / f"{k}", {}
+        for phase in PHASES:
+            number = int(rng.integers(UNTIL[phase] * len(gaps[phase])))
+            moment = Moment(phase, number, rng.uniform() * gaps[phase][number])
+            kill(words(twelve, results, what), results, moment)
+            before, kept = kept, finished(results)
+            assert before.items() <= kept.items(), moment
+            phases[phase] += 1
+            done[len(kept)] += 1
+        go_on(words(twelve, results, what), results, whole)
+    with capsys.disabled():
+        events = {phase: len(found) for phase, found in gaps.items()}
+        print(
+            f"\nkilled at {phases.total()} moments ({dict(phases)}) of {events} events, "
+            f"with so many of 6 runs done: {dict(sorted(done.items()))}"
+        )
+    assert phases.total() == 50
