@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ablations.base import Ablation, compare
 from core.config import GROUPS, Run, option
 from core.errors import UserError, unknown
+from core.inputs.made import input_shape
 from core.models.stages import stages_named
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from core.store import Store
 
 # Other clips are no other condition.
-NEVER = ("data__name", "data__fold", "data__folds", "data__set_aside", "data__per_class")
+NEVER = ("data__name", "data__fold", "data__folds", "data__set_aside", "data__per_class", "data__label")
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,8 @@ class Compare(Ablation):
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Freeze what is to be frozen everywhere."""
-        if self.frozen == "none":
-            return {"base": base}
-        blocks = () if self.frozen == "last" else (self.frozen,)
-        return {"base": base.replace(model__freeze=stages_named(blocks, base.model.network)[-1])}
+        stages = stages_named((self.frozen,), base.model.network, input_shape(base))
+        return {"base": base.replace(model__freeze=stages[0]) if stages else base}
 
     def analyse(self, results: "Results") -> "pd.DataFrame":
         """Draw bars: there is no depth to walk along."""

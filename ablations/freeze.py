@@ -22,7 +22,9 @@ class Freeze(Ablation):
 
     title: ClassVar[str] = "Frozen through block"
 
-    block: tuple[str, ...] = option((), "Last frozen block: stem (or 0), 1 .. N, or several of them (default: every).")
+    block: tuple[str, ...] = option(
+        (), "Last frozen block: stem (or 0), 1 .. N, last, or several of them (default: every)."
+    )
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Freeze through each block asked for."""

@@ -22,7 +22,7 @@ class Fusion(Ablation):
     title: ClassVar[str] = "Pretrained through block"
 
     block: tuple[str, ...] = option(
-        (), "Last block with pretrained weights: none, stem (or 0), 1 .. N, or several of them (default: every)."
+        (), "Last block with pretrained weights: none, stem (or 0), 1 .. N, last, or several of them (default: every)."
     )
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:

@@ -37,7 +37,7 @@ def parse_stage(text: str, name: str, input_shape: Shape = PICTURE_SHAPE) -> str
     Parameters
     ----------
     text
-        ``none``, ``all``, ``stem`` or ``0``, ``block3`` or ``3``.
+        ``none``, ``all``, ``stem`` or ``0``, ``block3`` or ``3``, or ``last``: the last before the head.
 
     Returns
     -------
@@ -53,7 +53,9 @@ def parse_stage(text: str, name: str, input_shape: Shape = PICTURE_SHAPE) -> str
     blocks = block_count(name, input_shape)
     number = re.fullmatch(r"(?:block)?([0-9]{1,9})", value)
     if number is None:
-        choices = ("none", *numbered(blocks)[:-1], "all")
+        if value == "last":
+            return numbered(blocks)[-2]
+        choices = ("none", *numbered(blocks)[:-1], "last", "all")
         if value not in choices:
             raise unknown("stage", text, choices)
         return value

@@ -34,6 +34,17 @@ def test_values_of_the_one_option_with_several_are_the_conditions(compare) -> No
     assert table["delta"].iloc[1] == pytest.approx(table["accuracy"].iloc[1] - table["accuracy"].iloc[0])
 
 
+def test_last_is_the_last_block_everywhere(compare, sounds: Path, tmp_path: Path) -> None:
+    compare("--frozen last")
+    runs = {file.parent.name for file in tmp_path.glob("runs/*/run.json")}
+    again = ["--data", "folder", "--data-root", str(sounds), "--results", str(tmp_path)]
+    assert main(["freeze", "--block", "last", *SMALL.split(), *again]) == 0
+    (file,) = tmp_path.glob("freeze/*/table.csv")
+    table = pd.read_csv(file)
+    assert table["condition"].tolist() == ["none", "block4"]
+    assert set(table["run_ids"].iloc[1].split()) == runs
+
+
 def test_by_names_the_option_and_the_others_make_rows(compare) -> None:
     table = compare("--fit loop pad --lr 1e-3 1e-4 --by fit --frozen 4")
     assert table["condition"].tolist() == ["loop", "pad", "loop", "pad"]
@@ -61,6 +72,7 @@ def test_without_several_values_one_network_is_described(compare) -> None:
         ("--rotate-tests", "--rotate-tests does to tests what --augment rotate does to training clips: say that too"),
         ("--augment none waveform --rotate-tests", "--rotate-tests does to tests what --augment rotate does"),
         ("--frozen 9", "block 9: efficientnet_lite0 has stem and blocks 1 to 4"),
+        ("--frozen all", "unknown stage 'all'"),
     ],
 )
 def test_mistakes_are_one_line(compare, words: str, message: str) -> None:

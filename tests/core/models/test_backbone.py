@@ -198,7 +198,15 @@ def test_forward_in_two_parts_is_forward():
 
 @pytest.mark.parametrize(
     ("text", "stage"),
-    [("none", "none"), ("all", "all"), ("stem", "stem"), ("0", "stem"), ("3", "block3"), (" Block4 ", "block4")],
+    [
+        ("none", "none"),
+        ("all", "all"),
+        ("stem", "stem"),
+        ("0", "stem"),
+        ("3", "block3"),
+        (" Block4 ", "block4"),
+        ("last", "block4"),
+    ],
 )
 def test_parse_stage(text, stage):
     assert parse_stage(text, "efficientnet_lite0") == stage
