@@ -33,8 +33,8 @@ def _of_a_run(name: str) -> Any:
 class Data:
     """Print what a data set holds: clips, classes, folds, lengths, sampling rates, and problems found.
 
-    Every clip is decoded, so that what training would stumble over is seen first. With --folds, --set-aside and
-    --clips-per-class it is the set that runs with these options see.
+    Every clip is decoded, so that what training would stumble over is seen first. With --label, --folds, --set-aside
+    and --clips-per-class it is the set that runs with these options see.
 
     Example: run_ablation.py data --data urbansound8k --data-root DIR
     """
@@ -43,6 +43,7 @@ class Data:
 
     data: str = option("instruments", f"Data set: {', '.join(datasets.LOADERS)}.")
     data_root: Path | None = option(None, "Its folder (for folder, also a CSV file of path,label[,fold][,group]).")
+    label: str = _of_a_run("label")
     folds: int = _of_a_run("folds")
     set_aside: float = _of_a_run("set_aside")
     per_class: int = _of_a_run("per_class")
@@ -57,7 +58,7 @@ def run(call: Call) -> int:
         if data.data_root is None:
             raise UserError("--download needs --data-root: the folder to fetch it into")
         datasets.download(data.data, data.data_root)
-    asked = {name: getattr(data, name) for name in ("folds", "set_aside", "per_class")}
+    asked = {name: getattr(data, name) for name in ("label", "folds", "set_aside", "per_class")}
     if wrong := problems(config.Data(**asked)):
         raise UserError("; ".join(wrong))
     with Reporter() as report:

@@ -34,6 +34,13 @@ class Data:
     )
     content: str = option("", "SHA-256 of the clips, labels, folds and groups.", hidden=True)
     left_out: str = option("", "SHA-256 of the paths of clips that cannot be used.", hidden=True, absent="")
+    label: str = option(
+        "",
+        "What the classes are, in the place of the set's own: pitch of nsynth and instruments, or any column of your "
+        "CSV file (folder).",
+        shown="the set's own classes",
+        absent="",
+    )
     fold: int = option(1, "Fold to test on; all others train. `all` takes every fold in turn.", at_least=1)
     validation: float = option(
         0.0,

@@ -23,7 +23,13 @@ from core.models.family import check_fit, no_imagenet
 
 FOLLOWING = ("data.fold", "data.content", "data.left_out", "seed", "model.weights_sha256", "model.backbone_sha256")
 OF_THE_DATA_SET = ("clip.sr", "clip.duration", "frontend.n_frames", "frontend.fmax")
-ARRANGED = ("name", "folds", "set_aside", "per_class")  # of a run's data: what makes it one data set or another
+ARRANGED = (
+    "name",
+    "label",
+    "folds",
+    "set_aside",
+    "per_class",
+)  # of a run's data: what makes it one data set or another
 Point = Mapping[str, Any]  # ``{group__field: value}``
 Conditions = Callable[[Run, Run], Mapping[str, Run]]  # of a base run and the same from random weights
 
@@ -248,7 +254,8 @@ class _Arranged:
             if found := problems(data):
                 raise UserError("; ".join(found))
             dataset = self.loaded[data.name]
-            made = datasets.arrange(dataset, folds=data.folds, set_aside=data.set_aside, per_class=data.per_class)
+            how = {name: getattr(data, name) for name in ARRANGED if name != "name"}
+            made = datasets.arrange(dataset, **how)
             self._made[data] = made, made.fingerprint(self.cache)
             self.by_content[self._made[data][1]] = made
         return self._made[data]

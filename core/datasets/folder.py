@@ -84,7 +84,7 @@ def _from_folders(name: str, root: Path) -> pd.DataFrame:
 def _from_csv(table: Path) -> pd.DataFrame:
     rows = read_rows(table, ["path", "label"])
     optional = [column for column in ("fold", "group") if column in rows]
-    rows = read_rows(table, ["path", "label", *optional])[["path", "label", *optional]]
+    rows = read_rows(table, ["path", "label", *optional])
     if "fold" in rows:
         rows["fold"] = integers(table, rows, "fold", at_least=1)
     if len(optional) == 2 and (leaks := split_groups(rows)):

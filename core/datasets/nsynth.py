@@ -34,10 +34,11 @@ def _source(name: str) -> Source:
 
 
 class Note(msgspec.Struct):
-    """What is read of a note: its family is its class, its instrument its group."""
+    """What is read of a note: its family or (``--label pitch``) its pitch is its class, its instrument its group."""
 
     instrument_str: str
     instrument_family_str: str
+    pitch: int
 
 
 def load(root: Path | None = None, *, name: str = "nsynth") -> Dataset:
@@ -115,6 +116,7 @@ def _part(name: str, root: Path, part: str, fold: int) -> pd.DataFrame:
             "label": [note.instrument_family_str for note in notes.values()],
             "fold": fold,
             "group": [note.instrument_str for note in notes.values()],
+            "pitch": [note.pitch for note in notes.values()],
         }
     )
 

@@ -45,6 +45,9 @@ class Dataset:
         Name of each label.
     sr, duration, n_frames
         The set's own sampling rate in Hz, clip length in seconds and image width in pixels.
+    facts
+        (clips,) rows of what else is said of each clip, a column for each; any of them can be the label
+        (`core.datasets.arrange`).
     fixed_split
         The set comes with one test (fold 1) and training list (fold 2), and mostly a validation list (fold 3), instead
         of folds to rotate.
@@ -73,6 +76,7 @@ class Dataset:
     sr: int
     duration: float
     n_frames: int
+    facts: pd.DataFrame
     fixed_split: bool = False
     seeded_folds: bool = False
     sizes_alone: bool = False
@@ -166,8 +170,9 @@ class Dataset:
 
     def only(self, taken: np.ndarray, **changes: Any) -> "Dataset":
         """Return the set with those clips alone for which `taken` (clips,) is true, and with `changes`."""
-        clips, vectors = self.clips[taken].reset_index(drop=True), self.vectors
-        return replace(self, clips=clips, vectors=None if vectors is None else vectors[taken], **changes)
+        clips, facts = (frame[taken].reset_index(drop=True) for frame in (self.clips, self.facts))
+        vectors = None if self.vectors is None else self.vectors[taken]
+        return replace(self, **{"clips": clips, "facts": facts, "vectors": vectors, **changes})
 
 
 def make(
@@ -193,7 +198,7 @@ def make(
     ----------
     rows
         One per clip, with the columns of `Dataset.clips`. Without ``group`` every clip is its own; without ``fold``
-        seeded folds are made (`core.datasets.folds.make_folds`).
+        seeded folds are made (`core.datasets.folds.make_folds`). Further columns are facts.
     name, root, class_names, sr, duration, n_frames, fixed_split, sizes_alone, vectors, columns, tables, left_out,
     remarks
         As in `Dataset`; vectors in the order of `rows`.
@@ -228,6 +233,7 @@ def make(
         clips["fold"] = make_folds(np.array(class_names)[clips["label"]], clips["group"].to_numpy())
     if clips["label"].nunique() < 2:
         raise UserError(f"{name}: all clips are of class '{class_names[clips['label'].iloc[0]]}'; it takes two to tell")
+    facts = clips.drop(columns=COLUMNS)
     clips = clips[COLUMNS].astype({"path": str, "label": "int64", "fold": "int64", "group": str})
     return Dataset(
         name=name,
@@ -237,6 +243,7 @@ def make(
         sr=sr,
         duration=duration,
         n_frames=n_frames,
+        facts=facts,
         fixed_split=fixed_split,
         seeded_folds=seeded,
         sizes_alone=sizes_alone,

@@ -74,6 +74,65 @@ class TestFolds:
         assert not problems(Data(folds=2))
 
 
+class TestLabel:
+    def test_classes_are_another_column_and_the_folds_stay(self) -> None:
+        dataset = datasets.load("instruments")
+        table = pd.read_csv(dataset.root / "instruments.csv", dtype=str).set_index("path")
+        pitched = arrange(dataset, label="pitch")
+        named = dict(zip(pitched.clips["path"], np.array(pitched.class_names)[pitched.clips["label"]], strict=True))
+        shared = table["pitch"].duplicated(keep=False)
+        assert named == table["pitch"][shared].to_dict()
+        assert [int(name) for name in pitched.class_names] == sorted(int(name) for name in set(named.values()))
+        assert pitched.remarks == (f"{(~shared).sum()} clips left out, each the only one of its pitch",)
+        assert pitched.left_out == set(table.index[~shared])
+        kept = dataset.clips[dataset.clips["path"].isin(named)].reset_index(drop=True)
+        assert pitched.clips[["path", "fold", "group"]].equals(kept[["path", "fold", "group"]])
+
+    def test_it_is_another_data_set_that_can_be_arranged_further(self, tmp_path: Path) -> None:
+        dataset = datasets.load("instruments")
+        pitched = arrange(dataset, label="pitch", per_class=1, set_aside=0.0)
+        assert pitched.fingerprint(tmp_path) != arrange(dataset, per_class=1).fingerprint(tmp_path)
+        split = pitched.split(1)
+        assert pitched.clips["label"].iloc[split.train].is_unique
+        assert len(pitched.facts) == len(pitched.clips)
+
+    def test_a_csv_file_has_what_its_columns_say(self, sounds: Path) -> None:
+        rows = [f"{path.relative_to(sounds)},{path.parent.name},{k % 2}" for k, path in enumerate(sounds.glob("*/*"))]
+        table = sounds / "table.csv"
+        table.write_text("\n".join(["path,label,odd", *rows]))
+        dataset = arrange(datasets.load("folder", table), label="odd")
+        table.unlink()
+        assert dataset.class_names == ("0", "1")
+        assert sorted(np.bincount(dataset.clips["label"])) == [15, 15]
+
+    @pytest.mark.parametrize(
+        ("dataset", "label", "message"),
+        [
+            ("instruments", "pich", "unknown label of instruments: 'pich': did you mean 'pitch'? choose from gm, "),
+            ("made", "pitch", "--label pitch: made says nothing of its clips but their class; leave it out"),
+        ],
+    )
+    def test_one_that_there_is_not_is_refused(self, dataset: str, label: str, message: str) -> None:
+        made = tracks() if dataset == "made" else datasets.load(dataset)
+        with pytest.raises(UserError, match=f"^{re.escape(message)}"):
+            arrange(made, label=label)
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            (["a", "", "b", "c"], "--label note: 0/0001.wav has none; fill in every row"),
+            (["a", "a", "b", "c"], "--label note: 1 classes of two clips or more; it takes two to tell"),
+        ],
+    )
+    def test_one_that_makes_no_classes_is_refused(self, values: list[str], message: str) -> None:
+        rows = pd.DataFrame({"path": [f"{k // 2}/{k:04d}.wav" for k in range(4)], "label": [0, 0, 1, 1]})
+        made = make(
+            "made", Path(), rows.assign(note=values), class_names=["a", "b"], sr=8000, duration=1.0, n_frames=32
+        )
+        with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+            arrange(made, label="note")
+
+
 class TestSetAside:
     @pytest.mark.parametrize("folds", [0, 10])
     def test_no_split_of_any_fold_contains_it(self, folds: int) -> None:
