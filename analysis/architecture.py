@@ -137,6 +137,8 @@ def write_architecture(results: Results, backbone: Backbone, *, title: str) -> p
         "condition": WHOLE,
         "parameters": totals.parameters,
         "parameters_with_statistics": totals.parameters_with_statistics,
+        "trainable_parameters": totals.parameters,
+        "non_trainable_parameters": 0,
         "multiply_adds": totals.multiply_adds,
         "input_megabytes": totals.input_mb,
         "pass_megabytes": totals.pass_mb,

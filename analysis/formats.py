@@ -82,7 +82,9 @@ def written(value: float, metric: str) -> str:
         return percent(value)
     if name.endswith("seconds"):
         return seconds(value)
-    if name.endswith(("parameters", "clips", "epochs")):
+    if name.endswith(("parameters", "with_statistics")):
+        return f"{value:,.0f}"  # to the unit, which is what a total is known by
+    if name.endswith(("clips", "epochs")):
         return magnitude(value) if value >= 1000 else count(value)
     return _signed(f"{value:.4g}")
 

@@ -1,4 +1,4 @@
-"""What a command that trains comes down to, so that a study can hold any: its runs, and what is made of them."""
+"""What a command comes down to, so that a study can hold it: its runs, and what is made of them."""
 
 import pkgutil
 from collections.abc import Callable
@@ -30,12 +30,15 @@ class Experiment:
         Writes tables and figures from the store; returns one row for each condition.
     trains
         Whether what its analysis cannot read may be trained again.
+    executes
+        Whether its runs are to be there; not where only what they would be given is looked at.
     """
 
     plan: Plan
     question: str
     analyse: "Callable[[Results], pd.DataFrame]"
     trains: bool = True
+    executes: bool = True
 
 
 def commands() -> tuple[str, ...]:

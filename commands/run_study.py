@@ -70,7 +70,7 @@ def run_study(call: Call) -> int:
     with Reporter() as progress:
         session = Session(execution, progress)
         experiments = [_prepared(job, session, recipe) for job in jobs]
-        whole = _joined(recipe.name, [experiment.plan for experiment in experiments])
+        whole = _joined(recipe.name, [experiment.plan for experiment in experiments if experiment.executes])
         _show_plan(recipe, jobs, experiments, whole, session, console)
         if execution.dry_run:
             return 0
@@ -181,8 +181,9 @@ def _show_plan(
     for title in ("Item", "Command", "Runs", "To train"):
         table.add_column(title)
     for job, experiment in zip(jobs, experiments, strict=True):
-        left = sum(session.store.status(run) != FINISHED for run in experiment.plan.runs)
-        table.add_row(job.entry.item, job.entry.command, str(len(experiment.plan.runs)), str(left))
+        runs = experiment.plan.runs if experiment.executes else ()
+        left = sum(session.store.status(run) != FINISHED for run in runs)
+        table.add_row(job.entry.item, job.entry.command, str(len(runs)), str(left))
     console.print(table)
     missing = [run for run in whole.runs if session.store.status(run) != FINISHED]
     about = f", at most about {seconds(estimate(missing, whole, session))} on {session.device}" if missing else ""
@@ -230,6 +231,7 @@ def _overview(
     for item in (*frames, *recipe.tables):
         tables = sorted((folder / slug(item)).glob("*.md"), key=lambda path: path.stem != "table")
         pages += [f"## {item}\n", *(path.read_text(encoding="utf-8") for path in tables)]
-        pages += [f"![{item}]({slug(item)}/figure.png)\n"] if (folder / slug(item) / "figure.png").exists() else []
+        pictures = sorted((folder / slug(item)).glob("*.png"), key=lambda path: path.stem != "figure")
+        pages += [f"![{item}: {path.stem}]({slug(item)}/{path.name})\n" for path in pictures]
     write_text(folder / "study.md", "\n".join(pages))
     console.print(f"Everything on one page: {folder / 'study.md'}", soft_wrap=True)

@@ -1,7 +1,7 @@
 """The `samples` command: what every class looks and sounds like, as a network is given it."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.console import Console
 
@@ -12,8 +12,17 @@ from core.fields import option
 from core.progress import Reporter
 from core.registry import Lazy
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.results import Results as Made
+    from commands.experiment import Experiment
+    from core.session import Session as Opened
+
 # All of these import torch or pandas, which takes seconds.
 planned = Lazy("commands.ablation:planned")
+experiment = Lazy("commands.experiment:Experiment")
+frame = Lazy("pandas:DataFrame")
 Session = Lazy("core.session:Session")
 Results = Lazy("analysis.results:Results")
 show_samples = Lazy("analysis.samples:show_samples")
@@ -30,6 +39,7 @@ class Samples:
     """
 
     runs: ClassVar[str] = "commands.samples:run"
+    prepares: ClassVar[str] = "commands.samples:prepare"
     plans: ClassVar[bool] = True
 
     per_class: int = option(1, "Clips of each class.", at_least=1, at_most=100)
@@ -41,12 +51,25 @@ def run(call: Call) -> int:
     console = Console(stderr=execution.json, highlight=False)
     with Reporter() as report:
         session = Session(execution, report)
-        plan = planned(call, lambda base, scratch: {"base": base}, options.grid(call.options), session)
-        if len(plan.runs) > 1:
-            raise UserError(f"samples draws one kind of input, not {len(plan.runs)}: give every option a single value")
-        results = Results(plan, session, session.store.results / call.name / plan.name)
-        show_samples(results, per_class=call.command.per_class)
+        asked = prepare(call, session)
+        results = Results(asked.plan, session, session.store.results / call.name / asked.plan.name)
+        asked.analyse(results)
     results.describe(call.line)
     for line in results.written():
         console.print(f"  {line}", soft_wrap=True)
     return 0
+
+
+def prepare(call: Call, session: "Opened") -> "Experiment":
+    """Plan the run whose inputs are drawn; it is never trained."""
+    plan = planned(call, lambda base, scratch: {"base": base}, options.grid(call.options), session)
+    if len(plan.runs) > 1:
+        raise UserError(f"samples draws one kind of input, not {len(plan.runs)}: give every option a single value")
+
+    def analyse(results: "Made") -> "pd.DataFrame":
+        show_samples(results, per_class=call.command.per_class)
+        nothing: pd.DataFrame = frame()
+        return nothing
+
+    made: Experiment = experiment(plan, "", analyse, trains=False, executes=False)
+    return made

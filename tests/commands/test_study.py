@@ -223,7 +223,7 @@ def test_a_report_is_added_as_one_folder(sounds: Path, tmp_path: Path, monkeypat
     assert "## Section 2\n" in page
     assert "2 × InvertedResidual" in page
     assert "75.0 ± 1.0" in page
-    assert "about 3.40 M" in page
+    assert "about 3,400,000" in page
     alone = ["freeze", "--block", "3", "--preset", "mine", "--epochs", "1", *where, *small, "--results", str(results)]
     assert main(alone) == 0  # of the same runs
     names = {path.name for path in results.glob("freeze/*/published*.csv")}
