@@ -45,7 +45,9 @@ class Attribute(Ablation):
         "gradcam:BLOCK; several of them.",
     )
     baseline: tuple[str, ...] = option(
-        ("silence",), "silence, mean (of the training clips), blurred, noise, all, or a .npy file with an image in dB."
+        (),
+        "silence, mean (of the training clips), blurred, noise, all, or a .npy file with an image in dB.",
+        shown="silence, or the mean of a table's features",
     )
     target: str = option("predicted", "Class whose logit is attributed: predicted, true, or a class's name.")
     compare: bool = option(False, "Show the same clips under frozen, fused, cut and random networks too.")

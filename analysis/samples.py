@@ -41,6 +41,8 @@ def show_samples(results: Results, *, per_class: int) -> None:
         raise UserError(
             f"samples: {dataset.name} has rows of numbers and no sounds to show; see data --data {dataset.name}"
         )
+    if Scale.of(run).across.names:
+        raise UserError(f"samples: --kind {run.frontend.kind} gives numbers and no pictures; choose another kind")
     images = plain_images(run, dataset, results.session)
     scale = Scale.of(run)
     clips = dataset.clips.iloc[images.kept]
@@ -91,7 +93,7 @@ def grid_figure(images: Sequence[np.ndarray], titles: Sequence[str], scale: Scal
     """
     across = min(COLUMNS, len(images))
     down = math.ceil(len(images) / across)
-    low = min(scale.floor, *(float(image.min()) for image in images))
+    low = float(np.min([scale.floor, *(image.min() for image in images)]))
     high = max(float(image.max()) for image in images) + 1e-9
     figure = Figure(figsize=(WIDTH * across / COLUMNS + 0.6, 1.5 * down + 0.4), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False)

@@ -49,7 +49,7 @@ class Frontend:
         choices=("slaney", "none"),
         absent="slaney",
     )
-    n_mfcc: int = option(20, "Cepstral coefficients (kind mfcc).", at_least=1, at_most=10_000, absent=20)
+    n_mfcc: int = option(20, "Cepstral coefficients (kinds mfcc and features).", at_least=1, at_most=10_000, absent=20)
     n_mels: int = option(128, "Mel bands (or other rows), the height of the image.", at_least=1, at_most=10_000)
     n_frames: int = option(
         AUTO,
@@ -105,7 +105,7 @@ class Frontend:
             found.append(f"--fmax {self.fmax:g}: must be above --fmin {self.fmin:g}")
         if self.hop and not self.window:
             found.append(f"--hop {self.hop}: is the hop of one --window in samples; say that too")
-        if self.kind == "mfcc" and self.n_mfcc > self.n_mels:
+        if self.kind in ("mfcc", "features") and self.n_mfcc > self.n_mels:
             found.append(f"--n-mfcc {self.n_mfcc}: there are no more of them than --n-mels {self.n_mels}")
         return found + self._image_problems() + self._colour_problems()
 

@@ -29,7 +29,7 @@ class Training:
     std: np.ndarray
 
     @classmethod
-    def of(cls, images: np.ndarray, rows: np.ndarray, *, floor: float = FLOOR_DB) -> "Training":
+    def of(cls, images: np.ndarray, rows: np.ndarray, *, floor: float | np.ndarray = FLOOR_DB) -> "Training":
         """Measure the images (clips, channels, n_mels, n_frames) named by `rows`, a few at a time."""
         total, squares = (np.zeros(images.shape[1:]) for _ in range(2))
         for start in range(0, len(rows), _CHUNK):
@@ -42,7 +42,12 @@ class Training:
 
 
 def make(
-    name: str, inputs: np.ndarray, training: Training | None = None, *, floor: float = FLOOR_DB, seed: int = 0
+    name: str,
+    inputs: np.ndarray,
+    training: Training | None = None,
+    *,
+    floor: float | np.ndarray = FLOOR_DB,
+    seed: int = 0,
 ) -> np.ndarray:
     """Make the baselines of some clips.
 
@@ -57,7 +62,7 @@ def make(
     training
         The training clips' statistics, for `OF_THE_TRAINING`.
     floor
-        What silence is in the inputs' unit.
+        What silence is in the inputs' unit, one number or a number for each feature.
     seed
         Of the noise.
 
@@ -86,7 +91,7 @@ def make(
         noise = np.random.default_rng(seed).standard_normal((NOISE_IMAGES, *shape), dtype=np.float32)
         baseline = training.mean + training.std * noise
         if (training.mean >= floor).all():  # silence is the least there is
-            baseline = np.maximum(baseline, np.float32(floor))
+            baseline = np.maximum(baseline, np.asarray(floor, np.float32))
     elif name.endswith(".npy"):
         baseline = _read(Path(name), tuple(shape))[None]
     else:

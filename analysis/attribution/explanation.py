@@ -13,6 +13,7 @@ from analysis.attribution.network import Explained
 from analysis.attribution.pixels import Scale, as_pixels
 from analysis.attribution.subject import choose, targets
 from core.config import Run
+from core.datasets.metadata import some
 from core.datasets.table import Dataset
 from core.errors import UserError
 from core.models.stages import parse_stage
@@ -33,7 +34,8 @@ class Request:
     methods
         Names, see `analysis.attribution.methods.check`.
     baselines
-        Names or files, see `analysis.attribution.baselines.make`; ``all`` stands for every name.
+        Names or files, see `analysis.attribution.baselines.make`; ``all`` stands for every name that the inputs have a
+        meaning for. None: silence, or the mean where nobody knows what silence is.
     integral
         How well Integrated Gradients are done.
     memory
@@ -48,7 +50,7 @@ class Request:
     n: int = 10
     target: str = "predicted"
     methods: tuple[str, ...] = (methods.INTEGRATED,)
-    baselines: tuple[str, ...] = ("silence",)
+    baselines: tuple[str, ...] = ()
     integral: Integral = Integral()
     memory: int | None = None
     check: bool = True
@@ -162,8 +164,15 @@ class Explanation:
         )
 
     def _baselines(self) -> dict[str, np.ndarray]:
-        asked = [name for b in self.request.baselines for name in (baselines.NAMES if b == "all" else (b,))]
-        training, floor = None, self.scale.floor
+        kind, floor = self.subject.run.frontend.kind, self.scale.floor
+        without = {"silence": floor is None, "blurred": bool(self.scale.across.names)}  # features have no neighbours
+        known = [name for name in baselines.NAMES if not without.get(name)]
+        asked = [name for b in self.request.baselines or known[:1] for name in (known if b == "all" else (b,))]
+        if refused := sorted(name for name in set(asked) if without.get(name)):
+            raise UserError(f"--baseline {refused[0]}: inputs of the kind {kind} have none; choose from {some(known)}")
+        training = None
         if set(asked) & set(baselines.OF_THE_TRAINING):
-            training = baselines.Training.of(self.subject.images.array, self.subject.split.train, floor=floor)
-        return {name: baselines.make(name, self.inputs, training, floor=floor) for name in dict.fromkeys(asked)}
+            rows, shift = self.subject.split.train, 0.0 if floor is None else floor
+            training = baselines.Training.of(self.subject.images.array, rows, floor=shift)
+        least = -np.inf if floor is None else floor
+        return {name: baselines.make(name, self.inputs, training, floor=least) for name in dict.fromkeys(asked)}

@@ -64,9 +64,9 @@ def heading(maps: Maps, clip: int, label: int, class_names: Sequence[str]) -> st
     answer = f"true: {true}, predicted: {taken_for}"
     what = f"{maps.method} of the logit of {class_names[target]} against {maps.baseline}"
     if np.isnan(maps.convergence_delta[clip]):
-        return _plain(f"{answer}\n{what}")
+        return plain(f"{answer}\n{what}")
     made = f"error of the sum {maps.error[clip]:.1%} at {maps.steps[clip]} steps"
-    return _plain(f"{answer}\n{what}; {made}")
+    return plain(f"{answer}\n{what}; {made}")
 
 
 @styled
@@ -135,8 +135,8 @@ def paper_figure(maps: Maps, clips: Sequence[int], labels: np.ndarray, scale: Sc
         draw(found, scale, right, cmap="inferno", low=0.0, high=limit(found), axes=x)
         said = names[int(maps.logits[clip].argmax())]
         right_one = said == names[labels[clip]]
-        left.set_title(_plain(names[labels[clip]]), fontsize=7, loc="left")
-        right.set_title("" if right_one else _plain(f"taken for {said}"), fontsize=7, loc="left")
+        left.set_title(plain(names[labels[clip]]), fontsize=7, loc="left")
+        right.set_title("" if right_one else plain(f"taken for {said}"), fontsize=7, loc="left")
     figure.suptitle(f"{_title(scale)} (left), {maps.method} (right)", fontsize=8)
     return figure
 
@@ -153,14 +153,14 @@ def comparison_figure(
         x = "x" if k == len(clips) - 1 else ""
         image = first.inputs[clip].mean(axis=0)
         draw(image, scale, left, axes=f"{x}y", **_loudness(scale, image))
-        left.set_title(_plain(names[labels[clip]]), fontsize=6)
+        left.set_title(plain(names[labels[clip]]), fontsize=6)
         for ax, (condition, maps) in zip(others, compared.items(), strict=True):
             found = maps.summed[clip]
             top = limit(found)
             draw(found, scale, ax, cmap="RdBu_r", low=-top, high=top, axes=x)
             said = int(maps.logits[clip].argmax())
             answer = f"{names[said]} {maps.probabilities[clip, said]:.0%}"
-            ax.set_title(_plain(f"{condition}\n{answer}" if k == 0 else answer), fontsize=6)
+            ax.set_title(plain(f"{condition}\n{answer}" if k == 0 else answer), fontsize=6)
     return figure
 
 
@@ -180,7 +180,7 @@ def curves_figure(frame: pd.DataFrame, title: str) -> Figure:
         ax.set(xlabel=f"Image {done} (%)", title=f"{curve.capitalize()}: {better}", ylim=(0, 1.02))
     panels[0].set_ylabel("Probability of the target")
     panels[0].legend(loc="upper right")
-    figure.suptitle(_plain(title), fontsize=8)
+    figure.suptitle(plain(title), fontsize=8)
     return figure
 
 
@@ -197,7 +197,7 @@ def profiles_figure(profiles: pd.DataFrame, scale: Scale) -> Figure:
         drawn = ax.imshow(
             even, cmap="cividis", aspect="auto", extent=(first, last, len(names) - 0.5, -0.5), vmin=0, vmax=limit(even)
         )
-        ax.set_yticks(range(len(names)), [_plain(name) for name in names])
+        ax.set_yticks(range(len(names)), [plain(name) for name in names])
         if axis.ticks:
             inside = _apart(axis)
             ax.set_xticks(positions(axis, inside) + 0.5, [f"{tick:g}" for tick in inside])
@@ -208,7 +208,7 @@ def profiles_figure(profiles: pd.DataFrame, scale: Scale) -> Figure:
     return figure
 
 
-def _plain(value: str) -> str:
+def plain(value: str) -> str:
     """Keep matplotlib from reading names as mathematics."""
     return value.replace("$", r"\$")
 
@@ -224,7 +224,7 @@ def _apart(axis: Axis) -> list[float]:
 
 def _loudness(scale: Scale, image: np.ndarray) -> dict[str, Any]:
     """Return the colours of an input: from silence to its loudest."""
-    return {"cmap": "magma", "low": min(scale.floor, float(image.min())), "high": float(image.max()) + 1e-9}
+    return {"cmap": "magma", "low": float(np.min([scale.floor, image.min()])), "high": float(image.max()) + 1e-9}
 
 
 def _title(scale: Scale) -> str:

@@ -32,7 +32,7 @@ class Scale:
     channels
         Name of each channel.
     unit, floor
-        Of the pixels, and what silence is in it.
+        Of the pixels, and what silence is in it; None where nobody knows.
     """
 
     shape: tuple[int, int, int]
@@ -40,7 +40,7 @@ class Scale:
     across: Axis
     channels: tuple[str, ...]
     unit: str
-    floor: float
+    floor: float | np.ndarray | None
 
     @classmethod
     def of(cls, run: Run) -> "Scale":

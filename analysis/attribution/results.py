@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.attribution import class_profiles, faithfulness
+from analysis.attribution import Maps, class_profiles, faithfulness, feature_figures
 from analysis.attribution import figures as figures
 from analysis.attribution.explanation import Attributed, Explanation, Request
 from analysis.formats import number, p_value, percent, text
@@ -96,6 +96,8 @@ class _Writer:
         self.results, self.explanation, self.prefix = results, explanation, prefix
         self.names = explanation.subject.class_names
         self.scale = explanation.scale
+        self.of_features = bool(self.scale.across.names)
+        self.figures = feature_figures if self.of_features else figures
         self.of = f"{explanation.subject.run.model.backbone} on {explanation.dataset.name}"
 
     def write(self) -> pd.DataFrame:
@@ -112,7 +114,7 @@ class _Writer:
         self._table("clips", clips, CLIP_COLUMNS, "the clips that were attributed", ())
         self._table("maps", rows, MAP_COLUMNS, "networks, methods and baselines", notes)
         if self.explanation.request.check:
-            self._check([each for each in made if each.run == self.explanation.subject.run])
+            self._check([each for each in made if each.condition == made[0].condition])
         return rows
 
     def _clips(self, attributed: Attributed) -> None:
@@ -126,7 +128,7 @@ class _Writer:
             if attributed.run != self.explanation.subject.run:
                 self.results.files += arrays
                 continue
-            figure = figures.clip_figure(maps, k, int(self.explanation.labels[k]), self.scale, self.names)
+            figure = self.figures.clip_figure(maps, k, int(self.explanation.labels[k]), self.scale, self.names)
             files = [*save(figure, path, None, dpi=MAP_DPI), *arrays]
             said = f"{row['true']}, taken for {row['predicted']}" if row["true"] != row["predicted"] else row["true"]
             caption = f"{row['clip']} ({said}), {attributed.condition}: {maps.method} against {maps.baseline}"
@@ -175,17 +177,43 @@ class _Writer:
         first = made[0].maps
         rows = self._clip_rows(made[0])
         names = f"{first.method} against {first.baseline}, {self.of}"
-        caption = f"Spectrograms and what the network's answer rests on: absolute {names}"
-        self._figure("figure", figures.paper_figure(first, shown, labels, self.scale, self.names), rows, caption)
-        profiles = class_profiles(first, labels, self.names, (self.scale.down.name, self.scale.across.name))
-        caption = f"Where each class's attribution lies in frequency and time, mean over its clips: {names}"
-        self._figure("profiles", figures.profiles_figure(profiles, self.scale), profiles, caption)
+        what = ("Features", "") if self.of_features else ("Spectrograms", "absolute ")
+        caption = f"{what[0]} and what the network's answer rests on: {what[1]}{names}"
+        drawn = self.figures.paper_figure(first, shown, labels, self.scale, self.names)
+        self._figure("figure", drawn, rows, caption)
+        self._profiles(first, names)
         compared = {
             e.condition: e.maps for e in made if (e.maps.method, e.maps.baseline) == (first.method, first.baseline)
         }
-        if len(compared) > 1:
+        if len(compared) < 2:
+            return
+        caption = f"The same clips under {', '.join(compared)}"
+        if self.of_features:
+            of_each = [self._named(maps, np.zeros_like(labels), (name,)) for name, maps in compared.items()]
+            profiles = pd.concat(of_each, ignore_index=True).rename(columns={"class": "condition"})
+            drawn = feature_figures.profiles_figure(profiles.rename(columns={"condition": "class"}))
+            self._figure("comparison", drawn, profiles, f"{caption}: on which features, mean over the clips: {names}")
+        else:
             drawn = figures.comparison_figure(compared, shown, labels, self.scale, self.names)
-            self._figure("comparison", drawn, rows, f"The same clips under {', '.join(compared)}: signed {names}")
+            self._figure("comparison", drawn, rows, f"{caption}: signed {names}")
+
+    def _profiles(self, first: Maps, names: str) -> None:
+        """Draw where in the input each class's attribution lies."""
+        labels = self.explanation.labels
+        if self.of_features:
+            profiles = self._named(first, labels, self.names)
+            drawn, where = feature_figures.profiles_figure(profiles), "on which features each class's answers rest"
+        else:
+            profiles = class_profiles(first, labels, self.names, (self.scale.down.name, self.scale.across.name))
+            drawn = figures.profiles_figure(profiles, self.scale)
+            where = "where each class's attribution lies in frequency and time"
+        self._figure("profiles", drawn, profiles, f"{where.capitalize()}, mean over its clips: {names}")
+
+    def _named(self, maps: Maps, labels: np.ndarray, class_names: tuple[str, ...]) -> pd.DataFrame:
+        """Return the profiles along the features, with the name of each."""
+        profiles = class_profiles(maps, labels, class_names, (self.scale.down.name, self.scale.across.name))
+        along = profiles[profiles["axis"] == self.scale.across.name]
+        return along.assign(name=np.array(self.scale.across.names)[along["index"]]).reset_index(drop=True)
 
     def _shown(self) -> list[int]:
         """Choose clips for the figures: one of each class first."""
@@ -199,9 +227,10 @@ class _Writer:
         tables = []
         for each in made:
             curves = faithfulness.curves(each.explained, each.maps)
-            frame = faithfulness.table(
-                faithfulness.areas(curves), faithfulness.shares(each.maps), self._randomised(each)
-            )
+            shares = faithfulness.shares(each.maps)
+            if self.of_features:  # none is louder than another
+                shares = shares.iloc[:0]
+            frame = faithfulness.table(faithfulness.areas(curves), shares, self._randomised(each))
             tables.append(frame.assign(method=each.maps.method, baseline=each.maps.baseline))
             title = f"{each.maps.method}, {each.maps.baseline}"
             means = faithfulness.mean_curves(curves)

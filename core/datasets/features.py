@@ -52,7 +52,7 @@ def load(root: Path | None = None) -> Dataset:
         n_frames=1,
         vectors=vectors,
         columns=columns,
-        remarks=_repeated(rows[CLIP], vectors),
+        remarks=_repeated(rows, vectors),
     )
 
 
@@ -67,17 +67,20 @@ def _numbers(table: Path, rows: pd.DataFrame, column: str) -> np.ndarray:
     return numbers
 
 
-def _repeated(names: pd.Series, vectors: np.ndarray) -> tuple[str, ...]:
-    """Name the rows whose numbers another row has too."""
-    first: dict[bytes, str] = {}
-    pairs = [
-        f"{name} = {first[key]}"
-        for name, key in zip(names, (row.tobytes() for row in vectors), strict=True)
-        if first.setdefault(key, name) != name
-    ]
-    return (f"{len(pairs)} rows repeat another's features and may be trained and tested on: {some(pairs)}",) * bool(
-        pairs
-    )
+def _repeated(rows: pd.DataFrame, vectors: np.ndarray) -> list[str]:
+    """Name the rows whose numbers another row has too, and those of them that have another label."""
+    first: dict[bytes, int] = {}
+    numbers = [row.tobytes() for row in vectors]
+    pairs = [(k, first[key]) for k, key in enumerate(numbers) if first.setdefault(key, k) != k]
+    names, labels = rows[CLIP].tolist(), rows[LABEL].tolist()
+    torn = [f"{names[a]} ({labels[a]}) = {names[b]} ({labels[b]})" for a, b in pairs if labels[a] != labels[b]]
+    found = []
+    if pairs:
+        same = some([f"{names[a]} = {names[b]}" for a, b in pairs])
+        found.append(f"{len(pairs)} rows repeat another's features and may be trained and tested on: {same}")
+    if torn:
+        found.append(f"{len(torn)} of them with another label than the row they repeat: {some(torn)}")
+    return found
 
 
 LOADER = Loader(load, "A CSV file of features, a row for each clip: filename, numbers, label[, fold][, group].")

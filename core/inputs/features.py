@@ -1,32 +1,72 @@
-"""Vectors of features that a data set's table holds: what the network takes is the row itself."""
+"""Vectors of features: the rows of a data set's table, or what librosa measures of its sounds."""
+
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from core.config import Clip, Frontend
 from core.errors import UserError
-from core.inputs.kind import Axis, Kind
+from core.inputs.kind import Axis, Kind, to_peak
+from core.inputs.log_mel import mel_filters
+from core.inputs.measures import Measures
+
+WINDOW = 2048  # samples of a frame, where --window says none
 
 
 class Features(Kind):
-    """The features of `Frontend.columns`, each with a unit of its own.
+    """The features of `Frontend.columns`, or of sounds those of `core.inputs.measures`; each has a unit of its own.
 
-    Raises
-    ------
-    UserError
-        Where the data set has no such table.
+    Parameters
+    ----------
+    clip
+        `sr` is used.
+    frontend
+        Of sounds `window` and `hop` (0: 2048 samples, and a quarter of it), `padding`, `peak`, `n_mfcc`, and for the
+        coefficients and the tempo the mel filters of a log-mel are used.
     """
 
-    unit = "of the table"
-    floor = 0.0
+    unit = "its own unit"
+    libraries = ("librosa",)
 
     def __init__(self, *, clip: Clip, frontend: Frontend) -> None:
         super().__init__(clip=clip, frontend=frontend)
-        if not frontend.columns:
-            raise UserError("--kind features: the data set holds sounds; choose another kind, or --data features")
-        self.shape = (len(frontend.columns),)
-        self.axes = (Axis("feature", "Feature", np.arange(float(len(frontend.columns))), names=frontend.columns),)
+        self.peak, self.sr = frontend.peak, clip.sr
+        self.measures = None if frontend.columns else _measures(clip, frontend)
+        names = self.measures.names if self.measures else frontend.columns
+        self.shape = (len(names),)
+        self.axes = (Axis("feature", "Feature", np.arange(float(len(names))), names=names),)
+
+    @cached_property
+    def floor(self) -> np.ndarray | None:
+        """The features of silence, (features,); None of a table, which does not say."""
+        return self.measures(np.zeros(self.sr, np.float32)) if self.measures else None
 
     def forward(self, y: torch.Tensor) -> torch.Tensor:
-        """Refuse: there are no waveforms (`core.inputs.images.images` hands out the table's rows)."""
-        raise UserError("features of a table are not made of sounds")
+        """Turn waveforms (batch, samples) into vectors (batch, features).
+
+        Raises
+        ------
+        UserError
+            For a table's features (`core.inputs.images.images` hands out its rows).
+        """
+        if self.measures is None:
+            raise UserError("features of a table are not made of sounds")
+        sounds = (to_peak(y) if self.peak else y).cpu().numpy()
+        return torch.from_numpy(np.stack([self.measures(sound) for sound in sounds])).to(y.device)
+
+
+def _measures(clip: Clip, frontend: Frontend) -> Measures:
+    window = frontend.window or WINDOW
+    if (samples := round(clip.sr * clip.duration)) < window:
+        raise UserError(
+            f"--kind features: clips of {samples} samples are shorter than a frame of {window}; give a --window"
+        )
+    return Measures(
+        sr=clip.sr,
+        n_fft=window,
+        hop_length=frontend.hop or max(1, window // 4),
+        pad_mode="reflect" if frontend.padding == "reflect" else "constant",
+        filters=mel_filters(clip=clip, frontend=frontend, n_fft=window)[0],
+        n_mfcc=frontend.n_mfcc,
+    )

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from core.cache import ArrayWriter, load_or_make
 from core.config import Clip, Frontend, identity
 from core.door import quiet
 from core.errors import UserError, unknown
+from core.inputs import KINDS
 from core.inputs.augmentation import Change, augment_waveform
 from core.inputs.clip import BadClip, decode, fit_length, read_waveform, resample
 from core.inputs.kind import Kind
@@ -133,13 +135,16 @@ def _identity(content: str, clip: Clip, frontend: Frontend, variant: int, change
     look = {name: value for name, value in identity(frontend).items() if name not in AFTER_THE_STORE}
     if frontend.channels == "replicate":
         look["stored"] = "one channel"  # it was three equal ones once
+    made_by = {library: version(library) for library in KINDS[frontend.kind].libraries}
     return {
         "images": VERSION,
         "content": content,
         "clip": identity(clip),
         "frontend": look,
         "variant": variant,
-    } | ({"change": change.__name__} if variant else {})
+        **({"change": change.__name__} if variant else {}),
+        **({"made_by": made_by} if made_by else {}),
+    }
 
 
 def _make(

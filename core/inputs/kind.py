@@ -5,7 +5,7 @@ A kind turns waveforms into images (channels, height, width), into rows of numbe
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -65,7 +65,9 @@ class Kind(nn.Module):
     unit
         Of the inputs' numbers.
     floor
-        The number that silence has everywhere.
+        The number that silence has everywhere; of a vector one for each place, or None where nobody knows.
+    libraries
+        Whose releases decide the numbers: an input made with one is not read with another.
     picture
         The numbers that are black and white, 0 and 1, to a network trained on pictures; None where there are no such,
         and inputs have to be normalised by the training clips (``--normalise train``).
@@ -81,7 +83,8 @@ class Kind(nn.Module):
     """
 
     unit: ClassVar[str]
-    floor: ClassVar[float]
+    floor: ClassVar[Any]
+    libraries: ClassVar[tuple[str, ...]] = ()
     picture: tuple[float, float] | None = None
     rows_apart: ClassVar[bool] = False
     shape: tuple[int, ...]

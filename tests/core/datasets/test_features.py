@@ -103,11 +103,16 @@ class TestReading:
 
     def test_rows_that_repeat_others_are_named(self, csv: Path) -> None:
         rows = pd.read_csv(csv)
-        rows.iloc[5, 2:-1] = rows.iloc[3, 2:-1]
+        rows.iloc[6, 2:-1] = rows.iloc[3, 2:-1]
         rows.to_csv(csv, index=False)
-        pair = f"{rows['filename'][5]} = {rows['filename'][3]}"
-        expected = f"1 rows repeat another's features and may be trained and tested on: {pair}"
-        assert datasets.load("features", csv).remarks == (expected,)
+        names, said = rows["filename"], "rows repeat another's features and may be trained and tested on:"
+        assert datasets.load("features", csv).remarks == (f"1 {said} {names[6]} = {names[3]}",)
+        rows.iloc[10, 2:-1] = rows.iloc[3, 2:-1]  # of another class
+        rows.to_csv(csv, index=False)
+        assert datasets.load("features", csv).remarks == (
+            f"2 {said} {names[6]} = {names[3]}, {names[10]} = {names[3]}",
+            f"1 of them with another label than the row they repeat: {names[10]} (jazz) = {names[3]} (blues)",
+        )
 
     def test_summary_names_the_features_and_decodes_nothing(self, features: Dataset) -> None:
         found = summary(features)

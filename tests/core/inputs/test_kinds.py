@@ -16,8 +16,7 @@ CLIP = Clip(sr=SR, duration=0.5)
 FRONTEND = Frontend(n_mels=24, n_frames=20)
 
 
-# Features are the rows of a table and not made of waveforms: tests/core/datasets/test_features.py.
-@pytest.fixture(params=[name for name in KINDS if name != "features"])
+@pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> Kind:
     return input_kind(CLIP, Frontend(kind=request.param, n_mels=24, n_frames=20))
 
