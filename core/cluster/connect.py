@@ -76,7 +76,7 @@ def connected(cluster: Cluster) -> Iterator[list[Node]]:
     """
     if cluster.ray != "local":
         check_address(cluster.ray)
-    kept, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
+    kept = dict(os.environ)
     os.environ |= _ENVIRONMENT | (_local_environment() if cluster.ray == "local" else {})
     try:
         ray.init, tune.Tuner  # noqa: B018  (imports them)
@@ -87,15 +87,29 @@ def connected(cluster: Cluster) -> Iterator[list[Node]]:
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # Ray prints what is said better elsewhere
         try:
-            with quiet():  # so do its libraries
+            with _own_sigterm(), quiet():  # so do its libraries
                 _init(cluster.ray)
-            if handler is not None:
-                signal.signal(signal.SIGTERM, handler)  # Ray sets its own, which would skip the clean stop
             yield alive_nodes()
         finally:
             ray.shutdown()
             os.environ.clear()
             os.environ |= kept
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep our answer to a request to end; Ray sets its own as it starts, which exits without a clean stop."""
+    handler = signal.getsignal(signal.SIGTERM)
+    asked = False
+    try:
+        yield
+    except SystemExit:
+        asked = True
+    finally:
+        if handler is not None:
+            signal.signal(signal.SIGTERM, handler)
+    if asked:
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _local_environment() -> dict[str, str]:

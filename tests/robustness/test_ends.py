@@ -55,17 +55,29 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", folder], check=True)
 
 
+ON_RAY = ("--ray", "local")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("size", ["40k", "100k", "250k", "600k", "1500k", "3m", "6m", "11m"])
-def test_a_full_disk_records_nothing_and_the_same_command_goes_on(disk: Path, sounds: Path, size: str) -> None:
+@pytest.mark.parametrize(
+    ("size", "where"),
+    [
+        *((size, ()) for size in ("40k", "100k", "250k", "600k", "1500k", "3m", "6m", "11m")),
+        *((size, ON_RAY) for size in ("250k", "3m", "11m")),
+    ],
+)
+def test_a_full_disk_records_nothing_and_the_same_command_goes_on(
+    disk: Path, sounds: Path, size: str, where: tuple[str, ...]
+) -> None:
     subprocess.run(["mount", "-o", f"remount,size={size}", disk], check=True)
-    process = start(*freeze(sounds, disk))
+    process = start(*freeze(sounds, disk), *where)
     _, err = process.communicate(timeout=240)
     assert process.returncode == 2, err
     assert "Traceback" not in err
     assert "No space left on device" in err.splitlines()[-1]
+    assert not [path for path in disk.glob("runs/*/run.json") if '"failed"' in path.read_text()]
     subprocess.run(["mount", "-o", "remount,size=200m", disk], check=True)
-    process = start(*freeze(sounds, disk))
+    process = start(*freeze(sounds, disk), *where)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert "1 runs trained, 0 found in the store, 0 failed." in " ".join(out.split())

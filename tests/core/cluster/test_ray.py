@@ -465,19 +465,48 @@ def test_ended_command_leaves_no_process_and_is_finished_by_the_same(
     sounds: Path, tmp_path: Path, way: signal.Signals
 ) -> None:
     words = command(sounds, tmp_path, "--epochs", "40", "--ray", "local")
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
+    with (tmp_path / "log").open("w") as file:
+        process = subprocess.Popen(words, stdout=file, stderr=file, start_new_session=True)
     until(lambda: finished(tmp_path) >= 1 or process.poll() is not None)
     assert finished(tmp_path) < 4, (tmp_path / "log").read_text()
     family = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, way)
-    assert process.wait(60) == (-9 if way == signal.SIGKILL else 130), (tmp_path / "log").read_text()
+    log = (tmp_path / "log").read_text
+    assert process.wait(60) == {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[way], log()
+    if way != signal.SIGKILL:
+        assert "nterrupted" in log().splitlines()[-1]
+        assert "Traceback" not in log()
     _, alive = psutil.wait_procs(family, timeout=120)  # Ray's agents look for their parent once a minute
     assert not alive
     done = finished(tmp_path)
     again = subprocess.run(words, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert f"{4 - done} runs trained, {done} found in the store, 0 failed." in again.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("way", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("name", ["gcs_server", "raylet", "ImplicitFunc"])
+def test_command_ended_while_ray_starts_leaves_one_line_and_no_process(
+    sounds: Path, tmp_path: Path, name: str, way: signal.Signals, status: int
+) -> None:
+    """As soon as each of Ray's processes is there; the last is a worker, before it trains."""
+    process = subprocess.Popen(command(sounds, tmp_path, "--ray", "local"), stderr=subprocess.PIPE, text=True)
+    family: list[psutil.Process] = []
+
+    def begun() -> bool:
+        family[:] = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        with suppress(psutil.Error):
+            return process.poll() is not None or any(name in " ".join(child.cmdline()) for child in family)
+        return False
+
+    until(begun)
+    process.send_signal(way)
+    _, err = process.communicate(timeout=90)
+    assert process.returncode == status, err
+    assert "nterrupted" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert not psutil.wait_procs(family, timeout=60)[1]
 
 
 @pytest.mark.slow
