@@ -2,14 +2,16 @@
 
 An entry is a folder, `<key>/array.npy` and `<key>/manifest.json`, where the key is the hash of what the array is made
 from. It is written beside its place and moved there in one step while a file lock keeps other processes waiting, so a
-process killed at any moment leaves nothing that is read later. The manifest carries the array's SHA-256 and its own;
-an entry that does not match them is made again.
+process killed at any moment leaves nothing that is read later; the shards it had ended are gone on with. The manifest
+carries the SHA-256 of every shard and its own; an entry that does not match them is made again. What was found whole
+once is not read through again by every process, as long as the file was not touched since.
 """
 
-import errno
 import hashlib
 import json
+import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -19,9 +21,12 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from core.array_writer import ARRAY, JOURNAL, ArrayWriter, Shard, is_whole, naming
 from core.errors import UserError
 
-_verified: set[tuple[str, int, int]] = set()  # (path, size, mtime in ns) of arrays whose SHA-256 this process checked
+MANIFEST, SEEN = "manifest.json", "seen.json"  # what was made; the state of the array's file when it was found whole
+SETTLED = 2.0  # seconds after which a later change to a file surely shows in its times
+_verified: set[tuple[str, ...]] = set()  # entries that this process found whole, and the state of their files
 
 
 @dataclass(frozen=True)
@@ -41,67 +46,6 @@ class Stored:
     key: str
     array: np.ndarray
     facts: dict[str, Any]
-
-
-class ArrayWriter:
-    """Writes an array of unknown length to a .npy file, some rows at a time.
-
-    Rows go through `write` and not through a memory map, because a full disk then raises an error, where a memory map
-    would kill the process.
-
-    Parameters
-    ----------
-    path
-        The file to write.
-    blame
-        The folder that a failure to write names.
-    """
-
-    def __init__(self, path: Path, *, blame: Path) -> None:
-        self._blame = blame
-        self._dtype = np.dtype(np.float32)
-        self.shape: tuple[int, ...] = ()
-        with _naming(blame):
-            self._file = path.open("wb")
-
-    def append(self, rows: np.ndarray) -> None:
-        """Append `rows` of shape (any number, ...); type and row shape are those of the first call.
-
-        Raises
-        ------
-        ValueError
-            The rows differ from the earlier ones in type or shape.
-        UserError
-            The folder cannot be written to.
-        """
-        first = not self.shape
-        if first:
-            self._dtype, self.shape = rows.dtype, (0, *rows.shape[1:])
-        if rows.dtype != self._dtype or rows.shape[1:] != self.shape[1:]:
-            raise ValueError(f"rows are {rows.dtype} {rows.shape[1:]}, not {self._dtype} {self.shape[1:]} as before")
-        with _naming(self._blame):
-            if first:
-                self._write_header()
-            self._file.write(np.ascontiguousarray(rows).data)
-        self.shape = (self.shape[0] + len(rows), *self.shape[1:])
-
-    def finish(self) -> None:
-        """Write the number of rows into the header, for which NumPy's format leaves room, and close the file."""
-        if not self.shape:
-            raise ValueError("nothing was appended")
-        with _naming(self._blame):
-            self._file.seek(0)
-            self._write_header()
-            self._file.close()
-
-    def close(self) -> None:
-        """Close the file, finished or not."""
-        with suppress(OSError):  # a full disk refuses what is still in the buffer; that error is known already
-            self._file.close()
-
-    def _write_header(self) -> None:
-        header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": self.shape}
-        np.lib.format.write_array_header_1_0(self._file, header)
 
 
 def load_or_make(
@@ -132,7 +76,7 @@ def load_or_make(
     entry = folder / key_of(made_from)
     if stored := _load(entry):
         return stored
-    with _naming(folder):
+    with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with _locked(entry.with_suffix(".lock"), waiting):
         return _load(entry) or _make(entry, made_from=made_from, make=make)
@@ -144,28 +88,34 @@ def key_of(made_from: Mapping[str, Any]) -> str:
 
 
 def _make(entry: Path, *, made_from: Mapping[str, Any], make: Callable[[ArrayWriter], Mapping[str, Any]]) -> Stored:
-    """Make an entry; the caller holds its lock, so whatever lies in its temporary folder is a dead process's."""
+    """Make an entry, going on with what a dead process left; the caller holds its lock."""
     temporary = entry.with_suffix(".tmp")
+    with naming(entry.parent):
+        temporary.mkdir(exist_ok=True)
+    writer = ArrayWriter(temporary, blame=entry.parent)
     try:
-        with _naming(entry.parent):
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
-        with closing(ArrayWriter(temporary / "array.npy", blame=entry.parent)) as writer:
+        with closing(writer):
             facts = make(writer)
             writer.finish()
-        with _naming(entry.parent):
+        with naming(entry.parent):
             manifest = {
                 "made_from": made_from,
                 "shape": writer.shape,
                 "facts": facts,
-                "array_sha256": _digest(temporary),
+                "shards": [[shard.rows, shard.sha256] for shard in writer.shards],
             }
             text = json.dumps(manifest | {"checksum": _checksum(manifest)}, indent=1)
-            (temporary / "manifest.json").write_text(text, encoding="utf-8")
+            (temporary / MANIFEST).write_text(text, encoding="utf-8")
+            (temporary / JOURNAL).unlink()
             shutil.rmtree(entry, ignore_errors=True)  # there only if it could not be believed
             temporary.replace(entry)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _verified.add(
+            (str((entry / ARRAY).resolve()), *_state(entry / ARRAY))
+        )  # its hashes were taken as it was written
+    except BaseException:
+        if not writer.shards:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise
     if not (stored := _load(entry)):
         raise UserError(f"{entry} cannot be read back as it was written: check the disk")
     return stored
@@ -173,34 +123,55 @@ def _make(entry: Path, *, made_from: Mapping[str, Any], make: Callable[[ArrayWri
 
 def _load(entry: Path) -> Stored | None:
     """Read an entry; None where it is missing or anything about it is not as it was written."""
+    path = entry / ARRAY
     try:
-        manifest = json.loads((entry / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads((entry / MANIFEST).read_text(encoding="utf-8"))
         if manifest.pop("checksum") != _checksum(manifest) or key_of(manifest["made_from"]) != entry.name:
             return None
-        status = (entry / "array.npy").stat()
-        seen = (str(entry.resolve()), status.st_size, status.st_mtime_ns)
-        if seen not in _verified and _digest(entry) != manifest["array_sha256"]:
-            return None
-        array = np.load(entry / "array.npy", mmap_mode="r", allow_pickle=False)
+        state = _state(path)
+        if (str(path.resolve()), *state) not in _verified and not _was_seen(entry, state):
+            shards = [Shard(rows, sha256, {}) for rows, sha256 in manifest["shards"]]
+            if not is_whole(path, shards, shape=tuple(manifest["shape"])):
+                return None
+            _note_seen(entry, state)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return None
-    _verified.add(seen)
+    _verified.add((str(path.resolve()), *state))
     return Stored(key=entry.name, array=array, facts=manifest["facts"])
+
+
+def _state(path: Path) -> tuple[str, ...]:
+    """Return what changes whenever a file is written to, moved over or copied."""
+    status = path.stat()
+    return tuple(map(str, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)))
+
+
+def _was_seen(entry: Path, state: tuple[str, ...]) -> bool:
+    try:
+        return bool(json.loads((entry / SEEN).read_text(encoding="utf-8")) == list(state))
+    except (OSError, ValueError):
+        return False
+
+
+def _note_seen(entry: Path, state: tuple[str, ...]) -> None:
+    """Tell later processes that the array was found whole, unless its file is so new that a change might not show."""
+    if time.time() - int(state[-1]) / 1e9 < SETTLED:
+        return
+    temporary = entry / f"{SEEN}.{os.getpid()}"
+    with suppress(OSError):  # of a read-only cache every process assures itself
+        temporary.write_text(json.dumps(state), encoding="utf-8")
+        temporary.replace(entry / SEEN)
 
 
 def _checksum(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _digest(folder: Path) -> str:
-    with (folder / "array.npy").open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @contextmanager
 def _locked(path: Path, waiting: Callable[[], None] | None) -> Iterator[None]:
     lock = FileLock(path)
-    with _naming(path.parent):
+    with naming(path.parent):
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -211,17 +182,3 @@ def _locked(path: Path, waiting: Callable[[], None] | None) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextmanager
-def _naming(folder: Path) -> Iterator[None]:
-    """Turn a failure to write into the user's error that names `folder`."""
-    try:
-        yield
-    except OSError as error:
-        remedy = (
-            "make room on it" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "allow writing there"
-        )
-        raise UserError(
-            f"cannot write to {folder}: {error.strerror or error}; {remedy} or choose another folder"
-        ) from error

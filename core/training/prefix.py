@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from core.cache import ArrayWriter, Stored, load_or_make
+from core.array_writer import ArrayWriter
+from core.cache import Stored, load_or_make
 from core.config import Run
 from core.inputs.images import Images
 from core.models import surgery
@@ -20,6 +21,7 @@ from core.models.backbone import Backbone
 from core.session import Session
 
 PREFIX_BATCH = 64
+SHARD = 16 * PREFIX_BATCH  # clips whose activations outlive a process that is killed
 
 
 def split_at_freeze(normalise: nn.Module, backbone: Backbone, freeze: str) -> tuple[nn.Module, nn.Module]:
@@ -49,9 +51,11 @@ def activations(prefix: nn.Module, images: Images, run: Run, session: Session) -
 
     def make(writer: ArrayWriter) -> dict[str, Any]:
         with torch.inference_mode():
-            for start in range(0, len(images.array), PREFIX_BATCH):
+            for start in range(writer.rows, len(images.array), PREFIX_BATCH):
                 batch = torch.from_numpy(np.array(images.array[start : start + PREFIX_BATCH])).to(device)
                 writer.append(prefix(batch.contiguous(memory_format=memory_format)).float().cpu().numpy())
+                if writer.rows % SHARD == 0:
+                    writer.commit()
                 session.report(min(start + PREFIX_BATCH, len(images.array)), len(images.array), what)
         return {"backbone": run.model.backbone, "through": run.model.freeze}
 

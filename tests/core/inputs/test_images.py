@@ -16,6 +16,7 @@ import torch
 
 import core.cache
 import core.inputs.images
+import core.inputs.making
 from core.cache import load_or_make
 from core.config import Clip, Frontend
 from core.errors import UserError
@@ -64,7 +65,7 @@ def made(monkeypatch):
         return spy
 
     for name in ("decode", "read_waveform"):
-        monkeypatch.setattr(core.inputs.images, name, spying(getattr(core.inputs.images, name)))
+        monkeypatch.setattr(core.inputs.making, name, spying(getattr(core.inputs.making, name)))
     return read
 
 
@@ -90,7 +91,7 @@ def test_every_row_is_its_clips_image(fit, clips, tmp_path):
 
 def test_more_clips_than_a_batch_stay_in_order(clips, tmp_path, monkeypatch):
     whole = compute(clips, tmp_path / "whole").array
-    monkeypatch.setattr(core.inputs.images, "BATCH", 2)
+    monkeypatch.setattr(core.inputs.making, "BATCH", 2)
     np.testing.assert_array_equal(compute(clips, tmp_path / "cache").array, whole)
 
 
@@ -233,7 +234,7 @@ def test_many_bad_clips_are_named_up_to_twenty(tmp_path):
 
 
 def test_a_batch_of_bad_clips_alone_is_skipped(with_bad, tmp_path, monkeypatch):
-    monkeypatch.setattr(core.inputs.images, "BATCH", 1)
+    monkeypatch.setattr(core.inputs.making, "BATCH", 1)
     assert compute(with_bad, tmp_path / "cache", on_bad_clip="skip").kept.tolist() == [0, 2]
 
 
@@ -440,6 +441,74 @@ def test_real_recordings_make_finite_images(real_data, tmp_path):
     assert stored.array.shape == (8, 3, 128, 250)
     assert stored.array.min() >= -60
     assert 0 < stored.array.max() < 60
+
+
+@pytest.fixture
+def shards(monkeypatch):
+    """Make shards of two clips."""
+    monkeypatch.setattr(core.inputs.making, "BATCH", 1)
+    monkeypatch.setattr(core.inputs.making, "SHARD", 2)
+
+
+def test_shards_that_were_made_outlive_what_ended_their_maker(with_bad, tmp_path, made, shards, monkeypatch):
+    whole = compute(with_bad, tmp_path / "whole", on_bad_clip="skip")
+    made.clear()
+    read = core.inputs.making.read_waveform
+
+    def interrupt(path, **wanted):
+        if path.name == "4.wav":
+            raise KeyboardInterrupt
+        return read(path, **wanted)
+
+    with monkeypatch.context() as until_the_last, pytest.raises(KeyboardInterrupt):
+        until_the_last.setattr(core.inputs.making, "read_waveform", interrupt)
+        compute(with_bad, tmp_path / "cache", on_bad_clip="skip")
+    made.clear()
+    again = compute(with_bad, tmp_path / "cache", on_bad_clip="skip")
+    assert made == ["4.wav"]
+    assert again.bad == whole.bad == BAD
+    assert again.kept.tolist() == whole.kept.tolist()
+    np.testing.assert_array_equal(again.array, whole.array)
+    entry = tmp_path / "cache" / "images" / again.key
+    assert {path.name for path in entry.iterdir()} == {"array.npy", "manifest.json"}
+
+
+def test_processes_beside_this_one_make_the_same_images(with_bad, tmp_path, made, shards, monkeypatch):
+    whole = compute(with_bad, tmp_path / "whole", on_bad_clip="skip")
+    made.clear()
+    monkeypatch.setattr(core.inputs.making, "MANY", 2)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    calls = []
+    beside = compute(with_bad, tmp_path / "cache", on_bad_clip="skip", progress=lambda *call: calls.append(call[0]))
+    torch.set_num_threads(threads)
+    assert made == []  # not here
+    assert calls == [0, 2, 4, 5]
+    assert beside.bad == whole.bad
+    assert beside.kept.tolist() == whole.kept.tolist()
+    np.testing.assert_array_equal(beside.array, whole.array)
+    entry = tmp_path / "cache" / "images" / beside.key
+    assert {path.name for path in entry.iterdir()} == {"array.npy", "manifest.json"}
+
+
+def test_an_array_is_read_through_once_and_again_when_its_file_was_touched(clips, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(core.cache, "is_whole", lambda path, *what, **more: read.append(path) or True)
+    entry = tmp_path / "images" / compute(clips, tmp_path).key
+    assert read == []  # its hash was taken as it was written
+    forget_verified()
+    compute(clips, tmp_path)
+    assert len(read) == 1  # another process; the file is too new to be believed by its times
+    assert not (entry / "seen.json").exists()
+    monkeypatch.setattr(core.cache, "SETTLED", 0.0)
+    for _ in range(3):
+        forget_verified()
+        compute(clips, tmp_path)
+    assert len(read) == 2
+    os.utime(entry / "array.npy")
+    forget_verified()
+    compute(clips, tmp_path)
+    assert len(read) == 3
 
 
 def test_images_hang_on_no_number_of_threads(clips, tmp_path):

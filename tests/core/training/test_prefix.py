@@ -70,3 +70,27 @@ def test_a_vector_has_no_layout(session: Session, run: Run) -> None:
     one, other = (prefix.activations(linear, images, layout, session) for layout in layouts)
     assert one.array.shape == (5, 2)
     assert one.key == other.key
+
+
+def test_activations_outlive_what_ended_their_computation(session: Session, run: Run) -> None:
+    vectors = np.random.default_rng(0).standard_normal((2 * prefix.SHARD + 5, 4)).astype(np.float32)
+    images = Images(vectors, np.arange(len(vectors)), (), "vectors")
+
+    class Counted(torch.nn.Linear):
+        left, seen = 20, 0  # batches until it is ended, and clips passed through
+
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            if not Counted.left:
+                raise KeyboardInterrupt
+            Counted.left -= 1
+            Counted.seen += len(batch)
+            return super().forward(batch)
+
+    linear = Counted(4, 2)
+    with pytest.raises(KeyboardInterrupt):
+        prefix.activations(linear, images, run, session)
+    Counted.left, Counted.seen = 100, 0
+    stored = prefix.activations(linear, images, run, session)
+    assert Counted.seen == prefix.SHARD + 5
+    whole = linear(torch.from_numpy(vectors)).detach()
+    np.testing.assert_allclose(stored.array, whole, rtol=1e-6, atol=1e-6)

@@ -1,0 +1,219 @@
+"""A .npy file that is written some rows at a time, in shards that a killed process does not lose.
+
+Beside the file lies a journal with a line for each shard that is whole: its rows, their SHA-256 and what its maker
+noted. Whoever opens the folder again goes on behind the last shard whose bytes are as the journal says.
+"""
+
+import errno
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+import numpy as np
+
+from core.errors import UserError
+
+ARRAY, JOURNAL = "array.npy", "shards.jsonl"
+PIECE = 2**24  # bytes read at a time
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some rows of an array, one after the other.
+
+    Attributes
+    ----------
+    rows
+        How many.
+    sha256
+        Of their bytes.
+    facts
+        What their maker noted, in JSON types.
+    """
+
+    rows: int
+    sha256: str
+    facts: dict[str, Any]
+
+
+class ArrayWriter:
+    """Writes an array of unknown length.
+
+    Rows go through `write` and not through a memory map, because a full disk then raises an error, where a memory map
+    would kill the process.
+
+    Parameters
+    ----------
+    folder
+        Where ``array.npy`` and the journal are; what lies there already is gone on with.
+    blame
+        The folder that a failure to write names.
+
+    Attributes
+    ----------
+    shards
+        Those that are whole, in order.
+    shape
+        Of what is written so far; empty before the first rows.
+    """
+
+    def __init__(self, folder: Path, *, blame: Path) -> None:
+        self.folder, self._blame = folder, blame
+        self._dtype = np.dtype(np.float32)
+        self.shape: tuple[int, ...] = ()
+        self.shards: list[Shard] = []
+        with naming(blame):
+            self._recover()
+        self._begin_shard()
+
+    @property
+    def rows(self) -> int:
+        """How many rows are written so far."""
+        return self.shape[0] if self.shape else 0
+
+    def append(self, rows: np.ndarray) -> None:
+        """Append `rows` of shape (any number, ...); type and row shape are those of the first call.
+
+        Raises
+        ------
+        ValueError
+            The rows differ from the earlier ones in type or shape.
+        UserError
+            The folder cannot be written to.
+        """
+        first = not self.shape
+        if first:
+            self._dtype, self.shape = rows.dtype, (0, *rows.shape[1:])
+        if rows.dtype != self._dtype or rows.shape[1:] != self.shape[1:]:
+            raise ValueError(f"rows are {rows.dtype} {rows.shape[1:]}, not {self._dtype} {self.shape[1:]} as before")
+        data = np.ascontiguousarray(rows).data
+        with naming(self._blame):
+            if first:
+                self._write_header()
+            self._file.write(data)
+        self._sha256.update(data)
+        self.shape = (self.rows + len(rows), *self.shape[1:])
+
+    def commit(self, facts: Mapping[str, Any] | None = None) -> None:
+        """End a shard: the rows since the last one are kept whatever happens to this process."""
+        start = sum(shard.rows for shard in self.shards)
+        self.shards.append(Shard(self.rows - start, self._sha256.hexdigest(), dict(facts or {})))
+        with naming(self._blame):
+            self._file.flush()
+            self._journal.write(json.dumps(asdict(self.shards[-1])).encode() + b"\n")
+            self._journal.flush()
+        self._begin_shard()
+
+    def finish(self) -> None:
+        """Write the number of rows into the header, for which NumPy's format leaves room, and close the file."""
+        if not self.shape:
+            raise ValueError("nothing was appended")
+        if self.rows > sum(shard.rows for shard in self.shards):
+            self.commit()
+        with naming(self._blame):
+            self._file.seek(0)
+            self._write_header()
+            self._file.close()
+
+    def close(self) -> None:
+        """Close the files, finished or not."""
+        for file in (self._file, self._journal):
+            with suppress(OSError):  # a full disk refuses what is still in the buffer; that error is known already
+                file.close()
+
+    def _begin_shard(self) -> None:
+        self._sha256 = hashlib.sha256()
+
+    def _write_header(self) -> None:
+        header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": self.shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def _recover(self) -> None:
+        """Open both files behind the last whole shard, or empty."""
+        array, journal = self.folder / ARRAY, self.folder / JOURNAL
+        for path in (array, journal):
+            path.touch()
+        self._file, self._journal = array.open("r+b"), journal.open("r+b")
+        known = _read_journal(self._journal)
+        with suppress(ValueError):  # no header yet
+            shape, dtype = _read_header(self._file)
+            self.shards = whole_shards(self._file, known, row_bytes=_row_bytes(shape, dtype))
+        if self.shards:
+            self._dtype, self.shape = dtype, (sum(shard.rows for shard in self.shards), *shape[1:])
+        else:
+            self._file.seek(0)
+        self._file.truncate()
+        self._journal.seek(0)
+        self._journal.truncate()
+        self._journal.writelines(json.dumps(asdict(shard)).encode() + b"\n" for shard in self.shards)
+        self._journal.flush()
+
+
+def is_whole(path: Path, shards: Sequence[Shard], *, shape: tuple[int, ...]) -> bool:
+    """Tell whether an array's file holds these shards and nothing was changed in it.
+
+    Raises
+    ------
+    OSError, ValueError
+        Where it cannot be read at all.
+    """
+    with path.open("rb") as file:
+        found, dtype = _read_header(file)
+        return found == shape and whole_shards(file, shards, row_bytes=_row_bytes(found, dtype)) == list(shards)
+
+
+def whole_shards(file: BinaryIO, shards: Sequence[Shard], *, row_bytes: int) -> list[Shard]:
+    """Return the shards whose bytes follow in `file`, up to the first that differs; the file is left behind them."""
+    whole: list[Shard] = []
+    for shard in shards:
+        start, left, digest = file.tell(), shard.rows * row_bytes, hashlib.sha256()
+        while left and (piece := file.read(min(left, PIECE))):
+            digest.update(piece)
+            left -= len(piece)
+        if left or digest.hexdigest() != shard.sha256:
+            file.seek(start)
+            break
+        whole.append(shard)
+    return whole
+
+
+def _read_journal(file: BinaryIO) -> list[Shard]:
+    """Return the shards of a journal, up to the first line that is none; a killed process may leave half a line."""
+    shards: list[Shard] = []
+    with suppress(msgspec.DecodeError):
+        for line in file:
+            shards.append(msgspec.json.decode(line, type=Shard))
+    return shards
+
+
+def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("not the version of the format that is written here")
+    try:
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    except Exception as error:  # a damaged one is taken for Python, whose parser has errors of several kinds
+        raise ValueError(str(error)) from None
+    return shape, dtype
+
+
+def _row_bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    return dtype.itemsize * int(np.prod(shape[1:]))
+
+
+@contextmanager
+def naming(folder: Path) -> Iterator[None]:
+    """Turn a failure to write into the user's error that names `folder`."""
+    try:
+        yield
+    except OSError as error:
+        remedy = (
+            "make room on it" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "allow writing there"
+        )
+        raise UserError(
+            f"cannot write to {folder}: {error.strerror or error}; {remedy} or choose another folder"
+        ) from error

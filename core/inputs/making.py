@@ -1,0 +1,261 @@
+"""From clips to inputs, in shards: by threads of this process, by processes beside it, or wherever a caller sends them.
+
+A CPU's image hangs on its clip alone, and not on how many threads or processes there are, so all ways give the same
+bits. A shard that is whole outlives the process that made it.
+"""
+
+import itertools
+import multiprocessing
+import multiprocessing.connection
+import os
+import shutil
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from core.array_writer import ARRAY, ArrayWriter
+from core.cache import load_or_make
+from core.config import Clip, Frontend
+from core.door import quiet
+from core.errors import UserError
+from core.inputs.augmentation import Change
+from core.inputs.clip import BadClip, decode, fit_length, read_waveform, resample
+from core.inputs.kind import Kind
+from core.inputs.made import input_kind
+from core.workers import Workers
+
+BATCH = 32  # clips decoded ahead and turned into images together
+SHARD = 1024  # clips of a shard, a multiple of BATCH
+MANY = 4 * SHARD  # clips from which processes of their own are worth their start
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How clips become inputs; small, so that it can be sent to where they are made.
+
+    Attributes
+    ----------
+    root
+        Folder that the clips' paths are in.
+    clip, frontend
+        How waveforms and images are made, every number filled in.
+    variant, change
+        Above 0: each clip is changed by `change`, as its path and this number decide.
+    device
+        Where images are computed.
+    """
+
+    root: Path
+    clip: Clip
+    frontend: Frontend
+    variant: int
+    change: Change
+    device: str
+
+
+Made = tuple[np.ndarray, list[str]]  # the inputs of the good ones of some clips; of each clip what is wrong, or nothing
+Spread = Callable[[Recipe, Sequence[Sequence[str]]], Iterator[Made]]  # makes the clips of each shard, in order
+
+
+def write(
+    writer: ArrayWriter,
+    recipe: Recipe,
+    paths: Sequence[str],
+    *,
+    spread: Spread | None,
+    report: Callable[[int], None],
+) -> list[str]:
+    """Write the inputs of all good clips, behind the shards that are there already.
+
+    Parameters
+    ----------
+    writer
+        Takes the inputs.
+    recipe, paths
+        Of the clips.
+    spread
+        Makes shards elsewhere, where there are several left to make; ``None`` makes all in this process.
+    report
+        Told how many clips are done.
+
+    Returns
+    -------
+    list
+        What is wrong with each clip, empty where nothing is.
+    """
+    problems = list(itertools.chain.from_iterable(shard.facts["problems"] for shard in writer.shards))
+    ended = len(problems)
+    report(ended)
+    left = paths[ended:]
+    shards = [left[i : i + SHARD] for i in range(0, len(left), SHARD)]
+    processes = torch.get_num_threads() if recipe.device == "cpu" else 1
+    if len(left) < MANY:
+        pieces = batches(recipe, left)
+    elif spread:
+        pieces = spread(recipe, shards)
+    elif processes > 1:
+        pieces = in_processes(recipe, shards, processes=processes, folder=writer.folder / "parts")
+    else:
+        pieces = batches(recipe, left)
+    for good, found in pieces:
+        writer.append(good)
+        problems += found
+        if len(problems) - ended == SHARD:
+            writer.commit({"problems": problems[ended:]})
+            ended = len(problems)
+        report(len(problems))
+    return problems
+
+
+def batches(recipe: Recipe, paths: Sequence[str], *, decoders: int | None = None) -> Iterator[Made]:
+    """Make the inputs of clips in threads of this process, some at a time and in order."""
+    kind = input_kind(recipe.clip, recipe.frontend).to(recipe.device)
+    at_once = torch.get_num_threads()
+    decoders = decoders or min(8, os.cpu_count() or 1)
+    with quiet(), _one_thread_each(), Workers(decoders) as pool, Workers(at_once) as makers:
+        for batch in _batches(_ahead(pool, partial(_waveform, recipe=recipe), paths, 2 * BATCH)):
+            yield _images_of(batch, kind=kind, device=recipe.device, makers=makers)
+
+
+def in_processes(recipe: Recipe, shards: Sequence[Sequence[str]], *, processes: int, folder: Path) -> Iterator[Made]:
+    """Make shards in processes beside this one, each a whole entry in `folder` until it is taken.
+
+    Raises
+    ------
+    UserError
+        Where one of the processes was ended from outside.
+    """
+    before = set(multiprocessing.active_children())
+    spawn = multiprocessing.get_context("spawn")
+    with quiet(), ProcessPoolExecutor(processes, mp_context=spawn, initializer=_begin_process) as pool:
+        try:
+            for entry, problems in _ahead(pool, partial(_part, recipe=recipe, folder=folder), shards, 2 * processes):
+                yield np.load(entry / ARRAY, mmap_mode="r"), problems
+                shutil.rmtree(entry)
+        except BrokenProcessPool:
+            raise UserError(
+                "a process that made images was ended from outside, perhaps for want of memory; the same command goes "
+                "on from here (with less at once under a lower --threads)"
+            ) from None
+        finally:
+            for process in set(multiprocessing.active_children()) - before:
+                process.terminate()  # nothing is lost: shards that are not whole are made again
+    shutil.rmtree(folder)
+
+
+def _begin_process() -> None:
+    """Let the process beside end with its parent, however that ends, and compute in one thread."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _part(paths: Sequence[str], *, recipe: Recipe, folder: Path) -> tuple[Path, list[str]]:
+    """Make a shard, or find it made; return where it lies and what is wrong with each clip."""
+
+    def make(writer: ArrayWriter) -> dict[str, Any]:
+        problems: list[str] = []
+        for good, found in batches(recipe, paths, decoders=1):
+            writer.append(good)
+            problems += found
+        return {"problems": problems}
+
+    stored = load_or_make(folder, made_from={"first": paths[0], "clips": len(paths)}, make=make)
+    return folder / stored.key, stored.facts["problems"]
+
+
+def _waveform(path: str, *, recipe: Recipe) -> np.ndarray | str:
+    """Return a clip's waveform, or what is wrong with it."""
+    clip = recipe.clip
+    n_samples = round(clip.duration * clip.sr)
+    try:
+        if not recipe.variant:
+            return read_waveform(recipe.root / path, sr=clip.sr, n_samples=n_samples, fit=clip.fit)
+        y, own_sr = decode(recipe.root / path)
+    except BadClip as problem:
+        return problem.reason
+    y = recipe.change(resample(y, sr=own_sr, new_sr=clip.sr), sr=clip.sr, key=f"{path}:{recipe.variant}")
+    return fit_length(y, n_samples=n_samples, fit=clip.fit).copy()  # a view would keep the whole recording
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Let every CPU thread of torch's work alone: how a product is split among threads decides its last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _images_of(
+    batch: Sequence[np.ndarray | str], *, kind: Kind, device: str | torch.device, makers: ThreadPoolExecutor
+) -> tuple[np.ndarray, list[str]]:
+    """Return the images of the good waveforms of a batch, and for every one of the batch its problem, empty if none.
+
+    A CPU takes them one by one, so that an image hangs neither on the clips beside it nor on the number of threads;
+    a GPU takes those of one length together.
+    """
+    problems = [y if isinstance(y, str) else "" for y in batch]
+    lengths: dict[int, list[int]] = {}
+    for i, y in enumerate(batch):
+        if not isinstance(y, str):
+            lengths.setdefault(len(y), []).append(i)
+    groups = list(lengths.values())
+    if torch.device(device).type == "cpu":
+        groups = [[i] for group in groups for i in group]
+
+    def make(group: list[int]) -> np.ndarray:
+        with torch.inference_mode():
+            waveforms = torch.from_numpy(np.stack([batch[i] for i in group]))
+            made: np.ndarray = kind(waveforms.to(device)).cpu().numpy()
+            return made
+
+    made: dict[int, np.ndarray] = {}
+    for group, found in zip(groups, makers.map(make, groups), strict=True):
+        made |= zip(group, found, strict=True)
+    for i, image in made.items():
+        if not np.isfinite(image).all():
+            problems[i] = f"too loud: its {'spectrogram' if image.ndim == 3 else 'vector'} is not finite"
+    good = [made[i] for i in sorted(made) if not problems[i]]
+    return np.stack(good) if good else np.empty((0, *kind.shape), dtype=np.float32), problems
+
+
+def _ahead(pool: Executor, work: Callable[[Any], Any], items: Iterable[Any], at_most: int) -> Iterator[Any]:
+    """Map `work` over `items` in order, with at most so many begun and not yet taken: memory stays bounded."""
+    begun: deque[Future[Any]] = deque()
+    for item in items:
+        begun.append(pool.submit(work, item))
+        if len(begun) == at_most:
+            yield begun.popleft().result()
+    while begun:
+        yield begun.popleft().result()
+
+
+def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
+    batch: list[Any] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,107 @@
+import json
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from core.array_writer import ARRAY, JOURNAL, ArrayWriter, is_whole
+
+ROWS = np.arange(24, dtype=np.float32).reshape(8, 3)
+
+
+def opened(folder):
+    return closing(ArrayWriter(folder, blame=folder))
+
+
+def interrupted(folder, *, whole=2, more=1):
+    """Leave what a process leaves that was killed `more` rows into its third shard of two rows."""
+    with opened(folder) as writer:
+        for k in range(whole):
+            writer.append(ROWS[2 * k : 2 * k + 2])
+            writer.commit({"number": k})
+        writer.append(ROWS[2 * whole : 2 * whole + more])
+
+
+def go_on(folder):
+    """Write what is missing, and return which shards were there."""
+    with opened(folder) as writer:
+        found = [shard.facts["number"] for shard in writer.shards]
+        for row in ROWS[writer.rows :]:
+            writer.append(row[None])
+        writer.finish()
+    np.testing.assert_array_equal(np.load(folder / ARRAY), ROWS)
+    return found
+
+
+def test_whole_shards_are_gone_on_with(tmp_path):
+    interrupted(tmp_path)
+    assert go_on(tmp_path) == [0, 1]
+
+
+def test_nothing_is_there_before_a_shard_is_whole(tmp_path):
+    interrupted(tmp_path, whole=0)
+    assert go_on(tmp_path) == []
+
+
+def flip(path, where):
+    data = bytearray(path.read_bytes())
+    data[where] ^= 1
+    path.write_bytes(data)
+
+
+def shorten(path, by):
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) - by])
+
+
+@pytest.mark.parametrize(
+    ("damage", "kept"),
+    [
+        (lambda folder: flip(folder / ARRAY, 128), []),
+        (lambda folder: flip(folder / ARRAY, 128 + 24), [0]),
+        (lambda folder: flip(folder / ARRAY, 0), []),
+        (lambda folder: shorten(folder / ARRAY, 13), [0]),
+        (lambda folder: shorten(folder / ARRAY, 12), [0, 1]),
+        (lambda folder: (folder / ARRAY).write_bytes(b""), []),
+        (lambda folder: (folder / ARRAY).unlink(), []),
+        (lambda folder: shorten(folder / JOURNAL, 3), [0]),
+        (lambda folder: (folder / JOURNAL).write_text("{}\n"), []),
+        (lambda folder: (folder / JOURNAL).write_text('{"rows": "2", "sha256": 3, "facts": {}}\n'), []),
+        (lambda folder: (folder / JOURNAL).unlink(), []),
+    ],
+)
+def test_only_shards_that_are_as_they_were_written_are_gone_on_with(damage, kept, tmp_path):
+    interrupted(tmp_path)
+    damage(tmp_path)
+    assert go_on(tmp_path) == kept
+
+
+def test_a_shard_may_lack_rows(tmp_path):
+    with opened(tmp_path) as writer:
+        writer.append(ROWS[:0])
+        writer.commit({"number": 0})
+        writer.append(ROWS[:2])
+        writer.commit({"number": 1})
+    assert go_on(tmp_path) == [0, 1]
+
+
+def test_a_journal_says_what_is_whole(tmp_path):
+    interrupted(tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / JOURNAL).read_text().splitlines()]
+    assert [(line["rows"], line["facts"]) for line in lines] == [(2, {"number": 0}), (2, {"number": 1})]
+
+
+@pytest.mark.parametrize("changed", [None, 0, 60, 128, -1])
+def test_a_whole_file_is_told_from_a_changed_one(changed, tmp_path):
+    with opened(tmp_path) as writer:
+        for part in (ROWS[:3], ROWS[3:]):
+            writer.append(part)
+            writer.commit()
+        writer.finish()
+    if changed is not None:
+        flip(tmp_path / ARRAY, changed)
+    try:
+        assert is_whole(tmp_path / ARRAY, writer.shards, shape=ROWS.shape) == (changed is None)
+    except ValueError:
+        assert changed in (0, 60)  # the header
+    assert not is_whole(tmp_path / ARRAY, writer.shards, shape=(7, 3)) if changed is None else True
