@@ -26,11 +26,12 @@ Records = Mapping[str, Record | None]  # by the run's id
 MEASURED = ("accuracy", "accuracy_best_epoch")
 WEIGHTED = ("precision", "recall", "f1")  # over the classes, by their clips
 ACCURACY = Column("accuracy", "Accuracy %", percent, best="max", std="accuracy_std")
+BEST_EPOCH = Column("accuracy_best_epoch", "Best epoch %", percent)
 MACRO_F1 = Column("macro_f1", "Macro F1 %", percent, best="max")
 CHANGE = Column("delta", "Change", points)
 COLUMNS = (
     ACCURACY,
-    Column("accuracy_best_epoch", "Best epoch %", percent),
+    BEST_EPOCH,
     MACRO_F1,
     CHANGE,
     Column("trainable_parameters", "Trainable", magnitude),

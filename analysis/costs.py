@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from analysis.conditions import ACCURACY, CHANGE, MACRO_F1
+from analysis.conditions import ACCURACY, BEST_EPOCH, CHANGE, MACRO_F1
 from analysis.formats import magnitude, number
 from analysis.results import Results
 from analysis.tables import Column
@@ -18,6 +18,7 @@ from core.models.assembly import make_backbone
 
 COLUMNS = (
     ACCURACY,
+    BEST_EPOCH,
     MACRO_F1,
     CHANGE,
     Column("parameters", "Parameters", magnitude, best="min"),

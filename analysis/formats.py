@@ -89,6 +89,14 @@ def written(value: float, metric: str) -> str:
     return _signed(f"{value:.4g}")
 
 
+def metric_title(metric: str) -> str:
+    """Name a metric, or one bound of it, in words: ``delta_high`` is a change, at most."""
+    for suffix, words in (("_low", "at least"), ("_high", "at most")):
+        if metric.endswith(suffix):
+            return f"{metric_title(metric.removesuffix(suffix))}, {words}"
+    return {"delta": "change", "lr": "learning rate"}.get(metric, metric.replace("_", " "))
+
+
 def span(numbers: Iterable[int]) -> str:
     """Write whole numbers as ranges: 1, 2, 3, 5 is 1–3, 5."""
     runs: list[list[int]] = []

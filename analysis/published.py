@@ -22,7 +22,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.formats import written
+from analysis.formats import metric_title, written
 from analysis.results import Results
 from analysis.tables import MISSING, Column
 from core.errors import UserError, unknown
@@ -36,7 +36,7 @@ COLUMNS = (
     Column("data", "Data"),
     Column("backbone", "Backbone"),
     Column("condition", "Condition"),
-    Column("metric", "Metric"),
+    Column("metric", "Metric", metric_title),
     Column("epoch", "Epoch"),
     Column("ours", "Ours", written, std="ours_std", unit="metric"),
     Column("published", "Published", written, std="published_std", unit="metric", mark="approximate"),

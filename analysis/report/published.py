@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.formats import written
+from analysis.formats import metric_title, written
 from analysis.published import matches, readable
 from analysis.report.analyses import Analysis
 from analysis.report.cells import Cell, Table, table
@@ -41,7 +41,7 @@ def published_table(
             names = [str(stated[name]) or MISSING for name in ("data", "backbone", "condition")]
             about = "about " * bool(stated["approximate"])
             theirs = about + _shown(stated["value"], stated["std"], metric)
-            title = metric.replace("_", " ") + " %" * _is_fraction(metric)
+            title = metric_title(metric) + " %" * _is_fraction(metric)
             fixed: list[str | Cell] = [f"{study} {stated['item']}", *names, title, str(stated["epoch"]) or MISSING]
             fixed.append(Cell(theirs, float(stated["value"])))
             found: list[list[str | Cell]] = [

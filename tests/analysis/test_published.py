@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.formats import written
+from analysis.formats import metric_title, written
 from analysis.published import beside, one_row_each, published, readable, studies
 from core.errors import UserError
 
@@ -223,6 +223,13 @@ def test_settings_that_were_found_stand_beside_the_reports(data):
 )
 def test_a_metric_is_written_as_its_name_says(metric, value, shown):
     assert written(value, metric) == shown
+
+
+def test_a_bound_of_a_change_is_named_in_words():
+    metrics = ("delta_high", "seconds_low", "lr", "weighted_f1", "delta")
+    assert [metric_title(name) for name in metrics] == [
+        "change, at most", "seconds, at least", "learning rate", "weighted f1", "change"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
