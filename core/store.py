@@ -205,6 +205,7 @@ class Store:
         predictions: tuple[list[str], np.ndarray, np.ndarray],
         weights: Mapping[str, torch.Tensor],
         first_step: Mapping[str, torch.Tensor] | None = None,
+        best: np.ndarray | None = None,
     ) -> None:
         """Write all that a finished run leaves, its record last; its checkpoint goes.
 
@@ -214,11 +215,13 @@ class Store:
             As in `write_record`.
         history, predictions, weights, first_step
             As in `write_history` and the like; a first step that was not fitted has nothing to be kept.
+        best
+            As in `write_predictions`.
         """
         files = [HISTORY, PREDICTIONS, WEIGHTS]
         with _in_place(self._made(run)):
             self.write_history(run, history)
-            self.write_predictions(run, *predictions)
+            self.write_predictions(run, *predictions, best=best)
             self.write_weights(run, weights)
             if first_step is not None:
                 self.write_first_step(run, first_step)
@@ -244,19 +247,27 @@ class Store:
         with self._reading(run, HISTORY) as path:
             return pd.read_csv(path)
 
-    def write_predictions(self, run: Run, clips: list[str], targets: np.ndarray, logits: np.ndarray) -> None:
-        """Write ``predictions.parquet``: clip, target and the logits (clips, classes) of the test fold."""
-        frame = pd.DataFrame({"clip": clips, "target": targets})
-        for k in range(logits.shape[1]):
-            frame[f"logit_{k}"] = logits[:, k]
+    def write_predictions(
+        self, run: Run, clips: list[str], targets: np.ndarray, logits: np.ndarray, *, best: np.ndarray | None = None
+    ) -> None:
+        """Write ``predictions.parquet``: clip, target and the logits (clips, classes) of the test fold.
+
+        `best` are the logits after the best epoch on the test fold, where they are known.
+        """
+        known = {"logit": logits} | ({} if best is None else {"best_logit": best})
+        columns = {f"{name}_{k}": column for name, outputs in known.items() for k, column in enumerate(outputs.T)}
+        frame = pd.DataFrame({"clip": clips, "target": targets, **columns})
         with replacing(self.folder(run) / PREDICTIONS) as path:
             frame.to_parquet(path, index=False)
 
-    def predictions(self, run: Run | str) -> tuple[list[str], np.ndarray, np.ndarray]:
-        """Read back clips, targets (clips,) and logits (clips, classes); where they are damaged, `DamagedFile`."""
+    def predictions(self, run: Run | str, *, best: bool = False) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """Read back clips, targets (clips,) and logits (clips, classes); where they are damaged, `DamagedFile`.
+
+        With `best` the logits are those of the best epoch; without classes where they were not kept.
+        """
         with self._reading(run, PREDICTIONS) as path:
             frame = pd.read_parquet(path)
-            logits = frame.filter(regex=r"^logit_\d+$").to_numpy(np.float32)
+            logits = frame.filter(regex=r"^best_logit_\d+$" if best else r"^logit_\d+$").to_numpy(np.float32)
             return frame["clip"].tolist(), frame["target"].to_numpy(np.int64), logits
 
     def write_weights(self, run: Run, weights: Mapping[str, torch.Tensor]) -> None:

@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from core.files import replacing
+
+BEST = "best.logits"
 
 
 def save(
@@ -17,14 +20,23 @@ def save(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     history: list[dict[str, Any]],
+    best: np.ndarray | None = None,
 ) -> None:
-    """Write the state after the last epoch of `history`, whole or not at all."""
+    """Write the state after the last epoch of `history`, and the logits of the `best` one, whole or not at all."""
     tensors = {f"network.{name}": tensor.contiguous() for name, tensor in network.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{k}": v.contiguous() for k, v in state.items() if isinstance(v, torch.Tensor)}
+    if best is not None:
+        tensors[BEST] = torch.from_numpy(best)
     metadata = {"history": json.dumps(history), "scaler": json.dumps(scaler.state_dict())}
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata)
+
+
+def best_logits(path: Path) -> np.ndarray | None:
+    """Return the logits of the best epoch in a state that `load` went on from; None where it holds none."""
+    with safe_open(path, framework="np") as file:
+        return file.get_tensor(BEST) if BEST in file.keys() else None  # noqa: SIM118  (not a dict)
 
 
 def load(

@@ -63,7 +63,8 @@ def train(run: Run, dataset: Dataset, session: Session, *, label: str) -> None:
     started = time.perf_counter()
     prepared = prepare(run, dataset, session)
     preparation = time.perf_counter() - started
-    history, logits = Fit(run, prepared, session, label).run()
+    fit = Fit(run, prepared, session, label)
+    history, logits = fit.run()
     backbone = prepared.backbone
     targets = prepared.labels.cpu().numpy()[prepared.split.test]
     values = record.provenance(session) | record.results(run.training, prepared, dataset, history, logits, targets)
@@ -75,6 +76,7 @@ def train(run: Run, dataset: Dataset, session: Session, *, label: str) -> None:
         predictions=([prepared.clips[row] for row in prepared.split.test], targets, logits),
         weights=backbone.original_state_dict(),
         first_step=prepared.first_step.state_dict() if is_fitted(run) else None,
+        best=fit.best,
     )
 
 
@@ -85,6 +87,11 @@ class Fit:
     ----------
     run, prepared, session, label
         As in `train`.
+
+    Attributes
+    ----------
+    best
+        (test clips, classes): the logits after the best epoch on the test fold, the first of equals; None before any.
     """
 
     def __init__(self, run: Run, prepared: Prepared, session: Session, label: str) -> None:
@@ -97,6 +104,7 @@ class Fit:
         self.change = evaluation_change(run)
         self.optimizer = make_optimizer(self.network.parameters(), self.training)
         self.step = Step(self.network, self.optimizer, self.training, session.device)
+        self.best: np.ndarray | None = None
 
     def run(self) -> tuple[list[dict[str, Any]], np.ndarray]:
         """Train from the last checkpoint, or from the start, to the end.
@@ -111,6 +119,7 @@ class Fit:
         path = self.session.store.checkpoint(self.run_)
         history = checkpoint.load(path, self.network, self.optimizer, self.step.scaler)
         if history:
+            self.best = checkpoint.best_logits(path)
             self.session.report.note(f"{self.label}: going on after epoch {len(history)}")
         logits: np.ndarray | None = None
         saved = time.monotonic()
@@ -119,11 +128,13 @@ class Fit:
                 row, logits = self._epoch(history)
                 if self.session.on_epoch:
                     self.session.on_epoch(row)
+                if all(row["test_accuracy"] > earlier["test_accuracy"] for earlier in history):
+                    self.best = logits
                 history.append(row)
                 write(row)
                 self.session.report(len(history), self.training.epochs, self.label, _detail(row))
                 if time.monotonic() - saved >= CHECKPOINT_EVERY:
-                    checkpoint.save(path, self.network, self.optimizer, self.step.scaler, history)
+                    checkpoint.save(path, self.network, self.optimizer, self.step.scaler, history, self.best)
                     saved = time.monotonic()
         self.session.report.drop(self.label)
         if logits is None:

@@ -97,6 +97,10 @@ def test_predictions_and_weights_round_trip(store: Store) -> None:
     assert clips == [f"{k}.wav" for k in range(5)]
     np.testing.assert_array_equal(targets, np.arange(5))
     np.testing.assert_array_equal(again, logits)
+    assert store.predictions(run, best=True)[2].shape == (5, 0)  # as older runs have it
+    store.write_predictions(run, clips, targets, logits, best=2 * logits)
+    np.testing.assert_array_equal(store.predictions(run)[2], logits)
+    np.testing.assert_array_equal(store.predictions(run, best=True)[2], 2 * logits)
     weights = {"a.weight": torch.randn(3, 4).t(), "n": torch.tensor(3)}
     store.write_weights(run, weights)
     back = store.weights(run)

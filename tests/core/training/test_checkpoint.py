@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -38,6 +39,16 @@ def test_going_on_from_a_checkpoint_gives_the_same_bits(tmp_path: Path, kind: ty
         step(resumed, optimizer, k)
     for name, tensor in straight.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("best", [None, np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)])
+def test_the_best_epochs_logits_are_kept(tmp_path: Path, best: np.ndarray | None) -> None:
+    path, net, scaler = tmp_path / "c.safetensors", network(), torch.amp.GradScaler("cpu", enabled=False)
+    optimizer = torch.optim.Adam(net.parameters())
+    checkpoint.save(path, net, optimizer, scaler, [{"epoch": 1}], best)
+    assert checkpoint.load(path, net, optimizer, scaler) == [{"epoch": 1}]
+    found = checkpoint.best_logits(path)
+    assert found is best if best is None else np.array_equal(found, best)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x10" * 40], ids=["missing", "empty", "damaged"])

@@ -79,6 +79,8 @@ def test_train_learns_and_writes_every_file(run: Run, dataset: Dataset, session:
     assert history["epoch"].tolist() == list(range(1, 9))
     assert history["train_accuracy"].iloc[-1] >= 0.9
     assert record.metrics.accuracy_best_epoch == history["test_accuracy"].max()
+    _, _, best = session.store.predictions(run, best=True)
+    assert (best.argmax(1) == targets).mean() == record.metrics.accuracy_best_epoch
 
 
 @pytest.mark.parametrize("freeze", ["stem", "block3", "block4"])
@@ -142,6 +144,7 @@ def test_killed_run_goes_on_and_ends_in_the_same_bits(
     run = run.replace(**changes)
     straight = weights_of(run, dataset, session)
     history = session.store.history(run)
+    outputs = [session.store.predictions(run, best=best)[2] for best in (False, True)]
     monkeypatch.setattr(trainer, "CHECKPOINT_EVERY", 0.0)
     save = checkpoint.save
     saved = 0
@@ -166,6 +169,8 @@ def test_killed_run_goes_on_and_ends_in_the_same_bits(
     assert len(equal(straight, resumed)) == len(straight)
     columns = ["epoch", "lr", "train_loss", "test_loss"]
     pd.testing.assert_frame_equal(session.store.history(run)[columns], history[columns])
+    for best, logits in zip((False, True), outputs, strict=True):
+        np.testing.assert_array_equal(session.store.predictions(run, best=best)[2], logits)
     if run.training.schedule == "plateau":
         assert history["lr"].nunique() > 1  # it did drop, or this shows nothing
 
