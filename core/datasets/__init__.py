@@ -51,7 +51,10 @@ def load(name: str, root: Path | None = None) -> "Dataset":
     loader = LOADERS[name]
     if root is None and loader.source:
         raise UserError(loader.source.how_to_get(name, None))
-    dataset: Dataset = loader.read(root and _home(root))
+    try:
+        dataset: Dataset = loader.read(root and _home(root))
+    except UnicodeEncodeError as error:  # of a file whose name is no text, which no table can hold
+        raise UserError(f"{name}: {error.object} is no name in UTF-8; rename the file") from None
     return dataset
 
 

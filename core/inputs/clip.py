@@ -38,6 +38,10 @@ class BadClip(Exception):
         self.reason = reason
 
 
+class LongRecording(Exception):
+    """A recording of more samples than were wanted of one; nothing else is wrong with it."""
+
+
 @dataclass(frozen=True)
 class Facts:
     """What a recording is: its seconds, Hz, channels (0: not known) and format (the suffix where FFmpeg reads it)."""
@@ -48,13 +52,15 @@ class Facts:
     format: str
 
 
-def decode(path: Path) -> tuple[np.ndarray, int]:
+def decode(path: Path, *, at_most: int = WHOLE) -> tuple[np.ndarray, int]:
     """Read a recording as mono.
 
     Parameters
     ----------
     path
         Any file; its content decides how it is read.
+    at_most
+        Samples from which it is given up as a `LongRecording`.
 
     Returns
     -------
@@ -71,7 +77,7 @@ def decode(path: Path) -> tuple[np.ndarray, int]:
         header) cannot be told from whole when cut between two frames, and of Matroska the stated length is not checked.
     """
     with _blocks(path) as found:
-        return _whole(found)
+        return _whole(found, at_most)
 
 
 def read_waveform(path: Path, *, sr: int, n_samples: int, fit: str) -> np.ndarray:
@@ -167,10 +173,12 @@ def _blocks(path: Path) -> Iterator[Iterator[Block]]:
         raise BadClip(path, str(error)) from None
 
 
-def _whole(found: Iterable[Block]) -> tuple[np.ndarray, int]:
+def _whole(found: Iterable[Block], at_most: int) -> tuple[np.ndarray, int]:
     parts, samples, sr = [], 0, 0
     for y, sr in found:
         samples += len(y)
+        if at_most < samples <= WHOLE:
+            raise LongRecording
         if samples > WHOLE:
             raise ValueError(f"longer than {WHOLE / sr / 3600:.0f} hours, too long to be kept whole; cut it")
         parts.append(y)

@@ -30,13 +30,14 @@ from core.config import Clip, Frontend
 from core.door import quiet
 from core.errors import UserError
 from core.inputs.augmentation import Change
-from core.inputs.clip import BadClip, decode, fit_length, read_waveform, resample
+from core.inputs.clip import WHOLE, BadClip, LongRecording, decode, fit_length, read_waveform, resample
 from core.inputs.kind import Kind
 from core.inputs.made import input_kind
 from core.workers import Workers
 
 BATCH = 32  # clips decoded ahead and turned into images together
 SHARD = 1024  # clips of a shard, a multiple of BATCH
+WAITING = 1 << 20  # samples; a recording that is needed whole and has more is read when its turn comes, one at a time
 MANY = 4 * SHARD  # clips from which processes of their own are worth their start
 
 
@@ -124,7 +125,7 @@ def batches(recipe: Recipe, paths: Sequence[str], *, decoders: int | None = None
     at_once = torch.get_num_threads()
     decoders = decoders or min(8, os.cpu_count() or 1)
     with quiet(), _one_thread_each(), Workers(decoders) as pool, Workers(at_once) as makers:
-        for batch in _batches(_ahead(pool, partial(_waveform, recipe=recipe), paths, 2 * BATCH)):
+        for batch in _batches(_ahead(pool, partial(_waveform_or_turn, recipe=recipe), paths, 2 * BATCH)):
             yield _images_of(batch, kind=kind, device=recipe.device, makers=makers)
 
 
@@ -181,17 +182,30 @@ def _part(paths: Sequence[str], *, recipe: Recipe, folder: Path) -> tuple[Path, 
     return folder / stored.key, stored.facts["problems"]
 
 
-def _waveform(path: str, *, recipe: Recipe) -> np.ndarray | str:
-    """Return a clip's waveform, or what is wrong with it."""
+Sound = np.ndarray | str  # a waveform, or what is wrong with it
+
+
+def _waveform_or_turn(path: str, *, recipe: Recipe) -> Sound | Callable[[], Sound]:
+    """Return a clip's waveform, what is wrong with it, or what reads it when its turn comes."""
+    try:
+        return _waveform(path, recipe=recipe, at_most=WAITING)
+    except LongRecording:
+        return partial(_waveform, path, recipe=recipe)
+
+
+def _waveform(path: str, *, recipe: Recipe, at_most: int = WHOLE) -> Sound:
+    """Return a clip's waveform, or what is wrong with it; one that is needed whole may be a `LongRecording`."""
     clip = recipe.clip
     n_samples = round(clip.duration * clip.sr)
     try:
-        if not recipe.variant:
+        if not recipe.variant and clip.fit != "stretch":
             return read_waveform(recipe.root / path, sr=clip.sr, n_samples=n_samples, fit=clip.fit)
-        y, own_sr = decode(recipe.root / path)
+        y, own_sr = decode(recipe.root / path, at_most=at_most)
     except BadClip as problem:
         return problem.reason
-    y = recipe.change(resample(y, sr=own_sr, new_sr=clip.sr), sr=clip.sr, key=f"{path}:{recipe.variant}")
+    y = resample(y, sr=own_sr, new_sr=clip.sr)
+    if recipe.variant:
+        y = recipe.change(y, sr=clip.sr, key=f"{path}:{recipe.variant}")
     return fit_length(y, n_samples=n_samples, fit=clip.fit).copy()  # a view would keep the whole recording
 
 
@@ -207,31 +221,41 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _images_of(
-    batch: Sequence[np.ndarray | str], *, kind: Kind, device: str | torch.device, makers: ThreadPoolExecutor
-) -> tuple[np.ndarray, list[str]]:
+    batch: Sequence[Sound | Callable[[], Sound]],
+    *,
+    kind: Kind,
+    device: str | torch.device,
+    makers: ThreadPoolExecutor,
+) -> Made:
     """Return the images of the good waveforms of a batch, and for every one of the batch its problem, empty if none.
 
     A CPU takes them one by one, so that an image hangs neither on the clips beside it nor on the number of threads;
-    a GPU takes those of one length together.
+    a GPU takes those of one length together. A waveform that is yet to be read is read, used and forgotten.
     """
     problems = [y if isinstance(y, str) else "" for y in batch]
     lengths: dict[int, list[int]] = {}
     for i, y in enumerate(batch):
-        if not isinstance(y, str):
+        if isinstance(y, np.ndarray):
             lengths.setdefault(len(y), []).append(i)
     groups = list(lengths.values())
     if torch.device(device).type == "cpu":
         groups = [[i] for group in groups for i in group]
 
-    def make(group: list[int]) -> np.ndarray:
+    def make(waveforms: Sequence[np.ndarray]) -> np.ndarray:
         with torch.inference_mode():
-            waveforms = torch.from_numpy(np.stack([batch[i] for i in group]))
-            made: np.ndarray = kind(waveforms.to(device)).cpu().numpy()
+            made: np.ndarray = kind(torch.from_numpy(np.stack(waveforms)).to(device)).cpu().numpy()
             return made
 
     made: dict[int, np.ndarray] = {}
-    for group, found in zip(groups, makers.map(make, groups), strict=True):
+    for group, found in zip(groups, makers.map(lambda group: make([batch[i] for i in group]), groups), strict=True):
         made |= zip(group, found, strict=True)
+    for i, turn in enumerate(batch):
+        if callable(turn):
+            y = turn()
+            if isinstance(y, str):
+                problems[i] = y
+            else:
+                made[i] = makers.submit(make, [y]).result()[0]
     for i, image in made.items():
         if not np.isfinite(image).all():
             problems[i] = f"too loud: its {'spectrogram' if image.ndim == 3 else 'vector'} is not finite"

@@ -443,3 +443,12 @@ class TestRealRecordings:
         assert len(dataset.class_names) == 10
         with pytest.raises(UserError, match="nothing is left to train on when fold 4 is tested"):
             dataset.split(4)
+
+
+def test_file_name_that_is_no_utf8_is_said_in_one_line(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        for k in range(5):
+            write_clip(tmp_path / label / f"{k}.wav", seed=k)
+    (tmp_path / "a" / "0.wav").rename(tmp_path / "a" / os.fsdecode(b"\xff\xfe.wav"))
+    with pytest.raises(UserError, match=r"^folder: a/\\xff\\xfe.wav is no name in UTF-8; rename the file$"):
+        datasets.load("folder", tmp_path)

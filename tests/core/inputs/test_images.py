@@ -95,6 +95,15 @@ def test_more_clips_than_a_batch_stay_in_order(clips, tmp_path, monkeypatch):
     np.testing.assert_array_equal(compute(clips, tmp_path / "cache").array, whole)
 
 
+@pytest.mark.parametrize("options", [{"clip": Clip(sr=SR, duration=0.5, fit="stretch")}, {"variant": 1}])
+def test_recordings_too_long_to_wait_give_the_same_bits_and_reasons(options, with_bad, tmp_path, monkeypatch):
+    whole = compute(with_bad, tmp_path / "whole", on_bad_clip="skip", **options)
+    monkeypatch.setattr(core.inputs.making, "WAITING", 3000)
+    in_turn = compute(with_bad, tmp_path / "cache", on_bad_clip="skip", **options)
+    np.testing.assert_array_equal(in_turn.array, whole.array)
+    assert (in_turn.kept.tolist(), in_turn.bad) == (whole.kept.tolist(), whole.bad)
+
+
 def test_images_are_computed_once_and_read_only(clips, tmp_path, made):
     first = compute(clips, tmp_path / "cache")
     assert sorted(made) == clips.clips["path"].tolist()
