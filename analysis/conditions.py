@@ -1,41 +1,53 @@
 """From the runs of a plan to one row per condition: means over folds and seeds, and the change against the reference.
 
-`compare` is what most ablations show: one table, one figure, and the paired tests behind the changes.
+`compare` is what most ablations show: one table, one figure, the paired tests behind the changes, and what `detail`
+adds for every ablation.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
 from analysis import comparisons, figures, statistics
+from analysis.bars import write_bars
+from analysis.classes import write_classes
 from analysis.confusion import write_confusion
-from analysis.formats import magnitude, percent, points, seconds
+from analysis.formats import points, seconds
 from analysis.learning import write_learning_curves
+from analysis.measures import NOTES, column
 from analysis.results import Results
+from analysis.summary import summarise
 from analysis.tables import Column, protocol
 from core.config import Run
-from core.plan import Plan, Planned
-from core.store import FAILED, Record, Store
+from core.plan import Plan
+from core.store import FAILED, Store
 
-Records = Mapping[str, Record | None]  # by the run's id
-MEASURED = ("accuracy", "accuracy_best_epoch")
-WEIGHTED = ("precision", "recall", "f1")  # over the classes, by their clips
-ACCURACY = Column("accuracy", "Accuracy %", percent, best="max", std="accuracy_std")
-BEST_EPOCH = Column("accuracy_best_epoch", "Best epoch %", percent)
-MACRO_F1 = Column("macro_f1", "Macro F1 %", percent, best="max")
+ACCURACY, MACRO_F1 = column("accuracy"), column("macro_f1", spread=False)
+BEST_EPOCH = dataclasses.replace(column("accuracy_best_epoch", spread=False), best=None)
 CHANGE = Column("delta", "Change", points)
 COLUMNS = (
     ACCURACY,
     BEST_EPOCH,
     MACRO_F1,
     CHANGE,
-    Column("trainable_parameters", "Trainable", magnitude),
-    Column("seconds", "Time", seconds),
+    column("trainable_parameters", spread=False),
+    dataclasses.replace(column("seconds", spread=False), best=None),
+)
+DETAILED = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "precision",
+    "recall",
+    "f1",
+    "training_accuracy",
+    "validation_accuracy",
+    "epochs",
+    "best_epoch",
+    "time_to_converge",
+    "prediction_ms",
 )
 
 
@@ -49,7 +61,7 @@ def compare(
 ) -> pd.DataFrame:
     """Write the table of conditions, the tests behind it and the figures; return the table's rows.
 
-    The figures are accuracy by condition, learning curves and confusion matrices.
+    The figures are accuracy by condition and those of `detail`.
 
     Parameters
     ----------
@@ -62,7 +74,7 @@ def compare(
     add
         Adds columns to the table's rows.
     shown
-        The columns that are shown, after the grid's and the condition.
+        The columns that are shown, after the grid's and the condition; those of ``--metric`` follow them.
     """
     plan, store = results.plan, results.session.store
     frame = summarise(plan, store)
@@ -71,7 +83,7 @@ def compare(
     results.table(
         "table",
         frame,
-        columns(frame, title, shown),
+        columns(frame, title, [*shown, *metrics_asked_for(results, shown)]),
         caption=caption(plan),
         footnotes=footnotes(plan, store),
         groups=grid_columns(frame),
@@ -79,23 +91,79 @@ def compare(
     _write_comparisons(results, title)
     lines, name = name_points(frame, grid_columns(frame))
     reference = plan.planned[0].condition
-
-    def draw(ax: Axes) -> Axes:
-        if bars:
-            data = lines if name else lines.assign(point="")
-            return figures.grouped_bars(data, ax, x=name or "point", series="condition")
-        return figures.accuracy_by_condition(lines, ax, xlabel=title, reference=reference, series=name)
-
-    results.figure(
-        "figure",
-        frame.drop(columns="run_ids"),
-        draw,
-        caption=f"{caption(plan)}: accuracy on the test fold by condition"
-        + ("." if bars else "; the dashed line is the reference."),
-    )
-    write_learning_curves(results, plan.groups(), caption=caption(plan))
-    write_confusion(results, plan.groups(), caption=caption(plan))
+    if bars:
+        write_bars(results, lines, "accuracy", title=title, caption=caption(plan), point=name, file="figure")
+    else:
+        results.figure(
+            "figure",
+            frame.drop(columns="run_ids"),
+            lambda ax: figures.accuracy_by_condition(lines, ax, xlabel=title, reference=reference, series=name),
+            caption=f"{caption(plan)}: accuracy on the test fold by condition; the dashed line is the reference.",
+        )
+    detail(results, frame, title=title)
     return frame
+
+
+def detail(results: Results, frame: pd.DataFrame, *, title: str) -> None:
+    """Write what every ablation has beside its own question.
+
+    That is a table of every metric, one of the classes, bars of the metrics that ``--metric`` names, learning curves
+    and confusion matrices.
+
+    Parameters
+    ----------
+    results
+        The finished runs.
+    frame
+        As `analysis.summary.summarise` gives it.
+    title
+        What the conditions are.
+    """
+    groups, named = results.plan.groups(), caption(results.plan)
+    leading = columns(frame, title, ())
+    write_metrics(results, frame, leading, notes=footnotes(results.plan, results.session.store)[:1])
+    write_classes(results, groups, leading, caption=named)
+    write_asked_bars(results, frame, grid_columns(frame), title=title)
+    write_learning_curves(results, groups, caption=named)
+    write_confusion(results, groups, caption=named)
+
+
+def write_metrics(results: Results, frame: pd.DataFrame, leading: Sequence[Column], *, notes: Sequence[str]) -> None:
+    """Write the table of every metric, which is too wide for a terminal.
+
+    Parameters
+    ----------
+    results
+        Where to write.
+    frame
+        One row for each condition, with a column for each metric.
+    leading
+        The columns that name a condition, the grid's first.
+    notes
+        Which epochs, folds and seeds the numbers are of.
+    """
+    results.table(
+        "metrics",
+        frame,
+        [*leading, *map(column, DETAILED)],
+        caption=f"{caption(results.plan)}: every metric",
+        footnotes=[*notes, *NOTES],
+        groups=[column.name for column in leading[:-1]],
+        show=False,
+    )
+
+
+def write_asked_bars(results: Results, frame: pd.DataFrame, names: Sequence[str], *, title: str) -> None:
+    """Draw bars of the metrics that ``--metric`` names; `names` are the grid's columns, `title` is the conditions'."""
+    lines, point = name_points(frame, names)
+    for metric in dict.fromkeys(results.session.execution.metric):
+        write_bars(results, lines, metric, title=title, caption=caption(results.plan), point=point)
+
+
+def metrics_asked_for(results: Results, shown: Sequence[Column]) -> list[Column]:
+    """Return the columns of the metrics that ``--metric`` names, but for those that are shown already."""
+    there = {column.name for column in shown}
+    return [column(name) for name in dict.fromkeys(results.session.execution.metric) if name not in there]
 
 
 def _write_comparisons(results: Results, title: str) -> None:
@@ -126,54 +194,6 @@ def caption(plan: Plan) -> str:
 
 def _backbone(run: Run) -> str:
     return f"{run.model.backbone} ({Path(run.model.weights).name} weights)"
-
-
-def summarise(plan: Plan, store: Store) -> pd.DataFrame:
-    """Return one row for each condition of a plan, in its order.
-
-    Columns
-    -------
-    grid columns
-        Every option that differs between the rows, by its name.
-    condition
-        The condition's name.
-    accuracy, accuracy_std, macro_f1
-        Of the last epoch on the test fold, 0 to 1; mean and standard deviation (of a sample) over folds, each the mean
-        of its seeds, or over the seeds of a single fold.
-    accuracy_low, accuracy_high
-        Bounds of a 95 % t interval of that mean (`analysis.statistics.describe`).
-    accuracy_best_epoch, accuracy_best_epoch_std
-        Mean and deviation of each run's best epoch on the test fold, which flatters.
-    balanced_accuracy, precision, recall, f1
-        Means over folds as those of accuracy, of the last epoch; the last three of classes weighted by their clips.
-    epochs
-        Mean over the runs.
-    delta, delta_best_epoch
-        Mean change of accuracy against the reference over the folds and seeds that both have.
-    trainable_parameters, parameters, seconds
-        Means; seconds are of training and evaluation, without what the cache may hold.
-    runs, failed, missing
-        How many runs were planned, and how many of them gave nothing.
-    run_ids
-        The runs.
-    data, backbone
-        Where they are not among the grid columns already.
-    """
-    records = {run.id: store.record(run) for run in plan.runs}
-    return pd.DataFrame([point | _row(part, records) | named(part[0]) for point, part in plan.groups()])
-
-
-def counts(runs: Sequence[Run], records: Records) -> dict[str, Any]:
-    """Return ``runs``, ``failed``, ``missing`` and ``run_ids`` of the row that runs share."""
-    found = [record for run in runs if (record := records[run.id])]
-    failed = sum(record.status == FAILED for record in found)
-    missing = len(runs) - failed - sum(record.finished for record in found)
-    return {"runs": len(runs), "failed": failed, "missing": missing, "run_ids": [run.id for run in runs]}
-
-
-def named(planned: Planned) -> dict[str, str]:
-    """Return the data set and the backbone, which stand in every row whether the grid varies them or not."""
-    return {"data": planned.run.data.name, "backbone": planned.run.model.backbone}
 
 
 def grid_columns(frame: pd.DataFrame) -> list[str]:
@@ -221,47 +241,3 @@ def footnotes(plan: Plan, store: Store) -> list[str]:
     if bad:
         notes.append(f"{len(bad)} clips that could not be used were left out; run.json names them.")
     return notes + [f"{record.id} failed: {record.reason}." for record in records if record.status == FAILED]
-
-
-def _row(part: Sequence[Planned], records: Records) -> dict[str, Any]:
-    runs, references = [planned.run for planned in part], [planned.reference for planned in part]
-    done = [record for run in runs if (record := records[run.id]) and record.finished]
-    index = pd.MultiIndex.from_tuples([(p.run.data.fold, p.run.seed) for p in part])
-
-    def measured(of: Sequence[Run], metric: str) -> "pd.Series[float]":
-        found = [records[run.id] for run in of]
-        values = [getattr(each.metrics, metric) if each and each.finished else math.nan for each in found]
-        lacking = any(each and each.finished and math.isnan(v) for each, v in zip(found, values, strict=True))
-        return pd.Series(math.nan if lacking else values, index=index, dtype=float)  # older records may lack a metric
-
-    def over(values: Sequence[float]) -> float:
-        """Average over folds, each the mean of its seeds, as accuracy is; nan where a run lacks the metric."""
-        place = pd.MultiIndex.from_tuples([(record.run.data.fold, record.run.seed) for record in done] or [(0, 0)])
-        found = pd.Series(values or math.nan, index=place, dtype=float)
-        return math.nan if found.isna().any() else float(statistics.over_folds(found).mean())
-
-    mine, theirs = ({metric: measured(of, metric) for metric in MEASURED} for of in (runs, references))
-    accuracy, best = (statistics.describe(statistics.over_folds(mine[metric]).to_numpy()) for metric in MEASURED)
-    delta, best_delta = (statistics.over_folds(mine[metric] - theirs[metric]).mean() for metric in MEASURED)
-    return {
-        "accuracy": accuracy.mean,
-        "accuracy_std": accuracy.std,
-        "accuracy_low": accuracy.low,
-        "accuracy_high": accuracy.high,
-        "accuracy_best_epoch": best.mean,
-        "accuracy_best_epoch_std": best.std,
-        "macro_f1": over([record.macro_f1 for record in done]),
-        "balanced_accuracy": over([record.metrics.balanced_accuracy for record in done]),
-        **{name: over([getattr(record.metrics, f"weighted_{name}") for record in done]) for name in WEIGHTED},
-        "epochs": _mean([record.epochs for record in done]),
-        "delta": delta,
-        "delta_best_epoch": best_delta,
-        "trainable_parameters": _mean([record.trainable_parameters for record in done]),
-        "parameters": _mean([record.parameters for record in done]),
-        "seconds": _mean([record.seconds.epochs for record in done]),
-        **counts(runs, records),
-    }
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else math.nan

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,14 @@ import pandas as pd
 
 from analysis import conditions, figures
 from analysis.calibration import reliability, write_calibration
+from analysis.classes import Scored, class_rows, write_rows
 from analysis.conditions import ACCURACY, CHANGE, MACRO_F1
 from analysis.confusion import Matrix, write_matrices
 from analysis.formats import count, number, percent
 from analysis.learning import write_learning_curves
+from analysis.measures import MEASURES
 from analysis.results import Results
+from analysis.summary import counts, named
 from analysis.tables import Column
 from core.config import Run
 from core.store import Store
@@ -30,7 +33,8 @@ COLUMNS = (
     Column("ece", "ECE", number, best="min"),
     Column("disagreement", "Differ %", percent),
 )
-SCORES = ("accuracy", "macro_f1", "nll", "brier", "ece")
+SCORES = ("accuracy", "macro_f1", "balanced_accuracy", "precision", "recall", "f1", "nll", "brier", "ece")
+ADDED_UP = ("time_to_converge", "prediction_ms", "seconds", "trainable_parameters", "parameters")  # over the members
 FOOTNOTES = (
     "Single: mean over folds ± standard deviation between the members' means over folds. Ensemble: the average of the "
     "members' softmax outputs. Both of the last epoch. Change: over the folds that have two members or more. Differ: "
@@ -38,24 +42,27 @@ FOOTNOTES = (
     "Macro F1: over the classes that the test fold has. ECE with 15 bins of equal width. A member that failed or is "
     "missing is left out, and counted; one that lacks a fold is no part of the deviation.",
 )
+SUMS = "Ensemble: times and parameters are those of all members together."
 
 
 def compare_ensemble(results: Results, *, title: str) -> pd.DataFrame:
     """Write the table of single network and ensemble, and the figures.
 
-    Those are accuracy against the number of members, calibration, learning curves and confusion matrices.
+    Those are accuracy against the number of members, calibration, learning curves, confusion matrices and bars of the
+    metrics that are asked for; further tables have every metric and every class.
     """
     store = results.session.store
     rows: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     reliabilities: list[pd.DataFrame] = []
     matrices: list[Matrix] = []
+    by_class: list[dict[str, Any]] = []
     groups = results.plan.groups(lambda planned: {"first_seed": planned.reference.seed})
     several = len({point["first_seed"] for point, _ in groups}) > 1
     names = [*results.plan.grid, *(["first_seed"] if several else [])]
     for values, planned in groups:
         point = {name: values[name] for name in names}
-        where = conditions.named(planned[0])
+        where = named(planned[0])
         folds: dict[int, list[Run]] = defaultdict(list)
         for member in planned:
             folds[member.run.data.fold].append(member.run)
@@ -63,18 +70,23 @@ def compare_ensemble(results: Results, *, title: str) -> pd.DataFrame:
         rows += [point | row | where for row in _rows(runs, store)]
         curves += [point | row | where for row in _curve(runs, store)]
         for condition, (probs, targets, class_names) in _pooled(runs, store).items():
-            named = point | {"condition": condition}
-            reliabilities.append(reliability(probs, targets).assign(**named))
-            matrices.append(Matrix(named, class_names, metrics.confusion_matrix(probs, targets), len(planned)))
+            whose = point | {"condition": condition}
+            reliabilities.append(reliability(probs, targets).assign(**whose))
+            matrices.append(Matrix(whose, class_names, metrics.confusion_matrix(probs, targets), len(planned)))
+        by_class += _class_rows(runs, store, point)
     frame = pd.DataFrame(rows)
+    leading = [*conditions.grid_titles(names), Column("condition", title)]
     results.table(
         "table",
         frame,
-        [*conditions.grid_titles(names), Column("condition", title), *COLUMNS],
+        [*leading, *COLUMNS, *conditions.metrics_asked_for(results, COLUMNS)],
         caption=conditions.caption(results.plan),
         footnotes=FOOTNOTES,
         groups=names,
     )
+    conditions.write_metrics(results, frame, leading, notes=[*FOOTNOTES, SUMS])
+    write_rows(results, by_class, leading, caption=conditions.caption(results.plan))
+    conditions.write_asked_bars(results, frame, names, title=title)
     curve = pd.DataFrame(curves)
     if len(curve):
         curve, series = conditions.name_points(curve, names)
@@ -100,7 +112,7 @@ def _rows(folds: Sequence[Sequence[Run]], store: Store) -> list[dict[str, Any]]:
     outputs = [(members, *_outputs(members, store)) for members in done if members]
     alone = pd.DataFrame(
         [
-            {"fold": run.data.fold, "seed": run.seed, **_single(logits, targets)}
+            {"fold": run.data.fold, "seed": run.seed, **_recorded(run, store), **_single(logits, targets)}
             for members, targets, logits_of in outputs
             for run, logits in zip(members, logits_of, strict=True)
         ]
@@ -113,15 +125,15 @@ def _rows(folds: Sequence[Sequence[Run]], store: Store) -> list[dict[str, Any]]:
         ]
     )
     planned = [run for members in folds for run in members]
-    counts = conditions.counts(planned, {run.id: store.record(run) for run in planned})
-    best = [record.metrics.accuracy_best_epoch for members in done for run in members if (record := store.record(run))]
+    counted = counts(planned, {run.id: store.record(run) for run in planned})
     most = max((len(members) for members in done), default=0)
-    empty = dict.fromkeys((*SCORES, "accuracy_std", "disagreement", "delta"), np.nan)
+    empty = dict.fromkeys(
+        (*MEASURES, *(f"{name}_std" for name in MEASURES), "disagreement", "delta"),
+        np.nan,
+    )
     return [
-        {"condition": "single", "members": 1, **empty, **_single_scores(alone), "delta": 0.0}
-        | {"accuracy_best_epoch": np.mean(best) if best else np.nan}
-        | counts,
-        {"condition": "ensemble", "members": most, **empty, **_ensemble_scores(together, alone)} | counts,
+        {"condition": "single", "members": 1, **empty, **_single_scores(alone), "delta": 0.0} | counted,
+        {"condition": "ensemble", "members": most, **empty, **_ensemble_scores(together, alone)} | counted,
     ]
 
 
@@ -131,19 +143,22 @@ def _single_scores(alone: pd.DataFrame) -> dict[str, float]:
     Parameters
     ----------
     alone
-        One row for each ``fold`` and ``seed`` (the member), with the `SCORES`.
+        One row for each ``fold`` and ``seed`` (the member), with the `MEASURES`.
 
     Returns
     -------
     scores
-        Means over folds, each the mean of its members. ``accuracy_std`` is the deviation (of a sample) between the
-        members' means over folds, for which only members count that have every fold: how folds differ is no part of it.
+        Means over folds, each the mean of its members; of a measure that a member lacks nan. ``_std`` is the deviation
+        (of a sample) between the members' means over folds, for which only members count that have every fold: how
+        folds differ is no part of it.
     """
     if alone.empty:
         return {}
-    scores = alone.groupby("fold")[list(SCORES)].mean().mean().to_dict()
-    whole = alone.pivot(index="seed", columns="fold", values="accuracy").dropna()
-    return {str(name): float(score) for name, score in scores.items()} | {"accuracy_std": whole.mean(axis=1).std()}
+    measured = alone.set_index(["seed", "fold"])[list(MEASURES)]
+    means = measured.groupby("fold").mean().mean().where(measured.notna().all())
+    by_member = measured.groupby("seed").mean()[measured.groupby("seed").size() == alone["fold"].nunique()]
+    stds = by_member.std().add_suffix("_std")
+    return {str(name): float(value) for name, value in [*means.items(), *stds.items()]}
 
 
 def _ensemble_scores(together: pd.DataFrame, alone: pd.DataFrame) -> dict[str, float]:
@@ -152,7 +167,34 @@ def _ensemble_scores(together: pd.DataFrame, alone: pd.DataFrame) -> dict[str, f
         return {}
     by_fold = together.set_index("fold")
     change = by_fold["accuracy"] - alone.groupby("fold")["accuracy"].mean()
-    return {name: float(by_fold[name].mean()) for name in (*SCORES, "disagreement")} | {"delta": float(change.mean())}
+    members = alone[alone["fold"].isin(by_fold.index)]
+    sums = members.groupby("fold")[list(ADDED_UP)].sum(min_count=1).mean().where(members[list(ADDED_UP)].notna().all())
+    means = by_fold[[*SCORES, "disagreement"]].mean()
+    return {str(name): float(value) for name, value in [*means.items(), *sums.items()]} | {
+        "delta": float(change.mean())
+    }
+
+
+def _class_rows(folds: Sequence[Sequence[Run]], store: Store, point: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of classes: of single networks, and of the ensemble of each fold that has one."""
+    done = [[run for run in members if store.finished(run)] for members in folds]
+    several = [members for members in done if len(members) > 1]
+    if not several:
+        return []
+    alone: list[Scored] = []
+    together: list[Scored] = []
+    for members in several:
+        targets, logits_of = _outputs(members, store)
+        fold = members[0].data.fold
+        alone += [
+            (fold, run.seed, metrics.per_class(logits, targets)) for run, logits in zip(members, logits_of, strict=True)
+        ]
+        together.append((fold, 0, metrics.per_class(metrics.soft_vote(logits_of), targets)))
+    record = store.finished(several[0][0])
+    names = record.class_names if record else ()
+    return class_rows({**point, "condition": "single"}, alone, names) + class_rows(
+        {**point, "condition": "ensemble"}, together, names
+    )
 
 
 def _pooled(folds: Sequence[Sequence[Run]], store: Store) -> dict[str, tuple[np.ndarray, np.ndarray, tuple[str, ...]]]:
@@ -196,12 +238,25 @@ def _curve(folds: Sequence[Sequence[Run]], store: Store) -> list[dict[str, Any]]
     return rows
 
 
+def _recorded(run: Run, store: Store) -> dict[str, float]:
+    """Return what a run's record says: what its outputs do not, such as its times."""
+    record = store.finished(run)
+    assert record
+    return {name: measure.read(record) for name, measure in MEASURES.items()}
+
+
 def _single(logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    return metrics.summary(logits, targets) | {"macro_f1": _macro_f1(logits, targets)}
+    return _named(metrics.summary(logits, targets)) | {"macro_f1": _macro_f1(logits, targets)}
 
 
 def _together(members: Sequence[np.ndarray], targets: np.ndarray) -> dict[str, float]:
-    return metrics.ensemble_summary(members, targets) | {"macro_f1": _macro_f1(metrics.soft_vote(members), targets)}
+    scores = _named(metrics.ensemble_summary(members, targets))
+    return scores | {"macro_f1": _macro_f1(metrics.soft_vote(members), targets)}
+
+
+def _named(scores: Mapping[str, float]) -> dict[str, float]:
+    """Call weighted scores as tables do."""
+    return {name.removeprefix("weighted_"): score for name, score in scores.items()}
 
 
 def _macro_f1(scores: np.ndarray, targets: np.ndarray) -> float:

@@ -20,8 +20,10 @@ from matplotlib.axes import Axes
 from matplotlib.container import Container
 from matplotlib.ticker import MaxNLocator
 
+from analysis.measures import MEASURES
 from analysis.style import COLOURS, GREY, MARKERS, STYLES, new, save, styled
 
+LONGEST = 38  # characters of 8 points along an axis
 __all__ = [
     "accuracy_by_condition",
     "ensemble_curve",
@@ -30,6 +32,7 @@ __all__ = [
     "new",
     "save",
     "similarity_by_layer",
+    "spread_of",
 ]
 
 
@@ -60,7 +63,7 @@ def accuracy_by_condition(
         x = place + 0.07 * (k - (len(lines) - 1) / 2)  # side by side, so that no error bar hides another
         colour, y = COLOURS[k % len(COLOURS)], 100 * part["accuracy"].to_numpy()
         marker = MARKERS[k % len(MARKERS)]
-        ax.errorbar(x, y, yerr=_spread(part), color=colour, marker=marker, label=name, zorder=3)
+        ax.errorbar(x, y, yerr=_spread(part, "accuracy"), color=colour, marker=marker, label=name, zorder=3)
         if reference in part.index:
             ax.axhline(float(y[part.index == reference][0]), color=colour, linestyle="--", linewidth=0.8, zorder=1)
         if "published" in part and part["published"].notna().any():
@@ -73,7 +76,7 @@ def accuracy_by_condition(
         ax.plot([], [], "--", color=GREY, linewidth=0.8, label=f"reference ({reference})")
     ax.set_xlim(-0.4, len(conditions) - 0.6)
     _name_ticks(ax, [_short(condition) for condition in conditions])
-    ax.set(xlabel=xlabel, ylabel=_accuracy_label(frame))
+    ax.set(xlabel=xlabel, ylabel=_label(frame, "accuracy"))
     return _legend(ax)
 
 
@@ -112,34 +115,41 @@ def similarity_by_layer(frame: pd.DataFrame, ax: Axes, *, series: str | None = "
 
 
 @styled
-def grouped_bars(frame: pd.DataFrame, ax: Axes, *, x: str, series: str, xlabel: str = "") -> Axes:
-    """Draw accuracies as bars, side by side for each group (Palanisamy et al. 2020, table I).
+def grouped_bars(
+    frame: pd.DataFrame, ax: Axes, *, x: str, series: str | None = None, xlabel: str = "", metric: str = "accuracy"
+) -> Axes:
+    """Draw a metric as bars, side by side for each group (Palanisamy et al. 2020, table I).
 
     Parameters
     ----------
     frame
-        One row for each group and series, with ``accuracy`` and, as known, its spread and ``published``.
+        One row for each group and series, with the metric and, as known, its spread and ``published``.
     x, series
         The columns that name the group, such as the data set, and the bar within it, such as the weights.
     xlabel
         What the groups are.
+    metric
+        One of `analysis.measures.MEASURES`, which says what the axis shows.
     """
+    scale = MEASURES[metric].scale
     groups, members = list(frame[x].unique()), list(_series(frame, series))
-    width = 0.8 / len(members)
+    width = (0.8 if series else 0.6) / len(members)
     for k, (name, part) in enumerate(members):
         colour = COLOURS[k % len(COLOURS)]
         at = np.array([groups.index(group) for group in part[x]]) + (k - (len(members) - 1) / 2) * width
-        height = 100 * part["accuracy"].to_numpy()
-        ax.bar(at, height, 0.92 * width, yerr=_spread(part), error_kw={"elinewidth": 0.8}, color=colour, label=name)
+        height = scale * part[metric].to_numpy()
+        spread = _spread(part, metric)
+        ax.bar(at, height, 0.92 * width, yerr=spread, error_kw={"elinewidth": 0.8}, color=colour, label=name)
         for position in at[np.isnan(height)]:
-            ax.text(position, 1, "no result", color=GREY, rotation=90, ha="center", va="bottom", fontsize=6)
+            place: Any = {"transform": ax.get_xaxis_transform(), "ha": "center", "va": "bottom"}
+            ax.text(position, 0.01, "no result", color=GREY, rotation=90, fontsize=6, **place)
         if "published" in part and part["published"].notna().any():
             label = "published" if k == 0 else None
             ax.plot(
-                at + width / 4, 100 * part["published"], linestyle="", **_hollow("black", "D"), label=label, zorder=4
+                at + width / 4, scale * part["published"], linestyle="", **_hollow("black", "D"), label=label, zorder=4
             )
     _name_ticks(ax, [str(group) for group in groups])
-    ax.set(xlabel=xlabel, ylabel=_accuracy_label(frame), ylim=(0, 100))
+    ax.set(xlabel=xlabel, ylabel=_label(frame, metric), ylim=(0, 100 if MEASURES[metric].is_share else None))
     return _legend(ax)
 
 
@@ -204,22 +214,30 @@ def _series(frame: pd.DataFrame, column: str | None) -> list[tuple[str | None, p
     return [(str(name), part) for name, part in frame.groupby(column, sort=False)]
 
 
-def _spread(part: pd.DataFrame) -> npt.NDArray[np.float64] | None:
-    """Return lengths below and above, shape (2, rows), in percent; a row without spread has none drawn."""
-    if {"accuracy_low", "accuracy_high"} <= set(part.columns):
-        lengths = np.stack([part["accuracy"] - part["accuracy_low"], part["accuracy_high"] - part["accuracy"]])
-    elif "accuracy_std" in part:
-        lengths = np.stack([part["accuracy_std"]] * 2)
+def spread_of(frame: pd.DataFrame, metric: str) -> str:
+    """Name the spread that bars of a metric show; "" where none is known."""
+    spread = _spread(frame, metric)
+    if spread is None or np.isnan(spread).all():
+        return ""
+    return "95 % interval" if f"{metric}_low" in frame else "standard deviation"
+
+
+def _spread(part: pd.DataFrame, metric: str) -> npt.NDArray[np.float64] | None:
+    """Return lengths below and above, shape (2, rows), as the axis has them; a row without spread has none drawn."""
+    low, high, std = (f"{metric}_{name}" for name in ("low", "high", "std"))
+    if {low, high} <= set(part.columns):
+        lengths = np.stack([part[metric] - part[low], part[high] - part[metric]])
+    elif std in part:
+        lengths = np.stack([part[std]] * 2)
     else:
         return None
-    return 100 * np.maximum(lengths, 0)
+    return MEASURES[metric].scale * np.maximum(lengths, 0)
 
 
-def _accuracy_label(frame: pd.DataFrame) -> str:
-    spread = _spread(frame)
-    if spread is None or np.isnan(spread).all():
-        return "Accuracy (%)"
-    return "Accuracy (%), 95 % interval" if "accuracy_low" in frame else "Accuracy (%), ± std"
+def _label(frame: pd.DataFrame, metric: str) -> str:
+    shown = {"95 % interval": "95 % interval", "standard deviation": "± std", "": ""}
+    said = ", ".join(filter(None, (MEASURES[metric].axis, shown[spread_of(frame, metric)])))
+    return said if len(said) <= LONGEST else said.replace(", ", ",\n")
 
 
 def _in_depth_order(conditions: Iterable[str]) -> list[str]:

@@ -42,6 +42,17 @@ def count(value: float) -> str:
     return _signed(f"{value:.0f}")
 
 
+def average(value: float) -> str:
+    """Write a mean of whole numbers: whole where it is, else with one decimal."""
+    return count(value) if float(value).is_integer() else number(value, digits=1)
+
+
+def milliseconds(value: float) -> str:
+    """Write a duration in milliseconds with three digits, and at most three decimals: 0.012, 4.56, 1234."""
+    digits = 3 if value < 0.9995 else 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return number(value, digits=digits)
+
+
 def magnitude(value: float) -> str:
     """Write a count with three digits: 3371234 is 3.37 M."""
     for exponent, unit in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
@@ -80,12 +91,14 @@ def written(value: float, metric: str) -> str:
         return points(value)
     if name.endswith(("accuracy", "precision", "recall", "f1", "score")):
         return percent(value)
-    if name.endswith("seconds"):
+    if name.endswith(("seconds", "time_to_converge")):
         return seconds(value)
+    if name.endswith("_ms"):
+        return milliseconds(value)
     if name.endswith(("parameters", "with_statistics")):
         return f"{value:,.0f}"  # to the unit, which is what a total is known by
-    if name.endswith(("clips", "epochs")):
-        return magnitude(value) if value >= 1000 else count(value)
+    if name.endswith(("clips", "epochs", "epoch")):
+        return magnitude(value) if value >= 1000 else average(value)
     return _signed(f"{value:.4g}")
 
 

@@ -22,7 +22,9 @@ from core.config import GROUPS, Run
 from core.errors import UserError, nearest, unknown
 from core.execution import Cluster, Execution
 from core.fields import problems
+from core.registry import Lazy
 
+check_measures = Lazy("analysis.measures:check_measures")  # imports pandas, which no help needs
 PROGRAM = "run_ablation.py"
 MANY = 1_000_000  # words that may follow an option of several values
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
@@ -165,6 +167,7 @@ def execution(options: Any) -> Execution:
         raise UserError(f"--{said.replace('_', '-')} is for Ray: add --ray local, or leave it out")
     if found := problems(made):
         raise UserError("; ".join(found))
+    check_measures(made.metric)
     return made
 
 

@@ -45,6 +45,12 @@ class Execution:
         "equal to the reference within it is tested.",
         above=0,
     )
+    metric: tuple[str, ...] = option(
+        (),
+        "Metrics to show beside accuracy, as columns of the table and as bars: balanced_accuracy, macro_f1, precision, "
+        "recall, f1 (these three weighted by clips), training_accuracy, validation_accuracy, epochs, best_epoch, "
+        "time_to_converge, prediction_ms, seconds, parameters and others; the table 'metrics' always has them.",
+    )
     download: bool = option(False, "Fetch the data set into --data-root first, where it can be fetched.")
     on_bad_clip: str = option(
         "fail",

@@ -68,9 +68,21 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Metrics:
-    """What a run scored on its test fold: fractions, 0 to 1, but for `nll` (nats), `brier` (0 to 2) and the epochs.
+    """What a run scored on its test fold: fractions, 0 to 1, but for `nll` (nats), `brier` (0 to 2), epochs and times.
 
-    All are of the last epoch but for those that say another. A run that was stopped early has the last three alone.
+    All are of the last epoch but for those that say another. A run that was stopped early has `epoch` and the two
+    scores of the validation clips alone.
+
+    Attributes
+    ----------
+    training_accuracy
+        Over the batches of the last epoch, as they were trained on: augmented, with dropout, by a network that changes.
+    time_to_converge
+        Seconds of training until the end of the epoch that is best on the validation clips, or, without such clips, of
+        the best on the test fold. Evaluation and what is prepared once are no part of it.
+    prediction_ms
+        Milliseconds for one clip in a test pass, from the stored input to the logits, in batches: the median over the
+        epochs. A frozen prefix that was computed once counts with the time that it took then.
     """
 
     accuracy: float = NAN
@@ -88,8 +100,11 @@ class Metrics:
     validation_epoch: int = 0
     epochs: int = 0
     epoch: int = 0
+    training_accuracy: float = NAN
     validation_accuracy: float = NAN
     validation_loss: float = NAN
+    time_to_converge: float = NAN
+    prediction_ms: float = NAN
 
 
 @dataclass(frozen=True)

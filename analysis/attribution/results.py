@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis import conditions
 from analysis.attribution import Maps, class_profiles, faithfulness, feature_figures
 from analysis.attribution import figures as figures
 from analysis.attribution.explanation import Attributed, Explanation, Request
 from analysis.formats import number, p_value, percent, text
 from analysis.results import Results
 from analysis.style import save
+from analysis.summary import summarise
 from analysis.tables import MISSING, Column
 from core.training.finished import backbone_of
 
@@ -86,6 +88,7 @@ def explain(results: Results, request: Request) -> pd.DataFrame:
         explanation = Explanation(networks, dataset, results.session, request)
         prefix = f"{reference.id}-" if len(references) > 1 else ""
         frames.append(_Writer(results, explanation, prefix).write())
+    conditions.detail(results, summarise(results.plan, results.session.store), title="Network")
     return pd.concat(frames, ignore_index=True)
 
 

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.conditions import caption, counts
+from analysis.conditions import caption, metrics_asked_for, write_asked_bars
 from analysis.formats import number, percent, seconds, text
 from analysis.results import Results
 from analysis.search import figures as search_figures
 from analysis.search.space import Point, Range, Space, flag_of, validation_score
+from analysis.summary import counts
+from analysis.summary import summarise as summarise_conditions
 from analysis.tables import Column, protocol
 from core.config import Run
 from core.plan import Plan, Planned
@@ -40,16 +42,19 @@ def analyse(results: Results, space: Space) -> pd.DataFrame:
     plan, store = results.plan, results.session.store
     frame = summarise(plan, store, list(space))
     names = [key.partition("__")[2] for key in space]
+    shown = [
+        Column("validation_accuracy", "Validation %", percent, best="max", std="validation_accuracy_std"),
+        Column("validation_loss", "Validation loss", number, best="min"),
+        Column("epochs", "Epochs", _value),
+        Column("seconds", "Time", seconds),
+    ]
+    if more := metrics_asked_for(results, shown):
+        measured = summarise_conditions(plan, store).set_index("condition")
+        frame = frame.join(measured[[name for name in measured if name not in frame]], on="condition")
     results.table(
         "table",
         frame,
-        [
-            *(Column(name, search_figures.title(name), _value) for name in names),
-            Column("validation_accuracy", "Validation %", percent, best="max", std="validation_accuracy_std"),
-            Column("validation_loss", "Validation loss", number, best="min"),
-            Column("epochs", "Epochs", _value),
-            Column("seconds", "Time", seconds),
-        ],
+        [*(Column(name, search_figures.title(name), _value) for name in names), *shown, *more],
         caption=caption(plan),
         footnotes=_footnotes(frame, plan, store),
     )
@@ -64,6 +69,7 @@ def analyse(results: Results, space: Space) -> pd.DataFrame:
             caption=f"{caption(plan)}: accuracy on validation clips by configuration.",
             width=3.5 if both else min(7.0, 2.0 + 1.2 * len(names)),
         )
+    write_asked_bars(results, frame, (), title="Configuration")
     return frame
 
 

@@ -15,6 +15,7 @@ from analysis import conditions, figures
 from analysis.formats import count, number
 from analysis.results import Results
 from analysis.similarity import Similarity, compare_networks, weight_layers
+from analysis.summary import Records, counts, named, summarise
 from analysis.tables import Column
 from core.cache import key_of
 from core.config import Run
@@ -57,7 +58,7 @@ def compare_layers(results: Results, *, index: str, layers: str, positions: str)
     names = [*grid, "weights"]
     frame = pd.DataFrame(
         [
-            point | row | conditions.named(part[0])
+            point | row | named(part[0])
             for point, part in results.plan.groups(lambda planned: {"weights": planned.condition})
             for row in _rows([planned.run for planned in part], found, records)
         ]
@@ -89,6 +90,7 @@ def compare_layers(results: Results, *, index: str, layers: str, positions: str)
             lambda ax: figures.similarity_by_layer(data, ax, series=series, index=index.upper()),
             caption=f"{caption}, by layer from input to output; dotted: the noise floor.",
         )
+    conditions.detail(results, summarise(results.plan, store), title="Weights")
     return frame.assign(condition=frame["weights"])
 
 
@@ -148,12 +150,10 @@ def _batches(images: Images, rows: np.ndarray, device: torch.device) -> Iterator
         yield torch.from_numpy(np.array(images.array[part])).to(device)
 
 
-def _rows(
-    runs: Sequence[Run], found: Mapping[str, Mapping[str, Similarity]], records: conditions.Records
-) -> list[dict[str, Any]]:
+def _rows(runs: Sequence[Run], found: Mapping[str, Mapping[str, Similarity]], records: Records) -> list[dict[str, Any]]:
     """Average each layer over the folds and seeds of a condition; without any, one row says why."""
     done = [found[run.id] for run in runs if run.id in found]
-    counted = conditions.counts(runs, records)
+    counted = counts(runs, records)
     layers = [_mean([one[layer] for one in done]) | {"layer": layer} for layer in (done[0] if done else ())]
     return [layer | counted for layer in layers or [dict.fromkeys(NUMBERS, math.nan) | {"layer": None, "kept": None}]]
 

@@ -5,6 +5,7 @@ ablations that have the same prefix share them.
 """
 
 import hashlib
+import time
 from collections import OrderedDict
 from typing import Any
 
@@ -22,6 +23,7 @@ from core.session import Session
 
 PREFIX_BATCH = 64
 SHARD = 16 * PREFIX_BATCH  # clips whose activations outlive a process that is killed
+PER_CLIP = "ms_per_clip"  # what is noted of the time it took, for the time that the whole network takes
 
 
 def split_at_freeze(normalise: nn.Module, backbone: Backbone, freeze: str) -> tuple[nn.Module, nn.Module]:
@@ -50,14 +52,19 @@ def activations(prefix: nn.Module, images: Images, run: Run, session: Session) -
     what = f"activations through {run.model.freeze}"
 
     def make(writer: ArrayWriter) -> dict[str, Any]:
+        spent, first, n_clips = 0.0, writer.rows, len(images.array)
         with torch.inference_mode():
-            for start in range(writer.rows, len(images.array), PREFIX_BATCH):
-                batch = torch.from_numpy(np.array(images.array[start : start + PREFIX_BATCH])).to(device)
-                writer.append(prefix(batch.contiguous(memory_format=memory_format)).float().cpu().numpy())
+            for start in range(first, n_clips, PREFIX_BATCH):
+                batch = torch.from_numpy(np.array(images.array[start : start + PREFIX_BATCH]))
+                before = time.perf_counter()
+                out = prefix(batch.to(device).contiguous(memory_format=memory_format)).float().cpu().numpy()
+                spent += time.perf_counter() - before
+                writer.append(out)
                 if writer.rows % SHARD == 0:
                     writer.commit()
-                session.report(min(start + PREFIX_BATCH, len(images.array)), len(images.array), what)
-        return {"backbone": run.model.backbone, "through": run.model.freeze}
+                session.report(min(start + PREFIX_BATCH, n_clips), n_clips, what)
+        facts: dict[str, Any] = {"backbone": run.model.backbone, "through": run.model.freeze}
+        return facts | ({PER_CLIP: 1000 * spent / (n_clips - first)} if first < n_clips else {})
 
     made_from = {"images": images.key, "prefix": content(prefix), "structure": str(prefix)}
     made_from |= arithmetic(device, channels_last=channels_last, threads=session.threads)

@@ -4,6 +4,7 @@ A frozen prefix whose input never changes is taken off the network and computed 
 loop then trains what follows it on the prefix's activations.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,7 @@ from core.session import Session, allow_tf32
 from core.training.augmentations import batch_augmentation
 from core.training.batches import Source
 from core.training.first_step import fit
-from core.training.prefix import activations, split_at_freeze
+from core.training.prefix import PER_CLIP, activations, split_at_freeze
 from core.training.rows import load_images, rows_of
 
 
@@ -47,6 +48,8 @@ class Prepared:
         (path, reason) of clips left out.
     prefix_reused
         Whether the network reads activations of a frozen prefix.
+    prefix_ms
+        Milliseconds that a clip took in that prefix, when it was computed; nan where that was not noted.
     """
 
     network: nn.Module
@@ -59,6 +62,7 @@ class Prepared:
     augment: nn.Sequential
     bad_clips: tuple[tuple[str, str], ...]
     prefix_reused: bool
+    prefix_ms: float = 0.0
 
 
 def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True) -> Prepared:
@@ -93,10 +97,11 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     memory_format = torch.channels_last if training.channels_last else torch.contiguous_format
     network = network.to(session.device).to(memory_format=memory_format)
     backbone.to(session.device)
-    arrays, key = [images.array for images in versions], "-".join(images.key for images in versions)
+    arrays, key, prefix_ms = [images.array for images in versions], "-".join(images.key for images in versions), 0.0
     if stay:
         stored = [activations(prefix, images, run, session) for images in versions]
         arrays, key = [activation.array for activation in stored], "-".join(activation.key for activation in stored)
+        prefix_ms = float(stored[0].facts.get(PER_CLIP, math.nan))
     source = Source(
         arrays,
         key=key,
@@ -107,4 +112,4 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     rows = dataset.clips.iloc[plain.kept]
     labels = torch.tensor(rows["label"].to_numpy(), dtype=torch.int64, device=session.device)
     paths = rows["path"].tolist()
-    return Prepared(network, first_step, backbone, source, labels, paths, split, augment, plain.bad, stay)
+    return Prepared(network, first_step, backbone, source, labels, paths, split, augment, plain.bad, stay, prefix_ms)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import math
 import platform
 import subprocess
 from collections.abc import Callable, Iterator
@@ -62,16 +63,24 @@ def results(
     any epoch on the test fold, which flatters, and is kept because reports quote it. With validation clips,
     ``accuracy_validation_epoch`` is the test accuracy at the epoch with the lowest validation loss, or the highest
     validation accuracy where that is monitored. ``ended_by`` says what ended training: ``epochs`` or a stopping rule.
+    ``time_to_converge`` and ``prediction_ms`` are as `core.record.Metrics` says.
     """
     curve = [row["test_accuracy"] for row in history]
     scores: dict[str, Any] = metrics.summary(logits, targets) | {
         "accuracy_best_epoch": max(curve),
         "best_epoch": int(np.argmax(curve)) + 1,
         "epochs": len(history),
+        "training_accuracy": history[-1]["train_accuracy"],
     }
+    converged = scores["best_epoch"]
     if len(prepared.split.validation):
         epoch = int(np.argmin(monitored(training, history)))
-        scores |= {"accuracy_validation_epoch": curve[epoch], "validation_epoch": epoch + 1}
+        converged = epoch + 1
+        scores |= {"accuracy_validation_epoch": curve[epoch], "validation_epoch": converged}
+        scores |= {name: history[-1][name] for name in ("validation_accuracy", "validation_loss")}
+    scores["time_to_converge"] = sum(row["train_seconds"] for row in history[:converged])
+    prediction_ms = _prediction_ms(history, len(prepared.split.test)) + prepared.prefix_ms
+    scores |= {"prediction_ms": prediction_ms} if math.isfinite(prediction_ms) else {}
     per_class = dataclasses.asdict(metrics.per_class(logits, targets))
     return {
         "metrics": scores,
@@ -86,6 +95,12 @@ def results(
         "bad_clips": [list(bad) for bad in prepared.bad_clips],
         "prefix_reused": prepared.prefix_reused,
     }
+
+
+def _prediction_ms(history: list[dict[str, Any]], n_clips: int) -> float:
+    """Return the median over epochs of a test pass, in milliseconds per clip; nan where no epoch was so measured."""
+    measured = [row["test_seconds"] for row in history if "test_seconds" in row]
+    return 1000 * float(np.median(measured)) / n_clips if measured else math.nan
 
 
 def seconds(history: list[dict[str, Any]]) -> dict[str, float]:

@@ -155,7 +155,9 @@ class Fit:
         row["train_seconds"] = time.perf_counter() - started
         labels = self.prepared.labels.cpu().numpy()
         split = self.prepared.split
+        before = time.perf_counter()
         logits = self._evaluate(split.test, epoch)
+        row["test_seconds"] = time.perf_counter() - before
         parts = [("test", split.test, logits)]
         if len(split.validation):
             parts.append(("validation", split.validation, self._evaluate(split.validation, epoch)))

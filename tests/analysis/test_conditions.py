@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.conditions import counts, footnotes, summarise
+from analysis.conditions import footnotes
 from analysis.search.tables import _held_out
+from analysis.summary import counts, summarise
 from core.config import Run
 from core.plan import Plan, Planned
 from core.store import FAILED, FINISHED, STOPPED, Store

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from finished_runs import finish, plan_of, scored
 
-from analysis.conditions import compare, summarise
+from analysis.conditions import compare
 from analysis.learning import collect, write_learning_curves
 from analysis.results import Results
+from analysis.summary import summarise
 from core.config import Run
 from core.execution import Execution
 from core.session import Session
@@ -79,4 +80,5 @@ def test_without_a_finished_run_there_is_no_figure(session: Session) -> None:
 def test_every_comparison_has_learning_curves_and_confusion_matrices(session: Session) -> None:
     results = learned(session, RIGHT)
     compare(results, title="Frozen")
-    assert [item["name"] for item in results.items] == ["table", "figure", "learning", "confusion"]
+    names = [item["name"] for item in results.items]
+    assert names == ["table", "figure", "metrics", "classes", "learning", "confusion"]

@@ -83,6 +83,38 @@ def test_train_learns_and_writes_every_file(run: Run, dataset: Dataset, session:
     assert (best.argmax(1) == targets).mean() == record.metrics.accuracy_best_epoch
 
 
+def test_times_and_training_accuracy_are_those_of_the_history(run: Run, dataset: Dataset, session: Session) -> None:
+    for validation in (0.0, 0.25):
+        made = run.replace(training__epochs=4, data__validation=validation)
+        train(made, dataset, session, label="run")
+        record, history = session.store.finished(made), session.store.history(made)
+        assert record is not None
+        scores = record.metrics
+        best = int((history["validation_loss"] if validation else -history["test_accuracy"]).argmin()) + 1
+        assert scores.time_to_converge == pytest.approx(history["train_seconds"][:best].sum())
+        assert scores.prediction_ms == pytest.approx(1000 * history["test_seconds"].median() / record.clips.test)
+        assert (history["test_seconds"] <= history["evaluation_seconds"]).all()
+        assert scores.training_accuracy == history["train_accuracy"].iloc[-1]
+        if validation:
+            assert scores.validation_accuracy == history["validation_accuracy"].iloc[-1]
+        else:
+            assert np.isnan(scores.validation_accuracy)
+
+
+def test_prediction_time_counts_the_frozen_prefix(run: Run, dataset: Dataset, tmp_path: Path) -> None:
+    session = Session(Execution(results=tmp_path / "results", device="cpu", threads=1))
+    for seed in (0, 1):  # the second finds the prefix in the cache
+        frozen = run.replace(model__freeze="block4", training__epochs=1, seed=seed)
+        train(frozen, dataset, session, label="run")
+        record, history = session.store.finished(frozen), session.store.history(frozen)
+        [manifest] = (session.store.cache / "activations").glob("*/manifest.json")
+        prefix_ms = json.loads(manifest.read_text())["facts"]["ms_per_clip"]
+        head_ms = 1000 * history["test_seconds"].median() / 6
+        assert record is not None
+        assert prefix_ms > 0
+        assert record.metrics.prediction_ms == pytest.approx(head_ms + prefix_ms)
+
+
 @pytest.mark.parametrize("freeze", ["stem", "block3", "block4"])
 def test_frozen_tensors_are_bit_identical_and_the_others_move(
     run: Run, dataset: Dataset, session: Session, freeze: str

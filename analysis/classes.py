@@ -1,0 +1,99 @@
+"""How well every class is recognised: precision, recall and F1 of each by condition, a row for each class."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import statistics
+from analysis.formats import count, percent
+from analysis.learning import Groups
+from analysis.results import Results
+from analysis.tables import Column
+from core.record import PerClass
+from core.training import metrics
+
+SCORES = {"precision": "Precision %", "recall": "Recall %", "f1": "F1 %"}
+COLUMNS = (
+    Column("class", "Class"),
+    *(Column(name, title, percent, std=f"{name}_std") for name, title in SCORES.items()),
+    Column("clips", "Clips", count),
+)
+NOTES = (
+    "Of the last epoch on the test fold; mean ± standard deviation over the folds that have clips of the class, seeds "
+    "averaged within each, or over the seeds of a single fold. Clips: of the class in all test folds.",
+)
+Scored = tuple[int, int, PerClass | metrics.PerClass]  # the fold, the seed, and what was scored there
+
+
+def write_classes(results: Results, groups: Groups, leading: Sequence[Column], *, caption: str) -> None:
+    """Write the table of classes: a row for each condition and class.
+
+    Parameters
+    ----------
+    results
+        The finished runs; those that failed or are missing are left out.
+    groups
+        The runs of each condition, as `core.plan.Plan.groups` gives them.
+    leading
+        The columns that name a condition.
+    caption
+        What the runs are of.
+    """
+    store = results.session.store
+    rows = []
+    for values, planned in groups:
+        records = [record for one in planned if (record := store.finished(one.run))]
+        scored = [(record.run.data.fold, record.run.seed, record.per_class) for record in records]
+        rows += class_rows(values, scored, records[0].class_names if records else ())
+    write_rows(results, rows, leading, caption=caption)
+
+
+def write_rows(results: Results, rows: Sequence[Mapping[str, Any]], leading: Sequence[Column], *, caption: str) -> None:
+    """Write rows that were made by `class_rows`; parameters as `write_classes`."""
+    if rows:
+        results.table(
+            "classes",
+            pd.DataFrame(rows),
+            [*leading, *COLUMNS],
+            caption=f"{caption}: every class",
+            footnotes=NOTES,
+            groups=[column.name for column in leading],
+            show=False,
+        )
+
+
+def class_rows(values: Mapping[str, Any], scored: Iterable[Scored], class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the rows of one condition.
+
+    Parameters
+    ----------
+    values
+        What its runs have in common: the condition last.
+    scored
+        The scores of every class, run by run; a fold without a class's clips says nothing of it.
+    class_names
+        One name for each class.
+
+    Returns
+    -------
+    rows
+        ``class``, ``precision``, ``recall`` and ``f1`` (0 to 1; means over folds, each the mean of its seeds), each
+        with ``_std``, and ``clips``: how many the test folds have.
+    """
+    runs = list(scored)
+    folds = len({fold for fold, *_ in runs})
+    index = pd.MultiIndex.from_tuples([run[:2] for run in runs] or [(0, 0)])
+    rows = []
+    for k, name in enumerate(class_names):
+        clips = pd.Series([by_class.support[k] for *_, by_class in runs], index=index, dtype=float)
+        row: dict[str, Any] = {**values, "class": name}
+        for score in SCORES:
+            found = pd.Series([getattr(by_class, score)[k] for *_, by_class in runs], index=index, dtype=float)
+            there = found[clips > 0]  # of one fold alone, its seeds' deviation is not that of folds beside it
+            units = there.groupby(level=0).mean() if folds > 1 else there
+            over = statistics.describe(units.to_numpy())
+            row |= {score: over.mean, f"{score}_std": over.std}
+        rows.append(row | {"clips": int(np.rint(clips.groupby(level=0).mean().sum()))})
+    return rows
