@@ -5,7 +5,8 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from core.errors import UserError
 from core.files import write_text
 from core.workers import Workers
 
-Memo = dict[str, list[Any]]  # path: size in bytes, time of change in nanoseconds, SHA-256
+AT_ONCE = 256  # files whose digests are one piece of work
+Memo = dict[str, list[Any] | None]  # path: size in bytes, time of change in nanoseconds, SHA-256
 
 
 def content_digest(
@@ -83,19 +85,33 @@ def file_digests(name: str, root: Path, paths: Sequence[str], cache: Path) -> li
     place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
     memo_path = cache / "fingerprints" / f"{name}-{place}.json"
     memo = _read(memo_path)
+    fresh = {path: _known(f"{root}/{path}", memo.get(path)) for path in paths}
+    changed = [path for path, entry in fresh.items() if entry is None]
+    pieces = [changed[i : i + AT_ONCE] for i in range(0, len(changed), AT_ONCE)]
     with Workers() as pool:  # hashlib lets go of the interpreter lock
-        fresh = dict(pool.map(lambda path: (path, _file_entry(root, path, memo)), paths))
+        for piece in pool.map(partial(_digested, root), pieces):
+            fresh |= piece
     if fresh != memo:
         _write(memo_path, fresh)
-    return [fresh[path][2] for path in paths]
+    return [entry[2] for entry in map(fresh.get, paths) if entry]
 
 
-def _file_entry(root: Path, path: str, memo: Mapping[str, list[Any]]) -> list[Any]:
+def _known(path: str, entry: list[Any] | None) -> list[Any] | None:
+    """Return what is remembered of a file, if it is still as it was; making a `Path` would cost more than asking."""
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return None  # the reason is found where it is read
+    return entry if entry and entry[:2] == [status.st_size, status.st_mtime_ns] else None
+
+
+def _digested(root: Path, paths: Sequence[str]) -> Memo:
+    return {path: _entry(root, path) for path in paths}
+
+
+def _entry(root: Path, path: str) -> list[Any]:
     try:
         status = (root / path).stat()
-        known = memo.get(path)
-        if known and known[:2] == [status.st_size, status.st_mtime_ns]:
-            return known
         if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device read for ever
             raise UserError(f"{root / path}: is no regular file; a clip must be one")
         with (root / path).open("rb") as file:

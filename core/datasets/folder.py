@@ -1,7 +1,7 @@
 """Anyone's own recordings: a folder per class, or a CSV file; and the thirteen classes of two reports, laid out so."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -34,7 +34,7 @@ def load(root: Path | None = None) -> Dataset:
     if not root.is_dir():
         return _made("folder", root.parent, _from_csv(root))
     files = _from_folders("folder", root)
-    named = files["path"].map(lambda path: Path(path).suffix.lower() in SUFFIXES)
+    named = files["path"].str.lower().str.endswith(SUFFIXES)
     if empty := sorted(set(files["label"]) - set(files.loc[named, "label"])):
         raise UserError(f"folder: {root / empty[0]} holds no recording ({' '.join(SUFFIXES)}); fill or remove it")
     other = sorted(files.loc[~named, "path"])
@@ -63,22 +63,40 @@ def load_thirteen(root: Path | None = None) -> Dataset:
 
 def _made(name: str, root: Path, clips: pd.DataFrame, *, remarks: Sequence[str] = ()) -> Dataset:
     class_names = sorted(clips["label"].unique())
-    clips["label"] = clips["label"].map(class_names.index)
+    clips["label"] = clips["label"].map({label: number for number, label in enumerate(class_names)})
     return make(name, root, clips, class_names=class_names, sr=22_050, duration=4.0, n_frames=250, remarks=remarks)
 
 
 def _from_folders(name: str, root: Path) -> pd.DataFrame:
     """Return every file below a folder of `root` that is not hidden: path, and the folder as label."""
-    rows = []
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        paths = (path.relative_to(root) for path in folder.rglob("*") if path.is_file())
-        files = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
-        if not files:
-            raise UserError(f"{name}: {folder} holds no recording ({' '.join(SUFFIXES)}); fill or remove it")
-        rows += [{"path": path.as_posix(), "label": folder.name} for path in files]
-    if not rows:
+    paths: list[str] = []
+    labels: list[str] = []
+    for label in sorted(entry.name for entry in _entries(root) if entry.is_dir()):
+        if not (found := list(_files_below(root / label, f"{label}/"))):
+            raise UserError(f"{name}: {root / label} holds no recording ({' '.join(SUFFIXES)}); fill or remove it")
+        paths += found
+        labels += [label] * len(found)
+    if not paths:
         raise UserError(f"{name}: {root} has no folders of recordings; {WAYS}")
-    return pd.DataFrame(rows)
+    return pd.DataFrame({"path": paths, "label": labels})
+
+
+def _files_below(folder: Path, prefix: str) -> Iterator[str]:
+    """Go through the files at any depth below a folder; a link to a file is one, a link to a folder is not entered."""
+    for entry in _entries(folder):
+        if entry.is_file():
+            yield prefix + entry.name
+        elif entry.is_dir(follow_symlinks=False):
+            yield from _files_below(folder / entry.name, f"{prefix}{entry.name}/")
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Return what is in a folder and not hidden."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
 
 
 def _from_csv(table: Path) -> pd.DataFrame:

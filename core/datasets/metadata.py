@@ -1,5 +1,6 @@
 """Reading the tables that data sets come with, and checking them against their files."""
 
+import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -61,8 +62,9 @@ def check_present(name: str, root: Path, paths: Sequence[str], *, remedy: str) -
     UserError
         Naming the first missing ones, their number, and the remedy.
     """
-    listed = {folder: _listing(root / folder) for folder in {Path(path).parent for path in paths}}
-    missing = [path for path in paths if Path(path).name not in listed[Path(path).parent]]
+    split = [path.rpartition("/") for path in paths]
+    listed = {folder: _listing(root / folder) for folder in {folder for folder, _, _ in split}}
+    missing = [path for path, (folder, _, name) in zip(paths, split, strict=True) if name not in listed[folder]]
     if missing:
         raise UserError(f"{name}: {root} lacks {len(missing)} of {len(paths)} clips: {some(missing)}; {remedy}")
 
@@ -103,7 +105,7 @@ def split_groups(clips: pd.DataFrame) -> list[str]:
 
 
 def _listing(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return set(os.listdir(folder)) if folder.is_dir() else set()  # noqa: PTH208
 
 
 def some(items: Sequence[object]) -> str:

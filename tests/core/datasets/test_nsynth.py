@@ -110,7 +110,7 @@ class TestNsynth:
 
 class TestFingerprint:
     def test_no_audio_is_read(self, nsynth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(content, "_file_entry", None)
+        monkeypatch.setattr(content, "_entry", None)
         assert re.fullmatch("[0-9a-f]{64}", datasets.load("nsynth", nsynth).fingerprint(tmp_path))
 
     def test_it_is_of_the_json_and_the_sizes(self, copy: Path, tmp_path: Path) -> None:
