@@ -5,6 +5,7 @@
     python run_ablation.py freeze --data urbansound8k --data-root DIR --fold all --seed 0 1 2
     python run_ablation.py study rethinking-cnn --scale quick   every experiment of a report, beside its numbers
     python run_ablation.py data --data esc50 --data-root DIR    what is in a data set, and what is wrong with it
+    python run_ablation.py predict --run ID --from DIR          what a finished run says of new sounds
     python run_ablation.py report                               one page of all that is in the store
 
 An ablation plans its runs, trains those that are not in the store yet (``results/runs``), and draws its tables and

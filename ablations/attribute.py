@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ablations.base import Ablation
 from core.config import GROUPS, Run
-from core.errors import UserError, unknown
+from core.errors import UserError
 from core.fields import option, problems
 from core.files import short_digest
 from core.inputs.made import input_shape
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 explain = Lazy("analysis.attribution.results:explain")
 check_method = Lazy("analysis.attribution.methods:check")
 explanation = Lazy("analysis.attribution.explanation")
+finished_record = Lazy("core.training.finished:finished_record")
 
 
 @dataclass(frozen=True)
@@ -75,16 +76,7 @@ class Attribute(Ablation):
         """Take the one point that gives the run asked for."""
         if not self.run_id:
             return points
-        record = store.finished(self.run_id)
-        if record is None:
-            if why := store.problem(self.run_id):
-                again = f"delete {store.folder(self.run_id)} and run the command that made it again"
-                raise UserError(f"--run {self.run_id} is damaged ({why}); {again}")
-            finished = [record.id for record in store.records() if record.finished]
-            if not finished:
-                raise UserError(f"--run {self.run_id}: {store.runs} has no finished run; leave out --run to train one")
-            raise unknown("finished run", self.run_id, finished)
-        return [_point(record.run)]
+        return [_point(finished_record(self.run_id, store, otherwise="leave out --run to train one").run)]
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Take the base run, and with `compare` the networks of the other ablations beside it."""

@@ -62,14 +62,20 @@ def write_confusion(results: Results, groups: Groups, *, caption: str, name: str
 
 
 def write_matrices(
-    results: Results, matrices: Sequence[Matrix], *, caption: str, name: str = "confusion", lost: int = 0
+    results: Results,
+    matrices: Sequence[Matrix],
+    *,
+    caption: str,
+    name: str = "confusion",
+    lost: int = 0,
+    counted: str = "test clips by target and predicted class, summed over folds and seeds",
 ) -> None:
-    """Write matrices that have been counted; parameters as `write_confusion`, `lost` runs being left out."""
+    """Write matrices that were `counted`; parameters as `write_confusion`, `lost` runs being left out."""
     if not matrices:
         return
     together = len(matrices) <= PANELS and max(len(m.class_names) for m in matrices) <= PANEL_CLASSES
     said = (
-        "test clips by target and predicted class, summed over folds and seeds; colour is the share of the target's "
+        f"{counted}; colour is the share of the target's "
         "clips. All: a class's clips with its recall, or the clips predicted as it with its precision; in the corner "
         "the accuracy." + (f" {left_out(lost).capitalize()}." if lost else "")
     )

@@ -13,6 +13,7 @@ COMMANDS = Registry(
         "data": "commands.data:Data",
         "network": "commands.network:Network",
         "samples": "commands.samples:Samples",
+        "predict": "commands.predict:Predict",
         "report": "commands.report:Report",
     },
 )

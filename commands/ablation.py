@@ -87,7 +87,7 @@ def conclude(results: Results, frame: pd.DataFrame, executed: Executed, console:
     console.print(f"{executed.trained} runs trained, {executed.found} found in the store, {executed.failed} failed.")
     if results.session.execution.json:
         files = [str(f) for f in results.files]
-        print(json.dumps({"ablation": results.plan.ablation, "files": files, "rows": _json_rows(frame)}))  # noqa: T201
+        print(json.dumps({"ablation": results.plan.ablation, "files": files, "rows": json_rows(frame)}))  # noqa: T201
     return 1 if executed.failed else 0
 
 
@@ -151,13 +151,7 @@ def show_plan(plan: Plan, session: Session, console: Console) -> None:
 
 def show_results(results: Results, console: Console, *, new: frozenset[str] = frozenset()) -> None:
     """Show the tables, name the files, and say how long the runs took: the `new` ones, and those that were there."""
-    for item in results.shown:
-        if isinstance(item, Table):  # a narrow window may break its lines; it must not cut a column off
-            console.print(item, width=max(console.width, console.measure(item).minimum), crop=False)
-        else:
-            console.print(item, style="dim")
-    for line in results.written():
-        console.print(f"  {line}", soft_wrap=True)
+    show_items(results, console)
     store = results.session.store
     spent = {run.id: record.seconds.total for run in results.plan.runs if (record := store.finished(run))}
     now = sum(spent[id] for id in spent.keys() & new)
@@ -166,7 +160,18 @@ def show_results(results: Results, console: Console, *, new: frozenset[str] = fr
     console.print(" ".join([*said, f"Curves: tensorboard --logdir {store.runs}"]), soft_wrap=True)
 
 
-def _json_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def show_items(results: Results, console: Console) -> None:
+    """Show the tables and name the files."""
+    for item in results.shown:
+        if isinstance(item, Table):  # a narrow window may break its lines; it must not cut a column off
+            console.print(item, width=max(console.width, console.measure(item).minimum), crop=False)
+        else:
+            console.print(item, style="dim")
+    for line in results.written():
+        console.print(f"  {line}", soft_wrap=True)
+
+
+def json_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows with JSON's null for what is not a number."""
 
     def plain(value: Any) -> Any:

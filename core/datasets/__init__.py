@@ -52,7 +52,7 @@ def load(name: str, root: Path | None = None) -> "Dataset":
     if root is None and loader.source:
         raise UserError(loader.source.how_to_get(name, None))
     try:
-        dataset: Dataset = loader.read(root and _home(root))
+        dataset: Dataset = loader.read(root and home(root))
     except UnicodeEncodeError as error:  # of a file whose name is no text, which no table can hold
         raise UserError(f"{name}: {error.object} is no name in UTF-8; rename the file") from None
     return dataset
@@ -66,16 +66,16 @@ def download(name: str, root: Path) -> None:
     UserError
         Where the set has no public source, the source cannot be reached, or what came is not what was asked for.
     """
-    fetch(name, LOADERS[name].source, _home(root))
+    fetch(name, LOADERS[name].source, home(root))
 
 
-def _home(root: Path) -> Path:
-    """Return a folder with ``~`` written out."""
+def home(root: Path, flag: str = "--data-root") -> Path:
+    """Return a path that was given after `flag`, with ``~`` written out; UserError where it can be none."""
     try:
         root = root.expanduser()
         root.exists()  # raises where the path can be none: too long, or through a file
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"--data-root {root}: {error}") from None
+        raise UserError(f"{flag} {root}: {error}") from None
     except OSError as error:
-        raise UserError(f"--data-root {str(root)[:100]}: {error.strerror}") from None
+        raise UserError(f"{flag} {str(root)[:100]}: {error.strerror}") from None
     return root

@@ -1,5 +1,6 @@
 """A finished run, opened for analysis: its network as training left it, and the inputs it was trained and tested on."""
 
+import re
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -9,13 +10,14 @@ from torch import nn
 
 from core.config import Run
 from core.datasets.table import Dataset, Split
-from core.errors import UserError
+from core.errors import UserError, unknown
 from core.inputs.images import Images
 from core.models.assembly import make_backbone
 from core.models.backbone import Backbone
 from core.models.keys import from_original
 from core.record import Record
 from core.session import Session
+from core.store import Store
 from core.training import first_step
 from core.training.rows import plain_images, rows_of
 
@@ -72,8 +74,7 @@ def open_run(run: Run, dataset: Dataset, session: Session) -> Finished:
         raise UserError(f"run {run.id} is {status}: only a finished run can be analysed; see {session.store.runs}")
     images = plain_images(run, dataset, session)
     split = rows_of(run, dataset, images)
-    # The starting weights do not matter: every tensor is replaced.
-    backbone = make_backbone(run.replace(model__weights="random", model__fuse="all"), len(dataset.class_names))
+    backbone = _unfilled(run, len(dataset.class_names))
     random = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
     normalise = first_step.read(run, backbone, images, split, session.store)
     backbone.load_state_dict(from_original(session.store.weights(run), random))
@@ -89,6 +90,60 @@ def open_run(run: Run, dataset: Dataset, session: Session) -> Finished:
         labels=clips["label"].to_numpy(np.int64),
         class_names=dataset.class_names,
     )
+
+
+def finished_record(run_id: str, store: Store, *, otherwise: str = "train one first") -> Record:
+    """Return the record of a finished run that was asked for by its id.
+
+    Parameters
+    ----------
+    run_id
+        As it was typed.
+    store
+        Where runs are.
+    otherwise
+        What to do where there is none at all.
+
+    Raises
+    ------
+    UserError
+        Where the run is damaged, unknown or not finished, with the nearest id.
+    """
+    known = re.fullmatch("[0-9a-f]{12}", run_id) is not None
+    if known and (record := store.finished(run_id)):
+        return record
+    if known and (why := store.problem(run_id)):
+        again = f"delete {store.folder(run_id)} and run the command that made it again"
+        raise UserError(f"--run {run_id} is damaged ({why}); {again}")
+    finished = [record.id for record in store.records() if record.finished]
+    if not finished:
+        raise UserError(f"--run {run_id}: {store.runs} has no finished run; {otherwise}")
+    raise unknown("finished run", run_id, finished)
+
+
+def trained_network(record: Record, store: Store) -> nn.Sequential:
+    """Make a finished run's network anew, as `Finished.network`, from the store alone.
+
+    Raises
+    ------
+    UserError
+        Where its weights or what was fitted before them cannot be used.
+    """
+    run = record.run
+    backbone = _unfilled(run, len(record.class_names))
+    normalise = first_step.kept(run, backbone, store)
+    if normalise is None:
+        raise UserError(
+            f"run {run.id}: an older version did not keep what was fitted to its training clips; delete "
+            f"{store.folder(run)} and run the command that made it again"
+        )
+    backbone.load_state_dict(from_original(store.weights(run), backbone.state_dict()))
+    return _network(normalise, backbone)
+
+
+def _unfilled(run: Run, num_classes: int) -> Backbone:
+    """Make a run's network with random weights: the starting ones do not matter where every tensor is replaced."""
+    return make_backbone(run.replace(model__weights="random", model__fuse="all"), num_classes)
 
 
 def backbone_of(network: nn.Module) -> Backbone:

@@ -36,6 +36,12 @@ def fit(run: Run, backbone: Backbone, images: Images, split: Split) -> nn.Module
     if is_fitted(run):
         channels = input_shape(run)[0]
         return Normalise.of(images.array, split.train, channels=channels, rows_apart=kind.rows_apart)
+    return _fixed(run, backbone)
+
+
+def _fixed(run: Run, backbone: Backbone) -> nn.Module:
+    """Make the first step that looks at no clip."""
+    kind, frontend = input_kind(run.clip, run.frontend), run.frontend
     check_first_step(run)
     if len(kind.channels) not in (1, len(backbone.mean)):
         raise UserError(f"--normalise fixed: inputs of the kind {frontend.kind} are no pictures; use train")
@@ -56,9 +62,24 @@ def read(run: Run, backbone: Backbone, images: Images, split: Split, store: Stor
     UserError
         Where the file is damaged.
     """
-    tensors = store.first_step(run) if is_fitted(run) else None
-    kept = Components if run.frontend.pca else Normalise
-    return kept.restored(tensors) if tensors else fit(run, backbone, images, split)
+    found = kept(run, backbone, store)
+    return fit(run, backbone, images, split) if found is None else found
+
+
+def kept(run: Run, backbone: Backbone, store: Store) -> nn.Module | None:
+    """Make the first step of a finished run without any clip; None where it was fitted and not stored.
+
+    Raises
+    ------
+    UserError
+        Where the file is damaged.
+    """
+    if not is_fitted(run):
+        return _fixed(run, backbone)
+    tensors = store.first_step(run)
+    if tensors is None:
+        return None
+    return Components.restored(tensors) if run.frontend.pca else Normalise.restored(tensors)
 
 
 def components(run: Run, images: Images, split: Split) -> int:

@@ -10,9 +10,12 @@ from commands import COMMANDS, options
 from commands.ablation import prepare
 from commands.options import Call
 from core import datasets
+from core.config import Run
 from core.datasets.table import Dataset
 from core.errors import UserError
 from core.session import Session
+from core.training.trainer import train
+from run_ablation import main
 
 # What has ended programs before: no number, no end, another script's digits, too many of them, bytes, paths.
 BAD_WORDS = (
@@ -69,6 +72,27 @@ def test_every_option_takes_or_refuses_every_word_in_one_line(
         print(f"\n{len(tried)} command lines, {refused} of them refused in one line")  # noqa: T201
     assert len(tried) >= 300
     assert refused >= len(tried) // 2
+
+
+def test_what_is_asked_of_a_finished_run_is_answered_or_refused_in_one_line(
+    run: Run, dataset: Dataset, session: Session
+) -> None:
+    """Of `predict` every option with every word: names of runs, places of sounds and of the truth, and settings."""
+    train(run, dataset, session, label="run")
+    flags = options.flags(options.option_class(COMMANDS["predict"]))
+    base = {"--run": run.id, "--from": str(dataset.root / "low" / "0.wav"), "--results": str(session.store.results)}
+    base |= {"--device": "cpu", "--threads": "1"}
+    refused = 0
+    for flag in (flag for flag, words in flags.items() if words and flag != "--results"):
+        for word in BAD_WORDS:
+            line = ["predict", *(part for pair in (base | {flag: word}).items() for part in pair)]
+            try:
+                assert main(line) == 0
+            except UserError as error:
+                refused += 1
+                assert str(error).isprintable(), (line, str(error))
+                assert str(error).strip(), line
+    assert refused >= 8 * len(BAD_WORDS)
 
 
 @pytest.mark.parametrize(

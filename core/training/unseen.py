@@ -1,0 +1,153 @@
+"""Finished networks on recordings that they have never seen: as many in memory as make a few batches, however many."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from core.config import Clip
+from core.datasets.unlabelled import Unlabelled
+from core.errors import UserError
+from core.frontend import Frontend
+from core.inputs.augmentation import augment_waveform
+from core.inputs.images import LISTED
+from core.inputs.making import Recipe, batches
+from core.record import Record
+from core.session import Session, allow_tf32
+from core.training.finished import trained_network
+from core.training.trainer import DTYPES, EVALUATION_BATCH
+
+AT_ONCE = 2 * EVALUATION_BATCH  # recordings that are decoded and turned into inputs before networks see them
+Look = tuple[Clip, Frontend]  # networks that agree in it are given the same inputs
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What networks give out.
+
+    Attributes
+    ----------
+    paths
+        Of the recordings that could be used, in their order.
+    logits
+        Of each network, (recordings, classes), float32.
+    bad
+        Path and reason of each that could not.
+    """
+
+    paths: tuple[str, ...]
+    logits: tuple[np.ndarray, ...]
+    bad: tuple[tuple[str, str], ...]
+
+
+def outputs_of(records: Sequence[Record], sounds: Unlabelled, session: Session) -> Outputs:
+    """Give recordings to finished networks, each in its own way: as its run made inputs, computed and evaluated.
+
+    Nothing is fitted or stored. Under ``--on-bad-clip fail`` all recordings are read before one that cannot be used
+    stops it, so that all of them are named.
+
+    Parameters
+    ----------
+    records
+        Finished runs with the same classes.
+    sounds
+        What they are given.
+    session
+        Store, device and progress.
+
+    Raises
+    ------
+    UserError
+        For recordings and weights that cannot be used.
+    """
+    networks = [_Evaluated(record, session) for record in records]
+    paths: list[str] = []
+    bad: list[tuple[str, str]] = []
+    logits: list[list[np.ndarray]] = [[] for _ in networks]
+    total, tolerant = len(sounds.paths), session.execution.on_bad_clip == "skip"
+    what = f"predicting {_called(sounds)}"
+    session.report(0, total, what)
+    for start in range(0, total, AT_ONCE):
+        part = range(start, min(start + AT_ONCE, total))
+        inputs, problems = _inputs(sounds, part, {network.look: None for network in networks}, session)
+        bad += [(sounds.paths[row], problem) for row, problem in zip(part, problems, strict=True) if problem]
+        good = [sounds.paths[row] for row, problem in zip(part, problems, strict=True) if not problem]
+        if good and (tolerant or not bad):
+            paths += good
+            for network, found in zip(networks, logits, strict=True):
+                found.append(network(inputs[network.look]))
+        session.report(part.stop, total, what)
+    if bad and (not tolerant or not paths):
+        raise _refusal(sounds, bad)
+    return Outputs(tuple(paths), tuple(np.concatenate(found) for found in logits), tuple(bad))
+
+
+class _Evaluated:
+    """A finished network on the device, evaluated as training evaluated it."""
+
+    def __init__(self, record: Record, session: Session) -> None:
+        run = record.run
+        self.run, self.device = run, session.device
+        self.look: Look = (run.clip, run.frontend)
+        self.layout = torch.channels_last if run.training.channels_last else torch.contiguous_format
+        self.dtype = DTYPES[run.training.precision] if self.device.type == "cuda" else torch.float32
+        network: nn.Module = trained_network(record, session.store).eval().to(self.device)
+        self.network = network.to(memory_format=self.layout)
+
+    @torch.inference_mode()
+    def __call__(self, inputs: np.ndarray) -> np.ndarray:
+        """Return the logits (recordings, classes) of inputs (recordings, ...)."""
+        allow_tf32(self.run.training.precision == "tf32")
+        found = []
+        for part in torch.split(torch.from_numpy(inputs), EVALUATION_BATCH):
+            x = part.to(self.device)
+            x = x.contiguous(memory_format=self.layout) if x.ndim == 4 else x
+            with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+                found.append(self.network(x).float().cpu().numpy())
+        allow_tf32(False)
+        logits = np.concatenate(found)
+        if not np.isfinite(logits).all():
+            raise UserError(f"run {self.run.id} gives out what is no finite number")
+        return logits
+
+
+def _inputs(
+    sounds: Unlabelled, part: range, looks: dict[Look, None], session: Session
+) -> tuple[dict[Look, np.ndarray], list[str]]:
+    """Return inputs for each look of the recordings that all of them can use, and every recording's problem or ""."""
+    paths = [sounds.paths[row] for row in part]
+    if sounds.vectors is not None:
+        problems = [sounds.problems.get(path, "") for path in paths]
+        good = sounds.vectors[part.start : part.stop][[not problem for problem in problems]]
+        return dict.fromkeys(looks, good), problems
+    made: dict[Look, tuple[np.ndarray, list[str]]] = {}
+    for clip, frontend in looks:
+        recipe = Recipe(sounds.root, clip, frontend, 0, augment_waveform, str(session.device))
+        parts = list(batches(recipe, paths))
+        made[clip, frontend] = (
+            np.concatenate([good for good, _ in parts]),
+            [each for _, found in parts for each in found],
+        )
+    of_each = zip(*(problems for _, problems in made.values()), strict=True)
+    problems = [next(filter(None, each), "") for each in of_each]
+    return {look: _of_all(*found, problems) for look, found in made.items()}, problems
+
+
+def _of_all(inputs: np.ndarray, own: Sequence[str], problems: Sequence[str]) -> np.ndarray:
+    """Leave out of one look's inputs the recordings that another look could not use."""
+    return inputs[[not problem for problem, mine in zip(problems, own, strict=True) if not mine]]
+
+
+def _called(sounds: Unlabelled) -> str:
+    return "recordings" if sounds.vectors is None else "rows"
+
+
+def _refusal(sounds: Unlabelled, bad: Sequence[tuple[str, str]]) -> UserError:
+    named = "; ".join(f"{path}: {reason}" for path, reason in bad[:LISTED])
+    more = f"; and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
+    every = len(bad) == len(sounds.paths)
+    remedy = "none is left" if every else "mend or remove them, or leave them out with --on-bad-clip skip"
+    those = f"{len(bad)} of the {len(sounds.paths)} {_called(sounds)} in {sounds.root}"
+    return UserError(f"{those} cannot be used ({named}{more}): {remedy}")
