@@ -24,6 +24,11 @@ from core.config import Run
 from core.plan import Plan
 from core.store import FAILED, Store
 
+SAME_LOSSES = {"cross-entropy", "kullback-leibler"}
+SAME = (
+    "The Kullback-Leibler divergence from labels that name one class is the cross-entropy, and with smoothed labels it "
+    "has the same gradient: what differs between the two here is rounding, and no merit of either."
+)
 ACCURACY, MACRO_F1 = column("accuracy"), column("macro_f1", spread=False)
 BEST_EPOCH = dataclasses.replace(column("accuracy_best_epoch", spread=False), best=None)
 CHANGE = Column("delta", "Change", points)
@@ -230,6 +235,8 @@ def footnotes(plan: Plan, store: Store) -> list[str]:
         notes.append(f"Seeds are averaged within a fold; ± and intervals are over folds. {statistics.OVERLAP}")
     elif len({run.seed for run in runs}) > 1:
         notes.append(comparisons.ONE_FOLD)
+    if {run.training.loss for run in runs} >= SAME_LOSSES:
+        notes.append(SAME)
     records = [record for run in runs if (record := store.record(run))]
     spent = [record.seconds.preparation for record in records if record.finished]
     if sum(spent) >= 1:

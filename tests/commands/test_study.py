@@ -137,9 +137,11 @@ def test_no_name_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
         read(name, "quick", {}, written(tmp_path, STUDY))
 
 
-def test_a_report_without_a_study_says_so() -> None:
-    with pytest.raises(UserError, match="genres has no study.toml: only its published numbers are there"):
-        main(["study", "genres"])
+def test_a_report_without_a_study_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_file, "FOLDER", tmp_path)
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(UserError, match="mine has no study.toml: only its published numbers are there"):
+        main(["study", "mine"])
 
 
 def test_every_data_set_has_the_folder_given_for_it(tmp_path: Path) -> None:
