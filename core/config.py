@@ -207,11 +207,17 @@ class Training:
         "none",
         "waveform: each clip once plain and once time-stretched (0.9 to 1.2) and pitch-shifted (-2 to 2 semitones) "
         "per epoch; rotate: each image turned by up to 15 degrees either way, anew in every epoch; "
-        "rotate-tests: those that are validated and tested on too, which reproduces a leak in a report's code.",
+        "rotate-tests: those that are validated and tested on too, which reproduces a leak in a report's code; "
+        "segment: --duration seconds from anywhere in the recording, anew in every epoch (with --live).",
         choices=AUGMENTATIONS,
     )
     variants: int = option(
         5, "Different augmented versions of a clip, taken in turn (augment waveform).", at_least=1, at_most=1000
+    )
+    live: bool = option(
+        False,
+        "Make images where the network is while it trains, of stored waveforms, instead of storing images.",
+        absent=False,
     )
     time_mask: int = option(0, "SpecAugment: widest mask along time, in frames (0: none).", at_least=0)
     freq_mask: int = option(0, "SpecAugment: widest mask along frequency, in mel bands (0: none).", at_least=0)
@@ -225,11 +231,14 @@ class Training:
 
     def problems(self) -> list[str]:
         """List what is wrong with values that are right one by one."""
+        found = []
         if self.label_smoothing and self.loss == "hinge":
-            return [
+            found.append(
                 "--label-smoothing is for losses of probabilities: leave it out, or choose another --loss than hinge"
-            ]
-        return []
+            )
+        if self.augment == "segment" and not self.live:
+            found.append("--augment segment needs --live: of stored images no other segment can be cut")
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,9 +260,11 @@ class Run:
             found.append(f"--fmin {self.frontend.fmin:g}: must be below half the sampling rate, {half:g} Hz")
         if half and self.frontend.fmax > half:
             found.append(f"--fmax {self.frontend.fmax:g}: must be at most half the sampling rate, {half:g} Hz")
+        training = self.training
+        if training.augment == "segment" and self.clip.fit == "stretch":
+            found.append("--augment segment cuts --duration seconds, and --fit stretch keeps all: choose another --fit")
         if self.data.validation:
             return found
-        training = self.training
         needs = {
             "--patience": (training.patience > 0, "stopping"),
             "--stop-at": (training.stop_at > 0, "stopping"),

@@ -219,6 +219,8 @@ def _of_vectors(run: Run, dataset: Dataset) -> Run:
     """Take the rows of a data set's table for inputs, standardised by the training rows."""
     if run.frontend.kind not in (Run().frontend.kind, "features"):
         raise UserError(f"--kind {run.frontend.kind}: {dataset.name} has vectors and no sounds; leave --kind out")
+    if run.training.live:
+        raise UserError(f"--live makes images of sounds, and {dataset.name} has none; leave it out")
     return run.replace(frontend__kind="features", frontend__normalise="train", frontend__columns=dataset.columns)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from core.errors import UserError, unknown
+from core.inputs.kind import Rows
 from core.inputs.spectrogram import FLOOR_DB
 
 NAMES = ("silence", "mean", "blurred", "noise")
@@ -29,7 +30,7 @@ class Training:
     std: np.ndarray
 
     @classmethod
-    def of(cls, images: np.ndarray, rows: np.ndarray, *, floor: float | np.ndarray = FLOOR_DB) -> "Training":
+    def of(cls, images: Rows, rows: np.ndarray, *, floor: float | np.ndarray = FLOOR_DB) -> "Training":
         """Measure the images (clips, channels, n_mels, n_frames) named by `rows`, a few at a time."""
         total, squares = (np.zeros(images.shape[1:]) for _ in range(2))
         for start in range(0, len(rows), _CHUNK):

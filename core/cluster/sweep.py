@@ -108,10 +108,11 @@ class _Images:
     def of(self, run: Run) -> list[str]:
         """Return the entries that `run` reads, made and in the storage."""
         frontend = dataclasses.replace(run.frontend, normalise="fixed")  # plays no part in images
-        key = (run.data.content, run.clip, frontend, run.training.augment, run.training.variants)
+        training = run.training
+        key = (run.data.content, run.clip, frontend, training.live, training.augment, training.variants)
         if key not in self.known:
             made = load_images(run, self.datasets[run.data.content], self.session)
-            self.known[key] = [f"images/{version.key}" for version in made]
+            self.known[key] = [version.entry for version in made]
             for entry in self.known[key]:
                 if self.storage:
                     self.storage.put_entry(self.session.store.cache / entry)

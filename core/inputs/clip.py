@@ -7,6 +7,7 @@ that neither its length nor what its header claims decides how much memory it ta
 """
 
 import stat
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,6 +110,15 @@ def read_waveform(path: Path, *, sr: int, n_samples: int, fit: str) -> np.ndarra
         start = max((_resampled(samples, own_sr, sr) - n_samples) // 2, 0)
     with _blocks(path) as found:
         return fit_length(_part(found, sr=sr, start=start, n_samples=n_samples), n_samples=n_samples, fit=fit)
+
+
+def stream_waveform(path: Path, *, sr: int) -> Iterator[np.ndarray]:
+    """Read a recording a piece at a time, resampled; joined they are to the bit ``resample(*decode(path))``.
+
+    Errors are those of `decode`, some of them not before the end, but no length is too long.
+    """
+    with _blocks(path) as found:
+        yield from _stream(found, sr=sr, until=sys.maxsize)
 
 
 def read_facts(path: Path) -> Facts:

@@ -21,6 +21,7 @@ from core.config import Clip, Frontend, identity
 from core.errors import UserError, unknown
 from core.inputs import KINDS
 from core.inputs.augmentation import Change, augment_waveform
+from core.inputs.kind import Rows
 from core.inputs.made import input_kind
 from core.inputs.making import Recipe, Spread, write
 from core.progress import Progress, no_progress
@@ -42,7 +43,8 @@ class Images:
     Attributes
     ----------
     array
-        In the kind's unit, float32, shape (kept clips, *shape of the kind), memory-mapped and read-only.
+        In the kind's unit, float32, shape (kept clips, *shape of the kind), memory-mapped and read-only; or made as
+        they are looked up (`core.inputs.live`).
     kept
         Row of `dataset.clips` that each image belongs to, int64, ascending, shape (kept clips,).
     bad
@@ -51,10 +53,15 @@ class Images:
         Stands for everything that decided the images.
     """
 
-    array: np.ndarray
+    array: Rows
     kept: np.ndarray
     bad: tuple[tuple[str, str], ...]
     key: str
+
+    @property
+    def entry(self) -> str:
+        """Where in the cache they are."""
+        return f"images/{self.key}"
 
 
 def images(
@@ -120,24 +127,28 @@ def images(
     )
     bad = tuple((path, reason) for path, reason in stored.facts["bad"])
     if bad and on_bad_clip == "fail":
-        raise _refusal(dataset, bad)
+        raise refusal(dataset, bad)
     return Images(array=stored.array, kept=np.array(stored.facts["kept"], dtype=np.int64), bad=bad, key=stored.key)
 
 
 def _identity(content: str, clip: Clip, frontend: Frontend, variant: int, change: Change) -> dict[str, Any]:
-    look = {name: value for name, value in identity(frontend).items() if name not in AFTER_THE_STORE}
-    if frontend.channels == "replicate":
-        look["stored"] = "one channel"  # it was three equal ones once
-    made_by = {library: version(library) for library in KINDS[frontend.kind].libraries}
     return {
         "images": VERSION,
         "content": content,
         "clip": identity(clip),
-        "frontend": look,
+        **decided_by(frontend),
         "variant": variant,
         **({"change": change.__name__} if variant else {}),
-        **({"made_by": made_by} if made_by else {}),
     }
+
+
+def decided_by(frontend: Frontend) -> dict[str, Any]:
+    """Return what of a frontend, and of the libraries it uses, decides inputs, in JSON types."""
+    look = {name: value for name, value in identity(frontend).items() if name not in AFTER_THE_STORE}
+    if frontend.channels == "replicate":
+        look["stored"] = "one channel"  # it was three equal ones once
+    made_by = {library: version(library) for library in KINDS[frontend.kind].libraries}
+    return {"frontend": look} | ({"made_by": made_by} if made_by else {})
 
 
 def _make(
@@ -155,7 +166,7 @@ def _make(
     problems = write(writer, recipe, paths, spread=spread, report=lambda done: report(done, len(paths), what))
     bad = [(path, problem) for path, problem in zip(paths, problems, strict=True) if problem]
     if len(bad) == len(paths):
-        raise _refusal(dataset, bad)
+        raise refusal(dataset, bad)
     kept = [row for row, problem in enumerate(problems) if not problem]
     return {"device": str(recipe.device), "kept": kept, "bad": bad}
 
@@ -165,7 +176,8 @@ def input_words(shape: tuple[int, ...]) -> str:
     return {3: "images", 2: "rows"}.get(len(shape), "vectors")
 
 
-def _refusal(dataset: "Dataset", bad: Sequence[tuple[str, str]]) -> UserError:
+def refusal(dataset: "Dataset", bad: Sequence[tuple[str, str]]) -> UserError:
+    """Name the bad clips of a data set, and what is wrong with each."""
     named = "; ".join(f"{path}: {reason}" for path, reason in bad[:LISTED])
     more = f"; and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
     every = len(bad) == len(dataset.clips)

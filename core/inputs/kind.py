@@ -5,7 +5,7 @@ A kind turns waveforms into images (channels, height, width), into rows of numbe
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self, SupportsIndex
 
 import numpy as np
 import torch
@@ -97,6 +97,25 @@ class Kind(nn.Module):
     def forward(self, y: torch.Tensor) -> torch.Tensor:
         """Turn waveforms (batch, samples) into inputs (batch, *shape); each by itself, whatever is beside it."""
         raise NotImplementedError
+
+
+class Rows(Protocol):
+    """What is asked of an array (clips, ...) of inputs: NumPy's has it, and one whose rows are made when looked up."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(clips, *shape of an input)."""
+
+    @property
+    def ndim(self) -> int:
+        """Axes, that of the clips among them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> Any: ...
+
+    def reshape(self, clips: SupportsIndex, /, *shape: SupportsIndex) -> Any:
+        """Give every input another shape."""
 
 
 def to_peak(y: torch.Tensor) -> torch.Tensor:

@@ -12,10 +12,9 @@ import shutil
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +30,7 @@ from core.door import quiet
 from core.errors import UserError
 from core.inputs.augmentation import Change
 from core.inputs.clip import WHOLE, BadClip, LongRecording, decode, fit_length, read_waveform, resample
+from core.inputs.compute import make_inputs
 from core.inputs.kind import Kind
 from core.inputs.made import input_kind
 from core.workers import Workers
@@ -38,6 +38,7 @@ from core.workers import Workers
 BATCH = 32  # clips decoded ahead and turned into images together
 SHARD = 1024  # clips of a shard, a multiple of BATCH
 WAITING = 1 << 20  # samples; a recording that is needed whole and has more is read when its turn comes, one at a time
+DECODERS = min(8, os.cpu_count() or 1)  # threads
 MANY = 4 * SHARD  # clips from which processes of their own are worth their start
 
 
@@ -122,11 +123,10 @@ def write(
 def batches(recipe: Recipe, paths: Sequence[str], *, decoders: int | None = None) -> Iterator[Made]:
     """Make the inputs of clips in threads of this process, some at a time and in order."""
     kind = input_kind(recipe.clip, recipe.frontend).to(recipe.device)
-    at_once = torch.get_num_threads()
-    decoders = decoders or min(8, os.cpu_count() or 1)
-    with quiet(), _one_thread_each(), Workers(decoders) as pool, Workers(at_once) as makers:
-        for batch in _batches(_ahead(pool, partial(_waveform_or_turn, recipe=recipe), paths, 2 * BATCH)):
-            yield _images_of(batch, kind=kind, device=recipe.device, makers=makers)
+    read = partial(read_clip, root=recipe.root, clip=recipe.clip, variant=recipe.variant, change=recipe.change)
+    with quiet(), Workers(decoders or DECODERS) as pool:
+        for batch in _batches(ahead(pool, read, paths, 2 * BATCH)):
+            yield _images_of(batch, kind=kind, device=recipe.device)
 
 
 def in_processes(recipe: Recipe, shards: Sequence[Sequence[str]], *, processes: int, folder: Path) -> Iterator[Made]:
@@ -141,7 +141,7 @@ def in_processes(recipe: Recipe, shards: Sequence[Sequence[str]], *, processes: 
     spawn = multiprocessing.get_context("spawn")
     with quiet(), ProcessPoolExecutor(processes, mp_context=spawn, initializer=_begin_process) as pool:
         try:
-            for entry, problems in _ahead(pool, partial(_part, recipe=recipe, folder=folder), shards, 2 * processes):
+            for entry, problems in ahead(pool, partial(_part, recipe=recipe, folder=folder), shards, 2 * processes):
                 yield np.load(entry / ARRAY, mmap_mode="r"), problems
                 shutil.rmtree(entry)
         except BrokenProcessPool:
@@ -183,87 +183,67 @@ def _part(paths: Sequence[str], *, recipe: Recipe, folder: Path) -> tuple[Path, 
 
 
 Sound = np.ndarray | str  # a waveform, or what is wrong with it
+Turn = Callable[[], Sound]  # reads one when its turn comes
 
 
-def _waveform_or_turn(path: str, *, recipe: Recipe) -> Sound | Callable[[], Sound]:
-    """Return a clip's waveform, what is wrong with it, or what reads it when its turn comes."""
+def read_clip(path: str, *, root: Path, clip: Clip, variant: int, change: Change) -> Sound | Turn:
+    """Return a clip's waveform of the length that `clip` says, what is wrong with it, or what reads it later."""
+    read = partial(_read_clip, root / path, clip=clip, change=change, key=f"{path}:{variant}" if variant else "")
     try:
-        return _waveform(path, recipe=recipe, at_most=WAITING)
+        return read(at_most=WAITING)
     except LongRecording:
-        return partial(_waveform, path, recipe=recipe)
+        return read
 
 
-def _waveform(path: str, *, recipe: Recipe, at_most: int = WHOLE) -> Sound:
+def _read_clip(path: Path, *, clip: Clip, change: Change, key: str, at_most: int = WHOLE) -> Sound:
     """Return a clip's waveform, or what is wrong with it; one that is needed whole may be a `LongRecording`."""
-    clip = recipe.clip
     n_samples = round(clip.duration * clip.sr)
     try:
-        if not recipe.variant and clip.fit != "stretch":
-            return read_waveform(recipe.root / path, sr=clip.sr, n_samples=n_samples, fit=clip.fit)
-        y, own_sr = decode(recipe.root / path, at_most=at_most)
+        if not key and clip.fit != "stretch":
+            return read_waveform(path, sr=clip.sr, n_samples=n_samples, fit=clip.fit)
+        y, own_sr = decode(path, at_most=at_most)
     except BadClip as problem:
         return problem.reason
     y = resample(y, sr=own_sr, new_sr=clip.sr)
-    if recipe.variant:
-        y = recipe.change(y, sr=clip.sr, key=f"{path}:{recipe.variant}")
+    if key:
+        y = change(y, sr=clip.sr, key=key)
     return fit_length(y, n_samples=n_samples, fit=clip.fit).copy()  # a view would keep the whole recording
 
 
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let every CPU thread of torch's work alone: how a product is split among threads decides its last bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _images_of(
-    batch: Sequence[Sound | Callable[[], Sound]],
-    *,
-    kind: Kind,
-    device: str | torch.device,
-    makers: ThreadPoolExecutor,
-) -> Made:
+def _images_of(batch: Sequence[Sound | Turn], *, kind: Kind, device: str | torch.device) -> Made:
     """Return the images of the good waveforms of a batch, and for every one of the batch its problem, empty if none.
 
-    A CPU takes them one by one, so that an image hangs neither on the clips beside it nor on the number of threads;
-    a GPU takes those of one length together. A waveform that is yet to be read is read, used and forgotten.
+    A waveform that is yet to be read is read, used and forgotten.
     """
     problems = [y if isinstance(y, str) else "" for y in batch]
-    lengths: dict[int, list[int]] = {}
-    for i, y in enumerate(batch):
-        if isinstance(y, np.ndarray):
-            lengths.setdefault(len(y), []).append(i)
-    groups = list(lengths.values())
-    if torch.device(device).type == "cpu":
-        groups = [[i] for group in groups for i in group]
-
-    def make(waveforms: Sequence[np.ndarray]) -> np.ndarray:
-        with torch.inference_mode():
-            made: np.ndarray = kind(torch.from_numpy(np.stack(waveforms)).to(device)).cpu().numpy()
-            return made
-
     made: dict[int, np.ndarray] = {}
-    for group, found in zip(groups, makers.map(lambda group: make([batch[i] for i in group]), groups), strict=True):
-        made |= zip(group, found, strict=True)
+
+    def make(sounds: Mapping[int, np.ndarray]) -> None:
+        waveforms = [torch.from_numpy(y).to(device) for y in sounds.values()]
+        made.update(zip(sounds, make_inputs(kind, waveforms).cpu().numpy(), strict=True))
+
+    if there := {i: y for i, y in enumerate(batch) if isinstance(y, np.ndarray)}:
+        make(there)
     for i, turn in enumerate(batch):
         if callable(turn):
             y = turn()
             if isinstance(y, str):
                 problems[i] = y
             else:
-                made[i] = makers.submit(make, [y]).result()[0]
+                make({i: y})
     for i, image in made.items():
         if not np.isfinite(image).all():
-            problems[i] = f"too loud: its {'spectrogram' if image.ndim == 3 else 'vector'} is not finite"
+            problems[i] = too_loud(kind)
     good = [made[i] for i in sorted(made) if not problems[i]]
     return np.stack(good) if good else np.empty((0, *kind.shape), dtype=np.float32), problems
 
 
-def _ahead(pool: Executor, work: Callable[[Any], Any], items: Iterable[Any], at_most: int) -> Iterator[Any]:
+def too_loud(kind: Kind) -> str:
+    """Say what is wrong with a clip whose input is not finite."""
+    return f"too loud: its {'spectrogram' if len(kind.shape) == 3 else 'vector'} is not finite"
+
+
+def ahead(pool: Executor, work: Callable[[Any], Any], items: Iterable[Any], at_most: int) -> Iterator[Any]:
     """Map `work` over `items` in order, with at most so many begun and not yet taken: memory stays bounded."""
     begun: deque[Future[Any]] = deque()
     for item in items:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from core.errors import UserError
+from core.inputs.kind import Rows
 from core.models.normalise import Normalise
 from core.registry import Lazy
 
@@ -34,7 +35,7 @@ class Components(Normalise):
         self.register_buffer("axes", torch.tensor(axes, dtype=torch.float32))
 
     @classmethod
-    def fitted(cls, vectors: np.ndarray, rows: np.ndarray, *, pca: float) -> Self:
+    def fitted(cls, vectors: Rows, rows: np.ndarray, *, pca: float) -> Self:
         """Fit to the vectors (clips, features) that `rows` name, (training clips,).
 
         Parameters

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from core.errors import UserError
+from core.inputs.kind import Rows
 
 _CHUNK = 64  # inputs whose statistics are taken at once
 
@@ -47,7 +48,7 @@ class Normalise(nn.Module):
         return cls([low + span * m for m in mean], [span * s for s in std])
 
     @classmethod
-    def of(cls, inputs: np.ndarray, rows: np.ndarray, *, channels: int = 1, rows_apart: bool = False) -> Self:
+    def of(cls, inputs: Rows, rows: np.ndarray, *, channels: int = 1, rows_apart: bool = False) -> Self:
         """Make the map that gives the inputs named by `rows` mean 0 and deviation 1 in each channel.
 
         Parameters

@@ -45,5 +45,6 @@ AUGMENTATIONS = Registry(  # an `Augmentation`
         "waveform": "core.training.augmentations:WAVEFORM",
         "rotate": "core.training.augmentations:ROTATE",
         "rotate-tests": "core.training.augmentations:ROTATE_TESTS",
+        "segment": "core.training.augmentations:SEGMENT",
     },
 )

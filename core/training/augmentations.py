@@ -1,8 +1,8 @@
 """Augmentations: what ``--augment`` names, and the SpecAugment masks that may be added to any of them.
 
 A clip's class survives them. One changes waveforms, whose inputs are made once and stored beside the plain ones; or it
-changes every training batch anew. Neither touches what is validated or tested on, unless a leak is reproduced
-(``rotate-tests``).
+changes every training batch anew; or it cuts another segment of each recording in every epoch. None touches what is
+validated or tested on, unless a leak is reproduced (``rotate-tests``).
 """
 
 import math
@@ -35,11 +35,15 @@ class Augmentation:
         (batch, channels, height, width) with numbers drawn from torch's generator; or None.
     tests
         `batch` changes what is validated and tested on too. That is no way to test: it reproduces a report that did.
+    segments
+        Whether each training clip is a segment drawn anew in every epoch from anywhere in its recording, of the length
+        of a clip; needs ``--live``.
     """
 
     waveform: Change | None = None
     batch: Callable[[float], nn.Module] | None = None
     tests: bool = False
+    segments: bool = False
 
 
 def batch_augmentation(run: Run) -> nn.Sequential:
@@ -48,11 +52,13 @@ def batch_augmentation(run: Run) -> nn.Sequential:
     Raises
     ------
     UserError
-        Where the inputs are no images.
+        Where the inputs are no images, and for segments of what is stored as images.
     """
     training, kind = run.training, input_kind(run.clip, run.frontend)
     steps: list[nn.Module] = []
     named: Augmentation = AUGMENTATIONS[training.augment]
+    if named.segments and not training.live:
+        raise UserError(f"--augment {training.augment} needs --live: of stored images no other segment can be cut")
     if named.batch:
         steps.append(named.batch(kind.floor))
     if training.time_mask or training.freq_mask:
@@ -113,3 +119,4 @@ NONE = Augmentation()
 WAVEFORM = Augmentation(waveform=augment_waveform)
 ROTATE = Augmentation(batch=Rotate)
 ROTATE_TESTS = Augmentation(batch=Rotate, tests=True)
+SEGMENT = Augmentation(segments=True)

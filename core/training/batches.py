@@ -2,11 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
 
-from core.session import Residents
+from core.cache import Stored
+from core.config import Run
+from core.inputs.images import Images
+from core.inputs.live import LiveImages
+from core.inputs.waveforms import Waveforms
+from core.session import Residents, Session
+from core.training import AUGMENTATIONS
+
+SEGMENTS = 2  # tells the numbers that place segments from others of the same seed and epoch
 
 
 class Source:
@@ -28,22 +37,29 @@ class Source:
         self, arrays: Sequence[np.ndarray], *, key: str, device: torch.device, channels_last: bool, residents: Residents
     ) -> None:
         self.arrays = arrays
-        self.n_clips = len(arrays[0])
+        self.n_versions, self.n_clips = len(arrays), len(arrays[0])
         self.device = device
         self.image = arrays[0].ndim == 4 and channels_last
         size = sum(array.nbytes for array in arrays)
         self._whole = residents.get(f"{key}-{device}-{self.image}", size, self._load)
 
-    def batches(self, rows: torch.Tensor, batch_size: int) -> Iterator[torch.Tensor]:
+    def batches(self, rows: torch.Tensor, batch_size: int, *, epoch: int | None = None) -> Iterator[Any]:
         """Go through `rows` (int64, on the CPU) in order; row ``v * n_clips + i`` is version v of clip i.
 
         A last batch of one row joins the one before it: batch norm cannot train on a single value per channel.
+
+        Parameters
+        ----------
+        rows, batch_size
+            Which, and how many at a time.
+        epoch
+            That is trained in, from 0; None for what is the same in every epoch.
         """
         parts = list(torch.split(rows, batch_size))
         if len(parts) > 1 and len(parts[-1]) == 1:
             parts[-2:] = [torch.cat(parts[-2:])]
         if self._whole is None:
-            yield from self._read_ahead(parts)
+            yield from self._read_ahead(parts, epoch)
             return
         for part in parts:
             yield self._view(self._whole[part.to(self.device)])
@@ -58,7 +74,7 @@ class Source:
     def _view(self, batch: torch.Tensor) -> torch.Tensor:
         return batch.permute(0, 3, 1, 2) if self.image else batch
 
-    def _read(self, rows: torch.Tensor) -> torch.Tensor:
+    def _read(self, rows: torch.Tensor, epoch: int | None) -> Any:
         version, clip = np.divmod(rows.numpy(), self.n_clips)
         batch = np.empty((len(rows), *self.arrays[0].shape[1:]), np.float32)
         for v in np.unique(version):
@@ -66,11 +82,83 @@ class Source:
         tensor = torch.from_numpy(batch)
         return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
-    def _read_ahead(self, parts: list[torch.Tensor]) -> Iterator[torch.Tensor]:
+    def _read_ahead(self, parts: list[torch.Tensor], epoch: int | None) -> Iterator[Any]:
         with ThreadPoolExecutor(1) as pool:
-            waiting: list[Future[torch.Tensor]] = [pool.submit(self._read, part) for part in parts[:2]]
+            waiting: list[Future[Any]] = [pool.submit(self._read, part, epoch) for part in parts[:2]]
             for i in range(len(parts)):
-                batch = waiting.pop(0).result().to(self.device, non_blocking=True)
+                batch = self._to_device(waiting.pop(0).result())
                 if i + 2 < len(parts):
-                    waiting.append(pool.submit(self._read, parts[i + 2]))
-                yield batch.contiguous(memory_format=torch.channels_last) if self.image else batch
+                    waiting.append(pool.submit(self._read, parts[i + 2], epoch))
+                yield batch
+
+    def _to_device(self, batch: Any) -> Any:
+        batch = batch.to(self.device, non_blocking=True)
+        return batch.contiguous(memory_format=torch.channels_last) if self.image else batch
+
+
+class Recordings(Source):
+    """Waveforms read by seeking: of each recording a segment drawn anew in every epoch, or as much as there is.
+
+    Parameters
+    ----------
+    versions
+        Plain waveforms first, augmented ones after.
+    seed
+        Which segments are drawn, together with the epoch and the clip; None for none.
+    device
+        Where batches are needed: tensors (batch, samples), or lists of (samples,) where lengths differ.
+    """
+
+    def __init__(self, versions: Sequence[Waveforms], *, seed: int | None, device: torch.device) -> None:
+        self.versions, self.seed, self.device = versions, seed, device
+        self.n_versions, self.n_clips = len(versions), len(versions[0])
+        self.image, self._whole = False, None
+
+    def _read(self, rows: torch.Tensor, epoch: int | None) -> Any:
+        chances = None
+        if self.seed is not None and epoch is not None:
+            chances = segment_chances(self.seed, epoch, self.versions[0].kept)
+        waveforms = []
+        for version, clip in zip(*np.divmod(rows.numpy(), self.n_clips), strict=True):
+            chance = None if chances is None else float(chances[clip])
+            waveforms.append(torch.from_numpy(self.versions[version].read(int(clip), chance)))
+        if len({len(y) for y in waveforms}) > 1:
+            return waveforms
+        batch = torch.stack(waveforms)
+        return batch.pin_memory() if self.device.type == "cuda" else batch
+
+    def _to_device(self, batch: Any) -> Any:
+        if isinstance(batch, list):
+            return [y.to(self.device, non_blocking=True) for y in batch]
+        return super()._to_device(batch)
+
+
+def make_source(versions: Sequence[Images | Stored], run: Run, session: Session) -> Source:
+    """Make the source of a run's network: its stored images, activations of them, or waveforms for live ones."""
+    live = [version.waveforms for version in versions if isinstance(version, LiveImages)]
+    arrays: Sequence[Any] = [waveforms.table for waveforms in live] or [version.array for version in versions]
+    whole = [array for array in arrays if isinstance(array, np.ndarray)]
+    if len(whole) < len(versions):
+        segments = AUGMENTATIONS[run.training.augment].segments
+        return Recordings(live, seed=run.seed if segments else None, device=session.device)
+    return Source(
+        whole,
+        key="-".join(version.key for version in live or versions),
+        device=session.device,
+        channels_last=run.training.channels_last,
+        residents=session.residents,
+    )
+
+
+def segment_chances(seed: int, epoch: int, clips: np.ndarray) -> np.ndarray:
+    """Return where each clip's segment of an epoch begins, 0 to below 1: it hangs on (seed, epoch, clip) alone.
+
+    Parameters
+    ----------
+    seed, epoch
+        Of the run, and from 0.
+    clips
+        (clips,) rows of the data set's table, ascending.
+    """
+    drawn = np.random.default_rng((seed, epoch, SEGMENTS)).random(int(clips[-1]) + 1)
+    return np.asarray(drawn[clips])

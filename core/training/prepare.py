@@ -5,6 +5,7 @@ loop then trains what follows it on the prefix's activations.
 """
 
 import math
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import torch
@@ -12,11 +13,14 @@ from torch import nn
 
 from core.config import Run
 from core.datasets.table import Dataset, Split
+from core.inputs.live import FromWaveforms
+from core.inputs.made import input_kind
 from core.models.assembly import make_backbone
 from core.models.backbone import Backbone
 from core.session import Session, allow_tf32
-from core.training.augmentations import batch_augmentation
-from core.training.batches import Source
+from core.training import AUGMENTATIONS
+from core.training.augmentations import batch_augmentation, evaluation_change
+from core.training.batches import Source, make_source
 from core.training.first_step import fit
 from core.training.prefix import PER_CLIP, activations, split_at_freeze
 from core.training.rows import load_images, rows_of
@@ -43,7 +47,8 @@ class Prepared:
     split
         Rows to train, validate and test on.
     augment
-        What changes training batches; empty where nothing does.
+        What changes training batches; empty where nothing does, and for waveforms, of which the network makes images
+        and changes them itself.
     bad_clips
         (path, reason) of clips left out.
     prefix_reused
@@ -92,24 +97,29 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     backbone = make_backbone(run, len(dataset.class_names))
     first_step = fit(run, backbone, plain, split)
     training = run.training
-    stay = reuse and run.model.freeze != "none" and run.model.frozen_batch_norm == "eval" and not len(augment)
+    still = not len(augment) and not AUGMENTATIONS[training.augment].segments
+    stay = reuse and run.model.freeze != "none" and run.model.frozen_batch_norm == "eval" and still
     prefix, network = split_at_freeze(first_step, backbone, run.model.freeze if stay else "none")
+    if training.live and not stay:
+        network, augment = _behind_waveforms(run, network, augment), nn.Sequential()
     memory_format = torch.channels_last if training.channels_last else torch.contiguous_format
     network = network.to(session.device).to(memory_format=memory_format)
     backbone.to(session.device)
-    arrays, key, prefix_ms = [images.array for images in versions], "-".join(images.key for images in versions), 0.0
-    if stay:
-        stored = [activations(prefix, images, run, session) for images in versions]
-        arrays, key = [activation.array for activation in stored], "-".join(activation.key for activation in stored)
-        prefix_ms = float(stored[0].facts.get(PER_CLIP, math.nan))
-    source = Source(
-        arrays,
-        key=key,
-        device=session.device,
-        channels_last=training.channels_last,
-        residents=session.residents,
-    )
+    stored = [activations(prefix, version, run, session) for version in versions] if stay else []
+    source = make_source(stored or versions, run, session)
+    prefix_ms = float(stored[0].facts.get(PER_CLIP, math.nan)) if stay else 0.0
     rows = dataset.clips.iloc[plain.kept]
     labels = torch.tensor(rows["label"].to_numpy(), dtype=torch.int64, device=session.device)
     paths = rows["path"].tolist()
     return Prepared(network, first_step, backbone, source, labels, paths, split, augment, plain.bad, stay, prefix_ms)
+
+
+def _behind_waveforms(run: Run, network: nn.Module, augment: nn.Module) -> nn.Sequential:
+    """Put the front end before a network of images, and what changes them between the two."""
+    images = FromWaveforms(
+        input_kind(run.clip, run.frontend),
+        augment=augment,
+        change=evaluation_change(run),
+        channels_last=run.training.channels_last,
+    )
+    return nn.Sequential(OrderedDict([("images", images), *network.named_children()]))

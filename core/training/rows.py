@@ -1,5 +1,7 @@
 """The inputs of a run's clips, and which of their rows are trained on and tested on."""
 
+from typing import Any
+
 import numpy as np
 
 from core.config import Run
@@ -7,6 +9,8 @@ from core.datasets.table import Dataset, Split
 from core.errors import UserError
 from core.inputs import images as features
 from core.inputs.images import Images
+from core.inputs.live import live_images
+from core.inputs.waveforms import waveforms
 from core.session import Session, allow_tf32
 from core.training import AUGMENTATIONS
 
@@ -14,23 +18,12 @@ from core.training import AUGMENTATIONS
 def load_images(run: Run, dataset: Dataset, session: Session) -> list[Images]:
     """Return the inputs of a run's clips: plain ones first, then each augmented version.
 
-    They are made in full fp32 whatever the run's precision, so that one store serves all.
+    They are made in full fp32 whatever the run's precision, so that one store serves all. Live ones are not made yet.
     """
     allow_tf32(False)
     change = AUGMENTATIONS[run.training.augment].waveform
     versions = [
-        features.images(
-            dataset,
-            content=run.data.content,
-            clip=run.clip,
-            frontend=run.frontend,
-            cache=session.store.cache,
-            device=session.device,
-            on_bad_clip=session.execution.on_bad_clip,
-            variant=variant,
-            progress=session.report,
-            **({"change": change} if variant else {}),
-        )
+        _version(run, dataset, session, variant=variant, **({"change": change} if variant else {}))
         for variant in range(1 + (run.training.variants if change else 0))
     ]
     for number, version in enumerate(versions):
@@ -43,9 +36,30 @@ def load_images(run: Run, dataset: Dataset, session: Session) -> list[Images]:
     return versions
 
 
+def _version(run: Run, dataset: Dataset, session: Session, **changed: Any) -> Images:
+    store: dict[str, Any] = {
+        "content": run.data.content,
+        "clip": run.clip,
+        "cache": session.store.cache,
+        "on_bad_clip": session.execution.on_bad_clip,
+        "progress": session.report,
+    }
+    if not run.training.live:
+        return features.images(dataset, **store, frontend=run.frontend, device=session.device, **changed)
+    found = waveforms(dataset, **store, whole=AUGMENTATIONS[run.training.augment].segments, **changed)
+    if found.longer == 0 and AUGMENTATIONS[run.training.augment].segments:
+        session.report.note(
+            f"{dataset.name}: no recording is longer than --duration {run.clip.duration:g}, so --augment "
+            f"{run.training.augment} has nothing to choose from"
+        )
+    return live_images(found, dataset, clip=run.clip, frontend=run.frontend, device=session.device)
+
+
 def plain_images(run: Run, dataset: Dataset, session: Session) -> Images:
     """Return the inputs of a run's clips as they are, which is what is tested on and analysed."""
-    return load_images(run.replace(training__augment="none"), dataset, session)[0]
+    if AUGMENTATIONS[run.training.augment].waveform:
+        run = run.replace(training__augment="none")
+    return load_images(run, dataset, session)[0]
 
 
 def rows_of(run: Run, dataset: Dataset, images: Images) -> Split:

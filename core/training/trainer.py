@@ -6,7 +6,8 @@ that a run that was killed ends in the same bits as one that was not (on a CPU, 
 """
 
 import time
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -173,7 +174,7 @@ class Fit:
         """Train on `rows` in their order; the loss is looked at once per epoch, so that a GPU never waits for it."""
         self.network.train()
         source = self.prepared.source
-        batches = source.batches(rows, self.training.batch_size)
+        batches = source.batches(rows, self.training.batch_size, epoch=epoch)
         labels = self.prepared.labels
         losses, correct, sizes, start = [], [], [], 0
         for x in batches:
@@ -194,7 +195,8 @@ class Fit:
         if not len(self.change):
             return evaluate(self.network, self.prepared.source, rows, self.step)
         seed_epoch(self.run_.seed, epoch, EVALUATION)
-        return evaluate(nn.Sequential(self.change, self.network), self.prepared.source, rows, self.step)
+        network = self.network if self.training.live else nn.Sequential(self.change, self.network)
+        return evaluate(network, self.prepared.source, rows, self.step)
 
 
 class Step:
@@ -221,7 +223,7 @@ class Step:
         self.dtype = DTYPES[training.precision] if device.type == "cuda" else torch.float32
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.auxiliaries = list(auxiliaries(network).values())
-        self.forward = torch.compile(network) if training.compile else network
+        self.forward = _compiled(network) if training.compile else network
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
@@ -247,6 +249,15 @@ class Step:
         return loss.detach(), logits.detach()
 
 
+def _compiled(network: nn.Module) -> Callable[[Any], torch.Tensor]:
+    """Compile a network, but for the front end of a live one, which has threads of its own."""
+    parts = OrderedDict(network.named_children())
+    if (images := parts.pop("images", None)) is None:
+        return torch.compile(network)
+    rest = torch.compile(nn.Sequential(parts))
+    return lambda waveforms: rest(images(waveforms))
+
+
 @torch.inference_mode()
 def evaluate(network: nn.Module, source: Source, rows: np.ndarray, step: Step) -> np.ndarray:
     """Return the logits (rows, classes), float32, of the network in evaluation mode."""
@@ -266,7 +277,7 @@ def seed_epoch(seed: int, epoch: int, *part: int) -> torch.Generator:
 def epoch_rows(prepared: Prepared, epoch: int, generator: torch.Generator) -> torch.Tensor:
     """Return the rows of an epoch in random order: every training clip plain and, with augmentation, once more."""
     rows = torch.from_numpy(prepared.split.train)
-    variants = len(prepared.source.arrays) - 1
+    variants = prepared.source.n_versions - 1
     if variants:
         rows = torch.cat([rows, rows + prepared.source.n_clips * (1 + epoch % variants)])
     return rows[torch.randperm(len(rows), generator=generator)]

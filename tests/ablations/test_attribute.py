@@ -94,6 +94,17 @@ def test_attribute_leaves_maps_pictures_and_tables(finished: Path, sounds: Path)
         assert all((folder / name).stat().st_size > 100 for name in item["files"])
 
 
+def test_maps_of_a_live_run_are_those_of_a_stored_one(finished: Path, sounds: Path, tmp_path: Path) -> None:
+    assert main(words(sounds, tmp_path, "--n", "3", "--no-check", "--live")) == 0
+    assert not (tmp_path / "cache" / "images").exists()
+    live, stored = (sorted(described(results)[0].rglob("*.npz")) for results in (tmp_path, finished))
+    assert [file.name for file in live] == [file.name for file in stored]
+    for one, other in zip(live, stored, strict=True):
+        with np.load(one) as ours, np.load(other) as theirs:
+            np.testing.assert_array_equal(ours["inputs"], theirs["inputs"])
+            np.testing.assert_array_equal(ours["attributions"], theirs["attributions"])
+
+
 def test_faithfulness_has_a_row_for_every_test(finished: Path) -> None:
     frame = pd.read_csv(described(finished)[0] / "faithfulness.csv")
     tests = frame["test"].value_counts().to_dict()

@@ -17,7 +17,8 @@ def compare(sounds: Path, tmp_path: Path):
 
     def run(words: str) -> pd.DataFrame:
         data = ["--data", "folder", "--data-root", str(sounds), "--results", str(tmp_path)]
-        assert main(["compare", *SMALL.split(), *data, *words.split()]) == 0
+        small = SMALL.replace("--duration 0.5", "") if "--duration" in words else SMALL
+        assert main(["compare", *small.split(), *data, *words.split()]) == 0
         (file,) = tmp_path.glob("compare/*/table.csv")
         return pd.read_csv(file)
 
@@ -63,9 +64,20 @@ def test_without_several_values_one_network_is_described(compare) -> None:
     assert compare("--frozen last")["condition"].tolist() == ["base"]
 
 
+def test_every_augmentation_is_a_condition_of_live_training(compare) -> None:
+    table = compare("--live --augment none waveform segment rotate --variants 1 --duration 0.3")
+    assert table["condition"].tolist() == ["none", "waveform", "segment", "rotate"]
+    assert table["accuracy"].notna().all()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ("--augment none segment", "^--augment segment needs --live: of stored images no other segment can be cut$"),
+        (
+            "--augment none segment --live --fit stretch",
+            "^--augment segment cuts --duration seconds, and --fit stretch",
+        ),
         ("--fit loop pad --lr 1e-3 1e-4", r"several options have several values \(fit, lr\): say which .* --by fit"),
         ("--fit loop pad --by fitt", "unknown option 'fitt': did you mean 'fit'"),
         ("--by fit", "--by fit: nothing to compare; give --fit several values"),

@@ -64,13 +64,14 @@ def test_batch_augmentation_is_what_was_asked_for_in_order(run: Run) -> None:
 def test_every_augmentation_trains_and_leaves_what_is_tested_as_it_is(
     run: Run, dataset: Dataset, session: Session, name: str
 ) -> None:
-    run = run.replace(training__augment=name, training__variants=1, model__freeze="block2")
+    segments = AUGMENTATIONS[name].segments
+    run = run.replace(training__augment=name, training__variants=1, training__live=segments, model__freeze="block2")
     prepared = prepare(run, dataset, session)
     changes_batches = AUGMENTATIONS[name].batch is not None
-    assert prepared.prefix_reused is not changes_batches
+    assert prepared.prefix_reused is not (changes_batches or segments)
     assert len(prepared.augment) == changes_batches
-    assert len(prepared.source.arrays) == (2 if AUGMENTATIONS[name].waveform else 1)
-    plain = prepare(run.replace(training__augment="none"), dataset, session, reuse=not changes_batches)
+    assert prepared.source.n_versions == (2 if AUGMENTATIONS[name].waveform else 1)
+    plain = prepare(run.replace(training__augment="none"), dataset, session, reuse=prepared.prefix_reused)
     np.testing.assert_array_equal(prepared.source.arrays[0], plain.source.arrays[0])
     train(run, dataset, session, label="run")
     assert session.store.status(run) == "finished"

@@ -1,0 +1,74 @@
+"""Waveforms become inputs: the same bits of each, whatever is beside it and however many threads a CPU has."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from core.inputs.kind import Kind
+from core.workers import Workers
+
+
+def make_inputs(kind: Kind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Turn waveforms into inputs (clips, *shape of the kind), on the device they are on, without gradients.
+
+    A CPU takes them one by one, so that an input hangs neither on the clips beside it nor on the number of threads; a
+    GPU takes those of one length together.
+
+    Parameters
+    ----------
+    kind
+        On the same device.
+    waveforms
+        Each (samples,), or a tensor (clips, samples); at least one.
+    """
+    if waveforms[0].device.type == "cpu":
+        return _one_by_one(kind, waveforms)
+    with torch.no_grad(), _full_precision():
+        if isinstance(waveforms, torch.Tensor):
+            whole: torch.Tensor = kind(waveforms)
+            return whole
+        lengths: dict[int, list[int]] = {}
+        for i, y in enumerate(waveforms):
+            lengths.setdefault(len(y), []).append(i)
+        made: dict[int, torch.Tensor] = {}
+        for group in lengths.values():
+            made |= zip(group, kind(torch.stack([waveforms[i] for i in group])), strict=True)
+        return torch.stack([made[i] for i in range(len(made))])
+
+
+def _one_by_one(kind: Kind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
+    def make(y: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):  # both are a thread's own
+            made: torch.Tensor = kind(y[None])[0]
+            return made
+
+    at_once = min(torch.get_num_threads(), len(waveforms))
+    with _one_thread_each():
+        if at_once == 1:
+            return torch.stack([make(y) for y in waveforms])
+        with Workers(at_once) as makers:
+            return torch.stack(list(makers.map(make, waveforms)))
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Let every CPU thread of torch's work alone: how a product is split among threads decides its last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Compute in fp32 as it is, whatever a GPU's network computes in."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.autocast("cuda", enabled=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
