@@ -47,7 +47,8 @@ def _one_by_one(kind: Kind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
     with _one_thread_each():
         if at_once == 1:
             return torch.stack([make(y) for y in waveforms])
-        with Workers(at_once) as makers:
+        # A new thread takes over torch's number late, behind its first products, unless it is told.
+        with Workers(at_once, initializer=torch.set_num_threads, initargs=(1,)) as makers:
             return torch.stack(list(makers.map(make, waveforms)))
 
 

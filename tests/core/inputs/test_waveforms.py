@@ -14,8 +14,10 @@ from core.config import Clip, Frontend
 from core.errors import UserError
 from core.inputs import KINDS, waveforms
 from core.inputs.clip import BadClip, decode, fit_length, resample, stream_waveform
+from core.inputs.compute import make_inputs
 from core.inputs.images import images
 from core.inputs.live import LiveImages, live_images
+from core.inputs.made import input_kind
 from core.inputs.waveforms import Waveforms
 
 SR = 8000
@@ -23,6 +25,7 @@ CLIP = Clip(sr=SR, duration=0.5)
 RECORDINGS = ((0.5, 8000), (0.3, 8000), (1.7, 11025), (0.5, 16000), (3.0, 8000))  # seconds and Hz
 FRONTENDS: list[dict[str, Any]] = [
     *({"kind": kind} for kind in KINDS if kind != "features"),
+    {"kind": "features", "window": 256},
     {"channels": "replicate"},
     {"image": (24, 20)},
     {"window": 256, "hop": 100, "padding": "reflect", "peak": True},
@@ -161,3 +164,16 @@ def test_a_clip_too_loud_for_a_spectrogram_is_named(clips: Any, tmp_path: Path) 
     with pytest.raises(UserError, match="9.wav of sounds is too loud: its spectrogram is not finite; take it out"):
         live(loud, tmp_path, frontend)
     assert np.isfinite(live(loud, tmp_path, Frontend(n_mels=24, n_frames=20, fmax=SR / 2, peak=True)).array[5]).all()
+
+
+@pytest.mark.parametrize("kind", ["logmel", "gammatone"])
+def test_the_bits_of_an_input_hang_on_no_number_of_threads(kind: str) -> None:
+    """The first sound of every new thread was computed by as many as there are cores."""
+    rng = np.random.default_rng(0)
+    sounds = [torch.from_numpy(0.1 * rng.standard_normal(n, np.float32)) for n in (4000, 2400, 9870, 4000)]
+    front_end = input_kind(CLIP, Frontend(kind=kind, n_mels=24, n_frames=20, fmax=SR / 2))
+    alone = make_inputs(front_end, sounds)
+    for threads in (2, 3, 4):
+        torch.set_num_threads(threads)
+        for _ in range(5):
+            assert torch.equal(make_inputs(front_end, sounds), alone)
