@@ -1,5 +1,7 @@
 """What a data set holds, and what is wrong with it, found by decoding every clip."""
 
+import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,19 +63,21 @@ class Summary:
     problems: tuple[str, ...]
 
 
-def summary(dataset: Dataset, *, progress: Progress = no_progress) -> Summary:
+def summary(dataset: Dataset, *, decode: bool = True, progress: Progress = no_progress) -> Summary:
     """Look at every clip of a data set.
 
     Parameters
     ----------
     dataset
         The set.
+    decode
+        False opens no clip: lengths, rates, channels and formats stay empty.
     progress
         Called as ``progress(done, total, what)`` after each clip.
     """
     facts: list[Facts] = []
     problems: list[str] = []
-    paths = dataset.clips["path"].tolist() if dataset.vectors is None else []
+    paths = dataset.clips["path"].tolist() if decode and dataset.vectors is None else []
     with quiet(), Workers() as pool:
         for done, found in enumerate(pool.map(lambda path: _look(dataset.root, path), paths), start=1):
             if isinstance(found, Facts):
@@ -81,7 +85,6 @@ def summary(dataset: Dataset, *, progress: Progress = no_progress) -> Summary:
             else:
                 problems.append(found)
             progress(done, len(paths), "clips")
-    seconds = np.array([fact.seconds for fact in facts] or [0.0])
     by_class = Counter(dataset.clips["label"])
     return Summary(
         name=dataset.name,
@@ -93,17 +96,21 @@ def summary(dataset: Dataset, *, progress: Progress = no_progress) -> Summary:
         folds=dict(sorted(Counter(dataset.clips["fold"]).items())),
         aside=len(dataset.aside),
         remarks=dataset.remarks,
-        seconds={
-            "shortest": float(seconds.min()),
-            "median": float(np.median(seconds)),
-            "longest": float(seconds.max()),
-            "total": float(seconds.sum()),
-        },
+        seconds=_lengths([fact.seconds for fact in facts] or [0.0]) if decode else {},
         sample_rates=_counts([fact.sr for fact in facts]),
         channels=_counts([fact.channels for fact in facts]),
         formats=_counts([fact.format for fact in facts]),
         problems=(*problems, *_table_problems(dataset), *_left_over(dataset)),
     )
+
+
+def _lengths(seconds: Sequence[float]) -> dict[str, float]:
+    return {
+        "shortest": min(seconds),
+        "median": float(np.median(seconds)),
+        "longest": max(seconds),
+        "total": math.fsum(seconds),
+    }
 
 
 def _counts(values: Sequence[T]) -> dict[T, int]:
@@ -138,6 +145,12 @@ def _left_over(dataset: Dataset) -> list[str]:
     if dataset.vectors is not None:
         return []
     known = {*dataset.clips["path"], *dataset.aside["path"], *dataset.left_out}
-    files = (path for path in dataset.root.rglob("*") if path.suffix.lower() in SUFFIXES)
-    extra = sorted(set(path.relative_to(dataset.root).as_posix() for path in files) - known)
+    found = (
+        (inside / name).as_posix()
+        for folder, _, names in os.walk(dataset.root)  # texts, for a path object for each file would take seconds
+        for inside in [Path(folder).relative_to(dataset.root)]
+        for name in names
+        if name.lower().endswith(SUFFIXES) and f"{inside.as_posix()}/{name}" not in known
+    )
+    extra = sorted(set(found) - known)
     return [f"audio files of no clip: {some(extra)}"] if extra else []

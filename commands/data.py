@@ -33,8 +33,8 @@ def _of_a_run(name: str) -> Any:
 class Data:
     """Print what a data set holds: clips, classes, folds, lengths, sampling rates, and problems found.
 
-    Every clip is decoded, so that what training would stumble over is seen first. With --label, --folds, --set-aside
-    and --clips-per-class it is the set that runs with these options see.
+    Every clip is decoded, so that what training would stumble over is seen first (--no-decode opens none). With
+    --label, --folds, --set-aside and --clips-per-class it is the set that runs with these options see.
 
     Example: run_ablation.py data --data urbansound8k --data-root DIR
     """
@@ -47,6 +47,7 @@ class Data:
     folds: int = _of_a_run("folds")
     set_aside: float = _of_a_run("set_aside")
     per_class: int = _of_a_run("per_class")
+    decode: bool = option(True, "Decode every clip; --no-decode opens none, for sets of hundreds of thousands.")
     download: bool = option(False, "Fetch it into --data-root first, where it can be fetched.")
     json: bool = option(False, "Print one JSON object.")
 
@@ -63,7 +64,7 @@ def run(call: Call) -> int:
         raise UserError("; ".join(wrong))
     with Reporter() as report:
         dataset = datasets.arrange(datasets.load(data.data, data.data_root), **asked)
-        found = summary(dataset, progress=report)
+        found = summary(dataset, decode=data.decode, progress=report)
     if data.json:
         print(json.dumps(dataclasses.asdict(found), default=str))  # noqa: T201
     else:
@@ -88,7 +89,7 @@ def _show(found: "Summary", console: Console) -> None:
         "Sampling rates": _counts(found.sample_rates, " Hz"),
         "Channels": _counts(found.channels),
         "Formats": _counts(found.formats),
-        "Problems": "\n".join(found.problems) or "none found",
+        "Problems": "\n".join(found.problems) or ("none found" if found.seconds else "none found; no clip was opened"),
         "Known problems": "\n".join(loader.known_problems),
     }
     for title, value in filter(lambda row: row[1], rows.items()):

@@ -51,10 +51,15 @@ def file_sizes(root: Path, paths: Sequence[str]) -> list[int]:
         Where a folder cannot be read or lacks a file.
     """
     found: dict[str, int] = {}
-    for folder in {path.rpartition("/")[0] for path in paths}:
+    wanted: dict[str, set[str]] = {}
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        wanted.setdefault(folder, set()).add(name)
+    for folder, names in wanted.items():
         try:
             with os.scandir(root / folder) as entries:
-                found |= {f"{folder}/{entry.name}".lstrip("/"): entry.stat().st_size for entry in entries}
+                sizes = ((entry.name, entry.stat().st_size) for entry in entries if entry.name in names)
+                found |= {f"{folder}/{name}".lstrip("/"): size for name, size in sizes}
         except OSError as error:
             raise UserError(f"{root / folder}: cannot be read ({error.strerror})") from error
     if gone := [path for path in paths if path not in found]:

@@ -27,7 +27,8 @@ def load(root: Path | None = None) -> Dataset:
     Raises
     ------
     UserError
-        For a missing folder or file, a class folder without recordings, or a row that lacks or breaks something.
+        For a missing folder or file, a class folder without recordings, a recording outside of them, or a row that
+        lacks or breaks something.
     """
     if root is None or not root.exists():
         raise UserError(f"folder: {'no data given' if root is None else f'{root} does not exist'}; {WAYS}")
@@ -78,6 +79,12 @@ def _from_folders(name: str, root: Path) -> pd.DataFrame:
         labels += [label] * len(found)
     if not paths:
         raise UserError(f"{name}: {root} has no folders of recordings; {WAYS}")
+    names = sorted(entry.name for entry in _entries(root) if entry.is_file())
+    if loose := [file for file in names if Path(file).suffix.lower() in SUFFIXES]:
+        raise UserError(
+            f"{name}: {root} holds {len(loose)} recordings of no class: {some(loose)}; move them into the folder of "
+            "their class, or away"
+        )
     return pd.DataFrame({"path": paths, "label": labels})
 
 

@@ -33,7 +33,7 @@ def _source(name: str) -> Source:
     return Source(layout=tuple(files), by_hand=ADDRESS)
 
 
-class Note(msgspec.Struct):
+class Note(msgspec.Struct, gc=False):  # numbers and texts alone, so that none of 300,000 need be looked through
     """What is read of a note: its family or (``--label pitch``) its pitch is its class, its instrument its group."""
 
     instrument_str: str

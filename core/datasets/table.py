@@ -137,7 +137,7 @@ class Dataset:
     @cached_property
     def _order(self) -> np.ndarray:
         """The place of each clip in a shuffled order: the same for a clip whatever others the set holds."""
-        digests = [hashlib.sha256(path.encode()).digest() for path in self.clips["path"]]
+        digests = [hashlib.sha256(path.encode()).digest() for path in self.clips["path"].tolist()]
         place = np.empty(len(digests), np.int64)
         place[sorted(range(len(digests)), key=digests.__getitem__)] = np.arange(len(digests))
         return place
@@ -216,9 +216,8 @@ def make(
         raise UserError(f"{name}: {root} holds no clips")
     if twice := clips.loc[clips["path"].duplicated(), "path"].tolist():
         raise UserError(f"{name}: listed more than once: {some(twice)}; keep one row for each clip")
-    if odd := [
-        path for path in clips["path"] if not path.isascii() and path.encode("utf-8", "replace").decode() != path
-    ]:
+    paths = clips["path"].tolist()
+    if odd := [path for path in paths if not path.isascii() and path.encode("utf-8", "replace").decode() != path]:
         raise UserError(f"{name}: file names that are no UTF-8: {some(odd)}; rename them")
     counts = clips["label"].value_counts()
     for label in counts.index[counts == 1]:
