@@ -193,7 +193,7 @@ def _write_comparisons(results: Results, title: str) -> None:
 def caption(plan: Plan) -> str:
     """Name the ablation, the data sets, the backbones and their weights."""
     runs = [planned.reference for planned in plan.planned]
-    parts = [sorted({get(run) for run in runs}) for get in (_backbone, lambda run: run.data.name)]
+    parts = [sorted({get(run) for run in runs}) for get in (_backbone, lambda run: run.data.about)]
     return f"{plan.ablation.capitalize()}: {' and '.join(parts[0])} on {' and '.join(parts[1])}"
 
 

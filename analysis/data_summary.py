@@ -147,7 +147,8 @@ def _left_over(dataset: Dataset) -> list[str]:
     known = {*dataset.clips["path"], *dataset.aside["path"], *dataset.left_out}
     found = (
         (inside / name).as_posix()
-        for folder, _, names in os.walk(dataset.root)  # texts, for a path object for each file would take seconds
+        for top in ({Path(table).parent for table in dataset.tables} or {Path()})  # a set's parts, where it has any
+        for folder, _, names in os.walk(dataset.root / top)  # texts, for a path object for each file would take seconds
         for inside in [Path(folder).relative_to(dataset.root)]
         for name in names
         if name.lower().endswith(SUFFIXES) and f"{inside.as_posix()}/{name}" not in known

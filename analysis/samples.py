@@ -22,6 +22,7 @@ from core.training.rows import plain_images, rows_of
 COLUMNS = 5  # classes side by side
 WIDTH = 7.16  # inches, both columns of a paper
 DPI = 150
+CMAP = "magma"  # where the network is given no colours
 SEED = 0
 
 
@@ -51,12 +52,13 @@ def show_samples(results: Results, *, per_class: int) -> None:
     inputs = {row: np.asarray(images.array[row]).reshape(scale.shape).mean(axis=0) for row in rows}
     titles = {row: dataset.class_names[labels[row]] for row in rows}
     what = f"{dataset.name}: {run.frontend.kind} in {scale.unit or 'their own units'}"
-    figure = grid_figure([inputs[row] for row in rows], [titles[row] for row in rows], scale)
+    cmap = CMAP if run.frontend.colour == "none" else run.frontend.colour
+    figure = grid_figure([inputs[row] for row in rows], [titles[row] for row in rows], scale, cmap=cmap)
     results.add("figure", "samples", f"A clip of every class of {what}", save(figure, results.folder / "samples", None))
     for row in rows:
         name = re.sub(r"[^\w.-]+", "_", f"{titles[row]}-{row}", flags=re.ASCII)
         sound = _write_sound(results, run, dataset, paths[row], name)
-        figure = grid_figure([inputs[row]], [titles[row]], scale)
+        figure = grid_figure([inputs[row]], [titles[row]], scale, cmap=cmap)
         files = save(figure, results.folder / "clips" / name, None, dpi=DPI)
         facts = {"clip": paths[row], "sound": sound, "class": titles[row]}
         results.add("map", name, f"{paths[row]} ({titles[row]})", files, **facts)
@@ -79,7 +81,7 @@ def chosen(labels: np.ndarray, rows: np.ndarray, *, per_class: int) -> list[int]
 
 
 @styled
-def grid_figure(images: Sequence[np.ndarray], titles: Sequence[str], scale: Scale) -> Figure:
+def grid_figure(images: Sequence[np.ndarray], titles: Sequence[str], scale: Scale, *, cmap: str = CMAP) -> Figure:
     """Draw images (height, width) in rows of five, all in one range of colours.
 
     Parameters
@@ -90,6 +92,8 @@ def grid_figure(images: Sequence[np.ndarray], titles: Sequence[str], scale: Scal
         One for each.
     scale
         What their pixels stand for.
+    cmap
+        Name of the colours.
     """
     across = min(COLUMNS, len(images))
     down = math.ceil(len(images) / across)
@@ -102,7 +106,7 @@ def grid_figure(images: Sequence[np.ndarray], titles: Sequence[str], scale: Scal
             ax.set_axis_off()
             continue
         shown = ("x" if k + across >= len(images) else "") + ("y" if k % across == 0 else "")
-        drawn = draw(images[k], scale, ax, cmap="magma", low=low, high=high, axes=shown)
+        drawn = draw(images[k], scale, ax, cmap=cmap, low=low, high=high, axes=shown)
         ax.set_title(titles[k].replace("$", r"\$"), fontsize=8)
     bar = figure.colorbar(drawn, ax=axes, label=scale.unit, shrink=0.8, aspect=30)
     bar.outline.set_visible(False)

@@ -53,7 +53,7 @@ def counts(runs: Sequence[Run], records: Records) -> dict[str, Any]:
 
 def named(planned: Planned) -> dict[str, str]:
     """Return the data set and the backbone, which stand in every row whether the grid varies them or not."""
-    return {"data": planned.run.data.name, "backbone": planned.run.model.backbone}
+    return {"data": planned.run.data.about, "backbone": planned.run.model.backbone}
 
 
 def _row(part: Sequence[Planned], records: Records) -> dict[str, Any]:

@@ -71,6 +71,11 @@ class Data:
         absent=0,
     )
 
+    @property
+    def about(self) -> str:
+        """The set's name, and what its classes are where they are not its own."""
+        return f"{self.name} by {self.label}" if self.label else self.name
+
     def problems(self) -> list[str]:
         """List what is wrong with values that are right one by one."""
         return ["--folds 1: must be at least 2, or 0 for the set's own"] if self.folds == 1 else []

@@ -80,7 +80,7 @@ def problems(part: Any) -> list[str]:
         if dataclasses.is_dataclass(value):
             found += problems(value)
         elif f.metadata and not (isinstance(value, tuple) and not isinstance(f.default, tuple)):
-            found += _field_problems(f, value)
+            found += field_problems(f, value)
     own = getattr(part, "problems", None)
     return found + (own() if callable(own) else [])
 
@@ -93,7 +93,8 @@ def whole_number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
-def _field_problems(f: "dataclasses.Field[Any]", value: Any) -> list[str]:
+def field_problems(f: "dataclasses.Field[Any]", value: Any) -> list[str]:
+    """List what is wrong with a field's value, whatever the others are."""
     flag = "--" + (f.metadata["flag"] or f.name).replace("_", "-")
     rule = f.metadata
     if value is None:

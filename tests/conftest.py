@@ -64,7 +64,9 @@ def nsynth(tmp_path_factory: pytest.TempPathFactory) -> Path:
         chosen = notes.clips[notes.clips["fold"].isin(folds)].groupby(["fold", "label"]).head(3)
         for row in chosen.itertuples():
             family = notes.class_names[int(row.label)]
-            examples[f"{family}_acoustic_{row.Index:03d}-060-100"] = nsynth_note(family, str(row.group))
+            examples[f"{family}_acoustic_{row.Index:03d}-060-100"] = nsynth_note(
+                family, str(row.group), pitch=60 + row.Index % 4
+            )
             y = read_waveform(notes.root / str(row.path), sr=16_000, n_samples=64_000, fit="pad")
             soundfile.write(root / part / "audio" / f"{family}_acoustic_{row.Index:03d}-060-100.wav", y, 16_000)
         for number in range(2 if part == "nsynth-train" else 0):
@@ -75,7 +77,7 @@ def nsynth(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def nsynth_note(family: str, instrument: str) -> dict[str, object]:
+def nsynth_note(family: str, instrument: str, *, pitch: int = 60) -> dict[str, object]:
     """Return what NSynth says of a note, every key of the official files."""
     return {
         "note": 1,
@@ -86,7 +88,7 @@ def nsynth_note(family: str, instrument: str) -> dict[str, object]:
         "instrument_family_str": family,
         "instrument_source": 0,
         "instrument_source_str": "acoustic",
-        "pitch": 60,
+        "pitch": pitch,
         "velocity": 100,
         "sample_rate": 16_000,
         "qualities": [0] * 10,

@@ -30,7 +30,7 @@ def published_table(
     for analysis in analyses:
         ours.setdefault(analysis.ablation, []).extend(_rows(analysis, records))
     every = [row for rows in ours.values() for row in rows]
-    data = {record.run.data.name for record in records.values()} | {row["data"] for row in every}
+    data = {record.run.data.about for record in records.values()} | {row["data"] for row in every}
     backbones = {record.run.model.backbone for record in records.values()} | {""}
     rows: list[list[str | Cell]] = []
     for study, every_number in readable(folder).items():
@@ -65,7 +65,7 @@ def _rows(analysis: Analysis, records: Mapping[str, Record]) -> Iterator[dict[st
             run, condition = record.run, str(row.get("condition"))
             if run.model.weights != "imagenet" and condition != "random":
                 continue  # the reports' conditions are of pretrained networks, but for that one
-            data = analysis.published_as or run.data.name
+            data = analysis.published_as or run.data.about
             yield row | {"data": data, "backbone": run.model.backbone, "condition": condition, "table": item}
 
 

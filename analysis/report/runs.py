@@ -183,7 +183,7 @@ def describe(run: Run) -> str:
     """Name a run in words."""
     model, data = run.model, run.data
     what = "" if changed(model) == "nothing" else f", {changed(model)}"
-    return f"{model.backbone} ({model.weights}{what}) on {data.name}, fold {data.fold}, seed {run.seed}"
+    return f"{model.backbone} ({model.weights}{what}) on {data.about}, fold {data.fold}, seed {run.seed}"
 
 
 def show(record: Record, store: Store, *, id: str, analyses: list[tuple[str, str]]) -> Shown:

@@ -16,7 +16,7 @@ import numpy as np
 
 from core.config import GROUPS, Run
 from core.errors import UserError
-from core.fields import problems
+from core.fields import field_problems
 from core.registry import Lazy
 from core.store import STOPPED, Store
 
@@ -98,8 +98,7 @@ def _number(key: str, text: str, kind: type) -> Any:
     except ValueError:
         what = "a whole number" if kind is int else "a number"
         raise UserError(f"{flag_of(key)} {text}: give {what}, several of them, or a range LOW:HIGH") from None
-    group, _, name = key.partition("__")
-    if found := problems(dataclasses.replace(GROUPS[group](), **{name: value})):
+    if found := field_problems(_field(key), value):
         raise UserError(found[0])
     return value
 

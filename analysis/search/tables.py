@@ -96,7 +96,7 @@ def chosen(frame: pd.DataFrame, plan: Plan, store: Store, space: Space) -> pd.Da
         return pd.DataFrame()
     values = {key.partition("__")[2]: best[key.partition("__")[2]] for key in space}
     accuracy = float(np.mean([record.metrics.accuracy for record in records]))
-    about = {"data": runs[0].data.name, "backbone": runs[0].model.backbone, "condition": BEST}
+    about = {"data": runs[0].data.about, "backbone": runs[0].model.backbone, "condition": BEST}
     return pd.DataFrame([{**values, **about, "accuracy": accuracy}])
 
 

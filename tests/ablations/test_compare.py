@@ -46,6 +46,18 @@ def test_last_is_the_last_block_everywhere(compare, sounds: Path, tmp_path: Path
     assert set(table["run_ids"].iloc[1].split()) == runs
 
 
+def test_other_classes_are_no_published_numbers(nsynth: Path, tmp_path: Path) -> None:
+    words = ["compare", "--data", "nsynth-valid", "--data-root", str(nsynth), "--backbone", "resnet18", "--head", "128"]
+    words += ["--frozen", "last", "--weights", "random", "--image", "32", "32", "--epochs", "1", "--device", "cpu"]
+    for label in ("", "pitch"):
+        results = tmp_path / (label or "family")
+        assert main([*words, "--results", str(results), *(["--label", label] if label else [])]) == 0
+        (file,) = results.glob("compare/*/table.csv")
+        assert pd.read_csv(file)["data"].tolist() == [f"nsynth-valid by {label}" if label else "nsynth-valid"]
+        beside = list(results.glob("compare/*/published-nsynth-transfer-table-1.csv"))
+        assert len(beside) == (0 if label else 1)
+
+
 def test_by_names_the_option_and_the_others_make_rows(compare) -> None:
     table = compare("--fit loop pad --lr 1e-3 1e-4 --by fit --frozen 4")
     assert table["condition"].tolist() == ["loop", "pad", "loop", "pad"]

@@ -96,3 +96,16 @@ class TestArranged:
         assert summary(shared).problems == ()
         leaking = dataclasses.replace(dataset, clips=clips.assign(group="one"))
         assert "groups in more than one fold" in summary(leaking).problems[0]
+
+
+def test_no_clip_is_opened_where_none_shall_be(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("analysis.data_summary.read_facts", None)
+    (table.parent / "a" / "left over.wav").touch()
+    found = summary(datasets.load("folder", table), decode=False)
+    assert (found.clips, found.classes, found.seconds, found.formats) == (8, {"a": 4, "b": 4}, {}, {})
+    assert found.problems == ("audio files of no clip: a/left over.wav",)
+
+
+def test_a_part_that_a_set_has_no_use_for_is_no_problem(nsynth: Path) -> None:
+    assert not summary(datasets.load("nsynth-valid", nsynth), decode=False).problems
+    assert not summary(datasets.load("nsynth", nsynth), decode=False).problems

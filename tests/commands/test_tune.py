@@ -201,3 +201,11 @@ def test_asha_stops_poor_runs_that_an_ordinary_command_finishes(tune: Callable[.
     assert tune(f"{words} --scheduler asha --ray local")[1] == rows
     _, whole, _ = tune(words)
     assert all(row["epochs"] == 6 and not row["stopped"] for row in whole)
+
+
+def test_options_that_need_each_other_are_read_together(sounds: Path, tmp_path: Path) -> None:
+    words = ["tune", "--data", "folder", "--data-root", str(sounds), "--sr", "8000", "--results", str(tmp_path)]
+    words += ["--window", "512", "--hop", "128", "--batch-size", "8", "16", "--epochs", "1", "2", "--dry-run"]
+    assert main(words) == 0
+    with pytest.raises(UserError, match="--hop 128: is the hop of one --window in samples; say that too"):
+        main([word for word in words if word not in ("--window", "512")])
