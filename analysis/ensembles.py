@@ -23,9 +23,11 @@ from core.config import Run
 from core.store import Store
 from core.training import metrics
 
+BEST = "accuracy_best_epoch"
 COLUMNS = (
     Column("members", "Members", count),
     ACCURACY,
+    Column(BEST, "Best epoch %", percent, std=f"{BEST}_std"),
     MACRO_F1,
     CHANGE,
     Column("nll", "NLL", number, best="min"),
@@ -39,6 +41,8 @@ FOOTNOTES = (
     "Single: mean over folds ± standard deviation between the members' means over folds. Ensemble: the average of the "
     "members' softmax outputs. Both of the last epoch. Change: over the folds that have two members or more. Differ: "
     "share of clips on which two members disagree, mean over pairs.",
+    "Best epoch: each member's own, chosen on the test fold itself, which flatters; the ensemble averages the outputs "
+    "of these epochs, where every member has kept them.",
     "Macro F1: over the classes that the test fold has. ECE with 15 bins of equal width. A member that failed or is "
     "missing is left out, and counted; one that lacks a fold is no part of the deviation.",
 )
@@ -119,7 +123,7 @@ def _rows(folds: Sequence[Sequence[Run]], store: Store) -> list[dict[str, Any]]:
     )
     together = pd.DataFrame(
         [
-            {"fold": members[0].data.fold, **_together(logits_of, targets)}
+            {"fold": members[0].data.fold, **_together(logits_of, targets), BEST: _best(members, store)}
             for members, targets, logits_of in outputs
             if len(members) > 1
         ]
@@ -127,12 +131,11 @@ def _rows(folds: Sequence[Sequence[Run]], store: Store) -> list[dict[str, Any]]:
     planned = [run for members in folds for run in members]
     counted = counts(planned, {run.id: store.record(run) for run in planned})
     most = max((len(members) for members in done), default=0)
-    empty = dict.fromkeys(
-        (*MEASURES, *(f"{name}_std" for name in MEASURES), "disagreement", "delta"),
-        np.nan,
-    )
+    changes = ("delta", "delta_best_epoch")
+    empty = dict.fromkeys((*MEASURES, *(f"{name}_std" for name in MEASURES), "disagreement", *changes), np.nan)
+    unchanged = dict.fromkeys(changes, 0.0)
     return [
-        {"condition": "single", "members": 1, **empty, **_single_scores(alone), "delta": 0.0} | counted,
+        {"condition": "single", "members": 1, **empty, **_single_scores(alone), **unchanged} | counted,
         {"condition": "ensemble", "members": most, **empty, **_ensemble_scores(together, alone)} | counted,
     ]
 
@@ -166,13 +169,14 @@ def _ensemble_scores(together: pd.DataFrame, alone: pd.DataFrame) -> dict[str, f
     if together.empty:
         return {}
     by_fold = together.set_index("fold")
-    change = by_fold["accuracy"] - alone.groupby("fold")["accuracy"].mean()
+    change = (by_fold["accuracy"] - alone.groupby("fold")["accuracy"].mean()).mean()
+    best = by_fold[BEST].mean(skipna=False)  # unknown where one fold's is
+    best_change = best - alone[alone["fold"].isin(by_fold.index)].groupby("fold")[BEST].mean().mean()
     members = alone[alone["fold"].isin(by_fold.index)]
     sums = members.groupby("fold")[list(ADDED_UP)].sum(min_count=1).mean().where(members[list(ADDED_UP)].notna().all())
     means = by_fold[[*SCORES, "disagreement"]].mean()
-    return {str(name): float(value) for name, value in [*means.items(), *sums.items()]} | {
-        "delta": float(change.mean())
-    }
+    of_best = {BEST: best, "delta": change, "delta_best_epoch": best_change}
+    return {str(name): float(value) for name, value in [*means.items(), *sums.items(), *of_best.items()]}
 
 
 def _class_rows(folds: Sequence[Sequence[Run]], store: Store, point: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -263,6 +267,13 @@ def _macro_f1(scores: np.ndarray, targets: np.ndarray) -> float:
     """Mean F1 over the classes of the test fold, which are the same for one network and for several."""
     by_class = metrics.per_class(scores, targets)
     return float(by_class.f1[by_class.support > 0].mean())
+
+
+def _best(members: Sequence[Run], store: Store) -> float:
+    """Return the accuracy of the ensemble of the members' best epochs; nan where one has not kept its outputs."""
+    read = [store.predictions(run, best=True) for run in members]
+    kept = [logits for _, _, logits in read if logits.shape[1]]
+    return metrics.accuracy(metrics.soft_vote(kept), read[0][1]) if len(kept) == len(members) else np.nan
 
 
 def _accuracy(members: Sequence[np.ndarray], subset: Sequence[int], targets: np.ndarray) -> float:

@@ -15,13 +15,24 @@ History = Sequence[Mapping[str, float]]
 
 
 def finish(
-    store: Store, run: Run, logits: np.ndarray, targets: np.ndarray, *, history: History = (), **more: Any
+    store: Store,
+    run: Run,
+    logits: np.ndarray,
+    targets: np.ndarray,
+    *,
+    history: History = (),
+    best: np.ndarray | None = None,
+    **more: Any,
 ) -> None:
-    """Write a finished run with its record, history and predictions: logits (clips, classes), targets (clips,)."""
+    """Write a finished run with its record, history and predictions: logits (clips, classes), targets (clips,).
+
+    `best` are the logits of its best epoch; without them it did not keep any, and that epoch got everything right.
+    """
+    best_accuracy = 1.0 if best is None else metrics.accuracy(best, targets)
     by_class = {name: values.tolist() for name, values in asdict(metrics.per_class(logits, targets)).items()}
     rows = [dict(row) for row in history] or [{"epoch": 1, "test_accuracy": metrics.accuracy(logits, targets)}]
     values = {
-        "metrics": metrics.summary(logits, targets) | {"accuracy_best_epoch": 1.0, "epochs": len(rows)},
+        "metrics": metrics.summary(logits, targets) | {"accuracy_best_epoch": best_accuracy, "epochs": len(rows)},
         "per_class": by_class,
         "confusion": metrics.confusion_matrix(logits, targets).tolist(),
         "class_names": [f"class {k}" for k in range(logits.shape[1])],
@@ -32,7 +43,7 @@ def finish(
     }
     store.folder(run).mkdir(parents=True, exist_ok=True)
     store.write_history(run, rows)
-    store.write_predictions(run, [f"{k}.wav" for k in range(len(targets))], targets, logits)
+    store.write_predictions(run, [f"{k}.wav" for k in range(len(targets))], targets, logits, best=best)
     store.write_record(run, FINISHED, values | more, files=("history.csv", "predictions.parquet"))
 
 

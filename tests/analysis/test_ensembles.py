@@ -60,6 +60,25 @@ def test_folds_count_the_same_whatever_number_of_members_is_left(session: Sessio
     assert ensemble["delta"] == pytest.approx(0.0)
 
 
+def test_an_ensemble_of_best_epochs_averages_their_outputs(session: Session) -> None:
+    """Two members of three are right on every clip at their best epochs; at their last, all err on the same ones."""
+    results = members(session, {(1, 0): 600, (1, 1): 600, (1, 2): 600})
+    last, targets = scored(600, CLIPS)
+    wrong = np.array_split(np.arange(CLIPS), 3)
+    for run, clips in zip(results.plan.runs, wrong, strict=True):
+        best, _ = scored(CLIPS, CLIPS)
+        best[clips] = best[clips][:, ::-1]
+        finish(session.store, run, last, targets, best=best)
+    single, ensemble = compare_ensemble(results, title="Network").to_dict("records")
+    assert single["accuracy_best_epoch"] == pytest.approx(2 / 3, abs=1e-3)
+    assert ensemble["accuracy_best_epoch"] == 1.0
+    assert ensemble["delta_best_epoch"] == pytest.approx(1 / 3, abs=1e-3)
+    assert (single["accuracy"], ensemble["accuracy"], ensemble["delta"]) == pytest.approx((0.6, 0.6, 0.0))
+    finish(session.store, results.plan.runs[0], last, targets)  # as a run of before has left it
+    _, ensemble = compare_ensemble(results, title="Network").to_dict("records")
+    assert np.isnan([ensemble["accuracy_best_epoch"], ensemble["delta_best_epoch"]]).all()
+
+
 def test_without_a_finished_member_nothing_is_claimed(session: Session) -> None:
     frame = compare_ensemble(members(session, {(1, 0): 0, (1, 1): 0}), title="Network")
     assert frame[["accuracy", "accuracy_std", "macro_f1", "ece"]].isna().all(axis=None)

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -229,6 +231,35 @@ def test_settings_that_were_found_stand_beside_the_reports(data):
 )
 def test_a_metric_is_written_as_its_name_says(metric, value, shown):
     assert written(value, metric) == shown
+
+
+OF_OTHERS = {"es-resnet", "sturm-2013", "gwardys-2014"}
+
+
+@pytest.mark.parametrize(
+    ("item", "reference", "condition", "numbers"),
+    [
+        ("Abstract", "single", "ensemble", 2),
+        ("Section I", "pretrained", "random", 1),
+        ("Section IV-B", "pretrained", "random", 3),
+        ("Section IV-C", "single", "ensemble", 2),
+        ("Section IV-D", "single", "ensemble", 3),
+    ],
+)
+def test_what_the_text_says_stands_beside_ours(item, reference, condition, numbers):
+    """Every number of the text but those of other people's networks, where our tables are as the report's."""
+    where = itertools.product(["gtzan", "esc50", "urbansound8k"], ["densenet201", "resnet50", "inception_v3"])
+    rows = [
+        {"data": data, "backbone": backbone, "accuracy": 0.7, "condition": name} | best
+        for data, backbone in where
+        for name, best in (
+            (reference, {"accuracy_best_epoch": 0.75, "delta_best_epoch": 0.0}),
+            (condition, {"accuracy_best_epoch": 0.8, "delta_best_epoch": 0.05}),
+        )
+    ]
+    stated = beside(pd.DataFrame(rows), "rethinking-cnn", item).dropna(subset=["published"])
+    assert stated["ours"].notna().sum() == numbers
+    assert set(stated.loc[stated["ours"].isna(), "condition"]) <= OF_OTHERS
 
 
 def test_a_bound_of_a_change_is_named_in_words():
