@@ -1,7 +1,8 @@
-"""Make a plan true: train every run that is not in the store, here, one after the other."""
+"""Make a plan true: train every run that is not in the store, here, lot after lot."""
 
 import traceback
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from filelock import Timeout
@@ -13,6 +14,8 @@ from core.plan import Plan
 from core.session import Session
 from core.store import FAILED, FINISHED
 from core.training import record
+from core.training.lots import lots
+from core.training.together import train_together
 from core.training.trainer import train
 
 
@@ -30,26 +33,43 @@ def execute(plan: Plan, session: Session) -> Executed:
     """Train the missing runs of a plan.
 
     Other processes may execute the same plan at the same time: a run is trained by whoever holds its lock, and what
-    others hold is waited for last. A run that fails is recorded with its reason and the others go on; it is tried
-    again only where that is asked for.
+    others hold is waited for last, one by one. A run that fails is recorded with its reason and the others go on; it
+    is tried again only where that is asked for. Runs that can be are trained together (`core.training.together`).
     """
     new: set[str] = set()
     missing = unfinished(plan, session)
     found = len(plan.runs) - len(missing)
     held: list[Run] = []
-    for wait, runs in ((False, missing), (True, held)):
-        for run in runs:
-            try:
-                with session.store.lock(run).acquire(blocking=wait):
-                    if not settled(run, session):
-                        say_damaged([run], plan, session)
-                        _train(run, plan, session)
-                        new.add(run.id)
-            except Timeout:
-                session.report.note(f"{label(run, plan)}: another process is training it; coming back to it")
-                held.append(run)
+    for lot in lots(missing, plan.datasets):
+        with ExitStack() as locks:
+            mine = [run for run in lot if _locked(run, plan, session, locks, held)]
+            new |= _train_missing(mine, plan, session)
+    for run in held:
+        with session.store.lock(run).acquire():
+            new |= _train_missing([run], plan, session)
     failed = sum(session.store.status(run) == FAILED for run in plan.runs)
     return Executed(len(new), found, failed, frozenset(new))
+
+
+def _locked(run: Run, plan: Plan, session: Session, locks: ExitStack, held: list[Run]) -> bool:
+    """Take the lock of a run; one that another process has goes to `held`."""
+    try:
+        locks.enter_context(session.store.lock(run).acquire(blocking=False))
+    except Timeout:
+        session.report.note(f"{label(run, plan)}: another process is training it; coming back to it")
+        held.append(run)
+        return False
+    return True
+
+
+def _train_missing(lot: Sequence[Run], plan: Plan, session: Session) -> set[str]:
+    """Train what is missing of the runs of a lot, whose locks this process holds; return their ids."""
+    missing = [run for run in lot if not settled(run, session)]
+    say_damaged(missing, plan, session)
+    alone = missing if len(missing) < 2 else _train_together(missing, plan, session)
+    for run in alone:
+        _train(run, plan, session)
+    return {run.id for run in missing}
 
 
 def label(run: Run, plan: Plan) -> str:
@@ -75,6 +95,29 @@ def say_damaged(runs: Sequence[Run], plan: Plan, session: Session) -> None:
     for run in runs:
         if why := session.store.problem(run):
             session.report.note(f"{label(run, plan)}: run {run.id} is damaged ({why}); training it again")
+
+
+def _train_together(runs: Sequence[Run], plan: Plan, session: Session) -> list[Run]:
+    """Train runs of one lot together, and return those that have to be trained alone."""
+    dataset, left = plan.datasets[runs[0].data.content], {run.id: run for run in runs}
+    name = f"{label(runs[0], plan)} and {len(runs) - 1} more"
+    try:
+        for run, error in train_together(runs, dataset, session, label=name):
+            del left[run.id]
+            if error:
+                trace = "".join(traceback.format_exception(error))
+                reason = f"{type(error).__name__}: {error}"
+                record_failure(run, session, label=label(run, plan), reason=reason, trace=trace)
+            else:
+                say_accuracy(run, session, label=label(run, plan))
+    except UserError:
+        raise
+    except Exception as error:  # what it comes from shows where a run meets it alone
+        if why := cannot_write(error):
+            raise UserError(f"cannot write to {session.store.runs} ({why}); free space or change --results") from error
+        session.report.drop(name)
+        session.report.note(f"{name}: cannot be trained together ({type(error).__name__}: {error}); one by one")
+    return list(left.values())
 
 
 def _train(run: Run, plan: Plan, session: Session) -> None:

@@ -25,6 +25,21 @@ def dense_layers(widths: Sequence[int], *, seed: int) -> list[nn.Linear]:
     return layers
 
 
+def drawn_from(seed: int, layers: Sequence[nn.Linear]) -> Sequence[nn.Linear]:
+    """Return which of a head's dense layers, the last ones, are as `dense_layers` draws them from a seed."""
+    for first in range(len(layers)):
+        new = dense_layers(widths_of(layers[first:]), seed=seed)
+        pairs = zip(new, layers[first:], strict=True)
+        if all(torch.equal(a.weight, b.weight.cpu()) and torch.equal(a.bias, b.bias.cpu()) for a, b in pairs):
+            return layers[first:]
+    return ()
+
+
+def widths_of(layers: Sequence[nn.Linear]) -> tuple[int, ...]:
+    """Return the widths that layers one after the other go through."""
+    return tuple(layer.in_features for layer in layers[:1]) + tuple(layer.out_features for layer in layers)
+
+
 def new_classifier(in_features: int, num_classes: int, *, seed: int) -> nn.Linear:
     """Make one linear layer, drawn from `seed` alone."""
     return dense_layers((in_features, num_classes), seed=seed)[0]

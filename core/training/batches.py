@@ -31,6 +31,11 @@ class Source:
         Where batches are needed, and whether images are laid out channels-last.
     residents
         What is on the device already.
+
+    Attributes
+    ----------
+    whole
+        All versions one after the other, on the device; None where they do not fit there.
     """
 
     def __init__(
@@ -41,12 +46,12 @@ class Source:
         self.device = device
         self.image = arrays[0].ndim == 4 and channels_last
         size = sum(array.nbytes for array in arrays)
-        self._whole = residents.get(f"{key}-{device}-{self.image}", size, self._load)
+        self.whole = residents.get(f"{key}-{device}-{self.image}", size, self._load)
 
     def batches(self, rows: torch.Tensor, batch_size: int, *, epoch: int | None = None) -> Iterator[Any]:
         """Go through `rows` (int64, on the CPU) in order; row ``v * n_clips + i`` is version v of clip i.
 
-        A last batch of one row joins the one before it: batch norm cannot train on a single value per channel.
+        They come as `batches_of` parts them.
 
         Parameters
         ----------
@@ -55,14 +60,12 @@ class Source:
         epoch
             That is trained in, from 0; None for what is the same in every epoch.
         """
-        parts = list(torch.split(rows, batch_size))
-        if len(parts) > 1 and len(parts[-1]) == 1:
-            parts[-2:] = [torch.cat(parts[-2:])]
-        if self._whole is None:
+        parts = batches_of(rows, batch_size)
+        if self.whole is None:
             yield from self._read_ahead(parts, epoch)
             return
         for part in parts:
-            yield self._view(self._whole[part.to(self.device)])
+            yield self._view(self.whole[part.to(self.device)])
 
     def _load(self) -> torch.Tensor:
         """Copy all versions to the device, in the layout batches are taken out of without another copy."""
@@ -112,7 +115,7 @@ class Recordings(Source):
     def __init__(self, versions: Sequence[Waveforms], *, seed: int | None, device: torch.device) -> None:
         self.versions, self.seed, self.device = versions, seed, device
         self.n_versions, self.n_clips = len(versions), len(versions[0])
-        self.image, self._whole = False, None
+        self.image, self.whole = False, None
 
     def _read(self, rows: torch.Tensor, epoch: int | None) -> Any:
         chances = None
@@ -162,3 +165,14 @@ def segment_chances(seed: int, epoch: int, clips: np.ndarray) -> np.ndarray:
     """
     drawn = np.random.default_rng((seed, epoch, SEGMENTS)).random(int(clips[-1]) + 1)
     return np.asarray(drawn[clips])
+
+
+def batches_of(rows: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
+    """Part rows (..., rows) into batches along their last axis, in order.
+
+    A last batch of one row joins the one before it: batch norm cannot train on a single value per channel.
+    """
+    parts = list(torch.split(rows, batch_size, dim=-1))
+    if len(parts) > 1 and parts[-1].shape[-1] == 1:
+        parts[-2:] = [torch.cat(parts[-2:], dim=-1)]
+    return parts

@@ -7,8 +7,9 @@ that a run that was killed ends in the same bits as one that was not (on a CPU, 
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 
 from core.config import Run, Training
-from core.datasets.table import Dataset
+from core.datasets.table import Dataset, Split
 from core.models.auxiliary import auxiliaries
 from core.session import Session
 from core.training import LOSSES, checkpoint, metrics, record
@@ -59,25 +60,39 @@ def train(run: Run, dataset: Dataset, session: Session, *, label: str) -> None:
     NonFiniteLoss
         Naming the epoch and the step.
     """
-    store = session.store
-    store.begin(run, record.provenance(session))
+    session.store.begin(run, record.provenance(session))
     started = time.perf_counter()
     prepared = prepare(run, dataset, session)
     preparation = time.perf_counter() - started
     fit = Fit(run, prepared, session, label)
     history, logits = fit.run()
-    backbone = prepared.backbone
+    write_outcome(run, prepared, dataset, session, Outcome(history, logits, fit.best, preparation))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What training came to: a row per epoch, the test clips' logits of the last and the best, seconds before it."""
+
+    history: list[dict[str, Any]]
+    logits: np.ndarray
+    best: np.ndarray | None
+    preparation: float
+
+
+def write_outcome(run: Run, prepared: Prepared, dataset: Dataset, session: Session, outcome: Outcome) -> None:
+    """Write a run's record and files; its network is as training left it."""
+    history, logits = outcome.history, outcome.logits
     targets = prepared.labels.cpu().numpy()[prepared.split.test]
     values = record.provenance(session) | record.results(run.training, prepared, dataset, history, logits, targets)
-    values["seconds"] = {"preparation": preparation, **record.seconds(history)}
-    store.write_outcome(
+    values["seconds"] = {"preparation": outcome.preparation, **record.seconds(history)}
+    session.store.write_outcome(
         run,
         values,
         history=history,
         predictions=([prepared.clips[row] for row in prepared.split.test], targets, logits),
-        weights=backbone.original_state_dict(),
+        weights=prepared.backbone.original_state_dict(),
         first_step=prepared.first_step.state_dict() if is_fitted(run) else None,
-        best=fit.best,
+        best=outcome.best,
     )
 
 
@@ -129,7 +144,7 @@ class Fit:
                 row, logits = self._epoch(history)
                 if self.session.on_epoch:
                     self.session.on_epoch(row)
-                if all(row["test_accuracy"] > earlier["test_accuracy"] for earlier in history):
+                if leads(row, history):
                     self.best = logits
                 history.append(row)
                 write(row)
@@ -154,21 +169,13 @@ class Fit:
         train_loss, train_accuracy = self._train(rows, epoch)
         row: dict[str, Any] = {"epoch": epoch + 1, "lr": lr, "train_loss": train_loss, "train_accuracy": train_accuracy}
         row["train_seconds"] = time.perf_counter() - started
-        labels = self.prepared.labels.cpu().numpy()
-        split = self.prepared.split
-        before = time.perf_counter()
-        logits = self._evaluate(split.test, epoch)
-        row["test_seconds"] = time.perf_counter() - before
-        parts = [("test", split.test, logits)]
-        if len(split.validation):
-            parts.append(("validation", split.validation, self._evaluate(split.validation, epoch)))
-        for name, part, outputs in parts:
-            if not np.isfinite(outputs).all():
-                raise NonFiniteLoss(f"the {name} logits were not finite after epoch {epoch + 1}; try a lower --lr")
-            row[f"{name}_loss"] = metrics.nll(metrics.softmax(outputs), labels[part])
-            row[f"{name}_accuracy"] = metrics.accuracy(outputs, labels[part])
+        logits, before = {}, time.perf_counter()
+        for name, part in evaluated(self.prepared.split).items():
+            logits[name] = self._evaluate(part, epoch)
+            row.setdefault("test_seconds", time.perf_counter() - before)  # those come first
+        row |= scores(logits, self.prepared, epoch)
         row["evaluation_seconds"] = time.perf_counter() - started - row["train_seconds"]
-        return row, logits
+        return row, logits["test"]
 
     def _train(self, rows: torch.Tensor, epoch: int) -> tuple[float, float]:
         """Train on `rows` in their order; the loss is looked at once per epoch, so that a GPU never waits for it."""
@@ -186,10 +193,7 @@ class Fit:
             correct.append((logits.argmax(1) == y).sum())
             sizes.append(len(x))
         values = torch.stack(losses).float().cpu().numpy()
-        if not np.isfinite(values).all():
-            step = int(np.flatnonzero(~np.isfinite(values))[0]) + 1
-            raise NonFiniteLoss(f"the loss was {values[step - 1]} at epoch {epoch + 1}, step {step}; try a lower --lr")
-        return float(np.average(values, weights=sizes)), int(torch.stack(correct).sum()) / len(rows)
+        return mean_loss(values, sizes, epoch), int(torch.stack(correct).sum()) / len(rows)
 
     def _evaluate(self, rows: np.ndarray, epoch: int) -> np.ndarray:
         if not len(self.change):
@@ -267,11 +271,58 @@ def evaluate(network: nn.Module, source: Source, rows: np.ndarray, step: Step) -
         return torch.cat([network(x) for x in batches]).float().cpu().numpy()
 
 
+def mean_loss(values: np.ndarray, sizes: Sequence[int], epoch: int) -> float:
+    """Return the mean over an epoch's clips of the losses (steps,) of batches of so many.
+
+    Raises
+    ------
+    NonFiniteLoss
+        Naming the first step whose loss is no number.
+    """
+    if not np.isfinite(values).all():
+        step = int(np.flatnonzero(~np.isfinite(values))[0]) + 1
+        raise NonFiniteLoss(f"the loss was {values[step - 1]} at epoch {epoch + 1}, step {step}; try a lower --lr")
+    return float(np.average(values, weights=sizes))
+
+
+def evaluated(split: Split) -> dict[str, np.ndarray]:
+    """Return the rows that every epoch ends with: of the test fold and, where there are any, for validation."""
+    return {"test": split.test} | ({"validation": split.validation} if len(split.validation) else {})
+
+
+def scores(logits: Mapping[str, np.ndarray], prepared: Prepared, epoch: int) -> dict[str, float]:
+    """Return the loss and the accuracy of each part that was evaluated after an epoch.
+
+    Raises
+    ------
+    NonFiniteLoss
+        Where one of the logits (rows, classes) is no number.
+    """
+    labels, row = prepared.labels.cpu().numpy(), {}
+    for name, part in evaluated(prepared.split).items():
+        if not np.isfinite(logits[name]).all():
+            raise NonFiniteLoss(f"the {name} logits were not finite after epoch {epoch + 1}; try a lower --lr")
+        row[f"{name}_loss"] = metrics.nll(metrics.softmax(logits[name]), labels[part])
+        row[f"{name}_accuracy"] = metrics.accuracy(logits[name], labels[part])
+    return row
+
+
+def leads(row: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether an epoch is the best on the test fold so far; the first of equals is."""
+    return all(row["test_accuracy"] > earlier["test_accuracy"] for earlier in history)
+
+
 def seed_epoch(seed: int, epoch: int, *part: int) -> torch.Generator:
     """Seed torch for an epoch and return a generator for its batch order; both depend on the arguments alone."""
+    order, noise = epoch_seeds(seed, epoch, *part)
+    torch.manual_seed(noise)
+    return torch.Generator().manual_seed(order)
+
+
+def epoch_seeds(seed: int, epoch: int, *part: int) -> tuple[int, int]:
+    """Return what seeds an epoch's batch order, and what seeds all else that is drawn in it."""
     order, noise = np.random.SeedSequence((seed, epoch, *part)).generate_state(2, np.uint64)
-    torch.manual_seed(int(noise))
-    return torch.Generator().manual_seed(int(order))
+    return int(order), int(noise)
 
 
 def epoch_rows(prepared: Prepared, epoch: int, generator: torch.Generator) -> torch.Tensor:

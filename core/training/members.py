@@ -1,0 +1,185 @@
+"""Runs that are trained together, each with its own state, and what they share: one backbone, built once."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from core.config import Run
+from core.datasets.table import Dataset, Split
+from core.models import heads
+from core.models.normalise import Normalise
+from core.session import Session
+from core.training import checkpoint, record
+from core.training.first_step import is_fitted
+from core.training.optimizers import make_optimizer
+from core.training.prepare import Prepared, prepare
+from core.training.rows import plain_images, rows_of
+from core.training.schedules import lr_at
+from core.training.stacked import State, can_stack, layers_of
+from core.training.trainer import Outcome, leads, write_outcome
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What runs that start from the same tensors share.
+
+    Attributes
+    ----------
+    prepared
+        Of one of them; its network is where the weights of each are put to be written.
+    x
+        (rows, features): the inputs of the first layer that learns.
+    layers
+        From that layer on.
+    start, drawn
+        The tensors that are trained, in order, and those layers, the last ones, that the seed of a run decides.
+    """
+
+    prepared: Prepared
+    x: torch.Tensor
+    layers: Sequence[nn.Module]
+    start: Sequence[torch.Tensor]
+    drawn: Sequence[nn.Linear]
+
+    def state(self, seed: int) -> State:
+        """Return where the training of a run with this seed starts."""
+        new = nn.ModuleList(heads.dense_layers(heads.widths_of(self.drawn), seed=seed)).to(self.x.device).parameters()
+        kept = self.start[: len(self.start) - 2 * len(self.drawn)]
+        return State([p.detach().clone() for p in (*kept, *new)])
+
+
+@dataclass
+class Member:
+    """One of the runs and how far it is.
+
+    Attributes
+    ----------
+    run, basis, split
+        The run, what it shares with others, and its rows.
+    state, history, logits, best
+        Where its training is, its epochs so far, and the logits of its test clips after the last and the best of them.
+    shown
+        How many epochs are in its curves for TensorBoard.
+    """
+
+    run: Run
+    basis: Basis
+    split: Split
+    state: State
+    history: list[dict[str, Any]]
+    logits: np.ndarray | None = None
+    best: np.ndarray | None = None
+    shown: int = 0
+
+    @property
+    def prepared(self) -> Prepared:
+        """What the run would be trained on alone, but for its network's tensors."""
+        return dataclasses.replace(self.basis.prepared, split=self.split)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next epoch."""
+        return lr_at(self.run.training, len(self.history), self.history)
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """Which clips are trained and tested on, those of equal runs being read once."""
+        return id(self.basis), self.run.data.fold
+
+    @property
+    def stream(self) -> tuple[int, int, int]:
+        """What decides its batches."""
+        return *self.part, self.run.seed
+
+    @property
+    def length(self) -> tuple[int, int]:
+        """Runs keep step where they have as many clips, and as many epochs behind them."""
+        return len(self.split.train), len(self.history)
+
+    def add(self, row: dict[str, Any], logits: np.ndarray) -> None:
+        """Put an epoch behind it, with the logits of its test clips."""
+        if leads(row, self.history):
+            self.best = logits
+        self.history.append(row)
+        self.logits = logits
+
+    def write_outcome(self, dataset: Dataset, session: Session, *, preparation: float) -> None:
+        """Write what the run has come to; `preparation` is in seconds."""
+        assert self.logits is not None
+        self._alone()
+        self._draw_curves(session)
+        outcome = Outcome(self.history, self.logits, self.best, preparation)
+        write_outcome(self.run, self.prepared, dataset, session, outcome)
+
+    def save(self, session: Session) -> None:
+        """Write a checkpoint, the same as the run would alone."""
+        self._draw_curves(session)
+        checkpoint.save(session.store.checkpoint(self.run), *self._alone(), self.history, self.best)
+
+    def resume(self, session: Session) -> None:
+        """Go on from the run's checkpoint, where it has one, from training alone or together."""
+        network, optimizer, scaler = self._alone()
+        path = session.store.checkpoint(self.run)
+        self.history = checkpoint.load(path, network, optimizer, scaler)
+        if self.history:
+            self.best = checkpoint.best_logits(path)
+            self.state = State([p.detach().clone() for p in network.parameters()], optimizer.state_dict()["state"])
+            self.shown = len(self.history)
+            session.report.note(f"run {self.run.id}: going on after epoch {self.shown}")
+
+    def _alone(self) -> tuple[nn.Module, torch.optim.Optimizer, torch.amp.GradScaler]:
+        """Return the network and the optimizer that the run would have alone; the next run's take their place."""
+        network, state = self.basis.prepared.network, self.state
+        with torch.no_grad():
+            for parameter, value in zip(network.parameters(), state.parameters, strict=True):
+                parameter.copy_(value)
+        optimizer = make_optimizer(network.parameters(), self.run.training)
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state.optimizer, "param_groups": groups})
+        return network, optimizer, torch.amp.GradScaler(self.basis.x.device.type, enabled=False)
+
+    def _draw_curves(self, session: Session) -> None:
+        """Write the epochs that are not in the run's curves yet."""
+        with record.scalars(session.store.folder(self.run), purge_from=self.shown) as write:
+            for row in self.history[self.shown :]:
+                write(row)
+        self.shown = len(self.history)
+
+
+def prepared_together(runs: Sequence[Run], dataset: Dataset, session: Session) -> list[Member]:
+    """Prepare runs, what does not depend on the run once; [] where they have to be trained alone."""
+    members: list[Member] = []
+    images = plain_images(runs[0], dataset, session)
+    made: dict[tuple[int, int], Basis] = {}
+    for run in runs:
+        drawn = run.model.weights == "random" or run.model.fuse != "all"
+        key = (run.data.fold if is_fitted(run) else 0, run.seed if drawn else 0)
+        if key not in made:
+            basis = _basis(run, dataset, session)
+            if basis is None:
+                return []
+            made[key] = basis
+        session.store.begin(run, record.provenance(session))
+        member = Member(run, made[key], rows_of(run, dataset, images), made[key].state(run.seed), [])
+        member.resume(session)
+        members.append(member)
+    return members
+
+
+def _basis(run: Run, dataset: Dataset, session: Session) -> Basis | None:
+    """Prepare a run; None where it has to be trained alone."""
+    prepared = prepare(run, dataset, session)
+    layers, whole = layers_of(prepared.network), prepared.source.whole
+    first = next((k for k, layer in enumerate(layers) if not isinstance(layer, Normalise | nn.Identity)), len(layers))
+    if whole is None or whole.ndim != 2 or not can_stack(layers[first:], run.training):
+        return None
+    with torch.no_grad():
+        x = nn.Sequential(*layers[:first])(whole)
+    dense = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    start = [p.detach().clone() for p in prepared.network.parameters()]
+    return Basis(prepared, x, layers[first:], start, heads.drawn_from(run.seed, dense))

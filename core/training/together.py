@@ -1,0 +1,209 @@
+"""Runs that differ in seed, fold, learning rate or weight decay alone, trained as one batched product.
+
+A head on the activations of a frozen network, or a perceptron on vectors, is so small that a step of it is mostly
+waiting, and many of them together take little longer than one. Where that cannot be (`core.training.stacked` says
+where) a run is trained alone by `core.training.trainer`, which is the reference: both end in the same numbers to 1e-5.
+Batch order and dropout are drawn for each run as it would draw them alone, and each has a record, a learning curve,
+checkpoints and an end of its own.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from core.config import Run
+from core.datasets.table import Dataset
+from core.session import Session
+from core.training.batches import batches_of
+from core.training.members import Member, prepared_together
+from core.training.stacked import Seeded, Stack
+from core.training.stopping import ended_by
+from core.training.trainer import (
+    EVALUATION_BATCH,
+    NonFiniteLoss,
+    epoch_rows,
+    epoch_seeds,
+    evaluated,
+    mean_loss,
+    scores,
+)
+
+CHECKPOINT_EVERY = 30.0  # seconds of training between two checkpoints of every run
+MOST = 2**26  # numbers in what one stack has of a kind: parameters, or a batch
+
+
+def train_together(
+    runs: Sequence[Run], dataset: Dataset, session: Session, *, label: str
+) -> Iterator[tuple[Run, NonFiniteLoss | None]]:
+    """Train runs of one lot (`core.training.lots`) and write their records to the store.
+
+    Parameters
+    ----------
+    runs, dataset, session
+        As in `core.training.trainer.train`.
+    label
+        What the progress bar calls them.
+
+    Yields
+    ------
+    run, error
+        Each run as it ends, and why it failed, if it did. Those that have to be trained alone are not among them.
+    """
+    started = time.perf_counter()
+    members = list(prepared_together(runs, dataset, session))
+    preparation = (time.perf_counter() - started) / max(1, len(members))
+    for length in dict.fromkeys(member.length for member in members):
+        for piece in _pieces([member for member in members if member.length == length]):
+            for member, error in Lot(piece, session, label).run():
+                if error is None:
+                    member.write_outcome(dataset, session, preparation=preparation)
+                yield member.run, error
+
+
+def _pieces(members: Sequence[Member]) -> Iterator[list[Member]]:
+    """Part runs into as many as memory has room for at once."""
+    basis, batch_size = members[0].basis, members[0].run.training.batch_size
+    widest = max(layer.in_features for layer in basis.layers if isinstance(layer, nn.Linear))
+    room = max(1, MOST // max(sum(p.numel() for p in basis.start), min(batch_size, len(basis.x)) * widest))
+    for start in range(0, len(members), room):
+        yield list(members[start : start + room])
+
+
+class Lot:
+    """Runs that keep step with each other.
+
+    Parameters
+    ----------
+    members
+        The runs.
+    session, label
+        As in `train_together`.
+    """
+
+    def __init__(self, members: Sequence[Member], session: Session, label: str) -> None:
+        self.members, self.session, self.label = list(members), session, label
+        self.stack: Stack | None = None
+        self.failed: list[tuple[Member, NonFiniteLoss]] = []
+
+    def run(self) -> Iterator[tuple[Member, NonFiniteLoss | None]]:
+        """Train all to their ends; yield each as it ends."""
+        saved = time.monotonic()
+        while self.members:
+            ended = [m for m in self.members if ended_by(m.run.training, m.history)]
+            gone = [*ended, *(member for member, _ in self.failed)]
+            if gone:
+                self._unstack()
+                self.members = [m for m in self.members if m not in gone]
+            yield from self.failed
+            yield from ((self._tested(member), None) for member in ended)
+            self.failed = []
+            if self.members:
+                self._epoch()
+                done, epochs = len(self.members[0].history), self.members[0].run.training.epochs
+                self.session.report(done, epochs, self.label)
+                if time.monotonic() - saved >= CHECKPOINT_EVERY:
+                    self._save()
+                    saved = time.monotonic()
+        self.session.report.drop(self.label)
+
+    def _epoch(self) -> None:
+        """Train and evaluate the epoch that comes next; those that fail in it are put into `failed`."""
+        lrs = [member.lr for member in self.members]
+        if self.stack is None or not self.stack.set_lrs(lrs):
+            lrs = self._restack()
+        epoch, count, started = len(self.members[0].history), len(self.members), time.perf_counter()
+        losses, correct, sizes = self._train(epoch)
+        training_seconds = (time.perf_counter() - started) / count
+        logits, test_seconds = self._evaluate()
+        for k, (member, lr) in enumerate(zip(self.members, lrs, strict=True)):
+            try:
+                row: dict[str, Any] = {"epoch": epoch + 1, "lr": lr}
+                row["train_loss"] = mean_loss(losses[:, k], sizes, epoch)
+                row["train_accuracy"] = int(correct[k]) / sum(sizes)
+                row["train_seconds"], row["test_seconds"] = training_seconds, test_seconds / count
+                row |= scores(logits[k], member.prepared, epoch)
+            except NonFiniteLoss as error:
+                self.failed.append((member, error))
+                continue
+            row["evaluation_seconds"] = (time.perf_counter() - started) / count - training_seconds
+            member.add(row, logits[k]["test"])
+
+    def _train(self, epoch: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
+        """Return the losses (steps, runs), how many clips were told right (runs,), and the clips of each step."""
+        stack, device = self._stacked, self.session.device
+        first: dict[Any, Member] = {}
+        for member in self.members:
+            first.setdefault(member.stream, member)
+        readers, streams = list(first.values()), list(first)
+        which = torch.tensor([streams.index(member.stream) for member in self.members], device=device)
+        seeds = [epoch_seeds(m.run.seed, epoch) for m in readers]
+        generators = [torch.Generator().manual_seed(order) for order, _ in seeds]
+        orders = [epoch_rows(m.prepared, epoch, g) for m, g in zip(readers, generators, strict=True)]
+        randomness = Seeded([noise for _, noise in seeds], device)
+        labels, n_clips = readers[0].basis.prepared.labels, readers[0].basis.prepared.source.n_clips
+        losses, correct, sizes = [], [], []
+        for rows in batches_of(torch.stack(orders).to(device), readers[0].run.training.batch_size):
+            x = torch.stack([m.basis.x[own] for m, own in zip(readers, rows, strict=True)])
+            y = labels[rows % n_clips][which]
+            logits = stack.logits(x, which, randomness)
+            loss = stack.losses(logits, y)
+            stack.step(loss)
+            losses.append(loss.detach())
+            correct.append((logits.detach().argmax(2) == y).sum(1))
+            sizes.append(rows.shape[1])
+        return torch.stack(losses).float().cpu().numpy(), torch.stack(correct).sum(0).cpu().numpy(), sizes
+
+    def _evaluate(self) -> tuple[list[dict[str, np.ndarray]], float]:
+        """Return each run's logits of what its epochs end with, and the seconds that the test clips took."""
+        found: list[dict[str, np.ndarray]] = [{} for _ in self.members]
+        test_seconds = 0.0
+        for part in dict.fromkeys(member.part for member in self.members):
+            same = [k for k, member in enumerate(self.members) if member.part == part]
+            networks, one = torch.tensor(same, device=self.session.device), self.members[same[0]]
+            for name, rows in evaluated(one.split).items():
+                before = time.perf_counter()
+                batches = batches_of(torch.from_numpy(rows).to(self.session.device), EVALUATION_BATCH)
+                logits = torch.cat([self._stacked.evaluate(networks, one.basis.x[batch]) for batch in batches], dim=1)
+                for k, own in zip(same, logits.float().cpu().numpy(), strict=True):
+                    found[k][name] = own
+                test_seconds += (time.perf_counter() - before) * (name == "test")
+        return found, test_seconds
+
+    @property
+    def _stacked(self) -> Stack:
+        assert self.stack is not None
+        return self.stack
+
+    def _restack(self) -> list[float]:
+        """Stack the networks anew, those side by side that an optimizer is told the same of; return their rates."""
+        self._unstack()
+        self.members.sort(key=lambda m: (m.lr, m.run.training.lr, m.run.training.weight_decay))
+        lrs = [member.lr for member in self.members]
+        trainings = [member.run.training for member in self.members]
+        self.stack = Stack(self.members[0].basis.layers, [m.state for m in self.members], trainings, lrs)
+        return lrs
+
+    def _unstack(self) -> None:
+        """Give each run its state back."""
+        if self.stack is not None:
+            for member, state in zip(self.members, self.stack.states(), strict=True):
+                member.state = state
+        self.stack = None
+
+    def _tested(self, member: Member) -> Member:
+        """Return a run that has ended with its logits, which one that was killed after its last epoch lacks."""
+        if member.logits is None:
+            alone = Lot([member], self.session, self.label)
+            alone._restack()
+            member.logits = alone._evaluate()[0][0]["test"]
+        return member
+
+    def _save(self) -> None:
+        """Write a checkpoint of every run, as it would alone."""
+        for member, state in zip(self.members, self._stacked.states(), strict=True):
+            member.state = state
+            member.save(self.session)
