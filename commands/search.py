@@ -23,6 +23,8 @@ from core.datasets.table import Dataset
 from core.errors import UserError
 from core.executor import Executed, label, settled
 from core.files import short_digest, write_text
+from core.inputs.made import input_shape
+from core.models.stages import stages_named
 from core.plan import Plan, Planned
 from core.progress import Reporter
 from core.registry import Lazy
@@ -96,9 +98,12 @@ def prepare(call: Call, session: Session) -> Experiment:
 
 
 def _planner(call: Call, space: Space, fixed: list[Point], session: Session) -> Callable[[list[Point]], Plan]:
+    def conditions(base: Run, scratch: Run) -> dict[str, Run]:
+        stages = stages_named((call.command.frozen,), base.model.network, input_shape(base))
+        return {_words(base, space): base.replace(model__freeze=stages[0]) if stages else base}
+
     def make(points: list[Point]) -> Plan:
-        grids = [point | more for point in points for more in fixed]
-        return planned(call, lambda base, scratch: {_words(base, space): base}, grids, session)
+        return planned(call, conditions, [point | more for point in points for more in fixed], session)
 
     return make
 

@@ -24,6 +24,11 @@ class Tune:
     searches: ClassVar[bool] = True  # options may be ranges
     alone: ClassVar[tuple[str, ...]] = ("data", "backbone")  # what a study that has several searches for each of
 
+    frozen: str = option(
+        "none",
+        "Freeze every network through this stage: none, stem (or 0), 1 .. N, or last, for a head alone, of which "
+        "hundreds of configurations are trained together in a minute.",
+    )
     search: str = option(
         "grid",
         "grid: every combination of the values; random: draws; optuna: draws led by what earlier ones reached.",

@@ -176,11 +176,13 @@ def command_with(command: str, point: Mapping[str, Any]) -> str:
     dropped = {*OWN, *(flag_of(key) for key in point)}
     kept: list[str] = []
     skipping = False
-    for word in shlex.split(command):
+    given = shlex.split(command)
+    trains = "compare" if any(word.partition("=")[0] == "--frozen" for word in given) else "freeze"
+    for word in given:
         if word.startswith("--"):
             skipping = word.partition("=")[0].replace("_", "-") in dropped
         if not skipping:
-            kept.append("freeze" if word == "tune" else word)
+            kept.append(trains if word == "tune" else word)
     return f"{shlex.join(kept)} {words(point)}"
 
 

@@ -116,6 +116,10 @@ def test_command_with_the_best_keeps_all_but_the_search() -> None:
     assert command_with(line, {LR: 1e-3, "training__optimizer": "sgd"}) == expected
 
 
+def test_command_with_the_best_head_trains_that_alone() -> None:
+    assert command_with("tune --frozen last --lr 1e-5 1e-3", {LR: 1e-3}) == "compare --frozen last --lr 0.001"
+
+
 def frame(**columns: list[object]) -> pd.DataFrame:
     n = len(next(iter(columns.values())))
     return pd.DataFrame(columns | {"validation_accuracy": [0.9 - 0.1 * k for k in range(n)]})
@@ -171,6 +175,15 @@ def test_search_ends_with_the_best_and_how_to_use_it(tune: Callable[..., Tuned],
     _, again, said = tune(words)
     assert again == rows
     assert "0 runs trained, 4 found in the store" in said
+
+
+def test_heads_are_searched_together(tune: Callable[..., Tuned], tmp_path: Path) -> None:
+    status, rows, said = tune("--frozen last --lr 1e-4 1e-3 1e-2 --weight-decay 0 0.1 --epochs 1")
+    assert (status, len(rows)) == (0, 6)
+    assert "and 5 more" in said
+    for row in rows:
+        record = json.loads((tmp_path / "runs" / row["run_ids"][0] / "run.json").read_text())
+        assert record["config"]["model"]["freeze"] == "block4"
 
 
 def test_interrupted_optuna_search_goes_on_with_what_it_asked_for(tune: Callable[..., Tuned]) -> None:
