@@ -63,10 +63,10 @@ def _alone(results: Path, what: str, ray: str, *, threads: int, cores: list[int]
 
 
 def _side(results: Path, what: str, ray: str, threads: int) -> None:
+    from commands.execution import execute
     from core.config import Run
     from core.datasets import load
     from core.execution import Cluster, Execution
-    from core.executor import execute
     from core.plan import Plan, Planned, resolve
     from core.session import Session
     from core.training.rows import load_images
