@@ -21,8 +21,16 @@ from core.models import family_of
 from core.models.assembly import weights_digest
 from core.models.family import check_fit, no_imagenet
 
-FOLLOWING = ("data.fold", "data.content", "data.left_out", "seed", "model.weights_sha256", "model.backbone_sha256")
-OF_THE_DATA_SET = ("clip.sr", "clip.duration", "frontend.n_frames", "frontend.fmax")
+FOLLOWING = (
+    "data.fold",
+    "data.content",
+    "data.left_out",
+    "seed",
+    "frontend.components",
+    "model.weights_sha256",
+    "model.backbone_sha256",
+)
+OF_THE_DATA_SET = ("clip.sr", "clip.duration", "frontend.n_frames", "frontend.fmax", "frontend.columns")
 ARRANGED = (
     "name",
     "label",

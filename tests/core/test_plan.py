@@ -34,3 +34,9 @@ def test_what_a_data_set_decides_is_no_option_of_the_grid() -> None:
         {"data": "instruments", "condition": "none"},
         {"data": "esc50", "condition": "none"},
     ]
+
+
+def test_components_follow_from_a_folds_training_rows_and_make_no_grid() -> None:
+    runs = [Run().replace(data__fold=fold, frontend__pca=0.95, frontend__components=20 + fold) for fold in (1, 2)]
+    plan = Plan("compare", tuple(Planned("base", run, run) for run in runs), {})
+    assert [(point, len(part)) for point, part in plan.groups()] == [({"condition": "base"}, 2)]
