@@ -9,9 +9,10 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from analysis.bars import write_bars
 from analysis.comparisons import foreseen
 from analysis.formats import seconds
-from analysis.published import published, write_beside
+from analysis.published import one_row_each, published, write_beside
 from analysis.results import Results
 from commands import COMMANDS, options, study_file
 from commands.ablation import show_results
@@ -31,6 +32,7 @@ from core.progress import Reporter
 from core.session import Session
 from core.store import FINISHED
 
+ALONE = "base"  # the condition of a network that is compared with none
 APART = ", for "  # between an item and what it is of, where it is several experiments
 
 
@@ -221,9 +223,10 @@ def _overview(
         joined = pd.concat(
             [frame for made, frame in frames.items() if made.partition(APART)[0] in parts], ignore_index=True
         )
-        joined = joined[joined["condition"].isin(stated)]
         results = Results(page.plan, page.session, folder / slug(item), published_as=page.published_as)
-        write_beside(results, joined, recipe.name, item, title=recipe.title, folder=study_file.FOLDER)
+        said = joined[joined["condition"].isin(stated)]
+        write_beside(results, said, recipe.name, item, title=recipe.title, folder=study_file.FOLDER)
+        _bars(results, joined, f"{recipe.title}, {item}")
         results.describe(command)
         console.rule(item)
         show_results(results, console)
@@ -235,3 +238,14 @@ def _overview(
         pages += [f"![{item}: {path.stem}]({slug(item)}/{path.name})\n" for path in pictures]
     write_text(folder / "study.md", "\n".join(pages))
     console.print(f"Everything on one page: {folder / 'study.md'}", soft_wrap=True)
+
+
+def _bars(results: Results, joined: pd.DataFrame, caption: str) -> None:
+    """Draw the metrics that ``--metric`` names of the networks of several experiments, side by side."""
+    rows = one_row_each(joined)
+    names = rows["backbone"] + (", " + rows["condition"]).where(rows["condition"] != ALONE, "")
+    if names.duplicated().any():
+        names = rows["data"] + ", " + names
+    for metric in dict.fromkeys(results.session.execution.metric):
+        if metric in rows and rows[metric].notna().any():
+            write_bars(results, rows.assign(condition=names), metric, title="Network", caption=caption)
