@@ -406,16 +406,17 @@ def test_storage_serves_nodes_that_do_not_share_the_results(
     run: Run, dataset: Dataset, tmp_path: Path, kind: str, request: pytest.FixtureRequest
 ) -> None:
     place = request.getfixturevalue("s3") if kind == "s3" else f"file://{tmp_path / 'storage'}"
-    plan = plan_of([run, run.replace(model__freeze="block4")], dataset)
+    live = run.replace(training__live=True, training__augment="segment", clip__duration=0.3)
+    plan = plan_of([run, run.replace(model__freeze="block4"), live], dataset)
     here = Session(Execution(results=tmp_path / "here", device="cpu", threads=1))
     execute(plan, here)
     there = on_ray(tmp_path / "there", storage=place)
-    assert execute(plan, there).trained == 2
+    assert execute(plan, there).trained == 3
     assert all(same_files(here, there, run) for run in plan.runs)
     assert not list((there.store.results / "cache").glob("activations/*"))  # they were made on the node
     third = on_ray(tmp_path / "third", storage=place.removeprefix("file://"))
     executed = execute(plan, third)  # finds in the storage what another command has finished
-    assert (executed.trained, executed.found) == (0, 2)
+    assert (executed.trained, executed.found) == (0, 3)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Live inputs are the stored ones to the bit; recordings are kept whole and read by seeking."""
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -154,6 +155,37 @@ def test_a_long_recording_that_is_bad_at_its_end_is_named_and_the_others_stay_ri
     assert found.kept.tolist() == [0, 1, 2, 4, 5]
     for row in range(5):
         np.testing.assert_array_equal(found.read(row, 0.5), good.read(row, 0.5))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_shards_outlive_what_ended_their_maker(
+    clips: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    (clips.root / "1a.wav").write_bytes(b"")
+    more = stand_in(clips.root)
+    expected = stored(more, tmp_path / "whole", whole=whole, on_bad_clip="skip")
+    monkeypatch.setattr(waveforms, "SHARD", 2)
+    read: list[str] = []
+    name = "_recording" if whole else "read_clip"
+    original = getattr(waveforms, name)
+
+    def spy(path: str, *, until: str, **wanted: Any) -> Any:
+        if path == until:
+            raise KeyboardInterrupt
+        read.append(path)
+        return original(path, **wanted)
+
+    monkeypatch.setattr(waveforms, name, partial(spy, until="4.wav"))
+    with pytest.raises(KeyboardInterrupt):
+        stored(more, tmp_path / "cache", whole=whole, on_bad_clip="skip")
+    read.clear()
+    monkeypatch.setattr(waveforms, name, partial(spy, until=""))
+    found = stored(more, tmp_path / "cache", whole=whole, on_bad_clip="skip")
+    assert sorted(read) == ["3.wav", "4.wav"]  # two shards of two clips were whole
+    np.testing.assert_array_equal(found.samples, expected.samples)
+    np.testing.assert_array_equal(found.first, expected.first)
+    np.testing.assert_array_equal(found.kept, expected.kept)
+    assert found.bad == expected.bad == (("1a.wav", "empty (0 bytes)"),)
 
 
 def test_a_clip_too_loud_for_a_spectrogram_is_named(clips: Any, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from core.training.batches import Recordings, segment_chances
 from core.training.finished import open_run
 from core.training.prepare import prepare
 from core.training.trainer import Fit, train
+from run_ablation import main
 
 SR, SECONDS = 8000, 2.0
 ONE = {"frontend__channels": "replicate"}
@@ -237,6 +238,27 @@ def test_opened_live_run_gives_its_predictions(
 def test_what_cannot_go_together_is_one_line(run: Run, changes: dict[str, Any], message: str) -> None:
     (line,) = problems(run.replace(**changes))
     assert line.startswith(message)
+
+
+def test_a_table_of_features_has_no_live_images(tmp_path: Path) -> None:
+    rows = "".join(f"{k}.wav,{k % 3},{k % 2}.5,{'ab'[k % 2]}\n" for k in range(20))
+    (tmp_path / "table.csv").write_text(f"filename,one,two,label\n{rows}")
+    words = ["compare", "--data", "features", "--data-root", str(tmp_path / "table.csv"), "--live", "--dry-run"]
+    with pytest.raises(UserError, match="^--live makes images of sounds, and features has none; leave it out$"):
+        main([*words, "--backbone", "mlp", "--weights", "random", "--results", str(tmp_path)])
+
+
+def test_it_is_said_where_there_is_no_segment_to_choose(
+    run: Run, segments: Run, dataset: Dataset, recordings: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(session.report, "note", said.append)
+    prepare(segments, recordings, session)
+    assert not said
+    prepare(run.replace(**SEGMENTS), dataset, session)
+    assert said == [
+        "folder: no recording is longer than --duration 0.5, so --augment segment has nothing to choose from"
+    ]
 
 
 def test_segments_of_stored_images_are_refused(run: Run) -> None:
