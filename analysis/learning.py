@@ -1,6 +1,6 @@
 """How the conditions of a plan learned: mean and deviation of their curves over folds and seeds, epoch by epoch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from analysis import figures
 from analysis.results import Results
 from analysis.style import name_above, panels
-from core.errors import UserError
+from core.errors import UserError, unknown
 from core.plan import Planned
 from core.store import Store
 
-MEASURES = {  # of a history, and what the axis says
+CURVES = {  # of a history, and what the axis says
     "test_accuracy": "Test accuracy (%)",
     "validation_accuracy": "Validation accuracy (%)",
     "train_loss": "Training loss",
@@ -21,7 +21,7 @@ MEASURES = {  # of a history, and what the axis says
 Groups = Sequence[tuple[dict[str, Any], Sequence[Planned]]]  # what its runs have in common, the condition last
 
 
-def write_learning_curves(results: Results, groups: Groups, *, caption: str) -> None:
+def write_learning_curves(results: Results, groups: Groups, *, caption: str, only: str = "") -> None:
     """Write the figure of learning curves: a row of panels for each point of the grid, a line for each condition.
 
     Parameters
@@ -32,27 +32,31 @@ def write_learning_curves(results: Results, groups: Groups, *, caption: str) -> 
         The runs of each condition, as `core.plan.Plan.groups` gives them.
     caption
         What the runs are of.
+    only
+        The one of `CURVES` that is drawn; all that the runs have where none is named.
     """
     curves, lost = collect(groups, results.session.store)
+    if only and not curves.empty:
+        curves = curves[curves["measure"] == only]
     if curves.empty:
         return
     names = list(curves.columns[: list(curves).index("condition")])
     points = list(curves.groupby(names, sort=False)) if names else [((), curves)]
-    measures = [measure for measure in MEASURES if measure in set(curves["measure"])]
+    measures = [measure for measure in CURVES if measure in set(curves["measure"])]
 
     def draw(ax: Axes) -> None:
         grid = panels(ax, len(points), len(measures))
         for row, (point, part) in zip(grid, points, strict=True):
             for panel, measure in zip(row, measures, strict=True):
                 shown = part[part["measure"] == measure]
-                figures.learning_curves(shown, panel, ylabel=MEASURES[measure], series="condition")
+                figures.learning_curves(shown, panel, ylabel=CURVES[measure], series="condition")
             if names:
                 row[0].set_title(", ".join(map(str, point)), loc="left")
         name_above(grid[0][0])
 
     folds = {p.run.data.fold for _, part in groups for p in part}
     over = "folds, seeds averaged within each" if len(folds) > 1 else "seeds"
-    said = [f"{caption}: {' and '.join(MEASURES[m].removesuffix(' (%)').lower() for m in measures)} by epoch"]
+    said = [f"{caption}: {' and '.join(CURVES[m].removesuffix(' (%)').lower() for m in measures)} by epoch"]
     said += [f"mean over {over}, in a band of one standard deviation to both sides where there are several"]
     if (curves["ended"] > 0).any():
         said.append("dotted from where the first run of a condition ended early, over those that went on")
@@ -61,6 +65,19 @@ def write_learning_curves(results: Results, groups: Groups, *, caption: str) -> 
     height = 0.4 + 2.2 * len(points)
     width = 3.5 * len(measures) if len(measures) < 3 else 9.0
     results.figure("learning", curves, draw, caption="; ".join(said) + ".", height=height, width=width)
+
+
+def check_curves(names: Iterable[str]) -> None:
+    """Refuse a name that is no curve's.
+
+    Raises
+    ------
+    UserError
+        With the nearest name.
+    """
+    for name in names:
+        if name not in CURVES:
+            raise unknown("curve", name, CURVES)
 
 
 def collect(groups: Groups, store: Store) -> tuple[pd.DataFrame, int]:
@@ -110,7 +127,7 @@ def _history(one: Planned, store: Store) -> pd.DataFrame | None:
         history = store.history(one.run)
     except UserError:
         return None
-    measures = [measure for measure in MEASURES if measure in history]
+    measures = [measure for measure in CURVES if measure in history]
     found = history.melt(id_vars="epoch", value_vars=measures, var_name="measure")
     return found.assign(fold=one.run.data.fold, seed=one.run.seed)
 

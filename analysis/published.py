@@ -7,7 +7,8 @@ backbones go by this toolkit's names where it has them; `source` names report an
 beside our last; it is empty where the report does not say, or where a number has none, such as a count. `approximate`
 marks what a report gives in words ("about 90%", "over 6 million"); a range is two metrics, ``_low`` and ``_high``; a
 change (``delta``) is against the first condition of our ablation. An empty field means that the report names none,
-such as the backbone of a statement about all of them.
+such as the backbone of a statement about all of them. What is finer than a condition, a class or a cell of a confusion
+matrix, is named as `analysis.finer` says.
 
 What a metric's numbers are, and so how they are written, follows from its name (`analysis.formats.written`).
 """
@@ -22,7 +23,9 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.finer import ENTRY, UNNAMED, finer_rows
 from analysis.formats import metric_title, written
+from analysis.measures import MEASURES
 from analysis.results import Results
 from analysis.tables import MISSING, Column
 from core.errors import UserError, unknown
@@ -141,7 +144,9 @@ def matches(stated: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> lis
     ]
 
 
-def beside(frame: pd.DataFrame, study: str, item: str, *, folder: Path = FOLDER) -> pd.DataFrame:
+def beside(
+    frame: pd.DataFrame, study: str, item: str, *, finer: pd.DataFrame | None = None, folder: Path = FOLDER
+) -> pd.DataFrame:
     """Set our numbers and a report's side by side, one number a row; what only one of us has stands alone.
 
     Parameters
@@ -150,6 +155,8 @@ def beside(frame: pd.DataFrame, study: str, item: str, *, folder: Path = FOLDER)
         Our conditions: one row each, with the columns of `matches`. Not changed.
     study, item, folder
         Where the published numbers are from; see `published`.
+    finer
+        Further rows of the same columns, which stand beside published numbers and never alone.
 
     Returns
     -------
@@ -165,12 +172,13 @@ def beside(frame: pd.DataFrame, study: str, item: str, *, folder: Path = FOLDER)
     """
     if (twice := frame.duplicated(list(KEYS))).any():
         raise ValueError(f"more than one row for {', '.join(map(str, frame.loc[twice, list(KEYS)].iloc[0]))}")
-    own = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+    own = _records(frame)
+    all_own = own + _records(pd.DataFrame() if finer is None else finer)
     theirs = published(study, item, folder=folder).rename(columns={"value": "published", "std": "published_std"})
     rows: list[dict[Any, Any]] = theirs.drop(columns=["study", "item"]).to_dict("records")
     found = []
     for row in rows:
-        every = matches(row, own)
+        every = matches(row, all_own)
         found += [tuple(match.row[name] for name in KEYS) for match in every]
         row["ours"], row["ours_std"] = _one(every, str(row["metric"]))
         if not row["backbone"] and every:
@@ -212,14 +220,18 @@ def write_beside(
     """
     if study not in studies(folder) or item not in set(published(study, folder=folder)["item"]):
         return
-    own = one_row_each(frame)
+    more = finer_rows(results.plan, results.session.store, published(study, item, folder=folder))
+    own, finer = one_row_each(frame), one_row_each(pd.DataFrame(more))
     if results.published_as:
-        own = own.assign(data=own["data"].where(own["data"] == "", results.published_as))
-    table = beside(own, study, item, folder=folder)
+        own, finer = (
+            part.assign(data=part["data"].where(part["data"] == "", results.published_as)) for part in (own, finer)
+        )
+    table = beside(own, study, item, finer=finer, folder=folder)
     both = table["ours"].notna() & table["published"].notna()
     if not (always or both.any()):
         return
-    notes = [*FOOTNOTES, STATED_OF_ALL] if table["backbone"].str.startswith("all (").any() else FOOTNOTES
+    notes = [*FOOTNOTES, *([STATED_OF_ALL] if table["backbone"].str.startswith("all (").any() else [])]
+    notes += [UNNAMED] if table[both]["condition"].map(lambda name: bool(ENTRY.fullmatch(name))).any() else []
     caption = f"{title}, {item}: ours beside the published"
     shown = table.assign(epoch=table["epoch"].replace("", MISSING), backbone=table["backbone"].replace("", MISSING))
     results.table(name, shown, COLUMNS, caption=caption, footnotes=notes, show=bool(both.any()))
@@ -238,7 +250,10 @@ def _one(found: Sequence[Match], metric: str) -> tuple[float, float]:
     if len(found) < 2:
         return (found[0].value, found[0].std) if found else (math.nan, math.nan)
     values = [match.value for match in found]
-    return (sum(values) / len(values) if metric.startswith("delta") else max(values)), math.nan
+    if metric.startswith("delta"):
+        return sum(values) / len(values), math.nan
+    least = metric in MEASURES and MEASURES[metric].best == "min"
+    return (min(values) if least else max(values)), math.nan
 
 
 def _alone(row: Mapping[str, Any], epoch: str) -> dict[str, Any]:
@@ -254,6 +269,10 @@ def _alone(row: Mapping[str, Any], epoch: str) -> dict[str, Any]:
         "approximate": False,
         "source": "",
     }
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def _is_number(value: Any) -> bool:

@@ -40,7 +40,7 @@ def summarise(plan: Plan, store: Store) -> pd.DataFrame:
         Where they are not among the grid columns already.
     """
     records = {run.id: store.record(run) for run in plan.runs}
-    return pd.DataFrame([point | _row(part, records) | named(part[0]) for point, part in plan.groups()])
+    return pd.DataFrame([point | condition_row(part, records) | named(part[0]) for point, part in plan.groups()])
 
 
 def counts(runs: Sequence[Run], records: Records) -> dict[str, Any]:
@@ -56,7 +56,8 @@ def named(planned: Planned) -> dict[str, str]:
     return {"data": planned.run.data.about, "backbone": planned.run.model.backbone}
 
 
-def _row(part: Sequence[Planned], records: Records) -> dict[str, Any]:
+def condition_row(part: Sequence[Planned], records: Records) -> dict[str, Any]:
+    """Return the row of a condition's runs, without what names it."""
     runs, references = [planned.run for planned in part], [planned.reference for planned in part]
     row: dict[str, Any] = {}
     for name in MEASURES:

@@ -60,10 +60,7 @@ def run(call: Call) -> int:
             results = Results(plan, session, place, published_as=execution.published_as)
             return results, experiment.analyse(results)
 
-        if experiment.trains:
-            (results, frame), executed = analysed(analyse, plan, session, executed)
-        else:
-            results, frame = analyse()
+        (results, frame), executed = analysed(analyse, plan, session, executed, again=experiment.trains)
         reports = readable(study_file.FOLDER)
         asked = sorted(pair for pair, names in study_file.answers().items() if call.name in names)
         for study, item in (pair for pair in asked if pair[0] in reports):

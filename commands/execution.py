@@ -36,11 +36,13 @@ def execute_or_stop(plan: Plan, session: Session) -> Executed | None:
         return None
 
 
-def analysed(analyse: Callable[[], T], plan: Plan, session: Session, executed: Executed) -> tuple[T, Executed]:
+def analysed(
+    analyse: Callable[[], T], plan: Plan, session: Session, executed: Executed, *, again: bool = True
+) -> tuple[T, Executed]:
     """Analyse a plan that was executed; a run of which a file turns out to be damaged is trained again first.
 
     Planning looks at sizes alone, so that a store of thousands of runs is planned at once; content is checked when it
-    is read.
+    is read. Without `again` nothing is trained, and the damage is said instead.
 
     Returns
     -------
@@ -52,7 +54,7 @@ def analysed(analyse: Callable[[], T], plan: Plan, session: Session, executed: E
         try:
             return analyse(), executed
         except DamagedFile as damage:
-            if damage.run_id in mended or damage.run_id not in {run.id for run in plan.runs}:
+            if not again or damage.run_id in mended or damage.run_id not in {run.id for run in plan.runs}:
                 raise
             mended.add(damage.run_id)
             session.report.note(f"{damage.path}: {damage.reason}; training run {damage.run_id} again")

@@ -9,10 +9,9 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from analysis.bars import write_bars
 from analysis.comparisons import foreseen
 from analysis.formats import seconds
-from analysis.published import one_row_each, published, write_beside
+from analysis.published import published, write_beside
 from analysis.results import Results
 from commands import COMMANDS, options, study_file
 from commands.ablation import show_results
@@ -22,18 +21,16 @@ from commands.experiment import Experiment, commands, prepare
 from commands.options import Call
 from commands.study import Figures, Study
 from commands.study_file import Entry, Recipe, read_study, slug
+from commands.study_items import APART, Done, join, write_items, write_page
 from core import datasets
 from core.config import Run
 from core.errors import UserError
 from core.executor import Executed
-from core.files import short_digest, write_text
+from core.files import short_digest
 from core.plan import Plan
 from core.progress import Reporter
 from core.session import Session
 from core.store import FINISHED
-
-ALONE = "base"  # the condition of a network that is compared with none
-APART = ", for "  # between an item and what it is of, where it is several experiments
 
 
 @dataclass(frozen=True)
@@ -62,17 +59,15 @@ def run_study(call: Call) -> int:
     for flag in ("scale", "for"):
         given.pop(flag, None)
     recipe = read_study(study.name, study.scale, given, commands=commands())
-    for item in recipe.tables:
-        published(
-            recipe.name, item, folder=study_file.FOLDER
-        )  # what is wrong with it is said before anything is trained
+    for item in recipe.tables:  # what is wrong with its numbers is said before anything is trained
+        published(recipe.name, item, folder=study_file.FOLDER)
     jobs = make_jobs(recipe)
     execution = options.execution(next((job.call.options for job in jobs if job.plans), call.options))
     console = Console(stderr=execution.json, highlight=False)
     with Reporter() as progress:
         session = Session(execution, progress)
         experiments = [_prepared(job, session, recipe) for job in jobs]
-        whole = _joined(recipe.name, [experiment.plan for experiment in experiments if experiment.executes])
+        whole = join(recipe.name, [experiment.plan for experiment in experiments if experiment.executes])
         _show_plan(recipe, jobs, experiments, whole, session, console)
         if execution.dry_run:
             return 0
@@ -80,7 +75,7 @@ def run_study(call: Call) -> int:
         if executed is None:
             return INTERRUPTED
         folder = folder_of(study, experiments, session.store.results)
-        frames = {}
+        done = {}
         for job, experiment in zip(jobs, experiments, strict=True):
             inside = folder / slug(job.entry.item)
 
@@ -88,14 +83,14 @@ def run_study(call: Call) -> int:
                 results = Results(experiment.plan, session, inside, published_as=execution.published_as)
                 return results, experiment.analyse(results)
 
-            if study.trains and experiment.trains:
-                (results, frame), executed = analysed(analyse, whole, session, executed)
-            else:
-                results, frame = analyse()
-            frames[job.entry.item] = frame
+            again = study.trains and experiment.trains
+            (results, frame), executed = analysed(analyse, whole, session, executed, again=again)
+            done[job.entry.item] = Done(experiment.plan, frame)
             _show(recipe, job, results, frame, console)
         page = Results(whole, session, folder, published_as=execution.published_as)
-        _overview(recipe, frames, page, console, command=call.line)
+        write_items(recipe, done, page, console, command=call.line)
+        written = write_page(recipe, [*done, *recipe.tables, *recipe.figures], folder)
+        console.print(f"Everything on one page: {written}", soft_wrap=True)
     return 1 if executed.failed else 0
 
 
@@ -166,11 +161,6 @@ def folder_of(study: Study | Figures, experiments: Sequence[Experiment], results
     return results / "studies" / study.name / f"{study.scale}-{short_digest(text)}"
 
 
-def _joined(name: str, plans: Sequence[Plan]) -> Plan:
-    runs = tuple(one for plan in plans for one in plan.planned)
-    return Plan(name, runs, {key: dataset for plan in plans for key, dataset in plan.datasets.items()})
-
-
 def _show_plan(
     recipe: Recipe,
     jobs: Sequence[Job],
@@ -211,41 +201,3 @@ def _show(recipe: Recipe, job: Job, results: Results, frame: pd.DataFrame, conso
     results.describe(job.call.line)
     console.rule(f"{item}: {job.entry.command}")
     show_results(results, console)
-
-
-def _overview(
-    recipe: Recipe, frames: Mapping[str, pd.DataFrame], page: Results, console: Console, *, command: str
-) -> None:
-    """Write the tables made of several experiments, and one page that holds every table."""
-    folder = page.folder
-    for item, parts in recipe.tables.items():
-        stated = set(published(recipe.name, item, folder=study_file.FOLDER)["condition"])
-        joined = pd.concat(
-            [frame for made, frame in frames.items() if made.partition(APART)[0] in parts], ignore_index=True
-        )
-        results = Results(page.plan, page.session, folder / slug(item), published_as=page.published_as)
-        said = joined[joined["condition"].isin(stated)]
-        write_beside(results, said, recipe.name, item, title=recipe.title, folder=study_file.FOLDER)
-        _bars(results, joined, f"{recipe.title}, {item}")
-        results.describe(command)
-        console.rule(item)
-        show_results(results, console)
-    pages = [f"# {recipe.title}\n\n{recipe.source}\n"]
-    for item in (*frames, *recipe.tables):
-        tables = sorted((folder / slug(item)).glob("*.md"), key=lambda path: path.stem != "table")
-        pages += [f"## {item}\n", *(path.read_text(encoding="utf-8") for path in tables)]
-        pictures = sorted((folder / slug(item)).glob("*.png"), key=lambda path: path.stem != "figure")
-        pages += [f"![{item}: {path.stem}]({slug(item)}/{path.name})\n" for path in pictures]
-    write_text(folder / "study.md", "\n".join(pages))
-    console.print(f"Everything on one page: {folder / 'study.md'}", soft_wrap=True)
-
-
-def _bars(results: Results, joined: pd.DataFrame, caption: str) -> None:
-    """Draw the metrics that ``--metric`` names of the networks of several experiments, side by side."""
-    rows = one_row_each(joined)
-    names = rows["backbone"] + (", " + rows["condition"]).where(rows["condition"] != ALONE, "")
-    if names.duplicated().any():
-        names = rows["data"] + ", " + names
-    for metric in dict.fromkeys(results.session.execution.metric):
-        if metric in rows and rows[metric].notna().any():
-            write_bars(results, rows.assign(condition=names), metric, title="Network", caption=caption)

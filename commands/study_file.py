@@ -4,7 +4,10 @@ A report is one folder, ``ablations/studies/<name>/``:
 
 - ``study.toml``: its experiments, the scales they are run at, the report's settings, and which item each answers.
   Options are those of the command line, the nearer replacing the farther: ``[scales.quick]`` holds for every
-  experiment, ``[experiments.options]`` for one at every scale, ``[experiments.quick]`` for one at that scale;
+  experiment, ``[experiments.options]`` for one at every scale, ``[experiments.quick]`` for one at that scale.
+  ``[tables]`` and ``[figures]`` name items that are made of several experiments: a list of these, or
+  ``{figure = "bars", metric = "f1", of = [...]}``, ``{figure = "confusion", ..}``, ``{figure = "curves", ..}``, which
+  may have a metric such as ``train_loss`` too;
 - ``published.csv``: its own numbers (`analysis.published`);
 - ``README.md``: what the report says, what only its authors' code says, and what is our choice.
 
@@ -21,11 +24,25 @@ from typing import Any
 import ablations
 from commands.presets import Preset, read_preset
 from core.errors import UserError, nearest, unknown
+from core.registry import Lazy, Registry
 
 FOLDER = Path(ablations.__file__).parent / "studies"
 PAPER = "rethinking-cnn"  # the report that this toolkit was begun with; its preset is also called paper
-KEYS = ("title", "source", "preset", "scales", "experiments", "tables")
+KEYS = ("title", "source", "preset", "scales", "experiments", "tables", "figures")
 ENTRY_KEYS = ("item", "command")
+FIGURE_KEYS = ("figure", "of", "metric")
+FIGURES = Registry(
+    "figure",
+    {  # a function that draws the runs of several experiments
+        "bars": "analysis.joint:draw_bars",
+        "confusion": "analysis.joint:draw_matrices",
+        "curves": "analysis.joint:draw_curves",
+    },
+)
+METRICS = {  # what a figure is of, where it is of one, and what refuses any other; imports pandas, which no help needs
+    "bars": Lazy("analysis.measures:check_measures"),
+    "curves": Lazy("analysis.learning:check_curves"),
+}
 SHARED = "options"  # of an experiment: those that it has at every scale
 
 
@@ -39,6 +56,15 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A figure of a report that shows several experiments."""
+
+    kind: str  # of FIGURES
+    of: tuple[str, ...]  # experiments
+    metric: str = ""  # that bars show, or the only one of the curves
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A study as its file and its scale give it."""
 
@@ -47,6 +73,7 @@ class Recipe:
     source: str
     entries: tuple[Entry, ...]
     tables: Mapping[str, Sequence[str]]  # further items of the report, by the experiments they are made of
+    figures: Mapping[str, Picture]  # likewise
 
 
 def studies(folder: Path | None = None) -> tuple[str, ...]:
@@ -102,9 +129,12 @@ def read_study(
         entries.append(Entry(item, command, {**common, **own[SHARED], **own[scale], **given}))
     if not entries:
         raise UserError(f"{where} has no [[experiments]]")
-    tables = _tables(content.get("tables", {}), [entry.item for entry in entries], where)
-    _check_items([*(entry.item for entry in entries), *tables], where)
-    return Recipe(name, _text(content, "title", where), _text(content, "source", where), tuple(entries), tables)
+    items = [entry.item for entry in entries]
+    tables = _tables(content.get("tables", {}), items, where)
+    figures = _figures(content.get("figures", {}), items, where)
+    _check_items([*items, *tables, *figures], where)
+    title, source = (_text(content, key, where) for key in ("title", "source"))
+    return Recipe(name, title, source, tuple(entries), tables, figures)
 
 
 def preset_of(name: str, *, folder: Path | None = None) -> Preset:
@@ -139,6 +169,7 @@ def answers(*, folder: Path | None = None) -> dict[tuple[str, str], set[str]]:
                 _text(entry, "item", where): entry.get("command", "") for entry in _list(content, "experiments", where)
             }
             tables = _tables(content.get("tables", {}), list(of), where)
+            tables |= {item: [*one.of] for item, one in _figures(content.get("figures", {}), list(of), where).items()}
         except UserError:
             continue
         found |= {(name, item): {command} for item, command in of.items()}
@@ -173,12 +204,35 @@ def _content(name: str, folder: Path) -> tuple[dict[str, Any], str]:
 
 def _tables(content: Any, items: Sequence[str], where: str) -> dict[str, list[str]]:
     for item, parts in _table(content, f"{where}: tables").items():
-        if not isinstance(parts, list) or not parts:
-            raise UserError(f"{where}: the table '{item}' must be a list of experiments")
-        for part in parts:
-            if part not in items:
-                raise unknown(f"experiment in {where}, table '{item}':", str(part), items)
+        _check_parts(parts, items, f"{where}, table '{item}'")
     return dict(content)
+
+
+def _figures(content: Any, items: Sequence[str], where: str) -> dict[str, Picture]:
+    found = {}
+    for item, asked in _table(content, f"{where}: figures").items():
+        here = f"{where}, figure '{item}'"
+        _check_keys(_table(asked, here), FIGURE_KEYS, here)
+        kind = _text(asked, "figure", here)
+        if kind not in FIGURES:
+            raise unknown(f"figure in {here}:", kind, FIGURES)
+        _check_parts(asked.get("of"), items, here)
+        metric = _text(asked, "metric", here) if kind == "bars" or "metric" in asked else ""
+        if metric and kind not in METRICS:
+            raise UserError(f"{here}: {kind} has no metric")
+        if metric:
+            METRICS[kind]([metric])
+        found[item] = Picture(kind, tuple(asked["of"]), metric)
+    return found
+
+
+def _check_parts(parts: Any, items: Sequence[str], where: str) -> None:
+    """Check the experiments that an item is made of."""
+    if not isinstance(parts, list) or not parts:
+        raise UserError(f"{where} must be of a list of experiments")
+    for part in parts:
+        if part not in items:
+            raise unknown(f"experiment in {where}:", str(part), items)
 
 
 def _check_items(items: Sequence[str], where: str) -> None:

@@ -95,9 +95,52 @@ BROKEN = [
     ('["1", "2"]', '"--results"', "must be a text, a number"),
     ('["1", "2"]', "2020-01-01", "must be a text, a number"),
     ('title = "A report"', 'title = "A report"\ntables = 3', "tables must be a table"),
-    ('title = "A report"', 'title = "A report"\ntables = {B = 3}', "the table 'B' must be a list of experiments"),
+    (
+        'title = "A report"',
+        'title = "A report"\ntables = {B = 3}',
+        "table 'B' must be of a list of experiments",
+    ),
     ('title = "A report"', 'title = "A report"\ntables = {B = ["C"]}', "unknown experiment in mine/study.toml"),
     ('title = "A report"', 'title = "A report"\ntables = {"Figure 1" = ["Figure 1"]}', "would share a folder"),
+    ('title = "A report"', 'title = "A report"\nfigures = 3', "figures must be a table"),
+    ('title = "A report"', 'title = "A report"\nfigures = {B = 3}', "figure 'B' must be a table"),
+    ('title = "A report"', 'title = "A report"\nfigures = {B = {of = ["Figure 1"]}}', "figure 'B' lacks figure"),
+    (
+        'title = "A report"',
+        'title = "A report"\nfigures = {B = {figure = "bar", of = ["Figure 1"]}}',
+        "'bar': did you mean 'bars'",
+    ),
+    (
+        'title = "A report"',
+        'title = "A report"\nfigures = {B = {figure = "curves"}}',
+        "figure 'B' must be of a list of experiments",
+    ),
+    ('title = "A report"', 'title = "A report"\nfigures = {B = {figure = "curves", of = ["C"]}}', "figure 'B': 'C'"),
+    (
+        'title = "A report"',
+        'title = "A report"\nfigures = {B = {figure = "curves", off = ["C"]}}',
+        "unknown key 'off': did you mean 'of'",
+    ),
+    (
+        'title = "A report"',
+        'title = "A report"\nfigures = {B = {figure = "bars", of = ["Figure 1"]}}',
+        "figure 'B' lacks metric",
+    ),
+    (
+        'title = "A report"',
+        'title = "A report"\nfigures = {B = {figure = "curves", metric = "f1", of = ["Figure 1"]}}',
+        "unknown curve 'f1': choose from test_accuracy",
+    ),
+    (
+        'title = "A report"',
+        'title = "A report"\nfigures = {B = {figure = "confusion", metric = "f1", of = ["Figure 1"]}}',
+        "figure 'B': confusion has no metric",
+    ),
+    (
+        'title = "A report"',
+        'title = "A report"\nfigures = {B = {figure = "bars", metric = "f2", of = ["Figure 1"]}}',
+        "unknown metric 'f2': did you mean 'f1'",
+    ),
     ("[scales.quick]\nepochs = 3", "[scales]\nquick = 3", "scale quick must be a table"),
     ("[scales.quick]", "[scales.options]\n[scales.quick]", "no scale can be called options"),
     ("[experiments.quick]\nblock =", "options = 3\n[experiments.quick]\nblock =", "options must be a table"),
@@ -184,6 +227,10 @@ command = "network"
 classes = 5
 [tables]
 "Summary" = ["Table 1"]
+[figures]
+"Figure 1" = { figure = "confusion", of = ["Table 1"] }
+"Figure 2" = { figure = "bars", metric = "f1", of = ["Table 1", "Section 2"] }
+"Figure 3" = { figure = "curves", metric = "train_loss", of = ["Section 2"] }
 """
 NUMBERS = """item,data,backbone,condition,metric,epoch,value,std,approximate
 Table 1,their-set,efficientnet_lite0,none,accuracy,best,0.75,0.01,False
@@ -192,6 +239,8 @@ Section 2,their-set,,best,lr,,0.0003,,False
 Figure 9,their-set,efficientnet_lite0,base,parameters,,3400000,,True
 Figure 9,their-set,efficientnet_lite0,block1,units,,3,,False
 Summary,their-set,,none,accuracy,,0.5,,True
+Figure 1,their-set,efficientnet_lite0,low as All,clips,,7,,False
+Figure 1,their-set,efficientnet_lite0,"block3, high as low",clips,,1,,False
 """
 
 
@@ -221,15 +270,29 @@ def test_a_report_is_added_as_one_folder(sounds: Path, tmp_path: Path, monkeypat
     assert (rate["metric"], rate["ours"], rate["published"]) == ("lr", searched["lr"][0], 3e-4)
     network = pd.read_csv(folder / "figure-9" / "published.csv").set_index("metric")
     assert network["ours"].to_dict() == {"parameters": 3_377_413, "units": 2}
+    cells = pd.read_csv(folder / "figure-1" / "published.csv").set_index("condition")
+    drawn = pd.read_csv(folder / "figure-1" / "confusion.csv").set_index(["condition", "target", "predicted"])["clips"]
+    assert cells["ours"].to_dict() == {
+        "low as All": drawn["none", "low", "All"],
+        "block3, high as low": drawn["block3", "high", "low"],
+    }
+    bars = pd.read_csv(folder / "figure-2" / "bars-f1.csv").set_index("condition")["f1"]
+    assert bars["Table 1, block3"] == ours.at["block3", "f1"]
+    assert list(bars.index[-2:]) == ["Section 2, lr 0.001", "Section 2, lr 0.0001"]
+    losses = pd.read_csv(folder / "figure-3" / "learning.csv")
+    assert losses[["condition", "measure"]].to_numpy().tolist() == [
+        [f"lr {lr}", "train_loss"] for lr in (0.001, 0.0001)
+    ]
     page = (folder / "study.md").read_text()
     assert "## Section 2\n" in page
+    assert "(figure-2/bars-f1.png)" in page
     assert "2 × InvertedResidual" in page
     assert "75.0 ± 1.0" in page
     assert "about 3,400,000" in page
     alone = ["freeze", "--block", "3", "--preset", "mine", "--epochs", "1", *where, *small, "--results", str(results)]
     assert main(alone) == 0  # of the same runs
     names = {path.name for path in results.glob("freeze/*/published*.csv")}
-    assert names == {"published-mine-summary.csv", "published-mine-table-1.csv"}
+    assert names == {f"published-mine-{item}.csv" for item in ("summary", "table-1", "figure-1")}
     assert main(["report", "--results", str(results)]) == 0
     html = (results / "report" / "index.html").read_text()
     assert "mine Table 1" in html
