@@ -9,6 +9,7 @@ import numpy as np
 import soundfile
 
 from core.inputs.containers import Reader, check_complete, mp3_has_length
+from core.workers import go_on
 
 BLOCK = 1 << 16  # samples of all channels together, read at a time
 MP3_SLACK = 2 * 1152  # samples; encoder delay and padding of an MP3 are counted by some writers and not by others
@@ -47,6 +48,7 @@ def blocks(file: FileIO) -> Iterator[Block]:
     check_complete(read)
     first, sounding = None, False
     for y, sr in _decoded(file, guessed=not mp3_has_length(read)):
+        go_on()  # a long recording is given up in the middle
         if not LOWEST <= sr <= HIGHEST:
             raise ValueError(f"states a sampling rate of {sr} Hz, which no recording has")
         if not np.isfinite(y).all():

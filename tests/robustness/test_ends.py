@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--n-mels", "32", "--n-frames", "32", "--sr", "8000", "--duration", "0.5", "--device", "cpu", "--threads", "1"]
@@ -41,6 +43,31 @@ def test_a_signal_ends_in_one_line(sounds: Path, tmp_path: Path, number: int, st
     assert process.returncode in (status, 0)
     assert "Traceback" not in err
     assert process.returncode == 0 or "nterrupted" in err.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [["data"], ["freeze", "--block", "none", "--duration", "0.5", "--results", "R"]])
+def test_ctrl_c_while_long_recordings_are_read_is_answered_soon(command: list[str], tmp_path: Path) -> None:
+    """In 2 s, or in 4 where other tests keep the machine busy; to read all of them takes a minute."""
+    y = (0.1 * np.random.default_rng(0).standard_normal(600 * 44_100)).astype(np.float32)
+    soundfile.write(tmp_path / "0.wav", y, 44_100)
+    for k in range(64):
+        (tmp_path / "sounds" / f"{k % 2}").mkdir(parents=True, exist_ok=True)
+        os.link(tmp_path / "0.wav", tmp_path / "sounds" / f"{k % 2}" / f"{k}.wav")
+    words = [word if word != "R" else str(tmp_path / "results") for word in command]
+    process = start(*words, "--data", "folder", "--data-root", tmp_path / "sounds")
+    assert process.stderr is not None
+    assert "/64" in process.stderr.readline()  # it has begun to read
+    time.sleep(0.5)
+    assert process.poll() is None
+    asked = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    err = process.stderr.readline()
+    took = time.monotonic() - asked
+    assert "nterrupted" in err
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 130
+    assert took < 4
 
 
 @pytest.fixture
