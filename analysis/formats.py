@@ -140,7 +140,9 @@ def csv(frame: pd.DataFrame) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         value = " ".join(map(str, value))
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) and not _is_number(value):
+    if isinstance(value, str):
+        value = value.replace("\r", r"\x0d")  # which is not quoted, and would begin a row
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t")) and not _is_number(value):
         return "'" + value
     return value
 

@@ -1,0 +1,178 @@
+"""Tables, folders and names that are wrong: said in one line before anything is trained, and never half-believed."""
+
+import io
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from analysis.formats import csv
+from commands import COMMANDS, options
+from commands.ablation import prepare
+from commands.options import Call
+from core.datasets import load
+from core.errors import UserError
+from core.inputs.clip import BadClip, read_waveform
+from core.plan import untaught
+from core.session import Session
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Return a folder of two classes of six short clips."""
+    folder = tmp_path / "sounds"
+    for label in ("a", "b"):
+        (folder / label).mkdir(parents=True)
+        for k in range(6):
+            y = np.random.default_rng(k).uniform(-0.5, 0.5, 800)
+            soundfile.write(folder / label / f"{k}.wav", y, 8000)
+    return folder
+
+
+def refused(place: Path) -> str:
+    """Return the one line with which a data set is refused."""
+    with pytest.raises(UserError) as caught:
+        load("folder", place)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert said.isprintable()
+    return said
+
+
+def table(root: Path, *rows: str) -> Path:
+    good = [f"{label}/{k}.wav,{label}" for label in ("a", "b") for k in range(6)]
+    (root / "clips.csv").write_text("\n".join(["path,label", *good, *rows]) + "\n")
+    return root / "clips.csv"
+
+
+def test_table_without_a_mistake_is_read(root: Path) -> None:
+    assert len(load("folder", table(root)).clips) == 12
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("./a/0.wav,b", "a/0.wav and ./a/0.wav are one file; keep one row for each clip"),
+        ("a/0.wav/,b", "a/0.wav and a/0.wav/ are one file; keep one row for each clip"),
+        ("a/../a/0.wav,b", "a/0.wav and a/../a/0.wav are one file; keep one row for each clip"),
+        ("a//0.wav,b", "a/0.wav and a//0.wav are one file; keep one row for each clip"),
+        ("../../etc/passwd,b", "row 13: ../../etc/passwd leaves the table's folder; move the table up, or link the"),
+        ("a/../../x.wav,b", "row 13: a/../../x.wav leaves the table's folder"),
+        ("/etc/passwd,b", "row 13: /etc/passwd leaves the table's folder"),
+        ("a/9.wav,a", "lacks 1 of 13 clips: a/9.wav; mend the paths in"),
+        ("a/5.wav,a,more,cells", "not a readable CSV file (Error tokenizing data"),
+        (",a", "row 13 has no path"),
+        ("a/5.wav,", "row 13 has no label"),
+    ],
+)
+def test_row_that_is_wrong_is_named(row: str, message: str, root: Path) -> None:
+    assert message in refused(table(root, row))
+
+
+@pytest.mark.parametrize("fold", ["0", "-1", "²", "1.5", "nan", "9" * 5000, "=1", ""])
+def test_fold_that_is_no_number_is_named(fold: str, root: Path) -> None:
+    rows = "".join(f"{label}/{k}.wav,{label},1\n" for label in ("a", "b") for k in range(6))
+    place = root / "clips.csv"
+    place.write_text(f"path,label,fold\n{rows}a/0.wav,a,{fold}\n")
+    assert "row 13" in refused(place)
+
+
+@pytest.mark.timeout(60)
+def test_pipe_in_the_place_of_a_file_is_not_waited_for(root: Path, tmp_path: Path) -> None:
+    os.mkfifo(root / "a" / "pipe.wav")
+    dataset = load("folder", table(root, "a/pipe.wav,a"))
+    with pytest.raises(UserError, match="pipe.wav: is no regular file; a clip must be one"):
+        dataset.fingerprint(tmp_path)
+    with pytest.raises(BadClip, match="not a regular file"):
+        read_waveform(root / "a" / "pipe.wav", sr=8000, n_samples=800, fit="pad")
+    (root / "clips.csv").unlink()
+    os.mkfifo(root / "clips.csv")
+    assert "it is no regular file" in refused(root / "clips.csv")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe\x00", b"path,label\n", b"a,b\n1,2\n", b'path,label\n"a', b"\0" * 99]
+)
+def test_table_that_is_none_is_said(content: bytes, root: Path) -> None:
+    (root / "clips.csv").write_bytes(content)
+    assert str(root / "clips.csv") in refused(root / "clips.csv") or "folder" in refused(root / "clips.csv")
+
+
+def test_single_class_is_refused(root: Path) -> None:
+    for file in (root / "b").iterdir():
+        file.unlink()
+    (root / "b").rmdir()
+    assert refused(root) == "folder: all clips are of class 'a'; it takes two to tell"
+
+
+def test_class_that_is_only_tested_is_said(root: Path, session: Session) -> None:
+    rows = [f"{label}/{k}.wav,{label},{1 + k % 2}" for label in ("a", "b") for k in range(4)]
+    rows += ["a/4.wav,only here,1", "b/4.wav,only here,1"]
+    (root / "clips.csv").write_text("\n".join(["path,label,fold", *rows]) + "\n")
+    line = ["freeze", "--data", "folder", "--data-root", str(root / "clips.csv"), "--block", "none"]
+    name, said = options.parse({"freeze": options.option_class(COMMANDS["freeze"])}, line)
+    notes: list[str] = []
+    session.report.note = notes.append  # type: ignore[method-assign]
+    session.execution = options.execution(said)
+    plan = prepare(Call(name, options.read(COMMANDS[name], said), said, line), session).plan
+    assert untaught(plan) == ["folder: tested in fold 1 and in no other fold, so never learnt: only here"]
+    assert untaught(plan)[0] in notes
+
+
+def test_control_characters_of_names_do_not_reach_the_terminal(root: Path) -> None:
+    (root / "a" / "x\x1b[2J\x07.txt").touch()
+    (root / "c\x1b[31m").mkdir()
+    assert "c\\x1b[31m" in refused(root)
+
+
+def test_what_decoders_say_themselves_does_not_reach_the_terminal(
+    root: Path, capfd: pytest.CaptureFixture[str], session: Session
+) -> None:
+    from core.config import Clip, Frontend
+    from core.inputs.images import images
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.random.default_rng(0).uniform(-0.5, 0.5, 80_000), 16_000, format="MP3")
+    data = bytearray(buffer.getvalue())
+    for place in range(2000, len(data) - 4, 997):
+        data[place : place + 4] = b"\xff\xfb\xff\xff"
+    (root / "a" / "9.mp3").write_bytes(data)
+    clip, frontend = Clip(sr=8000, duration=0.1), Frontend(n_mels=8, n_frames=8)
+    made = images(
+        load("folder", root), content="", clip=clip, frontend=frontend, cache=session.store.cache, on_bad_clip="skip"
+    )
+    assert len(made.kept) >= 12
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("frames", [2**24, 2**31, 2**32 - 1])
+def test_an_mp3_that_claims_too_many_frames_is_a_bad_clip(frames: int, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.random.default_rng(0).uniform(-0.5, 0.5, 80_000), 16_000, format="MP3")
+    data = bytearray(buffer.getvalue())
+    at = max(data.find(b"Xing"), data.find(b"Info"))
+    assert at > 0
+    data[at + 8 : at + 12] = struct.pack(">I", frames)
+    (tmp_path / "clip.mp3").write_bytes(data)
+    with pytest.raises(BadClip, match="truncated"):
+        read_waveform(tmp_path / "clip.mp3", sr=16_000, n_samples=8000, fit="pad")
+
+
+@pytest.mark.parametrize("label", ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1"])
+def test_label_that_would_be_a_formula_is_text_to_a_spreadsheet(label: str) -> None:
+    frame = pd.DataFrame({label: [label, "plain", "-1.5", "+2e3"], "number": [-1.0, 2.0, 3.0, 4.0]})
+    text = csv(frame)
+    back = pd.read_csv(io.StringIO(text), dtype=str)
+    assert back.columns.tolist() == ["'" + label, "number"]
+    assert back.iloc[:, 0].tolist() == ["'" + label, "plain", "-1.5", "+2e3"]
+    assert back["number"].tolist() == ["-1.0", "2.0", "3.0", "4.0"]
+
+
+def test_label_with_a_line_break_makes_no_row_of_its_own() -> None:
+    text = csv(pd.DataFrame({"label": ["a\r=1", "b\n=1", "\r\n=1"]}))
+    assert "\r" not in text
+    assert len(pd.read_csv(io.StringIO(text))) == 3
