@@ -259,12 +259,7 @@ class Run:
 
     def problems(self) -> list[str]:
         """List what is wrong with parts that are right one by one."""
-        found = []
-        half = self.clip.sr / 2  # 0: not known yet
-        if half and self.frontend.fmin >= half:
-            found.append(f"--fmin {self.frontend.fmin:g}: must be below half the sampling rate, {half:g} Hz")
-        if half and self.frontend.fmax > half:
-            found.append(f"--fmax {self.frontend.fmax:g}: must be at most half the sampling rate, {half:g} Hz")
+        found = self.frontend.beyond(self.clip.sr / 2) if self.clip.sr else []  # 0: not known yet
         training = self.training
         if training.augment == "segment" and self.clip.fit == "stretch":
             found.append("--augment segment cuts --duration seconds, and --fit stretch keeps all: choose another --fit")

@@ -109,6 +109,15 @@ class Frontend:
             found.append(f"--n-mfcc {self.n_mfcc}: there are no more of them than --n-mels {self.n_mels}")
         return found + self._image_problems() + self._colour_problems()
 
+    def beyond(self, half: float) -> list[str]:
+        """List frequencies that recordings do not have, half of whose sampling rate is `half` Hz."""
+        found = []
+        if self.fmin >= half:
+            found.append(f"--fmin {self.fmin:g}: must be below half the sampling rate, {half:g} Hz")
+        if self.fmax > half:
+            found.append(f"--fmax {self.fmax:g}: must be at most half the sampling rate, {half:g} Hz")
+        return found
+
     def _colour_problems(self) -> list[str]:
         found = []
         if self.colour != "none" and self.channels == "windows" and not self.window:
