@@ -1,6 +1,7 @@
 """What the `predict` command does: networks from the store, sounds from anywhere, tables into the results."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -134,8 +135,7 @@ def _ids(submission: str, paths: Sequence[str]) -> list[str]:
     if submission == "none":
         return []
     ids = [KEYS[submission](path) for path in paths]
-    if len(set(ids)) < len(ids):
-        twice = sorted({id for id in ids if ids.count(id) > 1})
+    if twice := [id for id, times in Counter(ids).items() if times > 1]:
         raise UserError(f"--submission {submission}: {some(twice)} would be the id of several; say --submission path")
     return ids
 

@@ -73,7 +73,7 @@ def _from_folders(name: str, root: Path) -> pd.DataFrame:
     paths: list[str] = []
     labels: list[str] = []
     for label in sorted(entry.name for entry in _entries(root) if entry.is_dir()):
-        if not (found := list(_files_below(root / label, f"{label}/"))):
+        if not (found := list(files_below(root / label, f"{label}/"))):
             raise UserError(f"{name}: {root / label} holds no recording ({' '.join(SUFFIXES)}); fill or remove it")
         paths += found
         labels += [label] * len(found)
@@ -88,13 +88,16 @@ def _from_folders(name: str, root: Path) -> pd.DataFrame:
     return pd.DataFrame({"path": paths, "label": labels})
 
 
-def _files_below(folder: Path, prefix: str) -> Iterator[str]:
-    """Go through the files at any depth below a folder; a link to a file is one, a link to a folder is not entered."""
+def files_below(folder: Path, prefix: str = "") -> Iterator[str]:
+    """Go through the files at any depth below a folder that are not hidden, by their paths in it behind `prefix`.
+
+    A link to a file is one; a link to a folder is not entered.
+    """
     for entry in _entries(folder):
         if entry.is_file():
             yield prefix + entry.name
         elif entry.is_dir(follow_symlinks=False):
-            yield from _files_below(folder / entry.name, f"{prefix}{entry.name}/")
+            yield from files_below(folder / entry.name, f"{prefix}{entry.name}/")
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from core.datasets.folder import files_below
 from core.datasets.metadata import read_rows, some
 from core.errors import UserError
 
@@ -28,11 +29,10 @@ def read_truth(path: Path) -> list[tuple[str, str]]:
         For what is neither.
     """
     if path.is_dir():
-        files = (file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file())
-        shown = [file for file in files if len(file.parts) > 1 and not any(part.startswith(".") for part in file.parts)]
+        shown = [file for file in sorted(files_below(path)) if "/" in file]
         if not shown:
             raise UserError(f"--truth {path}: has no folders with files; {WAY}")
-        return [(file.as_posix(), file.parts[0]) for file in shown]
+        return [(file, file.partition("/")[0]) for file in shown]
     rows = read_rows(path, [])
     column = next((name for name in NAMES if name in rows), "")
     if not column or LABEL not in rows:

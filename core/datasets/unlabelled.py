@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from core.datasets.features import CLIP
-from core.datasets.folder import SUFFIXES
+from core.datasets.folder import SUFFIXES, files_below
 from core.datasets.metadata import read_rows, some
 from core.datasets.table import Dataset
 from core.errors import UserError
@@ -107,12 +107,11 @@ def aside_of(loaded: Dataset, arranged: Dataset) -> Unlabelled:
 
 
 def _below(root: Path) -> Unlabelled:
-    files = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
-    shown = sorted(path.as_posix() for path in files if not any(part.startswith(".") for part in path.parts))
-    named = [path for path in shown if Path(path).suffix.lower() in SUFFIXES]
+    shown = sorted(files_below(root))
+    named = [path for path in shown if path.lower().endswith(SUFFIXES)]
     if not named:
         raise UserError(f"--from {root}: holds no recording ({' '.join(SUFFIXES)}); a CSV file may name other files")
-    other = [path for path in shown if Path(path).suffix.lower() not in SUFFIXES]
+    other = [path for path in shown if not path.lower().endswith(SUFFIXES)]
     remark = f"passed over, not being named as recordings: {some(other)}"
     return _checked(root, Unlabelled(root, tuple(named), remarks=(remark,) if other else ()))
 
