@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import soundfile
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.attribution.figures import draw
@@ -23,6 +24,7 @@ COLUMNS = 5  # classes side by side
 WIDTH = 7.16  # inches, both columns of a paper
 DPI = 150
 CMAP = "magma"  # where the network is given no colours
+PARTS = 500  # of a waveform that is drawn
 SEED = 0
 
 
@@ -82,7 +84,7 @@ def chosen(labels: np.ndarray, rows: np.ndarray, *, per_class: int) -> list[int]
 
 @styled
 def grid_figure(images: Sequence[np.ndarray], titles: Sequence[str], scale: Scale, *, cmap: str = CMAP) -> Figure:
-    """Draw images (height, width) in rows of five, all in one range of colours.
+    """Draw images (height, width) in rows of five, all in one range of colours; waveforms as lines in one range.
 
     Parameters
     ----------
@@ -101,16 +103,37 @@ def grid_figure(images: Sequence[np.ndarray], titles: Sequence[str], scale: Scal
     high = max(float(image.max()) for image in images) + 1e-9
     figure = Figure(figsize=(WIDTH * across / COLUMNS + 0.6, 1.5 * down + 0.4), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False)
+    is_line = scale.shape[1] == 1
     for k, ax in enumerate(axes.flat):
         if k >= len(images):
             ax.set_axis_off()
             continue
         shown = ("x" if k + across >= len(images) else "") + ("y" if k % across == 0 else "")
-        drawn = draw(images[k], scale, ax, cmap=cmap, low=low, high=high, axes=shown)
+        if is_line:
+            _draw_line(images[k][0], scale, ax, highest=max(-low, high), axes=shown)
+        else:
+            drawn = draw(images[k], scale, ax, cmap=cmap, low=low, high=high, axes=shown)
         ax.set_title(titles[k].replace("$", r"\$"), fontsize=8)
+    if is_line:
+        return figure
     bar = figure.colorbar(drawn, ax=axes, label=scale.unit, shrink=0.8, aspect=30)
     bar.outline.set_visible(False)
     return figure
+
+
+def _draw_line(y: np.ndarray, scale: Scale, ax: Axes, *, highest: float, axes: str) -> None:
+    """Draw a waveform (samples,) as the range that it has in each of so many parts of it, as sound editors do."""
+    parts = np.array_split(y, min(PARTS, len(y)))
+    ax.fill_between(
+        np.linspace(*scale.across.edges, len(parts)),
+        [float(part.min()) for part in parts],
+        [float(part.max()) for part in parts],
+        linewidth=0.5,
+        edgecolor="face",
+    )
+    ax.set(xlim=scale.across.edges, ylim=(-highest, highest))
+    ax.tick_params(left="y" in axes, labelleft="y" in axes, bottom="x" in axes, labelbottom="x" in axes)
+    ax.set(xlabel=scale.across.label if "x" in axes else "", ylabel=scale.unit.capitalize() if "y" in axes else "")
 
 
 def _write_sound(results: Results, run: Run, dataset: Dataset, path: str, name: str) -> str:

@@ -72,8 +72,11 @@ def run(call: Call) -> int:
         print(json.dumps(found | {"totals": dataclasses.asdict(totals) | {"total_mb": totals.total_mb}}))  # noqa: T201
     console = Console(stderr=asked.json, highlight=False)
     if not asked.json:
-        console.print(tables.console_table(layers, architecture.COLUMNS, title=title, groups=["stage"]))
-        console.print(tables.console_table(stages, architecture.STAGE_COLUMNS))
+        for table in (
+            tables.console_table(layers, architecture.COLUMNS, title=title, groups=["stage"]),
+            tables.console_table(stages, architecture.STAGE_COLUMNS),
+        ):  # a narrow window may break lines; it must not cut a column off
+            console.print(table, width=max(console.width, console.measure(table).minimum), crop=False)
         for line in totals.lines:
             console.print(line, soft_wrap=True)
     if asked.results:

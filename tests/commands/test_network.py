@@ -55,6 +55,16 @@ def test_layers_that_run_twice_count_twice(capsys: pytest.CaptureFixture[str]) -
     assert totals["multiply_adds"] == pytest.approx(1.814e9, rel=1e-3)
 
 
+def test_a_narrow_window_cuts_no_column_off(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["network", "--backbone", "efficientnet_lite0", "--input", "3", "128", "250"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("Parameters ") == 2
+    assert "2,670,240" in out
+
+
 def test_tables_are_written_and_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["network", "--backbone", "googlenet_2014", "--classes", "13", "--input", "3", "64", "64"]
     assert main([*words, "--results", str(tmp_path)]) == 0

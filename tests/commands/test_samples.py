@@ -34,6 +34,19 @@ def test_every_class_is_drawn_and_heard(sounds: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "runs").glob("*/run.json"))
 
 
+def test_a_waveform_is_drawn_as_a_line(sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr("analysis.samples.save", lambda figure, path, data, **size: drawn.append(figure) or [])
+    words = ["--kind", "waveform", "--backbone", "soundnet8_1d", "--weights", "random", "--normalise", "train"]
+    assert samples(sounds, tmp_path, *words) == 0
+    for ax, label in zip(drawn[0].axes, ("high", "low", "middle"), strict=True):  # and no bar of colours
+        assert (ax.get_title(), len(ax.images), len(ax.collections)) == (label, 0, 1)
+        outline = ax.collections[0].get_paths()[0].vertices
+        y, _ = soundfile.read(next((sounds / label).glob("0.wav")))
+        assert np.abs(outline[:, 1]).max() == pytest.approx(np.abs(y).max(), abs=0.1)
+        assert outline[:, 0].max() == pytest.approx(0.75, abs=0.01)
+
+
 def test_page_has_the_sounds(sounds: Path, tmp_path: Path) -> None:
     assert samples(sounds, tmp_path) == 0
     assert main(["report", "--results", str(tmp_path)]) == 0

@@ -24,6 +24,7 @@ LOOKS = {
     "colour": {"frontend__colour": "viridis", "frontend__window": 512},
     "levels of each image": {"frontend__colour": "jet", "frontend__window": 512, "frontend__levels": "image"},
     "peak and loop": {"frontend__peak": True, "clip__fit": "loop", "clip__duration": 0.75},
+    "live": {"training__live": True},
     "rotated in training": {"training__augment": "rotate"},
     "cut": {"model__cut": "block2"},
     "frozen": {"model__freeze": "block4"},
