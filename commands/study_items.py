@@ -7,9 +7,8 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from analysis.bars import write_bars
 from analysis.joint import joint_groups
-from analysis.published import one_row_each, published, studies, write_beside
+from analysis.published import published, studies, write_beside
 from analysis.results import Results
 from commands import study_file
 from commands.ablation import show_results
@@ -17,7 +16,6 @@ from commands.study_file import FIGURES, Recipe, slug
 from core.files import write_text
 from core.plan import Plan
 
-ALONE = "base"  # the condition of a network that is compared with none
 APART = ", for "  # between an item and what it is of, where it is several experiments
 
 
@@ -53,8 +51,6 @@ def write_items(recipe: Recipe, done: Mapping[str, Done], page: Results, console
         if picture := recipe.figures.get(item):
             groups = joint_groups([(made, one.plan) for made, one in parts.items()])
             FIGURES[picture.kind](results, groups, caption=caption, metric=picture.metric)
-        else:
-            _bars(results, frame, caption)
         _beside(results, frame, recipe, item)
         results.describe(command)
         console.rule(item)
@@ -86,14 +82,3 @@ def _beside(results: Results, frame: pd.DataFrame, recipe: Recipe, item: str) ->
         stated = set(numbers[numbers["item"] == item]["condition"])
         own = frame[frame["condition"].isin(stated)] if "condition" in frame else frame  # clips have no rows
         write_beside(results, own, recipe.name, item, title=recipe.title, folder=folder)
-
-
-def _bars(results: Results, joined: pd.DataFrame, caption: str) -> None:
-    """Draw the metrics that ``--metric`` names of the networks of several experiments, side by side."""
-    rows = one_row_each(joined)
-    names = rows["backbone"] + (", " + rows["condition"]).where(rows["condition"] != ALONE, "")
-    if names.duplicated().any():
-        names = rows["data"] + ", " + names
-    for metric in dict.fromkeys(results.session.execution.metric):
-        if metric in rows and rows[metric].notna().any():
-            write_bars(results, rows.assign(condition=names), metric, title="Network", caption=caption)
