@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis import figures
 from analysis.results import Results
 from analysis.style import name_above, panels
+from core.config import Run
 from core.errors import UserError, unknown
 from core.plan import Planned
 from core.store import Store
@@ -101,14 +103,14 @@ def collect(groups: Groups, store: Store) -> tuple[pd.DataFrame, int]:
     """
     parts, lost = [], 0
     for values, planned in groups:
-        histories = []
+        histories: list[tuple[Run, pd.DataFrame]] = []
         for one in planned:
-            if store.finished(one.run) and (history := _history(one, store)) is not None:
-                histories.append(history)
+            if store.finished(one.run) and (history := _history(one.run, store)) is not None:
+                histories.append((one.run, history))
             else:
                 lost += 1
         if histories:
-            curve = _averaged(pd.concat(histories, ignore_index=True), len(histories))
+            curve = _averaged(_melted(histories), len(histories))
             parts.append(curve if curve.empty else pd.DataFrame([values] * len(curve)).join(curve))
     found = [part for part in parts if len(part)]
     return (pd.concat(found, ignore_index=True) if found else pd.DataFrame()), lost
@@ -121,15 +123,28 @@ def left_out(lost: int) -> str:
     return f"{lost} runs are left out, which failed or are missing"
 
 
-def _history(one: Planned, store: Store) -> pd.DataFrame | None:
-    """Return fold, seed, epoch, measure and value of a run; None where its history cannot be read."""
+def _history(run: Run, store: Store) -> pd.DataFrame | None:
+    """Return epoch and measures of a run; None where its history cannot be read."""
     try:
-        history = store.history(one.run)
+        history = store.history(run)
     except UserError:
         return None
-    measures = [measure for measure in CURVES if measure in history]
-    found = history.melt(id_vars="epoch", value_vars=measures, var_name="measure")
-    return found.assign(fold=one.run.data.fold, seed=one.run.seed)
+    return history[["epoch", *(measure for measure in CURVES if measure in history)]]
+
+
+def _melted(histories: list[tuple[Run, pd.DataFrame]]) -> pd.DataFrame:
+    """Return fold, seed, epoch, measure and value of all runs, without what one of them has no column for."""
+    alike: dict[tuple[str, ...], list[tuple[Run, pd.DataFrame]]] = {}
+    for run, history in histories:
+        alike.setdefault(tuple(map(str, history)), []).append((run, history))
+    melted = []
+    for some in alike.values():  # together: a frame for each of 10,000 runs takes longer than reading them
+        rows = [len(history) for _, history in some]
+        whole = pd.concat([history for _, history in some], ignore_index=True)
+        whole["fold"] = np.repeat([run.data.fold for run, _ in some], rows)
+        whole["seed"] = np.repeat([run.seed for run, _ in some], rows)
+        melted.append(whole.melt(id_vars=["fold", "seed", "epoch"], var_name="measure"))
+    return pd.concat(melted, ignore_index=True)
 
 
 def _averaged(histories: pd.DataFrame, n: int) -> pd.DataFrame:

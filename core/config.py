@@ -10,11 +10,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, Self
 
 from core.datasets import LOADERS
-from core.errors import UserError, nearest
-from core.fields import AUTO, OWN, option, was_added
+from core.errors import UserError
+from core.fields import AUTO, OWN, from_dict, option, was_added
 from core.frontend import Frontend
 from core.models import FAMILIES
 from core.models.layer_lists import PERCEPTRON, activated_widths, head_widths
@@ -293,9 +294,9 @@ class Run:
         UserError
             Naming the key, and the nearest one that exists.
         """
-        return _from_dict(cls, values, "run")
+        return from_dict(cls, values, "run")
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Twelve hex digits: the hash of the whole configuration, without fields that are as before there were any."""
         text = json.dumps(identity(self), sort_keys=True, separators=(",", ":"))
@@ -328,20 +329,3 @@ def identity(part: Any) -> dict[str, Any]:
         elif not (was_added(f) and value == f.metadata["absent"]):
             found[f.name] = value
     return found
-
-
-def _from_dict(cls: type, values: Mapping[str, Any], where: str) -> Any:
-    names = {f.name: f for f in fields(cls)}
-    for key in values:
-        if key not in names:
-            match = nearest(key, names)
-            raise UserError(f"{where} has the unknown key '{key}'" + (f"; did you mean '{match}'?" if match else ""))
-    made = {name: f.metadata["absent"] for name, f in names.items() if was_added(f)}
-    if missing := sorted(set(names) - set(values) - set(made)):
-        raise UserError(f"{where} lacks {', '.join(missing)}")
-    for key, value in values.items():
-        if key in GROUPS and issubclass(cls, Run):
-            made[key] = _from_dict(GROUPS[key], value, f"{where}.{key}")
-        else:
-            made[key] = tuple(value) if isinstance(value, list) else value
-    return cls(**made)

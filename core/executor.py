@@ -74,8 +74,7 @@ def _train_missing(lot: Sequence[Run], plan: Plan, session: Session) -> set[str]
 
 def label(run: Run, plan: Plan) -> str:
     """Name a run for people: its place in the plan, condition, fold and seed."""
-    number = plan.runs.index(run) + 1
-    condition = next(p.condition for p in plan.planned if p.run == run)
+    number, condition = plan.places[run.id]
     return f"[{number}/{len(plan.runs)}] {run.data.name} {condition} fold {run.data.fold} seed {run.seed}"
 
 

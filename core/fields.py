@@ -5,11 +5,11 @@ A class of such fields may have a method ``problems`` of its own, for rules betw
 
 import dataclasses
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import field, fields
 from typing import Any
 
-from core.errors import nearest
+from core.errors import UserError, nearest
 
 AUTO = 0  # "as the data set says": replaced by `core.plan.resolve` before a run gets its id
 OWN = "the data set's"  # what help says of such a default
@@ -116,3 +116,27 @@ def field_problems(f: "dataclasses.Field[Any]", value: Any) -> list[str]:
     if any(isinstance(part, int) and abs(part) > LARGEST for part in (value if isinstance(value, tuple) else (value,))):
         return [f"{flag}: whole numbers go to {LARGEST}"]
     return []
+
+
+def from_dict(cls: type, values: Mapping[str, Any], where: str) -> Any:
+    """Make a configuration, and those inside it, of nested dictionaries of JSON types.
+
+    Raises
+    ------
+    UserError
+        For a key that is not known, and the nearest one that is; for one that is missing and was there from the start.
+    """
+    names = {f.name: f for f in fields(cls)}
+    for key in values:
+        if key not in names:
+            match = nearest(key, names)
+            raise UserError(f"{where} has the unknown key '{key}'" + (f"; did you mean '{match}'?" if match else ""))
+    made = {name: f.metadata["absent"] for name, f in names.items() if was_added(f)}
+    if missing := sorted(set(names) - set(values) - set(made)):
+        raise UserError(f"{where} lacks {', '.join(missing)}")
+    for key, value in values.items():
+        if dataclasses.is_dataclass(inside := names[key].default):
+            made[key] = from_dict(type(inside), value, f"{where}.{key}")
+        else:
+            made[key] = tuple(value) if isinstance(value, list) else value
+    return cls(**made)

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import stat
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -91,3 +92,21 @@ def _digest(path: Path, size: int, changed: int) -> str:
     """Read a file once in the life of the process, however many runs of a plan start from it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def size_of(path: str | Path) -> int:
+    """Return a file's bytes, -1 where there is no such file; of 10,000 runs each is asked for several times."""
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return -1
+    return status.st_size if stat.S_ISREG(status.st_mode) else -1
+
+
+@contextlib.contextmanager
+def in_place(path: Path) -> Iterator[None]:
+    """Say in one line that something else has the name of what is to be written."""
+    try:
+        yield
+    except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        raise UserError(f"{error.filename2 or path} is in the way ({error.strerror}); remove it") from None

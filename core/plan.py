@@ -65,6 +65,12 @@ class Plan:
         return tuple({planned.run.id: planned.run for planned in self.planned}.values())
 
     @cached_property
+    def places(self) -> dict[str, tuple[int, str]]:
+        """For each run's id its number in `runs`, from 1, and the first condition that it is planned for."""
+        conditions = {planned.run.id: planned.condition for planned in reversed(self.planned)}
+        return {run.id: (number, conditions[run.id]) for number, run in enumerate(self.runs, start=1)}
+
+    @cached_property
     def points(self) -> tuple[dict[str, Any], ...]:
         """For each of `planned` its values of the options that make the grid, but for fold and seed.
 

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from core.config import Run
 from core.errors import UserError
-from core.files import file_digest, replacing, write_text
+from core.files import file_digest, in_place, replacing, size_of, write_text
 from core.record import FAILED, FINISHED, MISSING, RUNNING, STOPPED, Record, read_record
 
 __all__ = ["FAILED", "FINISHED", "MISSING", "RUNNING", "STOPPED", "Record", "Store"]
@@ -75,6 +75,7 @@ class Store:
     def __init__(self, results: Path) -> None:
         self.results = results.absolute()
         self.runs = self.results / "runs"
+        self._parsed: dict[str, tuple[tuple[int, ...], Record]] = {}  # by folder, with the state of the record's file
         try:
             self.runs.mkdir(parents=True, exist_ok=True)
             probe = self.runs / f".writable-{os.getpid()}"
@@ -161,11 +162,8 @@ class Store:
 
     def _read(self, folder: Path) -> Record:
         try:
-            values = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-            if isinstance(values, dict) and values.get("digest") != _digest(values):
-                raise Damaged(f"{RECORD} is not as it was written")
-            record = read_record(values)
-            sizes = {name: _size(folder / name) for name in record.files}
+            record = self._parse(folder)
+            sizes = {name: size_of(f"{folder}/{name}") for name in record.files}
         except OSError as error:
             raise Damaged(f"{RECORD} cannot be read ({error.strerror})") from None
         except RecursionError:
@@ -179,6 +177,19 @@ class Store:
                 raise Damaged(f"{name} has {sizes[name]} bytes of {size}" if sizes[name] >= 0 else f"{name} is missing")
         return record
 
+    def _parse(self, folder: Path) -> Record:
+        """Return what a record's file says, read anew where the file is another than the last time."""
+        status = os.stat(f"{folder}/{RECORD}")  # noqa: PTH116
+        state = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        before, record = self._parsed.get(folder.name, ((), None))
+        if not record or before != state:
+            values = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            if isinstance(values, dict) and values.get("digest") != _digest(values):
+                raise Damaged(f"{RECORD} is not as it was written")
+            record = read_record(values)
+            self._parsed[folder.name] = state, record
+        return record
+
     def begin(self, run: Run, values: Mapping[str, Any]) -> None:
         """Write that a run is being trained, by whoever holds its lock; what a killed process had half written goes."""
         for path in self._made(run).glob(".*.[0-9]*"):  # as `core.files.replacing` names them
@@ -188,12 +199,12 @@ class Store:
     def write_record(self, run: Run, status: str, values: Mapping[str, Any], *, files: tuple[str, ...] = ()) -> None:
         """Write ``run.json``: the whole configuration, the status and `values`; the last step of every change."""
         folder = self._made(run)
-        sizes = {name: _size(folder / name) for name in files}
+        sizes = {name: size_of(folder / name) for name in files}
         contents = {name: file_digest(folder / name) for name in files}
         whose = {"id": run.id, "status": status, "config": run.to_dict()}
         record = {**whose, **values, "files": sizes, "sha256": contents}
         record["digest"] = _digest(record)
-        with _in_place(folder / RECORD):
+        with in_place(folder / RECORD):
             write_text(folder / RECORD, json.dumps(record, indent=1))
 
     def write_outcome(
@@ -219,7 +230,7 @@ class Store:
             As in `write_predictions`.
         """
         files = [HISTORY, PREDICTIONS, WEIGHTS]
-        with _in_place(self._made(run)):
+        with in_place(self._made(run)):
             self.write_history(run, history)
             self.write_predictions(run, *predictions, best=best)
             self.write_weights(run, weights)
@@ -319,23 +330,9 @@ class Store:
 
     def _made(self, run: Run) -> Path:
         folder = self.folder(run)
-        with _in_place(folder):
+        with in_place(folder):
             folder.mkdir(exist_ok=True)
         return folder
-
-
-def _size(path: Path) -> int:
-    """Return a file's bytes, -1 where there is no such file."""
-    return path.stat().st_size if path.is_file() else -1
-
-
-@contextmanager
-def _in_place(path: Path) -> Iterator[None]:
-    """Say in one line that something else has the name of what is to be written."""
-    try:
-        yield
-    except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
-        raise UserError(f"{error.filename2 or path} is in the way ({error.strerror}); remove it") from None
 
 
 def _state(path: Path) -> tuple[int, int] | None:

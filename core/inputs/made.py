@@ -1,5 +1,6 @@
 """The input of a run, made from its clip and frontend by the kind that it names."""
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from core.config import Clip, Frontend, Run
@@ -19,6 +20,12 @@ def input_kind(clip: Clip, frontend: Frontend) -> "Kind":
     return kind
 
 
+@lru_cache(maxsize=16)
+def _looked_at(clip: Clip, frontend: Frontend) -> "Kind":
+    """Make a kind that is only asked what it makes, once for all the runs of a plan that have it in common."""
+    return input_kind(clip, frontend)
+
+
 def input_shape(run: Run) -> tuple[int, ...]:
     """Return the shape of one input of a run's network, before any clip is read: an image's or a vector's.
 
@@ -29,7 +36,7 @@ def input_shape(run: Run) -> tuple[int, ...]:
     run = run.replace(**{name: value or STAND_INS[name] for name, value in sizes.items()})
     if run.frontend.components:
         return (run.frontend.components,)
-    shape = input_kind(run.clip, run.frontend).shape
+    shape = _looked_at(run.clip, run.frontend).shape
     return (PICTURE_CHANNELS, *shape[1:]) if len(shape) == 3 and shape[0] == 1 else shape
 
 
@@ -41,7 +48,7 @@ def check_first_step(run: Run) -> None:
     UserError
         For ``fixed`` where inputs have no range that pictures share, and for colours and levels of what is no image.
     """
-    kind, frontend = input_kind(run.clip, run.frontend), run.frontend
+    kind, frontend = _looked_at(run.clip, run.frontend), run.frontend
     if frontend.normalise == "train":
         return
     if frontend.colour != "none" and (len(kind.shape), len(kind.channels)) != (3, 1):
