@@ -30,16 +30,7 @@ Scored = tuple[int, int, PerClass | metrics.PerClass]  # the fold, the seed, and
 def write_classes(results: Results, groups: Groups, leading: Sequence[Column], *, caption: str) -> None:
     """Write the table of classes: a row for each condition and class.
 
-    Parameters
-    ----------
-    results
-        The finished runs; those that failed or are missing are left out.
-    groups
-        The runs of each condition, as `core.plan.Plan.groups` gives them.
-    leading
-        The columns that name a condition.
-    caption
-        What the runs are of.
+    Parameters are those of `analysis.learning.write_learning_curves`; `leading` are the columns that name a condition.
     """
     store = results.session.store
     rows = []

@@ -45,16 +45,8 @@ class Matrix:
 def write_confusion(results: Results, groups: Groups, *, caption: str, name: str = "confusion") -> None:
     """Write a confusion matrix of every condition: panels of one figure, or a figure each where they are many or large.
 
-    Parameters
-    ----------
-    results
-        The finished runs; those that failed or are missing are left out, and counted in the caption.
-    groups
-        The runs of each condition, as `core.plan.Plan.groups` gives them.
-    caption
-        What the runs are of.
-    name
-        Of the figure's file; of several, each ends in the name of its condition.
+    Parameters are those of `analysis.learning.write_learning_curves`; `name` is that of the figure's file: of several,
+    each ends in the name of its condition.
     """
     matrices = collect(groups, results.session.store)
     lost = sum(len(planned) for _, planned in groups) - sum(matrix.runs for matrix in matrices)

@@ -8,30 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from small_runs import SMALL
 
 from core.registry import Registry
 from run_ablation import main
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 LONGEST = 20  # lines of an example
-SMALL = [
-    "--n-mels",
-    "32",
-    "--n-frames",
-    "32",
-    "--sr",
-    "8000",
-    "--duration",
-    "0.5",
-    "--epochs",
-    "1",
-    "--batch-size",
-    "8",
-    "--device",
-    "cpu",
-    "--threads",
-    "1",
-]
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file
+from small_runs import ON_CPU, SIZE
 
 ROOT = Path(__file__).parent.parent
-SIZE = ["--n-mels", "32", "--n-frames", "32", "--sr", "8000", "--duration", "0.5"]
-SMALL = [*SIZE, "--batch-size", "8", "--device", "cpu", "--threads", "1"]
+SMALL = [*SIZE, "--batch-size", "8", *ON_CPU]
 
 
 def start(*words: str | Path) -> "subprocess.Popen[str]":

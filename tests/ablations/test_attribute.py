@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from small_runs import SMALL
 
 from ablations.attribute import Attribute
 from analysis.attribution.results import safe_name
@@ -19,8 +20,7 @@ from core.errors import UserError
 from run_ablation import main
 
 ROOT = Path(__file__).parents[2]
-SMALL = ["--n-mels", "32", "--n-frames", "32", "--sr", "8000", "--duration", "0.5", "--batch-size", "8"]
-QUICK = [*SMALL, "--epochs", "1", "--device", "cpu", "--threads", "1", "--steps", "8", "--max-steps", "16"]
+QUICK = [*SMALL, "--steps", "8", "--max-steps", "16"]
 
 
 def words(sounds: Path, results: Path, *more: str) -> list[str]:

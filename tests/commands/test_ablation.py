@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from small_runs import SMALL
 
 from ablations.freeze import Freeze
 from commands import options
@@ -12,25 +13,6 @@ from core.config import Run
 from core.errors import UserError
 from core.session import Session
 from run_ablation import main
-
-SMALL = [
-    "--n-mels",
-    "32",
-    "--n-frames",
-    "32",
-    "--sr",
-    "8000",
-    "--duration",
-    "0.5",
-    "--epochs",
-    "1",
-    "--batch-size",
-    "8",
-    "--device",
-    "cpu",
-    "--threads",
-    "1",
-]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import soundfile
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, classification_report, confusion_matrix
+from small_runs import SMALL
 
 from core.datasets import arrange, load
 from core.errors import UserError
@@ -19,7 +20,6 @@ from core.store import Store
 from core.training import metrics
 from run_ablation import main
 
-SMALL = "--n-mels 32 --n-frames 32 --sr 8000 --duration 0.5 --epochs 1 --batch-size 8 --device cpu --threads 1"
 CLASSES = ["high", "low", "middle"]
 
 
@@ -27,7 +27,7 @@ CLASSES = ["high", "low", "middle"]
 def results(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a results folder with two finished runs that differ in their seed, and one that set nothing aside."""
     root = tmp_path_factory.mktemp("results")
-    words = ["--data", "folder", "--data-root", str(sounds), "--results", str(root), *SMALL.split()]
+    words = ["--data", "folder", "--data-root", str(sounds), "--results", str(root), *SMALL]
     assert (
         main(["compare", "--frozen", "last", "--normalise", "train", "--set-aside", "0.2", "--seed", "0", "1", *words])
         == 0

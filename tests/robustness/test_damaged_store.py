@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from small_runs import ON_CPU, SIZE
 
 import run_ablation
 from core.config import Run
@@ -182,7 +183,7 @@ def test_only_what_is_still_damaged_is_discarded(tmp_path: Path) -> None:
     assert store.problem(run) == f"{WEIGHTS} is missing"
 
 
-SMALL = ["--n-mels", "32", "--n-frames", "32", "--sr", "8000", "--duration", "0.5", "--device", "cpu", "--threads", "1"]
+SMALL = [*SIZE, *ON_CPU]
 READS = {  # a command that reads each file
     RECORD: ["freeze", "--block", "4"],
     HISTORY: ["tune", "--lr", "1e-3", "2e-3"],

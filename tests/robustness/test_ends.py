@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from small_runs import ON_CPU, SIZE
 
 ROOT = Path(__file__).parents[2]
-SMALL = ["--n-mels", "32", "--n-frames", "32", "--sr", "8000", "--duration", "0.5", "--device", "cpu", "--threads", "1"]
+SMALL = [*SIZE, *ON_CPU]
 
 
 def start(*words: str | Path) -> "subprocess.Popen[str]":
