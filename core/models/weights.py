@@ -34,12 +34,17 @@ def read_file(source: str) -> State:
     try:
         state = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _load_pickle(path)
     except Exception as error:  # a damaged file can make either reader raise nearly anything
-        raise UserError(f"weights file {path} is damaged or holds more than tensors: {reason(error)}") from error
+        why = reason(error)
+        if why.lower().startswith("weights only load failed"):  # torch advises to load it all the same, which could run what is in it
+            why = "nothing but tensors is read; save a model's state_dict()"
+        raise UserError(f"weights file {path} is damaged or holds more than tensors: {why}") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
     if not isinstance(state, Mapping) or not state or not all(isinstance(t, torch.Tensor) for t in state.values()):
         raise UserError(f"weights file {path} is not a state_dict: save a model's state_dict()")
+    if bad := [key for key, tensor in state.items() if not torch.isfinite(tensor).all()]:
+        raise UserError(f"weights file {path}: {bad[0]} holds what is no finite number; the file is damaged")
     parallel = all(key.startswith("module.") for key in state)
     return {key.removeprefix("module.") if parallel else key: tensor for key, tensor in state.items()}
 

@@ -297,9 +297,21 @@ class Trap:
 
 def test_pickled_code_is_never_run(tmp_path):
     torch.save({"state_dict": Trap(tmp_path / "sprung")}, tmp_path / "trap.pth")
-    with pytest.raises(UserError, match="is damaged or holds more than tensors: "):
+    with pytest.raises(UserError, match="more than tensors: nothing but tensors is read; save a model's state_dict"):
         build(NAME, 3, weights=str(tmp_path / "trap.pth"))
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, trained, suffix, number):
+    state = {name: tensor.clone() for name, tensor in trained.original_state_dict().items()}
+    last = [name for name, tensor in state.items() if tensor.is_floating_point()][-1]
+    state[last].view(-1)[0] = number
+    path = tmp_path / f"odd{suffix}"
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    with pytest.raises(UserError, match=f"{re.escape(last)} holds what is no finite number; the file is damaged$"):
+        build(NAME, 3, weights=str(path))
 
 
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, [1, 2], {"state_dict": {"a": 1}}])
