@@ -35,7 +35,7 @@ def read_file(source: str) -> State:
         state = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _load_pickle(path)
     except Exception as error:  # a damaged file can make either reader raise nearly anything
         why = reason(error)
-        if why.lower().startswith("weights only load failed"):  # torch advises to load it all the same, which could run what is in it
+        if why.lower().startswith("weights only load failed"):  # and how to load it all the same, which may run code
             why = "nothing but tensors is read; save a model's state_dict()"
         raise UserError(f"weights file {path} is damaged or holds more than tensors: {why}") from error
     for wrapper in ("state_dict", "model"):
