@@ -33,7 +33,8 @@ class Report:
 def run(call: Call) -> int:
     """Write the page and say where it is."""
     results = call.command.results
-    page = make_page(results, answers=study_file.answers(), folder=study_file.FOLDER).encode("utf-8", "replace")
+    reports = {"answers": study_file.answers(), "starts": study_file.starting_weights(), "folder": study_file.FOLDER}
+    page = make_page(results, **reports).encode("utf-8", "replace")
     (file,) = write_formats(results / "report" / "index", {".html": page})
     Console(highlight=False, soft_wrap=True).print(f"{file} ({len(page) / 2**20:.1f} MiB)", markup=False)
     return 0

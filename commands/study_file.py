@@ -14,15 +14,17 @@ A report is one folder, ``ablations/studies/<name>/``:
 A mistake in a study is one line that names the file, the place and the nearest right word.
 """
 
+import contextlib
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ablations
 from commands.presets import Preset, read_preset
+from core.config import Model
 from core.errors import UserError, nearest, unknown
 from core.registry import Lazy, Registry
 
@@ -154,6 +156,23 @@ def preset_of(name: str, *, folder: Path | None = None) -> Preset:
     if "preset" not in content:
         raise UserError(f"{where} has no [[preset]]")
     return read_preset(content["preset"], where)
+
+
+def starting_weights(*, folder: Path | None = None) -> Callable[[str, str, str], str]:
+    """Return what says which weights a report's settings start from, by report, data set and backbone.
+
+    A report whose settings cannot be read starts from pretrained ones: its own command says what is wrong with it.
+    """
+    presets = {}
+    for name in runnable(folder):
+        with contextlib.suppress(UserError):
+            presets[name] = preset_of(name, folder=folder)
+
+    def weights(report: str, data: str, backbone: str) -> str:
+        point = presets.get(report, Preset())({"data__name": data, "model__backbone": backbone})
+        return str(point.get("model__weights", Model.weights))
+
+    return weights
 
 
 def answers(*, folder: Path | None = None) -> dict[tuple[str, str], set[str]]:

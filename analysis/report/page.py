@@ -17,7 +17,7 @@ from analysis.formats import seconds
 from analysis.published import FOLDER
 from analysis.report import runs as report_runs
 from analysis.report.analyses import Limits, Reader
-from analysis.report.published import Answers, published_table
+from analysis.report.published import Answers, Starts, pretrained, published_table
 from core.errors import UserError
 from core.store import HISTORY, Store
 
@@ -25,7 +25,12 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def make_page(
-    results: Path, limits: Limits | None = None, *, answers: Answers | None = None, folder: Path = FOLDER
+    results: Path,
+    limits: Limits | None = None,
+    *,
+    answers: Answers | None = None,
+    starts: Starts = pretrained,
+    folder: Path = FOLDER,
 ) -> str:
     """Make the page.
 
@@ -37,6 +42,8 @@ def make_page(
         How much the page may hold; what is left out for it is said on the page.
     answers
         Which commands answer an item of a report, by ``(report, item)``: their tables may stand beside its numbers.
+    starts
+        Which weights a report starts from, by report, data set and backbone.
     folder
         Where the reports are.
 
@@ -50,11 +57,11 @@ def make_page(
     UserError
         Where there is no such folder, or neither a run nor an analysis in it.
     """
-    view = _view(results, limits or Limits(), answers or {}, folder)
+    view = _view(results, limits or Limits(), answers or {}, starts, folder)
     return _render(view)
 
 
-def _view(results: Path, limits: Limits, answers: Answers, folder: Path) -> dict[str, Any]:
+def _view(results: Path, limits: Limits, answers: Answers, starts: Starts, folder: Path) -> dict[str, Any]:
     """Gather what the template shows."""
     if not (results / "runs").is_dir():
         raise UserError(f"{results} holds no runs; run an ablation first, or name the folder of its --results")
@@ -90,7 +97,7 @@ def _view(results: Path, limits: Limits, answers: Answers, folder: Path) -> dict
         "environments": report_runs.environments(every, limit=limits.rows),
         "runs": report_runs.overview(every, {run.run: run.id for run in shown}, limit=limits.runs),
         "unfinished": report_runs.unfinished(every, limit=limits.rows),
-        "published": published_table(analyses, records, answers, folder=folder, limit=limits.rows),
+        "published": published_table(analyses, records, answers, starts, folder=folder, limit=limits.rows),
         "found": set(records),
     }
 

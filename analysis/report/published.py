@@ -1,7 +1,7 @@
 """The reports' own numbers for the data sets of a store, each with ours beside it where a table has the same thing."""
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,29 @@ from analysis.tables import MISSING, PLUS_MINUS
 from core.store import Record
 
 HEADER = ("Report", "Data", "Backbone", "Condition", "Metric", "Epoch", "Published", "Ours", "Our table", "Source")
+Starts = Callable[[str, str, str], str]  # the weights that a report starts from, by report, data set and backbone
 Answers = Mapping[tuple[str, str], Set[str]]  # the commands that answer an item of a report
 
 
+def pretrained(report: str, data: str, backbone: str) -> str:
+    """Say that every report starts from ImageNet's weights."""
+    return "imagenet"
+
+
 def published_table(
-    analyses: Iterable[Analysis], records: Mapping[str, Record], answers: Answers, *, folder: Path, limit: int
+    analyses: Iterable[Analysis],
+    records: Mapping[str, Record],
+    answers: Answers,
+    starts: Starts,
+    *,
+    folder: Path,
+    limit: int,
 ) -> Table:
     """Make the table of published numbers for the data sets and backbones that were run.
 
-    Ours stand beside them where a table of a command that answers the item has the same data set, backbone,
-    condition, metric and epoch; a condition with several rows in it, such as one for each learning rate, gives several.
+    Ours stand beside them where a table of a command that answers the item has the same data set, backbone, condition,
+    metric and epoch, from the weights that the report starts from, or from random ones in the condition of that name;
+    a condition with several rows in it, such as one for each learning rate, gives several.
     """
     ours: dict[str, list[dict[str, Any]]] = {}
     for analysis in analyses:
@@ -37,7 +50,12 @@ def published_table(
         numbers = every_number[every_number["data"].isin(data) & every_number["backbone"].isin(backbones)]
         for stated in numbers.to_dict("records"):
             metric = str(stated["metric"])
-            own = [row for name in answers.get((study, str(stated["item"])), ()) for row in ours.get(name, ())]
+            own = [
+                row
+                for name in answers.get((study, str(stated["item"])), ())
+                for row in ours.get(name, ())
+                if row["condition"] == "random" or row["weights"] == starts(study, row["data"], row["backbone"])
+            ]
             names = [str(stated[name]) or MISSING for name in ("data", "backbone", "condition")]
             about = "about " * bool(stated["approximate"])
             theirs = about + _shown(stated["value"], stated["std"], metric)
@@ -63,10 +81,9 @@ def _rows(analysis: Analysis, records: Mapping[str, Record]) -> Iterator[dict[st
             if record is None:
                 continue
             run, condition = record.run, str(row.get("condition"))
-            if run.model.weights != "imagenet" and condition != "random":
-                continue  # the reports' conditions are of pretrained networks, but for that one
             data = analysis.published_as or run.data.about
-            yield row | {"data": data, "backbone": run.model.backbone, "condition": condition, "table": item}
+            about = {"data": data, "backbone": run.model.backbone, "weights": run.model.weights}
+            yield row | about | {"condition": condition, "table": item}
 
 
 def _read(text: str) -> list[dict[str, Any]]:

@@ -58,6 +58,29 @@ def test_other_classes_are_no_published_numbers(nsynth: Path, tmp_path: Path) ->
         assert len(beside) == (0 if label else 1)
 
 
+def test_a_report_that_starts_from_random_weights_has_its_numbers_on_the_page(sounds: Path, tmp_path: Path) -> None:
+    words = [
+        "--data",
+        "folder",
+        "--data-root",
+        str(sounds),
+        "--published-as",
+        "thirteen-classes",
+        "--fit",
+        "pad",
+        "loop",
+    ]
+    words += ["--backbone", "googlenet_2014", "--weights", "random", "--frozen", "last", "--results", str(tmp_path)]
+    assert main(["compare", *SMALL.split(), *words]) == 0
+    (file,) = tmp_path.glob("compare/*/published-thirteen-classes-padding-section-4.csv")
+    beside = pd.read_csv(file).set_index(["condition", "metric"])
+    assert beside.loc[("loop", "accuracy"), "published"] == 0.8267
+    assert main(["report", "--results", str(tmp_path)]) == 0
+    page = (tmp_path / "report" / "index.html").read_text()
+    rows = [part for part in page.split("<tr") if "thirteen-classes-padding Section 4" in part and "82.7" in part]
+    assert any(f"{100 * beside.loc[('loop', 'accuracy'), 'ours']:.1f}" in row for row in rows)
+
+
 def test_by_names_the_option_and_the_others_make_rows(compare) -> None:
     table = compare("--fit loop pad --lr 1e-3 1e-4 --by fit --frozen 4")
     assert table["condition"].tolist() == ["loop", "pad", "loop", "pad"]

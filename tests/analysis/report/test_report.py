@@ -133,7 +133,7 @@ def test_tables_show_what_their_files_say(page, results):
 
 def test_published_numbers_stand_beside_ours(page):
     text = page.text()
-    assert "rethinking-cnn Figure 2c esc50 densenet201 block3 delta best about −10.0 −20.0 Table 1 Palanisamy" in text
+    assert "rethinking-cnn Figure 2c esc50 densenet201 block3 change best about −10.0 −20.0 Table 1 Palanisamy" in text
     assert "rethinking-cnn Figure 2b esc50 densenet201 block3 accuracy % best about 90.0 – – Palanisamy" in text
     assert "urbansound8k densenet201" not in text
 
