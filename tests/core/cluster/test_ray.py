@@ -1,6 +1,7 @@
 """Ray Tune by identity: the same bits as without it, whatever is killed on the way, and no process left behind."""
 
 import asyncio
+import dataclasses
 import os
 import re
 import secrets
@@ -27,7 +28,9 @@ from core.cluster.address import check_address
 from core.cluster.connect import Demand, Node, share_out
 from core.cluster.gate import Gate
 from core.cluster.storage import Storage
+from core.cluster.sweep import _Images
 from core.cluster.watch import reason
+from core.cluster.worker import fetch
 from core.config import Run
 from core.datasets.table import Dataset
 from core.errors import UserError
@@ -35,6 +38,7 @@ from core.execution import Cluster, Execution
 from core.plan import Plan, Planned
 from core.session import Session
 from core.store import FAILED, FINISHED
+from core.training.trainer import train
 
 pytest.importorskip("ray")
 ROOT = Path(__file__).resolve().parents[3]
@@ -255,6 +259,24 @@ def test_storage_carries_a_run_and_an_image(tmp_path: Path, kind: str, request: 
     storage.put_entry(entry)
     storage.get_entry(tmp_path / "other" / "images" / "abcd")
     assert (tmp_path / "other" / "images" / "abcd" / "array.npy").read_bytes() == b"x" * 100
+
+
+@pytest.mark.parametrize("augment", ["none", "waveform", "segment"])
+def test_live_run_finds_its_waveforms_in_the_storage(run: Run, dataset: Dataset, tmp_path: Path, augment: str) -> None:
+    run = run.replace(
+        training__live=True, training__augment=augment, training__variants=1, training__epochs=1, clip__duration=0.3
+    )
+    here, there = (Session(Execution(results=tmp_path / name, device="cpu", threads=1)) for name in ("here", "there"))
+    storage = Storage(str(tmp_path / "storage"))
+    made = _Images({run.data.content: dataset}, here, storage)
+    entries = made.of(run)
+    assert len(entries) == (2 if augment == "waveform" else 1)
+    assert len(set(entries) & set(made.of(run.replace(training__live=False, training__augment="none")))) == 0
+    for entry in entries:
+        fetch(entry, there, storage)
+    train(run, dataset, here, label="run")
+    train(run, dataclasses.replace(dataset, root=tmp_path / "nowhere"), there, label="run")  # no clip is on the node
+    assert same_files(here, there, run)
 
 
 @pytest.mark.parametrize("place", ["nothing://x/y", "/proc/nothing"])
