@@ -111,6 +111,22 @@ def test_the_front_end_is_the_networks_first_module(run: Run, dataset: Dataset, 
     assert not any(p.requires_grad for p in live.network[0].parameters())
 
 
+def test_compiled_is_what_follows_the_front_end(
+    run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)
+    run = run.replace(training__live=True, training__compile=True)
+    prepared = prepare(run, dataset, session)
+    step = Fit(run, prepared, session, "run").step
+    (network,) = compiled
+    assert [name for name, _ in network.named_children()] == ["normalise", "backbone"]
+    waveforms = next(prepared.source.batches(torch.arange(4), 4))
+    with torch.inference_mode():
+        prepared.network.eval()
+        assert torch.equal(step.forward(waveforms), prepared.network(waveforms))
+
+
 def test_only_images_that_stay_are_taken_through_a_frozen_prefix_once(
     run: Run, segments: Run, dataset: Dataset, recordings: Dataset, session: Session
 ) -> None:
