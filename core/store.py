@@ -192,7 +192,7 @@ class Store:
 
     def begin(self, run: Run, values: Mapping[str, Any]) -> None:
         """Write that a run is being trained, by whoever holds its lock; what a killed process had half written goes."""
-        for path in self._made(run).glob(".*.[0-9]*"):  # as `core.files.replacing` names them
+        for path in self._made(run).glob(".*"):  # as `core.files.replacing` and safetensors name them
             path.unlink()
         self.write_record(run, RUNNING, values)
 

@@ -125,7 +125,7 @@ def test_begin_removes_what_a_killed_process_had_half_written(store: Store) -> N
     store.folder(run).mkdir()
     kept = {"checkpoint.safetensors", "tensorboard", RECORD}
     (store.folder(run) / "tensorboard").mkdir()
-    for name in ("checkpoint.safetensors", ".weights.safetensors.123", f".{RECORD}.9"):
+    for name in ("checkpoint.safetensors", ".weights.safetensors.123", f".{RECORD}.9", ".tmp6oAdTg"):
         (store.folder(run) / name).touch()
     store.begin(run, {})
     assert store.status(run) == "running"
