@@ -2,7 +2,7 @@
 
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,11 +181,15 @@ class Asked:
         """The runs of all that was asked for so far."""
         return Plan("tune", tuple(self.planned), self.datasets)
 
-    def next(self) -> Run | None:
-        """Return the next run to train, None where there are no more."""
+    def share(self, places: int) -> int:
+        """Return how many runs are still to come: each is a trial."""
+        return self.total - self.found
+
+    def next(self) -> Sequence[Run]:
+        """Return the next run to train, none where there are no more."""
         while not self.waiting and len(self.points) < self.trials:
             self._ask()
-        return self.waiting.popleft() if self.waiting else None
+        return [self.waiting.popleft()] if self.waiting else ()
 
     def label(self, run: Run) -> str:
         """Name a run by its place and its configuration."""
@@ -228,14 +232,14 @@ class Asked:
 
 def ask_and_train(asked: Asked, session: Session, scheduler: Any) -> Executed:
     """Train what is asked for until there is nothing more, here or on Ray."""
-    while (run := asked.next()) is not None:
+    while runs := asked.next():
         if session.execution.cluster.ray:
-            asked.waiting.appendleft(run)
-            sweep(asked, session, runs=asked.total, first=[run], scheduler=scheduler)
+            asked.waiting.extendleft(runs)
+            sweep(asked, session, runs=asked.total, first=runs, scheduler=scheduler)
         else:
             execute(asked.plan, session)
             asked.waiting.clear()
-            asked.settled(run)
+            asked.settled(runs[0])
     runs = asked.plan.runs
     failed = sum(session.store.status(run) == FAILED for run in runs)
     return Executed(len(runs) - asked.found, asked.found, failed, frozenset(asked.new))

@@ -78,6 +78,11 @@ def label(run: Run, plan: Plan) -> str:
     return f"[{number}/{len(plan.runs)}] {run.data.name} {condition} fold {run.data.fold} seed {run.seed}"
 
 
+def lot_label(labels: Sequence[str]) -> str:
+    """Name runs that are trained together by the first of them."""
+    return labels[0] + (f" and {len(labels) - 1} more" if len(labels) > 1 else "")
+
+
 def unfinished(plan: Plan, session: Session) -> Sequence[Run]:
     """Return the runs still to be trained."""
     return [run for run in plan.runs if not settled(run, session)]
@@ -99,7 +104,7 @@ def say_damaged(runs: Sequence[Run], plan: Plan, session: Session) -> None:
 def _train_together(runs: Sequence[Run], plan: Plan, session: Session) -> list[Run]:
     """Train runs of one lot together, and return those that have to be trained alone."""
     dataset, left = plan.datasets[runs[0].data.content], {run.id: run for run in runs}
-    name = f"{label(runs[0], plan)} and {len(runs) - 1} more"
+    name = lot_label([label(run, plan) for run in runs])
     try:
         for run, error in train_together(runs, dataset, session, label=name):
             del left[run.id]
@@ -109,13 +114,10 @@ def _train_together(runs: Sequence[Run], plan: Plan, session: Session) -> list[R
                 record_failure(run, session, label=label(run, plan), reason=reason, trace=trace)
             else:
                 say_accuracy(run, session, label=label(run, plan))
-    except UserError:
-        raise
-    except Exception as error:  # what it comes from shows where a run meets it alone
-        if why := cannot_write(error):
-            raise UserError(f"cannot write to {session.store.runs} ({why}); free space or change --results") from error
-        session.report.drop(name)
-        session.report.note(f"{name}: cannot be trained together ({type(error).__name__}: {error}); one by one")
+    except Exception as error:
+        if isinstance(error, UserError) or not (why := cannot_write(error)):
+            raise
+        raise UserError(f"cannot write to {session.store.runs} ({why}); free space or change --results") from error
     return list(left.values())
 
 

@@ -8,6 +8,7 @@ from core.config import Run
 from core.datasets.table import Dataset
 from core.executor import label
 from core.plan import Plan
+from core.training.lots import lots
 
 
 class Feed(Protocol):
@@ -25,8 +26,11 @@ class Feed(Protocol):
     total: int
     found: int
 
-    def next(self) -> Run | None:
-        """Return the next run to train, or None where there are no more."""
+    def share(self, places: int) -> int:
+        """Learn how many trials can go at a time; return how many there will be at most."""
+
+    def next(self) -> Sequence[Run]:
+        """Return the runs of the next trial, several where they are trained together; none where there are no more."""
 
     def label(self, run: Run) -> str:
         """Name a run for people."""
@@ -36,16 +40,33 @@ class Feed(Protocol):
 
 
 class PlanFeed:
-    """The missing runs of a plan, in its order."""
+    """The missing runs of a plan, in its order.
 
-    def __init__(self, plan: Plan, missing: Sequence[Run]) -> None:
+    Parameters
+    ----------
+    plan, missing
+        The plan, and which of its runs are to be trained.
+    alone
+        Whether each is a trial, as a scheduler needs them; else those that may be trained together are one.
+    """
+
+    def __init__(self, plan: Plan, missing: Sequence[Run], *, alone: bool = False) -> None:
         self.plan, self.datasets = plan, plan.datasets
         self.total, self.found = len(plan.runs), len(plan.runs) - len(missing)
-        self.waiting = deque(missing)
+        self.waiting = deque([[run] for run in missing] if alone else lots(missing, plan.datasets))
 
-    def next(self) -> Run | None:
-        """Return the next run to train."""
-        return self.waiting.popleft() if self.waiting else None
+    def share(self, places: int) -> int:
+        """Halve the longest lots until there is one for every process."""
+        while len(self.waiting) < places and (longest := max(self.waiting, key=len, default=[])[1:]):
+            place = next(k for k, lot in enumerate(self.waiting) if len(lot) == len(longest) + 1)
+            lot = self.waiting[place]
+            self.waiting[place] = lot[: len(lot) // 2]
+            self.waiting.insert(place + 1, lot[len(lot) // 2 :])
+        return len(self.waiting)
+
+    def next(self) -> Sequence[Run]:
+        """Return the next lot."""
+        return self.waiting.popleft() if self.waiting else ()
 
     def label(self, run: Run) -> str:
         """Name a run by its place in the plan."""

@@ -20,7 +20,7 @@ class _Unkept:
 
 
 class Searcher(_Unkept, TuneSearcher):
-    """Makes a trial of each run of a feed.
+    """Makes a trial of each run of a feed, or of several that are trained together.
 
     Parameters
     ----------
@@ -36,10 +36,14 @@ class Searcher(_Unkept, TuneSearcher):
 
     def suggest(self, trial_id: str) -> Any:
         """Return the configuration of the next trial."""
-        run = self.feed.next()
-        if run is None:
+        runs = self.feed.next()
+        if not runs:
             return TuneSearcher.FINISHED
-        return {"run": run.to_dict(), "label": self.feed.label(run), "images": self.images(run)}
+        return {
+            "runs": [run.to_dict() for run in runs],
+            "labels": [self.feed.label(run) for run in runs],
+            "images": list(dict.fromkeys(entry for run in runs for entry in self.images(run))),
+        }
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         """Nothing: `Watch` tells the feed, once the store knows."""

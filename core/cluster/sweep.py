@@ -1,4 +1,4 @@
-"""Make a plan true with Ray Tune: one trial for each run, in processes that go from trial to trial.
+"""Make a plan true with Ray Tune: a trial for each run or lot of runs, in processes that go from trial to trial.
 
 The store decides what is missing, so Tune's own record of an experiment is never read back and lies in a temporary
 folder. This process prepares images, hands runs to Tune, and writes down what failed for good; the trials write the
@@ -62,7 +62,13 @@ def execute_on_ray(plan: Plan, session: Session, *, scheduler: Any = None) -> Ex
         missing = [run for run in missing if session.store.status(run) != STOPPED]
     say_damaged(missing, plan, session)
     if missing:
-        sweep(PlanFeed(plan, missing), session, runs=len(plan.runs), first=missing, scheduler=scheduler)
+        sweep(
+            PlanFeed(plan, missing, alone=scheduler is not None),
+            session,
+            runs=len(plan.runs),
+            first=missing,
+            scheduler=scheduler,
+        )
     failed = sum(session.store.status(run) == FAILED for run in plan.runs)
     new = frozenset(run.id for run in missing if session.store.status(run) in (FINISHED, FAILED, STOPPED))
     return Executed(len(new), len(plan.runs) - len(missing), failed, new)
@@ -132,7 +138,8 @@ def _fit(feed: Feed, session: Session, nodes: list[Node], demand: Demand, images
     work = Work(feed.datasets, execution, share, every_epoch=scheduler is not None)
     places = slots(demand, nodes)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(places)  # all workers start at once, not one by one
-    gate = make_gate(min(places, feed.total - feed.found, cluster.max_concurrent or places))
+    at_once = min(places, cluster.max_concurrent or places)
+    gate = make_gate(min(at_once, feed.share(at_once)))
     watch = Watch(feed, session, images.storage, schedulable=lambda: any(fits(demand, node) for node in alive_nodes()))
     trainable = tune.with_resources(
         tune.with_parameters(trial, work=work, gate=gate),

@@ -8,7 +8,7 @@ from typing import Any
 from core.cluster.feed import Feed
 from core.cluster.storage import Storage
 from core.config import Run
-from core.executor import record_failure, say_accuracy
+from core.executor import lot_label, record_failure, say_accuracy
 from core.session import Session
 from core.store import FAILED, FINISHED, RECORD, STOPPED
 
@@ -54,44 +54,50 @@ class Watch:
 
     def started(self, config: dict[str, Any]) -> None:
         """Note that a run is being trained."""
-        self.running.add(_run(config).id)
+        self.running |= {run.id for run in _runs(config)}
 
     def reported(self, config: dict[str, Any], result: dict[str, Any]) -> None:
         """Show an epoch, or stop for what no trial can mend."""
         if "refused" in result:
             self.refused = result["refused"]
         elif "epoch" in result:
-            epochs, accuracy = config["run"]["training"]["epochs"], result["test_accuracy"]
-            self.session.report(result["epoch"], epochs, config["label"], f"test accuracy {accuracy:.1%}")
+            epochs, accuracy = config["runs"][0]["training"]["epochs"], result["test_accuracy"]
+            self.session.report(result["epoch"], epochs, config["labels"][0], f"test accuracy {accuracy:.1%}")
 
     def died(self, config: dict[str, Any], trace: str) -> None:
         """Tell that a trial has died and will go on."""
-        self.running.discard(_run(config).id)
-        self.session.report.drop(config["label"])
-        self.session.report.note(f"{config['label']}: {reason(trace)}; going on from its last checkpoint")
+        self.running -= {run.id for run in _runs(config)}
+        name = lot_label(config["labels"])
+        self.session.report.drop(name)
+        self.session.report.note(f"{name}: {reason(trace)}; going on from its last checkpoint")
 
     def ended(self, config: dict[str, Any], result: dict[str, Any]) -> None:
-        """Settle a run that has finished, failed by its own numbers, or was stopped early."""
+        """Settle runs that have finished, failed by their own numbers, or were stopped early."""
         if "refused" in result:
             return
-        run, name = _run(config), config["label"]
-        self.session.report.drop(name)
-        if "failed" in result:
-            record_failure(run, self.session, label=name, reason=result["failed"], trace=result["trace"])
-        else:
-            if self.storage:
-                collect(run, self.session, self.storage)
-            if self.session.store.status(run) == FINISHED:
-                say_accuracy(run, self.session, label=name)
-            else:
+        for run, name in zip(_runs(config), config["labels"], strict=True):
+            self.session.report.drop(name)
+            if failure := result.get("failed", {}).get(run.id):
+                record_failure(run, self.session, label=name, reason=failure["reason"], trace=failure["trace"])
+            elif not self._finished(run, name):
                 self._stop(run, name, result)
-        self._settle(run)
+            self._settle(run)
 
     def failed(self, config: dict[str, Any], trace: str) -> None:
-        """Record a run that has failed for good."""
-        run = _run(config)
-        record_failure(run, self.session, label=config["label"], reason=reason(trace), trace=trace)
-        self._settle(run)
+        """Record what a trial has not finished that failed for good."""
+        for run, name in zip(_runs(config), config["labels"], strict=True):
+            if not self._finished(run, name):
+                record_failure(run, self.session, label=name, reason=reason(trace), trace=trace)
+            self._settle(run)
+
+    def _finished(self, run: Run, name: str) -> bool:
+        """Tell whether a run has finished, and what it has reached."""
+        if self.storage:
+            collect(run, self.session, self.storage)
+        finished = self.session.store.status(run) == FINISHED
+        if finished:
+            say_accuracy(run, self.session, label=name)
+        return finished
 
     def tick(self) -> None:
         """Show how far the sweep is, and whether there is still a node to run it."""
@@ -151,5 +157,5 @@ def reason(trace: str) -> str:
     return lines[-1] if lines else "it ended without saying why"
 
 
-def _run(config: dict[str, Any]) -> Run:
-    return Run.from_dict(config["run"])
+def _runs(config: dict[str, Any]) -> list[Run]:
+    return [Run.from_dict(run) for run in config["runs"]]

@@ -10,7 +10,8 @@ import os
 import tempfile
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from core.files import cannot_write
 from core.registry import Lazy
 from core.session import Session
 from core.store import CHECKPOINT, FINISHED
+from core.training.together import train_together
 from core.training.trainer import NonFiniteLoss, train
 
 ray, tune = Lazy("ray"), Lazy("ray.tune")
@@ -85,12 +87,12 @@ class Progress:
 
 
 def trial(config: Mapping[str, Any], work: Work, gate: Any) -> dict[str, Any]:
-    """Train a run, unless it is finished already.
+    """Train one run, or several together, unless they are finished already.
 
     Parameters
     ----------
     config
-        ``run``, as `Run.to_dict` gives it; ``images``, the entries of the cache it reads.
+        ``runs``, as `Run.to_dict` gives them; ``images``, the entries of the cache they read.
     work
         What all trials have in common.
     gate
@@ -99,32 +101,33 @@ def trial(config: Mapping[str, Any], work: Work, gate: Any) -> dict[str, Any]:
     Returns
     -------
     result
-        The run's id, and under ``failed`` and ``trace``, or under ``refused``, why it cannot be trained at all. What
-        another attempt may mend is raised instead.
+        The first run's id; under ``failed`` the ``reason`` and the ``trace`` of each run, by its id, that cannot be
+        trained at all; under ``refused`` what none can be trained for. What another attempt may mend is raised instead.
     """
-    run = Run.from_dict(config["run"])
-    result = {"id": run.id}
+    runs = [Run.from_dict(run) for run in config["runs"]]
+    result: dict[str, Any] = {"id": runs[0].id}
     if gate and not _sessions:
         enter(gate)
     try:
         session = session_of(work)
         torch.set_num_threads(session.threads)  # of this thread, which is another one for each trial
         storage = Storage(work.execution.cluster.storage) if work.execution.cluster.storage else None
-        with session.store.lock(run):
-            if session.store.status(run) != FINISHED:
-                _train(run, config["images"], work, session, storage)
+        with ExitStack() as locks:
+            for run in sorted(runs, key=lambda run: run.id):  # in one order everywhere, so that none waits for ever
+                locks.enter_context(session.store.lock(run))
+            missing = [run for run in runs if session.store.status(run) != FINISHED]
+            failed = {run.id: failure for run, failure in _trained(missing, config["images"], work, session, storage)}
         if storage:
-            storage.put_run(session.store.folder(run))
-            storage.remove(f"runs/{run.id}/{CHECKPOINT}")
-    except NonFiniteLoss as error:
-        return result | {"failed": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
+            for run in (run for run in runs if run.id not in failed):
+                storage.put_run(session.store.folder(run))
+                storage.remove(f"runs/{run.id}/{CHECKPOINT}")
     except UserError as error:
         return result | {"refused": str(error)}
     except Exception as error:
         if not (why := cannot_write(error)):
             raise
-        return result | {"refused": f"cannot write run {run.id} ({why}); free space or mend the folder's rights"}
-    return result
+        return result | {"refused": f"cannot write run {runs[0].id} ({why}); free space or mend the folder's rights"}
+    return result | ({"failed": failed} if failed else {})
 
 
 def session_of(work: Work) -> Session:
@@ -150,15 +153,38 @@ def local_results(execution: Execution) -> Path:
     return folder / node
 
 
-def _train(run: Run, images: list[str], work: Work, session: Session, storage: Storage | None) -> None:
-    folder = session.store.folder(run)
+def _trained(
+    runs: Sequence[Run], images: list[str], work: Work, session: Session, storage: Storage | None
+) -> Iterator[tuple[Run, dict[str, str]]]:
+    """Train runs, together where that can be; go through those that failed by their own numbers, and why."""
     if storage:
-        for entry in images:
-            fetch(entry, session, storage)
-        if not (folder / CHECKPOINT).exists() and storage.has(f"runs/{run.id}/{CHECKPOINT}"):
-            storage.get(f"runs/{run.id}/{CHECKPOINT}", folder / CHECKPOINT)
-    session.on_epoch = Progress(run, work, storage, folder)
-    train(run, work.datasets[run.data.content], session, label=run.id)
+        _bring(runs, images, session, storage)
+    left = {run.id: run for run in runs}
+    if len(runs) > 1:
+        for run, failure in train_together(runs, work.datasets[runs[0].data.content], session, label=runs[0].id):
+            del left[run.id]
+            if failure:
+                yield run, _said(failure)
+    for run in left.values():
+        session.on_epoch = Progress(run, work, storage, session.store.folder(run))
+        try:
+            train(run, work.datasets[run.data.content], session, label=run.id)
+        except NonFiniteLoss as error:
+            yield run, _said(error)
+
+
+def _said(error: NonFiniteLoss) -> dict[str, str]:
+    return {"reason": f"{type(error).__name__}: {error}", "trace": "".join(traceback.format_exception(error))}
+
+
+def _bring(runs: Sequence[Run], images: list[str], session: Session, storage: Storage) -> None:
+    """Bring what runs read, and their checkpoints, to this node."""
+    for entry in images:
+        fetch(entry, session, storage)
+    for run in runs:
+        checkpoint = session.store.folder(run) / CHECKPOINT
+        if not checkpoint.exists() and storage.has(f"runs/{run.id}/{CHECKPOINT}"):
+            storage.get(f"runs/{run.id}/{CHECKPOINT}", checkpoint)
 
 
 def fetch(entry: str, session: Session, storage: Storage) -> None:

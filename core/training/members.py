@@ -23,6 +23,8 @@ from core.training.schedules import lr_at
 from core.training.stacked import State, can_stack, layers_of
 from core.training.trainer import Outcome, leads, write_outcome
 
+MOST = 2**20  # parameters; the products of larger networks keep the cores busy alone
+
 
 @dataclass(frozen=True)
 class Basis:
@@ -176,7 +178,8 @@ def _basis(run: Run, dataset: Dataset, session: Session) -> Basis | None:
     prepared = prepare(run, dataset, session)
     layers, whole = layers_of(prepared.network), prepared.source.whole
     first = next((k for k, layer in enumerate(layers) if not isinstance(layer, Normalise | nn.Identity)), len(layers))
-    if whole is None or whole.ndim != 2 or not can_stack(layers[first:], run.training):
+    small = sum(p.numel() for p in prepared.network.parameters()) <= MOST
+    if not small or whole is None or whole.ndim != 2 or not can_stack(layers[first:], run.training):
         return None
     with torch.no_grad():
         x = nn.Sequential(*layers[:first])(whole)

@@ -17,6 +17,8 @@ from torch import nn
 
 from core.config import Run
 from core.datasets.table import Dataset
+from core.errors import UserError
+from core.files import cannot_write
 from core.session import Session
 from core.training.batches import batches_of
 from core.training.members import Member, prepared_together
@@ -33,7 +35,7 @@ from core.training.trainer import (
 )
 
 CHECKPOINT_EVERY = 30.0  # seconds of training between two checkpoints of every run
-MOST = 2**26  # numbers in what one stack has of a kind: parameters, or a batch
+MOST = 2**26  # numbers in the batches of all that are trained at once
 
 
 def train_together(
@@ -53,8 +55,22 @@ def train_together(
     run, error
         Each run as it ends, and why it failed, if it did. Those that have to be trained alone are not among them.
     """
+    try:
+        yield from _trained(runs, dataset, session, label=label)
+    except UserError:
+        raise
+    except Exception as error:  # what it comes from shows where a run meets it alone
+        if cannot_write(error):
+            raise
+        session.report.drop(label)
+        session.report.note(f"{label}: cannot be trained together ({type(error).__name__}: {error}); one by one")
+
+
+def _trained(
+    runs: Sequence[Run], dataset: Dataset, session: Session, *, label: str
+) -> Iterator[tuple[Run, NonFiniteLoss | None]]:
     started = time.perf_counter()
-    members = list(prepared_together(runs, dataset, session))
+    members = prepared_together(runs, dataset, session)
     preparation = (time.perf_counter() - started) / max(1, len(members))
     for length in dict.fromkeys(member.length for member in members):
         for piece in _pieces([member for member in members if member.length == length]):
@@ -68,7 +84,7 @@ def _pieces(members: Sequence[Member]) -> Iterator[list[Member]]:
     """Part runs into as many as memory has room for at once."""
     basis, batch_size = members[0].basis, members[0].run.training.batch_size
     widest = max(layer.in_features for layer in basis.layers if isinstance(layer, nn.Linear))
-    room = max(1, MOST // max(sum(p.numel() for p in basis.start), min(batch_size, len(basis.x)) * widest))
+    room = max(1, MOST // (min(batch_size, len(basis.x)) * widest))
     for start in range(0, len(members), room):
         yield list(members[start : start + room])
 

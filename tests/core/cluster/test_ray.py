@@ -26,6 +26,7 @@ from commands import options
 from commands.execution import execute
 from core.cluster.address import check_address
 from core.cluster.connect import Demand, Node, share_out
+from core.cluster.feed import PlanFeed
 from core.cluster.gate import Gate
 from core.cluster.storage import Storage
 from core.cluster.sweep import _Images
@@ -330,6 +331,42 @@ def test_ray_gives_the_bits_of_one_process_and_records_failures(
     assert not [child for child in children() if "ray" in child.name()]
     again = execute(plan, there)  # needs no Ray: nothing is missing
     assert (again.trained, again.found) == (0, 3)
+
+
+def test_lots_are_trained_in_all_processes_and_one_failure_is_its_own(
+    run: Run, dataset: Dataset, tmp_path: Path
+) -> None:
+    head = run.replace(model__freeze="block4", training__optimizer="sgd")
+    runs = [head.replace(seed=seed) for seed in range(5)]
+    runs.insert(2, head.replace(training__lr=1e30, training__schedule="constant"))
+    sessions = [Session(Execution(results=tmp_path / "here", device="cpu", threads=1)), on_ray(tmp_path / "there")]
+    for session in sessions:
+        executed = execute(plan_of(runs, dataset), session)
+        assert (executed.trained, executed.found, executed.failed) == (6, 0, 1)
+    here, there = (session.store for session in sessions)
+    for one in runs[:2] + runs[3:]:
+        torch.testing.assert_close(here.weights(one), there.weights(one), atol=1e-5, rtol=1e-5)
+    reasons = [record.reason for store in (here, there) if (record := store.record(runs[2]))]
+    assert reasons[0] == reasons[1]
+    assert "trainer.py" in (there.folder(runs[2]) / "error.txt").read_text()
+
+
+def test_feed_gives_every_process_a_lot(run: Run, dataset: Dataset) -> None:
+    head = run.replace(model__freeze="block4")
+    runs = [run, *(head.replace(seed=seed) for seed in range(8)), run.replace(seed=1)]
+
+    def sizes(places: int, *, alone: bool = False) -> list[int]:
+        feed = PlanFeed(plan_of(runs, dataset), runs, alone=alone)
+        trials = feed.share(places)
+        found = [list(lot) for lot in iter(feed.next, ())]
+        assert len(found) == trials
+        assert sorted(one.id for lot in found for one in lot) == sorted(one.id for one in runs)
+        return [len(lot) for lot in found]
+
+    assert sizes(2) == [1, 8, 1]
+    assert sizes(5) == [1, 2, 2, 4, 1]
+    assert sizes(40) == [1] * 10
+    assert sizes(2, alone=True) == [1] * 10
 
 
 def test_gate_opens_when_all_have_come_or_the_first_has_waited_long(monkeypatch: pytest.MonkeyPatch) -> None:
