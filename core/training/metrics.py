@@ -7,6 +7,7 @@ the predicted class take either, as `scores`; a tie goes to the lowest class num
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -57,8 +58,7 @@ def confusion_matrix(scores: npt.ArrayLike, targets: npt.ArrayLike) -> Array:
 def per_class(scores: npt.ArrayLike, targets: npt.ArrayLike) -> PerClass:
     """Precision, recall, F1 and support of every class."""
     targets, predictions, classes = _predicted(scores, targets)
-    precision, recall, f1, support = _precision_recall_f1(targets, predictions, labels=classes)
-    return PerClass(precision, recall, f1, support.astype(np.int64))
+    return _by_class(targets.tobytes(), predictions.tobytes(), len(classes))
 
 
 def macro_f1(scores: npt.ArrayLike, targets: npt.ArrayLike) -> float:
@@ -67,13 +67,13 @@ def macro_f1(scores: npt.ArrayLike, targets: npt.ArrayLike) -> float:
     One that a fold neither holds nor is predicted does not pull the mean down.
     """
     targets, predictions, _ = _predicted(scores, targets)
-    return float(_precision_recall_f1(targets, predictions, average="macro")[2])
+    return float(per_class(scores, targets).f1[np.union1d(targets, predictions)].mean())
 
 
 def balanced_accuracy(scores: npt.ArrayLike, targets: npt.ArrayLike) -> float:
     """Mean recall over the classes that occur among the targets, 0 to 1: every class counts the same."""
-    targets, predictions, _ = _predicted(scores, targets)
-    return float(_precision_recall_f1(targets, predictions, labels=np.unique(targets), average="macro")[1])
+    found = per_class(scores, targets)
+    return float(found.recall[found.support > 0].mean())
 
 
 def weighted(scores: npt.ArrayLike, targets: npt.ArrayLike) -> dict[str, float]:
@@ -82,8 +82,12 @@ def weighted(scores: npt.ArrayLike, targets: npt.ArrayLike) -> dict[str, float]:
     The weighted recall is the accuracy.
     """
     targets, predictions, _ = _predicted(scores, targets)
-    precision, recall, f1, _ = _precision_recall_f1(targets, predictions, average="weighted")
-    return {"weighted_precision": float(precision), "weighted_recall": float(recall), "weighted_f1": float(f1)}
+    found, there = per_class(scores, targets), np.union1d(targets, predictions)
+    means = {
+        f"weighted_{name}": np.average(getattr(found, name)[there], weights=found.support[there])
+        for name in ("precision", "recall", "f1")
+    }
+    return {name: float(mean) for name, mean in means.items()}
 
 
 def nll(probs: npt.ArrayLike, targets: npt.ArrayLike) -> float:
@@ -174,11 +178,18 @@ def _predicted(scores: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[Array, Ar
     return targets, scores.argmax(axis=1), np.arange(scores.shape[1])
 
 
-def _precision_recall_f1(targets: Array, predictions: Array, **options: Any) -> tuple[Any, ...]:
-    """Let scikit-learn count; a score without a denominator is 0."""
-    found: tuple[Any, ...] = sklearn_metrics.precision_recall_fscore_support(
-        targets, predictions, zero_division=0, **options
+@lru_cache(maxsize=8)
+def _by_class(targets: bytes, predictions: bytes, classes: int) -> PerClass:
+    """Let scikit-learn count, which takes milliseconds, once for all scores of the same; without a denominator is 0."""
+    precision, recall, f1, support = sklearn_metrics.precision_recall_fscore_support(
+        np.frombuffer(targets, np.int64),
+        np.frombuffer(predictions, np.int64),
+        labels=np.arange(classes),
+        zero_division=0,
     )
+    found = PerClass(precision, recall, f1, support.astype(np.int64))
+    for values in (found.precision, found.recall, found.f1, found.support):
+        values.setflags(write=False)
     return found
 
 
