@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis import statistics
@@ -60,8 +61,9 @@ def condition_row(part: Sequence[Planned], records: Records) -> dict[str, Any]:
     """Return the row of a condition's runs, without what names it."""
     runs, references = [planned.run for planned in part], [planned.reference for planned in part]
     row: dict[str, Any] = {}
+    units = _over_folds([record for run in runs if (record := records[run.id]) and record.finished])
     for name in MEASURES:
-        over = statistics.describe(statistics.over_folds(_measured(runs, records, name)).to_numpy())
+        over = statistics.describe(units[name].to_numpy() if units[name].notna().all() else [])
         row |= {name: over.mean, f"{name}_std": over.std, f"{name}_low": over.low, f"{name}_high": over.high}
     for name, of in COMPARED.items():
         change = _measured(runs, records, of) - _measured(references, records, of).to_numpy()
@@ -69,11 +71,24 @@ def condition_row(part: Sequence[Planned], records: Records) -> dict[str, Any]:
     return row | counts(runs, records)
 
 
-def _measured(runs: Sequence[Run], records: Records, name: str) -> "pd.Series[float]":
-    """Return a measure of every run by fold and seed: nan where it has not finished, and throughout where one lacks it.
+def _over_folds(records: Sequence[Record]) -> pd.DataFrame:
+    """Return a row for each fold, its seeds averaged, or for each seed of a single fold, and a column for each measure.
 
-    A mean over other runs than the accuracy beside it would be of something else.
+    It is nan throughout where a run lacks it: a mean over other runs than the accuracy beside it would be of something
+    else.
     """
+    index = pd.MultiIndex.from_tuples([(record.run.data.fold, record.run.seed) for record in records] or [(0, 0)])
+    read = {name: [measure.read(record) for record in records] for name, measure in MEASURES.items()}
+    found = pd.DataFrame(
+        {name: math.nan if np.isnan(of).any() else of for name, of in read.items()},
+        index=index[: len(records)],
+        dtype=float,
+    )
+    return found.groupby(level=0).mean() if index.get_level_values(0).nunique() > 1 else found
+
+
+def _measured(runs: Sequence[Run], records: Records, name: str) -> "pd.Series[float]":
+    """Return a measure of every run by fold and seed, nan where it has not finished."""
     found = [record if (record := records[run.id]) and record.finished else None for run in runs]
     values = [MEASURES[name].read(record) if record else math.nan for record in found]
     lacking = any(record and math.isnan(value) for record, value in zip(found, values, strict=True))
