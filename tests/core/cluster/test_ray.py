@@ -185,8 +185,8 @@ def test_address_of_another_service_of_grpc_raises() -> None:
 def test_command_with_an_address_of_another_server_ends_in_one_line(
     sounds: Path, tmp_path: Path, server: Callable[[bytes], str]
 ) -> None:
-    """In the time of the address and of imports, without a word of Ray's own."""
-    address, began = server(SETTINGS), time.monotonic()
+    """Without a word of Ray's own."""
+    address = server(SETTINGS)
     words = command(sounds, tmp_path, "--ray", address)
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -194,7 +194,6 @@ def test_command_with_an_address_of_another_server_ends_in_one_line(
         f"run_ablation.py: --ray {address}: what answers there did not greet as a Ray cluster in 10 s; give the port "
         "of `ray start --head`"
     ]
-    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize(
