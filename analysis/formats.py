@@ -98,7 +98,7 @@ def written(value: float, metric: str) -> str:
     if name.endswith(("parameters", "with_statistics")):
         return f"{value:,.0f}"  # to the unit, which is what a total is known by
     if name.endswith(("clips", "epochs", "epoch")):
-        return magnitude(value) if value >= 1000 else average(value)
+        return f"{value:,.0f}" if value >= 1000 else average(value)
     return _signed(f"{value:.4g}")
 
 

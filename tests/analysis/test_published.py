@@ -218,6 +218,7 @@ def test_settings_that_were_found_stand_beside_the_reports(data):
         ("parameters", 10_339_607, "10,339,607"),
         ("parameters_with_statistics", 2_185_101, "2,185,101"),
         ("clips", 85, "85"),
+        ("clips", 10_000, "10,000"),
         ("seconds_high", 2700, "45 min 00 s"),
         ("time_to_converge", 75, "1 min 15 s"),
         ("prediction_ms", 0.01234, "0.012"),
