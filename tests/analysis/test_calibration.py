@@ -47,7 +47,8 @@ def test_an_ensemble_leaves_its_calibration_learning_curves_and_confusion(tmp_pa
     plan = plan_of({f"member {seed + 1}": part for seed, part in runs.items()}, ablation="ensemble")
     results = Results(plan, session, tmp_path / "ensemble")
     compare_ensemble(results, title="Network")
-    assert [item["name"] for item in results.items] == ["table", "figure", "calibration", "learning", "confusion"]
+    names = ["table", "metrics", "classes", "figure", "calibration", "learning", "confusion"]
+    assert [item["name"] for item in results.items] == names
     bins = pd.read_csv(results.folder / "calibration.csv")
     assert bins.groupby("condition")["clips"].sum().to_dict() == {"ensemble": 120, "single": 240}
     read = [[session.store.predictions(part[fold])[2] for part in runs.values()] for fold in (0, 1)]
