@@ -60,7 +60,7 @@ class Compare(Ablation):
     def varied(self, points: list[dict[str, Any]]) -> str:
         """Return the option that was named, or the only one with several values."""
         if self.by:
-            key = _key(self.by.removeprefix("--").replace("-", "_"))
+            key = _key(self.by.removeprefix("--"))
             if any(key not in point for point in points):
                 raise UserError(
                     f"--by {self.by}: nothing to compare; give --{self.by.removeprefix('--')} several values"
@@ -88,8 +88,10 @@ class Compare(Ablation):
 
 def _key(name: str) -> str:
     """Return ``group__field`` of an option by its name on the command line."""
-    flags = {f.metadata["flag"] or f.name: f"{group}__{f.name}" for group, part in GROUPS.items() for f in fields(part)}
-    usable = {flag: key for flag, key in flags.items() if key not in NEVER and not flag.endswith("_sha256")}
-    if name not in usable:
-        raise unknown("option", name, usable)
-    return usable[name]
+    known = {f"{group}__{f.name}": f for group, part in GROUPS.items() for f in fields(part)}
+    flags = {(f.metadata["flag"] or f.name).replace("_", "-"): key for key, f in known.items()}
+    usable = {flag: key for flag, key in flags.items() if key not in NEVER and not flag.endswith("-sha256")}
+    flag = name.replace("_", "-")
+    if flag not in usable:
+        raise unknown("option", flag, usable)
+    return usable[flag]
