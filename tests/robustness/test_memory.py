@@ -47,11 +47,10 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     root = tmp_path_factory.mktemp("lengths")
     rng = np.random.default_rng(0)
     for name, seconds in (("warm", 1), ("short", 1), ("long", LONG)):
-        first = root / name / "0.wav"
-        first.parent.mkdir()
+        first = root / f"{name}.wav"
         soundfile.write(first, 0.1 * rng.standard_normal(seconds * SR), SR)
         for k in range(CLIPS):
-            (root / name / f"class{k % 2}").mkdir(exist_ok=True)
+            (root / name / f"class{k % 2}").mkdir(parents=True, exist_ok=True)
             os.link(first, root / name / f"class{k % 2}" / f"{k}.wav")
     command = [sys.executable, "-c", MEASURED, str(root), str(root / "cache"), "pad", "crop", "loop", "stretch"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
