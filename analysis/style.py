@@ -67,6 +67,19 @@ def name_above(ax: Axes) -> None:
         figure.legend(handles, labels, loc="outside upper left", ncols=columns)
 
 
+def _break_labels(figure: Figure) -> None:
+    """Write the name of a vertical axis that is longer than the figure is high in two lines, at its middle comma."""
+    figure.draw_without_rendering()
+    for ax in figure.axes:
+        label = ax.yaxis.label
+        extent, text = label.get_window_extent(), label.get_text()
+        gaps = [k for k, character in enumerate(text) if character == " "]
+        cuts = [k for k in gaps if text[k - 1] == ","] or gaps
+        if cuts and "\n" not in text and (extent.y0 < 0 or extent.y1 > figure.bbox.height):
+            cut = min(cuts, key=lambda k: abs(k - len(text) / 2))
+            label.set_text(f"{text[:cut]}\n{text[cut + 1 :]}")
+
+
 @styled
 def save(figure: Figure, path: Path, data: pd.DataFrame | None, *, dpi: int = 300) -> list[Path]:
     """Write a figure as PNG and PDF, and its data beside it as CSV.
@@ -91,6 +104,7 @@ def save(figure: Figure, path: Path, data: pd.DataFrame | None, *, dpi: int = 30
     UserError
         Where the folder is read-only or full.
     """
+    _break_labels(figure)
     png, pdf = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=dpi, metadata={"Software": None})
     figure.savefig(pdf, format="pdf", dpi=dpi, metadata={"CreationDate": None})

@@ -181,3 +181,16 @@ def test_nothing_leaks_into_matplotlib(tmp_path):
     figures.save(figure, tmp_path / "x", FREEZE)
     assert dict(mpl.rcParams) == before
     assert not ax.spines["top"].get_visible()  # yet the style was at work
+
+
+def test_the_name_of_an_axis_stays_in_the_figure(tmp_path):
+    figure, ax = figures.new()
+    ax.set_ylabel("A quantity whose name is far too long, and still longer with its 95 % interval behind it")
+    figures.save(figure, tmp_path / "long", None)
+    assert ax.get_ylabel().splitlines() == [
+        "A quantity whose name is far too long,",
+        "and still longer with its 95 % interval behind it",
+    ]
+    ax.set_ylabel("Accuracy (%), 95 % interval")
+    figures.save(figure, tmp_path / "short", None)
+    assert ax.get_ylabel() == "Accuracy (%), 95 % interval"
