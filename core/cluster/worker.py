@@ -29,8 +29,9 @@ from core.files import cannot_write
 from core.registry import Lazy
 from core.session import Session
 from core.store import CHECKPOINT, FINISHED
+from core.training.step import NonFiniteLoss
 from core.training.together import train_together
-from core.training.trainer import NonFiniteLoss, train
+from core.training.trainer import train
 
 ray, tune = Lazy("ray"), Lazy("ray.tune")
 REPORT_EVERY = 1.0  # seconds between two reports of one trial, where no scheduler needs them all

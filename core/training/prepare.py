@@ -19,6 +19,7 @@ from core.models.assembly import make_backbone
 from core.models.backbone import Backbone
 from core.session import Session, allow_tf32
 from core.training import AUGMENTATIONS
+from core.training.arithmetic import Arithmetic
 from core.training.augmentations import batch_augmentation, evaluation_change
 from core.training.batches import Source, make_source
 from core.training.first_step import fit
@@ -102,8 +103,7 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     prefix, network = split_at_freeze(first_step, backbone, run.model.freeze if stay else "none")
     if training.live and not stay:
         network, augment = _behind_waveforms(run, network, augment), nn.Sequential()
-    memory_format = torch.channels_last if training.channels_last else torch.contiguous_format
-    network = network.to(session.device).to(memory_format=memory_format)
+    network = network.to(session.device).to(memory_format=Arithmetic(training, session.device).layout)
     backbone.to(session.device)
     stored = [activations(prefix, version, run, session) for version in versions] if stay else []
     source = make_source(stored or versions, run, session)

@@ -21,18 +21,12 @@ from core.errors import UserError
 from core.files import cannot_write
 from core.session import Session
 from core.training.batches import batches_of
+from core.training.evaluation import EVALUATION_BATCH, evaluated, scores
 from core.training.members import Member, prepared_together
 from core.training.stacked import Seeded, Stack
+from core.training.step import NonFiniteLoss, mean_loss
 from core.training.stopping import ended_by
-from core.training.trainer import (
-    EVALUATION_BATCH,
-    NonFiniteLoss,
-    epoch_rows,
-    epoch_seeds,
-    evaluated,
-    mean_loss,
-    scores,
-)
+from core.training.trainer import epoch_rows, epoch_seeds
 
 CHECKPOINT_EVERY = 30.0  # seconds of training between two checkpoints of every run
 MOST = 2**26  # numbers in the batches of all that are trained at once

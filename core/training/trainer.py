@@ -6,9 +6,7 @@ that a run that was killed ends in the same bits as one that was not (on a CPU, 
 """
 
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,27 +14,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from core.config import Run, Training
-from core.datasets.table import Dataset, Split
-from core.models.auxiliary import auxiliaries
+from core.config import Run
+from core.datasets.table import Dataset
 from core.session import Session
-from core.training import LOSSES, checkpoint, metrics, record
+from core.training import checkpoint, record
 from core.training.augmentations import evaluation_change
-from core.training.batches import Source
+from core.training.evaluation import evaluate, evaluated, scores
 from core.training.first_step import is_fitted
 from core.training.optimizers import make_optimizer
 from core.training.prepare import Prepared, prepare
 from core.training.schedules import lr_at
+from core.training.step import Step, mean_loss
 from core.training.stopping import ended_by
 
 CHECKPOINT_EVERY = 2.0  # seconds of training between two checkpoints, so that tiny epochs are not all writing
-EVALUATION_BATCH = 64
 EVALUATION = 1  # sets the random numbers of an evaluation, where it has any, apart from those of the epoch before it
-DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class NonFiniteLoss(RuntimeError):
-    """The loss became infinite or not a number."""
 
 
 def train(run: Run, dataset: Dataset, session: Session, *, label: str) -> None:
@@ -197,114 +189,10 @@ class Fit:
 
     def _evaluate(self, rows: np.ndarray, epoch: int) -> np.ndarray:
         if not len(self.change):
-            return evaluate(self.network, self.prepared.source, rows, self.step)
+            return evaluate(self.network, self.prepared.source, rows, self.step.arithmetic)
         seed_epoch(self.run_.seed, epoch, EVALUATION)
         network = self.network if self.training.live else nn.Sequential(self.change, self.network)
-        return evaluate(network, self.prepared.source, rows, self.step)
-
-
-class Step:
-    """Forward, backward and step on one batch.
-
-    Parameters
-    ----------
-    network, optimizer
-        What is trained, by what.
-    training
-        loss, clip_norm, precision and compile.
-    device
-        Where; precision other than fp32 holds on a GPU only.
-    """
-
-    def __init__(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer, training: Training, device: torch.device
-    ) -> None:
-        self.optimizer = optimizer
-        self.criterion = LOSSES[training.loss](training)
-        self.clip_norm = training.clip_norm
-        self.parameters = [p for p in network.parameters() if p.requires_grad]
-        self.device = device
-        self.dtype = DTYPES[training.precision] if device.type == "cuda" else torch.float32
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
-        self.auxiliaries = list(auxiliaries(network).values())
-        self.forward = _compiled(network) if training.compile else network
-
-    @contextmanager
-    def autocast(self) -> Iterator[None]:
-        """Compute in the precision asked for."""
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-            yield
-
-    def __call__(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Train on inputs `x` (batch, ...) and labels `y` (batch,); return the loss and the logits, detached."""
-        with self.autocast():
-            logits = self.forward(x)
-            loss = self.criterion(logits, y)
-            for part in self.auxiliaries:
-                if (taken := part.taken()) is not None:
-                    loss = loss + part.weight * self.criterion(taken, y)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        if self.clip_norm:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return loss.detach(), logits.detach()
-
-
-def _compiled(network: nn.Module) -> Callable[[Any], torch.Tensor]:
-    """Compile a network, but for the front end of a live one, which has threads of its own."""
-    parts = OrderedDict(network.named_children())
-    if (images := parts.pop("images", None)) is None:
-        return torch.compile(network)
-    rest = torch.compile(nn.Sequential(parts))
-    return lambda waveforms: rest(images(waveforms))
-
-
-@torch.inference_mode()
-def evaluate(network: nn.Module, source: Source, rows: np.ndarray, step: Step) -> np.ndarray:
-    """Return the logits (rows, classes), float32, of the network in evaluation mode."""
-    network.eval()
-    with step.autocast():
-        batches = source.batches(torch.from_numpy(rows), EVALUATION_BATCH)
-        return torch.cat([network(x) for x in batches]).float().cpu().numpy()
-
-
-def mean_loss(values: np.ndarray, sizes: Sequence[int], epoch: int) -> float:
-    """Return the mean over an epoch's clips of the losses (steps,) of batches of so many.
-
-    Raises
-    ------
-    NonFiniteLoss
-        Naming the first step whose loss is no number.
-    """
-    if not np.isfinite(values).all():
-        step = int(np.flatnonzero(~np.isfinite(values))[0]) + 1
-        raise NonFiniteLoss(f"the loss was {values[step - 1]} at epoch {epoch + 1}, step {step}; try a lower --lr")
-    return float(np.average(values, weights=sizes))
-
-
-def evaluated(split: Split) -> dict[str, np.ndarray]:
-    """Return the rows that every epoch ends with: of the test fold and, where there are any, for validation."""
-    return {"test": split.test} | ({"validation": split.validation} if len(split.validation) else {})
-
-
-def scores(logits: Mapping[str, np.ndarray], prepared: Prepared, epoch: int) -> dict[str, float]:
-    """Return the loss and the accuracy of each part that was evaluated after an epoch.
-
-    Raises
-    ------
-    NonFiniteLoss
-        Where one of the logits (rows, classes) is no number.
-    """
-    labels, row = prepared.labels.cpu().numpy(), {}
-    for name, part in evaluated(prepared.split).items():
-        if not np.isfinite(logits[name]).all():
-            raise NonFiniteLoss(f"the {name} logits were not finite after epoch {epoch + 1}; try a lower --lr")
-        row[f"{name}_loss"] = metrics.nll(metrics.softmax(logits[name]), labels[part])
-        row[f"{name}_accuracy"] = metrics.accuracy(logits[name], labels[part])
-    return row
+        return evaluate(network, self.prepared.source, rows, self.step.arithmetic)
 
 
 def leads(row: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> bool:

@@ -16,8 +16,9 @@ from core.inputs.images import LISTED
 from core.inputs.making import Recipe, batches
 from core.record import Record
 from core.session import Session, allow_tf32
+from core.training.arithmetic import Arithmetic
+from core.training.evaluation import EVALUATION_BATCH
 from core.training.finished import trained_network
-from core.training.trainer import DTYPES, EVALUATION_BATCH
 
 AT_ONCE = 2 * EVALUATION_BATCH  # recordings that are decoded and turned into inputs before networks see them
 Look = tuple[Clip, Frontend]  # networks that agree in it are given the same inputs
@@ -91,10 +92,9 @@ class _Evaluated:
         run = record.run
         self.run, self.device = run, session.device
         self.look: Look = (run.clip, run.frontend)
-        self.layout = torch.channels_last if run.training.channels_last else torch.contiguous_format
-        self.dtype = DTYPES[run.training.precision] if self.device.type == "cuda" else torch.float32
+        self.arithmetic = Arithmetic(run.training, self.device)
         network: nn.Module = trained_network(record, session.store).eval().to(self.device)
-        self.network = network.to(memory_format=self.layout)
+        self.network = network.to(memory_format=self.arithmetic.layout)
 
     @torch.inference_mode()
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
@@ -103,8 +103,8 @@ class _Evaluated:
         found = []
         for part in torch.split(torch.from_numpy(inputs), EVALUATION_BATCH):
             x = part.to(self.device)
-            x = x.contiguous(memory_format=self.layout) if x.ndim == 4 else x
-            with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            x = x.contiguous(memory_format=self.arithmetic.layout) if x.ndim == 4 else x
+            with self.arithmetic.autocast():
                 found.append(self.network(x).float().cpu().numpy())
         allow_tf32(False)
         logits = np.concatenate(found)

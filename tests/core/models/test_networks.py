@@ -15,7 +15,7 @@ from core.models.backbone import Backbone, build
 from core.models.family import VECTOR, Shape
 from core.models.networks import NETWORKS
 from core.models.stages import stage_names
-from core.training.trainer import Step
+from core.training.step import Step
 from tests.core.models.test_families import check_stages
 
 TOTALS: dict[str, tuple[int, Shape, int, bool]] = {  # classes, input, parameters, moving statistics counted

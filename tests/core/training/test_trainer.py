@@ -20,8 +20,9 @@ from core.store import FINISHED
 from core.training import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES, STOPPING, checkpoint, trainer
 from core.training.augmentations import Augmentation
 from core.training.prepare import prepare
+from core.training.step import NonFiniteLoss
 from core.training.stopping import History
-from core.training.trainer import NonFiniteLoss, train
+from core.training.trainer import train
 
 PLATEAU: dict[str, object] = {
     "training__epochs": 5,

@@ -1,0 +1,47 @@
+"""What a network says of clips: the forward pass of its evaluation."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from core.datasets.table import Split
+from core.training import metrics
+from core.training.arithmetic import Arithmetic
+from core.training.batches import Source
+from core.training.prepare import Prepared
+from core.training.step import NonFiniteLoss
+
+EVALUATION_BATCH = 64  # clips; nothing is kept of them for a backward pass
+
+
+@torch.inference_mode()
+def evaluate(network: nn.Module, source: Source, rows: np.ndarray, arithmetic: Arithmetic) -> np.ndarray:
+    """Return the logits (rows, classes), float32, of the network in evaluation mode."""
+    network.eval()
+    with arithmetic.autocast():
+        batches = source.batches(torch.from_numpy(rows), EVALUATION_BATCH)
+        return torch.cat([network(x) for x in batches]).float().cpu().numpy()
+
+
+def evaluated(split: Split) -> dict[str, np.ndarray]:
+    """Return the rows that every epoch ends with: of the test fold and, where there are any, for validation."""
+    return {"test": split.test} | ({"validation": split.validation} if len(split.validation) else {})
+
+
+def scores(logits: Mapping[str, np.ndarray], prepared: Prepared, epoch: int) -> dict[str, float]:
+    """Return the loss and the accuracy of each part that was evaluated after an epoch.
+
+    Raises
+    ------
+    NonFiniteLoss
+        Where one of the logits (rows, classes) is no number.
+    """
+    labels, row = prepared.labels.cpu().numpy(), {}
+    for name, part in evaluated(prepared.split).items():
+        if not np.isfinite(logits[name]).all():
+            raise NonFiniteLoss(f"the {name} logits were not finite after epoch {epoch + 1}; try a lower --lr")
+        row[f"{name}_loss"] = metrics.nll(metrics.softmax(logits[name]), labels[part])
+        row[f"{name}_accuracy"] = metrics.accuracy(logits[name], labels[part])
+    return row

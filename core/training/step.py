@@ -1,0 +1,84 @@
+"""One step of training: forward, backward and the optimizer's, on one batch."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from core.config import Training
+from core.models.auxiliary import auxiliaries
+from core.training import LOSSES
+from core.training.arithmetic import Arithmetic
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss became infinite or not a number."""
+
+
+class Step:
+    """Forward, backward and step on one batch.
+
+    Parameters
+    ----------
+    network, optimizer
+        What is trained, by what.
+    training
+        loss, clip_norm, precision and compile.
+    device
+        Where.
+    """
+
+    def __init__(
+        self, network: nn.Module, optimizer: torch.optim.Optimizer, training: Training, device: torch.device
+    ) -> None:
+        self.optimizer = optimizer
+        self.criterion = LOSSES[training.loss](training)
+        self.clip_norm = training.clip_norm
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        self.arithmetic = Arithmetic(training, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.arithmetic.dtype == torch.float16)
+        self.auxiliaries = list(auxiliaries(network).values())
+        self.forward = _compiled(network) if training.compile else network
+
+    def __call__(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Train on inputs `x` (batch, ...) and labels `y` (batch,); return the loss and the logits, detached."""
+        with self.arithmetic.autocast():
+            logits = self.forward(x)
+            loss = self.criterion(logits, y)
+            for part in self.auxiliaries:
+                if (taken := part.taken()) is not None:
+                    loss = loss + part.weight * self.criterion(taken, y)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if self.clip_norm:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss.detach(), logits.detach()
+
+
+def _compiled(network: nn.Module) -> Callable[[Any], torch.Tensor]:
+    """Compile a network, but for the front end of a live one, which has threads of its own."""
+    parts = OrderedDict(network.named_children())
+    if (images := parts.pop("images", None)) is None:
+        return torch.compile(network)
+    rest = torch.compile(nn.Sequential(parts))
+    return lambda waveforms: rest(images(waveforms))
+
+
+def mean_loss(values: np.ndarray, sizes: Sequence[int], epoch: int) -> float:
+    """Return the mean over an epoch's clips of the losses (steps,) of batches of so many.
+
+    Raises
+    ------
+    NonFiniteLoss
+        Naming the first step whose loss is no number.
+    """
+    if not np.isfinite(values).all():
+        step = int(np.flatnonzero(~np.isfinite(values))[0]) + 1
+        raise NonFiniteLoss(f"the loss was {values[step - 1]} at epoch {epoch + 1}, step {step}; try a lower --lr")
+    return float(np.average(values, weights=sizes))
