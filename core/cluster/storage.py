@@ -1,5 +1,7 @@
 """A folder or URI that every node sees, through which runs, checkpoints and images pass between their disks."""
 
+import os
+import tempfile
 import uuid
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from core.files import replacing
 from core.registry import Lazy
 from core.store import RECORD
 
-pyarrow, fs, fsspec = Lazy("pyarrow"), Lazy("pyarrow.fs"), Lazy("fsspec.core")
+pyarrow, fs, fsspec, ray = Lazy("pyarrow"), Lazy("pyarrow.fs"), Lazy("fsspec.core"), Lazy("ray")
 
 
 class Storage:
@@ -91,19 +93,40 @@ class Storage:
 
     def put_entry(self, folder: Path) -> None:
         """Copy an entry of the cache to ``cache/<kind>/<key>/``, if it is not there yet; its manifest last."""
-        name = f"cache/{folder.parent.name}/{folder.name}"
-        if not self.has(f"{name}/manifest.json"):
+        if not self.has_entry(folder):
             for file in ("array.npy", "manifest.json"):
-                self.put(folder / file, f"{name}/{file}")
+                self.put(folder / file, f"{_entry(folder)}/{file}")
+
+    def has_entry(self, folder: Path) -> bool:
+        """Tell whether an entry of the cache is there whole."""
+        return self.has(f"{_entry(folder)}/manifest.json")
 
     def get_entry(self, folder: Path) -> None:
         """Copy an entry into the cache of this machine; its manifest last."""
-        name = f"cache/{folder.parent.name}/{folder.name}"
         for file in ("array.npy", "manifest.json"):
-            self.get(f"{name}/{file}", folder / file)
+            self.get(f"{_entry(folder)}/{file}", folder / file)
+
+    def remove_entry(self, folder: Path) -> None:
+        """Delete an entry, its manifest first."""
+        for file in ("manifest.json", "array.npy"):
+            self.remove(f"{_entry(folder)}/{file}")
 
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}"
+
+
+def node_folder() -> Path:
+    """Return this node's own folder, for what passes through the storage."""
+    node = ray.get_runtime_context().get_node_id()[:12]
+    folder = Path(tempfile.gettempdir()) / f"audio-ablation-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise UserError(f"{folder} belongs to somebody else: set TMPDIR on the nodes to a folder of your own")
+    return folder / node
+
+
+def _entry(folder: Path) -> str:
+    return f"cache/{folder.parent.name}/{folder.name}"
 
 
 def _resolve(place: str) -> tuple[Any, str]:

@@ -14,6 +14,7 @@ from typing import Any
 from core.cluster.connect import Demand, Node, alive_nodes, connected, fits, share_out, slots
 from core.cluster.feed import Feed, PlanFeed
 from core.cluster.gate import make_gate
+from core.cluster.makers import Makers
 from core.cluster.probe import check_nodes
 from core.cluster.storage import Storage
 from core.cluster.watch import Watch, collect
@@ -23,6 +24,7 @@ from core.datasets.table import Dataset
 from core.errors import UserError
 from core.execution import Cluster
 from core.executor import Executed, say_damaged, unfinished
+from core.inputs.making import Spread
 from core.models import family_of
 from core.models.weights import WORDS
 from core.plan import Plan
@@ -99,16 +101,25 @@ def sweep(feed: Feed, session: Session, *, runs: int, first: Iterable[Run], sche
         files |= {family_of(run.model.backbone).file(run.model.backbone) for run in first if run.model.backbone_sha256}
         check_nodes(nodes, results=session.store.results, storage=storage, files=sorted(files))
         images = _Images(feed.datasets, session, storage)
+        images.spread = Makers(nodes, session, storage)
         for run in first:
             images.of(run)
+        images.spread = None  # from now on the cores are the trials'
         _fit(feed, session, nodes, demand, images, scheduler)
 
 
 class _Images:
-    """Makes images where the clips are, once, and tells which entries of the cache a run reads."""
+    """Makes images where the clips are, once, and tells which entries of the cache a run reads.
+
+    Attributes
+    ----------
+    spread
+        Makes those of many clips on other nodes too, while it is set.
+    """
 
     def __init__(self, datasets: Mapping[str, Dataset], session: Session, storage: Storage | None) -> None:
         self.datasets, self.session, self.storage = datasets, session, storage
+        self.spread: Spread | None = None
         self.known: dict[tuple[Any, ...], list[str]] = {}
 
     def of(self, run: Run) -> list[str]:
@@ -117,7 +128,7 @@ class _Images:
         training = run.training
         key = (run.data.content, run.clip, frontend, training.live, training.augment, training.variants)
         if key not in self.known:
-            made = load_images(run, self.datasets[run.data.content], self.session)
+            made = load_images(run, self.datasets[run.data.content], self.session, spread=self.spread)
             self.known[key] = [version.entry for version in made]
             for entry in self.known[key]:
                 if self.storage:

@@ -6,8 +6,6 @@ and everything passes through the storage.
 """
 
 import dataclasses
-import os
-import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +18,7 @@ import torch
 from filelock import FileLock
 
 from core.cluster.gate import enter
-from core.cluster.storage import Storage
+from core.cluster.storage import Storage, node_folder
 from core.config import Run
 from core.datasets.table import Dataset
 from core.errors import UserError
@@ -33,7 +31,7 @@ from core.training.step import NonFiniteLoss
 from core.training.together import train_together
 from core.training.trainer import train
 
-ray, tune = Lazy("ray"), Lazy("ray.tune")
+tune = Lazy("ray.tune")
 REPORT_EVERY = 1.0  # seconds between two reports of one trial, where no scheduler needs them all
 UPLOAD_EVERY = 30.0  # seconds between two checkpoints sent to the storage
 
@@ -135,23 +133,13 @@ def session_of(work: Work) -> Session:
     """Return this process's session, made once."""
     execution = work.execution
     if execution.cluster.storage:
-        execution = dataclasses.replace(execution, results=local_results(execution))
+        execution = dataclasses.replace(execution, results=node_folder())
     if execution not in _sessions:
         session = Session(execution)
         session.residents.budget = int(session.residents.budget * work.share)
         _sessions.clear()
         _sessions[execution] = session
     return _sessions[execution]
-
-
-def local_results(execution: Execution) -> Path:
-    """Return this node's own results folder, for what passes through the storage."""
-    node = ray.get_runtime_context().get_node_id()[:12]
-    folder = Path(tempfile.gettempdir()) / f"audio-ablation-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise UserError(f"{folder} belongs to somebody else: set TMPDIR on the nodes to a folder of your own")
-    return folder / node
 
 
 def _trained(

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from core.array_writer import ARRAY, ArrayWriter
-from core.cache import load_or_make
+from core.cache import key_of, load_or_make
 from core.config import Clip, Frontend
 from core.door import quiet
 from core.errors import UserError
@@ -67,7 +67,8 @@ class Recipe:
 
 
 Made = tuple[np.ndarray, list[str]]  # the inputs of the good ones of some clips; of each clip what is wrong, or nothing
-Spread = Callable[[Recipe, Sequence[Sequence[str]]], Iterator[Made]]  # makes the clips of each shard, in order
+# Makes the clips of each shard, in order; a folder is for shards that wait for their turn.
+Spread = Callable[[Recipe, Sequence[Sequence[str]], Path], Iterator[Made]]
 
 
 def write(
@@ -101,22 +102,16 @@ def write(
     report(ended)
     left = paths[ended:]
     shards = [left[i : i + SHARD] for i in range(0, len(left), SHARD)]
-    processes = torch.get_num_threads() if recipe.device == "cpu" else 1
-    if len(left) < MANY:
-        pieces = batches(recipe, left)
-    elif spread:
-        pieces = spread(recipe, shards)
-    elif processes > 1:
-        pieces = in_processes(recipe, shards, processes=processes, folder=writer.folder / "parts")
-    else:
-        pieces = batches(recipe, left)
-    for good, found in pieces:
+    parts = writer.folder / "parts"
+    many = len(left) >= MANY or parts.exists()  # where there are some, a command that was killed has left them
+    for good, found in (spread or make_here)(recipe, shards, parts) if many else batches(recipe, left):
         writer.append(good)
         problems += found
         if len(problems) - ended == SHARD:
             writer.commit({"problems": problems[ended:]})
             ended = len(problems)
         report(len(problems))
+    shutil.rmtree(parts, ignore_errors=True)
     return problems
 
 
@@ -127,6 +122,14 @@ def batches(recipe: Recipe, paths: Sequence[str], *, decoders: int | None = None
     with quiet(), Workers(decoders or DECODERS) as pool:
         for batch in _batches(ahead(pool, read, paths, 2 * BATCH)):
             yield _images_of(batch, kind=kind, device=recipe.device)
+
+
+def make_here(recipe: Recipe, shards: Sequence[Sequence[str]], folder: Path) -> Iterator[Made]:
+    """Make the clips of shards on this machine, in order: on all of a CPU's cores, or by its one GPU."""
+    processes = torch.get_num_threads() if recipe.device == "cpu" else 1
+    if processes > 1:
+        return in_processes(recipe, shards, processes=processes, folder=folder)
+    return batches(recipe, list(itertools.chain.from_iterable(shards)))
 
 
 def in_processes(recipe: Recipe, shards: Sequence[Sequence[str]], *, processes: int, folder: Path) -> Iterator[Made]:
@@ -141,7 +144,7 @@ def in_processes(recipe: Recipe, shards: Sequence[Sequence[str]], *, processes: 
     spawn = multiprocessing.get_context("spawn")
     with quiet(), ProcessPoolExecutor(processes, mp_context=spawn, initializer=_begin_process) as pool:
         try:
-            for entry, problems in ahead(pool, partial(_part, recipe=recipe, folder=folder), shards, 2 * processes):
+            for entry, problems in ahead(pool, partial(make_part, recipe=recipe, folder=folder), shards, 2 * processes):
                 yield np.load(entry / ARRAY, mmap_mode="r"), problems
                 shutil.rmtree(entry)
         except BrokenProcessPool:
@@ -152,7 +155,6 @@ def in_processes(recipe: Recipe, shards: Sequence[Sequence[str]], *, processes: 
         finally:
             for process in set(multiprocessing.active_children()) - before:
                 process.terminate()  # nothing is lost: shards that are not whole are made again
-    shutil.rmtree(folder)
 
 
 def _begin_process() -> None:
@@ -168,7 +170,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _part(paths: Sequence[str], *, recipe: Recipe, folder: Path) -> tuple[Path, list[str]]:
+def make_part(paths: Sequence[str], *, recipe: Recipe, folder: Path) -> tuple[Path, list[str]]:
     """Make a shard, or find it made; return where it lies and what is wrong with each clip."""
 
     def make(writer: ArrayWriter) -> dict[str, Any]:
@@ -178,8 +180,17 @@ def _part(paths: Sequence[str], *, recipe: Recipe, folder: Path) -> tuple[Path, 
             problems += found
         return {"problems": problems}
 
-    stored = load_or_make(folder, made_from={"first": paths[0], "clips": len(paths)}, make=make)
+    stored = load_or_make(folder, made_from=_part(paths, folder), make=make)
     return folder / stored.key, stored.facts["problems"]
+
+
+def part_key(paths: Sequence[str], folder: Path) -> str:
+    """Name the entry of `folder` that a shard is."""
+    return key_of(_part(paths, folder))
+
+
+def _part(paths: Sequence[str], folder: Path) -> dict[str, Any]:
+    return {"of": folder.parent.name, "first": paths[0], "clips": len(paths)}  # wherever that folder is
 
 
 Sound = np.ndarray | str  # a waveform, or what is wrong with it

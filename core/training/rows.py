@@ -10,20 +10,22 @@ from core.errors import UserError
 from core.inputs import images as features
 from core.inputs.images import Images
 from core.inputs.live import live_images
+from core.inputs.making import Spread
 from core.inputs.waveforms import waveforms
 from core.session import Session, allow_tf32
 from core.training import AUGMENTATIONS
 
 
-def load_images(run: Run, dataset: Dataset, session: Session) -> list[Images]:
+def load_images(run: Run, dataset: Dataset, session: Session, *, spread: Spread | None = None) -> list[Images]:
     """Return the inputs of a run's clips: plain ones first, then each augmented version.
 
     They are made in full fp32 whatever the run's precision, so that one store serves all. Live ones are not made yet.
+    Where there are many, `spread` makes them elsewhere.
     """
     allow_tf32(False)
     change = AUGMENTATIONS[run.training.augment].waveform
     versions = [
-        _version(run, dataset, session, variant=variant, **({"change": change} if variant else {}))
+        _version(run, dataset, session, spread=spread, variant=variant, **({"change": change} if variant else {}))
         for variant in range(1 + (run.training.variants if change else 0))
     ]
     for number, version in enumerate(versions):
@@ -36,7 +38,7 @@ def load_images(run: Run, dataset: Dataset, session: Session) -> list[Images]:
     return versions
 
 
-def _version(run: Run, dataset: Dataset, session: Session, **changed: Any) -> Images:
+def _version(run: Run, dataset: Dataset, session: Session, *, spread: Spread | None, **changed: Any) -> Images:
     store: dict[str, Any] = {
         "content": run.data.content,
         "clip": run.clip,
@@ -45,7 +47,7 @@ def _version(run: Run, dataset: Dataset, session: Session, **changed: Any) -> Im
         "progress": session.report,
     }
     if not run.training.live:
-        return features.images(dataset, **store, frontend=run.frontend, device=session.device, **changed)
+        return features.images(dataset, **store, frontend=run.frontend, device=session.device, spread=spread, **changed)
     found = waveforms(dataset, **store, whole=AUGMENTATIONS[run.training.augment].segments, **changed)
     if found.longer == 0 and AUGMENTATIONS[run.training.augment].segments:
         session.report.note(

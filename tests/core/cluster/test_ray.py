@@ -478,19 +478,6 @@ def test_storage_serves_nodes_that_do_not_share_the_results(
     assert (executed.trained, executed.found) == (0, 3)
 
 
-@pytest.fixture
-def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Start a cluster of one node that has a CPU, and stop it."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    from ray.cluster_utils import Cluster as RayCluster
-
-    quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
-    cluster = RayCluster(initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": quick})
-    yield cluster
-    cluster.shutdown()
-
-
 def command(sounds: Path, results: Path, *more: str) -> list[str]:
     words = f"freeze --data folder --data-root {sounds} --sr 8000 --duration 0.5 --n-mels 32 --n-frames 32"
     words += f" --batch-size 8 --block 1 --seed 0 1 --device cpu --threads 1 --results {results}"
