@@ -17,7 +17,7 @@ NODES_EVERY = 30.0  # seconds between two looks for a node that could run a tria
 DEATHS = {  # what Ray says of a process that is gone: what we say
     "out.of.memory|OutOfMemory|low on memory|memory pressure": "its process was killed because memory ran out; lower "
     "--max-concurrent or raise --cpus-per-trial",
-    "node (?:has |was )?(?:died|dead|terminated|failed|removed)": "its node was lost",
+    "node (?:has |was )?(?:died|dead|terminated|failed|removed)|not schedulable.*[Nn]ode": "its node was lost",
     "actor (?:has )?died|actor is dead|worker (?:process )?(?:has )?died|unexpectedly": "its process was killed",
 }
 
