@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import traceback
 from collections.abc import Iterable
 
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -48,3 +49,9 @@ def unknown(kind: str, value: str, choices: Iterable[str]) -> UserError:
 
 def _alike(value: str, choices: Iterable[str]) -> list[str]:
     return difflib.get_close_matches(value.lower(), list(choices), n=3, cutoff=0.5)
+
+
+def failure(error: BaseException) -> dict[str, str]:
+    """Return what is kept of an error that a run failed for: its ``reason`` in one line, and the ``trace``."""
+    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    return {"reason": reason, "trace": "".join(traceback.format_exception(error))}

@@ -1,6 +1,5 @@
 """Make a plan true: train every run that is not in the store, here, lot after lot."""
 
-import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -8,8 +7,8 @@ from dataclasses import dataclass
 from filelock import Timeout
 
 from core.config import Run
-from core.errors import UserError
-from core.files import cannot_write
+from core.errors import UserError, failure
+from core.files import written_below
 from core.plan import Plan
 from core.session import Session
 from core.store import FAILED, FINISHED
@@ -105,35 +104,25 @@ def _train_together(runs: Sequence[Run], plan: Plan, session: Session) -> list[R
     """Train runs of one lot together, and return those that have to be trained alone."""
     dataset, left = plan.datasets[runs[0].data.content], {run.id: run for run in runs}
     name = lot_label([label(run, plan) for run in runs])
-    try:
+    with written_below(session.store.runs):
         for run, error in train_together(runs, dataset, session, label=name):
             del left[run.id]
             if error:
-                trace = "".join(traceback.format_exception(error))
-                reason = f"{type(error).__name__}: {error}"
-                record_failure(run, session, label=label(run, plan), reason=reason, trace=trace)
+                record_failure(run, session, label=label(run, plan), **failure(error))
             else:
                 say_accuracy(run, session, label=label(run, plan))
-    except Exception as error:
-        if isinstance(error, UserError) or not (why := cannot_write(error)):
-            raise
-        raise UserError(f"cannot write to {session.store.runs} ({why}); free space or change --results") from error
     return list(left.values())
 
 
 def _train(run: Run, plan: Plan, session: Session) -> None:
     name = label(run, plan)
     try:
-        train(run, plan.datasets[run.data.content], session, label=name)
+        with written_below(session.store.folder(run)):
+            train(run, plan.datasets[run.data.content], session, label=name)
     except UserError:
         raise
     except Exception as error:
-        if why := cannot_write(error):
-            raise UserError(
-                f"cannot write to {session.store.folder(run)} ({why}); free space or change --results"
-            ) from error
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        record_failure(run, session, label=name, reason=reason, trace=traceback.format_exc())
+        record_failure(run, session, label=name, **failure(error))
         return
     say_accuracy(run, session, label=name)
 

@@ -36,6 +36,23 @@ def cannot_write(error: BaseException) -> str | None:
     return None
 
 
+@contextlib.contextmanager
+def written_below(folder: Path) -> Iterator[None]:
+    """Say in one line that files below a folder cannot be written; other errors pass.
+
+    Raises
+    ------
+    UserError
+        Instead of what `cannot_write` knows.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError) or not (why := cannot_write(error)):
+            raise
+        raise UserError(f"cannot write to {folder} ({why}); free space or change --results") from error
+
+
 class replacing:
     """Give a temporary path beside `path`, put in its place when the block ends well and removed when it does not."""
 

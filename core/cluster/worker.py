@@ -7,7 +7,6 @@ and everything passes through the storage.
 
 import dataclasses
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from core.cluster.gate import enter
 from core.cluster.storage import Storage, node_folder
 from core.config import Run
 from core.datasets.table import Dataset
-from core.errors import UserError
+from core.errors import UserError, failure
 from core.execution import Execution
 from core.files import cannot_write
 from core.registry import Lazy
@@ -115,7 +114,7 @@ def trial(config: Mapping[str, Any], work: Work, gate: Any) -> dict[str, Any]:
             for run in sorted(runs, key=lambda run: run.id):  # in one order everywhere, so that none waits for ever
                 locks.enter_context(session.store.lock(run))
             missing = [run for run in runs if session.store.status(run) != FINISHED]
-            failed = {run.id: failure for run, failure in _trained(missing, config["images"], work, session, storage)}
+            failed = {run.id: why for run, why in _trained(missing, config["images"], work, session, storage)}
         if storage:
             for run in (run for run in runs if run.id not in failed):
                 storage.put_run(session.store.folder(run))
@@ -150,20 +149,16 @@ def _trained(
         _bring(runs, images, session, storage)
     left = {run.id: run for run in runs}
     if len(runs) > 1:
-        for run, failure in train_together(runs, work.datasets[runs[0].data.content], session, label=runs[0].id):
+        for run, error in train_together(runs, work.datasets[runs[0].data.content], session, label=runs[0].id):
             del left[run.id]
-            if failure:
-                yield run, _said(failure)
+            if error:
+                yield run, failure(error)
     for run in left.values():
         session.on_epoch = Progress(run, work, storage, session.store.folder(run))
         try:
             train(run, work.datasets[run.data.content], session, label=run.id)
         except NonFiniteLoss as error:
-            yield run, _said(error)
-
-
-def _said(error: NonFiniteLoss) -> dict[str, str]:
-    return {"reason": f"{type(error).__name__}: {error}", "trace": "".join(traceback.format_exception(error))}
+            yield run, failure(error)
 
 
 def _bring(runs: Sequence[Run], images: list[str], session: Session, storage: Storage) -> None:
