@@ -178,11 +178,13 @@ def input_words(shape: tuple[int, ...]) -> str:
 
 def refusal(dataset: "Dataset", bad: Sequence[tuple[str, str]]) -> UserError:
     """Name the bad clips of a data set, and what is wrong with each."""
+    return unusable(f"clips of {dataset.name} in {dataset.root}", bad, of=len(dataset.clips))
+
+
+def unusable(what: str, bad: Sequence[tuple[str, str]], *, of: int) -> UserError:
+    """Name recordings that cannot be used by path and reason, `of` as many of what they are."""
     named = "; ".join(f"{path}: {reason}" for path, reason in bad[:LISTED])
     more = f"; and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
-    every = len(bad) == len(dataset.clips)
+    every = len(bad) == of
     remedy = "none is left" if every else "mend or remove them, or leave them out with --on-bad-clip skip"
-    return UserError(
-        f"{len(bad)} of the {len(dataset.clips)} clips of {dataset.name} in {dataset.root} cannot be used "
-        f"({named}{more}): {remedy}"
-    )
+    return UserError(f"{len(bad)} of the {of} {what} cannot be used ({named}{more}): {remedy}")

@@ -12,7 +12,7 @@ from core.datasets.unlabelled import Unlabelled
 from core.errors import UserError
 from core.frontend import Frontend
 from core.inputs.augmentation import augment_waveform
-from core.inputs.images import LISTED
+from core.inputs.images import unusable
 from core.inputs.making import Recipe, batches
 from core.record import Record
 from core.session import Session, allow_tf32
@@ -81,7 +81,7 @@ def outputs_of(records: Sequence[Record], sounds: Unlabelled, session: Session) 
                 found.append(network(inputs[network.look]))
         session.report(part.stop, total, what)
     if bad and (not tolerant or not paths):
-        raise _refusal(sounds, bad)
+        raise unusable(f"{_called(sounds)} in {sounds.root}", bad, of=total)
     return Outputs(tuple(paths), tuple(np.concatenate(found) for found in logits), tuple(bad))
 
 
@@ -142,12 +142,3 @@ def _of_all(inputs: np.ndarray, own: Sequence[str], problems: Sequence[str]) -> 
 
 def _called(sounds: Unlabelled) -> str:
     return "recordings" if sounds.vectors is None else "rows"
-
-
-def _refusal(sounds: Unlabelled, bad: Sequence[tuple[str, str]]) -> UserError:
-    named = "; ".join(f"{path}: {reason}" for path, reason in bad[:LISTED])
-    more = f"; and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
-    every = len(bad) == len(sounds.paths)
-    remedy = "none is left" if every else "mend or remove them, or leave them out with --on-bad-clip skip"
-    those = f"{len(bad)} of the {len(sounds.paths)} {_called(sounds)} in {sounds.root}"
-    return UserError(f"{those} cannot be used ({named}{more}): {remedy}")
