@@ -250,23 +250,17 @@ def _recorded(run: Run, store: Store) -> dict[str, float]:
 
 
 def _single(logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    return _named(metrics.summary(logits, targets)) | {"macro_f1": _macro_f1(logits, targets)}
+    return _named(metrics.summary(logits, targets)) | {"macro_f1": metrics.per_class(logits, targets).macro_f1}
 
 
 def _together(members: Sequence[np.ndarray], targets: np.ndarray) -> dict[str, float]:
     scores = _named(metrics.ensemble_summary(members, targets))
-    return scores | {"macro_f1": _macro_f1(metrics.soft_vote(members), targets)}
+    return scores | {"macro_f1": metrics.per_class(metrics.soft_vote(members), targets).macro_f1}
 
 
 def _named(scores: Mapping[str, float]) -> dict[str, float]:
     """Call weighted scores as tables do."""
     return {name.removeprefix("weighted_"): score for name, score in scores.items()}
-
-
-def _macro_f1(scores: np.ndarray, targets: np.ndarray) -> float:
-    """Mean F1 over the classes of the test fold, which are the same for one network and for several."""
-    by_class = metrics.per_class(scores, targets)
-    return float(by_class.f1[by_class.support > 0].mean())
 
 
 def _best(members: Sequence[Run], store: Store) -> float:

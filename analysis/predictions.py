@@ -193,14 +193,5 @@ def write_scores(results: Results, said: Said, *, caption: str, notes: Sequence[
 
 def _scores(probs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     """Return every overall score; macro F1 over the classes that are there, as in other tables."""
-    by_class = metrics.per_class(probs, targets)
-    macro = float(by_class.f1[by_class.support > 0].mean())
-    scores = {
-        "accuracy": metrics.accuracy(probs, targets),
-        "balanced_accuracy": metrics.balanced_accuracy(probs, targets),
-        "macro_f1": macro,
-        "nll": metrics.nll(probs, targets),
-        "brier": metrics.brier(probs, targets),
-        "ece": metrics.ece(probs, targets),
-    }
-    return {"clips": len(targets), **scores, **metrics.weighted(probs, targets)}
+    scores = metrics.summary_of_probs(probs, targets) | {"macro_f1": metrics.per_class(probs, targets).macro_f1}
+    return {"clips": len(targets), **scores}

@@ -30,6 +30,11 @@ class PerClass:
     f1: Array
     support: Array  # clips of the class among the targets
 
+    @property
+    def macro_f1(self) -> float:
+        """Mean F1 over the classes that the test fold has: the same classes whatever a network predicts."""
+        return float(self.f1[self.support > 0].mean())
+
 
 def softmax(logits: npt.ArrayLike) -> Array:
     """Turn logits (clips, classes) into float64 probabilities of the same shape."""
@@ -159,15 +164,16 @@ def summary(logits: npt.ArrayLike, targets: npt.ArrayLike) -> dict[str, float]:
 
     Records of version 1 have the first five alone.
     """
-    return _summary(softmax(logits), targets)
+    return summary_of_probs(softmax(logits), targets)
 
 
 def ensemble_summary(members: Sequence[npt.ArrayLike], targets: npt.ArrayLike) -> dict[str, float]:
     """Do the same for the average of several networks, and add their disagreement."""
-    return {**_summary(soft_vote(members), targets), "disagreement": disagreement(members)}
+    return {**summary_of_probs(soft_vote(members), targets), "disagreement": disagreement(members)}
 
 
-def _summary(probs: Array, targets: npt.ArrayLike) -> dict[str, float]:
+def summary_of_probs(probs: Array, targets: npt.ArrayLike) -> dict[str, float]:
+    """Do the same for probabilities, as the average of several networks gives them."""
     measures = (accuracy, macro_f1, nll, brier, ece, balanced_accuracy)
     return {measure.__name__: measure(probs, targets) for measure in measures} | weighted(probs, targets)
 
