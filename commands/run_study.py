@@ -7,30 +7,25 @@ from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
 
-from analysis.comparisons import foreseen
-from analysis.formats import seconds
 from analysis.published import published, write_beside
 from analysis.results import Results
 from commands import COMMANDS, options, study_file
 from commands.ablation import show_results
-from commands.estimate import estimate
 from commands.execution import INTERRUPTED, analysed, execute_or_stop
 from commands.experiment import Experiment, commands, prepare
 from commands.options import Call
 from commands.study import Figures, Study
 from commands.study_file import Entry, Recipe, read_study, slug
 from commands.study_items import APART, Done, join, write_items, write_page
+from commands.study_plan import show_plan
 from core import datasets
 from core.config import Run
 from core.errors import UserError
 from core.executor import Executed
 from core.files import short_digest
-from core.plan import Plan
 from core.progress import Reporter
 from core.session import Session
-from core.store import FINISHED
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,7 @@ def run_study(call: Call) -> int:
     """
     study: Study | Figures = call.command
     given = options.split_words(call.arguments[1:], options.flags(options.option_class(type(study))))
-    for flag in ("scale", "for"):
+    for flag in ("scale", "for", "devices"):
         given.pop(flag, None)
     recipe = read_study(study.name, study.scale, given, commands=commands())
     for item in recipe.tables:  # what is wrong with its numbers is said before anything is trained
@@ -68,7 +63,8 @@ def run_study(call: Call) -> int:
         session = Session(execution, progress)
         experiments = [_prepared(job, session, recipe) for job in jobs]
         whole = join(recipe.name, [experiment.plan for experiment in experiments if experiment.executes])
-        _show_plan(recipe, jobs, experiments, whole, session, console)
+        entries = [job.entry for job in jobs]
+        show_plan(recipe, entries, experiments, whole, session, console, devices=getattr(study, "devices", 1))
         if execution.dry_run:
             return 0
         executed = execute_or_stop(whole, session) if study.trains else Executed(0, len(whole.runs), 0)
@@ -159,39 +155,6 @@ def folder_of(study: Study | Figures, experiments: Sequence[Experiment], results
     """Return a folder of its own for every different set of questions, the same for the same one."""
     text = "\n".join(f"{experiment.plan.name} {experiment.question}" for experiment in experiments)
     return results / "studies" / study.name / f"{study.scale}-{short_digest(text)}"
-
-
-def _show_plan(
-    recipe: Recipe,
-    jobs: Sequence[Job],
-    experiments: Sequence[Experiment],
-    whole: Plan,
-    session: Session,
-    console: Console,
-) -> None:
-    table = Table(title=f"{recipe.title} ({recipe.source})", title_justify="left")
-    for title in ("Item", "Command", "Runs", "To train"):
-        table.add_column(title)
-    for job, experiment in zip(jobs, experiments, strict=True):
-        runs = experiment.plan.runs if experiment.executes else ()
-        left = sum(session.store.status(run) != FINISHED for run in runs)
-        table.add_row(job.entry.item, job.entry.command, str(len(runs)), str(left))
-    console.print(table)
-    missing = [run for run in whole.runs if session.store.status(run) != FINISHED]
-    about = f", at most about {seconds(estimate(missing, whole, session))} on {session.device}" if missing else ""
-    console.print(f"{len(whole.runs)} different runs, {len(missing)} to train{about}.")
-    if session.execution.dry_run:
-        _show_power(jobs, experiments, session, console)
-
-
-def _show_power(jobs: Sequence[Job], experiments: Sequence[Experiment], session: Session, console: Console) -> None:
-    """Say how small a difference each experiment could find; what holds for several is said once."""
-    items: dict[str, list[str]] = {}
-    for job, experiment in zip(jobs, experiments, strict=True):
-        if said := foreseen(experiment.plan, session.store):
-            items.setdefault(said, []).append(job.entry.item)
-    for said, of in items.items():
-        console.print(f"{', '.join(of)}: {said}", style="dim")
 
 
 def _show(recipe: Recipe, job: Job, results: Results, frame: pd.DataFrame, console: Console) -> None:

@@ -14,14 +14,18 @@ RUNS = "commands.run_study:run_study"
 class Study:
     """Run every experiment of a report and set its tables and figures beside the published numbers.
 
-    The plan and an estimate of its time are shown first. Options after the study's name hold for every experiment
-    and replace the file's, so other data sets, backbones, folds and seeds are a word away.
+    The plan and an estimate of its time, from a measured step of every different network, are shown first; --dry-run
+    shows the steps too, and stops there. Options after the study's name hold for every experiment and replace the
+    file's, so other data sets, backbones, folds and seeds are a word away.
 
     Example: run_ablation.py study rethinking-cnn --scale quick
     """
 
     name: Annotated[str, tyro.conf.Positional] = option("rethinking-cnn", "The study: a folder of ablations/studies.")
     scale: str = option("full", "full: as in the report; quick: under 15 minutes on two CPU cores, embedded data.")
+    devices: int = option(
+        1, "How many devices like this one the runs are shared out to, for what is said of their time.", at_least=1
+    )
 
     runs: ClassVar[str] = RUNS
     plans: ClassVar[bool] = True  # has the options of a run

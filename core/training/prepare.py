@@ -98,8 +98,7 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     backbone = make_backbone(run, len(dataset.class_names))
     first_step = fit(run, backbone, plain, split)
     training = run.training
-    still = not len(augment) and not AUGMENTATIONS[training.augment].segments
-    stay = reuse and run.model.freeze != "none" and run.model.frozen_batch_norm == "eval" and still
+    stay = reuse and has_still_prefix(run)
     prefix, network = split_at_freeze(first_step, backbone, run.model.freeze if stay else "none")
     if training.live and not stay:
         network, augment = _behind_waveforms(run, network, augment), nn.Sequential()
@@ -112,6 +111,12 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     labels = torch.tensor(rows["label"].to_numpy(), dtype=torch.int64, device=session.device)
     paths = rows["path"].tolist()
     return Prepared(network, first_step, backbone, source, labels, paths, split, augment, plain.bad, stay, prefix_ms)
+
+
+def has_still_prefix(run: Run) -> bool:
+    """Tell whether a run has a frozen prefix whose input and output are the same in every epoch."""
+    frozen = run.model.freeze != "none" and run.model.frozen_batch_norm == "eval"
+    return frozen and not len(batch_augmentation(run)) and not AUGMENTATIONS[run.training.augment].segments
 
 
 def _behind_waveforms(run: Run, network: nn.Module, augment: nn.Module) -> nn.Sequential:
