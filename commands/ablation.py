@@ -108,6 +108,7 @@ def planned(
         roots=execution.data_root,
         cache=session.store.cache,
         settle=partial(settled, session=session),
+        progress=session.report,
     )
     if execution.published_as and len(plan.datasets) > 1:
         raise UserError(f"--published-as {execution.published_as}: names one data set, not {len(plan.datasets)}")

@@ -7,7 +7,7 @@ noted. Whoever opens the folder again goes on behind the last shard whose bytes 
 import errno
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +20,11 @@ from core.errors import UserError
 
 ARRAY, JOURNAL = "array.npy", "shards.jsonl"
 PIECE = 2**24  # bytes read at a time
+Read = Callable[[int, int], None]  # told how many bytes of how many were read through
+
+
+def unseen(done: int, total: int) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class ArrayWriter:
         Where ``array.npy`` and the journal are; what lies there already is gone on with.
     blame
         The folder that a failure to write names.
+    read
+        Called with (bytes read, bytes to be read) of what lies there.
 
     Attributes
     ----------
@@ -62,13 +69,13 @@ class ArrayWriter:
         Of what is written so far; empty before the first rows.
     """
 
-    def __init__(self, folder: Path, *, blame: Path) -> None:
+    def __init__(self, folder: Path, *, blame: Path, read: Read = unseen) -> None:
         self.folder, self._blame = folder, blame
         self._dtype = np.dtype(np.float32)
         self.shape: tuple[int, ...] = ()
         self.shards: list[Shard] = []
         with naming(blame):
-            self._recover()
+            self._recover(read)
         self._begin_shard()
 
     @property
@@ -133,7 +140,7 @@ class ArrayWriter:
         header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": self.shape}
         np.lib.format.write_array_header_1_0(self._file, header)
 
-    def _recover(self) -> None:
+    def _recover(self, read: Read) -> None:
         """Open both files behind the last whole shard, or empty."""
         array, journal = self.folder / ARRAY, self.folder / JOURNAL
         for path in (array, journal):
@@ -142,7 +149,7 @@ class ArrayWriter:
         known = _read_journal(self._journal)
         with suppress(ValueError):  # no header yet
             shape, dtype = _read_header(self._file)
-            self.shards = whole_shards(self._file, known, row_bytes=_row_bytes(shape, dtype))
+            self.shards = whole_shards(self._file, known, row_bytes=_row_bytes(shape, dtype), read=read)
         if self.shards:
             self._dtype, self.shape = dtype, (sum(shard.rows for shard in self.shards), *shape[1:])
         else:
@@ -154,8 +161,15 @@ class ArrayWriter:
         self._journal.flush()
 
 
-def is_whole(path: Path, shards: Sequence[Shard], *, shape: tuple[int, ...]) -> bool:
+def is_whole(path: Path, shards: Sequence[Shard], *, shape: tuple[int, ...], read: Read = unseen) -> bool:
     """Tell whether an array's file holds these shards and nothing was changed in it.
+
+    Parameters
+    ----------
+    path, shards, shape
+        The file, what it was written as, and the array's shape.
+    read
+        Called with (bytes read, bytes to be read).
 
     Raises
     ------
@@ -164,17 +178,20 @@ def is_whole(path: Path, shards: Sequence[Shard], *, shape: tuple[int, ...]) -> 
     """
     with path.open("rb") as file:
         found, dtype = _read_header(file)
-        return found == shape and whole_shards(file, shards, row_bytes=_row_bytes(found, dtype)) == list(shards)
+        row_bytes = _row_bytes(found, dtype)
+        return found == shape and whole_shards(file, shards, row_bytes=row_bytes, read=read) == list(shards)
 
 
-def whole_shards(file: BinaryIO, shards: Sequence[Shard], *, row_bytes: int) -> list[Shard]:
+def whole_shards(file: BinaryIO, shards: Sequence[Shard], *, row_bytes: int, read: Read = unseen) -> list[Shard]:
     """Return the shards whose bytes follow in `file`, up to the first that differs; the file is left behind them."""
     whole: list[Shard] = []
+    done, total = 0, row_bytes * sum(shard.rows for shard in shards)
     for shard in shards:
         start, left, digest = file.tell(), shard.rows * row_bytes, hashlib.sha256()
         while left and (piece := file.read(min(left, PIECE))):
             digest.update(piece)
-            left -= len(piece)
+            left, done = left - len(piece), done + len(piece)
+            read(done, total)
         if left or digest.hexdigest() != shard.sha256:
             file.seek(start)
             break

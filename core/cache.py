@@ -21,10 +21,12 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from core.array_writer import ARRAY, JOURNAL, ArrayWriter, Shard, is_whole, naming
+from core.array_writer import ARRAY, JOURNAL, ArrayWriter, Read, Shard, is_whole, naming
 from core.errors import UserError
+from core.progress import Progress, if_long, no_progress
 
 MANIFEST, SEEN = "manifest.json", "seen.json"  # what was made; the state of the array's file when it was found whole
+MB = 10**6  # bytes
 SETTLED = 2.0  # seconds after which a later change to a file surely shows in its times
 _verified: set[tuple[str, ...]] = set()  # entries that this process found whole, and the state of their files
 
@@ -54,6 +56,8 @@ def load_or_make(
     made_from: Mapping[str, Any],
     make: Callable[[ArrayWriter], Mapping[str, Any]],
     waiting: Callable[[], None] | None = None,
+    progress: Progress = no_progress,
+    what: str = "a file of the cache",
 ) -> Stored:
     """Return the array made from `made_from`, making it if no whole one is there.
 
@@ -67,19 +71,30 @@ def load_or_make(
         Appends the array's rows to the writer and returns facts to keep beside it, in JSON types.
     waiting
         Called once if another process is making the same array, before waiting for it.
+    progress, what
+        Called while an array is read through, where that takes seconds: with (MB read, MB, what is being done); and
+        what the array is called there.
 
     Raises
     ------
     UserError
         The folder cannot be written to. What `make` raises is passed on, and nothing is kept.
     """
-    entry = folder / key_of(made_from)
-    if stored := _load(entry):
+    entry, read = folder / key_of(made_from), _in_mb(if_long(progress), f"reading through {what} (MB)")
+    if stored := _load(entry, read):
         return stored
     with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with _locked(entry.with_suffix(".lock"), waiting):
-        return _load(entry) or _make(entry, made_from=made_from, make=make)
+        return _load(entry, read) or _make(entry, made_from=made_from, make=make, read=read)
+
+
+def _in_mb(progress: Progress, what: str) -> Read:
+    def read(done: int, total: int) -> None:
+        whole = total // MB + 1
+        progress(whole if done == total else min(done // MB, whole - 1), whole, what)
+
+    return read
 
 
 def key_of(made_from: Mapping[str, Any]) -> str:
@@ -87,12 +102,14 @@ def key_of(made_from: Mapping[str, Any]) -> str:
     return _checksum(made_from)[:16]
 
 
-def _make(entry: Path, *, made_from: Mapping[str, Any], make: Callable[[ArrayWriter], Mapping[str, Any]]) -> Stored:
+def _make(
+    entry: Path, *, made_from: Mapping[str, Any], make: Callable[[ArrayWriter], Mapping[str, Any]], read: Read
+) -> Stored:
     """Make an entry, going on with what a dead process left; the caller holds its lock."""
     temporary = entry.with_suffix(".tmp")
     with naming(entry.parent):
         temporary.mkdir(exist_ok=True)
-    writer = ArrayWriter(temporary, blame=entry.parent)
+    writer = ArrayWriter(temporary, blame=entry.parent, read=read)
     try:
         with closing(writer):
             facts = make(writer)
@@ -116,12 +133,12 @@ def _make(entry: Path, *, made_from: Mapping[str, Any], make: Callable[[ArrayWri
         if not writer.shards:
             shutil.rmtree(temporary, ignore_errors=True)
         raise
-    if not (stored := _load(entry)):
+    if not (stored := _load(entry, read)):
         raise UserError(f"{entry} cannot be read back as it was written: check the disk")
     return stored
 
 
-def _load(entry: Path) -> Stored | None:
+def _load(entry: Path, read: Read) -> Stored | None:
     """Read an entry; None where it is missing or anything about it is not as it was written."""
     path = entry / ARRAY
     try:
@@ -131,7 +148,7 @@ def _load(entry: Path) -> Stored | None:
         state = _state(path)
         if (str(path.resolve()), *state) not in _verified and not _was_seen(entry, state):
             shards = [Shard(rows, sha256, {}) for rows, sha256 in manifest["shards"]]
-            if not is_whole(path, shards, shape=tuple(manifest["shape"])):
+            if not is_whole(path, shards, shape=tuple(manifest["shape"]), read=read):
                 return None
             _note_seen(entry, state)
         array = np.load(path, mmap_mode="r", allow_pickle=False)

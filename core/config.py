@@ -264,6 +264,8 @@ class Run:
         training = self.training
         if training.augment == "segment" and self.clip.fit == "stretch":
             found.append("--augment segment cuts --duration seconds, and --fit stretch keeps all: choose another --fit")
+        if training.live and self.frontend.stored_as != "float32":
+            found.append(f"--stored-as {self.frontend.stored_as} is for stored images, and --live stores none")
         if self.data.validation:
             return found
         needs = {

@@ -85,6 +85,13 @@ class Frontend:
         absent="none",
     )
 
+    stored_as: str = option(
+        "float32",
+        "What the numbers of stored images are kept as: float16 takes half of the disk and of the device's memory and "
+        "rounds decibels to 0.016; training computes in float32.",
+        choices=("float32", "float16"),
+        absent="float32",
+    )
     columns: tuple[str, ...] = option((), "Name of each feature of the data set's table.", hidden=True, absent=())
     pca: float = option(
         0.0,
@@ -107,6 +114,8 @@ class Frontend:
             found.append(f"--hop {self.hop}: is the hop of one --window in samples; say that too")
         if self.kind in ("mfcc", "features") and self.n_mfcc > self.n_mels:
             found.append(f"--n-mfcc {self.n_mfcc}: there are no more of them than --n-mels {self.n_mels}")
+        if self.kind == "features" and self.stored_as != "float32":
+            found.append(f"--stored-as {self.stored_as}: numbers of the kind features do not fit; leave it out")
         return found + self._image_problems() + self._colour_problems()
 
     def beyond(self, half: float) -> list[str]:

@@ -20,6 +20,7 @@ from core.inputs.made import check_first_step, input_shape
 from core.models import family_of
 from core.models.assembly import weights_digest
 from core.models.family import check_fit, no_imagenet
+from core.progress import Progress, no_progress
 
 FOLLOWING = (
     "data.fold",
@@ -127,6 +128,7 @@ def make_plan(
     roots: Sequence[Path] = (),
     cache: Path,
     settle: Callable[[Run, Dataset], Run] = lambda run, dataset: run,
+    progress: Progress = no_progress,
 ) -> Plan:
     """Make the plan of an ablation over a grid.
 
@@ -148,6 +150,8 @@ def make_plan(
         Where digests of files are remembered.
     settle
         Fills in what the machine and the clips themselves decide.
+    progress
+        Called while files are read, where that takes seconds.
 
     Raises
     ------
@@ -159,7 +163,7 @@ def make_plan(
         for group in _grouped(list(grid), by)
     ]
     names = list(dict.fromkeys(base.get("data__name", Run().data.name) for group in groups for _, base, _ in group))
-    loaded = _Arranged(_load(names, roots), cache)
+    loaded = _Arranged(_load(names, roots), cache, progress)
     planned: list[Planned] = []
     for group in groups:
         first = group[0][1]
@@ -235,6 +239,8 @@ def _of_vectors(run: Run, dataset: Dataset) -> Run:
         raise UserError(f"--kind {run.frontend.kind}: {dataset.name} has vectors and no sounds; leave --kind out")
     if run.training.live:
         raise UserError(f"--live makes images of sounds, and {dataset.name} has none; leave it out")
+    if run.frontend.stored_as != "float32":
+        raise UserError(f"--stored-as {run.frontend.stored_as}: {dataset.name} has vectors and no images; leave it out")
     return run.replace(frontend__kind="features", frontend__normalise="train", frontend__columns=dataset.columns)
 
 
@@ -256,9 +262,9 @@ def _load(names: Sequence[str], roots: Sequence[Path]) -> dict[str, Dataset]:
 class _Arranged:
     """The data sets of a plan as its points ask for them (`core.datasets.arrange`), each read once."""
 
-    def __init__(self, loaded: Mapping[str, Dataset], cache: Path) -> None:
+    def __init__(self, loaded: Mapping[str, Dataset], cache: Path, progress: Progress) -> None:
         self.loaded = loaded
-        self.cache = cache
+        self.cache, self.progress = cache, progress
         self.by_content: dict[str, Dataset] = {}
         self._made: dict[Data, tuple[Dataset, str]] = {}
 
@@ -272,7 +278,7 @@ class _Arranged:
             dataset = self.loaded[data.name]
             how = {name: getattr(data, name) for name in ARRANGED if name != "name"}
             made = datasets.arrange(dataset, **how)
-            self._made[data] = made, made.fingerprint(self.cache)
+            self._made[data] = made, made.fingerprint(self.cache, progress=self.progress)
             self.by_content[self._made[data][1]] = made
         return self._made[data]
 

@@ -13,10 +13,24 @@ from core.errors import printable
 
 Progress = Callable[[int, int, str], None]  # steps done, steps in all, what is being done
 LINE_EVERY = 10.0  # seconds between two plain lines of one task
+LONG = 2.0  # seconds from which a task that is usually short is shown
 
 
 def no_progress(done: int, total: int, what: str) -> None:
     """Show nothing."""
+
+
+def if_long(progress: Progress) -> Progress:
+    """Pass on what is reported of one task once it has taken a few seconds; of a short one nothing is shown."""
+    begun, shown = time.monotonic(), False
+
+    def report(done: int, total: int, what: str) -> None:
+        nonlocal shown
+        if shown or (done < total and time.monotonic() - begun >= LONG):
+            shown = True
+            progress(done, total, what)
+
+    return report
 
 
 class Reporter:

@@ -14,6 +14,7 @@ import numpy as np
 
 from core.errors import UserError
 from core.files import write_text
+from core.progress import Progress, if_long, no_progress
 from core.workers import Workers
 
 AT_ONCE = 256  # files whose digests are one piece of work
@@ -72,7 +73,9 @@ def row_digests(vectors: np.ndarray) -> list[str]:
     return [hashlib.sha256(row.tobytes()).hexdigest() for row in np.ascontiguousarray(vectors, dtype="<f4")]
 
 
-def file_digests(name: str, root: Path, paths: Sequence[str], cache: Path) -> list[str]:
+def file_digests(
+    name: str, root: Path, paths: Sequence[str], cache: Path, *, progress: Progress = no_progress
+) -> list[str]:
     """Return the SHA-256 of each file.
 
     Parameters
@@ -81,6 +84,8 @@ def file_digests(name: str, root: Path, paths: Sequence[str], cache: Path) -> li
         The data set, and the folder its paths are relative to.
     cache
         Folder under which file digests are remembered, by path, size and time of change.
+    progress
+        Called with (files read, files to be read, what is being done), where that takes seconds.
 
     Raises
     ------
@@ -93,9 +98,12 @@ def file_digests(name: str, root: Path, paths: Sequence[str], cache: Path) -> li
     fresh = {path: _known(f"{root}/{path}", memo.get(path)) for path in paths}
     changed = [path for path, entry in fresh.items() if entry is None]
     pieces = [changed[i : i + AT_ONCE] for i in range(0, len(changed), AT_ONCE)]
+    report, done = if_long(progress), 0
     with Workers() as pool:  # hashlib lets go of the interpreter lock
         for piece in pool.map(partial(_digested, root), pieces):
             fresh |= piece
+            done += len(piece)
+            report(done, len(changed), f"reading the files of {name}")
     if fresh != memo:
         _write(memo_path, fresh)
     return [entry[2] for entry in map(fresh.get, paths) if entry]

@@ -15,6 +15,7 @@ from core.datasets.folds import hold_out, make_folds
 from core.datasets.metadata import some
 from core.errors import UserError
 from core.files import file_digest
+from core.progress import Progress, no_progress
 
 COLUMNS = ["path", "label", "fold", "group"]
 TEST, TRAIN, VALIDATION = 1, 2, 3  # what the folds of a fixed split are
@@ -142,13 +143,15 @@ class Dataset:
         place[sorted(range(len(digests)), key=digests.__getitem__)] = np.arange(len(digests))
         return place
 
-    def fingerprint(self, cache: Path) -> str:
+    def fingerprint(self, cache: Path, *, progress: Progress = no_progress) -> str:
         """Return the SHA-256, in hex, of all that the set is: paths, labels, folds, groups, class names and contents.
 
         Parameters
         ----------
         cache
             Folder in which the digests of unchanged files are remembered (``fingerprints/``).
+        progress
+            Called with (files read, files to be read, what is being done), where that takes seconds.
 
         Raises
         ------
@@ -162,7 +165,7 @@ class Dataset:
         elif self.sizes_alone:
             contents = [*file_sizes(self.root, paths)]
         else:
-            contents = [*file_digests(self.name, self.root, paths, cache)]
+            contents = [*file_digests(self.name, self.root, paths, cache, progress=progress)]
         more: list[object] = [list(self.columns)] if self.columns else []
         more += [file_digest(self.root / table) for table in self.tables]
         more += [{"per_class": self.per_class}] if self.per_class else []

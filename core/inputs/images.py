@@ -21,6 +21,7 @@ from core.config import Clip, Frontend, identity
 from core.errors import UserError, unknown
 from core.inputs import KINDS
 from core.inputs.augmentation import Change, augment_waveform
+from core.inputs.halves import Halves
 from core.inputs.kind import Rows
 from core.inputs.made import input_kind
 from core.inputs.making import Recipe, Spread, write
@@ -44,7 +45,7 @@ class Images:
     ----------
     array
         In the kind's unit, float32, shape (kept clips, *shape of the kind), memory-mapped and read-only; or made as
-        they are looked up (`core.inputs.live`).
+        they are looked up (`core.inputs.live`, and `core.inputs.halves` of what is stored in float16).
     kept
         Row of `dataset.clips` that each image belongs to, int64, ascending, shape (kept clips,).
     bad
@@ -124,11 +125,14 @@ def images(
             report=progress,
         ),
         waiting=lambda: progress(0, len(dataset.clips), "waiting for another process that makes these images"),
+        progress=progress,
+        what=f"the images of {dataset.name}",
     )
     bad = tuple((path, reason) for path, reason in stored.facts["bad"])
     if bad and on_bad_clip == "fail":
         raise refusal(dataset, bad)
-    return Images(array=stored.array, kept=np.array(stored.facts["kept"], dtype=np.int64), bad=bad, key=stored.key)
+    array = Halves(stored.array) if stored.array.dtype == np.float16 else stored.array
+    return Images(array=array, kept=np.array(stored.facts["kept"], dtype=np.int64), bad=bad, key=stored.key)
 
 
 def _identity(content: str, clip: Clip, frontend: Frontend, variant: int, change: Change) -> dict[str, Any]:

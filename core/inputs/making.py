@@ -121,7 +121,7 @@ def batches(recipe: Recipe, paths: Sequence[str], *, decoders: int | None = None
     read = partial(read_clip, root=recipe.root, clip=recipe.clip, variant=recipe.variant, change=recipe.change)
     with quiet(), Workers(decoders or DECODERS) as pool:
         for batch in _batches(ahead(pool, read, paths, 2 * BATCH)):
-            yield _images_of(batch, kind=kind, device=recipe.device)
+            yield _images_of(batch, kind=kind, device=recipe.device, dtype=np.dtype(recipe.frontend.stored_as))
 
 
 def make_here(recipe: Recipe, shards: Sequence[Sequence[str]], folder: Path) -> Iterator[Made]:
@@ -221,7 +221,7 @@ def _read_clip(path: Path, *, clip: Clip, change: Change, key: str, at_most: int
     return fit_length(y, n_samples=n_samples, fit=clip.fit).copy()  # a view would keep the whole recording
 
 
-def _images_of(batch: Sequence[Sound | Turn], *, kind: Kind, device: str | torch.device) -> Made:
+def _images_of(batch: Sequence[Sound | Turn], *, kind: Kind, device: str, dtype: np.dtype[Any]) -> Made:
     """Return the images of the good waveforms of a batch, and for every one of the batch its problem, empty if none.
 
     A waveform that is yet to be read is read, used and forgotten.
@@ -231,7 +231,8 @@ def _images_of(batch: Sequence[Sound | Turn], *, kind: Kind, device: str | torch
 
     def make(sounds: Mapping[int, np.ndarray]) -> None:
         waveforms = [torch.from_numpy(y).to(device) for y in sounds.values()]
-        made.update(zip(sounds, make_inputs(kind, waveforms).cpu().numpy(), strict=True))
+        with np.errstate(over="ignore"):  # what is too large for float16 is not finite, and found below
+            made.update(zip(sounds, make_inputs(kind, waveforms).cpu().numpy().astype(dtype), strict=True))
 
     if there := {i: y for i, y in enumerate(batch) if isinstance(y, np.ndarray)}:
         make(there)
@@ -246,7 +247,7 @@ def _images_of(batch: Sequence[Sound | Turn], *, kind: Kind, device: str | torch
         if not np.isfinite(image).all():
             problems[i] = too_loud(kind)
     good = [made[i] for i in sorted(made) if not problems[i]]
-    return np.stack(good) if good else np.empty((0, *kind.shape), dtype=np.float32), problems
+    return np.stack(good) if good else np.empty((0, *kind.shape), dtype), problems
 
 
 def too_loud(kind: Kind) -> str:

@@ -150,6 +150,8 @@ def waveforms(
             report=progress,
         ),
         waiting=lambda: progress(0, len(dataset.clips), "waiting for another process that reads these recordings"),
+        progress=progress,
+        what=f"the waveforms of {dataset.name}",
     )
     problems: list[str] = stored.facts["problems"]
     bad = _bad(dataset, problems)

@@ -1,20 +1,27 @@
-"""Batches by index: small sets are held on the device whole, large ones are read from their memory map ahead of use."""
+"""Batches by index: small sets are held on the device whole, large ones are read from their files ahead of use.
 
+What is stored in float16 stays so until it is on the device, and is float32 in every batch.
+"""
+
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
 
+from core.array_reader import ArrayReader
 from core.cache import Stored
 from core.config import Run
+from core.inputs.halves import Halves
 from core.inputs.images import Images
 from core.inputs.live import LiveImages
 from core.inputs.waveforms import Waveforms
 from core.session import Residents, Session
 from core.training import AUGMENTATIONS
 
+READERS = 4  # threads, a batch each; one more batch is ready
 SEGMENTS = 2  # tells the numbers that place segments from others of the same seed and epoch
 
 
@@ -47,6 +54,7 @@ class Source:
         self.image = arrays[0].ndim == 4 and channels_last
         size = sum(array.nbytes for array in arrays)
         self.whole = residents.get(f"{key}-{device}-{self.image}", size, self._load)
+        self.readers = [ArrayReader(array) for array in arrays] if self.whole is None else []
 
     def batches(self, rows: torch.Tensor, batch_size: int, *, epoch: int | None = None) -> Iterator[Any]:
         """Go through `rows` (int64, on the CPU) in order; row ``v * n_clips + i`` is version v of clip i.
@@ -65,7 +73,7 @@ class Source:
             yield from self._read_ahead(parts, epoch)
             return
         for part in parts:
-            yield self._view(self.whole[part.to(self.device)])
+            yield self._view(self.whole[part.to(self.device)]).float()
 
     def _load(self) -> torch.Tensor:
         """Copy all versions to the device, in the layout batches are taken out of without another copy."""
@@ -78,24 +86,26 @@ class Source:
         return batch.permute(0, 3, 1, 2) if self.image else batch
 
     def _read(self, rows: torch.Tensor, epoch: int | None) -> Any:
-        version, clip = np.divmod(rows.numpy(), self.n_clips)
-        batch = np.empty((len(rows), *self.arrays[0].shape[1:]), np.float32)
-        for v in np.unique(version):
-            batch[version == v] = self.arrays[v][clip[version == v]]
-        tensor = torch.from_numpy(batch)
-        return tensor.pin_memory() if self.device.type == "cuda" else tensor
+        """Read rows in the order they have on the disk, to where a GPU copies from without waiting."""
+        kind, pinned = torch.from_numpy(np.empty(0, self.arrays[0].dtype)).dtype, self.device.type == "cuda"
+        batch = torch.empty((len(rows), *self.arrays[0].shape[1:]), dtype=kind, pin_memory=pinned)
+        out, order = batch.numpy(), np.argsort(rows.numpy(), kind="stable")
+        version, clip = np.divmod(rows.numpy()[order], self.n_clips)
+        for v, reader in enumerate(self.readers):
+            reader.read(clip[version == v], out, order[version == v])
+        return batch
 
     def _read_ahead(self, parts: list[torch.Tensor], epoch: int | None) -> Iterator[Any]:
-        with ThreadPoolExecutor(1) as pool:
-            waiting: list[Future[Any]] = [pool.submit(self._read, part, epoch) for part in parts[:2]]
+        with ThreadPoolExecutor(READERS) as pool:
+            waiting = deque(pool.submit(self._read, part, epoch) for part in parts[: READERS + 1])
             for i in range(len(parts)):
-                batch = self._to_device(waiting.pop(0).result())
-                if i + 2 < len(parts):
-                    waiting.append(pool.submit(self._read, parts[i + 2], epoch))
+                batch = self._to_device(waiting.popleft().result())
+                if i + READERS + 1 < len(parts):
+                    waiting.append(pool.submit(self._read, parts[i + READERS + 1], epoch))
                 yield batch
 
     def _to_device(self, batch: Any) -> Any:
-        batch = batch.to(self.device, non_blocking=True)
+        batch = batch.to(self.device, non_blocking=True).float()
         return batch.contiguous(memory_format=torch.channels_last) if self.image else batch
 
 
@@ -140,6 +150,7 @@ def make_source(versions: Sequence[Images | Stored], run: Run, session: Session)
     """Make the source of a run's network: its stored images, activations of them, or waveforms for live ones."""
     live = [version.waveforms for version in versions if isinstance(version, LiveImages)]
     arrays: Sequence[Any] = [waveforms.table for waveforms in live] or [version.array for version in versions]
+    arrays = [array.stored if isinstance(array, Halves) else array for array in arrays]
     whole = [array for array in arrays if isinstance(array, np.ndarray)]
     if len(whole) < len(versions):
         segments = AUGMENTATIONS[run.training.augment].segments

@@ -68,7 +68,9 @@ def activations(prefix: nn.Module, images: Images, run: Run, session: Session) -
 
     made_from = {"images": images.key, "prefix": content(prefix), "structure": str(prefix)}
     made_from |= arithmetic(device, channels_last=channels_last, threads=session.threads)
-    return load_or_make(session.store.cache / "activations", made_from=made_from, make=make)
+    return load_or_make(
+        session.store.cache / "activations", made_from=made_from, make=make, progress=session.report, what=what
+    )
 
 
 def arithmetic(device: torch.device, *, channels_last: bool, threads: int) -> dict[str, Any]:

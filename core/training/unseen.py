@@ -127,7 +127,7 @@ def _inputs(
         recipe = Recipe(sounds.root, clip, frontend, 0, augment_waveform, str(session.device))
         parts = list(batches(recipe, paths))
         made[clip, frontend] = (
-            np.concatenate([good for good, _ in parts]),
+            np.concatenate([good for good, _ in parts]).astype(np.float32, copy=False),
             [each for _, found in parts for each in found],
         )
     of_each = zip(*(problems for _, problems in made.values()), strict=True)

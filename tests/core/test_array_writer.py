@@ -4,6 +4,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
+import core.array_writer
 from core.array_writer import ARRAY, JOURNAL, ArrayWriter, is_whole
 
 ROWS = np.arange(24, dtype=np.float32).reshape(8, 3)
@@ -105,3 +106,12 @@ def test_a_whole_file_is_told_from_a_changed_one(changed, tmp_path):
     except ValueError:
         assert changed in (0, 60)  # the header
     assert not is_whole(tmp_path / ARRAY, writer.shards, shape=(7, 3)) if changed is None else True
+
+
+def test_reading_through_is_told_piece_by_piece(tmp_path, monkeypatch):
+    monkeypatch.setattr(core.array_writer, "PIECE", 20)
+    interrupted(tmp_path)
+    told = []
+    with closing(ArrayWriter(tmp_path, blame=tmp_path, read=lambda *read: told.append(read))):
+        pass
+    assert told == [(20, 48), (24, 48), (44, 48), (48, 48)]

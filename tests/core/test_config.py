@@ -67,6 +67,14 @@ def test_run_from_dict_missing_key_raises() -> None:
             {"frontend__image": (8, 9), "frontend__n_frames": 7},
             "--n-frames 7: --image 8 9 says the width; leave one out",
         ),
+        (
+            {"frontend__kind": "features", "frontend__stored_as": "float16"},
+            "--stored-as float16: numbers of the kind features do not fit; leave it out",
+        ),
+        (
+            {"training__live": True, "frontend__stored_as": "float16"},
+            "--stored-as float16 is for stored images, and --live stores none",
+        ),
         ({"frontend__mel": "fan"}, "--mel fan: did you mean 'fant'? choose from slaney, htk, fant"),
         ({"frontend__fmin": 500.0, "frontend__fmax": 400.0}, "--fmax 400: must be above --fmin 500"),
     ],

@@ -14,9 +14,11 @@ import pytest
 import soundfile
 import torch
 
+import core.array_writer
 import core.cache
 import core.inputs.images
 import core.inputs.making
+import core.progress
 from core.cache import load_or_make
 from core.config import Clip, Frontend
 from core.errors import UserError
@@ -152,6 +154,7 @@ def test_keys_of_todays_defaults_stay():
         {"window": 256},
         {"window": 256, "hop": 100},
         {"channels": "replicate"},
+        {"stored_as": "float16"},
     ],
 )
 def test_every_later_field_of_the_images_changes_the_key(change):
@@ -166,6 +169,31 @@ def test_one_channel_is_stored_where_three_are_equal(clips, tmp_path):
     stored = compute(clips, tmp_path, frontend=Frontend(n_mels=16, n_frames=20, channels="replicate"))
     assert stored.array.shape == (5, 1, 16, 20)
     np.testing.assert_array_equal(stored.array, compute(clips, tmp_path).array[:, :1])
+
+
+def test_float16_is_the_same_rounded_and_looked_up_in_float32(with_bad, tmp_path):
+    whole = compute(with_bad, tmp_path / "cache", on_bad_clip="skip")
+    halves = dataclasses.replace(FRONTEND, stored_as="float16")
+    stored = compute(with_bad, tmp_path / "cache", frontend=halves, on_bad_clip="skip")
+    assert stored.key != whole.key
+    assert (stored.bad, stored.kept.tolist()) == (whole.bad, whole.kept.tolist())
+    on_disk = np.load(tmp_path / "cache" / "images" / stored.key / "array.npy")
+    assert on_disk.dtype == np.float16
+    np.testing.assert_array_equal(on_disk, whole.array.astype(np.float16))
+    assert len(stored.array) == len(whole.array)
+    assert stored.array.shape == whole.array.shape
+    for rows in (1, [1, 0], slice(0, 1), np.array([True, False])):
+        assert stored.array[rows].dtype == np.float32
+        np.testing.assert_array_equal(stored.array[rows], on_disk[rows])
+    np.testing.assert_array_equal(stored.array.reshape(2, -1)[1], on_disk[1].ravel())
+    assert np.abs(whole.array - on_disk).max() <= 0.016
+
+
+def test_a_number_too_large_for_float16_is_a_bad_clip(clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(LogMel, "forward", lambda self, y: torch.full((len(y), *self.shape), 1e5))
+    compute(clips, tmp_path / "cache")
+    with pytest.raises(UserError, match=r"5 of the 5 clips .* \(0.wav: too loud: its spectrogram is not finite; "):
+        compute(clips, tmp_path / "cache", frontend=dataclasses.replace(FRONTEND, stored_as="float16"))
 
 
 def test_normalisation_does_not_change_the_key(clips, tmp_path, made):
@@ -518,6 +546,18 @@ def test_an_array_is_read_through_once_and_again_when_its_file_was_touched(clips
     forget_verified()
     compute(clips, tmp_path)
     assert len(read) == 3
+
+
+def test_reading_images_through_is_shown_where_it_takes_long(clips, tmp_path, monkeypatch):
+    compute(clips, tmp_path)
+    for long, expected in ((100.0, []), (0.0, [(0, 1, "reading through the images of sounds (MB)"), (1, 1, ...)])):
+        monkeypatch.setattr(core.progress, "LONG", long)
+        monkeypatch.setattr(core.array_writer, "PIECE", 10_000)
+        forget_verified()
+        told = []
+        compute(clips, tmp_path, progress=lambda *call, told=told: told.append(call))
+        assert [call[:2] for call in told[:1] + told[-1:]] == [call[:2] for call in expected]
+        assert {call[2] for call in told} == {call[2] for call in expected[:1]}
 
 
 def test_images_hang_on_no_number_of_threads(clips, tmp_path):

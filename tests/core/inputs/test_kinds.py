@@ -48,6 +48,16 @@ def test_axes_and_channels_name_every_position(kind: Kind) -> None:
             assert np.ptp(np.diff(axis.values)) < 1e-6 * (last - first)
 
 
+@pytest.mark.parametrize("channels", ["windows", "replicate"])
+@pytest.mark.parametrize("name", KINDS)
+def test_no_channel_is_stored_twice(name: str, channels: str) -> None:
+    kind = input_kind(CLIP, Frontend(kind=name, channels=channels, n_mels=24, n_frames=20))
+    if len(kind.shape) == 3:
+        assert kind.shape[0] == (3 if channels == "windows" else 1)
+    (x,) = kind(noise(1))
+    assert len(x.unique(dim=0)) == len(x)
+
+
 def test_silence_is_the_floor_everywhere(kind: Kind) -> None:
     assert (kind(torch.zeros(2, SR // 2)) == kind.floor).all()
     if kind.picture:  # and black, to a network trained on pictures

@@ -1,9 +1,13 @@
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from core.array_reader import ArrayReader
 from core.session import Residents
-from core.training.batches import Source
+from core.training.batches import READERS, Source
 
 CPU = torch.device("cpu")
 
@@ -27,6 +31,37 @@ def test_batches_are_the_rows_asked_for(budget: int, channels_last: bool) -> Non
     np.testing.assert_array_equal(torch.cat(batches).numpy(), whole[rows.numpy()])
     if channels_last:
         assert all(batch.is_contiguous(memory_format=torch.channels_last) for batch in batches)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("budget", [10**9, 0], ids=["resident", "read ahead"])
+def test_what_is_stored_in_float16_comes_in_float32(budget: int, channels_last: bool, tmp_path: Path) -> None:
+    halves = [array.astype(np.float16) for array in arrays()]
+    for number, array in enumerate(halves):
+        np.save(tmp_path / f"{number}.npy", array)
+    stored = [np.load(tmp_path / f"{number}.npy", mmap_mode="r") for number in range(len(halves))]
+    made = Source(stored, key="k", device=CPU, channels_last=channels_last, residents=Residents(budget))
+    assert made.whole is None or made.whole.dtype == torch.float16
+    rows = torch.tensor([3, 29, 0, 11, 12, 7, 25])
+    batches = list(made.batches(rows, 3))
+    assert {batch.dtype for batch in batches} == {torch.float32}
+    np.testing.assert_array_equal(torch.cat(batches).numpy(), np.concatenate(halves)[rows.numpy()].astype(np.float32))
+    if channels_last:
+        assert all(batch.is_contiguous(memory_format=torch.channels_last) for batch in batches)
+
+
+def test_a_set_larger_than_the_budget_is_never_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And at most so many batches are ahead of the one that is used."""
+    np.save(tmp_path / "a.npy", np.arange(400, dtype=np.float32).reshape(100, 4))
+    read: list[int] = []
+    monkeypatch.setattr(ArrayReader, "read", lambda self, rows, out, places: read.extend(rows))
+    stored = np.load(tmp_path / "a.npy", mmap_mode="r")
+    batches = Source([stored], key="k", device=CPU, channels_last=True, residents=Residents(0)).batches(
+        torch.arange(100), 5
+    )
+    next(batches)
+    time.sleep(0.3)
+    assert 5 <= len(read) <= 5 * (2 + READERS)
 
 
 def test_one_row_is_one_batch() -> None:

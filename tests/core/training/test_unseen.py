@@ -25,9 +25,12 @@ LOOKS = {
     "levels of each image": {"frontend__colour": "jet", "frontend__window": 512, "frontend__levels": "image"},
     "peak and loop": {"frontend__peak": True, "clip__fit": "loop", "clip__duration": 0.75},
     "live": {"training__live": True},
+    "stored in float16": {"frontend__stored_as": "float16"},
+    "stored in float16, fitted": {"frontend__stored_as": "float16", "frontend__normalise": "train"},
     "rotated in training": {"training__augment": "rotate"},
     "cut": {"model__cut": "block2"},
     "frozen": {"model__freeze": "block4"},
+    "frozen, stored in float16": {"model__freeze": "block4", "frontend__stored_as": "float16"},
 }
 
 

@@ -1,0 +1,45 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import core.datasets.content
+import core.progress
+from core.datasets.table import Dataset
+from core.progress import if_long
+
+
+def told(steps: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return what is shown of three steps, each done at a time in seconds."""
+    now, shown = [0.0], []
+    monkeypatch.setattr(core.progress.time, "monotonic", lambda: now[0])
+    report = if_long(lambda done, total, what: shown.append(done))
+    for done, seconds in steps:
+        now[0] = seconds
+        report(done, 3, "what")
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ([(1, 0.1), (2, 0.2), (3, 0.3)], []),
+        ([(1, 1.0), (2, 2.5), (3, 9.0)], [2, 3]),
+        ([(1, 1.0), (2, 1.5), (3, 9.0)], []),  # it is over
+    ],
+)
+def test_short_tasks_are_not_shown(
+    steps: list[tuple[int, float]], expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert told(steps, monkeypatch) == expected
+
+
+def test_reading_the_files_of_a_set_is_shown_where_it_takes_long(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core.progress, "LONG", 0.0)
+    monkeypatch.setattr(core.datasets.content, "AT_ONCE", 16)
+    calls: list[Any] = []
+    for _ in range(2):  # the second time nothing is read
+        dataset.fingerprint(tmp_path, progress=lambda *call: calls.append(call))
+    assert calls == [(16, 30, "reading the files of folder"), (30, 30, "reading the files of folder")]
