@@ -1,0 +1,217 @@
+"""Images of thousands of short clips: how fast, in how much memory, and what a kill without warning costs.
+
+The clips are generated: a second at 8 kHz, images of 32 x 32. 3,000 and 30,000 are measured, with ABLATION_FULL=1 in
+the environment 300,000 too (10 GB of disk, about ten minutes). The peer decodes with soundfile and makes the three
+log-mels with librosa, clip by clip, in as many processes as there are cores. Linux only: memory is what /proc says of
+the process and of those it starts, shared pages shared out.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from bisect import bisect_left
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import librosa
+import numpy as np
+import psutil
+import soundfile
+
+from core.array_writer import JOURNAL
+from core.inputs.making import SHARD
+from core.inputs.spectrogram import WINDOWS_MS
+
+ROOT = Path(__file__).resolve().parents[2]
+SR, CLASSES, FEW, MANY, ALL = 8000, 10, 3_000, 30_000, 300_000
+PEERED = 2_000  # clips that the peer takes
+SIZE = 32  # pixels along both sides
+GB = 2**30
+
+
+def measure() -> Iterator[dict[str, Any]]:
+    """Yield how seconds and memory grow with the clips, plan and start, the peer's time, and what a kill costs."""
+    with tempfile.TemporaryDirectory() as folder:
+        top, cores = Path(folder), len(os.sched_getaffinity(0))
+        counts = (FEW, MANY, ALL) if os.environ.get("ABLATION_FULL") else (FEW, MANY)
+        rates: dict[int, float] = {}
+        for count in counts:
+            _generate(top / "clips", count)
+            images, plan = _images(top, count), _plan(top, count)
+            rates[count] = count / images["seconds"]
+            said = f"{count:,} clips ({rates[count]:,.0f} images/s)"
+            yield _row(f"peak memory of {said}, against 1.5 GB", images["peak"] / GB, 1.5, 1.0)
+            yield _row(f"plan and start with the images of {count:,} clips, against 10 s", plan, 10.0, 1.0)
+        per_image = [1 / rates[count] for count in counts]
+        yield _row(
+            f"seconds per image of {counts[-1]:,} clips, against those of {FEW:,}", per_image[-1], per_image[0], 1.1
+        )
+        peer = _peer(top / "clips", cores) / PEERED
+        what = f"images of {MANY:,} clips: soundfile and librosa clip by clip in {cores} processes, against ours"
+        row = _row(what, 1 / rates[MANY], peer, 2.0)
+        yield row | {"ratio": peer * rates[MANY], "at_most": False}
+        lost = _killed(top)
+        yield _row("shards lost to SIGKILL, against processes that make them", lost, cores, 1.0)
+
+
+def _row(what: str, ours: float, reference: float, target: float) -> dict[str, Any]:
+    found = {"ours_seconds": ours, "reference_seconds": reference, "ratio": ours / reference}
+    return {"what": what, **found, "target": target, "at_most": True}
+
+
+def _generate(root: Path, count: int) -> None:
+    """Write clips until there are so many, each of its own bytes."""
+    rng = np.random.default_rng(0)
+    noise = (3000 * rng.standard_normal((64, SR))).astype(np.int16)
+    for label in range(CLASSES):
+        (root / f"c{label}").mkdir(parents=True, exist_ok=True)
+    for i in range(sum(1 for _ in root.glob("*/*.wav")), count):
+        y = noise[i % 64].copy()
+        y[:3] = i % 30_000, i * 7 % 30_000, i // 30_000
+        y[3000 : 3000 + 100 * (i % CLASSES)] //= 4
+        soundfile.write(root / f"c{i % CLASSES}" / f"{i:06}.wav", y, SR, subtype="PCM_16")
+
+
+MAKE = """
+import json, sys, time
+from pathlib import Path
+import torch
+from core.config import Clip, Frontend
+from core.datasets import load
+from core.inputs.images import images
+
+root, cache, threads = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+torch.set_num_threads(threads)
+dataset = load("folder", root)
+begun = time.perf_counter()
+made = images(dataset, content=sys.argv[4], clip=Clip(sr=8000, duration=1.0), frontend=Frontend(n_mels=32, n_frames=32),
+              cache=cache)
+print(json.dumps({"seconds": time.perf_counter() - begun, "images": len(made.array)}))
+"""
+
+
+def _images(top: Path, count: int) -> dict[str, float]:
+    """Make the images of all clips in a process of its own; return its seconds and the peak of memory, in bytes."""
+    process = _start(top, f"{count}")
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, _memory(process.pid))
+        time.sleep(0.3)
+    said, problems = process.communicate()
+    assert process.returncode == 0, problems
+    found = json.loads(said)
+    assert found["images"] == count
+    return {"seconds": found["seconds"], "peak": float(peak)}
+
+
+def _start(top: Path, content: str) -> "subprocess.Popen[str]":
+    cores = str(len(os.sched_getaffinity(0)))
+    words = [sys.executable, "-c", MAKE, str(top / "clips"), str(top / "cache"), cores, content]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(words, cwd=ROOT, env=_environment(), stdout=pipe, stderr=pipe, text=True)
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+def _memory(process: int) -> int:
+    try:
+        parent = psutil.Process(process)
+        return sum(each.memory_full_info().pss for each in [parent, *parent.children(recursive=True)])
+    except psutil.Error:
+        return 0
+
+
+PLAN = """
+import sys
+from pathlib import Path
+from core.config import Run
+from core.execution import Execution
+from core.plan import make_plan
+from core.session import Session
+from core.training.rows import load_images
+
+session = Session(Execution(results=Path(sys.argv[2])))
+point = {"data__name": "folder", "frontend__n_mels": 32, "frontend__n_frames": 32, "clip__sr": 8000,
+         "clip__duration": 1.0}
+plan = make_plan("bench", lambda base, scratch: {"base": base}, [point], roots=[Path(sys.argv[1])],
+                 cache=session.store.cache)
+load_images(plan.runs[0], next(iter(plan.datasets.values())), session)
+"""
+
+
+def _plan(top: Path, count: int) -> float:
+    """Return the seconds from the start of a process to images that are there already, by an earlier one."""
+    words = [sys.executable, "-c", PLAN, str(top / "clips"), str(top / f"results-{count}")]
+    for _ in range(2):
+        begun = time.perf_counter()
+        subprocess.run(words, check=True, cwd=ROOT, env=_environment())
+        seconds = time.perf_counter() - begun
+    return seconds
+
+
+def _peer(root: Path, cores: int) -> float:
+    """Return the seconds of the plain recipe, its processes started before."""
+    paths = sorted(root.glob("*/*.wav"))[:PEERED]
+    with ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(_recipe, paths[:64]))
+        begun = time.perf_counter()
+        list(pool.map(_recipe, paths, chunksize=64))
+        return time.perf_counter() - begun
+
+
+def _recipe(path: Path) -> np.ndarray:
+    y, sr = soundfile.read(path, dtype="float32")
+    n_fft, channels = sr // 10, []
+    for window, hop in WINDOWS_MS:
+        power = librosa.feature.melspectrogram(
+            y=y, sr=sr, n_fft=n_fft, win_length=window * sr // 1000, hop_length=hop * sr // 1000, n_mels=SIZE
+        )
+        decibels = 10 * np.log10(power + 1e-6)
+        at = np.linspace(0, decibels.shape[1] - 1, SIZE)
+        channels.append(np.stack([np.interp(at, np.arange(decibels.shape[1]), row) for row in decibels]))
+    return np.stack(channels).astype(np.float32)
+
+
+def _killed(top: Path) -> float:
+    """Kill the making of images half-way; return how many shards have to be made again.
+
+    The recordings of all others are emptied, so that the command that goes on cannot have read any of them.
+    """
+    paths = sorted(str(path.relative_to(top / "clips")) for path in (top / "clips").glob("*/*.wav"))
+    process, folder = _start(top, "killed"), top / "cache" / "images"
+    while len(_kept(folder, paths)) < len(paths) // SHARD // 2:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    psutil.wait_procs(family, timeout=30)
+    kept = _kept(folder, paths)
+    lost = sum(1 for _ in folder.glob("*.tmp/parts/*.tmp"))
+    for shard in kept:
+        for path in paths[shard * SHARD : (shard + 1) * SHARD]:
+            (top / "clips" / path).write_bytes(b"")
+    again = _start(top, "killed")
+    said, problems = again.communicate()
+    assert again.returncode == 0, problems
+    assert json.loads(said)["images"] == len(paths)
+    return float(lost)
+
+
+def _kept(folder: Path, paths: list[str]) -> set[int]:
+    """Return the numbers of the shards that are whole: appended, or waiting for their turn."""
+    appended = sum(len(journal.read_text().splitlines()) for journal in folder.glob(f"*.tmp/{JOURNAL}"))
+    with suppress(FileNotFoundError):  # a shard was appended meanwhile
+        waiting = [json.loads(file.read_text())["made_from"] for file in folder.glob("*.tmp/parts/*/manifest.json")]
+        return {*range(appended), *(bisect_left(paths, part["first"]) // SHARD for part in waiting)}
+    return _kept(folder, paths)
