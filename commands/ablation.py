@@ -27,8 +27,11 @@ from core.files import text_digest
 from core.plan import Conditions, Plan, make_plan, untaught
 from core.progress import Reporter
 from core.session import Session
+from core.training.arithmetic import check_precision, computed_in
 from core.training.first_step import components
 from core.training.rows import plain_images, rows_of
+
+LOCAL = ("", "local")  # values of --ray whose runs are trained on this machine
 
 
 def run(call: Call) -> int:
@@ -112,20 +115,31 @@ def planned(
     )
     if execution.published_as and len(plan.datasets) > 1:
         raise UserError(f"--published-as {execution.published_as}: names one data set, not {len(plan.datasets)}")
-    for line in [*(f"{d.name}: {remark}" for d in plan.datasets.values() for remark in d.remarks), *untaught(plan)]:
+    remarks = [f"{d.name}: {remark}" for d in plan.datasets.values() for remark in d.remarks]
+    for line in [*remarks, *untaught(plan), *_unheeded(points, session)]:
         session.report.note(line)
     return plan
+
+
+def _unheeded(points: list[dict[str, Any]], session: Session) -> list[str]:
+    """Say which precisions that were asked for are a GPU's, where a CPU computes."""
+    if session.device.type != "cpu" or session.execution.cluster.ray not in LOCAL:
+        return []
+    asked = {str(point.get("training__precision", "fp32")) for point in points}
+    return [f"--precision {name} is for a GPU: this CPU computes in fp32" for name in sorted(asked & {"fp16", "tf32"})]
 
 
 def settled(run: Run, dataset: Dataset, *, session: Session) -> Run:
     """Fill in what the machine and the clips decide of a run.
 
-    A CPU computes in fp32 whatever is asked for. Which clips are left out, and how many components vectors have, is
-    known once all were read, for which the inputs are made, that are needed anyway.
+    A CPU computes in fp32 or bf16 whatever is asked for; on a cluster the workers decide. Which clips are left out, and
+    how many components vectors have, is known once all were read, for which the inputs are made, that are needed
+    anyway.
     """
     execution = session.execution
-    if session.device.type == "cpu" and execution.cluster.ray in ("", "local"):
-        run = run.replace(training__precision="fp32")
+    if session.device.type == "cpu" and execution.cluster.ray in LOCAL:
+        check_precision(run.training.precision, session.device)
+        run = run.replace(training__precision=computed_in(run.training.precision, session.device))
     if execution.on_bad_clip == "skip" and (bad := plain_images(run, dataset, session).bad):
         run = run.replace(data__left_out=text_digest("\n".join(path for path, _ in bad)))
     if run.frontend.pca:

@@ -150,7 +150,7 @@ def _measured(run: Run, subject: Subject, session: Session) -> Cost:
     still = has_still_prefix(plain)
     prefix, network = split_at_freeze(nn.Identity(), backbone, plain.model.freeze if still else "none")
     step = Step(network, make_optimizer(network.parameters(), training), training, device)
-    network.to(memory_format=step.arithmetic.layout)
+    step.arithmetic.place(network)
     prefix.to(memory_format=step.arithmetic.layout).eval()
 
     def batch(size: int) -> torch.Tensor:

@@ -130,7 +130,7 @@ def _train(run: Run, plan: Plan, session: Session) -> None:
 def record_failure(run: Run, session: Session, *, label: str, reason: str, trace: str) -> None:
     """Record that a run failed for good, with its reason in one line and the whole trace beside it."""
     session.report.drop(label)
-    session.store.write_failure(run, record.provenance(session), reason=reason, trace=trace)
+    session.store.write_failure(run, record.provenance(session, run.training), reason=reason, trace=trace)
     session.report.note(f"{label}: failed: {reason}")
 
 

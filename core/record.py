@@ -31,6 +31,7 @@ class Environment:
     device: str = ""
     device_name: str = ""
     threads: int = 0  # 0: not recorded
+    precision: str = ""  # that was computed in, which a CPU may decide; "": not recorded
 
 
 @dataclass(frozen=True)

@@ -125,8 +125,9 @@ def environments(records: Iterable[Record], *, limit: int) -> Table:
     rows = []
     for machine, versions, count in parts:
         device = f"{machine.device or MISSING} {machine.device_name}".strip()
-        rows.append([str(count), device, str(machine.threads or MISSING), *(versions.get(n, "") for n in names)])
-    return table(("Runs", "Device", "Threads", *(n.capitalize() for n in names)), rows, limit=limit)
+        computed = (str(machine.threads or MISSING), machine.precision or MISSING)
+        rows.append([str(count), device, *computed, *(versions.get(n, "") for n in names)])
+    return table(("Runs", "Device", "Threads", "Precision", *(n.capitalize() for n in names)), rows, limit=limit)
 
 
 def overview(records: Iterable[Record], targets: Mapping[str, str], *, limit: int) -> Table:

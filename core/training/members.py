@@ -166,7 +166,7 @@ def prepared_together(runs: Sequence[Run], dataset: Dataset, session: Session) -
             if basis is None:
                 return []
             made[key] = basis
-        session.store.begin(run, record.provenance(session))
+        session.store.begin(run, record.provenance(session, run.training))
         member = Member(run, made[key], rows_of(run, dataset, images), made[key].state(run.seed), [])
         member.resume(session)
         members.append(member)

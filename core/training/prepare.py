@@ -19,11 +19,11 @@ from core.models.assembly import make_backbone
 from core.models.backbone import Backbone
 from core.session import Session, allow_tf32
 from core.training import AUGMENTATIONS
-from core.training.arithmetic import Arithmetic
+from core.training.arithmetic import Arithmetic, check_precision
 from core.training.augmentations import batch_augmentation, evaluation_change
 from core.training.batches import Source, make_source
 from core.training.first_step import fit
-from core.training.prefix import PER_CLIP, activations, split_at_freeze
+from core.training.prefix import PER_CLIP, activations, entered, split_at_freeze
 from core.training.rows import load_images, rows_of
 
 
@@ -88,8 +88,9 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     Raises
     ------
     UserError
-        For clips or weights that cannot be used.
+        For clips or weights that cannot be used, and a precision that this CPU only imitates.
     """
+    check_precision(run.training.precision, session.device)
     augment = batch_augmentation(run)
     versions = load_images(run, dataset, session)
     allow_tf32(run.training.precision == "tf32")
@@ -102,9 +103,9 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     prefix, network = split_at_freeze(first_step, backbone, run.model.freeze if stay else "none")
     if training.live and not stay:
         network, augment = _behind_waveforms(run, network, augment), nn.Sequential()
-    network = network.to(session.device).to(memory_format=Arithmetic(training, session.device).layout)
     backbone.to(session.device)
     stored = [activations(prefix, version, run, session) for version in versions] if stay else []
+    network = Arithmetic(training, session.device).place(entered(network, stored[0]) if stay else network)
     source = make_source(stored or versions, run, session)
     prefix_ms = float(stored[0].facts.get(PER_CLIP, math.nan)) if stay else 0.0
     rows = dataset.clips.iloc[plain.kept]

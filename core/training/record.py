@@ -19,6 +19,7 @@ from core.datasets.table import Dataset
 from core.models import surgery
 from core.registry import Lazy
 from core.training import metrics
+from core.training.arithmetic import computed_in
 from core.training.stopping import ended_by, monitored
 
 if TYPE_CHECKING:
@@ -42,10 +43,12 @@ def versions() -> dict[str, str]:
         return found | {"commit": ""}
 
 
-def provenance(session: "Session") -> dict[str, Any]:
-    """Return the machine, the threads and the versions."""
+def provenance(session: "Session", training: Training | None = None) -> dict[str, Any]:
+    """Return the machine, the threads and the versions, and for a run's training the precision it computes in."""
     device = torch.cuda.get_device_name(session.device) if session.device.type == "cuda" else platform.processor()
-    environment = {"device": str(session.device), "device_name": device, "threads": session.threads}
+    environment: dict[str, Any] = {"device": str(session.device), "device_name": device, "threads": session.threads}
+    if training:
+        environment["precision"] = computed_in(training.precision, session.device)
     return {"environment": environment, "versions": versions()}
 
 

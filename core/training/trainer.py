@@ -52,7 +52,7 @@ def train(run: Run, dataset: Dataset, session: Session, *, label: str) -> None:
     NonFiniteLoss
         Naming the epoch and the step.
     """
-    session.store.begin(run, record.provenance(session))
+    session.store.begin(run, record.provenance(session, run.training))
     started = time.perf_counter()
     prepared = prepare(run, dataset, session)
     preparation = time.perf_counter() - started
@@ -75,7 +75,9 @@ def write_outcome(run: Run, prepared: Prepared, dataset: Dataset, session: Sessi
     """Write a run's record and files; its network is as training left it."""
     history, logits = outcome.history, outcome.logits
     targets = prepared.labels.cpu().numpy()[prepared.split.test]
-    values = record.provenance(session) | record.results(run.training, prepared, dataset, history, logits, targets)
+    values = record.provenance(session, run.training) | record.results(
+        run.training, prepared, dataset, history, logits, targets
+    )
     values["seconds"] = {"preparation": outcome.preparation, **record.seconds(history)}
     session.store.write_outcome(
         run,

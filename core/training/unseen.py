@@ -93,8 +93,7 @@ class _Evaluated:
         self.run, self.device = run, session.device
         self.look: Look = (run.clip, run.frontend)
         self.arithmetic = Arithmetic(run.training, self.device)
-        network: nn.Module = trained_network(record, session.store).eval().to(self.device)
-        self.network = network.to(memory_format=self.arithmetic.layout)
+        self.network: nn.Module = self.arithmetic.place(trained_network(record, session.store).eval())
 
     @torch.inference_mode()
     def __call__(self, inputs: np.ndarray) -> np.ndarray:

@@ -11,7 +11,9 @@ from commands.ablation import prepare
 from commands.options import Call
 from core.config import Run
 from core.errors import UserError
+from core.progress import Silent
 from core.session import Session
+from core.training import arithmetic
 from run_ablation import main
 
 
@@ -27,9 +29,33 @@ def planned(sounds: Path, tmp_path: Path):
     return run
 
 
-@pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
-def test_a_cpu_has_one_precision_and_so_one_id(planned, precision: str) -> None:
+@pytest.mark.parametrize("precision", ["tf32", "fp16"])
+def test_precisions_of_a_gpu_are_fp32_on_a_cpu_and_so_have_its_id(
+    planned, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Silent, "note", lambda self, text: said.append(text))
     assert planned("--precision", precision) == planned("--precision", precision, "--ray", "local") == planned()
+    assert said == [f"--precision {precision} is for a GPU: this CPU computes in fp32"] * 2
+
+
+def test_bf16_has_an_id_of_its_own_on_a_cpu_that_has_it(planned, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arithmetic, "multiplies_bf16", lambda: True)
+    run = planned("--precision", "bf16")
+    assert run == planned("--precision", "bf16", "--ray", "local")
+    assert run.training.precision == "bf16"
+    assert run.id != planned().id
+
+
+def test_bf16_is_refused_on_a_cpu_that_only_imitates_it(planned, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arithmetic, "multiplies_bf16", lambda: False)
+    refusal = (
+        r"^--precision bf16: this CPU has no instructions for it \(avx512_bf16 or amx_bf16\) and would be slower than "
+        r"in fp32: leave it out, or train on a GPU$"
+    )
+    with pytest.raises(UserError, match=refusal):
+        planned("--precision", "bf16")
+    assert planned().training.precision == "fp32"
 
 
 def test_clips_left_out_are_part_of_the_id(planned, sounds: Path, tmp_path: Path) -> None:

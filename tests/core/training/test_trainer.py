@@ -17,7 +17,7 @@ from core.models.assembly import make_backbone
 from core.record import Clips
 from core.session import Session
 from core.store import FINISHED
-from core.training import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES, STOPPING, checkpoint, trainer
+from core.training import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES, STOPPING, arithmetic, checkpoint, trainer
 from core.training.augmentations import Augmentation
 from core.training.prepare import prepare
 from core.training.step import NonFiniteLoss
@@ -163,8 +163,10 @@ def test_two_seeds_start_with_the_same_body(run: Run) -> None:
         ({"training__epochs": 4, "training__optimizer": "adamw", "model__freeze": "stem"}, [2, 3]),
         (PLATEAU, [2, 3, 4]),
         (PLATEAU | {"training__augment": "rotate", "training__freq_mask": 4, "training__loss": "hinge"}, [2, 3, 4]),
+        ({"training__epochs": 4, "training__precision": "bf16"}, [2, 3]),
+        ({"training__epochs": 4, "training__precision": "bf16", "model__freeze": "block2"}, [2, 3]),
     ],
-    ids=["cosine", "plateau", "plateau, hinge and batch augmentations"],
+    ids=["cosine", "plateau", "plateau, hinge and batch augmentations", "bf16", "bf16 and frozen"],
 )
 def test_killed_run_goes_on_and_ends_in_the_same_bits(
     run: Run,
@@ -175,6 +177,7 @@ def test_killed_run_goes_on_and_ends_in_the_same_bits(
     resumed_epochs: list[int],
 ) -> None:
     run = run.replace(**changes)
+    monkeypatch.setattr(arithmetic, "multiplies_bf16", lambda: True)
     straight = weights_of(run, dataset, session)
     history = session.store.history(run)
     outputs = [session.store.predictions(run, best=best)[2] for best in (False, True)]

@@ -13,7 +13,7 @@ from core.datasets.unlabelled import Unlabelled, find_sounds
 from core.errors import UserError
 from core.record import Record
 from core.session import Session
-from core.training import unseen
+from core.training import arithmetic, unseen
 from core.training.trainer import train
 from core.training.unseen import outputs_of
 
@@ -31,6 +31,8 @@ LOOKS = {
     "cut": {"model__cut": "block2"},
     "frozen": {"model__freeze": "block4"},
     "frozen, stored in float16": {"model__freeze": "block4", "frontend__stored_as": "float16"},
+    "bf16": {"training__precision": "bf16"},
+    "frozen in bf16": {"training__precision": "bf16", "model__freeze": "block2"},
 }
 
 
@@ -53,8 +55,14 @@ def elsewhere(run: Run, dataset: Dataset, tmp_path: Path) -> Unlabelled:
 
 @pytest.mark.parametrize("name", LOOKS)
 def test_a_runs_own_test_clips_get_its_own_logits(
-    run: Run, dataset: Dataset, session: Session, elsewhere: Unlabelled, name: str
+    run: Run,
+    dataset: Dataset,
+    session: Session,
+    elsewhere: Unlabelled,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(arithmetic, "multiplies_bf16", lambda: True)
     run = run.replace(training__epochs=1, **LOOKS[name])
     record = trained(run, dataset, session)
     clips, _, logits = session.store.predictions(run)
@@ -67,6 +75,18 @@ def test_a_runs_own_test_clips_get_its_own_logits(
     else:
         np.testing.assert_array_equal(found.logits[0], logits)
     assert not session.store.cache.exists()
+
+
+def test_what_was_trained_in_bf16_is_evaluated_in_fp32_where_that_is_imitated(
+    run: Run, dataset: Dataset, session: Session, elsewhere: Unlabelled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arithmetic, "multiplies_bf16", lambda: True)
+    record = trained(run.replace(training__epochs=1, training__precision="bf16"), dataset, session)
+    short = outputs_of([record], elsewhere, session).logits[0]
+    monkeypatch.setattr(arithmetic, "multiplies_bf16", lambda: False)
+    exact = outputs_of([record], elsewhere, session).logits[0]
+    assert not np.array_equal(short, exact)
+    np.testing.assert_allclose(short, exact, atol=0.05 * np.ptp(exact))
 
 
 def test_a_few_at_a_time_are_as_all_at_once(
