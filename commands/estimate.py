@@ -23,8 +23,8 @@ from core.training.prepare import has_still_prefix
 from core.training.step import Step
 
 MEASURED = 16  # clips of a measured batch on a CPU at most; larger ones take no less for each
-ENOUGH = 3.0  # seconds of one measurement on a CPU, after which no further batch is begun
 REPEATS = 4  # batches of one measurement, the first of which warms up
+ENOUGH = 3.0  # seconds of one measurement on a CPU, after which no batch but a second one is begun
 GPU_REPEATS = 20  # likewise on a GPU, half of them to warm up: kernels are chosen and memory is found first
 
 
@@ -185,7 +185,7 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
             work()
         return (starts[1] - starts[0]) / (GPU_REPEATS - GPU_REPEATS // 2)
     marks = [time.perf_counter()]
-    while len(marks) <= REPEATS and marks[-1] - marks[0] < ENOUGH:
+    while len(marks) <= 2 or (len(marks) <= REPEATS and marks[-1] - marks[0] < ENOUGH):
         work()
         marks.append(time.perf_counter())
     return min(later - earlier for earlier, later in itertools.pairwise(marks))

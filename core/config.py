@@ -235,7 +235,9 @@ class Training:
         choices=("fp32", "tf32", "bf16", "fp16"),
     )
     channels_last: bool = option(True, "Keep images channels-last in memory, the faster layout.")
-    compile: bool = option(False, "Compile the network with torch.compile.")
+    compile: bool = option(
+        False, "Compile training with torch.compile, on a GPU as CUDA graphs; the first step takes minutes."
+    )
 
     def problems(self) -> list[str]:
         """List what is wrong with values that are right one by one."""

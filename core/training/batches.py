@@ -68,12 +68,11 @@ class Source:
         epoch
             That is trained in, from 0; None for what is the same in every epoch.
         """
-        parts = batches_of(rows, batch_size)
         if self.whole is None:
-            yield from self._read_ahead(parts, epoch)
+            yield from self._read_ahead(batches_of(rows, batch_size), epoch)
             return
-        for part in parts:
-            yield self._view(self.whole[part.to(self.device)]).float()
+        for part in batches_of(to_device(rows, self.device), batch_size):
+            yield self._view(self.whole[part]).float()
 
     def _load(self) -> torch.Tensor:
         """Copy all versions to the device, in the layout batches are taken out of without another copy."""
@@ -162,6 +161,11 @@ def make_source(versions: Sequence[Images | Stored], run: Run, session: Session)
         channels_last=run.training.channels_last,
         residents=session.residents,
     )
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Send a tensor of the CPU to a device, without waiting until it is there."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def segment_chances(seed: int, epoch: int, clips: np.ndarray) -> np.ndarray:

@@ -1,8 +1,6 @@
 """One step of training: forward, backward and the optimizer's, on one batch."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,6 +10,7 @@ from core.config import Training
 from core.models.auxiliary import auxiliaries
 from core.training import LOSSES
 from core.training.arithmetic import Arithmetic
+from core.training.compiled import compiled
 
 
 class NonFiniteLoss(RuntimeError):
@@ -41,7 +40,7 @@ class Step:
         self.arithmetic = Arithmetic(training, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.arithmetic.dtype == torch.float16)
         self.auxiliaries = list(auxiliaries(network).values())
-        self.forward = _compiled(network) if training.compile else network
+        self.forward = compiled(network, device) if training.compile else network
 
     def __call__(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Train on inputs `x` (batch, ...) and labels `y` (batch,); return the loss and the logits, detached."""
@@ -59,15 +58,6 @@ class Step:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss.detach(), logits.detach()
-
-
-def _compiled(network: nn.Module) -> Callable[[Any], torch.Tensor]:
-    """Compile a network, but for the front end of a live one, which has threads of its own."""
-    parts = OrderedDict(network.named_children())
-    if (images := parts.pop("images", None)) is None:
-        return torch.compile(network)
-    rest = torch.compile(nn.Sequential(parts))
-    return lambda waveforms: rest(images(waveforms))
 
 
 def mean_loss(values: np.ndarray, sizes: Sequence[int], epoch: int) -> float:

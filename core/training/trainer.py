@@ -19,6 +19,7 @@ from core.datasets.table import Dataset
 from core.session import Session
 from core.training import checkpoint, record
 from core.training.augmentations import evaluation_change
+from core.training.batches import to_device
 from core.training.evaluation import evaluate, evaluated, scores
 from core.training.first_step import is_fitted
 from core.training.optimizers import make_optimizer
@@ -172,22 +173,27 @@ class Fit:
         return row, logits["test"]
 
     def _train(self, rows: torch.Tensor, epoch: int) -> tuple[float, float]:
-        """Train on `rows` in their order; the loss is looked at once per epoch, so that a GPU never waits for it."""
+        """Train on `rows` in their order; return the loss and the accuracy of the epoch's steps."""
+        losses, correct, sizes = self._steps(rows, epoch)
+        return mean_loss(losses.float().cpu().numpy(), sizes, epoch), int(correct) / len(rows)
+
+    def _steps(self, rows: torch.Tensor, epoch: int) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+        """Train on `rows`; return each step's loss, how many clips were told right, and the clips of each step.
+
+        Nothing is looked at in between and nothing sent but batches that are read ahead, so that a GPU never waits.
+        """
         self.network.train()
-        source = self.prepared.source
-        batches = source.batches(rows, self.training.batch_size, epoch=epoch)
-        labels = self.prepared.labels
-        losses, correct, sizes, start = [], [], [], 0
-        for x in batches:
-            part = rows[start : start + len(x)].to(labels.device) % source.n_clips
-            y = labels[part]
+        source, labels = self.prepared.source, self.prepared.labels
+        own = labels[to_device(rows, labels.device) % source.n_clips]
+        losses, told, sizes, start = [], [], [], 0
+        for x in source.batches(rows, self.training.batch_size, epoch=epoch):
+            y = own[start : start + len(x)]
             start += len(x)
             loss, logits = self.step(self.prepared.augment(x), y)
             losses.append(loss)
-            correct.append((logits.argmax(1) == y).sum())
+            told.append(logits.argmax(1))
             sizes.append(len(x))
-        values = torch.stack(losses).float().cpu().numpy()
-        return mean_loss(values, sizes, epoch), int(torch.stack(correct).sum()) / len(rows)
+        return torch.stack(losses), (torch.cat(told) == own).sum(), sizes
 
     def _evaluate(self, rows: np.ndarray, epoch: int) -> np.ndarray:
         if not len(self.change):

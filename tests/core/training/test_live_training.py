@@ -115,7 +115,7 @@ def test_compiled_is_what_follows_the_front_end(
     run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled: list[torch.nn.Module] = []
-    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)
+    monkeypatch.setattr(torch, "compile", lambda network, **how: compiled.append(network) or network)
     run = run.replace(training__live=True, training__compile=True)
     prepared = prepare(run, dataset, session)
     step = Fit(run, prepared, session, "run").step
