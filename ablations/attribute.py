@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.results import Results
+    from core.plan import Plan
     from core.store import Store
 
 explain = Lazy("analysis.attribution.results:explain")
 check_method = Lazy("analysis.attribution.methods:check")
+check_target = Lazy("analysis.attribution.subject:check_target")
+place_of = Lazy("analysis.attribution.subject:place_of")
 explanation = Lazy("analysis.attribution.explanation")
 finished_record = Lazy("core.training.finished:finished_record")
 
@@ -84,6 +87,9 @@ class Attribute(Ablation):
             raise UserError("; ".join(found))
         for method in self.method:
             check_method(method)
+            if block := method.partition(":")[2]:
+                stages_named((block,), base.model.network, input_shape(base))
+        explanation.check_baselines(self.baseline, base)
         if self.run_id and base.id != self.run_id:
             what = "clips, the network file" if base.model.backbone_sha256 else "clips"
             raise UserError(f"--run {self.run_id}: the {what} or the weights file are not those that it was trained on")
@@ -99,6 +105,13 @@ class Attribute(Ablation):
             f"cut {stage}": base.replace(model__cut=stage),
             "random": scratch,
         }
+
+    def check_plan(self, plan: "Plan") -> None:
+        """Refuse clips and a class that there are not."""
+        for dataset in plan.datasets.values():
+            check_target(self.target, dataset.class_names)
+            for clip in self.clips:
+                place_of(clip, dataset.clips["path"].tolist())
 
     def analyse(self, results: "Results") -> "pd.DataFrame":
         """Write maps, figures and tables."""

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.results import Results
+    from core.plan import Plan
     from core.store import Store
 
 compare = Lazy("analysis.conditions:compare")
@@ -54,6 +55,9 @@ class Ablation:
     def varied(self, points: list[dict[str, Any]]) -> str:
         """Return the ``group__field`` whose values are the conditions, where the grid's options make them; or ""."""
         return ""
+
+    def check_plan(self, plan: "Plan") -> None:
+        """Refuse, before anything is trained, what only the data sets and networks of the plan tell to be wrong."""
 
     def analyse(self, results: "Results") -> "pd.DataFrame":
         """Write tables and figures from the store; return one row per condition, with at least ``condition``."""

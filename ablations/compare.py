@@ -88,9 +88,11 @@ class Compare(Ablation):
 
 def _key(name: str) -> str:
     """Return ``group__field`` of an option by its name on the command line."""
-    known = {f"{group}__{f.name}": f for group, part in GROUPS.items() for f in fields(part)}
+    known = {
+        f"{group}__{f.name}": f for group, part in GROUPS.items() for f in fields(part) if not f.metadata["hidden"]
+    }
     flags = {(f.metadata["flag"] or f.name).replace("_", "-"): key for key, f in known.items()}
-    usable = {flag: key for flag, key in flags.items() if key not in NEVER and not flag.endswith("-sha256")}
+    usable = {flag: key for flag, key in flags.items() if key not in NEVER}
     flag = name.replace("_", "-")
     if flag not in usable:
         raise unknown("option", flag, usable)

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ablations.base import Ablation
 from core.config import Run
-from core.fields import option
+from core.errors import UserError
+from core.fields import LARGEST, option
 from core.registry import Lazy
 
 if TYPE_CHECKING:
@@ -29,10 +30,12 @@ class Ensemble(Ablation):
 
     title: ClassVar[str] = "Network"
 
-    members: int = option(5, "Networks in the ensemble.", at_least=2)
+    members: int = option(5, "Networks in the ensemble.", at_least=2, at_most=1000)
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Make one run for each member."""
+        if base.seed + self.members - 1 > LARGEST:
+            raise UserError(f"--seed {base.seed}: the members' seeds go on from it, and whole numbers go to {LARGEST}")
         return {f"member {k + 1}": base.replace(seed=base.seed + k) for k in range(self.members)}
 
     def analyse(self, results: "Results") -> "pd.DataFrame":

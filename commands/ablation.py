@@ -77,6 +77,7 @@ def prepare(call: Call, session: Session) -> Experiment:
     ablation: Ablation = call.command
     points = ablation.points(options.grid(call.options), session.store)
     plan = planned(call, ablation.conditions, points, session, by=ablation.varied(points))
+    ablation.check_plan(plan)
     return Experiment(plan, ablation.question, ablation.analyse, trains=ablation.trains)
 
 

@@ -7,17 +7,20 @@ identity and is recorded, with nothing else to write. `tyro` draws the help and 
 import contextlib
 import dataclasses
 import io
+import itertools
 import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, Union, get_args, get_origin
 
 import tyro
 
 from commands.presets import Preset
 from commands.study_file import PAPER, preset_of, runnable
+from core import datasets
 from core.config import GROUPS, Run
 from core.errors import UserError, nearest, unknown
 from core.execution import Cluster, Execution
@@ -26,6 +29,7 @@ from core.registry import Lazy
 
 check_measures = Lazy("analysis.measures:check_measures")  # imports pandas, which no help needs
 PROGRAM = "run_ablation.py"
+_RULER = re.compile(r"[─-]+")
 MANY = 1_000_000  # words that may follow an option of several values
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
 TITLES = {"data": "data", "clip": "recording", "frontend": "image", "model": "model", "training": "training"}
@@ -88,7 +92,7 @@ def option_class(cls: type) -> type:
 
 def read(cls: type, options: Any) -> Any:
     """Make an instance of the class that `option_class` made the options of, from its own fields."""
-    made = cls(**{f.name: getattr(options, f.name) for f in dataclasses.fields(cls)})
+    made = cls(**{f.name: _place(f, getattr(options, f.name)) for f in dataclasses.fields(cls)})
     if found := problems(made):
         raise UserError("; ".join(found))
     return made
@@ -160,7 +164,8 @@ def given(options: Any) -> dict[str, tuple[Any, ...]]:
 
 def execution(options: Any) -> Execution:
     """Return the execution part of parsed options, checked."""
-    values = {f.name: getattr(options.execution, f.name) for f in dataclasses.fields(Execution) if f.metadata}
+    own = [f for f in dataclasses.fields(Execution) if f.metadata]
+    values = {f.name: _place(f, getattr(options.execution, f.name)) for f in own}
     made = Execution(**values, cluster=read(Cluster, options.ray))
     if made.cluster != Cluster() and not made.cluster.ray:
         said = next(f.name for f in dataclasses.fields(Cluster) if getattr(made.cluster, f.name) != f.default)
@@ -169,6 +174,14 @@ def execution(options: Any) -> Execution:
         raise UserError("; ".join(found))
     check_measures(made.metric)
     return made
+
+
+def _place(f: "dataclasses.Field[Any]", value: Any) -> Any:
+    """Return an option's value, a path with ``~`` written out, which a shell does not do behind ``=``."""
+    if isinstance(value, tuple):
+        return tuple(_place(f, one) for one in value)
+    flag = "--" + (f.metadata.get("flag") or f.name).replace("_", "-")
+    return datasets.home(value, flag) if isinstance(value, Path) else value
 
 
 def preset(options: Any) -> Preset:
@@ -251,7 +264,7 @@ def _check_words(cls: type, name: str, arguments: Sequence[str]) -> None:
             hint = f"did you mean '{match}'?" if match else f"see `{PROGRAM} {name} --help`"
             raise UserError(f"unknown option '{flag}' of {name}: {hint}")
         if flag in said:
-            hint = "several values go after one of them" if known[flag] else "once is enough"
+            hint = "several values go after one of them" if known[flag] == MANY else "once is enough"
             raise UserError(f"{flag} is given twice: {hint}")
         said.add(flag)
         following = arguments[position + 1 : position + 2]
@@ -297,11 +310,12 @@ def join_words(options: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _first_line(box: str) -> str:
-    """Take the message out of tyro's framed error."""
-    body = [line.strip("│ ").strip() for line in box.splitlines() if line.startswith("│")]
-    message: list[str] = []
-    for line in body:
-        if re.fullmatch(r"[─-]+", line):
-            break
-        message.append(line)
-    return " ".join(message) or "the options could not be read"
+    """Take the message out of tyro's error: between its first two rulers, with a frame of lines around it or without.
+
+    Which of the two it draws hangs on the encoding of the terminal.
+    """
+    body = [line.strip("│╭╮╰╯ ") for line in box.splitlines()][1:]
+    if body and _RULER.fullmatch(body[0]):  # under the title, where that is not in the frame
+        del body[0]
+    message = itertools.takewhile(lambda line: not _RULER.fullmatch(line), body)
+    return " ".join(filter(None, message)) or "the options could not be read"

@@ -107,11 +107,11 @@ def _sounds(asked: Predict, records: Sequence[Record], session: Session) -> tupl
     """Return what is to be predicted, and the class number of each where it is known at all."""
     if asked.source is None:
         return _aside(asked, records, session)
-    path, columns = datasets.home(asked.source, "--from"), records[0].run.frontend.columns
+    path, columns = asked.source, records[0].run.frontend.columns
     sounds = find_rows(path, columns) if columns else find_sounds(path)
     if asked.truth is None:
         return sounds, None
-    truth = read_truth(datasets.home(asked.truth, "--truth"))
+    truth = read_truth(asked.truth)
     return sounds, labels_of(sounds.paths, truth, records[0].class_names, source=f"--truth {asked.truth}")
 
 

@@ -34,7 +34,7 @@ class Tune:
         "grid: every combination of the values; random: draws; optuna: draws led by what earlier ones reached.",
         choices=("grid", "random", "optuna"),
     )
-    trials: int = option(20, "Configurations to try (random, optuna).", at_least=1)
+    trials: int = option(20, "Configurations to try (random, optuna).", at_least=1, at_most=10**5)
     search_seed: int = option(0, "Seed of the draws.", at_least=0)
     scheduler: str = option(
         "none",

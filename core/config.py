@@ -242,6 +242,8 @@ class Training:
     def problems(self) -> list[str]:
         """List what is wrong with values that are right one by one."""
         found = []
+        if any(epoch < 1 for epoch in self.milestones):
+            found.append(f"--milestones {min(self.milestones)}: epochs are counted from 1")
         if self.label_smoothing and self.loss == "hinge":
             found.append(
                 "--label-smoothing is for losses of probabilities: leave it out, or choose another --loss than hinge"

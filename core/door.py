@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
+from typing import TextIO
 
 from core.errors import UserError, printable
 from core.files import cannot_write
@@ -36,12 +37,14 @@ def leave(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int
         if signal.getsignal(number) != signal.SIG_IGN:  # what is not to be interrupted was started so
             signal.signal(number, _stop)
     sys.unraisablehook = _unraisable
-    _keep_messages()
+    _keep_streams()
+    _tidy_environment()
     try:
         status = main(arguments)
         sys.stdout.flush()
-    except SystemExit as ended:  # --help
-        status = ended.code if isinstance(ended.code, int) else 0
+    except SystemExit as ended:  # --help, and what rich makes of a closed pipe
+        pipe = isinstance(ended.__context__, BrokenPipeError)
+        status = CLOSED_PIPE if pipe else ended.code if isinstance(ended.code, int) else 0
     except BaseException as error:
         status, line = _answer(error)
         if line and not _asked:
@@ -49,8 +52,8 @@ def leave(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int
         elif _asked:
             _say(INTERRUPTED)
     _leaving = True
-    with contextlib.suppress(BrokenPipeError, OSError, ValueError):
-        sys.stdout.flush()
+    for stream in (sys.stdout, sys.stderr):
+        _empty(stream)
     return 128 + next(iter(_asked)) if _asked else status
 
 
@@ -99,12 +102,39 @@ def _python_is_apart() -> bool:
         return False
 
 
-def _keep_messages() -> None:
-    """Give Python's messages a descriptor of their own, and both streams a way to write any file name."""
+def _keep_streams() -> None:
+    """Give Python's messages a descriptor of their own, and both streams a way to write any file name.
+
+    Where one of the three descriptors is closed, the next file that is opened, a run's perhaps, would get its number,
+    and whatever a library prints would go into it: so that nowhere is opened in its place.
+    """
+    while (nowhere := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(nowhere)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    encoding = sys.stderr.encoding if sys.stderr else "utf-8"
     with contextlib.suppress(OSError, AttributeError, ValueError):
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-        apart = os.dup(2)
-        sys.stderr = open(apart, "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1)  # noqa: PTH123, SIM115
+        sys.stderr = open(os.dup(2), "w", encoding=encoding, errors="backslashreplace", buffering=1)  # noqa: PTH123, SIM115
+
+
+def _empty(stream: TextIO) -> None:
+    """Write what is left in a stream, or forget it where that cannot be, so that nothing of it is tried again."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _tidy_environment() -> None:
+    """Take out of the environment what libraries would stumble over: a width of no terminal, a display for figures."""
+    for name in ("COLUMNS", "LINES"):
+        text = os.environ.get(name, "1")
+        if not (text.isascii() and text.isdigit() and len(text) <= 4 and int(text)):
+            del os.environ[name]
+    os.environ["MPLBACKEND"] = "agg"  # figures are files; notebooks leave the name of theirs to what they start
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -152,7 +182,6 @@ def _answer(error: BaseException) -> tuple[int, str]:
     if isinstance(error, KeyboardInterrupt):
         return 128 + signal.SIGINT, INTERRUPTED
     if isinstance(error, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that nothing is flushed into it at the end
         return CLOSED_PIPE, ""
     if reason := cannot_write(error):
         return MISTAKE, f"cannot write ({reason}); free space or choose another --results: the same command goes on"

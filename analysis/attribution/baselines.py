@@ -96,8 +96,26 @@ def make(
     elif name.endswith(".npy"):
         baseline = _read(Path(name), tuple(shape))[None]
     else:
-        raise unknown("baseline", name, (*NAMES, "all", "FILE.npy"))
+        raise _unknown(name)
     return np.broadcast_to(baseline, (clips, *baseline.shape))
+
+
+def check(name: str, shape: tuple[int, ...]) -> None:
+    """Refuse a baseline there is not, and a file that is none for inputs of a shape, before anything is trained.
+
+    Raises
+    ------
+    UserError
+        With the nearest name, or what is wrong with the file.
+    """
+    if name.endswith(".npy"):
+        _read(Path(name), shape)
+    elif name not in (*NAMES, "all"):
+        raise _unknown(name)
+
+
+def _unknown(name: str) -> UserError:
+    return unknown("baseline", name, (*NAMES, "all", "FILE.npy"))
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,6 +1,6 @@
 """From finished runs to maps: the same clips under a reference run and the conditions beside it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from core.config import Run
 from core.datasets.metadata import some
 from core.datasets.table import Dataset
 from core.errors import UserError
+from core.inputs.made import input_kind
 from core.models.stages import parse_stage
 from core.session import Session
 from core.training.finished import backbone_of, open_run
@@ -64,6 +65,13 @@ class Attributed:
     run: Run
     explained: Explained
     maps: Maps
+
+
+def check_baselines(names: Iterable[str], run: Run) -> None:
+    """Refuse baselines that the inputs of a run do not have, before it is trained; errors are `baselines.check`'s."""
+    shape = input_kind(run.clip, run.frontend).shape
+    for name in names:
+        baselines.check(name, shape if len(shape) == 3 else Scale.of(run).shape)
 
 
 class Explanation:

@@ -53,7 +53,7 @@ def choose(
         For a clip there is not (with the nearest), and where no clip is left to choose from.
     """
     if clips:
-        return np.array([_row(subject, clip) for clip in clips], np.int64)
+        return np.array([place_of(clip, subject.paths) for clip in clips], np.int64)
     rows = subject.split.test
     if misclassified:
         said = predicted(subject, session)
@@ -86,22 +86,31 @@ def targets(subject: Finished, rows: np.ndarray, logits: np.ndarray, target: str
     UserError
         For a class there is not, with the nearest.
     """
+    check_target(target, subject.class_names)
     if target in subject.class_names:
         return np.full(len(rows), subject.class_names.index(target))
-    if target == "true":
-        return subject.labels[rows]
-    if target == "predicted":
-        return np.asarray(logits.argmax(axis=1))
-    raise unknown("class", target, ("predicted", "true", *subject.class_names))
+    return subject.labels[rows] if target == "true" else np.asarray(logits.argmax(axis=1))
 
 
-def _row(subject: Finished, clip: str) -> int:
-    if clip in subject.paths:
-        return subject.paths.index(clip)
-    names = [PurePosixPath(path).name for path in subject.paths]
+def check_target(target: str, class_names: Sequence[str]) -> None:
+    """Refuse a class that there is not, with the nearest."""
+    if target not in (known := ("predicted", "true", *class_names)):
+        raise unknown("class", target, known)
+
+
+def place_of(clip: str, paths: Sequence[str]) -> int:
+    """Return the place of a clip among `paths`, by its path or by a file name that occurs once.
+
+    Raises
+    ------
+    UserError
+        Where there is none, with the nearest.
+    """
+    if clip in paths:
+        return paths.index(clip)
+    names = [PurePosixPath(path).name for path in paths]
     if names.count(clip) == 1:
         return names.index(clip)
-    match = nearest(clip, subject.paths)
+    match = nearest(clip, paths)
     hint = f"did you mean '{match}'? " if match else ""
-    some = ", ".join(subject.paths[:3])
-    raise UserError(f"unknown clip '{clip}': {hint}there are {len(subject.paths)} of them, such as {some}")
+    raise UserError(f"unknown clip '{clip}': {hint}there are {len(paths)} of them, such as {', '.join(paths[:3])}")

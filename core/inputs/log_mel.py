@@ -4,6 +4,7 @@ import librosa
 import numpy as np
 
 from core.config import Clip, Frontend
+from core.errors import UserError
 from core.inputs.spectrogram import FLOOR_DB, SPAN_DB, WIDE_SPAN_DB, Spectrogram
 
 
@@ -41,16 +42,22 @@ def mel_filters(*, clip: Clip, frontend: Frontend, n_fft: int) -> tuple[np.ndarr
     edges = mel_frequencies(n + 2, fmin=frontend.fmin, fmax=fmax, mel=frontend.mel)
     normalised = frontend.mel_norm == "slaney"
     if frontend.mel == "fant":
-        return triangles(edges, sr=clip.sr, n_fft=n_fft, normalised=normalised), edges[1:-1]
-    filters = librosa.filters.mel(
-        sr=clip.sr,
-        n_fft=n_fft,
-        n_mels=n,
-        fmin=frontend.fmin,
-        fmax=fmax,
-        htk=frontend.mel == "htk",
-        norm="slaney" if normalised else None,
-    )
+        filters = triangles(edges, sr=clip.sr, n_fft=n_fft, normalised=normalised)
+    else:
+        filters = librosa.filters.mel(
+            sr=clip.sr,
+            n_fft=n_fft,
+            n_mels=n,
+            fmin=frontend.fmin,
+            fmax=fmax,
+            htk=frontend.mel == "htk",
+            norm="slaney" if normalised else None,
+        )
+    if not filters.any():
+        raise UserError(
+            f"--fmin {frontend.fmin:g} --fmax {fmax:g}: {n_fft} samples have no frequency between them; "
+            "give a wider range or a longer --window"
+        )
     return filters, edges[1:-1]
 
 

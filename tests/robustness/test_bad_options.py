@@ -32,7 +32,7 @@ BAD_WORDS = (
     "\udcff",
 )
 COMMAND = "freeze"
-CLASSES = {name: options.option_class(COMMANDS[name]) for name in (COMMAND, "attribute")}
+CLASSES = {name: options.option_class(COMMANDS[name]) for name in (COMMAND, "attribute", "ensemble", "compare")}
 LEFT = {"--ray", "--storage", "--results"}  # would start Ray or make folders; their words are checked elsewhere
 
 
@@ -99,6 +99,10 @@ def test_what_is_asked_of_a_finished_run_is_answered_or_refused_in_one_line(
     ("words", "message"),
     [
         ("--block 2 --block 3", "--block is given twice: several values go after one of them"),
+        ("--threads 1 --threads 2", "--threads is given twice: once is enough"),
+        ("--milestones 3 -1 --schedule step", "--milestones -1: epochs are counted from 1"),
+        ("--window 1 --n-mels 8", "--fmin 0 --fmax 8000: 1 samples have no frequency between them; give a wider"),
+        ("--results ~nosuchuser/x", "--results ~nosuchuser/x: Could not determine home directory."),
         ("--json --json", "--json is given twice: once is enough"),
         ("--fmin 1e6 --sr 8000", "--fmin 1e+06: must be below half the sampling rate, 4000 Hz"),
         ("--fmax 4001 --sr 8000", "--fmax 4001: must be at most half the sampling rate, 4000 Hz"),
@@ -115,9 +119,24 @@ def test_a_meaningless_setting_is_refused(words: str, message: str, session: Ses
     assert message in answer([COMMAND, *words.split()], session)
 
 
-def test_an_unknown_method_is_refused_before_anything_is_trained(session: Session) -> None:
-    said = answer(["attribute", "--method", "foo"], session)
-    assert said.startswith("unknown method 'foo'")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("attribute --method foo", "unknown method 'foo'"),
+        ("attribute --method gradcam:block9", "block 9: efficientnet_lite0 has stem and blocks 1 to 4"),
+        ("attribute --baseline foo", "unknown baseline 'foo': choose from silence, mean"),
+        ("attribute --baseline nosuch.npy", "--baseline nosuch.npy: cannot be read as an array"),
+        ("attribute --target nosuchclass", "unknown class 'nosuchclass'"),
+        ("attribute --clip nosuch.wav", "unknown clip 'nosuch.wav': "),
+        ("ensemble --members 1000000000000000000", "--members 1000000000000000000: must be at most 1000"),
+        ("ensemble --seed 9223372036854775807", "--seed 9223372036854775807: the members' seeds go on from it"),
+        ("compare --by content", "unknown option 'content'"),
+    ],
+)
+def test_what_only_the_analysis_needs_is_refused_before_anything_is_trained(
+    words: str, message: str, session: Session
+) -> None:
+    assert message in answer(words.split(), session)
 
 
 def test_a_home_that_is_nobodys_is_one_line() -> None:

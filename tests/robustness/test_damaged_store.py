@@ -209,13 +209,13 @@ def trained(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def victim(name: str, results: Path) -> tuple[Path, Path]:
-    """Return a file of a run that the command reads, and the same file of another."""
+    """Return a file of a run that the command reads, and the same file of another, with another content."""
     pattern = {HISTORY: "tune/*/analysis.json", WEIGHTS: "attribute/*/analysis.json"}
     pattern[FIRST_STEP] = pattern[WEIGHTS]
     (description,) = results.glob(pattern.get(name, "freeze/*/analysis.json"))
-    (run, *_), runs = json.loads(description.read_text())["runs"], sorted((results / "runs").glob("*/run.json"))
-    other = next(path.parent for path in runs if path.parent.name != run)
-    return results / "runs" / run / name, other / name
+    (run, *_), found = json.loads(description.read_text())["runs"], sorted((results / "runs").glob(f"*/{name}"))
+    path = results / "runs" / run / name
+    return path, next(other for other in found if other.read_bytes() != path.read_bytes())
 
 
 CASES = [

@@ -110,11 +110,68 @@ def test_a_full_disk_records_nothing_and_the_same_command_goes_on(
     assert "1 runs trained, 0 found in the store, 0 failed." in " ".join(out.split())
 
 
-def test_a_closed_pipe_and_a_full_terminal_are_no_traceback(sounds: Path) -> None:
-    command = f"{sys.executable} run_ablation.py data --data folder --data-root {sounds}"
-    for end in ("| true", "> /dev/full"):
+STREAMS = {  # how a command is started, and the status that says how it ended
+    "| true; exit ${PIPESTATUS[0]}": 141,
+    "| head -1 > /dev/null; exit ${PIPESTATUS[0]}": 141,
+    "> /dev/full": 2,
+    ">&-": 0,
+    "2>&-": 0,
+    "2> /dev/full": 0,
+    ">&- 2>&- <&-": 0,
+}
+
+
+@pytest.mark.parametrize("streams", STREAMS)
+def test_a_stream_that_is_closed_or_full_is_no_traceback(sounds: Path, tmp_path: Path, streams: str) -> None:
+    """A closed stream is nobody listening; what was to be shown through a pipe or on a full disk has not been shown."""
+    command = f"{sys.executable} run_ablation.py data --data folder --data-root {sounds} --json"
+    more = "; echo $? > " + str(tmp_path / "status") if "exit" not in streams else ""
+    done = subprocess.run(
+        ["bash", "-c", f"{command} {streams}{more}"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("run_ablation.py:")]) <= 1
+    status = int((tmp_path / "status").read_text()) if more else done.returncode
+    wanted = STREAMS[streams]
+    assert status in (wanted, 0 if "head" in streams else wanted)  # a short output is in the pipe before it is closed
+
+
+@pytest.mark.parametrize("streams", ["", ">&-", "2>&-", "2> /dev/full", "> /dev/full 2> /dev/full", ">&- 2>&- <&-"])
+def test_a_mistake_is_status_2_whatever_the_streams_are(streams: str, tmp_path: Path) -> None:
+    command = f"{sys.executable} run_ablation.py freeze --threads 1e3 {streams}; echo $? > {tmp_path / 'status'}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (tmp_path / "status").read_text() == "2\n"
+    assert done.stdout == ""
+    line = "run_ablation.py: freeze: Error parsing --threads: invalid literal for int() with base 10: '1e3'; see "
+    said = {"": line, ">&-": line}.get(streams, "")
+    assert done.stderr.startswith(said) if said else done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "TERM": "dumb"},
+        {"COLUMNS": "0", "LINES": "-1"},
+        {"COLUMNS": "²"},
+        {"COLUMNS": "99999999999"},
+    ],
+)
+def test_a_terminal_of_nonsense_is_written_to(environment: dict[str, str]) -> None:
+    """One without an encoding, without a width, or wider than memory."""
+    command = [sys.executable, "run_ablation.py", "freeze", "--fold", "7"]
+    for more, status, said in ((["--help"], 0, "Fold to test on"), ([], 2, "--fold 7: instruments has the folds 1, 2")):
         done = subprocess.run(
-            ["bash", "-c", f"{command} {end}"], cwd=ROOT, capture_output=True, text=True, env=os.environ, check=False
+            [*command, *more], cwd=ROOT, capture_output=True, env=os.environ | environment, check=False
         )
-        assert "Traceback" not in done.stderr
-        assert len([line for line in done.stderr.splitlines() if line.startswith("run_ablation.py:")]) <= 1
+        assert done.returncode == status
+        assert said in (done.stdout + done.stderr).decode()
+        assert len(done.stdout) < 10**6
+
+
+def test_figures_need_no_display() -> None:
+    """A notebook leaves the name of its own for figures to what it starts, wherever that is installed."""
+    code = "import sys; from core import door; sys.exit(door.leave(lambda words: __import__('matplotlib') and 0, []))"
+    environment = os.environ | {"MPLBACKEND": "module://nowhere.inline"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")

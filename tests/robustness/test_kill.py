@@ -154,7 +154,8 @@ def test_killed_at_50_moments(
     kept: dict[str, tuple[int, int]] = {}
     told = []
     for phase in PHASES:
-        number = int(rng.integers(UNTIL[phase] * len(gaps[phase])))
+        left = 1 - len(kept) / len(finished(whole)) if phase in ("training", "record") else 1.0  # of its events
+        number = int(rng.integers(max(UNTIL[phase] * left * len(gaps[phase]), 1)))
         moment = Moment(phase, number, rng.uniform() * gaps[phase][number])
         kill(words(twelve, results, WHAT), results, moment)
         before, kept = kept, finished(results)
