@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import TextIO
@@ -39,6 +40,7 @@ def leave(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int
     sys.unraisablehook = _unraisable
     _keep_streams()
     _tidy_environment()
+    warnings.formatwarning = lambda message, *where: f"{PROGRAM}: {printable(str(message))}\n"
     try:
         status = main(arguments)
         sys.stdout.flush()

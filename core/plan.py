@@ -16,7 +16,7 @@ from core.datasets.table import Dataset
 from core.errors import UserError
 from core.fields import problems, whole_number
 from core.files import short_digest
-from core.inputs.made import check_first_step, input_shape
+from core.inputs.made import check_first_step, check_masks, input_shape
 from core.models import family_of
 from core.models.assembly import weights_digest
 from core.models.family import check_fit, no_imagenet
@@ -212,7 +212,7 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
     Raises
     ------
     UserError
-        For an unknown backbone, and for weights or a network that cannot be had.
+        For an unknown backbone, for weights or a network that cannot be had, and for what breaks a rule only now.
     """
     model, family = run.model, family_of(run.model.backbone)
     run = run.replace(data__content=content, model__backbone_sha256=family.digest(model.backbone))
@@ -225,11 +225,14 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
         frontend__n_frames=run.frontend.n_frames or (run.frontend.image or (0, dataset.n_frames))[1],
         frontend__fmax=run.frontend.fmax or sr / 2,
     )
+    if found := problems(run):  # what only shows when the data set has filled in its numbers
+        raise UserError("; ".join(found))
     if model.weights == "imagenet" and not family.has_imagenet(model.backbone):
         raise no_imagenet(model.backbone)
     run = run.replace(model__weights_sha256=weights_digest(model))
     check_fit(family, model.network, input_shape(run))
     check_first_step(run)
+    check_masks(run)
     return run
 
 
@@ -296,7 +299,4 @@ def _base(point: Point, fold: int, dataset: Dataset, content: str) -> Run:
     run = Run().replace(**(dict(point) | {"data__fold": fold}))
     if found := problems(run):
         raise UserError("; ".join(found))
-    run = resolve(run, dataset, content)
-    if found := problems(run):  # what only shows when the data set has filled in its numbers
-        raise UserError("; ".join(found))
-    return run
+    return resolve(run, dataset, content)

@@ -1,5 +1,7 @@
 """Log-mel spectrograms: the mel powers are those of `librosa.feature.melspectrogram`, in decibels."""
 
+import warnings
+
 import librosa
 import numpy as np
 
@@ -44,19 +46,27 @@ def mel_filters(*, clip: Clip, frontend: Frontend, n_fft: int) -> tuple[np.ndarr
     if frontend.mel == "fant":
         filters = triangles(edges, sr=clip.sr, n_fft=n_fft, normalised=normalised)
     else:
-        filters = librosa.filters.mel(
-            sr=clip.sr,
-            n_fft=n_fft,
-            n_mels=n,
-            fmin=frontend.fmin,
-            fmax=fmax,
-            htk=frontend.mel == "htk",
-            norm="slaney" if normalised else None,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of empty filters, in two lines of its own
+            filters = librosa.filters.mel(
+                sr=clip.sr,
+                n_fft=n_fft,
+                n_mels=n,
+                fmin=frontend.fmin,
+                fmax=fmax,
+                htk=frontend.mel == "htk",
+                norm="slaney" if normalised else None,
+            )
     if not filters.any():
         raise UserError(
             f"--fmin {frontend.fmin:g} --fmax {fmax:g}: {n_fft} samples have no frequency between them; "
             "give a wider range or a longer --window"
+        )
+    if empty := int((~filters.any(axis=1)).sum()):
+        warnings.warn(
+            f"{empty} of {n} mel filters hold no frequency of {n_fft} samples, so their rows are silent: fewer "
+            "--n-mels, a higher --fmax or a longer --window would fill them",
+            stacklevel=2,
         )
     return filters, edges[1:-1]
 
