@@ -129,6 +129,11 @@ def write_predictions(results: Results, said: Said, *, submission: Sequence[str]
         two = pd.DataFrame({"id": list(submission), "label": frame["predicted"]})
         written = two.to_csv(index=False, lineterminator="\n").encode()
         results.files += write_formats(results.folder / "submission", {".csv": written})
+        if written != csv(two).encode():
+            results.shown.append(
+                "submission.csv has words that a spreadsheet would take for formulas, as they are, for a machine to "
+                "compare: open it as text."
+            )
     first = frame.head(SHOWN)
     known = [Column("true", "True")] if said.targets is not None else []
     shown = [Column("file", "File"), Column("predicted", "Predicted"), *known]
