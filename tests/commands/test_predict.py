@@ -161,13 +161,18 @@ def test_m4a_files_are_named_and_a_broken_one_is_left_out_and_counted(
     assert pd.read_csv(folder / "left_out.csv")["file"].tolist() == ["deep/broken.m4a"]
 
 
-def test_a_name_is_no_formula_in_the_table_and_itself_in_a_submission(predict, sounds: Path, tmp_path: Path) -> None:
+def test_a_name_is_no_formula_in_the_table_and_itself_in_a_submission(
+    predict, sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "one").mkdir()
     shutil.copy(sounds / "low" / "0.wav", tmp_path / "one" / "=1+1.wav")
     folder = predict(f"--from {tmp_path / 'one'} --submission path")
     assert pd.read_csv(folder / "predictions.csv")["file"].tolist() == ["'=1+1.wav"]
     assert pd.read_parquet(folder / "predictions.parquet")["file"].tolist() == ["=1+1.wav"]
     assert pd.read_csv(folder / "submission.csv")["id"].tolist() == ["=1+1.wav"]
+    assert "would take for formulas" in " ".join(capsys.readouterr().out.split())
+    predict(f"--from {sounds} --submission path")
+    assert "formulas" not in capsys.readouterr().out
 
 
 def test_the_page_shows_the_scores(predict, sounds: Path, tmp_path: Path) -> None:

@@ -506,11 +506,6 @@ def test_node_removed_without_grace_costs_no_run(sounds: Path, tmp_path: Path, h
     assert all((there / path).read_bytes() == (here / path).read_bytes() for path in trained)
 
 
-def interruptible() -> None:
-    """Begin a process that answers Ctrl-C even where these tests run in a shell's background, which ignores it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_ended_command_leaves_no_process_and_is_finished_by_the_same(
@@ -518,7 +513,7 @@ def test_ended_command_leaves_no_process_and_is_finished_by_the_same(
 ) -> None:
     words = command(sounds, tmp_path, "--epochs", "40", "--ray", "local")
     with (tmp_path / "log").open("w") as file:
-        process = subprocess.Popen(words, stdout=file, stderr=file, start_new_session=True, preexec_fn=interruptible)
+        process = subprocess.Popen(words, stdout=file, stderr=file, start_new_session=True)
     until(lambda: finished(tmp_path) >= 1 or process.poll() is not None)
     assert finished(tmp_path) < 4, (tmp_path / "log").read_text()
     family = psutil.Process(process.pid).children(recursive=True)
@@ -543,9 +538,7 @@ def test_command_ended_while_ray_starts_leaves_one_line_and_no_process(
     sounds: Path, tmp_path: Path, name: str, way: signal.Signals, status: int
 ) -> None:
     """As soon as each of Ray's processes is there; the last is a worker, before it trains."""
-    process = subprocess.Popen(
-        command(sounds, tmp_path, "--ray", "local"), stderr=subprocess.PIPE, text=True, preexec_fn=interruptible
-    )
+    process = subprocess.Popen(command(sounds, tmp_path, "--ray", "local"), stderr=subprocess.PIPE, text=True)
     family: list[psutil.Process] = []
 
     def begun() -> bool:
