@@ -22,7 +22,7 @@ from core.config import Run
 from core.datasets.table import Dataset
 from core.errors import UserError
 from core.executor import Executed, label, settled
-from core.files import short_digest, write_text
+from core.files import read_json, short_digest, write_text
 from core.inputs.made import input_shape
 from core.models.stages import stages_named
 from core.plan import Plan, Planned
@@ -163,7 +163,7 @@ class Asked:
     def __init__(
         self, tune: Tune, space: Space, make: Callable[[list[Point]], Plan], session: Session, file: Path
     ) -> None:
-        self.known: list[Point] = json.loads(file.read_text()) if file.exists() else []
+        self.known = _known(file, space) if file.exists() else []
         self.optimizer = Optuna(space, seed=tune.search_seed, known=self.known)
         self.trials = max(tune.trials, len(self.known))
         self.stops = tune.scheduler != "none"
@@ -228,6 +228,19 @@ class Asked:
     def _ended(self, run: Run) -> bool:
         stopped = self.stops and self.session.store.status(run) == STOPPED
         return stopped or settled(run, self.session)
+
+
+def _known(file: Path, space: Space) -> list[Point]:
+    """Read what was asked for before."""
+    try:
+        known: list[Point] = read_json(file)
+        if not isinstance(known, list) or not all(isinstance(p, dict) and set(p) == set(space) for p in known):
+            raise ValueError("it is no list of this search's configurations")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{file} cannot be read ({error}); delete it: the search begins anew and finds its runs in the store"
+        ) from None
+    return known
 
 
 def ask_and_train(asked: Asked, session: Session, scheduler: Any) -> Executed:

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from core.array_writer import ARRAY, JOURNAL, ArrayWriter, Read, Shard, is_whole, naming
 from core.errors import UserError
+from core.files import read_json
 from core.progress import Progress, if_long, no_progress
 
 MANIFEST, SEEN = "manifest.json", "seen.json"  # what was made; the state of the array's file when it was found whole
@@ -142,7 +143,7 @@ def _load(entry: Path, read: Read) -> Stored | None:
     """Read an entry; None where it is missing or anything about it is not as it was written."""
     path = entry / ARRAY
     try:
-        manifest = json.loads((entry / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(entry / MANIFEST)
         if manifest.pop("checksum") != _checksum(manifest) or key_of(manifest["made_from"]) != entry.name:
             return None
         state = _state(path)
@@ -166,7 +167,7 @@ def _state(path: Path) -> tuple[str, ...]:
 
 def _was_seen(entry: Path, state: tuple[str, ...]) -> bool:
     try:
-        return bool(json.loads((entry / SEEN).read_text(encoding="utf-8")) == list(state))
+        return bool(read_json(entry / SEEN) == list(state))
     except (OSError, ValueError):
         return False
 

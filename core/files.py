@@ -3,12 +3,14 @@
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import re
 import stat
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from core.errors import UserError
 
@@ -75,6 +77,16 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file: OSError where it cannot be read, ValueError where it holds no JSON that can be used."""
+    if not (path.is_file() or path.is_dir()) and path.exists():  # a pipe would be waited for, a device read for ever
+        raise ValueError("is no regular file")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def text_digest(text: str) -> str:

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from core.config import Run
 from core.errors import UserError
-from core.files import file_digest, in_place, replacing, size_of, write_text
+from core.files import file_digest, in_place, read_json, replacing, size_of, write_text
 from core.record import FAILED, FINISHED, MISSING, RUNNING, STOPPED, Record, read_record
 
 __all__ = ["FAILED", "FINISHED", "MISSING", "RUNNING", "STOPPED", "Record", "Store"]
@@ -96,7 +96,8 @@ class Store:
     def lock(self, run: Run | str) -> FileLock:
         """Return the lock that whoever trains `run` holds; it is let go when its process ends, however it ends."""
         locks = self.runs / ".locks"
-        locks.mkdir(exist_ok=True)
+        with in_place(locks):
+            locks.mkdir(exist_ok=True)
         return FileLock(locks / f"{run if isinstance(run, str) else run.id}.lock")
 
     def record(self, run: Run | str) -> Record | None:
@@ -166,8 +167,6 @@ class Store:
             sizes = {name: size_of(f"{folder}/{name}") for name in record.files}
         except OSError as error:
             raise Damaged(f"{RECORD} cannot be read ({error.strerror})") from None
-        except RecursionError:
-            raise Damaged(f"{RECORD} is nested too deep for a record") from None
         except ValueError as error:  # no UTF-8, no JSON, or no record
             raise Damaged(f"{RECORD} cannot be used ({error})") from None
         if record.id != folder.name:
@@ -183,7 +182,7 @@ class Store:
         state = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         before, record = self._parsed.get(folder.name, ((), None))
         if not record or before != state:
-            values = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            values = read_json(folder / RECORD)
             if isinstance(values, dict) and values.get("digest") != _digest(values):
                 raise Damaged(f"{RECORD} is not as it was written")
             record = read_record(values)

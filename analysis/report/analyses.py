@@ -5,7 +5,6 @@ of it is trusted: a name that leads out of its folder is not followed, and what 
 """
 
 import base64
-import json
 import os
 import struct
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 from analysis.formats import number
 from analysis.report.cells import Table, from_csv, from_description
 from core.datasets.instruments import EMBEDDED
+from core.files import read_json
 
 SKIPPED = {"runs", "cache", "report", "published"}  # folders of a results folder that hold no analyses
 SOURCES = {".tex": "LaTeX", ".csv": "CSV", ".md": "Markdown"}
@@ -122,7 +122,7 @@ class Reader:
         for file in _descriptions(self.results):
             folder = file.parent.relative_to(self.results).as_posix()
             try:
-                described = json.loads(file.read_text(encoding="utf-8"))
+                described = read_json(file)
                 found.append(self._analysis(file.parent, folder, described, f"analysis-{len(found) + 1}"))
             except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 self.problems.append(f"{folder}/analysis.json cannot be read; its command writes it anew.")

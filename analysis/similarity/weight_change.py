@@ -1,5 +1,6 @@
 """How alike each layer's activations are before and after training, on held-out clips."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -19,7 +20,7 @@ from analysis.summary import Records, counts, named, summarise
 from analysis.tables import Column
 from core.cache import key_of
 from core.config import Run
-from core.files import write_text
+from core.files import in_place, read_json, write_text
 from core.inputs.images import Images
 from core.models.backbone import Backbone
 from core.training.finished import backbone_of, open_run
@@ -113,12 +114,9 @@ def similarity_of(run: Run, results: Results, *, index: str, layers: str, positi
     made_from |= arithmetic(session.device, channels_last=True, threads=session.threads)
     key = key_of(made_from)
     path = session.store.cache / "similarity" / f"{key}.json"
-    if path.exists():
-        try:
-            kept = json.loads(path.read_text())
-            return {name: Similarity(**{**v, "kept": tuple(v["kept"])}) for name, v in kept.items()}
-        except (ValueError, TypeError, KeyError):
-            path.unlink()
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):  # none, or damaged
+        kept = read_json(path)
+        return {name: Similarity(**{**v, "kept": tuple(v["kept"])}) for name, v in kept.items()}
     dataset = results.plan.datasets[run.data.content]
     trained = open_run(run, dataset, session)
     networks = [network.to(session.device) for network in (trained.starting_network(), trained.network)]
@@ -129,7 +127,8 @@ def similarity_of(run: Run, results: Results, *, index: str, layers: str, positi
         found = compare_networks(networks[0], networks[1], batches, names, index=index, positions=positions)
     found = {name.removeprefix("backbone."): value for name, value in found.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps({name: dataclasses.asdict(value) for name, value in found.items()}))
+    with in_place(path):
+        write_text(path, json.dumps({name: dataclasses.asdict(value) for name, value in found.items()}))
     return found
 
 

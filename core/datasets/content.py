@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import UserError
-from core.files import write_text
+from core.files import read_json, write_text
 from core.progress import Progress, if_long, no_progress
 from core.workers import Workers
 
@@ -136,7 +136,7 @@ def _entry(root: Path, path: str) -> list[Any]:
 def _read(path: Path) -> Memo:
     """Read what is remembered; whatever is not in order counts as forgotten."""
     try:
-        memo = json.loads(path.read_text(encoding="utf-8"))
+        memo = read_json(path)
     except (OSError, ValueError):
         return {}
     return {key: entry for key, entry in memo.items() if _in_order(entry)} if isinstance(memo, dict) else {}

@@ -74,8 +74,8 @@ def decode(path: Path, *, at_most: int = WHOLE) -> tuple[np.ndarray, int]:
     ------
     BadClip
         The file is missing, empty, not audio, truncated or damaged, holds NaN or infinite samples, is silent (all
-        samples equal), or is too long to be kept whole. What states no length (ADTS, IRCAM, PVF, an MP3 without a Xing
-        header) cannot be told from whole when cut between two frames, and of Matroska the stated length is not checked.
+        samples equal), or is too long to be kept whole. What states no length (ADTS, AC-3, MP2, IRCAM, PVF, PAF, an MP3
+        without a Xing header, Matroska as it is streamed) cannot be told from whole when cut between two frames.
     """
     with _blocks(path) as found:
         return _whole(found, at_most)

@@ -1,8 +1,8 @@
 """What a container says of its own length, checked against the bytes that are there.
 
 Decoders keep quiet about files that end too soon. Here is what the headers of RIFF, RF64, W64, CAF, AIFF, 8SVX, AU,
-Ogg, MP4, MP3 (Xing), NIST (SPHERE), VOC, AVR, MAT4, MAT5, MPC2K, SDS and WVE state. Nothing is read but headers, and no
-more of them than a recording can have, whatever they claim.
+Ogg, MP4, Matroska, MP3 (Xing), NIST (SPHERE), VOC, AVR, MAT4, MAT5, MPC2K, SDS and WVE state. Nothing is read but
+headers, and no more of them than a recording can have, whatever they claim.
 """
 
 import os
@@ -17,6 +17,8 @@ CHUNKS = 100_000  # looked through; more are no recording's
 OGG_PAGE = 65_307  # bytes; the longest page (RFC 3533, 6)
 W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 MATLAB_BYTES = {0: 8, 10: 4, 20: 4, 30: 2, 40: 2, 50: 1}  # of a MAT4 number, by its type modulo 1000
+
+SOUNDS = (b"WAVE", b"AIFF", b"AIFC", b"8SVX", b"16SV")  # of RIFF and IFF files, those whose chunks are looked through
 
 Chunk = tuple[bytes, int, int]  # name, start, size
 
@@ -75,6 +77,9 @@ def _check_size(read: Reader, start: int, size: int) -> None:
 
 
 def _check_riff(read: Reader) -> None:
+    if read(8, 4) not in SOUNDS:  # an AVI film, an image: what FFmpeg finds in it
+        _check_size(read, 8, read.number(4, "<I"))
+        return
     little = read(0, 4) == b"RIFF"
     chunks = _chunks(read, 12, "<4sI" if little else ">4sI")
     sound = (chunk[1:] for chunk in chunks if chunk[0] in (b"data", b"SSND", b"BODY"))
@@ -155,6 +160,20 @@ def _check_ogg(read: Reader) -> None:
     table = tail[start + 27 : start + 27 + segments]
     if start + 27 + segments + sum(table) > len(tail):
         raise ValueError("truncated: its last Ogg page is not whole")
+
+
+def _check_matroska(read: Reader) -> None:
+    """Check the size of the segment that follows the header (RFC 8794, 4 to 6); all ones is a size not known."""
+    start = 4 + sum(_vint(read, 4))
+    length, size = _vint(read, start + 4)
+    if read(start, 4) == b"\x18\x53\x80\x67" and size < (1 << 7 * length) - 1:
+        _check_size(read, start + 4 + length, size)
+
+
+def _vint(read: Reader, start: int) -> tuple[int, int]:
+    """Return how many bytes a number of variable length takes, and the number: the first set bit says the length."""
+    length = 9 - (read(start, 1) or b"\0")[0].bit_length()
+    return length, int.from_bytes(read(start, length), "big") & ((1 << 7 * length) - 1)
 
 
 def _check_nist(read: Reader) -> None:
@@ -252,6 +271,7 @@ CONTAINERS: tuple[tuple[bytes, int, Callable[[Reader], None]], ...] = (  # the f
     (b".snd", 0, _check_au),
     (b"OggS", 0, _check_ogg),
     (b"ftyp", 4, _check_boxes),
+    (b"\x1aE\xdf\xa3", 0, _check_matroska),
     (b"NIST_1A", 0, _check_nist),
     (b"Creative Voice File", 0, _check_voc),
     (b"2BIT", 0, _check_avr),

@@ -5,6 +5,7 @@ import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -79,6 +80,26 @@ def test_a_recording_cut_short_is_never_used(form: str, tmp_path: Path) -> None:
     for share in (0.2, 0.5, 0.9):
         path.write_bytes(data[: round(share * len(data))])
         assert isinstance(heard(path), str), share
+
+
+@pytest.mark.parametrize(("form", "codec"), [("matroska", "aac"), ("webm", "libopus"), ("avi", "pcm_s16le")])
+def test_what_ffmpeg_reads_is_used_whole_and_never_cut_short(form: str, codec: str, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=form) as container:
+        stream = container.add_stream(codec, rate=48_000)
+        y = np.random.default_rng(0).uniform(-0.3, 0.3, (1, 48_000)).astype(np.float32)
+        frame = av.AudioFrame.from_ndarray(y, format="fltp", layout="mono")
+        frame.sample_rate = 48_000
+        resampler = av.AudioResampler(format=stream.format, layout="mono", rate=48_000, frame_size=stream.frame_size)
+        for part in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    data = buffer.getvalue()
+    (tmp_path / "clip").write_bytes(data)
+    assert isinstance(heard(tmp_path / "clip"), np.ndarray)
+    for share in (0.2, 0.5, 0.9, 0.99):
+        (tmp_path / "clip").write_bytes(data[: round(share * len(data))])
+        assert "truncated" in str(heard(tmp_path / "clip")), share
 
 
 def test_a_header_of_2_to_33_samples_is_a_bad_clip(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ with status 2 and says what to do.
 """
 
 import json
+import os
 import re
 import shutil
 from collections import Counter
@@ -19,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from small_runs import ON_CPU, SIZE
 
 import run_ablation
+from commands.search import _known
 from core.config import Run
 from core.errors import UserError
 from core.store import FINISHED, FIRST_STEP, HISTORY, MISSING, PREDICTIONS, RECORD, WEIGHTS, DamagedFile, Store
@@ -153,6 +155,30 @@ def test_every_damage_of_every_file_is_seen(tmp_path: Path, capsys: pytest.Captu
     assert seen.total() >= 60
 
 
+@pytest.mark.timeout(60)
+def test_a_record_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    store, run = Store(tmp_path), Run()
+    write(store, run)
+    record = store.folder(run) / RECORD
+    record.unlink()
+    os.mkfifo(record)
+    assert store.status(run) == MISSING
+    assert store.damaged() == {run.id: f"{RECORD} cannot be used (is no regular file)"}
+
+
+def test_a_search_that_cannot_be_gone_on_with_is_said(tmp_path: Path) -> None:
+    space = {"training__lr": (1e-3, 1e-2)}
+    file = tmp_path / "trials.json"
+    file.write_text(json.dumps([{"training__lr": 1e-3}]))
+    assert _known(file, space) == [{"training__lr": 1e-3}]
+    for content in ("", "[" * 10**5, "{}", '["x"]', '[{"training__lr": 1, "training__epochs": 2}]', "\0"):
+        file.write_text(content)
+        with pytest.raises(
+            UserError, match=r"trials.json cannot be read \([^\n]*\); delete it: the"
+        ):
+            _known(file, space)
+
+
 def test_files_without_a_digest_are_read_as_well_as_may_be(tmp_path: Path) -> None:
     """Older records have none: what cannot be parsed or is not finite is still refused, and the rest believed."""
     store, run = Store(tmp_path), Run()
@@ -278,7 +304,12 @@ def test_the_report_names_a_damaged_run_and_goes_on(trained: Path, tmp_path: Pat
     runs = sorted(path.parent for path in (results / "runs").glob("*/run.json"))
     DAMAGES["zeros"](runs[0] / HISTORY, runs[1])
     DAMAGES["half"](runs[1] / WEIGHTS, runs[0])
+    deep, odd, *_ = sorted(results.glob("*/*/analysis.json"))
+    deep.write_text("[" * 10**5)
+    odd.write_text('{"runs": 3}')
     assert run_ablation.main(["report", "--results", str(results)]) == 0
     text = (results / "report" / "index.html").read_text()
     assert f"{HISTORY}: its content is not what was written" in text
     assert f"{WEIGHTS} has " in text
+    for file in (deep, odd):
+        assert f"{file.parent.relative_to(results)}/analysis.json cannot be read" in text
