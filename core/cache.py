@@ -144,7 +144,11 @@ def _load(entry: Path, read: Read) -> Stored | None:
     path = entry / ARRAY
     try:
         manifest = read_json(entry / MANIFEST)
-        if manifest.pop("checksum") != _checksum(manifest) or key_of(manifest["made_from"]) != entry.name:
+        if (
+            not path.is_file()
+            or manifest.pop("checksum") != _checksum(manifest)
+            or key_of(manifest["made_from"]) != entry.name
+        ):
             return None
         state = _state(path)
         if (str(path.resolve()), *state) not in _verified and not _was_seen(entry, state):

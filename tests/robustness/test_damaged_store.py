@@ -173,9 +173,7 @@ def test_a_search_that_cannot_be_gone_on_with_is_said(tmp_path: Path) -> None:
     assert _known(file, space) == [{"training__lr": 1e-3}]
     for content in ("", "[" * 10**5, "{}", '["x"]', '[{"training__lr": 1, "training__epochs": 2}]', "\0"):
         file.write_text(content)
-        with pytest.raises(
-            UserError, match=r"trials.json cannot be read \([^\n]*\); delete it: the"
-        ):
+        with pytest.raises(UserError, match=r"trials.json cannot be read \([^\n]*\); delete it: the"):
             _known(file, space)
 
 
