@@ -16,7 +16,7 @@ from core.datasets.table import Dataset
 from core.errors import UserError
 from core.fields import problems, whole_number
 from core.files import short_digest
-from core.inputs.made import check_first_step, check_masks, input_shape
+from core.inputs.made import check_first_step, input_shape
 from core.models import family_of
 from core.models.assembly import weights_digest
 from core.models.family import check_fit, no_imagenet
@@ -232,7 +232,6 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
     run = run.replace(model__weights_sha256=weights_digest(model))
     check_fit(family, model.network, input_shape(run))
     check_first_step(run)
-    check_masks(run)
     return run
 
 

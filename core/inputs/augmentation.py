@@ -13,6 +13,7 @@ from torch import nn
 # Section III-B of arXiv:2007.11154 stretches time and shifts pitch; by how much, only its authors' code says.
 STRETCH = (0.9, 1.2)  # factor of the tempo
 PITCH = (-2.0, 2.0)  # semitones
+MARGIN = 1 << 15  # samples; more than the vocoder's window and the resampler's filter look ahead
 Change = Callable[..., np.ndarray]  # of a waveform (samples,), by its ``sr`` and what ``key`` alone decides
 
 
@@ -42,6 +43,11 @@ def augment_waveform(y: np.ndarray, *, sr: int, key: str) -> np.ndarray:
         warnings.filterwarnings("ignore", message="n_fft=.* is too large")  # a clip under 2048 samples is padded
         stretched = librosa.effects.time_stretch(y, rate=tempo * shift)
     return np.asarray(soxr.resample(stretched, sr / shift, sr, quality="HQ"), dtype=np.float32)
+
+
+def enough(n_samples: int) -> int:
+    """Return how many samples of a waveform decide the first `n_samples` of the changed one, to the bit."""
+    return round(n_samples * STRETCH[1]) + MARGIN
 
 
 def draw(key: str) -> tuple[float, float]:

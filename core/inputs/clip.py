@@ -112,6 +112,15 @@ def read_waveform(path: Path, *, sr: int, n_samples: int, fit: str) -> np.ndarra
         return fit_length(_part(found, sr=sr, start=start, n_samples=n_samples), n_samples=n_samples, fit=fit)
 
 
+def read_start(path: Path, *, sr: int, n_samples: int) -> np.ndarray:
+    """Read the first `n_samples` of a recording, fewer where it has fewer: to the bit those of ``resample(*decode)``.
+
+    Errors are those of `read_waveform`.
+    """
+    with _blocks(path) as found:
+        return _part(found, sr=sr, start=0, n_samples=n_samples)
+
+
 def stream_waveform(path: Path, *, sr: int) -> Iterator[np.ndarray]:
     """Read a recording a piece at a time, resampled; joined they are to the bit ``resample(*decode(path))``.
 

@@ -57,22 +57,3 @@ def check_first_step(run: Run) -> None:
         raise UserError(f"--levels image: inputs of the kind {frontend.kind} are no images; leave it out")
     if kind.picture is None and frontend.levels == "fixed":
         raise UserError(f"--normalise fixed: inputs of the kind {frontend.kind} are no pictures; use train")
-
-
-def check_masks(run: Run) -> None:
-    """Refuse masks that are wider than the image, of which nothing might be left.
-
-    Raises
-    ------
-    UserError
-        Naming the mask.
-    """
-    shape = input_shape(run)
-    if len(shape) != 3:
-        return
-    for name, width, size in (
-        ("--time-mask", run.training.time_mask, shape[2]),
-        ("--freq-mask", run.training.freq_mask, shape[1]),
-    ):
-        if width > size:
-            raise UserError(f"{name} {width}: the image has {size}; mask less of it")

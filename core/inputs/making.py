@@ -28,8 +28,8 @@ from core.cache import key_of, load_or_make
 from core.config import Clip, Frontend
 from core.door import quiet
 from core.errors import UserError
-from core.inputs.augmentation import Change
-from core.inputs.clip import WHOLE, BadClip, LongRecording, decode, fit_length, read_waveform, resample
+from core.inputs.augmentation import Change, enough
+from core.inputs.clip import WHOLE, BadClip, LongRecording, decode, fit_length, read_start, read_waveform, resample
 from core.inputs.compute import make_inputs
 from core.inputs.kind import Kind
 from core.inputs.made import input_kind
@@ -212,10 +212,13 @@ def _read_clip(path: Path, *, clip: Clip, change: Change, key: str, at_most: int
     try:
         if not key and clip.fit != "stretch":
             return read_waveform(path, sr=clip.sr, n_samples=n_samples, fit=clip.fit)
-        y, own_sr = decode(path, at_most=at_most)
+        if clip.fit in ("pad", "loop"):  # the start of a long one is taken
+            y = read_start(path, sr=clip.sr, n_samples=enough(n_samples))
+        else:
+            y, own_sr = decode(path, at_most=at_most)
+            y = resample(y, sr=own_sr, new_sr=clip.sr)
     except BadClip as problem:
         return problem.reason
-    y = resample(y, sr=own_sr, new_sr=clip.sr)
     if key:
         y = change(y, sr=clip.sr, key=key)
     return fit_length(y, n_samples=n_samples, fit=clip.fit).copy()  # a view would keep the whole recording

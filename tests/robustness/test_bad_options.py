@@ -101,8 +101,6 @@ def test_what_is_asked_of_a_finished_run_is_answered_or_refused_in_one_line(
         ("--block 2 --block 3", "--block is given twice: several values go after one of them"),
         ("--threads 1 --threads 2", "--threads is given twice: once is enough"),
         ("--milestones 3 -1 --schedule step", "--milestones -1: epochs are counted from 1"),
-        ("--time-mask 1000 --n-frames 32", "--time-mask 1000: the image has 32; mask less of it"),
-        ("--freq-mask 33 --n-mels 32", "--freq-mask 33: the image has 32; mask less of it"),
         ("--window 1 --n-mels 8", "--fmin 0 --fmax 8000: 1 samples have no frequency between them; give a wider"),
         ("--results ~nosuchuser/x", "--results ~nosuchuser/x: Could not determine home directory."),
         ("--json --json", "--json is given twice: once is enough"),

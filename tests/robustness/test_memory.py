@@ -26,13 +26,16 @@ def status(name):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name)) * 1024
 
 torch.set_num_threads(2)
+AUGMENTED = "pad, augmented"
 root, cache, fits = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
 taken = {}
 for fit in fits:
+    variant = int(fit == AUGMENTED)
     for sounds in ("warm", "short", "long"):  # the first brings libraries and buffers
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         before = status("VmRSS")
-        images(load("folder", root / sounds), content=f"{fit} {sounds}", clip=Clip(sr=22_050, duration=0.5, fit=fit),
+        images(load("folder", root / sounds), content=f"{fit} {sounds}", variant=variant,
+               clip=Clip(sr=22_050, duration=0.5, fit=fit.split(",")[0]),
                frontend=Frontend(n_mels=32, n_frames=32), cache=cache)
         taken[f"{fit} {sounds}"] = status("VmHWM") - before
 print(json.dumps(taken))
@@ -53,6 +56,7 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
             (root / name / f"class{k % 2}").mkdir(parents=True, exist_ok=True)
             os.link(first, root / name / f"class{k % 2}" / f"{k}.wav")
     command = [sys.executable, "-c", MEASURED, str(root), str(root / "cache"), "pad", "crop", "loop", "stretch"]
+    command.append("pad, augmented")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found: dict[str, int] = json.loads(done.stdout)
@@ -63,6 +67,7 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     ("fit", "most"),
     [  # the middle is looked for in up to 16 MB, in each of up to 8 threads; what is stretched is whole, one at a time
         ("pad", 16),
+        ("pad, augmented", 32),
         ("loop", 16),
         ("crop", 250),
         ("stretch", 250),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.inputs.augmentation import SpecAugment, augment_waveform, draw
+from core.inputs.augmentation import SpecAugment, augment_waveform, draw, enough
 from core.inputs.spectrogram import FLOOR_DB
 
 SR = 16000
@@ -24,6 +24,15 @@ def test_length_and_pitch_change_by_what_the_key_draws(key):
     assert changed.dtype == np.float32
     assert len(changed) == pytest.approx(SR / tempo, abs=2)
     assert peak_hz(changed[1000:-1000]) == pytest.approx(1000 * 2 ** (semitones / 12), rel=2e-3)
+
+
+@pytest.mark.parametrize("n_samples", [1, 4800, 8000, 64000])
+def test_the_start_of_a_long_recording_decides_the_start_of_what_it_becomes(n_samples):
+    y = (0.1 * np.random.default_rng(0).standard_normal(20 * SR)).astype(np.float32)
+    for k in range(6):
+        whole, part = (augment_waveform(x, sr=SR, key=f"{k}.wav:1")[:n_samples] for x in (y, y[: enough(n_samples)]))
+        assert len(part) == n_samples
+        assert np.array_equal(whole, part)
 
 
 def test_draws_cover_their_ranges_evenly():
