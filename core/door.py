@@ -118,7 +118,28 @@ def _keep_streams() -> None:
     encoding = sys.stderr.encoding if sys.stderr else "utf-8"
     with contextlib.suppress(OSError, AttributeError, ValueError):
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-        sys.stderr = open(os.dup(2), "w", encoding=encoding, errors="backslashreplace", buffering=1)  # noqa: PTH123, SIM115
+        sys.stderr = _Messages(open(os.dup(2), "wb"), encoding, "backslashreplace", line_buffering=True)  # noqa: PTH123, SIM115
+
+
+class _Messages(io.TextIOWrapper):
+    """Standard error: where it cannot be written to, what is done goes on all the same."""
+
+    def write(self, text: str) -> int:
+        """Write a text, or lose it."""
+        try:
+            return super().write(text)
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            return len(text)
+
+    def flush(self) -> None:
+        """Write what is left, or keep it for another time."""
+        try:
+            super().flush()
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
 
 
 def _empty(stream: TextIO) -> None:

@@ -59,7 +59,7 @@ def test_every_option_takes_or_refuses_every_word_in_one_line(
     dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("core.plan.datasets.load", lambda name, root=None: dataclasses.replace(dataset, name=name))
-    monkeypatch.setattr(Dataset, "fingerprint", lambda self, cache: "0" * 64)
+    monkeypatch.setattr(Dataset, "fingerprint", lambda self, cache, progress=None: "0" * 64)
     refused = 0
     tried = list(lines())
     for line in tried:
