@@ -1,0 +1,35 @@
+"""Memory that was freed is used again, not asked of the system anew."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+LARGE, TIMES, PAGE = 64 * 2**20, 20, 4096
+SCRIPT = f"""
+import resource
+import core
+faults = []
+for _ in range({TIMES}):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    large = b"x" * {LARGE}
+    del large
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(sum(faults[1:]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "confstr") or "CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="not GNU's C")
+def test_freed_memory_is_kept_unless_somebody_has_said_otherwise() -> None:
+    def measured(**said: str) -> tuple[int, int]:
+        own = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+        found = subprocess.run([sys.executable, "-c", SCRIPT], check=True, capture_output=True, env=own | said)
+        faults, peak = map(int, found.stdout.split())
+        return faults, peak
+
+    ours, peak = measured()
+    left_alone, its_peak = measured(MALLOC_MMAP_THRESHOLD_="131072")
+    assert left_alone > (TIMES - 1) * LARGE / PAGE / 600  # pages may be of 2 MiB
+    assert ours < left_alone / 20
+    assert peak < 1.1 * its_peak
