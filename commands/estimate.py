@@ -16,7 +16,7 @@ from core.models.backbone import Backbone
 from core.plan import Plan
 from core.session import Session, allow_tf32
 from core.training import AUGMENTATIONS
-from core.training.evaluation import EVALUATION_BATCH
+from core.training.forward import clips_at_once, evaluating
 from core.training.optimizers import make_optimizer
 from core.training.prefix import split_at_freeze
 from core.training.prepare import has_still_prefix
@@ -163,15 +163,17 @@ def _measured(run: Run, subject: Subject, session: Session) -> Cost:
             made: torch.Tensor = module(x)
             return made
 
-    whole = batch(EVALUATION_BATCH)
-    in_prefix = _seconds(lambda: passed(prefix, whole), device) / len(whole) if still else 0.0
+    def evaluation(module: nn.Module, x: torch.Tensor) -> float:
+        with torch.inference_mode(), evaluating(module, step.arithmetic, lambda: x[:2]):
+            return _seconds(lambda: passed(module, x), device) / len(x)
+
+    whole = batch(clips_at_once(backbone, device))
+    in_prefix = evaluation(prefix, whole) if still else 0.0
     x = passed(prefix, batch(training.batch_size)).float().clone()
     y = torch.arange(len(x), device=device) % subject.classes
     network.train()
     in_training = _seconds(lambda: step(x, y), device) / len(x)
-    network.eval()
-    x = passed(prefix, whole).float().clone()
-    return Cost(in_training, _seconds(lambda: passed(network, x), device) / len(x), in_prefix)
+    return Cost(in_training, evaluation(network, passed(prefix, whole).float().clone()), in_prefix)
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:

@@ -98,6 +98,13 @@ def _in_mb(progress: Progress, what: str) -> Read:
     return read
 
 
+def find(
+    folder: Path, *, made_from: Mapping[str, Any], progress: Progress = no_progress, what: str = "a file of the cache"
+) -> Stored | None:
+    """Return the array made from `made_from` if a whole one is there; the rest is as in `load_or_make`."""
+    return _load(folder / key_of(made_from), _in_mb(if_long(progress), f"reading through {what} (MB)"))
+
+
 def key_of(made_from: Mapping[str, Any]) -> str:
     """Sixteen hex digits that stand for `made_from`."""
     return _checksum(made_from)[:16]

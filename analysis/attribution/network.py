@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from analysis.attribution.folding import fold_batch_norm
 from core.errors import UserError
+from core.models.folding import fold_batch_norm
 
 GIGABYTE = 10**9
 CPU_MEMORY = GIGABYTE // 2  # more is no quicker: the batches should stay near the caches

@@ -10,19 +10,17 @@ from core.datasets.table import Split
 from core.training import metrics
 from core.training.arithmetic import Arithmetic
 from core.training.batches import Source
+from core.training.forward import clips_at_once, evaluating
 from core.training.prepare import Prepared
 from core.training.step import NonFiniteLoss
-
-EVALUATION_BATCH = 64  # clips; nothing is kept of them for a backward pass
 
 
 @torch.inference_mode()
 def evaluate(network: nn.Module, source: Source, rows: np.ndarray, arithmetic: Arithmetic) -> np.ndarray:
     """Return the logits (rows, classes), float32, of the network in evaluation mode."""
-    network.eval()
-    with arithmetic.autocast():
-        batches = source.batches(torch.from_numpy(rows), EVALUATION_BATCH)
-        return torch.cat([network(x) for x in batches]).float().cpu().numpy()
+    size, chosen = clips_at_once(network, arithmetic.device), torch.from_numpy(rows)
+    with evaluating(network, arithmetic, lambda: next(source.batches(chosen[:2], 2))):
+        return torch.cat([network(x) for x in source.batches(chosen, size)]).float().cpu().numpy()
 
 
 def evaluated(split: Split) -> dict[str, np.ndarray]:

@@ -1,12 +1,14 @@
 """The frozen prefix of a network: taken off, computed once, and its activations kept.
 
 They are kept by content (the images, every tensor of the prefix, and how it is computed), so folds, seeds and
-ablations that have the same prefix share them.
+ablations that have the same prefix share them, and a deeper prefix goes on from those of one that ends earlier.
 """
 
 import hashlib
+import math
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,16 +16,17 @@ import torch
 from torch import nn
 
 from core.array_writer import ArrayWriter
-from core.cache import Stored, load_or_make
+from core.cache import Stored, find, load_or_make
 from core.config import Run
 from core.inputs.images import Images
 from core.models import surgery
 from core.models.backbone import Backbone
 from core.session import Session
 from core.training.arithmetic import DTYPES, Arithmetic, Entrance
+from core.training.forward import clips_at_once, evaluating
 
-PREFIX_BATCH = 64
-SHARD = 16 * PREFIX_BATCH  # clips whose activations outlive a process that is killed
+SHARD = 1024  # clips whose activations outlive a process that is killed
+FOLDED = 1  # batch norms are part of the convolutions; the version of how
 NUMBERS = "dtype"  # what is noted of what a prefix gives out, where that is computed in 16 bits
 PER_CLIP = "ms_per_clip"  # what is noted of the time it took, for the time that the whole network takes
 
@@ -48,51 +51,108 @@ def split_at_freeze(normalise: nn.Module, backbone: Backbone, freeze: str) -> tu
 def activations(prefix: nn.Module, images: Images, run: Run, session: Session) -> Stored:
     """Compute what a frozen prefix gives out for every input, or find it in the cache; float32, (clips, ...).
 
-    They are computed as the run computes. Where that is in 16 bits, it is noted what came out, for `entered`.
+    They are computed as the run computes. Where that is in 16 bits, it is noted what came out, for `entered`. Where the
+    activations of a prefix that ends earlier are in the cache, they are gone on from.
     """
     device = session.device
     computing = Arithmetic(run.training, device)
     channels_last = run.training.channels_last and images.array.ndim == 4
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    prefix = prefix.to(device).to(memory_format=memory_format).eval()
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    prefix = prefix.to(device).to(memory_format=layout).eval()
+    at_once = clips_at_once(prefix, device)
     what = f"activations through {run.model.freeze}"
+    folder = session.store.cache / "activations"
 
-    def forward(batch: torch.Tensor) -> torch.Tensor:
-        given: torch.Tensor = prefix(batch.to(device).contiguous(memory_format=memory_format))
-        return given
+    def key(part: nn.Module) -> dict[str, Any]:
+        made_from: dict[str, Any] = {"images": images.key, "prefix": content(part), "structure": str(part)}
+        made_from |= {"folded": FOLDED * (computing.dtype == torch.float32), "at_once": at_once}
+        precision, threads = computing.precision, session.threads
+        return made_from | arithmetic(device, channels_last=channels_last, threads=threads, precision=precision)
 
     def make(writer: ArrayWriter) -> dict[str, Any]:
+        source, steps = _nearest(
+            prefix, images, lambda part: find(folder, made_from=key(part), progress=session.report)
+        )
         spent, first, n_clips = 0.0, writer.rows, len(images.array)
-        with torch.inference_mode(), computing.autocast():
-            for start in range(first, n_clips, PREFIX_BATCH):
-                batch = torch.from_numpy(np.array(images.array[start : start + PREFIX_BATCH]))
-                before = time.perf_counter()
-                out = forward(batch).float().cpu().numpy()
-                spent += time.perf_counter() - before
+        forward = _InSteps(steps, layout)
+        facts: dict[str, Any] = {"backbone": run.model.backbone, "through": run.model.freeze}
+
+        def batch(begin: int, size: int) -> torch.Tensor:
+            return torch.from_numpy(np.array(source.array[begin : begin + size])).to(device)
+
+        with torch.inference_mode(), evaluating(forward, computing, lambda: batch(0, 2)):
+            for begin in range(first, n_clips, at_once):
+                x = batch(begin, at_once)
+                started = time.perf_counter()
+                out = forward(x).float().cpu().numpy()
+                spent += time.perf_counter() - started
                 writer.append(out)
                 if writer.rows % SHARD == 0:
                     writer.commit()
-                session.report(min(start + PREFIX_BATCH, n_clips), n_clips, what)
-        facts: dict[str, Any] = {"backbone": run.model.backbone, "through": run.model.freeze}
-        if computing.dtype != torch.float32:
-            with torch.inference_mode(), computing.autocast():
-                numbers = forward(torch.from_numpy(np.array(images.array[:1]))).dtype
-            facts[NUMBERS] = str(numbers).removeprefix("torch.")
-        return facts | ({PER_CLIP: 1000 * spent / (n_clips - first)} if first < n_clips else {})
+                session.report(min(begin + at_once, n_clips), n_clips, what)
+            if computing.dtype != torch.float32:
+                facts[NUMBERS] = str(forward(batch(0, 2)).dtype).removeprefix("torch.")
+        before = source.facts.get(PER_CLIP, math.nan) if isinstance(source, Stored) else 0.0
+        timed = first < n_clips and math.isfinite(before)
+        return facts | ({PER_CLIP: before + 1000 * spent / (n_clips - first)} if timed else {})
 
-    made_from = {"images": images.key, "prefix": content(prefix), "structure": str(prefix)}
-    made_from |= arithmetic(device, channels_last=channels_last, threads=session.threads, precision=computing.precision)
-    return load_or_make(
-        session.store.cache / "activations", made_from=made_from, make=make, progress=session.report, what=what
-    )
+    return load_or_make(folder, made_from=key(prefix), make=make, progress=session.report, what=what)
+
+
+class _InSteps(nn.Module):
+    """The steps of a prefix, between which every tensor is laid out in the one way in which a stored one is read.
+
+    So the bits are those of all the steps at once, whichever of them is gone on from.
+    """
+
+    def __init__(self, steps: Sequence[nn.Module], layout: torch.memory_format) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(steps)
+        self.layout = layout
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for step in self.steps:
+            x = step(self._laid_out(x))
+        return x
+
+    def _laid_out(self, x: torch.Tensor) -> torch.Tensor:
+        if x.ndim != 4:
+            return x.contiguous()
+        made = torch.empty_like(x, memory_format=self.layout)  # of one position either layout would pass for the other
+        return x if x.stride() == made.stride() else made.copy_(x)
+
+
+def _steps(prefix: nn.Module) -> list[nn.Module]:
+    """Return the steps that a prefix goes through: the first, each of its stages, and the pooling behind the last."""
+    if not (isinstance(prefix, nn.Sequential) and len(prefix) > 1 and isinstance(prefix[1], nn.Sequential)):
+        return [prefix]
+    first, stages, *pooling = prefix.children()
+    return [first, *stages.children(), *pooling]
+
+
+def _nearest(
+    prefix: nn.Module, images: Images, stored: Callable[[nn.Module], Stored | None]
+) -> tuple[Images | Stored, list[nn.Module]]:
+    """Return what a prefix is computed from, and the steps from there: the deepest prefix of it that is stored."""
+    steps = _steps(prefix)
+    if len(steps) > 1:
+        assert isinstance(prefix, nn.Sequential)
+        stages = list(prefix[1].named_children())
+        for n in range(min(len(stages), len(steps) - 2), 0, -1):
+            earlier = nn.Sequential(prefix[0], nn.Sequential(OrderedDict(stages[:n])))  # as `split_at_freeze` makes it
+            if found := stored(earlier):
+                return found, [*_entrance(found), *steps[1 + n :]]
+    return images, steps
 
 
 def entered(network: nn.Module, stored: Stored) -> nn.Module:
     """Return the network that takes stored activations in, in the precision that the prefix gave them out in."""
-    if NUMBERS not in stored.facts:
-        return network
-    entrance = Entrance(getattr(torch, stored.facts[NUMBERS]))
-    return nn.Sequential(OrderedDict([("entrance", entrance), *network.named_children()]))
+    named = [("entrance", entrance) for entrance in _entrance(stored)]
+    return nn.Sequential(OrderedDict([*named, *network.named_children()])) if named else network
+
+
+def _entrance(stored: Stored) -> list[Entrance]:
+    return [Entrance(getattr(torch, stored.facts[NUMBERS]))] if NUMBERS in stored.facts else []
 
 
 def arithmetic(device: torch.device, *, channels_last: bool, threads: int, precision: str = "fp32") -> dict[str, Any]:

@@ -21,7 +21,8 @@ from core.errors import UserError
 from core.files import cannot_write
 from core.session import Session
 from core.training.batches import batches_of
-from core.training.evaluation import EVALUATION_BATCH, evaluated, scores
+from core.training.evaluation import evaluated, scores
+from core.training.forward import EVALUATION_BATCH
 from core.training.members import Member, prepared_together
 from core.training.stacked import Seeded, Stack
 from core.training.step import NonFiniteLoss, mean_loss

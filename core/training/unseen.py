@@ -17,8 +17,9 @@ from core.inputs.making import Recipe, batches
 from core.record import Record
 from core.session import Session, allow_tf32
 from core.training.arithmetic import Arithmetic
-from core.training.evaluation import EVALUATION_BATCH
+from core.training.batches import batches_of
 from core.training.finished import trained_network
+from core.training.forward import EVALUATION_BATCH, clips_at_once, evaluating
 
 AT_ONCE = 2 * EVALUATION_BATCH  # recordings that are decoded and turned into inputs before networks see them
 Look = tuple[Clip, Frontend]  # networks that agree in it are given the same inputs
@@ -99,17 +100,19 @@ class _Evaluated:
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
         """Return the logits (recordings, classes) of inputs (recordings, ...)."""
         allow_tf32(self.run.training.precision == "tf32")
-        found = []
-        for part in torch.split(torch.from_numpy(inputs), EVALUATION_BATCH):
-            x = part.to(self.device)
-            x = x.contiguous(memory_format=self.arithmetic.layout) if x.ndim == 4 else x
-            with self.arithmetic.autocast():
-                found.append(self.network(x).float().cpu().numpy())
+        x = torch.from_numpy(inputs)
+        parts = batches_of(torch.arange(len(x)), clips_at_once(self.network, self.device))
+        with evaluating(self.network, self.arithmetic, lambda: self._laid_out(x[:2])):
+            found = [self.network(self._laid_out(x[part])).float().cpu().numpy() for part in parts]
         allow_tf32(False)
         logits = np.concatenate(found)
         if not np.isfinite(logits).all():
             raise UserError(f"run {self.run.id} gives out what is no finite number")
         return logits
+
+    def _laid_out(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.to(self.device)
+        return x.contiguous(memory_format=self.arithmetic.layout) if x.ndim == 4 else x
 
 
 def _inputs(

@@ -12,10 +12,15 @@ from core.config import Run
 from core.datasets.table import Dataset
 from core.execution import Execution
 from core.inputs.images import Images
+from core.models import family_of, names, surgery
 from core.models.assembly import make_backbone
+from core.models.backbone import build
+from core.models.family import IMAGE, PICTURE
+from core.models.normalise import Normalise
 from core.session import Session
-from core.training import prefix
+from core.training import forward, prefix
 from core.training.first_step import fit
+from core.training.prepare import prepare
 from core.training.rows import plain_images, rows_of
 
 WAYS: list[dict[str, Any]] = [  # of computing the same prefix of the same images
@@ -94,3 +99,106 @@ def test_activations_outlive_what_ended_their_computation(session: Session, run:
     assert Counted.seen == prefix.SHARD + 5
     whole = linear(torch.from_numpy(vectors)).detach()
     np.testing.assert_allclose(stored.array, whole, rtol=1e-6, atol=1e-6)
+
+
+CHAINS = ("efficientnet_lite0", "resnet18", "densenet121", "mobilenet_v3_small", "soundnet8")
+SEVERAL = forward.IN_CACHES + 5  # clips: a whole batch and a part of one
+
+
+def check_chain(name: str, session: Session, run: Run, monkeypatch: pytest.MonkeyPatch, *, channels_last: bool) -> None:
+    """Through every stage in turn, each going on from the one before, and through the last at once: the same bits."""
+    rng = np.random.default_rng(0)
+    images = Images(rng.standard_normal((SEVERAL, 3, 96, 96)).astype(np.float32), np.arange(SEVERAL), (), "images")
+    backbone = build(name, 5, weights="random")
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    ran: list[int] = []
+    steps = prefix._InSteps
+    monkeypatch.setattr(prefix, "_InSteps", lambda left, layout: ran.append(len(left)) or steps(left, layout))
+
+    def through(stage: str, store: Session) -> Stored:
+        frozen, _ = prefix.split_at_freeze(Normalise([0.1, 0.2, 0.3], [1.0, 2.0, 0.5]), backbone, stage)
+        asked = run.replace(model__freeze=stage, training__channels_last=channels_last)
+        return prefix.activations(frozen, images, asked, store)
+
+    stages = backbone.stage_names[:-1]
+    pooled = int(len(prefix.split_at_freeze(torch.nn.Identity(), backbone, stages[-1])[0]) > 2)
+    chained = [through(stage, session) for stage in stages]
+    assert ran == [2, *[1] * (len(stages) - 2), 1 + pooled]  # the map to the backbone's range goes with the stem
+    for stage, one in zip(stages, chained, strict=True):
+        other = Session(Execution(results=session.store.folder(run) / stage, device="cpu", threads=session.threads))
+        at_once = through(stage, other)
+        assert at_once.key == one.key
+        np.testing.assert_array_equal(at_once.array, one.array)
+    assert ran[len(stages) :] == [*range(2, len(stages) + 1), len(stages) + 1 + pooled]
+    assert [through(stage, session).key for stage in stages] == [one.key for one in chained]
+    assert len(ran) == 2 * len(stages)  # nothing is computed a second time
+    assert chained[-1].facts[prefix.PER_CLIP] > chained[-2].facts[prefix.PER_CLIP]  # the time of all of it
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_deeper_prefix_goes_on_from_a_stored_one(
+    name: str, session: Session, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_chain(name, session, run, monkeypatch, channels_last=True)
+
+
+def test_a_deeper_prefix_goes_on_in_either_layout(session: Session, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_chain("resnet18", session, run, monkeypatch, channels_last=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in names() if n not in CHAINS and family_of(n).takes(n) in (PICTURE, IMAGE)])
+def test_every_deeper_prefix_goes_on_from_a_stored_one(
+    name: str, session: Session, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_chain(name, session, run, monkeypatch, channels_last=True)
+
+
+def test_only_the_same_prefix_of_the_same_images_is_gone_on_from(
+    session: Session, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    images = [Images(rng.standard_normal((3, 3, 32, 32)).astype(np.float32), np.arange(3), (), k) for k in "ab"]
+    ran: list[int] = []
+    steps = prefix._InSteps
+    monkeypatch.setattr(prefix, "_InSteps", lambda left, layout: ran.append(len(left)) or steps(left, layout))
+
+    def through(stage: str, *, seed: int = 0, mean: float = 0.0, which: int = 0, channels_last: bool = True) -> None:
+        backbone = build("mobilenet_v3_small", 5, weights="random", seed=seed)
+        frozen, _ = prefix.split_at_freeze(Normalise([mean] * 3, [1.0] * 3), backbone, stage)
+        prefix.activations(frozen, images[which], run.replace(training__channels_last=channels_last), session)
+
+    through("block2")
+    others: list[dict[str, Any]] = [{"seed": 1}, {"mean": 0.5}, {"which": 1}, {"channels_last": False}]
+    for other in others:
+        through("block3", **other)
+    through("block1")  # one that ends earlier is no help from a deeper one
+    through("block3")
+    assert ran == [4, *[5] * len(others), 3, 1]
+
+
+def test_depths_and_folds_of_a_plan_compute_every_block_once(
+    run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[int] = []
+    steps = prefix._InSteps
+    monkeypatch.setattr(prefix, "_InSteps", lambda left, layout: ran.append(len(left)) or steps(left, layout))
+    for block in range(1, 5):
+        for fold in (1, 2):
+            prepare(run.replace(model__freeze=f"block{block}", data__fold=fold), dataset, session)
+    assert ran == [3, 1, 1, 2]  # with the map to the backbone's range and the stem, and with the pooling
+
+
+def test_folded_batch_norms_change_activations_by_rounding_alone(session: Session, run: Run) -> None:
+    backbone = surgery.freeze(build("efficientnet_lite0", 5), "block4")
+    array = np.random.default_rng(0).uniform(-1, 1, (SEVERAL, 3, 64, 64)).astype(np.float32)
+    images = Images(array, np.arange(SEVERAL), (), "images")
+    frozen, _ = prefix.split_at_freeze(Normalise([0.5] * 3, [0.5] * 3), backbone, "block4")
+    stored = prefix.activations(frozen, images, run, session)
+    with torch.inference_mode():
+        expected = frozen(torch.from_numpy(array).contiguous(memory_format=torch.channels_last)).numpy()
+    assert not np.array_equal(stored.array, expected)  # else nothing was folded
+    np.testing.assert_allclose(stored.array, expected, rtol=1e-4, atol=1e-4)
