@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 FOLDER = Path(__file__).parent
+RESULTS = FOLDER.parent.parent / "results" / "benchmarks"
 
 
 def main(names: list[str]) -> int:
@@ -20,8 +21,7 @@ def main(names: list[str]) -> int:
         print(f"unknown benchmark {', '.join(unknown)}: choose from {', '.join(known)}", file=sys.stderr)
         return 2
     missed = 0
-    folder = FOLDER.parent.parent / "results" / "benchmarks"
-    folder.mkdir(parents=True, exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     for name in names or known:
         print(f"{name}: ratio, target, what", flush=True)
         rows = []
@@ -32,7 +32,8 @@ def main(names: list[str]) -> int:
             print(f"  {row['ratio']:8.3f}  {sign} {row['target']:<5g}  {row['what']}{verdict}", flush=True)
             rows.append(row | {"met": met})
             missed += not met
-        pd.DataFrame(rows).to_csv(folder / f"{name}.csv", index=False)
+        if rows:
+            pd.DataFrame(rows).to_csv(RESULTS / f"{name}.csv", index=False)
     return 1 if missed else 0
 
 

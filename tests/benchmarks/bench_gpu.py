@@ -1,0 +1,251 @@
+"""What a GPU makes of it: epochs against bare steps, the frontend, a frozen prefix, and several trials at once.
+
+Epochs are in bf16 and channels-last, for small batches with CUDA graphs (``--compile``) too; that nothing in them waits
+for the device is checked by torch itself. The frontend is against librosa on one core. Trials are Ray's, a quarter of
+the GPU each, against one process that trains one run after the other. Without a GPU one line says so; `rows` takes any
+device, so that a test goes through all of it on a CPU.
+"""
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from commands.execution import execute
+from core import datasets
+from core.config import Clip, Frontend, Run
+from core.datasets.table import Dataset
+from core.execution import Cluster, Execution
+from core.inputs.log_mel import LogMel
+from core.plan import Plan, Planned, resolve
+from core.session import Session
+from core.training.optimizers import make_optimizer
+from core.training.prepare import Prepared, prepare
+from core.training.step import Step
+from core.training.trainer import Fit, epoch_rows, seed_epoch
+from tests.benchmarks.bench_frontend import _librosa_mels
+
+ROOT = Path(__file__).parent.parent.parent
+RANDOM = {"model__weights": "random", "model__weights_sha256": ""}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    backbones: tuple[str, ...] = ("resnet50", "densenet201", "efficientnet_lite0")
+    batches: tuple[int, ...] = (8, 32, 128)
+    small: int = 8  # the largest batch that is compiled too
+    steps: int = 50
+    repeats: int = 3
+    clips: int = 256  # through the frontend
+    compared: int = 16  # of them, by librosa
+    seconds: float = 4.0
+    epochs: int = 20
+
+
+def measure() -> Iterator[dict[str, Any]]:
+    """Yield a row per comparison, none without a GPU."""
+    if not torch.cuda.is_available():
+        print("  there is no GPU here: nothing of this was measured")  # noqa: T201
+        return
+    with tempfile.TemporaryDirectory() as results:
+        session = Session(Execution(results=Path(results)))
+        dataset = datasets.load("instruments")
+        run = resolve(Run(), dataset, dataset.fingerprint(session.store.cache))
+        yield from rows(run, dataset, session, Size())
+        yield trials(Path(results), ray=Cluster(ray="local", gpus_per_trial=0.25, cpus_per_trial=1), device="cuda")
+
+
+def rows(run: Run, dataset: Dataset, session: Session, size: Size) -> Iterator[dict[str, Any]]:
+    """Yield a row per comparison in this process."""
+    for backbone in size.backbones:
+        for batch in size.batches:
+            one = run.replace(
+                model__backbone=backbone, **RANDOM, training__precision="bf16", training__batch_size=batch
+            )
+            yield _epoch(one, dataset, session, size)
+            if batch <= size.small:
+                yield _compiled(one, dataset, session, size)
+    yield _frontend(session, size)
+    yield _prefix(run.replace(training__epochs=size.epochs), dataset, session, size)
+
+
+def _epoch(run: Run, dataset: Dataset, session: Session, size: Size) -> dict[str, Any]:
+    """Time the training part of an epoch, and the bare loop over the same batches already in memory."""
+    fits = [Fit(run, prepare(run, dataset, session), session, "epoch") for _ in range(2)]
+    order = _rows(fits[0].prepared, run, size)
+    bare = _bare_loop(fits[1].prepared, order, run, session)
+    fits[0]._train(order, 0)
+    with _waiting_is_an_error(session.device):
+        fits[0]._steps(order, 0)
+    ours, reference = _timed(size.repeats, session.device, lambda: fits[0]._train(order, 0), bare)
+    what = f"{run.model.backbone}, {run.training.batch_size} clips: epoch / bare forward, backward, step"
+    return _row(what, ours, reference, 1.05, at_most=True)
+
+
+def _compiled(run: Run, dataset: Dataset, session: Session, size: Size) -> dict[str, Any]:
+    """Time the same epoch with `--compile`, and without."""
+    runs = [run.replace(training__compile=True), run]
+    fits = [Fit(one, prepare(one, dataset, session), session, "epoch") for one in runs]
+    order = _rows(fits[0].prepared, run, size)
+    ours, reference = _timed(size.repeats, session.device, *(lambda fit=fit: fit._train(order, 0) for fit in fits))
+    what = f"{run.model.backbone}, {run.training.batch_size} clips: epoch with --compile / without"
+    return _row(what, ours, reference, 1.0, at_most=True)
+
+
+def _rows(prepared: Prepared, run: Run, size: Size) -> torch.Tensor:
+    """Return whole batches of rows, the clips as often as it takes."""
+    order, wanted = epoch_rows(prepared, 0, seed_epoch(0, 0)), run.training.batch_size * size.steps
+    return order.repeat(-(-wanted // len(order)))[:wanted]
+
+
+def _bare_loop(prepared: Prepared, order: torch.Tensor, run: Run, session: Session) -> Callable[[], None]:
+    batch = run.training.batch_size
+    batches = [
+        (x.clone(memory_format=torch.preserve_format), prepared.labels[part.to(session.device)])
+        for x, part in zip(prepared.source.batches(order[: 4 * batch], batch), order.split(batch), strict=False)
+    ]
+    network, criterion = prepared.network.train(), torch.nn.CrossEntropyLoss()
+    optimizer = make_optimizer(network.parameters(), run.training)
+    arithmetic = Step(network, optimizer, run.training, session.device).arithmetic
+    steps = len(order) // batch
+
+    def loop() -> None:
+        for k in range(steps):
+            x, y = batches[k % len(batches)]
+            optimizer.zero_grad(set_to_none=True)
+            with arithmetic.autocast():
+                loss = criterion(network(x), y)
+            loss.backward()
+            optimizer.step()
+
+    return loop
+
+
+def _frontend(session: Session, size: Size) -> dict[str, Any]:
+    """Time the mel power of clips on the device, and librosa's on one core, both for each clip."""
+    sr = 22050
+    y = np.random.default_rng(0).normal(scale=0.1, size=(size.clips, round(size.seconds * sr))).astype(np.float32)
+    kind = LogMel(clip=Clip(sr=sr), frontend=Frontend(n_frames=250)).to(session.device)
+    batch = torch.from_numpy(y).to(session.device)
+    for ours, theirs in zip(kind.power(batch[:1]), _librosa_mels(y[0], sr), strict=True):
+        np.testing.assert_allclose(ours[0].cpu(), theirs, rtol=1e-3)
+    with _one_core():
+        (theirs,) = _timed(size.repeats, session.device, lambda: [_librosa_mels(one, sr) for one in y[: size.compared]])
+    (ours,) = _timed(size.repeats, session.device, lambda: list(kind.power(batch)))
+    scaled = [seconds * size.clips / size.compared for seconds in theirs]
+    return _row(f"mel power of {size.clips} clips at {sr} Hz: librosa on one core / ours", scaled, ours, 50)
+
+
+def _prefix(run: Run, dataset: Dataset, session: Session, size: Size) -> dict[str, Any]:
+    """Time all epochs of a head without its frozen prefix computed once, and with, that computation included."""
+    run = run.replace(model__freeze="block4", **RANDOM)
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(size.repeats):
+        shutil.rmtree(session.store.cache / "activations", ignore_errors=True)
+        for reuse in (True, False):
+            start = time.perf_counter()
+            Fit(run, prepare(run, dataset, session, reuse=reuse), session, f"reuse {reuse}").run()
+            seconds[reuse].append(time.perf_counter() - start)
+            shutil.rmtree(session.store.folder(run), ignore_errors=True)
+    return _row(f"{size.epochs} epochs of a head: without reuse of the prefix / with", seconds[False], seconds[True], 8)
+
+
+def trials(
+    results: Path, *, ray: Cluster, device: str, runs: int = 8, epochs: int = 8, repeats: int = 3
+) -> dict[str, Any]:
+    """Time runs as trials of Ray that share a device, and one after the other in one process."""
+    sides: dict[str, list[float]] = {"one by one": [], "together": []}
+    for k in range(repeats):
+        for name, found in sides.items():
+            share = (
+                (ray.ray, str(ray.gpus_per_trial or ""), str(ray.cpus_per_trial or ""))
+                if name == "together"
+                else ("",) * 3
+            )
+            words = [sys.executable, "-m", __spec__.name, str(results / f"{name}-{k}"), device, str(runs), str(epochs)]
+            start = time.perf_counter()
+            subprocess.run([*words, *share], check=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+            found.append(time.perf_counter() - start)
+    what = f"{runs} runs of EfficientNet-Lite0: one by one / as trials that share {device}, the start of both counted"
+    return _row(what, sides["one by one"], sides["together"], 1.3)
+
+
+def _side(results: str, device: str, runs: str, epochs: str, ray: str, gpus: str, cpus: str) -> None:
+    """Train the runs of one side, in a process of its own."""
+    share = {"gpus_per_trial": float(gpus) if gpus else None, "cpus_per_trial": float(cpus) if cpus else None}
+    session = Session(Execution(results=Path(results), device=device, cluster=Cluster(ray=ray, **share)))
+    dataset = datasets.load("instruments")
+    base = Run().replace(
+        frontend__n_mels=64, frontend__n_frames=64, training__epochs=int(epochs), training__precision="bf16"
+    )
+    base = resolve(base, dataset, dataset.fingerprint(session.store.cache))
+    planned = tuple(Planned("run", base.replace(seed=seed), base) for seed in range(int(runs)))
+    executed = execute(Plan("bench", planned, {base.data.content: dataset}), session)
+    assert (executed.trained, executed.failed) == (int(runs), 0)
+
+
+@contextmanager
+def _waiting_is_an_error(device: torch.device) -> Iterator[None]:
+    """Let torch refuse whatever makes the CPU wait for a GPU."""
+    if device.type != "cuda":
+        yield
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@contextmanager
+def _one_core() -> Iterator[None]:
+    cores, threads = os.sched_getaffinity(0), torch.get_num_threads()
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+        torch.set_num_threads(threads)
+
+
+def _timed(repeats: int, device: torch.device, *works: Callable[[], Any]) -> list[list[float]]:
+    """Return the seconds of each work, done once before and then in turn, so that all meet the same load."""
+    found: list[list[float]] = [[] for _ in works]
+    for repeat in range(1 + repeats):
+        for work, seconds in zip(works, found, strict=True):
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            start = time.perf_counter()
+            work()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if repeat:
+                seconds.append(time.perf_counter() - start)
+    return found
+
+
+def _row(
+    what: str, one: Sequence[float], other: Sequence[float], target: float, *, at_most: bool = False
+) -> dict[str, Any]:
+    """Return a row whose ratio is the median of the first times over the second, as `what` says."""
+    ratios = sorted(a / b for a, b in zip(one, other, strict=True))
+    spread = f"{ratios[0]:.2f} / {statistics.median(ratios):.2f} / {ratios[-1]:.2f}"
+    row = {"what": f"{what} (min / median / max {spread})", "ratio": statistics.median(ratios), "target": target}
+    return row | {"at_most": at_most, "seconds": statistics.median(one), "over_seconds": statistics.median(other)}
+
+
+if __name__ == "__main__":
+    _side(*sys.argv[1:])
