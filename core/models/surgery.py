@@ -168,6 +168,15 @@ def split(backbone: Backbone, through: str) -> tuple[nn.Sequential, nn.Sequentia
     return prefix, suffix
 
 
+def counts(module: nn.Module) -> dict[str, int]:
+    """Return what a record says of a network's size, by its names."""
+    return {
+        "parameters": parameter_count(module),
+        "trainable_parameters": trainable_parameters(module),
+        "parameters_with_statistics": parameters_with_statistics(module),
+    }
+
+
 def parameter_count(module: nn.Module) -> int:
     """Count the numbers in a module's parameters."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -60,11 +60,17 @@ def _last_block(network: str, shape: Shape) -> str:
     return stage_names(network, shape)[-2]
 
 
-def _shared(run: Run) -> Run:
-    """Return what runs of a lot have in common; a frozen network must be the same, whatever seed and fold decide."""
+def _shared(run: Run) -> tuple[Run, tuple[int, int]]:
+    """Return what runs of a lot have in common; a frozen network must be the same, whatever fold and seed decide."""
     training = dataclasses.replace(run.training, lr=1.0, weight_decay=0.0)
-    frozen = run.model.freeze != "none"
-    drawn = frozen and (run.model.weights == "random" or run.model.fuse != "all")
-    fold = run.data.fold if frozen and is_fitted(run) else 1
-    data = dataclasses.replace(run.data, fold=fold)
-    return dataclasses.replace(run, training=training, data=data, seed=run.seed if drawn else 0)
+    same = dataclasses.replace(run, training=training, data=dataclasses.replace(run.data, fold=1), seed=0)
+    return same, (0, 0) if run.model.freeze == "none" else decided_by(run)
+
+
+def decided_by(run: Run) -> tuple[int, int]:
+    """Return the fold and the seed that decide where a network starts, its head apart; 0 for one that decides nothing.
+
+    It may be standardised by its fold, and drawn from its seed.
+    """
+    drawn = run.model.weights == "random" or run.model.fuse != "all"
+    return run.data.fold if is_fitted(run) else 0, run.seed if drawn else 0

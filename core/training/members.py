@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from core.models import heads
 from core.models.normalise import Normalise
 from core.session import Session
 from core.training import checkpoint, record
-from core.training.first_step import is_fitted
+from core.training.lots import decided_by
 from core.training.optimizers import make_optimizer
 from core.training.prepare import Prepared, prepare
 from core.training.rows import plain_images, rows_of
@@ -26,7 +27,7 @@ from core.training.trainer import Outcome, leads, write_outcome
 MOST = 2**20  # parameters; the products of larger networks keep the cores busy alone
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Basis:
     """What runs that start from the same tensors share.
 
@@ -48,6 +49,16 @@ class Basis:
     start: Sequence[torch.Tensor]
     drawn: Sequence[nn.Linear]
 
+    @cached_property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Every tensor of the backbone, under the original model's names."""
+        return self.prepared.backbone.original_state_dict()
+
+    def weights(self, state: State) -> dict[str, torch.Tensor]:
+        """Return the backbone's tensors, under the original model's names, as they are in a state."""
+        own = {p.data_ptr(): t for p, t in zip(self.prepared.network.parameters(), state.parameters, strict=True)}
+        return {name: own.get(tensor.data_ptr(), tensor) for name, tensor in self.tensors.items()}
+
     def state(self, seed: int) -> State:
         """Return where the training of a run with this seed starts."""
         new = nn.ModuleList(heads.dense_layers(heads.widths_of(self.drawn), seed=seed)).to(self.x.device).parameters()
@@ -55,7 +66,7 @@ class Basis:
         return State([p.detach().clone() for p in (*kept, *new)])
 
 
-@dataclass
+@dataclass(eq=False)
 class Member:
     """One of the runs and how far it is.
 
@@ -91,7 +102,7 @@ class Member:
     @property
     def part(self) -> tuple[int, int]:
         """Which clips are trained and tested on, those of equal runs being read once."""
-        return id(self.basis), self.run.data.fold
+        return id(self.basis.x), self.run.data.fold
 
     @property
     def stream(self) -> tuple[int, int, int]:
@@ -111,11 +122,10 @@ class Member:
         self.logits = logits
 
     def write_outcome(self, dataset: Dataset, session: Session, *, preparation: float) -> None:
-        """Write what the run has come to; `preparation` is in seconds."""
+        """Write what the run has come to; `preparation` is in seconds. Several runs may be written at once."""
         assert self.logits is not None
-        self._alone()
         self._draw_curves(session)
-        outcome = Outcome(self.history, self.logits, self.best, preparation)
+        outcome = Outcome(self.history, self.logits, self.best, self.basis.weights(self.state), preparation)
         write_outcome(self.run, self.prepared, dataset, session, outcome)
 
     def save(self, session: Session) -> None:
@@ -148,8 +158,7 @@ class Member:
     def _draw_curves(self, session: Session) -> None:
         """Write the epochs that are not in the run's curves yet."""
         with record.scalars(session.store.folder(self.run), purge_from=self.shown) as write:
-            for row in self.history[self.shown :]:
-                write(row)
+            write(*self.history[self.shown :])
         self.shown = len(self.history)
 
 
@@ -158,14 +167,14 @@ def prepared_together(runs: Sequence[Run], dataset: Dataset, session: Session) -
     members: list[Member] = []
     images = plain_images(runs[0], dataset, session)
     made: dict[tuple[int, int], Basis] = {}
+    inputs: dict[int, torch.Tensor] = {}  # by fold: in a lot, what is frozen is the same, and the rest learns
     for run in runs:
-        drawn = run.model.weights == "random" or run.model.fuse != "all"
-        key = (run.data.fold if is_fitted(run) else 0, run.seed if drawn else 0)
+        key = decided_by(run)
         if key not in made:
             basis = _basis(run, dataset, session)
             if basis is None:
                 return []
-            made[key] = basis
+            made[key] = dataclasses.replace(basis, x=inputs.setdefault(key[0], basis.x))
         session.store.begin(run, record.provenance(session, run.training))
         member = Member(run, made[key], rows_of(run, dataset, images), made[key].state(run.seed), [])
         member.resume(session)

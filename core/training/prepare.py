@@ -6,6 +6,7 @@ loop then trains what follows it on the prefix's activations.
 
 import math
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from core.config import Run
 from core.datasets.table import Dataset, Split
 from core.inputs.live import FromWaveforms
 from core.inputs.made import input_kind
+from core.models import surgery
 from core.models.assembly import make_backbone
 from core.models.backbone import Backbone
 from core.session import Session, allow_tf32
@@ -54,6 +56,8 @@ class Prepared:
         (path, reason) of clips left out.
     prefix_reused
         Whether the network reads activations of a frozen prefix.
+    counts
+        Of the backbone's parameters (`core.models.surgery.counts`).
     prefix_ms
         Milliseconds that a clip took in that prefix, when it was computed; nan where that was not noted.
     """
@@ -68,6 +72,7 @@ class Prepared:
     augment: nn.Sequential
     bad_clips: tuple[tuple[str, str], ...]
     prefix_reused: bool
+    counts: Mapping[str, int]
     prefix_ms: float = 0.0
 
 
@@ -110,8 +115,20 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     prefix_ms = float(stored[0].facts.get(PER_CLIP, math.nan)) if stay else 0.0
     rows = dataset.clips.iloc[plain.kept]
     labels = torch.tensor(rows["label"].to_numpy(), dtype=torch.int64, device=session.device)
-    paths = rows["path"].tolist()
-    return Prepared(network, first_step, backbone, source, labels, paths, split, augment, plain.bad, stay, prefix_ms)
+    return Prepared(
+        network=network,
+        first_step=first_step,
+        backbone=backbone,
+        source=source,
+        labels=labels,
+        clips=rows["path"].tolist(),
+        split=split,
+        augment=augment,
+        bad_clips=plain.bad,
+        prefix_reused=stay,
+        counts=surgery.counts(backbone),
+        prefix_ms=prefix_ms,
+    )
 
 
 def has_still_prefix(run: Run) -> bool:

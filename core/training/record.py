@@ -16,7 +16,6 @@ import torch
 
 from core.config import Training
 from core.datasets.table import Dataset
-from core.models import surgery
 from core.registry import Lazy
 from core.training import metrics
 from core.training.arithmetic import computed_in
@@ -91,9 +90,7 @@ def results(
         "per_class": {name: values.tolist() for name, values in per_class.items()},
         "confusion": metrics.confusion_matrix(logits, targets).tolist(),
         "class_names": list(dataset.class_names),
-        "parameters": surgery.parameter_count(prepared.backbone),
-        "trainable_parameters": surgery.trainable_parameters(prepared.backbone),
-        "parameters_with_statistics": surgery.parameters_with_statistics(prepared.backbone),
+        **prepared.counts,
         "clips": {name: len(getattr(prepared.split, name)) for name in ("train", "validation", "test")},
         "bad_clips": [list(bad) for bad in prepared.bad_clips],
         "prefix_reused": prepared.prefix_reused,
@@ -115,8 +112,8 @@ def seconds(history: list[dict[str, Any]]) -> dict[str, float]:
 
 
 @contextmanager
-def scalars(folder: Path, *, purge_from: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Give a function that writes a row of the history as TensorBoard scalars.
+def scalars(folder: Path, *, purge_from: int) -> Iterator[Callable[..., None]]:
+    """Give a function that writes rows of the history as TensorBoard scalars, to be seen at once.
 
     Parameters
     ----------
@@ -127,10 +124,11 @@ def scalars(folder: Path, *, purge_from: int) -> Iterator[Callable[[dict[str, An
     """
     with SummaryWriter(folder / "tensorboard", purge_step=purge_from + 1) as writer:
 
-        def write(row: dict[str, Any]) -> None:
-            for name, value in row.items():
-                if name != "epoch":
-                    writer.add_scalar(name, value, row["epoch"])
+        def write(*rows: dict[str, Any]) -> None:
+            for row in rows:
+                for name, value in row.items():
+                    if name != "epoch":
+                        writer.add_scalar(name, value, row["epoch"])
             writer.flush()
 
         yield write

@@ -7,8 +7,8 @@ which the number is no multiple of 16, and on GPUs the last digits differ.
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +27,9 @@ ELEMENTWISE = (  # optimizers that do so with the numbers of a parameter
     torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.NAdam, torch.optim.RAdam, torch.optim.RMSprop,
     torch.optim.Adagrad, torch.optim.Adadelta, torch.optim.Adamax,
 )  # fmt: skip
+SMALL = (
+    2**22
+)  # weights of a whole stack; up to there a step on one thread is faster than one that several have to meet for
 Randomness = Callable[[tuple[int, ...], float], torch.Tensor]  # shape of one input and rate -> (inputs, *shape)
 
 
@@ -71,15 +74,29 @@ class Stack:
         Of each; not used afterwards.
     trainings, lrs
         Of each, and its learning rate now. One optimizer serves those side by side that are told the same.
+    threads
+        That one of them alone would be trained on.
+
+    Attributes
+    ----------
+    small
+        Whether a step is fastest on one thread.
     """
 
     def __init__(
-        self, layers: Sequence[nn.Module], states: Sequence[State], trainings: Sequence[Training], lrs: Sequence[float]
+        self,
+        layers: Sequence[nn.Module],
+        states: Sequence[State],
+        trainings: Sequence[Training],
+        lrs: Sequence[float],
+        *,
+        threads: int,
     ) -> None:
-        self.layers, self.clip_norm = layers, trainings[0].clip_norm
+        self.layers, self.clip_norm, self.threads = layers, trainings[0].clip_norm, threads
         self.criterion = LOSSES[trainings[0].loss](trainings[0])
         given = (state.parameters for state in states)
         self.parameters = [torch.stack(same).requires_grad_() for same in zip(*given, strict=True)]
+        self.small = sum(p.numel() for p in self.parameters) <= SMALL
         self.segments: list[Segment] = []
         for (training, lr), same in itertools.groupby(zip(trainings, lrs, strict=True)):
             start = self.segments[-1].stop if self.segments else 0
@@ -122,7 +139,7 @@ class Stack:
         for layer in self.layers:
             if isinstance(layer, nn.Linear):
                 x = x if parted else _of_each(x, which)
-                x, parted = Dense.apply(x, next(remaining), next(remaining)), True
+                x, parted = Dense.apply(x, next(remaining), next(remaining), self.threads), True
             elif not isinstance(layer, nn.Dropout):
                 x = layer(x)
             elif randomness and layer.p:
@@ -205,23 +222,28 @@ class Dense(torch.autograd.Function):
     """Linear layers side by side, with the sums in the order in which one alone has them, forward and backward."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """Map x (networks, batch, in) with weights (networks, out, in) and biases (networks, out)."""
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, threads: int) -> torch.Tensor:
+        """Map x (networks, batch, in) with weights (networks, out, in) and biases (networks, out).
+
+        `threads` are those that a network alone would be trained on: they part the sums of its weights' gradients.
+        """
         ctx.save_for_backward(x, weight)
+        ctx.threads = threads
         return torch.baddbmm(bias[:, None], x, weight.mT)
 
     @staticmethod
-    def backward(ctx: Any, *given: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
-        """Return the gradients of all three."""
+    def backward(ctx: Any, *given: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor, None]:
+        """Return the gradients of the three tensors."""
         x, weight = ctx.saved_tensors
         (grad,) = given
         back = torch.bmm(grad, weight) if ctx.needs_input_grad[0] else None
         if grad.device.type != "cpu":
-            return back, torch.bmm(grad.mT, x), grad.sum(1)
+            return back, torch.bmm(grad.mT, x), grad.sum(1), None
         grads = torch.empty_like(weight)
-        for own, its_x, its_grad in zip(grads, x, grad, strict=True):  # threads part the sums of many in other ways
-            torch.mm(its_grad.t(), its_x, out=own)
-        return back, grads, grad.sum(1)
+        with on_threads(ctx.threads):
+            for own, its_x, its_grad in zip(grads, x, grad, strict=True):  # the sums of many are parted in other ways
+                torch.mm(its_grad.t(), its_x, out=own)
+        return back, grads, grad.sum(1), None
 
 
 class Seeded:
@@ -236,20 +258,40 @@ class Seeded:
     """
 
     def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
-        self.seeds, self.device = seeds, device
-        self._set = partial(torch.cuda.set_rng_state, device=device) if device.type == "cuda" else torch.set_rng_state
-        self._get = partial(torch.cuda.get_rng_state, device) if device.type == "cuda" else torch.get_rng_state
-        generator = torch.Generator(device)
-        self._states = {seed: generator.manual_seed(seed).get_state() for seed in seeds}
+        self.generators = {seed: torch.Generator(device).manual_seed(seed) for seed in seeds}
+        order = list(self.generators)
+        self.which = torch.tensor([order.index(seed) for seed in seeds], device=device)
+        self.device = device
 
     def __call__(self, shape: tuple[int, ...], rate: float) -> torch.Tensor:
         """Draw the factors (inputs, *shape) that dropout multiplies its input by."""
-        ones, drawn = torch.ones(shape, device=self.device), {}
-        for number, state in self._states.items():
-            self._set(state)
-            drawn[number] = functional.dropout(ones, rate)
-            self._states[number] = self._get()
-        return torch.stack([drawn[number] for number in self.seeds])
+        if self.device.type == "cuda":
+            drawn = torch.stack([_drawn_on_gpu(generator, shape, rate) for generator in self.generators.values()])
+        else:
+            drawn = torch.empty(len(self.generators), *shape)
+            for own, generator in zip(drawn, self.generators.values(), strict=True):
+                own.bernoulli_(1 - rate, generator=generator)
+            drawn /= 1 - rate
+        return drawn if len(drawn) == len(self.which) else drawn[self.which]
+
+
+def _drawn_on_gpu(generator: torch.Generator, shape: tuple[int, ...], rate: float) -> torch.Tensor:
+    """Draw one network's factors; dropout has a kernel of its own there, which takes the GPU's generator alone."""
+    torch.cuda.set_rng_state(generator.get_state(), generator.device)
+    drawn = functional.dropout(torch.ones(shape, device=generator.device), rate)
+    generator.set_state(torch.cuda.get_rng_state(generator.device))
+    return drawn
+
+
+@contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    """Let this thread's products and sums be parted among so many."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _of_each(x: torch.Tensor, which: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,10 @@ checkpoints and an end of its own.
 """
 
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,12 +27,13 @@ from core.training.batches import batches_of
 from core.training.evaluation import evaluated, scores
 from core.training.forward import EVALUATION_BATCH
 from core.training.members import Member, prepared_together
-from core.training.stacked import Seeded, Stack
+from core.training.stacked import Stack, on_threads
 from core.training.step import NonFiniteLoss, mean_loss
 from core.training.stopping import ended_by
-from core.training.trainer import epoch_rows, epoch_seeds
+from core.training.streams import Streams
 
 CHECKPOINT_EVERY = 30.0  # seconds of training between two checkpoints of every run
+WRITERS = 2  # runs that are written at once: half of it is waiting for the disk, and digests
 MOST = 2**26  # numbers in the batches of all that are trained at once
 
 
@@ -67,12 +71,29 @@ def _trained(
     started = time.perf_counter()
     members = prepared_together(runs, dataset, session)
     preparation = (time.perf_counter() - started) / max(1, len(members))
-    for length in dict.fromkeys(member.length for member in members):
-        for piece in _pieces([member for member in members if member.length == length]):
-            for member, error in Lot(piece, session, label).run():
-                if error is None:
-                    member.write_outcome(dataset, session, preparation=preparation)
-                yield member.run, error
+    pool = ThreadPoolExecutor(WRITERS)
+    writing: deque[tuple[Run, Future[None]]] = deque()
+    try:
+        for length in dict.fromkeys(member.length for member in members):
+            for piece in _pieces([member for member in members if member.length == length]):
+                for member, error in Lot(piece, session, label).run():
+                    if error is None:
+                        write = partial(member.write_outcome, dataset, session, preparation=preparation)
+                        writing.append((member.run, pool.submit(write)))
+                    else:
+                        yield member.run, error
+                    while writing and writing[0][1].done():
+                        yield _written(*writing.popleft())
+        while writing:
+            yield _written(*writing.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _written(run: Run, writing: Future[None]) -> tuple[Run, None]:
+    """Wait until a run is in the store."""
+    writing.result()
+    return run, None
 
 
 def _pieces(members: Sequence[Member]) -> Iterator[list[Member]]:
@@ -127,9 +148,10 @@ class Lot:
         if self.stack is None or not self.stack.set_lrs(lrs):
             lrs = self._restack()
         epoch, count, started = len(self.members[0].history), len(self.members), time.perf_counter()
-        losses, correct, sizes = self._train(epoch)
-        training_seconds = (time.perf_counter() - started) / count
-        logits, test_seconds = self._evaluate()
+        with on_threads(1 if self._stacked.small else self.session.threads):
+            losses, correct, sizes = self._train(epoch)
+            training_seconds = (time.perf_counter() - started) / count
+            logits, test_seconds = self._evaluate()
         for k, (member, lr) in enumerate(zip(self.members, lrs, strict=True)):
             try:
                 row: dict[str, Any] = {"epoch": epoch + 1, "lr": lr}
@@ -145,28 +167,15 @@ class Lot:
 
     def _train(self, epoch: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
         """Return the losses (steps, runs), how many clips were told right (runs,), and the clips of each step."""
-        stack, device = self._stacked, self.session.device
-        first: dict[Any, Member] = {}
-        for member in self.members:
-            first.setdefault(member.stream, member)
-        readers, streams = list(first.values()), list(first)
-        which = torch.tensor([streams.index(member.stream) for member in self.members], device=device)
-        seeds = [epoch_seeds(m.run.seed, epoch) for m in readers]
-        generators = [torch.Generator().manual_seed(order) for order, _ in seeds]
-        orders = [epoch_rows(m.prepared, epoch, g) for m, g in zip(readers, generators, strict=True)]
-        randomness = Seeded([noise for _, noise in seeds], device)
-        labels, n_clips = readers[0].basis.prepared.labels, readers[0].basis.prepared.source.n_clips
-        losses, correct, sizes = [], [], []
-        for rows in batches_of(torch.stack(orders).to(device), readers[0].run.training.batch_size):
-            x = torch.stack([m.basis.x[own] for m, own in zip(readers, rows, strict=True)])
-            y = labels[rows % n_clips][which]
-            logits = stack.logits(x, which, randomness)
+        stack, streams = self._stacked, Streams(self.members, epoch, self.session.device)
+        losses, correct = [], []
+        for x, y in streams:
+            logits = stack.logits(x, streams.which, streams.randomness)
             loss = stack.losses(logits, y)
             stack.step(loss)
             losses.append(loss.detach())
             correct.append((logits.detach().argmax(2) == y).sum(1))
-            sizes.append(rows.shape[1])
-        return torch.stack(losses).float().cpu().numpy(), torch.stack(correct).sum(0).cpu().numpy(), sizes
+        return torch.stack(losses).float().cpu().numpy(), torch.stack(correct).sum(0).cpu().numpy(), streams.sizes
 
     def _evaluate(self) -> tuple[list[dict[str, np.ndarray]], float]:
         """Return each run's logits of what its epochs end with, and the seconds that the test clips took."""
@@ -192,10 +201,11 @@ class Lot:
     def _restack(self) -> list[float]:
         """Stack the networks anew, those side by side that an optimizer is told the same of; return their rates."""
         self._unstack()
-        self.members.sort(key=lambda m: (m.lr, m.run.training.lr, m.run.training.weight_decay))
+        self.members.sort(key=lambda m: (m.lr, m.run.training.lr, m.run.training.weight_decay, m.run.data.fold))
         lrs = [member.lr for member in self.members]
         trainings = [member.run.training for member in self.members]
-        self.stack = Stack(self.members[0].basis.layers, [m.state for m in self.members], trainings, lrs)
+        states, threads = [member.state for member in self.members], self.session.threads
+        self.stack = Stack(self.members[0].basis.layers, states, trainings, lrs, threads=threads)
         return lrs
 
     def _unstack(self) -> None:

@@ -59,21 +59,35 @@ def train(run: Run, dataset: Dataset, session: Session, *, label: str) -> None:
     preparation = time.perf_counter() - started
     fit = Fit(run, prepared, session, label)
     history, logits = fit.run()
-    write_outcome(run, prepared, dataset, session, Outcome(history, logits, fit.best, preparation))
+    outcome = Outcome(history, logits, fit.best, prepared.backbone.original_state_dict(), preparation)
+    write_outcome(run, prepared, dataset, session, outcome)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What training came to: a row per epoch, the test clips' logits of the last and the best, seconds before it."""
+    """What training came to.
+
+    Attributes
+    ----------
+    history
+        A row per epoch.
+    logits, best
+        (test clips, classes), after the last epoch and the best of them.
+    weights
+        The backbone's tensors under the original model's names.
+    preparation
+        Seconds before the first epoch.
+    """
 
     history: list[dict[str, Any]]
     logits: np.ndarray
     best: np.ndarray | None
+    weights: Mapping[str, torch.Tensor]
     preparation: float
 
 
 def write_outcome(run: Run, prepared: Prepared, dataset: Dataset, session: Session, outcome: Outcome) -> None:
-    """Write a run's record and files; its network is as training left it."""
+    """Write a run's record and files; nothing that other runs change is looked at."""
     history, logits = outcome.history, outcome.logits
     targets = prepared.labels.cpu().numpy()[prepared.split.test]
     values = record.provenance(session, run.training) | record.results(
@@ -85,7 +99,7 @@ def write_outcome(run: Run, prepared: Prepared, dataset: Dataset, session: Sessi
         values,
         history=history,
         predictions=([prepared.clips[row] for row in prepared.split.test], targets, logits),
-        weights=prepared.backbone.original_state_dict(),
+        weights=outcome.weights,
         first_step=prepared.first_step.state_dict() if is_fitted(run) else None,
         best=outcome.best,
     )

@@ -1,6 +1,7 @@
 """Runs trained together end as each would have ended alone: weights, logits, curves, records, failures, checkpoints."""
 
 import dataclasses
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from torch import nn
 from core import datasets, executor
 from core.config import Run, Training
 from core.datasets.table import Dataset
+from core.errors import UserError
 from core.execution import Execution
 from core.executor import Executed, execute
 from core.plan import Plan, Planned, resolve
 from core.session import Session
-from core.store import FAILED, FINISHED
+from core.store import FAILED, FINISHED, RUNNING, Store
 from core.training import LOSSES, OPTIMIZERS, checkpoint, together
 from core.training.lots import LOT, lots
 from core.training.trainer import train
@@ -356,6 +358,27 @@ def test_a_classifier_that_was_loaded_is_where_every_seed_starts(run: Run, datas
     _, one = trained(runs, dataset, tmp_path / "together")
     _, other = trained(runs, dataset, tmp_path / "alone", alone=True)
     assert_same(runs, one, other)
+
+
+def test_a_disk_that_fills_up_while_runs_are_written_ends_the_command(
+    vectors: tuple[Run, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, dataset = vectors
+    runs = several(run, training__epochs=1)
+    write = Store.write_weights
+
+    def full(store: Store, run: Run, weights: dict[str, torch.Tensor]) -> None:
+        if run.id == runs[1].id:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(store, run, weights)
+
+    monkeypatch.setattr(Store, "write_weights", full)
+    with pytest.raises(UserError, match=r"cannot write to .*runs .*No space left"):
+        trained(runs, dataset, tmp_path)
+    left = Session(Execution(results=tmp_path, device="cpu", threads=1)).store
+    assert left.status(runs[1]) == RUNNING
+    assert not list(left.folder(runs[1]).glob(".*"))
+    assert all(left.check(one, "weights.safetensors") == "" for one in runs if left.status(one) == FINISHED)
 
 
 def test_what_is_settled_or_held_elsewhere_is_left_out(vectors: tuple[Run, Dataset], tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+"""Many networks as one: what each draws and computes is what it would alone, whatever threads the others take."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch.nn import functional
+
+from core.training.stacked import Dense, Seeded, on_threads
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_each_draws_the_dropout_that_it_would_alone() -> None:
+    seeds, shape, rate = (7, 2**63, 7, 0), (5, 33), 0.3
+    found = Seeded(seeds, torch.device("cpu"))
+    drawn = [found(shape, rate), found(shape[:1], rate)]
+    for k, seed in enumerate(seeds):
+        torch.manual_seed(seed)
+        for step in drawn:
+            assert torch.equal(functional.dropout(torch.ones(step.shape[1:]), rate), step[k])
+    assert not torch.equal(drawn[0][0], drawn[0][1])
+
+
+def test_seeds_that_all_differ_are_drawn_in_their_order() -> None:
+    drawn = Seeded((3, 1, 2), torch.device("cpu"))((64,), 0.5)
+    for own, seed in zip(drawn, (3, 1, 2), strict=True):
+        torch.manual_seed(seed)
+        assert torch.equal(functional.dropout(torch.ones(64), 0.5), own)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_gradients_are_parted_among_the_threads_that_one_alone_has(threads: int) -> None:
+    """Of a head of ten classes the sums hang on the threads on the CPUs that were tried, so this can tell."""
+    generator = torch.Generator().manual_seed(0)
+    x, grad = (torch.randn(3, 32, width, generator=generator) for width in (1280, 10))
+    weight = torch.randn(3, 10, 1280, generator=generator, requires_grad=True)
+    bias = torch.randn(3, 10, generator=generator, requires_grad=True)
+    with on_threads(1):
+        found = torch.autograd.grad(Dense.apply(x, weight, bias, threads), (weight, bias), grad)
+    with on_threads(threads):
+        for k in range(3):
+            alone = [tensor[k].detach().requires_grad_() for tensor in (weight, bias)]
+            expected = torch.autograd.grad(functional.linear(x[k], *alone), alone, grad[k])
+            assert torch.equal(found[0][k], expected[0])
+            assert torch.equal(found[1][k], expected[1])
+
+
+def test_threads_are_as_before_after_an_error() -> None:
+    torch.set_num_threads(2)
+    with pytest.raises(ZeroDivisionError), on_threads(1):
+        assert torch.get_num_threads() == 1
+        _ = 1 / 0
+    assert torch.get_num_threads() == 2
