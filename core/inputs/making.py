@@ -104,8 +104,8 @@ def write(
     shards = [left[i : i + SHARD] for i in range(0, len(left), SHARD)]
     parts = writer.folder / "parts"
     many = len(left) >= MANY or parts.exists()  # where there are some, a command that was killed has left them
-    for good, found in (spread or make_here)(recipe, shards, parts) if many else batches(recipe, left):
-        writer.append(good)
+    append = _in_turn if many else _while_making
+    for found in append(writer, (spread or make_here)(recipe, shards, parts) if many else batches(recipe, left)):
         problems += found
         if len(problems) - ended == SHARD:
             writer.commit({"problems": problems[ended:]})
@@ -113,6 +113,27 @@ def write(
         report(len(problems))
     shutil.rmtree(parts, ignore_errors=True)
     return problems
+
+
+def _in_turn(writer: ArrayWriter, pieces: Iterable[Made]) -> Iterator[list[str]]:
+    """Append the inputs of each piece before the next is asked for, and give what is wrong with its clips."""
+    for good, found in pieces:
+        writer.append(good)
+        yield found
+
+
+def _while_making(writer: ArrayWriter, pieces: Iterable[Made]) -> Iterator[list[str]]:
+    """Append, which hashes and writes, in a thread beside those that make the next piece; else as in turn."""
+    with Workers(1) as pool:
+        waiting: tuple[Future[None], list[str]] | None = None
+        for good, found in pieces:
+            if waiting:
+                waiting[0].result()
+                yield waiting[1]
+            waiting = pool.submit(writer.append, good), found
+        if waiting:
+            waiting[0].result()
+            yield waiting[1]
 
 
 def batches(recipe: Recipe, paths: Sequence[str], *, decoders: int | None = None) -> Iterator[Made]:

@@ -19,6 +19,7 @@ import core.cache
 import core.inputs.images
 import core.inputs.making
 import core.progress
+from core.array_writer import ArrayWriter
 from core.cache import load_or_make
 from core.config import Clip, Frontend
 from core.errors import UserError
@@ -356,6 +357,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 import numpy as np
+from core.array_writer import ArrayWriter
 from core.cache import load_or_make
 from core.errors import UserError
 
@@ -383,6 +385,7 @@ MAKER = """
 import sys, time
 from pathlib import Path
 import numpy as np
+from core.array_writer import ArrayWriter
 from core.cache import load_or_make
 
 folder, log, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
@@ -569,3 +572,39 @@ def test_images_hang_on_no_number_of_threads(clips, tmp_path):
         assert torch.get_num_threads() == threads
     for other in made[1:]:
         np.testing.assert_array_equal(other, made[0])
+
+
+def test_a_piece_is_written_while_the_next_is_made_and_no_later(clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(core.inputs.making, "BATCH", 1)
+    monkeypatch.setattr(core.inputs.making, "SHARD", 2)
+    events = []
+    append, commit, images_of = ArrayWriter.append, ArrayWriter.commit, core.inputs.making._images_of
+
+    def spy(name, real):
+        def called(*given, **named):
+            events.append(name)
+            return real(*given, **named)
+
+        return called
+
+    monkeypatch.setattr(ArrayWriter, "append", spy("write", append))
+    monkeypatch.setattr(ArrayWriter, "commit", spy("commit", commit))
+    monkeypatch.setattr(core.inputs.making, "_images_of", spy("make", images_of))
+    stored = compute(clips, tmp_path / "cache")
+    parts = [events.index("commit"), len(events) - 1 - events[::-1].index("commit")]
+    assert events[: parts[0]].count("write") == 2
+    assert events[: parts[0]].count("make") == 3
+    assert (events.count("make"), events.count("write"), events.count("commit")) == (5, 5, 3)
+    assert stored.kept.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_an_error_of_writing_beside_is_passed_on(clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(core.inputs.making, "BATCH", 1)
+
+    def full(self, rows):
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(ArrayWriter, "append", full)
+    with pytest.raises(UserError, match="the disk is full"):
+        compute(clips, tmp_path / "cache")
+    assert not [path for path in (tmp_path / "cache" / "images").iterdir() if path.is_dir()]
