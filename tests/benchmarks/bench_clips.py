@@ -32,6 +32,7 @@ from core.inputs.spectrogram import WINDOWS_MS
 
 ROOT = Path(__file__).resolve().parents[2]
 SR, CLASSES, FEW, MANY, ALL = 8000, 10, 3_000, 30_000, 300_000
+DOOMED = 12_000  # clips whose making is killed
 PEERED = 2_000  # clips that the peer takes
 SIZE = 32  # pixels along both sides
 GB = 2**30
@@ -45,11 +46,11 @@ def measure() -> Iterator[dict[str, Any]]:
         rates: dict[int, float] = {}
         for count in counts:
             _generate(top / "clips", count)
-            images, plan = _images(top, count), _plan(top, count)
-            rates[count] = count / images["seconds"]
+            found = _made(top / "clips", top / f"results-{count}", count)
+            rates[count] = count / found["seconds"]
             said = f"{count:,} clips ({rates[count]:,.0f} images/s)"
-            yield _row(f"peak memory of {said}, against 1.5 GB", images["peak"] / GB, 1.5, 1.0)
-            yield _row(f"plan and start with the images of {count:,} clips, against 10 s", plan, 10.0, 1.0)
+            yield _row(f"peak memory of {said}, against 1.5 GB", found["peak"] / GB, 1.5, 1.0)
+            yield _row(f"plan and start with the images of {count:,} clips, against 10 s", found["start"], 10.0, 1.0)
         per_image = [1 / rates[count] for count in counts]
         yield _row(
             f"seconds per image of {counts[-1]:,} clips, against those of {FEW:,}", per_image[-1], per_image[0], 1.1
@@ -58,7 +59,8 @@ def measure() -> Iterator[dict[str, Any]]:
         what = f"images of {MANY:,} clips: soundfile and librosa clip by clip in {cores} processes, against ours"
         row = _row(what, 1 / rates[MANY], peer, 2.0)
         yield row | {"ratio": peer * rates[MANY], "at_most": False}
-        lost = _killed(top)
+        _generate(top / "doomed", DOOMED)
+        lost = _killed(top / "doomed", top / "results-doomed")
         yield _row("shards lost to SIGKILL, against processes that make them", lost, cores, 1.0)
 
 
@@ -83,44 +85,54 @@ def _generate(root: Path, count: int) -> None:
 MAKE = """
 import json, sys, time
 from pathlib import Path
-import torch
-from core.config import Clip, Frontend
-from core.datasets import load
-from core.inputs.images import images
+from core.execution import Execution
+from core.plan import make_plan
+from core.session import Session
+from core.training.rows import load_images
 
-root, cache, threads = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-torch.set_num_threads(threads)
-dataset = load("folder", root)
+session = Session(Execution(results=Path(sys.argv[2]), device="cpu"))
+point = {"data__name": "folder", "clip__sr": 8000, "clip__duration": 1.0, "frontend__n_mels": 32,
+         "frontend__n_frames": 32}
+plan = make_plan("bench", lambda base, scratch: {"base": base}, [point], roots=[Path(sys.argv[1])],
+                 cache=session.store.cache)
 begun = time.perf_counter()
-made = images(dataset, content=sys.argv[4], clip=Clip(sr=8000, duration=1.0), frontend=Frontend(n_mels=32, n_frames=32),
-              cache=cache)
+(made,) = load_images(plan.runs[0], next(iter(plan.datasets.values())), session)
 print(json.dumps({"seconds": time.perf_counter() - begun, "images": len(made.array)}))
 """
 
 
-def _images(top: Path, count: int) -> dict[str, float]:
-    """Make the images of all clips in a process of its own; return its seconds and the peak of memory, in bytes."""
-    process = _start(top, f"{count}")
-    peak = 0
+def _made(clips: Path, results: Path, count: int) -> dict[str, float]:
+    """Plan and make the images of all clips, then plan and find them, in a process of its own each.
+
+    Returns
+    -------
+    seconds, peak, start
+        Of making them; the most memory that the first process and its children had, in bytes; seconds of the second.
+    """
+    process, peak = _start(clips, results), 0
     while process.poll() is None:
         peak = max(peak, _memory(process.pid))
         time.sleep(0.3)
+    made = _said(process)
+    begun = time.perf_counter()
+    found = _said(_start(clips, results))
+    start = time.perf_counter() - begun
+    assert made["images"] == found["images"] == count
+    return {"seconds": made["seconds"], "peak": float(peak), "start": start}
+
+
+def _start(clips: Path, results: Path) -> "subprocess.Popen[str]":
+    words, pipe = [sys.executable, "-c", MAKE, str(clips), str(results)], subprocess.PIPE
+    return subprocess.Popen(
+        words, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=pipe, stderr=pipe, text=True
+    )
+
+
+def _said(process: "subprocess.Popen[str]") -> dict[str, float]:
     said, problems = process.communicate()
     assert process.returncode == 0, problems
-    found = json.loads(said)
-    assert found["images"] == count
-    return {"seconds": found["seconds"], "peak": float(peak)}
-
-
-def _start(top: Path, content: str) -> "subprocess.Popen[str]":
-    cores = str(len(os.sched_getaffinity(0)))
-    words = [sys.executable, "-c", MAKE, str(top / "clips"), str(top / "cache"), cores, content]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(words, cwd=ROOT, env=_environment(), stdout=pipe, stderr=pipe, text=True)
-
-
-def _environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT)}
+    found: dict[str, float] = json.loads(said)
+    return found
 
 
 def _memory(process: int) -> int:
@@ -129,34 +141,6 @@ def _memory(process: int) -> int:
         return sum(each.memory_full_info().pss for each in [parent, *parent.children(recursive=True)])
     except psutil.Error:
         return 0
-
-
-PLAN = """
-import sys
-from pathlib import Path
-from core.config import Run
-from core.execution import Execution
-from core.plan import make_plan
-from core.session import Session
-from core.training.rows import load_images
-
-session = Session(Execution(results=Path(sys.argv[2])))
-point = {"data__name": "folder", "frontend__n_mels": 32, "frontend__n_frames": 32, "clip__sr": 8000,
-         "clip__duration": 1.0}
-plan = make_plan("bench", lambda base, scratch: {"base": base}, [point], roots=[Path(sys.argv[1])],
-                 cache=session.store.cache)
-load_images(plan.runs[0], next(iter(plan.datasets.values())), session)
-"""
-
-
-def _plan(top: Path, count: int) -> float:
-    """Return the seconds from the start of a process to images that are there already, by an earlier one."""
-    words = [sys.executable, "-c", PLAN, str(top / "clips"), str(top / f"results-{count}")]
-    for _ in range(2):
-        begun = time.perf_counter()
-        subprocess.run(words, check=True, cwd=ROOT, env=_environment())
-        seconds = time.perf_counter() - begun
-    return seconds
 
 
 def _peer(root: Path, cores: int) -> float:
@@ -182,29 +166,28 @@ def _recipe(path: Path) -> np.ndarray:
     return np.stack(channels).astype(np.float32)
 
 
-def _killed(top: Path) -> float:
+def _killed(clips: Path, results: Path) -> float:
     """Kill the making of images half-way; return how many shards have to be made again.
 
-    The recordings of all others are emptied, so that the command that goes on cannot have read any of them.
+    The recordings of all others are emptied, as large as they were and of the same date, so that the command that goes
+    on has the same images to make and cannot have read any of them.
     """
-    paths = sorted(str(path.relative_to(top / "clips")) for path in (top / "clips").glob("*/*.wav"))
-    process, folder = _start(top, "killed"), top / "cache" / "images"
+    paths = sorted(str(path.relative_to(clips)) for path in clips.glob("*/*.wav"))
+    process, folder = _start(clips, results), results / "cache" / "images"
     while len(_kept(folder, paths)) < len(paths) // SHARD // 2:
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     psutil.wait_procs(family, timeout=30)
-    kept = _kept(folder, paths)
-    lost = sum(1 for _ in folder.glob("*.tmp/parts/*.tmp"))
+    kept, lost = _kept(folder, paths), sum(1 for _ in folder.glob("*.tmp/parts/*.tmp"))
     for shard in kept:
         for path in paths[shard * SHARD : (shard + 1) * SHARD]:
-            (top / "clips" / path).write_bytes(b"")
-    again = _start(top, "killed")
-    said, problems = again.communicate()
-    assert again.returncode == 0, problems
-    assert json.loads(said)["images"] == len(paths)
+            status = (clips / path).stat()
+            (clips / path).write_bytes(bytes(status.st_size))
+            os.utime(clips / path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert _said(_start(clips, results))["images"] == len(paths)
     return float(lost)
 
 
@@ -212,6 +195,7 @@ def _kept(folder: Path, paths: list[str]) -> set[int]:
     """Return the numbers of the shards that are whole: appended, or waiting for their turn."""
     appended = sum(len(journal.read_text().splitlines()) for journal in folder.glob(f"*.tmp/{JOURNAL}"))
     with suppress(FileNotFoundError):  # a shard was appended meanwhile
-        waiting = [json.loads(file.read_text())["made_from"] for file in folder.glob("*.tmp/parts/*/manifest.json")]
+        whole = (path for path in folder.glob("*.tmp/parts/*/manifest.json") if path.parent.suffix != ".tmp")
+        waiting = [json.loads(path.read_text())["made_from"] for path in whole]
         return {*range(appended), *(bisect_left(paths, part["first"]) // SHARD for part in waiting)}
     return _kept(folder, paths)
