@@ -85,7 +85,7 @@ class Makers:
         others = [node for node in able if not node.here]
         if not others:
             return able
-        some = list(paths[:: max(1, len(paths) // TRIED)])
+        some = list(paths[:: max(1, len(paths) // TRIED)])[:TRIED]
         asked = [(node, _on(node, demand)(_read).remote(recipe, some)) for node in others]
         expected = _read(recipe, some)
         reasons: dict[str, list[str]] = {}
