@@ -124,16 +124,21 @@ def _in_turn(writer: ArrayWriter, pieces: Iterable[Made]) -> Iterator[list[str]]
 
 def _while_making(writer: ArrayWriter, pieces: Iterable[Made]) -> Iterator[list[str]]:
     """Append, which hashes and writes, in a thread beside those that make the next piece; else as in turn."""
+    waiting: list[tuple[Future[None], list[str]]] = []
+
+    def appended() -> Iterator[list[str]]:
+        while waiting:
+            done, found = waiting.pop()
+            done.result()
+            yield found
+
     with Workers(1) as pool:
-        waiting: tuple[Future[None], list[str]] | None = None
-        for good, found in pieces:
-            if waiting:
-                waiting[0].result()
-                yield waiting[1]
-            waiting = pool.submit(writer.append, good), found
-        if waiting:
-            waiting[0].result()
-            yield waiting[1]
+        try:
+            for good, found in pieces:
+                yield from appended()
+                waiting.append((pool.submit(writer.append, good), found))
+        finally:  # what was made before an interrupt is kept
+            yield from appended()
 
 
 def batches(recipe: Recipe, paths: Sequence[str], *, decoders: int | None = None) -> Iterator[Made]:
