@@ -69,8 +69,8 @@ class Attributed:
 
 def check_baselines(names: Iterable[str], run: Run) -> None:
     """Refuse baselines that the inputs of a run do not have, before it is trained; errors are `baselines.check`'s."""
-    shape = input_kind(run.clip, run.frontend).shape
     for name in names:
+        shape = input_kind(run.clip, run.frontend).shape
         baselines.check(name, shape if len(shape) == 3 else Scale.of(run).shape)
 
 
