@@ -13,6 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from core.errors import UserError
 from core.models.folding import fold_batch_norm
+from core.models.surgery import keep_inputs
 
 GIGABYTE = 10**9
 CPU_MEMORY = GIGABYTE // 2  # more is no quicker: the batches should stay near the caches
@@ -27,8 +28,8 @@ class Explained:
     """A copy of a network in evaluation mode, whose batches take a bounded amount of memory.
 
     The copy's batch norms are part of the convolutions before them (`fold_batch_norm`), its parameters have no
-    gradients, and images are laid out channels-last, the faster layout. Activation functions may work in place, which
-    saves memory and changes no gradient; only hooks must be read `out_of_place`. The network that was given stays as
+    gradients, and images are laid out channels-last, the faster layout. ReLU may work in place, which saves memory and
+    changes no gradient; only hooks must be read `out_of_place`. The network that was given stays as
     it is.
 
     Parameters
@@ -65,6 +66,7 @@ class Explained:
         self.device = torch.device(device)
         self.network = copy.deepcopy(network).to(self.device).eval()
         self.network.requires_grad_(False)
+        keep_inputs(self.network)
         self._dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
         fold_batch_norm(self.network, self._images(image_shape))
         self.network.to(memory_format=torch.channels_last)

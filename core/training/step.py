@@ -8,6 +8,7 @@ from torch import nn
 
 from core.config import Training
 from core.models.auxiliary import auxiliaries
+from core.models.surgery import keep_inputs
 from core.training import LOSSES
 from core.training.arithmetic import Arithmetic
 from core.training.compiled import compiled
@@ -33,6 +34,7 @@ class Step:
     def __init__(
         self, network: nn.Module, optimizer: torch.optim.Optimizer, training: Training, device: torch.device
     ) -> None:
+        keep_inputs(network)
         self.optimizer = optimizer
         self.criterion = LOSSES[training.loss](training)
         self.clip_norm = training.clip_norm

@@ -105,3 +105,24 @@ def test_a_gpu_takes_one_kernel_for_a_step_of_the_optimizer(monkeypatch: pytest.
     gpu: Any = [SimpleNamespace(device=torch.device("cuda"))]
     assert optimizers._kernels(gpu) == {"fused": True}
     assert optimizers._kernels([torch.nn.Parameter(torch.ones(1))]) == {"foreach": True}
+
+
+def test_a_step_copies_no_activation(run: Run, dataset: Dataset, session: Session) -> None:
+    """Autograd copies the input of a ReLU6 in place, 33 times in a step of EfficientNet-Lite0; its numbers stay."""
+    networks = []
+    for fits in (True, False):
+        prepared = prepare(run, dataset, session)
+        before = [m for m in prepared.network.modules() if isinstance(m, torch.nn.ReLU6)]
+        assert len(before) == 33
+        assert all(m.inplace for m in before)
+        fit = Fit(run, prepared, session, "run")
+        if not fits:
+            for m in before:
+                m.inplace = True
+        rows = epoch_rows(prepared, 0, seed_epoch(0, 0))
+        with Operations() as counted:
+            fit._steps(rows[:8], 0)
+        networks.append((prepared.network.state_dict(), counted.counts["clone"]))
+    (ours, copies), (theirs, more) = networks
+    assert more - copies == 33
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
