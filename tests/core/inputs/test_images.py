@@ -67,7 +67,7 @@ def made(monkeypatch):
 
         return spy
 
-    for name in ("decode", "read_waveform"):
+    for name in ("decode", "read_start", "read_waveform"):
         monkeypatch.setattr(core.inputs.making, name, spying(getattr(core.inputs.making, name)))
     return read
 
