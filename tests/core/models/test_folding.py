@@ -1,5 +1,7 @@
 """Batch norm as part of the convolution before it: the same function, only where it is one, and for a while."""
 
+import copy
+
 import pytest
 import timm
 import torch
@@ -45,11 +47,14 @@ def check_logits(name: str) -> None:
             assert norms(network) == norms(nn.ModuleList(modules.values())) - len(pairs)
             found = network(x)
         again = network(x)
-    assert (found - expected).abs().max() <= 1e-4 * max(1.0, float(expected.abs().max()))
+    with torch.inference_mode():
+        exact = copy.deepcopy(network).double()(x.double())
+    error, own = (float((y - exact).abs().max()) for y in (found, expected))
+    assert error <= max(1e-4, 3 * own)  # a hundred layers that were never trained amplify any rounding, plain or folded
     assert torch.equal(again, expected)
     assert dict(network.named_modules()) == modules
     assert all(torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())
-    assert expected.std(0).max() > 1e-3  # else any function would do
+    assert expected.std(0).max() > 100 * error  # else any function would do
 
 
 @pytest.mark.parametrize("name", SAMPLE)
