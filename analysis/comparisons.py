@@ -11,6 +11,7 @@ from analysis.power import detectable, needed, root_mean_square, seeds_needed, s
 from analysis.statistics import OVERLAP, SIGNIFICANT, equivalence, holm, mcnemar, over_folds, paired
 from analysis.tables import Column
 from core.config import Run
+from core.derived import recognised
 from core.plan import Plan, Planned
 from core.store import Store
 
@@ -185,7 +186,7 @@ def _correct(planned: Planned, plan: Plan, store: Store) -> tuple[np.ndarray, np
     """Return which test clips the run and its reference get right and the clips' groups; empty where one is lost."""
     if not (store.finished(planned.run) and store.finished(planned.reference)):
         return np.zeros(0, bool), np.zeros(0, bool), np.zeros(0, str)
-    (clips, targets, ours), (others, _, theirs) = (store.predictions(r) for r in (planned.run, planned.reference))
+    (clips, ours), (others, theirs) = (recognised(run, store) for run in (planned.run, planned.reference))
     assert clips == others
     table = plan.datasets[planned.run.data.content].clips.set_index("path")["group"]
-    return ours.argmax(1) == targets, theirs.argmax(1) == targets, table.loc[clips].to_numpy(str)
+    return ours, theirs, table.loc[clips].to_numpy(str)

@@ -11,6 +11,7 @@ from analysis import figures
 from analysis.results import Results
 from analysis.style import name_above, panels
 from core.config import Run
+from core.derived import Columns, curve
 from core.errors import UserError, unknown
 from core.plan import Planned
 from core.store import Store
@@ -103,7 +104,7 @@ def collect(groups: Groups, store: Store) -> tuple[pd.DataFrame, int]:
     """
     parts, lost = [], 0
     for values, planned in groups:
-        histories: list[tuple[Run, pd.DataFrame]] = []
+        histories: list[tuple[Run, Columns]] = []
         for one in planned:
             if store.finished(one.run) and (history := _history(one.run, store)) is not None:
                 histories.append((one.run, history))
@@ -123,24 +124,24 @@ def left_out(lost: int) -> str:
     return f"{lost} runs are left out, which failed or are missing"
 
 
-def _history(run: Run, store: Store) -> pd.DataFrame | None:
+def _history(run: Run, store: Store) -> Columns | None:
     """Return epoch and measures of a run; None where its history cannot be read."""
     try:
-        history = store.history(run)
+        history = curve(run, store)
     except UserError:
         return None
-    return history[["epoch", *(measure for measure in CURVES if measure in history)]]
+    return {name: history[name] for name in ("epoch", *(measure for measure in CURVES if measure in history))}
 
 
-def _melted(histories: list[tuple[Run, pd.DataFrame]]) -> pd.DataFrame:
+def _melted(histories: list[tuple[Run, Columns]]) -> pd.DataFrame:
     """Return fold, seed, epoch, measure and value of all runs, without what one of them has no column for."""
-    alike: dict[tuple[str, ...], list[tuple[Run, pd.DataFrame]]] = {}
+    alike: dict[tuple[str, ...], list[tuple[Run, Columns]]] = {}
     for run, history in histories:
-        alike.setdefault(tuple(map(str, history)), []).append((run, history))
+        alike.setdefault(tuple(history), []).append((run, history))
     melted = []
-    for some in alike.values():  # together: a frame for each of 10,000 runs takes longer than reading them
-        rows = [len(history) for _, history in some]
-        whole = pd.concat([history for _, history in some], ignore_index=True)
+    for names, some in alike.items():  # together: a frame for each of 10,000 runs takes longer than reading them
+        rows = [len(history["epoch"]) for _, history in some]
+        whole = pd.DataFrame({name: np.concatenate([history[name] for _, history in some]) for name in names})
         whole["fold"] = np.repeat([run.data.fold for run, _ in some], rows)
         whole["seed"] = np.repeat([run.seed for run, _ in some], rows)
         melted.append(whole.melt(id_vars=["fold", "seed", "epoch"], var_name="measure"))

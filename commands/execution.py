@@ -52,7 +52,8 @@ def analysed(
     mended: set[str] = set()
     while True:
         try:
-            return analyse(), executed
+            with session.store.at_rest():
+                return analyse(), executed
         except DamagedFile as damage:
             if not again or damage.run_id in mended or damage.run_id not in {run.id for run in plan.runs}:
                 raise

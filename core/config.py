@@ -307,8 +307,9 @@ class Run:
     @cached_property
     def id(self) -> str:
         """Twelve hex digits: the hash of the whole configuration, without fields that are as before there were any."""
-        text = json.dumps(identity(self), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        parts = [f.name for f in fields(self) if not _as_before(f, getattr(self, f.name))]
+        text = ",".join(f'"{name}":{_written(getattr(self, name))}' for name in sorted(parts))
+        return hashlib.sha256(f"{{{text}}}".encode()).hexdigest()[:12]
 
     def replace(self, **changes: Any) -> Self:
         """Return the run with ``group__field=value`` changed, e.g. ``model__freeze="block3"``."""
@@ -334,6 +335,20 @@ def identity(part: Any) -> dict[str, Any]:
         value = getattr(part, f.name)
         if dataclasses.is_dataclass(value):
             found[f.name] = identity(value)
-        elif not (was_added(f) and value == f.metadata["absent"]):
+        elif not _as_before(f, value):
             found[f.name] = value
     return found
+
+
+def _as_before(f: "dataclasses.Field[Any]", value: Any) -> bool:
+    return was_added(f) and bool(value == f.metadata["absent"])
+
+
+def _written(part: Any) -> str:
+    """Return a part of a run's `identity` as JSON; of a group once, for most runs of a plan have the same object."""
+    if not dataclasses.is_dataclass(part):
+        return json.dumps(part, sort_keys=True, separators=(",", ":"))
+    kept: dict[str, Any] = vars(part)
+    if "_written" not in kept:
+        kept["_written"] = json.dumps(identity(part), sort_keys=True, separators=(",", ":"))
+    return str(kept["_written"])

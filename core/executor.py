@@ -36,7 +36,10 @@ def execute(plan: Plan, session: Session) -> Executed:
     is tried again only where that is asked for. Runs that can be are trained together (`core.training.together`).
     """
     new: set[str] = set()
-    missing = unfinished(plan, session)
+    with session.store.at_rest():
+        missing = unfinished(plan, session)
+        looked_for = {run.id for run in missing}
+        failed = sum(session.store.status(run) == FAILED for run in plan.runs if run.id not in looked_for)
     found = len(plan.runs) - len(missing)
     held: list[Run] = []
     for lot in lots(missing, plan.datasets):
@@ -46,7 +49,7 @@ def execute(plan: Plan, session: Session) -> Executed:
     for run in held:
         with session.store.lock(run).acquire():
             new |= _train_missing([run], plan, session)
-    failed = sum(session.store.status(run) == FAILED for run in plan.runs)
+    failed += sum(session.store.status(run) == FAILED for run in missing)
     return Executed(len(new), found, failed, frozenset(new))
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from core.config import Data, Run
 from core.datasets.metadata import some
 from core.datasets.table import Dataset
 from core.errors import UserError
-from core.fields import problems, whole_number
+from core.fields import field_problems, problems, whole_number
 from core.files import short_digest
 from core.inputs.made import check_first_step, input_shape
 from core.models import family_of
@@ -39,6 +40,7 @@ ARRANGED = (
     "set_aside",
     "per_class",
 )  # of a run's data: what makes it one data set or another
+SEED = next(f for f in dataclasses.fields(Run) if f.name == "seed")
 Point = Mapping[str, Any]  # ``{group__field: value}``
 Conditions = Callable[[Run, Run], Mapping[str, Run]]  # of a base run and the same from random weights
 
@@ -79,12 +81,12 @@ class Plan:
         """
         if not self.planned:
             return ()
-        flat = [_flatten(planned.reference) for planned in self.planned]
-        given = [key for key in flat[0] if key not in FOLLOWING and any(row[key] != flat[0][key] for row in flat)]
+        references = [planned.reference for planned in self.planned]
+        given = [key for key in _differing(references) if key not in FOLLOWING]
         if "data.name" in given:
             given = [key for key in given if key not in OF_THE_DATA_SET]
-        names = {key: "data" if key == "data.name" else key.partition(".")[2] for key in given}
-        return tuple({name: row[key] for key, name in names.items()} for row in flat)
+        names = {"data" if key == "data.name" else key.partition(".")[2]: attrgetter(key) for key in given}
+        return tuple({name: read(run) for name, read in names.items()} for run in references)
 
     @property
     def grid(self) -> list[str]:
@@ -149,7 +151,7 @@ def make_plan(
     cache
         Where digests of files are remembered.
     settle
-        Fills in what the machine and the clips themselves decide.
+        Fills in what the machine and the clips themselves decide, which no seed does.
     progress
         Called while files are read, where that takes seconds.
 
@@ -164,19 +166,20 @@ def make_plan(
     ]
     names = list(dict.fromkeys(base.get("data__name", Run().data.name) for group in groups for _, base, _ in group))
     loaded = _Arranged(_load(names, roots), cache, progress)
-    planned: list[Planned] = []
+    base = _Bases(settle)
+    planned: dict[tuple[str, str, str], Planned] = {}
     for group in groups:
         first = group[0][1]
         dataset, content = loaded[first]
         for fold in _folds(first.get("data__fold", str(Run().data.fold)), dataset):
             made: dict[str, Run] = {}
             for point, *both in group:
-                bases = (_base(settings, fold, dataset, content) for settings in both)
-                named = conditions(*(settle(base, dataset) for base in bases))
+                named = conditions(*(base(settings, fold, dataset, content) for settings in both))
                 made |= {_name(name, point, by, alone=len(named) == 1): run for name, run in named.items()}
             reference = next(iter(made.values()))
-            planned += [Planned(condition, run, reference) for condition, run in made.items()]
-    return Plan(ablation, tuple(dict.fromkeys(planned)), loaded.by_content)
+            for condition, run in made.items():
+                planned.setdefault((condition, run.id, reference.id), Planned(condition, run, reference))
+    return Plan(ablation, tuple(planned.values()), loaded.by_content)
 
 
 def _grouped(points: Sequence[Point], by: str) -> list[list[Point]]:
@@ -246,11 +249,17 @@ def _of_vectors(run: Run, dataset: Dataset) -> Run:
     return run.replace(frontend__kind="features", frontend__normalise="train", frontend__columns=dataset.columns)
 
 
-def _flatten(run: Run) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in dataclasses.asdict(run).items():
-        flat |= {f"{key}.{name}": v for name, v in value.items()} if isinstance(value, dict) else {key: value}
-    return flat
+def _differing(runs: Sequence[Run]) -> list[str]:
+    """Return the fields, as ``group.field``, in which not all runs are alike; most of them have the same groups."""
+    found = []
+    for f in dataclasses.fields(Run):
+        parts = list({id(part): part for part in (getattr(run, f.name) for run in runs)}.values())
+        if dataclasses.is_dataclass(first := parts[0]):
+            names = [inner.name for inner in dataclasses.fields(first)]
+            found += [f"{f.name}.{n}" for n in names if any(getattr(p, n) != getattr(first, n) for p in parts)]
+        elif any(part != first for part in parts):
+            found.append(f.name)
+    return found
 
 
 def _load(names: Sequence[str], roots: Sequence[Path]) -> dict[str, Dataset]:
@@ -292,6 +301,24 @@ def _folds(text: str, dataset: Dataset) -> tuple[int, ...]:
     if (number := whole_number(text)) not in numbers:
         raise UserError(f"--fold {text}: {dataset.name} has the folds {', '.join(map(str, numbers))}; or say all")
     return (number,)
+
+
+class _Bases:
+    """The base runs of a plan: whatever no seed decides is filled in and checked once for all seeds."""
+
+    def __init__(self, settle: Callable[[Run, Dataset], Run]) -> None:
+        self.settle = settle
+        self._made: dict[tuple[Any, ...], Run] = {}
+
+    def __call__(self, point: Point, fold: int, dataset: Dataset, content: str) -> Run:
+        """Return the run of a point's settings, fully specified and settled."""
+        settings = tuple((key, value, type(value)) for key, value in point.items() if key != "seed")
+        if (settings, fold, content) not in self._made:
+            self._made[settings, fold, content] = self.settle(_base(point, fold, dataset, content), dataset)
+        run, seed = self._made[settings, fold, content], point.get("seed", Run.seed)
+        if found := field_problems(SEED, seed):
+            raise UserError("; ".join(found))
+        return run if run.seed == seed else dataclasses.replace(run, seed=seed)
 
 
 def _base(point: Point, fold: int, dataset: Dataset, content: str) -> Run:

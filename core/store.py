@@ -6,7 +6,6 @@ checked against the digests in the record when it is read, once for each process
 """
 
 import errno
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -22,12 +21,13 @@ from safetensors.torch import load_file, save_file
 
 from core.config import Run
 from core.errors import UserError
-from core.files import file_digest, in_place, read_json, replacing, size_of, write_text
-from core.record import FAILED, FINISHED, MISSING, RUNNING, STOPPED, Record, read_record
+from core.files import file_digest, in_place, replacing, size_of, write_text
+from core.index import Index
+from core.record import FAILED, FINISHED, MISSING, RUNNING, STOPPED, Record
+from core.records import RECORD, Damaged, digest, open_records
 
 __all__ = ["FAILED", "FINISHED", "MISSING", "RUNNING", "STOPPED", "Record", "Store"]
 
-RECORD = "run.json"
 FIRST_STEP = "first_step.safetensors"
 HISTORY, PREDICTIONS, WEIGHTS = "history.csv", "predictions.parquet", "weights.safetensors"
 CHECKPOINT = "checkpoint.safetensors"  # while it is being trained
@@ -35,10 +35,6 @@ ERROR = "error.txt"  # of a run that failed: the whole trace
 
 
 ABSENT = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)  # to train again helps; against missing rights it would not
-
-
-class Damaged(Exception):
-    """There is no record to believe; says why."""
 
 
 class DamagedFile(UserError):
@@ -75,7 +71,8 @@ class Store:
     def __init__(self, results: Path) -> None:
         self.results = results.absolute()
         self.runs = self.results / "runs"
-        self._parsed: dict[str, tuple[tuple[int, ...], Record]] = {}  # by folder, with the state of the record's file
+        self._records = open_records(self.runs, cache=self.cache)
+        self._seen: dict[str, Record | None] | None = None  # while `at_rest`
         try:
             self.runs.mkdir(parents=True, exist_ok=True)
             probe = self.runs / f".writable-{os.getpid()}"
@@ -88,6 +85,11 @@ class Store:
     def cache(self) -> Path:
         """Where images, activations and digests are kept; may be deleted at any time."""
         return self.results / "cache"
+
+    @property
+    def index(self) -> Index:
+        """Where what was read of the runs is kept."""
+        return self._records.index
 
     def folder(self, run: Run | str) -> Path:
         """Return the folder of a run."""
@@ -102,10 +104,30 @@ class Store:
 
     def record(self, run: Run | str) -> Record | None:
         """Return a run's record, or None where there is none to believe."""
+        id = run if isinstance(run, str) else run.id
+        if self._seen is not None and id in self._seen:
+            return self._seen[id]
         try:
-            return self._read(self.folder(run))
+            record: Record | None = self._records.read(id)
         except Damaged:
-            return None
+            record = None
+        if self._seen is not None:
+            self._seen[id] = record
+        return record
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Look at each record once while the block runs, and keep in the index what was read.
+
+        An analysis asks for each of its thousands of records a dozen times, and means the same one every time. What this
+        process writes meanwhile is seen.
+        """
+        before, self._seen = self._seen, {}
+        try:
+            yield
+        finally:
+            self._seen = before
+            self.index.save()
 
     def finished(self, run: Run | str) -> Record | None:
         """Return a run's record where the run has finished, or None."""
@@ -122,13 +144,14 @@ class Store:
         for folder in self._folders():
             if record := self.record(folder.name):
                 yield record
+        self.index.save()
 
     def damaged(self) -> dict[str, str]:
         """Return the folders without a record to believe, and what is wrong with each."""
         found = {}
         for folder in self._folders():
             try:
-                self._read(folder)
+                self._records.read(folder.name)
             except Damaged as problem:
                 found[folder.name] = str(problem)
         return found
@@ -137,7 +160,7 @@ class Store:
         """Say why a run's record is not believed; "" where it is, or where there is none."""
         folder = self.folder(run)
         try:
-            self._read(folder)
+            self._records.read(folder.name)
         except Damaged as problem:
             return str(problem) if (folder / RECORD).exists() else ""
         return ""
@@ -157,37 +180,12 @@ class Store:
         with self.lock(damage.run_id):
             if _state(damage.path) == damage.seen and damage.path.is_file():
                 damage.path.unlink()
+        self._forget(damage.run_id)
 
     def _folders(self) -> list[Path]:
-        return sorted(path for path in self.runs.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-    def _read(self, folder: Path) -> Record:
-        try:
-            record = self._parse(folder)
-            sizes = {name: size_of(f"{folder}/{name}") for name in record.files}
-        except OSError as error:
-            raise Damaged(f"{RECORD} cannot be read ({error.strerror})") from None
-        except ValueError as error:  # no UTF-8, no JSON, or no record
-            raise Damaged(f"{RECORD} cannot be used ({error})") from None
-        if record.id != folder.name:
-            raise Damaged(f"{RECORD} is that of run {record.id}")
-        for name, size in record.files.items():
-            if sizes[name] != size:
-                raise Damaged(f"{name} has {sizes[name]} bytes of {size}" if sizes[name] >= 0 else f"{name} is missing")
-        return record
-
-    def _parse(self, folder: Path) -> Record:
-        """Return what a record's file says, read anew where the file is another than the last time."""
-        status = os.stat(f"{folder}/{RECORD}")  # noqa: PTH116
-        state = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        before, record = self._parsed.get(folder.name, ((), None))
-        if not record or before != state:
-            values = read_json(folder / RECORD)
-            if isinstance(values, dict) and values.get("digest") != _digest(values):
-                raise Damaged(f"{RECORD} is not as it was written")
-            record = read_record(values)
-            self._parsed[folder.name] = state, record
-        return record
+        with os.scandir(self.runs) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        return [self.runs / name for name in names]
 
     def begin(self, run: Run, values: Mapping[str, Any]) -> None:
         """Write that a run is being trained, by whoever holds its lock; what a killed process had half written goes."""
@@ -202,9 +200,14 @@ class Store:
         contents = {name: file_digest(folder / name) for name in files}
         whose = {"id": run.id, "status": status, "config": run.to_dict()}
         record = {**whose, **values, "files": sizes, "sha256": contents}
-        record["digest"] = _digest(record)
+        record["digest"] = digest(record)
         with in_place(folder / RECORD):
             write_text(folder / RECORD, json.dumps(record, indent=1))
+        self._forget(run.id)
+
+    def _forget(self, id: str) -> None:
+        if self._seen is not None:
+            self._seen.pop(id, None)
 
     def write_outcome(
         self,
@@ -337,8 +340,3 @@ class Store:
 def _state(path: Path) -> tuple[int, int] | None:
     """Tell a file from what is written in its place: bytes and time of change, None where there is none."""
     return (path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else None
-
-
-def _digest(record: Mapping[str, Any]) -> str:
-    rest = {key: value for key, value in record.items() if key != "digest"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

@@ -33,7 +33,8 @@ def input_shape(run: Run) -> tuple[int, ...]:
     the data set decides and has not been filled in is taken as in `STAND_INS`.
     """
     sizes = {"clip__sr": run.clip.sr, "clip__duration": run.clip.duration, "frontend__n_frames": run.frontend.n_frames}
-    run = run.replace(**{name: value or STAND_INS[name] for name, value in sizes.items()})
+    if lacking := {name: STAND_INS[name] for name, value in sizes.items() if not value}:
+        run = run.replace(**lacking)
     if run.frontend.components:
         return (run.frontend.components,)
     shape = _looked_at(run.clip, run.frontend).shape
