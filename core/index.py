@@ -1,9 +1,9 @@
 """What was read of the runs, in one file, so that no command parses thousands of records that another has parsed.
 
-``results/cache/runs.sqlite`` may be deleted at any time: the runs' folders stay the truth. What is kept of a file counts
-only while the file is as it was when it was read and found whole: the same inode, size and times. Every row carries a
-digest of its own, so that a damaged index is read as one that lacks something. One that is no index, or that other code
-has written, is made anew; one that cannot be written or is locked for long is done without.
+``results/cache/runs.sqlite`` may be deleted at any time: the runs' folders stay the truth. What is kept of a file
+counts only while the file is as it was when it was read and found whole: the same inode, size and times. Every row
+carries a digest of its own, so that a damaged index is read as one that lacks something. One that is no index, or that
+other code has written, is made anew; one that cannot be written or is locked for long is done without.
 """
 
 import hashlib
@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
+KEY = 16  # bytes of the digest of a row, and of the key of what rows share
 SETTLED = 2.0  # seconds after which a later change to a file surely shows in its times
 PATIENCE = 2.0  # seconds that another process's writing is waited for
 MANY = 30  # questions of one kind after which all of that kind are read at once
@@ -62,9 +62,9 @@ class Index:
         if not stamp:
             return None
         row = self._new.get((kind, run)) or self._row(kind, run)
-        if not row or row[0] != stamp or row[2] != self._digest(kind, run, *row[:2]):
+        if not row or row[0] != stamp or not isinstance(row[1], bytes):
             return None
-        return row[1]
+        return row[1] if row[2] == self._digest(kind, run, stamp, row[1]) else None
 
     def put(self, kind: str, run: str, stamp: str, content: bytes) -> None:
         """Keep what was read of a file, whose `stamp` was taken before it was read; nothing where that is ""."""
@@ -79,7 +79,8 @@ class Index:
         with self._asking() as connection:
             if connection:
                 found = connection.execute("SELECT content FROM shared WHERE key = ?", (key,)).fetchall()
-        return found[0][0] if found and _key(found[0][0]) == key else None
+        content = found[0][0] if found else None
+        return content if isinstance(content, bytes) and _key(content) == key else None
 
     def share(self, content: bytes) -> bytes:
         """Keep what several rows have in common; return its key."""
@@ -89,25 +90,24 @@ class Index:
 
     def save(self) -> None:
         """Write what is new; where that cannot be, the next command reads the files again."""
-        if not self._new:
-            return
-        rows = [(kind, run, *row) for (kind, run), row in self._new.items()]
+        for _ in range(2):  # once more where a damaged file was in the way
+            if self._new:
+                self._write([(kind, run, *row) for (kind, run), row in self._new.items()])
+
+    def _write(self, rows: list[tuple[str, str, str, bytes, bytes]]) -> None:
         with self._asking(make=True) as connection:
             if connection:
                 with connection:
                     connection.execute("BEGIN IMMEDIATE")
                     connection.executemany("REPLACE INTO shared VALUES (?, ?)", self._new_shared.items())
                     connection.executemany("REPLACE INTO kept VALUES (?, ?, ?, ?, ?)", rows)
-                for kind, run, *row in rows:
-                    if kind in self._all:
-                        self._all[kind][run] = row[0], row[1], row[2]
+                for kind, run, stamp, content, digest in rows:
+                    self._all.get(kind, {})[run] = stamp, content, digest
                 self._new.clear()
                 self._new_shared.clear()
 
-    def _digest(self, kind: str, run: str, stamp: str, content: Any) -> bytes | None:
-        """Return what a row of this version must carry; None of what is no row's content."""
-        if not isinstance(content, bytes):
-            return None
+    def _digest(self, kind: str, run: str, stamp: str, content: bytes) -> bytes:
+        """Return what a row must carry that this code has written."""
         return _key(f"{self.version} {kind} {run} {stamp}\0".encode("utf-8", "replace") + content)
 
     def _row(self, kind: str, run: str) -> Row | None:
@@ -119,22 +119,32 @@ class Index:
                     return connection.execute(asked, (kind, run)).fetchone()
                 if connection:
                     asked = "SELECT run, stamp, content, digest FROM kept WHERE kind = ?"
-                    self._all[kind] = {name: row for name, *row in connection.execute(asked, (kind,))}
+                    found: list[tuple[str, str, bytes, bytes]] = connection.execute(asked, (kind,)).fetchall()
+                    self._all[kind] = {name: (of, content, digest) for name, of, content, digest in found}
         return self._all.get(kind, {}).get(run)
 
     @contextmanager
     def _asking(self, *, make: bool = False) -> Iterator[sqlite3.Connection | None]:
         """Give the open file, None where there is none; what goes wrong with it ends the block and is no error."""
         try:
-            yield self._opened(make=make)
+            connection = self._opened(make=make)
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-            self._close()
-            if code in BEYOND_MENDING and not self._remade:
-                self._remade = True
-                self._remove()
-            else:
-                self._given_up = True
+            self._mend(error)
+            connection = None
+        try:
+            yield connection
+        except sqlite3.Error as error:
+            self._mend(error)
+
+    def _mend(self, error: sqlite3.Error) -> None:
+        """Remove a file that is no index any more, once; do without one from then on, and where it cannot be used."""
+        self._close()
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without what a detail adds to it
+        if code in BEYOND_MENDING and not self._remade:
+            self._remade = True
+            self._remove()
+        else:
+            self._given_up = True
 
     def _opened(self, *, make: bool) -> sqlite3.Connection | None:
         if self._connection or self._given_up or not (make or self.path.exists()):
@@ -173,8 +183,8 @@ class Index:
             self.path.unlink()
 
 
-def _key(content: Any) -> bytes:
-    return hashlib.sha256(content).digest()[:16] if isinstance(content, bytes) else b""
+def _key(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()[:KEY]
 
 
 def _text(content: bytes) -> str:

@@ -16,13 +16,12 @@ import pandas as pd
 from core.config import GROUPS, Run
 from core.fields import from_dict
 from core.files import file_digest, text_digest
-from core.index import Index
+from core.index import KEY, Index
 from core.record import Record
 
 COMMON = ("environment", "versions", "class_names")  # of a record, kept once for all runs that have the same
 HERE = Path(__file__).parent
-SOURCES = ("config.py", "fields.py", "frontend.py", "index.py", "index_rows.py", "record.py", "records.py")
-KEY = 16  # bytes of the key of what is shared
+READERS = ("config", "derived", "fields", "frontend", "index", "index_rows", "record", "records", "store")  # modules
 Columns = Mapping[str, np.ndarray]  # (epochs,) numbers by the name of a history's column
 Right = tuple[list[str], np.ndarray]  # clips, and (clips,) whether each was recognised
 _hints = get_type_hints(Record)
@@ -43,7 +42,7 @@ _read_common = {name: msgspec.json.Decoder(_hints[name]) for name in COMMON}
 
 def version() -> str:
     """Return what stands for the code that says what a record is, and for what parses histories."""
-    return text_digest(" ".join([pd.__version__, *(file_digest(HERE / name) for name in SOURCES)]))[:16]
+    return text_digest(" ".join([pd.__version__, *(file_digest(HERE / f"{name}.py") for name in READERS)]))[:16]
 
 
 class RecordRows:
@@ -77,7 +76,7 @@ class RecordRows:
 
     def read(self, row: bytes) -> Record | None:
         """Return the record of a row; None where something that it shares is not there."""
-        kept = _read_own.decode(row)
+        kept: Any = _read_own.decode(row)
         values: dict[str, Any] = {name: self._part(name, key) for name, key in kept.config.items()}
         values |= json.loads(kept.plain)
         common = {name: self._part(name, getattr(kept, name)) for name in COMMON}

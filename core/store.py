@@ -119,8 +119,8 @@ class Store:
     def at_rest(self) -> Iterator[None]:
         """Look at each record once while the block runs, and keep in the index what was read.
 
-        An analysis asks for each of its thousands of records a dozen times, and means the same one every time. What this
-        process writes meanwhile is seen.
+        An analysis asks for each of its thousands of records a dozen times, and means the same one every time. What
+        this process writes meanwhile is seen.
         """
         before, self._seen = self._seen, {}
         try:

@@ -32,7 +32,8 @@ class Limits:
     source_bytes: int = MIB // 4  # of one copied file
     rows: int = 500  # of one table
     details: int = 200  # runs shown with curves and confusion matrix
-    runs: int = 2000  # runs listed
+    runs: int = 100_000  # runs listed
+    written: int = 200  # of those, which need no script; more are searched and paged through
 
 
 @dataclass(frozen=True)

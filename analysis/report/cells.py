@@ -2,11 +2,14 @@
 
 import csv
 import io
+import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
+
+from markupsafe import Markup
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,34 @@ class Table:
     rows: list[list[Cell]]
     numeric: tuple[bool, ...]  # columns set flush right
     left_out: int = 0
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A long table that is searched and paged: its first rows are written out, the rest is data for the script."""
+
+    written: Table
+    rest: list[list[Cell]]
+
+    @property
+    def length(self) -> int:
+        """Rows in all."""
+        return len(self.written.rows) + len(self.rest)
+
+    @property
+    def rest_as_json(self) -> Markup:
+        """The rest as JSON that ends no element: a text, or text, number and target of each cell."""
+        rows = [
+            [[c.text, c.sort, c.target] if c.target else c.text if c.sort is None else [c.text, c.sort] for c in row]
+            for row in self.rest
+        ]
+        text = json.dumps(rows, separators=(",", ":"))
+        return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def listing(whole: Table, *, written: int) -> Listing:
+    """Make a listing of a table, of which so many rows are written out."""
+    return Listing(replace(whole, rows=whole.rows[:written]), whole.rows[written:])
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str | Cell]], *, limit: int) -> Table:

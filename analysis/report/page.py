@@ -17,6 +17,7 @@ from analysis.formats import seconds
 from analysis.published import FOLDER
 from analysis.report import runs as report_runs
 from analysis.report.analyses import Limits, Reader
+from analysis.report.cells import listing
 from analysis.report.published import Answers, Starts, pretrained, published_table
 from core.errors import UserError
 from core.store import HISTORY, Store
@@ -37,7 +38,7 @@ def make_page(
     Parameters
     ----------
     results
-        A results folder; nothing in it is changed.
+        A results folder; nothing in it is changed but the index of its runs.
     limits
         How much the page may hold; what is left out for it is said on the page.
     answers
@@ -95,7 +96,9 @@ def _view(results: Path, limits: Limits, answers: Answers, starts: Starts, folde
         "spent": seconds(sum(record.seconds.total for record in finished)),
         "datasets": report_runs.datasets(every, limit=limits.rows),
         "environments": report_runs.environments(every, limit=limits.rows),
-        "runs": report_runs.overview(every, {run.run: run.id for run in shown}, limit=limits.runs),
+        "runs": listing(
+            report_runs.overview(every, {run.run: run.id for run in shown}, limit=limits.runs), written=limits.written
+        ),
         "unfinished": report_runs.unfinished(every, limit=limits.rows),
         "published": published_table(analyses, records, answers, starts, folder=folder, limit=limits.rows),
         "found": set(records),

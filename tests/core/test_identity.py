@@ -50,6 +50,14 @@ def test_ids_stay(id: str, changes: dict[str, object]) -> None:
     assert Run().replace(**changes).id == id
 
 
+@pytest.mark.parametrize("changes", [*PINNED.values(), {"training__live": True, "clip__duration": 2}, {"seed": 10**12}])
+def test_id_is_the_hash_of_the_whole_identity_as_json(changes: dict[str, object]) -> None:
+    run = Run().replace(**changes)
+    text = json.dumps(config.identity(run), sort_keys=True, separators=(",", ":"))
+    assert run.id == hashlib.sha256(text.encode()).hexdigest()[:12]
+    assert dataclasses.replace(run, seed=7).id == Run().replace(**(changes | {"seed": 7})).id
+
+
 def test_run_of_version_1_is_read_with_its_id() -> None:
     record = json.loads(RECORD.read_text())
     assert Run.from_dict(record["config"]).id == record["id"]

@@ -1,45 +1,115 @@
 "use strict";
-// Sorting, copying and opening; without it the page still shows all there is.
+// Sorting, searching, copying and opening; without it the page still shows all there is, but for very long lists.
 
 const say = (text) => { document.getElementById("status").textContent = text; };
 
 const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
 
-function compare(a, b) { // numbers before words, in either direction
-  const [x, y] = [a.dataset.sort, b.dataset.sort];
-  if (x !== undefined && y !== undefined) return Number(x) - Number(y);
-  if (x === undefined && y === undefined) return collator.compare(a.textContent, b.textContent);
+function compare(a, b) { // cells; numbers before words, in either direction
+  if (a.sort !== null && b.sort !== null) return a.sort - b.sort;
+  if (a.sort === null && b.sort === null) return collator.compare(a.text, b.text);
   return null;
 }
 
-function sort(table, header, original) {
-  const next = { ascending: "descending", descending: null }[header.getAttribute("aria-sort")];
-  const direction = next === undefined ? "ascending" : next;
-  for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
-  const rows = [...original];
-  if (direction) {
-    header.setAttribute("aria-sort", direction);
-    const sign = direction === "ascending" ? 1 : -1;
-    const k = header.cellIndex;
-    rows.sort((a, b) => {
-      const order = compare(a.cells[k], b.cells[k]);
-      return order === null ? (a.cells[k].dataset.sort === undefined ? 1 : -1) : sign * order;
-    });
-  }
-  table.tBodies[0].append(...rows);
-  say(direction ? `Sorted by ${header.textContent}, ${direction}.` : "In the original order.");
+function ordered(rows, k, direction) {
+  if (!direction) return rows;
+  const sign = direction === "ascending" ? 1 : -1;
+  return [...rows].sort((one, other) => {
+    const [a, b] = [one.cells[k], other.cells[k]];
+    const order = compare(a, b);
+    return order === null ? (a.sort === null ? 1 : -1) : sign * order;
+  });
 }
 
-for (const table of document.querySelectorAll("table.sortable")) {
-  const original = [...table.tBodies[0].rows];
-  if (original.length < 2) continue;
+function written(row) { // a row of the page, and what its cells are
+  const cells = [...row.cells].map((cell) => (
+    { text: cell.textContent, sort: cell.dataset.sort === undefined ? null : Number(cell.dataset.sort) }));
+  return { cells, row };
+}
+
+function sortable(table, rows, show) { // `show` is given the rows in the order that was asked for
+  if (rows.length < 2) return;
   for (const header of table.tHead.rows[0].cells) {
     const button = document.createElement("button");
     button.type = "button";
     button.append(...header.childNodes);
-    button.addEventListener("click", () => sort(table, header, original));
+    button.addEventListener("click", () => {
+      const next = { ascending: "descending", descending: null }[header.getAttribute("aria-sort")];
+      const direction = next === undefined ? "ascending" : next;
+      for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+      if (direction) header.setAttribute("aria-sort", direction);
+      show(ordered(rows, header.cellIndex, direction));
+      say(direction ? `Sorted by ${header.textContent}, ${direction}.` : "In the original order.");
+    });
     header.append(button);
   }
+}
+
+for (const table of document.querySelectorAll("table.sortable")) {
+  sortable(table, [...table.tBodies[0].rows].map(written), (rows) => {
+    table.tBodies[0].append(...rows.map(({ row }) => row));
+  });
+}
+
+const PAGE = 100; // rows of a listing that are on the page at once
+
+function element(cells, columns) { // a row that comes as data
+  const row = document.createElement("tr");
+  cells.forEach(({ text, target }, k) => {
+    const cell = document.createElement(k ? "td" : "th");
+    if (!k) cell.scope = "row";
+    if (columns[k].classList.contains("number")) cell.className = "number";
+    else if (text.length > 40) cell.className = "long";
+    if (target) {
+      const link = document.createElement("a");
+      link.href = `#${target}`;
+      link.append(text);
+      cell.append(link);
+    } else cell.append(text);
+    row.append(cell);
+  });
+  return row;
+}
+
+function matching(rows, words, titles) { // those that have all words; title=value takes one column
+  const asked = words.toLowerCase().split(/\s+/).filter(Boolean).map((word) => {
+    const [title, value] = word.split(/=(.*)/s);
+    const k = value ? titles.findIndex((each) => each.startsWith(title)) : -1;
+    return k < 0 ? (row) => row.words.includes(word) : (row) => row.cells[k].text.toLowerCase() === value;
+  });
+  return rows.filter((row) => asked.every((has) => has(row)));
+}
+
+for (const table of document.querySelectorAll("table.listing")) {
+  const part = (name) => document.getElementById(`${table.id}-${name}`);
+  const columns = [...table.tHead.rows[0].cells];
+  const titles = columns.map((header) => header.textContent.toLowerCase());
+  const data = JSON.parse(part("data").textContent);
+  const cell = (value) => (Array.isArray(value) ? { text: value[0], sort: value[1], target: value[2] } : { text: value, sort: null });
+  const rows = [...table.tBodies[0].rows].map(written).concat(data.map((values) => ({ cells: values.map(cell) })));
+  for (const row of rows) row.words = row.cells.map(({ text }) => text).join("\n").toLowerCase();
+  let [order, page] = [rows, 0];
+  const show = () => {
+    const found = matching(order, part("words").value, titles);
+    page = Math.max(0, Math.min(page, Math.ceil(found.length / PAGE) - 1));
+    const first = page * PAGE;
+    const there = found.slice(first, first + PAGE);
+    for (const row of there) row.row ??= element(row.cells, columns);
+    table.tBodies[0].replaceChildren(...there.map(({ row }) => row));
+    const all = found.length === rows.length ? "" : ` found, of ${rows.length.toLocaleString("en")}`;
+    const range = found.length > PAGE ? `${(first + 1).toLocaleString("en")} to ${(first + there.length).toLocaleString("en")} of ` : "";
+    part("count").textContent = `${range}${found.length.toLocaleString("en")}${all}`;
+    part("before").disabled = first === 0;
+    part("after").disabled = first + PAGE >= found.length;
+  };
+  const turn = (to) => { page = to; show(); table.parentElement.scrollTop = 0; };
+  part("words").addEventListener("input", () => turn(0));
+  part("before").addEventListener("click", () => turn(page - 1));
+  part("after").addEventListener("click", () => turn(page + 1));
+  for (const name of ["before", "after"]) part(name).classList.toggle("gone", rows.length <= PAGE);
+  sortable(table, rows, (sorted) => { order = sorted; turn(0); });
+  part("rest")?.remove();
+  show();
 }
 
 function copyBySelection(text) { // for browsers that keep the clipboard from a page opened from disk
