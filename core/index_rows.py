@@ -21,7 +21,7 @@ from core.record import Record
 
 COMMON = ("environment", "versions", "class_names")  # of a record, kept once for all runs that have the same
 HERE = Path(__file__).parent
-READERS = ("config", "derived", "fields", "frontend", "index", "index_rows", "record", "records", "store")  # modules
+READERS = ("config", "derived", "fields", "files", "frontend", "index", "index_rows", "record", "records", "store")
 Columns = Mapping[str, np.ndarray]  # (epochs,) numbers by the name of a history's column
 Right = tuple[list[str], np.ndarray]  # clips, and (clips,) whether each was recognised
 _hints = get_type_hints(Record)

@@ -4,7 +4,6 @@ One real run stands for all: the others are written by the store itself, each wi
 whole processes, as a user starts them; the ratios are of those at ten times the runs, and against the wanted seconds.
 """
 
-import json
 import os
 import statistics
 import subprocess
@@ -105,9 +104,7 @@ def fill(words: list[str]) -> None:
         }
         outputs = rows["path"].tolist(), targets, logits
         weights = {"w": torch.zeros(3)}
-        session.store.write_outcome(
-            run, json.loads(json.dumps(values)), history=history, predictions=outputs, weights=weights
-        )
+        session.store.write_outcome(run, values, history=history, predictions=outputs, weights=weights)
 
     trained, together, said = executor.train, executor.lots, executor.say_accuracy
     executor.train = drawn
