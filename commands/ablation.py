@@ -32,6 +32,7 @@ from core.training.first_step import components
 from core.training.rows import plain_images, rows_of
 
 LOCAL = ("", "local")  # values of --ray whose runs are trained on this machine
+DRAWN = 500  # runs in a table with a frame; to lay out one of thousands takes longer than to plan it
 
 
 def run(call: Call) -> int:
@@ -49,9 +50,10 @@ def run(call: Call) -> int:
         experiment = prepare(call, session)
         plan = experiment.plan
         if execution.dry_run:
-            show_plan(plan, session, console)
-            if said := foreseen(plan, session.store):
-                console.print(said, style="dim")
+            with session.store.at_rest():
+                show_plan(plan, session, console)
+                if said := foreseen(plan, session.store):
+                    console.print(said, style="dim")
             return 0
         executed = execute_or_stop(plan, session)
         if executed is None:
@@ -151,14 +153,22 @@ def settled(run: Run, dataset: Dataset, *, session: Session) -> Run:
 
 def show_plan(plan: Plan, session: Session, console: Console) -> None:
     """Print the runs of a plan, and which of them are there."""
-    table = Table(title=f"{plan.ablation}: {len(plan.runs)} runs")
-    for title in ("Run", "Data", "Condition", "Backbone", "Weights", "Fold", "Seed", "Epochs", "State"):
-        table.add_column(title)
+    title = f"{plan.ablation}: {len(plan.runs)} runs"
+    header = ("Run", "Data", "Condition", "Backbone", "Weights", "Fold", "Seed", "Epochs", "State")
     conditions = {planned.run.id: planned.condition for planned in plan.planned}
+    rows = []
     for run in plan.runs:
         model, state = run.model, session.store.status(run)
         cells = (run.id, run.data.name, conditions[run.id], model.backbone, model.weights, run.data.fold, run.seed)
-        table.add_row(*map(str, (*cells, run.training.epochs, state)))
+        rows.append([*map(str, (*cells, run.training.epochs, state))])
+    if len(rows) > DRAWN:
+        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (header, *rows)]
+        console.print("\n".join([title, *lines]), markup=False, soft_wrap=True)
+        return
+    table = Table(*header, title=title)
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
 
 

@@ -346,9 +346,7 @@ def _as_before(f: "dataclasses.Field[Any]", value: Any) -> bool:
 
 def _written(part: Any) -> str:
     """Return a part of a run's `identity` as JSON; of a group once, for most runs of a plan have the same object."""
-    if not dataclasses.is_dataclass(part):
-        return json.dumps(part, sort_keys=True, separators=(",", ":"))
-    kept: dict[str, Any] = vars(part)
+    kept: dict[str, Any] = vars(part) if dataclasses.is_dataclass(part) else {}
     if "_written" not in kept:
-        kept["_written"] = json.dumps(identity(part), sort_keys=True, separators=(",", ":"))
+        kept["_written"] = json.dumps(identity(part) if kept else part, sort_keys=True, separators=(",", ":"))
     return str(kept["_written"])
