@@ -84,7 +84,7 @@ for (const table of document.querySelectorAll("table.listing")) {
   const part = (name) => document.getElementById(`${table.id}-${name}`);
   const columns = [...table.tHead.rows[0].cells];
   const titles = columns.map((header) => header.textContent.toLowerCase());
-  const data = JSON.parse(part("data").textContent);
+  const data = JSON.parse(part("data")?.textContent ?? "[]");
   const cell = (value) => (Array.isArray(value) ? { text: value[0], sort: value[1], target: value[2] } : { text: value, sort: null });
   const rows = [...table.tBodies[0].rows].map(written).concat(data.map((values) => ({ cells: values.map(cell) })));
   for (const row of rows) row.words = row.cells.map(({ text }) => text).join("\n").toLowerCase();

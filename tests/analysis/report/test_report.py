@@ -20,7 +20,7 @@ from core.errors import UserError
 from core.store import Store
 from run_ablation import main
 
-VOID = {"meta", "link", "img", "line", "rect", "polyline", "br"}
+VOID = {"meta", "link", "img", "line", "rect", "polyline", "br", "input"}
 
 
 class Page(HTMLParser):

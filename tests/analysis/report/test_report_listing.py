@@ -124,7 +124,7 @@ def test_what_was_found_is_sorted_over_all_pages(page):
         shown = [float(row[7]) for row in rows(page)]
         assert len(shown) == 52
         assert shown[::order] == sorted(shown)
-    find(page, "")
+    find(page, " ")
     assert [float(row[7]) for row in rows(page)][0] == pytest.approx(99.6, abs=0.4)
 
 
@@ -140,6 +140,6 @@ def test_rows_that_came_as_data_look_like_those_that_were_written_out(page):
 
 def test_short_list_needs_no_script(results):
     text = make_page(results, Limits(written=RUNS, details=1))
-    assert '<script type="application/json" id="runs-list-data">[]</script>' in text
+    assert "application/json" not in text
     assert "can be searched and paged through" not in text
     assert text.count('<th scope="row"') > RUNS
