@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from core.datasets import LOADERS
 from core.errors import UserError
-from core.fields import AUTO, OWN, from_dict, option, was_added
+from core.fields import AUTO, OWN, as_before, from_dict, option
 from core.frontend import Frontend
 from core.models import FAMILIES
 from core.models.layer_lists import PERCEPTRON, activated_widths, head_widths
@@ -307,7 +307,7 @@ class Run:
     @cached_property
     def id(self) -> str:
         """Twelve hex digits: the hash of the whole configuration, without fields that are as before there were any."""
-        parts = [f.name for f in fields(self) if not _as_before(f, getattr(self, f.name))]
+        parts = [f.name for f in fields(self) if not as_before(f, getattr(self, f.name))]
         text = ",".join(f'"{name}":{_written(getattr(self, name))}' for name in sorted(parts))
         return hashlib.sha256(f"{{{text}}}".encode()).hexdigest()[:12]
 
@@ -335,13 +335,9 @@ def identity(part: Any) -> dict[str, Any]:
         value = getattr(part, f.name)
         if dataclasses.is_dataclass(value):
             found[f.name] = identity(value)
-        elif not _as_before(f, value):
+        elif not as_before(f, value):
             found[f.name] = value
     return found
-
-
-def _as_before(f: "dataclasses.Field[Any]", value: Any) -> bool:
-    return was_added(f) and bool(value == f.metadata["absent"])
 
 
 def _written(part: Any) -> str:

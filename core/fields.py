@@ -72,6 +72,11 @@ def was_added(f: "dataclasses.Field[Any]") -> bool:
     return f.metadata.get("absent") is not None
 
 
+def as_before(f: "dataclasses.Field[Any]", value: Any) -> bool:
+    """Tell whether a field of a run that was added has the value that runs had before there was one."""
+    return was_added(f) and bool(value == f.metadata["absent"])
+
+
 def problems(part: Any) -> list[str]:
     """List every value of a configuration that breaks a rule, with the remedy; empty when all is well."""
     found = []
