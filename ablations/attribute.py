@@ -89,7 +89,7 @@ class Attribute(Ablation):
             check_method(method)
             if block := method.partition(":")[2]:
                 stages_named((block,), base.model.network, input_shape(base))
-        explanation.check_baselines(self.baseline, base)
+        explanation.check_request(self.method, self.baseline, base)
         if self.run_id and base.id != self.run_id:
             what = "clips, the network file" if base.model.backbone_sha256 else "clips"
             raise UserError(f"--run {self.run_id}: the {what} or the weights file are not those that it was trained on")

@@ -67,11 +67,28 @@ class Attributed:
     maps: Maps
 
 
-def check_baselines(names: Iterable[str], run: Run) -> None:
-    """Refuse baselines that the inputs of a run do not have, before it is trained; errors are `baselines.check`'s."""
+def check_request(methods: Iterable[str], names: Iterable[str], run: Run) -> None:
+    """Refuse methods and baselines that the inputs of a run have no meaning for, before it is trained.
+
+    Raises
+    ------
+    UserError
+        Naming the first; for baselines that there are not at all, as `baselines.check`.
+    """
+    kind, scale = run.frontend.kind, Scale.of(run)
+    shape = input_kind(run.clip, run.frontend).shape
+    if len(shape) != 3 and any(method.startswith("gradcam") for method in methods):
+        raise UserError(f"gradcam needs images, and a network on {kind} has none; leave it out")
     for name in names:
-        shape = input_kind(run.clip, run.frontend).shape
-        baselines.check(name, shape if len(shape) == 3 else Scale.of(run).shape)
+        baselines.check(name, shape if len(shape) == 3 else scale.shape)
+        if name in baselines.NAMES and name not in (known := _meant(scale)):
+            raise UserError(f"--baseline {name}: inputs of the kind {kind} have none; choose from {some(known)}")
+
+
+def _meant(scale: Scale) -> list[str]:
+    """Return the baselines that inputs have a meaning for; features have no neighbours to be blurred with."""
+    without = {"silence": scale.floor is None, "blurred": bool(scale.across.names)}
+    return [name for name in baselines.NAMES if not without.get(name)]
 
 
 class Explanation:
@@ -108,12 +125,11 @@ class Explanation:
             methods.check(method)
         self.dataset, self.session, self.request = dataset, session, request
         (first, reference), *_ = networks.items()
+        check_request(request.methods, request.baselines or (), reference)
         finished = {name: run for name, run in networks.items() if session.store.finished(run)}
         self.networks = {first: reference} | finished
         self.left_out = [name for name in networks if name not in self.networks]
         self.subject, self.scale = as_pixels(open_run(reference, dataset, session)), Scale.of(reference)
-        if hasattr(self.subject.network, "pixels") and any(method.startswith("gradcam") for method in request.methods):
-            raise UserError(f"gradcam needs images, and a network on {reference.frontend.kind} has none; leave it out")
         rows = choose(
             self.subject,
             session,
@@ -172,12 +188,8 @@ class Explanation:
         )
 
     def _baselines(self) -> dict[str, np.ndarray]:
-        kind, floor = self.subject.run.frontend.kind, self.scale.floor
-        without = {"silence": floor is None, "blurred": bool(self.scale.across.names)}  # features have no neighbours
-        known = [name for name in baselines.NAMES if not without.get(name)]
+        known, floor = _meant(self.scale), self.scale.floor
         asked = [name for b in self.request.baselines or known[:1] for name in (known if b == "all" else (b,))]
-        if refused := sorted(name for name in set(asked) if without.get(name)):
-            raise UserError(f"--baseline {refused[0]}: inputs of the kind {kind} have none; choose from {some(known)}")
         training = None
         if set(asked) & set(baselines.OF_THE_TRAINING):
             rows, shift = self.subject.split.train, 0.0 if floor is None else floor

@@ -58,7 +58,8 @@ def load(root: Path | None = None) -> Dataset:
 
 def _numbers(table: Path, rows: pd.DataFrame, column: str) -> np.ndarray:
     """Return a column as float32, (rows,)."""
-    numbers = pd.to_numeric(rows[column], errors="coerce").to_numpy(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused
+        numbers = pd.to_numeric(rows[column], errors="coerce").to_numpy(np.float32)
     if len(wrong := np.flatnonzero(~np.isfinite(numbers))):
         value = rows[column].iloc[wrong[0]]
         raise UserError(f"{table}: row {wrong[0] + 1}: {column} is '{value}'; a feature must be a finite number")

@@ -106,6 +106,7 @@ def test_what_a_table_cannot_have_is_one_line(csv: Path, tmp_path: Path, words: 
     with pytest.raises(UserError, match=message) as caught:
         main([*words.split(), *data.split(), "--device", "cpu", "--threads", "1"])
     assert "\n" not in str(caught.value)
+    assert not [*(tmp_path / "runs").glob("*/weights.safetensors")]  # nothing was trained first
 
 
 @pytest.mark.parametrize(
