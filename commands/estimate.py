@@ -17,6 +17,7 @@ from core.plan import Plan
 from core.session import Session, allow_tf32
 from core.training import AUGMENTATIONS
 from core.training.forward import clips_at_once, evaluating
+from core.training.lots import decided_by
 from core.training.optimizers import make_optimizer
 from core.training.prefix import split_at_freeze
 from core.training.prepare import has_still_prefix
@@ -135,9 +136,8 @@ class Estimate:
 def _prefix_of(run: Run) -> tuple[object, ...]:
     """Return what runs have in common that share what a frozen prefix gives out."""
     model = run.model
-    drawn = model.weights == "random" or model.fuse != "all"
-    own = (run.data.fold if run.frontend.normalise == "train" else 0, run.seed if drawn else 0)
-    return (run.data.content, run.clip, run.frontend, model.network, model.weights, model.fuse, model.freeze, *own)
+    same = (run.data.content, run.clip, run.frontend, model.network, model.weights, model.fuse, model.freeze)
+    return (*same, *decided_by(run))
 
 
 def _measured(run: Run, subject: Subject, session: Session) -> Cost:
@@ -155,8 +155,7 @@ def _measured(run: Run, subject: Subject, session: Session) -> Cost:
 
     def batch(size: int) -> torch.Tensor:
         size = size if device.type == "cuda" else min(size, MEASURED)
-        images = torch.randn(size, *subject.shape, device=device)
-        return images.contiguous(memory_format=step.arithmetic.layout) if images.ndim == 4 else images
+        return step.arithmetic.laid_out(torch.randn(size, *subject.shape, device=device))
 
     def passed(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode(), step.arithmetic.autocast():

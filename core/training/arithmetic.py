@@ -85,6 +85,11 @@ class Arithmetic:
         with torch.autocast(self.device.type, dtype=self.dtype), quick:
             yield
 
+    def laid_out(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Move inputs (batch, ...) to the device, images in the layout of the network."""
+        inputs = inputs.to(self.device)
+        return inputs.contiguous(memory_format=self.layout) if inputs.ndim == 4 else inputs
+
     def place(self, network: Network) -> Network:
         """Move a network to the device, in the layout of its images; in 16 bits its classifier stays in float32."""
         network = network.to(self.device).to(memory_format=self.layout)

@@ -100,19 +100,15 @@ class _Evaluated:
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
         """Return the logits (recordings, classes) of inputs (recordings, ...)."""
         allow_tf32(self.run.training.precision == "tf32")
-        x = torch.from_numpy(inputs)
+        x, laid_out = torch.from_numpy(inputs), self.arithmetic.laid_out
         parts = batches_of(torch.arange(len(x)), clips_at_once(self.network, self.device))
-        with evaluating(self.network, self.arithmetic, lambda: self._laid_out(x[:2])):
-            found = [self.network(self._laid_out(x[part])).float().cpu().numpy() for part in parts]
+        with evaluating(self.network, self.arithmetic, lambda: laid_out(x[:2])):
+            found = [self.network(laid_out(x[part])).float().cpu().numpy() for part in parts]
         allow_tf32(False)
         logits = np.concatenate(found)
         if not np.isfinite(logits).all():
             raise UserError(f"run {self.run.id} gives out what is no finite number")
         return logits
-
-    def _laid_out(self, x: torch.Tensor) -> torch.Tensor:
-        x = x.to(self.device)
-        return x.contiguous(memory_format=self.arithmetic.layout) if x.ndim == 4 else x
 
 
 def _inputs(
