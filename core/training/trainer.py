@@ -125,8 +125,10 @@ class Fit:
         self.prepared = prepared
         self.session = session
         self.label = label
-        self.network = prepared.network
+        self.network = self.evaluated = prepared.network
         self.change = evaluation_change(run)
+        if len(self.change) and not run.training.live:
+            self.evaluated = nn.Sequential(self.change, self.network)
         self.optimizer = make_optimizer(self.network.parameters(), self.training)
         self.step = Step(self.network, self.optimizer, self.training, session.device)
         self.best: np.ndarray | None = None
@@ -210,11 +212,9 @@ class Fit:
         return torch.stack(losses), (torch.cat(told) == own).sum(), sizes
 
     def _evaluate(self, rows: np.ndarray, epoch: int) -> np.ndarray:
-        if not len(self.change):
-            return evaluate(self.network, self.prepared.source, rows, self.step.arithmetic)
-        seed_epoch(self.run_.seed, epoch, EVALUATION)
-        network = self.network if self.training.live else nn.Sequential(self.change, self.network)
-        return evaluate(network, self.prepared.source, rows, self.step.arithmetic)
+        if len(self.change):
+            seed_epoch(self.run_.seed, epoch, EVALUATION)
+        return evaluate(self.evaluated, self.prepared.source, rows, self.step.arithmetic)
 
 
 def leads(row: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> bool:
