@@ -23,12 +23,11 @@ from filelock import FileLock, Timeout
 
 from core.array_writer import ARRAY, JOURNAL, ArrayWriter, Read, Shard, is_whole, naming
 from core.errors import UserError
-from core.files import read_json
+from core.files import SETTLED, read_json
 from core.progress import Progress, if_long, no_progress
 
 MANIFEST, SEEN = "manifest.json", "seen.json"  # what was made; the state of the array's file when it was found whole
 MB = 10**6  # bytes
-SETTLED = 2.0  # seconds after which a later change to a file surely shows in its times
 _verified: set[tuple[str, ...]] = set()  # entries that this process found whole, and the state of their files
 
 
@@ -81,7 +80,7 @@ def load_or_make(
     UserError
         The folder cannot be written to. What `make` raises is passed on, and nothing is kept.
     """
-    entry, read = folder / key_of(made_from), _in_mb(if_long(progress), f"reading through {what} (MB)")
+    entry, read = folder / key_of(made_from), _in_mb(progress, what)
     if stored := _load(entry, read):
         return stored
     with naming(folder):
@@ -91,9 +90,11 @@ def load_or_make(
 
 
 def _in_mb(progress: Progress, what: str) -> Read:
+    report = if_long(progress)
+
     def read(done: int, total: int) -> None:
         whole = total // MB + 1
-        progress(whole if done == total else min(done // MB, whole - 1), whole, what)
+        report(whole if done == total else min(done // MB, whole - 1), whole, f"reading through {what} (MB)")
 
     return read
 
@@ -102,7 +103,7 @@ def find(
     folder: Path, *, made_from: Mapping[str, Any], progress: Progress = no_progress, what: str = "a file of the cache"
 ) -> Stored | None:
     """Return the array made from `made_from` if a whole one is there; the rest is as in `load_or_make`."""
-    return _load(folder / key_of(made_from), _in_mb(if_long(progress), f"reading through {what} (MB)"))
+    return _load(folder / key_of(made_from), _in_mb(progress, what))
 
 
 def key_of(made_from: Mapping[str, Any]) -> str:

@@ -18,6 +18,8 @@ CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.ERO
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+SETTLED = 2.0  # seconds after which a later change to a file surely shows in its times
+
 
 def cannot_write(error: BaseException) -> str | None:
     """Return why files cannot be written, where that is what an error comes from.

@@ -15,15 +15,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from core.files import SETTLED
+
 KEY = 16  # bytes of the digest of a row, and of the key of what rows share
-SETTLED = 2.0  # seconds after which a later change to a file surely shows in its times
 PATIENCE = 2.0  # seconds that another process's writing is waited for
 MANY = 30  # questions of one kind after which all of that kind are read at once
 BEYOND_MENDING = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
 TABLES = """
-CREATE TABLE about (version TEXT);
-CREATE TABLE kept (kind TEXT, run TEXT, stamp TEXT, content BLOB, digest BLOB, PRIMARY KEY (kind, run));
-CREATE TABLE shared (key BLOB PRIMARY KEY, content BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS about (version TEXT);
+CREATE TABLE IF NOT EXISTS kept (
+  kind TEXT, run TEXT, stamp TEXT, content BLOB, digest BLOB, PRIMARY KEY (kind, run)
+);
+CREATE TABLE IF NOT EXISTS shared (key BLOB PRIMARY KEY, content BLOB) WITHOUT ROWID;
 """
 Row = tuple[str, bytes, bytes]  # stamp, content, digest
 
@@ -163,7 +166,7 @@ class Index:
             with connection:
                 connection.execute("BEGIN IMMEDIATE")
                 for statement in filter(str.strip, TABLES.split(";")):
-                    connection.execute(statement.replace("TABLE", "TABLE IF NOT EXISTS"))
+                    connection.execute(statement)
                 connection.execute("INSERT INTO about VALUES (?)", (self.version,))
         elif (self.version,) not in connection.execute("SELECT version FROM about").fetchall():
             self._close()

@@ -25,17 +25,17 @@ READERS = ("config", "derived", "fields", "files", "frontend", "index", "index_r
 Columns = Mapping[str, np.ndarray]  # (epochs,) numbers by the name of a history's column
 Right = tuple[list[str], np.ndarray]  # clips, and (clips,) whether each was recognised
 _hints = get_type_hints(Record)
+_own = [f.name for f in dataclasses.fields(Record) if f.name not in (*COMMON, "run")]
 _Own = msgspec.defstruct(
     "_Own",
     [
         *((name, bytes) for name in COMMON),
         ("config", dict[str, bytes]),
         ("plain", bytes),
-        *((f.name, _hints[f.name]) for f in dataclasses.fields(Record) if f.name not in (*COMMON, "run")),
+        *((name, _hints[name]) for name in _own),
     ],
     array_like=True,
 )
-_own = [f.name for f in dataclasses.fields(Record) if f.name not in (*COMMON, "run")]
 _read_own = msgspec.msgpack.Decoder(_Own)
 _read_common = {name: msgspec.json.Decoder(_hints[name]) for name in COMMON}
 
