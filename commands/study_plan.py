@@ -27,7 +27,7 @@ def show_plan(
     *,
     devices: int = 1,
 ) -> None:
-    """Say what is to be trained, and how long that takes; before nothing else is done, by what that is known.
+    """Say what is to be trained and how long that takes; in a dry run, also by what that is known.
 
     Parameters
     ----------

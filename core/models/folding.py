@@ -66,8 +66,7 @@ def foldable(network: nn.Module, example: Any) -> list[Pair]:
     example
         A few inputs; torch's random numbers are afterwards as they were.
     """
-    norms = [name for name, module in network.named_modules() if _is_norm(module)]
-    if not norms:
+    if not any(map(_is_norm, network.modules())):
         return []
     watch, hooks, pairs = _Uses(), [], list[Pair]()
     ran: Counter[str] = Counter()

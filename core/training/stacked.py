@@ -27,9 +27,7 @@ ELEMENTWISE = (  # optimizers that do so with the numbers of a parameter
     torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.NAdam, torch.optim.RAdam, torch.optim.RMSprop,
     torch.optim.Adagrad, torch.optim.Adadelta, torch.optim.Adamax,
 )  # fmt: skip
-SMALL = (
-    2**22
-)  # weights of a whole stack; up to there a step on one thread is faster than one that several have to meet for
+SMALL = 2**22  # weights of a whole stack, up to which a step on one thread is faster: several have to meet
 Randomness = Callable[[tuple[int, ...], float], torch.Tensor]  # shape of one input and rate -> (inputs, *shape)
 
 
