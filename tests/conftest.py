@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from core.plan import resolve
 from core.session import Session
 
 SR = 8000
+SAID = "said"
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +35,25 @@ def _ctrl_c_is_heard() -> None:
     """Let Ctrl-C end what tests start, as at a terminal; a shell's background job, and all it starts, ignores it."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def say(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Return what prints a text after all tests; what itself prints is lost with several processes."""
+    return lambda text: record_property(SAID, text)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    for report in sorted(filter(_said, reports), key=lambda report: report.nodeid):
+        terminalreporter.section(report.nodeid.split("::")[-1], sep="-")
+        terminalreporter.write_line("\n".join(_said(report)))
+
+
+def _said(report: object) -> list[str]:
+    """Return what a test has said, once it has run."""
+    properties = getattr(report, "user_properties", ())
+    return [text for name, text in properties if name == SAID and getattr(report, "when", "") == "call"]
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from functools import cache
 from pathlib import Path
 
@@ -136,13 +136,12 @@ def test_every_module_says_what_it_is_for() -> None:
     assert not [name for name, path in modules().items() if not ast.get_docstring(ast.parse(path.read_text()))]
 
 
-def test_graph_of_the_rooms_is_what_the_readme_says(capsys: pytest.CaptureFixture[str]) -> None:
+def test_graph_of_the_rooms_is_what_the_readme_says(say: Callable[[str], None]) -> None:
     """Prints who imports whom, room by room, so that a change of the architecture is seen in the tests' output."""
     graph: dict[str, set[str]] = {}
     for module, others in imports().items():
         graph.setdefault(_place(module), set()).update(_place(other) for other in others)
-    with capsys.disabled():
-        print("\n" + "\n".join(f"{place} -> {', '.join(sorted(graph[place] - {place}))}" for place in sorted(graph)))
+    say("\n".join(f"{place} -> {', '.join(sorted(graph[place] - {place}))}" for place in sorted(graph)))
     assert "core" in graph["commands"]
 
 

@@ -1,7 +1,7 @@
 """Whatever is typed after an option, the answer is a plan or one line; the options say themselves which there are."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -56,7 +56,7 @@ def answer(line: list[str], session: Session) -> str:
 
 
 def test_every_option_takes_or_refuses_every_word_in_one_line(
-    dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch, say: Callable[[str], None]
 ) -> None:
     monkeypatch.setattr("core.plan.datasets.load", lambda name, root=None: dataclasses.replace(dataset, name=name))
     monkeypatch.setattr(Dataset, "fingerprint", lambda self, cache, progress=None: "0" * 64)
@@ -68,8 +68,7 @@ def test_every_option_takes_or_refuses_every_word_in_one_line(
         assert "\n" not in said, line
         assert said.isprintable(), (line, said)
         assert not said or said.strip(), line
-    with capsys.disabled():
-        print(f"\n{len(tried)} command lines, {refused} of them refused in one line")  # noqa: T201
+    say(f"{len(tried)} command lines, {refused} of them refused in one line")
     assert len(tried) >= 300
     assert refused >= len(tried) // 2
 

@@ -2,7 +2,7 @@
 
 import io
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -49,7 +49,7 @@ def heard(path: Path) -> str | np.ndarray:
         return problem.reason
 
 
-def test_every_damage_is_a_reason_or_a_waveform(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_damage_is_a_reason_or_a_waveform(tmp_path: Path, say: Callable[[str], None]) -> None:
     rng = np.random.default_rng(0)
     path, tried, refused = tmp_path / "clip", 0, 0
     tracemalloc.start()
@@ -66,8 +66,7 @@ def test_every_damage_is_a_reason_or_a_waveform(tmp_path: Path, capsys: pytest.C
                 assert np.isfinite(found).all(), form
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    with capsys.disabled():
-        print(f"\n{tried} damaged files, {refused} of them refused with a reason")  # noqa: T201
+    say(f"{tried} damaged files, {refused} of them refused with a reason")
     assert tried >= 400
     assert refused >= tried // 3
     assert peak < MOST

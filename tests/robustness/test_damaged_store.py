@@ -130,7 +130,7 @@ def test_undamaged_run_is_read(tmp_path: Path) -> None:
     assert (store.status(run), store.problem(run), read_all(store, run)) == (FINISHED, "", {})
 
 
-def test_every_damage_of_every_file_is_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_damage_of_every_file_is_seen(tmp_path: Path, say: Callable[[str], None]) -> None:
     seen: Counter[str] = Counter()
     for name in FILES:
         for kind, damage in DAMAGES.items():
@@ -150,8 +150,7 @@ def test_every_damage_of_every_file_is_seen(tmp_path: Path, capsys: pytest.Captu
                 assert store.check(run, name).startswith(name)
             assert "\n" not in said
             seen[how] += 1
-    with capsys.disabled():
-        print(f"\n{seen.total()} damages: " + ", ".join(f"{count} seen {how}" for how, count in seen.items()))
+    say(f"{seen.total()} damages: " + ", ".join(f"{count} seen {how}" for how, count in seen.items()))
     assert seen.total() >= 60
 
 

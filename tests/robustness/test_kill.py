@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,7 +146,7 @@ def test_killed_at_50_moments(
     left_alone: tuple[Path, dict[str, list[float]]],
     twelve: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    say: Callable[[str], None],
 ) -> None:
     """Each store is killed once in every phase; after every kill, what had finished before is still there."""
     rng = np.random.default_rng(seed)
@@ -162,5 +163,4 @@ def test_killed_at_50_moments(
         assert before.items() <= kept.items(), moment
         told.append(f"{phase} {number}/{len(gaps[phase])} +{moment.after:.3f} s ({len(kept)} runs done)")
     go_on(words(twelve, results, WHAT), results, whole)
-    with capsys.disabled():
-        print("\nkilled at: " + ", ".join(told))
+    say("killed at: " + ", ".join(told))
