@@ -21,3 +21,9 @@ if not any(name.startswith("MALLOC_") for name in os.environ) and "malloc" not i
         if _libc.gnu_get_libc_version:
             _libc.mallopt(_M_MMAP_MAX, 0)
             _libc.mallopt(_M_TRIM_THRESHOLD, _NEVER)
+
+
+def hand_back_freed() -> None:
+    """Give the system what was freed and is kept for later, where other processes are about to need it."""
+    with suppress(OSError, AttributeError, TypeError):  # another system, or another C library
+        ctypes.CDLL(None).malloc_trim(0)

@@ -7,14 +7,17 @@ bits. A shard that is whole outlives the process that made it.
 import itertools
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.forkserver
 import os
 import shutil
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from core import hand_back_freed
 from core.array_writer import ARRAY, ArrayWriter
 from core.cache import key_of, load_or_make
 from core.config import Clip, Frontend
@@ -40,6 +44,8 @@ SHARD = 1024  # clips of a shard, a multiple of BATCH
 WAITING = 1 << 20  # samples; a recording that is needed whole and has more is read when its turn comes, one at a time
 DECODERS = min(8, os.cpu_count() or 1)  # threads
 MANY = 4 * SHARD  # clips from which processes of their own are worth their start
+# What the processes that make images have in common, imported once: a log-mel image needs all of it.
+IN_COMMON = ["core.inputs.making", "core.inputs.log_mel", "librosa.filters"]
 
 
 @dataclass(frozen=True)
@@ -167,8 +173,8 @@ def in_processes(recipe: Recipe, shards: Sequence[Sequence[str]], *, processes: 
         Where one of the processes was ended from outside.
     """
     before = set(multiprocessing.active_children())
-    spawn = multiprocessing.get_context("spawn")
-    with quiet(), ProcessPoolExecutor(processes, mp_context=spawn, initializer=_begin_process) as pool:
+    hand_back_freed()  # a plan of many clips has held much that nobody needs while the others work
+    with quiet(), _lean_processes() as lean, ProcessPoolExecutor(processes, lean, _begin_process) as pool:
         try:
             for entry, problems in ahead(pool, partial(make_part, recipe=recipe, folder=folder), shards, 2 * processes):
                 yield np.load(entry / ARRAY, mmap_mode="r"), problems
@@ -181,6 +187,23 @@ def in_processes(recipe: Recipe, shards: Sequence[Sequence[str]], *, processes: 
         finally:
             for process in set(multiprocessing.active_children()) - before:
                 process.terminate()  # nothing is lost: shards that are not whole are made again
+
+
+@contextmanager
+def _lean_processes() -> Iterator[multiprocessing.context.BaseContext]:
+    """Let processes be forked from one that has imported what all need: it is in memory once.
+
+    That one never computes, so there are no threads that a fork would lose. Linux only; elsewhere each imports its own.
+    """
+    if sys.platform != "linux":
+        yield multiprocessing.get_context("spawn")
+        return
+    lean = multiprocessing.get_context("forkserver")
+    lean.set_forkserver_preload(IN_COMMON)
+    try:
+        yield lean
+    finally:  # it would keep its memory for as long as this process lives, and has no public way to end
+        getattr(multiprocessing.forkserver._forkserver, "_stop", bool)()
 
 
 def _begin_process() -> None:

@@ -33,3 +33,23 @@ def test_freed_memory_is_kept_unless_somebody_has_said_otherwise() -> None:
     assert left_alone > (TIMES - 1) * LARGE / PAGE / 600  # pages may be of 2 MiB
     assert ours < left_alone / 20
     assert peak < 1.1 * its_peak
+
+
+HELD = f"""
+import core
+small = [bytearray(b"x") * 2000 for _ in range({LARGE} // 2000)]
+end = bytearray(b"y") * 2000  # behind them
+del small
+def held():
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmRSS"))
+before = held()
+core.hand_back_freed()
+print(before - held())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "confstr") or "CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="not GNU's C")
+def test_freed_memory_is_handed_back_when_it_is_asked_for() -> None:
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    found = subprocess.run([sys.executable, "-c", HELD], check=True, capture_output=True, env=own)
+    assert int(found.stdout) > 0.8 * LARGE

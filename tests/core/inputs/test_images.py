@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import soundfile
 import torch
@@ -523,6 +524,7 @@ def test_processes_beside_this_one_make_the_same_images(with_bad, tmp_path, made
     beside = compute(with_bad, tmp_path / "cache", on_bad_clip="skip", progress=lambda *call: calls.append(call[0]))
     torch.set_num_threads(threads)
     assert made == []  # not here
+    assert not [child for child in psutil.Process().children(recursive=True) if "forkserver" in str(child.cmdline())]
     assert calls == [0, 2, 4, 5]
     assert beside.bad == whole.bad
     assert beside.kept.tolist() == whole.kept.tolist()
