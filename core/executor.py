@@ -14,6 +14,7 @@ from core.session import Session
 from core.store import FAILED, FINISHED
 from core.training import record
 from core.training.lots import lots
+from core.training.members import Bases
 from core.training.together import train_together
 from core.training.trainer import train
 
@@ -42,13 +43,14 @@ def execute(plan: Plan, session: Session) -> Executed:
         failed = sum(session.store.status(run) == FAILED for run in plan.runs if run.id not in looked_for)
     found = len(plan.runs) - len(missing)
     held: list[Run] = []
+    bases = Bases()
     for lot in lots(missing, plan.datasets):
         with ExitStack() as locks:
             mine = [run for run in lot if _locked(run, plan, session, locks, held)]
-            new |= _train_missing(mine, plan, session)
+            new |= _train_missing(mine, plan, session, bases)
     for run in held:
         with session.store.lock(run).acquire():
-            new |= _train_missing([run], plan, session)
+            new |= _train_missing([run], plan, session, bases)
     failed += sum(session.store.status(run) == FAILED for run in missing)
     return Executed(len(new), found, failed, frozenset(new))
 
@@ -64,11 +66,11 @@ def _locked(run: Run, plan: Plan, session: Session, locks: ExitStack, held: list
     return True
 
 
-def _train_missing(lot: Sequence[Run], plan: Plan, session: Session) -> set[str]:
+def _train_missing(lot: Sequence[Run], plan: Plan, session: Session, bases: Bases) -> set[str]:
     """Train what is missing of the runs of a lot, whose locks this process holds; return their ids."""
     missing = [run for run in lot if not settled(run, session)]
     say_damaged(missing, plan, session)
-    alone = missing if len(missing) < 2 else _train_together(missing, plan, session)
+    alone = missing if len(missing) < 2 else _train_together(missing, plan, session, bases)
     for run in alone:
         _train(run, plan, session)
     return {run.id for run in missing}
@@ -103,12 +105,12 @@ def say_damaged(runs: Sequence[Run], plan: Plan, session: Session) -> None:
             session.report.note(f"{label(run, plan)}: run {run.id} is damaged ({why}); training it again")
 
 
-def _train_together(runs: Sequence[Run], plan: Plan, session: Session) -> list[Run]:
+def _train_together(runs: Sequence[Run], plan: Plan, session: Session, bases: Bases) -> list[Run]:
     """Train runs of one lot together, and return those that have to be trained alone."""
     dataset, left = plan.datasets[runs[0].data.content], {run.id: run for run in runs}
     name = lot_label([label(run, plan) for run in runs])
     with written_below(session.store.runs):
-        for run, error in train_together(runs, dataset, session, label=name):
+        for run, error in train_together(runs, dataset, session, label=name, bases=bases):
             del left[run.id]
             if error:
                 record_failure(run, session, label=label(run, plan), **failure(error))

@@ -8,7 +8,6 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -113,16 +112,23 @@ def file_digest(path: Path) -> str:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device read for ever
             raise UserError(f"cannot read {path}: is no regular file")
-        return _digest(path, status.st_size, status.st_mtime_ns)
+        state = path, status.st_size, status.st_mtime_ns
+        if state not in _digests:
+            with path.open("rb") as file:
+                _digests[state] = hashlib.file_digest(file, "sha256").hexdigest()
+        return _digests[state]
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
 
 
-@cache
-def _digest(path: Path, size: int, changed: int) -> str:
-    """Read a file once in the life of the process, however many runs of a plan start from it."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+# A file is read once in the life of the process, however many runs of a plan start from it: by path, size and change.
+_digests: dict[tuple[Path, int, int], str] = {}
+
+
+def know_digest(path: Path, digest: str) -> None:
+    """Tell `file_digest` of a file that was just written, by whoever has digested what was written."""
+    status = path.stat()
+    _digests[path, status.st_size, status.st_mtime_ns] = digest
 
 
 def size_of(path: str | Path) -> int:

@@ -25,6 +25,7 @@ from core.files import file_digest, in_place, replacing, size_of, write_text
 from core.index import Index
 from core.record import FAILED, FINISHED, MISSING, RUNNING, STOPPED, Record
 from core.records import RECORD, Damaged, digest, open_records
+from core.tensor_file import Changed
 
 __all__ = ["FAILED", "FINISHED", "MISSING", "RUNNING", "STOPPED", "Record", "Store"]
 
@@ -216,7 +217,7 @@ class Store:
         *,
         history: list[dict[str, Any]],
         predictions: tuple[list[str], np.ndarray, np.ndarray],
-        weights: Mapping[str, torch.Tensor],
+        weights: Mapping[str, torch.Tensor] | Changed,
         first_step: Mapping[str, torch.Tensor] | None = None,
         best: np.ndarray | None = None,
     ) -> None:
@@ -283,9 +284,13 @@ class Store:
             logits = frame.filter(regex=r"^best_logit_\d+$" if best else r"^logit_\d+$").to_numpy(np.float32)
             return frame["clip"].tolist(), frame["target"].to_numpy(np.int64), logits
 
-    def write_weights(self, run: Run, weights: Mapping[str, torch.Tensor]) -> None:
+    def write_weights(self, run: Run, weights: Mapping[str, torch.Tensor] | Changed) -> None:
         """Write ``weights.safetensors``."""
-        with replacing(self.folder(run) / WEIGHTS) as path:
+        file = self.folder(run) / WEIGHTS
+        if isinstance(weights, Changed):
+            weights.write(file)
+            return
+        with replacing(file) as path:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, path)
 
     def weights(self, run: Run | str) -> dict[str, torch.Tensor]:

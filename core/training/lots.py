@@ -62,9 +62,13 @@ def _last_block(network: str, shape: Shape) -> str:
 
 def _shared(run: Run) -> tuple[Run, tuple[int, int]]:
     """Return what runs of a lot have in common; a frozen network must be the same, whatever fold and seed decide."""
+    return common(run), (0, 0) if run.model.freeze == "none" else decided_by(run)
+
+
+def common(run: Run) -> Run:
+    """Return a run that is the same for all that differ in fold, seed, learning rate and weight decay alone."""
     training = dataclasses.replace(run.training, lr=1.0, weight_decay=0.0)
-    same = dataclasses.replace(run, training=training, data=dataclasses.replace(run.data, fold=1), seed=0)
-    return same, (0, 0) if run.model.freeze == "none" else decided_by(run)
+    return dataclasses.replace(run, training=training, data=dataclasses.replace(run.data, fold=1), seed=0)
 
 
 def decided_by(run: Run) -> tuple[int, int]:

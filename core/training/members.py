@@ -15,8 +15,9 @@ from core.datasets.table import Dataset, Split
 from core.models import heads
 from core.models.normalise import Normalise
 from core.session import Session
+from core.tensor_file import Changed, TensorFile
 from core.training import checkpoint, record
-from core.training.lots import decided_by
+from core.training.lots import common, decided_by
 from core.training.optimizers import make_optimizer
 from core.training.prepare import Prepared, prepare
 from core.training.rows import plain_images, rows_of
@@ -50,14 +51,20 @@ class Basis:
     drawn: Sequence[nn.Linear]
 
     @cached_property
-    def tensors(self) -> dict[str, torch.Tensor]:
+    def file(self) -> TensorFile:
         """Every tensor of the backbone, under the original model's names."""
-        return self.prepared.backbone.original_state_dict()
+        return TensorFile(self.prepared.backbone.original_state_dict())
 
-    def weights(self, state: State) -> dict[str, torch.Tensor]:
-        """Return the backbone's tensors, under the original model's names, as they are in a state."""
-        own = {p.data_ptr(): t for p, t in zip(self.prepared.network.parameters(), state.parameters, strict=True)}
-        return {name: own.get(tensor.data_ptr(), tensor) for name, tensor in self.tensors.items()}
+    @cached_property
+    def trained(self) -> dict[str, int]:
+        """Which of the tensors that are trained has which of those names."""
+        places = {p.data_ptr(): k for k, p in enumerate(self.prepared.network.parameters())}
+        named = self.prepared.backbone.original_state_dict().items()
+        return {name: places[tensor.data_ptr()] for name, tensor in named if tensor.data_ptr() in places}
+
+    def weights(self, state: State) -> Changed:
+        """Return the backbone's tensors as they are in a state."""
+        return Changed(self.file, {name: state.parameters[k] for name, k in self.trained.items()})
 
     def state(self, seed: int) -> State:
         """Return where the training of a run with this seed starts."""
@@ -162,24 +169,31 @@ class Member:
         self.shown = len(self.history)
 
 
-def prepared_together(runs: Sequence[Run], dataset: Dataset, session: Session) -> list[Member]:
-    """Prepare runs, what does not depend on the run once; [] where they have to be trained alone."""
-    members: list[Member] = []
-    images = plain_images(runs[0], dataset, session)
-    made: dict[tuple[int, int], Basis] = {}
-    inputs: dict[int, torch.Tensor] = {}  # by fold: in a lot, what is frozen is the same, and the rest learns
-    for run in runs:
-        key = decided_by(run)
-        if key not in made:
-            basis = _basis(run, dataset, session)
-            if basis is None:
-                return []
-            made[key] = dataclasses.replace(basis, x=inputs.setdefault(key[0], basis.x))
-        session.store.begin(run, record.provenance(session, run.training))
-        member = Member(run, made[key], rows_of(run, dataset, images), made[key].state(run.seed), [])
-        member.resume(session)
-        members.append(member)
-    return members
+class Bases:
+    """What runs start from, prepared once for a lot, and for those after it as far as they ask for the same."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[Run, tuple[int, int]], Basis] = {}
+
+    def members(self, runs: Sequence[Run], dataset: Dataset, session: Session) -> list[Member]:
+        """Prepare the runs of a lot; [] where they have to be trained alone."""
+        images = plain_images(runs[0], dataset, session)
+        keys = [(common(run), decided_by(run)) for run in runs]
+        self._made = {key: basis for key, basis in self._made.items() if key in keys}
+        inputs = {key[1][0]: basis.x for key, basis in self._made.items()}  # by fold: what is frozen is the same
+        members = []
+        for run, key in zip(runs, keys, strict=True):
+            if key not in self._made:
+                basis = _basis(run, dataset, session)
+                if basis is None:
+                    return []
+                self._made[key] = dataclasses.replace(basis, x=inputs.setdefault(key[1][0], basis.x))
+            basis = self._made[key]
+            session.store.begin(run, record.provenance(session, run.training))
+            member = Member(run, basis, rows_of(run, dataset, images), basis.state(run.seed), [])
+            member.resume(session)
+            members.append(member)
+        return members
 
 
 def _basis(run: Run, dataset: Dataset, session: Session) -> Basis | None:

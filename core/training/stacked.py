@@ -1,8 +1,9 @@
 """Small networks of one shape as one: their weights in stacks, one batched product for all, steps of their own each.
 
-What one of them computes does not depend on the others. Heads of one layer even get the bits that they would have
-alone on the CPUs tried, whose products add the same numbers in the same order; between several layers, on vectors of
-which the number is no multiple of 16, and on GPUs the last digits differ.
+What one of them computes hangs neither on the others nor on the number of threads. Heads of one layer even get the bits
+that they would have alone on one thread, on the CPUs tried: there the products add the same numbers in the same order,
+which several threads part; between several layers, on vectors of which the number is no multiple of 16, and on GPUs the
+last digits differ.
 """
 
 import itertools
@@ -72,8 +73,6 @@ class Stack:
         Of each; not used afterwards.
     trainings, lrs
         Of each, and its learning rate now. One optimizer serves those side by side that are told the same.
-    threads
-        That one of them alone would be trained on.
 
     Attributes
     ----------
@@ -87,10 +86,8 @@ class Stack:
         states: Sequence[State],
         trainings: Sequence[Training],
         lrs: Sequence[float],
-        *,
-        threads: int,
     ) -> None:
-        self.layers, self.clip_norm, self.threads = layers, trainings[0].clip_norm, threads
+        self.layers, self.clip_norm = layers, trainings[0].clip_norm
         self.criterion = LOSSES[trainings[0].loss](trainings[0])
         given = (state.parameters for state in states)
         self.parameters = [torch.stack(same).requires_grad_() for same in zip(*given, strict=True)]
@@ -137,7 +134,7 @@ class Stack:
         for layer in self.layers:
             if isinstance(layer, nn.Linear):
                 x = x if parted else _of_each(x, which)
-                x, parted = Dense.apply(x, next(remaining), next(remaining), self.threads), True
+                x, parted = Dense.apply(x, next(remaining), next(remaining)), True
             elif not isinstance(layer, nn.Dropout):
                 x = layer(x)
             elif randomness and layer.p:
@@ -217,31 +214,21 @@ class Segment:
 
 
 class Dense(torch.autograd.Function):
-    """Linear layers side by side, with the sums in the order in which one alone has them, forward and backward."""
+    """Linear layers side by side; the products of a network are the same bits beside others and by itself."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, threads: int) -> torch.Tensor:
-        """Map x (networks, batch, in) with weights (networks, out, in) and biases (networks, out).
-
-        `threads` are those that a network alone would be trained on: they part the sums of its weights' gradients.
-        """
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """Map x (networks, batch, in) with weights (networks, out, in) and biases (networks, out)."""
         ctx.save_for_backward(x, weight)
-        ctx.threads = threads
         return torch.baddbmm(bias[:, None], x, weight.mT)
 
     @staticmethod
-    def backward(ctx: Any, *given: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor, None]:
-        """Return the gradients of the three tensors."""
+    def backward(ctx: Any, *given: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
+        """Return the gradients of the three tensors; torch's own of the weights is transposed, which takes longer."""
         x, weight = ctx.saved_tensors
         (grad,) = given
         back = torch.bmm(grad, weight) if ctx.needs_input_grad[0] else None
-        if grad.device.type != "cpu":
-            return back, torch.bmm(grad.mT, x), grad.sum(1), None
-        grads = torch.empty_like(weight)
-        with on_threads(ctx.threads):
-            for own, its_x, its_grad in zip(grads, x, grad, strict=True):  # the sums of many are parted in other ways
-                torch.mm(its_grad.t(), its_x, out=own)
-        return back, grads, grad.sum(1), None
+        return back, torch.bmm(grad.mT, x), grad.sum(1)
 
 
 class Seeded:

@@ -26,7 +26,7 @@ from core.session import Session
 from core.training.batches import batches_of
 from core.training.evaluation import evaluated, scores
 from core.training.forward import EVALUATION_BATCH
-from core.training.members import Member, prepared_together
+from core.training.members import Bases, Member
 from core.training.stacked import Stack, on_threads
 from core.training.step import NonFiniteLoss, mean_loss
 from core.training.stopping import ended_by
@@ -38,7 +38,7 @@ MOST = 2**26  # numbers in the batches of all that are trained at once
 
 
 def train_together(
-    runs: Sequence[Run], dataset: Dataset, session: Session, *, label: str
+    runs: Sequence[Run], dataset: Dataset, session: Session, *, label: str, bases: Bases | None = None
 ) -> Iterator[tuple[Run, NonFiniteLoss | None]]:
     """Train runs of one lot (`core.training.lots`) and write their records to the store.
 
@@ -48,6 +48,8 @@ def train_together(
         As in `core.training.trainer.train`.
     label
         What the progress bar calls them.
+    bases
+        What the lots before them started from.
 
     Yields
     ------
@@ -55,7 +57,7 @@ def train_together(
         Each run as it ends, and why it failed, if it did. Those that have to be trained alone are not among them.
     """
     try:
-        yield from _trained(runs, dataset, session, label=label)
+        yield from _trained(runs, dataset, session, label=label, bases=bases or Bases())
     except UserError:
         raise
     except Exception as error:  # what it comes from shows where a run meets it alone
@@ -66,10 +68,10 @@ def train_together(
 
 
 def _trained(
-    runs: Sequence[Run], dataset: Dataset, session: Session, *, label: str
+    runs: Sequence[Run], dataset: Dataset, session: Session, *, label: str, bases: Bases
 ) -> Iterator[tuple[Run, NonFiniteLoss | None]]:
     started = time.perf_counter()
-    members = prepared_together(runs, dataset, session)
+    members = bases.members(runs, dataset, session)
     preparation = (time.perf_counter() - started) / max(1, len(members))
     pool = ThreadPoolExecutor(WRITERS)
     writing: deque[tuple[Run, Future[None]]] = deque()
@@ -204,8 +206,8 @@ class Lot:
         self.members.sort(key=lambda m: (m.lr, m.run.training.lr, m.run.training.weight_decay, m.run.data.fold))
         lrs = [member.lr for member in self.members]
         trainings = [member.run.training for member in self.members]
-        states, threads = [member.state for member in self.members], self.session.threads
-        self.stack = Stack(self.members[0].basis.layers, states, trainings, lrs, threads=threads)
+        states = [member.state for member in self.members]
+        self.stack = Stack(self.members[0].basis.layers, states, trainings, lrs)
         return lrs
 
     def _unstack(self) -> None:

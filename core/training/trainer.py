@@ -17,6 +17,7 @@ from torch import nn
 from core.config import Run
 from core.datasets.table import Dataset
 from core.session import Session
+from core.tensor_file import Changed
 from core.training import checkpoint, record
 from core.training.augmentations import evaluation_change
 from core.training.batches import to_device
@@ -82,7 +83,7 @@ class Outcome:
     history: list[dict[str, Any]]
     logits: np.ndarray
     best: np.ndarray | None
-    weights: Mapping[str, torch.Tensor]
+    weights: Mapping[str, torch.Tensor] | Changed
     preparation: float
 
 

@@ -35,15 +35,17 @@ def test_seeds_that_all_differ_are_drawn_in_their_order() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_gradients_are_parted_among_the_threads_that_one_alone_has(threads: int) -> None:
-    """Of a head of ten classes the sums hang on the threads on the CPUs that were tried, so this can tell."""
+@pytest.mark.parametrize("shape", [(32, 1280, 10), (10, 19, 64), (17, 33, 7)])
+def test_gradients_are_those_of_one_alone_on_one_thread(shape: tuple[int, int, int], threads: int) -> None:
+    """Whatever threads there are: of a head of ten classes one alone on two has others on the CPUs that were tried."""
+    batch, width, classes = shape
     generator = torch.Generator().manual_seed(0)
-    x, grad = (torch.randn(3, 32, width, generator=generator) for width in (1280, 10))
-    weight = torch.randn(3, 10, 1280, generator=generator, requires_grad=True)
-    bias = torch.randn(3, 10, generator=generator, requires_grad=True)
-    with on_threads(1):
-        found = torch.autograd.grad(Dense.apply(x, weight, bias, threads), (weight, bias), grad)
+    x, grad = (torch.randn(3, batch, size, generator=generator) for size in (width, classes))
+    weight = torch.randn(3, classes, width, generator=generator, requires_grad=True)
+    bias = torch.randn(3, classes, generator=generator, requires_grad=True)
     with on_threads(threads):
+        found = torch.autograd.grad(Dense.apply(x, weight, bias), (weight, bias), grad)
+    with on_threads(1):
         for k in range(3):
             alone = [tensor[k].detach().requires_grad_() for tensor in (weight, bias)]
             expected = torch.autograd.grad(functional.linear(x[k], *alone), alone, grad[k])

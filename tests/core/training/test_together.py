@@ -21,8 +21,10 @@ from core.executor import Executed, execute
 from core.plan import Plan, Planned, resolve
 from core.session import Session
 from core.store import FAILED, FINISHED, RUNNING, Store
-from core.training import LOSSES, OPTIMIZERS, checkpoint, together
+from core.training import LOSSES, OPTIMIZERS, checkpoint, members, together
+from core.training import lots as lots_
 from core.training.lots import LOT, lots
+from core.training.prepare import prepare
 from core.training.trainer import train
 
 HEAD: dict[str, Any] = {"model__freeze": "block4", "training__epochs": 3}
@@ -379,6 +381,21 @@ def test_a_disk_that_fills_up_while_runs_are_written_ends_the_command(
     assert left.status(runs[1]) == RUNNING
     assert not list(left.folder(runs[1]).glob(".*"))
     assert all(left.check(one, "weights.safetensors") == "" for one in runs if left.status(one) == FINISHED)
+
+
+def test_what_lots_start_from_is_prepared_once(
+    run: Run, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lots_, "LOT", 2)
+    prepared: list[str] = []
+    monkeypatch.setattr(members, "prepare", lambda run, *a: (prepared.append(run.id), prepare(run, *a))[1])
+    head = run.replace(**HEAD | {"training__epochs": 2})
+    other = head.replace(model__weights="random")
+    runs = [*(head.replace(seed=seed) for seed in range(6)), *(other.replace(training__lr=lr) for lr in (1e-2, 1e-3))]
+    _, one = trained(runs, dataset, tmp_path / "together")
+    assert prepared == [runs[0].id, runs[6].id]
+    _, alone = trained(runs, dataset, tmp_path / "alone", alone=True)
+    assert_same(runs, one, alone)
 
 
 def test_what_is_settled_or_held_elsewhere_is_left_out(vectors: tuple[Run, Dataset], tmp_path: Path) -> None:
