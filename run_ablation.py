@@ -45,4 +45,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(door.leave(main, sys.argv[1:]))
+    door.end(main, sys.argv[1:])

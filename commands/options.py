@@ -64,7 +64,8 @@ class Call:
 
 def call(commands: Mapping[str, type], arguments: Sequence[str]) -> Call:
     """Read a command line; parameters and errors are those of `parse`."""
-    name, options = parse({name: option_class(cls) for name, cls in commands.items()}, arguments)
+    chosen = [name for name in arguments[:1] if name in commands] or commands  # all, where they are to be listed
+    name, options = parse({name: option_class(commands[name]) for name in chosen}, arguments)
     return Call(name, read(commands[name], options), options, arguments)
 
 
@@ -194,7 +195,9 @@ def _field(cls: type, name: str) -> "dataclasses.Field[Any]":
 
 
 def _make(source: type, members: list[Any]) -> type:
-    made = dataclasses.make_dataclass(source.__name__, members, frozen=True, kw_only=True)
+    # Every class is looked for in the text of its module, for comments beside its fields: this one's is soon read.
+    where = {"__module__": "commands"}
+    made = dataclasses.make_dataclass(source.__name__, members, frozen=True, kw_only=True, namespace=where)
     made.__doc__ = source.__doc__
     return made
 

@@ -166,6 +166,26 @@ def test_a_terminal_of_nonsense_is_written_to(environment: dict[str, str], words
     assert len(done.stdout) < 10**6
 
 
+def test_a_process_ends_with_all_that_python_does_and_no_more() -> None:
+    """Threads end and functions for the end are called; what C libraries left to be called, here puts, is not."""
+    code = r"""
+import atexit, ctypes, os, threading, time
+from core import door
+
+def main(words):
+    libc = ctypes.CDLL(None)
+    libc.__cxa_atexit(libc.puts, ctypes.c_char_p(b"by a library"), None)
+    atexit.register(os.write, 1, b"by a function\n")
+    threading.Thread(target=lambda: (time.sleep(0.3), os.write(1, b"by a thread\n"))).start()
+    return 3
+
+door.end(main, [])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (3, b"")
+    assert done.stdout.splitlines() == [b"by a thread", b"by a function"]
+
+
 def test_figures_need_no_display() -> None:
     """A notebook leaves the name of its own for figures to what it starts, wherever that is installed."""
     code = "import sys; from core import door; sys.exit(door.leave(lambda words: __import__('matplotlib') and 0, []))"
