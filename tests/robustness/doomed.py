@@ -1,22 +1,35 @@
 """Run the command line and say when it comes to a moment, so that whoever started it can kill it there.
 
     python tests/robustness/doomed.py PIPE PHASE NUMBER RESULTS WORD ..
+    python tests/robustness/doomed.py SOCKET
 
 What it does in the file system below RESULTS, and before that what it imports, are its events; each belongs to a phase.
 At the event of that number in that phase a byte goes into PIPE, and at the next one the command waits to be killed: so
 that the kill, a while after the byte, always meets it alive and where it was meant to. With the phase ``none`` nothing
 waits, and every event goes into PIPE as a line of its phase and time.
+
+The second way imports what commands import, which takes longer than a small command, and forks a process for each
+request that comes through SOCKET: a list of JSON, the file that its streams go into and PHASE NUMBER RESULTS WORD ..,
+and with it the descriptor of PIPE. The answer is the process's id. To a request that is such an id the answer is what
+`os.waitpid` says of it. No start-up is seen in such a process.
 """
 
+import importlib
+import json
 import os
 import runpy
+import socket
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 PHASES = ("start-up", "images", "training", "record", "tables")
 WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 PATIENCE = 60  # seconds in which the kill must come
+ROOT = Path(__file__).parents[2]
+WARM = ("commands.ablation", "commands.options", "ablations.freeze", "timm", "torch.utils.tensorboard", "sklearn",
+        "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf", "librosa.util")  # fmt: skip
 
 
 class Watch:
@@ -60,9 +73,39 @@ class Watch:
         return "tables"
 
 
-if __name__ == "__main__":
-    pipe, phase, number, results, *words = sys.argv[1:]
+def run(pipe: int, phase: str, number: str, results: str, *words: str) -> None:
+    """Run a command in this process, watched."""
     sys.argv = ["run_ablation.py", *words]
-    sys.addaudithook(Watch(int(pipe), phase, int(number), results))
-    sys.path.insert(0, str(Path(__file__).parents[2]))
-    runpy.run_path(str(Path(__file__).parents[2] / "run_ablation.py"), run_name="__main__")
+    sys.addaudithook(Watch(pipe, phase, int(number), results))
+    runpy.run_path(str(ROOT / "run_ablation.py"), run_name="__main__")
+
+
+def serve(asked: socket.socket) -> NoReturn:
+    """Import what takes long, and fork a process for each request."""
+    for name in WARM:
+        importlib.import_module(name)
+    while True:
+        said, descriptors, *_ = socket.recv_fds(asked, 2**16, 1)
+        if not said:
+            os._exit(0)
+        request = json.loads(said)
+        if isinstance(request, int):
+            answer = os.waitpid(request, 0)[1]
+        elif not (answer := os.fork()):
+            log, *words = request
+            told = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            for stream, file in enumerate((os.open(os.devnull, os.O_RDONLY), told, told)):
+                os.dup2(file, stream)
+            asked.close()
+            run(*descriptors, *words)
+        else:
+            os.close(*descriptors)
+        asked.send(str(answer).encode())
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    if sys.argv[2:]:
+        run(int(sys.argv[1]), *sys.argv[2:])
+    else:
+        serve(socket.socket(fileno=int(sys.argv[1])))

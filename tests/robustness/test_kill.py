@@ -1,13 +1,16 @@
 """Killed without warning at any moment, a command loses no run, and the same command ends in the same bits."""
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -18,6 +21,7 @@ from doomed import PHASES
 from core.store import CHECKPOINT, FINISHED, HISTORY, PREDICTIONS, WEIGHTS, Store
 
 ROOT = Path(__file__).parents[2]
+DOOMED = str(ROOT / "tests" / "robustness" / "doomed.py")
 SAME = (WEIGHTS, PREDICTIONS)  # byte for byte
 # Of a phase's events, this share may come before the kill: the others must still come when those before were killed.
 UNTIL = {"start-up": 1.0, "images": 1.0, "training": 0.5, "record": 0.4, "tables": 0.95}
@@ -50,19 +54,82 @@ def words(twelve: Path, results: Path, what: str) -> list[str]:
     return [*said.split(), "--threads", "1", "--results", str(results)]
 
 
-def start(line: list[str], results: Path, phase: str, number: int) -> tuple["subprocess.Popen[bytes]", int]:
-    """Start a command; return its process and the end of the pipe that tells of its events."""
+class Process(Protocol):
+    """A command that runs."""
+
+    def kill(self) -> None: ...
+    def wait(self) -> int: ...
+
+
+Started = tuple[Process, int]  # and the end of the pipe that tells of its events
+
+
+class Start(Protocol):
+    """Starts a command as `doomed` says."""
+
+    def __call__(self, line: list[str], results: Path, phase: str, number: int, *, log: Path) -> Started: ...
+
+
+def cold(line: list[str], results: Path, phase: str, number: int, *, log: Path) -> Started:
+    """Start a command in a new interpreter."""
     mine, its = os.pipe()
-    command = [sys.executable, ROOT / "tests" / "robustness" / "doomed.py", its, phase, number, results, *line]
-    with (results.parent / "log").open("ab") as log:
-        process = subprocess.Popen([*map(str, command)], pass_fds=[its], cwd=ROOT, stdout=log, stderr=log)
+    command = [sys.executable, DOOMED, its, phase, number, results, *line]
+    with log.open("ab") as file:
+        process = subprocess.Popen([*map(str, command)], pass_fds=[its], cwd=ROOT, stdout=file, stderr=file)
     os.close(its)
     return process, mine
 
 
-def kill(line: list[str], results: Path, moment: Moment) -> None:
+class Warm:
+    """Starts commands as processes of an interpreter that has imported what takes longer than they do."""
+
+    def __init__(self, asked: socket.socket) -> None:
+        self.asked = asked
+
+    def __call__(self, line: list[str], results: Path, phase: str, number: int, *, log: Path) -> Started:
+        """Start a command."""
+        mine, its = os.pipe()
+        process = Forked(self, self.answer([str(log), phase, str(number), str(results), *line], its))
+        os.close(its)
+        return process, mine
+
+    def answer(self, request: Any, *descriptors: int) -> int:
+        """Ask that interpreter."""
+        socket.send_fds(self.asked, [json.dumps(request).encode()], descriptors)
+        return int(self.asked.recv(99))
+
+
+@dataclass(frozen=True)
+class Forked:
+    """A process of that interpreter."""
+
+    of: Warm
+    pid: int
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> int:
+        return os.waitstatus_to_exitcode(self.of.answer(self.pid))
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Warm]:
+    """Return what starts commands of an interpreter that is warm, or will soon be."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with (
+        ours,
+        subprocess.Popen([sys.executable, DOOMED, str(its.fileno())], pass_fds=[its.fileno()], cwd=ROOT) as server,
+    ):
+        its.close()
+        yield Warm(ours)
+        ours.close()
+        assert server.wait(60) == 0
+
+
+def kill(line: list[str], results: Path, moment: Moment, *, start: Start = cold) -> None:
     """Start a command and kill it at a moment."""
-    process, pipe = start(line, results, moment.phase, moment.number)
+    process, pipe = start(line, results, moment.phase, moment.number, log=results.parent / "log")
     with os.fdopen(pipe, "rb") as file:
         came = file.read(1)
         time.sleep(moment.after)
@@ -73,7 +140,7 @@ def kill(line: list[str], results: Path, moment: Moment) -> None:
 
 def undisturbed(line: list[str], results: Path) -> dict[str, list[float]]:
     """Let a command end; return its events by phase: the seconds from each to the next."""
-    process, pipe = start(line, results, "none", 0)
+    process, pipe = cold(line, results, "none", 0, log=results.parent / "log")
     with os.fdopen(pipe, encoding="utf-8") as file:
         events = [(phase, float(at)) for phase, at in (line.split() for line in file)]
     assert process.wait() == 0, (results.parent / "log").read_text()
@@ -81,6 +148,14 @@ def undisturbed(line: list[str], results: Path) -> dict[str, list[float]]:
     for (phase, at), (_, then) in zip(events, [*events[1:], events[-1]], strict=True):
         gaps[phase].append(then - at)
     return gaps
+
+
+def let_end(process: Process, pipe: int) -> int:
+    """Let a command end, whatever it tells; return its status."""
+    with os.fdopen(pipe, "rb") as file:
+        while file.read(2**16):
+            pass
+    return process.wait()
 
 
 def finished(results: Path) -> dict[str, tuple[int, int]]:
@@ -92,16 +167,15 @@ def finished(results: Path) -> dict[str, tuple[int, int]]:
     return {run: (status.st_ino, status.st_mtime_ns) for run, status in weights.items()}
 
 
-def go_on(line: list[str], results: Path, whole: Path) -> None:
+def go_on(line: list[str], results: Path, whole: Path, *, start: Start = cold) -> None:
     """Give the command once more: what had finished stays as it is, and what comes of it is as if nothing had been."""
-    before = finished(results)
-    command = [sys.executable, str(ROOT / "run_ablation.py"), *line]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
+    before, log = finished(results), results.parent / "last"
+    status, said = let_end(*start(line, results, "none", 0, log=log)), log.read_text()
+    assert status == 0, said
+    assert "Traceback" not in said
     after, wanted = finished(results), finished(whole)
     told = f"{len(wanted) - len(before)} runs trained, {len(before)} found in the store, 0 failed."
-    assert told in " ".join(done.stdout.split())
+    assert told in " ".join(said.split())
     assert set(after) == set(wanted)
     assert before.items() <= after.items()
     for run in after:
@@ -115,17 +189,17 @@ def go_on(line: list[str], results: Path, whole: Path) -> None:
     assert not list((results / "cache").rglob("*.tmp"))
 
 
-def test_killed_in_every_phase_one_after_the_other(twelve: Path, tmp_path: Path) -> None:
+def test_killed_in_every_phase_one_after_the_other(twelve: Path, tmp_path: Path, warm: Warm) -> None:
     """Five kills of one store, while beside it the same command is left alone."""
     rng = np.random.default_rng(0)
     whole, results, what = tmp_path / "whole", tmp_path / "results", "--block 4 --epochs 3"
-    alone = [sys.executable, str(ROOT / "run_ablation.py"), *words(twelve, whole, what)]
-    with subprocess.Popen(alone, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as left_alone:
-        for phase, most in zip(PHASES, (1500, 8, 3, 3, 8), strict=True):
-            moment = Moment(phase, int(rng.integers(most)), rng.uniform(0, 0.1))
-            kill(words(twelve, results, what), results, moment)
-        assert left_alone.wait() == 0
-    go_on(words(twelve, results, what), results, whole)
+    for phase, most in zip(PHASES, (1500, 8, 3, 3, 8), strict=True):
+        moment = Moment(phase, int(rng.integers(most)), rng.uniform(0, 0.1))
+        kill(words(twelve, results, what), results, moment, start=cold if phase == "start-up" else warm)
+        if phase == "start-up":
+            left_alone = warm(words(twelve, whole, what), whole, "none", 0, log=tmp_path / "alone")
+    assert let_end(*left_alone) == 0, (tmp_path / "alone").read_text()
+    go_on(words(twelve, results, what), results, whole, start=warm)
 
 
 WHAT = "--block 3 4 --seed 0 1 --epochs 4"
