@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import sys
 from contextlib import suppress
 
 # Threads of OpenMP that wait for others turn in a circle for a while before they sleep. On a machine of one's own that
@@ -27,3 +28,5 @@ def hand_back_freed() -> None:
     """Give the system what was freed and is kept for later, where other processes are about to need it."""
     with suppress(OSError, AttributeError, TypeError):  # another system, or another C library
         ctypes.CDLL(None).malloc_trim(0)
+    if arrow := sys.modules.get("pyarrow"):  # whose memory pandas' texts are in
+        arrow.default_memory_pool().release_unused()

@@ -5,42 +5,48 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
 from core.errors import UserError
-from core.files import read_json, write_text
+from core.files import replacing
 from core.progress import Progress, if_long, no_progress
 from core.workers import Workers
 
 AT_ONCE = 256  # files whose digests are one piece of work
-Memo = dict[str, list[Any] | None]  # path: size in bytes, time of change in nanoseconds, SHA-256
+ROWS = 4096  # written out at once, so that a set of a million clips takes no more memory
+Entry = tuple[int, int, Annotated[str, msgspec.Meta(min_length=64, max_length=64)]]
+Memo = dict[str, Entry]  # path: size in bytes, time of change in nanoseconds, SHA-256
 
 
 def content_digest(
-    rows: Sequence[Sequence[Any]],
-    contents: Sequence[Any],
+    rows: Iterable[Sequence[Any]],
     *,
     class_names: Sequence[str],
     more: Sequence[Any] = (),
 ) -> str:
-    """Return the SHA-256 of class names, rows and the contents of what they name.
+    """Return the SHA-256 of class names, rows and the contents of what they name, as one JSON list.
 
     Parameters
     ----------
     rows
-        Path, label, fold and group of each clip.
-    contents
-        What stands for the content of each clip: a digest, or a size.
+        Path, label, fold and group of each clip, and what stands for its content: a digest, or a size.
     more
         What else stands for the set, of JSON types; nothing changes where there is none.
     """
-    everything = [list(class_names), [[*row, known] for row, known in zip(rows, contents, strict=True)], *more]
-    return hashlib.sha256(json.dumps(everything).encode()).hexdigest()
+    digest = hashlib.sha256(f"[{json.dumps(list(class_names))}, [".encode())
+    rest, between = iter(rows), ""
+    while piece := list(islice(rest, ROWS)):
+        digest.update((between + json.dumps(piece)[1:-1]).encode())
+        between = ", "
+    digest.update("".join(["]", *(f", {json.dumps(part)}" for part in more), "]"]).encode())
+    return digest.hexdigest()
 
 
 def file_sizes(root: Path, paths: Sequence[str]) -> list[int]:
@@ -95,8 +101,8 @@ def file_digests(
     place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
     memo_path = cache / "fingerprints" / f"{name}-{place}.json"
     memo = _read(memo_path)
-    fresh = {path: _known(f"{root}/{path}", memo.get(path)) for path in paths}
-    changed = [path for path, entry in fresh.items() if entry is None]
+    fresh = {path: entry for path in paths if (entry := _known(f"{root}/{path}", memo.get(path)))}
+    changed = [path for path in paths if path not in fresh]
     pieces = [changed[i : i + AT_ONCE] for i in range(0, len(changed), AT_ONCE)]
     report, done = if_long(progress), 0
     with Workers() as pool:  # hashlib lets go of the interpreter lock
@@ -106,48 +112,46 @@ def file_digests(
             report(done, len(changed), f"reading the files of {name}")
     if fresh != memo:
         _write(memo_path, fresh)
-    return [entry[2] for entry in map(fresh.get, paths) if entry]
+    return [fresh[path][2] for path in paths]
 
 
-def _known(path: str, entry: list[Any] | None) -> list[Any] | None:
+def _known(path: str, entry: Entry | None) -> Entry | None:
     """Return what is remembered of a file, if it is still as it was; making a `Path` would cost more than asking."""
+    if not entry:
+        return None
     try:
         status = os.stat(path)  # noqa: PTH116
     except OSError:
         return None  # the reason is found where it is read
-    return entry if entry and entry[:2] == [status.st_size, status.st_mtime_ns] else None
+    return entry if entry[0] == status.st_size and entry[1] == status.st_mtime_ns else None
 
 
 def _digested(root: Path, paths: Sequence[str]) -> Memo:
     return {path: _entry(root, path) for path in paths}
 
 
-def _entry(root: Path, path: str) -> list[Any]:
+def _entry(root: Path, path: str) -> Entry:
     try:
         status = (root / path).stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device read for ever
             raise UserError(f"{root / path}: is no regular file; a clip must be one")
         with (root / path).open("rb") as file:
-            return [status.st_size, status.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest()]
+            return status.st_size, status.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"{root / path}: cannot be read ({error.strerror})") from error
 
 
 def _read(path: Path) -> Memo:
-    """Read what is remembered; whatever is not in order counts as forgotten."""
+    """Read what is remembered; a file that is not in order counts as forgotten."""
     try:
-        memo = read_json(path)
-    except (OSError, ValueError):
+        return msgspec.json.decode(path.read_bytes() if path.is_file() else b"", type=Memo)
+    except (OSError, ValueError, msgspec.MsgspecError, RecursionError):
         return {}
-    return {key: entry for key, entry in memo.items() if _in_order(entry)} if isinstance(memo, dict) else {}
-
-
-def _in_order(entry: object) -> bool:
-    return isinstance(entry, list) and len(entry) == 3 and isinstance(entry[2], str) and len(entry[2]) == 64
 
 
 def _write(path: Path, memo: Memo) -> None:
     # A cache that cannot be written costs time, never the answer. Replacing: another process reads all or nothing.
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(memo))
+        with replacing(path) as temporary:
+            temporary.write_bytes(msgspec.json.encode(memo))

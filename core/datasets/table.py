@@ -158,7 +158,7 @@ class Dataset:
         UserError
             Where a file cannot be read.
         """
-        rows, paths = self.clips[COLUMNS].to_numpy(dtype=object).tolist(), self.clips["path"].tolist()
+        paths = self.clips["path"].tolist()
         contents: list[object]
         if self.vectors is not None:
             contents = [*row_digests(self.vectors)]
@@ -169,7 +169,8 @@ class Dataset:
         more: list[object] = [list(self.columns)] if self.columns else []
         more += [file_digest(self.root / table) for table in self.tables]
         more += [{"per_class": self.per_class}] if self.per_class else []
-        return content_digest(rows, contents, class_names=self.class_names, more=more)
+        rows = zip(paths, *(self.clips[column].tolist() for column in COLUMNS[1:]), contents, strict=True)
+        return content_digest(rows, class_names=self.class_names, more=more)
 
     def only(self, taken: np.ndarray, **changes: Any) -> "Dataset":
         """Return the set with those clips alone for which `taken` (clips,) is true, and with `changes`."""

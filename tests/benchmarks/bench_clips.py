@@ -116,7 +116,7 @@ def _made(clips: Path, results: Path, count: int) -> dict[str, float]:
     process, peak = _start(clips, results), 0
     while process.poll() is None:
         peak = max(peak, _memory(process.pid))
-        time.sleep(0.3)
+        time.sleep(1.0)  # counting takes a few hundredths of a second of a core
     made = _said(process)
     begun = time.perf_counter()
     found = _said(_start(clips, results))

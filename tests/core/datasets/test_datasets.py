@@ -1,6 +1,7 @@
 """Loaders, folds, splits, fingerprints: official layouts on small synthetic sets, and on real recordings."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -397,6 +398,15 @@ class TestFingerprint:
         before = dataset.fingerprint(tmp_path / "cache")
         monkeypatch.setattr(content.hashlib, "file_digest", None)
         assert dataset.fingerprint(tmp_path / "cache") == before
+
+    @pytest.mark.parametrize("clips", range(6))
+    def test_rows_written_out_some_at_a_time_are_one_list(self, clips: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        rows = [[f"é/{clip}.wav", clip % 2, 1, "g", "ab" if clip else 7] for clip in range(clips)]
+        for more in ([], [["f1"], {"per_class": 3}]):
+            whole = json.dumps([["a", "ü"], rows, *more]).encode()
+            monkeypatch.setattr(content, "ROWS", 2)
+            found = content.content_digest(map(tuple, rows), class_names=("a", "ü"), more=more)
+            assert found == hashlib.sha256(whole).hexdigest()
 
     @pytest.mark.parametrize("garbage", ["", "{", "[]", '{"audio/1-1040-A-40.wav": 3}', '{"a": [1, 2, "short"]}', "\0"])
     def test_a_corrupt_memo_is_rebuilt(self, esc50: Path, tmp_path: Path, garbage: str) -> None:
