@@ -98,7 +98,7 @@ def planned(
     call: Call, conditions: Conditions, points: list[dict[str, Any]], session: Session, *, by: str = ""
 ) -> Plan:
     """Plan the conditions at the points of a grid, with data sets fetched first where that was asked for."""
-    execution = session.execution
+    execution = options.execution(call.options)  # the session's own is of another experiment, in a study
     if execution.download:
         wanted = list(dict.fromkeys(point.get("data__name", Run().data.name) for point in points))
         if len(execution.data_root) != len(wanted):

@@ -197,6 +197,34 @@ def test_every_data_set_has_the_folder_given_for_it(tmp_path: Path) -> None:
         make_jobs(read("mine", "quick", {"data-root": ["G"]}, written(tmp_path, text)))
 
 
+def test_experiments_on_other_data_sets_are_planned_with_their_own_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All of one study, whose experiments share a session: the first is of one data set, the second of two."""
+    text = STUDY.replace('block = ["1", "2"]', 'data = "esc50"\nblock = 1')
+    text += '[[experiments]]\nitem = "Table 2"\ncommand = "freeze"\n[experiments.quick]\n'
+    monkeypatch.setattr(study_file, "FOLDER", written(tmp_path, text + 'data = ["urbansound8k", "esc50"]\nblock = 1\n'))
+    (tmp_path / "mine" / "published.csv").write_text(NUMBERS.splitlines()[0])
+    esc = [(f"{1 + k % 5}-{k}-A-{k % 2}.wav", 1 + k % 5, k % 2, "ab"[k % 2], k, "A") for k in range(20)]
+    urban = [(f"{k}-{k % 2}-0-0.wav", k, 1 + k % 3, k % 2, ("air_conditioner", "car_horn")[k % 2]) for k in range(12)]
+    for folder, table, rows, columns in (
+        ("E", "meta/esc50.csv", esc, ["filename", "fold", "target", "category", "src_file", "take"]),
+        ("U", "metadata/UrbanSound8K.csv", urban, ["slice_file_name", "fsID", "fold", "classID", "class"]),
+    ):
+        (tmp_path / folder / table).parent.mkdir(parents=True)
+        pd.DataFrame(rows, columns=columns).to_csv(tmp_path / folder / table, index=False)
+    for name, *_ in esc:
+        (tmp_path / "E" / "audio").mkdir(exist_ok=True)
+        (tmp_path / "E" / "audio" / name).write_text(name)
+    for name, _, fold, *_ in urban:
+        (tmp_path / "U" / "audio" / f"fold{fold}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "U" / "audio" / f"fold{fold}" / name).write_text(name)
+    small = ["--sr", "8000", "--duration", "0.5", "--n-mels", "32", "--n-frames", "32", "--device", "cpu"]
+    roots = ["--data-root", str(tmp_path / "E"), str(tmp_path / "U"), "--results", str(tmp_path / "results")]
+    assert main(["study", "--scale", "quick", "--dry-run", *small, *roots, "mine"]) == 0
+    assert "4 different runs, 4 to train" in capsys.readouterr().out  # those of the first are among the second's
+
+
 REPORT = """
 title = "A stranger's report"
 source = "Somebody 2020"
