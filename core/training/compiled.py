@@ -8,8 +8,9 @@ tensors alone share a program, whatever their number.
 import logging
 import os
 import shutil
+import threading
 import warnings
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -17,10 +18,12 @@ import torch
 from torch import nn
 
 from core.errors import UserError
+from core.registry import Lazy
 
 COMPILERS = {"cpu": ("CXX", ("g++",)), "cuda": ("CC", ("gcc", "clang", "cc"))}  # what torch's own code looks for
 TALKATIVE = ("torch._dynamo", "torch._inductor", "torch._functorch", "torch.utils.cpp_extension")
 MOST = 256  # programs of one process; torch gives up at 8, and trains on uncompiled
+_graphs = Lazy("torch._inductor.cudagraph_trees")
 
 
 def compiled(network: nn.Module, device: torch.device) -> Callable[[Any], torch.Tensor]:
@@ -55,6 +58,8 @@ class OneSize:
         self.network = network
         self.cuda = device.type == "cuda"
         self.size: int | None = None
+        if self.cuda:
+            _let_this_thread_record()
         mode = "reduce-overhead" if self.cuda else None
         self.program: Any = torch.compile(network, dynamic=False, mode=mode)
 
@@ -81,6 +86,18 @@ def check_compiler(device: torch.device) -> None:
     if not any(map(shutil.which, [named] if named else names)):
         asked = f"{variable}={named} is none" if named else f"there is no {' or '.join(names)}"
         raise UserError(f"--compile needs a C++ compiler, and {asked}: install one, or leave --compile out")
+
+
+def _let_this_thread_record() -> None:
+    """Give this thread somewhere to keep CUDA graphs: below 2.14 torch gives it to the main one, and Ray's are others.
+
+    Any other thread would end in an assertion at its first step.
+    """
+    containers: dict[int, Any] = {}
+    for name, kept in (("tree_manager_containers", containers), ("tree_manager_locks", defaultdict(threading.Lock))):
+        if not torch._C._is_key_in_tls(name):
+            setattr(_graphs.local, name, kept)
+            torch._C._stash_obj_in_tls(name, kept)
 
 
 def _prepare_torch() -> None:

@@ -1,5 +1,7 @@
 """`--compile`: what is compiled, how often, and what a machine without a compiler is told."""
 
+import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -7,10 +9,13 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._inductor import cudagraph_trees
 
 from core.config import Training
 from core.errors import UserError
+from core.training.arithmetic import Arithmetic
 from core.training.compiled import OneSize, check_compiler, compiled
+from core.training.forward import evaluating
 from core.training.optimizers import make_optimizer
 from core.training.step import Step
 
@@ -85,6 +90,44 @@ def test_a_gpu_replays_a_graph_and_is_told_where_steps_begin(monkeypatch: pytest
         forward(torch.randn(size, 2, 8, 8))
     assert asked == [{"dynamic": False, "mode": "reduce-overhead"}]
     assert said == ["begun", "replayed", "begun", "begun", "replayed"]
+
+
+def test_every_thread_has_somewhere_to_keep_graphs() -> None:
+    """As torch below 2.14 asks for it, where a thread that is not the main one has nothing of the kind."""
+    found: list[object] = []
+
+    def record() -> None:
+        found.append(torch._C._is_key_in_tls("tree_manager_locks"))
+        for _ in range(2):
+            OneSize(network(), torch.device("cuda"))
+            for name in ("tree_manager_containers", "tree_manager_locks"):
+                assert torch._C._is_key_in_tls(name)
+                found.append(cudagraph_trees.get_obj(cudagraph_trees.local, name))
+
+    thread = threading.Thread(target=record)
+    thread.start()
+    thread.join()
+    before, *kept = found
+    assert before is False
+    assert [type(one) for one in kept[:2]] == [dict, defaultdict]
+    assert kept[0] is kept[2]
+    assert kept[1] is kept[3]
+    assert kept[0] is not cudagraph_trees.get_obj(cudagraph_trees.local, "tree_manager_containers")
+
+
+def test_an_evaluation_between_two_epochs_leaves_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It folds batch norms and puts them back: neither another program, nor another graph of a GPU's."""
+    captured(monkeypatch)
+    whole = network().train()
+    forward, x = compiled(whole, CPU), torch.randn(4, 2, 8, 8)
+    before = [tensor.data_ptr() for tensor in whole.state_dict().values()]
+    for _ in range(2):
+        whole.train()
+        forward(x).sum().backward()
+        with torch.inference_mode(), evaluating(whole, Arithmetic(Training(), CPU), lambda: x):
+            whole(x)
+    assert programs() == 1
+    assert [tensor.data_ptr() for tensor in whole.state_dict().values()] == before
 
 
 @pytest.mark.parametrize(("device", "variable"), [("cpu", "CXX"), ("cuda", "CC")])
