@@ -1,16 +1,14 @@
-"""What a GPU makes of it: epochs against bare steps, the frontend, a frozen prefix, and several trials at once.
+"""What a GPU makes of it: epochs against bare steps, the frontend, and a frozen prefix.
 
-Epochs are in bf16 and channels-last, for small batches with CUDA graphs (``--compile``) too; that nothing in them waits
-for the device is checked by torch itself. The frontend is against librosa on one core. Trials are Ray's, a quarter of
-the GPU each, against one process that trains one run after the other. Without a GPU one line says so; `rows` takes any
-device, so that a test goes through all of it on a CPU.
+Epochs are in bf16 and channels-last; that nothing in them waits for the device is checked by torch itself. The frontend
+is against librosa on one core. CUDA graphs and several trials at once take long and are files of their own,
+``gpu_compile`` and ``gpu_trials``. Without a GPU one line says so; `rows` takes any device, so that a test goes through
+all of it on a CPU.
 """
 
 import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,13 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from commands.execution import execute
 from core import datasets
 from core.config import Clip, Frontend, Run
 from core.datasets.table import Dataset
-from core.execution import Cluster, Execution
+from core.execution import Execution
 from core.inputs.log_mel import LogMel
-from core.plan import Plan, Planned, resolve
+from core.plan import resolve
 from core.session import Session
 from core.training.optimizers import make_optimizer
 from core.training.prepare import Prepared, prepare
@@ -36,7 +33,6 @@ from core.training.step import Step
 from core.training.trainer import Fit, epoch_rows, seed_epoch
 from tests.benchmarks.bench_frontend import _librosa_mels
 
-ROOT = Path(__file__).parent.parent.parent
 RANDOM = {"model__weights": "random", "model__weights_sha256": ""}
 
 
@@ -46,7 +42,7 @@ class Size:
 
     backbones: tuple[str, ...] = ("resnet50", "densenet201", "efficientnet_lite0")
     batches: tuple[int, ...] = (8, 32, 128)
-    small: int = 8  # the largest batch that is compiled too
+    small: int = 8  # the batch that is compiled too
     steps: int = 50
     repeats: int = 3
     clips: int = 256  # through the frontend
@@ -57,29 +53,38 @@ class Size:
 
 def measure() -> Iterator[dict[str, Any]]:
     """Yield a row per comparison, none without a GPU."""
+    yield from on_gpu(rows)
+
+
+def on_gpu(rows: Callable[[Run, Dataset, Session, Size], Iterator[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the embedded data set on a GPU, none without one."""
     if not torch.cuda.is_available():
         print("  there is no GPU here: nothing of this was measured")  # noqa: T201
         return
     with tempfile.TemporaryDirectory() as results:
         session = Session(Execution(results=Path(results)))
         dataset = datasets.load("instruments")
-        run = resolve(Run(), dataset, dataset.fingerprint(session.store.cache))
-        yield from rows(run, dataset, session, Size())
-        yield trials(Path(results), ray=Cluster(ray="local", gpus_per_trial=0.25, cpus_per_trial=1), device="cuda")
+        yield from rows(resolve(Run(), dataset, dataset.fingerprint(session.store.cache)), dataset, session, Size())
 
 
 def rows(run: Run, dataset: Dataset, session: Session, size: Size) -> Iterator[dict[str, Any]]:
     """Yield a row per comparison in this process."""
     for backbone in size.backbones:
         for batch in size.batches:
-            one = run.replace(
-                model__backbone=backbone, **RANDOM, training__precision="bf16", training__batch_size=batch
-            )
-            yield _epoch(one, dataset, session, size)
-            if batch <= size.small:
-                yield _compiled(one, dataset, session, size)
+            yield _epoch(in_bf16(run, backbone, batch), dataset, session, size)
     yield _frontend(session, size)
     yield _prefix(run.replace(training__epochs=size.epochs), dataset, session, size)
+
+
+def compiled_rows(run: Run, dataset: Dataset, session: Session, size: Size) -> Iterator[dict[str, Any]]:
+    """Yield a row per network: small batches with `--compile`, against without."""
+    for backbone in size.backbones:
+        yield _compiled(in_bf16(run, backbone, size.small), dataset, session, size)
+
+
+def in_bf16(run: Run, backbone: str, batch: int) -> Run:
+    """Return the run of a network with random weights, in bf16."""
+    return run.replace(model__backbone=backbone, **RANDOM, training__precision="bf16", training__batch_size=batch)
 
 
 def _epoch(run: Run, dataset: Dataset, session: Session, size: Size) -> dict[str, Any]:
@@ -92,7 +97,7 @@ def _epoch(run: Run, dataset: Dataset, session: Session, size: Size) -> dict[str
         fits[0]._steps(order, 0)
     ours, reference = _timed(size.repeats, session.device, lambda: fits[0]._train(order, 0), bare)
     what = f"{run.model.backbone}, {run.training.batch_size} clips: epoch / bare forward, backward, step"
-    return _row(what, ours, reference, 1.05, at_most=True)
+    return row(what, ours, reference, 1.05, at_most=True)
 
 
 def _compiled(run: Run, dataset: Dataset, session: Session, size: Size) -> dict[str, Any]:
@@ -102,7 +107,7 @@ def _compiled(run: Run, dataset: Dataset, session: Session, size: Size) -> dict[
     order = _rows(fits[0].prepared, run, size)
     ours, reference = _timed(size.repeats, session.device, *(lambda fit=fit: fit._train(order, 0) for fit in fits))
     what = f"{run.model.backbone}, {run.training.batch_size} clips: epoch with --compile / without"
-    return _row(what, ours, reference, 1.0, at_most=True)
+    return row(what, ours, reference, 1.0, at_most=True)
 
 
 def _rows(prepared: Prepared, run: Run, size: Size) -> torch.Tensor:
@@ -146,7 +151,7 @@ def _frontend(session: Session, size: Size) -> dict[str, Any]:
         (theirs,) = _timed(size.repeats, session.device, lambda: [_librosa_mels(one, sr) for one in y[: size.compared]])
     (ours,) = _timed(size.repeats, session.device, lambda: list(kind.power(batch)))
     scaled = [seconds * size.clips / size.compared for seconds in theirs]
-    return _row(f"mel power of {size.clips} clips at {sr} Hz: librosa on one core / ours", scaled, ours, 50)
+    return row(f"mel power of {size.clips} clips at {sr} Hz: librosa on one core / ours", scaled, ours, 50)
 
 
 def _prefix(run: Run, dataset: Dataset, session: Session, size: Size) -> dict[str, Any]:
@@ -160,41 +165,7 @@ def _prefix(run: Run, dataset: Dataset, session: Session, size: Size) -> dict[st
             Fit(run, prepare(run, dataset, session, reuse=reuse), session, f"reuse {reuse}").run()
             seconds[reuse].append(time.perf_counter() - start)
             shutil.rmtree(session.store.folder(run), ignore_errors=True)
-    return _row(f"{size.epochs} epochs of a head: without reuse of the prefix / with", seconds[False], seconds[True], 8)
-
-
-def trials(
-    results: Path, *, ray: Cluster, device: str, runs: int = 8, epochs: int = 8, repeats: int = 3
-) -> dict[str, Any]:
-    """Time runs as trials of Ray that share a device, and one after the other in one process."""
-    sides: dict[str, list[float]] = {"one by one": [], "together": []}
-    for k in range(repeats):
-        for name, found in sides.items():
-            share = (
-                (ray.ray, str(ray.gpus_per_trial or ""), str(ray.cpus_per_trial or ""))
-                if name == "together"
-                else ("",) * 3
-            )
-            words = [sys.executable, "-m", __spec__.name, str(results / f"{name}-{k}"), device, str(runs), str(epochs)]
-            start = time.perf_counter()
-            subprocess.run([*words, *share], check=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
-            found.append(time.perf_counter() - start)
-    what = f"{runs} runs of EfficientNet-Lite0: one by one / as trials that share {device}, the start of both counted"
-    return _row(what, sides["one by one"], sides["together"], 1.3)
-
-
-def _side(results: str, device: str, runs: str, epochs: str, ray: str, gpus: str, cpus: str) -> None:
-    """Train the runs of one side, in a process of its own."""
-    share = {"gpus_per_trial": float(gpus) if gpus else None, "cpus_per_trial": float(cpus) if cpus else None}
-    session = Session(Execution(results=Path(results), device=device, cluster=Cluster(ray=ray, **share)))
-    dataset = datasets.load("instruments")
-    base = Run().replace(
-        frontend__n_mels=64, frontend__n_frames=64, training__epochs=int(epochs), training__precision="bf16"
-    )
-    base = resolve(base, dataset, dataset.fingerprint(session.store.cache))
-    planned = tuple(Planned("run", base.replace(seed=seed), base) for seed in range(int(runs)))
-    executed = execute(Plan("bench", planned, {base.data.content: dataset}), session)
-    assert (executed.trained, executed.failed) == (int(runs), 0)
+    return row(f"{size.epochs} epochs of a head: without reuse of the prefix / with", seconds[False], seconds[True], 8)
 
 
 @contextmanager
@@ -237,7 +208,7 @@ def _timed(repeats: int, device: torch.device, *works: Callable[[], Any]) -> lis
     return found
 
 
-def _row(
+def row(
     what: str, one: Sequence[float], other: Sequence[float], target: float, *, at_most: bool = False
 ) -> dict[str, Any]:
     """Return a row whose ratio is the median of the first times over the second, as `what` says."""
@@ -245,7 +216,3 @@ def _row(
     spread = f"{ratios[0]:.2f} / {statistics.median(ratios):.2f} / {ratios[-1]:.2f}"
     row = {"what": f"{what} (min / median / max {spread})", "ratio": statistics.median(ratios), "target": target}
     return row | {"at_most": at_most, "seconds": statistics.median(one), "over_seconds": statistics.median(other)}
-
-
-if __name__ == "__main__":
-    _side(*sys.argv[1:])
