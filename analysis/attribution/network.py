@@ -21,6 +21,7 @@ GPU_SHARE = 0.25  # of the memory that is free
 LARGEST_BATCH = 1024  # rows; more would not fill any device better
 _TRANSIENT = 4  # largest activations alive at once in a backward pass, on top of those kept for it
 _COPIES = 8  # of an image, that captum makes: path points, their list, gradients, scaled gradients, sums
+_CLAMPS = (nn.ReLU6, nn.Hardtanh)
 T = TypeVar("T")
 
 
@@ -28,9 +29,8 @@ class Explained:
     """A copy of a network in evaluation mode, whose batches take a bounded amount of memory.
 
     The copy's batch norms are part of the convolutions before them (`fold_batch_norm`), its parameters have no
-    gradients, and images are laid out channels-last, the faster layout. ReLU may work in place, which saves memory and
-    changes no gradient; only hooks must be read `out_of_place`. The network that was given stays as
-    it is.
+    gradients, and images are laid out channels-last, the faster layout. ReLU and ReLU6 may work in place, which saves
+    memory and changes no gradient; only hooks must be read `out_of_place`. The network that was given stays as it is.
 
     Parameters
     ----------
@@ -66,7 +66,10 @@ class Explained:
         self.device = torch.device(device)
         self.network = copy.deepcopy(network).to(self.device).eval()
         self.network.requires_grad_(False)
+        clamps: list[Any] = [m for m in self.network.modules() if type(m) in _CLAMPS and getattr(m, "inplace", False)]
         keep_inputs(self.network)
+        for module in clamps:
+            module.__class__, module.inplace = Clamp, True
         self._dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
         fold_batch_norm(self.network, self._images(image_shape))
         self.network.to(memory_format=torch.channels_last)
@@ -139,6 +142,32 @@ class Explained:
         """Make two images to try the network on: noise about the middle of the range, without a random generator."""
         count = torch.arange(2 * math.prod(image_shape), dtype=self._dtype, device=self.device)
         return (20 * torch.sin(count**2 / 7) - 20).view(2, *image_shape)
+
+
+class Clamp(nn.Hardtanh):
+    """A ReLU6 that overwrites its input, which torch's own copies for the gradient: what it gives out says as much."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Bring numbers of any shape into a range."""
+        if not self.inplace:
+            return super().forward(x)
+        made: torch.Tensor = _Clamped.apply(x, self.min_val, self.max_val)
+        return made
+
+
+class _Clamped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, low: float, high: float) -> torch.Tensor:
+        ctx.range = low, high
+        ctx.mark_dirty(x.clamp_(low, high))
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        """Let the gradient through where the output is inside the range, and so the input was."""
+        (made,) = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(*gradients, made, *ctx.range), None, None
 
 
 def _default_memory(device: torch.device) -> int:

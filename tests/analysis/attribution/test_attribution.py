@@ -214,6 +214,34 @@ def test_network_that_was_given_is_left_alone(rng: np.random.Generator) -> None:
     assert [m.inplace for m in network.modules() if hasattr(m, "inplace")] == [True, False]
 
 
+@pytest.mark.parametrize("act", [nn.ReLU6(inplace=True), nn.Hardtanh(-0.5, 0.7, inplace=True)])
+def test_a_clamp_in_place_changes_no_bit_and_takes_less_memory(act: nn.Hardtanh, rng: np.random.Generator) -> None:
+    """Numbers below, inside, above and exactly at both ends of the range."""
+    images = torch.from_numpy(
+        np.concatenate([rng.uniform(-9, 9, 61), [act.min_val, act.max_val, 0]]).astype(np.float32)
+    )
+    images = images.view(1, 1, 8, 8)
+    conv = nn.Conv2d(1, 1, 1, bias=False)
+    conv.weight.data.fill_(1)
+    first = nn.Hardtanh(act.min_val, act.max_val)
+    plain, inside = (nn.Sequential(conv, clamp, nn.Conv2d(1, 3, 3), nn.Flatten()) for clamp in (first, act))
+    inside[2].load_state_dict(plain[2].state_dict())
+    expected, explained = Explained(plain, (1, 8, 8)), Explained(inside, (1, 8, 8))
+    found = []
+    for network in (expected, explained):
+        x = images.clone().requires_grad_()
+        logits = network(x)
+        (gradient,) = torch.autograd.grad(logits.square().sum(), x)
+        found.append((logits, gradient))
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.equal(ours, theirs)
+    assert 0 < (found[0][1] == 0).sum() < 64
+    assert explained.row_bytes < expected.row_bytes
+    with explained.out_of_place():
+        assert torch.equal(explained(images), found[0][0])
+        assert [m.inplace for m in explained.network.modules() if hasattr(m, "inplace")] == [False]
+
+
 def test_no_hooks_are_left_after_success_and_failure(rng: np.random.Generator) -> None:
     x = images(rng, 1, (3, 16, 16)).astype(np.float64)
     against = baselines.make("silence", x).astype(np.float64)
