@@ -2,7 +2,8 @@
 
 Reads top to bottom: prepare what is trained and what it reads, go through the epochs, write the record. An epoch's
 random numbers come from (seed, epoch) alone, its learning rate and whether it is the last from the history alone, so
-that a run that was killed ends in the same bits as one that was not (on a CPU, for one number of threads).
+that a run that was killed ends in the same bits as one that was not (on a CPU, for one number of threads). A head on
+vectors has one thread, and with that the bits that it has among others (`core.training.together`).
 """
 
 import time
@@ -26,6 +27,7 @@ from core.training.first_step import is_fitted
 from core.training.optimizers import make_optimizer
 from core.training.prepare import Prepared, prepare
 from core.training.schedules import lr_at
+from core.training.stacked import SMALL, on_threads
 from core.training.step import Step, mean_loss
 from core.training.stopping import ended_by
 
@@ -59,9 +61,17 @@ def train(run: Run, dataset: Dataset, session: Session, *, label: str) -> None:
     prepared = prepare(run, dataset, session)
     preparation = time.perf_counter() - started
     fit = Fit(run, prepared, session, label)
-    history, logits = fit.run()
+    with on_threads(1 if _is_small(prepared) else session.threads):
+        history, logits = fit.run()
     outcome = Outcome(history, logits, fit.best, prepared.backbone.original_state_dict(), preparation)
     write_outcome(run, prepared, dataset, session, outcome)
+
+
+def _is_small(prepared: Prepared) -> bool:
+    """Tell whether what is trained is so little that threads would wait for each other longer than they compute."""
+    vectors = prepared.source.whole
+    weights = sum(p.numel() for p in prepared.network.parameters())
+    return vectors is not None and vectors.ndim == 2 and weights <= SMALL
 
 
 @dataclass(frozen=True)

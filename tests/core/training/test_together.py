@@ -39,9 +39,11 @@ def plan_of(runs: list[Run], dataset: Dataset) -> Plan:
     return Plan("test", tuple(Planned("one", run, runs[0]) for run in runs), {runs[0].data.content: dataset})
 
 
-def trained(runs: list[Run], dataset: Dataset, results: Path, *, alone: bool = False) -> tuple[Executed, Session]:
+def trained(
+    runs: list[Run], dataset: Dataset, results: Path, *, alone: bool = False, threads: int = 1
+) -> tuple[Executed, Session]:
     """Train runs together, where none may be trained alone, or alone."""
-    session = Session(Execution(results=results, device="cpu", threads=1))
+    session = Session(Execution(results=results, device="cpu", threads=threads))
     with pytest.MonkeyPatch.context() as patch:
         if alone:
             patch.setattr(executor, "lots", lambda runs, datasets: [[run] for run in runs])
@@ -381,6 +383,19 @@ def test_a_disk_that_fills_up_while_runs_are_written_ends_the_command(
     assert left.status(runs[1]) == RUNNING
     assert not list(left.folder(runs[1]).glob(".*"))
     assert all(left.check(one, "weights.safetensors") == "" for one in runs if left.status(one) == FINISHED)
+
+
+def test_a_head_that_is_left_alone_has_the_bits_that_it_has_among_others(
+    run: Run, dataset: Dataset, tmp_path: Path
+) -> None:
+    """On two threads: of a command that is given again, one run may be all that is left of a lot."""
+    head = run.replace(**HEAD, training__batch_size=24)
+    runs = [head.replace(seed=seed) for seed in range(3)]
+    _, one = trained(runs, dataset, tmp_path / "together", threads=2)
+    _, other = trained(runs[1:2], dataset, tmp_path / "alone", alone=True, threads=2)
+    weights, same = one.store.weights(runs[1]), other.store.weights(runs[1])
+    assert all(torch.equal(weights[name], same[name]) for name in weights | same)
+    assert_same(runs[1:2], one, other)
 
 
 def test_what_lots_start_from_is_prepared_once(
