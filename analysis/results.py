@@ -10,10 +10,13 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from rich.console import RenderableType
 
 from analysis import figures, tables
+from analysis.drawn import save_once
 from analysis.provenance import elsewhere
+from analysis.style import DPI
 from analysis.tables import Column
 from core.files import write_text
 from core.plan import Plan
@@ -88,7 +91,11 @@ class Results:
         """
         figure, ax = figures.new(**size)
         draw(ax)
-        self.add("figure", name, caption, figures.save(figure, self.folder / name, data))
+        self.add("figure", name, caption, self.draw(figure, self.folder / name, data))
+
+    def draw(self, figure: Figure, path: Path, data: pd.DataFrame | None = None, *, dpi: int = DPI) -> list[Path]:
+        """Write a figure where it is not there yet; parameters and files are those of `analysis.style.save`."""
+        return save_once(figure, path, data, index=self.session.store.index, dpi=dpi)
 
     def written(self) -> list[str]:
         """Name the files that were written, and of a folder inside `folder` only how many."""

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from analysis.attribution.figures import draw
 from analysis.attribution.pixels import Scale
 from analysis.results import Results
-from analysis.style import save, styled
+from analysis.style import styled
 from core.config import Run
 from core.datasets.table import Dataset
 from core.errors import UserError
@@ -56,12 +56,13 @@ def show_samples(results: Results, *, per_class: int) -> None:
     what = f"{dataset.name}: {run.frontend.kind} in {scale.unit or 'their own units'}"
     cmap = CMAP if run.frontend.colour == "none" else run.frontend.colour
     figure = grid_figure([inputs[row] for row in rows], [titles[row] for row in rows], scale, cmap=cmap)
-    results.add("figure", "samples", f"A clip of every class of {what}", save(figure, results.folder / "samples", None))
+    files = results.draw(figure, results.folder / "samples")
+    results.add("figure", "samples", f"A clip of every class of {what}", files)
     for row in rows:
         name = re.sub(r"[^\w.-]+", "_", f"{titles[row]}-{row}", flags=re.ASCII)
         sound = _write_sound(results, run, dataset, paths[row], name)
         figure = grid_figure([inputs[row]], [titles[row]], scale, cmap=cmap)
-        files = save(figure, results.folder / "clips" / name, None, dpi=DPI)
+        files = results.draw(figure, results.folder / "clips" / name, dpi=DPI)
         facts = {"clip": paths[row], "sound": sound, "class": titles[row]}
         results.add("map", name, f"{paths[row]} ({titles[row]})", files, **facts)
 

@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy import stats
-from statsmodels.stats import contingency_tables, multitest
 
+from core.registry import Lazy
+
+contingency_tables = Lazy("statsmodels.stats.contingency_tables")  # half a second to import
 SIGN_FLIPS = 2**16  # all of them up to 16 folds, a random sample of them above
 EXACT_MCNEMAR = 25  # discordant clips below which chi-squared is a poor approximation
 SIGNIFICANT = 0.05
@@ -270,13 +272,13 @@ def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike, *, groups: npt.A
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     """Correct p-values for their number; a nan (no test was possible) stays nan and does not count.
 
-    Source: Holm, "A simple sequentially rejective multiple test procedure", 1979; statsmodels' ``multipletests``.
+    Source: Holm, "A simple sequentially rejective multiple test procedure", 1979. It is that of statsmodels'
+    ``multipletests``, which goes through all objects in memory at every call, half a second over 10,000 runs.
     """
-    raw = np.asarray(p_values, dtype=np.float64)
-    corrected = raw.copy()
-    tested = np.isfinite(raw)
-    if tested.any():
-        corrected[tested] = multitest.multipletests(raw[tested], method="holm")[1]
+    corrected = np.array(p_values, dtype=np.float64)
+    ranked = np.argsort(corrected, kind="stable")[: np.isfinite(corrected).sum()]  # nan comes last
+    times = np.arange(len(ranked), 0, -1)
+    corrected[ranked] = np.minimum(1.0, np.maximum.accumulate(corrected[ranked] * times))
     return tuple(corrected.tolist())
 
 

@@ -13,6 +13,7 @@ from analysis.files import write_formats
 from analysis.formats import csv
 
 COLUMN_WIDTH = 3.5  # inches
+DPI = 300  # of a PNG
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")  # Okabe and Ito 2008
 MARKERS = "osD^vPX"
 STYLES = ("-", "--", "-.")  # of lines that must share colours
@@ -81,7 +82,7 @@ def _break_labels(figure: Figure) -> None:
 
 
 @styled
-def save(figure: Figure, path: Path, data: pd.DataFrame | None, *, dpi: int = 300) -> list[Path]:
+def save(figure: Figure, path: Path, data: pd.DataFrame | None, *, dpi: int = DPI) -> list[Path]:
     """Write a figure as PNG and PDF, and its data beside it as CSV.
 
     Parameters
@@ -104,11 +105,20 @@ def save(figure: Figure, path: Path, data: pd.DataFrame | None, *, dpi: int = 30
     UserError
         Where the folder is read-only or full.
     """
+    return write_formats(path, contents(figure, dpi=dpi) | csv_of(data))
+
+
+@styled
+def contents(figure: Figure, *, dpi: int) -> dict[str, bytes]:
+    """Draw a figure; return the content of its files by suffix, ``.png`` first."""
     _break_labels(figure)
     png, pdf = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=dpi, metadata={"Software": None})
+    figure.set_layout_engine("none")  # in the PDF everything stands where it does in the PNG
     figure.savefig(pdf, format="pdf", dpi=dpi, metadata={"CreationDate": None})
-    contents = {".png": png.getvalue(), ".pdf": pdf.getvalue()}
-    if data is not None:
-        contents[".csv"] = csv(data).encode()
-    return write_formats(path, contents)
+    return {".png": png.getvalue(), ".pdf": pdf.getvalue()}
+
+
+def csv_of(data: pd.DataFrame | None) -> dict[str, bytes]:
+    """Return the content of the file of what a figure shows, by its suffix; none where that is in another file."""
+    return {} if data is None else {".csv": csv(data).encode()}

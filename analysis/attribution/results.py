@@ -14,7 +14,6 @@ from analysis.attribution import figures as figures
 from analysis.attribution.explanation import Attributed, Explanation, Request
 from analysis.formats import number, p_value, percent, text
 from analysis.results import Results
-from analysis.style import save
 from analysis.summary import summarise
 from analysis.tables import MISSING, Column
 from core.training.finished import backbone_of
@@ -132,7 +131,7 @@ class _Writer:
                 self.results.files += arrays
                 continue
             figure = self.figures.clip_figure(maps, k, int(self.explanation.labels[k]), self.scale, self.names)
-            files = [*save(figure, path, None, dpi=MAP_DPI), *arrays]
+            files = [*self.results.draw(figure, path, dpi=MAP_DPI), *arrays]
             said = f"{row['true']}, taken for {row['predicted']}" if row["true"] != row["predicted"] else row["true"]
             caption = f"{row['clip']} ({said}), {attributed.condition}: {maps.method} against {maps.baseline}"
             sound = str(self.explanation.dataset.root.absolute() / row["clip"])
@@ -262,7 +261,7 @@ class _Writer:
 
     def _figure(self, name: str, figure: Figure, data: pd.DataFrame, caption: str) -> None:
         name = self.prefix + name
-        self.results.add("figure", name, caption, save(figure, self.results.folder / name, data))
+        self.results.add("figure", name, caption, self.results.draw(figure, self.results.folder / name, data))
 
     def _table(
         self,

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 from statsmodels.stats import weightstats
+from statsmodels.stats.multitest import multipletests
 
 from analysis.statistics import describe, equal_within, equivalence, holm, mcnemar, over_folds, paired
 from tests.benchmarks.bench_statistics import SHAPES, coverage, false_positives, recordings
@@ -148,6 +149,13 @@ def test_mcnemar_refuses_different_clips():
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx((0.03, 0.06, 0.06))
     assert holm([0.5, 0.9]) == pytest.approx((1.0, 1.0))
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 40])
+def test_holm_is_that_of_statsmodels(n):
+    rng = np.random.default_rng(n)
+    raw = np.round(rng.random(n) ** 3, 2)  # small ones, and ties
+    assert holm(raw.tolist()) == tuple(multipletests(raw, method="holm")[1])
 
 
 def test_holm_leaves_out_what_was_not_tested():
