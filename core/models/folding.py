@@ -85,8 +85,9 @@ def foldable(network: nn.Module, example: Any) -> list[Pair]:
             hooks.append(module.register_forward_hook(lambda _, __, y, name=name: convolved(name, y)))
         elif _is_norm(module):
             hooks.append(module.register_forward_pre_hook(lambda _, x, name=name: normed(name, x[0])))
+    gpus = {tensor.device for tensor in network.parameters() if tensor.is_cuda}  # not all that the machine has
     try:
-        with torch.random.fork_rng(), torch.no_grad(), watch:
+        with torch.random.fork_rng(devices=gpus), torch.no_grad(), watch:
             network(example)
     finally:
         for hook in hooks:

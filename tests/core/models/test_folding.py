@@ -179,3 +179,10 @@ def test_finding_pairs_draws_no_random_numbers() -> None:
     torch.manual_seed(0)
     foldable(network, torch.rand(2, 3, 4, 4, generator=torch.Generator()))
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_gpus_that_the_network_is_not_on_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch warns of more than one whose random numbers it would keep, and there may be runs of others on them."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: pytest.fail("looked at a GPU"))
+    assert foldable(Two().eval(), torch.rand(2, 3, 4, 4)) == [("conv", "norm")]
