@@ -9,6 +9,7 @@ network that it names, and its answer is the seconds.
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torchvision
@@ -38,12 +39,18 @@ def step_of(name: str) -> Callable[[], float]:
     return step
 
 
-if __name__ == "__main__":
+def serve(make: Callable[[str], Callable[[], Any]]) -> None:
+    """Take a step of the network that each line of the input names, and answer with its seconds."""
     torch.set_num_threads(THREADS)
-    steps: dict[str, Callable[[], float]] = {}
+    steps: dict[str, Callable[[], Any]] = {}
     for name in map(str.strip, sys.stdin):
         if name not in steps:
-            steps = {name: step_of(name)}
+            steps.clear()  # before the next is made: two would not fit
+            steps[name] = make(name)
         start = time.perf_counter()
         steps[name]()
         print(time.perf_counter() - start, flush=True)
+
+
+if __name__ == "__main__":
+    serve(step_of)

@@ -1,16 +1,16 @@
 """A training step of the trainer, in bf16 and in fp32, against the same as the authors of a report take it.
 
-Theirs is `tests.benchmarks.authors`, in a process that has its environment as it is unasked. Both train networks with
-random weights on 32 images of 3 x 128 x 250 that are in memory, on two threads, in turn.
+Theirs is `tests.benchmarks.authors`, in a process that has its environment as it is unasked; ours are in processes of
+their own too, one for each precision, as runs are. All train networks with random weights on 32 images of 3 x 128 x 250
+that are in memory, on two threads, in turn.
 """
 
 import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from core.models.backbone import build
 from core.training.arithmetic import Arithmetic, multiplies_bf16
 from core.training.optimizers import make_optimizer
 from core.training.step import Step
-from tests.benchmarks.authors import CLASSES, LAST, LR, SHAPE, THREADS, WEIGHT_DECAY
+from tests.benchmarks.authors import CLASSES, LAST, LR, SHAPE, WEIGHT_DECAY, serve
 
 ROOT = Path(__file__).parent.parent.parent
 REPEATS = 3
@@ -32,40 +32,35 @@ OURS = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # what importing `core` sets
 
 def measure() -> Iterator[dict[str, Any]]:
     """Yield a row per network and precision; none in bf16 where this CPU only imitates it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
-    try:
-        with _authors() as theirs:
-            for name in LAST:
-                yield from _rows(name, partial(theirs, name))
-    finally:
-        torch.set_num_threads(before)
+    precisions = [p for p in WANTED if p != "bf16" or multiplies_bf16()]
+    with ExitStack() as stack:
+        theirs = stack.enter_context(_elsewhere("tests.benchmarks.authors"))
+        ours = {p: stack.enter_context(_elsewhere("tests.benchmarks.bench_authors", p)) for p in precisions}
+        for name in LAST:
+            rounds = [(theirs(name), {p: step(name) for p, step in ours.items()}) for _ in range(1 + REPEATS)][1:]
+            for precision in precisions:
+                yield _row(name, precision, [(reference, own[precision]) for reference, own in rounds])
 
 
-def _rows(name: str, theirs: Callable[[], float]) -> Iterator[dict[str, Any]]:
-    steps = {p: _step(name, p) for p in WANTED if p != "bf16" or multiplies_bf16()}
-    rounds = [(theirs(), {p: _timed(step) for p, step in steps.items()}) for _ in range(1 + REPEATS)][1:]
-    for precision in steps:
-        pairs = [(reference, ours[precision]) for reference, ours in rounds]
-        ratios = sorted(reference / ours for reference, ours in pairs)
-        spread = f"{ratios[0]:.2f} / {statistics.median(ratios):.2f} / {ratios[-1]:.2f}"
-        seconds, over = (statistics.median(part) for part in zip(*pairs, strict=True))
-        yield {
-            "what": f"a training step of {name}: the authors' / ours in {precision} (min / median / max {spread})",
-            "ratio": statistics.median(ratios),
-            "target": WANTED[precision],
-            "seconds": seconds,
-            "over_seconds": over,
-        }
+def _row(name: str, precision: str, pairs: list[tuple[float, float]]) -> dict[str, Any]:
+    ratios = sorted(reference / own for reference, own in pairs)
+    spread = f"{ratios[0]:.2f} / {statistics.median(ratios):.2f} / {ratios[-1]:.2f}"
+    seconds, over = (statistics.median(part) for part in zip(*pairs, strict=True))
+    return {
+        "what": f"a training step of {name}: the authors' / ours in {precision} (min / median / max {spread})",
+        "ratio": statistics.median(ratios),
+        "target": WANTED[precision],
+        "seconds": seconds,
+        "over_seconds": over,
+    }
 
 
 @contextmanager
-def _authors() -> Iterator[Callable[[str], float]]:
-    """Start the other process; what is given takes a step of the network of a name there, and returns its seconds."""
+def _elsewhere(*words: str) -> Iterator[Callable[[str], float]]:
+    """Start another process; what is given takes a step of the network of a name there, and returns its seconds."""
     env = {name: value for name, value in os.environ.items() if name not in OURS} | {"PYTHONPATH": str(ROOT)}
-    words = [sys.executable, "-m", "tests.benchmarks.authors"]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(words, cwd=ROOT, env=env, **pipes) as child:
+    with subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT, env=env, **pipes) as child:
         assert child.stdin and child.stdout
 
         def step(name: str) -> float:
@@ -85,7 +80,5 @@ def _step(name: str, precision: str) -> Callable[[], Any]:
     return partial(step, x, torch.arange(SHAPE[0]) % CLASSES)
 
 
-def _timed(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+if __name__ == "__main__":
+    serve(partial(_step, precision=sys.argv[1]))
