@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from filelock import Timeout
 
@@ -17,6 +18,7 @@ from core.training.lots import lots
 from core.training.members import Bases
 from core.training.together import train_together
 from core.training.trainer import train
+from core.writing import Writing
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,23 @@ class Executed:
     new: frozenset[str] = frozenset()  # ids
 
 
+@dataclass(frozen=True)
+class Work:
+    """What the lots of a plan have in common while it is executed."""
+
+    plan: Plan
+    session: Session
+    writing: Writing
+    bases: Bases
+
+
 def execute(plan: Plan, session: Session) -> Executed:
     """Train the missing runs of a plan.
 
     Other processes may execute the same plan at the same time: a run is trained by whoever holds its lock, and what
     others hold is waited for last, one by one. A run that fails is recorded with its reason and the others go on; it
-    is tried again only where that is asked for. Runs that can be are trained together (`core.training.together`).
+    is tried again only where that is asked for. Runs that can be are trained together (`core.training.together`), and
+    written while the next are trained.
     """
     new: set[str] = set()
     with session.store.at_rest():
@@ -43,14 +56,16 @@ def execute(plan: Plan, session: Session) -> Executed:
         failed = sum(session.store.status(run) == FAILED for run in plan.runs if run.id not in looked_for)
     found = len(plan.runs) - len(missing)
     held: list[Run] = []
-    bases = Bases()
-    for lot in lots(missing, plan.datasets):
-        with ExitStack() as locks:
-            mine = [run for run in lot if _locked(run, plan, session, locks, held)]
-            new |= _train_missing(mine, plan, session, bases)
-    for run in held:
-        with session.store.lock(run).acquire():
-            new |= _train_missing([run], plan, session, bases)
+    with written_below(session.store.runs), ExitStack() as every, Writing() as writing:
+        work = Work(plan, session, writing, Bases())
+        for lot in lots(missing, plan.datasets):
+            locks = every.enter_context(ExitStack())
+            new |= _train_missing([run for run in lot if _locked(run, plan, session, locks, held)], work)
+            writing.after(locks.close)
+        writing.settle(until=0)  # who holds others may be waiting for these
+        for run in held:
+            with session.store.lock(run).acquire():
+                new |= _train_missing([run], work)
     failed += sum(session.store.status(run) == FAILED for run in missing)
     return Executed(len(new), found, failed, frozenset(new))
 
@@ -66,13 +81,15 @@ def _locked(run: Run, plan: Plan, session: Session, locks: ExitStack, held: list
     return True
 
 
-def _train_missing(lot: Sequence[Run], plan: Plan, session: Session, bases: Bases) -> set[str]:
+def _train_missing(lot: Sequence[Run], work: Work) -> set[str]:
     """Train what is missing of the runs of a lot, whose locks this process holds; return their ids."""
-    missing = [run for run in lot if not settled(run, session)]
-    say_damaged(missing, plan, session)
-    alone = missing if len(missing) < 2 else _train_together(missing, plan, session, bases)
+    missing = [run for run in lot if not settled(run, work.session)]
+    say_damaged(missing, work.plan, work.session)
+    alone = missing if len(missing) < 2 else _train_together(missing, work)
+    if alone:
+        work.writing.settle(until=0)  # nobody would hear of them for as long as this takes
     for run in alone:
-        _train(run, plan, session)
+        _train(run, work.plan, work.session)
     return {run.id for run in missing}
 
 
@@ -105,18 +122,30 @@ def say_damaged(runs: Sequence[Run], plan: Plan, session: Session) -> None:
             session.report.note(f"{label(run, plan)}: run {run.id} is damaged ({why}); training it again")
 
 
-def _train_together(runs: Sequence[Run], plan: Plan, session: Session, bases: Bases) -> list[Run]:
-    """Train runs of one lot together, and return those that have to be trained alone."""
+def _train_together(runs: Sequence[Run], work: Work) -> list[Run]:
+    """Train runs of one lot together and let them be written; return those that have to be trained alone."""
+    plan, session = work.plan, work.session
     dataset, left = plan.datasets[runs[0].data.content], {run.id: run for run in runs}
     name = lot_label([label(run, plan) for run in runs])
-    with written_below(session.store.runs):
-        for run, error in train_together(runs, dataset, session, label=name, bases=bases):
-            del left[run.id]
-            if error:
-                record_failure(run, session, label=label(run, plan), **failure(error))
-            else:
-                say_accuracy(run, session, label=label(run, plan))
+    for ended in train_together(runs, dataset, session, label=name, bases=work.bases):
+        work.writing.settle()
+        if ended is None:
+            continue
+        del left[ended.run.id]
+        own = label(ended.run, plan)
+        if ended.error:
+            record_failure(ended.run, session, label=own, **failure(ended.error))
+        else:
+            then, lost = partial(say_accuracy, ended.run, session, label=own), partial(_train_again, ended.run, work)
+            work.writing.add(ended.write, then, lost)
     return list(left.values())
+
+
+def _train_again(run: Run, work: Work, error: Exception) -> None:
+    """Train a run alone that could not be written: what that comes from shows where it meets it alone."""
+    why = f"{type(error).__name__}: {error}"
+    work.session.report.note(f"{label(run, work.plan)}: cannot be written ({why}); training it alone")
+    _train(run, work.plan, work.session)
 
 
 def _train(run: Run, plan: Plan, session: Session) -> None:

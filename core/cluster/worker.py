@@ -26,9 +26,11 @@ from core.files import cannot_write
 from core.registry import Lazy
 from core.session import Session
 from core.store import CHECKPOINT, FINISHED
+from core.training.members import Bases
 from core.training.step import NonFiniteLoss
 from core.training.together import train_together
 from core.training.trainer import train
+from core.writing import Writing
 
 tune = Lazy("ray.tune")
 REPORT_EVERY = 1.0  # seconds between two reports of one trial, where no scheduler needs them all
@@ -149,10 +151,16 @@ def _trained(
         _bring(runs, images, session, storage)
     left = {run.id: run for run in runs}
     if len(runs) > 1:
-        for run, error in train_together(runs, work.datasets[runs[0].data.content], session, label=runs[0].id):
-            del left[run.id]
-            if error:
-                yield run, failure(error)
+        dataset = work.datasets[runs[0].data.content]
+        with Writing() as writing:
+            for ended in train_together(runs, dataset, session, label=runs[0].id, bases=Bases()):
+                if ended is None:
+                    continue
+                del left[ended.run.id]
+                if ended.error:
+                    yield ended.run, failure(ended.error)
+                else:
+                    writing.add(ended.write)
     for run in left.values():
         session.on_epoch = Progress(run, work, storage, session.store.folder(run))
         try:

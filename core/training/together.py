@@ -8,9 +8,8 @@ checkpoints and an end of its own.
 """
 
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -33,14 +32,22 @@ from core.training.stopping import ended_by
 from core.training.streams import Streams
 
 CHECKPOINT_EVERY = 30.0  # seconds of training between two checkpoints of every run
-WRITERS = 2  # runs that are written at once: half of it is waiting for the disk, and digests
 MOST = 2**26  # numbers in the batches of all that are trained at once
 
 
+@dataclass(frozen=True)
+class Ended:
+    """A run that has come to its end: why it failed, if it did, and otherwise what writes it, from any thread."""
+
+    run: Run
+    error: NonFiniteLoss | None
+    write: Callable[[], None]
+
+
 def train_together(
-    runs: Sequence[Run], dataset: Dataset, session: Session, *, label: str, bases: Bases | None = None
-) -> Iterator[tuple[Run, NonFiniteLoss | None]]:
-    """Train runs of one lot (`core.training.lots`) and write their records to the store.
+    runs: Sequence[Run], dataset: Dataset, session: Session, *, label: str, bases: Bases
+) -> Iterator[Ended | None]:
+    """Train runs of one lot (`core.training.lots`).
 
     Parameters
     ----------
@@ -53,11 +60,11 @@ def train_together(
 
     Yields
     ------
-    run, error
-        Each run as it ends, and why it failed, if it did. Those that have to be trained alone are not among them.
+    ended
+        Each run as it ends, and None after every epoch. Those that have to be trained alone are not among them.
     """
     try:
-        yield from _trained(runs, dataset, session, label=label, bases=bases or Bases())
+        yield from _trained(runs, dataset, session, label=label, bases=bases)
     except UserError:
         raise
     except Exception as error:  # what it comes from shows where a run meets it alone
@@ -69,33 +76,18 @@ def train_together(
 
 def _trained(
     runs: Sequence[Run], dataset: Dataset, session: Session, *, label: str, bases: Bases
-) -> Iterator[tuple[Run, NonFiniteLoss | None]]:
+) -> Iterator[Ended | None]:
     started = time.perf_counter()
     members = bases.members(runs, dataset, session)
     preparation = (time.perf_counter() - started) / max(1, len(members))
-    pool = ThreadPoolExecutor(WRITERS)
-    writing: deque[tuple[Run, Future[None]]] = deque()
-    try:
-        for length in dict.fromkeys(member.length for member in members):
-            for piece in _pieces([member for member in members if member.length == length]):
-                for member, error in Lot(piece, session, label).run():
-                    if error is None:
-                        write = partial(member.write_outcome, dataset, session, preparation=preparation)
-                        writing.append((member.run, pool.submit(write)))
-                    else:
-                        yield member.run, error
-                    while writing and writing[0][1].done():
-                        yield _written(*writing.popleft())
-        while writing:
-            yield _written(*writing.popleft())
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _written(run: Run, writing: Future[None]) -> tuple[Run, None]:
-    """Wait until a run is in the store."""
-    writing.result()
-    return run, None
+    for length in dict.fromkeys(member.length for member in members):
+        for piece in _pieces([member for member in members if member.length == length]):
+            for ended in Lot(piece, session, label).run():
+                if ended is None:
+                    yield None
+                    continue
+                member, error = ended
+                yield Ended(member.run, error, partial(member.write_outcome, dataset, session, preparation=preparation))
 
 
 def _pieces(members: Sequence[Member]) -> Iterator[list[Member]]:
@@ -123,8 +115,8 @@ class Lot:
         self.stack: Stack | None = None
         self.failed: list[tuple[Member, NonFiniteLoss]] = []
 
-    def run(self) -> Iterator[tuple[Member, NonFiniteLoss | None]]:
-        """Train all to their ends; yield each as it ends."""
+    def run(self) -> Iterator[tuple[Member, NonFiniteLoss | None] | None]:
+        """Train all to their ends; yield each as it ends, and None after every epoch."""
         saved = time.monotonic()
         while self.members:
             ended = [m for m in self.members if ended_by(m.run.training, m.history)]
@@ -142,6 +134,7 @@ class Lot:
                 if time.monotonic() - saved >= CHECKPOINT_EVERY:
                     self._save()
                     saved = time.monotonic()
+                yield None
         self.session.report.drop(self.label)
 
     def _epoch(self) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from filelock import Timeout
 from torch import nn
 
 from core import datasets, executor
@@ -411,6 +413,56 @@ def test_what_lots_start_from_is_prepared_once(
     assert prepared == [runs[0].id, runs[6].id]
     _, alone = trained(runs, dataset, tmp_path / "alone", alone=True)
     assert_same(runs, one, alone)
+
+
+def test_a_lot_is_written_while_the_next_is_trained_and_held_until_then(
+    vectors: tuple[Run, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lots_, "LOT", 3)
+    run, dataset = vectors
+    runs = several(run)
+    training, epoch, write = threading.Event(), together.Lot._epoch, Store.write_weights
+    statuses: list[str] = []
+
+    def watched(lot: together.Lot) -> None:
+        if lot.members[0].run is runs[3]:
+            other = Session(Execution(results=tmp_path, device="cpu", threads=1)).store
+            with pytest.raises(Timeout):
+                other.lock(runs[0]).acquire(blocking=False)
+            statuses.append(other.status(runs[0]))
+            training.set()
+        epoch(lot)
+
+    def patient(store: Store, run: Run, weights: Any) -> None:
+        assert run in runs[3:] or training.wait(20)
+        write(store, run, weights)
+
+    monkeypatch.setattr(together.Lot, "_epoch", watched)
+    monkeypatch.setattr(Store, "write_weights", patient)
+    executed, session = trained(runs, dataset, tmp_path)
+    assert (executed.trained, executed.failed) == (6, 0)
+    assert statuses[0] == RUNNING
+    for one in runs:
+        session.store.lock(one).acquire(blocking=False).lock.release()
+
+
+def test_a_run_that_cannot_be_written_is_trained_alone_and_the_others_are_not(
+    vectors: tuple[Run, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, dataset = vectors
+    runs, write, alone = several(run, training__epochs=1), Store.write_weights, []
+
+    def odd(store: Store, run: Run, weights: Any) -> None:
+        if run.id == runs[1].id and run.id not in alone:
+            raise ValueError("something unforeseen")
+        write(store, run, weights)
+
+    monkeypatch.setattr(Store, "write_weights", odd)
+    monkeypatch.setattr(executor, "train", lambda run, *a, **k: (alone.append(run.id), train(run, *a, **k)))
+    session = Session(Execution(results=tmp_path, device="cpu", threads=1))
+    executed = execute(plan_of(runs, dataset), session)
+    assert (executed.trained, executed.failed, alone) == (6, 0, [runs[1].id])
+    assert all(session.store.status(one) == FINISHED for one in runs)
 
 
 def test_what_is_settled_or_held_elsewhere_is_left_out(vectors: tuple[Run, Dataset], tmp_path: Path) -> None:
