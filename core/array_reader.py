@@ -46,6 +46,21 @@ class ArrayReader:
         for row, place in zip(rows, places, strict=True):
             self._fill(memoryview(out[place]).cast("B"), self._first + int(row) * size)
 
+    def part(self, start: int, stop: int) -> np.ndarray:
+        """Return rows from `start` to `stop`, a copy; no page of the file stays in this process's memory.
+
+        Raises
+        ------
+        UserError
+            Where the file has become shorter.
+        """
+        if self._file < 0:
+            return np.array(self.array[start:stop])
+        found = np.empty((stop - start, *self.array.shape[1:]), self.array.dtype)
+        if found.size:
+            self._fill(found.data.cast("B"), self._first + start * self.array[:1].nbytes)
+        return found
+
     def _fill(self, buffer: memoryview, start: int) -> None:
         assert isinstance(self.array, np.memmap)
         done = 0

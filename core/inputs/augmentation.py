@@ -10,10 +10,13 @@ import soxr
 import torch
 from torch import nn
 
+from core.inputs import vocoder
+
 # Section III-B of arXiv:2007.11154 stretches time and shifts pitch; by how much, only its authors' code says.
 STRETCH = (0.9, 1.2)  # factor of the tempo
 PITCH = (-2.0, 2.0)  # semitones
 MARGIN = 1 << 15  # samples; more than the vocoder's window and the resampler's filter look ahead
+LONG = 1 << 20  # samples from which the spectrum is held in pieces
 Change = Callable[..., np.ndarray]  # of a waveform (samples,), by its ``sr`` and what ``key`` alone decides
 
 
@@ -41,7 +44,8 @@ def augment_waveform(y: np.ndarray, *, sr: int, key: str) -> np.ndarray:
     shift = 2.0 ** (-semitones / 12)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="n_fft=.* is too large")  # a clip under 2048 samples is padded
-        stretched = librosa.effects.time_stretch(y, rate=tempo * shift)
+        stretch = vocoder.time_stretch if len(y) > LONG else librosa.effects.time_stretch
+        stretched = stretch(y, rate=tempo * shift)
     return np.asarray(soxr.resample(stretched, sr / shift, sr, quality="HQ"), dtype=np.float32)
 
 

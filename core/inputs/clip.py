@@ -78,7 +78,8 @@ def decode(path: Path, *, at_most: int = WHOLE) -> tuple[np.ndarray, int]:
         without a Xing header, Matroska as it is streamed) cannot be told from whole when cut between two frames.
     """
     with _blocks(path) as found:
-        return _whole(found, at_most)
+        kept = [*_up_to(found, at_most)]
+    return np.concatenate([block.y for block in kept]), kept[-1].sr
 
 
 def read_waveform(path: Path, *, sr: int, n_samples: int, fit: str) -> np.ndarray:
@@ -99,8 +100,7 @@ def read_waveform(path: Path, *, sr: int, n_samples: int, fit: str) -> np.ndarra
         As `decode`; of the part that is not kept too.
     """
     if fit == "stretch":
-        y, own_sr = decode(path)
-        return resample(y, sr=own_sr, new_sr=sr)
+        return read_whole(path, sr=sr)
     start = 0
     if fit == "crop":
         with _blocks(path) as found:
@@ -110,6 +110,12 @@ def read_waveform(path: Path, *, sr: int, n_samples: int, fit: str) -> np.ndarra
         start = max((_resampled(samples, own_sr, sr) - n_samples) // 2, 0)
     with _blocks(path) as found:
         return fit_length(_part(found, sr=sr, start=start, n_samples=n_samples), n_samples=n_samples, fit=fit)
+
+
+def read_whole(path: Path, *, sr: int, at_most: int = WHOLE) -> np.ndarray:
+    """Read a recording, resampled: to the bit ``resample(*decode(path))``; parameters and errors are those of both."""
+    with _blocks(path) as found:
+        return np.concatenate([*_stream(_up_to(found, at_most), sr=sr, until=sys.maxsize)])
 
 
 def read_start(path: Path, *, sr: int, n_samples: int) -> np.ndarray:
@@ -192,16 +198,16 @@ def _blocks(path: Path) -> Iterator[Iterator[Block]]:
         raise BadClip(path, str(error)) from None
 
 
-def _whole(found: Iterable[Block], at_most: int) -> tuple[np.ndarray, int]:
-    parts, samples, sr = [], 0, 0
-    for y, sr in found:
-        samples += len(y)
+def _up_to(found: Iterable[Block], at_most: int) -> Iterator[Block]:
+    """Pass blocks on, of no more than so many samples."""
+    samples = 0
+    for block in found:
+        samples += len(block.y)
         if at_most < samples <= WHOLE:
             raise LongRecording
         if samples > WHOLE:
-            raise ValueError(f"longer than {WHOLE / sr / 3600:.0f} hours, too long to be kept whole; cut it")
-        parts.append(y)
-    return np.concatenate(parts), sr
+            raise ValueError(f"longer than {WHOLE / block.sr / 3600:.0f} hours, too long to be kept whole; cut it")
+        yield block
 
 
 def _short(found: Iterable[Block], *, keep: int = SHORT) -> tuple[np.ndarray, int, int]:

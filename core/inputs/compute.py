@@ -1,12 +1,36 @@
 """Waveforms become inputs: the same bits of each, whatever is beside it and however many threads a CPU has."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
 
 from core.inputs.kind import Kind
 from core.workers import Workers
+
+
+class Unread(Sequence[torch.Tensor]):
+    """Waveforms that are too long to be in memory together: each is read when it is looked up.
+
+    Parameters
+    ----------
+    reads
+        What reads each.
+    device
+        Where they are needed.
+    """
+
+    def __init__(self, reads: Sequence[Callable[[], np.ndarray]], device: torch.device) -> None:
+        self.reads, self.device = reads, device
+
+    def __len__(self) -> int:
+        return len(self.reads)
+
+    def __getitem__(self, i: Any) -> Any:
+        """Read one waveform (samples,)."""
+        return torch.from_numpy(self.reads[i]()).to(self.device)
 
 
 def make_inputs(kind: Kind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -20,8 +44,10 @@ def make_inputs(kind: Kind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
     kind
         On the same device.
     waveforms
-        Each (samples,), or a tensor (clips, samples); at least one.
+        Each (samples,), or a tensor (clips, samples); at least one. `Unread` ones are there one at a time.
     """
+    if not isinstance(waveforms, torch.Tensor | list):
+        return torch.cat([make_inputs(kind, [waveforms[i]]) for i in range(len(waveforms))])
     if waveforms[0].device.type == "cpu":
         return _one_by_one(kind, waveforms)
     with torch.no_grad(), _full_precision():

@@ -4,6 +4,7 @@ The same modules make them as make the stored ones, so on a CPU they are the sam
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import nn
 from core.cache import key_of
 from core.config import Clip, Frontend, identity
 from core.errors import UserError
-from core.inputs.compute import make_inputs
+from core.inputs.compute import Unread, make_inputs
 from core.inputs.images import Images, decided_by
 from core.inputs.kind import Kind
 from core.inputs.made import input_kind
@@ -82,7 +83,8 @@ class MadeArray:
         made = np.empty((chosen.size, *self.shape[1:]), np.float32)
         for start in range(0, chosen.size, BATCH):
             part = chosen.ravel()[start : start + BATCH]
-            sounds = [torch.from_numpy(self.waveforms.read(int(row))).to(self.device) for row in part]
+            found = Unread([partial(self.waveforms.read, int(row)) for row in part], self.device)
+            sounds = found if self.waveforms.too_long(part) else list(found)
             inputs = make_inputs(self.kind, sounds).cpu().numpy()
             made[start : start + BATCH] = inputs.reshape(len(part), *self.shape[1:])
         return made.reshape(*chosen.shape, *self.shape[1:])

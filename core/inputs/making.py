@@ -33,7 +33,7 @@ from core.config import Clip, Frontend
 from core.door import quiet
 from core.errors import UserError
 from core.inputs.augmentation import Change, enough
-from core.inputs.clip import WHOLE, BadClip, LongRecording, decode, fit_length, read_start, read_waveform, resample
+from core.inputs.clip import WHOLE, BadClip, LongRecording, fit_length, read_start, read_waveform, read_whole
 from core.inputs.compute import make_inputs
 from core.inputs.kind import Kind
 from core.inputs.made import input_kind
@@ -264,13 +264,13 @@ def _read_clip(path: Path, *, clip: Clip, change: Change, key: str, at_most: int
         if clip.fit in ("pad", "loop"):  # the start of a long one is taken
             y = read_start(path, sr=clip.sr, n_samples=enough(n_samples))
         else:
-            y, own_sr = decode(path, at_most=at_most)
-            y = resample(y, sr=own_sr, new_sr=clip.sr)
+            y = read_whole(path, sr=clip.sr, at_most=at_most)
     except BadClip as problem:
         return problem.reason
     if key:
         y = change(y, sr=clip.sr, key=key)
-    return fit_length(y, n_samples=n_samples, fit=clip.fit).copy()  # a view would keep the whole recording
+    fitted = fit_length(y, n_samples=n_samples, fit=clip.fit)
+    return fitted if fitted is y else fitted.copy()  # a view would keep the whole recording
 
 
 def _images_of(batch: Sequence[Sound | Turn], *, kind: Kind, device: str, dtype: np.dtype[Any]) -> Made:

@@ -8,12 +8,13 @@ outlive the process that made them.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from core.array_reader import ArrayReader
 from core.array_writer import ArrayWriter
 from core.cache import load_or_make
 from core.config import Clip, identity
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from core.datasets.table import Dataset
 
 VERSION = 1  # raised when the same configuration would give other samples
+AT_ONCE = 1 << 24  # samples; 64 MB
 LOUD = 1e12  # full scale is 1; of louder clips the spectrogram may not be finite, which is looked at before training
 
 
@@ -83,6 +85,10 @@ class Waveforms:
         """How many recordings are longer than a waveform, so that there are segments to choose from."""
         return int((self.lengths > self.n_samples).sum())
 
+    def too_long(self, rows: np.ndarray) -> bool:
+        """Tell whether these waveforms are too long to be in memory together, as whole recordings may be."""
+        return self.clip.fit == "stretch" and int(self.lengths[rows].sum()) > AT_ONCE
+
     def read(self, row: int, chance: float | None = None) -> np.ndarray:
         """Read one waveform.
 
@@ -98,11 +104,20 @@ class Waveforms:
         -------
         (samples,) float32.
         """
-        whole = self.samples[self.first[row] : self.first[row] + self.lengths[row]]  # nothing is read yet
-        if chance is not None and len(whole) > self.n_samples:
-            start = int(chance * (len(whole) - self.n_samples + 1))
-            return np.array(whole[start : start + self.n_samples])
-        return np.array(fit_length(whole, n_samples=self.n_samples, fit=self.clip.fit))
+        first, length, start = int(self.first[row]), int(self.lengths[row]), 0
+        spare = length - self.n_samples
+        if spare > 0 and (chance is not None or self.clip.fit != "stretch"):
+            if chance is not None:
+                start = int(chance * (spare + 1))
+            elif self.clip.fit == "crop":
+                start = spare // 2
+            length = self.n_samples
+        y = self._reader.part(first + start, first + start + length)
+        return fit_length(y, n_samples=self.n_samples, fit=self.clip.fit)
+
+    @cached_property
+    def _reader(self) -> ArrayReader:
+        return ArrayReader(self.samples)
 
 
 def waveforms(

@@ -6,6 +6,7 @@ What is stored in float16 stays so until it is on the device, and is float32 in 
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from core.array_reader import ArrayReader
 from core.cache import Stored
 from core.config import Run
+from core.inputs.compute import Unread
 from core.inputs.halves import Halves
 from core.inputs.images import Images
 from core.inputs.live import LiveImages
@@ -130,16 +132,22 @@ class Recordings(Source):
         chances = None
         if self.seed is not None and epoch is not None:
             chances = segment_chances(self.seed, epoch, self.versions[0].kept)
-        waveforms = []
-        for version, clip in zip(*np.divmod(rows.numpy(), self.n_clips), strict=True):
-            chance = None if chances is None else float(chances[clip])
-            waveforms.append(torch.from_numpy(self.versions[version].read(int(clip), chance)))
+        versions, clips = np.divmod(rows.numpy(), self.n_clips)
+        reads = [
+            partial(self.versions[version].read, int(clip), None if chances is None else float(chances[clip]))
+            for version, clip in zip(versions, clips, strict=True)
+        ]
+        if self.versions[0].too_long(clips):
+            return Unread(reads, self.device)
+        waveforms = [torch.from_numpy(read()) for read in reads]
         if len({len(y) for y in waveforms}) > 1:
             return waveforms
         batch = torch.stack(waveforms)
         return batch.pin_memory() if self.device.type == "cuda" else batch
 
     def _to_device(self, batch: Any) -> Any:
+        if isinstance(batch, Unread):
+            return batch
         if isinstance(batch, list):
             return [y.to(self.device, non_blocking=True) for y in batch]
         return super()._to_device(batch)

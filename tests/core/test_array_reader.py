@@ -35,6 +35,14 @@ def test_rows_come_to_their_places(array):
     np.testing.assert_array_equal(read(array), ROWS[WANTED])
 
 
+def test_a_part_is_a_copy_of_its_rows(array):
+    for start, stop in ((0, 10), (3, 4), (5, 9), (9, 10), (4, 4)):
+        found = ArrayReader(array).part(start, stop)
+        np.testing.assert_array_equal(found, ROWS[start:stop])
+        assert found.dtype == ROWS.dtype
+        assert found.flags.writeable
+
+
 def test_a_file_is_read_without_its_memory_map(tmp_path, monkeypatch):
     np.save(tmp_path / "a.npy", ROWS)
     array = np.load(tmp_path / "a.npy", mmap_mode="r")

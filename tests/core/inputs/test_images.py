@@ -68,7 +68,7 @@ def made(monkeypatch):
 
         return spy
 
-    for name in ("decode", "read_start", "read_waveform"):
+    for name in ("read_whole", "read_start", "read_waveform"):
         monkeypatch.setattr(core.inputs.making, name, spying(getattr(core.inputs.making, name)))
     return read
 

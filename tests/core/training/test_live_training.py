@@ -16,7 +16,9 @@ from core.datasets.table import Dataset
 from core.errors import UserError
 from core.execution import Execution
 from core.fields import problems
+from core.inputs import waveforms
 from core.inputs.clip import decode
+from core.inputs.compute import Unread
 from core.inputs.live import FromWaveforms
 from core.plan import resolve
 from core.session import Session
@@ -98,16 +100,26 @@ def test_live_training_ends_in_the_bits_of_stored_images(
     pd.testing.assert_frame_equal(live_history, history)
 
 
+@pytest.mark.parametrize("way", ["stretch", "stretch, waveform"])
+def test_recordings_too_long_to_be_in_memory_together_give_the_same_bits(
+    run: Run, dataset: Dataset, session: Session, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waveforms, "AT_ONCE", 0)
+    source = prepare(run.replace(training__live=True, **WAYS[way]), dataset, session).source
+    assert isinstance(next(source.batches(torch.arange(4), 4)), Unread)
+    test_live_training_ends_in_the_bits_of_stored_images(run.replace(seed=1), dataset, session, way)
+
+
 def test_the_front_end_is_the_networks_first_module(run: Run, dataset: Dataset, session: Session) -> None:
     stored = prepare(run, dataset, session)
     live = prepare(run.replace(training__live=True), dataset, session)
     assert [name for name, _ in live.network.named_children()] == ["images", "normalise", "backbone"]
     assert isinstance(live.network[0], FromWaveforms)
-    waveforms = next(live.source.batches(torch.arange(4), 4))
-    assert waveforms.shape == (4, SR // 2)
+    sounds = next(live.source.batches(torch.arange(4), 4))
+    assert sounds.shape == (4, SR // 2)
     images = next(stored.source.batches(torch.arange(4), 4))
-    assert torch.equal(live.network[0](waveforms), images)
-    assert live.network[0](waveforms).stride() == images.stride()
+    assert torch.equal(live.network[0](sounds), images)
+    assert live.network[0](sounds).stride() == images.stride()
     assert not any(p.requires_grad for p in live.network[0].parameters())
 
 
