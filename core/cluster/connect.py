@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from core.cluster.address import check_address
+from core.cluster.leftovers import end_marked, marked
 from core.door import quiet
 from core.errors import UserError
 from core.execution import Cluster, Execution
 from core.registry import Lazy
 
-ray, tune = Lazy("ray"), Lazy("ray.tune")
+ray, tune, psutil = Lazy("ray"), Lazy("ray.tune"), Lazy("psutil")
 
 ROOT = Path(__file__).resolve().parents[2]  # where workers on this machine import the toolkit from
 OBJECT_STORE = 256 * 2**20  # bytes; only configurations and results pass through it
@@ -79,19 +80,23 @@ def connected(cluster: Cluster) -> Iterator[list[Node]]:
     kept = dict(os.environ)
     os.environ |= _ENVIRONMENT | (_local_environment() if cluster.ray == "local" else {})
     try:
-        ray.init, tune.Tuner  # noqa: B018  (imports them)
+        ray.init, tune.Tuner, psutil.Process  # noqa: B018  (imports them)
     except ImportError as error:
         raise UserError(
             f"--ray {cluster.ray} needs Ray ({error}): pip install 'audio-ablation[ray]', or leave --ray out"
         ) from None
     logging.getLogger("ray").setLevel(logging.CRITICAL)
+    mark = ""
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # Ray prints what is said better elsewhere
         try:
-            with _own_sigterm(), quiet():  # so do its libraries
+            with marked() as mark, _own_sigterm(), quiet():  # so do its libraries
                 _init(cluster.ray)
             yield alive_nodes()
         finally:
-            ray.shutdown()
+            try:
+                ray.shutdown()
+            finally:
+                end_marked(mark)
             os.environ.clear()
             os.environ |= kept
 
