@@ -1,6 +1,7 @@
 """Whatever is typed after an option, the answer is a plan or one line; the options say themselves which there are."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -136,6 +137,13 @@ def test_what_only_the_analysis_needs_is_refused_before_anything_is_trained(
     words: str, message: str, session: Session
 ) -> None:
     assert message in answer(words.split(), session)
+
+
+@pytest.mark.parametrize("flag", ["--results", "--data-root"])
+def test_a_place_whose_name_is_no_utf8_is_refused(flag: str, session: Session) -> None:
+    """What is recorded and drawn is text: a run was trained there, and then failed for good."""
+    said = answer([COMMAND, flag, os.fsdecode(b"/place\xff\xfe")], session)
+    assert said == rf"{flag} /place\xff\xfe: not a name in UTF-8; rename the folder, or give a link to it"
 
 
 def test_a_home_that_is_nobodys_is_one_line() -> None:

@@ -9,13 +9,14 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from safetensors.torch import load_file, save_file
 from small_runs import ON_CPU, SIZE
 
@@ -223,7 +224,15 @@ def words(name: str, sounds: Path, results: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def trained(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undrawn() -> Iterator[None]:
+    """Draw no figures, which take longer than all the rest of such a small command; they are tested elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda self, file, **_: file.write(b"a figure"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(undrawn: None, sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a results folder in which all of those commands have ended."""
     results = tmp_path_factory.mktemp("trained")
     for name in (HISTORY, PREDICTIONS, WEIGHTS):
