@@ -51,6 +51,7 @@ def leave(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int
         if signal.getsignal(number) != signal.SIG_IGN:  # what is not to be interrupted was started so
             signal.signal(number, _stop)
     sys.unraisablehook = _unraisable
+    threading.excepthook = _in_a_thread
     _keep_streams()
     _tidy_environment()
     warnings.formatwarning = lambda message, *where: f"{PROGRAM}: {printable(str(message))}\n"
@@ -211,6 +212,14 @@ def _unraisable(what: "sys.UnraisableHookArgs") -> None:
         sys.__unraisablehook__(what)
 
 
+def _in_a_thread(what: threading.ExceptHookArgs) -> None:
+    """Say in one line what ended a thread, as one of a library that writes curves; the command goes on."""
+    if what.exc_value is None or isinstance(what.exc_value, SystemExit) or _asked:
+        return
+    if line := _answer(what.exc_value)[1]:
+        _say(line)
+
+
 def _answer(error: BaseException) -> tuple[int, str]:
     """Return the status and the line for what ended a command."""
     if isinstance(error, UserError):
@@ -224,9 +233,12 @@ def _answer(error: BaseException) -> tuple[int, str]:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return MISTAKE, f"out of memory ({error}); use smaller images, shorter clips or a lower --batch-size"
     if isinstance(error, OSError) and error.strerror:
-        return MISTAKE, f"{error.filename or 'a file'}: {error.strerror}"
+        name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+        return MISTAKE, f"{name or 'a file'}: {error.strerror}"
     if isinstance(error, ModuleNotFoundError):
         return MISTAKE, f"the Python package '{error.name}' is missing; install the toolkit with what it needs"
+    if isinstance(error, ImportError) and ".so" in str(error):
+        return MISTAKE, f"a library cannot be loaded ({error}); allow more memory, or install its package anew"
     return DEFECT, f"a defect of the program ({type(error).__name__}: {error}); {_trace(error)}"
 
 

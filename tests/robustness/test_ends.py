@@ -186,6 +186,43 @@ door.end(main, [])
     assert done.stdout.splitlines() == [b"by a thread", b"by a function"]
 
 
+@pytest.mark.parametrize(
+    ("raised", "line"),
+    [
+        ("open('/nowhere/events', 'ab')", "run_ablation.py: /nowhere/events: No such file or directory"),
+        ("1 / 0", "run_ablation.py: a defect of the program (ZeroDivisionError: division by zero); please report it"),
+    ],
+)
+def test_what_ends_a_thread_is_one_line(raised: str, line: str, tmp_path: Path) -> None:
+    """A results folder that vanished ended the thread that writes curves."""
+    code = f"""
+import threading
+from core import door
+
+def main(words):
+    thread = threading.Thread(target=lambda: {raised})
+    thread.start()
+    thread.join()
+    return 0
+
+door.end(main, [])
+"""
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stdout) == (0, b"")
+    (said,) = done.stderr.decode().splitlines()
+    assert said.startswith(line)
+
+
+def test_a_library_that_cannot_be_loaded_is_no_defect() -> None:
+    code = (
+        "import sys; from core import door; door.end(lambda words: exec('raise ImportError(\"x.so: no memory\")'), [])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    line = "run_ablation.py: a library cannot be loaded (x.so: no memory); allow more memory, or install its package"
+    assert (done.returncode, done.stderr) == (2, f"{line} anew\n")
+
+
 def test_figures_need_no_display() -> None:
     """A notebook leaves the name of its own for figures to what it starts, wherever that is installed."""
     code = "import sys; from core import door; sys.exit(door.leave(lambda words: __import__('matplotlib') and 0, []))"
