@@ -189,7 +189,7 @@ door.end(main, [])
 @pytest.mark.parametrize(
     ("raised", "line"),
     [
-        ("open('/nowhere/events', 'ab')", "run_ablation.py: /nowhere/events: No such file or directory"),
+        ("open(b'/nowhere/events', 'ab')", "run_ablation.py: /nowhere/events: No such file or directory"),
         ("1 / 0", "run_ablation.py: a defect of the program (ZeroDivisionError: division by zero); please report it"),
     ],
 )
