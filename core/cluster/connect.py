@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from core.cluster.address import check_address
-from core.cluster.leftovers import end_marked, marked
+from core.cluster.leftovers import end_marked, family, marked
 from core.door import quiet
 from core.errors import UserError
 from core.execution import Cluster, Execution
@@ -93,10 +93,11 @@ def connected(cluster: Cluster) -> Iterator[list[Node]]:
                 _init(cluster.ray)
             yield alive_nodes()
         finally:
+            started = family(mark)
             try:
                 ray.shutdown()
             finally:
-                end_marked(mark)
+                end_marked(mark, started)
             os.environ.clear()
             os.environ |= kept
 
