@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from core import hand_back_freed
 from core.array_writer import ArrayWriter
 from core.cache import load_or_make
 from core.config import Clip, Frontend, identity
@@ -168,6 +169,7 @@ def _make(
     what = f"{input_words(input_kind(recipe.clip, recipe.frontend).shape)} of {dataset.name}"
     what += f", augmented version {recipe.variant}" if recipe.variant else ""
     problems = write(writer, recipe, paths, spread=spread, report=lambda done: report(done, len(paths), what))
+    hand_back_freed()  # long recordings have left much, in pieces that nothing else fits into
     bad = [(path, problem) for path, problem in zip(paths, problems, strict=True) if problem]
     if len(bad) == len(paths):
         raise refusal(dataset, bad)

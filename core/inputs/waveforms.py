@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from core import hand_back_freed
 from core.array_reader import ArrayReader
 from core.array_writer import ArrayWriter
 from core.cache import load_or_make
@@ -213,6 +214,7 @@ def _make(
                 new = {name: [] for name in facts}
             report(len(facts["problems"]) + len(new["problems"]), len(paths), what)
     _extend(facts, new)
+    hand_back_freed()  # long recordings have left much, in pieces that nothing else fits into
     if all(facts["problems"]):
         raise refusal(dataset, _bad(dataset, facts["problems"]))
     return facts
