@@ -159,7 +159,10 @@ def _load(entry: Path, read: Read) -> Stored | None:
         ):
             return None
         state = _state(path)
-        if (str(path.resolve()), *state) not in _verified and not _was_seen(entry, state):
+        if (str(path.resolve()), *state) in _verified:
+            if not (entry / SEEN).exists():  # it was made here, and was too new until now
+                _note_seen(entry, state)
+        elif not _was_seen(entry, state):
             shards = [Shard(rows, sha256, {}) for rows, sha256 in manifest["shards"]]
             if not is_whole(path, shards, shape=tuple(manifest["shape"]), read=read):
                 return None

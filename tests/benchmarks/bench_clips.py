@@ -90,6 +90,7 @@ MAKE = """
 import json, sys, time
 from pathlib import Path
 from core.execution import Execution
+from core.files import SETTLED
 from core.plan import make_plan
 from core.session import Session
 from core.training.rows import load_images
@@ -101,7 +102,11 @@ plan = make_plan("bench", lambda base, scratch: {"base": base}, [point], roots=[
                  cache=session.store.cache)
 begun = time.perf_counter()
 (made,) = load_images(plan.runs[0], next(iter(plan.datasets.values())), session)
-print(json.dumps({"seconds": time.perf_counter() - begun, "images": len(made.array)}))
+seconds = time.perf_counter() - begun
+if seconds > SETTLED:  # as every run does that is trained on them
+    time.sleep(SETTLED)
+    load_images(plan.runs[0], next(iter(plan.datasets.values())), session)
+print(json.dumps({"seconds": seconds, "images": len(made.array)}))
 """
 
 

@@ -553,6 +553,22 @@ def test_an_array_is_read_through_once_and_again_when_its_file_was_touched(clips
     assert len(read) == 3
 
 
+def test_what_a_process_made_and_uses_later_is_not_read_through_by_the_next(clips, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(core.cache, "is_whole", lambda path, *what, **more: read.append(path) or True)
+    seen = tmp_path / "images" / compute(clips, tmp_path).key / "seen.json"
+    assert not seen.exists()  # too new
+    monkeypatch.setattr(core.cache, "SETTLED", 0.0)
+    compute(clips, tmp_path)
+    assert seen.exists()
+    forget_verified()
+    compute(clips, tmp_path)
+    assert read == []
+    os.utime(seen.parent / "array.npy")
+    compute(clips, tmp_path)
+    assert read == [seen.parent / "array.npy"]
+
+
 def test_reading_images_through_is_shown_where_it_takes_long(clips, tmp_path, monkeypatch):
     compute(clips, tmp_path)
     for long, expected in ((100.0, []), (0.0, [(0, 1, "reading through the images of sounds (MB)"), (1, 1, ...)])):
