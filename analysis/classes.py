@@ -74,17 +74,23 @@ def class_rows(values: Mapping[str, Any], scored: Iterable[Scored], class_names:
         with ``_std``, and ``clips``: how many the test folds have.
     """
     runs = list(scored)
-    folds = len({fold for fold, *_ in runs})
-    index = pd.MultiIndex.from_tuples([run[:2] for run in runs] or [(0, 0)])
-    rows = []
-    for k, name in enumerate(class_names):
-        clips = pd.Series([by_class.support[k] for *_, by_class in runs], index=index, dtype=float)
-        row: dict[str, Any] = {**values, "class": name}
-        for score in SCORES:
-            found = pd.Series([getattr(by_class, score)[k] for *_, by_class in runs], index=index, dtype=float)
-            there = found[clips > 0]  # of one fold alone, its seeds' deviation is not that of folds beside it
-            units = there.groupby(level=0).mean() if folds > 1 else there
-            over = statistics.describe(units.to_numpy())
+    if not runs:
+        return []
+    folds = [fold for fold, *_ in runs]
+
+    def by_run(name: str) -> pd.DataFrame:
+        values = np.array([getattr(by_class, name) for *_, by_class in runs], dtype=float)
+        return pd.DataFrame(values, index=folds)  # (runs, classes)
+
+    clips = by_run("support")
+    there = clips > 0
+    tested, supported = there.groupby(level=0).any(), clips.groupby(level=0).mean().sum()
+    rows: list[dict[str, Any]] = [{**values, "class": name} for name in class_names]
+    for score in SCORES:
+        units, known = by_run(score), there
+        if len(set(folds)) > 1:  # of one fold alone, its seeds' deviation is not that of folds beside it
+            units, known = units.where(there).groupby(level=0).mean(), tested
+        for k, row in enumerate(rows):
+            over = statistics.describe(units[k][known[k]].to_numpy())
             row |= {score: over.mean, f"{score}_std": over.std}
-        rows.append(row | {"clips": int(np.rint(clips.groupby(level=0).mean().sum()))})
-    return rows
+    return [row | {"clips": int(np.rint(supported[k]))} for k, row in enumerate(rows)]

@@ -20,7 +20,6 @@ from analysis.measures import NOTES, column
 from analysis.results import Results
 from analysis.summary import summarise
 from analysis.tables import Column, protocol
-from core.config import Run
 from core.plan import Plan
 from core.store import FAILED, Store
 
@@ -192,13 +191,12 @@ def _write_comparisons(results: Results, title: str) -> None:
 
 def caption(plan: Plan) -> str:
     """Name the ablation, the data sets, the backbones and their weights."""
-    runs = [planned.reference for planned in plan.planned]
-    parts = [sorted({get(run) for run in runs}) for get in (_backbone, lambda run: run.data.about)]
-    return f"{plan.ablation.capitalize()}: {' and '.join(parts[0])} on {' and '.join(parts[1])}"
-
-
-def _backbone(run: Run) -> str:
-    return f"{run.model.backbone} ({Path(run.model.weights).name} weights)"
+    references = [planned.reference for planned in plan.planned]
+    models = {id(run.model): run.model for run in references}.values()  # thousands of runs have a few in common
+    data = {id(run.data): run.data for run in references}.values()
+    backbones = sorted({f"{model.backbone} ({Path(model.weights).name} weights)" for model in models})
+    names = sorted({part.about for part in data})
+    return f"{plan.ablation.capitalize()}: {' and '.join(backbones)} on {' and '.join(names)}"
 
 
 def grid_columns(frame: pd.DataFrame) -> list[str]:

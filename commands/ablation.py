@@ -3,17 +3,14 @@
 import json
 import math
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from ablations.base import Ablation
 from analysis.comparisons import foreseen
 from analysis.formats import seconds
-from analysis.published import readable, write_beside
-from analysis.results import Results
 from commands import options, study_file
 from commands.execution import INTERRUPTED, analysed, execute_or_stop
 from commands.experiment import Experiment
@@ -26,11 +23,19 @@ from core.executor import Executed
 from core.files import text_digest
 from core.plan import Conditions, Plan, make_plan, untaught
 from core.progress import Reporter
+from core.registry import Lazy
 from core.session import Session
 from core.training.arithmetic import check_precision, computed_in
 from core.training.first_step import components
 from core.training.rows import plain_images, rows_of
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.results import Results
+
+results_of = Lazy("analysis.results:Results")  # draws, which a dry run does not
+readable, write_beside = Lazy("analysis.published:readable"), Lazy("analysis.published:write_beside")
 LOCAL = ("", "local")  # values of --ray whose runs are trained on this machine
 DRAWN = 500  # runs in a table with a frame; to lay out one of thousands takes longer than to plan it
 
@@ -61,8 +66,8 @@ def run(call: Call) -> int:
         folder = "-".join(filter(None, (plan.name, experiment.question)))
         place = session.store.results / call.name / folder
 
-        def analyse() -> tuple[Results, pd.DataFrame]:
-            results = Results(plan, session, place, published_as=execution.published_as)
+        def analyse() -> "tuple[Results, pd.DataFrame]":
+            results = results_of(plan, session, place, published_as=execution.published_as)
             return results, experiment.analyse(results)
 
         (results, frame), executed = analysed(analyse, plan, session, executed, again=experiment.trains)
@@ -83,7 +88,7 @@ def prepare(call: Call, session: Session) -> Experiment:
     return Experiment(plan, ablation.question, ablation.analyse, trains=ablation.trains)
 
 
-def conclude(results: Results, frame: pd.DataFrame, executed: Executed, console: Console, *, command: str) -> int:
+def conclude(results: "Results", frame: "pd.DataFrame", executed: Executed, console: Console, *, command: str) -> int:
     """Say where the results are; return 1 where a run failed, else 0."""
     results.describe(command)
     show_results(results, console, new=executed.new)
@@ -172,7 +177,7 @@ def show_plan(plan: Plan, session: Session, console: Console) -> None:
     console.print(table)
 
 
-def show_results(results: Results, console: Console, *, new: frozenset[str] = frozenset()) -> None:
+def show_results(results: "Results", console: Console, *, new: frozenset[str] = frozenset()) -> None:
     """Show the tables, name the files, and say how long the runs took: the `new` ones, and those that were there."""
     show_items(results, console)
     store = results.session.store
@@ -183,7 +188,7 @@ def show_results(results: Results, console: Console, *, new: frozenset[str] = fr
     console.print(" ".join([*said, f"Curves: tensorboard --logdir {store.runs}"]), soft_wrap=True)
 
 
-def show_items(results: Results, console: Console) -> None:
+def show_items(results: "Results", console: Console) -> None:
     """Show the tables and name the files."""
     for item in results.shown:
         if isinstance(item, Table):  # a narrow window may break its lines; it must not cut a column off
@@ -194,7 +199,7 @@ def show_items(results: Results, console: Console) -> None:
         console.print(f"  {line}", soft_wrap=True)
 
 
-def json_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def json_rows(frame: "pd.DataFrame") -> list[dict[str, Any]]:
     """Return the rows with JSON's null for what is not a number."""
 
     def plain(value: Any) -> Any:
