@@ -27,6 +27,7 @@ from core.training import LOSSES, OPTIMIZERS, checkpoint, members, together
 from core.training import lots as lots_
 from core.training.lots import LOT, lots
 from core.training.prepare import prepare
+from core.training.step import Step
 from core.training.trainer import train
 
 HEAD: dict[str, Any] = {"model__freeze": "block4", "training__epochs": 3}
@@ -387,17 +388,25 @@ def test_a_disk_that_fills_up_while_runs_are_written_ends_the_command(
     assert all(left.check(one, "weights.safetensors") == "" for one in runs if left.status(one) == FINISHED)
 
 
-def test_a_head_that_is_left_alone_has_the_bits_that_it_has_among_others(
-    run: Run, dataset: Dataset, tmp_path: Path
+def test_a_head_that_is_left_alone_is_trained_as_it_is_among_others(
+    run: Run, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On two threads: of a command that is given again, one run may be all that is left of a lot."""
-    head = run.replace(**HEAD, training__batch_size=24)
-    runs = [head.replace(seed=seed) for seed in range(3)]
-    _, one = trained(runs, dataset, tmp_path / "together", threads=2)
-    _, other = trained(runs[1:2], dataset, tmp_path / "alone", alone=True, threads=2)
-    weights, same = one.store.weights(runs[1]), other.store.weights(runs[1])
+    """On one thread: of a command that is given again it may be all that is left, and the bits are to be the same."""
+    threads: list[int] = []
+    monkeypatch.setattr(Step, "__call__", watched(Step.__call__, threads))
+    head, whole = run.replace(**HEAD), run.replace(training__epochs=1)
+    _, one = trained([head], dataset, tmp_path / "alone", alone=True, threads=2)
+    assert set(threads) == {1}
+    threads.clear()
+    trained([whole], dataset, tmp_path / "whole", alone=True, threads=2)
+    assert set(threads) == {2}
+    _, other = trained([head, head.replace(seed=1)], dataset, tmp_path / "together", threads=2)
+    weights, same = one.store.weights(head), other.store.weights(head)
     assert all(torch.equal(weights[name], same[name]) for name in weights | same)
-    assert_same(runs[1:2], one, other)
+
+
+def watched(function: Callable[..., Any], threads: list[int]) -> Callable[..., Any]:
+    return lambda *given: (threads.append(torch.get_num_threads()), function(*given))[1]
 
 
 def test_what_lots_start_from_is_prepared_once(
