@@ -90,6 +90,20 @@ def quiet() -> Iterator[None]:
                 _end_quiet()
 
 
+@contextlib.contextmanager
+def at_once(clean_up: Callable[[], None]) -> Iterator[None]:
+    """Let Ctrl-C or a request to end, in this block, end the process there and then, once `clean_up` was called.
+
+    For libraries in C++ that an exception in their midst leaves waiting for ever, while nothing of ours is half done.
+    """
+    _at_once.append(clean_up)
+    try:
+        yield
+    finally:
+        _at_once.remove(clean_up)
+
+
+_at_once: list[Callable[[], None]] = []
 _lock = threading.Lock()
 _quiet: list[int] = []  # one entry for each block; the first is the terminal's descriptor, kept
 
@@ -178,7 +192,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
     """Answer Ctrl-C or a request to end: with KeyboardInterrupt, or at once where nothing can be left in order."""
     now = time.monotonic()
     since = now - _asked.setdefault(number, now)
-    if _leaving or since > PATIENCE:
+    if _leaving or _at_once or since > PATIENCE:
+        for clean_up in _at_once * (since <= PATIENCE):
+            clean_up()
         _say(INTERRUPTED)
         os._exit(128 + number)
     if _importing(frame):  # an import that is broken off may break whatever it was needed for

@@ -11,12 +11,13 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from core.cluster.address import check_address
 from core.cluster.leftovers import end_marked, family, marked
-from core.door import quiet
+from core.door import at_once, quiet
 from core.errors import UserError
 from core.execution import Cluster, Execution
 from core.registry import Lazy
@@ -89,7 +90,7 @@ def connected(cluster: Cluster) -> Iterator[list[Node]]:
     mark = ""
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # Ray prints what is said better elsewhere
         try:
-            with marked() as mark, _own_sigterm(), quiet():  # so do its libraries
+            with marked() as mark, _own_sigterm(), quiet(), at_once(partial(end_marked, mark)):  # so do its libraries
                 _init(cluster.ray)
             yield alive_nodes()
         finally:

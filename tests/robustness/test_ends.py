@@ -166,6 +166,27 @@ def test_a_terminal_of_nonsense_is_written_to(environment: dict[str, str], words
     assert len(done.stdout) < 10**6
 
 
+@pytest.mark.parametrize(("way", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_answered_at_once_where_nothing_may_be_raised(way: signal.Signals, status: int) -> None:
+    code = f"""
+import os, time
+from core import door
+
+def main(words):
+    try:
+        with door.at_once(lambda: os.write(1, b"cleaned up")):
+            os.kill(os.getpid(), {int(way)})
+            time.sleep(9)
+    finally:
+        os.write(1, b"raised")
+
+door.end(main, [])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (status, b"cleaned up")
+    assert [line.split(b";")[0] for line in done.stderr.splitlines()] == [b"run_ablation.py: interrupted"]
+
+
 def test_a_process_ends_with_all_that_python_does_and_no_more() -> None:
     """Threads end and functions for the end are called; what C libraries left to be called, here puts, is not."""
     code = r"""
