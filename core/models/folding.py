@@ -6,7 +6,7 @@ milliseconds. The numbers differ by rounding.
 """
 
 import copy
-from collections import Counter
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from core.models.following import Flow, flow
 
 Pair = tuple[str, str]  # paths of a convolution and of the batch norm behind it
 _TIMM = ("timm.layers.conv2d_same", "timm.layers.norm_act")  # classes that do what torch's do, and pad or act besides
@@ -66,55 +67,19 @@ def foldable(network: nn.Module, example: Any) -> list[Pair]:
     example
         A few inputs; torch's random numbers are afterwards as they were.
     """
-    if not any(map(_is_norm, network.modules())):
+    if not any(map(is_norm, network.modules())):
         return []
-    watch, hooks, pairs = _Uses(), [], list[Pair]()
-    ran: Counter[str] = Counter()
-
-    def convolved(name: str, output: torch.Tensor) -> None:
-        ran[name] += 1
-        watch.made[id(output)] = name, output
-
-    def normed(name: str, x: torch.Tensor) -> None:
-        ran[name] += 1
-        if id(x) in watch.made:
-            pairs.append((watch.made[id(x)][0], name))
-
-    for name, module in network.named_modules():
-        if _is_convolution(module):
-            hooks.append(module.register_forward_hook(lambda _, __, y, name=name: convolved(name, y)))
-        elif _is_norm(module):
-            hooks.append(module.register_forward_pre_hook(lambda _, x, name=name: normed(name, x[0])))
-    gpus = {tensor.device for tensor in network.parameters() if tensor.is_cuda}  # not all that the machine has
-    try:
-        with torch.random.fork_rng(devices=gpus), torch.no_grad(), watch:
-            network(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return [(conv, norm) for conv, norm in pairs if ran[conv] == ran[norm] == watch.uses[conv] == 1]
+    return pairs_in(network, flow(network, example, lambda module: is_convolution(module) or is_norm(module)))
 
 
-class _Uses(TorchDispatchMode):
-    """Counts the operations that take what a convolution gave out.
-
-    Attributes
-    ----------
-    made
-        By the identity of the tensor, which is kept so that no identity comes back: the convolution, and the tensor.
-    uses
-        Operations, by the name of the convolution.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.made: dict[int, tuple[str, torch.Tensor]] = {}
-        self.uses: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        leaves, _ = torch.utils._pytree.tree_flatten((args, kwargs or {}))
-        self.uses.update({self.made[id(leaf)][0] for leaf in leaves if id(leaf) in self.made})
-        return func(*args, **(kwargs or {}))
+def pairs_in(network: nn.Module, seen: Flow) -> list[Pair]:
+    """Return what `foldable` does, of a network whose convolutions and batch norms were looked at before."""
+    modules = dict(network.named_modules())
+    return [
+        (conv, norm)
+        for conv, norm in seen.then.items()
+        if seen.ran[norm] == 1 and is_convolution(modules[conv]) and is_norm(modules[norm])
+    ]
 
 
 def _folds(network: nn.Module, pairs: Sequence[Pair]) -> dict[str, nn.Module]:
@@ -133,22 +98,24 @@ def _folds(network: nn.Module, pairs: Sequence[Pair]) -> dict[str, nn.Module]:
 
 def _rest(norm: nn.Module) -> nn.Module:
     """Return what a batch norm does besides: timm's have dropout and an activation function of their own."""
-    return nn.Sequential(*(getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)))
+    return nn.Sequential(OrderedDict((name, getattr(norm, name)) for name in ("drop", "act") if hasattr(norm, name)))
 
 
-def _is_convolution(module: nn.Module) -> bool:
+def is_convolution(module: nn.Module) -> bool:
     """Tell whether a module convolves with its weight as it is, and nothing else changes or watches that."""
     kind = type(module)
     plain = kind in (nn.Conv1d, nn.Conv2d) or (isinstance(module, nn.Conv2d) and kind.__module__ in _TIMM)
-    return plain and not _is_watched(module)
+    return plain and not is_watched(module)
 
 
-def _is_norm(module: nn.Module) -> bool:
+def is_norm(module: nn.Module) -> bool:
+    """Tell whether a module normalises by its moving statistics, and nothing else changes or watches that."""
     kind = type(module)
     plain = kind in (nn.BatchNorm1d, nn.BatchNorm2d)
     timms = isinstance(module, nn.BatchNorm2d) and kind.__module__ in _TIMM
-    return (plain or timms) and module.running_mean is not None and not _is_watched(module)
+    return (plain or timms) and module.running_mean is not None and not is_watched(module)
 
 
-def _is_watched(module: nn.Module) -> bool:
+def is_watched(module: nn.Module) -> bool:
+    """Tell whether hooks change or watch what a module does."""
     return bool(module._forward_hooks or module._forward_pre_hooks)

@@ -23,10 +23,10 @@ from core.models import surgery
 from core.models.backbone import Backbone
 from core.session import Session
 from core.training.arithmetic import DTYPES, Arithmetic, Entrance
-from core.training.forward import clips_at_once, evaluating
+from core.training.forward import clips_at_once, evaluating, folds
 
 SHARD = 1024  # clips whose activations outlive a process that is killed
-FOLDED = 1  # batch norms are part of the convolutions; the version of how
+FOLDED = 2  # batch norms are part of the convolutions, and ReLUs; the version of how
 NUMBERS = "dtype"  # what is noted of what a prefix gives out, where that is computed in 16 bits
 PER_CLIP = "ms_per_clip"  # what is noted of the time it took, for the time that the whole network takes
 
@@ -57,7 +57,7 @@ def activations(prefix: nn.Module, images: Images, run: Run, session: Session) -
     device = session.device
     computing = Arithmetic(run.training, device)
     channels_last = run.training.channels_last and images.array.ndim == 4
-    layout = torch.channels_last if channels_last else torch.contiguous_format
+    layout = _layout(channels_last=channels_last)
     prefix = prefix.to(device).to(memory_format=layout).eval()
     at_once = clips_at_once(prefix, device)
     what = f"activations through {run.model.freeze}"
@@ -65,7 +65,7 @@ def activations(prefix: nn.Module, images: Images, run: Run, session: Session) -
 
     def key(part: nn.Module) -> dict[str, Any]:
         made_from: dict[str, Any] = {"images": images.key, "prefix": content(part), "structure": str(part)}
-        made_from |= {"folded": FOLDED * (computing.dtype == torch.float32), "at_once": at_once}
+        made_from |= {"folded": FOLDED * folds(computing), "at_once": at_once}
         precision, threads = computing.precision, session.threads
         return made_from | arithmetic(device, channels_last=channels_last, threads=threads, precision=precision)
 
@@ -97,6 +97,39 @@ def activations(prefix: nn.Module, images: Images, run: Run, session: Session) -
         return facts | ({PER_CLIP: before + 1000 * spent / (n_clips - first)} if timed else {})
 
     return load_or_make(folder, made_from=key(prefix), make=make, progress=session.report, what=what)
+
+
+class Frozen(nn.Module):
+    """A prefix in front of what is trained, of inputs that change: the bits are those of one that is computed once.
+
+    The modules of the prefix are not its own, so they are neither trained nor looked at with what follows.
+
+    Parameters
+    ----------
+    prefix
+        On its device.
+    computing
+        How.
+    """
+
+    def __init__(self, prefix: nn.Module, computing: Arithmetic) -> None:
+        super().__init__()
+        self.computing = computing
+        prefix = prefix.to(memory_format=computing.layout).eval()
+        self._apart = (_InSteps(_steps(prefix), computing.layout),)
+
+    @torch.compiler.disable
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what the prefix gives out for `x` (batch, ...), which no gradient goes back through."""
+        steps = self._apart[0]
+        steps.layout = _layout(channels_last=self.computing.layout == torch.channels_last and x.ndim == 4)
+        with torch.no_grad(), evaluating(steps, self.computing, lambda: x[:2]):
+            made: torch.Tensor = steps(x)
+            return made
+
+
+def _layout(*, channels_last: bool) -> torch.memory_format:
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 class _InSteps(nn.Module):

@@ -25,7 +25,8 @@ from core.training.arithmetic import Arithmetic, check_precision
 from core.training.augmentations import batch_augmentation, evaluation_change
 from core.training.batches import Source, make_source
 from core.training.first_step import fit
-from core.training.prefix import PER_CLIP, activations, entered, split_at_freeze
+from core.training.forward import folds
+from core.training.prefix import PER_CLIP, Frozen, activations, entered, split_at_freeze
 from core.training.rows import load_images, rows_of
 
 
@@ -104,13 +105,16 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     backbone = make_backbone(run, len(dataset.class_names))
     first_step = fit(run, backbone, plain, split)
     training = run.training
-    stay = reuse and has_still_prefix(run)
-    prefix, network = split_at_freeze(first_step, backbone, run.model.freeze if stay else "none")
+    stay, computing = reuse and has_still_prefix(run), Arithmetic(training, session.device)
+    apart = stay or (has_frozen_prefix(run) and computing.dtype != torch.float32 and folds(computing))
+    prefix, network = split_at_freeze(first_step, backbone, run.model.freeze if apart else "none")
+    if apart and not stay:
+        network = nn.Sequential(OrderedDict(frozen=Frozen(prefix, computing), **dict(network.named_children())))
     if training.live and not stay:
         network, augment = _behind_waveforms(run, network, augment), nn.Sequential()
     backbone.to(session.device)
     stored = [activations(prefix, version, run, session) for version in versions] if stay else []
-    network = Arithmetic(training, session.device).place(entered(network, stored[0]) if stay else network)
+    network = computing.place(entered(network, stored[0]) if stay else network)
     source = make_source(stored or versions, run, session)
     prefix_ms = float(stored[0].facts.get(PER_CLIP, math.nan)) if stay else 0.0
     rows = dataset.clips.iloc[plain.kept]
@@ -131,10 +135,16 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     )
 
 
+def has_frozen_prefix(run: Run) -> bool:
+    """Tell whether a run has a frozen prefix that maps the same input to the same output all the time."""
+    return run.model.freeze != "none" and run.model.frozen_batch_norm == "eval"
+
+
 def has_still_prefix(run: Run) -> bool:
     """Tell whether a run has a frozen prefix whose input and output are the same in every epoch."""
-    frozen = run.model.freeze != "none" and run.model.frozen_batch_norm == "eval"
-    return frozen and not len(batch_augmentation(run)) and not AUGMENTATIONS[run.training.augment].segments
+    return (
+        has_frozen_prefix(run) and not len(batch_augmentation(run)) and not AUGMENTATIONS[run.training.augment].segments
+    )
 
 
 def _behind_waveforms(run: Run, network: nn.Module, augment: nn.Module) -> nn.Sequential:

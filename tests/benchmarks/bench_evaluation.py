@@ -2,6 +2,7 @@
 
 Plain is the network as it is, 64 clips at a time, in a process whose memory is handed back to the system as it is
 unasked. On noise of the size of a picture, with batch norms that are no identity; what both give out is compared too.
+NETWORKS="resnet18 resnet50" in the environment measures forward passes of those alone.
 """
 
 import copy
@@ -30,7 +31,8 @@ from core.training.batches import Source
 from core.training.evaluation import evaluate
 from core.training.prefix import activations, split_at_freeze
 
-NETWORKS = ("efficientnet_lite0", "mobilenet_v2", "resnet18", "resnet50", "densenet121", "densenet201")
+ALL = ("efficientnet_lite0", "mobilenet_v2", "resnet18", "resnet50", "densenet121", "densenet201")
+NETWORKS = tuple(os.environ.get("NETWORKS", " ".join(ALL)).split())
 SHAPE, CLIPS, PLAIN, REPEATS = (3, 128, 128), 128, 64, 3
 CLOSE = 1e-4  # of logits; relative where they are larger than 1
 
@@ -44,6 +46,8 @@ def measure() -> Iterator[dict[str, Any]]:
             yield _evaluation(name, images, session, plainly)
         for name in NETWORKS:
             yield _prefix(name, images, session, plainly)
+        if NETWORKS != ALL:
+            return
         yield _depths(images, session)
         for name in ("efficientnet_lite0", "resnet50"):
             step = _step(name)

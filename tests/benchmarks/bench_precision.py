@@ -1,9 +1,12 @@
 """bf16 on a CPU that has instructions for it, against fp32: a step of training, evaluation, and a frozen prefix.
 
-Networks with random weights, batches of 32 images of 3 x 128 x 250 in memory, all of the machine's cores. A prefix is
-passed through as `core.training.prefix` does, evaluation as `core.training.evaluation`; the step is the trainer's own.
+Networks with random weights, images of 3 x 128 x 250 in memory, all of the machine's cores. The step is the trainer's
+own, of 32 images; evaluation and a prefix are of 64, as `core.training.forward` has them, folding included. Both are
+compared twice: with fp32 as it is, and with the plain network in fp32, as it was before batch norms were folded.
+NETWORKS="resnet18 resnet50" in the environment measures those alone.
 """
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -15,12 +18,15 @@ import torch
 from core.config import Training
 from core.models.backbone import build
 from core.training.arithmetic import Arithmetic, multiplies_bf16
+from core.training.forward import IN_CACHES, evaluating
 from core.training.optimizers import make_optimizer
 from core.training.step import Step
 
 NETWORKS = {"resnet18": 1.7, "resnet50": 1.7, "densenet121": 1.7, "densenet201": 1.7, "efficientnet_lite0": 1.3}
 PASSES = 1.7  # wanted of evaluation and of prefixes
 SHAPE, CLASSES, THROUGH, REPEATS = (32, 3, 128, 250), 10, "block3", 3
+PASSED = 64  # images
+PLAIN = "the plain network: "
 Works = dict[str, Callable[[], Any]]
 
 
@@ -28,10 +34,12 @@ def measure() -> Iterator[dict[str, Any]]:
     """Yield a row per network and kind of work; none where this CPU has no bf16."""
     if not multiplies_bf16():
         return
-    for name, target in NETWORKS.items():
+    for name in os.environ.get("NETWORKS", " ".join(NETWORKS)).split():
         exact, short = (_works(name, precision) for precision in ("fp32", "bf16"))
         for what, work in exact.items():
-            yield _row(f"{what} of {name}: fp32 / bf16", work, short[what], target if what == "a step" else PASSES)
+            quick = short.get(what.removeprefix(PLAIN), work)
+            target = NETWORKS[name] if what == "a step" else PASSES
+            yield _row(f"{what} of {name}: fp32 / bf16", work, quick, target)
 
 
 def _works(name: str, precision: str) -> Works:
@@ -40,18 +48,20 @@ def _works(name: str, precision: str) -> Works:
     arithmetic = Arithmetic(training, cpu)
     trained, fixed = (arithmetic.place(build(name, CLASSES, weights="random")) for _ in range(2))
     step = Step(trained.train(), make_optimizer(trained.parameters(), training), training, cpu)
-    x = torch.randn(SHAPE).contiguous(memory_format=arithmetic.layout)
+    x, images = (torch.randn(n, *SHAPE[1:]).contiguous(memory_format=arithmetic.layout) for n in (SHAPE[0], PASSED))
     fixed.eval()
 
-    def passed(last: str) -> None:
-        with torch.inference_mode(), arithmetic.autocast():
-            fixed.forward_stages(x, first="stem", last=last).float()
+    def passed(last: str, *, plain: bool) -> None:
+        way = arithmetic.autocast() if plain else evaluating(fixed, arithmetic, lambda: images[:2])
+        with torch.inference_mode(), way:
+            for part in images.split(IN_CACHES):
+                fixed.forward_stages(part, first="stem", last=last).float()
 
-    return {
-        "a step": partial(step, x, torch.arange(len(x)) % CLASSES),
-        "evaluation": partial(passed, "head"),
-        f"a prefix through {THROUGH}": partial(passed, THROUGH),
-    }
+    works: Works = {"a step": partial(step, x, torch.arange(len(x)) % CLASSES)}
+    for what, last in (("evaluation", "head"), (f"a prefix through {THROUGH}", THROUGH)):
+        works[what] = partial(passed, last, plain=False)
+        works[PLAIN + what] = partial(passed, last, plain=True)
+    return works
 
 
 def _row(what: str, exact: Callable[[], Any], short: Callable[[], Any], target: float) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from core.config import Run, Training
 from core.datasets.table import Dataset
 from core.errors import UserError
 from core.models.backbone import build
+from core.models.fusing import can_fuse
 from core.session import Session
 from core.training import arithmetic
 from core.training.arithmetic import Arithmetic, Classifier, computed_in
+from core.training.forward import evaluating
 from core.training.optimizers import make_optimizer
 from core.training.prepare import Prepared, prepare
 from core.training.step import Step
@@ -167,3 +169,29 @@ def test_a_record_says_what_was_computed(run: Run, dataset: Dataset, session: Se
         assert record is not None
         assert (record.run.training.precision, record.environment.precision) == (asked, computed)
         assert session.store.predictions(asking)[2].dtype == np.float32
+
+
+@pytest.mark.skipif(not can_fuse(torch.bfloat16), reason="this CPU has no such operations in bf16")
+@pytest.mark.parametrize("backbone", ["efficientnet_lite0", "resnet18", "densenet121"])
+def test_folded_networks_are_as_near_to_fp32_as_others(backbone: str) -> None:
+    """Over several networks: of one alone either may be nearer, as its weights happen to round."""
+    errors = []
+    for seed in range(4):
+        network = Arithmetic(BF16, CPU).place(build(backbone, 20, weights="random", seed=seed)).eval()
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randn(4, 3, 64, 64, generator=generator).contiguous(memory_format=torch.channels_last)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None  # statistics are those of the batch below
+                module.reset_running_stats()
+        with torch.inference_mode():
+            network.train()(x)
+            exact = network.eval()(x)
+            with Arithmetic(BF16, CPU).autocast():
+                plain = network(x)
+            with evaluating(network, Arithmetic(BF16, CPU), lambda x=x: x[:2]):
+                found = network(x)
+        errors.append([float((y - exact).square().mean()) for y in (found, plain)])
+    assert all(one != other for one, other in errors)  # else nothing was folded
+    ours, theirs = np.log(errors).mean(axis=0)
+    assert ours <= theirs

@@ -18,7 +18,7 @@ from core.models.backbone import build
 from core.models.family import IMAGE, PICTURE
 from core.models.normalise import Normalise
 from core.session import Session
-from core.training import forward, prefix
+from core.training import arithmetic, forward, prefix
 from core.training.first_step import fit
 from core.training.prepare import prepare
 from core.training.rows import plain_images, rows_of
@@ -202,3 +202,22 @@ def test_folded_batch_norms_change_activations_by_rounding_alone(session: Sessio
         expected = frozen(torch.from_numpy(array).contiguous(memory_format=torch.channels_last)).numpy()
     assert not np.array_equal(stored.array, expected)  # else nothing was folded
     np.testing.assert_allclose(stored.array, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_prefix_that_is_computed_anew_gives_the_bits_of_the_stored_one(
+    session: Session, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every step, of batches of another size; and no gradient goes back through it."""
+    monkeypatch.setattr(arithmetic, "multiplies_bf16", lambda: True)
+    run = run.replace(model__freeze="block3", training__precision="bf16")
+    backbone = build("mobilenet_v2", 5, weights="random")
+    frozen, _ = prefix.split_at_freeze(Normalise([0.1] * 3, [2.0] * 3), backbone, "block3")
+    array = np.random.default_rng(0).standard_normal((SEVERAL, 3, 64, 64)).astype(np.float32)
+    stored = prefix.activations(frozen, Images(array, np.arange(SEVERAL), (), "images"), run, session)
+    computing = arithmetic.Arithmetic(run.training, session.device)
+    anew = prefix.Frozen(frozen, computing).train()
+    assert list(anew.parameters()) == []
+    with computing.autocast():
+        made = [anew(computing.laid_out(torch.from_numpy(array[k : k + 8]))) for k in range(0, SEVERAL, 8)]
+    assert not any(part.requires_grad for part in made)
+    np.testing.assert_array_equal(torch.cat(made).float().numpy(), stored.array)
