@@ -64,7 +64,9 @@ def magnitude(value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """Write a duration in the unit that fits: 4.2 s, 75 s is 1 min 15 s, 4800 s is 1 h 20 min."""
+    """Write a duration in the unit that fits: 0.03 s, 4.2 s, 75 s is 1 min 15 s, 4800 s is 1 h 20 min."""
+    if 0.005 <= value < 0.095:
+        return f"{value:.2f} s"
     if value < 9.95:
         return f"{value:.1f} s"
     whole = round(value)
