@@ -90,6 +90,11 @@ def read_json(path: Path) -> Any:
         raise ValueError("nested too deep") from None
 
 
+def is_utf8(name: str) -> bool:
+    """Tell whether a file's name is text; of one that is none Python keeps the bytes (PEP 383)."""
+    return name.isascii() or name.encode("utf-8", "replace").decode() == name
+
+
 def text_digest(text: str) -> str:
     """Return the SHA-256 of a text, in hex."""
     return hashlib.sha256(text.encode()).hexdigest()

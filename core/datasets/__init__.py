@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import UserError
+from core.files import is_utf8
 from core.registry import Lazy, Registry
 
 if TYPE_CHECKING:
@@ -74,18 +75,10 @@ def home(root: Path, flag: str = "--data-root") -> Path:
     try:
         root = root.expanduser()
         root.exists()  # raises where the path can be none: too long, or through a file
-        if not _is_utf8(str(root.absolute())):  # what is recorded and drawn is text
+        if not is_utf8(str(root.absolute())):  # what is recorded and drawn is text
             raise UserError(f"{flag} {root.absolute()}: not a name in UTF-8; rename the folder, or give a link to it")
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{flag} {root}: {error}") from None
     except OSError as error:
         raise UserError(f"{flag} {str(root)[:100]}: {error.strerror}") from None
     return root
-
-
-def _is_utf8(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

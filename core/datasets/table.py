@@ -14,7 +14,7 @@ from core.datasets.content import content_digest, file_digests, file_sizes, row_
 from core.datasets.folds import hold_out, make_folds
 from core.datasets.metadata import some
 from core.errors import UserError
-from core.files import file_digest
+from core.files import file_digest, is_utf8
 from core.progress import Progress, no_progress
 
 COLUMNS = ["path", "label", "fold", "group"]
@@ -221,7 +221,7 @@ def make(
     if twice := clips.loc[clips["path"].duplicated(), "path"].tolist():
         raise UserError(f"{name}: listed more than once: {some(twice)}; keep one row for each clip")
     paths = clips["path"].tolist()
-    if odd := [path for path in paths if not path.isascii() and path.encode("utf-8", "replace").decode() != path]:
+    if odd := [path for path in paths if not is_utf8(path)]:
         raise UserError(f"{name}: file names that are no UTF-8: {some(odd)}; rename them")
     counts = clips["label"].value_counts()
     for label in counts.index[counts == 1]:

@@ -13,6 +13,7 @@ from core.datasets.folder import SUFFIXES, files_below
 from core.datasets.metadata import read_rows, some
 from core.datasets.table import Dataset
 from core.errors import UserError
+from core.files import is_utf8
 
 PATH = "path"  # column of a list of recordings
 
@@ -119,7 +120,7 @@ def _below(root: Path) -> Unlabelled:
 def _checked(source: Path, found: Unlabelled) -> Unlabelled:
     if not found.paths:
         raise UserError(f"--from {source}: has no rows")
-    if odd := [path for path in found.paths if path.encode("utf-8", "replace").decode() != path]:
+    if odd := [path for path in found.paths if not is_utf8(path)]:
         raise UserError(f"--from {source}: file names that are no UTF-8: {some(odd)}; rename them")
     if twice := [path for path, times in Counter(found.paths).items() if times > 1]:
         raise UserError(f"--from {source}: named more than once: {some(twice)}; keep one row for each")

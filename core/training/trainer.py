@@ -61,14 +61,14 @@ def train(run: Run, dataset: Dataset, session: Session, *, label: str) -> None:
     prepared = prepare(run, dataset, session)
     preparation = time.perf_counter() - started
     fit = Fit(run, prepared, session, label)
-    with on_threads(1 if _is_small(prepared) else session.threads):
+    with on_threads(1 if _is_on_vectors(prepared) else session.threads):
         history, logits = fit.run()
     outcome = Outcome(history, logits, fit.best, prepared.backbone.original_state_dict(), preparation)
     write_outcome(run, prepared, dataset, session, outcome)
 
 
-def _is_small(prepared: Prepared) -> bool:
-    """Tell whether what is trained is so little that threads would wait for each other longer than they compute."""
+def _is_on_vectors(prepared: Prepared) -> bool:
+    """Tell whether a little on vectors is trained: threads would wait for each other longer than they compute."""
     vectors = prepared.source.whole
     weights = sum(p.numel() for p in prepared.network.parameters())
     return vectors is not None and vectors.ndim == 2 and weights <= SMALL
