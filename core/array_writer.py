@@ -7,19 +7,26 @@ noted. Whoever opens the folder again goes on behind the last shard whose bytes 
 import errno
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import accumulate, takewhile
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
 
 from core.errors import UserError
+from core.workers import Workers, go_on
 
 ARRAY, JOURNAL = "array.npy", "shards.jsonl"
-PIECE = 2**24  # bytes read at a time
+PIECE = 2**22  # bytes read at a time
+READERS = min(8, os.cpu_count() or 1)  # threads
 Read = Callable[[int, int], None]  # told how many bytes of how many were read through
 
 
@@ -44,6 +51,14 @@ class Shard:
     rows: int
     sha256: str
     facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An array's file, and the SHA-256 of its rows as whoever made them has taken it."""
+
+    path: Path
+    sha256: str
 
 
 class ArrayWriter:
@@ -93,23 +108,31 @@ class ArrayWriter:
         UserError
             The folder cannot be written to.
         """
-        first = not self.shape
-        if first:
-            self._dtype, self.shape = rows.dtype, (0, *rows.shape[1:])
-        if rows.dtype != self._dtype or rows.shape[1:] != self.shape[1:]:
-            raise ValueError(f"rows are {rows.dtype} {rows.shape[1:]}, not {self._dtype} {self.shape[1:]} as before")
+        self._expect(rows.dtype, rows.shape[1:])
         data = np.ascontiguousarray(rows).data
         with naming(self._blame):
-            if first:
-                self._write_header()
             self._file.write(data)
         self._sha256.update(data)
         self.shape = (self.rows + len(rows), *self.shape[1:])
 
+    def take(self, part: Whole) -> None:
+        """Append the rows of another file, of which a shard is to be made; errors are those of `append`.
+
+        Its digest is not taken again: wherever the array is read, it is compared with the bytes that came to be here.
+        """
+        with naming(self._blame), part.path.open("rb") as file:
+            shape, dtype = _read_header(file)
+            self._expect(dtype, shape[1:])
+            if os.fstat(file.fileno()).st_size != file.tell() + shape[0] * _row_bytes(shape, dtype):
+                raise UserError(f"{part.path} is not as it was written; the same command makes it again")
+            shutil.copyfileobj(file, self._file, PIECE)
+        self.shape = (self.rows + shape[0], *shape[1:])
+        self._taken = part.sha256
+
     def commit(self, facts: Mapping[str, Any] | None = None) -> None:
         """End a shard: the rows since the last one are kept whatever happens to this process."""
         start = sum(shard.rows for shard in self.shards)
-        self.shards.append(Shard(self.rows - start, self._sha256.hexdigest(), dict(facts or {})))
+        self.shards.append(Shard(self.rows - start, self._taken or self._sha256.hexdigest(), dict(facts or {})))
         with naming(self._blame):
             self._file.flush()
             self._journal.write(json.dumps(asdict(self.shards[-1])).encode() + b"\n")
@@ -134,7 +157,18 @@ class ArrayWriter:
                 file.close()
 
     def _begin_shard(self) -> None:
-        self._sha256 = hashlib.sha256()
+        self._sha256, self._taken = hashlib.sha256(), ""
+
+    def _expect(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        """Take type and shape of the first rows for those of the array; other rows are a ValueError."""
+        if self._taken:
+            raise ValueError("rows that were taken over are a shard by themselves")
+        if not self.shape:
+            self._dtype, self.shape = dtype, (0, *shape)
+            with naming(self._blame):
+                self._write_header()
+        if dtype != self._dtype or shape != self.shape[1:]:
+            raise ValueError(f"rows are {dtype} {shape}, not {self._dtype} {self.shape[1:]} as before")
 
     def _write_header(self) -> None:
         header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": self.shape}
@@ -183,20 +217,42 @@ def is_whole(path: Path, shards: Sequence[Shard], *, shape: tuple[int, ...], rea
 
 
 def whole_shards(file: BinaryIO, shards: Sequence[Shard], *, row_bytes: int, read: Read = unseen) -> list[Shard]:
-    """Return the shards whose bytes follow in `file`, up to the first that differs; the file is left behind them."""
-    whole: list[Shard] = []
-    done, total = 0, row_bytes * sum(shard.rows for shard in shards)
-    for shard in shards:
-        start, left, digest = file.tell(), shard.rows * row_bytes, hashlib.sha256()
-        while left and (piece := file.read(min(left, PIECE))):
-            digest.update(piece)
-            left, done = left - len(piece), done + len(piece)
-            read(done, total)
-        if left or digest.hexdigest() != shard.sha256:
-            file.seek(start)
-            break
-        whole.append(shard)
+    """Return the shards whose bytes follow in `file`, up to the first that differs; the file is left behind them.
+
+    Several are read at once: digests take longer than the disk.
+    """
+    sizes = [shard.rows * row_bytes for shard in shards]
+    starts = list(accumulate(sizes, initial=file.tell()))
+    digest = partial(_digest, file.fileno(), _counted(read, sum(sizes)))
+    with Workers(READERS) as pool:
+        found = zip(shards, pool.map(digest, starts, sizes), strict=True)  # of starts there is one more
+        whole = [shard for shard, _ in takewhile(lambda pair: pair[0].sha256 == pair[1], found)]
+    file.seek(starts[len(whole)])
     return whole
+
+
+def _counted(read: Read, total: int) -> Callable[[int], None]:
+    """Return what threads tell of the bytes they have read, so that `read` is told of all."""
+    lock, done = Lock(), 0
+
+    def more(size: int) -> None:
+        nonlocal done
+        with lock:
+            done += size
+            read(done, total)
+
+    return more
+
+
+def _digest(file: int, more: Callable[[int], None], start: int, size: int) -> str:
+    """Return the SHA-256 of a file's bytes, "" where there are not so many."""
+    digest, end = hashlib.sha256(), start + size
+    while start < end and (piece := os.pread(file, min(end - start, PIECE), start)):
+        go_on()
+        digest.update(piece)
+        start += len(piece)
+        more(len(piece))
+    return "" if start != end else digest.hexdigest()
 
 
 def _read_journal(file: BinaryIO) -> list[Shard]:

@@ -43,11 +43,14 @@ class Stored:
         The array, memory-mapped and read-only.
     facts
         What its maker noted beside it.
+    digests
+        SHA-256 of the rows of each shard.
     """
 
     key: str
     array: np.ndarray
     facts: dict[str, Any]
+    digests: tuple[str, ...] = ()
 
 
 def load_or_make(
@@ -171,7 +174,12 @@ def _load(entry: Path, read: Read) -> Stored | None:
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return None
     _verified.add((str(path.resolve()), *state))
-    return Stored(key=entry.name, array=array, facts=manifest["facts"])
+    return Stored(
+        key=entry.name,
+        array=array,
+        facts=manifest["facts"],
+        digests=tuple(sha256 for _, sha256 in manifest["shards"]),
+    )
 
 
 def _state(path: Path) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from core.array_writer import ARRAY
+from core.array_writer import Whole
 from core.cluster.connect import Demand, Node, slots
 from core.cluster.storage import Storage, node_folder
 from core.cluster.watch import reason
@@ -60,24 +60,24 @@ class Makers:
         work = _Work(able, demand, [(paths, recipe, folder, place) for paths in shards], self.report.note)
         for number, paths in enumerate(shards):
             work.until(number)
-            entry, problems = self._take(paths, recipe, folder)
-            yield np.load(entry / ARRAY, mmap_mode="r"), problems
+            entry, part, problems = self._take(paths, recipe, folder)
+            yield part, problems
             shutil.rmtree(entry)
             if self.storage:
                 self.storage.remove_entry(entry)
 
-    def _take(self, paths: Sequence[str], recipe: Recipe, folder: Path) -> tuple[Path, list[str]]:
-        """Return where a shard lies here and what is wrong with each clip; what a node found wrong is read here too."""
+    def _take(self, paths: Sequence[str], recipe: Recipe, folder: Path) -> tuple[Path, Whole, list[str]]:
+        """Return what `make_part` does of a shard that is here or there; what a node found wrong is read here too."""
         entry = folder / part_key(paths, folder)
         if self.storage and not entry.exists() and self.storage.has_entry(entry):
             self.storage.get_entry(entry)
-        entry, problems = make_part(paths, recipe=recipe, folder=folder)
+        entry, part, problems = make_part(paths, recipe=recipe, folder=folder)
         bad = [path for path, problem in zip(paths, problems, strict=True) if problem]
         if bad and _read(recipe, bad)[1] != list(filter(None, problems)):
             self.report.note(f"a node could not read all of {recipe.root} that can be read here; made again: {bad[0]}")
             shutil.rmtree(entry)
             return make_part(paths, recipe=recipe, folder=folder)
-        return entry, problems
+        return entry, part, problems
 
     def _able(self, recipe: Recipe, paths: Sequence[str], demand: Demand) -> list[Node]:
         """Return the nodes that make the same images of some clips as this machine; name the others, by reason."""
@@ -159,7 +159,7 @@ def _make_there(paths: Sequence[str], recipe: Recipe, folder: Path, storage: str
     there = Storage(storage)
     own = node_folder() / "cache" / folder.parent.name / folder.name
     if not there.has_entry(own / part_key(paths, folder)):
-        entry, _ = make_part(paths, recipe=recipe, folder=own)
+        entry, *_ = make_part(paths, recipe=recipe, folder=own)
         there.put_entry(entry)
         shutil.rmtree(entry)
 

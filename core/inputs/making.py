@@ -4,20 +4,13 @@ A CPU's image hangs on its clip alone, and not on how many threads or processes 
 bits. A shard that is whole outlives the process that made it.
 """
 
+import hashlib
 import itertools
-import multiprocessing
-import multiprocessing.connection
-import multiprocessing.forkserver
 import os
 import shutil
-import signal
-import sys
-import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,17 +19,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from core import hand_back_freed
-from core.array_writer import ARRAY, ArrayWriter
+from core.array_writer import ARRAY, ArrayWriter, Whole
 from core.cache import key_of, load_or_make
 from core.config import Clip, Frontend
 from core.door import quiet
-from core.errors import UserError
 from core.inputs.augmentation import Change, enough
 from core.inputs.clip import WHOLE, BadClip, LongRecording, fit_length, read_start, read_waveform, read_whole
 from core.inputs.compute import make_inputs
 from core.inputs.kind import Kind
 from core.inputs.made import input_kind
+from core.inputs.processes import ahead, in_processes
 from core.workers import Workers
 
 BATCH = 32  # clips decoded ahead and turned into images together
@@ -45,8 +37,7 @@ WAITING = 1 << 20  # samples; a recording that is needed whole and has more is r
 DECODERS = min(8, os.cpu_count() or 1)  # threads
 SOON = 1 << 20  # bytes of each file that the system is asked for ahead
 MANY = 4096  # clips from which processes of their own are worth their start
-# What the processes that make images have in common, imported once: a log-mel image needs all of it.
-IN_COMMON = ["core.inputs.making", "core.inputs.log_mel", "librosa.filters"]
+EMPTY = hashlib.sha256().hexdigest()  # of no rows
 
 
 @dataclass(frozen=True)
@@ -73,7 +64,9 @@ class Recipe:
     device: str
 
 
-Made = tuple[np.ndarray, list[str]]  # the inputs of the good ones of some clips; of each clip what is wrong, or nothing
+# The inputs of the good ones of some clips, or of a whole shard in a file; and of each clip what is wrong, or nothing.
+Made = tuple[np.ndarray | Whole, list[str]]
+Batch = tuple[np.ndarray, list[str]]
 # Makes the clips of each shard, in order; a folder is for shards that wait for their turn.
 Spread = Callable[[Recipe, Sequence[Sequence[str]], Path], Iterator[Made]]
 
@@ -111,8 +104,11 @@ def write(
     shards = [left[i : i + SHARD] for i in range(0, len(left), SHARD)]
     parts = writer.folder / "parts"
     many = len(left) >= MANY or parts.exists()  # where there are some, a command that was killed has left them
-    append = _in_turn if many else _while_making
-    for found in append(writer, (spread or make_here)(recipe, shards, parts) if many else batches(recipe, left)):
+    if many:
+        appended = _in_turn(writer, (spread or make_here)(recipe, shards, parts))
+    else:
+        appended = _while_making(writer, batches(recipe, left))
+    for found in appended:
         problems += found
         if len(problems) - ended == SHARD:
             writer.commit({"problems": problems[ended:]})
@@ -125,11 +121,14 @@ def write(
 def _in_turn(writer: ArrayWriter, pieces: Iterable[Made]) -> Iterator[list[str]]:
     """Append the inputs of each piece before the next is asked for, and give what is wrong with its clips."""
     for good, found in pieces:
-        writer.append(good)
+        if isinstance(good, Whole):
+            writer.take(good)
+        else:
+            writer.append(good)
         yield found
 
 
-def _while_making(writer: ArrayWriter, pieces: Iterable[Made]) -> Iterator[list[str]]:
+def _while_making(writer: ArrayWriter, pieces: Iterable[Batch]) -> Iterator[list[str]]:
     """Append, which hashes and writes, in a thread beside those that make the next piece; else as in turn."""
     waiting: list[tuple[Future[None], list[str]]] = []
 
@@ -148,9 +147,14 @@ def _while_making(writer: ArrayWriter, pieces: Iterable[Made]) -> Iterator[list[
             yield from appended()
 
 
-def batches(recipe: Recipe, paths: Sequence[str], *, decoders: int = DECODERS) -> Iterator[Made]:
-    """Make the inputs of clips in this process, some at a time and in order; read ahead by threads, or 0 by none."""
-    kind = input_kind(recipe.clip, recipe.frontend).to(recipe.device)
+def batches(
+    recipe: Recipe, paths: Sequence[str], *, decoders: int = DECODERS, kind: Kind | None = None
+) -> Iterator[Batch]:
+    """Make the inputs of clips in this process, some at a time and in order; read ahead by threads, or 0 by none.
+
+    Where the `kind` of the recipe is there already it need not be made.
+    """
+    kind = (kind or input_kind(recipe.clip, recipe.frontend)).to(recipe.device)
     read = partial(read_clip, root=recipe.root, clip=recipe.clip, variant=recipe.variant, change=recipe.change)
     with quiet(), Workers(max(decoders, 1)) as pool:
         sounds = ahead(pool, read, paths, 2 * BATCH) if decoders else map(read, _wanted_soon(recipe.root, paths))
@@ -166,7 +170,7 @@ def _wanted_soon(root: Path, paths: Sequence[str]) -> Iterator[str]:
     for i, path in enumerate(paths):
         for later in paths[i + BATCH : i + 2 * BATCH] if i % BATCH == 0 and hasattr(os, "posix_fadvise") else ():
             with suppress(OSError):  # what is wrong with it is found when it is read
-                file = os.open(root / later, os.O_RDONLY | os.O_NONBLOCK)  # a pipe is not waited for
+                file = os.open(f"{root}/{later}", os.O_RDONLY | os.O_NONBLOCK)  # a pipe is not waited for
                 try:
                     os.posix_fadvise(file, 0, SOON, os.POSIX_FADV_WILLNEED)
                 finally:
@@ -178,77 +182,41 @@ def make_here(recipe: Recipe, shards: Sequence[Sequence[str]], folder: Path) -> 
     """Make the clips of shards on this machine, in order: on all of a CPU's cores, or by its one GPU."""
     processes = torch.get_num_threads() if recipe.device == "cpu" else 1
     if processes > 1:
-        return in_processes(recipe, shards, processes=processes, folder=folder)
+        return _beside(recipe, shards, processes=processes, folder=folder)
     return batches(recipe, list(itertools.chain.from_iterable(shards)))
 
 
-def in_processes(recipe: Recipe, shards: Sequence[Sequence[str]], *, processes: int, folder: Path) -> Iterator[Made]:
-    """Make shards in processes beside this one, each a whole entry in `folder` until it is taken.
+def _beside(recipe: Recipe, shards: Sequence[Sequence[str]], *, processes: int, folder: Path) -> Iterator[Made]:
+    """Make shards in processes beside this one, each a whole entry in `folder` until it is taken."""
+    kind = input_kind(recipe.clip, recipe.frontend)  # made here: its filters take a library that is slow to import
+    imports = [__name__, type(kind).__module__]
+    if recipe.variant or kind.libraries:
+        imports.append("librosa.filters")
+    work = partial(make_part, recipe=recipe, folder=folder, kind=kind)
+    for entry, part, problems in in_processes(work, shards, processes=processes, imports=imports):
+        yield part, problems
+        shutil.rmtree(entry)
 
-    Raises
-    ------
-    UserError
-        Where one of the processes was ended from outside.
+
+def make_part(
+    paths: Sequence[str], *, recipe: Recipe, folder: Path, kind: Kind | None = None
+) -> tuple[Path, Whole, list[str]]:
+    """Make a shard, or find it made; return its entry, its rows, and what is wrong with each clip.
+
+    Where the `kind` of the recipe is there already it need not be made.
     """
-    before = set(multiprocessing.active_children())
-    hand_back_freed()  # a plan of many clips has held much that nobody needs while the others work
-    with quiet(), _lean_processes() as lean, ProcessPoolExecutor(processes, lean, _begin_process) as pool:
-        try:
-            for entry, problems in ahead(pool, partial(make_part, recipe=recipe, folder=folder), shards, 2 * processes):
-                yield np.load(entry / ARRAY, mmap_mode="r"), problems
-                shutil.rmtree(entry)
-        except BrokenProcessPool:
-            raise UserError(
-                "a process that made images was ended from outside, perhaps for want of memory; the same command goes "
-                "on from here (with less at once under a lower --threads)"
-            ) from None
-        finally:
-            for process in set(multiprocessing.active_children()) - before:
-                process.terminate()  # nothing is lost: shards that are not whole are made again
-
-
-@contextmanager
-def _lean_processes() -> Iterator[multiprocessing.context.BaseContext]:
-    """Let processes be forked from one that has imported what all need: it is in memory once.
-
-    That one never computes, so there are no threads that a fork would lose. Linux only; elsewhere each imports its own.
-    """
-    if sys.platform != "linux":
-        yield multiprocessing.get_context("spawn")
-        return
-    lean = multiprocessing.get_context("forkserver")
-    lean.set_forkserver_preload(IN_COMMON)
-    try:
-        yield lean
-    finally:  # it would keep its memory for as long as this process lives, and has no public way to end
-        getattr(multiprocessing.forkserver._forkserver, "_stop", bool)()
-
-
-def _begin_process() -> None:
-    """Let the process beside end with its parent, however that ends, and compute in one thread."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    if parent := multiprocessing.parent_process():
-        multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)
-
-
-def make_part(paths: Sequence[str], *, recipe: Recipe, folder: Path) -> tuple[Path, list[str]]:
-    """Make a shard, or find it made; return where it lies and what is wrong with each clip."""
 
     def make(writer: ArrayWriter) -> dict[str, Any]:
         problems: list[str] = []
-        for good, found in batches(recipe, paths, decoders=0 if recipe.device == "cpu" else 1):
+        for good, found in batches(recipe, paths, decoders=0 if recipe.device == "cpu" else 1, kind=kind):
             writer.append(good)
             problems += found
         return {"problems": problems}
 
     stored = load_or_make(folder, made_from=_part(paths, folder), make=make)
-    return folder / stored.key, stored.facts["problems"]
+    entry = folder / stored.key
+    (digest,) = stored.digests or (EMPTY,)
+    return entry, Whole(entry / ARRAY, digest), stored.facts["problems"]
 
 
 def part_key(paths: Sequence[str], folder: Path) -> str:
@@ -291,7 +259,7 @@ def _read_clip(path: Path, *, clip: Clip, change: Change, key: str, at_most: int
     return fitted if fitted is y else fitted.copy()  # a view would keep the whole recording
 
 
-def _images_of(batch: Sequence[Sound | Turn], *, kind: Kind, device: str, dtype: np.dtype[Any]) -> Made:
+def _images_of(batch: Sequence[Sound | Turn], *, kind: Kind, device: str, dtype: np.dtype[Any]) -> Batch:
     """Return the images of the good waveforms of a batch, and for every one of the batch its problem, empty if none.
 
     A waveform that is yet to be read is read, used and forgotten.
@@ -301,8 +269,14 @@ def _images_of(batch: Sequence[Sound | Turn], *, kind: Kind, device: str, dtype:
 
     def make(sounds: Mapping[int, np.ndarray]) -> None:
         waveforms = [torch.from_numpy(y).to(device) for y in sounds.values()]
-        with np.errstate(over="ignore"):  # what is too large for float16 is not finite, and found below
-            made.update(zip(sounds, make_inputs(kind, waveforms).cpu().numpy().astype(dtype), strict=True))
+        with np.errstate(over="ignore"):  # what is too large for float16 is not finite
+            images = make_inputs(kind, waveforms).cpu().numpy().astype(dtype, copy=False)
+        finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
+        for i, image, good in zip(sounds, images, finite, strict=True):
+            if good:
+                made[i] = image
+            else:
+                problems[i] = too_loud(kind)
 
     if there := {i: y for i, y in enumerate(batch) if isinstance(y, np.ndarray)}:
         make(there)
@@ -313,27 +287,13 @@ def _images_of(batch: Sequence[Sound | Turn], *, kind: Kind, device: str, dtype:
                 problems[i] = y
             else:
                 make({i: y})
-    for i, image in made.items():
-        if not np.isfinite(image).all():
-            problems[i] = too_loud(kind)
-    good = [made[i] for i in sorted(made) if not problems[i]]
+    good = [made[i] for i in sorted(made)]
     return np.stack(good) if good else np.empty((0, *kind.shape), dtype), problems
 
 
 def too_loud(kind: Kind) -> str:
     """Say what is wrong with a clip whose input is not finite."""
     return f"too loud: its {'spectrogram' if len(kind.shape) == 3 else 'vector'} is not finite"
-
-
-def ahead(pool: Executor, work: Callable[[Any], Any], items: Iterable[Any], at_most: int) -> Iterator[Any]:
-    """Map `work` over `items` in order, with at most so many begun and not yet taken: memory stays bounded."""
-    begun: deque[Future[Any]] = deque()
-    for item in items:
-        begun.append(pool.submit(work, item))
-        if len(begun) == at_most:
-            yield begun.popleft().result()
-    while begun:
-        yield begun.popleft().result()
 
 
 def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:

@@ -23,7 +23,8 @@ from core.door import quiet
 from core.inputs.augmentation import Change, augment_waveform
 from core.inputs.clip import BadClip, fit_length, stream_waveform
 from core.inputs.images import refusal
-from core.inputs.making import BATCH, DECODERS, SHARD, WAITING, Sound, Turn, ahead, read_clip
+from core.inputs.making import BATCH, DECODERS, SHARD, WAITING, Sound, Turn, read_clip
+from core.inputs.processes import ahead
 from core.progress import Progress, no_progress
 from core.workers import Workers
 

@@ -1,11 +1,14 @@
+import hashlib
 import json
+import threading
 from contextlib import closing
 
 import numpy as np
 import pytest
 
 import core.array_writer
-from core.array_writer import ARRAY, JOURNAL, ArrayWriter, is_whole
+from core.array_writer import ARRAY, JOURNAL, ArrayWriter, Whole, is_whole
+from core.errors import UserError
 
 ROWS = np.arange(24, dtype=np.float32).reshape(8, 3)
 
@@ -110,8 +113,79 @@ def test_a_whole_file_is_told_from_a_changed_one(changed, tmp_path):
 
 def test_reading_through_is_told_piece_by_piece(tmp_path, monkeypatch):
     monkeypatch.setattr(core.array_writer, "PIECE", 20)
+    monkeypatch.setattr(core.array_writer, "READERS", 1)
     interrupted(tmp_path)
     told = []
     with closing(ArrayWriter(tmp_path, blame=tmp_path, read=lambda *read: told.append(read))):
         pass
     assert told == [(20, 48), (24, 48), (44, 48), (48, 48)]
+
+
+def test_shards_are_read_through_at_once_and_every_byte_is_told_of(tmp_path, monkeypatch):
+    monkeypatch.setattr(core.array_writer, "PIECE", 5)
+    monkeypatch.setattr(core.array_writer, "READERS", 2)
+    interrupted(tmp_path, whole=3)
+    told, both, digest = [], threading.Barrier(2), core.array_writer._digest
+
+    def meeting(file, more, start, size):
+        if start < 128 + 48:  # of the first two shards
+            both.wait(timeout=30)
+        return digest(file, more, start, size)
+
+    monkeypatch.setattr(core.array_writer, "_digest", meeting)
+    with closing(ArrayWriter(tmp_path, blame=tmp_path, read=lambda *read: told.append(read))) as writer:
+        assert [shard.facts["number"] for shard in writer.shards] == [0, 1, 2]
+    assert told == sorted(told)
+    assert len(told) == 3 * 5
+    assert told[-1] == (72, 72)
+
+
+def part(folder, rows):
+    """Write rows to a file of their own, as a process does that makes a shard."""
+    folder.mkdir()
+    with opened(folder) as writer:
+        writer.append(rows)
+        writer.finish()
+    return Whole(folder / ARRAY, hashlib.sha256(rows.tobytes()).hexdigest())
+
+
+def test_a_part_that_is_taken_over_is_the_shard_that_its_rows_would_be(tmp_path):
+    given, taken = tmp_path / "given", tmp_path / "taken"
+    for folder in (given, taken):
+        folder.mkdir()
+    with opened(given) as one, opened(taken) as other:
+        for k, rows in enumerate((ROWS[:2], ROWS[2:2], ROWS[2:6])):
+            one.append(rows)
+            other.take(part(tmp_path / f"part-{k}", rows))
+            one.commit({"number": k})
+            other.commit({"number": k})
+    for file in (ARRAY, JOURNAL):
+        assert (taken / file).read_bytes() == (given / file).read_bytes()
+    assert go_on(taken) == [0, 1, 2]
+
+
+def test_a_part_that_came_otherwise_than_its_maker_wrote_it_is_found_out(tmp_path):
+    changed = part(tmp_path / "part", ROWS)
+    flip(changed.path, -1)
+    (tmp_path / "whole").mkdir()
+    with opened(tmp_path / "whole") as writer:
+        writer.take(changed)
+        writer.finish()
+    assert not is_whole(tmp_path / "whole" / ARRAY, writer.shards, shape=ROWS.shape)
+
+
+def test_a_part_is_a_shard_by_itself_and_whole(tmp_path):
+    rows = part(tmp_path / "part", ROWS)
+    (tmp_path / "whole").mkdir()
+    with opened(tmp_path / "whole") as writer:
+        writer.take(rows)
+        with pytest.raises(ValueError, match="rows that were taken over are a shard by themselves"):
+            writer.append(ROWS)
+        writer.commit()
+        shorten(rows.path, 1)
+        with pytest.raises(
+            UserError, match=r"part.array\.npy is not as it was written; the same command makes it again"
+        ):
+            writer.take(rows)
+        with pytest.raises(ValueError, match="rows are float64"):
+            writer.append(ROWS.astype(np.float64))
