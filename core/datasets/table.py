@@ -216,20 +216,7 @@ def make(
     clips = rows.reset_index(drop=True).sort_values("path", kind="stable")
     order = clips.index.to_numpy()
     clips = clips.reset_index(drop=True)
-    if clips.empty:
-        raise UserError(f"{name}: {root} holds no clips")
-    if twice := clips.loc[clips["path"].duplicated(), "path"].tolist():
-        raise UserError(f"{name}: listed more than once: {some(twice)}; keep one row for each clip")
-    paths = clips["path"].tolist()
-    if odd := [path for path in paths if not is_utf8(path)]:
-        raise UserError(f"{name}: file names that are no UTF-8: {some(odd)}; rename them")
-    counts = clips["label"].value_counts()
-    for label in counts.index[counts == 1]:
-        path = clips.loc[clips["label"] == label, "path"].item()
-        raise UserError(
-            f"{name}: class '{class_names[label]}' has a single clip ({path}), which cannot be both trained and tested "
-            "on; add clips or remove the class"
-        )
+    _check(name, root, clips, class_names)
     if "group" not in clips:
         clips["group"] = clips["path"]
     if seeded := "fold" not in clips:
@@ -256,3 +243,20 @@ def make(
         left_out=frozenset(left_out),
         remarks=tuple(remarks),
     )
+
+
+def _check(name: str, root: Path, clips: pd.DataFrame, class_names: Sequence[str]) -> None:
+    """Refuse what makes no data set, whatever its groups and folds are."""
+    if clips.empty:
+        raise UserError(f"{name}: {root} holds no clips")
+    if twice := clips.loc[clips["path"].duplicated(), "path"].tolist():
+        raise UserError(f"{name}: listed more than once: {some(twice)}; keep one row for each clip")
+    if odd := [path for path in clips["path"].tolist() if not is_utf8(path)]:
+        raise UserError(f"{name}: file names that are no UTF-8: {some(odd)}; rename them")
+    counts = clips["label"].value_counts()
+    for label in counts.index[counts == 1]:
+        path = clips.loc[clips["label"] == label, "path"].item()
+        raise UserError(
+            f"{name}: class '{class_names[label]}' has a single clip ({path}), which cannot be both trained and tested "
+            "on; add clips or remove the class"
+        )
