@@ -64,18 +64,17 @@ def make_inputs(kind: Kind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def _one_by_one(kind: Kind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
-    def make(y: torch.Tensor) -> torch.Tensor:
+    def make_all(some: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         with torch.no_grad(), torch.autocast("cpu", enabled=False):  # both are a thread's own
-            made: torch.Tensor = kind(y[None])[0]
-            return made
+            return [kind(y[None])[0] for y in some]
 
     at_once = min(torch.get_num_threads(), len(waveforms))
     with _one_thread_each():
         if at_once == 1:
-            return torch.stack([make(y) for y in waveforms])
+            return torch.stack(make_all(waveforms))
         # A new thread takes over torch's number late, behind its first products, unless it is told.
         with Workers(at_once, initializer=torch.set_num_threads, initargs=(1,)) as makers:
-            return torch.stack(list(makers.map(make, waveforms)))
+            return torch.stack([made for (made,) in makers.map(make_all, ([y] for y in waveforms))])
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from io import FileIO
 
 STREAMED = 0x7FFF0000  # sizes from here on are what encoders write that cannot know the length (sox, arecord, FFmpeg)
 HEADER_SLACK = 64  # bytes; some writers count the header as sound
+HEAD = 1024  # bytes read at once; most of what is looked at is among them
 CHUNKS = 100_000  # looked through; more are no recording's
 OGG_PAGE = 65_307  # bytes; the longest page (RFC 3533, 6)
 W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
@@ -29,17 +30,20 @@ class Reader:
     Parameters
     ----------
     file
-        The file, opened without a buffer.
+        The file, opened without a buffer and not read from yet.
     """
 
     def __init__(self, file: FileIO) -> None:
         self.size = os.fstat(file.fileno()).st_size
         self._file = file
+        self._head = file.read(HEAD)
 
     def __call__(self, start: int, size: int) -> bytes:
         """Return `size` bytes from `start`, or fewer where the file ends."""
         if start >= self.size:  # wherever a damaged header points
             return b""
+        if start >= 0 and start + size <= len(self._head):
+            return self._head[start : start + size]
         self._file.seek(start)
         return self._file.read(size)
 

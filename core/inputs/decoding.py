@@ -104,7 +104,8 @@ def _with_soundfile(sound: soundfile.SoundFile) -> Iterator[Block]:
         if not len(samples):
             break
         there += len(samples)
-        yield Block(samples.mean(axis=1, dtype=np.float32), sound.samplerate)  # from (samples, channels)
+        mono = samples[:, 0] if sound.channels == 1 else samples.mean(axis=1, dtype=np.float32)
+        yield Block(mono, sound.samplerate)
     if sound.frames - there > (MP3_SLACK if sound.format == "MP3" else 0):
         raise ValueError(f"truncated: {there} of {sound.frames} samples are there")
 

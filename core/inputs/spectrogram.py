@@ -5,7 +5,7 @@ to fine in frequency ("Rethinking CNN Models for Audio Classification", arXiv:20
 in batches on the model's device is what makes them quick.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -70,9 +70,11 @@ class Spectrogram(Kind):
         self.axes = (self.axis(_resized(positions, height)), _time_axis(clip, frontend.n_frames))
         self.n_bands = len(positions if filters is None else filters)
         if filters is not None:
-            self.blocks = _blocks(torch.from_numpy(filters).T)
-            self.filters: torch.Tensor  # (2 bins, filters): for the squares of real and imaginary parts in turn
-            self.register_buffer("filters", torch.from_numpy(filters).T.repeat_interleave(2, dim=0), persistent=False)
+            of_bins = torch.from_numpy(filters).T
+            self.blocks = _blocks(of_bins)
+            of_squares = of_bins.repeat_interleave(2, dim=0)  # of real and imaginary parts in turn
+            for i, (bins, bands) in enumerate(self.blocks):
+                self.register_buffer(f"filters{i}", of_squares[bins, bands].contiguous(), persistent=False)
         for i, (window, _) in enumerate(pairs):
             self.register_buffer(f"window{i}", torch.hann_window(window), persistent=False)
 
@@ -103,7 +105,7 @@ class Spectrogram(Kind):
         if self.peak:
             y = to_peak(y)
         at_once = 1 if y.device.type == "cpu" else max(1, len(y))
-        for part, rows in zip(y.split(at_once), images.split(at_once), strict=True):
+        for part, rows in zip(_split(y, at_once), _split(images, at_once), strict=True):
             for i, power in enumerate(self.power(part)):
                 # 10 log10(power + EPS) = FLOOR_DB + 10 log10(power / EPS + 1); above the floor silence is 0 and stays 0
                 above = torch.log1p(power / EPS).mul_(DECIBELS)
@@ -121,7 +123,7 @@ class Spectrogram(Kind):
             first, n = (self.n_fft - len(window)) // 2, 1 + (padded.shape[1] - self.n_fft) // hop
             frames = padded[:, first:].unfold(1, len(window), hop)[:, :n].transpose(0, 1)  # (n, batch, window), a view
             power = y.new_zeros(n, len(y), self.n_bands)
-            for part, rows in zip(frames.split(at_once), power.split(at_once), strict=True):
+            for part, rows in zip(_split(frames, at_once), _split(power, at_once), strict=True):
                 self._add_power(part * window, rows.flatten(0, 1))
             yield power.permute(1, 2, 0)
 
@@ -136,8 +138,8 @@ class Spectrogram(Kind):
     def _add_power(self, frames: torch.Tensor, power: torch.Tensor) -> None:
         """Add the filters' power of windowed frames (frames, batch, samples) to `power` (frames * batch, filters)."""
         spectrum = squares(frames, n_fft=self.n_fft)
-        for bins, bands in self.blocks:
-            power[:, bands].addmm_(spectrum[:, bins], self.filters[bins, bands])
+        for i, (bins, bands) in enumerate(self.blocks):
+            power[:, bands].addmm_(spectrum[:, bins], self.get_buffer(f"filters{i}"))
 
 
 def squares(frames: torch.Tensor, *, n_fft: int) -> torch.Tensor:
@@ -164,6 +166,11 @@ def _rfft(frames: torch.Tensor, *, n_fft: int) -> torch.Tensor:
     if frames.device.type == "cpu" and n_fft % 2:  # of odd lengths SciPy's transform takes half the time of MKL's
         return torch.from_numpy(scipy.fft.rfft(frames.numpy(), n=n_fft, workers=torch.get_num_threads()))
     return torch.fft.rfft(frames, n=n_fft)
+
+
+def _split(x: torch.Tensor, at_once: int) -> Sequence[torch.Tensor]:
+    """Split along the first axis; of short clips the calls alone would be a tenth of the time."""
+    return (x,) if len(x) <= at_once else x.split(at_once)
 
 
 def _blocks(filters: torch.Tensor) -> list[tuple[slice, slice]]:
