@@ -93,7 +93,7 @@ def attribute(
 
         def part(rows: int, done: int = done) -> torch.Tensor:
             chunk = slice(done, done + (rows if many else 1))
-            x, b, t = (torch.from_numpy(np.array(a[chunk])).to(explained.device) for a in (inputs, baselines, target))
+            x, b, t = (explained.placed(each[chunk]) for each in (inputs, baselines, target))
             found = method(Question(explained, x.requires_grad_(), b, t, samples, layer), rows)
             return found.detach().float().cpu()
 

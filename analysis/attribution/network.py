@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from analysis.attribution.entry import Entry
 from core.errors import UserError
 from core.models.folding import fold_batch_norm
 from core.models.surgery import keep_inputs
@@ -48,6 +49,8 @@ class Explained:
     ----------
     rows
         Images in a full batch: a power of two, so that as many steps fill batches exactly.
+    entry
+        The network in two parts, of which straight paths need the first at their ends alone.
 
     Raises
     ------
@@ -73,6 +76,7 @@ class Explained:
         self._dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
         fold_batch_norm(self.network, self._images(image_shape))
         self.network.to(memory_format=torch.channels_last)
+        self.entry = Entry(self.network, self._images(image_shape))
         budget = _default_memory(self.device) if memory is None else memory
         self.row_bytes = self._row_bytes(image_shape)
         if self.row_bytes > budget:
@@ -81,6 +85,10 @@ class Explained:
                 "raise --memory"
             )
         self.rows = min(LARGEST_BATCH, 1 << ((budget // self.row_bytes).bit_length() - 1))
+
+    def placed(self, array: np.ndarray) -> torch.Tensor:
+        """Copy an array to the device."""
+        return torch.from_numpy(np.array(array)).to(self.device)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Map images on the device to logits; this is what captum differentiates."""
@@ -104,7 +112,7 @@ class Explained:
         """Return the logits (images, classes), float32, of images given in pieces of any size."""
         with torch.no_grad():
             made = [
-                self(torch.from_numpy(np.array(images[start : start + self.rows])).to(self.device)).float().cpu()
+                self(self.placed(images[start : start + self.rows])).float().cpu()
                 for images in batches
                 for start in range(0, len(images), self.rows)
             ]

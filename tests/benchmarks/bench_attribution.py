@@ -7,7 +7,6 @@ so that its peak memory is its own: what it takes on top of the network and the 
 
 import multiprocessing
 import os
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,8 +24,9 @@ from core.inputs.log_mel import LogMel
 from core.inputs.spectrogram import FLOOR_DB
 from core.models.backbone import build
 from core.models.normalise import Normalise
+from tests.benchmarks.comparison import REPEATS, row
 
-CLIPS, STEPS, SHAPE, REPEATS = 32, 64, (3, 64, 64), 3
+CLIPS, STEPS, SHAPE = 32, 64, (3, 64, 64)
 NETWORKS, WANTED = ("efficientnet_lite0", "resnet18"), 2.0  # wanted of captum clip by clip
 SIZES = (32, 64, 128, 256)  # internal_batch_size to choose from
 TUNING_STEPS = 8
@@ -50,17 +50,11 @@ def _row(what: str, rounds: list[list[tuple[np.ndarray, float, float]]], k: int,
     for (found, *_), *others in rounds:
         expected = others[k - 1][0]
         assert np.linalg.norm(found - expected) < 1e-2 * np.linalg.norm(expected)  # rounding decides at a kink
-    ratios = sorted(sides[k][1] / sides[0][1] for sides in rounds)
-    spread = f"{ratios[0]:.2f} / {statistics.median(ratios):.2f} / {ratios[-1]:.2f}"
-    return {
-        "what": f"{what} (min / median / max {spread})",
-        "ours_seconds": statistics.median(sides[0][1] for sides in rounds),
-        "reference_seconds": statistics.median(sides[k][1] for sides in rounds),
-        "ratio": statistics.median(ratios),
-        "ours_peak_mb": max(sides[0][2] for sides in rounds),
+    reference, own = ([sides[side][1] for sides in rounds] for side in (k, 0))
+    return row(what, reference, own, target) | {
+        "peak_mb": max(sides[0][2] for sides in rounds),
         "budget_mb": BUDGET / 10**6,
-        "reference_peak_mb": max(sides[k][2] for sides in rounds),
-        "target": target,
+        "over_peak_mb": max(sides[k][2] for sides in rounds),
     }
 
 
@@ -147,8 +141,3 @@ def _peak() -> int:
 def _status(name: str) -> int:
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
     return 1024 * int(line.split()[1])
-
-
-if __name__ == "__main__":
-    for row in measure():
-        print(row)  # noqa: T201

@@ -6,7 +6,6 @@ that are in memory, on two threads, in turn.
 """
 
 import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,9 +22,9 @@ from core.training.arithmetic import Arithmetic, multiplies_bf16
 from core.training.optimizers import make_optimizer
 from core.training.step import Step
 from tests.benchmarks.authors import CLASSES, LAST, LR, SHAPE, WEIGHT_DECAY, serve
+from tests.benchmarks.comparison import REPEATS, row
 
 ROOT = Path(__file__).parent.parent.parent
-REPEATS = 3
 WANTED = {"bf16": 2.0, "fp32": 1.0}
 OURS = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # what importing `core` sets
 
@@ -39,20 +38,8 @@ def measure() -> Iterator[dict[str, Any]]:
         for name in LAST:
             rounds = [(theirs(name), {p: step(name) for p, step in ours.items()}) for _ in range(1 + REPEATS)][1:]
             for precision in precisions:
-                yield _row(name, precision, [(reference, own[precision]) for reference, own in rounds])
-
-
-def _row(name: str, precision: str, pairs: list[tuple[float, float]]) -> dict[str, Any]:
-    ratios = sorted(reference / own for reference, own in pairs)
-    spread = f"{ratios[0]:.2f} / {statistics.median(ratios):.2f} / {ratios[-1]:.2f}"
-    seconds, over = (statistics.median(part) for part in zip(*pairs, strict=True))
-    return {
-        "what": f"a training step of {name}: the authors' / ours in {precision} (min / median / max {spread})",
-        "ratio": statistics.median(ratios),
-        "target": WANTED[precision],
-        "seconds": seconds,
-        "over_seconds": over,
-    }
+                what = f"a training step of {name}: the authors' / ours in {precision}"
+                yield row(what, *zip(*((by, own[precision]) for by, own in rounds), strict=True), WANTED[precision])
 
 
 @contextmanager

@@ -32,6 +32,7 @@ import soundfile
 from core.array_writer import JOURNAL
 from core.inputs.making import SHARD
 from core.inputs.spectrogram import WINDOWS_MS
+from tests.benchmarks.comparison import row
 
 ROOT = Path(__file__).resolve().parents[2]
 SR, CLASSES, FEW, MANY, ALL = 8000, 10, 3_000, 30_000, 300_000
@@ -53,24 +54,17 @@ def measure() -> Iterator[dict[str, Any]]:
             found = _made(kept / str(count), top / f"results-{count}", count)
             rates[count] = count / found["seconds"]
             said = f"{count:,} clips ({rates[count]:,.0f} images/s)"
-            yield _row(f"peak memory of {said}, against 1.5 GB", found["peak"] / GB, 1.5, 1.0)
-            yield _row(f"plan and start with the images of {count:,} clips, against 10 s", found["start"], 10.0, 1.0)
-        per_image = [1 / rates[count] for count in counts]
-        yield _row(
-            f"seconds per image of {counts[-1]:,} clips, against those of {FEW:,}", per_image[-1], per_image[0], 1.1
-        )
+            yield row(f"peak memory of {said}, against 1.5 GB", found["peak"] / GB, 1.5, 1.0, at_most=True)
+            what = f"plan and start with the images of {count:,} clips, against 10 s"
+            yield row(what, found["start"], 10.0, 1.0, at_most=True)
+        what = f"seconds per image of {counts[-1]:,} clips, against those of {FEW:,}"
+        yield row(what, 1 / rates[counts[-1]], 1 / rates[FEW], 1.1, at_most=True)
         peer = _peer(kept / str(MANY), cores) / PEERED
         what = f"images of {MANY:,} clips: soundfile and librosa clip by clip in {cores} processes, against ours"
-        row = _row(what, 1 / rates[MANY], peer, 1.5)
-        yield row | {"ratio": peer * rates[MANY], "at_most": False}
+        yield row(what, peer, 1 / rates[MANY], 1.5)
         _generate(top / "doomed", DOOMED)
         lost = _killed(top / "doomed", top / "results-doomed")
-        yield _row("shards lost to SIGKILL, against processes that make them", lost, cores, 1.0)
-
-
-def _row(what: str, ours: float, reference: float, target: float) -> dict[str, Any]:
-    found = {"ours_seconds": ours, "reference_seconds": reference, "ratio": ours / reference}
-    return {"what": what, **found, "target": target, "at_most": True}
+        yield row("shards lost to SIGKILL, against processes that make them", lost, cores, 1.0, at_most=True)
 
 
 def _generate(root: Path, count: int) -> None:

@@ -30,10 +30,11 @@ from core.training.arithmetic import Arithmetic
 from core.training.batches import Source
 from core.training.evaluation import evaluate
 from core.training.prefix import activations, split_at_freeze
+from tests.benchmarks.comparison import REPEATS, row
 
 ALL = ("efficientnet_lite0", "mobilenet_v2", "resnet18", "resnet50", "densenet121", "densenet201")
 NETWORKS = tuple(os.environ.get("NETWORKS", " ".join(ALL)).split())
-SHAPE, CLIPS, PLAIN, REPEATS = (3, 128, 128), 128, 64, 3
+SHAPE, CLIPS, PLAIN = (3, 128, 128), 128, 64
 CLOSE = 1e-4  # of logits; relative where they are larger than 1
 
 
@@ -52,7 +53,7 @@ def measure() -> Iterator[dict[str, Any]]:
         for name in ("efficientnet_lite0", "resnet50"):
             step = _step(name)
             seconds = _in_turn(lambda name=name: plainly("step", name), step)
-            yield _row(f"training step of {name}: memory handed back / kept", *seconds, 1.0)
+            yield row(f"training step of {name}: memory handed back / kept", *seconds, 1.0)
             yield _stem(name, seconds[1])
 
 
@@ -107,7 +108,7 @@ def _evaluation(name: str, images: Images, session: Session, plainly: Callable[[
     arithmetic = Arithmetic(Training(), session.device)
     source = Source([images.array], key="noise", device=session.device, channels_last=True, residents=session.residents)
     seconds = _in_turn(lambda: plainly("whole", name), lambda: evaluate(network, source, rows, arithmetic))
-    return _row(f"evaluation of {name}: plain / ours", *seconds, 1.3)
+    return row(f"evaluation of {name}: plain / ours", *seconds, 1.3)
 
 
 def _prefix(name: str, images: Images, session: Session, plainly: Callable[[str, str], Any]) -> dict[str, Any]:
@@ -115,9 +116,8 @@ def _prefix(name: str, images: Images, session: Session, plainly: Callable[[str,
     network, made = _network(name), iter(range(100))
     last = network[1].stage_names[-2]
     kept = lambda: _activations(network, last, images, session, f"{name} {next(made)}")  # noqa: E731
-    return _row(
-        f"prefix of {name}, written to disk: plain / ours", *_in_turn(lambda: plainly("prefix", name), kept), 1.3
-    )
+    seconds = _in_turn(lambda: plainly("prefix", name), kept)
+    return row(f"prefix of {name}, written to disk: plain / ours", *seconds, 1.3)
 
 
 def _depths(images: Images, session: Session) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def _depths(images: Images, session: Session) -> dict[str, Any]:
         for depth in depths:
             _activations(network, depth, images, session, key)
 
-    return _row("prefixes of resnet50 through blocks 1, 2, 3, 4: from images / chained", *_in_turn(apart, chained), 1.5)
+    return row("prefixes of resnet50 through blocks 1, 2, 3, 4: from images / chained", *_in_turn(apart, chained), 1.5)
 
 
 def _step(name: str) -> Callable[[], np.ndarray]:
@@ -155,7 +155,7 @@ def _stem(name: str, steps: list[float]) -> dict[str, Any]:
     three, one = _in_turn(*convs)
     shorter = [step - (a - b) for step, a, b in zip(steps, three, one, strict=True)]
     what = f"training step of {name} / the same with a first convolution of one channel"
-    return _row(what, steps, shorter, 1.05) | {"at_most": True}
+    return row(what, steps, shorter, 1.05, at_most=True)
 
 
 def _pass(network: nn.Module, channels: int) -> Callable[[], np.ndarray]:
@@ -207,12 +207,6 @@ def _in_turn(one: Callable[[], Any], other: Callable[[], Any]) -> tuple[list[flo
         if outs[0] is not None:
             assert np.abs(outs[0] - outs[1]).max() <= CLOSE * max(1.0, np.abs(outs[0]).max())
     return seconds[0][1:], seconds[1][1:]
-
-
-def _row(what: str, one: list[float], other: list[float], target: float) -> dict[str, Any]:
-    low, middle, high = sorted(a / b for a, b in zip(one, other, strict=True))
-    what = f"{what}: {low:.2f} / {middle:.2f} / {high:.2f}"
-    return {"what": what, "seconds": one[1], "over_seconds": other[1], "ratio": middle, "target": target}
 
 
 if __name__ == "__main__":

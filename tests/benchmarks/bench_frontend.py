@@ -5,8 +5,6 @@ are made live: a clip at a time on each core. The windows are the three of the d
 reports that have one.
 """
 
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -21,8 +19,9 @@ from core.inputs.compute import make_inputs
 from core.inputs.kind import Kind
 from core.inputs.log_mel import LogMel
 from core.inputs.spectrogram import WINDOWS_MS, Spectrogram
+from tests.benchmarks.comparison import REPEATS, in_turn, row
 
-CLIPS, SECONDS, REPEATS, PASSES, THREADS, TARGET = 16, 4, 3, 5, 2, 2.0
+CLIPS, SECONDS, PASSES, THREADS, TARGET = 16, 4, 5, 2, 2.0
 ONE_WINDOW = ((22050, 2048, 512, 128), (16000, 1024, 256, 40))  # Hz, window and hop in samples, bands: of two reports
 
 
@@ -50,17 +49,10 @@ def _measure(
     power = Power(logmel)
     for ours, theirs in zip(logmel.power(batch[:1]), librosas(y[0]), strict=True):
         np.testing.assert_allclose(ours[0], theirs, rtol=1e-4)
-    pairs = _in_turn(lambda: make_inputs(power, batch), lambda: [librosas(clip) for clip in y])
-    ratios = sorted(theirs / ours for ours, theirs in pairs)
-    spread = f"{ratios[0]:.2f} / {statistics.median(ratios):.2f} / {ratios[-1]:.2f}"
-    return {
-        "what": f"mel power of {CLIPS} clips of {SECONDS} s at {what}: librosa clip by clip / ours "
-        f"(min / median / max {spread})",
-        "ours_seconds": statistics.median(ours for ours, _ in pairs),
-        "reference_seconds": statistics.median(theirs for _, theirs in pairs),
-        "ratio": statistics.median(ratios),
-        "target": TARGET,
-    }
+    works = (lambda: [librosas(clip) for clip in y]), (lambda: make_inputs(power, batch))
+    theirs, ours = zip(*([min(each) for each in in_turn(*works, repeats=PASSES)] for _ in range(REPEATS)), strict=True)
+    what = f"mel power of {CLIPS} clips of {SECONDS} s at {what}: librosa clip by clip / ours"
+    return row(what, theirs, ours, TARGET)
 
 
 class Power(Kind):
@@ -91,18 +83,3 @@ def _librosa_mel(y: np.ndarray, *, sr: int, n_fft: int, window: int, hop: int, n
 
 def _samples(milliseconds: int, sr: int) -> int:
     return round(milliseconds * sr / 1000)
-
-
-def _in_turn(ours: Callable[[], Any], theirs: Callable[[], Any]) -> list[tuple[float, float]]:
-    """Return the seconds of both, each the shortest of some passes in turn, so that both meet the same load."""
-    pairs = []
-    for _ in range(REPEATS):
-        passes = [(_timed(ours), _timed(theirs)) for _ in range(PASSES)]
-        pairs.append((min(one for one, _ in passes), min(other for _, other in passes)))
-    return pairs
-
-
-def _timed(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start

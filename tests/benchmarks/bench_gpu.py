@@ -8,12 +8,12 @@ all of it on a CPU.
 
 import os
 import shutil
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from core.training.prepare import Prepared, prepare
 from core.training.step import Step
 from core.training.trainer import Fit, epoch_rows, seed_epoch
 from tests.benchmarks.bench_frontend import _librosa_mels
+from tests.benchmarks.comparison import Work, in_turn, row
 
 RANDOM = {"model__weights": "random", "model__weights_sha256": ""}
 
@@ -192,27 +193,12 @@ def _one_core() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _timed(repeats: int, device: torch.device, *works: Callable[[], Any]) -> list[list[float]]:
-    """Return the seconds of each work, done once before and then in turn, so that all meet the same load."""
-    found: list[list[float]] = [[] for _ in works]
-    for repeat in range(1 + repeats):
-        for work, seconds in zip(works, found, strict=True):
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            start = time.perf_counter()
-            work()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if repeat:
-                seconds.append(time.perf_counter() - start)
-    return found
+def _timed(repeats: int, device: torch.device, *works: Work) -> tuple[list[float], ...]:
+    """Return the seconds of each work as `in_turn` does, each until the device has done it."""
+    return in_turn(*(partial(_waited, work, device) for work in works), repeats=repeats)
 
 
-def row(
-    what: str, one: Sequence[float], other: Sequence[float], target: float, *, at_most: bool = False
-) -> dict[str, Any]:
-    """Return a row whose ratio is the median of the first times over the second, as `what` says."""
-    ratios = sorted(a / b for a, b in zip(one, other, strict=True))
-    spread = f"{ratios[0]:.2f} / {statistics.median(ratios):.2f} / {ratios[-1]:.2f}"
-    row = {"what": f"{what} (min / median / max {spread})", "ratio": statistics.median(ratios), "target": target}
-    return row | {"at_most": at_most, "seconds": statistics.median(one), "over_seconds": statistics.median(other)}
+def _waited(work: Work, device: torch.device) -> None:
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

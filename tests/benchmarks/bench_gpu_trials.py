@@ -20,7 +20,7 @@ from core.config import Run
 from core.execution import Cluster, Execution
 from core.plan import Plan, Planned, resolve
 from core.session import Session
-from tests.benchmarks import bench_gpu
+from tests.benchmarks.comparison import REPEATS, row
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -36,7 +36,7 @@ def measure() -> Iterator[dict[str, Any]]:
 
 
 def trials(
-    results: Path, *, ray: Cluster, device: str, runs: int = 8, epochs: int = 40, repeats: int = 3
+    results: Path, *, ray: Cluster, device: str, runs: int = 8, epochs: int = 40, repeats: int = REPEATS
 ) -> dict[str, Any]:
     """Time runs as trials of Ray that share a device, and one after the other in one process."""
     sides: dict[str, list[float]] = {"one by one": [], "together": []}
@@ -52,7 +52,7 @@ def trials(
             subprocess.run([*words, *share], check=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
             found.append(time.perf_counter() - start)
     what = f"{runs} runs of EfficientNet-Lite0: one by one / as trials that share {device}, the start of both counted"
-    return bench_gpu.row(what, sides["one by one"], sides["together"], 1.3)
+    return row(what, sides["one by one"], sides["together"], 1.3)
 
 
 def _side(results: str, device: str, runs: str, epochs: str, ray: str, gpus: str, cpus: str) -> None:

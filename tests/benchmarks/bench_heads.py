@@ -5,12 +5,12 @@ one a run takes as long as the one before it, so that 10 of the 100 are timed an
 """
 
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -23,9 +23,10 @@ from core.execution import Execution
 from core.plan import Plan, make_plan
 from core.session import Session
 from core.training.prepare import prepare
+from tests.benchmarks.comparison import REPEATS, row, timed
 
 ROOT = Path(__file__).parent.parent.parent
-SEEDS, EPOCHS, REPEATS = 20, 20, 3
+SEEDS, EPOCHS = 20, 20
 ALONE = 2  # seeds that are timed one by one
 HEAD = {"model__freeze": "block4"}
 PERCEPTRON = {"data__name": "features", "model__backbone": "mlp", "model__weights": "random", "data__folds": 5}
@@ -66,7 +67,7 @@ def _together(what: str, session: Session, *given: Any) -> dict[str, Any]:
     for _ in range(REPEATS):
         alone, together = (_seconds(plan, session, alone=way == "alone") for way, plan in plans.items())
         pairs.append((alone * SEEDS / ALONE, together))
-    return _row(f"{SEEDS} seeds x 5 folds of {what}: one by one / together", pairs, 5.0)
+    return row(f"{SEEDS} seeds x 5 folds of {what}: one by one / together", *zip(*pairs, strict=True), 5.0)
 
 
 def _seconds(plan: Plan, session: Session, *, alone: bool) -> float:
@@ -86,24 +87,10 @@ def _search(results: Path) -> dict[str, Any]:
     """Time the command that tries 200 configurations, from nothing, images and tables included."""
     rates = [f"{base}e-{k}" for base in (1, 2, 3, 5) for k in range(1, 6)]
     decays = [f"{base}e-{k}" for base in (1, 3) for k in range(1, 6)]
-    pairs = []
+    seconds = []
     for k in range(REPEATS):
         words = [sys.executable, "run_ablation.py", "tune", "--frozen", "last", "--results", str(results / f"tune{k}")]
-        start = time.perf_counter()
-        subprocess.run([*words, "--lr", *rates, "--weight-decay", *decays], check=True, capture_output=True, cwd=ROOT)
-        pairs.append((time.perf_counter() - start, 60.0))
-    return _row("tune of 200 heads / a minute", pairs, 1.0) | {"at_most": True}
-
-
-def _row(what: str, pairs: Sequence[tuple[float, float]], target: float) -> dict[str, Any]:
-    """Compare seconds with those that they are over, (seconds, over) of each repetition."""
-    ratios = sorted(one / other for one, other in pairs)
-    seconds, over = (statistics.median(part) for part in zip(*pairs, strict=True))
-    spread = f"{ratios[0]:.2f} / {statistics.median(ratios):.2f} / {ratios[-1]:.2f}"
-    return {
-        "what": f"{what} (min / median / max {spread}; {seconds:.1f} s over {over:.1f} s)",
-        "seconds": seconds,
-        "over_seconds": over,
-        "ratio": statistics.median(ratios),
-        "target": target,
-    }
+        words += ["--lr", *rates, "--weight-decay", *decays]
+        command = partial(subprocess.run, words, check=True, capture_output=True, cwd=ROOT)
+        seconds.append(timed(command))
+    return row("tune of 200 heads / a minute", seconds, 60.0, 1.0, at_most=True)

@@ -3,9 +3,10 @@
 On the embedded data set with EfficientNet-Lite0, as a newcomer runs it: three windows, 128 x 160 pixels.
 """
 
-import shutil
 import tempfile
-import time
+from collections.abc import Iterator
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,39 +19,26 @@ from core.plan import resolve
 from core.session import Session
 from core.training.prepare import prepare
 from core.training.trainer import Fit, epoch_rows, seed_epoch
+from tests.benchmarks.comparison import in_turn, row
 
-CLIPS, REPEATS, TARGET = 128, 6, 1.25
+CLIPS, EPOCHS, TARGET = 128, 6, 1.25
 
 
-def measure() -> list[dict[str, Any]]:
-    """Return one row: live training over training on stored images, at most `TARGET`."""
-    results = Path(tempfile.mkdtemp())
-    try:
-        session = Session(Execution(results=results))
+def measure() -> Iterator[dict[str, Any]]:
+    """Yield one row: live training over training on stored images, at most `TARGET`."""
+    with tempfile.TemporaryDirectory() as results:
+        session = Session(Execution(results=Path(results)))
         dataset = datasets.load("instruments")
-        run = resolve(Run(), dataset, dataset.fingerprint(session.store.cache))
-        runs = {"live": run.replace(training__live=True), "stored": run}
-        fits = {name: Fit(one, prepare(one, dataset, session), session, name) for name, one in runs.items()}
-        seconds: dict[str, list[float]] = {name: [] for name in fits}
-        for k in range(REPEATS):  # in turn, so that both meet the same load
-            for name in sorted(fits, reverse=bool(k % 2)):
-                rows = epoch_rows(fits[name].prepared, k, seed_epoch(0, k))[:CLIPS]
-                start = time.perf_counter()
-                fits[name]._train(rows, k)
-                seconds[name].append(time.perf_counter() - start)
-        live, stored = (fit.prepared.backbone.state_dict() for fit in fits.values())
+        stored = resolve(Run(), dataset, dataset.fingerprint(session.store.cache))
+        runs = {"live": stored.replace(training__live=True), "stored": stored}
+        fits = [Fit(run, prepare(run, dataset, session), session, name) for name, run in runs.items()]
+        live, on_stored = in_turn(*(partial(_epoch, fit, count()) for fit in fits), repeats=EPOCHS)
+        weights = [fit.prepared.backbone.state_dict() for fit in fits]
         if session.device.type == "cpu":
-            assert all(torch.equal(live[name], stored[name]) for name in live)
-    finally:
-        shutil.rmtree(results)
-    ours, reference = min(seconds["live"]), min(seconds["stored"])
-    return [
-        {
-            "what": f"training on {CLIPS} clips live / on stored images",
-            "ours_seconds": ours,
-            "reference_seconds": reference,
-            "ratio": ours / reference,
-            "target": TARGET,
-            "at_most": True,
-        }
-    ]
+            assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    yield row(f"training on {CLIPS} clips live / on stored images", live, on_stored, TARGET, at_most=True)
+
+
+def _epoch(fit: Fit, epochs: Iterator[int]) -> None:
+    epoch = next(epochs)
+    fit._train(epoch_rows(fit.prepared, epoch, seed_epoch(0, epoch))[:CLIPS], epoch)

@@ -7,9 +7,7 @@ NETWORKS="resnet18 resnet50" in the environment measures those alone.
 """
 
 import os
-import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -21,13 +19,13 @@ from core.training.arithmetic import Arithmetic, multiplies_bf16
 from core.training.forward import IN_CACHES, evaluating
 from core.training.optimizers import make_optimizer
 from core.training.step import Step
+from tests.benchmarks.comparison import Work, in_turn, row
 
 NETWORKS = {"resnet18": 1.7, "resnet50": 1.7, "densenet121": 1.7, "densenet201": 1.7, "efficientnet_lite0": 1.3}
 PASSES = 1.7  # wanted of evaluation and of prefixes
-SHAPE, CLASSES, THROUGH, REPEATS = (32, 3, 128, 250), 10, "block3", 3
+SHAPE, CLASSES, THROUGH = (32, 3, 128, 250), 10, "block3"
 PASSED = 64  # images
 PLAIN = "the plain network: "
-Works = dict[str, Callable[[], Any]]
 
 
 def measure() -> Iterator[dict[str, Any]]:
@@ -39,10 +37,10 @@ def measure() -> Iterator[dict[str, Any]]:
         for what, work in exact.items():
             quick = short.get(what.removeprefix(PLAIN), work)
             target = NETWORKS[name] if what == "a step" else PASSES
-            yield _row(f"{what} of {name}: fp32 / bf16", work, quick, target)
+            yield row(f"{what} of {name}: fp32 / bf16", *in_turn(work, quick), target)
 
 
-def _works(name: str, precision: str) -> Works:
+def _works(name: str, precision: str) -> dict[str, Work]:
     training, cpu = Training(precision=precision), torch.device("cpu")
     torch.manual_seed(0)
     arithmetic = Arithmetic(training, cpu)
@@ -57,29 +55,8 @@ def _works(name: str, precision: str) -> Works:
             for part in images.split(IN_CACHES):
                 fixed.forward_stages(part, first="stem", last=last).float()
 
-    works: Works = {"a step": partial(step, x, torch.arange(len(x)) % CLASSES)}
+    works: dict[str, Work] = {"a step": partial(step, x, torch.arange(len(x)) % CLASSES)}
     for what, last in (("evaluation", "head"), (f"a prefix through {THROUGH}", THROUGH)):
         works[what] = partial(passed, last, plain=False)
         works[PLAIN + what] = partial(passed, last, plain=True)
     return works
-
-
-def _row(what: str, exact: Callable[[], Any], short: Callable[[], Any], target: float) -> dict[str, Any]:
-    """Time both in turn, so that both meet the same load; the first time of each is not counted."""
-    pairs = [(_timed(exact), _timed(short)) for _ in range(REPEATS + 1)][1:]
-    ratios = sorted(one / other for one, other in pairs)
-    spread = f"{ratios[0]:.2f} / {statistics.median(ratios):.2f} / {ratios[-1]:.2f}"
-    seconds, over = (statistics.median(part) for part in zip(*pairs, strict=True))
-    return {
-        "what": f"{what} (min / median / max {spread})",
-        "ratio": statistics.median(ratios),
-        "target": target,
-        "seconds": seconds,
-        "over_seconds": over,
-    }
-
-
-def _timed(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start

@@ -7,49 +7,45 @@ busy cores slow each other down. Linux only: cores are set by affinity.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from tests.benchmarks.comparison import in_turn, row, timed
 
 HEAD_ONLY, FINE_TUNING = 40, 12
 FINE_TUNING_EPOCHS = 16
 CORES = sorted(os.sched_getaffinity(0))[:2]
 
 
-def measure() -> list[dict[str, Any]]:
-    """Time 40 head-only runs, and 12 fine-tuning runs, on the `instruments`; ratio is ours by the reference."""
+def measure() -> Iterator[dict[str, Any]]:
+    """Yield what 40 head-only runs take, and 12 fine-tuning runs (once: nine minutes), on the `instruments`."""
     with tempfile.TemporaryDirectory() as folder:
-        results = {side: Path(folder) / side for side in ("one-process", "ray")}
+        results = {side: Path(folder) / side for side in ("one process", "ray")}
         for place in results.values():
             _alone(place, "images", "", threads=1, cores=CORES)
-        short = _alone(results["one-process"], "head", "", threads=2, cores=CORES)
-        short_ray = _alone(results["ray"], "head", "local", threads=1, cores=CORES)
-        long = _alone(results["one-process"], "all", "", threads=1, cores=CORES[:1]) / 2
-        long_ray = _alone(results["ray"], "all", "local", threads=1, cores=CORES)
-    return [
-        _row(f"{HEAD_ONLY} head-only runs, two workers, against one process on two cores", short_ray, short, 1.5),
-        _row(f"{FINE_TUNING} fine-tuning runs, two workers, against half the time on one core", long_ray, long, 1.15),
-    ]
+        by_ray, by_one = in_turn(
+            partial(_alone, results["ray"], "head", "local", threads=1, cores=CORES),
+            partial(_alone, results["one process"], "head", "", threads=2, cores=CORES),
+            warm=False,
+        )
+        what = f"{HEAD_ONLY} head-only runs, two workers, against one process on two cores"
+        yield row(what, by_ray, by_one, 1.5, at_most=True)
+        by_one = timed(partial(_alone, results["one process"], "all", "", threads=1, cores=CORES[:1]))
+        by_ray = timed(partial(_alone, results["ray"], "all", "local", threads=1, cores=CORES))
+        what = f"{FINE_TUNING} fine-tuning runs, two workers, against half the time on one core"
+        yield row(what, by_ray, by_one / 2, 1.15, at_most=True)
 
 
-def _row(what: str, ours: float, reference: float, target: float) -> dict[str, Any]:
-    ratio = ours / reference
-    return {
-        "what": what,
-        "ours_seconds": ours,
-        "reference_seconds": reference,
-        "ratio": ratio,
-        "target": target,
-        "at_most": True,
-    }
-
-
-def _alone(results: Path, what: str, ray: str, *, threads: int, cores: list[int]) -> float:
-    """Return the seconds of one side, from the start of its process to its end."""
-    begun = time.perf_counter()
+def _alone(results: Path, what: str, ray: str, *, threads: int, cores: list[int]) -> None:
+    """Do one side's work anew, from the start of its process to its end."""
+    for made in ("runs", "cache/activations"):
+        shutil.rmtree(results / made, ignore_errors=True)
     words = [sys.executable, __file__, str(results), what, ray, str(threads)]
     root = Path(__file__).resolve().parents[2]
     subprocess.run(
@@ -59,7 +55,6 @@ def _alone(results: Path, what: str, ray: str, *, threads: int, cores: list[int]
         env=os.environ | {"PYTHONPATH": str(root)},
         preexec_fn=lambda: os.sched_setaffinity(0, cores),
     )
-    return time.perf_counter() - begun
 
 
 def _side(results: Path, what: str, ray: str, threads: int) -> None:

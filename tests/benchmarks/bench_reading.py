@@ -17,8 +17,9 @@ import torch
 
 from core.session import Residents
 from core.training.batches import Source
+from tests.benchmarks.comparison import REPEATS, row
 
-SHAPE, ROWS, BATCH, BATCHES, REPEATS = (3, 128, 250), 6000, 32, 60, 3
+SHAPE, ROWS, BATCH, BATCHES = (3, 128, 250), 6000, 32, 60
 NEEDED = 2000.0  # images a second
 
 
@@ -37,27 +38,10 @@ def measure() -> Iterator[dict[str, Any]]:
             for k in range(REPEATS):
                 for name, side in (("ours", _ours), ("plain", _plain)):
                     seconds[name].append(_timed(side, file, cold=place == "disk", seed=k))
-            ours, plain = (sorted(seconds[name]) for name in ("ours", "plain"))
-            rates = [BATCH * BATCHES / each for each in reversed(ours)]
-            said = " / ".join(f"{rate:,.0f}" for rate in rates)
-            yield _row(
-                f"random images from {place} ({said} a second): one thread and a memory map, against ours",
-                ours[1],
-                plain[1],
-                plain[1] / ours[1],
-                1.5,
-            )
-            yield _row(
-                f"random images from {place}: a second, against {NEEDED:,.0f}",
-                ours[1],
-                BATCH * BATCHES / NEEDED,
-                rates[1] / NEEDED,
-                1.0,
-            )
-
-
-def _row(what: str, ours: float, reference: float, ratio: float, target: float) -> dict[str, Any]:
-    return {"what": what, "ours_seconds": ours, "reference_seconds": reference, "ratio": ratio, "target": target}
+            what = f"random images from {place}: one thread and a memory map, against ours"
+            yield row(what, seconds["plain"], seconds["ours"], 1.5)
+            what = f"random images from {place}: a second, against {NEEDED:,.0f}"
+            yield row(what, BATCH * BATCHES / NEEDED, seconds["ours"], 1.0)
 
 
 def _timed(side: Callable[[np.ndarray, torch.Tensor], int], file: Path, *, cold: bool, seed: int) -> float:

@@ -5,7 +5,6 @@ as a user would start it. Two commands on the same cores cannot take less than t
 """
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -14,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.comparison import REPEATS, row
+
 ROOT = Path(__file__).parent.parent.parent
-REPEATS = 3
 SPINNING = {"GOMP_SPINCOUNT": "30000000000", "KMP_BLOCKTIME": "200"}  # what OpenMP does unasked
 
 
@@ -24,7 +24,7 @@ def measure() -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder)
         _together(1, results / "warm")  # reads everything from the disk once
-        kinds = {"alone": (1, {}), "alone, spinning": (1, SPINNING), "two": (2, {}), "three": (3, {})}
+        kinds = {"alone": (1, {}), "alone, spinning": (1, SPINNING), "two at once": (2, {}), "three at once": (3, {})}
         seconds: dict[str, list[float]] = {name: [] for name in (*kinds, "beside a neighbour")}
         for k in range(REPEATS):  # in turn, so that all meet the same load
             for name, (count, environment) in kinds.items():
@@ -32,22 +32,12 @@ def measure() -> Iterator[dict[str, Any]]:
             with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as neighbour:
                 seconds["beside a neighbour"].append(_together(1, results / f"neighbour-{k}"))
                 neighbour.kill()
-    targets = {"alone, spinning": 1.02, "two": 2.2, "three": 3.3, "beside a neighbour": 2.0}
+    targets = {"alone, spinning": 1.02, "two at once": 2.2, "three at once": 3.3, "beside a neighbour": 2.0}
     for name, target in targets.items():
-        ours, reference = seconds[name], seconds["alone"]
+        one, other, what = seconds[name], seconds["alone"], f"{name} / one alone"
         if name == "alone, spinning":  # what not spinning costs on a machine of one's own
-            ours, reference = reference, ours
-        ratios = sorted(a / b for a, b in zip(ours, reference, strict=True))
-        spread = f"{ratios[0]:.2f} / {statistics.median(ratios):.2f} / {ratios[-1]:.2f}"
-        what = {"alone, spinning": "one command / one that spins", "two": "two commands at once / one alone"}
-        yield {
-            "what": f"{what.get(name, f'{name} / one alone')} (min / median / max {spread})",
-            "ratio": statistics.median(ratios),
-            "target": target,
-            "at_most": True,
-            "seconds": statistics.median(seconds[name]),
-            "reference_seconds": statistics.median(seconds["alone"]),
-        }
+            one, other, what = other, one, "one command / one that spins"
+        yield row(what, one, other, target, at_most=True)
 
 
 def _together(count: int, results: Path, environment: dict[str, str] | None = None) -> float:

@@ -5,12 +5,11 @@ whole processes, as a user starts them; the ratios are of those at ten times the
 """
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,9 @@ from core.session import Session
 from core.training import metrics
 from core.training.record import provenance
 from run_ablation import main
+from tests.benchmarks.comparison import in_turn, row, timed
 
 ROOT = Path(__file__).parent.parent.parent
-REPEATS = 3
 SIZES = (1_000, 10_000)
 WANTED = {"the finished command": 10.0, "its plan (--dry-run)": 10.0, "the page": 60.0}  # seconds at the larger size
 SMALL = ["--block", "3", "--n-mels", "32", "--n-frames", "32", "--duration", "0.3", "--epochs", "1", "--device", "cpu"]
@@ -45,32 +44,17 @@ def measure() -> Iterator[dict[str, Any]]:
                 "its plan (--dry-run)": [*words, "--dry-run"],
                 "the page": ["report", "--results", str(results)],
             }
-            _seconds(words)  # makes the index, once the files are old enough to be kept
-            for _ in range(REPEATS):
-                for name, said in kinds.items():
-                    seconds.setdefault((name, size), []).append(_seconds(said))
+            _run(words)  # makes the index, once the files are old enough to be kept
+            found = in_turn(*(partial(_run, said) for said in kinds.values()), warm=False)
+            seconds |= {(name, size): each for name, each in zip(kinds, found, strict=True)}
             (results / "cache" / "runs.sqlite").unlink()
-            seconds["the finished command without an index", size] = [_seconds(words)]
+            seconds["the finished command without an index", size] = [timed(partial(_run, words))]
     few, many = SIZES
     for name in dict.fromkeys(name for name, _ in seconds):
-        ours, reference = seconds[name, many], seconds[name, few]
-        yield {
-            "what": f"{name}: {many:,} runs / {few:,} runs ({_spread(ours)} s)",
-            "ratio": statistics.median(ours) / statistics.median(reference),
-            "target": many / few,
-            "at_most": True,
-            "seconds": statistics.median(ours),
-            "reference_seconds": statistics.median(reference),
-        }
+        larger, smaller = seconds[name, many], seconds[name, few]
+        yield row(f"{name}: {many:,} runs / {few:,} runs", larger, smaller, many / few, at_most=True)
         if name in WANTED:
-            yield {
-                "what": f"{name}: {many:,} runs / {WANTED[name]:g} s",
-                "ratio": statistics.median(ours) / WANTED[name],
-                "target": 1.0,
-                "at_most": True,
-                "seconds": statistics.median(ours),
-                "reference_seconds": WANTED[name],
-            }
+            yield row(f"{name}: {many:,} runs / {WANTED[name]:g} s", larger, WANTED[name], 1.0, at_most=True)
 
 
 def command(runs: int, results: Path) -> list[str]:
@@ -116,13 +100,7 @@ def fill(words: list[str]) -> None:
         executor.train, executor.lots, executor.say_accuracy = trained, together, said
 
 
-def _seconds(words: list[str]) -> float:
-    start = time.perf_counter()
+def _run(words: list[str]) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     whole = [sys.executable, str(ROOT / "run_ablation.py"), *words]
     subprocess.run(whole, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - start
-
-
-def _spread(seconds: list[float]) -> str:
-    return f"{min(seconds):.1f} / {statistics.median(seconds):.1f} / {max(seconds):.1f}"
