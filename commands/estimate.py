@@ -17,6 +17,7 @@ from core.plan import Plan
 from core.session import Session, allow_tf32
 from core.training import AUGMENTATIONS
 from core.training.forward import clips_at_once, evaluating
+from core.training.lanes import lanes_of
 from core.training.lots import decided_by
 from core.training.optimizers import make_optimizer
 from core.training.prefix import split_at_freeze
@@ -163,8 +164,9 @@ def _measured(run: Run, subject: Subject, session: Session) -> Cost:
             return made
 
     def evaluation(module: nn.Module, x: torch.Tensor) -> float:
-        with torch.inference_mode(), evaluating(module, step.arithmetic, lambda: x[:2]):
-            return _seconds(lambda: passed(module, x), device) / len(x)
+        lanes = lanes_of(torch.get_num_threads()) if device.type == "cpu" else 1
+        with torch.inference_mode(), evaluating(module, step.arithmetic, lambda: x[:2]) as through:
+            return _seconds(lambda: list(through([x] * lanes)), device) / (lanes * len(x))
 
     whole = batch(clips_at_once(backbone, device))
     in_prefix = evaluation(prefix, whole) if still else 0.0

@@ -13,7 +13,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from analysis.attribution.entry import Entry
 from core.errors import UserError
-from core.models.folding import fold_batch_norm
+from core.models.folding import folds, is_convolution, is_norm, pairs_in, put
+from core.models.following import flow
 from core.models.surgery import keep_inputs
 
 GIGABYTE = 10**9
@@ -29,7 +30,7 @@ T = TypeVar("T")
 class Explained:
     """A copy of a network in evaluation mode, whose batches take a bounded amount of memory.
 
-    The copy's batch norms are part of the convolutions before them (`fold_batch_norm`), its parameters have no
+    The copy's batch norms are part of the convolutions before them (`core.models.folding`), its parameters have no
     gradients, and images are laid out channels-last, the faster layout. ReLU and ReLU6 may work in place, which saves
     memory and changes no gradient; only hooks must be read `out_of_place`. The network that was given stays as it is.
 
@@ -74,7 +75,8 @@ class Explained:
         for module in clamps:
             module.__class__, module.inplace = Clamp, True
         self._dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
-        fold_batch_norm(self.network, self._images(image_shape))
+        seen = flow(self.network, self._images(image_shape), lambda module: is_convolution(module) or is_norm(module))
+        put(self.network, folds(self.network, pairs_in(self.network, seen)))
         self.network.to(memory_format=torch.channels_last)
         self.entry = Entry(self.network, self._images(image_shape))
         budget = _default_memory(self.device) if memory is None else memory

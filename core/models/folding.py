@@ -1,79 +1,53 @@
 """Batch norm as part of the convolution before it: in evaluation mode the same function, and much less to do.
 
-`foldable` finds the pairs in one forward pass of a network of any kind; `folded` puts the folds in their place for as
-long as they are needed, so that a network that is trained is folded anew from its tensors of the moment, which takes
-milliseconds. The numbers differ by rounding.
+`pairs_in` tells which can be folded, of what one forward pass showed (`core.models.following`); `folds` makes what
+takes their place, for good (`put`) or for as long as it is needed (`in_place`), so that a network that is trained is
+folded anew from its tensors of the moment, which takes milliseconds. The numbers differ by rounding.
 """
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from core.models.following import Flow, flow
+from core.models.following import Flow
 
 Pair = tuple[str, str]  # paths of a convolution and of the batch norm behind it
 _TIMM = ("timm.layers.conv2d_same", "timm.layers.norm_act")  # classes that do what torch's do, and pad or act besides
 
 
-def fold_batch_norm(network: nn.Module, images: torch.Tensor) -> None:
-    """Fold every batch norm that can be folded, in place and for good.
-
-    Parameters
-    ----------
-    network
-        In evaluation mode.
-    images
-        A batch to try it on, as it takes them.
-    """
-    for name, module in _folds(network, foldable(network, images)).items():
+def put(network: nn.Module, made: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Put modules into a network by their paths, and return those that were there."""
+    kept = {name: network.get_submodule(name) for name in made}
+    for name, module in made.items():
         network.set_submodule(name, module)
+    return kept
 
 
 @contextmanager
-def folded(network: nn.Module, pairs: Sequence[Pair]) -> Iterator[None]:
-    """Let the network's batch norms be part of the convolutions before them; afterwards it is as it was.
-
-    Parameters
-    ----------
-    network
-        In evaluation mode.
-    pairs
-        What `foldable` found in it; its tensors may have changed since.
-    """
-    made = _folds(network, pairs)
-    kept = {name: network.get_submodule(name) for name in made}
+def in_place(network: nn.Module, made: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Put modules into a network by their paths; afterwards it is as it was."""
+    kept = put(network, made)
     try:
-        for name, module in made.items():
-            network.set_submodule(name, module)
         yield
     finally:
-        for name, module in kept.items():
-            network.set_submodule(name, module)
+        put(network, kept)
 
 
-def foldable(network: nn.Module, example: Any) -> list[Pair]:
+def pairs_in(network: nn.Module, seen: Flow) -> list[Pair]:
     """Return the convolutions whose output goes into a batch norm and nowhere else, each with that batch norm.
 
     Parameters
     ----------
     network
         In evaluation mode.
-    example
-        A few inputs; torch's random numbers are afterwards as they were.
+    seen
+        Of its convolutions and batch norms at least.
     """
-    if not any(map(is_norm, network.modules())):
-        return []
-    return pairs_in(network, flow(network, example, lambda module: is_convolution(module) or is_norm(module)))
-
-
-def pairs_in(network: nn.Module, seen: Flow) -> list[Pair]:
-    """Return what `foldable` does, of a network whose convolutions and batch norms were looked at before."""
     modules = dict(network.named_modules())
     return [
         (conv, norm)
@@ -82,8 +56,8 @@ def pairs_in(network: nn.Module, seen: Flow) -> list[Pair]:
     ]
 
 
-def _folds(network: nn.Module, pairs: Sequence[Pair]) -> dict[str, nn.Module]:
-    """Return what takes the place of each of the modules."""
+def folds(network: nn.Module, pairs: Sequence[Pair]) -> dict[str, nn.Module]:
+    """Return what takes the place of each of the modules of pairs that `pairs_in` found; their tensors are read now."""
     made: dict[str, nn.Module] = {}
     for conv_name, norm_name in pairs:
         conv: Any = network.get_submodule(conv_name)

@@ -22,11 +22,14 @@ class Flow:
         How often each ran.
     shapes
         Of the first input of each.
+    draws
+        Whether the network draws random numbers.
     """
 
     then: dict[str, str] = field(default_factory=dict)
     ran: Counter[str] = field(default_factory=Counter)
     shapes: dict[str, torch.Size] = field(default_factory=dict)
+    draws: bool = False
 
 
 def flow(network: nn.Module, example: Any, watched: Callable[[nn.Module], bool]) -> Flow:
@@ -63,7 +66,9 @@ def flow(network: nn.Module, example: Any, watched: Callable[[nn.Module], bool])
     gpus = {tensor.device for tensor in network.parameters() if tensor.is_cuda}  # not all that the machine has
     try:
         with torch.random.fork_rng(devices=gpus), torch.no_grad(), watch:
+            before = torch.get_rng_state()
             network(example)
+            found.draws = not torch.equal(torch.get_rng_state(), before)
     finally:
         for hook in hooks:
             hook.remove()

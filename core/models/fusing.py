@@ -6,8 +6,7 @@ the numbers differ by rounding at most. Where torch lacks them, or they do somet
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -87,9 +86,8 @@ def fusions(network: nn.Module, pairs: Sequence[Pair], seen: Flow) -> list[Fusio
     return found
 
 
-@contextmanager
-def fused(network: nn.Module, found: Sequence[Fusion], dtype: torch.dtype, at_once: int) -> Iterator[None]:
-    """Let the convolutions of a network, whose batch norms are folded, be computed so; afterwards it is as it was.
+def fuses(network: nn.Module, found: Sequence[Fusion], dtype: torch.dtype, at_once: int) -> dict[str, nn.Module]:
+    """Return what takes the place of convolutions, whose batch norms are folded, and of what is behind them.
 
     Parameters
     ----------
@@ -102,19 +100,13 @@ def fused(network: nn.Module, found: Sequence[Fusion], dtype: torch.dtype, at_on
     at_once
         How many clips go through it at a time.
     """
-    kept: dict[str, nn.Module] = {}
-    try:
-        for fusion in found:
-            kept[fusion.conv] = network.get_submodule(fusion.conv)
-            if fusion.act and fusion.act not in kept:
-                kept[fusion.act] = network.get_submodule(fusion.act)
-                network.set_submodule(fusion.act, Unless(kept[fusion.act]))
-            packed = Packed(kept[fusion.conv], at_once, fusion, kept.get(fusion.act), dtype)
-            network.set_submodule(fusion.conv, packed)
-        yield
-    finally:
-        for name, module in kept.items():
-            network.set_submodule(name, module)
+    made: dict[str, nn.Module] = {}
+    for fusion in found:
+        act = network.get_submodule(fusion.act) if fusion.act else None
+        if act and fusion.act not in made:
+            made[fusion.act] = Unless(act)
+        made[fusion.conv] = Packed(network.get_submodule(fusion.conv), at_once, fusion, act, dtype)
+    return made
 
 
 class Packed(nn.Module):

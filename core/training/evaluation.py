@@ -19,8 +19,8 @@ from core.training.step import NonFiniteLoss
 def evaluate(network: nn.Module, source: Source, rows: np.ndarray, arithmetic: Arithmetic) -> np.ndarray:
     """Return the logits (rows, classes), float32, of the network in evaluation mode."""
     size, chosen = clips_at_once(network, arithmetic.device), torch.from_numpy(rows)
-    with evaluating(network, arithmetic, lambda: next(source.batches(chosen[:2], 2))):
-        return torch.cat([network(x) for x in source.batches(chosen, size)]).float().cpu().numpy()
+    with evaluating(network, arithmetic, lambda: next(source.batches(chosen[:2], 2))) as through:
+        return torch.cat(list(through(source.batches(chosen, size)))).float().cpu().numpy()
 
 
 def evaluated(split: Split) -> dict[str, np.ndarray]:

@@ -1,32 +1,45 @@
 """A network's forward pass where no backward pass follows: as few passes over the numbers as will do.
 
 Batch norms are folded, and on a CPU what a ReLU does is done by the convolution before it. There few clips go through
-convolutions at a time: what a layer gives out is then still in the caches when the next one reads it.
+convolutions at a time, in lanes (`core.training.lanes`): what a layer gives out is then still in the caches when the
+next one reads it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
-from core.models.folding import Pair, folded, is_convolution, pairs_in
-from core.models.following import Flow, flow
-from core.models.fusing import Fusion, can_fuse, concerned, fused, fusions
+from core.models import folding
+from core.models.folding import Pair, in_place, is_convolution, pairs_in, put
+from core.models.following import flow
+from core.models.fusing import Fusion, can_fuse, concerned, fuses, fusions
 from core.training.arithmetic import Arithmetic
+from core.training.lanes import lanes_of, replica, through_lanes
 
 EVALUATION_BATCH = 64  # clips
-IN_CACHES = 32  # clips that convolutions of a CPU take at a time
-_seen = WeakKeyDictionary[nn.Module, tuple[list[Pair], list[Fusion]]]()  # of networks that were evaluated before
+IN_CACHES = 32  # clips that convolutions of a CPU take at a time, all lanes of one or two together
+Through = Callable[[Iterable[Any]], Iterator[torch.Tensor]]  # batches to what a network gives out of each
+_seen = WeakKeyDictionary[nn.Module, "_Looked"]()  # at networks that were evaluated before
+
+
+@dataclass(frozen=True)
+class _Looked:
+    pairs: list[Pair] = field(default_factory=list)
+    fusions: list[Fusion] = field(default_factory=list)
+    draws: bool = False
 
 
 @contextmanager
-def evaluating(network: nn.Module, arithmetic: Arithmetic, example: Callable[[], Any]) -> Iterator[None]:
+def evaluating(network: nn.Module, arithmetic: Arithmetic, example: Callable[[], Any]) -> Iterator[Through]:
     """Put a network into evaluation mode and compute as its run does, folded and fused until it was used.
 
-    In 16 bits folded weights round otherwise than the network's own: so does a frozen prefix, stored or not.
+    In 16 bits folded weights round otherwise than the network's own: so does a frozen prefix, stored or not. What is
+    given to ``with`` takes many batches through it.
 
     Parameters
     ----------
@@ -39,20 +52,47 @@ def evaluating(network: nn.Module, arithmetic: Arithmetic, example: Callable[[],
     """
     network.eval()
     with arithmetic.autocast(), ExitStack() as stack:
-        if folds(arithmetic):
-            pairs, found = _looked_through(network, example)
-            stack.enter_context(folded(network, pairs))
-            if _fuses(arithmetic):
-                stack.enter_context(fused(network, found, arithmetic.dtype, IN_CACHES))
-        yield
+        looked = _looked_at(network, example, arithmetic)
+        for make in _makers(looked, arithmetic):
+            stack.enter_context(in_place(network, make(network)))
+        yield lambda batches: _through(network, batches, arithmetic, looked)
 
 
-def _looked_through(network: nn.Module, example: Callable[[], Any]) -> tuple[list[Pair], list[Fusion]]:
+def settled(network: nn.Module, arithmetic: Arithmetic, example: Callable[[], Any]) -> Through:
+    """Fold and fuse a network once for all, whose tensors never change; it stays itself as it is."""
+    looked, own = _looked_at(network.eval(), example, arithmetic), replica(network)
+    for make in _makers(looked, arithmetic):
+        put(own, make(own))
+    return lambda batches: _through(own, batches, arithmetic, looked)
+
+
+def _makers(looked: _Looked, arithmetic: Arithmetic) -> Iterator[Callable[[nn.Module], dict[str, nn.Module]]]:
+    """Yield what makes the modules that take the place of a network's, one after the other."""
+    if folds(arithmetic):
+        yield lambda network: folding.folds(network, looked.pairs)
+    if _fuses(arithmetic):
+        yield lambda network: fuses(
+            network, looked.fusions, arithmetic.dtype, clips_at_once(network, arithmetic.device)
+        )
+
+
+def _through(
+    network: nn.Module, batches: Iterable[Any], arithmetic: Arithmetic, looked: _Looked
+) -> Iterator[torch.Tensor]:
+    threads = torch.get_num_threads()
+    if looked.draws or arithmetic.device.type != "cpu" or lanes_of(threads) == 1:
+        return map(network, batches)
+    return through_lanes(network, batches, arithmetic, threads=threads)
+
+
+def _looked_at(network: nn.Module, example: Callable[[], Any], arithmetic: Arithmetic) -> _Looked:
     if network not in _seen:
         convolves = any(map(is_convolution, network.modules()))
-        seen = flow(network, example(), concerned) if convolves else Flow()
+        if not convolves or (arithmetic.device.type != "cpu" and not folds(arithmetic)):
+            return _Looked(draws=True)
+        seen = flow(network, example(), concerned)
         pairs = pairs_in(network, seen)
-        _seen[network] = pairs, fusions(network, pairs, seen)
+        _seen[network] = _Looked(pairs, fusions(network, pairs, seen), seen.draws)
     return _seen[network]
 
 
@@ -67,6 +107,8 @@ def _fuses(arithmetic: Arithmetic) -> bool:
 
 
 def clips_at_once(network: nn.Module, device: torch.device) -> int:
-    """Return how many clips go through a network at a time where nothing is kept of them."""
+    """Return how many clips go through a network, or through a lane of it, at a time where nothing is kept of them."""
     convolves = any(isinstance(module, nn.Conv1d | nn.Conv2d) for module in network.modules())
-    return IN_CACHES if convolves and device.type == "cpu" else EVALUATION_BATCH
+    if not convolves or device.type != "cpu":
+        return EVALUATION_BATCH
+    return IN_CACHES // min(2, lanes_of(torch.get_num_threads()))

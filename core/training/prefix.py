@@ -6,9 +6,10 @@ ablations that have the same prefix share them, and a deeper prefix goes on from
 
 import hashlib
 import math
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,13 @@ from core.models import surgery
 from core.models.backbone import Backbone
 from core.session import Session
 from core.training.arithmetic import DTYPES, Arithmetic, Entrance
-from core.training.forward import clips_at_once, evaluating, folds
+from core.training.forward import Through, clips_at_once, evaluating, folds, settled
+from core.workers import Workers
 
 SHARD = 1024  # clips whose activations outlive a process that is killed
 FOLDED = 2  # batch norms are part of the convolutions, and ReLUs; the version of how
 NUMBERS = "dtype"  # what is noted of what a prefix gives out, where that is computed in 16 bits
+_SETTLING = threading.Lock()  # lanes meet the same prefix
 PER_CLIP = "ms_per_clip"  # what is noted of the time it took, for the time that the whole network takes
 
 
@@ -58,13 +61,14 @@ def activations(prefix: nn.Module, images: Images, run: Run, session: Session) -
     computing = Arithmetic(run.training, device)
     channels_last = run.training.channels_last and images.array.ndim == 4
     layout = _layout(channels_last=channels_last)
+    digests = digests_of(prefix)  # before it is laid out otherwise, which would be undone
     prefix = prefix.to(device).to(memory_format=layout).eval()
     at_once = clips_at_once(prefix, device)
     what = f"activations through {run.model.freeze}"
     folder = session.store.cache / "activations"
 
     def key(part: nn.Module) -> dict[str, Any]:
-        made_from: dict[str, Any] = {"images": images.key, "prefix": content(part), "structure": str(part)}
+        made_from: dict[str, Any] = {"images": images.key, "prefix": content(part, digests), "structure": str(part)}
         made_from |= {"folded": FOLDED * folds(computing), "at_once": at_once}
         precision, threads = computing.precision, session.threads
         return made_from | arithmetic(device, channels_last=channels_last, threads=threads, precision=precision)
@@ -73,23 +77,23 @@ def activations(prefix: nn.Module, images: Images, run: Run, session: Session) -
         source, steps = _nearest(
             prefix, images, lambda part: find(folder, made_from=key(part), progress=session.report)
         )
-        spent, first, n_clips = 0.0, writer.rows, len(images.array)
+        first, n_clips = writer.rows, len(images.array)
         forward = _InSteps(steps, layout)
         facts: dict[str, Any] = {"backbone": run.model.backbone, "through": run.model.freeze}
 
         def batch(begin: int, size: int) -> torch.Tensor:
             return torch.from_numpy(np.array(source.array[begin : begin + size])).to(device)
 
-        with torch.inference_mode(), evaluating(forward, computing, lambda: batch(0, 2)):
-            for begin in range(first, n_clips, at_once):
-                x = batch(begin, at_once)
-                started = time.perf_counter()
-                out = forward(x).float().cpu().numpy()
-                spent += time.perf_counter() - started
-                writer.append(out)
+        with torch.inference_mode(), evaluating(forward, computing, lambda: batch(0, 2)) as through:
+            started, writing = time.perf_counter(), 0.0
+            for out in through(batch(begin, at_once) for begin in range(first, n_clips, at_once)):
+                rows, before = out.float().cpu().numpy(), time.perf_counter()
+                writer.append(rows)
                 if writer.rows % SHARD == 0:
                     writer.commit()
-                session.report(min(begin + at_once, n_clips), n_clips, what)
+                session.report(writer.rows, n_clips, what)
+                writing += time.perf_counter() - before
+            spent = time.perf_counter() - started - writing
             if computing.dtype != torch.float32:
                 facts[NUMBERS] = str(forward(batch(0, 2)).dtype).removeprefix("torch.")
         before = source.facts.get(PER_CLIP, math.nan) if isinstance(source, Stored) else 0.0
@@ -117,15 +121,18 @@ class Frozen(nn.Module):
         self.computing = computing
         prefix = prefix.to(memory_format=computing.layout).eval()
         self._apart = (_InSteps(_steps(prefix), computing.layout),)
+        self._settled: list[Through] = []  # at the first batch, which shows how images are laid out
 
     @torch.compiler.disable
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return what the prefix gives out for `x` (batch, ...), which no gradient goes back through."""
         steps = self._apart[0]
-        steps.layout = _layout(channels_last=self.computing.layout == torch.channels_last and x.ndim == 4)
-        with torch.no_grad(), evaluating(steps, self.computing, lambda: x[:2]):
-            made: torch.Tensor = steps(x)
-            return made
+        with torch.no_grad(), self.computing.autocast():
+            with _SETTLING:
+                if not self._settled:
+                    steps.layout = _layout(channels_last=self.computing.layout == torch.channels_last and x.ndim == 4)
+                    self._settled.append(settled(steps, self.computing, lambda: x[:2]))
+            return torch.cat(list(self._settled[0](x.split(clips_at_once(steps, x.device)))))
 
 
 def _layout(*, channels_last: bool) -> torch.memory_format:
@@ -202,10 +209,21 @@ def arithmetic(device: torch.device, *, channels_last: bool, threads: int, preci
     return found | {"name": torch.backends.cpu.get_cpu_capability(), "threads": threads}
 
 
-def content(module: nn.Module) -> str:
-    """Return the SHA-256 of every parameter and buffer of a module, with their names and shapes."""
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def digests_of(module: nn.Module) -> dict[str, str]:
+    """Return the SHA-256 of each parameter and buffer of a module, by its name."""
+
+    def digest(tensor: torch.Tensor) -> str:
+        numbers: Any = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+        return hashlib.sha256(numbers).hexdigest()
+
+    tensors = module.state_dict()
+    with Workers(torch.get_num_threads()) as pool:
+        return dict(zip(tensors, pool.map(digest, tensors.values()), strict=True))
+
+
+def content(module: nn.Module, digests: Mapping[str, str]) -> str:
+    """Return the SHA-256 of the names and shapes of a module's parameters and buffers, and of their digests."""
+    told = [
+        f"{name} {tuple(tensor.shape)} {tensor.dtype} {digests[name]}" for name, tensor in module.state_dict().items()
+    ]
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()

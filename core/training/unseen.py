@@ -102,8 +102,8 @@ class _Evaluated:
         allow_tf32(self.run.training.precision == "tf32")
         x, laid_out = torch.from_numpy(inputs), self.arithmetic.laid_out
         parts = batches_of(torch.arange(len(x)), clips_at_once(self.network, self.device))
-        with evaluating(self.network, self.arithmetic, lambda: laid_out(x[:2])):
-            found = [self.network(laid_out(x[part])).float().cpu().numpy() for part in parts]
+        with evaluating(self.network, self.arithmetic, lambda: laid_out(x[:2])) as through:
+            found = [out.float().cpu().numpy() for out in through(laid_out(x[part]) for part in parts)]
         allow_tf32(False)
         logits = np.concatenate(found)
         if not np.isfinite(logits).all():

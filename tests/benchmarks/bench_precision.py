@@ -12,11 +12,12 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from core.config import Training
-from core.models.backbone import build
+from core.models.backbone import Backbone, build
 from core.training.arithmetic import Arithmetic, multiplies_bf16
-from core.training.forward import IN_CACHES, evaluating
+from core.training.forward import IN_CACHES, clips_at_once, evaluating
 from core.training.optimizers import make_optimizer
 from core.training.step import Step
 from tests.benchmarks.comparison import Work, in_turn, row
@@ -40,6 +41,17 @@ def measure() -> Iterator[dict[str, Any]]:
             yield row(f"{what} of {name}: fp32 / bf16", *in_turn(work, quick), target)
 
 
+class _Through(nn.Module):
+    """A network through one of its stages."""
+
+    def __init__(self, network: Backbone, last: str) -> None:
+        super().__init__()
+        self.network, self.last = network, last
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network.forward_stages(x, first="stem", last=self.last)
+
+
 def _works(name: str, precision: str) -> dict[str, Work]:
     training, cpu = Training(precision=precision), torch.device("cpu")
     torch.manual_seed(0)
@@ -49,14 +61,19 @@ def _works(name: str, precision: str) -> dict[str, Work]:
     x, images = (torch.randn(n, *SHAPE[1:]).contiguous(memory_format=arithmetic.layout) for n in (SHAPE[0], PASSED))
     fixed.eval()
 
-    def passed(last: str, *, plain: bool) -> None:
-        way = arithmetic.autocast() if plain else evaluating(fixed, arithmetic, lambda: images[:2])
-        with torch.inference_mode(), way:
-            for part in images.split(IN_CACHES):
-                fixed.forward_stages(part, first="stem", last=last).float()
+    def passed(part: _Through) -> None:
+        with torch.inference_mode(), evaluating(part, arithmetic, lambda: images[:2]) as through:
+            for out in through(images.split(clips_at_once(part, cpu))):
+                out.float()
+
+    def plainly(part: _Through) -> None:
+        with torch.inference_mode(), arithmetic.autocast():
+            for x in images.split(IN_CACHES):
+                part(x).float()
 
     works: dict[str, Work] = {"a step": partial(step, x, torch.arange(len(x)) % CLASSES)}
     for what, last in (("evaluation", "head"), (f"a prefix through {THROUGH}", THROUGH)):
-        works[what] = partial(passed, last, plain=False)
-        works[PLAIN + what] = partial(passed, last, plain=True)
+        part = _Through(fixed, last).eval()
+        works[what] = partial(passed, part)
+        works[PLAIN + what] = partial(plainly, part)
     return works

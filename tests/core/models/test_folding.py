@@ -10,10 +10,16 @@ from torch import nn
 from core.models import family_of, names
 from core.models.backbone import build
 from core.models.family import PICTURE_SHAPE, VECTOR
-from core.models.folding import foldable, folded
+from core.models.folding import Pair, folds, in_place, pairs_in, put
+from core.models.following import flow
+from core.models.fusing import concerned
 
 SAMPLE = ("efficientnet_lite0", "resnet18", "densenet121", "mobilenet_v2", "timm:regnety_002", "soundnet8_1d")
 SHAPES = {"soundnet8_1d": (1, 22_050)}
+
+
+def foldable(network: nn.Module, x: torch.Tensor) -> list[Pair]:
+    return pairs_in(network, flow(network, x, concerned))
 
 
 def norms(network: nn.Module) -> int:
@@ -43,7 +49,7 @@ def check_logits(name: str) -> None:
     pairs = foldable(network, x[:2])
     with torch.inference_mode():
         expected = network(x)
-        with folded(network, pairs):
+        with in_place(network, folds(network, pairs)):
             assert norms(network) == norms(nn.ModuleList(modules.values())) - len(pairs)
             found = network(x)
         again = network(x)
@@ -81,7 +87,7 @@ def test_folded_networks_of_every_name_say_the_same(name: str) -> None:
 )
 def test_so_many_norms_are_left(name: str, left: int) -> None:
     network, x = trained(name)
-    with folded(network, foldable(network, x[:2])):
+    with in_place(network, folds(network, foldable(network, x[:2]))):
         assert norms(network) == left
 
 
@@ -158,17 +164,27 @@ def test_a_plain_pair_is_found_and_follows_the_tensors() -> None:
         nn.init.constant_(network.norm.weight, factor)
         network.norm.running_var.fill_(factor)
         expected = network(x)
-        with folded(network, pairs):
+        with in_place(network, folds(network, pairs)):
             torch.testing.assert_close(network(x), expected)
 
 
 def test_a_network_is_whole_again_after_an_error() -> None:
     network, x = Two().eval(), torch.rand(2, 3, 4, 4)
     norm = network.norm
-    with pytest.raises(KeyError), folded(network, foldable(network, x)):
+    with pytest.raises(KeyError), in_place(network, folds(network, foldable(network, x))):
         assert network.norm is not norm
         raise KeyError
     assert network.norm is norm
+
+
+def test_what_is_put_for_good_no_longer_follows_the_tensors() -> None:
+    network, x = Two().eval(), torch.rand(2, 3, 4, 4)
+    expected, norm = network(x), network.norm
+    kept = put(network, folds(network, foldable(network, x)))
+    norm.weight.data.fill_(3.0)
+    torch.testing.assert_close(network(x), expected)
+    assert kept["norm"] is norm
+    assert norms(network) == 0
 
 
 def test_finding_pairs_draws_no_random_numbers() -> None:

@@ -8,9 +8,9 @@ from torch import nn
 
 from core.models import fusing
 from core.models.backbone import build
-from core.models.folding import folded, pairs_in
+from core.models.folding import folds, in_place, pairs_in
 from core.models.following import flow
-from core.models.fusing import Packed, can_fuse, concerned, fused, fusions
+from core.models.fusing import Packed, can_fuse, concerned, fuses, fusions
 
 EXACT = torch.float32
 NETWORKS = {  # convolutions, and those that rectify
@@ -29,9 +29,9 @@ def fuse(network: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
     pairs = pairs_in(network, seen)
     found = fusions(network, pairs, seen)
     before, state = dict(network.named_modules()), {key: t.clone() for key, t in network.state_dict().items()}
-    with torch.inference_mode(), folded(network, pairs):
+    with torch.inference_mode(), in_place(network, folds(network, pairs)):
         expected = network(x)
-        with fused(network, found, EXACT, len(x)):
+        with in_place(network, fuses(network, found, EXACT, len(x))):
             made = network(x)
             packed = [module for module in network.modules() if isinstance(module, Packed)]
         again = network(x)
@@ -71,9 +71,9 @@ def test_images_of_another_size_than_the_first_are_padded_as_they_are(size: int)
     seen = flow(network, inputs()[:2], concerned)
     pairs = pairs_in(network, seen)
     x = inputs(size=size)
-    with torch.inference_mode(), folded(network, pairs):
+    with torch.inference_mode(), in_place(network, folds(network, pairs)):
         expected = network(x)
-        with fused(network, fusions(network, pairs, seen), EXACT, 5):
+        with in_place(network, fuses(network, fusions(network, pairs, seen), EXACT, 5)):
             torch.testing.assert_close(network(x), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -180,7 +180,7 @@ def test_a_network_is_whole_again_after_an_error() -> None:
     network, x = Two().eval(), inputs()
     modules = dict(network.named_modules())
     found = fusions(network, [], flow(network, x, concerned))
-    with pytest.raises(KeyError), fused(network, found, EXACT, 5):
+    with pytest.raises(KeyError), in_place(network, fuses(network, found, EXACT, 5)):
         assert isinstance(network.conv, Packed)
         raise KeyError
     assert dict(network.named_modules()) == modules
