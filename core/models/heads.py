@@ -13,24 +13,30 @@ _HEAD_STREAM = 0x68656164  # "head": sets a head's random numbers apart from the
 
 def dense_layers(widths: Sequence[int], *, seed: int) -> list[nn.Linear]:
     """Make linear layers from each width to the next with torch's default distribution, drawn from `seed` alone."""
-    generator = torch.Generator().manual_seed(seed ^ _HEAD_STREAM)
-    layers = []
+    drawn, layers = iter(dense_tensors(widths, seed=seed)), []
     for in_features, out_features in zip(widths, widths[1:], strict=False):
-        linear = nn.utils.skip_init(nn.Linear, in_features, out_features)
-        bound = in_features**-0.5
-        with torch.no_grad():
-            linear.weight.uniform_(-bound, bound, generator=generator)
-            linear.bias.uniform_(-bound, bound, generator=generator)
+        linear = nn.Linear(in_features, out_features, device="meta")
+        linear.weight, linear.bias = nn.Parameter(next(drawn)), nn.Parameter(next(drawn))
         layers.append(linear)
     return layers
+
+
+def dense_tensors(widths: Sequence[int], *, seed: int) -> list[torch.Tensor]:
+    """Draw the weight and the bias of each of those layers."""
+    generator, drawn = torch.Generator().manual_seed(seed ^ _HEAD_STREAM), []
+    for in_features, out_features in zip(widths, widths[1:], strict=False):
+        bound = in_features**-0.5
+        for shape in ((out_features, in_features), (out_features,)):
+            drawn.append(torch.empty(shape).uniform_(-bound, bound, generator=generator))
+    return drawn
 
 
 def drawn_from(seed: int, layers: Sequence[nn.Linear]) -> Sequence[nn.Linear]:
     """Return which of a head's dense layers, the last ones, are as `dense_layers` draws them from a seed."""
     for first in range(len(layers)):
-        new = dense_layers(widths_of(layers[first:]), seed=seed)
-        pairs = zip(new, layers[first:], strict=True)
-        if all(torch.equal(a.weight, b.weight.cpu()) and torch.equal(a.bias, b.bias.cpu()) for a, b in pairs):
+        new = dense_tensors(widths_of(layers[first:]), seed=seed)
+        there = (tensor for layer in layers[first:] for tensor in (layer.weight, layer.bias))
+        if all(torch.equal(a, b.cpu()) for a, b in zip(new, there, strict=True)):
             return layers[first:]
     return ()
 

@@ -76,6 +76,11 @@ class Source:
         for part in batches_of(to_device(rows, self.device), batch_size):
             yield self._view(self.whole[part]).float()
 
+    @property
+    def is_vectors(self) -> bool:
+        """Whether an input is a vector, and all of them are on the device."""
+        return self.whole is not None and self.whole.ndim == 2
+
     def _load(self) -> torch.Tensor:
         """Copy all versions to the device, in the layout batches are taken out of without another copy."""
         whole = torch.from_numpy(np.concatenate([np.asarray(array) for array in self.arrays]))

@@ -26,9 +26,12 @@ def lots(runs: Sequence[Run], datasets: Mapping[str, Dataset]) -> list[list[Run]
         Their clips, by ``data.content``.
     """
     alike: dict[object, list[Run]] = {}
+    clips: dict[tuple[str, int, float], int] = {}
     for run in runs:
-        clips = len(datasets[run.data.content].split(run.data.fold, validation=run.data.validation).train)
-        alike.setdefault((_shared(run), clips) if _is_small(run) else run.id, []).append(run)
+        part = run.data.content, run.data.fold, run.data.validation
+        if part not in clips:
+            clips[part] = len(datasets[part[0]].split(part[1], validation=part[2]).train)
+        alike.setdefault((_shared(run), clips[part]) if _is_small(run) else run.id, []).append(run)
     return [part for same in alike.values() for part in _parts(same)]
 
 

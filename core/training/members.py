@@ -25,6 +25,7 @@ from core.training.schedules import lr_at
 from core.training.stacked import State, can_stack, layers_of
 from core.training.trainer import Outcome, leads, write_outcome
 
+Start = tuple[Run, int, int | None]  # what is common, and the fold and the seed that decide it
 MOST = 2**20  # parameters; the products of larger networks keep the cores busy alone
 
 
@@ -62,15 +63,20 @@ class Basis:
         named = self.prepared.backbone.original_state_dict().items()
         return {name: places[tensor.data_ptr()] for name, tensor in named if tensor.data_ptr() in places}
 
+    @property
+    def serves_any_seed(self) -> bool:
+        """Whether a seed decides nothing but what is drawn anew for each run."""
+        return 2 * len(self.drawn) == len(self.start) == len(self.prepared.backbone.original_state_dict())
+
     def weights(self, state: State) -> Changed:
         """Return the backbone's tensors as they are in a state."""
         return Changed(self.file, {name: state.parameters[k] for name, k in self.trained.items()})
 
     def state(self, seed: int) -> State:
         """Return where the training of a run with this seed starts."""
-        new = nn.ModuleList(heads.dense_layers(heads.widths_of(self.drawn), seed=seed)).to(self.x.device).parameters()
+        new = heads.dense_tensors(heads.widths_of(self.drawn), seed=seed)
         kept = self.start[: len(self.start) - 2 * len(self.drawn)]
-        return State([p.detach().clone() for p in (*kept, *new)])
+        return State([*(tensor.clone() for tensor in kept), *(tensor.to(self.x.device) for tensor in new)])
 
 
 @dataclass(eq=False)
@@ -110,6 +116,11 @@ class Member:
     def part(self) -> tuple[int, int]:
         """Which clips are trained and tested on, those of equal runs being read once."""
         return id(self.basis.x), self.run.data.fold
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Where it is best among others: beside those that read the same numbers, and of these those of its seed."""
+        return decided_by(self.run)[0], self.run.seed, self.run.data.fold
 
     @property
     def stream(self) -> tuple[int, int, int]:
@@ -173,39 +184,55 @@ class Bases:
     """What runs start from, prepared once for a lot, and for those after it as far as they ask for the same."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[Run, tuple[int, int]], Basis] = {}
+        self._made: dict[Start, Basis] = {}
 
     def members(self, runs: Sequence[Run], dataset: Dataset, session: Session) -> list[Member]:
         """Prepare the runs of a lot; [] where they have to be trained alone."""
         images = plain_images(runs[0], dataset, session)
-        keys = [(common(run), decided_by(run)) for run in runs]
-        self._made = {key: basis for key, basis in self._made.items() if key in keys}
-        inputs = {key[1][0]: basis.x for key, basis in self._made.items()}  # by fold: what is frozen is the same
+        wanted = {key for run in runs for key in _starts(run)}
+        self._made = {key: basis for key, basis in self._made.items() if key in wanted}
+        splits: dict[int, Split] = {}
         members = []
-        for run, key in zip(runs, keys, strict=True):
-            if key not in self._made:
-                basis = _basis(run, dataset, session)
-                if basis is None:
-                    return []
-                self._made[key] = dataclasses.replace(basis, x=inputs.setdefault(key[1][0], basis.x))
-            basis = self._made[key]
+        for run in runs:
+            basis = self._basis(run, dataset, session)
+            if basis is None:
+                return []
+            if run.data.fold not in splits:
+                splits[run.data.fold] = rows_of(run, dataset, images)
             session.store.begin(run, record.provenance(session, run.training))
-            member = Member(run, basis, rows_of(run, dataset, images), basis.state(run.seed), [])
-            member.resume(session)
-            members.append(member)
+            members.append(Member(run, basis, splits[run.data.fold], basis.state(run.seed), []))
+            members[-1].resume(session)
         return members
+
+    def _basis(self, run: Run, dataset: Dataset, session: Session) -> Basis | None:
+        """Return what a run starts from; None where it has to be trained alone."""
+        own, of_any = _starts(run)
+        if found := self._made.get(own) or self._made.get(of_any):
+            return found
+        basis = _basis(run, dataset, session)
+        if basis is None:
+            return None
+        same = (made.x for key, made in self._made.items() if key[1] == own[1])  # of a fold what is frozen is the same
+        basis = dataclasses.replace(basis, x=next(same, basis.x))
+        self._made[of_any if basis.serves_any_seed else own] = basis
+        return basis
+
+
+def _starts(run: Run) -> tuple[Start, Start]:
+    """Return what a run starts from, and the same for whatever seed."""
+    alike, (fold, seed) = common(run), decided_by(run)
+    return (alike, fold, seed), (alike, fold, None)
 
 
 def _basis(run: Run, dataset: Dataset, session: Session) -> Basis | None:
     """Prepare a run; None where it has to be trained alone."""
     prepared = prepare(run, dataset, session)
-    layers, whole = layers_of(prepared.network), prepared.source.whole
+    layers, vectors = layers_of(prepared.network), prepared.vectors(most=MOST)
     first = next((k for k, layer in enumerate(layers) if not isinstance(layer, Normalise | nn.Identity)), len(layers))
-    small = sum(p.numel() for p in prepared.network.parameters()) <= MOST
-    if not small or whole is None or whole.ndim != 2 or not can_stack(layers[first:], run.training):
+    if vectors is None or not can_stack(layers[first:], run.training):
         return None
     with torch.no_grad():
-        x = nn.Sequential(*layers[:first])(whole)
+        x = nn.Sequential(*layers[:first])(vectors)
     dense = [layer for layer in layers if isinstance(layer, nn.Linear)]
     start = [p.detach().clone() for p in prepared.network.parameters()]
     return Basis(prepared, x, layers[first:], start, heads.drawn_from(run.seed, dense))

@@ -76,6 +76,11 @@ class Prepared:
     counts: Mapping[str, int]
     prefix_ms: float = 0.0
 
+    def vectors(self, *, most: int) -> torch.Tensor | None:
+        """Return (rows, features) where those are trained on, by no more than so many weights; None otherwise."""
+        weights = sum(p.numel() for p in self.network.parameters())
+        return self.source.whole if self.source.is_vectors and weights <= most else None
+
 
 def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True) -> Prepared:
     """Make the images, the network and the split of a run.

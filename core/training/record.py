@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from core.training.prepare import Prepared
 
 SummaryWriter = Lazy("torch.utils.tensorboard:SummaryWriter")  # takes a second to import
+Summary = Lazy("tensorboard.compat.proto.summary_pb2:Summary")
 
 PACKAGES = ("torch", "torchvision", "timm", "librosa", "soundfile", "soxr", "numpy")
 
@@ -123,12 +124,12 @@ def scalars(folder: Path, *, purge_from: int) -> Iterator[Callable[..., None]]:
         Epochs already done: what an earlier, killed process wrote after them is hidden.
     """
     with SummaryWriter(folder / "tensorboard", purge_step=purge_from + 1) as writer:
+        value_of = Summary.Value
 
         def write(*rows: dict[str, Any]) -> None:
             for row in rows:
-                for name, value in row.items():
-                    if name != "epoch":
-                        writer.add_scalar(name, value, row["epoch"])
+                curves = [value_of(tag=name, simple_value=value) for name, value in row.items() if name != "epoch"]
+                writer.file_writer.add_summary(Summary(value=curves), row["epoch"])
             writer.flush()
 
         yield write

@@ -7,7 +7,7 @@ last digits differ.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +19,7 @@ from torch.nn import functional
 from core.config import Training
 from core.models.backbone import Backbone
 from core.training import LOSSES
+from core.training.dropout import Dropout
 from core.training.optimizers import make_optimizer
 
 POINTWISE = (  # what takes every number by itself, so that an axis more makes no difference
@@ -29,7 +30,6 @@ ELEMENTWISE = (  # optimizers that do so with the numbers of a parameter
     torch.optim.Adagrad, torch.optim.Adadelta, torch.optim.Adamax,
 )  # fmt: skip
 SMALL = 2**22  # weights of a whole stack, up to which a step on one thread is faster: several have to meet
-Randomness = Callable[[tuple[int, ...], float], torch.Tensor]  # shape of one input and rate -> (inputs, *shape)
 
 
 @dataclass
@@ -107,7 +107,7 @@ class Stack:
             part.set_lr(lrs[part.start])
         return True
 
-    def logits(self, x: torch.Tensor, which: torch.Tensor, randomness: Randomness) -> torch.Tensor:
+    def logits(self, x: torch.Tensor, which: torch.Tensor, dropout: Dropout) -> torch.Tensor:
         """Compute the logits (networks, batch, classes) in training.
 
         Parameters
@@ -116,10 +116,10 @@ class Stack:
             (inputs, batch, features), in the order in which the networks first read them.
         which
             (networks,): which of the inputs each reads.
-        randomness
-            Draws the dropout of each input.
+        dropout
+            Of each input.
         """
-        return self._forward(self.parameters, x, which, randomness)
+        return self._forward(self.parameters, x, which, dropout)
 
     @torch.inference_mode()
     def evaluate(self, networks: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -128,7 +128,7 @@ class Stack:
         return self._forward(some, x[None], torch.zeros_like(networks), None)
 
     def _forward(
-        self, parameters: Sequence[torch.Tensor], x: torch.Tensor, which: torch.Tensor, randomness: Randomness | None
+        self, parameters: Sequence[torch.Tensor], x: torch.Tensor, which: torch.Tensor, dropout: Dropout | None
     ) -> torch.Tensor:
         remaining, parted = iter(parameters), False  # networks with one input part at the first dense layer
         for layer in self.layers:
@@ -137,13 +137,20 @@ class Stack:
                 x, parted = Dense.apply(x, next(remaining), next(remaining)), True
             elif not isinstance(layer, nn.Dropout):
                 x = layer(x)
-            elif randomness and layer.p:
-                drawn = randomness(tuple(x.shape[1:]), layer.p)
-                x = x * (_of_each(drawn, which) if parted else drawn)
+            elif dropout and layer.p:
+                x = dropout(x, parted=parted)
         return x
 
     def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the loss (networks,) of each: of logits (networks, batch, classes) and labels (networks, batch)."""
+        if type(self.criterion) is nn.CrossEntropyLoss:  # at once: gradients of the same bits in a third of the time
+            each = functional.cross_entropy(
+                logits.flatten(0, 1),
+                labels.flatten(),
+                reduction="none",
+                label_smoothing=self.criterion.label_smoothing,
+            )
+            return each.view(labels.shape).mean(1)
         return torch.stack([self.criterion(own, y) for own, y in zip(logits.unbind(), labels.unbind(), strict=True)])
 
     def step(self, loss: torch.Tensor) -> None:
@@ -229,43 +236,6 @@ class Dense(torch.autograd.Function):
         (grad,) = given
         back = torch.bmm(grad, weight) if ctx.needs_input_grad[0] else None
         return back, torch.bmm(grad.mT, x), grad.sum(1)
-
-
-class Seeded:
-    """Random numbers of several seeds, each drawn as torch's generator draws them for a network alone.
-
-    Parameters
-    ----------
-    seeds
-        Of each input.
-    device
-        Where the numbers are drawn.
-    """
-
-    def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
-        self.generators = {seed: torch.Generator(device).manual_seed(seed) for seed in seeds}
-        order = list(self.generators)
-        self.which = torch.tensor([order.index(seed) for seed in seeds], device=device)
-        self.device = device
-
-    def __call__(self, shape: tuple[int, ...], rate: float) -> torch.Tensor:
-        """Draw the factors (inputs, *shape) that dropout multiplies its input by."""
-        if self.device.type == "cuda":
-            drawn = torch.stack([_drawn_on_gpu(generator, shape, rate) for generator in self.generators.values()])
-        else:
-            drawn = torch.empty(len(self.generators), *shape)
-            for own, generator in zip(drawn, self.generators.values(), strict=True):
-                own.bernoulli_(1 - rate, generator=generator)
-            drawn /= 1 - rate
-        return drawn if len(drawn) == len(self.which) else drawn[self.which]
-
-
-def _drawn_on_gpu(generator: torch.Generator, shape: tuple[int, ...], rate: float) -> torch.Tensor:
-    """Draw one network's factors; dropout has a kernel of its own there, which takes the GPU's generator alone."""
-    torch.cuda.set_rng_state(generator.get_state(), generator.device)
-    drawn = functional.dropout(torch.ones(shape, device=generator.device), rate)
-    generator.set_state(torch.cuda.get_rng_state(generator.device))
-    return drawn
 
 
 @contextmanager

@@ -6,8 +6,8 @@ from itertools import groupby
 import torch
 
 from core.training.batches import batches_of
+from core.training.dropout import Dropout, draws
 from core.training.members import Member
-from core.training.stacked import Seeded
 from core.training.trainer import epoch_rows, epoch_seeds
 
 
@@ -29,8 +29,8 @@ class Streams:
         (runs,): the stream that each reads.
     sizes
         Clips of each step.
-    randomness
-        Draws the dropout of each stream.
+    dropout
+        Of each stream.
     """
 
     def __init__(self, members: Sequence[Member], epoch: int, device: torch.device) -> None:
@@ -38,13 +38,16 @@ class Streams:
         for member in members:
             first.setdefault(member.stream, member)
         streams, self._readers = list(first), list(first.values())
-        self.which = torch.tensor([streams.index(member.stream) for member in members], device=device)
+        which = [streams.index(member.stream) for member in members]
+        self.which = torch.tensor(which, device=device)
         seeds = [epoch_seeds(m.run.seed, epoch) for m in self._readers]
-        self.randomness = Seeded([noise for _, noise in seeds], device)
         generators = [torch.Generator().manual_seed(order) for order, _ in seeds]
         orders = [epoch_rows(m.prepared, epoch, g) for m, g in zip(self._readers, generators, strict=True)]
         self._batches = batches_of(torch.stack(orders).to(device), members[0].run.training.batch_size)
         self.sizes = [rows.shape[1] for rows in self._batches]
+        basis = members[0].basis
+        wanted = draws(basis.layers, basis.x.shape[1], self.sizes)
+        self.dropout = Dropout([noise for _, noise in seeds], which, wanted, device)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Go through the inputs (streams, batch, features), which the next ones overwrite, and labels (runs, batch)."""

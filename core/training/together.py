@@ -165,7 +165,7 @@ class Lot:
         stack, streams = self._stacked, Streams(self.members, epoch, self.session.device)
         losses, correct = [], []
         for x, y in streams:
-            logits = stack.logits(x, streams.which, streams.randomness)
+            logits = stack.logits(x, streams.which, streams.dropout)
             loss = stack.losses(logits, y)
             stack.step(loss)
             losses.append(loss.detach())
@@ -194,9 +194,12 @@ class Lot:
         return self.stack
 
     def _restack(self) -> list[float]:
-        """Stack the networks anew, those side by side that an optimizer is told the same of; return their rates."""
+        """Stack the networks anew, and return their rates.
+
+        Those are side by side that an optimizer is told the same of, and of these those that draw the same.
+        """
         self._unstack()
-        self.members.sort(key=lambda m: (m.lr, m.run.training.lr, m.run.training.weight_decay, m.run.data.fold))
+        self.members.sort(key=lambda m: (m.lr, m.run.training.lr, m.run.training.weight_decay, *m.place))
         lrs = [member.lr for member in self.members]
         trainings = [member.run.training for member in self.members]
         states = [member.state for member in self.members]

@@ -61,17 +61,10 @@ def train(run: Run, dataset: Dataset, session: Session, *, label: str) -> None:
     prepared = prepare(run, dataset, session)
     preparation = time.perf_counter() - started
     fit = Fit(run, prepared, session, label)
-    with on_threads(1 if _is_on_vectors(prepared) else session.threads):
+    with on_threads(session.threads if prepared.vectors(most=SMALL) is None else 1):
         history, logits = fit.run()
     outcome = Outcome(history, logits, fit.best, prepared.backbone.original_state_dict(), preparation)
     write_outcome(run, prepared, dataset, session, outcome)
-
-
-def _is_on_vectors(prepared: Prepared) -> bool:
-    """Tell whether a little on vectors is trained: threads would wait for each other longer than they compute."""
-    vectors = prepared.source.whole
-    weights = sum(p.numel() for p in prepared.network.parameters())
-    return vectors is not None and vectors.ndim == 2 and weights <= SMALL
 
 
 @dataclass(frozen=True)
