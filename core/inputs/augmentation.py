@@ -1,10 +1,8 @@
 """Changes that keep a clip's class: of the waveform (tempo, pitch) and of the image (SpecAugment masks)."""
 
 import hashlib
-import warnings
 from collections.abc import Callable
 
-import librosa
 import numpy as np
 import soxr
 import torch
@@ -16,7 +14,6 @@ from core.inputs import vocoder
 STRETCH = (0.9, 1.2)  # factor of the tempo
 PITCH = (-2.0, 2.0)  # semitones
 MARGIN = 1 << 15  # samples; more than the vocoder's window and the resampler's filter look ahead
-LONG = 1 << 20  # samples from which the spectrum is held in pieces
 Change = Callable[..., np.ndarray]  # of a waveform (samples,), by its ``sr`` and what ``key`` alone decides
 
 
@@ -42,10 +39,7 @@ def augment_waveform(y: np.ndarray, *, sr: int, key: str) -> np.ndarray:
     """
     tempo, semitones = draw(key)
     shift = 2.0 ** (-semitones / 12)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="n_fft=.* is too large")  # a clip under 2048 samples is padded
-        stretch = vocoder.time_stretch if len(y) > LONG else librosa.effects.time_stretch
-        stretched = stretch(y, rate=tempo * shift)
+    stretched = vocoder.time_stretch(y, rate=tempo * shift)
     return np.asarray(soxr.resample(stretched, sr / shift, sr, quality="HQ"), dtype=np.float32)
 
 
