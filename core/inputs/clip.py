@@ -53,37 +53,8 @@ class Facts:
     format: str
 
 
-def decode(path: Path, *, at_most: int = WHOLE) -> tuple[np.ndarray, int]:
-    """Read a recording as mono.
-
-    Parameters
-    ----------
-    path
-        Any file; its content decides how it is read.
-    at_most
-        Samples from which it is given up as a `LongRecording`.
-
-    Returns
-    -------
-    y
-        Mean of the channels, float32, shape (samples,), full scale 1.
-    sr
-        Its sampling rate in Hz.
-
-    Raises
-    ------
-    BadClip
-        The file is missing, empty, not audio, truncated or damaged, holds NaN or infinite samples, is silent (all
-        samples equal), or is too long to be kept whole. What states no length (ADTS, AC-3, MP2, IRCAM, PVF, PAF, an MP3
-        without a Xing header, Matroska as it is streamed) cannot be told from whole when cut between two frames.
-    """
-    with _blocks(path) as found:
-        kept = [*_up_to(found, at_most)]
-    return np.concatenate([block.y for block in kept]), kept[-1].sr
-
-
 def read_waveform(path: Path, *, sr: int, n_samples: int, fit: str) -> np.ndarray:
-    """Read a recording, resampled and of one length: to the bit ``fit_length(resample(*decode(path)))``.
+    """Read a recording, resampled and of one length: to the bit ``fit_length(read_whole(path))``.
 
     Parameters
     ----------
@@ -97,7 +68,7 @@ def read_waveform(path: Path, *, sr: int, n_samples: int, fit: str) -> np.ndarra
     Raises
     ------
     BadClip
-        As `decode`; of the part that is not kept too.
+        As `read_whole`; of the part that is not kept too.
     """
     if fit == "stretch":
         return read_whole(path, sr=sr)
@@ -113,13 +84,34 @@ def read_waveform(path: Path, *, sr: int, n_samples: int, fit: str) -> np.ndarra
 
 
 def read_whole(path: Path, *, sr: int, at_most: int = WHOLE) -> np.ndarray:
-    """Read a recording, resampled: to the bit ``resample(*decode(path))``; parameters and errors are those of both."""
+    """Read a recording as mono, resampled.
+
+    Parameters
+    ----------
+    path
+        Any file; its content decides how it is read.
+    sr
+        Sampling rate wanted, in Hz.
+    at_most
+        Samples from which it is given up as a `LongRecording`, counted before it is resampled.
+
+    Returns
+    -------
+    Mean of the channels, float32, shape (samples,), full scale 1.
+
+    Raises
+    ------
+    BadClip
+        The file is missing, empty, not audio, truncated or damaged, holds NaN or infinite samples, is silent (all
+        samples equal), or is too long to be kept whole. What states no length (ADTS, AC-3, MP2, IRCAM, PVF, PAF, an MP3
+        without a Xing header, Matroska as it is streamed) cannot be told from whole when cut between two frames.
+    """
     with _blocks(path) as found:
         return np.concatenate([*_stream(_up_to(found, at_most), sr=sr, until=sys.maxsize)])
 
 
 def read_start(path: Path, *, sr: int, n_samples: int) -> np.ndarray:
-    """Read the first `n_samples` of a recording, fewer where it has fewer: to the bit those of ``resample(*decode)``.
+    """Read the first `n_samples` of a recording, fewer where it has fewer: to the bit those of `read_whole`.
 
     Errors are those of `read_waveform`.
     """
@@ -128,16 +120,16 @@ def read_start(path: Path, *, sr: int, n_samples: int) -> np.ndarray:
 
 
 def stream_waveform(path: Path, *, sr: int) -> Iterator[np.ndarray]:
-    """Read a recording a piece at a time, resampled; joined they are to the bit ``resample(*decode(path))``.
+    """Read a recording a piece at a time, resampled; joined they are to the bit ``read_whole(path)``.
 
-    Errors are those of `decode`, some of them not before the end, but no length is too long.
+    Errors are those of `read_whole`, some of them not before the end, but no length is too long.
     """
     with _blocks(path) as found:
         yield from _stream(found, sr=sr, until=sys.maxsize)
 
 
 def read_facts(path: Path) -> Facts:
-    """Read a recording to its end and say what it is; errors are those of `decode`, but no length is too long."""
+    """Read a recording to its end and say what it is; errors are those of `read_whole`, but no length is too long."""
     with _blocks(path) as found:
         _, samples, sr = _short(found, keep=0)
     with path.open("rb", buffering=0) as file:

@@ -137,8 +137,9 @@ def test_long_recordings_take_no_more_memory(
 
 CLIPS = {"short": (1, 64), "many": (600, 64), "few": (600, 8)}  # seconds of each, and how many
 # GB that a command may take, imports and training among them; more where a recording is needed whole as it trains, or
-# to be stretched.
-AT_MOST = {"short": 1.2, "many": 1.2, "few": 1.4}
+# to be stretched. Of the 1.13 for short clips 0.72 are there once torch, torchvision and timm are imported (with CUDA's
+# libraries, 0.31 of them pages of files), 0.2 come with the other libraries, and 0.2 with the training of a network.
+AT_MOST = {"short": 1.17, "many": 1.2, "few": 1.4}
 COMMANDS = [
     ("short", ""),
     *(("many", f"--fit {fit}{live}") for fit in ("pad", "loop", "crop") for live in ("", " --live")),

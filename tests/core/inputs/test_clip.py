@@ -6,8 +6,9 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from recordings import decode
 
-from core.inputs.clip import BadClip, decode, fit_length, resample
+from core.inputs.clip import BadClip, fit_length, resample
 
 SR = 44100
 

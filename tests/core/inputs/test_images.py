@@ -14,6 +14,7 @@ import psutil
 import pytest
 import soundfile
 import torch
+from recordings import decode
 
 import core.array_writer
 import core.cache
@@ -25,7 +26,7 @@ from core.cache import load_or_make
 from core.config import Clip, Frontend
 from core.errors import UserError
 from core.inputs.augmentation import augment_waveform
-from core.inputs.clip import decode, fit_length, resample
+from core.inputs.clip import fit_length, resample
 from core.inputs.images import images
 from core.inputs.log_mel import LogMel
 

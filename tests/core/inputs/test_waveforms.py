@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from recordings import decode
 
 from core.config import Clip, Frontend
 from core.errors import UserError
 from core.inputs import KINDS, waveforms
-from core.inputs.clip import BadClip, decode, fit_length, resample, stream_waveform
+from core.inputs.clip import BadClip, fit_length, resample, stream_waveform
 from core.inputs.compute import make_inputs
 from core.inputs.images import images
 from core.inputs.live import LiveImages, live_images

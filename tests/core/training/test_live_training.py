@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
+from recordings import decode
 
 from core.config import Run
 from core.datasets import load
@@ -17,7 +18,6 @@ from core.errors import UserError
 from core.execution import Execution
 from core.fields import problems
 from core.inputs import waveforms
-from core.inputs.clip import decode
 from core.inputs.compute import Unread
 from core.inputs.live import FromWaveforms
 from core.plan import resolve
