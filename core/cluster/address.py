@@ -45,10 +45,13 @@ def check_address(address: str) -> None:
         if address in ("auto", "local"):
             return
     host, _, port = address.rpartition(":")
+    form = "say local, auto or HOST:PORT (the port of `ray start --head`, often 6379)"
     if not host or "/" in host or not 0 < (whole_number(port) or 0) < 65536:
-        raise UserError(f"--ray {address}: say local, auto or HOST:PORT (the port of `ray start --head`, often 6379)")
+        raise UserError(f"--ray {address}: {form}")
     try:
         speaks_http2 = _speaks_http2(host.strip("[]"), int(port))
+    except UnicodeError:  # it cannot be asked for, as a name of 64 letters without a dot
+        raise UserError(f"--ray {address}: no machine can have that name; {form}") from None
     except OSError as error:
         reason = f"no answer in {TIMEOUT:g} s" if isinstance(error, TimeoutError) else error.strerror or error
         raise UserError(f"--ray {address}: {reason}; is a head node running there (`ray start --head`)?") from None

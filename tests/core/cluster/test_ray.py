@@ -34,7 +34,7 @@ from core.cluster.watch import reason
 from core.cluster.worker import fetch
 from core.config import Run
 from core.datasets.table import Dataset
-from core.errors import UserError
+from core.errors import UserError, printable
 from core.execution import Cluster, Execution
 from core.plan import Plan, Planned
 from core.session import Session
@@ -126,6 +126,34 @@ def test_address_that_refuses_raises_in_one_line() -> None:
         check_address(f"127.0.0.1:{free_port()}")
 
 
+@pytest.mark.parametrize("host", ["a" * 64, "a" * 5000, "..", "\u00e9" * 70, "h\udcffst"])
+def test_address_of_a_host_that_cannot_be_raises_in_one_line(host: str) -> None:
+    with pytest.raises(
+        UserError, match=f"^--ray {re.escape(printable(host))}:1: no machine can have that name; say local, auto or"
+    ):
+        check_address(f"{host}:1")
+
+
+def test_address_of_a_host_that_is_not_there_raises_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"^--ray no.such.invalid:1: [^\n]+; is a head node running there .*$"):
+        check_address("no.such.invalid:1")
+
+
+@pytest.mark.parametrize("address", ["[::1]:{}", "::1:{}"])
+def test_address_of_version_6_is_tried(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.cluster.address.TIMEOUT", 0.5)
+    try:
+        silent = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with silent:
+        tried = address.format(silent.getsockname()[1])
+        with pytest.raises(UserError, match=rf"^--ray {re.escape(tried)}: no answer in 0\.5 s; is a head node running"):
+            check_address(tried)
+    with pytest.raises(UserError, match=rf"^--ray {re.escape(tried)}: Connection refused; is a head node running"):
+        check_address(tried)
+
+
 SETTINGS = bytes(3) + b"\x04" + bytes(5)  # how any HTTP/2 server begins
 
 
@@ -159,8 +187,11 @@ def server() -> Iterator[Callable[[bytes], str]]:
         (b"", "no answer in 0.5 s; is a head node running there (`ray start --head`)?"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers there is not a Ray cluster; give the port of"),
         (SETTINGS, "what answers there did not greet as a Ray cluster in 0.5 s; give the port of"),
+        (SETTINGS * 10**6, "what answers there did not greet as a Ray cluster in 0.5 s; give the port of"),
+        (b"\0", "what answers there is not a Ray cluster; give the port of"),
+        (b"hello\n" * 10**6, "what answers there is not a Ray cluster; give the port of"),
     ],
-    ids=["silent", "HTTP", "HTTP/2"],
+    ids=["silent", "HTTP", "HTTP/2", "HTTP/2 without end", "a byte", "lines without end"],
 )
 def test_address_of_another_server_raises(
     answer: bytes, message: str, server: Callable[[bytes], str], monkeypatch: pytest.MonkeyPatch
