@@ -10,7 +10,7 @@ import scipy.signal
 import torch
 
 N_FFT, HOP = 2048, 512  # samples; those of librosa where none are said
-PIECE = 128  # frames at work at once: 3 s at 22,050 Hz, 1 MB a copy
+PIECE = 128  # frames at work at once: 3 s at 22,050 Hz, 1 or 2 MB a copy
 
 
 def time_stretch(y: np.ndarray, *, rate: float) -> np.ndarray:
