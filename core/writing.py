@@ -10,7 +10,7 @@ from core.errors import UserError
 from core.files import cannot_write
 
 WRITERS = 2  # runs that are written at once: half of it is waiting for the disk, and digests
-MOST = 32  # runs that wait to be written; a process that is killed loses them
+MOST = 64  # runs that wait to be written; a process that is killed loses what they have trained since a checkpoint
 
 
 def _nothing() -> None:

@@ -12,7 +12,7 @@ from core.models.stages import stage_names
 from core.training import AUGMENTATIONS
 from core.training.first_step import is_fitted
 
-LOT = 32  # runs; what other processes of the same command can take meanwhile, and a killed one loses, hangs on it
+LOT = 64  # runs; what other processes of the same command can take meanwhile, and a killed one loses, hangs on it
 
 
 def lots(runs: Sequence[Run], datasets: Mapping[str, Dataset]) -> list[list[Run]]:

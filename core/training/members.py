@@ -13,6 +13,7 @@ from torch import nn
 from core.config import Run
 from core.datasets.table import Dataset, Split
 from core.models import heads
+from core.models.assembly import make_backbone
 from core.models.normalise import Normalise
 from core.session import Session
 from core.tensor_file import Changed, TensorFile
@@ -25,7 +26,7 @@ from core.training.schedules import lr_at
 from core.training.stacked import State, can_stack, layers_of
 from core.training.trainer import Outcome, leads, write_outcome
 
-Start = tuple[Run, int, int | None]  # what is common, and the fold and the seed that decide it
+Key = tuple[Run, int, int | None]  # what is common, and the fold and the seed that decide it
 MOST = 2**20  # parameters; the products of larger networks keep the cores busy alone
 
 
@@ -63,10 +64,10 @@ class Basis:
         named = self.prepared.backbone.original_state_dict().items()
         return {name: places[tensor.data_ptr()] for name, tensor in named if tensor.data_ptr() in places}
 
-    @property
-    def serves_any_seed(self) -> bool:
-        """Whether a seed decides nothing but what is drawn anew for each run."""
-        return 2 * len(self.drawn) == len(self.start) == len(self.prepared.backbone.original_state_dict())
+    @cached_property
+    def all_trained(self) -> bool:
+        """Whether every tensor of the backbone is trained: a seed decides then where that starts, and nothing else."""
+        return self.trained.keys() == self.prepared.backbone.original_state_dict().keys()
 
     def weights(self, state: State) -> Changed:
         """Return the backbone's tensors as they are in a state."""
@@ -184,13 +185,15 @@ class Bases:
     """What runs start from, prepared once for a lot, and for those after it as far as they ask for the same."""
 
     def __init__(self) -> None:
-        self._made: dict[Start, Basis] = {}
+        self._made: dict[Key, Basis] = {}
+        self._drawn: dict[int, list[torch.Tensor]] = {}  # by seed
 
     def members(self, runs: Sequence[Run], dataset: Dataset, session: Session) -> list[Member]:
         """Prepare the runs of a lot; [] where they have to be trained alone."""
         images = plain_images(runs[0], dataset, session)
-        wanted = {key for run in runs for key in _starts(run)}
+        wanted = {key for run in runs for key in _keys(run)}
         self._made = {key: basis for key, basis in self._made.items() if key in wanted}
+        self._drawn.clear()
         splits: dict[int, Split] = {}
         members = []
         for run in runs:
@@ -200,26 +203,33 @@ class Bases:
             if run.data.fold not in splits:
                 splits[run.data.fold] = rows_of(run, dataset, images)
             session.store.begin(run, record.provenance(session, run.training))
-            members.append(Member(run, basis, splits[run.data.fold], basis.state(run.seed), []))
+            state = self._state(run, basis, dataset) if basis.all_trained else basis.state(run.seed)
+            members.append(Member(run, basis, splits[run.data.fold], state, []))
             members[-1].resume(session)
         return members
 
     def _basis(self, run: Run, dataset: Dataset, session: Session) -> Basis | None:
         """Return what a run starts from; None where it has to be trained alone."""
-        own, of_any = _starts(run)
-        if found := self._made.get(own) or self._made.get(of_any):
+        own, of_any_seed = _keys(run)
+        if found := self._made.get(own) or self._made.get(of_any_seed):
             return found
         basis = _basis(run, dataset, session)
         if basis is None:
             return None
         same = (made.x for key, made in self._made.items() if key[1] == own[1])  # of a fold what is frozen is the same
         basis = dataclasses.replace(basis, x=next(same, basis.x))
-        self._made[of_any if basis.serves_any_seed else own] = basis
+        self._made[of_any_seed if basis.all_trained else own] = basis
         return basis
 
+    def _state(self, run: Run, basis: Basis, dataset: Dataset) -> State:
+        """Return where the training of a run starts whose basis another seed may have been prepared for."""
+        if run.seed not in self._drawn:
+            self._drawn[run.seed] = _copies(make_backbone(run, len(dataset.class_names)).to(basis.x.device))
+        return State([*self._drawn[run.seed]])
 
-def _starts(run: Run) -> tuple[Start, Start]:
-    """Return what a run starts from, and the same for whatever seed."""
+
+def _keys(run: Run) -> tuple[Key, Key]:
+    """Return what decides what a run starts from, and the same for whatever seed."""
     alike, (fold, seed) = common(run), decided_by(run)
     return (alike, fold, seed), (alike, fold, None)
 
@@ -234,5 +244,9 @@ def _basis(run: Run, dataset: Dataset, session: Session) -> Basis | None:
     with torch.no_grad():
         x = nn.Sequential(*layers[:first])(vectors)
     dense = [layer for layer in layers if isinstance(layer, nn.Linear)]
-    start = [p.detach().clone() for p in prepared.network.parameters()]
-    return Basis(prepared, x, layers[first:], start, heads.drawn_from(run.seed, dense))
+    return Basis(prepared, x, layers[first:], _copies(prepared.network), heads.drawn_from(run.seed, dense))
+
+
+def _copies(network: nn.Module) -> list[torch.Tensor]:
+    """Return copies of what a network learns, in order."""
+    return [p.detach().clone() for p in network.parameters()]

@@ -424,6 +424,21 @@ def test_what_lots_start_from_is_prepared_once(
     assert_same(runs, one, alone)
 
 
+def test_perceptrons_are_prepared_once_for_each_fold(
+    vectors: tuple[Run, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they start is all that their seeds decide; it is drawn for each."""
+    monkeypatch.setattr(lots_, "LOT", 4)
+    prepared: list[int] = []
+    monkeypatch.setattr(members, "prepare", lambda run, *a: (prepared.append(run.data.fold), prepare(run, *a))[1])
+    run, dataset = vectors
+    runs = [run.replace(seed=seed, data__fold=fold) for seed in range(4) for fold in (1, 2)]
+    _, one = trained(runs, dataset, tmp_path / "together")
+    assert prepared == [1, 2]
+    _, alone = trained(runs, dataset, tmp_path / "alone", alone=True)
+    assert_same(runs, one, alone)
+
+
 def test_a_lot_is_written_while_the_next_is_trained_and_held_until_then(
     vectors: tuple[Run, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
