@@ -274,8 +274,8 @@ class Store:
         known = {"logit": logits} | ({} if best is None else {"best_logit": best})
         columns = {f"{name}_{k}": column for name, outputs in known.items() for k, column in enumerate(outputs.T)}
         table = pa.table({"clip": clips, "target": targets, **columns})  # by way of pandas it takes thrice as long
-        with replacing(self.folder(run) / PREDICTIONS) as path:
-            parquet.write_table(table, path)
+        with replacing(self.folder(run) / PREDICTIONS) as path, path.open("wb") as file:
+            parquet.write_table(table, file)
 
     def predictions(self, run: Run | str, *, best: bool = False) -> tuple[list[str], np.ndarray, np.ndarray]:
         """Read back clips, targets (clips,) and logits (clips, classes); where they are damaged, `DamagedFile`.
