@@ -34,7 +34,7 @@ from tests.benchmarks.comparison import REPEATS, row
 
 ALL = ("efficientnet_lite0", "mobilenet_v2", "resnet18", "resnet50", "densenet121", "densenet201")
 NETWORKS = tuple(os.environ.get("NETWORKS", " ".join(ALL)).split())
-SHAPE, CLIPS, PLAIN = (3, 128, 128), 128, 64
+SHAPE, CLIPS, MANY, PLAIN = (3, 128, 128), 128, 512, 64
 CLOSE = 1e-4  # of logits; relative where they are larger than 1
 
 
@@ -42,11 +42,12 @@ def measure() -> Iterator[dict[str, Any]]:
     """Yield a row per comparison: the median of its ratios, and the least and greatest of them."""
     with tempfile.TemporaryDirectory() as folder, _elsewhere(Path(folder)) as plainly:
         session = Session(Execution(results=Path(folder)))
-        images = Images(_noise(), np.arange(CLIPS), (), "noise")
+        images = Images(_noise(CLIPS), np.arange(CLIPS), (), "noise")
         for name in NETWORKS:
             yield _evaluation(name, images, session, plainly)
         for name in NETWORKS:
             yield _prefix(name, images, session, plainly)
+            yield _prefix(name, Images(_noise(MANY), np.arange(MANY), (), "more"), session, plainly)
         if NETWORKS != ALL:
             return
         yield _depths(images, session)
@@ -59,7 +60,10 @@ def measure() -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def _elsewhere(folder: Path) -> Iterator[Callable[[str, str], tuple[np.ndarray, float]]]:
-    """Do plain work in another process, which tells its own time: of a forward pass, of a prefix, or of a step."""
+    """Do plain work in another process, which tells its own time.
+
+    Kinds of work are "whole", a forward pass; the clips of a prefix; and "step".
+    """
     words = [sys.executable, "-m", "tests.benchmarks.bench_evaluation", str(folder / "out.npy")]
     env = {**os.environ, "MALLOC_PERTURB_": "0"}  # what it is unasked; that it is said keeps ours from being set
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as child:
@@ -77,12 +81,11 @@ def _elsewhere(folder: Path) -> Iterator[Callable[[str, str], tuple[np.ndarray, 
 def _serve(path: str) -> None:
     """Do what `_elsewhere` asks for."""
     made: dict[tuple[str, str], Callable[[], Any]] = {}
-    array = _noise()
     for line in sys.stdin:
         kind, name = key = tuple(line.split())
         if key not in made:
             made.clear()
-            made[key] = _step(name) if kind == "step" else _plain(name, array, whole=kind == "whole")
+            made[key] = _step(name) if kind == "step" else _plain(name, 0 if kind == "whole" else int(kind))
         start = time.perf_counter()
         out = made[key]()
         seconds = time.perf_counter() - start
@@ -90,10 +93,11 @@ def _serve(path: str) -> None:
         print(seconds, flush=True)
 
 
-def _plain(name: str, array: np.ndarray, *, whole: bool) -> Callable[[], np.ndarray]:
+def _plain(name: str, of_prefix: int) -> Callable[[], np.ndarray]:
+    """Make a forward pass of a network, or through its last block of so many clips."""
     network = _network(name)
-    module = network if whole else split_at_freeze(*network, network[1].stage_names[-2])[0]
-    parts = torch.split(torch.from_numpy(array), PLAIN)
+    module = split_at_freeze(*network, network[1].stage_names[-2])[0] if of_prefix else network
+    parts = torch.split(torch.from_numpy(_noise(of_prefix or CLIPS)), PLAIN)
 
     def work() -> np.ndarray:
         with torch.inference_mode():
@@ -113,11 +117,11 @@ def _evaluation(name: str, images: Images, session: Session, plainly: Callable[[
 
 def _prefix(name: str, images: Images, session: Session, plainly: Callable[[str, str], Any]) -> dict[str, Any]:
     """Compute what a network that is frozen through its last block gives out, and keep it."""
-    network, made = _network(name), iter(range(100))
+    network, made, clips = _network(name), iter(range(100)), len(images.array)
     last = network[1].stage_names[-2]
-    kept = lambda: _activations(network, last, images, session, f"{name} {next(made)}")  # noqa: E731
-    seconds = _in_turn(lambda: plainly("prefix", name), kept)
-    return row(f"prefix of {name}, written to disk: plain / ours", *seconds, 1.3)
+    kept = lambda: _activations(network, last, images, session, f"{name} {clips} {next(made)}")  # noqa: E731
+    seconds = _in_turn(lambda: plainly(str(clips), name), kept)
+    return row(f"prefix of {name}, {clips} clips, written to disk: plain / ours", *seconds, 1.3)
 
 
 def _depths(images: Images, session: Session) -> dict[str, Any]:
@@ -169,8 +173,8 @@ def _pass(network: nn.Module, channels: int) -> Callable[[], np.ndarray]:
     return work
 
 
-def _noise() -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((CLIPS, *SHAPE)).astype(np.float32)
+def _noise(clips: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((clips, *SHAPE)).astype(np.float32)
 
 
 def _network(name: str) -> "nn.Sequential":
