@@ -59,7 +59,7 @@ def evaluating(network: nn.Module, arithmetic: Arithmetic, example: Callable[[],
 
 
 def settled(network: nn.Module, arithmetic: Arithmetic, example: Callable[[], Any]) -> Through:
-    """Fold and fuse a network once for all, whose tensors never change; it stays itself as it is."""
+    """Fold and fuse a copy of a network whose tensors never change, once for all; the network stays as it is."""
     looked, own = _looked_at(network.eval(), example, arithmetic), replica(network)
     for make in _makers(looked, arithmetic):
         put(own, make(own))

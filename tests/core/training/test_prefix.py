@@ -221,3 +221,23 @@ def test_a_prefix_that_is_computed_anew_gives_the_bits_of_the_stored_one(
         made = [anew(computing.laid_out(torch.from_numpy(array[k : k + 8]))) for k in range(0, SEVERAL, 8)]
     assert not any(part.requires_grad for part in made)
     np.testing.assert_array_equal(torch.cat(made).float().numpy(), stored.array)
+
+
+def test_a_network_with_such_a_prefix_is_evaluated_in_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lanes share the prefix, which the first of them folds; and no module of the backbone is another afterwards."""
+    monkeypatch.setattr(arithmetic, "multiplies_bf16", lambda: True)
+    computing = arithmetic.Arithmetic(Run().replace(training__precision="bf16").training, torch.device("cpu"))
+    backbone = build("mobilenet_v2", 5, weights="random")
+    frozen, rest = prefix.split_at_freeze(Normalise([0.1] * 3, [2.0] * 3), backbone, "block3")
+    modules = dict(backbone.named_modules())
+    network = computing.place(torch.nn.Sequential(prefix.Frozen(frozen, computing), rest))
+    batches = [computing.laid_out(torch.randn(8, 3, 64, 64)) for _ in range(6)]
+    made: list[torch.Tensor] = []
+    threads = torch.get_num_threads()
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        with torch.inference_mode(), forward.evaluating(network, computing, lambda: batches[0]) as through:
+            made.append(torch.cat(list(through(batches))))
+    torch.set_num_threads(threads)
+    assert torch.equal(*made)
+    assert dict(backbone.named_modules()) == modules
