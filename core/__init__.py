@@ -13,15 +13,17 @@ os.environ.setdefault("KMP_BLOCKTIME", "0")  # Intel's and LLVM's: milliseconds
 
 # GNU's C library gives a large tensor memory of its own and hands it back to the system when the tensor is freed. The
 # next layer gets other memory, every page of which the system clears at its first use: up to a fifth of a step. What
-# was freed is kept for the next tensor instead; the most that is held at once stays about the same. Who has set it
-# already (mallopt(3)) is left alone.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _NEVER = -1, -4, -1
+# was freed is kept for the next tensor instead; the most that is held at once stays about the same. All threads have
+# memory from one place, since what is freed elsewhere is handed back whatever is said. Who has set it already
+# (mallopt(3)) is left alone.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX, _NEVER = -1, -4, -8, -1
 if not any(name.startswith("MALLOC_") for name in os.environ) and "malloc" not in os.environ.get("GLIBC_TUNABLES", ""):
     with suppress(OSError, AttributeError, TypeError):  # another system, or another C library
         _libc = ctypes.CDLL(None)
         if _libc.gnu_get_libc_version:
             _libc.mallopt(_M_MMAP_MAX, 0)
             _libc.mallopt(_M_TRIM_THRESHOLD, _NEVER)
+            _libc.mallopt(_M_ARENA_MAX, 1)
 
 
 def hand_back_freed() -> None:
