@@ -33,8 +33,8 @@ def measure() -> Iterator[dict[str, Any]]:
     """Yield a row per network and precision; none in bf16 where this CPU only imitates it."""
     precisions = [p for p in WANTED if p != "bf16" or multiplies_bf16()]
     with ExitStack() as stack:
-        theirs = stack.enter_context(_elsewhere("tests.benchmarks.authors"))
-        ours = {p: stack.enter_context(_elsewhere("tests.benchmarks.bench_authors", p)) for p in precisions}
+        theirs = stack.enter_context(elsewhere("tests.benchmarks.authors"))
+        ours = {p: stack.enter_context(elsewhere("tests.benchmarks.bench_authors", p)) for p in precisions}
         for name in LAST:
             rounds = [(theirs(name), {p: step(name) for p, step in ours.items()}) for _ in range(1 + REPEATS)][1:]
             for precision in precisions:
@@ -43,7 +43,7 @@ def measure() -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def _elsewhere(*words: str) -> Iterator[Callable[[str], float]]:
+def elsewhere(*words: str) -> Iterator[Callable[[str], float]]:
     """Start another process; what is given takes a step of the network of a name there, and returns its seconds."""
     env = {name: value for name, value in os.environ.items() if name not in OURS} | {"PYTHONPATH": str(ROOT)}
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
