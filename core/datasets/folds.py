@@ -42,11 +42,12 @@ def make_folds(labels: np.ndarray, groups: np.ndarray, *, n_folds: int = 0) -> n
         raise UserError(
             f"--folds {n_folds}: class '{by_class.idxmin()}' has clips of {fewest} groups only; say --folds {fewest}"
         )
-    grouped = len(np.unique(groups)) < len(groups)
+    grouped = len(pd.unique(groups)) < len(groups)
+    numbers = pd.factorize(labels, sort=True)[0]  # sorted once: of hundreds of thousands of names it takes long
     splitter = model_selection.StratifiedGroupKFold if grouped else model_selection.StratifiedKFold
     folds = np.zeros(len(labels), dtype=np.int64)
     parts = splitter(n_splits=n_folds or min(FOLDS, fewest), shuffle=True, random_state=SEED)
-    for fold, (_, test) in enumerate(parts.split(labels, labels, groups if grouped else None), start=1):
+    for fold, (_, test) in enumerate(parts.split(numbers, numbers, groups if grouped else None), start=1):
         folds[test] = fold
     return folds
 
