@@ -62,8 +62,9 @@ def _works(name: str, precision: str) -> dict[str, Work]:
     fixed.eval()
 
     def passed(part: _Through) -> None:
+        batches = images.split(clips_at_once(part, cpu))  # asked of the network as it is, before it is fused
         with torch.inference_mode(), evaluating(part, arithmetic, lambda: images[:2]) as through:
-            for out in through(images.split(clips_at_once(part, cpu))):
+            for out in through(batches):
                 out.float()
 
     def plainly(part: _Through) -> None:
