@@ -182,3 +182,14 @@ def test_help_and_mistakes_need_no_heavy_import() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip().splitlines()[-1] == "[]"
     assert "--block" in done.stdout
+
+
+def test_what_trains_nothing_starts_without_torchs_compiler(tmp_path: Path) -> None:
+    """It takes two seconds to import, and nothing but ``--compile`` and optimizers needs it."""
+    code = (
+        f"import sys, runpy; sys.argv = ['run_ablation.py', 'freeze', '--dry-run', '--results', {str(tmp_path)!r}]\n"
+        "try: runpy.run_path('run_ablation.py', run_name='__main__')\n"
+        "finally: print('torch' in sys.modules, 'torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.stdout.strip().splitlines()[-1:] == ["True False"], done.stderr

@@ -106,7 +106,8 @@ def activations(prefix: nn.Module, images: Images, run: Run, session: Session) -
 class Frozen(nn.Module):
     """A prefix in front of what is trained, of inputs that change: the bits are those of one that is computed once.
 
-    The modules of the prefix are not its own, so they are neither trained nor looked at with what follows.
+    The modules of the prefix are not its own, so they are neither trained nor looked at with what follows; what
+    compiles a network leaves it as it is (`core.training.compiled`).
 
     Parameters
     ----------
@@ -123,7 +124,6 @@ class Frozen(nn.Module):
         self._apart = (_InSteps(_steps(prefix), computing.layout),)
         self._settled: list[Through] = []  # at the first batch, which shows how images are laid out
 
-    @torch.compiler.disable
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return what the prefix gives out for `x` (batch, ...), which no gradient goes back through."""
         steps = self._apart[0]

@@ -1,7 +1,7 @@
 """`--compile`: what is compiled, how often, and what a machine without a compiler is told."""
 
 import threading
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from core.training.arithmetic import Arithmetic
 from core.training.compiled import OneSize, check_compiler, compiled
 from core.training.forward import evaluating
 from core.training.optimizers import make_optimizer
+from core.training.prefix import Frozen
 from core.training.step import Step
 
 CPU = torch.device("cpu")
@@ -52,6 +53,29 @@ def test_only_the_first_size_of_a_batch_is_compiled(monkeypatch: pytest.MonkeyPa
     for size in (4, 4, 3, 4, 5, 3):
         forward(torch.randn(size, 2, 8, 8)).sum().backward()
     assert programs() == 1
+
+
+def test_what_is_frozen_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    captured(monkeypatch)
+    seen: list[bool] = []
+
+    class Watched(nn.Tanh):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(torch.compiler.is_compiling())
+            made: torch.Tensor = super().forward(x)
+            return made
+
+    prefix = nn.Sequential(
+        OrderedDict(start=nn.Identity(), stem=nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), Watched()))
+    )
+    whole = nn.Sequential(OrderedDict(frozen=Frozen(prefix, Arithmetic(Training(), CPU)), rest=network()))
+    x = torch.randn(4, 2, 8, 8)
+    expected = whole(x)
+    forward = compiled(whole, CPU)
+    for _ in range(2):
+        torch.testing.assert_close(forward(x), expected)
+    assert seen
+    assert not any(seen)
 
 
 def test_networks_that_differ_in_their_tensors_share_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
