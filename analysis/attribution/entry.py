@@ -5,14 +5,11 @@ does too, and the gradients at many points of the line may be averaged before th
 that is a sixth of the work.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import torch
 from torch import nn
 
-from core.models.folding import is_convolution
+from core.models.folding import in_place, is_convolution
+from core.models.following import flow
 
 _CLOSE = 1e-4  # of the largest number, that rounding may change
 
@@ -42,7 +39,7 @@ class Entry:
         """Return what the first convolution gives out, (images, channels, height, width), or the images themselves."""
         if self.name is None:
             return images
-        with self._replaced(_Left(self.network.get_submodule(self.name))):
+        with in_place(self.network, {self.name: _Left(self.network.get_submodule(self.name))}):
             try:
                 self.network(images)
             except _Reached as reached:
@@ -55,7 +52,7 @@ class Entry:
         if self.name is None:
             logits = self.network(features)
         else:
-            with self._replaced(_Given(features)):
+            with in_place(self.network, {self.name: _Given(features)}):
                 logits = self.network(features.new_zeros(1).expand(len(features), *self.shape))
         return logits
 
@@ -67,16 +64,6 @@ class Entry:
                 if not _close(ends.mean(dim=0, keepdim=True), middle):
                     return False
             return _close(self.behind(self.through(images)), self.network(images.clone()))
-
-    @contextmanager
-    def _replaced(self, module: nn.Module) -> Iterator[None]:
-        assert self.name is not None
-        kept = self.network.get_submodule(self.name)
-        self.network.set_submodule(self.name, module)
-        try:
-            yield
-        finally:
-            self.network.set_submodule(self.name, kept)
 
 
 class _Reached(Exception):  # noqa: N818  (no error: the rest of the network is not wanted)
@@ -108,19 +95,9 @@ class _Given(nn.Module):
 
 def _first_convolution(network: nn.Module, images: torch.Tensor) -> str | None:
     """Return the path of the convolution that runs first, or None."""
-    ran: list[str] = []
-
-    def seen(name: str) -> Any:
-        return lambda module, given: ran.append(name)
-
-    hooks = [m.register_forward_pre_hook(seen(name)) for name, m in network.named_modules() if is_convolution(m)]
-    try:
-        with torch.no_grad():
-            network(images.clone())
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return ran[0] if ran and ran.count(ran[0]) == 1 and ran[0] else None
+    ran = flow(network, images.clone(), is_convolution).ran
+    first = next(iter(ran), "")
+    return first if first and ran[first] == 1 else None
 
 
 def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
