@@ -53,7 +53,7 @@ class Paired:
     exact: bool  # all sign flips were enumerated
     effect_size: float  # Cohen's d_z: mean over standard deviation of the differences
     over: str  # what the interval is over: folds, or the seeds of a single fold
-    equal_within: float  # the smallest margin for which equivalence is shown at .05 (two one-sided t tests)
+    equal_within: float  # smallest margin within which both are shown to be equal at .05; nan for a single fold
 
     @property
     def contradicts(self) -> bool:
@@ -151,8 +151,9 @@ def paired(values: "pd.Series[Any]", reference: "pd.Series[Any]", *, confidence:
     Returns
     -------
     Paired
-        Without a common pair all numbers are nan; the effect size is nan too where all differences are equal, and p
-        where there is a single fold, for then nothing but the seed varies.
+        Without a common pair all numbers are nan; the effect size is nan too where all differences are equal, and
+        what is tested (p, the margin of equivalence) where there is a single fold, for then nothing but the seed
+        varies.
 
     Raises
     ------
@@ -182,7 +183,7 @@ def paired(values: "pd.Series[Any]", reference: "pd.Series[Any]", *, confidence:
     shape = describe(numbers, confidence=confidence)
     effect = shape.mean / shape.std if shape.n > 1 and shape.std > 0 else NAN
     p, smallest_p, exact = (NAN, NAN, True) if single else _sign_flip(numbers, seed=seed)
-    within = equal_within(numbers)
+    within = NAN if single else equal_within(numbers)
     pairs = len(matched)
     return Paired(
         shape.mean, shape.low, shape.high, shape.n, pairs, unmatched, p, smallest_p, exact, effect, over, within
@@ -295,11 +296,23 @@ def _sign_flip(difference: npt.NDArray[np.float64], *, seed: int) -> tuple[float
     n = len(difference)
     exact = 2**n <= SIGN_FLIPS
     if exact:  # half of them: those with the first sign turned are their mirror images
-        signs = 1 - 2 * ((np.arange(2 ** (n - 1))[:, None] >> np.arange(n)) & 1)
+        sums = (1 - 2 * ((np.arange(2 ** (n - 1))[:, None] >> np.arange(n)) & 1)) @ difference
     else:
-        signs = 1 - 2 * np.random.default_rng(seed).integers(0, 2, (SIGN_FLIPS, n), dtype=np.int8)
-    sums = np.abs(signs @ difference)
-    extreme = int(np.sum(sums >= abs(difference.sum()) * (1 - 1e-12) - 1e-14))  # equal but for rounding is as extreme
+        sums = _flipped_sums(difference, seed=seed)
+    least = abs(difference.sum()) * (1 - 1e-12) - 1e-14  # equal but for rounding is as extreme
+    extreme = int(np.sum(np.abs(sums) >= least))
     if exact:
-        return extreme / len(signs), 2 / 2**n, True
+        return extreme / len(sums), 2 / 2**n, True
     return (extreme + 1) / (SIGN_FLIPS + 1), 2 / (SIGN_FLIPS + 1), False
+
+
+def _flipped_sums(difference: npt.NDArray[np.float64], *, seed: int) -> npt.NDArray[np.float64]:
+    """Return sums (SIGN_FLIPS,) of differences (n,) under random signs; memory does not grow with n.
+
+    Of those of one size only how many are turned matters, a binomial number: thousands of recordings have a few sizes.
+    """
+    rng = np.random.default_rng(seed)
+    sums = np.zeros(SIGN_FLIPS)
+    for size, count in zip(*np.unique(np.abs(difference), return_counts=True), strict=True):
+        sums += size * (2.0 * rng.binomial(count, 0.5, SIGN_FLIPS) - count)
+    return sums

@@ -1,3 +1,4 @@
+import tracemalloc
 from itertools import product
 
 import numpy as np
@@ -186,6 +187,13 @@ def test_seeds_of_one_fold_are_no_evidence_of_other_clips():
     assert 0.01 < result.low < 0.02 < result.high < 0.03
 
 
+def test_nothing_is_tested_on_a_single_fold():
+    index = pd.MultiIndex.from_product([[1], [0, 1, 2]])
+    found = paired(pd.Series([0.5, 0.6, 0.7], index=index), pd.Series([0.4, 0.6, 0.5], index=index))
+    assert (found.over, found.n) == ("seeds", 3)
+    assert np.isnan([found.p, found.smallest_p, found.equal_within]).all()
+
+
 def test_seeds_are_averaged_within_a_fold():
     index = pd.MultiIndex.from_product([range(3), range(4)])
     values = pd.Series(np.random.default_rng(0).normal(0.02, 0.01, 12), index=index)
@@ -243,6 +251,24 @@ def test_mcnemar_by_recording_keeps_its_level_where_clips_of_a_recording_err_tog
     """By clip, .05 is passed in more than 30 of 100 cases without any difference."""
     assert recordings(by_group=False, trials=200) > 0.3
     assert recordings(by_group=True, trials=200) <= 0.08
+
+
+def test_mcnemar_of_thousands_of_recordings_takes_little_memory_and_samples_the_exact_test():
+    size = np.repeat([1, 2], [1000, 200])  # clips of each recording, all of them right or wrong together
+    up = np.arange(len(size)) % 2 == 0
+    up[:40] = True
+    groups = np.repeat(np.arange(len(size)), size)
+    right = up[groups]
+    tracemalloc.start()
+    found = mcnemar(right, ~right, groups=groups)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 20 * 2**20
+    ones, twos = stats.binom(1000, 0.5).pmf(np.arange(1001)), stats.binom(200, 0.5).pmf(np.arange(201))
+    sums = np.abs(np.add.outer(2 * np.arange(1001) - 1000, 2 * (2 * np.arange(201) - 200)))
+    exact = float(np.outer(ones, twos)[sums >= abs(int(size[up].sum() - size[~up].sum()))].sum())
+    assert found.p == pytest.approx(exact, abs=4 * (exact * (1 - exact) / 2**16) ** 0.5)
+    assert not found.exact
 
 
 def test_mcnemar_refuses_groups_of_other_clips():
