@@ -102,7 +102,8 @@ NOTES = (
     "last epoch as they were trained on, augmented and with dropout.",
     "Best epoch: the best on the validation clips or, without such, on the test fold. To converge: seconds of training "
     "until the end of that epoch, without evaluation and what is prepared once. Prediction: milliseconds for a clip of "
-    "the test fold in batches of 64, from the stored input to the logits, a frozen prefix included. – : not recorded.",
+    "the test fold as an epoch ends with it, many at a time, from the stored input to the logits, a frozen prefix "
+    "included. – : not recorded.",
 )
 
 

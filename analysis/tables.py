@@ -142,10 +142,12 @@ def protocol(*, epoch: str, folds: Iterable[int], seeds: Iterable[int]) -> str:
     epoch
         Which epoch's numbers are shown, e.g. "last epoch" or "best epoch on the test fold".
     folds, seeds
-        Those whose runs are averaged.
+        Those whose runs are averaged: seeds within a fold first, so that the deviation is between folds.
     """
     folds, seeds = set(folds), set(seeds)
     over = f"test fold{'s' * (len(folds) > 1)} {span(folds)} and seed{'s' * (len(seeds) > 1)} {span(seeds)}"
+    if len(folds) > 1 and len(seeds) > 1:
+        over += ", seeds averaged within each fold"
     one = len(folds) == len(seeds) == 1
     return f"Numbers of the {epoch}; {'one run:' if one else 'mean ± standard deviation over'} {over}."
 

@@ -13,6 +13,7 @@ from analysis.formats import number, percent, seconds, text
 from analysis.results import Results
 from analysis.search import figures as search_figures
 from analysis.search.space import Point, Range, Space, flag_of, validation_score
+from analysis.statistics import over_folds
 from analysis.summary import counts
 from analysis.summary import summarise as summarise_conditions
 from analysis.tables import Column, protocol
@@ -136,8 +137,9 @@ def summarise(plan: Plan, store: Store, keys: Sequence[str]) -> pd.DataFrame:
     condition
         All of them in words.
     validation_accuracy, validation_accuracy_std, validation_loss
-        After the last epoch, over folds and seeds; missing where a run of the configuration has none. The highest
-        accuracy is best, and among equals the lowest loss.
+        After the last epoch: means over folds and seeds, and the deviation between folds, seeds averaged within each,
+        or between the seeds of a single fold; missing where a run of the configuration has none. The highest accuracy
+        is best, and among equals the lowest loss.
     epochs, seconds
         Means over its runs.
     runs, failed, missing, stopped
@@ -193,6 +195,8 @@ def _row(name: str, part: Sequence[Planned], store: Store, keys: Sequence[str]) 
     scores = [validation_score(store, run) for run in runs]
     known = np.array([score for score in scores if score is not None]).reshape(-1, 2)
     all_known = len(known) == len(part)
+    places = pd.MultiIndex.from_tuples([(run.data.fold, run.seed) for run in runs])
+    units = over_folds(pd.Series(known[:, 0], index=places)) if all_known else pd.Series(dtype=float)
     epochs = [record.epochs for record in found if record.epochs]
     spent = [record.seconds.epochs for record in found if record.finished]
     stopped = sum(record.status == STOPPED for record in found)
@@ -200,8 +204,8 @@ def _row(name: str, part: Sequence[Planned], store: Store, keys: Sequence[str]) 
     return {
         **{key.partition("__")[2]: value for key, value in point_of(part[0].run, keys).items()},
         "condition": name,
-        "validation_accuracy": known[:, 0].mean() if all_known else math.nan,
-        "validation_accuracy_std": known[:, 0].std(ddof=1) if all_known and len(known) > 1 else math.nan,
+        "validation_accuracy": units.mean(),
+        "validation_accuracy_std": units.std(),
         "validation_loss": known[:, 1].mean() if all_known else math.nan,
         "epochs": float(np.mean(epochs)) if epochs else math.nan,
         "seconds": float(np.mean(spent)) if spent else math.nan,

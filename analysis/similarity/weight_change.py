@@ -71,7 +71,8 @@ def compare_layers(results: Results, *, index: str, layers: str, positions: str)
         f"{'pooled' if positions == 'pool' else 'folded into the datapoints'}.{share}",
         "Kept: directions before and after training. Noise floor: the same index on the same activations with clips "
         "mis-paired at random, each before training with another one after: what unrelated clips score. "
-        "Mean over folds and seeds.",
+        "Means over folds and seeds; ±: standard deviation over folds, seeds averaged within each, or over the seeds "
+        "of a single fold.",
     ]
     results.table(
         "table",
@@ -151,21 +152,22 @@ def _batches(images: Images, rows: np.ndarray, device: torch.device) -> Iterator
 
 def _rows(runs: Sequence[Run], found: Mapping[str, Mapping[str, Similarity]], records: Records) -> list[dict[str, Any]]:
     """Average each layer over the folds and seeds of a condition; without any, one row says why."""
-    done = [found[run.id] for run in runs if run.id in found]
+    done = {(run.data.fold, run.seed): found[run.id] for run in runs if run.id in found}
     counted = counts(runs, records)
-    layers = [_mean([one[layer] for one in done]) | {"layer": layer} for layer in (done[0] if done else ())]
+    names = next(iter(done.values()), {})
+    layers = [_mean({of: one[name] for of, one in done.items()}) | {"layer": name} for name in names]
     return [layer | counted for layer in layers or [dict.fromkeys(NUMBERS, math.nan) | {"layer": None, "kept": None}]]
 
 
-def _mean(similarities: Sequence[Similarity]) -> dict[str, Any]:
-    values = pd.Series([s.value for s in similarities])
-    before, after = np.mean([s.kept for s in similarities], axis=0)
-    return {
-        "similarity": values.mean(),
-        "similarity_std": values.std(),
-        "noise_floor": np.mean([s.noise_floor for s in similarities]),
-        "kept_before": before,
-        "kept_after": after,
-        "n_datapoints": np.mean([s.n_datapoints for s in similarities]),
-        "kept": f"{before:.0f}, {after:.0f}",
-    }
+def _mean(similarities: Mapping[tuple[int, int], Similarity]) -> dict[str, Any]:
+    """Return the means of a layer's numbers, by fold and seed: over folds, each the mean of its seeds."""
+    of_runs = pd.DataFrame(
+        [(s.value, s.noise_floor, *s.kept, s.n_datapoints) for s in similarities.values()],
+        columns=["similarity", "noise_floor", "kept_before", "kept_after", "n_datapoints"],
+        index=pd.MultiIndex.from_tuples(list(similarities)),
+        dtype=float,
+    )
+    units = of_runs.groupby(level=0).mean() if of_runs.index.get_level_values(0).nunique() > 1 else of_runs
+    means = {str(name): float(mean) for name, mean in units.mean(skipna=False).items()}
+    kept = f"{means['kept_before']:.0f}, {means['kept_after']:.0f}"
+    return means | {"similarity_std": float(units["similarity"].std()), "kept": kept}

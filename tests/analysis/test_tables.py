@@ -204,7 +204,11 @@ def test_console_table_shows_names_as_they_are():
 
 def test_protocol_names_epoch_folds_and_seeds():
     assert protocol(epoch="last epoch", folds=[1, 2, 3], seeds=[0, 7]) == (
-        "Numbers of the last epoch; mean ± standard deviation over test folds 1–3 and seeds 0, 7."
+        "Numbers of the last epoch; mean ± standard deviation over test folds 1–3 and seeds 0, 7, seeds averaged "
+        "within each fold."
+    )
+    assert protocol(epoch="last epoch", folds=[2], seeds=[0, 7]) == (
+        "Numbers of the last epoch; mean ± standard deviation over test fold 2 and seeds 0, 7."
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -13,11 +14,15 @@ from analysis import figures
 from analysis.search import figures as search_figures
 from analysis.search import space as search
 from analysis.search.space import Optuna, Range, Space
-from analysis.search.tables import command_with
+from analysis.search.tables import command_with, summarise
 from commands import options
 from commands.search import question
 from commands.tune import Tune
+from core.config import Run
 from core.errors import UserError
+from core.plan import Plan, Planned
+from core.record import STOPPED
+from core.store import Store
 from run_ablation import main
 
 COMMANDS = {"tune": options.option_class(Tune)}
@@ -123,6 +128,20 @@ def test_command_with_the_best_head_trains_that_alone() -> None:
 def frame(**columns: list[object]) -> pd.DataFrame:
     n = len(next(iter(columns.values())))
     return pd.DataFrame(columns | {"validation_accuracy": [0.9 - 0.1 * k for k in range(n)]})
+
+
+def test_deviation_of_a_configuration_is_over_folds(tmp_path: Path) -> None:
+    store, scores = Store(tmp_path), {(1, 0): 0.2, (1, 1): 0.4, (2, 0): 0.9}
+    runs = [Run(seed=seed).replace(data__fold=fold) for fold, seed in scores]
+    for run, score in zip(runs, scores.values(), strict=True):
+        store.folder(run).mkdir(parents=True)
+        store.write_record(
+            run, STOPPED, {"metrics": {"validation_accuracy": score, "validation_loss": 1.0, "epoch": 1}}
+        )
+    plan = Plan("tune", tuple(Planned("lr 0.001", run, run) for run in runs), {})
+    (row,) = summarise(plan, store, ["training__lr"]).to_dict("records")
+    assert row["validation_accuracy"] == pytest.approx((0.3 + 0.9) / 2)
+    assert row["validation_accuracy_std"] == pytest.approx(np.std([0.3, 0.9], ddof=1))
 
 
 def test_heat_map_frames_the_best() -> None:

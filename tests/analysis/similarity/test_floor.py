@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from analysis.similarity import INDICES, Moments, compare_networks, similarity
-from analysis.similarity.weight_change import BATCH, _batches
+from analysis.similarity import INDICES, Moments, Similarity, compare_networks, similarity
+from analysis.similarity.weight_change import BATCH, _batches, _mean
 from core.errors import UserError
 from core.inputs.images import Images
 from tests.analysis.similarity.test_similarity import DIRECT, FUNCTIONS, rotation
@@ -161,3 +161,15 @@ def test_held_out_clips_are_compared_in_random_order_and_never_alone():
     assert all(np.ptp(batch) > clips / 2 for batch in drawn)  # of every part of a table that is sorted by class
     again = [batch[:, 0].numpy() for batch in _batches(images, np.arange(clips) + clips, torch.device("cpu"))]
     assert all(np.array_equal(*pair) for pair in zip(drawn, again, strict=True))
+
+
+def test_a_layers_deviation_is_over_folds_and_of_a_single_one_over_seeds():
+    values = {(1, 0): 0.2, (1, 1): 0.4, (2, 0): 0.9}
+    of_runs = {place: Similarity(value, (4, 6), 100, 0.1) for place, value in values.items()}
+    found = _mean(of_runs)
+    assert found["similarity"] == pytest.approx((0.3 + 0.9) / 2)
+    assert found["similarity_std"] == pytest.approx(np.std([0.3, 0.9], ddof=1))
+    assert (found["noise_floor"], found["kept"], found["n_datapoints"]) == (pytest.approx(0.1), "4, 6", 100)
+    one = _mean({place: of_runs[place] for place in ((1, 0), (1, 1))})
+    assert one["similarity_std"] == pytest.approx(np.std([0.2, 0.4], ddof=1))
+    assert np.isnan(_mean({(1, 0): of_runs[1, 0]})["similarity_std"])
