@@ -3,12 +3,13 @@
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from warm_start import Warm, started
 
 from core.config import Run
 from core.datasets import load
@@ -54,6 +55,13 @@ def _said(report: object) -> list[str]:
     """Return what a test has said, once it has run."""
     properties = getattr(report, "user_properties", ())
     return [text for name, text in properties if name == SAID and getattr(report, "when", "") == "call"]
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    """Return what starts commands of an interpreter that is warm, or will soon be."""
+    with started() as made:
+        yield made
 
 
 @pytest.fixture

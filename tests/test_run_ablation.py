@@ -1,36 +1,41 @@
-"""The command as its users type it: a process of its own, its output, its exit status, and what it leaves behind."""
+"""The command as its users type it: a process of its own, its output, its exit status, and what it leaves behind.
 
+Once it begins in a new interpreter; the others begin in one that has imported what takes longer than they do.
+"""
+
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 from small_runs import ON_CPU, SIZE
+from warm_start import ROOT, Forked, Warm
 
-ROOT = Path(__file__).parent.parent
 SMALL = [*SIZE, "--batch-size", "8", *ON_CPU]
 
 
-def start(*words: str | Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, str(ROOT / "run_ablation.py"), *map(str, words)]
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
+Start = Callable[..., Forked]
 
 
-def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=240)
-    return process.returncode, out, err
+@pytest.fixture
+def start(warm: Warm, tmp_path: Path) -> Start:
+    """Return what starts a command with these words."""
+    numbers = itertools.count()
+
+    def forked(*words: str | Path) -> Forked:
+        streams = tmp_path / f"streams-{next(numbers)}"
+        streams.mkdir()
+        return warm.start(*words, out=streams / "out", err=streams / "err")
+
+    return forked
 
 
 def freeze(sounds: Path, results: Path, *more: str) -> list[str]:
@@ -49,11 +54,12 @@ def weights(results: Path, run_id: str) -> dict[str, object]:
     return {k: v.tobytes() for k, v in load_file(results / "runs" / run_id / "weights.safetensors").items()}
 
 
-def test_freeze_answers_in_full_and_the_second_time_trains_nothing(sounds: Path, tmp_path: Path) -> None:
+def test_freeze_answers_in_full_and_the_second_time_trains_nothing(sounds: Path, tmp_path: Path, start: Start) -> None:
     words = freeze(sounds, tmp_path, "--block", "3", "stem", "--epochs", "2", "--seed", "0", "1", "--json")
-    status, out, err = finish(start(*words))
-    assert status == 0, err
-    answer = json.loads(out)
+    command = [sys.executable, ROOT / "run_ablation.py", *words]
+    cold = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=240)
+    assert cold.returncode == 0, cold.stderr
+    answer, err = json.loads(cold.stdout), cold.stderr
     assert answer["ablation"] == "freeze"
     assert [row["condition"] for row in answer["rows"]] == ["none", "stem", "block3"]
     reference, stem, block3 = answer["rows"]
@@ -75,7 +81,7 @@ def test_freeze_answers_in_full_and_the_second_time_trains_nothing(sounds: Path,
     assert "had taken" not in err
 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.*")}
-    status, out, err = finish(start(*words))
+    status, out, err = start(*words).finish()
     assert (status, json.loads(out)) == (0, answer)
     assert "0 runs trained, 6 found in the store, 0 failed." in err
     assert "What was found had taken" in err
@@ -83,47 +89,46 @@ def test_freeze_answers_in_full_and_the_second_time_trains_nothing(sounds: Path,
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.*")}
 
 
-def test_killed_command_goes_on_to_the_same_bits(sounds: Path, tmp_path: Path) -> None:
-    words = ["--block", "stem", "--epochs", "16", "--batch-size", "4", "--json"]
+def test_killed_command_goes_on_to_the_same_bits(sounds: Path, tmp_path: Path, start: Start) -> None:
+    words = ["--block", "none", "--epochs", "16", "--batch-size", "4", "--json"]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    status, out, err = finish(start(*freeze(sounds, straight, *words)))
+    status, out, err = start(*freeze(sounds, straight, *words)).finish()
     assert status == 0, err
     ids = [run_id for row in json.loads(out)["rows"] for run_id in row["run_ids"]]
 
     process = start(*freeze(sounds, killed, *words))
     wait_for(lambda: list(killed.glob("runs/*/checkpoint.safetensors")) or process.poll() is not None)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
-    status, out, err = finish(start(*freeze(sounds, killed, *words)))
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    status, out, err = start(*freeze(sounds, killed, *words)).finish()
     assert status == 0, err
     assert "going on after epoch" in err
     for run_id in ids:
         assert weights(straight, run_id) == weights(killed, run_id)
 
 
-def test_interrupt_ends_cleanly_and_says_how_to_go_on(sounds: Path, tmp_path: Path) -> None:
+def test_interrupt_ends_cleanly_and_says_how_to_go_on(sounds: Path, tmp_path: Path, start: Start) -> None:
     process = start(*freeze(sounds, tmp_path, "--block", "stem", "--epochs", "500"))
     wait_for(lambda: list(tmp_path.glob("runs/*/run.json")) or process.poll() is not None)
     process.send_signal(signal.SIGINT)
-    status, _, err = finish(process)
+    status, _, err = process.finish()
     assert status == 130
     assert "Interrupted with 2 of 2 runs to do; the same command goes on from here." in err
     assert "Traceback" not in err
 
 
-def test_two_processes_share_the_work(sounds: Path, tmp_path: Path) -> None:
-    words = freeze(sounds, tmp_path, "--block", "stem", "2", "--epochs", "6", "--seed", "0", "1", "--json")
-    outputs = [finish(process) for process in [start(*words), start(*words)]]
+def test_two_processes_share_the_work(sounds: Path, tmp_path: Path, start: Start) -> None:
+    words = freeze(sounds, tmp_path, "--block", "stem", "2", "--epochs", "2", "--seed", "0", "1", "--json")
+    outputs = [process.finish() for process in [start(*words), start(*words)]]
     assert [status for status, _, _ in outputs] == [0, 0], outputs
     assert json.loads(outputs[0][1]) == json.loads(outputs[1][1])
     trained = [int(err.split(" runs trained,")[0].split()[-1]) for _, _, err in outputs]
     assert sum(trained) == 6
 
 
-def test_failed_run_stays_in_the_table(sounds: Path, tmp_path: Path) -> None:
+def test_failed_run_stays_in_the_table(sounds: Path, tmp_path: Path, start: Start) -> None:
     words = ["--block", "4", "--epochs", "1", "--optimizer", "sgd", "--lr", "1e30", "--schedule", "constant", "--json"]
-    status, out, err = finish(start(*freeze(sounds, tmp_path, *words)))
+    status, out, err = start(*freeze(sounds, tmp_path, *words)).finish()
     assert status == 1
     rows = json.loads(out)["rows"]
     assert [row["failed"] for row in rows][0] == 1
@@ -141,16 +146,16 @@ def test_failed_run_stays_in_the_table(sounds: Path, tmp_path: Path) -> None:
         (["freeze", "--results", "/dev/null/results"], "cannot write to /dev/null/results"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(words: list[str], message: str, tmp_path: Path) -> None:
+def test_bad_input_is_one_line_and_status_2(words: list[str], message: str, tmp_path: Path, start: Start) -> None:
     more = [] if "--results" in words else ["--results", str(tmp_path)]
-    status, out, err = finish(start(*words, *more))
+    status, out, err = start(*words, *more).finish()
     assert status == 2
     assert out == ""
     assert len(err.strip().splitlines()) == 1
     assert message in err
 
 
-def test_clips_that_cannot_be_used_are_all_named_before_training(sounds: Path, tmp_path: Path) -> None:
+def test_clips_that_cannot_be_used_are_all_named_before_training(sounds: Path, tmp_path: Path, start: Start) -> None:
     root = tmp_path / "sounds"
     for source in sounds.rglob("*.wav"):
         target = root / source.relative_to(sounds)
@@ -159,7 +164,7 @@ def test_clips_that_cannot_be_used_are_all_named_before_training(sounds: Path, t
     for name, content in (("low/1.wav", b""), ("high/2.wav", b"no sound at all")):
         (root / name).unlink()
         (root / name).write_bytes(content)
-    status, _, err = finish(start(*freeze(root, tmp_path / "results", "--block", "4", "--epochs", "1")))
+    status, _, err = start(*freeze(root, tmp_path / "results", "--block", "4", "--epochs", "1")).finish()
     assert status == 2
     line = err.strip().splitlines()[-1]
     assert "2 of the 30 clips" in line
@@ -167,7 +172,7 @@ def test_clips_that_cannot_be_used_are_all_named_before_training(sounds: Path, t
     assert "high/2.wav" in line
     assert not list((tmp_path / "results" / "runs").glob("*/history.csv"))
     words = freeze(root, tmp_path / "results", "--block", "4", "--epochs", "1", "--on-bad-clip", "skip")
-    status, out, err = finish(start(*words))
+    status, out, err = start(*words).finish()
     assert status == 0, err
     assert "2 clips that could not be used were left out" in out
 

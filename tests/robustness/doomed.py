@@ -6,12 +6,12 @@
 What it does in the file system below RESULTS, and before that what it imports, are its events; each belongs to a phase.
 At the event of that number in that phase a byte goes into PIPE, and at the next one the command waits to be killed: so
 that the kill, a while after the byte, always meets it alive and where it was meant to. With the phase ``none`` nothing
-waits, and every event goes into PIPE as a line of its phase and time.
+waits, and every event goes into PIPE as a line of its phase and time; with ``unwatched`` nothing of this is done.
 
 The second way imports what commands import, which takes longer than a small command, and forks a process for each
-request that comes through SOCKET: a list of JSON, the file that its streams go into and PHASE NUMBER RESULTS WORD ..,
-and with it the descriptor of PIPE. The answer is the process's id. To a request that is such an id the answer is what
-`os.waitpid` says of it. No start-up is seen in such a process.
+request that comes through SOCKET: a list of JSON, the files that its two streams go into and PHASE NUMBER RESULTS
+WORD .., and with it the descriptor of PIPE. The answer is the process's id. To a request that is such an id the answer
+is what `os.waitpid` says of it, or -1 while it runs. No start-up is seen in such a process.
 """
 
 import importlib
@@ -76,7 +76,8 @@ class Watch:
 def run(pipe: int, phase: str, number: str, results: str, *words: str) -> None:
     """Run a command in this process, watched."""
     sys.argv = ["run_ablation.py", *words]
-    sys.addaudithook(Watch(pipe, phase, int(number), results))
+    if phase != "unwatched":
+        sys.addaudithook(Watch(pipe, phase, int(number), results))
     runpy.run_path(str(ROOT / "run_ablation.py"), run_name="__main__")
 
 
@@ -90,14 +91,15 @@ def serve(asked: socket.socket) -> NoReturn:
             os._exit(0)
         request = json.loads(said)
         if isinstance(request, int):
-            answer = os.waitpid(request, 0)[1]
+            ended, status = os.waitpid(request, os.WNOHANG)
+            answer = status if ended else -1
         elif not (answer := os.fork()):
-            log, *words = request
-            told = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            for stream, file in enumerate((os.open(os.devnull, os.O_RDONLY), told, told)):
+            *logs, phase, number, results = request[:5]
+            told = [os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for log in logs]
+            for stream, file in enumerate((os.open(os.devnull, os.O_RDONLY), *told)):
                 os.dup2(file, stream)
             asked.close()
-            run(*descriptors, *words)
+            run(*descriptors, phase, number, results, *request[5:])
         else:
             os.close(*descriptors)
         asked.send(str(answer).encode())

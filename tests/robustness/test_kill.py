@@ -1,27 +1,24 @@
 """Killed without warning at any moment, a command loses no run, and the same command ends in the same bits."""
 
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
 from doomed import PHASES
+from warm_start import DOOMED, ROOT, Warm
 
 from core.store import CHECKPOINT, FINISHED, HISTORY, PREDICTIONS, WEIGHTS, Store
 
-ROOT = Path(__file__).parents[2]
-DOOMED = str(ROOT / "tests" / "robustness" / "doomed.py")
 SAME = (WEIGHTS, PREDICTIONS)  # byte for byte
 # Of a phase's events, this share may come before the kill: the others must still come when those before were killed.
 UNTIL = {"start-up": 1.0, "images": 1.0, "training": 0.5, "record": 0.4, "tables": 0.95}
@@ -80,51 +77,16 @@ def cold(line: list[str], results: Path, phase: str, number: int, *, log: Path) 
     return process, mine
 
 
-class Warm:
-    """Starts commands as processes of an interpreter that has imported what takes longer than they do."""
+def forked(warm: Warm) -> Start:
+    """Return what starts a command in an interpreter that is warm."""
 
-    def __init__(self, asked: socket.socket) -> None:
-        self.asked = asked
-
-    def __call__(self, line: list[str], results: Path, phase: str, number: int, *, log: Path) -> Started:
-        """Start a command."""
+    def start(line: list[str], results: Path, phase: str, number: int, *, log: Path) -> Started:
         mine, its = os.pipe()
-        process = Forked(self, self.answer([str(log), phase, str(number), str(results), *line], its))
+        process = warm.forked([*map(str, (log, log, phase, number, results, *line))], its)
         os.close(its)
         return process, mine
 
-    def answer(self, request: Any, *descriptors: int) -> int:
-        """Ask that interpreter."""
-        socket.send_fds(self.asked, [json.dumps(request).encode()], descriptors)
-        return int(self.asked.recv(99))
-
-
-@dataclass(frozen=True)
-class Forked:
-    """A process of that interpreter."""
-
-    of: Warm
-    pid: int
-
-    def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
-
-    def wait(self) -> int:
-        return os.waitstatus_to_exitcode(self.of.answer(self.pid))
-
-
-@pytest.fixture(scope="module")
-def warm() -> Iterator[Warm]:
-    """Return what starts commands of an interpreter that is warm, or will soon be."""
-    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with (
-        ours,
-        subprocess.Popen([sys.executable, DOOMED, str(its.fileno())], pass_fds=[its.fileno()], cwd=ROOT) as server,
-    ):
-        its.close()
-        yield Warm(ours)
-        ours.close()
-        assert server.wait(60) == 0
+    return start
 
 
 def kill(line: list[str], results: Path, moment: Moment, *, start: Start = cold) -> None:
@@ -192,14 +154,14 @@ def go_on(line: list[str], results: Path, whole: Path, *, start: Start = cold) -
 def test_killed_in_every_phase_one_after_the_other(twelve: Path, tmp_path: Path, warm: Warm) -> None:
     """Five kills of one store, while beside it the same command is left alone."""
     rng = np.random.default_rng(0)
-    whole, results, what = tmp_path / "whole", tmp_path / "results", "--block 4 --epochs 3"
+    whole, results, what, start = tmp_path / "whole", tmp_path / "results", "--block 4 --epochs 3", forked(warm)
     for phase, most in zip(PHASES, (1500, 8, 3, 3, 8), strict=True):
         moment = Moment(phase, int(rng.integers(most)), rng.uniform(0, 0.1))
-        kill(words(twelve, results, what), results, moment, start=cold if phase == "start-up" else warm)
+        kill(words(twelve, results, what), results, moment, start=cold if phase == "start-up" else start)
         if phase == "start-up":
-            left_alone = warm(words(twelve, whole, what), whole, "none", 0, log=tmp_path / "alone")
+            left_alone = start(words(twelve, whole, what), whole, "none", 0, log=tmp_path / "alone")
     assert let_end(*left_alone) == 0, (tmp_path / "alone").read_text()
-    go_on(words(twelve, results, what), results, whole, start=warm)
+    go_on(words(twelve, results, what), results, whole, start=start)
 
 
 WHAT = "--block 3 4 --seed 0 1 --epochs 4"
