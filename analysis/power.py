@@ -4,9 +4,11 @@ import math
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, stats
 
 from analysis.statistics import SIGNIFICANT, over_folds
+from core.registry import Lazy
+
+optimize, stats = Lazy("scipy.optimize"), Lazy("scipy.stats")  # most of a second to import
 
 POWER = 0.8  # share of studies in which a difference that is there is found
 MOST = 10_000  # folds or seeds; what would take more is out of reach

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 
 from core.registry import Lazy
 
+stats = Lazy("scipy.stats")  # most of a second to import
 contingency_tables = Lazy("statsmodels.stats.contingency_tables")  # half a second to import
 SIGN_FLIPS = 2**16  # all of them up to 16 folds, a random sample of them above
 EXACT_MCNEMAR = 25  # discordant clips below which chi-squared is a poor approximation

@@ -42,13 +42,39 @@ def make_folds(labels: np.ndarray, groups: np.ndarray, *, n_folds: int = 0) -> n
         raise UserError(
             f"--folds {n_folds}: class '{by_class.idxmin()}' has clips of {fewest} groups only; say --folds {fewest}"
         )
-    grouped = len(pd.unique(groups)) < len(groups)
+    n_folds = n_folds or min(FOLDS, fewest)
+    if len(pd.unique(groups)) == len(groups):
+        return _without_groups(pd.factorize(labels)[0], n_folds)
     numbers = pd.factorize(labels, sort=True)[0]  # sorted once: of hundreds of thousands of names it takes long
-    splitter = model_selection.StratifiedGroupKFold if grouped else model_selection.StratifiedKFold
     folds = np.zeros(len(labels), dtype=np.int64)
-    parts = splitter(n_splits=n_folds or min(FOLDS, fewest), shuffle=True, random_state=SEED)
-    for fold, (_, test) in enumerate(parts.split(numbers, numbers, groups if grouped else None), start=1):
+    parts = model_selection.StratifiedGroupKFold(n_splits=n_folds, shuffle=True, random_state=SEED)
+    for fold, (_, test) in enumerate(parts.split(numbers, numbers, groups), start=1):
         folds[test] = fold
+    return folds
+
+
+def _without_groups(numbers: np.ndarray, n_folds: int) -> np.ndarray:
+    """Assign clips that are each a group to folds: those of scikit-learn's `StratifiedKFold`, which is slow to import.
+
+    Clips come class by class and are dealt out in turn, which says how many of a class each fold has; which of them it
+    has is drawn.
+
+    Parameters
+    ----------
+    numbers
+        Class of each clip, (clips,), numbered by first appearance.
+    n_folds
+        How many folds.
+    """
+    rng = np.random.RandomState(SEED)
+    counts = np.bincount(numbers)
+    dealt = np.repeat(np.arange(len(counts)), counts)
+    shares = np.stack([np.bincount(dealt[fold::n_folds], minlength=len(counts)) for fold in range(n_folds)])
+    folds = np.empty(len(numbers), dtype=np.int64)
+    for label, share in enumerate(shares.T):  # of the class, clips of each fold
+        drawn = np.repeat(np.arange(1, n_folds + 1), share)
+        rng.shuffle(drawn)
+        folds[numbers == label] = drawn
     return folds
 
 

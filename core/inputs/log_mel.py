@@ -2,11 +2,11 @@
 
 import warnings
 
-import librosa
 import numpy as np
 
 from core.config import Clip, Frontend
 from core.errors import UserError
+from core.inputs.mel import mel_frequencies, triangles
 from core.inputs.spectrogram import FLOOR_DB, SPAN_DB, WIDE_SPAN_DB, Spectrogram
 
 
@@ -43,20 +43,7 @@ def mel_filters(*, clip: Clip, frontend: Frontend, n_fft: int) -> tuple[np.ndarr
     n, fmax = frontend.n_mels, frontend.fmax or clip.sr / 2
     edges = mel_frequencies(n + 2, fmin=frontend.fmin, fmax=fmax, mel=frontend.mel)
     normalised = frontend.mel_norm == "slaney"
-    if frontend.mel == "fant":
-        filters = triangles(edges, sr=clip.sr, n_fft=n_fft, normalised=normalised)
-    else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of empty filters, in two lines of its own
-            filters = librosa.filters.mel(
-                sr=clip.sr,
-                n_fft=n_fft,
-                n_mels=n,
-                fmin=frontend.fmin,
-                fmax=fmax,
-                htk=frontend.mel == "htk",
-                norm="slaney" if normalised else None,
-            )
+    filters = triangles(edges, sr=clip.sr, n_fft=n_fft, normalised=normalised, mel=frontend.mel)
     if not filters.any():
         raise UserError(
             f"--fmin {frontend.fmin:g} --fmax {fmax:g}: {n_fft} samples have no frequency between them; "
@@ -69,44 +56,3 @@ def mel_filters(*, clip: Clip, frontend: Frontend, n_fft: int) -> tuple[np.ndarr
             stacklevel=2,
         )
     return filters, edges[1:-1]
-
-
-def mel_frequencies(n: int, *, fmin: float, fmax: float, mel: str) -> np.ndarray:
-    """Return `n` frequencies in Hz from `fmin` to `fmax`, in equal steps of a mel scale.
-
-    Parameters
-    ----------
-    n, fmin, fmax
-        How many, and the outermost ones.
-    mel
-        ``slaney`` and ``htk`` are librosa's. ``fant`` is ``1000 / log 2 * log(1 + f / 1000)`` (Fant 1968), which
-        neither of them is: HTK's has its bend at 700 Hz, Slaney's is a line up to 1000 Hz.
-    """
-    if mel != "fant":
-        return librosa.mel_frequencies(n, fmin=fmin, fmax=fmax, htk=mel == "htk")
-    low, high = (np.log2(1 + hertz / 1000) for hertz in (fmin, fmax))  # in thousands of mels
-    return np.asarray(1000 * (2 ** np.linspace(low, high, n) - 1))
-
-
-def triangles(edges: np.ndarray, *, sr: int, n_fft: int, normalised: bool) -> np.ndarray:
-    """Make triangular filters over the bins of a Fourier transform, as `librosa.filters.mel` does of its own scales.
-
-    Parameters
-    ----------
-    edges
-        (filters + 2,) ascending in Hz: each filter rises from one to the next and falls to the one after.
-    sr, n_fft
-        Sampling rate in Hz, samples transformed.
-    normalised
-        Give each filter the same area, instead of the same height of 1.
-
-    Returns
-    -------
-    (filters, bins) float32.
-    """
-    bins = librosa.fft_frequencies(sr=sr, n_fft=n_fft)
-    below, middle, above = (part[:, None] for part in (edges[:-2], edges[1:-1], edges[2:]))
-    filters = np.maximum(0, np.minimum((bins - below) / (middle - below), (above - bins) / (above - middle)))
-    if normalised:
-        filters *= 2 / (above - below)
-    return filters.astype(np.float32)

@@ -1,6 +1,5 @@
 """Log-power spectrograms: the short-time Fourier transform as it is, on a linear axis of frequency."""
 
-import librosa
 import numpy as np
 import torch
 
@@ -29,7 +28,7 @@ class LogSpectrogram(Spectrogram):
 
     def rows(self, *, clip: Clip, frontend: Frontend) -> tuple[None, np.ndarray]:
         """Return no filters, and the frequency in Hz of each bin."""
-        hertz = librosa.fft_frequencies(sr=clip.sr, n_fft=self.n_fft)
+        hertz = np.fft.rfftfreq(self.n_fft, d=1.0 / clip.sr)
         inside = np.flatnonzero((hertz >= frontend.fmin) & (hertz <= (frontend.fmax or clip.sr / 2)))
         if not len(inside):
             raise UserError(

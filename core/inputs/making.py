@@ -188,10 +188,10 @@ def make_here(recipe: Recipe, shards: Sequence[Sequence[str]], folder: Path) -> 
 
 def _beside(recipe: Recipe, shards: Sequence[Sequence[str]], *, processes: int, folder: Path) -> Iterator[Made]:
     """Make shards in processes beside this one, each a whole entry in `folder` until it is taken."""
-    kind = input_kind(recipe.clip, recipe.frontend)  # made here: its filters take a library that is slow to import
-    imports = [__name__, type(kind).__module__]
-    if recipe.variant or kind.libraries:
-        imports.append("librosa.filters")
+    kind = input_kind(recipe.clip, recipe.frontend)
+    imports = [__name__, type(kind).__module__, "scipy.fft"]  # and what is imported late where it is needed at all
+    imports += ["scipy.signal"] if recipe.variant else []
+    imports += ["librosa.filters"] if kind.libraries else []
     work = partial(make_part, recipe=recipe, folder=folder, kind=kind)
     for entry, part, problems in in_processes(work, shards, processes=processes, imports=imports):
         yield part, problems

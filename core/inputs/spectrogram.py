@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
-import scipy.fft
 import torch
 from torch.nn import functional as F
 
 from core.config import Clip, Frontend
 from core.inputs.kind import Axis, Kind, to_peak
+from core.registry import Lazy
 
+scipy_fft = Lazy("scipy.fft")  # for odd lengths alone
 WINDOWS_MS = ((25, 10), (50, 25), (100, 50))  # window and hop of each channel
 HERTZ = (0, 125, 250, 500, 1000, 2000, 4000, 8000, 16000)  # written beside an axis of frequency that is not even
 EPS = 1e-6  # added to the power before the logarithm
@@ -164,7 +165,7 @@ def _samples(milliseconds: int, sr: int) -> int:
 def _rfft(frames: torch.Tensor, *, n_fft: int) -> torch.Tensor:
     """Transform real frames (frames, batch, samples), zeros appended up to `n_fft`."""
     if frames.device.type == "cpu" and n_fft % 2:  # of odd lengths SciPy's transform takes half the time of MKL's
-        return torch.from_numpy(scipy.fft.rfft(frames.numpy(), n=n_fft, workers=torch.get_num_threads()))
+        return torch.from_numpy(scipy_fft.rfft(frames.numpy(), n=n_fft, workers=torch.get_num_threads()))
     return torch.fft.rfft(frames, n=n_fft)
 
 

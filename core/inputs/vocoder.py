@@ -6,9 +6,11 @@ to the bit, since every one of them is computed and added up in the same order.
 """
 
 import numpy as np
-import scipy.signal
 import torch
 
+from core.registry import Lazy
+
+get_window = Lazy("scipy.signal:get_window")  # half a second to import
 N_FFT, HOP = 2048, 512  # samples; those of librosa where none are said
 PIECE = 128  # frames at work at once: 3 s at 22,050 Hz, 1 or 2 MB a copy
 
@@ -32,7 +34,7 @@ def time_stretch(y: np.ndarray, *, rate: float) -> np.ndarray:
     squares = np.zeros_like(made)  # the sum of the squared windows that lie over each sample
     steps = np.arange(0, n_frames, rate, dtype=np.float64)  # where each frame of the result stands among those of y
     steps = steps[: -(-(len(made) + N_FFT) // HOP)]
-    window = scipy.signal.get_window("hann", N_FFT)
+    window = get_window("hann", N_FFT)
     squared = window**2
     phase = np.angle(_spectrum(y, 0, 1, window)[:, 0]) + np.float32(0)  # librosa's phasors know no -0
     for start in range(0, len(steps), PIECE):

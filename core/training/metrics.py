@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from core.registry import Lazy
 
+special = Lazy("scipy.special")  # a quarter of a second to import
 sklearn_metrics = Lazy("sklearn.metrics")  # most of a second to import
 Array = npt.NDArray[Any]
 
