@@ -7,9 +7,9 @@ import os
 import stat
 from collections.abc import Iterable, Sequence
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -20,7 +20,9 @@ from core.progress import Progress, if_long, no_progress
 from core.workers import Workers
 
 AT_ONCE = 256  # files whose digests are one piece of work
+LOOKS = 8192  # files that one piece of work asks the state of
 ROWS = 4096  # written out at once, so that a set of a million clips takes no more memory
+T = TypeVar("T")
 Entry = tuple[int, int, Annotated[str, msgspec.Meta(min_length=64, max_length=64)]]
 Memo = dict[str, Entry]  # path: size in bytes, time of change in nanoseconds, SHA-256
 
@@ -101,33 +103,48 @@ def file_digests(
     place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
     memo_path = cache / "fingerprints" / f"{name}-{place}.json"
     memo = _read(memo_path)
-    fresh = {path: entry for path in paths if (entry := _known(f"{root}/{path}", memo.get(path)))}
-    changed = [path for path in paths if path not in fresh]
-    pieces = [changed[i : i + AT_ONCE] for i in range(0, len(changed), AT_ONCE)]
+    # It was mostly written of the same paths; to look up hundreds of thousands takes longer than to compare them.
+    remembered = list(memo.values()) if list(memo) == list(paths) else [memo.get(path) for path in paths]
     report, done = if_long(progress), 0
-    with Workers() as pool:  # hashlib lets go of the interpreter lock
-        for piece in pool.map(partial(_digested, root), pieces):
-            fresh |= piece
+    with Workers() as pool:  # the system, asked for a file's state, and hashlib let go of the interpreter lock
+        found = pool.map(partial(_known, str(root)), _pieces(paths, LOOKS), _pieces(remembered, LOOKS))
+        entries = list(chain.from_iterable(found))
+        changed = [number for number, entry in enumerate(entries) if entry is None]
+        for piece in pool.map(partial(_read_anew, root, paths), _pieces(changed, AT_ONCE)):
+            for number, entry in piece:
+                entries[number] = entry
             done += len(piece)
             report(done, len(changed), f"reading the files of {name}")
-    if fresh != memo:
-        _write(memo_path, fresh)
-    return [fresh[path][2] for path in paths]
+    whole = [entry for entry in entries if entry is not None]
+    if changed or len(memo) != len(paths):
+        _write(memo_path, dict(zip(paths, whole, strict=True)))
+    return [digest for _, _, digest in whole]
 
 
-def _known(path: str, entry: Entry | None) -> Entry | None:
-    """Return what is remembered of a file, if it is still as it was; making a `Path` would cost more than asking."""
-    if not entry:
-        return None
-    try:
-        status = os.stat(path)  # noqa: PTH116
-    except OSError:
-        return None  # the reason is found where it is read
-    return entry if entry[0] == status.st_size and entry[1] == status.st_mtime_ns else None
+def _pieces(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [items[i : i + size] for i in range(0, len(items), size)]
 
 
-def _digested(root: Path, paths: Sequence[str]) -> Memo:
-    return {path: _entry(root, path) for path in paths}
+def _known(root: str, paths: Sequence[str], entries: Sequence[Entry | None]) -> list[Entry | None]:
+    """Return what is remembered of each file, if it is still as it was; to make a `Path` would cost more than to ask.
+
+    Paths are relative to `root`.
+    """
+    found: list[Entry | None] = []
+    for path, entry in zip(paths, entries, strict=True):
+        if entry:
+            try:
+                status = os.stat(f"{root}/{path}")  # noqa: PTH116
+            except OSError:
+                entry = None  # the reason is found where it is read
+            else:
+                entry = entry if entry[0] == status.st_size and entry[1] == status.st_mtime_ns else None
+        found.append(entry)
+    return found
+
+
+def _read_anew(root: Path, paths: Sequence[str], numbers: Sequence[int]) -> list[tuple[int, Entry]]:
+    return [(number, _entry(root, paths[number])) for number in numbers]
 
 
 def _entry(root: Path, path: str) -> Entry:

@@ -36,7 +36,7 @@ def load(root: Path | None = None) -> Dataset:
         return _made("folder", root.parent, _from_csv(root))
     files = _from_folders("folder", root)
     named = files["path"].str.lower().str.endswith(SUFFIXES)
-    if empty := sorted(set(files["label"]) - set(files.loc[named, "label"])):
+    if empty := sorted(set(files["label"].unique()) - set(files.loc[named, "label"].unique())):
         raise UserError(f"folder: {root / empty[0]} holds no recording ({' '.join(SUFFIXES)}); fill or remove it")
     other = sorted(files.loc[~named, "path"])
     remark = f"{len(other)} files that are not named as recordings, to be taken by a CSV file: {some(other)}"

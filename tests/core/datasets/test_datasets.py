@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from sklearn.model_selection import StratifiedKFold
 
 from core import datasets
 from core.datasets import content
@@ -361,6 +362,18 @@ class TestSplit:
         with pytest.raises(UserError, match=r"^class 'a' has clips of one group only \('x'\)"):
             make_folds(np.array(["a", "a", "b", "b"]), np.array(["x", "x", "y", "z"]))
 
+    @pytest.mark.parametrize("n_folds", [2, 3, 5, 7])
+    def test_folds_without_groups_are_scikit_learns(self, n_folds: int) -> None:
+        rng = np.random.default_rng(n_folds)
+        for counts in ([n_folds, n_folds + 1], [17, 9, 60, 7], [*range(20, 31)]):
+            labels = rng.permutation(np.repeat([f"c{label:02}" for label in range(len(counts))], counts))
+            splitter = StratifiedKFold(n_folds, shuffle=True, random_state=0)
+            expected = np.zeros(len(labels), np.int64)
+            for fold, (_, test) in enumerate(splitter.split(labels, labels), start=1):
+                expected[test] = fold
+            found = make_folds(labels, np.arange(len(labels)).astype(str), n_folds=n_folds)
+            np.testing.assert_array_equal(found, expected)
+
 
 class TestFingerprint:
     def test_depends_on_everything_that_is_the_set(self, esc50: Path, tmp_path: Path) -> None:
@@ -398,6 +411,34 @@ class TestFingerprint:
         before = dataset.fingerprint(tmp_path / "cache")
         monkeypatch.setattr(content.hashlib, "file_digest", None)
         assert dataset.fingerprint(tmp_path / "cache") == before
+
+    @pytest.mark.parametrize("looks", [1, 2, 8192])
+    def test_of_many_files_only_those_that_changed_are_read_again(
+        self, esc50: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: int
+    ) -> None:
+        monkeypatch.setattr(content, "LOOKS", looks)
+        root, cache = esc50 / "audio", tmp_path / "cache"
+        paths = sorted(path.name for path in root.iterdir())
+        (root / "lost.wav").write_bytes(b"lost")
+        content.file_digests("set", root, [*reversed(paths), "lost.wav"], cache)  # another order, and one more
+        (root / "lost.wav").unlink()
+        status = (root / paths[0]).stat()
+        (root / paths[0]).write_bytes(bytes(status.st_size))  # as large
+        os.utime(root / paths[0], ns=(0, status.st_mtime_ns + 1))
+        (root / paths[-1]).write_bytes(b"longer or shorter")
+        os.utime(root / paths[-1], ns=(0, (root / paths[-2]).stat().st_mtime_ns))
+        (root / "new.wav").write_bytes(b"new")
+        paths.insert(1, "new.wav")
+        read: list[str] = []
+        entry = content._entry
+        monkeypatch.setattr(content, "_entry", lambda root, path: (read.append(path), entry(root, path))[1])
+        found = content.file_digests("set", root, paths, cache)
+        assert sorted(read) == sorted(["new.wav", paths[0], paths[-1]])
+        assert found == [hashlib.sha256((root / path).read_bytes()).hexdigest() for path in paths]
+        assert content.file_digests("set", root, paths, cache) == found
+        assert len(read) == 3
+        (memo,) = (cache / "fingerprints").iterdir()
+        assert list(json.loads(memo.read_text())) == paths
 
     @pytest.mark.parametrize("clips", range(6))
     def test_rows_written_out_some_at_a_time_are_one_list(self, clips: int, monkeypatch: pytest.MonkeyPatch) -> None:
