@@ -4,7 +4,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.console import Console
 from rich.table import Table
@@ -13,7 +13,7 @@ from rich.text import Text
 from commands.options import Call
 from core import config, datasets
 from core.errors import UserError, printable
-from core.fields import option, problems
+from core.fields import option, problems, same_option
 from core.progress import Reporter
 from core.registry import Lazy
 
@@ -21,12 +21,6 @@ if TYPE_CHECKING:
     from analysis.data_summary import Summary
 
 summary = Lazy("analysis.data_summary:summary")  # imports pandas and librosa
-
-
-def _of_a_run(name: str) -> Any:
-    """Declare an option as a run has it."""
-    found = next(f for f in dataclasses.fields(config.Data) if f.name == name)
-    return option(found.default, **found.metadata)
 
 
 @dataclass(frozen=True)
@@ -43,10 +37,10 @@ class Data:
 
     data: str = option("instruments", f"Data set: {', '.join(datasets.LOADERS)}.")
     data_root: Path | None = option(None, "Its folder (for folder, also a CSV file of path,label[,fold][,group]).")
-    label: str = _of_a_run("label")
-    folds: int = _of_a_run("folds")
-    set_aside: float = _of_a_run("set_aside")
-    per_class: int = _of_a_run("per_class")
+    label: str = same_option(config.Data, "label")
+    folds: int = same_option(config.Data, "folds")
+    set_aside: float = same_option(config.Data, "set_aside")
+    per_class: int = same_option(config.Data, "per_class")
     decode: bool = option(True, "Decode every clip; --no-decode opens none, for sets of hundreds of thousands.")
     download: bool = option(False, "Fetch it into --data-root first, where it can be fetched.")
     json: bool = option(False, "Print one JSON object.")

@@ -11,7 +11,7 @@ import itertools
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Union, get_args, get_origin
@@ -255,7 +255,7 @@ def _first_sentence(cls: type) -> str:
 
 
 def _check_words(cls: type, name: str, arguments: Sequence[str]) -> None:
-    """Refuse an unknown option, with the nearest, and an option without its value."""
+    """Refuse an unknown option, with the nearest, an option without its value, and one of no number that needs one."""
     known = flags(cls)
     said: set[str] = set()
     for position, word in enumerate(arguments):
@@ -273,22 +273,42 @@ def _check_words(cls: type, name: str, arguments: Sequence[str]) -> None:
         following = arguments[position + 1 : position + 2]
         if known[flag] and not equals and (not following or following[0].startswith("--")):
             raise UserError(f"{flag} needs a value; see `{PROGRAM} {name} --help`")
+    numbers = {flag: kind for flag, _, kind in _flagged(cls) if kind in (int, float)}
+    for flag, words in split_words(arguments, known).items():
+        for word in words if flag in numbers else ():
+            _check_number(flag, word, numbers[flag])
+
+
+def _check_number(flag: str, word: str, kind: type) -> None:
+    try:
+        kind(word)
+    except ValueError:
+        raise UserError(f"--{flag} {word}: give {'a whole number' if kind is int else 'a number'}") from None
 
 
 def flags(cls: type) -> dict[str, int]:
     """Map every flag of an option class to how many words may follow it: none, one, or `MANY`."""
     found: dict[str, int] = {}
+    for flag, words, kind in _flagged(cls):
+        found["--" + flag] = words
+        if kind is bool:
+            found["--no-" + flag] = words
+    return found
+
+
+def _flagged(cls: type) -> Iterator[tuple[str, int, Any]]:
+    """Go through the flags of an option class, without dashes: how many words may follow each, and of what type."""
     for f in dataclasses.fields(cls):
         if dataclasses.is_dataclass(f.type):
-            found |= flags(f.type)  # type: ignore[arg-type]
+            yield from _flagged(f.type)  # type: ignore[arg-type]
             continue
         configured = next((m for m in getattr(f.type, "__metadata__", ()) if getattr(m, "name", None)), None)
         flag = (configured.name if configured else f.name).replace("_", "-")
         kind = get_args(f.type)[0] if hasattr(f.type, "__metadata__") else f.type
-        found["--" + flag] = 0 if isinstance(f.default, bool) else MANY if get_origin(kind) is tuple else 1
         if isinstance(f.default, bool):
-            found["--no-" + flag] = 0
-    return found
+            yield flag, 0, bool
+        else:
+            yield flag, MANY if get_origin(kind) is tuple else 1, next(iter(get_args(kind)), kind)
 
 
 def split_words(words: Sequence[str], known: Mapping[str, int]) -> dict[str, list[str]]:

@@ -1,18 +1,11 @@
 """What is the `predict` command asked? Which finished networks, about which sounds, and what is known of them."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from core.execution import Execution
-from core.fields import option
-
-
-def _of_execution(name: str) -> Any:
-    """Declare an option as commands that train have it."""
-    found = next(f for f in dataclasses.fields(Execution) if f.name == name)
-    return option(found.default, **found.metadata)
+from core.fields import option, same_option
 
 
 @dataclass(frozen=True)
@@ -57,7 +50,7 @@ class Predict:
         "A recording that cannot be used: fail names all of them and stops; skip leaves them out and counts them.",
         choices=("fail", "skip"),
     )
-    results: Path = _of_execution("results")
-    device: str = _of_execution("device")
-    threads: int = _of_execution("threads")
-    json: bool = _of_execution("json")
+    results: Path = same_option(Execution, "results")
+    device: str = same_option(Execution, "device")
+    threads: int = same_option(Execution, "threads")
+    json: bool = same_option(Execution, "json")

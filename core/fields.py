@@ -67,6 +67,12 @@ def option(
     return field(default=default, metadata=metadata)
 
 
+def same_option(cls: type, name: str) -> Any:
+    """Declare a field as another class has it."""
+    found = next(f for f in fields(cls) if f.name == name)
+    return option(found.default, **found.metadata)
+
+
 def was_added(f: "dataclasses.Field[Any]") -> bool:
     """Tell whether a field of a run came later than the first runs, and so declares what they had."""
     return f.metadata.get("absent") is not None

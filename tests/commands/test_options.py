@@ -47,7 +47,10 @@ def test_execution_reads_its_options() -> None:
         ("freeze --blok 3", "unknown option '--blok' of freeze: did you mean '--block'?"),
         ("freeze --data --fold 1", "--data needs a value; see `run_ablation.py freeze --help`"),
         ("freeze --data", "--data needs a value; see `run_ablation.py freeze --help`"),
-        ("freeze --lr fast", "freeze: .*--lr.*fast.*; see `run_ablation.py freeze --help`"),
+        ("freeze --lr 1e-3 fast", "--lr fast: give a number"),
+        ("freeze --epochs 1.5", "--epochs 1.5: give a whole number"),
+        ("freeze --gpus-per-trial half", "--gpus-per-trial half: give a number"),
+        ("freeze --image 3 x", "--image x: give a whole number"),
         ("freeze stray", "freeze: .*stray.*"),
     ],
 )
