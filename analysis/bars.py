@@ -5,9 +5,8 @@ import pandas as pd
 from analysis import figures
 from analysis.measures import MEASURES
 from analysis.results import Results
-from analysis.style import COLUMN_WIDTH
+from analysis.style import COLUMN_WIDTH, PAGE_WIDTH
 
-PAGE_WIDTH = 7.16  # inches, both columns of a paper
 ROOM = 10  # bars that fit one column
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from analysis.attribution.figures import draw
 from analysis.attribution.pixels import Scale
 from analysis.results import Results
-from analysis.style import styled
+from analysis.style import PAGE_WIDTH, styled
 from core.config import Run
 from core.datasets.table import Dataset
 from core.errors import UserError
@@ -21,7 +21,6 @@ from core.inputs.clip import read_waveform
 from core.training.rows import plain_images, rows_of
 
 COLUMNS = 5  # classes side by side
-WIDTH = 7.16  # inches, both columns of a paper
 DPI = 150
 CMAP = "magma"  # where the network is given no colours
 PARTS = 500  # of a waveform that is drawn
@@ -102,7 +101,7 @@ def grid_figure(images: Sequence[np.ndarray], titles: Sequence[str], scale: Scal
     down = math.ceil(len(images) / across)
     low = float(np.min([scale.floor, *(image.min() for image in images)]))
     high = max(float(image.max()) for image in images) + 1e-9
-    figure = Figure(figsize=(WIDTH * across / COLUMNS + 0.6, 1.5 * down + 0.4), layout="constrained")
+    figure = Figure(figsize=(PAGE_WIDTH * across / COLUMNS + 0.6, 1.5 * down + 0.4), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False)
     is_line = scale.shape[1] == 1
     for k, ax in enumerate(axes.flat):

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from analysis.files import write_formats
 from analysis.formats import csv
 
-COLUMN_WIDTH = 3.5  # inches
+COLUMN_WIDTH, PAGE_WIDTH = 3.5, 7.16  # inches: one column of a paper, and both
 DPI = 300  # of a PNG
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")  # Okabe and Ito 2008
 MARKERS = "osD^vPX"

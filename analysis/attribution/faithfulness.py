@@ -2,8 +2,8 @@
 
 * Deletion and insertion (Petsiuk, Das and Saenko 2018, arXiv:1806.07421): replace what the map ranks first by the
   baseline, or show only that, and watch the target's probability. The fill-in is the baseline that the map was made
-  against; a random order and the loudest first are the controls. All of them rank patches, because single pixels that
-  are scattered destroy any image, whatever they were chosen by.
+  against, the first of several; a random order and the loudest first are the controls. All of them rank patches,
+  because single pixels that are scattered destroy any image, whatever they were chosen by.
 * Cascading randomisation (Adebayo et al. 2018, arXiv:1810.03292): a map of a network whose stages are random, from the
   head down, should not look like the map of the trained one. The factor input - baseline alone makes maps look alike,
   so the mean gradients are compared too.
@@ -28,7 +28,6 @@ from core.training.finished import backbone_of
 FRACTIONS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 PATCHES = 16  # along frequency and along time
 RANDOM_ORDERS = 3
-SIGNIFICANT = 0.05
 LOUD_SHARE = 0.2  # of a clip's pixels that count as its regions of high energy
 BETTER = {"deletion": -1, "insertion": +1, "loud": +1, "boundary": +1}  # the sign of what speaks for the map
 
@@ -274,7 +273,7 @@ def _says(row: "dict[Hashable, Any]") -> str:
     if not row["control"]:
         return ""
     bounds = [BETTER[row["test"]] * row[bound] for bound in ("difference_low", "difference_high")]
-    if not row["p"] < SIGNIFICANT:
+    if not row["p"] < statistics.SIGNIFICANT:
         return "unclear"
     return "for" if min(bounds) > 0 else "against" if max(bounds) < 0 else "unclear"
 

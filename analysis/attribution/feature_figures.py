@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.attribution import Maps
-from analysis.attribution.figures import BOTH_COLUMNS, heading, limit, plain
+from analysis.attribution.figures import heading, limit, plain
 from analysis.attribution.pixels import Scale
-from analysis.style import COLOURS, COLUMN_WIDTH, styled
+from analysis.style import COLOURS, COLUMN_WIDTH, PAGE_WIDTH, styled
 
 STRONGEST = 15  # features in a clip's figure
 BESIDE = 5  # in a figure of several clips
@@ -47,7 +47,7 @@ def clip_figure(maps: Maps, clip: int, label: int, scale: Scale, class_names: Se
 def paper_figure(maps: Maps, clips: Sequence[int], labels: np.ndarray, scale: Scale, names: Sequence[str]) -> Figure:
     """Draw the strongest features of several clips, two clips side by side."""
     down = -(-len(clips) // 2)
-    figure = Figure(figsize=(BOTH_COLUMNS, 0.5 + 1.1 * down), layout="constrained")
+    figure = Figure(figsize=(PAGE_WIDTH, 0.5 + 1.1 * down), layout="constrained")
     axes = figure.subplots(down, 2, squeeze=False)
     for ax in axes.flat[len(clips) :]:
         ax.set_axis_off()
@@ -64,7 +64,7 @@ def profiles_figure(profiles: pd.DataFrame) -> Figure:
     """Draw what share of each row's attribution is on which feature: ``class``, ``name``, ``share``."""
     names, rows = list(dict.fromkeys(profiles["name"])), list(dict.fromkeys(profiles["class"]))
     even = profiles.pivot(index="class", columns="name", values="share").loc[rows, names].to_numpy() * len(names)
-    figure = Figure(figsize=(BOTH_COLUMNS, 1.9 + 0.2 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(PAGE_WIDTH, 1.9 + 0.2 * len(rows)), layout="constrained")
     ax = figure.subplots()
     drawn = ax.imshow(even, cmap="cividis", aspect="auto", vmin=0, vmax=limit(even), interpolation="none")
     ax.set_yticks(range(len(rows)), [plain(row) for row in rows])

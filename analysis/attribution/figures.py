@@ -16,10 +16,9 @@ from matplotlib.image import AxesImage
 
 from analysis.attribution import Maps
 from analysis.attribution.pixels import Scale
-from analysis.style import COLOURS, COLUMN_WIDTH, styled
+from analysis.style import COLOURS, COLUMN_WIDTH, PAGE_WIDTH, styled
 from core.inputs.kind import Axis
 
-BOTH_COLUMNS = 7.16  # inches
 OUTLIERS = 99.5  # percentile at which the colours of attributions end
 ORDERS = {"attribution": "attribution", "energy": "loudest first", "random": "random"}
 
@@ -85,7 +84,7 @@ def clip_figure(maps: Maps, clip: int, label: int, scale: Scale, class_names: Se
         Of the data set.
     """
     image, found = maps.inputs[clip], maps.attributions[clip]
-    figure = Figure(figsize=(BOTH_COLUMNS, 6.6), layout="constrained")
+    figure = Figure(figsize=(PAGE_WIDTH, 6.6), layout="constrained")
     axes = figure.subplots(1 + len(image), 3, squeeze=False)
     unit = f"logit per {scale.unit}" if maps.method == "saliency" else "logit"
     signed, absolute = [found.sum(axis=0), *found], [np.abs(found).sum(axis=0), *np.abs(found)]
@@ -147,7 +146,7 @@ def comparison_figure(
 ) -> Figure:
     """Draw the same clips under several networks, side by side; each map in its own colours, predictions above."""
     first = next(iter(compared.values()))
-    figure = Figure(figsize=(BOTH_COLUMNS, 0.6 + 1.05 * len(clips)), layout="constrained")
+    figure = Figure(figsize=(PAGE_WIDTH, 0.6 + 1.05 * len(clips)), layout="constrained")
     rows = figure.subplots(len(clips), 1 + len(compared), squeeze=False)
     for k, (clip, (left, *others)) in enumerate(zip(clips, rows, strict=True)):
         x = "x" if k == len(clips) - 1 else ""
@@ -167,7 +166,7 @@ def comparison_figure(
 @styled
 def curves_figure(frame: pd.DataFrame, title: str) -> Figure:
     """Draw deletion and insertion curves of `faithfulness.mean_curves`, with 95 % intervals over the clips."""
-    figure = Figure(figsize=(BOTH_COLUMNS, 2.5), layout="constrained")
+    figure = Figure(figsize=(PAGE_WIDTH, 2.5), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     explanations = ("lower is better", "higher is better")
     for ax, curve, better in zip(panels, ("deletion", "insertion"), explanations, strict=True):
@@ -189,7 +188,7 @@ def profiles_figure(profiles: pd.DataFrame, scale: Scale) -> Figure:
     """Draw what share of each class's attribution is at which frequency and at which time (`class_profiles`)."""
     names = list(dict.fromkeys(profiles["class"]))
     axes = [axis for axis in (scale.down, scale.across) if len(axis.values) > 1]
-    figure = Figure(figsize=(BOTH_COLUMNS, 1.1 + 0.22 * len(names)), layout="constrained")
+    figure = Figure(figsize=(PAGE_WIDTH, 1.1 + 0.22 * len(names)), layout="constrained")
     for ax, axis in zip(figure.subplots(1, len(axes), sharey=True, squeeze=False)[0], axes, strict=True):
         part = profiles[profiles["axis"] == axis.name].pivot(index="class", columns="index", values="share").loc[names]
         even = part.to_numpy() * part.shape[1]

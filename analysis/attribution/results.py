@@ -9,8 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import conditions
-from analysis.attribution import Maps, class_profiles, faithfulness, feature_figures
-from analysis.attribution import figures as figures
+from analysis.attribution import Maps, class_profiles, faithfulness, feature_figures, figures
 from analysis.attribution.explanation import Attributed, Explanation, Request
 from analysis.formats import number, p_value, percent, text
 from analysis.results import Results
@@ -59,10 +58,10 @@ TEST_COLUMNS = (
 )
 TEST_NOTES = (
     "Deletion, insertion: area under the curve of the target's probability, 0 to 1, as patches of a 16 x 16 grid are "
-    "replaced by the baseline or shown; the control ranks them at random, or the loudest first. Loud, boundary: share "
-    "of the absolute map on the clip's loudest fifth and on its edges; the control is the share of the image that they "
-    "take. Map gradient: without the factor input - baseline, which is large where a clip is loud, whatever the "
-    "network does.",
+    "replaced by the baseline (of several the first) or shown; the control ranks them at random, or the loudest "
+    "first. Loud, boundary: share of the absolute map on the clip's loudest fifth and on its edges; the control is the "
+    "share of the image that they take. Map gradient: without the factor input - baseline, which is large where a clip "
+    "is loud, whatever the network does.",
     "Rank correlation, ssim: likeness to the map of the same network with its stages random from the head down to the "
     "one named. Intervals are over the clips, differences paired by clip. Says: for or against the map where the "
     "interval of the difference leaves out 0 and p is below 0.05.",
