@@ -73,7 +73,7 @@ def _tracks(name: str, root: Path | None) -> tuple[Path, pd.DataFrame]:
     rows = []
     for label, genre in enumerate(GENRES):
         folder = base / genre
-        files = sorted(path for path in folder.glob("*") if path.suffix in FORMATS) if folder.is_dir() else []
+        files = sorted(path for path in folder.glob("[!.]*") if path.suffix in FORMATS) if folder.is_dir() else []
         if not files:
             raise UserError(f"{name}: {folder} holds no track ({' or '.join(FORMATS)}); the set is not whole")
         for path in files:

@@ -213,6 +213,12 @@ class TestGtzan:
         with pytest.raises(UserError, match=r"rock\.00001\.wav is mislabelled: it lies in .*pop; move it to its genre"):
             datasets.load("gtzan", tmp_path)
 
+    def test_a_hidden_file_is_no_track(self, tmp_path: Path) -> None:
+        """macOS leaves one beside every file that it copies to another system."""
+        gtzan_tree(tmp_path, tracks=lambda genre: list(range(2)))
+        (tmp_path / "rock" / "._rock.00000.wav").write_bytes(b"what a Mac knows of rock.00000.wav")
+        assert len(datasets.load("gtzan", tmp_path).clips) == 2 * len(GENRES)
+
     def test_filtered_lists_have_the_published_sizes(self) -> None:
         lists = filtered_lists()
         assert Counter(lists.values()) == {1: 290, 2: 443, 3: 197}
