@@ -16,8 +16,7 @@ from core.models.backbone import Backbone
 from core.plan import Plan
 from core.session import Session, allow_tf32
 from core.training import AUGMENTATIONS
-from core.training.forward import clips_at_once, evaluating
-from core.training.lanes import lanes_of
+from core.training.forward import batches_at_once, clips_at_once, evaluating
 from core.training.lots import decided_by
 from core.training.optimizers import make_optimizer
 from core.training.prefix import split_at_freeze
@@ -164,9 +163,9 @@ def _measured(run: Run, subject: Subject, session: Session) -> Cost:
             return made
 
     def evaluation(module: nn.Module, x: torch.Tensor) -> float:
-        lanes = lanes_of(torch.get_num_threads()) if device.type == "cpu" else 1
+        count = batches_at_once(device)
         with torch.inference_mode(), evaluating(module, step.arithmetic, lambda: x[:2]) as through:
-            return _seconds(lambda: list(through([x] * lanes)), device) / (lanes * len(x))
+            return _seconds(lambda: list(through([x] * count)), device) / (count * len(x))
 
     whole = batch(clips_at_once(backbone, device))
     in_prefix = evaluation(prefix, whole) if still else 0.0

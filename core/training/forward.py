@@ -79,10 +79,9 @@ def _makers(looked: _Looked, arithmetic: Arithmetic) -> Iterator[Callable[[nn.Mo
 def _through(
     network: nn.Module, batches: Iterable[Any], arithmetic: Arithmetic, looked: _Looked
 ) -> Iterator[torch.Tensor]:
-    threads = torch.get_num_threads()
-    if looked.draws or arithmetic.device.type != "cpu" or lanes_of(threads) == 1:
+    if looked.draws or batches_at_once(arithmetic.device) == 1:
         return map(network, batches)
-    return through_lanes(network, batches, arithmetic, threads=threads)
+    return through_lanes(network, batches, arithmetic, threads=torch.get_num_threads())
 
 
 def _looked_at(network: nn.Module, example: Callable[[], Any], arithmetic: Arithmetic) -> _Looked:
@@ -104,6 +103,11 @@ def folds(arithmetic: Arithmetic) -> bool:
 def _fuses(arithmetic: Arithmetic) -> bool:
     laid_out = arithmetic.device.type == "cpu" and arithmetic.layout == torch.channels_last
     return laid_out and can_fuse(arithmetic.dtype)
+
+
+def batches_at_once(device: torch.device) -> int:
+    """Return how many batches are on their way through a network side by side, each in a lane of its own."""
+    return lanes_of(torch.get_num_threads()) if device.type == "cpu" else 1
 
 
 def clips_at_once(network: nn.Module, device: torch.device) -> int:
