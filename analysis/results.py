@@ -15,10 +15,10 @@ from rich.console import RenderableType
 
 from analysis import figures, tables
 from analysis.drawn import save_once
+from analysis.files import write_formats
 from analysis.provenance import elsewhere
 from analysis.style import DPI
 from analysis.tables import Column
-from core.files import write_text
 from core.plan import Plan
 from core.session import Session
 
@@ -109,7 +109,7 @@ class Results:
         values = {"ablation": self.plan.ablation, "command": command, "runs": runs, "items": self.items}
         if self.published_as:
             values["published_as"] = self.published_as
-        write_text(self.folder / "analysis.json", json.dumps(values, indent=1))
+        write_formats(self.folder / "analysis", {".json": json.dumps(values, indent=1).encode()})
 
     def add(self, kind: str, name: str, caption: str, files: Sequence[Path], **more: Any) -> None:
         """Take files of this folder into its description.

@@ -272,7 +272,9 @@ Figure 1,their-set,efficientnet_lite0,"block3, high as low",clips,,1,,False
 """
 
 
-def test_a_report_is_added_as_one_folder(sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_is_added_as_one_folder_and_never_overwrites_another(
+    sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reports = tmp_path / "reports"
     reports.mkdir()
     written(reports, REPORT)
@@ -321,6 +323,12 @@ def test_a_report_is_added_as_one_folder(sounds: Path, tmp_path: Path, monkeypat
     assert main(alone) == 0  # of the same runs
     names = {path.name for path in results.glob("freeze/*/published*.csv")}
     assert names == {f"published-mine-{item}.csv" for item in ("summary", "table-1", "figure-1")}
+    kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    other = ["figures", "--for", "mine", "--scale", "quick", *where, *small, "--results", str(results), "--seed", "1"]
+    assert main(other) == 0
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == kept
+    [other_folder] = set((results / "studies" / "mine").iterdir()) - {folder}
+    assert "missing (1 of 1)" in (other_folder / "study.md").read_text()
     assert main(["report", "--results", str(results)]) == 0
     html = (results / "report" / "index.html").read_text()
     assert "mine Table 1" in html
@@ -385,22 +393,12 @@ def test_slug_names_a_folder() -> None:
     assert [slug(item) for item in ("Figure 2a", "Model Cutoff")] == ["figure-2a", "model-cutoff"]
 
 
-def test_quick_study_answers_every_item_and_never_overwrites_another(sounds: Path, tmp_path: Path) -> None:
-    def study(command: str, *more: str) -> int:
-        small = ["--sr", "8000", "--duration", "0.5", "--n-mels", "32", "--n-frames", "32", "--epochs", "1"]
-        where = ["--data", "folder", "--data-root", str(sounds), "--results", str(tmp_path), "--device", "cpu"]
-        named = ["--for", "rethinking-cnn"] if command == "figures" else ["rethinking-cnn"]
-        return main([command, *named, "--scale", "quick", *where, *small, "--threads", "1", *more])
-
-    home = tmp_path / "studies" / "rethinking-cnn"
-    assert study("study") == 0
-    [folder] = home.iterdir()
+def test_quick_study_answers_every_item(sounds: Path, tmp_path: Path) -> None:
+    small = ["--sr", "8000", "--duration", "0.5", "--n-mels", "32", "--n-frames", "32", "--epochs", "1"]
+    where = ["--data", "folder", "--data-root", str(sounds), "--results", str(tmp_path), "--device", "cpu"]
+    assert main(["study", "rethinking-cnn", "--scale", "quick", *where, *small, "--threads", "1"]) == 0
+    [folder] = (tmp_path / "studies" / "rethinking-cnn").iterdir()
     page = (folder / "study.md").read_text()
     for item in [e.item for e in read("rethinking-cnn", "quick").entries] + ["Table III"]:
         assert f"## {item}\n" in page
         assert list((folder / slug(item)).glob("*.tex"))
-    kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert study("figures", "--seed", "1") == 0
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == kept
-    [other] = set(home.iterdir()) - {folder}
-    assert "missing (1 of 1)" in (other / "study.md").read_text()

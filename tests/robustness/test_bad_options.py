@@ -47,7 +47,7 @@ def lines() -> Iterator[list[str]]:
 def answer(line: list[str], session: Session) -> str:
     """Plan a command line; return its one line where it is refused."""
     try:
-        name, said = options.parse(CLASSES, line)
+        name, said = options.parse({line[0]: CLASSES[line[0]]}, line)
         call = Call(name, options.read(COMMANDS[name], said), said, line)
         options.execution(said)
         prepare(call, session)

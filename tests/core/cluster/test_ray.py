@@ -39,6 +39,7 @@ from core.execution import Cluster, Execution
 from core.plan import Plan, Planned
 from core.session import Session
 from core.store import FAILED, FINISHED
+from core.training.lots import lots
 from core.training.trainer import train
 
 pytest.importorskip("ray")
@@ -218,11 +219,16 @@ def test_command_with_an_address_of_another_server_ends_in_one_line(
 ) -> None:
     """Without a word of Ray's own."""
     address = server(SETTINGS)
-    words = command(sounds, tmp_path, "--ray", address)
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    python, program, *words = command(sounds, tmp_path, "--ray", address)
+    code = f"""if True:
+        import runpy, sys
+        from core.cluster import address
+        address.TIMEOUT, sys.argv = 1.0, {[program, *words]!r}
+        runpy.run_path({program!r}, run_name="__main__")"""
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        f"run_ablation.py: --ray {address}: what answers there did not greet as a Ray cluster in 10 s; give the port "
+        f"run_ablation.py: --ray {address}: what answers there did not greet as a Ray cluster in 1 s; give the port "
         "of `ray start --head`"
     ]
 
@@ -335,50 +341,38 @@ def test_bad_option_raises(line: str, message: str) -> None:
 # What Ray does
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("results")
-
-
-def test_ray_gives_the_bits_of_one_process_and_records_failures(
+def test_ray_gives_the_bits_of_one_process_trains_lots_in_all_and_records_failures(
     run: Run, dataset: Dataset, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    diverging = run.replace(training__optimizer="sgd", training__lr=1e30, training__schedule="constant")
-    plan = plan_of([run, run.replace(model__freeze="block4"), diverging], dataset)
-    here = Session(Execution(results=tmp_path / "here", device="cpu", threads=1))
-    execute(plan, here)
-    there = on_ray(tmp_path / "there")
-    executed = execute(plan, there)
-    assert (executed.trained, executed.found, executed.failed) == (3, 0, 1)
-    assert all(same_files(here, there, run) for run in plan.runs[:2])
+    """One sweep, as Ray takes long to start: runs alone, a lot of heads, and one of each that fails."""
+    diverging = {"training__optimizer": "sgd", "training__lr": 1e30, "training__schedule": "constant"}
+    alone = [run, run.replace(model__freeze="block4"), run.replace(**diverging)]
+    head = run.replace(model__freeze="block4", training__optimizer="sgd")
+    heads = [head.replace(seed=seed) for seed in range(5)]
+    heads.insert(2, head.replace(**diverging))
+    plan = plan_of([*alone, *heads], dataset)
+    assert sorted(map(len, lots(plan.runs, plan.datasets))) == [1, 1, 1, 1, 5]
+    here, there = Session(Execution(results=tmp_path / "here", device="cpu", threads=1)), on_ray(tmp_path / "there")
     for session in (here, there):
-        record = session.store.record(diverging)
-        assert record is not None
-        assert record.status == FAILED
-        assert record.reason.startswith("NonFiniteLoss: the loss was")
-        assert "trainer.py" in (session.store.folder(diverging) / "error.txt").read_text()
+        executed = execute(plan, session)
+        assert (executed.trained, executed.found, executed.failed) == (9, 0, 2)
+    assert all(same_files(here, there, run) for run in alone[:2])
+    for one in heads[:2] + heads[3:]:
+        torch.testing.assert_close(here.store.weights(one), there.store.weights(one), atol=1e-5, rtol=1e-5)
+    for failing in (alone[2], heads[2]):
+        reasons = []
+        for session in (here, there):
+            record = session.store.record(failing)
+            assert record is not None
+            assert record.status == FAILED
+            assert record.reason.startswith("NonFiniteLoss: the loss was")
+            assert "trainer.py" in (session.store.folder(failing) / "error.txt").read_text()
+            reasons.append(record.reason)
+        assert reasons[0] == reasons[1]
     assert capfd.readouterr().out == ""  # --json has stdout for itself
     assert not [child for child in children() if "ray" in child.name()]
     again = execute(plan, there)  # needs no Ray: nothing is missing
-    assert (again.trained, again.found) == (0, 3)
-
-
-def test_lots_are_trained_in_all_processes_and_one_failure_is_its_own(
-    run: Run, dataset: Dataset, tmp_path: Path
-) -> None:
-    head = run.replace(model__freeze="block4", training__optimizer="sgd")
-    runs = [head.replace(seed=seed) for seed in range(5)]
-    runs.insert(2, head.replace(training__lr=1e30, training__schedule="constant"))
-    sessions = [Session(Execution(results=tmp_path / "here", device="cpu", threads=1)), on_ray(tmp_path / "there")]
-    for session in sessions:
-        executed = execute(plan_of(runs, dataset), session)
-        assert (executed.trained, executed.found, executed.failed) == (6, 0, 1)
-    here, there = (session.store for session in sessions)
-    for one in runs[:2] + runs[3:]:
-        torch.testing.assert_close(here.weights(one), there.weights(one), atol=1e-5, rtol=1e-5)
-    reasons = [record.reason for store in (here, there) if (record := store.record(runs[2]))]
-    assert reasons[0] == reasons[1]
-    assert "trainer.py" in (there.folder(runs[2]) / "error.txt").read_text()
+    assert (again.trained, again.found) == (0, 9)
 
 
 def test_feed_gives_every_process_a_lot(run: Run, dataset: Dataset) -> None:
