@@ -9,8 +9,7 @@ from matplotlib.axes import Axes
 
 from analysis.results import Results
 from analysis.style import COLOURS, GREY, MARKERS, name_above, panels, styled
-
-BINS = 15  # of equal width, as the tables' ECE has them
+from core.training.metrics import BINS, confidence_bins
 
 
 def reliability(probs: npt.ArrayLike, targets: npt.ArrayLike, *, bins: int = BINS) -> pd.DataFrame:
@@ -23,7 +22,7 @@ def reliability(probs: npt.ArrayLike, targets: npt.ArrayLike, *, bins: int = BIN
     targets
         Shape (clips,), class numbers.
     bins
-        Of equal width from 0 to 1, closed on the right.
+        As of `core.training.metrics.confidence_bins`.
 
     Returns
     -------
@@ -34,7 +33,7 @@ def reliability(probs: npt.ArrayLike, targets: npt.ArrayLike, *, bins: int = BIN
     """
     sure = np.asarray(probs, np.float64)
     confidence, right = sure.max(axis=1), sure.argmax(axis=1) == np.asarray(targets)
-    index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    index = confidence_bins(confidence, bins=bins)
     clips = np.bincount(index, minlength=bins)
     some = np.where(clips > 0, clips, np.nan)
     return pd.DataFrame(

@@ -19,6 +19,7 @@ from core.registry import Lazy
 special = Lazy("scipy.special")  # a quarter of a second to import
 sklearn_metrics = Lazy("sklearn.metrics")  # most of a second to import
 Array = npt.NDArray[Any]
+BINS = 15  # of confidence, of equal width
 
 
 @dataclass(frozen=True)
@@ -113,17 +114,20 @@ def brier(probs: npt.ArrayLike, targets: npt.ArrayLike) -> float:
     return float(np.mean(np.sum(error**2, axis=1)))
 
 
-def ece(probs: npt.ArrayLike, targets: npt.ArrayLike, *, bins: int = 15) -> float:
+def confidence_bins(confidence: Array, *, bins: int = BINS) -> Array:
+    """Return the bin (clips,) of each highest probability: (0, 1/bins] is 0, .., (1 - 1/bins, 1] is the last."""
+    return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+
+
+def ece(probs: npt.ArrayLike, targets: npt.ArrayLike, *, bins: int = BINS) -> float:
     """Give the expected calibration error: the mean gap between confidence and accuracy over bins, 0 to 1.
 
-    Bins of confidence are of equal width, closed on the right: (0, 1/bins] .. (1 - 1/bins, 1]; each weighs as many
-    clips as it holds.
+    Each of `confidence_bins` weighs as many clips as it holds.
     Source: Guo et al., "On Calibration of Modern Neural Networks", 2017, equation 3.
     """
     probs, targets = _checked(probs, targets)
     confidence, correct = probs.max(axis=1), probs.argmax(axis=1) == targets
-    index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    gap = np.bincount(index, weights=correct - confidence, minlength=bins)
+    gap = np.bincount(confidence_bins(confidence, bins=bins), weights=correct - confidence, minlength=bins)
     return float(np.abs(gap).sum() / len(targets))
 
 
