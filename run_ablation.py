@@ -12,6 +12,7 @@ An ablation plans its runs, trains those that are not in the store yet (``result
 figures from the store. The same command again trains nothing; an interrupted one goes on where it stopped.
 """
 
+import gc
 import os
 import signal
 
@@ -23,6 +24,7 @@ def _too_early(number: int, frame: object) -> None:
 
 
 if __name__ == "__main__":
+    gc.disable()  # until all is imported: nothing of it is garbage, and to look for some takes a tenth of a start
     for _number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(_number) != signal.SIG_IGN:
             signal.signal(_number, _too_early)
@@ -40,7 +42,11 @@ ABLATION = "commands.ablation:run"  # what runs a command that does not name its
 def main(arguments: Sequence[str]) -> int:
     """Run one command; return the exit status."""
     call = pkgutil.resolve_name(OPTIONS)(pkgutil.resolve_name(COMMANDS), arguments)
-    status: int = pkgutil.resolve_name(getattr(call.command, "runs", ABLATION))(call)
+    run = pkgutil.resolve_name(getattr(call.command, "runs", ABLATION))
+    if not gc.isenabled():
+        gc.freeze()  # nor is any of it looked at later
+        gc.enable()
+    status: int = run(call)
     return status
 
 

@@ -197,10 +197,10 @@ def test_what_trains_nothing_starts_without_what_is_slow_to_import(tmp_path: Pat
             (tmp_path / "sounds" / name / f"{clip}.wav").write_bytes(b"unread")
     words = ["freeze", "--dry-run", "--data", "folder", "--data-root", str(tmp_path / "sounds")]
     code = (
-        f"import sys, runpy; sys.argv = ['run_ablation.py', *{words}, '--results', {str(tmp_path / 'results')!r}]\n"
+        f"import gc, sys, runpy; sys.argv = ['run_ablation.py', *{words}, '--results', {str(tmp_path / 'results')!r}]\n"
         "try: runpy.run_path('run_ablation.py', run_name='__main__')\n"
         "finally: print([name for name in ('torch', 'torch._dynamo', 'librosa', 'numba', 'scipy', 'sklearn', "
-        "'matplotlib') if name in sys.modules])"
+        "'matplotlib') if name in sys.modules], gc.isenabled(), gc.get_freeze_count() > 10_000)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.stdout.strip().splitlines()[-1:] == ["['torch']"], done.stderr
+    assert done.stdout.strip().splitlines()[-1:] == ["['torch'] True True"], done.stderr

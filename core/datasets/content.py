@@ -7,9 +7,9 @@ import os
 import stat
 from collections.abc import Iterable, Sequence
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -20,9 +20,7 @@ from core.progress import Progress, if_long, no_progress
 from core.workers import Workers
 
 AT_ONCE = 256  # files whose digests are one piece of work
-LOOKS = 8192  # files that one piece of work asks the state of
 ROWS = 4096  # written out at once, so that a set of a million clips takes no more memory
-T = TypeVar("T")
 Entry = tuple[int, int, Annotated[str, msgspec.Meta(min_length=64, max_length=64)]]
 Memo = dict[str, Entry]  # path: size in bytes, time of change in nanoseconds, SHA-256
 
@@ -106,11 +104,11 @@ def file_digests(
     # It was mostly written of the same paths; to look up hundreds of thousands takes longer than to compare them.
     remembered = list(memo.values()) if list(memo) == list(paths) else [memo.get(path) for path in paths]
     report, done = if_long(progress), 0
-    with Workers() as pool:  # the system, asked for a file's state, and hashlib let go of the interpreter lock
-        found = pool.map(partial(_known, str(root)), _pieces(paths, LOOKS), _pieces(remembered, LOOKS))
-        entries = list(chain.from_iterable(found))
-        changed = [number for number, entry in enumerate(entries) if entry is None]
-        for piece in pool.map(partial(_read_anew, root, paths), _pieces(changed, AT_ONCE)):
+    entries = _known(str(root), paths, remembered)
+    changed = [number for number, entry in enumerate(entries) if entry is None]
+    pieces = [changed[i : i + AT_ONCE] for i in range(0, len(changed), AT_ONCE)]
+    with Workers() as pool:  # hashlib lets go of the interpreter lock
+        for piece in pool.map(partial(_read_anew, root, paths), pieces):
             for number, entry in piece:
                 entries[number] = entry
             done += len(piece)
@@ -121,14 +119,10 @@ def file_digests(
     return [digest for _, _, digest in whole]
 
 
-def _pieces(items: Sequence[T], size: int) -> list[Sequence[T]]:
-    return [items[i : i + size] for i in range(0, len(items), size)]
-
-
 def _known(root: str, paths: Sequence[str], entries: Sequence[Entry | None]) -> list[Entry | None]:
-    """Return what is remembered of each file, if it is still as it was; to make a `Path` would cost more than to ask.
+    """Return what is remembered of each file below `root`, if it is still as it was.
 
-    Paths are relative to `root`.
+    To make a `Path` would cost more than to ask; threads would wait for each other longer than for the system.
     """
     found: list[Entry | None] = []
     for path, entry in zip(paths, entries, strict=True):
