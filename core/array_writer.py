@@ -9,48 +9,18 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from functools import partial
-from itertools import accumulate, takewhile
 from pathlib import Path
-from threading import Lock
-from typing import Any, BinaryIO
+from typing import Any
 
-import msgspec
 import numpy as np
 
+from core.array_shards import PIECE, Read, Shard, read_header, read_journal, row_bytes_of, unseen, whole_shards
 from core.errors import UserError
-from core.workers import Workers, go_on
 
 ARRAY, JOURNAL = "array.npy", "shards.jsonl"
-PIECE = 2**22  # bytes read at a time
-READERS = min(8, os.cpu_count() or 1)  # threads
-Read = Callable[[int, int], None]  # told how many bytes of how many were read through
-
-
-def unseen(done: int, total: int) -> None:
-    """Tell nobody."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Some rows of an array, one after the other.
-
-    Attributes
-    ----------
-    rows
-        How many.
-    sha256
-        Of their bytes.
-    facts
-        What their maker noted, in JSON types.
-    """
-
-    rows: int
-    sha256: str
-    facts: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -121,9 +91,9 @@ class ArrayWriter:
         Its digest is not taken again: wherever the array is read, it is compared with the bytes that came to be here.
         """
         with naming(self._blame), part.path.open("rb") as file:
-            shape, dtype = _read_header(file)
+            shape, dtype = read_header(file)
             self._expect(dtype, shape[1:])
-            if os.fstat(file.fileno()).st_size != file.tell() + shape[0] * _row_bytes(shape, dtype):
+            if os.fstat(file.fileno()).st_size != file.tell() + shape[0] * row_bytes_of(shape, dtype):
                 raise UserError(f"{part.path} is not as it was written; the same command makes it again")
             shutil.copyfileobj(file, self._file, PIECE)
         self.shape = (self.rows + shape[0], *shape[1:])
@@ -180,10 +150,10 @@ class ArrayWriter:
         for path in (array, journal):
             path.touch()
         self._file, self._journal = array.open("r+b"), journal.open("r+b")
-        known = _read_journal(self._journal)
+        known = read_journal(self._journal)
         with suppress(ValueError):  # no header yet
-            shape, dtype = _read_header(self._file)
-            self.shards = whole_shards(self._file, known, row_bytes=_row_bytes(shape, dtype), read=read)
+            shape, dtype = read_header(self._file)
+            self.shards = whole_shards(self._file, known, row_bytes=row_bytes_of(shape, dtype), read=read)
         if self.shards:
             self._dtype, self.shape = dtype, (sum(shard.rows for shard in self.shards), *shape[1:])
         else:
@@ -193,89 +163,6 @@ class ArrayWriter:
         self._journal.truncate()
         self._journal.writelines(json.dumps(asdict(shard)).encode() + b"\n" for shard in self.shards)
         self._journal.flush()
-
-
-def is_whole(path: Path, shards: Sequence[Shard], *, shape: tuple[int, ...], read: Read = unseen) -> bool:
-    """Tell whether an array's file holds these shards and nothing was changed in it.
-
-    Parameters
-    ----------
-    path, shards, shape
-        The file, what it was written as, and the array's shape.
-    read
-        Called with (bytes read, bytes to be read).
-
-    Raises
-    ------
-    OSError, ValueError
-        Where it cannot be read at all.
-    """
-    with path.open("rb") as file:
-        found, dtype = _read_header(file)
-        row_bytes = _row_bytes(found, dtype)
-        return found == shape and whole_shards(file, shards, row_bytes=row_bytes, read=read) == list(shards)
-
-
-def whole_shards(file: BinaryIO, shards: Sequence[Shard], *, row_bytes: int, read: Read = unseen) -> list[Shard]:
-    """Return the shards whose bytes follow in `file`, up to the first that differs; the file is left behind them.
-
-    Several are read at once: digests take longer than the disk.
-    """
-    sizes = [shard.rows * row_bytes for shard in shards]
-    starts = list(accumulate(sizes, initial=file.tell()))
-    digest = partial(_digest, file.fileno(), _counted(read, sum(sizes)))
-    with Workers(READERS) as pool:
-        found = zip(shards, pool.map(digest, starts, sizes), strict=True)  # of starts there is one more
-        whole = [shard for shard, _ in takewhile(lambda pair: pair[0].sha256 == pair[1], found)]
-    file.seek(starts[len(whole)])
-    return whole
-
-
-def _counted(read: Read, total: int) -> Callable[[int], None]:
-    """Return what threads tell of the bytes they have read, so that `read` is told of all."""
-    lock, done = Lock(), 0
-
-    def more(size: int) -> None:
-        nonlocal done
-        with lock:
-            done += size
-            read(done, total)
-
-    return more
-
-
-def _digest(file: int, more: Callable[[int], None], start: int, size: int) -> str:
-    """Return the SHA-256 of a file's bytes, "" where there are not so many."""
-    digest, end = hashlib.sha256(), start + size
-    while start < end and (piece := os.pread(file, min(end - start, PIECE), start)):
-        go_on()
-        digest.update(piece)
-        start += len(piece)
-        more(len(piece))
-    return "" if start != end else digest.hexdigest()
-
-
-def _read_journal(file: BinaryIO) -> list[Shard]:
-    """Return the shards of a journal, up to the first line that is none; a killed process may leave half a line."""
-    shards: list[Shard] = []
-    with suppress(msgspec.DecodeError):
-        for line in file:
-            shards.append(msgspec.json.decode(line, type=Shard))
-    return shards
-
-
-def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError("not the version of the format that is written here")
-    try:
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    except Exception as error:  # a damaged one is taken for Python, whose parser has errors of several kinds
-        raise ValueError(str(error)) from None
-    return shape, dtype
-
-
-def _row_bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    return dtype.itemsize * int(np.prod(shape[1:]))
 
 
 @contextmanager

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from core.array_writer import ARRAY, JOURNAL, ArrayWriter, Read, Shard, is_whole, naming
+from core.array_shards import Read, Shard, is_whole
+from core.array_writer import ARRAY, JOURNAL, ArrayWriter, naming
 from core.errors import UserError
 from core.files import SETTLED, read_json
 from core.progress import Progress, if_long, no_progress

@@ -6,8 +6,9 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-import core.array_writer
-from core.array_writer import ARRAY, JOURNAL, ArrayWriter, Whole, is_whole
+import core.array_shards
+from core.array_shards import is_whole
+from core.array_writer import ARRAY, JOURNAL, ArrayWriter, Whole
 from core.errors import UserError
 
 ROWS = np.arange(24, dtype=np.float32).reshape(8, 3)
@@ -112,8 +113,8 @@ def test_a_whole_file_is_told_from_a_changed_one(changed, tmp_path):
 
 
 def test_reading_through_is_told_piece_by_piece(tmp_path, monkeypatch):
-    monkeypatch.setattr(core.array_writer, "PIECE", 20)
-    monkeypatch.setattr(core.array_writer, "READERS", 1)
+    monkeypatch.setattr(core.array_shards, "PIECE", 20)
+    monkeypatch.setattr(core.array_shards, "READERS", 1)
     interrupted(tmp_path)
     told = []
     with closing(ArrayWriter(tmp_path, blame=tmp_path, read=lambda *read: told.append(read))):
@@ -122,17 +123,17 @@ def test_reading_through_is_told_piece_by_piece(tmp_path, monkeypatch):
 
 
 def test_shards_are_read_through_at_once_and_every_byte_is_told_of(tmp_path, monkeypatch):
-    monkeypatch.setattr(core.array_writer, "PIECE", 5)
-    monkeypatch.setattr(core.array_writer, "READERS", 2)
+    monkeypatch.setattr(core.array_shards, "PIECE", 5)
+    monkeypatch.setattr(core.array_shards, "READERS", 2)
     interrupted(tmp_path, whole=3)
-    told, both, digest = [], threading.Barrier(2), core.array_writer._digest
+    told, both, digest = [], threading.Barrier(2), core.array_shards._digest
 
     def meeting(file, more, start, size):
         if start < 128 + 48:  # of the first two shards
             both.wait(timeout=30)
         return digest(file, more, start, size)
 
-    monkeypatch.setattr(core.array_writer, "_digest", meeting)
+    monkeypatch.setattr(core.array_shards, "_digest", meeting)
     with closing(ArrayWriter(tmp_path, blame=tmp_path, read=lambda *read: told.append(read))) as writer:
         assert [shard.facts["number"] for shard in writer.shards] == [0, 1, 2]
     assert told == sorted(told)

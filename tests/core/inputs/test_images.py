@@ -16,7 +16,7 @@ import soundfile
 import torch
 from recordings import decode
 
-import core.array_writer
+import core.array_shards
 import core.cache
 import core.inputs.images
 import core.inputs.making
@@ -574,7 +574,7 @@ def test_reading_images_through_is_shown_where_it_takes_long(clips, tmp_path, mo
     compute(clips, tmp_path)
     for long, expected in ((100.0, []), (0.0, [(0, 1, "reading through the images of sounds (MB)"), (1, 1, ...)])):
         monkeypatch.setattr(core.progress, "LONG", long)
-        monkeypatch.setattr(core.array_writer, "PIECE", 10_000)
+        monkeypatch.setattr(core.array_shards, "PIECE", 10_000)
         forget_verified()
         told = []
         compute(clips, tmp_path, progress=lambda *call, told=told: told.append(call))
