@@ -22,8 +22,9 @@ class Ensemble(Ablation):
     """Average the softmax outputs of networks that differ in head initialisation and batch order only.
 
     The table sets one network (mean and deviation over the members) against the ensemble, with likelihood,
-    calibration and disagreement; the figure shows accuracy against the number of members, over all subsets.
-    Members are ordinary runs with the seeds --seed, --seed + 1 .. and are shared with every other ablation.
+    calibration and disagreement; the figure shows accuracy against the number of members, over all subsets, or of
+    thousands over some. Members are ordinary runs with the seeds --seed, --seed + 1 .. and are shared with every other
+    ablation.
 
     Example: run_ablation.py ensemble --members 5 --data urbansound8k --data-root DIR --fold all
     """

@@ -1,8 +1,9 @@
 """Deep ensembles over seeds: the average of the members' softmax outputs against one member alone."""
 
 import itertools
+import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from core.store import Store
 from core.training import metrics
 
 BEST = "accuracy_best_epoch"
+SUBSETS = 1000  # of members of one number that are looked at; of 20 members there are a million in all
 COLUMNS = (
     Column("members", "Members", count),
     ACCURACY,
@@ -99,7 +101,7 @@ def compare_ensemble(results: Results, *, title: str) -> pd.DataFrame:
             curve,
             lambda ax: figures.ensemble_curve(curve, ax, series=series),
             caption=f"{conditions.caption(results.plan)}: accuracy against the number of members; mean of all subsets "
-            "of that size and their range.",
+            f"of that size and their range, or of {SUBSETS:,} drawn at random where there are more.",
         )
     if reliabilities:
         calibration = pd.concat(reliabilities, ignore_index=True)
@@ -222,7 +224,7 @@ def _pooled(folds: Sequence[Sequence[Run]], store: Store) -> dict[str, tuple[np.
 
 
 def _curve(folds: Sequence[Sequence[Run]], store: Store) -> list[dict[str, Any]]:
-    """Return accuracy over all subsets of each size, averaged over the folds subset by subset."""
+    """Return accuracy over the `_subsets` of each size, averaged over the folds subset by subset."""
     done = [_outputs(members, store) for members in folds if all(store.finished(run) for run in members)]
     if not done:
         return []
@@ -235,11 +237,19 @@ def _curve(folds: Sequence[Sequence[Run]], store: Store) -> list[dict[str, Any]]
                     [_accuracy(members, subset, targets) for members, (targets, _) in zip(probs, done, strict=True)]
                 )
             )
-            for subset in itertools.combinations(range(len(probs[0])), size)
+            for subset in _subsets(len(probs[0]), size)
         ]
         low, high = min(accuracies), max(accuracies)
         rows.append({"members": size, "accuracy": np.mean(accuracies), "accuracy_min": low, "accuracy_max": high})
     return rows
+
+
+def _subsets(members: int, size: int) -> Iterable[Sequence[int]]:
+    """Go through all subsets of so many members, or `SUBSETS` drawn at random where there are more; always the same."""
+    if math.comb(members, size) <= SUBSETS:
+        return itertools.combinations(range(members), size)
+    rng = np.random.default_rng(size)
+    return [rng.choice(members, size, replace=False).tolist() for _ in range(SUBSETS)]
 
 
 def _recorded(run: Run, store: Store) -> dict[str, float]:

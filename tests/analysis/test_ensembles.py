@@ -1,12 +1,13 @@
 """What a table says of ensembles, from outputs written to a store."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 from finished_runs import finish, plan_of, scored
 
-from analysis.ensembles import compare_ensemble
+from analysis.ensembles import SUBSETS, _subsets, compare_ensemble
 from analysis.results import Results
 from core.config import Run
 from core.execution import Execution
@@ -83,3 +84,12 @@ def test_without_a_finished_member_nothing_is_claimed(session: Session) -> None:
     frame = compare_ensemble(members(session, {(1, 0): 0, (1, 1): 0}), title="Network")
     assert frame[["accuracy", "accuracy_std", "macro_f1", "ece"]].isna().all(axis=None)
     assert frame["missing"].tolist() == [2, 2]
+
+
+def test_of_many_members_some_subsets_stand_for_all():
+    assert sorted(_subsets(5, 3)) == sorted(itertools.combinations(range(5), 3))
+    drawn = list(_subsets(30, 15))
+    assert len(drawn) == SUBSETS
+    assert all(len(set(subset)) == 15 and set(subset) <= set(range(30)) for subset in drawn)
+    assert len({tuple(sorted(subset)) for subset in drawn}) > 0.99 * SUBSETS
+    assert drawn == list(_subsets(30, 15))
