@@ -39,10 +39,16 @@ class Range:
         return self.low > 0 and self.high >= 10 * self.low
 
     def at(self, share: float) -> float:
-        """Return the number at `share` (0 to 1) of the way."""
+        """Return the number at `share` (0 to 1) of the way.
+
+        A whole number has all the way up to the next one: were they rounded, the ends would have half of theirs.
+        """
+        end = self.high + self.whole
         if self.log:
-            return self.rounded(math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low))))
-        return self.rounded(self.low + share * (self.high - self.low))
+            found = math.exp(math.log(self.low) + share * (math.log(end) - math.log(self.low)))
+        else:
+            found = self.low + share * (end - self.low)
+        return self.rounded(math.floor(found) if self.whole else found)
 
     def rounded(self, value: float) -> float:
         """Return `value` with three digits, or whole, and within the range."""

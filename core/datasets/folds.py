@@ -82,7 +82,8 @@ def hold_out(labels: np.ndarray, groups: np.ndarray, *, share: float) -> np.ndar
     """Choose whole groups, so that about `share` of every class is held out.
 
     Groups come in a shuffled order, the largest first, and one is taken when that brings the classes' counts nearer to
-    their shares. A class of two groups or more is always on both sides; a class of one group stays in training.
+    their shares. Every class stays in training. One of two groups or more is held out too, unless each of its groups
+    would take the last clips of another class out of training.
 
     Parameters
     ----------

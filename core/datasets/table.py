@@ -101,9 +101,9 @@ class Dataset:
         fold
             The fold to test on.
         validation
-            Share of the other folds' clips, 0 to below 1, held out by group and stratified by class (every class of
-            two groups or more is present, so a small share may come out larger). The same at every call. Of a fixed
-            split that has one, any share above 0 takes its own validation list; at 0 that list goes unused.
+            Share of the other folds' clips, 0 to below 1, held out by group and stratified by class (a class of two
+            groups or more is there if it can be, so a small share may come out larger). The same at every call. Of a
+            fixed split that has one, any share above 0 takes its own validation list; at 0 that list goes unused.
 
         Raises
         ------

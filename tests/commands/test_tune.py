@@ -84,6 +84,14 @@ def test_range_is_logarithmic_from_a_factor_of_ten() -> None:
     assert Range(1.23456e-5, 1e-2, False).at(0) == 1.23456e-5  # an end is itself
 
 
+def test_whole_numbers_of_a_range_are_equally_likely_or_their_factors_are() -> None:
+    shares = (np.arange(10_000) + 0.5) / 10_000
+    for drawn, odds in ((Range(1, 4, True), np.ones(4)), (Range(1, 12, True), np.log1p(1 / np.arange(1, 13)))):
+        values = [int(drawn.at(share)) for share in shares]
+        np.testing.assert_allclose(np.bincount(values)[1:] / 10_000, odds / odds.sum(), atol=2e-4)
+        assert (drawn.at(0), drawn.at(1)) == (drawn.low, drawn.high)
+
+
 def test_grid_of_a_range_raises() -> None:
     with pytest.raises(UserError, match="^--lr 1e-05:0.01 is a range: give values for a grid, or add --search random"):
         search.grid({LR: Range(1e-5, 1e-2, False)})
