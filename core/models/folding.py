@@ -66,11 +66,11 @@ def folds(network: nn.Module, pairs: Sequence[Pair]) -> dict[str, nn.Module]:
         numbers = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         weight, bias = fuse_conv_bn_weights(conv.weight, conv.bias, *numbers)
         made[conv_name]._parameters = {"weight": weight, "bias": bias}
-        made[norm_name] = _rest(norm)
+        made[norm_name] = rest(norm)
     return made
 
 
-def _rest(norm: nn.Module) -> nn.Module:
+def rest(norm: nn.Module) -> nn.Module:
     """Return what a batch norm does besides: timm's have dropout and an activation function of their own."""
     return nn.Sequential(OrderedDict((name, getattr(norm, name)) for name in ("drop", "act") if hasattr(norm, name)))
 

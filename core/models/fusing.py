@@ -78,9 +78,9 @@ def fusions(network: nn.Module, pairs: Sequence[Pair], seen: Flow) -> list[Fusio
     """
     norms, found = dict(pairs), []
     for name, module in network.named_modules():
-        if seen.ran[name] == 1 and _is_plain(module):
+        if seen.ran[name] == 1 and is_plain(module):
             norm = norms.get(name, "")
-            act = _act_of(network, norm) or seen.then.get(norm or name, "")
+            act = act_of(network, norm) or seen.then.get(norm or name, "")
             act = act if act and type(network.get_submodule(act)) in RECTIFIERS else ""
             found.append(Fusion(name, tuple(seen.shapes[name][2:]), act))
     return found
@@ -179,14 +179,14 @@ class Unless(nn.Module):
         return y
 
 
-def _act_of(network: nn.Module, norm: str) -> str:
+def act_of(network: nn.Module, norm: str) -> str:
     """Return the path of a batch norm's own activation function, as timm's have one; empty where it has none."""
     module = network.get_submodule(norm) if norm else None
     own = isinstance(getattr(module, "act", None), nn.Module) and type(getattr(module, "drop", None)) is nn.Identity
     return f"{norm}.act" if own else ""
 
 
-def _is_plain(conv: nn.Module) -> bool:
+def is_plain(conv: nn.Module) -> bool:
     """Tell whether a module is one of torch's convolutions, or one that timm pads."""
     if not isinstance(conv, nn.Conv2d) or is_watched(conv) or conv.padding_mode != "zeros":
         return False

@@ -28,7 +28,7 @@ from core.training.forward import Through, clips_at_once, evaluating, folds, set
 from core.workers import Workers
 
 SHARD = 1024  # clips whose activations outlive a process that is killed
-FOLDED = 2  # batch norms are part of the convolutions, and ReLUs; the version of how
+FOLDED = 3  # batch norms are part of the convolutions, and ReLUs; the version of how
 NUMBERS = "dtype"  # what is noted of what a prefix gives out, where that is computed in 16 bits
 _SETTLING = threading.Lock()  # lanes meet the same prefix
 PER_CLIP = "ms_per_clip"  # what is noted of the time it took, for the time that the whole network takes

@@ -126,7 +126,8 @@ def check_chain(name: str, session: Session, run: Run, monkeypatch: pytest.Monke
     stages = backbone.stage_names[:-1]
     pooled = int(len(prefix.split_at_freeze(torch.nn.Identity(), backbone, stages[-1])[0]) > 2)
     chained = [through(stage, session) for stage in stages]
-    assert ran == [2, *[1] * (len(stages) - 2), 1 + pooled]  # the map to the backbone's range goes with the stem
+    on = 1 + int(prefix.NUMBERS in chained[0].facts)  # what is gone on from goes through an entrance in 16 bits
+    assert ran == [2, *[on] * (len(stages) - 2), on + pooled]  # the map to the backbone's range goes with the stem
     for stage, one in zip(stages, chained, strict=True):
         other = Session(Execution(results=session.store.folder(run) / stage, device="cpu", threads=session.threads))
         at_once = through(stage, other)
@@ -147,6 +148,13 @@ def test_a_deeper_prefix_goes_on_from_a_stored_one(
 
 def test_a_deeper_prefix_goes_on_in_either_layout(session: Session, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     check_chain("resnet18", session, run, monkeypatch, channels_last=False)
+
+
+def test_a_deeper_prefix_in_bf16_goes_on_where_batch_norm_comes_first(
+    session: Session, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorter = run.replace(training__precision="bf16")
+    check_chain("densenet121", session, shorter, monkeypatch, channels_last=True)
 
 
 @pytest.mark.slow
