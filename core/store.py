@@ -81,7 +81,7 @@ class Store:
             self.runs.mkdir(parents=True, exist_ok=True)
             probe = self.runs / f".writable-{os.getpid()}"
             probe.touch()
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # another node may have a process of this number
         except OSError as error:
             raise UserError(f"cannot write to {self.results} ({error.strerror}); choose another --results") from None
 

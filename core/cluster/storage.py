@@ -3,6 +3,7 @@
 import os
 import tempfile
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,23 @@ class Storage:
             self.filesystem.delete_file(self._path(name))
 
     def put(self, path: Path, name: str) -> None:
-        """Copy a file of this machine to `name`."""
+        """Copy a file of this machine to `name`: in a folder too it is there whole, and till then what was there."""
         target = self._path(name)
-        self.filesystem.create_dir(target.rpartition("/")[0], recursive=True)
-        with path.open("rb") as source, self.filesystem.open_output_stream(target) as stream:
-            while block := source.read(2**24):
-                stream.write(block)
+        folder, _, last = target.rpartition("/")
+        beside = isinstance(self.filesystem, fs.LocalFileSystem)  # stores of objects show one when it is whole
+        written = f"{folder}/.{last}.{uuid.uuid4().hex}" if beside else target
+        self.filesystem.create_dir(folder, recursive=True)
+        try:
+            with path.open("rb") as source, self.filesystem.open_output_stream(written) as stream:
+                while block := source.read(2**24):
+                    stream.write(block)
+            if beside:
+                self.filesystem.move(written, target)
+        except BaseException:
+            if beside:
+                with suppress(OSError):  # the error that is under way says more
+                    self.filesystem.delete_file(written)
+            raise
 
     def get(self, name: str, path: Path) -> None:
         """Copy `name` to a file of this machine, whole or not at all."""
@@ -88,7 +100,8 @@ class Storage:
         top = self._path(f"runs/{folder.name}")
         found = self.filesystem.get_file_info(fs.FileSelector(top, allow_not_found=True, recursive=True))
         names = [info.path.removeprefix(top).lstrip("/") for info in found if info.is_file and ".." not in info.path]
-        for name in sorted(names, key=lambda name: name == RECORD):
+        whole = [name for name in names if not name.rpartition("/")[2].startswith(".")]
+        for name in sorted(whole, key=lambda name: name == RECORD):
             self.get(f"runs/{folder.name}/{name}", folder / name)
 
     def put_entry(self, folder: Path) -> None:

@@ -120,6 +120,19 @@ def test_results_that_is_a_file_raises(tmp_path: Path) -> None:
         Store(tmp_path / "results")
 
 
+def test_processes_of_one_number_on_two_nodes_open_a_folder_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch = Path.touch
+
+    def seen_by_the_other(path: Path) -> None:
+        touch(path)
+        path.unlink()
+
+    monkeypatch.setattr(Path, "touch", seen_by_the_other)
+    assert Store(tmp_path / "results").runs.is_dir()
+
+
 def test_begin_removes_what_a_killed_process_had_half_written(store: Store) -> None:
     run = Run()
     store.folder(run).mkdir()

@@ -13,8 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -296,6 +297,34 @@ def test_storage_carries_a_run_and_an_image(tmp_path: Path, kind: str, request: 
     storage.put_entry(entry)
     storage.get_entry(tmp_path / "other" / "images" / "abcd")
     assert (tmp_path / "other" / "images" / "abcd" / "array.npy").read_bytes() == b"x" * 100
+
+
+class TornPath:
+    """A file of which the second piece cannot be read."""
+
+    def open(self, mode: str) -> Any:
+        pieces = iter([b"new", OSError("the disk is gone")])
+
+        def read(size: int) -> bytes:
+            piece = next(pieces)
+            if isinstance(piece, OSError):
+                raise piece
+            return piece
+
+        return nullcontext(SimpleNamespace(read=read))
+
+
+def test_a_checkpoint_stays_in_the_folder_until_the_next_is_there_whole(tmp_path: Path) -> None:
+    storage, shared = Storage(str(tmp_path / "shared")), tmp_path / "shared" / "runs" / "0123"
+    (tmp_path / "checkpoint").write_bytes(b"first")
+    storage.put(tmp_path / "checkpoint", "runs/0123/checkpoint")
+    torn: Any = TornPath()
+    with pytest.raises(OSError, match="the disk is gone"):
+        storage.put(torn, "runs/0123/checkpoint")
+    assert [(path.name, path.read_bytes()) for path in shared.iterdir()] == [("checkpoint", b"first")]
+    (shared / ".checkpoint.of-one-that-was-killed").write_bytes(b"ne")
+    storage.get_run(tmp_path / "runs" / "0123")
+    assert [path.name for path in (tmp_path / "runs" / "0123").iterdir()] == ["checkpoint"]
 
 
 @pytest.mark.parametrize("augment", ["none", "waveform", "segment"])
