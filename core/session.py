@@ -3,6 +3,7 @@
 import os
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,9 @@ from core.execution import Execution
 from core.fields import whole_number
 from core.progress import Reporter, Silent
 from core.store import Store
+
+# What a container may take, as versions 2 and 1 of Linux's control groups say it.
+CONTAINER = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 class Residents:
@@ -97,7 +101,9 @@ def allow_tf32(allow: bool) -> None:
 
 
 def _memory(device: torch.device) -> int:
-    """Return the bytes of memory free on a GPU, or physically there for a CPU."""
+    """Return the bytes of memory free on a GPU, or for a CPU those there are: in a container what that may take."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    said = [path.read_text().strip() for path in CONTAINER if path.is_file()]
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([there, *(int(text) for text in said if text.isdecimal())])  # without a limit it says "max"

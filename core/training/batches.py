@@ -23,6 +23,7 @@ from core.inputs.waveforms import Waveforms
 from core.session import Residents, Session
 from core.training import AUGMENTATIONS
 
+PIECE = 64  # clips that are copied to the device at once
 READERS = 4  # threads, a batch each; one more batch is ready
 SEGMENTS = 2  # tells the numbers that place segments from others of the same seed and epoch
 
@@ -82,18 +83,25 @@ class Source:
         return self.whole is not None and self.whole.ndim == 2
 
     def _load(self) -> torch.Tensor:
-        """Copy all versions to the device, in the layout batches are taken out of without another copy."""
-        whole = torch.from_numpy(np.concatenate([np.asarray(array) for array in self.arrays]))
-        if self.image:
-            whole = whole.permute(0, 2, 3, 1).contiguous()
-        return whole.to(self.device)
+        """Copy all versions to the device, in the layout batches are taken out of without another copy.
+
+        They go there a piece at a time: there may be no room for all of them twice.
+        """
+        size = self.arrays[0].shape[1:]
+        shape = (*size[1:], size[0]) if self.image else size
+        whole = torch.empty((self.n_versions, self.n_clips, *shape), dtype=_type_of(self.arrays[0]), device=self.device)
+        for version, array in zip(whole, self.arrays, strict=True):
+            for start in range(0, self.n_clips, PIECE):
+                piece = torch.from_numpy(np.array(array[start : start + PIECE]))
+                version[start : start + PIECE] = piece.permute(0, 2, 3, 1) if self.image else piece
+        return whole.flatten(0, 1)
 
     def _view(self, batch: torch.Tensor) -> torch.Tensor:
         return batch.permute(0, 3, 1, 2) if self.image else batch
 
     def _read(self, rows: torch.Tensor, epoch: int | None) -> Any:
         """Read rows in the order they have on the disk, to where a GPU copies from without waiting."""
-        kind, pinned = torch.from_numpy(np.empty(0, self.arrays[0].dtype)).dtype, self.device.type == "cuda"
+        kind, pinned = _type_of(self.arrays[0]), self.device.type == "cuda"
         batch = torch.empty((len(rows), *self.arrays[0].shape[1:]), dtype=kind, pin_memory=pinned)
         out, order = batch.numpy(), np.argsort(rows.numpy(), kind="stable")
         version, clip = np.divmod(rows.numpy()[order], self.n_clips)
@@ -174,6 +182,10 @@ def make_source(versions: Sequence[Images | Stored], run: Run, session: Session)
         channels_last=run.training.channels_last,
         residents=session.residents,
     )
+
+
+def _type_of(array: np.ndarray) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, array.dtype)).dtype
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -1,4 +1,5 @@
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,19 @@ def test_what_is_stored_in_float16_comes_in_float32(budget: int, channels_last: 
     np.testing.assert_array_equal(torch.cat(batches).numpy(), np.concatenate(halves)[rows.numpy()].astype(np.float32))
     if channels_last:
         assert all(batch.is_contiguous(memory_format=torch.channels_last) for batch in batches)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_a_set_that_is_held_is_not_copied_whole_on_the_way(tmp_path: Path, channels_last: bool) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((1000, 3, 8, 8), np.float32))
+    stored = np.load(tmp_path / "a.npy", mmap_mode="r")
+    tracemalloc.start()  # sees what NumPy takes, and nothing that torch does
+    whole = Source([stored], key="k", device=CPU, channels_last=channels_last, residents=Residents(10**9)).whole
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert whole is not None
+    assert whole.nbytes == stored.nbytes
+    assert peak < stored.nbytes / 4
 
 
 def test_a_set_larger_than_the_budget_is_never_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
