@@ -85,6 +85,8 @@ def prepare(call: Call, session: Session) -> Experiment:
     points = ablation.points(options.grid(call.options), session.store)
     plan = planned(call, ablation.conditions, points, session, by=ablation.varied(points))
     ablation.check_plan(plan)
+    for line in options.unread(call.options, plan.runs):
+        session.report.note(line)
     return Experiment(plan, ablation.question, ablation.analyse, trains=ablation.trains)
 
 

@@ -11,26 +11,25 @@ import itertools
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Union, get_args, get_origin
+from typing import Annotated, Any, NoReturn, Union, get_args
 
 import tyro
 
 from commands.presets import Preset
 from commands.study_file import PAPER, preset_of, runnable
+from commands.words import PROGRAM, check_words
 from core import datasets
 from core.config import GROUPS, Run
-from core.errors import UserError, nearest, unknown
+from core.errors import UserError, unknown
 from core.execution import Cluster, Execution
-from core.fields import problems
+from core.fields import flag_of, problems
 from core.registry import Lazy
 
 check_measures = Lazy("analysis.measures:check_measures")  # imports pandas, which no help needs
-PROGRAM = "run_ablation.py"
 _RULER = re.compile(r"[─-]+")
-MANY = 1_000_000  # words that may follow an option of several values
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
 TITLES = {"data": "data", "clip": "recording", "frontend": "image", "model": "model", "training": "training"}
 
@@ -124,7 +123,7 @@ def parse(commands: Mapping[str, type], arguments: Sequence[str]) -> tuple[str, 
     name = arguments[0]
     if name not in commands:
         raise unknown("command", name, commands)
-    _check_words(commands[name], name, arguments[1:])
+    check_words(commands[name], name, arguments[1:])
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -163,6 +162,27 @@ def given(options: Any) -> dict[str, tuple[Any, ...]]:
     return found | {"seed": options.training.seed or (Run.seed,)}
 
 
+def unread(options: Any, runs: Iterable[Run]) -> list[str]:
+    """Say which options were given that play no part in any run, and what would read them."""
+    runs, found = list(runs), []
+    for key, values in given(options).items():
+        group, _, name = key.partition("__")
+        if group not in GROUPS:
+            continue
+        f = _field(GROUPS[group], name)
+        other, *readers = f.metadata["only"] or ("",)
+        if other and not any(getattr(getattr(run, group), other) in readers for run in runs):
+            said = " ".join(map(str, values[0] if isinstance(f.default, tuple) else values))
+            found.append(f"{flag_of(f)} {said}: plays no part, but with {_read_by(f)}")
+    return found
+
+
+def _read_by(f: "dataclasses.Field[Any]") -> str:
+    """Say with which settings an option is read."""
+    other, *readers = f.metadata["only"]
+    return f"--{other} {' or '.join(readers)}"
+
+
 def execution(options: Any) -> Execution:
     """Return the execution part of parsed options, checked."""
     own = [f for f in dataclasses.fields(Execution) if f.metadata]
@@ -181,8 +201,7 @@ def _place(f: "dataclasses.Field[Any]", value: Any) -> Any:
     """Return an option's value, a path with ``~`` written out, which a shell does not do behind ``=``."""
     if isinstance(value, tuple):
         return tuple(_place(f, one) for one in value)
-    flag = "--" + (f.metadata.get("flag") or f.name).replace("_", "-")
-    return datasets.home(value, flag) if isinstance(value, Path) else value
+    return datasets.home(value, flag_of(f)) if isinstance(value, Path) else value
 
 
 def preset(options: Any) -> Preset:
@@ -218,6 +237,8 @@ def _argument(f: "dataclasses.Field[Any]", kind: Any) -> tuple[Any, Any]:
 def _annotate(f: "dataclasses.Field[Any]", kind: Any, shown: Any, default: Any) -> tuple[Any, Any]:
     choices = f.metadata["choices"]
     text = f.metadata["help"]
+    if f.metadata["only"]:
+        text += f" With {_read_by(f)} alone."
     hint = "" if shown in (None, "") else f"(default: {shown})"
     optional = get_args(kind)[0].__name__.upper() if type(None) in get_args(kind) else None
     argument = tyro.conf.arg(
@@ -252,84 +273,6 @@ def _overview(commands: Mapping[str, type]) -> NoReturn:
 
 def _first_sentence(cls: type) -> str:
     return (cls.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
-
-
-def _check_words(cls: type, name: str, arguments: Sequence[str]) -> None:
-    """Refuse an unknown option, with the nearest, an option without its value, and one of no number that needs one."""
-    known = flags(cls)
-    said: set[str] = set()
-    for position, word in enumerate(arguments):
-        if not word.startswith("--") or word == "--help":
-            continue
-        flag, equals, _ = word.replace("_", "-").partition("=")
-        if flag not in known:
-            match = nearest(flag, known)
-            hint = f"did you mean '{match}'?" if match else f"see `{PROGRAM} {name} --help`"
-            raise UserError(f"unknown option '{flag}' of {name}: {hint}")
-        if flag in said:
-            hint = "several values go after one of them" if known[flag] == MANY else "once is enough"
-            raise UserError(f"{flag} is given twice: {hint}")
-        said.add(flag)
-        following = arguments[position + 1 : position + 2]
-        if known[flag] and not equals and (not following or following[0].startswith("--")):
-            raise UserError(f"{flag} needs a value; see `{PROGRAM} {name} --help`")
-    numbers = {flag: kind for flag, _, kind in _flagged(cls) if kind in (int, float)}
-    for flag, words in split_words(arguments, known).items():
-        for word in words if flag in numbers else ():
-            _check_number(flag, word, numbers[flag])
-
-
-def _check_number(flag: str, word: str, kind: type) -> None:
-    try:
-        kind(word)
-    except ValueError:
-        raise UserError(f"--{flag} {word}: give {'a whole number' if kind is int else 'a number'}") from None
-
-
-def flags(cls: type) -> dict[str, int]:
-    """Map every flag of an option class to how many words may follow it: none, one, or `MANY`."""
-    found: dict[str, int] = {}
-    for flag, words, kind in _flagged(cls):
-        found["--" + flag] = words
-        if kind is bool:
-            found["--no-" + flag] = words
-    return found
-
-
-def _flagged(cls: type) -> Iterator[tuple[str, int, Any]]:
-    """Go through the flags of an option class, without dashes: how many words may follow each, and of what type."""
-    for f in dataclasses.fields(cls):
-        if dataclasses.is_dataclass(f.type):
-            yield from _flagged(f.type)  # type: ignore[arg-type]
-            continue
-        configured = next((m for m in getattr(f.type, "__metadata__", ()) if getattr(m, "name", None)), None)
-        flag = (configured.name if configured else f.name).replace("_", "-")
-        kind = get_args(f.type)[0] if hasattr(f.type, "__metadata__") else f.type
-        if isinstance(f.default, bool):
-            yield flag, 0, bool
-        else:
-            yield flag, MANY if get_origin(kind) is tuple else 1, next(iter(get_args(kind)), kind)
-
-
-def split_words(words: Sequence[str], known: Mapping[str, int]) -> dict[str, list[str]]:
-    """Map each flag of a command line, without dashes, to the words that are its own; `known` is that of `flags`."""
-    found: dict[str, list[str]] = {}
-    own: list[str] = []
-    room = 0
-    for word in words:
-        if word.startswith("--"):
-            flag, equals, value = word.partition("=")
-            flag = flag.replace("_", "-")
-            own, room = found.setdefault(flag[2:], []), known.get(flag, MANY)
-            own[:] = [value] if equals else []
-        elif len(own) < room:
-            own.append(word)
-    return found
-
-
-def join_words(options: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the words of a command line; the reverse of `split_words`."""
-    return [word for flag, values in options.items() for word in (f"--{flag}", *values)]
 
 
 def _first_line(box: str) -> str:

@@ -19,6 +19,7 @@ from commands.study import Figures, Study
 from commands.study_file import Entry, Recipe, read_study, slug
 from commands.study_items import APART, Done, join, write_items, write_page
 from commands.study_plan import show_plan
+from commands.words import flags, join_words, split_words
 from core import datasets
 from core.config import Run
 from core.errors import UserError
@@ -50,7 +51,7 @@ def run_study(call: Call) -> int:
         The command line.
     """
     study: Study | Figures = call.command
-    given = options.split_words(call.arguments[1:], options.flags(options.option_class(type(study))))
+    given = split_words(call.arguments[1:], flags(options.option_class(type(study))))
     for flag in ("scale", "for", "devices"):
         given.pop(flag, None)
     recipe = read_study(study.name, study.scale, given, commands=commands())
@@ -132,14 +133,14 @@ def _needing(entry: Entry) -> list[str]:
 
 def _job(entry: Entry, classes: Mapping[str, type], roots: Mapping[str, str], recipe: Recipe) -> Job:
     """Parse an experiment's options; one that only another command of the study has is passed over, not refused."""
-    own = options.flags(classes[entry.command])
-    elsewhere = {flag for cls in classes.values() for flag in options.flags(cls)} - set(own)
+    own = flags(classes[entry.command])
+    elsewhere = {flag for cls in classes.values() for flag in flags(cls)} - set(own)
     kept = {flag: values for flag, values in entry.options.items() if f"--{flag}" not in elsewhere}
     kept.pop("data-root", None)
     if "--data-root" in own and (folders := [roots[name] for name in _needing(entry) if name in roots]):
         kept["data-root"] = folders
     try:
-        return Job(entry, options.call(COMMANDS, [entry.command, *options.join_words(kept)]))
+        return Job(entry, options.call(COMMANDS, [entry.command, *join_words(kept)]))
     except UserError as error:
         raise UserError(f"{recipe.name}, '{entry.item}': {error}") from None
 

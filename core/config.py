@@ -170,7 +170,7 @@ class Training:
     batch_size: int = option(32, "Clips per step.", at_least=1, at_most=10**6)
     optimizer: str = option("adam", "Optimizer.", choices=OPTIMIZERS)
     lr: float = option(1e-3, "Learning rate.", above=0.0)
-    momentum: float = option(0.9, "Momentum (sgd only).", at_least=0.0, below=1.0)
+    momentum: float = option(0.9, "Momentum.", only=("optimizer", "sgd"), at_least=0.0, below=1.0)
     weight_decay: float = option(1e-4, "Weight decay.", at_least=0.0)
     loss: str = option(
         "cross-entropy",
@@ -184,11 +184,11 @@ class Training:
         "Learning rate over the epochs; plateau drops it when the validation clips get no better (--monitor).",
         choices=SCHEDULES,
     )
-    step_size: int = option(30, "Epochs between two drops (schedule step).", at_least=1)
-    milestones: tuple[int, ...] = option((), "Epochs of the drops, instead of every --step-size (schedule step).")
-    gamma: float = option(0.1, "Factor of each drop (schedules step and plateau).", above=0.0)
+    step_size: int = option(30, "Epochs between two drops.", only=("schedule", "step"), at_least=1)
+    milestones: tuple[int, ...] = option((), "Epochs of the drops, not every --step-size.", only=("schedule", "step"))
+    gamma: float = option(0.1, "Factor of each drop.", only=("schedule", "step", "plateau"), above=0.0)
     drop_patience: int = option(
-        3, "Epochs without a better --monitor before each drop (schedule plateau).", at_least=1, absent=3
+        3, "Epochs without a better --monitor before each drop.", only=("schedule", "plateau"), at_least=1, absent=3
     )
     label_smoothing: float = option(0.0, "Label smoothing.", at_least=0.0, below=1.0)
     clip_norm: float = option(0.0, "Largest norm of the gradient (0: unlimited).", at_least=0.0)
@@ -218,7 +218,7 @@ class Training:
         choices=AUGMENTATIONS,
     )
     variants: int = option(
-        5, "Different augmented versions of a clip, taken in turn (augment waveform).", at_least=1, at_most=1000
+        5, "Different augmented versions of a clip, in turn.", only=("augment", "waveform"), at_least=1, at_most=1000
     )
     live: bool = option(
         False,

@@ -27,6 +27,7 @@ def option(
     below: float | None = None,
     above: float | None = None,
     at_most: float | None = None,
+    only: tuple[str, ...] = (),
     hidden: bool = False,
     absent: Any = None,
 ) -> Any:
@@ -46,6 +47,8 @@ def option(
         The values a text field may have; a registry stands for its names.
     at_least, below, above, at_most
         Bounds of a number: ``at_least <= value``, ``value < below``, ``above < value``, ``value <= at_most``.
+    only
+        Another field of the class, and the values of it that read this one; with any other it plays no part.
     hidden
         Decided by the ablation or worked out, not an option of its own.
     absent
@@ -61,6 +64,7 @@ def option(
         "below": below,
         "above": above,
         "at_most": at_most,
+        "only": only,
         "hidden": hidden,
         "absent": absent,
     }
@@ -71,6 +75,11 @@ def same_option(cls: type, name: str) -> Any:
     """Declare a field as another class has it."""
     found = next(f for f in fields(cls) if f.name == name)
     return option(found.default, **found.metadata)
+
+
+def flag_of(f: "dataclasses.Field[Any]") -> str:
+    """Return a field's name on the command line, with its dashes."""
+    return "--" + (f.metadata.get("flag") or f.name).replace("_", "-")
 
 
 def was_added(f: "dataclasses.Field[Any]") -> bool:
@@ -106,7 +115,7 @@ def whole_number(text: str) -> int | None:
 
 def field_problems(f: "dataclasses.Field[Any]", value: Any) -> list[str]:
     """List what is wrong with a field's value, whatever the others are."""
-    flag = "--" + (f.metadata["flag"] or f.name).replace("_", "-")
+    flag = flag_of(f)
     rule = f.metadata
     if value is None:
         return []

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from core import fields
 from core.config import GROUPS, Run
 from core.errors import UserError
-from core.fields import field_problems
 from core.registry import Lazy
 from core.store import STOPPED, Store
 
@@ -61,8 +61,7 @@ Space = dict[str, Sequence[Any] | Range]
 
 def flag_of(key: str) -> str:
     """Return the command line's name of ``group__field``."""
-    f = _field(key)
-    return "--" + (f.metadata["flag"] or f.name).replace("_", "-")
+    return fields.flag_of(_field(key))
 
 
 def parse(key: str, texts: Sequence[str]) -> Sequence[Any] | Range:
@@ -104,7 +103,7 @@ def _number(key: str, text: str, kind: type) -> Any:
     except ValueError:
         what = "a whole number" if kind is int else "a number"
         raise UserError(f"{flag_of(key)} {text}: give {what}, several of them, or a range LOW:HIGH") from None
-    if found := field_problems(_field(key), value):
+    if found := fields.field_problems(_field(key), value):
         raise UserError(found[0])
     return value
 

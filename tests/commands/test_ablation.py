@@ -39,6 +39,33 @@ def test_precisions_of_a_gpu_are_fp32_on_a_cpu_and_so_have_its_id(
     assert said == [f"--precision {precision} is for a GPU: this CPU computes in fp32"] * 2
 
 
+def test_options_that_nothing_reads_are_named(planned, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Silent, "note", lambda self, text: said.append(text))
+    planned("--gamma", "0.5", "--milestones", "2", "3", "--momentum", "0.5", "--variants", "2", "--lr", "0.1")
+    assert said == [
+        "--momentum 0.5: plays no part, but with --optimizer sgd",
+        "--milestones 2 3: plays no part, but with --schedule step",
+        "--gamma 0.5: plays no part, but with --schedule step or plateau",
+        "--variants 2: plays no part, but with --augment waveform",
+    ]
+    said.clear()
+    planned(
+        "--gamma",
+        "0.5",
+        "--schedule",
+        "cosine",
+        "plateau",
+        "--validation",
+        "0.3",
+        "--momentum",
+        "0",
+        "--optimizer",
+        "sgd",
+    )
+    assert said == []
+
+
 def test_bf16_has_an_id_of_its_own_on_a_cpu_that_has_it(planned, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arithmetic, "multiplies_bf16", lambda: True)
     run = planned("--precision", "bf16")

@@ -1,4 +1,8 @@
 import dataclasses
+import os
+import re
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -6,6 +10,7 @@ import pytest
 from ablations.freeze import Freeze
 from commands import COMMANDS as ALL
 from commands import options
+from commands.words import flags
 from core.errors import UserError
 
 COMMANDS = {"freeze": options.option_class(Freeze)}
@@ -51,7 +56,14 @@ def test_execution_reads_its_options() -> None:
         ("freeze --epochs 1.5", "--epochs 1.5: give a whole number"),
         ("freeze --gpus-per-trial half", "--gpus-per-trial half: give a number"),
         ("freeze --image 3 x", "--image x: give a whole number"),
-        ("freeze stray", "freeze: .*stray.*"),
+        (
+            "freeze 3",
+            "'3' belongs to no option of freeze: values stand behind theirs; see `run_ablation.py freeze --help",
+        ),
+        ("freeze -x", "'-x' belongs to no option of freeze"),
+        ("freeze --precision bf16 fp16 --device cpu cuda", "'cuda' belongs to no option of freeze"),
+        ("freeze --lr=1e-3 1e-4", "'1e-4' belongs to no option of freeze"),
+        ("freeze --json=3", "--json=3: --json takes no value"),
     ],
 )
 def test_parse_bad_words_raise_one_line(line: str, message: str) -> None:
@@ -86,5 +98,30 @@ def test_no_option_of_a_command_has_the_name_of_another(name: str) -> None:
     found: Counter[str] = Counter()
     for f in dataclasses.fields(made):
         alone = dataclasses.make_dataclass("Alone", [(f.name, f.type, dataclasses.field(default=f.default))])
-        found.update(options.flags(f.type if dataclasses.is_dataclass(f.type) else alone).keys())
+        found.update(flags(f.type if dataclasses.is_dataclass(f.type) else alone).keys())
     assert [flag for flag, count in found.items() if count > 1] == []
+
+
+@pytest.mark.parametrize(
+    "environment", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0", "TERM": "dumb"}], ids=["utf-8", "ascii"]
+)
+def test_what_only_the_parser_refuses_is_one_line_too(environment: dict[str, str]) -> None:
+    """It draws a box around it, of other characters where the terminal's encoding has none for frames."""
+    code = """
+from dataclasses import dataclass
+from typing import Literal
+from commands import options
+
+@dataclass
+class Pick:
+    which: Literal["a", "b"] = "a"
+
+try:
+    options.parse({"pick": Pick}, ["pick", "--which", "c"])
+except options.UserError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | environment
+    )
+    assert re.fullmatch(r"pick: .*--which.*; see `run_ablation.py pick --help`\n", done.stdout), done.stdout

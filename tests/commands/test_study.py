@@ -7,10 +7,9 @@ import pytest
 
 from commands import COMMANDS, options, study_file
 from commands.experiment import commands
-from commands.options import join_words, split_words
 from commands.run_study import make_jobs
-from commands.study import Study
 from commands.study_file import Recipe, read_study, runnable, slug
+from commands.words import flags, join_words
 from core.errors import UserError
 from run_ablation import main
 
@@ -350,18 +349,8 @@ def test_every_study_has_only_options_that_its_commands_take(name: str, scale: s
     for experiment in read(name, scale).entries:
         made = options.option_class(COMMANDS[experiment.command])
         common = () if getattr(COMMANDS[experiment.command], "plans", False) else content["scales"][scale]
-        words = {f: v for f, v in experiment.options.items() if f not in common or f"--{f}" in options.flags(made)}
+        words = {f: v for f, v in experiment.options.items() if f not in common or f"--{f}" in flags(made)}
         options.parse({experiment.command: made}, [experiment.command, *join_words(words)])
-
-
-def test_words_are_split_by_flag_and_joined_again() -> None:
-    known = options.flags(options.option_class(Study))
-    words = ["--seed", "0", "1", "--data", "esc50", "--compile"]
-    assert split_words(words, known) == {"seed": ["0", "1"], "data": ["esc50"], "compile": []}
-    assert join_words(split_words(words, known)) == words
-    assert split_words(["rethinking-cnn", "--lr=1e-4"], known) == {"lr": ["1e-4"]}
-    last = ["--scale", "quick", "--dry-run", "--results", "R", "rethinking-cnn"]
-    assert split_words(last, known) == {"scale": ["quick"], "dry-run": [], "results": ["R"]}
 
 
 def test_an_experiment_takes_one_network_at_a_time(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from commands import COMMANDS, options
 from commands.ablation import prepare
 from commands.options import Call
+from commands.words import flags
 from core import datasets
 from core.config import Run
 from core.datasets.table import Dataset
@@ -39,8 +40,8 @@ LEFT = {"--ray", "--storage", "--results"}  # would start Ray or make folders; t
 
 def lines() -> Iterator[list[str]]:
     """Give every option of the command six of the words, others for the next."""
-    flags = [flag for flag, words in options.flags(CLASSES[COMMAND]).items() if words and flag not in LEFT]
-    for k, flag in enumerate(flags):
+    every = [flag for flag, words in flags(CLASSES[COMMAND]).items() if words and flag not in LEFT]
+    for k, flag in enumerate(every):
         yield from ([COMMAND, flag, BAD_WORDS[(6 * k + i) % len(BAD_WORDS)]] for i in range(6))
 
 
@@ -79,11 +80,11 @@ def test_what_is_asked_of_a_finished_run_is_answered_or_refused_in_one_line(
 ) -> None:
     """Of `predict` every option with every word: names of runs, places of sounds and of the truth, and settings."""
     train(run, dataset, session, label="run")
-    flags = options.flags(options.option_class(COMMANDS["predict"]))
+    known = flags(options.option_class(COMMANDS["predict"]))
     base = {"--run": run.id, "--from": str(dataset.root / "low" / "0.wav"), "--results": str(session.store.results)}
     base |= {"--device": "cpu", "--threads": "1"}
     refused = 0
-    for flag in (flag for flag, words in flags.items() if words and flag != "--results"):
+    for flag in (flag for flag, words in known.items() if words and flag != "--results"):
         for word in BAD_WORDS:
             line = ["predict", *(part for pair in (base | {flag: word}).items() for part in pair)]
             try:

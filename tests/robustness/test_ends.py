@@ -150,7 +150,7 @@ def test_a_mistake_is_status_2_whatever_the_streams_are(streams: str, tmp_path: 
         (
             {"LC_ALL": "C", "PYTHONUTF8": "0", "TERM": "dumb"},
             "freeze stray",
-            "run_ablation.py: freeze: Unrecognized options: stray; see ",
+            "run_ablation.py: 'stray' belongs to no option of freeze: values stand behind theirs; see ",
         ),
         ({"COLUMNS": "0", "LINES": "-1"}, "--help", "usage: run_ablation.py"),
         ({"COLUMNS": "²"}, "--help", "usage: run_ablation.py"),
