@@ -163,6 +163,21 @@ def test_a_member_outside_is_refused(
     assert files(tmp_path) == {"root/esc50.archive"}
 
 
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_a_member_that_is_no_file_is_refused(
+    kind: bytes, server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as file:
+        info = tarfile.TarInfo("ESC-50-master/audio/a.wav")
+        info.type, info.linkname = kind, "/etc/passwd"
+        file.addfile(info)
+    serve(server, monkeypatch, buffer.getvalue())
+    with pytest.raises(UserError, match=r"unsafe \(member ESC-50-master/audio/a\.wav is neither a file nor a folder\)"):
+        datasets.download("esc50", tmp_path)
+    assert files(tmp_path) == {"esc50.archive"}
+
+
 def test_an_archive_of_something_else(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     serve(server, monkeypatch, zip_of({"other/readme.txt": b""}))
     with pytest.raises(UserError, match=r"esc50\.archive: does not hold meta/esc50\.csv; remove it"):
