@@ -30,7 +30,16 @@ def test_every_comparison_in_one_process(
 ) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     size = bench_gpu.Size(
-        ("efficientnet_lite0",), (4, 8), 4, steps=2, repeats=1, clips=2, compared=1, seconds=0.5, epochs=2
+        ("efficientnet_lite0",),
+        (4, 8),
+        4,
+        steps=2,
+        repeats=1,
+        precision="fp32",
+        clips=2,
+        compared=1,
+        seconds=0.5,
+        epochs=2,
     )
     rows = [row for part in (bench_gpu.rows, bench_gpu.compiled_rows) for row in part(run, dataset, session, size)]
     assert [row["what"].partition(" (")[0] for row in rows] == [

@@ -19,9 +19,15 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @cache
 def multiplies_bf16() -> bool:
-    """Tell whether this CPU has instructions for bf16; one without them imitates them, slower than fp32."""
+    """Tell whether torch multiplies bfloat16 numbers in hardware on this CPU.
+
+    Without such instructions bf16 is emulated, slower than fp32. The CPU may have them while torch is limited to older
+    ones, for example by ``ATEN_CPU_CAPABILITY=avx2``.
+    """
+    if not torch.backends.mkldnn.is_available() or not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        return False
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # an old torch does not say
-    return torch.backends.mkldnn.is_available() and any(capabilities.get(name) for name in INSTRUCTIONS)
+    return any(capabilities.get(name) for name in INSTRUCTIONS)
 
 
 def computed_in(precision: str, device: torch.device) -> str:

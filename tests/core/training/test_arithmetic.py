@@ -40,10 +40,19 @@ def test_what_a_device_computes_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("has", "answer"), [("avx512_bf16", True), ("amx_bf16", True), ("avx512_f", False), ("avx512_fp16", False)]
+    ("torch_uses", "has", "answer"),
+    [
+        ("AVX512", "avx512_bf16", True),
+        ("AVX512", "amx_bf16", True),
+        ("AVX512", "avx512_fp16", False),
+        ("AVX2", "avx512_bf16", False),  # limited by ATEN_CPU_CAPABILITY
+    ],
 )
-def test_the_cpu_is_asked_for_its_instructions(has: str, answer: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_multiplies_bf16_needs_the_instructions_and_their_use(
+    torch_uses: str, has: str, answer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.undo()
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: torch_uses)
     said = {name: name == has for name in ("avx512_f", "avx512_fp16", "avx512_bf16", "amx_bf16")}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: said, raising=False)
     assert arithmetic.multiplies_bf16.__wrapped__() is (answer and torch.backends.mkldnn.is_available())

