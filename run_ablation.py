@@ -35,7 +35,10 @@ from collections.abc import Sequence  # noqa: E402
 
 from core import door  # noqa: E402
 
-OPTIONS, COMMANDS = "commands.options:call", "commands:COMMANDS"  # imported behind the door, where Ctrl-C is answered
+OPTIONS, COMMANDS = (
+    "commands.cli.parser:call",
+    "commands:COMMANDS",
+)  # imported behind the door, where Ctrl-C is answered
 ABLATION = "commands.ablation:run"  # what runs a command that does not name its own, as an ablation does not
 
 

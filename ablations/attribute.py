@@ -4,27 +4,27 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ablations.base import Ablation
-from core.config import GROUPS, Run
+from core.config.options import option, problems
+from core.config.run import GROUPS, Run
 from core.errors import UserError
-from core.fields import option, problems
-from core.files import short_digest
-from core.inputs.made import input_shape
+from core.inputs.input_of_run import input_shape
+from core.io.atomic_files import short_digest
 from core.models.stages import block_count, stages_named
 from core.registry import Lazy
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.results import Results
+    from analysis.output.folder import Results
     from core.plan import Plan
-    from core.store import Store
+    from core.store.runs import Store
 
-explain = Lazy("analysis.attribution.results:explain")
+explain = Lazy("analysis.attribution.writer:explain")
 check_method = Lazy("analysis.attribution.methods:check")
-check_target = Lazy("analysis.attribution.subject:check_target")
-place_of = Lazy("analysis.attribution.subject:place_of")
-explanation = Lazy("analysis.attribution.explanation")
-finished_record = Lazy("core.training.finished:finished_record")
+check_target = Lazy("analysis.attribution.selection:check_target")
+place_of = Lazy("analysis.attribution.selection:place_of")
+explanation = Lazy("analysis.attribution.pipeline")
+finished_record = Lazy("core.finished.open_run:finished_record")
 
 
 @dataclass(frozen=True)

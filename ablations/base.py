@@ -2,16 +2,16 @@
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from core.config import Run
+from core.config.run import Run
 from core.errors import UserError
 from core.registry import Lazy
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.results import Results
+    from analysis.output.folder import Results
     from core.plan import Plan
-    from core.store import Store
+    from core.store.runs import Store
 
 compare = Lazy("analysis.conditions:compare")
 

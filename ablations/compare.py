@@ -4,16 +4,16 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from ablations.base import Ablation, compare
-from core.config import GROUPS, Run, option
+from core.config.run import GROUPS, Run, option
 from core.errors import UserError, unknown
-from core.inputs.made import input_shape
+from core.inputs.input_of_run import input_shape
 from core.models.stages import stages_named
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.results import Results
-    from core.store import Store
+    from analysis.output.folder import Results
+    from core.store.runs import Store
 
 # Other clips are no other condition.
 NEVER = ("data__name", "data__fold", "data__folds", "data__set_aside", "data__per_class", "data__label")

@@ -4,18 +4,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ablations.base import Ablation, compare
-from core.config import Run
-from core.fields import option
-from core.inputs.made import input_shape
+from core.config.options import option
+from core.config.run import Run
+from core.inputs.input_of_run import input_shape
 from core.models.stages import stages_named
 from core.registry import Lazy
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.results import Results
+    from analysis.output.folder import Results
 
-costs = Lazy("analysis.costs")
+costs = Lazy("analysis.network_cost")
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ablations.base import Ablation
-from core.config import Run
+from core.config.options import LARGEST, option
+from core.config.run import Run
 from core.errors import UserError
-from core.fields import LARGEST, option
 from core.registry import Lazy
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.results import Results
+    from analysis.output.folder import Results
 
 compare_ensemble = Lazy("analysis.ensembles:compare_ensemble")
 

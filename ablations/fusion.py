@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ablations.base import Ablation
-from core.config import Run
-from core.fields import option
-from core.inputs.made import input_shape
+from core.config.options import option
+from core.config.run import Run
+from core.inputs.input_of_run import input_shape
 from core.models.stages import has_plain_head, stages_named
 
 

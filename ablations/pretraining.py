@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ablations.base import Ablation, compare, pretrained
-from core.config import Run
+from core.config.run import Run
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.results import Results
+    from analysis.output.folder import Results
 
 
 @dataclass(frozen=True)

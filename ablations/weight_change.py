@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ablations.base import Ablation, pretrained
-from core.config import Run
-from core.fields import option
+from core.config.options import option
+from core.config.run import Run
 from core.registry import Lazy
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.results import Results
+    from analysis.output.folder import Results
 
 compare_layers = Lazy("analysis.similarity.weight_change:compare_layers")
 

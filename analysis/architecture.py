@@ -10,10 +10,10 @@ import pandas as pd
 import torch
 from torch import nn
 
-from analysis.costs import count_multiply_adds
-from analysis.formats import text
-from analysis.results import Results
-from analysis.tables import Column
+from analysis.network_cost import count_multiply_adds
+from analysis.output.folder import Results
+from analysis.output.number_format import text
+from analysis.output.tables import Column
 from core.errors import UserError
 from core.models import surgery
 from core.models.auxiliary import auxiliaries

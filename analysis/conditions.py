@@ -10,18 +10,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import comparisons, figures, statistics
-from analysis.bars import write_bars
-from analysis.classes import write_classes
-from analysis.confusion import write_confusion
-from analysis.formats import points, seconds
-from analysis.learning import write_learning_curves
-from analysis.measures import NOTES, column
-from analysis.results import Results
-from analysis.summary import summarise
-from analysis.tables import Column, protocol
+from analysis.metrics.condition_summary import summarise
+from analysis.metrics.per_class import write_classes
+from analysis.metrics.registry import NOTES, column
+from analysis.output.folder import Results
+from analysis.output.number_format import points, seconds
+from analysis.output.tables import Column, protocol
+from analysis.plots import by_condition
+from analysis.plots.confusion import write_confusion
+from analysis.plots.learning_curves import write_learning_curves
+from analysis.plots.metric_bars import write_bars
+from analysis.statistics import hypothesis_tests, paired_comparisons
 from core.plan import Plan
-from core.store import FAILED, Store
+from core.store.runs import FAILED, Store
 
 SAME_LOSSES = {"cross-entropy", "kullback-leibler"}
 SAME = (
@@ -101,7 +102,7 @@ def compare(
         results.figure(
             "figure",
             frame.drop(columns="run_ids"),
-            lambda ax: figures.accuracy_by_condition(lines, ax, xlabel=title, reference=reference, series=name),
+            lambda ax: by_condition.accuracy_by_condition(lines, ax, xlabel=title, reference=reference, series=name),
             caption=f"{caption(plan)}: accuracy on the test fold by condition; the dashed line is the reference.",
         )
     detail(results, frame, title=title)
@@ -119,7 +120,7 @@ def detail(results: Results, frame: pd.DataFrame, *, title: str) -> None:
     results
         The finished runs.
     frame
-        As `analysis.summary.summarise` gives it.
+        As `analysis.metrics.condition_summary.summarise` gives it.
     title
         What the conditions are.
     """
@@ -174,16 +175,16 @@ def _write_comparisons(results: Results, title: str) -> None:
     """Write the paired tests; they are shown where there are pairs enough for one."""
     points = results.session.execution.equivalence_margin
     margin = None if points is None else points / 100
-    frame = comparisons.comparisons(results.plan, results.session.store, margin=margin)
+    frame = paired_comparisons.comparisons(results.plan, results.session.store, margin=margin)
     if frame.empty:
         return
     grid = grid_columns(frame)
     results.table(
         "comparisons",
         frame,
-        [*grid_titles(grid), Column("condition", title), *comparisons.COLUMNS],
+        [*grid_titles(grid), Column("condition", title), *paired_comparisons.COLUMNS],
         caption=f"{caption(results.plan)}: change against the reference",
-        footnotes=comparisons.footnotes(frame, margin=margin),
+        footnotes=paired_comparisons.footnotes(frame, margin=margin),
         groups=grid,
         show=bool((frame["pairs"] > 1).any()),
     )
@@ -230,9 +231,9 @@ def footnotes(plan: Plan, store: Store) -> list[str]:
         "over the folds and seeds that both have. Macro F1: over the classes that the test fold has.",
     ]
     if len({run.data.fold for run in runs}) > 1:
-        notes.append(f"Seeds are averaged within a fold; ± and intervals are over folds. {statistics.OVERLAP}")
+        notes.append(f"Seeds are averaged within a fold; ± and intervals are over folds. {hypothesis_tests.OVERLAP}")
     elif len({run.seed for run in runs}) > 1:
-        notes.append(comparisons.ONE_FOLD)
+        notes.append(paired_comparisons.ONE_FOLD)
     if {run.training.loss for run in runs} >= SAME_LOSSES:
         notes.append(SAME)
     records = [record for run in runs if (record := store.record(run))]

@@ -10,13 +10,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from core.datasets.folder import SUFFIXES
+from core.audio.reading import BadClip, Facts, read_facts
+from core.datasets.dataset import TRAIN, Dataset
 from core.datasets.metadata import some, split_groups
-from core.datasets.table import TRAIN, Dataset
+from core.datasets.sets.folder import SUFFIXES
 from core.door import quiet
-from core.inputs.clip import BadClip, Facts, read_facts
+from core.io.thread_pool import Workers
 from core.progress import Progress, no_progress
-from core.workers import Workers
 
 T = TypeVar("T")
 

@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import conditions, figures
-from analysis.calibration import reliability, write_calibration
-from analysis.classes import Scored, class_rows, write_rows
+from analysis import conditions
 from analysis.conditions import ACCURACY, CHANGE, MACRO_F1
-from analysis.confusion import Matrix, write_matrices
-from analysis.formats import count, number, percent
-from analysis.learning import write_learning_curves
-from analysis.measures import MEASURES
-from analysis.results import Results
-from analysis.summary import counts, named
-from analysis.tables import Column
-from core.config import Run
-from core.store import Store
+from analysis.metrics.condition_summary import counts, named
+from analysis.metrics.per_class import Scored, class_rows, write_rows
+from analysis.metrics.registry import MEASURES
+from analysis.output.folder import Results
+from analysis.output.number_format import count, number, percent
+from analysis.output.tables import Column
+from analysis.plots import by_condition
+from analysis.plots.calibration import reliability, write_calibration
+from analysis.plots.confusion import Matrix, write_matrices
+from analysis.plots.learning_curves import write_learning_curves
+from core.config.run import Run
+from core.store.runs import Store
 from core.training import metrics
 
 BEST = "accuracy_best_epoch"
@@ -99,7 +100,7 @@ def compare_ensemble(results: Results, *, title: str) -> pd.DataFrame:
         results.figure(
             "figure",
             curve,
-            lambda ax: figures.ensemble_curve(curve, ax, series=series),
+            lambda ax: by_condition.ensemble_curve(curve, ax, series=series),
             caption=f"{conditions.caption(results.plan)}: accuracy against the number of members; mean of all subsets "
             f"of that size and their range, or of {SUBSETS:,} drawn at random where there are more.",
         )

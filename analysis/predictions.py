@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.confusion import Matrix, write_matrices
-from analysis.files import write_formats
-from analysis.formats import count, csv, number, percent, text
-from analysis.results import Results
-from analysis.tables import Column, console_table
-from core.record import Record
+from analysis.output.folder import Results
+from analysis.output.number_format import count, csv, number, percent, text
+from analysis.output.tables import Column, console_table
+from analysis.output.writers import write_formats
+from analysis.plots.confusion import Matrix, write_matrices
+from core.store.record import Record
 from core.training import metrics
 
 SHOWN = 10  # recordings on the terminal

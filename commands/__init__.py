@@ -7,13 +7,13 @@ COMMANDS = Registry(
     "command",
     {  # a class whose fields are the command's options and whose docstring is its help
         **ABLATIONS.entries,
-        "tune": "commands.tune:Tune",
-        "study": "commands.study:Study",
-        "figures": "commands.study:Figures",
+        "tune": "commands.tune.options:Tune",
+        "study": "commands.study.options:Study",
+        "figures": "commands.study.options:Figures",
         "data": "commands.data:Data",
         "network": "commands.network:Network",
         "samples": "commands.samples:Samples",
-        "predict": "commands.predict:Predict",
+        "predict": "commands.predict.options:Predict",
         "report": "commands.report:Report",
     },
 )

@@ -9,33 +9,33 @@ from rich.console import Console
 from rich.table import Table
 
 from ablations.base import Ablation
-from analysis.comparisons import foreseen
-from analysis.formats import seconds
-from commands import options, study_file
-from commands.execution import INTERRUPTED, analysed, execute_or_stop
-from commands.experiment import Experiment
-from commands.options import Call
+from analysis.output.number_format import seconds
+from analysis.statistics.paired_comparisons import foreseen
+from commands.cli import parser, study_schema
+from commands.cli.parser import Call
+from commands.cli.run_plan import INTERRUPTED, analysed, execute_or_stop
+from commands.study.experiment import Experiment
 from core import datasets
-from core.config import Run
-from core.datasets.table import Dataset
+from core.config.run import Run
+from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.executor import Executed
-from core.files import text_digest
+from core.inference.precision import check_precision, computed_in
+from core.io.atomic_files import text_digest
 from core.plan import Conditions, Plan, make_plan, untaught
 from core.progress import Reporter
 from core.registry import Lazy
 from core.session import Session
-from core.training.arithmetic import check_precision, computed_in
-from core.training.first_step import components
-from core.training.rows import plain_images, rows_of
+from core.training.fit_input_transform import components
+from core.training.run_inputs import plain_images, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.results import Results
+    from analysis.output.folder import Results
 
-results_of = Lazy("analysis.results:Results")  # draws, which a dry run does not
-readable, write_beside = Lazy("analysis.published:readable"), Lazy("analysis.published:write_beside")
+results_of = Lazy("analysis.output.folder:Results")  # draws, which a dry run does not
+readable, write_beside = Lazy("analysis.published.numbers:readable"), Lazy("analysis.published.numbers:write_beside")
 LOCAL = ("", "local")  # values of --ray whose runs are trained on this machine
 DRAWN = 500  # runs in a table with a frame; to lay out one of thousands takes longer than to plan it
 
@@ -48,7 +48,7 @@ def run(call: Call) -> int:
     status
         0, or 1 where a run failed, or 130 where it was interrupted.
     """
-    execution = options.execution(call.options)
+    execution = parser.execution(call.options)
     console = Console(stderr=execution.json, highlight=False, soft_wrap=False)
     with Reporter() as report:
         session = Session(execution, report)
@@ -71,21 +71,21 @@ def run(call: Call) -> int:
             return results, experiment.analyse(results)
 
         (results, frame), executed = analysed(analyse, plan, session, executed, again=experiment.trains)
-        reports = readable(study_file.FOLDER)
-        asked = sorted(pair for pair, names in study_file.answers().items() if call.name in names)
+        reports = readable(study_schema.FOLDER)
+        asked = sorted(pair for pair, names in study_schema.answers().items() if call.name in names)
         for study, item in (pair for pair in asked if pair[0] in reports):
-            name = f"published-{study_file.slug(f'{study} {item}')}"
-            write_beside(results, frame, study, item, title=study, folder=study_file.FOLDER, name=name, always=False)
+            name = f"published-{study_schema.slug(f'{study} {item}')}"
+            write_beside(results, frame, study, item, title=study, folder=study_schema.FOLDER, name=name, always=False)
     return conclude(results, frame, executed, console, command=call.line)
 
 
 def prepare(call: Call, session: Session) -> Experiment:
     """Plan an ablation's command."""
     ablation: Ablation = call.command
-    points = ablation.points(options.grid(call.options), session.store)
+    points = ablation.points(parser.grid(call.options), session.store)
     plan = planned(call, ablation.conditions, points, session, by=ablation.varied(points))
     ablation.check_plan(plan)
-    for line in options.unread(call.options, plan.runs):
+    for line in parser.unread(call.options, plan.runs):
         session.report.note(line)
     return Experiment(plan, ablation.question, ablation.analyse, trains=ablation.trains)
 
@@ -105,7 +105,7 @@ def planned(
     call: Call, conditions: Conditions, points: list[dict[str, Any]], session: Session, *, by: str = ""
 ) -> Plan:
     """Plan the conditions at the points of a grid, with data sets fetched first where that was asked for."""
-    execution = options.execution(call.options)  # the session's own is of another experiment, in a study
+    execution = parser.execution(call.options)  # the session's own is of another experiment, in a study
     if execution.download:
         wanted = list(dict.fromkeys(point.get("data__name", Run().data.name) for point in points))
         if len(execution.data_root) != len(wanted):
@@ -117,7 +117,7 @@ def planned(
         conditions,
         points,
         by=by,
-        preset=options.preset(call.options),
+        preset=parser.preset(call.options),
         roots=execution.data_root,
         cache=session.store.cache,
         settle=partial(settled, session=session),

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from commands.options import Call
-from core import config, datasets
+from commands.cli.parser import Call
+from core import datasets
+from core.config import run as config
+from core.config.options import option, problems, same_option
 from core.errors import UserError, printable
-from core.fields import option, problems, same_option
 from core.progress import Reporter
 from core.registry import Lazy
 

@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import Console
 
-from commands.options import Call
-from core.config import Model
+from commands.cli.parser import Call
+from core.config.layer_spec import PERCEPTRON, head_widths
+from core.config.options import option, problems
+from core.config.run import Model
 from core.errors import UserError
-from core.fields import option, problems
 from core.models import FAMILIES, family_of
 from core.models.family import VECTOR, shown
-from core.models.layer_lists import PERCEPTRON, head_widths
 from core.registry import Lazy
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from commands.experiment import Experiment
+    from commands.study.experiment import Experiment
     from core.session import Session
 
 # All of these import torch or pandas, which takes seconds.
 architecture = Lazy("analysis.architecture")
-experiment = Lazy("commands.experiment:Experiment")
+experiment = Lazy("commands.study.experiment:Experiment")
 plan = Lazy("core.plan:Plan")
-tables = Lazy("analysis.tables")
+tables = Lazy("analysis.output.tables")
 build = Lazy("core.models.backbone:build")
 IMAGE_SHAPE, VECTOR_SHAPE = (3, 224, 224), (57,)  # as the reports' pictures and features are
 

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from rich.console import Console
 
-from analysis.files import write_formats
-from commands import study_file
-from commands.options import Call
-from core.fields import option
+from analysis.output.writers import write_formats
+from commands.cli import study_schema
+from commands.cli.parser import Call
+from core.config.options import option
 from core.registry import Lazy
 
 make_page = Lazy("analysis.report.page:make_page")  # imports pandas and torch
@@ -33,7 +33,11 @@ class Report:
 def run(call: Call) -> int:
     """Write the page and say where it is."""
     results = call.command.results
-    reports = {"answers": study_file.answers(), "starts": study_file.starting_weights(), "folder": study_file.FOLDER}
+    reports = {
+        "answers": study_schema.answers(),
+        "starts": study_schema.starting_weights(),
+        "folder": study_schema.FOLDER,
+    }
     page = make_page(results, **reports).encode("utf-8", "replace")
     (file,) = write_formats(results / "report" / "index", {".html": page})
     Console(highlight=False, soft_wrap=True).print(f"{file} ({len(page) / 2**20:.1f} MiB)", markup=False)

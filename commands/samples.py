@@ -5,27 +5,27 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rich.console import Console
 
-from commands import options
-from commands.options import Call
+from commands.cli import parser
+from commands.cli.parser import Call
+from core.config.options import option
 from core.errors import UserError
-from core.fields import option
 from core.progress import Reporter
 from core.registry import Lazy
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.results import Results as Made
-    from commands.experiment import Experiment
+    from analysis.output.folder import Results as Made
+    from commands.study.experiment import Experiment
     from core.session import Session as Opened
 
 # All of these import torch or pandas, which takes seconds.
 planned = Lazy("commands.ablation:planned")
-experiment = Lazy("commands.experiment:Experiment")
+experiment = Lazy("commands.study.experiment:Experiment")
 frame = Lazy("pandas:DataFrame")
 Session = Lazy("core.session:Session")
-Results = Lazy("analysis.results:Results")
-show_samples = Lazy("analysis.samples:show_samples")
+Results = Lazy("analysis.output.folder:Results")
+show_samples = Lazy("analysis.plots.input_samples:show_samples")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Samples:
 
 def run(call: Call) -> int:
     """Draw the clips and say where the files are."""
-    execution = options.execution(call.options)
+    execution = parser.execution(call.options)
     console = Console(stderr=execution.json, highlight=False)
     with Reporter() as report:
         session = Session(execution, report)
@@ -62,7 +62,7 @@ def run(call: Call) -> int:
 
 def prepare(call: Call, session: "Opened") -> "Experiment":
     """Plan the run whose inputs are drawn; it is never trained."""
-    plan = planned(call, lambda base, scratch: {"base": base}, options.grid(call.options), session)
+    plan = planned(call, lambda base, scratch: {"base": base}, parser.grid(call.options), session)
     if len(plan.runs) > 1:
         raise UserError(f"samples draws one kind of input, not {len(plan.runs)}: give every option a single value")
 

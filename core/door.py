@@ -20,7 +20,7 @@ from types import FrameType
 from typing import NoReturn, TextIO
 
 from core.errors import UserError, printable
-from core.files import cannot_write
+from core.io.atomic_files import cannot_write
 
 PROGRAM = "run_ablation.py"
 MISTAKE, DEFECT, CLOSED_PIPE = 2, 70, 128 + signal.SIGPIPE  # statuses; 70 is EX_SOFTWARE, 128 + N the shell's for N

@@ -7,18 +7,18 @@ from functools import partial
 
 from filelock import Timeout
 
-from core.config import Run
+from core.config.run import Run
 from core.errors import UserError, failure
-from core.files import written_below
+from core.io.atomic_files import written_below
+from core.io.background_writer import Writing
 from core.plan import Plan
 from core.session import Session
-from core.store import FAILED, FINISHED
-from core.training import record
-from core.training.lots import lots
-from core.training.members import Bases
-from core.training.together import train_together
+from core.store.runs import FAILED, FINISHED
+from core.training import results
+from core.training.heads.groups import lots
+from core.training.heads.head_runs import Bases
+from core.training.heads.heads_trainer import train_together
 from core.training.trainer import train
-from core.writing import Writing
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ def execute(plan: Plan, session: Session) -> Executed:
 
     Other processes may execute the same plan at the same time: a run is trained by whoever holds its lock, and what
     others hold is waited for last, one by one. A run that fails is recorded with its reason and the others go on; it
-    is tried again only where that is asked for. Runs that can be are trained together (`core.training.together`), and
+    is tried again only where that is asked for. Runs that can be are trained together
+    (`core.training.heads.heads_trainer`), and
     written while the next are trained.
     """
     new: set[str] = set()
@@ -164,7 +165,7 @@ def _train(run: Run, plan: Plan, session: Session) -> None:
 def record_failure(run: Run, session: Session, *, label: str, reason: str, trace: str) -> None:
     """Record that a run failed for good, with its reason in one line and the whole trace beside it."""
     session.report.drop(label)
-    session.store.write_failure(run, record.provenance(session, run.training), reason=reason, trace=trace)
+    session.store.write_failure(run, results.provenance(session, run.training), reason=reason, trace=trace)
     session.report.note(f"{label}: failed: {reason}")
 
 

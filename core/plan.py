@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from core import datasets
-from core.config import Data, Run
+from core.config.options import field_problems, problems, whole_number
+from core.config.run import Data, Run
+from core.datasets.dataset import Dataset
 from core.datasets.metadata import some
-from core.datasets.table import Dataset
 from core.errors import UserError
-from core.fields import field_problems, problems, whole_number
-from core.files import short_digest
-from core.inputs.made import check_first_step, input_shape
+from core.inputs.input_of_run import check_first_step, input_shape
+from core.io.atomic_files import short_digest
 from core.models import family_of
-from core.models.assembly import weights_digest
+from core.models.build_network import weights_digest
 from core.models.family import check_fit, no_imagenet
 from core.progress import Progress, no_progress
 
@@ -141,7 +141,7 @@ def make_plan(
     conditions
         Maps a base run, and the same run from random weights, to conditions by name; the first is the reference.
     grid
-        One ``{group__field: value}`` per point, as `commands.options.grid` gives them.
+        One ``{group__field: value}`` per point, as `commands.cli.parser.grid` gives them.
     by
         The ``group__field`` whose values are conditions themselves, the first of them the reference.
     preset

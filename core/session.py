@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from core.config.execution import Execution
+from core.config.options import whole_number
 from core.errors import UserError
-from core.execution import Execution
-from core.fields import whole_number
 from core.progress import Reporter, Silent
-from core.store import Store
+from core.store.runs import Store
 
 # What a container may take, as versions 2 and 1 of Linux's control groups say it.
 CONTAINER = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from warm_start import Warm, started
+from fork_server import Warm, started
 
-from core.config import Run
+from core.audio.reading import read_waveform
+from core.config.execution import Execution
+from core.config.run import Run
 from core.datasets import load
-from core.datasets.table import Dataset
-from core.execution import Execution
-from core.inputs.clip import read_waveform
+from core.datasets.dataset import Dataset
 from core.plan import resolve
 from core.session import Session
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.config import Run
-from core.datasets.table import Dataset
-from core.execution import Cluster
+from core.config.execution import Cluster
+from core.config.run import Run
+from core.datasets.dataset import Dataset
 from core.session import Session
 from tests.benchmarks import bench_gpu, bench_gpu_trials
 from tests.benchmarks.__main__ import main

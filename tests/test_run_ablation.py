@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from fork_server import ROOT, Forked, Warm
 from safetensors.numpy import load_file
 from small_runs import ON_CPU, SIZE
-from warm_start import ROOT, Forked, Warm
 
 SMALL = [*SIZE, "--batch-size", "8", *ON_CPU]
 

@@ -7,8 +7,8 @@ The network maps images in dB to logits; attributions are of the target's logit.
 maps are true, `figures` draws them.
 """
 
-from analysis.attribution.integrated import Integral, integrated_gradients, mean_gradients
-from analysis.attribution.maps import Maps, attribute, class_profiles
-from analysis.attribution.network import Explained
+from analysis.attribution.attribution_model import Explained
+from analysis.attribution.attributions import Maps, attribute, class_profiles
+from analysis.attribution.integrated_gradients import Integral, integrated_gradients, mean_gradients
 
 __all__ = ["Explained", "Integral", "Maps", "attribute", "class_profiles", "integrated_gradients", "mean_gradients"]

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from core.errors import UserError, unknown
-from core.inputs.kind import Rows
+from core.inputs.base import Rows
 from core.inputs.spectrogram import FLOOR_DB
 
 NAMES = ("silence", "mean", "blurred", "noise")

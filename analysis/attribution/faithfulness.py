@@ -21,9 +21,9 @@ import torch
 from scipy import ndimage, stats
 from scipy.special import softmax
 
-from analysis import statistics
 from analysis.attribution import Explained, Maps
-from core.training.finished import backbone_of
+from analysis.statistics import hypothesis_tests
+from core.finished.open_run import backbone_of
 
 FRACTIONS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 PATCHES = 16  # along frequency and along time
@@ -132,7 +132,7 @@ def cascade(network: torch.nn.Module, random: Mapping[str, torch.Tensor]) -> Ite
     Parameters
     ----------
     network
-        With a ``backbone``, as `core.training.finished.open_run` makes it.
+        With a ``backbone``, as `core.finished.open_run.open_run` makes it.
     random
         The backbone's tensors before any training.
 
@@ -230,7 +230,7 @@ def table(areas: pd.DataFrame, shares: pd.DataFrame, randomised: pd.DataFrame) -
         for measure in ("rank_correlation", "ssim"):
             rows.append(_row(f"{measure} {stage}", str(name), part.set_index("clip")[measure], "", None))
     frame = pd.DataFrame(rows)
-    frame["p"] = statistics.holm(frame["p"].tolist())
+    frame["p"] = hypothesis_tests.holm(frame["p"].tolist())
     frame["says"] = [_says(row) for row in frame.to_dict("records")]
     return frame
 
@@ -250,12 +250,12 @@ def contradictions(frame: pd.DataFrame) -> list[str]:
 def _row(
     test: str, name: str, values: "pd.Series[float]", control: str, reference: "pd.Series[float] | None"
 ) -> dict[str, object]:
-    shape = statistics.describe(values.to_numpy())
+    shape = hypothesis_tests.describe(values.to_numpy())
     row: dict[str, object] = {"test": test, "map": name, "value": shape.mean, "low": shape.low, "high": shape.high}
     if reference is None:
         nothing = dict.fromkeys(("control_value", "difference", "difference_low", "difference_high", "p"), np.nan)
         return row | {"control": "", **nothing, "contradicts": False, "clips": shape.n}
-    against = statistics.paired(values, reference)
+    against = hypothesis_tests.paired(values, reference)
     return row | {
         "control": control,
         "control_value": float(reference.mean()),
@@ -273,7 +273,7 @@ def _says(row: "dict[Hashable, Any]") -> str:
     if not row["control"]:
         return ""
     bounds = [BETTER[row["test"]] * row[bound] for bound in ("difference_low", "difference_high")]
-    if not row["p"] < statistics.SIGNIFICANT:
+    if not row["p"] < hypothesis_tests.SIGNIFICANT:
         return "unclear"
     return "for" if min(bounds) > 0 else "against" if max(bounds) < 0 else "unclear"
 
@@ -282,6 +282,6 @@ def mean_curves(curves: pd.DataFrame) -> pd.DataFrame:
     """Average `curves` over their clips: ``curve``, ``order``, ``fraction``, ``probability``, ``low``, ``high``."""
     rows = []
     for key, part in curves.groupby(["curve", "order", "fraction"], sort=False):
-        shape = statistics.describe(part["probability"].to_numpy())
+        shape = hypothesis_tests.describe(part["probability"].to_numpy())
         rows.append((*key, shape.mean, shape.low, shape.high))
     return pd.DataFrame(rows, columns=["curve", "order", "fraction", "probability", "low", "high"])

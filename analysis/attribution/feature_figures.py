@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.attribution import Maps
-from analysis.attribution.figures import heading, limit, plain
-from analysis.attribution.pixels import Scale
-from analysis.style import COLOURS, COLUMN_WIDTH, PAGE_WIDTH, styled
+from analysis.attribution.map_figures import heading, limit, plain
+from analysis.output.image_view import Scale
+from analysis.output.style import COLOURS, COLUMN_WIDTH, PAGE_WIDTH, styled
 
 STRONGEST = 15  # features in a clip's figure
 BESIDE = 5  # in a figure of several clips

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from captum.attr import GradientShap, InputXGradient, LayerAttribution, LayerGradCam, Occlusion, Saliency
 
-from analysis.attribution.network import Explained
+from analysis.attribution.attribution_model import Explained
 from core.errors import UserError, unknown
 
 INTEGRATED = "integrated-gradients"

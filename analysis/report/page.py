@@ -13,14 +13,14 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from analysis.formats import seconds
-from analysis.published import FOLDER
-from analysis.report import runs as report_runs
-from analysis.report.analyses import Limits, Reader
-from analysis.report.cells import listing
-from analysis.report.published import Answers, Starts, pretrained, published_table
+from analysis.output.number_format import seconds
+from analysis.published.numbers import FOLDER
+from analysis.report import run_details as report_runs
+from analysis.report.published_tables import Answers, Starts, pretrained, published_table
+from analysis.report.reader import Limits, Reader
+from analysis.report.table_model import listing
 from core.errors import UserError
-from core.store import HISTORY, Store
+from core.store.runs import HISTORY, Store
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from core import fields
-from core.config import GROUPS, Run
+from core.config import options
+from core.config.run import GROUPS, Run
 from core.errors import UserError
 from core.registry import Lazy
-from core.store import STOPPED, Store
+from core.store.runs import STOPPED, Store
 
 optuna = Lazy("optuna")  # not installed everywhere
 Point = dict[str, Any]  # value by ``group__field``
@@ -61,7 +61,7 @@ Space = dict[str, Sequence[Any] | Range]
 
 def flag_of(key: str) -> str:
     """Return the command line's name of ``group__field``."""
-    return fields.flag_of(_field(key))
+    return options.flag_of(_field(key))
 
 
 def parse(key: str, texts: Sequence[str]) -> Sequence[Any] | Range:
@@ -103,7 +103,7 @@ def _number(key: str, text: str, kind: type) -> Any:
     except ValueError:
         what = "a whole number" if kind is int else "a number"
         raise UserError(f"{flag_of(key)} {text}: give {what}, several of them, or a range LOW:HIGH") from None
-    if found := fields.field_problems(_field(key), value):
+    if found := options.field_problems(_field(key), value):
         raise UserError(found[0])
     return value
 

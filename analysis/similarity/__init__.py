@@ -10,8 +10,8 @@ the same datapoints paired at random.
 """
 
 from analysis.similarity.indices import INDICES, Similarity, cka, procrustes, pwcca, similarity, svcca
-from analysis.similarity.moments import Moments
 from analysis.similarity.networks import POSITIONS, compare_networks, weight_layers
+from analysis.similarity.streaming_moments import Moments
 
 __all__ = [
     "INDICES",

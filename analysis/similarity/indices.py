@@ -12,7 +12,8 @@ cka        centred kernel alignment,        about 0 to 1 yes       rotation and 
 procrustes overlap under the best rotation  0 to 1       yes       rotation and isotropic scale of x or y
 ========== ================================ ============ ========= =============================================
 
-Everything is float64 and centred, worked out from sums over datapoints (`analysis.similarity.moments`). A direction
+Everything is float64 and centred, worked out from sums over datapoints (`analysis.similarity.streaming_moments`). A
+direction
 counts if its standard deviation exceeds 1e-5 of the largest: activations are float32, and less is rounding error.
 Where x or y is constant, nothing is shared: the value is 0. With as many neurons as datapoints or more, the two kinds
 of CCA at full variance are 1 whatever the activations (Kornblith et al. 2019, arXiv 1905.00414), as is their floor.
@@ -26,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from analysis.similarity.moments import Centred, Moments
+from analysis.similarity.streaming_moments import Centred, Moments
 from core.errors import UserError, unknown
 
 RANK_CUT = 1e-5  # of the largest standard deviation

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from analysis.similarity.indices import DATAPOINTS_PER_NEURON, Similarity, check_options, is_thin, similarity
-from analysis.similarity.moments import Moments
+from analysis.similarity.streaming_moments import Moments
 from core.errors import UserError, nearest, unknown
 from core.models.auxiliary import auxiliaries
 

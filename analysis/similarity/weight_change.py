@@ -12,19 +12,20 @@ import numpy as np
 import pandas as pd
 import torch
 
-from analysis import conditions, figures
-from analysis.formats import count, number
-from analysis.results import Results
+from analysis import conditions
+from analysis.metrics.condition_summary import Records, counts, named, summarise
+from analysis.output.folder import Results
+from analysis.output.number_format import count, number
+from analysis.output.tables import Column
+from analysis.plots import by_condition
 from analysis.similarity import Similarity, compare_networks, weight_layers
-from analysis.summary import Records, counts, named, summarise
-from analysis.tables import Column
-from core.cache import key_of
-from core.config import Run
-from core.files import in_place, read_json, write_text
-from core.inputs.images import Images
+from core.cache.entries import key_of
+from core.config.run import Run
+from core.finished.open_run import backbone_of, open_run
+from core.inputs.store.stored_inputs import Images
+from core.io.atomic_files import in_place, read_json, write_text
 from core.models.backbone import Backbone
-from core.training.finished import backbone_of, open_run
-from core.training.prefix import arithmetic
+from core.training.frozen_prefix import arithmetic
 
 VERSION = 2  # of the numbers: raised when the same run would give others, so that old ones are not read
 BATCH = 32
@@ -89,7 +90,7 @@ def compare_layers(results: Results, *, index: str, layers: str, positions: str)
         results.figure(
             "figure",
             measured.drop(columns="run_ids"),
-            lambda ax: figures.similarity_by_layer(data, ax, series=series, index=index.upper()),
+            lambda ax: by_condition.similarity_by_layer(data, ax, series=series, index=index.upper()),
             caption=f"{caption}, by layer from input to output; dotted: the noise floor.",
         )
     conditions.detail(results, summarise(results.plan, store), title="Weights")

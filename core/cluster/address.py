@@ -10,8 +10,8 @@ import socket
 import subprocess
 import sys
 
+from core.config.options import whole_number
 from core.errors import UserError
-from core.fields import whole_number
 
 TIMEOUT = 10.0  # seconds to wait for an address to answer, in all
 IMPORT_TIMEOUT = 60.0  # seconds that Ray may take to be imported, on a busy machine

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from core.cluster.address import check_address
-from core.cluster.leftovers import end_marked, family, marked
+from core.cluster.ray_processes import end_marked, family, marked
+from core.config.execution import Cluster, Execution
 from core.door import at_once, quiet
 from core.errors import UserError
-from core.execution import Cluster, Execution
 from core.registry import Lazy
 
 ray, tune, psutil = Lazy("ray"), Lazy("ray.tune"), Lazy("psutil")

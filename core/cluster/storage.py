@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
-from core.files import replacing
+from core.io.atomic_files import replacing
 from core.registry import Lazy
-from core.store import RECORD
+from core.store.runs import RECORD
 
 pyarrow, fs, fsspec, ray = Lazy("pyarrow"), Lazy("pyarrow.fs"), Lazy("fsspec.core"), Lazy("ray")
 

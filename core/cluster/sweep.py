@@ -12,29 +12,29 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from core.cluster.connect import Demand, Node, alive_nodes, connected, fits, share_out, slots
-from core.cluster.feed import Feed, PlanFeed
-from core.cluster.gate import make_gate
-from core.cluster.makers import Makers
-from core.cluster.probe import check_nodes
+from core.cluster.image_tasks import Makers
+from core.cluster.node_check import check_nodes
+from core.cluster.start_barrier import make_gate
 from core.cluster.storage import Storage
-from core.cluster.watch import Watch, collect
-from core.cluster.worker import Work, trial
-from core.config import Run
-from core.datasets.table import Dataset
+from core.cluster.sweep_progress import Watch, collect
+from core.cluster.trial import Work, trial
+from core.cluster.trial_source import Feed, PlanFeed
+from core.config.execution import Cluster
+from core.config.run import Run
+from core.datasets.dataset import Dataset
 from core.errors import UserError
-from core.execution import Cluster
 from core.executor import Executed, say_damaged, unfinished
-from core.inputs.making import Spread
+from core.inputs.store.build_inputs import Spread
 from core.models import family_of
 from core.models.weights import WORDS
 from core.plan import Plan
 from core.registry import Lazy
 from core.session import Session
-from core.store import FAILED, FINISHED, STOPPED
-from core.training.rows import load_images
+from core.store.runs import FAILED, FINISHED, STOPPED
+from core.training.run_inputs import load_images
 
 tune = Lazy("ray.tune")
-hooks = Lazy("core.cluster.hooks")  # classes of Ray's own
+hooks = Lazy("core.cluster.tune_classes")  # classes of Ray's own
 
 
 def execute_on_ray(plan: Plan, session: Session, *, scheduler: Any = None) -> Executed:

@@ -7,29 +7,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import UserError
-from core.files import is_utf8
+from core.io.atomic_files import is_utf8
 from core.registry import Lazy, Registry
 
 if TYPE_CHECKING:
-    from core.datasets.table import Dataset
+    from core.datasets.dataset import Dataset
 
 LOADERS = Registry(
     "data set",
     {
-        "instruments": "core.datasets.instruments:LOADER",
-        "urbansound8k": "core.datasets.urbansound8k:LOADER",
-        "esc50": "core.datasets.esc50:LOADER",
-        "gtzan": "core.datasets.gtzan:LOADER",
-        "gtzan-filtered": "core.datasets.gtzan:FILTERED_LOADER",
-        "nsynth": "core.datasets.nsynth:LOADER",
-        "nsynth-valid": "core.datasets.nsynth:VALID_LOADER",
-        "thirteen-classes": "core.datasets.folder:THIRTEEN_LOADER",
-        "features": "core.datasets.features:LOADER",
-        "folder": "core.datasets.folder:LOADER",
+        "instruments": "core.datasets.sets.instruments:LOADER",
+        "urbansound8k": "core.datasets.sets.urbansound8k:LOADER",
+        "esc50": "core.datasets.sets.esc50:LOADER",
+        "gtzan": "core.datasets.sets.gtzan:LOADER",
+        "gtzan-filtered": "core.datasets.sets.gtzan:FILTERED_LOADER",
+        "nsynth": "core.datasets.sets.nsynth:LOADER",
+        "nsynth-valid": "core.datasets.sets.nsynth:VALID_LOADER",
+        "thirteen-classes": "core.datasets.sets.folder:THIRTEEN_LOADER",
+        "features": "core.datasets.sets.feature_table:LOADER",
+        "folder": "core.datasets.sets.folder:LOADER",
     },
 )
-arrange = Lazy("core.datasets.arrangement:arrange")  # imports pandas
-fetch = Lazy("core.datasets.remote:fetch")  # requests and pooch take a while to import
+arrange = Lazy("core.datasets.selection:arrange")  # imports pandas
+fetch = Lazy("core.datasets.download:fetch")  # requests and pooch take a while to import
 
 
 def load(name: str, root: Path | None = None) -> "Dataset":

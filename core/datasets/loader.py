@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from core.datasets.table import Dataset
+    from core.datasets.dataset import Dataset
 
 
 @dataclass(frozen=True)

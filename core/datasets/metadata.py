@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from core.config.options import whole_number
 from core.errors import UserError
-from core.fields import whole_number
 
 UNREADABLE = (UnicodeDecodeError, pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError)
 SHOWN = 3  # names listed before "and N more"

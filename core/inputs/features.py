@@ -5,17 +5,17 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from core.config import Clip, Frontend
+from core.config.run import Clip, Frontend
 from core.errors import UserError
-from core.inputs.kind import Axis, Kind, to_peak
+from core.inputs.base import Axis, Kind, to_peak
+from core.inputs.gtzan_features import Measures
 from core.inputs.log_mel import mel_filters
-from core.inputs.measures import Measures
 
 WINDOW = 2048  # samples of a frame, where --window says none
 
 
 class Features(Kind):
-    """The features of `Frontend.columns`, or of sounds those of `core.inputs.measures`; each has a unit of its own.
+    """Columns of a feature table (`Frontend.columns`), or the features of a recording (`gtzan_features`).
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class Features(Kind):
         Raises
         ------
         UserError
-            For a table's features (`core.inputs.images.images` hands out its rows).
+            For a table's features (`core.inputs.store.stored_inputs.images` hands out its rows).
         """
         if self.measures is None:
             raise UserError("features of a table are not made of sounds")

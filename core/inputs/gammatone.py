@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from core.config import Clip, Frontend
+from core.config.run import Clip, Frontend
 from core.inputs.spectrogram import FLOOR_DB, WIDE_SPAN_DB, Spectrogram
 
 EAR_Q, MIN_BANDWIDTH = 9.26449, 24.7  # of the equivalent rectangular bandwidth (Glasberg and Moore 1990), Hz

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from core.config import Clip, Frontend
+from core.config.run import Clip, Frontend
 from core.errors import UserError
 from core.inputs.mel import mel_frequencies, triangles
 from core.inputs.spectrogram import FLOOR_DB, SPAN_DB, WIDE_SPAN_DB, Spectrogram

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from core.config import Clip, Frontend
+from core.config.run import Clip, Frontend
 from core.errors import UserError
-from core.inputs.kind import Axis
+from core.inputs.base import Axis
 from core.inputs.spectrogram import FLOOR_DB, WIDE_SPAN_DB, Spectrogram, squares
 
 

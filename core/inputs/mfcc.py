@@ -4,8 +4,8 @@ import numpy as np
 import scipy.fft
 import torch
 
-from core.config import Clip, Frontend
-from core.inputs.kind import Axis
+from core.config.run import Clip, Frontend
+from core.inputs.base import Axis
 from core.inputs.log_mel import mel_filters
 from core.inputs.spectrogram import Spectrogram
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from core.config import Clip, Frontend
-from core.inputs.kind import Axis, Kind, to_peak
+from core.config.run import Clip, Frontend
+from core.inputs.base import Axis, Kind, to_peak
 from core.registry import Lazy
 
 scipy_fft = Lazy("scipy.fft")  # for odd lengths alone

@@ -2,9 +2,9 @@
 
 import torch
 
-from core.config import Clip, Frontend
+from core.config.run import Clip, Frontend
 from core.errors import UserError
-from core.inputs.kind import Axis, Kind, to_peak
+from core.inputs.base import Axis, Kind, to_peak
 
 
 class Waveform(Kind):

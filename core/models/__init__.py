@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 FAMILIES = Registry(
     "network family",
     {
-        "lites": "core.models.families.lites:FAMILY",
+        "lites": "core.models.families.efficientnet_lite:FAMILY",
         "torchvision": "core.models.families.torchvision_models:FAMILY",
         "timm": "core.models.families.timm_models:FAMILY",
-        "own": "core.models.families.own:FAMILY",
-        "user": "core.models.families.user:FAMILY",
+        "own": "core.models.families.paper_networks:FAMILY",
+        "user": "core.models.families.user_file:FAMILY",
     },
 )
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from core.errors import UserError
-from core.models import chains, family_of, heads, keys
+from core.models import classifier_head, family_of, parameter_names, stage_check
 from core.models import weights as weight_files
 from core.models.auxiliary import auxiliaries
 from core.models.family import PICTURE_SHAPE, Shape, check_fit
@@ -99,7 +99,7 @@ class Backbone(nn.Module):
 
     def original_state_dict(self) -> dict[str, torch.Tensor]:
         """Return parameters and buffers under the original model's names."""
-        return keys.to_original(self.state_dict())
+        return parameter_names.to_original(self.state_dict())
 
 
 def build(
@@ -151,21 +151,21 @@ def build(
     layout, classifier = family.layout(model, name), family.classifier(model, name)
     _renew_classifier(model, classifier, num_classes, seed)
     modules = {stage: _hang(model, paths) for stage, paths in layout.items()}
-    heads.set_dropout(modules["head"], dropout)
+    classifier_head.set_dropout(modules["head"], dropout)
     if not head and not family.drops_out(name):
-        modules["head"] = heads.with_dropout(modules["head"], dropout, name)
+        modules["head"] = classifier_head.with_dropout(modules["head"], dropout, name)
     hung = next(path for path in layout["head"] if f"{classifier}.".startswith(f"{path}."))
     key = f"head.{hung.replace('.', '/')}{classifier.removeprefix(hung)}"
     mean, std = family.statistics(model, name, input_shape[0])
     backbone = Backbone(modules, name=name, classifier=key, mean=mean, std=std, input_shape=input_shape)
     if family.checked:
         shape = family.probe or input_shape
-        if found := chains.try_out(model, backbone, shape=shape, num_classes=num_classes):
+        if found := stage_check.try_out(model, backbone, shape=shape, num_classes=num_classes):
             raise family.refusal(name, found)
-    names, replaced = list(backbone.original_state_dict()), heads.linear_keys(backbone.stage("head"))
+    names, replaced = list(backbone.original_state_dict()), classifier_head.linear_keys(backbone.stage("head"))
     if head:
         widths = (*head, num_classes)
-        new, key = heads.step(backbone.stage("head"), widths, seed=seed, dropout=dropout, name=name)
+        new, key = classifier_head.step(backbone.stage("head"), widths, seed=seed, dropout=dropout, name=name)
         backbone.add_module("head", new)
         backbone.classifier = f"head.{key}"
     if weights != "random":
@@ -177,7 +177,7 @@ def build(
 def _renew_classifier(model: nn.Module, path: str, num_classes: int, seed: int) -> None:
     """Give the classifier new weights in place, so that the model has it by whatever names it knows it."""
     linear: Any = model.get_submodule(path)
-    new = heads.new_classifier(linear.in_features, num_classes, seed=seed)
+    new = classifier_head.new_classifier(linear.in_features, num_classes, seed=seed)
     linear.weight, linear.bias, linear.out_features = new.weight, new.bias, num_classes
 
 
@@ -189,7 +189,9 @@ def _hang(model: nn.Module, paths: Sequence[str]) -> nn.Sequential:
 def _load(backbone: Backbone, state: weight_files.State, source: str, *, replaced: Sequence[str]) -> None:
     """Put starting weights in; a new head, and classifiers of other classes, keep what was drawn."""
     own = {*backbone.state_dict(), *backbone.original_state_dict()}
-    gone = {key for key in state if key not in own and (key in replaced or keys.original_name(key) in replaced)}
+    gone = {
+        key for key in state if key not in own and (key in replaced or parameter_names.original_name(key) in replaced)
+    }
     kept = {key: tensor for key, tensor in state.items() if key not in gone}
     new = backbone.classifier.rpartition(".")[0] if replaced else backbone.classifier
     classifiers = [f"{path}.head.classifier" for path in auxiliaries(backbone)]

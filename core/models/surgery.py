@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from core.errors import UserError, unknown
-from core.models import heads
+from core.models import classifier_head
 from core.models.backbone import Backbone
 from core.models.family import shown
 from core.models.weights import mismatches, reason, summary
@@ -119,7 +119,7 @@ def cut(
     if "head" in kept:
         raise UserError(f"cut {after}: nothing is left of {backbone.name}; keep at least the stem")
     shape = _given_out(backbone, after)
-    layers = heads.classifying((shape[1], *head, num_classes), seed=seed, dropout=dropout)
+    layers = classifier_head.classifying((shape[1], *head, num_classes), seed=seed, dropout=dropout)
     pooled = nn.Sequential(
         OrderedDict([("avgpool", _POOLINGS[len(shape)]()), ("flatten", nn.Flatten(1)), *layers.items()])
     )

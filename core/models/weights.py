@@ -13,7 +13,7 @@ from filelock import FileLock
 from torch import nn
 
 from core.errors import UserError, unknown
-from core.models.keys import original_name
+from core.models.parameter_names import original_name
 
 WORDS = ("imagenet", "random")  # what starting weights may be beside a file
 _SUFFIXES = (".safetensors", ".pth", ".pt")

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from core.config import Run
+from core.audio.waveform_augmentation import Change, SpecAugment, augment_waveform
+from core.config.run import Run
 from core.errors import UserError
-from core.inputs.augmentation import Change, SpecAugment, augment_waveform
-from core.inputs.made import input_kind
+from core.inputs.input_of_run import input_kind
 from core.training import AUGMENTATIONS
 
 DEGREES = 15.0

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from core.array_reader import ArrayReader
-from core.cache import Stored
-from core.config import Run
-from core.inputs.compute import Unread
-from core.inputs.halves import Halves
-from core.inputs.images import Images
-from core.inputs.live import LiveImages
-from core.inputs.waveforms import Waveforms
+from core.cache.array_reader import ArrayReader
+from core.cache.entries import Stored
+from core.config.run import Run
+from core.inputs.store.compute import Unread
+from core.inputs.store.float16 import Halves
+from core.inputs.store.on_the_fly import LiveImages
+from core.inputs.store.stored_inputs import Images
+from core.inputs.store.stored_waveforms import Waveforms
 from core.session import Residents, Session
 from core.training import AUGMENTATIONS
 

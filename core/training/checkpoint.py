@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from core.files import replacing
+from core.io.atomic_files import replacing
 
 BEST = "best.logits"
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from core.errors import UserError
 from core.registry import Lazy
-from core.training.prefix import Frozen
+from core.training.frozen_prefix import Frozen
 
 COMPILERS = {"cpu": ("CXX", ("g++",)), "cuda": ("CC", ("gcc", "clang", "cc"))}  # what torch's own code looks for
 TALKATIVE = ("torch._dynamo", "torch._inductor", "torch._functorch", "torch.utils.cpp_extension")

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from core.datasets.table import Split
+from core.datasets.dataset import Split
+from core.inference.fast_forward import clips_at_once, evaluating
+from core.inference.precision import Arithmetic
 from core.training import metrics
-from core.training.arithmetic import Arithmetic
 from core.training.batches import Source
-from core.training.forward import clips_at_once, evaluating
 from core.training.prepare import Prepared
 from core.training.step import NonFiniteLoss
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from core.config import Training
+from core.config.run import Training
 
 
 def cross_entropy(training: Training) -> nn.Module:

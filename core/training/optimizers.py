@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from core.config import Training
+from core.config.run import Training
 from core.training import OPTIMIZERS
 
 Parameters = list[torch.nn.Parameter]

@@ -1,6 +1,7 @@
 """From a run to what its training loop needs: the network after surgery, and the inputs it reads by row.
 
-A frozen prefix whose input never changes is taken off the network and computed once (`core.training.prefix`): the
+A frozen prefix whose input never changes is taken off the network and computed once
+(`core.training.frozen_prefix`): the
 loop then trains what follows it on the prefix's activations.
 """
 
@@ -12,22 +13,22 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from core.config import Run
-from core.datasets.table import Dataset, Split
-from core.inputs.live import FromWaveforms
-from core.inputs.made import input_kind
+from core.config.run import Run
+from core.datasets.dataset import Dataset, Split
+from core.inference.fast_forward import folds
+from core.inference.precision import Arithmetic, check_precision
+from core.inputs.input_of_run import input_kind
+from core.inputs.store.on_the_fly import FromWaveforms
 from core.models import surgery
-from core.models.assembly import make_backbone
 from core.models.backbone import Backbone
+from core.models.build_network import make_backbone
 from core.session import Session, allow_tf32
 from core.training import AUGMENTATIONS
-from core.training.arithmetic import Arithmetic, check_precision
 from core.training.augmentations import batch_augmentation, evaluation_change
 from core.training.batches import Source, make_source
-from core.training.first_step import fit
-from core.training.forward import folds
-from core.training.prefix import PER_CLIP, Frozen, activations, entered, split_at_freeze
-from core.training.rows import load_images, rows_of
+from core.training.fit_input_transform import fit
+from core.training.frozen_prefix import PER_CLIP, Frozen, activations, entered, split_at_freeze
+from core.training.run_inputs import load_images, rows_of
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.config import Training
+from core.config.run import Training
 from core.training import SCHEDULES
 from core.training.stopping import monitored
 

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from core.config import Training
+from core.config.run import Training
+from core.inference.precision import Arithmetic
 from core.models.auxiliary import auxiliaries
 from core.models.surgery import keep_inputs
 from core.training import LOSSES
-from core.training.arithmetic import Arithmetic
 from core.training.compiled import compiled
 
 

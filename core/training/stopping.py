@@ -6,7 +6,7 @@ All look at validation clips, never at the test fold.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.config import Training
+from core.config.run import Training
 from core.training import STOPPING
 
 History = Sequence[Mapping[str, Any]]

@@ -3,7 +3,7 @@
 Reads top to bottom: prepare what is trained and what it reads, go through the epochs, write the record. An epoch's
 random numbers come from (seed, epoch) alone, its learning rate and whether it is the last from the history alone, so
 that a run that was killed ends in the same bits as one that was not (on a CPU, for one number of threads). A head on
-vectors has one thread, and with that the bits that it has among others (`core.training.together`).
+vectors has one thread, and with that the bits that it has among others (`core.training.heads.heads_trainer`).
 """
 
 import time
@@ -15,19 +15,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from core.config import Run
-from core.datasets.table import Dataset
+from core.config.run import Run
+from core.datasets.dataset import Dataset
+from core.io.tensor_file import Changed
 from core.session import Session
-from core.tensor_file import Changed
-from core.training import checkpoint, record
+from core.training import checkpoint, results
 from core.training.augmentations import evaluation_change
 from core.training.batches import to_device
 from core.training.evaluation import evaluate, evaluated, scores
-from core.training.first_step import is_fitted
+from core.training.fit_input_transform import is_fitted
+from core.training.heads.stack import SMALL, on_threads
 from core.training.optimizers import make_optimizer
 from core.training.prepare import Prepared, prepare
 from core.training.schedules import lr_at
-from core.training.stacked import SMALL, on_threads
 from core.training.step import Step, mean_loss
 from core.training.stopping import ended_by
 
@@ -56,7 +56,7 @@ def train(run: Run, dataset: Dataset, session: Session, *, label: str) -> None:
     NonFiniteLoss
         Naming the epoch and the step.
     """
-    session.store.begin(run, record.provenance(session, run.training))
+    session.store.begin(run, results.provenance(session, run.training))
     started = time.perf_counter()
     prepared = prepare(run, dataset, session)
     preparation = time.perf_counter() - started
@@ -94,10 +94,10 @@ def write_outcome(run: Run, prepared: Prepared, dataset: Dataset, session: Sessi
     """Write a run's record and files; nothing that other runs change is looked at."""
     history, logits = outcome.history, outcome.logits
     targets = prepared.labels.cpu().numpy()[prepared.split.test]
-    values = record.provenance(session, run.training) | record.results(
+    values = results.provenance(session, run.training) | results.results(
         run.training, prepared, dataset, history, logits, targets
     )
-    values["seconds"] = {"preparation": outcome.preparation, **record.seconds(history)}
+    values["seconds"] = {"preparation": outcome.preparation, **results.seconds(history)}
     session.store.write_outcome(
         run,
         values,
@@ -154,7 +154,7 @@ class Fit:
             self.session.report.note(f"{self.label}: going on after epoch {len(history)}")
         logits: np.ndarray | None = None
         saved = time.monotonic()
-        with record.scalars(self.session.store.folder(self.run_), purge_from=len(history)) as write:
+        with results.scalars(self.session.store.folder(self.run_), purge_from=len(history)) as write:
             while not ended_by(self.training, history):
                 row, logits = self._epoch(history)
                 if self.session.on_epoch:

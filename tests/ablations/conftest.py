@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from ablations.base import Ablation
-from analysis.results import Results
-from core.execution import Execution
+from analysis.output.folder import Results
+from core.config.execution import Execution
 from core.executor import execute
 from core.plan import make_plan
 from core.session import Session

@@ -17,9 +17,9 @@ from ablations.pretraining import Pretraining
 from ablations.weight_change import WeightChange
 from analysis.similarity.weight_change import similarity_of
 from commands.ablation import show_results
-from core.config import Run
+from core.config.options import problems
+from core.config.run import Run
 from core.errors import UserError
-from core.fields import problems
 from core.training import metrics
 
 LITE = Run()
@@ -116,7 +116,7 @@ def test_cutoff_shows_what_each_network_costs(run_ablation) -> None:  # type: ig
 def test_multiply_adds_of_a_convolution_are_exact() -> None:
     import torch
 
-    from analysis.costs import count_multiply_adds
+    from analysis.network_cost import count_multiply_adds
 
     layer = torch.nn.Conv2d(3, 8, 3, padding=1)
     assert count_multiply_adds(layer, torch.zeros(1, 3, 10, 12)) == 8 * 3 * 9 * 10 * 12

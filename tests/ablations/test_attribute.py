@@ -14,8 +14,8 @@ import pytest
 from small_runs import SMALL
 
 from ablations.attribute import Attribute
-from analysis.attribution.results import safe_name
-from core.config import Run
+from analysis.attribution.writer import safe_name
+from core.config.run import Run
 from core.errors import UserError
 from run_ablation import main
 
@@ -233,7 +233,7 @@ def test_run_whose_clips_have_changed_is_refused(results: Path, sounds: Path, tm
 
 def test_everything_right_leaves_no_error_to_show(results: Path, sounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "analysis.attribution.subject.predicted",
+        "analysis.attribution.selection.predicted",
         lambda subject, session: dict(zip(subject.paths, subject.labels, strict=True)),
     )
     with pytest.raises(UserError, match="gets every clip of its test fold right: leave out --misclassified$"):

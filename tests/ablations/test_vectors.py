@@ -7,21 +7,21 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.attribution.explanation import Explanation, Request
-from analysis.attribution.results import explain
-from analysis.costs import count_multiply_adds
-from analysis.results import Results
+from analysis.attribution.pipeline import Explanation, Request
+from analysis.attribution.writer import explain
+from analysis.network_cost import count_multiply_adds
+from analysis.output.folder import Results
 from analysis.similarity.weight_change import similarity_of
-from core.config import Clip, Frontend, Run
-from core.datasets.table import Dataset
+from core.config.run import Clip, Frontend, Run
+from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.inputs import KINDS
-from core.inputs.kind import Axis, Kind
-from core.inputs.made import input_kind, input_shape
-from core.models.assembly import make_backbone
+from core.inputs.base import Axis, Kind
+from core.inputs.input_of_run import input_kind, input_shape
+from core.models.build_network import make_backbone
 from core.plan import Plan, Planned
 from core.session import Session
-from core.store import FINISHED
+from core.store.runs import FINISHED
 from core.training.prepare import prepare
 from core.training.trainer import train
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from analysis.conditions import footnotes
-from analysis.search.tables import _held_out
-from analysis.summary import counts, summarise
-from core.config import Run
+from analysis.metrics.condition_summary import counts, summarise
+from analysis.search.best_configurations import _held_out
+from core.config.run import Run
 from core.plan import Plan, Planned
-from core.store import FAILED, FINISHED, STOPPED, Store
+from core.store.runs import FAILED, FINISHED, STOPPED, Store
 from core.training import metrics
 
 TARGETS = np.array([0, 0, 1, 1])  # the test fold has no clip of the third class

@@ -11,7 +11,7 @@ import soundfile
 from analysis.data_summary import summary
 from core import datasets
 from core.datasets import arrange
-from core.datasets.table import TRAIN
+from core.datasets.dataset import TRAIN
 
 REAL = os.environ.get("ABLATION_REAL_DATA")
 

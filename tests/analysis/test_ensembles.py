@@ -8,9 +8,9 @@ import pytest
 from finished_runs import finish, plan_of, scored
 
 from analysis.ensembles import SUBSETS, _subsets, compare_ensemble
-from analysis.results import Results
-from core.config import Run
-from core.execution import Execution
+from analysis.output.folder import Results
+from core.config.execution import Execution
+from core.config.run import Run
 from core.session import Session
 
 CLIPS = 1000

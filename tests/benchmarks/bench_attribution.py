@@ -19,11 +19,11 @@ from captum.attr import IntegratedGradients
 from torch import nn
 
 from analysis.attribution import Explained
-from analysis.attribution.integrated import mean_gradients
+from analysis.attribution.integrated_gradients import mean_gradients
 from core.inputs.log_mel import LogMel
 from core.inputs.spectrogram import FLOOR_DB
 from core.models.backbone import build
-from core.models.normalise import Normalise
+from core.models.input_transform.normalise import Normalise
 from tests.benchmarks.comparison import REPEATS, row
 
 CLIPS, STEPS, SHAPE = 32, 64, (3, 64, 64)

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from core.config import Training
+from core.config.run import Training
+from core.inference.precision import Arithmetic, multiplies_bf16
 from core.models.backbone import build
-from core.training.arithmetic import Arithmetic, multiplies_bf16
 from core.training.optimizers import make_optimizer
 from core.training.step import Step
 from tests.benchmarks.authors import CLASSES, LAST, LR, SHAPE, WEIGHT_DECAY, serve

@@ -29,10 +29,10 @@ import numpy as np
 import psutil
 import soundfile
 
-from core.array_writer import JOURNAL
-from core.cache import SEEN
-from core.inputs.making import SHARD
+from core.cache.array_writer import JOURNAL
+from core.cache.entries import SEEN
 from core.inputs.spectrogram import WINDOWS_MS
+from core.inputs.store.build_inputs import SHARD
 from tests.benchmarks.comparison import row
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,11 +86,11 @@ def _generate(root: Path, count: int) -> None:
 MAKE = """
 import json, sys, time
 from pathlib import Path
-from core.execution import Execution
-from core.files import SETTLED
+from core.config.execution import Execution
+from core.io.atomic_files import SETTLED
 from core.plan import make_plan
 from core.session import Session
-from core.training.rows import load_images
+from core.training.run_inputs import load_images
 
 session = Session(Execution(results=Path(sys.argv[2]), device="cpu"))
 point = {"data__name": "folder", "clip__sr": 8000, "clip__duration": 1.0, "frontend__n_mels": 32,

@@ -20,16 +20,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from core.config import Run, Training
-from core.execution import Execution
-from core.inputs.images import Images
+from core.config.execution import Execution
+from core.config.run import Run, Training
+from core.inference.precision import Arithmetic
+from core.inputs.store.stored_inputs import Images
 from core.models.backbone import Backbone, build
-from core.models.normalise import Normalise
+from core.models.input_transform.normalise import Normalise
 from core.session import Session
-from core.training.arithmetic import Arithmetic
 from core.training.batches import Source
 from core.training.evaluation import evaluate
-from core.training.prefix import activations, split_at_freeze
+from core.training.frozen_prefix import activations, split_at_freeze
 from tests.benchmarks.comparison import REPEATS, row
 
 ALL = ("efficientnet_lite0", "mobilenet_v2", "resnet18", "resnet50", "densenet121", "densenet201")

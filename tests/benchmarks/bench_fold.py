@@ -20,11 +20,11 @@ import pandas as pd
 import soundfile
 import torch
 
-from core.config import Clip, Frontend
-from core.datasets.table import Dataset
-from core.inputs.compute import make_inputs
-from core.inputs.images import images
-from core.inputs.made import input_kind
+from core.config.run import Clip, Frontend
+from core.datasets.dataset import Dataset
+from core.inputs.input_of_run import input_kind
+from core.inputs.store.compute import make_inputs
+from core.inputs.store.stored_inputs import images
 from tests.benchmarks.authors import serve
 from tests.benchmarks.authors_images import SIZE, SR, image, librosas, torchs
 from tests.benchmarks.bench_authors import elsewhere

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from core.config import Clip, Frontend
-from core.inputs.compute import make_inputs
-from core.inputs.kind import Kind
+from core.config.run import Clip, Frontend
+from core.inputs.base import Kind
 from core.inputs.log_mel import LogMel
 from core.inputs.spectrogram import WINDOWS_MS, Spectrogram
+from core.inputs.store.compute import make_inputs
 from tests.benchmarks.comparison import REPEATS, in_turn, row
 
 CLIPS, SECONDS, PASSES, THREADS, TARGET = 16, 4, 5, 2, 2.0

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 from core import datasets
-from core.config import Clip, Frontend, Run
-from core.datasets.table import Dataset
-from core.execution import Execution
+from core.config.execution import Execution
+from core.config.run import Clip, Frontend, Run
+from core.datasets.dataset import Dataset
 from core.inputs.log_mel import LogMel
 from core.plan import resolve
 from core.session import Session

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from commands.execution import execute
+from commands.cli.run_plan import execute
 from core import datasets
-from core.config import Run
-from core.execution import Cluster, Execution
+from core.config.execution import Cluster, Execution
+from core.config.run import Run
 from core.plan import Plan, Planned, resolve
 from core.session import Session
 from tests.benchmarks.comparison import REPEATS, row

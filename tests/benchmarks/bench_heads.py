@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from core import executor
-from core.execution import Execution
+from core.config.execution import Execution
 from core.plan import Plan, make_plan
 from core.session import Session
 from core.training.prepare import prepare

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from core import datasets
-from core.config import Run
-from core.execution import Execution
+from core.config.execution import Execution
+from core.config.run import Run
 from core.plan import resolve
 from core.session import Session
 from core.training.prepare import prepare

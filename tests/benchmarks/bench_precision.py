@@ -1,7 +1,8 @@
 """bf16 on a CPU that has instructions for it, against fp32: a step of training, evaluation, and a frozen prefix.
 
 Networks with random weights, images of 3 x 128 x 250 in memory, all of the machine's cores. The step is the trainer's
-own, of 32 images; evaluation and a prefix are of 64, as `core.training.forward` has them, folding included. Both are
+own, of 32 images; evaluation and a prefix are of 64, as `core.inference.fast_forward` has them, folding included.
+Both are
 compared twice: with fp32 as it is, and with the plain network in fp32, as it was before batch norms were folded.
 NETWORKS="resnet18 resnet50" in the environment measures those alone.
 """
@@ -14,10 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from core.config import Training
+from core.config.run import Training
+from core.inference.fast_forward import IN_CACHES, clips_at_once, evaluating
+from core.inference.precision import Arithmetic, multiplies_bf16
 from core.models.backbone import Backbone, build
-from core.training.arithmetic import Arithmetic, multiplies_bf16
-from core.training.forward import IN_CACHES, clips_at_once, evaluating
 from core.training.optimizers import make_optimizer
 from core.training.step import Step
 from tests.benchmarks.comparison import Work, in_turn, row

@@ -58,13 +58,13 @@ def _alone(results: Path, what: str, ray: str, *, threads: int, cores: list[int]
 
 
 def _side(results: Path, what: str, ray: str, threads: int) -> None:
-    from commands.execution import execute
-    from core.config import Run
+    from commands.cli.run_plan import execute
+    from core.config.execution import Cluster, Execution
+    from core.config.run import Run
     from core.datasets import load
-    from core.execution import Cluster, Execution
     from core.plan import Plan, Planned, resolve
     from core.session import Session
-    from core.training.rows import load_images
+    from core.training.run_inputs import load_images
 
     made = Cluster(ray=ray)
     session = Session(Execution(results=results, device="cpu", threads=threads, cluster=made))

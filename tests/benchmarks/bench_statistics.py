@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.statistics import describe, mcnemar, paired
+from analysis.statistics.hypothesis_tests import describe, mcnemar, paired
 
 SHAPES = [(10, 1), (5, 3), (3, 5), (1, 10), (10, 3), (6, 2)]  # folds, seeds
 FOLD_SD, SEED_SD = 0.02, 0.01

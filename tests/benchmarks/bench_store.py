@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from core import executor
-from core.config import Run
-from core.datasets.table import Dataset
+from core.config.run import Run
+from core.datasets.dataset import Dataset
 from core.session import Session
 from core.training import metrics
-from core.training.record import provenance
+from core.training.results import provenance
 from run_ablation import main
 from tests.benchmarks.comparison import in_turn, row, timed
 

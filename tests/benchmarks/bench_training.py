@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from core import datasets
-from core.config import Run
-from core.datasets.table import Dataset
-from core.execution import Execution
+from core.config.execution import Execution
+from core.config.run import Run
+from core.datasets.dataset import Dataset
 from core.executor import execute
 from core.plan import make_plan, resolve
 from core.session import Session

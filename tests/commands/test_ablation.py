@@ -6,14 +6,14 @@ import pytest
 from small_runs import SMALL
 
 from ablations.freeze import Freeze
-from commands import options
 from commands.ablation import prepare
-from commands.options import Call
-from core.config import Run
+from commands.cli import parser
+from commands.cli.parser import Call
+from core.config.run import Run
 from core.errors import UserError
+from core.inference import precision as arithmetic
 from core.progress import Silent
 from core.session import Session
-from core.training import arithmetic
 from run_ablation import main
 
 
@@ -23,8 +23,8 @@ def planned(sounds: Path, tmp_path: Path):
 
     def run(*words: str, root: Path = sounds) -> Run:
         line = ["freeze", "--block", "none", "--data", "folder", "--data-root", str(root), *SMALL, *words]
-        call: Call = options.call({"freeze": Freeze}, [*line, "--results", str(tmp_path)])
-        return prepare(call, Session(options.execution(call.options))).plan.runs[0]
+        call: Call = parser.call({"freeze": Freeze}, [*line, "--results", str(tmp_path)])
+        return prepare(call, Session(parser.execution(call.options))).plan.runs[0]
 
     return run
 

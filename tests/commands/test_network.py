@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis.published import published
+from analysis.published.numbers import published
 from core.errors import UserError
 from run_ablation import main
 

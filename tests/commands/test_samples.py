@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from analysis.samples import chosen
+from analysis.plots.input_samples import chosen
 from core.errors import UserError
 from run_ablation import main
 
@@ -36,7 +36,9 @@ def test_every_class_is_drawn_and_heard(sounds: Path, tmp_path: Path) -> None:
 
 def test_a_waveform_is_drawn_as_a_line(sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
-    monkeypatch.setattr("analysis.results.save_once", lambda figure, path, data, **more: drawn.append(figure) or [])
+    monkeypatch.setattr(
+        "analysis.output.folder.save_once", lambda figure, path, data, **more: drawn.append(figure) or []
+    )
     words = ["--kind", "waveform", "--backbone", "soundnet8_1d", "--weights", "random", "--normalise", "train"]
     assert samples(sounds, tmp_path, *words) == 0
     for ax, label in zip(drawn[0].axes, ("high", "low", "middle"), strict=True):  # and no bar of colours

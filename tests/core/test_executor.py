@@ -4,13 +4,13 @@ from typing import Any
 import pytest
 
 from core import executor
-from core.config import Run
-from core.datasets.table import Dataset
+from core.config.run import Run
+from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.executor import execute
 from core.plan import Plan, Planned
 from core.session import Session
-from core.store import FAILED, FINISHED
+from core.store.runs import FAILED, FINISHED
 
 
 def two(run: Run, dataset: Dataset) -> tuple[Plan, Run, Run]:

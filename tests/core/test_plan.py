@@ -1,4 +1,4 @@
-from core.config import Run
+from core.config.run import Run
 from core.plan import Plan, Planned
 
 

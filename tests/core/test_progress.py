@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-import core.datasets.content
+import core.datasets.fingerprint
 import core.progress
-from core.datasets.table import Dataset
+from core.datasets.dataset import Dataset
 from core.progress import if_long
 
 
@@ -38,7 +38,7 @@ def test_reading_the_files_of_a_set_is_shown_where_it_takes_long(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(core.progress, "LONG", 0.0)
-    monkeypatch.setattr(core.datasets.content, "AT_ONCE", 16)
+    monkeypatch.setattr(core.datasets.fingerprint, "AT_ONCE", 16)
     calls: list[Any] = []
     for _ in range(2):  # the second time nothing is read
         dataset.fingerprint(tmp_path, progress=lambda *call: calls.append(call))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core import session
-from core.execution import Execution
+from core.config.execution import Execution
 from core.session import Session
 
 

@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 import soundfile
 
-from analysis.formats import csv
-from commands import COMMANDS, options
+from analysis.output.number_format import csv
+from commands import COMMANDS
 from commands.ablation import prepare
-from commands.options import Call
+from commands.cli import parser
+from commands.cli.parser import Call
+from core.audio.reading import BadClip, read_waveform
 from core.datasets import load
 from core.errors import UserError
-from core.inputs.clip import BadClip, read_waveform
 from core.plan import untaught
 from core.session import Session
 
@@ -114,11 +115,11 @@ def test_class_that_is_only_tested_is_said(root: Path, session: Session) -> None
     rows += ["a/4.wav,only here,1", "b/4.wav,only here,1"]
     (root / "clips.csv").write_text("\n".join(["path,label,fold", *rows]) + "\n")
     line = ["freeze", "--data", "folder", "--data-root", str(root / "clips.csv"), "--block", "none"]
-    name, said = options.parse({"freeze": options.option_class(COMMANDS["freeze"])}, line)
+    name, said = parser.parse({"freeze": parser.option_class(COMMANDS["freeze"])}, line)
     notes: list[str] = []
     session.report.note = notes.append  # type: ignore[method-assign]
-    session.execution = options.execution(said)
-    plan = prepare(Call(name, options.read(COMMANDS[name], said), said, line), session).plan
+    session.execution = parser.execution(said)
+    plan = prepare(Call(name, parser.read(COMMANDS[name], said), said, line), session).plan
     assert untaught(plan) == ["folder: tested in fold 1 and in no other fold, so never learnt: only here"]
     assert untaught(plan)[0] in notes
 
@@ -132,8 +133,8 @@ def test_control_characters_of_names_do_not_reach_the_terminal(root: Path) -> No
 def test_what_decoders_say_themselves_does_not_reach_the_terminal(
     root: Path, capfd: pytest.CaptureFixture[str], session: Session
 ) -> None:
-    from core.config import Clip, Frontend
-    from core.inputs.images import images
+    from core.config.run import Clip, Frontend
+    from core.inputs.store.stored_inputs import images
 
     buffer = io.BytesIO()
     soundfile.write(buffer, np.random.default_rng(0).uniform(-0.5, 0.5, 80_000), 16_000, format="MP3")

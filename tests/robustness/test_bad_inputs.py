@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from core.datasets.features import CLIP, LABEL
+from core.datasets.sets.feature_table import CLIP, LABEL
 from core.errors import UserError
 from run_ablation import main
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from commands import COMMANDS, options
+from commands import COMMANDS
 from commands.ablation import prepare
-from commands.options import Call
-from commands.words import flags
+from commands.cli import parser
+from commands.cli.parser import Call
+from commands.cli.words import flags
 from core import datasets
-from core.config import Run
-from core.datasets.table import Dataset
+from core.config.run import Run
+from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.session import Session
 from core.training.trainer import train
@@ -34,7 +35,7 @@ BAD_WORDS = (
     "\udcff",
 )
 COMMAND = "freeze"
-CLASSES = {name: options.option_class(COMMANDS[name]) for name in (COMMAND, "attribute", "ensemble", "compare")}
+CLASSES = {name: parser.option_class(COMMANDS[name]) for name in (COMMAND, "attribute", "ensemble", "compare")}
 LEFT = {"--ray", "--storage", "--results"}  # would start Ray or make folders; their words are checked elsewhere
 
 
@@ -48,9 +49,9 @@ def lines() -> Iterator[list[str]]:
 def answer(line: list[str], session: Session) -> str:
     """Plan a command line; return its one line where it is refused."""
     try:
-        name, said = options.parse({line[0]: CLASSES[line[0]]}, line)
-        call = Call(name, options.read(COMMANDS[name], said), said, line)
-        options.execution(said)
+        name, said = parser.parse({line[0]: CLASSES[line[0]]}, line)
+        call = Call(name, parser.read(COMMANDS[name], said), said, line)
+        parser.execution(said)
         prepare(call, session)
     except UserError as error:
         return str(error)
@@ -80,7 +81,7 @@ def test_what_is_asked_of_a_finished_run_is_answered_or_refused_in_one_line(
 ) -> None:
     """Of `predict` every option with every word: names of runs, places of sounds and of the truth, and settings."""
     train(run, dataset, session, label="run")
-    known = flags(options.option_class(COMMANDS["predict"]))
+    known = flags(parser.option_class(COMMANDS["predict"]))
     base = {"--run": run.id, "--from": str(dataset.root / "low" / "0.wav"), "--results": str(session.store.results)}
     base |= {"--device": "cpu", "--threads": "1"}
     refused = 0

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core import cache
-from core.array_writer import ArrayWriter
-from core.cache import key_of, load_or_make
+from core.cache import entries
+from core.cache.array_writer import ArrayWriter
+from core.cache.entries import key_of, load_or_make
 
 MADE_FROM = {"what": "numbers", "version": 1}
 NUMBERS = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -57,8 +57,8 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let every test be a process that has seen no entry yet."""
-    monkeypatch.setattr(cache, "_verified", set())
-    monkeypatch.setattr(cache, "SETTLED", 0.0)
+    monkeypatch.setattr(entries, "_verified", set())
+    monkeypatch.setattr(entries, "SETTLED", 0.0)
     yield
 
 
@@ -67,9 +67,9 @@ def nothing_known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("name", ["array.npy", "manifest.json", "seen.json"])
 def test_a_damaged_entry_is_made_again(name: str, kind: str, tmp_path: Path) -> None:
     load_or_make(tmp_path, made_from=MADE_FROM, make=make)
-    cache._verified.clear()
+    entries._verified.clear()
     load_or_make(tmp_path, made_from=MADE_FROM, make=make)  # which notes that it was found whole
-    cache._verified.clear()
+    entries._verified.clear()
     path = tmp_path / key_of(MADE_FROM) / name
     assert path.is_file()
     DAMAGES[kind](path)

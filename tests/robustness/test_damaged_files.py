@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from core.inputs.clip import BadClip, read_waveform
+from core.audio.reading import BadClip, read_waveform
 
 SR = 16_000
 STATE_NO_LENGTH = {"PVF", "IRCAM", "PAF"}  # their headers say nothing that a missing end could contradict

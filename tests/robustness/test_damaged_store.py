@@ -21,10 +21,10 @@ from safetensors.torch import load_file, save_file
 from small_runs import ON_CPU, SIZE
 
 import run_ablation
-from commands.search import _known
-from core.config import Run
+from commands.tune.run import _known
+from core.config.run import Run
 from core.errors import UserError
-from core.store import FINISHED, FIRST_STEP, HISTORY, MISSING, PREDICTIONS, RECORD, WEIGHTS, DamagedFile, Store
+from core.store.runs import FINISHED, FIRST_STEP, HISTORY, MISSING, PREDICTIONS, RECORD, WEIGHTS, DamagedFile, Store
 
 FILES = (RECORD, HISTORY, PREDICTIONS, WEIGHTS, FIRST_STEP)
 OUTCOME = {

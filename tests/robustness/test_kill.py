@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from doomed import PHASES
-from warm_start import DOOMED, ROOT, Warm
+from fork_server import DOOMED, ROOT, Warm
+from killable_command import PHASES
 
-from core.store import CHECKPOINT, FINISHED, HISTORY, PREDICTIONS, WEIGHTS, Store
+from core.store.runs import CHECKPOINT, FINISHED, HISTORY, PREDICTIONS, WEIGHTS, Store
 
 SAME = (WEIGHTS, PREDICTIONS)  # byte for byte
 # Of a phase's events, this share may come before the kill: the others must still come when those before were killed.
@@ -62,7 +62,7 @@ Started = tuple[Process, int]  # and the end of the pipe that tells of its event
 
 
 class Start(Protocol):
-    """Starts a command as `doomed` says."""
+    """Starts a command as `killable_command` says."""
 
     def __call__(self, line: list[str], results: Path, phase: str, number: int, *, log: Path) -> Started: ...
 

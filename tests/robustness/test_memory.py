@@ -23,11 +23,11 @@ MEASURED = """
 import json, os, sys
 from pathlib import Path
 import numpy as np, torch
-from core.config import Clip, Frontend
+from core.config.run import Clip, Frontend
 from core.datasets import load
-from core.inputs.images import images
-from core.inputs.live import live_images
-from core.inputs.waveforms import waveforms
+from core.inputs.store.stored_inputs import images
+from core.inputs.store.on_the_fly import live_images
+from core.inputs.store.stored_waveforms import waveforms
 
 def status(name):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name)) * 1024

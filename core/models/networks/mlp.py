@@ -9,8 +9,8 @@ from functools import partial
 
 from torch import nn
 
+from core.config.layer_spec import PERCEPTRON, activated_widths
 from core.models.family import VECTOR, Shape
-from core.models.layer_lists import PERCEPTRON, activated_widths
 from core.models.networks.network import Network, staged
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}

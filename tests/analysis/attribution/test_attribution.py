@@ -12,14 +12,14 @@ from torch import nn
 
 from analysis import attribution
 from analysis.attribution import Explained, Integral, Maps, baselines, class_profiles, integrated_gradients, methods
-from analysis.attribution.integrated import mean_gradients
+from analysis.attribution.integrated_gradients import mean_gradients
 from core.errors import UserError
 from core.inputs.log_mel import LogMel
 from core.inputs.spectrogram import FLOOR_DB
 from core.models import family_of, names
 from core.models.backbone import build
 from core.models.family import IMAGE, PICTURE
-from core.models.normalise import Normalise
+from core.models.input_transform.normalise import Normalise
 
 SHAPE = (3, 4, 5)
 FAMILIES = (
@@ -480,7 +480,7 @@ def test_class_profiles_sum_to_one_and_say_where() -> None:
 
 def test_integrated_gradients_keeps_the_better_of_two_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error need not fall with more steps."""
-    import analysis.attribution.integrated as module
+    import analysis.attribution.integrated_gradients as module
 
     answers = iter([1.5, 3.0])
     monkeypatch.setattr(module, "mean_gradients", lambda *a, **k: np.full((1, 1, 1, 1), next(answers)))

@@ -8,16 +8,16 @@ import pandas as pd
 import pytest
 from report_store import CLASSES, CLIP, HOSTILE, REASON, finish, make_store
 
-from analysis.formats import magnitude, percent, points, seconds
-from analysis.report.analyses import Limits
-from analysis.report.cells import from_csv, from_description
+from analysis.output.number_format import magnitude, percent, points, seconds
+from analysis.output.tables import Column, cells
 from analysis.report.page import make_page
-from analysis.report.runs import confusion, curve
-from analysis.tables import Column, cells
-from commands.study_file import answers
-from core.config import Run
+from analysis.report.reader import Limits
+from analysis.report.run_details import confusion, curve
+from analysis.report.table_model import from_csv, from_description
+from commands.cli.study_schema import answers
+from core.config.run import Run
 from core.errors import UserError
-from core.store import Store
+from core.store.runs import Store
 from run_ablation import main
 
 VOID = {"meta", "link", "img", "line", "rect", "polyline", "br", "input"}

@@ -108,7 +108,7 @@ def test_streaming_and_arrays_equal_the_direct_computation(rng, index, mean):
 def test_long_inputs_are_taken_in_pieces_with_the_same_answer(rng, monkeypatch):
     x, y = related(rng)
     whole = pwcca(x, y)
-    monkeypatch.setattr("analysis.similarity.moments.CHUNK", 1000)
+    monkeypatch.setattr("analysis.similarity.streaming_moments.CHUNK", 1000)
     pieces = pwcca(x, y)
     assert pieces.value == pytest.approx(whole.value, abs=1e-10)
     assert pieces.noise_floor == pytest.approx(whole.noise_floor, abs=1e-10)

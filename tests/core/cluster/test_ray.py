@@ -23,24 +23,24 @@ import pytest
 import torch
 
 from ablations.freeze import Freeze
-from commands import options
-from commands.execution import execute
+from commands.cli import parser
+from commands.cli.run_plan import execute
 from core.cluster.address import check_address
 from core.cluster.connect import Demand, Node, share_out
-from core.cluster.feed import PlanFeed
-from core.cluster.gate import Gate
+from core.cluster.start_barrier import Gate
 from core.cluster.storage import Storage
 from core.cluster.sweep import _Images
-from core.cluster.watch import reason
-from core.cluster.worker import fetch
-from core.config import Run
-from core.datasets.table import Dataset
+from core.cluster.sweep_progress import reason
+from core.cluster.trial import fetch
+from core.cluster.trial_source import PlanFeed
+from core.config.execution import Cluster, Execution
+from core.config.run import Run
+from core.datasets.dataset import Dataset
 from core.errors import UserError, printable
-from core.execution import Cluster, Execution
 from core.plan import Plan, Planned
 from core.session import Session
-from core.store import FAILED, FINISHED
-from core.training.lots import lots
+from core.store.runs import FAILED, FINISHED
+from core.training.heads.groups import lots
 from core.training.trainer import train
 
 pytest.importorskip("ray")
@@ -362,9 +362,9 @@ def test_storage_that_cannot_be_used_raises(place: str) -> None:
     ],
 )
 def test_bad_option_raises(line: str, message: str) -> None:
-    chosen = options.parse({"freeze": options.option_class(Freeze)}, ["freeze", *line.split()])[1]
+    chosen = parser.parse({"freeze": parser.option_class(Freeze)}, ["freeze", *line.split()])[1]
     with pytest.raises(UserError, match=f"^{message}$"):
-        options.execution(chosen)
+        parser.execution(chosen)
 
 
 # What Ray does
@@ -433,7 +433,7 @@ def test_gate_opens_when_all_have_come_or_the_first_has_waited_long(monkeypatch:
         return [end - begun for end in await asyncio.gather(*map(enter, times))]
 
     assert min(asyncio.run(come(Gate(2), 0, 0.2))) >= 0.2
-    monkeypatch.setattr("core.cluster.gate.TIMEOUT", 0.3)
+    monkeypatch.setattr("core.cluster.start_barrier.TIMEOUT", 0.3)
     alone, late = asyncio.run(come(Gate(3), 0, 0.4))
     assert 0.3 <= alone < late
 

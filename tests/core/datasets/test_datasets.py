@@ -18,9 +18,9 @@ import soundfile
 from sklearn.model_selection import StratifiedKFold
 
 from core import datasets
-from core.datasets import content
+from core.datasets import fingerprint
 from core.datasets.folds import hold_out, make_folds
-from core.datasets.gtzan import GENRES, filtered_lists
+from core.datasets.sets.gtzan import GENRES, filtered_lists
 from core.errors import UserError
 
 REAL = os.environ.get("ABLATION_REAL_DATA")
@@ -415,7 +415,7 @@ class TestFingerprint:
     ) -> None:
         dataset = datasets.load("esc50", esc50)
         before = dataset.fingerprint(tmp_path / "cache")
-        monkeypatch.setattr(content.hashlib, "file_digest", None)
+        monkeypatch.setattr(fingerprint.hashlib, "file_digest", None)
         assert dataset.fingerprint(tmp_path / "cache") == before
 
     def test_of_many_files_only_those_that_changed_are_read_again(
@@ -424,7 +424,7 @@ class TestFingerprint:
         root, cache = esc50 / "audio", tmp_path / "cache"
         paths = sorted(path.name for path in root.iterdir())
         (root / "lost.wav").write_bytes(b"lost")
-        content.file_digests("set", root, [*reversed(paths), "lost.wav"], cache)  # another order, and one more
+        fingerprint.file_digests("set", root, [*reversed(paths), "lost.wav"], cache)  # another order, and one more
         (root / "lost.wav").unlink()
         status = (root / paths[0]).stat()
         (root / paths[0]).write_bytes(bytes(status.st_size))  # as large
@@ -434,12 +434,12 @@ class TestFingerprint:
         (root / "new.wav").write_bytes(b"new")
         paths.insert(1, "new.wav")
         read: list[str] = []
-        entry = content._entry
-        monkeypatch.setattr(content, "_entry", lambda root, path: (read.append(path), entry(root, path))[1])
-        found = content.file_digests("set", root, paths, cache)
+        entry = fingerprint._entry
+        monkeypatch.setattr(fingerprint, "_entry", lambda root, path: (read.append(path), entry(root, path))[1])
+        found = fingerprint.file_digests("set", root, paths, cache)
         assert sorted(read) == sorted(["new.wav", paths[0], paths[-1]])
         assert found == [hashlib.sha256((root / path).read_bytes()).hexdigest() for path in paths]
-        assert content.file_digests("set", root, paths, cache) == found
+        assert fingerprint.file_digests("set", root, paths, cache) == found
         assert len(read) == 3
         (memo,) = (cache / "fingerprints").iterdir()
         assert list(json.loads(memo.read_text())) == paths
@@ -449,8 +449,8 @@ class TestFingerprint:
         rows = [[f"é/{clip}.wav", clip % 2, 1, "g", "ab" if clip else 7] for clip in range(clips)]
         for more in ([], [["f1"], {"per_class": 3}]):
             whole = json.dumps([["a", "ü"], rows, *more]).encode()
-            monkeypatch.setattr(content, "ROWS", 2)
-            found = content.content_digest(map(tuple, rows), class_names=("a", "ü"), more=more)
+            monkeypatch.setattr(fingerprint, "ROWS", 2)
+            found = fingerprint.content_digest(map(tuple, rows), class_names=("a", "ü"), more=more)
             assert found == hashlib.sha256(whole).hexdigest()
 
     @pytest.mark.parametrize("garbage", ["", "{", "[]", '{"audio/1-1040-A-40.wav": 3}', '{"a": [1, 2, "short"]}', "\0"])

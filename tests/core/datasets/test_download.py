@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from core import datasets
-from core.datasets import esc50, urbansound8k
 from core.datasets.loader import Source
+from core.datasets.sets import esc50, urbansound8k
 from core.errors import UserError
 
 LAYOUT = ("meta/esc50.csv", "audio")

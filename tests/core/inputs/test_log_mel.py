@@ -7,10 +7,10 @@ import soundfile
 import torch
 from PIL import Image
 
-from core.config import Clip, Frontend, Run
+from core.config.run import Clip, Frontend, Run
+from core.inputs.input_of_run import input_shape
 from core.inputs.log_mel import LogMel
-from core.inputs.made import input_shape
-from core.models.normalise import Normalise
+from core.models.input_transform.normalise import Normalise
 
 PAIRS = ((0.025, 0.010), (0.050, 0.025), (0.100, 0.050))
 

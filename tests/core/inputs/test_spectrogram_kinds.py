@@ -9,11 +9,11 @@ import scipy.signal
 import torch
 from PIL import Image
 
-from core.config import Clip, Frontend
+from core.config.run import Clip, Frontend
 from core.errors import UserError
+from core.inputs.base import Kind
 from core.inputs.gammatone import erb_frequencies, gammatone_magnitudes
-from core.inputs.kind import Kind
-from core.inputs.made import input_kind
+from core.inputs.input_of_run import input_kind
 
 SR = 16000
 CLIP = Clip(sr=SR, duration=1.0)

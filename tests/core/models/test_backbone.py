@@ -11,10 +11,10 @@ from core.errors import UserError
 from core.inputs.log_mel import LogMel
 from core.models import FAMILIES, family_of, names, stages
 from core.models.backbone import build
+from core.models.classifier_head import new_classifier
 from core.models.families.timm_models import Timm
 from core.models.family import PICTURE_SHAPE
-from core.models.heads import new_classifier
-from core.models.normalise import Normalise
+from core.models.input_transform.normalise import Normalise
 from core.models.stages import parse_stage, stage_names
 
 SMALL = ("efficientnet_lite0", "resnet18", "densenet121", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0")

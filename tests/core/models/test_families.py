@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 import run_ablation
-from core.datasets.table import Dataset
+from core.datasets.dataset import Dataset
 from core.errors import UserError
-from core.models import FAMILIES, chains, family_of, surgery
-from core.models.assembly import make_backbone
+from core.models import FAMILIES, family_of, stage_check, surgery
 from core.models.backbone import build
+from core.models.build_network import make_backbone
 from core.models.family import PICTURE_SHAPE, VECTOR, Family, Layout, Shape, numbered
 from core.models.stages import has_plain_head, stage_names, stages_named
 from core.plan import resolve
@@ -283,6 +283,6 @@ def test_trial_leaves_a_network_as_it_was() -> None:
     model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten()), nn.Linear(4 * 36, 2))
     model[0][1].eval()
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    assert chains.try_out(model, model, shape=(3, 8, 8), num_classes=2) == ""
+    assert stage_check.try_out(model, model, shape=(3, 8, 8), num_classes=2) == ""
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
     assert [module.training for module in model.modules()] == [True, True, True, False, True, True]

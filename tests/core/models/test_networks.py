@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from core.config import Model, Training
+from core.config.options import problems
+from core.config.run import Model, Training
 from core.errors import UserError
-from core.fields import problems
 from core.models import FAMILIES, surgery
 from core.models.auxiliary import auxiliaries
 from core.models.backbone import Backbone, build

@@ -20,7 +20,7 @@ from core.inputs.spectrogram import FLOOR_DB, SPAN_DB
 from core.models import FAMILIES
 from core.models.backbone import build
 from core.models.families import timm_models, torchvision_models
-from core.models.normalise import Normalise
+from core.models.input_transform.normalise import Normalise
 
 NAME = "mobilenet_v3_small"
 

@@ -6,13 +6,13 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import rotate as torchvision_rotate
 
-from core.config import Run
-from core.datasets.table import Dataset
-from core.inputs.augmentation import SpecAugment
+from core.audio.waveform_augmentation import SpecAugment
+from core.config.run import Run
+from core.datasets.dataset import Dataset
+from core.finished.open_run import open_run
 from core.session import Session
 from core.training import AUGMENTATIONS
 from core.training.augmentations import DEGREES, Rotate, batch_augmentation, evaluation_change, rotate
-from core.training.finished import open_run
 from core.training.prepare import prepare
 from core.training.trainer import Fit, seed_epoch, train
 

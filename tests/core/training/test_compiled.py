@@ -11,13 +11,13 @@ import torch
 from torch import nn
 from torch._inductor import cudagraph_trees
 
-from core.config import Training
+from core.config.run import Training
 from core.errors import UserError
-from core.training.arithmetic import Arithmetic
+from core.inference.fast_forward import evaluating
+from core.inference.precision import Arithmetic
 from core.training.compiled import OneSize, check_compiler, compiled
-from core.training.forward import evaluating
+from core.training.frozen_prefix import Frozen
 from core.training.optimizers import make_optimizer
-from core.training.prefix import Frozen
 from core.training.step import Step
 
 CPU = torch.device("cpu")

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import hinge_loss
 from torch.nn import functional
 
-from core.config import Training
+from core.config.run import Training
 from core.training import LOSSES
 
 

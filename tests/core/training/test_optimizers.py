@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from core.config import Training
+from core.config.run import Training
 from core.training import OPTIMIZERS
 from core.training.optimizers import make_optimizer
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.config import Training
+from core.config.run import Training
 from core.training import SCHEDULES
 from core.training.schedules import lr_at
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from core.config import Run, Training
-from core.fields import problems
+from core.config.options import problems
+from core.config.run import Run, Training
 from core.training import STOPPING
 from core.training.stopping import ended_by, monitored, patience, stop_at
 

@@ -9,15 +9,16 @@ import pandas as pd
 import pytest
 import torch
 
-from core.config import Run, Training
-from core.datasets.table import Dataset
-from core.execution import Execution
-from core.fields import problems
-from core.models.assembly import make_backbone
-from core.record import Clips
+from core.config.execution import Execution
+from core.config.options import problems
+from core.config.run import Run, Training
+from core.datasets.dataset import Dataset
+from core.inference import precision
+from core.models.build_network import make_backbone
 from core.session import Session
-from core.store import FINISHED
-from core.training import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES, STOPPING, arithmetic, checkpoint, trainer
+from core.store.record import Clips
+from core.store.runs import FINISHED
+from core.training import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES, STOPPING, checkpoint, trainer
 from core.training.augmentations import Augmentation
 from core.training.prepare import prepare
 from core.training.step import NonFiniteLoss
@@ -177,7 +178,7 @@ def test_killed_run_goes_on_and_ends_in_the_same_bits(
     resumed_epochs: list[int],
 ) -> None:
     run = run.replace(**changes)
-    monkeypatch.setattr(arithmetic, "multiplies_bf16", lambda: True)
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda: True)
     straight = weights_of(run, dataset, session)
     history = session.store.history(run)
     outputs = [session.store.predictions(run, best=best)[2] for best in (False, True)]

@@ -1,0 +1,132 @@
+"""Where an analysis leaves its tables and figures: files in one folder, and what the terminal and ``--json`` show."""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.console import RenderableType
+
+from analysis.output import tables
+from analysis.output.drawn import save_once
+from analysis.output.provenance import elsewhere
+from analysis.output.style import DPI
+from analysis.output.tables import Column
+from analysis.output.writers import write_formats
+from analysis.plots import by_condition
+from core.plan import Plan
+from core.session import Session
+
+
+@dataclass
+class Results:
+    """The runs of a plan, and what has been made of them.
+
+    Attributes
+    ----------
+    plan, session
+        The runs, and the store and device they are in and on.
+    folder
+        Where files are written.
+    files
+        Those written, in order.
+    shown
+        What the terminal shows, in order.
+    items
+        What `describe` writes of each table and figure.
+    published_as
+        The name that published numbers have for the data set, where it is not ours.
+    """
+
+    plan: Plan
+    session: Session
+    folder: Path
+    files: list[Path] = field(default_factory=list)
+    shown: list[RenderableType] = field(default_factory=list)
+    items: list[dict[str, Any]] = field(default_factory=list)
+    published_as: str = ""
+
+    def table(
+        self,
+        name: str,
+        frame: pd.DataFrame,
+        columns: Sequence[Column],
+        *,
+        caption: str,
+        footnotes: Sequence[str] = (),
+        groups: Sequence[str] = (),
+        show: bool = True,
+    ) -> None:
+        """Write a table as CSV, Markdown and LaTeX, and show it; parameters are those of `tables.write_table`.
+
+        The main table, which is called ``table``, says too which of its runs were made elsewhere or earlier.
+        """
+        footnotes = [*footnotes, *(elsewhere(self.plan, self.session) if name == "table" else ())]
+        files = tables.write_table(
+            frame,
+            self.folder / name,
+            columns=columns,
+            caption=caption,
+            label=f"tab:{self.plan.ablation}-{name}",
+            footnotes=footnotes,
+            groups=groups,
+        )
+        header, rows = tables.cells(frame, columns, groups=groups)
+        plain = {"header": header, "rows": [[dataclasses.asdict(cell) for cell in row] for row in rows]}
+        self.add("table", name, caption, files, footnotes=footnotes, cells=plain)
+        if show:
+            self.shown += [tables.console_table(frame, columns, title=caption, groups=groups), *footnotes]
+
+    def figure(
+        self, name: str, data: pd.DataFrame, draw: Callable[[Axes], Any], *, caption: str, **size: float
+    ) -> None:
+        """Draw on new axes and write the figure as PNG and PDF, with its data beside it as CSV.
+
+        `caption` says what is to be seen, also to those who cannot see it; `size` is that of `figures.new`.
+        """
+        figure, ax = by_condition.new(**size)
+        draw(ax)
+        self.add("figure", name, caption, self.draw(figure, self.folder / name, data))
+
+    def draw(self, figure: Figure, path: Path, data: pd.DataFrame | None = None, *, dpi: int = DPI) -> list[Path]:
+        """Write a figure where it is not there yet; parameters and files are those of `analysis.output.style.save`."""
+        return save_once(figure, path, data, index=self.session.store.index, dpi=dpi)
+
+    def written(self) -> list[str]:
+        """Name the files that were written, and of a folder inside `folder` only how many."""
+        inside = Counter(file.parent for file in self.files if file.parent != self.folder)
+        own = [str(file) for file in self.files if file.parent == self.folder]
+        return own + [f"{folder} ({count} files)" for folder, count in inside.items()]
+
+    def describe(self, command: str) -> None:
+        """Write ``analysis.json``: the command that makes this folder, its runs, and what each file shows."""
+        runs = [run.id for run in self.plan.runs]
+        values = {"ablation": self.plan.ablation, "command": command, "runs": runs, "items": self.items}
+        if self.published_as:
+            values["published_as"] = self.published_as
+        write_formats(self.folder / "analysis", {".json": json.dumps(values, indent=1).encode()})
+
+    def add(self, kind: str, name: str, caption: str, files: Sequence[Path], **more: Any) -> None:
+        """Take files of this folder into its description.
+
+        Parameters
+        ----------
+        kind
+            table, figure or map.
+        name, caption
+            What they are called, and what they show.
+        files
+            Already written, in `folder` or a folder inside it.
+        more
+            Facts about them, in JSON's types. For a map: ``clip``, the path that names the clip, ``sound``, its file,
+            and what the network said of it.
+        """
+        self.files += files
+        names = [file.relative_to(self.folder).as_posix() for file in files]
+        self.items.append({"kind": kind, "name": name, "caption": caption, "files": names, **more})

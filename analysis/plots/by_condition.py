@@ -1,0 +1,295 @@
+"""Figures in one style, for one column of a paper: each function takes data and axes, draws, and returns the axes.
+
+    figure, ax = figures.new()
+    figures.accuracy_by_condition(frame, ax, xlabel="Frozen through block", reference="none")
+    figures.save(figure, Path("results/freeze/accuracy"), frame)
+
+Frames hold fractions 0 to 1; axes show percent. ``accuracy_low`` and ``accuracy_high``, the bounds of a 95 % interval,
+are drawn where a frame has them, ``accuracy_std`` where it has not; the label of the axis says which. Nothing here
+trains, shows a window, or changes matplotlib's settings outside its own calls.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.container import Container
+from matplotlib.ticker import MaxNLocator
+
+from analysis.metrics.registry import MEASURES
+from analysis.output.style import COLOURS, GREY, MARKERS, STYLES, new, save, styled
+
+LONGEST = 38  # characters of 8 points along an axis
+__all__ = [
+    "accuracy_by_condition",
+    "ensemble_curve",
+    "grouped_bars",
+    "learning_curves",
+    "new",
+    "save",
+    "similarity_by_layer",
+    "spread_of",
+]
+
+
+@styled
+def accuracy_by_condition(
+    frame: pd.DataFrame, ax: Axes, *, xlabel: str, reference: str | None = None, series: str | None = None
+) -> Axes:
+    """Draw accuracy against depth (Palanisamy et al. 2020, figures 2b and 2c).
+
+    Parameters
+    ----------
+    frame
+        One row for each condition (and series), with ``condition``, ``accuracy`` and, as known, its spread.
+        ``published`` values are hollow; a condition without a finished run is a cross at the foot.
+    xlabel
+        What the condition is; "block3" is written 3 on the axis, so that every depth has room.
+    reference
+        The condition whose accuracy is drawn through as a dashed line.
+    series
+        The column that tells lines apart, such as the backbone.
+    """
+    conditions = _in_depth_order(frame["condition"].unique())
+    lost = frame[frame["accuracy"].isna()]
+    lines = _series(frame, series)
+    for k, (name, part) in enumerate(lines):
+        part = part.set_index("condition").reindex([c for c in conditions if c in set(part["condition"])])
+        place = np.array([conditions.index(condition) for condition in part.index])
+        x = place + 0.07 * (k - (len(lines) - 1) / 2)  # side by side, so that no error bar hides another
+        colour, y = COLOURS[k % len(COLOURS)], 100 * part["accuracy"].to_numpy()
+        marker = MARKERS[k % len(MARKERS)]
+        ax.errorbar(x, y, yerr=_spread(part, "accuracy"), color=colour, marker=marker, label=name, zorder=3)
+        if reference in part.index:
+            ax.axhline(float(y[part.index == reference][0]), color=colour, linestyle="--", linewidth=0.8, zorder=1)
+        if "published" in part and part["published"].notna().any():
+            label = f"{name or ''} published".strip()
+            ax.plot(x, 100 * part["published"], linestyle="", **_hollow(colour, marker), label=label, zorder=4)
+    if len(lost):
+        x = np.array([conditions.index(condition) for condition in lost["condition"]])
+        ax.plot(x, 0.03 + 0 * x, "x", color=GREY, transform=ax.get_xaxis_transform(), label="no result", clip_on=False)
+    if reference is not None:
+        ax.plot([], [], "--", color=GREY, linewidth=0.8, label=f"reference ({reference})")
+    ax.set_xlim(-0.4, len(conditions) - 0.6)
+    _name_ticks(ax, [_short(condition) for condition in conditions])
+    ax.set(xlabel=xlabel, ylabel=_label(frame, "accuracy"))
+    return _legend(ax)
+
+
+@styled
+def similarity_by_layer(frame: pd.DataFrame, ax: Axes, *, series: str | None = "weights", index: str = "SVCCA") -> Axes:
+    """Draw how alike a layer is before and after training (Palanisamy et al. 2020, figure 2a).
+
+    Parameters
+    ----------
+    frame
+        One row for each layer and series, input first, with ``layer``, ``similarity`` (0 to 1) and, as known,
+        ``noise_floor`` (faint and dotted): what unrelated activations of that size give. More than 12 layers are
+        named by their stage, "block2" of "block2.denselayer5.conv1".
+    series
+        The column that tells lines apart: the weights that training started from.
+    index
+        Name of the similarity index, for the axis.
+    """
+    layers = list(frame["layer"].unique())
+    many = len(layers) > 12
+    for k, (name, part) in enumerate(_series(frame, series)):
+        x = [layers.index(layer) for layer in part["layer"]]
+        colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
+        ax.plot(x, part["similarity"], color=colour, marker="" if many else marker, label=name, zorder=3)
+        if "noise_floor" in part:
+            ax.plot(x, part["noise_floor"], color=colour, linestyle=":", linewidth=0.8, alpha=0.6, zorder=1)
+    if "noise_floor" in frame:
+        ax.plot([], [], ":", color=GREY, linewidth=0.8, label="noise floor")
+    if many:
+        _name_stages(ax, [layer.partition(".")[0] for layer in layers])
+    else:
+        _name_ticks(ax, [_short(layer) for layer in layers])
+    ax.set(xlabel="Block, from input to output", ylabel=f"{index} similarity")
+    ax.set_ylim(min(0.0, float(frame["similarity"].min())), 1.02)
+    return _legend(ax)
+
+
+@styled
+def grouped_bars(
+    frame: pd.DataFrame, ax: Axes, *, x: str, series: str | None = None, xlabel: str = "", metric: str = "accuracy"
+) -> Axes:
+    """Draw a metric as bars, side by side for each group (Palanisamy et al. 2020, table I).
+
+    Parameters
+    ----------
+    frame
+        One row for each group and series, with the metric and, as known, its spread and ``published``.
+    x, series
+        The columns that name the group, such as the data set, and the bar within it, such as the weights.
+    xlabel
+        What the groups are.
+    metric
+        One of `analysis.metrics.registry.MEASURES`, which says what the axis shows.
+    """
+    scale = MEASURES[metric].scale
+    groups, members = list(frame[x].unique()), list(_series(frame, series))
+    width = (0.8 if series else 0.6) / len(members)
+    for k, (name, part) in enumerate(members):
+        colour = COLOURS[k % len(COLOURS)]
+        at = np.array([groups.index(group) for group in part[x]]) + (k - (len(members) - 1) / 2) * width
+        height = scale * part[metric].to_numpy()
+        spread = _spread(part, metric)
+        ax.bar(at, height, 0.92 * width, yerr=spread, error_kw={"elinewidth": 0.8}, color=colour, label=name)
+        for position in at[np.isnan(height)]:
+            place: Any = {"transform": ax.get_xaxis_transform(), "ha": "center", "va": "bottom"}
+            ax.text(position, 0.01, "no result", color=GREY, rotation=90, fontsize=6, **place)
+        if "published" in part and part["published"].notna().any():
+            label = "published" if k == 0 else None
+            ax.plot(
+                at + width / 4, scale * part["published"], linestyle="", **_hollow("black", "D"), label=label, zorder=4
+            )
+    _name_ticks(ax, [str(group) for group in groups])
+    ax.set(xlabel=xlabel, ylabel=_label(frame, metric), ylim=(0, 100 if MEASURES[metric].is_share else None))
+    return _legend(ax)
+
+
+@styled
+def ensemble_curve(frame: pd.DataFrame, ax: Axes, *, series: str | None = None) -> Axes:
+    """Draw accuracy against the number of members.
+
+    Parameters
+    ----------
+    frame
+        One row for each number of ``members`` (and series): ``accuracy``, the mean over all subsets of that size,
+        and ``accuracy_min`` and ``accuracy_max`` among them, drawn as a band.
+    series
+        The column that tells lines apart.
+    """
+    for k, (name, part) in enumerate(_series(frame, series)):
+        part = part.sort_values("members")
+        colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
+        ax.plot(part["members"], 100 * part["accuracy"], color=colour, marker=marker, label=name or "mean of subsets")
+        low, high = 100 * part["accuracy_min"], 100 * part["accuracy_max"]
+        ax.fill_between(part["members"], low, high, color=colour, alpha=0.2, linewidth=0, label="lowest to highest")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(xlabel="Members of the ensemble", ylabel="Accuracy (%)")
+    return _legend(ax)
+
+
+@styled
+def learning_curves(frame: pd.DataFrame, ax: Axes, *, ylabel: str, series: str) -> Axes:
+    """Draw a measure along the epochs, a line for each series.
+
+    Parameters
+    ----------
+    frame
+        One row for each ``epoch`` and series: ``mean`` and, as known, ``std``, drawn as a band, and how many runs had
+        ``ended`` before: from the first that had, the line is dotted.
+    ylabel
+        What the measure is; one in percent ends in ``(%)`` and is given as a fraction.
+    series
+        The column that tells lines apart.
+    """
+    scale = 100 if ylabel.endswith("(%)") else 1
+    for k, (name, part) in enumerate(_series(frame, series)):
+        part = part.sort_values("epoch")
+        x, y = part["epoch"].to_numpy(), scale * part["mean"].to_numpy()
+        colour, style = COLOURS[k % len(COLOURS)], STYLES[k // len(COLOURS) % len(STYLES)]
+        all_there = part["ended"].to_numpy() == 0 if "ended" in part else np.ones(len(x), bool)
+        whole = max(1, int(all_there.sum()))  # epochs that every run has
+        marker = "o" if whole == 1 else ""  # one epoch makes no line
+        ax.plot(x[:whole], y[:whole], color=colour, linestyle=style, marker=marker, label=name, zorder=3)
+        ax.plot(x[whole - 1 :], y[whole - 1 :], color=colour, linestyle=":", zorder=3)
+        if "std" in part:
+            half = scale * part["std"].to_numpy()
+            ax.fill_between(x, y - half, y + half, color=colour, alpha=0.15, linewidth=0, zorder=1)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(xlabel="Epoch", ylabel=ylabel)
+    return ax
+
+
+def _series(frame: pd.DataFrame, column: str | None) -> list[tuple[str | None, pd.DataFrame]]:
+    if column is None:
+        return [(None, frame)]
+    return [(str(name), part) for name, part in frame.groupby(column, sort=False)]
+
+
+def spread_of(frame: pd.DataFrame, metric: str) -> str:
+    """Name the spread that bars of a metric show; "" where none is known."""
+    spread = _spread(frame, metric)
+    if spread is None or np.isnan(spread).all():
+        return ""
+    return "95 % interval" if f"{metric}_low" in frame else "standard deviation"
+
+
+def _spread(part: pd.DataFrame, metric: str) -> npt.NDArray[np.float64] | None:
+    """Return lengths below and above, shape (2, rows), as the axis has them; a row without spread has none drawn."""
+    low, high, std = (f"{metric}_{name}" for name in ("low", "high", "std"))
+    if {low, high} <= set(part.columns):
+        lengths = np.stack([part[metric] - part[low], part[high] - part[metric]])
+    elif std in part:
+        lengths = np.stack([part[std]] * 2)
+    else:
+        return None
+    return MEASURES[metric].scale * np.maximum(lengths, 0)
+
+
+def _label(frame: pd.DataFrame, metric: str) -> str:
+    shown = {"95 % interval": "95 % interval", "standard deviation": "± std", "": ""}
+    said = ", ".join(filter(None, (MEASURES[metric].axis, shown[spread_of(frame, metric)])))
+    return said if len(said) <= LONGEST else said.replace(", ", ",\n")
+
+
+def _in_depth_order(conditions: Iterable[str]) -> list[str]:
+    """Sort stages from none to all; any other names stay as they came."""
+    depths = {condition: _depth(condition) for condition in conditions}
+    known = all(depth is not None for depth in depths.values())
+    return sorted(depths, key=lambda condition: depths[condition] or 0) if known else list(depths)
+
+
+def _depth(condition: str) -> float | None:
+    if match := re.fullmatch(r"block(\d+)", condition):
+        return float(match.group(1))
+    return {"none": -1.0, "stem": 0.0, "head": 1e6, "all": 1e7}.get(condition)
+
+
+def _short(stage: str) -> str:
+    return re.sub(r"^block(?=\d+$)", "", stage)
+
+
+def _name_stages(ax: Axes, stages: Sequence[str]) -> None:
+    """Part stages of many layers by faint lines and name each in its middle, the longest first, where there is room."""
+    starts = [i for i, stage in enumerate(stages) if i == 0 or stage != stages[i - 1]]
+    ends = [*starts[1:], len(stages)]
+    named: dict[float, tuple[str, float]] = {}  # middle: name, half its width in layers
+    for start, end in sorted(zip(starts, ends, strict=True), key=lambda span: span[0] - span[1]):
+        middle, name = (start + end - 1) / 2, _short(stages[start])
+        half = 0.013 * len(name) * len(stages)  # of 7 points, with a gap
+        if all(abs(middle - other) >= half + wide for other, (_, wide) in named.items()):
+            named[middle] = name, half
+        if start:
+            ax.axvline(start - 0.5, color=GREY, linewidth=0.4, alpha=0.5, zorder=0)
+    ax.set_xticks(list(named), [name for name, _ in named.values()])
+    ax.tick_params(axis="x", length=0)
+
+
+def _name_ticks(ax: Axes, names: Sequence[str]) -> None:
+    """Name the ticks, slanted where the names would not fit side by side."""
+    slanted = sum(len(name) + 2 for name in names) > 44  # characters of 7 points across one column
+    slant: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+    ax.set_xticks(range(len(names)), names, **slant)
+
+
+def _hollow(colour: str, marker: str) -> dict[str, Any]:
+    return {"marker": marker, "markerfacecolor": "white", "markeredgecolor": colour, "markeredgewidth": 0.9}
+
+
+def _legend(ax: Axes) -> Axes:
+    """Put the legend above the panel, where no line can run through it."""
+    handles, labels = ax.get_legend_handles_labels()
+    order = sorted(range(len(labels)), key=lambda i: not isinstance(handles[i], Container))  # the data come first
+    if labels:
+        columns = 3 if sum(map(len, labels)) < 36 else 2
+        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
+        ax.legend([handles[i] for i in order], [labels[i] for i in order], ncols=columns, **place)
+    return ax

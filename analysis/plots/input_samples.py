@@ -1,0 +1,148 @@
+"""Clips of every class: a picture of each as a network sees it, and a sound of each as it hears it."""
+
+import math
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import soundfile
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.attribution.map_figures import draw
+from analysis.output.folder import Results
+from analysis.output.image_view import Scale
+from analysis.output.style import PAGE_WIDTH, styled
+from core.audio.reading import read_waveform
+from core.config.run import Run
+from core.datasets.dataset import Dataset
+from core.errors import UserError
+from core.io.atomic_files import replacing
+from core.training.run_inputs import plain_images, rows_of
+
+COLUMNS = 5  # classes side by side
+DPI = 150
+CMAP = "magma"  # where the network is given no colours
+PARTS = 500  # of a waveform that is drawn
+SEED = 0
+
+
+def show_samples(results: Results, *, per_class: int) -> None:
+    """Write a figure of all classes, and a picture and a sound of every clip that is in it.
+
+    Parameters
+    ----------
+    results
+        Of a plan of one run, whose inputs are shown; nothing of it need be trained.
+    per_class
+        Clips of each class, or as many as the test fold has.
+    """
+    (run,) = results.plan.runs
+    dataset = results.plan.datasets[run.data.content]
+    if dataset.vectors is not None:
+        raise UserError(
+            f"samples: {dataset.name} has rows of numbers and no sounds to show; see data --data {dataset.name}"
+        )
+    if Scale.of(run).across.names:
+        raise UserError(f"samples: --kind {run.frontend.kind} gives numbers and no pictures; choose another kind")
+    images = plain_images(run, dataset, results.session)
+    scale = Scale.of(run)
+    clips = dataset.clips.iloc[images.kept]
+    labels, paths = clips["label"].to_numpy(), clips["path"].tolist()
+    rows = chosen(labels, rows_of(run, dataset, images).test, per_class=per_class)
+    inputs = {row: np.asarray(images.array[row]).reshape(scale.shape).mean(axis=0) for row in rows}
+    titles = {row: dataset.class_names[labels[row]] for row in rows}
+    what = f"{dataset.name}: {run.frontend.kind} in {scale.unit or 'their own units'}"
+    cmap = CMAP if run.frontend.colour == "none" else run.frontend.colour
+    figure = grid_figure([inputs[row] for row in rows], [titles[row] for row in rows], scale, cmap=cmap)
+    files = results.draw(figure, results.folder / "samples")
+    results.add("figure", "samples", f"A clip of every class of {what}", files)
+    for row in rows:
+        name = re.sub(r"[^\w.-]+", "_", f"{titles[row]}-{row}", flags=re.ASCII)
+        sound = _write_sound(results, run, dataset, paths[row], name)
+        figure = grid_figure([inputs[row]], [titles[row]], scale, cmap=cmap)
+        files = results.draw(figure, results.folder / "clips" / name, dpi=DPI)
+        facts = {"clip": paths[row], "sound": sound, "class": titles[row]}
+        results.add("map", name, f"{paths[row]} ({titles[row]})", files, **facts)
+
+
+def chosen(labels: np.ndarray, rows: np.ndarray, *, per_class: int) -> list[int]:
+    """Choose rows of every class, class by class; the same ones at every call.
+
+    Parameters
+    ----------
+    labels
+        (clips,) class of each row.
+    rows
+        Those to choose from.
+    per_class
+        How many of each class, or as many as there are.
+    """
+    mixed = np.random.default_rng(SEED).permutation(rows)
+    return [int(row) for label in np.unique(labels[rows]) for row in np.sort(mixed[labels[mixed] == label][:per_class])]
+
+
+@styled
+def grid_figure(images: Sequence[np.ndarray], titles: Sequence[str], scale: Scale, *, cmap: str = CMAP) -> Figure:
+    """Draw images (height, width) in rows of five, all in one range of colours; waveforms as lines in one range.
+
+    Parameters
+    ----------
+    images
+        Of the clips, the mean of their channels.
+    titles
+        One for each.
+    scale
+        What their pixels stand for.
+    cmap
+        Name of the colours.
+    """
+    across = min(COLUMNS, len(images))
+    down = math.ceil(len(images) / across)
+    low = float(np.min([scale.floor, *(image.min() for image in images)]))
+    high = max(float(image.max()) for image in images) + 1e-9
+    figure = Figure(figsize=(PAGE_WIDTH * across / COLUMNS + 0.6, 1.5 * down + 0.4), layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False)
+    is_line = scale.shape[1] == 1
+    for k, ax in enumerate(axes.flat):
+        if k >= len(images):
+            ax.set_axis_off()
+            continue
+        shown = ("x" if k + across >= len(images) else "") + ("y" if k % across == 0 else "")
+        if is_line:
+            _draw_line(images[k][0], scale, ax, highest=max(-low, high), axes=shown)
+        else:
+            drawn = draw(images[k], scale, ax, cmap=cmap, low=low, high=high, axes=shown)
+        ax.set_title(titles[k].replace("$", r"\$"), fontsize=8)
+    if is_line:
+        return figure
+    bar = figure.colorbar(drawn, ax=axes, label=scale.unit, shrink=0.8, aspect=30)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _draw_line(y: np.ndarray, scale: Scale, ax: Axes, *, highest: float, axes: str) -> None:
+    """Draw a waveform (samples,) as the range that it has in each of so many parts of it, as sound editors do."""
+    parts = np.array_split(y, min(PARTS, len(y)))
+    ax.fill_between(
+        np.linspace(*scale.across.edges, len(parts)),
+        [float(part.min()) for part in parts],
+        [float(part.max()) for part in parts],
+        linewidth=0.5,
+        edgecolor="face",
+    )
+    ax.set(xlim=scale.across.edges, ylim=(-highest, highest))
+    ax.tick_params(left="y" in axes, labelleft="y" in axes, bottom="x" in axes, labelbottom="x" in axes)
+    ax.set(xlabel=scale.across.label if "x" in axes else "", ylabel=scale.unit.capitalize() if "y" in axes else "")
+
+
+def _write_sound(results: Results, run: Run, dataset: Dataset, path: str, name: str) -> str:
+    """Write the waveform that the input is made of as a WAV file; return its name in the folder."""
+    n_samples = round(run.clip.duration * run.clip.sr)
+    y = read_waveform(dataset.root / path, sr=run.clip.sr, n_samples=n_samples, fit=run.clip.fit)
+    file = results.folder / "clips" / f"{name}.wav"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as temporary:
+        soundfile.write(temporary, y, run.clip.sr, subtype="PCM_16", format="WAV")
+    results.files.append(file)
+    return file.relative_to(results.folder).as_posix()

@@ -1,0 +1,286 @@
+"""What the report page shows of the runs: what they were made with, what they scored, how they learned, what failed."""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis.output.number_format import MINUS, magnitude, number, percent, seconds, span
+from analysis.output.tables import MISSING
+from analysis.report.table_model import Cell, Table, table
+from core.config.run import Model, Run
+from core.errors import UserError
+from core.store.runs import FAILED, RUNNING, Record, Store
+
+TABLE_CLASSES = 12  # a confusion matrix of more is drawn instead of written out
+DRAWN_CLASSES = 100  # and of more than these only its largest confusions are listed
+POINTS = 200  # of one learning curve
+LEFT, RIGHT, TOP, BOTTOM = 38, 312, 26, 158  # of a curve's panel in its drawing of 320 x 190
+STYLES = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a learning curve: its name and the points of an SVG polyline."""
+
+    name: str
+    points: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A learning curve: `y_ticks` and `x_ticks` are pairs of place and label; `says` is the same in words."""
+
+    title: str
+    lines: list[Line]
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+    says: str
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """A confusion matrix, target by prediction; a cell is a row, a column, its clips and its tenths of the row."""
+
+    names: list[str]
+    cells: list[tuple[int, int, int, int]]
+    largest: list[str]
+
+    @property
+    def written(self) -> bool:
+        """Whether it is small enough for a table of numbers."""
+        return len(self.names) <= TABLE_CLASSES
+
+    @property
+    def drawn(self) -> bool:
+        """Whether it is small enough for a picture."""
+        return TABLE_CLASSES < len(self.names) <= DRAWN_CLASSES
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A finished run in full."""
+
+    id: str  # of the element on the page
+    run: str
+    title: str
+    facts: dict[str, str]
+    curves: list[Curve]
+    confusion: Confusion | None
+    classes: Table | None
+    config: str
+    analyses: list[tuple[str, str]]  # id and name of those it is part of
+
+
+def read(store: Store) -> tuple[dict[str, Record], dict[str, str]]:
+    """Return the records that can be believed, by id and in the order of what was run; and what is wrong elsewhere."""
+
+    def order(record: Record) -> tuple[Any, ...]:
+        run, model = record.run, record.run.model
+        what = (model.backbone, model.weights, model.cut, model.fuse, model.freeze)
+        return run.data.name, *what, run.data.fold, run.seed, record.id
+
+    return {record.id: record for record in sorted(store.records(), key=order)}, store.damaged()
+
+
+def datasets(records: Iterable[Record], *, limit: int) -> Table:
+    """Say of each data set what was run on it."""
+    groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in records:
+        groups[record.run.data.name, record.run.data.content].append(record)
+    header = ("Data", "Content", "Classes", "Clips", "Folds tested", "Seeds", "Backbones", "Epochs", "Runs")
+    rows = []
+    for (name, content), part in groups.items():
+        runs = [record.run for record in part]
+        done = [record for record in part if record.finished]
+        classes = sorted({len(record.class_names) for record in done})
+        clips = sorted({record.clips.total for record in done})
+        backbones = sorted({f"{run.model.backbone} ({run.model.weights})" for run in runs})
+        numbers = [
+            span(values)
+            for values in (
+                classes,
+                clips,
+                (run.data.fold for run in runs),
+                (run.seed for run in runs),
+                (run.training.epochs for run in runs),
+            )
+        ]
+        shown = [text or MISSING for text in numbers]
+        rows.append([name, content[:12], *shown[:4], ", ".join(backbones), shown[4], str(len(part))])
+    return table(header, rows, limit=limit)
+
+
+def environments(records: Iterable[Record], *, limit: int) -> Table:
+    """Say which versions and machines the runs were made with: one row for each that differs."""
+    groups: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
+    for record in records:
+        groups[record.environment, tuple(sorted(record.versions.items()))].append(record)
+    parts = [(part[0].environment, part[0].versions, len(part)) for part in groups.values()]
+    names = list(dict.fromkeys(name for _, versions, _ in parts for name in versions))
+    rows = []
+    for machine, versions, count in parts:
+        device = f"{machine.device or MISSING} {machine.device_name}".strip()
+        computed = (str(machine.threads or MISSING), machine.precision or MISSING)
+        rows.append([str(count), device, *computed, *(versions.get(n, "") for n in names)])
+    return table(("Runs", "Device", "Threads", "Precision", *(n.capitalize() for n in names)), rows, limit=limit)
+
+
+def overview(records: Iterable[Record], targets: Mapping[str, str], *, limit: int) -> Table:
+    """List every run; `targets` maps the runs that are shown in full to their elements."""
+    header = ("Run", "Data", "Fold", "Seed", "Backbone", "Weights", "Changed", "Accuracy %", "Best epoch %")
+    rows: list[list[str | Cell]] = []
+    for record in records:
+        data, model, scores = record.run.data, record.run.model, record.metrics
+        rows.append(
+            [
+                Cell(record.id, target=targets.get(record.id, "")),
+                data.name,
+                str(data.fold),
+                str(record.run.seed),
+                model.backbone,
+                model.weights,
+                changed(model),
+                *map(_percent, (scores.accuracy, scores.accuracy_best_epoch, record.macro_f1)),
+                Cell(seconds(record.seconds.total), record.seconds.total) if record.seconds.total else MISSING,
+                record.status,
+            ]
+        )
+    return table((*header, "Macro F1 %", "Time", "Status"), rows, limit=limit)
+
+
+def unfinished(records: Iterable[Record], *, limit: int) -> Table:
+    """List the runs that failed or did not end, with the reason."""
+    reasons = {RUNNING: "Being trained now, or interrupted: the same command goes on from its last epoch."}
+    rows = [
+        [
+            record.id,
+            describe(record.run),
+            record.status,
+            record.reason or reasons.get(record.status, "No reason was recorded."),
+        ]
+        for record in records
+        if record.status in (FAILED, RUNNING)
+    ]
+    return table(("Run", "What", "Status", "Reason"), rows, limit=limit)
+
+
+def changed(model: Model) -> str:
+    """Say in words what an ablation did to a network."""
+    said = {
+        "freeze": ("none", "frozen through"),
+        "fuse": ("all", "starting weights through"),
+        "cut": ("none", "cut after"),
+    }
+    words = [f"{verb} {getattr(model, key)}" for key, (nothing, verb) in said.items() if getattr(model, key) != nothing]
+    return ", ".join(words) or "nothing"
+
+
+def describe(run: Run) -> str:
+    """Name a run in words."""
+    model, data = run.model, run.data
+    what = "" if changed(model) == "nothing" else f", {changed(model)}"
+    return f"{model.backbone} ({model.weights}{what}) on {data.about}, fold {data.fold}, seed {run.seed}"
+
+
+def show(record: Record, store: Store, *, id: str, analyses: list[tuple[str, str]]) -> Shown:
+    """Gather all that the page shows of one finished run."""
+    scores, clips, spent = record.metrics, record.clips, record.seconds
+    facts = {
+        "Accuracy": f"{percent(scores.accuracy)} % (last epoch)",
+        "Best epoch on the test fold": f"{percent(scores.accuracy_best_epoch)} % (epoch {scores.best_epoch})",
+        "Macro F1": f"{percent(record.macro_f1)} %",
+        "NLL, Brier, ECE": ", ".join(map(number, (scores.nll, scores.brier, scores.ece))),
+        "Clips": ", ".join(f"{count} {name}" for name, count in asdict(clips).items() if count),
+        "Clips left out": str(len(record.bad_clips) or "none"),
+        "Parameters": f"{magnitude(record.trainable_parameters)} trained of {magnitude(record.parameters)}",
+        "Time": ", ".join(f"{name} {seconds(value)}" for name, value in asdict(spent).items()),
+    }
+    return Shown(
+        id=id,
+        run=record.id,
+        title=describe(record.run),
+        facts=facts,
+        curves=_curves(store, record.id),
+        confusion=confusion(record.confusion, record.class_names),
+        classes=_per_class(record),
+        config=json.dumps(record.run.to_dict(), indent=1),
+        analyses=analyses,
+    )
+
+
+def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Confusion:
+    """Prepare a confusion matrix (classes, classes) of clips for the page."""
+    cells, errors = [], []
+    for row, counts in enumerate(matrix):
+        total = max(1, sum(counts))
+        for column, clips in enumerate(counts):
+            if clips or len(names) <= TABLE_CLASSES:
+                cells.append((row, column, clips, round(10 * clips / total)))
+            if clips and row != column:
+                errors.append((clips, -row, f"{clips} of {total} {names[row]} taken for {names[column]}"))
+    return Confusion(list(names), cells, [text for *_, text in sorted(errors, reverse=True)[:8]])
+
+
+def curve(history: pd.DataFrame, metric: str) -> Curve | None:
+    """Prepare the learning curves of one metric, accuracy or loss; None where the history has none."""
+    scale = 100.0 if metric == "accuracy" else 1.0
+    lines: dict[str, list[tuple[int, float]]] = {}
+    for style in STYLES:
+        if f"{style}_{metric}" in history:
+            values = zip(history["epoch"], scale * history[f"{style}_{metric}"], strict=True)
+            lines[style] = [(int(epoch), value) for epoch, value in values if math.isfinite(value)]
+    lines = {name: points for name, points in lines.items() if points}
+    if not lines:
+        return None
+    first, last = int(history["epoch"].min()), int(history["epoch"].max())
+    top = 100.0 if metric == "accuracy" else max(1e-9, *(value for points in lines.values() for _, value in points))
+
+    def x(epoch: float) -> float:
+        return round(LEFT + (RIGHT - LEFT) * (epoch - first) / max(1, last - first), 1)
+
+    def y(value: float) -> float:
+        return round(BOTTOM - (BOTTOM - TOP) * value / top, 1)
+
+    drawn = [
+        Line(name, " ".join(f"{x(epoch)},{y(value)}" for epoch, value in _thinned(points)))
+        for name, points in lines.items()
+    ]
+    unit = " %" if metric == "accuracy" else ""
+    said = [f"{name} {points[0][1]:.3g}{unit} to {points[-1][1]:.3g}{unit}" for name, points in lines.items()]
+    return Curve(
+        title="Accuracy (%)" if metric == "accuracy" else "Loss",
+        lines=drawn,
+        x_ticks=[(x(epoch), str(epoch)) for epoch in sorted({first, (first + last) // 2, last})],
+        y_ticks=[(y(part * top), f"{part * top:.3g}".replace("-", MINUS)) for part in (0, 0.5, 1)],
+        says=f"{metric.capitalize()} from epoch {first} to {last}: {', '.join(said)}.",
+    )
+
+
+def _curves(store: Store, run: str) -> list[Curve]:
+    try:
+        history = store.history(run)
+        return [drawn for metric in ("accuracy", "loss") if (drawn := curve(history, metric))]
+    except (UserError, ValueError, TypeError, KeyError):
+        return []
+
+
+def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Keep every so many points, and always the last."""
+    step = math.ceil(len(points) / POINTS)
+    return [*points[:-1][::step], points[-1]]
+
+
+def _per_class(record: Record) -> Table:
+    scores = record.per_class
+    columns = zip(record.class_names, scores.precision, scores.recall, scores.f1, scores.support, strict=True)
+    rows = [[name, *map(_percent, values), str(clips)] for name, *values, clips in columns]
+    return table(("Class", "Precision %", "Recall %", "F1 %", "Clips"), rows, limit=len(rows))
+
+
+def _percent(value: float) -> str:
+    return percent(value) if math.isfinite(value) else MISSING

@@ -1,0 +1,1 @@
+"""Tests and intervals over folds: hypothesis tests, power, paired comparisons."""

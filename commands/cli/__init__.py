@@ -1,0 +1,1 @@
+"""The command line: parser, presets, exit codes and process set-up."""

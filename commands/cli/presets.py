@@ -1,0 +1,139 @@
+"""A report's settings for what is not said on the command line: the ``[[preset]]`` tables of its study.
+
+Each table sets any options of a run, for all runs or for those that `when` names; later tables win over earlier ones,
+and what is said on the command line over all of them:
+
+    [[preset]]
+    lr = 1e-4
+    epochs = 70
+
+    [[preset]]
+    when = { weights = "random", backbone = ["resnet*", "densenet*"] }
+    epochs = 450
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, get_args, get_origin
+
+from core.config.options import problems
+from core.config.run import GROUPS, Run
+from core.datasets import LOADERS
+from core.errors import UserError, unknown
+
+CONDITIONS = {"data": "data__name", "backbone": "model__backbone", "weights": "model__weights"}
+WEIGHTS = ("pretrained", "random")  # pretrained: whatever is not random
+KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Settings by ``group__field``, and the runs they are for: by `CONDITIONS`, any of the names or patterns."""
+
+    when: Mapping[str, Sequence[str]]
+    settings: Mapping[str, Any]
+
+    def holds(self, point: Mapping[str, Any]) -> bool:
+        """Say whether a point of the grid is one that the rule is for."""
+        return all(any(_is_named(name, key, point) for name in names) for key, names in self.when.items())
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The rules of a report, in order; with none of them every point stays as it is."""
+
+    rules: tuple[Rule, ...] = ()
+
+    def __call__(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a point of the grid with what the rules say of what it does not say itself."""
+        settings: dict[str, Any] = {}
+        for rule in self.rules:
+            if rule.holds(settings | dict(point)):
+                settings |= rule.settings
+        return settings | dict(point)
+
+
+def read_preset(tables: Any, where: str) -> Preset:
+    """Read the ``preset`` entry of a study.
+
+    Parameters
+    ----------
+    tables
+        As TOML gives it: a list of tables.
+    where
+        Names the file in messages.
+
+    Raises
+    ------
+    UserError
+        For an unknown option or condition, with the nearest, and for a value that an option cannot have.
+    """
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise UserError(f"{where}: write its presets as [[preset]]")
+    return Preset(tuple(_rule(table, f"{where}, preset {k}") for k, table in enumerate(tables, start=1)))
+
+
+def _rule(table: Mapping[str, Any], where: str) -> Rule:
+    known = {
+        (f.metadata["flag"] or f.name).replace("_", "-"): (f"{group}__{f.name}", f)
+        for group, cls in GROUPS.items()
+        for f in dataclasses.fields(cls)
+        if not f.metadata["hidden"]
+    }
+    settings = {}
+    for flag, value in table.items():
+        if flag == "when":
+            continue
+        if flag not in known:
+            raise unknown(f"option in {where}:", flag, known)
+        key, f = known[flag]
+        settings[key] = _value(value, f, f"{where}: {flag}")
+    checked = Run().replace(**{key: value for key, value in settings.items() if key != "data__fold"})  # may be "all"
+    if found := [problem for group in GROUPS for problem in problems(getattr(checked, group))]:
+        raise UserError(f"{where}: {'; '.join(found)}")
+    return Rule(_when(table.get("when", {}), where), settings)
+
+
+def _when(table: Any, where: str) -> dict[str, list[str]]:
+    if not isinstance(table, dict):
+        raise UserError(f"{where}: 'when' is a table, such as {{ data = \"esc50\" }}")
+    found = {}
+    for key, value in table.items():
+        if key not in CONDITIONS:
+            raise unknown(f"condition in {where}:", key, CONDITIONS)
+        names = value if isinstance(value, list) else [value]
+        choices = {"data": tuple(LOADERS), "weights": WEIGHTS}.get(key)
+        for name in names:
+            if not isinstance(name, str):
+                raise UserError(f"{where}: {key} = {name!r} must be a text")
+            if choices and not any(fnmatchcase(choice, name) for choice in choices):
+                raise unknown(f"{key} in {where}:", name, choices)
+        found[key] = names
+    return found
+
+
+def _value(value: Any, f: "dataclasses.Field[Any]", where: str) -> Any:
+    """Return a TOML value as the field has it."""
+    kind: Any = f.type
+    if f.name == "fold":
+        return str(value)
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)[0]
+        if not isinstance(value, list) or any(type(one) is not inner for one in value):
+            raise UserError(f"{where} = {value!r}: give a list of {KINDS[inner].removeprefix('a ')}s")
+        return tuple(value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise UserError(f"{where} = {value!r}: give {KINDS[kind]}")
+    return value
+
+
+def _is_named(name: str, key: str, point: Mapping[str, Any]) -> bool:
+    group, _, field = CONDITIONS[key].partition("__")
+    value: str = point.get(CONDITIONS[key], getattr(getattr(Run(), group), field))
+    if key == "weights":
+        value = "random" if value == "random" else "pretrained"
+    return fnmatchcase(value, name)

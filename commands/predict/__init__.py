@@ -1,0 +1,1 @@
+"""The command ``predict``: classify recordings with trained networks."""

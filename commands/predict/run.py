@@ -1,0 +1,165 @@
+"""What the `predict` command does: networks from the store, sounds from anywhere, tables into the results."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from analysis.output.folder import Results
+from analysis.output.number_format import csv
+from analysis.output.writers import write_formats
+from analysis.predictions import Said, write_predictions, write_scores
+from commands.ablation import json_rows, show_items
+from commands.cli.parser import Call
+from commands.predict.options import Predict
+from core import datasets
+from core.config.execution import Execution
+from core.config.options import problems
+from core.datasets.metadata import some
+from core.datasets.prediction.labels_file import KEYS, labels_of, read_truth
+from core.datasets.prediction.recordings import Unlabelled, aside_of, find_rows, find_sounds
+from core.errors import UserError
+from core.finished.open_run import finished_record
+from core.finished.predict import Outputs, outputs_of
+from core.io.atomic_files import short_digest
+from core.plan import ARRANGED, Plan, Planned
+from core.progress import Reporter
+from core.session import Session
+from core.store.record import Record
+from core.store.runs import Store
+
+LISTED = 5  # recordings named on the terminal that could not be used; left_out.csv names all
+
+
+def run_predict(call: Call) -> int:
+    """Predict, write and show; return the exit status."""
+    asked: Predict = call.command
+    named = ("results", "device", "threads", "json", "on_bad_clip")
+    execution = Execution(**{name: getattr(asked, name) for name in named})
+    if found := [*_contradictions(asked), *problems(execution)]:
+        raise UserError("; ".join(found))
+    with Reporter() as report:
+        session = Session(execution, report)
+        records = _networks(asked, session.store)
+        sounds, targets = _sounds(asked, records, session)
+        ids = _ids(asked.submission, sounds.paths)
+        outputs = outputs_of(records, sounds, session)
+        for line in [*sounds.remarks, *_left_out(outputs)]:
+            report.note(line)
+    kept = np.isin(sounds.paths, outputs.paths)
+    said = Said(records, outputs.paths, outputs.logits, None if targets is None else targets[kept])
+    plan = Plan(call.name, tuple(Planned(record.id, record.run, records[0].run) for record in records), {})
+    results = Results(plan, session, session.store.results / call.name / _folder(asked, records))
+    frame = write_predictions(results, said, submission=[id for id, there in zip(ids, kept, strict=False) if there])
+    if asked.on_bad_clip == "skip":
+        bad = pd.DataFrame(list(outputs.bad), columns=["file", "reason"])
+        results.files += write_formats(results.folder / "left_out", {".csv": csv(bad).encode()})
+    if targets is not None:
+        caption = "Set aside" if asked.set_aside else f"Predictions of {asked.source}"
+        frame = write_scores(results, said, caption=caption, notes=_notes(said, outputs))
+    results.describe(call.line)
+    show_items(results, Console(stderr=asked.json, highlight=False, soft_wrap=False))
+    if asked.json:
+        files, count = (
+            [str(file) for file in results.files],
+            {"predicted": len(said.paths), "left_out": len(outputs.bad)},
+        )
+        print(json.dumps({"ablation": call.name, "files": files, **count, "rows": json_rows(frame)}))  # noqa: T201
+    return 0
+
+
+def _contradictions(asked: Predict) -> list[str]:
+    """Say which options do not go together, and which are missing."""
+    found = []
+    if not asked.run:
+        found.append("predict needs --run: the id of a finished run, from the column run_ids of a table.csv")
+    if asked.set_aside == (asked.source is not None):
+        found.append("give either --from PATH or --set-aside, the clips that the run has kept from everything")
+    if asked.set_aside and asked.truth:
+        found.append("--truth: the data set says what --set-aside is; leave --truth out")
+    if asked.data_root and not asked.set_aside:
+        found.append("--data-root is the data set's folder for --set-aside; new sounds go after --from")
+    return found
+
+
+def _networks(asked: Predict, store: Store) -> list[Record]:
+    """Return the records of the runs asked for, each once."""
+    found = {id: finished_record(id, store) for id in asked.run}
+    if asked.all_seeds:
+        wanted = {record.run.replace(seed=0).id for record in found.values()}
+        others = [record for record in store.records() if record.finished]
+        found |= {record.id: record for record in others if record.run.replace(seed=0).id in wanted}
+    records = list(found.values())
+    for record in records[1:]:
+        same = {
+            "classes": record.class_names == records[0].class_names,
+            "features": record.run.frontend.columns == records[0].run.frontend.columns,
+        }
+        for what in (what for what, is_same in same.items() if not is_same):
+            raise UserError(f"--run {records[0].id} {record.id}: have other {what}, so there is nothing to average")
+    return records
+
+
+def _sounds(asked: Predict, records: Sequence[Record], session: Session) -> tuple[Unlabelled, np.ndarray | None]:
+    """Return what is to be predicted, and the class number of each where it is known at all."""
+    if asked.source is None:
+        return _aside(asked, records, session)
+    path, columns = asked.source, records[0].run.frontend.columns
+    sounds = find_rows(path, columns) if columns else find_sounds(path)
+    if asked.truth is None:
+        return sounds, None
+    truth = read_truth(asked.truth)
+    return sounds, labels_of(sounds.paths, truth, records[0].class_names, source=f"--truth {asked.truth}")
+
+
+def _aside(asked: Predict, records: Sequence[Record], session: Session) -> tuple[Unlabelled, np.ndarray]:
+    data = records[0].run.data
+    how = {name: getattr(data, name) for name in ARRANGED if name != "name"}
+    if not data.set_aside:
+        raise UserError(f"--set-aside: run {records[0].id} has set nothing aside; give --from")
+    for record in records[1:]:
+        if record.run.data.content != data.content:
+            raise UserError(f"--set-aside: runs {records[0].id} and {record.id} are of other clips; name one")
+    loaded = datasets.load(data.name, asked.data_root)
+    arranged = datasets.arrange(loaded, **how)
+    if arranged.fingerprint(session.store.cache) != data.content:
+        raise UserError(f"--set-aside: the clips in {loaded.root} are not those of run {records[0].id}")
+    return aside_of(loaded, arranged), arranged.aside["label"].to_numpy(np.int64)
+
+
+def _ids(submission: str, paths: Sequence[str]) -> list[str]:
+    """Return what each is called in a submission; nothing where none is wanted."""
+    if submission == "none":
+        return []
+    ids = [KEYS[submission](path) for path in paths]
+    if twice := [id for id, times in Counter(ids).items() if times > 1]:
+        raise UserError(f"--submission {submission}: {some(twice)} would be the id of several; say --submission path")
+    return ids
+
+
+def _folder(asked: Predict, records: Sequence[Record]) -> str:
+    """Return a folder of its own for every different question, the same for the same one."""
+    places = [str(path and path.absolute()) for path in (asked.source, asked.truth)]
+    said = [*(record.id for record in records), *places, asked.submission, asked.on_bad_clip]
+    question = short_digest("\n".join(said))
+    return f"{records[0].id if len(records) == 1 else f'{len(records)}-networks'}-{question}"
+
+
+def _left_out(outputs: Outputs) -> list[str]:
+    """Name the recordings that could not be used."""
+    if not outputs.bad:
+        return []
+    named = [f"{path}: {reason}" for path, reason in outputs.bad]
+    total = len(outputs.bad) + len(outputs.paths)
+    more = f"; and {len(named) - LISTED} more" if len(named) > LISTED else ""
+    return [f"{len(named)} of {total} could not be used and are left out: {'; '.join(named[:LISTED])}{more}"]
+
+
+def _notes(said: Said, outputs: Outputs) -> list[str]:
+    """Say what is not scored."""
+    unknown = 0 if said.targets is None else int((said.targets < 0).sum())
+    found = [f"{unknown} of {len(said.paths)} are not scored: the truth does not name them."] if unknown else []
+    return found + ([f"{len(outputs.bad)} could not be used and are not scored."] if outputs.bad else [])

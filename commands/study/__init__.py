@@ -1,0 +1,1 @@
+"""The command ``study``: every experiment of a report."""

@@ -1,0 +1,168 @@
+"""Make a study true: one plan of all its experiments, then every table and figure, beside the published numbers."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from analysis.output.folder import Results
+from analysis.published.numbers import published, write_beside
+from commands import COMMANDS
+from commands.ablation import show_results
+from commands.cli import parser, study_schema
+from commands.cli.parser import Call
+from commands.cli.run_plan import INTERRUPTED, analysed, execute_or_stop
+from commands.cli.study_schema import Entry, Recipe, read_study, slug
+from commands.cli.words import flags, join_words, split_words
+from commands.study.combined_items import APART, Done, join, write_items, write_page
+from commands.study.experiment import Experiment, commands, prepare
+from commands.study.options import Figures, Study
+from commands.study.plan_summary import show_plan
+from core import datasets
+from core.config.run import Run
+from core.errors import UserError
+from core.executor import Executed
+from core.io.atomic_files import short_digest
+from core.progress import Reporter
+from core.session import Session
+
+
+@dataclass(frozen=True)
+class Job:
+    """An entry of a study, ready to be planned."""
+
+    entry: Entry
+    call: Call
+
+    @property
+    def plans(self) -> bool:
+        """Whether its command has the options of a run."""
+        return getattr(type(self.call.command), "plans", False)
+
+
+def run_study(call: Call) -> int:
+    """Run a study's command; return the exit status, as `commands.ablation.run`.
+
+    Parameters
+    ----------
+    call
+        The command line.
+    """
+    study: Study | Figures = call.command
+    given = split_words(call.arguments[1:], flags(parser.option_class(type(study))))
+    for flag in ("scale", "for", "devices"):
+        given.pop(flag, None)
+    recipe = read_study(study.name, study.scale, given, commands=commands())
+    for item in recipe.tables:  # what is wrong with its numbers is said before anything is trained
+        published(recipe.name, item, folder=study_schema.FOLDER)
+    jobs = make_jobs(recipe)
+    execution = parser.execution(next((job.call.options for job in jobs if job.plans), call.options))
+    console = Console(stderr=execution.json, highlight=False)
+    with Reporter() as progress:
+        session = Session(execution, progress)
+        experiments = [_prepared(job, session, recipe) for job in jobs]
+        whole = join(recipe.name, [experiment.plan for experiment in experiments if experiment.executes])
+        entries = [job.entry for job in jobs]
+        show_plan(recipe, entries, experiments, whole, session, console, devices=getattr(study, "devices", 1))
+        if execution.dry_run:
+            return 0
+        executed = execute_or_stop(whole, session) if study.trains else Executed(0, len(whole.runs), 0)
+        if executed is None:
+            return INTERRUPTED
+        folder = folder_of(study, experiments, session.store.results)
+        done = {}
+        for job, experiment in zip(jobs, experiments, strict=True):
+            inside = folder / slug(job.entry.item)
+
+            def analyse(experiment: Experiment = experiment, inside: Path = inside) -> tuple[Results, pd.DataFrame]:
+                results = Results(experiment.plan, session, inside, published_as=execution.published_as)
+                return results, experiment.analyse(results)
+
+            again = study.trains and experiment.trains
+            (results, frame), executed = analysed(analyse, whole, session, executed, again=again)
+            done[job.entry.item] = Done(experiment.plan, frame)
+            _show(recipe, job, results, frame, console)
+        page = Results(whole, session, folder, published_as=execution.published_as)
+        write_items(recipe, done, page, console, command=call.line)
+        written = write_page(recipe, [*done, *recipe.tables, *recipe.figures], folder)
+        console.print(f"Everything on one page: {written}", soft_wrap=True)
+    return 1 if executed.failed else 0
+
+
+def make_jobs(recipe: Recipe) -> list[Job]:
+    """Parse the options of every experiment, each with the folders of its own data sets."""
+    entries = [apart for entry in recipe.entries for apart in _apart(entry)]
+    classes = {entry.command: parser.option_class(COMMANDS[entry.command]) for entry in entries}
+    roots = _roots(entries)
+    return [_job(entry, classes, roots, recipe) for entry in entries]
+
+
+def _apart(entry: Entry) -> list[Entry]:
+    """Part an experiment whose command takes some options' values one at a time, as its class variable says."""
+    several = [flag for flag in getattr(COMMANDS[entry.command], "alone", ()) if len(entry.options.get(flag, ())) > 1]
+    if not several:
+        return [entry]
+    return [
+        Entry(entry.item + APART + " ".join(values), entry.command, {**entry.options, **_each(several, values)})
+        for values in itertools.product(*(entry.options[flag] for flag in several))
+    ]
+
+
+def _each(flags: Sequence[str], values: Sequence[str]) -> dict[str, list[str]]:
+    return {flag: [value] for flag, value in zip(flags, values, strict=True)}
+
+
+def _roots(entries: Sequence[Entry]) -> dict[str, str]:
+    """Map each data set of the study that needs a folder to the one it was given, in the order they first come in."""
+    folders = next((entry.options["data-root"] for entry in entries if entry.options.get("data-root")), ())
+    needing = list(dict.fromkeys(name for entry in entries for name in _needing(entry)))
+    if folders and len(folders) != len(needing):
+        raise UserError(
+            f"--data-root: give one folder for each of {', '.join(needing) or 'no data set'}, in this order"
+        )
+    return dict(zip(needing, folders, strict=False))
+
+
+def _needing(entry: Entry) -> list[str]:
+    """Name an experiment's data sets that need a folder."""
+    names = entry.options.get("data", [Run().data.name])
+    return [name for name in names if name in datasets.LOADERS and not datasets.LOADERS[name].embedded]
+
+
+def _job(entry: Entry, classes: Mapping[str, type], roots: Mapping[str, str], recipe: Recipe) -> Job:
+    """Parse an experiment's options; one that only another command of the study has is passed over, not refused."""
+    own = flags(classes[entry.command])
+    elsewhere = {flag for cls in classes.values() for flag in flags(cls)} - set(own)
+    kept = {flag: values for flag, values in entry.options.items() if f"--{flag}" not in elsewhere}
+    kept.pop("data-root", None)
+    if "--data-root" in own and (folders := [roots[name] for name in _needing(entry) if name in roots]):
+        kept["data-root"] = folders
+    try:
+        return Job(entry, parser.call(COMMANDS, [entry.command, *join_words(kept)]))
+    except UserError as error:
+        raise UserError(f"{recipe.name}, '{entry.item}': {error}") from None
+
+
+def _prepared(job: Job, session: Session, recipe: Recipe) -> Experiment:
+    try:
+        return prepare(job.call, session)
+    except UserError as error:
+        raise UserError(f"{recipe.name}, '{job.entry.item}': {error}") from None
+
+
+def folder_of(study: Study | Figures, experiments: Sequence[Experiment], results: Path) -> Path:
+    """Return a folder of its own for every different set of questions, the same for the same one."""
+    text = "\n".join(f"{experiment.plan.name} {experiment.question}" for experiment in experiments)
+    return results / "studies" / study.name / f"{study.scale}-{short_digest(text)}"
+
+
+def _show(recipe: Recipe, job: Job, results: Results, frame: pd.DataFrame, console: Console) -> None:
+    """Set an experiment's numbers beside the report's, and show its tables."""
+    item = job.entry.item
+    write_beside(results, frame, recipe.name, item, title=recipe.title, folder=study_schema.FOLDER)
+    results.describe(job.call.line)
+    console.rule(f"{item}: {job.entry.command}")
+    show_results(results, console)

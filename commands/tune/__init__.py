@@ -1,0 +1,1 @@
+"""The command ``tune``: hyper-parameter search."""

@@ -1,0 +1,286 @@
+"""What the search's command does: ask for configurations, train them as ordinary runs, and show the best."""
+
+import json
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from analysis.output.folder import Results
+from analysis.search.best_configurations import analyse, best_command, chosen, point_of
+from analysis.search.space import Optuna, Point, Range, Space, draw, flag_of, grid, parse, validation_score
+from commands.ablation import conclude, planned, show_plan
+from commands.cli import parser
+from commands.cli.parser import Call
+from commands.cli.run_plan import INTERRUPTED, analysed, execute, sweep
+from commands.study.experiment import Experiment
+from commands.tune.options import Tune
+from core.config.run import Run
+from core.datasets.dataset import Dataset
+from core.errors import UserError
+from core.executor import Executed, label, settled
+from core.inputs.input_of_run import input_shape
+from core.io.atomic_files import read_json, short_digest, write_text
+from core.models.stages import stages_named
+from core.plan import Plan, Planned
+from core.progress import Reporter
+from core.registry import Lazy
+from core.session import Session
+from core.store.runs import FAILED, STOPPED
+
+Asha = Lazy("ray.tune.schedulers:ASHAScheduler")
+VALIDATION = 0.2  # share of the training folds that a search holds out where it is not told another
+REPLICATES = ("data__fold", "seed")  # of one configuration, which is judged by their mean
+
+
+def search(call: Call) -> int:
+    """Search; parameters and status are those of `commands.ablation.run`."""
+    tune: Tune = call.command
+    execution = parser.execution(call.options)
+    space, fixed = question(call.options)
+    asks = tune.search == "optuna"  # as it goes, so that the runs are not known before
+    if tune.scheduler != "none" and not execution.cluster.ray:
+        raise UserError(f"--scheduler {tune.scheduler} needs Ray: add --ray local, or leave the scheduler out")
+    console = Console(stderr=execution.json, highlight=False, soft_wrap=False)
+    with Reporter() as report:
+        session = Session(execution, report)
+        make = _planner(call, space, fixed, session)
+        if asks:
+            first = make([{key: _any(values) for key, values in space.items()}])
+            folder = session.store.results / call.name / _name(first, space, tune)
+            asked = Asked(tune, space, make, session, folder / "trials.json")
+            plan = make(asked.known) if asked.known else first
+        else:
+            plan = prepare(call, session).plan
+            folder = session.store.results / call.name / plan.name
+        if execution.dry_run:
+            show_plan(plan, session, console)
+            return 0
+        try:
+            if asks:
+                executed = ask_and_train(asked, session, _scheduler(tune, plan))
+                plan = asked.plan
+            else:
+                executed = execute(plan, session, scheduler=_scheduler(tune, plan))
+        except KeyboardInterrupt:
+            report.note("Interrupted; the same command goes on from here.")
+            return INTERRUPTED
+
+        def made() -> tuple[Results, pd.DataFrame]:
+            results = Results(plan, session, folder, published_as=execution.published_as)
+            return results, analyse(results, space)
+
+        (results, frame), executed = analysed(made, plan, session, executed)
+    status = conclude(results, frame, executed, console, command=call.line)
+    if best := best_command(frame, plan, space, command=call.line):
+        console.print(f"To use the best configuration:\n{best}", soft_wrap=True)
+    return status
+
+
+def prepare(call: Call, session: Session) -> Experiment:
+    """Plan a search whose configurations are known beforehand, as those of a study have to be.
+
+    Raises
+    ------
+    UserError
+        Where the search asks for configurations as it goes, or may stop some of them.
+    """
+    tune: Tune = call.command
+    if tune.search == "optuna":
+        raise UserError("--search optuna asks as it goes and has no plan; say grid or random, or run tune alone")
+    space, fixed = question(call.options)
+    points = draw(space, trials=tune.trials, seed=tune.search_seed) if tune.search == "random" else grid(space)
+    plan = _planner(call, space, fixed, session)(points)
+    return Experiment(plan, "", lambda results: chosen(analyse(results, space), plan, session.store, space))
+
+
+def _planner(call: Call, space: Space, fixed: list[Point], session: Session) -> Callable[[list[Point]], Plan]:
+    def conditions(base: Run, scratch: Run) -> dict[str, Run]:
+        stages = stages_named((call.command.frozen,), base.model.network, input_shape(base))
+        return {_words(base, space): base.replace(model__freeze=stages[0]) if stages else base}
+
+    def make(points: list[Point]) -> Plan:
+        return planned(call, conditions, [point | more for point in points for more in fixed], session)
+
+    return make
+
+
+def question(chosen: Any) -> tuple[Space, list[Point]]:
+    """Part the options that were said into what is searched and what stays the same.
+
+    Returns
+    -------
+    space
+        Values or range of each option that has several.
+    fixed
+        The other options, once for each fold and seed.
+
+    Raises
+    ------
+    UserError
+        Where nothing is searched, or something that cannot be.
+    """
+    space: Space = {}
+    fixed: list[Point] = [{"data__validation": VALIDATION}]
+    for key, texts in parser.given(chosen).items():
+        values = texts if key in REPLICATES else parse(key, texts)
+        if key not in REPLICATES and (isinstance(values, Range) or len(values) > 1):
+            if key in ("data__name", "data__validation"):
+                raise UserError(f"{flag_of(key)} cannot be searched: give one value")
+            space[key] = values
+        else:
+            assert not isinstance(values, Range)
+            fixed = [point | {key: value} for point in fixed for value in values]
+    if not space:
+        raise UserError(
+            "tune has nothing to search: give an option values (--lr 1e-4 1e-3) or a range (--lr 1e-5:1e-2)"
+        )
+    if not fixed[0]["data__validation"]:
+        raise UserError("--validation 0: tune chooses by validation clips; give a share above 0")
+    return space, fixed
+
+
+class Asked:
+    """Runs of the configurations that Optuna asks for, one configuration after the other.
+
+    What was asked for is kept in a file, so that an interrupted search goes on with the same configurations.
+
+    Parameters
+    ----------
+    tune, space
+        The search.
+    make
+        Plans configurations.
+    session
+        Store and progress.
+    file
+        Where to keep what was asked for.
+    """
+
+    def __init__(
+        self, tune: Tune, space: Space, make: Callable[[list[Point]], Plan], session: Session, file: Path
+    ) -> None:
+        self.known = _known(file, space) if file.exists() else []
+        self.optimizer = Optuna(space, seed=tune.search_seed, known=self.known)
+        self.trials = max(tune.trials, len(self.known))
+        self.stops = tune.scheduler != "none"
+        self.make, self.session, self.file = make, session, file
+        self.points: list[Point] = []
+        self.open: list[tuple[Point, tuple[Run, ...]]] = []  # asked for, their scores not told yet
+        self.planned: list[Planned] = []
+        self.datasets: dict[str, Dataset] = {}
+        self.waiting: deque[Run] = deque()
+        self.total = self.found = 0
+        self.new: set[str] = set()  # ids of the runs that were not there
+
+    @property
+    def plan(self) -> Plan:
+        """The runs of all that was asked for so far."""
+        return Plan("tune", tuple(self.planned), self.datasets)
+
+    def share(self, places: int) -> int:
+        """Return how many runs are still to come: each is a trial."""
+        return self.total - self.found
+
+    def next(self) -> Sequence[Run]:
+        """Return the next run to train, none where there are no more."""
+        while not self.waiting and len(self.points) < self.trials:
+            self._ask()
+        return [self.waiting.popleft()] if self.waiting else ()
+
+    def label(self, run: Run) -> str:
+        """Name a run by its place and its configuration."""
+        plan = self.plan
+        return label(run, plan).replace(f"/{len(plan.runs)}]", f"/{self.total}]", 1)
+
+    def settled(self, run: Run) -> None:
+        """Tell the optimizer what configurations have reached, where all runs have ended."""
+        store = self.session.store
+        for asked in list(self.open):
+            point, runs = asked
+            if all(self._ended(run) for run in runs):
+                scores = [validation_score(store, run) for run in runs]
+                known = [score[0] for score in scores if score is not None]
+                self.optimizer.tell(point, sum(known) / len(known) if len(known) == len(runs) else None)
+                self.open.remove(asked)
+
+    def _ask(self) -> None:
+        point = self.optimizer.ask()
+        self.points.append(point)
+        if len(self.points) > len(self.known):
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self.file, json.dumps(self.points, indent=1))
+        plan = self.make([point])
+        new = [run for run in plan.runs if run not in self.plan.runs]
+        missing = [run for run in new if not self._ended(run)]
+        self.waiting.extend(missing)
+        self.new |= {run.id for run in missing}
+        self.found += len(new) - len(missing)
+        self.planned += plan.planned
+        self.datasets |= plan.datasets
+        self.total = self.trials * len(plan.runs)
+        self.open.append((point, plan.runs))
+        self.settled(plan.runs[0])
+
+    def _ended(self, run: Run) -> bool:
+        stopped = self.stops and self.session.store.status(run) == STOPPED
+        return stopped or settled(run, self.session)
+
+
+def _known(file: Path, space: Space) -> list[Point]:
+    """Read what was asked for before."""
+    try:
+        known: list[Point] = read_json(file)
+        if not isinstance(known, list) or not all(isinstance(p, dict) and set(p) == set(space) for p in known):
+            raise ValueError("it is no list of this search's configurations")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{file} cannot be read ({error}); delete it: the search begins anew and finds its runs in the store"
+        ) from None
+    return known
+
+
+def ask_and_train(asked: Asked, session: Session, scheduler: Any) -> Executed:
+    """Train what is asked for until there is nothing more, here or on Ray."""
+    while runs := asked.next():
+        if session.execution.cluster.ray:
+            asked.waiting.extendleft(runs)
+            sweep(asked, session, runs=asked.total, first=runs, scheduler=scheduler)
+        else:
+            execute(asked.plan, session)
+            asked.waiting.clear()
+            asked.settled(runs[0])
+    runs = asked.plan.runs
+    failed = sum(session.store.status(run) == FAILED for run in runs)
+    return Executed(len(runs) - asked.found, asked.found, failed, frozenset(asked.new))
+
+
+def _scheduler(tune: Tune, plan: Plan) -> Any:
+    """Make the scheduler that was asked for; it never stops a run at its last epoch, which ends by itself."""
+    if tune.scheduler == "none":
+        return None
+    longest = max(run.training.epochs for run in plan.runs)
+    rules = {"metric": "validation_accuracy", "mode": "max", "grace_period": 1, "reduction_factor": 3}
+    try:
+        return Asha(time_attr="epoch", max_t=longest + 1, **rules)
+    except ImportError:
+        return None  # the sweep says what is missing
+
+
+def _words(run: Run, space: Space) -> str:
+    """Name a configuration."""
+    values = point_of(run, list(space)).items()
+    return ", ".join(f"{key.partition('__')[2]} {f'{v:g}' if isinstance(v, float) else v}" for key, v in values)
+
+
+def _any(values: Any) -> Any:
+    return values.low if isinstance(values, Range) else values[0]
+
+
+def _name(plan: Plan, space: Space, tune: Tune) -> str:
+    """Name the folder of a search whose runs are not known yet; more trials are the same search."""
+    text = f"{plan.name} {space} {tune.search} {tune.search_seed}"
+    return f"{plan.name.rpartition('-')[0]}-{short_digest(text)}"

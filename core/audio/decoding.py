@@ -1,0 +1,127 @@
+"""A recording as a stream of blocks, read with libsndfile or FFmpeg; what a file claims never decides an allocation."""
+
+from collections.abc import Iterator
+from io import FileIO
+from typing import NamedTuple
+
+import av
+import numpy as np
+import soundfile
+
+from core.audio.truncation import Reader, check_complete, mp3_has_length
+from core.io.thread_pool import go_on
+
+BLOCK = 1 << 16  # samples of all channels together, read at a time
+MP3_SLACK = 2 * 1152  # samples; encoder delay and padding of an MP3 are counted by some writers and not by others
+MALFORMED = 3  # libsndfile's SF_ERR_MALFORMED_FILE
+LOWEST, HIGHEST = 100, 10_000_000  # Hz; a header with another sampling rate is damaged
+
+# Which FFmpeg may read: nothing that points to other files or hosts, as playlists do.
+AV_OPTIONS = {"protocol_whitelist": "none"}
+
+
+class Block(NamedTuple):
+    """Some samples of a recording: mean of the channels, float32, shape (samples,), and their rate in Hz."""
+
+    y: np.ndarray
+    sr: int
+
+
+class _Forward(soundfile.SoundFile):
+    """A sound file read from its start to its end, without a seek after every block."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def blocks(file: FileIO) -> Iterator[Block]:
+    """Decode a file, opened without a buffer, from its start to its end.
+
+    Raises
+    ------
+    ValueError
+        As soon as it turns out that the recording cannot be used, with the reason.
+    """
+    read = Reader(file)
+    if not read.size:
+        raise ValueError("empty (0 bytes)")
+    check_complete(read)
+    first, sounding = None, False
+    for y, sr in _decoded(file, guessed=not mp3_has_length(read)):
+        go_on()  # a long recording is given up in the middle
+        if not LOWEST <= sr <= HIGHEST:
+            raise ValueError(f"states a sampling rate of {sr} Hz, which no recording has")
+        if not np.isfinite(y).all():
+            raise ValueError("NaN or infinite samples")
+        first = y[0] if first is None else first
+        sounding = sounding or bool((y != first).any())
+        yield Block(y, sr)
+    if first is None:
+        raise ValueError("empty (no samples)")
+    if not sounding:
+        raise ValueError("silent (all samples equal)")
+
+
+def description(file: FileIO) -> tuple[str, int] | None:
+    """Return format and number of channels of an open file; None where libsndfile does not know it."""
+    file.seek(0)
+    try:
+        with soundfile.SoundFile(file.fileno(), closefd=False) as sound:
+            return f"{sound.format} {sound.subtype}", sound.channels
+    except soundfile.LibsndfileError:
+        return None
+
+
+def _decoded(file: FileIO, *, guessed: bool) -> Iterator[Block]:
+    """Decode with libsndfile, or else with FFmpeg; ValueError says why neither could.
+
+    A WAV streamed with size 0, and an MP3 whose length would be guessed, is read to its end by FFmpeg.
+    """
+    file.seek(0)
+    try:
+        with _Forward(file.fileno(), closefd=False) as sound:
+            if sound.frames and not (guessed and sound.format == "MP3"):
+                yield from _with_soundfile(sound)
+                return
+    except soundfile.LibsndfileError as error:
+        if error.code == MALFORMED:  # known to libsndfile, so FFmpeg would only read half of it
+            raise ValueError(f"truncated or damaged ({error.error_string})") from None
+    file.seek(0)
+    yield from _with_av(file)
+
+
+def _with_soundfile(sound: soundfile.SoundFile) -> Iterator[Block]:
+    if sound.format == "XI":
+        raise ValueError("an instrument (XI), not a recording")
+    there, size = 0, max(BLOCK // sound.channels, 1)
+    while there < sound.frames:
+        try:
+            samples = sound.read(
+                min(size, sound.frames - there), dtype="float32", always_2d=True
+            )  # (samples, channels)
+        except soundfile.LibsndfileError as error:
+            raise ValueError(f"truncated or damaged ({error.error_string})") from None
+        if not len(samples):
+            break
+        there += len(samples)
+        mono = samples[:, 0] if sound.channels == 1 else samples.mean(axis=1, dtype=np.float32)
+        yield Block(mono, sound.samplerate)
+    if sound.frames - there > (MP3_SLACK if sound.format == "MP3" else 0):
+        raise ValueError(f"truncated: {there} of {sound.frames} samples are there")
+
+
+def _with_av(file: FileIO) -> Iterator[Block]:
+    begun = False
+    try:
+        with av.open(file, mode="r", options=AV_OPTIONS) as container:
+            if not container.streams.audio:
+                raise ValueError("not audio")
+            to_float = av.AudioResampler(format="fltp")
+            for frame in container.decode(container.streams.audio[0]):
+                for part in to_float.resample(frame):
+                    y = part.to_ndarray().mean(axis=0).astype(np.float32, copy=False)  # (channels, samples)
+                    if len(y):
+                        begun = True
+                        yield Block(y, frame.sample_rate)
+    except av.FFmpegError as error:
+        raise ValueError(f"truncated or damaged ({error.strerror})" if begun else "not audio") from None

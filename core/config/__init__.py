@@ -1,0 +1,1 @@
+"""The configuration of a run, the options made from it, and how a command is executed."""

@@ -1,0 +1,262 @@
+"""The table of a data set's clips, how it is checked, and how it is split."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from core.datasets.fingerprint import content_digest, file_digests, file_sizes, row_digests
+from core.datasets.folds import hold_out, make_folds
+from core.datasets.metadata import some
+from core.errors import UserError
+from core.io.atomic_files import file_digest, is_utf8
+from core.progress import Progress, no_progress
+
+COLUMNS = ["path", "label", "fold", "group"]
+TEST, TRAIN, VALIDATION = 1, 2, 3  # what the folds of a fixed split are
+
+
+class Split(NamedTuple):
+    """Rows of `Dataset.clips` for each purpose: int64 indices, ascending, no clip in two of them."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set.
+
+    Attributes
+    ----------
+    name
+        Its name in the registry.
+    root
+        Folder the paths are relative to.
+    clips
+        One row per clip, sorted by path: ``path`` (POSIX, relative to `root`), ``label`` (index into `class_names`),
+        ``fold`` (1 ..), ``group`` (what clips were cut from).
+    class_names
+        Name of each label.
+    sr, duration, n_frames
+        The set's own sampling rate in Hz, clip length in seconds and image width in pixels.
+    facts
+        (clips,) rows of what else is said of each clip, a column for each; any of them can be the label
+        (`core.datasets.arrange`).
+    fixed_split
+        The set comes with one test (fold 1) and training list (fold 2), and mostly a validation list (fold 3), instead
+        of folds to rotate.
+    seeded_folds
+        The folds were made here, for the set has none of its own, and may be made anew (`core.datasets.arrange`).
+    sizes_alone
+        A file's size stands for its content in the fingerprint, as in sets too large to be read for it.
+    vectors, columns
+        Where clips are rows of numbers and no files: these, float32, (clips, features), and the name of each.
+    tables
+        Files, relative to `root`, whose content is part of the fingerprint beside the clips.
+    per_class
+        Most clips of a class in the training part, in the test part and in a validation list, each; 0 for all.
+    aside
+        The clips that no split contains, with the columns of `clips` (`core.datasets.arrange`).
+    left_out
+        Paths of recordings that belong to the set and are not among its clips, but for those set aside.
+    remarks
+        What reading the set has left out or found, a line each.
+    """
+
+    name: str
+    root: Path
+    clips: pd.DataFrame
+    class_names: tuple[str, ...]
+    sr: int
+    duration: float
+    n_frames: int
+    facts: pd.DataFrame
+    fixed_split: bool = False
+    seeded_folds: bool = False
+    sizes_alone: bool = False
+    vectors: np.ndarray | None = None
+    columns: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+    per_class: int = 0
+    aside: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
+    left_out: frozenset[str] = frozenset()
+    remarks: tuple[str, ...] = ()
+
+    def fold_numbers(self) -> tuple[int, ...]:
+        """Return the folds that can be tested on."""
+        return (TEST,) if self.fixed_split else tuple(int(fold) for fold in sorted(self.clips["fold"].unique()))
+
+    def split(self, fold: int, *, validation: float = 0.0) -> Split:
+        """Divide the clips.
+
+        Parameters
+        ----------
+        fold
+            The fold to test on.
+        validation
+            Share of the other folds' clips, 0 to below 1, held out by group and stratified by class (a class of two
+            groups or more is there if it can be, so a small share may come out larger). The same at every call. Of a
+            fixed split that has one, any share above 0 takes its own validation list; at 0 that list goes unused.
+
+        Raises
+        ------
+        UserError
+            For a fold that does not exist (listing those that do), a share out of range, or nothing left to train on.
+        """
+        if fold not in self.fold_numbers():
+            raise UserError(f"fold {fold}: {self.name} has the folds {', '.join(map(str, self.fold_numbers()))}")
+        if not 0 <= validation < 1:
+            raise UserError(f"validation={validation}: must be at least 0 and below 1")
+        folds = self.clips["fold"].to_numpy()
+        train = self._capped(np.flatnonzero(folds == TRAIN if self.fixed_split else folds != fold))
+        held_out = train[:0]
+        if validation and self.fixed_split and (folds == VALIDATION).any():
+            held_out = self._capped(np.flatnonzero(folds == VALIDATION))
+        elif validation and len(train):
+            labels, groups = self.clips["label"].to_numpy()[train], self.clips["group"].to_numpy()[train]
+            mask = hold_out(labels, groups, share=validation)
+            train, held_out = train[~mask], train[mask]
+        if not len(train):
+            raise UserError(f"{self.name}: nothing is left to train on when fold {fold} is tested; it needs more folds")
+        return Split(train, held_out, self._capped(np.flatnonzero(folds == fold)))
+
+    def _capped(self, rows: np.ndarray) -> np.ndarray:
+        """Keep `per_class` clips of each class: those that come first in an order that a path alone decides."""
+        if not self.per_class:
+            return rows
+        labels = self.clips["label"].to_numpy()[rows]
+        rank = pd.Series(self._order[rows]).groupby(labels).rank()
+        return rows[(rank <= self.per_class).to_numpy()]
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        """The place of each clip in a shuffled order: the same for a clip whatever others the set holds."""
+        digests = [hashlib.sha256(path.encode()).digest() for path in self.clips["path"].tolist()]
+        place = np.empty(len(digests), np.int64)
+        place[sorted(range(len(digests)), key=digests.__getitem__)] = np.arange(len(digests))
+        return place
+
+    def fingerprint(self, cache: Path, *, progress: Progress = no_progress) -> str:
+        """Return the SHA-256, in hex, of all that the set is: paths, labels, folds, groups, class names and contents.
+
+        Parameters
+        ----------
+        cache
+            Folder in which the digests of unchanged files are remembered (``fingerprints/``).
+        progress
+            Called with (files read, files to be read, what is being done), where that takes seconds.
+
+        Raises
+        ------
+        UserError
+            Where a file cannot be read.
+        """
+        paths = self.clips["path"].tolist()
+        contents: list[object]
+        if self.vectors is not None:
+            contents = [*row_digests(self.vectors)]
+        elif self.sizes_alone:
+            contents = [*file_sizes(self.root, paths)]
+        else:
+            contents = [*file_digests(self.name, self.root, paths, cache, progress=progress)]
+        more: list[object] = [list(self.columns)] if self.columns else []
+        more += [file_digest(self.root / table) for table in self.tables]
+        more += [{"per_class": self.per_class}] if self.per_class else []
+        rows = zip(paths, *(self.clips[column].tolist() for column in COLUMNS[1:]), contents, strict=True)
+        return content_digest(rows, class_names=self.class_names, more=more)
+
+    def only(self, taken: np.ndarray, **changes: Any) -> "Dataset":
+        """Return the set with those clips alone for which `taken` (clips,) is true, and with `changes`."""
+        clips, facts = (frame[taken].reset_index(drop=True) for frame in (self.clips, self.facts))
+        vectors = None if self.vectors is None else self.vectors[taken]
+        return replace(self, **{"clips": clips, "facts": facts, "vectors": vectors, **changes})
+
+
+def make(
+    name: str,
+    root: Path,
+    rows: pd.DataFrame,
+    *,
+    class_names: Sequence[str],
+    sr: int,
+    duration: float,
+    n_frames: int,
+    fixed_split: bool = False,
+    sizes_alone: bool = False,
+    vectors: np.ndarray | None = None,
+    columns: Sequence[str] = (),
+    tables: Sequence[str] = (),
+    left_out: Iterable[str] = (),
+    remarks: Sequence[str] = (),
+) -> Dataset:
+    """Sort and check the rows of a data set whose files are known to be there, and wrap them up.
+
+    Parameters
+    ----------
+    rows
+        One per clip, with the columns of `Dataset.clips`. Without ``group`` every clip is its own; without ``fold``
+        seeded folds are made (`core.datasets.folds.make_folds`). Further columns are facts.
+    name, root, class_names, sr, duration, n_frames, fixed_split, sizes_alone, vectors, columns, tables, left_out,
+    remarks
+        As in `Dataset`; vectors in the order of `rows`.
+
+    Raises
+    ------
+    UserError
+        For no clips, a clip listed twice, a file name that is no UTF-8, a single class, a class with a single clip or
+        (where folds are made) a single group.
+    """
+    clips = rows.reset_index(drop=True).sort_values("path", kind="stable")
+    order = clips.index.to_numpy()
+    clips = clips.reset_index(drop=True)
+    _check(name, root, clips, class_names)
+    if "group" not in clips:
+        clips["group"] = clips["path"]
+    if seeded := "fold" not in clips:
+        clips["fold"] = make_folds(np.array(class_names)[clips["label"]], clips["group"].to_numpy())
+    if clips["label"].nunique() < 2:
+        raise UserError(f"{name}: all clips are of class '{class_names[clips['label'].iloc[0]]}'; it takes two to tell")
+    facts = clips.drop(columns=COLUMNS)
+    clips = clips[COLUMNS].astype({"path": str, "label": "int64", "fold": "int64", "group": str})
+    return Dataset(
+        name=name,
+        root=root,
+        clips=clips,
+        class_names=tuple(class_names),
+        sr=sr,
+        duration=duration,
+        n_frames=n_frames,
+        facts=facts,
+        fixed_split=fixed_split,
+        seeded_folds=seeded,
+        sizes_alone=sizes_alone,
+        vectors=None if vectors is None else vectors[order],
+        columns=tuple(columns),
+        tables=tuple(tables),
+        left_out=frozenset(left_out),
+        remarks=tuple(remarks),
+    )
+
+
+def _check(name: str, root: Path, clips: pd.DataFrame, class_names: Sequence[str]) -> None:
+    """Refuse what makes no data set, whatever its groups and folds are."""
+    if clips.empty:
+        raise UserError(f"{name}: {root} holds no clips")
+    if twice := clips.loc[clips["path"].duplicated(), "path"].tolist():
+        raise UserError(f"{name}: listed more than once: {some(twice)}; keep one row for each clip")
+    if odd := [path for path in clips["path"].tolist() if not is_utf8(path)]:
+        raise UserError(f"{name}: file names that are no UTF-8: {some(odd)}; rename them")
+    counts = clips["label"].value_counts()
+    for label in counts.index[counts == 1]:
+        path = clips.loc[clips["label"] == label, "path"].item()
+        raise UserError(
+            f"{name}: class '{class_names[label]}' has a single clip ({path}), which cannot be both trained and tested "
+            "on; add clips or remove the class"
+        )

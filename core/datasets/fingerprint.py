@@ -1,0 +1,168 @@
+"""A digest of a data set's table and files; the digests of files that did not change are remembered."""
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+
+from core.errors import UserError
+from core.io.atomic_files import replacing
+from core.io.thread_pool import Workers
+from core.progress import Progress, if_long, no_progress
+
+AT_ONCE = 256  # files whose digests are one piece of work
+ROWS = 4096  # written out at once, so that a set of a million clips takes no more memory
+Entry = tuple[int, int, Annotated[str, msgspec.Meta(min_length=64, max_length=64)]]
+Memo = dict[str, Entry]  # path: size in bytes, time of change in nanoseconds, SHA-256
+
+
+def content_digest(
+    rows: Iterable[Sequence[Any]],
+    *,
+    class_names: Sequence[str],
+    more: Sequence[Any] = (),
+) -> str:
+    """Return the SHA-256 of class names, rows and the contents of what they name, as one JSON list.
+
+    Parameters
+    ----------
+    rows
+        Path, label, fold and group of each clip, and what stands for its content: a digest, or a size.
+    more
+        What else stands for the set, of JSON types; nothing changes where there is none.
+    """
+    digest = hashlib.sha256(f"[{json.dumps(list(class_names))}, [".encode())
+    rest, between = iter(rows), ""
+    while piece := list(islice(rest, ROWS)):
+        digest.update((between + json.dumps(piece)[1:-1]).encode())
+        between = ", "
+    digest.update("".join(["]", *(f", {json.dumps(part)}" for part in more), "]"]).encode())
+    return digest.hexdigest()
+
+
+def file_sizes(root: Path, paths: Sequence[str]) -> list[int]:
+    """Return the size of each file in bytes, at one directory listing per folder; no file is opened.
+
+    Raises
+    ------
+    UserError
+        Where a folder cannot be read or lacks a file.
+    """
+    found: dict[str, int] = {}
+    wanted: dict[str, set[str]] = {}
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        wanted.setdefault(folder, set()).add(name)
+    for folder, names in wanted.items():
+        try:
+            with os.scandir(root / folder) as entries:
+                sizes = ((entry.name, entry.stat().st_size) for entry in entries if entry.name in names)
+                found |= {f"{folder}/{name}".lstrip("/"): size for name, size in sizes}
+        except OSError as error:
+            raise UserError(f"{root / folder}: cannot be read ({error.strerror})") from error
+    if gone := [path for path in paths if path not in found]:
+        raise UserError(f"{root / gone[0]}: cannot be read (No such file or directory)")
+    return [found[path] for path in paths]
+
+
+def row_digests(vectors: np.ndarray) -> list[str]:
+    """Return the SHA-256 of each row of numbers, (clips, features)."""
+    return [hashlib.sha256(row.tobytes()).hexdigest() for row in np.ascontiguousarray(vectors, dtype="<f4")]
+
+
+def file_digests(
+    name: str, root: Path, paths: Sequence[str], cache: Path, *, progress: Progress = no_progress
+) -> list[str]:
+    """Return the SHA-256 of each file.
+
+    Parameters
+    ----------
+    name, root
+        The data set, and the folder its paths are relative to.
+    cache
+        Folder under which file digests are remembered, by path, size and time of change.
+    progress
+        Called with (files read, files to be read, what is being done), where that takes seconds.
+
+    Raises
+    ------
+    UserError
+        Where a file cannot be read.
+    """
+    place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
+    memo_path = cache / "fingerprints" / f"{name}-{place}.json"
+    memo = _read(memo_path)
+    # It was mostly written of the same paths; to look up hundreds of thousands takes longer than to compare them.
+    remembered = list(memo.values()) if list(memo) == list(paths) else [memo.get(path) for path in paths]
+    report, done = if_long(progress), 0
+    entries = _known(str(root), paths, remembered)
+    changed = [number for number, entry in enumerate(entries) if entry is None]
+    pieces = [changed[i : i + AT_ONCE] for i in range(0, len(changed), AT_ONCE)]
+    with Workers() as pool:  # hashlib lets go of the interpreter lock
+        for piece in pool.map(partial(_read_anew, root, paths), pieces):
+            for number, entry in piece:
+                entries[number] = entry
+            done += len(piece)
+            report(done, len(changed), f"reading the files of {name}")
+    whole = [entry for entry in entries if entry is not None]
+    if changed or len(memo) != len(paths):
+        _write(memo_path, dict(zip(paths, whole, strict=True)))
+    return [digest for _, _, digest in whole]
+
+
+def _known(root: str, paths: Sequence[str], entries: Sequence[Entry | None]) -> list[Entry | None]:
+    """Return what is remembered of each file below `root`, if it is still as it was.
+
+    To make a `Path` would cost more than to ask; threads would wait for each other longer than for the system.
+    """
+    found: list[Entry | None] = []
+    for path, entry in zip(paths, entries, strict=True):
+        if entry:
+            try:
+                status = os.stat(f"{root}/{path}")  # noqa: PTH116
+            except OSError:
+                entry = None  # the reason is found where it is read
+            else:
+                entry = entry if entry[0] == status.st_size and entry[1] == status.st_mtime_ns else None
+        found.append(entry)
+    return found
+
+
+def _read_anew(root: Path, paths: Sequence[str], numbers: Sequence[int]) -> list[tuple[int, Entry]]:
+    return [(number, _entry(root, paths[number])) for number in numbers]
+
+
+def _entry(root: Path, path: str) -> Entry:
+    try:
+        status = (root / path).stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device read for ever
+            raise UserError(f"{root / path}: is no regular file; a clip must be one")
+        with (root / path).open("rb") as file:
+            return status.st_size, status.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{root / path}: cannot be read ({error.strerror})") from error
+
+
+def _read(path: Path) -> Memo:
+    """Read what is remembered; a file that is not in order counts as forgotten."""
+    try:
+        return msgspec.json.decode(path.read_bytes() if path.is_file() else b"", type=Memo)
+    except (OSError, ValueError, msgspec.MsgspecError, RecursionError):
+        return {}
+
+
+def _write(path: Path, memo: Memo) -> None:
+    # A cache that cannot be written costs time, never the answer. Replacing: another process reads all or nothing.
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(msgspec.json.encode(memo))

@@ -1,0 +1,127 @@
+"""What a finished network is to name: recordings of a folder, of a list or alone, or a table's rows of features."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from core.datasets.dataset import Dataset
+from core.datasets.metadata import read_rows, some
+from core.datasets.sets.feature_table import CLIP
+from core.datasets.sets.folder import SUFFIXES, files_below
+from core.errors import UserError
+from core.io.atomic_files import is_utf8
+
+PATH = "path"  # column of a list of recordings
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Recordings, or rows of features, in their order.
+
+    Attributes
+    ----------
+    root
+        Folder the paths are relative to.
+    paths
+        Of each recording (POSIX), or the name of each row.
+    vectors
+        Of rows: float32, (rows, features), not finite where a cell is no number; None of recordings.
+    problems
+        What is known to be wrong with a row, by its name.
+    remarks
+        What was found and passed over, a line each.
+    """
+
+    root: Path
+    paths: tuple[str, ...]
+    vectors: np.ndarray | None = None
+    problems: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+
+def find_sounds(path: Path) -> Unlabelled:
+    """Find recordings: all below a folder, those of a CSV file's column ``path``, or a single one.
+
+    Of a folder, files that are named as recordings are taken, however deep, but for hidden ones. A list may name any
+    file, relative to itself; whether there is one is seen when it is read.
+
+    Raises
+    ------
+    UserError
+        For a path that is not there or holds no recording, a list without the column, and one named twice.
+    """
+    if path.is_dir():
+        return _below(path)
+    if not path.exists():
+        raise UserError(f"--from {path}: there is no such file or folder")
+    if path.suffix.lower() != ".csv":
+        return Unlabelled(path.parent, (path.name,))
+    rows = read_rows(path, [])
+    if PATH not in rows:
+        raise UserError(
+            f"--from {path}: the network takes sounds, and a CSV file names them in a column {PATH}; this one has "
+            f"{some(list(rows.columns))}"
+        )
+    return _checked(path, Unlabelled(path.parent, tuple(read_rows(path, [PATH])[PATH])))
+
+
+def find_rows(path: Path, columns: Sequence[str]) -> Unlabelled:
+    """Read the rows of a CSV file of ``filename`` and features; the network's own `columns` are taken, by name.
+
+    Raises
+    ------
+    UserError
+        For what is no such file, lacks a column, or names a row twice.
+    """
+    if not path.is_file():
+        raise UserError(f"--from {path}: the network takes features: give a CSV file of {CLIP}, {some(columns)}")
+    rows = read_rows(path, [CLIP])
+    if missing := [column for column in columns if column not in rows]:
+        raise UserError(
+            f"--from {path}: lacks {len(missing)} of the network's {len(columns)} features: {some(missing)}"
+        )
+    names = tuple(rows[CLIP])
+    cells = rows[list(columns)]
+    vectors = cells.apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
+    first = np.argmin(np.isfinite(vectors), axis=1)  # 0 where all of a row are
+    problems = {
+        name: f"{columns[place]} is '{text}', no finite number"
+        for name, place, text, number in zip(
+            names, first, cells.to_numpy()[range(len(names)), first], vectors[range(len(names)), first], strict=True
+        )
+        if not np.isfinite(number)
+    }
+    return _checked(path, Unlabelled(path.parent, names, vectors, problems))
+
+
+def aside_of(loaded: Dataset, arranged: Dataset) -> Unlabelled:
+    """Return the clips of a data set as it was `loaded` that the `arranged` one has set aside."""
+    paths = tuple(arranged.aside["path"])
+    if loaded.vectors is None:
+        return Unlabelled(loaded.root, paths)
+    place = {path: row for row, path in enumerate(loaded.clips["path"])}
+    return Unlabelled(loaded.root, paths, loaded.vectors[[place[path] for path in paths]])
+
+
+def _below(root: Path) -> Unlabelled:
+    shown = sorted(files_below(root))
+    named = [path for path in shown if path.lower().endswith(SUFFIXES)]
+    if not named:
+        raise UserError(f"--from {root}: holds no recording ({' '.join(SUFFIXES)}); a CSV file may name other files")
+    other = [path for path in shown if not path.lower().endswith(SUFFIXES)]
+    remark = f"passed over, not being named as recordings: {some(other)}"
+    return _checked(root, Unlabelled(root, tuple(named), remarks=(remark,) if other else ()))
+
+
+def _checked(source: Path, found: Unlabelled) -> Unlabelled:
+    if not found.paths:
+        raise UserError(f"--from {source}: has no rows")
+    if odd := [path for path in found.paths if not is_utf8(path)]:
+        raise UserError(f"--from {source}: file names that are no UTF-8: {some(odd)}; rename them")
+    if twice := [path for path, times in Counter(found.paths).items() if times > 1]:
+        raise UserError(f"--from {source}: named more than once: {some(twice)}; keep one row for each")
+    return found

@@ -1,0 +1,1 @@
+"""One loader per data set, each in the official layout with the official folds."""

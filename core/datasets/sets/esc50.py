@@ -1,0 +1,54 @@
+"""ESC-50 (Piczak, ACM Multimedia 2015): environmental sounds of 5 s in five official folds."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from core.datasets.dataset import Dataset, make
+from core.datasets.loader import Loader, Source
+from core.datasets.metadata import check_names, check_present, integers, read_rows
+from core.errors import UserError
+
+METADATA = "meta/esc50.csv"
+FILE_NAME = r"(?P<fold>\d+)-(?P<src_file>\d+)-(?P<take>[A-Z])-(?P<target>\d+)\.wav"
+
+SOURCE = Source(
+    url="https://github.com/karoldvl/ESC-50/archive/master.zip",
+    md5="7771e4b9d86d0945acce719c7a59305a",
+    layout=("meta/esc50.csv", "audio"),
+)
+
+
+def load(root: Path | None = None) -> Dataset:
+    """Read ``meta/esc50.csv`` and check it against ``audio``.
+
+    The rows of the metadata are the set: fewer rows make a smaller set, such as ESC-10, with the folds and the classes
+    they name; labels count the classes present in the order of their official ``target``. A group is a source
+    recording (``src_file``).
+
+    Raises
+    ------
+    UserError
+        For a missing or half-present folder, or a clip whose name or class contradicts its row.
+    """
+    if root is None or not (root / METADATA).is_file():
+        raise UserError(SOURCE.how_to_get("esc50", root))
+    table = root / METADATA
+    rows = read_rows(table, ["filename", "fold", "target", "category", "src_file", "take"])
+    target = integers(table, rows, "target")
+    fold = integers(table, rows, "fold", at_least=1)
+    category = dict(zip(target, rows["category"], strict=True))
+    for name, number, class_name in zip(rows["filename"], target, rows["category"], strict=True):
+        if category[number] != class_name:
+            both = f"{class_name} and {category[number]}"
+            raise UserError(f"esc50: {name} is mislabelled: target {number} is both {both}; mend {METADATA}")
+    check_names("esc50", rows, file="filename", pattern=FILE_NAME, metadata=METADATA)
+    paths = [f"audio/{name}" for name in rows["filename"]]
+    check_present("esc50", root, paths, remedy=f"unpack the whole archive, or remove their rows from {METADATA}")
+    targets = sorted(category)
+    clips = pd.DataFrame({"path": paths, "label": target.map(targets.index), "fold": fold, "group": rows["src_file"]})
+    class_names = [category[number] for number in targets]
+    return make("esc50", root, clips, class_names=class_names, sr=44_100, duration=5.0, n_frames=250)
+
+
+LOADER = Loader(load, "Environmental sounds of 5 s: 2,000 clips, 50 classes, 5 official folds.", SOURCE)

@@ -1,0 +1,146 @@
+"""Anyone's own recordings: a folder per class, or a CSV file; and the thirteen classes of two reports, laid out so."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from core.datasets.dataset import Dataset, make
+from core.datasets.loader import Loader, Source
+from core.datasets.metadata import check_present, integers, read_rows, some, split_groups
+from core.errors import UserError
+
+# Names taken for audio in a folder of classes; a CSV file may name any file. The content decides how it is decoded.
+SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".mp4", ".au", ".aif", ".aiff", ".wma")
+WAYS = "give --data-root a folder with one folder of recordings per class, or a CSV file of path,label[,fold][,group]"
+
+
+def load(root: Path | None = None) -> Dataset:
+    """Read a folder of class folders (at any depth below them), or a CSV file.
+
+    Paths in a CSV file are relative to it and stay in its folder (a link in it may lead out). Where it gives no folds,
+    five are made, seeded, stratified by class, no group in two of them; where it gives no groups, every clip is its
+    own. Classes are sorted by name. Clips are brought to 4 s at 22,050 Hz and images 250 pixels wide, as for
+    UrbanSound8K, unless said otherwise.
+
+    Raises
+    ------
+    UserError
+        For a missing folder or file, a class folder without recordings, a recording outside of them, or a row that
+        lacks or breaks something.
+    """
+    if root is None or not root.exists():
+        raise UserError(f"folder: {'no data given' if root is None else f'{root} does not exist'}; {WAYS}")
+    if not root.is_dir():
+        return _made("folder", root.parent, _from_csv(root))
+    files = _from_folders("folder", root)
+    named = files["path"].str.lower().str.endswith(SUFFIXES)
+    if empty := sorted(set(files["label"].unique()) - set(files.loc[named, "label"].unique())):
+        raise UserError(f"folder: {root / empty[0]} holds no recording ({' '.join(SUFFIXES)}); fill or remove it")
+    other = sorted(files.loc[~named, "path"])
+    remark = f"{len(other)} files that are not named as recordings, to be taken by a CSV file: {some(other)}"
+    return _made("folder", root, files[named].copy(), remarks=(remark,) if other else ())
+
+
+def load_thirteen(root: Path | None = None) -> Dataset:
+    """Read thirteen folders of classes, every file in them that is not hidden, whatever its name.
+
+    The reports do not name the classes; the folders do. What is no recording stops training by its name, or is left
+    out and counted (``--on-bad-clip skip``).
+
+    Raises
+    ------
+    UserError
+        For a missing folder, an empty class, and another number of classes.
+    """
+    if root is None or not root.is_dir():
+        raise UserError(THIRTEEN_SOURCE.how_to_get("thirteen-classes", root))
+    clips = _from_folders("thirteen-classes", root)
+    if (count := clips["label"].nunique()) != 13:
+        raise UserError(f"thirteen-classes: {root} has {count} folders of classes, not 13; say --data folder for it")
+    return _made("thirteen-classes", root, clips)
+
+
+def _made(name: str, root: Path, clips: pd.DataFrame, *, remarks: Sequence[str] = ()) -> Dataset:
+    class_names = sorted(clips["label"].unique())
+    clips["label"] = clips["label"].map({label: number for number, label in enumerate(class_names)})
+    return make(name, root, clips, class_names=class_names, sr=22_050, duration=4.0, n_frames=250, remarks=remarks)
+
+
+def _from_folders(name: str, root: Path) -> pd.DataFrame:
+    """Return every file below a folder of `root` that is not hidden: path, and the folder as label."""
+    paths: list[str] = []
+    labels: list[str] = []
+    for label in sorted(entry.name for entry in _entries(root) if entry.is_dir()):
+        if not (found := list(files_below(root / label, f"{label}/"))):
+            raise UserError(f"{name}: {root / label} holds no recording ({' '.join(SUFFIXES)}); fill or remove it")
+        paths += found
+        labels += [label] * len(found)
+    if not paths:
+        raise UserError(f"{name}: {root} has no folders of recordings; {WAYS}")
+    names = sorted(entry.name for entry in _entries(root) if entry.is_file())
+    if loose := [file for file in names if Path(file).suffix.lower() in SUFFIXES]:
+        raise UserError(
+            f"{name}: {root} holds {len(loose)} recordings of no class: {some(loose)}; move them into the folder of "
+            "their class, or away"
+        )
+    return pd.DataFrame({"path": paths, "label": labels})
+
+
+def files_below(folder: Path, prefix: str = "") -> Iterator[str]:
+    """Go through the files at any depth below a folder that are not hidden, by their paths in it behind `prefix`.
+
+    A link to a file is one; a link to a folder is not entered.
+    """
+    for entry in _entries(folder):
+        if entry.is_file():
+            yield prefix + entry.name
+        elif entry.is_dir(follow_symlinks=False):
+            yield from files_below(folder / entry.name, f"{prefix}{entry.name}/")
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Return what is in a folder and not hidden."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
+
+
+def _from_csv(table: Path) -> pd.DataFrame:
+    rows = read_rows(table, ["path", "label"])
+    optional = [column for column in ("fold", "group") if column in rows]
+    rows = read_rows(table, ["path", "label", *optional])
+    if "fold" in rows:
+        rows["fold"] = integers(table, rows, "fold", at_least=1)
+    if len(optional) == 2 and (leaks := split_groups(rows)):
+        raise UserError(f"{table}: in more than one fold: group {some(leaks)}; put all clips of a group into one fold")
+    _check_paths(table, rows["path"].tolist())
+    check_present("folder", table.parent, rows["path"].tolist(), remedy=f"mend the paths in {table}, relative to it")
+    return rows
+
+
+def _check_paths(table: Path, paths: Sequence[str]) -> None:
+    """Refuse a path that leaves the table's folder, and two that are one file."""
+    seen: dict[str, str] = {}
+    for number, path in enumerate(paths, start=1):
+        plain = os.path.normpath(os.path.relpath(path, table.parent) if Path(path).is_absolute() else path)
+        if plain.split("/")[0] == "..":
+            raise UserError(
+                f"{table}: row {number}: {path} leaves the table's folder; move the table up, or link the clip there"
+            )
+        if plain in seen:
+            raise UserError(f"{table}: {seen[plain]} and {path} are one file; keep one row for each clip")
+        seen[plain] = path
+
+
+THIRTEEN_SOURCE = Source(layout=("a folder of recordings for each of the 13 classes",))
+THIRTEEN_LOADER = Loader(
+    load_thirteen,
+    "Sounds of up to 4 s in 13 classes of two reports, in any format and with any name, five seeded folds.",
+    THIRTEEN_SOURCE,
+    known_problems=("Laughter_284 is damaged", "some files have a wrong extension, which decoding does not mind"),
+)
+LOADER = Loader(load, "Your own recordings: a folder per class, or a CSV file of path,label[,fold][,group].")

@@ -1,0 +1,135 @@
+"""NSynth (Engel et al., ICML 2017): notes of 4 s of eleven instrument families, with instruments kept apart.
+
+A folder for each part, as the archives unpack: ``nsynth-train``, ``nsynth-valid`` and ``nsynth-test``, each with an
+``examples.json`` and ``audio/<note>.wav``. The JSON files are the set: 305,979 notes in 39 GB of audio, of which no
+file is opened to plan a run.
+"""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import pandas as pd
+
+from core.datasets.dataset import TEST, TRAIN, VALIDATION, Dataset, make
+from core.datasets.loader import Loader, Source
+from core.datasets.metadata import some
+from core.errors import UserError
+
+FAMILIES = ("bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "vocal")
+UNTESTED = "synth_lead"  # a family of the training part alone, so that testing says nothing about it
+TRAIN_PART, VALID_PART, TEST_PART = "nsynth-train", "nsynth-valid", "nsynth-test"
+TABLE = "examples.json"
+PARTS = {  # what each part is for: as the set's authors meant, and as reports that test on the validation part
+    "nsynth": {TRAIN_PART: TRAIN, VALID_PART: VALIDATION, TEST_PART: TEST},
+    "nsynth-valid": {TRAIN_PART: TRAIN, VALID_PART: TEST},
+}
+ADDRESS = "http://download.magenta.tensorflow.org/datasets/nsynth/nsynth-{train,valid,test}.jsonwav.tar.gz"
+
+
+def _source(name: str) -> Source:
+    files = [f"{part}/{file}" for part in PARTS[name] for file in (TABLE, "audio/*.wav")]
+    return Source(layout=tuple(files), by_hand=ADDRESS)
+
+
+class Note(msgspec.Struct, gc=False):  # numbers and texts alone, so that none of 300,000 need be looked through
+    """What is read of a note: its family or (``--label pitch``) its pitch is its class, its instrument its group."""
+
+    instrument_str: str
+    instrument_family_str: str
+    pitch: int
+
+
+def load(root: Path | None = None, *, name: str = "nsynth") -> Dataset:
+    """Read the parts' JSON files and check them against one listing of each audio folder.
+
+    Labels are the ten families that are tested; notes of synth_lead, which only the training part has, are left out
+    and counted. A group is an instrument. Sizes of files stand for their content.
+
+    Parameters
+    ----------
+    root
+        Folder of the parts.
+    name
+        ``nsynth`` tests on the test part and validates on the validation part; ``nsynth-valid`` tests on the validation
+        part, and takes validation clips from the training part, instruments whole.
+
+    Raises
+    ------
+    UserError
+        For a part that is missing, a note without its WAV or a WAV without its note, and for an instrument of the
+        training part that another has too.
+    """
+    parts = PARTS[name]
+    lacking = [part for part in parts if root is None or not (root / part / TABLE).is_file()]
+    if root is None or lacking:
+        raise UserError(_source(name).how_to_get(name, root, lacks=f"{lacking[0]}/{TABLE}"))
+    clips = pd.concat([_part(name, root, part, fold) for part, fold in parts.items()], ignore_index=True)
+    training = clips["fold"] == TRAIN
+    if shared := sorted(set(clips.loc[training, "group"]) & set(clips.loc[~training, "group"])):
+        raise UserError(f"{name}: instruments in {TRAIN_PART} and another part: {some(shared)}; unpack the set anew")
+    untested = clips["label"] == UNTESTED
+    if unknown := sorted(set(clips.loc[~untested, "label"]) - set(FAMILIES)):
+        raise UserError(f"{name}: {root} has the family {some(unknown)}, which NSynth has not; mend {TABLE}")
+    kept = clips[~untested]
+    said = f"{untested.sum():,} notes of {UNTESTED} left out, a family that is never tested"
+    return make(
+        name,
+        root,
+        kept.assign(label=kept["label"].map({family: label for label, family in enumerate(FAMILIES)})),
+        class_names=FAMILIES,
+        sr=16_000,
+        duration=4.0,
+        n_frames=250,
+        fixed_split=True,
+        sizes_alone=True,
+        tables=[f"{part}/{TABLE}" for part in parts],
+        left_out=clips.loc[untested, "path"],
+        remarks=(said,) if untested.any() else (),
+    )
+
+
+def _part(name: str, root: Path, part: str, fold: int) -> pd.DataFrame:
+    """Return the notes of a part: path, label (the family's name), fold and group."""
+    table, audio = root / part / TABLE, root / part / "audio"
+    try:
+        notes = msgspec.json.decode(table.read_bytes(), type=dict[str, Note])
+        with os.scandir(audio) as entries:
+            files = {entry.name for entry in entries if entry.name.endswith(".wav") and not entry.name.startswith(".")}
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise UserError(f"{name}: {root / part} cannot be read ({error}); unpack the part anew") from error
+    names = {f"{note}.wav" for note in notes}
+    if missing := sorted(names - files):
+        raise UserError(
+            f"{name}: {audio} lacks {len(missing):,} of the {len(notes):,} notes of {TABLE}: {some(missing)}; "
+            "unpack the whole part"
+        )
+    if extra := sorted(files - names):
+        raise UserError(
+            f"{name}: {audio} has {len(extra):,} WAV files of no note in {TABLE}: {some(extra)}; remove them, or "
+            "unpack the part anew"
+        )
+    return pd.DataFrame(
+        {
+            "path": [f"{part}/audio/{note}.wav" for note in notes],
+            "label": [note.instrument_family_str for note in notes.values()],
+            "fold": fold,
+            "group": [note.instrument_str for note in notes.values()],
+            "pitch": [note.pitch for note in notes.values()],
+        }
+    )
+
+
+PROBLEMS = ("only training instruments are kept apart: the validation and the test part may share instruments",)
+LOADER = Loader(
+    load,
+    "Notes of 4 s, tested on the official test part: 300,000 notes, 10 instrument families.",
+    _source("nsynth"),
+    known_problems=PROBLEMS,
+)
+VALID_LOADER = Loader(
+    partial(load, name="nsynth-valid"),
+    "NSynth tested on its validation part, as reports do.",
+    _source("nsynth-valid"),
+)

@@ -1,0 +1,62 @@
+"""UrbanSound8K (Salamon, Jacoby and Bello, ACM Multimedia 2014): city sounds of up to 4 s in ten official folds."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from core.datasets.dataset import Dataset, make
+from core.datasets.loader import Loader, Source
+from core.datasets.metadata import check_names, check_present, integers, read_rows
+from core.errors import UserError
+
+CLASS_NAMES = (
+    "air_conditioner",
+    "car_horn",
+    "children_playing",
+    "dog_bark",
+    "drilling",
+    "engine_idling",
+    "gun_shot",
+    "jackhammer",
+    "siren",
+    "street_music",
+)
+METADATA = "metadata/UrbanSound8K.csv"
+FILE_NAME = r"(?P<fsID>\d+)-(?P<classID>\d+)-\d+-\d+\.wav"
+
+SOURCE = Source(
+    url="https://zenodo.org/record/1203745/files/UrbanSound8K.tar.gz?download=1",
+    md5="9aa69802bbf37fb986f71ec1483a196e",
+    layout=("metadata/UrbanSound8K.csv", "audio/fold1 .. audio/fold10"),
+)
+
+
+def load(root: Path | None = None) -> Dataset:
+    """Read ``metadata/UrbanSound8K.csv`` and check it against ``audio/fold1`` to ``audio/fold10``.
+
+    The rows of the metadata are the set: fewer rows make a smaller set, with the folds they name; the classes are
+    always the official ten. A group is a source recording (``fsID``).
+
+    Raises
+    ------
+    UserError
+        For a missing or half-present folder, or a clip whose name or class contradicts its row.
+    """
+    if root is None or not (root / METADATA).is_file():
+        raise UserError(SOURCE.how_to_get("urbansound8k", root))
+    table = root / METADATA
+    rows = read_rows(table, ["slice_file_name", "fsID", "fold", "classID", "class"])
+    label = integers(table, rows, "classID")
+    fold = integers(table, rows, "fold", at_least=1)
+    official = dict(enumerate(CLASS_NAMES))
+    for name, number, class_name in zip(rows["slice_file_name"], label, rows["class"], strict=True):
+        if official.get(number) != class_name:
+            raise UserError(f"urbansound8k: {name} is mislabelled: class {number} is not {class_name}; mend {METADATA}")
+    check_names("urbansound8k", rows, file="slice_file_name", pattern=FILE_NAME, metadata=METADATA)
+    paths = [f"audio/fold{number}/{name}" for number, name in zip(fold, rows["slice_file_name"], strict=True)]
+    check_present("urbansound8k", root, paths, remedy=f"unpack the whole archive, or remove their rows from {METADATA}")
+    clips = pd.DataFrame({"path": paths, "label": label, "fold": fold, "group": rows["fsID"]})
+    return make("urbansound8k", root, clips, class_names=CLASS_NAMES, sr=22_050, duration=4.0, n_frames=250)
+
+
+LOADER = Loader(load, "City sounds of up to 4 s: 8,732 clips, 10 classes, 10 official folds.", SOURCE)

@@ -1,0 +1,1 @@
+"""Finished runs: open the trained network and classify new recordings with it."""

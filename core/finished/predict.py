@@ -1,0 +1,142 @@
+"""Finished networks on recordings that they have never seen: as many in memory as make a few batches, however many."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from core.audio.waveform_augmentation import augment_waveform
+from core.config.frontend import Frontend
+from core.config.run import Clip
+from core.datasets.prediction.recordings import Unlabelled
+from core.errors import UserError
+from core.finished.open_run import trained_network
+from core.inference.fast_forward import EVALUATION_BATCH, clips_at_once, evaluating
+from core.inference.precision import Arithmetic
+from core.inputs.store.build_inputs import Recipe, batches
+from core.inputs.store.stored_inputs import unusable
+from core.session import Session, allow_tf32
+from core.store.record import Record
+from core.training.batches import batches_of
+
+AT_ONCE = 2 * EVALUATION_BATCH  # recordings that are decoded and turned into inputs before networks see them
+Look = tuple[Clip, Frontend]  # networks that agree in it are given the same inputs
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What networks give out.
+
+    Attributes
+    ----------
+    paths
+        Of the recordings that could be used, in their order.
+    logits
+        Of each network, (recordings, classes), float32.
+    bad
+        Path and reason of each that could not.
+    """
+
+    paths: tuple[str, ...]
+    logits: tuple[np.ndarray, ...]
+    bad: tuple[tuple[str, str], ...]
+
+
+def outputs_of(records: Sequence[Record], sounds: Unlabelled, session: Session) -> Outputs:
+    """Give recordings to finished networks, each in its own way: as its run made inputs, computed and evaluated.
+
+    Nothing is fitted or stored. Under ``--on-bad-clip fail`` all recordings are read before one that cannot be used
+    stops it, so that all of them are named.
+
+    Parameters
+    ----------
+    records
+        Finished runs with the same classes.
+    sounds
+        What they are given.
+    session
+        Store, device and progress.
+
+    Raises
+    ------
+    UserError
+        For recordings and weights that cannot be used.
+    """
+    networks = [_Evaluated(record, session) for record in records]
+    paths: list[str] = []
+    bad: list[tuple[str, str]] = []
+    logits: list[list[np.ndarray]] = [[] for _ in networks]
+    total, tolerant = len(sounds.paths), session.execution.on_bad_clip == "skip"
+    what = f"predicting {_called(sounds)}"
+    session.report(0, total, what)
+    for start in range(0, total, AT_ONCE):
+        part = range(start, min(start + AT_ONCE, total))
+        inputs, problems = _inputs(sounds, part, {network.look: None for network in networks}, session)
+        bad += [(sounds.paths[row], problem) for row, problem in zip(part, problems, strict=True) if problem]
+        good = [sounds.paths[row] for row, problem in zip(part, problems, strict=True) if not problem]
+        if good and (tolerant or not bad):
+            paths += good
+            for network, found in zip(networks, logits, strict=True):
+                found.append(network(inputs[network.look]))
+        session.report(part.stop, total, what)
+    if bad and (not tolerant or not paths):
+        raise unusable(f"{_called(sounds)} in {sounds.root}", bad, of=total)
+    return Outputs(tuple(paths), tuple(np.concatenate(found) for found in logits), tuple(bad))
+
+
+class _Evaluated:
+    """A finished network on the device, evaluated as training evaluated it."""
+
+    def __init__(self, record: Record, session: Session) -> None:
+        run = record.run
+        self.run, self.device = run, session.device
+        self.look: Look = (run.clip, run.frontend)
+        self.arithmetic = Arithmetic(run.training, self.device)
+        self.network: nn.Module = self.arithmetic.place(trained_network(record, session.store).eval())
+
+    @torch.inference_mode()
+    def __call__(self, inputs: np.ndarray) -> np.ndarray:
+        """Return the logits (recordings, classes) of inputs (recordings, ...)."""
+        allow_tf32(self.run.training.precision == "tf32")
+        x, laid_out = torch.from_numpy(inputs), self.arithmetic.laid_out
+        parts = batches_of(torch.arange(len(x)), clips_at_once(self.network, self.device))
+        with evaluating(self.network, self.arithmetic, lambda: laid_out(x[:2])) as through:
+            found = [out.float().cpu().numpy() for out in through(laid_out(x[part]) for part in parts)]
+        allow_tf32(False)
+        logits = np.concatenate(found)
+        if not np.isfinite(logits).all():
+            raise UserError(f"run {self.run.id} gives out what is no finite number")
+        return logits
+
+
+def _inputs(
+    sounds: Unlabelled, part: range, looks: dict[Look, None], session: Session
+) -> tuple[dict[Look, np.ndarray], list[str]]:
+    """Return inputs for each look of the recordings that all of them can use, and every recording's problem or ""."""
+    paths = [sounds.paths[row] for row in part]
+    if sounds.vectors is not None:
+        problems = [sounds.problems.get(path, "") for path in paths]
+        good = sounds.vectors[part.start : part.stop][[not problem for problem in problems]]
+        return dict.fromkeys(looks, good), problems
+    made: dict[Look, tuple[np.ndarray, list[str]]] = {}
+    for clip, frontend in looks:
+        recipe = Recipe(sounds.root, clip, frontend, 0, augment_waveform, str(session.device))
+        parts = list(batches(recipe, paths))
+        made[clip, frontend] = (
+            np.concatenate([good for good, _ in parts]).astype(np.float32, copy=False),
+            [each for _, found in parts for each in found],
+        )
+    of_each = zip(*(problems for _, problems in made.values()), strict=True)
+    problems = [next(filter(None, each), "") for each in of_each]
+    return {look: _of_all(*found, problems) for look, found in made.items()}, problems
+
+
+def _of_all(inputs: np.ndarray, own: Sequence[str], problems: Sequence[str]) -> np.ndarray:
+    """Leave out of one look's inputs the recordings that another look could not use."""
+    return inputs[[not problem for problem, mine in zip(problems, own, strict=True) if not mine]]
+
+
+def _called(sounds: Unlabelled) -> str:
+    return "recordings" if sounds.vectors is None else "rows"

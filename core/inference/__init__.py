@@ -1,0 +1,1 @@
+"""Forward passes without gradients: batch norm folding, precision, parallel batches, evaluation."""

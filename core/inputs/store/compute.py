@@ -1,0 +1,100 @@
+"""Waveforms become inputs: the same bits of each, whatever is beside it and however many threads a CPU has."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from core.inputs.base import Kind
+from core.io.thread_pool import Workers
+
+
+class Unread(Sequence[torch.Tensor]):
+    """Waveforms that are too long to be in memory together: each is read when it is looked up.
+
+    Parameters
+    ----------
+    reads
+        What reads each.
+    device
+        Where they are needed.
+    """
+
+    def __init__(self, reads: Sequence[Callable[[], np.ndarray]], device: torch.device) -> None:
+        self.reads, self.device = reads, device
+
+    def __len__(self) -> int:
+        return len(self.reads)
+
+    def __getitem__(self, i: Any) -> Any:
+        """Read one waveform (samples,)."""
+        return torch.from_numpy(self.reads[i]()).to(self.device)
+
+
+def make_inputs(kind: Kind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Turn waveforms into inputs (clips, *shape of the kind), on the device they are on, without gradients.
+
+    A CPU takes them one by one, so that an input hangs neither on the clips beside it nor on the number of threads; a
+    GPU takes those of one length together.
+
+    Parameters
+    ----------
+    kind
+        On the same device.
+    waveforms
+        Each (samples,), or a tensor (clips, samples); at least one. `Unread` ones are there one at a time.
+    """
+    if not isinstance(waveforms, torch.Tensor | list):
+        return torch.cat([make_inputs(kind, [waveforms[i]]) for i in range(len(waveforms))])
+    if waveforms[0].device.type == "cpu":
+        return _one_by_one(kind, waveforms)
+    with torch.no_grad(), _full_precision():
+        if isinstance(waveforms, torch.Tensor):
+            whole: torch.Tensor = kind(waveforms)
+            return whole
+        lengths: dict[int, list[int]] = {}
+        for i, y in enumerate(waveforms):
+            lengths.setdefault(len(y), []).append(i)
+        made: dict[int, torch.Tensor] = {}
+        for group in lengths.values():
+            made |= zip(group, kind(torch.stack([waveforms[i] for i in group])), strict=True)
+        return torch.stack([made[i] for i in range(len(made))])
+
+
+def _one_by_one(kind: Kind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
+    def make_all(some: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):  # both are a thread's own
+            return [kind(y[None])[0] for y in some]
+
+    at_once = min(torch.get_num_threads(), len(waveforms))
+    with _one_thread_each():
+        if at_once == 1:
+            return torch.stack(make_all(waveforms))
+        # A new thread takes over torch's number late, behind its first products, unless it is told.
+        with Workers(at_once, initializer=torch.set_num_threads, initargs=(1,)) as makers:
+            return torch.stack([made for (made,) in makers.map(make_all, ([y] for y in waveforms))])
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Let every CPU thread of torch's work alone: how a product is split among threads decides its last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Compute in fp32 as it is, whatever a GPU's network computes in."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.autocast("cuda", enabled=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before

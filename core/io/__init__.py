@@ -1,0 +1,1 @@
+"""Atomic files, file signatures and thread helpers."""

@@ -1,0 +1,1 @@
+"""Modules between the stored input and the backbone: normalisation, colour maps, PCA."""

@@ -1,0 +1,1 @@
+"""The run store: one folder per run, with its record and results."""

@@ -1,0 +1,100 @@
+"""The first step of a network: the map from the input's unit to the range that what follows expects.
+
+A step that is fitted looks at the training rows alone; what was fitted is stored with the run, so that reading a run
+back needs no clip. A run of an older version, which lacks the file, has its step fitted anew, to the same numbers.
+"""
+
+from collections import OrderedDict
+
+from torch import nn
+
+from core.config.run import Run
+from core.datasets.dataset import Split
+from core.errors import UserError
+from core.inputs.input_of_run import check_first_step, input_kind, input_shape
+from core.inputs.store.stored_inputs import Images
+from core.models.backbone import Backbone
+from core.models.input_transform.colour import Colour, Levels
+from core.models.input_transform.normalise import Normalise
+from core.models.input_transform.pca import Components
+from core.store.runs import Store
+
+
+def fit(run: Run, backbone: Backbone, images: Images, split: Split) -> nn.Module:
+    """Make a run's first step: ``fixed`` from what the backbone was trained on, ``train`` from the training rows.
+
+    Principal components (``--pca``) are of the training rows too, standardised first.
+
+    Raises
+    ------
+    UserError
+        For ``fixed`` where the inputs have no range that pictures share, and colours for what is not one spectrogram.
+    """
+    kind, frontend = input_kind(run.clip, run.frontend), run.frontend
+    if frontend.pca:
+        return Components.fitted(images.array, split.train, pca=frontend.pca)
+    if is_fitted(run):
+        channels = input_shape(run)[0]
+        return Normalise.of(images.array, split.train, channels=channels, rows_apart=kind.rows_apart)
+    return _fixed(run, backbone)
+
+
+def _fixed(run: Run, backbone: Backbone) -> nn.Module:
+    """Make the first step that looks at no clip."""
+    kind, frontend = input_kind(run.clip, run.frontend), run.frontend
+    check_first_step(run)
+    if len(kind.channels) not in (1, len(backbone.mean)):
+        raise UserError(f"--normalise fixed: inputs of the kind {frontend.kind} are no pictures; use train")
+    picture = None if frontend.levels == "image" else kind.picture
+    if picture and frontend.colour == "none":
+        return Normalise.fixed(backbone.mean, backbone.std, picture)
+    steps = OrderedDict[str, nn.Module](levels=Levels(picture))
+    if frontend.colour != "none":
+        steps["colour"] = Colour(frontend.colour)
+    return nn.Sequential(steps | {"normalise": Normalise.fixed(backbone.mean, backbone.std, (0.0, 1.0))})
+
+
+def read(run: Run, backbone: Backbone, images: Images, split: Split, store: Store) -> nn.Module:
+    """Make the first step of a finished run, as it was stored where it was fitted.
+
+    Raises
+    ------
+    UserError
+        Where the file is damaged.
+    """
+    found = kept(run, backbone, store)
+    return fit(run, backbone, images, split) if found is None else found
+
+
+def kept(run: Run, backbone: Backbone, store: Store) -> nn.Module | None:
+    """Make the first step of a finished run without any clip; None where it was fitted and not stored.
+
+    Raises
+    ------
+    UserError
+        Where the file is damaged.
+    """
+    if not is_fitted(run):
+        return _fixed(run, backbone)
+    tensors = store.first_step(run)
+    if tensors is None:
+        return None
+    return Components.restored(tensors) if run.frontend.pca else Normalise.restored(tensors)
+
+
+def components(run: Run, images: Images, split: Split) -> int:
+    """Return how many principal components the training rows of a run have under ``--pca``.
+
+    Raises
+    ------
+    UserError
+        For inputs that are no vectors, and too few rows.
+    """
+    if images.array.ndim != 2:
+        raise UserError(f"--pca {run.frontend.pca:g}: only vectors have components here; choose --kind features")
+    return Components.fitted(images.array, split.train, pca=run.frontend.pca).axes.shape[1]
+
+
+def is_fitted(run: Run) -> bool:
+    """Tell whether the first step of a run depends on its training rows."""
+    return run.frontend.normalise == "train" or run.frontend.pca > 0

@@ -1,0 +1,1 @@
+"""Heads trained together: many small heads as one batched product."""

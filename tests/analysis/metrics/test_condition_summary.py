@@ -1,0 +1,126 @@
+"""Every metric of a condition: read, averaged, written, drawn as bars, and blank where a record has none."""
+
+import math
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from finished_runs import finish, plan_of
+
+from analysis.conditions import DETAILED, compare
+from analysis.metrics.condition_summary import summarise
+from analysis.metrics.registry import MEASURES, check_measures
+from analysis.output.folder import Results
+from analysis.plots import by_condition
+from analysis.plots.metric_bars import write_bars
+from core.config.execution import Execution
+from core.config.run import Run
+from core.errors import UserError
+from core.session import Session
+from core.training import metrics
+from run_ablation import main
+
+TIMES = {(1, 0): 2.0, (1, 1): 4.0, (2, 0): 9.0}  # seconds by fold and seed
+
+
+def finished(tmp_path: Path, *metric: str, timed: bool = True) -> Results:
+    """Return results of two folds, the first with two seeds; records without times are of an older version."""
+    session = Session(Execution(results=tmp_path / "results", device="cpu", threads=1, metric=metric))
+    rng = np.random.default_rng(0)
+    runs = {key: Run(seed=key[1]).replace(data__fold=key[0]) for key in TIMES}
+    for key, run in runs.items():
+        logits, targets = rng.normal(size=(12, 3)), np.arange(12) % 3
+        scores = metrics.summary(logits, targets) | {"accuracy_best_epoch": 1.0, "best_epoch": 3, "epochs": 5}
+        times = {"time_to_converge": TIMES[key], "prediction_ms": TIMES[key] / 10, "training_accuracy": 0.5}
+        finish(session.store, run, logits, targets, metrics=scores | (times if timed else {}))
+    return Results(plan_of({"none": list(runs.values())}), session, tmp_path / "freeze")
+
+
+def cells(results: Results, name: str) -> dict[str, str]:
+    """Return the first row of a table as it is shown, by title."""
+    (found,) = [item["cells"] for item in results.items if item["name"] == name]
+    return dict(zip(found["header"], (cell["text"] for cell in found["rows"][0]), strict=True))
+
+
+def test_a_measures_mean_deviation_and_interval_are_over_folds(tmp_path: Path) -> None:
+    results = finished(tmp_path)
+    store = results.session.store
+    (row,) = summarise(results.plan, store).to_dict("records")
+    by_fold = [3.0, 9.0]  # the seeds of the first are averaged
+    assert row["time_to_converge"] == pytest.approx(np.mean(by_fold))
+    assert row["time_to_converge_std"] == pytest.approx(np.std(by_fold, ddof=1))
+    assert (row["time_to_converge_low"] + row["time_to_converge_high"]) / 2 == pytest.approx(6.0)
+    assert row["prediction_ms"] == pytest.approx(0.6)
+    assert (row["best_epoch"], row["epochs"], row["training_accuracy"]) == (3, 5, 0.5)
+    f1 = [record.metrics.weighted_f1 for run in results.plan.runs if (record := store.finished(run))]
+    assert row["f1"] == pytest.approx(np.mean([np.mean(f1[:2]), f1[2]]))
+
+
+def test_what_older_records_lack_is_blank_and_the_rest_is_there(tmp_path: Path) -> None:
+    results = finished(tmp_path, "prediction_ms", timed=False)
+    frame = compare(results, title="Frozen")
+    assert math.isnan(frame.at[0, "prediction_ms"])
+    shown = cells(results, "metrics")
+    assert shown["Prediction ms"] == shown["To converge"] == shown["Validation %"] == "–"
+    assert "±" in shown["Balanced %"]
+    (bars,) = [item for item in results.items if item["name"] == "bars-prediction_ms"]
+    assert bars["caption"] == "Freeze: efficientnet_lite0 (imagenet weights) on instruments: prediction time by " + (
+        "condition; 1 without a result."
+    )
+
+
+def test_every_metric_has_a_column_and_those_asked_for_are_shown_and_drawn(tmp_path: Path) -> None:
+    results = finished(tmp_path, "f1", "time_to_converge", "f1", "accuracy")
+    compare(results, title="Frozen")
+    by_name: dict[str, Any] = {item["name"]: item for item in results.items}
+    assert by_name["metrics"]["cells"]["header"] == ["Frozen", *(MEASURES[name].title for name in DETAILED), "Runs"]
+    titles = by_name["table"]["cells"]["header"]
+    assert titles.count("F1 %") == titles.count("To converge") == titles.count("Accuracy %") == 1
+    assert cells(results, "table")["To converge"] == "6.0 s ± 4.2 s"
+    assert {"bars-f1", "bars-time_to_converge", "bars-accuracy"} <= set(by_name)
+    assert all((results.folder / f"metrics{suffix}").exists() for suffix in (".csv", ".md", ".tex"))
+
+
+@pytest.mark.parametrize("metric", MEASURES)
+def test_bars_of_every_metric_have_its_heights_and_intervals(metric: str) -> None:
+    frame = pd.DataFrame({"condition": ["a", "b"], metric: [0.2, 0.4]})
+    frame = frame.assign(**{f"{metric}_low": frame[metric] - 0.1, f"{metric}_high": frame[metric] + 0.3})
+    ax = by_condition.new()[1]
+    by_condition.grouped_bars(frame, ax, x="condition", metric=metric)
+    axis = MEASURES[metric].axis
+    scale = 100 if axis.endswith("(%)") else 1e-6 if axis.endswith("(millions)") else 1
+    np.testing.assert_allclose([bar.get_height() for bar in ax.patches], [0.2 * scale, 0.4 * scale])
+    (bars,) = [container for container in ax.containers if hasattr(container, "errorbar")]
+    (errors,) = bars.errorbar.lines[2]
+    np.testing.assert_allclose(errors.get_segments()[0][:, 1], [0.1 * scale, 0.5 * scale])
+    assert ax.get_ylabel().replace("\n", " ") == f"{axis}, 95 % interval"
+    assert ax.get_ylim()[0] == 0
+    assert ax.get_legend() is None
+
+
+def test_bars_say_what_they_show_and_who_has_none(tmp_path: Path) -> None:
+    results = finished(tmp_path)
+    frame = pd.DataFrame({"condition": ["a", "b"], "nll": [0.5, math.nan], "nll_std": [0.1, math.nan]})
+    write_bars(results, frame, "nll", title="Loss", caption="Compare")
+    (item,) = results.items
+    assert item["caption"] == (
+        "Compare: negative log likelihood by condition; bars show the standard deviation over folds, or over the seeds "
+        "of a single fold; 1 without a result."
+    )
+
+
+def test_an_unknown_metric_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="^unknown metric 'balanced_acuracy': did you mean 'balanced_accuracy'"):
+        main(["freeze", "--metric", "f1", "balanced_acuracy", "--results", str(tmp_path / "results")])
+    assert not (tmp_path / "results").exists()
+
+
+def test_what_help_names_is_there() -> None:
+    (said,) = [f.metadata["help"] for f in fields(Execution) if f.name == "metric"]
+    listed = said.partition(": ")[2].partition(" and others")[0]
+    names = [name.strip() for name in listed.replace("(these three weighted by clips)", "").split(",")]
+    assert len(names) > 10
+    check_measures(names)

@@ -1,0 +1,232 @@
+import io
+import re
+import subprocess
+from functools import partial
+from shutil import which
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from analysis.output.number_format import magnitude, percent, points, seconds, span
+from analysis.output.tables import Column, console_table, escape_latex, escape_markdown, latex, protocol, write_table
+from core.errors import UserError
+
+NAN = float("nan")
+COLUMNS = (
+    Column("condition", "Frozen through"),
+    Column("accuracy", "Accuracy (%)", percent, best="max", std="accuracy_std"),
+    Column("seconds", "Time", seconds, best="min"),
+)
+FRAME = pd.DataFrame(
+    {
+        "condition": ["none", "block_3"],
+        "accuracy": [0.612, 1 / 3],
+        "accuracy_std": [0.0123, NAN],
+        "seconds": [75.0, 4.2],
+        "run_ids": [["a", "b"], ["c"]],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("function", "value", "expected"),
+    [
+        (percent, 0.61249, "61.2"),
+        (partial(percent, digits=2), 0.9139, "91.39"),
+        (percent, -0.05, "−5.0"),
+        (points, 0.0213, "+2.1"),
+        (points, -0.0213, "−2.1"),
+        (points, -0.0001, "0.0"),
+        (points, 0.0, "0.0"),
+        (magnitude, 3_371_234, "3.37 M"),
+        (magnitude, 61_790_922, "61.8 M"),
+        (magnitude, 999_950, "1.00 M"),
+        (magnitude, 9_996_000, "10.0 M"),
+        (magnitude, 12_810, "12.8 k"),
+        (magnitude, 650, "650"),
+        (magnitude, 4.3e9, "4.30 G"),
+        (seconds, 0.0, "0.0 s"),
+        (seconds, 0.035, "0.04 s"),
+        (seconds, 0.0951, "0.1 s"),
+        (seconds, 4.2, "4.2 s"),
+        (seconds, 42.4, "42 s"),
+        (seconds, 75, "1 min 15 s"),
+        (seconds, 3599.6, "1 h 00 min"),
+        (seconds, 4800, "1 h 20 min"),
+        (span, [3, 1, 2, 5], "1–3, 5"),
+    ],
+)
+def test_formats(function, value, expected):
+    assert function(value) == expected
+
+
+def test_latex_of_a_small_table_is_exactly_this():
+    text = latex(FRAME, columns=COLUMNS, caption="50 % of it", label="tab:freeze", footnotes=["Last epoch.", "A & B."])
+    assert text == (
+        "% needs \\usepackage{booktabs,graphicx}\n"
+        "\\begin{table}\n"
+        "  \\centering\n"
+        "  \\caption{50 \\% of it}\n"
+        "  \\label{tab:freeze}\n"
+        "  \\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
+        "  \\begin{tabular}{lrr}\n"
+        "    \\toprule\n"
+        "    Frozen through & Accuracy (\\%) & Time \\\\\n"
+        "    \\midrule\n"
+        "    none & \\textbf{61.2 $\\pm$ 1.2} & 1 min 15 s \\\\\n"
+        "    block\\_3 & 33.3 & \\textbf{4.2 s} \\\\\n"
+        "    \\bottomrule\n"
+        "  \\end{tabular}}\n"
+        "  \\par\\smallskip{\\footnotesize Last epoch.\\par}\n"
+        "  \\par\\smallskip{\\footnotesize A \\& B.\\par}\n"
+        "\\end{table}\n"
+    )
+
+
+def test_write_table_writes_three_files(tmp_path):
+    files = write_table(
+        FRAME, tmp_path / "new" / "table.v1", columns=COLUMNS, caption="Freezing", label="tab:x", footnotes=["*last*"]
+    )
+    assert [file.name for file in files] == ["table.v1.csv", "table.v1.md", "table.v1.tex"]
+    assert sorted(file.name for file in (tmp_path / "new").iterdir()) == [file.name for file in files]
+    read = pd.read_csv(files[0])
+    assert read["accuracy"].tolist() == FRAME["accuracy"].tolist()  # full precision
+    assert read["run_ids"].tolist() == ["a b", "c"]
+    markdown = files[1].read_text(encoding="utf-8")
+    assert markdown.startswith("**Freezing**\n\n| Frozen through")
+    assert re.search(r"\| block_3 +\| +33.3 \| +\*\*4.2 s\*\* \|", markdown)
+    assert markdown.endswith("\n\n\\*last\\*\n")
+
+
+NASTY = "a_b %&#${}~^\\ <x>|*y*\n[z]"
+
+
+def test_untrusted_names_are_escaped():
+    assert escape_latex(NASTY) == (
+        r"a\_b \%\&\#\$\{\}\textasciitilde{}\textasciicircum{}\textbackslash{} "
+        r"\textless{}x\textgreater{}\textbar{}{*}y{*} {[}z]"
+    )
+    assert escape_markdown(NASTY) == r"a_b %\&#\${}\~^\\ \<x\>\|\*y\* \[z\]"
+    assert escape_markdown("_a_") == r"\_a\_"
+
+
+def test_a_nasty_condition_keeps_the_table_whole(tmp_path):
+    frame = FRAME.assign(condition=["none", NASTY])
+    _, markdown, tex = write_table(frame, tmp_path / "t", columns=COLUMNS, caption=NASTY, label="t")
+    rows = [line for line in markdown.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    assert len(rows) == 4
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {4}
+    body = tex.read_text(encoding="utf-8").split("\\midrule\n")[1].split("    \\bottomrule")[0]
+    assert [len(re.findall(r"(?<!\\)&", row)) for row in body.splitlines()] == [2, 2]
+    assert all(row.endswith(" \\\\") for row in body.splitlines())
+    plain = re.sub(r"\\.", "", tex.read_text(encoding="utf-8"))
+    assert plain.count("{") == plain.count("}")
+
+
+@pytest.mark.skipif(which("pdflatex") is None, reason="no pdflatex")
+def test_latex_compiles_and_fits_the_page(tmp_path):
+    nasty = latex(FRAME.assign(condition=["none", NASTY]), columns=COLUMNS, caption=NASTY, label="t", footnotes=[NASTY])
+    wide = latex(FRAME, columns=COLUMNS * 3, caption="Wide", label="w")
+    packages = "\\usepackage{booktabs,graphicx}"
+    document = f"\\documentclass{{article}}{packages}\\begin{{document}}{nasty}{wide}\\end{{document}}"
+    (tmp_path / "t.tex").write_text(document, encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    printed = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True).stdout
+    assert b"Overfull" not in printed
+
+
+def test_failed_and_missing_runs_stay_in_the_table():
+    frame = pd.DataFrame(
+        {
+            "condition": ["none", "stem", "block1", "block2"],
+            "accuracy": [0.6, 0.7, NAN, 0.5],
+            "runs": [5, 5, 5, 5],
+            "failed": [0, 2, 5, 1],
+            "missing": [0, 0, 0, 2],
+        }
+    )
+    columns = (Column("condition", "Condition"), Column("accuracy", "Accuracy (%)", percent, best="max"))
+    rows = re.findall(r"^    (\w+) & (.+) & (.+) \\\\$", latex(frame, columns=columns, caption="", label="t"), re.M)
+    assert rows[1:] == [
+        ("none", "60.0", "5"),
+        ("stem", r"\textbf{70.0}", "failed (2 of 5)"),
+        ("block1", "--", "failed (5 of 5)"),
+        ("block2", "50.0", "failed (1 of 5), missing (2 of 5)"),
+    ]
+
+
+def bold(frame, columns, **options):
+    return re.findall(r"textbf\{(.*?)\}", latex(frame, columns=columns, caption="", label="t", **options))
+
+
+def test_best_is_by_what_is_shown_and_none_where_all_tie():
+    accuracy = Column("accuracy", "Accuracy", percent, best="max")
+    assert bold(pd.DataFrame({"accuracy": [0.61201, 0.61199, 0.5]}), [accuracy]) == ["61.2", "61.2"]
+    assert bold(pd.DataFrame({"accuracy": [0.61201, 0.61199]}), [accuracy]) == []
+    assert bold(pd.DataFrame({"accuracy": [0.6, NAN]}), [accuracy]) == []
+    assert bold(pd.DataFrame({"nll": [0.6, 0.4]}), [Column("nll", "NLL", percent, best="min")]) == ["40.0"]
+
+
+def test_best_is_sought_within_groups():
+    frame = pd.DataFrame({"data": ["a", "a", "b", "b"], "accuracy": [0.9, 0.8, 0.2, 0.3]})
+    columns = (Column("data", "Data"), Column("accuracy", "Accuracy", percent, best="max"))
+    assert bold(frame, columns, groups=["data"]) == ["90.0", "30.0"]
+    assert latex(frame, columns=columns, caption="", label="t", groups=["data"]).count("\\midrule") == 2
+
+
+def test_published_numbers_are_beside_ours_and_marked_where_approximate():
+    frame = pd.DataFrame({"accuracy": [0.8, 0.7], "published": [0.9, NAN], "published_approximate": [True, False]})
+    columns = (
+        Column("accuracy", "Accuracy", percent, best="max"),
+        Column("published", "Published", percent, mark="published_approximate"),
+    )
+    text = latex(frame, columns=columns, caption="", label="t")
+    assert "    \\textbf{80.0} & about 90.0 \\\\\n    70.0 & -- \\\\\n" in text
+
+
+def test_console_table_shows_names_as_they_are():
+    console = Console(file=io.StringIO(), width=100)
+    console.print(console_table(FRAME.assign(condition=["none", "[red]x"]), COLUMNS, title="[b]t"))
+    text = console.file.getvalue()
+    assert "[red]x" in text
+    assert "[b]t" in text
+    assert "1 min 15 s" in text
+
+
+def test_protocol_names_epoch_folds_and_seeds():
+    assert protocol(epoch="last epoch", folds=[1, 2, 3], seeds=[0, 7]) == (
+        "Numbers of the last epoch; mean ± standard deviation over test folds 1–3 and seeds 0, 7, seeds averaged "
+        "within each fold."
+    )
+    assert protocol(epoch="last epoch", folds=[2], seeds=[0, 7]) == (
+        "Numbers of the last epoch; mean ± standard deviation over test fold 2 and seeds 0, 7."
+    )
+
+
+def test_unknown_column_and_unfit_label_raise():
+    with pytest.raises(ValueError, match="the frame has no column nll; it has condition, accuracy"):
+        latex(FRAME, columns=[Column("nll", "NLL")], caption="", label="t")
+    with pytest.raises(ValueError, match="label='a b': use letters, digits"):
+        latex(FRAME, columns=COLUMNS, caption="", label="a b")
+
+
+def test_a_folder_that_cannot_be_written_is_a_user_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"^cannot write .*t\.csv \(.+\); free space or choose another --results$"):
+        write_table(FRAME, tmp_path / "file" / "t", columns=COLUMNS, caption="", label="t")
+
+
+def test_a_full_disk_leaves_the_old_table(tmp_path, monkeypatch):
+    (old,) = write_table(FRAME, tmp_path / "t", columns=COLUMNS, caption="", label="t")[:1]
+    before = old.read_bytes()
+
+    def full(self, content):
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        write_table(FRAME.iloc[:1], tmp_path / "t", columns=COLUMNS, caption="", label="t")
+    assert old.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 3  # nothing half-written beside them

@@ -1,0 +1,100 @@
+"""Numbers of classes and of cells, as reports print them, beside scikit-learn's of our predictions."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from finished_runs import finish, plan_of
+from sklearn.metrics import confusion_matrix, precision_score, recall_score
+
+from analysis.metrics.condition_summary import summarise
+from analysis.output.folder import Results
+from analysis.published.class_level import finer_rows
+from analysis.published.numbers import published, write_beside
+from core.config.execution import Execution
+from core.config.run import Run
+from core.plan import Plan
+from core.session import Session
+from core.store.runs import Store
+
+NUMBERS = """item,data,backbone,condition,metric,epoch,value
+T,instruments,efficientnet_lite0,class class 2,recall,,0.5
+T,instruments,efficientnet_lite0,"stem, class class 0",f1,,0.5
+T,instruments,efficientnet_lite0,class 1 as class 2,clips,,3
+T,instruments,efficientnet_lite0,"class 0 as class 1",clips,,3
+T,instruments,efficientnet_lite0,"All as class 1",clips,,9
+T,instruments,efficientnet_lite0,"stem, All as All",clips,,30
+T,instruments,efficientnet_lite0,entry 1,precision,,0.1
+T,instruments,efficientnet_lite0,entry 2,precision,,0.2
+T,instruments,efficientnet_lite0,entry 3,precision,,0.3
+T,instruments,efficientnet_lite0,entry 1,recall,,0.1
+T,instruments,efficientnet_lite0,entry 2,recall,,0.2
+T,instruments,other,class class 2,recall,,0.5
+"""
+
+
+@pytest.fixture
+def reports(tmp_path: Path) -> Path:
+    (tmp_path / "reports" / "mine").mkdir(parents=True)
+    (tmp_path / "reports" / "mine" / "published.csv").write_text(NUMBERS)
+    return tmp_path / "reports"
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    """Return results of two conditions and two folds, the first of them with two seeds."""
+    session = Session(Execution(results=tmp_path / "results", device="cpu", threads=1))
+    base = [Run(seed=seed).replace(data__fold=fold) for fold, seed in ((1, 0), (1, 1), (2, 0))]
+    frozen = [run.replace(model__freeze="stem") for run in base]
+    rng = np.random.default_rng(0)
+    for run in [*base, *frozen]:
+        targets = np.arange(30) % 3
+        finish(session.store, run, rng.normal(size=(30, 3)) + np.eye(3)[targets], targets)
+    return Results(plan_of({"none": base, "stem": frozen}), session, tmp_path / "freeze")
+
+
+def outcome(plan: Plan, store: Store, condition: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return targets and predictions of a condition's runs: those of the first fold, then that of the second."""
+    runs = [one.run for one in plan.planned if one.condition == condition]
+    return [(targets, logits.argmax(axis=1)) for _, targets, logits in map(store.predictions, runs)]
+
+
+def over_folds(values: list[float]) -> float:
+    """Average the two seeds of the first fold, then the folds."""
+    return float(np.mean([np.mean(values[:2]), values[2]]))
+
+
+def test_classes_cells_and_lists_are_of_our_predictions(results: Results, reports: Path) -> None:
+    plan, store = results.plan, results.session.store
+    rows = finer_rows(plan, store, published("mine", "T", folder=reports))
+    found = {row["condition"]: row for row in rows}
+    none, stem = outcome(plan, store, "none"), outcome(plan, store, "stem")
+    recalls = [recall_score(targets, predicted, average=None)[2] for targets, predicted in none]
+    assert found["class class 2"]["recall"] == pytest.approx(over_folds(recalls))
+    assert "stem, class class 0" in found
+    matrices = [confusion_matrix(targets, predicted) for targets, predicted in none]
+    summed = np.mean(matrices[:2], axis=0) + matrices[2]
+    assert found["class 1 as class 2"]["clips"] == summed[1, 2]
+    assert found["All as class 1"]["clips"] == summed[:, 1].sum()
+    assert found["stem, All as All"]["clips"] == 60 == 2 * len(stem[0][0])
+    precisions = [precision_score(targets, predicted, average=None)[1] for targets, predicted in none]
+    assert found["entry 2"]["precision"] == pytest.approx(over_folds(precisions))
+    assert "recall" not in found["entry 1"]  # the list lacks a class, and nobody knows which
+    assert {row["backbone"] for row in rows} == {"efficientnet_lite0"}
+
+
+def test_they_stand_beside_the_published_ones_and_never_alone(results: Results, reports: Path) -> None:
+    frame = summarise(results.plan, results.session.store)
+    write_beside(results, frame, "mine", "T", title="Mine", folder=reports)
+    table = pd.read_csv(results.folder / "published.csv").set_index(["condition", "metric"])
+    both = table.dropna(subset=["ours", "published"])
+    assert len(both) == 9
+    assert len(table) == 12 + 2  # ours alone: the two conditions
+    [item] = results.items
+    assert any(note.startswith("Entry:") for note in item["footnotes"])
+    shown = {tuple(cell["text"] for cell in row[1:4]): row[5]["text"] for row in item["cells"]["rows"]}
+    assert shown["efficientnet_lite0", "class 1 as class 2", "clips"].replace(".", "").isdigit()
+    recall = 100 * both["ours"]["class class 2", "recall"]
+    assert shown["efficientnet_lite0", "class class 2", "recall"].startswith(f"{recall:.1f} ± ")
+    assert shown["other", "class class 2", "recall"] == "–"

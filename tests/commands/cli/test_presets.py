@@ -1,0 +1,104 @@
+"""A report's settings, for what is not said on the command line."""
+
+from typing import Any
+
+import pytest
+
+from commands.cli.presets import read_preset
+from commands.cli.study_schema import preset_of
+from core.config.run import Run
+from core.errors import UserError
+
+CONTENT = "6aa65d2bb6c33610809ade7ea91af84315cce2326206a1839bb0b904586163e1"  # of the notes of version 1
+RULES: list[dict[str, Any]] = [
+    {"lr": 1e-4, "epochs": 70, "fold": "all"},
+    {"when": {"weights": "random"}, "epochs": 450, "milestones": [300, 350]},
+    {"when": {"backbone": ["resnet*", "densenet*"]}, "dropout": 0},
+    {"when": {"backbone": "densenet201", "data": "gtzan"}, "fold": 1},
+]
+
+
+def test_preset_paper_depends_on_the_weights() -> None:
+    for name in ("paper", "rethinking-cnn"):
+        assert preset_of(name)({})["training__epochs"] == 70
+        scratch = preset_of(name)({"model__weights": "random"})
+        assert (scratch["training__epochs"], scratch["training__milestones"]) == (450, (300, 350))
+    assert preset_of("")({"model__weights": "random"}) == {"model__weights": "random"}
+
+
+@pytest.mark.parametrize(
+    ("id", "said"),
+    [  # as version 1 gave them
+        ("3384b20a1e9a", {"model__freeze": "block3", "data__fold": 1}),
+        ("f82a24a1f8c8", {"data__fold": 2}),
+        ("3e762a19e451", {"data__fold": 2, "model__weights": "random"}),
+    ],
+)
+def test_ids_of_runs_with_the_preset_stay(id: str, said: dict[str, Any]) -> None:
+    resolved = {"clip__sr": 16000, "clip__duration": 1.5, "frontend__n_frames": 160, "frontend__fmax": 8000.0}
+    assert Run().replace(**preset_of("paper")(said | resolved | {"data__content": CONTENT})).id == id
+
+
+@pytest.mark.parametrize(
+    ("said", "settings"),
+    [
+        ({"model__backbone": "densenet201"}, {"model__dropout": 0.0}),
+        ({"model__backbone": "resnet50"}, {"model__dropout": 0.0}),
+        ({"model__backbone": "inception_v3"}, {"model__dropout": 0.5}),
+        ({"data__name": "esc50"}, {"training__augment": "waveform", "data__fold": "all"}),
+        ({"data__name": "urbansound8k"}, {"data__fold": "all"}),
+        ({"data__name": "gtzan"}, {"data__fold": "1"}),
+    ],
+)
+def test_paper_has_its_own_settings_for_data_and_backbones(said: dict[str, Any], settings: dict[str, Any]) -> None:
+    plain = preset_of("paper")({})
+    assert preset_of("paper")(said) == plain | said | settings
+    assert not settings.keys() & plain.keys()
+
+
+def test_later_rules_win_and_what_is_said_wins_over_all() -> None:
+    preset = read_preset(RULES, "x/study.toml")
+    plain = {"training__lr": 1e-4, "training__epochs": 70, "data__fold": "all"}
+    assert preset({}) == plain
+    assert preset({"model__backbone": "resnet50"}) == plain | {"model__backbone": "resnet50", "model__dropout": 0.0}
+    point = {"model__backbone": "densenet201", "data__name": "gtzan", "model__weights": "random", "training__lr": 1.0}
+    assert preset(point) == point | {
+        "training__epochs": 450,
+        "training__milestones": (300, 350),
+        "model__dropout": 0.0,
+        "data__fold": "1",
+    }
+    weights_of_a_file = preset({"model__weights": "best.safetensors"})
+    assert weights_of_a_file["training__epochs"] == 70
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"lr": 1}, "x: write its presets as [[preset]]"),
+        ([{"lrr": 1}], "unknown option in x, preset 1: 'lrr': did you mean 'lr'?"),
+        ([{}, {"lr": "fast"}], "x, preset 2: lr = 'fast': give a number"),
+        ([{"lr": -1}], "x, preset 1: --lr -1.0: must be above 0"),
+        ([{"epochs": 1.5}], "x, preset 1: epochs = 1.5: give a whole number"),
+        ([{"compile": 1}], "x, preset 1: compile = 1: give true or false"),
+        ([{"milestones": 3}], "x, preset 1: milestones = 3: give a list of whole numbers"),
+        ([{"milestones": ["a"]}], "x, preset 1: milestones = ['a']: give a list of whole numbers"),
+        ([{"optimizer": "adm"}], "x, preset 1: --optimizer adm: did you mean 'adam'?"),
+        ([{"freeze": "block3"}], "unknown option in x, preset 1: 'freeze'"),
+        ([{"when": 3}], "x, preset 1: 'when' is a table"),
+        ([{"when": {"dta": "esc50"}}], "unknown condition in x, preset 1: 'dta': did you mean 'data'?"),
+        ([{"when": {"data": "esc5"}}], "unknown data in x, preset 1: 'esc5': did you mean 'esc50'"),
+        ([{"when": {"weights": "rndom"}}], "unknown weights in x, preset 1: 'rndom': did you mean 'random'"),
+        ([{"when": {"backbone": 3}}], "x, preset 1: backbone = 3 must be a text"),
+    ],
+)
+def test_mistakes_are_one_line(tables: Any, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read_preset(tables, "x")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_preset_unknown_names_the_nearest() -> None:
+    with pytest.raises(UserError, match="unknown preset 'rethinking-cn': did you mean 'rethinking-cnn'"):
+        preset_of("rethinking-cn")

@@ -1,0 +1,263 @@
+"""The `predict` command: what finished networks say of new sounds, and what is written of it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import av
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, classification_report, confusion_matrix
+from small_runs import SMALL
+
+from core.config.execution import Execution
+from core.datasets import arrange, load
+from core.errors import UserError
+from core.session import Session
+from core.store.runs import Store
+from core.training import metrics
+from run_ablation import main
+
+CLASSES = ["high", "low", "middle"]
+
+
+@pytest.fixture(scope="module")
+def results(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a results folder with two finished runs that differ in their seed, and one that set nothing aside."""
+    root = tmp_path_factory.mktemp("results")
+    words = ["--data", "folder", "--data-root", str(sounds), "--results", str(root), *SMALL]
+    assert (
+        main(["compare", "--frozen", "last", "--normalise", "train", "--set-aside", "0.2", "--seed", "0", "1", *words])
+        == 0
+    )
+    assert main(["compare", "--frozen", "last", *words]) == 0
+    return root
+
+
+@pytest.fixture
+def predict(results: Path, tmp_path: Path):
+    """Return a function that predicts with the first run, in a copy of the results, and gives the folder it wrote."""
+    store = tmp_path / "results"
+    shutil.copytree(results / "runs", store / "runs")
+
+    def run(words: str, runs: str = "") -> Path:
+        said = words.split()
+        assert main(["predict", "--run", *(runs.split() or [seeds(results)[0]]), *said, "--results", str(store),
+                     "--device", "cpu", "--threads", "1"]) == 0  # fmt: skip
+        return max((store / "predict").iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
+
+    return run
+
+
+def seeds(results: Path) -> list[str]:
+    """Return the runs that differ in their seed, in its order."""
+    records = [record for record in Store(results).records() if record.run.data.set_aside]
+    return [record.id for record in sorted(records, key=lambda record: record.run.seed)]
+
+
+def write_m4a(path: Path, y: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray((y * 32_767).astype(np.int16)[None], format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+@pytest.fixture
+def new(sounds: Path, tmp_path: Path) -> Path:
+    """Return a folder of M4A files at different depths, a broken one and no recording among them."""
+    root = tmp_path / "new"
+    for label in CLASSES:
+        for number in (0, 1):
+            y, _ = soundfile.read(sounds / label / f"{number}.wav", dtype="float32")
+            write_m4a(root / ("deep/er" if number else "") / f"{label}{number}.m4a", y)
+    (root / "deep" / "broken.m4a").write_bytes((root / "low0.m4a").read_bytes()[:900])
+    (root / "readme.txt").write_text("no recording")
+    return root
+
+
+def test_every_recording_has_a_row_and_its_probabilities_are_the_runs(predict, results: Path, sounds: Path) -> None:
+    folder = predict(f"--from {sounds}")
+    frame = pd.read_csv(folder / "predictions.csv")
+    assert list(frame) == ["file", "predicted", "probability", *(f"p_{name}" for name in CLASSES)]
+    probs = frame[[f"p_{name}" for name in CLASSES]].to_numpy()
+    np.testing.assert_allclose(probs.sum(axis=1), 1)
+    assert frame["predicted"].tolist() == [CLASSES[k] for k in probs.argmax(axis=1)]
+    np.testing.assert_array_equal(frame["probability"], probs.max(axis=1))
+    clips, _, logits = Store(results).predictions(seeds(results)[0])
+    own = frame.set_index("file").loc[clips, [f"p_{name}" for name in CLASSES]]
+    np.testing.assert_allclose(own.to_numpy(), metrics.softmax(logits), atol=1e-5)
+    assert len(frame) == 30
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "predictions.parquet"), frame)
+
+
+def test_several_networks_are_averaged_and_all_seeds_name_them(predict, results: Path, sounds: Path) -> None:
+    one, other = seeds(results)
+    alone = [pd.read_csv(predict(f"--from {sounds / 'low'}", run) / "predictions.csv") for run in (one, other)]
+    both = predict(f"--from {sounds / 'low'}", f"{one} {other} {one}")
+    frame = pd.read_csv(both / "predictions.csv")
+    expected = (alone[0].filter(like="p_") + alone[1].filter(like="p_")) / 2
+    np.testing.assert_allclose(frame.filter(like="p_"), expected, rtol=1e-6)
+    assert predict(f"--from {sounds / 'low'} --all-seeds", one) == both
+    assert json.loads((both / "analysis.json").read_text())["runs"] == [one, other]
+
+
+def test_truth_scores_as_sklearn_does(predict, results: Path, sounds: Path) -> None:
+    folder = predict(f"--from {sounds} --truth {sounds}")
+    frame = pd.read_csv(folder / "predictions.csv")
+    assert frame["true"].tolist() == [path.split("/")[0] for path in frame["file"]]
+    assert frame["correct"].tolist() == (frame["true"] == frame["predicted"]).tolist()
+    (scores,) = pd.read_csv(folder / "table.csv").to_dict("records")
+    assert scores["accuracy"] == pytest.approx(accuracy_score(frame["true"], frame["predicted"]))
+    assert scores["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(frame["true"], frame["predicted"]))
+    report = classification_report(frame["true"], frame["predicted"], output_dict=True, zero_division=0)
+    for row in pd.read_csv(folder / "classes.csv").to_dict("records"):
+        theirs = report[row["class"]]
+        assert [row["precision"], row["recall"], row["f1"], row["clips"]] == pytest.approx(list(theirs.values()))
+    cells = pd.read_csv(folder / "confusion.csv")
+    counted = cells[(cells["target"] != "All") & (cells["predicted"] != "All")]["clips"].to_numpy().reshape(3, 3)
+    np.testing.assert_array_equal(counted, confusion_matrix(frame["true"], frame["predicted"]))
+    assert scores["test_accuracy"] == Store(results).finished(seeds(results)[0]).metrics.accuracy
+    assert (folder / "confusion.png").exists()
+
+
+def test_set_aside_is_what_the_run_kept_from_everything(predict, sounds: Path) -> None:
+    folder = predict(f"--set-aside --data-root {sounds}")
+    aside = arrange(load("folder", sounds), set_aside=0.2).aside
+    frame = pd.read_csv(folder / "predictions.csv")
+    assert frame["file"].tolist() == aside["path"].tolist()
+    assert frame["true"].tolist() == [CLASSES[label] for label in aside["label"]]
+    assert (folder / "table.csv").exists()
+
+
+def test_m4a_files_are_named_and_a_broken_one_is_left_out_and_counted(
+    predict, new: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(
+        UserError, match=r"^1 of the 7 recordings in .* cannot be used \(deep/broken.m4a: .*--on-bad-clip skip$"
+    ):
+        predict(f"--from {new}")
+    assert not list(tmp_path.glob("results/predict/*"))
+    (tmp_path / "truth.csv").write_text("id,label\n" + "".join(f"{name}0,{name}\n" for name in CLASSES))
+    capsys.readouterr()
+    folder = predict(f"--from {new} --on-bad-clip skip --submission stem --truth {tmp_path / 'truth.csv'} --json")
+    out, err = capsys.readouterr()
+    assert "passed over, not being named as recordings: readme.txt" in err
+    assert "1 of 7 could not be used and are left out: deep/broken.m4a: " in err
+    assert "3 of 6 are not scored: the truth does not name them." in " ".join(err.split())
+    answer = json.loads(out)
+    assert (answer["predicted"], answer["left_out"], answer["rows"][0]["clips"]) == (6, 1, 3)
+    frame = pd.read_csv(folder / "predictions.csv")
+    assert frame["file"].tolist() == sorted(p.relative_to(new).as_posix() for p in new.rglob("*[01].m4a"))
+    assert frame["true"].notna().sum() == frame["correct"].notna().sum() == 3
+    submission = pd.read_csv(folder / "submission.csv")
+    assert submission["id"].tolist() == [Path(path).stem for path in frame["file"]]
+    assert list(submission) == ["id", "label"]
+    assert submission["label"].tolist() == frame["predicted"].tolist()
+    assert pd.read_csv(folder / "left_out.csv")["file"].tolist() == ["deep/broken.m4a"]
+
+
+def test_a_name_is_no_formula_in_the_table_and_itself_in_a_submission(
+    predict, sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "one").mkdir()
+    shutil.copy(sounds / "low" / "0.wav", tmp_path / "one" / "=1+1.wav")
+    folder = predict(f"--from {tmp_path / 'one'} --submission path")
+    assert pd.read_csv(folder / "predictions.csv")["file"].tolist() == ["'=1+1.wav"]
+    assert pd.read_parquet(folder / "predictions.parquet")["file"].tolist() == ["=1+1.wav"]
+    assert pd.read_csv(folder / "submission.csv")["id"].tolist() == ["=1+1.wav"]
+    assert "would take for formulas" in " ".join(capsys.readouterr().out.split())
+    predict(f"--from {sounds} --submission path")
+    assert "formulas" not in capsys.readouterr().out
+
+
+def test_the_page_shows_the_scores(predict, sounds: Path, tmp_path: Path) -> None:
+    predict(f"--from {sounds} --truth {sounds}")
+    assert main(["report", "--results", str(tmp_path / "results")]) == 0
+    page = (tmp_path / "results" / "report" / "index.html").read_text()
+    assert "Balanced %" in page
+    assert "every class" in page
+
+
+@pytest.mark.parametrize("pca", ["0", "0.9"])
+def test_rows_of_features_need_no_labels_and_other_columns_are_passed_over(tmp_path: Path, pca: str) -> None:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.normal(size=(60, 4)) * [1, 10, 100, 1000], columns=list("abcd"))
+    table["filename"], table["label"] = [f"{k}.wav" for k in range(60)], ["x", "y"] * 30
+    table.to_csv(tmp_path / "t.csv", index=False)
+    words = f"--backbone mlp --weights random --epochs 2 --device cpu --threads 1 --results {tmp_path / 'r'}".split()
+    data = ["--data", "features", "--data-root", str(tmp_path / "t.csv"), "--set-aside", "0.2", "--pca", pca]
+    assert main(["compare", *data, *words]) == 0
+    session = Session(Execution(results=tmp_path / "r", device="cpu", threads=1))
+    (record,) = session.store.records()
+    clips, _, logits = session.store.predictions(record.id)
+    table.drop(columns="label")[["d", "filename", "c", "b", "a"]].to_csv(tmp_path / "new.csv", index=False)
+    base = ["predict", "--run", record.id, "--results", str(tmp_path / "r"), "--device", "cpu", "--threads", "1"]
+    assert main([*base, "--from", str(tmp_path / "new.csv")]) == 0
+    (folder,) = (tmp_path / "r" / "predict").iterdir()
+    frame = pd.read_csv(folder / "predictions.csv").set_index("file")
+    np.testing.assert_allclose(frame.loc[clips, ["p_x", "p_y"]], metrics.softmax(logits), atol=1e-6)
+    assert main([*base, "--set-aside", "--data-root", str(tmp_path / "t.csv")]) == 0
+    other = next(path for path in (tmp_path / "r" / "predict").iterdir() if path != folder)
+    aside = pd.read_csv(other / "predictions.csv").set_index("file")
+    assert len(aside) == 12
+    np.testing.assert_allclose(aside[["p_x", "p_y"]], frame.loc[aside.index, ["p_x", "p_y"]], rtol=1e-5)
+    table.assign(c="many").to_csv(tmp_path / "bad.csv", index=False)
+    with pytest.raises(UserError, match=r"^60 of the 60 .*c is 'many', no finite number.*: none is left$"):
+        main([*base, "--from", str(tmp_path / "bad.csv")])
+    with pytest.raises(UserError, match=r"the network takes features: give a CSV file of filename, a, b, c and 1 more"):
+        main([*base, "--from", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--from {sounds} --set-aside", "^give either --from PATH or --set-aside, the clips that the run has kept"),
+        ("", "^give either --from PATH or --set-aside"),
+        ("--set-aside --truth {sounds}", "^--truth: the data set says what --set-aside is; leave --truth out"),
+        ("--from {sounds} --data-root {sounds}", "^--data-root is the data set's folder for --set-aside; new sounds"),
+        ("--from {sounds}/missing", "there is no such file or folder$"),
+        ("--from ~nosuchuser/x", "^--from ~nosuchuser/x: "),
+        ("--from {sounds} --truth {sounds}/low", "^--truth .*/low: has no folders with files; give a CSV file of"),
+        ("--from {sounds} --submission name", "^--submission name: 0.wav, 1.wav, 2.wav and 7 more would be the id of"),
+        ("--from {sounds} --submission both", "^--submission both: .*choose from none, path, name, stem"),
+        ("--from {sounds} --on-bad-clip skp", "^--on-bad-clip skp: did you mean 'skip'"),
+        ("--set-aside --data-root {sounds}/..", "sounds"),
+    ],
+)
+def test_mistakes_are_one_line(predict, sounds: Path, words: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        predict(words.format(sounds=sounds))
+    assert "\n" not in str(caught.value)
+
+
+def test_runs_that_cannot_be_asked_are_one_line(predict, results: Path, sounds: Path, tmp_path: Path) -> None:
+    one, other = seeds(results)
+    (plain,) = {record.id for record in Store(results).records()} - {one, other}
+    for runs, message in (
+        ("abcdef123456", r"^unknown finished run 'abcdef123456': "),
+        ("../runs", r"^unknown finished run '../runs': "),
+        (5000 * "p", r"^unknown finished run 'ppp"),
+    ):
+        with pytest.raises(UserError, match=message):
+            predict(f"--from {sounds}", runs)
+    with pytest.raises(UserError, match=f"^--set-aside: run {plain} has set nothing aside; give --from$"):
+        predict(f"--set-aside --data-root {sounds}", plain)
+    with pytest.raises(UserError, match=f"^--set-aside: runs {one} and {plain} are of other clips; name one$"):
+        predict(f"--set-aside --data-root {sounds}", f"{one} {plain}")
+    shutil.copytree(sounds, tmp_path / "changed")
+    shutil.copy(sounds / "low" / "1.wav", tmp_path / "changed" / "low" / "2.wav")
+    with pytest.raises(UserError, match=f"^--set-aside: the clips in .*changed are not those of run {one}$"):
+        predict(f"--set-aside --data-root {tmp_path / 'changed'}", one)
+    weights = tmp_path / "results" / "runs" / one / "weights.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-4] + b"\x00\x00\x80\x7f")
+    with pytest.raises(UserError, match=r"weights.safetensors cannot be read \(its content is not what was written\)"):
+        predict(f"--from {sounds}", one)
+    weights.unlink()
+    with pytest.raises(UserError, match=f"^--run {one} is damaged \\(weights.safetensors is missing\\); delete"):
+        predict(f"--from {sounds}", one)

@@ -1,0 +1,251 @@
+"""The search: what it asks for, what it chooses by, and the command it ends with."""
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.plots import by_condition
+from analysis.search import search_figures as search_figures
+from analysis.search import space as search
+from analysis.search.best_configurations import command_with, summarise
+from analysis.search.space import Optuna, Range, Space
+from commands.cli import parser
+from commands.tune.options import Tune
+from commands.tune.run import question
+from core.config.run import Run
+from core.errors import UserError
+from core.plan import Plan, Planned
+from core.store.record import STOPPED
+from core.store.runs import Store
+from run_ablation import main
+
+COMMANDS = {"tune": parser.option_class(Tune)}
+LR, DECAY = "training__lr", "training__weight_decay"
+
+
+def asked(line: str) -> tuple[Space, list[dict[str, object]]]:
+    return question(parser.parse(COMMANDS, ["tune", *line.split()])[1])
+
+
+def test_values_and_ranges_are_searched_and_the_rest_stays() -> None:
+    space, fixed = asked("--lr 1e-5:1e-2 --batch-size 8 16 --epochs 3 --seed 0 1 --optimizer adam sgd")
+    assert space == {
+        "training__batch_size": (8, 16),
+        "training__optimizer": ("adam", "sgd"),
+        LR: Range(1e-5, 1e-2, False),
+    }
+    assert fixed == [{"data__validation": 0.2, "training__epochs": 3, "seed": seed} for seed in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--lr 1e-3", "tune has nothing to search: give an option values .* or a range .*"),
+        ("--lr 1e-3 fast", "--lr fast: give a number, several of them, or a range LOW:HIGH"),
+        ("--epochs 1.5 2", "--epochs 1.5: give a whole number, several of them, or a range LOW:HIGH"),
+        ("--lr 1e-2:1e-5", "--lr 1e-2:1e-5: the range must go up"),
+        ("--lr 1e-5:1e-4:1e-2", "--lr 1e-5:1e-4:1e-2: give values, or one range LOW:HIGH"),
+        ("--lr 1e-5:1e-4 1e-2", "--lr 1e-5:1e-4 1e-2: give values, or one range LOW:HIGH"),
+        ("--lr -1:1", "--lr -1.0: must be above 0"),
+        ("--lr 1 2 --validation 0", "--validation 0: tune chooses by validation clips; give a share above 0"),
+        ("--lr 1 2 --validation 0.1 0.2", "--validation cannot be searched: give one value"),
+        ("--data esc50 gtzan", "--data cannot be searched: give one value"),
+    ],
+)
+def test_bad_space_raises(line: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}$"):
+        asked(line)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("tune --lr 1 2 --search best", "--search best: choose from grid, random, optuna"),
+        ("tune --lr 1 2 --scheduler ashes", "--scheduler ashes: did you mean 'asha'\\? choose from none, asha"),
+        ("tune --lr 1 2 --trials 0", "--trials 0: must be at least 1"),
+    ],
+)
+def test_bad_option_raises(line: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parser.read(Tune, parser.parse(COMMANDS, shlex.split(line))[1])
+
+
+def test_range_is_logarithmic_from_a_factor_of_ten() -> None:
+    assert Range(1e-5, 1e-2, False).at(2 / 3) == pytest.approx(1e-3)
+    assert Range(0.1, 0.5, False).at(0.5) == pytest.approx(0.3)
+    assert Range(0.0, 1.0, False).at(0.25) == 0.25
+    assert Range(8, 128, True).at(0.5) == 32
+    assert Range(1.23456e-5, 1e-2, False).at(0) == 1.23456e-5  # an end is itself
+
+
+def test_whole_numbers_of_a_range_are_equally_likely_or_their_factors_are() -> None:
+    shares = (np.arange(10_000) + 0.5) / 10_000
+    for drawn, odds in ((Range(1, 4, True), np.ones(4)), (Range(1, 12, True), np.log1p(1 / np.arange(1, 13)))):
+        values = [int(drawn.at(share)) for share in shares]
+        np.testing.assert_allclose(np.bincount(values)[1:] / 10_000, odds / odds.sum(), atol=2e-4)
+        assert (drawn.at(0), drawn.at(1)) == (drawn.low, drawn.high)
+
+
+def test_grid_of_a_range_raises() -> None:
+    with pytest.raises(UserError, match="^--lr 1e-05:0.01 is a range: give values for a grid, or add --search random"):
+        search.grid({LR: Range(1e-5, 1e-2, False)})
+
+
+def test_draws_repeat_differ_and_grow() -> None:
+    space: Space = {LR: Range(1e-5, 1e-2, False), "training__optimizer": ("adam", "sgd")}
+    points = search.draw(space, trials=6, seed=3)
+    assert points == search.draw(space, trials=9, seed=3)[:6]
+    assert points != search.draw(space, trials=6, seed=4)
+    assert all(1e-5 <= point[LR] <= 1e-2 and float(f"{point[LR]:.3g}") == point[LR] for point in points)
+    assert len(search.draw({"training__optimizer": ("adam", "sgd")}, trials=50, seed=0)) == 2  # there are no more
+
+
+def test_optuna_finds_a_maximum_and_asks_for_known_points_first() -> None:
+    pytest.importorskip("optuna")
+    space: Space = {LR: Range(1e-5, 1e-1, False), DECAY: Range(0.0, 1.0, False)}
+    known = [{LR: 1e-4, DECAY: 0.5}, {LR: 1e-2, DECAY: 0.25}]
+    optuna = Optuna(space, seed=0, known=known)
+    points = []
+    for _ in range(40):
+        point = optuna.ask()
+        points.append(point)
+        optuna.tell(point, None if point[DECAY] > 0.9 else -abs(point[DECAY] - 0.25))
+    assert points[:2] == known
+    assert min(abs(point[DECAY] - 0.25) for point in points[2:]) < 0.05
+    assert sum(abs(point[DECAY] - 0.25) < 0.2 for point in points[-15:]) > 10  # it looks where it was good
+
+
+def test_command_with_the_best_keeps_all_but_the_search() -> None:
+    line = (
+        "python run_ablation.py tune --search random --trials 3 --lr 1e-5 1e-3 --fold all --data-root 'a b' --ray local"
+    )
+    expected = "python run_ablation.py freeze --fold all --data-root 'a b' --ray local --lr 0.001 --optimizer sgd"
+    assert command_with(line, {LR: 1e-3, "training__optimizer": "sgd"}) == expected
+
+
+def test_command_with_the_best_head_trains_that_alone() -> None:
+    assert command_with("tune --frozen last --lr 1e-5 1e-3", {LR: 1e-3}) == "compare --frozen last --lr 0.001"
+
+
+def frame(**columns: list[object]) -> pd.DataFrame:
+    n = len(next(iter(columns.values())))
+    return pd.DataFrame(columns | {"validation_accuracy": [0.9 - 0.1 * k for k in range(n)]})
+
+
+def test_deviation_of_a_configuration_is_over_folds(tmp_path: Path) -> None:
+    store, scores = Store(tmp_path), {(1, 0): 0.2, (1, 1): 0.4, (2, 0): 0.9}
+    runs = [Run(seed=seed).replace(data__fold=fold) for fold, seed in scores]
+    for run, score in zip(runs, scores.values(), strict=True):
+        store.folder(run).mkdir(parents=True)
+        store.write_record(
+            run, STOPPED, {"metrics": {"validation_accuracy": score, "validation_loss": 1.0, "epoch": 1}}
+        )
+    plan = Plan("tune", tuple(Planned("lr 0.001", run, run) for run in runs), {})
+    (row,) = summarise(plan, store, ["training__lr"]).to_dict("records")
+    assert row["validation_accuracy"] == pytest.approx((0.3 + 0.9) / 2)
+    assert row["validation_accuracy_std"] == pytest.approx(np.std([0.3, 0.9], ddof=1))
+
+
+def test_heat_map_frames_the_best() -> None:
+    data = frame(lr=[1e-3, 1e-3, 1e-4, 1e-4], weight_decay=[0.0, 0.1, 0.1, 0.0])
+    data.loc[3, "validation_accuracy"] = None
+    _, ax = by_condition.new()
+    search_figures.heat_map(data, ax, options=["lr", "weight_decay"])
+    assert [text.get_text() for text in ax.texts] == ["–", "70.0", "90.0", "80.0"]
+    assert ax.patches[0].get_xy() == (-0.5, 0.5)  # weight decay 0 across, learning rate 0.001 below 0.0001
+
+
+def test_parallel_coordinates_place_numbers_and_names() -> None:
+    data = frame(lr=[1e-2, 1e-4, 1e-3], optimizer=["sgd", "adam", "sgd"])
+    _, ax = by_condition.new()
+    search_figures.parallel_coordinates(data, ax, options=["lr", "optimizer"])
+    lines = [line for line in ax.lines if len(line.get_xdata()) == 3]
+    assert lines[-1].get_ydata() == pytest.approx([1.0, 0.25, 1.0])  # the best is drawn last
+    assert lines[0].get_ydata() == pytest.approx([0.5, 0.25, 0.0])
+
+
+Tuned = tuple[int, list[dict[str, Any]], str]  # exit status, rows, what stderr says
+
+
+@pytest.fixture
+def tune(sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Tuned]:
+    words = f"tune --data folder --data-root {sounds} --sr 8000 --duration 0.5 --n-mels 32 --n-frames 32 --batch-size 8"
+    words += f" --device cpu --threads 1 --results {tmp_path} --json"
+
+    def run(more: str) -> Tuned:
+        status = main([*words.split(), *more.split()])
+        shown = capsys.readouterr()
+        return status, json.loads(shown.out)["rows"], shown.err
+
+    return run
+
+
+def test_search_ends_with_the_best_and_how_to_use_it(tune: Callable[..., Tuned], tmp_path: Path) -> None:
+    words = "--lr 1e-6 1e-2 --optimizer adam sgd --epochs 2"
+    status, rows, said = tune(words)
+    assert (status, len(rows)) == (0, 4)
+    scores = [row["validation_accuracy"] for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    best = rows[0]
+    assert f"--optimizer {best['optimizer']} --lr {best['lr']:g}\n" in said
+    record = json.loads((tmp_path / "runs" / best["run_ids"][0] / "run.json").read_text())
+    assert record["config"]["data"]["validation"] == 0.2
+    assert record["clips"]["validation"] > 0
+    assert record["config"]["seed"] == 0
+    assert len(list(tmp_path.glob("tune/*/figure.pdf"))) == 1
+    _, again, said = tune(words)
+    assert again == rows
+    assert "0 runs trained, 4 found in the store" in said
+
+
+def test_heads_are_searched_together(tune: Callable[..., Tuned], tmp_path: Path) -> None:
+    status, rows, said = tune("--frozen last --lr 1e-4 1e-3 1e-2 --weight-decay 0 0.1 --epochs 1")
+    assert (status, len(rows)) == (0, 6)
+    assert "and 5 more" in said
+    for row in rows:
+        record = json.loads((tmp_path / "runs" / row["run_ids"][0] / "run.json").read_text())
+        assert record["config"]["model"]["freeze"] == "block4"
+
+
+def test_interrupted_optuna_search_goes_on_with_what_it_asked_for(tune: Callable[..., Tuned]) -> None:
+    pytest.importorskip("optuna")
+    words = "--search optuna --lr 1e-5:1e-2 --epochs 1"
+    _, first, _ = tune(f"{words} --trials 2")
+    _, more, said = tune(f"{words} --trials 3")
+    assert "1 runs trained, 2 found in the store" in said
+    assert len(more) == 3
+    assert {row["lr"] for row in first} < {row["lr"] for row in more}
+
+
+def test_scheduler_without_ray_is_refused(tune: Callable[..., Tuned]) -> None:
+    with pytest.raises(UserError, match="^--scheduler asha needs Ray: add --ray local, or leave the scheduler out$"):
+        tune("--lr 1e-5 1e-2 --scheduler asha")
+
+
+@pytest.mark.slow
+def test_asha_stops_poor_runs_that_an_ordinary_command_finishes(tune: Callable[..., Tuned]) -> None:
+    pytest.importorskip("ray")
+    words = "--lr 1e-9 1e-8 1e-7 1e-6 1e-4 1e-3 --epochs 6"
+    status, rows, _ = tune(f"{words} --scheduler asha --ray local")
+    assert status == 0
+    stopped = [row for row in rows if row["stopped"]]
+    assert stopped
+    assert all(row["epochs"] < 6 for row in stopped)
+    assert not rows[0]["stopped"]
+    assert tune(f"{words} --scheduler asha --ray local")[1] == rows
+    _, whole, _ = tune(words)
+    assert all(row["epochs"] == 6 and not row["stopped"] for row in whole)
+
+
+def test_options_that_need_each_other_are_read_together(sounds: Path, tmp_path: Path) -> None:
+    words = ["tune", "--data", "folder", "--data-root", str(sounds), "--sr", "8000", "--results", str(tmp_path)]
+    words += ["--window", "512", "--hop", "128", "--batch-size", "8", "16", "--epochs", "1", "2", "--dry-run"]
+    assert main(words) == 0
+    with pytest.raises(UserError, match="--hop 128: is the hop of one --window in samples; say that too"):
+        main([word for word in words if word not in ("--window", "512")])

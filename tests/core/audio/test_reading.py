@@ -1,0 +1,201 @@
+import io
+import struct
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from recordings import decode
+
+from core.audio.reading import BadClip, fit_length, resample
+
+SR = 44100
+
+
+def tone(seconds=0.5, sr=SR):
+    rng = np.random.default_rng(0)
+    n = round(seconds * sr)
+    return (0.3 * np.sin(2 * np.pi * 440 * np.arange(n) / sr) + 0.01 * rng.normal(size=n)).astype(np.float32)
+
+
+def encode(y, form, subtype=None, sr=SR):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, y, sr, format=form, subtype=subtype)
+    return buffer.getvalue()
+
+
+def encode_av(y, form, codec, **options):
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=form, options=options) as container:
+        stream = container.add_stream(codec, rate=SR, layout="mono")
+        frame = av.AudioFrame.from_ndarray(y[None], format="fltp", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = SR, 0, Fraction(1, SR)
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    return buffer.getvalue()
+
+
+ENCODERS = {
+    "wav": lambda y: encode(y, "WAV"),
+    "wav float": lambda y: encode(y, "WAV", "FLOAT"),
+    "flac": lambda y: encode(y, "FLAC"),
+    "ogg vorbis": lambda y: encode(y, "OGG"),
+    "mp3": lambda y: encode(y, "MP3"),
+    "au": lambda y: encode(y, "AU"),
+    "aiff": lambda y: encode(y, "AIFF"),
+    "m4a aac": lambda y: encode_av(y, "ipod", "aac"),
+    "m4a alac": lambda y: encode_av(y, "ipod", "alac"),
+}
+LOSSY = {"ogg vorbis", "mp3", "m4a aac"}
+
+
+def save(tmp_path, data, name="clip.wav"):
+    path = tmp_path / name
+    path.write_bytes(data)
+    return path
+
+
+def refused(path):
+    with pytest.raises(BadClip) as caught:
+        decode(path)
+    assert caught.value.path == path
+    assert str(caught.value) == f"{path}: {caught.value.reason}"
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("extension", ["wav", "raw", "vox", "txt", ""])
+@pytest.mark.parametrize("form", ENCODERS)
+def test_every_format_is_decoded_whatever_its_extension(form, extension, tmp_path):
+    y = tone()
+    decoded, sr = decode(save(tmp_path, ENCODERS[form](y), f"clip.{extension}"))
+    assert sr == SR
+    assert decoded.dtype == np.float32
+    n = len(y)
+    assert n <= len(decoded) <= n + 1024  # an AAC encoder fills its last frame
+    assert np.corrcoef(decoded[:n], y)[0, 1] > (0.995 if form in LOSSY else 0.99999)
+
+
+def test_mp3_without_a_length_header_is_read_to_its_end(tmp_path):
+    y = tone()
+    decoded, _ = decode(save(tmp_path, encode_av(y, "mp3", "libmp3lame", write_xing="0")))
+    assert len(y) <= len(decoded) <= len(y) + 3 * 1152
+
+
+def test_mono_is_the_mean_of_the_channels(tmp_path):
+    left, right = tone(), np.roll(tone(), 7) / 2
+    decoded, _ = decode(save(tmp_path, encode(np.stack([left, right], axis=1), "WAV", "FLOAT")))
+    np.testing.assert_allclose(decoded, (left + right) / 2, atol=1e-7)
+
+
+@pytest.mark.parametrize("form", ENCODERS)
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_a_truncated_file_is_refused(form, share, tmp_path):
+    data = ENCODERS[form](tone(1.0))
+    assert refused(save(tmp_path, data[: round(share * len(data))])).startswith("truncated")
+
+
+def test_a_truncated_wav_says_how_much_is_there(tmp_path):
+    data = encode(tone(), "WAV")
+    assert refused(save(tmp_path, data[:20044])) == "truncated: 20000 of 44100 bytes of sound are there"
+
+
+def test_a_truncated_wav_is_found_behind_other_chunks(tmp_path):
+    data = encode(tone(), "WAV")
+    notes = b"LIST" + struct.pack("<I", 20001) + bytes(20002)
+    data = data[:36] + notes + data[36:]
+    decode(save(tmp_path, data))
+    assert refused(save(tmp_path, data[:-10000])).startswith("truncated: 34100 of 44100 bytes")
+
+
+@pytest.mark.parametrize("size", [0, 0x7FFFF000, 0x80000000, 0xFFFFFFFF])
+def test_a_streamed_wav_without_its_size_is_whole(size, tmp_path):
+    data = encode(tone(), "WAV")
+    decoded, _ = decode(save(tmp_path, data[:40] + struct.pack("<I", size) + data[44:]))
+    assert len(decoded) == len(tone())
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty (0 bytes)"),
+        (encode(np.zeros(0), "WAV"), "empty (no samples)"),
+        (b"not a sound\n" * 500, "not audio"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(500), "not audio"),
+        (bytes(5000), "not audio"),
+        (np.random.default_rng(0).bytes(20000), "not audio"),
+        (encode(np.zeros(1000), "WAV"), "silent (all samples equal)"),
+        (encode(np.full(1000, 0.5), "FLAC"), "silent (all samples equal)"),
+        (encode(np.stack([tone(), -tone()], axis=1), "WAV", "FLOAT"), "silent (all samples equal)"),
+        (encode(np.append(tone(), np.nan), "WAV", "FLOAT"), "NaN or infinite samples"),
+        (encode(np.append(tone(), np.inf), "WAV", "FLOAT"), "NaN or infinite samples"),
+    ],
+)
+def test_unusable_content_is_refused_with_its_reason(content, reason, tmp_path):
+    assert refused(save(tmp_path, content)) == reason
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    assert refused(tmp_path / "none.wav") == "missing"
+    assert refused(tmp_path) == "cannot be read: Is a directory"
+
+
+@pytest.mark.parametrize(
+    "playlist",
+    ["#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile '{}'\n"],
+)
+def test_a_playlist_opens_no_other_file(playlist, tmp_path):
+    other = save(tmp_path, encode_av(tone(), "adts", "aac"), "other.aac")
+    decode(other)
+    assert refused(save(tmp_path, playlist.format(other).encode())) == "not audio"
+
+
+def test_video_without_sound_is_not_audio(tmp_path):
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=5)
+        stream.width = stream.height = 32
+        frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), dtype=np.uint8), format="rgb24")
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    assert refused(save(tmp_path, buffer.getvalue())) == "not audio"
+
+
+def test_resampling_keeps_a_tone_and_removes_what_does_not_fit():
+    t = np.arange(SR) / SR
+    low, high = (np.sin(2 * np.pi * f * t).astype(np.float32) for f in (1000, 15000))
+    resampled = resample(low + high, sr=SR, new_sr=16000)
+    expected = np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000)
+    assert len(resampled) == 16000
+    np.testing.assert_allclose(resampled[500:-500], expected[500:-500], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("fit", "n_samples", "expected"),
+    [
+        ("pad", 6, [1, 2, 3, 0, 0, 0]),
+        ("pad", 2, [1, 2]),
+        ("loop", 7, [1, 2, 3, 1, 2, 3, 1]),
+        ("loop", 2, [1, 2]),
+        ("crop", 6, [0, 1, 2, 3, 0, 0]),
+        ("crop", 1, [2]),
+        ("stretch", 6, [1, 2, 3]),
+        ("stretch", 2, [1, 2, 3]),
+        ("pad", 3, [1, 2, 3]),
+        ("loop", 3, [1, 2, 3]),
+        ("crop", 3, [1, 2, 3]),
+    ],
+)
+def test_fit(fit, n_samples, expected):
+    y = np.array([1, 2, 3], dtype=np.float32)
+    fitted = fit_length(y, n_samples=n_samples, fit=fit)
+    assert fitted.dtype == np.float32
+    assert fitted.tolist() == expected
+
+
+def test_no_real_recording_is_refused(real_data):
+    paths = sorted(real_data.rglob("*.wav"))
+    assert paths
+    for path in paths:
+        y, _ = decode(path)
+        assert len(y) == soundfile.info(path).frames

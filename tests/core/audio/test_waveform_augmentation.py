@@ -1,0 +1,112 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from core.audio.waveform_augmentation import SpecAugment, augment_waveform, draw, enough
+from core.inputs.spectrogram import FLOOR_DB
+
+SR = 16000
+
+
+def peak_hz(y):
+    spectrum = np.abs(np.fft.rfft(y * np.hanning(len(y)), n=8 * len(y)))
+    return np.fft.rfftfreq(8 * len(y), 1 / SR)[spectrum.argmax()]
+
+
+@pytest.mark.parametrize("key", ["a.wav:1", "a.wav:2", "b.wav:1"])
+def test_length_and_pitch_change_by_what_the_key_draws(key):
+    y = np.sin(2 * np.pi * 1000 * np.arange(SR) / SR).astype(np.float32)
+    changed = augment_waveform(y, sr=SR, key=key)
+    tempo, semitones = draw(key)
+    assert changed.dtype == np.float32
+    assert len(changed) == pytest.approx(SR / tempo, abs=2)
+    assert peak_hz(changed[1000:-1000]) == pytest.approx(1000 * 2 ** (semitones / 12), rel=2e-3)
+
+
+@pytest.mark.parametrize("n_samples", [1, 4800, 8000, 64000])
+def test_the_start_of_a_long_recording_decides_the_start_of_what_it_becomes(n_samples):
+    y = (0.1 * np.random.default_rng(0).standard_normal(20 * SR)).astype(np.float32)
+    for k in range(6):
+        whole, part = (augment_waveform(x, sr=SR, key=f"{k}.wav:1")[:n_samples] for x in (y, y[: enough(n_samples)]))
+        assert len(part) == n_samples
+        assert np.array_equal(whole, part)
+
+
+def test_draws_cover_their_ranges_evenly():
+    draws = np.array([draw(f"clip{i}.wav:1") for i in range(2000)])
+    assert draws.min(axis=0) == pytest.approx([0.9, -2], abs=0.01)
+    assert draws.max(axis=0) == pytest.approx([1.2, 2], abs=0.01)
+    assert draws.mean(axis=0) == pytest.approx([1.05, 0], abs=0.1)
+
+
+def test_draw_is_the_same_in_another_process_whatever_was_drawn_before():
+    np.random.default_rng(0).random(10)
+    code = "from core.audio.waveform_augmentation import draw; import sys; sys.stdout.write(repr(draw('x/a.wav:3')))"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert other == repr(draw("x/a.wav:3"))
+    assert draw("x/a.wav:3") != draw("x/a.wav:4")
+
+
+def test_a_clip_shorter_than_a_window_is_augmented_without_a_warning(recwarn):
+    changed = augment_waveform(np.ones(100, dtype=np.float32), sr=SR, key="short")
+    assert 80 <= len(changed) <= 112
+    assert np.isfinite(changed).all()
+    assert not recwarn.list
+
+
+def images(batch=64, n_mels=32, n_frames=50):
+    return torch.rand(batch, 3, n_mels, n_frames)
+
+
+def masked(x):
+    """Rows (batch, n_mels) and columns (batch, n_frames) that are floor throughout."""
+    floor = x == -60
+    assert torch.equal(floor[:, 0], floor[:, 1])
+    assert torch.equal(floor[:, 0], floor[:, 2])
+    return floor[:, 0].all(dim=2), floor[:, 0].all(dim=1)
+
+
+def test_masks_are_one_band_and_one_stretch_up_to_the_widest():
+    torch.manual_seed(0)
+    x = images()
+    y = SpecAugment(time_mask=10, freq_mask=5, floor=FLOOR_DB)(x)
+    rows, columns = masked(y)
+    assert set(rows.sum(dim=1).tolist()) == set(range(6))
+    assert set(columns.sum(dim=1).tolist()) == set(range(11))
+    for mask in (rows, columns):
+        edges = mask.int().diff(dim=1, prepend=torch.zeros(len(mask), 1), append=torch.zeros(len(mask), 1)).abs()
+        assert edges.sum(dim=1).max() == 2
+    kept = ~(rows[:, None, :, None] | columns[:, None, None, :]).expand_as(x)
+    assert torch.equal(y[kept], x[kept])
+
+
+def test_masks_reach_both_edges():
+    torch.manual_seed(0)
+    _, columns = masked(SpecAugment(time_mask=10, freq_mask=0, floor=FLOOR_DB)(images(batch=500)))
+    assert columns[:, 0].any()
+    assert columns[:, -1].any()
+
+
+def test_masks_follow_torchs_generator_and_differ_between_images():
+    augment = SpecAugment(time_mask=10, freq_mask=5, floor=FLOOR_DB)
+    x = images(batch=8)
+    torch.manual_seed(3)
+    first = augment(x)
+    torch.manual_seed(3)
+    assert torch.equal(augment(x), first)
+    assert len({tuple(row) for row in masked(first)[1].int().tolist()}) > 1
+
+
+def test_nothing_is_masked_in_evaluation_or_with_zero_widths():
+    x = images()
+    assert SpecAugment(time_mask=10, freq_mask=5, floor=FLOOR_DB).eval()(x) is x
+    assert torch.equal(SpecAugment(time_mask=0, freq_mask=0, floor=FLOOR_DB)(x), x)
+
+
+def test_a_mask_wider_than_the_image_is_held_to_it():
+    torch.manual_seed(0)
+    _, columns = masked(SpecAugment(time_mask=1000, freq_mask=0, floor=FLOOR_DB)(images(n_frames=4)))
+    assert set(columns.sum(dim=1).tolist()) == {0, 1, 2, 3, 4}

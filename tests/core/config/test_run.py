@@ -1,0 +1,95 @@
+import re
+
+import pytest
+
+from core.config.options import problems
+from core.config.run import Run
+from core.errors import UserError, unknown
+
+
+def test_run_round_trip_is_equal() -> None:
+    run = Run().replace(model__freeze="block2", training__milestones=(3, 5), seed=4)
+    again = Run.from_dict(run.to_dict())
+    assert again == run
+    assert again.id == run.id
+
+
+def test_run_id_depends_on_every_field() -> None:
+    run = Run()
+    changed = [
+        run.replace(seed=1),
+        run.replace(data__content="0"),
+        run.replace(clip__fit="loop"),
+        run.replace(frontend__n_mels=64),
+        run.replace(model__freeze="stem"),
+        run.replace(training__lr=1e-5),
+    ]
+    assert len({r.id for r in [run, *changed]}) == 7
+
+
+def test_run_from_dict_unknown_key_raises_with_nearest() -> None:
+    values = Run().to_dict()
+    values["training"]["learning_rat"] = 1
+    values["training"].pop("label_smoothing")
+    with pytest.raises(UserError, match=re.escape("run.training has the unknown key 'learning_rat'")):
+        Run.from_dict(values)
+
+
+def test_run_from_dict_missing_key_raises() -> None:
+    values = Run().to_dict()
+    del values["seed"], values["model"]["cut"]
+    with pytest.raises(UserError, match=r"^run lacks seed$"):
+        Run.from_dict(values)
+    values["seed"] = 0
+    with pytest.raises(UserError, match=r"^run.model lacks cut$"):
+        Run.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"training__lr": 0.0}, "--lr 0.0: must be above 0"),
+        ({"training__lr": float("nan")}, "--lr nan: give a number"),
+        ({"training__epochs": 0}, "--epochs 0: must be at least 1"),
+        ({"model__dropout": 1.0}, "--dropout 1.0: must be below 1"),
+        (
+            {"training__optimizer": "adamm"},
+            "--optimizer adamm: did you mean 'adam'? choose from adam, adamw, sgd",
+        ),
+        (
+            {"training__patience": 3},
+            "--patience needs --validation above 0: stopping on the test fold would flatter the result",
+        ),
+        ({"frontend__hop": 256}, "--hop 256: is the hop of one --window in samples; say that too"),
+        ({"frontend__image": (224,)}, "--image 224: give a height and a width, from 1 to 100000 pixels each"),
+        ({"frontend__image": (0, 9)}, "--image 0 9: give a height and a width, from 1 to 100000 pixels each"),
+        (
+            {"frontend__image": (8, 9), "frontend__n_frames": 7},
+            "--n-frames 7: --image 8 9 says the width; leave one out",
+        ),
+        (
+            {"frontend__kind": "features", "frontend__stored_as": "float16"},
+            "--stored-as float16: numbers of the kind features do not fit; leave it out",
+        ),
+        (
+            {"training__live": True, "frontend__stored_as": "float16"},
+            "--stored-as float16 is for stored images, and --live stores none",
+        ),
+        ({"frontend__mel": "fan"}, "--mel fan: did you mean 'fant'? choose from slaney, htk, fant"),
+        ({"frontend__fmin": 500.0, "frontend__fmax": 400.0}, "--fmax 400: must be above --fmin 500"),
+    ],
+)
+def test_problems_says_what_is_wrong(change: dict[str, object], message: str) -> None:
+    assert problems(Run().replace(**change)) == [message]
+
+
+def test_problems_lists_all_at_once() -> None:
+    assert len(problems(Run().replace(training__lr=-1.0, training__epochs=0, seed=-1))) == 3
+    assert problems(Run()) == []
+
+
+def test_unknown_names_the_nearest_and_all() -> None:
+    assert str(unknown("data set", "esc", ("esc50", "gtzan"))) == (
+        "unknown data set 'esc': did you mean 'esc50'? choose from esc50, gtzan"
+    )
+    assert str(unknown("data set", "zzz", ("esc50",))) == "unknown data set 'zzz': choose from esc50"

@@ -1,0 +1,253 @@
+"""A CSV of features: what is read of it, what is refused, and that a network trains on its rows."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from analysis.data_summary import summary
+from commands.ablation import settled
+from core import datasets
+from core.config.run import Run
+from core.datasets import arrange
+from core.datasets.dataset import Dataset
+from core.errors import UserError
+from core.finished.open_run import open_run
+from core.inputs.input_of_run import input_shape
+from core.models.input_transform.pca import Components
+from core.plan import resolve
+from core.session import Session
+from core.training.prepare import prepare
+from core.training.trainer import train
+from run_ablation import main
+
+WIDTH = 6
+
+
+def table(path: Path, *, rows: int = 90) -> Path:
+    """Write a table of three classes whose features have very different units; the last two nearly repeat others."""
+    rng = np.random.default_rng(0)
+    label = np.arange(rows) % 3
+    x = rng.standard_normal((rows, WIDTH)) + 2 * (label[:, None] == np.arange(WIDTH) % 3)
+    x[:, 4:] = x[:, :2] + 0.01 * rng.standard_normal((rows, 2))
+    found = pd.DataFrame(x * 10.0 ** np.arange(-2, WIDTH - 2), columns=[f"feature{k}" for k in range(WIDTH)])
+    found.insert(0, "filename", [f"clip{k:03d}.wav" for k in rng.permutation(rows)])
+    found.insert(1, "length", 661_794)
+    found["label"] = np.array(["blues", "jazz", "rock"])[label]
+    found.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture
+def csv(tmp_path: Path) -> Path:
+    return table(tmp_path / "features.csv")
+
+
+@pytest.fixture
+def features(csv: Path) -> Dataset:
+    return datasets.load("features", csv)
+
+
+def change(csv: Path, column: str, value: object, *, row: int | None = None) -> None:
+    rows = pd.read_csv(csv, dtype=str)
+    rows.loc[slice(None) if row is None else row, column] = value
+    rows.to_csv(csv, index=False)
+
+
+def run_on(dataset: Dataset, session: Session, **changes: object) -> Run:
+    """Return a resolved run of logistic regression on the set."""
+    asked = {"model__backbone": "mlp", "model__layers": "none", "model__weights": "random", "data__name": "features"}
+    small = Run().replace(**(asked | {"model__dropout": 0.0, "training__epochs": 2} | changes))
+    return settled(resolve(small, dataset, dataset.fingerprint(session.store.cache)), dataset, session=session)
+
+
+class TestReading:
+    def test_rows_are_the_table(self, csv: Path, features: Dataset) -> None:
+        rows = pd.read_csv(csv).set_index("filename")
+        assert features.columns == tuple(f"feature{k}" for k in range(WIDTH))
+        assert features.vectors is not None
+        ours = rows.loc[features.clips["path"]]
+        np.testing.assert_array_equal(features.vectors, ours[list(features.columns)].to_numpy(np.float32))
+        assert [features.class_names[label] for label in features.clips["label"]] == ours["label"].tolist()
+        assert features.clips["path"].is_monotonic_increasing
+
+    def test_what_is_dropped_takes_its_vectors_along(self, features: Dataset) -> None:
+        row = dict(zip(features.clips["path"], map(bytes, features.vectors), strict=True))
+        for made in (arrange(features, folds=10, set_aside=0.2), arrange(features, per_class=3)):
+            assert len(made.clips) < len(features.clips)
+            assert [row[path] for path in made.clips["path"]] == list(map(bytes, made.vectors))
+
+    def test_the_fingerprint_is_of_the_numbers_and_their_names(self, csv: Path, tmp_path: Path) -> None:
+        found = [datasets.load("features", csv).fingerprint(tmp_path)]
+        change(csv, "feature0", "0.5", row=7)
+        found.append(datasets.load("features", csv).fingerprint(tmp_path))
+        csv.write_text(csv.read_text().replace("feature0", "tempo"))
+        found.append(datasets.load("features", csv).fingerprint(tmp_path))
+        assert len(set(found)) == 3
+        assert datasets.load("features", csv).fingerprint(tmp_path) == found[2]
+
+    def test_folds_and_groups_of_the_table_are_kept(self, csv: Path) -> None:
+        rows = pd.read_csv(csv)
+        rows["fold"], rows["group"] = np.arange(90) // 3 % 2 + 1, [f"song{k // 3}" for k in range(90)]
+        rows.to_csv(csv, index=False)
+        dataset = datasets.load("features", csv)
+        assert dataset.columns == tuple(f"feature{k}" for k in range(WIDTH))
+        assert dataset.fold_numbers() == (1, 2)
+        assert dataset.clips["group"].nunique() == 30
+
+    def test_rows_that_repeat_others_are_named(self, csv: Path) -> None:
+        rows = pd.read_csv(csv)
+        rows.iloc[6, 2:-1] = rows.iloc[3, 2:-1]
+        rows.to_csv(csv, index=False)
+        names, said = rows["filename"], "rows repeat another's features and may be trained and tested on:"
+        assert datasets.load("features", csv).remarks == (f"1 {said} {names[6]} = {names[3]}",)
+        rows.iloc[10, 2:-1] = rows.iloc[3, 2:-1]  # of another class
+        rows.to_csv(csv, index=False)
+        assert datasets.load("features", csv).remarks == (
+            f"2 {said} {names[6]} = {names[3]}, {names[10]} = {names[3]}",
+            f"1 of them with another label than the row they repeat: {names[10]} (jazz) = {names[3]} (blues)",
+        )
+
+    def test_summary_names_the_features_and_decodes_nothing(self, features: Dataset) -> None:
+        found = summary(features)
+        assert found.features == features.columns
+        assert (found.clips, found.problems, found.formats) == (90, (), {})
+
+    @pytest.mark.parametrize(
+        ("column", "value", "row", "message"),
+        [
+            ("feature1", "loud", 4, "row 5: feature1 is 'loud'; a feature must be a finite number"),
+            ("feature1", "", 4, "row 5: feature1 is ''; a feature must be a finite number"),
+            ("feature1", "nan", 0, "row 1: feature1 is 'nan'; a feature must be a finite number"),
+            ("feature1", "inf", 0, "row 1: feature1 is 'inf'; a feature must be a finite number"),
+            ("feature1", "2.5", None, "feature1 is 2.5 in every row, which tells nothing; remove the column"),
+            ("label", "", 2, "row 3 has no label"),
+            ("filename", "clip000.wav", None, "listed more than once: clip000.wav"),
+        ],
+    )
+    def test_a_broken_table_is_one_line(
+        self, csv: Path, column: str, value: str, row: int | None, message: str
+    ) -> None:
+        change(csv, column, value, row=row)
+        with pytest.raises(UserError, match=f"{re.escape(message)}[^\n]*$"):
+            datasets.load("features", csv)
+
+    def test_a_missing_column(self, csv: Path) -> None:
+        pd.read_csv(csv).drop(columns="label").to_csv(csv, index=False)
+        with pytest.raises(UserError, match="lacks the column label; it has filename, length, feature0"):
+            datasets.load("features", csv)
+        pd.DataFrame({"filename": ["a", "b"], "label": ["x", "y"]}).to_csv(csv, index=False)
+        with pytest.raises(UserError, match="has no column of features beside filename, label; give --data-root"):
+            datasets.load("features", csv)
+
+    def test_no_table(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="^features: no data given; give --data-root a CSV file"):
+            datasets.load("features")
+        with pytest.raises(UserError, match=f"^features: {tmp_path} is no file; give --data-root a CSV file"):
+            datasets.load("features", tmp_path)
+
+
+class TestFirstStep:
+    def test_standardising_is_of_the_training_rows_alone(self, features: Dataset, session: Session) -> None:
+        prepared = prepare(run_on(features, session), features, session)
+        scaler = StandardScaler().fit(features.vectors[prepared.split.train].astype(np.float64))
+        ours = prepared.first_step(torch.from_numpy(features.vectors)).numpy()
+        np.testing.assert_allclose(ours, scaler.transform(features.vectors), rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize("pca", [0.95, 3.0])
+    def test_components_are_those_of_sklearn_on_standardised_training_rows(
+        self, features: Dataset, session: Session, pca: float
+    ) -> None:
+        run = run_on(features, session, frontend__pca=pca)
+        prepared = prepare(run, features, session)
+        train_rows = prepared.split.train
+        scaler = StandardScaler().fit(features.vectors[train_rows].astype(np.float64))
+        reference = PCA(pca if pca < 1 else int(pca)).fit(scaler.transform(features.vectors[train_rows]))
+        expected = scaler.transform(features.vectors) @ reference.components_.T
+        ours = prepared.first_step(torch.from_numpy(features.vectors)).numpy()
+        np.testing.assert_allclose(np.abs(ours), np.abs(expected), rtol=1e-3, atol=1e-3)
+        assert run.frontend.components == expected.shape[1] < WIDTH
+        assert input_shape(run) == (expected.shape[1],)
+
+    def test_unscaled_one_feature_would_be_all(self, features: Dataset) -> None:
+        assert PCA(0.95).fit(features.vectors).n_components_ == 1
+
+    def test_a_finished_run_has_its_components_stored(self, features: Dataset, session: Session) -> None:
+        run = run_on(features, session, frontend__pca=0.95)
+        train(run, features, session, label="test")
+        opened = open_run(run, features, session)
+        kept = opened.network.get_submodule("normalise")
+        assert isinstance(kept, Components)
+        fitted = Components.fitted(features.vectors, opened.split.train, pca=0.95)
+        for name, tensor in fitted.state_dict().items():
+            assert tensor.equal(kept.state_dict()[name])
+
+    @pytest.mark.parametrize(
+        ("rows", "pca", "message"),
+        [
+            (5, 5.0, "--pca 5: 5 training rows of 6 features have at most 4 components; give less"),
+            (50, 7.0, "--pca 7: 50 training rows of 6 features have at most 6 components; give less"),
+            (6, 0.95, "--pca 0.95: 6 training rows are too few to say how 6 features vary; leave it out, or give"),
+        ],
+    )
+    def test_fewer_rows_than_components_are_one_line(
+        self, features: Dataset, rows: int, pca: float, message: str
+    ) -> None:
+        with pytest.raises(UserError, match=f"^{re.escape(message)}"):
+            Components.fitted(features.vectors, np.arange(rows), pca=pca)
+
+    def test_only_vectors_have_components(self, dataset: Dataset, run: Run, session: Session) -> None:
+        with pytest.raises(UserError, match="^--pca 0.95: only vectors have components here; choose --kind features$"):
+            settled(run.replace(frontend__pca=0.95), dataset, session=session)
+
+    def test_a_table_has_no_other_kind_of_input(self, features: Dataset, session: Session) -> None:
+        with pytest.raises(UserError, match="^--kind mfcc: features has vectors and no sounds; leave --kind out$"):
+            run_on(features, session, frontend__kind="mfcc")
+
+    def test_nothing_of_what_is_set_aside_is_in_the_first_step(self, csv: Path, session: Session) -> None:
+        whole = datasets.load("features", csv)
+        dataset = arrange(whole, set_aside=0.2)
+        far = dataset.aside["path"].iloc[0]
+        change(csv, "feature0", "1e6", row=int(np.flatnonzero(pd.read_csv(csv)["filename"] == far)[0]))
+        changed = arrange(datasets.load("features", csv), set_aside=0.2)
+        runs = [run_on(made, session, frontend__pca=0.95) for made in (dataset, changed)]
+        assert runs[0].id == runs[1].id
+        steps = [prepare(run, made, session).first_step for run, made in zip(runs, (dataset, changed), strict=True)]
+        for name, tensor in steps[0].state_dict().items():
+            assert tensor.equal(steps[1].state_dict()[name])
+
+
+def test_samples_has_no_sound_to_show(csv: Path, tmp_path: Path) -> None:
+    words = (
+        f"samples --data features --data-root {csv} --backbone mlp --weights random --results {tmp_path / 'results'}"
+    )
+    with pytest.raises(UserError, match="^samples: features has rows of numbers and no sounds to show; see data"):
+        main(words.split())
+
+
+@pytest.mark.slow
+def test_logistic_regression_on_the_real_table_is_that_of_sklearn(real_data: Path, session: Session) -> None:
+    path = real_data / "gtzan_features" / "features_30_sec.csv"
+    dataset = arrange(datasets.load("features", path), folds=10, set_aside=0.1)
+    assert len(dataset.columns) == 57
+    assert [len(part) for part in dataset.split(1, validation=0.1111)] == [720, 90, 90]
+    ours, theirs = [], []
+    # The same convex problem, solved by steps on all rows: sklearn's C = 1 is a weight decay of 1 / rows.
+    settings = {"training__epochs": 300, "training__batch_size": 1000, "training__lr": 0.02}
+    for fold in (1, 2, 3):
+        run = run_on(dataset, session, data__fold=fold, training__weight_decay=1 / 810, **settings)
+        train(run, dataset, session, label="test")
+        ours.append(session.store.finished(run).metrics.accuracy)
+        split, labels = dataset.split(fold), dataset.clips["label"].to_numpy()
+        scaler = StandardScaler().fit(dataset.vectors[split.train])
+        model = LogisticRegression(max_iter=2000).fit(
+            scaler.transform(dataset.vectors[split.train]), labels[split.train]
+        )
+        theirs.append(model.score(scaler.transform(dataset.vectors[split.test]), labels[split.test]))
+    assert abs(np.mean(ours) - np.mean(theirs)) <= 0.01, (ours, theirs)

@@ -1,0 +1,212 @@
+"""The embedded recordings are what their table says, and their script can make them again."""
+
+import csv
+import importlib.util
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+
+import librosa
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import soxr
+from scipy import fft
+
+from core import datasets
+from core.datasets.sets.instruments import EMBEDDED
+
+SCRIPT = Path(__file__).resolve().parents[4] / "scripts" / "render_instruments.py"
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return pd.read_csv(EMBEDDED / "instruments.csv")
+
+
+@pytest.fixture(scope="module")
+def waveforms(table: pd.DataFrame) -> np.ndarray:
+    """All notes, shape (600, 24000)."""
+    read = [soundfile.read(EMBEDDED / path, dtype="float32") for path in table["path"]]
+    assert {sr for _, sr in read} == {16_000}
+    return np.stack([y for y, _ in read])
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("render_instruments", SCRIPT)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_loads_without_a_root_with_the_ten_families() -> None:
+    dataset = datasets.load("instruments")
+    families = ("bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "vocal")
+    assert dataset.class_names == families
+    assert (dataset.sr, dataset.duration, dataset.n_frames) == (16_000, 1.5, 160)
+    assert len(dataset.clips) == 600
+    assert dataset.fold_numbers() == (1, 2, 3, 4, 5)
+
+
+def test_every_family_has_twelve_notes_in_every_fold(table: pd.DataFrame) -> None:
+    assert (table.groupby(["label", "fold"]).size() == 12).all()
+    assert len(table.groupby(["label", "fold"])) == 50
+
+
+def test_no_group_is_in_two_folds_and_each_program_comes_from_both_soundfonts(table: pd.DataFrame) -> None:
+    assert (table.groupby("group")["fold"].nunique() == 1).all()
+    assert (table.groupby("gm")["soundfont"].nunique() == 2).all()
+    assert not table.duplicated(["gm", "pitch"]).any()  # the soundfonts share samples: no pitch from both
+
+
+def test_programs_that_play_the_same_recordings_are_one_group(table: pd.DataFrame, script: ModuleType) -> None:
+    # read off the soundfonts' sample tables; before, each of these pairs was split over two folds
+    for soundfont, programs in (
+        ("fluidr3", (0, 1, 3)),
+        ("musescore", (0, 1, 3)),
+        ("fluidr3", (44, 48, 49)),
+        ("musescore", (48, 49)),
+        ("fluidr3", (62, 63)),
+        ("musescore", (38, 39)),
+        ("fluidr3", (76, 85)),  # blown bottle is the attack of voice lead, in another family
+    ):
+        rows = table[(table["soundfont"] == soundfont) & table["gm"].isin(programs)]
+        assert rows["gm"].nunique() == len(programs)
+        assert rows["group"].nunique() == 1
+    lead, pad = table[table["gm"] == 85]["pitch"], table[table["gm"] == 91]["pitch"]
+    assert lead.max() <= 60 < pad.min()  # one singer: both soundfonts change from one recording to the next above 60
+
+
+def twins(table: pd.DataFrame, waveforms: np.ndarray, *, above: float) -> pd.DataFrame:
+    """Find the pairs of notes in two folds that correlate above a limit, aligned in pitch and time.
+
+    The higher note of a pair is slowed to the lower one's pitch, as a soundfont plays a recording at several pitches,
+    and the lower one keeps the band the higher one then has; their correlation is the highest of all lags. Pairs up to
+    an octave apart are compared. The product of two magnitude spectra, summed, bounds the correlation at any lag (no
+    lag adds up better than all phases equal), so few pairs need the lags themselves.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``low``, ``high`` (rows of the table) and ``correlation``.
+    """
+    length = waveforms.shape[1]
+    pitches, folds = table["pitch"].to_numpy(), table["fold"].to_numpy()
+    padded = 2 * length
+    spectra = fft.rfft(waveforms, padded, workers=-1)
+
+    def spectrum(y: np.ndarray) -> np.ndarray:
+        y = y[:, :length]
+        return fft.rfft(y / np.linalg.norm(y, axis=1, keepdims=True), padded, workers=-1)
+
+    found = []
+    for semitones in range(13):
+        lows = [np.flatnonzero(pitches == pitch) for pitch in np.unique(pitches)]
+        ratio = 2 ** (semitones / 12)
+        n = slowed_length(padded, ratio)
+        slowed = spectrum(fft.irfft(spectra, n, workers=-1)) if semitones else spectrum(waveforms)
+        band = np.where(np.arange(spectra.shape[1]) < spectra.shape[1] / ratio, spectra, 0).astype(np.complex64)
+        kept = spectrum(fft.irfft(band, padded, workers=-1)) if semitones else slowed
+        for low in lows:
+            high = np.flatnonzero(pitches == pitches[low[0]] + semitones)
+            bound = 2 * np.abs(kept[low]) @ np.abs(slowed[high]).T / padded  # both halves of the spectrum
+            wanted = (folds[low][:, None] != folds[high]) & ((low[:, None] < high) | (semitones > 0))
+            i, j = np.nonzero((bound > above) & wanted)
+            lags = fft.irfft(kept[low[i]].conj() * slowed[high[j]], padded, axis=1)
+            correlation = np.abs(lags).max(axis=1, initial=0)
+            found += [pair for pair in zip(low[i], high[j], correlation, strict=True) if pair[2] > above]
+    return pd.DataFrame(found, columns=["low", "high", "correlation"])
+
+
+def slowed_length(padded: int, ratio: float) -> int:
+    """Return an even length within 0.02 % of that of the slowed note (0.4 cents) that is quick to transform."""
+    near = range(2 * round(padded * ratio / 2) - 8, 2 * round(padded * ratio / 2) + 9, 2)
+    return min(near, key=lambda n: max(prime_factors(n)))
+
+
+def prime_factors(n: int) -> list[int]:
+    """Factor a number, smallest prime first."""
+    factors, divisor = [], 2
+    while n > 1:
+        while n % divisor == 0:
+            factors.append(divisor)
+            n //= divisor
+        divisor += 1
+    return factors
+
+
+def test_no_two_notes_across_folds_are_one_recording(table: pd.DataFrame, waveforms: np.ndarray) -> None:
+    # with whole programs in folds, whatever they played: 47 such pairs, at most 0.992; now at most 0.894
+    assert twins(table, waveforms, above=0.9).empty
+
+
+def test_a_recording_at_another_pitch_and_time_is_found(table: pd.DataFrame, waveforms: np.ndarray) -> None:
+    row = table.index[table["program"] == "cello"][0]
+    faster = soxr.resample(waveforms[row], 2 ** (7 / 12), 1)
+    later = np.zeros_like(waveforms[row])
+    later[500 : 500 + len(faster)] = faster
+    pair = pd.DataFrame({"pitch": [50, 57], "fold": [1, 2]})
+    assert twins(pair, np.stack([waveforms[row], later]), above=0.9)["correlation"].tolist() == [
+        pytest.approx(1.0, abs=0.08)
+    ]
+    assert twins(pair.assign(fold=1), np.stack([waveforms[row], later]), above=0.9).empty
+
+
+def test_families_overlap_in_pitch(table: pd.DataFrame) -> None:
+    ranges = table.groupby("label")["pitch"].agg(["min", "max"])
+    assert ranges["min"].max() < ranges["max"].min()
+
+
+def test_every_note_is_audible_unclipped_and_of_one_length(waveforms: np.ndarray) -> None:
+    assert waveforms.shape == (600, 24_000)
+    peaks = np.abs(waveforms).max(axis=1)
+    assert peaks.min() > 0.02
+    assert peaks.max() < 1.0
+    assert np.abs(waveforms[:, -1]).max() < 0.01  # faded out, no click
+
+
+def test_released_within_the_clip(table: pd.DataFrame, waveforms: np.ndarray) -> None:
+    organs = waveforms[(table["label"] == "organ").to_numpy()]  # steady while held
+    held, released = organs[:, 8_000:16_000], organs[:, 23_000:]
+    assert np.median(np.sqrt((released**2).mean(axis=1) / (held**2).mean(axis=1))) < 0.2
+
+
+@pytest.mark.parametrize(
+    "program", ["fingered bass", "trumpet", "flute", "nylon guitar", "oboe", "cello", "choir aahs"]
+)
+def test_pitch_is_the_one_asked_for(program: str, table: pd.DataFrame, waveforms: np.ndarray) -> None:
+    for row in table.index[table["program"] == program]:
+        y = waveforms[row, 2_400:16_000]
+        f0 = np.median(librosa.yin(y, fmin=25, fmax=3_000, sr=16_000, frame_length=4096))
+        assert librosa.hz_to_midi(f0) == pytest.approx(table.loc[row, "pitch"], abs=0.5)
+
+
+def test_small_enough_to_embed_and_licensed() -> None:
+    assert sum(path.stat().st_size for path in EMBEDDED.rglob("*") if path.is_file()) <= 5.5e6
+    notice = (EMBEDDED / "NOTICE").read_text(encoding="utf-8")
+    assert "Copyright (c) 2000-2002, 2008 Frank Wen" in notice
+    assert "Copyright (c) 2018-2021 S. Christian Collins" in notice
+    assert "Permission is hereby granted, free of charge" in notice
+
+
+def test_script_still_plans_exactly_the_table(script: ModuleType) -> None:
+    with (EMBEDDED / "instruments.csv").open(encoding="utf-8", newline="") as file:
+        stored = list(csv.DictReader(file))
+    assert [{key: str(value) for key, value in asdict(note).items()} for note in script.plan_notes()] == stored
+
+
+def test_written_files_repeat_byte_for_byte(script: ModuleType, tmp_path: Path) -> None:
+    y = np.sin(np.arange(24_000) / 10).astype(np.float32)
+    paths = [tmp_path / "a.ogg", tmp_path / "b.ogg"]
+    for path in paths:
+        soundfile.write(path, y, 16_000, format="OGG", subtype="VORBIS")
+    drawn = [soundfile.read(path)[0] for path in paths]
+    for path in paths:
+        script.fix_serial(path)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    np.testing.assert_array_equal(soundfile.read(paths[0])[0], drawn[0])

@@ -1,0 +1,194 @@
+"""NSynth's layout: what is read of it, what is refused, how large it may be."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core import datasets
+from core.datasets import fingerprint
+from core.datasets.sets.nsynth import FAMILIES
+from core.errors import UserError
+
+NOTES = {"nsynth-train": 289_205, "nsynth-valid": 12_678, "nsynth-test": 4_096}  # of the official parts
+
+
+@pytest.fixture
+def copy(nsynth: Path, tmp_path: Path) -> Path:
+    """Return a copy that may be broken."""
+    return Path(shutil.copytree(nsynth, tmp_path / "copy"))
+
+
+def families_of(root: Path, part: str) -> dict[str, str]:
+    notes = json.loads((root / part / "examples.json").read_text())
+    return {f"{part}/audio/{note}.wav": facts["instrument_family_str"] for note, facts in notes.items()}
+
+
+class TestNsynth:
+    def test_labels_and_groups_are_those_of_the_json(self, nsynth: Path) -> None:
+        dataset = datasets.load("nsynth", nsynth)
+        expected = {k: v for part in NOTES for k, v in families_of(nsynth, part).items() if v != "synth_lead"}
+        found = {row.path: dataset.class_names[row.label] for row in dataset.clips.itertuples()}
+        assert found == expected
+        assert dataset.class_names == FAMILIES
+        assert (dataset.sr, dataset.duration) == (16_000, 4.0)
+
+    def test_parts_are_the_official_ones(self, nsynth: Path) -> None:
+        dataset = datasets.load("nsynth", nsynth)
+        split = dataset.split(1, validation=0.2)
+        parts = [set(dataset.clips["path"].iloc[rows].str.split("/").str[0]) for rows in split]
+        assert parts == [{"nsynth-train"}, {"nsynth-valid"}, {"nsynth-test"}]
+        assert [len(rows) for rows in split] == [60, 30, 30]
+
+    def test_nsynth_valid_tests_on_the_validation_part_and_validates_on_training_instruments(
+        self, nsynth: Path, copy: Path
+    ) -> None:
+        shutil.rmtree(copy / "nsynth-test")  # not needed
+        dataset = datasets.load("nsynth-valid", copy)
+        split = dataset.split(1, validation=0.2)
+        paths, groups = dataset.clips["path"], dataset.clips["group"]
+        assert set(paths.iloc[split.test].str.split("/").str[0]) == {"nsynth-valid"}
+        assert set(paths.iloc[split.validation].str.split("/").str[0]) == {"nsynth-train"}
+        assert len(split.train) + len(split.validation) == 60
+        assert not set(groups.iloc[split.train]) & set(groups.iloc[split.validation])
+        assert len(dataset.split(1).train) == 60
+
+    def test_the_family_without_tests_is_left_out_and_counted(self, nsynth: Path) -> None:
+        dataset = datasets.load("nsynth", nsynth)
+        assert dataset.remarks == ("2 notes of synth_lead left out, a family that is never tested",)
+
+    def test_an_instrument_in_two_parts_is_refused(self, copy: Path) -> None:
+        table = copy / "nsynth-valid" / "examples.json"
+        notes = json.loads(table.read_text())
+        taken = next(iter(json.loads((copy / "nsynth-train" / "examples.json").read_text()).values()))
+        next(iter(notes.values()))["instrument_str"] = taken["instrument_str"]
+        table.write_text(json.dumps(notes))
+        message = f"nsynth: instruments in nsynth-train and another part: {taken['instrument_str']}; unpack"
+        with pytest.raises(UserError, match=f"^{re.escape(message)}"):
+            datasets.load("nsynth", copy)
+
+    def test_a_note_without_its_wav(self, copy: Path) -> None:
+        wav = sorted((copy / "nsynth-train" / "audio").iterdir())[0]
+        wav.unlink()
+        with pytest.raises(UserError, match=rf"lacks 1 of the 62 notes of examples.json: {wav.name}; unpack"):
+            datasets.load("nsynth", copy)
+
+    def test_a_wav_without_its_note(self, copy: Path) -> None:
+        (copy / "nsynth-test" / "audio" / "bass_x.wav").write_bytes(b"")
+        with pytest.raises(UserError, match=r"has 1 WAV files of no note in examples.json: bass_x.wav; remove"):
+            datasets.load("nsynth", copy)
+
+    @pytest.mark.parametrize("text", ["", "[]", '{"a": {}}', '{"a": 3}', '{"a": {"instrument_str": 3}}', "\0"])
+    def test_a_broken_json(self, copy: Path, text: str) -> None:
+        (copy / "nsynth-test" / "examples.json").write_text(text)
+        with pytest.raises(UserError, match=r"^nsynth: \S+/nsynth-test cannot be read \(.*\); unpack the part anew$"):
+            datasets.load("nsynth", copy)
+
+    def test_an_unknown_family(self, copy: Path) -> None:
+        table = copy / "nsynth-test" / "examples.json"
+        table.write_text(
+            table.read_text().replace('"instrument_family_str": "bass"', '"instrument_family_str": "kazoo"')
+        )
+        with pytest.raises(UserError, match="has the family kazoo, which NSynth has not"):
+            datasets.load("nsynth", copy)
+
+    def test_a_missing_part_says_how_to_get_it(self, copy: Path) -> None:
+        shutil.rmtree(copy / "nsynth-valid")
+        with pytest.raises(
+            UserError, match=r"lacks nsynth-valid/examples.json; unpack http\S+ there .*--data-root DIR"
+        ):
+            datasets.load("nsynth", copy)
+
+    def test_download_says_that_no_checksum_is_published(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match=r"^nsynth: not downloaded, for no checksum is published; unpack http"):
+            datasets.download("nsynth", tmp_path)
+
+
+class TestFingerprint:
+    def test_no_audio_is_read(self, nsynth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(fingerprint, "_entry", None)
+        assert re.fullmatch("[0-9a-f]{64}", datasets.load("nsynth", nsynth).fingerprint(tmp_path))
+
+    def test_it_is_of_the_json_and_the_sizes(self, copy: Path, tmp_path: Path) -> None:
+        def found() -> str:
+            return datasets.load("nsynth", copy).fingerprint(tmp_path)
+
+        before = found()
+        wav = sorted((copy / "nsynth-train" / "audio").iterdir())[0]
+        wav.write_bytes(wav.read_bytes()[::-1])
+        assert found() == before  # the same size: what a fingerprint of sizes cannot see
+        wav.write_bytes(wav.read_bytes()[:-2])
+        shorter = found()
+        assert shorter != before
+        table = copy / "nsynth-train" / "examples.json"
+        table.write_text(table.read_text().replace('"pitch": 60', '"pitch": 61', 1))
+        assert found() not in (before, shorter)
+
+
+@pytest.mark.slow
+class TestSize:
+    """As many notes as the official set has, with empty files in the place of 39 GB of audio."""
+
+    def test_300000_notes_plan_within_10_seconds_and_1500_mb(self, tmp_path: Path) -> None:
+        families = [*FAMILIES, "synth_lead"]
+        total = 0
+        for part, count in NOTES.items():
+            (tmp_path / part / "audio").mkdir(parents=True)
+            notes = {}
+            for number in range(count):
+                family = families[number % (11 if part == "nsynth-train" else 10)]
+                instrument = f"{family}_{part[7:]}_{number // 11 % 90:03d}"
+                name = f"{instrument}-{number:06d}-100"
+                notes[name] = {
+                    "note": number,
+                    "note_str": name,
+                    "instrument": number // 11 % 90,
+                    "instrument_str": instrument,
+                    "instrument_family": families.index(family),
+                    "instrument_family_str": family,
+                    "instrument_source": 2,
+                    "instrument_source_str": "synthetic",
+                    "pitch": number % 128,
+                    "velocity": 100,
+                    "sample_rate": 16_000,
+                    "qualities": [0, 1, 0, 0, 0, 0, 0, 1, 0, 0],
+                    "qualities_str": ["dark", "percussive"],
+                }
+                (tmp_path / part / "audio" / f"{name}.wav").touch()
+            (tmp_path / part / "examples.json").write_text(json.dumps(notes))
+            total += count
+        assert total == 305_979
+        code = f"""
+import sys, time
+import core.plan
+from core.config.run import Run
+from core.inputs import clip
+clip.blocks = None  # nothing is read
+start, wall = time.process_time(), time.perf_counter()
+grid = [{{"data__name": "nsynth", "model__weights": "random", "data__per_class": n}} for n in (0, 1000)]
+from pathlib import Path
+plan = core.plan.make_plan("freeze", lambda base, _: {{"all": base}}, grid, roots=[Path({str(tmp_path)!r})],
+                           cache=Path({str(tmp_path / "cache")!r}))
+seconds = time.process_time() - start  # of this process alone, whatever else the machine does
+sizes = [len(plan.datasets[run.data.content].clips) for run in plan.runs]
+status = Path("/proc/self/status").read_text()  # getrusage would tell the peak of what started this process too
+peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
+print(sizes, seconds, time.perf_counter() - wall, peak, file=sys.stderr)
+assert sizes == [305_979 - len(range(10, {NOTES["nsynth-train"]}, 11)), 10_000 + 10_000 + 4_096], sizes
+assert seconds < 10, seconds
+assert peak < 1_500, peak
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        print(done.stderr)
+        assert done.returncode == 0, done.stderr
+        words = ["data", "--data", "nsynth", "--data-root", str(tmp_path), "--no-decode", "--label", "pitch", "--json"]
+        program = Path(__file__).parents[4] / "run_ablation.py"
+        done = subprocess.run([sys.executable, program, *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert found["clips"] == 305_979 - len(range(10, NOTES["nsynth-train"], 11))
+        assert (len(found["classes"]), found["problems"], found["seconds"]) == (128, [], {})

@@ -1,0 +1,89 @@
+"""Thirteen folders with everything that two reports found in them: M4A, wrong extensions, broken files."""
+
+import shutil
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+
+from analysis.data_summary import summary
+from core import datasets
+from core.config.run import Clip, Frontend
+from core.errors import UserError
+from core.inputs.store.stored_inputs import images
+
+BROKEN = ("class00/Laughter_284.wav", "class01/notes.txt")
+
+
+def write_m4a(path: Path) -> None:
+    y = (np.random.default_rng(0).uniform(-0.3, 0.3, (1, 16_000)) * 32_767).astype(np.int16)
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(y, format="s16", layout="mono")
+        frame.sample_rate = 16_000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+@pytest.fixture(scope="module")
+def thirteen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three recordings a class (a WAV, an M4A, an M4A called WAV), and two files that are none."""
+    root = tmp_path_factory.mktemp("thirteen")
+    for number in range(13):
+        folder = root / f"class{number:02d}"
+        folder.mkdir()
+        soundfile.write(folder / "a.wav", np.random.default_rng(number).uniform(-0.3, 0.3, 8_000), 8_000)
+        write_m4a(folder / "b.m4a")
+        shutil.copy(folder / "b.m4a", folder / "c.wav")
+        (folder / ".DS_Store").write_bytes(b"hidden")
+    shutil.copy(root / "class02" / "a.wav", root / "class02" / "d.dat")  # an extension no one takes for a recording
+    (root / BROKEN[0]).write_bytes(b"RIFF\x10\x00\x00\x00WAVEfmt broken")
+    (root / BROKEN[1]).write_text("no recording")
+    return root
+
+
+def test_every_file_that_is_not_hidden_is_a_clip(thirteen: Path) -> None:
+    dataset = datasets.load("thirteen-classes", thirteen)
+    assert len(dataset.clips) == 13 * 3 + 1 + len(BROKEN)
+    assert set(BROKEN) < set(dataset.clips["path"])
+    assert dataset.class_names == tuple(f"class{number:02d}" for number in range(13))
+    assert dataset.fold_numbers() == (1, 2, 3)
+
+
+def test_what_is_no_recording_is_named(thirteen: Path) -> None:
+    found = summary(datasets.load("thirteen-classes", thirteen))
+    assert [problem.split(":")[0] for problem in found.problems] == list(BROKEN)
+    assert found.clips == 42
+
+
+def test_training_refuses_them_by_name_or_leaves_them_out_and_counts(thirteen: Path, tmp_path: Path) -> None:
+    dataset = datasets.load("thirteen-classes", thirteen)
+    ask = {
+        "content": "thirteen",
+        "clip": Clip(sr=8_000, duration=1.0),
+        "frontend": Frontend(n_mels=16, n_frames=16, fmax=4_000.0),
+        "cache": tmp_path,
+    }
+    with pytest.raises(UserError, match=rf"^2 of the 42 clips of thirteen-classes .*{BROKEN[0]}.*{BROKEN[1]}"):
+        images(dataset, **ask)
+    found = images(dataset, **ask, on_bad_clip="skip")
+    assert [path for path, _ in found.bad] == list(BROKEN)
+    assert len(found.array) == 40
+
+
+def test_another_number_of_classes_is_refused(thirteen: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "twelve"
+    shutil.copytree(thirteen, copy)
+    shutil.rmtree(copy / "class12")
+    with pytest.raises(UserError, match="has 12 folders of classes, not 13; say --data folder for it$"):
+        datasets.load("thirteen-classes", copy)
+
+
+def test_a_folder_of_ones_own_names_what_it_does_not_take(thirteen: Path) -> None:
+    dataset = datasets.load("folder", thirteen)
+    assert dataset.remarks == (
+        "2 files that are not named as recordings, to be taken by a CSV file: class01/notes.txt, class02/d.dat",
+    )
+    assert len(dataset.clips) == 40

@@ -1,0 +1,102 @@
+"""Every kind of input keeps its word: shape, axes, silence; each waveform by itself."""
+
+import numpy as np
+import pytest
+import torch
+
+from core.config.run import Clip, Frontend, Run
+from core.errors import UserError
+from core.inputs import KINDS
+from core.inputs.base import Axis, Kind
+from core.inputs.input_of_run import input_kind, input_shape
+from core.models.input_transform.normalise import Normalise
+
+SR = 8000
+CLIP = Clip(sr=SR, duration=0.5)
+FRONTEND = Frontend(n_mels=24, n_frames=20)
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return input_kind(CLIP, Frontend(kind=request.param, n_mels=24, n_frames=20))
+
+
+def noise(clips: int) -> torch.Tensor:
+    return 0.1 * torch.randn(clips, SR // 2, generator=torch.Generator().manual_seed(0))
+
+
+def test_inputs_have_the_shape_that_was_announced(kind: Kind) -> None:
+    x = kind(noise(3))
+    assert tuple(x.shape) == (3, *kind.shape)
+    assert x.dtype == torch.float32
+    assert x.isfinite().all()
+    assert x.std() > 0
+
+
+def test_axes_and_channels_name_every_position(kind: Kind) -> None:
+    channels = (len(kind.channels),) if kind.channels else ()
+    assert (*channels, *(len(axis.values) for axis in kind.axes)) == kind.shape
+    assert len({axis.name for axis in kind.axes}) == len(kind.axes)
+    for axis in kind.axes:
+        assert axis.label
+        assert (np.diff(axis.values) > 0).all()
+        first, last = axis.edges
+        assert first < last
+        if axis.ticks:
+            assert all(axis.values[0] <= tick <= axis.values[-1] for tick in axis.ticks)
+        else:
+            assert np.ptp(np.diff(axis.values)) < 1e-6 * (last - first)
+
+
+@pytest.mark.parametrize("channels", ["windows", "replicate"])
+@pytest.mark.parametrize("name", KINDS)
+def test_no_channel_is_stored_twice(name: str, channels: str) -> None:
+    kind = input_kind(CLIP, Frontend(kind=name, channels=channels, n_mels=24, n_frames=20))
+    if len(kind.shape) == 3:
+        assert kind.shape[0] == (3 if channels == "windows" else 1)
+    (x,) = kind(noise(1))
+    assert len(x.unique(dim=0)) == len(x)
+
+
+def test_silence_is_the_floor_everywhere(kind: Kind) -> None:
+    assert (kind(torch.zeros(2, SR // 2)) == kind.floor).all()
+    if kind.picture:  # and black, to a network trained on pictures
+        black, white = kind.picture
+        assert black == kind.floor < white
+
+
+def test_each_waveform_is_taken_by_itself(kind: Kind) -> None:
+    y = noise(4)
+    assert torch.equal(kind(y), torch.cat([kind(clip[None]) for clip in y]))
+
+
+def test_one_place_says_the_shape(kind: Kind) -> None:
+    name = next(name for name in KINDS if isinstance(kind, KINDS[name]))
+    run = Run(clip=CLIP, frontend=Frontend(kind=name, n_mels=24, n_frames=20))
+    assert input_shape(run) == kind.shape
+
+
+def test_fitted_normalisation_fits_every_kind(kind: Kind) -> None:
+    x = kind(noise(16)).numpy()
+    found = Normalise.of(x, np.arange(12))(torch.from_numpy(x[:12])).numpy()
+    rest = (0, *range(2, x.ndim))
+    np.testing.assert_allclose(found.mean(axis=rest), 0, atol=1e-4)
+    np.testing.assert_allclose(found.std(axis=rest), 1, rtol=1e-4)
+
+
+def test_vectors_are_normalised_number_by_number() -> None:
+    x = np.random.default_rng(0).normal([0, 1e3], [1, 1e-2], size=(50, 2)).astype(np.float32)
+    found = Normalise.of(x, np.arange(40))(torch.from_numpy(x)).numpy()
+    expected = (x - x[:40].mean(axis=0)) / x[:40].std(axis=0)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-2)  # of 1000 float32 keeps four digits after
+
+
+def test_an_even_axis_ends_where_it_should() -> None:
+    axis = Axis.even("frame", "Time (s)", 4, 2.0)
+    assert axis.values.tolist() == [0.25, 0.75, 1.25, 1.75]
+    assert axis.edges == (0.0, 2.0)
+
+
+def test_an_unknown_kind_is_one_line() -> None:
+    with pytest.raises(UserError, match="unknown kind of input 'logmle': did you mean 'logmel'"):
+        input_kind(CLIP, Frontend(kind="logmle"))

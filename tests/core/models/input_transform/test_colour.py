@@ -1,0 +1,116 @@
+"""Colour: matplotlib's tables, with gradients between their entries."""
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+
+from analysis.attribution.pipeline import Explanation, Request
+from core.config.options import problems
+from core.config.run import Run
+from core.datasets.dataset import Dataset
+from core.errors import UserError
+from core.inputs.input_of_run import input_shape
+from core.models.input_transform.colour import Colour, Levels
+from core.session import Session
+from core.training.prepare import prepare
+from core.training.trainer import train
+
+MAPS = ("viridis", "magma", "jet")
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_colours_are_matplotlibs_at_the_points_of_its_table(name: str) -> None:
+    points = np.arange(256) / 255
+    found = Colour(name)(torch.tensor(points, dtype=torch.float32).view(1, 1, 1, -1))[0, :, 0].T.numpy()
+    np.testing.assert_allclose(found, matplotlib.colormaps[name](np.arange(256))[:, :3], atol=1e-5)
+    inside = np.random.default_rng(0).uniform(size=1000)
+    found = Colour(name)(torch.tensor(inside, dtype=torch.float32).view(1, 1, 1, -1))[0, :, 0].T.numpy()
+    np.testing.assert_allclose(found, matplotlib.colormaps[name](inside)[:, :3], atol=0.04)  # steps of its table
+
+
+def test_beyond_the_range_are_the_ends() -> None:
+    found = Colour("magma")(torch.tensor([-3.0, 0.0, 1.0, 7.0]).view(1, 1, 1, 4))
+    assert torch.equal(found[..., 0], found[..., 1])
+    assert torch.equal(found[..., 2], found[..., 3])
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_gradients_are_the_slopes_between_entries(name: str) -> None:
+    x = (torch.rand(1, 1, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 0.9).requires_grad_()
+    assert torch.autograd.gradcheck(Colour(name).double(), (x,), eps=1e-7)
+
+
+def test_levels_of_an_image_are_its_own_and_loudness_is_gone() -> None:
+    x = 40 * torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)) - 50
+    found = Levels()(x)
+    assert found.amin(dim=(1, 2, 3)).tolist() == [0, 0, 0]
+    assert found.amax(dim=(1, 2, 3)).tolist() == [1, 1, 1]
+    torch.testing.assert_close(Levels()(x + 7), found)
+    assert (Levels()(torch.full((1, 1, 4, 4), -60.0)) == 0).all()  # silence has no range
+
+
+def coloured(run: Run, **changes: object) -> Run:
+    options: dict[str, object] = {"frontend__colour": "viridis", "frontend__channels": "replicate"}
+    return run.replace(**options | changes)
+
+
+@pytest.mark.parametrize("levels", ["fixed", "image"])
+def test_a_coloured_network_trains_stores_one_channel_and_is_explained(
+    levels: str, run: Run, dataset: Dataset, session: Session
+) -> None:
+    one = coloured(run, frontend__levels=levels)
+    assert input_shape(one) == (3, 32, 32)
+    prepared = prepare(one, dataset, session)
+    assert prepared.source.arrays[0].shape == (30, 1, 32, 32)
+    train(one, dataset, session, label="run")
+    made = Explanation({"run": one}, dataset, session, Request(n=4))
+    assert made.inputs.shape == (4, 1, 32, 32)
+    for each in made.all_maps():
+        assert np.abs(each.maps.convergence_delta).max() < 0.02  # of logits; with own levels silence is near to sound
+        assert levels == "image" or (each.maps.error <= 0.05).all()
+        assert np.abs(each.maps.attributions).max() > 0
+
+
+def test_colours_and_levels_share_one_store(run: Run, dataset: Dataset, session: Session) -> None:
+    plain = run.replace(frontend__channels="replicate")
+    keys = {
+        str(prepare(each, dataset, session).source.arrays[0].filename)  # type: ignore[attr-defined]
+        for each in (plain, coloured(run), coloured(run, frontend__colour="jet", frontend__levels="image"))
+    }
+    assert len(keys) == 1
+
+
+def test_every_kind_of_image_can_be_coloured(run: Run, dataset: Dataset, session: Session) -> None:
+    mfcc = coloured(run, frontend__kind="mfcc", frontend__levels="image")
+    assert prepare(mfcc, dataset, session).first_step(torch.randn(2, 1, 20, 32)).shape == (2, 3, 20, 32)
+    fitted = run.replace(frontend__kind="mfcc", frontend__normalise="train")
+    prepared = prepare(fitted, dataset, session)
+    rows = prepared.source.arrays[0][prepared.split.train]
+    found = prepared.first_step(torch.from_numpy(rows))
+    assert found.mean(dim=(0, 3)).abs().max() < 1e-3  # each coefficient by itself
+    torch.testing.assert_close(found.std(dim=(0, 3)), torch.ones(3, 20), rtol=1e-2, atol=0)
+    with pytest.raises(UserError, match="--normalise fixed: inputs of the kind mfcc are no pictures; use train"):
+        prepare(coloured(run, frontend__kind="mfcc"), dataset, session)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"frontend__colour": "viridis"},
+            "--colour viridis colours one spectrogram: choose --channels replicate, or a --window",
+        ),
+        (
+            {"frontend__levels": "image", "frontend__normalise": "train"},
+            "--levels image makes pictures of 0 to 1, and --normalise train does not; leave one out",
+        ),
+        (
+            {"frontend__colour": "virdis", "frontend__window": 64},
+            "--colour virdis: did you mean 'viridis'? choose from none, viridis, magma, jet",
+        ),
+        ({"frontend__kind": "mfcc", "frontend__n_mels": 8}, "--n-mfcc 20: there are no more of them than --n-mels 8"),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(changes: dict[str, object], message: str) -> None:
+    assert problems(Run().replace(**changes)) == [message]

@@ -1,0 +1,310 @@
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from core.config.run import Run
+from core.errors import UserError
+from core.store.record import PerClass
+from core.store.runs import FAILED, FINISHED, MISSING, RECORD, STOPPED, Store
+
+VERSION_1 = Path(__file__).parents[1] / "data" / "run-of-version-1.json"
+OUTCOME: dict[str, Any] = {
+    "environment": {"device": "cpu", "device_name": "", "threads": 1},
+    "metrics": {"accuracy": 0.5},
+    "per_class": {"precision": [0.5, 0.0], "recall": [1.0, 0.0], "f1": [0.7, 0.0], "support": [1, 1]},
+    "confusion": [[1, 0], [1, 0]],
+    "class_names": ["dog", "rain"],
+    "parameters": 3,
+    "trainable_parameters": 2,
+    "clips": {"train": 8, "validation": 0, "test": 2},
+    "bad_clips": [["a.wav", "empty"]],
+    "seconds": {"preparation": 0.5, "training": 2.0, "evaluation": 1.0},
+}
+REQUIRED = [name for name in OUTCOME if name not in ("environment", "bad_clips")]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "results")
+
+
+def finish(store: Store, run: Run) -> None:
+    store.folder(run).mkdir(exist_ok=True)
+    store.write_history(run, [{"epoch": 1, "train_loss": 0.5}])
+    store.write_record(run, FINISHED, OUTCOME, files=("history.csv",))
+
+
+def test_status_follows_a_run_from_missing_to_finished(store: Store) -> None:
+    run = Run()
+    assert store.status(run) == "missing"
+    store.write_record(run, "running", {})
+    assert store.status(run) == "running"
+    finish(store, run)
+    assert store.status(run) == FINISHED
+    record = store.record(run)
+    assert record is not None
+    assert record.run == run
+    assert [r.id for r in store.records()] == [run.id]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / RECORD).write_text((folder / RECORD).read_text()[:-20]),
+        lambda folder: (folder / RECORD).write_text((folder / RECORD).read_text().replace("0.5", "0.9")),
+        lambda folder: (folder / RECORD).write_text("[]"),
+        lambda folder: (folder / RECORD).write_bytes(b"\xff\xfe"),
+        lambda folder: (folder / "history.csv").write_text("epoch\n"),
+        lambda folder: (folder / "history.csv").unlink(),
+    ],
+    ids=["cut short", "number changed", "not a record", "not text", "history cut", "history gone"],
+)
+def test_damaged_run_is_never_believed(store: Store, damage: object) -> None:
+    run = Run()
+    finish(store, run)
+    damage(store.folder(run))  # type: ignore[operator]
+    assert store.status(run) == "missing"
+    assert list(store.records()) == []
+
+
+def test_record_of_another_run_in_its_folder_is_not_believed(store: Store) -> None:
+    run, other = Run(), Run(seed=1)
+    finish(store, run)
+    store.folder(run).rename(store.folder(other))
+    assert store.status(other) == "missing"
+
+
+def test_failed_run_keeps_its_reason(store: Store) -> None:
+    store.write_record(Run(), FAILED, {"reason": "the loss was nan"})
+    record = store.record(Run())
+    assert record is not None
+    assert (record.status, record.reason) == (FAILED, "the loss was nan")
+
+
+def test_predictions_and_weights_round_trip(store: Store) -> None:
+    run = Run()
+    store.folder(run).mkdir()
+    logits = np.random.default_rng(0).standard_normal((5, 12)).astype(np.float32)
+    store.write_predictions(run, [f"{k}.wav" for k in range(5)], np.arange(5), logits)
+    clips, targets, again = store.predictions(run)
+    assert clips == [f"{k}.wav" for k in range(5)]
+    np.testing.assert_array_equal(targets, np.arange(5))
+    np.testing.assert_array_equal(again, logits)
+    assert store.predictions(run, best=True)[2].shape == (5, 0)  # as older runs have it
+    store.write_predictions(run, clips, targets, logits, best=2 * logits)
+    np.testing.assert_array_equal(store.predictions(run)[2], logits)
+    np.testing.assert_array_equal(store.predictions(run, best=True)[2], 2 * logits)
+    weights = {"a.weight": torch.randn(3, 4).t(), "n": torch.tensor(3)}
+    store.write_weights(run, weights)
+    back = store.weights(run)
+    assert all(torch.equal(back[name], weights[name]) for name in weights)
+
+
+def test_damaged_weights_raise(store: Store) -> None:
+    store.folder(Run()).mkdir()
+    (store.folder(Run()) / "weights.safetensors").write_bytes(b"\x00" * 20)
+    with pytest.raises(UserError, match=r"weights.safetensors cannot be read .*delete its folder"):
+        store.weights(Run())
+
+
+def test_results_that_is_a_file_raises(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("")
+    with pytest.raises(UserError, match=r"cannot write to .*results \(.*\); choose another --results"):
+        Store(tmp_path / "results")
+
+
+def test_processes_of_one_number_on_two_nodes_open_a_folder_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch = Path.touch
+
+    def seen_by_the_other(path: Path) -> None:
+        touch(path)
+        path.unlink()
+
+    monkeypatch.setattr(Path, "touch", seen_by_the_other)
+    assert Store(tmp_path / "results").runs.is_dir()
+
+
+def test_begin_removes_what_a_killed_process_had_half_written(store: Store) -> None:
+    run = Run()
+    store.folder(run).mkdir()
+    kept = {"checkpoint.safetensors", "tensorboard", RECORD}
+    (store.folder(run) / "tensorboard").mkdir()
+    for name in ("checkpoint.safetensors", ".weights.safetensors.123", f".{RECORD}.9", ".tmp6oAdTg"):
+        (store.folder(run) / name).touch()
+    store.begin(run, {})
+    assert store.status(run) == "running"
+    assert {path.name for path in store.folder(run).iterdir()} == kept
+
+
+def test_nothing_temporary_is_left(store: Store) -> None:
+    finish(store, Run())
+    assert sorted(p.name for p in store.folder(Run()).iterdir()) == ["history.csv", RECORD]
+    assert json.loads((store.folder(Run()) / RECORD).read_text())["files"] == {"history.csv": 23}
+
+
+def seal(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Change a record and give it the digest of what it then says, as another program might."""
+    values = json.loads((folder / RECORD).read_text())
+    change(values)
+    rest = {key: value for key, value in values.items() if key != "digest"}
+    values["digest"] = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    (folder / RECORD).write_text(json.dumps(values))
+
+
+def into(*path: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def change(values: dict[str, Any]) -> None:
+        for name in path[:-1]:
+            values = values[name]
+        values[path[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        *(
+            (lambda values, name=name: values.pop(name), f"it lacks {name}")
+            for name in OUTCOME
+            if name not in ("environment", "bad_clips")
+        ),
+        (lambda values: values.pop("config"), "it is no record of a run"),
+        (lambda values: values.pop("id"), "missing required field `id`"),
+        (lambda values: values["config"]["model"].pop("cut"), "run.model lacks cut"),
+        (into("status", value="done"), "unknown status 'done'"),
+        (into("status", value=STOPPED), "lacks the validation scores"),
+        (into("id", value="0123456789ab"), "is that of run 0123456789ab"),
+        (into("config", value=[]), "it is no record of a run"),
+        (into("config", "gain", value=1), "unknown key 'gain'"),
+        (into("config", "data", value=None), "it is no record of a run|has no|not iterable"),
+        (into("config", "training", "epochs", value="8"), "Expected `int`, got `str` - at `\\$.run.training.epochs`"),
+        (into("config", "training", "milestones", value=3), "milestones"),
+        (into("config", "seed", value=[[]]), "seed"),
+        (into("metrics", value=None), "metrics"),
+        (into("metrics", "accuracy", value="0.5"), "Expected `float`, got `str` - at `\\$.metrics.accuracy`"),
+        (into("metrics", "accuracy", value=2), "it lacks the accuracy"),
+        (into("metrics", "accuracy", value=10**400), "metrics.accuracy"),
+        (into("metrics", value={}), "it lacks the accuracy"),
+        (into("confusion", value=[[1, 0]]), "its scores are not of its classes"),
+        (into("class_names", value=["dog"]), "its scores are not of its classes"),
+        (into("per_class", "f1", value=[]), "its scores are not of its classes"),
+        (into("seconds", "training", value=None), "seconds.training"),
+        (into("clips", value=[1, 2]), "clips"),
+        (into("bad_clips", value=[["a.wav"]]), "bad_clips"),
+        (into("files", value={"history.csv": "23"}), "files"),
+        (into("files", value={"weights.safetensors": 5}), "weights.safetensors is missing"),
+        (into("files", value={"history.csv": 22}), "history.csv has 23 bytes of 22"),
+        (into("files", value={"a\0b": 1}), "is missing|null"),
+    ],
+)
+def test_record_with_a_right_digest_and_wrong_content_is_named_and_left_out(
+    store: Store, change: Callable[[dict[str, Any]], Any], reason: str
+) -> None:
+    finish(store, Run())
+    finish(store, Run(seed=1))
+    seal(store.folder(Run()), change)
+    assert store.status(Run()) == MISSING
+    assert [record.run.seed for record in store.records()] == [1]
+    (name, said), *others = store.damaged().items()
+    assert not others
+    assert name == Run().id
+    assert re.search(reason, said), said
+    assert "\n" not in said
+
+
+def a_folder(record: Path) -> None:
+    record.unlink()
+    record.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (a_folder, "cannot be read \\(Is a directory\\)"),
+        (lambda record: record.unlink(), "cannot be read \\(No such file"),
+        (lambda record: record.write_bytes(b"\xff\xfe{}"), "cannot be used .*utf-8"),
+        (lambda record: record.write_text(""), "cannot be used"),
+        (lambda record: record.write_text("[" * 100_000), "nested too deep"),
+        (lambda record: record.write_text('{"a":' * 100_000 + "1" + "}" * 100_000), "nested too deep"),
+        (lambda record: record.write_text('{"id": ' + "9" * 5000 + "}"), "cannot be used"),
+        (lambda record: record.write_text("[]"), "no record of a run"),
+        (lambda record: record.write_text("null"), "no record of a run"),
+        (lambda record: record.write_text("{}"), "not as it was written"),
+    ],
+)
+def test_file_that_is_no_record_is_named_and_left_out(store: Store, damage: Callable[[Path], Any], reason: str) -> None:
+    finish(store, Run())
+    damage(store.folder(Run()) / RECORD)
+    assert store.status(Run()) == MISSING
+    assert list(store.records()) == []
+    assert re.search(reason, store.damaged()[Run().id])
+
+
+@pytest.mark.parametrize("depth", range(100, 3000, 200))
+def test_record_of_any_depth_is_no_traceback(store: Store, depth: int) -> None:
+    finish(store, Run())
+    (store.folder(Run()) / RECORD).write_text('{"id": ' + "[" * depth + "]" * depth + "}")
+    assert store.status(Run()) == MISSING
+    assert re.search("not as it was written|nested too deep", store.damaged()[Run().id])
+
+
+def test_record_that_is_a_folder_is_said_when_written(store: Store) -> None:
+    (store.folder(Run()) / RECORD).mkdir(parents=True)
+    with pytest.raises(UserError, match=rf"{RECORD} is in the way \(.*\); remove it$"):
+        store.write_record(Run(), FAILED, {})
+    store.folder(Run(seed=1)).write_text("")
+    with pytest.raises(UserError, match=r"is in the way \(.*\); remove it$"):
+        store.write_record(Run(seed=1), FAILED, {})
+
+
+def test_record_of_version_1_is_believed(store: Store) -> None:
+    values = json.loads(VERSION_1.read_text())
+    folder = store.folder(values["id"])
+    folder.mkdir()
+    (folder / RECORD).write_text(VERSION_1.read_text())
+    for name, size in values["files"].items():
+        (folder / name).write_bytes(b"\0" * size)
+    record = store.finished(values["id"])
+    assert record is not None
+    assert record.run.id == values["id"]
+    assert record.metrics.accuracy == values["metrics"]["accuracy"]
+    assert record.macro_f1 == pytest.approx(values["metrics"]["macro_f1"])
+    assert np.isnan(record.metrics.accuracy_validation_epoch)  # there was no validation
+    assert record.seconds.total == sum(values["seconds"].values())
+    assert record.clips.total == 600
+    with pytest.raises(UserError, match=r"predictions.parquet cannot be read .*delete its folder"):
+        store.predictions(record.id)
+
+
+def test_record_says_what_was_written(store: Store) -> None:
+    finish(store, Run(seed=3).replace(clip__duration=2))  # a whole number, which must stay one for the id
+    (record,) = store.records()
+    assert record.run.id == record.id
+    assert record.bad_clips == (("a.wav", "empty"),)
+    assert record.per_class.f1 == (0.7, 0.0)
+    assert record.macro_f1 == pytest.approx(0.35)
+    assert record.seconds.epochs == 3.0
+    assert record.files == {"history.csv": 23}
+
+
+def test_macro_f1_is_over_the_classes_of_the_test_fold() -> None:
+    scores = PerClass(precision=(1, 0, 0), recall=(1, 0, 0), f1=(1.0, 0.5, 0.0), support=(4, 2, 0))
+    assert scores.macro_f1 == 0.75  # whether the third is predicted or not
+
+
+def test_damaged_history_and_predictions_raise(store: Store) -> None:
+    finish(store, Run())
+    for name, read in (("history.csv", store.history), ("predictions.parquet", store.predictions)):
+        (store.folder(Run()) / name).write_bytes(b"\0" * 200 + b"\xff")
+        with pytest.raises(UserError, match=rf"{name} cannot be read .*delete its folder") as caught:
+            read(Run())
+        assert "\n" not in str(caught.value)

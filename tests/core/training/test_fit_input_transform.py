@@ -1,0 +1,66 @@
+"""What is fitted before the network: on training rows only, stored with the run, read back as it was."""
+
+import numpy as np
+import pytest
+import torch
+
+from core.config.run import Run
+from core.datasets.dataset import Dataset
+from core.errors import UserError
+from core.models.build_network import make_backbone
+from core.session import Session
+from core.store.runs import FINISHED, FIRST_STEP
+from core.training import fit_input_transform
+from core.training.run_inputs import plain_images, rows_of
+from core.training.trainer import train
+
+
+@pytest.fixture
+def fitted(run: Run) -> Run:
+    return run.replace(frontend__normalise="train", training__epochs=1)
+
+
+def read(run: Run, dataset: Dataset, session: Session) -> fit_input_transform.Normalise:
+    images = plain_images(run, dataset, session)
+    return fit_input_transform.read(run, make_backbone(run, 3), images, rows_of(run, dataset, images), session.store)
+
+
+def test_a_fitted_step_is_stored_with_the_run_and_read_back(fitted: Run, dataset: Dataset, session: Session) -> None:
+    train(fitted, dataset, session, label="run")
+    record = session.store.record(fitted)
+    assert record is not None
+    assert record.status == FINISHED
+    assert record.files[FIRST_STEP] == (session.store.folder(fitted) / FIRST_STEP).stat().st_size
+    images = plain_images(fitted, dataset, session)
+    rows = rows_of(fitted, dataset, images).train
+    step = read(fitted, dataset, session)
+    np.testing.assert_allclose(step.mean.flatten(), images.array[rows].mean(axis=(0, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(step.std.flatten(), images.array[rows].std(axis=(0, 2, 3)), rtol=1e-5)
+
+
+def test_the_stored_step_is_what_is_read_not_a_new_fit(fitted: Run, dataset: Dataset, session: Session) -> None:
+    session.store.folder(fitted).mkdir()
+    kept = {"mean": torch.full((1, 3, 1, 1), -30.0), "std": torch.full((1, 3, 1, 1), 7.0)}
+    session.store.write_first_step(fitted, kept)
+    found = read(fitted, dataset, session).state_dict()
+    assert {name: tensor.tolist() for name, tensor in found.items()} == {k: v.tolist() for k, v in kept.items()}
+
+
+def test_a_run_of_an_older_version_has_its_step_fitted_anew(fitted: Run, dataset: Dataset, session: Session) -> None:
+    train(fitted, dataset, session, label="run")
+    stored = read(fitted, dataset, session).state_dict()
+    (session.store.folder(fitted) / FIRST_STEP).unlink()
+    anew = read(fitted, dataset, session).state_dict()
+    assert all(torch.equal(stored[name], anew[name]) for name in ("mean", "std"))
+
+
+def test_a_run_that_fits_nothing_stores_nothing(run: Run, dataset: Dataset, session: Session) -> None:
+    train(run.replace(training__epochs=1), dataset, session, label="run")
+    assert not (session.store.folder(run.replace(training__epochs=1)) / FIRST_STEP).exists()
+
+
+def test_a_damaged_step_is_one_line(fitted: Run, dataset: Dataset, session: Session) -> None:
+    session.store.folder(fitted).mkdir()
+    (session.store.folder(fitted) / FIRST_STEP).write_bytes(b"half")
+    with pytest.raises(UserError, match=r"first_step\.safetensors cannot be read .* delete its folder"):
+        read(fitted, dataset, session)

@@ -1,0 +1,294 @@
+"""Live training is training on stored images, to the bit; segments are drawn anew in every epoch, and repeat."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from recordings import decode
+
+from core.config.execution import Execution
+from core.config.options import problems
+from core.config.run import Run
+from core.datasets import load
+from core.datasets.dataset import Dataset
+from core.errors import UserError
+from core.finished.open_run import open_run
+from core.inputs.store import stored_waveforms
+from core.inputs.store.compute import Unread
+from core.inputs.store.on_the_fly import FromWaveforms
+from core.plan import resolve
+from core.session import Session
+from core.training import checkpoint, trainer
+from core.training.augmentations import batch_augmentation
+from core.training.batches import Recordings, segment_chances
+from core.training.prepare import prepare
+from core.training.trainer import Fit, train
+from run_ablation import main
+
+SR, SECONDS = 8000, 2.0
+ONE = {"frontend__channels": "replicate"}
+WAYS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "colour": {**ONE, "frontend__colour": "viridis"},
+    "image levels": {"frontend__levels": "image"},
+    "train, mfcc": {**ONE, "frontend__kind": "mfcc", "frontend__normalise": "train", "frontend__n_mfcc": 20},
+    "gammatone, image": {"frontend__kind": "gammatone", "frontend__image": (32, 32)},
+    "stretch": {"clip__fit": "stretch", "clip__duration": 0.4},
+    "frozen": {"model__freeze": "block2"},
+    "waveform": {"training__augment": "waveform", "training__variants": 2},
+    "rotate and masks": {"training__augment": "rotate", "training__time_mask": 8, "training__freq_mask": 4},
+    "rotated tests": {"training__augment": "rotate-tests"},
+    "stretch, waveform": {"clip__fit": "stretch", "training__augment": "waveform", "training__variants": 1},
+}
+SEGMENTS: dict[str, Any] = {"training__live": True, "training__augment": "segment"}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture
+def session(results: Path) -> Session:
+    """Share what is stored between this module's tests."""
+    return Session(Execution(results=results, device="cpu", threads=1))
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Return two classes of eight recordings of two seconds; sample k of each is told by its value alone."""
+    root = tmp_path_factory.mktemp("recordings")
+    for label, hertz in (("low", 300), ("high", 2500)):
+        (root / label).mkdir()
+        for k in range(8):
+            rng = np.random.default_rng(k + hertz)
+            t = np.arange(round(SR * (SECONDS if k else 0.3))) / SR  # the first is shorter than a segment
+            y = 0.3 * np.sin(2 * np.pi * hertz * t) + 0.1 * rng.standard_normal(len(t))
+            soundfile.write(root / label / f"{k}.wav", y, SR, subtype="FLOAT")
+    return load("folder", root)
+
+
+@pytest.fixture
+def segments(run: Run, recordings: Dataset, tmp_path: Path) -> Run:
+    """Return a run on half a second from anywhere in each."""
+    blank = run.replace(data__content="", **SEGMENTS)
+    return resolve(blank, recordings, recordings.fingerprint(tmp_path / "fingerprints"))
+
+
+def outcome(run: Run, dataset: Dataset, session: Session) -> tuple[dict[str, torch.Tensor], np.ndarray, pd.DataFrame]:
+    train(run, dataset, session, label="run")
+    history = session.store.history(run)
+    columns = [name for name in history if not name.endswith("seconds")]
+    return session.store.weights(run), session.store.predictions(run)[2], history[columns]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_live_training_ends_in_the_bits_of_stored_images(
+    run: Run, dataset: Dataset, session: Session, way: str
+) -> None:
+    run = run.replace(training__epochs=1, **WAYS[way])
+    assert not problems(run.replace(training__live=True))
+    weights, logits, history = outcome(run, dataset, session)
+    live_weights, live_logits, live_history = outcome(run.replace(training__live=True), dataset, session)
+    assert all(torch.equal(weights[name], live_weights[name]) for name in weights.keys() | live_weights.keys())
+    np.testing.assert_array_equal(live_logits, logits)
+    pd.testing.assert_frame_equal(live_history, history)
+
+
+@pytest.mark.parametrize("way", ["stretch", "stretch, waveform"])
+def test_recordings_too_long_to_be_in_memory_together_give_the_same_bits(
+    run: Run, dataset: Dataset, session: Session, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_waveforms, "AT_ONCE", 0)
+    source = prepare(run.replace(training__live=True, **WAYS[way]), dataset, session).source
+    assert isinstance(next(source.batches(torch.arange(4), 4)), Unread)
+    test_live_training_ends_in_the_bits_of_stored_images(run.replace(seed=1), dataset, session, way)
+
+
+def test_the_front_end_is_the_networks_first_module(run: Run, dataset: Dataset, session: Session) -> None:
+    stored = prepare(run, dataset, session)
+    live = prepare(run.replace(training__live=True), dataset, session)
+    assert [name for name, _ in live.network.named_children()] == ["images", "normalise", "backbone"]
+    assert isinstance(live.network[0], FromWaveforms)
+    sounds = next(live.source.batches(torch.arange(4), 4))
+    assert sounds.shape == (4, SR // 2)
+    images = next(stored.source.batches(torch.arange(4), 4))
+    assert torch.equal(live.network[0](sounds), images)
+    assert live.network[0](sounds).stride() == images.stride()
+    assert not any(p.requires_grad for p in live.network[0].parameters())
+
+
+def test_compiled_is_what_follows_the_front_end(
+    run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch, "compile", lambda network, **how: compiled.append(network) or network)
+    run = run.replace(training__live=True, training__compile=True)
+    prepared = prepare(run, dataset, session)
+    step = Fit(run, prepared, session, "run").step
+    (network,) = compiled
+    assert [name for name, _ in network.named_children()] == ["normalise", "backbone"]
+    stored_waveforms = next(prepared.source.batches(torch.arange(4), 4))
+    with torch.inference_mode():
+        prepared.network.eval()
+        assert torch.equal(step.forward(stored_waveforms), prepared.network(stored_waveforms))
+
+
+def test_only_images_that_stay_are_taken_through_a_frozen_prefix_once(
+    run: Run, segments: Run, dataset: Dataset, recordings: Dataset, session: Session
+) -> None:
+    frozen = run.replace(model__freeze="block2", training__live=True)
+    assert prepare(frozen, dataset, session).prefix_reused
+    assert not prepare(frozen.replace(training__augment="rotate"), dataset, session).prefix_reused
+    drawn = prepare(segments.replace(model__freeze="block2"), recordings, session)
+    assert not drawn.prefix_reused
+    assert isinstance(drawn.network[0], FromWaveforms)
+
+
+def test_batch_augmentations_change_live_images_while_training_alone(
+    run: Run, dataset: Dataset, session: Session
+) -> None:
+    run = run.replace(training__live=True, training__augment="rotate")
+    prepared = prepare(run, dataset, session)
+    first, plain = prepared.network[0], prepare(run.replace(training__augment="none"), dataset, session).network[0]
+    stored_waveforms = next(prepared.source.batches(torch.arange(4), 4))
+    assert len(prepared.augment) == 0
+    assert torch.equal(first.eval()(stored_waveforms), plain(stored_waveforms))
+    torch.manual_seed(0)
+    changed = first.train()(stored_waveforms)
+    torch.manual_seed(0)
+    assert torch.equal(changed, batch_augmentation(run)(plain(stored_waveforms)))
+    assert not torch.equal(changed, plain(stored_waveforms))
+
+
+def drawn(run: Run, dataset: Dataset, session: Session, *epochs: int | None) -> list[np.ndarray]:
+    """Return what each epoch's batches hold of every clip, (clips, samples)."""
+    source = prepare(run, dataset, session).source
+    assert isinstance(source, Recordings)
+    return [torch.cat(list(source.batches(torch.arange(16), 6, epoch=epoch))).numpy() for epoch in epochs]
+
+
+def test_segments_are_drawn_anew_in_every_epoch_from_all_of_the_recording(
+    segments: Run, recordings: Dataset, session: Session
+) -> None:
+    *epochs, plain = drawn(segments, recordings, session, *range(30), None)
+    starts = {}
+    for row, path in enumerate(recordings.clips["path"]):
+        y, _ = decode(recordings.root / path)
+        if len(y) < SR // 2:
+            padded = np.pad(y, (0, SR // 2 - len(y)))
+            assert all(np.array_equal(epoch[row], padded) for epoch in (*epochs, plain))
+            continue
+        places = {y[k : k + 4].tobytes(): k for k in range(len(y))}
+        starts[row] = [places[epoch[row][:4].tobytes()] for epoch in epochs]
+        for start, epoch in zip(starts[row], epochs, strict=True):
+            np.testing.assert_array_equal(epoch[row], y[start : start + SR // 2])
+        np.testing.assert_array_equal(plain[row], y[: SR // 2])  # what is tested on
+    assert len(starts) == 14
+    every = np.array(list(starts.values()))
+    assert min(len(set(row)) for row in every) > 25  # of 30 epochs
+    assert min(len(set(epoch)) for epoch in every.T) > 10  # of 14 recordings
+    assert every.min() < 0.02 * 1.5 * SR
+    assert every.max() > 0.98 * 1.5 * SR
+    assert every.mean() == pytest.approx(0.75 * SR, rel=0.05)
+
+
+def test_segments_hang_on_seed_epoch_and_clip_alone(segments: Run, recordings: Dataset, session: Session) -> None:
+    (first,) = drawn(segments, recordings, session, 3)
+    _, again = drawn(segments, recordings, session, 0, 3)
+    (other,) = drawn(segments.replace(seed=1), recordings, session, 3)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    clips = np.array([0, 3, 4, 9])
+    chances = segment_chances(5, 2, np.arange(20))
+    np.testing.assert_array_equal(segment_chances(5, 2, clips), chances[clips])  # whichever others are left out
+    assert ((chances >= 0) & (chances < 1)).all()
+
+
+def test_killed_run_on_segments_ends_in_the_same_bits(
+    segments: Run, recordings: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = segments.replace(training__epochs=3, model__freeze="stem")
+    straight, logits, history = outcome(run, recordings, session)
+    monkeypatch.setattr(trainer, "CHECKPOINT_EVERY", 0.0)
+    save = checkpoint.save
+
+    def save_then_die(*args: Any) -> None:
+        save(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying, pytest.raises(KeyboardInterrupt):
+        dying.setattr(checkpoint, "save", save_then_die)
+        train(run, recordings, session, label="run")
+    epochs: list[int] = []
+    original = Fit._epoch
+    monkeypatch.setattr(Fit, "_epoch", lambda self, rows: epochs.append(len(rows)) or original(self, rows))
+    resumed, resumed_logits, resumed_history = outcome(run, recordings, session)
+    assert epochs == [1, 2]
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+    np.testing.assert_array_equal(resumed_logits, logits)
+    pd.testing.assert_frame_equal(resumed_history, history)
+    fixed = outcome(run.replace(training__augment="none"), recordings, session)[0]
+    assert not all(torch.equal(straight[name], fixed[name]) for name in straight)  # the segments did matter
+
+
+@pytest.mark.parametrize("normalise", ["fixed", "train"])
+def test_opened_live_run_gives_its_predictions(
+    segments: Run, recordings: Dataset, session: Session, normalise: str
+) -> None:
+    """Analyses see the images that are tested on, which the same waveforms give, and none is stored."""
+    shutil.rmtree(session.store.cache, ignore_errors=True)
+    run = segments.replace(frontend__normalise=normalise, training__epochs=1)
+    train(run, recordings, session, label="run")
+    opened = open_run(run, recordings, session)
+    rows = opened.split.test
+    with torch.inference_mode():
+        again = opened.network.eval()(torch.from_numpy(opened.images.array[rows]))
+    np.testing.assert_allclose(again.numpy(), session.store.predictions(run)[2], atol=1e-4)
+    assert [entry.name for entry in (session.store.cache / "waveforms").iterdir() if entry.is_dir()] == [
+        opened.images.entry.partition("/")[2]
+    ]
+    assert not (session.store.cache / "images").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training__augment": "segment"}, "--augment segment needs --live"),
+        (SEGMENTS | {"clip__fit": "stretch"}, "--augment segment cuts --duration seconds, and --fit stretch keeps all"),
+    ],
+)
+def test_what_cannot_go_together_is_one_line(run: Run, changes: dict[str, Any], message: str) -> None:
+    (line,) = problems(run.replace(**changes))
+    assert line.startswith(message)
+
+
+def test_a_table_of_features_has_no_live_images(tmp_path: Path) -> None:
+    rows = "".join(f"{k}.wav,{k % 3},{k % 2}.5,{'ab'[k % 2]}\n" for k in range(20))
+    (tmp_path / "table.csv").write_text(f"filename,one,two,label\n{rows}")
+    words = ["compare", "--data", "features", "--data-root", str(tmp_path / "table.csv"), "--live", "--dry-run"]
+    with pytest.raises(UserError, match="^--live makes images of sounds, and features has none; leave it out$"):
+        main([*words, "--backbone", "mlp", "--weights", "random", "--results", str(tmp_path)])
+
+
+def test_it_is_said_where_there_is_no_segment_to_choose(
+    run: Run, segments: Run, dataset: Dataset, recordings: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(session.report, "note", said.append)
+    prepare(segments, recordings, session)
+    assert not said
+    prepare(run.replace(**SEGMENTS), dataset, session)
+    assert said == [
+        "folder: no recording is longer than --duration 0.5, so --augment segment has nothing to choose from"
+    ]
+
+
+def test_segments_of_stored_images_are_refused(run: Run) -> None:
+    with pytest.raises(UserError, match="--augment segment needs --live"):
+        batch_augmentation(run.replace(training__augment="segment"))

@@ -1,0 +1,30 @@
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.config.run import Run
+from core.datasets.dataset import Dataset
+from core.errors import UserError
+from core.inputs.store import stored_inputs as features
+from core.session import Session
+from core.training.run_inputs import load_images
+
+
+def test_version_that_alone_loses_a_clip_is_named(
+    run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows would be those of other clips, with their labels wrong and nothing said."""
+    whole = features.images
+
+    def lossy(*given: Any, variant: int, **named: Any) -> Any:
+        found = whole(*given, variant=variant, **named)
+        return dataclasses.replace(found, kept=np.delete(found.kept, 4)) if variant == 2 else found
+
+    run = run.replace(training__augment="waveform", training__variants=2)
+    assert len(load_images(run, dataset, session)) == 3
+    monkeypatch.setattr(features, "images", lossy)
+    lost = dataset.clips["path"].iloc[4]
+    with pytest.raises(UserError, match=rf"^augmented version 2 of .* lack different clips \({lost}\): take these out"):
+        load_images(run, dataset, session)

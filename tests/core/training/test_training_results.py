@@ -1,0 +1,36 @@
+"""What a run leaves behind: its curves are the rows of its history."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from core.training.results import scalars
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return the steps and values of each curve, as TensorBoard shows them."""
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def row(epoch: int, loss: float) -> dict[str, Any]:
+    return {"epoch": epoch, "lr": 1e-3, "train_loss": loss}
+
+
+def test_curves_are_the_rows_of_the_history(tmp_path: Path) -> None:
+    with scalars(tmp_path, purge_from=0) as write:
+        write(row(1, 3.0), row(2, 2.0))
+        assert curves(tmp_path)["train_loss"] == [(1, 3.0), (2, 2.0)]  # at once
+        write(row(3, 9.0))
+    assert curves(tmp_path).keys() == {"lr", "train_loss"}
+    assert curves(tmp_path)["lr"] == [(epoch, pytest.approx(1e-3)) for epoch in (1, 2, 3)]
+
+
+def test_what_a_killed_process_drew_after_its_checkpoint_is_hidden(tmp_path: Path) -> None:
+    with scalars(tmp_path, purge_from=0) as write:
+        write(row(1, 3.0), row(2, 2.0), row(3, 9.0))
+    with scalars(tmp_path, purge_from=2) as write:
+        write(row(3, 1.0), row(4, 0.5))
+    assert curves(tmp_path)["train_loss"] == [(1, 3.0), (2, 2.0), (3, 1.0), (4, 0.5)]

@@ -1,0 +1,63 @@
+"""Finished runs as training leaves them, made of outputs that a test chooses."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from core.config.run import Run
+from core.plan import Plan, Planned
+from core.store.runs import FINISHED, Store
+from core.training import metrics
+
+History = Sequence[Mapping[str, float]]
+
+
+def finish(
+    store: Store,
+    run: Run,
+    logits: np.ndarray,
+    targets: np.ndarray,
+    *,
+    history: History = (),
+    best: np.ndarray | None = None,
+    **more: Any,
+) -> None:
+    """Write a finished run with its record, history and predictions: logits (clips, classes), targets (clips,).
+
+    `best` are the logits of its best epoch; without them it did not keep any, and that epoch got everything right.
+    """
+    best_accuracy = 1.0 if best is None else metrics.accuracy(best, targets)
+    by_class = {name: values.tolist() for name, values in asdict(metrics.per_class(logits, targets)).items()}
+    rows = [dict(row) for row in history] or [{"epoch": 1, "test_accuracy": metrics.accuracy(logits, targets)}]
+    values = {
+        "metrics": metrics.summary(logits, targets) | {"accuracy_best_epoch": best_accuracy, "epochs": len(rows)},
+        "per_class": by_class,
+        "confusion": metrics.confusion_matrix(logits, targets).tolist(),
+        "class_names": [f"class {k}" for k in range(logits.shape[1])],
+        "parameters": 9,
+        "trainable_parameters": 4,
+        "clips": {"train": 6, "validation": 2, "test": len(targets)},
+        "seconds": {"preparation": 0.0, "training": 1.0, "evaluation": 0.5},
+    }
+    store.folder(run).mkdir(parents=True, exist_ok=True)
+    store.write_history(run, rows)
+    store.write_predictions(run, [f"{k}.wav" for k in range(len(targets))], targets, logits, best=best)
+    store.write_record(run, FINISHED, values | more, files=("history.csv", "predictions.parquet"))
+
+
+def scored(right: int, clips: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return logits (clips, 2) and targets (clips,) of which the first `right` are met."""
+    targets = np.arange(clips) % 2
+    predicted = np.where(np.arange(clips) < right, targets, 1 - targets)
+    return 4.0 * np.eye(2)[predicted], targets
+
+
+def plan_of(runs: Mapping[str, Sequence[Run]], *, ablation: str = "freeze") -> Plan:
+    """Return the plan of conditions, whose runs are in one order of folds and seeds; the first is the reference."""
+    references = next(iter(runs.values()))
+    planned = [
+        Planned(name, run, ref) for name, part in runs.items() for run, ref in zip(part, references, strict=True)
+    ]
+    return Plan(ablation, tuple(planned), {})

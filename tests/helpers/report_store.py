@@ -1,0 +1,138 @@
+"""A results folder as the commands leave it, with names that try to break out of the page."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import soundfile
+import torch
+
+from analysis.output.folder import Results
+from analysis.output.number_format import percent, points
+from analysis.output.tables import Column
+from analysis.plots import by_condition
+from core.config.run import Run
+from core.plan import Plan, Planned
+from core.store.runs import FAILED, FINISHED, RUNNING, Store
+from core.training import metrics
+
+HOSTILE = "<script>alert(1)</script>"
+CLASSES = ["dog_bark", "<img src=x onerror=alert(1)>", '" autofocus onfocus="alert(1)', "siren"]
+CLIP = '"><script>alert(1)</script>.wav'
+REASON = "FloatingPointError: loss is nan </td><script>alert(1)</script>"
+ROWS = {
+    "none": {"accuracy": 0.862, "accuracy_std": 0.018, "delta": 0.0, "delta_best_epoch": 0.0, "runs": 2, "failed": 0},
+    "block3": {
+        "accuracy": 0.675,
+        "accuracy_std": np.nan,
+        "delta": -0.2,
+        "delta_best_epoch": -0.2,
+        "runs": 2,
+        "failed": 1,
+    },
+}
+EMBEDDED_CLIP = "bass/032-fluidr3-032.ogg"
+
+
+def make_store(folder):
+    """Make a results folder of five runs, one analysis with a table and a figure, and one with maps; return it."""
+    store = Store(folder)
+    base = Run().replace(data__name="esc50", data__content="c0ffee" * 10, model__backbone="densenet201")
+    frozen = base.replace(model__freeze="block3")
+    for run, right in ((base, 0.9), (frozen, 0.7), (base.replace(seed=1), 0.85)):
+        finish(store, run, right=right)
+    environment = {"environment": {"device": "cpu", "device_name": HOSTILE, "threads": 1}, "versions": {"torch": "2"}}
+    failed = frozen.replace(seed=1)
+    store.write_record(failed, FAILED, environment | {"reason": REASON})
+    store.write_record(base.replace(seed=2), RUNNING, environment)
+    (store.runs / "0123456789ab").mkdir()
+    (store.runs / "0123456789ab" / "run.json").write_text('{"status": "finished"}')
+    planned = [
+        Planned(condition, run.replace(seed=seed), base.replace(seed=seed))
+        for seed in (0, 1)
+        for condition, run in (("none", base), ("block3", frozen))
+    ]
+    session = SimpleNamespace(store=store, device=torch.device("cpu"), threads=1)
+    freeze = Results(Plan("freeze", tuple(planned), {}), session, folder / "freeze" / 'a"b<i>')
+    conditions(freeze)
+    freeze.describe(f"python run_ablation.py freeze --data-root '{HOSTILE}'")
+    maps(Results(Plan("attribute", tuple(planned[:2]), {}), session, folder / "attribute" / "some"))
+    return folder
+
+
+def finish(store, run, *, right, classes=CLASSES):
+    """Write a finished run that gives each of 10 clips of a class the right answer with probability `right`."""
+    rng = np.random.default_rng(run.seed)
+    targets = np.repeat(np.arange(len(classes)), 10)
+    logits = np.eye(len(classes))[targets] * np.where(rng.random(len(targets)) < right, 4, -4)[:, None]
+    logits += rng.normal(size=logits.shape)
+    scores = metrics.summary(logits, targets) | {"accuracy_best_epoch": right, "best_epoch": 2, "epochs": 3}
+    store.write_record(run, RUNNING, {})
+    store.write_history(
+        run,
+        [
+            {"epoch": epoch, "train_loss": 2 / epoch, "train_accuracy": 0.3 * epoch, "train_seconds": 1.0}
+            | {"test_loss": 2.2 / epoch, "test_accuracy": 0.28 * epoch, "evaluation_seconds": 0.1}
+            for epoch in (1, 2, 3)
+        ],
+    )
+    per_class = metrics.per_class(logits, targets)
+    values = {
+        "environment": {"device": "cpu", "device_name": "", "threads": 1},
+        "versions": {"python": "3.11.7", "torch": "2.15.0", "commit": "abc"},
+        "metrics": scores,
+        "per_class": {name: getattr(per_class, name).tolist() for name in ("precision", "recall", "f1", "support")},
+        "confusion": metrics.confusion_matrix(logits, targets).tolist(),
+        "class_names": list(classes),
+        "parameters": 1000,
+        "trainable_parameters": 900,
+        "clips": {"train": 100, "validation": 0, "test": len(targets)},
+        "bad_clips": [],
+        "seconds": {"preparation": 1.0, "training": 3.0, "evaluation": 0.3},
+    }
+    store.write_record(run, FINISHED, values, files=("history.csv",))
+
+
+def conditions(results):
+    """Leave a table and a figure of accuracy by condition, one with a run that failed."""
+    ids = {condition: [p.run.id for p in results.plan.planned if p.condition == condition] for condition in ROWS}
+    frame = pd.DataFrame(
+        [
+            {"condition": condition, **row, "delta_best_epoch": row["delta"], "run_ids": ids[condition]}
+            for condition, row in ROWS.items()
+        ]
+    )
+    columns = [
+        Column("condition", "Frozen through block"),
+        Column("accuracy", "Accuracy %", percent, best="max", std="accuracy_std"),
+        Column("delta", "Change", points),
+    ]
+    caption = "Freeze: densenet201 on esc50"
+    results.table("table", frame, columns, caption=caption, footnotes=[f"One run failed: {REASON}."])
+    results.figure(
+        "figure",
+        frame.drop(columns="run_ids"),
+        lambda ax: by_condition.accuracy_by_condition(frame, ax, xlabel="Frozen through block", reference="none"),
+        caption=f"{caption}: accuracy on the test fold by condition.",
+    )
+
+
+def maps(results):
+    """Leave maps of an embedded clip (twice), of one beside them, of one that is gone, and a stray item."""
+    figure, ax = by_condition.new()
+    ax.imshow(np.eye(8))
+    by_condition.save(figure, results.folder / "map", pd.DataFrame({"value": [1.5, 2.5]}))
+    (results.folder / "sounds").mkdir()
+    soundfile.write(results.folder / "sounds" / "1.wav", 0.1 * np.sin(np.arange(8000) / 3), 8000)
+    outside = Path("..", "..", "..", "secret.png")
+    (results.folder / outside).write_bytes((results.folder / "map.png").read_bytes())
+    found = {"kind": "map", "name": "map", "files": ["map.png", "map.pdf"], "true": CLASSES[1], "error": 0.0213}
+    results.items += [
+        found | {"clip": EMBEDDED_CLIP, "predicted": "siren", "caption": "Attribution of the reference"},
+        found | {"clip": EMBEDDED_CLIP, "predicted": CLASSES[2], "caption": "Attribution of the frozen network"},
+        found | {"clip": CLIP, "sound": "sounds/1.wav", "predicted": "siren", "caption": "{{ 7 * 7 }}" + HOSTILE},
+        found | {"clip": "gone.wav", "predicted": "siren", "caption": "A clip that was moved"},
+        {"kind": "figure", "name": "stray", "caption": "Out of its folder", "files": [outside.as_posix()]},
+    ]
+    results.describe("python run_ablation.py attribute --misclassified")
