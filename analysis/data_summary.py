@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from core.audio.reading import BadClip, Facts, read_facts
+from core.audio.reading import AudioInfo, BadClip, read_info
 from core.datasets.dataset import TRAIN, Dataset
 from core.datasets.metadata import some, split_groups
 from core.datasets.sets.folder import SUFFIXES
@@ -33,7 +33,7 @@ class Summary:
         Clips of each class (in label order; a class may have none) and of each fold.
     features
         Name of each number, where clips are rows of numbers; then there is no length, rate, channel or format.
-    aside
+    holdout
         Number of clips set aside.
     remarks
         What reading the set has left out or found, a line each.
@@ -54,7 +54,7 @@ class Summary:
     classes: dict[str, int]
     folds: dict[int, int]
     features: tuple[str, ...]
-    aside: int
+    holdout: int
     remarks: tuple[str, ...]
     seconds: dict[str, float]
     sample_rates: dict[int, int]
@@ -75,12 +75,12 @@ def summary(dataset: Dataset, *, decode: bool = True, progress: Progress = no_pr
     progress
         Called as ``progress(done, total, what)`` after each clip.
     """
-    facts: list[Facts] = []
+    facts: list[AudioInfo] = []
     problems: list[str] = []
     paths = dataset.clips["path"].tolist() if decode and dataset.vectors is None else []
     with quiet(), Workers() as pool:
         for done, found in enumerate(pool.map(lambda path: _look(dataset.root, path), paths), start=1):
-            if isinstance(found, Facts):
+            if isinstance(found, AudioInfo):
                 facts.append(found)
             else:
                 problems.append(found)
@@ -94,7 +94,7 @@ def summary(dataset: Dataset, *, decode: bool = True, progress: Progress = no_pr
         groups=int(dataset.clips["group"].nunique()),
         classes={name: by_class[label] for label, name in enumerate(dataset.class_names)},
         folds=dict(sorted(Counter(dataset.clips["fold"]).items())),
-        aside=len(dataset.aside),
+        holdout=len(dataset.holdout),
         remarks=dataset.remarks,
         seconds=_lengths([fact.seconds for fact in facts] or [0.0]) if decode else {},
         sample_rates=_counts([fact.sr for fact in facts]),
@@ -117,10 +117,10 @@ def _counts(values: Sequence[T]) -> dict[T, int]:
     return dict(Counter(values).most_common())
 
 
-def _look(root: Path, path: str) -> Facts | str:
+def _look(root: Path, path: str) -> AudioInfo | str:
     """Return the facts of a clip, or why it cannot be used."""
     try:
-        return read_facts(root / path)
+        return read_info(root / path)
     except BadClip as error:
         return f"{path}: {error.reason}"
 
@@ -144,7 +144,7 @@ def _table_problems(dataset: Dataset) -> list[str]:
 def _left_over(dataset: Dataset) -> list[str]:
     if dataset.vectors is not None:
         return []
-    known = {*dataset.clips["path"], *dataset.aside["path"], *dataset.left_out}
+    known = {*dataset.clips["path"], *dataset.holdout["path"], *dataset.left_out}
     found = (
         (inside / name).as_posix()
         for top in ({Path(table).parent for table in dataset.tables} or {Path()})  # a set's parts, where it has any

@@ -58,7 +58,7 @@ def run(call: Call) -> int:
     if wrong := problems(config.Data(**asked)):
         raise UserError("; ".join(wrong))
     with Reporter() as report:
-        dataset = datasets.arrange(datasets.load(data.data, data.data_root), **asked)
+        dataset = datasets.select(datasets.load(data.data, data.data_root), **asked)
         found = summary(dataset, decode=data.decode, progress=report)
     if data.json:
         print(json.dumps(dataclasses.asdict(found), default=str))  # noqa: T201
@@ -77,7 +77,7 @@ def _show(found: "Summary", console: Console) -> None:
         "Clips": f"{found.clips} from {found.groups} recordings",
         "Classes": _counts(found.classes),
         "Folds": _counts(found.folds),
-        "Set aside": f"{found.aside} clips" if found.aside else "",
+        "Set aside": f"{found.holdout} clips" if found.holdout else "",
         "Notes": "\n".join(found.remarks),
         "Features": f"{len(found.features)}: {', '.join(found.features)}" if found.features else "",
         "Lengths": "" if found.features else lengths,

@@ -271,7 +271,7 @@ def _load(names: Sequence[str], roots: Sequence[Path]) -> dict[str, Dataset]:
 
 
 class _Arranged:
-    """The data sets of a plan as its points ask for them (`core.datasets.arrange`), each read once."""
+    """The data sets of a plan as its points ask for them (`core.datasets.select`), each read once."""
 
     def __init__(self, loaded: Mapping[str, Dataset], cache: Path, progress: Progress) -> None:
         self.loaded = loaded
@@ -288,7 +288,7 @@ class _Arranged:
                 raise UserError("; ".join(found))
             dataset = self.loaded[data.name]
             how = {name: getattr(data, name) for name in ARRANGED if name != "name"}
-            made = datasets.arrange(dataset, **how)
+            made = datasets.select(dataset, **how)
             self._made[data] = made, made.fingerprint(self.cache, progress=self.progress)
             self.by_content[self._made[data][1]] = made
         return self._made[data]

@@ -20,7 +20,7 @@ from core.config.execution import Execution
 from core.config.options import problems
 from core.datasets.metadata import some
 from core.datasets.prediction.labels_file import KEYS, labels_of, read_truth
-from core.datasets.prediction.recordings import Unlabelled, aside_of, find_rows, find_sounds
+from core.datasets.prediction.recordings import Unlabelled, find_rows, find_sounds, holdout_of
 from core.errors import UserError
 from core.finished.open_run import finished_record
 from core.finished.predict import Outputs, outputs_of
@@ -106,7 +106,7 @@ def _networks(asked: Predict, store: Store) -> list[Record]:
 def _sounds(asked: Predict, records: Sequence[Record], session: Session) -> tuple[Unlabelled, np.ndarray | None]:
     """Return what is to be predicted, and the class number of each where it is known at all."""
     if asked.source is None:
-        return _aside(asked, records, session)
+        return _holdout(asked, records, session)
     path, columns = asked.source, records[0].run.frontend.columns
     sounds = find_rows(path, columns) if columns else find_sounds(path)
     if asked.truth is None:
@@ -115,7 +115,7 @@ def _sounds(asked: Predict, records: Sequence[Record], session: Session) -> tupl
     return sounds, labels_of(sounds.paths, truth, records[0].class_names, source=f"--truth {asked.truth}")
 
 
-def _aside(asked: Predict, records: Sequence[Record], session: Session) -> tuple[Unlabelled, np.ndarray]:
+def _holdout(asked: Predict, records: Sequence[Record], session: Session) -> tuple[Unlabelled, np.ndarray]:
     data = records[0].run.data
     how = {name: getattr(data, name) for name in ARRANGED if name != "name"}
     if not data.set_aside:
@@ -124,10 +124,10 @@ def _aside(asked: Predict, records: Sequence[Record], session: Session) -> tuple
         if record.run.data.content != data.content:
             raise UserError(f"--set-aside: runs {records[0].id} and {record.id} are of other clips; name one")
     loaded = datasets.load(data.name, asked.data_root)
-    arranged = datasets.arrange(loaded, **how)
+    arranged = datasets.select(loaded, **how)
     if arranged.fingerprint(session.store.cache) != data.content:
         raise UserError(f"--set-aside: the clips in {loaded.root} are not those of run {records[0].id}")
-    return aside_of(loaded, arranged), arranged.aside["label"].to_numpy(np.int64)
+    return holdout_of(loaded, arranged), arranged.holdout["label"].to_numpy(np.int64)
 
 
 def _ids(submission: str, paths: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A recording as a stream of blocks, read with libsndfile or FFmpeg; what a file claims never decides an allocation."""
+"""Decode a recording block by block with libsndfile or FFmpeg; no allocation depends on sizes in its header."""
 
 from collections.abc import Iterator
 from io import FileIO
@@ -11,24 +11,24 @@ import soundfile
 from core.audio.truncation import Reader, check_complete, mp3_has_length
 from core.io.thread_pool import go_on
 
-BLOCK = 1 << 16  # samples of all channels together, read at a time
-MP3_SLACK = 2 * 1152  # samples; encoder delay and padding of an MP3 are counted by some writers and not by others
+BLOCK = 1 << 16  # samples per block, all channels together
+MP3_SLACK = 2 * 1152  # samples; only some MP3 writers count encoder delay and padding
 MALFORMED = 3  # libsndfile's SF_ERR_MALFORMED_FILE
-LOWEST, HIGHEST = 100, 10_000_000  # Hz; a header with another sampling rate is damaged
+MIN_SR, MAX_SR = 100, 10_000_000  # Hz; another sampling rate means a damaged header
 
-# Which FFmpeg may read: nothing that points to other files or hosts, as playlists do.
+# FFmpeg must not open other files or hosts, which playlists point to.
 AV_OPTIONS = {"protocol_whitelist": "none"}
 
 
 class Block(NamedTuple):
-    """Some samples of a recording: mean of the channels, float32, shape (samples,), and their rate in Hz."""
+    """Mean of the channels, float32 (samples,), and the sampling rate in Hz."""
 
     y: np.ndarray
     sr: int
 
 
 class _Forward(soundfile.SoundFile):
-    """A sound file read from its start to its end, without a seek after every block."""
+    """A sound file without a seek after every block."""
 
     def seekable(self) -> bool:
         return False
@@ -40,7 +40,7 @@ def blocks(file: FileIO) -> Iterator[Block]:
     Raises
     ------
     ValueError
-        As soon as it turns out that the recording cannot be used, with the reason.
+        With the reason, if the recording cannot be used.
     """
     read = Reader(file)
     if not read.size:
@@ -48,8 +48,8 @@ def blocks(file: FileIO) -> Iterator[Block]:
     check_complete(read)
     first, sounding = None, False
     for y, sr in _decoded(file, guessed=not mp3_has_length(read)):
-        go_on()  # a long recording is given up in the middle
-        if not LOWEST <= sr <= HIGHEST:
+        go_on()  # so that Ctrl-C stops a long recording
+        if not MIN_SR <= sr <= MAX_SR:
             raise ValueError(f"states a sampling rate of {sr} Hz, which no recording has")
         if not np.isfinite(y).all():
             raise ValueError("NaN or infinite samples")
@@ -63,7 +63,7 @@ def blocks(file: FileIO) -> Iterator[Block]:
 
 
 def description(file: FileIO) -> tuple[str, int] | None:
-    """Return format and number of channels of an open file; None where libsndfile does not know it."""
+    """Return format and number of channels of an open file; None if libsndfile cannot read it."""
     file.seek(0)
     try:
         with soundfile.SoundFile(file.fileno(), closefd=False) as sound:
@@ -73,9 +73,9 @@ def description(file: FileIO) -> tuple[str, int] | None:
 
 
 def _decoded(file: FileIO, *, guessed: bool) -> Iterator[Block]:
-    """Decode with libsndfile, or else with FFmpeg; ValueError says why neither could.
+    """Decode with libsndfile, or else with FFmpeg; ValueError if neither can.
 
-    A WAV streamed with size 0, and an MP3 whose length would be guessed, is read to its end by FFmpeg.
+    FFmpeg also reads a streamed WAV with size 0, and an MP3 without a length header.
     """
     file.seek(0)
     try:
@@ -84,7 +84,7 @@ def _decoded(file: FileIO, *, guessed: bool) -> Iterator[Block]:
                 yield from _with_soundfile(sound)
                 return
     except soundfile.LibsndfileError as error:
-        if error.code == MALFORMED:  # known to libsndfile, so FFmpeg would only read half of it
+        if error.code == MALFORMED:  # FFmpeg would read only a part of it
             raise ValueError(f"truncated or damaged ({error.error_string})") from None
     file.seek(0)
     yield from _with_av(file)

@@ -1,9 +1,8 @@
-"""A recording becomes a waveform: decoded by its content, mono, resampled, of one length.
+"""Read a recording as a waveform: decoded, mono, resampled, and brought to one length.
 
-WAV, FLAC, Ogg, MP3, AU, AIFF and what else libsndfile knows are read with it, the rest (M4A/AAC and other FFmpeg
-formats) with PyAV; the file's extension decides nothing. A recording that cannot be trusted is a `BadClip` with a plain
-reason, never a shorter or emptier waveform. It is read in blocks from start to end, and only what is wanted is kept, so
-that neither its length nor what its header claims decides how much memory it takes.
+libsndfile reads WAV, FLAC, Ogg, MP3, AU, AIFF and its other formats; PyAV reads the rest, such as M4A/AAC. The content
+of a file decides, not its extension. A damaged recording raises `BadClip` with a reason. Recordings are read in blocks
+and only the wanted part is kept, so memory does not grow with their length.
 """
 
 import stat
@@ -18,8 +17,8 @@ import soxr
 
 from core.audio.decoding import BLOCK, Block, blocks, description
 
-WHOLE = 1 << 28  # samples; 1 GB, three hours at 22,050 Hz: what is kept of a recording that must be kept whole
-SHORT = 1 << 22  # samples; up to so many, a recording to be cropped is kept, not read twice
+MAX_WHOLE = 1 << 28  # samples (1 GB, three hours at 22,050 Hz); longer recordings cannot be kept whole
+MAX_ONE_PASS = 1 << 22  # samples; a longer recording is read twice to crop its middle
 
 
 class BadClip(Exception):
@@ -40,12 +39,12 @@ class BadClip(Exception):
 
 
 class LongRecording(Exception):
-    """A recording of more samples than were wanted of one; nothing else is wrong with it."""
+    """A recording that has more samples than the limit; nothing is wrong with it."""
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a recording is: its seconds, Hz, channels (0: not known) and format (the suffix where FFmpeg reads it)."""
+class AudioInfo:
+    """Length in seconds, sampling rate in Hz, channels (0: unknown) and format (for FFmpeg the suffix)."""
 
     seconds: float
     sr: int
@@ -54,7 +53,7 @@ class Facts:
 
 
 def read_waveform(path: Path, *, sr: int, n_samples: int, fit: str) -> np.ndarray:
-    """Read a recording, resampled and of one length: to the bit ``fit_length(read_whole(path))``.
+    """Read a recording, resampled and of one length: the bits of ``fit_length(read_whole(path))``.
 
     Parameters
     ----------
@@ -68,14 +67,14 @@ def read_waveform(path: Path, *, sr: int, n_samples: int, fit: str) -> np.ndarra
     Raises
     ------
     BadClip
-        As `read_whole`; of the part that is not kept too.
+        As `read_whole`, also for damage in the part that is not kept.
     """
     if fit == "stretch":
         return read_whole(path, sr=sr)
     start = 0
     if fit == "crop":
         with _blocks(path) as found:
-            short, samples, own_sr = _short(found)
+            short, samples, own_sr = _read_short(found)
         if len(short):
             return fit_length(resample(short, sr=own_sr, new_sr=sr), n_samples=n_samples, fit=fit).copy()
         start = max((_resampled(samples, own_sr, sr) - n_samples) // 2, 0)
@@ -83,7 +82,7 @@ def read_waveform(path: Path, *, sr: int, n_samples: int, fit: str) -> np.ndarra
         return fit_length(_part(found, sr=sr, start=start, n_samples=n_samples), n_samples=n_samples, fit=fit)
 
 
-def read_whole(path: Path, *, sr: int, at_most: int = WHOLE) -> np.ndarray:
+def read_whole(path: Path, *, sr: int, at_most: int = MAX_WHOLE) -> np.ndarray:
     """Read a recording as mono, resampled.
 
     Parameters
@@ -93,7 +92,7 @@ def read_whole(path: Path, *, sr: int, at_most: int = WHOLE) -> np.ndarray:
     sr
         Sampling rate wanted, in Hz.
     at_most
-        Samples from which it is given up as a `LongRecording`, counted before it is resampled.
+        Samples, before resampling, above which `LongRecording` is raised.
 
     Returns
     -------
@@ -103,38 +102,38 @@ def read_whole(path: Path, *, sr: int, at_most: int = WHOLE) -> np.ndarray:
     ------
     BadClip
         The file is missing, empty, not audio, truncated or damaged, holds NaN or infinite samples, is silent (all
-        samples equal), or is too long to be kept whole. What states no length (ADTS, AC-3, MP2, IRCAM, PVF, PAF, an MP3
-        without a Xing header, Matroska as it is streamed) cannot be told from whole when cut between two frames.
+        samples equal), or is too long to be kept whole. Truncation is detected in WAV, RF64, AIFF, AU, Ogg, FLAC, MP4
+        and MP3 with a Xing header; another file that ends between two frames is read as a shorter recording.
     """
     with _blocks(path) as found:
         return np.concatenate([*_stream(_up_to(found, at_most), sr=sr, until=sys.maxsize)])
 
 
 def read_start(path: Path, *, sr: int, n_samples: int) -> np.ndarray:
-    """Read the first `n_samples` of a recording, fewer where it has fewer: to the bit those of `read_whole`.
+    """Read the first `n_samples` of a recording, or all of a shorter one, with the bits of `read_whole`.
 
-    Errors are those of `read_waveform`.
+    Raises the errors of `read_waveform`.
     """
     with _blocks(path) as found:
         return _part(found, sr=sr, start=0, n_samples=n_samples)
 
 
 def stream_waveform(path: Path, *, sr: int) -> Iterator[np.ndarray]:
-    """Read a recording a piece at a time, resampled; joined they are to the bit ``read_whole(path)``.
+    """Yield a recording piece by piece, resampled; joined, the pieces have the bits of ``read_whole(path)``.
 
-    Errors are those of `read_whole`, some of them not before the end, but no length is too long.
+    Raises the errors of `read_whole`, some only at the end, except that no recording is too long.
     """
     with _blocks(path) as found:
         yield from _stream(found, sr=sr, until=sys.maxsize)
 
 
-def read_facts(path: Path) -> Facts:
-    """Read a recording to its end and say what it is; errors are those of `read_whole`, but no length is too long."""
+def read_info(path: Path) -> AudioInfo:
+    """Decode a recording to its end and return its `AudioInfo`; raises the errors of `stream_waveform`."""
     with _blocks(path) as found:
-        _, samples, sr = _short(found, keep=0)
+        _, samples, sr = _read_short(found, keep=0)
     with path.open("rb", buffering=0) as file:
         form, channels = description(file) or (path.suffix.removeprefix(".").upper(), 0)
-    return Facts(samples / sr, sr, channels, form)
+    return AudioInfo(samples / sr, sr, channels, form)
 
 
 def resample(y: np.ndarray, *, sr: int, new_sr: int) -> np.ndarray:
@@ -175,10 +174,10 @@ def fit_length(y: np.ndarray, *, n_samples: int, fit: str) -> np.ndarray:
 
 @contextmanager
 def _blocks(path: Path) -> Iterator[Iterator[Block]]:
-    """Give the blocks of a recording; whatever is wrong with it is a `BadClip`."""
+    """Open a recording and provide its blocks; every error becomes a `BadClip`."""
     try:
         mode = path.stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe would be waited for, a device read for ever
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a pipe or device might never end
             raise BadClip(path, "not a regular file")
         with path.open("rb", buffering=0) as file:
             yield blocks(file)
@@ -191,19 +190,19 @@ def _blocks(path: Path) -> Iterator[Iterator[Block]]:
 
 
 def _up_to(found: Iterable[Block], at_most: int) -> Iterator[Block]:
-    """Pass blocks on, of no more than so many samples."""
+    """Yield blocks; raise if they have more than `at_most` samples together."""
     samples = 0
     for block in found:
         samples += len(block.y)
-        if at_most < samples <= WHOLE:
+        if at_most < samples <= MAX_WHOLE:
             raise LongRecording
-        if samples > WHOLE:
-            raise ValueError(f"longer than {WHOLE / block.sr / 3600:.0f} hours, too long to be kept whole; cut it")
+        if samples > MAX_WHOLE:
+            raise ValueError(f"longer than {MAX_WHOLE / block.sr / 3600:.0f} hours, too long to be kept whole; cut it")
         yield block
 
 
-def _short(found: Iterable[Block], *, keep: int = SHORT) -> tuple[np.ndarray, int, int]:
-    """Return a recording of up to `keep` samples, and nothing of a longer one; how many it has; and their rate."""
+def _read_short(found: Iterable[Block], *, keep: int = MAX_ONE_PASS) -> tuple[np.ndarray, int, int]:
+    """Return the samples (empty if there are more than `keep`), their number, and their rate in Hz."""
     parts: list[np.ndarray] = [np.empty(0, dtype=np.float32)]
     samples, sr = 0, 0
     for block in found:
@@ -216,7 +215,7 @@ def _short(found: Iterable[Block], *, keep: int = SHORT) -> tuple[np.ndarray, in
 
 
 def _part(found: Iterable[Block], *, sr: int, start: int, n_samples: int) -> np.ndarray:
-    """Return up to `n_samples` samples from `start`, counted after resampling to `sr` Hz; read on to the end."""
+    """Return up to `n_samples` samples from `start` after resampling to `sr` Hz; all blocks are read."""
     kept: list[np.ndarray] = [np.empty(0, dtype=np.float32)]
     place, end = 0, start + n_samples
     for y in _stream(found, sr=sr, until=end):
@@ -226,7 +225,7 @@ def _part(found: Iterable[Block], *, sr: int, start: int, n_samples: int) -> np.
 
 
 def _stream(found: Iterable[Block], *, sr: int, until: int) -> Iterator[np.ndarray]:
-    """Resample blocks on the way, until there are `until` samples or more; all blocks are gone through."""
+    """Yield resampled blocks until there are `until` samples; all blocks are read."""
     resampler, own_sr, made = None, sr, 0
     for y, own_sr in found:
         if made >= until:
@@ -236,7 +235,7 @@ def _stream(found: Iterable[Block], *, sr: int, until: int) -> Iterator[np.ndarr
             yield y
             continue
         resampler = resampler or soxr.ResampleStream(own_sr, sr, 1, dtype="float32", quality="HQ")
-        size = max(BLOCK * own_sr // sr, 1)  # a low rate makes many samples of few
+        size = max(BLOCK * own_sr // sr, 1)  # a low rate is resampled to many samples
         for i in range(0, len(y), size):
             part = resampler.resample_chunk(y[i : i + size])
             made += len(part)
@@ -246,5 +245,5 @@ def _stream(found: Iterable[Block], *, sr: int, until: int) -> Iterator[np.ndarr
 
 
 def _resampled(samples: int, sr: int, new_sr: int) -> int:
-    """Return how many samples soxr makes of so many (rate.h, flush)."""
+    """Return the number of samples after resampling (soxr, rate.h, flush)."""
     return samples if sr == new_sr else int(samples / (sr / new_sr) + 0.5)

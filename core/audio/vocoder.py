@@ -1,8 +1,7 @@
-"""librosa's phase vocoder in pieces: of a long recording, a few seconds of its spectrum are held at a time.
+"""Phase vocoder that holds a few seconds of spectrum at a time, with the bits of `librosa.effects.time_stretch`.
 
-`librosa.effects.time_stretch` holds the whole spectrum several times: 800 MB of ten minutes at 22,050 Hz. What librosa
-compiles for it when it is imported takes another 70 MB and a second, and is not needed either. The numbers are the same
-to the bit, since every one of them is computed and added up in the same order.
+librosa holds the whole spectrum several times: 800 MB for ten minutes at 22,050 Hz, in each of the processes that
+augment recordings. Here every number is computed and summed in the same order, 128 frames at a time.
 """
 
 import numpy as np
@@ -10,13 +9,13 @@ import torch
 
 from core.registry import Lazy
 
-get_window = Lazy("scipy.signal:get_window")  # half a second to import
-N_FFT, HOP = 2048, 512  # samples; those of librosa where none are said
-PIECE = 128  # frames at work at once: 3 s at 22,050 Hz, 1 or 2 MB a copy
+get_window = Lazy("scipy.signal:get_window")  # takes half a second to import
+N_FFT, HOP = 2048, 512  # samples; librosa's defaults
+PIECE = 128  # frames per piece: 3 s at 22,050 Hz, 1 to 2 MB per copy
 
 
 def time_stretch(y: np.ndarray, *, rate: float) -> np.ndarray:
-    """Change a waveform's tempo and leave its pitch: to the bit ``librosa.effects.time_stretch(y, rate=rate)``.
+    """Change the tempo of a waveform and keep its pitch, with the bits of `librosa.effects.time_stretch`.
 
     Parameters
     ----------
@@ -31,12 +30,12 @@ def time_stretch(y: np.ndarray, *, rate: float) -> np.ndarray:
     """
     n_frames = 1 + len(y) // HOP
     made = np.zeros(round(len(y) / rate), dtype=y.dtype)
-    squares = np.zeros_like(made)  # the sum of the squared windows that lie over each sample
-    steps = np.arange(0, n_frames, rate, dtype=np.float64)  # where each frame of the result stands among those of y
+    squares = np.zeros_like(made)  # sum of the squared windows over each sample
+    steps = np.arange(0, n_frames, rate, dtype=np.float64)  # position of each output frame in frames of y
     steps = steps[: -(-(len(made) + N_FFT) // HOP)]
     window = get_window("hann", N_FFT)
     squared = window**2
-    phase = np.angle(_spectrum(y, 0, 1, window)[:, 0]) + np.float32(0)  # librosa's phasors know no -0
+    phase = np.angle(_spectrum(y, 0, 1, window)[:, 0]) + np.float32(0)  # librosa's phasors have no -0
     for start in range(0, len(steps), PIECE):
         part = steps[start : start + PIECE]
         first = int(part[0])
@@ -53,7 +52,7 @@ def time_stretch(y: np.ndarray, *, rate: float) -> np.ndarray:
 
 
 def _spectrum(y: np.ndarray, first: int, last: int, window: np.ndarray) -> np.ndarray:
-    """Return frames `first` to `last` of ``librosa.stft(y)``, (bins, frames); those behind its end are zero."""
+    """Return frames `first` to `last` of ``librosa.stft(y)``, (bins, frames), padded with zeros behind its end."""
     there = min(last, 1 + len(y) // HOP)
     start, end = first * HOP - N_FFT // 2, (there - 1) * HOP + N_FFT // 2
     part = np.pad(y[max(start, 0) : end], (max(-start, 0), max(end - len(y), 0)))
@@ -63,7 +62,7 @@ def _spectrum(y: np.ndarray, first: int, last: int, window: np.ndarray) -> np.nd
 
 
 def _vocoded(spectrum: np.ndarray, steps: np.ndarray, phase: np.ndarray) -> np.ndarray:
-    """Return frames at `steps` among those of a spectrum, as `librosa.phase_vocoder` does; `phase` (bins,) goes on."""
+    """Interpolate a spectrum at `steps`, as `librosa.phase_vocoder` does; `phase` (bins,) is updated in place."""
     made = np.empty((len(spectrum), len(steps)), dtype=spectrum.dtype, order="F")
     advance = HOP * np.fft.rfftfreq(N_FFT, 1 / (2 * np.pi))
     loudness, angles = np.abs(spectrum), np.angle(spectrum)
@@ -71,7 +70,7 @@ def _vocoded(spectrum: np.ndarray, steps: np.ndarray, phase: np.ndarray) -> np.n
     for i, step in enumerate(steps):
         here, there = int(step), int(step) + 1
         alpha = np.mod(step, 1.0)
-        unit = torch.polar(one, torch.from_numpy(phase)).numpy()  # by the C library's sine and cosine, as librosa's
+        unit = torch.polar(one, torch.from_numpy(phase)).numpy()  # sine and cosine of the C library, as in librosa
         made[:, i] = unit * ((1.0 - alpha) * loudness[:, here] + alpha * loudness[:, there])
         change = angles[:, there] - angles[:, here] - advance
         change -= 2.0 * np.pi * np.round(change / (2.0 * np.pi))  # to -pi .. pi

@@ -1,4 +1,4 @@
-"""Changes that keep a clip's class: of the waveform (tempo, pitch) and of the image (SpecAugment masks)."""
+"""Data augmentation: tempo and pitch of a waveform, and SpecAugment masks of an image."""
 
 import hashlib
 from collections.abc import Callable
@@ -10,19 +10,18 @@ from torch import nn
 
 from core.audio import vocoder
 
-# Section III-B of arXiv:2007.11154 stretches time and shifts pitch; by how much, only its authors' code says.
+# arXiv:2007.11154, section III-B; the ranges are those of its authors' code.
 STRETCH = (0.9, 1.2)  # factor of the tempo
 PITCH = (-2.0, 2.0)  # semitones
-MARGIN = 1 << 15  # samples; more than the vocoder's window and the resampler's filter look ahead
-Change = Callable[..., np.ndarray]  # of a waveform (samples,), by its ``sr`` and what ``key`` alone decides
+MARGIN = 1 << 15  # samples; longer than the vocoder's window and the resampler's filter
+Change = Callable[..., np.ndarray]  # takes a waveform (samples,), ``sr`` and ``key``
 
 
 def augment_waveform(y: np.ndarray, *, sr: int, key: str) -> np.ndarray:
-    """Change a clip's tempo and pitch by amounts that `key` alone decides.
+    """Change the tempo and pitch of a clip by random amounts that depend only on `key`.
 
-    The tempo is multiplied by a factor drawn uniformly from 0.9 to 1.2 and the pitch shifted by -2 to 2 semitones,
-    with librosa's phase vocoder, whatever the process, the order of the clips or the seed of the run. As a pitch shift
-    is itself a stretch and a resampling, both changes are made by one stretch and one resampling.
+    The tempo is multiplied by a factor uniform in 0.9 to 1.2 and the pitch shifted by -2 to 2 semitones. A pitch shift
+    is a time stretch followed by resampling, so one stretch (phase vocoder) and one resampling do both.
 
     Parameters
     ----------
@@ -31,7 +30,7 @@ def augment_waveform(y: np.ndarray, *, sr: int, key: str) -> np.ndarray:
     sr
         Its sampling rate in Hz.
     key
-        Names the clip and the variant.
+        Identifies the clip and the variant; seeds the draw.
 
     Returns
     -------
@@ -44,18 +43,18 @@ def augment_waveform(y: np.ndarray, *, sr: int, key: str) -> np.ndarray:
 
 
 def enough(n_samples: int) -> int:
-    """Return how many samples of a waveform decide the first `n_samples` of the changed one, to the bit."""
+    """Return how many input samples determine the first `n_samples` of the augmented waveform, to the bit."""
     return round(n_samples * STRETCH[1]) + MARGIN
 
 
 def draw(key: str) -> tuple[float, float]:
-    """Return the tempo factor (0.9 to 1.2) and the pitch shift (-2 to 2 semitones) that `key` stands for."""
+    """Return the tempo factor (0.9 to 1.2) and the pitch shift (-2 to 2 semitones) for a key."""
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()))
     return float(rng.uniform(*STRETCH)), float(rng.uniform(*PITCH))
 
 
 class SpecAugment(nn.Module):
-    """Hide one stretch of time and one band of frequencies of every image, while training.
+    """Mask one time span and one frequency band of every image during training (SpecAugment).
 
     Widths are uniform in 0 .. the maximum, positions uniform among those that fit (Park et al. 2019,
     arXiv:1904.08779, section 2, without the time warp); hidden pixels are silent in all channels.
@@ -68,7 +67,7 @@ class SpecAugment(nn.Module):
     freq_mask
         Widest mask along frequency, in bands; 0 for none.
     floor
-        What silence is in the images' unit.
+        Value of masked pixels: silence, in the images' unit.
     """
 
     def __init__(self, *, time_mask: int, freq_mask: int, floor: float) -> None:

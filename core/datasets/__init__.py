@@ -28,7 +28,7 @@ LOADERS = Registry(
         "folder": "core.datasets.sets.folder:LOADER",
     },
 )
-arrange = Lazy("core.datasets.selection:arrange")  # imports pandas
+select = Lazy("core.datasets.selection:select")  # imports pandas
 fetch = Lazy("core.datasets.download:fetch")  # requests and pooch take a while to import
 
 

@@ -1,7 +1,7 @@
-"""The table of a data set's clips, how it is checked, and how it is split."""
+"""A data set: the table of its clips, its checks, its splits and its fingerprint."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -46,28 +46,28 @@ class Dataset:
         Name of each label.
     sr, duration, n_frames
         The set's own sampling rate in Hz, clip length in seconds and image width in pixels.
-    facts
-        (clips,) rows of what else is said of each clip, a column for each; any of them can be the label
-        (`core.datasets.arrange`).
+    attributes
+        (clips,) rows of further metadata, such as pitch; any column can be the label (`core.datasets.select`).
     fixed_split
-        The set comes with one test (fold 1) and training list (fold 2), and mostly a validation list (fold 3), instead
-        of folds to rotate.
+        The set has one test list (fold 1), a training list (fold 2) and often a validation list (fold 3), instead of
+        folds for cross-validation.
     seeded_folds
-        The folds were made here, for the set has none of its own, and may be made anew (`core.datasets.arrange`).
-    sizes_alone
-        A file's size stands for its content in the fingerprint, as in sets too large to be read for it.
+        The set has no official folds, so seeded ones were made, and `core.datasets.select` may make others.
+    size_fingerprint
+        The fingerprint uses the sizes of files instead of their content, for sets too large to read.
     vectors, columns
-        Where clips are rows of numbers and no files: these, float32, (clips, features), and the name of each.
+        For clips that are rows of a feature table: float32 (clips, features), and the name of each feature.
     tables
-        Files, relative to `root`, whose content is part of the fingerprint beside the clips.
+        Further files, relative to `root`, whose content is part of the fingerprint.
     per_class
-        Most clips of a class in the training part, in the test part and in a validation list, each; 0 for all.
-    aside
-        The clips that no split contains, with the columns of `clips` (`core.datasets.arrange`).
+        Largest number of clips per class in each of the training, test and validation parts; 0: no limit.
+    holdout
+        The clips held out for a final test, with the columns of `clips`; no split contains them
+        (`core.datasets.select`).
     left_out
-        Paths of recordings that belong to the set and are not among its clips, but for those set aside.
+        Paths of recordings of the set that are neither in `clips` nor in `holdout`.
     remarks
-        What reading the set has left out or found, a line each.
+        Notes for the user on what was left out or found, a line each.
     """
 
     name: str
@@ -77,17 +77,62 @@ class Dataset:
     sr: int
     duration: float
     n_frames: int
-    facts: pd.DataFrame
+    attributes: pd.DataFrame
     fixed_split: bool = False
     seeded_folds: bool = False
-    sizes_alone: bool = False
+    size_fingerprint: bool = False
     vectors: np.ndarray | None = None
     columns: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
     per_class: int = 0
-    aside: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
+    holdout: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
     left_out: frozenset[str] = frozenset()
     remarks: tuple[str, ...] = ()
+
+    @classmethod
+    def from_rows(
+        cls, name: str, root: Path, rows: pd.DataFrame, *, class_names: Sequence[str], **fields: Any
+    ) -> "Dataset":
+        """Make a data set of unsorted rows, and check it.
+
+        Parameters
+        ----------
+        name, root, class_names
+            As in `Dataset`.
+        rows
+            One row per clip, with the columns of `clips`. Without ``group`` every clip is its own group; without
+            ``fold`` seeded folds are made (`core.datasets.folds.make_folds`). Further columns become `attributes`.
+        fields
+            The other fields of `Dataset`; `vectors` in the order of `rows`.
+
+        Raises
+        ------
+        UserError
+            If there are no clips, a clip is listed twice, a file name is not UTF-8, there is only one class, or a class
+            has a single clip or (where folds are made) a single group.
+        """
+        clips = rows.reset_index(drop=True).sort_values("path", kind="stable")
+        order = clips.index.to_numpy()
+        clips = clips.reset_index(drop=True)
+        _check(name, root, clips, class_names)
+        if "group" not in clips:
+            clips["group"] = clips["path"]
+        if seeded := "fold" not in clips:
+            clips["fold"] = make_folds(np.array(class_names)[clips["label"]], clips["group"].to_numpy())
+        if clips["label"].nunique() < 2:
+            only = class_names[clips["label"].iloc[0]]
+            raise UserError(f"{name}: all clips are of class '{only}'; at least two classes are needed")
+        if fields.get("vectors") is not None:
+            fields["vectors"] = fields["vectors"][order]
+        return cls(
+            name=name,
+            root=root,
+            clips=clips[COLUMNS].astype({"path": str, "label": "int64", "fold": "int64", "group": str}),
+            class_names=tuple(class_names),
+            attributes=clips.drop(columns=COLUMNS),
+            seeded_folds=seeded,
+            **fields,
+        )
 
     def fold_numbers(self) -> tuple[int, ...]:
         """Return the folds that can be tested on."""
@@ -162,7 +207,7 @@ class Dataset:
         contents: list[object]
         if self.vectors is not None:
             contents = [*row_digests(self.vectors)]
-        elif self.sizes_alone:
+        elif self.size_fingerprint:
             contents = [*file_sizes(self.root, paths)]
         else:
             contents = [*file_digests(self.name, self.root, paths, cache, progress=progress)]
@@ -172,81 +217,15 @@ class Dataset:
         rows = zip(paths, *(self.clips[column].tolist() for column in COLUMNS[1:]), contents, strict=True)
         return content_digest(rows, class_names=self.class_names, more=more)
 
-    def only(self, taken: np.ndarray, **changes: Any) -> "Dataset":
-        """Return the set with those clips alone for which `taken` (clips,) is true, and with `changes`."""
-        clips, facts = (frame[taken].reset_index(drop=True) for frame in (self.clips, self.facts))
-        vectors = None if self.vectors is None else self.vectors[taken]
-        return replace(self, **{"clips": clips, "facts": facts, "vectors": vectors, **changes})
-
-
-def make(
-    name: str,
-    root: Path,
-    rows: pd.DataFrame,
-    *,
-    class_names: Sequence[str],
-    sr: int,
-    duration: float,
-    n_frames: int,
-    fixed_split: bool = False,
-    sizes_alone: bool = False,
-    vectors: np.ndarray | None = None,
-    columns: Sequence[str] = (),
-    tables: Sequence[str] = (),
-    left_out: Iterable[str] = (),
-    remarks: Sequence[str] = (),
-) -> Dataset:
-    """Sort and check the rows of a data set whose files are known to be there, and wrap them up.
-
-    Parameters
-    ----------
-    rows
-        One per clip, with the columns of `Dataset.clips`. Without ``group`` every clip is its own; without ``fold``
-        seeded folds are made (`core.datasets.folds.make_folds`). Further columns are facts.
-    name, root, class_names, sr, duration, n_frames, fixed_split, sizes_alone, vectors, columns, tables, left_out,
-    remarks
-        As in `Dataset`; vectors in the order of `rows`.
-
-    Raises
-    ------
-    UserError
-        For no clips, a clip listed twice, a file name that is no UTF-8, a single class, a class with a single clip or
-        (where folds are made) a single group.
-    """
-    clips = rows.reset_index(drop=True).sort_values("path", kind="stable")
-    order = clips.index.to_numpy()
-    clips = clips.reset_index(drop=True)
-    _check(name, root, clips, class_names)
-    if "group" not in clips:
-        clips["group"] = clips["path"]
-    if seeded := "fold" not in clips:
-        clips["fold"] = make_folds(np.array(class_names)[clips["label"]], clips["group"].to_numpy())
-    if clips["label"].nunique() < 2:
-        raise UserError(f"{name}: all clips are of class '{class_names[clips['label'].iloc[0]]}'; it takes two to tell")
-    facts = clips.drop(columns=COLUMNS)
-    clips = clips[COLUMNS].astype({"path": str, "label": "int64", "fold": "int64", "group": str})
-    return Dataset(
-        name=name,
-        root=root,
-        clips=clips,
-        class_names=tuple(class_names),
-        sr=sr,
-        duration=duration,
-        n_frames=n_frames,
-        facts=facts,
-        fixed_split=fixed_split,
-        seeded_folds=seeded,
-        sizes_alone=sizes_alone,
-        vectors=None if vectors is None else vectors[order],
-        columns=tuple(columns),
-        tables=tuple(tables),
-        left_out=frozenset(left_out),
-        remarks=tuple(remarks),
-    )
+    def subset(self, mask: np.ndarray, **changes: Any) -> "Dataset":
+        """Return the set with only the clips where `mask` (clips,) is true, and with other fields changed."""
+        clips, attributes = (frame[mask].reset_index(drop=True) for frame in (self.clips, self.attributes))
+        vectors = None if self.vectors is None else self.vectors[mask]
+        return replace(self, **{"clips": clips, "attributes": attributes, "vectors": vectors, **changes})
 
 
 def _check(name: str, root: Path, clips: pd.DataFrame, class_names: Sequence[str]) -> None:
-    """Refuse what makes no data set, whatever its groups and folds are."""
+    """Raise UserError for clips that cannot form a data set."""
     if clips.empty:
         raise UserError(f"{name}: {root} holds no clips")
     if twice := clips.loc[clips["path"].duplicated(), "path"].tolist():

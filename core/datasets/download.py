@@ -1,4 +1,4 @@
-"""Fetching the data sets that have a public source: checked, continued where it stopped, unpacked safely."""
+"""Download data sets with a public source: checksums are verified, transfers resumed, archives unpacked safely."""
 
 import shutil
 import tarfile
@@ -15,12 +15,12 @@ from core.errors import UserError
 from core.progress import Reporter
 
 TIMEOUT = 30.0  # seconds without an answer
-CHUNK = 1 << 16  # bytes, the most a broken transfer loses
+CHUNK = 1 << 16  # bytes
 MIB = 1 << 20
 
 
 def fetch(name: str, source: Source | None, root: Path) -> None:
-    """Download, check and unpack a data set into `root`; do nothing where it is already there.
+    """Download, check and unpack a data set into `root`, unless it is already there.
 
     Raises
     ------
@@ -39,7 +39,11 @@ def fetch(name: str, source: Source | None, root: Path) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
         pooch.retrieve(
-            source.url, f"md5:{source.md5}", fname=archive.name, path=root, downloader=Continued(root / f"{name}.part")
+            source.url,
+            f"md5:{source.md5}",
+            fname=archive.name,
+            path=root,
+            downloader=ResumableDownload(root / f"{name}.part"),
         )
         unpack(archive, root, proof=source.layout[0])
         archive.unlink()
@@ -49,13 +53,13 @@ def fetch(name: str, source: Source | None, root: Path) -> None:
         raise UserError(f"{name}: {source.url} did not send the archive of MD5 {source.md5}; {by_hand}") from error
 
 
-class Continued:
-    """A downloader for pooch that goes on where an interrupted one stopped.
+class ResumableDownload:
+    """A downloader for pooch that resumes an interrupted transfer.
 
     Parameters
     ----------
     part
-        The file that grows; what an earlier attempt left there is kept if the server can continue it.
+        Partial file; an earlier part is kept if the server supports ranges.
     """
 
     def __init__(self, part: Path) -> None:
@@ -84,21 +88,21 @@ class Continued:
 
 
 def unpack(archive: Path, root: Path, *, proof: str) -> None:
-    """Unpack a tar or zip file beside its place, and move it there whole.
+    """Unpack a tar or zip file into a temporary folder, and move the result to `root`.
 
     Parameters
     ----------
     archive
-        The file; its content decides what it is.
+        The file; its content decides its format.
     root
-        Folder to fill, without the archive's own top folder.
+        Target folder; the top folder of the archive is removed.
     proof
-        Path below `root` that exists when the set is there; its folder is moved last.
+        Path below `root` that shows that the set is complete; its folder is moved last.
 
     Raises
     ------
     UserError
-        For a damaged archive, a member that would land elsewhere, or something in `root` that is in the way.
+        For a damaged archive, a member outside the folder, or existing files in `root`.
     """
     with tempfile.TemporaryDirectory(dir=root, prefix=".unpacking-") as folder:
         try:

@@ -1,4 +1,4 @@
-"""A digest of a data set's table and files; the digests of files that did not change are remembered."""
+"""Fingerprint of a data set: a SHA-256 of its table and files; digests of unchanged files are cached."""
 
 import contextlib
 import hashlib
@@ -19,8 +19,8 @@ from core.io.atomic_files import replacing
 from core.io.thread_pool import Workers
 from core.progress import Progress, if_long, no_progress
 
-AT_ONCE = 256  # files whose digests are one piece of work
-ROWS = 4096  # written out at once, so that a set of a million clips takes no more memory
+FILES_PER_TASK = 256
+ROWS_PER_PIECE = 4096  # encoded together, so that memory does not grow with the number of clips
 Entry = tuple[int, int, Annotated[str, msgspec.Meta(min_length=64, max_length=64)]]
 Memo = dict[str, Entry]  # path: size in bytes, time of change in nanoseconds, SHA-256
 
@@ -31,18 +31,18 @@ def content_digest(
     class_names: Sequence[str],
     more: Sequence[Any] = (),
 ) -> str:
-    """Return the SHA-256 of class names, rows and the contents of what they name, as one JSON list.
+    """Return the SHA-256 of class names and rows, encoded as one JSON list.
 
     Parameters
     ----------
     rows
-        Path, label, fold and group of each clip, and what stands for its content: a digest, or a size.
+        Path, label, fold, group and content (a digest or a size) of each clip.
     more
-        What else stands for the set, of JSON types; nothing changes where there is none.
+        Further JSON values; without any the digest does not change.
     """
     digest = hashlib.sha256(f"[{json.dumps(list(class_names))}, [".encode())
     rest, between = iter(rows), ""
-    while piece := list(islice(rest, ROWS)):
+    while piece := list(islice(rest, ROWS_PER_PIECE)):
         digest.update((between + json.dumps(piece)[1:-1]).encode())
         between = ", "
     digest.update("".join(["]", *(f", {json.dumps(part)}" for part in more), "]"]).encode())
@@ -50,12 +50,12 @@ def content_digest(
 
 
 def file_sizes(root: Path, paths: Sequence[str]) -> list[int]:
-    """Return the size of each file in bytes, at one directory listing per folder; no file is opened.
+    """Return the size of each file in bytes, with one directory listing per folder; no file is opened.
 
     Raises
     ------
     UserError
-        Where a folder cannot be read or lacks a file.
+        If a folder cannot be read or a file is missing.
     """
     found: dict[str, int] = {}
     wanted: dict[str, set[str]] = {}
@@ -75,7 +75,7 @@ def file_sizes(root: Path, paths: Sequence[str]) -> list[int]:
 
 
 def row_digests(vectors: np.ndarray) -> list[str]:
-    """Return the SHA-256 of each row of numbers, (clips, features)."""
+    """Return the SHA-256 of each row of (clips, features)."""
     return [hashlib.sha256(row.tobytes()).hexdigest() for row in np.ascontiguousarray(vectors, dtype="<f4")]
 
 
@@ -89,9 +89,9 @@ def file_digests(
     name, root
         The data set, and the folder its paths are relative to.
     cache
-        Folder under which file digests are remembered, by path, size and time of change.
+        Folder where file digests are stored, by path, size and modification time.
     progress
-        Called with (files read, files to be read, what is being done), where that takes seconds.
+        Called with (files read, files to read, description) if it takes seconds.
 
     Raises
     ------
@@ -100,29 +100,29 @@ def file_digests(
     """
     place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
     memo_path = cache / "fingerprints" / f"{name}-{place}.json"
-    memo = _read(memo_path)
-    # It was mostly written of the same paths; to look up hundreds of thousands takes longer than to compare them.
+    memo = _read_memo(memo_path)
+    # Mostly the same paths in the same order: comparing lists is faster than 100,000 look-ups.
     remembered = list(memo.values()) if list(memo) == list(paths) else [memo.get(path) for path in paths]
     report, done = if_long(progress), 0
     entries = _known(str(root), paths, remembered)
     changed = [number for number, entry in enumerate(entries) if entry is None]
-    pieces = [changed[i : i + AT_ONCE] for i in range(0, len(changed), AT_ONCE)]
-    with Workers() as pool:  # hashlib lets go of the interpreter lock
-        for piece in pool.map(partial(_read_anew, root, paths), pieces):
+    pieces = [changed[i : i + FILES_PER_TASK] for i in range(0, len(changed), FILES_PER_TASK)]
+    with Workers() as pool:  # hashlib releases the GIL
+        for piece in pool.map(partial(_entries, root, paths), pieces):
             for number, entry in piece:
                 entries[number] = entry
             done += len(piece)
             report(done, len(changed), f"reading the files of {name}")
     whole = [entry for entry in entries if entry is not None]
     if changed or len(memo) != len(paths):
-        _write(memo_path, dict(zip(paths, whole, strict=True)))
+        _write_memo(memo_path, dict(zip(paths, whole, strict=True)))
     return [digest for _, _, digest in whole]
 
 
 def _known(root: str, paths: Sequence[str], entries: Sequence[Entry | None]) -> list[Entry | None]:
-    """Return what is remembered of each file below `root`, if it is still as it was.
+    """Return the cached entry of each file below `root` that is unchanged, else None.
 
-    To make a `Path` would cost more than to ask; threads would wait for each other longer than for the system.
+    Strings and one thread, because a `Path` object or a thread costs more than the `stat` call.
     """
     found: list[Entry | None] = []
     for path, entry in zip(paths, entries, strict=True):
@@ -130,21 +130,21 @@ def _known(root: str, paths: Sequence[str], entries: Sequence[Entry | None]) -> 
             try:
                 status = os.stat(f"{root}/{path}")  # noqa: PTH116
             except OSError:
-                entry = None  # the reason is found where it is read
+                entry = None  # reading the file will raise the error
             else:
                 entry = entry if entry[0] == status.st_size and entry[1] == status.st_mtime_ns else None
         found.append(entry)
     return found
 
 
-def _read_anew(root: Path, paths: Sequence[str], numbers: Sequence[int]) -> list[tuple[int, Entry]]:
+def _entries(root: Path, paths: Sequence[str], numbers: Sequence[int]) -> list[tuple[int, Entry]]:
     return [(number, _entry(root, paths[number])) for number in numbers]
 
 
 def _entry(root: Path, path: str) -> Entry:
     try:
         status = (root / path).stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device read for ever
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe or device might never end
             raise UserError(f"{root / path}: is no regular file; a clip must be one")
         with (root / path).open("rb") as file:
             return status.st_size, status.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest()
@@ -152,16 +152,16 @@ def _entry(root: Path, path: str) -> Entry:
         raise UserError(f"{root / path}: cannot be read ({error.strerror})") from error
 
 
-def _read(path: Path) -> Memo:
-    """Read what is remembered; a file that is not in order counts as forgotten."""
+def _read_memo(path: Path) -> Memo:
+    """Read the cached digests; a damaged file counts as empty."""
     try:
         return msgspec.json.decode(path.read_bytes() if path.is_file() else b"", type=Memo)
     except (OSError, ValueError, msgspec.MsgspecError, RecursionError):
         return {}
 
 
-def _write(path: Path, memo: Memo) -> None:
-    # A cache that cannot be written costs time, never the answer. Replacing: another process reads all or nothing.
+def _write_memo(path: Path, memo: Memo) -> None:
+    # A cache that cannot be written only costs time.
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:

@@ -1,4 +1,4 @@
-"""Folds and held-out shares that keep groups whole and classes in proportion; the same at every call."""
+"""Folds and held-out parts, stratified by class, with groups kept together; the same at every call."""
 
 import numpy as np
 import pandas as pd
@@ -13,16 +13,14 @@ SEED = 0
 
 
 def make_folds(labels: np.ndarray, groups: np.ndarray, *, n_folds: int = 0) -> np.ndarray:
-    """Assign clips to folds by group, stratified by class.
-
-    As many as asked for; or five, or as many as the class of the fewest groups has groups.
+    """Assign clips to folds by group, stratified by class, with scikit-learn's splitters.
 
     Parameters
     ----------
     labels, groups
         Class and group of each clip, of shape (clips,), in a stable order.
     n_folds
-        How many folds, 2 at least; 0: five, or fewer where a class has fewer groups.
+        Number of folds, at least 2; 0: five, or fewer if a class has fewer groups.
 
     Returns
     -------
@@ -32,7 +30,7 @@ def make_folds(labels: np.ndarray, groups: np.ndarray, *, n_folds: int = 0) -> n
     Raises
     ------
     UserError
-        For a class whose clips all belong to one group, or to fewer groups than the folds asked for.
+        For a class with one group only, or with fewer groups than `n_folds`.
     """
     by_class = pd.Series(groups).groupby(labels).nunique()
     for label in by_class.index[by_class < 2]:
@@ -43,54 +41,31 @@ def make_folds(labels: np.ndarray, groups: np.ndarray, *, n_folds: int = 0) -> n
             f"--folds {n_folds}: class '{by_class.idxmin()}' has clips of {fewest} groups only; say --folds {fewest}"
         )
     n_folds = n_folds or min(FOLDS, fewest)
+    numbers = pd.factorize(labels, sort=True)[0]  # splitting integers is much faster than splitting strings
+    options = {"n_splits": n_folds, "shuffle": True, "random_state": SEED}
     if len(pd.unique(groups)) == len(groups):
-        return _without_groups(pd.factorize(labels)[0], n_folds)
-    numbers = pd.factorize(labels, sort=True)[0]  # sorted once: of hundreds of thousands of names it takes long
+        splits = model_selection.StratifiedKFold(**options).split(numbers, numbers)
+    else:
+        splits = model_selection.StratifiedGroupKFold(**options).split(numbers, numbers, groups)
     folds = np.zeros(len(labels), dtype=np.int64)
-    parts = model_selection.StratifiedGroupKFold(n_splits=n_folds, shuffle=True, random_state=SEED)
-    for fold, (_, test) in enumerate(parts.split(numbers, numbers, groups), start=1):
+    for fold, (_, test) in enumerate(splits, start=1):
         folds[test] = fold
     return folds
 
 
-def _without_groups(numbers: np.ndarray, n_folds: int) -> np.ndarray:
-    """Assign clips that are each a group to folds: those of scikit-learn's `StratifiedKFold`, which is slow to import.
-
-    Clips come class by class and are dealt out in turn, which says how many of a class each fold has; which of them it
-    has is drawn.
-
-    Parameters
-    ----------
-    numbers
-        Class of each clip, (clips,), numbered by first appearance.
-    n_folds
-        How many folds.
-    """
-    rng = np.random.RandomState(SEED)
-    counts = np.bincount(numbers)
-    dealt = np.repeat(np.arange(len(counts)), counts)
-    shares = np.stack([np.bincount(dealt[fold::n_folds], minlength=len(counts)) for fold in range(n_folds)])
-    folds = np.empty(len(numbers), dtype=np.int64)
-    for label, share in enumerate(shares.T):  # of the class, clips of each fold
-        drawn = np.repeat(np.arange(1, n_folds + 1), share)
-        rng.shuffle(drawn)
-        folds[numbers == label] = drawn
-    return folds
-
-
 def hold_out(labels: np.ndarray, groups: np.ndarray, *, share: float) -> np.ndarray:
-    """Choose whole groups, so that about `share` of every class is held out.
+    """Choose whole groups, so that about a fraction `share` of every class is held out.
 
-    Groups come in a shuffled order, the largest first, and one is taken when that brings the classes' counts nearer to
-    their shares. Every class stays in training. One of two groups or more is held out too, unless each of its groups
-    would take the last clips of another class out of training.
+    Groups are visited in a shuffled order, the largest first, and taken if that brings the class counts closer to the
+    wanted fractions. Every class keeps training clips. A class of two or more groups also gets held-out clips, unless
+    each of its groups contains the last training clips of another class.
 
     Parameters
     ----------
     labels, groups
         Class and group of each clip, of shape (clips,), in a stable order.
     share
-        Share of the clips to hold out, above 0 and below 1.
+        Fraction of clips to hold out, above 0 and below 1.
 
     Returns
     -------

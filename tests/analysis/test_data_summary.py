@@ -10,7 +10,7 @@ import soundfile
 
 from analysis.data_summary import summary
 from core import datasets
-from core.datasets import arrange
+from core.datasets import select
 from core.datasets.dataset import TRAIN
 
 REAL = os.environ.get("ABLATION_REAL_DATA")
@@ -81,13 +81,13 @@ def test_real_recordings_have_no_problems() -> None:
 
 class TestArranged:
     def test_what_is_set_aside_or_dropped_is_no_file_of_no_clip(self, nsynth: Path) -> None:
-        dataset = arrange(datasets.load("nsynth", nsynth), set_aside=0.2, per_class=2)
+        dataset = select(datasets.load("nsynth", nsynth), set_aside=0.2, per_class=2)
         found = summary(dataset)
         assert found.problems == ()
-        assert found.aside == len(dataset.aside) > 0
+        assert found.holdout == len(dataset.holdout) > 0
         assert found.remarks == dataset.remarks != ()
         assert found.clips == len(dataset.clips) < 60
-        assert summary(arrange(datasets.load("nsynth", nsynth), per_class=2)).folds == {1: 20, 2: 20, 3: 20}
+        assert summary(select(datasets.load("nsynth", nsynth), per_class=2)).folds == {1: 20, 2: 20, 3: 20}
 
     def test_test_and_validation_list_may_share_groups_and_training_may_not(self, nsynth: Path) -> None:
         dataset = datasets.load("nsynth", nsynth)
@@ -99,7 +99,7 @@ class TestArranged:
 
 
 def test_no_clip_is_opened_where_none_shall_be(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("analysis.data_summary.read_facts", None)
+    monkeypatch.setattr("analysis.data_summary.read_info", None)
     (table.parent / "a" / "left over.wav").touch()
     found = summary(datasets.load("folder", table), decode=False)
     assert (found.clips, found.classes, found.seconds, found.formats) == (8, {"a": 4, "b": 4}, {}, {})

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from core.audio.reading import read_facts, read_whole
+from core.audio.reading import read_info, read_whole
 
 
 def decode(path: Path) -> tuple[np.ndarray, int]:
     """Return a recording's samples, mono, float32, (samples,), and its sampling rate in Hz."""
-    sr = read_facts(path).sr
+    sr = read_info(path).sr
     return read_whole(path, sr=sr), sr

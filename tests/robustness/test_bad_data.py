@@ -107,7 +107,7 @@ def test_single_class_is_refused(root: Path) -> None:
     for file in (root / "b").iterdir():
         file.unlink()
     (root / "b").rmdir()
-    assert refused(root) == "folder: all clips are of class 'a'; it takes two to tell"
+    assert refused(root) == "folder: all clips are of class 'a'; at least two classes are needed"
 
 
 def test_class_that_is_only_tested_is_said(root: Path, session: Session) -> None:

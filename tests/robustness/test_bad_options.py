@@ -103,7 +103,7 @@ def test_what_is_asked_of_a_finished_run_is_answered_or_refused_in_one_line(
         ("--block 2 --block 3", "--block is given twice: several values go after one of them"),
         ("--threads 1 --threads 2", "--threads is given twice: once is enough"),
         ("--milestones 3 -1 --schedule step", "--milestones -1: epochs are counted from 1"),
-        ("--window 1 --n-mels 8", "--fmin 0 --fmax 8000: 1 samples have no frequency between them; give a wider"),
+        ("--window 1 --n-mels 8", "--fmin 0 --fmax 8000: 1 samples have no frequency between them"),
         ("--results ~nosuchuser/x", "--results ~nosuchuser/x: Could not determine home directory."),
         ("--json --json", "--json is given twice: once is enough"),
         ("--fmin 1e6 --sr 8000", "--fmin 1e+06: must be below half the sampling rate, 4000 Hz"),

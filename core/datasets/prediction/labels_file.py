@@ -1,4 +1,4 @@
-"""What recordings really are, by their names: a list, or a folder with a folder for each class."""
+"""True labels of recordings: a CSV file, or a folder with one folder per class."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from core.datasets.sets.folder import files_below
 from core.errors import UserError
 
 LABEL = "label"
-NAMES = ("path", "file", "filename", "id")  # columns of a list that name a recording, the first that it has
+NAMES = ("path", "file", "filename", "id")  # columns that can name a recording; the first one found is used
 WAY = f"give a CSV file of {LABEL} and one of {', '.join(NAMES)}, or a folder with a folder for each class"
 KEYS: Mapping[str, Callable[[str], str]] = {
     "path": str,
@@ -21,12 +21,12 @@ KEYS: Mapping[str, Callable[[str], str]] = {
 
 
 def read_truth(path: Path) -> list[tuple[str, str]]:
-    """Read (recording, class) of a CSV file, or of every file in the class folders of a folder.
+    """Read pairs (recording, class) from a CSV file, or from a folder of class folders.
 
     Raises
     ------
     UserError
-        For what is neither.
+        For anything else.
     """
     if path.is_dir():
         shown = [file for file in sorted(files_below(path)) if "/" in file]
@@ -44,29 +44,29 @@ def read_truth(path: Path) -> list[tuple[str, str]]:
 def labels_of(
     paths: Sequence[str], truth: Sequence[tuple[str, str]], class_names: Sequence[str], *, source: str
 ) -> np.ndarray:
-    """Give each recording its class number by the truth; -1 where it says nothing.
+    """Return the class number of each recording, (recordings,); -1 without a label.
 
-    Recordings are found by their path, if the truth has folders; where none is, all of them by their name; where none
-    is so either, by their name without suffix, as competitions have them.
+    Recordings are matched by path if the labels have folders. If no path matches, they are matched by name, and if no
+    name matches, by name without suffix.
 
     Parameters
     ----------
     paths
-        Of the recordings.
+        Paths of the recordings.
     truth
-        As `read_truth` gives it.
+        Result of `read_truth`.
     class_names
-        Those that the network knows.
+        Classes of the network.
     source
-        Where the truth comes from, for messages.
+        Origin of the labels, for messages.
 
     Raises
     ------
     UserError
-        Where the truth is of no recording at all, says two things of one, or a class that the network does not have.
+        If no recording has a label, one has two, or a label is not a class of the network.
     """
     by_path = any("/" in name for name, _ in truth)
-    ways = ((how, _said(paths, truth, key)) for how, key in KEYS.items() if by_path or how != "path")
+    ways = ((how, _labels_by(paths, truth, key)) for how, key in KEYS.items() if by_path or how != "path")
     how, found = next((way for way in ways if any(way[1])), ("", []))
     if not found:
         raise UserError(f"{source}: names none of the {len(paths)} recordings, such as {paths[0]}; {WAY}")
@@ -81,9 +81,9 @@ def labels_of(
     return np.array([numbers.get(label, -1) for label in named], np.int64)
 
 
-def _said(paths: Sequence[str], truth: Sequence[tuple[str, str]], key: Callable[[str], str]) -> list[set[str]]:
-    """Return every label that the truth gives to each of `paths`, names being compared by `key`."""
-    said: dict[str, set[str]] = defaultdict(set)
+def _labels_by(paths: Sequence[str], truth: Sequence[tuple[str, str]], key: Callable[[str], str]) -> list[set[str]]:
+    """Return the set of labels of each path, comparing names by `key`."""
+    labels: dict[str, set[str]] = defaultdict(set)
     for name, label in truth:
-        said[key(name)].add(label)
-    return [said.get(key(path), set()) for path in paths]
+        labels[key(name)].add(label)
+    return [labels.get(key(path), set()) for path in paths]

@@ -98,9 +98,9 @@ def find_rows(path: Path, columns: Sequence[str]) -> Unlabelled:
     return _checked(path, Unlabelled(path.parent, names, vectors, problems))
 
 
-def aside_of(loaded: Dataset, arranged: Dataset) -> Unlabelled:
+def holdout_of(loaded: Dataset, arranged: Dataset) -> Unlabelled:
     """Return the clips of a data set as it was `loaded` that the `arranged` one has set aside."""
-    paths = tuple(arranged.aside["path"])
+    paths = tuple(arranged.holdout["path"])
     if loaded.vectors is None:
         return Unlabelled(loaded.root, paths)
     place = {path: row for row, path in enumerate(loaded.clips["path"])}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from core.datasets.dataset import Dataset, make
+from core.datasets.dataset import Dataset
 from core.datasets.loader import Loader, Source
 from core.datasets.metadata import check_names, check_present, integers, read_rows
 from core.errors import UserError
@@ -48,7 +48,7 @@ def load(root: Path | None = None) -> Dataset:
     targets = sorted(category)
     clips = pd.DataFrame({"path": paths, "label": target.map(targets.index), "fold": fold, "group": rows["src_file"]})
     class_names = [category[number] for number in targets]
-    return make("esc50", root, clips, class_names=class_names, sr=44_100, duration=5.0, n_frames=250)
+    return Dataset.from_rows("esc50", root, clips, class_names=class_names, sr=44_100, duration=5.0, n_frames=250)
 
 
 LOADER = Loader(load, "Environmental sounds of 5 s: 2,000 clips, 50 classes, 5 official folds.", SOURCE)

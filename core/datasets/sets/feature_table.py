@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core.datasets.dataset import Dataset, make
+from core.datasets.dataset import Dataset
 from core.datasets.loader import Loader
 from core.datasets.metadata import integers, read_rows, some, split_groups
 from core.errors import UserError
@@ -42,7 +42,7 @@ def load(root: Path | None = None) -> Dataset:
         clips["group"] = rows["group"]
     if len(optional) == 2 and (leaks := split_groups(clips)):
         raise UserError(f"{root}: in more than one fold: group {some(leaks)}; put all rows of a group into one fold")
-    return make(
+    return Dataset.from_rows(
         "features",
         root.parent,
         clips,
@@ -51,8 +51,8 @@ def load(root: Path | None = None) -> Dataset:
         duration=30.0,
         n_frames=1,
         vectors=vectors,
-        columns=columns,
-        remarks=_repeated(rows, vectors),
+        columns=tuple(columns),
+        remarks=tuple(_repeated(rows, vectors)),
     )
 
 

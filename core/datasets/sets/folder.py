@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from core.datasets.dataset import Dataset, make
+from core.datasets.dataset import Dataset
 from core.datasets.loader import Loader, Source
 from core.datasets.metadata import check_present, integers, read_rows, some, split_groups
 from core.errors import UserError
@@ -33,14 +33,14 @@ def load(root: Path | None = None) -> Dataset:
     if root is None or not root.exists():
         raise UserError(f"folder: {'no data given' if root is None else f'{root} does not exist'}; {WAYS}")
     if not root.is_dir():
-        return _made("folder", root.parent, _from_csv(root))
+        return _from_clips("folder", root.parent, _from_csv(root))
     files = _from_folders("folder", root)
     named = files["path"].str.lower().str.endswith(SUFFIXES)
     if empty := sorted(set(files["label"].unique()) - set(files.loc[named, "label"].unique())):
         raise UserError(f"folder: {root / empty[0]} holds no recording ({' '.join(SUFFIXES)}); fill or remove it")
     other = sorted(files.loc[~named, "path"])
     remark = f"{len(other)} files that are not named as recordings, to be taken by a CSV file: {some(other)}"
-    return _made("folder", root, files[named].copy(), remarks=(remark,) if other else ())
+    return _from_clips("folder", root, files[named].copy(), remarks=(remark,) if other else ())
 
 
 def load_thirteen(root: Path | None = None) -> Dataset:
@@ -59,13 +59,15 @@ def load_thirteen(root: Path | None = None) -> Dataset:
     clips = _from_folders("thirteen-classes", root)
     if (count := clips["label"].nunique()) != 13:
         raise UserError(f"thirteen-classes: {root} has {count} folders of classes, not 13; say --data folder for it")
-    return _made("thirteen-classes", root, clips)
+    return _from_clips("thirteen-classes", root, clips)
 
 
-def _made(name: str, root: Path, clips: pd.DataFrame, *, remarks: Sequence[str] = ()) -> Dataset:
+def _from_clips(name: str, root: Path, clips: pd.DataFrame, *, remarks: Sequence[str] = ()) -> Dataset:
     class_names = sorted(clips["label"].unique())
     clips["label"] = clips["label"].map({label: number for number, label in enumerate(class_names)})
-    return make(name, root, clips, class_names=class_names, sr=22_050, duration=4.0, n_frames=250, remarks=remarks)
+    return Dataset.from_rows(
+        name, root, clips, class_names=class_names, sr=22_050, duration=4.0, n_frames=250, remarks=tuple(remarks)
+    )
 
 
 def _from_folders(name: str, root: Path) -> pd.DataFrame:

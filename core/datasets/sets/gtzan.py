@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from core.datasets.dataset import TEST, TRAIN, VALIDATION, Dataset, make
+from core.datasets.dataset import TEST, TRAIN, VALIDATION, Dataset
 from core.datasets.loader import Loader, Source
 from core.datasets.metadata import some
 from core.errors import UserError
@@ -31,7 +31,7 @@ def load(root: Path | None = None) -> Dataset:
         For a missing folder or genre, or a track in another genre's folder.
     """
     root, clips = _tracks("gtzan", root)
-    return make("gtzan", root, clips, class_names=GENRES, **DEFAULTS)
+    return Dataset.from_rows("gtzan", root, clips, class_names=GENRES, **DEFAULTS)
 
 
 def load_filtered(root: Path | None = None) -> Dataset:
@@ -50,7 +50,7 @@ def load_filtered(root: Path | None = None) -> Dataset:
         raise UserError(f"gtzan-filtered: {root} lacks {len(missing)} of {len(purposes)} tracks: {some(missing)}")
     clips = clips[clips["group"].isin(purposes)].copy()
     clips["fold"] = clips["group"].map(purposes)
-    return make("gtzan-filtered", root, clips, class_names=GENRES, fixed_split=True, **DEFAULTS)
+    return Dataset.from_rows("gtzan-filtered", root, clips, class_names=GENRES, fixed_split=True, **DEFAULTS)
 
 
 def filtered_lists() -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from core.datasets.dataset import Dataset, make
+from core.datasets.dataset import Dataset
 from core.datasets.loader import Loader
 from core.datasets.metadata import check_present, integers, read_rows
 
@@ -29,7 +29,7 @@ def load(root: Path | None = None) -> Dataset:
     check_present("instruments", root, rows["path"].tolist(), remedy="run scripts/render_instruments.py")
     class_names = sorted(rows["label"].unique())
     rows = rows.assign(label=rows["label"].map(class_names.index), fold=integers(table, rows, "fold", at_least=1))
-    return make("instruments", root, rows, class_names=class_names, sr=16_000, duration=1.5, n_frames=160)
+    return Dataset.from_rows("instruments", root, rows, class_names=class_names, sr=16_000, duration=1.5, n_frames=160)
 
 
 LOADER = Loader(load, "Notes of 1.5 s: 600 clips, 10 instrument families, 5 folds.", embedded=True)

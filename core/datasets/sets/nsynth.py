@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pandas as pd
 
-from core.datasets.dataset import TEST, TRAIN, VALIDATION, Dataset, make
+from core.datasets.dataset import TEST, TRAIN, VALIDATION, Dataset
 from core.datasets.loader import Loader, Source
 from core.datasets.metadata import some
 from core.errors import UserError
@@ -74,7 +74,7 @@ def load(root: Path | None = None, *, name: str = "nsynth") -> Dataset:
         raise UserError(f"{name}: {root} has the family {some(unknown)}, which NSynth has not; mend {TABLE}")
     kept = clips[~untested]
     said = f"{untested.sum():,} notes of {UNTESTED} left out, a family that is never tested"
-    return make(
+    return Dataset.from_rows(
         name,
         root,
         kept.assign(label=kept["label"].map({family: label for label, family in enumerate(FAMILIES)})),
@@ -83,9 +83,9 @@ def load(root: Path | None = None, *, name: str = "nsynth") -> Dataset:
         duration=4.0,
         n_frames=250,
         fixed_split=True,
-        sizes_alone=True,
-        tables=[f"{part}/{TABLE}" for part in parts],
-        left_out=clips.loc[untested, "path"],
+        size_fingerprint=True,
+        tables=tuple(f"{part}/{TABLE}" for part in parts),
+        left_out=frozenset(clips.loc[untested, "path"]),
         remarks=(said,) if untested.any() else (),
     )
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from core.datasets.dataset import Dataset, make
+from core.datasets.dataset import Dataset
 from core.datasets.loader import Loader, Source
 from core.datasets.metadata import check_names, check_present, integers, read_rows
 from core.errors import UserError
@@ -56,7 +56,9 @@ def load(root: Path | None = None) -> Dataset:
     paths = [f"audio/fold{number}/{name}" for number, name in zip(fold, rows["slice_file_name"], strict=True)]
     check_present("urbansound8k", root, paths, remedy=f"unpack the whole archive, or remove their rows from {METADATA}")
     clips = pd.DataFrame({"path": paths, "label": label, "fold": fold, "group": rows["fsID"]})
-    return make("urbansound8k", root, clips, class_names=CLASS_NAMES, sr=22_050, duration=4.0, n_frames=250)
+    return Dataset.from_rows(
+        "urbansound8k", root, clips, class_names=CLASS_NAMES, sr=22_050, duration=4.0, n_frames=250
+    )
 
 
 LOADER = Loader(load, "City sounds of up to 4 s: 8,732 clips, 10 classes, 10 official folds.", SOURCE)

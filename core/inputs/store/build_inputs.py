@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from core.audio.reading import WHOLE, BadClip, LongRecording, fit_length, read_start, read_waveform, read_whole
+from core.audio.reading import MAX_WHOLE, BadClip, LongRecording, fit_length, read_start, read_waveform, read_whole
 from core.audio.waveform_augmentation import Change, enough
 from core.cache.array_writer import ARRAY, ArrayWriter, Whole
 from core.cache.entries import key_of, load_or_make
@@ -189,9 +189,8 @@ def make_here(recipe: Recipe, shards: Sequence[Sequence[str]], folder: Path) -> 
 def _beside(recipe: Recipe, shards: Sequence[Sequence[str]], *, processes: int, folder: Path) -> Iterator[Made]:
     """Make shards in processes beside this one, each a whole entry in `folder` until it is taken."""
     kind = input_kind(recipe.clip, recipe.frontend)
-    imports = [__name__, type(kind).__module__, "scipy.fft"]  # and what is imported late where it is needed at all
+    imports = [__name__, type(kind).__module__, "scipy.fft", "librosa.filters"]  # the last two are imported late
     imports += ["scipy.signal"] if recipe.variant else []
-    imports += ["librosa.filters"] if kind.libraries else []
     work = partial(make_part, recipe=recipe, folder=folder, kind=kind)
     for entry, part, problems in in_processes(work, shards, processes=processes, imports=imports):
         yield part, problems
@@ -241,7 +240,7 @@ def read_clip(path: str, *, root: Path, clip: Clip, variant: int, change: Change
         return read
 
 
-def _read_clip(path: Path, *, clip: Clip, change: Change, key: str, at_most: int = WHOLE) -> Sound:
+def _read_clip(path: Path, *, clip: Clip, change: Change, key: str, at_most: int = MAX_WHOLE) -> Sound:
     """Return a clip's waveform, or what is wrong with it; one that is needed whole may be a `LongRecording`."""
     n_samples = round(clip.duration * clip.sr)
     try:

@@ -23,7 +23,7 @@ from core.config.run import Clip, Frontend, identity
 from core.errors import UserError, unknown
 from core.inputs import KINDS
 from core.inputs.base import Rows
-from core.inputs.input_of_run import input_kind
+from core.inputs.input_of_run import input_layout
 from core.inputs.store.build_inputs import Recipe, Spread, write
 from core.inputs.store.float16 import Halves
 from core.progress import Progress, no_progress
@@ -167,7 +167,7 @@ def _make(
 ) -> dict[str, Any]:
     """Write the image of every good clip; return which clips those are, and what is wrong with the others."""
     paths: list[str] = dataset.clips["path"].tolist()
-    what = f"{input_words(input_kind(recipe.clip, recipe.frontend).shape)} of {dataset.name}"
+    what = f"{input_words(input_layout(recipe.clip, recipe.frontend).shape)} of {dataset.name}"
     what += f", augmented version {recipe.variant}" if recipe.variant else ""
     problems = write(writer, recipe, paths, spread=spread, report=lambda done: report(done, len(paths), what))
     hand_back_freed()  # long recordings have left much, in pieces that nothing else fits into

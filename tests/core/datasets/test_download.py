@@ -163,7 +163,7 @@ def test_a_member_outside_is_refused(
     assert files(tmp_path) == {"root/esc50.archive"}
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.FIFOTYPE])
 def test_a_member_that_is_no_file_is_refused(
     kind: bytes, server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -206,7 +206,7 @@ def test_no_connection_names_the_url_and_the_place(monkeypatch: pytest.MonkeyPat
         datasets.download("esc50", tmp_path)
 
 
-@pytest.mark.parametrize("name", ["gtzan", "gtzan-filtered", "folder", "instruments"])
+@pytest.mark.parametrize("name", ["gtzan", "instruments"])
 def test_sets_without_a_public_source(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"^{name}: nothing to download, it has no public source; leave --download"):
         datasets.download(name, tmp_path)

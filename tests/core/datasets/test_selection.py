@@ -1,4 +1,4 @@
-"""Folds of another number, a part set aside, fewer clips of a class; and that plans and runs keep to them."""
+"""Folds of another number, a part held out, fewer clips of a class; and that plans and runs keep to them."""
 
 import dataclasses
 import re
@@ -11,8 +11,8 @@ import pytest
 from core import datasets
 from core.config.options import problems
 from core.config.run import Data, Run
-from core.datasets import arrange
-from core.datasets.dataset import TEST, TRAIN, VALIDATION, Dataset, make
+from core.datasets import select
+from core.datasets.dataset import TEST, TRAIN, VALIDATION, Dataset
 from core.errors import UserError
 from core.plan import make_plan
 
@@ -29,12 +29,14 @@ def tracks(*, per_class: int = 100, classes: int = 10, clips_per_group: int = 1,
     if fixed:
         rows["fold"] = [(TEST, TRAIN, TRAIN, TRAIN, VALIDATION)[k % 5] for k in range(len(rows))]
     names = [f"class{label}" for label in range(classes)]
-    return make("made", Path(), rows, class_names=names, sr=8000, duration=1.0, n_frames=32, fixed_split=fixed)
+    return Dataset.from_rows(
+        "made", Path(), rows, class_names=names, sr=8000, duration=1.0, n_frames=32, fixed_split=fixed
+    )
 
 
 class TestFolds:
     def test_ten_folds_with_a_ninth_for_validation_are_80_10_10(self) -> None:
-        dataset = arrange(tracks(), folds=10)
+        dataset = select(tracks(), folds=10)
         assert dataset.fold_numbers() == tuple(range(1, 11))
         labels = dataset.clips["label"].to_numpy()
         for fold in dataset.fold_numbers():
@@ -43,31 +45,31 @@ class TestFolds:
             assert all((np.bincount(labels[part]) == len(part) // 10).all() for part in split)
 
     def test_groups_stay_whole(self) -> None:
-        dataset = arrange(tracks(per_class=40, clips_per_group=4), folds=10)
+        dataset = select(tracks(per_class=40, clips_per_group=4), folds=10)
         assert (dataset.clips.groupby("group")["fold"].nunique() == 1).all()
         assert (dataset.clips.groupby(["fold", "label"]).size() == 4).all()
 
     def test_they_repeat_and_the_set_is_left_as_it_was(self) -> None:
         dataset = tracks()
         before = dataset.clips.copy()
-        assert arrange(dataset, folds=10).clips.equals(arrange(dataset, folds=10).clips)
+        assert select(dataset, folds=10).clips.equals(select(dataset, folds=10).clips)
         assert dataset.clips.equals(before)
 
     def test_five_are_what_the_set_has_anyway(self) -> None:
         dataset = tracks()
-        assert arrange(dataset, folds=5).clips.equals(dataset.clips)
-        assert arrange(dataset) is dataset
+        assert select(dataset, folds=5).clips.equals(dataset.clips)
+        assert select(dataset) is dataset
 
     @pytest.mark.parametrize(("fixed", "own"), [(True, "a split"), (False, "5 folds")])
     def test_a_set_with_its_own_is_refused(self, fixed: bool, own: str) -> None:
         dataset = tracks(fixed=True) if fixed else datasets.load("instruments")
         message = f"--folds 10: {dataset.name} has {own} of its own; leave --folds out"
         with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
-            arrange(dataset, folds=10)
+            select(dataset, folds=10)
 
     def test_more_than_a_class_has_groups_is_refused(self) -> None:
         with pytest.raises(UserError, match="^--folds 10: class 'class0' has clips of 8 groups only; say --folds 8$"):
-            arrange(tracks(per_class=16, clips_per_group=2), folds=10)
+            select(tracks(per_class=16, clips_per_group=2), folds=10)
 
     def test_one_fold_is_refused(self) -> None:
         assert problems(Data(folds=1)) == ["--folds 1: must be at least 2, or 0 for the set's own"]
@@ -78,7 +80,7 @@ class TestLabel:
     def test_classes_are_another_column_and_the_folds_stay(self) -> None:
         dataset = datasets.load("instruments")
         table = pd.read_csv(dataset.root / "instruments.csv", dtype=str).set_index("path")
-        pitched = arrange(dataset, label="pitch")
+        pitched = select(dataset, label="pitch")
         named = dict(zip(pitched.clips["path"], np.array(pitched.class_names)[pitched.clips["label"]], strict=True))
         shared = table["pitch"].duplicated(keep=False)
         assert named == table["pitch"][shared].to_dict()
@@ -90,17 +92,17 @@ class TestLabel:
 
     def test_it_is_another_data_set_that_can_be_arranged_further(self, tmp_path: Path) -> None:
         dataset = datasets.load("instruments")
-        pitched = arrange(dataset, label="pitch", per_class=1, set_aside=0.0)
-        assert pitched.fingerprint(tmp_path) != arrange(dataset, per_class=1).fingerprint(tmp_path)
+        pitched = select(dataset, label="pitch", per_class=1, set_aside=0.0)
+        assert pitched.fingerprint(tmp_path) != select(dataset, per_class=1).fingerprint(tmp_path)
         split = pitched.split(1)
         assert pitched.clips["label"].iloc[split.train].is_unique
-        assert len(pitched.facts) == len(pitched.clips)
+        assert len(pitched.attributes) == len(pitched.clips)
 
     def test_a_csv_file_has_what_its_columns_say(self, sounds: Path) -> None:
         rows = [f"{path.relative_to(sounds)},{path.parent.name},{k % 2}" for k, path in enumerate(sounds.glob("*/*"))]
         table = sounds / "table.csv"
         table.write_text("\n".join(["path,label,odd", *rows]))
-        dataset = arrange(datasets.load("folder", table), label="odd")
+        dataset = select(datasets.load("folder", table), label="odd")
         table.unlink()
         assert dataset.class_names == ("0", "1")
         assert sorted(np.bincount(dataset.clips["label"])) == [15, 15]
@@ -115,71 +117,71 @@ class TestLabel:
     def test_one_that_there_is_not_is_refused(self, dataset: str, label: str, message: str) -> None:
         made = tracks() if dataset == "made" else datasets.load(dataset)
         with pytest.raises(UserError, match=f"^{re.escape(message)}"):
-            arrange(made, label=label)
+            select(made, label=label)
 
     @pytest.mark.parametrize(
         ("values", "message"),
         [
             (["a", "", "b", "c"], "--label note: 0/0001.wav has none; fill in every row"),
-            (["a", "a", "b", "c"], "--label note: 1 classes of two clips or more; it takes two to tell"),
+            (["a", "a", "b", "c"], "--label note: 1 classes of two clips or more; at least two classes are needed"),
         ],
     )
     def test_one_that_makes_no_classes_is_refused(self, values: list[str], message: str) -> None:
         rows = pd.DataFrame({"path": [f"{k // 2}/{k:04d}.wav" for k in range(4)], "label": [0, 0, 1, 1]})
-        made = make(
+        made = Dataset.from_rows(
             "made", Path(), rows.assign(note=values), class_names=["a", "b"], sr=8000, duration=1.0, n_frames=32
         )
         with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
-            arrange(made, label="note")
+            select(made, label="note")
 
 
 class TestSetAside:
     @pytest.mark.parametrize("folds", [0, 10])
     def test_no_split_of_any_fold_contains_it(self, folds: int) -> None:
         whole = tracks()
-        dataset = arrange(whole, folds=folds, set_aside=0.1)
-        aside = set(dataset.aside["path"])
-        assert len(aside) == 100
-        assert (dataset.aside["label"].value_counts() == 10).all()
+        dataset = select(whole, folds=folds, set_aside=0.1)
+        held_out = set(dataset.holdout["path"])
+        assert len(held_out) == 100
+        assert (dataset.holdout["label"].value_counts() == 10).all()
         for fold in dataset.fold_numbers():
             seen = [set(dataset.clips["path"].iloc[part]) for part in dataset.split(fold, validation=0.1111)]
-            assert not set.union(*seen) & aside
-            assert set.union(*seen) | aside == set(whole.clips["path"])
+            assert not set.union(*seen) & held_out
+            assert set.union(*seen) | held_out == set(whole.clips["path"])
 
     def test_nine_hundred_left_make_tests_of_ninety(self) -> None:
-        dataset = arrange(tracks(), folds=10, set_aside=0.1)
+        dataset = select(tracks(), folds=10, set_aside=0.1)
         sizes = [[len(part) for part in dataset.split(fold, validation=0.1111)] for fold in dataset.fold_numbers()]
         assert sizes == [[720, 90, 90]] * 10
 
     def test_groups_are_not_torn(self) -> None:
-        dataset = arrange(tracks(per_class=40, clips_per_group=4), set_aside=0.2)
-        assert not set(dataset.aside["group"]) & set(dataset.clips["group"])
-        assert len(dataset.aside) == 80
+        dataset = select(tracks(per_class=40, clips_per_group=4), set_aside=0.2)
+        assert not set(dataset.holdout["group"]) & set(dataset.clips["group"])
+        assert len(dataset.holdout) == 80
 
     def test_official_folds_keep_their_numbers(self) -> None:
         whole = datasets.load("instruments")
-        dataset = arrange(whole, set_aside=0.1)
+        dataset = select(whole, set_aside=0.1)
         fold = dict(zip(whole.clips["path"], whole.clips["fold"], strict=True))
         assert [fold[path] for path in dataset.clips["path"]] == dataset.clips["fold"].tolist()
-        assert len(dataset.aside) + len(dataset.clips) == 600
-        assert dataset.aside["label"].nunique() == 10
+        assert len(dataset.holdout) + len(dataset.clips) == 600
+        assert dataset.holdout["label"].nunique() == 10
 
     def test_a_share_that_empties_a_fold_is_refused(self) -> None:
         with pytest.raises(
             UserError, match=r"^--set-aside 0\.95: leaves nothing in fold \d of instruments; give less$"
         ):
-            arrange(datasets.load("instruments"), set_aside=0.95)
+            select(datasets.load("instruments"), set_aside=0.95)
 
     def test_classes_of_one_group_cannot_be_set_aside(self) -> None:
         rows = pd.DataFrame({"path": list("abcd"), "label": [0, 0, 1, 1], "group": list("xxyy"), "fold": [1, 2, 1, 2]})
-        dataset = make("made", Path(), rows, class_names="pq", sr=8000, duration=1.0, n_frames=32)
+        dataset = Dataset.from_rows("made", Path(), rows, class_names="pq", sr=8000, duration=1.0, n_frames=32)
         with pytest.raises(UserError, match="^--set-aside 0.5: every class of made has one group, which has to train$"):
-            arrange(dataset, set_aside=0.5)
+            select(dataset, set_aside=0.5)
 
 
 class TestPerClass:
     def test_every_part_of_a_fixed_split_is_limited(self) -> None:
-        dataset = arrange(tracks(fixed=True), per_class=7)
+        dataset = select(tracks(fixed=True), per_class=7)
         labels = dataset.clips["label"].to_numpy()
         for validation in (0.0, 0.5):
             for part in dataset.split(1, validation=validation):
@@ -187,7 +189,7 @@ class TestPerClass:
         assert len(dataset.clips) == 3 * 70  # nothing else is in the set, so that no other input is made
 
     def test_rotating_folds_are_limited_in_training_and_test(self) -> None:
-        dataset = arrange(tracks(), per_class=12)
+        dataset = select(tracks(), per_class=12)
         labels = dataset.clips["label"].to_numpy()
         for fold in dataset.fold_numbers():
             split = dataset.split(fold)
@@ -198,22 +200,22 @@ class TestPerClass:
 
     def test_dropping_the_others_changes_no_split(self) -> None:
         whole = dataclasses.replace(tracks(), per_class=12)
-        dropped = arrange(tracks(), per_class=12)
+        dropped = select(tracks(), per_class=12)
         assert len(dropped.clips) < len(whole.clips)
         for fold in whole.fold_numbers():
             for ours, theirs in zip(dropped.split(fold), whole.split(fold), strict=True):
                 assert dropped.clips["path"].iloc[ours].tolist() == whole.clips["path"].iloc[theirs].tolist()
 
     def test_fewer_are_among_more(self) -> None:
-        few, more = (arrange(tracks(fixed=True), per_class=n) for n in (3, 9))
+        few, more = (select(tracks(fixed=True), per_class=n) for n in (3, 9))
         assert set(few.clips["path"]) < set(more.clips["path"])
 
     def test_a_class_with_less_keeps_all(self) -> None:
-        dataset = arrange(tracks(fixed=True), per_class=1000)
+        dataset = select(tracks(fixed=True), per_class=1000)
         assert len(dataset.clips) == 1000
 
     def test_they_are_not_the_first(self) -> None:
-        taken = arrange(tracks(fixed=True), per_class=5).clips["path"]
+        taken = select(tracks(fixed=True), per_class=5).clips["path"]
         assert taken.str[2:6].astype(int).max() > 50
 
 
@@ -224,7 +226,7 @@ class TestPlan:
         plan = make_plan("freeze", lambda base, _: {"all": base}, grid, roots=[sounds], cache=tmp_path)
         assert len(plan.datasets) == 4
         assert [len([r for r in plan.runs if r.data.folds == n]) for n in (0, 10)] == [15, 10]
-        assert {len(plan.datasets[run.data.content].aside) for run in plan.runs} == {0, 6}
+        assert {len(plan.datasets[run.data.content].holdout) for run in plan.runs} == {0, 6}
         limited = next(d for d in plan.datasets.values() if d.per_class)
         assert (limited.clips.loc[limited.split(1).train, "label"].value_counts() == 2).all()
 

@@ -176,9 +176,7 @@ def test_released_within_the_clip(table: pd.DataFrame, waveforms: np.ndarray) ->
     assert np.median(np.sqrt((released**2).mean(axis=1) / (held**2).mean(axis=1))) < 0.2
 
 
-@pytest.mark.parametrize(
-    "program", ["fingered bass", "trumpet", "flute", "nylon guitar", "oboe", "cello", "choir aahs"]
-)
+@pytest.mark.parametrize("program", ["fingered bass", "trumpet", "choir aahs"])
 def test_pitch_is_the_one_asked_for(program: str, table: pd.DataFrame, waveforms: np.ndarray) -> None:
     for row in table.index[table["program"] == program]:
         y = waveforms[row, 2_400:16_000]

