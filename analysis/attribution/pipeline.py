@@ -17,7 +17,7 @@ from core.datasets.dataset import Dataset
 from core.datasets.metadata import some
 from core.errors import UserError
 from core.finished.open_run import backbone_of, open_run
-from core.inputs.input_of_run import input_kind
+from core.inputs.input_of_run import input_layout
 from core.models.stages import parse_stage
 from core.session import Session
 
@@ -76,7 +76,7 @@ def check_request(methods: Iterable[str], names: Iterable[str], run: Run) -> Non
         Naming the first; for baselines that there are not at all, as `baselines.check`.
     """
     kind, scale = run.frontend.kind, Scale.of(run)
-    shape = input_kind(run.clip, run.frontend).shape
+    shape = input_layout(run.clip, run.frontend).shape
     if len(shape) != 3 and any(method.startswith("gradcam") for method in methods):
         raise UserError(f"gradcam needs images, and a network on {kind} has none; leave it out")
     for name in names:

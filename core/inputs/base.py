@@ -1,7 +1,7 @@
-"""What every kind of input says of itself: one class in one file, and a line in `core.inputs.KINDS`.
+"""Base class of every kind of input. A new kind is one class in its own file and a line in `core.inputs.KINDS`.
 
-A kind turns waveforms into images (channels, height, width), into rows of numbers (channels, width) or into vectors
-(features,). What a network, a figure or a map must know about them it asks the kind, by the names below.
+A kind turns waveforms into images (channels, height, width), rows (channels, width) or vectors (features,). Its
+attributes tell networks and figures about shape, axes, units and values.
 """
 
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ from core.config.run import Clip, Frontend
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """What runs along one axis of an input.
+    """One axis of an input.
 
     Attributes
     ----------
     name
         One word, for tables: mel, frame, feature.
     label
-        What it is, with its unit, for figures: ``Time (s)``.
+        Label in figures, with unit: ``Time (s)``.
     values
-        (size,) ascending, in that unit, at the middle of each position.
+        (size,) ascending, in that unit, at the centre of each position.
     ticks
-        Values to write beside the axis. Without any the axis is even: values grow by equal steps.
+        Tick values for an axis with uneven steps; empty for even steps.
     names
-        What each position is called, where they are things of their own, such as features.
+        Name of each position, such as features; empty if positions have no names.
     """
 
     name: str
@@ -45,11 +45,32 @@ class Axis:
 
     @property
     def edges(self) -> tuple[float, float]:
-        """Where the axis begins and ends: in its unit where it is even, else in positions."""
+        """Start and end of the axis, in its unit if it is even, else in positions."""
         if self.ticks or len(self.values) == 1:
             return -0.5, len(self.values) - 0.5
         half = (self.values[1] - self.values[0]) / 2
         return float(self.values[0] - half), float(self.values[-1] + half)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is known of a kind's inputs without building its filters.
+
+    Attributes
+    ----------
+    shape
+        Of one input, without the batch dimension. An image with one channel is stored as such, and becomes a picture
+        of three channels in the network's input transform.
+    channels
+        Name of each channel; empty for a vector.
+    value_range
+        Values that become black (0) and white (1) for a network trained on pictures; None if there are no such
+        values, and inputs must be normalised by the training clips (``--normalise train``).
+    """
+
+    shape: tuple[int, ...]
+    channels: tuple[str, ...] = ()
+    value_range: tuple[float, float] | None = None
 
 
 class Kind(nn.Module):
@@ -58,49 +79,59 @@ class Kind(nn.Module):
     Parameters
     ----------
     clip, frontend
-        With every number filled in.
+        Settings with every number filled in.
 
     Attributes
     ----------
     unit
-        Of the inputs' numbers.
+        Unit of the values.
     floor
-        The number that silence has everywhere; of a vector one for each place, or None where nobody knows.
+        Value of silence; for a vector one value per feature, or None if unknown.
     libraries
-        Whose releases decide the numbers: an input made with one is not read with another.
-    picture
-        The numbers that are black and white, 0 and 1, to a network trained on pictures; None where there are no such,
-        and inputs have to be normalised by the training clips (``--normalise train``).
+        Libraries whose version is part of the key of stored inputs.
     rows_apart
-        Whether an image's rows have scales of their own, so that ``--normalise train`` takes each by itself.
-    shape
-        Of one input, without the batch. An image of one channel is stored so, and becomes the three channels of a
-        picture in the network's first step.
+        Whether each row of an image has its own scale, so that ``--normalise train`` normalises rows separately.
+    shape, channels, value_range
+        As in `Layout`.
     axes
-        Of an input but its channels, in their order.
-    channels
-        Name of each channel; none for a vector.
+        One per dimension after the channels.
     """
 
     unit: ClassVar[str]
     floor: ClassVar[Any]
     libraries: ClassVar[tuple[str, ...]] = ()
-    picture: tuple[float, float] | None = None
     rows_apart: ClassVar[bool] = False
     shape: tuple[int, ...]
-    axes: tuple[Axis, ...]
     channels: tuple[str, ...] = ()
+    value_range: tuple[float, float] | None = None
+    axes: tuple[Axis, ...]
 
     def __init__(self, *, clip: Clip, frontend: Frontend) -> None:
         super().__init__()
 
+    @classmethod
+    def layout(cls, clip: Clip, frontend: Frontend) -> Layout:
+        """Return the layout of the inputs. Planning asks for it, so a kind with filters should not build them here.
+
+        Raises
+        ------
+        UserError
+            For settings that give no inputs.
+        """
+        kind = cls(clip=clip, frontend=frontend)
+        return Layout(kind.shape, kind.channels, kind.value_range)
+
+    def use_layout(self, layout: Layout) -> None:
+        """Set shape, channels and value range."""
+        self.shape, self.channels, self.value_range = layout.shape, layout.channels, layout.value_range
+
     def forward(self, y: torch.Tensor) -> torch.Tensor:
-        """Turn waveforms (batch, samples) into inputs (batch, *shape); each by itself, whatever is beside it."""
+        """Turn waveforms (batch, samples) into inputs (batch, *shape); no clip depends on others of the batch."""
         raise NotImplementedError
 
 
 class Rows(Protocol):
-    """What is asked of an array (clips, ...) of inputs: NumPy's has it, and one whose rows are made when looked up."""
+    """Array protocol for inputs (clips, ...): a NumPy array, or one that computes its rows on access."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -108,16 +139,16 @@ class Rows(Protocol):
 
     @property
     def ndim(self) -> int:
-        """Axes, that of the clips among them."""
+        """Number of dimensions."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, rows: Any, /) -> Any: ...
 
     def reshape(self, clips: SupportsIndex, /, *shape: SupportsIndex) -> Any:
-        """Give every input another shape."""
+        """Return the array with another shape."""
 
 
 def to_peak(y: torch.Tensor) -> torch.Tensor:
-    """Bring waveforms (batch, samples) to a peak of 1; silence stays silent."""
+    """Scale waveforms (batch, samples) to a peak of 1; silence stays silent."""
     return y / y.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(y.dtype).tiny)

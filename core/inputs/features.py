@@ -7,9 +7,10 @@ import torch
 
 from core.config.run import Clip, Frontend
 from core.errors import UserError
-from core.inputs.base import Axis, Kind, to_peak
-from core.inputs.gtzan_features import Measures
-from core.inputs.log_mel import mel_filters
+from core.inputs.base import Axis, Kind, Layout, to_peak
+from core.inputs.gtzan_features import Measures, feature_names
+from core.inputs.log_mel import mel_filters_of
+from core.inputs.spectrogram import check_band
 
 WINDOW = 2048  # samples of a frame, where --window says none
 
@@ -31,11 +32,28 @@ class Features(Kind):
 
     def __init__(self, *, clip: Clip, frontend: Frontend) -> None:
         super().__init__(clip=clip, frontend=frontend)
+        self.use_layout(self.layout(clip, frontend))
         self.peak, self.sr = frontend.peak, clip.sr
         self.measures = None if frontend.columns else _measures(clip, frontend)
-        names = self.measures.names if self.measures else frontend.columns
-        self.shape = (len(names),)
-        self.axes = (Axis("feature", "Feature", np.arange(float(len(names))), names=names),)
+        self.axes = (Axis("feature", "Feature", np.arange(float(*self.shape)), names=_names(frontend)),)
+
+    @classmethod
+    def layout(cls, clip: Clip, frontend: Frontend) -> Layout:
+        """Return a vector of as many places as there are features.
+
+        Raises
+        ------
+        UserError
+            For clips shorter than a frame, and frequencies that a frame does not have.
+        """
+        window = frontend.window or WINDOW
+        if not frontend.columns:
+            if (samples := round(clip.sr * clip.duration)) < window:
+                raise UserError(
+                    f"--kind features: clips of {samples} samples are shorter than a frame of {window}; give a --window"
+                )
+            check_band(clip, frontend, n_fft=window, is_open=True)
+        return Layout((len(_names(frontend)),))
 
     @cached_property
     def floor(self) -> np.ndarray | None:
@@ -58,15 +76,15 @@ class Features(Kind):
 
 def _measures(clip: Clip, frontend: Frontend) -> Measures:
     window = frontend.window or WINDOW
-    if (samples := round(clip.sr * clip.duration)) < window:
-        raise UserError(
-            f"--kind features: clips of {samples} samples are shorter than a frame of {window}; give a --window"
-        )
     return Measures(
         sr=clip.sr,
         n_fft=window,
         hop_length=frontend.hop or max(1, window // 4),
         pad_mode="reflect" if frontend.padding == "reflect" else "constant",
-        filters=mel_filters(clip=clip, frontend=frontend, n_fft=window)[0],
+        filters=mel_filters_of(clip=clip, frontend=frontend, n_fft=window)[0],
         n_mfcc=frontend.n_mfcc,
     )
+
+
+def _names(frontend: Frontend) -> tuple[str, ...]:
+    return frontend.columns or feature_names(frontend.n_mfcc)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from core.config.run import Clip, Frontend
-from core.inputs.spectrogram import FLOOR_DB, WIDE_SPAN_DB, Spectrogram
+from core.inputs.spectrogram import Spectrogram
 
 EAR_Q, MIN_BANDWIDTH = 9.26449, 24.7  # of the equivalent rectangular bandwidth (Glasberg and Moore 1990), Hz
 BANDWIDTH = 1.019  # of a gammatone filter of order 4, in equivalent rectangular bandwidths
@@ -23,7 +23,6 @@ class Gammatone(Spectrogram):
         `n_mels` (how many filters), `fmin` and `fmax` (0: sr / 2) are used, and what every spectrogram uses.
     """
 
-    picture = (FLOOR_DB, FLOOR_DB + WIDE_SPAN_DB)
     row = ("filter", "Hz (ERB)")
 
     def rows(self, *, clip: Clip, frontend: Frontend) -> tuple[np.ndarray, np.ndarray]:

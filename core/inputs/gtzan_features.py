@@ -11,7 +11,7 @@ import librosa
 import numpy as np
 from scipy import ndimage
 
-# Of each, the mean and the variance: over frames, of harmony and perceptr over samples.
+# The mean and the variance of each: over frames, but of harmony and perceptr over samples.
 OVER_TIME = (
     "chroma_stft",
     "rms",
@@ -23,7 +23,15 @@ OVER_TIME = (
     "perceptr",
 )
 MOMENTS = ("mean", "var")
+
 NEIGHBOURS = 31  # frames or bins of which the median is taken, librosa's default
+
+
+def feature_names(n_mfcc: int) -> tuple[str, ...]:
+    """Return the name of each feature, in order: 57 names for 20 coefficients."""
+    coefficients = [f"mfcc{k + 1}" for k in range(n_mfcc)]
+    before, after = ([f"{name}_{of}" for name in part for of in MOMENTS] for part in (OVER_TIME, coefficients))
+    return (*before, "tempo", *after)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +59,8 @@ class Measures:
     filters: np.ndarray
     n_mfcc: int
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Name each number, in order."""
-        coefficients = [f"mfcc{k + 1}" for k in range(self.n_mfcc)]
-        before, after = ([f"{name}_{of}" for name in part for of in MOMENTS] for part in (OVER_TIME, coefficients))
-        return (*before, "tempo", *after)
-
     def __call__(self, y: np.ndarray) -> np.ndarray:
-        """Measure one waveform (samples,); return (features,) float32 in the order of `names`."""
+        """Measure one waveform (samples,); return (features,) float32 in the order of `feature_names`."""
         spectrum = librosa.stft(y, n_fft=self.n_fft, hop_length=self.hop_length, pad_mode=self.pad_mode)
         series = self._over_time(y, spectrum)
         decibels = librosa.power_to_db(self.filters @ np.abs(spectrum) ** 2)  # (n_mels, frames)

@@ -1,12 +1,11 @@
-"""Log-mel spectrograms: the mel powers are those of `librosa.feature.melspectrogram`, in decibels."""
+"""Log-mel spectrograms: `librosa.feature.melspectrogram` in decibels."""
 
 import warnings
 
 import numpy as np
 
 from core.config.run import Clip, Frontend
-from core.errors import UserError
-from core.inputs.mel import mel_frequencies, triangles
+from core.inputs.mel import mel_filters
 from core.inputs.spectrogram import FLOOR_DB, SPAN_DB, WIDE_SPAN_DB, Spectrogram
 
 
@@ -14,45 +13,47 @@ class LogMel(Spectrogram):
     """Log-mel images of waveforms.
 
     Every channel is ``10 log10(mel + 1e-6)`` with ``mel = librosa.feature.melspectrogram(y, n_fft=, win_length=,
-    hop_length=, htk=, norm=, pad_mode=, ...)`` (Hann window, centred frames, power 2). By default the filters are
-    Slaney's, normalised by their width, and outside the clip are zeros.
+    hop_length=, htk=, norm=, pad_mode=, ...)`` (Hann window, centred frames, power 2). The defaults are librosa's:
+    Slaney's filters with equal area, and zeros outside the clip.
 
     Parameters
     ----------
     clip
         As of every spectrogram.
     frontend
-        `n_mels`, `fmin`, `fmax` (0: sr / 2), `mel` and `mel_norm` are used, and what every spectrogram uses.
+        Uses `n_mels`, `fmin`, `fmax` (0: sr / 2), `mel` and `mel_norm`, and the fields of every spectrogram.
     """
 
-    picture = (FLOOR_DB, FLOOR_DB + SPAN_DB)
     row = ("mel", "Hz (mel)")
+    band = "open"
 
-    def __init__(self, *, clip: Clip, frontend: Frontend) -> None:
-        super().__init__(clip=clip, frontend=frontend)
-        if frontend.mel_norm == "none":
-            self.picture = (FLOOR_DB, FLOOR_DB + WIDE_SPAN_DB)
+    @classmethod
+    def decibel_range(cls, frontend: Frontend) -> tuple[float, float]:
+        """Return the value range in dB: a wider range for filters with a peak of 1."""
+        return FLOOR_DB, FLOOR_DB + (WIDE_SPAN_DB if frontend.mel_norm == "none" else SPAN_DB)
 
     def rows(self, *, clip: Clip, frontend: Frontend) -> tuple[np.ndarray, np.ndarray]:
         """Return the mel filters (n_mels, bins) and the frequency in Hz at the middle of each."""
-        return mel_filters(clip=clip, frontend=frontend, n_fft=self.n_fft)
+        return mel_filters_of(clip=clip, frontend=frontend, n_fft=self.n_fft)
 
 
-def mel_filters(*, clip: Clip, frontend: Frontend, n_fft: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return mel filters (n_mels, bins), float32, and the frequency in Hz at the middle of each, (n_mels,)."""
-    n, fmax = frontend.n_mels, frontend.fmax or clip.sr / 2
-    edges = mel_frequencies(n + 2, fmin=frontend.fmin, fmax=fmax, mel=frontend.mel)
-    normalised = frontend.mel_norm == "slaney"
-    filters = triangles(edges, sr=clip.sr, n_fft=n_fft, normalised=normalised, mel=frontend.mel)
-    if not filters.any():
-        raise UserError(
-            f"--fmin {frontend.fmin:g} --fmax {fmax:g}: {n_fft} samples have no frequency between them; "
-            "give a wider range or a longer --window"
+def mel_filters_of(*, clip: Clip, frontend: Frontend, n_fft: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return mel filters (n_mels, bins), float32, and their centres in Hz, (n_mels,); warn about empty filters."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Empty filters")  # librosa's, which does not name the options
+        filters, centres = mel_filters(
+            sr=clip.sr,
+            n_fft=n_fft,
+            n_mels=frontend.n_mels,
+            fmin=frontend.fmin,
+            fmax=frontend.fmax or clip.sr / 2,
+            scale=frontend.mel,
+            norm=frontend.mel_norm,
         )
     if empty := int((~filters.any(axis=1)).sum()):
         warnings.warn(
-            f"{empty} of {n} mel filters hold no frequency of {n_fft} samples, so their rows are silent: fewer "
-            "--n-mels, a higher --fmax or a longer --window would fill them",
+            f"{empty} of {frontend.n_mels} mel filters hold no frequency of {n_fft} samples, so their rows are silent: "
+            "fewer --n-mels, a higher --fmax or a longer --window would fill them",
             stacklevel=2,
         )
-    return filters, edges[1:-1]
+    return filters, centres

@@ -6,7 +6,7 @@ import torch
 
 from core.config.run import Clip, Frontend
 from core.inputs.base import Axis
-from core.inputs.log_mel import mel_filters
+from core.inputs.log_mel import mel_filters_of
 from core.inputs.spectrogram import Spectrogram
 
 
@@ -27,10 +27,20 @@ class Mfcc(Spectrogram):
     floor = 0.0
     rows_apart = True
     row = ("coefficient", "Coefficient")
+    band = "open"
+
+    @classmethod
+    def n_rows(cls, frontend: Frontend) -> int:
+        """Return the number of coefficients."""
+        return frontend.n_mfcc
+
+    @classmethod
+    def decibel_range(cls, frontend: Frontend) -> None:
+        """Return None: coefficients have no range in common."""
 
     def rows(self, *, clip: Clip, frontend: Frontend) -> tuple[np.ndarray, np.ndarray]:
         """Return the mel filters (n_mels, bins), and the coefficients' numbers."""
-        filters, bands = mel_filters(clip=clip, frontend=frontend, n_fft=self.n_fft)
+        filters, bands = mel_filters_of(clip=clip, frontend=frontend, n_fft=self.n_fft)
         cosines = scipy.fft.dct(np.eye(len(bands)), type=2, norm="ortho", axis=0)[: frontend.n_mfcc]
         self.cosines: torch.Tensor  # (n_mfcc, n_mels)
         self.register_buffer("cosines", torch.tensor(cosines, dtype=torch.float32), persistent=False)

@@ -1,45 +1,46 @@
-"""A batch of waveforms becomes a batch of images: power through filters, in decibels, brought to one size.
+"""Base class of spectrogram images: filtered power in decibels, resized to one size.
 
-By default three channels see the sound through windows of 25, 50 and 100 ms with hops of 10, 25 and 50 ms: fine in time
-to fine in frequency ("Rethinking CNN Models for Audio Classification", arXiv:2007.11154, section III). Computing them
-in batches on the model's device is what makes them quick.
+By default three channels have windows of 25, 50 and 100 ms and hops of 10, 25 and 50 ms, from high resolution in time
+to high resolution in frequency ("Rethinking CNN Models for Audio Classification", arXiv:2007.11154, section III).
 """
 
+import math
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from core.config.run import Clip, Frontend
-from core.inputs.base import Axis, Kind, to_peak
+from core.errors import UserError
+from core.inputs.base import Axis, Kind, Layout, to_peak
 from core.registry import Lazy
 
-scipy_fft = Lazy("scipy.fft")  # for odd lengths alone
-WINDOWS_MS = ((25, 10), (50, 25), (100, 50))  # window and hop of each channel
-HERTZ = (0, 125, 250, 500, 1000, 2000, 4000, 8000, 16000)  # written beside an axis of frequency that is not even
+scipy_fft = Lazy("scipy.fft")  # only for odd lengths
+WINDOWS_MS = ((25, 10), (50, 25), (100, 50))  # window and hop of each channel, ms
+HERTZ = (0, 125, 250, 500, 1000, 2000, 4000, 8000, 16000)  # ticks of an uneven frequency axis
 EPS = 1e-6  # added to the power before the logarithm
-FLOOR_DB = -60.0  # 10 log10 EPS: silence, and 0 of the unit range that pictures are given in
-SPAN_DB = 100.0  # +40 dB is 1 of it, where filters are normalised by their width
-WIDE_SPAN_DB = 120.0  # +60 dB, about the power of a full-scale tone, where filters pass their middle as it is
+FLOOR_DB = -60.0  # 10 log10 EPS: silence, and the lower end of the value range
+SPAN_DB = 100.0  # upper end +40 dB, for filters of equal area
+WIDE_SPAN_DB = 120.0  # upper end +60 dB (about a full-scale tone), for filters with a peak of 1
 DECIBELS = 10 / torch.tensor(10.0, dtype=torch.float64).log().item()  # dB per unit of natural logarithm
-CPU_SAMPLES = 2**19  # framed samples at work at once: 2 MB, which stay in a CPU's caches
-GPU_SAMPLES = 2**27  # the same on an accelerator: 0.5 GB, and about four times that with what is made of them
+CPU_SAMPLES = 2**19  # framed samples per piece: 2 MB, which fit into a CPU's caches
+GPU_SAMPLES = 2**27  # the same on a GPU: 0.5 GB, about 2 GB with intermediate results
 
 
 class Spectrogram(Kind):
-    """Images of ``10 log10(power + 1e-6)``, a channel for each window; what the rows are, a subclass says.
+    """Images of ``10 log10(power + 1e-6)``, one channel per window; subclasses define the rows.
 
-    Frames are centred and Hann-windowed. `n_fft` is 100 ms for all channels, or the one window that was given in
-    samples. Images are resized with antialiased bilinear interpolation, as `PIL.Image.resize` does it.
+    Frames are centred and Hann-windowed. `n_fft` is 100 ms for all channels, or the one window given in samples. Images
+    are resized with antialiased bilinear interpolation, like `PIL.Image.resize`.
 
     Parameters
     ----------
     clip
-        `sr` is used, and for the axis of time `duration` and `fit`.
+        Uses `sr`, and for the time axis `duration` and `fit`.
     frontend
-        `channels`, `window`, `hop`, `padding`, `peak`, `image` and `n_frames` (above 0) are used here.
+        Uses `channels`, `window`, `hop`, `padding`, `peak`, `image` and `n_frames` (above 0).
 
     Attributes
     ----------
@@ -49,26 +50,21 @@ class Spectrogram(Kind):
 
     unit = "dB"
     floor = FLOOR_DB
-    row: ClassVar[tuple[str, str]]  # name and label of the axis of rows
+    row: ClassVar[tuple[str, str]]  # name and label of the vertical axis
+    band: ClassVar[Literal["", "open", "closed"]] = ""  # whether bins at fmin and fmax count; "": no bin is needed
 
     def __init__(self, *, clip: Clip, frontend: Frontend) -> None:
         super().__init__(clip=clip, frontend=frontend)
-        sr = clip.sr
+        self.use_layout(self.layout(clip, frontend))
         if frontend.window:
             pairs = [(frontend.window, frontend.hop or max(1, frontend.window // 4))]
-            self.channels = (f"window of {frontend.window} samples",)
-            self.n_fft = frontend.window
         else:
-            chosen = WINDOWS_MS if frontend.channels == "windows" else WINDOWS_MS[:1]
-            pairs = [(_samples(window, sr), _samples(hop, sr)) for window, hop in chosen]
-            self.channels = tuple(f"{window} ms window" for window, _ in chosen)
-            self.n_fft = _samples(WINDOWS_MS[-1][0], sr)
+            pairs = [(_samples(window, clip.sr), _samples(hop, clip.sr)) for window, hop in _windows_ms(frontend)]
+        self.n_fft = fft_size(clip, frontend)
         self.hops = tuple(hop for _, hop in pairs)
         self.reflect, self.peak = frontend.padding == "reflect", frontend.peak
         filters, positions = self.rows(clip=clip, frontend=frontend)
-        height = frontend.image[0] if frontend.image else self.height(frontend, len(positions))
-        self.shape = (len(pairs), height, frontend.n_frames)
-        self.axes = (self.axis(_resized(positions, height)), _time_axis(clip, frontend.n_frames))
+        self.axes = (self.axis(_resized(positions, self.shape[1])), _time_axis(clip, frontend.n_frames))
         self.n_bands = len(positions if filters is None else filters)
         if filters is not None:
             of_bins = torch.from_numpy(filters).T
@@ -80,23 +76,44 @@ class Spectrogram(Kind):
             self.register_buffer(f"window{i}", torch.hann_window(window), persistent=False)
 
     def rows(self, *, clip: Clip, frontend: Frontend) -> tuple[np.ndarray | None, np.ndarray]:
-        """Return filters (filters, bins of `n_fft`), float32, or None, and where along their axis the rows stand.
-
-        Without filters there is a row for each bin that `_add_power` keeps.
-        """
+        """Return filters (filters, bins), float32, or None for one row per bin, and the position of each row."""
         raise NotImplementedError
 
-    def height(self, frontend: Frontend, rows: int) -> int:
-        """Return the height of an image that is not asked for by ``--image``."""
-        return rows
+    @classmethod
+    def layout(cls, clip: Clip, frontend: Frontend) -> Layout:
+        """Return the layout of the images, without building filters.
+
+        Raises
+        ------
+        UserError
+            If no bin of the Fourier transform lies between `fmin` and `fmax`.
+        """
+        if cls.band:
+            check_band(clip, frontend, n_fft=fft_size(clip, frontend), is_open=cls.band == "open")
+        if frontend.window:
+            channels: tuple[str, ...] = (f"window of {frontend.window} samples",)
+        else:
+            channels = tuple(f"{window} ms window" for window, _ in _windows_ms(frontend))
+        height = frontend.image[0] if frontend.image else cls.n_rows(frontend)
+        return Layout((len(channels), height, frontend.n_frames), channels, cls.decibel_range(frontend))
+
+    @classmethod
+    def n_rows(cls, frontend: Frontend) -> int:
+        """Return the height of an image without ``--image``."""
+        return frontend.n_mels
+
+    @classmethod
+    def decibel_range(cls, frontend: Frontend) -> tuple[float, float] | None:
+        """Return the value range in dB."""
+        return FLOOR_DB, FLOOR_DB + WIDE_SPAN_DB
 
     def axis(self, positions: np.ndarray) -> Axis:
-        """Return the axis of rows at `positions` in Hz."""
+        """Return the vertical axis for rows at `positions` in Hz."""
         inside = tuple(hertz for hertz in HERTZ if positions[0] <= hertz <= positions[-1])
         return Axis(*self.row, positions, inside or (round(float(positions[0])),))
 
     def of_decibels(self, above: torch.Tensor) -> torch.Tensor:
-        """Make the image's rows of decibels above the floor, (batch, filters, frames)."""
+        """Turn decibels above the floor (batch, filters, frames) into rows of the image."""
         return above
 
     @torch.no_grad()
@@ -114,7 +131,7 @@ class Spectrogram(Kind):
         return images.add_(self.floor)
 
     def power(self, y: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Yield the filters' power in each channel, shape (batch, filters, frames), of waveforms (batch, samples)."""
+        """Yield the filtered power (batch, filters, frames) of waveforms (batch, samples), channel by channel."""
         padded = self._padded(y)
         at_once = max(1, (CPU_SAMPLES if y.device.type == "cpu" else GPU_SAMPLES) // (self.n_fft * max(1, len(y))))
         for i, hop in enumerate(self.hops):
@@ -129,7 +146,7 @@ class Spectrogram(Kind):
             yield power.permute(1, 2, 0)
 
     def _padded(self, y: torch.Tensor) -> torch.Tensor:
-        """Put half a frame before and behind waveforms: silence, or their mirror image (NumPy's ``reflect``)."""
+        """Pad waveforms by half a frame at both ends, with zeros or by reflection (as `numpy.pad`)."""
         half, last = self.n_fft // 2, y.shape[1] - 1
         if not self.reflect:
             return F.pad(y, (half, half))
@@ -137,25 +154,45 @@ class Spectrogram(Kind):
         return y[:, torch.minimum(position, 2 * last - position)]
 
     def _add_power(self, frames: torch.Tensor, power: torch.Tensor) -> None:
-        """Add the filters' power of windowed frames (frames, batch, samples) to `power` (frames * batch, filters)."""
+        """Add the filtered power of windowed frames (frames, batch, samples) to `power` (frames * batch, filters)."""
         spectrum = squares(frames, n_fft=self.n_fft)
         for i, (bins, bands) in enumerate(self.blocks):
             power[:, bands].addmm_(spectrum[:, bins], self.get_buffer(f"filters{i}"))
 
 
 def squares(frames: torch.Tensor, *, n_fft: int) -> torch.Tensor:
-    """Transform windowed frames (frames, batch, samples) into squares (frames * batch, 2 bins).
+    """Return squared real and imaginary parts of the spectrum of frames (frames, batch, samples).
 
-    Those of the real and of the imaginary part stand side by side; their sum is the power.
+    The result (frames * batch, 2 bins) holds both parts of a bin side by side; their sum is the power.
     """
     spectrum = torch.view_as_real(_rfft(frames, n_fft=n_fft))  # (frames, batch, bins, real and imaginary)
     return spectrum.square_().reshape(frames.shape[0] * frames.shape[1], -1)
 
 
 def _time_axis(clip: Clip, n_frames: int) -> Axis:
-    if clip.fit == "stretch":  # every clip is as wide as the image
+    if clip.fit == "stretch":  # all clips fill the width of the image
         return Axis.even("frame", "Time (share of the clip)", n_frames, 1.0)
     return Axis.even("frame", "Time (s)", n_frames, clip.duration)
+
+
+def check_band(clip: Clip, frontend: Frontend, *, n_fft: int, is_open: bool) -> None:
+    """Raise UserError unless a bin of the Fourier transform lies from `fmin` to `fmax`, between them if `is_open`."""
+    fmax, per_hertz = frontend.fmax or clip.sr / 2, n_fft / clip.sr
+    first = math.floor(frontend.fmin * per_hertz) + 1 if is_open else math.ceil(frontend.fmin * per_hertz)
+    if first / per_hertz > fmax or (is_open and first / per_hertz == fmax):
+        raise UserError(
+            f"--fmin {frontend.fmin:g} --fmax {fmax:g}: {n_fft} samples have no frequency between them, as frequencies "
+            f"are {1 / per_hertz:g} Hz apart; give a wider range or a longer --window"
+        )
+
+
+def fft_size(clip: Clip, frontend: Frontend) -> int:
+    """Return the samples of a Fourier transform: one ``--window``, or the longest window in ms."""
+    return frontend.window or _samples(WINDOWS_MS[-1][0], clip.sr)
+
+
+def _windows_ms(frontend: Frontend) -> tuple[tuple[int, int], ...]:
+    return WINDOWS_MS if frontend.channels == "windows" else WINDOWS_MS[:1]
 
 
 def _samples(milliseconds: int, sr: int) -> int:
@@ -163,22 +200,21 @@ def _samples(milliseconds: int, sr: int) -> int:
 
 
 def _rfft(frames: torch.Tensor, *, n_fft: int) -> torch.Tensor:
-    """Transform real frames (frames, batch, samples), zeros appended up to `n_fft`."""
-    if frames.device.type == "cpu" and n_fft % 2:  # of odd lengths SciPy's transform takes half the time of MKL's
+    """Fourier transform of real frames (frames, batch, samples), zero-padded to `n_fft`."""
+    if frames.device.type == "cpu" and n_fft % 2:  # SciPy is twice as fast as MKL for odd lengths
         return torch.from_numpy(scipy_fft.rfft(frames.numpy(), n=n_fft, workers=torch.get_num_threads()))
     return torch.fft.rfft(frames, n=n_fft)
 
 
 def _split(x: torch.Tensor, at_once: int) -> Sequence[torch.Tensor]:
-    """Split along the first axis; of short clips the calls alone would be a tenth of the time."""
+    """Split along the first axis, without the cost of a call if there is one part."""
     return (x,) if len(x) <= at_once else x.split(at_once)
 
 
 def _blocks(filters: torch.Tensor) -> list[tuple[slice, slice]]:
-    """Split filters (bins, rows) into blocks of an octave of bins and the bands that have any of them.
+    """Split filters (bins, bands) into blocks without the zeros: slices of bins, doubled as in `squares`, and of bands.
 
-    Most of a mel matrix is zeros: the upper half of the bins is in a fifth of the bands. Rows are counted twice, for
-    the real and the imaginary part.
+    Most of a mel matrix is zero: the upper half of the bins belongs to a fifth of the bands.
     """
     n = len(filters)
     blocks = []
@@ -197,10 +233,10 @@ def _resize(x: torch.Tensor, *, size: tuple[int, ...]) -> torch.Tensor:
 
 
 def _resized(positions: np.ndarray, height: int) -> np.ndarray:
-    """Return where the middles of `height` rows stand, of as many `positions` as there were rows before."""
+    """Return the positions of rows after resizing them from ``len(positions)`` to `height`."""
     n = len(positions)
-    if n in (1, height):  # what one row says is no axis
+    if n in (1, height):  # one row gives no step
         return positions if n == height else positions[0] + np.arange(float(height))
     wanted = (np.arange(height) + 0.5) * n / height - 0.5
-    below = np.clip(np.floor(wanted).astype(int), 0, n - 2)  # rows beyond the outermost ones go on in equal steps
+    below = np.clip(np.floor(wanted).astype(int), 0, n - 2)  # extrapolate linearly at both ends
     return np.asarray(positions[below] + (wanted - below) * (positions[below + 1] - positions[below]))

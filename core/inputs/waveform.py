@@ -4,7 +4,7 @@ import torch
 
 from core.config.run import Clip, Frontend
 from core.errors import UserError
-from core.inputs.base import Axis, Kind, to_peak
+from core.inputs.base import Axis, Kind, Layout, to_peak
 
 
 class Waveform(Kind):
@@ -25,16 +25,19 @@ class Waveform(Kind):
 
     unit = "amplitude"
     floor = 0.0
-    channels = ("waveform",)
+
+    @classmethod
+    def layout(cls, clip: Clip, frontend: Frontend) -> Layout:
+        """Return one channel of all samples; UserError for clips that keep lengths of their own."""
+        if clip.fit == "stretch":
+            raise UserError("--fit stretch resizes images, and waveforms are none: choose pad, loop or crop")
+        return Layout((1, round(clip.sr * clip.duration)), ("waveform",))
 
     def __init__(self, *, clip: Clip, frontend: Frontend) -> None:
         super().__init__(clip=clip, frontend=frontend)
-        if clip.fit == "stretch":
-            raise UserError("--fit stretch resizes images, and waveforms are none: choose pad, loop or crop")
+        self.use_layout(self.layout(clip, frontend))
         self.peak = frontend.peak
-        samples = round(clip.sr * clip.duration)
-        self.shape = (1, samples)
-        self.axes = (Axis.even("sample", "Time (s)", samples, clip.duration),)
+        self.axes = (Axis.even("sample", "Time (s)", self.shape[1], clip.duration),)
 
     def forward(self, y: torch.Tensor) -> torch.Tensor:
         """Turn waveforms (batch, samples) into rows (batch, 1, samples)."""

@@ -16,7 +16,8 @@ from torch.nn import functional
 from core.audio.waveform_augmentation import Change, SpecAugment, augment_waveform
 from core.config.run import Run
 from core.errors import UserError
-from core.inputs.input_of_run import input_kind
+from core.inputs import KINDS
+from core.inputs.input_of_run import input_layout
 from core.training import AUGMENTATIONS
 
 DEGREES = 15.0
@@ -54,16 +55,16 @@ def batch_augmentation(run: Run) -> nn.Sequential:
     UserError
         Where the inputs are no images, and for segments of what is stored as images.
     """
-    training, kind = run.training, input_kind(run.clip, run.frontend)
+    training, floor = run.training, KINDS[run.frontend.kind].floor
     steps: list[nn.Module] = []
     named: Augmentation = AUGMENTATIONS[training.augment]
     if named.segments and not training.live:
         raise UserError(f"--augment {training.augment} needs --live: of stored images no other segment can be cut")
     if named.batch:
-        steps.append(named.batch(kind.floor))
+        steps.append(named.batch(floor))
     if training.time_mask or training.freq_mask:
-        steps.append(SpecAugment(time_mask=training.time_mask, freq_mask=training.freq_mask, floor=kind.floor))
-    if steps and len(kind.shape) != 3:
+        steps.append(SpecAugment(time_mask=training.time_mask, freq_mask=training.freq_mask, floor=floor))
+    if steps and len(input_layout(run.clip, run.frontend).shape) != 3:
         raise UserError(
             f"--augment {training.augment}, --time-mask {training.time_mask}, --freq-mask {training.freq_mask}: only "
             "images can be rotated or masked; leave out what does"
@@ -76,7 +77,7 @@ def evaluation_change(run: Run) -> nn.Sequential:
     named: Augmentation = AUGMENTATIONS[run.training.augment]
     if not (named.tests and named.batch):
         return nn.Sequential()
-    return nn.Sequential(named.batch(input_kind(run.clip, run.frontend).floor))
+    return nn.Sequential(named.batch(KINDS[run.frontend.kind].floor))
 
 
 class Rotate(nn.Module):

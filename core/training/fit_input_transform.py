@@ -11,7 +11,8 @@ from torch import nn
 from core.config.run import Run
 from core.datasets.dataset import Split
 from core.errors import UserError
-from core.inputs.input_of_run import check_first_step, input_kind, input_shape
+from core.inputs import KINDS
+from core.inputs.input_of_run import check_first_step, input_layout, input_shape
 from core.inputs.store.stored_inputs import Images
 from core.models.backbone import Backbone
 from core.models.input_transform.colour import Colour, Levels
@@ -30,22 +31,22 @@ def fit(run: Run, backbone: Backbone, images: Images, split: Split) -> nn.Module
     UserError
         For ``fixed`` where the inputs have no range that pictures share, and colours for what is not one spectrogram.
     """
-    kind, frontend = input_kind(run.clip, run.frontend), run.frontend
+    frontend = run.frontend
     if frontend.pca:
         return Components.fitted(images.array, split.train, pca=frontend.pca)
     if is_fitted(run):
         channels = input_shape(run)[0]
-        return Normalise.of(images.array, split.train, channels=channels, rows_apart=kind.rows_apart)
+        return Normalise.of(images.array, split.train, channels=channels, rows_apart=KINDS[frontend.kind].rows_apart)
     return _fixed(run, backbone)
 
 
 def _fixed(run: Run, backbone: Backbone) -> nn.Module:
     """Make the first step that looks at no clip."""
-    kind, frontend = input_kind(run.clip, run.frontend), run.frontend
+    layout, frontend = input_layout(run.clip, run.frontend), run.frontend
     check_first_step(run)
-    if len(kind.channels) not in (1, len(backbone.mean)):
+    if len(layout.channels) not in (1, len(backbone.mean)):
         raise UserError(f"--normalise fixed: inputs of the kind {frontend.kind} are no pictures; use train")
-    picture = None if frontend.levels == "image" else kind.picture
+    picture = None if frontend.levels == "image" else layout.value_range
     if picture and frontend.colour == "none":
         return Normalise.fixed(backbone.mean, backbone.std, picture)
     steps = OrderedDict[str, nn.Module](levels=Levels(picture))

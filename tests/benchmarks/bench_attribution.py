@@ -20,6 +20,7 @@ from torch import nn
 
 from analysis.attribution import Explained
 from analysis.attribution.integrated_gradients import mean_gradients
+from core.config.run import Frontend
 from core.inputs.log_mel import LogMel
 from core.inputs.spectrogram import FLOOR_DB
 from core.models.backbone import build
@@ -62,7 +63,9 @@ def inputs(name: str) -> tuple[nn.Module, np.ndarray, np.ndarray]:
     """Make the network, the images in dB and the targets."""
     torch.manual_seed(0)
     backbone = build(name, 10, weights="imagenet" if name == "efficientnet_lite0" else "random")
-    network = nn.Sequential(Normalise.fixed(backbone.mean, backbone.std, LogMel.picture), backbone).eval()
+    network = nn.Sequential(
+        Normalise.fixed(backbone.mean, backbone.std, LogMel.decibel_range(Frontend())), backbone
+    ).eval()
     rng = np.random.default_rng(0)
     return network, rng.uniform(FLOOR_DB, 20, (CLIPS, *SHAPE)).astype(np.float32), rng.integers(0, 10, CLIPS)
 

@@ -42,7 +42,7 @@ class Normalise(nn.Module):
         mean, std
             Of the pictures the backbone was trained on, per channel, in units of 0 .. 1.
         picture
-            What is 0 and what is 1 in the inputs' unit (`core.inputs.base.Kind.picture`).
+            What is 0 and what is 1 in the inputs' unit (`core.inputs.base.Layout.value_range`).
         """
         low, span = picture[0], picture[1] - picture[0]
         return cls([low + span * m for m in mean], [span * s for s in std])

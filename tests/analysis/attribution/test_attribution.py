@@ -13,6 +13,7 @@ from torch import nn
 from analysis import attribution
 from analysis.attribution import Explained, Integral, Maps, baselines, class_profiles, integrated_gradients, methods
 from analysis.attribution.integrated_gradients import mean_gradients
+from core.config.run import Frontend
 from core.errors import UserError
 from core.inputs.log_mel import LogMel
 from core.inputs.spectrogram import FLOOR_DB
@@ -83,7 +84,7 @@ def images(rng: np.random.Generator, n: int = 2, shape: tuple[int, ...] = SHAPE)
 def small(seed: int = 0) -> nn.Sequential:
     """A network with in-place activations, batch norm and dropout."""
     torch.manual_seed(seed)
-    layers: list[nn.Module] = [Normalise.fixed([0.5] * 3, [0.5] * 3, LogMel.picture)]
+    layers: list[nn.Module] = [Normalise.fixed([0.5] * 3, [0.5] * 3, LogMel.decibel_range(Frontend()))]
     layers += [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU6(inplace=True), nn.Dropout(0.5)]
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)]
     return nn.Sequential(*layers).double()
@@ -355,7 +356,7 @@ def check_completeness(name: str) -> None:
     rng = np.random.default_rng(0)
     x = images(rng, 1, (3, size, size))
     backbone = build(name, 3, weights="random", seed=1, input_shape=x.shape[1:])
-    normalise = Normalise.fixed(backbone.mean, backbone.std, LogMel.picture)
+    normalise = Normalise.fixed(backbone.mean, backbone.std, LogMel.decibel_range(Frontend()))
     network = nn.Sequential(OrderedDict(normalise=normalise, backbone=backbone))
     explained = Explained(network, x.shape[1:])
     maps = attribute(explained, x, baselines.make("silence", x), np.array([1]), steps=16)

@@ -10,6 +10,7 @@ from torch import nn
 
 from analysis.attribution.attribution_model import Explained
 from analysis.attribution.integrated_gradients import mean_gradients
+from core.config.run import Frontend
 from core.inputs.log_mel import LogMel
 from core.inputs.spectrogram import FLOOR_DB
 from core.models.input_transform.normalise import Normalise
@@ -35,7 +36,9 @@ APART: dict[str, nn.Module] = {
     "plain": Other(lambda first, second, x: first(x)),
     "one after the other": Other(lambda first, second, x: second(first(x).relu())),
     "turned first": Other(lambda first, second, x: first(1 - x.flip(-1))),
-    "normalised": nn.Sequential(Normalise.fixed([0.5] * 3, [0.5] * 3, LogMel.picture), Other(lambda f, s, x: f(x))),
+    "normalised": nn.Sequential(
+        Normalise.fixed([0.5] * 3, [0.5] * 3, LogMel.decibel_range(Frontend())), Other(lambda f, s, x: f(x))
+    ),
 }
 WHOLE: dict[str, nn.Module] = {
     "clamped far out": Other(lambda first, second, x: first(x.clamp(-100, 100))),

@@ -60,8 +60,8 @@ def test_no_channel_is_stored_twice(name: str, channels: str) -> None:
 
 def test_silence_is_the_floor_everywhere(kind: Kind) -> None:
     assert (kind(torch.zeros(2, SR // 2)) == kind.floor).all()
-    if kind.picture:  # and black, to a network trained on pictures
-        black, white = kind.picture
+    if kind.value_range:  # and black, to a network trained on pictures
+        black, white = kind.value_range
         assert black == kind.floor < white
 
 

@@ -51,7 +51,7 @@ def test_log_spectrogram_shows_the_band_that_was_asked_for() -> None:
     expected = np.asarray(Image.fromarray(log.astype(np.float32)).resize((63, 43), Image.Resampling.BILINEAR))
     np.testing.assert_allclose(one(kind, y)[0], expected, rtol=0, atol=TOLERANCE_DB)
     assert 1000 <= kind.axes[0].values[0] < kind.axes[0].values[-1] <= 3000
-    with pytest.raises(UserError, match=r"--fmin 1001, --fmax 1002: no bin of the spectrum lies between; they are"):
+    with pytest.raises(UserError, match="--fmin 1001 --fmax 1002: .* have no frequency between them"):
         made("logspec", fmin=1001.0, fmax=1002.0)
 
 
