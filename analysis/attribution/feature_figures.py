@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from analysis.attribution import Maps
 from analysis.attribution.map_figures import heading, limit, plain
 from analysis.output.image_view import Scale
-from analysis.output.style import COLOURS, COLUMN_WIDTH, PAGE_WIDTH, styled
+from analysis.output.style import COLOURS, COLUMN_WIDTH, PAGE_WIDTH, with_style
 
 STRONGEST = 15  # features in a clip's figure
 BESIDE = 5  # in a figure of several clips
 SMALL = 5  # points
 
 
-@styled
+@with_style
 def clip_figure(maps: Maps, clip: int, label: int, scale: Scale, class_names: Sequence[str]) -> Figure:
     """Draw the features that a clip's answer rests on most, signed, each with its value.
 
@@ -43,7 +43,7 @@ def clip_figure(maps: Maps, clip: int, label: int, scale: Scale, class_names: Se
     return figure
 
 
-@styled
+@with_style
 def paper_figure(maps: Maps, clips: Sequence[int], labels: np.ndarray, scale: Scale, names: Sequence[str]) -> Figure:
     """Draw the strongest features of several clips, two clips side by side."""
     down = -(-len(clips) // 2)
@@ -59,7 +59,7 @@ def paper_figure(maps: Maps, clips: Sequence[int], labels: np.ndarray, scale: Sc
     return figure
 
 
-@styled
+@with_style
 def profiles_figure(profiles: pd.DataFrame) -> Figure:
     """Draw what share of each row's attribution is on which feature: ``class``, ``name``, ``share``."""
     names, rows = list(dict.fromkeys(profiles["name"])), list(dict.fromkeys(profiles["class"]))

@@ -16,7 +16,7 @@ from matplotlib.image import AxesImage
 
 from analysis.attribution import Maps
 from analysis.output.image_view import Scale
-from analysis.output.style import COLOURS, COLUMN_WIDTH, PAGE_WIDTH, styled
+from analysis.output.style import COLOURS, COLUMN_WIDTH, PAGE_WIDTH, with_style
 from core.inputs.base import Axis
 
 OUTLIERS = 99.5  # percentile at which the colours of attributions end
@@ -68,7 +68,7 @@ def heading(maps: Maps, clip: int, label: int, class_names: Sequence[str]) -> st
     return plain(f"{answer}\n{what}; {made}")
 
 
-@styled
+@with_style
 def clip_figure(maps: Maps, clip: int, label: int, scale: Scale, class_names: Sequence[str]) -> Figure:
     """Draw one clip: spectrogram, signed and absolute attributions, of all channels together and of each.
 
@@ -122,7 +122,7 @@ class _Column:
     extend: str = "neither"
 
 
-@styled
+@with_style
 def paper_figure(maps: Maps, clips: Sequence[int], labels: np.ndarray, scale: Scale, names: Sequence[str]) -> Figure:
     """Draw the report's two columns, input and attribution (Palanisamy et al. 2020, figure 3), a row for each clip."""
     figure = Figure(figsize=(COLUMN_WIDTH, 0.5 + 1.0 * len(clips)), layout="constrained")
@@ -140,7 +140,7 @@ def paper_figure(maps: Maps, clips: Sequence[int], labels: np.ndarray, scale: Sc
     return figure
 
 
-@styled
+@with_style
 def comparison_figure(
     compared: Mapping[str, Maps], clips: Sequence[int], labels: np.ndarray, scale: Scale, names: Sequence[str]
 ) -> Figure:
@@ -163,7 +163,7 @@ def comparison_figure(
     return figure
 
 
-@styled
+@with_style
 def curves_figure(frame: pd.DataFrame, title: str) -> Figure:
     """Draw deletion and insertion curves of `faithfulness.mean_curves`, with 95 % intervals over the clips."""
     figure = Figure(figsize=(PAGE_WIDTH, 2.5), layout="constrained")
@@ -183,7 +183,7 @@ def curves_figure(frame: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-@styled
+@with_style
 def profiles_figure(profiles: pd.DataFrame, scale: Scale) -> Figure:
     """Draw what share of each class's attribution is at which frequency and at which time (`class_profiles`)."""
     names = list(dict.fromkeys(profiles["class"]))

@@ -12,6 +12,7 @@ from analysis import conditions
 from analysis.attribution import Maps, class_profiles, faithfulness, feature_figures, map_figures
 from analysis.attribution.pipeline import Attributed, Explanation, Request
 from analysis.metrics.condition_summary import summarise
+from analysis.output import style
 from analysis.output.folder import Results
 from analysis.output.number_format import number, p_value, percent, text
 from analysis.output.tables import MISSING, Column
@@ -130,7 +131,7 @@ class _Writer:
                 self.results.files += arrays
                 continue
             figure = self.figures.clip_figure(maps, k, int(self.explanation.labels[k]), self.scale, self.names)
-            files = [*self.results.draw(figure, path, dpi=MAP_DPI), *arrays]
+            files = [*style.save_figure(figure, path, dpi=MAP_DPI), *arrays]
             said = f"{row['true']}, taken for {row['predicted']}" if row["true"] != row["predicted"] else row["true"]
             caption = f"{row['clip']} ({said}), {attributed.condition}: {maps.method} against {maps.baseline}"
             sound = str(self.explanation.dataset.root.absolute() / row["clip"])
@@ -260,7 +261,7 @@ class _Writer:
 
     def _figure(self, name: str, figure: Figure, data: pd.DataFrame, caption: str) -> None:
         name = self.prefix + name
-        self.results.add("figure", name, caption, self.results.draw(figure, self.results.folder / name, data))
+        self.results.add("figure", name, caption, style.save_figure(figure, self.results.folder / name, data))
 
     def _table(
         self,

@@ -10,16 +10,12 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from rich.console import RenderableType
 
-from analysis.output import tables
-from analysis.output.drawn import save_once
+from analysis.output import style, tables
 from analysis.output.provenance import elsewhere
-from analysis.output.style import DPI
 from analysis.output.tables import Column
 from analysis.output.writers import write_formats
-from analysis.plots import by_condition
 from core.plan import Plan
 from core.session import Session
 
@@ -88,15 +84,11 @@ class Results:
     ) -> None:
         """Draw on new axes and write the figure as PNG and PDF, with its data beside it as CSV.
 
-        `caption` says what is to be seen, also to those who cannot see it; `size` is that of `figures.new`.
+        `caption` says what is to be seen, also to those who cannot see it; `size` is that of `style.new_figure`.
         """
-        figure, ax = by_condition.new(**size)
+        figure, ax = style.new_figure(**size)
         draw(ax)
-        self.add("figure", name, caption, self.draw(figure, self.folder / name, data))
-
-    def draw(self, figure: Figure, path: Path, data: pd.DataFrame | None = None, *, dpi: int = DPI) -> list[Path]:
-        """Write a figure where it is not there yet; parameters and files are those of `analysis.output.style.save`."""
-        return save_once(figure, path, data, index=self.session.store.index, dpi=dpi)
+        self.add("figure", name, caption, style.save_figure(figure, self.folder / name, data))
 
     def written(self) -> list[str]:
         """Name the files that were written, and of a folder inside `folder` only how many."""

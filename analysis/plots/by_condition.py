@@ -1,8 +1,8 @@
 """Figures in one style, for one column of a paper: each function takes data and axes, draws, and returns the axes.
 
-    figure, ax = figures.new()
+    figure, ax = style.new_figure()
     figures.accuracy_by_condition(frame, ax, xlabel="Frozen through block", reference="none")
-    figures.save(figure, Path("results/freeze/accuracy"), frame)
+    style.save_figure(figure, Path("results/freeze/accuracy"), frame)
 
 Frames hold fractions 0 to 1; axes show percent. ``accuracy_low`` and ``accuracy_high``, the bounds of a 95 % interval,
 are drawn where a frame has them, ``accuracy_std`` where it has not; the label of the axis says which. Nothing here
@@ -21,22 +21,12 @@ from matplotlib.container import Container
 from matplotlib.ticker import MaxNLocator
 
 from analysis.metrics.registry import MEASURES
-from analysis.output.style import COLOURS, GREY, MARKERS, STYLES, new, save, styled
+from analysis.output.style import COLOURS, GREY, MARKERS, STYLES, with_style
 
 LONGEST = 38  # characters of 8 points along an axis
-__all__ = [
-    "accuracy_by_condition",
-    "ensemble_curve",
-    "grouped_bars",
-    "learning_curves",
-    "new",
-    "save",
-    "similarity_by_layer",
-    "spread_of",
-]
 
 
-@styled
+@with_style
 def accuracy_by_condition(
     frame: pd.DataFrame, ax: Axes, *, xlabel: str, reference: str | None = None, series: str | None = None
 ) -> Axes:
@@ -80,7 +70,7 @@ def accuracy_by_condition(
     return _legend(ax)
 
 
-@styled
+@with_style
 def similarity_by_layer(frame: pd.DataFrame, ax: Axes, *, series: str | None = "weights", index: str = "SVCCA") -> Axes:
     """Draw how alike a layer is before and after training (Palanisamy et al. 2020, figure 2a).
 
@@ -114,7 +104,7 @@ def similarity_by_layer(frame: pd.DataFrame, ax: Axes, *, series: str | None = "
     return _legend(ax)
 
 
-@styled
+@with_style
 def grouped_bars(
     frame: pd.DataFrame, ax: Axes, *, x: str, series: str | None = None, xlabel: str = "", metric: str = "accuracy"
 ) -> Axes:
@@ -153,7 +143,7 @@ def grouped_bars(
     return _legend(ax)
 
 
-@styled
+@with_style
 def ensemble_curve(frame: pd.DataFrame, ax: Axes, *, series: str | None = None) -> Axes:
     """Draw accuracy against the number of members.
 
@@ -176,7 +166,7 @@ def ensemble_curve(frame: pd.DataFrame, ax: Axes, *, series: str | None = None) 
     return _legend(ax)
 
 
-@styled
+@with_style
 def learning_curves(frame: pd.DataFrame, ax: Axes, *, ylabel: str, series: str) -> Axes:
     """Draw a measure along the epochs, a line for each series.
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis.output.folder import Results
-from analysis.output.style import COLOURS, GREY, MARKERS, name_above, panels, styled
+from analysis.output.style import COLOURS, GREY, MARKERS, add_legend_above, split_into_panels, with_style
 from core.training.metrics import BINS, confidence_bins
 
 
@@ -70,7 +70,7 @@ def write_calibration(results: Results, frame: pd.DataFrame, names: Sequence[str
     points = list(frame.groupby(list(names), sort=False)) if names else [((), frame)]
 
     def draw(ax: Axes) -> None:
-        column = [row[0] for row in panels(ax, 2 * len(points), 1)]
+        column = [row[0] for row in split_into_panels(ax, 2 * len(points), 1)]
         if grid := column[0].get_gridspec():
             grid.set_height_ratios([3, 1] * len(points))
         for upper, lower, (point, part) in zip(column[::2], column[1::2], points, strict=True):
@@ -78,7 +78,7 @@ def write_calibration(results: Results, frame: pd.DataFrame, names: Sequence[str
             if names:
                 upper.set_title(", ".join(map(str, point)), loc="left")
             if len(points) == 1:
-                name_above(upper)
+                add_legend_above(upper)
             else:  # each point has its own ECE
                 upper.legend()
 
@@ -94,7 +94,7 @@ def write_calibration(results: Results, frame: pd.DataFrame, names: Sequence[str
     )
 
 
-@styled
+@with_style
 def _draw(frame: pd.DataFrame, upper: Axes, lower: Axes) -> None:
     """Draw a point's conditions: accuracy against confidence, and how many clips each bin has."""
     upper.plot([0, 100], [0, 100], "--", color=GREY, linewidth=0.8, zorder=1)

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 from analysis.output.folder import Results
 from analysis.output.number_format import text
-from analysis.output.style import panels, styled
+from analysis.output.style import split_into_panels, with_style
 from analysis.plots.learning_curves import Groups, left_out
 from core.store.runs import Store
 
@@ -150,9 +150,9 @@ def with_margins(matrix: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDAr
     return clips, shares
 
 
-@styled
+@with_style
 def _draw_all(matrices: Sequence[Matrix], ax: Axes, *, down: int, across: int) -> None:
-    grid = [panel for row in panels(ax, down, across) for panel in row]
+    grid = [panel for row in split_into_panels(ax, down, across) for panel in row]
     for matrix, panel in zip(matrices, grid, strict=False):
         draw_confusion(matrix.clips, matrix.class_names, panel, room=1 / down)
         panel.set_title(_escaped(matrix.title), loc="left")
@@ -160,7 +160,7 @@ def _draw_all(matrices: Sequence[Matrix], ax: Axes, *, down: int, across: int) -
         panel.set_axis_off()
 
 
-@styled
+@with_style
 def draw_confusion(matrix: npt.ArrayLike, class_names: Sequence[str], ax: Axes, *, room: float = 1.0) -> Axes:
     """Draw a confusion matrix with its margins.
 

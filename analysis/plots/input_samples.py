@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from analysis.attribution.map_figures import draw
 from analysis.output.folder import Results
 from analysis.output.image_view import Scale
-from analysis.output.style import PAGE_WIDTH, styled
+from analysis.output.style import PAGE_WIDTH, save_figure, with_style
 from core.audio.reading import read_waveform
 from core.config.run import Run
 from core.datasets.dataset import Dataset
@@ -55,13 +55,13 @@ def show_samples(results: Results, *, per_class: int) -> None:
     what = f"{dataset.name}: {run.frontend.kind} in {scale.unit or 'their own units'}"
     cmap = CMAP if run.frontend.colour == "none" else run.frontend.colour
     figure = grid_figure([inputs[row] for row in rows], [titles[row] for row in rows], scale, cmap=cmap)
-    files = results.draw(figure, results.folder / "samples")
+    files = save_figure(figure, results.folder / "samples")
     results.add("figure", "samples", f"A clip of every class of {what}", files)
     for row in rows:
         name = re.sub(r"[^\w.-]+", "_", f"{titles[row]}-{row}", flags=re.ASCII)
         sound = _write_sound(results, run, dataset, paths[row], name)
         figure = grid_figure([inputs[row]], [titles[row]], scale, cmap=cmap)
-        files = results.draw(figure, results.folder / "clips" / name, dpi=DPI)
+        files = save_figure(figure, results.folder / "clips" / name, dpi=DPI)
         facts = {"clip": paths[row], "sound": sound, "class": titles[row]}
         results.add("map", name, f"{paths[row]} ({titles[row]})", files, **facts)
 
@@ -82,7 +82,7 @@ def chosen(labels: np.ndarray, rows: np.ndarray, *, per_class: int) -> list[int]
     return [int(row) for label in np.unique(labels[rows]) for row in np.sort(mixed[labels[mixed] == label][:per_class])]
 
 
-@styled
+@with_style
 def grid_figure(images: Sequence[np.ndarray], titles: Sequence[str], scale: Scale, *, cmap: str = CMAP) -> Figure:
     """Draw images (height, width) in rows of five, all in one range of colours; waveforms as lines in one range.
 

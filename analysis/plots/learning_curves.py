@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis.output.folder import Results
-from analysis.output.style import name_above, panels
+from analysis.output.style import add_legend_above, split_into_panels
 from analysis.plots import by_condition
 from core.config.run import Run
 from core.errors import UserError, unknown
@@ -48,14 +48,14 @@ def write_learning_curves(results: Results, groups: Groups, *, caption: str, onl
     measures = [measure for measure in CURVES if measure in set(curves["measure"])]
 
     def draw(ax: Axes) -> None:
-        grid = panels(ax, len(points), len(measures))
+        grid = split_into_panels(ax, len(points), len(measures))
         for row, (point, part) in zip(grid, points, strict=True):
             for panel, measure in zip(row, measures, strict=True):
                 shown = part[part["measure"] == measure]
                 by_condition.learning_curves(shown, panel, ylabel=CURVES[measure], series="condition")
             if names:
                 row[0].set_title(", ".join(map(str, point)), loc="left")
-        name_above(grid[0][0])
+        add_legend_above(grid[0][0])
 
     folds = {p.run.data.fold for _, part in groups for p in part}
     over = "folds, seeds averaged within each" if len(folds) > 1 else "seeds"

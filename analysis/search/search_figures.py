@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.output.style import COLOURS, GREY, styled
+from analysis.output.style import COLOURS, GREY, with_style
 
 SCORE = "validation_accuracy"
 LABEL: Any = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}  # legible where lines cross it
 
 
-@styled
+@with_style
 def heat_map(frame: pd.DataFrame, ax: Axes, *, options: Sequence[str]) -> Axes:
     """Draw the validation accuracy of a grid of two options; the best has a frame, what has no result is empty.
 
@@ -47,7 +47,7 @@ def heat_map(frame: pd.DataFrame, ax: Axes, *, options: Sequence[str]) -> Axes:
     return ax
 
 
-@styled
+@with_style
 def parallel_coordinates(frame: pd.DataFrame, ax: Axes, *, options: Sequence[str]) -> Axes:
     """Draw each configuration as a line through its options to its validation accuracy; the best is thick.
 

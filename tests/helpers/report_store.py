@@ -8,6 +8,7 @@ import pandas as pd
 import soundfile
 import torch
 
+from analysis.output import style
 from analysis.output.folder import Results
 from analysis.output.number_format import percent, points
 from analysis.output.tables import Column
@@ -120,9 +121,9 @@ def conditions(results):
 
 def maps(results):
     """Leave maps of an embedded clip (twice), of one beside them, of one that is gone, and a stray item."""
-    figure, ax = by_condition.new()
+    figure, ax = style.new_figure()
     ax.imshow(np.eye(8))
-    by_condition.save(figure, results.folder / "map", pd.DataFrame({"value": [1.5, 2.5]}))
+    style.save_figure(figure, results.folder / "map", pd.DataFrame({"value": [1.5, 2.5]}))
     (results.folder / "sounds").mkdir()
     soundfile.write(results.folder / "sounds" / "1.wav", 0.1 * np.sin(np.arange(8000) / 3), 8000)
     outside = Path("..", "..", "..", "secret.png")

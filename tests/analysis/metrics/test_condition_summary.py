@@ -13,8 +13,9 @@ from finished_runs import finish, plan_of
 from analysis.conditions import DETAILED, compare
 from analysis.metrics.condition_summary import summarise
 from analysis.metrics.registry import MEASURES, check_measures
+from analysis.output import style
 from analysis.output.folder import Results
-from analysis.plots import by_condition
+from analysis.plots import by_condition as figures
 from analysis.plots.metric_bars import write_bars
 from core.config.execution import Execution
 from core.config.run import Run
@@ -88,8 +89,8 @@ def test_every_metric_has_a_column_and_those_asked_for_are_shown_and_drawn(tmp_p
 def test_bars_of_every_metric_have_its_heights_and_intervals(metric: str) -> None:
     frame = pd.DataFrame({"condition": ["a", "b"], metric: [0.2, 0.4]})
     frame = frame.assign(**{f"{metric}_low": frame[metric] - 0.1, f"{metric}_high": frame[metric] + 0.3})
-    ax = by_condition.new()[1]
-    by_condition.grouped_bars(frame, ax, x="condition", metric=metric)
+    ax = style.new_figure()[1]
+    figures.grouped_bars(frame, ax, x="condition", metric=metric)
     axis = MEASURES[metric].axis
     scale = 100 if axis.endswith("(%)") else 1e-6 if axis.endswith("(millions)") else 1
     np.testing.assert_allclose([bar.get_height() for bar in ax.patches], [0.2 * scale, 0.4 * scale])

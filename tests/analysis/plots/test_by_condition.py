@@ -4,7 +4,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from analysis.output import style
 from analysis.plots import by_condition
+from analysis.plots import by_condition as figures
 from core.errors import UserError
 
 NAN = float("nan")
@@ -12,7 +14,7 @@ NAN = float("nan")
 
 @pytest.fixture
 def ax():
-    return by_condition.new()[1]
+    return style.new_figure()[1]
 
 
 def lines(ax):
@@ -153,9 +155,9 @@ def test_a_learning_curve_has_its_band_and_is_dotted_where_runs_have_ended(ax):
 
 
 def test_save_writes_picture_vectors_and_data(tmp_path):
-    figure, ax = by_condition.new()
-    by_condition.accuracy_by_condition(FREEZE, ax, xlabel="Frozen through")
-    png, pdf, csv = by_condition.save(figure, tmp_path / "new" / "accuracy.v1", FREEZE)
+    figure, ax = style.new_figure()
+    figures.accuracy_by_condition(FREEZE, ax, xlabel="Frozen through")
+    png, pdf, csv = style.save_figure(figure, tmp_path / "new" / "accuracy.v1", FREEZE)
     assert [file.name for file in (png, pdf, csv)] == ["accuracy.v1.png", "accuracy.v1.pdf", "accuracy.v1.csv"]
     with Image.open(png) as image:
         assert image.size == (1050, 750)  # 3.5 by 2.5 inches at 300 dpi
@@ -164,33 +166,33 @@ def test_save_writes_picture_vectors_and_data(tmp_path):
     assert b"/FontFile2" in content or b"/Type42" in content or b"/CIDFontType2" in content  # TrueType, embedded
     assert b"/Type3" not in content
     pd.testing.assert_frame_equal(pd.read_csv(csv), FREEZE)
-    again = by_condition.save(figure, tmp_path / "again", FREEZE)
+    again = style.save_figure(figure, tmp_path / "again", FREEZE)
     assert [file.read_bytes() for file in again] == [file.read_bytes() for file in (png, pdf, csv)]
 
 
 def test_save_to_an_unwritable_folder_is_a_user_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
-        by_condition.save(by_condition.new()[0], tmp_path / "file" / "x", FREEZE)
+        style.save_figure(style.new_figure()[0], tmp_path / "file" / "x", FREEZE)
 
 
 def test_nothing_leaks_into_matplotlib(tmp_path):
     before = dict(mpl.rcParams)
-    figure, ax = by_condition.new()
-    by_condition.accuracy_by_condition(FREEZE, ax, xlabel="")
-    by_condition.save(figure, tmp_path / "x", FREEZE)
+    figure, ax = style.new_figure()
+    figures.accuracy_by_condition(FREEZE, ax, xlabel="")
+    style.save_figure(figure, tmp_path / "x", FREEZE)
     assert dict(mpl.rcParams) == before
     assert not ax.spines["top"].get_visible()  # yet the style was at work
 
 
 def test_the_name_of_an_axis_stays_in_the_figure(tmp_path):
-    figure, ax = by_condition.new()
+    figure, ax = style.new_figure()
     ax.set_ylabel("A quantity whose name is far too long, and still longer with its 95 % interval behind it")
-    by_condition.save(figure, tmp_path / "long", None)
+    style.save_figure(figure, tmp_path / "long", None)
     assert ax.get_ylabel().splitlines() == [
         "A quantity whose name is far too long,",
         "and still longer with its 95 % interval behind it",
     ]
     ax.set_ylabel("Accuracy (%), 95 % interval")
-    by_condition.save(figure, tmp_path / "short", None)
+    style.save_figure(figure, tmp_path / "short", None)
     assert ax.get_ylabel() == "Accuracy (%), 95 % interval"

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from finished_runs import finish, plan_of
 
+from analysis.output import style
 from analysis.output.folder import Results
-from analysis.plots import by_condition
 from analysis.plots.confusion import draw_confusion, with_margins, write_confusion
 from core.config.execution import Execution
 from core.config.run import Run
@@ -16,7 +16,7 @@ from core.training import metrics
 
 @pytest.fixture
 def ax():
-    return by_condition.new()[1]
+    return style.new_figure()[1]
 
 
 def ticks(ax):

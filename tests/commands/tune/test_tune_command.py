@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.plots import by_condition
+from analysis.output import style
 from analysis.search import search_figures as search_figures
 from analysis.search import space as search
 from analysis.search.best_configurations import command_with, summarise
@@ -155,7 +155,7 @@ def test_deviation_of_a_configuration_is_over_folds(tmp_path: Path) -> None:
 def test_heat_map_frames_the_best() -> None:
     data = frame(lr=[1e-3, 1e-3, 1e-4, 1e-4], weight_decay=[0.0, 0.1, 0.1, 0.0])
     data.loc[3, "validation_accuracy"] = None
-    _, ax = by_condition.new()
+    _, ax = style.new_figure()
     search_figures.heat_map(data, ax, options=["lr", "weight_decay"])
     assert [text.get_text() for text in ax.texts] == ["–", "70.0", "90.0", "80.0"]
     assert ax.patches[0].get_xy() == (-0.5, 0.5)  # weight decay 0 across, learning rate 0.001 below 0.0001
@@ -163,7 +163,7 @@ def test_heat_map_frames_the_best() -> None:
 
 def test_parallel_coordinates_place_numbers_and_names() -> None:
     data = frame(lr=[1e-2, 1e-4, 1e-3], optimizer=["sgd", "adam", "sgd"])
-    _, ax = by_condition.new()
+    _, ax = style.new_figure()
     search_figures.parallel_coordinates(data, ax, options=["lr", "optimizer"])
     lines = [line for line in ax.lines if len(line.get_xdata()) == 3]
     assert lines[-1].get_ydata() == pytest.approx([1.0, 0.25, 1.0])  # the best is drawn last
