@@ -1,4 +1,4 @@
-"""What a data set says of itself: how it is read, where it comes from, and what is known to be wrong with it."""
+"""Entry of a data set in the registry: reader, source, and known problems."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set comes from, and what it looks like when it is there.
+    """Origin and folder layout of a data set.
 
     Attributes
     ----------
     layout
-        What its root holds, the file that proves it first.
+        Contents of its root folder; the first entry shows that the set is complete.
     url, md5
-        The archive and its checksum; no `url` where there is no public source, or none with a checksum.
+        Archive and checksum; empty without a public source that has a checksum.
     by_hand
-        Where a user gets what has no published checksum, and so is not fetched.
+        Address for a manual download, if no checksum is published.
     """
 
     layout: tuple[str, ...]
@@ -29,7 +29,7 @@ class Source:
     by_hand: str = ""
 
     def how_to_get(self, name: str, root: Path | None, *, lacks: str = "") -> str:
-        """Say in one line what `root` lacks (the proof, unless said; None: no root) and how the data set gets there."""
+        """Return one line on what `root` lacks and how to get the data set; `root` None means that none is given."""
         missing = f"{root} lacks {lacks or self.layout[0]}" if root else "it is not embedded"
         if self.url:
             way = f"give --data-root DIR with --download, or unpack {self.url} there"
@@ -47,15 +47,15 @@ class Loader:
     Attributes
     ----------
     read
-        Reads the table of its clips from its folder and checks it against the files; UserError says what is wrong.
+        Reads the table of clips from the root folder and checks it against the files; raises UserError.
     about
-        What it holds, in a line; shown by the `data` command.
+        One-line description, shown by the `data` command.
     source
-        Where it can be fetched from, or how a user's own copy must look; None where any folder will do.
+        Download source or required layout; None if any folder is accepted.
     embedded
-        It comes with the toolkit and needs no folder.
+        Whether the set is part of the toolkit and needs no folder.
     known_problems
-        What is known to be wrong with the set as it is distributed, a line each; shown by the `data` command.
+        Known problems of the published set, a line each, shown by the `data` command.
     """
 
     read: Callable[[Path | None], "Dataset"]

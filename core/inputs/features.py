@@ -1,4 +1,4 @@
-"""Vectors of features: the rows of a data set's table, or what librosa measures of its sounds."""
+"""Feature vectors: the rows of a data set's table, or features computed with librosa."""
 
 from functools import cached_property
 
@@ -12,7 +12,7 @@ from core.inputs.gtzan_features import Measures, feature_names
 from core.inputs.log_mel import mel_filters_of
 from core.inputs.spectrogram import check_band
 
-WINDOW = 2048  # samples of a frame, where --window says none
+WINDOW = 2048  # samples of a frame without --window
 
 
 class Features(Kind):
@@ -21,10 +21,10 @@ class Features(Kind):
     Parameters
     ----------
     clip
-        `sr` is used.
+        Uses `sr`, and `duration` to check the length.
     frontend
-        Of sounds `window` and `hop` (0: 2048 samples, and a quarter of it), `padding`, `peak`, `n_mfcc`, and for the
-        coefficients and the tempo the mel filters of a log-mel are used.
+        For recordings uses `window` and `hop` (0: 2048 samples, and a quarter of it), `padding`, `peak`, `n_mfcc`, and
+        the mel filters of a log-mel for coefficients and tempo.
     """
 
     unit = "its own unit"
@@ -39,12 +39,12 @@ class Features(Kind):
 
     @classmethod
     def layout(cls, clip: Clip, frontend: Frontend) -> Layout:
-        """Return a vector of as many places as there are features.
+        """Return the layout of a vector of features.
 
         Raises
         ------
         UserError
-            For clips shorter than a frame, and frequencies that a frame does not have.
+            For clips shorter than a frame, and for a frequency range without bins.
         """
         window = frontend.window or WINDOW
         if not frontend.columns:
@@ -57,7 +57,7 @@ class Features(Kind):
 
     @cached_property
     def floor(self) -> np.ndarray | None:
-        """The features of silence, (features,); None of a table, which does not say."""
+        """Features of silence, (features,); None for a table."""
         return self.measures(np.zeros(self.sr, np.float32)) if self.measures else None
 
     def forward(self, y: torch.Tensor) -> torch.Tensor:
@@ -66,7 +66,7 @@ class Features(Kind):
         Raises
         ------
         UserError
-            For a table's features (`core.inputs.store.stored_inputs.images` hands out its rows).
+            For a feature table, whose rows `core.inputs.store.stored_inputs.images` returns.
         """
         if self.measures is None:
             raise UserError("features of a table are not made of sounds")

@@ -1,4 +1,4 @@
-"""Gammatone spectrograms: the energy behind each filter of a model of the cochlea, in decibels."""
+"""Gammatone spectrograms: the energy of each filter of a cochlea model, in decibels."""
 
 import numpy as np
 
@@ -10,41 +10,41 @@ BANDWIDTH = 1.019  # of a gammatone filter of order 4, in equivalent rectangular
 
 
 class Gammatone(Spectrogram):
-    """Images of ``10 log10(energy + 1e-6)`` behind gammatone filters of order 4.
+    """Images of ``10 log10(energy + 1e-6)`` of gammatone filters of order 4.
 
-    Each frame's power spectrum is weighted by the filters' squared magnitude: by Parseval's theorem that is the energy
-    of the filtered frame. Filters pass their middle as it is; their middles are in equal steps of the ERB scale.
+    The power spectrum of a frame is weighted by the squared magnitude of each filter, which gives the energy of the
+    filtered frame (Parseval). Filters have a gain of 1 at their centre; centres have equal steps on the ERB scale.
 
     Parameters
     ----------
     clip
-        As of every spectrogram.
+        As for every spectrogram.
     frontend
-        `n_mels` (how many filters), `fmin` and `fmax` (0: sr / 2) are used, and what every spectrogram uses.
+        Uses `n_mels` (number of filters), `fmin` and `fmax` (0: sr / 2), and the fields of every spectrogram.
     """
 
     row = ("filter", "Hz (ERB)")
 
     def rows(self, *, clip: Clip, frontend: Frontend) -> tuple[np.ndarray, np.ndarray]:
-        """Return the filters' squared magnitudes (n_mels, bins) and the frequency in Hz at the middle of each."""
+        """Return the filters' squared magnitudes (n_mels, bins) and their centres in Hz."""
         middles = erb_frequencies(frontend.n_mels, fmin=frontend.fmin, fmax=frontend.fmax or clip.sr / 2)
         magnitudes = gammatone_magnitudes(middles, sr=clip.sr, n_fft=self.n_fft)
         return (magnitudes**2).astype(np.float32), middles
 
 
 def erb_frequencies(n: int, *, fmin: float, fmax: float) -> np.ndarray:
-    """Return the frequencies in Hz in the middle of `n` equal steps of the ERB scale from `fmin` to `fmax`."""
+    """Return the centres in Hz of `n` equal steps on the ERB scale from `fmin` to `fmax`."""
     bend = EAR_Q * MIN_BANDWIDTH
     low, high = np.log(fmin + bend), np.log(fmax + bend)
     return np.asarray(np.exp(low + (np.arange(n) + 0.5) / n * (high - low)) - bend)
 
 
 def gammatone_magnitudes(middles: np.ndarray, *, sr: int, n_fft: int) -> np.ndarray:
-    """Return the magnitude of gammatone filters at the bins of a Fourier transform, 1 at each filter's middle.
+    """Return the magnitude of gammatone filters at the bins of a Fourier transform; it is 1 at each centre.
 
     The filters are Slaney's ("An Efficient Implementation of the Patterson-Holdsworth Auditory Filter Bank", 1993): a
-    pair of poles four times over, and four zeros. They are evaluated by these, as Ellis does (`fft2gammatonemx`), since
-    the coefficients of the product lose all their digits at low frequencies.
+    pair of poles, four times, and four zeros. They are evaluated from poles and zeros, as in Ellis's `fft2gammatonemx`,
+    because polynomial coefficients lose all precision at low frequencies.
 
     Parameters
     ----------

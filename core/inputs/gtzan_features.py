@@ -11,7 +11,7 @@ import librosa
 import numpy as np
 from scipy import ndimage
 
-# The mean and the variance of each: over frames, but of harmony and perceptr over samples.
+# Mean and variance of each are features: over samples for harmony and perceptr, over frames for the others.
 OVER_TIME = (
     "chroma_stft",
     "rms",
@@ -24,7 +24,7 @@ OVER_TIME = (
 )
 MOMENTS = ("mean", "var")
 
-NEIGHBOURS = 31  # frames or bins of which the median is taken, librosa's default
+KERNEL_SIZE = 31  # frames or bins of the median filters, librosa's default
 
 
 def feature_names(n_mfcc: int) -> tuple[str, ...]:
@@ -36,20 +36,20 @@ def feature_names(n_mfcc: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Measures:
-    """What is measured of waveforms, and with which frames.
+    """Computes the features of GTZAN's table.
 
     Parameters
     ----------
     sr
         Sampling rate in Hz.
     n_fft, hop_length
-        Samples of a frame, and from one to the next.
+        Samples of a frame, and between two frames.
     pad_mode
-        What is before and behind the sound: ``constant`` (silence) or ``reflect``.
+        Padding at both ends: ``constant`` (silence) or ``reflect``.
     filters
-        (n_mels, bins) of the mel power behind the coefficients and the tempo.
+        Mel filters (n_mels, bins) for coefficients and tempo.
     n_mfcc
-        Cepstral coefficients, at most as many as filters.
+        Number of cepstral coefficients, at most the number of filters.
     """
 
     sr: int
@@ -60,7 +60,7 @@ class Measures:
     n_mfcc: int
 
     def __call__(self, y: np.ndarray) -> np.ndarray:
-        """Measure one waveform (samples,); return (features,) float32 in the order of `feature_names`."""
+        """Return the features of a waveform (samples,): (features,) float32 in the order of `feature_names`."""
         spectrum = librosa.stft(y, n_fft=self.n_fft, hop_length=self.hop_length, pad_mode=self.pad_mode)
         series = self._over_time(y, spectrum)
         decibels = librosa.power_to_db(self.filters @ np.abs(spectrum) ** 2)  # (n_mels, frames)
@@ -72,7 +72,7 @@ class Measures:
         return np.array([*before, self._tempo(decibels), *after], dtype=np.float32)
 
     def _over_time(self, y: np.ndarray, spectrum: np.ndarray) -> dict[str, np.ndarray]:
-        """Return what is averaged, by name, of a waveform (samples,) and its transform (bins, frames)."""
+        """Return the series to be averaged, by name, of a waveform (samples,) and its spectrum (bins, frames)."""
         sr, n_fft, hop_length = self.sr, self.n_fft, self.hop_length
         magnitude = np.abs(spectrum)
         power = magnitude**2
@@ -96,14 +96,14 @@ class Measures:
         }
 
     def _tuning(self, power: np.ndarray) -> float:
-        """Return what `librosa.estimate_tuning` gives: how far the louder pitches lie from semitones; 0 without any."""
+        """Return the result of `librosa.estimate_tuning`: the deviation of loud pitches from semitones, or 0."""
         pitches, loudness = librosa.piptrack(S=power, sr=self.sr, n_fft=self.n_fft)
         if not (found := pitches > 0).any():
             return 0.0
         return librosa.pitch_tuning(pitches[found & (loudness >= np.median(loudness[found]))], bins_per_octave=12)
 
     def _tempo(self, decibels: np.ndarray) -> float:
-        """Return the tempo that `librosa.beat.beat_track` starts from, in beats a minute; 0 without any onset."""
+        """Return the initial tempo of `librosa.beat.beat_track` in beats per minute; 0 without onsets."""
         sr, hop_length = self.sr, self.hop_length
         onsets = librosa.onset.onset_strength(
             S=decibels, sr=sr, n_fft=self.n_fft, hop_length=hop_length, aggregate=np.median
@@ -114,11 +114,11 @@ class Measures:
 
 
 def _masks(magnitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return what `librosa.decompose.hpss` multiplies a spectrum (bins, frames) by: of harmonies, and of percussion.
+    """Return the harmonic and the percussive mask of `librosa.decompose.hpss`, (bins, frames).
 
-    The medians are taken row by row, for which SciPy has an algorithm six times as fast as for images.
+    Medians are taken row by row, where SciPy's algorithm is six times as fast as for images.
     """
-    along = np.stack([ndimage.median_filter(row, NEIGHBOURS) for row in magnitude])
-    across = np.stack([ndimage.median_filter(column, NEIGHBOURS) for column in magnitude.T]).T
+    along = np.stack([ndimage.median_filter(row, KERNEL_SIZE) for row in magnitude])
+    across = np.stack([ndimage.median_filter(column, KERNEL_SIZE) for column in magnitude.T]).T
     harmonic = librosa.util.softmask(along, across, power=2, split_zeros=True)
     return harmonic, librosa.util.softmask(across, along, power=2, split_zeros=True)

@@ -10,7 +10,7 @@ from core.inputs import KINDS
 if TYPE_CHECKING:
     from core.inputs.base import Kind, Layout  # imports torch
 
-PICTURE_CHANNELS = 3  # red, green and blue, which networks trained on pictures take
+PICTURE_CHANNELS = 3  # red, green and blue
 PLACEHOLDERS = {"clip__sr": 16_000, "clip__duration": 1.5, "frontend__n_frames": 160}  # of the embedded set
 
 
@@ -43,12 +43,13 @@ def input_shape(run: Run) -> tuple[int, ...]:
 
 
 def check_first_step(run: Run) -> None:
-    """Refuse normalisation and colours that the kind of input does not take, before any clip is read.
+    """Check that the kind of input supports the normalisation and colours of a run.
 
     Raises
     ------
     UserError
-        For ``fixed`` where inputs have no range that pictures share, and for colours and levels of what is no image.
+        For ``fixed`` normalisation of inputs without a value range, and for colours and value ranges of other inputs
+        than images.
     """
     layout, frontend = input_layout(run.clip, run.frontend), run.frontend
     if frontend.normalise == "train":

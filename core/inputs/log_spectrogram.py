@@ -1,4 +1,4 @@
-"""Log-power spectrograms: the short-time Fourier transform as it is, on a linear axis of frequency."""
+"""Log-power spectrograms on a linear frequency axis."""
 
 import numpy as np
 import torch
@@ -11,22 +11,21 @@ from core.inputs.spectrogram import Spectrogram, squares
 class LogSpectrogram(Spectrogram):
     """Images of ``10 log10(abs(librosa.stft(y, ...)) ** 2 + 1e-6)``.
 
-    There are as many bins as the Fourier transform has from `fmin` to `fmax`; they are resized to `n_mels` rows, or to
-    the height that ``--image`` says.
+    The bins from `fmin` to `fmax` are resized to `n_mels` rows, or to the height of `image`.
 
     Parameters
     ----------
     clip
-        As of every spectrogram.
+        As for every spectrogram.
     frontend
-        `n_mels`, `fmin` and `fmax` (0: sr / 2) are used, and what every spectrogram uses.
+        Uses `n_mels`, `fmin` and `fmax` (0: sr / 2), and the fields of every spectrogram.
     """
 
     row = ("bin", "Hz")
     band = "closed"
 
     def rows(self, *, clip: Clip, frontend: Frontend) -> tuple[None, np.ndarray]:
-        """Return no filters, and the frequency in Hz of each bin."""
+        """Return None for the filters, and the frequency in Hz of each bin."""
         hertz = np.fft.rfftfreq(self.n_fft, d=1.0 / clip.sr)
         inside = np.flatnonzero((hertz >= frontend.fmin) & (hertz <= (frontend.fmax or clip.sr / 2)))
         self.inside = slice(int(inside[0]), int(inside[-1]) + 1)

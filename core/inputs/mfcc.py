@@ -1,4 +1,4 @@
-"""Mel-frequency cepstral coefficients: the cosine transform of a log-mel spectrogram along its bands."""
+"""Mel-frequency cepstral coefficients: the cosine transform of a log-mel spectrogram over its bands."""
 
 import numpy as np
 import scipy.fft
@@ -13,15 +13,15 @@ from core.inputs.spectrogram import Spectrogram
 class Mfcc(Spectrogram):
     """Images of `librosa.feature.mfcc` (DCT-II, orthonormal) of the log-mel in decibels above the floor.
 
-    Counted from the floor silence is 0 in every coefficient; counted from 0 dB the first alone would differ, by a
-    constant. Coefficients have scales of their own, so each row is normalised by itself.
+    Decibels are relative to the floor, so that silence is 0 in every coefficient; relative to 0 dB only the first
+    coefficient would differ, by a constant. Each coefficient has its own scale, so rows are normalised separately.
 
     Parameters
     ----------
     clip
-        As of every spectrogram.
+        As for every spectrogram.
     frontend
-        `n_mfcc` is used, and what a log-mel uses.
+        Uses `n_mfcc`, and the fields of a log-mel.
     """
 
     floor = 0.0
@@ -39,7 +39,7 @@ class Mfcc(Spectrogram):
         """Return None: coefficients have no range in common."""
 
     def rows(self, *, clip: Clip, frontend: Frontend) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mel filters (n_mels, bins), and the coefficients' numbers."""
+        """Return the mel filters (n_mels, bins), and the index of each coefficient."""
         filters, bands = mel_filters_of(clip=clip, frontend=frontend, n_fft=self.n_fft)
         cosines = scipy.fft.dct(np.eye(len(bands)), type=2, norm="ortho", axis=0)[: frontend.n_mfcc]
         self.cosines: torch.Tensor  # (n_mfcc, n_mels)
@@ -51,5 +51,5 @@ class Mfcc(Spectrogram):
         return Axis(*self.row, positions)
 
     def of_decibels(self, above: torch.Tensor) -> torch.Tensor:
-        """Make coefficients (batch, n_mfcc, frames) of decibels above the floor, (batch, n_mels, frames)."""
+        """Turn decibels above the floor (batch, n_mels, frames) into coefficients (batch, n_mfcc, frames)."""
         return self.cosines @ above

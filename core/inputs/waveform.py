@@ -1,4 +1,4 @@
-"""Waveforms as they are: one row of samples, for networks along time."""
+"""Raw waveforms: one row of samples, for networks with 1-d convolutions."""
 
 import torch
 
@@ -8,19 +8,19 @@ from core.inputs.base import Axis, Kind, Layout, to_peak
 
 
 class Waveform(Kind):
-    """The samples themselves, for networks that take rows (channels, width).
+    """The samples, for networks that take rows (channels, width).
 
     Parameters
     ----------
     clip
-        `sr`, `duration` and `fit` say how many samples there are.
+        Uses `sr`, `duration` and `fit`.
     frontend
-        `peak` is used.
+        Uses `peak`.
 
     Raises
     ------
     UserError
-        For clips that keep lengths of their own.
+        For clips of different lengths (`fit` is stretch).
     """
 
     unit = "amplitude"
@@ -28,7 +28,7 @@ class Waveform(Kind):
 
     @classmethod
     def layout(cls, clip: Clip, frontend: Frontend) -> Layout:
-        """Return one channel of all samples; UserError for clips that keep lengths of their own."""
+        """Return the layout; UserError for clips of different lengths."""
         if clip.fit == "stretch":
             raise UserError("--fit stretch resizes images, and waveforms are none: choose pad, loop or crop")
         return Layout((1, round(clip.sr * clip.duration)), ("waveform",))

@@ -1,4 +1,4 @@
-"""What a finished network is to name: recordings of a folder, of a list or alone, or a table's rows of features."""
+"""Unlabelled clips to predict: recordings of a folder or a list, one recording, or rows of a feature table."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,25 +15,25 @@ from core.datasets.sets.folder import SUFFIXES, files_below
 from core.errors import UserError
 from core.io.atomic_files import is_utf8
 
-PATH = "path"  # column of a list of recordings
+PATH = "path"  # column of a CSV file that names recordings
 
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """Recordings, or rows of features, in their order.
+    """Recordings, or rows of features, in order.
 
     Attributes
     ----------
     root
         Folder the paths are relative to.
     paths
-        Of each recording (POSIX), or the name of each row.
+        Path of each recording (POSIX), or name of each row.
     vectors
-        Of rows: float32, (rows, features), not finite where a cell is no number; None of recordings.
+        Feature rows: float32 (rows, features), not finite where a cell is not a number; None for recordings.
     problems
-        What is known to be wrong with a row, by its name.
+        Error of each unusable row, by name.
     remarks
-        What was found and passed over, a line each.
+        Notes on skipped files, a line each.
     """
 
     root: Path
@@ -44,15 +44,15 @@ class Unlabelled:
 
 
 def find_sounds(path: Path) -> Unlabelled:
-    """Find recordings: all below a folder, those of a CSV file's column ``path``, or a single one.
+    """Find recordings: all below a folder, those in the column ``path`` of a CSV file, or a single file.
 
-    Of a folder, files that are named as recordings are taken, however deep, but for hidden ones. A list may name any
-    file, relative to itself; whether there is one is seen when it is read.
+    In a folder, files with the suffix of a recording are taken at any depth, except hidden ones. A CSV file may name
+    any file, relative to itself; missing files are found when they are read.
 
     Raises
     ------
     UserError
-        For a path that is not there or holds no recording, a list without the column, and one named twice.
+        For a missing path, a folder without recordings, a CSV file without the column, and duplicates.
     """
     if path.is_dir():
         return _below(path)
@@ -70,12 +70,12 @@ def find_sounds(path: Path) -> Unlabelled:
 
 
 def find_rows(path: Path, columns: Sequence[str]) -> Unlabelled:
-    """Read the rows of a CSV file of ``filename`` and features; the network's own `columns` are taken, by name.
+    """Read the features `columns` of a CSV file with a column ``filename``.
 
     Raises
     ------
     UserError
-        For what is no such file, lacks a column, or names a row twice.
+        For a missing file or column, and duplicate rows.
     """
     if not path.is_file():
         raise UserError(f"--from {path}: the network takes features: give a CSV file of {CLIP}, {some(columns)}")
@@ -87,7 +87,7 @@ def find_rows(path: Path, columns: Sequence[str]) -> Unlabelled:
     names = tuple(rows[CLIP])
     cells = rows[list(columns)]
     vectors = cells.apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
-    first = np.argmin(np.isfinite(vectors), axis=1)  # 0 where all of a row are
+    first = np.argmin(np.isfinite(vectors), axis=1)  # 0 if all values of a row are finite
     problems = {
         name: f"{columns[place]} is '{text}', no finite number"
         for name, place, text, number in zip(
@@ -98,9 +98,9 @@ def find_rows(path: Path, columns: Sequence[str]) -> Unlabelled:
     return _checked(path, Unlabelled(path.parent, names, vectors, problems))
 
 
-def holdout_of(loaded: Dataset, arranged: Dataset) -> Unlabelled:
-    """Return the clips of a data set as it was `loaded` that the `arranged` one has set aside."""
-    paths = tuple(arranged.holdout["path"])
+def holdout_of(loaded: Dataset, selected: Dataset) -> Unlabelled:
+    """Return the held-out clips of a selection of the data set `loaded`."""
+    paths = tuple(selected.holdout["path"])
     if loaded.vectors is None:
         return Unlabelled(loaded.root, paths)
     place = {path: row for row, path in enumerate(loaded.clips["path"])}
