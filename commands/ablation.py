@@ -55,7 +55,7 @@ def run(call: Call) -> int:
         experiment = prepare(call, session)
         plan = experiment.plan
         if execution.dry_run:
-            with session.store.at_rest():
+            with session.store.cached_records():
                 show_plan(plan, session, console)
                 if said := foreseen(plan, session.store):
                     console.print(said, style="dim")

@@ -20,7 +20,7 @@ from types import FrameType
 from typing import NoReturn, TextIO
 
 from core.errors import UserError, printable
-from core.io.atomic_files import cannot_write
+from core.io.atomic_files import write_failure
 
 PROGRAM = "run_ablation.py"
 MISTAKE, DEFECT, CLOSED_PIPE = 2, 70, 128 + signal.SIGPIPE  # statuses; 70 is EX_SOFTWARE, 128 + N the shell's for N
@@ -244,7 +244,7 @@ def _answer(error: BaseException) -> tuple[int, str]:
         return 128 + signal.SIGINT, INTERRUPTED
     if isinstance(error, BrokenPipeError):
         return CLOSED_PIPE, ""
-    if reason := cannot_write(error):
+    if reason := write_failure(error):
         return MISTAKE, f"cannot write ({reason}); free space or choose another --results: the same command goes on"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return MISTAKE, f"out of memory ({error}); use smaller images, shorter clips or a lower --batch-size"

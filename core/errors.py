@@ -16,6 +16,10 @@ class UserError(Exception):
         super().__init__(printable(message))
 
 
+class ResultsError(UserError):
+    """The results folder cannot be read or written, which affects every run: the whole command ends."""
+
+
 def printable(text: str) -> str:
     r"""Return a text on one line that does nothing to a terminal.
 

@@ -9,7 +9,7 @@ from filelock import Timeout
 
 from core.config.run import Run
 from core.errors import UserError, failure
-from core.io.atomic_files import written_below
+from core.io.atomic_files import explain_write_errors
 from core.io.background_writer import Writing
 from core.plan import Plan
 from core.session import Session
@@ -51,13 +51,13 @@ def execute(plan: Plan, session: Session) -> Executed:
     written while the next are trained.
     """
     new: set[str] = set()
-    with session.store.at_rest():
+    with session.store.cached_records():
         missing = unfinished(plan, session)
         looked_for = {run.id for run in missing}
         failed = sum(session.store.status(run) == FAILED for run in plan.runs if run.id not in looked_for)
     found = len(plan.runs) - len(missing)
     held: list[Run] = []
-    with written_below(session.store.runs), ExitStack() as every, Writing() as writing:
+    with explain_write_errors(session.store.runs), ExitStack() as every, Writing() as writing:
         work = Work(plan, session, writing, Bases())
         for lot in lots(missing, plan.datasets):
             locks = every.enter_context(ExitStack())
@@ -152,7 +152,7 @@ def _train_again(run: Run, work: Work, error: Exception) -> None:
 def _train(run: Run, plan: Plan, session: Session) -> None:
     name = label(run, plan)
     try:
-        with written_below(session.store.folder(run)):
+        with explain_write_errors(session.store.folder(run)):
             train(run, plan.datasets[run.data.content], session, label=name)
     except UserError:
         raise

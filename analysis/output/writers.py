@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from core.errors import UserError
-from core.io.atomic_files import replacing
+from core.io.atomic_files import atomic_write
 
 
 def write_formats(path: Path, contents: Mapping[str, bytes]) -> list[Path]:
@@ -32,7 +32,7 @@ def write_formats(path: Path, contents: Mapping[str, bytes]) -> list[Path]:
         file = path.with_name(path.name + suffix)  # with_suffix would cut "resnet.a1" short
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(file) as temporary:
+            with atomic_write(file) as temporary:
                 temporary.write_bytes(content)
         except OSError as error:
             raise UserError(f"cannot write {file} ({error.strerror}); free space or choose another --results") from None

@@ -17,7 +17,7 @@ from core.audio.reading import read_waveform
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
-from core.io.atomic_files import replacing
+from core.io.atomic_files import atomic_write
 from core.training.run_inputs import plain_images, rows_of
 
 COLUMNS = 5  # classes side by side
@@ -142,7 +142,7 @@ def _write_sound(results: Results, run: Run, dataset: Dataset, path: str, name: 
     y = read_waveform(dataset.root / path, sr=run.clip.sr, n_samples=n_samples, fit=run.clip.fit)
     file = results.folder / "clips" / f"{name}.wav"
     file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as temporary:
+    with atomic_write(file) as temporary:
         soundfile.write(temporary, y, run.clip.sr, subtype="PCM_16", format="WAV")
     results.files.append(file)
     return file.relative_to(results.folder).as_posix()

@@ -1,6 +1,6 @@
 """How the conditions of a plan learned: mean and deviation of their curves over folds and seeds, epoch by epoch."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from analysis.plots import by_condition
 from core.config.run import Run
 from core.errors import UserError, unknown
 from core.plan import Planned
-from core.store.run_columns import Columns, curve
 from core.store.runs import Store
 
 CURVES = {  # of a history, and what the axis says
@@ -21,6 +20,7 @@ CURVES = {  # of a history, and what the axis says
     "validation_accuracy": "Validation accuracy (%)",
     "train_loss": "Training loss",
 }
+Columns = Mapping[str, np.ndarray]  # (epochs,) numbers by name
 Groups = Sequence[tuple[dict[str, Any], Sequence[Planned]]]  # what its runs have in common, the condition last
 
 
@@ -127,10 +127,9 @@ def left_out(lost: int) -> str:
 def _history(run: Run, store: Store) -> Columns | None:
     """Return epoch and measures of a run; None where its history cannot be read."""
     try:
-        history = curve(run, store)
+        return store.history_columns(run, ("epoch", *CURVES))
     except UserError:
         return None
-    return {name: history[name] for name in ("epoch", *(measure for measure in CURVES if measure in history))}
 
 
 def _melted(histories: list[tuple[Run, Columns]]) -> pd.DataFrame:

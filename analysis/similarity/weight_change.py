@@ -23,7 +23,7 @@ from core.cache.entries import key_of
 from core.config.run import Run
 from core.finished.open_run import backbone_of, open_run
 from core.inputs.store.stored_inputs import Images
-from core.io.atomic_files import in_place, read_json, write_text
+from core.io.atomic_files import explain_write_errors, read_json, write_text
 from core.models.backbone import Backbone
 from core.training.frozen_prefix import arithmetic
 
@@ -129,7 +129,7 @@ def similarity_of(run: Run, results: Results, *, index: str, layers: str, positi
         found = compare_networks(networks[0], networks[1], batches, names, index=index, positions=positions)
     found = {name.removeprefix("backbone."): value for name, value in found.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with in_place(path):
+    with explain_write_errors(path):
         write_text(path, json.dumps({name: dataclasses.asdict(value) for name, value in found.items()}))
     return found
 

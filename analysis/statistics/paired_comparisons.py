@@ -12,7 +12,6 @@ from analysis.statistics.hypothesis_tests import OVERLAP, SIGNIFICANT, equivalen
 from analysis.statistics.power import detectable, needed, root_mean_square, seeds_needed, spreads
 from core.config.run import Run
 from core.plan import Plan, Planned
-from core.store.run_columns import recognised
 from core.store.runs import Store
 
 COLUMNS = (
@@ -186,7 +185,9 @@ def _correct(planned: Planned, plan: Plan, store: Store) -> tuple[np.ndarray, np
     """Return which test clips the run and its reference get right and the clips' groups; empty where one is lost."""
     if not (store.finished(planned.run) and store.finished(planned.reference)):
         return np.zeros(0, bool), np.zeros(0, bool), np.zeros(0, str)
-    (clips, ours), (others, theirs) = (recognised(run, store) for run in (planned.run, planned.reference))
+    clips, targets, logits = store.predictions(planned.run)
+    others, _, reference_logits = store.predictions(planned.reference)
     assert clips == others
     table = plan.datasets[planned.run.data.content].clips.set_index("path")["group"]
-    return ours, theirs, table.loc[clips].to_numpy(str)
+    correct, reference_correct = (each.argmax(axis=1) == targets for each in (logits, reference_logits))
+    return correct, reference_correct, table.loc[clips].to_numpy(str)

@@ -54,7 +54,7 @@ def analysed(
     mended: set[str] = set()
     while True:
         try:
-            with session.store.at_rest():
+            with session.store.cached_records():
                 return analyse(), executed
         except DamagedFile as damage:
             if not again or damage.run_id in mended or damage.run_id not in {run.id for run in plan.runs}:

@@ -24,7 +24,8 @@ from filelock import FileLock, Timeout
 from core.cache.array_shards import Read, Shard, is_whole
 from core.cache.array_writer import ARRAY, JOURNAL, ArrayWriter, naming
 from core.errors import UserError
-from core.io.atomic_files import SETTLED, read_json
+from core.io.atomic_files import read_json
+from core.io.signatures import SETTLED_SECONDS, file_signature
 from core.progress import Progress, if_long, no_progress
 
 MANIFEST, SEEN = "manifest.json", "seen.json"  # what was made; the state of the array's file when it was found whole
@@ -184,9 +185,8 @@ def _load(entry: Path, read: Read) -> Stored | None:
 
 
 def _state(path: Path) -> tuple[str, ...]:
-    """Return what changes whenever a file is written to, moved over or copied."""
-    status = path.stat()
-    return tuple(map(str, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)))
+    """Return the device and the signature of a file."""
+    return tuple(map(str, (path.stat().st_dev, *file_signature(path))))
 
 
 def _was_seen(entry: Path, state: tuple[str, ...]) -> bool:
@@ -198,7 +198,7 @@ def _was_seen(entry: Path, state: tuple[str, ...]) -> bool:
 
 def _note_seen(entry: Path, state: tuple[str, ...]) -> None:
     """Tell later processes that the array was found whole, unless its file is so new that a change might not show."""
-    if time.time() - int(state[-1]) / 1e9 < SETTLED:
+    if time.time() - int(state[3]) / 1e9 < SETTLED_SECONDS:
         return
     temporary = entry / f"{SEEN}.{os.getpid()}"
     with suppress(OSError):  # of a read-only cache every process assures itself

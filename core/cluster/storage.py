@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
-from core.io.atomic_files import replacing
+from core.io.atomic_files import atomic_write
 from core.registry import Lazy
 from core.store.runs import RECORD
 
@@ -85,7 +85,7 @@ class Storage:
         """Copy `name` to a file of this machine, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         source = self.filesystem.open_input_stream(self._path(name))
-        with source, replacing(path) as temporary, temporary.open("wb") as target:
+        with source, atomic_write(path) as temporary, temporary.open("wb") as target:
             while block := source.read(2**24):
                 target.write(block)
 

@@ -22,7 +22,7 @@ from core.config.execution import Execution
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError, failure
-from core.io.atomic_files import cannot_write
+from core.io.atomic_files import write_failure
 from core.io.background_writer import Writing
 from core.registry import Lazy
 from core.session import Session
@@ -124,7 +124,7 @@ def trial(config: Mapping[str, Any], work: Work, gate: Any) -> dict[str, Any]:
     except UserError as error:
         return result | {"refused": str(error)}
     except Exception as error:
-        if not (why := cannot_write(error)):
+        if not (why := write_failure(error)):
             raise
         return result | {"refused": f"cannot write run {runs[0].id} ({why}); free space or mend the folder's rights"}
     return result | ({"failed": failed} if failed else {})

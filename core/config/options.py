@@ -155,7 +155,7 @@ def from_dict(cls: type, values: Mapping[str, Any], where: str) -> Any:
     if missing := sorted(set(names) - set(values) - set(made)):
         raise UserError(f"{where} lacks {', '.join(missing)}")
     for key, value in values.items():
-        if dataclasses.is_dataclass(inside := names[key].default):
+        if dataclasses.is_dataclass(inside := names[key].default) and not dataclasses.is_dataclass(value):
             made[key] = from_dict(type(inside), value, f"{where}.{key}")
         else:
             made[key] = tuple(value) if isinstance(value, list) else value

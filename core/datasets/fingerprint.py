@@ -15,14 +15,15 @@ import msgspec
 import numpy as np
 
 from core.errors import UserError
-from core.io.atomic_files import replacing
+from core.io.atomic_files import atomic_write
+from core.io.signatures import Signature, file_signature, signature_of
 from core.io.thread_pool import Workers
 from core.progress import Progress, if_long, no_progress
 
 FILES_PER_TASK = 256
 ROWS_PER_PIECE = 4096  # encoded together, so that memory does not grow with the number of clips
-Entry = tuple[int, int, Annotated[str, msgspec.Meta(min_length=64, max_length=64)]]
-Memo = dict[str, Entry]  # path: size in bytes, time of change in nanoseconds, SHA-256
+Entry = tuple[Signature, Annotated[str, msgspec.Meta(min_length=64, max_length=64)]]
+Memo = dict[str, Entry]  # path: signature and SHA-256 of the file
 
 
 def content_digest(
@@ -89,7 +90,7 @@ def file_digests(
     name, root
         The data set, and the folder its paths are relative to.
     cache
-        Folder where file digests are stored, by path, size and modification time.
+        Folder where file digests are stored, by path and signature (`core.io.signatures`).
     progress
         Called with (files read, files to read, description) if it takes seconds.
 
@@ -116,7 +117,7 @@ def file_digests(
     whole = [entry for entry in entries if entry is not None]
     if changed or len(memo) != len(paths):
         _write_memo(memo_path, dict(zip(paths, whole, strict=True)))
-    return [digest for _, _, digest in whole]
+    return [digest for _, digest in whole]
 
 
 def _known(root: str, paths: Sequence[str], entries: Sequence[Entry | None]) -> list[Entry | None]:
@@ -128,11 +129,9 @@ def _known(root: str, paths: Sequence[str], entries: Sequence[Entry | None]) -> 
     for path, entry in zip(paths, entries, strict=True):
         if entry:
             try:
-                status = os.stat(f"{root}/{path}")  # noqa: PTH116
+                entry = entry if entry[0] == file_signature(f"{root}/{path}") else None
             except OSError:
                 entry = None  # reading the file will raise the error
-            else:
-                entry = entry if entry[0] == status.st_size and entry[1] == status.st_mtime_ns else None
         found.append(entry)
     return found
 
@@ -147,7 +146,7 @@ def _entry(root: Path, path: str) -> Entry:
         if not stat.S_ISREG(status.st_mode):  # reading a pipe or device might never end
             raise UserError(f"{root / path}: is no regular file; a clip must be one")
         with (root / path).open("rb") as file:
-            return status.st_size, status.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest()
+            return signature_of(status), hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"{root / path}: cannot be read ({error.strerror})") from error
 
@@ -164,5 +163,5 @@ def _write_memo(path: Path, memo: Memo) -> None:
     # A cache that cannot be written only costs time.
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_bytes(msgspec.json.encode(memo))

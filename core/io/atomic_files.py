@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Write files atomically, explain write errors, and compute digests."""
 
 import contextlib
 import errno
@@ -11,26 +11,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from core.errors import UserError
+from core.errors import ResultsError, UserError
+from core.io.signatures import Signature, file_signature, signature_of
 
-CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)  # nor could another run
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-SETTLED = 2.0  # seconds after which a later change to a file surely shows in its times
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNWRITABLE = (*NO_SPACE, errno.EACCES, errno.EROFS)
 
 
-def cannot_write(error: BaseException) -> str | None:
-    """Return why files cannot be written, where that is what an error comes from.
+def write_failure(error: BaseException) -> str | None:
+    """Return the reason if an error comes from a full disk or missing rights, otherwise None.
 
-    Libraries that write files themselves (safetensors, pyarrow, zlib, NumPy) have errors of their own for a full disk:
-    so the words of the error, and of all it came from, are looked at.
+    Libraries that write files themselves (safetensors, pyarrow, zlib, NumPy) raise their own errors for a full disk,
+    so the message of the error and of all its causes is searched as well.
     """
     link: BaseException | None = error
     while link is not None:
-        if isinstance(link, OSError) and link.errno in CANNOT_WRITE:
+        if isinstance(link, OSError) and link.errno in UNWRITABLE:
             return str(link)
-        for number in NO_ROOM:
+        for number in NO_SPACE:
             if os.strerror(number) in str(link):
                 return os.strerror(number)
         if re.search(r"\d+ requested and \d+ written", str(link)):  # NumPy
@@ -40,24 +38,31 @@ def cannot_write(error: BaseException) -> str | None:
 
 
 @contextlib.contextmanager
-def written_below(folder: Path) -> Iterator[None]:
-    """Say in one line that files below a folder cannot be written; other errors pass.
+def explain_write_errors(path: Path) -> Iterator[None]:
+    """Turn errors of writing to a file or folder into one line with a remedy; other errors pass unchanged.
 
     Raises
     ------
-    UserError
-        Instead of what `cannot_write` knows.
+    ResultsError
+        If the disk is full, rights are missing, or something else has the name of a file or folder to be written.
     """
     try:
         yield
-    except Exception as error:
-        if isinstance(error, UserError) or not (why := cannot_write(error)):
+    except UserError:
+        raise
+    except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        blocking = Path(error.filename2 or error.filename or path)
+        if not blocking.is_relative_to(path):
             raise
-        raise UserError(f"cannot write to {folder} ({why}); free space or change --results") from error
+        raise ResultsError(f"{blocking} is in the way ({error.strerror}); remove it") from None
+    except Exception as error:
+        if not (reason := write_failure(error)):
+            raise
+        raise ResultsError(f"cannot write to {path} ({reason}); free space or change --results") from error
 
 
-class replacing:
-    """Give a temporary path beside `path`, put in its place when the block ends well and removed when it does not."""
+class atomic_write:
+    """Give a temporary path that replaces `path` when the block succeeds and is deleted when it fails."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -70,19 +75,35 @@ class replacing:
         if kind is None:
             self.temporary.replace(self.path)
         else:
-            with contextlib.suppress(OSError):  # the error that is under way says more
+            with contextlib.suppress(OSError):  # keep the error that ended the block
                 self.temporary.unlink(missing_ok=True)
 
 
+def remove_temporary_files(folder: Path) -> None:
+    """Delete the files that `atomic_write` and safetensors of a killed process left in a folder."""
+    for path in folder.glob(".*"):
+        if re.fullmatch(r"\..+\.\d+|\.tmp\w{6}", path.name):
+            with contextlib.suppress(OSError):  # a folder of this name, or a file that NFS keeps open
+                path.unlink()
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a text file."""
-    with replacing(path) as temporary:
+    """Write a text file atomically."""
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file: OSError where it cannot be read, ValueError where it holds no JSON that can be used."""
-    if not (path.is_file() or path.is_dir()) and path.exists():  # a pipe would be waited for, a device read for ever
+    """Read a JSON file.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    ValueError
+        If it is not a regular file or not valid JSON.
+    """
+    if not (path.is_file() or path.is_dir()) and path.exists():  # a pipe would block, a device never end
         raise ValueError("is no regular file")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -91,7 +112,7 @@ def read_json(path: Path) -> Any:
 
 
 def is_utf8(name: str) -> bool:
-    """Tell whether a file's name is text; of one that is none Python keeps the bytes (PEP 383)."""
+    """Whether a file name is valid UTF-8; Python keeps other bytes as surrogates (PEP 383)."""
     return name.isascii() or name.encode("utf-8", "replace").decode() == name
 
 
@@ -101,54 +122,49 @@ def text_digest(text: str) -> str:
 
 
 def short_digest(text: str) -> str:
-    """Return eight hex digits that stand for a text, as part of a folder's name."""
+    """Return the first eight hex digits of the SHA-256 of a text, for folder names."""
     return text_digest(text)[:8]
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hex.
+    """Return the SHA-256 of a file's content, in hex; computed once per process unless the file changes.
 
     Raises
     ------
     UserError
-        Where it is not a file that can be read.
+        If it is not a regular file or cannot be read.
     """
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device read for ever
+        if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device never end
             raise UserError(f"cannot read {path}: is no regular file")
-        state = path, status.st_size, status.st_mtime_ns
-        if state not in _digests:
+        key = path, signature_of(status)
+        if key not in _digests:
             with path.open("rb") as file:
-                _digests[state] = hashlib.file_digest(file, "sha256").hexdigest()
-        return _digests[state]
+                _digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
+        return _digests[key]
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
 
 
-# A file is read once in the life of the process, however many runs of a plan start from it: by path, size and change.
-_digests: dict[tuple[Path, int, int], str] = {}
+_digests: dict[tuple[Path, Signature], str] = {}
 
 
-def know_digest(path: Path, digest: str) -> None:
-    """Tell `file_digest` of a file that was just written, by whoever has digested what was written."""
-    status = path.stat()
-    _digests[path, status.st_size, status.st_mtime_ns] = digest
+def remember_digest(path: Path, digest: str) -> None:
+    """Tell `file_digest` the SHA-256 of a file that this process has just written."""
+    _digests[path, file_signature(path)] = digest
 
 
-def size_of(path: str | Path) -> int:
-    """Return a file's bytes, -1 where there is no such file; of 10,000 runs each is asked for several times."""
+def file_size(path: str | Path) -> int:
+    """Return the size of a file in bytes, -1 if there is no such regular file.
+
+    Raises
+    ------
+    OSError
+        If the file system does not answer, for example because rights are missing.
+    """
     try:
-        status = os.stat(path)  # noqa: PTH116
-    except OSError:
+        status = os.stat(path)  # noqa: PTH116 (called for every file of 10,000 runs)
+    except (FileNotFoundError, NotADirectoryError):
         return -1
     return status.st_size if stat.S_ISREG(status.st_mode) else -1
-
-
-@contextlib.contextmanager
-def in_place(path: Path) -> Iterator[None]:
-    """Say in one line that something else has the name of what is to be written."""
-    try:
-        yield
-    except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
-        raise UserError(f"{error.filename2 or path} is in the way ({error.strerror}); remove it") from None

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from core.errors import UserError
-from core.io.atomic_files import cannot_write
+from core.io.atomic_files import write_failure
 
 WRITERS = 2  # runs that are written at once: half of it is waiting for the disk, and digests
 MOST = 64  # runs that wait to be written; a process that is killed loses what they have trained since a checkpoint
@@ -80,7 +80,7 @@ class Writing:
             error = written.exception()
             if error is None:
                 then()
-            elif isinstance(error, Exception) and not isinstance(error, UserError) and not cannot_write(error):
+            elif isinstance(error, Exception) and not isinstance(error, UserError) and not write_failure(error):
                 lost(error)
             else:
                 self._stopped = True

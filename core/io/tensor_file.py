@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from core.io.atomic_files import know_digest, replacing
+from core.io.atomic_files import atomic_write, remember_digest
 
 
 class TensorFile:
@@ -45,12 +45,12 @@ class TensorFile:
         """
         first, *rest = self._parts(changed)
         digest = self._digested(len(first)).copy()
-        with replacing(path) as temporary, temporary.open("wb") as file:
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
             file.write(first)
             for part in rest:
                 file.write(part)
                 digest.update(part)
-        know_digest(path, digest.hexdigest())
+        remember_digest(path, digest.hexdigest())
 
     def _parts(self, changed: Mapping[str, torch.Tensor]) -> Iterator[Any]:
         """Go through what is one after the other in the file; nothing is changed before the second part."""

@@ -1,9 +1,11 @@
-"""What a run has left behind, as `run.json` says it: typed, complete, and refused where it is anything else.
+"""The record of a run: the typed content of `run.json`, and how it is encoded, checked and decoded.
 
-A new metric is one more field of `Metrics`; records written before there was one have nan.
+A new metric is one more field of `Metrics`; it is nan in records that were written before.
 """
 
 import dataclasses
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,16 +14,23 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from core.config.run import Run
+from core.config.options import from_dict
+from core.config.run import GROUPS, Run
 from core.errors import UserError
 
+RECORD = "run.json"
 FINISHED, FAILED, RUNNING = "finished", "failed", "running"
-STOPPED = "stopped"  # a scheduler ended it early; an ordinary command trains it to its end
-MISSING = "missing"  # there is no record to believe
-OUTCOME = (  # what a finished run's record must say
+STOPPED = "stopped"  # a scheduler ended it early; a command without scheduler trains it to its end
+MISSING = "missing"  # there is no intact record
+REQUIRED_IF_FINISHED = (
     "metrics", "per_class", "confusion", "class_names", "parameters", "trainable_parameters", "clips", "seconds",
 )  # fmt: skip
 NAN = math.nan
+DIGEST = ',\n "digest": "'
+
+
+class Damaged(Exception):
+    """There is no intact record; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +40,12 @@ class Environment:
     device: str = ""
     device_name: str = ""
     threads: int = 0  # 0: not recorded
-    precision: str = ""  # that was computed in, which a CPU may decide; "": not recorded
+    precision: str = ""  # of the computation, which may depend on the CPU; "": not recorded
 
 
 @dataclass(frozen=True)
 class Clips:
-    """How many clips a run was trained, validated and tested on."""
+    """Number of training, validation and test clips of a run."""
 
     train: int = 0
     validation: int = 0
@@ -44,50 +53,50 @@ class Clips:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Number of all clips."""
         return self.train + self.validation + self.test
 
 
 @dataclass(frozen=True)
 class Seconds:
-    """How long a run took, over all sessions that it was trained in."""
+    """Duration of a run in seconds, summed over all processes that trained it."""
 
-    preparation: float = 0.0  # images, weights and a frozen prefix, where they were not in the cache
+    preparation: float = 0.0  # inputs, weights and frozen prefix, if they were not in the cache
     training: float = 0.0
     evaluation: float = 0.0
 
     @property
     def epochs(self) -> float:
-        """Training and evaluation, which a run takes whatever the cache holds."""
+        """Seconds of training and evaluation, which do not depend on the cache."""
         return self.training + self.evaluation
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """Seconds of preparation, training and evaluation."""
         return self.preparation + self.epochs
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """What a run scored on its test fold: fractions, 0 to 1, but for `nll` (nats), `brier` (0 to 2), epochs and times.
+    """Metrics on the test fold, after the last epoch unless the name says otherwise.
 
-    All are of the last epoch but for those that say another. A run that was stopped early has `epoch` and the two
-    scores of the validation clips alone.
+    They are fractions from 0 to 1, except for `nll` (nats), `brier` (0 to 2), epochs and times. A run that a scheduler
+    stopped early has only `epoch`, `validation_accuracy` and `validation_loss`.
 
     Attributes
     ----------
     training_accuracy
-        Over the batches of the last epoch, as they were trained on: augmented, with dropout, by a network that changes.
+        Mean over the batches of the last epoch as they were trained on: augmented, with dropout, while weights change.
     time_to_converge
-        Seconds of training until the end of the epoch that is best on the validation clips, or, without such clips, of
-        the best on the test fold. Evaluation and what is prepared once are no part of it.
+        Seconds of training until the end of the best epoch on the validation clips, or on the test fold if there are no
+        validation clips. Evaluation and preparation are not included.
     prediction_ms
-        Milliseconds for one clip in a test pass, from the stored input to the logits, in batches: the median over the
-        epochs. A frozen prefix that was computed once counts with the time that it took then.
+        Milliseconds per clip of a batched test pass, from stored input to logits: the median over epochs. A frozen
+        prefix that was computed once counts with the time of its computation.
     """
 
     accuracy: float = NAN
-    macro_f1: float = NAN  # over the classes that are there or are predicted; see `PerClass.macro_f1`
+    macro_f1: float = NAN  # over classes in the test fold or predicted; see also `PerClass.macro_f1`
     balanced_accuracy: float = NAN
     weighted_precision: float = NAN
     weighted_recall: float = NAN
@@ -95,9 +104,9 @@ class Metrics:
     nll: float = NAN
     brier: float = NAN
     ece: float = NAN
-    accuracy_best_epoch: float = NAN  # the highest of any epoch on the test fold, which flatters
+    accuracy_best_epoch: float = NAN  # best epoch on the test fold: optimistic
     best_epoch: int = 0
-    accuracy_validation_epoch: float = NAN  # at the best epoch on the validation clips
+    accuracy_validation_epoch: float = NAN  # after the best epoch on the validation clips
     validation_epoch: int = 0
     epochs: int = 0
     epoch: int = 0
@@ -110,7 +119,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class PerClass:
-    """Scores of every class, 0 to 1, and how many test clips it has."""
+    """Precision, recall and F1 of each class (0 to 1), and its number of test clips (support)."""
 
     precision: tuple[float, ...] = ()
     recall: tuple[float, ...] = ()
@@ -119,14 +128,14 @@ class PerClass:
 
     @property
     def macro_f1(self) -> float:
-        """Mean F1 over the classes of the test fold: the same classes whatever a network predicts."""
-        there = [f1 for f1, clips in zip(self.f1, self.support, strict=True) if clips]
-        return float(np.mean(there)) if there else NAN
+        """Mean F1 over the classes of the test fold, which are the same for every network."""
+        present = [f1 for f1, clips in zip(self.f1, self.support, strict=True) if clips]
+        return float(np.mean(present)) if present else NAN
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A run, how it ended, and, where it is finished, its outcome.
+    """A run, how it ended, and its results if it has finished.
 
     Attributes
     ----------
@@ -135,17 +144,19 @@ class Record:
     status, reason
         How it ended, and why it did not finish.
     environment, versions
-        Where it was trained, and with which versions of what decides numbers.
+        Where it was trained, and the versions of the libraries that affect numbers.
     confusion
-        Test clips (classes, classes) by target (row) and prediction.
+        Number of test clips (classes, classes) by target (row) and prediction (column).
     bad_clips
         Path and reason of each clip that was left out.
     ended_by
-        What ended training: ``epochs`` or a stopping rule; "" where it was not recorded.
+        What ended training: ``epochs`` or a stopping rule; "" if it was not recorded.
+    parameters_with_statistics
+        Number of parameters and batch norm statistics; 0 if it was not recorded.
     prefix_reused
         Whether activations of a frozen prefix were computed once for all epochs.
     files, sha256
-        Bytes of each file that belongs to it, and the digest of its content; older records lack the latter.
+        Size in bytes and checksum of each file of the run; records of older versions have no checksums.
     """
 
     id: str
@@ -160,7 +171,7 @@ class Record:
     class_names: tuple[str, ...] = ()
     parameters: int = 0
     trainable_parameters: int = 0
-    parameters_with_statistics: int = 0  # 0 where they were not recorded
+    parameters_with_statistics: int = 0
     clips: Clips = Clips()
     bad_clips: tuple[tuple[str, str], ...] = ()
     ended_by: str = ""
@@ -171,12 +182,12 @@ class Record:
 
     @property
     def finished(self) -> bool:
-        """Whether it has an outcome."""
+        """Whether the run has finished."""
         return self.status == FINISHED
 
     @property
     def epochs(self) -> int:
-        """How many it was trained for; 0 where it did not get to a score."""
+        """Number of trained epochs; 0 if the run ended before its first evaluation."""
         return self.metrics.epochs or self.metrics.epoch
 
     @property
@@ -185,28 +196,88 @@ class Record:
         return self.per_class.macro_f1
 
 
-def read_record(values: Any) -> Record:
-    """Read what `run.json` holds.
+def encode_record(values: Mapping[str, Any]) -> bytes:
+    """Return the content of `run.json`: the values as JSON, and as last value the SHA-256 of the bytes before it."""
+    body = json.dumps(values, indent=1).removesuffix("\n}").encode()
+    return body + f'{DIGEST}{hashlib.sha256(body).hexdigest()}"\n}}'.encode()
+
+
+def decode_record(content: bytes) -> Record:
+    """Read the content of `run.json`.
 
     Raises
     ------
     ValueError
         Saying what is missing or wrong.
     """
-    if not isinstance(values, dict) or not isinstance(values.get("config"), dict):
-        raise ValueError("it is no record of a run")
     try:
-        run = Run.from_dict(values["config"])
-        record = msgspec.convert({**values, "run": run.to_dict()}, Record)
-    except (UserError, msgspec.ValidationError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        values = _parse(content)
+        if not isinstance(values, dict) or not isinstance(values.get("config"), dict):
+            raise ValueError("it is no record of a run")
+        if not (_has_right_digest(content) or values.get("digest") == _digest_before_version_2(values)):
+            raise ValueError("its checksum does not match its content")
+        record = msgspec.convert({**values, "run": {}}, Record)
+        run = _read_run(values["config"])
+    except (UserError, msgspec.ValidationError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(str(error)) from None
+    except RecursionError:
+        raise ValueError("nested too deep") from None
     if problem := _problem(record, values):
         raise ValueError(problem)
-    return dataclasses.replace(record, run=run)  # as it was written: a whole number of seconds stays one, and the id
+    if run.id != record.id:
+        raise ValueError(f"its settings are not those of run {record.id}; a newer version may have written it")
+    return dataclasses.replace(record, run=run)
+
+
+def _parse(content: bytes) -> Any:
+    try:
+        return msgspec.json.decode(content)
+    except msgspec.DecodeError:  # it refuses NaN and lone surrogates, which Python's parser reads
+        return json.loads(content.decode())
+
+
+def _has_right_digest(content: bytes) -> bool:
+    body, found, end = content.rpartition(DIGEST.encode())
+    return bool(found) and end == f'{hashlib.sha256(body).hexdigest()}"\n}}'.encode()
+
+
+def _digest_before_version_2(values: Mapping[str, Any]) -> str:
+    """Return the digest of a record that was written when it was of the values, not of the bytes."""
+    rest = {key: value for key, value in values.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+_groups: dict[tuple[str, str], Any] = {}  # by name and content: most runs of a store share most of their settings
+
+
+def _read_run(config: Mapping[str, Any]) -> Run:
+    """Read a run; keys of newer versions are left out, as its id shows whether they matter."""
+    parts = {f.name: config[f.name] for f in dataclasses.fields(Run) if f.name in config}
+    for name in GROUPS.keys() & parts:
+        key = name, repr(parts[name])
+        if key not in _groups:
+            _groups[key] = _read_group(name, parts[name])
+        parts[name] = _groups[key]
+    run: Run = from_dict(Run, parts, "run")
+    if type(run.seed) is not int:
+        raise ValueError(f"run.seed: expected a whole number, got {run.seed!r}")
+    return run
+
+
+def _read_group(name: str, values: Mapping[str, Any]) -> Any:
+    """Read a group of settings; whole numbers stay whole, as they are part of the id."""
+    cls = GROUPS[name]
+    known = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
+    group = from_dict(cls, known, f"run.{name}")
+    try:
+        msgspec.convert(dataclasses.asdict(group), cls)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"run.{name}: {error}") from None
+    return group
 
 
 def _problem(record: Record, values: Mapping[str, Any]) -> str:
-    """Say what keeps a record of the right types from being whole, "" where nothing does."""
+    """Return why a record with the right types is incomplete, "" if it is complete."""
     if record.status not in (FINISHED, FAILED, RUNNING, STOPPED):
         return f"it has the unknown status '{record.status}'"
     scores = record.metrics
@@ -214,7 +285,7 @@ def _problem(record: Record, values: Mapping[str, Any]) -> str:
         return "it lacks the validation scores that it was stopped by"
     if not record.finished:
         return ""
-    if lacking := [name for name in OUTCOME if name not in values]:
+    if lacking := [name for name in REQUIRED_IF_FINISHED if name not in values]:
         return f"it lacks {', '.join(lacking)}"
     if not 0 <= scores.accuracy <= 1:
         return "it lacks the accuracy"

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from core.io.atomic_files import replacing
+from core.io.atomic_files import atomic_write
 
 BEST = "best.logits"
 
@@ -29,7 +29,7 @@ def save(
     if best is not None:
         tensors[BEST] = torch.from_numpy(best)
     metadata = {"history": json.dumps(history), "scaler": json.dumps(scaler.state_dict())}
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata)
 
 

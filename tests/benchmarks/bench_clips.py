@@ -87,7 +87,7 @@ MAKE = """
 import json, sys, time
 from pathlib import Path
 from core.config.execution import Execution
-from core.io.atomic_files import SETTLED
+from core.io.signatures import SETTLED_SECONDS
 from core.plan import make_plan
 from core.session import Session
 from core.training.run_inputs import load_images
@@ -100,8 +100,8 @@ plan = make_plan("bench", lambda base, scratch: {"base": base}, [point], roots=[
 begun = time.perf_counter()
 (made,) = load_images(plan.runs[0], next(iter(plan.datasets.values())), session)
 seconds = time.perf_counter() - begun
-if "use" in sys.argv and seconds > SETTLED:  # as every run does that is trained on them
-    time.sleep(SETTLED)
+if "use" in sys.argv and seconds > SETTLED_SECONDS:  # as every run does that is trained on them
+    time.sleep(SETTLED_SECONDS)
     load_images(plan.runs[0], next(iter(plan.datasets.values())), session)
 print(json.dumps({"seconds": seconds, "images": len(made.array)}))
 """

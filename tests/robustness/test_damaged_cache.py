@@ -58,7 +58,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 def nothing_known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let every test be a process that has seen no entry yet."""
     monkeypatch.setattr(entries, "_verified", set())
-    monkeypatch.setattr(entries, "SETTLED", 0.0)
+    monkeypatch.setattr(entries, "SETTLED_SECONDS", 0.0)
     yield
 
 

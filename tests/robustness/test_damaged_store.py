@@ -315,7 +315,7 @@ def test_the_report_names_a_damaged_run_and_goes_on(trained: Path, tmp_path: Pat
     odd.write_text('{"runs": 3}')
     assert run_ablation.main(["report", "--results", str(results)]) == 0
     text = (results / "report" / "index.html").read_text()
-    assert f"{HISTORY}: its content is not what was written" in text
+    assert f"{HISTORY}: its checksum does not match" in text
     assert f"{WEIGHTS} has " in text
     for file in (deep, odd):
         assert f"{file.parent.relative_to(results)}/analysis.json cannot be read" in text

@@ -21,7 +21,7 @@ from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.inference.fast_forward import EVALUATION_BATCH
-from core.io.atomic_files import cannot_write
+from core.io.atomic_files import write_failure
 from core.session import Session
 from core.training.batches import batches_of
 from core.training.evaluation import evaluated, scores
@@ -68,7 +68,7 @@ def train_together(
     except UserError:
         raise
     except Exception as error:  # what it comes from shows where a run meets it alone
-        if cannot_write(error):
+        if write_failure(error):
             raise
         session.report.drop(label)
         session.report.note(f"{label}: cannot be trained together ({type(error).__name__}: {error}); one by one")

@@ -256,7 +256,9 @@ def test_runs_that_cannot_be_asked_are_one_line(predict, results: Path, sounds: 
     weights = tmp_path / "results" / "runs" / one / "weights.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-4] + b"\x00\x00\x80\x7f")
-    with pytest.raises(UserError, match=r"weights.safetensors cannot be read \(its content is not what was written\)"):
+    with pytest.raises(
+        UserError, match=r"weights.safetensors cannot be read \(its checksum does not match its content\)"
+    ):
         predict(f"--from {sounds}", one)
     weights.unlink()
     with pytest.raises(UserError, match=f"^--run {one} is damaged \\(weights.safetensors is missing\\); delete"):

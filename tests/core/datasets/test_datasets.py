@@ -411,8 +411,9 @@ class TestFingerprint:
         fingerprint.file_digests("set", root, [*reversed(paths), "lost.wav"], cache)  # another order, and one more
         (root / "lost.wav").unlink()
         status = (root / paths[0]).stat()
-        (root / paths[0]).write_bytes(bytes(status.st_size))  # as large
-        os.utime(root / paths[0], ns=(0, status.st_mtime_ns + 1))
+        (tmp_path / "same").write_bytes(bytes(status.st_size))  # same size, and the modification time is kept
+        os.utime(tmp_path / "same", ns=(0, status.st_mtime_ns))
+        (tmp_path / "same").rename(root / paths[0])
         (root / paths[-1]).write_bytes(b"longer or shorter")
         os.utime(root / paths[-1], ns=(0, (root / paths[-2]).stat().st_mtime_ns))
         (root / "new.wav").write_bytes(b"new")

@@ -543,7 +543,7 @@ def test_an_array_is_read_through_once_and_again_when_its_file_was_touched(clips
     compute(clips, tmp_path)
     assert len(read) == 1  # another process; the file is too new to be believed by its times
     assert not (entry / "seen.json").exists()
-    monkeypatch.setattr(core.cache.entries, "SETTLED", 0.0)
+    monkeypatch.setattr(core.cache.entries, "SETTLED_SECONDS", 0.0)
     for _ in range(3):
         forget_verified()
         compute(clips, tmp_path)
@@ -559,7 +559,7 @@ def test_what_a_process_made_and_uses_later_is_not_read_through_by_the_next(clip
     monkeypatch.setattr(core.cache.entries, "is_whole", lambda path, *what, **more: read.append(path) or True)
     seen = tmp_path / "images" / compute(clips, tmp_path).key / "seen.json"
     assert not seen.exists()  # too new
-    monkeypatch.setattr(core.cache.entries, "SETTLED", 0.0)
+    monkeypatch.setattr(core.cache.entries, "SETTLED_SECONDS", 0.0)
     compute(clips, tmp_path)
     assert seen.exists()
     forget_verified()
