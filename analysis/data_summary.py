@@ -14,7 +14,7 @@ from core.audio.reading import AudioInfo, BadClip, read_info
 from core.datasets.dataset import TRAIN, Dataset
 from core.datasets.metadata import some, split_groups
 from core.datasets.sets.folder import SUFFIXES
-from core.door import quiet
+from core.io.native_stderr import silence_native_stderr
 from core.io.thread_pool import Workers
 from core.progress import Progress, no_progress
 
@@ -78,7 +78,7 @@ def summary(dataset: Dataset, *, decode: bool = True, progress: Progress = no_pr
     facts: list[AudioInfo] = []
     problems: list[str] = []
     paths = dataset.clips["path"].tolist() if decode and dataset.vectors is None else []
-    with quiet(), Workers() as pool:
+    with silence_native_stderr(), Workers() as pool:
         for done, found in enumerate(pool.map(lambda path: _look(dataset.root, path), paths), start=1):
             if isinstance(found, AudioInfo):
                 facts.append(found)

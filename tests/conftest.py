@@ -6,6 +6,10 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from commands.cli.process_setup import set_up_libraries
+
+set_up_libraries()  # before torch is imported
+
 import numpy as np
 import pytest
 import soundfile

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from core import executor, hand_back_freed
+from core import executor
 from core.executor import Executed, unfinished
 from core.plan import Plan
 from core.registry import Lazy
@@ -21,9 +21,7 @@ def execute(plan: Plan, session: Session, *, scheduler: Any = None) -> Executed:
     if session.execution.cluster.ray:
         executed: Executed = execute_on_ray(plan, session, scheduler=scheduler)
         return executed
-    executed = executor.execute(plan, session)
-    hand_back_freed()  # tables and figures need other memory than training
-    return executed
+    return executor.execute(plan, session)
 
 
 def execute_or_stop(plan: Plan, session: Session) -> Executed | None:

@@ -18,7 +18,8 @@ from typing import Any
 from core.cluster.address import check_address
 from core.cluster.ray_processes import end_marked, family, marked
 from core.config.execution import Cluster, Execution
-from core.door import at_once, quiet
+from core.io.interrupts import exit_at_once
+from core.io.native_stderr import silence_native_stderr
 from core.errors import UserError
 from core.registry import Lazy
 
@@ -90,7 +91,12 @@ def connected(cluster: Cluster) -> Iterator[list[Node]]:
     mark = ""
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # Ray prints what is said better elsewhere
         try:
-            with marked() as mark, _own_sigterm(), quiet(), at_once(partial(end_marked, mark)):  # so do its libraries
+            with (
+                marked() as mark,
+                _own_sigterm(),
+                silence_native_stderr(),
+                exit_at_once(partial(end_marked, mark)),
+            ):  # so do its libraries
                 _init(cluster.ray)
             yield alive_nodes()
         finally:

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from commands.cli.process_setup import set_up_libraries
+
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER.parent.parent / "results" / "benchmarks"
 
 
 def main(names: list[str]) -> int:
     """Measure, print and write ``results/benchmarks/<name>.csv``; return 1 where a target is missed."""
+    set_up_libraries()
     known = sorted(path.stem.removeprefix("bench_") for path in FOLDER.glob("bench_*.py"))
     if unknown := [name for name in names if name not in known]:
         print(f"unknown benchmark {', '.join(unknown)}: choose from {', '.join(known)}", file=sys.stderr)

@@ -26,7 +26,7 @@ from tests.benchmarks.comparison import REPEATS, row
 
 ROOT = Path(__file__).parent.parent.parent
 WANTED = {"bf16": 2.0, "fp32": 1.0}
-OURS = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # what importing `core` sets
+OURS = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # what `commands.cli.process_setup` sets
 
 
 def measure() -> Iterator[dict[str, Any]]:

@@ -86,6 +86,8 @@ def _generate(root: Path, count: int) -> None:
 MAKE = """
 import json, sys, time
 from pathlib import Path
+from commands.cli.process_setup import set_up_libraries
+set_up_libraries()
 from core.config.execution import Execution
 from core.io.signatures import SETTLED_SECONDS
 from core.plan import make_plan

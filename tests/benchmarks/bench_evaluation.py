@@ -65,8 +65,7 @@ def _elsewhere(folder: Path) -> Iterator[Callable[[str, str], tuple[np.ndarray, 
     Kinds of work are "whole", a forward pass; the clips of a prefix; and "step".
     """
     words = [sys.executable, "-m", "tests.benchmarks.bench_evaluation", str(folder / "out.npy")]
-    env = {**os.environ, "MALLOC_PERTURB_": "0"}  # what it is unasked; that it is said keeps ours from being set
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as child:
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdin and child.stdout
 
         def work(kind: str, name: str) -> tuple[np.ndarray, float]:

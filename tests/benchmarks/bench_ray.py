@@ -58,6 +58,9 @@ def _alone(results: Path, what: str, ray: str, *, threads: int, cores: list[int]
 
 
 def _side(results: Path, what: str, ray: str, threads: int) -> None:
+    from commands.cli.process_setup import set_up_libraries
+
+    set_up_libraries()
     from commands.cli.run_plan import execute
     from core.config.execution import Cluster, Execution
     from core.config.run import Run

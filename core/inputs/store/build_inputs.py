@@ -24,7 +24,7 @@ from core.audio.waveform_augmentation import Change, enough
 from core.cache.array_writer import ARRAY, ArrayWriter, Whole
 from core.cache.entries import key_of, load_or_make
 from core.config.run import Clip, Frontend
-from core.door import quiet
+from core.io.native_stderr import silence_native_stderr
 from core.inputs.base import Kind
 from core.inputs.input_of_run import input_kind
 from core.inputs.store.compute import make_inputs
@@ -156,7 +156,7 @@ def batches(
     """
     kind = (kind or input_kind(recipe.clip, recipe.frontend)).to(recipe.device)
     read = partial(read_clip, root=recipe.root, clip=recipe.clip, variant=recipe.variant, change=recipe.change)
-    with quiet(), Workers(max(decoders, 1)) as pool:
+    with silence_native_stderr(), Workers(max(decoders, 1)) as pool:
         sounds = ahead(pool, read, paths, 2 * BATCH) if decoders else map(read, _wanted_soon(recipe.root, paths))
         for batch in _batches(sounds):
             yield _images_of(batch, kind=kind, device=recipe.device, dtype=np.dtype(recipe.frontend.stored_as))

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from core import hand_back_freed
-from core.door import quiet
 from core.errors import UserError
+from core.io.memory import keep_freed_memory
+from core.io.native_stderr import silence_native_stderr
 
 _work: Callable[[Any], Any]  # of a process beside: what it was started for
 
@@ -45,8 +45,11 @@ def in_processes(
         Where one of the processes was ended from outside.
     """
     before = set(multiprocessing.active_children())
-    hand_back_freed()  # a plan of many clips has held much that nobody needs while the others work
-    with quiet(), _lean_processes(imports) as lean, ProcessPoolExecutor(processes, lean, _begin, (work,)) as pool:
+    with (
+        silence_native_stderr(),
+        _lean_processes(imports) as lean,
+        ProcessPoolExecutor(processes, lean, _begin, (work,)) as pool,
+    ):
         try:
             yield from ahead(pool, _work_on, items, 2 * processes)
         except BrokenProcessPool:
@@ -93,6 +96,7 @@ def _begin(work: Callable[[Any], Any]) -> None:
     _work = work
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    keep_freed_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

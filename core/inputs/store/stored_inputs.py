@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from core import hand_back_freed
+from core.io.memory import return_freed_memory
 from core.audio.waveform_augmentation import Change, augment_waveform
 from core.cache.array_writer import ArrayWriter
 from core.cache.entries import load_or_make
@@ -170,7 +170,7 @@ def _make(
     what = f"{input_words(input_layout(recipe.clip, recipe.frontend).shape)} of {dataset.name}"
     what += f", augmented version {recipe.variant}" if recipe.variant else ""
     problems = write(writer, recipe, paths, spread=spread, report=lambda done: report(done, len(paths), what))
-    hand_back_freed()  # long recordings have left much, in pieces that nothing else fits into
+    return_freed_memory()  # decoding long recordings has left much, in fragments
     bad = [(path, problem) for path, problem in zip(paths, problems, strict=True) if problem]
     if len(bad) == len(paths):
         raise refusal(dataset, bad)

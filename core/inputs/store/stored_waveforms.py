@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core import hand_back_freed
+from core.io.memory import return_freed_memory
 from core.audio.reading import BadClip, fit_length, stream_waveform
 from core.audio.waveform_augmentation import Change, augment_waveform
 from core.cache.array_reader import ArrayReader
 from core.cache.array_writer import ArrayWriter
 from core.cache.entries import load_or_make
 from core.config.run import Clip, identity
-from core.door import quiet
+from core.io.native_stderr import silence_native_stderr
 from core.inputs.store.build_inputs import BATCH, DECODERS, SHARD, WAITING, Sound, Turn, read_clip
 from core.inputs.store.processes import ahead
 from core.inputs.store.stored_inputs import refusal
@@ -206,7 +206,7 @@ def _make(
     new: dict[str, list[Any]] = {name: [] for name in facts}
     left = paths[len(facts["problems"]) :]
     report(len(paths) - len(left), len(paths), what)
-    with quiet(), Workers(DECODERS) as pool:
+    with silence_native_stderr(), Workers(DECODERS) as pool:
         for path, found in zip(left, ahead(pool, read, left, 2 * BATCH), strict=True):
             _extend(new, _write(writer, dataset.root / path, found, sr=sr))
             if len(new["problems"]) == SHARD:
@@ -215,7 +215,7 @@ def _make(
                 new = {name: [] for name in facts}
             report(len(facts["problems"]) + len(new["problems"]), len(paths), what)
     _extend(facts, new)
-    hand_back_freed()  # long recordings have left much, in pieces that nothing else fits into
+    return_freed_memory()  # decoding long recordings has left much, in fragments
     if all(facts["problems"]):
         raise refusal(dataset, _bad(dataset, facts["problems"]))
     return facts

@@ -1,0 +1,146 @@
+"""How a command ends: exit status, signals, and one line for an error.
+
+| status | meaning |
+| --- | --- |
+| 0 | done |
+| 1 | a run failed, or a defect of the program |
+| 2 | bad input, a full disk, too little memory |
+| 130, 143 | Ctrl-C, SIGTERM |
+| 141 | closed pipe, as in ``| head`` |
+
+This module imports nothing slow, so that signals are handled from the start.
+"""
+
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from types import FrameType
+from typing import NoReturn
+
+from commands.cli.process_setup import set_up_process
+from core.errors import UserError, printable
+from core.files import cannot_write
+from core.io.interrupts import clean_ups
+
+PROGRAM = "run_ablation.py"
+DEFECT, BAD_INPUT, CLOSED_PIPE = 1, 2, 128 + signal.SIGPIPE
+INTERRUPTED = "interrupted; finished runs are kept, the same command resumes"
+SAME_SIGNAL = 1.0  # seconds; a second signal within them is a repetition (a process group gets Ctrl-C twice)
+
+_received: dict[int, float] = {}  # stop signals and the time each first came
+
+
+def run_and_exit(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> NoReturn:
+    """Run a command and end the process with its status, printing at most one line for an error.
+
+    Parameters
+    ----------
+    main
+        Takes the arguments and returns the status.
+    arguments
+        The words after the program's name.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # `nohup` and background jobs of a shell ignore Ctrl-C
+            signal.signal(number, _on_signal)
+    set_up_process(PROGRAM)
+    threading.excepthook = lambda thread: _print_error(thread.exc_value)
+    sys.unraisablehook = _on_unraisable
+    try:
+        status = main(arguments)
+        if sys.stdout:
+            sys.stdout.flush()
+    except SystemExit as error:  # --help; rich exits with status 1 when its pipe is closed
+        closed = isinstance(error.__context__, BrokenPipeError)
+        status = CLOSED_PIPE if closed else error.code if isinstance(error.code, int) else 0
+    except BaseException as error:
+        status = _print_error(error)
+    _discard_unwritable_output()
+    sys.exit(128 + next(iter(_received)) if _received else status)
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt; exit at once inside `exit_at_once` and on a later signal."""
+    now = time.monotonic()
+    since = now - _received.setdefault(number, now)
+    if clean_ups or since > SAME_SIGNAL:
+        for clean_up in clean_ups:
+            clean_up()
+        _exit_now(number)
+    if not since:
+        raise KeyboardInterrupt
+
+
+def _exit_now(number: int) -> NoReturn:
+    _print(INTERRUPTED)
+    os._exit(128 + number)
+
+
+def _on_unraisable(what: "sys.UnraisableHookArgs") -> None:
+    """Exit where KeyboardInterrupt was raised in a place that cannot pass it on, such as a destructor."""
+    if _received:
+        _exit_now(next(iter(_received)))
+    sys.__unraisablehook__(what)
+
+
+def _print_error(error: BaseException | None) -> int:
+    """Print one line for an error; return the status."""
+    status, line = (128 + signal.SIGINT, INTERRUPTED) if _received else _describe(error)
+    if line:
+        _print(line)
+    return status
+
+
+def _describe(error: BaseException | None) -> tuple[int, str]:
+    """Return the status and the line for an error."""
+    if isinstance(error, UserError):
+        return BAD_INPUT, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT, INTERRUPTED
+    if error is None or isinstance(error, BrokenPipeError | SystemExit):
+        return CLOSED_PIPE, ""
+    if reason := cannot_write(error):
+        return BAD_INPUT, f"cannot write ({reason}); free space or choose another --results: the same command resumes"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's own
+        return BAD_INPUT, f"out of memory ({error}); use smaller images, shorter clips or a lower --batch-size"
+    if isinstance(error, OSError) and error.strerror:
+        name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+        return BAD_INPUT, f"{name or 'a file'}: {error.strerror}"
+    if isinstance(error, ModuleNotFoundError):
+        return BAD_INPUT, f"the Python package '{error.name}' is missing; install the toolkit with its dependencies"
+    if isinstance(error, ImportError) and ".so" in str(error):
+        return BAD_INPUT, f"a library cannot be loaded ({error}); allow more memory, or reinstall its package"
+    return DEFECT, f"a defect of the program ({type(error).__name__}: {error}); {_save_traceback(error)}"
+
+
+def _save_traceback(error: BaseException) -> str:
+    """Write the traceback to a file and say where, because only a developer needs it."""
+    text = "".join(traceback.format_exception(error))
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="run_ablation-", suffix=".txt", delete=False) as file:
+            file.write(text)
+    except OSError:
+        return text
+    return f"please report it with {file.name}"
+
+
+def _print(line: str) -> None:
+    """Write past `sys.stderr`, which the parser captures and which cannot be entered twice, as by a signal handler."""
+    with suppress(OSError, ValueError, AttributeError):  # closed
+        os.write(sys.__stderr__.fileno(), f"{PROGRAM}: {printable(line)}\n".encode(errors="backslashreplace"))  # type: ignore[union-attr]
+
+
+def _discard_unwritable_output() -> None:
+    """Flush both streams; where that fails, drop the rest, because Python would try again and print a traceback."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
