@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from core.cache.array_writer import Whole
-from core.cluster.connect import Demand, Node, slots
+from core.cluster.connect import Node, TrialResources, slots
 from core.cluster.storage import Storage, node_folder
 from core.cluster.sweep_progress import reason
 from core.inputs.store.build_inputs import Made, Recipe, batches, make_here, make_part, part_key
@@ -51,7 +51,7 @@ class Makers:
     def __call__(self, recipe: Recipe, shards: Sequence[Sequence[str]], folder: Path) -> Iterator[Made]:
         """Make the clips of each shard, in order; `folder` is for those that wait for their turn."""
         recipe = dataclasses.replace(recipe, root=recipe.root.absolute())  # a worker may be in another folder
-        demand = Demand(1.0, 0.0 if recipe.device == "cpu" else GPU_SHARE, 1)
+        demand = TrialResources(1.0, 0.0 if recipe.device == "cpu" else GPU_SHARE, 1)
         able = self._able(recipe, [path for shard in shards for path in shard], demand)
         if not able:
             yield from make_here(recipe, shards, folder)
@@ -79,7 +79,7 @@ class Makers:
             return make_part(paths, recipe=recipe, folder=folder)
         return entry, part, problems
 
-    def _able(self, recipe: Recipe, paths: Sequence[str], demand: Demand) -> list[Node]:
+    def _able(self, recipe: Recipe, paths: Sequence[str], demand: TrialResources) -> list[Node]:
         """Return the nodes that make the same images of some clips as this machine; name the others, by reason."""
         able = [node for node in self.nodes if slots(demand, [node])]
         others = [node for node in able if not node.here]
@@ -111,7 +111,7 @@ class _Work:
         Says that a node is left out.
     """
 
-    def __init__(self, nodes: Sequence[Node], demand: Demand, shards: Sequence[Any], note: Any) -> None:
+    def __init__(self, nodes: Sequence[Node], demand: TrialResources, shards: Sequence[Any], note: Any) -> None:
         self.demand, self.shards, self.note = demand, shards, note
         self.free = {node: slots(demand, [node]) for node in nodes}
         self.ahead = 2 * sum(self.free.values())
@@ -173,7 +173,7 @@ def _read(recipe: Recipe, paths: Sequence[str]) -> tuple[str, list[str]]:
     return digest.hexdigest(), problems
 
 
-def _on(node: Node, demand: Demand) -> Any:
+def _on(node: Node, demand: TrialResources) -> Any:
     """Return what makes a task of a function, on one node."""
     there: Any = NodeAffinity(node.id, soft=False)
     return ray.remote(num_cpus=demand.cpus, num_gpus=demand.gpus, max_retries=TRIES, scheduling_strategy=there)

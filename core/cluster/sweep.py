@@ -11,10 +11,9 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from core.cluster.connect import Demand, Node, alive_nodes, connected, fits, share_out, slots
+from core.cluster.connect import Node, TrialResources, alive_nodes, connected, fits, resources_per_trial, slots
 from core.cluster.image_tasks import Makers
 from core.cluster.node_check import check_nodes
-from core.cluster.start_barrier import make_gate
 from core.cluster.storage import Storage
 from core.cluster.sweep_progress import Watch, collect
 from core.cluster.trial import Work, trial
@@ -96,7 +95,7 @@ def sweep(feed: Feed, session: Session, *, runs: int, first: Iterable[Run], sche
     place = execution.cluster.storage
     storage = Storage(place) if place else None
     with connected(execution.cluster) as nodes:
-        demand = share_out(nodes, runs=runs, execution=execution)
+        demand = resources_per_trial(nodes, runs=runs, execution=execution)
         files = {run.model.weights for run in first if run.model.weights not in WORDS}
         files |= {family_of(run.model.backbone).file(run.model.backbone) for run in first if run.model.backbone_sha256}
         check_nodes(nodes, results=session.store.results, storage=storage, files=sorted(files))
@@ -136,7 +135,9 @@ class _Images:
         return self.known[key]
 
 
-def _fit(feed: Feed, session: Session, nodes: list[Node], demand: Demand, images: _Images, scheduler: Any) -> None:
+def _fit(
+    feed: Feed, session: Session, nodes: list[Node], demand: TrialResources, images: _Images, scheduler: Any
+) -> None:
     cluster = session.execution.cluster
     execution = dataclasses.replace(
         session.execution,
@@ -150,10 +151,10 @@ def _fit(feed: Feed, session: Session, nodes: list[Node], demand: Demand, images
     places = slots(demand, nodes)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(places)  # all workers start at once, not one by one
     at_once = min(places, cluster.max_concurrent or places)
-    gate = make_gate(min(at_once, feed.share(at_once)))
+    feed.share(at_once)
     watch = Watch(feed, session, images.storage, schedulable=lambda: any(fits(demand, node) for node in alive_nodes()))
     trainable = tune.with_resources(
-        tune.with_parameters(trial, work=work, gate=gate),
+        tune.with_parameters(trial, work=work),
         {"cpu": demand.cpus} | ({"gpu": demand.gpus} if demand.gpus else {}),
     )
     with tempfile.TemporaryDirectory(prefix="audio-ablation-") as folder:

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from filelock import FileLock
 
-from core.cluster.start_barrier import enter
 from core.cluster.storage import Storage, node_folder
 from core.config.execution import Execution
 from core.config.run import Run
@@ -86,7 +85,7 @@ class Progress:
             self.reported = time.monotonic()
 
 
-def trial(config: Mapping[str, Any], work: Work, gate: Any) -> dict[str, Any]:
+def trial(config: Mapping[str, Any], work: Work) -> dict[str, Any]:
     """Train one run, or several together, unless they are finished already.
 
     Parameters
@@ -106,8 +105,6 @@ def trial(config: Mapping[str, Any], work: Work, gate: Any) -> dict[str, Any]:
     """
     runs = [Run.from_dict(run) for run in config["runs"]]
     result: dict[str, Any] = {"id": runs[0].id}
-    if gate and not _sessions:
-        enter(gate)
     try:
         session = session_of(work)
         torch.set_num_threads(session.threads)  # of this thread, which is another one for each trial

@@ -24,11 +24,11 @@ from core.audio.waveform_augmentation import Change, enough
 from core.cache.array_writer import ARRAY, ArrayWriter, Whole
 from core.cache.entries import key_of, load_or_make
 from core.config.run import Clip, Frontend
-from core.io.native_stderr import silence_native_stderr
 from core.inputs.base import Kind
 from core.inputs.input_of_run import input_kind
 from core.inputs.store.compute import make_inputs
 from core.inputs.store.processes import ahead, in_processes
+from core.io.native_stderr import silence_native_stderr
 from core.io.thread_pool import Workers
 
 BATCH = 32  # clips decoded ahead and turned into images together

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from core.io.memory import return_freed_memory
 from core.audio.waveform_augmentation import Change, augment_waveform
 from core.cache.array_writer import ArrayWriter
 from core.cache.entries import load_or_make
@@ -26,6 +25,7 @@ from core.inputs.base import Rows
 from core.inputs.input_of_run import input_layout
 from core.inputs.store.build_inputs import Recipe, Spread, write
 from core.inputs.store.float16 import Halves
+from core.io.memory import return_freed_memory
 from core.progress import Progress, no_progress
 
 if TYPE_CHECKING:

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.io.memory import return_freed_memory
 from core.audio.reading import BadClip, fit_length, stream_waveform
 from core.audio.waveform_augmentation import Change, augment_waveform
 from core.cache.array_reader import ArrayReader
 from core.cache.array_writer import ArrayWriter
 from core.cache.entries import load_or_make
 from core.config.run import Clip, identity
-from core.io.native_stderr import silence_native_stderr
 from core.inputs.store.build_inputs import BATCH, DECODERS, SHARD, WAITING, Sound, Turn, read_clip
 from core.inputs.store.processes import ahead
 from core.inputs.store.stored_inputs import refusal
+from core.io.memory import return_freed_memory
+from core.io.native_stderr import silence_native_stderr
 from core.io.thread_pool import Workers
 from core.progress import Progress, no_progress
 

@@ -21,13 +21,13 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from core.cluster.start_barrier import Gate
 
 from ablations.freeze import Freeze
 from commands.cli import parser
 from commands.cli.run_plan import execute
 from core.cluster.address import check_address
 from core.cluster.connect import Demand, Node, share_out
-from core.cluster.start_barrier import Gate
 from core.cluster.storage import Storage
 from core.cluster.sweep import _Images
 from core.cluster.sweep_progress import reason
