@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Set
 from functools import cache
@@ -12,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("commands", "ablations", "analysis", "core")
 MAY_IMPORT = {  # a room, and the rooms it may import from, itself always among them
-    "run_ablation": {"commands", "core"},
+    "run_ablation": {"commands"},
     "commands": {"commands", "ablations", "analysis", "core"},
     "ablations": {"ablations", "analysis", "core"},
     "analysis": {"analysis", "core"},
@@ -149,3 +151,32 @@ def test_import_graph_is_printed(say: Callable[[str], None]) -> None:
     graph = _folder_graph()
     say("\n".join(f"{folder} -> {', '.join(sorted(graph[folder]))}" for folder in sorted(graph)))
     assert {"core.training"} < graph["ablations"] | graph["analysis.attribution"] | graph["core.finished"]
+
+
+COMPARE_SETTINGS = """
+import gc, os, sys, importlib
+import torch
+
+def settings():
+    return dict(
+        environment=dict(os.environ), gc=(gc.isenabled(), gc.get_threshold()), streams=(sys.stdout, sys.stderr),
+        threads=torch.get_num_threads(), dtype=torch.get_default_dtype(), gradients=torch.is_grad_enabled(),
+        cudnn=(torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32),
+        matmul=torch.backends.cuda.matmul.allow_tf32,
+    )
+
+before = settings()
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+changed = [name for name, value in settings().items() if value != before[name]]
+assert not changed, changed
+"""
+
+
+def test_importing_core_changes_no_settings() -> None:
+    names = [name for name in modules() if _room(name) == "core" and not name.startswith("core.cluster")]
+    command = [sys.executable, "-c", COMPARE_SETTINGS, *names]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    calls = [name for name in names if re.search(r"^\w*mallopt|^keep_freed_memory", modules()[name].read_text(), re.M)]
+    assert not calls

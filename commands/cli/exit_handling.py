@@ -23,10 +23,9 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
-from core.files import cannot_write
-
 from commands.cli.process_setup import set_up_process
 from core.errors import UserError, printable
+from core.io.atomic_files import cannot_write
 from core.io.interrupts import clean_ups
 
 PROGRAM = "run_ablation.py"

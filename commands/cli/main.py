@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from commands.cli.process_setup import resume_garbage_collection
 from core.io.interrupts import exit_at_once
 
-PARSE, COMMANDS = "commands.options:call", "commands:COMMANDS"
+PARSE, COMMANDS = "commands.cli.parser:call", "commands:COMMANDS"
 ABLATION = "commands.ablation:run"  # runs commands that do not name a function of their own, as the ablations
 
 

@@ -37,6 +37,9 @@ _ENVIRONMENT = {  # read by Ray when it is imported
 }
 
 
+_OPENMP = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # set by `commands.cli.process_setup`
+
+
 @dataclass(frozen=True)
 class Node:
     """A machine of the cluster.
@@ -140,8 +143,10 @@ def _init(address: str) -> None:
         "object_store_memory": OBJECT_STORE,
         "include_dashboard": False,
     }
+    openmp = {name: os.environ[name] for name in _OPENMP if name in os.environ}  # nodes of a cluster do not inherit it
+    options = local if address == "local" else {"runtime_env": {"env_vars": openmp}}
     try:
-        ray.init(address, log_to_driver=False, configure_logging=False, **(local if address == "local" else {}))
+        ray.init(address, log_to_driver=False, configure_logging=False, **options)
     except Exception as error:  # wrong version, wrong token: Ray has a type for each
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"--ray {address}: cannot join the cluster ({reason})") from None

@@ -23,6 +23,7 @@ from core.datasets.dataset import Dataset
 from core.errors import UserError, failure
 from core.io.atomic_files import write_failure
 from core.io.background_writer import Writing
+from core.io.memory import keep_freed_memory
 from core.registry import Lazy
 from core.session import Session
 from core.store.runs import CHECKPOINT, FINISHED
@@ -94,8 +95,6 @@ def trial(config: Mapping[str, Any], work: Work) -> dict[str, Any]:
         ``runs``, as `Run.to_dict` gives them; ``images``, the entries of the cache they read.
     work
         What all trials have in common.
-    gate
-        Where this process waits before its first trial (`core.cluster.start_barrier`), if it has to.
 
     Returns
     -------
@@ -133,6 +132,7 @@ def session_of(work: Work) -> Session:
     if execution.cluster.storage:
         execution = dataclasses.replace(execution, results=node_folder())
     if execution not in _sessions:
+        keep_freed_memory()  # this process belongs to the sweep alone
         session = Session(execution)
         session.residents.budget = int(session.residents.budget * work.share)
         _sessions.clear()
