@@ -15,7 +15,7 @@ from core.datasets.dataset import TRAIN, Dataset
 from core.datasets.metadata import some, split_groups
 from core.datasets.sets.folder import SUFFIXES
 from core.io.native_stderr import silence_native_stderr
-from core.io.thread_pool import Workers
+from core.io.thread_pool import CancellablePool
 from core.progress import Progress, no_progress
 
 T = TypeVar("T")
@@ -78,7 +78,7 @@ def summary(dataset: Dataset, *, decode: bool = True, progress: Progress = no_pr
     facts: list[AudioInfo] = []
     problems: list[str] = []
     paths = dataset.clips["path"].tolist() if decode and dataset.vectors is None else []
-    with silence_native_stderr(), Workers() as pool:
+    with silence_native_stderr(), CancellablePool() as pool:
         for done, found in enumerate(pool.map(lambda path: _look(dataset.root, path), paths), start=1):
             if isinstance(found, AudioInfo):
                 facts.append(found)

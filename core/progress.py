@@ -1,4 +1,4 @@
-"""What the user sees while runs are trained: bars on a terminal, plain lines elsewhere; always on stderr."""
+"""Progress display on standard error: bars on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from core.errors import printable
 
 Progress = Callable[[int, int, str], None]  # steps done, steps in all, what is being done
 LINE_EVERY = 10.0  # seconds between two plain lines of one task
-LONG = 2.0  # seconds from which a task that is usually short is shown
+LONG = 2.0  # seconds after which `if_long` shows a task
 
 
 def no_progress(done: int, total: int, what: str) -> None:
@@ -21,7 +21,7 @@ def no_progress(done: int, total: int, what: str) -> None:
 
 
 def if_long(progress: Progress) -> Progress:
-    """Pass on what is reported of one task once it has taken a few seconds; of a short one nothing is shown."""
+    """Return a progress function that shows a task only after it has taken `LONG` seconds."""
     begun, shown = time.monotonic(), False
 
     def report(done: int, total: int, what: str) -> None:
@@ -34,12 +34,12 @@ def if_long(progress: Progress) -> Progress:
 
 
 class Reporter:
-    """Progress of tasks by name.
+    """Displays the progress of several named tasks.
 
     Parameters
     ----------
     console
-        Where to write; standard error by default.
+        Console to write to; standard error by default.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -66,7 +66,7 @@ class Reporter:
         self.console.print(printable(text), markup=False)
 
     def __call__(self, done: int, total: int, what: str, detail: str = "") -> None:
-        """Report that `done` of `total` steps of the task named `what` are done; the last one ends it."""
+        """Show that `done` of `total` steps of the task `what` are done; the last step ends the task."""
         if self.console.is_terminal:
             self._draw(done, total, what, detail)
         elif done >= total or time.monotonic() - self._last.get(what, -LINE_EVERY) >= LINE_EVERY:
@@ -83,14 +83,14 @@ class Reporter:
             self._bars.remove_task(self._tasks.pop(what))
 
     def drop(self, what: str) -> None:
-        """End a task that stopped early."""
+        """Remove a task that stopped early."""
         self._last.pop(what, None)
         if what in self._tasks:
             self._bars.remove_task(self._tasks.pop(what))
 
 
-class Silent(Reporter):
-    """Shows nothing; for tests and for workers whose progress somebody else shows."""
+class NullReporter(Reporter):
+    """Shows nothing: for tests and for Ray workers."""
 
     def note(self, text: str) -> None:
         """Write nothing."""

@@ -196,7 +196,7 @@ class Asked:
         plan = self.plan
         return label(run, plan).replace(f"/{len(plan.runs)}]", f"/{self.total}]", 1)
 
-    def settled(self, run: Run) -> None:
+    def run_ended(self, run: Run) -> None:
         """Tell the optimizer what configurations have reached, where all runs have ended."""
         store = self.session.store
         for asked in list(self.open):
@@ -223,7 +223,7 @@ class Asked:
         self.datasets |= plan.datasets
         self.total = self.trials * len(plan.runs)
         self.open.append((point, plan.runs))
-        self.settled(plan.runs[0])
+        self.run_ended(plan.runs[0])
 
     def _ended(self, run: Run) -> bool:
         stopped = self.stops and self.session.store.status(run) == STOPPED
@@ -252,7 +252,7 @@ def ask_and_train(asked: Asked, session: Session, scheduler: Any) -> Executed:
         else:
             execute(asked.plan, session)
             asked.waiting.clear()
-            asked.settled(runs[0])
+            asked.run_ended(runs[0])
     runs = asked.plan.runs
     failed = sum(session.store.status(run) == FAILED for run in runs)
     return Executed(len(runs) - asked.found, asked.found, failed, frozenset(asked.new))

@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 
 from core.audio.truncation import Reader, check_complete, mp3_has_length
-from core.io.thread_pool import go_on
+from core.io.thread_pool import check_cancelled
 
 BLOCK = 1 << 16  # samples per block, all channels together
 MP3_SLACK = 2 * 1152  # samples; only some MP3 writers count encoder delay and padding
@@ -48,7 +48,7 @@ def blocks(file: FileIO) -> Iterator[Block]:
     check_complete(read)
     first, sounding = None, False
     for y, sr in _decoded(file, guessed=not mp3_has_length(read)):
-        go_on()  # so that Ctrl-C stops a long recording
+        check_cancelled()  # so that Ctrl-C stops a long recording
         if not MIN_SR <= sr <= MAX_SR:
             raise ValueError(f"states a sampling rate of {sr} Hz, which no recording has")
         if not np.isfinite(y).all():

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import msgspec
 import numpy as np
 
-from core.io.thread_pool import Workers, go_on
+from core.io.thread_pool import CancellablePool, check_cancelled
 
 PIECE = 2**22  # bytes read at a time
 READERS = min(8, os.cpu_count() or 1)  # threads
@@ -76,7 +76,7 @@ def whole_shards(file: BinaryIO, shards: Sequence[Shard], *, row_bytes: int, rea
     sizes = [shard.rows * row_bytes for shard in shards]
     starts = list(accumulate(sizes, initial=file.tell()))
     digest = partial(_digest, file.fileno(), _counted(read, sum(sizes)))
-    with Workers(READERS) as pool:
+    with CancellablePool(READERS) as pool:
         found = zip(shards, pool.map(digest, starts, sizes), strict=True)  # of starts there is one more
         whole = [shard for shard, _ in takewhile(lambda pair: pair[0].sha256 == pair[1], found)]
     file.seek(starts[len(whole)])
@@ -100,7 +100,7 @@ def _digest(file: int, more: Callable[[int], None], start: int, size: int) -> st
     """Return the SHA-256 of a file's bytes, "" where there are not so many."""
     digest, end = hashlib.sha256(), start + size
     while start < end and (piece := os.pread(file, min(end - start, PIECE), start)):
-        go_on()
+        check_cancelled()
         digest.update(piece)
         start += len(piece)
         more(len(piece))

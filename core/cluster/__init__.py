@@ -1,1 +1,1 @@
-"""Runs as Ray Tune trials, on this machine or on a cluster; nothing here is imported unless ``--ray`` asks for it."""
+"""Ray: runs as Ray Tune trials, on this machine or on a cluster. Imported for ``--ray`` only."""

@@ -51,13 +51,13 @@ class Makers:
     def __call__(self, recipe: Recipe, shards: Sequence[Sequence[str]], folder: Path) -> Iterator[Made]:
         """Make the clips of each shard, in order; `folder` is for those that wait for their turn."""
         recipe = dataclasses.replace(recipe, root=recipe.root.absolute())  # a worker may be in another folder
-        demand = TrialResources(1.0, 0.0 if recipe.device == "cpu" else GPU_SHARE, 1)
-        able = self._able(recipe, [path for shard in shards for path in shard], demand)
+        resources = TrialResources(1.0, 0.0 if recipe.device == "cpu" else GPU_SHARE, 1)
+        able = self._able(recipe, [path for shard in shards for path in shard], resources)
         if not able:
             yield from make_here(recipe, shards, folder)
             return
         place = self.storage.place if self.storage else ""
-        work = _Work(able, demand, [(paths, recipe, folder, place) for paths in shards], self.report.note)
+        work = _Work(able, resources, [(paths, recipe, folder, place) for paths in shards], self.report.note)
         for number, paths in enumerate(shards):
             work.until(number)
             entry, part, problems = self._take(paths, recipe, folder)
@@ -79,14 +79,14 @@ class Makers:
             return make_part(paths, recipe=recipe, folder=folder)
         return entry, part, problems
 
-    def _able(self, recipe: Recipe, paths: Sequence[str], demand: TrialResources) -> list[Node]:
+    def _able(self, recipe: Recipe, paths: Sequence[str], resources: TrialResources) -> list[Node]:
         """Return the nodes that make the same images of some clips as this machine; name the others, by reason."""
-        able = [node for node in self.nodes if slots(demand, [node])]
+        able = [node for node in self.nodes if slots(resources, [node])]
         others = [node for node in able if not node.here]
         if not others:
             return able
         some = list(paths[:: max(1, len(paths) // TRIED)])[:TRIED]
-        asked = [(node, _on(node, demand)(_read).remote(recipe, some)) for node in others]
+        asked = [(node, _on(node, resources)(_read).remote(recipe, some)) for node in others]
         expected = _read(recipe, some)
         reasons: dict[str, list[str]] = {}
         for node, answer in asked:
@@ -103,7 +103,7 @@ class _Work:
 
     Parameters
     ----------
-    nodes, demand
+    nodes, resources
         Where, and what a task is given there.
     shards
         What `_make_there` is told of each.
@@ -111,9 +111,9 @@ class _Work:
         Says that a node is left out.
     """
 
-    def __init__(self, nodes: Sequence[Node], demand: TrialResources, shards: Sequence[Any], note: Any) -> None:
-        self.demand, self.shards, self.note = demand, shards, note
-        self.free = {node: slots(demand, [node]) for node in nodes}
+    def __init__(self, nodes: Sequence[Node], resources: TrialResources, shards: Sequence[Any], note: Any) -> None:
+        self.resources, self.shards, self.note = resources, shards, note
+        self.free = {node: slots(resources, [node]) for node in nodes}
         self.ahead = 2 * sum(self.free.values())
         self.waiting = deque(range(len(shards)))
         self.running: dict[Any, tuple[int, Node]] = {}
@@ -134,7 +134,7 @@ class _Work:
                 if not self.waiting or self.waiting[0] >= before:
                     return
                 number = self.waiting.popleft()
-                self.running[_on(node, self.demand)(_make_there).remote(*self.shards[number])] = (number, node)
+                self.running[_on(node, self.resources)(_make_there).remote(*self.shards[number])] = (number, node)
                 self.free[node] -= 1
 
     def _end(self, task: Any, number: int, node: Node) -> None:
@@ -173,10 +173,10 @@ def _read(recipe: Recipe, paths: Sequence[str]) -> tuple[str, list[str]]:
     return digest.hexdigest(), problems
 
 
-def _on(node: Node, demand: TrialResources) -> Any:
+def _on(node: Node, resources: TrialResources) -> Any:
     """Return what makes a task of a function, on one node."""
     there: Any = NodeAffinity(node.id, soft=False)
-    return ray.remote(num_cpus=demand.cpus, num_gpus=demand.gpus, max_retries=TRIES, scheduling_strategy=there)
+    return ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=TRIES, scheduling_strategy=there)
 
 
 def _unlike(answer: Any, expected: tuple[str, list[str]], paths: Sequence[str], root: Path) -> str:

@@ -1,4 +1,4 @@
-"""Find out, before anything is trained, what the other nodes of a cluster cannot see."""
+"""Check before training that every node sees the folders and files that its trials need."""
 
 import dataclasses
 import uuid
@@ -18,8 +18,18 @@ TIMEOUT = 60.0  # seconds; a node starts a Python process to answer
 
 
 @dataclasses.dataclass(frozen=True)
-class Sight:
-    """What a node does not see: of the results folder, the storage, and of files that runs name."""
+class NodeView:
+    """What a node sees.
+
+    Attributes
+    ----------
+    results
+        Whether it sees the results folder.
+    storage
+        What is wrong with the storage, or "".
+    files
+        Files that it does not have.
+    """
 
     results: bool
     storage: str
@@ -27,18 +37,18 @@ class Sight:
 
 
 def check_nodes(nodes: Sequence[Node], *, results: Path, storage: Storage | None, files: Iterable[str]) -> None:
-    """Ask every other node for the folders and files that its trials will need.
+    """Check that every other node sees the folders and files that its trials need.
 
     Parameters
     ----------
     nodes
-        Those alive.
+        The nodes that are alive.
     results
-        The results folder; with a storage it need not be seen.
+        The results folder; nodes need not see it if there is a storage.
     storage
-        What runs and images pass through, if anything.
+        The storage for runs and inputs, or None.
     files
-        Of starting weights and of networks.
+        Files with starting weights or networks.
 
     Raises
     ------
@@ -50,32 +60,32 @@ def check_nodes(nodes: Sequence[Node], *, results: Path, storage: Storage | None
     mark = results / f".probe-{uuid.uuid4().hex}"
     mark.touch()
     try:
-        for node, sight in _ask(others, mark, storage.place if storage else "", probe, tuple(files)):
-            _judge(node, sight, results, storage)
+        for node, view in _views(others, mark, storage.place if storage else "", probe, tuple(files)):
+            _raise_for(node, view, results, storage)
     finally:
         mark.unlink()
         if storage:
             storage.remove(probe)
 
 
-def look(mark: Path, storage: str, probe: str, files: Sequence[str]) -> Sight:
-    """Look for a file in the results folder, one in the storage, and others; runs on the node asked."""
+def view_node(mark: Path, storage: str, probe: str, files: Sequence[str]) -> NodeView:
+    """Look for a file in the results folder, one in the storage, and others; runs on the node."""
     problem = ""
     if storage:
         try:
             problem = "" if Storage(storage).has(probe) else "a file written here is not there"
         except Exception as error:  # each kind of storage has errors of its own
             problem = str(error).splitlines()[0]
-    return Sight(mark.exists(), problem, tuple(path for path in files if not Path(path).is_file()))
+    return NodeView(mark.exists(), problem, tuple(path for path in files if not Path(path).is_file()))
 
 
-def _ask(
+def _views(
     nodes: Sequence[Node], mark: Path, storage: str, probe: str, files: tuple[str, ...]
-) -> list[tuple[Node, Sight]]:
+) -> list[tuple[Node, NodeView]]:
     answers = []
     for node in nodes:
         there: Any = NodeAffinity(node.id, soft=False)
-        task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(look)
+        task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(view_node)
         answers.append((node, task.remote(mark, storage, probe, files)))
     found = []
     for node, answer in answers:
@@ -90,12 +100,12 @@ def _ask(
     return found
 
 
-def _judge(node: Node, sight: Sight, results: Path, storage: Storage | None) -> None:
-    if sight.files:
-        raise UserError(f"node {node.address} has no file {sight.files[0]}: copy it there, to the same path")
-    if storage and sight.storage:
-        raise UserError(f"node {node.address} cannot see --storage {storage.place}: {sight.storage}")
-    if not storage and not sight.results:
+def _raise_for(node: Node, view: NodeView, results: Path, storage: Storage | None) -> None:
+    if view.files:
+        raise UserError(f"node {node.address} has no file {view.files[0]}: copy it there, to the same path")
+    if storage and view.storage:
+        raise UserError(f"node {node.address} cannot see --storage {storage.place}: {view.storage}")
+    if not storage and not view.results:
         raise UserError(
             f"node {node.address} cannot see --results {results}: give --storage, a folder or URI that all nodes see"
         )

@@ -1,4 +1,4 @@
-"""A folder or URI that every node sees, through which runs, checkpoints and images pass between their disks."""
+"""Copy runs, checkpoints and cache entries through a folder or URI that every node sees."""
 
 import os
 import tempfile
@@ -16,7 +16,7 @@ pyarrow, fs, fsspec, ray = Lazy("pyarrow"), Lazy("pyarrow.fs"), Lazy("fsspec.cor
 
 
 class Storage:
-    """Files by name below one place.
+    """Files below one folder or URI.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class Storage:
     Raises
     ------
     UserError
-        Where the place is none that can be understood.
+        If no installed library can open the place.
     """
 
     def __init__(self, place: str) -> None:
@@ -54,7 +54,7 @@ class Storage:
         return name
 
     def has(self, name: str) -> bool:
-        """Tell whether there is such a file."""
+        """Return whether a file exists."""
         return bool(self.filesystem.get_file_info(self._path(name)).is_file)
 
     def remove(self, name: str) -> None:
@@ -63,10 +63,10 @@ class Storage:
             self.filesystem.delete_file(self._path(name))
 
     def put(self, path: Path, name: str) -> None:
-        """Copy a file of this machine to `name`: in a folder too it is there whole, and till then what was there."""
+        """Copy a local file to `name` atomically: until the copy is complete, an earlier file stays."""
         target = self._path(name)
         folder, _, last = target.rpartition("/")
-        beside = isinstance(self.filesystem, fs.LocalFileSystem)  # stores of objects show one when it is whole
+        beside = isinstance(self.filesystem, fs.LocalFileSystem)  # object stores write atomically anyway
         written = f"{folder}/.{last}.{uuid.uuid4().hex}" if beside else target
         self.filesystem.create_dir(folder, recursive=True)
         try:
@@ -77,12 +77,12 @@ class Storage:
                 self.filesystem.move(written, target)
         except BaseException:
             if beside:
-                with suppress(OSError):  # the error that is under way says more
+                with suppress(OSError):  # the first error matters more
                     self.filesystem.delete_file(written)
             raise
 
     def get(self, name: str, path: Path) -> None:
-        """Copy `name` to a file of this machine, whole or not at all."""
+        """Copy `name` to a local file atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
         source = self.filesystem.open_input_stream(self._path(name))
         with source, atomic_write(path) as temporary, temporary.open("wb") as target:
@@ -90,13 +90,13 @@ class Storage:
                 target.write(block)
 
     def put_run(self, folder: Path) -> None:
-        """Copy a run's folder to ``runs/<its id>/``, its record last."""
+        """Copy the folder of a run to ``runs/<id>/``, its record last."""
         files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
         for path in sorted(files, key=lambda path: path.name == RECORD):
             self.put(path, f"runs/{folder.name}/{path.relative_to(folder)}")
 
     def get_run(self, folder: Path) -> None:
-        """Copy ``runs/<id>/`` into a run's folder, its record last."""
+        """Copy ``runs/<id>/`` into the folder of a run, its record last."""
         top = self._path(f"runs/{folder.name}")
         found = self.filesystem.get_file_info(fs.FileSelector(top, allow_not_found=True, recursive=True))
         names = [info.path.removeprefix(top).lstrip("/") for info in found if info.is_file and ".." not in info.path]
@@ -105,22 +105,22 @@ class Storage:
             self.get(f"runs/{folder.name}/{name}", folder / name)
 
     def put_entry(self, folder: Path) -> None:
-        """Copy an entry of the cache to ``cache/<kind>/<key>/``, if it is not there yet; its manifest last."""
+        """Copy a cache entry to ``cache/<kind>/<key>/`` unless it is there; its manifest last."""
         if not self.has_entry(folder):
             for file in ("array.npy", "manifest.json"):
                 self.put(folder / file, f"{_entry(folder)}/{file}")
 
     def has_entry(self, folder: Path) -> bool:
-        """Tell whether an entry of the cache is there whole."""
+        """Return whether a complete cache entry is there."""
         return self.has(f"{_entry(folder)}/manifest.json")
 
     def get_entry(self, folder: Path) -> None:
-        """Copy an entry into the cache of this machine; its manifest last."""
+        """Copy an entry into the local cache; its manifest last."""
         for file in ("array.npy", "manifest.json"):
             self.get(f"{_entry(folder)}/{file}", folder / file)
 
     def remove_entry(self, folder: Path) -> None:
-        """Delete an entry, its manifest first."""
+        """Delete a cache entry, its manifest first."""
         for file in ("manifest.json", "array.npy"):
             self.remove(f"{_entry(folder)}/{file}")
 
@@ -129,7 +129,7 @@ class Storage:
 
 
 def node_folder() -> Path:
-    """Return this node's own folder, for what passes through the storage."""
+    """Return a folder of this node, for files that pass through the storage."""
     node = ray.get_runtime_context().get_node_id()[:12]
     folder = Path(tempfile.gettempdir()) / f"audio-ablation-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)

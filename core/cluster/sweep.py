@@ -1,8 +1,8 @@
-"""Make a plan true with Ray Tune: a trial for each run or lot of runs, in processes that go from trial to trial.
+"""Train the missing runs of a plan as Ray Tune trials.
 
-The store decides what is missing, so Tune's own record of an experiment is never read back and lies in a temporary
-folder. This process prepares images, hands runs to Tune, and writes down what failed for good; the trials write the
-rest themselves.
+A trial is one run, or several that are trained together. This process computes inputs, gives trials to Tune and records
+failures; the trials write their results into the store. Tune's own checkpoint is never read: the store decides what is
+missing.
 """
 
 import dataclasses
@@ -15,9 +15,9 @@ from core.cluster.connect import Node, TrialResources, alive_nodes, connected, f
 from core.cluster.image_tasks import Makers
 from core.cluster.node_check import check_nodes
 from core.cluster.storage import Storage
-from core.cluster.sweep_progress import Watch, collect
-from core.cluster.trial import Work, trial
-from core.cluster.trial_source import Feed, PlanFeed
+from core.cluster.sweep_progress import SweepProgress, fetch_run
+from core.cluster.trial import TrialContext, trial
+from core.cluster.trial_source import PlannedTrials, TrialSource
 from core.config.execution import Cluster
 from core.config.run import Run
 from core.datasets.dataset import Dataset
@@ -33,38 +33,37 @@ from core.store.runs import FAILED, FINISHED, STOPPED
 from core.training.run_inputs import load_images
 
 tune = Lazy("ray.tune")
-hooks = Lazy("core.cluster.tune_classes")  # classes of Ray's own
+tune_classes = Lazy("core.cluster.tune_classes")  # classes of Ray's own
 
 
 def execute_on_ray(plan: Plan, session: Session, *, scheduler: Any = None) -> Executed:
     """Train the missing runs of a plan as Ray Tune trials.
 
-    The same runs end in the same store as with `core.executor.execute`, on a CPU with the same bits for the same
-    number of threads.
+    On a CPU the results are bit-identical to those of `core.executor.execute` with the same number of threads.
 
     Parameters
     ----------
     plan, session
-        As in `core.executor.execute`; ``session.execution.cluster`` says where.
+        As in `core.executor.execute`; ``session.execution.cluster`` has the Ray options.
     scheduler
         A Ray Tune scheduler that may stop runs early, or None.
 
     Raises
     ------
     UserError
-        For a cluster, resources, a storage or clips that cannot be used.
+        If the cluster, resources, storage or clips cannot be used.
     """
     place = session.execution.cluster.storage
-    if place:  # what a command that was killed had finished there
+    if place:  # runs that an earlier, killed command has finished there
         for run in unfinished(plan, session):
-            collect(run, session, Storage(place))
+            fetch_run(run, session, Storage(place))
     missing = unfinished(plan, session)
     if scheduler is not None:
         missing = [run for run in missing if session.store.status(run) != STOPPED]
     say_damaged(missing, plan, session)
     if missing:
         sweep(
-            PlanFeed(plan, missing, alone=scheduler is not None),
+            PlannedTrials(plan, missing, one_per_trial=scheduler is not None),
             session,
             runs=len(plan.runs),
             first=missing,
@@ -75,19 +74,19 @@ def execute_on_ray(plan: Plan, session: Session, *, scheduler: Any = None) -> Ex
     return Executed(len(new), len(plan.runs) - len(missing), failed, new)
 
 
-def sweep(feed: Feed, session: Session, *, runs: int, first: Iterable[Run], scheduler: Any = None) -> None:
-    """Train the runs of a feed.
+def sweep(source: TrialSource, session: Session, *, runs: int, first: Iterable[Run], scheduler: Any = None) -> None:
+    """Train the runs of a trial source.
 
     Parameters
     ----------
-    feed
+    source
         The runs.
     session
-        Store and progress; its execution says on which cluster.
+        Store, display and Ray options.
     runs
-        About how many there are, to share out the cores.
+        Expected number of runs, for dividing the cores.
     first
-        Those known already; their images are prepared before anything is trained.
+        Runs that are known already; their inputs are computed before anything is trained.
     scheduler
         A Ray Tune scheduler, or None.
     """
@@ -95,25 +94,25 @@ def sweep(feed: Feed, session: Session, *, runs: int, first: Iterable[Run], sche
     place = execution.cluster.storage
     storage = Storage(place) if place else None
     with connected(execution.cluster) as nodes:
-        demand = resources_per_trial(nodes, runs=runs, execution=execution)
+        resources = resources_per_trial(nodes, runs=runs, execution=execution)
         files = {run.model.weights for run in first if run.model.weights not in WORDS}
         files |= {family_of(run.model.backbone).file(run.model.backbone) for run in first if run.model.backbone_sha256}
         check_nodes(nodes, results=session.store.results, storage=storage, files=sorted(files))
-        images = _Images(feed.datasets, session, storage)
+        images = _Images(source.datasets, session, storage)
         images.spread = Makers(nodes, session, storage)
         for run in first:
             images.of(run)
-        images.spread = None  # from now on the cores are the trials'
-        _fit(feed, session, nodes, demand, images, scheduler)
+        images.spread = None  # from here on the trials need the cores
+        _fit(source, session, nodes, resources, images, scheduler)
 
 
 class _Images:
-    """Makes images where the clips are, once, and tells which entries of the cache a run reads.
+    """Computes inputs once, on this machine, and returns the cache entries that a run reads.
 
     Attributes
     ----------
     spread
-        Makes those of many clips on other nodes too, while it is set.
+        Computes the inputs of many clips on other nodes too, if it is set.
     """
 
     def __init__(self, datasets: Mapping[str, Dataset], session: Session, storage: Storage | None) -> None:
@@ -122,8 +121,8 @@ class _Images:
         self.known: dict[tuple[Any, ...], list[str]] = {}
 
     def of(self, run: Run) -> list[str]:
-        """Return the entries that `run` reads, made and in the storage."""
-        frontend = dataclasses.replace(run.frontend, normalise="fixed")  # plays no part in images
+        """Return the cache entries that `run` reads, computed and copied to the storage."""
+        frontend = dataclasses.replace(run.frontend, normalise="fixed")  # does not change the stored inputs
         training = run.training
         key = (run.data.content, run.clip, frontend, training.live, training.augment, training.variants)
         if key not in self.known:
@@ -136,32 +135,36 @@ class _Images:
 
 
 def _fit(
-    feed: Feed, session: Session, nodes: list[Node], demand: TrialResources, images: _Images, scheduler: Any
+    source: TrialSource, session: Session, nodes: list[Node], resources: TrialResources, images: _Images, scheduler: Any
 ) -> None:
     cluster = session.execution.cluster
     execution = dataclasses.replace(
         session.execution,
-        threads=demand.threads,
+        threads=resources.threads,
         results=session.store.results,
-        device=session.execution.device if demand.gpus else "cpu",
-        cluster=Cluster(storage=cluster.storage),  # a trial asks for nothing more
+        device=session.execution.device if resources.gpus else "cpu",
+        cluster=Cluster(storage=cluster.storage),  # a trial needs no other option
     )
-    share = min(1.0, demand.gpus or demand.cpus / max(node.cpus for node in nodes))
-    work = Work(feed.datasets, execution, share, every_epoch=scheduler is not None)
-    places = slots(demand, nodes)
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(places)  # all workers start at once, not one by one
+    share = min(1.0, resources.gpus or resources.cpus / max(node.cpus for node in nodes))
+    context = TrialContext(source.datasets, execution, share, every_epoch=scheduler is not None)
+    places = slots(resources, nodes)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(places)  # start all workers at the same time
     at_once = min(places, cluster.max_concurrent or places)
-    feed.share(at_once)
-    watch = Watch(feed, session, images.storage, schedulable=lambda: any(fits(demand, node) for node in alive_nodes()))
+    source.share(at_once)
+
+    def schedulable() -> bool:
+        return any(fits(resources, node) for node in alive_nodes())
+
+    progress = SweepProgress(source, session, images.storage, schedulable=schedulable)
     trainable = tune.with_resources(
-        tune.with_parameters(trial, work=work),
-        {"cpu": demand.cpus} | ({"gpu": demand.gpus} if demand.gpus else {}),
+        tune.with_parameters(trial, context=context),
+        {"cpu": resources.cpus} | ({"gpu": resources.gpus} if resources.gpus else {}),
     )
     with tempfile.TemporaryDirectory(prefix="audio-ablation-") as folder:
         tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=hooks.Searcher(feed, images.of),
+                search_alg=tune_classes.Searcher(source, images.of),
                 scheduler=scheduler,
                 num_samples=-1,
                 max_concurrent_trials=cluster.max_concurrent,
@@ -171,10 +174,10 @@ def _fit(
             run_config=tune.RunConfig(
                 storage_path=folder,
                 verbose=0,
-                callbacks=[hooks.Callback(watch)],
-                stop=hooks.Stopper(watch),
+                callbacks=[tune_classes.Callback(progress)],
+                stop=tune_classes.Stopper(progress),
                 failure_config=tune.FailureConfig(max_failures=cluster.max_failures),
             ),
         ).fit()
-    if watch.refused:
-        raise UserError(watch.refused)
+    if progress.refused:
+        raise UserError(progress.refused)

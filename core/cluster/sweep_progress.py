@@ -1,4 +1,4 @@
-"""What happens to the runs of a sweep: shown while it happens, and written to the store where a trial could not."""
+"""Display the progress of a sweep, and write records that a trial could not write itself."""
 
 import re
 import time
@@ -6,15 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from core.cluster.storage import Storage
-from core.cluster.trial_source import Feed
+from core.cluster.trial_source import TrialSource
 from core.config.run import Run
 from core.executor import lot_label, record_failure, say_accuracy
 from core.session import Session
 from core.store.runs import FAILED, FINISHED, RECORD, STOPPED
 
 SHOW_EVERY = 0.5  # seconds
-NODES_EVERY = 30.0  # seconds between two looks for a node that could run a trial, while none runs
-DEATHS = {  # what Ray says of a process that is gone: what we say
+NODES_EVERY = 30.0  # seconds between two checks for a suitable node, while no trial runs
+DEATHS = {  # pattern in Ray's message: our message
     "out.of.memory|OutOfMemory|low on memory|memory pressure": "its process was killed because memory ran out; lower "
     "--max-concurrent or raise --cpus-per-trial",
     "node (?:has |was )?(?:died|dead|terminated|failed|removed)|not schedulable.*[Nn]ode": "its node was lost",
@@ -22,30 +22,30 @@ DEATHS = {  # what Ray says of a process that is gone: what we say
 }
 
 
-class Watch:
-    """Follows trials: a line for each that ends, a moving one for each that runs, and one for the whole sweep.
+class SweepProgress:
+    """Displays a line for each ended run, a bar for each running one, and a bar for the sweep.
 
     Parameters
     ----------
-    feed
-        Where the runs come from; it is told of each that is settled.
+    source
+        The runs; its `run_ended` is called for each that ends.
     session
-        Store and progress.
+        Has the store and the display.
     storage
-        What finished runs are fetched from, if anything.
+        The storage to fetch finished runs from, or None.
     schedulable
-        Tells whether any node could run a trial.
+        Returns whether any node could run a trial.
 
     Attributes
     ----------
     refused
-        What no trial can mend, once one has met it; the sweep then stops.
+        The message of an error that every trial would meet, or ""; the sweep stops after it.
     """
 
     def __init__(
-        self, feed: Feed, session: Session, storage: Storage | None, *, schedulable: Callable[[], bool]
+        self, source: TrialSource, session: Session, storage: Storage | None, *, schedulable: Callable[[], bool]
     ) -> None:
-        self.feed, self.session, self.storage, self.schedulable = feed, session, storage, schedulable
+        self.source, self.session, self.storage, self.schedulable = source, session, storage, schedulable
         self.running: set[str] = set()
         self.done = self.failures = 0
         self.best = 0.0
@@ -53,11 +53,11 @@ class Watch:
         self.begun = self.shown = self.looked = time.monotonic()
 
     def started(self, config: dict[str, Any]) -> None:
-        """Note that a run is being trained."""
+        """Count the runs of a trial as running."""
         self.running |= {run.id for run in _runs(config)}
 
     def reported(self, config: dict[str, Any], result: dict[str, Any]) -> None:
-        """Show an epoch, or stop for what no trial can mend."""
+        """Show an epoch, or keep an error that stops the sweep."""
         if "refused" in result:
             self.refused = result["refused"]
         elif "epoch" in result:
@@ -65,14 +65,14 @@ class Watch:
             self.session.report(result["epoch"], epochs, config["labels"][0], f"test accuracy {accuracy:.1%}")
 
     def died(self, config: dict[str, Any], trace: str) -> None:
-        """Tell that a trial has died and will go on."""
+        """Report a killed trial, which resumes from its last checkpoint."""
         self.running -= {run.id for run in _runs(config)}
         name = lot_label(config["labels"])
         self.session.report.drop(name)
-        self.session.report.note(f"{name}: {reason(trace)}; going on from its last checkpoint")
+        self.session.report.note(f"{name}: {reason(trace)}; resuming from its last checkpoint")
 
     def ended(self, config: dict[str, Any], result: dict[str, Any]) -> None:
-        """Settle runs that have finished, failed by their own numbers, or were stopped early."""
+        """Record the runs of an ended trial: finished, failed (a loss that is not finite) or stopped early."""
         if "refused" in result:
             return
         for run, name in zip(_runs(config), config["labels"], strict=True):
@@ -81,26 +81,26 @@ class Watch:
                 record_failure(run, self.session, label=name, reason=failure["reason"], trace=failure["trace"])
             elif not self._finished(run, name):
                 self._stop(run, name, result)
-            self._settle(run)
+            self._end_run(run)
 
     def failed(self, config: dict[str, Any], trace: str) -> None:
-        """Record what a trial has not finished that failed for good."""
+        """Record the unfinished runs of a trial that Tune gave up as failed."""
         for run, name in zip(_runs(config), config["labels"], strict=True):
             if not self._finished(run, name):
                 record_failure(run, self.session, label=name, reason=reason(trace), trace=trace)
-            self._settle(run)
+            self._end_run(run)
 
     def _finished(self, run: Run, name: str) -> bool:
-        """Tell whether a run has finished, and what it has reached."""
+        """Return whether a run has finished, and show its accuracy."""
         if self.storage:
-            collect(run, self.session, self.storage)
+            fetch_run(run, self.session, self.storage)
         finished = self.session.store.status(run) == FINISHED
         if finished:
             say_accuracy(run, self.session, label=name)
         return finished
 
     def tick(self) -> None:
-        """Show how far the sweep is, and whether there is still a node to run it."""
+        """Update the display, and say if no node is left to run a trial."""
         now = time.monotonic()
         if now - self.shown >= SHOW_EVERY:
             self._show()
@@ -117,19 +117,19 @@ class Watch:
         self.session.store.write_record(run, STOPPED, {"reason": why, "metrics": scores})
         self.session.report.note(f"{name}: {why}, with a validation accuracy of {row['validation_accuracy']:.1%}")
 
-    def _settle(self, run: Run) -> None:
+    def _end_run(self, run: Run) -> None:
         self.running.discard(run.id)
         self.done += 1
         if record := self.session.store.record(run):
             self.failures += record.status == FAILED
             if record.finished:
                 self.best = max(self.best, record.metrics.accuracy)
-        self.feed.settled(run)
+        self.source.run_ended(run)
         self._show()
 
     def _show(self) -> None:
         self.shown = time.monotonic()
-        done, total = self.feed.found + self.done, self.feed.total
+        done, total = self.source.found + self.done, self.source.total
         parts = [f"{len(self.running)} running, {self.failures} failed"]
         if self.best:
             parts.append(f"best {self.best:.1%}")
@@ -139,14 +139,14 @@ class Watch:
         self.session.report(done, total, "runs", ", ".join(parts))
 
 
-def collect(run: Run, session: Session, storage: Storage) -> None:
-    """Bring a finished run from the storage into the store, if it is there."""
+def fetch_run(run: Run, session: Session, storage: Storage) -> None:
+    """Copy a finished run from the storage into the store, if it is there."""
     if storage.has(f"runs/{run.id}/{RECORD}"):
         storage.get_run(session.store.folder(run))
 
 
 def reason(trace: str) -> str:
-    """Say in one line why a trial ended, from what Ray noted of it; the last failure counts."""
+    """Return one line that says why a trial ended, from the last failure in Ray's error file."""
     last = re.split(r"^Failure # \d+.*$", trace, flags=re.MULTILINE)[-1]
     # An error of the trial's own begins its trace with "ray::"; Ray's list of processes has it further along its lines.
     own = "Traceback" in last or re.search(r"^\S*ray::", last, flags=re.MULTILINE)

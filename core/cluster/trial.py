@@ -1,8 +1,7 @@
-"""What a trial does in its process: train one run into the store, and say how far it is.
+"""Train the runs of one Ray Tune trial into the store.
 
-A process serves many trials one after the other and keeps what they share: the imported packages, the session, and
-the tensors already on the device. Where the node does not see the results folder, the store is a folder of its own
-and everything passes through the storage.
+A worker process serves many trials one after the other and keeps the imported packages, the session and the tensors on
+the device. If there is a storage, the worker's store is a folder of its node, and files pass through the storage.
 """
 
 import dataclasses
@@ -33,24 +32,24 @@ from core.training.step import NonFiniteLoss
 from core.training.trainer import train
 
 tune = Lazy("ray.tune")
-REPORT_EVERY = 1.0  # seconds between two reports of one trial, where no scheduler needs them all
-UPLOAD_EVERY = 30.0  # seconds between two checkpoints sent to the storage
+REPORT_EVERY = 1.0  # seconds between two reports of a trial, unless a scheduler needs every epoch
+UPLOAD_EVERY = 30.0  # seconds between two checkpoints copied to the storage
 
 
 @dataclass(frozen=True)
-class Work:
-    """What all trials of a sweep have in common.
+class TrialContext:
+    """Settings that all trials of a sweep share.
 
     Attributes
     ----------
     datasets
         Clips by ``data.content``.
     execution
-        Where and on what to run, with the threads of a trial and an absolute results folder.
+        Device, threads of one trial and absolute results folder.
     share
-        Part of its node's memory, or of one GPU's, that a trial may take.
+        Fraction of the memory of its node, or of one GPU, that a trial may use.
     every_epoch
-        Whether each epoch is reported, for a scheduler to judge by.
+        Whether to report every epoch, as a scheduler needs it.
     """
 
     datasets: Mapping[str, Dataset]
@@ -62,57 +61,57 @@ class Work:
 _sessions: dict[Execution, Session] = {}
 
 
-class Progress:
-    """Reports epochs to Ray Tune, and sends checkpoints to the storage.
+class EpochReports:
+    """Reports epochs to Ray Tune and copies checkpoints to the storage.
 
     Parameters
     ----------
-    run, work, storage, folder
-        The run, what its trial knows, the storage if there is one, and the run's folder.
+    run, context, storage, folder
+        The run, the shared settings, the storage or None, and the folder of the run.
     """
 
-    def __init__(self, run: Run, work: Work, storage: Storage | None, folder: Path) -> None:
-        self.run, self.work, self.storage, self.folder = run, work, storage, folder
+    def __init__(self, run: Run, context: TrialContext, storage: Storage | None, folder: Path) -> None:
+        self.run, self.context, self.storage, self.folder = run, context, storage, folder
         self.reported = self.sent = time.monotonic()
 
     def __call__(self, row: Mapping[str, Any]) -> None:
-        """Report an epoch; a scheduler may end the trial here."""
+        """Report an epoch; a scheduler may end the trial in this call."""
         now = time.monotonic()
         if self.storage and now - self.sent >= UPLOAD_EVERY and (self.folder / CHECKPOINT).exists():
             self.storage.put(self.folder / CHECKPOINT, f"runs/{self.run.id}/{CHECKPOINT}")
             self.sent = now
-        if self.work.every_epoch or now - self.reported >= REPORT_EVERY:
+        if self.context.every_epoch or now - self.reported >= REPORT_EVERY:
             tune.report({"id": self.run.id, **row})
             self.reported = time.monotonic()
 
 
-def trial(config: Mapping[str, Any], work: Work) -> dict[str, Any]:
-    """Train one run, or several together, unless they are finished already.
+def trial(config: Mapping[str, Any], context: TrialContext) -> dict[str, Any]:
+    """Train one run, or several together, unless they are finished.
 
     Parameters
     ----------
     config
-        ``runs``, as `Run.to_dict` gives them; ``images``, the entries of the cache they read.
-    work
-        What all trials have in common.
+        ``runs`` as dictionaries (`Run.to_dict`), and ``images``, the cache entries they read.
+    context
+        Settings that all trials share.
 
     Returns
     -------
     result
-        The first run's id; under ``failed`` the ``reason`` and the ``trace`` of each run, by its id, that cannot be
-        trained at all; under ``refused`` what none can be trained for. What another attempt may mend is raised instead.
+        ``id`` of the first run. ``failed``: ``reason`` and ``trace`` by the id of each run that cannot be trained.
+        ``refused``: an error that every trial would meet. Errors that a retry may avoid are raised instead.
     """
     runs = [Run.from_dict(run) for run in config["runs"]]
     result: dict[str, Any] = {"id": runs[0].id}
     try:
-        session = session_of(work)
-        torch.set_num_threads(session.threads)  # of this thread, which is another one for each trial
-        storage = Storage(work.execution.cluster.storage) if work.execution.cluster.storage else None
+        session = session_of(context)
+        torch.set_num_threads(session.threads)  # a setting of the thread, and each trial has a new one
+        storage = Storage(context.execution.cluster.storage) if context.execution.cluster.storage else None
         with ExitStack() as locks:
-            for run in sorted(runs, key=lambda run: run.id):  # in one order everywhere, so that none waits for ever
+            for run in sorted(runs, key=lambda run: run.id):  # the same order everywhere, against deadlocks
                 locks.enter_context(session.store.lock(run))
             missing = [run for run in runs if session.store.status(run) != FINISHED]
-            failed = {run.id: why for run, why in _trained(missing, config["images"], work, session, storage)}
+            failed = {run.id: why for run, why in _trained(missing, config["images"], context, session, storage)}
         if storage:
             for run in (run for run in runs if run.id not in failed):
                 storage.put_run(session.store.folder(run))
@@ -126,29 +125,29 @@ def trial(config: Mapping[str, Any], work: Work) -> dict[str, Any]:
     return result | ({"failed": failed} if failed else {})
 
 
-def session_of(work: Work) -> Session:
-    """Return this process's session, made once."""
-    execution = work.execution
+def session_of(context: TrialContext) -> Session:
+    """Return the session of this process."""
+    execution = context.execution
     if execution.cluster.storage:
         execution = dataclasses.replace(execution, results=node_folder())
     if execution not in _sessions:
         keep_freed_memory()  # this process belongs to the sweep alone
         session = Session(execution)
-        session.residents.budget = int(session.residents.budget * work.share)
+        session.device_cache.budget = int(session.device_cache.budget * context.share)
         _sessions.clear()
         _sessions[execution] = session
     return _sessions[execution]
 
 
 def _trained(
-    runs: Sequence[Run], images: list[str], work: Work, session: Session, storage: Storage | None
+    runs: Sequence[Run], images: list[str], context: TrialContext, session: Session, storage: Storage | None
 ) -> Iterator[tuple[Run, dict[str, str]]]:
-    """Train runs, together where that can be; go through those that failed by their own numbers, and why."""
+    """Train runs, together if possible; yield each that failed (a loss that is not finite), and why."""
     if storage:
-        _bring(runs, images, session, storage)
+        _fetch_inputs(runs, images, session, storage)
     left = {run.id: run for run in runs}
     if len(runs) > 1:
-        dataset = work.datasets[runs[0].data.content]
+        dataset = context.datasets[runs[0].data.content]
         with Writing() as writing:
             for ended in train_together(runs, dataset, session, label=runs[0].id, bases=Bases()):
                 if ended is None:
@@ -159,15 +158,15 @@ def _trained(
                 else:
                     writing.add(ended.write)
     for run in left.values():
-        session.on_epoch = Progress(run, work, storage, session.store.folder(run))
+        session.on_epoch = EpochReports(run, context, storage, session.store.folder(run))
         try:
-            train(run, work.datasets[run.data.content], session, label=run.id)
+            train(run, context.datasets[run.data.content], session, label=run.id)
         except NonFiniteLoss as error:
             yield run, failure(error)
 
 
-def _bring(runs: Sequence[Run], images: list[str], session: Session, storage: Storage) -> None:
-    """Bring what runs read, and their checkpoints, to this node."""
+def _fetch_inputs(runs: Sequence[Run], images: list[str], session: Session, storage: Storage) -> None:
+    """Copy the inputs and checkpoints of runs from the storage to this node."""
     for entry in images:
         fetch(entry, session, storage)
     for run in runs:
@@ -177,7 +176,7 @@ def _bring(runs: Sequence[Run], images: list[str], session: Session, storage: St
 
 
 def fetch(entry: str, session: Session, storage: Storage) -> None:
-    """Bring an entry of the cache to this node, once for all of its processes."""
+    """Copy a cache entry from the storage to this node, once for all of its processes."""
     folder = session.store.cache / entry
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".fetch")):

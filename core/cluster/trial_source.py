@@ -1,4 +1,4 @@
-"""Where the runs of a sweep come from: a plan, or a search that decides them as it goes."""
+"""The runs of a sweep: those of a plan, or those that a search chooses while it goes."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -11,15 +11,15 @@ from core.plan import Plan
 from core.training.heads.groups import lots
 
 
-class Feed(Protocol):
-    """Where the runs of a sweep come from.
+class TrialSource(Protocol):
+    """The runs of a sweep, grouped into trials.
 
     Attributes
     ----------
     datasets
         Clips by ``data.content``.
     total, found
-        How many runs there will be in all, and how many of them were settled before.
+        Number of runs in all, and of those that needed no training.
     """
 
     datasets: Mapping[str, Dataset]
@@ -27,36 +27,36 @@ class Feed(Protocol):
     found: int
 
     def share(self, places: int) -> int:
-        """Learn how many trials can go at a time; return how many there will be at most."""
+        """Split groups of runs so that `places` processes have work; return the largest possible number of trials."""
 
     def next(self) -> Sequence[Run]:
-        """Return the runs of the next trial, several where they are trained together; none where there are no more."""
+        """Return the runs of the next trial, several if they are trained together; empty after the last one."""
 
     def label(self, run: Run) -> str:
-        """Name a run for people."""
+        """Return the name of a run for messages."""
 
-    def settled(self, run: Run) -> None:
-        """Learn that a run has finished, failed for good, or was stopped; the store says which."""
+    def run_ended(self, run: Run) -> None:
+        """Take note that a run has finished, failed or was stopped; its record says which."""
 
 
-class PlanFeed:
-    """The missing runs of a plan, in its order.
+class PlannedTrials:
+    """The missing runs of a plan, in the order of the plan.
 
     Parameters
     ----------
     plan, missing
-        The plan, and which of its runs are to be trained.
-    alone
-        Whether each is a trial, as a scheduler needs them; else those that may be trained together are one.
+        The plan, and its runs that have to be trained.
+    one_per_trial
+        Make every run a trial, as a scheduler needs it. Otherwise runs that can be trained together are one trial.
     """
 
-    def __init__(self, plan: Plan, missing: Sequence[Run], *, alone: bool = False) -> None:
+    def __init__(self, plan: Plan, missing: Sequence[Run], *, one_per_trial: bool = False) -> None:
         self.plan, self.datasets = plan, plan.datasets
         self.total, self.found = len(plan.runs), len(plan.runs) - len(missing)
-        self.waiting = deque([[run] for run in missing] if alone else lots(missing, plan.datasets))
+        self.waiting = deque([[run] for run in missing] if one_per_trial else lots(missing, plan.datasets))
 
     def share(self, places: int) -> int:
-        """Halve the longest lots until there is one for every process."""
+        """Halve the largest trial until there are as many as processes."""
         while len(self.waiting) < places and (longest := max(self.waiting, key=len, default=[])[1:]):
             place = next(k for k, lot in enumerate(self.waiting) if len(lot) == len(longest) + 1)
             lot = self.waiting[place]
@@ -65,12 +65,12 @@ class PlanFeed:
         return len(self.waiting)
 
     def next(self) -> Sequence[Run]:
-        """Return the next lot."""
+        """Return the runs of the next trial."""
         return self.waiting.popleft() if self.waiting else ()
 
     def label(self, run: Run) -> str:
-        """Name a run by its place in the plan."""
+        """Return a name with the position in the plan."""
         return label(run, self.plan)
 
-    def settled(self, run: Run) -> None:
-        """Nothing follows from it."""
+    def run_ended(self, run: Run) -> None:
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""The classes Ray Tune asks for: a searcher that hands out runs, and a stopper for what no trial can mend."""
+"""Subclasses that Ray Tune calls: a searcher, a callback and a stopper."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,100 +7,100 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher as TuneSearcher
 
-from core.cluster.sweep_progress import Watch
-from core.cluster.trial_source import Feed
+from core.cluster.sweep_progress import SweepProgress
+from core.cluster.trial_source import TrialSource
 from core.config.run import Run
 
 
-class _Unkept:
-    """Leaves nothing in Tune's record of an experiment, which is never read back."""
+class _NotPickled:
+    """Keep an object out of Tune's checkpoint of an experiment, which is never read."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
-class Searcher(_Unkept, TuneSearcher):
-    """Makes a trial of each run of a feed, or of several that are trained together.
+class Searcher(_NotPickled, TuneSearcher):
+    """Gives Tune the trials of a source.
 
     Parameters
     ----------
-    feed
+    source
         The runs.
     images
-        Returns the entries of the cache that a run reads, made where they are missing.
+        Returns the cache entries that a run reads, after computing missing ones.
     """
 
-    def __init__(self, feed: Feed, images: Callable[[Run], list[str]]) -> None:
+    def __init__(self, source: TrialSource, images: Callable[[Run], list[str]]) -> None:
         super().__init__()
-        self.feed, self.images = feed, images
+        self.source, self.images = source, images
 
     def suggest(self, trial_id: str) -> Any:
         """Return the configuration of the next trial."""
-        runs = self.feed.next()
+        runs = self.source.next()
         if not runs:
             return TuneSearcher.FINISHED
         return {
             "runs": [run.to_dict() for run in runs],
-            "labels": [self.feed.label(run) for run in runs],
+            "labels": [self.source.label(run) for run in runs],
             "images": list(dict.fromkeys(entry for run in runs for entry in self.images(run))),
         }
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        """Nothing: `Watch` tells the feed, once the store knows."""
+        """Do nothing: `SweepProgress` tells the source."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the store is the record."""
+        """Do nothing: the store has the results."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the store is the record."""
+        """Do nothing: the store has the results."""
 
 
-class Callback(_Unkept, tune.Callback):
-    """Passes on what happens to trials."""
+class Callback(_NotPickled, tune.Callback):
+    """Passes the events of trials to `SweepProgress`."""
 
-    def __init__(self, watch: Watch) -> None:
-        self.watch = watch
+    def __init__(self, progress: SweepProgress) -> None:
+        self.progress = progress
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Pass on that a trial has a process."""
-        self.watch.started(trial.config)
+        """Pass on the start of a trial."""
+        self.progress.started(trial.config)
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
-        """Pass on what a trial reports."""
-        self.watch.reported(trial.config, result)
+        """Pass on a report of a trial."""
+        self.progress.reported(trial.config, result)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Pass on that a trial has died and will go on."""
-        self.watch.died(trial.config, _trace(trial))
+        """Pass on the death of a trial that Tune will restart."""
+        self.progress.died(trial.config, _trace(trial))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Pass on that a trial has ended or was stopped."""
-        self.watch.ended(trial.config, trial.last_result)
+        """Pass on the end of a trial."""
+        self.progress.ended(trial.config, trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Pass on that a trial has failed for good."""
-        self.watch.failed(trial.config, _trace(trial))
+        """Pass on the last failure of a trial."""
+        self.progress.failed(trial.config, _trace(trial))
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Look around, about ten times a second."""
-        self.watch.tick()
+        """Update the display, about ten times a second."""
+        self.progress.tick()
 
 
-class Stopper(_Unkept, tune.Stopper):
-    """Stops everything when a trial met what no other trial could mend."""
+class Stopper(_NotPickled, tune.Stopper):
+    """Stops the sweep after an error that every trial would meet."""
 
-    def __init__(self, watch: Watch) -> None:
-        self.watch = watch
+    def __init__(self, progress: SweepProgress) -> None:
+        self.progress = progress
 
     def __call__(self, trial_id: str, result: Any) -> bool:
-        """Stop no trial alone."""
+        """Never stop a single trial."""
         return False
 
     def stop_all(self) -> bool:
-        """Tell whether to stop."""
-        return bool(self.watch.refused)
+        """Return whether to stop all trials."""
+        return bool(self.progress.refused)
 
 
 def _trace(trial: Any) -> str:
-    """Return what Tune noted of a trial's errors."""
+    """Return the tracebacks that Tune has saved for a trial."""
     return Path(trial.error_file).read_text() if trial.error_file else ""

@@ -17,7 +17,7 @@ import numpy as np
 from core.errors import UserError
 from core.io.atomic_files import atomic_write
 from core.io.signatures import Signature, file_signature, signature_of
-from core.io.thread_pool import Workers
+from core.io.thread_pool import CancellablePool
 from core.progress import Progress, if_long, no_progress
 
 FILES_PER_TASK = 256
@@ -108,7 +108,7 @@ def file_digests(
     entries = _known(str(root), paths, remembered)
     changed = [number for number, entry in enumerate(entries) if entry is None]
     pieces = [changed[i : i + FILES_PER_TASK] for i in range(0, len(changed), FILES_PER_TASK)]
-    with Workers() as pool:  # hashlib releases the GIL
+    with CancellablePool() as pool:  # hashlib releases the GIL
         for piece in pool.map(partial(_entries, root, paths), pieces):
             for number, entry in piece:
                 entries[number] = entry

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from core.inference.precision import Arithmetic
-from core.io.thread_pool import Workers
+from core.io.thread_pool import CancellablePool
 
 MOST = 4  # lanes: each has a batch's activations in memory
 
@@ -56,7 +56,7 @@ def through_lanes(
             networks.put(own)
 
     try:
-        with Workers(lanes, initializer=torch.set_num_threads, initargs=(threads // lanes,)) as pool:
+        with CancellablePool(lanes, initializer=torch.set_num_threads, initargs=(threads // lanes,)) as pool:
             waiting = deque[Any]()
             for batch in batches:
                 waiting.append(pool.submit(take, batch))

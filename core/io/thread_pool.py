@@ -1,4 +1,4 @@
-"""Threads that stop when the work is given up: what is not yet begun at once, what takes long at the next `go_on`."""
+"""A thread pool that stops early: after an error, running work ends at its next `check_cancelled`."""
 
 import threading
 from collections.abc import Callable
@@ -6,36 +6,36 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 
-class GivenUp(Exception):
-    """Nobody waits for this work any more."""
+class Cancelled(Exception):
+    """The pool of this work was cancelled."""
 
 
-_own = threading.local()  # of a worker's thread: `given_up` of its pool
+_thread = threading.local()  # its `cancelled` is the event of the pool that the thread belongs to
 
 
-class Workers(ThreadPoolExecutor):
-    """A pool whose ``with`` block, when it ends in an error or an interrupt, does not wait for its work."""
+class CancellablePool(ThreadPoolExecutor):
+    """A thread pool that cancels its work when its ``with`` block ends with an exception, such as Ctrl-C."""
 
     def __init__(
         self, max_workers: int | None = None, *, initializer: Callable[..., object] | None = None, initargs: Any = ()
     ) -> None:
-        self.given_up = threading.Event()
-        super().__init__(max_workers, initializer=_begin, initargs=(self.given_up, initializer, initargs))
+        self.cancelled = threading.Event()
+        super().__init__(max_workers, initializer=_start_thread, initargs=(self.cancelled, initializer, initargs))
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is not None:
-            self.given_up.set()
+            self.cancelled.set()
         self.shutdown(cancel_futures=kind is not None)
 
 
-def _begin(given_up: threading.Event, initializer: Callable[..., object] | None, initargs: Any) -> None:
-    _own.given_up = given_up
+def _start_thread(cancelled: threading.Event, initializer: Callable[..., object] | None, initargs: Any) -> None:
+    _thread.cancelled = cancelled
     if initializer:
         initializer(*initargs)
 
 
-def go_on() -> None:
-    """Say, now and then, that work still goes on: raises `GivenUp` in a worker's thread whose pool was given up."""
-    given_up = getattr(_own, "given_up", None)
-    if given_up and given_up.is_set():
-        raise GivenUp
+def check_cancelled() -> None:
+    """Raise `Cancelled` in a thread of a cancelled pool; call it now and then in long work."""
+    cancelled = getattr(_thread, "cancelled", None)
+    if cancelled and cancelled.is_set():
+        raise Cancelled

@@ -20,7 +20,7 @@ from core.inputs.store.float16 import Halves
 from core.inputs.store.on_the_fly import LiveImages
 from core.inputs.store.stored_inputs import Images
 from core.inputs.store.stored_waveforms import Waveforms
-from core.session import Residents, Session
+from core.session import DeviceCache, Session
 from core.training import AUGMENTATIONS
 
 PIECE = 64  # clips that are copied to the device at once
@@ -39,7 +39,7 @@ class Source:
         Names the content of the arrays; runs with one key share what is on the device.
     device, channels_last
         Where batches are needed, and whether images are laid out channels-last.
-    residents
+    device_cache
         What is on the device already.
 
     Attributes
@@ -49,14 +49,20 @@ class Source:
     """
 
     def __init__(
-        self, arrays: Sequence[np.ndarray], *, key: str, device: torch.device, channels_last: bool, residents: Residents
+        self,
+        arrays: Sequence[np.ndarray],
+        *,
+        key: str,
+        device: torch.device,
+        channels_last: bool,
+        device_cache: DeviceCache,
     ) -> None:
         self.arrays = arrays
         self.n_versions, self.n_clips = len(arrays), len(arrays[0])
         self.device = device
         self.image = arrays[0].ndim == 4 and channels_last
         size = sum(array.nbytes for array in arrays)
-        self.whole = residents.get(f"{key}-{device}-{self.image}", size, self._load)
+        self.whole = device_cache.get(f"{key}-{device}-{self.image}", size, self._load)
         self.readers = [ArrayReader(array) for array in arrays] if self.whole is None else []
 
     def batches(self, rows: torch.Tensor, batch_size: int, *, epoch: int | None = None) -> Iterator[Any]:
@@ -180,7 +186,7 @@ def make_source(versions: Sequence[Images | Stored], run: Run, session: Session)
         key="-".join(version.key for version in live or versions),
         device=session.device,
         channels_last=run.training.channels_last,
-        residents=session.residents,
+        device_cache=session.device_cache,
     )
 
 

@@ -22,7 +22,7 @@ from core.config.run import Run
 from core.inference.fast_forward import Through, clips_at_once, evaluating, folds, settled
 from core.inference.precision import DTYPES, Arithmetic, Entrance
 from core.inputs.store.stored_inputs import Images
-from core.io.thread_pool import Workers
+from core.io.thread_pool import CancellablePool
 from core.models import surgery
 from core.models.backbone import Backbone
 from core.session import Session
@@ -217,7 +217,7 @@ def digests_of(module: nn.Module) -> dict[str, str]:
         return hashlib.sha256(numbers).hexdigest()
 
     tensors = module.state_dict()
-    with Workers(torch.get_num_threads()) as pool:
+    with CancellablePool(torch.get_num_threads()) as pool:
         return dict(zip(tensors, pool.map(digest, tensors.values()), strict=True))
 
 

@@ -109,7 +109,9 @@ def _evaluation(name: str, images: Images, session: Session, plainly: Callable[[
     """Evaluate the clips as they are after every epoch, the folding included."""
     network, rows = _network(name), np.arange(CLIPS)
     arithmetic = Arithmetic(Training(), session.device)
-    source = Source([images.array], key="noise", device=session.device, channels_last=True, residents=session.residents)
+    source = Source(
+        [images.array], key="noise", device=session.device, channels_last=True, device_cache=session.device_cache
+    )
     seconds = _in_turn(lambda: plainly("whole", name), lambda: evaluate(network, source, rows, arithmetic))
     return row(f"evaluation of {name}: plain / ours", *seconds, 1.3)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from core.session import Residents
+from core.session import DeviceCache
 from core.training.batches import Source
 from tests.benchmarks.comparison import REPEATS, row
 
@@ -59,7 +59,7 @@ def _timed(side: Callable[[np.ndarray, torch.Tensor], int], file: Path, *, cold:
 
 
 def _ours(array: np.ndarray, rows: torch.Tensor) -> int:
-    source = Source([array], key="k", device=torch.device("cpu"), channels_last=False, residents=Residents(0))
+    source = Source([array], key="k", device=torch.device("cpu"), channels_last=False, device_cache=DeviceCache(0))
     return sum(1 for _ in source.batches(rows, BATCH))
 
 

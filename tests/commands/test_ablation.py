@@ -12,7 +12,7 @@ from commands.cli.parser import Call
 from core.config.run import Run
 from core.errors import UserError
 from core.inference import precision as arithmetic
-from core.progress import Silent
+from core.progress import NullReporter
 from core.session import Session
 from run_ablation import main
 
@@ -34,14 +34,14 @@ def test_precisions_of_a_gpu_are_fp32_on_a_cpu_and_so_have_its_id(
     planned, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(Silent, "note", lambda self, text: said.append(text))
+    monkeypatch.setattr(NullReporter, "note", lambda self, text: said.append(text))
     assert planned("--precision", precision) == planned("--precision", precision, "--ray", "local") == planned()
     assert said == [f"--precision {precision} is for a GPU: this CPU computes in fp32"] * 2
 
 
 def test_options_that_nothing_reads_are_named(planned, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    monkeypatch.setattr(Silent, "note", lambda self, text: said.append(text))
+    monkeypatch.setattr(NullReporter, "note", lambda self, text: said.append(text))
     planned("--gamma", "0.5", "--milestones", "2", "3", "--momentum", "0.5", "--variants", "2", "--lr", "0.1")
     assert said == [
         "--momentum 0.5: plays no part, but with --optimizer sgd",

@@ -16,6 +16,6 @@ def test_images_take_half_of_what_a_container_may(
     (tmp_path / "limit").write_text(said)
     open_one = Execution(results=tmp_path / "results", device="cpu", threads=1)
     monkeypatch.setattr(session, "CONTAINER", ())
-    unlimited = Session(open_one).residents.budget
+    unlimited = Session(open_one).device_cache.budget
     monkeypatch.setattr(session, "CONTAINER", (tmp_path / "none", tmp_path / "limit"))
-    assert Session(open_one).residents.budget == (taken or unlimited)
+    assert Session(open_one).device_cache.budget == (taken or unlimited)

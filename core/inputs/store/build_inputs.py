@@ -29,7 +29,7 @@ from core.inputs.input_of_run import input_kind
 from core.inputs.store.compute import make_inputs
 from core.inputs.store.processes import ahead, in_processes
 from core.io.native_stderr import silence_native_stderr
-from core.io.thread_pool import Workers
+from core.io.thread_pool import CancellablePool
 
 BATCH = 32  # clips decoded ahead and turned into images together
 SHARD = 256  # clips of a shard, a multiple of BATCH; so few that a set of thousands keeps all of many cores busy
@@ -138,7 +138,7 @@ def _while_making(writer: ArrayWriter, pieces: Iterable[Batch]) -> Iterator[list
             done.result()
             yield found
 
-    with Workers(1) as pool:
+    with CancellablePool(1) as pool:
         try:
             for good, found in pieces:
                 yield from appended()
@@ -156,7 +156,7 @@ def batches(
     """
     kind = (kind or input_kind(recipe.clip, recipe.frontend)).to(recipe.device)
     read = partial(read_clip, root=recipe.root, clip=recipe.clip, variant=recipe.variant, change=recipe.change)
-    with silence_native_stderr(), Workers(max(decoders, 1)) as pool:
+    with silence_native_stderr(), CancellablePool(max(decoders, 1)) as pool:
         sounds = ahead(pool, read, paths, 2 * BATCH) if decoders else map(read, _wanted_soon(recipe.root, paths))
         for batch in _batches(sounds):
             yield _images_of(batch, kind=kind, device=recipe.device, dtype=np.dtype(recipe.frontend.stored_as))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from core.inputs.base import Kind
-from core.io.thread_pool import Workers
+from core.io.thread_pool import CancellablePool
 
 
 class Unread(Sequence[torch.Tensor]):
@@ -73,7 +73,7 @@ def _one_by_one(kind: Kind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
         if at_once == 1:
             return torch.stack(make_all(waveforms))
         # A new thread takes over torch's number late, behind its first products, unless it is told.
-        with Workers(at_once, initializer=torch.set_num_threads, initargs=(1,)) as makers:
+        with CancellablePool(at_once, initializer=torch.set_num_threads, initargs=(1,)) as makers:
             return torch.stack([made for (made,) in makers.map(make_all, ([y] for y in waveforms))])
 
 

@@ -25,7 +25,7 @@ from core.inputs.store.processes import ahead
 from core.inputs.store.stored_inputs import refusal
 from core.io.memory import return_freed_memory
 from core.io.native_stderr import silence_native_stderr
-from core.io.thread_pool import Workers
+from core.io.thread_pool import CancellablePool
 from core.progress import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def _make(
     new: dict[str, list[Any]] = {name: [] for name in facts}
     left = paths[len(facts["problems"]) :]
     report(len(paths) - len(left), len(paths), what)
-    with silence_native_stderr(), Workers(DECODERS) as pool:
+    with silence_native_stderr(), CancellablePool(DECODERS) as pool:
         for path, found in zip(left, ahead(pool, read, left, 2 * BATCH), strict=True):
             _extend(new, _write(writer, dataset.root / path, found, sr=sr))
             if len(new["problems"]) == SHARD:

@@ -29,7 +29,7 @@ from core.cluster.storage import Storage
 from core.cluster.sweep import _Images
 from core.cluster.sweep_progress import reason
 from core.cluster.trial import fetch
-from core.cluster.trial_source import PlanFeed
+from core.cluster.trial_source import PlannedTrials
 from core.config.execution import Cluster, Execution
 from core.config.run import Run
 from core.datasets.dataset import Dataset
@@ -297,20 +297,20 @@ def test_ray_gives_the_bits_of_one_process_trains_lots_in_all_and_records_failur
 ) -> None:
     """One sweep, as Ray takes long to start: runs alone, a lot of heads, and one of each that fails."""
     diverging = {"training__optimizer": "sgd", "training__lr": 1e30, "training__schedule": "constant"}
-    alone = [run, run.replace(model__freeze="block4"), run.replace(**diverging)]
+    single = [run, run.replace(model__freeze="block4"), run.replace(**diverging)]
     head = run.replace(model__freeze="block4", training__optimizer="sgd")
     heads = [head.replace(seed=seed) for seed in range(5)]
     heads.insert(2, head.replace(**diverging))
-    plan = plan_of([*alone, *heads], dataset)
+    plan = plan_of([*single, *heads], dataset)
     assert sorted(map(len, lots(plan.runs, plan.datasets))) == [1, 1, 1, 1, 5]
     here, there = Session(Execution(results=tmp_path / "here", device="cpu", threads=1)), on_ray(tmp_path / "there")
     for session in (here, there):
         executed = execute(plan, session)
         assert (executed.trained, executed.found, executed.failed) == (9, 0, 2)
-    assert all(same_files(here, there, run) for run in alone[:2])
+    assert all(same_files(here, there, run) for run in single[:2])
     for one in heads[:2] + heads[3:]:
         torch.testing.assert_close(here.store.weights(one), there.store.weights(one), atol=1e-5, rtol=1e-5)
-    for failing in (alone[2], heads[2]):
+    for failing in (single[2], heads[2]):
         reasons = []
         for session in (here, there):
             record = session.store.record(failing)
@@ -330,10 +330,10 @@ def test_feed_gives_every_process_a_lot(run: Run, dataset: Dataset) -> None:
     head = run.replace(model__freeze="block4")
     runs = [run, *(head.replace(seed=seed) for seed in range(8)), run.replace(seed=1)]
 
-    def sizes(places: int, *, alone: bool = False) -> list[int]:
-        feed = PlanFeed(plan_of(runs, dataset), runs, alone=alone)
-        trials = feed.share(places)
-        found = [list(lot) for lot in iter(feed.next, ())]
+    def sizes(places: int, *, one_per_trial: bool = False) -> list[int]:
+        source = PlannedTrials(plan_of(runs, dataset), runs, one_per_trial=one_per_trial)
+        trials = source.share(places)
+        found = [list(lot) for lot in iter(source.next, ())]
         assert len(found) == trials
         assert sorted(one.id for lot in found for one in lot) == sorted(one.id for one in runs)
         return [len(lot) for lot in found]
@@ -341,7 +341,7 @@ def test_feed_gives_every_process_a_lot(run: Run, dataset: Dataset) -> None:
     assert sizes(2) == [1, 8, 1]
     assert sizes(5) == [1, 2, 2, 4, 1]
     assert sizes(40) == [1] * 10
-    assert sizes(2, alone=True) == [1] * 10
+    assert sizes(2, one_per_trial=True) == [1] * 10
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")

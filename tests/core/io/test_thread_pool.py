@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from core.io.thread_pool import Workers, go_on
+from core.io.thread_pool import CancellablePool, check_cancelled
 
 
 def test_long_work_ends_when_the_block_does() -> None:
@@ -15,11 +15,11 @@ def test_long_work_ends_when_the_block_does() -> None:
         end = time.monotonic() + 60
         while time.monotonic() < end:
             begun.set()
-            go_on()
+            check_cancelled()
             time.sleep(0.01)
 
     started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), Workers(1) as pool:
+    with pytest.raises(KeyboardInterrupt), CancellablePool(1) as pool:
         pool.submit(work)
         waiting = pool.submit(work)
         begun.wait()
@@ -30,9 +30,9 @@ def test_long_work_ends_when_the_block_does() -> None:
 
 def test_work_of_a_block_that_ends_well_is_done() -> None:
     def work(k: int) -> int:
-        go_on()
+        check_cancelled()
         return k
 
-    with Workers(2) as pool:
+    with CancellablePool(2) as pool:
         assert list(pool.map(work, range(9))) == list(range(9))
-    go_on()  # in this thread nobody gives up
+    check_cancelled()  # in this thread nobody gives up

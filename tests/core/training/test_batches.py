@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from core.cache.array_reader import ArrayReader
-from core.session import Residents
+from core.session import DeviceCache
 from core.training.batches import READERS, Source
 
 CPU = torch.device("cpu")
@@ -19,7 +19,7 @@ def arrays() -> list[np.ndarray]:
 
 
 def source(budget: int, *, channels_last: bool = True) -> Source:
-    return Source(arrays(), key="k", device=CPU, channels_last=channels_last, residents=Residents(budget))
+    return Source(arrays(), key="k", device=CPU, channels_last=channels_last, device_cache=DeviceCache(budget))
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
@@ -41,7 +41,7 @@ def test_what_is_stored_in_float16_comes_in_float32(budget: int, channels_last: 
     for number, array in enumerate(halves):
         np.save(tmp_path / f"{number}.npy", array)
     stored = [np.load(tmp_path / f"{number}.npy", mmap_mode="r") for number in range(len(halves))]
-    made = Source(stored, key="k", device=CPU, channels_last=channels_last, residents=Residents(budget))
+    made = Source(stored, key="k", device=CPU, channels_last=channels_last, device_cache=DeviceCache(budget))
     assert made.whole is None or made.whole.dtype == torch.float16
     rows = torch.tensor([3, 29, 0, 11, 12, 7, 25])
     batches = list(made.batches(rows, 3))
@@ -56,7 +56,7 @@ def test_a_set_that_is_held_is_not_copied_whole_on_the_way(tmp_path: Path, chann
     np.save(tmp_path / "a.npy", np.zeros((1000, 3, 8, 8), np.float32))
     stored = np.load(tmp_path / "a.npy", mmap_mode="r")
     tracemalloc.start()  # sees what NumPy takes, and nothing that torch does
-    whole = Source([stored], key="k", device=CPU, channels_last=channels_last, residents=Residents(10**9)).whole
+    whole = Source([stored], key="k", device=CPU, channels_last=channels_last, device_cache=DeviceCache(10**9)).whole
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert whole is not None
@@ -70,7 +70,7 @@ def test_a_set_larger_than_the_budget_is_never_read_whole(tmp_path: Path, monkey
     read: list[int] = []
     monkeypatch.setattr(ArrayReader, "read", lambda self, rows, out, places: read.extend(rows))
     stored = np.load(tmp_path / "a.npy", mmap_mode="r")
-    batches = Source([stored], key="k", device=CPU, channels_last=True, residents=Residents(0)).batches(
+    batches = Source([stored], key="k", device=CPU, channels_last=True, device_cache=DeviceCache(0)).batches(
         torch.arange(100), 5
     )
     next(batches)
@@ -83,7 +83,7 @@ def test_one_row_is_one_batch() -> None:
 
 
 def test_residents_share_by_key_and_drop_the_oldest() -> None:
-    residents = Residents(100)
+    device_cache = DeviceCache(100)
     made: list[str] = []
 
     def make(name: str) -> torch.Tensor:
@@ -91,6 +91,6 @@ def test_residents_share_by_key_and_drop_the_oldest() -> None:
         return torch.zeros(40, dtype=torch.uint8)
 
     for name in ("a", "b", "a", "c", "a", "b"):
-        assert residents.get(name, 40, lambda name=name: make(name)) is not None  # type: ignore[misc]
+        assert device_cache.get(name, 40, lambda name=name: make(name)) is not None  # type: ignore[misc]
     assert made == ["a", "b", "c", "b"]
-    assert residents.get("big", 101, lambda: make("big")) is None
+    assert device_cache.get("big", 101, lambda: make("big")) is None
