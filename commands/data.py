@@ -53,7 +53,8 @@ def run(call: Call) -> int:
     if data.download:
         if data.data_root is None:
             raise UserError("--download needs --data-root: the folder to fetch it into")
-        datasets.download(data.data, data.data_root)
+        with Reporter() as report:
+            datasets.download(data.data, data.data_root, report)
     asked = {name: getattr(data, name) for name in ("label", "folds", "set_aside", "per_class")}
     if wrong := problems(config.Data(**asked)):
         raise UserError("; ".join(wrong))

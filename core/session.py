@@ -11,6 +11,7 @@ import torch
 from core.config.execution import Execution
 from core.config.options import whole_number
 from core.errors import UserError
+from core.io.torch_settings import set_up_torch
 from core.progress import NullReporter, Reporter
 from core.store.runs import Store
 
@@ -68,9 +69,7 @@ class Session:
         )  # the machine that starts a sweep may have no GPU
         self.device = find_device("auto" if elsewhere else execution.device)
         self.threads = execution.threads or len(os.sched_getaffinity(0))
-        torch.set_num_threads(self.threads)
-        torch.backends.cudnn.benchmark = self.device.type == "cuda"
-        allow_tf32(False)  # analyses compute in fp32; training a run in tf32 changes it
+        set_up_torch(self.device, self.threads)
         self.device_cache = DeviceCache(_memory(self.device) // 2)
         self.on_epoch: Callable[[dict[str, Any]], None] | None = None  # called with every row of a history
 
@@ -94,12 +93,6 @@ def find_device(name: str) -> torch.device:
     if int(number or 0) >= gpus:
         raise UserError(f"--device {name}: this machine has {gpus} CUDA devices; give --device cpu")
     return torch.device(name)
-
-
-def allow_tf32(allow: bool) -> None:
-    """Allow or forbid TF32, which rounds the factors of fp32 products to 10 bits; torch allows it in convolutions."""
-    torch.backends.cudnn.allow_tf32 = allow
-    torch.backends.cuda.matmul.allow_tf32 = allow
 
 
 def _memory(device: torch.device) -> int:

@@ -25,7 +25,7 @@ from typing import NoReturn
 
 from commands.cli.process_setup import set_up_process
 from core.errors import UserError, printable
-from core.io.atomic_files import cannot_write
+from core.io.atomic_files import write_failure
 from core.io.interrupts import clean_ups
 
 PROGRAM = "run_ablation.py"
@@ -105,7 +105,7 @@ def _describe(error: BaseException | None) -> tuple[int, str]:
         return 128 + signal.SIGINT, INTERRUPTED
     if error is None or isinstance(error, BrokenPipeError | SystemExit):
         return CLOSED_PIPE, ""
-    if reason := cannot_write(error):
+    if reason := write_failure(error):
         return BAD_INPUT, f"cannot write ({reason}); free space or choose another --results: the same command resumes"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's own
         return BAD_INPUT, f"out of memory ({error}); use smaller images, shorter clips or a lower --batch-size"

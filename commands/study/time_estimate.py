@@ -12,10 +12,11 @@ from torch import nn
 from core.config.run import Run
 from core.inference.fast_forward import batches_at_once, clips_at_once, evaluating
 from core.inputs.input_of_run import input_shape
+from core.io.torch_settings import allow_tf32
 from core.models.backbone import Backbone
 from core.models.build_network import make_backbone
 from core.plan import Plan
-from core.session import Session, allow_tf32
+from core.session import Session
 from core.training import AUGMENTATIONS
 from core.training.frozen_prefix import split_at_freeze
 from core.training.heads.groups import decided_by

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from core.errors import UserError
 from core.io.atomic_files import is_utf8
+from core.progress import Progress, no_progress
 from core.registry import Lazy, Registry
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def load(name: str, root: Path | None = None) -> "Dataset":
     return dataset
 
 
-def download(name: str, root: Path) -> None:
+def download(name: str, root: Path, report: Progress = no_progress) -> None:
     """Fetch a data set into `root`, unless it is there: checked by MD5, continued where an earlier attempt stopped.
 
     Raises
@@ -67,7 +68,7 @@ def download(name: str, root: Path) -> None:
     UserError
         Where the set has no public source, the source cannot be reached, or what came is not what was asked for.
     """
-    fetch(name, LOADERS[name].source, home(root))
+    fetch(name, LOADERS[name].source, home(root), report)
 
 
 def home(root: Path, flag: str = "--data-root") -> Path:

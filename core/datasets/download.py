@@ -12,14 +12,14 @@ import requests
 
 from core.datasets.loader import Source
 from core.errors import UserError
-from core.progress import Reporter
+from core.progress import Progress
 
 TIMEOUT = 30.0  # seconds without an answer
 CHUNK = 1 << 16  # bytes
 MIB = 1 << 20
 
 
-def fetch(name: str, source: Source | None, root: Path) -> None:
+def fetch(name: str, source: Source | None, root: Path, report: Progress) -> None:
     """Download, check and unpack a data set into `root`, unless it is already there.
 
     Raises
@@ -43,7 +43,7 @@ def fetch(name: str, source: Source | None, root: Path) -> None:
             f"md5:{source.md5}",
             fname=archive.name,
             path=root,
-            downloader=ResumableDownload(root / f"{name}.part"),
+            downloader=ResumableDownload(root / f"{name}.part", report),
         )
         unpack(archive, root, proof=source.layout[0])
         archive.unlink()
@@ -60,13 +60,15 @@ class ResumableDownload:
     ----------
     part
         Partial file; an earlier part is kept if the server supports ranges.
+    report
+        Called with the MiB done, the MiB in all, and a name.
     """
 
-    def __init__(self, part: Path) -> None:
-        self.part = part
+    def __init__(self, part: Path, report: Progress) -> None:
+        self.part, self.report = part, report
 
     def __call__(self, url: str, output_file: str, pooch: Any) -> None:
-        """Fetch `url` into `output_file`, with progress on standard error."""
+        """Fetch `url` into `output_file`."""
         start = self.part.stat().st_size if self.part.exists() else 0
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
@@ -80,11 +82,11 @@ class ResumableDownload:
         done = start
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else 0  # an archive made on the fly has no known length
-        with self.part.open("ab" if start else "wb") as file, Reporter() as report:
+        with self.part.open("ab" if start else "wb") as file:
             for chunk in response.iter_content(CHUNK):
                 file.write(chunk)
                 done += len(chunk)
-                report(done // MIB, 1 + (total or done) // MIB, f"{self.part.stem} (MiB)")
+                self.report(done // MIB, 1 + (total or done) // MIB, f"{self.part.stem} (MiB)")
 
 
 def unpack(archive: Path, root: Path, *, proof: str) -> None:

@@ -17,7 +17,8 @@ from core.inference.fast_forward import EVALUATION_BATCH, clips_at_once, evaluat
 from core.inference.precision import Arithmetic
 from core.inputs.store.build_inputs import Recipe, batches
 from core.inputs.store.stored_inputs import unusable
-from core.session import Session, allow_tf32
+from core.io.torch_settings import allow_tf32
+from core.session import Session
 from core.store.record import Record
 from core.training.batches import batches_of
 

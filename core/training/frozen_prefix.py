@@ -199,7 +199,7 @@ def arithmetic(device: torch.device, *, channels_last: bool, threads: int, preci
     """Return what decides the bits of a network's output beside its input and its tensors, in JSON types.
 
     The layout chooses other kernels, and so does the kind of device; a CPU's sums are split by the threads. A GPU may
-    shorten the factors of products (`core.session.allow_tf32`), which is read here as it is set.
+    shorten the factors of products (`core.io.torch_settings.allow_tf32`), which is read here as it is set.
     """
     found: dict[str, Any] = {"torch": torch.__version__, "channels_last": channels_last, "device": device.type}
     if DTYPES[precision] != torch.float32:

@@ -19,10 +19,11 @@ from core.inference.fast_forward import folds
 from core.inference.precision import Arithmetic, check_precision
 from core.inputs.input_of_run import input_kind
 from core.inputs.store.on_the_fly import FromWaveforms
+from core.io.torch_settings import allow_tf32
 from core.models import surgery
 from core.models.backbone import Backbone
 from core.models.build_network import make_backbone
-from core.session import Session, allow_tf32
+from core.session import Session
 from core.training import AUGMENTATIONS
 from core.training.augmentations import batch_augmentation, evaluation_change
 from core.training.batches import Source, make_source

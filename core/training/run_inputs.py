@@ -12,7 +12,8 @@ from core.inputs.store.build_inputs import Spread
 from core.inputs.store.on_the_fly import live_images
 from core.inputs.store.stored_inputs import Images
 from core.inputs.store.stored_waveforms import waveforms
-from core.session import Session, allow_tf32
+from core.io.torch_settings import allow_tf32
+from core.session import Session
 from core.training import AUGMENTATIONS
 
 

@@ -18,13 +18,14 @@ from torch import nn
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.io.tensor_file import Changed
+from core.io.torch_settings import torch_threads
 from core.session import Session
 from core.training import checkpoint, results
 from core.training.augmentations import evaluation_change
 from core.training.batches import to_device
 from core.training.evaluation import evaluate, evaluated, scores
 from core.training.fit_input_transform import is_fitted
-from core.training.heads.stack import SMALL, on_threads
+from core.training.heads.stack import SMALL
 from core.training.optimizers import make_optimizer
 from core.training.prepare import Prepared, prepare
 from core.training.schedules import lr_at
@@ -61,7 +62,7 @@ def train(run: Run, dataset: Dataset, session: Session, *, label: str) -> None:
     prepared = prepare(run, dataset, session)
     preparation = time.perf_counter() - started
     fit = Fit(run, prepared, session, label)
-    with on_threads(session.threads if prepared.vectors(most=SMALL) is None else 1):
+    with torch_threads(session.threads if prepared.vectors(most=SMALL) is None else 1):
         history, logits = fit.run()
     outcome = Outcome(history, logits, fit.best, prepared.backbone.original_state_dict(), preparation)
     write_outcome(run, prepared, dataset, session, outcome)

@@ -1,7 +1,6 @@
 """Waveforms become inputs: the same bits of each, whatever is beside it and however many threads a CPU has."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 
 from core.inputs.base import Kind
 from core.io.thread_pool import CancellablePool
+from core.io.torch_settings import full_precision, torch_threads
 
 
 class Unread(Sequence[torch.Tensor]):
@@ -50,7 +50,7 @@ def make_inputs(kind: Kind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
         return torch.cat([make_inputs(kind, [waveforms[i]]) for i in range(len(waveforms))])
     if waveforms[0].device.type == "cpu":
         return _one_by_one(kind, waveforms)
-    with torch.no_grad(), _full_precision():
+    with torch.no_grad(), full_precision():
         if isinstance(waveforms, torch.Tensor):
             whole: torch.Tensor = kind(waveforms)
             return whole
@@ -69,32 +69,9 @@ def _one_by_one(kind: Kind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
             return [kind(y[None])[0] for y in some]
 
     at_once = min(torch.get_num_threads(), len(waveforms))
-    with _one_thread_each():
+    with torch_threads(1):  # how a product is split among threads decides its last bits
         if at_once == 1:
             return torch.stack(make_all(waveforms))
         # A new thread takes over torch's number late, behind its first products, unless it is told.
         with CancellablePool(at_once, initializer=torch.set_num_threads, initargs=(1,)) as makers:
             return torch.stack([made for (made,) in makers.map(make_all, ([y] for y in waveforms))])
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let every CPU thread of torch's work alone: how a product is split among threads decides its last bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Compute in fp32 as it is, whatever a GPU's network computes in."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        with torch.autocast("cuda", enabled=False):
-            yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before

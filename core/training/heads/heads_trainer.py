@@ -22,12 +22,13 @@ from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.inference.fast_forward import EVALUATION_BATCH
 from core.io.atomic_files import write_failure
+from core.io.torch_settings import torch_threads
 from core.session import Session
 from core.training.batches import batches_of
 from core.training.evaluation import evaluated, scores
 from core.training.heads.head_runs import Bases, Member
 from core.training.heads.shared_batches import Streams
-from core.training.heads.stack import Stack, on_threads
+from core.training.heads.stack import Stack
 from core.training.step import NonFiniteLoss, mean_loss
 from core.training.stopping import ended_by
 
@@ -143,7 +144,7 @@ class Lot:
         if self.stack is None or not self.stack.set_lrs(lrs):
             lrs = self._restack()
         epoch, count, started = len(self.members[0].history), len(self.members), time.perf_counter()
-        with on_threads(1 if self._stacked.small else self.session.threads):
+        with torch_threads(1 if self._stacked.small else self.session.threads):
             losses, correct, sizes = self._train(epoch)
             training_seconds = (time.perf_counter() - started) / count
             logits, test_seconds = self._evaluate()

@@ -8,7 +8,6 @@ last digits differ.
 
 import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -236,17 +235,6 @@ class Dense(torch.autograd.Function):
         (grad,) = given
         back = torch.bmm(grad, weight) if ctx.needs_input_grad[0] else None
         return back, torch.bmm(grad.mT, x), grad.sum(1)
-
-
-@contextmanager
-def on_threads(count: int) -> Iterator[None]:
-    """Let this thread's products and sums be parted among so many."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _of_each(x: torch.Tensor, which: torch.Tensor) -> torch.Tensor:

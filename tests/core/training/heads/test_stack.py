@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from core.training.heads.stack import Dense, on_threads
+from core.io.torch_settings import torch_threads
+from core.training.heads.stack import Dense
 
 
 @pytest.fixture(autouse=True)
@@ -25,9 +26,9 @@ def test_gradients_are_those_of_one_alone_on_one_thread(shape: tuple[int, int, i
     x, grad = (torch.randn(3, batch, size, generator=generator) for size in (width, classes))
     weight = torch.randn(3, classes, width, generator=generator, requires_grad=True)
     bias = torch.randn(3, classes, generator=generator, requires_grad=True)
-    with on_threads(threads):
+    with torch_threads(threads):
         found = torch.autograd.grad(Dense.apply(x, weight, bias), (weight, bias), grad)
-    with on_threads(1):
+    with torch_threads(1):
         for k in range(3):
             alone = [tensor[k].detach().requires_grad_() for tensor in (weight, bias)]
             expected = torch.autograd.grad(functional.linear(x[k], *alone), alone, grad[k])
@@ -37,7 +38,7 @@ def test_gradients_are_those_of_one_alone_on_one_thread(shape: tuple[int, int, i
 
 def test_threads_are_as_before_after_an_error() -> None:
     torch.set_num_threads(2)
-    with pytest.raises(ZeroDivisionError), on_threads(1):
+    with pytest.raises(ZeroDivisionError), torch_threads(1):
         assert torch.get_num_threads() == 1
         _ = 1 / 0
     assert torch.get_num_threads() == 2

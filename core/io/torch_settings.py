@@ -1,0 +1,42 @@
+"""The global switches of torch that this toolkit changes: CPU threads, TF32 and cuDNN's benchmark mode."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+def set_up_torch(device: torch.device, threads: int) -> None:
+    """Set the threads of this thread's CPU operations, full fp32 precision, and on a GPU cuDNN's benchmark mode."""
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = device.type == "cuda"
+    allow_tf32(False)  # analyses compute in fp32; training a run in tf32 changes it
+
+
+def allow_tf32(allow: bool) -> None:
+    """Allow or forbid TF32, which rounds the factors of fp32 products to 10 bits; torch allows it in convolutions."""
+    torch.backends.cudnn.allow_tf32 = allow
+    torch.backends.cuda.matmul.allow_tf32 = allow
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Use `count` CPU threads inside a block. The number decides the last bits of sums and products."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Compute in fp32 on a GPU inside a block: without TF32 and autocast."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.autocast("cuda", enabled=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
