@@ -111,7 +111,7 @@ def planned(
         if len(execution.data_root) != len(wanted):
             raise UserError("--download needs --data-root: one folder for each data set, to fetch it into")
         for dataset, root in zip(wanted, execution.data_root, strict=True):
-            datasets.download(dataset, root, session.report)
+            datasets.download_dataset(dataset, root, session.report)
     plan = make_plan(
         call.name,
         conditions,

@@ -54,7 +54,7 @@ def run(call: Call) -> int:
         if data.data_root is None:
             raise UserError("--download needs --data-root: the folder to fetch it into")
         with Reporter() as report:
-            datasets.download(data.data, data.data_root, report)
+            datasets.download_dataset(data.data, data.data_root, report)
     asked = {name: getattr(data, name) for name in ("label", "folds", "set_aside", "per_class")}
     if wrong := problems(config.Data(**asked)):
         raise UserError("; ".join(wrong))

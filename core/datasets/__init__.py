@@ -60,7 +60,7 @@ def load(name: str, root: Path | None = None) -> "Dataset":
     return dataset
 
 
-def download(name: str, root: Path, report: Progress = no_progress) -> None:
+def download_dataset(name: str, root: Path, report: Progress = no_progress) -> None:
     """Fetch a data set into `root`, unless it is there: checked by MD5, continued where an earlier attempt stopped.
 
     Raises

@@ -103,9 +103,9 @@ def test_unpacks_without_the_top_folder_and_leaves_nothing_else(
     tmp_path: Path,
 ) -> None:
     serve(server, monkeypatch, pack(GOOD))
-    datasets.download("esc50", tmp_path / "new" / "root")
+    datasets.download_dataset("esc50", tmp_path / "new" / "root")
     assert files(tmp_path / "new" / "root") == {"meta/esc50.csv", "audio/a.wav"}
-    datasets.download("esc50", tmp_path / "new" / "root")
+    datasets.download_dataset("esc50", tmp_path / "new" / "root")
     assert len(server.ranges) == 1  # it is there: nothing is asked for again
 
 
@@ -115,11 +115,11 @@ def test_continues_where_a_broken_transfer_stopped(
     serve(server, monkeypatch, zip_of(GOOD))
     server.break_after = 150_000
     with pytest.raises(UserError, match=re.escape(f"esc50: cannot download {server.url} (")) as caught:
-        datasets.download("esc50", tmp_path)
+        datasets.download_dataset("esc50", tmp_path)
     assert str(caught.value).endswith(
         f"run it again to go on, or unpack it by hand so that {tmp_path}/{LAYOUT[0]} exists"
     )
-    datasets.download("esc50", tmp_path)
+    datasets.download_dataset("esc50", tmp_path)
     assert server.ranges == [None, "bytes=131072-"]  # whole chunks are kept
     assert files(tmp_path) == {"meta/esc50.csv", "audio/a.wav"}
 
@@ -130,21 +130,21 @@ def test_starts_over_where_the_server_cannot_continue(
     serve(server, monkeypatch, zip_of(GOOD))
     server.continues = False
     (tmp_path / "esc50.part").write_bytes(server.archive[:1000])
-    datasets.download("esc50", tmp_path)
+    datasets.download_dataset("esc50", tmp_path)
     assert files(tmp_path) == {"meta/esc50.csv", "audio/a.wav"}
 
 
 def test_a_part_that_is_whole_is_used(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     serve(server, monkeypatch, zip_of(GOOD))
     (tmp_path / "esc50.part").write_bytes(server.archive)
-    datasets.download("esc50", tmp_path)
+    datasets.download_dataset("esc50", tmp_path)
     assert files(tmp_path) == {"meta/esc50.csv", "audio/a.wav"}
 
 
 def test_wrong_checksum_keeps_nothing(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     serve(server, monkeypatch, zip_of(GOOD), md5="0" * 32)
     with pytest.raises(UserError, match=f"did not send the archive of MD5 {'0' * 32}; run it again"):
-        datasets.download("esc50", tmp_path)
+        datasets.download_dataset("esc50", tmp_path)
     assert files(tmp_path) == set()
 
 
@@ -159,7 +159,7 @@ def test_a_member_outside_is_refused(
 ) -> None:
     serve(server, monkeypatch, pack(GOOD | {name: b"evil"}))
     with pytest.raises(UserError, match=r"esc50\.archive: not unpacked, it is damaged or unsafe \(.*outside"):
-        datasets.download("esc50", tmp_path / "root")
+        datasets.download_dataset("esc50", tmp_path / "root")
     assert files(tmp_path) == {"root/esc50.archive"}
 
 
@@ -174,14 +174,14 @@ def test_a_member_that_is_no_file_is_refused(
         file.addfile(info)
     serve(server, monkeypatch, buffer.getvalue())
     with pytest.raises(UserError, match=r"unsafe \(member ESC-50-master/audio/a\.wav is neither a file nor a folder\)"):
-        datasets.download("esc50", tmp_path)
+        datasets.download_dataset("esc50", tmp_path)
     assert files(tmp_path) == {"esc50.archive"}
 
 
 def test_an_archive_of_something_else(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     serve(server, monkeypatch, zip_of({"other/readme.txt": b""}))
     with pytest.raises(UserError, match=r"esc50\.archive: does not hold meta/esc50\.csv; remove it"):
-        datasets.download("esc50", tmp_path)
+        datasets.download_dataset("esc50", tmp_path)
 
 
 def test_what_is_already_there_is_never_overwritten(
@@ -191,7 +191,7 @@ def test_what_is_already_there_is_never_overwritten(
     (tmp_path / "audio").mkdir()
     (tmp_path / "audio" / "mine.wav").write_bytes(b"mine")
     with pytest.raises(UserError, match=r": audio is in the way of .*esc50\.archive; move it elsewhere"):
-        datasets.download("esc50", tmp_path)
+        datasets.download_dataset("esc50", tmp_path)
     assert files(tmp_path) == {"audio/mine.wav", "esc50.archive"}
 
 
@@ -203,18 +203,18 @@ def test_no_connection_names_the_url_and_the_place(monkeypatch: pytest.MonkeyPat
     wrong = Source(layout=LAYOUT, url=url, md5="0" * 32)
     monkeypatch.setattr(esc50, "LOADER", replace(esc50.LOADER, source=wrong))
     with pytest.raises(UserError, match=rf"^esc50: cannot download {re.escape(url)} \(.*meta/esc50\.csv exists$"):
-        datasets.download("esc50", tmp_path)
+        datasets.download_dataset("esc50", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["gtzan", "instruments"])
 def test_sets_without_a_public_source(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"^{name}: nothing to download, it has no public source; leave --download"):
-        datasets.download(name, tmp_path)
+        datasets.download_dataset(name, tmp_path)
 
 
 def test_unknown_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unknown data set 'esc': did you mean 'esc50'"):
-        datasets.download("esc", tmp_path)
+        datasets.download_dataset("esc", tmp_path)
 
 
 def test_remotes_are_the_published_ones() -> None:

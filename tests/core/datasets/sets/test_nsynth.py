@@ -105,7 +105,7 @@ class TestNsynth:
 
     def test_download_says_that_no_checksum_is_published(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"^nsynth: not downloaded, for no checksum is published; unpack http"):
-            datasets.download("nsynth", tmp_path)
+            datasets.download_dataset("nsynth", tmp_path)
 
 
 class TestFingerprint:
