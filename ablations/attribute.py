@@ -15,7 +15,7 @@ from core.registry import Lazy
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.output.folder import Results
+    from analysis.output.folder import OutputFolder
     from core.plan import Plan
     from core.store.runs import Store
 
@@ -113,7 +113,7 @@ class Attribute(Ablation):
             for clip in self.clips:
                 place_of(clip, dataset.clips["path"].tolist())
 
-    def analyse(self, results: "Results") -> "pd.DataFrame":
+    def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Write maps, figures and tables."""
         request = explanation.Request(
             clips=self.clips,

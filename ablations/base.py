@@ -9,7 +9,7 @@ from core.registry import Lazy
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.output.folder import Results
+    from analysis.output.folder import OutputFolder
     from core.plan import Plan
     from core.store.runs import Store
 
@@ -59,7 +59,7 @@ class Ablation:
     def check_plan(self, plan: "Plan") -> None:
         """Refuse, before anything is trained, what only the data sets and networks of the plan tell to be wrong."""
 
-    def analyse(self, results: "Results") -> "pd.DataFrame":
+    def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Write tables and figures from the store; return one row per condition, with at least ``condition``."""
         frame: pd.DataFrame = compare(results, title=self.title)
         return frame

@@ -12,7 +12,7 @@ from core.models.stages import stages_named
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.output.folder import Results
+    from analysis.output.folder import OutputFolder
     from core.store.runs import Store
 
 # Other clips are no other condition.
@@ -80,7 +80,7 @@ class Compare(Ablation):
         stages = stages_named((self.frozen,), base.model.network, input_shape(base))
         return {"base": base.replace(model__freeze=stages[0]) if stages else base}
 
-    def analyse(self, results: "Results") -> "pd.DataFrame":
+    def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Draw bars: there is no depth to walk along."""
         frame: pd.DataFrame = compare(results, title=self.title, bars=True)
         return frame

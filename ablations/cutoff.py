@@ -13,7 +13,7 @@ from core.registry import Lazy
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.output.folder import Results
+    from analysis.output.folder import OutputFolder
 
 costs = Lazy("analysis.network_cost")
 
@@ -38,7 +38,7 @@ class Cutoff(Ablation):
         asked = stages_named(self.block, base.model.network, input_shape(base))
         return {last: base} | {stage: base.replace(model__cut=stage) for stage in stages if stage in asked}
 
-    def analyse(self, results: "Results") -> "pd.DataFrame":
+    def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Show the costs beside the accuracy."""
         frame: pd.DataFrame = compare(results, title=self.title, add=costs.add_costs, shown=costs.COLUMNS)
         return frame

@@ -12,7 +12,7 @@ from core.registry import Lazy
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.output.folder import Results
+    from analysis.output.folder import OutputFolder
 
 compare_ensemble = Lazy("analysis.ensembles:compare_ensemble")
 
@@ -39,7 +39,7 @@ class Ensemble(Ablation):
             raise UserError(f"--seed {base.seed}: the members' seeds go on from it, and whole numbers go to {LARGEST}")
         return {f"member {k + 1}": base.replace(seed=base.seed + k) for k in range(self.members)}
 
-    def analyse(self, results: "Results") -> "pd.DataFrame":
+    def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Average the members' outputs from the store."""
         frame: pd.DataFrame = compare_ensemble(results, title=self.title)
         return frame

@@ -9,7 +9,7 @@ from core.config.run import Run
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.output.folder import Results
+    from analysis.output.folder import OutputFolder
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Pretraining(Ablation):
         """Compare the starting weights with random ones."""
         return {"pretrained": pretrained(base), "random": scratch}
 
-    def analyse(self, results: "Results") -> "pd.DataFrame":
+    def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Draw bars: there is no depth to walk along."""
         frame: pd.DataFrame = compare(results, title=self.title, bars=True)
         return frame

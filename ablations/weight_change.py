@@ -11,7 +11,7 @@ from core.registry import Lazy
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.output.folder import Results
+    from analysis.output.folder import OutputFolder
 
 compare_layers = Lazy("analysis.similarity.weight_change:compare_layers")
 
@@ -45,7 +45,7 @@ class WeightChange(Ablation):
         """Train from the starting weights and from random ones."""
         return {"pretrained": pretrained(base), "random": scratch}
 
-    def analyse(self, results: "Results") -> "pd.DataFrame":
+    def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Read the trained weights from the store and make the starting ones anew."""
         how = {"index": self.index, "layers": self.layers, "positions": self.positions}
         frame: pd.DataFrame = compare_layers(results, **how)

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from analysis.network_cost import count_multiply_adds
-from analysis.output.folder import Results
-from analysis.output.number_format import text
+from analysis.output.folder import OutputFolder
+from analysis.output.number_format import format_text
 from analysis.output.tables import Column
 from core.errors import UserError
 from core.models import surgery
@@ -121,7 +121,7 @@ def by_stage(layers: pd.DataFrame, backbone: Backbone) -> pd.DataFrame:
     return found.assign(made=words, units=[max(counted.values(), default=0) for counted in modules])
 
 
-def write_architecture(results: Results, backbone: Backbone, *, title: str) -> pd.DataFrame:
+def write_architecture(results: OutputFolder, backbone: Backbone, *, title: str) -> pd.DataFrame:
     """Write the table of a network's stages, without its layers.
 
     Returns
@@ -155,7 +155,7 @@ def _units(module: nn.Module) -> Iterator[str]:
         for child in module.children():
             yield from _units(child)
     elif next(module.parameters(), None) is not None:
-        yield text(type(module).__name__.lstrip("_"))
+        yield format_text(type(module).__name__.lstrip("_"))
 
 
 def _run(backbone: Backbone, image: torch.Tensor) -> list[dict[str, Any]]:
@@ -167,7 +167,7 @@ def _run(backbone: Backbone, image: torch.Tensor) -> list[dict[str, Any]]:
         stage, _, path = name.partition(".")
         return {
             "stage": stage,
-            "layer": text(path.replace("/", ".")),
+            "layer": format_text(path.replace("/", ".")),
             "kind": type(layers[name]).__name__,
             "output": shown(shape),
             "parameters": sum(parameter.numel() for parameter in layers[name].parameters(recurse=False)),

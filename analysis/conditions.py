@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.metrics.condition_summary import summarise
-from analysis.metrics.per_class import write_classes
-from analysis.metrics.registry import NOTES, column
-from analysis.output.folder import Results
-from analysis.output.number_format import points, seconds
-from analysis.output.tables import Column, protocol
+from analysis.metrics.condition_summary import summarise_conditions
+from analysis.metrics.per_class import write_per_class
+from analysis.metrics.registry import METRIC_NOTES, metric_column
+from analysis.output.folder import OutputFolder
+from analysis.output.number_format import format_points, format_seconds
+from analysis.output.tables import Column, protocol_note
 from analysis.plots import by_condition
 from analysis.plots.confusion import write_confusion
 from analysis.plots.learning_curves import write_learning_curves
@@ -29,16 +29,16 @@ SAME = (
     "The Kullback-Leibler divergence from labels that name one class is the cross-entropy, and with smoothed labels it "
     "has the same gradient: what differs between the two here is rounding, and no merit of either."
 )
-ACCURACY, MACRO_F1 = column("accuracy"), column("macro_f1", spread=False)
-BEST_EPOCH = dataclasses.replace(column("accuracy_best_epoch", spread=False), best=None)
-CHANGE = Column("delta", "Change", points)
+ACCURACY, MACRO_F1 = metric_column("accuracy"), metric_column("macro_f1", spread=False)
+BEST_EPOCH = dataclasses.replace(metric_column("accuracy_best_epoch", spread=False), best=None)
+CHANGE = Column("delta", "Change", format_points)
 COLUMNS = (
     ACCURACY,
     BEST_EPOCH,
     MACRO_F1,
     CHANGE,
-    column("trainable_parameters", spread=False),
-    dataclasses.replace(column("seconds", spread=False), best=None),
+    metric_column("trainable_parameters", spread=False),
+    dataclasses.replace(metric_column("seconds", spread=False), best=None),
 )
 DETAILED = (
     "accuracy",
@@ -57,11 +57,11 @@ DETAILED = (
 
 
 def compare(
-    results: Results,
+    results: OutputFolder,
     *,
     title: str,
     bars: bool = False,
-    add: Callable[[pd.DataFrame, Results], pd.DataFrame] | None = None,
+    add: Callable[[pd.DataFrame, OutputFolder], pd.DataFrame] | None = None,
     shown: Sequence[Column] = COLUMNS,
 ) -> pd.DataFrame:
     """Write the table of conditions, the tests behind it and the figures; return the table's rows.
@@ -82,7 +82,7 @@ def compare(
         The columns that are shown, after the grid's and the condition; those of ``--metric`` follow them.
     """
     plan, store = results.plan, results.session.store
-    frame = summarise(plan, store)
+    frame = summarise_conditions(plan, store)
     if add:
         frame = add(frame, results)
     results.table(
@@ -109,7 +109,7 @@ def compare(
     return frame
 
 
-def detail(results: Results, frame: pd.DataFrame, *, title: str) -> None:
+def detail(results: OutputFolder, frame: pd.DataFrame, *, title: str) -> None:
     """Write what every ablation has beside its own question.
 
     That is a table of every metric, one of the classes, bars of the metrics that ``--metric`` names, learning curves
@@ -120,20 +120,22 @@ def detail(results: Results, frame: pd.DataFrame, *, title: str) -> None:
     results
         The finished runs.
     frame
-        As `analysis.metrics.condition_summary.summarise` gives it.
+        As `analysis.metrics.condition_summary.summarise_conditions` gives it.
     title
         What the conditions are.
     """
     groups, named = results.plan.groups(), caption(results.plan)
     leading = columns(frame, title, ())
     write_metrics(results, frame, leading, notes=footnotes(results.plan, results.session.store)[:1])
-    write_classes(results, groups, leading, caption=named)
+    write_per_class(results, groups, leading, caption=named)
     write_asked_bars(results, frame, grid_columns(frame), title=title)
     write_learning_curves(results, groups, caption=named)
     write_confusion(results, groups, caption=named)
 
 
-def write_metrics(results: Results, frame: pd.DataFrame, leading: Sequence[Column], *, notes: Sequence[str]) -> None:
+def write_metrics(
+    results: OutputFolder, frame: pd.DataFrame, leading: Sequence[Column], *, notes: Sequence[str]
+) -> None:
     """Write the table of every metric, which is too wide for a terminal.
 
     Parameters
@@ -150,32 +152,32 @@ def write_metrics(results: Results, frame: pd.DataFrame, leading: Sequence[Colum
     results.table(
         "metrics",
         frame,
-        [*leading, *map(column, DETAILED)],
+        [*leading, *map(metric_column, DETAILED)],
         caption=f"{caption(results.plan)}: every metric",
-        footnotes=[*notes, *NOTES],
+        footnotes=[*notes, *METRIC_NOTES],
         groups=[column.name for column in leading[:-1]],
         show=False,
     )
 
 
-def write_asked_bars(results: Results, frame: pd.DataFrame, names: Sequence[str], *, title: str) -> None:
+def write_asked_bars(results: OutputFolder, frame: pd.DataFrame, names: Sequence[str], *, title: str) -> None:
     """Draw bars of the metrics that ``--metric`` names; `names` are the grid's columns, `title` is the conditions'."""
     lines, point = name_points(frame, names)
     for metric in dict.fromkeys(results.session.execution.metric):
         write_bars(results, lines, metric, title=title, caption=caption(results.plan), point=point)
 
 
-def metrics_asked_for(results: Results, shown: Sequence[Column]) -> list[Column]:
+def metrics_asked_for(results: OutputFolder, shown: Sequence[Column]) -> list[Column]:
     """Return the columns of the metrics that ``--metric`` names, but for those that are shown already."""
     there = {column.name for column in shown}
-    return [column(name) for name in dict.fromkeys(results.session.execution.metric) if name not in there]
+    return [metric_column(name) for name in dict.fromkeys(results.session.execution.metric) if name not in there]
 
 
-def _write_comparisons(results: Results, title: str) -> None:
+def _write_comparisons(results: OutputFolder, title: str) -> None:
     """Write the paired tests; they are shown where there are pairs enough for one."""
     points = results.session.execution.equivalence_margin
     margin = None if points is None else points / 100
-    frame = paired_comparisons.comparisons(results.plan, results.session.store, margin=margin)
+    frame = paired_comparisons.compare_with_reference(results.plan, results.session.store, margin=margin)
     if frame.empty:
         return
     grid = grid_columns(frame)
@@ -184,7 +186,7 @@ def _write_comparisons(results: Results, title: str) -> None:
         frame,
         [*grid_titles(grid), Column("condition", title), *paired_comparisons.COLUMNS],
         caption=f"{caption(results.plan)}: change against the reference",
-        footnotes=paired_comparisons.footnotes(frame, margin=margin),
+        footnotes=paired_comparisons.comparison_footnotes(frame, margin=margin),
         groups=grid,
         show=bool((frame["pairs"] > 1).any()),
     )
@@ -226,22 +228,25 @@ def footnotes(plan: Plan, store: Store) -> list[str]:
     """Say what the numbers are of: epoch, folds, seeds, and clips that were left out."""
     runs = plan.runs
     notes = [
-        protocol(epoch="last epoch", folds={r.data.fold for r in runs}, seeds={r.seed for r in runs}),
+        protocol_note(epoch="last epoch", folds={r.data.fold for r in runs}, seeds={r.seed for r in runs}),
         "Best epoch: chosen on the test fold itself, which flatters. Change: percentage points against the first row, "
         "over the folds and seeds that both have. Macro F1: over the classes that the test fold has.",
     ]
     if len({run.data.fold for run in runs}) > 1:
-        notes.append(f"Seeds are averaged within a fold; ± and intervals are over folds. {hypothesis_tests.OVERLAP}")
+        notes.append(
+            f"Seeds are averaged within a fold; ± and intervals are over folds. {hypothesis_tests.OVERLAP_NOTE}"
+        )
     elif len({run.seed for run in runs}) > 1:
-        notes.append(paired_comparisons.ONE_FOLD)
+        notes.append(paired_comparisons.ONE_FOLD_NOTE)
     if {run.training.loss for run in runs} >= SAME_LOSSES:
         notes.append(SAME)
     records = [record for run in runs if (record := store.record(run))]
     spent = [record.seconds.preparation for record in records if record.finished]
     if sum(spent) >= 1:
         notes.append(
-            f"Time: training and evaluation, per run. Preparing images, weights and frozen prefixes, which later runs "
-            f"find in the cache, took another {seconds(sum(spent))} in all, {seconds(max(spent))} for one run at most."
+            "Time: training and evaluation, per run. Computing inputs, weights and frozen prefixes, which later runs "
+            f"read from the cache, took another {format_seconds(sum(spent))} in total, at most "
+            f"{format_seconds(max(spent))} for one run."
         )
     bad = {clip for record in records for clip in record.bad_clips}
     if bad:

@@ -11,11 +11,11 @@ import pandas as pd
 
 from analysis import conditions
 from analysis.conditions import ACCURACY, CHANGE, MACRO_F1
-from analysis.metrics.condition_summary import counts, named
-from analysis.metrics.per_class import Scored, class_rows, write_rows
-from analysis.metrics.registry import MEASURES
-from analysis.output.folder import Results
-from analysis.output.number_format import count, number, percent
+from analysis.metrics.condition_summary import dataset_and_backbone, run_counts
+from analysis.metrics.per_class import ScoredRun, per_class_rows, write_per_class_rows
+from analysis.metrics.registry import METRICS
+from analysis.output.folder import OutputFolder
+from analysis.output.number_format import format_count, format_number, format_percent
 from analysis.output.tables import Column
 from analysis.plots import by_condition
 from analysis.plots.calibration import reliability, write_calibration
@@ -28,15 +28,15 @@ from core.training import metrics
 BEST = "accuracy_best_epoch"
 SUBSETS = 1000  # of members of one number that are looked at; of 20 members there are a million in all
 COLUMNS = (
-    Column("members", "Members", count),
+    Column("members", "Members", format_count),
     ACCURACY,
-    Column(BEST, "Best epoch %", percent, std=f"{BEST}_std"),
+    Column(BEST, "Best epoch %", format_percent, std=f"{BEST}_std"),
     MACRO_F1,
     CHANGE,
-    Column("nll", "NLL", number, best="min"),
-    Column("brier", "Brier", number, best="min"),
-    Column("ece", "ECE", number, best="min"),
-    Column("disagreement", "Differ %", percent),
+    Column("nll", "NLL", format_number, best="min"),
+    Column("brier", "Brier", format_number, best="min"),
+    Column("ece", "ECE", format_number, best="min"),
+    Column("disagreement", "Differ %", format_percent),
 )
 SCORES = ("accuracy", "macro_f1", "balanced_accuracy", "precision", "recall", "f1", "nll", "brier", "ece")
 ADDED_UP = ("time_to_converge", "prediction_ms", "seconds", "trainable_parameters", "parameters")  # over the members
@@ -52,7 +52,7 @@ FOOTNOTES = (
 SUMS = "Ensemble: times and parameters are those of all members together."
 
 
-def compare_ensemble(results: Results, *, title: str) -> pd.DataFrame:
+def compare_ensemble(results: OutputFolder, *, title: str) -> pd.DataFrame:
     """Write the table of single network and ensemble, and the figures.
 
     Those are accuracy against the number of members, calibration, learning curves, confusion matrices and bars of the
@@ -69,7 +69,7 @@ def compare_ensemble(results: Results, *, title: str) -> pd.DataFrame:
     names = [*results.plan.grid, *(["first_seed"] if several else [])]
     for values, planned in groups:
         point = {name: values[name] for name in names}
-        where = named(planned[0])
+        where = dataset_and_backbone(planned[0])
         folds: dict[int, list[Run]] = defaultdict(list)
         for member in planned:
             folds[member.run.data.fold].append(member.run)
@@ -92,7 +92,7 @@ def compare_ensemble(results: Results, *, title: str) -> pd.DataFrame:
         groups=names,
     )
     conditions.write_metrics(results, frame, leading, notes=[*FOOTNOTES, SUMS])
-    write_rows(results, by_class, leading, caption=conditions.caption(results.plan))
+    write_per_class_rows(results, by_class, leading, caption=conditions.caption(results.plan))
     conditions.write_asked_bars(results, frame, names, title=title)
     curve = pd.DataFrame(curves)
     if len(curve):
@@ -132,10 +132,10 @@ def _rows(folds: Sequence[Sequence[Run]], store: Store) -> list[dict[str, Any]]:
         ]
     )
     planned = [run for members in folds for run in members]
-    counted = counts(planned, {run.id: store.record(run) for run in planned})
+    counted = run_counts(planned, {run.id: store.record(run) for run in planned})
     most = max((len(members) for members in done), default=0)
     changes = ("delta", "delta_best_epoch")
-    empty = dict.fromkeys((*MEASURES, *(f"{name}_std" for name in MEASURES), "disagreement", *changes), np.nan)
+    empty = dict.fromkeys((*METRICS, *(f"{name}_std" for name in METRICS), "disagreement", *changes), np.nan)
     unchanged = dict.fromkeys(changes, 0.0)
     return [
         {"condition": "single", "members": 1, **empty, **_single_scores(alone), **unchanged} | counted,
@@ -149,7 +149,7 @@ def _single_scores(alone: pd.DataFrame) -> dict[str, float]:
     Parameters
     ----------
     alone
-        One row for each ``fold`` and ``seed`` (the member), with the `MEASURES`.
+        One row for each ``fold`` and ``seed`` (the member), with the `METRICS`.
 
     Returns
     -------
@@ -160,7 +160,7 @@ def _single_scores(alone: pd.DataFrame) -> dict[str, float]:
     """
     if alone.empty:
         return {}
-    measured = alone.set_index(["seed", "fold"])[list(MEASURES)]
+    measured = alone.set_index(["seed", "fold"])[list(METRICS)]
     means = measured.groupby("fold").mean().mean().where(measured.notna().all())
     by_member = measured.groupby("seed").mean()[measured.groupby("seed").size() == alone["fold"].nunique()]
     stds = by_member.std().add_suffix("_std")
@@ -188,8 +188,8 @@ def _class_rows(folds: Sequence[Sequence[Run]], store: Store, point: Mapping[str
     several = [members for members in done if len(members) > 1]
     if not several:
         return []
-    alone: list[Scored] = []
-    together: list[Scored] = []
+    alone: list[ScoredRun] = []
+    together: list[ScoredRun] = []
     for members in several:
         targets, logits_of = _outputs(members, store)
         fold = members[0].data.fold
@@ -199,7 +199,7 @@ def _class_rows(folds: Sequence[Sequence[Run]], store: Store, point: Mapping[str
         together.append((fold, 0, metrics.per_class(metrics.soft_vote(logits_of), targets)))
     record = store.finished(several[0][0])
     names = record.class_names if record else ()
-    return class_rows({**point, "condition": "single"}, alone, names) + class_rows(
+    return per_class_rows({**point, "condition": "single"}, alone, names) + per_class_rows(
         {**point, "condition": "ensemble"}, together, names
     )
 
@@ -257,7 +257,7 @@ def _recorded(run: Run, store: Store) -> dict[str, float]:
     """Return what a run's record says: what its outputs do not, such as its times."""
     record = store.finished(run)
     assert record
-    return {name: measure.read(record) for name, measure in MEASURES.items()}
+    return {name: measure.read(record) for name, measure in METRICS.items()}
 
 
 def _single(logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:

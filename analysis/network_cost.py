@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from analysis.conditions import ACCURACY, BEST_EPOCH, CHANGE, MACRO_F1
-from analysis.output.folder import Results
-from analysis.output.number_format import magnitude, number
+from analysis.output.folder import OutputFolder
+from analysis.output.number_format import format_magnitude, format_number
 from analysis.output.tables import Column
 from core.config.run import Run
 from core.inputs.input_of_run import input_shape
@@ -21,21 +21,21 @@ COLUMNS = (
     BEST_EPOCH,
     MACRO_F1,
     CHANGE,
-    Column("parameters", "Parameters", magnitude, best="min"),
-    Column("multiply_adds", "Mult.-adds", magnitude, best="min"),
-    Column("latency_ms", "ms per clip", number, best="min"),
+    Column("parameters", "Parameters", format_magnitude, best="min"),
+    Column("multiply_adds", "Mult.-adds", format_magnitude, best="min"),
+    Column("latency_ms", "ms per clip", format_number, best="min"),
 )
 REPEATS = 20
 
 
-def add_costs(frame: pd.DataFrame, results: Results) -> pd.DataFrame:
+def add_costs(frame: pd.DataFrame, results: OutputFolder) -> pd.DataFrame:
     """Add ``multiply_adds`` of one clip's image and ``latency_ms``, its median time on this session's device."""
     first = {planned.run.id: planned.run for planned in results.plan.planned}
     costs = [_costs(first[ids[0]], results) for ids in frame["run_ids"]]
     return frame.assign(multiply_adds=[adds for adds, _ in costs], latency_ms=[ms for _, ms in costs])
 
 
-def _costs(run: Run, results: Results) -> tuple[float, float]:
+def _costs(run: Run, results: OutputFolder) -> tuple[float, float]:
     device = results.session.device
     n_classes = len(results.plan.datasets[run.data.content].class_names)
     backbone = make_backbone(run.replace(model__weights="random"), n_classes).to(device).eval()

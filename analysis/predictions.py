@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.output.folder import Results
-from analysis.output.number_format import count, csv, number, percent, text
-from analysis.output.tables import Column, console_table
+from analysis.output.folder import OutputFolder
+from analysis.output.number_format import format_count, format_number, format_percent, format_text, to_csv
+from analysis.output.tables import Column, make_console_table
 from analysis.output.writers import write_formats
 from analysis.plots.confusion import Matrix, write_matrices
 from core.store.record import Record
@@ -24,27 +24,27 @@ SHOWN = 10  # recordings on the terminal
 AVERAGE = "average"  # of several networks
 SCORES = (
     Column("network", "Network"),
-    Column("clips", "Clips", count),
-    Column("accuracy", "Accuracy %", percent, best="max"),
-    Column("balanced_accuracy", "Balanced %", percent, best="max"),
-    Column("macro_f1", "Macro F1 %", percent, best="max"),
-    Column("weighted_precision", "Precision %", percent),
-    Column("weighted_f1", "F1 %", percent),
-    Column("nll", "NLL", number, best="min"),
-    Column("ece", "ECE", number, best="min"),
-    Column("test_accuracy", "Own test %", percent),
+    Column("clips", "Clips", format_count),
+    Column("accuracy", "Accuracy %", format_percent, best="max"),
+    Column("balanced_accuracy", "Balanced %", format_percent, best="max"),
+    Column("macro_f1", "Macro F1 %", format_percent, best="max"),
+    Column("weighted_precision", "Precision %", format_percent),
+    Column("weighted_f1", "F1 %", format_percent),
+    Column("nll", "NLL", format_number, best="min"),
+    Column("ece", "ECE", format_number, best="min"),
+    Column("test_accuracy", "Own test %", format_percent),
 )
 CLASSES = (
     Column("class", "Class"),
-    Column("precision", "Precision %", percent),
-    Column("recall", "Recall %", percent),
-    Column("f1", "F1 %", percent),
-    Column("clips", "Clips", count),
+    Column("precision", "Precision %", format_percent),
+    Column("recall", "Recall %", format_percent),
+    Column("f1", "F1 %", format_percent),
+    Column("clips", "Clips", format_count),
 )
 NAMED = (
     Column("class", "Class"),
-    Column("files", "Predicted", count),
-    Column("probability", "Probability %", percent),
+    Column("files", "Predicted", format_count),
+    Column("probability", "Probability %", format_percent),
 )
 NOTE = (
     "Balanced: the mean recall of the classes that are there; precision and F1: classes weighted by their clips; macro "
@@ -107,7 +107,7 @@ def predictions_frame(said: Said) -> pd.DataFrame:
     return pd.DataFrame(columns | {f"p_{name}": probs[:, k] for k, name in enumerate(said.class_names)})
 
 
-def write_predictions(results: Results, said: Said, *, submission: Sequence[str] = ()) -> pd.DataFrame:
+def write_predictions(results: OutputFolder, said: Said, *, submission: Sequence[str] = ()) -> pd.DataFrame:
     """Write what is said of every recording as CSV and Parquet, and show the first; return it.
 
     Parameters
@@ -123,13 +123,13 @@ def write_predictions(results: Results, said: Said, *, submission: Sequence[str]
     frame = predictions_frame(said)
     parquet = io.BytesIO()
     frame.to_parquet(parquet, index=False)
-    contents = {".csv": csv(frame).encode(), ".parquet": parquet.getvalue()}
+    contents = {".csv": to_csv(frame).encode(), ".parquet": parquet.getvalue()}
     results.files += write_formats(results.folder / "predictions", contents)
     if submission:
         two = pd.DataFrame({"id": list(submission), "label": frame["predicted"]})
         written = two.to_csv(index=False, lineterminator="\n").encode()
         results.files += write_formats(results.folder / "submission", {".csv": written})
-        if written != csv(two).encode():
+        if written != to_csv(two).encode():
             results.shown.append(
                 "submission.csv has words that a spreadsheet would take for formulas, as they are, for a machine to "
                 "compare: open it as text."
@@ -137,7 +137,7 @@ def write_predictions(results: Results, said: Said, *, submission: Sequence[str]
     first = frame.head(SHOWN)
     known = [Column("true", "True")] if said.targets is not None else []
     shown = [Column("file", "File"), Column("predicted", "Predicted"), *known]
-    results.shown.append(console_table(first, [*shown, Column("probability", "Probability %", percent)]))
+    results.shown.append(make_console_table(first, [*shown, Column("probability", "Probability %", format_percent)]))
     if len(frame) > SHOWN:
         results.shown.append(f"The first {SHOWN} of {len(frame):,}; predictions.csv has all.")
     named = frame.groupby("predicted").agg(files=("file", "size"), probability=("probability", "mean"))
@@ -151,7 +151,7 @@ def write_predictions(results: Results, said: Said, *, submission: Sequence[str]
     return frame
 
 
-def write_scores(results: Results, said: Said, *, caption: str, notes: Sequence[str]) -> pd.DataFrame:
+def write_scores(results: OutputFolder, said: Said, *, caption: str, notes: Sequence[str]) -> pd.DataFrame:
     """Write what the predictions are worth, over all and by class, with a confusion matrix; return the overall scores.
 
     Parameters
@@ -190,7 +190,7 @@ def write_scores(results: Results, said: Said, *, caption: str, notes: Sequence[
             "clips": by_class.support,
         }
     )
-    results.table("classes", classes, CLASSES, caption=f"{caption}: every class, {text(whole)}")
+    results.table("classes", classes, CLASSES, caption=f"{caption}: every class, {format_text(whole)}")
     matrix = Matrix({"network": whole}, tuple(said.class_names), metrics.confusion_matrix(probs, targets), 1)
     write_matrices(results, [matrix], caption=caption, counted="clips by true and predicted class")
     return frame

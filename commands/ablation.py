@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ablations.base import Ablation
-from analysis.output.number_format import seconds
-from analysis.statistics.paired_comparisons import foreseen
+from analysis.output.number_format import format_seconds
+from analysis.statistics.paired_comparisons import planned_power_note
 from commands.cli import parser, study_schema
 from commands.cli.parser import Call
 from commands.cli.run_plan import INTERRUPTED, analysed, execute_or_stop
@@ -32,9 +32,9 @@ from core.training.run_inputs import plain_images, rows_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.output.folder import Results
+    from analysis.output.folder import OutputFolder
 
-results_of = Lazy("analysis.output.folder:Results")  # draws, which a dry run does not
+results_of = Lazy("analysis.output.folder:OutputFolder")  # draws, which a dry run does not
 readable, write_beside = Lazy("analysis.published.numbers:readable"), Lazy("analysis.published.numbers:write_beside")
 LOCAL = ("", "local")  # values of --ray whose runs are trained on this machine
 DRAWN = 500  # runs in a table with a frame; to lay out one of thousands takes longer than to plan it
@@ -57,7 +57,7 @@ def run(call: Call) -> int:
         if execution.dry_run:
             with session.store.cached_records():
                 show_plan(plan, session, console)
-                if said := foreseen(plan, session.store):
+                if said := planned_power_note(plan, session.store):
                     console.print(said, style="dim")
             return 0
         executed = execute_or_stop(plan, session)
@@ -66,7 +66,7 @@ def run(call: Call) -> int:
         folder = "-".join(filter(None, (plan.name, experiment.question)))
         place = session.store.results / call.name / folder
 
-        def analyse() -> "tuple[Results, pd.DataFrame]":
+        def analyse() -> "tuple[OutputFolder, pd.DataFrame]":
             results = results_of(plan, session, place, published_as=execution.published_as)
             return results, experiment.analyse(results)
 
@@ -90,7 +90,9 @@ def prepare(call: Call, session: Session) -> Experiment:
     return Experiment(plan, ablation.question, ablation.analyse, trains=ablation.trains)
 
 
-def conclude(results: "Results", frame: "pd.DataFrame", executed: Executed, console: Console, *, command: str) -> int:
+def conclude(
+    results: "OutputFolder", frame: "pd.DataFrame", executed: Executed, console: Console, *, command: str
+) -> int:
     """Say where the results are; return 1 where a run failed, else 0."""
     results.describe(command)
     show_results(results, console, new=executed.new)
@@ -179,18 +181,18 @@ def show_plan(plan: Plan, session: Session, console: Console) -> None:
     console.print(table)
 
 
-def show_results(results: "Results", console: Console, *, new: frozenset[str] = frozenset()) -> None:
+def show_results(results: "OutputFolder", console: Console, *, new: frozenset[str] = frozenset()) -> None:
     """Show the tables, name the files, and say how long the runs took: the `new` ones, and those that were there."""
     show_items(results, console)
     store = results.session.store
     spent = {run.id: record.seconds.total for run in results.plan.runs if (record := store.finished(run))}
     now = sum(spent[id] for id in spent.keys() & new)
-    said = [f"Training took {seconds(now)}."] if now else []
-    said += [f"What was found had taken {seconds(sum(spent.values()) - now)}."] if spent.keys() - new else []
+    said = [f"Training took {format_seconds(now)}."] if now else []
+    said += [f"What was found had taken {format_seconds(sum(spent.values()) - now)}."] if spent.keys() - new else []
     console.print(" ".join([*said, f"Curves: tensorboard --logdir {store.runs}"]), soft_wrap=True)
 
 
-def show_items(results: "Results", console: Console) -> None:
+def show_items(results: "OutputFolder", console: Console) -> None:
     """Show the tables and name the files."""
     for item in results.shown:
         if isinstance(item, Table):  # a narrow window may break its lines; it must not cut a column off

@@ -73,8 +73,8 @@ def run(call: Call) -> int:
     console = Console(stderr=asked.json, highlight=False)
     if not asked.json:
         for table in (
-            tables.console_table(layers, architecture.COLUMNS, title=title, groups=["stage"]),
-            tables.console_table(stages, architecture.STAGE_COLUMNS),
+            tables.make_console_table(layers, architecture.COLUMNS, title=title, groups=["stage"]),
+            tables.make_console_table(stages, architecture.STAGE_COLUMNS),
         ):  # a narrow window may break lines; it must not cut a column off
             console.print(table, width=max(console.width, console.measure(table).minimum), crop=False)
         for line in totals.lines:

@@ -15,7 +15,7 @@ from core.registry import Lazy
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.output.folder import Results as Made
+    from analysis.output.folder import OutputFolder as Made
     from commands.study.experiment import Experiment
     from core.session import Session as Opened
 
@@ -24,7 +24,7 @@ planned = Lazy("commands.ablation:planned")
 experiment = Lazy("commands.study.experiment:Experiment")
 frame = Lazy("pandas:DataFrame")
 Session = Lazy("core.session:Session")
-Results = Lazy("analysis.output.folder:Results")
+OutputFolder = Lazy("analysis.output.folder:OutputFolder")
 show_samples = Lazy("analysis.plots.input_samples:show_samples")
 
 
@@ -52,7 +52,7 @@ def run(call: Call) -> int:
     with Reporter() as report:
         session = Session(execution, report)
         asked = prepare(call, session)
-        results = Results(asked.plan, session, session.store.results / call.name / asked.plan.name)
+        results = OutputFolder(asked.plan, session, session.store.results / call.name / asked.plan.name)
         asked.analyse(results)
     results.describe(call.line)
     for line in results.written():

@@ -250,12 +250,12 @@ def contradictions(frame: pd.DataFrame) -> list[str]:
 def _row(
     test: str, name: str, values: "pd.Series[float]", control: str, reference: "pd.Series[float] | None"
 ) -> dict[str, object]:
-    shape = hypothesis_tests.describe(values.to_numpy())
+    shape = hypothesis_tests.mean_interval(values.to_numpy())
     row: dict[str, object] = {"test": test, "map": name, "value": shape.mean, "low": shape.low, "high": shape.high}
     if reference is None:
         nothing = dict.fromkeys(("control_value", "difference", "difference_low", "difference_high", "p"), np.nan)
         return row | {"control": "", **nothing, "contradicts": False, "clips": shape.n}
-    against = hypothesis_tests.paired(values, reference)
+    against = hypothesis_tests.compare_pairs(values, reference)
     return row | {
         "control": control,
         "control_value": float(reference.mean()),
@@ -273,7 +273,7 @@ def _says(row: "dict[Hashable, Any]") -> str:
     if not row["control"]:
         return ""
     bounds = [BETTER[row["test"]] * row[bound] for bound in ("difference_low", "difference_high")]
-    if not row["p"] < hypothesis_tests.SIGNIFICANT:
+    if not row["p"] < hypothesis_tests.SIGNIFICANCE_LEVEL:
         return "unclear"
     return "for" if min(bounds) > 0 else "against" if max(bounds) < 0 else "unclear"
 
@@ -282,6 +282,6 @@ def mean_curves(curves: pd.DataFrame) -> pd.DataFrame:
     """Average `curves` over their clips: ``curve``, ``order``, ``fraction``, ``probability``, ``low``, ``high``."""
     rows = []
     for key, part in curves.groupby(["curve", "order", "fraction"], sort=False):
-        shape = hypothesis_tests.describe(part["probability"].to_numpy())
+        shape = hypothesis_tests.mean_interval(part["probability"].to_numpy())
         rows.append((*key, shape.mean, shape.low, shape.high))
     return pd.DataFrame(rows, columns=["curve", "order", "fraction", "probability", "low", "high"])

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from analysis import conditions
 from analysis.attribution import Maps, class_profiles, faithfulness, feature_figures, map_figures
 from analysis.attribution.pipeline import Attributed, Explanation, Request
-from analysis.metrics.condition_summary import summarise
+from analysis.metrics.condition_summary import summarise_conditions
 from analysis.output import style
-from analysis.output.folder import Results
-from analysis.output.number_format import number, p_value, percent, text
+from analysis.output.folder import OutputFolder
+from analysis.output.number_format import format_number, format_p_value, format_percent, format_text
 from analysis.output.tables import MISSING, Column
 from core.finished.open_run import backbone_of
 
@@ -29,32 +29,32 @@ CLIP_COLUMNS = (
     *SETTING,
     Column("true", "True"),
     Column("predicted", "Predicted"),
-    Column("probability", "%", percent),
+    Column("probability", "%", format_percent),
     Column("target", "Attributed"),
-    Column("difference", "Above baseline", number),
-    Column("error", "Error %", percent),
+    Column("difference", "Above baseline", format_number),
+    Column("error", "Error %", format_percent),
     Column("steps", "Steps"),
 )
 MAP_COLUMNS = (
     Column("condition", "Network"),
     *SETTING,
     Column("clips", "Clips"),
-    Column("right", "Right %", percent),
-    Column("error", "Error %", percent),
-    Column("rank_correlation", "Rank correlation", number),
-    Column("ssim", "SSIM", number),
+    Column("right", "Right %", format_percent),
+    Column("error", "Error %", format_percent),
+    Column("rank_correlation", "Rank correlation", format_number),
+    Column("ssim", "SSIM", format_number),
 )
 TEST_COLUMNS = (
     *SETTING,
     Column("test", "Test"),
     Column("map", "Map"),
-    Column("value", "Value", number),
+    Column("value", "Value", format_number),
     Column("interval", "95 %"),
     Column("control", "Control"),
-    Column("control_value", "Its value", number),
-    Column("difference", "Difference", number),
+    Column("control_value", "Its value", format_number),
+    Column("difference", "Difference", format_number),
     Column("difference_interval", "95 %"),
-    Column("p", "p (Holm)", p_value),
+    Column("p", "p (Holm)", format_p_value),
     Column("says", "Says"),
 )
 TEST_NOTES = (
@@ -69,7 +69,7 @@ TEST_NOTES = (
 )
 
 
-def explain(results: Results, request: Request) -> pd.DataFrame:
+def explain(results: OutputFolder, request: Request) -> pd.DataFrame:
     """Attribute clips under every condition of a plan and write maps, figures and tables.
 
     Returns
@@ -87,14 +87,14 @@ def explain(results: Results, request: Request) -> pd.DataFrame:
         explanation = Explanation(networks, dataset, results.session, request)
         prefix = f"{reference.id}-" if len(references) > 1 else ""
         frames.append(_Writer(results, explanation, prefix).write())
-    conditions.detail(results, summarise(results.plan, results.session.store), title="Network")
+    conditions.detail(results, summarise_conditions(results.plan, results.session.store), title="Network")
     return pd.concat(frames, ignore_index=True)
 
 
 class _Writer:
     """Writes what an explanation gives; `prefix` parts the files of several references."""
 
-    def __init__(self, results: Results, explanation: Explanation, prefix: str) -> None:
+    def __init__(self, results: OutputFolder, explanation: Explanation, prefix: str) -> None:
         self.results, self.explanation, self.prefix = results, explanation, prefix
         self.names = explanation.subject.class_names
         self.scale = explanation.scale
@@ -280,10 +280,10 @@ class _Writer:
 
 
 def _intervals(low: "pd.Series[float]", high: "pd.Series[float]") -> list[str]:
-    return [f"{number(a)} to {number(b)}" if a == a else MISSING for a, b in zip(low, high, strict=True)]
+    return [f"{format_number(a)} to {format_number(b)}" if a == a else MISSING for a, b in zip(low, high, strict=True)]
 
 
 def safe_name(clip: str) -> str:
     """Make a file's name of a clip's path, which nobody vouches for: no folders, no surprises, no two the same."""
-    plain = re.sub(r"[^\w.-]+", "_", text(clip), flags=re.ASCII).lstrip(".")[-60:]
+    plain = re.sub(r"[^\w.-]+", "_", format_text(clip), flags=re.ASCII).lstrip(".")[-60:]
     return f"{plain}-{hashlib.sha256(clip.encode()).hexdigest()[:6]}"

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.output.folder import Results
-from analysis.output.number_format import count, percent
+from analysis.output.folder import OutputFolder
+from analysis.output.number_format import format_count, format_percent
 from analysis.output.tables import Column
 from analysis.plots.learning_curves import Groups
 from analysis.statistics import hypothesis_tests
@@ -17,17 +17,17 @@ from core.training import metrics
 SCORES = {"precision": "Precision %", "recall": "Recall %", "f1": "F1 %"}
 COLUMNS = (
     Column("class", "Class"),
-    *(Column(name, title, percent, std=f"{name}_std") for name, title in SCORES.items()),
-    Column("clips", "Clips", count),
+    *(Column(name, title, format_percent, std=f"{name}_std") for name, title in SCORES.items()),
+    Column("clips", "Clips", format_count),
 )
-NOTES = (
+PER_CLASS_NOTES = (
     "Of the last epoch on the test fold; mean ± standard deviation over the folds that have clips of the class, seeds "
     "averaged within each, or over the seeds of a single fold. Clips: of the class in all test folds.",
 )
-Scored = tuple[int, int, PerClass | metrics.PerClass]  # the fold, the seed, and what was scored there
+ScoredRun = tuple[int, int, PerClass | metrics.PerClass]  # the fold, the seed, and what was scored there
 
 
-def write_classes(results: Results, groups: Groups, leading: Sequence[Column], *, caption: str) -> None:
+def write_per_class(results: OutputFolder, groups: Groups, leading: Sequence[Column], *, caption: str) -> None:
     """Write the table of classes: a row for each condition and class.
 
     Parameters are those of `analysis.plots.learning_curves.write_learning_curves`; `leading` are the columns that
@@ -38,25 +38,29 @@ def write_classes(results: Results, groups: Groups, leading: Sequence[Column], *
     for values, planned in groups:
         records = [record for one in planned if (record := store.finished(one.run))]
         scored = [(record.run.data.fold, record.run.seed, record.per_class) for record in records]
-        rows += class_rows(values, scored, records[0].class_names if records else ())
-    write_rows(results, rows, leading, caption=caption)
+        rows += per_class_rows(values, scored, records[0].class_names if records else ())
+    write_per_class_rows(results, rows, leading, caption=caption)
 
 
-def write_rows(results: Results, rows: Sequence[Mapping[str, Any]], leading: Sequence[Column], *, caption: str) -> None:
-    """Write rows that were made by `class_rows`; parameters as `write_classes`."""
+def write_per_class_rows(
+    results: OutputFolder, rows: Sequence[Mapping[str, Any]], leading: Sequence[Column], *, caption: str
+) -> None:
+    """Write rows that were made by `per_class_rows`; parameters as `write_per_class`."""
     if rows:
         results.table(
             "classes",
             pd.DataFrame(rows),
             [*leading, *COLUMNS],
             caption=f"{caption}: every class",
-            footnotes=NOTES,
+            footnotes=PER_CLASS_NOTES,
             groups=[column.name for column in leading],
             show=False,
         )
 
 
-def class_rows(values: Mapping[str, Any], scored: Iterable[Scored], class_names: Sequence[str]) -> list[dict[str, Any]]:
+def per_class_rows(
+    values: Mapping[str, Any], scored: Iterable[ScoredRun], class_names: Sequence[str]
+) -> list[dict[str, Any]]:
     """Return the rows of one condition.
 
     Parameters
@@ -92,6 +96,6 @@ def class_rows(values: Mapping[str, Any], scored: Iterable[Scored], class_names:
         if len(set(folds)) > 1:  # of one fold alone, its seeds' deviation is not that of folds beside it
             units, known = units.where(there).groupby(level=0).mean(), tested
         for k, row in enumerate(rows):
-            over = hypothesis_tests.describe(units[k][known[k]].to_numpy())
+            over = hypothesis_tests.mean_interval(units[k][known[k]].to_numpy())
             row |= {score: over.mean, f"{score}_std": over.std}
     return [row | {"clips": int(np.rint(supported[k]))} for k, row in enumerate(rows)]

@@ -1,6 +1,6 @@
 """Every number that a run leaves and a condition has a mean of: how it is read, called and written, in one place.
 
-A new one is a line in `MEASURES`; tables, bars (`--metric`) and published numbers then know it by its name.
+A new one is a line in `METRICS`; tables, bars (`--metric`) and published numbers then know it by its name.
 """
 
 import math
@@ -9,14 +9,21 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Literal
 
-from analysis.output.number_format import average, magnitude, milliseconds, number, percent, seconds
+from analysis.output.number_format import (
+    format_average,
+    format_magnitude,
+    format_milliseconds,
+    format_number,
+    format_percent,
+    format_seconds,
+)
 from analysis.output.tables import Column
 from core.errors import unknown
 from core.store.record import Record
 
 
 @dataclass(frozen=True)
-class Measure:
+class Metric:
     """One number of a run.
 
     Attributes
@@ -38,65 +45,65 @@ class Measure:
     title: str
     axis: str
     read: Callable[[Record], float]
-    format: Callable[..., str] = percent
+    format: Callable[..., str] = format_percent
     best: Literal["max", "min"] | None = "max"
     scale: float = 100.0
 
     @property
     def is_share(self) -> bool:
         """Whether it is a fraction, drawn in percent of a whole axis."""
-        return self.format is percent
+        return self.format is format_percent
 
 
-def _scored(name: str) -> Callable[[Record], float]:
+def _metric_reader(name: str) -> Callable[[Record], float]:
     """Read a metric of the record."""
     get = attrgetter(name)
     return lambda record: float(get(record.metrics))
 
 
-def _share(title: str, axis: str, name: str) -> Measure:
-    return Measure(title, f"{axis} (%)", _scored(name))
+def _fraction_metric(title: str, axis: str, name: str) -> Metric:
+    return Metric(title, f"{axis} (%)", _metric_reader(name))
 
 
-def _count(title: str, axis: str, get: Callable[[Record], float]) -> Measure:
-    return Measure(title, f"{axis} (millions)", lambda record: get(record) or math.nan, magnitude, None, 1e-6)
+def _count_metric(title: str, axis: str, get: Callable[[Record], float]) -> Metric:
+    return Metric(title, f"{axis} (millions)", lambda record: get(record) or math.nan, format_magnitude, None, 1e-6)
 
 
-def _best_epoch(record: Record) -> float:
+def _read_best_epoch(record: Record) -> float:
     return record.metrics.validation_epoch or record.metrics.best_epoch or math.nan
 
 
-MEASURES = {
-    "accuracy": _share("Accuracy %", "Accuracy", "accuracy"),
-    "accuracy_best_epoch": _share("Best epoch %", "Accuracy of the best epoch", "accuracy_best_epoch"),
-    "balanced_accuracy": _share("Balanced %", "Balanced accuracy", "balanced_accuracy"),
-    "macro_f1": Measure("Macro F1 %", "Macro F1 (%)", attrgetter("macro_f1")),
-    "precision": _share("Precision %", "Weighted precision", "weighted_precision"),
-    "recall": _share("Recall %", "Weighted recall", "weighted_recall"),
-    "f1": _share("F1 %", "Weighted F1", "weighted_f1"),
-    "training_accuracy": _share("Training %", "Training accuracy", "training_accuracy"),
-    "validation_accuracy": _share("Validation %", "Validation accuracy", "validation_accuracy"),
-    "nll": Measure("NLL", "Negative log likelihood (nats)", _scored("nll"), number, "min", 1.0),
-    "brier": Measure("Brier", "Brier score", _scored("brier"), number, "min", 1.0),
-    "ece": Measure("ECE", "Expected calibration error", _scored("ece"), number, "min", 1.0),
-    "epochs": Measure("Epochs", "Epochs", lambda record: record.epochs or math.nan, average, None, 1.0),
-    "best_epoch": Measure("Best epoch", "Best epoch", _best_epoch, average, None, 1.0),
-    "time_to_converge": Measure(
-        "To converge", "Time to converge (s)", _scored("time_to_converge"), seconds, "min", 1.0
+METRICS = {
+    "accuracy": _fraction_metric("Accuracy %", "Accuracy", "accuracy"),
+    "accuracy_best_epoch": _fraction_metric("Best epoch %", "Accuracy of the best epoch", "accuracy_best_epoch"),
+    "balanced_accuracy": _fraction_metric("Balanced %", "Balanced accuracy", "balanced_accuracy"),
+    "macro_f1": Metric("Macro F1 %", "Macro F1 (%)", attrgetter("macro_f1")),
+    "precision": _fraction_metric("Precision %", "Weighted precision", "weighted_precision"),
+    "recall": _fraction_metric("Recall %", "Weighted recall", "weighted_recall"),
+    "f1": _fraction_metric("F1 %", "Weighted F1", "weighted_f1"),
+    "training_accuracy": _fraction_metric("Training %", "Training accuracy", "training_accuracy"),
+    "validation_accuracy": _fraction_metric("Validation %", "Validation accuracy", "validation_accuracy"),
+    "nll": Metric("NLL", "Negative log likelihood (nats)", _metric_reader("nll"), format_number, "min", 1.0),
+    "brier": Metric("Brier", "Brier score", _metric_reader("brier"), format_number, "min", 1.0),
+    "ece": Metric("ECE", "Expected calibration error", _metric_reader("ece"), format_number, "min", 1.0),
+    "epochs": Metric("Epochs", "Epochs", lambda record: record.epochs or math.nan, format_average, None, 1.0),
+    "best_epoch": Metric("Best epoch", "Best epoch", _read_best_epoch, format_average, None, 1.0),
+    "time_to_converge": Metric(
+        "To converge", "Time to converge (s)", _metric_reader("time_to_converge"), format_seconds, "min", 1.0
     ),
-    "prediction_ms": Measure(
-        "Prediction ms", "Prediction time (ms)", _scored("prediction_ms"), milliseconds, "min", 1.0
+    "prediction_ms": Metric(
+        "Prediction ms", "Prediction time (ms)", _metric_reader("prediction_ms"), format_milliseconds, "min", 1.0
     ),
-    "seconds": Measure("Time", "Training and evaluation (s)", attrgetter("seconds.epochs"), seconds, "min", 1.0),
-    "trainable_parameters": Measure(
-        "Trainable", "Trainable parameters (millions)", attrgetter("trainable_parameters"), magnitude, None, 1e-6
+    "seconds": Metric("Time", "Training and evaluation (s)", attrgetter("seconds.epochs"), format_seconds, "min", 1.0),
+    "trainable_parameters": Metric(
+        "Trainable", "Trainable parameters (millions)", attrgetter("trainable_parameters"), format_magnitude, None, 1e-6
     ),
-    "parameters": _count("Parameters", "Parameters", attrgetter("parameters")),
-    "parameters_with_statistics": _count(
+    "parameters": _count_metric("Parameters", "Parameters", attrgetter("parameters")),
+    "parameters_with_statistics": _count_metric(
         "With statistics", "Parameters with moving statistics", attrgetter("parameters_with_statistics")
     ),
 }
-NOTES = (
+METRIC_NOTES = (
     "Balanced: mean recall of the classes. Precision, recall and F1: of the classes, weighted by their clips; the "
     "recall is then the accuracy. Macro F1: over the classes that the test fold has. Training: over the batches of the "
     "last epoch as they were trained on, augmented and with dropout.",
@@ -107,7 +114,7 @@ NOTES = (
 )
 
 
-def check_measures(names: Iterable[str]) -> None:
+def check_metrics(names: Iterable[str]) -> None:
     """Refuse a name that is no measure's.
 
     Raises
@@ -116,11 +123,11 @@ def check_measures(names: Iterable[str]) -> None:
         With the nearest name.
     """
     for name in names:
-        if name not in MEASURES:
-            raise unknown("metric", name, MEASURES)
+        if name not in METRICS:
+            raise unknown("metric", name, METRICS)
 
 
-def column(name: str, *, spread: bool = True) -> Column:
+def metric_column(name: str, *, spread: bool = True) -> Column:
     """Return the column of a table that shows a measure, with its deviation."""
-    measure = MEASURES[name]
+    measure = METRICS[name]
     return Column(name, measure.title, measure.format, best=measure.best, std=f"{name}_std" * spread)

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from rich.console import RenderableType
 
 from analysis.output import style, tables
-from analysis.output.provenance import elsewhere
+from analysis.output.provenance import provenance_notes
 from analysis.output.tables import Column
 from analysis.output.writers import write_formats
 from core.plan import Plan
@@ -21,7 +21,7 @@ from core.session import Session
 
 
 @dataclass
-class Results:
+class OutputFolder:
     """The runs of a plan, and what has been made of them.
 
     Attributes
@@ -63,7 +63,7 @@ class Results:
 
         The main table, which is called ``table``, says too which of its runs were made elsewhere or earlier.
         """
-        footnotes = [*footnotes, *(elsewhere(self.plan, self.session) if name == "table" else ())]
+        footnotes = [*footnotes, *(provenance_notes(self.plan, self.session) if name == "table" else ())]
         files = tables.write_table(
             frame,
             self.folder / name,
@@ -73,11 +73,11 @@ class Results:
             footnotes=footnotes,
             groups=groups,
         )
-        header, rows = tables.cells(frame, columns, groups=groups)
+        header, rows = tables.format_cells(frame, columns, groups=groups)
         plain = {"header": header, "rows": [[dataclasses.asdict(cell) for cell in row] for row in rows]}
         self.add("table", name, caption, files, footnotes=footnotes, cells=plain)
         if show:
-            self.shown += [tables.console_table(frame, columns, title=caption, groups=groups), *footnotes]
+            self.shown += [tables.make_console_table(frame, columns, title=caption, groups=groups), *footnotes]
 
     def figure(
         self, name: str, data: pd.DataFrame, draw: Callable[[Axes], Any], *, caption: str, **size: float

@@ -11,49 +11,49 @@ from core.errors import printable
 MINUS = "−"
 
 
-def text(value: object) -> str:
+def format_text(value: object) -> str:
     """Write a value as it is, on one line, without what would do something to a terminal."""
     return " ".join(printable(str(value)).split())
 
 
-def percent(value: float, *, digits: int = 1) -> str:
+def format_percent(value: float, *, digits: int = 1) -> str:
     """Write a fraction as a percentage without its sign, which belongs in the column's title: 0.612 is 61.2."""
-    return _signed(f"{100 * value:.{digits}f}")
+    return _typeset_minus(f"{100 * value:.{digits}f}")
 
 
-def points(value: float, *, digits: int = 1) -> str:
+def format_points(value: float, *, digits: int = 1) -> str:
     """Write a difference of fractions as percentage points, always with its sign: 0.021 is +2.1."""
-    shown = percent(value, digits=digits)
+    shown = format_percent(value, digits=digits)
     return shown if shown.startswith(MINUS) or not shown.strip("0.") else f"+{shown}"
 
 
-def number(value: float, *, digits: int = 3) -> str:
+def format_number(value: float, *, digits: int = 3) -> str:
     """Write a number with so many decimals."""
-    return _signed(f"{value:.{digits}f}")
+    return _typeset_minus(f"{value:.{digits}f}")
 
 
-def p_value(value: float) -> str:
+def format_p_value(value: float) -> str:
     """Write a p-value with three decimals, and what would be 0.000 as below .001."""
-    return "<.001" if value < 0.0005 else number(value)
+    return "<.001" if value < 0.0005 else format_number(value)
 
 
-def count(value: float) -> str:
+def format_count(value: float) -> str:
     """Write a whole number."""
-    return _signed(f"{value:.0f}")
+    return _typeset_minus(f"{value:.0f}")
 
 
-def average(value: float) -> str:
+def format_average(value: float) -> str:
     """Write a mean of whole numbers: whole where it is, else with one decimal."""
-    return count(value) if float(value).is_integer() else number(value, digits=1)
+    return format_count(value) if float(value).is_integer() else format_number(value, digits=1)
 
 
-def milliseconds(value: float) -> str:
+def format_milliseconds(value: float) -> str:
     """Write a duration in milliseconds with three digits, and at most three decimals: 0.012, 4.56, 1234."""
     digits = 3 if value < 0.9995 else 2 if value < 9.995 else 1 if value < 99.95 else 0
-    return number(value, digits=digits)
+    return format_number(value, digits=digits)
 
 
-def magnitude(value: float) -> str:
+def format_magnitude(value: float) -> str:
     """Write a count with three digits: 3371234 is 3.37 M."""
     for exponent, unit in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
         scaled = value / 10**exponent
@@ -63,7 +63,7 @@ def magnitude(value: float) -> str:
     return f"{value:.0f}"
 
 
-def seconds(value: float) -> str:
+def format_seconds(value: float) -> str:
     """Write a duration in the unit that fits: 0.03 s, 4.2 s, 75 s is 1 min 15 s, 4800 s is 1 h 20 min."""
     if 0.005 <= value < 0.095:
         return f"{value:.2f} s"
@@ -78,7 +78,7 @@ def seconds(value: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def written(value: float, metric: str) -> str:
+def format_metric(value: float, metric: str) -> str:
     """Write a number of a metric as its name says: fractions as percentages, changes as points, counts, durations.
 
     Parameters
@@ -90,18 +90,18 @@ def written(value: float, metric: str) -> str:
     """
     name = re.sub("(_best_epoch)?(_low|_high)?$", "", metric)
     if name.startswith("delta"):
-        return points(value)
+        return format_points(value)
     if name.endswith(("accuracy", "precision", "recall", "f1", "score")):
-        return percent(value)
+        return format_percent(value)
     if name.endswith(("seconds", "time_to_converge")):
-        return seconds(value)
+        return format_seconds(value)
     if name.endswith("_ms"):
-        return milliseconds(value)
+        return format_milliseconds(value)
     if name.endswith(("parameters", "with_statistics")):
         return f"{value:,.0f}"  # to the unit, which is what a total is known by
     if name.endswith(("clips", "epochs", "epoch")):
-        return f"{value:,.0f}" if value >= 1000 else average(value)
-    return _signed(f"{value:.4g}")
+        return f"{value:,.0f}" if value >= 1000 else format_average(value)
+    return _typeset_minus(f"{value:.4g}")
 
 
 def metric_title(metric: str) -> str:
@@ -112,7 +112,7 @@ def metric_title(metric: str) -> str:
     return {"delta": "change", "lr": "learning rate"}.get(metric, metric.replace("_", " "))
 
 
-def span(numbers: Iterable[int]) -> str:
+def format_ranges(numbers: Iterable[int]) -> str:
     """Write whole numbers as ranges: 1, 2, 3, 5 is 1–3, 5."""
     runs: list[list[int]] = []
     for n in sorted(set(numbers)):
@@ -123,23 +123,23 @@ def span(numbers: Iterable[int]) -> str:
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
 
 
-def _signed(shown: str) -> str:
+def _typeset_minus(shown: str) -> str:
     """Set a typographic minus, and none before a zero."""
     if not shown.startswith("-"):
         return shown
     return MINUS + shown[1:] if shown.strip("-0.") else shown[1:]
 
 
-def csv(frame: pd.DataFrame) -> str:
+def to_csv(frame: pd.DataFrame) -> str:
     """Write a frame as CSV in full precision; no text in it is a formula to a spreadsheet.
 
     A text that begins with ``=``, ``+``, ``-`` or ``@`` and is no number gets an apostrophe before it, which
     spreadsheets do not show (OWASP, CSV injection). Lists are written with spaces between their items.
     """
-    return frame.map(_plain).rename(columns=_plain).to_csv(index=False, lineterminator="\n")
+    return frame.map(_escape_csv).rename(columns=_escape_csv).to_csv(index=False, lineterminator="\n")
 
 
-def _plain(value: Any) -> Any:
+def _escape_csv(value: Any) -> Any:
     if isinstance(value, list | tuple):
         value = " ".join(map(str, value))
     if isinstance(value, str):

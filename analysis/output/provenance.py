@@ -13,7 +13,7 @@ from core.store.record import Record
 from core.training.results import provenance
 
 
-def elsewhere(plan: Plan, session: Session) -> list[str]:
+def provenance_notes(plan: Plan, session: Session) -> list[str]:
     """Say of each other machine or set of versions how many finished runs were made there, and what differs.
 
     Returns
@@ -22,16 +22,18 @@ def elsewhere(plan: Plan, session: Session) -> list[str]:
         Empty where every finished run was made as this session would make it.
     """
     here = provenance(session)
-    now = {**here["versions"], "device": _device(here["environment"]), "threads": str(session.threads)}
-    made = Counter(differences for record in _finished(plan, session) if (differences := _differences(record, now)))
-    total = sum(1 for _ in _finished(plan, session))
+    now = {**here["versions"], "device": _device_name(here["environment"]), "threads": str(session.threads)}
+    made = Counter(
+        differences for record in _finished_records(plan, session) if (differences := _differences(record, now))
+    )
+    total = sum(1 for _ in _finished_records(plan, session))
     return [
         f"{count} of {total} runs were made elsewhere or earlier: {text}. Their last digits may differ."
         for text, count in made.items()
     ]
 
 
-def _finished(plan: Plan, session: Session) -> Iterable[Record]:
+def _finished_records(plan: Plan, session: Session) -> Iterable[Record]:
     return (record for run in plan.runs if (record := session.store.record(run)) and record.finished)
 
 
@@ -42,13 +44,13 @@ def _differences(record: Record, now: dict[str, str]) -> str:
     """
     environment = record.environment
     then = dict(record.versions) | {"threads": str(environment.threads)}
-    then["device"] = _device({"device": environment.device, "device_name": environment.device_name})
+    then["device"] = _device_name({"device": environment.device, "device_name": environment.device_name})
     names = [name for name in now if name != "commit" and name in then and then[name] != now[name]]
     if environment.device.partition(":")[0] != "cpu" and now["device"] == then["device"]:
         names = [name for name in names if name != "threads"]  # they decide nothing on a GPU
     return ", ".join(f"{name} {then[name]} (now {now[name]})" for name in names)
 
 
-def _device(environment: dict[str, str]) -> str:
+def _device_name(environment: dict[str, str]) -> str:
     kind = environment["device"].partition(":")[0]
     return f"{kind} {environment['device_name']}".strip()

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.output.number_format import csv
+from analysis.output.number_format import to_csv
 from analysis.output.writers import write_formats
 
 COLUMN_WIDTH, PAGE_WIDTH = 3.5, 7.16  # inches: one column of a two-column paper, and both
@@ -113,5 +113,5 @@ def save_figure(figure: Figure, path: Path, data: pd.DataFrame | None = None, *,
     figure.savefig(png, format="png", dpi=dpi, metadata={"Software": None})
     figure.set_layout_engine("none")  # keep the PNG's layout in the PDF
     figure.savefig(pdf, format="pdf", dpi=dpi, metadata={"CreationDate": None})
-    table = {} if data is None else {".csv": csv(data).encode()}
+    table = {} if data is None else {".csv": to_csv(data).encode()}
     return write_formats(path, {".png": png.getvalue(), ".pdf": pdf.getvalue(), **table})

@@ -27,7 +27,7 @@ from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
 
-from analysis.output.number_format import MINUS, count, csv, span, text
+from analysis.output.number_format import MINUS, format_count, format_ranges, format_text, to_csv
 from analysis.output.writers import write_formats
 
 MISSING = "–"
@@ -40,7 +40,7 @@ class Column:
 
     name: str  # of the frame's column
     title: str
-    format: Callable[..., str] = text
+    format: Callable[..., str] = format_text
     best: Literal["max", "min"] | None = None  # which value is set in bold
     std: str = ""  # the frame's column with its standard deviation
     mark: str = ""  # a column of flags: values so flagged are written "about ..."
@@ -77,7 +77,7 @@ def write_table(
     columns
         What Markdown and LaTeX show, in this order.
     caption, footnotes
-        Plain text; the footnotes say which epoch, folds and seeds the numbers are of (see `protocol`).
+        Plain text; the footnotes say which epoch, folds and seeds the numbers are of (see `protocol_note`).
     label
         LaTeX label, of letters, digits and ``:-_.``.
     groups
@@ -96,14 +96,14 @@ def write_table(
         For a column the frame does not have, or a label LaTeX cannot take.
     """
     contents = {
-        ".csv": csv(frame),
+        ".csv": to_csv(frame),
         ".md": _markdown(frame, columns, caption, footnotes, groups),
-        ".tex": latex(frame, columns=columns, caption=caption, label=label, footnotes=footnotes, groups=groups),
+        ".tex": to_latex(frame, columns=columns, caption=caption, label=label, footnotes=footnotes, groups=groups),
     }
     return write_formats(path, {suffix: content.encode() for suffix, content in contents.items()})
 
 
-def console_table(
+def make_console_table(
     frame: pd.DataFrame, columns: Sequence[Column], *, title: str = "", groups: Sequence[str] = ()
 ) -> Table:
     """Make the table for the terminal; names are shown as they are, never read as markup."""
@@ -114,11 +114,13 @@ def console_table(
         pad_edge=False,
         collapse_padding=True,
     )
-    blocks = _blocks(frame, columns, groups)
-    for k, column in enumerate(_with_runs(frame, columns)):
+    blocks = _format_groups(frame, columns, groups)
+    for k, column in enumerate(_add_runs_column(frame, columns)):
         words = [*column.title.split(), *(row[k].text for block in blocks for row in block)]
         widest = max(map(len, words))  # titles may wrap between words, values nowhere
-        table.add_column(Text(column.title), justify="left" if column.format is text else "right", min_width=widest)
+        table.add_column(
+            Text(column.title), justify="left" if column.format is format_text else "right", min_width=widest
+        )
     for block in blocks:
         for row in block:
             table.add_row(*(Text(cell.text, style="bold" if cell.bold else "") for cell in row))
@@ -126,15 +128,15 @@ def console_table(
     return table
 
 
-def cells(
+def format_cells(
     frame: pd.DataFrame, columns: Sequence[Column], *, groups: Sequence[str] = ()
 ) -> tuple[list[str], list[list[Cell]]]:
     """Return the titles and the rows that a table shows, to be shown elsewhere; parameters as `write_table`."""
-    rows = [row for block in _blocks(frame, columns, groups) for row in block]
-    return [column.title for column in _with_runs(frame, columns)], rows
+    rows = [row for block in _format_groups(frame, columns, groups) for row in block]
+    return [column.title for column in _add_runs_column(frame, columns)], rows
 
 
-def protocol(*, epoch: str, folds: Iterable[int], seeds: Iterable[int]) -> str:
+def protocol_note(*, epoch: str, folds: Iterable[int], seeds: Iterable[int]) -> str:
     """Say what the numbers of a table are of, as its first footnote.
 
     Parameters
@@ -145,14 +147,15 @@ def protocol(*, epoch: str, folds: Iterable[int], seeds: Iterable[int]) -> str:
         Those whose runs are averaged: seeds within a fold first, so that the deviation is between folds.
     """
     folds, seeds = set(folds), set(seeds)
-    over = f"test fold{'s' * (len(folds) > 1)} {span(folds)} and seed{'s' * (len(seeds) > 1)} {span(seeds)}"
+    over = f"test fold{'s' * (len(folds) > 1)} {format_ranges(folds)}"
+    over += f" and seed{'s' * (len(seeds) > 1)} {format_ranges(seeds)}"
     if len(folds) > 1 and len(seeds) > 1:
         over += ", seeds averaged within each fold"
     one = len(folds) == len(seeds) == 1
     return f"Numbers of the {epoch}; {'one run:' if one else 'mean ± standard deviation over'} {over}."
 
 
-def latex(
+def to_latex(
     frame: pd.DataFrame,
     *,
     columns: Sequence[Column],
@@ -168,10 +171,10 @@ def latex(
     """
     if not re.fullmatch(r"[A-Za-z0-9:._-]+", label):
         raise ValueError(f"label={label!r}: use letters, digits and :-_. only")
-    shown = _with_runs(frame, columns)
+    shown = _add_runs_column(frame, columns)
     blocks = [
         "".join(f"    {' & '.join(map(_latex_cell, row))} \\\\\n" for row in block)
-        for block in _blocks(frame, columns, groups)
+        for block in _format_groups(frame, columns, groups)
     ]
     lines = [
         "% needs \\usepackage{booktabs,graphicx}",
@@ -180,7 +183,7 @@ def latex(
         f"  \\caption{{{escape_latex(caption)}}}",
         f"  \\label{{{label}}}",
         "  \\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
-        f"  \\begin{{tabular}}{{{''.join('l' if column.format is text else 'r' for column in shown)}}}",
+        f"  \\begin{{tabular}}{{{''.join('l' if column.format is format_text else 'r' for column in shown)}}}",
         "    \\toprule",
         f"    {' & '.join(escape_latex(column.title) for column in shown)} \\\\",
         "    \\midrule",
@@ -192,7 +195,7 @@ def latex(
     return "\n".join(lines) + "\n"
 
 
-_LATEX = {
+_LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",
     "[": "{[}",  # a row that began with it, or with *, would be an argument of the \\ before
     "*": "{*}",
@@ -212,25 +215,25 @@ _LATEX = {
 
 def escape_latex(value: str) -> str:
     """Make any text, such as the name of a class or a backbone, safe in LaTeX."""
-    return "".join(_LATEX.get(character, character) for character in text(value))
+    return "".join(_LATEX_ESCAPES.get(character, character) for character in format_text(value))
 
 
 def escape_markdown(value: str) -> str:
     """Make any text safe in a cell of a Markdown table; an underscore inside a word needs no help."""
-    return re.sub(r"[\\|*`<>\[\]~$&]|(?<!\w)_|_(?!\w)", lambda match: "\\" + match.group(), text(value))
+    return re.sub(r"[\\|*`<>\[\]~$&]|(?<!\w)_|_(?!\w)", lambda match: "\\" + match.group(), format_text(value))
 
 
 def _markdown(
     frame: pd.DataFrame, columns: Sequence[Column], caption: str, footnotes: Sequence[str], groups: Sequence[str]
 ) -> str:
-    shown = _with_runs(frame, columns)
-    rows = [[_markdown_cell(cell) for cell in row] for block in _blocks(frame, columns, groups) for row in block]
+    shown = _add_runs_column(frame, columns)
+    rows = [[_markdown_cell(cell) for cell in row] for block in _format_groups(frame, columns, groups) for row in block]
     table = tabulate(
         rows,
         headers=[escape_markdown(column.title) for column in shown],
         tablefmt="pipe",
         disable_numparse=True,
-        colalign=["left" if column.format is text else "right" for column in shown],
+        colalign=["left" if column.format is format_text else "right" for column in shown],
     )
     return "\n\n".join([f"**{escape_markdown(caption)}**", table, *map(escape_markdown, footnotes)]) + "\n"
 
@@ -243,42 +246,42 @@ def _latex_cell(cell: Cell) -> str:
     return f"\\textbf{{{escape_latex(cell.text)}}}" if cell.bold else escape_latex(cell.text)
 
 
-def _with_runs(frame: pd.DataFrame, columns: Sequence[Column]) -> list[Column]:
+def _add_runs_column(frame: pd.DataFrame, columns: Sequence[Column]) -> list[Column]:
     if absent := [column.name for column in columns if column.name not in frame]:
         raise ValueError(f"the frame has no column {', '.join(absent)}; it has {', '.join(map(str, frame.columns))}")
-    return [*columns, Column("runs", "Runs", count)] if "runs" in frame else list(columns)
+    return [*columns, Column("runs", "Runs", format_count)] if "runs" in frame else list(columns)
 
 
-def _blocks(frame: pd.DataFrame, columns: Sequence[Column], groups: Sequence[str]) -> list[list[list[Cell]]]:
+def _format_groups(frame: pd.DataFrame, columns: Sequence[Column], groups: Sequence[str]) -> list[list[list[Cell]]]:
     """Return the cells of every row, in blocks of one group each."""
     parts = [part for _, part in frame.groupby(list(groups), sort=False, dropna=False)] if groups else [frame]
     blocks = []
     for part in parts:
-        by_column = [_column_cells(part, column) for column in columns]
+        by_column = [_format_column(part, column) for column in columns]
         if "runs" in frame:
-            by_column.append([_runs(row) for row in part.to_dict("records")])
+            by_column.append([_format_runs(row) for row in part.to_dict("records")])
         blocks.append([list(row) for row in zip(*by_column, strict=True)])
     return blocks
 
 
-def _column_cells(part: pd.DataFrame, column: Column) -> list[Cell]:
+def _format_column(part: pd.DataFrame, column: Column) -> list[Cell]:
     values = part[column.name].tolist()
     units = [(unit,) for unit in part[column.unit]] if column.unit else [()] * len(values)
     bare = [MISSING if pd.isna(v) else column.format(v, *unit) for v, unit in zip(values, units, strict=True)]
-    best = _best(values, bare, column.best)
+    best = _find_best(values, bare, column.best)
     stds = part[column.std].tolist() if column.std else [math.nan] * len(values)
     marks = part[column.mark].tolist() if column.mark else [False] * len(values)
-    cells = []
+    formatted = []
     for value, shown, std, unit, mark in zip(values, bare, stds, units, marks, strict=True):
         known = shown != MISSING and not pd.isna(std)
         full = shown + PLUS_MINUS + column.format(std, *unit).lstrip("+") if known else shown
         about = "about " if mark is True and shown != MISSING else ""
-        number = column.format is not text and shown != MISSING and isinstance(value, int | float)
-        cells.append(Cell(about + full, float(value) if number else None, bold=shown == best))
-    return cells
+        number = column.format is not format_text and shown != MISSING and isinstance(value, int | float)
+        formatted.append(Cell(about + full, float(value) if number else None, bold=shown == best))
+    return formatted
 
 
-def _best(values: Sequence[Any], shown: Sequence[str], direction: Literal["max", "min"] | None) -> str | None:
+def _find_best(values: Sequence[Any], shown: Sequence[str], direction: Literal["max", "min"] | None) -> str | None:
     """Return the best value as it is shown, so that what reads the same is treated the same; none if all tie."""
     present = {value: as_shown for value, as_shown in zip(values, shown, strict=True) if as_shown != MISSING}
     if direction is None or len(set(present.values())) < 2:
@@ -286,7 +289,7 @@ def _best(values: Sequence[Any], shown: Sequence[str], direction: Literal["max",
     return present[max(present) if direction == "max" else min(present)]
 
 
-def _runs(row: dict[Any, Any]) -> Cell:
+def _format_runs(row: dict[Any, Any]) -> Cell:
     planned = int(row["runs"])
     lost = [f"{kind} ({int(row[kind])} of {planned})" for kind in ("failed", "missing") if row.get(kind, 0) > 0]
     return Cell(", ".join(lost)) if lost else Cell(str(planned), planned)

@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.container import Container
 from matplotlib.ticker import MaxNLocator
 
-from analysis.metrics.registry import MEASURES
+from analysis.metrics.registry import METRICS
 from analysis.output.style import COLOURS, GREY, MARKERS, STYLES, with_style
 
 LONGEST = 38  # characters of 8 points along an axis
@@ -119,9 +119,9 @@ def grouped_bars(
     xlabel
         What the groups are.
     metric
-        One of `analysis.metrics.registry.MEASURES`, which says what the axis shows.
+        One of `analysis.metrics.registry.METRICS`, which says what the axis shows.
     """
-    scale = MEASURES[metric].scale
+    scale = METRICS[metric].scale
     groups, members = list(frame[x].unique()), list(_series(frame, series))
     width = (0.8 if series else 0.6) / len(members)
     for k, (name, part) in enumerate(members):
@@ -139,7 +139,7 @@ def grouped_bars(
                 at + width / 4, scale * part["published"], linestyle="", **_hollow("black", "D"), label=label, zorder=4
             )
     _name_ticks(ax, [str(group) for group in groups])
-    ax.set(xlabel=xlabel, ylabel=_label(frame, metric), ylim=(0, 100 if MEASURES[metric].is_share else None))
+    ax.set(xlabel=xlabel, ylabel=_label(frame, metric), ylim=(0, 100 if METRICS[metric].is_share else None))
     return _legend(ax)
 
 
@@ -221,12 +221,12 @@ def _spread(part: pd.DataFrame, metric: str) -> npt.NDArray[np.float64] | None:
         lengths = np.stack([part[std]] * 2)
     else:
         return None
-    return MEASURES[metric].scale * np.maximum(lengths, 0)
+    return METRICS[metric].scale * np.maximum(lengths, 0)
 
 
 def _label(frame: pd.DataFrame, metric: str) -> str:
     shown = {"95 % interval": "95 % interval", "standard deviation": "± std", "": ""}
-    said = ", ".join(filter(None, (MEASURES[metric].axis, shown[spread_of(frame, metric)])))
+    said = ", ".join(filter(None, (METRICS[metric].axis, shown[spread_of(frame, metric)])))
     return said if len(said) <= LONGEST else said.replace(", ", ",\n")
 
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.output.folder import Results
+from analysis.output.folder import OutputFolder
 from analysis.output.style import COLOURS, GREY, MARKERS, add_legend_above, split_into_panels, with_style
 from core.training.metrics import BINS, confidence_bins
 
@@ -53,7 +53,7 @@ def gap(bins: pd.DataFrame) -> float:
     return float(gaps.sum() / bins["clips"].sum())
 
 
-def write_calibration(results: Results, frame: pd.DataFrame, names: Sequence[str], *, caption: str) -> None:
+def write_calibration(results: OutputFolder, frame: pd.DataFrame, names: Sequence[str], *, caption: str) -> None:
     """Write the reliability diagram.
 
     Parameters

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.output.folder import Results
-from analysis.output.number_format import text
+from analysis.output.folder import OutputFolder
+from analysis.output.number_format import format_text
 from analysis.output.style import split_into_panels, with_style
 from analysis.plots.learning_curves import Groups, left_out
 from core.store.runs import Store
@@ -39,10 +39,10 @@ class Matrix:
     @property
     def title(self) -> str:
         """Name the group."""
-        return ", ".join(text(value) for value in self.values.values())
+        return ", ".join(format_text(value) for value in self.values.values())
 
 
-def write_confusion(results: Results, groups: Groups, *, caption: str, name: str = "confusion") -> None:
+def write_confusion(results: OutputFolder, groups: Groups, *, caption: str, name: str = "confusion") -> None:
     """Write a confusion matrix of every condition: panels of one figure, or a figure each where they are many or large.
 
     Parameters are those of `analysis.plots.learning_curves.write_learning_curves`; `name` is that of the figure's
@@ -55,7 +55,7 @@ def write_confusion(results: Results, groups: Groups, *, caption: str, name: str
 
 
 def write_matrices(
-    results: Results,
+    results: OutputFolder,
     matrices: Sequence[Matrix],
     *,
     caption: str,
@@ -212,5 +212,5 @@ def _margin(clips: int, share: float) -> str:
 
 def _escaped(name: str) -> str:
     """Shorten a name, and keep it from being read as mathematics."""
-    shown = text(name)
+    shown = format_text(name)
     return (shown if len(shown) <= LONGEST else shown[: LONGEST - 1] + "…").replace("$", r"\$")

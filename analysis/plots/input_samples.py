@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.attribution.map_figures import draw
-from analysis.output.folder import Results
+from analysis.output.folder import OutputFolder
 from analysis.output.image_view import Scale
 from analysis.output.style import PAGE_WIDTH, save_figure, with_style
 from core.audio.reading import read_waveform
@@ -27,7 +27,7 @@ PARTS = 500  # of a waveform that is drawn
 SEED = 0
 
 
-def show_samples(results: Results, *, per_class: int) -> None:
+def show_samples(results: OutputFolder, *, per_class: int) -> None:
     """Write a figure of all classes, and a picture and a sound of every clip that is in it.
 
     Parameters
@@ -136,7 +136,7 @@ def _draw_line(y: np.ndarray, scale: Scale, ax: Axes, *, highest: float, axes: s
     ax.set(xlabel=scale.across.label if "x" in axes else "", ylabel=scale.unit.capitalize() if "y" in axes else "")
 
 
-def _write_sound(results: Results, run: Run, dataset: Dataset, path: str, name: str) -> str:
+def _write_sound(results: OutputFolder, run: Run, dataset: Dataset, path: str, name: str) -> str:
     """Write the waveform that the input is made of as a WAV file; return its name in the folder."""
     n_samples = round(run.clip.duration * run.clip.sr)
     y = read_waveform(dataset.root / path, sr=run.clip.sr, n_samples=n_samples, fit=run.clip.fit)

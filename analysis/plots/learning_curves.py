@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.output.folder import Results
+from analysis.output.folder import OutputFolder
 from analysis.output.style import add_legend_above, split_into_panels
 from analysis.plots import by_condition
 from core.config.run import Run
@@ -24,7 +24,7 @@ Columns = Mapping[str, np.ndarray]  # (epochs,) numbers by name
 Groups = Sequence[tuple[dict[str, Any], Sequence[Planned]]]  # what its runs have in common, the condition last
 
 
-def write_learning_curves(results: Results, groups: Groups, *, caption: str, only: str = "") -> None:
+def write_learning_curves(results: OutputFolder, groups: Groups, *, caption: str, only: str = "") -> None:
     """Write the figure of learning curves: a row of panels for each point of the grid, a line for each condition.
 
     Parameters

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from analysis.metrics.registry import MEASURES
-from analysis.output.folder import Results
+from analysis.metrics.registry import METRICS
+from analysis.output.folder import OutputFolder
 from analysis.output.style import COLUMN_WIDTH, PAGE_WIDTH
 from analysis.plots import by_condition
 
@@ -11,7 +11,7 @@ ROOM = 10  # bars that fit one column
 
 
 def write_bars(
-    results: Results,
+    results: OutputFolder,
     frame: pd.DataFrame,
     metric: str,
     *,
@@ -27,9 +27,9 @@ def write_bars(
     results
         Where to write.
     frame
-        One row for each condition, as `analysis.metrics.condition_summary.summarise` gives it.
+        One row for each condition, as `analysis.metrics.condition_summary.summarise_conditions` gives it.
     metric
-        One of `analysis.metrics.registry.MEASURES`.
+        One of `analysis.metrics.registry.METRICS`.
     title
         What the conditions are.
     caption
@@ -39,7 +39,7 @@ def write_bars(
     file
         Of the figure; ``bars-<metric>`` where none is named.
     """
-    measure = MEASURES[metric]
+    measure = METRICS[metric]
     what = measure.axis[0].lower() + measure.axis[1:].partition(" (")[0]
     lost = int(frame[metric].isna().sum())
     spread = by_condition.spread_of(frame, metric)

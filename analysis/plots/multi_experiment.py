@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.metrics.condition_summary import condition_row
-from analysis.output.folder import Results
+from analysis.output.folder import OutputFolder
 from analysis.plots.confusion import write_confusion
 from analysis.plots.learning_curves import Groups, write_learning_curves
 from analysis.plots.metric_bars import write_bars
@@ -39,17 +39,17 @@ def joint_groups(parts: Sequence[tuple[str, Plan]]) -> Groups:
     return found
 
 
-def draw_curves(results: Results, groups: Groups, *, caption: str, metric: str) -> None:
+def draw_curves(results: OutputFolder, groups: Groups, *, caption: str, metric: str) -> None:
     """Draw a line for each condition along the epochs: of one of `analysis.plots.learning_curves.CURVES`, or of all."""
     write_learning_curves(results, groups, caption=caption, only=metric)
 
 
-def draw_matrices(results: Results, groups: Groups, *, caption: str, metric: str) -> None:
+def draw_matrices(results: OutputFolder, groups: Groups, *, caption: str, metric: str) -> None:
     """Draw a confusion matrix for each condition, with margins."""
     write_confusion(results, groups, caption=caption)
 
 
-def draw_bars(results: Results, groups: Groups, *, caption: str, metric: str) -> None:
+def draw_bars(results: OutputFolder, groups: Groups, *, caption: str, metric: str) -> None:
     """Draw a bar of a metric for each condition."""
     store = results.session.store
     records = {one.run.id: store.record(one.run) for _, planned in groups for one in planned}

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.metrics.condition_summary import named
-from analysis.metrics.per_class import SCORES, class_rows
+from analysis.metrics.condition_summary import dataset_and_backbone
+from analysis.metrics.per_class import SCORES, per_class_rows
 from analysis.plots.confusion import ALL, with_margins
 from core.plan import Plan
 from core.store.runs import Record, Store
@@ -48,7 +48,7 @@ def finer_rows(plan: Plan, store: Store, stated: pd.DataFrame) -> list[dict[str,
     rows: list[dict[str, Any]] = []
     known: set[tuple[str, ...]] = set()
     for values, planned in plan.groups():
-        where = named(planned[0])
+        where = dataset_and_backbone(planned[0])
         records = [record for one in planned if (record := store.finished(one.run))]
         if not records:
             continue
@@ -72,7 +72,7 @@ def _classes(records: Sequence[Record], listed: Mapping[str, int]) -> dict[str, 
     scored = [(record.run.data.fold, record.run.seed, record.per_class) for record in records]
     names = records[0].class_names
     found = {}
-    for k, row in enumerate(class_rows({}, scored, names), start=1):
+    for k, row in enumerate(per_class_rows({}, scored, names), start=1):
         found[f"class {row.pop('class')}"] = row
         whole = [score for score in SCORES if listed.get(score) == len(names)]
         found[f"entry {k}"] = {name: row[name] for score in whole for name in (score, f"{score}_std")}

@@ -11,7 +11,7 @@ such as the backbone of a statement about all of them. What is finer than a cond
 matrix, is named as `analysis.published.class_level` says.
 
 What a metric's numbers are, and so how they are written, follows from its name
-(`analysis.output.number_format.written`).
+(`analysis.output.number_format.format_metric`).
 """
 
 import contextlib
@@ -24,9 +24,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.metrics.registry import MEASURES
-from analysis.output.folder import Results
-from analysis.output.number_format import metric_title, written
+from analysis.metrics.registry import METRICS
+from analysis.output.folder import OutputFolder
+from analysis.output.number_format import format_metric, metric_title
 from analysis.output.tables import MISSING, Column
 from analysis.published.class_level import ENTRY, UNNAMED, finer_rows
 from core.errors import UserError, unknown
@@ -42,8 +42,8 @@ COLUMNS = (
     Column("condition", "Condition"),
     Column("metric", "Metric", metric_title),
     Column("epoch", "Epoch"),
-    Column("ours", "Ours", written, std="ours_std", unit="metric"),
-    Column("published", "Published", written, std="published_std", unit="metric", mark="approximate"),
+    Column("ours", "Ours", format_metric, std="ours_std", unit="metric"),
+    Column("published", "Published", format_metric, std="published_std", unit="metric", mark="approximate"),
 )
 FOOTNOTES = (
     "Ours and published are of the same epoch: the best one on the test fold, which flatters, where the report's is, "
@@ -192,7 +192,7 @@ def beside(
 
 
 def write_beside(
-    results: Results,
+    results: OutputFolder,
     frame: pd.DataFrame,
     study: str,
     item: str,
@@ -253,7 +253,7 @@ def _one(found: Sequence[Match], metric: str) -> tuple[float, float]:
     values = [match.value for match in found]
     if metric.startswith("delta"):
         return sum(values) / len(values), math.nan
-    least = metric in MEASURES and MEASURES[metric].best == "min"
+    least = metric in METRICS and METRICS[metric].best == "min"
     return (min(values) if least else max(values)), math.nan
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from analysis.output.number_format import seconds
+from analysis.output.number_format import format_seconds
 from analysis.published.numbers import FOLDER
 from analysis.report import run_details as report_runs
 from analysis.report.published_tables import Answers, Starts, pretrained, published_table
@@ -93,7 +93,7 @@ def _view(results: Path, limits: Limits, answers: Answers, starts: Starts, folde
         "finished": len(finished),
         "records": every,
         "shown": shown,
-        "spent": seconds(sum(record.seconds.total for record in finished)),
+        "spent": format_seconds(sum(record.seconds.total for record in finished)),
         "datasets": report_runs.datasets(every, limit=limits.rows),
         "environments": report_runs.environments(every, limit=limits.rows),
         "runs": listing(

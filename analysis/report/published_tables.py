@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.output.number_format import metric_title, written
+from analysis.output.number_format import format_metric, metric_title
 from analysis.output.tables import MISSING, PLUS_MINUS
 from analysis.published.numbers import matches, readable
 from analysis.report.reader import Analysis
@@ -96,8 +96,8 @@ def _read(text: str) -> list[dict[str, Any]]:
 
 
 def _shown(value: float, std: float, metric: str) -> str:
-    return written(value, metric) + (PLUS_MINUS + written(std, metric) if std == std else "")
+    return format_metric(value, metric) + (PLUS_MINUS + format_metric(std, metric) if std == std else "")
 
 
 def _is_fraction(metric: str) -> bool:
-    return written(1.0, metric) == "100.0"
+    return format_metric(1.0, metric) == "100.0"

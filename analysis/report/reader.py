@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analysis.output.number_format import number
+from analysis.output.number_format import format_number
 from analysis.report.table_model import Table, from_csv, from_description
 from core.datasets.sets.instruments import EMBEDDED
 from core.io.atomic_files import read_json
@@ -243,4 +243,4 @@ def _is_fact(value: Any) -> bool:
 
 
 def _fact(value: Any) -> str:
-    return number(value) if isinstance(value, float) else str(value)
+    return format_number(value) if isinstance(value, float) else str(value)

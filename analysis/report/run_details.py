@@ -9,7 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.output.number_format import MINUS, magnitude, number, percent, seconds, span
+from analysis.output.number_format import (
+    MINUS,
+    format_magnitude,
+    format_number,
+    format_percent,
+    format_ranges,
+    format_seconds,
+)
 from analysis.output.tables import MISSING
 from analysis.report.table_model import Cell, Table, table
 from core.config.run import Model, Run
@@ -101,7 +108,7 @@ def datasets(records: Iterable[Record], *, limit: int) -> Table:
         clips = sorted({record.clips.total for record in done})
         backbones = sorted({f"{run.model.backbone} ({run.model.weights})" for run in runs})
         numbers = [
-            span(values)
+            format_ranges(values)
             for values in (
                 classes,
                 clips,
@@ -146,7 +153,7 @@ def overview(records: Iterable[Record], targets: Mapping[str, str], *, limit: in
                 model.weights,
                 changed(model),
                 *map(_percent, (scores.accuracy, scores.accuracy_best_epoch, record.macro_f1)),
-                Cell(seconds(record.seconds.total), record.seconds.total) if record.seconds.total else MISSING,
+                Cell(format_seconds(record.seconds.total), record.seconds.total) if record.seconds.total else MISSING,
                 record.status,
             ]
         )
@@ -191,14 +198,15 @@ def show(record: Record, store: Store, *, id: str, analyses: list[tuple[str, str
     """Gather all that the page shows of one finished run."""
     scores, clips, spent = record.metrics, record.clips, record.seconds
     facts = {
-        "Accuracy": f"{percent(scores.accuracy)} % (last epoch)",
-        "Best epoch on the test fold": f"{percent(scores.accuracy_best_epoch)} % (epoch {scores.best_epoch})",
-        "Macro F1": f"{percent(record.macro_f1)} %",
-        "NLL, Brier, ECE": ", ".join(map(number, (scores.nll, scores.brier, scores.ece))),
+        "Accuracy": f"{format_percent(scores.accuracy)} % (last epoch)",
+        "Best epoch on the test fold": f"{format_percent(scores.accuracy_best_epoch)} % (epoch {scores.best_epoch})",
+        "Macro F1": f"{format_percent(record.macro_f1)} %",
+        "NLL, Brier, ECE": ", ".join(map(format_number, (scores.nll, scores.brier, scores.ece))),
         "Clips": ", ".join(f"{count} {name}" for name, count in asdict(clips).items() if count),
         "Clips left out": str(len(record.bad_clips) or "none"),
-        "Parameters": f"{magnitude(record.trainable_parameters)} trained of {magnitude(record.parameters)}",
-        "Time": ", ".join(f"{name} {seconds(value)}" for name, value in asdict(spent).items()),
+        "Parameters": f"{format_magnitude(record.trainable_parameters)} trained "
+        f"of {format_magnitude(record.parameters)}",
+        "Time": ", ".join(f"{name} {format_seconds(value)}" for name, value in asdict(spent).items()),
     }
     return Shown(
         id=id,
@@ -283,4 +291,4 @@ def _per_class(record: Record) -> Table:
 
 
 def _percent(value: float) -> str:
-    return percent(value) if math.isfinite(value) else MISSING
+    return format_percent(value) if math.isfinite(value) else MISSING

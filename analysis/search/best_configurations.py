@@ -9,14 +9,13 @@ import numpy as np
 import pandas as pd
 
 from analysis.conditions import caption, metrics_asked_for, write_asked_bars
-from analysis.metrics.condition_summary import counts
-from analysis.metrics.condition_summary import summarise as summarise_conditions
-from analysis.output.folder import Results
-from analysis.output.number_format import number, percent, seconds, text
-from analysis.output.tables import Column, protocol
+from analysis.metrics.condition_summary import run_counts, summarise_conditions
+from analysis.output.folder import OutputFolder
+from analysis.output.number_format import format_number, format_percent, format_seconds, format_text
+from analysis.output.tables import Column, protocol_note
 from analysis.search import search_figures as search_figures
 from analysis.search.space import Point, Range, Space, flag_of, validation_score
-from analysis.statistics.hypothesis_tests import over_folds
+from analysis.statistics.hypothesis_tests import average_seeds
 from core.config.run import Run
 from core.plan import Plan, Planned
 from core.store.runs import STOPPED, Store
@@ -25,7 +24,7 @@ BEST = "best"  # what the condition of the best configuration is called
 OWN = ("--search", "--trials", "--search-seed", "--scheduler")  # options of the search, not of what it finds
 
 
-def analyse(results: Results, space: Space) -> pd.DataFrame:
+def analyse(results: OutputFolder, space: Space) -> pd.DataFrame:
     """Write the table and the figure of a search.
 
     Parameters
@@ -38,16 +37,16 @@ def analyse(results: Results, space: Space) -> pd.DataFrame:
     Returns
     -------
     rows
-        As `summarise` gives them.
+        As `summarise_search` gives them.
     """
     plan, store = results.plan, results.session.store
-    frame = summarise(plan, store, list(space))
+    frame = summarise_search(plan, store, list(space))
     names = [key.partition("__")[2] for key in space]
     shown = [
-        Column("validation_accuracy", "Validation %", percent, best="max", std="validation_accuracy_std"),
-        Column("validation_loss", "Validation loss", number, best="min"),
+        Column("validation_accuracy", "Validation %", format_percent, best="max", std="validation_accuracy_std"),
+        Column("validation_loss", "Validation loss", format_number, best="min"),
         Column("epochs", "Epochs", _value),
-        Column("seconds", "Time", seconds),
+        Column("seconds", "Time", format_seconds),
     ]
     if more := metrics_asked_for(results, shown):
         measured = summarise_conditions(plan, store).set_index("condition")
@@ -101,7 +100,7 @@ def chosen(frame: pd.DataFrame, plan: Plan, store: Store, space: Space) -> pd.Da
     return pd.DataFrame([{**values, **about, "accuracy": accuracy}])
 
 
-def _write_best(results: Results, frame: pd.DataFrame, space: Space) -> None:
+def _write_best(results: OutputFolder, frame: pd.DataFrame, space: Space) -> None:
     """Write the table of the best settings, each beside what it was chosen from."""
     if not _usable(frame.iloc[0]):
         return
@@ -120,7 +119,7 @@ def _searched(values: Any) -> str:
     return ", ".join(map(_value, values))
 
 
-def summarise(plan: Plan, store: Store, keys: Sequence[str]) -> pd.DataFrame:
+def summarise_search(plan: Plan, store: Store, keys: Sequence[str]) -> pd.DataFrame:
     """Return one row for each configuration, the best first, those without a result last.
 
     Parameters
@@ -196,11 +195,11 @@ def _row(name: str, part: Sequence[Planned], store: Store, keys: Sequence[str]) 
     known = np.array([score for score in scores if score is not None]).reshape(-1, 2)
     all_known = len(known) == len(part)
     places = pd.MultiIndex.from_tuples([(run.data.fold, run.seed) for run in runs])
-    units = over_folds(pd.Series(known[:, 0], index=places)) if all_known else pd.Series(dtype=float)
+    units = average_seeds(pd.Series(known[:, 0], index=places)) if all_known else pd.Series(dtype=float)
     epochs = [record.epochs for record in found if record.epochs]
     spent = [record.seconds.epochs for record in found if record.finished]
     stopped = sum(record.status == STOPPED for record in found)
-    counted = counts(runs, records)
+    counted = run_counts(runs, records)
     return {
         **{key.partition("__")[2]: value for key, value in point_of(part[0].run, keys).items()},
         "condition": name,
@@ -229,7 +228,7 @@ def _usable(row: Any) -> bool:
 def _footnotes(frame: pd.DataFrame, plan: Plan, store: Store) -> list[str]:
     runs = plan.runs
     notes = [
-        protocol(epoch="last epoch", folds={r.data.fold for r in runs}, seeds={r.seed for r in runs}),
+        protocol_note(epoch="last epoch", folds={r.data.fold for r in runs}, seeds={r.seed for r in runs}),
         f"Chosen by the accuracy on {_held_out(runs, store)} of the training folds' clips, held out by group; "
         "the test fold plays no part.",
     ]
@@ -255,4 +254,4 @@ def _held_out(runs: Sequence[Run], store: Store) -> str:
 
 
 def _value(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else text(value)
+    return f"{value:g}" if isinstance(value, float) else format_text(value)

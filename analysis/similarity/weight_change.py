@@ -13,9 +13,9 @@ import pandas as pd
 import torch
 
 from analysis import conditions
-from analysis.metrics.condition_summary import Records, counts, named, summarise
-from analysis.output.folder import Results
-from analysis.output.number_format import count, number
+from analysis.metrics.condition_summary import Records, dataset_and_backbone, run_counts, summarise_conditions
+from analysis.output.folder import OutputFolder
+from analysis.output.number_format import format_count, format_number
 from analysis.output.tables import Column
 from analysis.plots import by_condition
 from analysis.similarity import Similarity, compare_networks, weight_layers
@@ -34,14 +34,14 @@ NUMBERS = ("similarity", "similarity_std", "noise_floor", "kept_before", "kept_a
 COLUMNS = (
     Column("weights", "Weights"),
     Column("layer", "Layer"),
-    Column("similarity", "Similarity", number, std="similarity_std"),
-    Column("noise_floor", "Noise floor", number),
+    Column("similarity", "Similarity", format_number, std="similarity_std"),
+    Column("noise_floor", "Noise floor", format_number),
     Column("kept", "Kept"),
-    Column("n_datapoints", "Datapoints", count),
+    Column("n_datapoints", "Datapoints", format_count),
 )
 
 
-def compare_layers(results: Results, *, index: str, layers: str, positions: str) -> pd.DataFrame:
+def compare_layers(results: OutputFolder, *, index: str, layers: str, positions: str) -> pd.DataFrame:
     """Write the table and the figure of similarity by layer.
 
     Parameters
@@ -60,7 +60,7 @@ def compare_layers(results: Results, *, index: str, layers: str, positions: str)
     names = [*grid, "weights"]
     frame = pd.DataFrame(
         [
-            point | row | named(part[0])
+            point | row | dataset_and_backbone(part[0])
             for point, part in results.plan.groups(lambda planned: {"weights": planned.condition})
             for row in _rows([planned.run for planned in part], found, records)
         ]
@@ -93,11 +93,13 @@ def compare_layers(results: Results, *, index: str, layers: str, positions: str)
             lambda ax: by_condition.similarity_by_layer(data, ax, series=series, index=index.upper()),
             caption=f"{caption}, by layer from input to output; dotted: the noise floor.",
         )
-    conditions.detail(results, summarise(results.plan, store), title="Weights")
+    conditions.detail(results, summarise_conditions(results.plan, store), title="Weights")
     return frame.assign(condition=frame["weights"])
 
 
-def _compare_runs(results: Results, *, index: str, layers: str, positions: str) -> dict[str, dict[str, Similarity]]:
+def _compare_runs(
+    results: OutputFolder, *, index: str, layers: str, positions: str
+) -> dict[str, dict[str, Similarity]]:
     """Return the similarity of every layer of every finished run, by the run's id."""
     report, store = results.session.report, results.session.store
     runs = [run for run in results.plan.runs if store.finished(run)]
@@ -109,7 +111,7 @@ def _compare_runs(results: Results, *, index: str, layers: str, positions: str) 
     return found
 
 
-def similarity_of(run: Run, results: Results, *, index: str, layers: str, positions: str) -> dict[str, Similarity]:
+def similarity_of(run: Run, results: OutputFolder, *, index: str, layers: str, positions: str) -> dict[str, Similarity]:
     """Compare a finished run's network with what it started from, or read the answer of an earlier time."""
     session = results.session
     made_from = {"version": VERSION, "run": run.id, "index": index, "layers": layers, "positions": positions}
@@ -154,7 +156,7 @@ def _batches(images: Images, rows: np.ndarray, device: torch.device) -> Iterator
 def _rows(runs: Sequence[Run], found: Mapping[str, Mapping[str, Similarity]], records: Records) -> list[dict[str, Any]]:
     """Average each layer over the folds and seeds of a condition; without any, one row says why."""
     done = {(run.data.fold, run.seed): found[run.id] for run in runs if run.id in found}
-    counted = counts(runs, records)
+    counted = run_counts(runs, records)
     names = next(iter(done.values()), {})
     layers = [_mean({of: one[name] for of, one in done.items()}) | {"layer": name} for name in names]
     return [layer | counted for layer in layers or [dict.fromkeys(NUMBERS, math.nan) | {"layer": None, "kept": None}]]

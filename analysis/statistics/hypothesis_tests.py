@@ -3,7 +3,7 @@
 The unit of evidence is the fold. Runs of one fold share their test clips and nearly all of their training clips, so
 seeds are averaged within a fold first, and intervals and tests count folds. With a single fold only the seed varies:
 the interval is then over seeds, says nothing of other clips, and there is no test. The training sets of two folds
-overlap as well, which no test over folds can see: intervals are somewhat too narrow (`OVERLAP` says so under every
+overlap as well, which no test over folds can see: intervals are somewhat too narrow (`OVERLAP_NOTE` says so under every
 table). How often intervals hold and tests err is measured by ``python -m tests.benchmarks statistics``.
 """
 
@@ -19,16 +19,18 @@ from core.registry import Lazy
 
 stats = Lazy("scipy.stats")  # most of a second to import
 contingency_tables = Lazy("statsmodels.stats.contingency_tables")  # half a second to import
-SIGN_FLIPS = 2**16  # all of them up to 16 folds, a random sample of them above
-EXACT_MCNEMAR = 25  # discordant clips below which chi-squared is a poor approximation
-SIGNIFICANT = 0.05
-OVERLAP = "The training clips of folds overlap, so intervals are somewhat too narrow and p-values somewhat too small."
+MAX_SIGN_FLIPS = 2**16  # all of them up to 16 folds, a random sample of them above
+MIN_APPROXIMATE_MCNEMAR = 25  # discordant clips below which chi-squared is a poor approximation
+SIGNIFICANCE_LEVEL = 0.05
+OVERLAP_NOTE = (
+    "The training clips of folds overlap, so intervals are somewhat too narrow and p-values somewhat too small."
+)
 
 NAN = float("nan")
 
 
 @dataclass(frozen=True)
-class Description:
+class MeanInterval:
     """Where the values of one condition lie."""
 
     mean: float
@@ -39,7 +41,7 @@ class Description:
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedComparison:
     """One condition minus the reference, over the (fold, seed) pairs that both have, seeds averaged within a fold."""
 
     difference: float  # mean of value - reference
@@ -58,11 +60,11 @@ class Paired:
     @property
     def contradicts(self) -> bool:
         """Whether the interval leaves out 0 although p does not reach .05, or the other way round."""
-        return bool(np.isfinite(self.p)) and (self.low > 0 or self.high < 0) != (self.p < SIGNIFICANT)
+        return bool(np.isfinite(self.p)) and (self.low > 0 or self.high < 0) != (self.p < SIGNIFICANCE_LEVEL)
 
 
 @dataclass(frozen=True)
-class McNemar:
+class McNemarResult:
     """Two networks on the same clips."""
 
     only_a: int  # clips that only the first one gets right
@@ -73,7 +75,7 @@ class McNemar:
     units: int  # what was taken as independent: clips, or groups of clips
 
 
-def over_folds(values: "pd.Series[Any]") -> "pd.Series[Any]":
+def average_seeds(values: "pd.Series[Any]") -> "pd.Series[Any]":
     """Average seeds within a fold; the seeds themselves where there is a single fold.
 
     Parameters
@@ -93,13 +95,13 @@ def over_folds(values: "pd.Series[Any]") -> "pd.Series[Any]":
     return values.groupby(level=0).mean()
 
 
-def describe(values: npt.ArrayLike, *, confidence: float = 0.95) -> Description:
+def mean_interval(values: npt.ArrayLike, *, confidence: float = 0.95) -> MeanInterval:
     """Give mean, deviation and Student's t interval of the mean.
 
     Parameters
     ----------
     values
-        Shape (n,), finite; independent of each other, such as the means of folds (`over_folds`). Failed runs are
+        Shape (n,), finite; independent of each other, such as the means of folds (`average_seeds`). Failed runs are
         counted apart and do not belong here.
     confidence
         Level of the interval, 0 to 1.
@@ -125,17 +127,19 @@ def describe(values: npt.ArrayLike, *, confidence: float = 0.95) -> Description:
         raise ValueError("values must be finite: count failed runs apart")
     n = len(values)
     if n == 0:
-        return Description(NAN, NAN, 0, NAN, NAN)
+        return MeanInterval(NAN, NAN, 0, NAN, NAN)
     mean = float(values.mean())
     if n == 1:
-        return Description(mean, NAN, 1, NAN, NAN)
-    if _constant(values):
-        return Description(mean, 0.0, n, mean, mean)
+        return MeanInterval(mean, NAN, 1, NAN, NAN)
+    if _is_constant(values):
+        return MeanInterval(mean, 0.0, n, mean, mean)
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * stats.sem(values))
-    return Description(mean, float(values.std(ddof=1)), n, mean - half, mean + half)
+    return MeanInterval(mean, float(values.std(ddof=1)), n, mean - half, mean + half)
 
 
-def paired(values: "pd.Series[Any]", reference: "pd.Series[Any]", *, confidence: float = 0.95, seed: int = 0) -> Paired:
+def compare_pairs(
+    values: "pd.Series[Any]", reference: "pd.Series[Any]", *, confidence: float = 0.95, seed: int = 0
+) -> PairedComparison:
     """Compare a condition with the reference on the pairs of runs that both have.
 
     Parameters
@@ -174,29 +178,29 @@ def paired(values: "pd.Series[Any]", reference: "pd.Series[Any]", *, confidence:
     both = pd.concat([values, reference], axis=1, keys=["value", "reference"]).astype(np.float64)
     matched = both.dropna()
     unmatched = len(both) - len(matched)
-    difference = over_folds(matched["value"] - matched["reference"])
+    difference = average_seeds(matched["value"] - matched["reference"])
     single = matched.index.nlevels > 1 and matched.index.get_level_values(0).nunique() < 2
     over = "seeds" if single else "folds"
     if len(difference) == 0:
-        return Paired(NAN, NAN, NAN, 0, 0, unmatched, NAN, NAN, True, NAN, over, NAN)
+        return PairedComparison(NAN, NAN, NAN, 0, 0, unmatched, NAN, NAN, True, NAN, over, NAN)
     numbers = difference.to_numpy()
-    shape = describe(numbers, confidence=confidence)
+    shape = mean_interval(numbers, confidence=confidence)
     effect = shape.mean / shape.std if shape.n > 1 and shape.std > 0 else NAN
-    p, smallest_p, exact = (NAN, NAN, True) if single else _sign_flip(numbers, seed=seed)
-    within = NAN if single else equal_within(numbers)
+    p, smallest_p, exact = (NAN, NAN, True) if single else _sign_flip_test(numbers, seed=seed)
+    within = NAN if single else equivalence_margin(numbers)
     pairs = len(matched)
-    return Paired(
+    return PairedComparison(
         shape.mean, shape.low, shape.high, shape.n, pairs, unmatched, p, smallest_p, exact, effect, over, within
     )
 
 
-def equivalence(difference: npt.ArrayLike, *, margin: float) -> float:
+def equivalence_p_value(difference: npt.ArrayLike, *, margin: float) -> float:
     """Test whether a mean difference lies within a margin to both sides: the p of two one-sided t tests.
 
     Parameters
     ----------
     difference
-        Shape (n,): one for each fold (`over_folds`).
+        Shape (n,): one for each fold (`average_seeds`).
     margin
         The largest difference that does not matter, above 0, in the unit of `difference`.
 
@@ -214,20 +218,25 @@ def equivalence(difference: npt.ArrayLike, *, margin: float) -> float:
     values = np.asarray(difference, dtype=np.float64).ravel()
     if len(values) < 2:
         return NAN
-    if _constant(values):
+    if _is_constant(values):
         return 0.0 if abs(values.mean()) < margin else 1.0
     above = stats.ttest_1samp(values, -margin, alternative="greater").pvalue
     below = stats.ttest_1samp(values, margin, alternative="less").pvalue
     return float(max(above, below))
 
 
-def equal_within(difference: npt.ArrayLike) -> float:
-    """Give the smallest margin for which `equivalence` reaches .05: the farther bound of the 90 % interval from 0."""
-    shape = describe(difference, confidence=1 - 2 * SIGNIFICANT)
+def equivalence_margin(difference: npt.ArrayLike) -> float:
+    """Return the smallest margin with `equivalence_p_value` of at most .05.
+
+    It is the larger absolute bound of the 90 % interval of the mean.
+    """
+    shape = mean_interval(difference, confidence=1 - 2 * SIGNIFICANCE_LEVEL)
     return max(abs(shape.low), abs(shape.high))
 
 
-def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike, *, groups: npt.ArrayLike | None = None) -> McNemar:
+def mcnemar(
+    correct_a: npt.ArrayLike, correct_b: npt.ArrayLike, *, groups: npt.ArrayLike | None = None
+) -> McNemarResult:
     """Test whether two networks are equally often right, clip by clip.
 
     Parameters
@@ -262,12 +271,12 @@ def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike, *, groups: npt.A
         number, place = np.unique(of, return_inverse=True)
         if len(number) < len(a):
             surplus = np.bincount(place, weights=a.astype(float) - b).astype(np.float64)
-            p, _, exact = _sign_flip(surplus, seed=0)
-            return McNemar(only_a, only_b, len(a), p, exact, len(number))
-    exact = only_a + only_b < EXACT_MCNEMAR
+            p, _, exact = _sign_flip_test(surplus, seed=0)
+            return McNemarResult(only_a, only_b, len(a), p, exact, len(number))
+    exact = only_a + only_b < MIN_APPROXIMATE_MCNEMAR
     table = [[int(np.sum(a & b)), only_a], [only_b, int(np.sum(~a & ~b))]]
     result = contingency_tables.mcnemar(table, exact=exact, correction=True)
-    return McNemar(only_a, only_b, len(a), min(1.0, float(result.pvalue)), exact, len(a))
+    return McNemarResult(only_a, only_b, len(a), min(1.0, float(result.pvalue)), exact, len(a))
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -283,18 +292,18 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(corrected.tolist())
 
 
-def _constant(values: npt.NDArray[np.float64]) -> bool:
+def _is_constant(values: npt.NDArray[np.float64]) -> bool:
     """Whether all values are equal but for rounding, where rounding alone would make an interval."""
     return bool(np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max())))
 
 
-def _sign_flip(difference: npt.NDArray[np.float64], *, seed: int) -> tuple[float, float, bool]:
+def _sign_flip_test(difference: npt.NDArray[np.float64], *, seed: int) -> tuple[float, float, bool]:
     # A unit without a difference is the same under both signs: it adds no permutation that could be told apart.
     difference = difference[np.abs(difference) > 1e-12]
     if len(difference) < 2:
         return 1.0, 1.0, True  # one and its mirror image are all there is
     n = len(difference)
-    exact = 2**n <= SIGN_FLIPS
+    exact = 2**n <= MAX_SIGN_FLIPS
     if exact:  # half of them: those with the first sign turned are their mirror images
         sums = (1 - 2 * ((np.arange(2 ** (n - 1))[:, None] >> np.arange(n)) & 1)) @ difference
     else:
@@ -303,7 +312,7 @@ def _sign_flip(difference: npt.NDArray[np.float64], *, seed: int) -> tuple[float
     extreme = int(np.sum(np.abs(sums) >= least))
     if exact:
         return extreme / len(sums), 2 / 2**n, True
-    return (extreme + 1) / (SIGN_FLIPS + 1), 2 / (SIGN_FLIPS + 1), False
+    return (extreme + 1) / (MAX_SIGN_FLIPS + 1), 2 / (MAX_SIGN_FLIPS + 1), False
 
 
 def _flipped_sums(difference: npt.NDArray[np.float64], *, seed: int) -> npt.NDArray[np.float64]:
@@ -312,7 +321,7 @@ def _flipped_sums(difference: npt.NDArray[np.float64], *, seed: int) -> npt.NDAr
     Of those of one size only how many are turned matters, a binomial number: thousands of recordings have a few sizes.
     """
     rng = np.random.default_rng(seed)
-    sums = np.zeros(SIGN_FLIPS)
+    sums = np.zeros(MAX_SIGN_FLIPS)
     for size, count in zip(*np.unique(np.abs(difference), return_counts=True), strict=True):
-        sums += size * (2.0 * rng.binomial(count, 0.5, SIGN_FLIPS) - count)
+        sums += size * (2.0 * rng.binomial(count, 0.5, MAX_SIGN_FLIPS) - count)
     return sums

@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pandas as pd
 
-from analysis.statistics.hypothesis_tests import SIGNIFICANT, over_folds
+from analysis.statistics.hypothesis_tests import SIGNIFICANCE_LEVEL, average_seeds
 from core.registry import Lazy
 
 optimize, stats = Lazy("scipy.optimize"), Lazy("scipy.stats")  # most of a second to import
 
-POWER = 0.8  # share of studies in which a difference that is there is found
-MOST = 10_000  # folds or seeds; what would take more is out of reach
+TARGET_POWER = 0.8  # share of studies in which a difference that is there is found
+MAX_UNITS = 10_000  # folds or seeds; what would take more is out of reach
 
 
 def power(difference: float, std: float, folds: int) -> float:
@@ -26,13 +26,13 @@ def power(difference: float, std: float, folds: int) -> float:
     folds
         At least 2.
     """
-    critical = stats.t.ppf(1 - SIGNIFICANT / 2, folds - 1)
+    critical = stats.t.ppf(1 - SIGNIFICANCE_LEVEL / 2, folds - 1)
     shift = min(abs(difference) * math.sqrt(folds) / std, 50.0)  # beyond it nothing is missed
     wrong_way = stats.nct.cdf(-critical, folds - 1, shift) if shift < 5 else 0.0  # below 1e-8, where SciPy gives nan
     return float(stats.nct.sf(critical, folds - 1, shift) + wrong_way)
 
 
-def detectable(std: float, folds: int) -> float:
+def min_detectable_difference(std: float, folds: int) -> float:
     """Return the smallest true difference that `folds` find in 80 of 100 studies, in the unit of `std`.
 
     nan for fewer than two folds; 0 where folds do not differ at all. Parameters are those of `power`.
@@ -41,45 +41,45 @@ def detectable(std: float, folds: int) -> float:
         return math.nan
     if std == 0:
         return 0.0
-    high = 2.0 * stats.t.ppf(1 - SIGNIFICANT / 2, folds - 1) + 4
-    shift = optimize.brentq(lambda d: power(d, 1.0, folds) - POWER, 0.0, high)
+    high = 2.0 * stats.t.ppf(1 - SIGNIFICANCE_LEVEL / 2, folds - 1) + 4
+    shift = optimize.brentq(lambda d: power(d, 1.0, folds) - TARGET_POWER, 0.0, high)
     return float(shift * std)
 
 
-def needed(std: float, difference: float) -> int | None:
+def required_folds(std: float, difference: float) -> int | None:
     """Return how many folds find a true difference in 80 of 100 studies; None where 10 000 do not.
 
     Parameters are those of `power`.
     """
     if std == 0:
         return 2
-    low, high = 1, MOST
-    if power(difference, std, high) < POWER:
+    low, high = 1, MAX_UNITS
+    if power(difference, std, high) < TARGET_POWER:
         return None
     while high - low > 1:  # power grows with the folds
         middle = (low + high) // 2
-        low, high = (low, middle) if power(difference, std, middle) >= POWER else (middle, high)
+        low, high = (low, middle) if power(difference, std, middle) >= TARGET_POWER else (middle, high)
     return high
 
 
-def seeds_needed(fold_std: float, seed_std: float, folds: int, difference: float) -> int | None:
+def required_seeds(fold_std: float, seed_std: float, folds: int, difference: float) -> int | None:
     """Return how many seeds in each of so many folds find a true difference; None where no number does.
 
     Parameters
     ----------
     fold_std, seed_std
-        As `spreads` gives them.
+        As `variance_components` gives them.
     folds, difference
         As in `power`.
     """
-    most = difference / detectable(1.0, folds)  # what the deviation of a fold's mean may be
+    most = difference / min_detectable_difference(1.0, folds)  # what the deviation of a fold's mean may be
     if fold_std >= most:
         return None
     seeds = max(1, math.ceil(seed_std**2 / (most**2 - fold_std**2)))
-    return seeds if seeds <= MOST else None
+    return seeds if seeds <= MAX_UNITS else None
 
 
-def spreads(difference: "pd.Series[float]") -> tuple[float, float, float]:
+def variance_components(difference: "pd.Series[float]") -> tuple[float, float, float]:
     """Part the spread of a difference into that between folds and that between the seeds of a fold.
 
     Parameters
@@ -98,7 +98,7 @@ def spreads(difference: "pd.Series[float]") -> tuple[float, float, float]:
     found = difference.dropna()
     if found.index.get_level_values(0).nunique() < 2:
         return math.nan, math.nan, math.nan
-    std = float(over_folds(found).std())
+    std = float(average_seeds(found).std())
     by_fold = found.groupby(level=0)
     within = by_fold.var().dropna()
     if within.empty:

@@ -29,7 +29,7 @@ from core.config.run import GROUPS, Run
 from core.errors import UserError, unknown
 from core.registry import Lazy
 
-check_measures = Lazy("analysis.metrics.registry:check_measures")  # imports pandas, which no help needs
+check_measures = Lazy("analysis.metrics.registry:check_metrics")  # imports pandas, which no help needs
 _RULER = re.compile(r"[─-]+")
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
 TITLES = {"data": "data", "clip": "recording", "frontend": "image", "model": "model", "training": "training"}

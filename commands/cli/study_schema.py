@@ -42,7 +42,7 @@ FIGURES = Registry(
     },
 )
 METRICS = {  # what a figure is of, where it is of one, and what refuses any other; imports pandas, which no help needs
-    "bars": Lazy("analysis.metrics.registry:check_measures"),
+    "bars": Lazy("analysis.metrics.registry:check_metrics"),
     "curves": Lazy("analysis.plots.learning_curves:check_curves"),
 }
 SHARED = "options"  # of an experiment: those that it has at every scale

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from analysis.output.folder import Results
-from analysis.output.number_format import csv
+from analysis.output.folder import OutputFolder
+from analysis.output.number_format import to_csv
 from analysis.output.writers import write_formats
 from analysis.predictions import Said, write_predictions, write_scores
 from commands.ablation import json_rows, show_items
@@ -52,11 +52,11 @@ def run_predict(call: Call) -> int:
     kept = np.isin(sounds.paths, outputs.paths)
     said = Said(records, outputs.paths, outputs.logits, None if targets is None else targets[kept])
     plan = Plan(call.name, tuple(Planned(record.id, record.run, records[0].run) for record in records), {})
-    results = Results(plan, session, session.store.results / call.name / _folder(asked, records))
+    results = OutputFolder(plan, session, session.store.results / call.name / _folder(asked, records))
     frame = write_predictions(results, said, submission=[id for id, there in zip(ids, kept, strict=False) if there])
     if asked.on_bad_clip == "skip":
         bad = pd.DataFrame(list(outputs.bad), columns=["file", "reason"])
-        results.files += write_formats(results.folder / "left_out", {".csv": csv(bad).encode()})
+        results.files += write_formats(results.folder / "left_out", {".csv": to_csv(bad).encode()})
     if targets is not None:
         caption = "Set aside" if asked.set_aside else f"Predictions of {asked.source}"
         frame = write_scores(results, said, caption=caption, notes=_notes(said, outputs))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from analysis.output.folder import Results
+from analysis.output.folder import OutputFolder
 from analysis.plots.multi_experiment import joint_groups
 from analysis.published.numbers import published, studies, write_beside
 from commands.ablation import show_results
@@ -27,7 +27,9 @@ class Done:
     frame: pd.DataFrame
 
 
-def write_items(recipe: Recipe, done: Mapping[str, Done], page: Results, console: Console, *, command: str) -> None:
+def write_items(
+    recipe: Recipe, done: Mapping[str, Done], page: OutputFolder, console: Console, *, command: str
+) -> None:
     """Write the tables and figures that are made of several experiments.
 
     Parameters
@@ -46,7 +48,7 @@ def write_items(recipe: Recipe, done: Mapping[str, Done], page: Results, console
     for item, names in {**recipe.tables, **{item: one.of for item, one in recipe.figures.items()}}.items():
         parts = {made: one for made, one in done.items() if made.partition(APART)[0] in names}
         plan = join(recipe.name, [one.plan for one in parts.values()])
-        results = Results(plan, page.session, page.folder / slug(item), published_as=page.published_as)
+        results = OutputFolder(plan, page.session, page.folder / slug(item), published_as=page.published_as)
         frame, caption = pd.concat([one.frame for one in parts.values()], ignore_index=True), f"{recipe.title}, {item}"
         if picture := recipe.figures.get(item):
             groups = joint_groups([(made, one.plan) for made, one in parts.items()])
@@ -75,7 +77,7 @@ def join(name: str, plans: list[Plan]) -> Plan:
     return Plan(name, runs, {key: dataset for plan in plans for key, dataset in plan.datasets.items()})
 
 
-def _beside(results: Results, frame: pd.DataFrame, recipe: Recipe, item: str) -> None:
+def _beside(results: OutputFolder, frame: pd.DataFrame, recipe: Recipe, item: str) -> None:
     """Set what the experiments have of the conditions of an item beside its numbers, where the report gives any."""
     folder = study_schema.FOLDER
     if recipe.name in studies(folder) and item in set((numbers := published(recipe.name, folder=folder))["item"]):

@@ -13,7 +13,7 @@ from core.plan import Plan
 from core.session import Session
 
 if TYPE_CHECKING:
-    from analysis.output.folder import Results
+    from analysis.output.folder import OutputFolder
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Experiment:
 
     plan: Plan
     question: str
-    analyse: "Callable[[Results], pd.DataFrame]"
+    analyse: "Callable[[OutputFolder], pd.DataFrame]"
     trains: bool = True
     executes: bool = True
 

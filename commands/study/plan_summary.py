@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from analysis.output.number_format import milliseconds, seconds
-from analysis.statistics.paired_comparisons import foreseen
+from analysis.output.number_format import format_milliseconds, format_seconds
+from analysis.statistics.paired_comparisons import planned_power_note
 from commands.cli.study_schema import Entry, Recipe
 from commands.study.experiment import Experiment
 from commands.study.time_estimate import Estimate
@@ -50,13 +50,13 @@ def show_plan(
     for entry, experiment in zip(entries, experiments, strict=True):
         runs = experiment.plan.runs if experiment.executes else ()
         left = _missing(runs, session)
-        took = seconds(sum(estimate.each(left))) if estimate and left else ""
+        took = format_seconds(sum(estimate.each(left))) if estimate and left else ""
         epochs = str(sum(run.training.epochs for run in left))
         table.add_row(entry.item, entry.command, str(len(runs)), str(len(left)), epochs, took)
     console.print(table)
-    about = f", at most about {seconds(sum(estimate.each(missing)))} on {session.device}" if estimate else ""
+    about = f", at most about {format_seconds(sum(estimate.each(missing)))} on {session.device}" if estimate else ""
     if estimate and devices > 1:
-        about += f", {seconds(estimate.wall(missing, devices))} on {devices} such devices"
+        about += f", {format_seconds(estimate.wall(missing, devices))} on {devices} such devices"
     console.print(f"{len(whole.runs)} different runs, {len(missing)} to train{about}.", soft_wrap=True)
     if session.execution.dry_run:
         if estimate:
@@ -75,7 +75,12 @@ def _steps(estimate: Estimate, session: Session) -> Table:
         table.add_column(title, justify="left" if title in ("Network", "Input") else "right")
     for subject, cost in estimate.costs.items():
         step, evaluated = 1000 * cost.training * subject.batch_size, 1000 * cost.evaluation
-        cells = (shown(subject.shape), str(subject.batch_size), milliseconds(step), milliseconds(evaluated))
+        cells = (
+            shown(subject.shape),
+            str(subject.batch_size),
+            format_milliseconds(step),
+            format_milliseconds(evaluated),
+        )
         table.add_row(subject.network, *cells)
     return table
 
@@ -86,7 +91,7 @@ def _show_power(
     """Say how small a difference each experiment could find; what holds for several is said once."""
     items: dict[str, list[str]] = {}
     for entry, experiment in zip(entries, experiments, strict=True):
-        if said := foreseen(experiment.plan, session.store):
+        if said := planned_power_note(experiment.plan, session.store):
             items.setdefault(said, []).append(entry.item)
     for said, of in items.items():
         console.print(f"{', '.join(of)}: {said}", style="dim")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from analysis.output.folder import Results
+from analysis.output.folder import OutputFolder
 from analysis.published.numbers import published, write_beside
 from commands import COMMANDS
 from commands.ablation import show_results
@@ -77,15 +77,17 @@ def run_study(call: Call) -> int:
         for job, experiment in zip(jobs, experiments, strict=True):
             inside = folder / slug(job.entry.item)
 
-            def analyse(experiment: Experiment = experiment, inside: Path = inside) -> tuple[Results, pd.DataFrame]:
-                results = Results(experiment.plan, session, inside, published_as=execution.published_as)
+            def analyse(
+                experiment: Experiment = experiment, inside: Path = inside
+            ) -> tuple[OutputFolder, pd.DataFrame]:
+                results = OutputFolder(experiment.plan, session, inside, published_as=execution.published_as)
                 return results, experiment.analyse(results)
 
             again = study.trains and experiment.trains
             (results, frame), executed = analysed(analyse, whole, session, executed, again=again)
             done[job.entry.item] = Done(experiment.plan, frame)
             _show(recipe, job, results, frame, console)
-        page = Results(whole, session, folder, published_as=execution.published_as)
+        page = OutputFolder(whole, session, folder, published_as=execution.published_as)
         write_items(recipe, done, page, console, command=call.line)
         written = write_page(recipe, [*done, *recipe.tables, *recipe.figures], folder)
         console.print(f"Everything on one page: {written}", soft_wrap=True)
@@ -159,7 +161,7 @@ def folder_of(study: Study | Figures, experiments: Sequence[Experiment], results
     return results / "studies" / study.name / f"{study.scale}-{short_digest(text)}"
 
 
-def _show(recipe: Recipe, job: Job, results: Results, frame: pd.DataFrame, console: Console) -> None:
+def _show(recipe: Recipe, job: Job, results: OutputFolder, frame: pd.DataFrame, console: Console) -> None:
     """Set an experiment's numbers beside the report's, and show its tables."""
     item = job.entry.item
     write_beside(results, frame, recipe.name, item, title=recipe.title, folder=study_schema.FOLDER)

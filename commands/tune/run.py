@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from analysis.output.folder import Results
+from analysis.output.folder import OutputFolder
 from analysis.search.best_configurations import analyse, best_command, chosen, point_of
 from analysis.search.space import Optuna, Point, Range, Space, draw, flag_of, grid, parse, validation_score
 from commands.ablation import conclude, planned, show_plan
@@ -69,8 +69,8 @@ def search(call: Call) -> int:
             report.note("Interrupted; the same command goes on from here.")
             return INTERRUPTED
 
-        def made() -> tuple[Results, pd.DataFrame]:
-            results = Results(plan, session, folder, published_as=execution.published_as)
+        def made() -> tuple[OutputFolder, pd.DataFrame]:
+            results = OutputFolder(plan, session, folder, published_as=execution.published_as)
             return results, analyse(results, space)
 
         (results, frame), executed = analysed(made, plan, session, executed)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from ablations.base import Ablation
-from analysis.output.folder import Results
+from analysis.output.folder import OutputFolder
 from core.config.execution import Execution
 from core.executor import execute
 from core.plan import make_plan
@@ -23,7 +23,7 @@ SMALL = {
     "training__epochs": 1,
     "training__batch_size": 8,
 }
-Ran = tuple[pd.DataFrame, Results]
+Ran = tuple[pd.DataFrame, OutputFolder]
 RunAblation = Callable[..., Ran]
 
 
@@ -42,7 +42,7 @@ def run_ablation(sounds: Path, shared_results: Path, tmp_path: Path) -> RunAblat
         grid = [{**SMALL, **point} for point in points or ({},)]
         plan = make_plan(name, ablation.conditions, grid, roots=[sounds], cache=session.store.cache)
         execute(plan, session)
-        results = Results(plan, session, tmp_path / name)
+        results = OutputFolder(plan, session, tmp_path / name)
         return ablation.analyse(results), results
 
     return run

@@ -6,7 +6,7 @@ import torch
 
 from ablations.attribute import explain
 from analysis.attribution.pipeline import Request
-from analysis.output.folder import Results
+from analysis.output.folder import OutputFolder
 from analysis.similarity.weight_change import similarity_of
 from core.config.run import Run
 from core.datasets.dataset import Dataset
@@ -26,7 +26,7 @@ def test_a_run_is_trained_compared_and_explained(
     halves: Run, run: Run, dataset: Dataset, session: Session, tmp_path
 ) -> None:
     train(halves, dataset, session, label="halves")
-    results = Results(
+    results = OutputFolder(
         Plan("halves", (Planned("base", halves, halves),), {run.data.content: dataset}), session, tmp_path
     )
     found = similarity_of(halves, results, index="cka", layers="blocks", positions="fold")

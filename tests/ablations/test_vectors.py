@@ -10,7 +10,7 @@ import torch
 from analysis.attribution.pipeline import Explanation, Request
 from analysis.attribution.writer import explain
 from analysis.network_cost import count_multiply_adds
-from analysis.output.folder import Results
+from analysis.output.folder import OutputFolder
 from analysis.similarity.weight_change import similarity_of
 from core.config.run import Clip, Frontend, Run
 from core.datasets.dataset import Dataset
@@ -81,7 +81,7 @@ def test_a_vector_is_trained_frozen_compared_and_explained(
     assert input_shape(vectors) == (WIDTH,)
     train(vectors, dataset, session, label="run")
     plan = Plan("vectors", (Planned("base", vectors, vectors),), {vectors.data.content: dataset})
-    results = Results(plan, session, tmp_path)
+    results = OutputFolder(plan, session, tmp_path)
     record = session.store.record(vectors)
     assert record is not None
     assert record.status == FINISHED

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from analysis.conditions import footnotes
-from analysis.metrics.condition_summary import counts, summarise
+from analysis.metrics.condition_summary import run_counts, summarise_conditions
 from analysis.search.best_configurations import _held_out
 from core.config.run import Run
 from core.plan import Plan, Planned
@@ -49,7 +49,7 @@ def test_macro_f1_is_over_the_same_classes_whatever_is_predicted(store: Store) -
     first, second = Run(), Run().replace(model__freeze="stem")
     finish(store, first, [0, 0, 1, 0])
     finish(store, second, [0, 2, 1, 1])
-    frame = summarise(plan_of(first, second), store)
+    frame = summarise_conditions(plan_of(first, second), store)
     assert frame["macro_f1"].tolist() == pytest.approx([(4 / 5 + 2 / 3) / 2, (2 / 3 + 1) / 2])
     recorded = [store.record(run).metrics.macro_f1 for run in (first, second)]  # type: ignore[union-attr]
     assert recorded == pytest.approx([(4 / 5 + 2 / 3) / 2, (2 / 3 + 1 + 0) / 3])
@@ -61,9 +61,9 @@ def test_time_says_what_preparing_took(store: Store) -> None:
     finish(store, first, [0, 0, 1, 1], seconds={"preparation": 3.0, "training": 0.1, "evaluation": 0.0})
     finish(store, second, [0, 0, 1, 1], seconds={"preparation": 0.5, "training": 0.1, "evaluation": 0.0})
     plan = plan_of(first, second)
-    assert summarise(plan, store)["seconds"].tolist() == pytest.approx([0.1, 0.1])
+    assert summarise_conditions(plan, store)["seconds"].tolist() == pytest.approx([0.1, 0.1])
     (note,) = [note for note in footnotes(plan, store) if note.startswith("Time:")]
-    assert "took another 3.5 s in all, 3.0 s for one run at most" in note
+    assert "took another 3.5 s in total, at most 3.0 s for one run" in note
 
 
 def test_every_run_is_counted_once(store: Store) -> None:
@@ -72,13 +72,13 @@ def test_every_run_is_counted_once(store: Store) -> None:
     store.write_record(runs[1], FAILED, {"reason": "no"})
     scores = {"epoch": 1, "validation_accuracy": 0.5, "validation_loss": 1.0}
     store.write_record(runs[2], STOPPED, {"reason": "early", "metrics": scores})
-    found = counts(runs, {run.id: store.record(run) for run in runs})
+    found = run_counts(runs, {run.id: store.record(run) for run in runs})
     assert found == {"runs": 4, "failed": 1, "missing": 2, "run_ids": [run.id for run in runs]}
 
 
 def test_run_whose_record_lacks_a_metric_has_nan(store: Store) -> None:
     finish(store, Run(), [0, 0, 1, 1], metrics={"accuracy": 1.0})
-    (row,) = summarise(plan_of(Run()), store).to_dict("records")
+    (row,) = summarise_conditions(plan_of(Run()), store).to_dict("records")
     assert row["accuracy"] == 1.0
     assert math.isnan(row["accuracy_best_epoch"])
 
@@ -89,7 +89,7 @@ def test_every_mean_counts_a_fold_once_whatever_seeds_are_left(store: Store) -> 
     for run, predicted in zip(runs, ([0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 2, 2]), strict=False):
         finish(store, run, predicted)  # the last run is missing
     plan = Plan("freeze", tuple(Planned("none", run, run) for run in runs), {})
-    (row,) = summarise(plan, store).to_dict("records")
+    (row,) = summarise_conditions(plan, store).to_dict("records")
     assert [row[name] for name in ("accuracy", "macro_f1", "balanced_accuracy", "recall")] == [0.5] * 4
 
 

@@ -8,7 +8,7 @@ import pytest
 from finished_runs import finish, plan_of, scored
 
 from analysis.ensembles import SUBSETS, _subsets, compare_ensemble
-from analysis.output.folder import Results
+from analysis.output.folder import OutputFolder
 from core.config.execution import Execution
 from core.config.run import Run
 from core.session import Session
@@ -21,7 +21,7 @@ def session(tmp_path: Path) -> Session:
     return Session(Execution(results=tmp_path / "results", device="cpu", threads=1))
 
 
-def members(session: Session, right: dict[tuple[int, int], int]) -> Results:
+def members(session: Session, right: dict[tuple[int, int], int]) -> OutputFolder:
     """Return results over members, `right` clips of `CLIPS` by (fold, seed); 0 for a run that is missing."""
     runs = {key: Run(seed=key[1]).replace(data__fold=key[0]) for key in right}
     for key, run in runs.items():
@@ -31,7 +31,7 @@ def members(session: Session, right: dict[tuple[int, int], int]) -> Results:
     by_member: dict[str, list[Run]] = {}
     for (_, seed), run in runs.items():
         by_member.setdefault(f"member {seed - first + 1}", []).append(run)
-    return Results(plan_of(by_member, ablation="ensemble"), session, session.store.results / "ensemble")
+    return OutputFolder(plan_of(by_member, ablation="ensemble"), session, session.store.results / "ensemble")
 
 
 def test_deviation_is_between_members_and_no_part_of_it_between_folds(session: Session) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.statistics.hypothesis_tests import describe, mcnemar, paired
+from analysis.statistics.hypothesis_tests import compare_pairs, mcnemar, mean_interval
 
 SHAPES = [(10, 1), (5, 3), (3, 5), (1, 10), (10, 3), (6, 2)]  # folds, seeds
 FOLD_SD, SEED_SD = 0.02, 0.01
@@ -42,7 +42,7 @@ def _share(what: str, share: float, target: float = 0.07) -> dict[str, Any]:
 def coverage(n: int, *, trials: int) -> float:
     """Return how often the interval of n normal values holds their mean."""
     values = np.random.default_rng(n).normal(0.7, 0.03, (trials, n))
-    shapes = [describe(each) for each in values]
+    shapes = [mean_interval(each) for each in values]
     return float(np.mean([shape.low <= 0.7 <= shape.high for shape in shapes]))
 
 
@@ -54,7 +54,7 @@ def false_positives(folds: int, seeds: int, *, trials: int = TRIALS) -> float:
     for _ in range(trials):
         difference = rng.normal(0, FOLD_SD, (folds, 1)) + rng.normal(0, SEED_SD, (folds, seeds))
         values = pd.Series(difference.ravel(), index=index)
-        found += paired(values, 0 * values).p < 0.05
+        found += compare_pairs(values, 0 * values).p < 0.05
     return found / trials
 
 
@@ -95,5 +95,5 @@ def cross_validation(folds: int, *, trials: int = 1000, clips: int = 200, featur
         found["t"] += abs(difference.mean()) > limit * (1 / folds) ** 0.5
         found["corrected"] += abs(difference.mean()) > limit * (1 / folds + 1 / (folds - 1)) ** 0.5
         values = pd.Series(difference)
-        found["flips"] += paired(values, 0 * values).p < 0.05
+        found["flips"] += compare_pairs(values, 0 * values).p < 0.05
     return {name: count / trials for name, count in found.items()}

@@ -9,8 +9,8 @@ import soundfile
 import torch
 
 from analysis.output import style
-from analysis.output.folder import Results
-from analysis.output.number_format import percent, points
+from analysis.output.folder import OutputFolder
+from analysis.output.number_format import format_percent, format_points
 from analysis.output.tables import Column
 from analysis.plots import by_condition
 from core.config.run import Run
@@ -55,10 +55,10 @@ def make_store(folder):
         for condition, run in (("none", base), ("block3", frozen))
     ]
     session = SimpleNamespace(store=store, device=torch.device("cpu"), threads=1)
-    freeze = Results(Plan("freeze", tuple(planned), {}), session, folder / "freeze" / 'a"b<i>')
+    freeze = OutputFolder(Plan("freeze", tuple(planned), {}), session, folder / "freeze" / 'a"b<i>')
     conditions(freeze)
     freeze.describe(f"python run_ablation.py freeze --data-root '{HOSTILE}'")
-    maps(Results(Plan("attribute", tuple(planned[:2]), {}), session, folder / "attribute" / "some"))
+    maps(OutputFolder(Plan("attribute", tuple(planned[:2]), {}), session, folder / "attribute" / "some"))
     return folder
 
 
@@ -106,8 +106,8 @@ def conditions(results):
     )
     columns = [
         Column("condition", "Frozen through block"),
-        Column("accuracy", "Accuracy %", percent, best="max", std="accuracy_std"),
-        Column("delta", "Change", points),
+        Column("accuracy", "Accuracy %", format_percent, best="max", std="accuracy_std"),
+        Column("delta", "Change", format_points),
     ]
     caption = "Freeze: densenet201 on esc50"
     results.table("table", frame, columns, caption=caption, footnotes=[f"One run failed: {REASON}."])

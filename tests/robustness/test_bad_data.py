@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from analysis.output.number_format import csv
+from analysis.output.number_format import to_csv
 from commands import COMMANDS
 from commands.ablation import prepare
 from commands.cli import parser
@@ -166,7 +166,7 @@ def test_an_mp3_that_claims_too_many_frames_is_a_bad_clip(frames: int, tmp_path:
 @pytest.mark.parametrize("label", ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\t=1"])
 def test_label_that_would_be_a_formula_is_text_to_a_spreadsheet(label: str) -> None:
     frame = pd.DataFrame({label: [label, "plain", "-1.5", "+2e3"], "number": [-1.0, 2.0, 3.0, 4.0]})
-    text = csv(frame)
+    text = to_csv(frame)
     back = pd.read_csv(io.StringIO(text), dtype=str)
     assert back.columns.tolist() == ["'" + label, "number"]
     assert back.iloc[:, 0].tolist() == ["'" + label, "plain", "-1.5", "+2e3"]
@@ -174,6 +174,6 @@ def test_label_that_would_be_a_formula_is_text_to_a_spreadsheet(label: str) -> N
 
 
 def test_label_with_a_line_break_makes_no_row_of_its_own() -> None:
-    text = csv(pd.DataFrame({"label": ["a\r=1", "b\n=1", "\r\n=1"]}))
+    text = to_csv(pd.DataFrame({"label": ["a\r=1", "b\n=1", "\r\n=1"]}))
     assert "\r" not in text
     assert len(pd.read_csv(io.StringIO(text))) == 3

@@ -1,5 +1,6 @@
 """Maps of networks small enough to attribute by hand, and what must hold of every network."""
 
+import importlib
 import warnings
 from collections import OrderedDict
 from typing import Any
@@ -481,7 +482,7 @@ def test_class_profiles_sum_to_one_and_say_where() -> None:
 
 def test_integrated_gradients_keeps_the_better_of_two_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error need not fall with more steps."""
-    import analysis.attribution.integrated_gradients as module
+    module = importlib.import_module("analysis.attribution.integrated_gradients")
 
     answers = iter([1.5, 3.0])
     monkeypatch.setattr(module, "mean_gradients", lambda *a, **k: np.full((1, 1, 1, 1), next(answers)))

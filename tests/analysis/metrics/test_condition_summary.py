@@ -11,10 +11,10 @@ import pytest
 from finished_runs import finish, plan_of
 
 from analysis.conditions import DETAILED, compare
-from analysis.metrics.condition_summary import summarise
-from analysis.metrics.registry import MEASURES, check_measures
+from analysis.metrics.condition_summary import summarise_conditions
+from analysis.metrics.registry import METRICS, check_metrics
 from analysis.output import style
-from analysis.output.folder import Results
+from analysis.output.folder import OutputFolder
 from analysis.plots import by_condition as figures
 from analysis.plots.metric_bars import write_bars
 from core.config.execution import Execution
@@ -27,7 +27,7 @@ from run_ablation import main
 TIMES = {(1, 0): 2.0, (1, 1): 4.0, (2, 0): 9.0}  # seconds by fold and seed
 
 
-def finished(tmp_path: Path, *metric: str, timed: bool = True) -> Results:
+def finished(tmp_path: Path, *metric: str, timed: bool = True) -> OutputFolder:
     """Return results of two folds, the first with two seeds; records without times are of an older version."""
     session = Session(Execution(results=tmp_path / "results", device="cpu", threads=1, metric=metric))
     rng = np.random.default_rng(0)
@@ -37,10 +37,10 @@ def finished(tmp_path: Path, *metric: str, timed: bool = True) -> Results:
         scores = metrics.summary(logits, targets) | {"accuracy_best_epoch": 1.0, "best_epoch": 3, "epochs": 5}
         times = {"time_to_converge": TIMES[key], "prediction_ms": TIMES[key] / 10, "training_accuracy": 0.5}
         finish(session.store, run, logits, targets, metrics=scores | (times if timed else {}))
-    return Results(plan_of({"none": list(runs.values())}), session, tmp_path / "freeze")
+    return OutputFolder(plan_of({"none": list(runs.values())}), session, tmp_path / "freeze")
 
 
-def cells(results: Results, name: str) -> dict[str, str]:
+def cells(results: OutputFolder, name: str) -> dict[str, str]:
     """Return the first row of a table as it is shown, by title."""
     (found,) = [item["cells"] for item in results.items if item["name"] == name]
     return dict(zip(found["header"], (cell["text"] for cell in found["rows"][0]), strict=True))
@@ -49,7 +49,7 @@ def cells(results: Results, name: str) -> dict[str, str]:
 def test_a_measures_mean_deviation_and_interval_are_over_folds(tmp_path: Path) -> None:
     results = finished(tmp_path)
     store = results.session.store
-    (row,) = summarise(results.plan, store).to_dict("records")
+    (row,) = summarise_conditions(results.plan, store).to_dict("records")
     by_fold = [3.0, 9.0]  # the seeds of the first are averaged
     assert row["time_to_converge"] == pytest.approx(np.mean(by_fold))
     assert row["time_to_converge_std"] == pytest.approx(np.std(by_fold, ddof=1))
@@ -77,7 +77,7 @@ def test_every_metric_has_a_column_and_those_asked_for_are_shown_and_drawn(tmp_p
     results = finished(tmp_path, "f1", "time_to_converge", "f1", "accuracy")
     compare(results, title="Frozen")
     by_name: dict[str, Any] = {item["name"]: item for item in results.items}
-    assert by_name["metrics"]["cells"]["header"] == ["Frozen", *(MEASURES[name].title for name in DETAILED), "Runs"]
+    assert by_name["metrics"]["cells"]["header"] == ["Frozen", *(METRICS[name].title for name in DETAILED), "Runs"]
     titles = by_name["table"]["cells"]["header"]
     assert titles.count("F1 %") == titles.count("To converge") == titles.count("Accuracy %") == 1
     assert cells(results, "table")["To converge"] == "6.0 s ± 4.2 s"
@@ -85,13 +85,13 @@ def test_every_metric_has_a_column_and_those_asked_for_are_shown_and_drawn(tmp_p
     assert all((results.folder / f"metrics{suffix}").exists() for suffix in (".csv", ".md", ".tex"))
 
 
-@pytest.mark.parametrize("metric", MEASURES)
+@pytest.mark.parametrize("metric", METRICS)
 def test_bars_of_every_metric_have_its_heights_and_intervals(metric: str) -> None:
     frame = pd.DataFrame({"condition": ["a", "b"], metric: [0.2, 0.4]})
     frame = frame.assign(**{f"{metric}_low": frame[metric] - 0.1, f"{metric}_high": frame[metric] + 0.3})
     ax = style.new_figure()[1]
     figures.grouped_bars(frame, ax, x="condition", metric=metric)
-    axis = MEASURES[metric].axis
+    axis = METRICS[metric].axis
     scale = 100 if axis.endswith("(%)") else 1e-6 if axis.endswith("(millions)") else 1
     np.testing.assert_allclose([bar.get_height() for bar in ax.patches], [0.2 * scale, 0.4 * scale])
     (bars,) = [container for container in ax.containers if hasattr(container, "errorbar")]
@@ -124,4 +124,4 @@ def test_what_help_names_is_there() -> None:
     listed = said.partition(": ")[2].partition(" and others")[0]
     names = [name.strip() for name in listed.replace("(these three weighted by clips)", "").split(",")]
     assert len(names) > 10
-    check_measures(names)
+    check_metrics(names)

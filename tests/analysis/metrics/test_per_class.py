@@ -8,8 +8,8 @@ import pytest
 from finished_runs import finish, plan_of
 from sklearn.metrics import classification_report
 
-from analysis.metrics.per_class import class_rows, write_classes
-from analysis.output.folder import Results
+from analysis.metrics.per_class import per_class_rows, write_per_class
+from analysis.output.folder import OutputFolder
 from analysis.output.tables import Column
 from core.config.execution import Execution
 from core.config.run import Run
@@ -20,7 +20,7 @@ NAMES = ("class 0", "class 1", "class 2")
 
 
 @pytest.fixture
-def results(tmp_path: Path) -> Results:
+def results(tmp_path: Path) -> OutputFolder:
     """Return results of two folds with two seeds each; the second fold has no clip of the third class."""
     session = Session(Execution(results=tmp_path / "results", device="cpu", threads=1))
     runs = [Run(seed=seed).replace(data__fold=fold) for fold in (1, 2) for seed in (0, 1)]
@@ -28,11 +28,11 @@ def results(tmp_path: Path) -> Results:
     for run in runs:
         targets = np.arange(30) % (3 if run.data.fold == 1 else 2)
         finish(session.store, run, rng.normal(size=(30, 3)) + np.eye(3)[targets], targets)
-    return Results(plan_of({"none": runs}), session, tmp_path / "freeze")
+    return OutputFolder(plan_of({"none": runs}), session, tmp_path / "freeze")
 
 
-def test_scores_are_scikit_learns_over_the_folds_that_have_the_class(results: Results) -> None:
-    write_classes(results, results.plan.groups(), [Column("condition", "Frozen")], caption="Freeze")
+def test_scores_are_scikit_learns_over_the_folds_that_have_the_class(results: OutputFolder) -> None:
+    write_per_class(results, results.plan.groups(), [Column("condition", "Frozen")], caption="Freeze")
     frame = pd.read_csv(results.folder / "classes.csv").set_index("class")
     reports: dict[int, list[dict]] = {1: [], 2: []}
     for run in results.plan.runs:
@@ -54,6 +54,6 @@ def test_scores_are_scikit_learns_over_the_folds_that_have_the_class(results: Re
 
 def test_a_single_folds_deviation_is_over_its_seeds() -> None:
     scored = [(1, 0, metrics.per_class(np.eye(2), [0, 1])), (1, 1, metrics.per_class(np.eye(2)[[0, 0]], [0, 1]))]
-    first, second = class_rows({"condition": "a"}, scored, ("x", "y"))
+    first, second = per_class_rows({"condition": "a"}, scored, ("x", "y"))
     assert (second["recall"], second["recall_std"]) == (0.5, pytest.approx(np.std([1, 0], ddof=1)))
     assert (first["recall"], first["precision"], first["clips"]) == (1.0, 0.75, 1)

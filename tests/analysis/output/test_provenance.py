@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.output.provenance import elsewhere
+from analysis.output.provenance import provenance_notes
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.plan import Plan, Planned
@@ -32,12 +32,12 @@ def change(store: Store, run: Run, **values: object) -> None:
 
 
 def test_run_made_here_and_now_needs_no_word(plan: Plan, session: Session) -> None:
-    assert elsewhere(plan, session) == []
+    assert provenance_notes(plan, session) == []
 
 
 def test_other_versions_and_threads_are_named(plan: Plan, session: Session) -> None:
     change(session.store, plan.runs[0], torch="2.4.0", threads=7, commit="0" * 12)
-    (line,) = elsewhere(plan, session)
+    (line,) = provenance_notes(plan, session)
     assert line.startswith("1 of 1 runs were made elsewhere or earlier: torch 2.4.0 (now ")
     assert "threads 7 (now 1)" in line
     assert "commit" not in line
@@ -45,14 +45,14 @@ def test_other_versions_and_threads_are_named(plan: Plan, session: Session) -> N
 
 def test_other_device_is_named(plan: Plan, session: Session) -> None:
     change(session.store, plan.runs[0], device="cuda:0", device_name="NVIDIA H200")
-    (line,) = elsewhere(plan, session)
+    (line,) = provenance_notes(plan, session)
     assert "device cuda NVIDIA H200 (now cpu" in line
 
 
 def test_the_main_table_has_it_as_a_footnote(plan: Plan, session: Session, tmp_path: Path) -> None:
     from analysis.conditions import compare
-    from analysis.output.folder import Results
+    from analysis.output.folder import OutputFolder
 
     change(session.store, plan.runs[0], torch="2.4.0")
-    compare(Results(plan, session, tmp_path / "analysis"), title="Condition")
+    compare(OutputFolder(plan, session, tmp_path / "analysis"), title="Condition")
     assert "torch 2.4.0 (now " in (tmp_path / "analysis" / "table.md").read_text()

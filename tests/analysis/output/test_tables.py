@@ -8,15 +8,23 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from analysis.output.number_format import magnitude, percent, points, seconds, span
-from analysis.output.tables import Column, console_table, escape_latex, escape_markdown, latex, protocol, write_table
+from analysis.output.number_format import format_magnitude, format_percent, format_points, format_ranges, format_seconds
+from analysis.output.tables import (
+    Column,
+    escape_latex,
+    escape_markdown,
+    make_console_table,
+    protocol_note,
+    to_latex,
+    write_table,
+)
 from core.errors import UserError
 
 NAN = float("nan")
 COLUMNS = (
     Column("condition", "Frozen through"),
-    Column("accuracy", "Accuracy (%)", percent, best="max", std="accuracy_std"),
-    Column("seconds", "Time", seconds, best="min"),
+    Column("accuracy", "Accuracy (%)", format_percent, best="max", std="accuracy_std"),
+    Column("seconds", "Time", format_seconds, best="min"),
 )
 FRAME = pd.DataFrame(
     {
@@ -32,29 +40,29 @@ FRAME = pd.DataFrame(
 @pytest.mark.parametrize(
     ("function", "value", "expected"),
     [
-        (percent, 0.61249, "61.2"),
-        (partial(percent, digits=2), 0.9139, "91.39"),
-        (percent, -0.05, "−5.0"),
-        (points, 0.0213, "+2.1"),
-        (points, -0.0213, "−2.1"),
-        (points, -0.0001, "0.0"),
-        (points, 0.0, "0.0"),
-        (magnitude, 3_371_234, "3.37 M"),
-        (magnitude, 61_790_922, "61.8 M"),
-        (magnitude, 999_950, "1.00 M"),
-        (magnitude, 9_996_000, "10.0 M"),
-        (magnitude, 12_810, "12.8 k"),
-        (magnitude, 650, "650"),
-        (magnitude, 4.3e9, "4.30 G"),
-        (seconds, 0.0, "0.0 s"),
-        (seconds, 0.035, "0.04 s"),
-        (seconds, 0.0951, "0.1 s"),
-        (seconds, 4.2, "4.2 s"),
-        (seconds, 42.4, "42 s"),
-        (seconds, 75, "1 min 15 s"),
-        (seconds, 3599.6, "1 h 00 min"),
-        (seconds, 4800, "1 h 20 min"),
-        (span, [3, 1, 2, 5], "1–3, 5"),
+        (format_percent, 0.61249, "61.2"),
+        (partial(format_percent, digits=2), 0.9139, "91.39"),
+        (format_percent, -0.05, "−5.0"),
+        (format_points, 0.0213, "+2.1"),
+        (format_points, -0.0213, "−2.1"),
+        (format_points, -0.0001, "0.0"),
+        (format_points, 0.0, "0.0"),
+        (format_magnitude, 3_371_234, "3.37 M"),
+        (format_magnitude, 61_790_922, "61.8 M"),
+        (format_magnitude, 999_950, "1.00 M"),
+        (format_magnitude, 9_996_000, "10.0 M"),
+        (format_magnitude, 12_810, "12.8 k"),
+        (format_magnitude, 650, "650"),
+        (format_magnitude, 4.3e9, "4.30 G"),
+        (format_seconds, 0.0, "0.0 s"),
+        (format_seconds, 0.035, "0.04 s"),
+        (format_seconds, 0.0951, "0.1 s"),
+        (format_seconds, 4.2, "4.2 s"),
+        (format_seconds, 42.4, "42 s"),
+        (format_seconds, 75, "1 min 15 s"),
+        (format_seconds, 3599.6, "1 h 00 min"),
+        (format_seconds, 4800, "1 h 20 min"),
+        (format_ranges, [3, 1, 2, 5], "1–3, 5"),
     ],
 )
 def test_formats(function, value, expected):
@@ -62,7 +70,9 @@ def test_formats(function, value, expected):
 
 
 def test_latex_of_a_small_table_is_exactly_this():
-    text = latex(FRAME, columns=COLUMNS, caption="50 % of it", label="tab:freeze", footnotes=["Last epoch.", "A & B."])
+    text = to_latex(
+        FRAME, columns=COLUMNS, caption="50 % of it", label="tab:freeze", footnotes=["Last epoch.", "A & B."]
+    )
     assert text == (
         "% needs \\usepackage{booktabs,graphicx}\n"
         "\\begin{table}\n"
@@ -126,8 +136,10 @@ def test_a_nasty_condition_keeps_the_table_whole(tmp_path):
 
 @pytest.mark.skipif(which("pdflatex") is None, reason="no pdflatex")
 def test_latex_compiles_and_fits_the_page(tmp_path):
-    nasty = latex(FRAME.assign(condition=["none", NASTY]), columns=COLUMNS, caption=NASTY, label="t", footnotes=[NASTY])
-    wide = latex(FRAME, columns=COLUMNS * 3, caption="Wide", label="w")
+    nasty = to_latex(
+        FRAME.assign(condition=["none", NASTY]), columns=COLUMNS, caption=NASTY, label="t", footnotes=[NASTY]
+    )
+    wide = to_latex(FRAME, columns=COLUMNS * 3, caption="Wide", label="w")
     packages = "\\usepackage{booktabs,graphicx}"
     document = f"\\documentclass{{article}}{packages}\\begin{{document}}{nasty}{wide}\\end{{document}}"
     (tmp_path / "t.tex").write_text(document, encoding="utf-8")
@@ -146,8 +158,8 @@ def test_failed_and_missing_runs_stay_in_the_table():
             "missing": [0, 0, 0, 2],
         }
     )
-    columns = (Column("condition", "Condition"), Column("accuracy", "Accuracy (%)", percent, best="max"))
-    rows = re.findall(r"^    (\w+) & (.+) & (.+) \\\\$", latex(frame, columns=columns, caption="", label="t"), re.M)
+    columns = (Column("condition", "Condition"), Column("accuracy", "Accuracy (%)", format_percent, best="max"))
+    rows = re.findall(r"^    (\w+) & (.+) & (.+) \\\\$", to_latex(frame, columns=columns, caption="", label="t"), re.M)
     assert rows[1:] == [
         ("none", "60.0", "5"),
         ("stem", r"\textbf{70.0}", "failed (2 of 5)"),
@@ -157,37 +169,37 @@ def test_failed_and_missing_runs_stay_in_the_table():
 
 
 def bold(frame, columns, **options):
-    return re.findall(r"textbf\{(.*?)\}", latex(frame, columns=columns, caption="", label="t", **options))
+    return re.findall(r"textbf\{(.*?)\}", to_latex(frame, columns=columns, caption="", label="t", **options))
 
 
 def test_best_is_by_what_is_shown_and_none_where_all_tie():
-    accuracy = Column("accuracy", "Accuracy", percent, best="max")
+    accuracy = Column("accuracy", "Accuracy", format_percent, best="max")
     assert bold(pd.DataFrame({"accuracy": [0.61201, 0.61199, 0.5]}), [accuracy]) == ["61.2", "61.2"]
     assert bold(pd.DataFrame({"accuracy": [0.61201, 0.61199]}), [accuracy]) == []
     assert bold(pd.DataFrame({"accuracy": [0.6, NAN]}), [accuracy]) == []
-    assert bold(pd.DataFrame({"nll": [0.6, 0.4]}), [Column("nll", "NLL", percent, best="min")]) == ["40.0"]
+    assert bold(pd.DataFrame({"nll": [0.6, 0.4]}), [Column("nll", "NLL", format_percent, best="min")]) == ["40.0"]
 
 
 def test_best_is_sought_within_groups():
     frame = pd.DataFrame({"data": ["a", "a", "b", "b"], "accuracy": [0.9, 0.8, 0.2, 0.3]})
-    columns = (Column("data", "Data"), Column("accuracy", "Accuracy", percent, best="max"))
+    columns = (Column("data", "Data"), Column("accuracy", "Accuracy", format_percent, best="max"))
     assert bold(frame, columns, groups=["data"]) == ["90.0", "30.0"]
-    assert latex(frame, columns=columns, caption="", label="t", groups=["data"]).count("\\midrule") == 2
+    assert to_latex(frame, columns=columns, caption="", label="t", groups=["data"]).count("\\midrule") == 2
 
 
 def test_published_numbers_are_beside_ours_and_marked_where_approximate():
     frame = pd.DataFrame({"accuracy": [0.8, 0.7], "published": [0.9, NAN], "published_approximate": [True, False]})
     columns = (
-        Column("accuracy", "Accuracy", percent, best="max"),
-        Column("published", "Published", percent, mark="published_approximate"),
+        Column("accuracy", "Accuracy", format_percent, best="max"),
+        Column("published", "Published", format_percent, mark="published_approximate"),
     )
-    text = latex(frame, columns=columns, caption="", label="t")
+    text = to_latex(frame, columns=columns, caption="", label="t")
     assert "    \\textbf{80.0} & about 90.0 \\\\\n    70.0 & -- \\\\\n" in text
 
 
 def test_console_table_shows_names_as_they_are():
     console = Console(file=io.StringIO(), width=100)
-    console.print(console_table(FRAME.assign(condition=["none", "[red]x"]), COLUMNS, title="[b]t"))
+    console.print(make_console_table(FRAME.assign(condition=["none", "[red]x"]), COLUMNS, title="[b]t"))
     text = console.file.getvalue()
     assert "[red]x" in text
     assert "[b]t" in text
@@ -195,20 +207,20 @@ def test_console_table_shows_names_as_they_are():
 
 
 def test_protocol_names_epoch_folds_and_seeds():
-    assert protocol(epoch="last epoch", folds=[1, 2, 3], seeds=[0, 7]) == (
+    assert protocol_note(epoch="last epoch", folds=[1, 2, 3], seeds=[0, 7]) == (
         "Numbers of the last epoch; mean ± standard deviation over test folds 1–3 and seeds 0, 7, seeds averaged "
         "within each fold."
     )
-    assert protocol(epoch="last epoch", folds=[2], seeds=[0, 7]) == (
+    assert protocol_note(epoch="last epoch", folds=[2], seeds=[0, 7]) == (
         "Numbers of the last epoch; mean ± standard deviation over test fold 2 and seeds 0, 7."
     )
 
 
 def test_unknown_column_and_unfit_label_raise():
     with pytest.raises(ValueError, match="the frame has no column nll; it has condition, accuracy"):
-        latex(FRAME, columns=[Column("nll", "NLL")], caption="", label="t")
+        to_latex(FRAME, columns=[Column("nll", "NLL")], caption="", label="t")
     with pytest.raises(ValueError, match="label='a b': use letters, digits"):
-        latex(FRAME, columns=COLUMNS, caption="", label="a b")
+        to_latex(FRAME, columns=COLUMNS, caption="", label="a b")
 
 
 def test_a_folder_that_cannot_be_written_is_a_user_error(tmp_path):

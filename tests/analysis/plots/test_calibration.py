@@ -8,7 +8,7 @@ import pytest
 from finished_runs import finish, plan_of
 
 from analysis.ensembles import compare_ensemble
-from analysis.output.folder import Results
+from analysis.output.folder import OutputFolder
 from analysis.plots.calibration import gap, reliability
 from core.config.execution import Execution
 from core.config.run import Run
@@ -45,7 +45,7 @@ def test_an_ensemble_leaves_its_calibration_learning_curves_and_confusion(tmp_pa
         for run in part:
             finish(session.store, run, made[run.id], targets)
     plan = plan_of({f"member {seed + 1}": part for seed, part in runs.items()}, ablation="ensemble")
-    results = Results(plan, session, tmp_path / "ensemble")
+    results = OutputFolder(plan, session, tmp_path / "ensemble")
     compare_ensemble(results, title="Network")
     names = ["table", "metrics", "classes", "figure", "calibration", "learning", "confusion"]
     assert [item["name"] for item in results.items] == names

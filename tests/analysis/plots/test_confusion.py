@@ -6,7 +6,7 @@ import pytest
 from finished_runs import finish, plan_of
 
 from analysis.output import style
-from analysis.output.folder import Results
+from analysis.output.folder import OutputFolder
 from analysis.plots.confusion import draw_confusion, with_margins, write_confusion
 from core.config.execution import Execution
 from core.config.run import Run
@@ -78,7 +78,7 @@ def results(tmp_path):
     rng = np.random.default_rng(0)
     for run in [*base, *frozen[:-1]]:
         finish(session.store, run, rng.normal(size=(30, 3)), np.arange(30) % 3)
-    return Results(plan_of({"none": base, "stem": frozen}), session, tmp_path / "freeze")
+    return OutputFolder(plan_of({"none": base, "stem": frozen}), session, tmp_path / "freeze")
 
 
 def test_matrices_are_summed_over_folds_and_seeds_and_say_what_is_left_out(results):

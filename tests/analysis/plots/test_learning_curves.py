@@ -8,8 +8,8 @@ import pytest
 from finished_runs import finish, plan_of, scored
 
 from analysis.conditions import compare
-from analysis.metrics.condition_summary import summarise
-from analysis.output.folder import Results
+from analysis.metrics.condition_summary import summarise_conditions
+from analysis.output.folder import OutputFolder
 from analysis.plots.learning_curves import collect, write_learning_curves
 from core.config.execution import Execution
 from core.config.run import Run
@@ -24,7 +24,7 @@ def session(tmp_path: Path) -> Session:
     return Session(Execution(results=tmp_path / "results", device="cpu", threads=1))
 
 
-def learned(session: Session, right: dict[tuple[int, int], list[int]]) -> Results:
+def learned(session: Session, right: dict[tuple[int, int], list[int]]) -> OutputFolder:
     """Return results of one condition, whose runs by (fold, seed) have `right` clips of 100 epoch by epoch."""
     runs = []
     for (fold, seed), clips in right.items():
@@ -37,13 +37,13 @@ def learned(session: Session, right: dict[tuple[int, int], list[int]]) -> Result
         if clips:
             finish(session.store, runs[-1], logits, targets, history=history)
             assert metrics.accuracy(logits, targets) == history[-1]["test_accuracy"]
-    return Results(plan_of({"none": runs}), session, session.store.results / "freeze")
+    return OutputFolder(plan_of({"none": runs}), session, session.store.results / "freeze")
 
 
 def test_the_last_epoch_is_the_table_s_mean_and_deviation(session: Session) -> None:
     results = learned(session, RIGHT)
     curves, lost = collect(results.plan.groups(), session.store)
-    (row,) = summarise(results.plan, session.store).to_dict("records")
+    (row,) = summarise_conditions(results.plan, session.store).to_dict("records")
     last = curves[(curves["epoch"] == 2) & (curves["measure"] == "test_accuracy")].iloc[0]
     assert (last["mean"], last["std"]) == pytest.approx((row["accuracy"], row["accuracy_std"]))
     assert last["std"] == pytest.approx(np.std([0.65, 0.85], ddof=1))  # of folds, not of the four runs

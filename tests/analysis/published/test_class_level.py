@@ -8,8 +8,8 @@ import pytest
 from finished_runs import finish, plan_of
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
-from analysis.metrics.condition_summary import summarise
-from analysis.output.folder import Results
+from analysis.metrics.condition_summary import summarise_conditions
+from analysis.output.folder import OutputFolder
 from analysis.published.class_level import finer_rows
 from analysis.published.numbers import published, write_beside
 from core.config.execution import Execution
@@ -42,7 +42,7 @@ def reports(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def results(tmp_path: Path) -> Results:
+def results(tmp_path: Path) -> OutputFolder:
     """Return results of two conditions and two folds, the first of them with two seeds."""
     session = Session(Execution(results=tmp_path / "results", device="cpu", threads=1))
     base = [Run(seed=seed).replace(data__fold=fold) for fold, seed in ((1, 0), (1, 1), (2, 0))]
@@ -51,7 +51,7 @@ def results(tmp_path: Path) -> Results:
     for run in [*base, *frozen]:
         targets = np.arange(30) % 3
         finish(session.store, run, rng.normal(size=(30, 3)) + np.eye(3)[targets], targets)
-    return Results(plan_of({"none": base, "stem": frozen}), session, tmp_path / "freeze")
+    return OutputFolder(plan_of({"none": base, "stem": frozen}), session, tmp_path / "freeze")
 
 
 def outcome(plan: Plan, store: Store, condition: str) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -65,7 +65,7 @@ def over_folds(values: list[float]) -> float:
     return float(np.mean([np.mean(values[:2]), values[2]]))
 
 
-def test_classes_cells_and_lists_are_of_our_predictions(results: Results, reports: Path) -> None:
+def test_classes_cells_and_lists_are_of_our_predictions(results: OutputFolder, reports: Path) -> None:
     plan, store = results.plan, results.session.store
     rows = finer_rows(plan, store, published("mine", "T", folder=reports))
     found = {row["condition"]: row for row in rows}
@@ -84,8 +84,8 @@ def test_classes_cells_and_lists_are_of_our_predictions(results: Results, report
     assert {row["backbone"] for row in rows} == {"efficientnet_lite0"}
 
 
-def test_they_stand_beside_the_published_ones_and_never_alone(results: Results, reports: Path) -> None:
-    frame = summarise(results.plan, results.session.store)
+def test_they_stand_beside_the_published_ones_and_never_alone(results: OutputFolder, reports: Path) -> None:
+    frame = summarise_conditions(results.plan, results.session.store)
     write_beside(results, frame, "mine", "T", title="Mine", folder=reports)
     table = pd.read_csv(results.folder / "published.csv").set_index(["condition", "metric"])
     both = table.dropna(subset=["ours", "published"])

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.output.number_format import metric_title, written
+from analysis.output.number_format import format_metric, metric_title
 from analysis.published.numbers import beside, one_row_each, published, readable, studies
 from core.errors import UserError
 
@@ -231,7 +231,7 @@ def test_settings_that_were_found_stand_beside_the_reports(data):
     ],
 )
 def test_a_metric_is_written_as_its_name_says(metric, value, shown):
-    assert written(value, metric) == shown
+    assert format_metric(value, metric) == shown
 
 
 OF_OTHERS = {"es-resnet", "sturm-2013", "gwardys-2014"}

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from report_store import CLASSES, CLIP, HOSTILE, REASON, finish, make_store
 
-from analysis.output.number_format import magnitude, percent, points, seconds
-from analysis.output.tables import Column, cells
+from analysis.output.number_format import format_magnitude, format_percent, format_points, format_seconds
+from analysis.output.tables import Column, format_cells
 from analysis.report.page import make_page
 from analysis.report.reader import Limits
 from analysis.report.run_details import confusion, curve
@@ -212,10 +212,10 @@ def test_lone_surrogates_do_not_stop_the_page(tmp_path):
 
 
 SHOWN = {  # what is written of a value, beside the number that it sorts by
-    "−5.8": (points, -0.058),
-    "86.2": (percent, 0.862),
-    "3.38 M": (magnitude, 3_380_000),
-    "1 h 20 min": (seconds, 4800),
+    "−5.8": (format_points, -0.058),
+    "86.2": (format_percent, 0.862),
+    "3.38 M": (format_magnitude, 3_380_000),
+    "1 h 20 min": (format_seconds, 4800),
     "1e-05": (str, 1e-5),
 }
 
@@ -224,7 +224,7 @@ SHOWN = {  # what is written of a value, beside the number that it sorts by
 def test_cells_come_with_the_number_they_stand_for(shown):
     write, value = SHOWN[shown]
     frame = pd.DataFrame({"name": ["a", "b"], "value": [value, float("nan")]})
-    titles, rows = cells(frame, [Column("name", "N"), Column("value", "V", lambda v: write(v))])
+    titles, rows = format_cells(frame, [Column("name", "N"), Column("value", "V", lambda v: write(v))])
     table = from_description({"header": titles, "rows": [[asdict(cell) for cell in row] for row in rows]}, limit=9)
     assert [[(cell.text, cell.sort) for cell in row] for row in table.rows] == [
         [("a", None), (shown, pytest.approx(value))],

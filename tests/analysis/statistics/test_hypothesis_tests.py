@@ -8,7 +8,15 @@ from scipy import stats
 from statsmodels.stats import weightstats
 from statsmodels.stats.multitest import multipletests
 
-from analysis.statistics.hypothesis_tests import describe, equal_within, equivalence, holm, mcnemar, over_folds, paired
+from analysis.statistics.hypothesis_tests import (
+    average_seeds,
+    compare_pairs,
+    equivalence_margin,
+    equivalence_p_value,
+    holm,
+    mcnemar,
+    mean_interval,
+)
 from tests.benchmarks.bench_statistics import SHAPES, coverage, false_positives, recordings
 
 
@@ -19,7 +27,7 @@ def runs(values, *, folds=None):
 
 
 def test_describe_by_hand():
-    shape = describe([0.6, 0.7, 0.8])
+    shape = mean_interval([0.6, 0.7, 0.8])
     assert (shape.mean, shape.std, shape.n) == (pytest.approx(0.7), pytest.approx(0.1), 3)
     assert (shape.low, shape.high) == pytest.approx(
         (0.7 - 4.30265 * 0.1 / 3**0.5, 0.7 + 4.30265 * 0.1 / 3**0.5), rel=1e-5
@@ -28,31 +36,31 @@ def test_describe_by_hand():
 
 def test_describe_interval_is_close_to_students_t_on_normal_values():
     values = np.random.default_rng(3).normal(0.7, 0.05, 200)
-    shape = describe(values)
+    shape = mean_interval(values)
     low, high = stats.t.interval(0.95, 199, values.mean(), stats.sem(values))
     assert (shape.low, shape.high) == pytest.approx((low, high), abs=1e-12)
 
 
 def test_describe_is_repeatable_and_widens_with_confidence():
     values = [0.5, 0.6, 0.9, 0.7, 0.65]
-    assert describe(values) == describe(values)
-    assert describe(values, confidence=0.99).low < describe(values).low
+    assert mean_interval(values) == mean_interval(values)
+    assert mean_interval(values, confidence=0.99).low < mean_interval(values).low
 
 
 def test_describe_one_equal_and_no_values():
-    one = describe([0.5])
+    one = mean_interval([0.5])
     assert (one.mean, one.n) == (0.5, 1)
     assert np.isnan([one.std, one.low, one.high]).all()
-    equal = describe([0.1 + 0.2, 0.3, 0.3])  # equal but for rounding
+    equal = mean_interval([0.1 + 0.2, 0.3, 0.3])  # equal but for rounding
     assert (equal.std, equal.low, equal.high) == (0, equal.mean, equal.mean)
-    none = describe([])
+    none = mean_interval([])
     assert none.n == 0
     assert np.isnan([none.mean, none.std, none.low, none.high]).all()
 
 
 def test_describe_refuses_failed_runs():
     with pytest.raises(ValueError, match="values must be finite: count failed runs apart"):
-        describe([0.5, float("nan")])
+        mean_interval([0.5, float("nan")])
 
 
 def test_paired_p_equals_enumeration_by_hand():
@@ -60,7 +68,7 @@ def test_paired_p_equals_enumeration_by_hand():
     means = [np.mean(difference * signs) for signs in product((1, -1), repeat=6)]
     expected = np.mean(np.abs(means) >= abs(difference.mean()) - 1e-12)
     reference = np.linspace(0.5, 0.6, 6)
-    result = paired(runs(reference + difference), runs(reference))
+    result = compare_pairs(runs(reference + difference), runs(reference))
     assert result.p == pytest.approx(expected)
     assert result.difference == pytest.approx(difference.mean())
     assert result.effect_size == pytest.approx(difference.mean() / difference.std(ddof=1))
@@ -69,35 +77,35 @@ def test_paired_p_equals_enumeration_by_hand():
 
 
 def test_five_pairs_cannot_fall_below_a_sixteenth():
-    result = paired(runs([0.91, 0.92, 0.93, 0.95, 0.94]), runs([0.1] * 5))
+    result = compare_pairs(runs([0.91, 0.92, 0.93, 0.95, 0.94]), runs([0.1] * 5))
     assert result.p == result.smallest_p == 0.0625
 
 
 def test_a_pair_without_difference_does_not_lower_the_smallest_p():
-    result = paired(runs([0.9, 0.8, 0.7, 0.6, 0.5]), runs([0.1, 0.1, 0.1, 0.1, 0.5]))
+    result = compare_pairs(runs([0.9, 0.8, 0.7, 0.6, 0.5]), runs([0.1, 0.1, 0.1, 0.1, 0.5]))
     assert result.p == result.smallest_p == 0.125
 
 
 def test_paired_matches_pairs_whatever_their_order():
     values, reference = runs([0.7, 0.8, 0.9], folds=[0, 1, 2]), runs([0.6, 0.5, 0.4], folds=[3, 1, 0])
-    result = paired(values, reference)
+    result = compare_pairs(values, reference)
     assert (result.n, result.unmatched) == (2, 2)
     assert result.difference == pytest.approx(((0.7 - 0.4) + (0.8 - 0.5)) / 2)
 
 
 def test_paired_counts_a_failed_run_as_unmatched():
-    result = paired(runs([0.7, float("nan")]), runs([0.6, 0.6]))
+    result = compare_pairs(runs([0.7, float("nan")]), runs([0.6, 0.6]))
     assert (result.n, result.unmatched) == (1, 1)
     assert np.isnan([result.low, result.high, result.effect_size, result.p, result.smallest_p]).all()
-    alone = paired(pd.Series([0.7], index=["clip"]), pd.Series([0.6], index=["clip"]))
+    alone = compare_pairs(pd.Series([0.7], index=["clip"]), pd.Series([0.6], index=["clip"]))
     assert alone.p == alone.smallest_p == 1
 
 
 def test_paired_without_any_difference_or_pair():
-    same = paired(runs([0.7, 0.8]), runs([0.7, 0.8]))
+    same = compare_pairs(runs([0.7, 0.8]), runs([0.7, 0.8]))
     assert (same.difference, same.p) == (0, 1)
     assert np.isnan(same.effect_size)
-    apart = paired(runs([0.7], folds=[1]), runs([0.7], folds=[2]))
+    apart = compare_pairs(runs([0.7], folds=[1]), runs([0.7], folds=[2]))
     assert (apart.n, apart.unmatched) == (0, 2)
     assert np.isnan([apart.p, apart.smallest_p, apart.difference]).all()
 
@@ -106,7 +114,7 @@ def test_paired_samples_the_sign_flips_of_many_pairs():
     rng = np.random.default_rng(0)
     reference = rng.normal(0.6, 0.02, 30)
     values = reference + rng.normal(0.004, 0.02, 30)  # p large enough that 65,536 flips settle it
-    result = paired(runs(values), runs(reference))
+    result = compare_pairs(runs(values), runs(reference))
     assert not result.exact
     difference = values - reference
     library = stats.permutation_test(
@@ -115,12 +123,12 @@ def test_paired_samples_the_sign_flips_of_many_pairs():
     assert result.p == pytest.approx(library.pvalue, abs=0.01)
     assert result.smallest_p < 1e-4
     assert result.p == pytest.approx(stats.ttest_rel(values, reference).pvalue, rel=0.1)  # close for normal values
-    assert result == paired(runs(values), runs(reference))
+    assert result == compare_pairs(runs(values), runs(reference))
 
 
 def test_paired_refuses_a_run_twice():
     with pytest.raises(ValueError, match=r"more than one run for \(7, 0\)"):
-        paired(runs([0.1, 0.2], folds=[7, 7]), runs([0.1]))
+        compare_pairs(runs([0.1, 0.2], folds=[7, 7]), runs([0.1]))
 
 
 def test_mcnemar_exact_is_the_binomial_test():
@@ -181,7 +189,7 @@ def test_no_effect_is_seldom_taken_for_one(folds, seeds):
 def test_seeds_of_one_fold_are_no_evidence_of_other_clips():
     index = pd.MultiIndex.from_product([[1], range(10)])
     values = pd.Series(np.linspace(0.7, 0.8, 10), index=index)
-    result = paired(values, values - np.linspace(0.01, 0.03, 10))
+    result = compare_pairs(values, values - np.linspace(0.01, 0.03, 10))
     assert np.isnan([result.p, result.smallest_p]).all()
     assert (result.over, result.n, result.pairs, result.contradicts) == ("seeds", 10, 10, False)
     assert 0.01 < result.low < 0.02 < result.high < 0.03
@@ -189,7 +197,7 @@ def test_seeds_of_one_fold_are_no_evidence_of_other_clips():
 
 def test_nothing_is_tested_on_a_single_fold():
     index = pd.MultiIndex.from_product([[1], [0, 1, 2]])
-    found = paired(pd.Series([0.5, 0.6, 0.7], index=index), pd.Series([0.4, 0.6, 0.5], index=index))
+    found = compare_pairs(pd.Series([0.5, 0.6, 0.7], index=index), pd.Series([0.4, 0.6, 0.5], index=index))
     assert (found.over, found.n) == ("seeds", 3)
     assert np.isnan([found.p, found.smallest_p, found.equal_within]).all()
 
@@ -197,36 +205,36 @@ def test_nothing_is_tested_on_a_single_fold():
 def test_seeds_are_averaged_within_a_fold():
     index = pd.MultiIndex.from_product([range(3), range(4)])
     values = pd.Series(np.random.default_rng(0).normal(0.02, 0.01, 12), index=index)
-    result, means = paired(values, 0 * values), over_folds(values)
+    result, means = compare_pairs(values, 0 * values), average_seeds(values)
     assert means.tolist() == pytest.approx(values.to_numpy().reshape(3, 4).mean(1).tolist())
     assert (result.n, result.pairs, result.smallest_p) == (3, 12, 0.25)
     assert (result.low, result.high) == pytest.approx(stats.t.interval(0.95, 2, means.mean(), stats.sem(means)))
 
 
 def test_an_interval_without_0_beside_a_p_above_5_percent_is_flagged():
-    five = paired(runs([0.81, 0.82, 0.83, 0.82, 0.81]), runs([0.7] * 5))
+    five = compare_pairs(runs([0.81, 0.82, 0.83, 0.82, 0.81]), runs([0.7] * 5))
     assert five.low > 0
     assert five.p == 0.0625
     assert five.contradicts
-    assert not paired(runs([0.81, 0.82, 0.83, 0.82, 0.81, 0.82]), runs([0.7] * 6)).contradicts
+    assert not compare_pairs(runs([0.81, 0.82, 0.83, 0.82, 0.81, 0.82]), runs([0.7] * 6)).contradicts
 
 
 def test_equivalence_is_two_one_sided_tests():
     difference = np.random.default_rng(1).normal(0.002, 0.01, 10)
-    assert equivalence(difference, margin=0.01) == pytest.approx(
+    assert equivalence_p_value(difference, margin=0.01) == pytest.approx(
         weightstats.DescrStatsW(difference).ttost_mean(-0.01, 0.01)[0]
     )
-    assert equivalence(difference, margin=equal_within(difference)) == pytest.approx(0.05)
-    assert np.isnan(equivalence([0.01], margin=0.1))
+    assert equivalence_p_value(difference, margin=equivalence_margin(difference)) == pytest.approx(0.05)
+    assert np.isnan(equivalence_p_value([0.01], margin=0.1))
     with pytest.raises(ValueError, match="margin=0: give a difference above 0"):
-        equivalence(difference, margin=0)
+        equivalence_p_value(difference, margin=0)
 
 
 def test_five_folds_that_do_not_differ_significantly_are_not_shown_to_be_equal():
     """Made-up differences: p above .05 does not make two conditions equal."""
     difference = np.array([0.08, -0.03, 0.05, 0.02, 0.055])
-    assert paired(runs(difference), runs(np.zeros(5))).p > 0.05
-    assert equivalence(difference, margin=0.02) > 0.05
+    assert compare_pairs(runs(difference), runs(np.zeros(5))).p > 0.05
+    assert equivalence_p_value(difference, margin=0.02) > 0.05
 
 
 def test_mcnemar_by_group_with_one_clip_each_is_the_exact_test():

@@ -9,8 +9,20 @@ from finished_runs import finish, plan_of, scored
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from analysis.statistics.paired_comparisons import comparisons, footnotes, foreseen, power_note
-from analysis.statistics.power import MOST, detectable, needed, power, seeds_needed, spreads
+from analysis.statistics.paired_comparisons import (
+    compare_with_reference,
+    comparison_footnotes,
+    planned_power_note,
+    power_note,
+)
+from analysis.statistics.power import (
+    MAX_UNITS,
+    min_detectable_difference,
+    power,
+    required_folds,
+    required_seeds,
+    variance_components,
+)
 from core.config.run import Run
 from core.store.runs import Store
 from tests.benchmarks.bench_statistics import FOLD_SD, SEED_SD
@@ -18,7 +30,7 @@ from tests.benchmarks.bench_statistics import FOLD_SD, SEED_SD
 
 @pytest.mark.parametrize("folds", [3, 5, 10])
 def test_what_is_detectable_is_found_in_80_of_100_studies(folds):
-    difference = detectable(0.02, folds)
+    difference = min_detectable_difference(0.02, folds)
     values = np.random.default_rng(folds).normal(difference, 0.02, (20_000, folds))
     found = np.mean(stats.ttest_1samp(values, 0, axis=1).pvalue < 0.05)
     assert found == pytest.approx(0.8, abs=0.01)
@@ -31,39 +43,39 @@ def test_power_is_that_of_statsmodels(folds):
 
 
 def test_two_folds_find_only_what_is_huge_and_one_fold_nothing():
-    assert detectable(0.02, 2) > 0.2
-    assert math.isnan(detectable(0.02, 1))
-    assert detectable(0.0, 5) == 0.0
+    assert min_detectable_difference(0.02, 2) > 0.2
+    assert math.isnan(min_detectable_difference(0.02, 1))
+    assert min_detectable_difference(0.0, 5) == 0.0
 
 
 def test_what_is_needed_is_the_least_that_is_enough():
-    folds = needed(0.02, 0.01)
+    folds = required_folds(0.02, 0.01)
     assert power(0.01, 0.02, folds) >= 0.8 > power(0.01, 0.02, folds - 1)
-    assert needed(0.02, detectable(0.02, 7)) in (7, 8)  # equal but for rounding
-    assert needed(1.0, 1e-4) is None
-    assert needed(0.0, 0.01) == 2
-    assert 0.99 < power(1.0, 1e-3, MOST) <= 1.0
+    assert required_folds(0.02, min_detectable_difference(0.02, 7)) in (7, 8)  # equal but for rounding
+    assert required_folds(1.0, 1e-4) is None
+    assert required_folds(0.0, 0.01) == 2
+    assert 0.99 < power(1.0, 1e-3, MAX_UNITS) <= 1.0
 
 
 def test_spread_is_parted_into_folds_and_seeds():
     rng = np.random.default_rng(0)
     index = pd.MultiIndex.from_product([range(2000), range(3)])
     values = rng.normal(0, FOLD_SD, (2000, 1)) + rng.normal(0, SEED_SD, (2000, 3))
-    std, fold_std, seed_std = spreads(pd.Series(values.ravel(), index=index))
+    std, fold_std, seed_std = variance_components(pd.Series(values.ravel(), index=index))
     assert (fold_std, seed_std) == pytest.approx((FOLD_SD, SEED_SD), rel=0.05)
     assert std == pytest.approx(np.sqrt(FOLD_SD**2 + SEED_SD**2 / 3), rel=0.05)
 
 
 def test_seeds_help_down_to_the_spread_of_folds_and_no_further():
-    difference = detectable(np.sqrt(FOLD_SD**2 + SEED_SD**2 / 4), 10)
-    assert seeds_needed(FOLD_SD, SEED_SD, 10, difference * (1 + 1e-9)) == 4
-    assert seeds_needed(FOLD_SD, SEED_SD, 10, detectable(FOLD_SD, 10) * 0.99) is None
+    difference = min_detectable_difference(np.sqrt(FOLD_SD**2 + SEED_SD**2 / 4), 10)
+    assert required_seeds(FOLD_SD, SEED_SD, 10, difference * (1 + 1e-9)) == 4
+    assert required_seeds(FOLD_SD, SEED_SD, 10, min_detectable_difference(FOLD_SD, 10) * 0.99) is None
 
 
 def test_the_note_says_what_is_detectable_and_what_half_of_it_takes():
-    note = power_note(5, 0.02, math.nan, math.nan)
-    assert f"5 folds find a true difference of {100 * detectable(0.02, 5):.1f} points in 80 of 100 studies" in note
-    assert note.endswith(f"half of that would take {needed(0.02, detectable(0.02, 5) / 2)} folds.")
+    note, smallest = power_note(5, 0.02, math.nan, math.nan), min_detectable_difference(0.02, 5)
+    assert f"5 folds find a true difference of {100 * smallest:.1f} points in 80 of 100 studies" in note
+    assert note.endswith(f"half of that would take {required_folds(0.02, smallest / 2)} folds.")
     assert "which no number of seeds in these folds is" in power_note(5, 0.02, 0.019, 0.01)
     assert power_note(1, 0.02, math.nan, math.nan) == power_note(5, math.nan, math.nan, math.nan) == ""
 
@@ -88,23 +100,23 @@ def design(store, right):
 
 def test_a_plan_says_before_it_is_run_what_it_could_find(tmp_path):
     store = Store(tmp_path)
-    before = foreseen(design(store, {"none": [0] * 5, "block3": [0] * 5}), store)
+    before = planned_power_note(design(store, {"none": [0] * 5, "block3": [0] * 5}), store)
     assert "differences of folds spread by 2.0 points, 5 folds find" in before
     assert before.endswith("That spread is a guess: there are no pairs yet.")
-    after = foreseen(design(store, {"none": [800] * 5, "block3": [790, 800, 810, 795, 805]}), store)
+    after = planned_power_note(design(store, {"none": [800] * 5, "block3": [790, 800, 810, 795, 805]}), store)
     assert f"spread by {np.std([-1, 0, 1, -0.5, 0.5], ddof=1):.1f} points" in after
     assert "guess" not in after
-    assert foreseen(design(store, {"none": [0], "block3": [0]}), store).startswith("A single fold")
+    assert planned_power_note(design(store, {"none": [0], "block3": [0]}), store).startswith("A single fold")
     members = plan_of({"member 1": [Run()], "member 2": [Run(seed=1)]})
-    assert foreseen(members, store) == ""  # compares nothing
+    assert planned_power_note(members, store) == ""  # compares nothing
 
 
 @pytest.mark.parametrize(("margin", "named"), [(0.03, "block3."), (0.001, "none of them.")])
 def test_conditions_equal_within_a_margin_are_named(tmp_path, margin, named):
     store = Store(tmp_path)
     plan = design(store, {"none": [800] * 5, "block3": [790, 800, 810, 795, 805]})
-    frame = comparisons(plan, store, margin=margin)
-    (note,) = [note for note in footnotes(frame, margin=margin) if note.startswith("Shown to be equal")]
+    frame = compare_with_reference(plan, store, margin=margin)
+    (note,) = [note for note in comparison_footnotes(frame, margin=margin) if note.startswith("Shown to be equal")]
     assert f"within {100 * margin:g} points" in note
     assert note.endswith(named)
     difference = np.array([-0.01, 0, 0.01, -0.005, 0.005])
@@ -113,5 +125,5 @@ def test_conditions_equal_within_a_margin_are_named(tmp_path, margin, named):
         stats.ttest_1samp(difference, margin, alternative="less").pvalue,
     )
     assert frame["equivalence_p"].tolist() == pytest.approx([p])
-    assert any(note.startswith("Power: ") for note in footnotes(frame))
-    assert "equivalence_p" not in comparisons(plan, store)
+    assert any(note.startswith("Power: ") for note in comparison_footnotes(frame))
+    assert "equivalence_p" not in compare_with_reference(plan, store)

@@ -13,7 +13,7 @@ import pytest
 from analysis.output import style
 from analysis.search import search_figures as search_figures
 from analysis.search import space as search
-from analysis.search.best_configurations import command_with, summarise
+from analysis.search.best_configurations import command_with, summarise_search
 from analysis.search.space import Optuna, Range, Space
 from commands.cli import parser
 from commands.tune.options import Tune
@@ -147,7 +147,7 @@ def test_deviation_of_a_configuration_is_over_folds(tmp_path: Path) -> None:
             run, STOPPED, {"metrics": {"validation_accuracy": score, "validation_loss": 1.0, "epoch": 1}}
         )
     plan = Plan("tune", tuple(Planned("lr 0.001", run, run) for run in runs), {})
-    (row,) = summarise(plan, store, ["training__lr"]).to_dict("records")
+    (row,) = summarise_search(plan, store, ["training__lr"]).to_dict("records")
     assert row["validation_accuracy"] == pytest.approx((0.3 + 0.9) / 2)
     assert row["validation_accuracy_std"] == pytest.approx(np.std([0.3, 0.9], ddof=1))
 
