@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from filelock import Timeout
 
 from core.config.run import Run
-from core.errors import UserError, failure
+from core.errors import ResultsError, UserError, failure
 from core.io.atomic_files import explain_write_errors
 from core.io.background_writer import Writing
 from core.plan import Plan
@@ -23,12 +23,24 @@ from core.training.trainer import train
 
 @dataclass(frozen=True)
 class Executed:
-    """How many runs of a plan were trained now, were there already, and failed; and which were trained now."""
+    """What the execution of a plan did.
+
+    Attributes
+    ----------
+    trained
+        Number of runs that were trained now and did not fail.
+    found
+        Number of runs that needed no training.
+    failed
+        Number of failed runs of the plan, now or earlier.
+    new
+        Ids of the runs that were tried now, failed ones included.
+    """
 
     trained: int
     found: int
     failed: int
-    new: frozenset[str] = frozenset()  # ids
+    new: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,7 @@ class Work:
     session: Session
     writing: Writing
     bases: Bases
+    refused: list[tuple[Run, UserError]] = field(default_factory=list)  # runs that raised a `UserError`
 
 
 def execute(plan: Plan, session: Session) -> Executed:
@@ -47,8 +60,14 @@ def execute(plan: Plan, session: Session) -> Executed:
     Other processes may execute the same plan at the same time: a run is trained by whoever holds its lock, and what
     others hold is waited for last, one by one. A run that fails is recorded with its reason and the others go on; it
     is tried again only where that is asked for. Runs that can be are trained together
-    (`core.training.heads.heads_trainer`), and
-    written while the next are trained.
+    (`core.training.heads.heads_trainer`), and written while the next are trained.
+
+    Raises
+    ------
+    ResultsError
+        If the results folder cannot be read or written.
+    UserError
+        If every run that was tried raised one: then it is the first, and no run is recorded as failed.
     """
     new: set[str] = set()
     with session.store.cached_records():
@@ -67,8 +86,13 @@ def execute(plan: Plan, session: Session) -> Executed:
         for run in held:
             with session.store.lock(run).acquire():
                 new |= _train_missing([run], work)
-    failed += sum(session.store.status(run) == FAILED for run in missing)
-    return Executed(len(new), found, failed, frozenset(new))
+    if work.refused and len(work.refused) == len(new):
+        raise work.refused[0][1]
+    for run, error in work.refused:
+        record_failure(run, session, label=label(run, plan), **failure(error))
+    now_failed = [run for run in missing if session.store.status(run) == FAILED]
+    trained = len(new - {run.id for run in now_failed})
+    return Executed(trained, found, failed + len(now_failed), frozenset(new))
 
 
 def _locked(run: Run, plan: Plan, session: Session, locks: ExitStack, held: list[Run]) -> bool:
@@ -90,7 +114,7 @@ def _train_missing(lot: Sequence[Run], work: Work) -> set[str]:
     if alone:
         work.writing.settle(until=0)  # nobody would hear of them for as long as this takes
     for run in alone:
-        _train(run, work.plan, work.session)
+        _train(run, work)
     return {run.id for run in missing}
 
 
@@ -128,17 +152,25 @@ def _train_together(runs: Sequence[Run], work: Work) -> list[Run]:
     plan, session = work.plan, work.session
     dataset, left = plan.datasets[runs[0].data.content], {run.id: run for run in runs}
     name = lot_label([label(run, plan) for run in runs])
-    for ended in train_together(runs, dataset, session, label=name, bases=work.bases):
-        work.writing.settle()
-        if ended is None:
-            continue
-        del left[ended.run.id]
-        own = label(ended.run, plan)
-        if ended.error:
-            record_failure(ended.run, session, label=own, **failure(ended.error))
-        else:
-            then, lost = partial(say_accuracy, ended.run, session, label=own), partial(_train_again, ended.run, work)
-            work.writing.add(ended.write, then, lost)
+    try:
+        for ended in train_together(runs, dataset, session, label=name, bases=work.bases):
+            work.writing.settle()
+            if ended is None:
+                continue
+            del left[ended.run.id]
+            own = label(ended.run, plan)
+            if ended.error:
+                record_failure(ended.run, session, label=own, **failure(ended.error))
+            else:
+                then, lost = (
+                    partial(say_accuracy, ended.run, session, label=own),
+                    partial(_train_again, ended.run, work),
+                )
+                work.writing.add(ended.write, then, lost)
+    except ResultsError:
+        raise
+    except UserError as error:  # it concerns one of the runs, which shows when each is trained alone
+        session.report.note(f"{name}: cannot be trained together ({error}); one by one")
     return list(left.values())
 
 
@@ -146,16 +178,21 @@ def _train_again(run: Run, work: Work, error: Exception) -> None:
     """Train a run alone that could not be written: what that comes from shows where it meets it alone."""
     why = f"{type(error).__name__}: {error}"
     work.session.report.note(f"{label(run, work.plan)}: cannot be written ({why}); training it alone")
-    _train(run, work.plan, work.session)
+    _train(run, work)
 
 
-def _train(run: Run, plan: Plan, session: Session) -> None:
+def _train(run: Run, work: Work) -> None:
+    plan, session = work.plan, work.session
     name = label(run, plan)
     try:
         with explain_write_errors(session.store.folder(run)):
             train(run, plan.datasets[run.data.content], session, label=name)
-    except UserError:
+    except ResultsError:
         raise
+    except UserError as error:
+        session.report.drop(name)
+        work.refused.append((run, error))
+        return
     except Exception as error:
         record_failure(run, session, label=name, **failure(error))
         return

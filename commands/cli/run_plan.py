@@ -8,7 +8,7 @@ from core.executor import Executed, unfinished
 from core.plan import Plan
 from core.registry import Lazy
 from core.session import Session
-from core.store.runs import DamagedFile
+from core.store.runs import FAILED, DamagedFile
 
 T = TypeVar("T")
 INTERRUPTED = 130  # the shell's status for Ctrl-C
@@ -62,4 +62,5 @@ def analysed(
             session.store.discard(damage)
             more = execute(plan, session)
             new = executed.new | more.new
-            executed = Executed(len(new), len(plan.runs) - len(new), more.failed, new)
+            failed = sum(session.store.status(id) == FAILED for id in new)
+            executed = Executed(len(new) - failed, len(plan.runs) - len(new), more.failed, new)

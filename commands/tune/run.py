@@ -255,7 +255,8 @@ def ask_and_train(asked: Asked, session: Session, scheduler: Any) -> Executed:
             asked.run_ended(runs[0])
     runs = asked.plan.runs
     failed = sum(session.store.status(run) == FAILED for run in runs)
-    return Executed(len(runs) - asked.found, asked.found, failed, frozenset(asked.new))
+    trained = sum(session.store.status(id) != FAILED for id in asked.new)
+    return Executed(trained, asked.found, failed, frozenset(asked.new))
 
 
 def _scheduler(tune: Tune, plan: Plan) -> Any:

@@ -70,8 +70,9 @@ def execute_on_ray(plan: Plan, session: Session, *, scheduler: Any = None) -> Ex
             scheduler=scheduler,
         )
     failed = sum(session.store.status(run) == FAILED for run in plan.runs)
-    new = frozenset(run.id for run in missing if session.store.status(run) in (FINISHED, FAILED, STOPPED))
-    return Executed(len(new), len(plan.runs) - len(missing), failed, new)
+    trained = frozenset(run.id for run in missing if session.store.status(run) in (FINISHED, STOPPED))
+    new = trained | {run.id for run in missing if session.store.status(run) == FAILED}
+    return Executed(len(trained), len(plan.runs) - len(missing), failed, new)
 
 
 def sweep(source: TrialSource, session: Session, *, runs: int, first: Iterable[Run], scheduler: Any = None) -> None:

@@ -19,7 +19,7 @@ def two(run: Run, dataset: Dataset) -> tuple[Plan, Run, Run]:
     return Plan("test", planned, {run.data.content: dataset}), first, second
 
 
-def first_raises(error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
+def first_raises(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     train = executor.train
 
     def raise_once(*given: Any, **named: Any) -> None:
@@ -35,7 +35,7 @@ def test_file_that_vanishes_fails_its_run_alone(
     plan, first, second = two(run, dataset)
     first_raises(FileNotFoundError(errno.ENOENT, "No such file or directory", "array.npy"), monkeypatch)
     executed = execute(plan, session)
-    assert (executed.trained, executed.failed) == (2, 1)
+    assert (executed.trained, executed.failed) == (1, 1)
     assert executed.new == {first.id, second.id}
     assert [session.store.status(one) for one in (first, second)] == [FAILED, FINISHED]
 
@@ -49,3 +49,21 @@ def test_full_disk_ends_the_command_and_fails_no_run(
         execute(plan, session)
     assert FAILED not in [session.store.status(one) for one in (first, second)]
     assert execute(plan, session).trained == 2
+
+
+def test_user_error_of_one_run_fails_it_alone_and_that_of_all_ends_the_command(
+    run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, first, second = two(run, dataset)
+
+    def refuse(*given: Any, **named: Any) -> None:
+        raise UserError("no usable clip is left")
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="no usable clip is left"):
+        patch.setattr(executor, "train", refuse)
+        execute(plan, session)
+    assert FAILED not in [session.store.status(one) for one in (first, second)]
+    first_raises(UserError("no usable clip is left"), monkeypatch)
+    executed = execute(plan, session)
+    assert (executed.trained, executed.failed) == (1, 1)
+    assert [session.store.status(one) for one in (first, second)] == [FAILED, FINISHED]
