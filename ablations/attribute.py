@@ -1,4 +1,4 @@
-"""What does the network listen to? Attribute its answers to the spectrogram (Palanisamy et al. 2020, figure 3)."""
+"""Attribute the predictions of a network to its spectrogram (Palanisamy et al. 2020, figure 3)."""
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -29,41 +29,57 @@ finished_record = Lazy("core.finished.open_run:finished_record")
 
 @dataclass(frozen=True)
 class Attribute(Ablation):
-    """Show which parts of a clip's spectrogram the network's answer rests on, and test whether that is true.
+    """Show which parts of a spectrogram a network's prediction depends on, and test whether the maps are faithful.
 
-    A finished run is used, or the default one trained. Integrated Gradients take as many steps as their sum needs;
-    each map says what error is left. The table of faithfulness sets the maps against chance and against loudness.
+    A finished run is used (--run), or one is trained from the options. Integrated Gradients use as many steps as the
+    completeness error requires, and each map states the remaining error. The table of faithfulness compares the maps
+    with chance and with loudness.
 
-    Example: run_ablation.py attribute --per-class 1 --baseline all --compare
+    Examples
+    --------
+    run_ablation.py attribute --per-class 1
+    run_ablation.py attribute --per-class 1 --baseline all --across-ablations
+    run_ablation.py attribute --run 0123456789ab --misclassified --n-clips 5
+    run_ablation.py attribute --method integrated-gradients gradcam --no-faithfulness
     """
 
     title: ClassVar[str] = "Network"
 
-    clips: tuple[str, ...] = option((), "Paths of clips in the data set, or file names (default: drawn).", flag="clip")
-    per_class: int = option(0, "Draw so many clips of each class of the test fold (0: --n of any).", at_least=0)
-    misclassified: bool = option(False, "Draw only clips that the run gets wrong.")
-    n: int = option(10, "Draw so many clips of the test fold.", at_least=1)
+    clips: tuple[str, ...] = option((), "Clips to explain: paths in the data set, or file names.", flag="clip")
+    per_class: int = option(0, "Number of test clips of each class (0: --n-clips of any class).", at_least=0)
+    misclassified: bool = option(False, "Use only misclassified clips.")
+    n: int = option(10, "Number of test clips, chosen at random.", flag="n-clips", at_least=1)
     method: tuple[str, ...] = option(
         ("integrated-gradients",),
-        "integrated-gradients, saliency, input-x-gradient, gradient-shap, occlusion-time, occlusion-mel, gradcam or "
-        "gradcam:BLOCK; several of them.",
+        "Attribution methods: integrated-gradients, saliency, input-x-gradient, gradient-shap, occlusion-time, "
+        "occlusion-mel, gradcam or gradcam:BLOCK.",
     )
     baseline: tuple[str, ...] = option(
         (),
-        "silence, mean (of the training clips), blurred, noise, all, or a .npy file with an image in dB.",
-        shown="silence, or the mean of a table's features",
+        "Baselines: silence, mean (of the training clips), blurred, noise, all, or a .npy file with an image in dB.",
+        shown="silence, or the mean for a table of features",
     )
-    target: str = option("predicted", "Class whose logit is attributed: predicted, true, or a class's name.")
-    compare: bool = option(False, "Show the same clips under frozen, fused, cut and random networks too.")
-    block: str = option("", "Block that --compare freezes, fuses and cuts through (default: the middle one).")
-    run_id: str = option("", "Id of a finished run to attribute, instead of one made from the options.", flag="run")
-    steps: int = option(64, "Steps of the integral to begin with.", at_least=1, at_most=10**5)
-    tolerance: float = option(
-        0.05, "Steps double until the attributions' sum is as near to the difference of the logits.", above=0
+    target: str = option("predicted", "Class whose logit is attributed: predicted, true, or the name of a class.")
+    compare: bool = option(
+        False, "Also explain the same clips with frozen, fused, cut and random networks.", flag="across-ablations"
     )
-    max_steps: int = option(1024, "Most steps; what error is left then is said on the map.", at_least=1, at_most=10**5)
-    memory: float = option(0.0, "GB that a batch may take (0: by the device).", at_least=0, at_most=10**4)
-    check: bool = option(True, "Test the maps: deletion and insertion, randomised networks, regions of high energy.")
+    block: str = option("", "Block at which --across-ablations freezes, fuses and cuts.", shown="the middle one")
+    run_id: str = option("", "Id of a finished run to explain, instead of training one.", flag="run")
+    steps: int = option(
+        64, "Initial number of integration steps of Integrated Gradients.", flag="n-steps", at_least=1, at_most=10**5
+    )
+    tolerance: float = option(0.05, "Double the steps until the relative completeness error is below this.", above=0)
+    max_steps: int = option(
+        1024, "Maximum number of steps; the maps state the remaining error.", at_least=1, at_most=10**5
+    )
+    memory: float = option(
+        0.0, "Memory for one batch in GB (0: chosen by the device).", flag="memory-gb", at_least=0, at_most=10**4
+    )
+    check: bool = option(
+        True,
+        "Test whether the maps are faithful: deletion and insertion, randomised networks, loud regions.",
+        flag="faithfulness",
+    )
 
     @property
     def question(self) -> str:

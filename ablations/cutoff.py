@@ -1,4 +1,4 @@
-"""Are the last blocks needed at all? Cut them off (Palanisamy et al. 2020, section IV.B)."""
+"""Cut off the last blocks: are they needed? (Palanisamy et al. 2020, section IV.B)."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -20,17 +20,23 @@ costs = Lazy("analysis.network_cost")
 
 @dataclass(frozen=True)
 class Cutoff(Ablation):
-    """Remove the blocks after a block; a new head pools and classifies what is left, and all of it is trained.
+    """Remove all blocks after a block, add a new head, and train everything.
 
-    Each row of the table is what is kept, against the whole network, with parameters, multiply-adds and the time for
-    one clip beside the accuracy.
+    Each row of the table is one cut, compared with the whole network: accuracy, parameters, multiply-adds and the
+    prediction time of one clip.
 
-    Example: run_ablation.py cutoff --block 3 2 --data esc50 --data-root DIR --fold all
+    Examples
+    --------
+    run_ablation.py cutoff --block 3 2
+    run_ablation.py cutoff --data esc50 --data-root DIR --fold all
+    run_ablation.py cutoff --backbone densenet201 --data esc50 --data-root DIR --seed 0 1 2
     """
 
     title: ClassVar[str] = "Kept through block"
 
-    block: tuple[str, ...] = option((), "Last block kept: stem (or 0), 1 .. N-1, or several of them (default: every).")
+    block: tuple[str, ...] = option(
+        (), "Last block to keep: stem (or 0), 1 .. N-1; several values give one row each.", shown="all"
+    )
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Cut after each block asked for; keeping the last one is the whole network, the reference."""

@@ -1,4 +1,4 @@
-"""Do networks that differ in their seed alone make a better one together? (Palanisamy et al. 2020, table II)."""
+"""Average networks that differ only in seed (Palanisamy et al. 2020, table II)."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -19,24 +19,29 @@ compare_ensemble = Lazy("analysis.ensembles:compare_ensemble")
 
 @dataclass(frozen=True)
 class Ensemble(Ablation):
-    """Average the softmax outputs of networks that differ in head initialisation and batch order only.
+    """Average the softmax outputs of networks that differ only in seed (head initialisation and batch order).
 
-    The table sets one network (mean and deviation over the members) against the ensemble, with likelihood,
-    calibration and disagreement; the figure shows accuracy against the number of members, over all subsets, or of
-    thousands over some. Members are ordinary runs with the seeds --seed, --seed + 1 .. and are shared with every other
-    ablation.
+    The table compares single networks (mean and standard deviation) with the ensemble: accuracy, likelihood,
+    calibration and disagreement. The figure shows accuracy by number of members. Member k has the seed --seed + k, and
+    members are shared with all other ablations.
 
-    Example: run_ablation.py ensemble --members 5 --data urbansound8k --data-root DIR --fold all
+    Examples
+    --------
+    run_ablation.py ensemble --members 5
+    run_ablation.py ensemble --members 5 --data urbansound8k --data-root DIR --fold all
+    run_ablation.py ensemble --members 10 --backbone resnet18
     """
 
     title: ClassVar[str] = "Network"
 
-    members: int = option(5, "Networks in the ensemble.", at_least=2, at_most=1000)
+    members: int = option(5, "Number of networks in the ensemble.", at_least=2, at_most=1000)
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Make one run for each member."""
         if base.seed + self.members - 1 > LARGEST:
-            raise UserError(f"--seed {base.seed}: the members' seeds go on from it, and whole numbers go to {LARGEST}")
+            raise UserError(
+                f"--seed {base.seed}: the members have the seeds that follow, which must be at most {LARGEST}"
+            )
         return {f"member {k + 1}": base.replace(seed=base.seed + k) for k in range(self.members)}
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":

@@ -1,4 +1,4 @@
-"""Which blocks must adapt to sound? Freeze the first ones and see (Palanisamy et al. 2020, figure 2c)."""
+"""Freeze the first blocks: which blocks must adapt to sound? (Palanisamy et al. 2020, figure 2c)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,16 +14,21 @@ from core.models.stages import stages_named
 class Freeze(Ablation):
     """Freeze the network from the stem through a block and fine-tune the rest.
 
-    Each row of the table is one depth, against the reference with nothing frozen. A frozen block is frozen whole:
-    no gradient reaches it and its batch norm is in evaluation mode. What a frozen prefix computes is computed once.
+    Each row of the table is one freezing depth, compared with the reference in which nothing is frozen. A frozen block
+    gets no gradient and its batch norm is in evaluation mode.
 
-    Example: run_ablation.py freeze --block stem 1 2 3 4 --data urbansound8k --data-root DIR --fold all --seed 0 1 2
+    Examples
+    --------
+    run_ablation.py freeze --block 3
+    run_ablation.py freeze --data urbansound8k --data-root DIR --fold all --seed 0 1 2
+    run_ablation.py freeze --block last --backbone resnet18 resnet50 --lr 1e-3 1e-4
+    run_ablation.py freeze --data folder --data-root my_recordings --dry-run
     """
 
     title: ClassVar[str] = "Frozen through block"
 
     block: tuple[str, ...] = option(
-        (), "Last frozen block: stem (or 0), 1 .. N, last, or several of them (default: every)."
+        (), "Last frozen block: stem (or 0), 1 .. N, or last; several values give one row each.", shown="all"
     )
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:

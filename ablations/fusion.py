@@ -1,4 +1,4 @@
-"""How deep must pretrained weights reach? Keep them up to a block (Palanisamy et al. 2020, figure 2b)."""
+"""Keep pretrained weights up to a block: how deep must they reach? (Palanisamy et al. 2020, figure 2b)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,17 +12,23 @@ from core.models.stages import has_plain_head, stages_named
 
 @dataclass(frozen=True)
 class Fusion(Ablation):
-    """Start the network with pretrained weights up to a block and random ones after it, and train all of it.
+    """Keep pretrained weights up to a block, start the rest from random weights, and train everything.
 
-    Each row of the table is one depth, from none to all; the reference keeps the pretrained weights everywhere.
+    Each row of the table is one depth, from none to all; the reference keeps all pretrained weights.
 
-    Example: run_ablation.py fusion --block stem 1 2 3 4 --data urbansound8k --data-root DIR --fold all --seed 0 1 2
+    Examples
+    --------
+    run_ablation.py fusion --block 2
+    run_ablation.py fusion --data urbansound8k --data-root DIR --fold all --seed 0 1 2
+    run_ablation.py fusion --block none stem 1 2 --preset paper --data esc50 --data-root DIR
     """
 
     title: ClassVar[str] = "Pretrained through block"
 
     block: tuple[str, ...] = option(
-        (), "Last block with pretrained weights: none, stem (or 0), 1 .. N, last, or several of them (default: every)."
+        (),
+        "Last block with pretrained weights: none, stem (or 0), 1 .. N, or last; several values give one row each.",
+        shown="all",
     )
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:

@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pretraining(Ablation):
-    """Train a network from its pretrained weights and from random ones, with nothing else different.
+    """Train a network from pretrained weights and from random weights, with all other settings equal.
 
-    With --preset paper each has its own schedule, as in the report: 70 epochs, and 450 from random weights.
+    With --preset paper both use the paper's schedules: 70 epochs, or 450 from random weights.
 
-    Example: run_ablation.py pretraining --backbone resnet50 densenet201 inception_v3 --preset paper --data esc50
-    --data-root DIR --fold all
+    Examples
+    --------
+    run_ablation.py pretraining --seed 0 1 2
+    run_ablation.py pretraining --data esc50 --data-root DIR --fold all
+    run_ablation.py pretraining --backbone resnet50 densenet201 --preset paper --data esc50 --data-root DIR --fold all
     """
 
     title: ClassVar[str] = "Weights"

@@ -1,4 +1,4 @@
-"""What does fine-tuning change? Compare each layer before and after (Palanisamy et al. 2020, figure 2a)."""
+"""Compare each layer before and after fine-tuning (Palanisamy et al. 2020, figure 2a)."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -18,22 +18,31 @@ compare_layers = Lazy("analysis.similarity.weight_change:compare_layers")
 
 @dataclass(frozen=True)
 class WeightChange(Ablation):
-    """Measure how alike each layer's activations are before and after training, pretrained and from random weights.
+    """Compare the activations of each layer before and after training, from pretrained and from random weights.
 
-    The same held-out clips go through the network as it started and as it ended. Next to every similarity stand the
-    ranks kept, the number of datapoints, and a noise floor: the same index with clips mis-paired at random.
+    The same test clips pass through the network before and after training. The table shows the similarity of each
+    layer, the ranks kept, the number of datapoints, and a noise floor: the similarity of randomly mis-paired clips.
 
-    Example: run_ablation.py weight-change --index svcca --layers all --data esc50 --data-root DIR
+    Examples
+    --------
+    run_ablation.py weight-change --similarity svcca
+    run_ablation.py weight-change --similarity cka --layers all --data esc50 --data-root DIR
+    run_ablation.py weight-change --spatial mean --backbone resnet18
     """
 
     title: ClassVar[str] = "Layer"
 
-    index: str = option("svcca", "Similarity index.", choices=("svcca", "pwcca", "cka", "procrustes"))
+    index: str = option(
+        "svcca", "Similarity index.", flag="similarity", choices=("svcca", "pwcca", "cka", "procrustes")
+    )
     layers: str = option("blocks", "Compare the output of every block, or of all layers.", choices=("blocks", "all"))
     positions: str = option(
         "fold",
-        "Convolutional layers have channels as neurons; positions are folded into the datapoints, or pooled.",
+        "Spatial positions of convolutional layers, whose channels are the neurons. flatten: every position is a "
+        "datapoint; mean: average over positions.",
+        flag="spatial",
         choices=("fold", "pool"),
+        words={"flatten": "fold", "mean": "pool"},
     )
 
     @property

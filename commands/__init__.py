@@ -1,4 +1,4 @@
-"""What can be said after ``python run_ablation.py``: one file per command, beside the ablations."""
+"""The commands that can be typed after ``python run_ablation.py``."""
 
 from ablations import ABLATIONS
 from core.registry import Registry
@@ -7,13 +7,23 @@ COMMANDS = Registry(
     "command",
     {  # a class whose fields are the command's options and whose docstring is its help
         **ABLATIONS.entries,
-        "tune": "commands.tune.options:Tune",
         "study": "commands.study.options:Study",
-        "figures": "commands.study.options:Figures",
-        "data": "commands.data:Data",
-        "network": "commands.network:Network",
-        "samples": "commands.samples:Samples",
+        "tune": "commands.tune.options:Tune",
+        "data": "commands.data.options:Data",
+        "network": "commands.network.options:Network",
+        "samples": "commands.samples.options:Samples",
         "predict": "commands.predict.options:Predict",
-        "report": "commands.report:Report",
+        "report": "commands.report.options:Report",
     },
 )
+OTHER_GROUPS = {  # headings of the overview; every other command is an ablation
+    "Studies and search": ("study", "tune"),
+    "Inspect": ("data", "network", "samples"),
+    "Use finished runs": ("predict", "report"),
+}
+
+
+def grouped_commands() -> dict[str, tuple[str, ...]]:
+    """Return the names of all commands by the headings of the overview."""
+    others = {name for names in OTHER_GROUPS.values() for name in names}
+    return {"Ablations": tuple(name for name in COMMANDS if name not in others), **OTHER_GROUPS}

@@ -1,4 +1,4 @@
-"""What every ablation's command does: plan, execute, analyse, and say where the results are."""
+"""Run an ablation: plan, execute, analyse, and show the results."""
 
 import json
 import math
@@ -11,7 +11,8 @@ from rich.table import Table
 from ablations.base import Ablation
 from analysis.output.number_format import format_seconds
 from analysis.statistics.paired_comparisons import planned_power_note
-from commands.cli import parser, study_schema
+from commands.cli import study_schema
+from commands.cli.grid import execution, find_ignored, grid, preset
 from commands.cli.parser import Call
 from commands.cli.run_plan import INTERRUPTED, analysed, execute_or_stop
 from commands.study.experiment import Experiment
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 results_of = Lazy("analysis.output.folder:OutputFolder")  # draws, which a dry run does not
 readable, write_beside = Lazy("analysis.published.numbers:readable"), Lazy("analysis.published.numbers:write_beside")
 LOCAL = ("", "local")  # values of --ray whose runs are trained on this machine
-DRAWN = 500  # runs in a table with a frame; to lay out one of thousands takes longer than to plan it
+MAX_TABLE_ROWS = 500  # longer tables are printed without a frame, because rich needs seconds to lay them out
+OPEN_FIRST = ("table.md", "maps.png", "figure.png")  # the first of these in a folder of results
 
 
 def run(call: Call) -> int:
@@ -46,15 +48,15 @@ def run(call: Call) -> int:
     Returns
     -------
     status
-        0, or 1 where a run failed, or 130 where it was interrupted.
+        0, or 1 if a run failed, or 130 if interrupted.
     """
-    execution = parser.execution(call.options)
-    console = Console(stderr=execution.json, highlight=False, soft_wrap=False)
+    settings = execution(call)
+    console = Console(stderr=settings.json, highlight=False, soft_wrap=False)
     with Reporter() as report:
-        session = Session(execution, report)
+        session = Session(settings, report)
         experiment = prepare(call, session)
         plan = experiment.plan
-        if execution.dry_run:
+        if settings.dry_run:
             with session.store.cached_records():
                 show_plan(plan, session, console)
                 if said := planned_power_note(plan, session.store):
@@ -67,7 +69,7 @@ def run(call: Call) -> int:
         place = session.store.results / call.name / folder
 
         def analyse() -> "tuple[OutputFolder, pd.DataFrame]":
-            results = results_of(plan, session, place, published_as=execution.published_as)
+            results = results_of(plan, session, place, published_as=settings.published_as)
             return results, experiment.analyse(results)
 
         (results, frame), executed = analysed(analyse, plan, session, executed, again=experiment.trains)
@@ -82,10 +84,10 @@ def run(call: Call) -> int:
 def prepare(call: Call, session: Session) -> Experiment:
     """Plan an ablation's command."""
     ablation: Ablation = call.command
-    points = ablation.points(parser.grid(call.options), session.store)
-    plan = planned(call, ablation.conditions, points, session, by=ablation.varied(points))
+    points = ablation.points(grid(call), session.store)
+    plan = plan_conditions(call, ablation.conditions, points, session, by=ablation.varied(points))
     ablation.check_plan(plan)
-    for line in parser.unread(call.options, plan.runs):
+    for line in find_ignored(call, plan.runs):
         session.report.note(line)
     return Experiment(plan, ablation.question, ablation.analyse, trains=ablation.trains)
 
@@ -93,7 +95,7 @@ def prepare(call: Call, session: Session) -> Experiment:
 def conclude(
     results: "OutputFolder", frame: "pd.DataFrame", executed: Executed, console: Console, *, command: str
 ) -> int:
-    """Say where the results are; return 1 where a run failed, else 0."""
+    """Show the results and where they are; return 1 if a run failed, else 0."""
     results.describe(command)
     show_results(results, console, new=executed.new)
     console.print(f"{executed.trained} runs trained, {executed.found} found in the store, {executed.failed} failed.")
@@ -103,50 +105,49 @@ def conclude(
     return 1 if executed.failed else 0
 
 
-def planned(
+def plan_conditions(
     call: Call, conditions: Conditions, points: list[dict[str, Any]], session: Session, *, by: str = ""
 ) -> Plan:
-    """Plan the conditions at the points of a grid, with data sets fetched first where that was asked for."""
-    execution = parser.execution(call.options)  # the session's own is of another experiment, in a study
-    if execution.download:
+    """Plan the conditions at the points of a grid; with --download, data sets are downloaded first."""
+    settings = execution(call)  # in a study, the session has the settings of another experiment
+    if settings.download:
         wanted = list(dict.fromkeys(point.get("data__name", Run().data.name) for point in points))
-        if len(execution.data_root) != len(wanted):
-            raise UserError("--download needs --data-root: one folder for each data set, to fetch it into")
-        for dataset, root in zip(wanted, execution.data_root, strict=True):
+        if len(settings.data_root) != len(wanted):
+            raise UserError("--download needs --data-root: one folder for each data set")
+        for dataset, root in zip(wanted, settings.data_root, strict=True):
             datasets.download_dataset(dataset, root, session.report)
     plan = make_plan(
         call.name,
         conditions,
         points,
         by=by,
-        preset=parser.preset(call.options),
-        roots=execution.data_root,
+        preset=preset(call),
+        roots=settings.data_root,
         cache=session.store.cache,
-        settle=partial(settled, session=session),
+        settle=partial(fill_in_run, session=session),
         progress=session.report,
     )
-    if execution.published_as and len(plan.datasets) > 1:
-        raise UserError(f"--published-as {execution.published_as}: names one data set, not {len(plan.datasets)}")
+    if settings.published_as and len(plan.datasets) > 1:
+        raise UserError(f"--published-dataset {settings.published_as}: names one data set, not {len(plan.datasets)}")
     remarks = [f"{d.name}: {remark}" for d in plan.datasets.values() for remark in d.remarks]
-    for line in [*remarks, *untaught(plan), *_unheeded(points, session)]:
+    for line in [*remarks, *untaught(plan), *_precision_notes(points, session)]:
         session.report.note(line)
     return plan
 
 
-def _unheeded(points: list[dict[str, Any]], session: Session) -> list[str]:
-    """Say which precisions that were asked for are a GPU's, where a CPU computes."""
+def _precision_notes(points: list[dict[str, Any]], session: Session) -> list[str]:
+    """Return a note for each precision that was asked for and that a CPU replaces by fp32."""
     if session.device.type != "cpu" or session.execution.cluster.ray not in LOCAL:
         return []
     asked = {str(point.get("training__precision", "fp32")) for point in points}
     return [f"--precision {name} is for a GPU: this CPU computes in fp32" for name in sorted(asked & {"fp16", "tf32"})]
 
 
-def settled(run: Run, dataset: Dataset, *, session: Session) -> Run:
-    """Fill in what the machine and the clips decide of a run.
+def fill_in_run(run: Run, dataset: Dataset, *, session: Session) -> Run:
+    """Fill in the fields of a run that depend on the machine and on the clips.
 
-    A CPU computes in fp32 or bf16 whatever is asked for; on a cluster the workers decide. Which clips are left out, and
-    how many components vectors have, is known once all were read, for which the inputs are made, that are needed
-    anyway.
+    A CPU computes in fp32 or bf16 whatever --precision is; on a cluster the workers decide. Unreadable clips and the
+    number of principal components are known once all inputs are computed, which training needs anyway.
     """
     execution = session.execution
     if session.device.type == "cpu" and execution.cluster.ray in LOCAL:
@@ -161,7 +162,7 @@ def settled(run: Run, dataset: Dataset, *, session: Session) -> Run:
 
 
 def show_plan(plan: Plan, session: Session, console: Console) -> None:
-    """Print the runs of a plan, and which of them are there."""
+    """Print the runs of a plan and the state of each."""
     title = f"{plan.ablation}: {len(plan.runs)} runs"
     header = ("Run", "Data", "Condition", "Backbone", "Weights", "Fold", "Seed", "Epochs", "State")
     conditions = {planned.run.id: planned.condition for planned in plan.planned}
@@ -170,7 +171,7 @@ def show_plan(plan: Plan, session: Session, console: Console) -> None:
         model, state = run.model, session.store.status(run)
         cells = (run.id, run.data.name, conditions[run.id], model.backbone, model.weights, run.data.fold, run.seed)
         rows.append([*map(str, (*cells, run.training.epochs, state))])
-    if len(rows) > DRAWN:
+    if len(rows) > MAX_TABLE_ROWS:
         widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (header, *rows)]
         console.print("\n".join([title, *lines]), markup=False, soft_wrap=True)
@@ -182,29 +183,39 @@ def show_plan(plan: Plan, session: Session, console: Console) -> None:
 
 
 def show_results(results: "OutputFolder", console: Console, *, new: frozenset[str] = frozenset()) -> None:
-    """Show the tables, name the files, and say how long the runs took: the `new` ones, and those that were there."""
+    """Show the tables, the folder, and the training time of the `new` runs and of those found in the store."""
     show_items(results, console)
     store = results.session.store
     spent = {run.id: record.seconds.total for run in results.plan.runs if (record := store.finished(run))}
     now = sum(spent[id] for id in spent.keys() & new)
-    said = [f"Training took {format_seconds(now)}."] if now else []
-    said += [f"What was found had taken {format_seconds(sum(spent.values()) - now)}."] if spent.keys() - new else []
-    console.print(" ".join([*said, f"Curves: tensorboard --logdir {store.runs}"]), soft_wrap=True)
+    times = [f"Training took {format_seconds(now)}."] if now else []
+    if spent.keys() - new:
+        times.append(
+            f"The runs found in the store took {format_seconds(sum(spent.values()) - now)} when they were trained."
+        )
+    console.print(" ".join([*times, f"Curves: tensorboard --logdir {store.runs}"]), soft_wrap=True)
 
 
 def show_items(results: "OutputFolder", console: Console) -> None:
-    """Show the tables and name the files."""
+    """Show the tables and the folder."""
     for item in results.shown:
         if isinstance(item, Table):  # a narrow window may break its lines; it must not cut a column off
             console.print(item, width=max(console.width, console.measure(item).minimum), crop=False)
         else:
             console.print(item, style="dim")
-    for line in results.written():
-        console.print(f"  {line}", soft_wrap=True)
+    show_folder(results, console)
+
+
+def show_folder(results: "OutputFolder", console: Console) -> None:
+    """Print the folder of the results and the file to open first."""
+    names = {file.name for file in results.files if file.parent == results.folder}
+    first = next((name for name in OPEN_FIRST if name in names), min(names, default=""))
+    hint = f"; open {first} first" if first else ""
+    console.print(f"Results: {results.folder} ({len(results.files)} files{hint})", markup=False, soft_wrap=True)
 
 
 def json_rows(frame: "pd.DataFrame") -> list[dict[str, Any]]:
-    """Return the rows with JSON's null for what is not a number."""
+    """Return the rows as JSON types, with null for NaN."""
 
     def plain(value: Any) -> Any:
         if hasattr(value, "item"):

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from core import datasets
-from core.config.options import field_problems, problems, whole_number
-from core.config.run import Data, Run
+from core.config.options import field_problems, option_name, problems, typed_value, whole_number
+from core.config.run import Data, Run, field_of
 from core.datasets.dataset import Dataset
 from core.datasets.metadata import some
 from core.errors import UserError
@@ -85,8 +85,8 @@ class Plan:
         given = [key for key in _differing(references) if key not in FOLLOWING]
         if "data.name" in given:
             given = [key for key in given if key not in OF_THE_DATA_SET]
-        names = {"data" if key == "data.name" else key.partition(".")[2]: attrgetter(key) for key in given}
-        return tuple({name: read(run) for name, read in names.items()} for run in references)
+        options = [(option_name(f), f, attrgetter(key)) for key in given for f in [field_of(key.replace(".", "__"))]]
+        return tuple({name: typed_value(f, read(run)) for name, f, read in options} for run in references)
 
     @property
     def grid(self) -> list[str]:
@@ -194,7 +194,8 @@ def _name(condition: str, point: Point, by: str, *, alone: bool) -> str:
     """Name a condition by its value of `by`, where that makes conditions, and by what the ablation calls it."""
     if not by:
         return condition
-    return str(point[by]) if alone else f"{point[by]}, {condition}"
+    value = typed_value(field_of(by), point[by])
+    return str(value) if alone else f"{value}, {condition}"
 
 
 def untaught(plan: Plan) -> list[str]:
@@ -241,11 +242,13 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
 def _of_vectors(run: Run, dataset: Dataset) -> Run:
     """Take the rows of a data set's table for inputs, standardised by the training rows."""
     if run.frontend.kind not in (Run().frontend.kind, "features"):
-        raise UserError(f"--kind {run.frontend.kind}: {dataset.name} has vectors and no sounds; leave --kind out")
+        raise UserError(f"--input {run.frontend.kind}: {dataset.name} has vectors and no sounds; leave --input out")
     if run.training.live:
-        raise UserError(f"--live makes images of sounds, and {dataset.name} has none; leave it out")
+        raise UserError(f"--on-the-fly makes images of sounds, and {dataset.name} has none; leave it out")
     if run.frontend.stored_as != "float32":
-        raise UserError(f"--stored-as {run.frontend.stored_as}: {dataset.name} has vectors and no images; leave it out")
+        raise UserError(
+            f"--storage-dtype {run.frontend.stored_as}: {dataset.name} has vectors and no images; leave it out"
+        )
     return run.replace(frontend__kind="features", frontend__normalise="train", frontend__columns=dataset.columns)
 
 

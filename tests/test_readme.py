@@ -96,7 +96,7 @@ def test_added_report_runs(sounds: Path, tmp_path: Path, monkeypatch: pytest.Mon
     stated = "item,data,backbone,condition,metric,value\nTable 1,claps,efficientnet_lite0,none,accuracy,0.9\n"
     (tmp_path / "studies" / name / "published.csv").write_text(stated)
     monkeypatch.setattr(importlib.import_module("commands.cli.study_schema"), "FOLDER", tmp_path / "studies")
-    words = ["--data", "folder", "--data-root", str(sounds), "--published-as", "claps", *SMALL]
+    words = ["--data", "folder", "--data-root", str(sounds), "--published-dataset", "claps", *SMALL]
     assert main(["study", name, "--scale", "quick", *words, "--results", str(tmp_path / "results")]) == 0
     (file,) = (tmp_path / "results").glob(f"studies/{name}/*/table-1/published.csv")
     assert pd.read_csv(file)[["ours", "published"]].notna().all(axis=1).any()
@@ -116,7 +116,7 @@ def test_added_data_set_runs(add, sounds: Path, tmp_path: Path, capsys: pytest.C
 
 def test_added_input_runs(add, sounds: Path, tmp_path: Path) -> None:
     name = add("An input")
-    words = ["freeze", "--block", "4", "--kind", name, "--data", "folder", "--data-root", str(sounds), *SMALL]
+    words = ["freeze", "--block", "4", "--input", name, "--data", "folder", "--data-root", str(sounds), *SMALL]
     assert main([*words, "--results", str(tmp_path)]) == 0
     assert len(table_of(tmp_path, "freeze")) == 2
     (array,) = tmp_path.glob("cache/images/*/array.npy")

@@ -85,7 +85,7 @@ class Explained:
         if self.row_bytes > budget:
             raise UserError(
                 f"one image takes {self.row_bytes / GIGABYTE:.2g} GB and the budget is {budget / GIGABYTE:.2g} GB; "
-                "raise --memory"
+                "raise --memory-gb"
             )
         self.rows = min(LARGEST_BATCH, 1 << ((budget // self.row_bytes).bit_length() - 1))
 

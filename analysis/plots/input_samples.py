@@ -44,7 +44,7 @@ def show_samples(results: OutputFolder, *, per_class: int) -> None:
             f"samples: {dataset.name} has rows of numbers and no sounds to show; see data --data {dataset.name}"
         )
     if Scale.of(run).across.names:
-        raise UserError(f"samples: --kind {run.frontend.kind} gives numbers and no pictures; choose another kind")
+        raise UserError(f"samples: --input {run.frontend.kind} gives numbers and no pictures; choose another kind")
     images = plain_images(run, dataset, results.session)
     scale = Scale.of(run)
     clips = dataset.clips.iloc[images.kept]

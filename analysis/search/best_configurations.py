@@ -3,6 +3,7 @@
 import math
 import shlex
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from analysis.output.folder import OutputFolder
 from analysis.output.number_format import format_number, format_percent, format_seconds, format_text
 from analysis.output.tables import Column, protocol_note
 from analysis.search import search_figures as search_figures
-from analysis.search.space import Point, Range, Space, flag_of, validation_score
+from analysis.search.space import Point, Range, Space, flag_of, name_of, validation_score
 from analysis.statistics.hypothesis_tests import average_seeds
-from core.config.run import Run
+from core.config.options import typed_value
+from core.config.run import Run, field_of
 from core.plan import Plan, Planned
 from core.store.runs import STOPPED, Store
 
@@ -41,7 +43,7 @@ def analyse(results: OutputFolder, space: Space) -> pd.DataFrame:
     """
     plan, store = results.plan, results.session.store
     frame = summarise_search(plan, store, list(space))
-    names = [key.partition("__")[2] for key in space]
+    names = [name_of(key) for key in space]
     shown = [
         Column("validation_accuracy", "Validation %", format_percent, best="max", std="validation_accuracy_std"),
         Column("validation_loss", "Validation loss", format_number, best="min"),
@@ -94,7 +96,7 @@ def chosen(frame: pd.DataFrame, plan: Plan, store: Store, space: Space) -> pd.Da
     records = [record for run in runs if (record := store.finished(run))]
     if not _usable(best) or not records:
         return pd.DataFrame()
-    values = {key.partition("__")[2]: best[key.partition("__")[2]] for key in space}
+    values = {name_of(key): best[name_of(key)] for key in space}
     accuracy = float(np.mean([record.metrics.accuracy for record in records]))
     about = {"data": runs[0].data.about, "backbone": runs[0].model.backbone, "condition": BEST}
     return pd.DataFrame([{**values, **about, "accuracy": accuracy}])
@@ -104,19 +106,19 @@ def _write_best(results: OutputFolder, frame: pd.DataFrame, space: Space) -> Non
     """Write the table of the best settings, each beside what it was chosen from."""
     if not _usable(frame.iloc[0]):
         return
-    names = {flag_of(key): key.partition("__")[2] for key in space}
+    names = {flag_of(key): name_of(key) for key in space}
     rows = [
-        {"option": flag, "searched": _searched(space[key]), "best": _value(frame[names[flag]].iloc[0])}
+        {"option": flag, "searched": _searched(key, space[key]), "best": _value(frame[names[flag]].iloc[0])}
         for key, flag in zip(space, names, strict=True)
     ]
     columns = (Column("option", "Option"), Column("searched", "Searched"), Column("best", "Best"))
     results.table("best", pd.DataFrame(rows), columns, caption=f"{caption(results.plan)}: best settings")
 
 
-def _searched(values: Any) -> str:
+def _searched(key: str, values: Any) -> str:
     if isinstance(values, Range):
         return f"{_value(values.low)} to {_value(values.high)}"
-    return ", ".join(map(_value, values))
+    return ", ".join(_value(typed_value(field_of(key), value)) for value in values)
 
 
 def summarise_search(plan: Plan, store: Store, keys: Sequence[str]) -> pd.DataFrame:
@@ -152,8 +154,8 @@ def summarise_search(plan: Plan, store: Store, keys: Sequence[str]) -> pd.DataFr
 
 
 def point_of(run: Run, keys: Sequence[str]) -> Point:
-    """Return a run's values of some options."""
-    return {key: getattr(getattr(run, key.partition("__")[0]), key.partition("__")[2]) for key in keys}
+    """Return a run's values of some options, as they are typed on the command line."""
+    return {key: typed_value(field_of(key), attrgetter(key.replace("__", "."))(run)) for key in keys}
 
 
 def words(point: Mapping[str, Any]) -> str:
@@ -178,7 +180,7 @@ def command_with(command: str, point: Mapping[str, Any]) -> str:
     kept: list[str] = []
     skipping = False
     given = shlex.split(command)
-    trains = "compare" if any(word.partition("=")[0] == "--frozen" for word in given) else "freeze"
+    trains = "compare" if any(word.partition("=")[0] == "--freeze" for word in given) else "freeze"
     for word in given:
         if word.startswith("--"):
             skipping = word.partition("=")[0].replace("_", "-") in dropped
@@ -201,7 +203,7 @@ def _row(name: str, part: Sequence[Planned], store: Store, keys: Sequence[str]) 
     stopped = sum(record.status == STOPPED for record in found)
     counted = run_counts(runs, records)
     return {
-        **{key.partition("__")[2]: value for key, value in point_of(part[0].run, keys).items()},
+        **{name_of(key): value for key, value in point_of(part[0].run, keys).items()},
         "condition": name,
         "validation_accuracy": units.mean(),
         "validation_accuracy_std": units.std(),

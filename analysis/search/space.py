@@ -5,7 +5,6 @@ is logarithmic where its end is at least ten times its beginning, and linear els
 to three digits, so that a command line says them exactly.
 """
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from core.config import options
-from core.config.run import GROUPS, Run
+from core.config.run import Run, field_of
 from core.errors import UserError
 from core.registry import Lazy
 from core.store.runs import STOPPED, Store
@@ -61,7 +60,12 @@ Space = dict[str, Sequence[Any] | Range]
 
 def flag_of(key: str) -> str:
     """Return the command line's name of ``group__field``."""
-    return options.flag_of(_field(key))
+    return options.flag_of(field_of(key))
+
+
+def name_of(key: str) -> str:
+    """Return the column name of ``group__field`` in tables: ``length_mode`` for ``clip__fit``."""
+    return options.option_name(field_of(key))
 
 
 def parse(key: str, texts: Sequence[str]) -> Sequence[Any] | Range:
@@ -79,7 +83,7 @@ def parse(key: str, texts: Sequence[str]) -> Sequence[Any] | Range:
     UserError
         For a word that is neither a value of this option nor a range.
     """
-    kind: Any = _field(key).type
+    kind: Any = field_of(key).type
     if kind not in (int, float):
         return tuple(texts)
     if any(":" in text for text in texts):
@@ -103,14 +107,9 @@ def _number(key: str, text: str, kind: type) -> Any:
     except ValueError:
         what = "a whole number" if kind is int else "a number"
         raise UserError(f"{flag_of(key)} {text}: give {what}, several of them, or a range LOW:HIGH") from None
-    if found := options.field_problems(_field(key), value):
+    if found := options.field_problems(field_of(key), value):
         raise UserError(found[0])
     return value
-
-
-def _field(key: str) -> "dataclasses.Field[Any]":
-    group, _, name = key.partition("__")
-    return next(f for f in dataclasses.fields(GROUPS[group]) if f.name == name)
 
 
 def grid(space: Space) -> list[Point]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from commands.cli.process_setup import resume_garbage_collection
 from core.io.interrupts import exit_at_once
 
-PARSE, COMMANDS = "commands.cli.parser:call", "commands:COMMANDS"
+READ_CALL = "commands.cli.command_line:read_call"
 ABLATION = "commands.ablation:run"  # runs commands that do not name a function of their own, as the ablations
 
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
         0 if everything went well.
     """
     with exit_at_once():
-        call = pkgutil.resolve_name(PARSE)(pkgutil.resolve_name(COMMANDS), arguments)
+        call = pkgutil.resolve_name(READ_CALL)(arguments)
         run = pkgutil.resolve_name(getattr(call.command, "runs", ABLATION))
     resume_garbage_collection()
     status: int = run(call)

@@ -1,288 +1,287 @@
-"""The configuration as command-line options: every scalar option takes several values, which makes a grid.
+"""The command line: from the fields of the configuration to an `argparse` parser, and from words to values.
 
-The options are made from the classes of `core.config.run`, so that a field added there is an option, is part of the
-run's
-identity and is recorded, with nothing else to write. `tyro` draws the help and parses; its errors become one line.
+Options are made from the dataclasses of `core.config`, `core.config.execution` and each command's own class. A new
+field there is a new option, with its help text, type and range, and needs no other code.
 """
 
-import contextlib
+import argparse
 import dataclasses
-import io
-import itertools
 import re
 import shlex
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Union, get_args
+from typing import Any, get_args, get_origin
 
-import tyro
-
-from commands.cli.presets import Preset
-from commands.cli.study_schema import PAPER, preset_of, runnable
-from commands.cli.words import PROGRAM, check_words
+from commands.cli.study_schema import PAPER, runnable
 from core import datasets
 from core.config.execution import Cluster, Execution
-from core.config.options import flag_of, problems
-from core.config.run import GROUPS, Run
-from core.errors import UserError, unknown
-from core.registry import Lazy
+from core.config.options import flag_of, option, problems, stored_value
+from core.config.run import field_of, run_options
+from core.errors import UserError, nearest, unknown
 
-check_measures = Lazy("analysis.metrics.registry:check_metrics")  # imports pandas, which no help needs
-_RULER = re.compile(r"[─-]+")
-CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
-TITLES = {"data": "data", "clip": "recording", "frontend": "image", "model": "model", "training": "training"}
+PROGRAM = "run_ablation.py"
+TITLES = {  # of the groups of options
+    "data": "Data",
+    "clip": "Recordings",
+    "frontend": "Network input",
+    "model": "Model",
+    "training": "Training",
+    "execution": "Execution",
+    "ray": "Ray",
+}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a command.
+
+    Attributes
+    ----------
+    key
+        Name of the command's own field, or ``group__field`` for an option of a run or of the execution.
+    field
+        The dataclass field, with default, help text and range in its metadata.
+    group
+        Heading in ``--help-all``; empty for the command's own options.
+    many
+        Whether it takes several values.
+    text
+        Whether its values stay text until the data set or the search space is known.
+    """
+
+    key: str
+    field: "dataclasses.Field[Any]"
+    group: str = ""
+    many: bool = False
+    text: bool = False
+
+    @property
+    def flag(self) -> str:
+        """Name on the command line, without dashes."""
+        return flag_of(self.field)[2:]
+
+    @property
+    def type(self) -> type:
+        """Type of one value: int, float, str, bool or Path."""
+        inner = [kind for kind in get_args(self.field.type) if kind not in (type(None), ...)]
+        found: type = inner[0] if inner else self.field.type  # type: ignore[assignment]
+        return found
+
+    @property
+    def positional(self) -> bool:
+        """Whether its values are given without a flag."""
+        return bool(self.field.metadata["positional"])
 
 
 @dataclass(frozen=True)
 class Call:
-    """One command, as it was typed.
+    """One command line.
 
     Attributes
     ----------
     name
-        The command's.
+        Name of the command.
     command
-        An instance of its class, made from its own options.
-    options
-        All options, an instance of what `option_class` makes of its class.
+        An instance of the command's class, made from its own options.
+    words
+        Words of every option that was given, by flag without dashes; a switch has none.
+    values
+        Values of the options of runs and of the execution that were given, by `Option.key`.
     arguments
         The words after the program's name.
     """
 
     name: str
     command: Any
-    options: Any
+    words: Mapping[str, Sequence[str]]
+    values: Mapping[str, Any]
     arguments: Sequence[str]
 
     @property
     def line(self) -> str:
-        """The whole command line, for the record."""
+        """The command line as it can be typed again."""
         return shlex.join(["python", PROGRAM, *self.arguments])
 
 
-def call(commands: Mapping[str, type], arguments: Sequence[str]) -> Call:
-    """Read a command line; parameters and errors are those of `parse`."""
-    chosen = [name for name in arguments[:1] if name in commands] or commands  # all, where they are to be listed
-    name, options = parse({name: option_class(commands[name]) for name in chosen}, arguments)
-    return Call(name, read(commands[name], options), options, arguments)
+def command_options(cls: type) -> list[Option]:
+    """Return the options of a command's class.
 
-
-def option_class(cls: type) -> type:
-    """Make the option class of a command: its own fields, and where it plans runs, the options of a run.
-
-    A command plans runs where it has a class variable ``plans``. Where it has another, ``searches``, numbers may be
-    ranges and are left as text.
+    A class with a true class variable ``plans`` also has the options of a run and of its execution. With ``searches``,
+    their numbers may be ranges such as ``1e-5:1e-2`` and stay text.
     """
-    members = [(f.name, *_argument(f, f.type)) for f in dataclasses.fields(cls)]
+    own = [Option(f.name, f, many=get_origin(f.type) is tuple) for f in dataclasses.fields(cls)]
     if not getattr(cls, "plans", False):
-        return _make(cls, members)
+        return own
     ranges = getattr(cls, "searches", False)
-    for group, part in GROUPS.items():
-        visible = [(f.name, *_grid(f, ranges=ranges)) for f in dataclasses.fields(part) if not f.metadata["hidden"]]
-        if group == "training":
-            visible += [("seed", *_grid(_field(Run, "seed"))), ("preset", *_preset())]
-        made = _make(part, visible)
-        members.append((TITLES[group], made, dataclasses.field(default=made())))
-    for name, where in (("execution", Execution), ("ray", Cluster)):
-        made = _make(where, [(f.name, *_argument(f, f.type)) for f in dataclasses.fields(where) if f.metadata])
-        members.append((name, made, dataclasses.field(default=made())))
-    return _make(cls, members)
+    for key, f in run_options().items():
+        scalar = not isinstance(f.default, bool | tuple)
+        many = scalar or isinstance(f.default, tuple)
+        text = scalar and (ranges or f.name == "fold")
+        own.append(Option(key, f, TITLES[key.partition("__")[0]], many=many, text=text))
+    own.append(Option("seed", field_of("seed"), "Training", many=True))
+    own.append(Option("preset", _preset(), "Training"))
+    for key, part in (("execution", Execution), ("ray", Cluster)):
+        visible = [f for f in dataclasses.fields(part) if f.metadata]
+        own += [Option(f"{key}__{f.name}", f, TITLES[key], many=get_origin(f.type) is tuple) for f in visible]
+    return own
 
 
-def read(cls: type, options: Any) -> Any:
-    """Make an instance of the class that `option_class` made the options of, from its own fields."""
-    made = cls(**{f.name: _place(f, getattr(options, f.name)) for f in dataclasses.fields(cls)})
-    if found := problems(made):
-        raise UserError("; ".join(found))
-    return made
-
-
-def parse(commands: Mapping[str, type], arguments: Sequence[str]) -> tuple[str, Any]:
-    """Parse a command line.
+def read_command_line(commands: Mapping[str, type], arguments: Sequence[str]) -> Call:
+    """Read the words after the program's name.
 
     Parameters
     ----------
     commands
-        Option class of each command, as made by `option_class`.
+        Class of each command; its fields are the options, its docstring is the help.
     arguments
-        The words after the program's name.
-
-    Returns
-    -------
-    name, options
-        The command and an instance of its class.
+        The words.
 
     Raises
     ------
     UserError
-        One line: what was wrong, where, and the nearest right word.
+        For an unknown command or option, a missing, surplus or wrong value, in one line with the nearest right word.
     """
-    if not arguments or arguments[0] in ("-h", "--help"):
-        _overview(commands)
-    name = arguments[0]
+    name, *words = arguments
     if name not in commands:
         raise unknown("command", name, commands)
-    check_words(commands[name], name, arguments[1:])
-    errors = io.StringIO()
+    made = make_call(name, commands[name], parse_words(name, commands[name], words))
+    return dataclasses.replace(made, arguments=arguments)
+
+
+def parse_words(name: str, cls: type, words: Sequence[str]) -> dict[str, list[str]]:
+    """Sort the words after a command's name by option; errors are those of `read_command_line`."""
+    options = command_options(cls)
+    words = [_dashed(word) for word in words]
+    _check_flags(name, words, flags_of(options))
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for one in options:
+        if one.type is bool:
+            parser.add_argument(f"--{one.flag}", dest=one.flag, action=argparse.BooleanOptionalAction)
+        elif not one.positional:
+            parser.add_argument(f"--{one.flag}", dest=one.flag, nargs="+" if one.many else None)
     try:
-        with contextlib.redirect_stderr(errors):
-            options: Any = tyro.cli(commands[name], prog=f"{PROGRAM} {name}", args=list(arguments[1:]), config=CONFIG)
-    except SystemExit as stop:
-        if stop.code:
-            raise UserError(f"{name}: {_first_line(errors.getvalue())}; see `{PROGRAM} {name} --help`") from None
-        raise
-    return name, options
+        found, strays = parser.parse_known_args(words)
+    except argparse.ArgumentError as error:
+        flag = str(error.argument_name).partition("/")[0]
+        if "explicit" in error.message:
+            raise UserError(f"{flag} takes no value") from None
+        raise UserError(f"{flag} needs a value; see `{PROGRAM} {name} --help`") from None
+    given: dict[str, list[str]] = {}
+    for one in options:
+        if one.positional:
+            given[one.flag], strays = (strays, []) if one.many else (strays[:1], strays[1:])
+        elif (value := getattr(found, one.flag)) is not None:
+            switch = isinstance(value, bool)
+            given[one.flag if value is not False else f"no-{one.flag}"] = [] if switch else _as_list(value)
+    if bad := strays or [word for one in options if one.positional for word in given[one.flag] if word[:1] == "-"]:
+        raise UserError(_stray_message(bad[0], name, words, options))
+    return {flag: values for flag, values in given.items() if values or flag in flags_of(options)}
 
 
-def grid(options: Any) -> list[dict[str, Any]]:
-    """Return one ``{group__field: value}`` per point of the grid, in the order of the options.
+def make_call(name: str, cls: type, words: Mapping[str, Sequence[str]]) -> Call:
+    """Convert the words of each option, check their ranges, and make the command.
 
-    A preset fills in what was not said; `fold` stays text (a number or ``all``) until the data set is known.
+    Parameters
+    ----------
+    name, cls
+        The command and its class.
+    words
+        Words by flag without dashes, as `parse_words` returns them.
+
+    Raises
+    ------
+    UserError
+        For an option the command does not have, and for a value of a wrong type or out of range.
     """
-    points: list[dict[str, Any]] = [{}]
-    for key, values in given(options).items():
-        points = [point | {key: value} for point in points for value in values]
-    return points
+    options = command_options(cls)
+    _check_flags(name, [f"--{flag}" for flag in words], flags_of(options) | {o.flag for o in options if o.positional})
+    found: dict[str, Any] = {}
+    for one in options:
+        if f"no-{one.flag}" in words and one.type is bool:
+            found[one.key] = False
+        elif one.flag in words and (words[one.flag] or one.type is bool):
+            found[one.key] = True if one.type is bool else _convert(one, words[one.flag])
+    own = {f.name for f in dataclasses.fields(cls)}
+    command = cls(**{key: value for key, value in found.items() if key in own})
+    if wrong := problems(command):
+        raise UserError("; ".join(wrong))
+    typed = [word for flag, values in words.items() for word in (f"--{flag}", *values)]
+    return Call(name, command, words, {k: v for k, v in found.items() if k not in own}, [name, *typed])
 
 
-def given(options: Any) -> dict[str, tuple[Any, ...]]:
-    """Map ``group__field`` to its values, for every option that was said; the seed always has one."""
-    found: dict[str, tuple[Any, ...]] = {}
-    for group, cls in GROUPS.items():
-        part = getattr(options, TITLES[group])
-        for f in dataclasses.fields(cls):
-            if f.metadata["hidden"]:
-                continue
-            values = getattr(part, f.name)
-            if isinstance(f.default, bool | tuple):
-                values = (values,) if values != f.default else ()
-            if values:
-                found[f"{group}__{f.name}"] = values
-    return found | {"seed": options.training.seed or (Run.seed,)}
+def flags_of(options: Sequence[Option]) -> set[str]:
+    """Return every flag that can be typed, without dashes."""
+    named = [one for one in options if not one.positional]
+    return {one.flag for one in named} | {f"no-{one.flag}" for one in named if one.type is bool}
 
 
-def unread(options: Any, runs: Iterable[Run]) -> list[str]:
-    """Say which options were given that play no part in any run, and what would read them."""
-    runs, found = list(runs), []
-    for key, values in given(options).items():
-        group, _, name = key.partition("__")
-        if group not in GROUPS:
+def _convert(one: Option, words: Sequence[str]) -> Any:
+    """Convert the words of an option to its type."""
+    values = tuple(words) if one.text else tuple(_value(one, word) for word in words)
+    return values if one.many else values[0]
+
+
+def _value(one: Option, word: str) -> Any:
+    if one.type is Path:
+        return datasets.home(Path(word), f"--{one.flag}")
+    if one.type is str:
+        return stored_value(one.field, word)
+    try:
+        return one.type(word)
+    except ValueError:
+        raise UserError(f"--{one.flag} {word}: give {'a whole number' if one.type is int else 'a number'}") from None
+
+
+def _check_flags(name: str, words: Sequence[str], known: set[str]) -> None:
+    """Refuse options that are unknown, and options given twice."""
+    seen: set[str] = set()
+    for word in words:
+        flag = word.partition("=")[0]
+        if not flag.startswith("--"):
             continue
-        f = _field(GROUPS[group], name)
-        other, *readers = f.metadata["only"] or ("",)
-        if other and not any(getattr(getattr(run, group), other) in readers for run in runs):
-            said = " ".join(map(str, values[0] if isinstance(f.default, tuple) else values))
-            found.append(f"{flag_of(f)} {said}: plays no part, but with {_read_by(f)}")
-    return found
+        if flag[2:] not in known:
+            match = nearest(flag, [f"--{choice}" for choice in sorted(known)])
+            hint = f"did you mean '{match}'?" if match else f"see `{PROGRAM} {name} --help-all`"
+            raise UserError(f"unknown option '{flag}' of {name}: {hint}")
+        if flag in seen:
+            raise UserError(f"{flag} is given twice: write it once, with all its values behind it")
+        seen.add(flag)
 
 
-def _read_by(f: "dataclasses.Field[Any]") -> str:
-    """Say with which settings an option is read."""
-    other, *readers = f.metadata["only"]
-    return f"--{other} {' or '.join(readers)}"
+def _stray_message(stray: str, name: str, words: Sequence[str], options: Sequence[Option]) -> str:
+    """Return the message for a word that is not the value of an option, with the option that was probably meant."""
+    before = words[: list(words).index(stray)]
+    last = next((word for word in reversed(before) if word.startswith("--")), "")
+    flag, equals, value = last.partition("=")
+    by_flag = {one.flag: one for one in options}
+    one = by_flag.get(flag[2:])
+    own = next((o for o in options if not o.group and not o.positional and o.type is not bool), None)
+    if one and one.type is not bool and not one.many:
+        hint = f"{flag} takes one value"
+    elif one and equals and one.many:
+        hint = f"did you mean {flag} {value} {stray}?"
+    elif own and not stray.startswith("-"):
+        hint = f"did you mean --{own.flag} {stray}?"
+    else:
+        hint = f"see `{PROGRAM} {name} --help`"
+    return f"unexpected argument '{stray}'; {hint}"
 
 
-def execution(options: Any) -> Execution:
-    """Return the execution part of parsed options, checked."""
-    own = [f for f in dataclasses.fields(Execution) if f.metadata]
-    values = {f.name: _place(f, getattr(options.execution, f.name)) for f in own}
-    made = Execution(**values, cluster=read(Cluster, options.ray))
-    if made.cluster != Cluster() and not made.cluster.ray:
-        said = next(f.name for f in dataclasses.fields(Cluster) if getattr(made.cluster, f.name) != f.default)
-        raise UserError(f"--{said.replace('_', '-')} is for Ray: add --ray local, or leave it out")
-    if found := problems(made):
-        raise UserError("; ".join(found))
-    check_measures(made.metric)
-    return made
+def _dashed(word: str) -> str:
+    """Write an option with dashes where it was typed with underscores."""
+    return re.sub(r"^--[^=]*", lambda flag: flag.group().replace("_", "-"), word)
 
 
-def _place(f: "dataclasses.Field[Any]", value: Any) -> Any:
-    """Return an option's value, a path with ``~`` written out, which a shell does not do behind ``=``."""
-    if isinstance(value, tuple):
-        return tuple(_place(f, one) for one in value)
-    return datasets.home(value, flag_of(f)) if isinstance(value, Path) else value
+def _as_list(value: Any) -> list[str]:
+    return value if isinstance(value, list) else [value]
 
 
-def preset(options: Any) -> Preset:
-    """Return the settings of the preset that was asked for; none where none was."""
-    return preset_of(options.training.preset)
-
-
-def _field(cls: type, name: str) -> "dataclasses.Field[Any]":
-    return next(f for f in dataclasses.fields(cls) if f.name == name)
-
-
-def _make(source: type, members: list[Any]) -> type:
-    # Every class is looked for in the text of its module, for comments beside its fields: this one's is soon read.
-    where = {"__module__": "commands"}
-    made = dataclasses.make_dataclass(source.__name__, members, frozen=True, kw_only=True, namespace=where)
-    made.__doc__ = source.__doc__
-    return made
-
-
-def _grid(f: "dataclasses.Field[Any]", *, ranges: bool = False) -> tuple[Any, Any]:
-    """Make the option of a run's field: a scalar takes several values, and none stands for the default."""
-    if isinstance(f.default, bool | tuple):
-        return _argument(f, f.type)
-    kind: Any = str if f.name == "fold" or (ranges and f.name != "seed") else f.type
-    return _annotate(f, tuple[kind, ...], f.metadata["shown"] or f.default, ())
-
-
-def _argument(f: "dataclasses.Field[Any]", kind: Any) -> tuple[Any, Any]:
-    shown = " ".join(map(str, f.default)) if isinstance(f.default, tuple) else f.default
-    return _annotate(f, kind, None if shown in ("", None) else shown, f.default)
-
-
-def _annotate(f: "dataclasses.Field[Any]", kind: Any, shown: Any, default: Any) -> tuple[Any, Any]:
-    choices = f.metadata["choices"]
-    text = f.metadata["help"]
-    if f.metadata["only"]:
-        text += f" With {_read_by(f)} alone."
-    hint = "" if shown in (None, "") else f"(default: {shown})"
-    optional = get_args(kind)[0].__name__.upper() if type(None) in get_args(kind) else None
-    argument = tyro.conf.arg(
-        name=f.metadata["flag"] or None,
-        help=text,
-        help_behavior_hint=hint,
-        metavar=("{" + ",".join(choices) + "}" if choices else optional),
-    )
-    return Annotated[kind, argument], dataclasses.field(default=default)
-
-
-def _preset() -> tuple[Any, Any]:
+def _preset() -> "dataclasses.Field[Any]":
     names = ("paper", *runnable())
-    help = (
-        "What a report's study (ablations/studies/NAME/study.toml) sets, for what is not said, by data set, backbone "
-        f"and starting weights; paper is {PAPER}."
+    made: dataclasses.Field[Any] = option(
+        "",
+        f"Use a paper's settings for every option you do not give: {', '.join(names)}. paper is {PAPER}.",
     )
-    argument = tyro.conf.arg(help=help, help_behavior_hint="(default: none)", metavar="{" + ",".join(names) + "}")
-    return Annotated[str, argument], dataclasses.field(default="")
-
-
-def _overview(commands: Mapping[str, type]) -> NoReturn:
-    """Print what every command does; exits."""
-    made = [
-        Annotated[cls, tyro.conf.subcommand(name, description=_first_sentence(cls))] for name, cls in commands.items()
-    ]
-    union: Any = Union[tuple(made)]  # noqa: UP007  (a union made at run time)
-    description = f"Ablations of transfer learning on sound. `{PROGRAM} COMMAND --help` lists a command's options."
-    tyro.cli(union, prog=PROGRAM, args=["--help"], description=description, config=CONFIG)
-    sys.exit(0)
-
-
-def _first_sentence(cls: type) -> str:
-    return (cls.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
-
-
-def _first_line(box: str) -> str:
-    """Take the message out of tyro's error: between its first two rulers, with a frame of lines around it or without.
-
-    Which of the two it draws hangs on the encoding of the terminal.
-    """
-    body = [line.strip("│╭╮╰╯ ") for line in box.splitlines()][1:]
-    if body and _RULER.fullmatch(body[0]):  # under the title, where that is not in the frame
-        del body[0]
-    message = itertools.takewhile(lambda line: not _RULER.fullmatch(line), body)
-    return " ".join(filter(None, message)) or "the options could not be read"
+    made.name, made.type = "preset", str
+    return made

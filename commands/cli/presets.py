@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, get_args, get_origin
 
-from core.config.options import problems
-from core.config.run import GROUPS, Run
+from core.config.options import flag_of, problems, stored_value
+from core.config.run import GROUPS, Run, run_options
 from core.datasets import LOADERS
 from core.errors import UserError, unknown
 
@@ -76,12 +76,7 @@ def read_preset(tables: Any, where: str) -> Preset:
 
 
 def _rule(table: Mapping[str, Any], where: str) -> Rule:
-    known = {
-        (f.metadata["flag"] or f.name).replace("_", "-"): (f"{group}__{f.name}", f)
-        for group, cls in GROUPS.items()
-        for f in dataclasses.fields(cls)
-        if not f.metadata["hidden"]
-    }
+    known = {flag_of(f)[2:]: (key, f) for key, f in run_options().items()}
     settings = {}
     for flag, value in table.items():
         if flag == "when":
@@ -128,7 +123,7 @@ def _value(value: Any, f: "dataclasses.Field[Any]", where: str) -> Any:
         return float(value)
     if type(value) is not kind:
         raise UserError(f"{where} = {value!r}: give {KINDS[kind]}")
-    return value
+    return stored_value(f, value) if kind is str else value
 
 
 def _is_named(name: str, key: str, point: Mapping[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from core.config.execution import Execution
 from core.config.options import problems
 from core.datasets.metadata import some
 from core.datasets.prediction.labels_file import KEYS, labels_of, read_truth
-from core.datasets.prediction.recordings import Unlabelled, find_rows, find_sounds, holdout_of
+from core.datasets.prediction.recordings import Unlabelled, find_rows, find_sounds, holdout_of, join_recordings
 from core.errors import UserError
 from core.finished.open_run import finished_record
 from core.finished.predict import Outputs, outputs_of
@@ -58,7 +59,7 @@ def run_predict(call: Call) -> int:
         bad = pd.DataFrame(list(outputs.bad), columns=["file", "reason"])
         results.files += write_formats(results.folder / "left_out", {".csv": to_csv(bad).encode()})
     if targets is not None:
-        caption = "Set aside" if asked.set_aside else f"Predictions of {asked.source}"
+        caption = "Held-out clips" if asked.holdout else f"Predictions of {', '.join(map(str, asked.paths))}"
         frame = write_scores(results, said, caption=caption, notes=_notes(said, outputs))
     results.describe(call.line)
     show_items(results, Console(stderr=asked.json, highlight=False, soft_wrap=False))
@@ -72,16 +73,19 @@ def run_predict(call: Call) -> int:
 
 
 def _contradictions(asked: Predict) -> list[str]:
-    """Say which options do not go together, and which are missing."""
+    """Return a message for each missing option and each pair of options that exclude each other."""
     found = []
     if not asked.run:
         found.append("predict needs --run: the id of a finished run, from the column run_ids of a table.csv")
-    if asked.set_aside == (asked.source is not None):
-        found.append("give either --from PATH or --set-aside, the clips that the run has kept from everything")
-    if asked.set_aside and asked.truth:
-        found.append("--truth: the data set says what --set-aside is; leave --truth out")
-    if asked.data_root and not asked.set_aside:
-        found.append("--data-root is the data set's folder for --set-aside; new sounds go after --from")
+    if asked.holdout == bool(asked.paths):
+        found.append("give either PATH (new recordings) or --holdout (clips that were held out of the run)")
+    if asked.holdout and asked.labels:
+        found.append("--labels does not apply to --holdout, whose labels are in the data set; leave it out")
+    if asked.data_root and not asked.holdout:
+        found.append("--data-root only applies with --holdout; new recordings are given as predict PATH --run ID")
+    misplaced = [word for word in asked.run if Path(word).exists()]
+    if misplaced and not asked.paths:
+        return [f"--run {misplaced[0]}: give the recordings first: predict {misplaced[0]} --run ID"]
     return found
 
 
@@ -105,28 +109,29 @@ def _networks(asked: Predict, store: Store) -> list[Record]:
 
 def _sounds(asked: Predict, records: Sequence[Record], session: Session) -> tuple[Unlabelled, np.ndarray | None]:
     """Return what is to be predicted, and the class number of each where it is known at all."""
-    if asked.source is None:
+    if asked.holdout:
         return _holdout(asked, records, session)
-    path, columns = asked.source, records[0].run.frontend.columns
-    sounds = find_rows(path, columns) if columns else find_sounds(path)
-    if asked.truth is None:
+    columns = records[0].run.frontend.columns
+    found = [find_rows(path, columns) if columns else find_sounds(path) for path in asked.paths]
+    sounds = join_recordings(found)
+    if asked.labels is None:
         return sounds, None
-    truth = read_truth(asked.truth)
-    return sounds, labels_of(sounds.paths, truth, records[0].class_names, source=f"--truth {asked.truth}")
+    truth = read_truth(asked.labels)
+    return sounds, labels_of(sounds.paths, truth, records[0].class_names, source=f"--labels {asked.labels}")
 
 
 def _holdout(asked: Predict, records: Sequence[Record], session: Session) -> tuple[Unlabelled, np.ndarray]:
     data = records[0].run.data
     how = {name: getattr(data, name) for name in ARRANGED if name != "name"}
     if not data.set_aside:
-        raise UserError(f"--set-aside: run {records[0].id} has set nothing aside; give --from")
+        raise UserError(f"--holdout: run {records[0].id} held no clips out; give PATH")
     for record in records[1:]:
         if record.run.data.content != data.content:
-            raise UserError(f"--set-aside: runs {records[0].id} and {record.id} are of other clips; name one")
+            raise UserError(f"--holdout: runs {records[0].id} and {record.id} are of other clips; name one")
     loaded = datasets.load(data.name, asked.data_root)
     arranged = datasets.select(loaded, **how)
     if arranged.fingerprint(session.store.cache) != data.content:
-        raise UserError(f"--set-aside: the clips in {loaded.root} are not those of run {records[0].id}")
+        raise UserError(f"--holdout: the clips in {loaded.root} are not those of run {records[0].id}")
     return holdout_of(loaded, arranged), arranged.holdout["label"].to_numpy(np.int64)
 
 
@@ -142,7 +147,7 @@ def _ids(submission: str, paths: Sequence[str]) -> list[str]:
 
 def _folder(asked: Predict, records: Sequence[Record]) -> str:
     """Return a folder of its own for every different question, the same for the same one."""
-    places = [str(path and path.absolute()) for path in (asked.source, asked.truth)]
+    places = [str(path and path.absolute()) for path in (*asked.paths, asked.labels)]
     said = [*(record.id for record in records), *places, asked.submission, asked.on_bad_clip]
     question = short_digest("\n".join(said))
     return f"{records[0].id if len(records) == 1 else f'{len(records)}-networks'}-{question}"

@@ -1,47 +1,42 @@
-"""A report's experiments, all in one command, from its folder in ablations/studies."""
+"""The options of the `study` command."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
-
-import tyro
+from typing import ClassVar
 
 from core.config.options import option
-
-RUNS = "commands.study.run:run_study"
 
 
 @dataclass(frozen=True)
 class Study:
-    """Run every experiment of a report and set its tables and figures beside the published numbers.
+    """Run every experiment of a paper and compare the results with its published numbers.
 
-    The plan and an estimate of its time, from a measured step of every different network, are shown first; --dry-run
-    shows the steps too, and stops there. Options after the study's name hold for every experiment and replace the
-    file's, so other data sets, backbones, folds and seeds are a word away.
+    The plan and a time estimate, from one measured training step of each network, are printed first. Options given
+    after the name of the study hold for every experiment and replace those of its study.toml.
 
-    Example: run_ablation.py study rethinking-cnn --scale quick
+    Examples
+    --------
+    run_ablation.py study rethinking-cnn --scale quick
+    run_ablation.py study rethinking-cnn --scale quick --dry-run
+    run_ablation.py study rethinking-cnn --data urbansound8k --data-root DIR --fold all --seed 0 1 2
+    run_ablation.py study rethinking-cnn --scale quick --figures-only
     """
 
-    name: Annotated[str, tyro.conf.Positional] = option("rethinking-cnn", "The study: a folder of ablations/studies.")
-    scale: str = option("full", "full: as in the report; quick: under 15 minutes on two CPU cores, embedded data.")
+    runs: ClassVar[str] = "commands.study.run:run_study"
+    plans: ClassVar[bool] = True  # has the options of a run
+
+    name: str = option("rethinking-cnn", "Name of the study: a folder in ablations/studies.", positional=True)
+    scale: str = option("full", "Scale. full: as in the paper; quick: under 15 minutes on two CPU cores.")
+    figures_only: bool = option(
+        False, "Train nothing: redraw tables and figures from the store; missing runs are shown as missing."
+    )
     devices: int = option(
-        1, "How many devices like this one the runs are shared out to, for what is said of their time.", at_least=1
+        1,
+        "Assume this many identical devices when estimating the time.",
+        flag="estimate-devices",
+        at_least=1,
     )
 
-    runs: ClassVar[str] = RUNS
-    plans: ClassVar[bool] = True  # has the options of a run
-    trains: ClassVar[bool] = True
-
-
-@dataclass(frozen=True)
-class Figures:
-    """Redraw every table and figure of a study from the store alone; runs that are missing show as missing.
-
-    Example: run_ablation.py figures --for rethinking-cnn --scale quick
-    """
-
-    name: str = option("rethinking-cnn", "The study: a folder of ablations/studies.", flag="for")
-    scale: str = option("full", "The scale the study was run with.")
-
-    runs: ClassVar[str] = RUNS
-    plans: ClassVar[bool] = True
-    trains: ClassVar[bool] = False
+    @property
+    def trains(self) -> bool:
+        """Whether missing runs are trained."""
+        return not self.figures_only

@@ -12,14 +12,14 @@ from analysis.output.folder import OutputFolder
 from analysis.published.numbers import published, write_beside
 from commands import COMMANDS
 from commands.ablation import show_results
-from commands.cli import parser, study_schema
-from commands.cli.parser import Call
+from commands.cli import study_schema
+from commands.cli.grid import execution
+from commands.cli.parser import Call, command_options, flags_of, make_call
 from commands.cli.run_plan import INTERRUPTED, analysed, execute_or_stop
 from commands.cli.study_schema import Entry, Recipe, read_study, slug
-from commands.cli.words import flags, join_words, split_words
 from commands.study.combined_items import APART, Done, join, write_items, write_page
 from commands.study.experiment import Experiment, commands, prepare
-from commands.study.options import Figures, Study
+from commands.study.options import Study
 from commands.study.plan_summary import show_plan
 from core import datasets
 from core.config.run import Run
@@ -51,23 +51,22 @@ def run_study(call: Call) -> int:
     call
         The command line.
     """
-    study: Study | Figures = call.command
-    given = split_words(call.arguments[1:], flags(parser.option_class(type(study))))
-    for flag in ("scale", "for", "devices"):
-        given.pop(flag, None)
+    study: Study = call.command
+    own = {option.flag for option in command_options(Study) if not option.group}
+    given = {flag: words for flag, words in call.words.items() if flag.removeprefix("no-") not in own}
     recipe = read_study(study.name, study.scale, given, commands=commands())
     for item in recipe.tables:  # what is wrong with its numbers is said before anything is trained
         published(recipe.name, item, folder=study_schema.FOLDER)
     jobs = make_jobs(recipe)
-    execution = parser.execution(next((job.call.options for job in jobs if job.plans), call.options))
-    console = Console(stderr=execution.json, highlight=False)
+    settings = execution(next((job.call for job in jobs if job.plans), call))
+    console = Console(stderr=settings.json, highlight=False)
     with Reporter() as progress:
-        session = Session(execution, progress)
+        session = Session(settings, progress)
         experiments = [_prepared(job, session, recipe) for job in jobs]
         whole = join(recipe.name, [experiment.plan for experiment in experiments if experiment.executes])
         entries = [job.entry for job in jobs]
-        show_plan(recipe, entries, experiments, whole, session, console, devices=getattr(study, "devices", 1))
-        if execution.dry_run:
+        show_plan(recipe, entries, experiments, whole, session, console, devices=study.devices)
+        if settings.dry_run:
             return 0
         executed = execute_or_stop(whole, session) if study.trains else Executed(0, len(whole.runs), 0)
         if executed is None:
@@ -80,14 +79,14 @@ def run_study(call: Call) -> int:
             def analyse(
                 experiment: Experiment = experiment, inside: Path = inside
             ) -> tuple[OutputFolder, pd.DataFrame]:
-                results = OutputFolder(experiment.plan, session, inside, published_as=execution.published_as)
+                results = OutputFolder(experiment.plan, session, inside, published_as=settings.published_as)
                 return results, experiment.analyse(results)
 
             again = study.trains and experiment.trains
             (results, frame), executed = analysed(analyse, whole, session, executed, again=again)
             done[job.entry.item] = Done(experiment.plan, frame)
             _show(recipe, job, results, frame, console)
-        page = OutputFolder(whole, session, folder, published_as=execution.published_as)
+        page = OutputFolder(whole, session, folder, published_as=settings.published_as)
         write_items(recipe, done, page, console, command=call.line)
         written = write_page(recipe, [*done, *recipe.tables, *recipe.figures], folder)
         console.print(f"Everything on one page: {written}", soft_wrap=True)
@@ -97,9 +96,9 @@ def run_study(call: Call) -> int:
 def make_jobs(recipe: Recipe) -> list[Job]:
     """Parse the options of every experiment, each with the folders of its own data sets."""
     entries = [apart for entry in recipe.entries for apart in _apart(entry)]
-    classes = {entry.command: parser.option_class(COMMANDS[entry.command]) for entry in entries}
+    flags = {entry.command: flags_of(command_options(COMMANDS[entry.command])) for entry in entries}
     roots = _roots(entries)
-    return [_job(entry, classes, roots, recipe) for entry in entries]
+    return [_job(entry, flags, roots, recipe) for entry in entries]
 
 
 def _apart(entry: Entry) -> list[Entry]:
@@ -134,16 +133,16 @@ def _needing(entry: Entry) -> list[str]:
     return [name for name in names if name in datasets.LOADERS and not datasets.LOADERS[name].embedded]
 
 
-def _job(entry: Entry, classes: Mapping[str, type], roots: Mapping[str, str], recipe: Recipe) -> Job:
-    """Parse an experiment's options; one that only another command of the study has is passed over, not refused."""
-    own = flags(classes[entry.command])
-    elsewhere = {flag for cls in classes.values() for flag in flags(cls)} - set(own)
-    kept = {flag: values for flag, values in entry.options.items() if f"--{flag}" not in elsewhere}
+def _job(entry: Entry, flags: Mapping[str, set[str]], roots: Mapping[str, str], recipe: Recipe) -> Job:
+    """Parse the options of an experiment; options that only other commands of the study have are left out."""
+    own = flags[entry.command]
+    elsewhere = set().union(*flags.values()) - own
+    kept = {flag: values for flag, values in entry.options.items() if flag not in elsewhere}
     kept.pop("data-root", None)
-    if "--data-root" in own and (folders := [roots[name] for name in _needing(entry) if name in roots]):
+    if "data-root" in own and (folders := [roots[name] for name in _needing(entry) if name in roots]):
         kept["data-root"] = folders
     try:
-        return Job(entry, parser.call(COMMANDS, [entry.command, *join_words(kept)]))
+        return Job(entry, make_call(entry.command, COMMANDS[entry.command], kept))
     except UserError as error:
         raise UserError(f"{recipe.name}, '{entry.item}': {error}") from None
 
@@ -155,7 +154,7 @@ def _prepared(job: Job, session: Session, recipe: Recipe) -> Experiment:
         raise UserError(f"{recipe.name}, '{job.entry.item}': {error}") from None
 
 
-def folder_of(study: Study | Figures, experiments: Sequence[Experiment], results: Path) -> Path:
+def folder_of(study: Study, experiments: Sequence[Experiment], results: Path) -> Path:
     """Return a folder of its own for every different set of questions, the same for the same one."""
     text = "\n".join(f"{experiment.plan.name} {experiment.question}" for experiment in experiments)
     return results / "studies" / study.name / f"{study.scale}-{short_digest(text)}"

@@ -1,43 +1,51 @@
-"""Which settings should training have? Search them on clips of the training folds, never on the test fold."""
+"""The options of the `tune` command."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from core.config.options import option
+
+VALIDATION = 0.2  # fraction of the training folds held out, if --validation is not given
 
 
 @dataclass(frozen=True)
 class Tune:
-    """Search the settings of fine-tuning: give options several values, or ranges such as 1e-5:1e-2.
+    """Search training settings on validation clips: give an option several values, or a range such as 1e-5:1e-2.
 
-    Every configuration is an ordinary run, chosen by its accuracy on validation clips that are held out of the
-    training folds (--validation, here 0.2 by default); the test fold plays no part in the choice. A range is drawn
-    from logarithmically where its end is at least ten times its beginning. With several folds or seeds a
-    configuration has the mean of its runs.
+    Each configuration is an ordinary run. Configurations are ranked by accuracy on validation clips, which are held out
+    of the training folds; the test fold is never used. A range is sampled logarithmically if its end is at least ten
+    times its start. With several folds or seeds, a configuration is judged by the mean of its runs.
 
-    Example: run_ablation.py tune --lr 1e-5 1e-4 1e-3 --weight-decay 1e-4 1e-3 1e-2 --ray local
+    Examples
+    --------
+    run_ablation.py tune --lr 1e-4 1e-3 1e-2
+    run_ablation.py tune --lr 1e-5:1e-2 --weight-decay 1e-5:1e-2 --search random --trials 30
+    run_ablation.py tune --lr 1e-5:1e-2 --dropout 0:0.5 --search optuna --scheduler asha --ray local
     """
 
     runs: ClassVar[str] = "commands.tune.run:search"
     prepares: ClassVar[str] = "commands.tune.run:prepare"
     plans: ClassVar[bool] = True  # has the options of a run
     searches: ClassVar[bool] = True  # options may be ranges
-    alone: ClassVar[tuple[str, ...]] = ("data", "backbone")  # what a study that has several searches for each of
+    alone: ClassVar[tuple[str, ...]] = ("data", "backbone")  # options of which a study runs one search for each value
+    defaults: ClassVar[Mapping[str, Any]] = {"data__validation": VALIDATION}
 
-    frozen: str = option(
+    freeze: str = option(
         "none",
-        "Freeze every network through this stage: none, stem (or 0), 1 .. N, or last, for a head alone, of which "
-        "hundreds of configurations are trained together in a minute.",
+        "Freeze every network through this stage: none, stem (or 0), 1 .. N, or last (trains the head alone; hundreds "
+        "of configurations take a minute).",
     )
     search: str = option(
         "grid",
-        "grid: every combination of the values; random: draws; optuna: draws led by what earlier ones reached.",
+        "Search method. grid: all combinations of the values; random: random configurations; optuna: configurations "
+        "suggested by Optuna from earlier results.",
         choices=("grid", "random", "optuna"),
     )
-    trials: int = option(20, "Configurations to try (random, optuna).", at_least=1, at_most=10**5)
-    search_seed: int = option(0, "Seed of the draws.", at_least=0)
+    trials: int = option(20, "Number of configurations (random, optuna).", at_least=1, at_most=10**5)
+    search_seed: int = option(0, "Random seed of the search.", at_least=0)
     scheduler: str = option(
         "none",
-        "asha: stop the poorer two thirds after 1, 3, 9, .. epochs; needs --ray.",
+        "Early stopping of trials. asha: stop the worse two thirds after 1, 3, 9, .. epochs; needs --ray.",
         choices=("none", "asha"),
     )

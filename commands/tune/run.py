@@ -11,13 +11,13 @@ from rich.console import Console
 
 from analysis.output.folder import OutputFolder
 from analysis.search.best_configurations import analyse, best_command, chosen, point_of
-from analysis.search.space import Optuna, Point, Range, Space, draw, flag_of, grid, parse, validation_score
-from commands.ablation import conclude, planned, show_plan
-from commands.cli import parser
+from analysis.search.space import Optuna, Point, Range, Space, draw, flag_of, grid, name_of, parse, validation_score
+from commands.ablation import conclude, plan_conditions, show_plan
+from commands.cli.grid import execution, given
 from commands.cli.parser import Call
 from commands.cli.run_plan import INTERRUPTED, analysed, execute, sweep
 from commands.study.experiment import Experiment
-from commands.tune.options import Tune
+from commands.tune.options import VALIDATION, Tune
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
@@ -32,21 +32,20 @@ from core.session import Session
 from core.store.runs import FAILED, STOPPED
 
 Asha = Lazy("ray.tune.schedulers:ASHAScheduler")
-VALIDATION = 0.2  # share of the training folds that a search holds out where it is not told another
 REPLICATES = ("data__fold", "seed")  # of one configuration, which is judged by their mean
 
 
 def search(call: Call) -> int:
     """Search; parameters and status are those of `commands.ablation.run`."""
     tune: Tune = call.command
-    execution = parser.execution(call.options)
-    space, fixed = question(call.options)
+    settings = execution(call)
+    space, fixed = question(call)
     asks = tune.search == "optuna"  # as it goes, so that the runs are not known before
-    if tune.scheduler != "none" and not execution.cluster.ray:
+    if tune.scheduler != "none" and not settings.cluster.ray:
         raise UserError(f"--scheduler {tune.scheduler} needs Ray: add --ray local, or leave the scheduler out")
-    console = Console(stderr=execution.json, highlight=False, soft_wrap=False)
+    console = Console(stderr=settings.json, highlight=False, soft_wrap=False)
     with Reporter() as report:
-        session = Session(execution, report)
+        session = Session(settings, report)
         make = _planner(call, space, fixed, session)
         if asks:
             first = make([{key: _any(values) for key, values in space.items()}])
@@ -56,7 +55,7 @@ def search(call: Call) -> int:
         else:
             plan = prepare(call, session).plan
             folder = session.store.results / call.name / plan.name
-        if execution.dry_run:
+        if settings.dry_run:
             show_plan(plan, session, console)
             return 0
         try:
@@ -70,7 +69,7 @@ def search(call: Call) -> int:
             return INTERRUPTED
 
         def made() -> tuple[OutputFolder, pd.DataFrame]:
-            results = OutputFolder(plan, session, folder, published_as=execution.published_as)
+            results = OutputFolder(plan, session, folder, published_as=settings.published_as)
             return results, analyse(results, space)
 
         (results, frame), executed = analysed(made, plan, session, executed)
@@ -91,7 +90,7 @@ def prepare(call: Call, session: Session) -> Experiment:
     tune: Tune = call.command
     if tune.search == "optuna":
         raise UserError("--search optuna asks as it goes and has no plan; say grid or random, or run tune alone")
-    space, fixed = question(call.options)
+    space, fixed = question(call)
     points = draw(space, trials=tune.trials, seed=tune.search_seed) if tune.search == "random" else grid(space)
     plan = _planner(call, space, fixed, session)(points)
     return Experiment(plan, "", lambda results: chosen(analyse(results, space), plan, session.store, space))
@@ -99,17 +98,17 @@ def prepare(call: Call, session: Session) -> Experiment:
 
 def _planner(call: Call, space: Space, fixed: list[Point], session: Session) -> Callable[[list[Point]], Plan]:
     def conditions(base: Run, scratch: Run) -> dict[str, Run]:
-        stages = stages_named((call.command.frozen,), base.model.network, input_shape(base))
+        stages = stages_named((call.command.freeze,), base.model.network, input_shape(base))
         return {_words(base, space): base.replace(model__freeze=stages[0]) if stages else base}
 
     def make(points: list[Point]) -> Plan:
-        return planned(call, conditions, [point | more for point in points for more in fixed], session)
+        return plan_conditions(call, conditions, [point | more for point in points for more in fixed], session)
 
     return make
 
 
-def question(chosen: Any) -> tuple[Space, list[Point]]:
-    """Part the options that were said into what is searched and what stays the same.
+def question(call: Call) -> tuple[Space, list[Point]]:
+    """Split the options that were given into the search space and the fixed ones.
 
     Returns
     -------
@@ -125,7 +124,7 @@ def question(chosen: Any) -> tuple[Space, list[Point]]:
     """
     space: Space = {}
     fixed: list[Point] = [{"data__validation": VALIDATION}]
-    for key, texts in parser.given(chosen).items():
+    for key, texts in given(call).items():
         values = texts if key in REPLICATES else parse(key, texts)
         if key not in REPLICATES and (isinstance(values, Range) or len(values) > 1):
             if key in ("data__name", "data__validation"):
@@ -274,7 +273,7 @@ def _scheduler(tune: Tune, plan: Plan) -> Any:
 def _words(run: Run, space: Space) -> str:
     """Name a configuration."""
     values = point_of(run, list(space)).items()
-    return ", ".join(f"{key.partition('__')[2]} {f'{v:g}' if isinstance(v, float) else v}" for key, v in values)
+    return ", ".join(f"{name_of(key)} {f'{v:g}' if isinstance(v, float) else v}" for key, v in values)
 
 
 def _any(values: Any) -> Any:

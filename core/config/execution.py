@@ -17,17 +17,17 @@ class Cluster:
         "", "Run as Ray Tune trials: local starts Ray on this machine; auto or HOST:PORT joins a cluster."
     )
     cpus_per_trial: float | None = option(
-        None, "CPU cores of a trial (default: the cores shared out between the runs, one at least).", above=0
+        None, "CPU cores per trial (default: the cores divided by the number of runs, at least 1).", above=0
     )
     gpus_per_trial: float | None = option(
-        None, "GPUs of a trial; 0.25 puts four trials on one GPU (default: 1 where the cluster has any).", above=0
+        None, "GPUs per trial; 0.25 puts four trials on one GPU (default: 1 if the cluster has GPUs).", above=0
     )
-    max_concurrent: int | None = option(None, "Most trials at a time (default: as many as fit).", at_least=1)
-    storage: str = option(
-        "", "Folder or URI (s3://...) that every node sees, where nodes do not share --results: runs pass through it."
+    max_concurrent: int | None = option(
+        None, "Maximum number of concurrent trials (default: as many as fit).", at_least=1
     )
+    storage: str = option("", "Folder or URI (s3://...) visible to every node, if nodes do not share --results.")
     max_failures: int = option(
-        2, "How many times a trial that died goes on from its last checkpoint before it has failed.", at_least=0
+        2, "How often a crashed trial resumes from its last checkpoint before it counts as failed.", at_least=0
     )
 
 
@@ -37,35 +37,34 @@ class Execution:
 
     data_root: tuple[Path, ...] = option((), "Folder of each data set, in the order of --data.")
     published_as: str = option(
-        "", "Name that published numbers have for the data set, where it is your own, such as esc50 for a folder of it."
+        "",
+        "Name of the data set in published tables, if yours has another name, such as esc50.",
+        flag="published-dataset",
     )
     equivalence_margin: float | None = option(
-        None,
-        "Largest difference of accuracy, in percentage points, that does not matter: which conditions are shown to be "
-        "equal to the reference within it is tested.",
-        above=0,
+        None, "Also test equivalence to the reference within this many percentage points of accuracy.", above=0
     )
     metric: tuple[str, ...] = option(
         (),
-        "Metrics to show beside accuracy, as columns of the table and as bars: balanced_accuracy, macro_f1, precision, "
-        "recall, f1 (these three weighted by clips), training_accuracy, validation_accuracy, epochs, best_epoch, "
-        "time_to_converge, prediction_ms, seconds, parameters and others; the table 'metrics' always has them.",
+        "Metrics to show beside accuracy in the table and as bars: balanced_accuracy, macro_f1, precision, recall, f1 "
+        "(the last three weighted by class size), training_accuracy, validation_accuracy, epochs, best_epoch, "
+        "time_to_converge, prediction_ms, seconds, parameters and others. Table 'metrics' always has all of them.",
     )
-    download: bool = option(False, "Fetch the data set into --data-root first, where it can be fetched.")
+    download: bool = option(False, "Download the data set into --data-root first, if it can be downloaded.")
     on_bad_clip: str = option(
         "fail",
-        "A clip that cannot be used: fail names all of them before anything is trained; skip leaves them out.",
+        "Unreadable clips: fail lists all of them before training; skip leaves them out.",
         choices=("fail", "skip"),
     )
-    results: Path = option(Path("results"), "Folder of the runs, tables and figures.")
-    device: str = option("auto", "auto, cpu, cuda or cuda:N.")
+    results: Path = option(Path("results"), "Folder of runs, tables and figures.")
+    device: str = option("auto", "Device: auto, cpu, cuda or cuda:N.")
     threads: int = option(
         0,
-        "CPU threads (0: every core); CPU results are bit-identical for one number.",
+        "CPU threads (0: all cores). Results on a CPU are bit-identical for the same number of threads.",
         at_least=0,
         at_most=MOST_THREADS,
     )
-    retry_failed: bool = option(False, "Train runs again that failed before.")
+    retry_failed: bool = option(False, "Train failed runs again.")
     dry_run: bool = option(False, "Print the plan and stop.")
-    json: bool = option(False, "Print the summary as one JSON object on stdout, everything else on stderr.")
+    json: bool = option(False, "Print the summary as one JSON object to stdout and everything else to stderr.")
     cluster: Cluster = Cluster()

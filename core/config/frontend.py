@@ -12,54 +12,70 @@ class Frontend:
 
     kind: str = option(
         "logmel",
-        f"What the network takes: {', '.join(KINDS)}.",
+        f"Input of the network: {', '.join(KINDS)}.",
+        flag="input",
         choices=KINDS,
         absent="logmel",
     )
     channels: str = option(
         "windows",
-        "windows: log-mels with 25/10, 50/25 and 100/50 ms windows/hops; replicate: the 25/10 ms one three times.",
+        "The three image channels. windows: spectrograms with 25, 50 and 100 ms windows (hops 10, 25 and 50 ms); "
+        "replicate: the 25 ms spectrogram three times.",
         choices=("windows", "replicate"),
     )
     window: int = option(
         0,
-        "One window of so many samples, and a Fourier transform of as many, instead of --channels (0: as they say).",
+        "FFT size in samples of a single-window spectrogram (0: the windows of --channels).",
+        flag="n-fft",
         at_least=0,
         at_most=10**6,
         absent=0,
     )
-    hop: int = option(0, "Samples between two frames (0: a quarter of --window).", at_least=0, at_most=10**6, absent=0)
+    hop: int = option(
+        0,
+        "Samples between frames (0: a quarter of --n-fft).",
+        flag="hop-length",
+        at_least=0,
+        at_most=10**6,
+        absent=0,
+    )
     padding: str = option(
         "zeros",
-        "What is before and behind the clip, half a frame each: zeros, or reflect, its mirror image (librosa's "
-        "pad_mode constant and reflect).",
+        "Padding of half a frame before and after the clip: zeros or reflect (pad_mode constant and reflect in "
+        "librosa).",
+        flag="pad-mode",
         choices=("zeros", "reflect"),
         absent="zeros",
     )
-    peak: bool = option(False, "Bring every clip to a peak of 1 first.", absent=False)
+    peak: bool = option(False, "Scale every clip to a peak of 1.", flag="peak-normalise", absent=False)
     mel: str = option(
         "slaney",
-        "Mel scale: slaney and htk are librosa's; fant is 1000 / log 2 * log(1 + f / 1000).",
+        "Mel scale: slaney and htk as in librosa; fant is 1000 / log 2 * log(1 + f / 1000).",
+        flag="mel-scale",
         choices=("slaney", "htk", "fant"),
         absent="slaney",
     )
     mel_norm: str = option(
         "slaney",
-        "slaney divides each mel filter by its width (librosa's norm); none leaves all as high as 1.",
+        "Normalisation of mel filters: slaney divides by the width (norm in librosa); none keeps a peak of 1.",
         choices=("slaney", "none"),
         absent="slaney",
     )
-    n_mfcc: int = option(20, "Cepstral coefficients (kinds mfcc and features).", at_least=1, at_most=10_000, absent=20)
-    n_mels: int = option(128, "Mel bands (or other rows), the height of the image.", at_least=1, at_most=10_000)
+    n_mfcc: int = option(
+        20, "Number of cepstral coefficients (inputs mfcc and features).", at_least=1, at_most=10_000, absent=20
+    )
+    n_mels: int = option(
+        128, "Number of mel bands (or other rows), the height of the image.", at_least=1, at_most=10_000
+    )
     n_frames: int = option(
         AUTO,
-        "Width all channels are resized to, in pixels (0: the data set's own).",
+        "Image width in pixels; all channels are resized to it (0: the data set's own).",
         shown=OWN,
         at_least=0,
         at_most=10**5,
     )
     image: tuple[int, ...] = option(
-        (), "Height and width all channels are resized to, in pixels, instead of --n-mels rows.", absent=()
+        (), "Height and width in pixels that images are resized to.", flag="image-size", absent=()
     )
     fmin: float = option(0.0, "Lowest frequency in Hz.", at_least=0.0, at_most=10**6)
     fmax: float = option(
@@ -67,36 +83,36 @@ class Frontend:
     )
     normalise: str = option(
         "fixed",
-        "fixed: one affine map from decibels to the range the backbone was trained on; train: by the mean and "
+        "Normalisation. fixed: map decibels to the range the backbone was trained on; train: use mean and standard "
         "deviation of the training folds.",
         choices=("fixed", "train"),
     )
     levels: str = option(
         "fixed",
-        "What is black and what is white, where --normalise is fixed: fixed decibels, or image, the least and the "
-        "greatest number of each image.",
+        "Pixel scaling with --normalise fixed: a fixed dB range, or image (minimum and maximum of each image).",
+        flag="value-range",
         choices=("fixed", "image"),
         absent="fixed",
     )
     colour: str = option(
         "none",
-        "Colour map that makes three channels of one spectrogram (--channels replicate, or one --window).",
+        "Colour map for a single spectrogram (needs --channels replicate or --n-fft).",
         choices=("none", "viridis", "magma", "jet"),
         absent="none",
     )
 
     stored_as: str = option(
         "float32",
-        "What the numbers of stored images are kept as: float16 takes half of the disk and of the device's memory and "
-        "rounds decibels to 0.016; training computes in float32.",
+        "Data type of stored images. float16 halves disk and device memory and rounds decibels to 0.016.",
+        flag="storage-dtype",
         choices=("float32", "float16"),
         absent="float32",
     )
     columns: tuple[str, ...] = option((), "Name of each feature of the data set's table.", hidden=True, absent=())
     pca: float = option(
         0.0,
-        "Principal components instead of standardised features, fitted to the training rows: below 1 as many as hold "
-        "this share of the variance, else their number (0: the features themselves).",
+        "Principal components of the features, fitted to the training rows: below 1 the fraction of variance to keep, "
+        "else their number (0: no PCA).",
         at_least=0.0,
         at_most=10**5,
         absent=0.0,
@@ -111,11 +127,11 @@ class Frontend:
         if self.fmax and self.fmax <= self.fmin:
             found.append(f"--fmax {self.fmax:g}: must be above --fmin {self.fmin:g}")
         if self.hop and not self.window:
-            found.append(f"--hop {self.hop}: is the hop of one --window in samples; say that too")
+            found.append(f"--hop-length {self.hop} needs --n-fft: give the FFT size too")
         if self.kind in ("mfcc", "features") and self.n_mfcc > self.n_mels:
-            found.append(f"--n-mfcc {self.n_mfcc}: there are no more of them than --n-mels {self.n_mels}")
+            found.append(f"--n-mfcc {self.n_mfcc}: must be at most --n-mels {self.n_mels}")
         if self.kind == "features" and self.stored_as != "float32":
-            found.append(f"--stored-as {self.stored_as}: numbers of the kind features do not fit; leave it out")
+            found.append(f"--storage-dtype {self.stored_as}: does not apply to --input features; leave it out")
         return found + self._image_problems() + self._colour_problems()
 
     def beyond(self, half: float) -> list[str]:
@@ -130,14 +146,14 @@ class Frontend:
     def _colour_problems(self) -> list[str]:
         found = []
         if self.colour != "none" and self.channels == "windows" and not self.window:
-            found.append(f"--colour {self.colour} colours one spectrogram: choose --channels replicate, or a --window")
-        for said, usual in ((f"--levels {self.levels}", "fixed"), (f"--colour {self.colour}", "none")):
+            found.append(f"--colour {self.colour} needs a single spectrogram: add --channels replicate or --n-fft")
+        for said, usual in ((f"--value-range {self.levels}", "fixed"), (f"--colour {self.colour}", "none")):
             if self.normalise == "train" and not said.endswith(usual):
-                found.append(f"{said} makes pictures of 0 to 1, and --normalise train does not; leave one out")
+                found.append(f"{said} does not apply with --normalise train; leave one out")
         return found
 
     def _image_problems(self) -> list[str]:
-        said = f"--image {' '.join(map(str, self.image))}"
+        said = f"--image-size {' '.join(map(str, self.image))}"
         if self.image and (len(self.image) != 2 or not all(1 <= size <= 10**5 for size in self.image)):
             return [f"{said}: give a height and a width, from 1 to {10**5} pixels each"]
         if self.image and self.n_frames not in (0, self.image[1]):

@@ -23,12 +23,14 @@ def option(
     flag: str = "",
     shown: str = "",
     choices: Collection[str] = (),
+    words: Mapping[str, str] | None = None,
     at_least: float | None = None,
     below: float | None = None,
     above: float | None = None,
     at_most: float | None = None,
     only: tuple[str, ...] = (),
     hidden: bool = False,
+    positional: bool = False,
     absent: Any = None,
 ) -> Any:
     """Declare a configuration field.
@@ -36,36 +38,43 @@ def option(
     Parameters
     ----------
     default
-        The value when nothing is said.
+        The value if the option is not given.
     help
-        What the field means, with unit and range; shown by ``--help``.
+        Meaning of the field, with unit and range; shown by ``--help``.
     flag
-        Its name on the command line where that is not the field's name.
+        Name of the option, if it is not the field's name.
     shown
-        What ``--help`` says the default is, where the value alone would not tell.
+        Default as ``--help`` shows it, if the value alone would not be clear.
     choices
-        The values a text field may have; a registry stands for its names.
+        Allowed values of a text field; for a registry, its names.
+    words
+        Values that are typed differently from how they are stored, as ``{typed: stored}``. Stored values are hashed
+        into run ids, so they never change.
     at_least, below, above, at_most
         Bounds of a number: ``at_least <= value``, ``value < below``, ``above < value``, ``value <= at_most``.
     only
-        Another field of the class, and the values of it that read this one; with any other it plays no part.
+        Name of another field and the values of it with which this field is used; with other values it is ignored.
     hidden
-        Decided by the ablation or worked out, not an option of its own.
+        True for a field that is computed or set by the ablation, and is not an option.
+    positional
+        True for an option that is given without a flag, as the name of a study.
     absent
-        Of a field of a run that was added later: the value that older runs had without saying so. With that value the
-        field is left out of the run's identity, and a record without the field has that value.
+        For a field that was added later: the value that older runs implicitly had. A field with this value is left out
+        of the run id, and a record without the field has this value.
     """
     metadata = {
         "help": help,
         "flag": flag,
         "shown": shown,
         "choices": choices,
+        "words": words or {},
         "at_least": at_least,
         "below": below,
         "above": above,
         "at_most": at_most,
         "only": only,
         "hidden": hidden,
+        "positional": positional,
         "absent": absent,
     }
     return field(default=default, metadata=metadata)
@@ -80,6 +89,43 @@ def same_option(cls: type, name: str) -> Any:
 def flag_of(f: "dataclasses.Field[Any]") -> str:
     """Return a field's name on the command line, with its dashes."""
     return "--" + (f.metadata.get("flag") or f.name).replace("_", "-")
+
+
+def option_name(f: "dataclasses.Field[Any]") -> str:
+    """Return a field's name on the command line as a column name: ``length_mode`` for ``--length-mode``."""
+    return flag_of(f)[2:].replace("-", "_")
+
+
+def typed_choices(f: "dataclasses.Field[Any]") -> list[str]:
+    """Return the allowed values of a field as they are typed."""
+    return [typed_value(f, choice) for choice in f.metadata["choices"]]
+
+
+def typed_value(f: "dataclasses.Field[Any]", value: Any) -> Any:
+    """Return a stored value as it is typed on the command line."""
+    return next((typed for typed, stored in f.metadata["words"].items() if stored == value), value)
+
+
+def stored_value(f: "dataclasses.Field[Any]", typed: str) -> str:
+    """Return the stored value of a word of the command line.
+
+    Raises
+    ------
+    UserError
+        If the field has other words for its values and this is none of them.
+    """
+    words: Mapping[str, str] = f.metadata["words"]
+    if words and typed not in typed_choices(f):
+        raise UserError(not_a_choice(f, typed))
+    return words.get(typed, typed)
+
+
+def not_a_choice(f: "dataclasses.Field[Any]", typed: str) -> str:
+    """Return the message for a value that is not allowed, with the nearest one that is."""
+    choices = typed_choices(f)
+    match = nearest(typed, choices)
+    hint = f"did you mean '{match}'? " if match else ""
+    return f"{flag_of(f)} {typed}: {hint}choose from {', '.join(choices)}"
 
 
 def was_added(f: "dataclasses.Field[Any]") -> bool:
@@ -120,9 +166,7 @@ def field_problems(f: "dataclasses.Field[Any]", value: Any) -> list[str]:
     if value is None:
         return []
     if rule["choices"] and value not in rule["choices"]:
-        match = nearest(str(value), rule["choices"])
-        hint = f"did you mean '{match}'? " if match else ""
-        return [f"{flag} {value}: {hint}choose from {', '.join(rule['choices'])}"]
+        return [not_a_choice(f, str(value))]
     if isinstance(value, float) and not math.isfinite(value):
         return [f"{flag} {value}: give a {'number' if math.isnan(value) else 'finite number'}"]
     if rule["at_least"] is not None and value < rule["at_least"]:

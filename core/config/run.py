@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from core.config.frontend import Frontend
 from core.config.layer_spec import PERCEPTRON, activated_widths, head_widths
-from core.config.options import AUTO, OWN, as_before, from_dict, option
+from core.config.options import AUTO, OWN, as_before, flag_of, from_dict, option
 from core.datasets import LOADERS
 from core.errors import UserError
 from core.models import FAMILIES
@@ -28,46 +28,44 @@ LOWEST_SR = 100  # Hz; below, the shortest window has no two samples
 class Data:
     """Which clips, and which of them are tested on."""
 
-    name: str = option(
-        "instruments",
-        f"Data set: {', '.join(LOADERS)}; instruments is embedded.",
-        flag="data",
-    )
+    name: str = option("instruments", f"Data set: {', '.join(LOADERS)}; instruments is included.", flag="data")
     content: str = option("", "SHA-256 of the clips, labels, folds and groups.", hidden=True)
     left_out: str = option("", "SHA-256 of the paths of clips that cannot be used.", hidden=True, absent="")
     label: str = option(
         "",
-        "What the classes are, in the place of the set's own: pitch of nsynth and instruments, or any column of your "
-        "CSV file (folder).",
-        shown="the set's own classes",
+        "Column that gives the classes: pitch for nsynth and instruments, or any column of your CSV file (folder).",
+        shown="the data set's own classes",
         absent="",
     )
-    fold: int = option(1, "Fold to test on; all others train. `all` takes every fold in turn.", at_least=1)
+    fold: int = option(
+        1, "Test fold; the other folds are used for training. `all` tests every fold in turn.", at_least=1
+    )
     validation: float = option(
         0.0,
-        "Share of the training folds held out, by group, to stop early on (0: none, train on all of them).",
+        "Fraction of the training folds held out for validation, by group (0: none).",
         at_least=0.0,
         below=1.0,
     )
     folds: int = option(
         0,
-        "Number of seeded folds, stratified by class, groups whole (0: the set's own, or five); 10 with --validation "
-        "0.1111 trains on 80 %, validates and tests on 10 % each.",
+        "Number of random folds, stratified by class, groups kept together (0: the data set's own folds, or 5). "
+        "10 with --validation 0.1111 gives 80 % training, 10 % validation and 10 % test clips.",
+        flag="n-folds",
         at_least=0,
         absent=0,
     )
     set_aside: float = option(
         0.0,
-        "Share of the clips that nothing trains on, tests on or looks at, by group and stratified by class, kept for "
-        "a last test of your own.",
+        "Fraction of clips held out completely for a final test (stratified by class, groups kept together).",
+        flag="holdout",
         at_least=0.0,
         below=1.0,
         absent=0.0,
     )
     per_class: int = option(
         0,
-        "Most clips of a class in the training and in the test part, each (0: all).",
-        flag="clips-per-class",
+        "Maximum number of clips per class, in the training part and in the test part (0: all).",
+        flag="max-clips-per-class",
         at_least=0,
         absent=0,
     )
@@ -79,23 +77,22 @@ class Data:
 
     def problems(self) -> list[str]:
         """List what is wrong with values that are right one by one."""
-        return ["--folds 1: must be at least 2, or 0 for the set's own"] if self.folds == 1 else []
+        return ["--n-folds 1: must be at least 2, or 0 for the set's own"] if self.folds == 1 else []
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
     """How a recording becomes a waveform of one length."""
 
-    sr: int = option(
-        AUTO, "Sampling rate in Hz to resample to (0: the data set's own).", shown=OWN, at_least=0, at_most=10**6
-    )
+    sr: int = option(AUTO, "Sampling rate in Hz (0: the data set's own).", shown=OWN, at_least=0, at_most=10**6)
     duration: float = option(
-        AUTO, "Seconds every clip is brought to (0: the data set's own).", shown=OWN, at_least=0.0, at_most=86_400
+        AUTO, "Length of every clip in seconds (0: the data set's own).", shown=OWN, at_least=0.0, at_most=86_400
     )
     fit: str = option(
         "pad",
-        "Short clips are padded with silence, looped, or centred (crop); stretch keeps every sample and resizes "
-        "the image instead.",
+        "How clips reach --duration: pad with silence, loop, crop (centre), or stretch (keep all samples and resize "
+        "the image).",
+        flag="length-mode",
         choices=("pad", "loop", "crop", "stretch"),
     )
 
@@ -112,9 +109,7 @@ class Clip:
 class Model:
     """Which network, with which weights, and what the ablation did to it."""
 
-    backbone: str = option(
-        "efficientnet_lite0", f"Backbone: {'; '.join(family.about for family in FAMILIES.values())}."
-    )
+    backbone: str = option("efficientnet_lite0", f"Network: {'; '.join(family.about for family in FAMILIES.values())}.")
     backbone_sha256: str = option("", "SHA-256 of the file of a network of the user's own.", hidden=True, absent="")
     weights: str = option("imagenet", "Starting weights: imagenet, random, or a file (.safetensors, .pth, .pt).")
     weights_sha256: str = option("", "What stands for the content of the starting weights.", hidden=True)
@@ -123,20 +118,20 @@ class Model:
     cut: str = option("none", "Last stage that is kept: none (all are), stem, block1 ..", hidden=True)
     frozen_batch_norm: str = option(
         "eval",
-        "Batch norm of frozen blocks: eval (nothing moves) or train (moving statistics go on, as in older code).",
+        "Batch norm in frozen blocks: eval (fixed statistics) or train (statistics keep updating, as in older code).",
         choices=("eval", "train"),
     )
-    dropout: float = option(0.2, "Dropout before the classifier.", at_least=0.0, below=1.0)
+    dropout: float = option(0.2, "Dropout probability before the classifier.", at_least=0.0, below=1.0)
     head: str = option(
         "",
-        "Widths of dense layers with ReLU and dropout before the classifier, such as 1024-512-128, in the place of "
-        "those of the backbone's head.",
+        "Widths of the hidden dense layers (with ReLU and dropout) that replace those of the head, such as "
+        "1024-512-128.",
         shown="the backbone's own head",
         absent="",
     )
     layers: str = option(
         PERCEPTRON,
-        "Activation (relu or tanh) and width of each layer of backbone mlp, such as relu64-tanh48; none is logistic "
+        "Activation (relu or tanh) and width of each layer of --backbone mlp, such as relu64-tanh48; none is logistic "
         "regression.",
         flag="mlp-layers",
         absent=PERCEPTRON,
@@ -156,9 +151,7 @@ class Model:
             except UserError as error:
                 found.append(str(error))
         if self.layers != PERCEPTRON and self.backbone != "mlp":
-            found.append(
-                f"--mlp-layers {self.layers}: {self.backbone} has its own layers; --mlp-layers is for --backbone mlp"
-            )
+            found.append(f"--mlp-layers {self.layers} applies only to --backbone mlp, not to {self.backbone}")
         return found
 
 
@@ -166,90 +159,105 @@ class Model:
 class Training:
     """How the network is trained."""
 
-    epochs: int = option(8, "Passes over the training clips.", at_least=1, at_most=10**6)
-    batch_size: int = option(32, "Clips per step.", at_least=1, at_most=10**6)
+    epochs: int = option(8, "Number of training epochs.", at_least=1, at_most=10**6)
+    batch_size: int = option(32, "Clips per training step.", at_least=1, at_most=10**6)
     optimizer: str = option("adam", "Optimizer.", choices=OPTIMIZERS)
     lr: float = option(1e-3, "Learning rate.", above=0.0)
-    momentum: float = option(0.9, "Momentum.", only=("optimizer", "sgd"), at_least=0.0, below=1.0)
+    momentum: float = option(0.9, "Momentum of SGD.", only=("optimizer", "sgd"), at_least=0.0, below=1.0)
     weight_decay: float = option(1e-4, "Weight decay.", at_least=0.0)
     loss: str = option(
         "cross-entropy",
-        "What training makes small. hinge: the label's logit shall lead the strongest other by 1 (Crammer and Singer); "
-        "kullback-leibler: on these labels it is the cross-entropy, up to a constant.",
+        "Training loss. hinge: multi-class hinge with margin 1 (Crammer and Singer). kullback-leibler: equal to "
+        "cross-entropy up to a constant.",
         choices=LOSSES,
         absent="cross-entropy",
     )
     schedule: str = option(
         "cosine",
-        "Learning rate over the epochs; plateau drops it when the validation clips get no better (--monitor).",
+        "Learning rate schedule. plateau lowers the rate when --monitor stops improving.",
         choices=SCHEDULES,
     )
-    step_size: int = option(30, "Epochs between two drops.", only=("schedule", "step"), at_least=1)
-    milestones: tuple[int, ...] = option((), "Epochs of the drops, not every --step-size.", only=("schedule", "step"))
-    gamma: float = option(0.1, "Factor of each drop.", only=("schedule", "step", "plateau"), above=0.0)
+    step_size: int = option(30, "Epochs between two drops of the learning rate.", only=("schedule", "step"), at_least=1)
+    milestones: tuple[int, ...] = option(
+        (), "Epochs at which the learning rate drops, instead of every --step-size.", only=("schedule", "step")
+    )
+    gamma: float = option(
+        0.1, "Factor of each drop of the learning rate.", only=("schedule", "step", "plateau"), above=0.0
+    )
     drop_patience: int = option(
-        3, "Epochs without a better --monitor before each drop.", only=("schedule", "plateau"), at_least=1, absent=3
+        3,
+        "Epochs without improvement of --monitor before the learning rate drops.",
+        flag="plateau-patience",
+        only=("schedule", "plateau"),
+        at_least=1,
+        absent=3,
     )
     label_smoothing: float = option(0.0, "Label smoothing.", at_least=0.0, below=1.0)
-    clip_norm: float = option(0.0, "Largest norm of the gradient (0: unlimited).", at_least=0.0)
+    clip_norm: float = option(0.0, "Maximum gradient norm (0: no clipping).", flag="max-grad-norm", at_least=0.0)
     patience: int = option(
-        0, "Stop after this many epochs without a better --monitor; needs --validation (0: never).", at_least=0
+        0,
+        "Early stopping: epochs without improvement of --monitor; needs --validation (0: off).",
+        at_least=0,
     )
     monitor: str = option(
         "loss",
-        "What the validation clips are watched for: their loss (always the cross-entropy, so that runs compare) or "
-        "their accuracy.",
+        "Validation metric for early stopping and plateau: loss (always the cross-entropy) or accuracy.",
         choices=("loss", "accuracy"),
         absent="loss",
     )
     stop_at: float = option(
         0.0,
-        "Stop once the validation accuracy has reached this, 0 to 1; needs --validation (0: never).",
+        "Stop once validation accuracy reaches this, 0 to 1; needs --validation (0: off).",
+        flag="stop-at-accuracy",
         at_least=0.0,
         at_most=1.0,
         absent=0.0,
     )
     augment: str = option(
         "none",
-        "waveform: each clip once plain and once time-stretched (0.9 to 1.2) and pitch-shifted (-2 to 2 semitones) "
-        "per epoch; rotate: each image turned by up to 15 degrees either way, anew in every epoch; "
-        "rotate-tests: those that are validated and tested on too, which reproduces a leak in a report's code; "
-        "segment: --duration seconds from anywhere in the recording, anew in every epoch (with --live).",
+        "Augmentation of the training clips in every epoch. stretch-pitch: add a time-stretched (0.9 to 1.2) and "
+        "pitch-shifted (-2 to 2 semitones) version of each clip. rotate: rotate images by up to 15 degrees. "
+        "rotate-all: rotate validation and test images too (reproduces a data leak of one paper). random-crop: "
+        "--duration seconds from a random place of the recording (needs --on-the-fly).",
         choices=AUGMENTATIONS,
+        words={"stretch-pitch": "waveform", "rotate-all": "rotate-tests", "random-crop": "segment"},
     )
     variants: int = option(
-        5, "Different augmented versions of a clip, in turn.", only=("augment", "waveform"), at_least=1, at_most=1000
+        5,
+        "Number of augmented versions of each clip, used in turn.",
+        flag="n-augmented",
+        only=("augment", "waveform"),
+        at_least=1,
+        at_most=1000,
     )
     live: bool = option(
         False,
-        "Make images where the network is while it trains, of stored waveforms, instead of storing images.",
+        "Store waveforms and compute the spectrograms on the training device, instead of storing spectrograms.",
+        flag="on-the-fly",
         absent=False,
     )
-    time_mask: int = option(0, "SpecAugment: widest mask along time, in frames (0: none).", at_least=0)
-    freq_mask: int = option(0, "SpecAugment: widest mask along frequency, in mel bands (0: none).", at_least=0)
+    time_mask: int = option(0, "SpecAugment: maximum width of the time mask, in frames (0: none).", at_least=0)
+    freq_mask: int = option(0, "SpecAugment: maximum width of the frequency mask, in mel bands (0: none).", at_least=0)
     precision: str = option(
         "fp32",
-        "What products are computed in. bf16: on a GPU, and about twice as fast on a CPU that has AVX512-BF16 or AMX "
-        "(another is refused); parameters, batch norm's statistics, losses and logits stay fp32. fp16, and tf32, which "
-        "is fp32 with the faster, coarser products of recent GPUs: on a GPU, while a CPU uses fp32.",
+        "Precision of matrix products. bf16 needs a GPU, or a CPU with AVX512-BF16 or AMX (about twice as fast); "
+        "parameters, losses and logits stay fp32. fp16 and tf32 need a GPU; a CPU uses fp32 instead.",
         choices=("fp32", "tf32", "bf16", "fp16"),
     )
-    channels_last: bool = option(True, "Keep images channels-last in memory, the faster layout.")
+    channels_last: bool = option(True, "Store images in channels-last memory format (faster).")
     compile: bool = option(
-        False, "Compile training with torch.compile, on a GPU as CUDA graphs; the first step takes minutes."
+        False, "Compile training with torch.compile (with CUDA graphs on a GPU); the first step takes minutes."
     )
 
     def problems(self) -> list[str]:
         """List what is wrong with values that are right one by one."""
         found = []
         if any(epoch < 1 for epoch in self.milestones):
-            found.append(f"--milestones {min(self.milestones)}: epochs are counted from 1")
+            found.append(f"--milestones {min(self.milestones)}: epochs start at 1")
         if self.label_smoothing and self.loss == "hinge":
-            found.append(
-                "--label-smoothing is for losses of probabilities: leave it out, or choose another --loss than hinge"
-            )
+            found.append("--label-smoothing does not apply to --loss hinge: leave it out, or choose another --loss")
         if self.augment == "segment" and not self.live:
-            found.append("--augment segment needs --live: of stored images no other segment can be cut")
+            found.append("--augment random-crop needs --on-the-fly: stored images cannot be cropped again")
         return found
 
 
@@ -262,26 +270,31 @@ class Run:
     frontend: Frontend = Frontend()
     model: Model = Model()
     training: Training = Training()
-    seed: int = option(0, "Seed of head initialisation and batch order (and of random weights).", at_least=0)
+    seed: int = option(0, "Random seed of head initialisation and batch order, and of random weights.", at_least=0)
 
     def problems(self) -> list[str]:
         """List what is wrong with parts that are right one by one."""
         found = self.frontend.beyond(self.clip.sr / 2) if self.clip.sr else []  # 0: not known yet
         training = self.training
         if training.augment == "segment" and self.clip.fit == "stretch":
-            found.append("--augment segment cuts --duration seconds, and --fit stretch keeps all: choose another --fit")
+            found.append(
+                "--augment random-crop needs clips of --duration seconds: choose another --length-mode than stretch"
+            )
         if training.live and self.frontend.stored_as != "float32":
-            found.append(f"--stored-as {self.frontend.stored_as} is for stored images, and --live stores none")
+            found.append(
+                f"--storage-dtype {self.frontend.stored_as} applies to stored images, and --on-the-fly stores none: "
+                "leave one out"
+            )
         if self.data.validation:
             return found
         needs = {
             "--patience": (training.patience > 0, "stopping"),
-            "--stop-at": (training.stop_at > 0, "stopping"),
-            "--schedule plateau": (training.schedule == "plateau", "dropping the rate"),
+            "--stop-at-accuracy": (training.stop_at > 0, "stopping"),
+            "--schedule plateau": (training.schedule == "plateau", "lowering the learning rate"),
             "--monitor accuracy": (training.monitor == "accuracy", "choosing an epoch"),
         }
         return found + [
-            f"{flag} needs --validation above 0: {doing} on the test fold would flatter the result"
+            f"{flag} needs --validation above 0: {doing} on the test fold would bias the result"
             for flag, (said, doing) in needs.items()
             if said
         ]
@@ -326,6 +339,23 @@ class Run:
 
 
 GROUPS: dict[str, type] = {"data": Data, "clip": Clip, "frontend": Frontend, "model": Model, "training": Training}
+
+
+def field_of(key: str) -> "dataclasses.Field[Any]":
+    """Return the field of ``group__field``."""
+    group, _, name = key.rpartition("__")
+    return next(f for f in fields(GROUPS[group] if group else Run) if f.name == name)
+
+
+def run_options() -> dict[str, "dataclasses.Field[Any]"]:
+    """Map ``group__field`` to the field, for every option of a run, in the order of ``--help-all``."""
+    own = {f"{group}__{f.name}": f for group, part in GROUPS.items() for f in fields(part)}
+    return {key: f for key, f in own.items() if not f.metadata["hidden"]}
+
+
+def option_keys() -> dict[str, str]:
+    """Map every option of a run, without its dashes, to its ``group__field``."""
+    return {flag_of(f)[2:]: key for key, f in run_options().items()}
 
 
 def identity(part: Any) -> dict[str, Any]:

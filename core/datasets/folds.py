@@ -38,7 +38,8 @@ def make_folds(labels: np.ndarray, groups: np.ndarray, *, n_folds: int = 0) -> n
         raise UserError(f"class '{label}' has clips of one group only ('{group}'), so it cannot be in two folds")
     if n_folds > (fewest := int(by_class.min())):
         raise UserError(
-            f"--folds {n_folds}: class '{by_class.idxmin()}' has clips of {fewest} groups only; say --folds {fewest}"
+            f"--n-folds {n_folds}: class '{by_class.idxmin()}' has only {fewest} groups of clips; "
+            f"use --n-folds {fewest}"
         )
     n_folds = n_folds or min(FOLDS, fewest)
     numbers = pd.factorize(labels, sort=True)[0]  # splitting integers is much faster than splitting strings

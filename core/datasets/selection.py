@@ -37,7 +37,7 @@ def select(dataset: Dataset, *, label: str = "", folds: int = 0, set_aside: floa
     """
     if folds and not dataset.seeded_folds:
         own = "a split" if dataset.fixed_split else f"{len(dataset.fold_numbers())} folds"
-        raise UserError(f"--folds {folds}: {dataset.name} has {own} of its own; leave --folds out")
+        raise UserError(f"--n-folds {folds}: {dataset.name} has {own} of its own; leave --n-folds out")
     if label:
         dataset = _relabel(dataset, label)
     if set_aside:
@@ -90,9 +90,9 @@ def _hold_out(dataset: Dataset, share: float) -> Dataset:
     clips = dataset.clips
     mask = hold_out(clips["label"].to_numpy(), clips["group"].to_numpy(), share=share)
     if not mask.any():
-        raise UserError(f"--set-aside {share:g}: every class of {dataset.name} has one group, which has to train")
+        raise UserError(f"--holdout {share:g}: every class of {dataset.name} has one group, which has to train")
     if not dataset.seeded_folds and (emptied := sorted(set(clips["fold"]) - set(clips["fold"][~mask]))):
-        raise UserError(f"--set-aside {share:g}: leaves nothing in fold {emptied[0]} of {dataset.name}; give less")
+        raise UserError(f"--holdout {share:g}: leaves nothing in fold {emptied[0]} of {dataset.name}; give less")
     return dataset.subset(~mask, holdout=clips[mask].reset_index(drop=True))
 
 

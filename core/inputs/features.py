@@ -12,7 +12,7 @@ from core.inputs.gtzan_features import Measures, feature_names
 from core.inputs.log_mel import mel_filters_of
 from core.inputs.spectrogram import check_band
 
-WINDOW = 2048  # samples of a frame without --window
+WINDOW = 2048  # samples of a frame without --n-fft
 
 
 class Features(Kind):
@@ -50,7 +50,7 @@ class Features(Kind):
         if not frontend.columns:
             if (samples := round(clip.sr * clip.duration)) < window:
                 raise UserError(
-                    f"--kind features: clips of {samples} samples are shorter than a frame of {window}; give a --window"
+                    f"--input features: clips of {samples} samples are shorter than a frame of {window}; give a --n-fft"
                 )
             check_band(clip, frontend, n_fft=window, is_open=True)
         return Layout((len(_names(frontend)),))

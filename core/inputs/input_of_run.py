@@ -55,8 +55,8 @@ def check_first_step(run: Run) -> None:
     if frontend.normalise == "train":
         return
     if frontend.colour != "none" and (len(layout.shape), len(layout.channels)) != (3, 1):
-        raise UserError(f"--colour {frontend.colour} colours one spectrogram, and --kind {frontend.kind} is none here")
+        raise UserError(f"--colour {frontend.colour} colours one spectrogram, and --input {frontend.kind} is none here")
     if frontend.levels == "image" and len(layout.shape) != 3:
-        raise UserError(f"--levels image: inputs of the kind {frontend.kind} are no images; leave it out")
+        raise UserError(f"--value-range image: inputs of the kind {frontend.kind} are no images; leave it out")
     if layout.value_range is None and frontend.levels == "fixed":
         raise UserError(f"--normalise fixed: inputs of the kind {frontend.kind} are no pictures; use train")

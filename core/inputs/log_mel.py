@@ -53,7 +53,7 @@ def mel_filters_of(*, clip: Clip, frontend: Frontend, n_fft: int) -> tuple[np.nd
     if empty := int((~filters.any(axis=1)).sum()):
         warnings.warn(
             f"{empty} of {frontend.n_mels} mel filters hold no frequency of {n_fft} samples, so their rows are silent: "
-            "fewer --n-mels, a higher --fmax or a longer --window would fill them",
+            "fewer --n-mels, a higher --fmax or a longer --n-fft would fill them",
             stacklevel=2,
         )
     return filters, centres

@@ -99,7 +99,7 @@ class Spectrogram(Kind):
 
     @classmethod
     def n_rows(cls, frontend: Frontend) -> int:
-        """Return the height of an image without ``--image``."""
+        """Return the height of an image without ``--image-size``."""
         return frontend.n_mels
 
     @classmethod
@@ -182,12 +182,12 @@ def check_band(clip: Clip, frontend: Frontend, *, n_fft: int, is_open: bool) -> 
     if first / per_hertz > fmax or (is_open and first / per_hertz == fmax):
         raise UserError(
             f"--fmin {frontend.fmin:g} --fmax {fmax:g}: {n_fft} samples have no frequency between them, as frequencies "
-            f"are {1 / per_hertz:g} Hz apart; give a wider range or a longer --window"
+            f"are {1 / per_hertz:g} Hz apart; give a wider range or a longer --n-fft"
         )
 
 
 def fft_size(clip: Clip, frontend: Frontend) -> int:
-    """Return the samples of a Fourier transform: one ``--window``, or the longest window in ms."""
+    """Return the samples of a Fourier transform: one ``--n-fft``, or the longest window in ms."""
     return frontend.window or _samples(WINDOWS_MS[-1][0], clip.sr)
 
 

@@ -30,7 +30,7 @@ class Waveform(Kind):
     def layout(cls, clip: Clip, frontend: Frontend) -> Layout:
         """Return the layout; UserError for clips of different lengths."""
         if clip.fit == "stretch":
-            raise UserError("--fit stretch resizes images, and waveforms are none: choose pad, loop or crop")
+            raise UserError("--length-mode stretch resizes images, and waveforms are none: choose pad, loop or crop")
         return Layout((1, round(clip.sr * clip.duration)), ("waveform",))
 
     def __init__(self, *, clip: Clip, frontend: Frontend) -> None:

@@ -2,7 +2,7 @@
 
 A clip's class survives them. One changes waveforms, whose inputs are made once and stored beside the plain ones; or it
 changes every training batch anew; or it cuts another segment of each recording in every epoch. None touches what is
-validated or tested on, unless a leak is reproduced (``rotate-tests``).
+validated or tested on, except with ``rotate-tests`` (``--augment rotate-all``), which reproduces a leak.
 """
 
 import math
@@ -30,7 +30,7 @@ class Augmentation:
     Attributes
     ----------
     waveform
-        Changes a waveform before it gets its length, or None; ``--variants`` versions of each clip are stored.
+        Changes a waveform before it gets its length, or None; ``--n-augmented`` versions of each clip are stored.
     batch
         Makes, from what silence is in the inputs' unit, a module that changes training batches of images
         (batch, channels, height, width) with numbers drawn from torch's generator; or None.
@@ -38,7 +38,7 @@ class Augmentation:
         `batch` changes what is validated and tested on too. That is no way to test: it reproduces a report that did.
     segments
         Whether each training clip is a segment drawn anew in every epoch from anywhere in its recording, of the length
-        of a clip; needs ``--live``.
+        of a clip; needs ``--on-the-fly``.
     """
 
     waveform: Change | None = None
@@ -59,7 +59,7 @@ def batch_augmentation(run: Run) -> nn.Sequential:
     steps: list[nn.Module] = []
     named: Augmentation = AUGMENTATIONS[training.augment]
     if named.segments and not training.live:
-        raise UserError(f"--augment {training.augment} needs --live: of stored images no other segment can be cut")
+        raise UserError("--augment random-crop needs --on-the-fly: stored images cannot be cropped again")
     if named.batch:
         steps.append(named.batch(floor))
     if training.time_mask or training.freq_mask:

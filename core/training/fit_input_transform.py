@@ -92,7 +92,7 @@ def components(run: Run, images: Images, split: Split) -> int:
         For inputs that are no vectors, and too few rows.
     """
     if images.array.ndim != 2:
-        raise UserError(f"--pca {run.frontend.pca:g}: only vectors have components here; choose --kind features")
+        raise UserError(f"--pca {run.frontend.pca:g}: only vectors have components here; choose --input features")
     return Components.fitted(images.array, split.train, pca=run.frontend.pca).axes.shape[1]
 
 

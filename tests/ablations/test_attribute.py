@@ -20,7 +20,7 @@ from core.errors import UserError
 from run_ablation import main
 
 ROOT = Path(__file__).parents[2]
-QUICK = [*SMALL, "--steps", "8", "--max-steps", "16"]
+QUICK = [*SMALL, "--n-steps", "8", "--max-steps", "16"]
 
 
 def words(sounds: Path, results: Path, *more: str) -> list[str]:
@@ -46,7 +46,7 @@ def others(more: Sequence[str]) -> list[str]:
 def finished(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a results folder with the default run finished and three of its clips attributed."""
     results = tmp_path_factory.mktemp("attributed")
-    assert main(words(sounds, results, "--n", "3")) == 0
+    assert main(words(sounds, results, "--n-clips", "3")) == 0
     return results
 
 
@@ -95,7 +95,7 @@ def test_attribute_leaves_maps_pictures_and_tables(finished: Path, sounds: Path)
 
 
 def test_maps_of_a_live_run_are_those_of_a_stored_one(finished: Path, sounds: Path, tmp_path: Path) -> None:
-    assert main(words(sounds, tmp_path, "--n", "3", "--no-check", "--live")) == 0
+    assert main(words(sounds, tmp_path, "--n-clips", "3", "--no-faithfulness", "--on-the-fly")) == 0
     assert not (tmp_path / "cache" / "images").exists()
     live, stored = (sorted(described(results)[0].rglob("*.npz")) for results in (tmp_path, finished))
     assert [file.name for file in live] == [file.name for file in stored]
@@ -119,7 +119,7 @@ def test_faithfulness_has_a_row_for_every_test(finished: Path) -> None:
 def test_second_time_trains_nothing_and_gives_the_same(
     results: Path, finished: Path, sounds: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(words(sounds, results, "--n", "3", "--no-check")) == 0
+    assert main(words(sounds, results, "--n-clips", "3", "--no-faithfulness")) == 0
     assert "0 runs trained, 1 found in the store" in capsys.readouterr().out
     (first, _), (second, _) = described(finished), described(results)
     for file in (first / "maps").glob("*.npz"):
@@ -132,7 +132,7 @@ def test_stored_run_is_attributed_by_its_id(
 ) -> None:
     """The run decides its own options: none of those that made it has to be said again."""
     data = ["--data-root", str(sounds), "--results", str(results), "--device", "cpu", "--threads", "1"]
-    more = ["--steps", "8", "--max-steps", "16", "--n", "3", "--no-check"]
+    more = ["--n-steps", "8", "--max-steps", "16", "--n-clips", "3", "--no-faithfulness"]
     assert main(["attribute", "--run", only_run(results), *data, *more]) == 0
     assert "0 runs trained, 1 found" in capsys.readouterr().out
     (first, _), (second, _) = described(finished), described(results)
@@ -141,7 +141,10 @@ def test_stored_run_is_attributed_by_its_id(
 
 @pytest.mark.slow
 def test_compare_shows_the_same_clips_under_every_network(results: Path, sounds: Path) -> None:
-    assert main(words(sounds, results, "--n", "2", "--compare", "--baseline", "all", "--no-check")) == 0
+    assert (
+        main(words(sounds, results, "--n-clips", "2", "--across-ablations", "--baseline", "all", "--no-faithfulness"))
+        == 0
+    )
     folder, analysis = described(results)
     frame = pd.read_csv(folder / "maps.csv")
     assert frame["condition"].unique().tolist() == ["base", "frozen block2", "fused block2", "cut block2", "random"]
@@ -154,7 +157,17 @@ def test_compare_shows_the_same_clips_under_every_network(results: Path, sounds:
 
 def test_other_methods_make_maps(results: Path, sounds: Path) -> None:
     methods = ["gradient-shap", "occlusion-mel", "gradcam:block2"]
-    arguments = ["--clip", "high/3.wav", "--method", *methods, "--baseline", "mean", "--target", "low", "--no-check"]
+    arguments = [
+        "--clip",
+        "high/3.wav",
+        "--method",
+        *methods,
+        "--baseline",
+        "mean",
+        "--target",
+        "low",
+        "--no-faithfulness",
+    ]
     assert main(words(sounds, results, *arguments)) == 0
     folder, _ = described(results)
     frame = pd.read_csv(folder / "clips.csv")
@@ -167,9 +180,9 @@ def test_other_methods_make_maps(results: Path, sounds: Path) -> None:
 
 
 def test_clips_are_drawn_by_class_and_among_the_errors(results: Path, sounds: Path) -> None:
-    assert main(words(sounds, results, "--per-class", "1", "--no-check")) == 0
+    assert main(words(sounds, results, "--per-class", "1", "--no-faithfulness")) == 0
     assert sorted(pd.read_csv(described(results)[0] / "clips.csv")["true"]) == ["high", "low", "middle"]
-    assert main(words(sounds, results, "--misclassified", "--n", "2", "--no-check")) == 0
+    assert main(words(sounds, results, "--misclassified", "--n-clips", "2", "--no-faithfulness")) == 0
     assert len(list((results / "attribute").iterdir())) == 2  # another question, another folder
     clips = pd.read_csv(described(results)[0] / "clips.csv")
     assert (clips["true"] != clips["predicted"]).all()
@@ -186,15 +199,18 @@ def test_clips_are_drawn_by_class_and_among_the_errors(results: Path, sounds: Pa
         (["--method", "gradcam:block9"], r"^block 9: efficientnet_lite0 has stem and blocks 1 to 4$"),
         (["--baseline", "silent"], r"^unknown baseline 'silent': did you mean 'silence'\?"),
         (["--baseline", "nowhere.npy"], r"nowhere.npy: cannot be read as an array"),
-        (["--memory", "0.000001"], r"^one image takes .* GB and the budget is 1e-06 GB; raise --memory$"),
-        (["--n", "0"], r"^--n 0: must be at least 1$"),
-        (["--tolerance", "0", "--steps", "0"], r"^--steps 0: must be at least 1; --tolerance 0(.0)?: must be above 0$"),
+        (["--memory-gb", "0.000001"], r"^one image takes .* GB and the budget is 1e-06 GB; raise --memory-gb$"),
+        (["--n-clips", "0"], r"^--n-clips 0: must be at least 1$"),
+        (
+            ["--tolerance", "0", "--n-steps", "0"],
+            r"^--n-steps 0: must be at least 1; --tolerance 0(.0)?: must be above 0$",
+        ),
         (["--run", "abcdef123456"], r"^unknown finished run 'abcdef123456': .*choose from [0-9a-f]{12}$"),
     ],
 )
 def test_mistakes_are_said_in_one_line(results: Path, sounds: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        main(words(sounds, results, "--no-check", *arguments))
+        main(words(sounds, results, "--no-faithfulness", *arguments))
     assert "\n" not in str(caught.value)
 
 

@@ -26,7 +26,7 @@ def compare(sounds: Path, tmp_path: Path):
 
 
 def test_values_of_the_one_option_with_several_are_the_conditions(compare) -> None:
-    table = compare("--fit loop pad --frozen last --seed 0 1")
+    table = compare("--length-mode loop pad --freeze last --seed 0 1")
     assert table["condition"].tolist() == ["loop", "pad"]
     assert table["runs"].tolist() == [2, 2]
     assert table["delta"].iloc[0] == 0
@@ -36,7 +36,7 @@ def test_values_of_the_one_option_with_several_are_the_conditions(compare) -> No
 
 
 def test_last_is_the_last_block_everywhere(compare, sounds: Path, tmp_path: Path) -> None:
-    compare("--frozen last")
+    compare("--freeze last")
     runs = {file.parent.name for file in tmp_path.glob("runs/*/run.json")}
     again = ["--data", "folder", "--data-root", str(sounds), "--results", str(tmp_path)]
     assert main(["freeze", "--block", "last", *SMALL.split(), *again]) == 0
@@ -48,7 +48,7 @@ def test_last_is_the_last_block_everywhere(compare, sounds: Path, tmp_path: Path
 
 def test_other_classes_are_no_published_numbers(nsynth: Path, tmp_path: Path) -> None:
     words = ["compare", "--data", "nsynth-valid", "--data-root", str(nsynth), "--backbone", "resnet18", "--head", "128"]
-    words += ["--frozen", "last", "--weights", "random", "--image", "32", "32", "--epochs", "1", "--device", "cpu"]
+    words += ["--freeze", "last", "--weights", "random", "--image-size", "32", "32", "--epochs", "1", "--device", "cpu"]
     for label in ("", "pitch"):
         results = tmp_path / (label or "family")
         assert main([*words, "--results", str(results), *(["--label", label] if label else [])]) == 0
@@ -64,13 +64,13 @@ def test_a_report_that_starts_from_random_weights_has_its_numbers_on_the_page(so
         "folder",
         "--data-root",
         str(sounds),
-        "--published-as",
+        "--published-dataset",
         "thirteen-classes",
-        "--fit",
+        "--length-mode",
         "pad",
         "loop",
     ]
-    words += ["--backbone", "googlenet_2014", "--weights", "random", "--frozen", "last", "--results", str(tmp_path)]
+    words += ["--backbone", "googlenet_2014", "--weights", "random", "--freeze", "last", "--results", str(tmp_path)]
     assert main(["compare", *SMALL.split(), *words]) == 0
     (file,) = tmp_path.glob("compare/*/published-thirteen-classes-padding-section-4.csv")
     beside = pd.read_csv(file).set_index(["condition", "metric"])
@@ -82,44 +82,47 @@ def test_a_report_that_starts_from_random_weights_has_its_numbers_on_the_page(so
 
 
 def test_by_names_the_option_and_the_others_make_rows(compare) -> None:
-    table = compare("--fit loop pad --lr 1e-3 1e-4 --by fit --frozen 4")
+    table = compare("--length-mode loop pad --lr 1e-3 1e-4 --by length-mode --freeze 4")
     assert table["condition"].tolist() == ["loop", "pad", "loop", "pad"]
     assert table["lr"].tolist() == [1e-3, 1e-3, 1e-4, 1e-4]
     assert table["delta"].tolist()[::2] == [0, 0]
 
 
 def test_a_reproduced_leak_is_a_condition_of_its_own(compare) -> None:
-    table = compare("--augment none rotate --rotate-tests")
-    assert table["condition"].tolist() == ["none", "rotate", "rotate-tests"]
+    table = compare("--augment none rotate --with-leak")
+    assert table["condition"].tolist() == ["none", "rotate", "rotate-all"]
     assert table["run_ids"].nunique() == 3
     assert table["delta"].iloc[0] == 0
 
 
 def test_without_several_values_one_network_is_described(compare) -> None:
-    assert compare("--frozen last")["condition"].tolist() == ["base"]
+    assert compare("--freeze last")["condition"].tolist() == ["base"]
 
 
 def test_every_augmentation_is_a_condition_of_live_training(compare) -> None:
-    table = compare("--live --augment none waveform segment rotate --variants 1 --duration 0.3")
-    assert table["condition"].tolist() == ["none", "waveform", "segment", "rotate"]
+    table = compare("--on-the-fly --augment none stretch-pitch random-crop rotate --n-augmented 1 --duration 0.3")
+    assert table["condition"].tolist() == ["none", "stretch-pitch", "random-crop", "rotate"]
     assert table["accuracy"].notna().all()
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--augment none segment", "^--augment segment needs --live: of stored images no other segment can be cut$"),
+        ("--augment none random-crop", "^--augment random-crop needs --on-the-fly"),
         (
-            "--augment none segment --live --fit stretch",
-            "^--augment segment cuts --duration seconds, and --fit stretch",
+            "--augment none random-crop --on-the-fly --length-mode stretch",
+            "^--augment random-crop needs .* another --length-mode",
         ),
-        ("--fit loop pad --lr 1e-3 1e-4", r"several options have several values \(fit, lr\): say which .* --by fit"),
-        ("--fit loop pad --by fitt", "unknown option 'fitt': did you mean 'fit'"),
-        ("--by fit", "--by fit: nothing to compare; give --fit several values"),
-        ("--rotate-tests", "--rotate-tests does to tests what --augment rotate does to training clips: say that too"),
-        ("--augment none waveform --rotate-tests", "--rotate-tests does to tests what --augment rotate does"),
-        ("--frozen 9", "block 9: efficientnet_lite0 has stem and blocks 1 to 4"),
-        ("--frozen all", "unknown stage 'all'"),
+        (
+            "--length-mode loop pad --lr 1e-3 1e-4",
+            r"several values \(length-mode, lr\): add --by length-mode",
+        ),
+        ("--length-mode loop pad --by length-mod", "unknown option 'length-mod': did you mean 'length-mode'"),
+        ("--by length-mode", "--by length-mode: .* give --length-mode several values"),
+        ("--with-leak", "--with-leak needs --augment rotate"),
+        ("--augment none stretch-pitch --with-leak", "--with-leak needs --augment rotate"),
+        ("--freeze 9", "block 9: efficientnet_lite0 has stem and blocks 1 to 4"),
+        ("--freeze all", "unknown stage 'all'"),
     ],
 )
 def test_mistakes_are_one_line(compare, words: str, message: str) -> None:

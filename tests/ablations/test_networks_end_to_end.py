@@ -25,8 +25,8 @@ COMMANDS = {  # words, and the rows of the table or the names of some files
     "freeze": (("--block", "1"), ["none", "block1"]),
     "fusion": (("--block", "none", "1"), ["all", "none", "block1"]),
     "cutoff": (("--block", "1"), None),
-    "weight-change": (("--layers", "all", "--index", "cka"), None),
-    "attribute": (("--n", "2"), None),
+    "weight-change": (("--layers", "all", "--similarity", "cka"), None),
+    "attribute": (("--n-clips", "2"), None),
 }
 OWN = """
 from torch import nn

@@ -58,5 +58,5 @@ def test_vectors_of_a_table_are_not_stored(tmp_path) -> None:
 
     (tmp_path / "features.csv").write_text("filename,a,b,label\nx,1,2,p\ny,2,3,q\nz,3,4,p\nw,3,5,q\n")
     dataset = load("features", tmp_path / "features.csv")
-    with pytest.raises(UserError, match="^--stored-as float16: features has vectors and no images; leave it out$"):
+    with pytest.raises(UserError, match="^--storage-dtype float16: features has vectors and no images; leave it out$"):
         resolve(Run().replace(data__name="features", frontend__stored_as="float16"), dataset, "abc")

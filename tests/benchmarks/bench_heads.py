@@ -89,7 +89,7 @@ def _search(results: Path) -> dict[str, Any]:
     decays = [f"{base}e-{k}" for base in (1, 3) for k in range(1, 6)]
     seconds = []
     for k in range(REPEATS):
-        words = [sys.executable, "run_ablation.py", "tune", "--frozen", "last", "--results", str(results / f"tune{k}")]
+        words = [sys.executable, "run_ablation.py", "tune", "--freeze", "last", "--results", str(results / f"tune{k}")]
         words += ["--lr", *rates, "--weight-decay", *decays]
         command = partial(subprocess.run, words, check=True, capture_output=True, cwd=ROOT)
         seconds.append(timed(command))

@@ -7,8 +7,8 @@ from small_runs import SMALL
 
 from ablations.freeze import Freeze
 from commands.ablation import prepare
-from commands.cli import parser
-from commands.cli.parser import Call
+from commands.cli.grid import execution
+from commands.cli.parser import read_command_line
 from core.config.run import Run
 from core.errors import UserError
 from core.inference import precision as arithmetic
@@ -23,8 +23,8 @@ def planned(sounds: Path, tmp_path: Path):
 
     def run(*words: str, root: Path = sounds) -> Run:
         line = ["freeze", "--block", "none", "--data", "folder", "--data-root", str(root), *SMALL, *words]
-        call: Call = parser.call({"freeze": Freeze}, [*line, "--results", str(tmp_path)])
-        return prepare(call, Session(parser.execution(call.options))).plan.runs[0]
+        call = read_command_line({"freeze": Freeze}, [*line, "--results", str(tmp_path)])
+        return prepare(call, Session(execution(call))).plan.runs[0]
 
     return run
 
@@ -42,12 +42,12 @@ def test_precisions_of_a_gpu_are_fp32_on_a_cpu_and_so_have_its_id(
 def test_options_that_nothing_reads_are_named(planned, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(NullReporter, "note", lambda self, text: said.append(text))
-    planned("--gamma", "0.5", "--milestones", "2", "3", "--momentum", "0.5", "--variants", "2", "--lr", "0.1")
+    planned("--gamma", "0.5", "--milestones", "2", "3", "--momentum", "0.5", "--n-augmented", "2", "--lr", "0.1")
     assert said == [
-        "--momentum 0.5: plays no part, but with --optimizer sgd",
-        "--milestones 2 3: plays no part, but with --schedule step",
-        "--gamma 0.5: plays no part, but with --schedule step or plateau",
-        "--variants 2: plays no part, but with --augment waveform",
+        "--momentum 0.5 is ignored: it only applies with --optimizer sgd",
+        "--milestones 2 3 is ignored: it only applies with --schedule step",
+        "--gamma 0.5 is ignored: it only applies with --schedule step or plateau",
+        "--n-augmented 2 is ignored: it only applies with --augment stretch-pitch",
     ]
     said.clear()
     planned(

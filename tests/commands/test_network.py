@@ -19,8 +19,8 @@ REPORTS = {  # what is typed: parameters, with moving statistics
     "resnet34_conv3 --classes 13": (22_676_109, None),
     "mobilenet_v1 --classes 13": (None, 2_185_101),
     "resnet18_dense --classes 13": (None, 19_590_285),
-    "convolneunet --classes 10 --input 3 512 512": (201_575_018, 201_575_018),
-    "mlp --mlp-layers none --classes 10 --input 57": (580, 580),
+    "convolneunet --classes 10 --input-shape 3 512 512": (201_575_018, 201_575_018),
+    "mlp --mlp-layers none --classes 10 --input-shape 57": (580, 580),
 }
 
 
@@ -59,14 +59,14 @@ def test_a_narrow_window_cuts_no_column_off(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert main(["network", "--backbone", "efficientnet_lite0", "--input", "3", "128", "250"]) == 0
+    assert main(["network", "--backbone", "efficientnet_lite0", "--input-shape", "3", "128", "250"]) == 0
     out = capsys.readouterr().out
     assert out.count("Parameters ") == 2
     assert "2,670,240" in out
 
 
 def test_tables_are_written_and_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["network", "--backbone", "googlenet_2014", "--classes", "13", "--input", "3", "64", "64"]
+    words = ["network", "--backbone", "googlenet_2014", "--classes", "13", "--input-shape", "3", "64", "64"]
     assert main([*words, "--results", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "10,339,607" in printed
@@ -83,7 +83,7 @@ def test_tables_are_written_and_printed(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_stages_say_what_they_are_made_of(capsys: pytest.CaptureFixture[str]) -> None:
     """The dense layers of a DenseNet's blocks are those that its report's figure 1 names."""
-    stages = {stage["stage"]: stage for stage in network(capsys, "densenet201 --input 3 64 64")["stages"]}
+    stages = {stage["stage"]: stage for stage in network(capsys, "densenet201 --input-shape 3 64 64")["stages"]}
     figure = published("rethinking-cnn", "Figure 1").set_index("condition")["value"]
     assert {stage: stages[stage]["units"] for stage in figure.index} == figure.to_dict()
     assert stages["block1"]["made"] == "6 × DenseLayer, Transition"
@@ -94,14 +94,14 @@ def test_stages_say_what_they_are_made_of(capsys: pytest.CaptureFixture[str]) ->
     ("words", "message"),
     [
         (
-            "alexnet --input 3 40 251",
+            "alexnet --input-shape 3 40 251",
             "^alexnet does not take an input of 3 x 40 x 251: height and width must be at least",
         ),
-        ("alexnet --input 1 64 64", "^alexnet takes an image of 3 channels, and the input is 1 x 64 x 64$"),
-        ("mlp --input 3 9 9", "^mlp:relu64 takes a vector, and the input is 3 x 9 x 9$"),
+        ("alexnet --input-shape 1 64 64", "^alexnet takes an image of 3 channels, and the input is 1 x 64 x 64$"),
+        ("mlp --input-shape 3 9 9", "^mlp:relu64 takes a vector, and the input is 3 x 9 x 9$"),
         ("mlp --mlp-layers swish4", "^--mlp-layers swish4: give relu or tanh and a width"),
         ("resnet18 --head 12x", "^--head 12x: give the widths of its dense layers"),
-        ("resnet18 --input 0 3 4", "^--input 0 x 3 x 4: give channels, height and width"),
+        ("resnet18 --input-shape 0 3 4", "^--input-shape 0 x 3 x 4: give channels, height and width"),
         ("resnet18 --classes 0", "^--classes 0: must be at least 1$"),
         ("resnet", "^unknown backbone 'resnet'"),
         ("mobilenet_v1 --weights imagenet", "^mobilenet_v1 has no ImageNet weights: use --weights random"),

@@ -37,7 +37,7 @@ def test_every_class_is_drawn_and_heard(sounds: Path, tmp_path: Path) -> None:
 def test_a_waveform_is_drawn_as_a_line(sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     monkeypatch.setattr("analysis.plots.input_samples.save_figure", lambda figure, *_, **__: drawn.append(figure) or [])
-    words = ["--kind", "waveform", "--backbone", "soundnet8_1d", "--weights", "random", "--normalise", "train"]
+    words = ["--input", "waveform", "--backbone", "soundnet8_1d", "--weights", "random", "--normalise", "train"]
     assert samples(sounds, tmp_path, *words) == 0
     for ax, label in zip(drawn[0].axes, ("high", "low", "middle"), strict=True):  # and no bar of colours
         assert (ax.get_title(), len(ax.images), len(ax.collections)) == (label, 0, 1)

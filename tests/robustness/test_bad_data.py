@@ -13,8 +13,8 @@ import soundfile
 from analysis.output.number_format import to_csv
 from commands import COMMANDS
 from commands.ablation import prepare
-from commands.cli import parser
-from commands.cli.parser import Call
+from commands.cli.grid import execution
+from commands.cli.parser import read_command_line
 from core.audio.reading import BadClip, read_waveform
 from core.datasets import load
 from core.errors import UserError
@@ -115,11 +115,11 @@ def test_class_that_is_only_tested_is_said(root: Path, session: Session) -> None
     rows += ["a/4.wav,only here,1", "b/4.wav,only here,1"]
     (root / "clips.csv").write_text("\n".join(["path,label,fold", *rows]) + "\n")
     line = ["freeze", "--data", "folder", "--data-root", str(root / "clips.csv"), "--block", "none"]
-    name, said = parser.parse({"freeze": parser.option_class(COMMANDS["freeze"])}, line)
+    call = read_command_line(COMMANDS, line)
     notes: list[str] = []
     session.report.note = notes.append  # type: ignore[method-assign]
-    session.execution = parser.execution(said)
-    plan = prepare(Call(name, parser.read(COMMANDS[name], said), said, line), session).plan
+    session.execution = execution(call)
+    plan = prepare(call, session).plan
     assert untaught(plan) == ["folder: tested in fold 1 and in no other fold, so never learnt: only here"]
     assert untaught(plan)[0] in notes
 

@@ -92,16 +92,19 @@ def test_files_without_any_label(tmp_path: Path, sounds: Path) -> None:
     ("words", "message"),
     [
         (
-            "--window 1024 --colour viridiss",
+            "--n-fft 1024 --colour viridiss",
             "--colour viridiss: did you mean 'viridis'? choose from none, viridis, magma, jet",
         ),
         ("--backbone alexnet --head 1024-x", "--head 1024-x: give the widths of its dense layers"),
         ("--backbone alexnet --head 1024-512-", "--head 1024-512-: give the widths of its dense layers"),
         ("--backbone alexnet --head 0", "--head 0: give the widths of its dense layers"),
-        ("--stop-at 0.9", "--stop-at needs --validation above 0: stopping on the test fold would flatter the result"),
-        ("--stop-at 87 --validation 0.2", "--stop-at 87.0: must be at most 1"),
         (
-            "--backbone alexnet --weights random --image 40 251",
+            "--stop-at-accuracy 0.9",
+            "--stop-at-accuracy needs --validation above 0: stopping on the test fold would bias the result",
+        ),
+        ("--stop-at-accuracy 87 --validation 0.2", "--stop-at-accuracy 87.0: must be at most 1"),
+        (
+            "--backbone alexnet --weights random --image-size 40 251",
             "alexnet does not take an input of 3 x 40 x 251: height and width must be at least",
         ),
         ("--label pich", "unknown label of instruments: 'pich': did you mean 'pitch'"),

@@ -212,8 +212,8 @@ READS = {  # a command that reads each file
     RECORD: ["freeze", "--block", "4"],
     HISTORY: ["tune", "--lr", "1e-3", "2e-3"],
     PREDICTIONS: ["freeze", "--block", "4"],
-    WEIGHTS: ["attribute", "--n", "1", "--steps", "1", "--max-steps", "1", "--no-check"],
-    FIRST_STEP: ["attribute", "--n", "1", "--steps", "1", "--max-steps", "1", "--no-check"],
+    WEIGHTS: ["attribute", "--n-clips", "1", "--n-steps", "1", "--max-steps", "1", "--no-faithfulness"],
+    FIRST_STEP: ["attribute", "--n-clips", "1", "--n-steps", "1", "--max-steps", "1", "--no-faithfulness"],
 }
 
 

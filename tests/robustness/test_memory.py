@@ -142,13 +142,17 @@ CLIPS = {"short": (1, 64), "many": (600, 64), "few": (600, 8), "stretched": (600
 AT_MOST = {"short": 1.17, "many": 1.2, "few": 1.2, "stretched": 1.3}
 COMMANDS = [
     ("short", ""),
-    *(("many", f"--fit {fit}{live}") for fit in ("pad", "loop", "crop") for live in ("", " --live")),
-    ("many", "--fit stretch"),
-    ("stretched", "--fit stretch --live"),
-    *(("many", f"--fit {fit} --live --augment segment") for fit in ("pad", "loop", "crop")),
-    *(("many", f"--fit {fit}{live} --augment waveform") for fit in ("pad", "loop") for live in ("", " --live")),
-    *(("few", f"--fit crop{live} --augment waveform") for live in ("", " --live")),
-    *(("stretched", f"--fit stretch{live} --augment waveform") for live in ("", " --live")),
+    *(("many", f"--length-mode {fit}{live}") for fit in ("pad", "loop", "crop") for live in ("", " --on-the-fly")),
+    ("many", "--length-mode stretch"),
+    ("stretched", "--length-mode stretch --on-the-fly"),
+    *(("many", f"--length-mode {fit} --on-the-fly --augment random-crop") for fit in ("pad", "loop", "crop")),
+    *(
+        ("many", f"--length-mode {fit}{live} --augment stretch-pitch")
+        for fit in ("pad", "loop")
+        for live in ("", " --on-the-fly")
+    ),
+    *(("few", f"--length-mode crop{live} --augment stretch-pitch") for live in ("", " --on-the-fly")),
+    *(("stretched", f"--length-mode stretch{live} --augment stretch-pitch") for live in ("", " --on-the-fly")),
 ]
 
 

@@ -31,12 +31,12 @@ def read_truth(path: Path) -> list[tuple[str, str]]:
     if path.is_dir():
         shown = [file for file in sorted(files_below(path)) if "/" in file]
         if not shown:
-            raise UserError(f"--truth {path}: has no folders with files; {WAY}")
+            raise UserError(f"--labels {path}: has no folders with files; {WAY}")
         return [(file, file.partition("/")[0]) for file in shown]
     rows = read_rows(path, [])
     column = next((name for name in NAMES if name in rows), "")
     if not column or LABEL not in rows:
-        raise UserError(f"--truth {path}: has the columns {some(list(rows.columns))}; {WAY}")
+        raise UserError(f"--labels {path}: has the columns {some(list(rows.columns))}; {WAY}")
     rows = read_rows(path, [column, LABEL])
     return list(zip(rows[column], rows[LABEL], strict=True))
 

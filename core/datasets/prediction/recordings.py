@@ -1,5 +1,6 @@
 """Unlabelled clips to predict: recordings of a folder or a list, one recording, or rows of a feature table."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,13 +58,13 @@ def find_sounds(path: Path) -> Unlabelled:
     if path.is_dir():
         return _below(path)
     if not path.exists():
-        raise UserError(f"--from {path}: there is no such file or folder")
+        raise UserError(f"{path}: there is no such file or folder")
     if path.suffix.lower() != ".csv":
         return Unlabelled(path.parent, (path.name,))
     rows = read_rows(path, [])
     if PATH not in rows:
         raise UserError(
-            f"--from {path}: the network takes sounds, and a CSV file names them in a column {PATH}; this one has "
+            f"{path}: the network takes sounds, and a CSV file names them in a column {PATH}; this one has "
             f"{some(list(rows.columns))}"
         )
     return _checked(path, Unlabelled(path.parent, tuple(read_rows(path, [PATH])[PATH])))
@@ -78,12 +79,10 @@ def find_rows(path: Path, columns: Sequence[str]) -> Unlabelled:
         For a missing file or column, and duplicate rows.
     """
     if not path.is_file():
-        raise UserError(f"--from {path}: the network takes features: give a CSV file of {CLIP}, {some(columns)}")
+        raise UserError(f"{path}: the network takes features: give a CSV file of {CLIP}, {some(columns)}")
     rows = read_rows(path, [CLIP])
     if missing := [column for column in columns if column not in rows]:
-        raise UserError(
-            f"--from {path}: lacks {len(missing)} of the network's {len(columns)} features: {some(missing)}"
-        )
+        raise UserError(f"{path}: lacks {len(missing)} of the network's {len(columns)} features: {some(missing)}")
     names = tuple(rows[CLIP])
     cells = rows[list(columns)]
     vectors = cells.apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
@@ -96,6 +95,26 @@ def find_rows(path: Path, columns: Sequence[str]) -> Unlabelled:
         if not np.isfinite(number)
     }
     return _checked(path, Unlabelled(path.parent, names, vectors, problems))
+
+
+def join_recordings(parts: Sequence[Unlabelled]) -> Unlabelled:
+    """Join recordings of several places; their paths become relative to the common folder.
+
+    Raises
+    ------
+    UserError
+        If a recording is named more than once.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    roots = [part.root.absolute() for part in parts]
+    root = Path(os.path.commonpath(roots))
+    prefixes = [folder.relative_to(root) for folder in roots]
+    paths = tuple((p / path).as_posix() for p, part in zip(prefixes, parts, strict=True) for path in part.paths)
+    wrong = {(p / k).as_posix(): v for p, part in zip(prefixes, parts, strict=True) for k, v in part.problems.items()}
+    vectors = [part.vectors for part in parts if part.vectors is not None]
+    remarks = tuple(remark for part in parts for remark in part.remarks)
+    return _checked(root, Unlabelled(root, paths, np.concatenate(vectors) if vectors else None, wrong, remarks))
 
 
 def holdout_of(loaded: Dataset, selected: Dataset) -> Unlabelled:
@@ -111,7 +130,7 @@ def _below(root: Path) -> Unlabelled:
     shown = sorted(files_below(root))
     named = [path for path in shown if path.lower().endswith(SUFFIXES)]
     if not named:
-        raise UserError(f"--from {root}: holds no recording ({' '.join(SUFFIXES)}); a CSV file may name other files")
+        raise UserError(f"{root}: holds no recording ({' '.join(SUFFIXES)}); a CSV file may name other files")
     other = [path for path in shown if not path.lower().endswith(SUFFIXES)]
     remark = f"passed over, not being named as recordings: {some(other)}"
     return _checked(root, Unlabelled(root, tuple(named), remarks=(remark,) if other else ()))
@@ -119,9 +138,9 @@ def _below(root: Path) -> Unlabelled:
 
 def _checked(source: Path, found: Unlabelled) -> Unlabelled:
     if not found.paths:
-        raise UserError(f"--from {source}: has no rows")
+        raise UserError(f"{source}: has no rows")
     if odd := [path for path in found.paths if not is_utf8(path)]:
-        raise UserError(f"--from {source}: file names that are no UTF-8: {some(odd)}; rename them")
+        raise UserError(f"{source}: file names that are no UTF-8: {some(odd)}; rename them")
     if twice := [path for path, times in Counter(found.paths).items() if times > 1]:
-        raise UserError(f"--from {source}: named more than once: {some(twice)}; keep one row for each")
+        raise UserError(f"{source}: named more than once: {some(twice)}; keep one row for each")
     return found

@@ -127,6 +127,8 @@ def live_images(
         if not np.isfinite(array[row]).all():
             path = dataset.clips["path"].iloc[waveforms.kept[row]]
             reason = too_loud(array.kind)
-            raise UserError(f"{path} of {dataset.name} is {reason}; take it out of the data set, or leave out --live")
+            raise UserError(
+                f"{path} of {dataset.name} is {reason}; take it out of the data set, or leave out --on-the-fly"
+            )
     made_from = {"live": waveforms.key, "clip": identity(clip), "device": device.type, **decided_by(frontend)}
     return LiveImages(array, waveforms.kept, waveforms.bad, key_of(made_from), waveforms)

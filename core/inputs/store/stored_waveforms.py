@@ -72,7 +72,7 @@ class Waveforms:
 
     @property
     def n_samples(self) -> int:
-        """Samples of a waveform, where ``--fit stretch`` does not leave each its own."""
+        """Samples of a waveform, where ``--length-mode stretch`` does not leave each its own."""
         return round(self.clip.duration * self.clip.sr)
 
     @property
@@ -144,7 +144,7 @@ def waveforms(
         Folder under which ``waveforms/<key>/`` is kept.
     whole
         Keep recordings from start to end, at the sampling rate of `clip`, in whose length they are read then; so it is
-        of ``--fit stretch`` anyway.
+        of ``--length-mode stretch`` anyway.
 
     Raises
     ------

@@ -179,7 +179,7 @@ def test_agrees_with_captum_called_by_hand(rng: np.random.Generator) -> None:
 
 
 def test_budget_too_small_for_one_image_says_so() -> None:
-    with pytest.raises(UserError, match=r"^one image takes .* GB and the budget is 1e-08 GB; raise --memory$"):
+    with pytest.raises(UserError, match=r"^one image takes .* GB and the budget is 1e-08 GB; raise --memory-gb$"):
         Explained(small(), (3, 16, 16), memory=10)
 
 

@@ -29,10 +29,10 @@ def results(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("results")
     words = ["--data", "folder", "--data-root", str(sounds), "--results", str(root), *SMALL]
     assert (
-        main(["compare", "--frozen", "last", "--normalise", "train", "--set-aside", "0.2", "--seed", "0", "1", *words])
+        main(["compare", "--freeze", "last", "--normalise", "train", "--holdout", "0.2", "--seed", "0", "1", *words])
         == 0
     )
-    assert main(["compare", "--frozen", "last", *words]) == 0
+    assert main(["compare", "--freeze", "last", *words]) == 0
     return root
 
 
@@ -81,7 +81,7 @@ def new(sounds: Path, tmp_path: Path) -> Path:
 
 
 def test_every_recording_has_a_row_and_its_probabilities_are_the_runs(predict, results: Path, sounds: Path) -> None:
-    folder = predict(f"--from {sounds}")
+    folder = predict(f"{sounds}")
     frame = pd.read_csv(folder / "predictions.csv")
     assert list(frame) == ["file", "predicted", "probability", *(f"p_{name}" for name in CLASSES)]
     probs = frame[[f"p_{name}" for name in CLASSES]].to_numpy()
@@ -97,17 +97,17 @@ def test_every_recording_has_a_row_and_its_probabilities_are_the_runs(predict, r
 
 def test_several_networks_are_averaged_and_all_seeds_name_them(predict, results: Path, sounds: Path) -> None:
     one, other = seeds(results)
-    alone = [pd.read_csv(predict(f"--from {sounds / 'low'}", run) / "predictions.csv") for run in (one, other)]
-    both = predict(f"--from {sounds / 'low'}", f"{one} {other} {one}")
+    alone = [pd.read_csv(predict(f"{sounds / 'low'}", run) / "predictions.csv") for run in (one, other)]
+    both = predict(f"{sounds / 'low'}", f"{one} {other} {one}")
     frame = pd.read_csv(both / "predictions.csv")
     expected = (alone[0].filter(like="p_") + alone[1].filter(like="p_")) / 2
     np.testing.assert_allclose(frame.filter(like="p_"), expected, rtol=1e-6)
-    assert predict(f"--from {sounds / 'low'} --all-seeds", one) == both
+    assert predict(f"{sounds / 'low'} --all-seeds", one) == both
     assert json.loads((both / "analysis.json").read_text())["runs"] == [one, other]
 
 
 def test_truth_scores_as_sklearn_does(predict, results: Path, sounds: Path) -> None:
-    folder = predict(f"--from {sounds} --truth {sounds}")
+    folder = predict(f"{sounds} --labels {sounds}")
     frame = pd.read_csv(folder / "predictions.csv")
     assert frame["true"].tolist() == [path.split("/")[0] for path in frame["file"]]
     assert frame["correct"].tolist() == (frame["true"] == frame["predicted"]).tolist()
@@ -126,7 +126,7 @@ def test_truth_scores_as_sklearn_does(predict, results: Path, sounds: Path) -> N
 
 
 def test_set_aside_is_what_the_run_kept_from_everything(predict, sounds: Path) -> None:
-    folder = predict(f"--set-aside --data-root {sounds}")
+    folder = predict(f"--holdout --data-root {sounds}")
     aside = select(load("folder", sounds), set_aside=0.2).holdout
     frame = pd.read_csv(folder / "predictions.csv")
     assert frame["file"].tolist() == aside["path"].tolist()
@@ -140,11 +140,11 @@ def test_m4a_files_are_named_and_a_broken_one_is_left_out_and_counted(
     with pytest.raises(
         UserError, match=r"^1 of the 7 recordings in .* cannot be used \(deep/broken.m4a: .*--on-bad-clip skip$"
     ):
-        predict(f"--from {new}")
+        predict(f"{new}")
     assert not list(tmp_path.glob("results/predict/*"))
     (tmp_path / "truth.csv").write_text("id,label\n" + "".join(f"{name}0,{name}\n" for name in CLASSES))
     capsys.readouterr()
-    folder = predict(f"--from {new} --on-bad-clip skip --submission stem --truth {tmp_path / 'truth.csv'} --json")
+    folder = predict(f"{new} --on-bad-clip skip --submission stem --labels {tmp_path / 'truth.csv'} --json")
     out, err = capsys.readouterr()
     assert "passed over, not being named as recordings: readme.txt" in err
     assert "1 of 7 could not be used and are left out: deep/broken.m4a: " in err
@@ -166,17 +166,17 @@ def test_a_name_is_no_formula_in_the_table_and_itself_in_a_submission(
 ) -> None:
     (tmp_path / "one").mkdir()
     shutil.copy(sounds / "low" / "0.wav", tmp_path / "one" / "=1+1.wav")
-    folder = predict(f"--from {tmp_path / 'one'} --submission path")
+    folder = predict(f"{tmp_path / 'one'} --submission path")
     assert pd.read_csv(folder / "predictions.csv")["file"].tolist() == ["'=1+1.wav"]
     assert pd.read_parquet(folder / "predictions.parquet")["file"].tolist() == ["=1+1.wav"]
     assert pd.read_csv(folder / "submission.csv")["id"].tolist() == ["=1+1.wav"]
     assert "would take for formulas" in " ".join(capsys.readouterr().out.split())
-    predict(f"--from {sounds} --submission path")
+    predict(f"{sounds} --submission path")
     assert "formulas" not in capsys.readouterr().out
 
 
 def test_the_page_shows_the_scores(predict, sounds: Path, tmp_path: Path) -> None:
-    predict(f"--from {sounds} --truth {sounds}")
+    predict(f"{sounds} --labels {sounds}")
     assert main(["report", "--results", str(tmp_path / "results")]) == 0
     page = (tmp_path / "results" / "report" / "index.html").read_text()
     assert "Balanced %" in page
@@ -190,43 +190,43 @@ def test_rows_of_features_need_no_labels_and_other_columns_are_passed_over(tmp_p
     table["filename"], table["label"] = [f"{k}.wav" for k in range(60)], ["x", "y"] * 30
     table.to_csv(tmp_path / "t.csv", index=False)
     words = f"--backbone mlp --weights random --epochs 2 --device cpu --threads 1 --results {tmp_path / 'r'}".split()
-    data = ["--data", "features", "--data-root", str(tmp_path / "t.csv"), "--set-aside", "0.2", "--pca", pca]
+    data = ["--data", "features", "--data-root", str(tmp_path / "t.csv"), "--holdout", "0.2", "--pca", pca]
     assert main(["compare", *data, *words]) == 0
     session = Session(Execution(results=tmp_path / "r", device="cpu", threads=1))
     (record,) = session.store.records()
     clips, _, logits = session.store.predictions(record.id)
     table.drop(columns="label")[["d", "filename", "c", "b", "a"]].to_csv(tmp_path / "new.csv", index=False)
     base = ["predict", "--run", record.id, "--results", str(tmp_path / "r"), "--device", "cpu", "--threads", "1"]
-    assert main([*base, "--from", str(tmp_path / "new.csv")]) == 0
+    assert main(["predict", str(tmp_path / "new.csv"), *base]) == 0
     (folder,) = (tmp_path / "r" / "predict").iterdir()
     frame = pd.read_csv(folder / "predictions.csv").set_index("file")
     np.testing.assert_allclose(frame.loc[clips, ["p_x", "p_y"]], metrics.softmax(logits), atol=1e-6)
-    assert main([*base, "--set-aside", "--data-root", str(tmp_path / "t.csv")]) == 0
+    assert main([*base, "--holdout", "--data-root", str(tmp_path / "t.csv")]) == 0
     other = next(path for path in (tmp_path / "r" / "predict").iterdir() if path != folder)
     aside = pd.read_csv(other / "predictions.csv").set_index("file")
     assert len(aside) == 12
     np.testing.assert_allclose(aside[["p_x", "p_y"]], frame.loc[aside.index, ["p_x", "p_y"]], rtol=1e-5)
     table.assign(c="many").to_csv(tmp_path / "bad.csv", index=False)
     with pytest.raises(UserError, match=r"^60 of the 60 .*c is 'many', no finite number.*: none is left$"):
-        main([*base, "--from", str(tmp_path / "bad.csv")])
+        main(["predict", str(tmp_path / "bad.csv"), *base])
     with pytest.raises(UserError, match=r"the network takes features: give a CSV file of filename, a, b, c and 1 more"):
-        main([*base, "--from", str(tmp_path)])
+        main(["predict", str(tmp_path), *base])
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--from {sounds} --set-aside", "^give either --from PATH or --set-aside, the clips that the run has kept"),
-        ("", "^give either --from PATH or --set-aside"),
-        ("--set-aside --truth {sounds}", "^--truth: the data set says what --set-aside is; leave --truth out"),
-        ("--from {sounds} --data-root {sounds}", "^--data-root is the data set's folder for --set-aside; new sounds"),
-        ("--from {sounds}/missing", "there is no such file or folder$"),
-        ("--from ~nosuchuser/x", "^--from ~nosuchuser/x: "),
-        ("--from {sounds} --truth {sounds}/low", "^--truth .*/low: has no folders with files; give a CSV file of"),
-        ("--from {sounds} --submission name", "^--submission name: 0.wav, 1.wav, 2.wav and 7 more would be the id of"),
-        ("--from {sounds} --submission both", "^--submission both: .*choose from none, path, name, stem"),
-        ("--from {sounds} --on-bad-clip skp", "^--on-bad-clip skp: did you mean 'skip'"),
-        ("--set-aside --data-root {sounds}/..", "sounds"),
+        ("{sounds} --holdout", "^give either PATH .* or --holdout"),
+        ("", "^give either PATH .* or --holdout"),
+        ("--holdout --labels {sounds}", "^--labels does not apply to --holdout"),
+        ("{sounds} --data-root {sounds}", "^--data-root only applies with --holdout"),
+        ("{sounds}/missing", "there is no such file or folder$"),
+        ("~nosuchuser/x", "~nosuchuser/x: "),
+        ("{sounds} --labels {sounds}/low", "^--labels .*/low: has no folders with files; give a CSV file of"),
+        ("{sounds} --submission name", "^--submission name: 0.wav, 1.wav, 2.wav and 7 more would be the id of"),
+        ("{sounds} --submission both", "^--submission both: .*choose from none, path, name, stem"),
+        ("{sounds} --on-bad-clip skp", "^--on-bad-clip skp: did you mean 'skip'"),
+        ("--holdout --data-root {sounds}/..", "sounds"),
     ],
 )
 def test_mistakes_are_one_line(predict, sounds: Path, words: str, message: str) -> None:
@@ -244,22 +244,22 @@ def test_runs_that_cannot_be_asked_are_one_line(predict, results: Path, sounds: 
         (5000 * "p", r"^unknown finished run 'ppp"),
     ):
         with pytest.raises(UserError, match=message):
-            predict(f"--from {sounds}", runs)
-    with pytest.raises(UserError, match=f"^--set-aside: run {plain} has set nothing aside; give --from$"):
-        predict(f"--set-aside --data-root {sounds}", plain)
-    with pytest.raises(UserError, match=f"^--set-aside: runs {one} and {plain} are of other clips; name one$"):
-        predict(f"--set-aside --data-root {sounds}", f"{one} {plain}")
+            predict(f"{sounds}", runs)
+    with pytest.raises(UserError, match=f"^--holdout: run {plain} held no clips out; give PATH$"):
+        predict(f"--holdout --data-root {sounds}", plain)
+    with pytest.raises(UserError, match=f"^--holdout: runs {one} and {plain} are of other clips; name one$"):
+        predict(f"--holdout --data-root {sounds}", f"{one} {plain}")
     shutil.copytree(sounds, tmp_path / "changed")
     shutil.copy(sounds / "low" / "1.wav", tmp_path / "changed" / "low" / "2.wav")
-    with pytest.raises(UserError, match=f"^--set-aside: the clips in .*changed are not those of run {one}$"):
-        predict(f"--set-aside --data-root {tmp_path / 'changed'}", one)
+    with pytest.raises(UserError, match=f"^--holdout: the clips in .*changed are not those of run {one}$"):
+        predict(f"--holdout --data-root {tmp_path / 'changed'}", one)
     weights = tmp_path / "results" / "runs" / one / "weights.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-4] + b"\x00\x00\x80\x7f")
     with pytest.raises(
         UserError, match=r"weights.safetensors cannot be read \(its checksum does not match its content\)"
     ):
-        predict(f"--from {sounds}", one)
+        predict(f"{sounds}", one)
     weights.unlink()
     with pytest.raises(UserError, match=f"^--run {one} is damaged \\(weights.safetensors is missing\\); delete"):
-        predict(f"--from {sounds}", one)
+        predict(f"{sounds}", one)

@@ -19,7 +19,9 @@ from run_ablation import main
 def folder(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return what the quick scale leaves behind on ten clips each of three tones."""
     results = tmp_path_factory.mktemp("genres")
-    small = "--sr 8000 --duration 0.5 --window 512 --hop 128 --image 32 32 --n-mfcc 1 --set-aside 0 --batch-size 8"
+    small = (
+        "--sr 8000 --duration 0.5 --n-fft 512 --hop-length 128 --image-size 32 32 --n-mfcc 1 --holdout 0 --batch-size 8"
+    )
     once = ["--epochs", "1", "--fold", "1", "--threads", "1"]
     where = ["--data", "folder", "--data-root", str(sounds), "--results", str(results), "--device", "cpu"]
     assert main(["study", "genres", "--scale", "quick", *where, *small.split(), *once]) == 0
@@ -46,12 +48,12 @@ def test_bars_of_all_networks_stand_side_by_side(folder: Path) -> None:
     for item, metric in bars.items():
         drawn = pd.read_csv(folder / item / f"bars-{metric}.csv")
         assert len(drawn) == drawn["condition"].nunique() == 1 + 3 + 1 + 1 + 3 + 1
-        assert {"ConvolNeuNet", "VGG16, rotate-tests", "Logistic regression", "Losses, hinge"} < set(drawn["condition"])
+        assert {"ConvolNeuNet", "VGG16, rotate-all", "Logistic regression", "Losses, hinge"} < set(drawn["condition"])
         assert drawn[metric].notna().all()
 
 
 def test_the_leak_of_the_reports_code_is_a_condition_of_its_own(folder: Path) -> None:
-    assert rows(folder, "VGG16")["condition"].tolist() == ["none", "rotate", "rotate-tests"]
+    assert rows(folder, "VGG16")["condition"].tolist() == ["none", "rotate", "rotate-all"]
 
 
 def test_the_losses_that_are_one_are_said_to_be(folder: Path) -> None:

@@ -10,7 +10,7 @@ from commands.study.experiment import commands
 from run_ablation import main
 
 NAME = "nsynth-transfer"
-SMALL = ["--image", "64", "64", "--epochs", "1", "--batch-size", "16", "--device", "cpu", "--threads", "1"]
+SMALL = ["--image-size", "64", "64", "--epochs", "1", "--batch-size", "16", "--device", "cpu", "--threads", "1"]
 TOTALS = {"Figure 4": 61_790_922, "Figure 5": 6_129_834, "Figure 6": 11_243_466}
 BACKBONES = {"Figure 4": "alexnet", "Figure 5": "googlenet", "Figure 6": "resnet18"}
 
@@ -46,7 +46,7 @@ def check_what_is_not_trained(folder: Path) -> None:
 
 
 def test_every_item_is_there_before_anything_is_trained(nsynth: Path, tmp_path: Path) -> None:
-    folder = made(["figures", "--for", NAME], nsynth, tmp_path)
+    folder = made(["study", NAME, "--figures-only"], nsynth, tmp_path)
     check_what_is_not_trained(folder)
     assert "missing (1 of 1)" in (folder / "study.md").read_text()
     assert not list(tmp_path.glob("runs/*/run.json"))

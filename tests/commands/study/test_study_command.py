@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 
 from commands import COMMANDS
-from commands.cli import parser, study_schema
+from commands.cli import study_schema
+from commands.cli.grid import execution
+from commands.cli.parser import command_options, flags_of, make_call
 from commands.cli.study_schema import Recipe, read_study, runnable, slug
-from commands.cli.words import flags, join_words
 from commands.study.experiment import commands
 from commands.study.run import make_jobs
 from core.errors import UserError
@@ -191,7 +192,7 @@ def test_every_data_set_has_the_folder_given_for_it(tmp_path: Path) -> None:
     text = STUDY + '[[experiments]]\nitem = "B"\ncommand = "tune"\n[experiments.quick]\nlr = [1e-3, 1e-4]\n'
     text = text.replace("epochs = 3", 'data = ["gtzan", "esc50"]').replace('block = ["1", "2"]', 'data = "esc50"')
     jobs = make_jobs(read("mine", "quick", {"data-root": ["G", "E"]}, written(tmp_path, text)))
-    roots = {job.entry.item: [str(root) for root in job.call.options.execution.data_root] for job in jobs}
+    roots = {job.entry.item: [str(root) for root in execution(job.call).data_root] for job in jobs}
     assert roots == {"Figure 1": ["G"], "B, for gtzan": ["E"], "B, for esc50": ["G"]}  # as they first come in
     with pytest.raises(UserError, match="--data-root: give one folder for each of esc50, gtzan, in this order"):
         make_jobs(read("mine", "quick", {"data-root": ["G"]}, written(tmp_path, text)))
@@ -284,7 +285,7 @@ def test_a_report_is_added_as_one_folder_and_never_overwrites_another(
     (reports / "mine" / "README.md").write_text("# A stranger's report\n")
     monkeypatch.setattr(study_schema, "FOLDER", reports)
     small = ["--sr", "8000", "--duration", "0.5", "--n-mels", "32", "--n-frames", "32", "--device", "cpu"]
-    where = ["--data", "folder", "--data-root", str(sounds), "--published-as", "their-set", "--threads", "1"]
+    where = ["--data", "folder", "--data-root", str(sounds), "--published-dataset", "their-set", "--threads", "1"]
     results = tmp_path / "results"
     assert main(["study", "--scale", "quick", *where, *small, "--results", str(results), "mine"]) == 0
     [folder] = (results / "studies" / "mine").iterdir()
@@ -326,7 +327,19 @@ def test_a_report_is_added_as_one_folder_and_never_overwrites_another(
     names = {path.name for path in results.glob("freeze/*/published*.csv")}
     assert names == {f"published-mine-{item}.csv" for item in ("summary", "table-1", "figure-1")}
     kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    other = ["figures", "--for", "mine", "--scale", "quick", *where, *small, "--results", str(results), "--seed", "1"]
+    other = [
+        "study",
+        "mine",
+        "--figures-only",
+        "--scale",
+        "quick",
+        *where,
+        *small,
+        "--results",
+        str(results),
+        "--seed",
+        "1",
+    ]
     assert main(other) == 0
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == kept
     [other_folder] = set((results / "studies" / "mine").iterdir()) - {folder}
@@ -350,10 +363,10 @@ def test_every_study_has_only_options_that_its_commands_take(name: str, scale: s
     """What a scale says of every experiment is not for a command without runs; all else is for its own."""
     content = tomllib.loads((study_schema.FOLDER / name / "study.toml").read_text())
     for experiment in read(name, scale).entries:
-        made = parser.option_class(COMMANDS[experiment.command])
+        own = flags_of(command_options(COMMANDS[experiment.command]))
         common = () if getattr(COMMANDS[experiment.command], "plans", False) else content["scales"][scale]
-        words = {f: v for f, v in experiment.options.items() if f not in common or f"--{f}" in flags(made)}
-        parser.parse({experiment.command: made}, [experiment.command, *join_words(words)])
+        words = {f: v for f, v in experiment.options.items() if f not in common or f in own}
+        make_call(experiment.command, COMMANDS[experiment.command], words)
 
 
 def test_an_experiment_takes_one_network_at_a_time(tmp_path: Path) -> None:

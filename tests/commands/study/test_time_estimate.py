@@ -131,7 +131,7 @@ def test_the_dry_run_of_a_study_says_the_time_of_each_experiment(
     small = ["--sr", "8000", "--duration", "0.5", "--n-mels", "32", "--n-frames", "32", "--device", "cpu"]
     where = ["--data", "folder", "--data-root", str(sounds), "--threads", "1", "--results", str(tmp_path / "results")]
     words = ["study", "rethinking-cnn", "--scale", "quick", *small, *where, "--dry-run"]
-    assert main([*words, "--devices", "4"]) == 0
+    assert main([*words, "--estimate-devices", "4"]) == 0
     captured = capsys.readouterr()
     said = " ".join(captured.out.split())
     assert "At most on cpu" in said

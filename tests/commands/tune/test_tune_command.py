@@ -15,7 +15,7 @@ from analysis.search import search_figures as search_figures
 from analysis.search import space as search
 from analysis.search.best_configurations import command_with, summarise_search
 from analysis.search.space import Optuna, Range, Space
-from commands.cli import parser
+from commands.cli.parser import read_command_line
 from commands.tune.options import Tune
 from commands.tune.run import question
 from core.config.run import Run
@@ -25,12 +25,11 @@ from core.store.record import STOPPED
 from core.store.runs import Store
 from run_ablation import main
 
-COMMANDS = {"tune": parser.option_class(Tune)}
 LR, DECAY = "training__lr", "training__weight_decay"
 
 
 def asked(line: str) -> tuple[Space, list[dict[str, object]]]:
-    return question(parser.parse(COMMANDS, ["tune", *line.split()])[1])
+    return question(read_command_line({"tune": Tune}, ["tune", *line.split()]))
 
 
 def test_values_and_ranges_are_searched_and_the_rest_stays() -> None:
@@ -73,7 +72,7 @@ def test_bad_space_raises(line: str, message: str) -> None:
 )
 def test_bad_option_raises(line: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        parser.read(Tune, parser.parse(COMMANDS, shlex.split(line))[1])
+        read_command_line({"tune": Tune}, shlex.split(line))
 
 
 def test_range_is_logarithmic_from_a_factor_of_ten() -> None:
@@ -130,7 +129,7 @@ def test_command_with_the_best_keeps_all_but_the_search() -> None:
 
 
 def test_command_with_the_best_head_trains_that_alone() -> None:
-    assert command_with("tune --frozen last --lr 1e-5 1e-3", {LR: 1e-3}) == "compare --frozen last --lr 0.001"
+    assert command_with("tune --freeze last --lr 1e-5 1e-3", {LR: 1e-3}) == "compare --freeze last --lr 0.001"
 
 
 def frame(**columns: list[object]) -> pd.DataFrame:
@@ -205,7 +204,7 @@ def test_search_ends_with_the_best_and_how_to_use_it(tune: Callable[..., Tuned],
 
 
 def test_heads_are_searched_together(tune: Callable[..., Tuned], tmp_path: Path) -> None:
-    status, rows, said = tune("--frozen last --lr 1e-4 1e-3 1e-2 --weight-decay 0 0.1 --epochs 1")
+    status, rows, said = tune("--freeze last --lr 1e-4 1e-3 1e-2 --weight-decay 0 0.1 --epochs 1")
     assert (status, len(rows)) == (0, 6)
     assert "and 5 more" in said
     for row in rows:
@@ -245,7 +244,7 @@ def test_asha_stops_poor_runs_that_an_ordinary_command_finishes(tune: Callable[.
 
 def test_options_that_need_each_other_are_read_together(sounds: Path, tmp_path: Path) -> None:
     words = ["tune", "--data", "folder", "--data-root", str(sounds), "--sr", "8000", "--results", str(tmp_path)]
-    words += ["--window", "512", "--hop", "128", "--batch-size", "8", "16", "--epochs", "1", "2", "--dry-run"]
+    words += ["--n-fft", "512", "--hop-length", "128", "--batch-size", "8", "16", "--epochs", "1", "2", "--dry-run"]
     assert main(words) == 0
-    with pytest.raises(UserError, match="--hop 128: is the hop of one --window in samples; say that too"):
-        main([word for word in words if word not in ("--window", "512")])
+    with pytest.raises(UserError, match="--hop-length 128 needs --n-fft"):
+        main([word for word in words if word not in ("--n-fft", "512")])

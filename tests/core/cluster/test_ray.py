@@ -21,7 +21,8 @@ import pytest
 import torch
 
 from ablations.freeze import Freeze
-from commands.cli import parser
+from commands.cli.grid import execution
+from commands.cli.parser import read_command_line
 from commands.cli.run_plan import execute
 from core.cluster.address import check_address
 from core.cluster.connect import Node, TrialResources, resources_per_trial
@@ -273,13 +274,12 @@ def test_unusable_storage_raises(place: str) -> None:
     [
         ("--cpus-per-trial 0", "--cpus-per-trial 0.0: must be above 0"),
         ("--max-concurrent 0 --ray local", "--max-concurrent 0: must be at least 1"),
-        ("--storage s3://bucket", "--storage is for Ray: add --ray local, or leave it out"),
+        ("--max-failures -1 --ray local", "--max-failures -1: must be at least 0"),
     ],
 )
 def test_bad_ray_option_raises(line: str, message: str) -> None:
-    chosen = parser.parse({"freeze": parser.option_class(Freeze)}, ["freeze", *line.split()])[1]
     with pytest.raises(UserError, match=f"^{message}$"):
-        parser.execution(chosen)
+        execution(read_command_line({"freeze": Freeze}, ["freeze", *line.split()]))
 
 
 # What Ray does

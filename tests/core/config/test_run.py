@@ -58,24 +58,24 @@ def test_run_from_dict_missing_key_raises() -> None:
         ),
         (
             {"training__patience": 3},
-            "--patience needs --validation above 0: stopping on the test fold would flatter the result",
+            "--patience needs --validation above 0: stopping on the test fold would bias the result",
         ),
-        ({"frontend__hop": 256}, "--hop 256: is the hop of one --window in samples; say that too"),
-        ({"frontend__image": (224,)}, "--image 224: give a height and a width, from 1 to 100000 pixels each"),
-        ({"frontend__image": (0, 9)}, "--image 0 9: give a height and a width, from 1 to 100000 pixels each"),
+        ({"frontend__hop": 256}, "--hop-length 256 needs --n-fft: give the FFT size too"),
+        ({"frontend__image": (224,)}, "--image-size 224: give a height and a width, from 1 to 100000 pixels each"),
+        ({"frontend__image": (0, 9)}, "--image-size 0 9: give a height and a width, from 1 to 100000 pixels each"),
         (
             {"frontend__image": (8, 9), "frontend__n_frames": 7},
-            "--n-frames 7: --image 8 9 says the width; leave one out",
+            "--n-frames 7: --image-size 8 9 says the width; leave one out",
         ),
         (
             {"frontend__kind": "features", "frontend__stored_as": "float16"},
-            "--stored-as float16: numbers of the kind features do not fit; leave it out",
+            "--storage-dtype float16: does not apply to --input features; leave it out",
         ),
         (
             {"training__live": True, "frontend__stored_as": "float16"},
-            "--stored-as float16 is for stored images, and --live stores none",
+            "--storage-dtype float16 applies to stored images, and --on-the-fly stores none: leave one out",
         ),
-        ({"frontend__mel": "fan"}, "--mel fan: did you mean 'fant'? choose from slaney, htk, fant"),
+        ({"frontend__mel": "fan"}, "--mel-scale fan: did you mean 'fant'? choose from slaney, htk, fant"),
         ({"frontend__fmin": 500.0, "frontend__fmax": 400.0}, "--fmax 400: must be above --fmin 500"),
     ],
 )

@@ -92,7 +92,7 @@ def test_frames_filters_and_peak_are_the_frontends() -> None:
 
 
 def test_a_frame_longer_than_a_clip_is_one_line() -> None:
-    with pytest.raises(UserError, match="^--kind features: clips of 800 samples are shorter than a frame of 2048;"):
+    with pytest.raises(UserError, match="^--input features: clips of 800 samples are shorter than a frame of 2048;"):
         made(8_000, duration=0.1)
 
 

@@ -146,5 +146,5 @@ def test_waveforms_are_the_samples() -> None:
     np.testing.assert_array_equal(one(kind, y), y[None])
     assert kind.shape == (1, SR)
     assert np.abs(one(input_kind(CLIP, Frontend(kind="waveform", peak=True)), y)).max() == 1
-    with pytest.raises(UserError, match="--fit stretch resizes images, and waveforms are none"):
+    with pytest.raises(UserError, match="--length-mode stretch resizes images, and waveforms are none"):
         input_kind(Clip(sr=SR, duration=1.0, fit="stretch"), Frontend(kind="waveform"))

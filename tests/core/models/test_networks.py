@@ -153,7 +153,7 @@ def test_layer_list_that_does_not_exist_is_one_line(layers: str) -> None:
 
 def test_layers_are_for_the_perceptron() -> None:
     assert problems(Model(layers="tanh3")) == [
-        "--mlp-layers tanh3: efficientnet_lite0 has its own layers; --mlp-layers is for --backbone mlp"
+        "--mlp-layers tanh3 applies only to --backbone mlp, not to efficientnet_lite0"
     ]
 
 

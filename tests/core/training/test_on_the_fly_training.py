@@ -259,8 +259,11 @@ def test_opened_live_run_gives_its_predictions(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"training__augment": "segment"}, "--augment segment needs --live"),
-        (SEGMENTS | {"clip__fit": "stretch"}, "--augment segment cuts --duration seconds, and --fit stretch keeps all"),
+        ({"training__augment": "segment"}, "--augment random-crop needs --on-the-fly"),
+        (
+            SEGMENTS | {"clip__fit": "stretch"},
+            "--augment random-crop needs clips of --duration seconds",
+        ),
     ],
 )
 def test_what_cannot_go_together_is_one_line(run: Run, changes: dict[str, Any], message: str) -> None:
@@ -271,8 +274,8 @@ def test_what_cannot_go_together_is_one_line(run: Run, changes: dict[str, Any], 
 def test_a_table_of_features_has_no_live_images(tmp_path: Path) -> None:
     rows = "".join(f"{k}.wav,{k % 3},{k % 2}.5,{'ab'[k % 2]}\n" for k in range(20))
     (tmp_path / "table.csv").write_text(f"filename,one,two,label\n{rows}")
-    words = ["compare", "--data", "features", "--data-root", str(tmp_path / "table.csv"), "--live", "--dry-run"]
-    with pytest.raises(UserError, match="^--live makes images of sounds, and features has none; leave it out$"):
+    words = ["compare", "--data", "features", "--data-root", str(tmp_path / "table.csv"), "--on-the-fly", "--dry-run"]
+    with pytest.raises(UserError, match="^--on-the-fly makes images of sounds, and features has none; leave it out$"):
         main([*words, "--backbone", "mlp", "--weights", "random", "--results", str(tmp_path)])
 
 
@@ -285,10 +288,10 @@ def test_it_is_said_where_there_is_no_segment_to_choose(
     assert not said
     prepare(run.replace(**SEGMENTS), dataset, session)
     assert said == [
-        "folder: no recording is longer than --duration 0.5, so --augment segment has nothing to choose from"
+        "folder: no recording is longer than --duration 0.5, so --augment random-crop has nothing to choose from"
     ]
 
 
 def test_segments_of_stored_images_are_refused(run: Run) -> None:
-    with pytest.raises(UserError, match="--augment segment needs --live"):
+    with pytest.raises(UserError, match="--augment random-crop needs --on-the-fly"):
         batch_augmentation(run.replace(training__augment="segment"))

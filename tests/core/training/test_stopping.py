@@ -65,7 +65,7 @@ def test_every_rule_can_hold(name: str) -> None:
     ("changes", "message"),
     [
         ({"training__patience": 2}, "--patience needs --validation above 0: stopping on the test fold would flatter"),
-        ({"training__stop_at": 0.9}, "--stop-at needs --validation above 0: stopping on"),
+        ({"training__stop_at": 0.9}, "--stop-at-accuracy needs --validation above 0: stopping on"),
         ({"training__schedule": "plateau"}, "--schedule plateau needs --validation above 0: dropping the rate on"),
         ({"training__monitor": "accuracy"}, "--monitor accuracy needs --validation above 0: choosing an epoch on"),
     ],
@@ -77,4 +77,4 @@ def test_what_looks_at_validation_clips_needs_them(changes: dict[str, object], m
 
 
 def test_stop_at_is_a_share() -> None:
-    assert problems(Training(stop_at=87.0)) == ["--stop-at 87.0: must be at most 1"]
+    assert problems(Training(stop_at=87.0)) == ["--stop-at-accuracy 87.0: must be at most 1"]

@@ -38,10 +38,10 @@ class TestSounds:
     @pytest.mark.parametrize(
         ("name", "text", "message"),
         [
-            ("missing", None, "--from {}: there is no such file or folder"),
+            ("missing", None, "{}: there is no such file or folder"),
             ("list.csv", "file\na.wav\n", "the network takes sounds, and a CSV file names them in a column path"),
-            ("list.csv", "path\n", "--from {}: has no rows"),
-            ("list.csv", "path\na.wav\na.wav\n", "--from {}: named more than once: a.wav; keep one row for each"),
+            ("list.csv", "path\n", "{}: has no rows"),
+            ("list.csv", "path\na.wav\na.wav\n", "{}: named more than once: a.wav; keep one row for each"),
             ("list.csv", "path,x\n,1\n", "row 1 has no path"),
         ],
     )
@@ -103,7 +103,7 @@ class TestTruth:
             (tmp_path / name).touch()
         truth = read_truth(tmp_path)
         assert truth == [("cat/x/1.wav", "cat"), ("dog/2.wav", "dog")]
-        labels = labels_of(["cat/x/1.wav", "dog/2.wav", "stray.wav"], truth, CLASSES, source="--truth")
+        labels = labels_of(["cat/x/1.wav", "dog/2.wav", "stray.wav"], truth, CLASSES, source="--labels")
         assert labels.tolist() == [0, 1, -1]
 
     @pytest.mark.parametrize(
@@ -117,12 +117,12 @@ class TestTruth:
     )
     def test_names_agree_by_path_or_name_or_stem(self, names: list[str], paths: list[str]) -> None:
         truth = list(zip(names, ("owl", "cat"), strict=True))
-        assert labels_of(paths, truth, CLASSES, source="--truth").tolist() == [2, 0]
+        assert labels_of(paths, truth, CLASSES, source="--labels").tolist() == [2, 0]
 
     def test_a_name_is_not_taken_where_paths_agree(self) -> None:
         """Else a file that the truth does not name would have the label of another one of its name."""
         truth = [("a/1.wav", "owl"), ("b/2.wav", "cat")]
-        assert labels_of(["a/1.wav", "c/2.wav"], truth, CLASSES, source="--truth").tolist() == [2, -1]
+        assert labels_of(["a/1.wav", "c/2.wav"], truth, CLASSES, source="--labels").tolist() == [2, -1]
 
     @pytest.mark.parametrize("column", ["path", "id"])
     def test_list_is_read_by_its_columns(self, tmp_path: Path, column: str) -> None:
@@ -132,14 +132,17 @@ class TestTruth:
     @pytest.mark.parametrize(
         ("truth", "message"),
         [
-            ([("x.wav", "cat")], r"^--truth: names none of the 2 recordings, such as p/1.wav; give a CSV file"),
-            ([("1.wav", "lion")], r"^--truth: lion: no class of the network, which has cat, dog, owl; mend the labels"),
-            ([("a/1.wav", "cat"), ("b/1.wav", "dog")], r"^--truth: p/1.wav: more than one label, taken by name; name"),
+            ([("x.wav", "cat")], r"^--labels: names none of the 2 recordings, such as p/1.wav; give a CSV file"),
+            (
+                [("1.wav", "lion")],
+                r"^--labels: lion: no class of the network, which has cat, dog, owl; mend the labels",
+            ),
+            ([("a/1.wav", "cat"), ("b/1.wav", "dog")], r"^--labels: p/1.wav: more than one label, taken by name; name"),
         ],
     )
     def test_mistakes_are_one_line(self, truth: list[tuple[str, str]], message: str) -> None:
         with pytest.raises(UserError, match=message):
-            labels_of(["p/1.wav", "p/2.wav"], truth, CLASSES, source="--truth")
+            labels_of(["p/1.wav", "p/2.wav"], truth, CLASSES, source="--labels")
 
     def test_a_list_without_labels_is_said(self, tmp_path: Path) -> None:
         (tmp_path / "t.csv").write_text("id,class\n1,cat\n")

@@ -201,11 +201,11 @@ class TestFirstStep:
             Components.fitted(features.vectors, np.arange(rows), pca=pca)
 
     def test_only_vectors_have_components(self, dataset: Dataset, run: Run, session: Session) -> None:
-        with pytest.raises(UserError, match="^--pca 0.95: only vectors have components here; choose --kind features$"):
+        with pytest.raises(UserError, match="^--pca 0.95: only vectors have components here; choose --input features$"):
             settled(run.replace(frontend__pca=0.95), dataset, session=session)
 
     def test_a_table_has_no_other_kind_of_input(self, features: Dataset, session: Session) -> None:
-        with pytest.raises(UserError, match="^--kind mfcc: features has vectors and no sounds; leave --kind out$"):
+        with pytest.raises(UserError, match="^--input mfcc: features has vectors and no sounds; leave --input out$"):
             run_on(features, session, frontend__kind="mfcc")
 
     def test_nothing_of_what_is_set_aside_is_in_the_first_step(self, csv: Path, session: Session) -> None:

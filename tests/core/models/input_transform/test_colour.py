@@ -99,17 +99,17 @@ def test_every_kind_of_image_can_be_coloured(run: Run, dataset: Dataset, session
     [
         (
             {"frontend__colour": "viridis"},
-            "--colour viridis colours one spectrogram: choose --channels replicate, or a --window",
+            "--colour viridis needs a single spectrogram: add --channels replicate or --n-fft",
         ),
         (
             {"frontend__levels": "image", "frontend__normalise": "train"},
-            "--levels image makes pictures of 0 to 1, and --normalise train does not; leave one out",
+            "--value-range image does not apply with --normalise train; leave one out",
         ),
         (
             {"frontend__colour": "virdis", "frontend__window": 64},
             "--colour virdis: did you mean 'viridis'? choose from none, viridis, magma, jet",
         ),
-        ({"frontend__kind": "mfcc", "frontend__n_mels": 8}, "--n-mfcc 20: there are no more of them than --n-mels 8"),
+        ({"frontend__kind": "mfcc", "frontend__n_mels": 8}, "--n-mfcc 20: must be at most --n-mels 8"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(changes: dict[str, object], message: str) -> None:

@@ -1,58 +1,28 @@
-"""The `data` command: what a data set holds and what is wrong with it, before anything is trained on it."""
+"""Describe a data set: what it contains and which problems it has."""
 
 import dataclasses
 import json
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from analysis.data_summary import Summary, summary
 from commands.cli.parser import Call
+from commands.data.options import Data
 from core import datasets
 from core.config import run as config
-from core.config.options import option, problems, same_option
+from core.config.options import problems
 from core.errors import UserError, printable
 from core.progress import Reporter
-from core.registry import Lazy
-
-if TYPE_CHECKING:
-    from analysis.data_summary import Summary
-
-summary = Lazy("analysis.data_summary:summary")  # imports pandas and librosa
-
-
-@dataclass(frozen=True)
-class Data:
-    """Print what a data set holds: clips, classes, folds, lengths, sampling rates, and problems found.
-
-    Every clip is decoded, so that what training would stumble over is seen first (--no-decode opens none). With
-    --label, --folds, --set-aside and --clips-per-class it is the set that runs with these options see.
-
-    Example: run_ablation.py data --data urbansound8k --data-root DIR
-    """
-
-    runs: ClassVar[str] = "commands.data:run"
-
-    data: str = option("instruments", f"Data set: {', '.join(datasets.LOADERS)}.")
-    data_root: Path | None = option(None, "Its folder (for folder, also a CSV file of path,label[,fold][,group]).")
-    label: str = same_option(config.Data, "label")
-    folds: int = same_option(config.Data, "folds")
-    set_aside: float = same_option(config.Data, "set_aside")
-    per_class: int = same_option(config.Data, "per_class")
-    decode: bool = option(True, "Decode every clip; --no-decode opens none, for sets of hundreds of thousands.")
-    download: bool = option(False, "Fetch it into --data-root first, where it can be fetched.")
-    json: bool = option(False, "Print one JSON object.")
 
 
 def run(call: Call) -> int:
-    """Print the summary; return 1 where problems were found."""
+    """Print the summary; return 1 if there are problems."""
     data: Data = call.command
     if data.download:
         if data.data_root is None:
-            raise UserError("--download needs --data-root: the folder to fetch it into")
+            raise UserError("--download needs --data-root: the folder to download it into")
         with Reporter() as report:
             datasets.download_dataset(data.data, data.data_root, report)
     asked = {name: getattr(data, name) for name in ("label", "folds", "set_aside", "per_class")}
@@ -68,7 +38,7 @@ def run(call: Call) -> int:
     return 1 if found.problems else 0
 
 
-def _show(found: "Summary", console: Console) -> None:
+def _show(found: Summary, console: Console) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     loader = datasets.LOADERS[found.name]
     lengths = ", ".join(f"{name} {value:.2f} s" for name, value in found.seconds.items())
@@ -93,5 +63,5 @@ def _show(found: "Summary", console: Console) -> None:
     console.print(table)
 
 
-def _counts(counts: "dict[str, int] | dict[int, int]", unit: str = "") -> str:
+def _counts(counts: dict[str, int] | dict[int, int], unit: str = "") -> str:
     return ", ".join(f"{name}{unit}: {count}" for name, count in counts.items())

@@ -1,0 +1,33 @@
+"""The words after ``python run_ablation.py``: help, version, or one command."""
+
+import sys
+from collections.abc import Sequence
+
+from commands import COMMANDS, grouped_commands
+from commands.cli.help import print_help, print_overview, version
+from commands.cli.parser import Call, read_command_line
+
+HELP = ("-h", "--help")
+ALL_HELP = "--help-all"
+
+
+def read_call(arguments: Sequence[str]) -> Call:
+    """Read a command line.
+
+    Prints the overview, a command's help or the version, and exits with status 0, if that is asked for.
+
+    Raises
+    ------
+    UserError
+        As `commands.cli.parser.read_command_line`.
+    """
+    if not arguments or arguments[0] in (*HELP, ALL_HELP):
+        print_overview(COMMANDS, grouped_commands())
+        sys.exit(0)
+    if arguments[0] == "--version":
+        sys.stdout.write(f"audio-ablation {version()}\n")
+        sys.exit(0)
+    if arguments[0] in COMMANDS and {*HELP, ALL_HELP} & set(arguments):
+        print_help(arguments[0], COMMANDS[arguments[0]], everything=ALL_HELP in arguments)
+        sys.exit(0)
+    return read_command_line(COMMANDS, arguments)

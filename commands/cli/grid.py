@@ -1,0 +1,93 @@
+"""From the options of a command line to the points of a grid, the preset and the execution settings."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+from commands.cli.parser import Call
+from commands.cli.presets import Preset
+from commands.cli.study_schema import preset_of
+from core.config.execution import Cluster, Execution
+from core.config.options import flag_of, problems, typed_value
+from core.config.run import Run, field_of, run_options
+from core.errors import UserError
+from core.registry import Lazy
+
+check_measures = Lazy("analysis.metrics.registry:check_metrics")  # imports pandas, which no help needs
+
+
+def grid(call: Call) -> list[dict[str, Any]]:
+    """Return one ``{group__field: value}`` for each combination of the values given, in the order of the options.
+
+    Presets are applied later. ``fold`` stays text (a number or ``all``) until the data set is known.
+    """
+    points: list[dict[str, Any]] = [{}]
+    for key, values in given(call).items():
+        points = [point | {key: value} for point in points for value in values]
+    return points
+
+
+def given(call: Call) -> dict[str, tuple[Any, ...]]:
+    """Map ``group__field`` to the values given for it; the seed always has one."""
+    found = {}
+    for key, f in run_options().items():
+        if key in call.values:
+            values = call.values[key]
+            if not isinstance(f.default, bool | tuple):
+                found[key] = values
+            elif values != f.default:
+                found[key] = (values,)
+    return found | {"seed": call.values.get("seed", (Run.seed,))}
+
+
+def find_ignored(call: Call, runs: Iterable[Run]) -> list[str]:
+    """Return a message for each option that was given and that no run uses, with the setting it needs."""
+    runs, found = list(runs), []
+    for key, values in given(call).items():
+        f = field_of(key)
+        if not f.metadata["only"]:
+            continue
+        group = key.partition("__")[0]
+        name, *needed = f.metadata["only"]
+        if not any(getattr(getattr(run, group), name) in needed for run in runs):
+            items = values[0] if isinstance(f.default, tuple) else values
+            typed = " ".join(str(typed_value(f, value)) for value in items)
+            found.append(f"{flag_of(f)} {typed} is ignored: it only applies with {needed_setting(f)}")
+    return found
+
+
+def needed_setting(f: "dataclasses.Field[Any]") -> str:
+    """Return the setting that an option needs, such as ``--optimizer sgd``; empty if it needs none."""
+    if not f.metadata["only"]:
+        return ""
+    name, *needed = f.metadata["only"]
+    other = next(field for field in run_options().values() if field.name == name)
+    return f"{flag_of(other)} {' or '.join(typed_value(other, value) for value in needed)}"
+
+
+def execution(call: Call) -> Execution:
+    """Return the execution settings of a command line.
+
+    Raises
+    ------
+    UserError
+        For a value out of range, an unknown metric, and an option of Ray without ``--ray``.
+    """
+    parts: dict[str, dict[str, Any]] = {"execution": {}, "ray": {}}
+    for key, value in call.values.items():
+        group, _, name = key.partition("__")
+        if group in parts:
+            parts[group][name] = value
+    made = Execution(**parts["execution"], cluster=Cluster(**parts["ray"]))
+    if parts["ray"] and not made.cluster.ray:
+        f = next(f for f in dataclasses.fields(Cluster) if f.name in parts["ray"])
+        raise UserError(f"{flag_of(f)} needs --ray: add --ray local, or leave it out")
+    if wrong := problems(made):
+        raise UserError("; ".join(wrong))
+    check_measures(made.metric)
+    return made
+
+
+def preset(call: Call) -> Preset:
+    """Return the settings of ``--preset``; no settings without it."""
+    return preset_of(call.values.get("preset", ""))

@@ -1,0 +1,156 @@
+"""Help: the overview of all commands, a command's common options (``--help``), and all of them (``--help-all``)."""
+
+import argparse
+import inspect
+import textwrap
+import tomllib
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from rich_argparse import RawDescriptionRichHelpFormatter
+
+from commands.cli.grid import needed_setting
+from commands.cli.parser import PROGRAM, Option, command_options
+from core.config.options import typed_choices, typed_value
+
+SHOWN_FIRST = (  # what ``--help`` shows of the options of runs; ``--help-all`` shows all of them
+    *("data", "data-root", "fold", "seed", "backbone", "weights", "epochs", "lr", "batch-size", "preset"),
+    *("results", "device", "dry-run", "json"),
+)
+OVERVIEW = f"""\
+Ablations of transfer learning on sound: which part of a pretrained image CNN carries the knowledge?
+
+  python {PROGRAM} freeze --block 3      instruments (embedded), about two minutes on two CPU cores
+  python {PROGRAM} COMMAND --help        common options and examples of a command
+  python {PROGRAM} COMMAND --help-all    all options of a command
+  python {PROGRAM} --version"""
+METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}
+MAX_CHOICES = 60  # characters of all values of an option, which else are named in the help text alone
+MAX_HELP_WIDTH = 100  # columns; longer lines are hard to read
+
+
+class _Formatter(RawDescriptionRichHelpFormatter):
+    """Help in colours, without rich's markup: ``[...]`` in a help text is text."""
+
+    text_markup = help_markup = False
+    group_name_formatter = str
+
+
+def print_overview(commands: Mapping[str, type], groups: Mapping[str, tuple[str, ...]]) -> None:
+    """Print what each command does, by group."""
+    console = Console(highlight=False)
+    console.print(OVERVIEW, markup=False, soft_wrap=True)
+    for title, names in groups.items():
+        table = Table.grid(padding=(0, 2))
+        table.add_column(min_width=max(map(len, commands)))
+        for name in names:
+            table.add_row(Text(f"  {name}", style="cyan"), Text(summary(commands[name])))
+        console.print(Text(f"\n{title}", style="bold"))
+        console.print(table)
+
+
+def print_help(name: str, cls: type, *, everything: bool) -> None:
+    """Print a command's help.
+
+    Parameters
+    ----------
+    name, cls
+        The command and its class, whose docstring is the description.
+    everything
+        Show all options by group, not only the common ones.
+    """
+    description, _, examples = inspect.cleandoc(cls.__doc__ or "").partition("\n\nExamples\n--------\n")
+    options = command_options(cls)
+    width = min(Console().width, MAX_HELP_WIDTH)
+    paragraphs = [textwrap.fill(part, width) for part in description.split("\n\n")]
+    epilog = [f"Examples:\n{textwrap.indent(examples, '  python ')}"] if examples else []
+    hidden = [one for one in options if one.group and one.flag not in SHOWN_FIRST]
+    if hidden and not everything:
+        epilog.append(f"{len(hidden)} more options: {PROGRAM} {name} --help-all")
+    places = [one for one in options if one.positional]
+    usage = " ".join([PROGRAM, name, *(_place(one) for one in places), "[OPTIONS]"])
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} {name}",
+        usage=usage,
+        description="\n\n".join(paragraphs),
+        epilog="\n\n".join(epilog),
+        formatter_class=lambda prog: _Formatter(prog, width=width, max_help_position=30),
+        add_help=False,
+    )
+    for title, shown in _sections(name, options, everything=everything).items():
+        group = parser.add_argument_group(title)
+        for one in shown:
+            _add(group, one, getattr(cls, "defaults", {}))
+    Console().file.write(f"{parser.format_help().rstrip()}\n")
+
+
+def summary(cls: type) -> str:
+    """Return the first sentence of a command's docstring."""
+    return inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+
+
+def version() -> str:
+    """Return the version of the toolkit: that of the installed package, or of the checkout."""
+    try:
+        return metadata.version("audio-ablation")
+    except metadata.PackageNotFoundError:
+        project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+        return str(project["project"]["version"])
+
+
+def _sections(name: str, options: list[Option], *, everything: bool) -> dict[str, list[Option]]:
+    """Return the options to show by heading."""
+    sections: dict[str, list[Option]] = {}
+    for one in sorted(options, key=lambda one: not one.positional):
+        if one.group and everything:
+            title = one.group
+        elif one.group and one.flag in SHOWN_FIRST:
+            title = "Common options"
+        elif one.group:
+            continue
+        else:
+            title = f"Options of {name}"
+        sections.setdefault(title, []).append(one)
+    if "Common options" in sections:
+        sections["Common options"].sort(key=lambda one: SHOWN_FIRST.index(one.flag))
+    return sections
+
+
+def _add(group: Any, one: Option, defaults: Mapping[str, Any]) -> None:
+    """Add an option with its help text, its range of values and its default."""
+    f = one.field
+    text = f.metadata["help"]
+    if needed := needed_setting(f):
+        text += f" Only with {needed}."
+    default = f.metadata["shown"] or _default_text(typed_value(f, defaults.get(one.key, f.default)))
+    if default:
+        text += f" (default: {default})"
+    text = text.replace("%", "%%")
+    if one.type is bool:
+        flags = [f"--{one.flag}", f"--no-{one.flag}"][: 1 + bool(f.default)]
+        group.add_argument(*flags, action="store_true", help=text)
+        return
+    choices = ",".join(typed_choices(f))
+    metavar = "{" + choices + "}" if 0 < len(choices) <= MAX_CHOICES else METAVARS[one.type]
+    if one.positional:
+        group.add_argument(one.flag, metavar=_place(one), help=text)
+    else:
+        group.add_argument(f"--{one.flag}", metavar=f"{metavar} ..." if one.many else metavar, help=text)
+
+
+def _default_text(default: Any) -> str:
+    """Return a default as it is typed."""
+    if isinstance(default, bool):
+        return "on" if default else ""
+    if isinstance(default, tuple):
+        return " ".join(map(str, default))
+    return "" if default in ("", None) else str(default)
+
+
+def _place(one: Option) -> str:
+    return f"{one.flag.upper()} ..." if one.many else one.flag.upper()

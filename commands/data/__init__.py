@@ -1,0 +1,1 @@
+"""The `data` command: what a data set contains and which problems it has."""

@@ -1,0 +1,39 @@
+"""The options of the `data` command."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from core import datasets
+from core.config import run as config
+from core.config.options import option, same_option
+
+
+@dataclass(frozen=True)
+class Data:
+    """Describe a data set: clips, classes, folds, lengths, sampling rates, and problems.
+
+    Every clip is decoded, so that unreadable files are found before training (--no-decode skips this). --label,
+    --n-folds, --holdout and --max-clips-per-class show the data set as runs with these options use it.
+
+    Examples
+    --------
+    run_ablation.py data
+    run_ablation.py data --data urbansound8k --data-root DIR
+    run_ablation.py data --data folder --data-root my_recordings --n-folds 5
+    run_ablation.py data --data esc50 --data-root DIR --download
+    """
+
+    runs: ClassVar[str] = "commands.data.run:run"
+
+    data: str = option("instruments", f"Data set: {', '.join(datasets.LOADERS)}.")
+    data_root: Path | None = option(
+        None, "Folder of the data set (for folder, also a CSV file of path,label[,fold][,group])."
+    )
+    label: str = same_option(config.Data, "label")
+    folds: int = same_option(config.Data, "folds")
+    set_aside: float = same_option(config.Data, "set_aside")
+    per_class: int = same_option(config.Data, "per_class")
+    decode: bool = option(True, "Decode every clip; --no-decode is faster for hundreds of thousands of clips.")
+    download: bool = option(False, "Download the data set into --data-root first, if it can be downloaded.")
+    json: bool = option(False, "Print one JSON object to stdout.")

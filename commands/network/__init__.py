@@ -1,0 +1,1 @@
+"""The `network` command: the layers of a backbone."""

@@ -1,0 +1,45 @@
+"""The options of the `network` command."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from core.config.layer_spec import PERCEPTRON
+from core.config.options import option
+from core.config.run import Model
+from core.models import FAMILIES
+
+
+@dataclass(frozen=True)
+class Network:
+    """Print the layers of a network by stage: output shapes, parameters, multiply-adds and memory.
+
+    Nothing is trained and no data set is read.
+
+    Examples
+    --------
+    run_ablation.py network --backbone resnet50
+    run_ablation.py network --backbone alexnet --head 1024-512-128 --classes 10
+    run_ablation.py network --backbone densenet201 --input-shape 3 128 250 --results results
+    """
+
+    runs: ClassVar[str] = "commands.network.run:run"
+    prepares: ClassVar[str] = "commands.network.run:prepare"
+    alone: ClassVar[tuple[str, ...]] = ("backbone", "head", "mlp-layers", "dropout", "weights")  # one of each at a time
+
+    backbone: str = option(Model.backbone, f"Network: {'; '.join(family.about for family in FAMILIES.values())}.")
+    head: str = option("", "Widths of the hidden dense layers before the classifier, such as 1024-512-128.")
+    layers: str = option(
+        PERCEPTRON, "Activation and width of each layer of --backbone mlp, such as relu64-tanh48.", flag="mlp-layers"
+    )
+    classes: int = option(10, "Number of classes.", at_least=1, at_most=10**6)
+    input: tuple[int, ...] = option(
+        (),
+        "Shape of one input: channels, height and width, or number of features.",
+        shown="3 224 224, or 57 features",
+        flag="input-shape",
+    )
+    dropout: float = option(Model.dropout, "Dropout probability before the classifier.", at_least=0.0, below=1.0)
+    weights: str = option("random", "Starting weights: imagenet, random, or a file.")
+    results: Path | None = option(None, "Also write the tables to this folder of results, as CSV, Markdown and LaTeX.")
+    json: bool = option(False, "Print one JSON object to stdout.")

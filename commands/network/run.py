@@ -1,0 +1,97 @@
+"""Describe a network: layers, stages, parameters and multiply-adds."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from analysis import architecture
+from analysis.output import tables
+from commands.cli.parser import Call
+from commands.network.options import Network
+from commands.study.experiment import Experiment
+from core.config.layer_spec import head_widths
+from core.config.options import problems
+from core.config.run import Model
+from core.errors import UserError
+from core.models import family_of
+from core.models.backbone import build
+from core.models.family import VECTOR, shown
+from core.plan import Plan
+from core.session import Session
+
+IMAGE_SHAPE, VECTOR_SHAPE = (3, 224, 224), (57,)  # images and features of the papers
+
+
+def run(call: Call) -> int:
+    """Print the layers, the stages and the totals."""
+    asked: Network = call.command
+    backbone, title = _built(asked)
+    layers, totals = architecture.describe(backbone)
+    stages = architecture.by_stage(layers, backbone)
+    if asked.json:
+        found = {"network": title, "layers": layers.to_dict("records"), "stages": stages.to_dict("records")}
+        print(json.dumps(found | {"totals": dataclasses.asdict(totals) | {"total_mb": totals.total_mb}}))  # noqa: T201
+    console = Console(stderr=asked.json, highlight=False)
+    if not asked.json:
+        for table in (
+            tables.make_console_table(layers, architecture.COLUMNS, title=title, groups=["stage"]),
+            tables.make_console_table(stages, architecture.STAGE_COLUMNS),
+        ):  # a narrow window may break lines; it must not cut a column off
+            console.print(table, width=max(console.width, console.measure(table).minimum), crop=False)
+        for line in totals.lines:
+            console.print(line, soft_wrap=True)
+    if asked.results:
+        folder = asked.results / call.name / re.sub(r"[^\w.-]+", "-", title, flags=re.ASCII)
+        for part, frame, columns in (
+            ("layers", layers, architecture.COLUMNS),
+            ("stages", stages, architecture.STAGE_COLUMNS),
+        ):
+            for file in _write(folder / part, frame, columns, title, totals.lines):
+                console.print(f"  {file}", soft_wrap=True)
+    return 0
+
+
+def prepare(call: Call, session: Session) -> Experiment:
+    """Describe a network as an item of a study, which has no runs."""
+    backbone, title = _built(call.command)
+    return Experiment(
+        Plan(call.name, (), {}),
+        title,
+        lambda results: architecture.write_architecture(results, backbone, title=title),
+        trains=False,
+    )
+
+
+def _built(asked: Network) -> tuple[Any, str]:
+    """Return the backbone that was asked for, and what tables call it."""
+    name, shape = _checked(asked)
+    title = f"{name}{f', head {asked.head}' if asked.head else ''}, {asked.classes} classes, input {shown(shape)}"
+    head = head_widths(asked.head)
+    backbone = build(name, asked.classes, input_shape=shape, weights=asked.weights, dropout=asked.dropout, head=head)
+    return backbone, title
+
+
+def _checked(asked: Network) -> tuple[str, tuple[int, ...]]:
+    """Return the name of the network and the shape of its input."""
+    words = {key: getattr(asked, key) for key in ("backbone", "head", "layers", "weights", "dropout")}
+    model = Model(**words)
+    if found := problems(model):
+        raise UserError("; ".join(found))
+    if any(size < 1 for size in asked.input) or len(asked.input) > 3:
+        raise UserError(
+            f"--input-shape {shown(asked.input)}: give channels, height and width, or features, each at least 1"
+        )
+    fallback = VECTOR_SHAPE if family_of(model.network).takes(model.network) == VECTOR else IMAGE_SHAPE
+    return model.network, asked.input or fallback
+
+
+def _write(path: Path, frame: pd.DataFrame, columns: Any, title: str, lines: list[str]) -> list[Path]:
+    label = f"tab:network-{path.name}"
+    return tables.write_table(
+        frame, path, columns=columns, caption=title, label=label, footnotes=lines, groups=["stage"]
+    )

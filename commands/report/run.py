@@ -1,0 +1,18 @@
+"""Write one page with everything in a results folder."""
+
+from rich.console import Console
+
+from analysis.output.writers import write_formats
+from analysis.report.page import make_page
+from commands.cli import study_schema
+from commands.cli.parser import Call
+
+
+def run(call: Call) -> int:
+    """Write the page and say where it is."""
+    results = call.command.results
+    answers, starts = study_schema.answers(), study_schema.starting_weights()
+    page = make_page(results, answers=answers, starts=starts, folder=study_schema.FOLDER).encode("utf-8", "replace")
+    (file,) = write_formats(results / "report" / "index", {".html": page})
+    Console(highlight=False, soft_wrap=True).print(f"{file} ({len(page) / 2**20:.1f} MiB)", markup=False)
+    return 0

@@ -1,0 +1,1 @@
+"""The `samples` command: inputs of every class as pictures and sound."""

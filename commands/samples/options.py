@@ -1,0 +1,27 @@
+"""The options of the `samples` command."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from core.config.options import option
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Draw clips of every class as the network receives them, and save what it hears as WAV files.
+
+    Nothing is trained. All options of the network input apply, so that their effect can be seen and heard. The clips
+    are from the test fold and are the same at every call.
+
+    Examples
+    --------
+    run_ablation.py samples
+    run_ablation.py samples --per-class 2 --data urbansound8k --data-root DIR
+    run_ablation.py samples --n-fft 1024 --hop-length 256 --colour viridis
+    """
+
+    runs: ClassVar[str] = "commands.samples.run:run"
+    prepares: ClassVar[str] = "commands.samples.run:prepare"
+    plans: ClassVar[bool] = True
+
+    per_class: int = option(1, "Number of clips of each class.", at_least=1, at_most=100)

@@ -1,0 +1,41 @@
+"""Draw inputs of every class as the network receives them, and save them as sound."""
+
+import pandas as pd
+from rich.console import Console
+
+from analysis.output.folder import OutputFolder
+from analysis.plots.input_samples import show_samples
+from commands.ablation import plan_conditions, show_folder
+from commands.cli.grid import execution, grid
+from commands.cli.parser import Call
+from commands.study.experiment import Experiment
+from core.errors import UserError
+from core.progress import Reporter
+from core.session import Session
+
+
+def run(call: Call) -> int:
+    """Draw the clips and say where the files are."""
+    settings = execution(call)
+    console = Console(stderr=settings.json, highlight=False)
+    with Reporter() as report:
+        session = Session(settings, report)
+        asked = prepare(call, session)
+        results = OutputFolder(asked.plan, session, session.store.results / call.name / asked.plan.name)
+        asked.analyse(results)
+    results.describe(call.line)
+    show_folder(results, console)
+    return 0
+
+
+def prepare(call: Call, session: Session) -> Experiment:
+    """Plan the run whose inputs are drawn; it is never trained."""
+    plan = plan_conditions(call, lambda base, scratch: {"base": base}, grid(call), session)
+    if len(plan.runs) > 1:
+        raise UserError(f"samples draws one kind of input, not {len(plan.runs)}: give every option a single value")
+
+    def analyse(results: OutputFolder) -> pd.DataFrame:
+        show_samples(results, per_class=call.command.per_class)
+        return pd.DataFrame()
+
+    return Experiment(plan, "", analyse, trains=False, executes=False)

@@ -1,0 +1,49 @@
+import pytest
+
+from commands import COMMANDS, grouped_commands
+from commands.cli.command_line import read_call
+from commands.cli.help import SHOWN_FIRST
+from commands.cli.parser import command_options
+
+
+def printed(line: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as stop:
+        read_call(line.split())
+    assert stop.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_overview_names_every_command_once_by_group(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed("--help", capsys)
+    named = [name for names in grouped_commands().values() for name in names]
+    assert sorted(named) == sorted(COMMANDS)
+    for word in (*grouped_commands(), *named):
+        assert word in text
+
+
+def test_help_shows_own_and_common_options_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed("freeze --help", capsys)
+    for flag in ("block", *SHOWN_FIRST):
+        assert f"--{flag}" in text
+    for flag in ("momentum", "ray", "n-fft"):
+        assert f"--{flag} " not in text
+    assert text.count("python run_ablation.py freeze") >= 3
+    assert len(text.splitlines()) < 80
+
+
+def test_help_all_shows_every_option_by_group(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed("freeze --help-all", capsys)
+    options = command_options(COMMANDS["freeze"])
+    for one in options:
+        assert f"--{one.flag}" in text
+        assert one.group in text
+
+
+def test_help_shows_the_default_that_a_command_has(capsys: pytest.CaptureFixture[str]) -> None:
+    text = " ".join(printed("tune --help-all", capsys).split())
+    assert "for validation, by group (0: none). (default: 0.2)" in text
+    assert "--lr FLOAT ..." in text
+
+
+def test_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed("--version", capsys).startswith("audio-ablation ")
