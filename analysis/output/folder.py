@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,12 +88,6 @@ class OutputFolder:
         figure, ax = style.new_figure(**size)
         draw(ax)
         self.add("figure", name, caption, style.save_figure(figure, self.folder / name, data))
-
-    def written(self) -> list[str]:
-        """Name the files that were written, and of a folder inside `folder` only how many."""
-        inside = Counter(file.parent for file in self.files if file.parent != self.folder)
-        own = [str(file) for file in self.files if file.parent == self.folder]
-        return own + [f"{folder} ({count} files)" for folder, count in inside.items()]
 
     def describe(self, command: str) -> None:
         """Write ``analysis.json``: the command that makes this folder, its runs, and what each file shows."""

@@ -43,9 +43,8 @@ def predict(results: Path, tmp_path: Path):
     shutil.copytree(results / "runs", store / "runs")
 
     def run(words: str, runs: str = "") -> Path:
-        said = words.split()
-        assert main(["predict", "--run", *(runs.split() or [seeds(results)[0]]), *said, "--results", str(store),
-                     "--device", "cpu", "--threads", "1"]) == 0  # fmt: skip
+        line = ["predict", *words.split(), "--run", *(runs.split() or [seeds(results)[0]]), "--results", str(store)]
+        assert main([*line, "--device", "cpu", "--threads", "1"]) == 0
         return max((store / "predict").iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
 
     return run
@@ -196,12 +195,12 @@ def test_rows_of_features_need_no_labels_and_other_columns_are_passed_over(tmp_p
     (record,) = session.store.records()
     clips, _, logits = session.store.predictions(record.id)
     table.drop(columns="label")[["d", "filename", "c", "b", "a"]].to_csv(tmp_path / "new.csv", index=False)
-    base = ["predict", "--run", record.id, "--results", str(tmp_path / "r"), "--device", "cpu", "--threads", "1"]
+    base = ["--run", record.id, "--results", str(tmp_path / "r"), "--device", "cpu", "--threads", "1"]
     assert main(["predict", str(tmp_path / "new.csv"), *base]) == 0
     (folder,) = (tmp_path / "r" / "predict").iterdir()
     frame = pd.read_csv(folder / "predictions.csv").set_index("file")
     np.testing.assert_allclose(frame.loc[clips, ["p_x", "p_y"]], metrics.softmax(logits), atol=1e-6)
-    assert main([*base, "--holdout", "--data-root", str(tmp_path / "t.csv")]) == 0
+    assert main(["predict", *base, "--holdout", "--data-root", str(tmp_path / "t.csv")]) == 0
     other = next(path for path in (tmp_path / "r" / "predict").iterdir() if path != folder)
     aside = pd.read_csv(other / "predictions.csv").set_index("file")
     assert len(aside) == 12
