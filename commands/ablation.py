@@ -177,6 +177,7 @@ def show_plan(plan: Plan, session: Session, console: Console) -> None:
         console.print("\n".join([title, *lines]), markup=False, soft_wrap=True)
         return
     table = Table(*header, title=title)
+    table.columns[0].min_width = len(plan.runs[0].id) if plan.runs else None  # an id that is cut off is of no use
     for row in rows:
         table.add_row(*row)
     console.print(table)

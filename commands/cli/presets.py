@@ -1,7 +1,7 @@
-"""A report's settings for what is not said on the command line: the ``[[preset]]`` tables of its study.
+"""Presets: the settings of a paper for every option that is not given, from the ``[[preset]]`` tables of its study.
 
-Each table sets any options of a run, for all runs or for those that `when` names; later tables win over earlier ones,
-and what is said on the command line over all of them:
+A table sets options of a run, for all runs or for those selected by `when`. Later tables override earlier ones, and the
+command line overrides all of them:
 
     [[preset]]
     lr = 1e-4
@@ -24,33 +24,33 @@ from core.datasets import LOADERS
 from core.errors import UserError, unknown
 
 CONDITIONS = {"data": "data__name", "backbone": "model__backbone", "weights": "model__weights"}
-WEIGHTS = ("pretrained", "random")  # pretrained: whatever is not random
+WEIGHTS = ("pretrained", "random")  # pretrained: any weights but random ones
 KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Settings by ``group__field``, and the runs they are for: by `CONDITIONS`, any of the names or patterns."""
+    """Settings by ``group__field``, and the runs they apply to: names or patterns by key of `CONDITIONS`."""
 
     when: Mapping[str, Sequence[str]]
     settings: Mapping[str, Any]
 
-    def holds(self, point: Mapping[str, Any]) -> bool:
-        """Say whether a point of the grid is one that the rule is for."""
+    def applies(self, point: Mapping[str, Any]) -> bool:
+        """Return whether the rule applies to a point of the grid."""
         return all(any(_is_named(name, key, point) for name in names) for key, names in self.when.items())
 
 
 @dataclass(frozen=True)
 class Preset:
-    """The rules of a report, in order; with none of them every point stays as it is."""
+    """The rules of a paper, in order; without rules every point stays as it is."""
 
     rules: tuple[Rule, ...] = ()
 
     def __call__(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a point of the grid with what the rules say of what it does not say itself."""
+        """Return a point of the grid with the settings of the rules for options that it does not have."""
         settings: dict[str, Any] = {}
         for rule in self.rules:
-            if rule.holds(settings | dict(point)):
+            if rule.applies(settings | dict(point)):
                 settings |= rule.settings
         return settings | dict(point)
 
@@ -61,14 +61,14 @@ def read_preset(tables: Any, where: str) -> Preset:
     Parameters
     ----------
     tables
-        As TOML gives it: a list of tables.
+        The parsed TOML: a list of tables.
     where
-        Names the file in messages.
+        Name of the file, for messages.
 
     Raises
     ------
     UserError
-        For an unknown option or condition, with the nearest, and for a value that an option cannot have.
+        For an unknown option or condition, with the nearest name, and for a value that is not allowed.
     """
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise UserError(f"{where}: write its presets as [[preset]]")
@@ -110,7 +110,7 @@ def _when(table: Any, where: str) -> dict[str, list[str]]:
 
 
 def _value(value: Any, f: "dataclasses.Field[Any]", where: str) -> Any:
-    """Return a TOML value as the field has it."""
+    """Convert a TOML value to the type of the field."""
     kind: Any = f.type
     if f.name == "fold":
         return str(value)

@@ -1,5 +1,3 @@
-"""A report's settings, for what is not said on the command line."""
-
 from typing import Any
 
 import pytest
@@ -18,7 +16,7 @@ RULES: list[dict[str, Any]] = [
 ]
 
 
-def test_preset_paper_depends_on_the_weights() -> None:
+def test_preset_of_paper_depends_on_the_weights() -> None:
     for name in ("paper", "rethinking-cnn"):
         assert preset_of(name)({})["training__epochs"] == 70
         scratch = preset_of(name)({"model__weights": "random"})
@@ -34,7 +32,7 @@ def test_preset_paper_depends_on_the_weights() -> None:
         ("3e762a19e451", {"data__fold": 2, "model__weights": "random"}),
     ],
 )
-def test_ids_of_runs_with_the_preset_stay(id: str, said: dict[str, Any]) -> None:
+def test_preset_run_ids_are_unchanged(id: str, said: dict[str, Any]) -> None:
     resolved = {"clip__sr": 16000, "clip__duration": 1.5, "frontend__n_frames": 160, "frontend__fmax": 8000.0}
     assert Run().replace(**preset_of("paper")(said | resolved | {"data__content": CONTENT})).id == id
 
@@ -50,13 +48,13 @@ def test_ids_of_runs_with_the_preset_stay(id: str, said: dict[str, Any]) -> None
         ({"data__name": "gtzan"}, {"data__fold": "1"}),
     ],
 )
-def test_paper_has_its_own_settings_for_data_and_backbones(said: dict[str, Any], settings: dict[str, Any]) -> None:
+def test_preset_of_paper_depends_on_data_and_backbone(said: dict[str, Any], settings: dict[str, Any]) -> None:
     plain = preset_of("paper")({})
     assert preset_of("paper")(said) == plain | said | settings
     assert not settings.keys() & plain.keys()
 
 
-def test_later_rules_win_and_what_is_said_wins_over_all() -> None:
+def test_preset_later_rules_and_the_command_line_win() -> None:
     preset = read_preset(RULES, "x/study.toml")
     plain = {"training__lr": 1e-4, "training__epochs": 70, "data__fold": "all"}
     assert preset({}) == plain
@@ -92,13 +90,13 @@ def test_later_rules_win_and_what_is_said_wins_over_all() -> None:
         ([{"when": {"backbone": 3}}], "x, preset 1: backbone = 3 must be a text"),
     ],
 )
-def test_mistakes_are_one_line(tables: Any, message: str) -> None:
+def test_read_preset_bad_tables_raise_one_line(tables: Any, message: str) -> None:
     with pytest.raises(UserError) as caught:
         read_preset(tables, "x")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_preset_unknown_names_the_nearest() -> None:
+def test_preset_of_unknown_name_raises_with_the_nearest() -> None:
     with pytest.raises(UserError, match="unknown preset 'rethinking-cn': did you mean 'rethinking-cnn'"):
         preset_of("rethinking-cn")
