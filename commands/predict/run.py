@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -83,7 +82,7 @@ def _contradictions(asked: Predict) -> list[str]:
         found.append("--labels does not apply to --holdout, whose labels are in the data set; leave it out")
     if asked.data_root and not asked.holdout:
         found.append("--data-root only applies with --holdout; new recordings are given as predict PATH --run ID")
-    misplaced = [word for word in asked.run if Path(word).exists()]
+    misplaced = [word for word in asked.run if "/" in word or "." in word]  # no id has these
     if misplaced and not asked.paths:
         return [f"--run {misplaced[0]}: give the recordings first: predict {misplaced[0]} --run ID"]
     return found
