@@ -155,6 +155,7 @@ def parse_words(name: str, cls: type, words: Sequence[str]) -> dict[str, list[st
     words = [_dashed(word) for word in words]
     _check_flags(name, words, flags_of(options))
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser._negative_number_matcher = re.compile("-[^-]")  # -1e-3 and -1:1 are values: no option has a single dash
     for one in options:
         if one.type is bool:
             parser.add_argument(f"--{one.flag}", dest=one.flag, action=argparse.BooleanOptionalAction)
