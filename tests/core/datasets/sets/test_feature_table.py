@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from analysis.data_summary import summary
-from commands.ablation import settled
+from commands.ablation import fill_in_run
 from core import datasets
 from core.config.run import Run
 from core.datasets import select
@@ -64,7 +64,7 @@ def run_on(dataset: Dataset, session: Session, **changes: object) -> Run:
     """Return a resolved run of logistic regression on the set."""
     asked = {"model__backbone": "mlp", "model__layers": "none", "model__weights": "random", "data__name": "features"}
     small = Run().replace(**(asked | {"model__dropout": 0.0, "training__epochs": 2} | changes))
-    return settled(resolve(small, dataset, dataset.fingerprint(session.store.cache)), dataset, session=session)
+    return fill_in_run(resolve(small, dataset, dataset.fingerprint(session.store.cache)), dataset, session=session)
 
 
 class TestReading:
@@ -202,7 +202,7 @@ class TestFirstStep:
 
     def test_only_vectors_have_components(self, dataset: Dataset, run: Run, session: Session) -> None:
         with pytest.raises(UserError, match="^--pca 0.95: only vectors have components here; choose --input features$"):
-            settled(run.replace(frontend__pca=0.95), dataset, session=session)
+            fill_in_run(run.replace(frontend__pca=0.95), dataset, session=session)
 
     def test_a_table_has_no_other_kind_of_input(self, features: Dataset, session: Session) -> None:
         with pytest.raises(UserError, match="^--input mfcc: features has vectors and no sounds; leave --input out$"):
