@@ -35,7 +35,7 @@ class Cutoff(Ablation):
     title: ClassVar[str] = "Kept through block"
 
     block: tuple[str, ...] = option(
-        (), "Last block to keep: stem (or 0), 1 .. N-1; several values give one row each.", shown="all"
+        (), "Last block to keep: stem (or 0), 1 .. N-1; several values give one row each.", default_text="all"
     )
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:

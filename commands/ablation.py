@@ -23,7 +23,7 @@ from core.errors import UserError
 from core.executor import Executed
 from core.inference.precision import check_precision, computed_in
 from core.io.atomic_files import text_digest
-from core.plan import Conditions, Plan, make_plan, untaught
+from core.plan import Conditions, Plan, make_plan, untrained_classes
 from core.progress import Reporter
 from core.registry import Lazy
 from core.session import Session
@@ -124,13 +124,13 @@ def plan_conditions(
         preset=preset(call),
         roots=settings.data_root,
         cache=session.store.cache,
-        settle=partial(fill_in_run, session=session),
+        finalise=partial(fill_in_run, session=session),
         progress=session.report,
     )
     if settings.published_as and len(plan.datasets) > 1:
         raise UserError(f"--published-dataset {settings.published_as}: names one data set, not {len(plan.datasets)}")
     remarks = [f"{d.name}: {remark}" for d in plan.datasets.values() for remark in d.remarks]
-    for line in [*remarks, *untaught(plan), *_precision_notes(points, session)]:
+    for line in [*remarks, *untrained_classes(plan), *_precision_notes(points, session)]:
         session.report.note(line)
     return plan
 

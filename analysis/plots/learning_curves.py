@@ -12,7 +12,7 @@ from analysis.output.style import add_legend_above, split_into_panels
 from analysis.plots import by_condition
 from core.config.run import Run
 from core.errors import UserError, unknown
-from core.plan import Planned
+from core.plan import PlannedRun
 from core.store.runs import Store
 
 CURVES = {  # of a history, and what the axis says
@@ -21,7 +21,7 @@ CURVES = {  # of a history, and what the axis says
     "train_loss": "Training loss",
 }
 Columns = Mapping[str, np.ndarray]  # (epochs,) numbers by name
-Groups = Sequence[tuple[dict[str, Any], Sequence[Planned]]]  # what its runs have in common, the condition last
+Groups = Sequence[tuple[dict[str, Any], Sequence[PlannedRun]]]  # what its runs have in common, the condition last
 
 
 def write_learning_curves(results: OutputFolder, groups: Groups, *, caption: str, only: str = "") -> None:

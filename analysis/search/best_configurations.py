@@ -19,7 +19,7 @@ from analysis.search.space import Point, Range, Space, flag_of, name_of, validat
 from analysis.statistics.hypothesis_tests import average_seeds
 from core.config.options import typed_value
 from core.config.run import Run, field_of
-from core.plan import Plan, Planned
+from core.plan import Plan, PlannedRun
 from core.store.runs import STOPPED, Store
 
 BEST = "best"  # what the condition of the best configuration is called
@@ -189,7 +189,7 @@ def command_with(command: str, point: Mapping[str, Any]) -> str:
     return f"{shlex.join(kept)} {words(point)}"
 
 
-def _row(name: str, part: Sequence[Planned], store: Store, keys: Sequence[str]) -> dict[str, Any]:
+def _row(name: str, part: Sequence[PlannedRun], store: Store, keys: Sequence[str]) -> dict[str, Any]:
     runs = [planned.run for planned in part]
     records = {run.id: store.record(run) for run in runs}
     found = [record for record in records.values() if record]

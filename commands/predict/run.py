@@ -25,7 +25,7 @@ from core.errors import UserError
 from core.finished.open_run import finished_record
 from core.finished.predict import Outputs, outputs_of
 from core.io.atomic_files import short_digest
-from core.plan import ARRANGED, Plan, Planned
+from core.plan import Plan, PlannedRun
 from core.progress import Reporter
 from core.session import Session
 from core.store.record import Record
@@ -51,7 +51,7 @@ def run_predict(call: Call) -> int:
             report.note(line)
     kept = np.isin(sounds.paths, outputs.paths)
     said = Said(records, outputs.paths, outputs.logits, None if targets is None else targets[kept])
-    plan = Plan(call.name, tuple(Planned(record.id, record.run, records[0].run) for record in records), {})
+    plan = Plan(call.name, tuple(PlannedRun(record.id, record.run, records[0].run) for record in records), {})
     results = OutputFolder(plan, session, session.store.results / call.name / _folder(asked, records))
     frame = write_predictions(results, said, submission=[id for id, there in zip(ids, kept, strict=False) if there])
     if asked.on_bad_clip == "skip":
@@ -121,14 +121,13 @@ def _sounds(asked: Predict, records: Sequence[Record], session: Session) -> tupl
 
 def _holdout(asked: Predict, records: Sequence[Record], session: Session) -> tuple[Unlabelled, np.ndarray]:
     data = records[0].run.data
-    how = {name: getattr(data, name) for name in ARRANGED if name != "name"}
     if not data.set_aside:
         raise UserError(f"--holdout: run {records[0].id} held no clips out; give PATH")
     for record in records[1:]:
         if record.run.data.content != data.content:
             raise UserError(f"--holdout: runs {records[0].id} and {record.id} are of other clips; name one")
     loaded = datasets.load(data.name, asked.data_root)
-    arranged = datasets.select(loaded, **how)
+    arranged = datasets.select(loaded, **data.selection)
     if arranged.fingerprint(session.store.cache) != data.content:
         raise UserError(f"--holdout: the clips in {loaded.root} are not those of run {records[0].id}")
     return holdout_of(loaded, arranged), arranged.holdout["label"].to_numpy(np.int64)

@@ -14,7 +14,7 @@ from analysis.output.number_format import format_percent, format_points
 from analysis.output.tables import Column
 from analysis.plots import by_condition
 from core.config.run import Run
-from core.plan import Plan, Planned
+from core.plan import Plan, PlannedRun
 from core.store.runs import FAILED, FINISHED, RUNNING, Store
 from core.training import metrics
 
@@ -50,7 +50,7 @@ def make_store(folder):
     (store.runs / "0123456789ab").mkdir()
     (store.runs / "0123456789ab" / "run.json").write_text('{"status": "finished"}')
     planned = [
-        Planned(condition, run.replace(seed=seed), base.replace(seed=seed))
+        PlannedRun(condition, run.replace(seed=seed), base.replace(seed=seed))
         for seed in (0, 1)
         for condition, run in (("none", base), ("block3", frozen))
     ]

@@ -18,6 +18,7 @@ import torch
 from core.audio.waveform_augmentation import Change, augment_waveform
 from core.cache.array_writer import ArrayWriter
 from core.cache.entries import load_or_make
+from core.config.options import field_names
 from core.config.run import Clip, Frontend, identity
 from core.errors import UserError, unknown
 from core.inputs import KINDS
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from core.datasets.dataset import Dataset
 
 VERSION = 1  # of the images: raised when the same configuration would give other pixels, so that old ones are not read
-# What the network's first step does, of the fields of a Frontend.
-AFTER_THE_STORE = ("normalise", "pca", "components", "levels", "colour")
 LISTED = 20  # bad clips named in one error
 BAD_CLIP_POLICIES = ("fail", "skip")
 
@@ -150,7 +149,8 @@ def _identity(content: str, clip: Clip, frontend: Frontend, variant: int, change
 
 def decided_by(frontend: Frontend) -> dict[str, Any]:
     """Return what of a frontend, and of the libraries it uses, decides inputs, in JSON types."""
-    look = {name: value for name, value in identity(frontend).items() if name not in AFTER_THE_STORE}
+    not_stored = field_names(Frontend, decides="input transform")
+    look = {name: value for name, value in identity(frontend).items() if name not in not_stored}
     if frontend.channels == "replicate":
         look["stored"] = "one channel"  # it was three equal ones once
     made_by = {library: version(library) for library in KINDS[frontend.kind].libraries}

@@ -13,14 +13,14 @@ from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.inputs.input_of_run import input_shape
 from core.models.build_network import make_backbone
-from core.plan import Plan, Planned
+from core.plan import Plan, PlannedRun
 from core.session import Session
 from core.training.prepare import has_still_prefix
 from run_ablation import main
 
 
 def planned(dataset: Dataset, *runs: Run) -> Plan:
-    return Plan("test", tuple(Planned("one", run, runs[0]) for run in runs), {runs[0].data.content: dataset})
+    return Plan("test", tuple(PlannedRun("one", run, runs[0]) for run in runs), {runs[0].data.content: dataset})
 
 
 def priced(monkeypatch: pytest.MonkeyPatch, dataset: Dataset, session: Session, *runs: Run) -> Estimate:

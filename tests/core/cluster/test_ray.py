@@ -35,7 +35,7 @@ from core.config.execution import Cluster, Execution
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
-from core.plan import Plan, Planned
+from core.plan import Plan, PlannedRun
 from core.session import Session
 from core.store.runs import FAILED, FINISHED
 from core.training.heads.groups import lots
@@ -46,7 +46,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def plan_of(runs: list[Run], dataset: Dataset) -> Plan:
-    return Plan("test", tuple(Planned("none", run, runs[0]) for run in runs), {runs[0].data.content: dataset})
+    return Plan("test", tuple(PlannedRun("none", run, runs[0]) for run in runs), {runs[0].data.content: dataset})
 
 
 def on_ray(results: Path, **cluster: object) -> Session:

@@ -20,7 +20,7 @@ from core.config.run import Run, Training
 from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.executor import Executed, execute
-from core.plan import Plan, Planned, resolve
+from core.plan import Plan, PlannedRun, resolve
 from core.session import Session
 from core.store.runs import FAILED, FINISHED, RUNNING, Store
 from core.training import LOSSES, OPTIMIZERS, checkpoint
@@ -40,7 +40,7 @@ FEATURES = 19  # no multiple of what a processor takes at once
 
 
 def plan_of(runs: list[Run], dataset: Dataset) -> Plan:
-    return Plan("test", tuple(Planned("one", run, runs[0]) for run in runs), {runs[0].data.content: dataset})
+    return Plan("test", tuple(PlannedRun("one", run, runs[0]) for run in runs), {runs[0].data.content: dataset})
 
 
 def trained(
