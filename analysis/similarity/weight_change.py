@@ -19,7 +19,7 @@ from analysis.output.number_format import format_count, format_number
 from analysis.output.tables import Column
 from analysis.plots import by_condition
 from analysis.similarity import Similarity, compare_networks, weight_layers
-from core.cache.entries import key_of
+from core.cache.entries import cache_key
 from core.config.run import Run
 from core.finished.open_run import backbone_of, open_run
 from core.inputs.store.stored_inputs import Images
@@ -116,7 +116,7 @@ def similarity_of(run: Run, results: OutputFolder, *, index: str, layers: str, p
     session = results.session
     made_from = {"version": VERSION, "run": run.id, "index": index, "layers": layers, "positions": positions}
     made_from |= arithmetic(session.device, channels_last=True, threads=session.threads)
-    key = key_of(made_from)
+    key = cache_key(made_from)
     path = session.store.cache / "similarity" / f"{key}.json"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):  # none, or damaged
         kept = read_json(path)

@@ -16,7 +16,7 @@ from core.finished.open_run import trained_network
 from core.inference.fast_forward import EVALUATION_BATCH, clips_at_once, evaluating
 from core.inference.precision import Arithmetic
 from core.inputs.store.build_inputs import Recipe, batches
-from core.inputs.store.stored_inputs import unusable
+from core.inputs.store.stored_inputs import UnusableClip, recordings_error
 from core.io.torch_settings import allow_tf32
 from core.session import Session
 from core.store.record import Record
@@ -42,7 +42,7 @@ class Outputs:
 
     paths: tuple[str, ...]
     logits: tuple[np.ndarray, ...]
-    bad: tuple[tuple[str, str], ...]
+    bad: tuple[UnusableClip, ...]
 
 
 def outputs_of(records: Sequence[Record], sounds: Unlabelled, session: Session) -> Outputs:
@@ -67,7 +67,7 @@ def outputs_of(records: Sequence[Record], sounds: Unlabelled, session: Session) 
     """
     networks = [_Evaluated(record, session) for record in records]
     paths: list[str] = []
-    bad: list[tuple[str, str]] = []
+    bad: list[UnusableClip] = []
     logits: list[list[np.ndarray]] = [[] for _ in networks]
     total, tolerant = len(sounds.paths), session.execution.on_bad_clip == "skip"
     what = f"predicting {_called(sounds)}"
@@ -75,7 +75,9 @@ def outputs_of(records: Sequence[Record], sounds: Unlabelled, session: Session) 
     for start in range(0, total, AT_ONCE):
         part = range(start, min(start + AT_ONCE, total))
         inputs, problems = _inputs(sounds, part, {network.look: None for network in networks}, session)
-        bad += [(sounds.paths[row], problem) for row, problem in zip(part, problems, strict=True) if problem]
+        bad += [
+            UnusableClip(sounds.paths[row], problem) for row, problem in zip(part, problems, strict=True) if problem
+        ]
         good = [sounds.paths[row] for row, problem in zip(part, problems, strict=True) if not problem]
         if good and (tolerant or not bad):
             paths += good
@@ -83,7 +85,7 @@ def outputs_of(records: Sequence[Record], sounds: Unlabelled, session: Session) 
                 found.append(network(inputs[network.look]))
         session.report(part.stop, total, what)
     if bad and (not tolerant or not paths):
-        raise unusable(f"{_called(sounds)} in {sounds.root}", bad, of=total)
+        raise recordings_error(f"{_called(sounds)} in {sounds.root}", bad, total=total)
     return Outputs(tuple(paths), tuple(np.concatenate(found) for found in logits), tuple(bad))
 
 
@@ -114,27 +116,27 @@ class _Evaluated:
 
 def _inputs(
     sounds: Unlabelled, part: range, looks: dict[Look, None], session: Session
-) -> tuple[dict[Look, np.ndarray], list[str]]:
-    """Return inputs for each look of the recordings that all of them can use, and every recording's problem or ""."""
+) -> tuple[dict[Look, np.ndarray], list[str | None]]:
+    """Return inputs for each look of the recordings that all of them can use, and every recording's problem or None."""
     paths = [sounds.paths[row] for row in part]
     if sounds.vectors is not None:
-        problems = [sounds.problems.get(path, "") for path in paths]
+        problems = [sounds.problems.get(path) for path in paths]
         good = sounds.vectors[part.start : part.stop][[not problem for problem in problems]]
         return dict.fromkeys(looks, good), problems
-    made: dict[Look, tuple[np.ndarray, list[str]]] = {}
+    made: dict[Look, tuple[np.ndarray, list[str | None]]] = {}
     for clip, frontend in looks:
         recipe = Recipe(sounds.root, clip, frontend, 0, augment_waveform, str(session.device))
         parts = list(batches(recipe, paths))
         made[clip, frontend] = (
-            np.concatenate([good for good, _ in parts]).astype(np.float32, copy=False),
-            [each for _, found in parts for each in found],
+            np.concatenate([part.inputs for part in parts]).astype(np.float32, copy=False),
+            [problem for part in parts for problem in part.problems],
         )
     of_each = zip(*(problems for _, problems in made.values()), strict=True)
-    problems = [next(filter(None, each), "") for each in of_each]
+    problems = [next(filter(None, each), None) for each in of_each]
     return {look: _of_all(*found, problems) for look, found in made.items()}, problems
 
 
-def _of_all(inputs: np.ndarray, own: Sequence[str], problems: Sequence[str]) -> np.ndarray:
+def _of_all(inputs: np.ndarray, own: Sequence[str | None], problems: Sequence[str | None]) -> np.ndarray:
     """Leave out of one look's inputs the recordings that another look could not use."""
     return inputs[[not problem for problem, mine in zip(problems, own, strict=True) if not mine]]
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from core.cache.array_writer import ArrayWriter
-from core.cache.entries import Stored, find, load_or_make
+from core.cache.array_file import ArrayWriter, Part
+from core.cache.entries import Entry, find_entry, load_or_build
 from core.config.run import Run
 from core.inference.fast_forward import Through, clips_at_once, evaluating, folds, settled
 from core.inference.precision import DTYPES, Arithmetic, Entrance
@@ -27,7 +27,7 @@ from core.models import surgery
 from core.models.backbone import Backbone
 from core.session import Session
 
-SHARD = 1024  # clips whose activations outlive a process that is killed
+PART = 1024  # clips whose activations a killed process keeps
 FOLDED = 3  # batch norms are part of the convolutions, and ReLUs; the version of how
 NUMBERS = "dtype"  # what is noted of what a prefix gives out, where that is computed in 16 bits
 _SETTLING = threading.Lock()  # lanes meet the same prefix
@@ -51,7 +51,7 @@ def split_at_freeze(normalise: nn.Module, backbone: Backbone, freeze: str) -> tu
     return nn.Sequential(normalise, prefix, pooling), nn.Sequential(OrderedDict(head=rest))
 
 
-def activations(prefix: nn.Module, images: Images, run: Run, session: Session) -> Stored:
+def activations(prefix: nn.Module, images: Images, run: Run, session: Session) -> Entry:
     """Compute what a frozen prefix gives out for every input, or find it in the cache; float32, (clips, ...).
 
     They are computed as the run computes. Where that is in 16 bits, it is noted what came out, for `entered`. Where the
@@ -68,16 +68,14 @@ def activations(prefix: nn.Module, images: Images, run: Run, session: Session) -
     folder = session.store.cache / "activations"
 
     def key(part: nn.Module) -> dict[str, Any]:
-        made_from: dict[str, Any] = {"images": images.key, "prefix": content(part, digests), "structure": str(part)}
-        made_from |= {"folded": FOLDED * folds(computing), "at_once": at_once}
+        key_fields: dict[str, Any] = {"images": images.key, "prefix": content(part, digests), "structure": str(part)}
+        key_fields |= {"folded": FOLDED * folds(computing), "at_once": at_once}
         precision, threads = computing.precision, session.threads
-        return made_from | arithmetic(device, channels_last=channels_last, threads=threads, precision=precision)
+        return key_fields | arithmetic(device, channels_last=channels_last, threads=threads, precision=precision)
 
-    def make(writer: ArrayWriter) -> dict[str, Any]:
-        source, steps = _nearest(
-            prefix, images, lambda part: find(folder, made_from=key(part), progress=session.report)
-        )
-        first, n_clips = writer.rows, len(images.array)
+    def build(writer: ArrayWriter) -> tuple[int, dict[str, Any]]:
+        source, steps = _nearest(prefix, images, lambda part: find_entry(folder, key_fields=key(part)))
+        first, n_clips = sum(part.n_rows for part in writer.parts), len(images.array)
         forward = _InSteps(steps, layout)
         facts: dict[str, Any] = {"backbone": run.model.backbone, "through": run.model.freeze}
 
@@ -86,21 +84,25 @@ def activations(prefix: nn.Module, images: Images, run: Run, session: Session) -
 
         with torch.inference_mode(), evaluating(forward, computing, lambda: batch(0, 2)) as through:
             started, writing = time.perf_counter(), 0.0
+            finished = written = first
             for out in through(batch(begin, at_once) for begin in range(first, n_clips, at_once)):
                 rows, before = out.float().cpu().numpy(), time.perf_counter()
-                writer.append(rows)
-                if writer.rows % SHARD == 0:
-                    writer.commit()
-                session.report(writer.rows, n_clips, what)
+                writer.create((n_clips, *rows.shape[1:]), rows.dtype)
+                writer.write(written, rows)
+                written += len(rows)
+                if written - finished >= PART or written == n_clips:
+                    writer.finish(Part(finished, written - finished, {}))
+                    finished = written
+                session.report(written, n_clips, what)
                 writing += time.perf_counter() - before
             spent = time.perf_counter() - started - writing
             if computing.dtype != torch.float32:
                 facts[NUMBERS] = str(forward(batch(0, 2)).dtype).removeprefix("torch.")
-        before = source.facts.get(PER_CLIP, math.nan) if isinstance(source, Stored) else 0.0
+        before = source.facts.get(PER_CLIP, math.nan) if isinstance(source, Entry) else 0.0
         timed = first < n_clips and math.isfinite(before)
-        return facts | ({PER_CLIP: before + 1000 * spent / (n_clips - first)} if timed else {})
+        return n_clips, facts | ({PER_CLIP: before + 1000 * spent / (n_clips - first)} if timed else {})
 
-    return load_or_make(folder, made_from=key(prefix), make=make, progress=session.report, what=what)
+    return load_or_build(folder, key_fields=key(prefix), build=build)
 
 
 class Frozen(nn.Module):
@@ -171,8 +173,8 @@ def _steps(prefix: nn.Module) -> list[nn.Module]:
 
 
 def _nearest(
-    prefix: nn.Module, images: Images, stored: Callable[[nn.Module], Stored | None]
-) -> tuple[Images | Stored, list[nn.Module]]:
+    prefix: nn.Module, images: Images, stored: Callable[[nn.Module], Entry | None]
+) -> tuple[Images | Entry, list[nn.Module]]:
     """Return what a prefix is computed from, and the steps from there: the deepest prefix of it that is stored."""
     steps = _steps(prefix)
     if len(steps) > 1:
@@ -185,13 +187,13 @@ def _nearest(
     return images, steps
 
 
-def entered(network: nn.Module, stored: Stored) -> nn.Module:
+def entered(network: nn.Module, stored: Entry) -> nn.Module:
     """Return the network that takes stored activations in, in the precision that the prefix gave them out in."""
     named = [("entrance", entrance) for entrance in _entrance(stored)]
     return nn.Sequential(OrderedDict([*named, *network.named_children()])) if named else network
 
 
-def _entrance(stored: Stored) -> list[Entrance]:
+def _entrance(stored: Entry) -> list[Entrance]:
     return [Entrance(getattr(torch, stored.facts[NUMBERS]))] if NUMBERS in stored.facts else []
 
 

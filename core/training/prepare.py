@@ -18,7 +18,7 @@ from core.datasets.dataset import Dataset, Split
 from core.inference.fast_forward import folds
 from core.inference.precision import Arithmetic, check_precision
 from core.inputs.input_of_run import input_kind
-from core.inputs.store.on_the_fly import FromWaveforms
+from core.inputs.store.on_the_fly import WaveformsToInputs
 from core.io.torch_settings import allow_tf32
 from core.models import surgery
 from core.models.backbone import Backbone
@@ -156,7 +156,7 @@ def has_still_prefix(run: Run) -> bool:
 
 def _behind_waveforms(run: Run, network: nn.Module, augment: nn.Module) -> nn.Sequential:
     """Put the front end before a network of images, and what changes them between the two."""
-    images = FromWaveforms(
+    images = WaveformsToInputs(
         input_kind(run.clip, run.frontend),
         augment=augment,
         change=evaluation_change(run),

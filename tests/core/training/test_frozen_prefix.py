@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.cache.entries import Stored
+from core.cache.entries import Entry
 from core.config.execution import Execution
 from core.config.run import Run
 from core.datasets.dataset import Dataset
@@ -32,7 +32,7 @@ WAYS: list[dict[str, Any]] = [  # of computing the same prefix of the same image
 ]
 
 
-def activations(run: Run, dataset: Dataset, results: Path, *, channels_last: bool, threads: int) -> Stored:
+def activations(run: Run, dataset: Dataset, results: Path, *, channels_last: bool, threads: int) -> Entry:
     session = Session(Execution(results=results, device="cpu", threads=threads))
     run = run.replace(training__channels_last=channels_last, model__freeze="block3")
     images = plain_images(run, dataset, session)
@@ -79,7 +79,7 @@ def test_a_vector_has_no_layout(session: Session, run: Run) -> None:
 
 
 def test_activations_outlive_what_ended_their_computation(session: Session, run: Run) -> None:
-    vectors = np.random.default_rng(0).standard_normal((2 * frozen_prefix.SHARD + 5, 4)).astype(np.float32)
+    vectors = np.random.default_rng(0).standard_normal((2 * frozen_prefix.PART + 5, 4)).astype(np.float32)
     images = Images(vectors, np.arange(len(vectors)), (), "vectors")
 
     class Counted(torch.nn.Linear):
@@ -97,7 +97,7 @@ def test_activations_outlive_what_ended_their_computation(session: Session, run:
         frozen_prefix.activations(linear, images, run, session)
     Counted.left, Counted.seen = 100, 0
     stored = frozen_prefix.activations(linear, images, run, session)
-    assert Counted.seen == frozen_prefix.SHARD + 5
+    assert Counted.seen == frozen_prefix.PART + 5
     whole = linear(torch.from_numpy(vectors)).detach()
     np.testing.assert_allclose(stored.array, whole, rtol=1e-6, atol=1e-6)
 
@@ -119,7 +119,7 @@ def check_chain(name: str, session: Session, run: Run, monkeypatch: pytest.Monke
     steps = frozen_prefix._InSteps
     monkeypatch.setattr(frozen_prefix, "_InSteps", lambda left, layout: ran.append(len(left)) or steps(left, layout))
 
-    def through(stage: str, store: Session) -> Stored:
+    def through(stage: str, store: Session) -> Entry:
         frozen, _ = frozen_prefix.split_at_freeze(Normalise([0.1, 0.2, 0.3], [1.0, 2.0, 0.5]), backbone, stage)
         asked = run.replace(model__freeze=stage, training__channels_last=channels_last)
         return frozen_prefix.activations(frozen, images, asked, store)
