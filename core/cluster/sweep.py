@@ -23,6 +23,7 @@ from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.executor import Executed, say_damaged, unfinished
+from core.inputs.input_of_run import input_key
 from core.inputs.store.build_inputs import BuildChunks
 from core.models import family_of
 from core.models.weights import WORDS
@@ -123,9 +124,7 @@ class _Images:
 
     def of(self, run: Run) -> list[str]:
         """Return the cache entries that `run` reads, computed and copied to the storage."""
-        frontend = dataclasses.replace(run.frontend, normalise="fixed")  # does not change the stored inputs
-        training = run.training
-        key = (run.data.content, run.clip, frontend, training.live, training.augment, training.variants)
+        key = input_key(run)
         if key not in self.known:
             made = load_images(run, self.datasets[run.data.content], self.session, build_chunks=self.build_chunks)
             self.known[key] = [version.entry for version in made]
