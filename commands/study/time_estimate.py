@@ -19,7 +19,7 @@ from core.plan import Plan
 from core.session import Session
 from core.training import AUGMENTATIONS
 from core.training.frozen_prefix import split_at_freeze
-from core.training.heads.groups import decided_by
+from core.training.heads.groups import starting_weights_by
 from core.training.optimizers import make_optimizer
 from core.training.prepare import has_still_prefix
 from core.training.step import Step
@@ -138,7 +138,7 @@ def _prefix_of(run: Run) -> tuple[object, ...]:
     """Return what runs have in common that share what a frozen prefix gives out."""
     model = run.model
     same = (run.data.content, run.clip, run.frontend, model.network, model.weights, model.fuse, model.freeze)
-    return (*same, *decided_by(run))
+    return (*same, *starting_weights_by(run))
 
 
 def _measured(run: Run, subject: Subject, session: Session) -> Cost:
