@@ -278,7 +278,7 @@ def test_full_disk_while_runs_are_written_ends_the_command(
         write(store, run, weights)
 
     monkeypatch.setattr(Store, "write_weights", full)
-    with pytest.raises(UserError, match=r"cannot write to .*runs .*No space left"):
+    with pytest.raises(UserError, match=r"cannot write to .*runs.*No space left"):
         train_together(runs, dataset, tmp_path)
     store = new_session(tmp_path).store
     assert store.status(runs[1]) == RUNNING
