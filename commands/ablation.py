@@ -96,7 +96,7 @@ def conclude(
     results: "OutputFolder", frame: "pd.DataFrame", executed: Executed, console: Console, *, command: str
 ) -> int:
     """Show the results and where they are; return 1 if a run failed, else 0."""
-    results.describe(command)
+    results.write_description(command)
     show_results(results, console, new=executed.new)
     console.print(f"{executed.trained} runs trained, {executed.found} found in the store, {executed.failed} failed.")
     if results.session.execution.json:
@@ -199,7 +199,7 @@ def show_results(results: "OutputFolder", console: Console, *, new: frozenset[st
 
 def show_items(results: "OutputFolder", console: Console) -> None:
     """Show the tables and the folder."""
-    for item in results.shown:
+    for item in results.console_output:
         if isinstance(item, Table):  # a narrow window may break its lines; it must not cut a column off
             console.print(item, width=max(console.width, console.measure(item).minimum), crop=False)
         else:

@@ -65,7 +65,7 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, positions:
             for row in _rows([planned.run for planned in part], found, records)
         ]
     )
-    caption = f"{conditions.caption(results.plan)}: {index.upper()} before and after training"
+    caption = f"{conditions.make_caption(results.plan)}: {index.upper()} before and after training"
     share = " Directions kept hold 99 % of the variance (squared singular values)." if index == "svcca" else ""
     footnotes = [
         f"Held-out clips of the test fold; channels are neurons, positions are "
@@ -75,10 +75,10 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, positions:
         "Means over folds and seeds; ±: standard deviation over folds, seeds averaged within each, or over the seeds "
         "of a single fold.",
     ]
-    results.table(
+    results.write_table(
         "table",
         frame,
-        [*conditions.grid_titles(grid), *COLUMNS],
+        [*conditions.make_grid_columns(grid), *COLUMNS],
         caption=caption,
         footnotes=footnotes,
         groups=names,
@@ -86,14 +86,14 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, positions:
     )
     measured = frame.dropna(subset="similarity")
     if len(measured):
-        data, series = conditions.name_points(measured, names)
-        results.figure(
+        data, series = conditions.add_grid_label(measured, names)
+        results.write_figure(
             "figure",
             measured.drop(columns="run_ids"),
-            lambda ax: by_condition.similarity_by_layer(data, ax, series=series, index=index.upper()),
+            lambda ax: by_condition.draw_similarity_by_layer(data, ax, series=series, index=index.upper()),
             caption=f"{caption}, by layer from input to output; dotted: the noise floor.",
         )
-    conditions.detail(results, summarise_conditions(results.plan, store), title="Weights")
+    conditions.write_details(results, summarise_conditions(results.plan, store), title="Weights")
     return frame.assign(condition=frame["weights"])
 
 

@@ -57,7 +57,7 @@ def make_store(folder):
     session = SimpleNamespace(store=store, device=torch.device("cpu"), threads=1)
     freeze = OutputFolder(Plan("freeze", tuple(planned), {}), session, folder / "freeze" / 'a"b<i>')
     conditions(freeze)
-    freeze.describe(f"python run_ablation.py freeze --data-root '{HOSTILE}'")
+    freeze.write_description(f"python run_ablation.py freeze --data-root '{HOSTILE}'")
     maps(OutputFolder(Plan("attribute", tuple(planned[:2]), {}), session, folder / "attribute" / "some"))
     return folder
 
@@ -110,11 +110,11 @@ def conditions(results):
         Column("delta", "Change", format_points),
     ]
     caption = "Freeze: densenet201 on esc50"
-    results.table("table", frame, columns, caption=caption, footnotes=[f"One run failed: {REASON}."])
-    results.figure(
+    results.write_table("table", frame, columns, caption=caption, footnotes=[f"One run failed: {REASON}."])
+    results.write_figure(
         "figure",
         frame.drop(columns="run_ids"),
-        lambda ax: by_condition.accuracy_by_condition(frame, ax, xlabel="Frozen through block", reference="none"),
+        lambda ax: by_condition.draw_accuracy_by_condition(frame, ax, xlabel="Frozen through block", reference="none"),
         caption=f"{caption}: accuracy on the test fold by condition.",
     )
 
@@ -136,4 +136,4 @@ def maps(results):
         found | {"clip": "gone.wav", "predicted": "siren", "caption": "A clip that was moved"},
         {"kind": "figure", "name": "stray", "caption": "Out of its folder", "files": [outside.as_posix()]},
     ]
-    results.describe("python run_ablation.py attribute --misclassified")
+    results.write_description("python run_ablation.py attribute --misclassified")

@@ -50,9 +50,9 @@ def test_other_device_is_named(plan: Plan, session: Session) -> None:
 
 
 def test_the_main_table_has_it_as_a_footnote(plan: Plan, session: Session, tmp_path: Path) -> None:
-    from analysis.conditions import compare
+    from analysis.conditions import write_condition_report
     from analysis.output.folder import OutputFolder
 
     change(session.store, plan.runs[0], torch="2.4.0")
-    compare(OutputFolder(plan, session, tmp_path / "analysis"), title="Condition")
+    write_condition_report(OutputFolder(plan, session, tmp_path / "analysis"), title="Condition")
     assert "torch 2.4.0 (now " in (tmp_path / "analysis" / "table.md").read_text()
