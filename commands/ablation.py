@@ -21,7 +21,7 @@ from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.executor import Executed
-from core.inference.precision import check_precision, computed_in
+from core.inference.precision import check_precision, effective_precision
 from core.io.atomic_files import text_digest
 from core.plan import Conditions, Plan, make_plan, untrained_classes
 from core.progress import Reporter
@@ -152,7 +152,7 @@ def fill_in_run(run: Run, dataset: Dataset, *, session: Session) -> Run:
     execution = session.execution
     if session.device.type == "cpu" and execution.cluster.ray in LOCAL:
         check_precision(run.training.precision, session.device)
-        run = run.replace(training__precision=computed_in(run.training.precision, session.device))
+        run = run.replace(training__precision=effective_precision(run.training.precision, session.device))
     if execution.on_bad_clip == "skip" and (bad := plain_images(run, dataset, session).bad):
         run = run.replace(data__left_out=text_digest("\n".join(path for path, _ in bad)))
     if run.frontend.pca:

@@ -13,8 +13,8 @@ from core.config.run import Clip
 from core.datasets.prediction.recordings import Unlabelled
 from core.errors import UserError
 from core.finished.open_run import trained_network
-from core.inference.fast_forward import EVALUATION_BATCH, clips_at_once, evaluating
-from core.inference.precision import Arithmetic
+from core.inference.fast_forward import EVALUATION_BATCH, evaluation_batch_size, fast_eval
+from core.inference.precision import ComputeMode
 from core.inputs.store.build_inputs import Recipe, batches
 from core.inputs.store.stored_inputs import UnusableClip, recordings_error
 from core.io.torch_settings import allow_tf32
@@ -96,17 +96,17 @@ class _Evaluated:
         run = record.run
         self.run, self.device = run, session.device
         self.look: Look = (run.clip, run.frontend)
-        self.arithmetic = Arithmetic(run.training, self.device)
-        self.network: nn.Module = self.arithmetic.place(trained_network(record, session.store).eval())
+        self.arithmetic = ComputeMode(run.training, self.device)
+        self.network: nn.Module = self.arithmetic.to_device(trained_network(record, session.store).eval())
 
     @torch.inference_mode()
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
         """Return the logits (recordings, classes) of inputs (recordings, ...)."""
         allow_tf32(self.run.training.precision == "tf32")
-        x, laid_out = torch.from_numpy(inputs), self.arithmetic.laid_out
-        parts = batches_of(torch.arange(len(x)), clips_at_once(self.network, self.device))
-        with evaluating(self.network, self.arithmetic, lambda: laid_out(x[:2])) as through:
-            found = [out.float().cpu().numpy() for out in through(laid_out(x[part]) for part in parts)]
+        x, to_layout = torch.from_numpy(inputs), self.arithmetic.to_layout
+        parts = batches_of(torch.arange(len(x)), evaluation_batch_size(self.network, self.device))
+        with fast_eval(self.network, self.arithmetic, lambda: to_layout(x[:2])) as through:
+            found = [out.float().cpu().numpy() for out in through(to_layout(x[part]) for part in parts)]
         allow_tf32(False)
         logits = np.concatenate(found)
         if not np.isfinite(logits).all():
