@@ -9,7 +9,7 @@ from core.config.run import GROUPS, Run
 from core.errors import UserError
 from core.inputs.input_of_run import input_shape
 from core.io.atomic_files import short_digest
-from core.models.stages import block_count, stages_named
+from core.models.stages import count_blocks, select_stages
 from core.registry import Lazy
 
 if TYPE_CHECKING:
@@ -57,13 +57,13 @@ class Attribute(Ablation):
     baseline: tuple[str, ...] = option(
         (),
         "Baselines: silence, mean (of the training clips), blurred, noise, all, or a .npy file with an image in dB.",
-        default_text="silence, or the mean for a table of features",
+        shown="silence, or the mean for a table of features",
     )
     target: str = option("predicted", "Class whose logit is attributed: predicted, true, or the name of a class.")
     compare: bool = option(
         False, "Also explain the same clips with frozen, fused, cut and random networks.", flag="across-ablations"
     )
-    block: str = option("", "Block at which --across-ablations freezes, fuses and cuts.", default_text="the middle one")
+    block: str = option("", "Block at which --across-ablations freezes, fuses and cuts.", shown="the middle one")
     run_id: str = option("", "Id of a finished run to explain, instead of training one.", flag="run")
     steps: int = option(
         64, "Initial number of integration steps of Integrated Gradients.", flag="n-steps", at_least=1, at_most=10**5
@@ -104,7 +104,7 @@ class Attribute(Ablation):
         for method in self.method:
             check_method(method)
             if block := method.partition(":")[2]:
-                stages_named((block,), base.model.network, input_shape(base))
+                select_stages((block,), base.model.network, input_shape(base))
         explanation.check_request(self.method, self.baseline, base)
         if self.run_id and base.id != self.run_id:
             what = "clips, the network file" if base.model.backbone_sha256 else "clips"
@@ -112,8 +112,8 @@ class Attribute(Ablation):
         if not self.compare:
             return {"base": base}
         backbone, shape = base.model.network, input_shape(base)
-        middle = str((block_count(backbone, shape) + 1) // 2)
-        (stage,) = stages_named((self.block or middle,), backbone, shape) or ("stem",)
+        middle = str((count_blocks(backbone, shape) + 1) // 2)
+        (stage,) = select_stages((self.block or middle,), backbone, shape) or ("stem",)
         return {
             "base": base,
             f"frozen {stage}": base.replace(model__freeze=stage),

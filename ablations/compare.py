@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ablations.base import Ablation, write_condition_report
+from ablations.base import Ablation, compare
 from core.config.options import flag_of
 from core.config.run import Run, field_of, option, option_keys
 from core.errors import UserError, unknown
 from core.inputs.input_of_run import input_shape
-from core.models.stages import stages_named
+from core.models.stages import select_stages
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,12 +80,12 @@ class Compare(Ablation):
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Freeze the network through the stage of --freeze."""
-        stages = stages_named((self.freeze,), base.model.network, input_shape(base))
+        stages = select_stages((self.freeze,), base.model.network, input_shape(base))
         return {"base": base.replace(model__freeze=stages[0]) if stages else base}
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Draw bars: there is no depth to walk along."""
-        frame: pd.DataFrame = write_condition_report(results, title=self.title, bars=True)
+        frame: pd.DataFrame = compare(results, title=self.title, bars=True)
         return frame
 
 

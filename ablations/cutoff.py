@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ablations.base import Ablation, write_condition_report
+from ablations.base import Ablation, compare
 from core.config.options import option
 from core.config.run import Run
 from core.inputs.input_of_run import input_shape
-from core.models.stages import stages_named
+from core.models.stages import select_stages
 from core.registry import Lazy
 
 if TYPE_CHECKING:
@@ -35,18 +35,16 @@ class Cutoff(Ablation):
     title: ClassVar[str] = "Kept through block"
 
     block: tuple[str, ...] = option(
-        (), "Last block to keep: stem (or 0), 1 .. N-1; several values give one row each.", default_text="all"
+        (), "Last block to keep: stem (or 0), 1 .. N-1; several values give one row each.", shown="all"
     )
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Cut after each block asked for; keeping the last one is the whole network, the reference."""
-        *stages, last = stages_named((), base.model.network, input_shape(base))
-        asked = stages_named(self.block, base.model.network, input_shape(base))
+        *stages, last = select_stages((), base.model.network, input_shape(base))
+        asked = select_stages(self.block, base.model.network, input_shape(base))
         return {last: base} | {stage: base.replace(model__cut=stage) for stage in stages if stage in asked}
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Show the costs beside the accuracy."""
-        frame: pd.DataFrame = write_condition_report(
-            results, title=self.title, add=costs.add_costs, shown=costs.COLUMNS
-        )
+        frame: pd.DataFrame = compare(results, title=self.title, add=costs.add_costs, shown=costs.COLUMNS)
         return frame

@@ -7,7 +7,7 @@ from ablations.base import Ablation
 from core.config.options import option
 from core.config.run import Run
 from core.inputs.input_of_run import input_shape
-from core.models.stages import stages_named
+from core.models.stages import select_stages
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Freeze(Ablation):
     title: ClassVar[str] = "Frozen through block"
 
     block: tuple[str, ...] = option(
-        (), "Last frozen block: stem (or 0), 1 .. N, or last; several values give one row each.", default_text="all"
+        (), "Last frozen block: stem (or 0), 1 .. N, or last; several values give one row each.", shown="all"
     )
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Freeze through each block asked for."""
-        stages = stages_named(self.block, base.model.network, input_shape(base))
+        stages = select_stages(self.block, base.model.network, input_shape(base))
         return {"none": base} | {stage: base.replace(model__freeze=stage) for stage in stages}

@@ -7,7 +7,7 @@ from ablations.base import Ablation
 from core.config.options import option
 from core.config.run import Run
 from core.inputs.input_of_run import input_shape
-from core.models.stages import has_plain_head, stages_named
+from core.models.stages import has_plain_head, select_stages
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Fusion(Ablation):
     block: tuple[str, ...] = option(
         (),
         "Last block with pretrained weights: none, stem (or 0), 1 .. N, or last; several values give one row each.",
-        default_text="all",
+        shown="all",
     )
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
@@ -37,9 +37,9 @@ class Fusion(Ablation):
         Where the head learns nothing but its classifier, which is new anyway, the last block is the reference itself.
         """
         backbone, shape = base.model.network, input_shape(base)
-        stages = stages_named([block for block in self.block if block != "none"] or self.block, backbone, shape)
+        stages = select_stages([block for block in self.block if block != "none"] or self.block, backbone, shape)
         none = ["none"] if not self.block or "none" in self.block else []
-        last = stages_named((), backbone, shape)[-1]
+        last = select_stages((), backbone, shape)[-1]
         same = {last} if has_plain_head(backbone, shape, base.model.head) else set()
         return {"all": base} | {
             stage: base if stage in same else base.replace(model__fuse=stage) for stage in [*none, *stages]

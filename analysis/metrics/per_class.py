@@ -47,7 +47,7 @@ def write_per_class_rows(
 ) -> None:
     """Write rows that were made by `per_class_rows`; parameters as `write_per_class`."""
     if rows:
-        results.write_table(
+        results.table(
             "classes",
             pd.DataFrame(rows),
             [*leading, *COLUMNS],

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from analysis.similarity.indices import DATAPOINTS_PER_NEURON, Similarity, check_options, is_thin, similarity
 from analysis.similarity.streaming_moments import Moments
 from core.errors import UserError, nearest, unknown
-from core.models.auxiliary import auxiliaries
+from core.models.auxiliary import find_auxiliary_heads
 
 POSITIONS = ("fold", "pool")
 
@@ -19,7 +19,7 @@ POSITIONS = ("fold", "pool")
 def weight_layers(network: nn.Module) -> tuple[str, ...]:
     """Name the convolutions and linear maps of `network` that run in evaluation, in the order it registers them."""
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    idle = tuple(f"{path}." for path in auxiliaries(network))
+    idle = tuple(f"{path}." for path in find_auxiliary_heads(network))
     named = ((name, module) for name, module in network.named_modules() if not name.startswith(idle))
     return tuple(name for name, module in named if isinstance(module, kinds))
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from core.config.layer_spec import PERCEPTRON
+from core.config.layer_spec import DEFAULT_MLP_LAYERS
 from core.config.options import option
 from core.config.run import Model
 from core.models import FAMILIES
@@ -30,13 +30,15 @@ class Network:
     backbone: str = option(Model.backbone, f"Network: {'; '.join(family.about for family in FAMILIES.values())}.")
     head: str = option("", "Widths of the hidden dense layers before the classifier, such as 1024-512-128.")
     layers: str = option(
-        PERCEPTRON, "Activation and width of each layer of --backbone mlp, such as relu64-tanh48.", flag="mlp-layers"
+        DEFAULT_MLP_LAYERS,
+        "Activation and width of each layer of --backbone mlp, such as relu64-tanh48.",
+        flag="mlp-layers",
     )
     classes: int = option(10, "Number of classes.", at_least=1, at_most=10**6)
     input: tuple[int, ...] = option(
         (),
         "Shape of one input: channels, height and width, or number of features.",
-        default_text="3 224 224, or 57 features",
+        shown="3 224 224, or 57 features",
         flag="input-shape",
     )
     dropout: float = option(Model.dropout, "Dropout probability before the classifier.", at_least=0.0, below=1.0)

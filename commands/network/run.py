@@ -14,13 +14,13 @@ from analysis.output import tables
 from commands.cli.parser import Call
 from commands.network.options import Network
 from commands.study.experiment import Experiment
-from core.config.layer_spec import head_widths
+from core.config.layer_spec import parse_head_widths
 from core.config.options import problems
 from core.config.run import Model
 from core.errors import UserError
-from core.models import family_of
-from core.models.backbone import build
-from core.models.family import VECTOR, shown
+from core.models import find_family
+from core.models.backbone import build_backbone
+from core.models.family import VECTOR, format_shape
 from core.plan import Plan
 from core.session import Session
 
@@ -31,8 +31,8 @@ def run(call: Call) -> int:
     """Print the layers, the stages and the totals."""
     asked: Network = call.command
     backbone, title = _built(asked)
-    layers, totals = architecture.list_layers(backbone)
-    stages = architecture.summarise_stages(layers, backbone)
+    layers, totals = architecture.describe(backbone)
+    stages = architecture.by_stage(layers, backbone)
     if asked.json:
         found = {"network": title, "layers": layers.to_dict("records"), "stages": stages.to_dict("records")}
         print(json.dumps(found | {"totals": dataclasses.asdict(totals) | {"total_mb": totals.total_mb}}))  # noqa: T201
@@ -70,9 +70,13 @@ def prepare(call: Call, session: Session) -> Experiment:
 def _built(asked: Network) -> tuple[Any, str]:
     """Return the backbone that was asked for, and what tables call it."""
     name, shape = _checked(asked)
-    title = f"{name}{f', head {asked.head}' if asked.head else ''}, {asked.classes} classes, input {shown(shape)}"
-    head = head_widths(asked.head)
-    backbone = build(name, asked.classes, input_shape=shape, weights=asked.weights, dropout=asked.dropout, head=head)
+    title = (
+        f"{name}{f', head {asked.head}' if asked.head else ''}, {asked.classes} classes, input {format_shape(shape)}"
+    )
+    head = parse_head_widths(asked.head)
+    backbone = build_backbone(
+        name, asked.classes, input_shape=shape, weights=asked.weights, dropout=asked.dropout, head=head
+    )
     return backbone, title
 
 
@@ -84,9 +88,9 @@ def _checked(asked: Network) -> tuple[str, tuple[int, ...]]:
         raise UserError("; ".join(found))
     if any(size < 1 for size in asked.input) or len(asked.input) > 3:
         raise UserError(
-            f"--input-shape {shown(asked.input)}: give channels, height and width, or features, each at least 1"
+            f"--input-shape {format_shape(asked.input)}: give channels, height and width, or features, each at least 1"
         )
-    fallback = VECTOR_SHAPE if family_of(model.network).takes(model.network) == VECTOR else IMAGE_SHAPE
+    fallback = VECTOR_SHAPE if find_family(model.network).input_kind(model.network) == VECTOR else IMAGE_SHAPE
     return model.network, asked.input or fallback
 
 

@@ -11,7 +11,7 @@ from commands.cli.study_schema import Entry, Recipe
 from commands.study.experiment import Experiment
 from commands.study.time_estimate import Estimate
 from core.config.run import Run
-from core.models.family import shown
+from core.models.family import format_shape
 from core.plan import Plan
 from core.session import Session
 from core.store.runs import FINISHED
@@ -76,7 +76,7 @@ def _steps(estimate: Estimate, session: Session) -> Table:
     for subject, cost in estimate.costs.items():
         step, evaluated = 1000 * cost.training * subject.batch_size, 1000 * cost.evaluation
         cells = (
-            shown(subject.shape),
+            format_shape(subject.shape),
             str(subject.batch_size),
             format_milliseconds(step),
             format_milliseconds(evaluated),

@@ -24,8 +24,8 @@ from core.errors import UserError
 from core.executor import Executed, label, settled
 from core.inputs.input_of_run import input_shape
 from core.io.atomic_files import read_json, short_digest, write_text
-from core.models.stages import stages_named
-from core.plan import Plan, PlannedRun
+from core.models.stages import select_stages
+from core.plan import Plan, Planned
 from core.progress import Reporter
 from core.registry import Lazy
 from core.session import Session
@@ -98,7 +98,7 @@ def prepare(call: Call, session: Session) -> Experiment:
 
 def _planner(call: Call, space: Space, fixed: list[Point], session: Session) -> Callable[[list[Point]], Plan]:
     def conditions(base: Run, scratch: Run) -> dict[str, Run]:
-        stages = stages_named((call.command.freeze,), base.model.network, input_shape(base))
+        stages = select_stages((call.command.freeze,), base.model.network, input_shape(base))
         return {_words(base, space): base.replace(model__freeze=stages[0]) if stages else base}
 
     def make(points: list[Point]) -> Plan:
@@ -169,7 +169,7 @@ class Asked:
         self.make, self.session, self.file = make, session, file
         self.points: list[Point] = []
         self.open: list[tuple[Point, tuple[Run, ...]]] = []  # asked for, their scores not told yet
-        self.planned: list[PlannedRun] = []
+        self.planned: list[Planned] = []
         self.datasets: dict[str, Dataset] = {}
         self.waiting: deque[Run] = deque()
         self.total = self.found = 0

@@ -1,1 +1,1 @@
-"""Large arrays on disk that are computed once and shared by processes."""
+"""Arrays on disk, found again by a key made of everything that decides their content."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from core.cluster.connect import Node, TrialResources, alive_nodes, connected, fits, resources_per_trial, slots
-from core.cluster.image_tasks import ImageTasks
+from core.cluster.image_tasks import Makers
 from core.cluster.node_check import check_nodes
 from core.cluster.storage import Storage
 from core.cluster.sweep_progress import SweepProgress, fetch_run
@@ -23,10 +23,9 @@ from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.executor import Executed, say_damaged, unfinished
-from core.inputs.input_of_run import input_key
-from core.inputs.store.build_inputs import BuildChunks
-from core.models import family_of
-from core.models.weights import WORDS
+from core.inputs.store.build_inputs import Spread
+from core.models import find_family
+from core.models.weights import NAMED_WEIGHTS
 from core.plan import Plan
 from core.registry import Lazy
 from core.session import Session
@@ -97,14 +96,16 @@ def sweep(source: TrialSource, session: Session, *, runs: int, first: Iterable[R
     storage = Storage(place) if place else None
     with connected(execution.cluster) as nodes:
         resources = resources_per_trial(nodes, runs=runs, execution=execution)
-        files = {run.model.weights for run in first if run.model.weights not in WORDS}
-        files |= {family_of(run.model.backbone).file(run.model.backbone) for run in first if run.model.backbone_sha256}
+        files = {run.model.weights for run in first if run.model.weights not in NAMED_WEIGHTS}
+        files |= {
+            find_family(run.model.backbone).file(run.model.backbone) for run in first if run.model.backbone_sha256
+        }
         check_nodes(nodes, results=session.store.results, storage=storage, files=sorted(files))
         images = _Images(source.datasets, session, storage)
-        images.build_chunks = ImageTasks(nodes, session)
+        images.spread = Makers(nodes, session, storage)
         for run in first:
             images.of(run)
-        images.build_chunks = None  # from here on the trials need the cores
+        images.spread = None  # from here on the trials need the cores
         _fit(source, session, nodes, resources, images, scheduler)
 
 
@@ -113,20 +114,22 @@ class _Images:
 
     Attributes
     ----------
-    build_chunks
+    spread
         Computes the inputs of many clips on other nodes too, if it is set.
     """
 
     def __init__(self, datasets: Mapping[str, Dataset], session: Session, storage: Storage | None) -> None:
         self.datasets, self.session, self.storage = datasets, session, storage
-        self.build_chunks: BuildChunks | None = None
+        self.spread: Spread | None = None
         self.known: dict[tuple[Any, ...], list[str]] = {}
 
     def of(self, run: Run) -> list[str]:
         """Return the cache entries that `run` reads, computed and copied to the storage."""
-        key = input_key(run)
+        frontend = dataclasses.replace(run.frontend, normalise="fixed")  # does not change the stored inputs
+        training = run.training
+        key = (run.data.content, run.clip, frontend, training.live, training.augment, training.variants)
         if key not in self.known:
-            made = load_images(run, self.datasets[run.data.content], self.session, build_chunks=self.build_chunks)
+            made = load_images(run, self.datasets[run.data.content], self.session, spread=self.spread)
             self.known[key] = [version.entry for version in made]
             for entry in self.known[key]:
                 if self.storage:

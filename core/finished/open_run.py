@@ -13,7 +13,7 @@ from core.datasets.dataset import Dataset, Split
 from core.errors import UserError, unknown
 from core.inputs.store.stored_inputs import Images
 from core.models.backbone import Backbone
-from core.models.build_network import make_backbone
+from core.models.build_network import build_network
 from core.models.parameter_names import from_original
 from core.session import Session
 from core.store.record import Record
@@ -56,7 +56,7 @@ class Finished:
 
     def starting_network(self) -> nn.Sequential:
         """Make the network anew as it was before its training; the first step is the same module."""
-        before = make_backbone(self.run, len(self.class_names))
+        before = build_network(self.run, len(self.class_names))
         return _network(self.network.get_submodule("normalise"), before)
 
 
@@ -143,7 +143,7 @@ def trained_network(record: Record, store: Store) -> nn.Sequential:
 
 def _unfilled(run: Run, num_classes: int) -> Backbone:
     """Make a run's network with random weights: the starting ones do not matter where every tensor is replaced."""
-    return make_backbone(run.replace(model__weights="random", model__fuse="all"), num_classes)
+    return build_network(run.replace(model__weights="random", model__fuse="all"), num_classes)
 
 
 def backbone_of(network: nn.Module) -> Backbone:

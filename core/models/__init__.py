@@ -1,6 +1,7 @@
-"""Networks: families of them found by name, seen as stages; nothing heavy is imported before it is needed.
+"""Backbones by name. Every network belongs to a family and is seen as stages: stem, block1 .. blockN, head.
 
-A new family is a module with a `Family` (`core.models.family`), and its line in `FAMILIES`.
+Importing this package imports neither torch nor a model library. A new family is one module with a `Family`
+(`core.models.family`) and one line in `FAMILIES`.
 """
 
 from typing import TYPE_CHECKING
@@ -23,22 +24,22 @@ FAMILIES = Registry(
 )
 
 
-def names() -> tuple[str, ...]:
-    """Return every backbone that can be listed; families may own more, such as ``timm:NAME``."""
+def list_backbones() -> tuple[str, ...]:
+    """Return the names of all backbones that can be listed; others, such as ``timm:NAME``, follow a pattern."""
     return tuple(name for family in FAMILIES.values() for name in family.names())
 
 
-def family_of(name: str) -> "Family":
+def find_family(name: str) -> "Family":
     """Return the family that a backbone belongs to.
 
     Raises
     ------
     UserError
-        For a name that no family owns, with the nearest that one does.
+        If no family has a backbone of this name; the message names the nearest one.
     """
     for family in FAMILIES.values():
         if family.owns(name):
             found: Family = family
             return found
     patterns = tuple(family.pattern for family in FAMILIES.values() if family.pattern)
-    raise unknown("backbone", name, (*names(), *patterns))
+    raise unknown("backbone", name, (*list_backbones(), *patterns))

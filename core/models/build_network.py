@@ -1,43 +1,43 @@
-"""The network of a run: its weights, then what the ablation does to them."""
+"""Builds the network of a run: starting weights, then fusion, cutoff and freezing."""
 
-from core.config.layer_spec import head_widths
+from core.config.layer_spec import parse_head_widths
 from core.config.run import Model, Run
 from core.errors import UserError
 from core.inputs.input_of_run import input_shape
 from core.io.atomic_files import file_digest
-from core.models import family_of, surgery
-from core.models.backbone import Backbone, build
-from core.models.weights import weights_file
+from core.models import find_family, surgery
+from core.models.backbone import Backbone, build_backbone
+from core.models.weights import check_weights_path
 
 
-def make_backbone(run: Run, num_classes: int) -> Backbone:
-    """Make a run's network: its weights, then fusion, cutoff and freezing.
+def build_network(run: Run, num_classes: int) -> Backbone:
+    """Build the network of a run: starting weights, then fusion, cutoff and freezing.
 
-    The stages before `Model.fuse` keep the starting weights; those after it are drawn from the seed.
+    Stages through `Model.fuse` keep the starting weights; later stages get random weights from the seed.
 
     Parameters
     ----------
     run
-        Fully specified.
+        Fully specified run.
     num_classes
-        Width of the output.
+        Number of classes.
 
     Raises
     ------
     UserError
-        For a network that does not take the run's input, weights that cannot be had or do not fit, and a stage that
-        the backbone does not have.
+        If the network does not accept the run's input, the weights are not available or do not fit, or the backbone
+        has no such stage.
     """
     model = run.model
-    if model.weights != "random" and model.weights_sha256 not in ("", weights_digest(model)):
+    if model.weights != "random" and model.weights_sha256 not in ("", compute_weights_digest(model)):
         raise UserError(
-            f"run {run.id} started from {model.weights} weights of {model.backbone} that are not here any more"
+            f"run {run.id} started from {model.weights} weights of {model.backbone} that are no longer available"
         )
 
-    head = head_widths(model.head)
+    head = parse_head_widths(model.head)
 
-    def made(weights: str) -> Backbone:
-        return build(
+    def build_with(weights: str) -> Backbone:
+        return build_backbone(
             model.network,
             num_classes,
             weights=weights,
@@ -48,23 +48,23 @@ def make_backbone(run: Run, num_classes: int) -> Backbone:
             sha256=model.backbone_sha256,
         )
 
-    backbone = made(model.weights)
+    backbone = build_with(model.weights)
     if model.fuse != "all":
-        backbone = surgery.fuse(backbone, made("random"), model.fuse)
+        backbone = surgery.fuse(backbone, build_with("random"), model.fuse)
     backbone = surgery.cut(backbone, model.cut, num_classes, seed=run.seed, dropout=model.dropout, head=head)
     return surgery.freeze(backbone, model.freeze, batch_norm=model.frozen_batch_norm)
 
 
-def weights_digest(model: Model) -> str:
-    """Return what stands for the content of the starting weights, in hex: nothing for random ones.
+def compute_weights_digest(model: Model) -> str:
+    """Return a hex digest of the starting weights; ``""`` for random weights.
 
     Raises
     ------
     UserError
-        For a file that is not there.
+        If the file does not exist.
     """
     if model.weights == "random":
         return ""
     if model.weights == "imagenet":
-        return family_of(model.backbone).imagenet_digest(model.backbone)
-    return file_digest(weights_file(model.weights))
+        return find_family(model.backbone).compute_imagenet_digest(model.backbone)
+    return file_digest(check_weights_path(model.weights))

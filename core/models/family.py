@@ -1,6 +1,6 @@
-"""What a family of networks answers; a network is seen as the stages stem, block1 .. blockN and head.
+"""Base class of the network families: how a network of a family is built, divided into stages and given weights.
 
-Importing this or a family imports neither torch nor a library of networks: they are needed when one is made.
+Importing this module or a family imports neither torch nor a model library; both are imported when a network is built.
 """
 
 from collections.abc import Sequence
@@ -12,29 +12,29 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-Layout = dict[str, tuple[str, ...]]  # stage -> paths of the original model's modules, in the order of its forward
-Shape = tuple[int, ...]  # of an input without the batch: (channels, height, width), or (features,)
+Layout = dict[str, tuple[str, ...]]  # stage -> module paths in the original model, in forward order
+Shape = tuple[int, ...]  # of one input, without the batch axis: (channels, height, width) or (features,)
 Statistics = tuple[Sequence[float], Sequence[float]]
 
-PICTURE, IMAGE, VECTOR, ANYTHING = "an image of 3 channels", "an image", "a vector", "anything"
+RGB_IMAGE, IMAGE, VECTOR, ANY_INPUT = "an image of 3 channels", "an image", "a vector", "anything"
 SEQUENCE = "an image or a row of samples"
-PICTURE_SHAPE: Shape = (3, 128, 128)  # where nobody says what the input is
+DEFAULT_SHAPE: Shape = (3, 128, 128)  # assumed where the input is not known yet
 
 
 class Family:
-    """Networks of one kind; a subclass answers for those whose names it owns.
+    """A family of networks, such as those of torchvision; subclasses implement it.
 
     Attributes
     ----------
     about
-        What ``--backbone`` takes of this family, as part of a sentence.
+        Names of this family as shown in the help of ``--backbone``.
     pattern
-        How names look that cannot all be listed, such as ``timm:NAME``.
+        Pattern of names that cannot all be listed, such as ``timm:NAME``.
     checked
-        Whether every network is tried when it is built: its stages must compute what the original model does. The
-        others are as they were when the tests tried all of them.
+        Whether each network is checked when it is built: its stages in order must compute what the original model
+        computes. Networks of other families are checked by the tests only.
     probe
-        Shape of the inputs it is tried on; None is the run's own.
+        Input shape for that check; None: the shape of the run.
     """
 
     about: str = ""
@@ -43,113 +43,120 @@ class Family:
     probe: Shape | None = None
 
     def names(self) -> tuple[str, ...]:
-        """Return the names that can be listed."""
+        """Return the names of the family that can be listed."""
         return ()
 
     def owns(self, name: str) -> bool:
-        """Say whether `name` is one of the family's; a wrong ending of a `pattern` is told when it is looked at."""
+        """Return whether `name` belongs to the family; the part after a pattern's prefix is checked later."""
         return name in self.names()
 
     def stages(self, name: str, input_shape: Shape) -> tuple[str, ...]:
-        """Return the stages in order, ``("stem", "block1", .., "head")``, without weights where that can be."""
+        """Return the stage names in order, ``("stem", "block1", .., "head")``, without building weights if possible."""
         raise NotImplementedError
 
     def make(self, name: str, *, num_classes: int, input_shape: Shape, dropout: float) -> "nn.Module":
-        """Make the original model with random weights from torch's generator.
+        """Build the original model with random weights from torch's global generator.
 
-        Its classifier is made anew for `num_classes` afterwards, and the rate of its head's dropouts set, so both may
-        be passed over here.
+        `num_classes` and `dropout` may be ignored: `build_backbone` replaces the classifier and sets the dropout rates
+        of the head.
         """
         raise NotImplementedError
 
     def layout(self, model: "nn.Module", name: str) -> Layout:
-        """Return the module paths of each stage of a model that `make` made; `Backbone` has more on them."""
+        """Return the module paths of each stage of a model built by `make`."""
         raise NotImplementedError
 
     def classifier(self, model: "nn.Module", name: str) -> str:
-        """Return the path of the model's last linear layer, in its head."""
+        """Return the module path of the last linear layer, which lies in the head."""
         return self.layout(model, name)["head"][-1]
 
-    def takes(self, name: str) -> str:
-        """Return `PICTURE`, `IMAGE`, `SEQUENCE`, `VECTOR` or `ANYTHING`."""
-        return PICTURE
+    def input_kind(self, name: str) -> str:
+        """Return the kind of input: `RGB_IMAGE`, `IMAGE`, `SEQUENCE`, `VECTOR` or `ANY_INPUT`."""
+        return RGB_IMAGE
 
-    def smallest(self, name: str) -> int:
-        """Return the least height and width of an image, in pixels, that leaves something for every pooling."""
+    def min_size(self, name: str) -> int:
+        """Return the minimum height and width of an image in pixels; smaller ones vanish in the poolings."""
         return 1
 
     def statistics(self, model: "nn.Module", name: str, channels: int) -> Statistics:
-        """Return mean and deviation per channel of what the weights expect, in units of 0 .. 1."""
+        """Return mean and standard deviation per channel of the pretraining images, whose values are 0 .. 1."""
         return (0.5,) * channels, (0.5,) * channels
 
-    def has_imagenet(self, name: str) -> bool:
-        """Say whether there are ImageNet weights to ask for."""
+    def has_imagenet_weights(self, name: str) -> bool:
+        """Return whether the network has ImageNet weights."""
         return False
 
     def imagenet(self, name: str, keys: Sequence[str]) -> "dict[str, torch.Tensor]":
-        """Read the ImageNet weights; `keys` are the original model's parameter names in order.
+        """Load the ImageNet weights, downloading them if necessary.
+
+        Parameters
+        ----------
+        name
+            The backbone.
+        keys
+            Parameter names of the original model, in order.
 
         Raises
         ------
         UserError
-            If they cannot be had: a download fails (naming the address and the other choices), or there are none.
+            If the download fails (the message names the address and the alternatives) or there are no weights.
         """
-        raise no_imagenet(name)
+        raise no_imagenet_error(name)
 
-    def imagenet_digest(self, name: str) -> str:
-        """Return, in hex, what stands for the content of its ImageNet weights without fetching them.
+    def compute_imagenet_digest(self, name: str) -> str:
+        """Return a hex digest that identifies the ImageNet weights without downloading them.
 
-        It is part of a run's identity, so that another release of the weights is another run.
+        It is part of the run id, so a new release of the weights gives a new run.
         """
         return ""
 
     def has_plain_head(self, name: str, input_shape: Shape) -> bool:
-        """Say whether the classifier is all that the head learns; where that is not known, no."""
+        """Return whether the classifier is the only trainable layer of the head; False if unknown."""
         return False
 
-    def drops_out(self, name: str) -> bool:
-        """Say whether `make` puts dropout between dense layers before the head, which then needs none of its own."""
+    def has_own_dropout(self, name: str) -> bool:
+        """Return whether the network has dropout between dense layers before the head; then the head gets none."""
         return False
 
     def file(self, name: str) -> str:
-        """Return the file that a user's network is written in, or ``""``."""
+        """Return the Python file of a user's network, or ``""``."""
         return ""
 
     def digest(self, name: str) -> str:
-        """Return the SHA-256 of that file, part of a run's identity, or ``""``."""
+        """Return the SHA-256 of that file, which is part of the run id, or ``""``."""
         return ""
 
-    def refusal(self, name: str, reason: str) -> UserError:
-        """Make the error for a network that is no chain of stages, for a `reason`."""
+    def not_supported(self, name: str, reason: str) -> UserError:
+        """Return the error for a network that cannot be divided into stages."""
         return UserError(f"{name}: {reason}")
 
 
-def numbered(blocks: int) -> tuple[str, ...]:
-    """Name the stages of a network of so many blocks."""
+def name_stages(blocks: int) -> tuple[str, ...]:
+    """Return the stage names of a network with `blocks` blocks."""
     return ("stem", *(f"block{k}" for k in range(1, blocks + 1)), "head")
 
 
-def fits(takes: str, shape: Shape) -> bool:
-    """Say whether an input of a shape can go where `takes` says what is taken."""
-    kinds = {PICTURE: len(shape) == 3 and shape[0] == 3, IMAGE: len(shape) == 3, VECTOR: len(shape) == 1}
-    return (kinds | {SEQUENCE: len(shape) in (2, 3)}).get(takes, True)
+def accepts_shape(input_kind: str, shape: Shape) -> bool:
+    """Return whether a network of an input kind accepts inputs of a shape."""
+    kinds = {RGB_IMAGE: len(shape) == 3 and shape[0] == 3, IMAGE: len(shape) == 3, VECTOR: len(shape) == 1}
+    return (kinds | {SEQUENCE: len(shape) in (2, 3)}).get(input_kind, True)
 
 
-def shown(shape: Shape) -> str:
-    """Write a shape for people, e.g. ``3 x 128 x 250``."""
+def format_shape(shape: Shape) -> str:
+    """Format a shape, e.g. ``3 x 128 x 250``."""
     return " x ".join(map(str, shape))
 
 
-def check_fit(family: Family, name: str, shape: Shape) -> None:
-    """Refuse an input of a shape that a network does not take."""
-    if not fits(family.takes(name), shape):
-        raise UserError(f"{name} takes {family.takes(name)}, and the input is {shown(shape)}")
-    smallest = family.smallest(name)
-    if len(shape) == 3 and min(shape[1:]) < smallest:
-        size = shown(shape)
-        raise UserError(f"{name} does not take an input of {size}: height and width must be at least {smallest}")
+def check_input_shape(family: Family, name: str, shape: Shape) -> None:
+    """Raise UserError if a network does not accept inputs of a shape."""
+    if not accepts_shape(family.input_kind(name), shape):
+        raise UserError(f"{name} takes {family.input_kind(name)}, but the input is {format_shape(shape)}")
+    min_size = family.min_size(name)
+    if len(shape) == 3 and min(shape[1:]) < min_size:
+        size = format_shape(shape)
+        raise UserError(f"{name} does not take an input of {size}: height and width must be at least {min_size}")
 
 
-def no_imagenet(name: str) -> UserError:
-    """Make the error for a network that nobody trained on ImageNet."""
+def no_imagenet_error(name: str) -> UserError:
+    """Return the error for a network without ImageNet weights."""
     return UserError(f"{name} has no ImageNet weights: use --weights random, or --weights FILE")

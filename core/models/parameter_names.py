@@ -1,4 +1,4 @@
-"""The two names of a parameter: by its stage, as a `Backbone` has it, and as the original model has it."""
+"""Parameter names: the key in a `Backbone`, which begins with the stage, and the name in the original model."""
 
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
@@ -6,19 +6,22 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def original_name(key: str) -> str:
-    """Return the original model's name of a backbone's parameter.
+def to_original_name(key: str) -> str:
+    """Return the name in the original model of a backbone's parameter.
 
-    ``block1.features/denseblock1.denselayer1.conv1.weight`` is ``features.denseblock1.denselayer1.conv1.weight``.
+    Examples
+    --------
+    >>> to_original_name("block1.features/denseblock1.denselayer1.conv1.weight")
+    'features.denseblock1.denselayer1.conv1.weight'
     """
     return key.partition(".")[2].replace("/", ".")
 
 
 def to_original(state: Mapping[str, T]) -> dict[str, T]:
-    """Return a backbone's state_dict under the original model's names."""
-    return {original_name(key): value for key, value in state.items()}
+    """Rename the keys of a backbone's state dict to the original model's names."""
+    return {to_original_name(key): value for key, value in state.items()}
 
 
 def from_original(state: Mapping[str, T], keys: Iterable[str]) -> dict[str, T]:
-    """Return a state_dict under the original model's names by the stages' `keys`; the reverse of `to_original`."""
-    return {key: state[original_name(key)] for key in keys}
+    """Rename a state dict of the original model to the backbone's `keys`; the inverse of `to_original`."""
+    return {key: state[to_original_name(key)] for key in keys}

@@ -1,4 +1,4 @@
-"""Networks that name their own stages, and the trial that a chain of stages is the whole network."""
+"""Finds the stages of a user's network and checks that, run in order, they compute its forward pass."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -6,35 +6,35 @@ from typing import Any
 import torch
 from torch import nn
 
-from core.models.family import Layout, Shape, numbered, shown
-from core.models.weights import reason
+from core.models.family import Layout, Shape, format_shape, name_stages
+from core.models.weights import first_line
 
 _BATCH = 3
 _TOLERANCE = 1e-4
 
 
-class NoChain(Exception):
-    """Why a network cannot be seen as stages, in words that follow its name and a colon."""
+class NotAChain(Exception):
+    """A network cannot be divided into stages; the message follows the network's name and a colon."""
 
 
-def layout(model: nn.Module) -> Layout:
-    """Return the module paths of the stages of a network that names them.
+def find_layout(model: nn.Module) -> Layout:
+    """Return the module paths of a network's stages.
 
     Parameters
     ----------
     model
-        A `torch.nn.Sequential`, whose children are the stages, or a module whose ``stages`` maps their names to its
-        modules. A plain `Sequential` that is not the network's own, but made of its modules, stands for these; so
-        does one in the head, whose pooling and classifier are then seen for themselves.
+        A `torch.nn.Sequential` whose children are the stages, or a module with a ``stages`` mapping from stage names
+        to its modules. A `Sequential` in this mapping that is not an attribute of the network, or that lies in the
+        head, is opened: its children are listed.
 
     Raises
     ------
     NoChain
-        Where it names none or other stages, or a parameter is in no stage or in two.
+        If it names no stages or wrong ones, or a parameter is in no stage or in two.
     """
     stages = _stages(model)
-    if tuple(stages) != numbered(len(stages) - 2):
-        raise NoChain(f"its stages are {', '.join(map(str, stages))}; name them stem, block1 .. blockN, head")
+    if tuple(stages) != name_stages(len(stages) - 2):
+        raise NotAChain(f"its stages are {', '.join(map(str, stages))}; name them stem, block1 .. blockN, head")
     paths = {id(module): path for path, module in model.named_modules() if path}
     found = {stage: tuple(_paths(module, paths, stage, opened=stage == "head")) for stage, module in stages.items()}
     _check_complete(model, found)
@@ -44,14 +44,14 @@ def layout(model: nn.Module) -> Layout:
 def _stages(model: nn.Module) -> dict[str, nn.Module]:
     stages: Any = getattr(model, "stages", None)
     if stages is None and _is_plain(model):
-        children: list[Any] = list(model._modules.values())  # children() would name a shared one once
-        names = numbered(len(children) - 2)
+        children: list[Any] = list(model._modules.values())  # children() would list a shared module once
+        names = name_stages(len(children) - 2)
     elif isinstance(stages, nn.ModuleDict | Mapping):
         names, children = tuple(stages.keys()), list(stages.values())
     else:
-        raise NoChain("it is neither a torch.nn.Sequential nor has it a `stages` mapping of names to modules")
+        raise NotAChain("it is not a torch.nn.Sequential and has no `stages` mapping from names to modules")
     if len(children) < 2 or not all(isinstance(child, nn.Module) for child in children):
-        raise NoChain("it needs at least two stages, a stem and a head, each of them a module")
+        raise NotAChain("it needs at least two stages, a stem and a head, and each must be a module")
     return dict(zip(names, children, strict=True))
 
 
@@ -65,35 +65,37 @@ def _paths(module: nn.Module, paths: Mapping[int, str], stage: str, *, opened: b
         yield known
     elif _is_plain(module):
         for child in module._modules.values():
-            assert child is not None  # a plain Sequential has modules alone
+            assert child is not None  # a plain Sequential contains modules only
             yield from _paths(child, paths, stage, opened=opened)
     else:
-        raise NoChain(f"{stage} holds a {type(module).__name__} that is no module of the network: make it an attribute")
+        raise NotAChain(
+            f"{stage} contains a {type(module).__name__} that is not part of the network: make it an attribute"
+        )
 
 
 def _check_complete(model: nn.Module, found: Layout) -> None:
-    """Check that every parameter and buffer is in exactly one stage."""
+    """Raise NotAChain unless every parameter and buffer is in exactly one stage."""
     owner: dict[int, str] = {}
     for stage, paths in found.items():
         here = {id(t): t for path in paths for t in _tensors(model.get_submodule(path)).values()}
         for key in here:
             if owner.setdefault(key, stage) != stage:
-                raise NoChain(f"{owner[key]} and {stage} share parameters, so neither can be frozen alone")
+                raise NotAChain(f"{owner[key]} and {stage} share parameters, so they cannot be frozen separately")
     if lost := [name for name, tensor in _tensors(model).items() if id(tensor) not in owner]:
-        raise NoChain(f"{lost[0]} is in none of its stages")
+        raise NotAChain(f"{lost[0]} is in none of the stages")
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     return dict(module.named_parameters()) | dict(module.named_buffers())
 
 
-def classifier(model: nn.Module, found: Layout) -> str:
+def find_classifier(model: nn.Module, found: Layout) -> str:
     """Return the path of the last linear layer in the head.
 
     Raises
     ------
     NoChain
-        Where there is none.
+        If there is none.
     """
     head = found["head"]
     linear = [
@@ -103,30 +105,30 @@ def classifier(model: nn.Module, found: Layout) -> str:
         if isinstance(module, nn.Linear)
     ]
     if not linear:
-        raise NoChain("its head has no linear classifier (torch.nn.Linear)")
+        raise NotAChain("its head has no linear classifier (torch.nn.Linear)")
     return linear[-1]
 
 
-def try_out(model: nn.Module, chain: nn.Module, *, shape: Shape, num_classes: int) -> str:
-    """Try whether the stages in order compute what the model does, on three inputs of noise.
+def check_stages(model: nn.Module, chain: nn.Module, *, shape: Shape, num_classes: int) -> str:
+    """Check that the stages, run in order, compute the model's forward pass, on three random inputs.
 
-    Batch norm takes its statistics from them: with those of a new network the signal may vanish on the way, and any
-    two networks would agree.
+    Batch norm uses batch statistics here. With the initial running statistics the signal of a new network may vanish,
+    and any two networks would agree.
 
     Parameters
     ----------
     model, chain
-        The original and its stages, made of the same modules; left as they were.
+        The original model and its stages, which share their modules. Both are restored.
     shape
-        Of one input.
+        Shape of one input without the batch axis.
     num_classes
-        Numbers that must come out for each.
+        Required width of the output.
 
     Returns
     -------
     str
-        ``""``, or in words what is wrong: they differ by more than 1e-4 of the difference between inputs, or a stage
-        gives out what the next cannot take.
+        ``""`` if they agree, else what is wrong: the outputs differ by more than 1e-4 of the spread between inputs,
+        or a stage does not accept the output of the previous one.
     """
     probe = torch.randn(_BATCH, *shape, generator=torch.Generator().manual_seed(0))
     modes = {module: module.training for module in (*model.modules(), *chain.modules())}
@@ -147,20 +149,22 @@ def try_out(model: nn.Module, chain: nn.Module, *, shape: Shape, num_classes: in
 def _differences(model: nn.Module, chain: nn.Module, probe: torch.Tensor, num_classes: int) -> str:
     try:
         expected = model(probe.clone())
-    except Exception as failure:  # whatever a foreign forward raises
-        return f"it does not take an input of {shown(tuple(probe.shape[1:]))} ({reason(failure)})"
+    except Exception as failure:  # user code may raise anything
+        return f"it does not accept an input of {format_shape(tuple(probe.shape[1:]))} ({first_line(failure)})"
     if not isinstance(expected, torch.Tensor) or expected.shape != (_BATCH, num_classes):
-        what = shown(tuple(expected.shape[1:])) if isinstance(expected, torch.Tensor) else type(expected).__name__
-        return f"it gives out {what} for one input, not {num_classes} numbers for as many classes"
+        what = (
+            format_shape(tuple(expected.shape[1:])) if isinstance(expected, torch.Tensor) else type(expected).__name__
+        )
+        return f"it returns {what} for one input instead of {num_classes} logits"
     x = probe
     for name, stage in chain._modules.items():
         assert stage is not None
         try:
             x = stage(x)
         except Exception as failure:
-            return f"stage {name} cannot take what the stage before it gives out ({reason(failure)})"
+            return f"stage {name} does not accept the output of the previous stage ({first_line(failure)})"
         if not isinstance(x, torch.Tensor) or (name != "head" and x.ndim not in (2, 3, 4)):
-            return f"stage {name} does not give out one tensor with a batch, channels and up to two more axes"
+            return f"stage {name} must return one tensor with a batch, a channel and up to two more axes"
     spread = (expected - expected.mean(dim=0)).abs().max().item()
     equal = expected.shape == x.shape and (expected - x).abs().max().item() <= _TOLERANCE * spread
-    return "" if equal else "its stages one after the other do not compute what its forward does"
+    return "" if equal else "its stages, run in order, do not compute its forward pass"

@@ -1,43 +1,43 @@
-"""The stages of a backbone, by name: read, counted and named before a network is built."""
+"""Stage names of a backbone: listed, counted and parsed without building the network."""
 
 import re
 from collections.abc import Sequence
 
 from core.errors import UserError, unknown
-from core.models import family_of
-from core.models.family import PICTURE_SHAPE, Shape, numbered
+from core.models import find_family
+from core.models.family import DEFAULT_SHAPE, Shape, name_stages
 
 
-def stage_names(name: str, input_shape: Shape = PICTURE_SHAPE) -> tuple[str, ...]:
-    """Return the stages of a backbone in order, ``("stem", "block1", .., "head")``, without building its weights.
+def list_stages(name: str, input_shape: Shape = DEFAULT_SHAPE) -> tuple[str, ...]:
+    """Return the stage names of a backbone in order, ``("stem", "block1", .., "head")``, without building its weights.
 
     Parameters
     ----------
     name
-        The backbone.
+        Name of the backbone.
     input_shape
-        Of one input, without the batch; a user's own network may depend on it.
+        Shape of one input without the batch axis; only a user's own network may depend on it.
 
     Raises
     ------
     UserError
         For an unknown backbone, and a network that cannot be cut into blocks.
     """
-    return family_of(name).stages(name, input_shape)
+    return find_family(name).stages(name, input_shape)
 
 
-def block_count(name: str, input_shape: Shape = PICTURE_SHAPE) -> int:
-    """Return the number of blocks of a backbone, the stem and the head not counted."""
-    return len(stage_names(name, input_shape)) - 2
+def count_blocks(name: str, input_shape: Shape = DEFAULT_SHAPE) -> int:
+    """Return the number of blocks of a backbone, without stem and head."""
+    return len(list_stages(name, input_shape)) - 2
 
 
-def parse_stage(text: str, name: str, input_shape: Shape = PICTURE_SHAPE) -> str:
-    """Read a depth of backbone `name` as a user writes it.
+def parse_stage(text: str, name: str, input_shape: Shape = DEFAULT_SHAPE) -> str:
+    """Parse a stage of backbone `name` as typed by a user.
 
     Parameters
     ----------
     text
-        ``none``, ``all``, ``stem`` or ``0``, ``block3`` or ``3``, or ``last``: the last before the head.
+        ``none``, ``all``, ``stem`` or ``0``, ``block3`` or ``3``, or ``last`` (the last block).
 
     Returns
     -------
@@ -47,15 +47,15 @@ def parse_stage(text: str, name: str, input_shape: Shape = PICTURE_SHAPE) -> str
     Raises
     ------
     UserError
-        For anything else, and for a block deeper than the backbone.
+        For any other text, and for a block that the backbone does not have.
     """
     value = text.strip().lower()
-    blocks = block_count(name, input_shape)
+    blocks = count_blocks(name, input_shape)
     number = re.fullmatch(r"(?:block)?([0-9]{1,9})", value)
     if number is None:
         if value == "last":
-            return numbered(blocks)[-2]
-        choices = ("none", *numbered(blocks)[:-1], "last", "all")
+            return name_stages(blocks)[-2]
+        choices = ("none", *name_stages(blocks)[:-1], "last", "all")
         if value not in choices:
             raise unknown("stage", text, choices)
         return value
@@ -64,21 +64,21 @@ def parse_stage(text: str, name: str, input_shape: Shape = PICTURE_SHAPE) -> str
     return f"block{int(number[1])}" if int(number[1]) else "stem"
 
 
-def stages_named(texts: Sequence[str], name: str, input_shape: Shape = PICTURE_SHAPE) -> list[str]:
-    """Return the stages that `texts` name, in the order of the network, or all but the head where there are none.
+def select_stages(texts: Sequence[str], name: str, input_shape: Shape = DEFAULT_SHAPE) -> list[str]:
+    """Return the stages named by `texts` in the order of the network; without texts, every stage but the head.
 
     Raises
     ------
     UserError
-        For a block that backbone `name` does not have, and for ``all``, which leaves nothing over.
+        For a block that the backbone does not have, and for ``all``.
     """
     named = {parse_stage(text, name, input_shape) for text in texts}
-    stages = stage_names(name, input_shape)
+    stages = list_stages(name, input_shape)
     if "all" in named:
         raise unknown("stage", "all", ("none", *stages[:-1]))
     return [stage for stage in stages if stage != "head" and (not texts or stage in named)]
 
 
-def has_plain_head(name: str, input_shape: Shape = PICTURE_SHAPE, head: str = "") -> bool:
-    """Say whether the classifier is all that a backbone's `head` learns; no where that is not known."""
-    return not head and family_of(name).has_plain_head(name, input_shape)
+def has_plain_head(name: str, input_shape: Shape = DEFAULT_SHAPE, head: str = "") -> bool:
+    """Return whether the classifier is the only trainable layer of the head; False if unknown."""
+    return not head and find_family(name).has_plain_head(name, input_shape)

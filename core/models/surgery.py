@@ -1,7 +1,7 @@
-"""What the ablations do to a backbone: freeze its first stages, fuse two of them, cut its last blocks.
+"""Surgery on backbones: freeze the first stages, fuse pretrained with random stages, cut the last blocks.
 
-Fusing and cutting re-hang whole stages and copy nothing, so the backbones that go in should not be used afterwards.
-Freeze last: a freeze does not survive the others.
+`fuse` and `cut` move whole stages into a new backbone without copying, so their arguments must not be used afterwards.
+Freeze last: `fuse` and `cut` do not keep a freeze.
 """
 
 from collections import OrderedDict
@@ -14,18 +14,18 @@ from torch import nn
 from core.errors import UserError, unknown
 from core.models import classifier_head
 from core.models.backbone import Backbone
-from core.models.family import shown
-from core.models.weights import mismatches, reason, summary
+from core.models.family import format_shape
+from core.models.weights import find_mismatches, first_line, summarise_mismatches
 
-_POOLINGS: dict[int, Callable[[], nn.Module]] = {  # by the number of axes that a stage gives out
+_POOLINGS: dict[int, Callable[[], nn.Module]] = {  # by the number of axes of a stage's output
     4: lambda: nn.AdaptiveAvgPool2d(1),
     3: lambda: nn.AdaptiveAvgPool1d(1),
     2: nn.Identity,
 }
 
 
-def stages_through(backbone: Backbone, through: str) -> tuple[str, ...]:
-    """Return the stages up to and including `through`: none of them for ``none``, the head too for ``all``.
+def list_stages_through(backbone: Backbone, through: str) -> tuple[str, ...]:
+    """Return the stages through `through`: none for ``none``, all including the head for ``all``.
 
     Raises
     ------
@@ -43,24 +43,25 @@ def stages_through(backbone: Backbone, through: str) -> tuple[str, ...]:
 
 
 def freeze(backbone: Backbone, through: str, *, batch_norm: str = "eval") -> Backbone:
-    """Freeze the stages up to and including `through`, in place.
+    """Freeze the stages through `through`, in place.
 
     Parameters
     ----------
     backbone
-        Returned again.
+        The backbone to freeze; it is also returned.
     through
         ``none``, ``stem``, ``block1`` ...
     batch_norm
-        ``eval``: frozen stages stay in evaluation mode, so none of their parameters and buffers moves. ``train``:
-        only gradients are off; batch norm uses the batch and its moving statistics go on, as in much older code.
+        ``eval``: frozen stages stay in evaluation mode, so none of their parameters and buffers changes. ``train``:
+        only gradients are off; batch norm uses batch statistics and updates its running statistics, as in much older
+        code.
 
     Raises
     ------
     UserError
-        If the backbone has no such stage, or nothing would be left to train.
+        If the backbone has no such stage, or no stage would be left to train.
     """
-    frozen = stages_through(backbone, through)
+    frozen = list_stages_through(backbone, through)
     if frozen == backbone.stage_names:
         raise UserError(f"freeze through {through}: nothing is left to train; freeze at most {frozen[-2]}")
     for name in frozen:
@@ -72,63 +73,65 @@ def freeze(backbone: Backbone, through: str, *, batch_norm: str = "eval") -> Bac
 
 
 def fuse(pretrained: Backbone, random: Backbone, through: str) -> Backbone:
-    """Join the stages of `pretrained` up to and including `through` with the later ones and the head of `random`.
+    """Join the stages of `pretrained` through `through` with the later stages and the head of `random`.
 
     Parameters
     ----------
     through
-        ``none``: all of `random`; ``stem``, ``block1`` ...; ``all``: all of `pretrained`, its head included.
+        ``none``: all stages of `random`; ``stem``, ``block1`` ...; ``all``: all stages of `pretrained`.
 
     Raises
     ------
     UserError
-        If the two differ in the name or shape of any tensor, or there is no such stage.
+        If any tensor differs in name or shape, or there is no such stage.
     """
-    if found := mismatches(pretrained.state_dict(), random.state_dict()):
-        raise UserError(f"cannot fuse {pretrained.name} with {random.name}: {summary(found)}")
-    first = stages_through(pretrained, through)
-    return _rehang(random, {name: (pretrained if name in first else random).stage(name) for name in random.stage_names})
+    if found := find_mismatches(pretrained.state_dict(), random.state_dict()):
+        raise UserError(f"cannot fuse {pretrained.name} with {random.name}: {summarise_mismatches(found)}")
+    first = list_stages_through(pretrained, through)
+    return _rebuild(
+        random, {name: (pretrained if name in first else random).stage(name) for name in random.stage_names}
+    )
 
 
 def cut(
     backbone: Backbone, after: str, num_classes: int, *, seed: int, dropout: float, head: tuple[int, ...] = ()
 ) -> Backbone:
-    """Remove the blocks after `after`; a new head pools what is left, if it has positions, and classifies it.
+    """Remove the blocks after `after` and add a new head: global average pooling (if needed) and a classifier.
 
     Parameters
     ----------
     after
-        The last stage that is kept; ``none`` and the last block cut nothing and return the backbone itself.
+        Last stage to keep. ``none`` and the last block return the backbone unchanged.
     num_classes
-        Width of the new classifier.
+        Number of classes.
     seed
-        Decides the new classifier, as in `core.models.backbone.build`.
+        Seed of the new head's weights.
     dropout
-        Rate before the classifier, 0 to 1.
+        Dropout rate before the classifier, 0 to 1.
     head
-        Widths of dense layers before the classifier.
+        Widths of hidden dense layers before the classifier.
 
     Raises
     ------
     UserError
-        If the backbone has no such stage, or nothing would be left.
+        If the backbone has no such stage, or no stage would be left.
     """
     if after in ("none", backbone.stage_names[-2]):
         return backbone
-    kept = stages_through(backbone, after)
+    kept = list_stages_through(backbone, after)
     if "head" in kept:
         raise UserError(f"cut {after}: nothing is left of {backbone.name}; keep at least the stem")
-    shape = _given_out(backbone, after)
-    layers = classifier_head.classifying((shape[1], *head, num_classes), seed=seed, dropout=dropout)
+    shape = _output_shape(backbone, after)
+    layers = classifier_head.make_mlp_head((shape[1], *head, num_classes), seed=seed, dropout=dropout)
     pooled = nn.Sequential(
         OrderedDict([("avgpool", _POOLINGS[len(shape)]()), ("flatten", nn.Flatten(1)), *layers.items()])
     )
     modules = {name: backbone.stage(name) for name in kept} | {"head": pooled}
-    return _rehang(backbone, modules, classifier="head.classifier")
+    return _rebuild(backbone, modules, classifier="head.classifier")
 
 
-def _rehang(like: Backbone, modules: dict[str, nn.Module], classifier: str = "") -> Backbone:
-    made = Backbone(
+def _rebuild(like: Backbone, modules: dict[str, nn.Module], classifier: str = "") -> Backbone:
+    backbone = Backbone(
         modules,
         name=like.name,
         classifier=classifier or like.classifier,
@@ -136,30 +139,30 @@ def _rehang(like: Backbone, modules: dict[str, nn.Module], classifier: str = "")
         std=like.std,
         input_shape=like.input_shape,
     )
-    return made.train(like.training)
+    return backbone.train(like.training)
 
 
-def _given_out(backbone: Backbone, last: str) -> torch.Size:
-    """Return the shape that a stage gives out for one input."""
+def _output_shape(backbone: Backbone, last: str) -> torch.Size:
+    """Return the output shape of a stage for one input, batch axis included."""
     training = backbone.training
     backbone.eval()
     try:
         with torch.no_grad():
             features = backbone.forward_stages(torch.zeros(1, *backbone.input_shape), first="stem", last=last)
-    except RuntimeError as error:  # a kernel that is larger than what is left of the image
-        shape = shown(backbone.input_shape)
-        raise UserError(f"{backbone.name} does not take an input of {shape} ({reason(error)})") from error
+    except RuntimeError as error:  # a kernel that is larger than the feature map
+        shape = format_shape(backbone.input_shape)
+        raise UserError(f"{backbone.name} does not take an input of {shape} ({first_line(error)})") from error
     finally:
         backbone.train(training)
     return features.shape
 
 
-def split(backbone: Backbone, through: str) -> tuple[nn.Sequential, nn.Sequential]:
-    """Return the stages up to and including `through`, and those after it, as two networks of the same modules.
+def split_backbone(backbone: Backbone, through: str) -> tuple[nn.Sequential, nn.Sequential]:
+    """Split a backbone into two networks that share its modules: the stages through `through`, and the later ones.
 
-    One after the other they are the backbone's forward; the parameter names of both are the backbone's.
+    Run in order, they compute the backbone's forward pass. Parameter names are those of the backbone.
     """
-    first = stages_through(backbone, through)
+    first = list_stages_through(backbone, through)
     prefix, suffix = (
         nn.Sequential(
             OrderedDict((name, backbone.stage(name)) for name in backbone.stage_names if (name in first) == t)
@@ -169,36 +172,37 @@ def split(backbone: Backbone, through: str) -> tuple[nn.Sequential, nn.Sequentia
     return prefix, suffix
 
 
-def counts(module: nn.Module) -> dict[str, int]:
-    """Return what a record says of a network's size, by its names."""
+def count_parameters_by_kind(module: nn.Module) -> dict[str, int]:
+    """Return the parameter counts that a run record stores, by their names in the record."""
     return {
-        "parameters": parameter_count(module),
-        "trainable_parameters": trainable_parameters(module),
-        "parameters_with_statistics": parameters_with_statistics(module),
+        "parameters": count_parameters(module),
+        "trainable_parameters": count_trainable_parameters(module),
+        "parameters_with_statistics": count_parameters_with_statistics(module),
     }
 
 
-def keep_inputs(network: nn.Module) -> None:
-    """Let no activation function overwrite its input where autograd copies that first; the numbers are the same.
+def avoid_inplace_copies(network: nn.Module) -> None:
+    """Make activation functions other than ReLU work out of place; results do not change.
 
-    Of ReLU the output says all that its gradient needs, so that alone is better in place.
+    Autograd needs the input of most activations and would copy it before it is overwritten. The gradient of ReLU needs
+    the output only, so ReLU stays in place.
     """
     overwriting: list[Any] = [module for module in network.modules() if getattr(module, "inplace", False)]
     for module in overwriting:
         module.inplace = isinstance(module, nn.ReLU)
 
 
-def parameter_count(module: nn.Module) -> int:
-    """Count the numbers in a module's parameters."""
+def count_parameters(module: nn.Module) -> int:
+    """Return the number of parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def parameters_with_statistics(module: nn.Module) -> int:
-    """Count them with the moving statistics of batch norm, as Keras does."""
+def count_parameters_with_statistics(module: nn.Module) -> int:
+    """Return the number of parameters and batch norm running statistics, as Keras counts."""
     moving = ("running_mean", "running_var")
-    return parameter_count(module) + sum(t.numel() for name, t in module.named_buffers() if name.endswith(moving))
+    return count_parameters(module) + sum(t.numel() for name, t in module.named_buffers() if name.endswith(moving))
 
 
-def trainable_parameters(module: nn.Module) -> int:
-    """Count the numbers in those parameters that take gradients."""
+def count_trainable_parameters(module: nn.Module) -> int:
+    """Return the number of parameters that require gradients."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

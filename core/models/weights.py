@@ -1,6 +1,6 @@
-"""Starting weights: reading a file of them, fetching them safely, and putting them into a network.
+"""Starting weights: read weight files, download safely, load tensors into a network.
 
-Nothing is ever unpickled: files are read as safetensors or with torch's ``weights_only``.
+Nothing is unpickled: files are read as safetensors or with ``torch.load(weights_only=True)``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,101 +13,103 @@ from filelock import FileLock
 from torch import nn
 
 from core.errors import UserError, unknown
-from core.models.parameter_names import original_name
+from core.models.parameter_names import to_original_name
 
-WORDS = ("imagenet", "random")  # what starting weights may be beside a file
+NAMED_WEIGHTS = ("imagenet", "random")  # starting weights that are not a file
 _SUFFIXES = (".safetensors", ".pth", ".pt")
-_LISTED = 8  # mismatches that a message names
-_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # GoogLeNet's and Inception's training heads, which are removed
+_MAX_LISTED = 8  # mismatches listed in a message
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # auxiliary heads of GoogLeNet and Inception, which are not used
 State = dict[str, torch.Tensor]
 
 
-def read_file(source: str) -> State:
-    """Read a ``.safetensors``, ``.pth`` or ``.pt`` file of tensors.
+def read_weights(source: str) -> State:
+    """Read a state dict from a ``.safetensors``, ``.pth`` or ``.pt`` file.
 
     Raises
     ------
     UserError
-        If it does not exist, is damaged, or is not a state_dict.
+        If the file does not exist, is damaged, or is not a state dict.
     """
-    path = weights_file(source)
+    path = check_weights_path(source)
     try:
         state = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _load_pickle(path)
-    except Exception as error:  # a damaged file can make either reader raise nearly anything
-        why = reason(error)
-        if why.lower().startswith("weights only load failed"):  # and how to load it all the same, which may run code
-            why = "nothing but tensors is read; save a model's state_dict()"
-        raise UserError(f"weights file {path} is damaged or holds more than tensors: {why}") from error
+    except Exception as error:  # readers raise many types for damaged files
+        why = first_line(error)
+        if why.lower().startswith("weights only load failed"):  # torch goes on to explain how to run the pickle
+            why = "only tensors are read; save model.state_dict()"
+        raise UserError(f"weights file {path} is damaged or contains more than tensors: {why}") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
     if not isinstance(state, Mapping) or not state or not all(isinstance(t, torch.Tensor) for t in state.values()):
-        raise UserError(f"weights file {path} is not a state_dict: save a model's state_dict()")
+        raise UserError(f"weights file {path} is not a state dict: save model.state_dict()")
     if bad := [key for key, tensor in state.items() if not torch.isfinite(tensor).all()]:
-        raise UserError(f"weights file {path}: {bad[0]} holds what is no finite number; the file is damaged")
+        raise UserError(f"weights file {path}: {bad[0]} contains NaN or infinite values")
     parallel = all(key.startswith("module.") for key in state)
     return {key.removeprefix("module.") if parallel else key: tensor for key, tensor in state.items()}
 
 
-def weights_file(source: str) -> Path:
-    """Return the path of a weights file.
+def check_weights_path(source: str) -> Path:
+    """Return the path of a weights file after checking its name and existence.
 
     Raises
     ------
     UserError
-        For what is neither a word for weights nor the name of a file of weights, and for a file that does not exist.
+        For any other file type, and if the file does not exist.
     """
     path = Path(source)
     if path.suffix not in _SUFFIXES:
-        raise unknown("weights", source, (*WORDS, "a file that ends in .safetensors, .pth or .pt"))
+        raise unknown("weights", source, (*NAMED_WEIGHTS, "a file that ends in .safetensors, .pth or .pt"))
     if not path.is_file():
         raise UserError(f"weights file {path} does not exist: give imagenet, random or another file")
     return path
 
 
-def load(network: nn.Module, state: Mapping[str, torch.Tensor], *, source: str, classifiers: Sequence[str]) -> None:
-    """Copy `state` into a network of stages.
+def load_weights(
+    network: nn.Module, state: Mapping[str, torch.Tensor], *, source: str, classifiers: Sequence[str]
+) -> None:
+    """Load a state dict into a network of stages.
 
     Parameters
     ----------
     network
-        Changed in place, and only if everything fits.
+        Changed in place, but only if everything fits.
     state
-        Under the stages' or the original names. Auxiliary heads are passed over, counters of batch norm may be missing
-        (old files have none), and classifiers for another number of classes, or none, leave the network's own.
+        Tensors by the network's keys or by original names. Auxiliary heads are skipped, ``num_batches_tracked`` may be
+        missing (old files), and missing classifiers or those for other classes leave the network's own.
     source
-        What the weights are called in a message.
+        Name of the weights in messages.
     classifiers
-        Path of each last linear layer, or of all the layers of a new head.
+        Module path of each classifier, or of a new head.
 
     Raises
     ------
     UserError
-        Naming what is missing, unexpected or of a wrong shape.
+        If tensors are missing, unexpected or of a wrong shape; the message lists them.
     """
     own = network.state_dict()
-    by_original = {original_name(key): key for key in own}
+    by_original = {to_original_name(key): key for key in own}
     if sum(key in by_original for key in state) > sum(key in own for key in state):
         state = {by_original.get(key, key): tensor for key, tensor in state.items()}
     given = {key: tensor for key, tensor in state.items() if not key.startswith(_AUXILIARY)}
     left: set[str] = set()
     for classifier in classifiers:
         head = [key for key in own if key.startswith(f"{classifier}.")]
-        if any(key not in given for key in head) or any(_other_classes(given[key], own[key]) for key in head[-2:]):
+        if any(key not in given for key in head) or any(_differs_in_classes(given[key], own[key]) for key in head[-2:]):
             left |= set(head)
     given = {key: tensor for key, tensor in given.items() if key not in left}
     kept = {key for key in own if key not in given and (key in left or key.endswith("num_batches_tracked"))}
-    if found := mismatches(given, {key: tensor for key, tensor in own.items() if key not in kept}):
-        raise UserError(f"weights {source} do not fit: {summary(found)}")
+    if found := find_mismatches(given, {key: tensor for key, tensor in own.items() if key not in kept}):
+        raise UserError(f"weights {source} do not fit: {summarise_mismatches(found)}")
     network.load_state_dict(given, strict=False)
 
 
-def _other_classes(given: torch.Tensor, own: torch.Tensor) -> bool:
+def _differs_in_classes(given: torch.Tensor, own: torch.Tensor) -> bool:
     return given.shape[1:] == own.shape[1:] and given.shape[:1] != own.shape[:1]
 
 
-def mismatches(given: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> list[str]:
-    """List every way in which the tensors `given` differ in name or shape from `own`; empty where they fit."""
+def find_mismatches(given: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> list[str]:
+    """List all missing, unexpected and misshapen tensors of `given` compared with `own`."""
     return [
         *(f"missing {key}" for key in own if key not in given),
         *(f"unexpected {key}" for key in given if key not in own),
@@ -119,10 +121,10 @@ def mismatches(given: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor
     ]
 
 
-def summary(found: Sequence[str]) -> str:
-    """Say mismatches in one line: the first eight, and how many there are."""
-    rest = len(found) - _LISTED
-    return "; ".join(found[:_LISTED]) + (f"; and {rest} more" if rest > 0 else "")
+def summarise_mismatches(found: Sequence[str]) -> str:
+    """Format mismatches as one line: the first eight and the number of the others."""
+    rest = len(found) - _MAX_LISTED
+    return "; ".join(found[:_MAX_LISTED]) + (f"; and {rest} more" if rest > 0 else "")
 
 
 def _shape(tensor: torch.Tensor) -> str:
@@ -133,23 +135,23 @@ def _load_pickle(path: Path) -> object:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def reason(error: BaseException) -> str:
-    """Return the first line of an error's message, or what kind of error it is."""
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type if there is no message."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Let one process at a time fetch `path`."""
+def lock_download(path: Path) -> Iterator[None]:
+    """Hold a lock so that only one process at a time downloads `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f"{path.name}.lock")):
         yield
 
 
-def no_download(name: str, url: str, error: BaseException, by_hand: str = "") -> UserError:
-    """Make the error for ImageNet weights that did not come; `by_hand` is another way to get them."""
+def download_error(name: str, url: str, error: BaseException, by_hand: str = "") -> UserError:
+    """Return the error for a failed download of ImageNet weights; `by_hand` names another way to get them."""
     return UserError(
-        f"cannot download the ImageNet weights of {name} from {url} ({reason(error)}): "
+        f"cannot download the ImageNet weights of {name} from {url} ({first_line(error)}): "
         f"use --weights random, or --weights FILE{by_hand}"
     )

@@ -15,9 +15,9 @@ from core.inputs import KINDS
 from core.inputs.input_of_run import check_first_step, input_layout, input_shape
 from core.inputs.store.stored_inputs import Images
 from core.models.backbone import Backbone
-from core.models.input_transform.colour import Colour, Levels
+from core.models.input_transform.colour import ColourMap, ScaleToUnit
 from core.models.input_transform.normalise import Normalise
-from core.models.input_transform.pca import Components
+from core.models.input_transform.pca import PcaProjection
 from core.store.runs import Store
 
 
@@ -33,7 +33,7 @@ def fit(run: Run, backbone: Backbone, images: Images, split: Split) -> nn.Module
     """
     frontend = run.frontend
     if frontend.pca:
-        return Components.fitted(images.array, split.train, pca=frontend.pca)
+        return PcaProjection.fitted(images.array, split.train, pca=frontend.pca)
     if is_fitted(run):
         channels = input_shape(run)[0]
         return Normalise.of(images.array, split.train, channels=channels, rows_apart=KINDS[frontend.kind].rows_apart)
@@ -49,9 +49,9 @@ def _fixed(run: Run, backbone: Backbone) -> nn.Module:
     picture = None if frontend.levels == "image" else layout.value_range
     if picture and frontend.colour == "none":
         return Normalise.fixed(backbone.mean, backbone.std, picture)
-    steps = OrderedDict[str, nn.Module](levels=Levels(picture))
+    steps = OrderedDict[str, nn.Module](levels=ScaleToUnit(picture))
     if frontend.colour != "none":
-        steps["colour"] = Colour(frontend.colour)
+        steps["colour"] = ColourMap(frontend.colour)
     return nn.Sequential(steps | {"normalise": Normalise.fixed(backbone.mean, backbone.std, (0.0, 1.0))})
 
 
@@ -80,7 +80,7 @@ def kept(run: Run, backbone: Backbone, store: Store) -> nn.Module | None:
     tensors = store.first_step(run)
     if tensors is None:
         return None
-    return Components.restored(tensors) if run.frontend.pca else Normalise.restored(tensors)
+    return PcaProjection.restored(tensors) if run.frontend.pca else Normalise.restored(tensors)
 
 
 def components(run: Run, images: Images, split: Split) -> int:
@@ -93,7 +93,7 @@ def components(run: Run, images: Images, split: Split) -> int:
     """
     if images.array.ndim != 2:
         raise UserError(f"--pca {run.frontend.pca:g}: only vectors have components here; choose --input features")
-    return Components.fitted(images.array, split.train, pca=run.frontend.pca).axes.shape[1]
+    return PcaProjection.fitted(images.array, split.train, pca=run.frontend.pca).axes.shape[1]
 
 
 def is_fitted(run: Run) -> bool:

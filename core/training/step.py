@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from core.config.run import Training
-from core.inference.precision import ComputeMode
-from core.models.auxiliary import auxiliaries
-from core.models.surgery import keep_inputs
+from core.inference.precision import Arithmetic
+from core.models.auxiliary import find_auxiliary_heads
+from core.models.surgery import avoid_inplace_copies
 from core.training import LOSSES
 from core.training.compiled import compiled
 
@@ -34,14 +34,14 @@ class Step:
     def __init__(
         self, network: nn.Module, optimizer: torch.optim.Optimizer, training: Training, device: torch.device
     ) -> None:
-        keep_inputs(network)
+        avoid_inplace_copies(network)
         self.optimizer = optimizer
         self.criterion = LOSSES[training.loss](training)
         self.clip_norm = training.clip_norm
         self.parameters = [p for p in network.parameters() if p.requires_grad]
-        self.arithmetic = ComputeMode(training, device)
+        self.arithmetic = Arithmetic(training, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.arithmetic.dtype == torch.float16)
-        self.auxiliaries = list(auxiliaries(network).values())
+        self.auxiliaries = list(find_auxiliary_heads(network).values())
         self.forward = compiled(network, device) if training.compile else network
 
     def __call__(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -50,8 +50,8 @@ class Step:
             logits = self.forward(x)
             loss = self.criterion(logits, y)
             for part in self.auxiliaries:
-                if (taken := part.taken()) is not None:
-                    loss = loss + part.weight * self.criterion(taken, y)
+                if (side_logits := part.pop_logits()) is not None:
+                    loss = loss + part.weight * self.criterion(side_logits, y)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         if self.clip_norm:

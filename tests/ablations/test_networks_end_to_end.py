@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from safetensors.torch import save_file
 
-from core.config.layer_spec import head_widths
-from core.models.backbone import build
+from core.config.layer_spec import parse_head_widths
+from core.models.backbone import build_backbone
 from run_ablation import main
 
 NETWORKS = {  # as they are typed
@@ -54,7 +54,9 @@ def table_of(command: str, network: tuple[str, ...], words: tuple[str, ...], sou
 def written(network: tuple[str, ...], folder: Path) -> str:
     """Write weights to start from, of a network that nobody has trained on anything."""
     name, *head = network
-    made = build(name, 3, weights="random", seed=9, head=head_widths(head[-1] if head else ""), input_shape=(3, 64, 64))
+    made = build_backbone(
+        name, 3, weights="random", seed=9, head=parse_head_widths(head[-1] if head else ""), input_shape=(3, 64, 64)
+    )
     save_file(made.original_state_dict(), folder / "start.safetensors")
     return str(folder / "start.safetensors")
 

@@ -18,8 +18,8 @@ from core.errors import UserError
 from core.inputs import KINDS
 from core.inputs.base import Axis, Kind
 from core.inputs.input_of_run import input_kind, input_shape
-from core.models.build_network import make_backbone
-from core.plan import Plan, PlannedRun
+from core.models.build_network import build_network
+from core.plan import Plan, Planned
 from core.session import Session
 from core.store.runs import FINISHED
 from core.training.prepare import prepare
@@ -80,7 +80,7 @@ def test_a_vector_is_trained_frozen_compared_and_explained(
 ) -> None:
     assert input_shape(vectors) == (WIDTH,)
     train(vectors, dataset, session, label="run")
-    plan = Plan("vectors", (PlannedRun("base", vectors, vectors),), {vectors.data.content: dataset})
+    plan = Plan("vectors", (Planned("base", vectors, vectors),), {vectors.data.content: dataset})
     results = OutputFolder(plan, session, tmp_path)
     record = session.store.record(vectors)
     assert record is not None
@@ -88,7 +88,7 @@ def test_a_vector_is_trained_frozen_compared_and_explained(
     assert record.metrics.accuracy >= 0.8  # three tones; chance is a third
     frozen = vectors.replace(model__freeze="block1")
     train(frozen, dataset, session, label="frozen")
-    start, end = make_backbone(vectors, 3).original_state_dict(), session.store.weights(frozen)
+    start, end = build_network(vectors, 3).original_state_dict(), session.store.weights(frozen)
     moved = {name for name in end if not torch.equal(start[name], end[name])}
     assert {name.split(".")[0] for name in moved} == {"2", "3"}
     found = similarity_of(vectors, results, index="cka", layers="blocks", positions="fold")

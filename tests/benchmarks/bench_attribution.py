@@ -23,7 +23,7 @@ from analysis.attribution.integrated_gradients import mean_gradients
 from core.config.run import Frontend
 from core.inputs.log_mel import LogMel
 from core.inputs.spectrogram import FLOOR_DB
-from core.models.backbone import build
+from core.models.backbone import build_backbone
 from core.models.input_transform.normalise import Normalise
 from tests.benchmarks.comparison import REPEATS, row
 
@@ -62,7 +62,7 @@ def _row(what: str, rounds: list[list[tuple[np.ndarray, float, float]]], k: int,
 def inputs(name: str) -> tuple[nn.Module, np.ndarray, np.ndarray]:
     """Make the network, the images in dB and the targets."""
     torch.manual_seed(0)
-    backbone = build(name, 10, weights="imagenet" if name == "efficientnet_lite0" else "random")
+    backbone = build_backbone(name, 10, weights="imagenet" if name == "efficientnet_lite0" else "random")
     network = nn.Sequential(
         Normalise.fixed(backbone.mean, backbone.std, LogMel.decibel_range(Frontend())), backbone
     ).eval()

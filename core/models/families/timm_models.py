@@ -1,4 +1,4 @@
-"""timm's models as chains of stages, cut where timm's feature info says a stride ends."""
+"""Models of timm that are chains of modules, divided into stages by timm's ``feature_info``."""
 
 import hashlib
 import warnings
@@ -23,63 +23,63 @@ _HEAD = ("global_pool", "pre_logits", "fc_norm", "head", "head_drop", "classifie
 
 
 class Timm(Family):
-    """Any of timm's models that is a chain of stages, as ``timm:NAME``."""
+    """Any timm model that is a chain of modules, as ``timm:NAME``."""
 
     about = "timm:NAME"
     pattern = "timm:NAME"
     checked = True
-    probe = (3, 96, 128)  # no timm model of this kind depends on its input's size
+    probe = (3, 96, 128)  # models of this kind accept any input size
 
     def owns(self, name: str) -> bool:
-        """Say whether it begins with ``timm:``."""
+        """Return whether `name` begins with ``timm:``."""
         return name.startswith("timm:")
 
     def stages(self, name: str, input_shape: Shape) -> tuple[str, ...]:
-        """Ask timm for the model, without memory for its weights."""
+        """Build the model without memory for its weights and find its stages."""
         return _stages(name)
 
     def make(self, name: str, *, num_classes: int, input_shape: Shape, dropout: float) -> "nn.Module":
-        """Make timm's model, for its own 1000 classes."""
-        return create(name, dropout=dropout)
+        """Build the timm model with its original 1000 classes."""
+        return create_model(name, dropout=dropout)
 
     def layout(self, model: "nn.Module", name: str) -> Layout:
-        """Cut the model by its feature info."""
-        return layout(model, name)
+        """Divide the model by its ``feature_info``."""
+        return find_layout(model, name)
 
     def classifier(self, model: "nn.Module", name: str) -> str:
-        """Return the path that the model's configuration names."""
+        """Return the classifier path of the model's configuration."""
         return classifier_path(model, name)
 
     def statistics(self, model: "nn.Module", name: str, channels: int) -> Statistics:
-        """Return those of the model's configuration."""
+        """Return the mean and standard deviation of the model's configuration."""
         configuration: Any = model.default_cfg
         return configuration["mean"], configuration["std"]
 
-    def has_imagenet(self, name: str) -> bool:
-        """Say yes: timm knows, when it is asked for them."""
+    def has_imagenet_weights(self, name: str) -> bool:
+        """Return True; timm reports missing weights when they are requested."""
         return True
 
     def imagenet(self, name: str, keys: Sequence[str]) -> "dict[str, Tensor]":
-        """Let timm fetch its default weights, one process at a time."""
+        """Let timm download its default weights, one process at a time."""
         model = name.removeprefix("timm:")
         lock = Path(torch.hub.get_dir()) / "checkpoints" / f"timm-{model}"
         try:
-            with weight_files.locked(lock), torch.random.fork_rng(devices=[]):
-                return create(name, pretrained=True).state_dict()
+            with weight_files.lock_download(lock), torch.random.fork_rng(devices=[]):
+                return create_model(name, pretrained=True).state_dict()
         except UserError:
             raise
-        except Exception as error:  # timm fetches in several ways, each with errors of its own
-            raise weight_files.no_download(name, address(name), error) from error
+        except Exception as error:  # timm has several download methods with different errors
+            raise weight_files.download_error(name, weights_address(name), error) from error
 
-    def imagenet_digest(self, name: str) -> str:
-        """Return the SHA-256 of the place that timm fetches them from: of the repository and the weights' tag."""
-        found = timm.get_pretrained_cfg(architecture(name))
+    def compute_imagenet_digest(self, name: str) -> str:
+        """Return the SHA-256 of the weights' source: repository, file name, URL, architecture and tag."""
+        found = timm.get_pretrained_cfg(timm_name(name))
         places = (found.hf_hub_id, found.hf_hub_filename, found.url, found.architecture, found.tag) if found else ()
         return hashlib.sha256(repr(places).encode()).hexdigest()
 
-    def refusal(self, name: str, reason: str) -> UserError:
-        """Say that the model has no blocks."""
-        return not_a_chain(name)
+    def not_supported(self, name: str, reason: str) -> UserError:
+        """Return the error for a model that is not a chain of stages."""
+        return not_a_chain_error(name)
 
 
 FAMILY = Timm()
@@ -87,76 +87,76 @@ FAMILY = Timm()
 
 @cache
 def _stages(name: str) -> tuple[str, ...]:
-    return tuple(skeleton(name))
+    return tuple(find_layout_on_meta(name))
 
 
-def architecture(name: str) -> str:
+def timm_name(name: str) -> str:
     """Return timm's name for the backbone `name`: ``timm:NAME`` or ``efficientnet_liteK``.
 
     Raises
     ------
     UserError
-        If timm has no such model, with the nearest it has.
+        If timm has no such model; the message names the nearest one.
     """
     wanted = name.removeprefix("timm:") if name.startswith("timm:") else f"tf_{name}"
     choices = timm.list_models(pretrained="." in wanted)  # NAME.TAG names one of a model's pretrained weights
     if wanted not in choices:
         match = nearest(wanted, choices)
         hint = f"did you mean 'timm:{match}'? " if match else ""
-        raise UserError(f"unknown timm model '{wanted}': {hint}timm.list_models() names all {len(choices)}")
+        raise UserError(f"unknown timm model '{wanted}': {hint}timm.list_models() lists all {len(choices)}")
     return wanted
 
 
-def create(name: str, *, dropout: float = 0.0, pretrained: bool = False) -> "nn.Module":
-    """Make timm's model of a backbone, with its own 1000 classes.
+def create_model(name: str, *, dropout: float = 0.0, pretrained: bool = False) -> "nn.Module":
+    """Build the timm model of a backbone with its original 1000 classes.
 
     Parameters
     ----------
     name
         ``timm:NAME`` or ``efficientnet_liteK``.
     dropout
-        Rate before the classifier, 0 to 1.
+        Dropout rate before the classifier, 0 to 1.
     pretrained
-        Whether timm fetches its weights; any error of that is passed on.
+        Whether to download the weights; download errors are passed on.
 
     Raises
     ------
     UserError
-        If timm has no such model, or it does not take these options.
+        If timm has no such model, or the model does not accept these options.
     """
-    wanted = architecture(name)
+    wanted = timm_name(name)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # timm announces renamed models
+        warnings.simplefilter("ignore")  # timm warns about renamed models
         try:
             model: nn.Module = timm.create_model(wanted, pretrained=pretrained, drop_rate=dropout)
         except TypeError as error:
-            raise not_a_chain(name) from error
+            raise not_a_chain_error(name) from error
     return model
 
 
-def skeleton(name: str) -> Layout:
-    """Return the layout of a backbone without memory for its weights."""
+def find_layout_on_meta(name: str) -> Layout:
+    """Return the stages of a backbone, built on the meta device without memory for weights."""
     try:
         with torch.device("meta"):
-            return layout(create(name), name)
-    except NotImplementedError:  # some models compute while they are made, which needs numbers
-        return layout(create(name), name)
+            return find_layout(create_model(name), name)
+    except NotImplementedError:  # some constructors compute with their weights
+        return find_layout(create_model(name), name)
 
 
-def layout(model: "nn.Module", name: str) -> Layout:
-    """Cut a timm model into stem, block1 .. blockN and head.
+def find_layout(model: "nn.Module", name: str) -> Layout:
+    """Divide a timm model into stem, block1 .. blockN and head.
 
-    The last module that feature info gives for stride 2 ends the stem (all before the first stage, for a model that
-    starts at stride 4), the last of each greater stride ends a block. A DenseNet transition belongs to the block
-    before it, and what follows the last stage (a norm, a convolution) to the last block.
+    The stem ends with the last module of stride 2 in ``feature_info``; in a model that starts at stride 4, it is
+    everything before the first stage. The last module of each larger stride ends a block. A DenseNet transition belongs
+    to the block before it. Modules after the last stage (a norm, a convolution) belong to the last block.
 
     Raises
     ------
     UserError
-        If the model's modules are not such a chain.
+        If the modules of the model are not such a chain.
     """
-    if getattr(model, "output_fmt", "NCHW") != "NCHW":  # channels elsewhere: pooling a cut model would mix them up
-        raise not_a_chain(name)
+    if getattr(model, "output_fmt", "NCHW") != "NCHW":  # channels last: the pooling of a cut model would be wrong
+        raise not_a_chain_error(name)
     info = getattr(model, "feature_info", None)
     entries = getattr(info, "info", info) or []
     last = {entry["reduction"]: entry["module"] for entry in entries if entry["reduction"] >= 2}
@@ -168,24 +168,24 @@ def layout(model: "nn.Module", name: str) -> Layout:
         start = _after(units, last[2]) if 2 in last else _first(units, last[strides[0]])
         head = next(i for i in range(ends[-1], len(units)) if units[i].split(".")[0] in _HEAD)
     except (ValueError, IndexError, StopIteration) as error:
-        raise not_a_chain(name) from error
+        raise not_a_chain_error(name) from error
     bounds = [0, start, *ends[:-1], head, len(units)]
     if sorted(set(bounds)) != bounds or not any(f"{classifier}.".startswith(f"{unit}.") for unit in units[head:]):
-        raise not_a_chain(name)
+        raise not_a_chain_error(name)
     stages = ("stem", *(f"block{k}" for k in range(1, len(ends) + 1)), "head")
     return {stage: tuple(units[a:b]) for stage, a, b in zip(stages, bounds, bounds[1:], strict=False)}
 
 
 def classifier_path(model: "nn.Module", name: str) -> str:
-    """Return the path of the model's one linear classifier, e.g. ``head.fc``."""
+    """Return the module path of the linear classifier, e.g. ``head.fc``."""
     path = getattr(model, "default_cfg", {}).get("classifier")
     if not isinstance(path, str) or not isinstance(model.get_submodule(path), torch.nn.Linear):
-        raise not_a_chain(name)
+        raise not_a_chain_error(name)
     return path
 
 
 def _units(model: "nn.Module", wanted: tuple[str, ...], name: str) -> list[str]:
-    """List the model's children in order, opening those that contain a wanted module."""
+    """List the child modules in order; children that contain a wanted module are opened."""
     units: list[str] = []
     queue = [child for child, _ in model.named_children()]
     while queue:
@@ -195,7 +195,7 @@ def _units(model: "nn.Module", wanted: tuple[str, ...], name: str) -> list[str]:
             continue
         parent = model.get_submodule(path)
         if not isinstance(parent, torch.nn.Sequential | torch.nn.ModuleList):
-            raise not_a_chain(name)
+            raise not_a_chain_error(name)
         queue[:0] = [f"{path}.{child}" for child, _ in parent.named_children()]
     return units
 
@@ -212,14 +212,14 @@ def _first(units: list[str], module: str) -> int:
     return next(i for i, unit in enumerate(units) if unit.split(".")[0] == top)
 
 
-def not_a_chain(name: str) -> UserError:
-    """Make the error for a model that has no blocks."""
+def not_a_chain_error(name: str) -> UserError:
+    """Return the error for a model that is not a chain of stages."""
     model = name.removeprefix("timm:")
     return UserError(f"timm model {model} is not a chain of stages and cannot be cut into blocks")
 
 
-def address(name: str) -> str:
-    """Return where timm fetches a model's weights from."""
-    configuration = timm.get_pretrained_cfg(architecture(name))
+def weights_address(name: str) -> str:
+    """Return the address from which timm downloads a model's weights."""
+    configuration = timm.get_pretrained_cfg(timm_name(name))
     hub = configuration.hf_hub_id if configuration else None
-    return f"https://huggingface.co/{hub}" if hub else "timm, which has none of it"
+    return f"https://huggingface.co/{hub}" if hub else "timm, which has no address for it"

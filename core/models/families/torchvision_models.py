@@ -1,12 +1,12 @@
-"""torchvision's networks: one table of where each is cut, readable without torchvision.
+"""Networks of torchvision, divided into stages by one table, which needs no import of torchvision.
 
-A stage is a list of the original model's module paths, in the order of its forward. ``features.2-5`` is short for the
-paths ``features.2`` to ``features.5``; a path that begins with ``+`` is an operation that the original model does
-between its modules (`core.models.backbone.ADDED` makes it). The classifier is the last path of the head.
+A stage is a list of module paths of the original model in forward order. ``features.2-5`` stands for ``features.2`` to
+``features.5``. A path that begins with ``+`` is an operation of the original forward that is not a module
+(`core.models.backbone.FUNCTIONAL_OPS`). The classifier is the last path of the head.
 
-Block k ends at stride 2^(k+1), but for AlexNet, whose blocks are its five convolutions and, together, its two dense
-layers, and for the ResNets and DenseNets, whose stem takes the first pooling. A DenseNet transition belongs to the
-dense block before it.
+Block k ends at stride 2^(k+1), with two exceptions. The blocks of AlexNet are its convolutions two to five and its two
+dense layers together. The stem of ResNets and DenseNets includes the first pooling. A DenseNet transition belongs to
+the dense block before it.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
 from core.errors import UserError
-from core.models.family import Family, Layout, Shape, Statistics, numbered
+from core.models.family import Family, Layout, Shape, Statistics, name_stages
 from core.registry import Lazy
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ _INCEPTION = (
 _ALEXNET = ("features.0-2", "features.3-5", "features.6-7", "features.8-9", "features.10-12")
 _ALEXNET_DENSE = "avgpool +flatten classifier.0-5"
 _MLP = "avgpool +flatten classifier.0-6"
-_VGG_CONVOLUTIONS = {  # in each of the five groups that end in a pooling
+_VGG_CONVOLUTIONS = {  # number of convolutions in each of the five groups
     "vgg11": (1, 1, 2, 2, 2),
     "vgg13": (2, 2, 2, 2, 2),
     "vgg16": (2, 2, 3, 3, 3),
@@ -99,74 +99,74 @@ _TABLE: dict[str, tuple[str, ...]] = {
 _IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # GoogLeNet and Inception were trained on (x - 0.5) / 0.5; torchvision turns that on for pretrained weights only
 # (transform_input), which would make pretrained and random differ in more than their weights.
-_HALVED = ("googlenet", "inception_v3", "efficientnet_v2_l")
+_HALF_MEAN = ("googlenet", "inception_v3", "efficientnet_v2_l")
 _OPTIONS: dict[str, dict[str, bool]] = {
     "googlenet": {"aux_logits": False, "transform_input": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "transform_input": False, "init_weights": True},
 }
-_SMALLEST = {"alexnet": 63, "vgg": 32, "inception_v3": 75, "googlenet": 15, "densenet": 29}  # by how names begin
+_SMALLEST = {"alexnet": 63, "vgg": 32, "inception_v3": 75, "googlenet": 15, "densenet": 29}  # by prefix of the name
 _OLD_DENSENET_KEY = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)")
 
 
 class Torchvision(Family):
-    """The networks of the table, with IMAGENET1K_V1 weights: those that were there in 2020."""
+    """Networks of torchvision, with IMAGENET1K_V1 weights (those available in 2020)."""
 
     about = "a torchvision name"
 
     def names(self) -> tuple[str, ...]:
-        """Return the names of the table, which are torchvision's."""
+        """Return torchvision's names of the networks in the table."""
         return tuple(_TABLE)
 
     def stages(self, name: str, input_shape: Shape) -> tuple[str, ...]:
-        """Read the stages off the table."""
-        return numbered(len(_TABLE[name]) - 2)
+        """Return the stages listed in the table."""
+        return name_stages(len(_TABLE[name]) - 2)
 
     def make(self, name: str, *, num_classes: int, input_shape: Shape, dropout: float) -> "nn.Module":
-        """Make torchvision's model, for its own 1000 classes."""
-        options = {"dropout": dropout} if self.drops_out(name) else _OPTIONS.get(name, {})
+        """Build torchvision's model with its original 1000 classes."""
+        options = {"dropout": dropout} if self.has_own_dropout(name) else _OPTIONS.get(name, {})
         model: nn.Module = torchvision.models.get_model(name, weights=None, **options)
         return model
 
     def layout(self, model: "nn.Module", name: str) -> Layout:
-        """Read the paths off the table."""
-        return layout(name)
+        """Return the module paths listed in the table."""
+        return table_layout(name)
 
-    def smallest(self, name: str) -> int:
-        """Look it up: it was found by trying."""
+    def min_size(self, name: str) -> int:
+        """Return the minimum size, which was determined by trial."""
         return next((size for begin, size in _SMALLEST.items() if name.startswith(begin)), 1)
 
     def statistics(self, model: "nn.Module", name: str, channels: int) -> Statistics:
-        """Return those of ImageNet, or what the weights were trained on instead."""
-        return super().statistics(model, name, channels) if name in _HALVED else _IMAGENET
+        """Return the statistics of ImageNet, or 0.5 where the weights were trained with 0.5."""
+        return super().statistics(model, name, channels) if name in _HALF_MEAN else _IMAGENET
 
-    def has_imagenet(self, name: str) -> bool:
-        """Say yes: torchvision publishes weights of all of them."""
+    def has_imagenet_weights(self, name: str) -> bool:
+        """Return True; torchvision publishes weights of all of them."""
         return True
 
     def imagenet(self, name: str, keys: Sequence[str]) -> "dict[str, torch.Tensor]":
-        """Read torchvision's file, fetched once by one process at a time and checked against its SHA-256."""
-        return fetch(name)
+        """Read torchvision's weights file; it is downloaded once and checked against its SHA-256."""
+        return fetch_weights(name)
 
-    def imagenet_digest(self, name: str) -> str:
-        """Return the first eight digits of the file's SHA-256, which its address ends in."""
-        return digest_in(torchvision_url(name))
+    def compute_imagenet_digest(self, name: str) -> str:
+        """Return the first eight digits of the file's SHA-256, which are part of its URL."""
+        return digest_in_url(torchvision_url(name))
 
     def has_plain_head(self, name: str, input_shape: Shape) -> bool:
-        """Say no of the two whose heads have dense layers before the classifier."""
+        """Return False for networks whose heads have dense layers before the classifier."""
         return not name.startswith(("vgg", "mobilenet_v3"))
 
-    def drops_out(self, name: str) -> bool:
-        """Say yes of AlexNet, whose dense layers are a block."""
+    def has_own_dropout(self, name: str) -> bool:
+        """Return True for AlexNet, whose dense layers are a block."""
         return name == "alexnet"
 
 
 FAMILY = Torchvision()
 
 
-def layout(name: str) -> Layout:
-    """Return the module paths of each stage of a network of the table."""
+def table_layout(name: str) -> Layout:
+    """Return the module paths of each stage of a network in the table."""
     columns = _TABLE[name]
-    return {stage: _paths(text) for stage, text in zip(numbered(len(columns) - 2), columns, strict=True)}
+    return {stage: _paths(text) for stage, text in zip(name_stages(len(columns) - 2), columns, strict=True)}
 
 
 def _paths(text: str) -> tuple[str, ...]:
@@ -180,35 +180,37 @@ def _paths(text: str) -> tuple[str, ...]:
 
 
 def torchvision_url(name: str) -> str:
-    """Return the address of torchvision's first ImageNet weights (IMAGENET1K_V1) of a backbone."""
+    """Return the URL of torchvision's IMAGENET1K_V1 weights of a backbone."""
     url: str = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
     return url
 
 
-def digest_in(url: str) -> str:
-    """Return the first digits of a file's SHA-256, in which torchvision lets its name end."""
+def digest_in_url(url: str) -> str:
+    """Return the first digits of a file's SHA-256, with which torchvision's file names end."""
     return Path(urlparse(url).path).stem.rsplit("-", 1)[-1]
 
 
-def fetch(name: str) -> "dict[str, torch.Tensor]":
-    """Read torchvision's ImageNet weights out of torch's cache, where they are put first if need be.
+def fetch_weights(name: str) -> "dict[str, torch.Tensor]":
+    """Read torchvision's ImageNet weights from torch's cache, downloading them first if necessary.
 
     Raises
     ------
     UserError
-        If they cannot be fetched, or what is in the cache is damaged.
+        If the download fails, or the file in the cache is damaged.
     """
     url = torchvision_url(name)
     path = Path(hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
-    prefix = digest_in(url)
+    prefix = digest_in_url(url)
     try:
-        with weight_files.locked(path):
+        with weight_files.lock_download(path):
             if not path.exists():
                 hub.download_url_to_file(url, str(path), prefix)
     except Exception as error:  # no network, no such file, a wrong hash, a full or read-only disk
-        raise weight_files.no_download(name, url, error, f", or save that file as {path}") from error
+        raise weight_files.download_error(name, url, error, f", or save that file as {path}") from error
     with path.open("rb") as file:
         if not hashlib.file_digest(file, "sha256").hexdigest().startswith(prefix):
-            raise UserError(f"weights file {path} is damaged (its SHA-256 does not begin with {prefix}): delete it")
+            raise UserError(
+                f"weights file {path} is damaged (its SHA-256 does not begin with {prefix}): delete it and try again"
+            )
     state = hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True)
     return {_OLD_DENSENET_KEY.sub(r"\1\2", key): tensor for key, tensor in state.items()}

@@ -1,4 +1,4 @@
-"""A network of the user's own: ``path/to/net.py:make``."""
+"""Networks defined in a user's Python file: ``path/to/net.py:make``."""
 
 import hashlib
 import inspect
@@ -12,85 +12,85 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import UserError
-from core.models.family import ANYTHING, Family, Layout, Shape
+from core.models.family import ANY_INPUT, Family, Layout, Shape
 from core.registry import Lazy
 
 if TYPE_CHECKING:
     from torch import nn
 
 torch = Lazy("torch")
-chains = Lazy("core.models.stage_check")
+stage_check = Lazy("core.models.stage_check")
 
 
-class User(Family):
-    """Networks out of files: a function of a Python file makes one.
+class UserFile(Family):
+    """Networks built by a function of a Python file.
 
-    The function is called with those of ``num_classes``, ``input_shape`` (without the batch: channels, height, width)
-    and ``dropout`` that it has parameters for, and returns a new `torch.nn.Sequential`, whose children are the stages
-    (the first the stem, the last the head), or a module with a ``stages`` mapping: stage name to module, in forward
-    order. The last linear layer of the head is the classifier.
+    The function is called with the parameters it has among ``num_classes``, ``input_shape`` (channels, height, width;
+    no batch axis) and ``dropout``. It returns a new `torch.nn.Sequential` whose children are the stages (first stem,
+    last head), or a module with a ``stages`` mapping from stage names to modules in forward order. The last linear
+    layer of the head is the classifier.
     """
 
-    about = "path/to/net.py:make, a function that makes a network of your own"
+    about = "path/to/net.py:make, a function that builds your own network"
     pattern = "path/to/net.py:make"
     checked = True
 
     def owns(self, name: str) -> bool:
-        """Say whether it names a Python file."""
+        """Return whether `name` names a Python file."""
         return ".py:" in name or name.endswith(".py")
 
     def stages(self, name: str, input_shape: Shape) -> tuple[str, ...]:
-        """Make the network once and look."""
-        return _facts(name, self.digest(name), input_shape)[0]
+        """Build the network once and return its stage names."""
+        return _inspect(name, self.digest(name), input_shape)[0]
 
     def make(self, name: str, *, num_classes: int, input_shape: Shape, dropout: float) -> "nn.Module":
-        """Call the function."""
+        """Call the function of the file."""
         return _call(name, {"num_classes": num_classes, "input_shape": tuple(input_shape), "dropout": dropout})
 
     def layout(self, model: "nn.Module", name: str) -> Layout:
-        """Read the stages off the network."""
+        """Return the stages that the network names."""
         try:
-            found: Layout = chains.layout(model)
-        except chains.NoChain as error:
-            raise self.refusal(name, str(error)) from None
+            found: Layout = stage_check.find_layout(model)
+        except stage_check.NotAChain as error:
+            raise self.not_supported(name, str(error)) from None
         return found
 
     def classifier(self, model: "nn.Module", name: str) -> str:
-        """Find the last linear layer of the head."""
+        """Return the path of the last linear layer of the head."""
         try:
-            path: str = chains.classifier(model, self.layout(model, name))
-        except chains.NoChain as error:
-            raise self.refusal(name, str(error)) from None
+            path: str = stage_check.find_classifier(model, self.layout(model, name))
+        except stage_check.NotAChain as error:
+            raise self.not_supported(name, str(error)) from None
         return path
 
-    def takes(self, name: str) -> str:
-        """Return `ANYTHING`: the trial shows what it takes."""
-        return ANYTHING
+    def input_kind(self, name: str) -> str:
+        """Return `ANY_INPUT`; `check_stages` tries the shape of the run."""
+        return ANY_INPUT
 
     def has_plain_head(self, name: str, input_shape: Shape) -> bool:
-        """Count what its head learns."""
-        return _facts(name, self.digest(name), input_shape)[1]
+        """Return whether the head has no parameters but the classifier's."""
+        return _inspect(name, self.digest(name), input_shape)[1]
 
     def file(self, name: str) -> str:
-        """Return the part before the function's name."""
+        """Return the path before the function's name."""
         return name if name.endswith(".py") else name.rpartition(":")[0]
 
     def digest(self, name: str) -> str:
-        """Hash the file as it is now."""
+        """Return the SHA-256 of the file."""
         return hashlib.sha256(_source(name)).hexdigest()
 
-    def refusal(self, name: str, reason: str) -> UserError:
-        """Say what is wrong with the network."""
+    def not_supported(self, name: str, reason: str) -> UserError:
+        """Return the error for a network that cannot be used."""
         return UserError(f"network {name}: {reason}")
 
 
-FAMILY = User()
-_given: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()  # every module a function returned and somebody still has
+FAMILY = UserFile()
+_returned_modules: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()  # modules that user functions have returned
 
 
 @cache
-def _facts(name: str, digest: str, input_shape: Shape) -> tuple[tuple[str, ...], bool]:
-    """Return the stages' names and whether the head is plain, of a file with this SHA-256."""
+def _inspect(name: str, digest: str, input_shape: Shape) -> tuple[tuple[str, ...], bool]:
+    """Return the stage names and whether the head is plain, cached by the SHA-256 of the file."""
     with torch.random.fork_rng(devices=[]):
         model = FAMILY.make(name, num_classes=2, input_shape=input_shape, dropout=0.0)
     found = FAMILY.layout(model, name)
@@ -102,7 +102,7 @@ def _facts(name: str, digest: str, input_shape: Shape) -> tuple[tuple[str, ...],
 def _source(name: str) -> bytes:
     path = Path(FAMILY.file(name))
     if name.endswith(".py"):
-        raise UserError(f"--backbone {name}: name the function that makes the network too, as in {name}:make")
+        raise UserError(f"--backbone {name}: add the name of the function that builds the network, as in {name}:make")
     if not path.is_file():
         raise UserError(f"network file {path} does not exist: give --backbone path/to/net.py:make")
     try:
@@ -112,27 +112,29 @@ def _source(name: str) -> bytes:
 
 
 def _call(name: str, offered: dict[str, Any]) -> "nn.Module":
-    """Call the function of ``file:function`` with those of `offered` that it has parameters for."""
+    """Call the function of ``file:function`` with the arguments among `offered` that it has parameters for."""
     function = _function(name)
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
-        raise FAMILY.refusal(name, "it is no function that can be called") from None
+        raise FAMILY.not_supported(name, "it is not a function that can be called") from None
     known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if odd := [p for p in needed if p not in offered or p not in known]:
-        raise FAMILY.refusal(name, f"its parameter {odd[0]} has no default; it is given any of {', '.join(offered)}")
+        raise FAMILY.not_supported(
+            name, f"its parameter {odd[0]} has no default; available arguments: {', '.join(offered)}"
+        )
     whole = any(p.kind == p.VAR_KEYWORD for p in parameters)
     try:
         model = function(**{key: value for key, value in offered.items() if whole or key in known})
-    except (Exception, SystemExit) as error:  # whatever foreign code raises
-        raise FAMILY.refusal(name, f"it raises {_where(name, error)}") from error
+    except (Exception, SystemExit) as error:  # user code may raise anything
+        raise FAMILY.not_supported(name, f"it raises {_describe_error(name, error)}") from error
     if not isinstance(model, torch.nn.Module):
         what = type(model).__name__
-        raise FAMILY.refusal(name, f"it returns a {what}, not a torch.nn.Sequential or a module with `stages`")
-    if any(module in _given for module in model.modules()):
-        raise FAMILY.refusal(name, "it returns the same modules twice: make new ones at every call")
-    _given.update(model.modules())
+        raise FAMILY.not_supported(name, f"it returns a {what}, not a torch.nn.Sequential or a module with `stages`")
+    if any(module in _returned_modules for module in model.modules()):
+        raise FAMILY.not_supported(name, "it returns the same modules at every call: create new ones each time")
+    _returned_modules.update(model.modules())
     return model
 
 
@@ -152,25 +154,25 @@ _modules: dict[tuple[str, str], types.ModuleType] = {}
 
 
 def _module(name: str) -> types.ModuleType:
-    """Run the file, once for each content."""
+    """Execute the file, once per content."""
     source, path = _source(name), Path(FAMILY.file(name))
     digest = hashlib.sha256(source).hexdigest()
     if (str(path), digest) not in _modules:
         module = types.ModuleType(f"network_{digest[:12]}")
         module.__file__ = str(path)
-        sys.modules[module.__name__] = module  # where dataclasses and pickles look for what it defines
+        sys.modules[module.__name__] = module  # dataclasses and pickle look modules up there
         try:
             with torch.random.fork_rng(devices=[]):
-                exec(compile(source, str(path), "exec"), vars(module))  # noqa: S102 (the user's own code, asked for)
+                exec(compile(source, str(path), "exec"), vars(module))  # noqa: S102 (the user names this file)
         except (Exception, SystemExit) as error:
             del sys.modules[module.__name__]
-            raise UserError(f"network file {path} cannot be run: {_where(name, error)}") from error
+            raise UserError(f"network file {path} raises {_describe_error(name, error)}") from error
         _modules[str(path), digest] = module
     return _modules[str(path), digest]
 
 
-def _where(name: str, error: BaseException) -> str:
-    """Say an error in one line, with the last line of the user's file that it passed."""
+def _describe_error(name: str, error: BaseException) -> str:
+    """Format an error as one line, with the line number in the user's file."""
     path = str(Path(FAMILY.file(name)))
     line = error.lineno if isinstance(error, SyntaxError) else None
     for frame in traceback.extract_tb(error.__traceback__):

@@ -1,4 +1,4 @@
-"""The map from an input's unit to the range a backbone was trained on, as the network's first module."""
+"""Input normalisation, the first module of a network: from the unit of the input to the range of the backbone."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,18 +11,18 @@ from torch import nn
 from core.errors import UserError
 from core.inputs.base import Rows
 
-_CHUNK = 64  # inputs whose statistics are taken at once
+_CHUNK = 64  # inputs per chunk when statistics are computed
 
 
 class Normalise(nn.Module):
-    """Subtract a mean and divide by a deviation, channel by channel; of a vector each number is its own channel.
+    """Subtract the mean and divide by the standard deviation of each channel, or of each feature of a vector.
 
-    Images that are kept as one channel become as many as there are means: a picture's three, which were equal.
+    Images stored as one channel are broadcast to the number of means, normally three.
 
     Parameters
     ----------
     mean, std
-        One number per channel of an image, in the inputs' unit.
+        One value per channel, in the input's unit.
     """
 
     mean: torch.Tensor
@@ -35,12 +35,12 @@ class Normalise(nn.Module):
 
     @classmethod
     def fixed(cls, mean: Sequence[float], std: Sequence[float], picture: tuple[float, float]) -> Self:
-        """Make the map that looks at no data: the picture's range as 0 .. 1, then the backbone's own normalisation.
+        """Return a normalisation that needs no data: scale the value range to 0 .. 1, then apply the backbone's own.
 
         Parameters
         ----------
         mean, std
-            Of the pictures the backbone was trained on, per channel, in units of 0 .. 1.
+            Mean and standard deviation per channel of the pretraining images, whose values are 0 .. 1.
         picture
             What is 0 and what is 1 in the inputs' unit (`core.inputs.base.Layout.value_range`).
         """
@@ -49,23 +49,23 @@ class Normalise(nn.Module):
 
     @classmethod
     def of(cls, inputs: Rows, rows: np.ndarray, *, channels: int = 1, rows_apart: bool = False) -> Self:
-        """Make the map that gives the inputs named by `rows` mean 0 and deviation 1 in each channel.
+        """Return the normalisation that gives the inputs `rows` mean 0 and standard deviation 1 in each channel.
 
         Parameters
         ----------
         inputs
             (clips, channels, ...), or (clips, features); may be memory-mapped.
         rows
-            (training clips,) indices: those of the training folds only.
+            Indices (training clips,) of the training clips.
         channels
-            That the network takes, where the inputs are kept as one.
+            Number of channels the network expects if one is stored.
         rows_apart
-            Whether each row of an image is taken by itself (`core.inputs.base.Kind.rows_apart`).
+            Whether each row of an image is normalised separately (`core.inputs.base.Kind.rows_apart`).
 
         Raises
         ------
         UserError
-            If a channel is constant or holds numbers that are not finite.
+            If a channel is constant or has values that are not finite.
         """
         apart = inputs.shape[1 : 3 if rows_apart else 2]
         positions = tuple(range(1 + len(apart), inputs.ndim))
@@ -75,28 +75,28 @@ class Normalise(nn.Module):
         for chunk in chunks:
             total += inputs[chunk].sum(axis=(0, *positions), dtype=np.float64)
         mean = total / max(count, 1)
-        for chunk in chunks:  # a second pass: the difference of two large sums would lose digits
+        for chunk in chunks:  # second pass: sum(x^2) - n mean^2 would lose digits
             squares += ((inputs[chunk] - mean.reshape(*apart, *(1 for _ in positions))) ** 2).sum(axis=(0, *positions))
         std = np.sqrt(squares / max(count, 1))
         if not (np.isfinite(std) & (std > 0)).all():
             what = "images" if inputs.ndim == 4 else "inputs"
-            remedy = "use fixed" if inputs.ndim == 4 else "leave out numbers that never change"
+            remedy = "use --normalise fixed" if inputs.ndim == 4 else "remove constant features"
             raise UserError(f"--normalise train: the training {what} do not vary or are not finite; {remedy}")
-        made = cls([0.0], [1.0])
+        transform = cls([0.0], [1.0])
         copies = (channels if apart[0] == 1 else 1, *(1 for _ in inputs.shape[2:]))
-        made.mean, made.std = (
+        transform.mean, transform.std = (
             torch.tensor(part, dtype=torch.float32).view(1, *apart, *(1 for _ in positions)).repeat(1, *copies)
             for part in (mean, std)
         )
-        return made
+        return transform
 
     @classmethod
     def restored(cls, tensors: Mapping[str, torch.Tensor]) -> Self:
-        """Make the map whose ``state_dict()`` was kept."""
-        made = cls([0.0], [1.0])
-        made.mean, made.std = tensors["mean"], tensors["std"]
-        return made
+        """Return the normalisation with a stored ``state_dict()``."""
+        transform = cls([0.0], [1.0])
+        transform.mean, transform.std = tensors["mean"], tensors["std"]
+        return transform
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map inputs (batch, channels, ...) to numbers without a unit; one channel to as many as there are means."""
+        """Normalise inputs (batch, channels, ...); one channel is broadcast to the number of means."""
         return (x - self.mean) / self.std

@@ -1,4 +1,4 @@
-"""Principal components of vectors, as the network's first module: standardised first, fitted to training rows alone."""
+"""PCA of feature vectors as the first module of a network, fitted to the training rows after standardisation."""
 
 from collections.abc import Mapping, Sequence
 from typing import Self
@@ -14,17 +14,17 @@ from core.registry import Lazy
 PCA = Lazy("sklearn.decomposition:PCA")  # takes a second to import
 
 
-class Components(Normalise):
-    """Standardise vectors and project them on their principal components; not whitened.
+class PcaProjection(Normalise):
+    """Standardise vectors and project them on their principal components, without whitening.
 
-    Unscaled, the features with the largest numbers would be all of the variance.
+    Without standardisation the features of the largest scale would dominate the variance.
 
     Parameters
     ----------
     mean, std
-        One number per feature, in its unit.
+        One value per feature, in the feature's unit.
     axes
-        (features, components) of the standardised vectors, orthonormal, the strongest first.
+        Principal axes (features, components) of the standardised vectors, by decreasing variance.
     """
 
     axes: torch.Tensor
@@ -36,17 +36,18 @@ class Components(Normalise):
 
     @classmethod
     def fitted(cls, vectors: Rows, rows: np.ndarray, *, pca: float) -> Self:
-        """Fit to the vectors (clips, features) that `rows` name, (training clips,).
+        """Fit to the rows `rows` (training clips,) of `vectors` (clips, features).
 
         Parameters
         ----------
         pca
-            Below 1: as many components as hold more than this share of the variance; else their number.
+            Below 1: fraction of the variance to keep; otherwise the number of components.
 
         Raises
         ------
         UserError
-            For fewer rows than features, more components than either, and what `Normalise.of` refuses.
+            If there are fewer rows than features, too few rows or features for the components, or for the errors of
+            `Normalise.of`.
         """
         n_features = vectors.shape[1]
         if pca > n_features or len(rows) <= min(pca, n_features):
@@ -66,10 +67,10 @@ class Components(Normalise):
 
     @classmethod
     def restored(cls, tensors: Mapping[str, torch.Tensor]) -> Self:
-        """Make the map whose ``state_dict()`` was kept."""
+        """Return the projection with a stored ``state_dict()``."""
         return cls(tensors["mean"].ravel().tolist(), tensors["std"].ravel().tolist(), tensors["axes"].numpy())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map vectors (batch, features) to (batch, components), in deviations."""
+        """Project vectors (batch, features) to (batch, components), in units of standard deviations."""
         projected: torch.Tensor = super().forward(x) @ self.axes
         return projected

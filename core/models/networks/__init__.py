@@ -1,4 +1,4 @@
-"""The project's own networks by name: one file each, and its line here."""
+"""Networks described in papers, by name: one file each, and one line in this registry."""
 
 from core.registry import Registry
 

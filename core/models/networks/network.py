@@ -1,4 +1,4 @@
-"""What a network of the project says of itself, and what several of them are made of."""
+"""`Network`, the entry of a network in the registry, and helpers that several networks share."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -9,55 +9,55 @@ import torch
 from torch import nn
 
 from core.errors import UserError
-from core.models.family import IMAGE, Shape, shown
+from core.models.family import IMAGE, Shape, format_shape
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network of the registry (`core.models.networks.NETWORKS`).
+    """A network in the registry `core.models.networks.NETWORKS`.
 
     Attributes
     ----------
     make
-        Makes it, with random weights from torch's generator, from the number of classes and the shape of one input
-        without the batch: a `torch.nn.Sequential` of ``stem``, ``block1`` .. ``blockN``, ``head``. The last linear
-        layer of the head is its last module.
+        Function of the number of classes and the input shape (without batch axis). It returns a `torch.nn.Sequential`
+        of ``stem``, ``block1`` .. ``blockN``, ``head`` with random weights; the last module of the head is a linear
+        layer.
     blocks
-        N.
-    takes
-        What its input may be: `core.models.family.PICTURE`, `IMAGE`, `SEQUENCE` or `VECTOR`.
+        Number of blocks N.
+    input_kind
+        Kind of input: `core.models.family.RGB_IMAGE`, `IMAGE`, `SEQUENCE` or `VECTOR`.
     plain_head
-        The classifier is all that the head learns.
+        Whether the classifier is the only trainable layer of the head.
     variant
-        Of a network that comes in many, as ``NAME:VARIANT``: makes the one that a text names.
+        For networks named ``NAME:VARIANT``: function that returns the `Network` of a variant.
     """
 
     make: Callable[[int, Shape], nn.Sequential]
     blocks: int
-    takes: str = IMAGE
+    input_kind: str = IMAGE
     plain_head: bool = True
     variant: Callable[[str], Self] | None = None
 
 
-def staged(stages: Sequence[nn.Module], head: nn.Module) -> nn.Sequential:
-    """Name a network's stages: the first is the stem, the others are blocks."""
+def assemble_stages(stages: Sequence[nn.Module], head: nn.Module) -> nn.Sequential:
+    """Return a network of named stages: the first is the stem, the others are blocks, then the head."""
     blocks = {f"block{k}": stage for k, stage in enumerate(stages[1:], start=1)}
     return nn.Sequential(OrderedDict(stem=stages[0], **blocks, head=head))
 
 
-def flat_width(name: str, features: nn.Module, input_shape: Shape) -> int:
-    """Return how many numbers features (batch, ...) make of one input of a shape, by trying.
+def count_features(name: str, features: nn.Module, input_shape: Shape) -> int:
+    """Return the number of features that a module computes from one input, by a trial forward pass.
 
     Raises
     ------
     UserError
-        For an input that is too small for them.
+        If the input is too small.
     """
     features.eval()
     try:
         with torch.no_grad():
             return features(torch.zeros(1, *input_shape)).numel()
     except RuntimeError as error:
-        raise UserError(f"{name} does not take an input of {shown(input_shape)}: it is too small") from error
+        raise UserError(f"{name} does not take an input of {format_shape(input_shape)}: it is too small") from error
     finally:
         features.train()

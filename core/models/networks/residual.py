@@ -1,4 +1,4 @@
-"""What the residual networks of the reports share: their stem, and units of two biased 3 x 3 convolutions."""
+"""Parts of the residual networks: the stem, and residual units of two 3 x 3 convolutions with bias."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -6,33 +6,33 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-Shortcut = Callable[[int, int, int], nn.Module]  # of channels, width and stride
+Shortcut = Callable[[int, int, int], nn.Module]  # (in_channels, out_channels, stride) -> shortcut module
 
 
-def normed(channels: int, width: int, stride: int = 1) -> nn.Sequential:
-    """Make a biased 3 x 3 convolution and its batch norm."""
+def conv_and_norm(channels: int, width: int, stride: int = 1) -> nn.Sequential:
+    """Return a 3 x 3 convolution with bias, followed by batch norm."""
     conv = nn.Conv2d(channels, width, 3, stride=stride, padding=1)
     return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(width)))
 
 
-class Unit(nn.Module):
-    """Two 3 x 3 convolutions and the shortcut around them.
+class ResidualUnit(nn.Module):
+    """Residual unit: two 3 x 3 convolutions and a shortcut.
 
     Parameters
     ----------
     channels, width
-        What goes in and what comes out.
+        Number of input and output channels.
     stride
-        Of the first convolution.
+        Stride of the first convolution.
     shortcut
-        Makes what stands around them where the width changes; elsewhere the input itself does.
+        Builds the shortcut if the number of channels changes; otherwise the shortcut is the identity.
     """
 
     def __init__(self, channels: int, width: int, stride: int, *, shortcut: Shortcut) -> None:
         super().__init__()
-        self.first = normed(channels, width, stride)
+        self.first = conv_and_norm(channels, width, stride)
         self.relu1 = nn.ReLU()
-        self.second = normed(width, width)
+        self.second = conv_and_norm(width, width)
         self.shortcut = nn.Identity() if channels == width else shortcut(channels, width, stride)
         self.relu2 = nn.ReLU()
 
@@ -42,7 +42,7 @@ class Unit(nn.Module):
 
 
 def residual_stem(channels: int) -> nn.Sequential:
-    """Make the stem with its pooling, for inputs of so many channels."""
+    """Return the stem with its max pooling, for inputs with `channels` channels."""
     return nn.Sequential(
         OrderedDict(
             conv=nn.Conv2d(channels, 64, 7, stride=2, padding=3), bn=nn.BatchNorm2d(64), relu=nn.ReLU(),
@@ -52,23 +52,23 @@ def residual_stem(channels: int) -> nn.Sequential:
 
 
 def residual_blocks(units: Sequence[int], shortcut: Shortcut) -> list[nn.Sequential]:
-    """Make a block of so many units for each of `units`, each twice as wide as the one before it.
+    """Return one block per entry of `units`; each block is twice as wide as the previous one.
 
-    All but the first block begin with a stride of 2.
+    All blocks but the first begin with stride 2.
 
     Parameters
     ----------
     units
-        Units of each block.
+        Number of residual units of each block.
     shortcut
-        As in `Unit`.
+        As in `ResidualUnit`.
     """
     blocks, channels, width = [], 64, 64
     for k, count in enumerate(units):
-        made = [
-            Unit(channels if j == 0 else width, width, 2 if k and j == 0 else 1, shortcut=shortcut)
+        members = [
+            ResidualUnit(channels if j == 0 else width, width, 2 if k and j == 0 else 1, shortcut=shortcut)
             for j in range(count)
         ]
-        blocks.append(nn.Sequential(*made))
+        blocks.append(nn.Sequential(*members))
         channels, width = width, 2 * width
     return blocks

@@ -1,1 +1,1 @@
-"""Many small networks on the same inputs, trained as one batched product instead of one by one."""
+"""Heads trained together: many small heads as one batched product."""

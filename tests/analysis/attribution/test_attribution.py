@@ -18,9 +18,9 @@ from core.config.run import Frontend
 from core.errors import UserError
 from core.inputs.log_mel import LogMel
 from core.inputs.spectrogram import FLOOR_DB
-from core.models import family_of, names
-from core.models.backbone import build
-from core.models.family import IMAGE, PICTURE
+from core.models import find_family, list_backbones
+from core.models.backbone import build_backbone
+from core.models.family import IMAGE, RGB_IMAGE
 from core.models.input_transform.normalise import Normalise
 
 SHAPE = (3, 4, 5)
@@ -356,7 +356,7 @@ def check_completeness(name: str) -> None:
     size = {"inception_v3": 75, "alexnet": 64, "convolneunet": 64}.get(name, 33)
     rng = np.random.default_rng(0)
     x = images(rng, 1, (3, size, size))
-    backbone = build(name, 3, weights="random", seed=1, input_shape=x.shape[1:])
+    backbone = build_backbone(name, 3, weights="random", seed=1, input_shape=x.shape[1:])
     normalise = Normalise.fixed(backbone.mean, backbone.std, LogMel.decibel_range(Frontend()))
     network = nn.Sequential(OrderedDict(normalise=normalise, backbone=backbone))
     explained = Explained(network, x.shape[1:])
@@ -381,7 +381,7 @@ def test_every_family_of_the_registry_is_tested() -> None:
     def family(name: str) -> str:
         return name.removeprefix("wide_").removesuffix("_bn")[:6].rstrip("0123456789").replace("resnex", "resnet")
 
-    images = [name for name in names() if family_of(name).takes(name) in (PICTURE, IMAGE)]
+    images = [name for name in list_backbones() if find_family(name).input_kind(name) in (RGB_IMAGE, IMAGE)]
     assert {family(name) for name in images} == {family(name) for name in FAMILIES}
 
 
@@ -506,7 +506,7 @@ def batch_norms(network: nn.Module) -> int:
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18", "densenet121"])
 def test_batch_norm_is_folded_into_the_convolution_before_it(name: str) -> None:
     torch.manual_seed(0)
-    network = build(name, 3, weights="random", seed=1).train()
+    network = build_backbone(name, 3, weights="random", seed=1).train()
     with torch.no_grad():
         network(torch.rand(2, 3, 64, 64))  # statistics that are not 0 and 1
     network.eval()

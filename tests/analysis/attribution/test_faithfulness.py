@@ -8,7 +8,7 @@ from torch import nn
 
 from analysis.attribution import Explained, Maps, attribute, baselines, faithfulness
 from core.inputs.spectrogram import FLOOR_DB
-from core.models.backbone import build
+from core.models.backbone import build_backbone
 
 SHAPE = (3, 10, 20)
 
@@ -132,7 +132,7 @@ def test_likeness() -> None:
 
 
 def test_cascade_makes_stage_after_stage_random() -> None:
-    backbone = build("resnet18", 3, weights="random", seed=0)
+    backbone = build_backbone("resnet18", 3, weights="random", seed=0)
     random = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
     with torch.no_grad():
         for parameter in backbone.parameters():

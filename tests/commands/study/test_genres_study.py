@@ -9,7 +9,7 @@ from analysis.published.numbers import published
 from commands.cli.presets import Preset
 from commands.cli.study_schema import preset_of, read_study, slug
 from commands.study.experiment import commands
-from core.config.layer_spec import activated_widths
+from core.config.layer_spec import parse_mlp_layers
 from core.config.options import problems
 from core.config.run import Run
 from run_ablation import main
@@ -71,7 +71,7 @@ def test_dense_networks_are_the_reports_fourteen(folder: Path) -> None:
     stated = published("genres", "Section II-F")
     assert set(stated.loc[stated["metric"] == "accuracy", "condition"]) <= set(lists)
     for layers in lists:
-        assert activated_widths(layers)
+        assert parse_mlp_layers(layers)
 
 
 @pytest.mark.parametrize(("data", "backbone"), [("gtzan", "convolneunet"), ("gtzan", "vgg16"), ("features", "mlp")])

@@ -14,8 +14,8 @@ from core.config.options import from_dict, option
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
-from core.models import family_of
-from core.models.build_network import make_backbone
+from core.models import find_family
+from core.models.build_network import build_network
 from core.plan import make_plan
 
 RECORD = Path(__file__).parents[1] / "data" / "run-of-version-1.json"
@@ -66,7 +66,7 @@ def test_run_of_version_1_is_read_with_its_id() -> None:
 def test_added_field_leaves_ids_as_they_were_and_is_filled_in() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Clip(config.Clip):
-        gain: float = option(2.0, "Loudness.", legacy_value=1.0)
+        gain: float = option(2.0, "Loudness.", absent=1.0)
 
     @dataclass(frozen=True, kw_only=True)
     class Later(Run):
@@ -97,11 +97,13 @@ def test_id_says_the_content_of_the_starting_weights(dataset: Dataset, tmp_path:
 
 @pytest.mark.parametrize(("name", "digest"), [("resnet18", "f37072fd"), ("densenet201", "c1103571")])
 def test_digest_of_torchvisions_weights_is_that_of_their_file(name: str, digest: str) -> None:
-    assert family_of(name).imagenet_digest(name) == digest
+    assert find_family(name).compute_imagenet_digest(name) == digest
 
 
 def test_digest_of_timms_weights_follows_their_tag() -> None:
-    one, other = (family_of("timm:resnet18").imagenet_digest(f"timm:resnet18.{tag}") for tag in ("a1_in1k", "tv_in1k"))
+    one, other = (
+        find_family("timm:resnet18").compute_imagenet_digest(f"timm:resnet18.{tag}") for tag in ("a1_in1k", "tv_in1k")
+    )
     assert one != other
     assert len(one) == len(other) == 64
 
@@ -109,6 +111,6 @@ def test_digest_of_timms_weights_follows_their_tag() -> None:
 def test_run_whose_starting_weights_are_gone_is_refused(dataset: Dataset, tmp_path: Path) -> None:
     run = planned(dataset, tmp_path).replace(model__weights_sha256="0" * 64)
     with pytest.raises(
-        UserError, match=r"started from imagenet weights of efficientnet_lite0 that are not here any more"
+        UserError, match=r"started from imagenet weights of efficientnet_lite0 that are no longer available"
     ):
-        make_backbone(run, 3)
+        build_network(run, 3)

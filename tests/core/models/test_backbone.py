@@ -10,13 +10,13 @@ import torchvision
 from core.config.run import Frontend
 from core.errors import UserError
 from core.inputs.log_mel import LogMel
-from core.models import FAMILIES, family_of, names, stages
-from core.models.backbone import build
-from core.models.classifier_head import new_classifier
+from core.models import FAMILIES, find_family, list_backbones, stages
+from core.models.backbone import build_backbone
+from core.models.classifier_head import make_classifier
 from core.models.families.timm_models import Timm
-from core.models.family import PICTURE_SHAPE
+from core.models.family import DEFAULT_SHAPE
 from core.models.input_transform.normalise import Normalise
-from core.models.stages import parse_stage, stage_names
+from core.models.stages import list_stages, parse_stage
 
 SMALL = ("efficientnet_lite0", "resnet18", "densenet121", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0")
 SAMPLE = (*SMALL, "alexnet", "googlenet", "timm:regnety_002", "timm:convnext_atto", "timm:densenet121")
@@ -30,8 +30,8 @@ def picture(batch: int = 1, height: int = 96, width: int = 128) -> torch.Tensor:
 def original(name: str) -> torch.nn.Module:
     """The model as its library makes it, for 1000 classes."""
     if name in FAMILIES["own"].names():
-        return family_of(name).make(name, num_classes=1000, input_shape=PICTURE_SHAPE, dropout=0.0)
-    if isinstance(family_of(name), Timm):
+        return find_family(name).make(name, num_classes=1000, input_shape=DEFAULT_SHAPE, dropout=0.0)
+    if isinstance(find_family(name), Timm):
         return timm.create_model(name.removeprefix("timm:") if ":" in name else f"tf_{name}")
     options = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
     return torchvision.models.get_model(name, weights=None, **options)
@@ -47,7 +47,7 @@ def normalised_by_the_batch(model: torch.nn.Module) -> torch.nn.Module:
 
 def check_equal_to_original(name: str) -> None:
     """With the same tensors, ours computes what the original does, and the names lead back to it."""
-    backbone = normalised_by_the_batch(build(name, 1000, weights="random"))
+    backbone = normalised_by_the_batch(build_backbone(name, 1000, weights="random"))
     reference = normalised_by_the_batch(original(name))
     reference.load_state_dict(backbone.original_state_dict())  # strict: the same names, all of them
     with torch.no_grad():
@@ -58,9 +58,9 @@ def check_equal_to_original(name: str) -> None:
 
 def check_stages(name: str) -> None:
     """Every tensor is in one stage, a forward and a backward reach every parameter."""
-    backbone = build(name, 5, weights="random")
-    assert backbone.stage_names == stage_names(name)
-    assert backbone.stage_names == ("stem", *(f"block{k}" for k in range(1, stages.block_count(name) + 1)), "head")
+    backbone = build_backbone(name, 5, weights="random")
+    assert backbone.stage_names == list_stages(name)
+    assert backbone.stage_names == ("stem", *(f"block{k}" for k in range(1, stages.count_blocks(name) + 1)), "head")
     owners = [id(p) for stage in backbone.stage_names for p in backbone.stage(stage).parameters()]
     assert len(owners) == len(set(owners)) == len(list(backbone.parameters()))
     assert {key.split(".")[0] for key in backbone.state_dict()} <= set(backbone.stage_names)
@@ -78,7 +78,7 @@ def test_the_stages_compute_what_the_original_model_computes(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in names() if name not in SAMPLE])
+@pytest.mark.parametrize("name", [name for name in list_backbones() if name not in SAMPLE])
 def test_every_name_computes_what_the_original_model_computes(name):
     check_equal_to_original(name)
 
@@ -89,7 +89,7 @@ def test_every_parameter_is_in_one_stage(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in names() if name not in SAMPLE])
+@pytest.mark.parametrize("name", [name for name in list_backbones() if name not in SAMPLE])
 def test_every_parameter_of_every_name_is_in_one_stage(name):
     check_stages(name)
 
@@ -108,13 +108,13 @@ def test_block_k_ends_at_stride_two_to_the_k_plus_one(name):
 
 def test_densenet_transition_belongs_to_the_block_before_it():
     for name in ("densenet121", "timm:densenet121"):
-        backbone = build(name, 2, weights="random")
+        backbone = build_backbone(name, 2, weights="random")
         assert list(backbone.get_submodule("block2")._modules)[-1] == "features/transition2"
         assert "features/norm5" in backbone.get_submodule("block4")._modules
 
 
 def test_default_backbone_is_cut_where_its_strides_end():
-    backbone = build("efficientnet_lite0", 2, weights="random")
+    backbone = build_backbone("efficientnet_lite0", 2, weights="random")
     assert {stage: list(backbone.get_submodule(stage)._modules) for stage in backbone.stage_names} == {
         "stem": ["conv_stem", "bn1", "blocks/0"],
         "block1": ["blocks/1"],
@@ -130,11 +130,11 @@ def test_statistics_are_those_of_the_pretrained_weights(name):
     transforms = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].transforms()
     rescaled = name in ("googlenet", "inception_v3")  # what transform_input makes of torchvision's statistics
     expected = ((0.5,) * 3, (0.5,) * 3) if rescaled else (tuple(transforms.mean), tuple(transforms.std))
-    assert family_of(name).statistics(torch.nn.Module(), name, 3) == expected
+    assert find_family(name).statistics(torch.nn.Module(), name, 3) == expected
 
 
 def test_inception_input_is_what_torchvision_makes_of_imagenet_statistics():
-    backbone = build("googlenet", 1000, weights="random")
+    backbone = build_backbone("googlenet", 1000, weights="random")
     reference = torchvision.models.googlenet(weights=None, aux_logits=False, transform_input=True, init_weights=False)
     normalised_by_the_batch(backbone)
     normalised_by_the_batch(reference).load_state_dict(backbone.original_state_dict())
@@ -146,36 +146,36 @@ def test_inception_input_is_what_torchvision_makes_of_imagenet_statistics():
 
 
 def test_seed_decides_everything_random():
-    one, same, other = (build("mobilenet_v3_small", 4, weights="random", seed=seed) for seed in (3, 3, 4))
+    one, same, other = (build_backbone("mobilenet_v3_small", 4, weights="random", seed=seed) for seed in (3, 3, 4))
     for key, tensor in one.state_dict().items():
         assert torch.equal(tensor, same.state_dict()[key])
     assert not torch.equal(one.state_dict()["stem.features/0.0.weight"], other.state_dict()["stem.features/0.0.weight"])
 
 
 def test_body_does_not_depend_on_the_number_of_classes():
-    few, many = (build("googlenet", n, weights="random").state_dict() for n in (2, 9))
+    few, many = (build_backbone("googlenet", n, weights="random").state_dict() for n in (2, 9))
     assert all(torch.equal(few[key], many[key]) for key in few if not key.startswith("head.fc"))
 
 
 def test_seeds_of_pretrained_weights_differ_in_the_classifier_only():
-    one, other = (build("efficientnet_lite0", 4, seed=seed).state_dict() for seed in (0, 1))
+    one, other = (build_backbone("efficientnet_lite0", 4, seed=seed).state_dict() for seed in (0, 1))
     differing = {key for key in one if not torch.equal(one[key], other[key])}
     assert differing == {"head.classifier.weight", "head.classifier.bias"}
 
 
 def test_new_classifier_has_torch_default_distribution():
-    linear = new_classifier(400, 500, seed=0)
+    linear = make_classifier(400, 500, seed=0)
     for tensor in (linear.weight, linear.bias):
         assert tensor.abs().max().item() == pytest.approx(0.05, rel=0.02)
         assert abs(tensor.mean().item()) < 0.005
-    assert torch.equal(linear.weight, new_classifier(400, 500, seed=0).weight)
+    assert torch.equal(linear.weight, make_classifier(400, 500, seed=0).weight)
 
 
 def test_building_leaves_the_global_random_numbers_alone():
     torch.manual_seed(7)
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
-    build("timm:regnety_002", 3, weights="random", seed=1)
-    build("efficientnet_lite0", 3, seed=1)
+    build_backbone("timm:regnety_002", 3, weights="random", seed=1)
+    build_backbone("efficientnet_lite0", 3, seed=1)
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1:] == (np.random.get_state()[1].tolist(), random.getstate())  # noqa: NPY002
 
@@ -183,7 +183,7 @@ def test_building_leaves_the_global_random_numbers_alone():
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "alexnet", "efficientnet_lite0", "timm:convnext_atto"])
 @pytest.mark.parametrize("rate", [0.0, 0.35])
 def test_dropout_before_the_classifier_has_the_rate(name, rate):
-    backbone = build(name, 3, weights="random", dropout=rate)
+    backbone = build_backbone(name, 3, weights="random", dropout=rate)
     stage = backbone.stage("block5" if name == "alexnet" else "head")  # AlexNet's dense layers are a block
     rates = [module.p for module in stage.modules() if isinstance(module, torch.nn.Dropout)]
     assert set(rates) <= {rate}
@@ -191,7 +191,7 @@ def test_dropout_before_the_classifier_has_the_rate(name, rate):
 
 
 def test_forward_in_two_parts_is_forward():
-    backbone = build("densenet121", 3, weights="random").eval()
+    backbone = build_backbone("densenet121", 3, weights="random").eval()
     with torch.no_grad():
         middle = backbone.forward_stages(picture(), first="stem", last="block2")
         assert torch.equal(backbone.forward_stages(middle, first="block3", last="head"), backbone(picture()))
@@ -226,18 +226,18 @@ def test_parse_stage_refuses_what_there_is_not():
 
 def test_unknown_names_get_the_nearest():
     with pytest.raises(UserError, match="^unknown backbone 'resnet19': did you mean 'resnet1"):
-        build("resnet19", 2)
+        build_backbone("resnet19", 2)
     with pytest.raises(UserError, match="^unknown backbone 'efficientnet_lite9': did you mean 'efficientnet_lite"):
-        stage_names("efficientnet_lite9")
+        list_stages("efficientnet_lite9")
     with pytest.raises(UserError, match="^unknown timm model 'resnt18': did you mean 'timm:resnet18'"):
-        build("timm:resnt18", 2)
+        build_backbone("timm:resnt18", 2)
 
 
 @pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "legacy_xception", "selecsls42b", "mambaout_femto"])
 def test_timm_model_that_is_no_chain_is_refused(model):
     message = f"timm model {model} is not a chain of stages and cannot be cut into blocks"
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
-        build(f"timm:{model}", 2, weights="random")
+        build_backbone(f"timm:{model}", 2, weights="random")
 
 
 def test_timm_model_with_hidden_steps_is_refused(monkeypatch):
@@ -245,7 +245,7 @@ def test_timm_model_with_hidden_steps_is_refused(monkeypatch):
     features = kind.forward_features
     monkeypatch.setattr(kind, "forward_features", lambda self, x: features(self, x) * 1.001)
     with pytest.raises(UserError, match="^timm model resnet18 is not a chain"):
-        build("timm:resnet18", 2, weights="random")
+        build_backbone("timm:resnet18", 2, weights="random")
 
 
 def test_fixed_normalisation_sends_silence_to_black_and_forty_decibels_to_white():

@@ -8,14 +8,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from core.config.layer_spec import head_widths
+from core.config.layer_spec import parse_head_widths
 from core.config.options import problems
 from core.config.run import Model
 from core.errors import UserError
 from core.models import surgery
-from core.models.backbone import Backbone, build
-from core.models.build_network import make_backbone
-from core.models.classifier_head import dense_layers
+from core.models.backbone import Backbone, build_backbone
+from core.models.build_network import build_network
+from core.models.classifier_head import make_dense_layers
 from core.models.stages import has_plain_head
 
 FEATURES = {  # one of each kind of head: what goes into its first linear layer
@@ -36,7 +36,7 @@ def linear_of(module: nn.Module) -> list[nn.Linear]:
 
 @pytest.mark.parametrize(("name", "features"), FEATURES.items())
 def test_head_takes_the_place_of_all_linear_layers(name: str, features: int) -> None:
-    backbone = build(name, 5, weights="random", head=(24, 12), dropout=0.3)
+    backbone = build_backbone(name, 5, weights="random", head=(24, 12), dropout=0.3)
     widths = [features, 24, 12, 5]
     assert [(a.in_features, a.out_features) for a in linear_of(backbone.stage("head"))] == list(pairwise(widths))
     assert backbone.get_submodule(backbone.classifier) is linear_of(backbone.stage("head"))[-1]
@@ -47,16 +47,16 @@ def test_head_takes_the_place_of_all_linear_layers(name: str, features: int) -> 
 
 
 def test_dense_layers_of_alexnet_are_a_block_that_freezes_and_the_new_head_learns() -> None:
-    backbone = surgery.freeze(build("alexnet", 10, weights="random", head=(1024, 512, 128)), "block5")
+    backbone = surgery.freeze(build_backbone("alexnet", 10, weights="random", head=(1024, 512, 128)), "block5")
     frozen = [p.numel() for p in linear_of(backbone.stage("block5"))[0].parameters()]
     assert frozen == [9216 * 4096, 4096]
     widths = [4096, 1024, 512, 128, 10]
-    assert surgery.trainable_parameters(backbone) == sum(a * b + b for a, b in pairwise(widths))
+    assert surgery.count_trainable_parameters(backbone) == sum(a * b + b for a, b in pairwise(widths))
 
 
 def test_head_is_drawn_from_the_seed_alone() -> None:
     def head(name: str, seed: int, weights: str = "random") -> dict[str, torch.Tensor]:
-        return build(name, 3, weights=weights, seed=seed, head=(7,)).stage("head").state_dict()
+        return build_backbone(name, 3, weights=weights, seed=seed, head=(7,)).stage("head").state_dict()
 
     one, same = head("soundnet8", 1), head("soundnet8", 1)
     assert all(torch.equal(one[key], same[key]) for key in one)
@@ -64,12 +64,12 @@ def test_head_is_drawn_from_the_seed_alone() -> None:
     assert not any(torch.equal(one[key], other[key]) for key in one)
     imagenet, random = head("efficientnet_lite0", 4, "imagenet"), head("efficientnet_lite0", 4)
     assert all(torch.equal(imagenet[key], random[key]) for key in random)
-    layers = dense_layers((50, 50, 50), seed=3)
+    layers = make_dense_layers((50, 50, 50), seed=3)
     assert not torch.equal(layers[0].weight, layers[1].weight)
 
 
 def test_starting_weights_load_as_before_but_for_the_head() -> None:
-    plain, stepped = build("efficientnet_lite0", 3), build("efficientnet_lite0", 3, head=(9,))
+    plain, stepped = build_backbone("efficientnet_lite0", 3), build_backbone("efficientnet_lite0", 3, head=(9,))
     state = stepped.state_dict()
     body = {key: tensor for key, tensor in plain.state_dict().items() if not key.startswith("head.")}
     assert body
@@ -81,10 +81,10 @@ def test_starting_weights_load_as_before_but_for_the_head() -> None:
 
 @pytest.mark.parametrize("name", ["vgg11", "timm:convnext_atto", "soundnet8"])
 def test_file_of_the_original_network_loads_all_but_its_linear_layers(name: str, tmp_path: Path) -> None:
-    plain = build(name, 3, weights="random", seed=1)
+    plain = build_backbone(name, 3, weights="random", seed=1)
     save_file(plain.original_state_dict(), tmp_path / "plain.safetensors")
-    stepped = build(name, 3, weights=str(tmp_path / "plain.safetensors"), seed=2, head=(9,))
-    fresh = build(name, 3, weights="random", seed=2, head=(9,)).state_dict()
+    stepped = build_backbone(name, 3, weights=str(tmp_path / "plain.safetensors"), seed=2, head=(9,))
+    fresh = build_backbone(name, 3, weights="random", seed=2, head=(9,)).state_dict()
     own = plain.state_dict()
     for key, tensor in stepped.state_dict().items():
         assert torch.equal(
@@ -93,18 +93,18 @@ def test_file_of_the_original_network_loads_all_but_its_linear_layers(name: str,
 
 
 def test_file_of_a_stepped_network_loads_whole_and_for_other_classes_without_its_head(tmp_path: Path) -> None:
-    first = build("soundnet8", 3, weights="random", seed=1, head=(9,))
+    first = build_backbone("soundnet8", 3, weights="random", seed=1, head=(9,))
     file = str(tmp_path / "stepped.safetensors")
     save_file(first.original_state_dict(), file)
-    assert same(build("soundnet8", 3, weights=file, seed=2, head=(9,)), first, without="")
-    other = build("soundnet8", 4, weights=file, seed=2, head=(9,))
+    assert same(build_backbone("soundnet8", 3, weights=file, seed=2, head=(9,)), first, without="")
+    other = build_backbone("soundnet8", 4, weights=file, seed=2, head=(9,))
     assert same(other, first, without="head.")
-    fresh = build("soundnet8", 4, weights="random", seed=2, head=(9,)).state_dict()
+    fresh = build_backbone("soundnet8", 4, weights="random", seed=2, head=(9,)).state_dict()
     assert all(torch.equal(t, fresh[key]) for key, t in other.state_dict().items() if key.startswith("head."))
     with pytest.raises(UserError, match=r"do not fit: wrong shape head\.stepped\.dense1\.weight"):
-        build("soundnet8", 3, weights=file, seed=2, head=(8,))
+        build_backbone("soundnet8", 3, weights=file, seed=2, head=(8,))
     with pytest.raises(UserError, match=r"do not fit: .*unexpected stepped\.dense1\.weight"):
-        build("soundnet8", 3, weights=file, seed=2)
+        build_backbone("soundnet8", 3, weights=file, seed=2)
 
 
 def same(one: Backbone, other: Backbone, *, without: str) -> bool:
@@ -115,9 +115,9 @@ def same(one: Backbone, other: Backbone, *, without: str) -> bool:
 
 def test_fused_and_cut_networks_have_the_head(run) -> None:
     asked = run.replace(model__head="9-8", model__dropout=0.1)
-    fused = make_backbone(asked.replace(model__fuse="block1"), 3)
-    assert same(fused, make_backbone(asked, 3), without="block")
-    cut = make_backbone(asked.replace(model__cut="block1"), 3)
+    fused = build_network(asked.replace(model__fuse="block1"), 3)
+    assert same(fused, build_network(asked, 3), without="block")
+    cut = build_network(asked.replace(model__cut="block1"), 3)
     assert [layer.out_features for layer in linear_of(cut.stage("head"))] == [9, 8, 3]
     assert isinstance(cut.get_submodule(cut.classifier), nn.Linear)
 
@@ -134,5 +134,5 @@ def test_head_that_does_not_exist_is_one_line(text: str) -> None:
 
 
 def test_widths_are_read() -> None:
-    assert head_widths("1024-512-128") == (1024, 512, 128)
-    assert head_widths("") == ()
+    assert parse_head_widths("1024-512-128") == (1024, 512, 128)
+    assert parse_head_widths("") == ()

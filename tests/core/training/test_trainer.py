@@ -14,7 +14,7 @@ from core.config.options import problems
 from core.config.run import Run, Training
 from core.datasets.dataset import Dataset
 from core.inference import precision
-from core.models.build_network import make_backbone
+from core.models.build_network import build_network
 from core.session import Session
 from core.store.record import Clips
 from core.store.runs import FINISHED
@@ -122,7 +122,7 @@ def test_frozen_tensors_are_bit_identical_and_the_others_move(
     run: Run, dataset: Dataset, session: Session, freeze: str
 ) -> None:
     run = run.replace(model__freeze=freeze)
-    start = make_backbone(run, 3)
+    start = build_network(run, 3)
     frozen = {
         name.split(".", 1)[1].replace("/", ".") for name in start.state_dict() if name.split(".")[0] in start.frozen
     }
@@ -135,7 +135,7 @@ def test_frozen_tensors_are_bit_identical_and_the_others_move(
 
 def test_frozen_in_training_mode_moves_only_running_statistics(run: Run, dataset: Dataset, session: Session) -> None:
     run = run.replace(model__freeze="block1", model__frozen_batch_norm="train", training__epochs=1)
-    start = make_backbone(run, 3)
+    start = build_network(run, 3)
     after = weights_of(run, dataset, session)
     same = set(equal(start.original_state_dict(), after))
     inside = {n.split(".", 1)[1].replace("/", ".") for n in start.state_dict() if n.split(".")[0] in ("stem", "block1")}
@@ -153,7 +153,7 @@ def test_same_seed_gives_the_same_bits_and_another_another(run: Run, dataset: Da
 
 
 def test_two_seeds_start_with_the_same_body(run: Run) -> None:
-    one, other = make_backbone(run, 3), make_backbone(run.replace(seed=1), 3)
+    one, other = build_network(run, 3), build_network(run.replace(seed=1), 3)
     same = equal(one.original_state_dict(), other.original_state_dict())
     assert sorted(set(one.original_state_dict()) - set(same)) == ["classifier.bias", "classifier.weight"]
 
@@ -178,7 +178,7 @@ def test_killed_run_goes_on_and_ends_in_the_same_bits(
     resumed_epochs: list[int],
 ) -> None:
     run = run.replace(**changes)
-    monkeypatch.setattr(precision, "has_bf16_instructions", lambda: True)
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda: True)
     straight = weights_of(run, dataset, session)
     history = session.store.history(run)
     outputs = [session.store.predictions(run, best=best)[2] for best in (False, True)]

@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from analysis.data_summary import summarise_dataset
+from analysis.data_summary import summary
 from commands.ablation import fill_in_run
 from core import datasets
 from core.config.run import Run
@@ -20,7 +20,7 @@ from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.finished.open_run import open_run
 from core.inputs.input_of_run import input_shape
-from core.models.input_transform.pca import Components
+from core.models.input_transform.pca import PcaProjection
 from core.plan import resolve
 from core.session import Session
 from core.training.prepare import prepare
@@ -115,7 +115,7 @@ class TestReading:
         )
 
     def test_summary_names_the_features_and_decodes_nothing(self, features: Dataset) -> None:
-        found = summarise_dataset(features)
+        found = summary(features)
         assert found.features == features.columns
         assert (found.clips, found.problems, found.formats) == (90, (), {})
 
@@ -181,8 +181,8 @@ class TestFirstStep:
         train(run, features, session, label="test")
         opened = open_run(run, features, session)
         kept = opened.network.get_submodule("normalise")
-        assert isinstance(kept, Components)
-        fitted = Components.fitted(features.vectors, opened.split.train, pca=0.95)
+        assert isinstance(kept, PcaProjection)
+        fitted = PcaProjection.fitted(features.vectors, opened.split.train, pca=0.95)
         for name, tensor in fitted.state_dict().items():
             assert tensor.equal(kept.state_dict()[name])
 
@@ -198,7 +198,7 @@ class TestFirstStep:
         self, features: Dataset, rows: int, pca: float, message: str
     ) -> None:
         with pytest.raises(UserError, match=f"^{re.escape(message)}"):
-            Components.fitted(features.vectors, np.arange(rows), pca=pca)
+            PcaProjection.fitted(features.vectors, np.arange(rows), pca=pca)
 
     def test_only_vectors_have_components(self, dataset: Dataset, run: Run, session: Session) -> None:
         with pytest.raises(UserError, match="^--pca 0.95: only vectors have components here; choose --input features$"):

@@ -11,7 +11,7 @@ from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.inputs.input_of_run import input_shape
-from core.models.input_transform.colour import Colour, Levels
+from core.models.input_transform.colour import ColourMap, ScaleToUnit
 from core.session import Session
 from core.training.prepare import prepare
 from core.training.trainer import train
@@ -22,15 +22,15 @@ MAPS = ("viridis", "magma", "jet")
 @pytest.mark.parametrize("name", MAPS)
 def test_colours_are_matplotlibs_at_the_points_of_its_table(name: str) -> None:
     points = np.arange(256) / 255
-    found = Colour(name)(torch.tensor(points, dtype=torch.float32).view(1, 1, 1, -1))[0, :, 0].T.numpy()
+    found = ColourMap(name)(torch.tensor(points, dtype=torch.float32).view(1, 1, 1, -1))[0, :, 0].T.numpy()
     np.testing.assert_allclose(found, matplotlib.colormaps[name](np.arange(256))[:, :3], atol=1e-5)
     inside = np.random.default_rng(0).uniform(size=1000)
-    found = Colour(name)(torch.tensor(inside, dtype=torch.float32).view(1, 1, 1, -1))[0, :, 0].T.numpy()
+    found = ColourMap(name)(torch.tensor(inside, dtype=torch.float32).view(1, 1, 1, -1))[0, :, 0].T.numpy()
     np.testing.assert_allclose(found, matplotlib.colormaps[name](inside)[:, :3], atol=0.04)  # steps of its table
 
 
 def test_beyond_the_range_are_the_ends() -> None:
-    found = Colour("magma")(torch.tensor([-3.0, 0.0, 1.0, 7.0]).view(1, 1, 1, 4))
+    found = ColourMap("magma")(torch.tensor([-3.0, 0.0, 1.0, 7.0]).view(1, 1, 1, 4))
     assert torch.equal(found[..., 0], found[..., 1])
     assert torch.equal(found[..., 2], found[..., 3])
 
@@ -38,16 +38,16 @@ def test_beyond_the_range_are_the_ends() -> None:
 @pytest.mark.parametrize("name", MAPS)
 def test_gradients_are_the_slopes_between_entries(name: str) -> None:
     x = (torch.rand(1, 1, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 0.9).requires_grad_()
-    assert torch.autograd.gradcheck(Colour(name).double(), (x,), eps=1e-7)
+    assert torch.autograd.gradcheck(ColourMap(name).double(), (x,), eps=1e-7)
 
 
 def test_levels_of_an_image_are_its_own_and_loudness_is_gone() -> None:
     x = 40 * torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)) - 50
-    found = Levels()(x)
+    found = ScaleToUnit()(x)
     assert found.amin(dim=(1, 2, 3)).tolist() == [0, 0, 0]
     assert found.amax(dim=(1, 2, 3)).tolist() == [1, 1, 1]
-    torch.testing.assert_close(Levels()(x + 7), found)
-    assert (Levels()(torch.full((1, 1, 4, 4), -60.0)) == 0).all()  # silence has no range
+    torch.testing.assert_close(ScaleToUnit()(x + 7), found)
+    assert (ScaleToUnit()(torch.full((1, 1, 4, 4), -60.0)) == 0).all()  # silence has no range
 
 
 def coloured(run: Run, **changes: object) -> Run:
