@@ -7,9 +7,11 @@ and ``perceptr`` being the waveforms of `librosa.effects.hpss`, and ``tempo`` th
 from dataclasses import dataclass
 from typing import Literal
 
-import librosa
 import numpy as np
-from scipy import ndimage
+
+from core.registry import Lazy
+
+librosa, ndimage = Lazy("librosa"), Lazy("scipy.ndimage")  # take seconds to import; a plan computes no features
 
 # Mean and variance of each are features: over samples for harmony and perceptr, over frames for the others.
 OVER_TIME = (

@@ -1,7 +1,10 @@
 """Mel filters: librosa's, and those on Fant's mel scale, which librosa does not have."""
 
-import librosa
 import numpy as np
+
+from core.registry import Lazy
+
+librosa = Lazy("librosa")  # takes more than a second to import; a plan needs no filters
 
 
 def mel_filters(

@@ -1,13 +1,15 @@
 """Mel-frequency cepstral coefficients: the cosine transform of a log-mel spectrogram over its bands."""
 
 import numpy as np
-import scipy.fft
 import torch
 
 from core.config.run import Clip, Frontend
 from core.inputs.base import Axis
 from core.inputs.log_mel import mel_filters_of
 from core.inputs.spectrogram import Spectrogram
+from core.registry import Lazy
+
+fft = Lazy("scipy.fft")  # a plan needs no filters
 
 
 class Mfcc(Spectrogram):
@@ -41,7 +43,7 @@ class Mfcc(Spectrogram):
     def rows(self, *, clip: Clip, frontend: Frontend) -> tuple[np.ndarray, np.ndarray]:
         """Return the mel filters (n_mels, bins), and the index of each coefficient."""
         filters, bands = mel_filters_of(clip=clip, frontend=frontend, n_fft=self.n_fft)
-        cosines = scipy.fft.dct(np.eye(len(bands)), type=2, norm="ortho", axis=0)[: frontend.n_mfcc]
+        cosines = fft.dct(np.eye(len(bands)), type=2, norm="ortho", axis=0)[: frontend.n_mfcc]
         self.cosines: torch.Tensor  # (n_mfcc, n_mels)
         self.register_buffer("cosines", torch.tensor(cosines, dtype=torch.float32), persistent=False)
         return filters, np.arange(float(len(cosines)))
