@@ -57,13 +57,13 @@ class Attribute(Ablation):
     baseline: tuple[str, ...] = option(
         (),
         "Baselines: silence, mean (of the training clips), blurred, noise, all, or a .npy file with an image in dB.",
-        shown="silence, or the mean for a table of features",
+        default_text="silence, or the mean for a table of features",
     )
     target: str = option("predicted", "Class whose logit is attributed: predicted, true, or the name of a class.")
     compare: bool = option(
         False, "Also explain the same clips with frozen, fused, cut and random networks.", flag="across-ablations"
     )
-    block: str = option("", "Block at which --across-ablations freezes, fuses and cuts.", shown="the middle one")
+    block: str = option("", "Block at which --across-ablations freezes, fuses and cuts.", default_text="the middle one")
     run_id: str = option("", "Id of a finished run to explain, instead of training one.", flag="run")
     steps: int = option(
         64, "Initial number of integration steps of Integrated Gradients.", flag="n-steps", at_least=1, at_most=10**5

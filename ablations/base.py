@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from core.plan import Plan
     from core.store.runs import Store
 
-compare = Lazy("analysis.conditions:compare")
+write_condition_report = Lazy("analysis.conditions:write_condition_report")
 
 
 class Ablation:
@@ -61,7 +61,7 @@ class Ablation:
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Write tables and figures from the store; return one row per condition, with at least ``condition``."""
-        frame: pd.DataFrame = compare(results, title=self.title)
+        frame: pd.DataFrame = write_condition_report(results, title=self.title)
         return frame
 
 

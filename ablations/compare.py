@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ablations.base import Ablation, compare
+from ablations.base import Ablation, write_condition_report
 from core.config.options import flag_of
 from core.config.run import Run, field_of, option, option_keys
 from core.errors import UserError, unknown
@@ -85,7 +85,7 @@ class Compare(Ablation):
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Draw bars: there is no depth to walk along."""
-        frame: pd.DataFrame = compare(results, title=self.title, bars=True)
+        frame: pd.DataFrame = write_condition_report(results, title=self.title, bars=True)
         return frame
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ablations.base import Ablation, compare
+from ablations.base import Ablation, write_condition_report
 from core.config.options import option
 from core.config.run import Run
 from core.inputs.input_of_run import input_shape
@@ -35,7 +35,7 @@ class Cutoff(Ablation):
     title: ClassVar[str] = "Kept through block"
 
     block: tuple[str, ...] = option(
-        (), "Last block to keep: stem (or 0), 1 .. N-1; several values give one row each.", shown="all"
+        (), "Last block to keep: stem (or 0), 1 .. N-1; several values give one row each.", default_text="all"
     )
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
@@ -46,5 +46,7 @@ class Cutoff(Ablation):
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Show the costs beside the accuracy."""
-        frame: pd.DataFrame = compare(results, title=self.title, add=costs.add_costs, shown=costs.COLUMNS)
+        frame: pd.DataFrame = write_condition_report(
+            results, title=self.title, add=costs.add_costs, shown=costs.COLUMNS
+        )
         return frame

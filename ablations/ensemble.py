@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from analysis.output.folder import OutputFolder
 
-compare_ensemble = Lazy("analysis.ensembles:compare_ensemble")
+write_ensemble_report = Lazy("analysis.ensembles:write_ensemble_report")
 
 
 @dataclass(frozen=True)
@@ -46,5 +46,5 @@ class Ensemble(Ablation):
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Average the members' outputs from the store."""
-        frame: pd.DataFrame = compare_ensemble(results, title=self.title)
+        frame: pd.DataFrame = write_ensemble_report(results, title=self.title)
         return frame

@@ -28,7 +28,7 @@ class Freeze(Ablation):
     title: ClassVar[str] = "Frozen through block"
 
     block: tuple[str, ...] = option(
-        (), "Last frozen block: stem (or 0), 1 .. N, or last; several values give one row each.", shown="all"
+        (), "Last frozen block: stem (or 0), 1 .. N, or last; several values give one row each.", default_text="all"
     )
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:

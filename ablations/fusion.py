@@ -28,7 +28,7 @@ class Fusion(Ablation):
     block: tuple[str, ...] = option(
         (),
         "Last block with pretrained weights: none, stem (or 0), 1 .. N, or last; several values give one row each.",
-        shown="all",
+        default_text="all",
     )
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ablations.base import Ablation, compare, pretrained
+from ablations.base import Ablation, pretrained, write_condition_report
 from core.config.run import Run
 
 if TYPE_CHECKING:
@@ -33,5 +33,5 @@ class Pretraining(Ablation):
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Draw bars: there is no depth to walk along."""
-        frame: pd.DataFrame = compare(results, title=self.title, bars=True)
+        frame: pd.DataFrame = write_condition_report(results, title=self.title, bars=True)
         return frame

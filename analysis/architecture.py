@@ -21,7 +21,7 @@ from core.models.backbone import Backbone
 from core.models.family import format_shape
 from core.models.weights import first_line
 
-BYTES, MB = 4, 2**20  # of a number in fp32; of what the reports' figures call MB
+BYTES_PER_NUMBER, BYTES_PER_MB = 4, 2**20  # of a number in fp32; of what the reports' figures call MB
 COLUMNS = (
     Column("stage", "Stage"),
     Column("layer", "Layer"),
@@ -30,11 +30,11 @@ COLUMNS = (
     Column("parameters", "Parameters", lambda value: f"{value:,}"),
 )
 STAGE_COLUMNS = (COLUMNS[0], Column("made", "Made of"), *COLUMNS[3:])
-WHOLE = "base"  # what the condition of a network is called with which nothing was done
+WHOLE_NETWORK = "base"  # what the condition of a network is called with which nothing was done
 
 
 @dataclass(frozen=True)
-class Totals:
+class NetworkTotals:
     """Of a whole network, for one input; sizes in MB (2^20 bytes) of fp32 numbers.
 
     Attributes
@@ -70,7 +70,7 @@ class Totals:
         ]
 
 
-def describe(backbone: Backbone) -> tuple[pd.DataFrame, Totals]:
+def list_layers(backbone: Backbone) -> tuple[pd.DataFrame, NetworkTotals]:
     """Return the layers of a network in the order they run, and its totals.
 
     As in the listings of the reports, modules made of others are layers too, without parameters of their own, and add
@@ -85,25 +85,25 @@ def describe(backbone: Backbone) -> tuple[pd.DataFrame, Totals]:
     backbone = backbone.eval().requires_grad_(False)
     image = torch.zeros(1, *backbone.input_shape)
     try:
-        rows = _run(backbone, image)
+        rows = _trace_layers(backbone, image)
         multiply_adds = count_multiply_adds(backbone, image)
     except RuntimeError as error:  # a kernel that is larger than what is left of the image
         shape = format_shape(backbone.input_shape)
         raise UserError(f"{backbone.name} does not take an input of {shape} ({first_line(error)})") from error
     parameters = surgery.count_parameters(backbone)
-    totals = Totals(
+    totals = NetworkTotals(
         parameters=parameters,
         parameters_with_statistics=surgery.count_parameters_with_statistics(backbone),
         multiply_adds=round(multiply_adds),
-        input_mb=image.numel() * BYTES / MB,
-        pass_mb=2 * sum(row["numbers"] for row in rows) * BYTES / MB,
-        parameters_mb=parameters * BYTES / MB,
+        input_mb=image.numel() * BYTES_PER_NUMBER / BYTES_PER_MB,
+        pass_mb=2 * sum(row["numbers"] for row in rows) * BYTES_PER_NUMBER / BYTES_PER_MB,
+        parameters_mb=parameters * BYTES_PER_NUMBER / BYTES_PER_MB,
     )
     return pd.DataFrame(rows).drop(columns="numbers"), totals
 
 
-def by_stage(layers: pd.DataFrame, backbone: Backbone) -> pd.DataFrame:
-    """Return one row for each stage of a network whose layers are those of `describe`.
+def summarise_stages(layers: pd.DataFrame, backbone: Backbone) -> pd.DataFrame:
+    """Return one row for each stage of a network whose layers are those of `list_layers`.
 
     Columns
     -------
@@ -116,7 +116,7 @@ def by_stage(layers: pd.DataFrame, backbone: Backbone) -> pd.DataFrame:
     """
     stages = layers.groupby("stage", sort=False)
     found: pd.DataFrame = stages.agg(output=("output", "last"), parameters=("parameters", "sum")).reset_index()
-    modules = [Counter(_units(backbone.get_submodule(stage))) for stage in found["stage"]]
+    modules = [Counter(_module_types(backbone.get_submodule(stage))) for stage in found["stage"]]
     words = [", ".join(f"{n} × {name}" if n > 1 else name for name, n in counted.items()) for counted in modules]
     return found.assign(made=words, units=[max(counted.values(), default=0) for counted in modules])
 
@@ -127,14 +127,14 @@ def write_architecture(results: OutputFolder, backbone: Backbone, *, title: str)
     Returns
     -------
     rows
-        Those of `by_stage`, each with its stage as ``condition``, and one of the whole network, which is called as
-        one that nothing was done with. They are of no data set, whatever published numbers they stand beside.
+        The rows of `summarise_stages` with the stage as ``condition``, and one row for the whole network with the
+        condition `WHOLE_NETWORK`. Their ``data`` is "": an architecture does not depend on the data set.
     """
-    layers, totals = describe(backbone)
-    stages = by_stage(layers, backbone)
-    results.table("table", stages, STAGE_COLUMNS, caption=title, footnotes=totals.lines)
+    layers, totals = list_layers(backbone)
+    stages = summarise_stages(layers, backbone)
+    results.write_table("table", stages, STAGE_COLUMNS, caption=title, footnotes=totals.lines)
     whole = {
-        "condition": WHOLE,
+        "condition": WHOLE_NETWORK,
         "parameters": totals.parameters,
         "parameters_with_statistics": totals.parameters_with_statistics,
         "trainable_parameters": totals.parameters,
@@ -149,16 +149,16 @@ def write_architecture(results: OutputFolder, backbone: Backbone, *, title: str)
     return rows.assign(data="", backbone=backbone.name)
 
 
-def _units(module: nn.Module) -> Iterator[str]:
+def _module_types(module: nn.Module) -> Iterator[str]:
     """Go through the kinds of the modules with parameters that containers hold."""
     if type(module) is nn.Sequential or isinstance(module, nn.ModuleDict | nn.ModuleList):
         for child in module.children():
-            yield from _units(child)
+            yield from _module_types(child)
     elif next(module.parameters(), None) is not None:
         yield format_text(type(module).__name__.lstrip("_"))
 
 
-def _run(backbone: Backbone, image: torch.Tensor) -> list[dict[str, Any]]:
+def _trace_layers(backbone: Backbone, image: torch.Tensor) -> list[dict[str, Any]]:
     """Run the network once and list its layers; those with parameters that did not run as modules come last."""
     rows: dict[str, dict[str, Any]] = {}
     layers = {name: m for name, m in backbone.named_modules() if name and type(m) is not nn.Sequential}

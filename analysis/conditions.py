@@ -1,7 +1,6 @@
-"""From the runs of a plan to one row per condition: means over folds and seeds, and the change against the reference.
+"""The standard report of an ablation: table of conditions, figure, paired tests, and details.
 
-`compare` is what most ablations show: one table, one figure, the paired tests behind the changes, and what `detail`
-adds for every ablation.
+`write_condition_report` writes all of it. `write_details` writes the tables and figures that every ablation has.
 """
 
 import dataclasses
@@ -17,15 +16,15 @@ from analysis.output.folder import OutputFolder
 from analysis.output.number_format import format_points, format_seconds
 from analysis.output.tables import Column, protocol_note
 from analysis.plots import by_condition
-from analysis.plots.confusion import write_confusion
+from analysis.plots.confusion import write_confusion_by_condition
 from analysis.plots.learning_curves import write_learning_curves
-from analysis.plots.metric_bars import write_bars
+from analysis.plots.metric_bars import write_metric_bars
 from analysis.statistics import hypothesis_tests, paired_comparisons
 from core.plan import Plan
 from core.store.runs import FAILED, Store
 
-SAME_LOSSES = {"cross-entropy", "kullback-leibler"}
-SAME = (
+EQUIVALENT_LOSSES = {"cross-entropy", "kullback-leibler"}
+EQUIVALENT_LOSSES_NOTE = (
     "The Kullback-Leibler divergence from labels that name one class is the cross-entropy, and with smoothed labels it "
     "has the same gradient: what differs between the two here is rounding, and no merit of either."
 )
@@ -40,7 +39,7 @@ COLUMNS = (
     metric_column("trainable_parameters", spread=False),
     dataclasses.replace(metric_column("seconds", spread=False), best=None),
 )
-DETAILED = (
+DETAILED_METRICS = (
     "accuracy",
     "balanced_accuracy",
     "macro_f1",
@@ -56,7 +55,7 @@ DETAILED = (
 )
 
 
-def compare(
+def write_condition_report(
     results: OutputFolder,
     *,
     title: str,
@@ -66,7 +65,7 @@ def compare(
 ) -> pd.DataFrame:
     """Write the table of conditions, the tests behind it and the figures; return the table's rows.
 
-    The figures are accuracy by condition and those of `detail`.
+    The figures are accuracy by condition and those of `write_details`.
 
     Parameters
     ----------
@@ -85,31 +84,35 @@ def compare(
     frame = summarise_conditions(plan, store)
     if add:
         frame = add(frame, results)
-    results.table(
+    results.write_table(
         "table",
         frame,
-        columns(frame, title, [*shown, *metrics_asked_for(results, shown)]),
-        caption=caption(plan),
-        footnotes=footnotes(plan, store),
-        groups=grid_columns(frame),
+        make_columns(frame, title, [*shown, *requested_metric_columns(results, shown)]),
+        caption=make_caption(plan),
+        footnotes=make_footnotes(plan, store),
+        groups=grid_names(frame),
     )
     _write_comparisons(results, title)
-    lines, name = name_points(frame, grid_columns(frame))
+    lines, name = add_grid_label(frame, grid_names(frame))
     reference = plan.planned[0].condition
     if bars:
-        write_bars(results, lines, "accuracy", title=title, caption=caption(plan), point=name, file="figure")
+        write_metric_bars(
+            results, lines, "accuracy", title=title, caption=make_caption(plan), point=name, file="figure"
+        )
     else:
-        results.figure(
+        results.write_figure(
             "figure",
             frame.drop(columns="run_ids"),
-            lambda ax: by_condition.accuracy_by_condition(lines, ax, xlabel=title, reference=reference, series=name),
-            caption=f"{caption(plan)}: accuracy on the test fold by condition; the dashed line is the reference.",
+            lambda ax: by_condition.draw_accuracy_by_condition(
+                lines, ax, xlabel=title, reference=reference, series=name
+            ),
+            caption=f"{make_caption(plan)}: accuracy on the test fold by condition; the dashed line is the reference.",
         )
-    detail(results, frame, title=title)
+    write_details(results, frame, title=title)
     return frame
 
 
-def detail(results: OutputFolder, frame: pd.DataFrame, *, title: str) -> None:
+def write_details(results: OutputFolder, frame: pd.DataFrame, *, title: str) -> None:
     """Write what every ablation has beside its own question.
 
     That is a table of every metric, one of the classes, bars of the metrics that ``--metric`` names, learning curves
@@ -124,13 +127,13 @@ def detail(results: OutputFolder, frame: pd.DataFrame, *, title: str) -> None:
     title
         What the conditions are.
     """
-    groups, named = results.plan.groups(), caption(results.plan)
-    leading = columns(frame, title, ())
-    write_metrics(results, frame, leading, notes=footnotes(results.plan, results.session.store)[:1])
+    groups, named = results.plan.groups(), make_caption(results.plan)
+    leading = make_columns(frame, title, ())
+    write_metrics(results, frame, leading, notes=make_footnotes(results.plan, results.session.store)[:1])
     write_per_class(results, groups, leading, caption=named)
-    write_asked_bars(results, frame, grid_columns(frame), title=title)
+    write_requested_bars(results, frame, grid_names(frame), title=title)
     write_learning_curves(results, groups, caption=named)
-    write_confusion(results, groups, caption=named)
+    write_confusion_by_condition(results, groups, caption=named)
 
 
 def write_metrics(
@@ -149,25 +152,25 @@ def write_metrics(
     notes
         Which epochs, folds and seeds the numbers are of.
     """
-    results.table(
+    results.write_table(
         "metrics",
         frame,
-        [*leading, *map(metric_column, DETAILED)],
-        caption=f"{caption(results.plan)}: every metric",
+        [*leading, *map(metric_column, DETAILED_METRICS)],
+        caption=f"{make_caption(results.plan)}: every metric",
         footnotes=[*notes, *METRIC_NOTES],
         groups=[column.name for column in leading[:-1]],
         show=False,
     )
 
 
-def write_asked_bars(results: OutputFolder, frame: pd.DataFrame, names: Sequence[str], *, title: str) -> None:
+def write_requested_bars(results: OutputFolder, frame: pd.DataFrame, names: Sequence[str], *, title: str) -> None:
     """Draw bars of the metrics that ``--metric`` names; `names` are the grid's columns, `title` is the conditions'."""
-    lines, point = name_points(frame, names)
+    lines, point = add_grid_label(frame, names)
     for metric in dict.fromkeys(results.session.execution.metric):
-        write_bars(results, lines, metric, title=title, caption=caption(results.plan), point=point)
+        write_metric_bars(results, lines, metric, title=title, caption=make_caption(results.plan), point=point)
 
 
-def metrics_asked_for(results: OutputFolder, shown: Sequence[Column]) -> list[Column]:
+def requested_metric_columns(results: OutputFolder, shown: Sequence[Column]) -> list[Column]:
     """Return the columns of the metrics that ``--metric`` names, but for those that are shown already."""
     there = {column.name for column in shown}
     return [metric_column(name) for name in dict.fromkeys(results.session.execution.metric) if name not in there]
@@ -180,19 +183,19 @@ def _write_comparisons(results: OutputFolder, title: str) -> None:
     frame = paired_comparisons.compare_with_reference(results.plan, results.session.store, margin=margin)
     if frame.empty:
         return
-    grid = grid_columns(frame)
-    results.table(
+    grid = grid_names(frame)
+    results.write_table(
         "comparisons",
         frame,
-        [*grid_titles(grid), Column("condition", title), *paired_comparisons.COLUMNS],
-        caption=f"{caption(results.plan)}: change against the reference",
+        [*make_grid_columns(grid), Column("condition", title), *paired_comparisons.COLUMNS],
+        caption=f"{make_caption(results.plan)}: change against the reference",
         footnotes=paired_comparisons.comparison_footnotes(frame, margin=margin),
         groups=grid,
         show=bool((frame["pairs"] > 1).any()),
     )
 
 
-def caption(plan: Plan) -> str:
+def make_caption(plan: Plan) -> str:
     """Name the ablation, the data sets, the backbones and their weights."""
     references = [planned.reference for planned in plan.planned]
     models = {id(run.model): run.model for run in references}.values()  # thousands of runs have a few in common
@@ -202,29 +205,29 @@ def caption(plan: Plan) -> str:
     return f"{plan.ablation.capitalize()}: {' and '.join(backbones)} on {' and '.join(names)}"
 
 
-def grid_columns(frame: pd.DataFrame) -> list[str]:
+def grid_names(frame: pd.DataFrame) -> list[str]:
     """Return the columns of a summary that name a point of the grid."""
     return list(frame.columns[: list(frame).index("condition")])
 
 
-def name_points(frame: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame, str | None]:
+def add_grid_label(frame: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame, str | None]:
     """Add a column that names each row by its values of `names`, for a figure's lines; None where there are none."""
     if not names:
         return frame, None
     return frame.assign(point=frame[list(names)].astype(str).agg(", ".join, axis=1)), "point"
 
 
-def columns(frame: pd.DataFrame, title: str, shown: Sequence[Column] = COLUMNS) -> list[Column]:
+def make_columns(frame: pd.DataFrame, title: str, shown: Sequence[Column] = COLUMNS) -> list[Column]:
     """Return the columns of a summary as a table shows them; `title` is that of the condition."""
-    return [*grid_titles(grid_columns(frame)), Column("condition", title), *shown]
+    return [*make_grid_columns(grid_names(frame)), Column("condition", title), *shown]
 
 
-def grid_titles(names: Sequence[str]) -> list[Column]:
+def make_grid_columns(names: Sequence[str]) -> list[Column]:
     """Return the columns of the options that make the grid."""
     return [Column(name, name.replace("_", " ").capitalize()) for name in names]
 
 
-def footnotes(plan: Plan, store: Store) -> list[str]:
+def make_footnotes(plan: Plan, store: Store) -> list[str]:
     """Say what the numbers are of: epoch, folds, seeds, and clips that were left out."""
     runs = plan.runs
     notes = [
@@ -238,8 +241,8 @@ def footnotes(plan: Plan, store: Store) -> list[str]:
         )
     elif len({run.seed for run in runs}) > 1:
         notes.append(paired_comparisons.ONE_FOLD_NOTE)
-    if {run.training.loss for run in runs} >= SAME_LOSSES:
-        notes.append(SAME)
+    if {run.training.loss for run in runs} >= EQUIVALENT_LOSSES:
+        notes.append(EQUIVALENT_LOSSES_NOTE)
     records = [record for run in runs if (record := store.record(run))]
     spent = [record.seconds.preparation for record in records if record.finished]
     if sum(spent) >= 1:

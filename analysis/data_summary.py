@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Summary:
+class DatasetSummary:
     """A data set in numbers; counts are of clips, most frequent first where there is no order of their own.
 
     Attributes
@@ -63,7 +63,7 @@ class Summary:
     problems: tuple[str, ...]
 
 
-def summary(dataset: Dataset, *, decode: bool = True, progress: Progress = no_progress) -> Summary:
+def summarise_dataset(dataset: Dataset, *, decode: bool = True, progress: Progress = no_progress) -> DatasetSummary:
     """Look at every clip of a data set.
 
     Parameters
@@ -79,14 +79,14 @@ def summary(dataset: Dataset, *, decode: bool = True, progress: Progress = no_pr
     problems: list[str] = []
     paths = dataset.clips["path"].tolist() if decode and dataset.vectors is None else []
     with silence_native_stderr(), CancellablePool() as pool:
-        for done, found in enumerate(pool.map(lambda path: _look(dataset.root, path), paths), start=1):
+        for done, found in enumerate(pool.map(lambda path: _read_clip(dataset.root, path), paths), start=1):
             if isinstance(found, AudioInfo):
                 facts.append(found)
             else:
                 problems.append(found)
             progress(done, len(paths), "clips")
     by_class = Counter(dataset.clips["label"])
-    return Summary(
+    return DatasetSummary(
         name=dataset.name,
         root=dataset.root,
         clips=len(dataset.clips),
@@ -96,15 +96,15 @@ def summary(dataset: Dataset, *, decode: bool = True, progress: Progress = no_pr
         folds=dict(sorted(Counter(dataset.clips["fold"]).items())),
         holdout=len(dataset.holdout),
         remarks=dataset.remarks,
-        seconds=_lengths([fact.seconds for fact in facts] or [0.0]) if decode else {},
-        sample_rates=_counts([fact.sr for fact in facts]),
-        channels=_counts([fact.channels for fact in facts]),
-        formats=_counts([fact.format for fact in facts]),
-        problems=(*problems, *_table_problems(dataset), *_left_over(dataset)),
+        seconds=_length_statistics([fact.seconds for fact in facts] or [0.0]) if decode else {},
+        sample_rates=_count_values([fact.sr for fact in facts]),
+        channels=_count_values([fact.channels for fact in facts]),
+        formats=_count_values([fact.format for fact in facts]),
+        problems=(*problems, *_find_table_problems(dataset), *_find_unlisted_files(dataset)),
     )
 
 
-def _lengths(seconds: Sequence[float]) -> dict[str, float]:
+def _length_statistics(seconds: Sequence[float]) -> dict[str, float]:
     return {
         "shortest": min(seconds),
         "median": float(np.median(seconds)),
@@ -113,11 +113,11 @@ def _lengths(seconds: Sequence[float]) -> dict[str, float]:
     }
 
 
-def _counts(values: Sequence[T]) -> dict[T, int]:
+def _count_values(values: Sequence[T]) -> dict[T, int]:
     return dict(Counter(values).most_common())
 
 
-def _look(root: Path, path: str) -> AudioInfo | str:
+def _read_clip(root: Path, path: str) -> AudioInfo | str:
     """Return the facts of a clip, or why it cannot be used."""
     try:
         return read_info(root / path)
@@ -125,7 +125,7 @@ def _look(root: Path, path: str) -> AudioInfo | str:
         return f"{path}: {error.reason}"
 
 
-def _table_problems(dataset: Dataset) -> list[str]:
+def _find_table_problems(dataset: Dataset) -> list[str]:
     n_folds = dataset.clips.groupby("label")["fold"].nunique()
     names = dict(enumerate(dataset.class_names))
     empty = [name for label, name in names.items() if label not in n_folds]
@@ -141,7 +141,7 @@ def _table_problems(dataset: Dataset) -> list[str]:
     return found
 
 
-def _left_over(dataset: Dataset) -> list[str]:
+def _find_unlisted_files(dataset: Dataset) -> list[str]:
     if dataset.vectors is not None:
         return []
     known = {*dataset.clips["path"], *dataset.holdout["path"], *dataset.left_out}

@@ -25,17 +25,17 @@ COLUMNS = (
     Column("multiply_adds", "Mult.-adds", format_magnitude, best="min"),
     Column("latency_ms", "ms per clip", format_number, best="min"),
 )
-REPEATS = 20
+TIMED_PASSES = 20
 
 
 def add_costs(frame: pd.DataFrame, results: OutputFolder) -> pd.DataFrame:
     """Add ``multiply_adds`` of one clip's image and ``latency_ms``, its median time on this session's device."""
     first = {planned.run.id: planned.run for planned in results.plan.planned}
-    costs = [_costs(first[ids[0]], results) for ids in frame["run_ids"]]
+    costs = [_measure_cost(first[ids[0]], results) for ids in frame["run_ids"]]
     return frame.assign(multiply_adds=[adds for adds, _ in costs], latency_ms=[ms for _, ms in costs])
 
 
-def _costs(run: Run, results: OutputFolder) -> tuple[float, float]:
+def _measure_cost(run: Run, results: OutputFolder) -> tuple[float, float]:
     device = results.session.device
     n_classes = len(results.plan.datasets[run.data.content].class_names)
     backbone = build_network(run.replace(model__weights="random"), n_classes).to(device).eval()
@@ -55,7 +55,7 @@ def count_multiply_adds(network: nn.Module, image: torch.Tensor) -> float:
 def measure_latency(network: nn.Module, image: torch.Tensor) -> float:
     """Return the median time of a forward pass in milliseconds."""
     times = []
-    for _ in range(REPEATS + 3):  # the first ones warm up
+    for _ in range(TIMED_PASSES + 3):  # the first ones warm up
         start = time.perf_counter()
         network(image)
         if image.device.type == "cuda":

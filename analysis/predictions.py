@@ -16,13 +16,13 @@ from analysis.output.folder import OutputFolder
 from analysis.output.number_format import format_count, format_number, format_percent, format_text, to_csv
 from analysis.output.tables import Column, make_console_table
 from analysis.output.writers import write_formats
-from analysis.plots.confusion import Matrix, write_matrices
+from analysis.plots.confusion import ConfusionMatrix, write_confusion_matrices
 from core.store.record import Record
 from core.training import metrics
 
-SHOWN = 10  # recordings on the terminal
-AVERAGE = "average"  # of several networks
-SCORES = (
+MAX_CONSOLE_ROWS = 10  # recordings on the terminal
+AVERAGE_NAME = "average"  # of several networks
+SCORE_COLUMNS = (
     Column("network", "Network"),
     Column("clips", "Clips", format_count),
     Column("accuracy", "Accuracy %", format_percent, best="max"),
@@ -34,26 +34,26 @@ SCORES = (
     Column("ece", "ECE", format_number, best="min"),
     Column("test_accuracy", "Own test %", format_percent),
 )
-CLASSES = (
+CLASS_COLUMNS = (
     Column("class", "Class"),
     Column("precision", "Precision %", format_percent),
     Column("recall", "Recall %", format_percent),
     Column("f1", "F1 %", format_percent),
     Column("clips", "Clips", format_count),
 )
-NAMED = (
+COUNT_COLUMNS = (
     Column("class", "Class"),
     Column("files", "Predicted", format_count),
     Column("probability", "Probability %", format_percent),
 )
-NOTE = (
+SCORE_NOTE = (
     "Balanced: the mean recall of the classes that are there; precision and F1: classes weighted by their clips; macro "
     "F1: over the classes that are there. Own test: the network's accuracy on the test fold of its run."
 )
 
 
 @dataclass(frozen=True)
-class Said:
+class Predictions:
     """What networks say of recordings, and what is true.
 
     Attributes
@@ -84,7 +84,7 @@ class Said:
         return metrics.soft_vote(self.logits)
 
 
-def predictions_frame(said: Said) -> pd.DataFrame:
+def predictions_frame(said: Predictions) -> pd.DataFrame:
     """Return a row for each recording.
 
     Columns
@@ -107,7 +107,7 @@ def predictions_frame(said: Said) -> pd.DataFrame:
     return pd.DataFrame(columns | {f"p_{name}": probs[:, k] for k, name in enumerate(said.class_names)})
 
 
-def write_predictions(results: OutputFolder, said: Said, *, submission: Sequence[str] = ()) -> pd.DataFrame:
+def write_predictions(results: OutputFolder, said: Predictions, *, submission: Sequence[str] = ()) -> pd.DataFrame:
     """Write what is said of every recording as CSV and Parquet, and show the first; return it.
 
     Parameters
@@ -130,28 +130,30 @@ def write_predictions(results: OutputFolder, said: Said, *, submission: Sequence
         written = two.to_csv(index=False, lineterminator="\n").encode()
         results.files += write_formats(results.folder / "submission", {".csv": written})
         if written != to_csv(two).encode():
-            results.shown.append(
+            results.console_output.append(
                 "submission.csv has words that a spreadsheet would take for formulas, as they are, for a machine to "
                 "compare: open it as text."
             )
-    first = frame.head(SHOWN)
+    first = frame.head(MAX_CONSOLE_ROWS)
     known = [Column("true", "True")] if said.targets is not None else []
     shown = [Column("file", "File"), Column("predicted", "Predicted"), *known]
-    results.shown.append(make_console_table(first, [*shown, Column("probability", "Probability %", format_percent)]))
-    if len(frame) > SHOWN:
-        results.shown.append(f"The first {SHOWN} of {len(frame):,}; predictions.csv has all.")
+    results.console_output.append(
+        make_console_table(first, [*shown, Column("probability", "Probability %", format_percent)])
+    )
+    if len(frame) > MAX_CONSOLE_ROWS:
+        results.console_output.append(f"The first {MAX_CONSOLE_ROWS} of {len(frame):,}; predictions.csv has all.")
     named = frame.groupby("predicted").agg(files=("file", "size"), probability=("probability", "mean"))
-    results.table(
+    results.write_table(
         "named",
         named.reindex(said.class_names).rename_axis("class").reset_index().fillna({"files": 0}),
-        NAMED,
+        COUNT_COLUMNS,
         caption="What was named how often, and the mean probability that it had",
-        show=len(frame) > SHOWN and said.targets is None,
+        show=len(frame) > MAX_CONSOLE_ROWS and said.targets is None,
     )
     return frame
 
 
-def write_scores(results: OutputFolder, said: Said, *, caption: str, notes: Sequence[str]) -> pd.DataFrame:
+def write_scores(results: OutputFolder, said: Predictions, *, caption: str, notes: Sequence[str]) -> pd.DataFrame:
     """Write what the predictions are worth, over all and by class, with a confusion matrix; return the overall scores.
 
     Parameters
@@ -170,16 +172,16 @@ def write_scores(results: OutputFolder, said: Said, *, caption: str, notes: Sequ
     targets = said.targets[known]
     logits = [each[known] for each in said.logits]
     rows = [
-        {"network": record.id, **_scores(metrics.softmax(each), targets), "test_accuracy": record.metrics.accuracy}
+        {"network": record.id, **_score(metrics.softmax(each), targets), "test_accuracy": record.metrics.accuracy}
         for record, each in zip(said.records, logits, strict=True)
     ]
     probs = metrics.soft_vote(logits)
     whole = rows[0]["network"]
     if len(rows) > 1:
-        whole = f"{AVERAGE} of {len(rows)}"
-        rows.append({"network": whole, **_scores(probs, targets), "test_accuracy": np.nan})
+        whole = f"{AVERAGE_NAME} of {len(rows)}"
+        rows.append({"network": whole, **_score(probs, targets), "test_accuracy": np.nan})
     frame = pd.DataFrame(rows)
-    results.table("table", frame, SCORES, caption=caption, footnotes=[*notes, NOTE])
+    results.write_table("table", frame, SCORE_COLUMNS, caption=caption, footnotes=[*notes, SCORE_NOTE])
     by_class = metrics.per_class(probs, targets)
     classes = pd.DataFrame(
         {
@@ -190,13 +192,13 @@ def write_scores(results: OutputFolder, said: Said, *, caption: str, notes: Sequ
             "clips": by_class.support,
         }
     )
-    results.table("classes", classes, CLASSES, caption=f"{caption}: every class, {format_text(whole)}")
-    matrix = Matrix({"network": whole}, tuple(said.class_names), metrics.confusion_matrix(probs, targets), 1)
-    write_matrices(results, [matrix], caption=caption, counted="clips by true and predicted class")
+    results.write_table("classes", classes, CLASS_COLUMNS, caption=f"{caption}: every class, {format_text(whole)}")
+    matrix = ConfusionMatrix({"network": whole}, tuple(said.class_names), metrics.confusion_matrix(probs, targets), 1)
+    write_confusion_matrices(results, [matrix], caption=caption, counted="clips by true and predicted class")
     return frame
 
 
-def _scores(probs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+def _score(probs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     """Return every overall score; macro F1 over the classes that are there, as in other tables."""
     scores = metrics.summary_of_probs(probs, targets) | {"macro_f1": metrics.per_class(probs, targets).macro_f1}
     return {"clips": len(targets), **scores}

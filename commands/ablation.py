@@ -21,9 +21,9 @@ from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.executor import Executed
-from core.inference.precision import check_precision, computed_in
+from core.inference.precision import check_precision, effective_precision
 from core.io.atomic_files import text_digest
-from core.plan import Conditions, Plan, make_plan, untaught
+from core.plan import Conditions, Plan, make_plan, untrained_classes
 from core.progress import Reporter
 from core.registry import Lazy
 from core.session import Session
@@ -96,7 +96,7 @@ def conclude(
     results: "OutputFolder", frame: "pd.DataFrame", executed: Executed, console: Console, *, command: str
 ) -> int:
     """Show the results and where they are; return 1 if a run failed, else 0."""
-    results.describe(command)
+    results.write_description(command)
     show_results(results, console, new=executed.new)
     console.print(f"{executed.trained} runs trained, {executed.found} found in the store, {executed.failed} failed.")
     if results.session.execution.json:
@@ -124,13 +124,13 @@ def plan_conditions(
         preset=preset(call),
         roots=settings.data_root,
         cache=session.store.cache,
-        settle=partial(fill_in_run, session=session),
+        finalise=partial(fill_in_run, session=session),
         progress=session.report,
     )
     if settings.published_as and len(plan.datasets) > 1:
         raise UserError(f"--published-dataset {settings.published_as}: names one data set, not {len(plan.datasets)}")
     remarks = [f"{d.name}: {remark}" for d in plan.datasets.values() for remark in d.remarks]
-    for line in [*remarks, *untaught(plan), *_precision_notes(points, session)]:
+    for line in [*remarks, *untrained_classes(plan), *_precision_notes(points, session)]:
         session.report.note(line)
     return plan
 
@@ -152,7 +152,7 @@ def fill_in_run(run: Run, dataset: Dataset, *, session: Session) -> Run:
     execution = session.execution
     if session.device.type == "cpu" and execution.cluster.ray in LOCAL:
         check_precision(run.training.precision, session.device)
-        run = run.replace(training__precision=computed_in(run.training.precision, session.device))
+        run = run.replace(training__precision=effective_precision(run.training.precision, session.device))
     if execution.on_bad_clip == "skip" and (bad := plain_images(run, dataset, session).bad):
         run = run.replace(data__left_out=text_digest("\n".join(path for path, _ in bad)))
     if run.frontend.pca:
@@ -199,7 +199,7 @@ def show_results(results: "OutputFolder", console: Console, *, new: frozenset[st
 
 def show_items(results: "OutputFolder", console: Console) -> None:
     """Show the tables and the folder."""
-    for item in results.shown:
+    for item in results.console_output:
         if isinstance(item, Table):  # a narrow window may break its lines; it must not cut a column off
             console.print(item, width=max(console.width, console.measure(item).minimum), crop=False)
         else:

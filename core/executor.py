@@ -1,23 +1,22 @@
-"""Make a plan true: train every run that is not in the store, here, lot after lot."""
+"""Train every run of a plan that is not in the store yet, in this process."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 
 from filelock import Timeout
 
 from core.config.run import Run
+from core.datasets.dataset import Dataset
 from core.errors import ResultsError, UserError, failure
-from core.io.atomic_files import explain_write_errors
-from core.io.background_writer import Writing
+from core.io.atomic_files import explain_write_errors, write_failure
 from core.plan import Plan
 from core.session import Session
 from core.store.runs import FAILED, FINISHED
 from core.training import results
-from core.training.heads.groups import lots
-from core.training.heads.head_runs import Bases
-from core.training.heads.heads_trainer import train_together
+from core.training.heads.groups import group_runs
+from core.training.heads.heads_trainer import train_heads
 from core.training.trainer import train
 
 
@@ -43,24 +42,12 @@ class Executed:
     new: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
-class Work:
-    """What the lots of a plan have in common while it is executed."""
-
-    plan: Plan
-    session: Session
-    writing: Writing
-    bases: Bases
-    refused: list[tuple[Run, UserError]] = field(default_factory=list)  # runs that raised a `UserError`
-
-
 def execute(plan: Plan, session: Session) -> Executed:
     """Train the missing runs of a plan.
 
-    Other processes may execute the same plan at the same time: a run is trained by whoever holds its lock, and what
-    others hold is waited for last, one by one. A run that fails is recorded with its reason and the others go on; it
-    is tried again only where that is asked for. Runs that can be are trained together
-    (`core.training.heads.heads_trainer`), and written while the next are trained.
+    Several processes may execute the same plan: a run is trained by the process that holds its lock, and locked runs
+    are waited for at the end. A run that fails is recorded with the reason, and the others are still trained; it is
+    tried again only with ``--retry-failed``.
 
     Raises
     ------
@@ -69,53 +56,122 @@ def execute(plan: Plan, session: Session) -> Executed:
     UserError
         If every run that was tried raised one: then it is the first, and no run is recorded as failed.
     """
-    new: set[str] = set()
     with session.store.cached_records():
         missing = unfinished(plan, session)
         looked_for = {run.id for run in missing}
         failed = sum(session.store.status(run) == FAILED for run in plan.runs if run.id not in looked_for)
-    found = len(plan.runs) - len(missing)
-    held: list[Run] = []
-    with explain_write_errors(session.store.runs), ExitStack() as every, Writing() as writing:
-        work = Work(plan, session, writing, Bases())
-        for lot in lots(missing, plan.datasets):
-            locks = every.enter_context(ExitStack())
-            new |= _train_missing([run for run in lot if _locked(run, plan, session, locks, held)], work)
-            writing.after(locks.close)
-        writing.settle(until=0)  # who holds others may be waiting for these
-        for run in held:
+    new: set[str] = set()
+    locked_elsewhere: list[Run] = []
+    refused: list[tuple[Run, UserError]] = []  # runs that raised a `UserError`
+    with explain_write_errors(session.store.runs):
+        for group in group_runs(missing, plan.datasets):
+            with ExitStack() as locks:
+                mine = [run for run in group if _lock(run, plan, session, locks)]
+                locked_elsewhere += [run for run in group if run not in mine]
+                new |= _train_missing(mine, plan, session, refused)
+        for run in locked_elsewhere:
             with session.store.lock(run).acquire():
-                new |= _train_missing([run], work)
-    if work.refused and len(work.refused) == len(new):
-        raise work.refused[0][1]
-    for run, error in work.refused:
+                new |= _train_missing([run], plan, session, refused)
+    if refused and len(refused) == len(new):
+        raise refused[0][1]
+    for run, error in refused:
         record_failure(run, session, label=label(run, plan), **failure(error))
     now_failed = [run for run in missing if session.store.status(run) == FAILED]
     trained = len(new - {run.id for run in now_failed})
-    return Executed(trained, found, failed + len(now_failed), frozenset(new))
+    return Executed(trained, len(plan.runs) - len(missing), failed + len(now_failed), frozenset(new))
 
 
-def _locked(run: Run, plan: Plan, session: Session, locks: ExitStack, held: list[Run]) -> bool:
-    """Take the lock of a run; one that another process has goes to `held`."""
+def _lock(run: Run, plan: Plan, session: Session, locks: ExitStack) -> bool:
+    """Lock a run until `locks` is closed; return False if another process holds the lock."""
     try:
         locks.enter_context(session.store.lock(run).acquire(blocking=False))
     except Timeout:
         session.report.note(f"{label(run, plan)}: another process is training it; coming back to it")
-        held.append(run)
         return False
     return True
 
 
-def _train_missing(lot: Sequence[Run], work: Work) -> set[str]:
-    """Train what is missing of the runs of a lot, whose locks this process holds; return their ids."""
-    missing = [run for run in lot if not settled(run, work.session)]
-    say_damaged(missing, work.plan, work.session)
-    alone = missing if len(missing) < 2 else _train_together(missing, work)
-    if alone:
-        work.writing.settle(until=0)  # nobody would hear of them for as long as this takes
-    for run in alone:
-        _train(run, work)
+def _train_missing(runs: Sequence[Run], plan: Plan, session: Session, refused: list[tuple[Run, UserError]]) -> set[str]:
+    """Train the runs of a locked group that are still missing; return their ids.
+
+    Runs that raise a `UserError` are appended to `refused`.
+    """
+    missing = [run for run in runs if not settled(run, session)]
+    say_damaged(missing, plan, session)
+    if missing:
+        dataset = plan.datasets[missing[0].data.content]
+        for run, error in train_runs(missing, dataset, session, {run.id: label(run, plan) for run in missing}):
+            if isinstance(error, UserError):
+                refused.append((run, error))
+            elif error:
+                record_failure(run, session, label=label(run, plan), **failure(error))
+            else:
+                say_accuracy(run, session, label=label(run, plan))
     return {run.id for run in missing}
+
+
+def train_runs(
+    runs: Sequence[Run], dataset: Dataset, session: Session, labels: Mapping[str, str]
+) -> Iterator[tuple[Run, Exception | None]]:
+    """Train the runs of a group (`core.training.heads.groups.group_runs`) and write them to the store.
+
+    This is the only place that chooses how a run is trained. Several runs are trained together as one batched
+    product. A single run, and runs that turn out not to fit together, are trained one by one.
+
+    Parameters
+    ----------
+    runs, dataset, session
+        As in `core.training.trainer.train`.
+    labels
+        A name for each run, by its id.
+
+    Yields
+    ------
+    run, error
+        Each run when it has been written, with None, or with the error that it failed with.
+
+    Raises
+    ------
+    ResultsError
+        If the results folder cannot be written, so that no other run could be trained either.
+    """
+    left = {run.id: run for run in runs}
+    if len(runs) > 1:
+        name = group_label([labels[run.id] for run in runs])
+        try:
+            for run, error in _train_together(runs, dataset, session, label=name):
+                yield left.pop(run.id), error
+        except Exception as error:
+            if isinstance(error, ResultsError) or write_failure(error):
+                raise
+            session.report.drop(name)
+            session.report.note(f"{name}: cannot be trained together ({type(error).__name__}: {error}); one by one")
+    for run in left.values():
+        try:
+            with explain_write_errors(session.store.folder(run)):
+                train(run, dataset, session, label=labels[run.id])
+        except ResultsError:
+            raise
+        except Exception as error:
+            yield run, error
+        else:
+            yield run, None
+
+
+def _train_together(
+    runs: Sequence[Run], dataset: Dataset, session: Session, *, label: str
+) -> Iterator[tuple[Run, Exception | None]]:
+    """Train runs as one batched product and write them, two at a time: writing is a third of the work of 64 heads."""
+    written: dict[Run, Future[None]] = {}
+    with ThreadPoolExecutor(2) as pool:
+        for head_run, error in train_heads(runs, dataset, session, label=label):
+            if error:
+                yield head_run.run, error
+            else:
+                written[head_run.run] = pool.submit(head_run.write, dataset, session)
+        for run, future in written.items():
+            future.result()
+            yield run, None
 
 
 def label(run: Run, plan: Plan) -> str:
@@ -124,8 +180,8 @@ def label(run: Run, plan: Plan) -> str:
     return f"[{number}/{len(plan.runs)}] {run.data.name} {condition} fold {run.data.fold} seed {run.seed}"
 
 
-def lot_label(labels: Sequence[str]) -> str:
-    """Name runs that are trained together by the first of them."""
+def group_label(labels: Sequence[str]) -> str:
+    """Name a group of runs by the first of them."""
     return labels[0] + (f" and {len(labels) - 1} more" if len(labels) > 1 else "")
 
 
@@ -145,58 +201,6 @@ def say_damaged(runs: Sequence[Run], plan: Plan, session: Session) -> None:
     for run in runs:
         if why := session.store.problem(run):
             session.report.note(f"{label(run, plan)}: run {run.id} is damaged ({why}); training it again")
-
-
-def _train_together(runs: Sequence[Run], work: Work) -> list[Run]:
-    """Train runs of one lot together and let them be written; return those that have to be trained alone."""
-    plan, session = work.plan, work.session
-    dataset, left = plan.datasets[runs[0].data.content], {run.id: run for run in runs}
-    name = lot_label([label(run, plan) for run in runs])
-    try:
-        for ended in train_together(runs, dataset, session, label=name, bases=work.bases):
-            work.writing.settle()
-            if ended is None:
-                continue
-            del left[ended.run.id]
-            own = label(ended.run, plan)
-            if ended.error:
-                record_failure(ended.run, session, label=own, **failure(ended.error))
-            else:
-                then, lost = (
-                    partial(say_accuracy, ended.run, session, label=own),
-                    partial(_train_again, ended.run, work),
-                )
-                work.writing.add(ended.write, then, lost)
-    except ResultsError:
-        raise
-    except UserError as error:  # it concerns one of the runs, which shows when each is trained alone
-        session.report.note(f"{name}: cannot be trained together ({error}); one by one")
-    return list(left.values())
-
-
-def _train_again(run: Run, work: Work, error: Exception) -> None:
-    """Train a run alone that could not be written: what that comes from shows where it meets it alone."""
-    why = f"{type(error).__name__}: {error}"
-    work.session.report.note(f"{label(run, work.plan)}: cannot be written ({why}); training it alone")
-    _train(run, work)
-
-
-def _train(run: Run, work: Work) -> None:
-    plan, session = work.plan, work.session
-    name = label(run, plan)
-    try:
-        with explain_write_errors(session.store.folder(run)):
-            train(run, plan.datasets[run.data.content], session, label=name)
-    except ResultsError:
-        raise
-    except UserError as error:
-        session.report.drop(name)
-        work.refused.append((run, error))
-        return
-    except Exception as error:
-        record_failure(run, session, label=name, **failure(error))
-        return
-    say_accuracy(run, session, label=name)
 
 
 def record_failure(run: Run, session: Session, *, label: str, reason: str, trace: str) -> None:

@@ -1,4 +1,4 @@
-"""From a grid of options and an ablation to a list of fully specified runs."""
+"""Plans: an ablation and a grid of options become a list of fully specified runs."""
 
 import dataclasses
 import itertools
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core import datasets
-from core.config.options import field_problems, option_name, problems, typed_value, whole_number
+from core.config.options import field_names, field_problems, option_name, problems, typed_value, whole_number
 from core.config.run import Data, Run, field_of
 from core.datasets.dataset import Dataset
 from core.datasets.metadata import some
@@ -23,31 +23,13 @@ from core.models.build_network import compute_weights_digest
 from core.models.family import check_input_shape, no_imagenet_error
 from core.progress import Progress, no_progress
 
-FOLLOWING = (
-    "data.fold",
-    "data.content",
-    "data.left_out",
-    "seed",
-    "frontend.components",
-    "model.weights_sha256",
-    "model.backbone_sha256",
-)
-OF_THE_DATA_SET = ("clip.sr", "clip.duration", "frontend.n_frames", "frontend.fmax", "frontend.columns")
-ARRANGED = (
-    "name",
-    "label",
-    "folds",
-    "set_aside",
-    "per_class",
-)  # of a run's data: what makes it one data set or another
-SEED = next(f for f in dataclasses.fields(Run) if f.name == "seed")
 Point = Mapping[str, Any]  # ``{group__field: value}``
 Conditions = Callable[[Run, Run], Mapping[str, Run]]  # of a base run and the same from random weights
 
 
 @dataclass(frozen=True)
-class Planned:
-    """One run in its place in a table."""
+class PlannedRun:
+    """A run, its condition, and the run that it is compared with."""
 
     condition: str
     run: Run
@@ -56,35 +38,35 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of one command, in order, or none; `datasets` maps each run's ``data.content`` to its clips."""
+    """The runs of one command, in order; `datasets` maps each run's ``data.content`` to its data set."""
 
     ablation: str
-    planned: tuple[Planned, ...]
+    planned: tuple[PlannedRun, ...]
     datasets: Mapping[str, Dataset]
 
     @cached_property
     def runs(self) -> tuple[Run, ...]:
-        """Every run once, in the order of the table."""
+        """Each run once, in the order of the table."""
         return tuple({planned.run.id: planned.run for planned in self.planned}.values())
 
     @cached_property
     def places(self) -> dict[str, tuple[int, str]]:
-        """For each run's id its number in `runs`, from 1, and the first condition that it is planned for."""
+        """Position in `runs`, from 1, and first condition of each run, by run id."""
         conditions = {planned.run.id: planned.condition for planned in reversed(self.planned)}
         return {run.id: (number, conditions[run.id]) for number, run in enumerate(self.runs, start=1)}
 
     @cached_property
     def points(self) -> tuple[dict[str, Any], ...]:
-        """For each of `planned` its values of the options that make the grid, but for fold and seed.
+        """Values of the grid's options for each of `planned`, without fold and seed.
 
-        What the data set decides follows from it and is no option of the grid.
+        If data sets differ, fields that a data set fills in are left out, as they follow from it.
         """
         if not self.planned:
             return ()
         references = [planned.reference for planned in self.planned]
-        given = [key for key in _differing(references) if key not in FOLLOWING]
+        given = [key for key in _differing(references) if _is_grid_option(key)]
         if "data.name" in given:
-            given = [key for key in given if key not in OF_THE_DATA_SET]
+            given = [key for key in given if _metadata(key)["filled_in_by"] != "data set"]
         options = [(option_name(f), f, attrgetter(key)) for key in given for f in [field_of(key.replace(".", "__"))]]
         return tuple({name: typed_value(f, read(run)) for name, f, read in options} for run in references)
 
@@ -94,8 +76,8 @@ class Plan:
         return list(self.points[0]) if self.points else []
 
     def groups(
-        self, by: Callable[[Planned], Mapping[str, Any]] = lambda planned: {"condition": planned.condition}
-    ) -> list[tuple[dict[str, Any], list[Planned]]]:
+        self, by: Callable[[PlannedRun], Mapping[str, Any]] = lambda planned: {"condition": planned.condition}
+    ) -> list[tuple[dict[str, Any], list[PlannedRun]]]:
         """Group the runs by their point of the grid and what else `by` says: over folds and seeds, in their order.
 
         Returns
@@ -103,7 +85,7 @@ class Plan:
         groups
             The values that a group has in common, by name, those of the grid first; and its runs.
         """
-        found: dict[tuple[Any, ...], tuple[dict[str, Any], list[Planned]]] = {}
+        found: dict[tuple[Any, ...], tuple[dict[str, Any], list[PlannedRun]]] = {}
         for point, planned in zip(self.points, self.planned, strict=True):
             values = {**point, **by(planned)}
             found.setdefault(tuple(values.values()), (values, []))[1].append(planned)
@@ -111,7 +93,7 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """A folder's name of its own for every different question, the same for the same one."""
+        """Name of the results folder: unique for a set of runs, and the same every time."""
         if not self.planned:
             return self.ablation
         first = self.planned[0].run
@@ -129,7 +111,7 @@ def make_plan(
     preset: Callable[[Point], Point] = dict,
     roots: Sequence[Path] = (),
     cache: Path,
-    settle: Callable[[Run, Dataset], Run] = lambda run, dataset: run,
+    finalise: Callable[[Run, Dataset], Run] = lambda run, dataset: run,
     progress: Progress = no_progress,
 ) -> Plan:
     """Make the plan of an ablation over a grid.
@@ -150,8 +132,8 @@ def make_plan(
         Folder of each data set, in the order the grid first names them.
     cache
         Where digests of files are remembered.
-    settle
-        Fills in what the machine and the clips themselves decide, which no seed does.
+    finalise
+        Fills in the fields that depend on the machine and the clips, but not on the seed.
     progress
         Called while files are read, where that takes seconds.
 
@@ -165,9 +147,9 @@ def make_plan(
         for group in _grouped(list(grid), by)
     ]
     names = list(dict.fromkeys(base.get("data__name", Run().data.name) for group in groups for _, base, _ in group))
-    loaded = _Arranged(_load(names, roots), cache, progress)
-    base = _Bases(settle)
-    planned: dict[tuple[str, str, str], Planned] = {}
+    loaded = _Datasets(_load(names, roots), cache, progress)
+    base = _BaseRuns(finalise)
+    planned: dict[tuple[str, str, str], PlannedRun] = {}
     for group in groups:
         first = group[0][1]
         dataset, content = loaded[first]
@@ -178,7 +160,7 @@ def make_plan(
                 made |= {_name(name, point, by, alone=len(named) == 1): run for name, run in named.items()}
             reference = next(iter(made.values()))
             for condition, run in made.items():
-                planned.setdefault((condition, run.id, reference.id), Planned(condition, run, reference))
+                planned.setdefault((condition, run.id, reference.id), PlannedRun(condition, run, reference))
     return Plan(ablation, tuple(planned.values()), loaded.by_content)
 
 
@@ -198,8 +180,8 @@ def _name(condition: str, point: Point, by: str, *, alone: bool) -> str:
     return str(value) if alone else f"{value}, {condition}"
 
 
-def untaught(plan: Plan) -> list[str]:
-    """Say which classes are tested and have no clip to train on, a line for each data set and fold."""
+def untrained_classes(plan: Plan) -> list[str]:
+    """Name the classes that are tested but have no training clip, in one line per data set and fold."""
     lines = []
     for content, fold in dict.fromkeys((run.data.content, run.data.fold) for run in plan.runs):
         dataset = plan.datasets[content]
@@ -211,17 +193,17 @@ def untaught(plan: Plan) -> list[str]:
 
 
 def resolve(run: Run, dataset: Dataset, content: str) -> Run:
-    """Fill in every number that the data set, a weights file or a network's file decides.
+    """Fill in every field that depends on the data set, a weights file or a network's file.
 
     Raises
     ------
     UserError
-        For an unknown backbone, for weights or a network that cannot be had, and for what breaks a rule only now.
+        For an unknown backbone, unavailable weights, and values that are wrong for this data set.
     """
     model, family = run.model, find_family(run.model.backbone)
     run = run.replace(data__content=content, model__backbone_sha256=family.digest(model.backbone))
     if dataset.vectors is not None:
-        run = _of_vectors(run, dataset)
+        run = _use_features(run, dataset)
     sr = run.clip.sr or dataset.sr
     run = run.replace(
         clip__sr=sr,
@@ -229,7 +211,7 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
         frontend__n_frames=run.frontend.n_frames or (run.frontend.image or (0, dataset.n_frames))[1],
         frontend__fmax=run.frontend.fmax or sr / 2,
     )
-    if found := problems(run):  # what only shows when the data set has filled in its numbers
+    if found := problems(run):  # some rules need the numbers of the data set
         raise UserError("; ".join(found))
     if model.weights == "imagenet" and not family.has_imagenet_weights(model.backbone):
         raise no_imagenet_error(model.backbone)
@@ -239,8 +221,8 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
     return run
 
 
-def _of_vectors(run: Run, dataset: Dataset) -> Run:
-    """Take the rows of a data set's table for inputs, standardised by the training rows."""
+def _use_features(run: Run, dataset: Dataset) -> Run:
+    """Use the rows of a feature table as inputs, standardised by the training rows."""
     if run.frontend.kind not in (Run().frontend.kind, "features"):
         raise UserError(f"--input {run.frontend.kind}: {dataset.name} has vectors and no sounds; leave --input out")
     if run.training.live:
@@ -252,8 +234,18 @@ def _of_vectors(run: Run, dataset: Dataset) -> Run:
     return run.replace(frontend__kind="features", frontend__normalise="train", frontend__columns=dataset.columns)
 
 
+def _is_grid_option(key: str) -> bool:
+    """Tell whether a field, as ``group.field``, is set by the user and tells conditions apart."""
+    metadata = _metadata(key)
+    return bool(metadata["decides"] != "repeat" and metadata["filled_in_by"] != "program")
+
+
+def _metadata(key: str) -> Mapping[str, Any]:
+    return field_of(key.replace(".", "__")).metadata
+
+
 def _differing(runs: Sequence[Run]) -> list[str]:
-    """Return the fields, as ``group.field``, in which not all runs are alike; most of them have the same groups."""
+    """Return the fields, as ``group.field``, whose values differ between runs; most runs share whole groups."""
     found = []
     for f in dataclasses.fields(Run):
         parts = list({id(part): part for part in (getattr(run, f.name) for run in runs)}.values())
@@ -273,28 +265,27 @@ def _load(names: Sequence[str], roots: Sequence[Path]) -> dict[str, Dataset]:
     return {name: datasets.load(name, folders.get(name)) for name in names}
 
 
-class _Arranged:
-    """The data sets of a plan as its points ask for them (`core.datasets.select`), each read once."""
+class _Datasets:
+    """The data sets of a plan with the selections of its points (`core.datasets.select`), each read once."""
 
     def __init__(self, loaded: Mapping[str, Dataset], cache: Path, progress: Progress) -> None:
         self.loaded = loaded
         self.cache, self.progress = cache, progress
         self.by_content: dict[str, Dataset] = {}
-        self._made: dict[Data, tuple[Dataset, str]] = {}
+        self._selected: dict[Data, tuple[Dataset, str]] = {}
 
     def __getitem__(self, settings: Point) -> tuple[Dataset, str]:
-        """Return the data set of a point's settings, and its content."""
-        asked = {key: settings[f"data__{key}"] for key in ARRANGED if f"data__{key}" in settings}
-        data = Data(**asked)
-        if data not in self._made:
+        """Return the data set of a point's settings, and its fingerprint."""
+        names = field_names(Data, decides="clips")
+        data = Data(**{name: settings[f"data__{name}"] for name in names if f"data__{name}" in settings})
+        if data not in self._selected:
             if found := problems(data):
                 raise UserError("; ".join(found))
-            dataset = self.loaded[data.name]
-            how = {name: getattr(data, name) for name in ARRANGED if name != "name"}
-            made = datasets.select(dataset, **how)
-            self._made[data] = made, made.fingerprint(self.cache, progress=self.progress)
-            self.by_content[self._made[data][1]] = made
-        return self._made[data]
+            dataset = datasets.select(self.loaded[data.name], **data.selection)
+            content = dataset.fingerprint(self.cache, progress=self.progress)
+            self._selected[data] = dataset, content
+            self.by_content[content] = dataset
+        return self._selected[data]
 
 
 def _folds(text: str, dataset: Dataset) -> tuple[int, ...]:
@@ -306,20 +297,20 @@ def _folds(text: str, dataset: Dataset) -> tuple[int, ...]:
     return (number,)
 
 
-class _Bases:
-    """The base runs of a plan: whatever no seed decides is filled in and checked once for all seeds."""
+class _BaseRuns:
+    """The base runs of a plan; everything but the seed is filled in and checked once for all seeds."""
 
-    def __init__(self, settle: Callable[[Run, Dataset], Run]) -> None:
-        self.settle = settle
-        self._made: dict[tuple[Any, ...], Run] = {}
+    def __init__(self, finalise: Callable[[Run, Dataset], Run]) -> None:
+        self.finalise = finalise
+        self._runs: dict[tuple[Any, ...], Run] = {}
 
     def __call__(self, point: Point, fold: int, dataset: Dataset, content: str) -> Run:
-        """Return the run of a point's settings, fully specified and settled."""
+        """Return the fully specified run of a point's settings."""
         settings = tuple((key, value, type(value)) for key, value in point.items() if key != "seed")
-        if (settings, fold, content) not in self._made:
-            self._made[settings, fold, content] = self.settle(_base(point, fold, dataset, content), dataset)
-        run, seed = self._made[settings, fold, content], point.get("seed", Run.seed)
-        if found := field_problems(SEED, seed):
+        if (settings, fold, content) not in self._runs:
+            self._runs[settings, fold, content] = self.finalise(_base(point, fold, dataset, content), dataset)
+        run, seed = self._runs[settings, fold, content], point.get("seed", Run.seed)
+        if found := field_problems(field_of("seed"), seed):
             raise UserError("; ".join(found))
         return run if run.seed == seed else dataclasses.replace(run, seed=seed)
 

@@ -10,6 +10,7 @@ import torch
 
 from core.config.execution import Execution
 from core.config.options import whole_number
+from core.config.run import Run
 from core.errors import UserError
 from core.io.torch_settings import set_up_torch
 from core.progress import NullReporter, Reporter
@@ -71,7 +72,7 @@ class Session:
         self.threads = execution.threads or len(os.sched_getaffinity(0))
         set_up_torch(self.device, self.threads)
         self.device_cache = DeviceCache(_memory(self.device) // 2)
-        self.on_epoch: Callable[[dict[str, Any]], None] | None = None  # called with every row of a history
+        self.on_epoch: Callable[[Run, dict[str, Any]], None] | None = None  # called after each epoch with its row
 
 
 def find_device(name: str) -> torch.device:

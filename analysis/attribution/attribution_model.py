@@ -11,10 +11,9 @@ import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from analysis.attribution.stem_split import Entry
 from core.errors import UserError
-from core.inference.fold_batch_norm import folds, is_convolution, is_norm, pairs_in, put
-from core.inference.trace import flow
+from core.inference.fold_batch_norm import find_foldable_pairs, folded_modules, is_traceable, replace_modules
+from core.inference.trace import trace_network
 from core.models.surgery import avoid_inplace_copies
 
 GIGABYTE = 10**9
@@ -30,10 +29,10 @@ T = TypeVar("T")
 class Explained:
     """A copy of a network in evaluation mode, whose batches take a bounded amount of memory.
 
-    The copy's batch norms are part of the convolutions before them (`core.inference.fold_batch_norm`), its
-    parameters have no
-    gradients, and images are laid out channels-last, the faster layout. ReLU and ReLU6 may work in place, which saves
-    memory and changes no gradient; only hooks must be read `out_of_place`. The network that was given stays as it is.
+    The copy's batch norms are folded into the convolutions before them (`core.inference.fold_batch_norm`), its
+    parameters have no gradients, and images are laid out channels-last, the faster layout. ReLU and ReLU6 may work in
+    place, which saves memory and changes no gradient; only hooks must be read `out_of_place`. The given network is not
+    changed.
 
     Parameters
     ----------
@@ -51,8 +50,6 @@ class Explained:
     ----------
     rows
         Images in a full batch: a power of two, so that as many steps fill batches exactly.
-    entry
-        The network in two parts, of which straight paths need the first at their ends alone.
 
     Raises
     ------
@@ -76,10 +73,9 @@ class Explained:
         for module in clamps:
             module.__class__, module.inplace = Clamp, True
         self._dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
-        seen = flow(self.network, self._images(image_shape), lambda module: is_convolution(module) or is_norm(module))
-        put(self.network, folds(self.network, pairs_in(self.network, seen)))
+        seen = trace_network(self.network, self._images(image_shape), is_traceable)
+        replace_modules(self.network, folded_modules(self.network, find_foldable_pairs(self.network, seen)))
         self.network.to(memory_format=torch.channels_last)
-        self.entry = Entry(self.network, self._images(image_shape))
         budget = _default_memory(self.device) if memory is None else memory
         self.row_bytes = self._row_bytes(image_shape)
         if self.row_bytes > budget:

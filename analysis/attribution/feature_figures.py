@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from analysis.attribution import Maps
 from analysis.attribution.map_figures import heading, limit, plain
-from analysis.output.image_view import Scale
+from analysis.output.image_view import ImageAxes
 from analysis.output.style import COLOURS, COLUMN_WIDTH, PAGE_WIDTH, with_style
 
 STRONGEST = 15  # features in a clip's figure
@@ -21,7 +21,7 @@ SMALL = 5  # points
 
 
 @with_style
-def clip_figure(maps: Maps, clip: int, label: int, scale: Scale, class_names: Sequence[str]) -> Figure:
+def clip_figure(maps: Maps, clip: int, label: int, scale: ImageAxes, class_names: Sequence[str]) -> Figure:
     """Draw the features that a clip's answer rests on most, signed, each with its value.
 
     Parameters
@@ -44,7 +44,9 @@ def clip_figure(maps: Maps, clip: int, label: int, scale: Scale, class_names: Se
 
 
 @with_style
-def paper_figure(maps: Maps, clips: Sequence[int], labels: np.ndarray, scale: Scale, names: Sequence[str]) -> Figure:
+def paper_figure(
+    maps: Maps, clips: Sequence[int], labels: np.ndarray, scale: ImageAxes, names: Sequence[str]
+) -> Figure:
     """Draw the strongest features of several clips, two clips side by side."""
     down = -(-len(clips) // 2)
     figure = Figure(figsize=(PAGE_WIDTH, 0.5 + 1.1 * down), layout="constrained")
@@ -75,7 +77,7 @@ def profiles_figure(profiles: pd.DataFrame) -> Figure:
     return figure
 
 
-def _bars(ax: Axes, maps: Maps, clip: int, scale: Scale, count: int) -> None:
+def _bars(ax: Axes, maps: Maps, clip: int, scale: ImageAxes, count: int) -> None:
     """Draw the `count` strongest features of a clip, the strongest on top."""
     found, values = maps.summed[clip].ravel(), maps.inputs[clip].ravel()
     strongest = np.argsort(-np.abs(found), kind="stable")[:count]

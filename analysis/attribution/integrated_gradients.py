@@ -7,7 +7,6 @@ sum is the difference of the two logits; by how much it is not says how well the
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -160,36 +159,15 @@ def _gradient(
     weights: torch.Tensor,
 ) -> torch.Tensor:
     """Return the weighted sum of the gradients at some points of each path, `at` of the way along it."""
-    starts = starts.detach().requires_grad_()
-    first = explained.entry.through(starts)
-    with torch.no_grad():
-        across = explained.entry.through(ends) - first
-    at, weights = (each.to(first) for each in (at, weights))
-    points: torch.Tensor = _Points.apply(first, across, at)
-    logits = explained.entry.behind(points).unflatten(0, (len(starts), len(at)))
+    at, weights = (each.to(ends) for each in (at, weights))
+    along = at.view(-1, *(1 for _ in starts.shape[1:]))
+    points = starts[:, None] + along * (ends - starts)[:, None]
+    points = points.flatten(0, 1).requires_grad_()  # (paths x points, channels, n_mels, n_frames)
+    logits = explained(points).unflatten(0, (len(starts), len(at)))
     chosen = logits[torch.arange(len(starts)), :, target]
-    (found,) = torch.autograd.grad((chosen * weights).sum(), starts)
-    return found
-
-
-class _Points(torch.autograd.Function):
-    """Points on paths, (paths x points, channels, height, width): no view, which an activation in place would copy."""
-
-    @staticmethod
-    def forward(ctx: Any, first: torch.Tensor, across: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-        ctx.count = len(at)
-        first, across = (each.movedim(1, -1).contiguous()[:, None] for each in (first, across))  # channels last
-        order = (0, *range(2, first.ndim - 1), 1)
-        size = (len(first) * len(at), first.shape[-1], *first.shape[2:-1])
-        points = torch.empty_permuted(size, order, dtype=first.dtype, device=first.device)
-        inside = points.movedim(1, -1).unflatten(0, (len(first), len(at)))
-        torch.addcmul(first, at.view(-1, *(1 for _ in first.shape[2:])), across, out=inside)
-        return points
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        """Sum over the points of each path."""
-        return gradients[0].unflatten(0, (-1, ctx.count)).sum(dim=1), None, None
+    (found,) = torch.autograd.grad((chosen * weights).sum(), points)
+    mean: torch.Tensor = found.unflatten(0, (len(starts), len(at))).sum(dim=1)
+    return mean
 
 
 def _gauss_legendre(steps: int) -> tuple[np.ndarray, np.ndarray]:

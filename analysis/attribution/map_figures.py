@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from analysis.attribution import Maps
-from analysis.output.image_view import Scale
+from analysis.output.image_view import ImageAxes
 from analysis.output.style import COLOURS, COLUMN_WIDTH, PAGE_WIDTH, with_style
 from core.inputs.base import Axis
 
@@ -24,7 +24,7 @@ ORDERS = {"attribution": "attribution", "energy": "loudest first", "random": "ra
 
 
 def draw(
-    image: np.ndarray, scale: Scale, ax: Axes, *, cmap: str, low: float, high: float, axes: str = "xy"
+    image: np.ndarray, scale: ImageAxes, ax: Axes, *, cmap: str, low: float, high: float, axes: str = "xy"
 ) -> AxesImage:
     """Draw an image (height, width) with its axes; only those in `axes` are labelled."""
     x, y = "x" in axes, "y" in axes
@@ -69,7 +69,7 @@ def heading(maps: Maps, clip: int, label: int, class_names: Sequence[str]) -> st
 
 
 @with_style
-def clip_figure(maps: Maps, clip: int, label: int, scale: Scale, class_names: Sequence[str]) -> Figure:
+def clip_figure(maps: Maps, clip: int, label: int, scale: ImageAxes, class_names: Sequence[str]) -> Figure:
     """Draw one clip: spectrogram, signed and absolute attributions, of all channels together and of each.
 
     Parameters
@@ -123,7 +123,9 @@ class _Column:
 
 
 @with_style
-def paper_figure(maps: Maps, clips: Sequence[int], labels: np.ndarray, scale: Scale, names: Sequence[str]) -> Figure:
+def paper_figure(
+    maps: Maps, clips: Sequence[int], labels: np.ndarray, scale: ImageAxes, names: Sequence[str]
+) -> Figure:
     """Draw the report's two columns, input and attribution (Palanisamy et al. 2020, figure 3), a row for each clip."""
     figure = Figure(figsize=(COLUMN_WIDTH, 0.5 + 1.0 * len(clips)), layout="constrained")
     rows = figure.subplots(len(clips), 2, squeeze=False, sharex=True)
@@ -142,7 +144,7 @@ def paper_figure(maps: Maps, clips: Sequence[int], labels: np.ndarray, scale: Sc
 
 @with_style
 def comparison_figure(
-    compared: Mapping[str, Maps], clips: Sequence[int], labels: np.ndarray, scale: Scale, names: Sequence[str]
+    compared: Mapping[str, Maps], clips: Sequence[int], labels: np.ndarray, scale: ImageAxes, names: Sequence[str]
 ) -> Figure:
     """Draw the same clips under several networks, side by side; each map in its own colours, predictions above."""
     first = next(iter(compared.values()))
@@ -184,7 +186,7 @@ def curves_figure(frame: pd.DataFrame, title: str) -> Figure:
 
 
 @with_style
-def profiles_figure(profiles: pd.DataFrame, scale: Scale) -> Figure:
+def profiles_figure(profiles: pd.DataFrame, scale: ImageAxes) -> Figure:
     """Draw what share of each class's attribution is at which frequency and at which time (`class_profiles`)."""
     names = list(dict.fromkeys(profiles["class"]))
     axes = [axis for axis in (scale.down, scale.across) if len(axis.values) > 1]
@@ -221,10 +223,10 @@ def _apart(axis: Axis) -> list[float]:
     return chosen
 
 
-def _loudness(scale: Scale, image: np.ndarray) -> dict[str, Any]:
+def _loudness(scale: ImageAxes, image: np.ndarray) -> dict[str, Any]:
     """Return the colours of an input: from silence to its loudest."""
     return {"cmap": "magma", "low": float(np.min([scale.floor, image.min()])), "high": float(image.max()) + 1e-9}
 
 
-def _title(scale: Scale) -> str:
+def _title(scale: ImageAxes) -> str:
     return "Spectrogram" if len(scale.down.values) > 1 else "Input"

@@ -11,7 +11,7 @@ from analysis.attribution.attribution_model import Explained
 from analysis.attribution.attributions import Maps, attribute
 from analysis.attribution.integrated_gradients import Integral
 from analysis.attribution.selection import choose, targets
-from analysis.output.image_view import Scale, as_pixels
+from analysis.output.image_view import ImageAxes, as_image_run
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.datasets.metadata import some
@@ -75,7 +75,7 @@ def check_request(methods: Iterable[str], names: Iterable[str], run: Run) -> Non
     UserError
         Naming the first; for baselines that there are not at all, as `baselines.check`.
     """
-    kind, scale = run.frontend.kind, Scale.of(run)
+    kind, scale = run.frontend.kind, ImageAxes.from_run(run)
     shape = input_layout(run.clip, run.frontend).shape
     if len(shape) != 3 and any(method.startswith("gradcam") for method in methods):
         raise UserError(f"gradcam needs images, and a network on {kind} has none; leave it out")
@@ -85,7 +85,7 @@ def check_request(methods: Iterable[str], names: Iterable[str], run: Run) -> Non
             raise UserError(f"--baseline {name}: inputs of the kind {kind} have none; choose from {some(known)}")
 
 
-def _meant(scale: Scale) -> list[str]:
+def _meant(scale: ImageAxes) -> list[str]:
     """Return the baselines that inputs have a meaning for; features have no neighbours to be blurred with."""
     without = {"silence": scale.floor is None, "blurred": bool(scale.across.names)}
     return [name for name in baselines.NAMES if not without.get(name)]
@@ -129,7 +129,7 @@ class Explanation:
         finished = {name: run for name, run in networks.items() if session.store.finished(run)}
         self.networks = {first: reference} | finished
         self.left_out = [name for name in networks if name not in self.networks]
-        self.subject, self.scale = as_pixels(open_run(reference, dataset, session)), Scale.of(reference)
+        self.subject, self.scale = as_image_run(open_run(reference, dataset, session)), ImageAxes.from_run(reference)
         rows = choose(
             self.subject,
             session,
@@ -152,7 +152,7 @@ class Explanation:
         for condition, run in self.networks.items():
             explained = self.explained
             if run != self.subject.run:
-                explained = self.prepare(as_pixels(open_run(run, self.dataset, self.session)).network)
+                explained = self.prepare(as_image_run(open_run(run, self.dataset, self.session)).network)
             for method in self.request.methods:
                 for baseline in self.baselines:
                     self.session.report(done, total, "maps", f"{condition}, {method}, {baseline}")

@@ -87,7 +87,7 @@ def explain(results: OutputFolder, request: Request) -> pd.DataFrame:
         explanation = Explanation(networks, dataset, results.session, request)
         prefix = f"{reference.id}-" if len(references) > 1 else ""
         frames.append(_Writer(results, explanation, prefix).write())
-    conditions.detail(results, summarise_conditions(results.plan, results.session.store), title="Network")
+    conditions.write_details(results, summarise_conditions(results.plan, results.session.store), title="Network")
     return pd.concat(frames, ignore_index=True)
 
 
@@ -135,7 +135,7 @@ class _Writer:
             said = f"{row['true']}, taken for {row['predicted']}" if row["true"] != row["predicted"] else row["true"]
             caption = f"{row['clip']} ({said}), {attributed.condition}: {maps.method} against {maps.baseline}"
             sound = str(self.explanation.dataset.root.absolute() / row["clip"])
-            self.results.add("map", name, caption, files, sound=sound, **{str(key): v for key, v in row.items()})
+            self.results.add_item("map", name, caption, files, sound=sound, **{str(key): v for key, v in row.items()})
 
     def _clip_rows(self, attributed: Attributed) -> pd.DataFrame:
         maps = attributed.maps
@@ -261,7 +261,7 @@ class _Writer:
 
     def _figure(self, name: str, figure: Figure, data: pd.DataFrame, caption: str) -> None:
         name = self.prefix + name
-        self.results.add("figure", name, caption, style.save_figure(figure, self.results.folder / name, data))
+        self.results.add_item("figure", name, caption, style.save_figure(figure, self.results.folder / name, data))
 
     def _table(
         self,
@@ -274,7 +274,7 @@ class _Writer:
         groups: Sequence[str] = (),
     ) -> None:
         caption = f"Attribution of {self.of}: {what}"
-        self.results.table(
+        self.results.write_table(
             self.prefix + name, frame, columns, caption=caption, footnotes=footnotes, groups=list(groups)
         )
 

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.metrics.registry import METRICS
 from analysis.statistics import hypothesis_tests
 from core.config.run import Run
-from core.plan import Plan, Planned
+from core.plan import Plan, PlannedRun
 from core.store.runs import FAILED, Record, Store
 
 Records = Mapping[str, Record | None]  # by the run's id
@@ -54,12 +54,12 @@ def run_counts(runs: Sequence[Run], records: Records) -> dict[str, Any]:
     return {"runs": len(runs), "failed": failed, "missing": missing, "run_ids": [run.id for run in runs]}
 
 
-def dataset_and_backbone(planned: Planned) -> dict[str, str]:
+def dataset_and_backbone(planned: PlannedRun) -> dict[str, str]:
     """Return the data set and the backbone, which stand in every row whether the grid varies them or not."""
     return {"data": planned.run.data.about, "backbone": planned.run.model.backbone}
 
 
-def condition_row(part: Sequence[Planned], records: Records) -> dict[str, Any]:
+def condition_row(part: Sequence[PlannedRun], records: Records) -> dict[str, Any]:
     """Return the row of a condition's runs, without what names it."""
     runs, references = [planned.run for planned in part], [planned.reference for planned in part]
     row: dict[str, Any] = {}

@@ -47,7 +47,7 @@ def write_per_class_rows(
 ) -> None:
     """Write rows that were made by `per_class_rows`; parameters as `write_per_class`."""
     if rows:
-        results.table(
+        results.write_table(
             "classes",
             pd.DataFrame(rows),
             [*leading, *COLUMNS],

@@ -31,10 +31,10 @@ class OutputFolder:
         Where files are written.
     files
         Those written, in order.
-    shown
+    console_output
         What the terminal shows, in order.
     items
-        What `describe` writes of each table and figure.
+        What `write_description` writes of each table and figure.
     published_as
         The name that published numbers have for the data set, where it is not ours.
     """
@@ -43,11 +43,11 @@ class OutputFolder:
     session: Session
     folder: Path
     files: list[Path] = field(default_factory=list)
-    shown: list[RenderableType] = field(default_factory=list)
+    console_output: list[RenderableType] = field(default_factory=list)
     items: list[dict[str, Any]] = field(default_factory=list)
     published_as: str = ""
 
-    def table(
+    def write_table(
         self,
         name: str,
         frame: pd.DataFrame,
@@ -74,11 +74,11 @@ class OutputFolder:
         )
         header, rows = tables.format_cells(frame, columns, groups=groups)
         plain = {"header": header, "rows": [[dataclasses.asdict(cell) for cell in row] for row in rows]}
-        self.add("table", name, caption, files, footnotes=footnotes, cells=plain)
+        self.add_item("table", name, caption, files, footnotes=footnotes, cells=plain)
         if show:
-            self.shown += [tables.make_console_table(frame, columns, title=caption, groups=groups), *footnotes]
+            self.console_output += [tables.make_console_table(frame, columns, title=caption, groups=groups), *footnotes]
 
-    def figure(
+    def write_figure(
         self, name: str, data: pd.DataFrame, draw: Callable[[Axes], Any], *, caption: str, **size: float
     ) -> None:
         """Draw on new axes and write the figure as PNG and PDF, with its data beside it as CSV.
@@ -87,9 +87,9 @@ class OutputFolder:
         """
         figure, ax = style.new_figure(**size)
         draw(ax)
-        self.add("figure", name, caption, style.save_figure(figure, self.folder / name, data))
+        self.add_item("figure", name, caption, style.save_figure(figure, self.folder / name, data))
 
-    def describe(self, command: str) -> None:
+    def write_description(self, command: str) -> None:
         """Write ``analysis.json``: the command that makes this folder, its runs, and what each file shows."""
         runs = [run.id for run in self.plan.runs]
         values = {"ablation": self.plan.ablation, "command": command, "runs": runs, "items": self.items}
@@ -97,7 +97,7 @@ class OutputFolder:
             values["published_as"] = self.published_as
         write_formats(self.folder / "analysis", {".json": json.dumps(values, indent=1).encode()})
 
-    def add(self, kind: str, name: str, caption: str, files: Sequence[Path], **more: Any) -> None:
+    def add_item(self, kind: str, name: str, caption: str, files: Sequence[Path], **more: Any) -> None:
         """Take files of this folder into its description.
 
         Parameters

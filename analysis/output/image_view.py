@@ -20,7 +20,7 @@ _ROW = Axis("row", "", np.zeros(1))
 
 
 @dataclass(frozen=True)
-class Scale:
+class ImageAxes:
     """What the pixels of a run's inputs stand for.
 
     Attributes
@@ -43,7 +43,7 @@ class Scale:
     floor: float | np.ndarray | None
 
     @classmethod
-    def of(cls, run: Run) -> "Scale":
+    def from_run(cls, run: Run) -> "ImageAxes":
         """Take the scale from the kind of a run's inputs."""
         kind = input_kind(run.clip, run.frontend)
         shape = (1,) * (1 - len(kind.channels[:1])) + kind.shape
@@ -52,7 +52,7 @@ class Scale:
         return cls((channels, height, width), down, across, kind.channels or ("",), kind.unit, kind.floor)
 
 
-class FromPixels(nn.Module):
+class FromImages(nn.Module):
     """Give images (batch, channels, height, width) the shape of the inputs that they stand for.
 
     Parameters
@@ -70,12 +70,12 @@ class FromPixels(nn.Module):
         return x.reshape(len(x), *self.shape)
 
 
-def as_pixels(finished: Finished) -> Finished:
+def as_image_run(finished: Finished) -> Finished:
     """Return a finished run whose inputs are images: itself, or with a network that begins with ``pixels``."""
     images = finished.images
     shape = images.array.shape[1:]
     if len(shape) == 3:
         return finished
-    array = images.array.reshape(len(images.array), *Scale.of(finished.run).shape)
-    modules = OrderedDict[str, nn.Module](pixels=FromPixels(shape), **dict(finished.network.named_children()))
+    array = images.array.reshape(len(images.array), *ImageAxes.from_run(finished.run).shape)
+    modules = OrderedDict[str, nn.Module](pixels=FromImages(shape), **dict(finished.network.named_children()))
     return replace(finished, images=replace(images, array=array), network=nn.Sequential(modules))

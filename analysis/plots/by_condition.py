@@ -23,11 +23,11 @@ from matplotlib.ticker import MaxNLocator
 from analysis.metrics.registry import METRICS
 from analysis.output.style import COLOURS, GREY, MARKERS, STYLES, with_style
 
-LONGEST = 38  # characters of 8 points along an axis
+MAX_LABEL_LENGTH = 38  # characters of 8 points along an axis
 
 
 @with_style
-def accuracy_by_condition(
+def draw_accuracy_by_condition(
     frame: pd.DataFrame, ax: Axes, *, xlabel: str, reference: str | None = None, series: str | None = None
 ) -> Axes:
     """Draw accuracy against depth (Palanisamy et al. 2020, figures 2b and 2c).
@@ -44,34 +44,36 @@ def accuracy_by_condition(
     series
         The column that tells lines apart, such as the backbone.
     """
-    conditions = _in_depth_order(frame["condition"].unique())
+    conditions = _sort_by_depth(frame["condition"].unique())
     lost = frame[frame["accuracy"].isna()]
-    lines = _series(frame, series)
+    lines = _split_series(frame, series)
     for k, (name, part) in enumerate(lines):
         part = part.set_index("condition").reindex([c for c in conditions if c in set(part["condition"])])
         place = np.array([conditions.index(condition) for condition in part.index])
         x = place + 0.07 * (k - (len(lines) - 1) / 2)  # side by side, so that no error bar hides another
         colour, y = COLOURS[k % len(COLOURS)], 100 * part["accuracy"].to_numpy()
         marker = MARKERS[k % len(MARKERS)]
-        ax.errorbar(x, y, yerr=_spread(part, "accuracy"), color=colour, marker=marker, label=name, zorder=3)
+        ax.errorbar(x, y, yerr=_error_lengths(part, "accuracy"), color=colour, marker=marker, label=name, zorder=3)
         if reference in part.index:
             ax.axhline(float(y[part.index == reference][0]), color=colour, linestyle="--", linewidth=0.8, zorder=1)
         if "published" in part and part["published"].notna().any():
             label = f"{name or ''} published".strip()
-            ax.plot(x, 100 * part["published"], linestyle="", **_hollow(colour, marker), label=label, zorder=4)
+            ax.plot(x, 100 * part["published"], linestyle="", **_hollow_marker(colour, marker), label=label, zorder=4)
     if len(lost):
         x = np.array([conditions.index(condition) for condition in lost["condition"]])
         ax.plot(x, 0.03 + 0 * x, "x", color=GREY, transform=ax.get_xaxis_transform(), label="no result", clip_on=False)
     if reference is not None:
         ax.plot([], [], "--", color=GREY, linewidth=0.8, label=f"reference ({reference})")
     ax.set_xlim(-0.4, len(conditions) - 0.6)
-    _name_ticks(ax, [_short(condition) for condition in conditions])
-    ax.set(xlabel=xlabel, ylabel=_label(frame, "accuracy"))
-    return _legend(ax)
+    _name_ticks(ax, [_shorten_stage(condition) for condition in conditions])
+    ax.set(xlabel=xlabel, ylabel=_axis_label(frame, "accuracy"))
+    return _add_legend(ax)
 
 
 @with_style
-def similarity_by_layer(frame: pd.DataFrame, ax: Axes, *, series: str | None = "weights", index: str = "SVCCA") -> Axes:
+def draw_similarity_by_layer(
+    frame: pd.DataFrame, ax: Axes, *, series: str | None = "weights", index: str = "SVCCA"
+) -> Axes:
     """Draw how alike a layer is before and after training (Palanisamy et al. 2020, figure 2a).
 
     Parameters
@@ -87,7 +89,7 @@ def similarity_by_layer(frame: pd.DataFrame, ax: Axes, *, series: str | None = "
     """
     layers = list(frame["layer"].unique())
     many = len(layers) > 12
-    for k, (name, part) in enumerate(_series(frame, series)):
+    for k, (name, part) in enumerate(_split_series(frame, series)):
         x = [layers.index(layer) for layer in part["layer"]]
         colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
         ax.plot(x, part["similarity"], color=colour, marker="" if many else marker, label=name, zorder=3)
@@ -98,14 +100,14 @@ def similarity_by_layer(frame: pd.DataFrame, ax: Axes, *, series: str | None = "
     if many:
         _name_stages(ax, [layer.partition(".")[0] for layer in layers])
     else:
-        _name_ticks(ax, [_short(layer) for layer in layers])
+        _name_ticks(ax, [_shorten_stage(layer) for layer in layers])
     ax.set(xlabel="Block, from input to output", ylabel=f"{index} similarity")
     ax.set_ylim(min(0.0, float(frame["similarity"].min())), 1.02)
-    return _legend(ax)
+    return _add_legend(ax)
 
 
 @with_style
-def grouped_bars(
+def draw_grouped_bars(
     frame: pd.DataFrame, ax: Axes, *, x: str, series: str | None = None, xlabel: str = "", metric: str = "accuracy"
 ) -> Axes:
     """Draw a metric as bars, side by side for each group (Palanisamy et al. 2020, table I).
@@ -122,13 +124,13 @@ def grouped_bars(
         One of `analysis.metrics.registry.METRICS`, which says what the axis shows.
     """
     scale = METRICS[metric].scale
-    groups, members = list(frame[x].unique()), list(_series(frame, series))
+    groups, members = list(frame[x].unique()), list(_split_series(frame, series))
     width = (0.8 if series else 0.6) / len(members)
     for k, (name, part) in enumerate(members):
         colour = COLOURS[k % len(COLOURS)]
         at = np.array([groups.index(group) for group in part[x]]) + (k - (len(members) - 1) / 2) * width
         height = scale * part[metric].to_numpy()
-        spread = _spread(part, metric)
+        spread = _error_lengths(part, metric)
         ax.bar(at, height, 0.92 * width, yerr=spread, error_kw={"elinewidth": 0.8}, color=colour, label=name)
         for position in at[np.isnan(height)]:
             place: Any = {"transform": ax.get_xaxis_transform(), "ha": "center", "va": "bottom"}
@@ -136,15 +138,20 @@ def grouped_bars(
         if "published" in part and part["published"].notna().any():
             label = "published" if k == 0 else None
             ax.plot(
-                at + width / 4, scale * part["published"], linestyle="", **_hollow("black", "D"), label=label, zorder=4
+                at + width / 4,
+                scale * part["published"],
+                linestyle="",
+                **_hollow_marker("black", "D"),
+                label=label,
+                zorder=4,
             )
     _name_ticks(ax, [str(group) for group in groups])
-    ax.set(xlabel=xlabel, ylabel=_label(frame, metric), ylim=(0, 100 if METRICS[metric].is_share else None))
-    return _legend(ax)
+    ax.set(xlabel=xlabel, ylabel=_axis_label(frame, metric), ylim=(0, 100 if METRICS[metric].is_share else None))
+    return _add_legend(ax)
 
 
 @with_style
-def ensemble_curve(frame: pd.DataFrame, ax: Axes, *, series: str | None = None) -> Axes:
+def draw_ensemble_curve(frame: pd.DataFrame, ax: Axes, *, series: str | None = None) -> Axes:
     """Draw accuracy against the number of members.
 
     Parameters
@@ -155,7 +162,7 @@ def ensemble_curve(frame: pd.DataFrame, ax: Axes, *, series: str | None = None) 
     series
         The column that tells lines apart.
     """
-    for k, (name, part) in enumerate(_series(frame, series)):
+    for k, (name, part) in enumerate(_split_series(frame, series)):
         part = part.sort_values("members")
         colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
         ax.plot(part["members"], 100 * part["accuracy"], color=colour, marker=marker, label=name or "mean of subsets")
@@ -163,11 +170,11 @@ def ensemble_curve(frame: pd.DataFrame, ax: Axes, *, series: str | None = None) 
         ax.fill_between(part["members"], low, high, color=colour, alpha=0.2, linewidth=0, label="lowest to highest")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="Members of the ensemble", ylabel="Accuracy (%)")
-    return _legend(ax)
+    return _add_legend(ax)
 
 
 @with_style
-def learning_curves(frame: pd.DataFrame, ax: Axes, *, ylabel: str, series: str) -> Axes:
+def draw_learning_curves(frame: pd.DataFrame, ax: Axes, *, ylabel: str, series: str) -> Axes:
     """Draw a measure along the epochs, a line for each series.
 
     Parameters
@@ -181,7 +188,7 @@ def learning_curves(frame: pd.DataFrame, ax: Axes, *, ylabel: str, series: str) 
         The column that tells lines apart.
     """
     scale = 100 if ylabel.endswith("(%)") else 1
-    for k, (name, part) in enumerate(_series(frame, series)):
+    for k, (name, part) in enumerate(_split_series(frame, series)):
         part = part.sort_values("epoch")
         x, y = part["epoch"].to_numpy(), scale * part["mean"].to_numpy()
         colour, style = COLOURS[k % len(COLOURS)], STYLES[k // len(COLOURS) % len(STYLES)]
@@ -198,21 +205,21 @@ def learning_curves(frame: pd.DataFrame, ax: Axes, *, ylabel: str, series: str) 
     return ax
 
 
-def _series(frame: pd.DataFrame, column: str | None) -> list[tuple[str | None, pd.DataFrame]]:
+def _split_series(frame: pd.DataFrame, column: str | None) -> list[tuple[str | None, pd.DataFrame]]:
     if column is None:
         return [(None, frame)]
     return [(str(name), part) for name, part in frame.groupby(column, sort=False)]
 
 
-def spread_of(frame: pd.DataFrame, metric: str) -> str:
+def name_spread(frame: pd.DataFrame, metric: str) -> str:
     """Name the spread that bars of a metric show; "" where none is known."""
-    spread = _spread(frame, metric)
+    spread = _error_lengths(frame, metric)
     if spread is None or np.isnan(spread).all():
         return ""
     return "95 % interval" if f"{metric}_low" in frame else "standard deviation"
 
 
-def _spread(part: pd.DataFrame, metric: str) -> npt.NDArray[np.float64] | None:
+def _error_lengths(part: pd.DataFrame, metric: str) -> npt.NDArray[np.float64] | None:
     """Return lengths below and above, shape (2, rows), as the axis has them; a row without spread has none drawn."""
     low, high, std = (f"{metric}_{name}" for name in ("low", "high", "std"))
     if {low, high} <= set(part.columns):
@@ -224,13 +231,13 @@ def _spread(part: pd.DataFrame, metric: str) -> npt.NDArray[np.float64] | None:
     return METRICS[metric].scale * np.maximum(lengths, 0)
 
 
-def _label(frame: pd.DataFrame, metric: str) -> str:
+def _axis_label(frame: pd.DataFrame, metric: str) -> str:
     shown = {"95 % interval": "95 % interval", "standard deviation": "± std", "": ""}
-    said = ", ".join(filter(None, (METRICS[metric].axis, shown[spread_of(frame, metric)])))
-    return said if len(said) <= LONGEST else said.replace(", ", ",\n")
+    said = ", ".join(filter(None, (METRICS[metric].axis, shown[name_spread(frame, metric)])))
+    return said if len(said) <= MAX_LABEL_LENGTH else said.replace(", ", ",\n")
 
 
-def _in_depth_order(conditions: Iterable[str]) -> list[str]:
+def _sort_by_depth(conditions: Iterable[str]) -> list[str]:
     """Sort stages from none to all; any other names stay as they came."""
     depths = {condition: _depth(condition) for condition in conditions}
     known = all(depth is not None for depth in depths.values())
@@ -243,7 +250,7 @@ def _depth(condition: str) -> float | None:
     return {"none": -1.0, "stem": 0.0, "head": 1e6, "all": 1e7}.get(condition)
 
 
-def _short(stage: str) -> str:
+def _shorten_stage(stage: str) -> str:
     return re.sub(r"^block(?=\d+$)", "", stage)
 
 
@@ -253,7 +260,7 @@ def _name_stages(ax: Axes, stages: Sequence[str]) -> None:
     ends = [*starts[1:], len(stages)]
     named: dict[float, tuple[str, float]] = {}  # middle: name, half its width in layers
     for start, end in sorted(zip(starts, ends, strict=True), key=lambda span: span[0] - span[1]):
-        middle, name = (start + end - 1) / 2, _short(stages[start])
+        middle, name = (start + end - 1) / 2, _shorten_stage(stages[start])
         half = 0.013 * len(name) * len(stages)  # of 7 points, with a gap
         if all(abs(middle - other) >= half + wide for other, (_, wide) in named.items()):
             named[middle] = name, half
@@ -270,11 +277,11 @@ def _name_ticks(ax: Axes, names: Sequence[str]) -> None:
     ax.set_xticks(range(len(names)), names, **slant)
 
 
-def _hollow(colour: str, marker: str) -> dict[str, Any]:
+def _hollow_marker(colour: str, marker: str) -> dict[str, Any]:
     return {"marker": marker, "markerfacecolor": "white", "markeredgecolor": colour, "markeredgewidth": 0.9}
 
 
-def _legend(ax: Axes) -> Axes:
+def _add_legend(ax: Axes) -> Axes:
     """Put the legend above the panel, where no line can run through it."""
     handles, labels = ax.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda i: not isinstance(handles[i], Container))  # the data come first

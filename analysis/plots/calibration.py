@@ -12,7 +12,7 @@ from analysis.output.style import COLOURS, GREY, MARKERS, add_legend_above, spli
 from core.training.metrics import BINS, confidence_bins
 
 
-def reliability(probs: npt.ArrayLike, targets: npt.ArrayLike, *, bins: int = BINS) -> pd.DataFrame:
+def reliability_bins(probs: npt.ArrayLike, targets: npt.ArrayLike, *, bins: int = BINS) -> pd.DataFrame:
     """Bin clips by confidence, the highest probability.
 
     Parameters
@@ -47,8 +47,8 @@ def reliability(probs: npt.ArrayLike, targets: npt.ArrayLike, *, bins: int = BIN
     )
 
 
-def gap(bins: pd.DataFrame) -> float:
-    """Return the ECE of `reliability`'s bins, 0 to 1."""
+def ece_from_bins(bins: pd.DataFrame) -> float:
+    """Return the ECE of `reliability_bins`'s bins, 0 to 1."""
     gaps = (bins["accuracy"] - bins["confidence"]).abs() * bins["clips"]
     return float(gaps.sum() / bins["clips"].sum())
 
@@ -61,7 +61,7 @@ def write_calibration(results: OutputFolder, frame: pd.DataFrame, names: Sequenc
     results
         Where to.
     frame
-        `reliability` of each ``condition`` at each point of the grid.
+        `reliability_bins` of each ``condition`` at each point of the grid.
     names
         The columns of the grid.
     caption
@@ -74,7 +74,7 @@ def write_calibration(results: OutputFolder, frame: pd.DataFrame, names: Sequenc
         if grid := column[0].get_gridspec():
             grid.set_height_ratios([3, 1] * len(points))
         for upper, lower, (point, part) in zip(column[::2], column[1::2], points, strict=True):
-            _draw(part, upper, lower)
+            _draw_reliability(part, upper, lower)
             if names:
                 upper.set_title(", ".join(map(str, point)), loc="left")
             if len(points) == 1:
@@ -82,7 +82,7 @@ def write_calibration(results: OutputFolder, frame: pd.DataFrame, names: Sequenc
             else:  # each point has its own ECE
                 upper.legend()
 
-    results.figure(
+    results.write_figure(
         "calibration",
         frame,
         draw,
@@ -95,13 +95,13 @@ def write_calibration(results: OutputFolder, frame: pd.DataFrame, names: Sequenc
 
 
 @with_style
-def _draw(frame: pd.DataFrame, upper: Axes, lower: Axes) -> None:
+def _draw_reliability(frame: pd.DataFrame, upper: Axes, lower: Axes) -> None:
     """Draw a point's conditions: accuracy against confidence, and how many clips each bin has."""
     upper.plot([0, 100], [0, 100], "--", color=GREY, linewidth=0.8, zorder=1)
     for k, (name, part) in enumerate(frame.groupby("condition", sort=False)):
         there = part[part["clips"] > 0]
         colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
-        x, y, label = 100 * there["confidence"], 100 * there["accuracy"], f"{name}, ECE {gap(part):.3f}"
+        x, y, label = 100 * there["confidence"], 100 * there["accuracy"], f"{name}, ECE {ece_from_bins(part):.3f}"
         upper.plot(x, y, color=colour, marker=marker, label=label, clip_on=False, zorder=3)
         lower.stairs(100 * part["clips"] / part["clips"].sum(), [0, *(100 * part["to"])], color=colour)
     upper.set(xlim=(0, 101), ylim=(0, 101), ylabel="Accuracy (%)")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from analysis.attribution.map_figures import draw
 from analysis.output.folder import OutputFolder
-from analysis.output.image_view import Scale
+from analysis.output.image_view import ImageAxes
 from analysis.output.style import PAGE_WIDTH, save_figure, with_style
 from core.audio.reading import read_waveform
 from core.config.run import Run
@@ -20,14 +20,14 @@ from core.errors import UserError
 from core.io.atomic_files import atomic_write
 from core.training.run_inputs import plain_images, rows_of
 
-COLUMNS = 5  # classes side by side
+MAX_COLUMNS = 5  # classes side by side
 DPI = 150
-CMAP = "magma"  # where the network is given no colours
-PARTS = 500  # of a waveform that is drawn
+DEFAULT_COLOUR_MAP = "magma"  # where the network is given no colours
+WAVEFORM_POINTS = 500  # of a waveform that is drawn
 SEED = 0
 
 
-def show_samples(results: OutputFolder, *, per_class: int) -> None:
+def write_input_samples(results: OutputFolder, *, per_class: int) -> None:
     """Write a figure of all classes, and a picture and a sound of every clip that is in it.
 
     Parameters
@@ -43,30 +43,30 @@ def show_samples(results: OutputFolder, *, per_class: int) -> None:
         raise UserError(
             f"samples: {dataset.name} has rows of numbers and no sounds to show; see data --data {dataset.name}"
         )
-    if Scale.of(run).across.names:
+    if ImageAxes.from_run(run).across.names:
         raise UserError(f"samples: --input {run.frontend.kind} gives numbers and no pictures; choose another kind")
     images = plain_images(run, dataset, results.session)
-    scale = Scale.of(run)
+    scale = ImageAxes.from_run(run)
     clips = dataset.clips.iloc[images.kept]
     labels, paths = clips["label"].to_numpy(), clips["path"].tolist()
-    rows = chosen(labels, rows_of(run, dataset, images).test, per_class=per_class)
+    rows = select_clips(labels, rows_of(run, dataset, images).test, per_class=per_class)
     inputs = {row: np.asarray(images.array[row]).reshape(scale.shape).mean(axis=0) for row in rows}
     titles = {row: dataset.class_names[labels[row]] for row in rows}
     what = f"{dataset.name}: {run.frontend.kind} in {scale.unit or 'their own units'}"
-    cmap = CMAP if run.frontend.colour == "none" else run.frontend.colour
-    figure = grid_figure([inputs[row] for row in rows], [titles[row] for row in rows], scale, cmap=cmap)
+    cmap = DEFAULT_COLOUR_MAP if run.frontend.colour == "none" else run.frontend.colour
+    figure = make_clip_grid([inputs[row] for row in rows], [titles[row] for row in rows], scale, cmap=cmap)
     files = save_figure(figure, results.folder / "samples")
-    results.add("figure", "samples", f"A clip of every class of {what}", files)
+    results.add_item("figure", "samples", f"A clip of every class of {what}", files)
     for row in rows:
         name = re.sub(r"[^\w.-]+", "_", f"{titles[row]}-{row}", flags=re.ASCII)
         sound = _write_sound(results, run, dataset, paths[row], name)
-        figure = grid_figure([inputs[row]], [titles[row]], scale, cmap=cmap)
+        figure = make_clip_grid([inputs[row]], [titles[row]], scale, cmap=cmap)
         files = save_figure(figure, results.folder / "clips" / name, dpi=DPI)
         facts = {"clip": paths[row], "sound": sound, "class": titles[row]}
-        results.add("map", name, f"{paths[row]} ({titles[row]})", files, **facts)
+        results.add_item("map", name, f"{paths[row]} ({titles[row]})", files, **facts)
 
 
-def chosen(labels: np.ndarray, rows: np.ndarray, *, per_class: int) -> list[int]:
+def select_clips(labels: np.ndarray, rows: np.ndarray, *, per_class: int) -> list[int]:
     """Choose rows of every class, class by class; the same ones at every call.
 
     Parameters
@@ -83,7 +83,9 @@ def chosen(labels: np.ndarray, rows: np.ndarray, *, per_class: int) -> list[int]
 
 
 @with_style
-def grid_figure(images: Sequence[np.ndarray], titles: Sequence[str], scale: Scale, *, cmap: str = CMAP) -> Figure:
+def make_clip_grid(
+    images: Sequence[np.ndarray], titles: Sequence[str], scale: ImageAxes, *, cmap: str = DEFAULT_COLOUR_MAP
+) -> Figure:
     """Draw images (height, width) in rows of five, all in one range of colours; waveforms as lines in one range.
 
     Parameters
@@ -97,11 +99,11 @@ def grid_figure(images: Sequence[np.ndarray], titles: Sequence[str], scale: Scal
     cmap
         Name of the colours.
     """
-    across = min(COLUMNS, len(images))
+    across = min(MAX_COLUMNS, len(images))
     down = math.ceil(len(images) / across)
     low = float(np.min([scale.floor, *(image.min() for image in images)]))
     high = max(float(image.max()) for image in images) + 1e-9
-    figure = Figure(figsize=(PAGE_WIDTH * across / COLUMNS + 0.6, 1.5 * down + 0.4), layout="constrained")
+    figure = Figure(figsize=(PAGE_WIDTH * across / MAX_COLUMNS + 0.6, 1.5 * down + 0.4), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False)
     is_line = scale.shape[1] == 1
     for k, ax in enumerate(axes.flat):
@@ -110,7 +112,7 @@ def grid_figure(images: Sequence[np.ndarray], titles: Sequence[str], scale: Scal
             continue
         shown = ("x" if k + across >= len(images) else "") + ("y" if k % across == 0 else "")
         if is_line:
-            _draw_line(images[k][0], scale, ax, highest=max(-low, high), axes=shown)
+            _draw_waveform(images[k][0], scale, ax, highest=max(-low, high), axes=shown)
         else:
             drawn = draw(images[k], scale, ax, cmap=cmap, low=low, high=high, axes=shown)
         ax.set_title(titles[k].replace("$", r"\$"), fontsize=8)
@@ -121,9 +123,9 @@ def grid_figure(images: Sequence[np.ndarray], titles: Sequence[str], scale: Scal
     return figure
 
 
-def _draw_line(y: np.ndarray, scale: Scale, ax: Axes, *, highest: float, axes: str) -> None:
+def _draw_waveform(y: np.ndarray, scale: ImageAxes, ax: Axes, *, highest: float, axes: str) -> None:
     """Draw a waveform (samples,) as the range that it has in each of so many parts of it, as sound editors do."""
-    parts = np.array_split(y, min(PARTS, len(y)))
+    parts = np.array_split(y, min(WAVEFORM_POINTS, len(y)))
     ax.fill_between(
         np.linspace(*scale.across.edges, len(parts)),
         [float(part.min()) for part in parts],

@@ -12,7 +12,7 @@ from analysis.output.style import add_legend_above, split_into_panels
 from analysis.plots import by_condition
 from core.config.run import Run
 from core.errors import UserError, unknown
-from core.plan import Planned
+from core.plan import PlannedRun
 from core.store.runs import Store
 
 CURVES = {  # of a history, and what the axis says
@@ -20,8 +20,8 @@ CURVES = {  # of a history, and what the axis says
     "validation_accuracy": "Validation accuracy (%)",
     "train_loss": "Training loss",
 }
-Columns = Mapping[str, np.ndarray]  # (epochs,) numbers by name
-Groups = Sequence[tuple[dict[str, Any], Sequence[Planned]]]  # what its runs have in common, the condition last
+History = Mapping[str, np.ndarray]  # (epochs,) numbers by name
+Groups = Sequence[tuple[dict[str, Any], Sequence[PlannedRun]]]  # what its runs have in common, the condition last
 
 
 def write_learning_curves(results: OutputFolder, groups: Groups, *, caption: str, only: str = "") -> None:
@@ -38,7 +38,7 @@ def write_learning_curves(results: OutputFolder, groups: Groups, *, caption: str
     only
         The one of `CURVES` that is drawn; all that the runs have where none is named.
     """
-    curves, lost = collect(groups, results.session.store)
+    curves, lost = average_histories(groups, results.session.store)
     if only and not curves.empty:
         curves = curves[curves["measure"] == only]
     if curves.empty:
@@ -52,7 +52,7 @@ def write_learning_curves(results: OutputFolder, groups: Groups, *, caption: str
         for row, (point, part) in zip(grid, points, strict=True):
             for panel, measure in zip(row, measures, strict=True):
                 shown = part[part["measure"] == measure]
-                by_condition.learning_curves(shown, panel, ylabel=CURVES[measure], series="condition")
+                by_condition.draw_learning_curves(shown, panel, ylabel=CURVES[measure], series="condition")
             if names:
                 row[0].set_title(", ".join(map(str, point)), loc="left")
         add_legend_above(grid[0][0])
@@ -64,10 +64,10 @@ def write_learning_curves(results: OutputFolder, groups: Groups, *, caption: str
     if (curves["ended"] > 0).any():
         said.append("dotted from where the first run of a condition ended early, over those that went on")
     if lost:
-        said.append(left_out(lost))
+        said.append(missing_runs_note(lost))
     height = 0.4 + 2.2 * len(points)
     width = 3.5 * len(measures) if len(measures) < 3 else 9.0
-    results.figure("learning", curves, draw, caption="; ".join(said) + ".", height=height, width=width)
+    results.write_figure("learning", curves, draw, caption="; ".join(said) + ".", height=height, width=width)
 
 
 def check_curves(names: Iterable[str]) -> None:
@@ -83,7 +83,7 @@ def check_curves(names: Iterable[str]) -> None:
             raise unknown("curve", name, CURVES)
 
 
-def collect(groups: Groups, store: Store) -> tuple[pd.DataFrame, int]:
+def average_histories(groups: Groups, store: Store) -> tuple[pd.DataFrame, int]:
     """Average the histories of each condition.
 
     Parameters
@@ -104,27 +104,27 @@ def collect(groups: Groups, store: Store) -> tuple[pd.DataFrame, int]:
     """
     parts, lost = [], 0
     for values, planned in groups:
-        histories: list[tuple[Run, Columns]] = []
+        histories: list[tuple[Run, History]] = []
         for one in planned:
-            if store.finished(one.run) and (history := _history(one.run, store)) is not None:
+            if store.finished(one.run) and (history := _read_history(one.run, store)) is not None:
                 histories.append((one.run, history))
             else:
                 lost += 1
         if histories:
-            curve = _averaged(_melted(histories), len(histories))
+            curve = _average_over_runs(_to_long_frame(histories), len(histories))
             parts.append(curve if curve.empty else pd.DataFrame([values] * len(curve)).join(curve))
     found = [part for part in parts if len(part)]
     return (pd.concat(found, ignore_index=True) if found else pd.DataFrame()), lost
 
 
-def left_out(lost: int) -> str:
+def missing_runs_note(lost: int) -> str:
     """Say how many runs are no part of a figure."""
     if lost == 1:
         return "1 run is left out, which failed or is missing"
     return f"{lost} runs are left out, which failed or are missing"
 
 
-def _history(run: Run, store: Store) -> Columns | None:
+def _read_history(run: Run, store: Store) -> History | None:
     """Return epoch and measures of a run; None where its history cannot be read."""
     try:
         return store.history_columns(run, ("epoch", *CURVES))
@@ -132,9 +132,9 @@ def _history(run: Run, store: Store) -> Columns | None:
         return None
 
 
-def _melted(histories: list[tuple[Run, Columns]]) -> pd.DataFrame:
+def _to_long_frame(histories: list[tuple[Run, History]]) -> pd.DataFrame:
     """Return fold, seed, epoch, measure and value of all runs, without what one of them has no column for."""
-    alike: dict[tuple[str, ...], list[tuple[Run, Columns]]] = {}
+    alike: dict[tuple[str, ...], list[tuple[Run, History]]] = {}
     for run, history in histories:
         alike.setdefault(tuple(history), []).append((run, history))
     melted = []
@@ -147,7 +147,7 @@ def _melted(histories: list[tuple[Run, Columns]]) -> pd.DataFrame:
     return pd.concat(melted, ignore_index=True)
 
 
-def _averaged(histories: pd.DataFrame, n: int) -> pd.DataFrame:
+def _average_over_runs(histories: pd.DataFrame, n: int) -> pd.DataFrame:
     """Return measure, epoch, mean, std, runs and ended of the histories of `n` runs."""
     keys = ["measure", "epoch"]
     units = histories

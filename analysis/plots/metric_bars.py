@@ -7,10 +7,10 @@ from analysis.output.folder import OutputFolder
 from analysis.output.style import COLUMN_WIDTH, PAGE_WIDTH
 from analysis.plots import by_condition
 
-ROOM = 10  # bars that fit one column
+MAX_BARS_PER_COLUMN = 10  # bars that fit one column
 
 
-def write_bars(
+def write_metric_bars(
     results: OutputFolder,
     frame: pd.DataFrame,
     metric: str,
@@ -42,17 +42,17 @@ def write_bars(
     measure = METRICS[metric]
     what = measure.axis[0].lower() + measure.axis[1:].partition(" (")[0]
     lost = int(frame[metric].isna().sum())
-    spread = by_condition.spread_of(frame, metric)
+    spread = by_condition.name_spread(frame, metric)
     said = [f"{caption}: {what} by condition"]
     said += [f"bars show the {spread} over folds, or over the seeds of a single fold"] if spread else []
     said += [f"{lost} without a result"] if lost else []
     x, series = (point, "condition") if point else ("condition", None)
-    results.figure(
+    results.write_figure(
         file or f"bars-{metric}",
         frame.drop(columns="run_ids", errors="ignore"),
-        lambda ax: by_condition.grouped_bars(
+        lambda ax: by_condition.draw_grouped_bars(
             frame, ax, x=x, series=series, xlabel="" if point else title, metric=metric
         ),
         caption="; ".join(said) + ".",
-        width=COLUMN_WIDTH if len(frame) <= ROOM else PAGE_WIDTH,
+        width=COLUMN_WIDTH if len(frame) <= MAX_BARS_PER_COLUMN else PAGE_WIDTH,
     )

@@ -7,13 +7,13 @@ import pandas as pd
 
 from analysis.metrics.condition_summary import condition_row
 from analysis.output.folder import OutputFolder
-from analysis.plots.confusion import write_confusion
+from analysis.plots.confusion import write_confusion_by_condition
 from analysis.plots.learning_curves import Groups, write_learning_curves
-from analysis.plots.metric_bars import write_bars
+from analysis.plots.metric_bars import write_metric_bars
 from core.plan import Plan
 
 
-def joint_groups(parts: Sequence[tuple[str, Plan]]) -> Groups:
+def group_experiments(parts: Sequence[tuple[str, Plan]]) -> Groups:
     """Name every condition of several experiments.
 
     Parameters
@@ -39,20 +39,20 @@ def joint_groups(parts: Sequence[tuple[str, Plan]]) -> Groups:
     return found
 
 
-def draw_curves(results: OutputFolder, groups: Groups, *, caption: str, metric: str) -> None:
+def write_curve_figure(results: OutputFolder, groups: Groups, *, caption: str, metric: str) -> None:
     """Draw a line for each condition along the epochs: of one of `analysis.plots.learning_curves.CURVES`, or of all."""
     write_learning_curves(results, groups, caption=caption, only=metric)
 
 
-def draw_matrices(results: OutputFolder, groups: Groups, *, caption: str, metric: str) -> None:
+def write_confusion_figure(results: OutputFolder, groups: Groups, *, caption: str, metric: str) -> None:
     """Draw a confusion matrix for each condition, with margins."""
-    write_confusion(results, groups, caption=caption)
+    write_confusion_by_condition(results, groups, caption=caption)
 
 
-def draw_bars(results: OutputFolder, groups: Groups, *, caption: str, metric: str) -> None:
+def write_bar_figure(results: OutputFolder, groups: Groups, *, caption: str, metric: str) -> None:
     """Draw a bar of a metric for each condition."""
     store = results.session.store
     records = {one.run.id: store.record(one.run) for _, planned in groups for one in planned}
     rows = [{**values, **condition_row(planned, records)} for values, planned in groups]
     if rows:
-        write_bars(results, pd.DataFrame(rows), metric, title="", caption=caption)
+        write_metric_bars(results, pd.DataFrame(rows), metric, title="", caption=caption)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis.metrics.condition_summary import dataset_and_backbone
 from analysis.metrics.per_class import SCORES, per_class_rows
-from analysis.plots.confusion import ALL, with_margins
+from analysis.plots.confusion import MARGIN_LABEL, add_margins
 from core.plan import Plan
 from core.store.runs import Record, Store
 
@@ -82,9 +82,9 @@ def _classes(records: Sequence[Record], listed: Mapping[str, int]) -> dict[str, 
 def _cells(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
     by_fold: dict[int, list[Any]] = {}
     for record in records:
-        by_fold.setdefault(record.run.data.fold, []).append(with_margins(record.confusion)[0])
+        by_fold.setdefault(record.run.data.fold, []).append(add_margins(record.confusion)[0])
     clips = sum(np.mean(matrices, axis=0) for matrices in by_fold.values())
-    names = [*records[0].class_names, ALL]
+    names = [*records[0].class_names, MARGIN_LABEL]
     return {
         f"{target} as {predicted}": {"clips": float(clips[i, j])}
         for i, target in enumerate(names)

@@ -235,7 +235,7 @@ def write_beside(
     notes += [UNNAMED] if table[both]["condition"].map(lambda name: bool(ENTRY.fullmatch(name))).any() else []
     caption = f"{title}, {item}: ours beside the published"
     shown = table.assign(epoch=table["epoch"].replace("", MISSING), backbone=table["backbone"].replace("", MISSING))
-    results.table(name, shown, COLUMNS, caption=caption, footnotes=notes, show=bool(both.any()))
+    results.write_table(name, shown, COLUMNS, caption=caption, footnotes=notes, show=bool(both.any()))
 
 
 def one_row_each(frame: pd.DataFrame) -> pd.DataFrame:

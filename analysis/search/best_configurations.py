@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.conditions import caption, metrics_asked_for, write_asked_bars
+from analysis.conditions import make_caption, requested_metric_columns, write_requested_bars
 from analysis.metrics.condition_summary import run_counts, summarise_conditions
 from analysis.output.folder import OutputFolder
 from analysis.output.number_format import format_number, format_percent, format_seconds, format_text
@@ -19,7 +19,7 @@ from analysis.search.space import Point, Range, Space, flag_of, name_of, validat
 from analysis.statistics.hypothesis_tests import average_seeds
 from core.config.options import typed_value
 from core.config.run import Run, field_of
-from core.plan import Plan, Planned
+from core.plan import Plan, PlannedRun
 from core.store.runs import STOPPED, Store
 
 BEST = "best"  # what the condition of the best configuration is called
@@ -50,28 +50,28 @@ def analyse(results: OutputFolder, space: Space) -> pd.DataFrame:
         Column("epochs", "Epochs", _value),
         Column("seconds", "Time", format_seconds),
     ]
-    if more := metrics_asked_for(results, shown):
+    if more := requested_metric_columns(results, shown):
         measured = summarise_conditions(plan, store).set_index("condition")
         frame = frame.join(measured[[name for name in measured if name not in frame]], on="condition")
-    results.table(
+    results.write_table(
         "table",
         frame,
         [*(Column(name, search_figures.title(name), _value) for name in names), *shown, *more],
-        caption=caption(plan),
+        caption=make_caption(plan),
         footnotes=_footnotes(frame, plan, store),
     )
     _write_best(results, frame, space)
     if frame["validation_accuracy"].notna().any():
         both = len(names) == 2 and not any(isinstance(values, Range) for values in space.values())
         draw = search_figures.heat_map if both else search_figures.parallel_coordinates
-        results.figure(
+        results.write_figure(
             "figure",
             frame.drop(columns="run_ids"),
             lambda ax: draw(frame, ax, options=names),
-            caption=f"{caption(plan)}: accuracy on validation clips by configuration.",
+            caption=f"{make_caption(plan)}: accuracy on validation clips by configuration.",
             width=3.5 if both else min(7.0, 2.0 + 1.2 * len(names)),
         )
-    write_asked_bars(results, frame, (), title="Configuration")
+    write_requested_bars(results, frame, (), title="Configuration")
     return frame
 
 
@@ -112,7 +112,7 @@ def _write_best(results: OutputFolder, frame: pd.DataFrame, space: Space) -> Non
         for key, flag in zip(space, names, strict=True)
     ]
     columns = (Column("option", "Option"), Column("searched", "Searched"), Column("best", "Best"))
-    results.table("best", pd.DataFrame(rows), columns, caption=f"{caption(results.plan)}: best settings")
+    results.write_table("best", pd.DataFrame(rows), columns, caption=f"{make_caption(results.plan)}: best settings")
 
 
 def _searched(key: str, values: Any) -> str:
@@ -189,7 +189,7 @@ def command_with(command: str, point: Mapping[str, Any]) -> str:
     return f"{shlex.join(kept)} {words(point)}"
 
 
-def _row(name: str, part: Sequence[Planned], store: Store, keys: Sequence[str]) -> dict[str, Any]:
+def _row(name: str, part: Sequence[PlannedRun], store: Store, keys: Sequence[str]) -> dict[str, Any]:
     runs = [planned.run for planned in part]
     records = {run.id: store.record(run) for run in runs}
     found = [record for record in records.values() if record]

@@ -19,7 +19,7 @@ from analysis.output.number_format import format_count, format_number
 from analysis.output.tables import Column
 from analysis.plots import by_condition
 from analysis.similarity import Similarity, compare_networks, weight_layers
-from core.cache.entries import key_of
+from core.cache.entries import cache_key
 from core.config.run import Run
 from core.finished.open_run import backbone_of, open_run
 from core.inputs.store.stored_inputs import Images
@@ -65,7 +65,7 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, positions:
             for row in _rows([planned.run for planned in part], found, records)
         ]
     )
-    caption = f"{conditions.caption(results.plan)}: {index.upper()} before and after training"
+    caption = f"{conditions.make_caption(results.plan)}: {index.upper()} before and after training"
     share = " Directions kept hold 99 % of the variance (squared singular values)." if index == "svcca" else ""
     footnotes = [
         f"Held-out clips of the test fold; channels are neurons, positions are "
@@ -75,10 +75,10 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, positions:
         "Means over folds and seeds; ±: standard deviation over folds, seeds averaged within each, or over the seeds "
         "of a single fold.",
     ]
-    results.table(
+    results.write_table(
         "table",
         frame,
-        [*conditions.grid_titles(grid), *COLUMNS],
+        [*conditions.make_grid_columns(grid), *COLUMNS],
         caption=caption,
         footnotes=footnotes,
         groups=names,
@@ -86,14 +86,14 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, positions:
     )
     measured = frame.dropna(subset="similarity")
     if len(measured):
-        data, series = conditions.name_points(measured, names)
-        results.figure(
+        data, series = conditions.add_grid_label(measured, names)
+        results.write_figure(
             "figure",
             measured.drop(columns="run_ids"),
-            lambda ax: by_condition.similarity_by_layer(data, ax, series=series, index=index.upper()),
+            lambda ax: by_condition.draw_similarity_by_layer(data, ax, series=series, index=index.upper()),
             caption=f"{caption}, by layer from input to output; dotted: the noise floor.",
         )
-    conditions.detail(results, summarise_conditions(results.plan, store), title="Weights")
+    conditions.write_details(results, summarise_conditions(results.plan, store), title="Weights")
     return frame.assign(condition=frame["weights"])
 
 
@@ -116,7 +116,7 @@ def similarity_of(run: Run, results: OutputFolder, *, index: str, layers: str, p
     session = results.session
     made_from = {"version": VERSION, "run": run.id, "index": index, "layers": layers, "positions": positions}
     made_from |= arithmetic(session.device, channels_last=True, threads=session.threads)
-    key = key_of(made_from)
+    key = cache_key(made_from)
     path = session.store.cache / "similarity" / f"{key}.json"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):  # none, or damaged
         kept = read_json(path)

@@ -25,7 +25,7 @@ from analysis.statistics.power import (
     variance_components,
 )
 from core.config.run import Run
-from core.plan import Plan, Planned
+from core.plan import Plan, PlannedRun
 from core.store.runs import Store
 
 COLUMNS = (
@@ -154,7 +154,7 @@ def compare_with_reference(plan: Plan, store: Store, *, margin: float | None = N
     return frame
 
 
-def _comparison_row(part: Sequence[Planned], plan: Plan, store: Store, margin: float | None) -> dict[str, Any]:
+def _comparison_row(part: Sequence[PlannedRun], plan: Plan, store: Store, margin: float | None) -> dict[str, Any]:
     differences = _differences(part, store)
     test = compare_pairs(differences, 0 * differences)
     lowest = min(p.run.seed for p in part)
@@ -182,7 +182,7 @@ def _comparison_row(part: Sequence[Planned], plan: Plan, store: Store, margin: f
     }
 
 
-def _differences(part: Sequence[Planned], store: Store) -> "pd.Series[float]":
+def _differences(part: Sequence[PlannedRun], store: Store) -> "pd.Series[float]":
     """Return the change of accuracy of each run, by (fold, seed); nan where it or its reference has none."""
     index = pd.MultiIndex.from_tuples([(p.run.data.fold, p.run.seed) for p in part])
     return pd.Series([_accuracy(p.run, store) - _accuracy(p.reference, store) for p in part], index=index)
@@ -199,7 +199,7 @@ def _accuracy(run: Run, store: Store) -> float:
     return record.metrics.accuracy if record else float("nan")
 
 
-def _correct_clips(planned: Planned, plan: Plan, store: Store) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _correct_clips(planned: PlannedRun, plan: Plan, store: Store) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return which test clips the run and its reference get right and the clips' groups; empty where one is lost."""
     if not (store.finished(planned.run) and store.finished(planned.reference)):
         return np.zeros(0, bool), np.zeros(0, bool), np.zeros(0, str)

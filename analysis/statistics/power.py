@@ -14,7 +14,7 @@ TARGET_POWER = 0.8  # share of studies in which a difference that is there is fo
 MAX_UNITS = 10_000  # folds or seeds; what would take more is out of reach
 
 
-def power(difference: float, std: float, folds: int) -> float:
+def compute_power(difference: float, std: float, folds: int) -> float:
     """Return how often a two-sided paired t test over folds at .05 finds a true difference.
 
     Parameters
@@ -35,30 +35,30 @@ def power(difference: float, std: float, folds: int) -> float:
 def min_detectable_difference(std: float, folds: int) -> float:
     """Return the smallest true difference that `folds` find in 80 of 100 studies, in the unit of `std`.
 
-    nan for fewer than two folds; 0 where folds do not differ at all. Parameters are those of `power`.
+    nan for fewer than two folds; 0 where folds do not differ at all. Parameters are those of `compute_power`.
     """
     if folds < 2 or not math.isfinite(std):
         return math.nan
     if std == 0:
         return 0.0
     high = 2.0 * stats.t.ppf(1 - SIGNIFICANCE_LEVEL / 2, folds - 1) + 4
-    shift = optimize.brentq(lambda d: power(d, 1.0, folds) - TARGET_POWER, 0.0, high)
+    shift = optimize.brentq(lambda d: compute_power(d, 1.0, folds) - TARGET_POWER, 0.0, high)
     return float(shift * std)
 
 
 def required_folds(std: float, difference: float) -> int | None:
     """Return how many folds find a true difference in 80 of 100 studies; None where 10 000 do not.
 
-    Parameters are those of `power`.
+    Parameters are those of `compute_power`.
     """
     if std == 0:
         return 2
     low, high = 1, MAX_UNITS
-    if power(difference, std, high) < TARGET_POWER:
+    if compute_power(difference, std, high) < TARGET_POWER:
         return None
     while high - low > 1:  # power grows with the folds
         middle = (low + high) // 2
-        low, high = (low, middle) if power(difference, std, middle) >= TARGET_POWER else (middle, high)
+        low, high = (low, middle) if compute_power(difference, std, middle) >= TARGET_POWER else (middle, high)
     return high
 
 
@@ -70,7 +70,7 @@ def required_seeds(fold_std: float, seed_std: float, folds: int, difference: flo
     fold_std, seed_std
         As `variance_components` gives them.
     folds, difference
-        As in `power`.
+        As in `compute_power`.
     """
     most = difference / min_detectable_difference(1.0, folds)  # what the deviation of a fold's mean may be
     if fold_std >= most:

@@ -45,10 +45,10 @@ def find_ignored(call: Call, runs: Iterable[Run]) -> list[str]:
     runs, found = list(runs), []
     for key, values in given(call).items():
         f = field_of(key)
-        if not f.metadata["only"]:
+        if not f.metadata["used_when"]:
             continue
         group = key.partition("__")[0]
-        name, *needed = f.metadata["only"]
+        name, *needed = f.metadata["used_when"]
         if not any(getattr(getattr(run, group), name) in needed for run in runs):
             items = values[0] if isinstance(f.default, tuple) else values
             typed = " ".join(str(typed_value(f, value)) for value in items)
@@ -58,9 +58,9 @@ def find_ignored(call: Call, runs: Iterable[Run]) -> list[str]:
 
 def needed_setting(f: "dataclasses.Field[Any]") -> str:
     """Return the setting that an option needs, such as ``--optimizer sgd``; empty if it needs none."""
-    if not f.metadata["only"]:
+    if not f.metadata["used_when"]:
         return ""
-    name, *needed = f.metadata["only"]
+    name, *needed = f.metadata["used_when"]
     other = next(field for field in run_options().values() if field.name == name)
     return f"{flag_of(other)} {' or '.join(typed_value(other, value) for value in needed)}"
 

@@ -127,7 +127,7 @@ def _add(group: Any, one: Option, defaults: Mapping[str, Any]) -> None:
     text = f.metadata["help"]
     if needed := needed_setting(f):
         text += f" Only with {needed}."
-    default = f.metadata["shown"] or _default_text(typed_value(f, defaults.get(one.key, f.default)))
+    default = f.metadata["default_text"] or _default_text(typed_value(f, defaults.get(one.key, f.default)))
     if default:
         text += f" (default: {default})"
     text = text.replace("%", "%%")

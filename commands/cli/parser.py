@@ -1,6 +1,6 @@
 """The command line: from the fields of the configuration to an `argparse` parser, and from words to values.
 
-Options are made from the dataclasses of `core.config`, `core.config.execution` and each command's own class. A new
+Options are made from the dataclasses of `core.config.run`, `core.config.execution` and each command's own class. A new
 field there is a new option, with its help text, type and range, and needs no other code.
 """
 

@@ -36,9 +36,9 @@ FIGURE_KEYS = ("figure", "of", "metric")
 FIGURES = Registry(
     "figure",
     {  # a function that draws the runs of several experiments
-        "bars": "analysis.plots.multi_experiment:draw_bars",
-        "confusion": "analysis.plots.multi_experiment:draw_matrices",
-        "curves": "analysis.plots.multi_experiment:draw_curves",
+        "bars": "analysis.plots.multi_experiment:write_bar_figure",
+        "confusion": "analysis.plots.multi_experiment:write_confusion_figure",
+        "curves": "analysis.plots.multi_experiment:write_curve_figure",
     },
 )
 METRICS = {  # what a figure is of, where it is of one, and what refuses any other; imports pandas, which no help needs

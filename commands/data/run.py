@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.data_summary import Summary, summary
+from analysis.data_summary import DatasetSummary, summarise_dataset
 from commands.cli.parser import Call
 from commands.data.options import Data
 from core import datasets
@@ -30,7 +30,7 @@ def run(call: Call) -> int:
         raise UserError("; ".join(wrong))
     with Reporter() as report:
         dataset = datasets.select(datasets.load(data.data, data.data_root), **asked)
-        found = summary(dataset, decode=data.decode, progress=report)
+        found = summarise_dataset(dataset, decode=data.decode, progress=report)
     if data.json:
         print(json.dumps(dataclasses.asdict(found), default=str))  # noqa: T201
     else:
@@ -38,7 +38,7 @@ def run(call: Call) -> int:
     return 1 if found.problems else 0
 
 
-def _show(found: Summary, console: Console) -> None:
+def _show(found: DatasetSummary, console: Console) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     loader = datasets.LOADERS[found.name]
     lengths = ", ".join(f"{name} {value:.2f} s" for name, value in found.seconds.items())

@@ -38,7 +38,7 @@ class Network:
     input: tuple[int, ...] = option(
         (),
         "Shape of one input: channels, height and width, or number of features.",
-        shown="3 224 224, or 57 features",
+        default_text="3 224 224, or 57 features",
         flag="input-shape",
     )
     dropout: float = option(Model.dropout, "Dropout probability before the classifier.", at_least=0.0, below=1.0)

@@ -31,8 +31,8 @@ def run(call: Call) -> int:
     """Print the layers, the stages and the totals."""
     asked: Network = call.command
     backbone, title = _built(asked)
-    layers, totals = architecture.describe(backbone)
-    stages = architecture.by_stage(layers, backbone)
+    layers, totals = architecture.list_layers(backbone)
+    stages = architecture.summarise_stages(layers, backbone)
     if asked.json:
         found = {"network": title, "layers": layers.to_dict("records"), "stages": stages.to_dict("records")}
         print(json.dumps(found | {"totals": dataclasses.asdict(totals) | {"total_mb": totals.total_mb}}))  # noqa: T201

@@ -11,7 +11,7 @@ from rich.console import Console
 from analysis.output.folder import OutputFolder
 from analysis.output.number_format import to_csv
 from analysis.output.writers import write_formats
-from analysis.predictions import Said, write_predictions, write_scores
+from analysis.predictions import Predictions, write_predictions, write_scores
 from commands.ablation import json_rows, show_items
 from commands.cli.parser import Call
 from commands.predict.options import Predict
@@ -25,7 +25,7 @@ from core.errors import UserError
 from core.finished.open_run import finished_record
 from core.finished.predict import Outputs, outputs_of
 from core.io.atomic_files import short_digest
-from core.plan import ARRANGED, Plan, Planned
+from core.plan import Plan, PlannedRun
 from core.progress import Reporter
 from core.session import Session
 from core.store.record import Record
@@ -50,8 +50,8 @@ def run_predict(call: Call) -> int:
         for line in [*sounds.remarks, *_left_out(outputs)]:
             report.note(line)
     kept = np.isin(sounds.paths, outputs.paths)
-    said = Said(records, outputs.paths, outputs.logits, None if targets is None else targets[kept])
-    plan = Plan(call.name, tuple(Planned(record.id, record.run, records[0].run) for record in records), {})
+    said = Predictions(records, outputs.paths, outputs.logits, None if targets is None else targets[kept])
+    plan = Plan(call.name, tuple(PlannedRun(record.id, record.run, records[0].run) for record in records), {})
     results = OutputFolder(plan, session, session.store.results / call.name / _folder(asked, records))
     frame = write_predictions(results, said, submission=[id for id, there in zip(ids, kept, strict=False) if there])
     if asked.on_bad_clip == "skip":
@@ -60,7 +60,7 @@ def run_predict(call: Call) -> int:
     if targets is not None:
         caption = "Held-out clips" if asked.holdout else f"Predictions of {', '.join(map(str, asked.paths))}"
         frame = write_scores(results, said, caption=caption, notes=_notes(said, outputs))
-    results.describe(call.line)
+    results.write_description(call.line)
     show_items(results, Console(stderr=asked.json, highlight=False, soft_wrap=False))
     if asked.json:
         files, count = (
@@ -121,14 +121,13 @@ def _sounds(asked: Predict, records: Sequence[Record], session: Session) -> tupl
 
 def _holdout(asked: Predict, records: Sequence[Record], session: Session) -> tuple[Unlabelled, np.ndarray]:
     data = records[0].run.data
-    how = {name: getattr(data, name) for name in ARRANGED if name != "name"}
     if not data.set_aside:
         raise UserError(f"--holdout: run {records[0].id} held no clips out; give PATH")
     for record in records[1:]:
         if record.run.data.content != data.content:
             raise UserError(f"--holdout: runs {records[0].id} and {record.id} are of other clips; name one")
     loaded = datasets.load(data.name, asked.data_root)
-    arranged = datasets.select(loaded, **how)
+    arranged = datasets.select(loaded, **data.selection)
     if arranged.fingerprint(session.store.cache) != data.content:
         raise UserError(f"--holdout: the clips in {loaded.root} are not those of run {records[0].id}")
     return holdout_of(loaded, arranged), arranged.holdout["label"].to_numpy(np.int64)
@@ -162,7 +161,7 @@ def _left_out(outputs: Outputs) -> list[str]:
     return [f"{len(named)} of {total} could not be used and are left out: {'; '.join(named[:LISTED])}{more}"]
 
 
-def _notes(said: Said, outputs: Outputs) -> list[str]:
+def _notes(said: Predictions, outputs: Outputs) -> list[str]:
     """Say what is not scored."""
     unknown = 0 if said.targets is None else int((said.targets < 0).sum())
     found = [f"{unknown} of {len(said.paths)} are not scored: the truth does not name them."] if unknown else []

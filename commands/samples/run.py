@@ -4,7 +4,7 @@ import pandas as pd
 from rich.console import Console
 
 from analysis.output.folder import OutputFolder
-from analysis.plots.input_samples import show_samples
+from analysis.plots.input_samples import write_input_samples
 from commands.ablation import plan_conditions, show_folder
 from commands.cli.grid import execution, grid
 from commands.cli.parser import Call
@@ -23,7 +23,7 @@ def run(call: Call) -> int:
         asked = prepare(call, session)
         results = OutputFolder(asked.plan, session, session.store.results / call.name / asked.plan.name)
         asked.analyse(results)
-    results.describe(call.line)
+    results.write_description(call.line)
     show_folder(results, console)
     return 0
 
@@ -35,7 +35,7 @@ def prepare(call: Call, session: Session) -> Experiment:
         raise UserError(f"samples draws one kind of input, not {len(plan.runs)}: give every option a single value")
 
     def analyse(results: OutputFolder) -> pd.DataFrame:
-        show_samples(results, per_class=call.command.per_class)
+        write_input_samples(results, per_class=call.command.per_class)
         return pd.DataFrame()
 
     return Experiment(plan, "", analyse, trains=False, executes=False)

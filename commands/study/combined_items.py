@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Console
 
 from analysis.output.folder import OutputFolder
-from analysis.plots.multi_experiment import joint_groups
+from analysis.plots.multi_experiment import group_experiments
 from analysis.published.numbers import published, studies, write_beside
 from commands.ablation import show_results
 from commands.cli import study_schema
@@ -51,10 +51,10 @@ def write_items(
         results = OutputFolder(plan, page.session, page.folder / slug(item), published_as=page.published_as)
         frame, caption = pd.concat([one.frame for one in parts.values()], ignore_index=True), f"{recipe.title}, {item}"
         if picture := recipe.figures.get(item):
-            groups = joint_groups([(made, one.plan) for made, one in parts.items()])
+            groups = group_experiments([(made, one.plan) for made, one in parts.items()])
             FIGURES[picture.kind](results, groups, caption=caption, metric=picture.metric)
         _beside(results, frame, recipe, item)
-        results.describe(command)
+        results.write_description(command)
         console.rule(item)
         show_results(results, console)
 

@@ -164,6 +164,6 @@ def _show(recipe: Recipe, job: Job, results: OutputFolder, frame: pd.DataFrame, 
     """Set an experiment's numbers beside the report's, and show its tables."""
     item = job.entry.item
     write_beside(results, frame, recipe.name, item, title=recipe.title, folder=study_schema.FOLDER)
-    results.describe(job.call.line)
+    results.write_description(job.call.line)
     console.rule(f"{item}: {job.entry.command}")
     show_results(results, console)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from core.config.run import Run
-from core.inference.fast_forward import batches_at_once, clips_at_once, evaluating
+from core.inference.fast_forward import evaluation_batch_size, fast_eval, n_parallel_batches
 from core.inputs.input_of_run import input_shape
 from core.io.torch_settings import allow_tf32
 from core.models.backbone import Backbone
@@ -19,9 +19,9 @@ from core.plan import Plan
 from core.session import Session
 from core.training import AUGMENTATIONS
 from core.training.frozen_prefix import split_at_freeze
-from core.training.heads.groups import decided_by
+from core.training.heads.groups import starting_weights_by
 from core.training.optimizers import make_optimizer
-from core.training.prepare import has_still_prefix
+from core.training.prepare import can_cache_prefix
 from core.training.step import Step
 
 MEASURED = 16  # clips of a measured batch on a CPU at most; larger ones take no less for each
@@ -59,7 +59,7 @@ class Subject:
         said = [model.network, f"head {model.head}" * bool(model.head)]
         said += [f"cut after {model.cut}" * (model.cut != "none")]
         if model.freeze != "none":
-            how = "" if has_still_prefix(run) else ", computed in every epoch"
+            how = "" if can_cache_prefix(run) else ", computed in every epoch"
             said += [f"frozen through {model.freeze}{how}"]
         words = ", ".join(filter(None, said))
         shared = (training.batch_size, training.precision, training.channels_last, training.optimizer)
@@ -138,7 +138,7 @@ def _prefix_of(run: Run) -> tuple[object, ...]:
     """Return what runs have in common that share what a frozen prefix gives out."""
     model = run.model
     same = (run.data.content, run.clip, run.frontend, model.network, model.weights, model.fuse, model.freeze)
-    return (*same, *decided_by(run))
+    return (*same, *starting_weights_by(run))
 
 
 def _measured(run: Run, subject: Subject, session: Session) -> Cost:
@@ -148,15 +148,15 @@ def _measured(run: Run, subject: Subject, session: Session) -> Cost:
     training = plain.training
     allow_tf32(training.precision == "tf32")
     backbone: Backbone = build_network(plain, subject.classes).to(device)
-    still = has_still_prefix(plain)
+    still = can_cache_prefix(plain)
     prefix, network = split_at_freeze(nn.Identity(), backbone, plain.model.freeze if still else "none")
     step = Step(network, make_optimizer(network.parameters(), training), training, device)
-    step.arithmetic.place(network)
+    step.arithmetic.to_device(network)
     prefix.to(memory_format=step.arithmetic.layout).eval()
 
     def batch(size: int) -> torch.Tensor:
         size = size if device.type == "cuda" else min(size, MEASURED)
-        return step.arithmetic.laid_out(torch.randn(size, *subject.shape, device=device))
+        return step.arithmetic.to_layout(torch.randn(size, *subject.shape, device=device))
 
     def passed(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode(), step.arithmetic.autocast():
@@ -164,11 +164,11 @@ def _measured(run: Run, subject: Subject, session: Session) -> Cost:
             return made
 
     def evaluation(module: nn.Module, x: torch.Tensor) -> float:
-        count = batches_at_once(device)
-        with torch.inference_mode(), evaluating(module, step.arithmetic, lambda: x[:2]) as through:
+        count = n_parallel_batches(device)
+        with torch.inference_mode(), fast_eval(module, step.arithmetic, lambda: x[:2]) as through:
             return _seconds(lambda: list(through([x] * count)), device) / (count * len(x))
 
-    whole = batch(clips_at_once(backbone, device))
+    whole = batch(evaluation_batch_size(backbone, device))
     in_prefix = evaluation(prefix, whole) if still else 0.0
     x = passed(prefix, batch(training.batch_size)).float().clone()
     y = torch.arange(len(x), device=device) % subject.classes

@@ -25,7 +25,7 @@ from core.executor import Executed, label, settled
 from core.inputs.input_of_run import input_shape
 from core.io.atomic_files import read_json, short_digest, write_text
 from core.models.stages import select_stages
-from core.plan import Plan, Planned
+from core.plan import Plan, PlannedRun
 from core.progress import Reporter
 from core.registry import Lazy
 from core.session import Session
@@ -169,7 +169,7 @@ class Asked:
         self.make, self.session, self.file = make, session, file
         self.points: list[Point] = []
         self.open: list[tuple[Point, tuple[Run, ...]]] = []  # asked for, their scores not told yet
-        self.planned: list[Planned] = []
+        self.planned: list[PlannedRun] = []
         self.datasets: dict[str, Dataset] = {}
         self.waiting: deque[Run] = deque()
         self.total = self.found = 0

@@ -1,1 +1,1 @@
-"""Arrays on disk, found again by a key made of everything that decides their content."""
+"""Large arrays on disk that are computed once and shared by processes."""

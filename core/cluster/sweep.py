@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from core.cluster.connect import Node, TrialResources, alive_nodes, connected, fits, resources_per_trial, slots
-from core.cluster.image_tasks import Makers
+from core.cluster.image_tasks import ImageTasks
 from core.cluster.node_check import check_nodes
 from core.cluster.storage import Storage
 from core.cluster.sweep_progress import SweepProgress, fetch_run
@@ -23,7 +23,8 @@ from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.executor import Executed, say_damaged, unfinished
-from core.inputs.store.build_inputs import Spread
+from core.inputs.input_of_run import input_key
+from core.inputs.store.build_inputs import BuildChunks
 from core.models import find_family
 from core.models.weights import NAMED_WEIGHTS
 from core.plan import Plan
@@ -102,10 +103,10 @@ def sweep(source: TrialSource, session: Session, *, runs: int, first: Iterable[R
         }
         check_nodes(nodes, results=session.store.results, storage=storage, files=sorted(files))
         images = _Images(source.datasets, session, storage)
-        images.spread = Makers(nodes, session, storage)
+        images.build_chunks = ImageTasks(nodes, session)
         for run in first:
             images.of(run)
-        images.spread = None  # from here on the trials need the cores
+        images.build_chunks = None  # from here on the trials need the cores
         _fit(source, session, nodes, resources, images, scheduler)
 
 
@@ -114,22 +115,20 @@ class _Images:
 
     Attributes
     ----------
-    spread
+    build_chunks
         Computes the inputs of many clips on other nodes too, if it is set.
     """
 
     def __init__(self, datasets: Mapping[str, Dataset], session: Session, storage: Storage | None) -> None:
         self.datasets, self.session, self.storage = datasets, session, storage
-        self.spread: Spread | None = None
+        self.build_chunks: BuildChunks | None = None
         self.known: dict[tuple[Any, ...], list[str]] = {}
 
     def of(self, run: Run) -> list[str]:
         """Return the cache entries that `run` reads, computed and copied to the storage."""
-        frontend = dataclasses.replace(run.frontend, normalise="fixed")  # does not change the stored inputs
-        training = run.training
-        key = (run.data.content, run.clip, frontend, training.live, training.augment, training.variants)
+        key = input_key(run)
         if key not in self.known:
-            made = load_images(run, self.datasets[run.data.content], self.session, spread=self.spread)
+            made = load_images(run, self.datasets[run.data.content], self.session, build_chunks=self.build_chunks)
             self.known[key] = [version.entry for version in made]
             for entry in self.known[key]:
                 if self.storage:

@@ -8,7 +8,7 @@ from typing import Any
 from core.cluster.storage import Storage
 from core.cluster.trial_source import TrialSource
 from core.config.run import Run
-from core.executor import lot_label, record_failure, say_accuracy
+from core.executor import group_label, record_failure, say_accuracy
 from core.session import Session
 from core.store.runs import FAILED, FINISHED, RECORD, STOPPED
 
@@ -67,7 +67,7 @@ class SweepProgress:
     def died(self, config: dict[str, Any], trace: str) -> None:
         """Report a killed trial, which resumes from its last checkpoint."""
         self.running -= {run.id for run in _runs(config)}
-        name = lot_label(config["labels"])
+        name = group_label(config["labels"])
         self.session.report.drop(name)
         self.session.report.note(f"{name}: {reason(trace)}; resuming from its last checkpoint")
 

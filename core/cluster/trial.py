@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,16 +19,13 @@ from core.config.execution import Execution
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError, failure
+from core.executor import train_runs
 from core.io.atomic_files import write_failure
-from core.io.background_writer import Writing
 from core.io.memory import keep_freed_memory
 from core.registry import Lazy
 from core.session import Session
-from core.store.runs import CHECKPOINT, FINISHED
-from core.training.heads.head_runs import Bases
-from core.training.heads.heads_trainer import train_together
+from core.store.runs import CHECKPOINT, FINISHED, Store
 from core.training.step import NonFiniteLoss
-from core.training.trainer import train
 
 tune = Lazy("ray.tune")
 REPORT_EVERY = 1.0  # seconds between two reports of a trial, unless a scheduler needs every epoch
@@ -66,22 +62,26 @@ class EpochReports:
 
     Parameters
     ----------
-    run, context, storage, folder
-        The run, the shared settings, the storage or None, and the folder of the run.
+    context
+        The shared settings.
+    store
+        Where checkpoints are written.
+    storage
+        Where checkpoints are copied to, if anywhere.
     """
 
-    def __init__(self, run: Run, context: TrialContext, storage: Storage | None, folder: Path) -> None:
-        self.run, self.context, self.storage, self.folder = run, context, storage, folder
+    def __init__(self, context: TrialContext, store: Store, storage: Storage | None) -> None:
+        self.context, self.store, self.storage = context, store, storage
         self.reported = self.sent = time.monotonic()
 
-    def __call__(self, row: Mapping[str, Any]) -> None:
-        """Report an epoch; a scheduler may end the trial in this call."""
-        now = time.monotonic()
-        if self.storage and now - self.sent >= UPLOAD_EVERY and (self.folder / CHECKPOINT).exists():
-            self.storage.put(self.folder / CHECKPOINT, f"runs/{self.run.id}/{CHECKPOINT}")
+    def __call__(self, run: Run, row: Mapping[str, Any]) -> None:
+        """Report an epoch; a scheduler may end the trial here."""
+        now, checkpoint = time.monotonic(), self.store.checkpoint(run)
+        if self.storage and now - self.sent >= UPLOAD_EVERY and checkpoint.exists():
+            self.storage.put(checkpoint, f"runs/{run.id}/{CHECKPOINT}")
             self.sent = now
         if self.context.every_epoch or now - self.reported >= REPORT_EVERY:
-            tune.report({"id": self.run.id, **row})
+            tune.report({"id": run.id, **row})
             self.reported = time.monotonic()
 
 
@@ -142,27 +142,21 @@ def session_of(context: TrialContext) -> Session:
 def _trained(
     runs: Sequence[Run], images: list[str], context: TrialContext, session: Session, storage: Storage | None
 ) -> Iterator[tuple[Run, dict[str, str]]]:
-    """Train runs, together if possible; yield each that failed (a loss that is not finite), and why."""
+    """Train the runs of a trial; yield those whose loss or logits became non-finite, with the reason and the trace.
+
+    Any other error is raised, since Ray may get past it with another attempt.
+    """
+    if not runs:
+        return
     if storage:
         _fetch_inputs(runs, images, session, storage)
-    left = {run.id: run for run in runs}
-    if len(runs) > 1:
-        dataset = context.datasets[runs[0].data.content]
-        with Writing() as writing:
-            for ended in train_together(runs, dataset, session, label=runs[0].id, bases=Bases()):
-                if ended is None:
-                    continue
-                del left[ended.run.id]
-                if ended.error:
-                    yield ended.run, failure(ended.error)
-                else:
-                    writing.add(ended.write)
-    for run in left.values():
-        session.on_epoch = EpochReports(run, context, storage, session.store.folder(run))
-        try:
-            train(run, context.datasets[run.data.content], session, label=run.id)
-        except NonFiniteLoss as error:
+    session.on_epoch = EpochReports(context, session.store, storage)
+    dataset = context.datasets[runs[0].data.content]
+    for run, error in train_runs(runs, dataset, session, {run.id: run.id for run in runs}):
+        if isinstance(error, NonFiniteLoss):
             yield run, failure(error)
+        elif error:
+            raise error
 
 
 def _fetch_inputs(runs: Sequence[Run], images: list[str], session: Session, storage: Storage) -> None:

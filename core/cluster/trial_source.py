@@ -8,7 +8,7 @@ from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.executor import label
 from core.plan import Plan
-from core.training.heads.groups import lots
+from core.training.heads.groups import group_runs
 
 
 class TrialSource(Protocol):
@@ -53,15 +53,15 @@ class PlannedTrials:
     def __init__(self, plan: Plan, missing: Sequence[Run], *, one_per_trial: bool = False) -> None:
         self.plan, self.datasets = plan, plan.datasets
         self.total, self.found = len(plan.runs), len(plan.runs) - len(missing)
-        self.waiting = deque([[run] for run in missing] if one_per_trial else lots(missing, plan.datasets))
+        self.waiting = deque([[run] for run in missing] if one_per_trial else group_runs(missing, plan.datasets))
 
     def share(self, places: int) -> int:
         """Halve the largest trial until there are as many as processes."""
         while len(self.waiting) < places and (longest := max(self.waiting, key=len, default=[])[1:]):
-            place = next(k for k, lot in enumerate(self.waiting) if len(lot) == len(longest) + 1)
-            lot = self.waiting[place]
-            self.waiting[place] = lot[: len(lot) // 2]
-            self.waiting.insert(place + 1, lot[len(lot) // 2 :])
+            place = next(k for k, group in enumerate(self.waiting) if len(group) == len(longest) + 1)
+            group = self.waiting[place]
+            self.waiting[place] = group[: len(group) // 2]
+            self.waiting.insert(place + 1, group[len(group) // 2 :])
         return len(self.waiting)
 
     def next(self) -> Sequence[Run]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from core.config.options import AUTO, OWN, option
+from core.config.options import AUTO, DATASET_DEFAULT, option
 from core.inputs import KINDS
 
 
@@ -15,7 +15,7 @@ class Frontend:
         f"Input of the network: {', '.join(KINDS)}.",
         flag="input",
         choices=KINDS,
-        absent="logmel",
+        legacy_value="logmel",
     )
     channels: str = option(
         "windows",
@@ -29,7 +29,7 @@ class Frontend:
         flag="n-fft",
         at_least=0,
         at_most=10**6,
-        absent=0,
+        legacy_value=0,
     )
     hop: int = option(
         0,
@@ -37,7 +37,7 @@ class Frontend:
         flag="hop-length",
         at_least=0,
         at_most=10**6,
-        absent=0,
+        legacy_value=0,
     )
     padding: str = option(
         "zeros",
@@ -45,24 +45,24 @@ class Frontend:
         "librosa).",
         flag="pad-mode",
         choices=("zeros", "reflect"),
-        absent="zeros",
+        legacy_value="zeros",
     )
-    peak: bool = option(False, "Scale every clip to a peak of 1.", flag="peak-normalise", absent=False)
+    peak: bool = option(False, "Scale every clip to a peak of 1.", flag="peak-normalise", legacy_value=False)
     mel: str = option(
         "slaney",
         "Mel scale: slaney and htk as in librosa; fant is 1000 / log 2 * log(1 + f / 1000).",
         flag="mel-scale",
         choices=("slaney", "htk", "fant"),
-        absent="slaney",
+        legacy_value="slaney",
     )
     mel_norm: str = option(
         "slaney",
         "Normalisation of mel filters: slaney divides by the width (norm in librosa); none keeps a peak of 1.",
         choices=("slaney", "none"),
-        absent="slaney",
+        legacy_value="slaney",
     )
     n_mfcc: int = option(
-        20, "Number of cepstral coefficients (inputs mfcc and features).", at_least=1, at_most=10_000, absent=20
+        20, "Number of cepstral coefficients (inputs mfcc and features).", at_least=1, at_most=10_000, legacy_value=20
     )
     n_mels: int = option(
         128, "Number of mel bands (or other rows), the height of the image.", at_least=1, at_most=10_000
@@ -70,35 +70,43 @@ class Frontend:
     n_frames: int = option(
         AUTO,
         "Image width in pixels; all channels are resized to it (0: the data set's own).",
-        shown=OWN,
+        default_text=DATASET_DEFAULT,
         at_least=0,
         at_most=10**5,
+        filled_in_by="data set",
     )
     image: tuple[int, ...] = option(
-        (), "Height and width in pixels that images are resized to.", flag="image-size", absent=()
+        (), "Height and width in pixels that images are resized to.", flag="image-size", legacy_value=()
     )
     fmin: float = option(0.0, "Lowest frequency in Hz.", at_least=0.0, at_most=10**6)
     fmax: float = option(
-        AUTO, "Highest frequency in Hz (0: half the sampling rate).", shown="half the rate", at_least=0.0
+        AUTO,
+        "Highest frequency in Hz (0: half the sampling rate).",
+        default_text="half the rate",
+        at_least=0.0,
+        filled_in_by="data set",
     )
     normalise: str = option(
         "fixed",
         "Normalisation. fixed: map decibels to the range the backbone was trained on; train: use mean and standard "
         "deviation of the training folds.",
         choices=("fixed", "train"),
+        decides="input transform",
     )
     levels: str = option(
         "fixed",
         "Pixel scaling with --normalise fixed: a fixed dB range, or image (minimum and maximum of each image).",
         flag="value-range",
         choices=("fixed", "image"),
-        absent="fixed",
+        legacy_value="fixed",
+        decides="input transform",
     )
     colour: str = option(
         "none",
         "Colour map for a single spectrogram (needs --channels replicate or --n-fft).",
         choices=("none", "viridis", "magma", "jet"),
-        absent="none",
+        legacy_value="none",
+        decides="input transform",
     )
 
     stored_as: str = option(
@@ -106,18 +114,28 @@ class Frontend:
         "Data type of stored images. float16 halves disk and device memory and rounds decibels to 0.016.",
         flag="storage-dtype",
         choices=("float32", "float16"),
-        absent="float32",
+        legacy_value="float32",
     )
-    columns: tuple[str, ...] = option((), "Name of each feature of the data set's table.", hidden=True, absent=())
+    columns: tuple[str, ...] = option(
+        (), "Name of each feature of the data set's table.", hidden=True, legacy_value=(), filled_in_by="data set"
+    )
     pca: float = option(
         0.0,
         "Principal components of the features, fitted to the training rows: below 1 the fraction of variance to keep, "
         "else their number (0: no PCA).",
         at_least=0.0,
         at_most=10**5,
-        absent=0.0,
+        legacy_value=0.0,
+        decides="input transform",
     )
-    components: int = option(0, "How many principal components that are.", hidden=True, absent=0)
+    components: int = option(
+        0,
+        "How many principal components that are.",
+        hidden=True,
+        legacy_value=0,
+        filled_in_by="program",
+        decides="input transform",
+    )
 
     def problems(self) -> list[str]:
         """List what is wrong with values that are right one by one."""

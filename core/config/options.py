@@ -12,7 +12,7 @@ from typing import Any
 from core.errors import UserError, nearest
 
 AUTO = 0  # "as the data set says": replaced by `core.plan.resolve` before a run gets its id
-OWN = "the data set's"  # what help says of such a default
+DATASET_DEFAULT = "the data set's"  # what help says of such a default
 LARGEST = 2**63 - 1  # the largest whole number that torch, NumPy and Parquet take
 
 
@@ -21,17 +21,19 @@ def option(
     help: str,
     *,
     flag: str = "",
-    shown: str = "",
+    default_text: str = "",
     choices: Collection[str] = (),
     words: Mapping[str, str] | None = None,
     at_least: float | None = None,
     below: float | None = None,
     above: float | None = None,
     at_most: float | None = None,
-    only: tuple[str, ...] = (),
+    used_when: tuple[str, ...] = (),
     hidden: bool = False,
     positional: bool = False,
-    absent: Any = None,
+    legacy_value: Any = None,
+    decides: str = "",
+    filled_in_by: str = "",
 ) -> Any:
     """Declare a configuration field.
 
@@ -43,7 +45,7 @@ def option(
         Meaning of the field, with unit and range; shown by ``--help``.
     flag
         Name of the option, if it is not the field's name.
-    shown
+    default_text
         Default as ``--help`` shows it, if the value alone would not be clear.
     choices
         Allowed values of a text field; for a registry, its names.
@@ -52,30 +54,38 @@ def option(
         into run ids, so they never change.
     at_least, below, above, at_most
         Bounds of a number: ``at_least <= value``, ``value < below``, ``above < value``, ``value <= at_most``.
-    only
+    used_when
         Name of another field and the values of it with which this field is used; with other values it is ignored.
     hidden
         True for a field that is computed or set by the ablation, and is not an option.
     positional
         True for an option that is given without a flag, as the name of a study.
-    absent
-        For a field that was added later: the value that older runs implicitly had. A field with this value is left out
-        of the run id, and a record without the field has this value.
+    legacy_value
+        For a field of a run that was added later: the value that older runs implicitly had. With this value the field
+        is left out of the run id, and a record without the field gets it.
+    decides
+        What the field determines: ``clips`` (which clips and classes a data set has), ``inputs`` (in Training: which
+        inputs are stored), ``input transform`` (what the network does with stored inputs), ``repeat`` (which repetition
+        of one condition this is), or "" for anything else.
+    filled_in_by
+        Who sets the field if the user does not: ``data set``, ``program`` (it is computed), or "" for its default.
     """
     metadata = {
         "help": help,
         "flag": flag,
-        "shown": shown,
+        "default_text": default_text,
         "choices": choices,
         "words": words or {},
         "at_least": at_least,
         "below": below,
         "above": above,
         "at_most": at_most,
-        "only": only,
+        "used_when": used_when,
         "hidden": hidden,
         "positional": positional,
-        "absent": absent,
+        "legacy_value": legacy_value,
+        "decides": decides,
+        "filled_in_by": filled_in_by,
     }
     return field(default=default, metadata=metadata)
 
@@ -84,6 +94,11 @@ def same_option(cls: type, name: str) -> Any:
     """Declare a field as another class has it."""
     found = next(f for f in fields(cls) if f.name == name)
     return option(found.default, **found.metadata)
+
+
+def field_names(cls: type, **metadata: str) -> tuple[str, ...]:
+    """Return the names of the fields of a configuration class with this metadata, such as ``decides="clips"``."""
+    return tuple(f.name for f in fields(cls) if all(f.metadata.get(key) == value for key, value in metadata.items()))
 
 
 def flag_of(f: "dataclasses.Field[Any]") -> str:
@@ -128,14 +143,14 @@ def not_a_choice(f: "dataclasses.Field[Any]", typed: str) -> str:
     return f"{flag_of(f)} {typed}: {hint}choose from {', '.join(choices)}"
 
 
-def was_added(f: "dataclasses.Field[Any]") -> bool:
+def is_late(f: "dataclasses.Field[Any]") -> bool:
     """Tell whether a field of a run came later than the first runs, and so declares what they had."""
-    return f.metadata.get("absent") is not None
+    return f.metadata.get("legacy_value") is not None
 
 
-def as_before(f: "dataclasses.Field[Any]", value: Any) -> bool:
+def has_legacy_value(f: "dataclasses.Field[Any]", value: Any) -> bool:
     """Tell whether a field of a run that was added has the value that runs had before there was one."""
-    return was_added(f) and bool(value == f.metadata["absent"])
+    return is_late(f) and bool(value == f.metadata["legacy_value"])
 
 
 def problems(part: Any) -> list[str]:
@@ -195,7 +210,7 @@ def from_dict(cls: type, values: Mapping[str, Any], where: str) -> Any:
         if key not in names:
             match = nearest(key, names)
             raise UserError(f"{where} has the unknown key '{key}'" + (f"; did you mean '{match}'?" if match else ""))
-    made = {name: f.metadata["absent"] for name, f in names.items() if was_added(f)}
+    made = {name: f.metadata["legacy_value"] for name, f in names.items() if is_late(f)}
     if missing := sorted(set(names) - set(values) - set(made)):
         raise UserError(f"{where} lacks {', '.join(missing)}")
     for key, value in values.items():

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from core.config.frontend import Frontend
 from core.config.layer_spec import DEFAULT_MLP_LAYERS, parse_head_widths, parse_mlp_layers
-from core.config.options import AUTO, OWN, as_before, flag_of, from_dict, option
+from core.config.options import AUTO, DATASET_DEFAULT, field_names, flag_of, from_dict, has_legacy_value, option
 from core.datasets import LOADERS
 from core.errors import UserError
 from core.models import FAMILIES
@@ -28,17 +28,25 @@ LOWEST_SR = 100  # Hz; below, the shortest window has no two samples
 class Data:
     """Which clips, and which of them are tested on."""
 
-    name: str = option("instruments", f"Data set: {', '.join(LOADERS)}; instruments is included.", flag="data")
-    content: str = option("", "SHA-256 of the clips, labels, folds and groups.", hidden=True)
-    left_out: str = option("", "SHA-256 of the paths of clips that cannot be used.", hidden=True, absent="")
+    name: str = option(
+        "instruments", f"Data set: {', '.join(LOADERS)}; instruments is included.", flag="data", decides="clips"
+    )
+    content: str = option("", "SHA-256 of the clips, labels, folds and groups.", hidden=True, filled_in_by="program")
+    left_out: str = option(
+        "", "SHA-256 of the paths of clips that cannot be used.", hidden=True, legacy_value="", filled_in_by="program"
+    )
     label: str = option(
         "",
         "Column that gives the classes: pitch for nsynth and instruments, or any column of your CSV file (folder).",
-        shown="the data set's own classes",
-        absent="",
+        default_text="the data set's own classes",
+        legacy_value="",
+        decides="clips",
     )
     fold: int = option(
-        1, "Test fold; the other folds are used for training. `all` tests every fold in turn.", at_least=1
+        1,
+        "Test fold; the other folds are used for training. `all` tests every fold in turn.",
+        at_least=1,
+        decides="repeat",
     )
     validation: float = option(
         0.0,
@@ -52,7 +60,8 @@ class Data:
         "10 with --validation 0.1111 gives 80 % training, 10 % validation and 10 % test clips.",
         flag="n-folds",
         at_least=0,
-        absent=0,
+        legacy_value=0,
+        decides="clips",
     )
     set_aside: float = option(
         0.0,
@@ -60,15 +69,22 @@ class Data:
         flag="holdout",
         at_least=0.0,
         below=1.0,
-        absent=0.0,
+        legacy_value=0.0,
+        decides="clips",
     )
     per_class: int = option(
         0,
         "Maximum number of clips per class, in the training part and in the test part (0: all).",
         flag="max-clips-per-class",
         at_least=0,
-        absent=0,
+        legacy_value=0,
+        decides="clips",
     )
+
+    @property
+    def selection(self) -> dict[str, Any]:
+        """Arguments of `core.datasets.select`, by name."""
+        return {name: getattr(self, name) for name in field_names(Data, decides="clips") if name != "name"}
 
     @property
     def about(self) -> str:
@@ -84,9 +100,21 @@ class Data:
 class Clip:
     """How a recording becomes a waveform of one length."""
 
-    sr: int = option(AUTO, "Sampling rate in Hz (0: the data set's own).", shown=OWN, at_least=0, at_most=10**6)
+    sr: int = option(
+        AUTO,
+        "Sampling rate in Hz (0: the data set's own).",
+        default_text=DATASET_DEFAULT,
+        at_least=0,
+        at_most=10**6,
+        filled_in_by="data set",
+    )
     duration: float = option(
-        AUTO, "Length of every clip in seconds (0: the data set's own).", shown=OWN, at_least=0.0, at_most=86_400
+        AUTO,
+        "Length of every clip in seconds (0: the data set's own).",
+        default_text=DATASET_DEFAULT,
+        at_least=0.0,
+        at_most=86_400,
+        filled_in_by="data set",
     )
     fit: str = option(
         "pad",
@@ -110,9 +138,13 @@ class Model:
     """Which network, with which weights, and what the ablation did to it."""
 
     backbone: str = option("efficientnet_lite0", f"Network: {'; '.join(family.about for family in FAMILIES.values())}.")
-    backbone_sha256: str = option("", "SHA-256 of the file of a network of the user's own.", hidden=True, absent="")
+    backbone_sha256: str = option(
+        "", "SHA-256 of the file of a network of the user's own.", hidden=True, legacy_value="", filled_in_by="program"
+    )
     weights: str = option("imagenet", "Starting weights: imagenet, random, or a file (.safetensors, .pth, .pt).")
-    weights_sha256: str = option("", "What stands for the content of the starting weights.", hidden=True)
+    weights_sha256: str = option(
+        "", "What stands for the content of the starting weights.", hidden=True, filled_in_by="program"
+    )
     freeze: str = option("none", "Last frozen stage: none, stem, block1 ..", hidden=True)
     fuse: str = option("all", "Last stage with the starting weights: all, none, stem, block1 ..", hidden=True)
     cut: str = option("none", "Last stage that is kept: none (all are), stem, block1 ..", hidden=True)
@@ -126,15 +158,15 @@ class Model:
         "",
         "Widths of the hidden dense layers (with ReLU and dropout) that replace those of the head, such as "
         "1024-512-128.",
-        shown="the backbone's own head",
-        absent="",
+        default_text="the backbone's own head",
+        legacy_value="",
     )
     layers: str = option(
         DEFAULT_MLP_LAYERS,
         "Activation (relu or tanh) and width of each layer of --backbone mlp, such as relu64-tanh48; none is logistic "
         "regression.",
         flag="mlp-layers",
-        absent=DEFAULT_MLP_LAYERS,
+        legacy_value=DEFAULT_MLP_LAYERS,
     )
 
     @property
@@ -163,34 +195,36 @@ class Training:
     batch_size: int = option(32, "Clips per training step.", at_least=1, at_most=10**6)
     optimizer: str = option("adam", "Optimizer.", choices=OPTIMIZERS)
     lr: float = option(1e-3, "Learning rate.", above=0.0)
-    momentum: float = option(0.9, "Momentum of SGD.", only=("optimizer", "sgd"), at_least=0.0, below=1.0)
+    momentum: float = option(0.9, "Momentum of SGD.", used_when=("optimizer", "sgd"), at_least=0.0, below=1.0)
     weight_decay: float = option(1e-4, "Weight decay.", at_least=0.0)
     loss: str = option(
         "cross-entropy",
         "Training loss. hinge: multi-class hinge with margin 1 (Crammer and Singer). kullback-leibler: equal to "
         "cross-entropy up to a constant.",
         choices=LOSSES,
-        absent="cross-entropy",
+        legacy_value="cross-entropy",
     )
     schedule: str = option(
         "cosine",
         "Learning rate schedule. plateau lowers the rate when --monitor stops improving.",
         choices=SCHEDULES,
     )
-    step_size: int = option(30, "Epochs between two drops of the learning rate.", only=("schedule", "step"), at_least=1)
+    step_size: int = option(
+        30, "Epochs between two drops of the learning rate.", used_when=("schedule", "step"), at_least=1
+    )
     milestones: tuple[int, ...] = option(
-        (), "Epochs at which the learning rate drops, instead of every --step-size.", only=("schedule", "step")
+        (), "Epochs at which the learning rate drops, instead of every --step-size.", used_when=("schedule", "step")
     )
     gamma: float = option(
-        0.1, "Factor of each drop of the learning rate.", only=("schedule", "step", "plateau"), above=0.0
+        0.1, "Factor of each drop of the learning rate.", used_when=("schedule", "step", "plateau"), above=0.0
     )
     drop_patience: int = option(
         3,
         "Epochs without improvement of --monitor before the learning rate drops.",
         flag="plateau-patience",
-        only=("schedule", "plateau"),
+        used_when=("schedule", "plateau"),
         at_least=1,
-        absent=3,
+        legacy_value=3,
     )
     label_smoothing: float = option(0.0, "Label smoothing.", at_least=0.0, below=1.0)
     clip_norm: float = option(0.0, "Maximum gradient norm (0: no clipping).", flag="max-grad-norm", at_least=0.0)
@@ -203,7 +237,7 @@ class Training:
         "loss",
         "Validation metric for early stopping and plateau: loss (always the cross-entropy) or accuracy.",
         choices=("loss", "accuracy"),
-        absent="loss",
+        legacy_value="loss",
     )
     stop_at: float = option(
         0.0,
@@ -211,7 +245,7 @@ class Training:
         flag="stop-at-accuracy",
         at_least=0.0,
         at_most=1.0,
-        absent=0.0,
+        legacy_value=0.0,
     )
     augment: str = option(
         "none",
@@ -221,20 +255,23 @@ class Training:
         "--duration seconds from a random place of the recording (needs --on-the-fly).",
         choices=AUGMENTATIONS,
         words={"stretch-pitch": "waveform", "rotate-all": "rotate-tests", "random-crop": "segment"},
+        decides="inputs",
     )
     variants: int = option(
         5,
         "Number of augmented versions of each clip, used in turn.",
         flag="n-augmented",
-        only=("augment", "waveform"),
+        used_when=("augment", "waveform"),
         at_least=1,
         at_most=1000,
+        decides="inputs",
     )
     live: bool = option(
         False,
         "Store waveforms and compute the spectrograms on the training device, instead of storing spectrograms.",
         flag="on-the-fly",
-        absent=False,
+        legacy_value=False,
+        decides="inputs",
     )
     time_mask: int = option(0, "SpecAugment: maximum width of the time mask, in frames (0: none).", at_least=0)
     freq_mask: int = option(0, "SpecAugment: maximum width of the frequency mask, in mel bands (0: none).", at_least=0)
@@ -270,7 +307,9 @@ class Run:
     frontend: Frontend = Frontend()
     model: Model = Model()
     training: Training = Training()
-    seed: int = option(0, "Random seed of head initialisation and batch order, and of random weights.", at_least=0)
+    seed: int = option(
+        0, "Random seed of head initialisation and batch order, and of random weights.", at_least=0, decides="repeat"
+    )
 
     def problems(self) -> list[str]:
         """List what is wrong with parts that are right one by one."""
@@ -320,7 +359,7 @@ class Run:
     @cached_property
     def id(self) -> str:
         """Twelve hex digits: the hash of the whole configuration, without fields that are as before there were any."""
-        parts = [f.name for f in fields(self) if not as_before(f, getattr(self, f.name))]
+        parts = [f.name for f in fields(self) if not has_legacy_value(f, getattr(self, f.name))]
         text = ",".join(f'"{name}":{_written(getattr(self, name))}' for name in sorted(parts))
         return hashlib.sha256(f"{{{text}}}".encode()).hexdigest()[:12]
 
@@ -365,7 +404,7 @@ def identity(part: Any) -> dict[str, Any]:
         value = getattr(part, f.name)
         if dataclasses.is_dataclass(value):
             found[f.name] = identity(value)
-        elif not as_before(f, value):
+        elif not has_legacy_value(f, value):
             found[f.name] = value
     return found
 

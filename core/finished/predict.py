@@ -13,10 +13,10 @@ from core.config.run import Clip
 from core.datasets.prediction.recordings import Unlabelled
 from core.errors import UserError
 from core.finished.open_run import trained_network
-from core.inference.fast_forward import EVALUATION_BATCH, clips_at_once, evaluating
-from core.inference.precision import Arithmetic
+from core.inference.fast_forward import EVALUATION_BATCH, evaluation_batch_size, fast_eval
+from core.inference.precision import ComputeMode
 from core.inputs.store.build_inputs import Recipe, batches
-from core.inputs.store.stored_inputs import unusable
+from core.inputs.store.stored_inputs import UnusableClip, recordings_error
 from core.io.torch_settings import allow_tf32
 from core.session import Session
 from core.store.record import Record
@@ -42,7 +42,7 @@ class Outputs:
 
     paths: tuple[str, ...]
     logits: tuple[np.ndarray, ...]
-    bad: tuple[tuple[str, str], ...]
+    bad: tuple[UnusableClip, ...]
 
 
 def outputs_of(records: Sequence[Record], sounds: Unlabelled, session: Session) -> Outputs:
@@ -67,7 +67,7 @@ def outputs_of(records: Sequence[Record], sounds: Unlabelled, session: Session) 
     """
     networks = [_Evaluated(record, session) for record in records]
     paths: list[str] = []
-    bad: list[tuple[str, str]] = []
+    bad: list[UnusableClip] = []
     logits: list[list[np.ndarray]] = [[] for _ in networks]
     total, tolerant = len(sounds.paths), session.execution.on_bad_clip == "skip"
     what = f"predicting {_called(sounds)}"
@@ -75,7 +75,9 @@ def outputs_of(records: Sequence[Record], sounds: Unlabelled, session: Session) 
     for start in range(0, total, AT_ONCE):
         part = range(start, min(start + AT_ONCE, total))
         inputs, problems = _inputs(sounds, part, {network.look: None for network in networks}, session)
-        bad += [(sounds.paths[row], problem) for row, problem in zip(part, problems, strict=True) if problem]
+        bad += [
+            UnusableClip(sounds.paths[row], problem) for row, problem in zip(part, problems, strict=True) if problem
+        ]
         good = [sounds.paths[row] for row, problem in zip(part, problems, strict=True) if not problem]
         if good and (tolerant or not bad):
             paths += good
@@ -83,7 +85,7 @@ def outputs_of(records: Sequence[Record], sounds: Unlabelled, session: Session) 
                 found.append(network(inputs[network.look]))
         session.report(part.stop, total, what)
     if bad and (not tolerant or not paths):
-        raise unusable(f"{_called(sounds)} in {sounds.root}", bad, of=total)
+        raise recordings_error(f"{_called(sounds)} in {sounds.root}", bad, total=total)
     return Outputs(tuple(paths), tuple(np.concatenate(found) for found in logits), tuple(bad))
 
 
@@ -94,17 +96,17 @@ class _Evaluated:
         run = record.run
         self.run, self.device = run, session.device
         self.look: Look = (run.clip, run.frontend)
-        self.arithmetic = Arithmetic(run.training, self.device)
-        self.network: nn.Module = self.arithmetic.place(trained_network(record, session.store).eval())
+        self.arithmetic = ComputeMode(run.training, self.device)
+        self.network: nn.Module = self.arithmetic.to_device(trained_network(record, session.store).eval())
 
     @torch.inference_mode()
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
         """Return the logits (recordings, classes) of inputs (recordings, ...)."""
         allow_tf32(self.run.training.precision == "tf32")
-        x, laid_out = torch.from_numpy(inputs), self.arithmetic.laid_out
-        parts = batches_of(torch.arange(len(x)), clips_at_once(self.network, self.device))
-        with evaluating(self.network, self.arithmetic, lambda: laid_out(x[:2])) as through:
-            found = [out.float().cpu().numpy() for out in through(laid_out(x[part]) for part in parts)]
+        x, to_layout = torch.from_numpy(inputs), self.arithmetic.to_layout
+        parts = batches_of(torch.arange(len(x)), evaluation_batch_size(self.network, self.device))
+        with fast_eval(self.network, self.arithmetic, lambda: to_layout(x[:2])) as through:
+            found = [out.float().cpu().numpy() for out in through(to_layout(x[part]) for part in parts)]
         allow_tf32(False)
         logits = np.concatenate(found)
         if not np.isfinite(logits).all():
@@ -114,27 +116,27 @@ class _Evaluated:
 
 def _inputs(
     sounds: Unlabelled, part: range, looks: dict[Look, None], session: Session
-) -> tuple[dict[Look, np.ndarray], list[str]]:
-    """Return inputs for each look of the recordings that all of them can use, and every recording's problem or ""."""
+) -> tuple[dict[Look, np.ndarray], list[str | None]]:
+    """Return inputs for each look of the recordings that all of them can use, and every recording's problem or None."""
     paths = [sounds.paths[row] for row in part]
     if sounds.vectors is not None:
-        problems = [sounds.problems.get(path, "") for path in paths]
+        problems = [sounds.problems.get(path) for path in paths]
         good = sounds.vectors[part.start : part.stop][[not problem for problem in problems]]
         return dict.fromkeys(looks, good), problems
-    made: dict[Look, tuple[np.ndarray, list[str]]] = {}
+    made: dict[Look, tuple[np.ndarray, list[str | None]]] = {}
     for clip, frontend in looks:
         recipe = Recipe(sounds.root, clip, frontend, 0, augment_waveform, str(session.device))
         parts = list(batches(recipe, paths))
         made[clip, frontend] = (
-            np.concatenate([good for good, _ in parts]).astype(np.float32, copy=False),
-            [each for _, found in parts for each in found],
+            np.concatenate([part.inputs for part in parts]).astype(np.float32, copy=False),
+            [problem for part in parts for problem in part.problems],
         )
     of_each = zip(*(problems for _, problems in made.values()), strict=True)
-    problems = [next(filter(None, each), "") for each in of_each]
+    problems = [next(filter(None, each), None) for each in of_each]
     return {look: _of_all(*found, problems) for look, found in made.items()}, problems
 
 
-def _of_all(inputs: np.ndarray, own: Sequence[str], problems: Sequence[str]) -> np.ndarray:
+def _of_all(inputs: np.ndarray, own: Sequence[str | None], problems: Sequence[str | None]) -> np.ndarray:
     """Leave out of one look's inputs the recordings that another look could not use."""
     return inputs[[not problem for problem, mine in zip(problems, own, strict=True) if not mine]]
 

@@ -1,8 +1,11 @@
-"""Batch norm as part of the convolution before it: in evaluation mode the same function, and much less to do.
+"""Folding of batch norms into the convolutions before them, for evaluation.
 
-`pairs_in` tells which can be folded, of what one forward pass showed (`core.inference.trace`); `folds` makes what
-takes their place, for good (`put`) or for as long as it is needed (`in_place`), so that a network that is trained is
-folded anew from its tensors of the moment, which takes milliseconds. The numbers differ by rounding.
+In evaluation mode a batch norm is an affine function of each channel, so its factors can be multiplied into the weight
+and bias of the convolution before it. Results differ by rounding.
+
+What it buys: the forward pass of EfficientNet-Lite0 takes 1.27 times as long without it on a CPU with AVX512 and 1.18
+times with AVX2, ResNet-18's 1.08 and 1.04 (`core.inference.fast_forward.fast_eval` of 64 images of 3 x 128 x 250, one
+thread; ``python -m tests.benchmarks evaluation`` compares evaluation with the plain network). Attributions use it too.
 """
 
 import copy
@@ -14,14 +17,14 @@ from typing import Any
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from core.inference.trace import Flow
+from core.inference.trace import Trace
 
-Pair = tuple[str, str]  # paths of a convolution and of the batch norm behind it
-_TIMM = ("timm.layers.conv2d_same", "timm.layers.norm_act")  # classes that do what torch's do, and pad or act besides
+Pair = tuple[str, str]  # names of a convolution and of the batch norm that follows it
+_TIMM = ("timm.layers.conv2d_same", "timm.layers.norm_act")  # subclasses that also pad or apply an activation
 
 
-def put(network: nn.Module, made: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """Put modules into a network by their paths, and return those that were there."""
+def replace_modules(network: nn.Module, made: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Replace modules of a network, given by name, and return the original ones."""
     kept = {name: network.get_submodule(name) for name in made}
     for name, module in made.items():
         network.set_submodule(name, module)
@@ -29,67 +32,75 @@ def put(network: nn.Module, made: Mapping[str, nn.Module]) -> dict[str, nn.Modul
 
 
 @contextmanager
-def in_place(network: nn.Module, made: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Put modules into a network by their paths; afterwards it is as it was."""
-    kept = put(network, made)
+def replaced(network: nn.Module, made: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Replace modules of a network, given by name, within a context; then restore the original ones."""
+    kept = replace_modules(network, made)
     try:
         yield
     finally:
-        put(network, kept)
+        replace_modules(network, kept)
 
 
-def pairs_in(network: nn.Module, seen: Flow) -> list[Pair]:
-    """Return the convolutions whose output goes into a batch norm and nowhere else, each with that batch norm.
+def find_foldable_pairs(network: nn.Module, seen: Trace) -> list[Pair]:
+    """Return (convolution, batch norm) pairs in which the batch norm is the only consumer of the convolution.
 
     Parameters
     ----------
     network
         In evaluation mode.
     seen
-        Of its convolutions and batch norms at least.
+        Trace of at least its convolutions and batch norms.
     """
     modules = dict(network.named_modules())
     return [
         (conv, norm)
-        for conv, norm in seen.then.items()
-        if seen.ran[norm] == 1 and is_convolution(modules[conv]) and is_norm(modules[norm])
+        for conv, norm in seen.consumer.items()
+        if seen.calls[norm] == 1 and is_convolution(modules[conv]) and is_norm(modules[norm])
     ]
 
 
-def folds(network: nn.Module, pairs: Sequence[Pair]) -> dict[str, nn.Module]:
-    """Return what takes the place of each of the modules of pairs that `pairs_in` found; their tensors are read now."""
+def folded_modules(network: nn.Module, pairs: Sequence[Pair]) -> dict[str, nn.Module]:
+    """Return the replacements, by name, of the modules in pairs from `find_foldable_pairs`.
+
+    They are computed from the current tensors and do not follow later changes.
+    """
     made: dict[str, nn.Module] = {}
     for conv_name, norm_name in pairs:
         conv: Any = network.get_submodule(conv_name)
         norm: Any = network.get_submodule(norm_name)
-        made[conv_name] = copy.copy(conv)  # fuse_conv_bn_eval would copy the tensors first, which takes half the time
+        made[conv_name] = copy.copy(conv)  # fuse_conv_bn_eval would deep-copy the tensors first
         numbers = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         weight, bias = fuse_conv_bn_weights(conv.weight, conv.bias, *numbers)
         made[conv_name]._parameters = {"weight": weight, "bias": bias}
-        made[norm_name] = rest(norm)
+        made[norm_name] = _remaining(norm)
     return made
 
 
-def rest(norm: nn.Module) -> nn.Module:
-    """Return what a batch norm does besides: timm's have dropout and an activation function of their own."""
+def _remaining(norm: nn.Module) -> nn.Module:
+    """Return what remains of a folded batch norm: timm's also contain dropout and an activation function."""
     return nn.Sequential(OrderedDict((name, getattr(norm, name)) for name in ("drop", "act") if hasattr(norm, name)))
 
 
 def is_convolution(module: nn.Module) -> bool:
-    """Tell whether a module convolves with its weight as it is, and nothing else changes or watches that."""
+    """Tell whether a module is a convolution without hooks or reparametrised weights."""
     kind = type(module)
     plain = kind in (nn.Conv1d, nn.Conv2d) or (isinstance(module, nn.Conv2d) and kind.__module__ in _TIMM)
-    return plain and not is_watched(module)
+    return plain and not _has_hooks(module)
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Tell whether a module normalises by its moving statistics, and nothing else changes or watches that."""
+    """Tell whether a module is a batch norm with running statistics and without hooks."""
     kind = type(module)
     plain = kind in (nn.BatchNorm1d, nn.BatchNorm2d)
     timms = isinstance(module, nn.BatchNorm2d) and kind.__module__ in _TIMM
-    return (plain or timms) and module.running_mean is not None and not is_watched(module)
+    return (plain or timms) and module.running_mean is not None and not _has_hooks(module)
 
 
-def is_watched(module: nn.Module) -> bool:
-    """Tell whether hooks change or watch what a module does."""
+def is_traceable(module: nn.Module) -> bool:
+    """Tell whether a module matters for folding: a convolution or a batch norm."""
+    return is_convolution(module) or is_norm(module)
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Tell whether forward hooks are registered on a module."""
     return bool(module._forward_hooks or module._forward_pre_hooks)

@@ -1,7 +1,7 @@
-"""The numbers that a network computes with, and how its images are laid out."""
+"""Precision, device and memory layout of a run's computation."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cache
 from typing import TypeVar
 
@@ -10,15 +10,14 @@ from torch import nn
 
 from core.config.run import Training
 from core.errors import UserError
-from core.inference import depthwise
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-INSTRUCTIONS = ("avx512_bf16", "amx_bf16")  # of a CPU, that multiply bfloat16 numbers
+INSTRUCTIONS = ("avx512_bf16", "amx_bf16")  # of CPUs, for products of bfloat16
 Network = TypeVar("Network", bound=nn.Module)
 
 
 @cache
-def multiplies_bf16() -> bool:
+def has_bf16_instructions() -> bool:
     """Tell whether torch multiplies bfloat16 numbers in hardware on this CPU.
 
     Without such instructions bf16 is emulated, slower than fp32. The CPU may have them while torch is limited to older
@@ -30,74 +29,70 @@ def multiplies_bf16() -> bool:
     return any(capabilities.get(name) for name in INSTRUCTIONS)
 
 
-def computed_in(precision: str, device: torch.device) -> str:
-    """Return the precision that a device computes in where `precision` is asked for.
+def effective_precision(precision: str, device: torch.device) -> str:
+    """Return the precision that a device uses if `precision` is requested.
 
-    The coarser products of tf32 and the range of fp16 are a GPU's: a CPU computes in fp32 instead.
+    tf32 and fp16 need a GPU; a CPU uses fp32 instead.
     """
     if device.type == "cuda":
         return precision
-    return "bf16" if precision == "bf16" and multiplies_bf16() else "fp32"
+    return "bf16" if precision == "bf16" and has_bf16_instructions() else "fp32"
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Refuse to train in bf16 on a CPU that only imitates it.
+    """Reject bf16 training on a CPU that only emulates it.
 
     Raises
     ------
     UserError
         Naming what is missing.
     """
-    if precision == "bf16" and computed_in(precision, device) != "bf16":
+    if precision == "bf16" and effective_precision(precision, device) != "bf16":
         raise UserError(
             f"--precision bf16: this CPU has no instructions for it ({' or '.join(INSTRUCTIONS)}) and would be slower "
             "than in fp32: leave it out, or train on a GPU"
         )
 
 
-class Arithmetic:
-    """How a run computes on a device.
+class ComputeMode:
+    """Device, precision and memory layout of a run.
 
     Parameters
     ----------
     training
-        precision and channels_last.
+        Provides precision and channels_last.
     device
-        Where.
+        Where the run computes.
 
     Attributes
     ----------
     precision
-        That is computed in, which a CPU may decide (`computed_in`).
+        The effective precision on this device (`effective_precision`).
     dtype
-        Of the factors of convolutions and products.
+        Data type of convolutions and matrix products.
     layout
-        Of images and the kernels that they meet.
+        Memory format of images and convolution weights.
     """
 
     def __init__(self, training: Training, device: torch.device) -> None:
         self.device = device
-        self.precision = computed_in(training.precision, device)
+        self.precision = effective_precision(training.precision, device)
         self.dtype = DTYPES[self.precision]
         self.layout = torch.channels_last if training.channels_last else torch.contiguous_format
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        """Compute in the precision that is computed in, with quick gradients of depthwise convolutions on a CPU."""
-        if self.dtype == torch.float32:
-            yield
-            return
-        quick = depthwise.QuickGradients() if self.device.type == "cpu" else nullcontext()
-        with torch.autocast(self.device.type, dtype=self.dtype), quick:
+        """Enable autocast in 16-bit precisions; do nothing in fp32 and tf32."""
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
             yield
 
-    def laid_out(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Move inputs (batch, ...) to the device, images in the layout of the network."""
+    def to_layout(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Move inputs (batch, ...) to the device, and images to the memory format of the network."""
         inputs = inputs.to(self.device)
         return inputs.contiguous(memory_format=self.layout) if inputs.ndim == 4 else inputs
 
-    def place(self, network: Network) -> Network:
-        """Move a network to the device, in the layout of its images; in 16 bits its classifier stays in float32."""
+    def to_device(self, network: Network) -> Network:
+        """Move a network to the device and memory format; in 16 bits its last linear layer computes in float32."""
         network = network.to(self.device).to(memory_format=self.layout)
         if self.dtype != torch.float32:
             linear = [module for module in network.modules() if type(module) is nn.Linear]
@@ -107,7 +102,7 @@ class Arithmetic:
 
 
 class Classifier(nn.Linear):
-    """A linear layer that computes in float32 whatever is asked for around it."""
+    """A linear layer that computes in float32 even under autocast."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (batch, in_features), of any precision, to float32 (batch, out_features)."""
@@ -115,13 +110,13 @@ class Classifier(nn.Linear):
             return super().forward(x.float())
 
 
-class Entrance(nn.Module):
-    """What takes stored activations back to the precision that they were computed in, without loss.
+class CastTo(nn.Module):
+    """Cast cached activations back to the precision in which they were computed, without loss.
 
     Parameters
     ----------
     dtype
-        Theirs.
+        The target precision.
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
@@ -129,5 +124,5 @@ class Entrance(nn.Module):
         self.dtype = dtype
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return `x` in that precision."""
+        """Return `x` cast to `dtype`."""
         return x.to(self.dtype)

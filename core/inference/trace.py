@@ -1,4 +1,4 @@
-"""Which module's output goes into which other module, and nowhere else: seen in one forward pass of any network."""
+"""Tracing of one forward pass: which module is the only consumer of which other module's output."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -11,80 +11,76 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 @dataclass
-class Flow:
-    """What one forward pass showed of some of a network's modules, by their names.
+class Trace:
+    """The result of `trace_network`, for modules by their names.
 
     Attributes
     ----------
-    then
-        The module that a module's output went into, and nothing else took it.
-    ran
-        How often each ran.
-    shapes
-        Of the first input of each.
-    draws
-        Whether the network draws random numbers.
+    consumer
+        Maps a module to the only module that used its output.
+    calls
+        How often each module ran.
+    draws_random_numbers
+        Whether the network draws random numbers in evaluation mode.
     """
 
-    then: dict[str, str] = field(default_factory=dict)
-    ran: Counter[str] = field(default_factory=Counter)
-    shapes: dict[str, torch.Size] = field(default_factory=dict)
-    draws: bool = False
+    consumer: dict[str, str] = field(default_factory=dict)
+    calls: Counter[str] = field(default_factory=Counter)
+    draws_random_numbers: bool = False
 
 
-def flow(network: nn.Module, example: Any, watched: Callable[[nn.Module], bool]) -> Flow:
-    """Look at a network's modules of some kinds.
+def trace_network(network: nn.Module, example: Any, watched: Callable[[nn.Module], bool]) -> Trace:
+    """Run a network once and return which of its modules consume each other's outputs.
 
     Parameters
     ----------
     network
         In evaluation mode.
     example
-        A few inputs; torch's random numbers are afterwards as they were.
+        A few inputs. The state of torch's random generators is restored afterwards.
     watched
-        Tells whether a module is of the kinds.
+        Returns whether a module is to be traced.
     """
-    found, watch = Flow(), _Uses()
+    found, watch = Trace(), _Uses()
     pairs: list[tuple[str, str]] = []
 
-    def entered(name: str, x: torch.Tensor) -> None:
-        found.ran[name] += 1
-        found.shapes.setdefault(name, x.shape)
+    def on_input(name: str, x: torch.Tensor) -> None:
+        found.calls[name] += 1
         if id(x) in watch.made:
             pairs.append((watch.made[id(x)][0], name))
 
-    def left(name: str, x: torch.Tensor, output: torch.Tensor) -> None:
-        if output is x:  # changed in place: what is done with it from here on is done with another output
+    def on_output(name: str, x: torch.Tensor, output: torch.Tensor) -> None:
+        if output is x:  # changed in place: later uses are uses of the new output
             watch.made.pop(id(x), None)
         watch.made[id(output)] = name, output
 
     hooks = []
     for name, module in network.named_modules():
         if watched(module):
-            hooks.append(module.register_forward_pre_hook(lambda _, x, name=name: entered(name, x[0])))
-            hooks.append(module.register_forward_hook(lambda _, x, y, name=name: left(name, x[0], y)))
-    gpus = {tensor.device for tensor in network.parameters() if tensor.is_cuda}  # not all that the machine has
+            hooks.append(module.register_forward_pre_hook(lambda _, x, name=name: on_input(name, x[0])))
+            hooks.append(module.register_forward_hook(lambda _, x, y, name=name: on_output(name, x[0], y)))
+    gpus = {tensor.device for tensor in network.parameters() if tensor.is_cuda}  # not every GPU of the machine
     try:
         with torch.random.fork_rng(devices=gpus), torch.no_grad(), watch:
             before = torch.get_rng_state()
             network(example)
-            found.draws = not torch.equal(torch.get_rng_state(), before)
+            found.draws_random_numbers = not torch.equal(torch.get_rng_state(), before)
     finally:
         for hook in hooks:
             hook.remove()
-    found.then = {one: other for one, other in pairs if found.ran[one] == watch.uses[one] == 1}
+    found.consumer = {one: other for one, other in pairs if found.calls[one] == watch.uses[one] == 1}
     return found
 
 
 class _Uses(TorchDispatchMode):
-    """Counts the operations that take what a module gave out.
+    """Counts the operations that use the output of each traced module.
 
     Attributes
     ----------
     made
-        By the identity of the tensor, which is kept so that no identity comes back: the module, and the tensor.
+        Maps ``id(tensor)`` to the module that returned it and the tensor, which is kept so that no id is reused.
     uses
-        Operations, by the name of the module.
+        Number of operations, by the name of the module.
     """
 
     def __init__(self) -> None:

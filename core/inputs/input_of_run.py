@@ -1,9 +1,12 @@
 """The input of a run: its kind, its shape, and a check of the settings that depend on them."""
 
+import dataclasses
+from collections.abc import Hashable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from core.config.run import Clip, Frontend, Run
+from core.config.options import field_names
+from core.config.run import Clip, Frontend, Run, Training
 from core.errors import UserError
 from core.inputs import KINDS
 
@@ -40,6 +43,14 @@ def input_shape(run: Run) -> tuple[int, ...]:
         return (run.frontend.components,)
     shape = input_layout(run.clip, run.frontend).shape
     return (PICTURE_CHANNELS, *shape[1:]) if len(shape) == 3 and shape[0] == 1 else shape
+
+
+def input_key(run: Run) -> tuple[Hashable, ...]:
+    """Return a key that is equal for runs that read the same stored inputs."""
+    defaults = Frontend()
+    transform = {name: getattr(defaults, name) for name in field_names(Frontend, decides="input transform")}
+    training = (getattr(run.training, name) for name in field_names(Training, decides="inputs"))
+    return run.data.content, run.clip, dataclasses.replace(run.frontend, **transform), *training
 
 
 def check_first_step(run: Run) -> None:

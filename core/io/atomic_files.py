@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ResultsError, UserError
-from core.io.signatures import Signature, file_signature, signature_of
+from core.io.signatures import Signature, signature_of
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNWRITABLE = (*NO_SPACE, errno.EACCES, errno.EROFS)
@@ -148,11 +148,6 @@ def file_digest(path: Path) -> str:
 
 
 _digests: dict[tuple[Path, Signature], str] = {}
-
-
-def remember_digest(path: Path, digest: str) -> None:
-    """Tell `file_digest` the SHA-256 of a file that this process has just written."""
-    _digests[path, file_signature(path)] = digest
 
 
 def file_size(path: str | Path) -> int:

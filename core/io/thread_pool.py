@@ -1,8 +1,10 @@
 """A thread pool that stops early: after an error, running work ends at its next `check_cancelled`."""
 
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 
@@ -39,3 +41,16 @@ def check_cancelled() -> None:
     cancelled = getattr(_thread, "cancelled", None)
     if cancelled and cancelled.is_set():
         raise Cancelled
+
+
+def map_ahead(pool: Executor, function: Callable[[Any], Any], items: Iterable[Any], ahead: int) -> Iterator[Any]:
+    """Map `function` over `items` in order, with at most `ahead` calls begun beyond the result that is yielded.
+
+    Unlike `Executor.map` it takes the items as they are needed, so memory stays bounded.
+    """
+    items = iter(items)
+    waiting = deque(pool.submit(function, item) for item in islice(items, ahead))
+    while waiting:
+        result = waiting.popleft().result()
+        waiting.extend(pool.submit(function, item) for item in islice(items, 1))
+        yield result

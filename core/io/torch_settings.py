@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import torch
 
+SMALL_NETWORK = 2**20  # weights; the steps of a smaller network are faster on one thread than on several
+
 
 def set_up_torch(device: torch.device, threads: int) -> None:
     """Set the threads of this thread's CPU operations, full fp32 precision, and on a GPU cuDNN's benchmark mode."""

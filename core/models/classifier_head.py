@@ -31,8 +31,8 @@ def draw_dense_tensors(widths: Sequence[int], *, seed: int) -> list[torch.Tensor
     return drawn
 
 
-def drawn_from(seed: int, layers: Sequence[nn.Linear]) -> Sequence[nn.Linear]:
-    """Return which of a head's dense layers, the last ones, are as `make_dense_layers` draws them from a seed."""
+def untrained_layers(layers: Sequence[nn.Linear], *, seed: int) -> Sequence[nn.Linear]:
+    """Return the last layers of a head that have the values `make_dense_layers` draws for a seed; () if none has."""
     for first in range(len(layers)):
         new = draw_dense_tensors(layer_widths(layers[first:]), seed=seed)
         there = (tensor for layer in layers[first:] for tensor in (layer.weight, layer.bias))

@@ -32,7 +32,6 @@ from core.io.atomic_files import (
     write_text,
 )
 from core.io.signatures import Signature, file_signature, signature_of
-from core.io.tensor_file import Changed
 from core.registry import Lazy
 from core.store.record import (
     FAILED,
@@ -282,7 +281,7 @@ class Store:
         *,
         history: list[dict[str, Any]],
         predictions: tuple[list[str], np.ndarray, np.ndarray],
-        weights: Mapping[str, torch.Tensor] | Changed,
+        weights: Mapping[str, torch.Tensor],
         first_step: Mapping[str, torch.Tensor] | None = None,
         best: np.ndarray | None = None,
     ) -> None:
@@ -378,13 +377,9 @@ class Store:
             logits = np.stack(columns, axis=1) if columns else np.zeros((len(table), 0))
             return table["clip"].to_pylist(), table["target"].to_numpy().astype(np.int64), logits.astype(np.float32)
 
-    def write_weights(self, run: Run, weights: Mapping[str, torch.Tensor] | Changed) -> None:
+    def write_weights(self, run: Run, weights: Mapping[str, torch.Tensor]) -> None:
         """Write ``weights.safetensors``."""
-        file = self.folder(run) / WEIGHTS
-        if isinstance(weights, Changed):
-            weights.write(file)
-            return
-        with atomic_write(file) as path:
+        with atomic_write(self.folder(run) / WEIGHTS) as path:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, path)
 
     def weights(self, run: Run | str) -> dict[str, torch.Tensor]:

@@ -3,7 +3,6 @@
 What is stored in float16 stays so until it is on the device, and is float32 in every batch.
 """
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -12,14 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from core.cache.array_reader import ArrayReader
-from core.cache.entries import Stored
+from core.cache.array_file import ArrayReader
+from core.cache.entries import Entry
 from core.config.run import Run
-from core.inputs.store.compute import Unread
-from core.inputs.store.float16 import Halves
+from core.inputs.store.compute import LazyWaveforms
+from core.inputs.store.float16 import Float16Rows
 from core.inputs.store.on_the_fly import LiveImages
 from core.inputs.store.stored_inputs import Images
 from core.inputs.store.stored_waveforms import Waveforms
+from core.io.thread_pool import map_ahead
 from core.session import DeviceCache, Session
 from core.training import AUGMENTATIONS
 
@@ -117,12 +117,8 @@ class Source:
 
     def _read_ahead(self, parts: list[torch.Tensor], epoch: int | None) -> Iterator[Any]:
         with ThreadPoolExecutor(READERS) as pool:
-            waiting = deque(pool.submit(self._read, part, epoch) for part in parts[: READERS + 1])
-            for i in range(len(parts)):
-                batch = self._to_device(waiting.popleft().result())
-                if i + READERS + 1 < len(parts):
-                    waiting.append(pool.submit(self._read, parts[i + READERS + 1], epoch))
-                yield batch
+            for batch in map_ahead(pool, partial(self._read, epoch=epoch), parts, READERS + 1):
+                yield self._to_device(batch)
 
     def _to_device(self, batch: Any) -> Any:
         batch = batch.to(self.device, non_blocking=True).float()
@@ -157,7 +153,7 @@ class Recordings(Source):
             for version, clip in zip(versions, clips, strict=True)
         ]
         if self.versions[0].too_long(clips):
-            return Unread(reads, self.device)
+            return LazyWaveforms(reads, self.device)
         waveforms = [torch.from_numpy(read()) for read in reads]
         if len({len(y) for y in waveforms}) > 1:
             return waveforms
@@ -165,18 +161,18 @@ class Recordings(Source):
         return batch.pin_memory() if self.device.type == "cuda" else batch
 
     def _to_device(self, batch: Any) -> Any:
-        if isinstance(batch, Unread):
+        if isinstance(batch, LazyWaveforms):
             return batch
         if isinstance(batch, list):
             return [y.to(self.device, non_blocking=True) for y in batch]
         return super()._to_device(batch)
 
 
-def make_source(versions: Sequence[Images | Stored], run: Run, session: Session) -> Source:
+def make_source(versions: Sequence[Images | Entry], run: Run, session: Session) -> Source:
     """Make the source of a run's network: its stored images, activations of them, or waveforms for live ones."""
     live = [version.waveforms for version in versions if isinstance(version, LiveImages)]
     arrays: Sequence[Any] = [waveforms.table for waveforms in live] or [version.array for version in versions]
-    arrays = [array.stored if isinstance(array, Halves) else array for array in arrays]
+    arrays = [array.stored if isinstance(array, Float16Rows) else array for array in arrays]
     whole = [array for array in arrays if isinstance(array, np.ndarray)]
     if len(whole) < len(versions):
         segments = AUGMENTATIONS[run.training.augment].segments

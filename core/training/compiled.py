@@ -19,7 +19,6 @@ from torch import nn
 
 from core.errors import UserError
 from core.registry import Lazy
-from core.training.frozen_prefix import Frozen
 
 COMPILERS = {"cpu": ("CXX", ("g++",)), "cuda": ("CC", ("gcc", "clang", "cc"))}  # what torch's own code looks for
 TALKATIVE = ("torch._dynamo", "torch._inductor", "torch._functorch", "torch.utils.cpp_extension")
@@ -28,7 +27,7 @@ _graphs = Lazy("torch._inductor.cudagraph_trees")
 
 
 def compiled(network: nn.Module, device: torch.device) -> Callable[[Any], torch.Tensor]:
-    """Compile a network for training, but for the front end of a live one and what is frozen, which have threads.
+    """Compile a network for training, except for the front end of inputs computed on the fly, which uses threads.
 
     Raises
     ------
@@ -37,9 +36,6 @@ def compiled(network: nn.Module, device: torch.device) -> Callable[[Any], torch.
     """
     check_compiler(device)
     _prepare_torch()
-    for module in network.modules():
-        if isinstance(module, Frozen):  # said here alone, since to say it of the class imports the compiler
-            module.__dict__["forward"] = torch.compiler.disable(module.forward)
     parts = OrderedDict(network.named_children())
     if (images := parts.pop("images", None)) is None:
         return OneSize(network, device)

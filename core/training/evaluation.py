@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from core.datasets.dataset import Split
-from core.inference.fast_forward import clips_at_once, evaluating
-from core.inference.precision import Arithmetic
+from core.inference.fast_forward import evaluation_batch_size, fast_eval
+from core.inference.precision import ComputeMode
 from core.training import metrics
 from core.training.batches import Source
 from core.training.prepare import Prepared
@@ -16,10 +16,10 @@ from core.training.step import NonFiniteLoss
 
 
 @torch.inference_mode()
-def evaluate(network: nn.Module, source: Source, rows: np.ndarray, arithmetic: Arithmetic) -> np.ndarray:
+def evaluate(network: nn.Module, source: Source, rows: np.ndarray, arithmetic: ComputeMode) -> np.ndarray:
     """Return the logits (rows, classes), float32, of the network in evaluation mode."""
-    size, chosen = clips_at_once(network, arithmetic.device), torch.from_numpy(rows)
-    with evaluating(network, arithmetic, lambda: next(source.batches(chosen[:2], 2))) as through:
+    size, chosen = evaluation_batch_size(network, arithmetic.device), torch.from_numpy(rows)
+    with fast_eval(network, arithmetic, lambda: next(source.batches(chosen[:2], 2))) as through:
         return torch.cat(list(through(source.batches(chosen, size)))).float().cpu().numpy()
 
 

@@ -1,44 +1,42 @@
-"""The frozen prefix of a network: taken off, computed once, and its activations kept.
+"""The frozen prefix of a network: split off, computed once, and its activations cached.
 
-They are kept by content (the images, every tensor of the prefix, and how it is computed), so folds, seeds and
-ablations that have the same prefix share them, and a deeper prefix goes on from those of one that ends earlier.
+The cache key is the content: the images, every tensor of the prefix, and how it is computed. Folds, seeds and
+ablations with the same prefix share one entry, and a deeper prefix starts from the activations of a shallower one.
 """
 
 import hashlib
 import math
-import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from core.cache.array_writer import ArrayWriter
-from core.cache.entries import Stored, find, load_or_make
+from core.cache.array_file import ArrayWriter, Part
+from core.cache.entries import Entry, find_entry, load_or_build
 from core.config.run import Run
-from core.inference.fast_forward import Through, clips_at_once, evaluating, folds, settled
-from core.inference.precision import DTYPES, Arithmetic, Entrance
+from core.inference.fast_forward import can_fold, evaluation_batch_size, fast_eval
+from core.inference.precision import DTYPES, CastTo, ComputeMode
 from core.inputs.store.stored_inputs import Images
 from core.io.thread_pool import CancellablePool
 from core.models import surgery
 from core.models.backbone import Backbone
 from core.session import Session
 
-SHARD = 1024  # clips whose activations outlive a process that is killed
-FOLDED = 3  # batch norms are part of the convolutions, and ReLUs; the version of how
-NUMBERS = "dtype"  # what is noted of what a prefix gives out, where that is computed in 16 bits
-_SETTLING = threading.Lock()  # lanes meet the same prefix
-PER_CLIP = "ms_per_clip"  # what is noted of the time it took, for the time that the whole network takes
+PART = 1024  # clips; finished parts survive a killed process
+FOLDED = 4  # version of how batch norms are folded
+DTYPE = "dtype"  # fact stored beside activations that were computed in 16 bits
+PER_CLIP = "ms_per_clip"  # fact: milliseconds per clip, for the inference time of the whole network
 
 
 def split_at_freeze(normalise: nn.Module, backbone: Backbone, freeze: str) -> tuple[nn.Module, nn.Module]:
-    """Return the frozen prefix, and the network that is trained on what it gives out.
+    """Return the frozen prefix, and the rest of the network, which is trained on the prefix's output.
 
-    With nothing frozen the prefix is empty. Behind the last block the head's pooling belongs to the prefix, since it
-    has nothing to train: what is kept is then one vector per clip.
+    With nothing frozen the prefix is empty. If all blocks are frozen, the head's pooling belongs to the prefix, since
+    it has no parameters: one vector per clip is cached.
     """
     if freeze == "none":
         return nn.Identity(), nn.Sequential(OrderedDict(normalise=normalise, backbone=backbone))
@@ -51,98 +49,106 @@ def split_at_freeze(normalise: nn.Module, backbone: Backbone, freeze: str) -> tu
     return nn.Sequential(normalise, prefix, pooling), nn.Sequential(OrderedDict(head=rest))
 
 
-def activations(prefix: nn.Module, images: Images, run: Run, session: Session) -> Stored:
-    """Compute what a frozen prefix gives out for every input, or find it in the cache; float32, (clips, ...).
+def activations(prefix: nn.Module, images: Images, run: Run, session: Session) -> Entry:
+    """Return the output of a frozen prefix for every input, computed or from the cache; float32, (clips, ...).
 
-    They are computed as the run computes. Where that is in 16 bits, it is noted what came out, for `entered`. Where the
-    activations of a prefix that ends earlier are in the cache, they are gone on from.
-    """
-    device = session.device
-    computing = Arithmetic(run.training, device)
-    channels_last = run.training.channels_last and images.array.ndim == 4
-    layout = _layout(channels_last=channels_last)
-    digests = digests_of(prefix)  # before it is laid out otherwise, which would be undone
-    prefix = prefix.to(device).to(memory_format=layout).eval()
-    at_once = clips_at_once(prefix, device)
-    what = f"activations through {run.model.freeze}"
-    folder = session.store.cache / "activations"
-
-    def key(part: nn.Module) -> dict[str, Any]:
-        made_from: dict[str, Any] = {"images": images.key, "prefix": content(part, digests), "structure": str(part)}
-        made_from |= {"folded": FOLDED * folds(computing), "at_once": at_once}
-        precision, threads = computing.precision, session.threads
-        return made_from | arithmetic(device, channels_last=channels_last, threads=threads, precision=precision)
-
-    def make(writer: ArrayWriter) -> dict[str, Any]:
-        source, steps = _nearest(
-            prefix, images, lambda part: find(folder, made_from=key(part), progress=session.report)
-        )
-        first, n_clips = writer.rows, len(images.array)
-        forward = _InSteps(steps, layout)
-        facts: dict[str, Any] = {"backbone": run.model.backbone, "through": run.model.freeze}
-
-        def batch(begin: int, size: int) -> torch.Tensor:
-            return torch.from_numpy(np.array(source.array[begin : begin + size])).to(device)
-
-        with torch.inference_mode(), evaluating(forward, computing, lambda: batch(0, 2)) as through:
-            started, writing = time.perf_counter(), 0.0
-            for out in through(batch(begin, at_once) for begin in range(first, n_clips, at_once)):
-                rows, before = out.float().cpu().numpy(), time.perf_counter()
-                writer.append(rows)
-                if writer.rows % SHARD == 0:
-                    writer.commit()
-                session.report(writer.rows, n_clips, what)
-                writing += time.perf_counter() - before
-            spent = time.perf_counter() - started - writing
-            if computing.dtype != torch.float32:
-                facts[NUMBERS] = str(forward(batch(0, 2)).dtype).removeprefix("torch.")
-        before = source.facts.get(PER_CLIP, math.nan) if isinstance(source, Stored) else 0.0
-        timed = first < n_clips and math.isfinite(before)
-        return facts | ({PER_CLIP: before + 1000 * spent / (n_clips - first)} if timed else {})
-
-    return load_or_make(folder, made_from=key(prefix), make=make, progress=session.report, what=what)
-
-
-class Frozen(nn.Module):
-    """A prefix in front of what is trained, of inputs that change: the bits are those of one that is computed once.
-
-    The modules of the prefix are not its own, so they are neither trained nor looked at with what follows; what
-    compiles a network leaves it as it is (`core.training.compiled`).
+    It is computed in the precision of the run, and in 16 bits that precision is noted beside it (`with_cast`). If the
+    output of a shallower prefix is in the cache, the computation starts from there.
 
     Parameters
     ----------
     prefix
-        On its device.
-    computing
-        How.
+        As `split_at_freeze` returns it; moved to the device and laid out as the run's images are.
+    images
+        The inputs of all clips.
+    run
+        Decides precision and memory layout.
+    session
+        Cache, device, threads and progress.
     """
-
-    def __init__(self, prefix: nn.Module, computing: Arithmetic) -> None:
-        super().__init__()
-        self.computing = computing
-        prefix = prefix.to(memory_format=computing.layout).eval()
-        self._apart = (_InSteps(_steps(prefix), computing.layout),)
-        self._settled: list[Through] = []  # at the first batch, which shows how images are laid out
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return what the prefix gives out for `x` (batch, ...), which no gradient goes back through."""
-        steps = self._apart[0]
-        with torch.no_grad(), self.computing.autocast():
-            with _SETTLING:
-                if not self._settled:
-                    steps.layout = _layout(channels_last=self.computing.layout == torch.channels_last and x.ndim == 4)
-                    self._settled.append(settled(steps, self.computing, lambda: x[:2]))
-            return torch.cat(list(self._settled[0](x.split(clips_at_once(steps, x.device)))))
+    computation = _PrefixComputation(prefix, images, run, session)
+    return load_or_build(computation.folder, key_fields=computation.key(computation.prefix), build=computation.build)
 
 
-def _layout(*, channels_last: bool) -> torch.memory_format:
-    return torch.channels_last if channels_last else torch.contiguous_format
+class _PrefixComputation:
+    """The computation of one cached prefix: its key in the cache, and its rows. Parameters as for `activations`."""
+
+    def __init__(self, prefix: nn.Module, images: Images, run: Run, session: Session) -> None:
+        self.images, self.run, self.session, self.device = images, run, session, session.device
+        self.arithmetic = ComputeMode(run.training, self.device)
+        self.channels_last = run.training.channels_last and images.array.ndim == 4
+        self.layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        self.digests = digests_of(prefix)  # of the tensors as they are stored, before their layout changes
+        self.prefix = prefix.to(self.device).to(memory_format=self.layout).eval()
+        self.batch_size = evaluation_batch_size(self.prefix, self.device)
+        self.folder = session.store.cache / "activations"
+        self.title = f"activations through {run.model.freeze}"
+
+    def key(self, part: nn.Module) -> dict[str, Any]:
+        """Return what decides the bits of the output of the prefix, or of its first stages."""
+        return {
+            "images": self.images.key,
+            "prefix": content(part, self.digests),
+            "structure": str(part),
+            "folded": FOLDED * can_fold(self.arithmetic),
+            "at_once": self.batch_size,
+            **arithmetic(
+                self.device,
+                channels_last=self.channels_last,
+                threads=self.session.threads,
+                precision=self.arithmetic.precision,
+            ),
+        }
+
+    def build(self, writer: ArrayWriter) -> tuple[int, dict[str, Any]]:
+        """Write the rows that are missing; return the number of all rows, and the facts to be stored with them."""
+        source, steps = self._nearest()
+        first, n_clips = sum(part.n_rows for part in writer.parts), len(self.images.array)
+        forward = _InSteps(steps, self.layout)
+        facts: dict[str, Any] = {"backbone": self.run.model.backbone, "through": self.run.model.freeze}
+
+        def batch(begin: int, size: int) -> torch.Tensor:
+            return torch.from_numpy(np.array(source.array[begin : begin + size])).to(self.device)
+
+        with torch.inference_mode(), fast_eval(forward, self.arithmetic, lambda: batch(0, 2)) as map_batches:
+            started, writing = time.perf_counter(), 0.0
+            finished = written = first
+            for out in map_batches(batch(begin, self.batch_size) for begin in range(first, n_clips, self.batch_size)):
+                rows, before = out.float().cpu().numpy(), time.perf_counter()
+                writer.create((n_clips, *rows.shape[1:]), rows.dtype)
+                writer.write(written, rows)
+                written += len(rows)
+                if written - finished >= PART or written == n_clips:
+                    writer.finish(Part(finished, written - finished, {}))
+                    finished = written
+                self.session.report(written, n_clips, self.title)
+                writing += time.perf_counter() - before
+            seconds = time.perf_counter() - started - writing
+            if self.arithmetic.dtype != torch.float32:
+                facts[DTYPE] = str(forward(batch(0, 2)).dtype).removeprefix("torch.")
+        shallower_ms = source.facts.get(PER_CLIP, math.nan) if isinstance(source, Entry) else 0.0
+        if first < n_clips and math.isfinite(shallower_ms):
+            facts[PER_CLIP] = shallower_ms + 1000 * seconds / (n_clips - first)
+        return n_clips, facts
+
+    def _nearest(self) -> tuple[Images | Entry, list[nn.Module]]:
+        """Return the deepest cached output of a shallower prefix, or the images, and the steps that follow it."""
+        steps = _steps(self.prefix)
+        if len(steps) > 1:
+            assert isinstance(self.prefix, nn.Sequential)
+            stages = list(self.prefix[1].named_children())
+            for n in range(min(len(stages), len(steps) - 2), 0, -1):
+                # built as `split_at_freeze` builds it, so that its structure and key are the same
+                shallower = nn.Sequential(self.prefix[0], nn.Sequential(OrderedDict(stages[:n])))
+                if found := find_entry(self.folder, key_fields=self.key(shallower)):
+                    return found, [*_cast_after(found), *steps[1 + n :]]
+        return self.images, steps
 
 
 class _InSteps(nn.Module):
-    """The steps of a prefix, between which every tensor is laid out in the one way in which a stored one is read.
+    """The steps of a prefix, with the input of every step in one memory format, that of cached activations.
 
-    So the bits are those of all the steps at once, whichever of them is gone on from.
+    So the result has the same bits whether it is computed from the images or from cached activations.
     """
 
     def __init__(self, steps: Sequence[nn.Module], layout: torch.memory_format) -> None:
@@ -158,48 +164,33 @@ class _InSteps(nn.Module):
     def _laid_out(self, x: torch.Tensor) -> torch.Tensor:
         if x.ndim != 4:
             return x.contiguous()
-        made = torch.empty_like(x, memory_format=self.layout)  # of one position either layout would pass for the other
+        made = torch.empty_like(x, memory_format=self.layout)  # with 1 x 1 images both layouts look contiguous
         return x if x.stride() == made.stride() else made.copy_(x)
 
 
 def _steps(prefix: nn.Module) -> list[nn.Module]:
-    """Return the steps that a prefix goes through: the first, each of its stages, and the pooling behind the last."""
+    """Return the steps of a prefix: input transform, each stage, and pooling if all blocks are frozen."""
     if not (isinstance(prefix, nn.Sequential) and len(prefix) > 1 and isinstance(prefix[1], nn.Sequential)):
         return [prefix]
     first, stages, *pooling = prefix.children()
     return [first, *stages.children(), *pooling]
 
 
-def _nearest(
-    prefix: nn.Module, images: Images, stored: Callable[[nn.Module], Stored | None]
-) -> tuple[Images | Stored, list[nn.Module]]:
-    """Return what a prefix is computed from, and the steps from there: the deepest prefix of it that is stored."""
-    steps = _steps(prefix)
-    if len(steps) > 1:
-        assert isinstance(prefix, nn.Sequential)
-        stages = list(prefix[1].named_children())
-        for n in range(min(len(stages), len(steps) - 2), 0, -1):
-            earlier = nn.Sequential(prefix[0], nn.Sequential(OrderedDict(stages[:n])))  # as `split_at_freeze` makes it
-            if found := stored(earlier):
-                return found, [*_entrance(found), *steps[1 + n :]]
-    return images, steps
-
-
-def entered(network: nn.Module, stored: Stored) -> nn.Module:
-    """Return the network that takes stored activations in, in the precision that the prefix gave them out in."""
-    named = [("entrance", entrance) for entrance in _entrance(stored)]
+def with_cast(network: nn.Module, stored: Entry) -> nn.Module:
+    """Return the network preceded by a cast of cached activations to the precision they were computed in."""
+    named = [("cast", cast) for cast in _cast_after(stored)]
     return nn.Sequential(OrderedDict([*named, *network.named_children()])) if named else network
 
 
-def _entrance(stored: Stored) -> list[Entrance]:
-    return [Entrance(getattr(torch, stored.facts[NUMBERS]))] if NUMBERS in stored.facts else []
+def _cast_after(stored: Entry) -> list[CastTo]:
+    return [CastTo(getattr(torch, stored.facts[DTYPE]))] if DTYPE in stored.facts else []
 
 
 def arithmetic(device: torch.device, *, channels_last: bool, threads: int, precision: str = "fp32") -> dict[str, Any]:
-    """Return what decides the bits of a network's output beside its input and its tensors, in JSON types.
+    """Return what determines the bits of a network's output besides input and tensors, in JSON types.
 
-    The layout chooses other kernels, and so does the kind of device; a CPU's sums are split by the threads. A GPU may
-    shorten the factors of products (`core.io.torch_settings.allow_tf32`), which is read here as it is set.
+    Memory layout and device decide which kernels run, and the number of threads how a CPU splits sums. On a GPU the
+    current setting of TF32 counts (`core.io.torch_settings.allow_tf32`).
     """
     found: dict[str, Any] = {"torch": torch.__version__, "channels_last": channels_last, "device": device.type}
     if DTYPES[precision] != torch.float32:

@@ -62,7 +62,8 @@ class KullbackLeibler(nn.Module):
         """Return the mean loss of logits (batch, classes) and labels (batch,)."""
         classes = logits.shape[1]
         wanted = functional.one_hot(labels, classes) * (1 - self.label_smoothing) + self.label_smoothing / classes
-        return functional.kl_div(_precise(logits).log_softmax(1), wanted, reduction="batchmean")
+        log_probs = _precise(logits).log_softmax(1)  # not `functional.kl_div`, for which `torch.vmap` has no rule
+        return (torch.xlogy(wanted, wanted) - wanted * log_probs).sum(1).mean()
 
 
 def _precise(logits: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,7 @@
 """From a run to what its training loop needs: the network after surgery, and the inputs it reads by row.
 
-A frozen prefix whose input never changes is taken off the network and computed once
-(`core.training.frozen_prefix`): the
-loop then trains what follows it on the prefix's activations.
+A frozen prefix whose input never changes is split off and computed once (`core.training.frozen_prefix`). The training
+loop then trains the rest of the network on the cached activations.
 """
 
 import math
@@ -15,10 +14,9 @@ from torch import nn
 
 from core.config.run import Run
 from core.datasets.dataset import Dataset, Split
-from core.inference.fast_forward import folds
-from core.inference.precision import Arithmetic, check_precision
+from core.inference.precision import ComputeMode, check_precision
 from core.inputs.input_of_run import input_kind
-from core.inputs.store.on_the_fly import FromWaveforms
+from core.inputs.store.on_the_fly import WaveformsToInputs
 from core.io.torch_settings import allow_tf32
 from core.models import surgery
 from core.models.backbone import Backbone
@@ -28,7 +26,7 @@ from core.training import AUGMENTATIONS
 from core.training.augmentations import batch_augmentation, evaluation_change
 from core.training.batches import Source, make_source
 from core.training.fit_input_transform import fit
-from core.training.frozen_prefix import PER_CLIP, Frozen, activations, entered, split_at_freeze
+from core.training.frozen_prefix import PER_CLIP, activations, split_at_freeze, with_cast
 from core.training.run_inputs import load_images, rows_of
 
 
@@ -112,16 +110,13 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     backbone = build_network(run, len(dataset.class_names))
     first_step = fit(run, backbone, plain, split)
     training = run.training
-    stay, computing = reuse and has_still_prefix(run), Arithmetic(training, session.device)
-    apart = stay or (has_frozen_prefix(run) and computing.dtype != torch.float32 and folds(computing))
-    prefix, network = split_at_freeze(first_step, backbone, run.model.freeze if apart else "none")
-    if apart and not stay:
-        network = nn.Sequential(OrderedDict(frozen=Frozen(prefix, computing), **dict(network.named_children())))
+    stay = reuse and can_cache_prefix(run)
+    prefix, network = split_at_freeze(first_step, backbone, run.model.freeze if stay else "none")
     if training.live and not stay:
         network, augment = _behind_waveforms(run, network, augment), nn.Sequential()
     backbone.to(session.device)
     stored = [activations(prefix, version, run, session) for version in versions] if stay else []
-    network = computing.place(entered(network, stored[0]) if stay else network)
+    network = ComputeMode(training, session.device).to_device(with_cast(network, stored[0]) if stay else network)
     source = make_source(stored or versions, run, session)
     prefix_ms = float(stored[0].facts.get(PER_CLIP, math.nan)) if stay else 0.0
     rows = dataset.clips.iloc[plain.kept]
@@ -142,21 +137,19 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     )
 
 
-def has_frozen_prefix(run: Run) -> bool:
-    """Tell whether a run has a frozen prefix that maps the same input to the same output all the time."""
-    return run.model.freeze != "none" and run.model.frozen_batch_norm == "eval"
-
-
-def has_still_prefix(run: Run) -> bool:
+def can_cache_prefix(run: Run) -> bool:
     """Tell whether a run has a frozen prefix whose input and output are the same in every epoch."""
     return (
-        has_frozen_prefix(run) and not len(batch_augmentation(run)) and not AUGMENTATIONS[run.training.augment].segments
+        run.model.freeze != "none"
+        and run.model.frozen_batch_norm == "eval"
+        and not len(batch_augmentation(run))
+        and not AUGMENTATIONS[run.training.augment].segments
     )
 
 
 def _behind_waveforms(run: Run, network: nn.Module, augment: nn.Module) -> nn.Sequential:
     """Put the front end before a network of images, and what changes them between the two."""
-    images = FromWaveforms(
+    images = WaveformsToInputs(
         input_kind(run.clip, run.frontend),
         augment=augment,
         change=evaluation_change(run),

@@ -16,7 +16,7 @@ import torch
 
 from core.config.run import Training
 from core.datasets.dataset import Dataset
-from core.inference.precision import computed_in
+from core.inference.precision import effective_precision
 from core.registry import Lazy
 from core.training import metrics
 from core.training.stopping import ended_by, monitored
@@ -48,7 +48,7 @@ def provenance(session: "Session", training: Training | None = None) -> dict[str
     device = torch.cuda.get_device_name(session.device) if session.device.type == "cuda" else platform.processor()
     environment: dict[str, Any] = {"device": str(session.device), "device_name": device, "threads": session.threads}
     if training:
-        environment["precision"] = computed_in(training.precision, session.device)
+        environment["precision"] = effective_precision(training.precision, session.device)
     return {"environment": environment, "versions": versions()}
 
 

@@ -8,7 +8,7 @@ from core.config.run import Run
 from core.datasets.dataset import Dataset, Split
 from core.errors import UserError
 from core.inputs.store import stored_inputs as features
-from core.inputs.store.build_inputs import Spread
+from core.inputs.store.build_inputs import BuildChunks
 from core.inputs.store.on_the_fly import live_images
 from core.inputs.store.stored_inputs import Images
 from core.inputs.store.stored_waveforms import waveforms
@@ -17,16 +17,20 @@ from core.session import Session
 from core.training import AUGMENTATIONS
 
 
-def load_images(run: Run, dataset: Dataset, session: Session, *, spread: Spread | None = None) -> list[Images]:
+def load_images(
+    run: Run, dataset: Dataset, session: Session, *, build_chunks: BuildChunks | None = None
+) -> list[Images]:
     """Return the inputs of a run's clips: plain ones first, then each augmented version.
 
     They are made in full fp32 whatever the run's precision, so that one store serves all. Live ones are not made yet.
-    Where there are many, `spread` makes them elsewhere.
+    Where there are many, `build_chunks` makes them elsewhere.
     """
     allow_tf32(False)
     change = AUGMENTATIONS[run.training.augment].waveform
     versions = [
-        _version(run, dataset, session, spread=spread, variant=variant, **({"change": change} if variant else {}))
+        _version(
+            run, dataset, session, build_chunks=build_chunks, variant=variant, **({"change": change} if variant else {})
+        )
         for variant in range(1 + (run.training.variants if change else 0))
     ]
     for number, version in enumerate(versions):
@@ -39,7 +43,9 @@ def load_images(run: Run, dataset: Dataset, session: Session, *, spread: Spread 
     return versions
 
 
-def _version(run: Run, dataset: Dataset, session: Session, *, spread: Spread | None, **changed: Any) -> Images:
+def _version(
+    run: Run, dataset: Dataset, session: Session, *, build_chunks: BuildChunks | None, **changed: Any
+) -> Images:
     store: dict[str, Any] = {
         "content": run.data.content,
         "clip": run.clip,
@@ -48,7 +54,9 @@ def _version(run: Run, dataset: Dataset, session: Session, *, spread: Spread | N
         "progress": session.report,
     }
     if not run.training.live:
-        return features.images(dataset, **store, frontend=run.frontend, device=session.device, spread=spread, **changed)
+        return features.images(
+            dataset, **store, frontend=run.frontend, device=session.device, build_chunks=build_chunks, **changed
+        )
     found = waveforms(dataset, **store, whole=AUGMENTATIONS[run.training.augment].segments, **changed)
     if found.longer == 0 and AUGMENTATIONS[run.training.augment].segments:
         session.report.note(

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from core.config.run import Training
-from core.inference.precision import Arithmetic
+from core.inference.precision import ComputeMode
 from core.models.auxiliary import find_auxiliary_heads
 from core.models.surgery import avoid_inplace_copies
 from core.training import LOSSES
@@ -39,7 +39,7 @@ class Step:
         self.criterion = LOSSES[training.loss](training)
         self.clip_norm = training.clip_norm
         self.parameters = [p for p in network.parameters() if p.requires_grad]
-        self.arithmetic = Arithmetic(training, device)
+        self.arithmetic = ComputeMode(training, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.arithmetic.dtype == torch.float16)
         self.auxiliaries = list(find_auxiliary_heads(network).values())
         self.forward = compiled(network, device) if training.compile else network

@@ -2,8 +2,7 @@
 
 Reads top to bottom: prepare what is trained and what it reads, go through the epochs, write the record. An epoch's
 random numbers come from (seed, epoch) alone, its learning rate and whether it is the last from the history alone, so
-that a run that was killed ends in the same bits as one that was not (on a CPU, for one number of threads). A head on
-vectors has one thread, and with that the bits that it has among others (`core.training.heads.heads_trainer`).
+that a run that was killed ends in the same bits as one that was not (on a CPU, for one number of threads).
 """
 
 import time
@@ -17,15 +16,13 @@ from torch import nn
 
 from core.config.run import Run
 from core.datasets.dataset import Dataset
-from core.io.tensor_file import Changed
-from core.io.torch_settings import torch_threads
+from core.io.torch_settings import SMALL_NETWORK, torch_threads
 from core.session import Session
 from core.training import checkpoint, results
 from core.training.augmentations import evaluation_change
 from core.training.batches import to_device
 from core.training.evaluation import evaluate, evaluated, scores
 from core.training.fit_input_transform import is_fitted
-from core.training.heads.stack import SMALL
 from core.training.optimizers import make_optimizer
 from core.training.prepare import Prepared, prepare
 from core.training.schedules import lr_at
@@ -62,7 +59,7 @@ def train(run: Run, dataset: Dataset, session: Session, *, label: str) -> None:
     prepared = prepare(run, dataset, session)
     preparation = time.perf_counter() - started
     fit = Fit(run, prepared, session, label)
-    with torch_threads(session.threads if prepared.vectors(most=SMALL) is None else 1):
+    with torch_threads(session.threads if prepared.vectors(most=SMALL_NETWORK) is None else 1):
         history, logits = fit.run()
     outcome = Outcome(history, logits, fit.best, prepared.backbone.original_state_dict(), preparation)
     write_outcome(run, prepared, dataset, session, outcome)
@@ -87,7 +84,7 @@ class Outcome:
     history: list[dict[str, Any]]
     logits: np.ndarray
     best: np.ndarray | None
-    weights: Mapping[str, torch.Tensor] | Changed
+    weights: Mapping[str, torch.Tensor]
     preparation: float
 
 
@@ -159,7 +156,7 @@ class Fit:
             while not ended_by(self.training, history):
                 row, logits = self._epoch(history)
                 if self.session.on_epoch:
-                    self.session.on_epoch(row)
+                    self.session.on_epoch(self.run_, row)
                 if leads(row, history):
                     self.best = logits
                 history.append(row)

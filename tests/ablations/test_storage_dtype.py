@@ -11,7 +11,7 @@ from analysis.similarity.weight_change import similarity_of
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
-from core.plan import Plan, Planned, resolve
+from core.plan import Plan, PlannedRun, resolve
 from core.session import Session
 from core.training.run_inputs import plain_images
 from core.training.trainer import train
@@ -27,7 +27,7 @@ def test_a_run_is_trained_compared_and_explained(
 ) -> None:
     train(halves, dataset, session, label="halves")
     results = OutputFolder(
-        Plan("halves", (Planned("base", halves, halves),), {run.data.content: dataset}), session, tmp_path
+        Plan("halves", (PlannedRun("base", halves, halves),), {run.data.content: dataset}), session, tmp_path
     )
     found = similarity_of(halves, results, index="cka", layers="blocks", positions="fold")
     assert 0 < found["stem"].value <= 1

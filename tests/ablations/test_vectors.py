@@ -19,7 +19,7 @@ from core.inputs import KINDS
 from core.inputs.base import Axis, Kind
 from core.inputs.input_of_run import input_kind, input_shape
 from core.models.build_network import build_network
-from core.plan import Plan, Planned
+from core.plan import Plan, PlannedRun
 from core.session import Session
 from core.store.runs import FINISHED
 from core.training.prepare import prepare
@@ -80,7 +80,7 @@ def test_a_vector_is_trained_frozen_compared_and_explained(
 ) -> None:
     assert input_shape(vectors) == (WIDTH,)
     train(vectors, dataset, session, label="run")
-    plan = Plan("vectors", (Planned("base", vectors, vectors),), {vectors.data.content: dataset})
+    plan = Plan("vectors", (PlannedRun("base", vectors, vectors),), {vectors.data.content: dataset})
     results = OutputFolder(plan, session, tmp_path)
     record = session.store.record(vectors)
     assert record is not None

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.conditions import footnotes
+from analysis.conditions import make_footnotes
 from analysis.metrics.condition_summary import run_counts, summarise_conditions
 from analysis.search.best_configurations import _held_out
 from core.config.run import Run
-from core.plan import Plan, Planned
+from core.plan import Plan, PlannedRun
 from core.store.runs import FAILED, FINISHED, STOPPED, Store
 from core.training import metrics
 
@@ -41,7 +41,7 @@ def finish(store: Store, run: Run, predicted: list[int], **more: Any) -> None:
 
 
 def plan_of(*runs: Run) -> Plan:
-    return Plan("freeze", tuple(Planned(str(k), run, runs[0]) for k, run in enumerate(runs)), {})
+    return Plan("freeze", tuple(PlannedRun(str(k), run, runs[0]) for k, run in enumerate(runs)), {})
 
 
 def test_macro_f1_is_over_the_same_classes_whatever_is_predicted(store: Store) -> None:
@@ -53,7 +53,9 @@ def test_macro_f1_is_over_the_same_classes_whatever_is_predicted(store: Store) -
     assert frame["macro_f1"].tolist() == pytest.approx([(4 / 5 + 2 / 3) / 2, (2 / 3 + 1) / 2])
     recorded = [store.record(run).metrics.macro_f1 for run in (first, second)]  # type: ignore[union-attr]
     assert recorded == pytest.approx([(4 / 5 + 2 / 3) / 2, (2 / 3 + 1 + 0) / 3])
-    assert "Macro F1: over the classes that the test fold has." in " ".join(footnotes(plan_of(first, second), store))
+    assert "Macro F1: over the classes that the test fold has." in " ".join(
+        make_footnotes(plan_of(first, second), store)
+    )
 
 
 def test_time_says_what_preparing_took(store: Store) -> None:
@@ -62,7 +64,7 @@ def test_time_says_what_preparing_took(store: Store) -> None:
     finish(store, second, [0, 0, 1, 1], seconds={"preparation": 0.5, "training": 0.1, "evaluation": 0.0})
     plan = plan_of(first, second)
     assert summarise_conditions(plan, store)["seconds"].tolist() == pytest.approx([0.1, 0.1])
-    (note,) = [note for note in footnotes(plan, store) if note.startswith("Time:")]
+    (note,) = [note for note in make_footnotes(plan, store) if note.startswith("Time:")]
     assert "took another 3.5 s in total, at most 3.0 s for one run" in note
 
 
@@ -88,7 +90,7 @@ def test_every_mean_counts_a_fold_once_whatever_seeds_are_left(store: Store) -> 
     runs = [Run(seed=seed).replace(data__fold=fold) for fold, seed in ((1, 0), (1, 1), (2, 0), (2, 1))]
     for run, predicted in zip(runs, ([0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 2, 2]), strict=False):
         finish(store, run, predicted)  # the last run is missing
-    plan = Plan("freeze", tuple(Planned("none", run, run) for run in runs), {})
+    plan = Plan("freeze", tuple(PlannedRun("none", run, run) for run in runs), {})
     (row,) = summarise_conditions(plan, store).to_dict("records")
     assert [row[name] for name in ("accuracy", "macro_f1", "balanced_accuracy", "recall")] == [0.5] * 4
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from finished_runs import finish, plan_of, scored
 
-from analysis.ensembles import SUBSETS, _subsets, compare_ensemble
+from analysis.ensembles import MAX_SUBSETS, _sample_subsets, write_ensemble_report
 from analysis.output.folder import OutputFolder
 from core.config.execution import Execution
 from core.config.run import Run
@@ -37,7 +37,7 @@ def members(session: Session, right: dict[tuple[int, int], int]) -> OutputFolder
 def test_deviation_is_between_members_and_no_part_of_it_between_folds(session: Session) -> None:
     """Pooled over folds and members it was ±6.0 points here, where the members' means differ by 0.05."""
     right = {(1, 0): 837, (1, 1): 838, (1, 2): 838, (2, 0): 947, (2, 1): 947, (2, 2): 948}
-    single, _ = compare_ensemble(members(session, right), title="Network").to_dict("records")
+    single, _ = write_ensemble_report(members(session, right), title="Network").to_dict("records")
     assert np.std([n / CLIPS for n in right.values()], ddof=1) == pytest.approx(0.060, abs=1e-4)
     assert single["accuracy_std"] == pytest.approx(0.0005)
     assert single["accuracy"] == pytest.approx(np.mean(list(right.values())) / CLIPS)
@@ -46,7 +46,7 @@ def test_deviation_is_between_members_and_no_part_of_it_between_folds(session: S
 def test_change_is_over_the_folds_that_have_an_ensemble(session: Session) -> None:
     """Fold 2 has one member left: pooled with the others it made a change of −3.3 points out of nothing."""
     right = {(1, 0): 850, (1, 1): 850, (2, 0): 950, (2, 1): 0}
-    single, ensemble = compare_ensemble(members(session, right), title="Network").to_dict("records")
+    single, ensemble = write_ensemble_report(members(session, right), title="Network").to_dict("records")
     assert (single["accuracy"], ensemble["accuracy"]) == pytest.approx((0.9, 0.85))
     assert ensemble["delta"] == 0.0
     assert np.isnan(single["accuracy_std"])  # one member alone has both folds
@@ -55,7 +55,7 @@ def test_change_is_over_the_folds_that_have_an_ensemble(session: Session) -> Non
 
 def test_folds_count_the_same_whatever_number_of_members_is_left(session: Session) -> None:
     right = {(1, 0): 850, (1, 1): 850, (1, 2): 850, (2, 0): 950, (2, 1): 950, (2, 2): 0}
-    single, ensemble = compare_ensemble(members(session, right), title="Network").to_dict("records")
+    single, ensemble = write_ensemble_report(members(session, right), title="Network").to_dict("records")
     assert single["accuracy"] == pytest.approx(0.9)
     assert single["accuracy_std"] == pytest.approx(0.0)
     assert ensemble["delta"] == pytest.approx(0.0)
@@ -70,26 +70,26 @@ def test_an_ensemble_of_best_epochs_averages_their_outputs(session: Session) -> 
         best, _ = scored(CLIPS, CLIPS)
         best[clips] = best[clips][:, ::-1]
         finish(session.store, run, last, targets, best=best)
-    single, ensemble = compare_ensemble(results, title="Network").to_dict("records")
+    single, ensemble = write_ensemble_report(results, title="Network").to_dict("records")
     assert single["accuracy_best_epoch"] == pytest.approx(2 / 3, abs=1e-3)
     assert ensemble["accuracy_best_epoch"] == 1.0
     assert ensemble["delta_best_epoch"] == pytest.approx(1 / 3, abs=1e-3)
     assert (single["accuracy"], ensemble["accuracy"], ensemble["delta"]) == pytest.approx((0.6, 0.6, 0.0))
     finish(session.store, results.plan.runs[0], last, targets)  # as a run of before has left it
-    _, ensemble = compare_ensemble(results, title="Network").to_dict("records")
+    _, ensemble = write_ensemble_report(results, title="Network").to_dict("records")
     assert np.isnan([ensemble["accuracy_best_epoch"], ensemble["delta_best_epoch"]]).all()
 
 
 def test_without_a_finished_member_nothing_is_claimed(session: Session) -> None:
-    frame = compare_ensemble(members(session, {(1, 0): 0, (1, 1): 0}), title="Network")
+    frame = write_ensemble_report(members(session, {(1, 0): 0, (1, 1): 0}), title="Network")
     assert frame[["accuracy", "accuracy_std", "macro_f1", "ece"]].isna().all(axis=None)
     assert frame["missing"].tolist() == [2, 2]
 
 
 def test_of_many_members_some_subsets_stand_for_all():
-    assert sorted(_subsets(5, 3)) == sorted(itertools.combinations(range(5), 3))
-    drawn = list(_subsets(30, 15))
-    assert len(drawn) == SUBSETS
+    assert sorted(_sample_subsets(5, 3)) == sorted(itertools.combinations(range(5), 3))
+    drawn = list(_sample_subsets(30, 15))
+    assert len(drawn) == MAX_SUBSETS
     assert all(len(set(subset)) == 15 and set(subset) <= set(range(30)) for subset in drawn)
-    assert len({tuple(sorted(subset)) for subset in drawn}) > 0.99 * SUBSETS
-    assert drawn == list(_subsets(30, 15))
+    assert len({tuple(sorted(subset)) for subset in drawn}) > 0.99 * MAX_SUBSETS
+    assert drawn == list(_sample_subsets(30, 15))

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from core.config.run import Training
-from core.inference.precision import Arithmetic, multiplies_bf16
+from core.inference.precision import ComputeMode, has_bf16_instructions
 from core.models.backbone import build_backbone
 from core.training.optimizers import make_optimizer
 from core.training.step import Step
@@ -31,7 +31,7 @@ OURS = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # what `commands.cli.process_setup` 
 
 def measure() -> Iterator[dict[str, Any]]:
     """Yield a row per network and precision; none in bf16 where this CPU only imitates it."""
-    precisions = [p for p in WANTED if p != "bf16" or multiplies_bf16()]
+    precisions = [p for p in WANTED if p != "bf16" or has_bf16_instructions()]
     with ExitStack() as stack:
         theirs = stack.enter_context(elsewhere("tests.benchmarks.authors"))
         ours = {p: stack.enter_context(elsewhere("tests.benchmarks.bench_authors", p)) for p in precisions}
@@ -61,7 +61,7 @@ def elsewhere(*words: str) -> Iterator[Callable[[str], float]]:
 def _step(name: str, precision: str) -> Callable[[], Any]:
     training, cpu = Training(precision=precision, lr=LR, weight_decay=WEIGHT_DECAY), torch.device("cpu")
     torch.manual_seed(0)
-    network = Arithmetic(training, cpu).place(build_backbone(name, CLASSES, weights="random")).train()
+    network = ComputeMode(training, cpu).to_device(build_backbone(name, CLASSES, weights="random")).train()
     step = Step(network, make_optimizer(network.parameters(), training), training, cpu)
     x = torch.randn(SHAPE).contiguous(memory_format=step.arithmetic.layout)
     return partial(step, x, torch.arange(SHAPE[0]) % CLASSES)

@@ -15,10 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from bisect import bisect_left
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,10 +27,9 @@ import numpy as np
 import psutil
 import soundfile
 
-from core.cache.array_writer import JOURNAL
-from core.cache.entries import SEEN
+from core.cache.array_file import PROGRESS
 from core.inputs.spectrogram import WINDOWS_MS
-from core.inputs.store.build_inputs import SHARD
+from core.inputs.store.build_inputs import BATCH
 from tests.benchmarks.comparison import row
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +37,7 @@ SR, CLASSES, FEW, MANY, ALL = 8000, 10, 3_000, 30_000, 300_000
 DOOMED = 12_000  # clips whose making is killed
 PEERED = 2_000  # clips that the peer takes
 SIZE = 32  # pixels along both sides
-STARTS = ("as their maker left them", "read through", "in a dry run")
+STARTS = ("in a process of its own", "in a dry run")
 GB = 2**30
 
 
@@ -67,7 +64,7 @@ def measure() -> Iterator[dict[str, Any]]:
         yield row(what, peer, 1 / rates[MANY], 1.5)
         _generate(top / "doomed", DOOMED)
         lost = _killed(top / "doomed", top / "results-doomed")
-        yield row("shards lost to SIGKILL, against processes that make them", lost, cores, 1.0, at_most=True)
+        yield row("batches lost to SIGKILL, against two per process", lost, 2 * cores, 1.0, at_most=True)
 
 
 def _generate(root: Path, count: int) -> None:
@@ -89,7 +86,6 @@ from pathlib import Path
 from commands.cli.process_setup import set_up_libraries
 set_up_libraries()
 from core.config.execution import Execution
-from core.io.signatures import SETTLED_SECONDS
 from core.plan import make_plan
 from core.session import Session
 from core.training.run_inputs import load_images
@@ -102,9 +98,6 @@ plan = make_plan("bench", lambda base, scratch: {"base": base}, [point], roots=[
 begun = time.perf_counter()
 (made,) = load_images(plan.runs[0], next(iter(plan.datasets.values())), session)
 seconds = time.perf_counter() - begun
-if "use" in sys.argv and seconds > SETTLED_SECONDS:  # as every run does that is trained on them
-    time.sleep(SETTLED_SECONDS)
-    load_images(plan.runs[0], next(iter(plan.datasets.values())), session)
 print(json.dumps({"seconds": seconds, "images": len(made.array)}))
 """
 
@@ -115,26 +108,23 @@ def _made(clips: Path, results: Path, count: int) -> dict[str, float]:
     Returns
     -------
     seconds, peak, and one for each of `STARTS`
-        Of making them; the most memory that the first process and its children had, in bytes; seconds of the later
-        processes, of which the second finds no note that the images are whole, and the last is a command.
+        Seconds of building them; peak memory of the first process and its children, in bytes; seconds of the later
+        processes, of which the last is a command.
     """
-    process, peak = _start(clips, results, "use"), 0
+    process, peak = _start(clips, results), 0
     while process.poll() is None:
         peak = max(peak, _memory(process.pid))
         time.sleep(1.0)  # counting takes a few hundredths of a second of a core
     made = _said(process)
     seconds: dict[str, float] = {}
-    for way in STARTS[:2]:
-        for note in results.glob(f"cache/images/*/{SEEN}") if way == STARTS[1] else ():
-            note.unlink()
-        begun = time.perf_counter()
-        found = _said(_start(clips, results))
-        seconds[way] = time.perf_counter() - begun
-        assert made["images"] == found["images"] == count
+    begun = time.perf_counter()
+    found = _said(_start(clips, results))
+    seconds[STARTS[0]] = time.perf_counter() - begun
+    assert made["images"] == found["images"] == count
     words = [sys.executable, "run_ablation.py", "freeze", "--block", "none", "--data", "folder", "--data-root", clips]
     begun = time.perf_counter()
     subprocess.run([*words, "--results", results, "--dry-run"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    seconds[STARTS[2]] = time.perf_counter() - begun
+    seconds[STARTS[1]] = time.perf_counter() - begun
     return {"seconds": made["seconds"], "peak": float(peak), **seconds}
 
 
@@ -188,35 +178,34 @@ def _recipe(path: Path) -> np.ndarray:
 
 
 def _killed(clips: Path, results: Path) -> float:
-    """Kill the making of images half-way; return how many shards have to be made again.
+    """Kill the building of images half-way; return how many batches that were built before it does not keep.
 
-    The recordings of all others are emptied, as large as they were and of the same date, so that the command that goes
-    on has the same images to make and cannot have read any of them.
+    The recordings of the kept batches are overwritten with zeros of the same size and date, so the resumed command has
+    the same images to build and fails if it reads any of them.
     """
     paths = sorted(str(path.relative_to(clips)) for path in clips.glob("*/*.wav"))
     process, folder = _start(clips, results), results / "cache" / "images"
-    while len(_kept(folder, paths)) < len(paths) // SHARD // 2:
+    while len(_kept(folder)) < len(paths) // BATCH // 2:
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     psutil.wait_procs(family, timeout=30)
-    kept, lost = _kept(folder, paths), sum(1 for _ in folder.glob("*.tmp/parts/*.tmp"))
-    for shard in kept:
-        for path in paths[shard * SHARD : (shard + 1) * SHARD]:
+    kept = _kept(folder)
+    (array,) = folder.glob("*/array.npy")
+    rows = np.memmap(array, np.float32, "r", offset=128, shape=(len(paths), 3, SIZE, SIZE))
+    built = {row for row in range(0, len(paths), BATCH) if rows[row].any()}
+    for first in kept:
+        for path in paths[first : first + BATCH]:
             status = (clips / path).stat()
             (clips / path).write_bytes(bytes(status.st_size))
             os.utime(clips / path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert _said(_start(clips, results))["images"] == len(paths)
-    return float(lost)
+    return float(len(built - kept))
 
 
-def _kept(folder: Path, paths: list[str]) -> set[int]:
-    """Return the numbers of the shards that are whole: appended, or waiting for their turn."""
-    appended = sum(len(journal.read_text().splitlines()) for journal in folder.glob(f"*.tmp/{JOURNAL}"))
-    with suppress(FileNotFoundError):  # a shard was appended meanwhile
-        whole = (path for path in folder.glob("*.tmp/parts/*/manifest.json") if path.parent.suffix != ".tmp")
-        waiting = [json.loads(path.read_text())["made_from"] for path in whole]
-        return {*range(appended), *(bisect_left(paths, part["first"]) // SHARD for part in waiting)}
-    return _kept(folder, paths)
+def _kept(folder: Path) -> set[int]:
+    """Return the first row of each batch that is recorded as finished."""
+    lines = [line for progress in folder.glob(f"*/{PROGRESS}") for line in progress.read_text().splitlines()[1:]]
+    return {json.loads(line)["first"] for line in lines}

@@ -22,7 +22,7 @@ from torch import nn
 
 from core.config.execution import Execution
 from core.config.run import Run, Training
-from core.inference.precision import Arithmetic
+from core.inference.precision import ComputeMode
 from core.inputs.store.stored_inputs import Images
 from core.models.backbone import Backbone, build_backbone
 from core.models.input_transform.normalise import Normalise
@@ -108,7 +108,7 @@ def _plain(name: str, of_prefix: int) -> Callable[[], np.ndarray]:
 def _evaluation(name: str, images: Images, session: Session, plainly: Callable[[str, str], Any]) -> dict[str, Any]:
     """Evaluate the clips as they are after every epoch, the folding included."""
     network, rows = _network(name), np.arange(CLIPS)
-    arithmetic = Arithmetic(Training(), session.device)
+    arithmetic = ComputeMode(Training(), session.device)
     source = Source(
         [images.array], key="noise", device=session.device, channels_last=True, device_cache=session.device_cache
     )

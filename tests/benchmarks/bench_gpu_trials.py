@@ -18,7 +18,7 @@ from commands.cli.run_plan import execute
 from core import datasets
 from core.config.execution import Cluster, Execution
 from core.config.run import Run
-from core.plan import Plan, Planned, resolve
+from core.plan import Plan, PlannedRun, resolve
 from core.session import Session
 from tests.benchmarks.comparison import REPEATS, row
 
@@ -64,7 +64,7 @@ def _side(results: str, device: str, runs: str, epochs: str, ray: str, gpus: str
         frontend__n_mels=64, frontend__n_frames=64, training__epochs=int(epochs), training__precision="bf16"
     )
     base = resolve(base, dataset, dataset.fingerprint(session.store.cache))
-    planned = tuple(Planned("run", base.replace(seed=seed), base) for seed in range(int(runs)))
+    planned = tuple(PlannedRun("run", base.replace(seed=seed), base) for seed in range(int(runs)))
     executed = execute(Plan("bench", planned, {base.data.content: dataset}), session)
     assert (executed.trained, executed.failed) == (int(runs), 0)
 

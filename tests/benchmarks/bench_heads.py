@@ -74,8 +74,8 @@ def _seconds(plan: Plan, session: Session, *, alone: bool) -> float:
     """Train the runs of a plan anew."""
     shutil.rmtree(session.store.runs)
     session.store.runs.mkdir()
-    lots = (lambda runs, datasets: [[run] for run in runs]) if alone else executor.lots
-    with mock.patch.object(executor, "lots", lots):
+    group_runs = (lambda runs, datasets: [[run] for run in runs]) if alone else executor.group_runs
+    with mock.patch.object(executor, "group_runs", group_runs):
         start = time.perf_counter()
         done = executor.execute(plan, session)
         seconds = time.perf_counter() - start

@@ -65,7 +65,7 @@ def _side(results: Path, what: str, ray: str, threads: int) -> None:
     from core.config.execution import Cluster, Execution
     from core.config.run import Run
     from core.datasets import load
-    from core.plan import Plan, Planned, resolve
+    from core.plan import Plan, PlannedRun, resolve
     from core.session import Session
     from core.training.run_inputs import load_images
 
@@ -81,7 +81,7 @@ def _side(results: Path, what: str, ray: str, threads: int) -> None:
     if what == "all":
         count, first = FINE_TUNING, base.replace(training__epochs=FINE_TUNING_EPOCHS)
     runs = [first.replace(seed=seed) for seed in range(count)]
-    plan = Plan("bench", tuple(Planned("run", run, runs[0]) for run in runs), {base.data.content: dataset})
+    plan = Plan("bench", tuple(PlannedRun("run", run, runs[0]) for run in runs), {base.data.content: dataset})
     executed = execute(plan, session)
     assert (executed.trained, executed.failed) == (count, 0)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from analysis.plots.input_samples import chosen
+from analysis.plots.input_samples import select_clips
 from core.errors import UserError
 from run_ablation import main
 
@@ -60,6 +60,6 @@ def test_several_kinds_of_input_are_refused(sounds: Path, tmp_path: Path) -> Non
 
 def test_rows_are_chosen_class_by_class_and_stay() -> None:
     labels = np.array([0, 0, 0, 1, 1, 2])
-    rows = chosen(labels, np.arange(6), per_class=2)
+    rows = select_clips(labels, np.arange(6), per_class=2)
     assert labels[rows].tolist() == [0, 0, 1, 1, 2]
-    assert rows == chosen(labels, np.arange(6), per_class=2)
+    assert rows == select_clips(labels, np.arange(6), per_class=2)

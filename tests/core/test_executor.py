@@ -8,14 +8,14 @@ from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.executor import execute
-from core.plan import Plan, Planned
+from core.plan import Plan, PlannedRun
 from core.session import Session
 from core.store.runs import FAILED, FINISHED
 
 
 def two(run: Run, dataset: Dataset) -> tuple[Plan, Run, Run]:
     first, second = (run.replace(seed=seed, training__epochs=1) for seed in (0, 1))
-    planned = (Planned("first", first, first), Planned("second", second, first))
+    planned = (PlannedRun("first", first, first), PlannedRun("second", second, first))
     return Plan("test", planned, {run.data.content: dataset}), first, second
 
 

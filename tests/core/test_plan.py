@@ -1,5 +1,5 @@
 from core.config.run import Run
-from core.plan import Plan, Planned
+from core.plan import Plan, PlannedRun
 
 
 def test_groups_are_the_points_of_the_grid_and_the_conditions_over_folds_and_seeds() -> None:
@@ -7,7 +7,7 @@ def test_groups_are_the_points_of_the_grid_and_the_conditions_over_folds_and_see
     for lr in (1e-3, 1e-4):
         for fold in (1, 2):
             base = Run().replace(training__lr=lr, data__fold=fold, data__content=f"of fold {fold}", seed=fold)
-            planned += [Planned("none", base, base), Planned("stem", base.replace(model__freeze="stem"), base)]
+            planned += [PlannedRun("none", base, base), PlannedRun("stem", base.replace(model__freeze="stem"), base)]
     plan = Plan("freeze", tuple(planned), {})
     assert plan.grid == ["lr"]
     groups = plan.groups()
@@ -22,14 +22,14 @@ def test_groups_are_the_points_of_the_grid_and_the_conditions_over_folds_and_see
 
 
 def test_one_point_has_no_grid() -> None:
-    plan = Plan("freeze", (Planned("none", Run(), Run()),), {})
+    plan = Plan("freeze", (PlannedRun("none", Run(), Run()),), {})
     assert plan.grid == []
     assert plan.groups() == [({"condition": "none"}, [plan.planned[0]])]
 
 
 def test_what_a_data_set_decides_is_no_option_of_the_grid() -> None:
     other = Run().replace(data__name="esc50", clip__sr=44100)
-    plan = Plan("freeze", tuple(Planned("none", run, run) for run in (Run(), other)), {})
+    plan = Plan("freeze", tuple(PlannedRun("none", run, run) for run in (Run(), other)), {})
     assert [point for point, _ in plan.groups()] == [
         {"data": "instruments", "condition": "none"},
         {"data": "esc50", "condition": "none"},
@@ -38,5 +38,5 @@ def test_what_a_data_set_decides_is_no_option_of_the_grid() -> None:
 
 def test_components_follow_from_a_folds_training_rows_and_make_no_grid() -> None:
     runs = [Run().replace(data__fold=fold, frontend__pca=0.95, frontend__components=20 + fold) for fold in (1, 2)]
-    plan = Plan("compare", tuple(Planned("base", run, run) for run in runs), {})
+    plan = Plan("compare", tuple(PlannedRun("base", run, run) for run in runs), {})
     assert [(point, len(part)) for point, part in plan.groups()] == [({"condition": "base"}, 2)]

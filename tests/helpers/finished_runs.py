@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from core.config.run import Run
-from core.plan import Plan, Planned
+from core.plan import Plan, PlannedRun
 from core.store.runs import FINISHED, Store
 from core.training import metrics
 
@@ -58,6 +58,6 @@ def plan_of(runs: Mapping[str, Sequence[Run]], *, ablation: str = "freeze") -> P
     """Return the plan of conditions, whose runs are in one order of folds and seeds; the first is the reference."""
     references = next(iter(runs.values()))
     planned = [
-        Planned(name, run, ref) for name, part in runs.items() for run, ref in zip(part, references, strict=True)
+        PlannedRun(name, run, ref) for name, part in runs.items() for run, ref in zip(part, references, strict=True)
     ]
     return Plan(ablation, tuple(planned), {})

@@ -14,7 +14,7 @@ from analysis.output.number_format import format_percent, format_points
 from analysis.output.tables import Column
 from analysis.plots import by_condition
 from core.config.run import Run
-from core.plan import Plan, Planned
+from core.plan import Plan, PlannedRun
 from core.store.runs import FAILED, FINISHED, RUNNING, Store
 from core.training import metrics
 
@@ -50,14 +50,14 @@ def make_store(folder):
     (store.runs / "0123456789ab").mkdir()
     (store.runs / "0123456789ab" / "run.json").write_text('{"status": "finished"}')
     planned = [
-        Planned(condition, run.replace(seed=seed), base.replace(seed=seed))
+        PlannedRun(condition, run.replace(seed=seed), base.replace(seed=seed))
         for seed in (0, 1)
         for condition, run in (("none", base), ("block3", frozen))
     ]
     session = SimpleNamespace(store=store, device=torch.device("cpu"), threads=1)
     freeze = OutputFolder(Plan("freeze", tuple(planned), {}), session, folder / "freeze" / 'a"b<i>')
     conditions(freeze)
-    freeze.describe(f"python run_ablation.py freeze --data-root '{HOSTILE}'")
+    freeze.write_description(f"python run_ablation.py freeze --data-root '{HOSTILE}'")
     maps(OutputFolder(Plan("attribute", tuple(planned[:2]), {}), session, folder / "attribute" / "some"))
     return folder
 
@@ -110,11 +110,11 @@ def conditions(results):
         Column("delta", "Change", format_points),
     ]
     caption = "Freeze: densenet201 on esc50"
-    results.table("table", frame, columns, caption=caption, footnotes=[f"One run failed: {REASON}."])
-    results.figure(
+    results.write_table("table", frame, columns, caption=caption, footnotes=[f"One run failed: {REASON}."])
+    results.write_figure(
         "figure",
         frame.drop(columns="run_ids"),
-        lambda ax: by_condition.accuracy_by_condition(frame, ax, xlabel="Frozen through block", reference="none"),
+        lambda ax: by_condition.draw_accuracy_by_condition(frame, ax, xlabel="Frozen through block", reference="none"),
         caption=f"{caption}: accuracy on the test fold by condition.",
     )
 
@@ -136,4 +136,4 @@ def maps(results):
         found | {"clip": "gone.wav", "predicted": "siren", "caption": "A clip that was moved"},
         {"kind": "figure", "name": "stray", "caption": "Out of its folder", "files": [outside.as_posix()]},
     ]
-    results.describe("python run_ablation.py attribute --misclassified")
+    results.write_description("python run_ablation.py attribute --misclassified")

@@ -18,7 +18,7 @@ from commands.cli.parser import read_command_line
 from core.audio.reading import BadClip, read_waveform
 from core.datasets import load
 from core.errors import UserError
-from core.plan import untaught
+from core.plan import untrained_classes
 from core.session import Session
 
 
@@ -120,8 +120,8 @@ def test_class_that_is_only_tested_is_said(root: Path, session: Session) -> None
     session.report.note = notes.append  # type: ignore[method-assign]
     session.execution = execution(call)
     plan = prepare(call, session).plan
-    assert untaught(plan) == ["folder: tested in fold 1 and in no other fold, so never learnt: only here"]
-    assert untaught(plan)[0] in notes
+    assert untrained_classes(plan) == ["folder: tested in fold 1 and in no other fold, so never learnt: only here"]
+    assert untrained_classes(plan)[0] in notes
 
 
 def test_control_characters_of_names_do_not_reach_the_terminal(root: Path) -> None:

@@ -1,59 +1,54 @@
-"""From clips to inputs, in shards: by threads of this process, by processes beside it, or wherever a caller sends them.
+"""Builds the inputs of clips in batches: by threads of this process, by processes beside it, or by tasks of a cluster.
 
-A CPU's image hangs on its clip alone, and not on how many threads or processes there are, so all ways give the same
-bits. A shard that is whole outlives the process that made it.
+On a CPU an input depends on its clip alone, so every way gives the same bits. A batch is written to its place in the
+array's file as soon as it is built, and a killed command keeps it.
 """
 
-import hashlib
-import itertools
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from core.audio.reading import MAX_WHOLE, BadClip, LongRecording, fit_length, read_start, read_waveform, read_whole
 from core.audio.waveform_augmentation import Change, enough
-from core.cache.array_writer import ARRAY, ArrayWriter, Whole
-from core.cache.entries import key_of, load_or_make
+from core.cache.array_file import ArrayWriter, Part, explain_write_errors, write_rows
 from core.config.run import Clip, Frontend
 from core.inputs.base import Kind
 from core.inputs.input_of_run import input_kind
 from core.inputs.store.compute import make_inputs
-from core.inputs.store.processes import ahead, in_processes
+from core.inputs.store.processes import in_processes
 from core.io.native_stderr import silence_native_stderr
-from core.io.thread_pool import CancellablePool
+from core.io.thread_pool import CancellablePool, map_ahead
 
-BATCH = 32  # clips decoded ahead and turned into images together
-SHARD = 256  # clips of a shard, a multiple of BATCH; so few that a set of thousands keeps all of many cores busy
-WAITING = 1 << 20  # samples; a recording that is needed whole and has more is read when its turn comes, one at a time
+BATCH = 32  # clips that are decoded ahead, turned into inputs together and kept if the command is killed
+WAITING = 1 << 20  # samples; a longer recording that is needed whole is not decoded ahead
 DECODERS = min(8, os.cpu_count() or 1)  # threads
-SOON = 1 << 20  # bytes of each file that the system is asked for ahead
-MANY = 4096  # clips from which processes of their own are worth their start
-EMPTY = hashlib.sha256().hexdigest()  # of no rows
+READ_AHEAD = 1 << 20  # bytes of each file
+MANY = 4096  # clips for which starting processes pays
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How clips become inputs; small, so that it can be sent to where they are made.
+    """How clips become inputs; small, so that it can be sent to other processes.
 
     Attributes
     ----------
     root
-        Folder that the clips' paths are in.
+        Folder of the clips' paths.
     clip, frontend
-        How waveforms and images are made, every number filled in.
+        Settings of waveforms and inputs, every number filled in.
     variant, change
-        Above 0: each clip is changed by `change`, as its path and this number decide.
+        If `variant` is above 0, each clip is augmented by `change`, seeded with its path and this number.
     device
-        Where images are computed.
+        Device that computes the inputs.
     """
 
     root: Path
@@ -64,243 +59,226 @@ class Recipe:
     device: str
 
 
-# The inputs of the good ones of some clips, or of a whole shard in a file; and of each clip what is wrong, or nothing.
-Made = tuple[np.ndarray | Whole, list[str]]
-Batch = tuple[np.ndarray, list[str]]
-# Makes the clips of each shard, in order; a folder is for shards that wait for their turn.
-Spread = Callable[[Recipe, Sequence[Sequence[str]], Path], Iterator[Made]]
+@dataclass(frozen=True)
+class Chunk:
+    """Clips that become one batch: row of the first, and the path of each."""
+
+    first: int
+    paths: tuple[str, ...]
 
 
-def write(
+@dataclass(frozen=True)
+class Batch:
+    """Inputs of some clips.
+
+    Attributes
+    ----------
+    inputs
+        Inputs of the usable clips, shape (usable clips, ...).
+    problems
+        For each clip why it cannot be used, or None.
+    """
+
+    inputs: np.ndarray
+    problems: list[str | None]
+
+
+# Builds chunks in any order, writes their rows to an array's file and returns what to record of each.
+BuildChunks = Callable[[Recipe, Sequence[Chunk], Path], Iterator[Part]]
+
+
+def write_inputs(
     writer: ArrayWriter,
     recipe: Recipe,
     paths: Sequence[str],
     *,
-    spread: Spread | None,
+    build_chunks: BuildChunks | None,
     report: Callable[[int], None],
-) -> list[str]:
-    """Write the inputs of all good clips, behind the shards that are there already.
+) -> dict[int, str]:
+    """Write the inputs of all clips that are not finished yet, each to its row.
 
     Parameters
     ----------
     writer
-        Takes the inputs.
+        Writer of the array.
     recipe, paths
-        Of the clips.
-    spread
-        Makes shards elsewhere, where there are several left to make; ``None`` makes all in this process.
+        Settings and paths of the clips.
+    build_chunks
+        Builds many clips elsewhere; by default processes of this machine do.
     report
-        Told how many clips are done.
+        Called with the number of finished clips.
 
     Returns
     -------
-    list
-        What is wrong with each clip, empty where nothing is.
+    Row and reason of every clip that cannot be used; its row is not written.
     """
-    problems = list(itertools.chain.from_iterable(shard.facts["problems"] for shard in writer.shards))
-    ended = len(problems)
-    report(ended)
-    left = paths[ended:]
-    shards = [left[i : i + SHARD] for i in range(0, len(left), SHARD)]
-    parts = writer.folder / "parts"
-    many = len(left) >= MANY or parts.exists()  # where there are some, a command that was killed has left them
-    if many:
-        appended = _in_turn(writer, (spread or make_here)(recipe, shards, parts))
-    else:
-        appended = _while_making(writer, batches(recipe, left))
-    for found in appended:
-        problems += found
-        if len(problems) - ended == SHARD:
-            writer.commit({"problems": problems[ended:]})
-            ended = len(problems)
-        report(len(problems))
-    shutil.rmtree(parts, ignore_errors=True)
-    return problems
+    kind = input_kind(recipe.clip, recipe.frontend)
+    writer.create((len(paths), *kind.shape), np.dtype(recipe.frontend.stored_as))
+    finished = {(part.first, part.n_rows) for part in writer.parts}
+    chunks = [Chunk(BATCH * k, tuple(found)) for k, found in enumerate(batched(paths, BATCH))]
+    left = [chunk for chunk in chunks if (chunk.first, len(chunk.paths)) not in finished]
+    done = len(paths) - sum(len(chunk.paths) for chunk in left)
+    report(done)
+    build = build_here if len(paths) - done < MANY else build_chunks or build_in_processes
+    for part in build(recipe, left, writer.path):
+        writer.finish(part)
+        done += part.n_rows
+        report(done)
+    return {int(row): reason for part in writer.parts for row, reason in part.facts["problems"].items()}
 
 
-def _in_turn(writer: ArrayWriter, pieces: Iterable[Made]) -> Iterator[list[str]]:
-    """Append the inputs of each piece before the next is asked for, and give what is wrong with its clips."""
-    for good, found in pieces:
-        if isinstance(good, Whole):
-            writer.take(good)
-        else:
-            writer.append(good)
-        yield found
+def build_here(recipe: Recipe, chunks: Sequence[Chunk], path: Path) -> Iterator[Part]:
+    """Build chunks in this process and write their rows to `path`."""
+    built = batches(recipe, list(chain.from_iterable(chunk.paths for chunk in chunks)))
+    for chunk, batch in zip(chunks, built, strict=True):
+        yield write_batch(path, chunk, batch)
 
 
-def _while_making(writer: ArrayWriter, pieces: Iterable[Batch]) -> Iterator[list[str]]:
-    """Append, which hashes and writes, in a thread beside those that make the next piece; else as in turn."""
-    waiting: list[tuple[Future[None], list[str]]] = []
+def build_in_processes(recipe: Recipe, chunks: Sequence[Chunk], path: Path) -> Iterator[Part]:
+    """Build chunks on all cores of a CPU, or by the one GPU, and write their rows to `path`."""
+    processes = torch.get_num_threads() if recipe.device == "cpu" else 1
+    if processes == 1:
+        return build_here(recipe, chunks, path)
+    kind = input_kind(recipe.clip, recipe.frontend)
+    imports = [__name__, type(kind).__module__, "scipy.fft", "librosa.filters"]  # the last two are imported late
+    imports += ["scipy.signal"] if recipe.variant else []
+    return in_processes(partial(build_chunk, recipe, path, kind), chunks, processes=processes, imports=imports)
 
-    def appended() -> Iterator[list[str]]:
-        while waiting:
-            done, found = waiting.pop()
-            done.result()
-            yield found
 
-    with CancellablePool(1) as pool:
-        try:
-            for good, found in pieces:
-                yield from appended()
-                waiting.append((pool.submit(writer.append, good), found))
-        finally:  # what was made before an interrupt is kept
-            yield from appended()
+def build_chunk(recipe: Recipe, path: Path, kind: Kind, chunk: Chunk) -> Part:
+    """Build a chunk without threads and write its rows to `path`."""
+    (batch,) = batches(recipe, chunk.paths, decoders=0, kind=kind)
+    return write_batch(path, chunk, batch)
+
+
+def write_batch(path: Path, chunk: Chunk, batch: Batch) -> Part:
+    """Write the inputs of a chunk to their rows of the array at `path`; return what to record of it."""
+    problems = {chunk.first + i: problem for i, problem in enumerate(batch.problems) if problem is not None}
+    rows = [chunk.first + i for i, problem in enumerate(batch.problems) if problem is None]
+    with explain_write_errors(path.parents[1]):
+        if not problems:
+            write_rows(path, chunk.first, batch.inputs)
+        for row, one in zip(rows if problems else (), batch.inputs, strict=False):
+            write_rows(path, row, one[None])
+    return Part(chunk.first, len(chunk.paths), {"problems": {str(row): reason for row, reason in problems.items()}})
 
 
 def batches(
     recipe: Recipe, paths: Sequence[str], *, decoders: int = DECODERS, kind: Kind | None = None
 ) -> Iterator[Batch]:
-    """Make the inputs of clips in this process, some at a time and in order; read ahead by threads, or 0 by none.
+    """Build the inputs of clips in this process, `BATCH` at a time and in order.
 
-    Where the `kind` of the recipe is there already it need not be made.
+    Parameters
+    ----------
+    recipe, paths
+        Settings and paths of the clips.
+    decoders
+        Number of threads that decode ahead. With 0 the system only reads the files ahead: on one core such a thread
+        takes an eighth of the time from the one that computes.
+    kind
+        The front end of the recipe, if it exists already.
     """
     kind = (kind or input_kind(recipe.clip, recipe.frontend)).to(recipe.device)
     read = partial(read_clip, root=recipe.root, clip=recipe.clip, variant=recipe.variant, change=recipe.change)
-    with silence_native_stderr(), CancellablePool(max(decoders, 1)) as pool:
-        sounds = ahead(pool, read, paths, 2 * BATCH) if decoders else map(read, _wanted_soon(recipe.root, paths))
-        for batch in _batches(sounds):
-            yield _images_of(batch, kind=kind, device=recipe.device, dtype=np.dtype(recipe.frontend.stored_as))
+    if not decoders:
+        _read_files_ahead(recipe.root, paths)
+    with CancellablePool(max(decoders, 1)) as pool:
+        waveforms = map_ahead(pool, read, paths, 2 * BATCH) if decoders else map(read, paths)
+        for batch in batched(waveforms, BATCH):
+            yield _build_batch(batch, kind=kind, recipe=recipe)
 
 
-def _wanted_soon(root: Path, paths: Sequence[str]) -> Iterator[str]:
-    """Give the paths, each batch once the system was asked for the files of the next one, so that none is waited for.
-
-    On one core a thread that decodes beside the one that computes takes its turns from it, an eighth of its time.
-    """
-    for i, path in enumerate(paths):
-        for later in paths[i + BATCH : i + 2 * BATCH] if i % BATCH == 0 and hasattr(os, "posix_fadvise") else ():
-            with suppress(OSError):  # what is wrong with it is found when it is read
-                file = os.open(f"{root}/{later}", os.O_RDONLY | os.O_NONBLOCK)  # a pipe is not waited for
-                try:
-                    os.posix_fadvise(file, 0, SOON, os.POSIX_FADV_WILLNEED)
-                finally:
-                    os.close(file)
-        yield path
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Cut items into lists of `size`; the last may be shorter."""
+    left = iter(items)
+    return iter(lambda: list(islice(left, size)), [])
 
 
-def make_here(recipe: Recipe, shards: Sequence[Sequence[str]], folder: Path) -> Iterator[Made]:
-    """Make the clips of shards on this machine, in order: on all of a CPU's cores, or by its one GPU."""
-    processes = torch.get_num_threads() if recipe.device == "cpu" else 1
-    if processes > 1:
-        return _beside(recipe, shards, processes=processes, folder=folder)
-    return batches(recipe, list(itertools.chain.from_iterable(shards)))
+def _read_files_ahead(root: Path, paths: Sequence[str]) -> None:
+    """Ask the system for the files, so that none but the first is waited for."""
+    for path in paths if hasattr(os, "posix_fadvise") else ():
+        with suppress(OSError):  # the error is reported when the file is read
+            file = os.open(f"{root}/{path}", os.O_RDONLY | os.O_NONBLOCK)  # do not wait for a pipe
+            try:
+                os.posix_fadvise(file, 0, READ_AHEAD, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(file)
 
 
-def _beside(recipe: Recipe, shards: Sequence[Sequence[str]], *, processes: int, folder: Path) -> Iterator[Made]:
-    """Make shards in processes beside this one, each a whole entry in `folder` until it is taken."""
-    kind = input_kind(recipe.clip, recipe.frontend)
-    imports = [__name__, type(kind).__module__, "scipy.fft", "librosa.filters"]  # the last two are imported late
-    imports += ["scipy.signal"] if recipe.variant else []
-    work = partial(make_part, recipe=recipe, folder=folder, kind=kind)
-    for entry, part, problems in in_processes(work, shards, processes=processes, imports=imports):
-        yield part, problems
-        shutil.rmtree(entry)
+@dataclass(frozen=True)
+class Deferred:
+    """A recording that is decoded when it is needed, because it is too long to wait in memory."""
+
+    read: Callable[[], np.ndarray | BadClip]
 
 
-def make_part(
-    paths: Sequence[str], *, recipe: Recipe, folder: Path, kind: Kind | None = None
-) -> tuple[Path, Whole, list[str]]:
-    """Make a shard, or find it made; return its entry, its rows, and what is wrong with each clip.
-
-    Where the `kind` of the recipe is there already it need not be made.
-    """
-
-    def make(writer: ArrayWriter) -> dict[str, Any]:
-        problems: list[str] = []
-        for good, found in batches(recipe, paths, decoders=0 if recipe.device == "cpu" else 1, kind=kind):
-            writer.append(good)
-            problems += found
-        return {"problems": problems}
-
-    stored = load_or_make(folder, made_from=_part(paths, folder), make=make)
-    entry = folder / stored.key
-    (digest,) = stored.digests or (EMPTY,)
-    return entry, Whole(entry / ARRAY, digest), stored.facts["problems"]
-
-
-def part_key(paths: Sequence[str], folder: Path) -> str:
-    """Name the entry of `folder` that a shard is."""
-    return key_of(_part(paths, folder))
-
-
-def _part(paths: Sequence[str], folder: Path) -> dict[str, Any]:
-    return {"of": folder.parent.name, "first": paths[0], "clips": len(paths)}  # wherever that folder is
-
-
-Sound = np.ndarray | str  # a waveform, or what is wrong with it
-Turn = Callable[[], Sound]  # reads one when its turn comes
-
-
-def read_clip(path: str, *, root: Path, clip: Clip, variant: int, change: Change) -> Sound | Turn:
-    """Return a clip's waveform of the length that `clip` says, what is wrong with it, or what reads it later."""
+def read_clip(path: str, *, root: Path, clip: Clip, variant: int, change: Change) -> np.ndarray | BadClip | Deferred:
+    """Return a clip's waveform of the length that `clip` says, what is wrong with it, or what decodes it later."""
     read = partial(_read_clip, root / path, clip=clip, change=change, key=f"{path}:{variant}" if variant else "")
     try:
         return read(at_most=WAITING)
     except LongRecording:
-        return read
+        return Deferred(read)
 
 
-def _read_clip(path: Path, *, clip: Clip, change: Change, key: str, at_most: int = MAX_WHOLE) -> Sound:
-    """Return a clip's waveform, or what is wrong with it; one that is needed whole may be a `LongRecording`."""
+def _read_clip(path: Path, *, clip: Clip, change: Change, key: str, at_most: int = MAX_WHOLE) -> np.ndarray | BadClip:
+    """Return a clip's waveform; raise `LongRecording` if it is needed whole and has more than `at_most` samples."""
     n_samples = round(clip.duration * clip.sr)
     try:
-        if not key and clip.fit != "stretch":
-            return read_waveform(path, sr=clip.sr, n_samples=n_samples, fit=clip.fit)
-        if clip.fit in ("pad", "loop"):  # the start of a long one is taken
-            y = read_start(path, sr=clip.sr, n_samples=enough(n_samples))
-        else:
-            y = read_whole(path, sr=clip.sr, at_most=at_most)
+        with silence_native_stderr():  # decoders print warnings
+            if not key and clip.fit != "stretch":
+                return read_waveform(path, sr=clip.sr, n_samples=n_samples, fit=clip.fit)
+            if clip.fit in ("pad", "loop"):  # only the start of a long one is used
+                y = read_start(path, sr=clip.sr, n_samples=enough(n_samples))
+            else:
+                y = read_whole(path, sr=clip.sr, at_most=at_most)
     except BadClip as problem:
-        return problem.reason
+        return problem
     if key:
         y = change(y, sr=clip.sr, key=key)
     fitted = fit_length(y, n_samples=n_samples, fit=clip.fit)
     return fitted if fitted is y else fitted.copy()  # a view would keep the whole recording
 
 
-def _images_of(batch: Sequence[Sound | Turn], *, kind: Kind, device: str, dtype: np.dtype[Any]) -> Batch:
-    """Return the images of the good waveforms of a batch, and for every one of the batch its problem, empty if none.
+def _build_batch(found: Iterable[np.ndarray | BadClip | Deferred], *, kind: Kind, recipe: Recipe) -> Batch:
+    """Build the inputs of one batch; a deferred waveform is decoded, used and freed one at a time."""
+    problems: list[str | None] = []
+    there: dict[int, np.ndarray] = {}
+    deferred: dict[int, Deferred] = {}
+    for i, one in enumerate(found):
+        problems.append(one.reason if isinstance(one, BadClip) else None)
+        if isinstance(one, np.ndarray):
+            there[i] = one
+        elif isinstance(one, Deferred):
+            deferred[i] = one
+    inputs = _inputs_of(there, kind=kind, recipe=recipe)
+    there.clear()
+    for i, later in deferred.items():
+        y = later.read()
+        if isinstance(y, BadClip):
+            problems[i] = y.reason
+        else:
+            inputs |= _inputs_of({i: y}, kind=kind, recipe=recipe)
+    good = []
+    for i, one_input in sorted(inputs.items()):
+        if np.isfinite(one_input).all():
+            good.append(one_input)
+        else:
+            problems[i] = too_loud(kind)
+    empty = np.empty((0, *kind.shape), np.dtype(recipe.frontend.stored_as))
+    return Batch(np.stack(good) if good else empty, problems)
 
-    A waveform that is yet to be read is read, used and forgotten.
-    """
-    problems = [y if isinstance(y, str) else "" for y in batch]
-    made: dict[int, np.ndarray] = {}
 
-    def make(sounds: Mapping[int, np.ndarray]) -> None:
-        waveforms = [torch.from_numpy(y).to(device) for y in sounds.values()]
-        with np.errstate(over="ignore"):  # what is too large for float16 is not finite
-            images = make_inputs(kind, waveforms).cpu().numpy().astype(dtype, copy=False)
-        finite = np.isfinite(images).reshape(len(images), -1).all(axis=1)
-        for i, image, good in zip(sounds, images, finite, strict=True):
-            if good:
-                made[i] = image
-            else:
-                problems[i] = too_loud(kind)
-
-    if there := {i: y for i, y in enumerate(batch) if isinstance(y, np.ndarray)}:
-        make(there)
-    for i, turn in enumerate(batch):
-        if callable(turn):
-            y = turn()
-            if isinstance(y, str):
-                problems[i] = y
-            else:
-                make({i: y})
-    good = [made[i] for i in sorted(made)]
-    return np.stack(good) if good else np.empty((0, *kind.shape), dtype), problems
+def _inputs_of(waveforms: Mapping[int, np.ndarray], *, kind: Kind, recipe: Recipe) -> dict[int, np.ndarray]:
+    """Return the input of each waveform in the stored dtype; a value too large for float16 becomes infinite."""
+    if not waveforms:
+        return {}
+    sounds = [torch.from_numpy(y).to(recipe.device) for y in waveforms.values()]
+    with np.errstate(over="ignore"):
+        inputs = make_inputs(kind, sounds).cpu().numpy().astype(recipe.frontend.stored_as, copy=False)
+    return dict(zip(waveforms, inputs, strict=True))
 
 
 def too_loud(kind: Kind) -> str:
-    """Say what is wrong with a clip whose input is not finite."""
+    """Return the reason that is given for a clip whose input is not finite."""
     return f"too loud: its {'spectrogram' if len(kind.shape) == 3 else 'vector'} is not finite"
-
-
-def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
-    batch: list[Any] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -1,4 +1,4 @@
-"""Waveforms become inputs: the same bits of each, whatever is beside it and however many threads a CPU has."""
+"""Computes inputs from waveforms. On a CPU an input depends neither on the rest of the batch nor on threads."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,15 +11,15 @@ from core.io.thread_pool import CancellablePool
 from core.io.torch_settings import full_precision, torch_threads
 
 
-class Unread(Sequence[torch.Tensor]):
-    """Waveforms that are too long to be in memory together: each is read when it is looked up.
+class LazyWaveforms(Sequence[torch.Tensor]):
+    """Waveforms that are too long to be in memory together: each is read on access.
 
     Parameters
     ----------
     reads
-        What reads each.
+        Functions that return one waveform each, shape (samples,), float32.
     device
-        Where they are needed.
+        Device of the returned tensors.
     """
 
     def __init__(self, reads: Sequence[Callable[[], np.ndarray]], device: torch.device) -> None:
@@ -34,17 +34,21 @@ class Unread(Sequence[torch.Tensor]):
 
 
 def make_inputs(kind: Kind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Turn waveforms into inputs (clips, *shape of the kind), on the device they are on, without gradients.
+    """Compute inputs from waveforms on their device, without gradients.
 
-    A CPU takes them one by one, so that an input hangs neither on the clips beside it nor on the number of threads; a
-    GPU takes those of one length together.
+    A CPU computes them one by one: its sums depend on the size of the batch and the number of threads. A GPU computes
+    all waveforms of one length at once.
 
     Parameters
     ----------
     kind
-        On the same device.
+        Front end, on the same device.
     waveforms
-        Each (samples,), or a tensor (clips, samples); at least one. `Unread` ones are there one at a time.
+        At least one, each of shape (samples,), or a tensor (clips, samples). `LazyWaveforms` are read one at a time.
+
+    Returns
+    -------
+    Inputs, shape (clips, *shape of the kind).
     """
     if not isinstance(waveforms, torch.Tensor | list):
         return torch.cat([make_inputs(kind, [waveforms[i]]) for i in range(len(waveforms))])
@@ -65,13 +69,13 @@ def make_inputs(kind: Kind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
 
 def _one_by_one(kind: Kind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
     def make_all(some: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):  # both are a thread's own
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):  # both settings belong to a thread
             return [kind(y[None])[0] for y in some]
 
     at_once = min(torch.get_num_threads(), len(waveforms))
     with torch_threads(1):  # how a product is split among threads decides its last bits
         if at_once == 1:
             return torch.stack(make_all(waveforms))
-        # A new thread takes over torch's number late, behind its first products, unless it is told.
+        # Without this a new thread uses all cores for its first products.
         with CancellablePool(at_once, initializer=torch.set_num_threads, initargs=(1,)) as makers:
             return torch.stack([made for (made,) in makers.map(make_all, ([y] for y in waveforms))])

@@ -1,17 +1,17 @@
-"""An array that is stored in float16, looked up in float32: what looks at single inputs need not know of it."""
+"""Arrays that are stored in float16 and read in float32."""
 
 from typing import Any, SupportsIndex
 
 import numpy as np
 
 
-class Halves:
-    """Rows of an array (`core.inputs.base.Rows`), float32 wherever they are looked up.
+class Float16Rows:
+    """A float16 array whose rows are converted to float32 on access (`core.inputs.base.Rows`).
 
     Parameters
     ----------
     stored
-        (clips, ...), float16.
+        Shape (clips, ...), float16.
     """
 
     def __init__(self, stored: np.ndarray) -> None:
@@ -22,9 +22,9 @@ class Halves:
         return len(self.stored)
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        """Return some rows, named as NumPy's are; float32."""
+        """Return the rows that an index of NumPy selects, float32."""
         return np.asarray(self.stored[rows], dtype=np.float32)
 
-    def reshape(self, clips: SupportsIndex, /, *shape: SupportsIndex) -> "Halves":
-        """Give every input another shape."""
-        return Halves(self.stored.reshape(clips, *shape))
+    def reshape(self, clips: SupportsIndex, /, *shape: SupportsIndex) -> "Float16Rows":
+        """Return the array with another shape of each input."""
+        return Float16Rows(self.stored.reshape(clips, *shape))

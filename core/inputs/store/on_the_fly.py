@@ -1,6 +1,6 @@
-"""Live inputs: images that are made of stored waveforms where the network is, and never stored.
+"""Inputs that are computed from stored waveforms during training and never stored.
 
-The same modules make them as make the stored ones, so on a CPU they are the same to the bit.
+The same modules compute stored inputs, so on a CPU both are bit-identical.
 """
 
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from core.cache.entries import key_of
+from core.cache.entries import cache_key
 from core.config.run import Clip, Frontend, identity
 from core.errors import UserError
 from core.inputs.base import Kind
 from core.inputs.input_of_run import input_kind
 from core.inputs.store.build_inputs import BATCH, too_loud
-from core.inputs.store.compute import Unread, make_inputs
+from core.inputs.store.compute import LazyWaveforms, make_inputs
 from core.inputs.store.stored_inputs import Images, decided_by
 from core.inputs.store.stored_waveforms import Waveforms
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from core.datasets.dataset import Dataset
 
 
-class FromWaveforms(nn.Module):
-    """A network's first module over waveforms: their images, changed as batches of images are.
+class WaveformsToInputs(nn.Module):
+    """First module of a network on waveforms: computes their inputs and augments them.
 
     Parameters
     ----------
     kind
-        Makes the images.
+        Front end that computes the inputs.
     augment, change
-        What changes them while training, and what while validating and testing.
+        Applied to the inputs in training, and in validation and testing.
     channels_last
-        Whether images are laid out channels-last, as what follows has it.
+        Whether images are returned in the channels-last layout.
     """
 
     def __init__(self, kind: Kind, *, augment: nn.Module, change: nn.Module, channels_last: bool) -> None:
@@ -45,7 +45,7 @@ class FromWaveforms(nn.Module):
         self.channels_last = channels_last
 
     def forward(self, waveforms: Any) -> torch.Tensor:
-        """Turn waveforms (batch, samples), or a list of (samples,), into inputs (batch, ...) in fp32."""
+        """Return inputs (batch, ...) in fp32 of waveforms (batch, samples), or of a list of (samples,)."""
         made = make_inputs(self.kind, waveforms)
         if self.channels_last and made.ndim == 4:
             made = made.contiguous(memory_format=torch.channels_last)
@@ -54,17 +54,17 @@ class FromWaveforms(nn.Module):
             return changed
 
 
-class MadeArray:
-    """What an array of stored images would hold, made of waveforms when it is looked up (`core.inputs.base.Rows`).
+class LazyInputs:
+    """Acts as an array of stored inputs, but computes its rows on access (`core.inputs.base.Rows`).
 
     Parameters
     ----------
     waveforms
-        A waveform of each clip; longer recordings give the segment that is tested on.
+        Waveform of each clip; of a longer recording the segment that is used for testing.
     kind, device
-        What makes images of them, and where.
+        Front end, and the device that computes.
     shape
-        That each is given; by default the kind's.
+        Shape of each input; by default the kind's.
     """
 
     def __init__(
@@ -78,51 +78,51 @@ class MadeArray:
         return len(self.waveforms)
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        """Make the inputs of some rows, named as NumPy's are; float32."""
+        """Compute the inputs of the rows that an index of NumPy selects; float32."""
         chosen = np.arange(len(self))[rows]
         made = np.empty((chosen.size, *self.shape[1:]), np.float32)
         for start in range(0, chosen.size, BATCH):
             part = chosen.ravel()[start : start + BATCH]
-            found = Unread([partial(self.waveforms.read, int(row)) for row in part], self.device)
+            found = LazyWaveforms([partial(self.waveforms.read, int(row)) for row in part], self.device)
             sounds = found if self.waveforms.too_long(part) else list(found)
             inputs = make_inputs(self.kind, sounds).cpu().numpy()
             made[start : start + BATCH] = inputs.reshape(len(part), *self.shape[1:])
         return made.reshape(*chosen.shape, *self.shape[1:])
 
-    def reshape(self, clips: SupportsIndex, /, *shape: SupportsIndex) -> "MadeArray":
-        """Give every input another shape."""
-        return MadeArray(self.waveforms, self.kind, self.device, shape=tuple(map(int, shape)))
+    def reshape(self, clips: SupportsIndex, /, *shape: SupportsIndex) -> "LazyInputs":
+        """Return the array with another shape of each input."""
+        return LazyInputs(self.waveforms, self.kind, self.device, shape=tuple(map(int, shape)))
 
 
 @dataclass(frozen=True)
 class LiveImages(Images):
-    """Images of stored waveforms.
+    """Inputs that are computed from stored waveforms on access.
 
     Attributes
     ----------
     waveforms
-        What they are made of.
+        The stored waveforms.
     """
 
     waveforms: Waveforms
 
     @property
     def entry(self) -> str:
-        """Where in the cache the waveforms are."""
+        """Folder of the waveforms in the cache."""
         return f"waveforms/{self.waveforms.key}"
 
 
 def live_images(
     waveforms: Waveforms, dataset: "Dataset", *, clip: Clip, frontend: Frontend, device: torch.device
 ) -> LiveImages:
-    """Return the images of waveforms, none of them made yet.
+    """Return the inputs of waveforms; none is computed yet.
 
     Raises
     ------
     UserError
-        Naming a clip that is too loud to have a spectrogram.
+        A clip is so loud that its spectrogram is not finite.
     """
-    array = MadeArray(waveforms, input_kind(clip, frontend).to(device), device)
+    array = LazyInputs(waveforms, input_kind(clip, frontend).to(device), device)
     for row in waveforms.loud:
         if not np.isfinite(array[row]).all():
             path = dataset.clips["path"].iloc[waveforms.kept[row]]
@@ -130,5 +130,5 @@ def live_images(
             raise UserError(
                 f"{path} of {dataset.name} is {reason}; take it out of the data set, or leave out --on-the-fly"
             )
-    made_from = {"live": waveforms.key, "clip": identity(clip), "device": device.type, **decided_by(frontend)}
-    return LiveImages(array, waveforms.kept, waveforms.bad, key_of(made_from), waveforms)
+    key_fields = {"live": waveforms.key, "clip": identity(clip), "device": device.type, **decided_by(frontend)}
+    return LiveImages(array, waveforms.kept, waveforms.bad, cache_key(key_fields), waveforms)

@@ -1,4 +1,4 @@
-"""Work done by processes beside this one, on all cores, in order; none of them outlives it."""
+"""Maps a function over items in processes beside this one, on all cores and in order; none of them outlives it."""
 
 import multiprocessing
 import multiprocessing.connection
@@ -7,9 +7,8 @@ import os
 import signal
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any
@@ -19,84 +18,72 @@ import torch
 from core.errors import UserError
 from core.io.memory import keep_freed_memory
 from core.io.native_stderr import silence_native_stderr
+from core.io.thread_pool import map_ahead
 
-_work: Callable[[Any], Any]  # of a process beside: what it was started for
+_work: Callable[[Any], Any]  # in a process of the pool: what it was started for
 
 
 def in_processes(
     work: Callable[[Any], Any], items: Iterable[Any], *, processes: int, imports: Sequence[str]
 ) -> Iterator[Any]:
-    """Map `work` over items in processes beside this one, each with one thread, and give what it returns in order.
+    """Map `work` over items in processes beside this one, each with one thread; yield the results in order.
 
     Parameters
     ----------
     work
-        Sent to each process once, so that it may hold what all items need.
+        Sent to each process once, so it may hold data that all items need.
     items
-        Sent as their turn comes, a few ahead.
+        Sent a few ahead of their turn.
     processes
-        How many.
+        Number of processes.
     imports
-        Modules that `work` needs: they are in memory once.
+        Modules that `work` needs; on Linux the processes share their memory.
 
     Raises
     ------
     UserError
-        Where one of the processes was ended from outside.
+        One of the processes was killed.
     """
     before = set(multiprocessing.active_children())
-    with (
-        silence_native_stderr(),
-        _lean_processes(imports) as lean,
-        ProcessPoolExecutor(processes, lean, _begin, (work,)) as pool,
-    ):
+    with _context(imports) as context, ProcessPoolExecutor(processes, context, _begin, (work,)) as pool:
         try:
-            yield from ahead(pool, _work_on, items, 2 * processes)
+            yield from map_ahead(pool, _work_on, items, 2 * processes)
         except BrokenProcessPool:
             raise UserError(
-                "a process that made images was ended from outside, perhaps for want of memory; the same command goes "
-                "on from here (with less at once under a lower --threads)"
+                "a process that computed inputs was killed, perhaps because memory ran out; run the same command "
+                "again to continue (a lower --threads needs less memory)"
             ) from None
         finally:
             for process in set(multiprocessing.active_children()) - before:
-                process.terminate()  # nothing is lost: shards that are not whole are made again
-
-
-def ahead(pool: Executor, work: Callable[[Any], Any], items: Iterable[Any], at_most: int) -> Iterator[Any]:
-    """Map `work` over `items` in order, with at most so many begun and not yet taken: memory stays bounded."""
-    begun: deque[Future[Any]] = deque()
-    for item in items:
-        begun.append(pool.submit(work, item))
-        if len(begun) == at_most:
-            yield begun.popleft().result()
-    while begun:
-        yield begun.popleft().result()
+                process.terminate()  # an unfinished batch is built again by the next command
 
 
 @contextmanager
-def _lean_processes(imports: Sequence[str]) -> Iterator[multiprocessing.context.BaseContext]:
-    """Let processes be forked from one that has imported what all need: it is in memory once.
+def _context(imports: Sequence[str]) -> Iterator[multiprocessing.context.BaseContext]:
+    """Give a context whose processes are forked from a server that has imported `imports`: they are in memory once.
 
-    That one never computes, so there are no threads that a fork would lose. Linux only; elsewhere each imports its own.
+    The server never computes, so a fork loses no threads. Linux only; elsewhere each process imports for itself.
     """
     if sys.platform != "linux":
         yield multiprocessing.get_context("spawn")
         return
-    lean = multiprocessing.get_context("forkserver")
-    lean.set_forkserver_preload(list(imports))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(imports))
+    with silence_native_stderr():  # the server and its processes keep this standard error: decoders print warnings
+        multiprocessing.forkserver.ensure_running()
     try:
-        yield lean
-    finally:  # it would keep its memory for as long as this process lives, and has no public way to end
+        yield context
+    finally:  # the server would keep its memory until this process ends, and has no public way to stop
         getattr(multiprocessing.forkserver._forkserver, "_stop", bool)()
 
 
 def _begin(work: Callable[[Any], Any]) -> None:
-    """Let the process beside end with its parent, however that ends, and compute in one thread."""
+    """Prepare a process: it ends with its parent, however that ends, and computes in one thread."""
     global _work  # noqa: PLW0603
     _work = work
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    keep_freed_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -1,69 +1,75 @@
-"""The store of inputs: every clip's image or vector, made once per (content, clip, frontend) and memory-mapped.
+"""Stored inputs: every clip's image or vector, computed once per (content, clip, frontend) and memory-mapped.
 
-They are in the unit of their kind (`core.inputs.KINDS`); the map to the backbone's input range is the model's, so that
-one store serves all folds and both ways of normalising. Clips that cannot be used are all found and named at once,
-before anything is trained.
+They are in the unit of their kind (`core.inputs.KINDS`). The model maps them to the backbone's input range, so that one
+array serves all folds and both ways of normalising. All clips that cannot be used are named in one error, before
+anything is trained.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
 from core.audio.waveform_augmentation import Change, augment_waveform
-from core.cache.array_writer import ArrayWriter
-from core.cache.entries import load_or_make
+from core.cache.array_file import ArrayWriter
+from core.cache.entries import load_or_build
+from core.config.options import field_names
 from core.config.run import Clip, Frontend, identity
 from core.errors import UserError, unknown
 from core.inputs import KINDS
 from core.inputs.base import Rows
 from core.inputs.input_of_run import input_layout
-from core.inputs.store.build_inputs import Recipe, Spread, write
-from core.inputs.store.float16 import Halves
+from core.inputs.store.build_inputs import BuildChunks, Recipe, write_inputs
+from core.inputs.store.float16 import Float16Rows
 from core.io.memory import return_freed_memory
 from core.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from core.datasets.dataset import Dataset
 
-VERSION = 1  # of the images: raised when the same configuration would give other pixels, so that old ones are not read
-# What the network's first step does, of the fields of a Frontend.
-AFTER_THE_STORE = ("normalise", "pca", "components", "levels", "colour")
-LISTED = 20  # bad clips named in one error
+VERSION = 1  # raised when the same configuration would give other pixels, so that old images are not read
+MAX_NAMED = 20  # clips in one error
 BAD_CLIP_POLICIES = ("fail", "skip")
+
+
+class UnusableClip(NamedTuple):
+    """A clip that was left out: its path in the data set, and the reason."""
+
+    path: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Images:
-    """The inputs made of a data set, images or vectors.
+    """Inputs of a data set, images or vectors.
 
     Attributes
     ----------
     array
-        In the kind's unit, float32, shape (kept clips, *shape of the kind), memory-mapped and read-only; or made as
-        they are looked up (`core.inputs.store.on_the_fly`, and `core.inputs.store.float16` of what is stored in
-        float16).
+        In the kind's unit, shape (kept clips, *shape of the kind), memory-mapped and read-only, float32. Or a view that
+        computes rows on access (`core.inputs.store.on_the_fly`) or converts them from float16
+        (`core.inputs.store.float16`).
     kept
-        Row of `dataset.clips` that each image belongs to, int64, ascending, shape (kept clips,).
+        Row of `dataset.clips` of each input, int64, ascending, shape (kept clips,).
     bad
-        Path and reason of every clip that was left out.
+        Clips that were left out.
     key
-        Stands for everything that decided the images.
+        Hash of everything that decides the inputs.
     """
 
     array: Rows
     kept: np.ndarray
-    bad: tuple[tuple[str, str], ...]
+    bad: tuple[UnusableClip, ...]
     key: str
 
     @property
     def entry(self) -> str:
-        """Where in the cache they are."""
+        """Folder of the inputs in the cache."""
         return f"images/{self.key}"
 
 
@@ -78,37 +84,38 @@ def images(
     on_bad_clip: str = "fail",
     variant: int = 0,
     change: Change = augment_waveform,
-    spread: Spread | None = None,
+    build_chunks: BuildChunks | None = None,
     progress: Progress = no_progress,
 ) -> Images:
-    """Return the images of all clips of a data set, computing them if they are not in the cache.
+    """Return the inputs of all clips of a data set; compute them if they are not in the cache.
 
     Parameters
     ----------
     dataset
-        The clips.
+        Data set of the clips.
     content
-        The data set's fingerprint: with other content the images are others.
+        Fingerprint of the data set; part of the cache key.
     clip, frontend
-        How waveforms and images are made, every number filled in; `frontend.normalise` plays no part.
-    cache, device
-        Folder under which ``images/<key>/`` is kept (of several processes one computes, the others wait), and where
-        images are computed.
+        Settings of waveforms and inputs, every number filled in; `frontend.normalise` has no effect.
+    cache
+        Folder of ``images/<key>/``. Of several processes one computes and the others wait.
+    device
+        Device that computes the inputs.
     on_bad_clip
         ``fail``: clips that cannot be used are an error. ``skip``: they are left out and named in `Images.bad`.
     variant
-        0: the clips as they are. Above 0: each changed, as its path and this number decide.
+        0: the clips as they are. Above 0: each is augmented, seeded with its path and this number.
     change
-        How, where `variant` is above 0; a function's name is in the cache's key.
-    spread
-        Makes many shards elsewhere, at once (`core.inputs.store.build_inputs`).
+        Augmentation of a waveform; its name is part of the cache key if `variant` is above 0.
+    build_chunks
+        Computes the inputs of many clips elsewhere (`core.inputs.store.build_inputs`).
     progress
-        Called with (clips done, clips, what is being done).
+        Called with (finished clips, clips, description).
 
     Raises
     ------
     UserError
-        Bad clips under ``fail``, all of them at once; no clip left; the cache folder cannot be written to.
+        Under ``fail``, naming all clips that cannot be used; no clip is left; the cache cannot be written to.
     """
     if on_bad_clip not in BAD_CLIP_POLICIES:
         raise unknown("policy for bad clips", on_bad_clip, BAD_CLIP_POLICIES)
@@ -116,28 +123,21 @@ def images(
         if variant:
             raise UserError(f"{dataset.name} has no sounds to change; leave --augment out")
         return Images(dataset.vectors, kept=np.arange(len(dataset.clips)), bad=(), key=f"vectors-{content}")
-    stored = load_or_make(
+    recipe = Recipe(dataset.root, clip, frontend, variant=variant, change=change, device=str(device))
+    stored = load_or_build(
         cache / "images",
-        made_from=_identity(content, clip, frontend, variant, change),
-        make=partial(
-            _make,
-            dataset=dataset,
-            recipe=Recipe(dataset.root, clip, frontend, variant=variant, change=change, device=str(device)),
-            spread=spread,
-            report=progress,
-        ),
-        waiting=lambda: progress(0, len(dataset.clips), "waiting for another process that makes these images"),
-        progress=progress,
-        what=f"the images of {dataset.name}",
+        key_fields=_key_fields(content, clip, frontend, variant, change),
+        build=partial(_build, dataset=dataset, recipe=recipe, build_chunks=build_chunks, progress=progress),
+        on_wait=lambda: progress(0, len(dataset.clips), "waiting for another process that computes these images"),
     )
-    bad = tuple((path, reason) for path, reason in stored.facts["bad"])
+    bad = tuple(UnusableClip(path, reason) for path, reason in stored.facts["bad"])
     if bad and on_bad_clip == "fail":
-        raise refusal(dataset, bad)
-    array = Halves(stored.array) if stored.array.dtype == np.float16 else stored.array
+        raise clips_error(dataset, bad)
+    array = Float16Rows(stored.array) if stored.array.dtype == np.float16 else stored.array
     return Images(array=array, kept=np.array(stored.facts["kept"], dtype=np.int64), bad=bad, key=stored.key)
 
 
-def _identity(content: str, clip: Clip, frontend: Frontend, variant: int, change: Change) -> dict[str, Any]:
+def _key_fields(content: str, clip: Clip, frontend: Frontend, variant: int, change: Change) -> dict[str, Any]:
     return {
         "images": VERSION,
         "content": content,
@@ -149,49 +149,61 @@ def _identity(content: str, clip: Clip, frontend: Frontend, variant: int, change
 
 
 def decided_by(frontend: Frontend) -> dict[str, Any]:
-    """Return what of a frontend, and of the libraries it uses, decides inputs, in JSON types."""
-    look = {name: value for name, value in identity(frontend).items() if name not in AFTER_THE_STORE}
+    """Return the fields of a frontend and the versions of libraries that decide its inputs, in JSON types."""
+    not_stored = field_names(Frontend, decides="input transform")
+    look = {name: value for name, value in identity(frontend).items() if name not in not_stored}
     if frontend.channels == "replicate":
-        look["stored"] = "one channel"  # it was three equal ones once
+        look["stored"] = "one channel"  # an early version stored three equal ones
     made_by = {library: version(library) for library in KINDS[frontend.kind].libraries}
     return {"frontend": look} | ({"made_by": made_by} if made_by else {})
 
 
-def _make(
+def _build(
     writer: ArrayWriter,
     *,
     dataset: "Dataset",
     recipe: Recipe,
-    spread: Spread | None,
-    report: Progress,
-) -> dict[str, Any]:
-    """Write the image of every good clip; return which clips those are, and what is wrong with the others."""
+    build_chunks: BuildChunks | None,
+    progress: Progress,
+) -> tuple[int, dict[str, Any]]:
+    """Write the input of every usable clip; return their number, and which clips they are."""
     paths: list[str] = dataset.clips["path"].tolist()
     what = f"{input_words(input_layout(recipe.clip, recipe.frontend).shape)} of {dataset.name}"
     what += f", augmented version {recipe.variant}" if recipe.variant else ""
-    problems = write(writer, recipe, paths, spread=spread, report=lambda done: report(done, len(paths), what))
-    return_freed_memory()  # decoding long recordings has left much, in fragments
-    bad = [(path, problem) for path, problem in zip(paths, problems, strict=True) if problem]
-    if len(bad) == len(paths):
-        raise refusal(dataset, bad)
-    kept = [row for row, problem in enumerate(problems) if not problem]
-    return {"device": str(recipe.device), "kept": kept, "bad": bad}
+    report = partial(_report, progress, len(paths), what)
+    problems = write_inputs(writer, recipe, paths, build_chunks=build_chunks, report=report)
+    return_freed_memory()  # long recordings leave many small pieces of freed memory
+    bad = unusable_clips(dataset, problems)
+    kept = [row for row in range(len(paths)) if row not in problems]
+    if not kept:
+        writer.parts.clear()  # nothing is worth keeping
+        raise clips_error(dataset, bad)
+    writer.keep(kept)
+    return len(kept), {"device": str(recipe.device), "kept": kept, "bad": bad}
+
+
+def _report(progress: Progress, total: int, what: str, done: int) -> None:
+    progress(done, total, what)
 
 
 def input_words(shape: tuple[int, ...]) -> str:
-    """Name inputs of a shape (without the batch) in a line for users."""
+    """Return what users call inputs of a shape (without the batch)."""
     return {3: "images", 2: "rows"}.get(len(shape), "vectors")
 
 
-def refusal(dataset: "Dataset", bad: Sequence[tuple[str, str]]) -> UserError:
-    """Name the bad clips of a data set, and what is wrong with each."""
-    return unusable(f"clips of {dataset.name} in {dataset.root}", bad, of=len(dataset.clips))
+def unusable_clips(dataset: "Dataset", problems: Mapping[int, str]) -> tuple[UnusableClip, ...]:
+    """Return the clips of a data set that cannot be used, from their rows and reasons."""
+    return tuple(UnusableClip(dataset.clips["path"].iloc[row], problems[row]) for row in sorted(problems))
 
 
-def unusable(what: str, bad: Sequence[tuple[str, str]], *, of: int) -> UserError:
-    """Name recordings that cannot be used by path and reason, `of` as many of what they are."""
-    named = "; ".join(f"{path}: {reason}" for path, reason in bad[:LISTED])
-    more = f"; and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
-    every = len(bad) == of
-    remedy = "none is left" if every else "mend or remove them, or leave them out with --on-bad-clip skip"
-    return UserError(f"{len(bad)} of the {of} {what} cannot be used ({named}{more}): {remedy}")
+def clips_error(dataset: "Dataset", bad: Sequence[UnusableClip]) -> UserError:
+    """Return an error that names the clips of a data set that cannot be used, with the reason of each."""
+    return recordings_error(f"clips of {dataset.name} in {dataset.root}", bad, total=len(dataset.clips))
+
+
+def recordings_error(what: str, bad: Sequence[UnusableClip], *, total: int) -> UserError:
+    """Return an error that names recordings that cannot be used, out of `total`; `what` is their plural."""
+    named = "; ".join(f"{clip.path}: {clip.reason}" for clip in bad[:MAX_NAMED])
+    more = f"; and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else ""
+    remedy = "none is left" if len(bad) == total else "repair or remove them, or leave them out with --on-bad-clip skip"
+    return UserError(f"{len(bad)} of the {total} {what} cannot be used ({named}{more}): {remedy}")

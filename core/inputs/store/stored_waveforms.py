@@ -1,13 +1,12 @@
-"""The store of waveforms, from which images are made while a network trains (`core.inputs.store.on_the_fly`).
+"""Stored waveforms, from which inputs are computed during training (`core.inputs.store.on_the_fly`).
 
-Made once per (content, sampling rate, and duration where one is cut) and memory-mapped: either every clip at the length
-that it is brought to, or every recording from start to end, so that a segment of it is read by seeking. A recording
-goes to the disk in pieces; its length decides room there, and never how much memory is taken. Whole shards of clips
-outlive the process that made them.
+Decoded once per (content, sampling rate, and duration if clips are cut) and memory-mapped. Either every clip is stored
+at its final length, or every recording from start to end, so that a segment is read by seeking. A long recording is
+written in pieces, so memory does not depend on its length.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +15,14 @@ import numpy as np
 
 from core.audio.reading import BadClip, fit_length, stream_waveform
 from core.audio.waveform_augmentation import Change, augment_waveform
-from core.cache.array_reader import ArrayReader
-from core.cache.array_writer import ArrayWriter
-from core.cache.entries import load_or_make
+from core.cache.array_file import ArrayReader, ArrayWriter, Part
+from core.cache.entries import load_or_build
 from core.config.run import Clip, identity
-from core.inputs.store.build_inputs import BATCH, DECODERS, SHARD, WAITING, Sound, Turn, read_clip
-from core.inputs.store.processes import ahead
-from core.inputs.store.stored_inputs import refusal
+from core.inputs.store.build_inputs import BATCH, DECODERS, WAITING, Deferred, batched, read_clip
+from core.inputs.store.stored_inputs import UnusableClip, clips_error, unusable_clips
 from core.io.memory import return_freed_memory
 from core.io.native_stderr import silence_native_stderr
-from core.io.thread_pool import CancellablePool
+from core.io.thread_pool import CancellablePool, map_ahead
 from core.progress import Progress, no_progress
 
 if TYPE_CHECKING:
@@ -33,36 +30,36 @@ if TYPE_CHECKING:
 
 VERSION = 1  # raised when the same configuration would give other samples
 AT_ONCE = 1 << 24  # samples; 64 MB
-LOUD = 1e12  # full scale is 1; of louder clips the spectrogram may not be finite, which is looked at before training
+LOUD = 1e12  # times full scale; the spectrogram of a louder clip may not be finite, which is checked before training
 
 
 @dataclass(frozen=True, eq=False)
 class Waveforms:
-    """The clips of a data set, or its whole recordings, as samples.
+    """Waveforms of the clips of a data set, or of its whole recordings.
 
     Attributes
     ----------
     samples
-        Of all clips one after the other, float32, full scale 1, memory-mapped and read-only.
+        Samples of all clips, concatenated; float32, full scale 1, memory-mapped and read-only.
     first, lengths
-        Where each clip begins, and its samples; int64, (kept clips,).
+        First sample and number of samples of each clip, int64, shape (kept clips,).
     kept
-        Row of `dataset.clips` that each belongs to, int64, ascending, (kept clips,).
+        Row of `dataset.clips` of each clip, int64, ascending, shape (kept clips,).
     bad
-        Path and reason of every clip that was left out.
+        Clips that were left out.
     loud
-        Rows of those that may be too loud.
+        Clips (0 to kept clips - 1) that may be too loud for a spectrogram.
     clip
-        How long a waveform is wanted.
+        Settings that decide the length of a waveform.
     key
-        Stands for everything that decided the samples; the name of the entry in the cache.
+        Name of the entry in the cache.
     """
 
     samples: np.ndarray
     first: np.ndarray
     lengths: np.ndarray
     kept: np.ndarray
-    bad: tuple[tuple[str, str], ...]
+    bad: tuple[UnusableClip, ...]
     loud: tuple[int, ...]
     clip: Clip
     key: str
@@ -72,19 +69,19 @@ class Waveforms:
 
     @property
     def n_samples(self) -> int:
-        """Samples of a waveform, where ``--length-mode stretch`` does not leave each its own."""
+        """Samples of a waveform; with ``--length-mode stretch`` each keeps its own number."""
         return round(self.clip.duration * self.clip.sr)
 
     @property
     def table(self) -> np.ndarray | None:
-        """All of them as one array (clips, samples), where they are stored in the one length; else None."""
+        """All waveforms as one array (clips, samples), if they are stored with one length; else None."""
         if (self.lengths != self.n_samples).any() or self.samples.size != self.lengths.sum():
             return None
         return self.samples.reshape(len(self), -1)
 
     @property
     def longer(self) -> int:
-        """How many recordings are longer than a waveform, so that there are segments to choose from."""
+        """Number of recordings that are longer than a segment."""
         return int((self.lengths > self.n_samples).sum())
 
     def too_long(self, rows: np.ndarray) -> bool:
@@ -97,14 +94,14 @@ class Waveforms:
         Parameters
         ----------
         row
-            Of the kept clips.
+            Row among the kept clips.
         chance
-            0 to below 1: where in a longer recording the segment begins, of all places that there are. None, and a
-            recording no longer than a segment: the same waveform always, as `fit_length` says.
+            Position of the segment in a longer recording, from 0 (its start) to below 1 (its end). None: the segment
+            that `fit_length` chooses.
 
         Returns
         -------
-        (samples,) float32.
+        Waveform, float32, shape (samples,).
         """
         first, length, start = int(self.first[row]), int(self.lengths[row]), 0
         spare = length - self.n_samples
@@ -134,126 +131,161 @@ def waveforms(
     change: Change = augment_waveform,
     progress: Progress = no_progress,
 ) -> Waveforms:
-    """Return the waveforms of all clips of a data set, decoding them if they are not in the cache.
+    """Return the waveforms of all clips of a data set; decode them if they are not in the cache.
 
     Parameters
     ----------
     dataset, content, clip, on_bad_clip, variant, change, progress
         As for images (`core.inputs.store.stored_inputs.images`).
     cache
-        Folder under which ``waveforms/<key>/`` is kept.
+        Folder of ``waveforms/<key>/``.
     whole
-        Keep recordings from start to end, at the sampling rate of `clip`, in whose length they are read then; so it is
-        of ``--length-mode stretch`` anyway.
+        Store recordings from start to end, at the sampling rate of `clip`, so that segments can be read. Always true
+        of ``--length-mode stretch``.
 
     Raises
     ------
     UserError
-        Bad clips under ``fail``, all of them at once; no clip left; the cache folder cannot be written to.
+        Under ``fail``, naming all clips that cannot be used; no clip is left; the cache cannot be written to.
     """
     whole = (whole or clip.fit == "stretch") and not variant
     of = {"sr": clip.sr} if whole else identity(clip)
-    made_from = {"waveforms": VERSION, "content": content, "clip": of, "variant": variant}
-    read = partial(read_clip, clip=clip, variant=variant, change=change)
-    stored = load_or_make(
+    key_fields = {"waveforms": VERSION, "content": content, "clip": of, "variant": variant}
+    read: Callable[[str], Any]
+    if whole:
+        read = partial(_read_recording, root=dataset.root, sr=clip.sr)
+    else:
+        read = partial(read_clip, root=dataset.root, clip=clip, variant=variant, change=change)
+    stored = load_or_build(
         cache / "waveforms",
-        made_from=made_from | ({"change": change.__name__} if variant else {}),
-        make=partial(
-            _make,
-            dataset=dataset,
-            read=partial(partial(_recording, sr=clip.sr) if whole else read, root=dataset.root),
-            sr=clip.sr,
-            what=f"waveforms of {dataset.name}" + (f", augmented version {variant}" if variant else ""),
-            report=progress,
-        ),
-        waiting=lambda: progress(0, len(dataset.clips), "waiting for another process that reads these recordings"),
-        progress=progress,
-        what=f"the waveforms of {dataset.name}",
+        key_fields=key_fields | ({"change": change.__name__} if variant else {}),
+        build=partial(_build, dataset=dataset, read=read, sr=clip.sr, variant=variant, progress=progress),
+        on_wait=lambda: progress(0, len(dataset.clips), "waiting for another process that decodes these recordings"),
     )
-    problems: list[str] = stored.facts["problems"]
-    bad = _bad(dataset, problems)
+    written = _Written(**stored.facts)
+    bad = unusable_clips(dataset, written.problem_of)
     if bad and on_bad_clip == "fail":
-        raise refusal(dataset, bad)
-    lengths, loud = (np.array(stored.facts[name], dtype=np.int64) for name in ("written", "loud"))
-    first = lengths.cumsum() - lengths
-    kept = np.array([row for row, problem in enumerate(problems) if not problem], dtype=np.int64)
+        raise clips_error(dataset, bad)
+    lengths = np.array(written.lengths, dtype=np.int64)
+    kept = np.array([row for row in range(len(lengths)) if row not in written.problem_of], dtype=np.int64)
     return Waveforms(
         samples=stored.array,
-        first=first[kept],
+        first=(lengths.cumsum() - lengths)[kept],
         lengths=lengths[kept],
         kept=kept,
         bad=bad,
-        loud=tuple(np.flatnonzero(loud[kept]).tolist()),
+        loud=tuple(np.flatnonzero(np.isin(kept, written.loud)).tolist()),
         clip=clip,
         key=stored.key,
     )
 
 
-Found = Sound | Turn | None  # a clip's samples, what is wrong, what reads it later; None: to be read in pieces
+@dataclass
+class _Written:
+    """What is known of the clips that are written.
 
-
-def _make(
-    writer: ArrayWriter, *, dataset: "Dataset", read: Callable[[str], Found], sr: int, what: str, report: Progress
-) -> dict[str, list[Any]]:
-    """Write the samples of every clip, behind the shards that are there; return what is to be known of each.
-
-    What was written of a recording before it turned out to be bad stays, and is not looked at.
+    Attributes
+    ----------
+    lengths
+        Samples of each clip; 0 of one that cannot be used.
+    loud
+        Rows of clips that may be too loud.
+    problems
+        Rows, as text for JSON, and reasons of clips that cannot be used.
     """
+
+    lengths: list[int] = field(default_factory=list)
+    loud: list[int] = field(default_factory=list)
+    problems: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def problem_of(self) -> dict[int, str]:
+        """Reason of each clip that cannot be used, by row."""
+        return {int(row): reason for row, reason in self.problems.items()}
+
+    def add(self, other: Mapping[str, Any]) -> None:
+        """Append what is known of later clips."""
+        self.lengths += other["lengths"]
+        self.loud += other["loud"]
+        self.problems |= other["problems"]
+
+
+def _build(
+    writer: ArrayWriter,
+    *,
+    dataset: "Dataset",
+    read: Callable[[str], Any],
+    sr: int,
+    variant: int,
+    progress: Progress,
+) -> tuple[int, dict[str, Any]]:
+    """Write the samples of the clips that are not finished yet; return the number of samples, and `_Written` of all."""
     paths: list[str] = dataset.clips["path"].tolist()
-    facts: dict[str, list[Any]] = {"written": [], "problems": [], "loud": []}
-    for shard in writer.shards:
-        _extend(facts, shard.facts)
-    new: dict[str, list[Any]] = {name: [] for name in facts}
-    left = paths[len(facts["problems"]) :]
-    report(len(paths) - len(left), len(paths), what)
-    with silence_native_stderr(), CancellablePool(DECODERS) as pool:
-        for path, found in zip(left, ahead(pool, read, left, 2 * BATCH), strict=True):
-            _extend(new, _write(writer, dataset.root / path, found, sr=sr))
-            if len(new["problems"]) == SHARD:
-                writer.commit(new)
-                _extend(facts, new)
-                new = {name: [] for name in facts}
-            report(len(facts["problems"]) + len(new["problems"]), len(paths), what)
-    _extend(facts, new)
-    return_freed_memory()  # decoding long recordings has left much, in fragments
-    if all(facts["problems"]):
-        raise refusal(dataset, _bad(dataset, facts["problems"]))
-    return facts
+    what = f"waveforms of {dataset.name}" + (f", augmented version {variant}" if variant else "")
+    writer.create((0,), np.float32)
+    written = _Written()
+    for part in writer.parts:
+        written.add(part.facts)
+    left = paths[len(written.lengths) :]
+    progress(len(paths) - len(left), len(paths), what)
+    with CancellablePool(DECODERS) as pool:
+        found = map_ahead(pool, read, left, 2 * BATCH)
+        for batch in batched(enumerate(left, len(written.lengths)), BATCH):
+            first, new = sum(written.lengths), _Written()
+            for row, path in batch:
+                try:
+                    length, peak = _write(writer, first + sum(new.lengths), dataset.root / path, next(found), sr=sr)
+                except BadClip as bad:
+                    length, peak, new.problems[str(row)] = 0, 0.0, bad.reason
+                new.lengths.append(length)
+                new.loud += [row] * (peak > LOUD)
+                progress(row + 1, len(paths), what)
+            writer.finish(Part(first, sum(new.lengths), asdict(new)))
+            written.add(asdict(new))
+    return_freed_memory()  # long recordings leave many small pieces of freed memory
+    if len(written.problems) == len(paths):
+        writer.parts.clear()  # nothing is worth keeping
+        raise clips_error(dataset, unusable_clips(dataset, written.problem_of))
+    return sum(written.lengths), asdict(written)
 
 
-def _write(writer: ArrayWriter, path: Path, found: Found, *, sr: int) -> dict[str, list[Any]]:
-    """Write one clip; return how many samples, what is wrong with it, and whether it may be too loud."""
-    found = found() if callable(found) else found
-    written, problem, peak = 0, found if isinstance(found, str) else "", 0.0
-    pieces: Iterable[np.ndarray] = () if found is None or isinstance(found, str) else (found,)
-    try:
-        for piece in stream_waveform(path, sr=sr) if found is None else pieces:
-            writer.append(piece)
-            written += len(piece)
+class TooLong:
+    """A recording that is too long to wait in memory and is written in pieces."""
+
+
+def _write(
+    writer: ArrayWriter, first: int, path: Path, found: np.ndarray | BadClip | Deferred | TooLong, *, sr: int
+) -> tuple[int, float]:
+    """Write one clip from sample `first` on; return its samples and its peak.
+
+    Raises
+    ------
+    BadClip
+        It cannot be used. What was written of it is overwritten by the next clip.
+    """
+    found = found.read() if isinstance(found, Deferred) else found
+    if isinstance(found, BadClip):
+        raise found
+    pieces: Iterable[np.ndarray] = stream_waveform(path, sr=sr) if isinstance(found, TooLong) else (found,)
+    length, peak = 0, 0.0
+    with silence_native_stderr():  # decoders print warnings
+        for piece in pieces:
+            writer.write(first + length, piece)
+            length += len(piece)
             peak = max(peak, float(np.abs(piece).max(initial=0)))
-    except BadClip as bad:
-        problem = bad.reason
-    return {"written": [written], "problems": [problem], "loud": [peak > LOUD]}
+    return length, peak
 
 
-def _extend(facts: dict[str, list[Any]], more: Mapping[str, list[Any]]) -> None:
-    for name, values in facts.items():
-        values += more[name]
-
-
-def _bad(dataset: "Dataset", problems: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    return tuple((path, problem) for path, problem in zip(dataset.clips["path"], problems, strict=True) if problem)
-
-
-def _recording(path: str, *, root: Path, sr: int) -> Sound | None:
-    """Return a whole recording, what is wrong with it, or None where it is too long to wait in memory for its turn."""
+def _read_recording(path: str, *, root: Path, sr: int) -> np.ndarray | BadClip | TooLong:
+    """Return a whole recording, or what is wrong with it."""
     pieces, samples = [np.empty(0, dtype=np.float32)], 0
     try:
-        for piece in stream_waveform(root / path, sr=sr):
-            samples += len(piece)
-            if samples > WAITING:
-                return None
-            pieces.append(piece)
+        with silence_native_stderr():  # decoders print warnings
+            for piece in stream_waveform(root / path, sr=sr):
+                samples += len(piece)
+                if samples > WAITING:
+                    return TooLong()
+                pieces.append(piece)
     except BadClip as problem:
-        return problem.reason
+        return problem
     return np.concatenate(pieces)

@@ -1,1 +1,1 @@
-"""Heads trained together: many small heads as one batched product."""
+"""Many small networks on the same inputs, trained as one batched product instead of one by one."""

@@ -1,4 +1,4 @@
-"""Which runs may be trained together: told from their configurations, before anything is built."""
+"""Group the runs that can be trained as one batched product, from their configurations alone."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -12,44 +12,50 @@ from core.models.stages import list_stages
 from core.training import AUGMENTATIONS
 from core.training.fit_input_transform import is_fitted
 
-LOT = 64  # runs; what other processes of the same command can take meanwhile, and a killed one loses, hangs on it
+MAX_RUNS = 64  # in one group
+MAX_CLIP_PASSES = 2**28  # of all runs and epochs of a group, about 20 minutes: a killed group starts again
 
 
-def lots(runs: Sequence[Run], datasets: Mapping[str, Dataset]) -> list[list[Run]]:
-    """Part runs into lots of those that may be trained together (`core.training.heads.heads_trainer`), in their order.
+def group_runs(runs: Sequence[Run], datasets: Mapping[str, Dataset]) -> list[list[Run]]:
+    """Group the runs that can be trained together by `core.training.heads.heads_trainer.train_heads`.
+
+    The runs of a group differ only in seed, fold, learning rate and weight decay, train on equally many clips, and
+    have the same frozen weights. A run that fits nowhere is a group of its own. Runs that may be grouped are heads
+    behind a frozen network and networks on vectors; their layers are looked at later, by `load_head_runs`.
 
     Parameters
     ----------
     runs
-        Fully specified.
+        Fully specified; their order is kept.
     datasets
-        Their clips, by ``data.content``.
+        The runs' data sets by ``data.content``.
     """
-    alike: dict[object, list[Run]] = {}
-    clips: dict[tuple[str, int, float], int] = {}
+    groups: dict[object, list[Run]] = {}
+    n_clips: dict[tuple[str, int, float], int] = {}
     for run in runs:
         part = run.data.content, run.data.fold, run.data.validation
-        if part not in clips:
-            clips[part] = len(datasets[part[0]].split(part[1], validation=part[2]).train)
-        alike.setdefault((_shared(run), clips[part]) if _is_small(run) else run.id, []).append(run)
-    return [part for same in alike.values() for part in _parts(same)]
+        if part not in n_clips:
+            n_clips[part] = len(datasets[part[0]].split(part[1], validation=part[2]).train)
+        key = (shared_config(run), frozen_by(run), n_clips[part]) if _is_head_or_vectors(run) else run.id
+        groups.setdefault(key, []).append(run)
+    return [part for group in groups.values() for part in _split(group, n_clips)]
 
 
-def _parts(runs: list[Run]) -> list[list[Run]]:
-    """Part runs into lots of about the same size."""
-    count = -(-len(runs) // LOT)
-    return [runs[k * len(runs) // count : (k + 1) * len(runs) // count] for k in range(count)]
+def _split(group: list[Run], n_clips: Mapping[tuple[str, int, float], int]) -> list[list[Run]]:
+    """Split a group into parts of nearly equal size that respect both limits."""
+    data, epochs = group[0].data, group[0].training.epochs
+    clip_passes = max(1, n_clips[data.content, data.fold, data.validation]) * epochs
+    most = min(MAX_RUNS, max(1, MAX_CLIP_PASSES // clip_passes))
+    count = -(-len(group) // most)
+    return [group[k * len(group) // count : (k + 1) * len(group) // count] for k in range(count)]
 
 
-def _is_small(run: Run) -> bool:
-    """Tell whether what is trained may be dense layers on vectors that stay the same.
-
-    That is a head behind frozen blocks, or anything on vectors; what it is made of shows when it is built.
-    """
+def _is_head_or_vectors(run: Run) -> bool:
+    """Tell whether a run trains a head behind a frozen network or a network on vectors, and its inputs never change."""
     training, model = run.training, run.model
     augmentation = AUGMENTATIONS[training.augment]
-    changing = augmentation.batch or augmentation.segments or training.time_mask or training.freq_mask
-    if changing or training.compile or training.precision != "fp32":
+    inputs_change = augmentation.batch or augmentation.segments or training.time_mask or training.freq_mask
+    if inputs_change or training.compile or training.precision != "fp32":
         return False
     if len(input_shape(run)) == 1:
         return not training.live
@@ -63,21 +69,21 @@ def _last_block(network: str, shape: Shape) -> str:
     return list_stages(network, shape)[-2]
 
 
-def _shared(run: Run) -> tuple[Run, tuple[int, int]]:
-    """Return what runs of a lot have in common; a frozen network must be the same, whatever fold and seed decide."""
-    return common(run), (0, 0) if run.model.freeze == "none" else decided_by(run)
-
-
-def common(run: Run) -> Run:
-    """Return a run that is the same for all that differ in fold, seed, learning rate and weight decay alone."""
+def shared_config(run: Run) -> Run:
+    """Return a run with placeholders for what may differ in a group: fold, seed, learning rate and weight decay."""
     training = dataclasses.replace(run.training, lr=1.0, weight_decay=0.0)
     return dataclasses.replace(run, training=training, data=dataclasses.replace(run.data, fold=1), seed=0)
 
 
-def decided_by(run: Run) -> tuple[int, int]:
-    """Return the fold and the seed that decide where a network starts, its head apart; 0 for one that decides nothing.
+def frozen_by(run: Run) -> tuple[int, int]:
+    """Return the (fold, seed) that determine a run's frozen weights, 0 for one without effect; (0, 0) if none are."""
+    return (0, 0) if run.model.freeze == "none" else starting_weights_by(run)
 
-    It may be standardised by its fold, and drawn from its seed.
+
+def starting_weights_by(run: Run) -> tuple[int, int]:
+    """Return the (fold, seed) that determine the starting weights apart from the head; 0 for one without effect.
+
+    The fold matters if the inputs are standardised or projected by the training clips, the seed if weights are random.
     """
-    drawn = run.model.weights == "random" or run.model.fuse != "all"
-    return run.data.fold if is_fitted(run) else 0, run.seed if drawn else 0
+    has_random = run.model.weights == "random" or run.model.fuse != "all"
+    return run.data.fold if is_fitted(run) else 0, run.seed if has_random else 0

@@ -1,63 +1,55 @@
-"""What runs that are trained together read: those that go through the same clips in the same order read them once."""
+"""The training batches of many runs: runs with the same clips and the same seed share theirs."""
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 
 import torch
 
 from core.training.batches import batches_of
-from core.training.heads.dropout import Dropout, draws
-from core.training.heads.head_runs import Member
+from core.training.heads.dropout import Dropout
+from core.training.heads.head_runs import HeadRun
 from core.training.trainer import epoch_rows, epoch_seeds
 
 
-class Streams:
-    """The batches of an epoch.
+class SharedBatches:
+    """The batches of one epoch.
 
     Parameters
     ----------
-    members
-        Runs with as many training clips each.
+    head_runs
+        Runs with equally many training clips.
     epoch
-        From 0.
-    device
-        Where batches are needed.
+        Counted from 0.
 
     Attributes
     ----------
-    which
-        (runs,): the stream that each reads.
-    sizes
-        Clips of each step.
+    input_of
+        (runs,) index of each run's input.
     dropout
-        Of each stream.
+        The dropout masks of the epoch.
+    sizes
+        The number of clips in each batch.
     """
 
-    def __init__(self, members: Sequence[Member], epoch: int, device: torch.device) -> None:
-        first: dict[tuple[int, int, int], Member] = {}
-        for member in members:
-            first.setdefault(member.stream, member)
-        streams, self._readers = list(first), list(first.values())
-        which = [streams.index(member.stream) for member in members]
-        self.which = torch.tensor(which, device=device)
-        seeds = [epoch_seeds(m.run.seed, epoch) for m in self._readers]
-        generators = [torch.Generator().manual_seed(order) for order, _ in seeds]
-        orders = [epoch_rows(m.prepared, epoch, g) for m, g in zip(self._readers, generators, strict=True)]
-        self._batches = batches_of(torch.stack(orders).to(device), members[0].run.training.batch_size)
-        self.sizes = [rows.shape[1] for rows in self._batches]
-        basis = members[0].basis
-        wanted = draws(basis.layers, basis.x.shape[1], self.sizes)
-        self.dropout = Dropout([noise for _, noise in seeds], which, wanted, device)
+    def __init__(self, head_runs: Sequence[HeadRun], epoch: int) -> None:
+        keys = [(id(run.x), run.run.data.fold, run.run.seed) for run in head_runs]
+        distinct = dict(zip(keys, head_runs, strict=True))
+        order, device = list(distinct), head_runs[0].x.device
+        self.input_of = torch.tensor([order.index(key) for key in keys], device=device)
+        self._readers = list(distinct.values())
+        seeds = {seed: epoch_seeds(seed, epoch) for _, _, seed in order}  # of the batch order, and of dropout
+        self.dropout = Dropout([seeds[key[2]][1] for key in order], [seeds[key[2]][1] for key in keys], device)
+        rows = [
+            epoch_rows(run.prepared, epoch, torch.Generator().manual_seed(seeds[run.run.seed][0]))
+            for run in self._readers
+        ]
+        self._batches = batches_of(torch.stack(rows).to(device), head_runs[0].run.training.batch_size)
+        self.sizes = [batch.shape[1] for batch in self._batches]
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Go through the inputs (streams, batch, features), which the next ones overwrite, and labels (runs, batch)."""
-        prepared = self._readers[0].basis.prepared
-        parts = [list(same) for _, same in groupby(self._readers, key=lambda member: id(member.basis.x))]
-        arrays, counts = [same[0].basis.x for same in parts], [len(same) for same in parts]
-        x = arrays[0].new_empty(0, 0, arrays[0].shape[1])
+        """Yield inputs (inputs, batch, features) and labels (runs, batch)."""
+        prepared, arrays = self._readers[0].prepared, [run.x for run in self._readers]
+        one_array = all(array is arrays[0] for array in arrays)
         for rows in self._batches:
-            if x.shape[:2] != rows.shape:
-                x = x.new_empty(*rows.shape, x.shape[2])
-            for array, own, into in zip(arrays, rows.split(counts), x.split(counts), strict=True):
-                torch.index_select(array, 0, own.flatten(), out=into.flatten(0, 1))
-            yield x, prepared.labels[rows % prepared.source.n_clips][self.which]
+            parts = zip(arrays, rows, strict=True)
+            x = arrays[0][rows] if one_array else torch.stack([array[own] for array, own in parts])
+            yield x, prepared.labels[rows % prepared.source.n_clips][self.input_of]

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from finished_runs import finish, plan_of
 
-from analysis.conditions import DETAILED, compare
+from analysis.conditions import DETAILED_METRICS, write_condition_report
 from analysis.metrics.condition_summary import summarise_conditions
 from analysis.metrics.registry import METRICS, check_metrics
 from analysis.output import style
 from analysis.output.folder import OutputFolder
 from analysis.plots import by_condition as figures
-from analysis.plots.metric_bars import write_bars
+from analysis.plots.metric_bars import write_metric_bars
 from core.config.execution import Execution
 from core.config.run import Run
 from core.errors import UserError
@@ -62,7 +62,7 @@ def test_a_measures_mean_deviation_and_interval_are_over_folds(tmp_path: Path) -
 
 def test_what_older_records_lack_is_blank_and_the_rest_is_there(tmp_path: Path) -> None:
     results = finished(tmp_path, "prediction_ms", timed=False)
-    frame = compare(results, title="Frozen")
+    frame = write_condition_report(results, title="Frozen")
     assert math.isnan(frame.at[0, "prediction_ms"])
     shown = cells(results, "metrics")
     assert shown["Prediction ms"] == shown["To converge"] == shown["Validation %"] == "–"
@@ -75,9 +75,13 @@ def test_what_older_records_lack_is_blank_and_the_rest_is_there(tmp_path: Path) 
 
 def test_every_metric_has_a_column_and_those_asked_for_are_shown_and_drawn(tmp_path: Path) -> None:
     results = finished(tmp_path, "f1", "time_to_converge", "f1", "accuracy")
-    compare(results, title="Frozen")
+    write_condition_report(results, title="Frozen")
     by_name: dict[str, Any] = {item["name"]: item for item in results.items}
-    assert by_name["metrics"]["cells"]["header"] == ["Frozen", *(METRICS[name].title for name in DETAILED), "Runs"]
+    assert by_name["metrics"]["cells"]["header"] == [
+        "Frozen",
+        *(METRICS[name].title for name in DETAILED_METRICS),
+        "Runs",
+    ]
     titles = by_name["table"]["cells"]["header"]
     assert titles.count("F1 %") == titles.count("To converge") == titles.count("Accuracy %") == 1
     assert cells(results, "table")["To converge"] == "6.0 s ± 4.2 s"
@@ -90,7 +94,7 @@ def test_bars_of_every_metric_have_its_heights_and_intervals(metric: str) -> Non
     frame = pd.DataFrame({"condition": ["a", "b"], metric: [0.2, 0.4]})
     frame = frame.assign(**{f"{metric}_low": frame[metric] - 0.1, f"{metric}_high": frame[metric] + 0.3})
     ax = style.new_figure()[1]
-    figures.grouped_bars(frame, ax, x="condition", metric=metric)
+    figures.draw_grouped_bars(frame, ax, x="condition", metric=metric)
     axis = METRICS[metric].axis
     scale = 100 if axis.endswith("(%)") else 1e-6 if axis.endswith("(millions)") else 1
     np.testing.assert_allclose([bar.get_height() for bar in ax.patches], [0.2 * scale, 0.4 * scale])
@@ -105,7 +109,7 @@ def test_bars_of_every_metric_have_its_heights_and_intervals(metric: str) -> Non
 def test_bars_say_what_they_show_and_who_has_none(tmp_path: Path) -> None:
     results = finished(tmp_path)
     frame = pd.DataFrame({"condition": ["a", "b"], "nll": [0.5, math.nan], "nll_std": [0.1, math.nan]})
-    write_bars(results, frame, "nll", title="Loss", caption="Compare")
+    write_metric_bars(results, frame, "nll", title="Loss", caption="Compare")
     (item,) = results.items
     assert item["caption"] == (
         "Compare: negative log likelihood by condition; bars show the standard deviation over folds, or over the seeds "

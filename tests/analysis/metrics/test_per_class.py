@@ -49,7 +49,7 @@ def test_scores_are_scikit_learns_over_the_folds_that_have_the_class(results: Ou
     assert np.isnan(frame.at["class 2", "recall_std"])
     assert frame["clips"].tolist() == [10 + 15, 10 + 15, 10]  # seeds share their clips
     assert "class 2" in (results.folder / "classes.md").read_text()
-    assert results.shown == []  # a row for each class of each condition is too long for a terminal
+    assert results.console_output == []  # a row for each class of each condition is too long for a terminal
 
 
 def test_a_single_folds_deviation_is_over_its_seeds() -> None:

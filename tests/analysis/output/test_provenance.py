@@ -8,7 +8,7 @@ import pytest
 from analysis.output.provenance import provenance_notes
 from core.config.run import Run
 from core.datasets.dataset import Dataset
-from core.plan import Plan, Planned
+from core.plan import Plan, PlannedRun
 from core.session import Session
 from core.store.runs import Store
 from core.training.trainer import train
@@ -19,7 +19,7 @@ def plan(run: Run, dataset: Dataset, session: Session) -> Plan:
     """Return a plan of one run that has just been trained."""
     run = run.replace(training__epochs=1, model__freeze="block4")
     train(run, dataset, session, label="run")
-    return Plan("test", (Planned("base", run, run),), {run.data.content: dataset})
+    return Plan("test", (PlannedRun("base", run, run),), {run.data.content: dataset})
 
 
 def change(store: Store, run: Run, **values: object) -> None:
@@ -50,9 +50,9 @@ def test_other_device_is_named(plan: Plan, session: Session) -> None:
 
 
 def test_the_main_table_has_it_as_a_footnote(plan: Plan, session: Session, tmp_path: Path) -> None:
-    from analysis.conditions import compare
+    from analysis.conditions import write_condition_report
     from analysis.output.folder import OutputFolder
 
     change(session.store, plan.runs[0], torch="2.4.0")
-    compare(OutputFolder(plan, session, tmp_path / "analysis"), title="Condition")
+    write_condition_report(OutputFolder(plan, session, tmp_path / "analysis"), title="Condition")
     assert "torch 2.4.0 (now " in (tmp_path / "analysis" / "table.md").read_text()

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from finished_runs import finish, plan_of
 
-from analysis.ensembles import compare_ensemble
+from analysis.ensembles import write_ensemble_report
 from analysis.output.folder import OutputFolder
-from analysis.plots.calibration import gap, reliability
+from analysis.plots.calibration import ece_from_bins, reliability_bins
 from core.config.execution import Execution
 from core.config.run import Run
 from core.session import Session
@@ -19,8 +19,8 @@ from core.training import metrics
 def test_the_gap_of_the_bins_is_the_ece() -> None:
     rng = np.random.default_rng(0)
     probs, targets = metrics.softmax(3 * rng.normal(size=(500, 4))), rng.integers(0, 4, 500)
-    bins = reliability(probs, targets)
-    assert gap(bins) == pytest.approx(metrics.ece(probs, targets))
+    bins = reliability_bins(probs, targets)
+    assert ece_from_bins(bins) == pytest.approx(metrics.ece(probs, targets))
     assert bins["clips"].sum() == 500
     there = bins[bins["clips"] > 0]
     assert ((there["above"] < there["confidence"]) & (there["confidence"] <= there["to"] + 1e-12)).all()
@@ -29,10 +29,10 @@ def test_the_gap_of_the_bins_is_the_ece() -> None:
 def test_a_network_that_is_right_as_often_as_it_is_sure_has_no_gap() -> None:
     probs = np.tile([0.75, 0.25], (400, 1))
     targets = (np.arange(400) % 4 == 0).astype(int)  # right in three of four
-    bins = reliability(probs, targets, bins=10)
+    bins = reliability_bins(probs, targets, bins=10)
     (row,) = bins[bins["clips"] > 0].to_dict("records")
     assert (row["above"], row["to"], row["confidence"], row["accuracy"]) == pytest.approx((0.7, 0.8, 0.75, 0.75))
-    assert gap(bins) == pytest.approx(0)
+    assert ece_from_bins(bins) == pytest.approx(0)
 
 
 def test_an_ensemble_leaves_its_calibration_learning_curves_and_confusion(tmp_path: Path) -> None:
@@ -46,14 +46,16 @@ def test_an_ensemble_leaves_its_calibration_learning_curves_and_confusion(tmp_pa
             finish(session.store, run, made[run.id], targets)
     plan = plan_of({f"member {seed + 1}": part for seed, part in runs.items()}, ablation="ensemble")
     results = OutputFolder(plan, session, tmp_path / "ensemble")
-    compare_ensemble(results, title="Network")
+    write_ensemble_report(results, title="Network")
     names = ["table", "metrics", "classes", "figure", "calibration", "learning", "confusion"]
     assert [item["name"] for item in results.items] == names
     bins = pd.read_csv(results.folder / "calibration.csv")
     assert bins.groupby("condition")["clips"].sum().to_dict() == {"ensemble": 120, "single": 240}
     read = [[session.store.predictions(part[fold])[2] for part in runs.values()] for fold in (0, 1)]
     together = np.concatenate([metrics.soft_vote(members) for members in read])
-    assert gap(bins[bins["condition"] == "ensemble"]) == pytest.approx(metrics.ece(together, np.tile(targets, 2)))
+    assert ece_from_bins(bins[bins["condition"] == "ensemble"]) == pytest.approx(
+        metrics.ece(together, np.tile(targets, 2))
+    )
     cells = pd.read_csv(results.folder / "confusion.csv")
     corner = cells[(cells["target"] == "All") & (cells["predicted"] == "All")].set_index("condition")
     assert corner["clips"].to_dict() == {"single": 240, "ensemble": 120}

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from finished_runs import finish, plan_of, scored
 
-from analysis.conditions import compare
+from analysis.conditions import write_condition_report
 from analysis.metrics.condition_summary import summarise_conditions
 from analysis.output.folder import OutputFolder
-from analysis.plots.learning_curves import collect, write_learning_curves
+from analysis.plots.learning_curves import average_histories, write_learning_curves
 from core.config.execution import Execution
 from core.config.run import Run
 from core.session import Session
@@ -42,7 +42,7 @@ def learned(session: Session, right: dict[tuple[int, int], list[int]]) -> Output
 
 def test_the_last_epoch_is_the_table_s_mean_and_deviation(session: Session) -> None:
     results = learned(session, RIGHT)
-    curves, lost = collect(results.plan.groups(), session.store)
+    curves, lost = average_histories(results.plan.groups(), session.store)
     (row,) = summarise_conditions(results.plan, session.store).to_dict("records")
     last = curves[(curves["epoch"] == 2) & (curves["measure"] == "test_accuracy")].iloc[0]
     assert (last["mean"], last["std"]) == pytest.approx((row["accuracy"], row["accuracy_std"]))
@@ -52,7 +52,7 @@ def test_the_last_epoch_is_the_table_s_mean_and_deviation(session: Session) -> N
 
 def test_a_single_fold_has_the_deviation_of_its_seeds(session: Session) -> None:
     results = learned(session, {key: clips for key, clips in RIGHT.items() if key[0] == 1})
-    curves, _ = collect(results.plan.groups(), session.store)
+    curves, _ = average_histories(results.plan.groups(), session.store)
     first = curves[curves["measure"] == "test_accuracy"].iloc[0]
     assert (first["mean"], first["std"]) == pytest.approx((0.45, np.std([0.4, 0.5], ddof=1)))
 
@@ -79,6 +79,6 @@ def test_without_a_finished_run_there_is_no_figure(session: Session) -> None:
 
 def test_every_comparison_has_learning_curves_and_confusion_matrices(session: Session) -> None:
     results = learned(session, RIGHT)
-    compare(results, title="Frozen")
+    write_condition_report(results, title="Frozen")
     names = [item["name"] for item in results.items]
     assert names == ["table", "figure", "metrics", "classes", "learning", "confusion"]

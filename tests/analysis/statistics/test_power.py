@@ -17,8 +17,8 @@ from analysis.statistics.paired_comparisons import (
 )
 from analysis.statistics.power import (
     MAX_UNITS,
+    compute_power,
     min_detectable_difference,
-    power,
     required_folds,
     required_seeds,
     variance_components,
@@ -38,8 +38,8 @@ def test_what_is_detectable_is_found_in_80_of_100_studies(folds):
 
 @pytest.mark.parametrize("folds", [3, 5, 10, 100])
 def test_power_is_that_of_statsmodels(folds):
-    assert power(0.01, 0.02, folds) == pytest.approx(TTestPower().power(0.5, folds, 0.05), abs=1e-6)
-    assert power(0, 0.02, folds) == pytest.approx(0.05)
+    assert compute_power(0.01, 0.02, folds) == pytest.approx(TTestPower().power(0.5, folds, 0.05), abs=1e-6)
+    assert compute_power(0, 0.02, folds) == pytest.approx(0.05)
 
 
 def test_two_folds_find_only_what_is_huge_and_one_fold_nothing():
@@ -50,11 +50,11 @@ def test_two_folds_find_only_what_is_huge_and_one_fold_nothing():
 
 def test_what_is_needed_is_the_least_that_is_enough():
     folds = required_folds(0.02, 0.01)
-    assert power(0.01, 0.02, folds) >= 0.8 > power(0.01, 0.02, folds - 1)
+    assert compute_power(0.01, 0.02, folds) >= 0.8 > compute_power(0.01, 0.02, folds - 1)
     assert required_folds(0.02, min_detectable_difference(0.02, 7)) in (7, 8)  # equal but for rounding
     assert required_folds(1.0, 1e-4) is None
     assert required_folds(0.0, 0.01) == 2
-    assert 0.99 < power(1.0, 1e-3, MAX_UNITS) <= 1.0
+    assert 0.99 < compute_power(1.0, 1e-3, MAX_UNITS) <= 1.0
 
 
 def test_spread_is_parted_into_folds_and_seeds():

@@ -13,21 +13,21 @@ from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.inputs.input_of_run import input_shape
 from core.models.build_network import build_network
-from core.plan import Plan, Planned
+from core.plan import Plan, PlannedRun
 from core.session import Session
-from core.training.prepare import has_still_prefix
+from core.training.prepare import can_cache_prefix
 from run_ablation import main
 
 
 def planned(dataset: Dataset, *runs: Run) -> Plan:
-    return Plan("test", tuple(Planned("one", run, runs[0]) for run in runs), {runs[0].data.content: dataset})
+    return Plan("test", tuple(PlannedRun("one", run, runs[0]) for run in runs), {runs[0].data.content: dataset})
 
 
 def priced(monkeypatch: pytest.MonkeyPatch, dataset: Dataset, session: Session, *runs: Run) -> Estimate:
     """Let every clip of a training step cost 1, of an evaluation 100 and of a prefix 10,000 seconds."""
 
     def price(run: Run, subject: time_estimate.Subject, session: Session) -> Cost:
-        return Cost(1, 100, 10_000 * has_still_prefix(run))
+        return Cost(1, 100, 10_000 * can_cache_prefix(run))
 
     monkeypatch.setattr(time_estimate, "_measured", price)
     return Estimate(runs, planned(dataset, *runs), session)
@@ -106,7 +106,6 @@ def test_what_is_measured_is_the_network_that_is_trained(
         return operations(lambda: network(torch.zeros(1, *input_shape(one))), session.device)
 
     monkeypatch.setattr(time_estimate, "_seconds", operations)
-    monkeypatch.setattr("core.inference.fast_forward.can_fuse", lambda dtype: False)  # of fused ones torch counts none
     # Not the default network: torch counts the backward passes of grouped convolutions wrong.
     one = run.replace(model__backbone="resnet18", model__freeze=through)
     [cost] = Estimate([one], planned(dataset, one), session).costs.values()

@@ -20,7 +20,7 @@ from commands.tune.options import Tune
 from commands.tune.run import question
 from core.config.run import Run
 from core.errors import UserError
-from core.plan import Plan, Planned
+from core.plan import Plan, PlannedRun
 from core.store.record import STOPPED
 from core.store.runs import Store
 from run_ablation import main
@@ -145,7 +145,7 @@ def test_deviation_of_a_configuration_is_over_folds(tmp_path: Path) -> None:
         store.write_record(
             run, STOPPED, {"metrics": {"validation_accuracy": score, "validation_loss": 1.0, "epoch": 1}}
         )
-    plan = Plan("tune", tuple(Planned("lr 0.001", run, run) for run in runs), {})
+    plan = Plan("tune", tuple(PlannedRun("lr 0.001", run, run) for run in runs), {})
     (row,) = summarise_search(plan, store, ["training__lr"]).to_dict("records")
     assert row["validation_accuracy"] == pytest.approx((0.3 + 0.9) / 2)
     assert row["validation_accuracy_std"] == pytest.approx(np.std([0.3, 0.9], ddof=1))

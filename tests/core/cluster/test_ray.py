@@ -35,10 +35,10 @@ from core.config.execution import Cluster, Execution
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
-from core.plan import Plan, Planned
+from core.plan import Plan, PlannedRun
 from core.session import Session
 from core.store.runs import FAILED, FINISHED
-from core.training.heads.groups import lots
+from core.training.heads.groups import group_runs
 from core.training.trainer import train
 
 pytest.importorskip("ray")
@@ -46,7 +46,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def plan_of(runs: list[Run], dataset: Dataset) -> Plan:
-    return Plan("test", tuple(Planned("none", run, runs[0]) for run in runs), {runs[0].data.content: dataset})
+    return Plan("test", tuple(PlannedRun("none", run, runs[0]) for run in runs), {runs[0].data.content: dataset})
 
 
 def on_ray(results: Path, **cluster: object) -> Session:
@@ -288,14 +288,14 @@ def test_bad_ray_option_raises(line: str, message: str) -> None:
 def test_sweep_equals_one_process_and_records_failures(
     run: Run, dataset: Dataset, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """One sweep, as Ray takes long to start: runs alone, a lot of heads, and one of each that fails."""
+    """One sweep, as Ray takes long to start: runs alone, a group of heads, and one of each that fails."""
     diverging = {"training__optimizer": "sgd", "training__lr": 1e30, "training__schedule": "constant"}
     single = [run, run.replace(model__freeze="block4"), run.replace(**diverging)]
     head = run.replace(model__freeze="block4", training__optimizer="sgd")
     heads = [head.replace(seed=seed) for seed in range(5)]
     heads.insert(2, head.replace(**diverging))
     plan = plan_of([*single, *heads], dataset)
-    assert sorted(map(len, lots(plan.runs, plan.datasets))) == [1, 1, 1, 1, 5]
+    assert sorted(map(len, group_runs(plan.runs, plan.datasets))) == [1, 1, 1, 1, 5]
     here, there = Session(Execution(results=tmp_path / "here", device="cpu", threads=1)), on_ray(tmp_path / "there")
     for session in (here, there):
         executed = execute(plan, session)
@@ -326,10 +326,10 @@ def test_planned_trials_are_split_between_processes(run: Run, dataset: Dataset) 
     def sizes(places: int, *, one_per_trial: bool = False) -> list[int]:
         source = PlannedTrials(plan_of(runs, dataset), runs, one_per_trial=one_per_trial)
         trials = source.share(places)
-        found = [list(lot) for lot in iter(source.next, ())]
+        found = [list(group) for group in iter(source.next, ())]
         assert len(found) == trials
-        assert sorted(one.id for lot in found for one in lot) == sorted(one.id for one in runs)
-        return [len(lot) for lot in found]
+        assert sorted(one.id for group in found for one in group) == sorted(one.id for one in runs)
+        return [len(group) for group in found]
 
     assert sizes(2) == [1, 8, 1]
     assert sizes(5) == [1, 2, 2, 4, 1]

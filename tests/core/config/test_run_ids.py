@@ -66,7 +66,7 @@ def test_run_of_version_1_is_read_with_its_id() -> None:
 def test_added_field_leaves_ids_as_they_were_and_is_filled_in() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Clip(config.Clip):
-        gain: float = option(2.0, "Loudness.", absent=1.0)
+        gain: float = option(2.0, "Loudness.", legacy_value=1.0)
 
     @dataclass(frozen=True, kw_only=True)
     class Later(Run):

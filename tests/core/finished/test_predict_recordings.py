@@ -63,7 +63,7 @@ def test_a_runs_own_test_clips_get_its_own_logits(
     name: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(precision, "multiplies_bf16", lambda: True)
+    monkeypatch.setattr(precision, "has_bf16_instructions", lambda: True)
     run = run.replace(training__epochs=1, **LOOKS[name])
     record = trained(run, dataset, session)
     clips, _, logits = session.store.predictions(run)
@@ -81,10 +81,10 @@ def test_a_runs_own_test_clips_get_its_own_logits(
 def test_what_was_trained_in_bf16_is_evaluated_in_fp32_where_that_is_imitated(
     run: Run, dataset: Dataset, session: Session, elsewhere: Unlabelled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "multiplies_bf16", lambda: True)
+    monkeypatch.setattr(precision, "has_bf16_instructions", lambda: True)
     record = trained(run.replace(training__epochs=1, training__precision="bf16"), dataset, session)
     short = outputs_of([record], elsewhere, session).logits[0]
-    monkeypatch.setattr(precision, "multiplies_bf16", lambda: False)
+    monkeypatch.setattr(precision, "has_bf16_instructions", lambda: False)
     exact = outputs_of([record], elsewhere, session).logits[0]
     assert not np.array_equal(short, exact)
     np.testing.assert_allclose(short, exact, atol=0.05 * np.ptp(exact))

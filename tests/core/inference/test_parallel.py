@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from core.config.run import Training
-from core.inference.fast_forward import clips_at_once, evaluating, settled
-from core.inference.parallel import lanes_of, replica, through_lanes
-from core.inference.precision import Arithmetic
+from core.inference.fast_forward import evaluation_batch_size, fast_eval
+from core.inference.parallel import map_batches, n_parallel, shallow_copy
+from core.inference.precision import ComputeMode
 from core.models.backbone import build_backbone
 
 CPU = torch.device("cpu")
-EXACT = Arithmetic(Training(), CPU)
+EXACT = ComputeMode(Training(), CPU)
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def two_threads() -> Iterator[None]:
 
 @pytest.mark.parametrize(("threads", "lanes"), [(1, 1), (2, 2), (3, 3), (4, 4), (6, 3), (7, 1), (8, 4), (64, 4)])
 def test_lanes_part_threads_evenly(threads: int, lanes: int) -> None:
-    assert lanes_of(threads) == lanes
+    assert n_parallel(threads) == lanes
 
 
 def batches(count: int = 7) -> list[torch.Tensor]:
@@ -57,7 +57,7 @@ class Noting(nn.Module):
 def test_what_a_network_notes_of_a_batch_stays_in_its_lane() -> None:
     network = Noting().eval()
     with torch.inference_mode():
-        made = list(through_lanes(network, batches(), EXACT, threads=2))
+        made = list(map_batches(network, batches(), EXACT, threads=2))
         assert set(network.threads) == {1}
         torch.set_num_threads(1)
         expected = [network(x) for x in batches()]
@@ -74,7 +74,7 @@ def test_few_batches_are_fetched_ahead() -> None:
             fetched.append(x)
             yield x
 
-    outs = through_lanes(nn.Identity(), fetch(), EXACT, threads=2)
+    outs = map_batches(nn.Identity(), fetch(), EXACT, threads=2)
     assert torch.equal(next(outs), batches()[0])
     assert len(fetched) == 3
     assert [float(x[0, 0, 0, 0]) for x in outs] == [1, 2, 3, 4, 5, 6]
@@ -83,9 +83,9 @@ def test_few_batches_are_fetched_ahead() -> None:
 def test_modes_of_the_caller_hold_in_lanes() -> None:
     network = nn.Conv2d(3, 3, 1)
     with torch.no_grad():
-        assert not any(y.requires_grad or y.is_inference() for y in through_lanes(network, batches(), EXACT, threads=2))
+        assert not any(y.requires_grad or y.is_inference() for y in map_batches(network, batches(), EXACT, threads=2))
     with torch.inference_mode():
-        assert all(y.is_inference() for y in through_lanes(network, batches(), EXACT, threads=2))
+        assert all(y.is_inference() for y in map_batches(network, batches(), EXACT, threads=2))
 
 
 def test_an_error_in_a_lane_is_the_callers() -> None:
@@ -94,18 +94,18 @@ def test_an_error_in_a_lane_is_the_callers() -> None:
             raise ValueError(f"batch {int(x[0, 0, 0, 0])}")
 
     with pytest.raises(ValueError, match="batch 0"):
-        list(through_lanes(Fails(), batches(), EXACT, threads=2))
+        list(map_batches(Fails(), batches(), EXACT, threads=2))
 
 
 def test_a_replica_shares_tensors_and_no_modules() -> None:
     network = build_backbone("mobilenet_v2", 5, weights="random")
-    own = replica(network)
+    own = shallow_copy(network)
     assert [name for name, _ in own.named_modules()] == [name for name, _ in network.named_modules()]
     assert not {id(module) for module in own.modules()} & {id(module) for module in network.modules()}
     pairs = zip(own.state_dict().values(), network.state_dict().values(), strict=True)
     assert all(one.data_ptr() == other.data_ptr() for one, other in pairs)
     shared = nn.Linear(2, 2)
-    twice = replica(nn.Sequential(shared, shared))
+    twice = shallow_copy(nn.Sequential(shared, shared))
     assert twice[0] is twice[1] is not shared
 
 
@@ -116,11 +116,11 @@ def noise(count: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18", "densenet121"])
 def test_evaluating_in_lanes_gives_the_bits_of_one_thread(name: str) -> None:
-    network, x = EXACT.place(build_backbone(name, 5, weights="random")).eval(), noise(37)
-    size = clips_at_once(network, CPU)
+    network, x = EXACT.to_device(build_backbone(name, 5, weights="random")).eval(), noise(37)
+    size = evaluation_batch_size(network, CPU)
     assert size == 16
     with torch.inference_mode():
-        with evaluating(network, EXACT, lambda: x[:2]) as through:
+        with fast_eval(network, EXACT, lambda: x[:2]) as through:
             made = torch.cat(list(through(x.split(size))))
             torch.set_num_threads(1)
             alone = torch.cat([network(part) for part in x.split(size)])
@@ -146,19 +146,9 @@ def test_a_network_that_draws_takes_its_batches_in_turn() -> None:
     made = []
     for _ in range(3):
         torch.manual_seed(3)
-        with torch.inference_mode(), evaluating(network, EXACT, lambda: x[:2]) as through:
+        with torch.inference_mode(), fast_eval(network, EXACT, lambda: x[:2]) as through:
             made.append(torch.cat(list(through(x.split(5)))))
     torch.manual_seed(3)
     with torch.inference_mode():
         expected = torch.cat([network(part) for part in x.split(5)])
     assert all(torch.allclose(one, expected, atol=1e-6) for one in made)
-
-
-def test_a_settled_network_is_another_one() -> None:
-    network, x = EXACT.place(build_backbone("resnet18", 5, weights="random")).eval(), noise(20)
-    modules = dict(network.named_modules())
-    with torch.inference_mode():
-        expected = network(x)
-        through = settled(network, EXACT, lambda: x[:2])
-        torch.testing.assert_close(torch.cat(list(through(x.split(5)))), expected, rtol=1e-4, atol=1e-4)
-    assert dict(network.named_modules()) == modules

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.cache.array_reader import ArrayReader
+from core.cache.array_file import ArrayReader
 from core.session import DeviceCache
 from core.training.batches import READERS, Source
 

@@ -1,7 +1,7 @@
 """`--compile`: what is compiled, how often, and what a machine without a compiler is told."""
 
 import threading
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -13,10 +13,9 @@ from torch._inductor import cudagraph_trees
 
 from core.config.run import Training
 from core.errors import UserError
-from core.inference.fast_forward import evaluating
-from core.inference.precision import Arithmetic
+from core.inference.fast_forward import fast_eval
+from core.inference.precision import ComputeMode
 from core.training.compiled import OneSize, check_compiler, compiled
-from core.training.frozen_prefix import Frozen
 from core.training.optimizers import make_optimizer
 from core.training.step import Step
 
@@ -53,29 +52,6 @@ def test_only_the_first_size_of_a_batch_is_compiled(monkeypatch: pytest.MonkeyPa
     for size in (4, 4, 3, 4, 5, 3):
         forward(torch.randn(size, 2, 8, 8)).sum().backward()
     assert programs() == 1
-
-
-def test_what_is_frozen_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    captured(monkeypatch)
-    seen: list[bool] = []
-
-    class Watched(nn.Tanh):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            seen.append(torch.compiler.is_compiling())
-            made: torch.Tensor = super().forward(x)
-            return made
-
-    prefix = nn.Sequential(
-        OrderedDict(start=nn.Identity(), stem=nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), Watched()))
-    )
-    whole = nn.Sequential(OrderedDict(frozen=Frozen(prefix, Arithmetic(Training(), CPU)), rest=network()))
-    x = torch.randn(4, 2, 8, 8)
-    expected = whole(x)
-    forward = compiled(whole, CPU)
-    for _ in range(2):
-        torch.testing.assert_close(forward(x), expected)
-    assert seen
-    assert not any(seen)
 
 
 def test_networks_that_differ_in_their_tensors_share_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +124,7 @@ def test_an_evaluation_between_two_epochs_leaves_the_program(monkeypatch: pytest
     for _ in range(2):
         whole.train()
         forward(x).sum().backward()
-        with torch.inference_mode(), evaluating(whole, Arithmetic(Training(), CPU), lambda: x):
+        with torch.inference_mode(), fast_eval(whole, ComputeMode(Training(), CPU), lambda: x):
             whole(x)
     assert programs() == 1
     assert [tensor.data_ptr() for tensor in whole.state_dict().values()] == before

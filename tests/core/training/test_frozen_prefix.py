@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from core.cache.entries import Stored
+from core.cache.entries import Entry
 from core.config.execution import Execution
 from core.config.run import Run
 from core.datasets.dataset import Dataset
-from core.inference import fast_forward, precision
+from core.inference import fast_forward
 from core.inputs.store.stored_inputs import Images
 from core.models import find_family, list_backbones, surgery
 from core.models.backbone import build_backbone
@@ -32,7 +32,7 @@ WAYS: list[dict[str, Any]] = [  # of computing the same prefix of the same image
 ]
 
 
-def activations(run: Run, dataset: Dataset, results: Path, *, channels_last: bool, threads: int) -> Stored:
+def activations(run: Run, dataset: Dataset, results: Path, *, channels_last: bool, threads: int) -> Entry:
     session = Session(Execution(results=results, device="cpu", threads=threads))
     run = run.replace(training__channels_last=channels_last, model__freeze="block3")
     images = plain_images(run, dataset, session)
@@ -79,7 +79,7 @@ def test_a_vector_has_no_layout(session: Session, run: Run) -> None:
 
 
 def test_activations_outlive_what_ended_their_computation(session: Session, run: Run) -> None:
-    vectors = np.random.default_rng(0).standard_normal((2 * frozen_prefix.SHARD + 5, 4)).astype(np.float32)
+    vectors = np.random.default_rng(0).standard_normal((2 * frozen_prefix.PART + 5, 4)).astype(np.float32)
     images = Images(vectors, np.arange(len(vectors)), (), "vectors")
 
     class Counted(torch.nn.Linear):
@@ -97,13 +97,13 @@ def test_activations_outlive_what_ended_their_computation(session: Session, run:
         frozen_prefix.activations(linear, images, run, session)
     Counted.left, Counted.seen = 100, 0
     stored = frozen_prefix.activations(linear, images, run, session)
-    assert Counted.seen == frozen_prefix.SHARD + 5
+    assert Counted.seen == frozen_prefix.PART + 5
     whole = linear(torch.from_numpy(vectors)).detach()
     np.testing.assert_allclose(stored.array, whole, rtol=1e-6, atol=1e-6)
 
 
 CHAINS = ("efficientnet_lite0", "resnet18", "densenet121", "mobilenet_v3_small", "soundnet8")
-SEVERAL = fast_forward.IN_CACHES + 5  # clips: a whole batch and a part of one
+SEVERAL = fast_forward.CACHED_BATCH + 5  # clips: a whole batch and a part of one
 
 
 def check_chain(name: str, session: Session, run: Run, monkeypatch: pytest.MonkeyPatch, *, channels_last: bool) -> None:
@@ -119,7 +119,7 @@ def check_chain(name: str, session: Session, run: Run, monkeypatch: pytest.Monke
     steps = frozen_prefix._InSteps
     monkeypatch.setattr(frozen_prefix, "_InSteps", lambda left, layout: ran.append(len(left)) or steps(left, layout))
 
-    def through(stage: str, store: Session) -> Stored:
+    def through(stage: str, store: Session) -> Entry:
         frozen, _ = frozen_prefix.split_at_freeze(Normalise([0.1, 0.2, 0.3], [1.0, 2.0, 0.5]), backbone, stage)
         asked = run.replace(model__freeze=stage, training__channels_last=channels_last)
         return frozen_prefix.activations(frozen, images, asked, store)
@@ -127,7 +127,7 @@ def check_chain(name: str, session: Session, run: Run, monkeypatch: pytest.Monke
     stages = backbone.stage_names[:-1]
     pooled = int(len(frozen_prefix.split_at_freeze(torch.nn.Identity(), backbone, stages[-1])[0]) > 2)
     chained = [through(stage, session) for stage in stages]
-    on = 1 + int(frozen_prefix.NUMBERS in chained[0].facts)  # what is gone on from goes through an entrance in 16 bits
+    on = 1 + int(frozen_prefix.DTYPE in chained[0].facts)  # what is gone on from goes through an entrance in 16 bits
     assert ran == [2, *[on] * (len(stages) - 2), on + pooled]  # the map to the backbone's range goes with the stem
     for stage, one in zip(stages, chained, strict=True):
         other = Session(Execution(results=session.store.folder(run) / stage, device="cpu", threads=session.threads))
@@ -137,9 +137,7 @@ def check_chain(name: str, session: Session, run: Run, monkeypatch: pytest.Monke
     assert ran[len(stages) :] == [*range(2, len(stages) + 1), len(stages) + 1 + pooled]
     assert [through(stage, session).key for stage in stages] == [one.key for one in chained]
     assert len(ran) == 2 * len(stages)  # nothing is computed a second time
-    assert (
-        chained[-1].facts[frozen_prefix.PER_CLIP] > chained[-2].facts[frozen_prefix.PER_CLIP]
-    )  # the time of all of it
+    assert chained[-1].facts[frozen_prefix.PER_CLIP] > chained[-2].facts[frozen_prefix.PER_CLIP]
 
 
 @pytest.mark.parametrize("name", CHAINS)
@@ -215,42 +213,3 @@ def test_folded_batch_norms_change_activations_by_rounding_alone(session: Sessio
         expected = frozen(torch.from_numpy(array).contiguous(memory_format=torch.channels_last)).numpy()
     assert not np.array_equal(stored.array, expected)  # else nothing was folded
     np.testing.assert_allclose(stored.array, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_a_prefix_that_is_computed_anew_gives_the_bits_of_the_stored_one(
-    session: Session, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In every step, of batches of another size; and no gradient goes back through it."""
-    monkeypatch.setattr(precision, "multiplies_bf16", lambda: True)
-    run = run.replace(model__freeze="block3", training__precision="bf16")
-    backbone = build_backbone("mobilenet_v2", 5, weights="random")
-    frozen, _ = frozen_prefix.split_at_freeze(Normalise([0.1] * 3, [2.0] * 3), backbone, "block3")
-    array = np.random.default_rng(0).standard_normal((SEVERAL, 3, 64, 64)).astype(np.float32)
-    stored = frozen_prefix.activations(frozen, Images(array, np.arange(SEVERAL), (), "images"), run, session)
-    computing = precision.Arithmetic(run.training, session.device)
-    anew = frozen_prefix.Frozen(frozen, computing).train()
-    assert list(anew.parameters()) == []
-    with computing.autocast():
-        made = [anew(computing.laid_out(torch.from_numpy(array[k : k + 8]))) for k in range(0, SEVERAL, 8)]
-    assert not any(part.requires_grad for part in made)
-    np.testing.assert_array_equal(torch.cat(made).float().numpy(), stored.array)
-
-
-def test_a_network_with_such_a_prefix_is_evaluated_in_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lanes share the prefix, which the first of them folds; and no module of the backbone is another afterwards."""
-    monkeypatch.setattr(precision, "multiplies_bf16", lambda: True)
-    computing = precision.Arithmetic(Run().replace(training__precision="bf16").training, torch.device("cpu"))
-    backbone = build_backbone("mobilenet_v2", 5, weights="random")
-    frozen, rest = frozen_prefix.split_at_freeze(Normalise([0.1] * 3, [2.0] * 3), backbone, "block3")
-    modules = dict(backbone.named_modules())
-    network = computing.place(torch.nn.Sequential(frozen_prefix.Frozen(frozen, computing), rest))
-    batches = [computing.laid_out(torch.randn(8, 3, 64, 64)) for _ in range(6)]
-    made: list[torch.Tensor] = []
-    threads = torch.get_num_threads()
-    for count in (1, 2):
-        torch.set_num_threads(count)
-        with torch.inference_mode(), fast_forward.evaluating(network, computing, lambda: batches[0]) as through:
-            made.append(torch.cat(list(through(batches))))
-    torch.set_num_threads(threads)
-    assert torch.equal(*made)
-    assert dict(backbone.named_modules()) == modules

@@ -19,8 +19,8 @@ from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.finished.open_run import open_run
 from core.inputs.store import stored_waveforms
-from core.inputs.store.compute import Unread
-from core.inputs.store.on_the_fly import FromWaveforms
+from core.inputs.store.compute import LazyWaveforms
+from core.inputs.store.on_the_fly import WaveformsToInputs
 from core.plan import resolve
 from core.session import Session
 from core.training import checkpoint, trainer
@@ -106,7 +106,7 @@ def test_recordings_too_long_to_be_in_memory_together_give_the_same_bits(
 ) -> None:
     monkeypatch.setattr(stored_waveforms, "AT_ONCE", 0)
     source = prepare(run.replace(training__live=True, **WAYS[way]), dataset, session).source
-    assert isinstance(next(source.batches(torch.arange(4), 4)), Unread)
+    assert isinstance(next(source.batches(torch.arange(4), 4)), LazyWaveforms)
     test_live_training_ends_in_the_bits_of_stored_images(run.replace(seed=1), dataset, session, way)
 
 
@@ -114,7 +114,7 @@ def test_the_front_end_is_the_networks_first_module(run: Run, dataset: Dataset, 
     stored = prepare(run, dataset, session)
     live = prepare(run.replace(training__live=True), dataset, session)
     assert [name for name, _ in live.network.named_children()] == ["images", "normalise", "backbone"]
-    assert isinstance(live.network[0], FromWaveforms)
+    assert isinstance(live.network[0], WaveformsToInputs)
     sounds = next(live.source.batches(torch.arange(4), 4))
     assert sounds.shape == (4, SR // 2)
     images = next(stored.source.batches(torch.arange(4), 4))
@@ -147,7 +147,7 @@ def test_only_images_that_stay_are_taken_through_a_frozen_prefix_once(
     assert not prepare(frozen.replace(training__augment="rotate"), dataset, session).prefix_reused
     drawn = prepare(segments.replace(model__freeze="block2"), recordings, session)
     assert not drawn.prefix_reused
-    assert isinstance(drawn.network[0], FromWaveforms)
+    assert isinstance(drawn.network[0], WaveformsToInputs)
 
 
 def test_batch_augmentations_change_live_images_while_training_alone(

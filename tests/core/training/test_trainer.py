@@ -178,7 +178,7 @@ def test_killed_run_goes_on_and_ends_in_the_same_bits(
     resumed_epochs: list[int],
 ) -> None:
     run = run.replace(**changes)
-    monkeypatch.setattr(precision, "multiplies_bf16", lambda: True)
+    monkeypatch.setattr(precision, "has_bf16_instructions", lambda: True)
     straight = weights_of(run, dataset, session)
     history = session.store.history(run)
     outputs = [session.store.predictions(run, best=best)[2] for best in (False, True)]

@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from analysis.data_summary import summary
+from analysis.data_summary import summarise_dataset
 from commands.ablation import fill_in_run
 from core import datasets
 from core.config.run import Run
@@ -115,7 +115,7 @@ class TestReading:
         )
 
     def test_summary_names_the_features_and_decodes_nothing(self, features: Dataset) -> None:
-        found = summary(features)
+        found = summarise_dataset(features)
         assert found.features == features.columns
         assert (found.clips, found.problems, found.formats) == (90, (), {})
 

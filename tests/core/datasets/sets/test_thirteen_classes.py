@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from analysis.data_summary import summary
+from analysis.data_summary import summarise_dataset
 from core import datasets
 from core.config.run import Clip, Frontend
 from core.errors import UserError
@@ -53,7 +53,7 @@ def test_every_file_that_is_not_hidden_is_a_clip(thirteen: Path) -> None:
 
 
 def test_what_is_no_recording_is_named(thirteen: Path) -> None:
-    found = summary(datasets.load("thirteen-classes", thirteen))
+    found = summarise_dataset(datasets.load("thirteen-classes", thirteen))
     assert [problem.split(":")[0] for problem in found.problems] == list(BROKEN)
     assert found.clips == 42
 

@@ -1,11 +1,7 @@
 import dataclasses
+import errno
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,15 +12,10 @@ import soundfile
 import torch
 from recordings import decode
 
-import core.cache.array_shards
-import core.cache.entries
 import core.inputs.store.build_inputs
 import core.inputs.store.stored_inputs
-import core.progress
 from core.audio.reading import fit_length, resample
 from core.audio.waveform_augmentation import augment_waveform
-from core.cache.array_writer import ArrayWriter
-from core.cache.entries import load_or_make
 from core.config.run import Clip, Frontend
 from core.errors import UserError
 from core.inputs.log_mel import LogMel
@@ -72,11 +63,6 @@ def made(monkeypatch):
     for name in ("read_whole", "read_start", "read_waveform"):
         monkeypatch.setattr(core.inputs.store.build_inputs, name, spying(getattr(core.inputs.store.build_inputs, name)))
     return read
-
-
-def forget_verified():
-    """Read entries as a new process would."""
-    core.cache.entries._verified.clear()
 
 
 @pytest.mark.parametrize("fit", ["pad", "loop", "crop", "stretch"])
@@ -136,8 +122,8 @@ def test_whatever_changes_the_images_changes_the_key(changes, clips, tmp_path):
 
 def test_keys_of_todays_defaults_stay():
     """Fields that were added later are in the key only where they are not as before there were any."""
-    made_from = core.inputs.store.stored_inputs._identity("abc", CLIP, FRONTEND, 0, augment_waveform)
-    assert made_from == {
+    key_fields = core.inputs.store.stored_inputs._key_fields("abc", CLIP, FRONTEND, 0, augment_waveform)
+    assert key_fields == {
         "images": 1,
         "content": "abc",
         "clip": {"sr": 8000, "duration": 0.5, "fit": "pad"},
@@ -162,7 +148,7 @@ def test_keys_of_todays_defaults_stay():
 )
 def test_every_later_field_of_the_images_changes_the_key(change):
     keys = {
-        json.dumps(core.inputs.store.stored_inputs._identity("abc", CLIP, frontend, 0, augment_waveform))
+        json.dumps(core.inputs.store.stored_inputs._key_fields("abc", CLIP, frontend, 0, augment_waveform))
         for frontend in (FRONTEND, dataclasses.replace(FRONTEND, **change), dataclasses.replace(FRONTEND, window=256))
     }
     assert len(keys) == 3 - (change == {"window": 256})
@@ -256,7 +242,7 @@ def test_bad_clips_fail_all_at_once_also_from_the_cache(before, with_bad, tmp_pa
         assert str(caught.value) == (
             f"3 of the 5 clips of sounds in {with_bad.root} cannot be used (1.wav: empty (0 bytes); "
             "3.wav: silent (all samples equal); 4.wav: too loud: its spectrogram is not finite): "
-            "mend or remove them, or leave them out with --on-bad-clip skip"
+            "repair or remove them, or leave them out with --on-bad-clip skip"
         )
     assert len(made) == 5
 
@@ -283,198 +269,6 @@ def test_an_unknown_policy_names_the_nearest(clips, tmp_path):
         compute(clips, tmp_path / "cache", on_bad_clip="skp")
 
 
-def damage_array(entry):
-    data = bytearray((entry / "array.npy").read_bytes())
-    data[-1] ^= 1
-    (entry / "array.npy").write_bytes(data)
-
-
-def shorten_array(entry):
-    os.truncate(entry / "array.npy", (entry / "array.npy").stat().st_size // 2)
-
-
-def change_manifest(entry):
-    manifest = json.loads((entry / "manifest.json").read_text())
-    manifest["facts"]["kept"][0] = 1
-    (entry / "manifest.json").write_text(json.dumps(manifest))
-
-
-def garble_manifest(entry):
-    (entry / "manifest.json").write_text("[]")
-
-
-def shorten_manifest(entry):
-    os.truncate(entry / "manifest.json", 50)
-
-
-def remove_array(entry):
-    (entry / "array.npy").unlink()
-
-
-@pytest.mark.parametrize(
-    "damage", [damage_array, shorten_array, remove_array, change_manifest, garble_manifest, shorten_manifest]
-)
-def test_a_damaged_entry_is_never_believed_and_made_again(damage, clips, tmp_path, made):
-    first = compute(clips, tmp_path / "cache")
-    whole = np.array(first.array)
-    damage(tmp_path / "cache" / "images" / first.key)
-    forget_verified()
-    again = compute(clips, tmp_path / "cache")
-    assert len(made) == 10
-    assert again.kept.tolist() == [0, 1, 2, 3, 4]
-    np.testing.assert_array_equal(again.array, whole)
-
-
-def test_another_entry_in_its_place_is_not_believed(clips, tmp_path, made):
-    cache = tmp_path / "cache"
-    first, second = compute(clips, cache), compute(clips, cache, variant=1)
-    (cache / "images" / first.key).rename(cache / "images" / "aside")
-    (cache / "images" / second.key).rename(cache / "images" / first.key)
-    np.testing.assert_array_equal(compute(clips, cache).array, first.array)
-    assert len(made) == 15
-
-
-def test_a_failure_to_write_names_the_folder(clips, tmp_path):
-    (tmp_path / "cache").write_text("a file where a folder should be")
-    with pytest.raises(UserError) as caught:
-        compute(clips, tmp_path / "cache")
-    folder = tmp_path / "cache" / "images"
-    assert (
-        str(caught.value) == f"cannot write to {folder}: Not a directory; allow writing there or choose another folder"
-    )
-
-
-def run_python(code, *arguments, **options):
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        cwd=Path(core.cache.entries.__file__).parents[1],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
-FULL_DISK = """
-import resource, sys
-from pathlib import Path
-import numpy as np
-from core.cache.array_writer import ArrayWriter
-from core.cache.entries import load_or_make
-from core.errors import UserError
-
-resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))  # bytes a file may have: stands for a full disk
-
-def make(writer):
-    for _ in range(20):
-        writer.append(np.ones((1, 1000)))
-
-try:
-    load_or_make(Path(sys.argv[1]), made_from={}, make=make)
-except UserError as error:
-    sys.stdout.write(str(error))
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs file size limits")
-def test_a_full_disk_names_the_folder_and_leaves_nothing(tmp_path):
-    said, problems = run_python(FULL_DISK, tmp_path).communicate()
-    assert said == f"cannot write to {tmp_path}: File too large; make room on it or choose another folder", problems
-    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
-
-
-MAKER = """
-import sys, time
-from pathlib import Path
-import numpy as np
-from core.cache.array_writer import ArrayWriter
-from core.cache.entries import load_or_make
-
-folder, log, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
-
-def note(text):
-    with log.open("a") as file:
-        file.write(text + "\\n")
-
-def make(writer):
-    writer.append(np.zeros((2, 3)))
-    note("making")
-    time.sleep(seconds)
-    writer.append(np.ones((2, 3)))
-    return {"fact": 1}
-
-stored = load_or_make(folder, made_from={"what": "test"}, make=make, waiting=lambda: note("waiting"))
-note(f"{stored.array.sum():g} {stored.facts}")
-"""
-
-
-def wait_for(log, line):
-    deadline = time.monotonic() + 20
-    while not (log.exists() and line in log.read_text()):
-        assert time.monotonic() < deadline, "the other process did not start"
-        time.sleep(0.02)
-
-
-def test_two_processes_make_an_array_once_and_the_second_waits(tmp_path):
-    folder, log = tmp_path / "cache", tmp_path / "log"
-    first = run_python(MAKER, folder, log, 2)
-    wait_for(log, "making")
-    second = run_python(MAKER, folder, log, 2)
-    for process in (first, second):
-        assert process.wait() == 0, process.communicate()
-    assert log.read_text().splitlines() == ["making", "waiting", "6 {'fact': 1}", "6 {'fact': 1}"]
-
-
-def test_a_killed_process_leaves_nothing_that_is_believed(tmp_path):
-    folder, log = tmp_path / "cache", tmp_path / "log"
-    first = run_python(MAKER, folder, log, 60)
-    wait_for(log, "making")
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
-
-    def make(writer):
-        writer.append(np.full((1, 3), 5.0))
-        return {}
-
-    stored = load_or_make(folder, made_from={"what": "test"}, make=make)
-    assert stored.array.tolist() == [[5, 5, 5]]
-    assert [path.name for path in folder.iterdir() if path.is_dir()] == [stored.key]
-
-
-def test_what_a_maker_raises_is_passed_on_and_nothing_is_kept(tmp_path):
-    def make(writer):
-        writer.append(np.ones((1, 3)))
-        raise RuntimeError("out of memory")
-
-    with pytest.raises(RuntimeError, match="out of memory"):
-        load_or_make(tmp_path, made_from={}, make=make)
-    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
-
-
-def test_rows_of_another_shape_or_type_are_refused(tmp_path):
-    def make(writer):
-        writer.append(np.ones((2, 3), dtype=np.float32))
-        writer.append(np.ones((2, 4), dtype=np.float32))
-
-    with pytest.raises(ValueError, match=r"rows are float32 \(4,\), not float32 \(3,\) as before"):
-        load_or_make(tmp_path, made_from={}, make=make)
-
-
-@pytest.mark.parametrize("dtype", ["float16", "float32", "int64"])
-def test_the_array_is_a_plain_npy_file(dtype, tmp_path):
-    rows = np.arange(24).reshape(4, 2, 3).astype(dtype)
-
-    def make(writer):
-        for part in (rows[:1], rows[1:]):
-            writer.append(part)
-        return {}
-
-    stored = load_or_make(tmp_path, made_from={"dtype": dtype}, make=make)
-    loaded = np.load(tmp_path / stored.key / "array.npy")
-    assert loaded.dtype == dtype
-    np.testing.assert_array_equal(loaded, rows)
-
-
 def test_real_recordings_make_finite_images(real_data, tmp_path):
     root = real_data / "urbansound8k" / "audio" / "fold1"
     paths = sorted(path.name for path in root.glob("*.wav"))[:8]
@@ -485,16 +279,9 @@ def test_real_recordings_make_finite_images(real_data, tmp_path):
     assert 0 < stored.array.max() < 60
 
 
-@pytest.fixture
-def shards(monkeypatch):
-    """Make shards of two clips."""
-    monkeypatch.setattr(core.inputs.store.build_inputs, "BATCH", 1)
-    monkeypatch.setattr(core.inputs.store.build_inputs, "SHARD", 2)
-
-
-def test_shards_that_were_made_outlive_what_ended_their_maker(with_bad, tmp_path, made, shards, monkeypatch):
+def test_batches_that_were_built_outlive_what_ended_their_builder(with_bad, tmp_path, made, monkeypatch):
     whole = compute(with_bad, tmp_path / "whole", on_bad_clip="skip")
-    made.clear()
+    monkeypatch.setattr(core.inputs.store.build_inputs, "BATCH", 2)
     read = core.inputs.store.build_inputs.read_waveform
 
     def interrupt(path, **wanted):
@@ -511,79 +298,29 @@ def test_shards_that_were_made_outlive_what_ended_their_maker(with_bad, tmp_path
     assert again.bad == whole.bad == BAD
     assert again.kept.tolist() == whole.kept.tolist()
     np.testing.assert_array_equal(again.array, whole.array)
-    entry = tmp_path / "cache" / "images" / again.key
-    assert {path.name for path in entry.iterdir()} == {"array.npy", "manifest.json"}
 
 
-def test_processes_beside_this_one_make_the_same_images(with_bad, tmp_path, made, shards, monkeypatch):
+def test_processes_beside_this_one_build_the_same_images(with_bad, tmp_path, made, monkeypatch):
     whole = compute(with_bad, tmp_path / "whole", on_bad_clip="skip")
     made.clear()
+    monkeypatch.setattr(core.inputs.store.build_inputs, "BATCH", 2)
     monkeypatch.setattr(core.inputs.store.build_inputs, "MANY", 2)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     calls = []
     beside = compute(with_bad, tmp_path / "cache", on_bad_clip="skip", progress=lambda *call: calls.append(call[0]))
     torch.set_num_threads(threads)
-    assert made == []  # not here
+    assert made == []  # not in this process
     assert not [child for child in psutil.Process().children(recursive=True) if "forkserver" in str(child.cmdline())]
     assert calls == [0, 2, 4, 5]
-    assert beside.bad == whole.bad
-    assert beside.kept.tolist() == whole.kept.tolist()
+    assert (beside.bad, beside.kept.tolist()) == (whole.bad, whole.kept.tolist())
     np.testing.assert_array_equal(beside.array, whole.array)
     entry = tmp_path / "cache" / "images" / beside.key
     assert {path.name for path in entry.iterdir()} == {"array.npy", "manifest.json"}
 
 
-def test_an_array_is_read_through_once_and_again_when_its_file_was_touched(clips, tmp_path, monkeypatch):
-    read = []
-    monkeypatch.setattr(core.cache.entries, "is_whole", lambda path, *what, **more: read.append(path) or True)
-    entry = tmp_path / "images" / compute(clips, tmp_path).key
-    assert read == []  # its hash was taken as it was written
-    forget_verified()
-    compute(clips, tmp_path)
-    assert len(read) == 1  # another process; the file is too new to be believed by its times
-    assert not (entry / "seen.json").exists()
-    monkeypatch.setattr(core.cache.entries, "SETTLED_SECONDS", 0.0)
-    for _ in range(3):
-        forget_verified()
-        compute(clips, tmp_path)
-    assert len(read) == 2
-    os.utime(entry / "array.npy")
-    forget_verified()
-    compute(clips, tmp_path)
-    assert len(read) == 3
-
-
-def test_what_a_process_made_and_uses_later_is_not_read_through_by_the_next(clips, tmp_path, monkeypatch):
-    read = []
-    monkeypatch.setattr(core.cache.entries, "is_whole", lambda path, *what, **more: read.append(path) or True)
-    seen = tmp_path / "images" / compute(clips, tmp_path).key / "seen.json"
-    assert not seen.exists()  # too new
-    monkeypatch.setattr(core.cache.entries, "SETTLED_SECONDS", 0.0)
-    compute(clips, tmp_path)
-    assert seen.exists()
-    forget_verified()
-    compute(clips, tmp_path)
-    assert read == []
-    os.utime(seen.parent / "array.npy")
-    compute(clips, tmp_path)
-    assert read == [seen.parent / "array.npy"]
-
-
-def test_reading_images_through_is_shown_where_it_takes_long(clips, tmp_path, monkeypatch):
-    compute(clips, tmp_path)
-    for long, expected in ((100.0, []), (0.0, [(0, 1, "reading through the images of sounds (MB)"), (1, 1, ...)])):
-        monkeypatch.setattr(core.progress, "LONG", long)
-        monkeypatch.setattr(core.cache.array_shards, "PIECE", 10_000)
-        forget_verified()
-        told = []
-        compute(clips, tmp_path, progress=lambda *call, told=told: told.append(call))
-        assert [call[:2] for call in told[:1] + told[-1:]] == [call[:2] for call in expected]
-        assert {call[2] for call in told} == {call[2] for call in expected[:1]}
-
-
-def test_images_hang_on_no_number_of_threads(clips, tmp_path):
-    """Products are split among threads, which changed the last bits of an image, and the key does not name threads."""
+def test_images_do_not_depend_on_the_number_of_threads(clips, tmp_path):
+    """Products are split among threads, which changes the last bits of an image, and the key does not name threads."""
     made = []
     for threads in (1, 2, 4):
         torch.set_num_threads(threads)
@@ -593,37 +330,11 @@ def test_images_hang_on_no_number_of_threads(clips, tmp_path):
         np.testing.assert_array_equal(other, made[0])
 
 
-def test_a_piece_is_written_while_the_next_is_made_and_no_later(clips, tmp_path, monkeypatch):
-    monkeypatch.setattr(core.inputs.store.build_inputs, "BATCH", 1)
-    monkeypatch.setattr(core.inputs.store.build_inputs, "SHARD", 2)
-    events = []
-    append, commit, images_of = ArrayWriter.append, ArrayWriter.commit, core.inputs.store.build_inputs._images_of
+def test_a_full_disk_ends_the_build_and_leaves_nothing(clips, tmp_path, monkeypatch):
+    def full(path, first, rows):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def spy(name, real):
-        def called(*given, **named):
-            events.append(name)
-            return real(*given, **named)
-
-        return called
-
-    monkeypatch.setattr(ArrayWriter, "append", spy("write", append))
-    monkeypatch.setattr(ArrayWriter, "commit", spy("commit", commit))
-    monkeypatch.setattr(core.inputs.store.build_inputs, "_images_of", spy("make", images_of))
-    stored = compute(clips, tmp_path / "cache")
-    parts = [events.index("commit"), len(events) - 1 - events[::-1].index("commit")]
-    assert events[: parts[0]].count("write") == 2
-    assert events[: parts[0]].count("make") == 3
-    assert (events.count("make"), events.count("write"), events.count("commit")) == (5, 5, 3)
-    assert stored.kept.tolist() == [0, 1, 2, 3, 4]
-
-
-def test_an_error_of_writing_beside_is_passed_on(clips, tmp_path, monkeypatch):
-    monkeypatch.setattr(core.inputs.store.build_inputs, "BATCH", 1)
-
-    def full(self, rows):
-        raise UserError("the disk is full")
-
-    monkeypatch.setattr(ArrayWriter, "append", full)
-    with pytest.raises(UserError, match="the disk is full"):
+    monkeypatch.setattr(core.inputs.store.build_inputs, "write_rows", full)
+    with pytest.raises(UserError, match="cannot write to .*images: No space left on device; free space"):
         compute(clips, tmp_path / "cache")
     assert not [path for path in (tmp_path / "cache" / "images").iterdir() if path.is_dir()]

@@ -150,7 +150,7 @@ def test_a_long_recording_that_is_bad_at_its_end_is_named_and_the_others_stay_ri
     with pytest.raises(BadClip):
         list(stream_waveform(clips.root / "2a.wav", sr=SR))
     more = stand_in(clips.root)
-    with pytest.raises(UserError, match=r"1 of the 6 clips .* \(2a.wav: NaN or infinite samples\): mend or remove"):
+    with pytest.raises(UserError, match=r"1 of the 6 clips .* \(2a.wav: NaN or infinite samples\)"):
         stored(more, tmp_path / "bad", whole=True)
     found = stored(more, tmp_path / "bad", whole=True, on_bad_clip="skip")
     assert found.bad == (("2a.wav", "NaN or infinite samples"),)
@@ -166,9 +166,9 @@ def test_shards_outlive_what_ended_their_maker(
     (clips.root / "1a.wav").write_bytes(b"")
     more = stand_in(clips.root)
     expected = stored(more, tmp_path / "whole", whole=whole, on_bad_clip="skip")
-    monkeypatch.setattr(stored_waveforms, "SHARD", 2)
+    monkeypatch.setattr(stored_waveforms, "BATCH", 2)
     read: list[str] = []
-    name = "_recording" if whole else "read_clip"
+    name = "_read_recording" if whole else "read_clip"
     original = getattr(stored_waveforms, name)
 
     def spy(path: str, *, until: str, **wanted: Any) -> Any:

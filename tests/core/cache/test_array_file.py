@@ -1,0 +1,113 @@
+"""Rows that are written in place, in parts that a killed process does not lose, and read by seeking."""
+
+import os
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from core.cache.array_file import ARRAY, PROGRESS, ArrayReader, ArrayWriter, Part, write_rows
+from core.errors import UserError
+
+ROWS = np.arange(24, dtype=np.float32).reshape(8, 3)
+
+
+def write_parts(folder, parts):
+    """Write some of four parts of two rows each, and a row of the last one that is not finished."""
+    with closing(ArrayWriter(folder)) as writer:
+        writer.create(ROWS.shape, ROWS.dtype)
+        for k in parts:
+            writer.write(2 * k, ROWS[2 * k : 2 * k + 2])
+            writer.finish(Part(2 * k, 2, {"number": k}))
+        writer.write(7, ROWS[7:])
+
+
+def resume(folder):
+    """Write what is missing; return which parts were there."""
+    with closing(ArrayWriter(folder)) as writer:
+        found = [part.facts["number"] for part in writer.parts]
+        for k in {0, 1, 2, 3} - set(found):
+            writer.create(ROWS.shape, ROWS.dtype)
+            write_rows(folder / ARRAY, 2 * k, ROWS[2 * k : 2 * k + 2])
+            writer.finish(Part(2 * k, 2, {"number": k}))
+        writer.complete(len(ROWS))
+    np.testing.assert_array_equal(np.load(folder / ARRAY), ROWS)
+    return found
+
+
+@pytest.mark.parametrize("parts", [[], [0, 1], [3, 1]])
+def test_finished_parts_are_kept_in_any_order(parts, tmp_path):
+    write_parts(tmp_path, parts)
+    assert resume(tmp_path) == parts
+
+
+def shorten(path, by):
+    os.truncate(path, path.stat().st_size - by)
+
+
+@pytest.mark.parametrize(
+    ("damage", "kept"),
+    [
+        (lambda folder: shorten(folder / ARRAY, 2 * 12), [2, 0]),
+        (lambda folder: shorten(folder / ARRAY, 4 * 12), [0]),
+        (lambda folder: (folder / ARRAY).unlink(), []),
+        (lambda folder: shorten(folder / PROGRESS, 3), [2]),
+        (lambda folder: (folder / PROGRESS).write_text("{}\n"), []),
+        (lambda folder: (folder / PROGRESS).unlink(), []),
+    ],
+)
+def test_parts_that_are_not_in_the_files_are_written_again(damage, kept, tmp_path):
+    write_parts(tmp_path, [2, 0])
+    damage(tmp_path)
+    assert resume(tmp_path) == kept
+
+
+def test_append_without_known_length_ends_after_the_last_row(tmp_path):
+    with closing(ArrayWriter(tmp_path)) as writer:
+        writer.write(0, ROWS[:3])
+        writer.write(3, ROWS[4:])
+        writer.complete(5)
+    np.testing.assert_array_equal(np.load(tmp_path / ARRAY), ROWS[[0, 1, 2, 4, 5]])
+
+
+def test_keep_moves_rows_and_forgets_their_parts(tmp_path):
+    write_parts(tmp_path, [0, 1, 2, 3])
+    with closing(ArrayWriter(tmp_path)) as writer:
+        writer.keep([0, 1, 2, 4, 6, 7])
+    with closing(ArrayWriter(tmp_path)) as writer:
+        assert [part.first for part in writer.parts] == [0]
+        writer.complete(6)
+    np.testing.assert_array_equal(np.load(tmp_path / ARRAY), ROWS[[0, 1, 2, 4, 6, 7]])
+
+
+def test_rows_of_another_shape_or_dtype_are_refused(tmp_path):
+    with closing(ArrayWriter(tmp_path)) as writer:
+        writer.write(0, ROWS)
+        for other in (ROWS[:, :2], ROWS.astype(np.float64)):
+            with pytest.raises(ValueError, match="rows are"):
+                writer.write(0, other)
+
+
+@pytest.mark.parametrize("array", ["memory", "file", "part", "column-wise"])
+def test_reader_copies_rows_to_their_places(array, tmp_path):
+    if array != "memory":
+        np.save(tmp_path / "a.npy", {"column-wise": np.asfortranarray(ROWS)}.get(array, np.concatenate([ROWS, ROWS])))
+    found = ROWS if array == "memory" else np.load(tmp_path / "a.npy", mmap_mode="r")
+    reader = ArrayReader(found[:8] if array == "part" else found)
+    out = np.empty((4, 3), np.float32)
+    reader.read([7, 0, 7, 3], out, [3, 2, 1, 0])
+    np.testing.assert_array_equal(out, ROWS[[3, 7, 0, 7]])
+    for start, stop in ((0, 8), (3, 4), (4, 4)):
+        np.testing.assert_array_equal(reader.part(start, stop), ROWS[start:stop])
+
+
+def test_reader_of_a_file_that_becomes_shorter_names_it(tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", ROWS)
+    reader = ArrayReader(np.load(tmp_path / "a.npy", mmap_mode="r"))
+    real = os.preadv
+    with monkeypatch.context() as slow:  # a read may return less than was asked for
+        slow.setattr(os, "preadv", lambda file, buffers, start: real(file, [buffers[0][:5]], start))
+        np.testing.assert_array_equal(reader.part(2, 5), ROWS[2:5])
+    os.truncate(tmp_path / "a.npy", 140)
+    with pytest.raises(UserError, match=rf"{tmp_path}/a.npy became shorter"):
+        reader.read([7], np.empty((1, 3), np.float32), [0])

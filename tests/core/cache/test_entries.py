@@ -1,0 +1,211 @@
+"""An entry is built once by one process, resumed after a kill, and rebuilt if anything about it is damaged."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import core
+from core.cache.array_file import ArrayWriter
+from core.cache.entries import cache_key, find_entry, load_or_build
+from core.errors import UserError
+
+KEY = {"what": "numbers", "version": 1}
+NUMBERS = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+
+def build(writer: ArrayWriter, numbers: np.ndarray = NUMBERS) -> tuple[int, dict[str, int]]:
+    writer.write(0, numbers)
+    return len(numbers), {"rows": len(numbers)}
+
+
+def folders(path: Path) -> list[str]:
+    return [each.name for each in path.iterdir() if each.is_dir()]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "int64"])
+def test_an_entry_is_a_plain_npy_file_and_read_only(dtype: str, tmp_path: Path) -> None:
+    numbers = NUMBERS.astype(dtype)
+    found = load_or_build(tmp_path, key_fields=KEY, build=lambda writer: build(writer, numbers))
+    assert isinstance(found.array, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        found.array[0] = 0
+    loaded = np.load(tmp_path / cache_key(KEY) / "array.npy")
+    assert loaded.dtype == found.array.dtype == dtype
+    np.testing.assert_array_equal(loaded, numbers)
+    assert {path.name for path in (tmp_path / found.key).iterdir()} == {"array.npy", "manifest.json"}
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def loop(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+def written(content: bytes) -> Callable[[Path], Any]:
+    return lambda path: path.write_bytes(content)
+
+
+def half(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def other_header(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"(4, 3)", b"(3, 4)"))
+
+
+DAMAGES: list[tuple[str, Callable[[Path], Any]]] = [
+    ("array.npy", Path.unlink),
+    ("array.npy", half),
+    ("array.npy", other_header),
+    ("array.npy", pipe),
+    ("array.npy", folder),
+    ("manifest.json", Path.unlink),
+    ("manifest.json", half),
+    ("manifest.json", loop),
+    ("manifest.json", folder),
+    ("manifest.json", pipe),
+    ("manifest.json", written(b"[" * 10**5)),
+    ("manifest.json", written(b'{"shape": 3}')),
+    ("manifest.json", written(b"\xff\xfe")),
+]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("name", "damage"), DAMAGES)
+def test_a_damaged_entry_is_named_and_rebuilt(name: str, damage: Callable[[Path], Any], tmp_path: Path) -> None:
+    load_or_build(tmp_path, key_fields=KEY, build=build)
+    path = tmp_path / cache_key(KEY) / name
+    damage(path)
+    assert find_entry(tmp_path, key_fields=KEY) is None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = load_or_build(tmp_path, key_fields=KEY, build=build)
+    np.testing.assert_array_equal(found.array, NUMBERS)
+    assert found.facts == {"rows": 4}
+    named = [f"{path.parent} is damaged ({name}" in str(warning.message) for warning in caught]
+    assert named == [True] * (name == "array.npy" or damage is not Path.unlink)
+
+
+def test_another_entry_in_its_place_is_rebuilt(tmp_path: Path) -> None:
+    load_or_build(tmp_path, key_fields={"other": 1}, build=lambda writer: build(writer, NUMBERS + 1))
+    (tmp_path / cache_key({"other": 1})).rename(tmp_path / cache_key(KEY))
+    with pytest.warns(UserWarning, match="belongs to another entry"):
+        found = load_or_build(tmp_path, key_fields=KEY, build=build)
+    np.testing.assert_array_equal(found.array, NUMBERS)
+
+
+def test_an_error_of_the_builder_is_passed_on_and_leaves_nothing(tmp_path: Path) -> None:
+    def fail(writer: ArrayWriter) -> Any:
+        writer.write(0, NUMBERS)
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        load_or_build(tmp_path, key_fields=KEY, build=fail)
+    assert folders(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    with pytest.raises(UserError, match=rf"cannot write to {tmp_path}/cache/images: Not a directory; allow writing"):
+        load_or_build(tmp_path / "cache" / "images", key_fields=KEY, build=build)
+
+
+def run_python(code: str, *arguments: Any) -> "subprocess.Popen[str]":
+    words = [sys.executable, "-c", code, *map(str, arguments)]
+    root, pipe = Path(core.__file__).parents[1], subprocess.PIPE
+    return subprocess.Popen(words, cwd=root, stdout=pipe, stderr=pipe, text=True)
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from core.cache.entries import load_or_build
+from core.errors import UserError
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))  # bytes a file may have: stands for a full disk
+
+def build(writer):
+    if "known" in sys.argv:
+        writer.create((20, 1000), np.float64)
+        sys.exit("the space was not reserved")
+    for row in range(20):
+        writer.write(row, np.ones((1, 1000)))
+
+try:
+    load_or_build(Path(sys.argv[1]), key_fields={}, build=build)
+except UserError as error:
+    sys.stdout.write(str(error))
+"""
+
+
+@pytest.mark.parametrize("length", ["known", "unknown"])
+def test_a_full_disk_names_the_folder_and_leaves_nothing(length: str, tmp_path: Path) -> None:
+    said, problems = run_python(FULL_DISK, tmp_path, length).communicate()
+    assert said == f"cannot write to {tmp_path}: File too large; free space or choose another folder", problems
+    assert folders(tmp_path) == []
+
+
+BUILDER = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from core.cache.array_file import Part
+from core.cache.entries import load_or_build
+
+folder, log, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
+
+def note(text):
+    with log.open("a") as file:
+        file.write(text + "\\n")
+
+def build(writer):
+    if not writer.parts:
+        writer.write(0, np.zeros((2, 3)))
+        writer.finish(Part(0, 2, {}))
+    note(f"building after {len(writer.parts)}")
+    time.sleep(seconds)
+    writer.write(2, np.ones((2, 3)))
+    return 4, {"fact": 1}
+
+found = load_or_build(folder, key_fields={"what": "test"}, build=build, on_wait=lambda: note("waiting"))
+note(f"{found.array.sum():g} {found.facts}")
+"""
+
+
+def wait_for(log: Path, line: str) -> None:
+    deadline = time.monotonic() + 60
+    while not (log.exists() and line in log.read_text()):
+        assert time.monotonic() < deadline, "the other process did not start"
+        time.sleep(0.02)
+
+
+def test_the_second_of_two_processes_waits_and_a_killed_one_is_resumed(tmp_path: Path) -> None:
+    cache, log = tmp_path / "cache", tmp_path / "log"
+    first = run_python(BUILDER, cache, log, 60)
+    wait_for(log, "building")
+    second = run_python(BUILDER, cache, log, 0)
+    wait_for(log, "waiting")
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert second.wait() == 0, second.communicate()
+    assert log.read_text().splitlines() == ["building after 1", "waiting", "building after 1", "6 {'fact': 1}"]
+    assert folders(cache) == [cache_key({"what": "test"})]
