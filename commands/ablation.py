@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from analysis.output.folder import OutputFolder
 
 results_of = Lazy("analysis.output.folder:OutputFolder")  # draws, which a dry run does not
-readable, write_beside = Lazy("analysis.published.numbers:readable"), Lazy("analysis.published.numbers:write_beside")
+load_all_published = Lazy("analysis.published.numbers:load_all_published")
+write_published_comparison = Lazy("analysis.published.numbers:write_published_comparison")
 LOCAL = ("", "local")  # values of --ray whose runs are trained on this machine
 MAX_TABLE_ROWS = 500  # longer tables are printed without a frame, because rich needs seconds to lay them out
 OPEN_FIRST = ("table.md", "maps.png", "figure.png")  # the first of these in a folder of results
@@ -73,11 +74,13 @@ def run(call: Call) -> int:
             return results, experiment.analyse(results)
 
         (results, frame), executed = analysed(analyse, plan, session, executed, again=experiment.trains)
-        reports = readable(study_schema.FOLDER)
-        asked = sorted(pair for pair, names in study_schema.answers().items() if call.name in names)
+        reports = load_all_published(study_schema.FOLDER)
+        asked = sorted(pair for pair, names in study_schema.commands_by_item().items() if call.name in names)
         for study, item in (pair for pair in asked if pair[0] in reports):
-            name = f"published-{study_schema.slug(f'{study} {item}')}"
-            write_beside(results, frame, study, item, title=study, folder=study_schema.FOLDER, name=name, always=False)
+            name = f"published-{study_schema.folder_name(f'{study} {item}')}"
+            write_published_comparison(
+                results, frame, study, item, title=study, folder=study_schema.FOLDER, name=name, always=False
+            )
     return conclude(results, frame, executed, console, command=call.line)
 
 

@@ -18,15 +18,15 @@ from analysis.plots.confusion import MARGIN_LABEL, add_margins
 from core.plan import Plan
 from core.store.runs import Record, Store
 
-UNNAMED = (
+ENTRY_NOTE = (
     "Entry: of a list that names no classes; ours is of the class at that place in the order of their names, where the "
     "list is as long as there are classes."
 )
 ENTRY = re.compile(r"entry \d+")
-FINER = re.compile(r"(.*, )?(class .+|.+ as .+|entry \d+)")
+CLASS_LEVEL = re.compile(r"(.*, )?(class .+|.+ as .+|entry \d+)")
 
 
-def finer_rows(plan: Plan, store: Store, stated: pd.DataFrame) -> list[dict[str, Any]]:
+def class_level_rows(plan: Plan, store: Store, stated: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of classes and cells that published numbers are of.
 
     Parameters
@@ -34,7 +34,7 @@ def finer_rows(plan: Plan, store: Store, stated: pd.DataFrame) -> list[dict[str,
     plan, store
         Our runs.
     stated
-        Numbers of a report, as `analysis.published.numbers.published` gives them.
+        Numbers of a report, as `analysis.published.numbers.load_published` gives them.
 
     Returns
     -------
@@ -42,7 +42,7 @@ def finer_rows(plan: Plan, store: Store, stated: pd.DataFrame) -> list[dict[str,
         ``data``, ``backbone`` and ``condition``, and for a class ``precision``, ``recall`` and ``f1`` with their
         ``_std``, for a cell ``clips``: the sum over folds of the mean over their seeds.
     """
-    wanted = {condition for condition in stated["condition"] if FINER.fullmatch(condition)}
+    wanted = {condition for condition in stated["condition"] if CLASS_LEVEL.fullmatch(condition)}
     if not wanted:
         return []
     rows: list[dict[str, Any]] = []
@@ -52,8 +52,8 @@ def finer_rows(plan: Plan, store: Store, stated: pd.DataFrame) -> list[dict[str,
         records = [record for one in planned if (record := store.finished(one.run))]
         if not records:
             continue
-        listed = _lengths(stated, where["backbone"])
-        found = _classes(records, listed) | _cells(records)
+        listed = _list_lengths(stated, where["backbone"])
+        found = _class_rows(records, listed) | _cell_rows(records)
         first = tuple(where.values()) not in known
         known.add(tuple(where.values()))
         for prefix in (f"{values['condition']}, ", *([""] if first else [])):
@@ -61,14 +61,14 @@ def finer_rows(plan: Plan, store: Store, stated: pd.DataFrame) -> list[dict[str,
     return rows
 
 
-def _lengths(stated: pd.DataFrame, backbone: str) -> Mapping[str, int]:
+def _list_lengths(stated: pd.DataFrame, backbone: str) -> Mapping[str, int]:
     """Return how long a report's lists without classes are, by metric."""
     entries = stated[stated["condition"].map(lambda name: bool(ENTRY.fullmatch(name)))]
     lengths = entries[entries["backbone"] == backbone]["metric"].value_counts()
     return {str(metric): int(n) for metric, n in lengths.items()}
 
 
-def _classes(records: Sequence[Record], listed: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+def _class_rows(records: Sequence[Record], listed: Mapping[str, int]) -> dict[str, dict[str, Any]]:
     scored = [(record.run.data.fold, record.run.seed, record.per_class) for record in records]
     names = records[0].class_names
     found = {}
@@ -79,7 +79,7 @@ def _classes(records: Sequence[Record], listed: Mapping[str, int]) -> dict[str, 
     return found
 
 
-def _cells(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
+def _cell_rows(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
     by_fold: dict[int, list[Any]] = {}
     for record in records:
         by_fold.setdefault(record.run.data.fold, []).append(add_margins(record.confusion)[0])

@@ -28,14 +28,14 @@ from analysis.metrics.registry import METRICS
 from analysis.output.folder import OutputFolder
 from analysis.output.number_format import format_metric, metric_title
 from analysis.output.tables import MISSING, Column
-from analysis.published.class_level import ENTRY, UNNAMED, finer_rows
+from analysis.published.class_level import ENTRY, ENTRY_NOTE, class_level_rows
 from core.errors import UserError, unknown
 
 FOLDER = Path(__file__).resolve().parents[2] / "ablations" / "studies"
 KEYS = ("data", "backbone", "condition")
-TEXTS = ("study", "item", *KEYS, "metric", "epoch", "source")
-BEST = "best"
-OF_AN_EPOCH = ("accuracy", "delta")  # metrics that we have of the best epoch, and of the last
+TEXT_COLUMNS = ("study", "item", *KEYS, "metric", "epoch", "source")
+BEST_EPOCH = "best"
+EPOCH_METRICS = ("accuracy", "delta")  # metrics that we have of the best epoch, and of the last
 COLUMNS = (
     Column("data", "Data"),
     Column("backbone", "Backbone"),
@@ -49,7 +49,7 @@ FOOTNOTES = (
     "Ours and published are of the same epoch: the best one on the test fold, which flatters, where the report's is, "
     "and else the last. Accuracy and F1 in %, changes in percentage points. 'about': stated in words.",
 )
-STATED_OF_ALL = "A statement about all backbones has the mean of ours for a change, and our best for the rest."
+ALL_BACKBONES_NOTE = "A statement about all backbones has the mean of ours for a change, and our best for the rest."
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ class Match:
     row: Mapping[str, Any]
 
 
-def studies(folder: Path = FOLDER) -> tuple[str, ...]:
+def list_published(folder: Path = FOLDER) -> tuple[str, ...]:
     """Name the reports whose numbers are at hand."""
     return tuple(sorted(file.parent.name for file in folder.glob("*/published.csv")))
 
 
-def published(study: str, item: str | None = None, *, folder: Path = FOLDER) -> pd.DataFrame:
+def load_published(study: str, item: str | None = None, *, folder: Path = FOLDER) -> pd.DataFrame:
     """Read a report's numbers.
 
     Parameters
@@ -88,10 +88,10 @@ def published(study: str, item: str | None = None, *, folder: Path = FOLDER) -> 
     UserError
         For a study or an item that there is not, naming those there are, and for a file that cannot be read.
     """
-    if study not in studies(folder):
-        raise unknown("study", study, studies(folder))
+    if study not in list_published(folder):
+        raise unknown("study", study, list_published(folder))
     file = folder / study / "published.csv"
-    types = dict.fromkeys(TEXTS, str) | {"value": float, "std": float, "approximate": bool}
+    types = dict.fromkeys(TEXT_COLUMNS, str) | {"value": float, "std": float, "approximate": bool}
     try:
         numbers = pd.read_csv(
             file,
@@ -103,7 +103,7 @@ def published(study: str, item: str | None = None, *, folder: Path = FOLDER) -> 
         raise UserError(f"{study}/published.csv: {str(error).splitlines()[0]}") from None
     if absent := [name for name in ("item", "data", "metric", "value") if name not in numbers]:
         raise UserError(f"{study}/published.csv lacks the column{'s' * (len(absent) > 1)} {', '.join(absent)}")
-    filled: dict[str, Any] = dict.fromkeys(TEXTS, "") | {"study": study, "std": math.nan, "approximate": False}
+    filled: dict[str, Any] = dict.fromkeys(TEXT_COLUMNS, "") | {"study": study, "std": math.nan, "approximate": False}
     numbers = numbers.assign(**{name: value for name, value in filled.items() if name not in numbers})
     if item is None:
         return numbers
@@ -112,29 +112,29 @@ def published(study: str, item: str | None = None, *, folder: Path = FOLDER) -> 
     return numbers[numbers["item"] == item].reset_index(drop=True)
 
 
-def readable(folder: Path = FOLDER) -> dict[str, pd.DataFrame]:
+def load_all_published(folder: Path = FOLDER) -> dict[str, pd.DataFrame]:
     """Return the numbers of every report whose file can be read, by name; the others' own studies say what is wrong."""
     found = {}
-    for study in studies(folder):
+    for study in list_published(folder):
         with contextlib.suppress(UserError):
-            found[study] = published(study, folder=folder)
+            found[study] = load_published(study, folder=folder)
     return found
 
 
-def matches(stated: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Match]:
+def find_matches(stated: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Match]:
     """Find a published number among rows of ours: the one place that says when two numbers are the same thing.
 
     Parameters
     ----------
     stated
-        A row of `published`. One without a backbone is about all of them.
+        A row of `load_published`. One without a backbone is about all of them.
     rows
         Conditions of ours: ``data`` ("" where they hang on none, as a network's parameters), ``backbone``,
         ``condition``, and a column for each metric, with ``_best_epoch`` behind its name for the best epoch's, and
         with ``_std`` for its deviation.
     """
     column = re.sub("_(low|high)$", "", str(stated["metric"]))
-    column += "_best_epoch" * (stated["epoch"] == BEST and column in OF_AN_EPOCH)
+    column += "_best_epoch" * (stated["epoch"] == BEST_EPOCH and column in EPOCH_METRICS)
     return [
         Match(row[column], row.get(f"{column}_std", math.nan), row)
         for row in rows
@@ -145,7 +145,7 @@ def matches(stated: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> lis
     ]
 
 
-def beside(
+def join_with_published(
     frame: pd.DataFrame, study: str, item: str, *, finer: pd.DataFrame | None = None, folder: Path = FOLDER
 ) -> pd.DataFrame:
     """Set our numbers and a report's side by side, one number a row; what only one of us has stands alone.
@@ -153,16 +153,16 @@ def beside(
     Parameters
     ----------
     frame
-        Our conditions: one row each, with the columns of `matches`. Not changed.
+        Our conditions: one row each, with the columns of `find_matches`. Not changed.
     study, item, folder
-        Where the published numbers are from; see `published`.
+        Where the published numbers are from; see `load_published`.
     finer
         Further rows of the same columns, which stand beside published numbers and never alone.
 
     Returns
     -------
     DataFrame
-        ``data``, ``backbone``, ``condition``, ``metric``, ``epoch``, ``ours``, ``ours_std``, ``published``,
+        ``data``, ``backbone``, ``condition``, ``metric``, ``epoch``, ``ours``, ``ours_std``, ``load_published``,
         ``published_std``, ``approximate``, ``source``: the report's rows in its order, then the accuracy of our
         conditions that it does not have. A published bound of a change (``delta_low``) stands beside our change.
 
@@ -173,25 +173,25 @@ def beside(
     """
     if (twice := frame.duplicated(list(KEYS))).any():
         raise ValueError(f"more than one row for {', '.join(map(str, frame.loc[twice, list(KEYS)].iloc[0]))}")
-    own = _records(frame)
-    all_own = own + _records(pd.DataFrame() if finer is None else finer)
-    theirs = published(study, item, folder=folder).rename(columns={"value": "published", "std": "published_std"})
+    own = _to_rows(frame)
+    all_own = own + _to_rows(pd.DataFrame() if finer is None else finer)
+    theirs = load_published(study, item, folder=folder).rename(columns={"value": "published", "std": "published_std"})
     rows: list[dict[Any, Any]] = theirs.drop(columns=["study", "item"]).to_dict("records")
     found = []
     for row in rows:
-        every = matches(row, all_own)
+        every = find_matches(row, all_own)
         found += [tuple(match.row[name] for name in KEYS) for match in every]
-        row["ours"], row["ours_std"] = _one(every, str(row["metric"]))
+        row["ours"], row["ours_std"] = _combine_matches(every, str(row["metric"]))
         if not row["backbone"] and every:
             row["backbone"] = f"all ({len(every)})"
-    epoch = BEST if (theirs["epoch"] == BEST).any() else "last"
+    epoch = BEST_EPOCH if (theirs["epoch"] == BEST_EPOCH).any() else "last"
     scored = [row for row in own if "accuracy" in row]
-    rows += [_alone(row, epoch) for row in scored if tuple(row[name] for name in KEYS) not in found]
+    rows += [_unmatched_row(row, epoch) for row in scored if tuple(row[name] for name in KEYS) not in found]
     columns = [*KEYS, "metric", "epoch", "ours", "ours_std", "published", "published_std", "approximate", "source"]
     return pd.DataFrame(rows).reindex(columns=columns)
 
 
-def write_beside(
+def write_published_comparison(
     results: OutputFolder,
     frame: pd.DataFrame,
     study: str,
@@ -211,7 +211,7 @@ def write_beside(
     frame
         The analysis's rows, over any grid: averaged, so that a condition is one number.
     study, item, folder
-        See `published`.
+        See `load_published`.
     title
         The report's.
     name
@@ -219,26 +219,26 @@ def write_beside(
     always
         Write it also where no number of ours is the same thing as a published one.
     """
-    if study not in studies(folder) or item not in set(published(study, folder=folder)["item"]):
+    if study not in list_published(folder) or item not in set(load_published(study, folder=folder)["item"]):
         return
-    more = finer_rows(results.plan, results.session.store, published(study, item, folder=folder))
-    own, finer = one_row_each(frame), one_row_each(pd.DataFrame(more))
+    more = class_level_rows(results.plan, results.session.store, load_published(study, item, folder=folder))
+    own, finer = average_over_grid(frame), average_over_grid(pd.DataFrame(more))
     if results.published_as:
         own, finer = (
             part.assign(data=part["data"].where(part["data"] == "", results.published_as)) for part in (own, finer)
         )
-    table = beside(own, study, item, finer=finer, folder=folder)
+    table = join_with_published(own, study, item, finer=finer, folder=folder)
     both = table["ours"].notna() & table["published"].notna()
     if not (always or both.any()):
         return
-    notes = [*FOOTNOTES, *([STATED_OF_ALL] if table["backbone"].str.startswith("all (").any() else [])]
-    notes += [UNNAMED] if table[both]["condition"].map(lambda name: bool(ENTRY.fullmatch(name))).any() else []
+    notes = [*FOOTNOTES, *([ALL_BACKBONES_NOTE] if table["backbone"].str.startswith("all (").any() else [])]
+    notes += [ENTRY_NOTE] if table[both]["condition"].map(lambda name: bool(ENTRY.fullmatch(name))).any() else []
     caption = f"{title}, {item}: ours beside the published"
     shown = table.assign(epoch=table["epoch"].replace("", MISSING), backbone=table["backbone"].replace("", MISSING))
     results.write_table(name, shown, COLUMNS, caption=caption, footnotes=notes, show=bool(both.any()))
 
 
-def one_row_each(frame: pd.DataFrame) -> pd.DataFrame:
+def average_over_grid(frame: pd.DataFrame) -> pd.DataFrame:
     """Average over whatever else a grid varies, so that a condition of a data set and a backbone is one row."""
     if frame.empty or not {*KEYS} <= set(frame):
         return pd.DataFrame(columns=[*KEYS])
@@ -246,7 +246,7 @@ def one_row_each(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.groupby(list(KEYS), sort=False)[numbers].mean().reset_index()
 
 
-def _one(found: Sequence[Match], metric: str) -> tuple[float, float]:
+def _combine_matches(found: Sequence[Match], metric: str) -> tuple[float, float]:
     """Make one number of ours of all that a statement is about."""
     if len(found) < 2:
         return (found[0].value, found[0].std) if found else (math.nan, math.nan)
@@ -257,10 +257,10 @@ def _one(found: Sequence[Match], metric: str) -> tuple[float, float]:
     return (min(values) if least else max(values)), math.nan
 
 
-def _alone(row: Mapping[str, Any], epoch: str) -> dict[str, Any]:
+def _unmatched_row(row: Mapping[str, Any], epoch: str) -> dict[str, Any]:
     """Return our accuracy of a condition for which the report has no number, of the epoch of its others."""
     name = "accuracy_best_epoch"
-    if epoch != BEST or not _is_number(row.get(name)):
+    if epoch != BEST_EPOCH or not _is_number(row.get(name)):
         name, epoch = "accuracy", "last"
     return {key: row[key] for key in KEYS} | {
         "metric": "accuracy",
@@ -272,7 +272,7 @@ def _alone(row: Mapping[str, Any], epoch: str) -> dict[str, Any]:
     }
 
 
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def _to_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 

@@ -16,9 +16,9 @@ from markupsafe import Markup
 from analysis.output.number_format import format_seconds
 from analysis.published.numbers import FOLDER
 from analysis.report import run_details as report_runs
-from analysis.report.published_tables import Answers, Starts, pretrained, published_table
+from analysis.report.published_tables import CommandsByItem, WeightsLookup, assume_imagenet, make_published_table
 from analysis.report.reader import Limits, Reader
-from analysis.report.table_model import listing
+from analysis.report.table_model import make_listing
 from core.errors import UserError
 from core.store.runs import HISTORY, Store
 
@@ -29,8 +29,8 @@ def make_page(
     results: Path,
     limits: Limits | None = None,
     *,
-    answers: Answers | None = None,
-    starts: Starts = pretrained,
+    answers: CommandsByItem | None = None,
+    starts: WeightsLookup = assume_imagenet,
     folder: Path = FOLDER,
 ) -> str:
     """Make the page.
@@ -58,17 +58,19 @@ def make_page(
     UserError
         Where there is no such folder, or neither a run nor an analysis in it.
     """
-    view = _view(results, limits or Limits(), answers or {}, starts, folder)
+    view = _collect_contents(results, limits or Limits(), answers or {}, starts, folder)
     return _render(view)
 
 
-def _view(results: Path, limits: Limits, answers: Answers, starts: Starts, folder: Path) -> dict[str, Any]:
+def _collect_contents(
+    results: Path, limits: Limits, answers: CommandsByItem, starts: WeightsLookup, folder: Path
+) -> dict[str, Any]:
     """Gather what the template shows."""
     if not (results / "runs").is_dir():
         raise UserError(f"{results} holds no runs; run an ablation first, or name the folder of its --results")
 
     store = Store(results)
-    records, damaged = report_runs.read(store)
+    records, damaged = report_runs.read_records(store)
     reader = Reader(results, limits)
     analyses = reader.analyses()
     if not records and not analyses:
@@ -79,7 +81,7 @@ def _view(results: Path, limits: Limits, answers: Answers, starts: Starts, folde
             part_of[run].append((analysis.id, f"{analysis.ablation} in {analysis.folder}"))
     finished = [record for record in records.values() if record.finished]
     shown = [
-        report_runs.show(record, store, id=f"run-{k}", analyses=part_of[record.id])
+        report_runs.make_run_detail(record, store, id=f"run-{k}", analyses=part_of[record.id])
         for k, record in enumerate(finished[: limits.details], start=1)
     ]
     damaged |= {one.run: why for one in shown if (why := store.check(one.run, HISTORY))}
@@ -94,13 +96,14 @@ def _view(results: Path, limits: Limits, answers: Answers, starts: Starts, folde
         "records": every,
         "shown": shown,
         "spent": format_seconds(sum(record.seconds.total for record in finished)),
-        "datasets": report_runs.datasets(every, limit=limits.rows),
-        "environments": report_runs.environments(every, limit=limits.rows),
-        "runs": listing(
-            report_runs.overview(every, {run.run: run.id for run in shown}, limit=limits.runs), written=limits.written
+        "datasets": report_runs.make_dataset_table(every, limit=limits.rows),
+        "environments": report_runs.make_environment_table(every, limit=limits.rows),
+        "runs": make_listing(
+            report_runs.make_run_table(every, {run.run: run.id for run in shown}, limit=limits.runs),
+            written=limits.written,
         ),
-        "unfinished": report_runs.unfinished(every, limit=limits.rows),
-        "published": published_table(analyses, records, answers, starts, folder=folder, limit=limits.rows),
+        "unfinished": report_runs.make_unfinished_table(every, limit=limits.rows),
+        "published": make_published_table(analyses, records, answers, starts, folder=folder, limit=limits.rows),
         "found": set(records),
     }
 
@@ -114,10 +117,15 @@ def _render(view: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    own = {"style": Markup(style), "script": Markup(script), "style_hash": _hash(style), "script_hash": _hash(script)}
+    own = {
+        "style": Markup(style),
+        "script": Markup(script),
+        "style_hash": _csp_hash(style),
+        "script_hash": _csp_hash(script),
+    }
     return environment.get_template("report.html.j2").render(view | own)
 
 
-def _hash(text: str) -> str:
+def _csp_hash(text: str) -> str:
     """Return a source expression of a Content-Security-Policy that admits this text alone."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from analysis.output.number_format import format_number
-from analysis.report.table_model import Table, from_csv, from_description
+from analysis.report.table_model import Table, parse_csv, parse_description
 from core.datasets.sets.instruments import EMBEDDED
 from core.io.atomic_files import read_json
 
-SKIPPED = {"runs", "cache", "report", "published"}  # folders of a results folder that hold no analyses
-SOURCES = {".tex": "LaTeX", ".csv": "CSV", ".md": "Markdown"}
-KNOWN = {"kind", "name", "caption", "files", "footnotes", "cells", "clip", "sound"}
+SKIPPED_FOLDERS = {"runs", "cache", "report", "published"}  # folders of a results folder that hold no analyses
+SOURCE_LABELS = {".tex": "LaTeX", ".csv": "CSV", ".md": "Markdown"}
+NOT_FACTS = {"kind", "name", "caption", "files", "footnotes", "cells", "clip", "sound"}
 MIB = 2**20
 
 
@@ -74,7 +74,7 @@ class Item:
 
 
 @dataclass
-class Listened:
+class ClipEntry:
     """The maps of one clip, and its sound."""
 
     clip: str
@@ -93,7 +93,7 @@ class Analysis:
     runs: tuple[str, ...]
     tables: list[Item] = field(default_factory=list)
     figures: list[Item] = field(default_factory=list)
-    clips: list[Listened] = field(default_factory=list)
+    clips: list[ClipEntry] = field(default_factory=list)
     published_as: str = ""  # the name that published numbers have for its data set, where it is not ours
 
 
@@ -121,7 +121,7 @@ class Reader:
     def analyses(self) -> list[Analysis]:
         """Read every analysis, in the order of their folders."""
         found: list[Analysis] = []
-        for file in _descriptions(self.results):
+        for file in _find_descriptions(self.results):
             folder = file.parent.relative_to(self.results).as_posix()
             try:
                 described = read_json(file)
@@ -134,12 +134,12 @@ class Reader:
         runs = tuple(map(str, described["runs"]))
         analysis = Analysis(id, str(described["ablation"]), name, str(described["command"]), runs)
         analysis.published_as = str(described.get("published_as", ""))
-        clips: dict[str, Listened] = {}
+        clips: dict[str, ClipEntry] = {}
         for entry in described["items"]:
             if entry.get("clip"):
                 clip = str(entry["clip"])
                 if clip not in clips:
-                    clips[clip] = Listened(clip, self._sound(folder, clip, str(entry.get("sound") or "")))
+                    clips[clip] = ClipEntry(clip, self._sound(folder, clip, str(entry.get("sound") or "")))
                 clips[clip].maps.append(self._item(folder, entry, "Map"))
             elif entry["kind"] == "table":
                 analysis.tables.append(self._item(folder, entry, "Table"))
@@ -158,9 +158,13 @@ class Reader:
             caption=str(entry.get("caption") or entry["name"]),
             files=files,
             footnotes=tuple(map(str, entry.get("footnotes", ()))),
-            facts={str(k).replace("_", " "): _fact(v) for k, v in entry.items() if k not in KNOWN and _is_fact(v)},
+            facts={
+                str(k).replace("_", " "): _format_fact(v)
+                for k, v in entry.items()
+                if k not in NOT_FACTS and _is_fact(v)
+            },
         )
-        item.table = from_description(entry.get("cells"), limit=self.limits.rows)
+        item.table = parse_description(entry.get("cells"), limit=self.limits.rows)
         for name in files:
             self._file(folder, name, item)
         if kind == "Table" and item.table is None:
@@ -173,25 +177,25 @@ class Reader:
         """Take from one of an item's files what the page shows of it."""
         suffix = Path(name).suffix
         if suffix == ".png" and item.picture is None:
-            content = _content(folder, name)
+            content = _read_inside(folder, name)
             if content is not None and content[:8] == b"\x89PNG\r\n\x1a\n" and len(content) >= 24:
                 width, height = struct.unpack(">II", content[16:24])
                 item.picture = self._media("picture", "image/png", content, name, width // 2, height // 2)
-        elif suffix in SOURCES and (content := _content(folder, name)) is not None:
+        elif suffix in SOURCE_LABELS and (content := _read_inside(folder, name)) is not None:
             text = content.decode("utf-8", "replace")
             if suffix == ".csv" and item.table is None:
-                item.table = from_csv(text, limit=self.limits.rows)
+                item.table = parse_csv(text, limit=self.limits.rows)
             if len(content) <= self.limits.source_bytes:
-                item.sources.append(Source(f"{item.id}-{suffix[1:]}", SOURCES[suffix], name, text))
+                item.sources.append(Source(f"{item.id}-{suffix[1:]}", SOURCE_LABELS[suffix], name, text))
 
     def _sound(self, folder: Path, clip: str, sound: str) -> Media:
         """Embed the sound beside a map, or the clip itself: by its full path or out of the embedded data set."""
         names = [folder / sound] if sound else []
         paths = [path for path in (*names, EMBEDDED / clip) if ".." not in path.parts]
-        content = next((content for path in paths if (content := _read(path)) is not None), None)
+        content = next((content for path in paths if (content := _read_bytes(path)) is not None), None)
         if content is None:
             return Media(problem="its file is not where it was")
-        kind = _sound_kind(content)
+        kind = _audio_mime_type(content)
         return self._media("sound", kind, content, clip) if kind else Media(problem="no format that browsers play")
 
     def _media(self, kind: str, mime: str, content: bytes, name: str, width: int = 0, height: int = 0) -> Media:
@@ -203,31 +207,31 @@ class Reader:
         return Media(f"data:{mime};base64,{encoded}", width=width, height=height)
 
 
-def _descriptions(results: Path) -> Iterator[Path]:
+def _find_descriptions(results: Path) -> Iterator[Path]:
     for folder, inner, files in os.walk(results):
         top = Path(folder) == results
-        inner[:] = sorted(name for name in inner if not name.startswith(".") and not (top and name in SKIPPED))
+        inner[:] = sorted(name for name in inner if not name.startswith(".") and not (top and name in SKIPPED_FOLDERS))
         if "analysis.json" in files:
             yield Path(folder) / "analysis.json"
 
 
-def _content(folder: Path, name: str) -> bytes | None:
+def _read_inside(folder: Path, name: str) -> bytes | None:
     """Read a file of a folder; None where it is not there, or not in that folder."""
     try:
         inside = (folder / name).resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError):  # no name a file can have
         return None
-    return _read(folder / name) if inside else None
+    return _read_bytes(folder / name) if inside else None
 
 
-def _read(path: Path) -> bytes | None:
+def _read_bytes(path: Path) -> bytes | None:
     try:
         return path.read_bytes() if path.is_file() else None
     except (OSError, ValueError):
         return None
 
 
-def _sound_kind(content: bytes) -> str:
+def _audio_mime_type(content: bytes) -> str:
     """Tell the formats that browsers play by their first bytes; "" for any other."""
     if content[:4] == b"RIFF" and content[8:12] == b"WAVE":
         return "audio/wav"
@@ -242,5 +246,5 @@ def _is_fact(value: Any) -> bool:
     return isinstance(value, str | int | float)
 
 
-def _fact(value: Any) -> str:
+def _format_fact(value: Any) -> str:
     return format_number(value) if isinstance(value, float) else str(value)

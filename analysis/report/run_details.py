@@ -18,14 +18,14 @@ from analysis.output.number_format import (
     format_seconds,
 )
 from analysis.output.tables import MISSING
-from analysis.report.table_model import Cell, Table, table
+from analysis.report.table_model import Cell, Table, make_table
 from core.config.run import Model, Run
 from core.errors import UserError
 from core.store.runs import FAILED, RUNNING, Record, Store
 
-TABLE_CLASSES = 12  # a confusion matrix of more is drawn instead of written out
-DRAWN_CLASSES = 100  # and of more than these only its largest confusions are listed
-POINTS = 200  # of one learning curve
+MAX_TABLE_CLASSES = 12  # a confusion matrix of more is drawn instead of written out
+MAX_DRAWN_CLASSES = 100  # and of more than these only its largest confusions are listed
+MAX_CURVE_POINTS = 200  # of one learning curve
 LEFT, RIGHT, TOP, BOTTOM = 38, 312, 26, 158  # of a curve's panel in its drawing of 320 x 190
 STYLES = ("train", "validation", "test")
 
@@ -60,16 +60,16 @@ class Confusion:
     @property
     def written(self) -> bool:
         """Whether it is small enough for a table of numbers."""
-        return len(self.names) <= TABLE_CLASSES
+        return len(self.names) <= MAX_TABLE_CLASSES
 
     @property
     def drawn(self) -> bool:
         """Whether it is small enough for a picture."""
-        return TABLE_CLASSES < len(self.names) <= DRAWN_CLASSES
+        return MAX_TABLE_CLASSES < len(self.names) <= MAX_DRAWN_CLASSES
 
 
 @dataclass(frozen=True)
-class Shown:
+class RunDetail:
     """A finished run in full."""
 
     id: str  # of the element on the page
@@ -83,7 +83,7 @@ class Shown:
     analyses: list[tuple[str, str]]  # id and name of those it is part of
 
 
-def read(store: Store) -> tuple[dict[str, Record], dict[str, str]]:
+def read_records(store: Store) -> tuple[dict[str, Record], dict[str, str]]:
     """Return the records that can be believed, by id and in the order of what was run; and what is wrong elsewhere."""
 
     def order(record: Record) -> tuple[Any, ...]:
@@ -94,7 +94,7 @@ def read(store: Store) -> tuple[dict[str, Record], dict[str, str]]:
     return {record.id: record for record in sorted(store.records(), key=order)}, store.damaged()
 
 
-def datasets(records: Iterable[Record], *, limit: int) -> Table:
+def make_dataset_table(records: Iterable[Record], *, limit: int) -> Table:
     """Say of each data set what was run on it."""
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
@@ -119,10 +119,10 @@ def datasets(records: Iterable[Record], *, limit: int) -> Table:
         ]
         shown = [text or MISSING for text in numbers]
         rows.append([name, content[:12], *shown[:4], ", ".join(backbones), shown[4], str(len(part))])
-    return table(header, rows, limit=limit)
+    return make_table(header, rows, limit=limit)
 
 
-def environments(records: Iterable[Record], *, limit: int) -> Table:
+def make_environment_table(records: Iterable[Record], *, limit: int) -> Table:
     """Say which versions and machines the runs were made with: one row for each that differs."""
     groups: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
     for record in records:
@@ -134,10 +134,10 @@ def environments(records: Iterable[Record], *, limit: int) -> Table:
         device = f"{machine.device or MISSING} {machine.device_name}".strip()
         computed = (str(machine.threads or MISSING), machine.precision or MISSING)
         rows.append([str(count), device, *computed, *(versions.get(n, "") for n in names)])
-    return table(("Runs", "Device", "Threads", "Precision", *(n.capitalize() for n in names)), rows, limit=limit)
+    return make_table(("Runs", "Device", "Threads", "Precision", *(n.capitalize() for n in names)), rows, limit=limit)
 
 
-def overview(records: Iterable[Record], targets: Mapping[str, str], *, limit: int) -> Table:
+def make_run_table(records: Iterable[Record], targets: Mapping[str, str], *, limit: int) -> Table:
     """List every run; `targets` maps the runs that are shown in full to their elements."""
     header = ("Run", "Data", "Fold", "Seed", "Backbone", "Weights", "Changed", "Accuracy %", "Best epoch %")
     rows: list[list[str | Cell]] = []
@@ -151,32 +151,32 @@ def overview(records: Iterable[Record], targets: Mapping[str, str], *, limit: in
                 str(record.run.seed),
                 model.backbone,
                 model.weights,
-                changed(model),
-                *map(_percent, (scores.accuracy, scores.accuracy_best_epoch, record.macro_f1)),
+                describe_surgery(model),
+                *map(_format_percent, (scores.accuracy, scores.accuracy_best_epoch, record.macro_f1)),
                 Cell(format_seconds(record.seconds.total), record.seconds.total) if record.seconds.total else MISSING,
                 record.status,
             ]
         )
-    return table((*header, "Macro F1 %", "Time", "Status"), rows, limit=limit)
+    return make_table((*header, "Macro F1 %", "Time", "Status"), rows, limit=limit)
 
 
-def unfinished(records: Iterable[Record], *, limit: int) -> Table:
+def make_unfinished_table(records: Iterable[Record], *, limit: int) -> Table:
     """List the runs that failed or did not end, with the reason."""
     reasons = {RUNNING: "Being trained now, or interrupted: the same command goes on from its last epoch."}
     rows = [
         [
             record.id,
-            describe(record.run),
+            describe_run(record.run),
             record.status,
             record.reason or reasons.get(record.status, "No reason was recorded."),
         ]
         for record in records
         if record.status in (FAILED, RUNNING)
     ]
-    return table(("Run", "What", "Status", "Reason"), rows, limit=limit)
+    return make_table(("Run", "What", "Status", "Reason"), rows, limit=limit)
 
 
-def changed(model: Model) -> str:
+def describe_surgery(model: Model) -> str:
     """Say in words what an ablation did to a network."""
     said = {
         "freeze": ("none", "frozen through"),
@@ -187,14 +187,14 @@ def changed(model: Model) -> str:
     return ", ".join(words) or "nothing"
 
 
-def describe(run: Run) -> str:
+def describe_run(run: Run) -> str:
     """Name a run in words."""
     model, data = run.model, run.data
-    what = "" if changed(model) == "nothing" else f", {changed(model)}"
+    what = "" if describe_surgery(model) == "nothing" else f", {describe_surgery(model)}"
     return f"{model.backbone} ({model.weights}{what}) on {data.about}, fold {data.fold}, seed {run.seed}"
 
 
-def show(record: Record, store: Store, *, id: str, analyses: list[tuple[str, str]]) -> Shown:
+def make_run_detail(record: Record, store: Store, *, id: str, analyses: list[tuple[str, str]]) -> RunDetail:
     """Gather all that the page shows of one finished run."""
     scores, clips, spent = record.metrics, record.clips, record.seconds
     facts = {
@@ -208,33 +208,33 @@ def show(record: Record, store: Store, *, id: str, analyses: list[tuple[str, str
         f"of {format_magnitude(record.parameters)}",
         "Time": ", ".join(f"{name} {format_seconds(value)}" for name, value in asdict(spent).items()),
     }
-    return Shown(
+    return RunDetail(
         id=id,
         run=record.id,
-        title=describe(record.run),
+        title=describe_run(record.run),
         facts=facts,
-        curves=_curves(store, record.id),
-        confusion=confusion(record.confusion, record.class_names),
-        classes=_per_class(record),
+        curves=_make_curves(store, record.id),
+        confusion=make_confusion(record.confusion, record.class_names),
+        classes=_make_class_table(record),
         config=json.dumps(record.run.to_dict(), indent=1),
         analyses=analyses,
     )
 
 
-def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Confusion:
+def make_confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Confusion:
     """Prepare a confusion matrix (classes, classes) of clips for the page."""
     cells, errors = [], []
     for row, counts in enumerate(matrix):
         total = max(1, sum(counts))
         for column, clips in enumerate(counts):
-            if clips or len(names) <= TABLE_CLASSES:
+            if clips or len(names) <= MAX_TABLE_CLASSES:
                 cells.append((row, column, clips, round(10 * clips / total)))
             if clips and row != column:
                 errors.append((clips, -row, f"{clips} of {total} {names[row]} taken for {names[column]}"))
     return Confusion(list(names), cells, [text for *_, text in sorted(errors, reverse=True)[:8]])
 
 
-def curve(history: pd.DataFrame, metric: str) -> Curve | None:
+def make_curve(history: pd.DataFrame, metric: str) -> Curve | None:
     """Prepare the learning curves of one metric, accuracy or loss; None where the history has none."""
     scale = 100.0 if metric == "accuracy" else 1.0
     lines: dict[str, list[tuple[int, float]]] = {}
@@ -255,7 +255,7 @@ def curve(history: pd.DataFrame, metric: str) -> Curve | None:
         return round(BOTTOM - (BOTTOM - TOP) * value / top, 1)
 
     drawn = [
-        Line(name, " ".join(f"{x(epoch)},{y(value)}" for epoch, value in _thinned(points)))
+        Line(name, " ".join(f"{x(epoch)},{y(value)}" for epoch, value in _thin_points(points)))
         for name, points in lines.items()
     ]
     unit = " %" if metric == "accuracy" else ""
@@ -269,26 +269,26 @@ def curve(history: pd.DataFrame, metric: str) -> Curve | None:
     )
 
 
-def _curves(store: Store, run: str) -> list[Curve]:
+def _make_curves(store: Store, run: str) -> list[Curve]:
     try:
         history = store.history(run)
-        return [drawn for metric in ("accuracy", "loss") if (drawn := curve(history, metric))]
+        return [drawn for metric in ("accuracy", "loss") if (drawn := make_curve(history, metric))]
     except (UserError, ValueError, TypeError, KeyError):
         return []
 
 
-def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+def _thin_points(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
     """Keep every so many points, and always the last."""
-    step = math.ceil(len(points) / POINTS)
+    step = math.ceil(len(points) / MAX_CURVE_POINTS)
     return [*points[:-1][::step], points[-1]]
 
 
-def _per_class(record: Record) -> Table:
+def _make_class_table(record: Record) -> Table:
     scores = record.per_class
     columns = zip(record.class_names, scores.precision, scores.recall, scores.f1, scores.support, strict=True)
-    rows = [[name, *map(_percent, values), str(clips)] for name, *values, clips in columns]
-    return table(("Class", "Precision %", "Recall %", "F1 %", "Clips"), rows, limit=len(rows))
+    rows = [[name, *map(_format_percent, values), str(clips)] for name, *values, clips in columns]
+    return make_table(("Class", "Precision %", "Recall %", "F1 %", "Clips"), rows, limit=len(rows))
 
 
-def _percent(value: float) -> str:
+def _format_percent(value: float) -> str:
     return format_percent(value) if math.isfinite(value) else MISSING

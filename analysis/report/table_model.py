@@ -55,42 +55,42 @@ class Listing:
         return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def listing(whole: Table, *, written: int) -> Listing:
+def make_listing(whole: Table, *, written: int) -> Listing:
     """Make a listing of a table, of which so many rows are written out."""
     return Listing(replace(whole, rows=whole.rows[:written]), whole.rows[written:])
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str | Cell]], *, limit: int) -> Table:
+def make_table(header: Sequence[str], rows: Iterable[Sequence[str | Cell]], *, limit: int) -> Table:
     """Make a table of at most `limit` rows; a column is numeric where most of its cells stand for numbers."""
-    every = [[cell if isinstance(cell, Cell) else Cell(cell, _number(cell)) for cell in row] for row in rows]
+    every = [[cell if isinstance(cell, Cell) else Cell(cell, _parse_number(cell)) for cell in row] for row in rows]
     columns = [[row[k] for row in every if k < len(row)] for k in range(len(header))]
     numeric = tuple(2 * sum(cell.sort is not None for cell in cells) > len(cells) for cells in columns)
     return Table(tuple(header), every[:limit], numeric, max(0, len(every) - limit))
 
 
-def from_description(cells: Any, *, limit: int) -> Table | None:
+def parse_description(cells: Any, *, limit: int) -> Table | None:
     """Read the cells that ``analysis.json`` gives of a table; None where it gives none, or none that can be read."""
     try:
         header = [str(title) for title in cells["header"]]
-        rows = [[_described(cell) for cell in row] for row in cells["rows"]]
+        rows = [[_parse_cell(cell) for cell in row] for row in cells["rows"]]
     except (TypeError, KeyError, AttributeError, ValueError, OverflowError):
         return None
-    return table(header, _even(rows, len(header)), limit=limit) if header else None
+    return make_table(header, _pad_rows(rows, len(header)), limit=limit) if header else None
 
 
-def from_csv(text: str, *, limit: int) -> Table | None:
+def parse_csv(text: str, *, limit: int) -> Table | None:
     """Read a CSV text; None where it has no header."""
     rows = list(csv.reader(io.StringIO(text)))
-    return table(rows[0], _even(rows[1:], len(rows[0])), limit=limit) if rows and rows[0] else None
+    return make_table(rows[0], _pad_rows(rows[1:], len(rows[0])), limit=limit) if rows and rows[0] else None
 
 
-def _described(cell: Any) -> Cell:
+def _parse_cell(cell: Any) -> Cell:
     sort = cell.get("sort")
     known = isinstance(sort, int | float) and math.isfinite(sort)
     return Cell(str(cell["text"]), float(sort) if known else None, cell.get("bold") is True)
 
 
-def _number(shown: str) -> float | None:
+def _parse_number(shown: str) -> float | None:
     """Return the number that a plain cell is, None where it is text."""
     try:
         value = float(shown)
@@ -99,7 +99,7 @@ def _number(shown: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _even(rows: list[list[Any]], width: int) -> Iterable[list[Any]]:
+def _pad_rows(rows: list[list[Any]], width: int) -> Iterable[list[Any]]:
     """Bring every row to the header's width."""
     for row in rows:
         yield [cell for cell, _ in zip_longest(row[:width], range(width), fillvalue="")]

@@ -21,7 +21,7 @@ from core.store.runs import STOPPED, Store
 
 optuna = Lazy("optuna")  # not installed everywhere
 Point = dict[str, Any]  # value by ``group__field``
-DRAWS = 100  # tries to draw a point that was not drawn before
+MAX_DRAWS = 100  # tries to draw a point that was not drawn before
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,12 @@ def flag_of(key: str) -> str:
     return options.flag_of(field_of(key))
 
 
-def name_of(key: str) -> str:
+def column_name(key: str) -> str:
     """Return the column name of ``group__field`` in tables: ``length_mode`` for ``clip__fit``."""
     return options.option_name(field_of(key))
 
 
-def parse(key: str, texts: Sequence[str]) -> Sequence[Any] | Range:
+def parse_values(key: str, texts: Sequence[str]) -> Sequence[Any] | Range:
     """Read the values, or the range, of an option.
 
     Parameters
@@ -87,21 +87,21 @@ def parse(key: str, texts: Sequence[str]) -> Sequence[Any] | Range:
     if kind not in (int, float):
         return tuple(texts)
     if any(":" in text for text in texts):
-        return _range(key, texts, kind)
-    return tuple(_number(key, text, kind) for text in texts)
+        return _parse_range(key, texts, kind)
+    return tuple(_parse_number(key, text, kind) for text in texts)
 
 
-def _range(key: str, texts: Sequence[str], kind: type) -> Range:
+def _parse_range(key: str, texts: Sequence[str], kind: type) -> Range:
     low, _, high = texts[0].partition(":")
     if len(texts) > 1 or ":" in high:
         raise UserError(f"{flag_of(key)} {' '.join(texts)}: give values, or one range LOW:HIGH")
-    made = Range(_number(key, low, kind), _number(key, high, kind), kind is int)
+    made = Range(_parse_number(key, low, kind), _parse_number(key, high, kind), kind is int)
     if made.low >= made.high:
         raise UserError(f"{flag_of(key)} {texts[0]}: the range must go up")
     return made
 
 
-def _number(key: str, text: str, kind: type) -> Any:
+def _parse_number(key: str, text: str, kind: type) -> Any:
     try:
         value = kind(text)
     except ValueError:
@@ -112,7 +112,7 @@ def _number(key: str, text: str, kind: type) -> Any:
     return value
 
 
-def grid(space: Space) -> list[Point]:
+def grid_points(space: Space) -> list[Point]:
     """Return every point, in the order of the command line.
 
     Raises
@@ -130,7 +130,7 @@ def grid(space: Space) -> list[Point]:
     return [dict(zip(space, values, strict=True)) for values in itertools.product(*choices)]
 
 
-def draw(space: Space, *, trials: int, seed: int) -> list[Point]:
+def draw_points(space: Space, *, trials: int, seed: int) -> list[Point]:
     """Draw different points at random; fewer than `trials` where there are no more.
 
     The first ones stay the same when `trials` is raised.
@@ -138,19 +138,19 @@ def draw(space: Space, *, trials: int, seed: int) -> list[Point]:
     rng = np.random.default_rng(seed)
     points: list[Point] = []
     for _ in range(trials):
-        for _ in range(DRAWS):
-            point = {key: _drawn(values, rng) for key, values in space.items()}
+        for _ in range(MAX_DRAWS):
+            point = {key: _draw_value(values, rng) for key, values in space.items()}
             if point not in points:
                 points.append(point)
                 break
     return points
 
 
-def _drawn(values: Sequence[Any] | Range, rng: np.random.Generator) -> Any:
+def _draw_value(values: Sequence[Any] | Range, rng: np.random.Generator) -> Any:
     return values.at(rng.random()) if isinstance(values, Range) else values[int(rng.integers(len(values)))]
 
 
-class Optuna:
+class OptunaSampler:
     """Points where Optuna's tree-structured Parzen estimator looks, given what earlier ones reached.
 
     Parameters
@@ -206,7 +206,7 @@ class Optuna:
         return values.rounded(trial.suggest_float(key, values.low, values.high, log=values.log))
 
 
-def validation_score(store: Store, run: Run) -> tuple[float, float] | None:
+def read_validation_score(store: Store, run: Run) -> tuple[float, float] | None:
     """Return a run's accuracy and loss on its validation clips after its last epoch, None where it has none."""
     record = store.record(run)
     if record and record.finished:

@@ -6,7 +6,7 @@ from typing import Any
 
 from commands.cli.parser import Call
 from commands.cli.presets import Preset
-from commands.cli.study_schema import preset_of
+from commands.cli.study_schema import load_preset
 from core.config.execution import Cluster, Execution
 from core.config.options import flag_of, problems, typed_value
 from core.config.run import Run, field_of, run_options
@@ -90,4 +90,4 @@ def execution(call: Call) -> Execution:
 
 def preset(call: Call) -> Preset:
     """Return the settings of ``--preset``; no settings without it."""
-    return preset_of(call.values.get("preset", ""))
+    return load_preset(call.values.get("preset", ""))

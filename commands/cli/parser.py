@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from commands.cli.study_schema import PAPER, runnable
+from commands.cli.study_schema import DEFAULT_STUDY, list_runnable_studies
 from core import datasets
 from core.config.execution import Cluster, Execution
 from core.config.options import flag_of, option, problems, stored_value
@@ -279,10 +279,10 @@ def _as_list(value: Any) -> list[str]:
 
 
 def _preset() -> "dataclasses.Field[Any]":
-    names = ("paper", *runnable())
+    names = ("paper", *list_runnable_studies())
     made: dataclasses.Field[Any] = option(
         "",
-        f"Use a paper's settings for every option you do not give: {', '.join(names)}. paper is {PAPER}.",
+        f"Use a paper's settings for every option you do not give: {', '.join(names)}. paper is {DEFAULT_STUDY}.",
     )
     made.name, made.type = "preset", str
     return made

@@ -29,7 +29,7 @@ from core.errors import UserError, nearest, unknown
 from core.registry import Lazy, Registry
 
 FOLDER = Path(ablations.__file__).parent / "studies"
-PAPER = "rethinking-cnn"  # the report that this toolkit was begun with; its preset is also called paper
+DEFAULT_STUDY = "rethinking-cnn"  # the report that this toolkit was begun with; its preset is also called paper
 KEYS = ("title", "source", "preset", "scales", "experiments", "tables", "figures")
 ENTRY_KEYS = ("item", "command")
 FIGURE_KEYS = ("figure", "of", "metric")
@@ -41,15 +41,15 @@ FIGURES = Registry(
         "curves": "analysis.plots.multi_experiment:write_curve_figure",
     },
 )
-METRICS = {  # what a figure is of, where it is of one, and what refuses any other; imports pandas, which no help needs
+METRIC_CHECKS = {  # refuse an unknown metric of a figure; imported late, because they import pandas
     "bars": Lazy("analysis.metrics.registry:check_metrics"),
     "curves": Lazy("analysis.plots.learning_curves:check_curves"),
 }
-SHARED = "options"  # of an experiment: those that it has at every scale
+OPTIONS_KEY = "options"  # of an experiment: those that it has at every scale
 
 
 @dataclass(frozen=True)
-class Entry:
+class ExperimentSpec:
     """One experiment of a study: a command, and the table or figure of the report it answers."""
 
     item: str
@@ -58,7 +58,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Picture:
+class FigureSpec:
     """A figure of a report that shows several experiments."""
 
     kind: str  # of FIGURES
@@ -67,32 +67,32 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class StudySpec:
     """A study as its file and its scale give it."""
 
     name: str
     title: str
     source: str
-    entries: tuple[Entry, ...]
+    entries: tuple[ExperimentSpec, ...]
     tables: Mapping[str, Sequence[str]]  # further items of the report, by the experiments they are made of
-    figures: Mapping[str, Picture]  # likewise
+    figures: Mapping[str, FigureSpec]  # likewise
 
 
-def studies(folder: Path | None = None) -> tuple[str, ...]:
+def list_studies(folder: Path | None = None) -> tuple[str, ...]:
     """Name the reports that have a folder."""
     return tuple(
         sorted(path.name for path in (folder or FOLDER).iterdir() if path.is_dir() and path.name[0] not in "._")
     )
 
 
-def runnable(folder: Path | None = None) -> tuple[str, ...]:
+def list_runnable_studies(folder: Path | None = None) -> tuple[str, ...]:
     """Name the reports that have a study."""
-    return tuple(name for name in studies(folder) if ((folder or FOLDER) / name / "study.toml").exists())
+    return tuple(name for name in list_studies(folder) if ((folder or FOLDER) / name / "study.toml").exists())
 
 
 def read_study(
     name: str, scale: str, given: Mapping[str, Sequence[str]], *, commands: Sequence[str], folder: Path | None = None
-) -> Recipe:
+) -> StudySpec:
     """Read a study.
 
     Parameters
@@ -115,20 +115,22 @@ def read_study(
     """
     content, where = _content(name, folder or FOLDER)
     scales = _table(content.get("scales", {}), f"{where}: scales")
-    if SHARED in scales:
-        raise UserError(f"{where}: no scale can be called {SHARED}, which is what an experiment has at every scale")
+    if OPTIONS_KEY in scales:
+        raise UserError(
+            f"{where}: no scale can be called {OPTIONS_KEY}, which is what an experiment has at every scale"
+        )
     if scale not in scales:
         raise unknown(f"scale of {name}:", scale, scales)
     common = _words(scales[scale], f"{where}, scale {scale}")
     entries = []
     for k, entry in enumerate(_list(content, "experiments", where), start=1):
         here = f"{where}, experiment {entry.get('item', k)!r}"
-        _check_keys(entry, (*ENTRY_KEYS, SHARED, *scales), here)
+        _check_keys(entry, (*ENTRY_KEYS, OPTIONS_KEY, *scales), here)
         item, command = (_text(entry, key, here) for key in ENTRY_KEYS)
         if command not in commands:
             raise unknown(f"command in {here}:", command, commands)
-        own = {key: _words(entry.get(key, {}), f"{here}, {key}") for key in (SHARED, *scales)}
-        entries.append(Entry(item, command, {**common, **own[SHARED], **own[scale], **given}))
+        own = {key: _words(entry.get(key, {}), f"{here}, {key}") for key in (OPTIONS_KEY, *scales)}
+        entries.append(ExperimentSpec(item, command, {**common, **own[OPTIONS_KEY], **own[scale], **given}))
     if not entries:
         raise UserError(f"{where} has no [[experiments]]")
     items = [entry.item for entry in entries]
@@ -136,11 +138,11 @@ def read_study(
     figures = _figures(content.get("figures", {}), items, where)
     _check_items([*items, *tables, *figures], where)
     title, source = (_text(content, key, where) for key in ("title", "source"))
-    return Recipe(name, title, source, tuple(entries), tables, figures)
+    return StudySpec(name, title, source, tuple(entries), tables, figures)
 
 
-def preset_of(name: str, *, folder: Path | None = None) -> Preset:
-    """Return the preset of a report by its name; ``paper`` is `PAPER`'s, and "" is none.
+def load_preset(name: str, *, folder: Path | None = None) -> Preset:
+    """Return the preset of a report by its name; ``paper`` is `DEFAULT_STUDY`'s, and "" is none.
 
     Raises
     ------
@@ -149,24 +151,24 @@ def preset_of(name: str, *, folder: Path | None = None) -> Preset:
     """
     if not name:
         return Preset()
-    names = ("paper", *runnable(folder))
+    names = ("paper", *list_runnable_studies(folder))
     if name not in names:
         raise unknown("preset", name, names)
-    content, where = _content(PAPER if name == "paper" else name, folder or FOLDER)
+    content, where = _content(DEFAULT_STUDY if name == "paper" else name, folder or FOLDER)
     if "preset" not in content:
         raise UserError(f"{where} has no [[preset]]")
     return read_preset(content["preset"], where)
 
 
-def starting_weights(*, folder: Path | None = None) -> Callable[[str, str, str], str]:
+def preset_weights_lookup(*, folder: Path | None = None) -> Callable[[str, str, str], str]:
     """Return what says which weights a report's settings start from, by report, data set and backbone.
 
     A report whose settings cannot be read starts from pretrained ones: its own command says what is wrong with it.
     """
     presets = {}
-    for name in runnable(folder):
+    for name in list_runnable_studies(folder):
         with contextlib.suppress(UserError):
-            presets[name] = preset_of(name, folder=folder)
+            presets[name] = load_preset(name, folder=folder)
 
     def weights(report: str, data: str, backbone: str) -> str:
         point = presets.get(report, Preset())({"data__name": data, "model__backbone": backbone})
@@ -175,13 +177,13 @@ def starting_weights(*, folder: Path | None = None) -> Callable[[str, str, str],
     return weights
 
 
-def answers(*, folder: Path | None = None) -> dict[tuple[str, str], set[str]]:
+def commands_by_item(*, folder: Path | None = None) -> dict[tuple[str, str], set[str]]:
     """Map each item of each report, as ``(report, item)``, to the commands whose conditions it is about.
 
     A study that cannot be read is passed over: its own command says what is wrong with it.
     """
     found: dict[tuple[str, str], set[str]] = {}
-    for name in runnable(folder):
+    for name in list_runnable_studies(folder):
         try:
             content, where = _content(name, folder or FOLDER)
             of = {
@@ -196,22 +198,23 @@ def answers(*, folder: Path | None = None) -> dict[tuple[str, str], set[str]]:
     return found
 
 
-def slug(item: str) -> str:
+def folder_name(item: str) -> str:
     """Turn a table's or figure's name into a folder's: ``Figure 2a`` is ``figure-2a``."""
     return re.sub(r"[^a-z0-9]+", "-", item.lower()).strip("-")
 
 
 def _content(name: str, folder: Path) -> tuple[dict[str, Any], str]:
     """Return what a study's file says, and the file's name for messages."""
-    if name not in studies(folder):  # so that no name leads out of the folder
-        raise unknown("study", name, studies(folder))
+    if name not in list_studies(folder):  # so that no name leads out of the folder
+        raise unknown("study", name, list_studies(folder))
     path = folder / name / "study.toml"
     where = f"{name}/study.toml"
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
-            f"{name} has no study.toml: only its published numbers are there; studies: {', '.join(runnable(folder))}"
+            f"{name} has no study.toml: only its published numbers are there; "
+            f"studies: {', '.join(list_runnable_studies(folder))}"
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{where}: {error}") from None
@@ -227,7 +230,7 @@ def _tables(content: Any, items: Sequence[str], where: str) -> dict[str, list[st
     return dict(content)
 
 
-def _figures(content: Any, items: Sequence[str], where: str) -> dict[str, Picture]:
+def _figures(content: Any, items: Sequence[str], where: str) -> dict[str, FigureSpec]:
     found = {}
     for item, asked in _table(content, f"{where}: figures").items():
         here = f"{where}, figure '{item}'"
@@ -237,11 +240,11 @@ def _figures(content: Any, items: Sequence[str], where: str) -> dict[str, Pictur
             raise unknown(f"figure in {here}:", kind, FIGURES)
         _check_parts(asked.get("of"), items, here)
         metric = _text(asked, "metric", here) if kind == "bars" or "metric" in asked else ""
-        if metric and kind not in METRICS:
+        if metric and kind not in METRIC_CHECKS:
             raise UserError(f"{here}: {kind} has no metric")
         if metric:
-            METRICS[kind]([metric])
-        found[item] = Picture(kind, tuple(asked["of"]), metric)
+            METRIC_CHECKS[kind]([metric])
+        found[item] = FigureSpec(kind, tuple(asked["of"]), metric)
     return found
 
 
@@ -258,11 +261,13 @@ def _check_items(items: Sequence[str], where: str) -> None:
     """Refuse two items that would share a folder."""
     folders: dict[str, str] = {}
     for item in items:
-        if not slug(item):
+        if not folder_name(item):
             raise UserError(f"{where}: the item '{item}' needs a letter or a digit")
-        if slug(item) in folders:
-            raise UserError(f"{where}: the items '{folders[slug(item)]}' and '{item}' would share a folder; rename one")
-        folders[slug(item)] = item
+        if folder_name(item) in folders:
+            raise UserError(
+                f"{where}: the items '{folders[folder_name(item)]}' and '{item}' would share a folder; rename one"
+            )
+        folders[folder_name(item)] = item
 
 
 def _words(options: Any, where: str) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from commands.cli.parser import Call
 def run(call: Call) -> int:
     """Write the page and say where it is."""
     results = call.command.results
-    answers, starts = study_schema.answers(), study_schema.starting_weights()
+    answers, starts = study_schema.commands_by_item(), study_schema.preset_weights_lookup()
     page = make_page(results, answers=answers, starts=starts, folder=study_schema.FOLDER).encode("utf-8", "replace")
     (file,) = write_formats(results / "report" / "index", {".html": page})
     Console(highlight=False, soft_wrap=True).print(f"{file} ({len(page) / 2**20:.1f} MiB)", markup=False)

@@ -41,12 +41,12 @@ class Experiment:
     executes: bool = True
 
 
-def commands() -> tuple[str, ...]:
+def list_experiment_commands() -> tuple[str, ...]:
     """Name the commands that are experiments: the ablations, and those that say what prepares them."""
     return tuple(name for name in COMMANDS if hasattr(COMMANDS[name], "prepares"))
 
 
-def prepare(call: Call, session: Session) -> Experiment:
+def prepare_experiment(call: Call, session: Session) -> Experiment:
     """Plan a command; nothing is trained."""
     made: Experiment = pkgutil.resolve_name(call.command.prepares)(call, session)
     return made

@@ -7,9 +7,9 @@ from rich.table import Table
 
 from analysis.output.number_format import format_milliseconds, format_seconds
 from analysis.statistics.paired_comparisons import planned_power_note
-from commands.cli.study_schema import Entry, Recipe
+from commands.cli.study_schema import ExperimentSpec, StudySpec
 from commands.study.experiment import Experiment
-from commands.study.time_estimate import Estimate
+from commands.study.time_estimate import TimeEstimate
 from core.config.run import Run
 from core.models.family import format_shape
 from core.plan import Plan
@@ -17,9 +17,9 @@ from core.session import Session
 from core.store.runs import FINISHED
 
 
-def show_plan(
-    recipe: Recipe,
-    entries: Sequence[Entry],
+def print_study_plan(
+    recipe: StudySpec,
+    entries: Sequence[ExperimentSpec],
     experiments: Sequence[Experiment],
     whole: Plan,
     session: Session,
@@ -42,14 +42,14 @@ def show_plan(
     devices
         Like this session's, that the runs are shared out to.
     """
-    missing = _missing(whole.runs, session)
-    estimate = Estimate(missing, whole, session) if missing else None
+    missing = _untrained_runs(whole.runs, session)
+    estimate = TimeEstimate(missing, whole, session) if missing else None
     table = Table(title=f"{recipe.title} ({recipe.source})", title_justify="left")
     for title in ("Item", "Command", "Runs", "To train", "Epochs", f"At most on {session.device}"):
         table.add_column(title, justify="left" if title in ("Item", "Command") else "right")
     for entry, experiment in zip(entries, experiments, strict=True):
         runs = experiment.plan.runs if experiment.executes else ()
-        left = _missing(runs, session)
+        left = _untrained_runs(runs, session)
         took = format_seconds(sum(estimate.each(left))) if estimate and left else ""
         epochs = str(sum(run.training.epochs for run in left))
         table.add_row(entry.item, entry.command, str(len(runs)), str(len(left)), epochs, took)
@@ -60,15 +60,15 @@ def show_plan(
     console.print(f"{len(whole.runs)} different runs, {len(missing)} to train{about}.", soft_wrap=True)
     if session.execution.dry_run:
         if estimate:
-            console.print(_steps(estimate, session))
-        _show_power(entries, experiments, session, console)
+            console.print(_make_step_table(estimate, session))
+        _print_power(entries, experiments, session, console)
 
 
-def _missing(runs: Sequence[Run], session: Session) -> list[Run]:
+def _untrained_runs(runs: Sequence[Run], session: Session) -> list[Run]:
     return [run for run in runs if session.store.status(run) != FINISHED]
 
 
-def _steps(estimate: Estimate, session: Session) -> Table:
+def _make_step_table(estimate: TimeEstimate, session: Session) -> Table:
     """Make the table of what was measured."""
     table = Table(title=f"Measured on {session.device} with {session.threads} CPU threads", title_justify="left")
     for title in ("Network", "Input", "Batch", "ms per step", "ms per clip evaluated"):
@@ -85,8 +85,8 @@ def _steps(estimate: Estimate, session: Session) -> Table:
     return table
 
 
-def _show_power(
-    entries: Sequence[Entry], experiments: Sequence[Experiment], session: Session, console: Console
+def _print_power(
+    entries: Sequence[ExperimentSpec], experiments: Sequence[Experiment], session: Session, console: Console
 ) -> None:
     """Say how small a difference each experiment could find; what holds for several is said once."""
     items: dict[str, list[str]] = {}

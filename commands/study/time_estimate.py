@@ -24,14 +24,14 @@ from core.training.optimizers import make_optimizer
 from core.training.prepare import can_cache_prefix
 from core.training.step import Step
 
-MEASURED = 16  # clips of a measured batch on a CPU at most; larger ones take no less for each
-REPEATS = 4  # batches of one measurement, the first of which warms up
-ENOUGH = 3.0  # seconds of one measurement on a CPU, after which no batch but a second one is begun
+MAX_CPU_BATCH = 16  # clips of a measured batch on a CPU at most; larger ones take no less for each
+CPU_REPEATS = 4  # batches of one measurement, the first of which warms up
+CPU_SECONDS = 3.0  # seconds of one measurement on a CPU, after which no batch but a second one is begun
 GPU_REPEATS = 20  # likewise on a GPU, half of them to warm up: kernels are chosen and memory is found first
 
 
 @dataclass(frozen=True)
-class Subject:
+class StepKey:
     """What decides how long a step takes, of a run.
 
     Attributes
@@ -53,7 +53,7 @@ class Subject:
     optimizer: str
 
     @classmethod
-    def of(cls, run: Run, classes: int) -> "Subject":
+    def of(cls, run: Run, classes: int) -> "StepKey":
         """Name what is trained."""
         model, training = run.model, run.training
         said = [model.network, f"head {model.head}" * bool(model.head)]
@@ -67,7 +67,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Cost:
+class StepCost:
     """Seconds that a network takes for each clip: of a training step, to be evaluated, and in a prefix kept after."""
 
     training: float
@@ -75,7 +75,7 @@ class Cost:
     prefix: float = 0.0
 
 
-class Estimate:
+class TimeEstimate:
     """The time of runs on a session's device, by a step of each different network measured there.
 
     Images, and those that are made live, come on top; a rule that stops training early and runs that share a batched
@@ -99,14 +99,14 @@ class Estimate:
     def __init__(self, runs: Sequence[Run], plan: Plan, session: Session) -> None:
         self.datasets = plan.datasets
         first = {self.subject(run): run for run in reversed(runs)}
-        self.costs: dict[Subject, Cost] = {}
+        self.costs: dict[StepKey, StepCost] = {}
         for done, (subject, run) in enumerate(reversed(first.items()), start=1):
-            self.costs[subject] = _measured(run, subject, session)
+            self.costs[subject] = _measure_step(run, subject, session)
             session.report(done, len(first), f"measuring a step of each network on {session.device}")
 
-    def subject(self, run: Run) -> Subject:
+    def subject(self, run: Run) -> StepKey:
         """Return what decides how long a step of a run takes."""
-        return Subject.of(run, len(self.datasets[run.data.content].class_names))
+        return StepKey.of(run, len(self.datasets[run.data.content].class_names))
 
     def each(self, runs: Sequence[Run]) -> Iterator[float]:
         """Yield the seconds of each run; what a frozen prefix gives out, which several share, falls to the first."""
@@ -118,7 +118,7 @@ class Estimate:
             evaluated = len(split.test) + len(split.validation)
             seconds = cost.training * doubled * len(split.train) + cost.evaluation * evaluated
             versions = 1 + (run.training.variants if doubled > 1 else 0)
-            prefix = _prefix_of(run)
+            prefix = _prefix_key(run)
             once = cost.prefix * versions * len(dataset.clips) * (prefix not in computed)
             computed.add(prefix)
             yield run.training.epochs * seconds + once
@@ -134,14 +134,14 @@ class Estimate:
         return max(free)
 
 
-def _prefix_of(run: Run) -> tuple[object, ...]:
+def _prefix_key(run: Run) -> tuple[object, ...]:
     """Return what runs have in common that share what a frozen prefix gives out."""
     model = run.model
     same = (run.data.content, run.clip, run.frontend, model.network, model.weights, model.fuse, model.freeze)
     return (*same, *starting_weights_by(run))
 
 
-def _measured(run: Run, subject: Subject, session: Session) -> Cost:
+def _measure_step(run: Run, subject: StepKey, session: Session) -> StepCost:
     """Time the steps of a network with random weights on noise."""
     device = session.device
     plain = run.replace(model__weights="random", model__weights_sha256="", model__fuse="all", training__compile=False)
@@ -155,7 +155,7 @@ def _measured(run: Run, subject: Subject, session: Session) -> Cost:
     prefix.to(memory_format=step.arithmetic.layout).eval()
 
     def batch(size: int) -> torch.Tensor:
-        size = size if device.type == "cuda" else min(size, MEASURED)
+        size = size if device.type == "cuda" else min(size, MAX_CPU_BATCH)
         return step.arithmetic.to_layout(torch.randn(size, *subject.shape, device=device))
 
     def passed(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -166,18 +166,18 @@ def _measured(run: Run, subject: Subject, session: Session) -> Cost:
     def evaluation(module: nn.Module, x: torch.Tensor) -> float:
         count = n_parallel_batches(device)
         with torch.inference_mode(), fast_eval(module, step.arithmetic, lambda: x[:2]) as through:
-            return _seconds(lambda: list(through([x] * count)), device) / (count * len(x))
+            return _measure_seconds(lambda: list(through([x] * count)), device) / (count * len(x))
 
     whole = batch(evaluation_batch_size(backbone, device))
     in_prefix = evaluation(prefix, whole) if still else 0.0
     x = passed(prefix, batch(training.batch_size)).float().clone()
     y = torch.arange(len(x), device=device) % subject.classes
     network.train()
-    in_training = _seconds(lambda: step(x, y), device) / len(x)
-    return Cost(in_training, evaluation(network, passed(prefix, whole).float().clone()), in_prefix)
+    in_training = _measure_seconds(lambda: step(x, y), device) / len(x)
+    return StepCost(in_training, evaluation(network, passed(prefix, whole).float().clone()), in_prefix)
 
 
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
+def _measure_seconds(work: Callable[[], object], device: torch.device) -> float:
     """Return how long work takes that was done before: the least of several times, on a GPU the mean of them."""
     if device.type == "cuda":
         starts = []
@@ -188,7 +188,7 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
             work()
         return (starts[1] - starts[0]) / (GPU_REPEATS - GPU_REPEATS // 2)
     marks = [time.perf_counter()]
-    while len(marks) <= 2 or (len(marks) <= REPEATS and marks[-1] - marks[0] < ENOUGH):
+    while len(marks) <= 2 or (len(marks) <= CPU_REPEATS and marks[-1] - marks[0] < CPU_SECONDS):
         work()
         marks.append(time.perf_counter())
     return min(later - earlier for earlier, later in itertools.pairwise(marks))

@@ -10,8 +10,24 @@ import pandas as pd
 from rich.console import Console
 
 from analysis.output.folder import OutputFolder
-from analysis.search.best_configurations import analyse, best_command, chosen, point_of
-from analysis.search.space import Optuna, Point, Range, Space, draw, flag_of, grid, name_of, parse, validation_score
+from analysis.search.best_configurations import (
+    best_configuration_row,
+    make_best_command,
+    option_values,
+    write_search_results,
+)
+from analysis.search.space import (
+    OptunaSampler,
+    Point,
+    Range,
+    Space,
+    column_name,
+    draw_points,
+    flag_of,
+    grid_points,
+    parse_values,
+    read_validation_score,
+)
 from commands.ablation import conclude, plan_conditions, show_plan
 from commands.cli.grid import execution, given
 from commands.cli.parser import Call
@@ -70,11 +86,11 @@ def search(call: Call) -> int:
 
         def made() -> tuple[OutputFolder, pd.DataFrame]:
             results = OutputFolder(plan, session, folder, published_as=settings.published_as)
-            return results, analyse(results, space)
+            return results, write_search_results(results, space)
 
         (results, frame), executed = analysed(made, plan, session, executed)
     status = conclude(results, frame, executed, console, command=call.line)
-    if best := best_command(frame, plan, space, command=call.line):
+    if best := make_best_command(frame, plan, space, command=call.line):
         console.print(f"To use the best configuration:\n{best}", soft_wrap=True)
     return status
 
@@ -91,9 +107,15 @@ def prepare(call: Call, session: Session) -> Experiment:
     if tune.search == "optuna":
         raise UserError("--search optuna asks as it goes and has no plan; say grid or random, or run tune alone")
     space, fixed = question(call)
-    points = draw(space, trials=tune.trials, seed=tune.search_seed) if tune.search == "random" else grid(space)
+    points = (
+        draw_points(space, trials=tune.trials, seed=tune.search_seed) if tune.search == "random" else grid_points(space)
+    )
     plan = _planner(call, space, fixed, session)(points)
-    return Experiment(plan, "", lambda results: chosen(analyse(results, space), plan, session.store, space))
+    return Experiment(
+        plan,
+        "",
+        lambda results: best_configuration_row(write_search_results(results, space), plan, session.store, space),
+    )
 
 
 def _planner(call: Call, space: Space, fixed: list[Point], session: Session) -> Callable[[list[Point]], Plan]:
@@ -125,7 +147,7 @@ def question(call: Call) -> tuple[Space, list[Point]]:
     space: Space = {}
     fixed: list[Point] = [{"data__validation": VALIDATION}]
     for key, texts in given(call).items():
-        values = texts if key in REPLICATES else parse(key, texts)
+        values = texts if key in REPLICATES else parse_values(key, texts)
         if key not in REPLICATES and (isinstance(values, Range) or len(values) > 1):
             if key in ("data__name", "data__validation"):
                 raise UserError(f"{flag_of(key)} cannot be searched: give one value")
@@ -163,7 +185,7 @@ class Asked:
         self, tune: Tune, space: Space, make: Callable[[list[Point]], Plan], session: Session, file: Path
     ) -> None:
         self.known = _known(file, space) if file.exists() else []
-        self.optimizer = Optuna(space, seed=tune.search_seed, known=self.known)
+        self.optimizer = OptunaSampler(space, seed=tune.search_seed, known=self.known)
         self.trials = max(tune.trials, len(self.known))
         self.stops = tune.scheduler != "none"
         self.make, self.session, self.file = make, session, file
@@ -201,7 +223,7 @@ class Asked:
         for asked in list(self.open):
             point, runs = asked
             if all(self._ended(run) for run in runs):
-                scores = [validation_score(store, run) for run in runs]
+                scores = [read_validation_score(store, run) for run in runs]
                 known = [score[0] for score in scores if score is not None]
                 self.optimizer.tell(point, sum(known) / len(known) if len(known) == len(runs) else None)
                 self.open.remove(asked)
@@ -272,8 +294,8 @@ def _scheduler(tune: Tune, plan: Plan) -> Any:
 
 def _words(run: Run, space: Space) -> str:
     """Name a configuration."""
-    values = point_of(run, list(space)).items()
-    return ", ".join(f"{name_of(key)} {f'{v:g}' if isinstance(v, float) else v}" for key, v in values)
+    values = option_values(run, list(space)).items()
+    return ", ".join(f"{column_name(key)} {f'{v:g}' if isinstance(v, float) else v}" for key, v in values)
 
 
 def _any(values: Any) -> Any:

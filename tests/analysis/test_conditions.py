@@ -10,7 +10,7 @@ import pytest
 
 from analysis.conditions import make_footnotes
 from analysis.metrics.condition_summary import run_counts, summarise_conditions
-from analysis.search.best_configurations import _held_out
+from analysis.search.best_configurations import _validation_share
 from core.config.run import Run
 from core.plan import Plan, PlannedRun
 from core.store.runs import FAILED, FINISHED, STOPPED, Store
@@ -98,8 +98,8 @@ def test_every_mean_counts_a_fold_once_whatever_seeds_are_left(store: Store) -> 
 def test_a_search_says_the_share_that_was_held_out(store: Store) -> None:
     """Groups are held out whole, so that 20 % may become 25 %."""
     runs = [Run(seed=seed).replace(data__validation=0.2) for seed in range(2)]
-    assert _held_out(runs, store) == "20%"
+    assert _validation_share(runs, store) == "20%"
     finish(store, runs[0], [0, 0, 1, 1])
-    assert _held_out(runs, store) == "25% (20% asked for)"
+    assert _validation_share(runs, store) == "25% (20% asked for)"
     finish(store, runs[1], [0, 0, 1, 1], clips={"train": 90, "validation": 10, "test": 4})
-    assert _held_out(runs, store) == "10% to 25% (20% asked for)"
+    assert _validation_share(runs, store) == "10% to 25% (20% asked for)"

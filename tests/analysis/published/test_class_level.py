@@ -10,8 +10,8 @@ from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
 from analysis.metrics.condition_summary import summarise_conditions
 from analysis.output.folder import OutputFolder
-from analysis.published.class_level import finer_rows
-from analysis.published.numbers import published, write_beside
+from analysis.published.class_level import class_level_rows
+from analysis.published.numbers import load_published, write_published_comparison
 from core.config.execution import Execution
 from core.config.run import Run
 from core.plan import Plan
@@ -67,7 +67,7 @@ def over_folds(values: list[float]) -> float:
 
 def test_classes_cells_and_lists_are_of_our_predictions(results: OutputFolder, reports: Path) -> None:
     plan, store = results.plan, results.session.store
-    rows = finer_rows(plan, store, published("mine", "T", folder=reports))
+    rows = class_level_rows(plan, store, load_published("mine", "T", folder=reports))
     found = {row["condition"]: row for row in rows}
     none, stem = outcome(plan, store, "none"), outcome(plan, store, "stem")
     recalls = [recall_score(targets, predicted, average=None)[2] for targets, predicted in none]
@@ -86,7 +86,7 @@ def test_classes_cells_and_lists_are_of_our_predictions(results: OutputFolder, r
 
 def test_they_stand_beside_the_published_ones_and_never_alone(results: OutputFolder, reports: Path) -> None:
     frame = summarise_conditions(results.plan, results.session.store)
-    write_beside(results, frame, "mine", "T", title="Mine", folder=reports)
+    write_published_comparison(results, frame, "mine", "T", title="Mine", folder=reports)
     table = pd.read_csv(results.folder / "published.csv").set_index(["condition", "metric"])
     both = table.dropna(subset=["ours", "published"])
     assert len(both) == 9

@@ -5,7 +5,13 @@ import pandas as pd
 import pytest
 
 from analysis.output.number_format import format_metric, metric_title
-from analysis.published.numbers import beside, one_row_each, published, readable, studies
+from analysis.published.numbers import (
+    average_over_grid,
+    join_with_published,
+    list_published,
+    load_all_published,
+    load_published,
+)
 from core.errors import UserError
 
 COLUMNS = [
@@ -24,7 +30,7 @@ COLUMNS = [
 
 
 def value(study, item, **where):
-    numbers = published(study, item)
+    numbers = load_published(study, item)
     for column, wanted in where.items():
         numbers = numbers[numbers[column] == wanted]
     (found,) = numbers["value"]
@@ -32,15 +38,15 @@ def value(study, item, **where):
 
 
 def test_every_report_is_there_and_names_its_sources():
-    assert studies() == (
+    assert list_published() == (
         "genres",
         "nsynth-transfer",
         "rethinking-cnn",
         "thirteen-classes-mobile",
         "thirteen-classes-padding",
     )
-    for study in studies():
-        numbers = published(study)
+    for study in list_published():
+        numbers = load_published(study)
         assert list(numbers.columns) == COLUMNS
         assert (numbers["study"] == study).all()
         assert numbers[["item", "data", "metric", "source"]].ne("").all(axis=None)
@@ -48,9 +54,9 @@ def test_every_report_is_there_and_names_its_sources():
         assert not numbers.duplicated(COLUMNS[:6]).any()
 
 
-@pytest.mark.parametrize("study", studies())
+@pytest.mark.parametrize("study", list_published())
 def test_fractions_are_fractions(study):
-    numbers = published(study)
+    numbers = load_published(study)
     fractions = numbers[numbers["metric"].str.fullmatch(r".*(accuracy|precision|recall|f1|score)")]
     assert len(fractions)
     assert fractions["value"].between(0, 1).all()
@@ -58,7 +64,7 @@ def test_fractions_are_fractions(study):
 
 def test_spot_numbers_of_the_tables():
     assert value("rethinking-cnn", "Table I", data="esc50", backbone="resnet50", condition="random") == 0.674
-    table = published("rethinking-cnn", "Table II")
+    table = load_published("rethinking-cnn", "Table II")
     single = table[(table["data"] == "gtzan") & (table["backbone"] == "resnet50") & (table["condition"] == "single")]
     assert single[["value", "std"]].to_numpy().tolist() == [[0.9109, 0.0086]]
     assert value("nsynth-transfer", "Figure 5", metric="parameters") == 6_129_834
@@ -66,7 +72,7 @@ def test_spot_numbers_of_the_tables():
 
 
 def test_the_tables_of_one_report_agree_with_each_other():
-    one, two = published("rethinking-cnn", "Table I"), published("rethinking-cnn", "Table II")
+    one, two = load_published("rethinking-cnn", "Table I"), load_published("rethinking-cnn", "Table II")
     keys = ["data", "backbone"]
     both = one[one["condition"] == "pretrained"].merge(two[two["condition"] == "single"], on=keys, validate="1:1")
     assert len(both) == 9
@@ -74,7 +80,7 @@ def test_the_tables_of_one_report_agree_with_each_other():
 
 
 def test_the_confusion_matrix_adds_up():
-    cells = published("nsynth-transfer", "Figure 3")
+    cells = load_published("nsynth-transfer", "Figure 3")
     cells[["actual", "predicted"]] = cells["condition"].str.split(" as ", expand=True)
     matrix = cells.pivot(index="actual", columns="predicted", values="value")
     inner = matrix.drop(index="All", columns="All")
@@ -87,20 +93,20 @@ def test_the_confusion_matrix_adds_up():
 
 def test_numbers_given_in_words_are_marked():
     for item in ("Figure 2b", "Figure 2c", "Model Cutoff"):
-        assert published("rethinking-cnn", item)["approximate"].all()
+        assert load_published("rethinking-cnn", item)["approximate"].all()
     for item in ("Table I", "Table II", "Table III"):
-        assert not published("rethinking-cnn", item)["approximate"].any()
+        assert not load_published("rethinking-cnn", item)["approximate"].any()
 
 
 def test_unknown_study_and_item_name_the_choices():
     with pytest.raises(UserError, match="unknown study 'rethinking-cn': did you mean 'rethinking-cnn'"):
-        published("rethinking-cn")
+        load_published("rethinking-cn")
     many = "unknown item of rethinking-cnn 'Table IV': did you mean 'Table I' or 'Table II' or 'Table III'"
     with pytest.raises(UserError, match=many):
-        published("rethinking-cnn", "Table IV")
-    few = published("thirteen-classes-padding")["item"].unique()
+        load_published("rethinking-cnn", "Table IV")
+    few = load_published("thirteen-classes-padding")["item"].unique()
     with pytest.raises(UserError, match=f"unknown item of .* 'Sektion 4': did you .* choose from {', '.join(few)}$"):
-        published("thirteen-classes-padding", "Sektion 4")
+        load_published("thirteen-classes-padding", "Sektion 4")
 
 
 def ours(**columns: object) -> pd.DataFrame:
@@ -110,7 +116,7 @@ def ours(**columns: object) -> pd.DataFrame:
 def test_beside_sets_both_numbers_of_a_condition_in_one_row():
     best = {"accuracy_best_epoch": [0.5, 0.7], "accuracy_best_epoch_std": [0.01, 0.02]}
     frame = ours(condition=["random", "pretrained"], accuracy=[0.4, 0.6], **best)
-    rows = beside(frame, "rethinking-cnn", "Table I")
+    rows = join_with_published(frame, "rethinking-cnn", "Table I")
     assert len(rows) == 18
     mine = rows[rows["ours"].notna()].set_index("condition")
     assert mine.loc["pretrained", ["ours", "ours_std", "published"]].tolist() == [0.7, 0.02, 0.9116]
@@ -120,7 +126,7 @@ def test_beside_sets_both_numbers_of_a_condition_in_one_row():
 
 def test_beside_keeps_what_only_one_side_has():
     frame = ours(data="instruments", condition=["pretrained"], accuracy=[0.6])
-    rows = beside(frame, "rethinking-cnn", "Table I")
+    rows = join_with_published(frame, "rethinking-cnn", "Table I")
     assert rows["published"].notna().sum() == 18
     assert rows.iloc[-1][["data", "ours"]].tolist() == ["instruments", 0.6]
     assert np.isnan(rows.iloc[-1]["published"])
@@ -129,7 +135,7 @@ def test_beside_keeps_what_only_one_side_has():
 
 def test_beside_sets_a_change_beside_its_published_bounds():
     frame = ours(condition=["none", "block2", "block3"], accuracy=[0.9, 0.88, 0.8], delta_best_epoch=[0.0, -0.02, -0.1])
-    rows = beside(frame, "rethinking-cnn", "Figure 2c")
+    rows = join_with_published(frame, "rethinking-cnn", "Figure 2c")
     by_metric = rows.set_index(["condition", "metric"])
     assert by_metric.loc[("block2", "delta_low"), "ours"] == -0.02
     assert by_metric.loc[("block2", "delta_high"), "published"] == -0.02
@@ -140,7 +146,7 @@ def test_beside_sets_a_change_beside_its_published_bounds():
 def test_beside_refuses_two_rows_of_one_condition():
     frame = ours(condition=["random", "random"], accuracy=[0.5, 0.7])
     with pytest.raises(ValueError, match="more than one row for esc50, densenet201, random"):
-        beside(frame, "rethinking-cnn", "Table I")
+        join_with_published(frame, "rethinking-cnn", "Table I")
 
 
 NUMBERS = """item,data,backbone,condition,metric,epoch,value,std,approximate
@@ -163,7 +169,7 @@ def report(tmp_path):
 
 def test_any_metric_is_matched_and_only_of_the_same_epoch(report):
     own = {"accuracy": 0.7, "accuracy_best_epoch": 0.75, "f1": 0.6, "parameters": 5e7, "seconds": 100.0}
-    rows = beside(
+    rows = join_with_published(
         ours(condition=["none"], **{name: [value] for name, value in own.items()}), "mine", "T", folder=report
     )
     of_all = rows[rows["backbone"] == "all (1)"].iloc[0]
@@ -174,11 +180,11 @@ def test_any_metric_is_matched_and_only_of_the_same_epoch(report):
 
 
 def test_a_best_epoch_is_never_beside_our_last(report):
-    rows = beside(ours(condition=["none"], accuracy=[0.7]), "mine", "T", folder=report)
+    rows = join_with_published(ours(condition=["none"], accuracy=[0.7]), "mine", "T", folder=report)
     best = rows[rows["epoch"] == "best"]
     assert len(best)
     assert best["ours"].isna().all()
-    table = beside(ours(condition=["ensemble"], accuracy=[0.9]), "rethinking-cnn", "Table II")
+    table = join_with_published(ours(condition=["ensemble"], accuracy=[0.9]), "rethinking-cnn", "Table II")
     [mine] = table[table["ours"].notna()].to_dict("records")
     assert mine["epoch"] == "last"
     assert np.isnan(mine["published"])
@@ -190,21 +196,21 @@ def test_a_statement_about_all_has_the_mean_change_and_the_best_of_the_rest(repo
         accuracy=[0.7, 0.6, 0.8, 0.6],
         delta_best_epoch=[0.0, -0.1, 0.0, -0.2],
     ).assign(backbone=["resnet50", "resnet50", "densenet201", "densenet201"])
-    rows = beside(frame, "mine", "T", folder=report)
+    rows = join_with_published(frame, "mine", "T", folder=report)
     every = rows[rows["backbone"] == "all (2)"].set_index("metric")["ours"]
     assert every.to_dict() == pytest.approx({"delta": -0.15, "accuracy": 0.8})
 
 
 def test_what_hangs_on_no_data_set_stands_beside_any(report):
     frame = pd.DataFrame({"data": "", "backbone": "densenet201", "condition": ["none"], "parameters": [5e7]})
-    rows = beside(one_row_each(frame), "mine", "T", folder=report)
+    rows = join_with_published(average_over_grid(frame), "mine", "T", folder=report)
     assert rows[rows["ours"].notna()][["metric", "ours"]].to_numpy().tolist() == [["parameters", 5e7]]
 
 
 @pytest.mark.parametrize("data", ["gtzan", "esc50", "urbansound8k"])
 def test_settings_that_were_found_stand_beside_the_reports(data):
     frame = ours(data=data, condition=["best"], accuracy=[0.9], lr=[1e-3], weight_decay=[1e-3])
-    rows = beside(one_row_each(frame), "rethinking-cnn", "Section IV-A")
+    rows = join_with_published(average_over_grid(frame), "rethinking-cnn", "Section IV-A")
     found = rows[rows["ours"].notna()].set_index("metric")[["ours", "published"]]
     assert found.T.to_dict("list") == {"lr": [1e-3, 1e-4], "weight_decay": [1e-3, 1e-3]}
 
@@ -258,7 +264,7 @@ def test_what_the_text_says_stands_beside_ours(item, reference, condition, numbe
             (condition, {"accuracy_best_epoch": 0.8, "delta_best_epoch": 0.05}),
         )
     ]
-    stated = beside(pd.DataFrame(rows), "rethinking-cnn", item).dropna(subset=["published"])
+    stated = join_with_published(pd.DataFrame(rows), "rethinking-cnn", item).dropna(subset=["published"])
     assert stated["ours"].notna().sum() == numbers
     assert set(stated.loc[stated["ours"].isna(), "condition"]) <= OF_OTHERS
 
@@ -281,6 +287,6 @@ def test_a_bound_of_a_change_is_named_in_words():
 def test_a_file_that_is_wrong_is_one_line_and_stops_no_one_else(report, text, message):
     (report / "mine" / "published.csv").write_text(text)
     with pytest.raises(UserError, match=message) as caught:
-        published("mine", folder=report)
+        load_published("mine", folder=report)
     assert "\n" not in str(caught.value)
-    assert readable(report) == {}
+    assert load_all_published(report) == {}

@@ -12,9 +12,9 @@ from analysis.output.number_format import format_magnitude, format_percent, form
 from analysis.output.tables import Column, format_cells
 from analysis.report.page import make_page
 from analysis.report.reader import Limits
-from analysis.report.run_details import confusion, curve
-from analysis.report.table_model import from_csv, from_description
-from commands.cli.study_schema import answers
+from analysis.report.run_details import make_confusion, make_curve
+from analysis.report.table_model import parse_csv, parse_description
+from commands.cli.study_schema import commands_by_item
 from core.config.run import Run
 from core.errors import UserError
 from core.store.runs import Store
@@ -62,7 +62,7 @@ def results(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def html(results):
-    return make_page(results, answers=answers())
+    return make_page(results, answers=commands_by_item())
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_a_run_with_many_classes_stays_small(tmp_path):
 
 
 def test_the_same_folder_gives_the_same_page(html, results):
-    assert make_page(results, answers=answers()) == html
+    assert make_page(results, answers=commands_by_item()) == html
 
 
 def test_command_writes_the_page(results, tmp_path, html, capsys):
@@ -225,7 +225,7 @@ def test_cells_come_with_the_number_they_stand_for(shown):
     write, value = SHOWN[shown]
     frame = pd.DataFrame({"name": ["a", "b"], "value": [value, float("nan")]})
     titles, rows = format_cells(frame, [Column("name", "N"), Column("value", "V", lambda v: write(v))])
-    table = from_description({"header": titles, "rows": [[asdict(cell) for cell in row] for row in rows]}, limit=9)
+    table = parse_description({"header": titles, "rows": [[asdict(cell) for cell in row] for row in rows]}, limit=9)
     assert [[(cell.text, cell.sort) for cell in row] for row in table.rows] == [
         [("a", None), (shown, pytest.approx(value))],
         [("b", None), ("–", None)],
@@ -235,7 +235,7 @@ def test_cells_come_with_the_number_they_stand_for(shown):
 @pytest.mark.parametrize("name", ["a|b", "a\\", "\\|", "*x*", "**bold**", "`code`", "<b>", "_a_", "~", "a b"])
 def test_described_cells_come_back_as_they_were(name):
     made = {"header": ["N", "V"], "rows": [[{"text": name}, {"text": "1.0", "sort": 1.0, "bold": True}]]}
-    table = from_description(made, limit=9)
+    table = parse_description(made, limit=9)
     name_cell, value = table.rows[0]
     assert (name_cell.text, name_cell.bold) == (name, False)
     assert (value.text, value.bold, value.sort) == ("1.0", True, 1.0)
@@ -248,12 +248,12 @@ def test_described_cells_come_back_as_they_were(name):
     + [{"header": [], "rows": []}, {"header": ["a"], "rows": [[{}]]}, {"header": ["a"]}],
 )
 def test_damaged_cells_are_none(damaged):
-    assert from_description(damaged, limit=9) is None
+    assert parse_description(damaged, limit=9) is None
 
 
 def test_a_number_of_a_cell_that_is_none_sorts_nowhere():
     odd = [{"text": "a", "sort": sort} for sort in (float("nan"), float("inf"), "1", None, [1])]
-    table = from_description({"header": ["a"], "rows": [[cell] for cell in odd]}, limit=9)
+    table = parse_description({"header": ["a"], "rows": [[cell] for cell in odd]}, limit=9)
     assert [row[0].sort for row in table.rows] == [None] * 5
 
 
@@ -270,25 +270,25 @@ def test_an_older_folder_without_cells_shows_its_csv(results, tmp_path):
 
 
 def test_ragged_and_empty_tables_are_read():
-    assert from_csv("", limit=9) is None
-    table = from_csv("a,b\n1\n1,2,3\n", limit=9)
+    assert parse_csv("", limit=9) is None
+    table = parse_csv("a,b\n1\n1,2,3\n", limit=9)
     assert [[cell.text for cell in row] for row in table.rows] == [["1", ""], ["1", "2"]]
 
 
 def test_confusion_lists_the_largest_errors_first():
-    made = confusion([[3, 1], [4, 0]], ["a", "b"])
+    made = make_confusion([[3, 1], [4, 0]], ["a", "b"])
     assert made.largest == ["4 of 4 b taken for a", "1 of 4 a taken for b"]
     assert made.cells == [(0, 0, 3, 8), (0, 1, 1, 2), (1, 0, 4, 10), (1, 1, 0, 0)]
     assert made.written
-    assert not confusion([[1] * 13] * 13, ["x"] * 13).written
+    assert not make_confusion([[1] * 13] * 13, ["x"] * 13).written
 
 
 def test_curve_skips_what_is_not_finite_and_is_thinned():
     history = pd.DataFrame({"epoch": range(1, 1001), "train_loss": [float("nan")] + [2.0] * 998 + [1.0]})
-    drawn = curve(history, "loss")
+    drawn = make_curve(history, "loss")
     (line,) = drawn.lines
     points = line.points.split()
     assert len(points) <= 201
     assert points[-1] == "312.0,92.0"  # the last epoch, half of the highest
     assert drawn.says == "Loss from epoch 1 to 1000: train 2 to 1."
-    assert curve(history, "accuracy") is None
+    assert make_curve(history, "accuracy") is None

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from commands.cli.presets import read_preset
-from commands.cli.study_schema import preset_of
+from commands.cli.study_schema import load_preset
 from core.config.run import Run
 from core.errors import UserError
 
@@ -18,10 +18,10 @@ RULES: list[dict[str, Any]] = [
 
 def test_preset_of_paper_depends_on_the_weights() -> None:
     for name in ("paper", "rethinking-cnn"):
-        assert preset_of(name)({})["training__epochs"] == 70
-        scratch = preset_of(name)({"model__weights": "random"})
+        assert load_preset(name)({})["training__epochs"] == 70
+        scratch = load_preset(name)({"model__weights": "random"})
         assert (scratch["training__epochs"], scratch["training__milestones"]) == (450, (300, 350))
-    assert preset_of("")({"model__weights": "random"}) == {"model__weights": "random"}
+    assert load_preset("")({"model__weights": "random"}) == {"model__weights": "random"}
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_preset_of_paper_depends_on_the_weights() -> None:
 )
 def test_preset_run_ids_are_unchanged(id: str, said: dict[str, Any]) -> None:
     resolved = {"clip__sr": 16000, "clip__duration": 1.5, "frontend__n_frames": 160, "frontend__fmax": 8000.0}
-    assert Run().replace(**preset_of("paper")(said | resolved | {"data__content": CONTENT})).id == id
+    assert Run().replace(**load_preset("paper")(said | resolved | {"data__content": CONTENT})).id == id
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_preset_run_ids_are_unchanged(id: str, said: dict[str, Any]) -> None:
     ],
 )
 def test_preset_of_paper_depends_on_data_and_backbone(said: dict[str, Any], settings: dict[str, Any]) -> None:
-    plain = preset_of("paper")({})
-    assert preset_of("paper")(said) == plain | said | settings
+    plain = load_preset("paper")({})
+    assert load_preset("paper")(said) == plain | said | settings
     assert not settings.keys() & plain.keys()
 
 
@@ -99,4 +99,4 @@ def test_read_preset_bad_tables_raise_one_line(tables: Any, message: str) -> Non
 
 def test_preset_of_unknown_name_raises_with_the_nearest() -> None:
     with pytest.raises(UserError, match="unknown preset 'rethinking-cn': did you mean 'rethinking-cnn'"):
-        preset_of("rethinking-cn")
+        load_preset("rethinking-cn")

@@ -5,10 +5,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.published.numbers import published
+from analysis.published.numbers import load_published
 from commands.cli.presets import Preset
-from commands.cli.study_schema import preset_of, read_study, slug
-from commands.study.experiment import commands
+from commands.cli.study_schema import folder_name, load_preset, read_study
+from commands.study.experiment import list_experiment_commands
 from core.config.layer_spec import parse_mlp_layers
 from core.config.options import problems
 from core.config.run import Run
@@ -30,14 +30,14 @@ def folder(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows(folder: Path, item: str) -> pd.DataFrame:
-    return pd.read_csv(folder / slug(item) / "table.csv")
+    return pd.read_csv(folder / folder_name(item) / "table.csv")
 
 
 def test_every_item_has_tables_and_figures(folder: Path) -> None:
     page = (folder / "study.md").read_text()
-    for entry in read_study("genres", "quick", {}, commands=commands()).entries:
+    for entry in read_study("genres", "quick", {}, commands=list_experiment_commands()).entries:
         assert f"## {entry.item}\n" in page
-        files = {path.name for path in (folder / slug(entry.item)).iterdir()}
+        files = {path.name for path in (folder / folder_name(entry.item)).iterdir()}
         wanted = {"compare": {"table.tex", "figure.png", "learning.png"}, "samples": {"samples.png"}}
         assert wanted.get(entry.command, set()) < files
         assert entry.command != "compare" or any(name.startswith("confusion") for name in files)
@@ -68,7 +68,7 @@ def test_the_losses_that_are_one_are_said_to_be(folder: Path) -> None:
 def test_dense_networks_are_the_reports_fourteen(folder: Path) -> None:
     lists = rows(folder, "Dense networks")["condition"].tolist()
     assert len(set(lists)) == 14
-    stated = published("genres", "Section II-F")
+    stated = load_published("genres", "Section II-F")
     assert set(stated.loc[stated["metric"] == "accuracy", "condition"]) <= set(lists)
     for layers in lists:
         assert parse_mlp_layers(layers)
@@ -76,7 +76,7 @@ def test_dense_networks_are_the_reports_fourteen(folder: Path) -> None:
 
 @pytest.mark.parametrize(("data", "backbone"), [("gtzan", "convolneunet"), ("gtzan", "vgg16"), ("features", "mlp")])
 def test_the_preset_is_80_10_10_on_ten_folds(data: str, backbone: str) -> None:
-    preset: Preset = preset_of("genres")
+    preset: Preset = load_preset("genres")
     point = preset({"data__name": data, "model__backbone": backbone})
     assert point.pop("data__fold") == "all"
     run = Run().replace(**point)

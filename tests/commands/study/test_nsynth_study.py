@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from commands.cli.study_schema import read_study, slug
-from commands.study.experiment import commands
+from commands.cli.study_schema import folder_name, read_study
+from commands.study.experiment import list_experiment_commands
 from run_ablation import main
 
 NAME = "nsynth-transfer"
@@ -24,12 +24,12 @@ def made(command: list[str], nsynth: Path, results: Path) -> Path:
 
 
 def beside(folder: Path, item: str) -> pd.DataFrame:
-    return pd.read_csv(folder / slug(item) / "published.csv", keep_default_na=False, na_values=[""])
+    return pd.read_csv(folder / folder_name(item) / "published.csv", keep_default_na=False, na_values=[""])
 
 
 def check_what_is_not_trained(folder: Path) -> None:
     page = (folder / "study.md").read_text()
-    study = read_study(NAME, "quick", {}, commands=commands())
+    study = read_study(NAME, "quick", {}, commands=list_experiment_commands())
     for item in [*(entry.item for entry in study.entries), *study.tables]:
         assert f"## {item}\n" in page
     assert "(figure-1/samples.png)" in page
@@ -69,7 +69,7 @@ def test_whole_study(nsynth: Path, tmp_path: Path) -> None:
         "Section 4.1, augmentation",
         "Section 4.1, notes",
     ):
-        names = {path.name for path in (folder / slug(item)).glob("*.png")}
+        names = {path.name for path in (folder / folder_name(item)).glob("*.png")}
         assert {"figure.png", "learning.png"} < names
-    notes = pd.read_csv(folder / slug("Section 4.1, notes") / "table.csv")
+    notes = pd.read_csv(folder / folder_name("Section 4.1, notes") / "table.csv")
     assert notes["data"].tolist() == ["nsynth-valid by pitch"]

@@ -9,9 +9,9 @@ from commands import COMMANDS
 from commands.cli import study_schema
 from commands.cli.grid import execution
 from commands.cli.parser import command_options, flags_of, make_call
-from commands.cli.study_schema import Recipe, read_study, runnable, slug
-from commands.study.experiment import commands
-from commands.study.run import make_jobs
+from commands.cli.study_schema import StudySpec, folder_name, list_runnable_studies, read_study
+from commands.study.experiment import list_experiment_commands
+from commands.study.run import parse_experiments
 from core.errors import UserError
 from run_ablation import main
 
@@ -34,8 +34,8 @@ def written(folder: Path, text: str) -> Path:
     return folder
 
 
-def read(name: str, scale: str, given: dict[str, list[str]] | None = None, folder: Path | None = None) -> Recipe:
-    return read_study(name, scale, given or {}, commands=commands(), folder=folder)
+def read(name: str, scale: str, given: dict[str, list[str]] | None = None, folder: Path | None = None) -> StudySpec:
+    return read_study(name, scale, given or {}, commands=list_experiment_commands(), folder=folder)
 
 
 def test_options_of_the_command_line_replace_the_files(tmp_path: Path) -> None:
@@ -191,11 +191,11 @@ def test_a_report_without_a_study_says_so(tmp_path: Path, monkeypatch: pytest.Mo
 def test_every_data_set_has_the_folder_given_for_it(tmp_path: Path) -> None:
     text = STUDY + '[[experiments]]\nitem = "B"\ncommand = "tune"\n[experiments.quick]\nlr = [1e-3, 1e-4]\n'
     text = text.replace("epochs = 3", 'data = ["gtzan", "esc50"]').replace('block = ["1", "2"]', 'data = "esc50"')
-    jobs = make_jobs(read("mine", "quick", {"data-root": ["G", "E"]}, written(tmp_path, text)))
+    jobs = parse_experiments(read("mine", "quick", {"data-root": ["G", "E"]}, written(tmp_path, text)))
     roots = {job.entry.item: [str(root) for root in execution(job.call).data_root] for job in jobs}
     assert roots == {"Figure 1": ["G"], "B, for gtzan": ["E"], "B, for esc50": ["G"]}  # as they first come in
     with pytest.raises(UserError, match="--data-root: give one folder for each of esc50, gtzan, in this order"):
-        make_jobs(read("mine", "quick", {"data-root": ["G"]}, written(tmp_path, text)))
+        parse_experiments(read("mine", "quick", {"data-root": ["G"]}, written(tmp_path, text)))
 
 
 def test_experiments_on_other_data_sets_are_planned_with_their_own_folders(
@@ -357,7 +357,7 @@ def test_unknown_study_and_scale_name_the_nearest(tmp_path: Path) -> None:
         read("rethinking-cnn", "quik")
 
 
-@pytest.mark.parametrize("name", runnable())
+@pytest.mark.parametrize("name", list_runnable_studies())
 @pytest.mark.parametrize("scale", ["full", "quick"])
 def test_every_study_has_only_options_that_its_commands_take(name: str, scale: str) -> None:
     """What a scale says of every experiment is not for a command without runs; all else is for its own."""
@@ -372,7 +372,7 @@ def test_every_study_has_only_options_that_its_commands_take(name: str, scale: s
 def test_an_experiment_takes_one_network_at_a_time(tmp_path: Path) -> None:
     text = STUDY + '[[experiments]]\nitem = "Layers"\ncommand = "network"\n'
     given = {"backbone": ["resnet18", "alexnet"], "fold": ["all"]}
-    jobs = make_jobs(read("mine", "quick", given, written(tmp_path, text)))
+    jobs = parse_experiments(read("mine", "quick", given, written(tmp_path, text)))
     networks = {job.entry.item: job.call.command.backbone for job in jobs[1:]}
     assert networks == {"Layers, for resnet18": "resnet18", "Layers, for alexnet": "alexnet"}
     assert [job.plans for job in jobs] == [True, False, False]
@@ -395,7 +395,7 @@ def test_a_dry_run_says_how_small_a_difference_could_be_found(
 
 
 def test_slug_names_a_folder() -> None:
-    assert [slug(item) for item in ("Figure 2a", "Model Cutoff")] == ["figure-2a", "model-cutoff"]
+    assert [folder_name(item) for item in ("Figure 2a", "Model Cutoff")] == ["figure-2a", "model-cutoff"]
 
 
 def test_quick_study_answers_every_item(sounds: Path, tmp_path: Path) -> None:
@@ -406,4 +406,4 @@ def test_quick_study_answers_every_item(sounds: Path, tmp_path: Path) -> None:
     page = (folder / "study.md").read_text()
     for item in [e.item for e in read("rethinking-cnn", "quick").entries] + ["Table III"]:
         assert f"## {item}\n" in page
-        assert list((folder / slug(item)).glob("*.tex"))
+        assert list((folder / folder_name(item)).glob("*.tex"))

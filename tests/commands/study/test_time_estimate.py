@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from commands.study import time_estimate
-from commands.study.time_estimate import Cost, Estimate
+from commands.study.time_estimate import StepCost, TimeEstimate
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.inputs.input_of_run import input_shape
@@ -23,14 +23,14 @@ def planned(dataset: Dataset, *runs: Run) -> Plan:
     return Plan("test", tuple(PlannedRun("one", run, runs[0]) for run in runs), {runs[0].data.content: dataset})
 
 
-def priced(monkeypatch: pytest.MonkeyPatch, dataset: Dataset, session: Session, *runs: Run) -> Estimate:
+def priced(monkeypatch: pytest.MonkeyPatch, dataset: Dataset, session: Session, *runs: Run) -> TimeEstimate:
     """Let every clip of a training step cost 1, of an evaluation 100 and of a prefix 10,000 seconds."""
 
-    def price(run: Run, subject: time_estimate.Subject, session: Session) -> Cost:
-        return Cost(1, 100, 10_000 * can_cache_prefix(run))
+    def price(run: Run, subject: time_estimate.StepKey, session: Session) -> StepCost:
+        return StepCost(1, 100, 10_000 * can_cache_prefix(run))
 
     monkeypatch.setattr(time_estimate, "_measured", price)
-    return Estimate(runs, planned(dataset, *runs), session)
+    return TimeEstimate(runs, planned(dataset, *runs), session)
 
 
 def test_a_run_takes_its_steps_and_what_its_epochs_end_with(
@@ -86,7 +86,7 @@ def test_several_devices_take_the_longest_runs_first(
 ) -> None:
     runs = [run.replace(training__epochs=epochs) for epochs in (1, 5, 3, 3)]
     made = priced(monkeypatch, dataset, session, *runs)
-    monkeypatch.setattr(Estimate, "each", lambda self, runs: (float(run.training.epochs) for run in runs))
+    monkeypatch.setattr(TimeEstimate, "each", lambda self, runs: (float(run.training.epochs) for run in runs))
     assert [made.wall(runs, devices) for devices in (1, 2, 3, 9)] == [12, 6, 5, 5]
 
 
@@ -108,7 +108,7 @@ def test_what_is_measured_is_the_network_that_is_trained(
     monkeypatch.setattr(time_estimate, "_seconds", operations)
     # Not the default network: torch counts the backward passes of grouped convolutions wrong.
     one = run.replace(model__backbone="resnet18", model__freeze=through)
-    [cost] = Estimate([one], planned(dataset, one), session).costs.values()
+    [cost] = TimeEstimate([one], planned(dataset, one), session).costs.values()
     assert cost.prefix + cost.evaluation == pytest.approx(forward(one))
     assert (cost.prefix > 0) == (through != "none")
     assert 2 * cost.evaluation <= cost.training <= 3 * cost.evaluation
@@ -117,9 +117,9 @@ def test_what_is_measured_is_the_network_that_is_trained(
 def test_a_measurement_ends_when_it_knows_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 9.0, 10.0, 10.5, 12.0, 99.0])
     monkeypatch.setattr(time_estimate.time, "perf_counter", lambda: next(clock))
-    assert time_estimate._seconds(lambda: None, torch.device("cpu")) == 1.0  # the first one warms up
+    assert time_estimate._measure_seconds(lambda: None, torch.device("cpu")) == 1.0  # the first one warms up
     clock = iter([0.0, 1.0, 1.5, 1.75, 2.5, 99.0])
-    assert time_estimate._seconds(lambda: None, torch.device("cpu")) == 0.25
+    assert time_estimate._measure_seconds(lambda: None, torch.device("cpu")) == 0.25
 
 
 def test_the_dry_run_of_a_study_says_the_time_of_each_experiment(

@@ -13,8 +13,8 @@ import pytest
 from analysis.output import style
 from analysis.search import search_figures as search_figures
 from analysis.search import space as search
-from analysis.search.best_configurations import command_with, summarise_search
-from analysis.search.space import Optuna, Range, Space
+from analysis.search.best_configurations import make_training_command, summarise_search
+from analysis.search.space import OptunaSampler, Range, Space
 from commands.cli.parser import read_command_line
 from commands.tune.options import Tune
 from commands.tune.run import question
@@ -93,23 +93,25 @@ def test_whole_numbers_of_a_range_are_equally_likely_or_their_factors_are() -> N
 
 def test_grid_of_a_range_raises() -> None:
     with pytest.raises(UserError, match="^--lr 1e-05:0.01 is a range: give values for a grid, or add --search random"):
-        search.grid({LR: Range(1e-5, 1e-2, False)})
+        search.grid_points({LR: Range(1e-5, 1e-2, False)})
 
 
 def test_draws_repeat_differ_and_grow() -> None:
     space: Space = {LR: Range(1e-5, 1e-2, False), "training__optimizer": ("adam", "sgd")}
-    points = search.draw(space, trials=6, seed=3)
-    assert points == search.draw(space, trials=9, seed=3)[:6]
-    assert points != search.draw(space, trials=6, seed=4)
+    points = search.draw_points(space, trials=6, seed=3)
+    assert points == search.draw_points(space, trials=9, seed=3)[:6]
+    assert points != search.draw_points(space, trials=6, seed=4)
     assert all(1e-5 <= point[LR] <= 1e-2 and float(f"{point[LR]:.3g}") == point[LR] for point in points)
-    assert len(search.draw({"training__optimizer": ("adam", "sgd")}, trials=50, seed=0)) == 2  # there are no more
+    assert (
+        len(search.draw_points({"training__optimizer": ("adam", "sgd")}, trials=50, seed=0)) == 2
+    )  # there are no more
 
 
 def test_optuna_finds_a_maximum_and_asks_for_known_points_first() -> None:
     pytest.importorskip("optuna")
     space: Space = {LR: Range(1e-5, 1e-1, False), DECAY: Range(0.0, 1.0, False)}
     known = [{LR: 1e-4, DECAY: 0.5}, {LR: 1e-2, DECAY: 0.25}]
-    optuna = Optuna(space, seed=0, known=known)
+    optuna = OptunaSampler(space, seed=0, known=known)
     points = []
     for _ in range(40):
         point = optuna.ask()
@@ -125,11 +127,11 @@ def test_command_with_the_best_keeps_all_but_the_search() -> None:
         "python run_ablation.py tune --search random --trials 3 --lr 1e-5 1e-3 --fold all --data-root 'a b' --ray local"
     )
     expected = "python run_ablation.py freeze --fold all --data-root 'a b' --ray local --lr 0.001 --optimizer sgd"
-    assert command_with(line, {LR: 1e-3, "training__optimizer": "sgd"}) == expected
+    assert make_training_command(line, {LR: 1e-3, "training__optimizer": "sgd"}) == expected
 
 
 def test_command_with_the_best_head_trains_that_alone() -> None:
-    assert command_with("tune --freeze last --lr 1e-5 1e-3", {LR: 1e-3}) == "compare --freeze last --lr 0.001"
+    assert make_training_command("tune --freeze last --lr 1e-5 1e-3", {LR: 1e-3}) == "compare --freeze last --lr 0.001"
 
 
 def frame(**columns: list[object]) -> pd.DataFrame:
@@ -155,7 +157,7 @@ def test_heat_map_frames_the_best() -> None:
     data = frame(lr=[1e-3, 1e-3, 1e-4, 1e-4], weight_decay=[0.0, 0.1, 0.1, 0.0])
     data.loc[3, "validation_accuracy"] = None
     _, ax = style.new_figure()
-    search_figures.heat_map(data, ax, options=["lr", "weight_decay"])
+    search_figures.draw_heat_map(data, ax, options=["lr", "weight_decay"])
     assert [text.get_text() for text in ax.texts] == ["–", "70.0", "90.0", "80.0"]
     assert ax.patches[0].get_xy() == (-0.5, 0.5)  # weight decay 0 across, learning rate 0.001 below 0.0001
 
@@ -163,7 +165,7 @@ def test_heat_map_frames_the_best() -> None:
 def test_parallel_coordinates_place_numbers_and_names() -> None:
     data = frame(lr=[1e-2, 1e-4, 1e-3], optimizer=["sgd", "adam", "sgd"])
     _, ax = style.new_figure()
-    search_figures.parallel_coordinates(data, ax, options=["lr", "optimizer"])
+    search_figures.draw_parallel_coordinates(data, ax, options=["lr", "optimizer"])
     lines = [line for line in ax.lines if len(line.get_xdata()) == 3]
     assert lines[-1].get_ydata() == pytest.approx([1.0, 0.25, 1.0])  # the best is drawn last
     assert lines[0].get_ydata() == pytest.approx([0.5, 0.25, 0.0])
