@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ablations.base import Ablation
-from core.config.options import option, problems
+from core.config.options import list_problems, option
 from core.config.run import GROUPS, Run
 from core.errors import UserError
 from core.inputs.input_of_run import input_shape
@@ -24,7 +24,7 @@ check_method = Lazy("analysis.attribution.methods:check")
 check_target = Lazy("analysis.attribution.selection:check_target")
 place_of = Lazy("analysis.attribution.selection:place_of")
 explanation = Lazy("analysis.attribution.pipeline")
-finished_record = Lazy("core.finished.open_run:finished_record")
+finished_record = Lazy("core.finished.open_run:find_finished_record")
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Attribute(Ablation):
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Take the base run, and with `compare` the networks of the other ablations beside it."""
-        if found := problems(self):
+        if found := list_problems(self):
             raise UserError("; ".join(found))
         for method in self.method:
             check_method(method)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ablations.base import Ablation, write_condition_report
 from core.config.options import flag_of
 from core.config.run import Run, field_of, option, option_keys
-from core.errors import UserError, unknown
+from core.errors import UserError, unknown_name_error
 from core.inputs.input_of_run import input_shape
 from core.models.stages import select_stages
 
@@ -94,5 +94,5 @@ def _key(name: str) -> str:
     usable = {flag: key for flag, key in option_keys().items() if key not in SAME_CONDITION}
     flag = name.replace("_", "-")
     if flag not in usable:
-        raise unknown("option", flag, usable)
+        raise unknown_name_error("option", flag, usable)
     return usable[flag]

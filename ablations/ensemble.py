@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ablations.base import Ablation
-from core.config.options import LARGEST, option
+from core.config.options import MAX_INTEGER, option
 from core.config.run import Run
 from core.errors import UserError
 from core.registry import Lazy
@@ -38,9 +38,9 @@ class Ensemble(Ablation):
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Make one run for each member."""
-        if base.seed + self.members - 1 > LARGEST:
+        if base.seed + self.members - 1 > MAX_INTEGER:
             raise UserError(
-                f"--seed {base.seed}: the members have the seeds that follow, which must be at most {LARGEST}"
+                f"--seed {base.seed}: the members have the seeds that follow, which must be at most {MAX_INTEGER}"
             )
         return {f"member {k + 1}": base.replace(seed=base.seed + k) for k in range(self.members)}
 

@@ -12,18 +12,18 @@ from ablations.base import Ablation
 from analysis.output.number_format import format_seconds
 from analysis.statistics.paired_comparisons import planned_power_note
 from commands.cli import study_schema
-from commands.cli.grid import execution, find_ignored, grid, preset
+from commands.cli.grid import find_ignored_options, make_grid, read_execution_options, read_preset_option
 from commands.cli.parser import Call
-from commands.cli.run_plan import INTERRUPTED, analysed, execute_or_stop
+from commands.cli.run_plan import INTERRUPTED, analyse_with_repair, execute_or_stop
 from commands.study.experiment import Experiment
 from core import datasets
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
-from core.executor import Executed
+from core.executor import ExecutionSummary
 from core.inference.precision import check_precision, effective_precision
 from core.io.atomic_files import text_digest
-from core.plan import Conditions, Plan, make_plan, untrained_classes
+from core.plan import Conditions, Plan, list_untrained_classes, make_plan
 from core.progress import Reporter
 from core.registry import Lazy
 from core.session import Session
@@ -51,7 +51,7 @@ def run(call: Call) -> int:
     status
         0, or 1 if a run failed, or 130 if interrupted.
     """
-    settings = execution(call)
+    settings = read_execution_options(call)
     console = Console(stderr=settings.json, highlight=False, soft_wrap=False)
     with Reporter() as report:
         session = Session(settings, report)
@@ -73,13 +73,13 @@ def run(call: Call) -> int:
             results = results_of(plan, session, place, published_as=settings.published_as)
             return results, experiment.analyse(results)
 
-        (results, frame), executed = analysed(analyse, plan, session, executed, again=experiment.trains)
-        reports = load_all_published(study_schema.FOLDER)
+        (results, frame), executed = analyse_with_repair(analyse, plan, session, executed, again=experiment.trains)
+        reports = load_all_published(study_schema.STUDIES_FOLDER)
         asked = sorted(pair for pair, names in study_schema.commands_by_item().items() if call.name in names)
         for study, item in (pair for pair in asked if pair[0] in reports):
             name = f"published-{study_schema.folder_name(f'{study} {item}')}"
             write_published_comparison(
-                results, frame, study, item, title=study, folder=study_schema.FOLDER, name=name, always=False
+                results, frame, study, item, title=study, folder=study_schema.STUDIES_FOLDER, name=name, always=False
             )
     return conclude(results, frame, executed, console, command=call.line)
 
@@ -87,16 +87,16 @@ def run(call: Call) -> int:
 def prepare(call: Call, session: Session) -> Experiment:
     """Plan an ablation's command."""
     ablation: Ablation = call.command
-    points = ablation.points(grid(call), session.store)
+    points = ablation.points(make_grid(call), session.store)
     plan = plan_conditions(call, ablation.conditions, points, session, by=ablation.varied(points))
     ablation.check_plan(plan)
-    for line in find_ignored(call, plan.runs):
+    for line in find_ignored_options(call, plan.runs):
         session.report.note(line)
     return Experiment(plan, ablation.question, ablation.analyse, trains=ablation.trains)
 
 
 def conclude(
-    results: "OutputFolder", frame: "pd.DataFrame", executed: Executed, console: Console, *, command: str
+    results: "OutputFolder", frame: "pd.DataFrame", executed: ExecutionSummary, console: Console, *, command: str
 ) -> int:
     """Show the results and where they are; return 1 if a run failed, else 0."""
     results.write_description(command)
@@ -112,7 +112,7 @@ def plan_conditions(
     call: Call, conditions: Conditions, points: list[dict[str, Any]], session: Session, *, by: str = ""
 ) -> Plan:
     """Plan the conditions at the points of a grid; with --download, data sets are downloaded first."""
-    settings = execution(call)  # in a study, the session has the settings of another experiment
+    settings = read_execution_options(call)  # in a study, the session has the settings of another experiment
     if settings.download:
         wanted = list(dict.fromkeys(point.get("data__name", Run().data.name) for point in points))
         if len(settings.data_root) != len(wanted):
@@ -124,7 +124,7 @@ def plan_conditions(
         conditions,
         points,
         by=by,
-        preset=preset(call),
+        preset=read_preset_option(call),
         roots=settings.data_root,
         cache=session.store.cache,
         finalise=partial(fill_in_run, session=session),
@@ -133,7 +133,7 @@ def plan_conditions(
     if settings.published_as and len(plan.datasets) > 1:
         raise UserError(f"--published-dataset {settings.published_as}: names one data set, not {len(plan.datasets)}")
     remarks = [f"{d.name}: {remark}" for d in plan.datasets.values() for remark in d.remarks]
-    for line in [*remarks, *untrained_classes(plan), *_precision_notes(points, session)]:
+    for line in [*remarks, *list_untrained_classes(plan), *_precision_notes(points, session)]:
         session.report.note(line)
     return plan
 

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Iterable
 
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-FEW = 12  # choices that an error lists although one of them is near
+MAX_LISTED_CHOICES = 12  # choices that an error lists although one of them is near
 
 
 class UserError(Exception):
@@ -26,36 +26,36 @@ def printable(text: str) -> str:
     Line breaks become spaces. What moves the cursor, changes colours or turns the writing direction round is written as
     its number, as is a byte of a file name that is no UTF-8: ``\x1b``, ``\u202e``, ``\xff``.
     """
-    return _UNSAFE.sub(lambda found: _written(found.group()), " ".join(text.splitlines()))
+    return _UNSAFE.sub(lambda found: _escape(found.group()), " ".join(text.splitlines()))
 
 
-def _written(character: str) -> str:
+def _escape(character: str) -> str:
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that is no UTF-8 (PEP 383)
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
-def nearest(value: str, choices: Iterable[str]) -> str | None:
+def closest_name(value: str, choices: Iterable[str]) -> str | None:
     """Return the choice most like `value`, or None where nothing is alike."""
-    return next(iter(_alike(value, choices)), None)
+    return next(iter(_close_matches(value, choices)), None)
 
 
-def unknown(kind: str, value: str, choices: Iterable[str]) -> UserError:
+def unknown_name_error(kind: str, value: str, choices: Iterable[str]) -> UserError:
     """Make the error for a name that is not one of `choices`: the nearest first, and all of them where they are few."""
     choices = list(choices)
-    alike = _alike(value, choices)
-    many = len(choices) > FEW and alike
+    alike = _close_matches(value, choices)
+    many = len(choices) > MAX_LISTED_CHOICES and alike
     hint = f"did you mean {' or '.join(map(repr, alike if many else alike[:1]))}?" if alike else ""
     listed = "" if many else f"choose from {', '.join(choices)}"
     return UserError(f"unknown {kind} '{value}': {' '.join(filter(None, (hint, listed)))}")
 
 
-def _alike(value: str, choices: Iterable[str]) -> list[str]:
+def _close_matches(value: str, choices: Iterable[str]) -> list[str]:
     return difflib.get_close_matches(value.lower(), list(choices), n=3, cutoff=0.5)
 
 
-def failure(error: BaseException) -> dict[str, str]:
+def describe_failure(error: BaseException) -> dict[str, str]:
     """Return what is kept of an error that a run failed for: its ``reason`` in one line, and the ``trace``."""
     reason = f"{type(error).__name__}: {error}".splitlines()[0]
     return {"reason": reason, "trace": "".join(traceback.format_exception(error))}

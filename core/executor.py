@@ -9,8 +9,8 @@ from filelock import Timeout
 
 from core.config.run import Run
 from core.datasets.dataset import Dataset
-from core.errors import ResultsError, UserError, failure
-from core.io.atomic_files import explain_write_errors, write_failure
+from core.errors import ResultsError, UserError, describe_failure
+from core.io.atomic_files import explain_write_errors, write_error_reason
 from core.plan import Plan
 from core.session import Session
 from core.store.runs import FAILED, FINISHED
@@ -21,7 +21,7 @@ from core.training.trainer import train
 
 
 @dataclass(frozen=True)
-class Executed:
+class ExecutionSummary:
     """What the execution of a plan did.
 
     Attributes
@@ -42,7 +42,7 @@ class Executed:
     new: frozenset[str] = frozenset()
 
 
-def execute(plan: Plan, session: Session) -> Executed:
+def execute(plan: Plan, session: Session) -> ExecutionSummary:
     """Train the missing runs of a plan.
 
     Several processes may execute the same plan: a run is trained by the process that holds its lock, and locked runs
@@ -57,7 +57,7 @@ def execute(plan: Plan, session: Session) -> Executed:
         If every run that was tried raised one: then it is the first, and no run is recorded as failed.
     """
     with session.store.cached_records():
-        missing = unfinished(plan, session)
+        missing = unfinished_runs(plan, session)
         looked_for = {run.id for run in missing}
         failed = sum(session.store.status(run) == FAILED for run in plan.runs if run.id not in looked_for)
     new: set[str] = set()
@@ -66,7 +66,7 @@ def execute(plan: Plan, session: Session) -> Executed:
     with explain_write_errors(session.store.runs):
         for group in group_runs(missing, plan.datasets):
             with ExitStack() as locks:
-                mine = [run for run in group if _lock(run, plan, session, locks)]
+                mine = [run for run in group if _try_lock(run, plan, session, locks)]
                 locked_elsewhere += [run for run in group if run not in mine]
                 new |= _train_missing(mine, plan, session, refused)
         for run in locked_elsewhere:
@@ -75,18 +75,18 @@ def execute(plan: Plan, session: Session) -> Executed:
     if refused and len(refused) == len(new):
         raise refused[0][1]
     for run, error in refused:
-        record_failure(run, session, label=label(run, plan), **failure(error))
+        record_failure(run, session, label=run_label(run, plan), **describe_failure(error))
     now_failed = [run for run in missing if session.store.status(run) == FAILED]
     trained = len(new - {run.id for run in now_failed})
-    return Executed(trained, len(plan.runs) - len(missing), failed + len(now_failed), frozenset(new))
+    return ExecutionSummary(trained, len(plan.runs) - len(missing), failed + len(now_failed), frozenset(new))
 
 
-def _lock(run: Run, plan: Plan, session: Session, locks: ExitStack) -> bool:
+def _try_lock(run: Run, plan: Plan, session: Session, locks: ExitStack) -> bool:
     """Lock a run until `locks` is closed; return False if another process holds the lock."""
     try:
         locks.enter_context(session.store.lock(run).acquire(blocking=False))
     except Timeout:
-        session.report.note(f"{label(run, plan)}: another process is training it; coming back to it")
+        session.report.note(f"{run_label(run, plan)}: another process is training it; coming back to it")
         return False
     return True
 
@@ -96,17 +96,17 @@ def _train_missing(runs: Sequence[Run], plan: Plan, session: Session, refused: l
 
     Runs that raise a `UserError` are appended to `refused`.
     """
-    missing = [run for run in runs if not settled(run, session)]
-    say_damaged(missing, plan, session)
+    missing = [run for run in runs if not is_done(run, session)]
+    report_damaged_runs(missing, plan, session)
     if missing:
         dataset = plan.datasets[missing[0].data.content]
-        for run, error in train_runs(missing, dataset, session, {run.id: label(run, plan) for run in missing}):
+        for run, error in train_runs(missing, dataset, session, {run.id: run_label(run, plan) for run in missing}):
             if isinstance(error, UserError):
                 refused.append((run, error))
             elif error:
-                record_failure(run, session, label=label(run, plan), **failure(error))
+                record_failure(run, session, label=run_label(run, plan), **describe_failure(error))
             else:
-                say_accuracy(run, session, label=label(run, plan))
+                report_accuracy(run, session, label=run_label(run, plan))
     return {run.id for run in missing}
 
 
@@ -142,7 +142,7 @@ def train_runs(
             for run, error in _train_together(runs, dataset, session, label=name):
                 yield left.pop(run.id), error
         except Exception as error:
-            if isinstance(error, ResultsError) or write_failure(error):
+            if isinstance(error, ResultsError) or write_error_reason(error):
                 raise
             session.report.drop(name)
             session.report.note(f"{name}: cannot be trained together ({type(error).__name__}: {error}); one by one")
@@ -174,7 +174,7 @@ def _train_together(
             yield run, None
 
 
-def label(run: Run, plan: Plan) -> str:
+def run_label(run: Run, plan: Plan) -> str:
     """Name a run for people: its place in the plan, condition, fold and seed."""
     number, condition = plan.places[run.id]
     return f"[{number}/{len(plan.runs)}] {run.data.name} {condition} fold {run.data.fold} seed {run.seed}"
@@ -185,22 +185,22 @@ def group_label(labels: Sequence[str]) -> str:
     return labels[0] + (f" and {len(labels) - 1} more" if len(labels) > 1 else "")
 
 
-def unfinished(plan: Plan, session: Session) -> Sequence[Run]:
+def unfinished_runs(plan: Plan, session: Session) -> Sequence[Run]:
     """Return the runs still to be trained."""
-    return [run for run in plan.runs if not settled(run, session)]
+    return [run for run in plan.runs if not is_done(run, session)]
 
 
-def settled(run: Run, session: Session) -> bool:
+def is_done(run: Run, session: Session) -> bool:
     """Tell whether a run needs no training: it has finished, or failed and is not to be tried again."""
     status = session.store.status(run)
     return status == FINISHED or (status == FAILED and not session.execution.retry_failed)
 
 
-def say_damaged(runs: Sequence[Run], plan: Plan, session: Session) -> None:
+def report_damaged_runs(runs: Sequence[Run], plan: Plan, session: Session) -> None:
     """Name each run that is trained again because its record or a file of it is not as it was written."""
     for run in runs:
         if why := session.store.problem(run):
-            session.report.note(f"{label(run, plan)}: run {run.id} is damaged ({why}); training it again")
+            session.report.note(f"{run_label(run, plan)}: run {run.id} is damaged ({why}); training it again")
 
 
 def record_failure(run: Run, session: Session, *, label: str, reason: str, trace: str) -> None:
@@ -210,7 +210,7 @@ def record_failure(run: Run, session: Session, *, label: str, reason: str, trace
     session.report.note(f"{label}: failed: {reason}")
 
 
-def say_accuracy(run: Run, session: Session, *, label: str) -> None:
+def report_accuracy(run: Run, session: Session, *, label: str) -> None:
     """Tell what a finished run has reached."""
     done = session.store.finished(run)
     assert done is not None

@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from core import datasets
-from core.config.options import field_names, field_problems, option_name, problems, typed_value, whole_number
+from core.config.options import (
+    field_names,
+    list_field_problems,
+    list_problems,
+    option_name,
+    parse_whole_number,
+    typed_value,
+)
 from core.config.run import Data, Run, field_of
 from core.datasets.dataset import Dataset
 from core.datasets.metadata import some
@@ -64,7 +71,7 @@ class Plan:
         if not self.planned:
             return ()
         references = [planned.reference for planned in self.planned]
-        given = [key for key in _differing(references) if _is_grid_option(key)]
+        given = [key for key in _differing_fields(references) if _is_grid_option(key)]
         if "data.name" in given:
             given = [key for key in given if _metadata(key)["filled_in_by"] != "data set"]
         options = [(option_name(f), f, attrgetter(key)) for key in given for f in [field_of(key.replace(".", "__"))]]
@@ -144,27 +151,27 @@ def make_plan(
     """
     groups = [
         [(point, preset(point), preset({**point, "model__weights": "random"})) for point in group]
-        for group in _grouped(list(grid), by)
+        for group in _group_points(list(grid), by)
     ]
     names = list(dict.fromkeys(base.get("data__name", Run().data.name) for group in groups for _, base, _ in group))
-    loaded = _Datasets(_load(names, roots), cache, progress)
+    loaded = _Datasets(_load_datasets(names, roots), cache, progress)
     base = _BaseRuns(finalise)
     planned: dict[tuple[str, str, str], PlannedRun] = {}
     for group in groups:
         first = group[0][1]
         dataset, content = loaded[first]
-        for fold in _folds(first.get("data__fold", str(Run().data.fold)), dataset):
+        for fold in _fold_numbers(first.get("data__fold", str(Run().data.fold)), dataset):
             made: dict[str, Run] = {}
             for point, *both in group:
                 named = conditions(*(base(settings, fold, dataset, content) for settings in both))
-                made |= {_name(name, point, by, alone=len(named) == 1): run for name, run in named.items()}
+                made |= {_condition_name(name, point, by, alone=len(named) == 1): run for name, run in named.items()}
             reference = next(iter(made.values()))
             for condition, run in made.items():
                 planned.setdefault((condition, run.id, reference.id), PlannedRun(condition, run, reference))
     return Plan(ablation, tuple(planned.values()), loaded.by_content)
 
 
-def _grouped(points: Sequence[Point], by: str) -> list[list[Point]]:
+def _group_points(points: Sequence[Point], by: str) -> list[list[Point]]:
     """Put together the points that differ in nothing but `by`; without it each is alone."""
     groups: dict[tuple[Any, ...], list[Point]] = {}
     for point in points:
@@ -172,7 +179,7 @@ def _grouped(points: Sequence[Point], by: str) -> list[list[Point]]:
     return list(groups.values())
 
 
-def _name(condition: str, point: Point, by: str, *, alone: bool) -> str:
+def _condition_name(condition: str, point: Point, by: str, *, alone: bool) -> str:
     """Name a condition by its value of `by`, where that makes conditions, and by what the ablation calls it."""
     if not by:
         return condition
@@ -180,7 +187,7 @@ def _name(condition: str, point: Point, by: str, *, alone: bool) -> str:
     return str(value) if alone else f"{value}, {condition}"
 
 
-def untrained_classes(plan: Plan) -> list[str]:
+def list_untrained_classes(plan: Plan) -> list[str]:
     """Name the classes that are tested but have no training clip, in one line per data set and fold."""
     lines = []
     for content, fold in dict.fromkeys((run.data.content, run.data.fold) for run in plan.runs):
@@ -211,7 +218,7 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
         frontend__n_frames=run.frontend.n_frames or (run.frontend.image or (0, dataset.n_frames))[1],
         frontend__fmax=run.frontend.fmax or sr / 2,
     )
-    if found := problems(run):  # some rules need the numbers of the data set
+    if found := list_problems(run):  # some rules need the numbers of the data set
         raise UserError("; ".join(found))
     if model.weights == "imagenet" and not family.has_imagenet_weights(model.backbone):
         raise no_imagenet_error(model.backbone)
@@ -244,7 +251,7 @@ def _metadata(key: str) -> Mapping[str, Any]:
     return field_of(key.replace(".", "__")).metadata
 
 
-def _differing(runs: Sequence[Run]) -> list[str]:
+def _differing_fields(runs: Sequence[Run]) -> list[str]:
     """Return the fields, as ``group.field``, whose values differ between runs; most runs share whole groups."""
     found = []
     for f in dataclasses.fields(Run):
@@ -257,7 +264,7 @@ def _differing(runs: Sequence[Run]) -> list[str]:
     return found
 
 
-def _load(names: Sequence[str], roots: Sequence[Path]) -> dict[str, Dataset]:
+def _load_datasets(names: Sequence[str], roots: Sequence[Path]) -> dict[str, Dataset]:
     needing = [name for name in names if not datasets.LOADERS[name].embedded]
     if len(roots) > len(needing):
         raise UserError(f"--data-root has {len(roots)} folders for {len(needing)} data sets that need one")
@@ -279,7 +286,7 @@ class _Datasets:
         names = field_names(Data, decides="clips")
         data = Data(**{name: settings[f"data__{name}"] for name in names if f"data__{name}" in settings})
         if data not in self._selected:
-            if found := problems(data):
+            if found := list_problems(data):
                 raise UserError("; ".join(found))
             dataset = datasets.select(self.loaded[data.name], **data.selection)
             content = dataset.fingerprint(self.cache, progress=self.progress)
@@ -288,11 +295,11 @@ class _Datasets:
         return self._selected[data]
 
 
-def _folds(text: str, dataset: Dataset) -> tuple[int, ...]:
+def _fold_numbers(text: str, dataset: Dataset) -> tuple[int, ...]:
     numbers = dataset.fold_numbers()
     if text == "all":
         return numbers
-    if (number := whole_number(text)) not in numbers:
+    if (number := parse_whole_number(text)) not in numbers:
         raise UserError(f"--fold {text}: {dataset.name} has the folds {', '.join(map(str, numbers))}; or say all")
     return (number,)
 
@@ -308,15 +315,15 @@ class _BaseRuns:
         """Return the fully specified run of a point's settings."""
         settings = tuple((key, value, type(value)) for key, value in point.items() if key != "seed")
         if (settings, fold, content) not in self._runs:
-            self._runs[settings, fold, content] = self.finalise(_base(point, fold, dataset, content), dataset)
+            self._runs[settings, fold, content] = self.finalise(_make_base_run(point, fold, dataset, content), dataset)
         run, seed = self._runs[settings, fold, content], point.get("seed", Run.seed)
-        if found := field_problems(field_of("seed"), seed):
+        if found := list_field_problems(field_of("seed"), seed):
             raise UserError("; ".join(found))
         return run if run.seed == seed else dataclasses.replace(run, seed=seed)
 
 
-def _base(point: Point, fold: int, dataset: Dataset, content: str) -> Run:
+def _make_base_run(point: Point, fold: int, dataset: Dataset, content: str) -> Run:
     run = Run().replace(**(dict(point) | {"data__fold": fold}))
-    if found := problems(run):
+    if found := list_problems(run):
         raise UserError("; ".join(found))
     return resolve(run, dataset, content)

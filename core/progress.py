@@ -12,21 +12,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from core.errors import printable
 
 Progress = Callable[[int, int, str], None]  # steps done, steps in all, what is being done
-LINE_EVERY = 10.0  # seconds between two plain lines of one task
-LONG = 2.0  # seconds after which `if_long` shows a task
+LINE_SECONDS = 10.0  # seconds between two plain lines of one task
+SLOW_SECONDS = 2.0  # seconds after which `show_if_slow` shows a task
 
 
 def no_progress(done: int, total: int, what: str) -> None:
     """Show nothing."""
 
 
-def if_long(progress: Progress) -> Progress:
-    """Return a progress function that shows a task only after it has taken `LONG` seconds."""
+def show_if_slow(progress: Progress) -> Progress:
+    """Return a progress function that shows a task only after it has taken `SLOW_SECONDS` seconds."""
     begun, shown = time.monotonic(), False
 
     def report(done: int, total: int, what: str) -> None:
         nonlocal shown
-        if shown or (done < total and time.monotonic() - begun >= LONG):
+        if shown or (done < total and time.monotonic() - begun >= SLOW_SECONDS):
             shown = True
             progress(done, total, what)
 
@@ -69,7 +69,7 @@ class Reporter:
         """Show that `done` of `total` steps of the task `what` are done; the last step ends the task."""
         if self.console.is_terminal:
             self._draw(done, total, what, detail)
-        elif done >= total or time.monotonic() - self._last.get(what, -LINE_EVERY) >= LINE_EVERY:
+        elif done >= total or time.monotonic() - self._last.get(what, -LINE_SECONDS) >= LINE_SECONDS:
             self._last[what] = time.monotonic()
             self.note(f"{what}: {done}/{total}{'  ' + detail if detail else ''}")
         if done >= total:

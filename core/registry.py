@@ -8,7 +8,7 @@ import pkgutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from core.errors import unknown
+from core.errors import unknown_name_error
 
 
 class Lazy:
@@ -61,7 +61,7 @@ class Registry(Mapping[str, Any]):
     def check(self, name: str) -> str:
         """Return `name` where it is one of the registry's, without importing what it stands for."""
         if name not in self.entries:
-            raise unknown(self.kind, name, self.entries)
+            raise unknown_name_error(self.kind, name, self.entries)
         return name
 
     def __contains__(self, name: object) -> bool:

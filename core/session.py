@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from core.config.execution import Execution
-from core.config.options import whole_number
+from core.config.execution import ExecutionOptions
+from core.config.options import parse_whole_number
 from core.config.run import Run
 from core.errors import UserError
 from core.io.torch_settings import set_up_torch
@@ -17,7 +17,7 @@ from core.progress import NullReporter, Reporter
 from core.store.runs import Store
 
 # Memory limits of a container: files of Linux control groups, versions 2 and 1.
-CONTAINER = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+CONTAINER_LIMIT_FILES = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 class DeviceCache:
@@ -61,7 +61,7 @@ class Session:
         If the device does not exist, or the results folder cannot be written to.
     """
 
-    def __init__(self, execution: Execution, reporter: Reporter | None = None) -> None:
+    def __init__(self, execution: ExecutionOptions, reporter: Reporter | None = None) -> None:
         self.execution = execution
         self.report = reporter or NullReporter()
         self.store = Store(execution.results)
@@ -71,7 +71,7 @@ class Session:
         self.device = find_device("auto" if elsewhere else execution.device)
         self.threads = execution.threads or len(os.sched_getaffinity(0))
         set_up_torch(self.device, self.threads)
-        self.device_cache = DeviceCache(_memory(self.device) // 2)
+        self.device_cache = DeviceCache(_available_memory(self.device) // 2)
         self.on_epoch: Callable[[Run, dict[str, Any]], None] | None = None  # called after each epoch with its row
 
 
@@ -89,17 +89,17 @@ def find_device(name: str) -> torch.device:
     kind, _, number = name.partition(":")
     if kind == "cpu" and not number:
         return torch.device("cpu")
-    if kind != "cuda" or (number and whole_number(number) is None):
+    if kind != "cuda" or (number and parse_whole_number(number) is None):
         raise UserError(f"--device {name}: choose from auto, cpu, cuda, cuda:N")
     if int(number or 0) >= gpus:
         raise UserError(f"--device {name}: this machine has {gpus} CUDA devices; give --device cpu")
     return torch.device(name)
 
 
-def _memory(device: torch.device) -> int:
+def _available_memory(device: torch.device) -> int:
     """Return the free bytes of a GPU, or the bytes that this process may use on a CPU (in a container: its limit)."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    limits = [path.read_text().strip() for path in CONTAINER if path.is_file()]
+    limits = [path.read_text().strip() for path in CONTAINER_LIMIT_FILES if path.is_file()]
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([installed, *(int(text) for text in limits if text.isdecimal())])  # "max" means no limit

@@ -16,7 +16,7 @@ import soundfile
 from fork_server import Warm, started
 
 from core.audio.reading import read_waveform
-from core.config.execution import Execution
+from core.config.execution import ExecutionOptions
 from core.config.run import Run
 from core.datasets import load
 from core.datasets.dataset import Dataset
@@ -146,7 +146,7 @@ def dataset(sounds: Path) -> Dataset:
 @pytest.fixture
 def session(tmp_path: Path) -> Session:
     """Return a session with a results folder of its own, on one CPU thread."""
-    return Session(Execution(results=tmp_path / "results", device="cpu", threads=1))
+    return Session(ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.config.execution import Cluster
+from core.config.execution import RayOptions
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.session import Session
@@ -55,7 +55,7 @@ def test_every_comparison_in_one_process(
 @pytest.mark.slow
 def test_trials_on_ray_and_one_by_one(tmp_path: Path) -> None:
     row = bench_gpu_trials.trials(
-        tmp_path, ray=Cluster(ray="local", cpus_per_trial=1), device="cpu", runs=2, epochs=1, repeats=1
+        tmp_path, ray=RayOptions(ray="local", cpus_per_trial=1), device="cpu", runs=2, epochs=1, repeats=1
     )
     assert row["ratio"] > 0
     assert len(list(tmp_path.glob("*/runs/*/run.json"))) == 4

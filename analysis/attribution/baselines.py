@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from core.errors import UserError, unknown
+from core.errors import UserError, unknown_name_error
 from core.inputs.base import Rows
 from core.inputs.spectrogram import FLOOR_DB
 
@@ -115,7 +115,7 @@ def check(name: str, shape: tuple[int, ...]) -> None:
 
 
 def _unknown(name: str) -> UserError:
-    return unknown("baseline", name, (*NAMES, "all", "FILE.npy"))
+    return unknown_name_error("baseline", name, (*NAMES, "all", "FILE.npy"))
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray:

@@ -23,7 +23,7 @@ from scipy.special import softmax
 
 from analysis.attribution import Explained, Maps
 from analysis.statistics import hypothesis_tests
-from core.finished.open_run import backbone_of
+from core.finished.open_run import get_backbone
 
 FRACTIONS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 PATCHES = 16  # along frequency and along time
@@ -142,7 +142,7 @@ def cascade(network: torch.nn.Module, random: Mapping[str, torch.Tensor]) -> Ite
         The last stage that was made random: the head, the last block .. the stem.
     """
     made = copy.deepcopy(network)
-    backbone = backbone_of(made)
+    backbone = get_backbone(made)
     for stage in reversed(backbone.stage_names):
         part = {key: tensor for key, tensor in random.items() if key.startswith(f"{stage}.")}
         backbone.load_state_dict(part, strict=False)

@@ -12,7 +12,7 @@ import torch
 from captum.attr import GradientShap, InputXGradient, LayerAttribution, LayerGradCam, Occlusion, Saliency
 
 from analysis.attribution.attribution_model import Explained
-from core.errors import UserError, unknown
+from core.errors import UserError, unknown_name_error
 
 INTEGRATED = "integrated-gradients"
 NAMES = (INTEGRATED, "saliency", "input-x-gradient", "gradient-shap", "occlusion-time", "occlusion-mel", "gradcam")
@@ -48,7 +48,7 @@ def check(name: str) -> None:
     """
     method, colon, _ = name.partition(":")
     if method not in NAMES or (colon and method != "gradcam"):
-        raise unknown("method", name, (*NAMES, "gradcam:BLOCK"))
+        raise unknown_name_error("method", name, (*NAMES, "gradcam:BLOCK"))
 
 
 def attribute(

@@ -16,7 +16,7 @@ from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.datasets.metadata import some
 from core.errors import UserError
-from core.finished.open_run import backbone_of, open_run
+from core.finished.open_run import get_backbone, open_run
 from core.inputs.input_of_run import input_layout
 from core.models.stages import parse_stage
 from core.session import Session
@@ -170,7 +170,7 @@ class Explanation:
         name, _, block = method.partition(":")
         layer = None
         if name == "gradcam":
-            backbone = backbone_of(explained.network)
+            backbone = get_backbone(explained.network)
             stage = (
                 parse_stage(block, backbone.name, backbone.input_shape) if block else ""
             )  # a cut network may have lost the block

@@ -5,21 +5,21 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from core.errors import UserError, nearest, unknown
-from core.finished.open_run import Finished
+from core.errors import UserError, closest_name, unknown_name_error
+from core.finished.open_run import OpenRun
 from core.session import Session
 
 _SEED = 0
 
 
-def predicted(subject: Finished, session: Session) -> dict[str, int]:
+def predicted(subject: OpenRun, session: Session) -> dict[str, int]:
     """Return the class that the run gave each clip of its test fold, by the clip's path."""
     clips, _, logits = session.store.predictions(subject.run)
     return dict(zip(clips, logits.argmax(axis=1).tolist(), strict=True))
 
 
 def choose(
-    subject: Finished,
+    subject: OpenRun,
     session: Session,
     *,
     clips: Sequence[str] = (),
@@ -67,7 +67,7 @@ def choose(
     return np.sort(mixed[:n])
 
 
-def targets(subject: Finished, rows: np.ndarray, logits: np.ndarray, target: str) -> np.ndarray:
+def targets(subject: OpenRun, rows: np.ndarray, logits: np.ndarray, target: str) -> np.ndarray:
     """Return the class to attribute for each clip.
 
     Parameters
@@ -95,7 +95,7 @@ def targets(subject: Finished, rows: np.ndarray, logits: np.ndarray, target: str
 def check_target(target: str, class_names: Sequence[str]) -> None:
     """Refuse a class that there is not, with the nearest."""
     if target not in (known := ("predicted", "true", *class_names)):
-        raise unknown("class", target, known)
+        raise unknown_name_error("class", target, known)
 
 
 def place_of(clip: str, paths: Sequence[str]) -> int:
@@ -111,6 +111,6 @@ def place_of(clip: str, paths: Sequence[str]) -> int:
     names = [PurePosixPath(path).name for path in paths]
     if names.count(clip) == 1:
         return names.index(clip)
-    match = nearest(clip, paths)
+    match = closest_name(clip, paths)
     hint = f"did you mean '{match}'? " if match else ""
     raise UserError(f"unknown clip '{clip}': {hint}there are {len(paths)} of them, such as {', '.join(paths[:3])}")

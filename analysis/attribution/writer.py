@@ -16,7 +16,7 @@ from analysis.output import style
 from analysis.output.folder import OutputFolder
 from analysis.output.number_format import format_number, format_p_value, format_percent, format_text
 from analysis.output.tables import MISSING, Column
-from core.finished.open_run import backbone_of
+from core.finished.open_run import get_backbone
 
 MAPS = "maps"  # the folder inside the results' own that has a picture and the arrays of every clip
 MAP_DPI = 150  # of a clip's picture: there are many of them, and the PDF has every pixel
@@ -250,7 +250,7 @@ class _Writer:
         """Compare the maps with those of networks that are random from the head down."""
         subject = self.explanation.subject
         frames = []
-        stages = len(backbone_of(subject.network).stage_names)
+        stages = len(get_backbone(subject.network).stage_names)
         for k, (stage, network) in enumerate(faithfulness.cascade(subject.network, subject.random)):
             self.explanation.session.report(k, stages, "randomisation", stage)
             explained = self.explanation.prepare(network)

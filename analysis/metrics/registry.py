@@ -18,7 +18,7 @@ from analysis.output.number_format import (
     format_seconds,
 )
 from analysis.output.tables import Column
-from core.errors import unknown
+from core.errors import unknown_name_error
 from core.store.record import Record
 
 
@@ -124,7 +124,7 @@ def check_metrics(names: Iterable[str]) -> None:
     """
     for name in names:
         if name not in METRICS:
-            raise unknown("metric", name, METRICS)
+            raise unknown_name_error("metric", name, METRICS)
 
 
 def metric_column(name: str, *, spread: bool = True) -> Column:

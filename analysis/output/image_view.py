@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from core.config.run import Run
-from core.finished.open_run import Finished
+from core.finished.open_run import OpenRun
 from core.inputs.base import Axis
 from core.inputs.input_of_run import input_kind
 
@@ -70,7 +70,7 @@ class FromImages(nn.Module):
         return x.reshape(len(x), *self.shape)
 
 
-def as_image_run(finished: Finished) -> Finished:
+def as_image_run(finished: OpenRun) -> OpenRun:
     """Return a finished run whose inputs are images: itself, or with a network that begins with ``pixels``."""
     images = finished.images
     shape = images.array.shape[1:]

@@ -11,7 +11,7 @@ from analysis.output.folder import OutputFolder
 from analysis.output.style import add_legend_above, split_into_panels
 from analysis.plots import by_condition
 from core.config.run import Run
-from core.errors import UserError, unknown
+from core.errors import UserError, unknown_name_error
 from core.plan import PlannedRun
 from core.store.runs import Store
 
@@ -80,7 +80,7 @@ def check_curves(names: Iterable[str]) -> None:
     """
     for name in names:
         if name not in CURVES:
-            raise unknown("curve", name, CURVES)
+            raise unknown_name_error("curve", name, CURVES)
 
 
 def average_histories(groups: Groups, store: Store) -> tuple[pd.DataFrame, int]:

@@ -29,7 +29,7 @@ from analysis.output.folder import OutputFolder
 from analysis.output.number_format import format_metric, metric_title
 from analysis.output.tables import MISSING, Column
 from analysis.published.class_level import ENTRY, ENTRY_NOTE, class_level_rows
-from core.errors import UserError, unknown
+from core.errors import UserError, unknown_name_error
 
 FOLDER = Path(__file__).resolve().parents[2] / "ablations" / "studies"
 KEYS = ("data", "backbone", "condition")
@@ -89,7 +89,7 @@ def load_published(study: str, item: str | None = None, *, folder: Path = FOLDER
         For a study or an item that there is not, naming those there are, and for a file that cannot be read.
     """
     if study not in list_published(folder):
-        raise unknown("study", study, list_published(folder))
+        raise unknown_name_error("study", study, list_published(folder))
     file = folder / study / "published.csv"
     types = dict.fromkeys(TEXT_COLUMNS, str) | {"value": float, "std": float, "approximate": bool}
     try:
@@ -108,7 +108,7 @@ def load_published(study: str, item: str | None = None, *, folder: Path = FOLDER
     if item is None:
         return numbers
     if item not in set(numbers["item"]):
-        raise unknown(f"item of {study}", item, numbers["item"].unique())
+        raise unknown_name_error(f"item of {study}", item, numbers["item"].unique())
     return numbers[numbers["item"] == item].reset_index(drop=True)
 
 

@@ -107,7 +107,7 @@ def _parse_number(key: str, text: str, kind: type) -> Any:
     except ValueError:
         what = "a whole number" if kind is int else "a number"
         raise UserError(f"{flag_of(key)} {text}: give {what}, several of them, or a range LOW:HIGH") from None
-    if found := options.field_problems(field_of(key), value):
+    if found := options.list_field_problems(field_of(key), value):
         raise UserError(found[0])
     return value
 

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from analysis.similarity.streaming_moments import Centred, Moments
-from core.errors import UserError, unknown
+from core.errors import UserError, unknown_name_error
 
 RANK_CUT = 1e-5  # of the largest standard deviation
 DATAPOINTS_PER_NEURON = 5  # the least that the authors of SVCCA advise (github.com/google/svcca, tutorial 001)
@@ -153,7 +153,7 @@ def procrustes(x: Any, y: Any, *, seed: int = 0) -> Similarity:
 def check_options(index: str, explained_variance: float) -> None:
     """Raise a UserError for an index that does not exist or a share of variance out of range."""
     if index not in INDICES:
-        raise unknown("similarity index", index, INDICES)
+        raise unknown_name_error("similarity index", index, INDICES)
     if not 0 < explained_variance <= 1:
         raise UserError(f"explained_variance is {explained_variance:g}: give a share above 0 and at most 1")
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from analysis.similarity.indices import DATAPOINTS_PER_NEURON, Similarity, check_options, is_thin, similarity
 from analysis.similarity.streaming_moments import Moments
-from core.errors import UserError, nearest, unknown
+from core.errors import UserError, closest_name, unknown_name_error
 from core.models.auxiliary import find_auxiliary_heads
 
 POSITIONS = ("fold", "pool")
@@ -76,7 +76,7 @@ def compare_networks(
     """
     check_options(index, explained_variance)
     if positions not in POSITIONS:
-        raise unknown("positions", positions, POSITIONS)
+        raise unknown_name_error("positions", positions, POSITIONS)
     for network in (before, after):
         _check_layers(network, layers)
     moments = {layer: Moments(seed=seed, norms=index == "cka") for layer in layers}
@@ -176,7 +176,7 @@ def _check_layers(network: nn.Module, layers: Sequence[str]) -> None:
     names = [name for name, _ in network.named_modules() if name]
     for layer in layers:
         if layer not in names:
-            match = nearest(layer, names)
+            match = closest_name(layer, names)
             hint = f"did you mean '{match}'?" if match else f"it begins with {', '.join(names[:3])}"
             raise UserError(f"the network {type(network).__name__} has no layer '{layer}': {hint}")
 

@@ -21,7 +21,7 @@ from analysis.plots import by_condition
 from analysis.similarity import Similarity, compare_networks, weight_layers
 from core.cache.entries import cache_key
 from core.config.run import Run
-from core.finished.open_run import backbone_of, open_run
+from core.finished.open_run import get_backbone, open_run
 from core.inputs.store.stored_inputs import Images
 from core.io.atomic_files import explain_write_errors, read_json, write_text
 from core.models.backbone import Backbone
@@ -124,7 +124,7 @@ def similarity_of(run: Run, results: OutputFolder, *, index: str, layers: str, p
     dataset = results.plan.datasets[run.data.content]
     trained = open_run(run, dataset, session)
     networks = [network.to(session.device) for network in (trained.starting_network(), trained.network)]
-    names = [f"backbone.{name}" for name in layer_names(backbone_of(trained.network), layers)]
+    names = [f"backbone.{name}" for name in layer_names(get_backbone(trained.network), layers)]
     batches = _batches(trained.images, trained.split.test, session.device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # too few datapoints: the table says how many, and the noise floor shows it

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from commands import COMMANDS, grouped_commands
-from commands.cli.help import print_help, print_overview, version
+from commands.cli.help import get_version, print_help, print_overview
 from commands.cli.parser import Call, read_command_line
 
 HELP = ("-h", "--help")
@@ -25,7 +25,7 @@ def read_call(arguments: Sequence[str]) -> Call:
         print_overview(COMMANDS, grouped_commands())
         sys.exit(0)
     if arguments[0] == "--version":
-        sys.stdout.write(f"audio-ablation {version()}\n")
+        sys.stdout.write(f"audio-ablation {get_version()}\n")
         sys.exit(0)
     if arguments[0] in COMMANDS and {*HELP, ALL_HELP} & set(arguments):
         print_help(arguments[0], COMMANDS[arguments[0]], everything=ALL_HELP in arguments)

@@ -25,13 +25,13 @@ from typing import NoReturn
 
 from commands.cli.process_setup import set_up_process
 from core.errors import UserError, printable
-from core.io.atomic_files import write_failure
+from core.io.atomic_files import write_error_reason
 from core.io.interrupts import clean_ups
 
 PROGRAM = "run_ablation.py"
 DEFECT, BAD_INPUT, CLOSED_PIPE = 1, 2, 128 + signal.SIGPIPE
 INTERRUPTED = "interrupted; finished runs are kept, the same command resumes"
-SAME_SIGNAL = 1.0  # seconds; a second signal within them is a repetition (a process group gets Ctrl-C twice)
+REPEAT_SECONDS = 1.0  # seconds; a second signal within them is a repetition (a process group gets Ctrl-C twice)
 
 _received: dict[int, float] = {}  # stop signals and the time each first came
 
@@ -69,7 +69,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     """Raise KeyboardInterrupt; exit at once inside `exit_at_once` and on a later signal."""
     now = time.monotonic()
     since = now - _received.setdefault(number, now)
-    if clean_ups or since > SAME_SIGNAL:
+    if clean_ups or since > REPEAT_SECONDS:
         for clean_up in clean_ups:
             clean_up()
         _exit_now(number)
@@ -105,7 +105,7 @@ def _describe(error: BaseException | None) -> tuple[int, str]:
         return 128 + signal.SIGINT, INTERRUPTED
     if error is None or isinstance(error, BrokenPipeError | SystemExit):
         return CLOSED_PIPE, ""
-    if reason := write_failure(error):
+    if reason := write_error_reason(error):
         return BAD_INPUT, f"cannot write ({reason}); free space or choose another --results: the same command resumes"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's own
         return BAD_INPUT, f"out of memory ({error}); use smaller images, shorter clips or a lower --batch-size"

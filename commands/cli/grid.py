@@ -7,27 +7,27 @@ from typing import Any
 from commands.cli.parser import Call
 from commands.cli.presets import Preset
 from commands.cli.study_schema import load_preset
-from core.config.execution import Cluster, Execution
-from core.config.options import flag_of, problems, typed_value
+from core.config.execution import ExecutionOptions, RayOptions
+from core.config.options import flag_of, list_problems, typed_value
 from core.config.run import Run, field_of, run_options
 from core.errors import UserError
 from core.registry import Lazy
 
-check_measures = Lazy("analysis.metrics.registry:check_metrics")  # imports pandas, which no help needs
+check_metrics = Lazy("analysis.metrics.registry:check_metrics")  # imports pandas, which no help needs
 
 
-def grid(call: Call) -> list[dict[str, Any]]:
+def make_grid(call: Call) -> list[dict[str, Any]]:
     """Return one ``{group__field: value}`` for each combination of the values given, in the order of the options.
 
     Presets are applied later. ``fold`` stays text (a number or ``all``) until the data set is known.
     """
     points: list[dict[str, Any]] = [{}]
-    for key, values in given(call).items():
+    for key, values in explicit_options(call).items():
         points = [point | {key: value} for point in points for value in values]
     return points
 
 
-def given(call: Call) -> dict[str, tuple[Any, ...]]:
+def explicit_options(call: Call) -> dict[str, tuple[Any, ...]]:
     """Map ``group__field`` to the values given for it; the seed always has one."""
     found = {}
     for key, f in run_options().items():
@@ -40,10 +40,10 @@ def given(call: Call) -> dict[str, tuple[Any, ...]]:
     return found | {"seed": call.values.get("seed", (Run.seed,))}
 
 
-def find_ignored(call: Call, runs: Iterable[Run]) -> list[str]:
+def find_ignored_options(call: Call, runs: Iterable[Run]) -> list[str]:
     """Return a message for each option that was given and that no run uses, with the setting it needs."""
     runs, found = list(runs), []
-    for key, values in given(call).items():
+    for key, values in explicit_options(call).items():
         f = field_of(key)
         if not f.metadata["used_when"]:
             continue
@@ -65,7 +65,7 @@ def needed_setting(f: "dataclasses.Field[Any]") -> str:
     return f"{flag_of(other)} {' or '.join(typed_value(other, value) for value in needed)}"
 
 
-def execution(call: Call) -> Execution:
+def read_execution_options(call: Call) -> ExecutionOptions:
     """Return the execution settings of a command line.
 
     Raises
@@ -78,16 +78,16 @@ def execution(call: Call) -> Execution:
         group, _, name = key.partition("__")
         if group in parts:
             parts[group][name] = value
-    made = Execution(**parts["execution"], cluster=Cluster(**parts["ray"]))
+    made = ExecutionOptions(**parts["execution"], cluster=RayOptions(**parts["ray"]))
     if parts["ray"] and not made.cluster.ray:
-        f = next(f for f in dataclasses.fields(Cluster) if f.name in parts["ray"])
+        f = next(f for f in dataclasses.fields(RayOptions) if f.name in parts["ray"])
         raise UserError(f"{flag_of(f)} needs --ray: add --ray local, or leave it out")
-    if wrong := problems(made):
+    if wrong := list_problems(made):
         raise UserError("; ".join(wrong))
-    check_measures(made.metric)
+    check_metrics(made.metric)
     return made
 
 
-def preset(call: Call) -> Preset:
+def read_preset_option(call: Call) -> Preset:
     """Return the settings of ``--preset``; no settings without it."""
     return load_preset(call.values.get("preset", ""))

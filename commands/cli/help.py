@@ -18,7 +18,7 @@ from commands.cli.grid import needed_setting
 from commands.cli.parser import PROGRAM, Option, command_options
 from core.config.options import typed_choices, typed_value
 
-SHOWN_FIRST = (  # what ``--help`` shows of the options of runs; ``--help-all`` shows all of them
+COMMON_OPTIONS = (  # what ``--help`` shows of the options of runs; ``--help-all`` shows all of them
     *("data", "data-root", "fold", "seed", "backbone", "weights", "epochs", "lr", "batch-size", "preset"),
     *("results", "device", "dry-run", "json"),
 )
@@ -30,7 +30,7 @@ Ablations of transfer learning on sound: which part of a pretrained image CNN ca
   python {PROGRAM} COMMAND --help-all    all options of a command
   python {PROGRAM} --version"""
 METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}
-MAX_CHOICES = 60  # characters of all values of an option, which else are named in the help text alone
+MAX_CHOICES_WIDTH = 60  # characters of all values of an option, which else are named in the help text alone
 MAX_HELP_WIDTH = 100  # columns; longer lines are hard to read
 
 
@@ -49,7 +49,7 @@ def print_overview(commands: Mapping[str, type], groups: Mapping[str, tuple[str,
         table = Table.grid(padding=(0, 2))
         table.add_column(min_width=max(map(len, commands)))
         for name in names:
-            table.add_row(Text(f"  {name}", style="cyan"), Text(summary(commands[name])))
+            table.add_row(Text(f"  {name}", style="cyan"), Text(get_summary(commands[name])))
         console.print(Text(f"\n{title}", style="bold"))
         console.print(table)
 
@@ -69,11 +69,11 @@ def print_help(name: str, cls: type, *, everything: bool) -> None:
     width = min(Console().width, MAX_HELP_WIDTH)
     paragraphs = [textwrap.fill(part, width) for part in description.split("\n\n")]
     epilog = [f"Examples:\n{textwrap.indent(examples, '  python ')}"] if examples else []
-    hidden = [one for one in options if one.group and one.flag not in SHOWN_FIRST]
+    hidden = [one for one in options if one.group and one.flag not in COMMON_OPTIONS]
     if hidden and not everything:
         epilog.append(f"{len(hidden)} more options: {PROGRAM} {name} --help-all")
     places = [one for one in options if one.positional]
-    usage = " ".join([PROGRAM, name, *(_place(one) for one in places), "[OPTIONS]"])
+    usage = " ".join([PROGRAM, name, *(_positional_name(one) for one in places), "[OPTIONS]"])
     parser = argparse.ArgumentParser(
         prog=f"{PROGRAM} {name}",
         usage=usage,
@@ -85,16 +85,16 @@ def print_help(name: str, cls: type, *, everything: bool) -> None:
     for title, shown in _sections(name, options, everything=everything).items():
         group = parser.add_argument_group(title)
         for one in shown:
-            _add(group, one, getattr(cls, "defaults", {}))
+            _add_option(group, one, getattr(cls, "defaults", {}))
     Console().file.write(f"{parser.format_help().rstrip()}\n")
 
 
-def summary(cls: type) -> str:
+def get_summary(cls: type) -> str:
     """Return the first sentence of a command's docstring."""
     return inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
 
 
-def version() -> str:
+def get_version() -> str:
     """Return the version of the toolkit: that of the installed package, or of the checkout."""
     try:
         return metadata.version("audio-ablation")
@@ -109,7 +109,7 @@ def _sections(name: str, options: list[Option], *, everything: bool) -> dict[str
     for one in sorted(options, key=lambda one: not one.positional):
         if one.group and everything:
             title = one.group
-        elif one.group and one.flag in SHOWN_FIRST:
+        elif one.group and one.flag in COMMON_OPTIONS:
             title = "Common options"
         elif one.group:
             continue
@@ -117,11 +117,11 @@ def _sections(name: str, options: list[Option], *, everything: bool) -> dict[str
             title = f"Options of {name}"
         sections.setdefault(title, []).append(one)
     if "Common options" in sections:
-        sections["Common options"].sort(key=lambda one: SHOWN_FIRST.index(one.flag))
+        sections["Common options"].sort(key=lambda one: COMMON_OPTIONS.index(one.flag))
     return sections
 
 
-def _add(group: Any, one: Option, defaults: Mapping[str, Any]) -> None:
+def _add_option(group: Any, one: Option, defaults: Mapping[str, Any]) -> None:
     """Add an option with its help text, its range of values and its default."""
     f = one.field
     text = f.metadata["help"]
@@ -136,9 +136,9 @@ def _add(group: Any, one: Option, defaults: Mapping[str, Any]) -> None:
         group.add_argument(*flags, action="store_true", help=text)
         return
     choices = ",".join(typed_choices(f))
-    metavar = "{" + choices + "}" if 0 < len(choices) <= MAX_CHOICES else METAVARS[one.type]
+    metavar = "{" + choices + "}" if 0 < len(choices) <= MAX_CHOICES_WIDTH else METAVARS[one.type]
     if one.positional:
-        group.add_argument(one.flag, metavar=_place(one), help=text)
+        group.add_argument(one.flag, metavar=_positional_name(one), help=text)
     else:
         group.add_argument(f"--{one.flag}", metavar=f"{metavar} ..." if one.many else metavar, help=text)
 
@@ -152,5 +152,5 @@ def _default_text(default: Any) -> str:
     return "" if default in ("", None) else str(default)
 
 
-def _place(one: Option) -> str:
+def _positional_name(one: Option) -> str:
     return f"{one.flag.upper()} ..." if one.many else one.flag.upper()

@@ -15,13 +15,13 @@ from typing import Any, get_args, get_origin
 
 from commands.cli.study_schema import DEFAULT_STUDY, list_runnable_studies
 from core import datasets
-from core.config.execution import Cluster, Execution
-from core.config.options import flag_of, option, problems, stored_value
+from core.config.execution import ExecutionOptions, RayOptions
+from core.config.options import flag_of, list_problems, option, stored_value
 from core.config.run import field_of, run_options
-from core.errors import UserError, nearest, unknown
+from core.errors import UserError, closest_name, unknown_name_error
 
 PROGRAM = "run_ablation.py"
-TITLES = {  # of the groups of options
+GROUP_TITLES = {  # of the groups of options
     "data": "Data",
     "clip": "Recordings",
     "frontend": "Network input",
@@ -118,12 +118,12 @@ def command_options(cls: type) -> list[Option]:
         scalar = not isinstance(f.default, bool | tuple)
         many = scalar or isinstance(f.default, tuple)
         text = scalar and (ranges or f.name == "fold")
-        own.append(Option(key, f, TITLES[key.partition("__")[0]], many=many, text=text))
+        own.append(Option(key, f, GROUP_TITLES[key.partition("__")[0]], many=many, text=text))
     own.append(Option("seed", field_of("seed"), "Training", many=True))
-    own.append(Option("preset", _preset(), "Training"))
-    for key, part in (("execution", Execution), ("ray", Cluster)):
+    own.append(Option("preset", _preset_field(), "Training"))
+    for key, part in (("execution", ExecutionOptions), ("ray", RayOptions)):
         visible = [f for f in dataclasses.fields(part) if f.metadata]
-        own += [Option(f"{key}__{f.name}", f, TITLES[key], many=get_origin(f.type) is tuple) for f in visible]
+        own += [Option(f"{key}__{f.name}", f, GROUP_TITLES[key], many=get_origin(f.type) is tuple) for f in visible]
     return own
 
 
@@ -144,7 +144,7 @@ def read_command_line(commands: Mapping[str, type], arguments: Sequence[str]) ->
     """
     name, *words = arguments
     if name not in commands:
-        raise unknown("command", name, commands)
+        raise unknown_name_error("command", name, commands)
     made = make_call(name, commands[name], parse_words(name, commands[name], words))
     return dataclasses.replace(made, arguments=arguments)
 
@@ -152,8 +152,8 @@ def read_command_line(commands: Mapping[str, type], arguments: Sequence[str]) ->
 def parse_words(name: str, cls: type, words: Sequence[str]) -> dict[str, list[str]]:
     """Sort the words after a command's name by option; errors are those of `read_command_line`."""
     options = command_options(cls)
-    words = [_dashed(word) for word in words]
-    _check_flags(name, words, flags_of(options))
+    words = [_use_dashes(word) for word in words]
+    _check_flags(name, words, list_flags(options))
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser._negative_number_matcher = re.compile("-[^-]")  # -1e-3 and -1:1 are values: no option has a single dash
     for one in options:
@@ -176,8 +176,8 @@ def parse_words(name: str, cls: type, words: Sequence[str]) -> dict[str, list[st
             switch = isinstance(value, bool)
             given[one.flag if value is not False else f"no-{one.flag}"] = [] if switch else _as_list(value)
     if bad := strays or [word for one in options if one.positional for word in given[one.flag] if word[:1] == "-"]:
-        raise UserError(_stray_message(bad[0], name, words, options))
-    return {flag: values for flag, values in given.items() if values or flag in flags_of(options)}
+        raise UserError(_unexpected_message(bad[0], name, words, options))
+    return {flag: values for flag, values in given.items() if values or flag in list_flags(options)}
 
 
 def make_call(name: str, cls: type, words: Mapping[str, Sequence[str]]) -> Call:
@@ -196,7 +196,7 @@ def make_call(name: str, cls: type, words: Mapping[str, Sequence[str]]) -> Call:
         For an option the command does not have, and for a value of a wrong type or out of range.
     """
     options = command_options(cls)
-    _check_flags(name, [f"--{flag}" for flag in words], flags_of(options) | {o.flag for o in options if o.positional})
+    _check_flags(name, [f"--{flag}" for flag in words], list_flags(options) | {o.flag for o in options if o.positional})
     found: dict[str, Any] = {}
     for one in options:
         if f"no-{one.flag}" in words and one.type is bool:
@@ -205,13 +205,13 @@ def make_call(name: str, cls: type, words: Mapping[str, Sequence[str]]) -> Call:
             found[one.key] = True if one.type is bool else _convert(one, words[one.flag])
     own = {f.name for f in dataclasses.fields(cls)}
     command = cls(**{key: value for key, value in found.items() if key in own})
-    if wrong := problems(command):
+    if wrong := list_problems(command):
         raise UserError("; ".join(wrong))
     typed = [word for flag, values in words.items() for word in (f"--{flag}", *values)]
     return Call(name, command, words, {k: v for k, v in found.items() if k not in own}, [name, *typed])
 
 
-def flags_of(options: Sequence[Option]) -> set[str]:
+def list_flags(options: Sequence[Option]) -> set[str]:
     """Return every flag that can be typed, without dashes."""
     named = [one for one in options if not one.positional]
     return {one.flag for one in named} | {f"no-{one.flag}" for one in named if one.type is bool}
@@ -219,11 +219,11 @@ def flags_of(options: Sequence[Option]) -> set[str]:
 
 def _convert(one: Option, words: Sequence[str]) -> Any:
     """Convert the words of an option to its type."""
-    values = tuple(words) if one.text else tuple(_value(one, word) for word in words)
+    values = tuple(words) if one.text else tuple(_convert_word(one, word) for word in words)
     return values if one.many else values[0]
 
 
-def _value(one: Option, word: str) -> Any:
+def _convert_word(one: Option, word: str) -> Any:
     if one.type is Path:
         return datasets.home(Path(word), f"--{one.flag}")
     if one.type is str:
@@ -242,7 +242,7 @@ def _check_flags(name: str, words: Sequence[str], known: set[str]) -> None:
         if not flag.startswith("--"):
             continue
         if flag[2:] not in known:
-            match = nearest(flag, [f"--{choice}" for choice in sorted(known)])
+            match = closest_name(flag, [f"--{choice}" for choice in sorted(known)])
             hint = f"did you mean '{match}'?" if match else f"see `{PROGRAM} {name} --help-all`"
             raise UserError(f"unknown option '{flag}' of {name}: {hint}")
         if flag in seen:
@@ -250,7 +250,7 @@ def _check_flags(name: str, words: Sequence[str], known: set[str]) -> None:
         seen.add(flag)
 
 
-def _stray_message(stray: str, name: str, words: Sequence[str], options: Sequence[Option]) -> str:
+def _unexpected_message(stray: str, name: str, words: Sequence[str], options: Sequence[Option]) -> str:
     """Return the message for a word that is not the value of an option, with the option that was probably meant."""
     before = words[: list(words).index(stray)]
     last = next((word for word in reversed(before) if word.startswith("--")), "")
@@ -269,7 +269,7 @@ def _stray_message(stray: str, name: str, words: Sequence[str], options: Sequenc
     return f"unexpected argument '{stray}'; {hint}"
 
 
-def _dashed(word: str) -> str:
+def _use_dashes(word: str) -> str:
     """Write an option with dashes where it was typed with underscores."""
     return re.sub(r"^--[^=]*", lambda flag: flag.group().replace("_", "-"), word)
 
@@ -278,7 +278,7 @@ def _as_list(value: Any) -> list[str]:
     return value if isinstance(value, list) else [value]
 
 
-def _preset() -> "dataclasses.Field[Any]":
+def _preset_field() -> "dataclasses.Field[Any]":
     names = ("paper", *list_runnable_studies())
     made: dataclasses.Field[Any] = option(
         "",

@@ -18,26 +18,26 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, get_args, get_origin
 
-from core.config.options import flag_of, problems, stored_value
+from core.config.options import flag_of, list_problems, stored_value
 from core.config.run import GROUPS, Run, run_options
 from core.datasets import LOADERS
-from core.errors import UserError, unknown
+from core.errors import UserError, unknown_name_error
 
-CONDITIONS = {"data": "data__name", "backbone": "model__backbone", "weights": "model__weights"}
+CONDITION_FIELDS = {"data": "data__name", "backbone": "model__backbone", "weights": "model__weights"}
 WEIGHTS = ("pretrained", "random")  # pretrained: any weights but random ones
-KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Settings by ``group__field``, and the runs they apply to: names or patterns by key of `CONDITIONS`."""
+    """Settings by ``group__field``, and the runs they apply to: names or patterns by key of `CONDITION_FIELDS`."""
 
     when: Mapping[str, Sequence[str]]
     settings: Mapping[str, Any]
 
     def applies(self, point: Mapping[str, Any]) -> bool:
         """Return whether the rule applies to a point of the grid."""
-        return all(any(_is_named(name, key, point) for name in names) for key, names in self.when.items())
+        return all(any(_matches(name, key, point) for name in names) for key, names in self.when.items())
 
 
 @dataclass(frozen=True)
@@ -72,44 +72,44 @@ def read_preset(tables: Any, where: str) -> Preset:
     """
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise UserError(f"{where}: write its presets as [[preset]]")
-    return Preset(tuple(_rule(table, f"{where}, preset {k}") for k, table in enumerate(tables, start=1)))
+    return Preset(tuple(_read_rule(table, f"{where}, preset {k}") for k, table in enumerate(tables, start=1)))
 
 
-def _rule(table: Mapping[str, Any], where: str) -> Rule:
+def _read_rule(table: Mapping[str, Any], where: str) -> Rule:
     known = {flag_of(f)[2:]: (key, f) for key, f in run_options().items()}
     settings = {}
     for flag, value in table.items():
         if flag == "when":
             continue
         if flag not in known:
-            raise unknown(f"option in {where}:", flag, known)
+            raise unknown_name_error(f"option in {where}:", flag, known)
         key, f = known[flag]
-        settings[key] = _value(value, f, f"{where}: {flag}")
+        settings[key] = _convert_value(value, f, f"{where}: {flag}")
     checked = Run().replace(**{key: value for key, value in settings.items() if key != "data__fold"})  # may be "all"
-    if found := [problem for group in GROUPS for problem in problems(getattr(checked, group))]:
+    if found := [problem for group in GROUPS for problem in list_problems(getattr(checked, group))]:
         raise UserError(f"{where}: {'; '.join(found)}")
-    return Rule(_when(table.get("when", {}), where), settings)
+    return Rule(_read_conditions(table.get("when", {}), where), settings)
 
 
-def _when(table: Any, where: str) -> dict[str, list[str]]:
+def _read_conditions(table: Any, where: str) -> dict[str, list[str]]:
     if not isinstance(table, dict):
         raise UserError(f"{where}: 'when' is a table, such as {{ data = \"esc50\" }}")
     found = {}
     for key, value in table.items():
-        if key not in CONDITIONS:
-            raise unknown(f"condition in {where}:", key, CONDITIONS)
+        if key not in CONDITION_FIELDS:
+            raise unknown_name_error(f"condition in {where}:", key, CONDITION_FIELDS)
         names = value if isinstance(value, list) else [value]
         choices = {"data": tuple(LOADERS), "weights": WEIGHTS}.get(key)
         for name in names:
             if not isinstance(name, str):
                 raise UserError(f"{where}: {key} = {name!r} must be a text")
             if choices and not any(fnmatchcase(choice, name) for choice in choices):
-                raise unknown(f"{key} in {where}:", name, choices)
+                raise unknown_name_error(f"{key} in {where}:", name, choices)
         found[key] = names
     return found
 
 
-def _value(value: Any, f: "dataclasses.Field[Any]", where: str) -> Any:
+def _convert_value(value: Any, f: "dataclasses.Field[Any]", where: str) -> Any:
     """Convert a TOML value to the type of the field."""
     kind: Any = f.type
     if f.name == "fold":
@@ -117,18 +117,18 @@ def _value(value: Any, f: "dataclasses.Field[Any]", where: str) -> Any:
     if get_origin(kind) is tuple:
         inner = get_args(kind)[0]
         if not isinstance(value, list) or any(type(one) is not inner for one in value):
-            raise UserError(f"{where} = {value!r}: give a list of {KINDS[inner].removeprefix('a ')}s")
+            raise UserError(f"{where} = {value!r}: give a list of {TYPE_NAMES[inner].removeprefix('a ')}s")
         return tuple(value)
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
-        raise UserError(f"{where} = {value!r}: give {KINDS[kind]}")
+        raise UserError(f"{where} = {value!r}: give {TYPE_NAMES[kind]}")
     return stored_value(f, value) if kind is str else value
 
 
-def _is_named(name: str, key: str, point: Mapping[str, Any]) -> bool:
-    group, _, field = CONDITIONS[key].partition("__")
-    value: str = point.get(CONDITIONS[key], getattr(getattr(Run(), group), field))
+def _matches(name: str, key: str, point: Mapping[str, Any]) -> bool:
+    group, _, field = CONDITION_FIELDS[key].partition("__")
+    value: str = point.get(CONDITION_FIELDS[key], getattr(getattr(Run(), group), field))
     if key == "weights":
         value = "random" if value == "random" else "pretrained"
     return fnmatchcase(value, name)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from core import executor
-from core.executor import Executed, unfinished
+from core.executor import ExecutionSummary, unfinished_runs
 from core.plan import Plan
 from core.registry import Lazy
 from core.session import Session
@@ -16,29 +16,29 @@ sweep = Lazy("core.cluster.sweep:sweep")  # Ray takes seconds to import and need
 execute_on_ray = Lazy("core.cluster.sweep:execute_on_ray")
 
 
-def execute(plan: Plan, session: Session, *, scheduler: Any = None) -> Executed:
+def execute(plan: Plan, session: Session, *, scheduler: Any = None) -> ExecutionSummary:
     """Make a plan true; a scheduler of Ray Tune's may stop runs early, there."""
     if session.execution.cluster.ray:
-        executed: Executed = execute_on_ray(plan, session, scheduler=scheduler)
+        executed: ExecutionSummary = execute_on_ray(plan, session, scheduler=scheduler)
         return executed
     return executor.execute(plan, session)
 
 
-def execute_or_stop(plan: Plan, session: Session) -> Executed | None:
+def execute_or_stop(plan: Plan, session: Session) -> ExecutionSummary | None:
     """Execute a plan; where Ctrl-C ends it, say how to go on and return None."""
     try:
         return execute(plan, session)
     except KeyboardInterrupt:
-        left = len(unfinished(plan, session))
+        left = len(unfinished_runs(plan, session))
         session.report.note(
             f"Interrupted with {left} of {len(plan.runs)} runs to do; the same command goes on from here."
         )
         return None
 
 
-def analysed(
-    analyse: Callable[[], T], plan: Plan, session: Session, executed: Executed, *, again: bool = True
-) -> tuple[T, Executed]:
+def analyse_with_repair(
+    analyse: Callable[[], T], plan: Plan, session: Session, executed: ExecutionSummary, *, again: bool = True
+) -> tuple[T, ExecutionSummary]:
     """Analyse a plan that was executed; a run of which a file turns out to be damaged is trained again first.
 
     Planning looks at sizes alone, so that a store of thousands of runs is planned at once; content is checked when it
@@ -63,4 +63,4 @@ def analysed(
             more = execute(plan, session)
             new = executed.new | more.new
             failed = sum(session.store.status(id) == FAILED for id in new)
-            executed = Executed(len(new) - failed, len(plan.runs) - len(new), more.failed, new)
+            executed = ExecutionSummary(len(new) - failed, len(plan.runs) - len(new), more.failed, new)

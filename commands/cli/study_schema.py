@@ -25,13 +25,13 @@ from typing import Any
 import ablations
 from commands.cli.presets import Preset, read_preset
 from core.config.run import Model
-from core.errors import UserError, nearest, unknown
+from core.errors import UserError, closest_name, unknown_name_error
 from core.registry import Lazy, Registry
 
-FOLDER = Path(ablations.__file__).parent / "studies"
+STUDIES_FOLDER = Path(ablations.__file__).parent / "studies"
 DEFAULT_STUDY = "rethinking-cnn"  # the report that this toolkit was begun with; its preset is also called paper
-KEYS = ("title", "source", "preset", "scales", "experiments", "tables", "figures")
-ENTRY_KEYS = ("item", "command")
+STUDY_KEYS = ("title", "source", "preset", "scales", "experiments", "tables", "figures")
+EXPERIMENT_KEYS = ("item", "command")
 FIGURE_KEYS = ("figure", "of", "metric")
 FIGURES = Registry(
     "figure",
@@ -81,13 +81,13 @@ class StudySpec:
 def list_studies(folder: Path | None = None) -> tuple[str, ...]:
     """Name the reports that have a folder."""
     return tuple(
-        sorted(path.name for path in (folder or FOLDER).iterdir() if path.is_dir() and path.name[0] not in "._")
+        sorted(path.name for path in (folder or STUDIES_FOLDER).iterdir() if path.is_dir() and path.name[0] not in "._")
     )
 
 
 def list_runnable_studies(folder: Path | None = None) -> tuple[str, ...]:
     """Name the reports that have a study."""
-    return tuple(name for name in list_studies(folder) if ((folder or FOLDER) / name / "study.toml").exists())
+    return tuple(name for name in list_studies(folder) if ((folder or STUDIES_FOLDER) / name / "study.toml").exists())
 
 
 def read_study(
@@ -113,22 +113,22 @@ def read_study(
     UserError
         For an unknown study, scale, key or command, with the nearest match, and whatever else a file can have wrong.
     """
-    content, where = _content(name, folder or FOLDER)
+    content, where = _read_file(name, folder or STUDIES_FOLDER)
     scales = _table(content.get("scales", {}), f"{where}: scales")
     if OPTIONS_KEY in scales:
         raise UserError(
             f"{where}: no scale can be called {OPTIONS_KEY}, which is what an experiment has at every scale"
         )
     if scale not in scales:
-        raise unknown(f"scale of {name}:", scale, scales)
+        raise unknown_name_error(f"scale of {name}:", scale, scales)
     common = _words(scales[scale], f"{where}, scale {scale}")
     entries = []
     for k, entry in enumerate(_list(content, "experiments", where), start=1):
         here = f"{where}, experiment {entry.get('item', k)!r}"
-        _check_keys(entry, (*ENTRY_KEYS, OPTIONS_KEY, *scales), here)
-        item, command = (_text(entry, key, here) for key in ENTRY_KEYS)
+        _check_keys(entry, (*EXPERIMENT_KEYS, OPTIONS_KEY, *scales), here)
+        item, command = (_text(entry, key, here) for key in EXPERIMENT_KEYS)
         if command not in commands:
-            raise unknown(f"command in {here}:", command, commands)
+            raise unknown_name_error(f"command in {here}:", command, commands)
         own = {key: _words(entry.get(key, {}), f"{here}, {key}") for key in (OPTIONS_KEY, *scales)}
         entries.append(ExperimentSpec(item, command, {**common, **own[OPTIONS_KEY], **own[scale], **given}))
     if not entries:
@@ -153,8 +153,8 @@ def load_preset(name: str, *, folder: Path | None = None) -> Preset:
         return Preset()
     names = ("paper", *list_runnable_studies(folder))
     if name not in names:
-        raise unknown("preset", name, names)
-    content, where = _content(DEFAULT_STUDY if name == "paper" else name, folder or FOLDER)
+        raise unknown_name_error("preset", name, names)
+    content, where = _read_file(DEFAULT_STUDY if name == "paper" else name, folder or STUDIES_FOLDER)
     if "preset" not in content:
         raise UserError(f"{where} has no [[preset]]")
     return read_preset(content["preset"], where)
@@ -185,7 +185,7 @@ def commands_by_item(*, folder: Path | None = None) -> dict[tuple[str, str], set
     found: dict[tuple[str, str], set[str]] = {}
     for name in list_runnable_studies(folder):
         try:
-            content, where = _content(name, folder or FOLDER)
+            content, where = _read_file(name, folder or STUDIES_FOLDER)
             of = {
                 _text(entry, "item", where): entry.get("command", "") for entry in _list(content, "experiments", where)
             }
@@ -203,10 +203,10 @@ def folder_name(item: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", item.lower()).strip("-")
 
 
-def _content(name: str, folder: Path) -> tuple[dict[str, Any], str]:
+def _read_file(name: str, folder: Path) -> tuple[dict[str, Any], str]:
     """Return what a study's file says, and the file's name for messages."""
     if name not in list_studies(folder):  # so that no name leads out of the folder
-        raise unknown("study", name, list_studies(folder))
+        raise unknown_name_error("study", name, list_studies(folder))
     path = folder / name / "study.toml"
     where = f"{name}/study.toml"
     try:
@@ -220,7 +220,7 @@ def _content(name: str, folder: Path) -> tuple[dict[str, Any], str]:
         raise UserError(f"{where}: {error}") from None
     except OSError as error:
         raise UserError(f"{where} cannot be read ({error.strerror})") from None
-    _check_keys(content, KEYS, where)
+    _check_keys(content, STUDY_KEYS, where)
     return content, where
 
 
@@ -237,7 +237,7 @@ def _figures(content: Any, items: Sequence[str], where: str) -> dict[str, Figure
         _check_keys(_table(asked, here), FIGURE_KEYS, here)
         kind = _text(asked, "figure", here)
         if kind not in FIGURES:
-            raise unknown(f"figure in {here}:", kind, FIGURES)
+            raise unknown_name_error(f"figure in {here}:", kind, FIGURES)
         _check_parts(asked.get("of"), items, here)
         metric = _text(asked, "metric", here) if kind == "bars" or "metric" in asked else ""
         if metric and kind not in METRIC_CHECKS:
@@ -254,7 +254,7 @@ def _check_parts(parts: Any, items: Sequence[str], where: str) -> None:
         raise UserError(f"{where} must be of a list of experiments")
     for part in parts:
         if part not in items:
-            raise unknown(f"experiment in {where}:", str(part), items)
+            raise unknown_name_error(f"experiment in {where}:", str(part), items)
 
 
 def _check_items(items: Sequence[str], where: str) -> None:
@@ -310,6 +310,6 @@ def _text(content: Mapping[str, Any], key: str, where: str) -> str:
 def _check_keys(values: Mapping[str, Any], known: Sequence[str], where: str) -> None:
     for key in values:
         if key not in known:
-            match = nearest(key, known)
+            match = closest_name(key, known)
             hint = f"did you mean '{match}'?" if match else f"use {', '.join(known)}"
             raise UserError(f"{where} has the unknown key '{key}': {hint}")

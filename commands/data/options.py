@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from core import datasets
 from core.config import run as config
-from core.config.options import option, same_option
+from core.config.options import copy_option, option
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Data:
     data_root: Path | None = option(
         None, "Folder of the data set (for folder, also a CSV file of path,label[,fold][,group])."
     )
-    label: str = same_option(config.Data, "label")
-    folds: int = same_option(config.Data, "folds")
-    set_aside: float = same_option(config.Data, "set_aside")
-    per_class: int = same_option(config.Data, "per_class")
+    label: str = copy_option(config.Data, "label")
+    folds: int = copy_option(config.Data, "folds")
+    set_aside: float = copy_option(config.Data, "set_aside")
+    per_class: int = copy_option(config.Data, "per_class")
     decode: bool = option(True, "Decode every clip; --no-decode is faster for hundreds of thousands of clips.")
     download: bool = option(False, "Download the data set into --data-root first, if it can be downloaded.")
     json: bool = option(False, "Print one JSON object to stdout.")

@@ -12,7 +12,7 @@ from commands.cli.parser import Call
 from commands.data.options import Data
 from core import datasets
 from core.config import run as config
-from core.config.options import problems
+from core.config.options import list_problems
 from core.errors import UserError, printable
 from core.progress import Reporter
 
@@ -26,7 +26,7 @@ def run(call: Call) -> int:
         with Reporter() as report:
             datasets.download_dataset(data.data, data.data_root, report)
     asked = {name: getattr(data, name) for name in ("label", "folds", "set_aside", "per_class")}
-    if wrong := problems(config.Data(**asked)):
+    if wrong := list_problems(config.Data(**asked)):
         raise UserError("; ".join(wrong))
     with Reporter() as report:
         dataset = datasets.select(datasets.load(data.data, data.data_root), **asked)
@@ -34,11 +34,11 @@ def run(call: Call) -> int:
     if data.json:
         print(json.dumps(dataclasses.asdict(found), default=str))  # noqa: T201
     else:
-        _show(found, Console(highlight=False))
+        _show_summary(found, Console(highlight=False))
     return 1 if found.problems else 0
 
 
-def _show(found: DatasetSummary, console: Console) -> None:
+def _show_summary(found: DatasetSummary, console: Console) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     loader = datasets.LOADERS[found.name]
     lengths = ", ".join(f"{name} {value:.2f} s" for name, value in found.seconds.items())
@@ -46,15 +46,15 @@ def _show(found: DatasetSummary, console: Console) -> None:
         "Data set": f"{found.name} in {found.root}",
         "About": loader.about,
         "Clips": f"{found.clips} from {found.groups} recordings",
-        "Classes": _counts(found.classes),
-        "Folds": _counts(found.folds),
+        "Classes": _format_counts(found.classes),
+        "Folds": _format_counts(found.folds),
         "Set aside": f"{found.holdout} clips" if found.holdout else "",
         "Notes": "\n".join(found.remarks),
         "Features": f"{len(found.features)}: {', '.join(found.features)}" if found.features else "",
         "Lengths": "" if found.features else lengths,
-        "Sampling rates": _counts(found.sample_rates, " Hz"),
-        "Channels": _counts(found.channels),
-        "Formats": _counts(found.formats),
+        "Sampling rates": _format_counts(found.sample_rates, " Hz"),
+        "Channels": _format_counts(found.channels),
+        "Formats": _format_counts(found.formats),
         "Problems": "\n".join(found.problems) or ("none found" if found.seconds else "none found; no clip was opened"),
         "Known problems": "\n".join(loader.known_problems),
     }
@@ -63,5 +63,5 @@ def _show(found: DatasetSummary, console: Console) -> None:
     console.print(table)
 
 
-def _counts(counts: dict[str, int] | dict[int, int], unit: str = "") -> str:
+def _format_counts(counts: dict[str, int] | dict[int, int], unit: str = "") -> str:
     return ", ".join(f"{name}{unit}: {count}" for name, count in counts.items())

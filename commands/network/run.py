@@ -15,7 +15,7 @@ from commands.cli.parser import Call
 from commands.network.options import Network
 from commands.study.experiment import Experiment
 from core.config.layer_spec import parse_head_widths
-from core.config.options import problems
+from core.config.options import list_problems
 from core.config.run import Model
 from core.errors import UserError
 from core.models import find_family
@@ -30,7 +30,7 @@ IMAGE_SHAPE, VECTOR_SHAPE = (3, 224, 224), (57,)  # images and features of the p
 def run(call: Call) -> int:
     """Print the layers, the stages and the totals."""
     asked: Network = call.command
-    backbone, title = _built(asked)
+    backbone, title = _build_backbone(asked)
     layers, totals = architecture.list_layers(backbone)
     stages = architecture.summarise_stages(layers, backbone)
     if asked.json:
@@ -51,14 +51,14 @@ def run(call: Call) -> int:
             ("layers", layers, architecture.COLUMNS),
             ("stages", stages, architecture.STAGE_COLUMNS),
         ):
-            for file in _write(folder / part, frame, columns, title, totals.lines):
+            for file in _write_table(folder / part, frame, columns, title, totals.lines):
                 console.print(f"  {file}", soft_wrap=True)
     return 0
 
 
 def prepare(call: Call, session: Session) -> Experiment:
     """Describe a network as an item of a study, which has no runs."""
-    backbone, title = _built(call.command)
+    backbone, title = _build_backbone(call.command)
     return Experiment(
         Plan(call.name, (), {}),
         title,
@@ -67,9 +67,9 @@ def prepare(call: Call, session: Session) -> Experiment:
     )
 
 
-def _built(asked: Network) -> tuple[Any, str]:
+def _build_backbone(asked: Network) -> tuple[Any, str]:
     """Return the backbone that was asked for, and what tables call it."""
-    name, shape = _checked(asked)
+    name, shape = _check_options(asked)
     title = (
         f"{name}{f', head {asked.head}' if asked.head else ''}, {asked.classes} classes, input {format_shape(shape)}"
     )
@@ -80,11 +80,11 @@ def _built(asked: Network) -> tuple[Any, str]:
     return backbone, title
 
 
-def _checked(asked: Network) -> tuple[str, tuple[int, ...]]:
+def _check_options(asked: Network) -> tuple[str, tuple[int, ...]]:
     """Return the name of the network and the shape of its input."""
     words = {key: getattr(asked, key) for key in ("backbone", "head", "layers", "weights", "dropout")}
     model = Model(**words)
-    if found := problems(model):
+    if found := list_problems(model):
         raise UserError("; ".join(found))
     if any(size < 1 for size in asked.input) or len(asked.input) > 3:
         raise UserError(
@@ -94,7 +94,7 @@ def _checked(asked: Network) -> tuple[str, tuple[int, ...]]:
     return model.network, asked.input or fallback
 
 
-def _write(path: Path, frame: pd.DataFrame, columns: Any, title: str, lines: list[str]) -> list[Path]:
+def _write_table(path: Path, frame: pd.DataFrame, columns: Any, title: str, lines: list[str]) -> list[Path]:
     label = f"tab:network-{path.name}"
     return tables.write_table(
         frame, path, columns=columns, caption=title, label=label, footnotes=lines, groups=["stage"]

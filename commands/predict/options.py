@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from core.config.execution import Execution
-from core.config.options import option, same_option
+from core.config.execution import ExecutionOptions
+from core.config.options import copy_option, option
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Predict:
         "Unreadable recordings: fail lists all of them and stops; skip leaves them out and counts them.",
         choices=("fail", "skip"),
     )
-    results: Path = same_option(Execution, "results")
-    device: str = same_option(Execution, "device")
-    threads: int = same_option(Execution, "threads")
-    json: bool = same_option(Execution, "json")
+    results: Path = copy_option(ExecutionOptions, "results")
+    device: str = copy_option(ExecutionOptions, "device")
+    threads: int = copy_option(ExecutionOptions, "threads")
+    json: bool = copy_option(ExecutionOptions, "json")

@@ -16,14 +16,14 @@ from commands.ablation import json_rows, show_items
 from commands.cli.parser import Call
 from commands.predict.options import Predict
 from core import datasets
-from core.config.execution import Execution
-from core.config.options import problems
+from core.config.execution import ExecutionOptions
+from core.config.options import list_problems
 from core.datasets.metadata import some
 from core.datasets.prediction.labels_file import KEYS, labels_of, read_truth
 from core.datasets.prediction.recordings import Unlabelled, find_rows, find_sounds, holdout_of, join_recordings
 from core.errors import UserError
-from core.finished.open_run import finished_record
-from core.finished.predict import Outputs, outputs_of
+from core.finished.open_run import find_finished_record
+from core.finished.predict import PredictionOutputs, predict_logits
 from core.io.atomic_files import short_digest
 from core.plan import Plan, PlannedRun
 from core.progress import Reporter
@@ -31,35 +31,35 @@ from core.session import Session
 from core.store.record import Record
 from core.store.runs import Store
 
-LISTED = 5  # recordings named on the terminal that could not be used; left_out.csv names all
+MAX_LISTED_RECORDINGS = 5  # recordings named on the terminal that could not be used; left_out.csv names all
 
 
 def run_predict(call: Call) -> int:
     """Predict, write and show; return the exit status."""
     asked: Predict = call.command
     named = ("results", "device", "threads", "json", "on_bad_clip")
-    execution = Execution(**{name: getattr(asked, name) for name in named})
-    if found := [*_contradictions(asked), *problems(execution)]:
+    execution = ExecutionOptions(**{name: getattr(asked, name) for name in named})
+    if found := [*_option_problems(asked), *list_problems(execution)]:
         raise UserError("; ".join(found))
     with Reporter() as report:
         session = Session(execution, report)
-        records = _networks(asked, session.store)
-        sounds, targets = _sounds(asked, records, session)
-        ids = _ids(asked.submission, sounds.paths)
-        outputs = outputs_of(records, sounds, session)
-        for line in [*sounds.remarks, *_left_out(outputs)]:
+        records = _load_records(asked, session.store)
+        sounds, targets = _find_recordings(asked, records, session)
+        ids = _submission_ids(asked.submission, sounds.paths)
+        outputs = predict_logits(records, sounds, session)
+        for line in [*sounds.remarks, *_bad_recording_notes(outputs)]:
             report.note(line)
     kept = np.isin(sounds.paths, outputs.paths)
     said = Predictions(records, outputs.paths, outputs.logits, None if targets is None else targets[kept])
     plan = Plan(call.name, tuple(PlannedRun(record.id, record.run, records[0].run) for record in records), {})
-    results = OutputFolder(plan, session, session.store.results / call.name / _folder(asked, records))
+    results = OutputFolder(plan, session, session.store.results / call.name / _folder_name(asked, records))
     frame = write_predictions(results, said, submission=[id for id, there in zip(ids, kept, strict=False) if there])
     if asked.on_bad_clip == "skip":
         bad = pd.DataFrame(list(outputs.bad), columns=["file", "reason"])
         results.files += write_formats(results.folder / "left_out", {".csv": to_csv(bad).encode()})
     if targets is not None:
         caption = "Held-out clips" if asked.holdout else f"Predictions of {', '.join(map(str, asked.paths))}"
-        frame = write_scores(results, said, caption=caption, notes=_notes(said, outputs))
+        frame = write_scores(results, said, caption=caption, notes=_score_notes(said, outputs))
     results.write_description(call.line)
     show_items(results, Console(stderr=asked.json, highlight=False, soft_wrap=False))
     if asked.json:
@@ -71,7 +71,7 @@ def run_predict(call: Call) -> int:
     return 0
 
 
-def _contradictions(asked: Predict) -> list[str]:
+def _option_problems(asked: Predict) -> list[str]:
     """Return a message for each missing option and each pair of options that exclude each other."""
     found = []
     if not asked.run:
@@ -88,9 +88,9 @@ def _contradictions(asked: Predict) -> list[str]:
     return found
 
 
-def _networks(asked: Predict, store: Store) -> list[Record]:
+def _load_records(asked: Predict, store: Store) -> list[Record]:
     """Return the records of the runs asked for, each once."""
-    found = {id: finished_record(id, store) for id in asked.run}
+    found = {id: find_finished_record(id, store) for id in asked.run}
     if asked.all_seeds:
         wanted = {record.run.replace(seed=0).id for record in found.values()}
         others = [record for record in store.records() if record.finished]
@@ -106,10 +106,12 @@ def _networks(asked: Predict, store: Store) -> list[Record]:
     return records
 
 
-def _sounds(asked: Predict, records: Sequence[Record], session: Session) -> tuple[Unlabelled, np.ndarray | None]:
+def _find_recordings(
+    asked: Predict, records: Sequence[Record], session: Session
+) -> tuple[Unlabelled, np.ndarray | None]:
     """Return what is to be predicted, and the class number of each where it is known at all."""
     if asked.holdout:
-        return _holdout(asked, records, session)
+        return _find_holdout(asked, records, session)
     columns = records[0].run.frontend.columns
     found = [find_rows(path, columns) if columns else find_sounds(path) for path in asked.paths]
     sounds = join_recordings(found)
@@ -119,7 +121,7 @@ def _sounds(asked: Predict, records: Sequence[Record], session: Session) -> tupl
     return sounds, labels_of(sounds.paths, truth, records[0].class_names, source=f"--labels {asked.labels}")
 
 
-def _holdout(asked: Predict, records: Sequence[Record], session: Session) -> tuple[Unlabelled, np.ndarray]:
+def _find_holdout(asked: Predict, records: Sequence[Record], session: Session) -> tuple[Unlabelled, np.ndarray]:
     data = records[0].run.data
     if not data.set_aside:
         raise UserError(f"--holdout: run {records[0].id} held no clips out; give PATH")
@@ -133,7 +135,7 @@ def _holdout(asked: Predict, records: Sequence[Record], session: Session) -> tup
     return holdout_of(loaded, arranged), arranged.holdout["label"].to_numpy(np.int64)
 
 
-def _ids(submission: str, paths: Sequence[str]) -> list[str]:
+def _submission_ids(submission: str, paths: Sequence[str]) -> list[str]:
     """Return what each is called in a submission; nothing where none is wanted."""
     if submission == "none":
         return []
@@ -143,7 +145,7 @@ def _ids(submission: str, paths: Sequence[str]) -> list[str]:
     return ids
 
 
-def _folder(asked: Predict, records: Sequence[Record]) -> str:
+def _folder_name(asked: Predict, records: Sequence[Record]) -> str:
     """Return a folder of its own for every different question, the same for the same one."""
     places = [str(path and path.absolute()) for path in (*asked.paths, asked.labels)]
     said = [*(record.id for record in records), *places, asked.submission, asked.on_bad_clip]
@@ -151,17 +153,19 @@ def _folder(asked: Predict, records: Sequence[Record]) -> str:
     return f"{records[0].id if len(records) == 1 else f'{len(records)}-networks'}-{question}"
 
 
-def _left_out(outputs: Outputs) -> list[str]:
+def _bad_recording_notes(outputs: PredictionOutputs) -> list[str]:
     """Name the recordings that could not be used."""
     if not outputs.bad:
         return []
     named = [f"{path}: {reason}" for path, reason in outputs.bad]
     total = len(outputs.bad) + len(outputs.paths)
-    more = f"; and {len(named) - LISTED} more" if len(named) > LISTED else ""
-    return [f"{len(named)} of {total} could not be used and are left out: {'; '.join(named[:LISTED])}{more}"]
+    more = f"; and {len(named) - MAX_LISTED_RECORDINGS} more" if len(named) > MAX_LISTED_RECORDINGS else ""
+    return [
+        f"{len(named)} of {total} could not be used and are left out: {'; '.join(named[:MAX_LISTED_RECORDINGS])}{more}"
+    ]
 
 
-def _notes(said: Predictions, outputs: Outputs) -> list[str]:
+def _score_notes(said: Predictions, outputs: PredictionOutputs) -> list[str]:
     """Say what is not scored."""
     unknown = 0 if said.targets is None else int((said.targets < 0).sum())
     found = [f"{unknown} of {len(said.paths)} are not scored: the truth does not name them."] if unknown else []

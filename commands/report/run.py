@@ -12,7 +12,9 @@ def run(call: Call) -> int:
     """Write the page and say where it is."""
     results = call.command.results
     answers, starts = study_schema.commands_by_item(), study_schema.preset_weights_lookup()
-    page = make_page(results, answers=answers, starts=starts, folder=study_schema.FOLDER).encode("utf-8", "replace")
+    page = make_page(results, answers=answers, starts=starts, folder=study_schema.STUDIES_FOLDER).encode(
+        "utf-8", "replace"
+    )
     (file,) = write_formats(results / "report" / "index", {".html": page})
     Console(highlight=False, soft_wrap=True).print(f"{file} ({len(page) / 2**20:.1f} MiB)", markup=False)
     return 0

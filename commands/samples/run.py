@@ -6,7 +6,7 @@ from rich.console import Console
 from analysis.output.folder import OutputFolder
 from analysis.plots.input_samples import write_input_samples
 from commands.ablation import plan_conditions, show_folder
-from commands.cli.grid import execution, grid
+from commands.cli.grid import make_grid, read_execution_options
 from commands.cli.parser import Call
 from commands.study.experiment import Experiment
 from core.errors import UserError
@@ -16,7 +16,7 @@ from core.session import Session
 
 def run(call: Call) -> int:
     """Draw the clips and say where the files are."""
-    settings = execution(call)
+    settings = read_execution_options(call)
     console = Console(stderr=settings.json, highlight=False)
     with Reporter() as report:
         session = Session(settings, report)
@@ -30,7 +30,7 @@ def run(call: Call) -> int:
 
 def prepare(call: Call, session: Session) -> Experiment:
     """Plan the run whose inputs are drawn; it is never trained."""
-    plan = plan_conditions(call, lambda base, scratch: {"base": base}, grid(call), session)
+    plan = plan_conditions(call, lambda base, scratch: {"base": base}, make_grid(call), session)
     if len(plan.runs) > 1:
         raise UserError(f"samples draws one kind of input, not {len(plan.runs)}: give every option a single value")
 

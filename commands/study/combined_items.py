@@ -79,7 +79,7 @@ def join_plans(name: str, plans: list[Plan]) -> Plan:
 
 def _beside(results: OutputFolder, frame: pd.DataFrame, recipe: StudySpec, item: str) -> None:
     """Set what the experiments have of the conditions of an item beside its numbers, where the report gives any."""
-    folder = study_schema.FOLDER
+    folder = study_schema.STUDIES_FOLDER
     if recipe.name in list_published(folder) and item in set(
         (numbers := load_published(recipe.name, folder=folder))["item"]
     ):

@@ -13,9 +13,9 @@ from analysis.published.numbers import load_published, write_published_compariso
 from commands import COMMANDS
 from commands.ablation import show_results
 from commands.cli import study_schema
-from commands.cli.grid import execution
-from commands.cli.parser import Call, command_options, flags_of, make_call
-from commands.cli.run_plan import INTERRUPTED, analysed, execute_or_stop
+from commands.cli.grid import read_execution_options
+from commands.cli.parser import Call, command_options, list_flags, make_call
+from commands.cli.run_plan import INTERRUPTED, analyse_with_repair, execute_or_stop
 from commands.cli.study_schema import ExperimentSpec, StudySpec, folder_name, read_study
 from commands.study.combined_items import (
     VALUE_SEPARATOR,
@@ -30,7 +30,7 @@ from commands.study.plan_summary import print_study_plan
 from core import datasets
 from core.config.run import Run
 from core.errors import UserError
-from core.executor import Executed
+from core.executor import ExecutionSummary
 from core.io.atomic_files import short_digest
 from core.progress import Reporter
 from core.session import Session
@@ -62,9 +62,9 @@ def run_study(call: Call) -> int:
     given = {flag: words for flag, words in call.words.items() if flag.removeprefix("no-") not in own}
     recipe = read_study(study.name, study.scale, given, commands=list_experiment_commands())
     for item in recipe.tables:  # what is wrong with its numbers is said before anything is trained
-        load_published(recipe.name, item, folder=study_schema.FOLDER)
+        load_published(recipe.name, item, folder=study_schema.STUDIES_FOLDER)
     jobs = parse_experiments(recipe)
-    settings = execution(next((job.call for job in jobs if job.plans), call))
+    settings = read_execution_options(next((job.call for job in jobs if job.plans), call))
     console = Console(stderr=settings.json, highlight=False)
     with Reporter() as progress:
         session = Session(settings, progress)
@@ -74,7 +74,7 @@ def run_study(call: Call) -> int:
         print_study_plan(recipe, entries, experiments, whole, session, console, devices=study.devices)
         if settings.dry_run:
             return 0
-        executed = execute_or_stop(whole, session) if study.trains else Executed(0, len(whole.runs), 0)
+        executed = execute_or_stop(whole, session) if study.trains else ExecutionSummary(0, len(whole.runs), 0)
         if executed is None:
             return INTERRUPTED
         folder = study_folder(study, experiments, session.store.results)
@@ -89,7 +89,7 @@ def run_study(call: Call) -> int:
                 return results, experiment.analyse(results)
 
             again = study.trains and experiment.trains
-            (results, frame), executed = analysed(analyse, whole, session, executed, again=again)
+            (results, frame), executed = analyse_with_repair(analyse, whole, session, executed, again=again)
             done[job.entry.item] = ExperimentResult(experiment.plan, frame)
             _write_and_show(recipe, job, results, frame, console)
         page = OutputFolder(whole, session, folder, published_as=settings.published_as)
@@ -102,7 +102,7 @@ def run_study(call: Call) -> int:
 def parse_experiments(recipe: StudySpec) -> list[PlannedExperiment]:
     """Parse the options of every experiment, each with the folders of its own data sets."""
     entries = [apart for entry in recipe.entries for apart in _split_by_value(entry)]
-    flags = {entry.command: flags_of(command_options(COMMANDS[entry.command])) for entry in entries}
+    flags = {entry.command: list_flags(command_options(COMMANDS[entry.command])) for entry in entries}
     roots = _assign_data_roots(entries)
     return [_parse_experiment(entry, flags, roots, recipe) for entry in entries]
 
@@ -175,7 +175,9 @@ def _write_and_show(
 ) -> None:
     """Set an experiment's numbers beside the report's, and show its tables."""
     item = job.entry.item
-    write_published_comparison(results, frame, recipe.name, item, title=recipe.title, folder=study_schema.FOLDER)
+    write_published_comparison(
+        results, frame, recipe.name, item, title=recipe.title, folder=study_schema.STUDIES_FOLDER
+    )
     results.write_description(job.call.line)
     console.rule(f"{item}: {job.entry.command}")
     show_results(results, console)

@@ -29,15 +29,15 @@ from analysis.search.space import (
     read_validation_score,
 )
 from commands.ablation import conclude, plan_conditions, show_plan
-from commands.cli.grid import execution, given
+from commands.cli.grid import explicit_options, read_execution_options
 from commands.cli.parser import Call
-from commands.cli.run_plan import INTERRUPTED, analysed, execute, sweep
+from commands.cli.run_plan import INTERRUPTED, analyse_with_repair, execute, sweep
 from commands.study.experiment import Experiment
 from commands.tune.options import VALIDATION, Tune
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
-from core.executor import Executed, label, settled
+from core.executor import ExecutionSummary, is_done, run_label
 from core.inputs.input_of_run import input_shape
 from core.io.atomic_files import read_json, short_digest, write_text
 from core.models.stages import select_stages
@@ -48,14 +48,14 @@ from core.session import Session
 from core.store.runs import FAILED, STOPPED
 
 Asha = Lazy("ray.tune.schedulers:ASHAScheduler")
-REPLICATES = ("data__fold", "seed")  # of one configuration, which is judged by their mean
+REPEAT_FIELDS = ("data__fold", "seed")  # of one configuration, which is judged by their mean
 
 
 def search(call: Call) -> int:
     """Search; parameters and status are those of `commands.ablation.run`."""
     tune: Tune = call.command
-    settings = execution(call)
-    space, fixed = question(call)
+    settings = read_execution_options(call)
+    space, fixed = split_search_space(call)
     asks = tune.search == "optuna"  # as it goes, so that the runs are not known before
     if tune.scheduler != "none" and not settings.cluster.ray:
         raise UserError(f"--scheduler {tune.scheduler} needs Ray: add --ray local, or leave the scheduler out")
@@ -64,9 +64,9 @@ def search(call: Call) -> int:
         session = Session(settings, report)
         make = _planner(call, space, fixed, session)
         if asks:
-            first = make([{key: _any(values) for key, values in space.items()}])
-            folder = session.store.results / call.name / _name(first, space, tune)
-            asked = Asked(tune, space, make, session, folder / "trials.json")
+            first = make([{key: _first_value(values) for key, values in space.items()}])
+            folder = session.store.results / call.name / _folder_name(first, space, tune)
+            asked = OptunaSearch(tune, space, make, session, folder / "trials.json")
             plan = make(asked.known) if asked.known else first
         else:
             plan = prepare(call, session).plan
@@ -76,10 +76,10 @@ def search(call: Call) -> int:
             return 0
         try:
             if asks:
-                executed = ask_and_train(asked, session, _scheduler(tune, plan))
+                executed = ask_and_train(asked, session, _make_scheduler(tune, plan))
                 plan = asked.plan
             else:
-                executed = execute(plan, session, scheduler=_scheduler(tune, plan))
+                executed = execute(plan, session, scheduler=_make_scheduler(tune, plan))
         except KeyboardInterrupt:
             report.note("Interrupted; the same command goes on from here.")
             return INTERRUPTED
@@ -88,7 +88,7 @@ def search(call: Call) -> int:
             results = OutputFolder(plan, session, folder, published_as=settings.published_as)
             return results, write_search_results(results, space)
 
-        (results, frame), executed = analysed(made, plan, session, executed)
+        (results, frame), executed = analyse_with_repair(made, plan, session, executed)
     status = conclude(results, frame, executed, console, command=call.line)
     if best := make_best_command(frame, plan, space, command=call.line):
         console.print(f"To use the best configuration:\n{best}", soft_wrap=True)
@@ -106,7 +106,7 @@ def prepare(call: Call, session: Session) -> Experiment:
     tune: Tune = call.command
     if tune.search == "optuna":
         raise UserError("--search optuna asks as it goes and has no plan; say grid or random, or run tune alone")
-    space, fixed = question(call)
+    space, fixed = split_search_space(call)
     points = (
         draw_points(space, trials=tune.trials, seed=tune.search_seed) if tune.search == "random" else grid_points(space)
     )
@@ -121,7 +121,7 @@ def prepare(call: Call, session: Session) -> Experiment:
 def _planner(call: Call, space: Space, fixed: list[Point], session: Session) -> Callable[[list[Point]], Plan]:
     def conditions(base: Run, scratch: Run) -> dict[str, Run]:
         stages = select_stages((call.command.freeze,), base.model.network, input_shape(base))
-        return {_words(base, space): base.replace(model__freeze=stages[0]) if stages else base}
+        return {_configuration_name(base, space): base.replace(model__freeze=stages[0]) if stages else base}
 
     def make(points: list[Point]) -> Plan:
         return plan_conditions(call, conditions, [point | more for point in points for more in fixed], session)
@@ -129,7 +129,7 @@ def _planner(call: Call, space: Space, fixed: list[Point], session: Session) -> 
     return make
 
 
-def question(call: Call) -> tuple[Space, list[Point]]:
+def split_search_space(call: Call) -> tuple[Space, list[Point]]:
     """Split the options that were given into the search space and the fixed ones.
 
     Returns
@@ -146,9 +146,9 @@ def question(call: Call) -> tuple[Space, list[Point]]:
     """
     space: Space = {}
     fixed: list[Point] = [{"data__validation": VALIDATION}]
-    for key, texts in given(call).items():
-        values = texts if key in REPLICATES else parse_values(key, texts)
-        if key not in REPLICATES and (isinstance(values, Range) or len(values) > 1):
+    for key, texts in explicit_options(call).items():
+        values = texts if key in REPEAT_FIELDS else parse_values(key, texts)
+        if key not in REPEAT_FIELDS and (isinstance(values, Range) or len(values) > 1):
             if key in ("data__name", "data__validation"):
                 raise UserError(f"{flag_of(key)} cannot be searched: give one value")
             space[key] = values
@@ -164,7 +164,7 @@ def question(call: Call) -> tuple[Space, list[Point]]:
     return space, fixed
 
 
-class Asked:
+class OptunaSearch:
     """Runs of the configurations that Optuna asks for, one configuration after the other.
 
     What was asked for is kept in a file, so that an interrupted search goes on with the same configurations.
@@ -184,7 +184,7 @@ class Asked:
     def __init__(
         self, tune: Tune, space: Space, make: Callable[[list[Point]], Plan], session: Session, file: Path
     ) -> None:
-        self.known = _known(file, space) if file.exists() else []
+        self.known = _read_trials(file, space) if file.exists() else []
         self.optimizer = OptunaSampler(space, seed=tune.search_seed, known=self.known)
         self.trials = max(tune.trials, len(self.known))
         self.stops = tune.scheduler != "none"
@@ -215,7 +215,7 @@ class Asked:
     def label(self, run: Run) -> str:
         """Name a run by its place and its configuration."""
         plan = self.plan
-        return label(run, plan).replace(f"/{len(plan.runs)}]", f"/{self.total}]", 1)
+        return run_label(run, plan).replace(f"/{len(plan.runs)}]", f"/{self.total}]", 1)
 
     def run_ended(self, run: Run) -> None:
         """Tell the optimizer what configurations have reached, where all runs have ended."""
@@ -248,10 +248,10 @@ class Asked:
 
     def _ended(self, run: Run) -> bool:
         stopped = self.stops and self.session.store.status(run) == STOPPED
-        return stopped or settled(run, self.session)
+        return stopped or is_done(run, self.session)
 
 
-def _known(file: Path, space: Space) -> list[Point]:
+def _read_trials(file: Path, space: Space) -> list[Point]:
     """Read what was asked for before."""
     try:
         known: list[Point] = read_json(file)
@@ -264,7 +264,7 @@ def _known(file: Path, space: Space) -> list[Point]:
     return known
 
 
-def ask_and_train(asked: Asked, session: Session, scheduler: Any) -> Executed:
+def ask_and_train(asked: OptunaSearch, session: Session, scheduler: Any) -> ExecutionSummary:
     """Train what is asked for until there is nothing more, here or on Ray."""
     while runs := asked.next():
         if session.execution.cluster.ray:
@@ -277,10 +277,10 @@ def ask_and_train(asked: Asked, session: Session, scheduler: Any) -> Executed:
     runs = asked.plan.runs
     failed = sum(session.store.status(run) == FAILED for run in runs)
     trained = sum(session.store.status(id) != FAILED for id in asked.new)
-    return Executed(trained, asked.found, failed, frozenset(asked.new))
+    return ExecutionSummary(trained, asked.found, failed, frozenset(asked.new))
 
 
-def _scheduler(tune: Tune, plan: Plan) -> Any:
+def _make_scheduler(tune: Tune, plan: Plan) -> Any:
     """Make the scheduler that was asked for; it never stops a run at its last epoch, which ends by itself."""
     if tune.scheduler == "none":
         return None
@@ -292,17 +292,17 @@ def _scheduler(tune: Tune, plan: Plan) -> Any:
         return None  # the sweep says what is missing
 
 
-def _words(run: Run, space: Space) -> str:
+def _configuration_name(run: Run, space: Space) -> str:
     """Name a configuration."""
     values = option_values(run, list(space)).items()
     return ", ".join(f"{column_name(key)} {f'{v:g}' if isinstance(v, float) else v}" for key, v in values)
 
 
-def _any(values: Any) -> Any:
+def _first_value(values: Any) -> Any:
     return values.low if isinstance(values, Range) else values[0]
 
 
-def _name(plan: Plan, space: Space, tune: Tune) -> str:
+def _folder_name(plan: Plan, space: Space, tune: Tune) -> str:
     """Name the folder of a search whose runs are not known yet; more trials are the same search."""
     text = f"{plan.name} {space} {tune.search} {tune.search_seed}"
     return f"{plan.name.rpartition('-')[0]}-{short_digest(text)}"

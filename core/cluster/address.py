@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 
-from core.config.options import whole_number
+from core.config.options import parse_whole_number
 from core.errors import UserError
 
 CONNECT_TIMEOUT = 10.0  # seconds
@@ -43,7 +43,7 @@ def check_address(address: str) -> None:
             return
     host, _, port = address.rpartition(":")
     form = "give local, auto or HOST:PORT (the port of `ray start --head`, often 6379)"
-    if not host or "/" in host or not 0 < (whole_number(port) or 0) < 65536:
+    if not host or "/" in host or not 0 < (parse_whole_number(port) or 0) < 65536:
         raise UserError(f"--ray {address}: {form}")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT).close()

@@ -16,7 +16,7 @@ from typing import Any
 
 from core.cluster.address import check_address
 from core.cluster.ray_processes import end_processes, new_descendants
-from core.config.execution import Cluster, Execution
+from core.config.execution import ExecutionOptions, RayOptions
 from core.errors import UserError
 from core.io.interrupts import exit_at_once
 from core.io.native_stderr import silence_native_stderr
@@ -25,7 +25,7 @@ from core.registry import Lazy
 ray, tune, psutil = Lazy("ray"), Lazy("ray.tune"), Lazy("psutil")
 
 ROOT = Path(__file__).resolve().parents[2]  # where workers on this machine import the toolkit from
-OBJECT_STORE = 256 * 2**20  # bytes; it carries configurations and results only
+OBJECT_STORE_BYTES = 256 * 2**20  # bytes; it carries configurations and results only
 _ENVIRONMENT = {  # read by Ray when it is imported
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output ignores verbose=0
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths of weights and clips may be relative
@@ -71,7 +71,7 @@ class TrialResources:
 
 
 @contextmanager
-def connected(cluster: Cluster) -> Iterator[list[Node]]:
+def connected(cluster: RayOptions) -> Iterator[list[Node]]:
     """Start Ray or join a cluster inside a block; processes that were started are ended after it.
 
     Parameters
@@ -140,7 +140,7 @@ def _local_environment() -> dict[str, str]:
 def _init(address: str) -> None:
     local: dict[str, Any] = {
         "num_cpus": len(os.sched_getaffinity(0)),
-        "object_store_memory": OBJECT_STORE,
+        "object_store_memory": OBJECT_STORE_BYTES,
         "include_dashboard": False,
     }
     openmp = {name: os.environ[name] for name in _OPENMP if name in os.environ}  # nodes of a cluster do not inherit it
@@ -164,7 +164,7 @@ def alive_nodes() -> list[Node]:
     return found
 
 
-def resources_per_trial(nodes: Sequence[Node], *, runs: int, execution: Execution) -> TrialResources:
+def resources_per_trial(nodes: Sequence[Node], *, runs: int, execution: ExecutionOptions) -> TrialResources:
     """Return the resources of one trial: those of the options, else an equal part of what the nodes have.
 
     Parameters
@@ -191,13 +191,13 @@ def resources_per_trial(nodes: Sequence[Node], *, runs: int, execution: Executio
     gpus = wanted if cluster.gpus_per_trial is None else cluster.gpus_per_trial
     if gpus > 1 and gpus % 1:
         raise UserError(f"--gpus-per-trial {gpus:g}: above 1 it must be a whole number")
-    cpus = cluster.cpus_per_trial or float(execution.threads) or _cpus(nodes, with_gpu, runs=runs, gpus=gpus)
+    cpus = cluster.cpus_per_trial or float(execution.threads) or _divide_cores(nodes, with_gpu, runs=runs, gpus=gpus)
     resources = TrialResources(cpus, gpus, execution.threads or max(1, int(cpus)))
     if not any(fits(resources, node) for node in nodes):
-        sizes = " or ".join(dict.fromkeys(_in_words(node.cpus, node.gpus) for node in nodes))
+        sizes = " or ".join(dict.fromkeys(_format_resources(node.cpus, node.gpus) for node in nodes))
         raise UserError(
-            f"a trial needs {_in_words(cpus, gpus)}, but a node has {sizes}: lower --cpus-per-trial, --gpus-per-trial "
-            "or --threads, or add a larger node"
+            f"a trial needs {_format_resources(cpus, gpus)}, but a node has {sizes}: lower --cpus-per-trial, "
+            "--gpus-per-trial or --threads, or add a larger node"
         )
     return resources
 
@@ -207,13 +207,13 @@ def fits(resources: TrialResources, node: Node) -> bool:
     return node.cpus >= resources.cpus and node.gpus >= resources.gpus
 
 
-def slots(resources: TrialResources, nodes: Sequence[Node]) -> int:
+def count_slots(resources: TrialResources, nodes: Sequence[Node]) -> int:
     """Return how many such trials all nodes can run at a time."""
     cpus, gpus = resources.cpus, resources.gpus
     return sum(int(min(node.cpus / cpus, node.gpus / gpus if gpus else math.inf)) for node in nodes)
 
 
-def _cpus(nodes: Sequence[Node], with_gpu: Sequence[Node], *, runs: int, gpus: float) -> float:
+def _divide_cores(nodes: Sequence[Node], with_gpu: Sequence[Node], *, runs: int, gpus: float) -> float:
     """Divide the cores between the trials that fit on a node's GPUs, or between all runs."""
     if gpus:
         shares = [node.cpus // (node.gpus // gpus) for node in with_gpu if node.gpus >= gpus]
@@ -222,5 +222,5 @@ def _cpus(nodes: Sequence[Node], with_gpu: Sequence[Node], *, runs: int, gpus: f
     return max(1.0, min(largest, total // max(1, runs)))
 
 
-def _in_words(cpus: float, gpus: float) -> str:
+def _format_resources(cpus: float, gpus: float) -> str:
     return f"{cpus:g} CPU{'s' * (cpus != 1)} and {gpus:g} GPU{'s' * (gpus != 1)}"

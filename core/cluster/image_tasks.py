@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from core.cache.array_file import Part
-from core.cluster.connect import Node, TrialResources, slots
-from core.cluster.sweep_progress import reason
+from core.cluster.connect import Node, TrialResources, count_slots
+from core.cluster.sweep_progress import trial_end_reason
 from core.inputs.store.build_inputs import Batch, Chunk, Recipe, batches, build_here, build_in_processes, write_batch
 from core.registry import Lazy
 from core.session import Session
@@ -49,7 +49,7 @@ class ImageTasks:
         recipe = dataclasses.replace(recipe, root=recipe.root.absolute())  # a worker may have another working folder
         resources = TrialResources(1.0, 0.0 if recipe.device == "cpu" else GPU_SHARE, 1)
         nodes = self._same_bits(recipe, [clip for chunk in chunks for clip in chunk.paths], resources)
-        free = [node for node in nodes for _ in range(slots(resources, [node]))]
+        free = [node for node in nodes for _ in range(count_slots(resources, [node]))]
         waiting, running = deque(chunks), dict[Any, tuple[Chunk, Node]]()
         while running or (waiting and free):
             while waiting and free:
@@ -65,7 +65,7 @@ class ImageTasks:
                 if node in nodes:
                     nodes.remove(node)
                     free = [other for other in free if other != node]
-                    self.report.note(f"node {node.address} builds no more images: {reason(str(error))}")
+                    self.report.note(f"node {node.address} builds no more images: {trial_end_reason(str(error))}")
                 continue
             if node in nodes:
                 free.append(node)
@@ -78,7 +78,7 @@ class ImageTasks:
 
     def _same_bits(self, recipe: Recipe, paths: Sequence[str], resources: TrialResources) -> list[Node]:
         """Return the nodes that compute the same inputs of some clips as this machine; report the others."""
-        nodes = [node for node in self.nodes if slots(resources, [node])]
+        nodes = [node for node in self.nodes if count_slots(resources, [node])]
         others = [node for node in nodes if not node.here]
         if not others:
             return nodes
@@ -90,7 +90,7 @@ class ImageTasks:
                 same = ray.get(answer, timeout=TIMEOUT) == expected
                 why = f"its results for {some[0]} and others differ (another processor, or other recordings)"
             except ray.exceptions.RayError as error:
-                same, why = False, reason(str(error))
+                same, why = False, trial_end_reason(str(error))
             if not same:
                 nodes.remove(node)
                 self.report.note(f"node {node.address} builds no images: {why}")

@@ -14,7 +14,7 @@ from core.registry import Lazy
 ray = Lazy("ray")
 NodeAffinity = Lazy("ray.util.scheduling_strategies:NodeAffinitySchedulingStrategy")
 
-TIMEOUT = 60.0  # seconds; a node starts a Python process to answer
+ANSWER_TIMEOUT = 60.0  # seconds; a node starts a Python process to answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,7 @@ def check_nodes(nodes: Sequence[Node], *, results: Path, storage: Storage | None
     mark = results / f".probe-{uuid.uuid4().hex}"
     mark.touch()
     try:
-        for node, view in _views(others, mark, storage.place if storage else "", probe, tuple(files)):
+        for node, view in _view_nodes(others, mark, storage.place if storage else "", probe, tuple(files)):
             _raise_for(node, view, results, storage)
     finally:
         mark.unlink()
@@ -79,7 +79,7 @@ def view_node(mark: Path, storage: str, probe: str, files: Sequence[str]) -> Nod
     return NodeView(mark.exists(), problem, tuple(path for path in files if not Path(path).is_file()))
 
 
-def _views(
+def _view_nodes(
     nodes: Sequence[Node], mark: Path, storage: str, probe: str, files: tuple[str, ...]
 ) -> list[tuple[Node, NodeView]]:
     answers = []
@@ -90,7 +90,7 @@ def _views(
     found = []
     for node, answer in answers:
         try:
-            found.append((node, ray.get(answer, timeout=TIMEOUT)))
+            found.append((node, ray.get(answer, timeout=ANSWER_TIMEOUT)))
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
             raise UserError(

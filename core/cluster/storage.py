@@ -32,9 +32,11 @@ class Storage:
     def __init__(self, place: str) -> None:
         self.place = place
         try:
-            self.filesystem, self.root = _resolve(place)
+            self.filesystem, self.root = _open_filesystem(place)
         except Exception as error:  # each kind of storage has errors of its own
-            raise UserError(f"--storage {place}: {_reason(error)}; give a folder or a URI such as s3://...") from None
+            raise UserError(
+                f"--storage {place}: {_first_line(error)}; give a folder or a URI such as s3://..."
+            ) from None
 
     def check(self) -> str:
         """Write a file and leave it there until `remove`; return its name.
@@ -50,7 +52,7 @@ class Storage:
             with self.filesystem.open_output_stream(self._path(name)) as stream:
                 stream.write(name.encode())
         except Exception as error:
-            raise UserError(f"--storage {self.place}: cannot be written to ({_reason(error)})") from None
+            raise UserError(f"--storage {self.place}: cannot be written to ({_first_line(error)})") from None
         return name
 
     def has(self, name: str) -> bool:
@@ -108,21 +110,21 @@ class Storage:
         """Copy a cache entry to ``cache/<kind>/<key>/`` unless it is there; its manifest last."""
         if not self.has_entry(folder):
             for file in ("array.npy", "manifest.json"):
-                self.put(folder / file, f"{_entry(folder)}/{file}")
+                self.put(folder / file, f"{_entry_name(folder)}/{file}")
 
     def has_entry(self, folder: Path) -> bool:
         """Return whether a complete cache entry is there."""
-        return self.has(f"{_entry(folder)}/manifest.json")
+        return self.has(f"{_entry_name(folder)}/manifest.json")
 
     def get_entry(self, folder: Path) -> None:
         """Copy an entry into the local cache; its manifest last."""
         for file in ("array.npy", "manifest.json"):
-            self.get(f"{_entry(folder)}/{file}", folder / file)
+            self.get(f"{_entry_name(folder)}/{file}", folder / file)
 
     def remove_entry(self, folder: Path) -> None:
         """Delete a cache entry, its manifest first."""
         for file in ("manifest.json", "array.npy"):
-            self.remove(f"{_entry(folder)}/{file}")
+            self.remove(f"{_entry_name(folder)}/{file}")
 
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}"
@@ -138,11 +140,11 @@ def node_folder() -> Path:
     return folder / node
 
 
-def _entry(folder: Path) -> str:
+def _entry_name(folder: Path) -> str:
     return f"cache/{folder.parent.name}/{folder.name}"
 
 
-def _resolve(place: str) -> tuple[Any, str]:
+def _open_filesystem(place: str) -> tuple[Any, str]:
     if "://" not in place:
         return fs.LocalFileSystem(), str(Path(place).absolute())
     try:
@@ -153,6 +155,6 @@ def _resolve(place: str) -> tuple[Any, str]:
     return filesystem, path.rstrip("/")
 
 
-def _reason(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

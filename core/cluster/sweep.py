@@ -11,18 +11,18 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from core.cluster.connect import Node, TrialResources, alive_nodes, connected, fits, resources_per_trial, slots
+from core.cluster.connect import Node, TrialResources, alive_nodes, connected, count_slots, fits, resources_per_trial
 from core.cluster.image_tasks import ImageTasks
 from core.cluster.node_check import check_nodes
 from core.cluster.storage import Storage
 from core.cluster.sweep_progress import SweepProgress, fetch_run
-from core.cluster.trial import TrialContext, trial
+from core.cluster.trial import TrialContext, train_trial
 from core.cluster.trial_source import PlannedTrials, TrialSource
-from core.config.execution import Cluster
+from core.config.execution import RayOptions
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
-from core.executor import Executed, say_damaged, unfinished
+from core.executor import ExecutionSummary, report_damaged_runs, unfinished_runs
 from core.inputs.input_of_run import input_key
 from core.inputs.store.build_inputs import BuildChunks
 from core.models import find_family
@@ -37,7 +37,7 @@ tune = Lazy("ray.tune")
 tune_classes = Lazy("core.cluster.tune_classes")  # classes of Ray's own
 
 
-def execute_on_ray(plan: Plan, session: Session, *, scheduler: Any = None) -> Executed:
+def execute_on_ray(plan: Plan, session: Session, *, scheduler: Any = None) -> ExecutionSummary:
     """Train the missing runs of a plan as Ray Tune trials.
 
     On a CPU the results are bit-identical to those of `core.executor.execute` with the same number of threads.
@@ -56,12 +56,12 @@ def execute_on_ray(plan: Plan, session: Session, *, scheduler: Any = None) -> Ex
     """
     place = session.execution.cluster.storage
     if place:  # runs that an earlier, killed command has finished there
-        for run in unfinished(plan, session):
+        for run in unfinished_runs(plan, session):
             fetch_run(run, session, Storage(place))
-    missing = unfinished(plan, session)
+    missing = unfinished_runs(plan, session)
     if scheduler is not None:
         missing = [run for run in missing if session.store.status(run) != STOPPED]
-    say_damaged(missing, plan, session)
+    report_damaged_runs(missing, plan, session)
     if missing:
         sweep(
             PlannedTrials(plan, missing, one_per_trial=scheduler is not None),
@@ -73,7 +73,7 @@ def execute_on_ray(plan: Plan, session: Session, *, scheduler: Any = None) -> Ex
     failed = sum(session.store.status(run) == FAILED for run in plan.runs)
     trained = frozenset(run.id for run in missing if session.store.status(run) in (FINISHED, STOPPED))
     new = trained | {run.id for run in missing if session.store.status(run) == FAILED}
-    return Executed(len(trained), len(plan.runs) - len(missing), failed, new)
+    return ExecutionSummary(len(trained), len(plan.runs) - len(missing), failed, new)
 
 
 def sweep(source: TrialSource, session: Session, *, runs: int, first: Iterable[Run], scheduler: Any = None) -> None:
@@ -102,15 +102,15 @@ def sweep(source: TrialSource, session: Session, *, runs: int, first: Iterable[R
             find_family(run.model.backbone).file(run.model.backbone) for run in first if run.model.backbone_sha256
         }
         check_nodes(nodes, results=session.store.results, storage=storage, files=sorted(files))
-        images = _Images(source.datasets, session, storage)
+        images = _InputBuilder(source.datasets, session, storage)
         images.build_chunks = ImageTasks(nodes, session)
         for run in first:
             images.of(run)
         images.build_chunks = None  # from here on the trials need the cores
-        _fit(source, session, nodes, resources, images, scheduler)
+        _run_tune(source, session, nodes, resources, images, scheduler)
 
 
-class _Images:
+class _InputBuilder:
     """Computes inputs once, on this machine, and returns the cache entries that a run reads.
 
     Attributes
@@ -136,8 +136,13 @@ class _Images:
         return self.known[key]
 
 
-def _fit(
-    source: TrialSource, session: Session, nodes: list[Node], resources: TrialResources, images: _Images, scheduler: Any
+def _run_tune(
+    source: TrialSource,
+    session: Session,
+    nodes: list[Node],
+    resources: TrialResources,
+    images: _InputBuilder,
+    scheduler: Any,
 ) -> None:
     cluster = session.execution.cluster
     execution = dataclasses.replace(
@@ -145,11 +150,11 @@ def _fit(
         threads=resources.threads,
         results=session.store.results,
         device=session.execution.device if resources.gpus else "cpu",
-        cluster=Cluster(storage=cluster.storage),  # a trial needs no other option
+        cluster=RayOptions(storage=cluster.storage),  # a trial needs no other option
     )
     share = min(1.0, resources.gpus or resources.cpus / max(node.cpus for node in nodes))
     context = TrialContext(source.datasets, execution, share, every_epoch=scheduler is not None)
-    places = slots(resources, nodes)
+    places = count_slots(resources, nodes)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(places)  # start all workers at the same time
     at_once = min(places, cluster.max_concurrent or places)
     source.share(at_once)
@@ -159,7 +164,7 @@ def _fit(
 
     progress = SweepProgress(source, session, images.storage, schedulable=schedulable)
     trainable = tune.with_resources(
-        tune.with_parameters(trial, context=context),
+        tune.with_parameters(train_trial, context=context),
         {"cpu": resources.cpus} | ({"gpu": resources.gpus} if resources.gpus else {}),
     )
     with tempfile.TemporaryDirectory(prefix="audio-ablation-") as folder:

@@ -8,13 +8,13 @@ from typing import Any
 from core.cluster.storage import Storage
 from core.cluster.trial_source import TrialSource
 from core.config.run import Run
-from core.executor import group_label, record_failure, say_accuracy
+from core.executor import group_label, record_failure, report_accuracy
 from core.session import Session
 from core.store.runs import FAILED, FINISHED, RECORD, STOPPED
 
-SHOW_EVERY = 0.5  # seconds
-NODES_EVERY = 30.0  # seconds between two checks for a suitable node, while no trial runs
-DEATHS = {  # pattern in Ray's message: our message
+SHOW_SECONDS = 0.5  # seconds
+NODE_CHECK_SECONDS = 30.0  # seconds between two checks for a suitable node, while no trial runs
+DEATH_MESSAGES = {  # pattern in Ray's message: our message
     "out.of.memory|OutOfMemory|low on memory|memory pressure": "its process was killed because memory ran out; lower "
     "--max-concurrent or raise --cpus-per-trial",
     "node (?:has |was )?(?:died|dead|terminated|failed|removed)|not schedulable.*[Nn]ode": "its node was lost",
@@ -54,7 +54,7 @@ class SweepProgress:
 
     def started(self, config: dict[str, Any]) -> None:
         """Count the runs of a trial as running."""
-        self.running |= {run.id for run in _runs(config)}
+        self.running |= {run.id for run in _runs_of_trial(config)}
 
     def reported(self, config: dict[str, Any], result: dict[str, Any]) -> None:
         """Show an epoch, or keep an error that stops the sweep."""
@@ -66,16 +66,16 @@ class SweepProgress:
 
     def died(self, config: dict[str, Any], trace: str) -> None:
         """Report a killed trial, which resumes from its last checkpoint."""
-        self.running -= {run.id for run in _runs(config)}
+        self.running -= {run.id for run in _runs_of_trial(config)}
         name = group_label(config["labels"])
         self.session.report.drop(name)
-        self.session.report.note(f"{name}: {reason(trace)}; resuming from its last checkpoint")
+        self.session.report.note(f"{name}: {trial_end_reason(trace)}; resuming from its last checkpoint")
 
     def ended(self, config: dict[str, Any], result: dict[str, Any]) -> None:
         """Record the runs of an ended trial: finished, failed (a loss that is not finite) or stopped early."""
         if "refused" in result:
             return
-        for run, name in zip(_runs(config), config["labels"], strict=True):
+        for run, name in zip(_runs_of_trial(config), config["labels"], strict=True):
             self.session.report.drop(name)
             if failure := result.get("failed", {}).get(run.id):
                 record_failure(run, self.session, label=name, reason=failure["reason"], trace=failure["trace"])
@@ -85,9 +85,9 @@ class SweepProgress:
 
     def failed(self, config: dict[str, Any], trace: str) -> None:
         """Record the unfinished runs of a trial that Tune gave up as failed."""
-        for run, name in zip(_runs(config), config["labels"], strict=True):
+        for run, name in zip(_runs_of_trial(config), config["labels"], strict=True):
             if not self._finished(run, name):
-                record_failure(run, self.session, label=name, reason=reason(trace), trace=trace)
+                record_failure(run, self.session, label=name, reason=trial_end_reason(trace), trace=trace)
             self._end_run(run)
 
     def _finished(self, run: Run, name: str) -> bool:
@@ -96,17 +96,17 @@ class SweepProgress:
             fetch_run(run, self.session, self.storage)
         finished = self.session.store.status(run) == FINISHED
         if finished:
-            say_accuracy(run, self.session, label=name)
+            report_accuracy(run, self.session, label=name)
         return finished
 
     def tick(self) -> None:
         """Update the display, and say if no node is left to run a trial."""
         now = time.monotonic()
-        if now - self.shown >= SHOW_EVERY:
+        if now - self.shown >= SHOW_SECONDS:
             self._show()
         if self.running:
             self.looked = now
-        elif now - self.looked >= NODES_EVERY:
+        elif now - self.looked >= NODE_CHECK_SECONDS:
             self.looked = now
             if not self.schedulable():
                 self.session.report.note("No node is left that could run a trial; waiting for one (Ctrl-C stops).")
@@ -145,17 +145,17 @@ def fetch_run(run: Run, session: Session, storage: Storage) -> None:
         storage.get_run(session.store.folder(run))
 
 
-def reason(trace: str) -> str:
+def trial_end_reason(trace: str) -> str:
     """Return one line that says why a trial ended, from the last failure in Ray's error file."""
     last = re.split(r"^Failure # \d+.*$", trace, flags=re.MULTILINE)[-1]
     # An error of the trial's own begins its trace with "ray::"; Ray's list of processes has it further along its lines.
     own = "Traceback" in last or re.search(r"^\S*ray::", last, flags=re.MULTILINE)
-    for said, meant in DEATHS.items():
+    for said, meant in DEATH_MESSAGES.items():
         if not own and re.search(said, last, flags=re.IGNORECASE):
             return meant
     lines = [line.strip() for line in last.splitlines() if line.strip()]
     return lines[-1] if lines else "it ended without saying why"
 
 
-def _runs(config: dict[str, Any]) -> list[Run]:
+def _runs_of_trial(config: dict[str, Any]) -> list[Run]:
     return [Run.from_dict(run) for run in config["runs"]]

@@ -15,12 +15,12 @@ import torch
 from filelock import FileLock
 
 from core.cluster.storage import Storage, node_folder
-from core.config.execution import Execution
+from core.config.execution import ExecutionOptions
 from core.config.run import Run
 from core.datasets.dataset import Dataset
-from core.errors import UserError, failure
+from core.errors import UserError, describe_failure
 from core.executor import train_runs
-from core.io.atomic_files import write_failure
+from core.io.atomic_files import write_error_reason
 from core.io.memory import keep_freed_memory
 from core.registry import Lazy
 from core.session import Session
@@ -28,8 +28,8 @@ from core.store.runs import CHECKPOINT, FINISHED, Store
 from core.training.step import NonFiniteLoss
 
 tune = Lazy("ray.tune")
-REPORT_EVERY = 1.0  # seconds between two reports of a trial, unless a scheduler needs every epoch
-UPLOAD_EVERY = 30.0  # seconds between two checkpoints copied to the storage
+REPORT_SECONDS = 1.0  # seconds between two reports of a trial, unless a scheduler needs every epoch
+UPLOAD_SECONDS = 30.0  # seconds between two checkpoints copied to the storage
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class TrialContext:
     """
 
     datasets: Mapping[str, Dataset]
-    execution: Execution
+    execution: ExecutionOptions
     share: float
     every_epoch: bool
 
 
-_sessions: dict[Execution, Session] = {}
+_sessions: dict[ExecutionOptions, Session] = {}
 
 
 class EpochReports:
@@ -77,15 +77,15 @@ class EpochReports:
     def __call__(self, run: Run, row: Mapping[str, Any]) -> None:
         """Report an epoch; a scheduler may end the trial here."""
         now, checkpoint = time.monotonic(), self.store.checkpoint(run)
-        if self.storage and now - self.sent >= UPLOAD_EVERY and checkpoint.exists():
+        if self.storage and now - self.sent >= UPLOAD_SECONDS and checkpoint.exists():
             self.storage.put(checkpoint, f"runs/{run.id}/{CHECKPOINT}")
             self.sent = now
-        if self.context.every_epoch or now - self.reported >= REPORT_EVERY:
+        if self.context.every_epoch or now - self.reported >= REPORT_SECONDS:
             tune.report({"id": run.id, **row})
             self.reported = time.monotonic()
 
 
-def trial(config: Mapping[str, Any], context: TrialContext) -> dict[str, Any]:
+def train_trial(config: Mapping[str, Any], context: TrialContext) -> dict[str, Any]:
     """Train one run, or several together, unless they are finished.
 
     Parameters
@@ -104,14 +104,14 @@ def trial(config: Mapping[str, Any], context: TrialContext) -> dict[str, Any]:
     runs = [Run.from_dict(run) for run in config["runs"]]
     result: dict[str, Any] = {"id": runs[0].id}
     try:
-        session = session_of(context)
+        session = get_session(context)
         torch.set_num_threads(session.threads)  # a setting of the thread, and each trial has a new one
         storage = Storage(context.execution.cluster.storage) if context.execution.cluster.storage else None
         with ExitStack() as locks:
             for run in sorted(runs, key=lambda run: run.id):  # the same order everywhere, against deadlocks
                 locks.enter_context(session.store.lock(run))
             missing = [run for run in runs if session.store.status(run) != FINISHED]
-            failed = {run.id: why for run, why in _trained(missing, config["images"], context, session, storage)}
+            failed = {run.id: why for run, why in _train_missing(missing, config["images"], context, session, storage)}
         if storage:
             for run in (run for run in runs if run.id not in failed):
                 storage.put_run(session.store.folder(run))
@@ -119,13 +119,13 @@ def trial(config: Mapping[str, Any], context: TrialContext) -> dict[str, Any]:
     except UserError as error:
         return result | {"refused": str(error)}
     except Exception as error:
-        if not (why := write_failure(error)):
+        if not (why := write_error_reason(error)):
             raise
         return result | {"refused": f"cannot write run {runs[0].id} ({why}); free space or mend the folder's rights"}
     return result | ({"failed": failed} if failed else {})
 
 
-def session_of(context: TrialContext) -> Session:
+def get_session(context: TrialContext) -> Session:
     """Return the session of this process."""
     execution = context.execution
     if execution.cluster.storage:
@@ -139,7 +139,7 @@ def session_of(context: TrialContext) -> Session:
     return _sessions[execution]
 
 
-def _trained(
+def _train_missing(
     runs: Sequence[Run], images: list[str], context: TrialContext, session: Session, storage: Storage | None
 ) -> Iterator[tuple[Run, dict[str, str]]]:
     """Train the runs of a trial; yield those whose loss or logits became non-finite, with the reason and the trace.
@@ -154,7 +154,7 @@ def _trained(
     dataset = context.datasets[runs[0].data.content]
     for run, error in train_runs(runs, dataset, session, {run.id: run.id for run in runs}):
         if isinstance(error, NonFiniteLoss):
-            yield run, failure(error)
+            yield run, describe_failure(error)
         elif error:
             raise error
 
@@ -162,14 +162,14 @@ def _trained(
 def _fetch_inputs(runs: Sequence[Run], images: list[str], session: Session, storage: Storage) -> None:
     """Copy the inputs and checkpoints of runs from the storage to this node."""
     for entry in images:
-        fetch(entry, session, storage)
+        fetch_entry(entry, session, storage)
     for run in runs:
         checkpoint = session.store.folder(run) / CHECKPOINT
         if not checkpoint.exists() and storage.has(f"runs/{run.id}/{CHECKPOINT}"):
             storage.get(f"runs/{run.id}/{CHECKPOINT}", checkpoint)
 
 
-def fetch(entry: str, session: Session, storage: Storage) -> None:
+def fetch_entry(entry: str, session: Session, storage: Storage) -> None:
     """Copy a cache entry from the storage to this node, once for all of its processes."""
     folder = session.store.cache / entry
     folder.parent.mkdir(parents=True, exist_ok=True)

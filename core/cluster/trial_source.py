@@ -6,7 +6,7 @@ from typing import Protocol
 
 from core.config.run import Run
 from core.datasets.dataset import Dataset
-from core.executor import label
+from core.executor import run_label
 from core.plan import Plan
 from core.training.heads.groups import group_runs
 
@@ -70,7 +70,7 @@ class PlannedTrials:
 
     def label(self, run: Run) -> str:
         """Return a name with the position in the plan."""
-        return label(run, self.plan)
+        return run_label(run, self.plan)
 
     def run_ended(self, run: Run) -> None:
         """Do nothing."""

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from core.config.options import option
 
-MOST_THREADS = 16 * (os.cpu_count() or 1)  # many more than there are cores only take memory; far too many crash
+MAX_THREADS = 16 * (os.cpu_count() or 1)  # many more than there are cores only take memory; far too many crash
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cluster:
+class RayOptions:
     """Ray, where runs become trials; decides nothing about their outcome."""
 
     ray: str = option(
@@ -32,7 +32,7 @@ class Cluster:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Execution:
+class ExecutionOptions:
     """Where runs are made and kept; decides nothing about their outcome."""
 
     data_root: tuple[Path, ...] = option((), "Folder of each data set, in the order of --data.")
@@ -62,9 +62,9 @@ class Execution:
         0,
         "CPU threads (0: all cores). Results on a CPU are bit-identical for the same number of threads.",
         at_least=0,
-        at_most=MOST_THREADS,
+        at_most=MAX_THREADS,
     )
     retry_failed: bool = option(False, "Train failed runs again.")
     dry_run: bool = option(False, "Print the plan and stop.")
     json: bool = option(False, "Print the summary as one JSON object to stdout and everything else to stderr.")
-    cluster: Cluster = Cluster()
+    cluster: RayOptions = RayOptions()

@@ -9,11 +9,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import field, fields
 from typing import Any
 
-from core.errors import UserError, nearest
+from core.errors import UserError, closest_name
 
 AUTO = 0  # "as the data set says": replaced by `core.plan.resolve` before a run gets its id
 DATASET_DEFAULT = "the data set's"  # what help says of such a default
-LARGEST = 2**63 - 1  # the largest whole number that torch, NumPy and Parquet take
+MAX_INTEGER = 2**63 - 1  # the largest whole number that torch, NumPy and Parquet take
 
 
 def option(
@@ -90,7 +90,7 @@ def option(
     return field(default=default, metadata=metadata)
 
 
-def same_option(cls: type, name: str) -> Any:
+def copy_option(cls: type, name: str) -> Any:
     """Declare a field as another class has it."""
     found = next(f for f in fields(cls) if f.name == name)
     return option(found.default, **found.metadata)
@@ -131,42 +131,42 @@ def stored_value(f: "dataclasses.Field[Any]", typed: str) -> str:
     """
     words: Mapping[str, str] = f.metadata["words"]
     if words and typed not in typed_choices(f):
-        raise UserError(not_a_choice(f, typed))
+        raise UserError(invalid_choice_message(f, typed))
     return words.get(typed, typed)
 
 
-def not_a_choice(f: "dataclasses.Field[Any]", typed: str) -> str:
+def invalid_choice_message(f: "dataclasses.Field[Any]", typed: str) -> str:
     """Return the message for a value that is not allowed, with the nearest one that is."""
     choices = typed_choices(f)
-    match = nearest(typed, choices)
+    match = closest_name(typed, choices)
     hint = f"did you mean '{match}'? " if match else ""
     return f"{flag_of(f)} {typed}: {hint}choose from {', '.join(choices)}"
 
 
-def is_late(f: "dataclasses.Field[Any]") -> bool:
+def is_later_field(f: "dataclasses.Field[Any]") -> bool:
     """Tell whether a field of a run came later than the first runs, and so declares what they had."""
     return f.metadata.get("legacy_value") is not None
 
 
 def has_legacy_value(f: "dataclasses.Field[Any]", value: Any) -> bool:
     """Tell whether a field of a run that was added has the value that runs had before there was one."""
-    return is_late(f) and bool(value == f.metadata["legacy_value"])
+    return is_later_field(f) and bool(value == f.metadata["legacy_value"])
 
 
-def problems(part: Any) -> list[str]:
+def list_problems(part: Any) -> list[str]:
     """List every value of a configuration that breaks a rule, with the remedy; empty when all is well."""
     found = []
     for f in fields(part):
         value = getattr(part, f.name)
         if dataclasses.is_dataclass(value):
-            found += problems(value)
+            found += list_problems(value)
         elif f.metadata and not (isinstance(value, tuple) and not isinstance(f.default, tuple)):
-            found += field_problems(f, value)
+            found += list_field_problems(f, value)
     own = getattr(part, "problems", None)
     return found + (own() if callable(own) else [])
 
 
-def whole_number(text: str) -> int | None:
+def parse_whole_number(text: str) -> int | None:
     """Return the number that a word of plain digits, 18 at most, stands for; None for any other word.
 
     Python takes other scripts' digits and superscripts for digits too, and some of them for no number.
@@ -174,14 +174,14 @@ def whole_number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
-def field_problems(f: "dataclasses.Field[Any]", value: Any) -> list[str]:
+def list_field_problems(f: "dataclasses.Field[Any]", value: Any) -> list[str]:
     """List what is wrong with a field's value, whatever the others are."""
     flag = flag_of(f)
     rule = f.metadata
     if value is None:
         return []
     if rule["choices"] and value not in rule["choices"]:
-        return [not_a_choice(f, str(value))]
+        return [invalid_choice_message(f, str(value))]
     if isinstance(value, float) and not math.isfinite(value):
         return [f"{flag} {value}: give a {'number' if math.isnan(value) else 'finite number'}"]
     if rule["at_least"] is not None and value < rule["at_least"]:
@@ -192,8 +192,10 @@ def field_problems(f: "dataclasses.Field[Any]", value: Any) -> list[str]:
         return [f"{flag} {value}: must be below {rule['below']:g}"]
     if rule["at_most"] is not None and value > rule["at_most"]:
         return [f"{flag} {value}: must be at most {rule['at_most']:g}"]
-    if any(isinstance(part, int) and abs(part) > LARGEST for part in (value if isinstance(value, tuple) else (value,))):
-        return [f"{flag}: whole numbers go to {LARGEST}"]
+    if any(
+        isinstance(part, int) and abs(part) > MAX_INTEGER for part in (value if isinstance(value, tuple) else (value,))
+    ):
+        return [f"{flag}: whole numbers go to {MAX_INTEGER}"]
     return []
 
 
@@ -208,9 +210,9 @@ def from_dict(cls: type, values: Mapping[str, Any], where: str) -> Any:
     names = {f.name: f for f in fields(cls)}
     for key in values:
         if key not in names:
-            match = nearest(key, names)
+            match = closest_name(key, names)
             raise UserError(f"{where} has the unknown key '{key}'" + (f"; did you mean '{match}'?" if match else ""))
-    made = {name: f.metadata["legacy_value"] for name, f in names.items() if is_late(f)}
+    made = {name: f.metadata["legacy_value"] for name, f in names.items() if is_later_field(f)}
     if missing := sorted(set(names) - set(values) - set(made)):
         raise UserError(f"{where} lacks {', '.join(missing)}")
     for key, value in values.items():

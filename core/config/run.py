@@ -21,7 +21,7 @@ from core.errors import UserError
 from core.models import FAMILIES
 from core.training import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES
 
-LOWEST_SR = 100  # Hz; below, the shortest window has no two samples
+MIN_SR = 100  # Hz; below, the shortest window has no two samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +126,8 @@ class Clip:
 
     def problems(self) -> list[str]:
         """List what is wrong with values that are right one by one."""
-        if 0 < self.sr < LOWEST_SR:
-            return [f"--sr {self.sr}: must be 0 or at least {LOWEST_SR}"]
+        if 0 < self.sr < MIN_SR:
+            return [f"--sr {self.sr}: must be 0 or at least {MIN_SR}"]
         if self.sr and self.duration and not round(self.sr * self.duration):
             return [f"--duration {self.duration:g}: less than one sample at {self.sr} Hz"]
         return []
@@ -360,7 +360,7 @@ class Run:
     def id(self) -> str:
         """Twelve hex digits: the hash of the whole configuration, without fields that are as before there were any."""
         parts = [f.name for f in fields(self) if not has_legacy_value(f, getattr(self, f.name))]
-        text = ",".join(f'"{name}":{_written(getattr(self, name))}' for name in sorted(parts))
+        text = ",".join(f'"{name}":{_identity_json(getattr(self, name))}' for name in sorted(parts))
         return hashlib.sha256(f"{{{text}}}".encode()).hexdigest()[:12]
 
     def replace(self, **changes: Any) -> Self:
@@ -409,7 +409,7 @@ def identity(part: Any) -> dict[str, Any]:
     return found
 
 
-def _written(part: Any) -> str:
+def _identity_json(part: Any) -> str:
     """Return a part of a run's `identity` as JSON; of a group once, for most runs of a plan have the same object."""
     kept: dict[str, Any] = vars(part) if dataclasses.is_dataclass(part) else {}
     if "_written" not in kept:

@@ -18,7 +18,7 @@ from core.errors import UserError
 from core.io.atomic_files import atomic_write
 from core.io.signatures import Signature, file_signature, signature_of
 from core.io.thread_pool import CancellablePool
-from core.progress import Progress, if_long, no_progress
+from core.progress import Progress, no_progress, show_if_slow
 
 FILES_PER_TASK = 256
 ROWS_PER_PIECE = 4096  # encoded together, so that memory does not grow with the number of clips
@@ -104,7 +104,7 @@ def file_digests(
     memo = _read_memo(memo_path)
     # Mostly the same paths in the same order: comparing lists is faster than 100,000 look-ups.
     remembered = list(memo.values()) if list(memo) == list(paths) else [memo.get(path) for path in paths]
-    report, done = if_long(progress), 0
+    report, done = show_if_slow(progress), 0
     entries = _known(str(root), paths, remembered)
     changed = [number for number, entry in enumerate(entries) if entry is None]
     pieces = [changed[i : i + FILES_PER_TASK] for i in range(0, len(changed), FILES_PER_TASK)]

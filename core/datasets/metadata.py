@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from core.config.options import whole_number
+from core.config.options import parse_whole_number
 from core.errors import UserError
 
 UNREADABLE = (UnicodeDecodeError, pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError)
@@ -49,7 +49,7 @@ def integers(path: Path, rows: pd.DataFrame, column: str, *, at_least: int = 0) 
         Naming the file, the row (counted from 1 below the header) and the value that is not one.
     """
     for number, value in enumerate(rows[column], start=1):
-        if (found := whole_number(value)) is None or found < at_least:
+        if (found := parse_whole_number(value)) is None or found < at_least:
             raise UserError(f"{path}: row {number}: {column} is '{value}'; it must be a whole number from {at_least}")
     return rows[column].astype("int64")
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from core.config.options import whole_number
+from core.config.options import parse_whole_number
 from core.datasets.dataset import Dataset
 from core.datasets.folds import hold_out, make_folds
-from core.errors import UserError, unknown
+from core.errors import UserError, unknown_name_error
 
 
 def select(dataset: Dataset, *, label: str = "", folds: int = 0, set_aside: float = 0.0, per_class: int = 0) -> Dataset:
@@ -61,7 +61,7 @@ def _relabel(dataset: Dataset, label: str) -> Dataset:
     if label not in dataset.attributes:
         if dataset.attributes.columns.empty:
             raise UserError(f"--label {label}: {dataset.name} says nothing of its clips but their class; leave it out")
-        raise unknown(f"label of {dataset.name}:", label, dataset.attributes.columns)
+        raise unknown_name_error(f"label of {dataset.name}:", label, dataset.attributes.columns)
     values = dataset.attributes[label].astype(str)
     if (empty := values == "").any():
         raise UserError(f"--label {label}: {dataset.clips['path'][empty].iloc[0]} has none; fill in every row")
@@ -82,7 +82,7 @@ def _relabel(dataset: Dataset, label: str) -> Dataset:
 
 def _number_or_text(name: str) -> tuple[bool, float, str]:
     """Sort key: numbers by value, before texts."""
-    number = whole_number(name)
+    number = parse_whole_number(name)
     return number is None, number or 0, name
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from core.config.run import Run
 from core.datasets.dataset import Dataset, Split
-from core.errors import UserError, unknown
+from core.errors import UserError, unknown_name_error
 from core.inputs.store.stored_inputs import Images
 from core.models.backbone import Backbone
 from core.models.build_network import build_network
@@ -23,7 +23,7 @@ from core.training.run_inputs import plain_images, rows_of
 
 
 @dataclass(frozen=True)
-class Finished:
+class OpenRun:
     """A finished run's network and data.
 
     Attributes
@@ -57,10 +57,10 @@ class Finished:
     def starting_network(self) -> nn.Sequential:
         """Make the network anew as it was before its training; the first step is the same module."""
         before = build_network(self.run, len(self.class_names))
-        return _network(self.network.get_submodule("normalise"), before)
+        return _make_network(self.network.get_submodule("normalise"), before)
 
 
-def open_run(run: Run, dataset: Dataset, session: Session) -> Finished:
+def open_run(run: Run, dataset: Dataset, session: Session) -> OpenRun:
     """Make a finished run's network anew, with the weights it ended with, on the CPU.
 
     Raises
@@ -74,15 +74,15 @@ def open_run(run: Run, dataset: Dataset, session: Session) -> Finished:
         raise UserError(f"run {run.id} is {status}: only a finished run can be analysed; see {session.store.runs}")
     images = plain_images(run, dataset, session)
     split = rows_of(run, dataset, images)
-    backbone = _unfilled(run, len(dataset.class_names))
+    backbone = _make_random_backbone(run, len(dataset.class_names))
     random = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
     normalise = fit_input_transform.read(run, backbone, images, split, session.store)
     backbone.load_state_dict(from_original(session.store.weights(run), random))
     clips = dataset.clips.iloc[images.kept]
-    return Finished(
+    return OpenRun(
         run=run,
         record=record,
-        network=_network(normalise, backbone),
+        network=_make_network(normalise, backbone),
         random=random,
         images=images,
         split=split,
@@ -92,7 +92,7 @@ def open_run(run: Run, dataset: Dataset, session: Session) -> Finished:
     )
 
 
-def finished_record(run_id: str, store: Store, *, otherwise: str = "train one first") -> Record:
+def find_finished_record(run_id: str, store: Store, *, otherwise: str = "train one first") -> Record:
     """Return the record of a finished run that was asked for by its id.
 
     Parameters
@@ -118,10 +118,10 @@ def finished_record(run_id: str, store: Store, *, otherwise: str = "train one fi
     finished = [record.id for record in store.records() if record.finished]
     if not finished:
         raise UserError(f"--run {run_id}: {store.runs} has no finished run; {otherwise}")
-    raise unknown("finished run", run_id, finished)
+    raise unknown_name_error("finished run", run_id, finished)
 
 
-def trained_network(record: Record, store: Store) -> nn.Sequential:
+def load_trained_network(record: Record, store: Store) -> nn.Sequential:
     """Make a finished run's network anew, as `Finished.network`, from the store alone.
 
     Raises
@@ -130,7 +130,7 @@ def trained_network(record: Record, store: Store) -> nn.Sequential:
         Where its weights or what was fitted before them cannot be used.
     """
     run = record.run
-    backbone = _unfilled(run, len(record.class_names))
+    backbone = _make_random_backbone(run, len(record.class_names))
     normalise = fit_input_transform.kept(run, backbone, store)
     if normalise is None:
         raise UserError(
@@ -138,20 +138,20 @@ def trained_network(record: Record, store: Store) -> nn.Sequential:
             f"{store.folder(run)} and run the command that made it again"
         )
     backbone.load_state_dict(from_original(store.weights(run), backbone.state_dict()))
-    return _network(normalise, backbone)
+    return _make_network(normalise, backbone)
 
 
-def _unfilled(run: Run, num_classes: int) -> Backbone:
+def _make_random_backbone(run: Run, num_classes: int) -> Backbone:
     """Make a run's network with random weights: the starting ones do not matter where every tensor is replaced."""
     return build_network(run.replace(model__weights="random", model__fuse="all"), num_classes)
 
 
-def backbone_of(network: nn.Module) -> Backbone:
+def get_backbone(network: nn.Module) -> Backbone:
     """Return the backbone of a run's network or of a copy of it."""
     found = network.get_submodule("backbone")
     assert isinstance(found, Backbone)
     return found
 
 
-def _network(normalise: nn.Module, backbone: Backbone) -> nn.Sequential:
+def _make_network(normalise: nn.Module, backbone: Backbone) -> nn.Sequential:
     return nn.Sequential(OrderedDict(normalise=normalise, backbone=backbone))

@@ -12,7 +12,7 @@ from core.config.frontend import Frontend
 from core.config.run import Clip
 from core.datasets.prediction.recordings import Unlabelled
 from core.errors import UserError
-from core.finished.open_run import trained_network
+from core.finished.open_run import load_trained_network
 from core.inference.fast_forward import EVALUATION_BATCH, evaluation_batch_size, fast_eval
 from core.inference.precision import ComputeMode
 from core.inputs.store.build_inputs import Recipe, batches
@@ -22,12 +22,14 @@ from core.session import Session
 from core.store.record import Record
 from core.training.batches import batches_of
 
-AT_ONCE = 2 * EVALUATION_BATCH  # recordings that are decoded and turned into inputs before networks see them
-Look = tuple[Clip, Frontend]  # networks that agree in it are given the same inputs
+MAX_RECORDINGS_IN_MEMORY = (
+    2 * EVALUATION_BATCH
+)  # recordings that are decoded and turned into inputs before networks see them
+InputSpec = tuple[Clip, Frontend]  # networks that agree in it are given the same inputs
 
 
 @dataclass(frozen=True)
-class Outputs:
+class PredictionOutputs:
     """What networks give out.
 
     Attributes
@@ -45,7 +47,7 @@ class Outputs:
     bad: tuple[UnusableClip, ...]
 
 
-def outputs_of(records: Sequence[Record], sounds: Unlabelled, session: Session) -> Outputs:
+def predict_logits(records: Sequence[Record], sounds: Unlabelled, session: Session) -> PredictionOutputs:
     """Give recordings to finished networks, each in its own way: as its run made inputs, computed and evaluated.
 
     Nothing is fitted or stored. Under ``--on-bad-clip fail`` all recordings are read before one that cannot be used
@@ -65,16 +67,16 @@ def outputs_of(records: Sequence[Record], sounds: Unlabelled, session: Session) 
     UserError
         For recordings and weights that cannot be used.
     """
-    networks = [_Evaluated(record, session) for record in records]
+    networks = [_Predictor(record, session) for record in records]
     paths: list[str] = []
     bad: list[UnusableClip] = []
     logits: list[list[np.ndarray]] = [[] for _ in networks]
     total, tolerant = len(sounds.paths), session.execution.on_bad_clip == "skip"
-    what = f"predicting {_called(sounds)}"
+    what = f"predicting {_noun(sounds)}"
     session.report(0, total, what)
-    for start in range(0, total, AT_ONCE):
-        part = range(start, min(start + AT_ONCE, total))
-        inputs, problems = _inputs(sounds, part, {network.look: None for network in networks}, session)
+    for start in range(0, total, MAX_RECORDINGS_IN_MEMORY):
+        part = range(start, min(start + MAX_RECORDINGS_IN_MEMORY, total))
+        inputs, problems = _compute_inputs(sounds, part, {network.look: None for network in networks}, session)
         bad += [
             UnusableClip(sounds.paths[row], problem) for row, problem in zip(part, problems, strict=True) if problem
         ]
@@ -85,19 +87,19 @@ def outputs_of(records: Sequence[Record], sounds: Unlabelled, session: Session) 
                 found.append(network(inputs[network.look]))
         session.report(part.stop, total, what)
     if bad and (not tolerant or not paths):
-        raise recordings_error(f"{_called(sounds)} in {sounds.root}", bad, total=total)
-    return Outputs(tuple(paths), tuple(np.concatenate(found) for found in logits), tuple(bad))
+        raise recordings_error(f"{_noun(sounds)} in {sounds.root}", bad, total=total)
+    return PredictionOutputs(tuple(paths), tuple(np.concatenate(found) for found in logits), tuple(bad))
 
 
-class _Evaluated:
+class _Predictor:
     """A finished network on the device, evaluated as training evaluated it."""
 
     def __init__(self, record: Record, session: Session) -> None:
         run = record.run
         self.run, self.device = run, session.device
-        self.look: Look = (run.clip, run.frontend)
+        self.look: InputSpec = (run.clip, run.frontend)
         self.arithmetic = ComputeMode(run.training, self.device)
-        self.network: nn.Module = self.arithmetic.to_device(trained_network(record, session.store).eval())
+        self.network: nn.Module = self.arithmetic.to_device(load_trained_network(record, session.store).eval())
 
     @torch.inference_mode()
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
@@ -114,16 +116,16 @@ class _Evaluated:
         return logits
 
 
-def _inputs(
-    sounds: Unlabelled, part: range, looks: dict[Look, None], session: Session
-) -> tuple[dict[Look, np.ndarray], list[str | None]]:
+def _compute_inputs(
+    sounds: Unlabelled, part: range, looks: dict[InputSpec, None], session: Session
+) -> tuple[dict[InputSpec, np.ndarray], list[str | None]]:
     """Return inputs for each look of the recordings that all of them can use, and every recording's problem or None."""
     paths = [sounds.paths[row] for row in part]
     if sounds.vectors is not None:
         problems = [sounds.problems.get(path) for path in paths]
         good = sounds.vectors[part.start : part.stop][[not problem for problem in problems]]
         return dict.fromkeys(looks, good), problems
-    made: dict[Look, tuple[np.ndarray, list[str | None]]] = {}
+    made: dict[InputSpec, tuple[np.ndarray, list[str | None]]] = {}
     for clip, frontend in looks:
         recipe = Recipe(sounds.root, clip, frontend, 0, augment_waveform, str(session.device))
         parts = list(batches(recipe, paths))
@@ -133,13 +135,13 @@ def _inputs(
         )
     of_each = zip(*(problems for _, problems in made.values()), strict=True)
     problems = [next(filter(None, each), None) for each in of_each]
-    return {look: _of_all(*found, problems) for look, found in made.items()}, problems
+    return {look: _drop_unusable_rows(*found, problems) for look, found in made.items()}, problems
 
 
-def _of_all(inputs: np.ndarray, own: Sequence[str | None], problems: Sequence[str | None]) -> np.ndarray:
+def _drop_unusable_rows(inputs: np.ndarray, own: Sequence[str | None], problems: Sequence[str | None]) -> np.ndarray:
     """Leave out of one look's inputs the recordings that another look could not use."""
     return inputs[[not problem for problem, mine in zip(problems, own, strict=True) if not mine]]
 
 
-def _called(sounds: Unlabelled) -> str:
+def _noun(sounds: Unlabelled) -> str:
     return "recordings" if sounds.vectors is None else "rows"

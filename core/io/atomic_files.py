@@ -14,11 +14,11 @@ from typing import Any
 from core.errors import ResultsError, UserError
 from core.io.signatures import Signature, signature_of
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-UNWRITABLE = (*NO_SPACE, errno.EACCES, errno.EROFS)
+NO_SPACE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNWRITABLE_ERRNOS = (*NO_SPACE_ERRNOS, errno.EACCES, errno.EROFS)
 
 
-def write_failure(error: BaseException) -> str | None:
+def write_error_reason(error: BaseException) -> str | None:
     """Return the reason if an error comes from a full disk or missing rights, otherwise None.
 
     Libraries that write files themselves (safetensors, pyarrow, zlib, NumPy) raise their own errors for a full disk,
@@ -26,9 +26,9 @@ def write_failure(error: BaseException) -> str | None:
     """
     link: BaseException | None = error
     while link is not None:
-        if isinstance(link, OSError) and link.errno in UNWRITABLE:
+        if isinstance(link, OSError) and link.errno in UNWRITABLE_ERRNOS:
             return str(link)
-        for number in NO_SPACE:
+        for number in NO_SPACE_ERRNOS:
             if os.strerror(number) in str(link):
                 return os.strerror(number)
         if re.search(r"\d+ requested and \d+ written", str(link)):  # NumPy
@@ -56,7 +56,7 @@ def explain_write_errors(path: Path) -> Iterator[None]:
             raise
         raise ResultsError(f"{blocking} is in the way ({error.strerror}); remove it") from None
     except Exception as error:
-        if not (reason := write_failure(error)):
+        if not (reason := write_error_reason(error)):
             raise
         raise ResultsError(f"cannot write to {path} ({reason}); free space or change --results") from error
 

@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-SETTLED_SECONDS = 2.0  # file systems keep times this coarsely: a change sooner after the last one may not show
+STABLE_SECONDS = 2.0  # file systems keep times this coarsely: a change sooner after the last one may not show
 Signature = tuple[int, int, int, int]
 
 
@@ -28,6 +28,6 @@ def file_signature(path: str | Path) -> Signature:
     return signature_of(os.stat(path))  # noqa: PTH116 (called for every file of 10,000 runs)
 
 
-def is_settled(signature: Signature) -> bool:
+def is_stable(signature: Signature) -> bool:
     """Whether the file is old enough that every later change shows in its signature."""
-    return time.time() - signature[2] / 1e9 >= SETTLED_SECONDS
+    return time.time() - signature[2] / 1e9 >= STABLE_SECONDS

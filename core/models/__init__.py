@@ -6,7 +6,7 @@ Importing this package imports neither torch nor a model library. A new family i
 
 from typing import TYPE_CHECKING
 
-from core.errors import unknown
+from core.errors import unknown_name_error
 from core.registry import Registry
 
 if TYPE_CHECKING:
@@ -42,4 +42,4 @@ def find_family(name: str) -> "Family":
             found: Family = family
             return found
     patterns = tuple(family.pattern for family in FAMILIES.values() if family.pattern)
-    raise unknown("backbone", name, (*list_backbones(), *patterns))
+    raise unknown_name_error("backbone", name, (*list_backbones(), *patterns))

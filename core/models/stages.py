@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from core.errors import UserError, unknown
+from core.errors import UserError, unknown_name_error
 from core.models import find_family
 from core.models.family import DEFAULT_SHAPE, Shape, name_stages
 
@@ -57,7 +57,7 @@ def parse_stage(text: str, name: str, input_shape: Shape = DEFAULT_SHAPE) -> str
             return name_stages(blocks)[-2]
         choices = ("none", *name_stages(blocks)[:-1], "last", "all")
         if value not in choices:
-            raise unknown("stage", text, choices)
+            raise unknown_name_error("stage", text, choices)
         return value
     if int(number[1]) > blocks:
         raise UserError(f"block {int(number[1])}: {name} has stem and blocks 1 to {blocks}")
@@ -75,7 +75,7 @@ def select_stages(texts: Sequence[str], name: str, input_shape: Shape = DEFAULT_
     named = {parse_stage(text, name, input_shape) for text in texts}
     stages = list_stages(name, input_shape)
     if "all" in named:
-        raise unknown("stage", "all", ("none", *stages[:-1]))
+        raise unknown_name_error("stage", "all", ("none", *stages[:-1]))
     return [stage for stage in stages if stage != "head" and (not texts or stage in named)]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from core.errors import UserError, unknown
+from core.errors import UserError, unknown_name_error
 from core.models import classifier_head
 from core.models.backbone import Backbone
 from core.models.family import format_shape
@@ -38,7 +38,7 @@ def list_stages_through(backbone: Backbone, through: str) -> tuple[str, ...]:
     if through == "all":
         return order
     if through not in order[:-1]:
-        raise unknown(f"stage of {backbone.name}", through, ("none", *order[:-1], "all"))
+        raise unknown_name_error(f"stage of {backbone.name}", through, ("none", *order[:-1], "all"))
     return order[: order.index(through) + 1]
 
 

@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from core.errors import UserError, unknown
+from core.errors import UserError, unknown_name_error
 from core.models.parameter_names import to_original_name
 
 NAMED_WEIGHTS = ("imagenet", "random")  # starting weights that are not a file
@@ -59,7 +59,7 @@ def check_weights_path(source: str) -> Path:
     """
     path = Path(source)
     if path.suffix not in _SUFFIXES:
-        raise unknown("weights", source, (*NAMED_WEIGHTS, "a file that ends in .safetensors, .pth or .pt"))
+        raise unknown_name_error("weights", source, (*NAMED_WEIGHTS, "a file that ends in .safetensors, .pth or .pt"))
     if not path.is_file():
         raise UserError(f"weights file {path} does not exist: give imagenet, random or another file")
     return path

@@ -26,10 +26,10 @@ REQUIRED_IF_FINISHED = (
     "metrics", "per_class", "confusion", "class_names", "parameters", "trainable_parameters", "clips", "seconds",
 )  # fmt: skip
 NAN = math.nan
-DIGEST = ',\n "digest": "'
+DIGEST_START = ',\n "digest": "'
 
 
-class Damaged(Exception):
+class DamagedRecord(Exception):
     """There is no intact record; the message says why."""
 
 
@@ -199,7 +199,7 @@ class Record:
 def encode_record(values: Mapping[str, Any]) -> bytes:
     """Return the content of `run.json`: the values as JSON, and as last value the SHA-256 of the bytes before it."""
     body = json.dumps(values, indent=1).removesuffix("\n}").encode()
-    return body + f'{DIGEST}{hashlib.sha256(body).hexdigest()}"\n}}'.encode()
+    return body + f'{DIGEST_START}{hashlib.sha256(body).hexdigest()}"\n}}'.encode()
 
 
 def decode_record(content: bytes) -> Record:
@@ -222,7 +222,7 @@ def decode_record(content: bytes) -> Record:
         raise ValueError(str(error)) from None
     except RecursionError:
         raise ValueError("nested too deep") from None
-    if problem := _problem(record, values):
+    if problem := _find_problem(record, values):
         raise ValueError(problem)
     if run.id != record.id:
         raise ValueError(f"its settings are not those of run {record.id}; a newer version may have written it")
@@ -237,7 +237,7 @@ def _parse(content: bytes) -> Any:
 
 
 def _has_right_digest(content: bytes) -> bool:
-    body, found, end = content.rpartition(DIGEST.encode())
+    body, found, end = content.rpartition(DIGEST_START.encode())
     return bool(found) and end == f'{hashlib.sha256(body).hexdigest()}"\n}}'.encode()
 
 
@@ -276,7 +276,7 @@ def _read_group(name: str, values: Mapping[str, Any]) -> Any:
     return group
 
 
-def _problem(record: Record, values: Mapping[str, Any]) -> str:
+def _find_problem(record: Record, values: Mapping[str, Any]) -> str:
     """Return why a record with the right types is incomplete, "" if it is complete."""
     if record.status not in (FINISHED, FAILED, RUNNING, STOPPED):
         return f"it has the unknown status '{record.status}'"

@@ -40,7 +40,7 @@ from core.store.record import (
     RECORD,
     RUNNING,
     STOPPED,
-    Damaged,
+    DamagedRecord,
     Record,
     decode_record,
     encode_record,
@@ -50,11 +50,11 @@ pa, parquet = Lazy("pyarrow"), Lazy("pyarrow.parquet")
 
 __all__ = ["FAILED", "FINISHED", "MISSING", "RECORD", "RUNNING", "STOPPED", "Record", "Store"]
 
-FIRST_STEP = "first_step.safetensors"
+INPUT_TRANSFORM = "first_step.safetensors"
 HISTORY, PREDICTIONS, WEIGHTS = "history.csv", "predictions.parquet", "weights.safetensors"
 CHECKPOINT = "checkpoint.safetensors"  # only while the run is trained
 ERROR = "error.txt"  # traceback of a failed run
-ABSENT = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)  # training again helps here, but not against missing rights
+ABSENT_ERRNOS = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)  # training again helps here, but not against missing rights
 
 
 class DamagedFile(UserError):
@@ -110,23 +110,23 @@ class Store:
 
     def folder(self, run: Run | str) -> Path:
         """Return the folder of a run."""
-        return self.runs / _id(run)
+        return self.runs / _run_id(run)
 
     def lock(self, run: Run | str) -> FileLock:
         """Return the lock that a process holds while it trains `run`; released when the process ends or is killed."""
         locks = self.runs / ".locks"
         with explain_write_errors(locks):
             locks.mkdir(exist_ok=True)
-        return FileLock(locks / f"{_id(run)}.lock")
+        return FileLock(locks / f"{_run_id(run)}.lock")
 
     def record(self, run: Run | str) -> Record | None:
         """Return the record of a run, None if there is none or it is damaged."""
-        id = _id(run)
+        id = _run_id(run)
         if self._cached is not None and id in self._cached:
             return self._cached[id]
         try:
             record: Record | None = self._read(id)
-        except Damaged:
+        except DamagedRecord:
             record = None
         if self._cached is not None:
             self._cached[id] = record
@@ -167,7 +167,7 @@ class Store:
         for folder in self._folders():
             try:
                 self._read(folder.name)
-            except Damaged as problem:
+            except DamagedRecord as problem:
                 found[folder.name] = str(problem)
         return found
 
@@ -176,7 +176,7 @@ class Store:
         folder = self.folder(run)
         try:
             self._read(folder.name)
-        except Damaged as problem:
+        except DamagedRecord as problem:
             return str(problem) if (folder / RECORD).exists() else ""
         return ""
 
@@ -195,16 +195,18 @@ class Store:
             record = self._decode(id, f"{folder}/{RECORD}")
             sizes = {name: file_size(f"{folder}/{name}") for name in record.files}
         except OSError as error:
-            if error.errno not in ABSENT:
+            if error.errno not in ABSENT_ERRNOS:
                 raise ResultsError(_unreadable(error.filename, error)) from None
-            raise Damaged(f"{RECORD} cannot be read ({error.strerror})") from None
+            raise DamagedRecord(f"{RECORD} cannot be read ({error.strerror})") from None
         except ValueError as error:
-            raise Damaged(f"{RECORD} cannot be used ({error})") from None
+            raise DamagedRecord(f"{RECORD} cannot be used ({error})") from None
         if record.id != id:
-            raise Damaged(f"{RECORD} is that of run {record.id}")
+            raise DamagedRecord(f"{RECORD} is that of run {record.id}")
         for name, size in record.files.items():
             if sizes[name] != size:
-                raise Damaged(f"{name} has {sizes[name]} bytes of {size}" if sizes[name] >= 0 else f"{name} is missing")
+                raise DamagedRecord(
+                    f"{name} has {sizes[name]} bytes of {size}" if sizes[name] >= 0 else f"{name} is missing"
+                )
         return record
 
     def _decode(self, id: str, path: str) -> Record:
@@ -303,7 +305,7 @@ class Store:
             self.write_weights(run, weights)
             if first_step is not None:
                 self.write_first_step(run, first_step)
-                files.append(FIRST_STEP)
+                files.append(INPUT_TRANSFORM)
         self.write_record(run, FINISHED, values, files=tuple(files))
         self.checkpoint(run).unlink(missing_ok=True)
 
@@ -344,7 +346,7 @@ class Store:
         with self._reading(run, HISTORY) as path:
             header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
             columns = dict(zip(header, zip(*rows, strict=True), strict=True))
-            return {name: _numbers(columns[name]) for name in names if name in columns}
+            return {name: _parse_numbers(columns[name]) for name in names if name in columns}
 
     def write_predictions(
         self, run: Run, clips: list[str], targets: np.ndarray, logits: np.ndarray, *, best: np.ndarray | None = None
@@ -388,12 +390,12 @@ class Store:
 
     def write_first_step(self, run: Run, tensors: Mapping[str, torch.Tensor]) -> None:
         """Write ``first_step.safetensors``: the input transform that was fitted to the training clips."""
-        with atomic_write(self.folder(run) / FIRST_STEP) as path:
+        with atomic_write(self.folder(run) / INPUT_TRANSFORM) as path:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
 
     def first_step(self, run: Run | str) -> dict[str, torch.Tensor] | None:
         """Read the fitted input transform; None if the run has none. Raises `DamagedFile` if the file is damaged."""
-        return self._tensors(run, FIRST_STEP) if (self.folder(run) / FIRST_STEP).exists() else None
+        return self._tensors(run, INPUT_TRANSFORM) if (self.folder(run) / INPUT_TRANSFORM).exists() else None
 
     def _tensors(self, run: Run | str, name: str) -> dict[str, torch.Tensor]:
         with self._reading(run, name) as path:
@@ -427,7 +429,7 @@ class Store:
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             if isinstance(error, OSError) and error.errno:  # pyarrow raises OSError without a number for damage
-                if error.errno not in ABSENT:
+                if error.errno not in ABSENT_ERRNOS:
                     raise ResultsError(_unreadable(path, error)) from None
                 reason = str(error.strerror)
             raise DamagedFile(path, reason) from None
@@ -439,11 +441,11 @@ class Store:
         return folder
 
 
-def _id(run: Run | str) -> str:
+def _run_id(run: Run | str) -> str:
     return run if isinstance(run, str) else run.id
 
 
-def _numbers(column: Iterable[str]) -> np.ndarray:
+def _parse_numbers(column: Iterable[str]) -> np.ndarray:
     """Return the values of a CSV column as numbers: int64 if all are whole, otherwise float64 with nan for empty."""
     values = list(column)
     try:

@@ -9,7 +9,7 @@ import pytest
 
 from ablations.base import Ablation
 from analysis.output.folder import OutputFolder
-from core.config.execution import Execution
+from core.config.execution import ExecutionOptions
 from core.executor import execute
 from core.plan import make_plan
 from core.session import Session
@@ -38,7 +38,7 @@ def run_ablation(sounds: Path, shared_results: Path, tmp_path: Path) -> RunAblat
     """Return a function that plans, trains and analyses an ablation at some points of a grid."""
 
     def run(ablation: Ablation, *points: Mapping[str, Any], name: str = "test") -> Ran:
-        session = Session(Execution(results=shared_results, device="cpu", threads=1))
+        session = Session(ExecutionOptions(results=shared_results, device="cpu", threads=1))
         grid = [{**SMALL, **point} for point in points or ({},)]
         plan = make_plan(name, ablation.conditions, grid, roots=[sounds], cache=session.store.cache)
         execute(plan, session)

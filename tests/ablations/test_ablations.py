@@ -17,7 +17,7 @@ from ablations.pretraining import Pretraining
 from ablations.weight_change import WeightChange
 from analysis.similarity.weight_change import similarity_of
 from commands.ablation import show_results
-from core.config.options import problems
+from core.config.options import list_problems
 from core.config.run import Run
 from core.errors import UserError
 from core.training import metrics
@@ -71,7 +71,7 @@ def test_random_weights_are_not_called_pretrained(ablation: Pretraining | Weight
 def test_ensemble_members_are_runs_of_the_next_seeds() -> None:
     members = Ensemble(members=3).conditions(LITE.replace(seed=4), LITE)
     assert [run.seed for run in members.values()] == [4, 5, 6]
-    assert problems(Ensemble(members=1)) == ["--members 1: must be at least 2"]
+    assert list_problems(Ensemble(members=1)) == ["--members 1: must be at least 2"]
 
 
 def test_comparison_has_a_row_for_each_condition_and_its_tests(run_ablation) -> None:  # type: ignore[no-untyped-def]

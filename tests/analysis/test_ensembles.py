@@ -9,7 +9,7 @@ from finished_runs import finish, plan_of, scored
 
 from analysis.ensembles import MAX_SUBSETS, _sample_subsets, write_ensemble_report
 from analysis.output.folder import OutputFolder
-from core.config.execution import Execution
+from core.config.execution import ExecutionOptions
 from core.config.run import Run
 from core.session import Session
 
@@ -18,7 +18,7 @@ CLIPS = 1000
 
 @pytest.fixture
 def session(tmp_path: Path) -> Session:
-    return Session(Execution(results=tmp_path / "results", device="cpu", threads=1))
+    return Session(ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1))
 
 
 def members(session: Session, right: dict[tuple[int, int], int]) -> OutputFolder:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from core.config.execution import Execution
+from core.config.execution import ExecutionOptions
 from core.config.run import Run, Training
 from core.inference.precision import ComputeMode
 from core.inputs.store.stored_inputs import Images
@@ -41,7 +41,7 @@ CLOSE = 1e-4  # of logits; relative where they are larger than 1
 def measure() -> Iterator[dict[str, Any]]:
     """Yield a row per comparison: the median of its ratios, and the least and greatest of them."""
     with tempfile.TemporaryDirectory() as folder, _elsewhere(Path(folder)) as plainly:
-        session = Session(Execution(results=Path(folder)))
+        session = Session(ExecutionOptions(results=Path(folder)))
         images = Images(_noise(CLIPS), np.arange(CLIPS), (), "noise")
         for name in NETWORKS:
             yield _evaluation(name, images, session, plainly)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from core import datasets
-from core.config.execution import Execution
+from core.config.execution import ExecutionOptions
 from core.config.run import Clip, Frontend, Run
 from core.datasets.dataset import Dataset
 from core.inputs.log_mel import LogMel
@@ -64,7 +64,7 @@ def on_gpu(rows: Callable[[Run, Dataset, Session, Size], Iterator[dict[str, Any]
         print("  there is no GPU here: nothing of this was measured")  # noqa: T201
         return
     with tempfile.TemporaryDirectory() as results:
-        session = Session(Execution(results=Path(results)))
+        session = Session(ExecutionOptions(results=Path(results)))
         dataset = datasets.load("instruments")
         yield from rows(resolve(Run(), dataset, dataset.fingerprint(session.store.cache)), dataset, session, Size())
 

@@ -16,7 +16,7 @@ import torch
 
 from commands.cli.run_plan import execute
 from core import datasets
-from core.config.execution import Cluster, Execution
+from core.config.execution import ExecutionOptions, RayOptions
 from core.config.run import Run
 from core.plan import Plan, PlannedRun, resolve
 from core.session import Session
@@ -31,12 +31,12 @@ def measure() -> Iterator[dict[str, Any]]:
         print("  there is no GPU here: nothing of this was measured")  # noqa: T201
         return
     with tempfile.TemporaryDirectory() as results:
-        quarter = Cluster(ray="local", gpus_per_trial=0.25, cpus_per_trial=1)
+        quarter = RayOptions(ray="local", gpus_per_trial=0.25, cpus_per_trial=1)
         yield trials(Path(results), ray=quarter, device="cuda")
 
 
 def trials(
-    results: Path, *, ray: Cluster, device: str, runs: int = 8, epochs: int = 40, repeats: int = REPEATS
+    results: Path, *, ray: RayOptions, device: str, runs: int = 8, epochs: int = 40, repeats: int = REPEATS
 ) -> dict[str, Any]:
     """Time runs as trials of Ray that share a device, and one after the other in one process."""
     sides: dict[str, list[float]] = {"one by one": [], "together": []}
@@ -58,7 +58,7 @@ def trials(
 def _side(results: str, device: str, runs: str, epochs: str, ray: str, gpus: str, cpus: str) -> None:
     """Train the runs of one side, in a process of its own."""
     share = {"gpus_per_trial": float(gpus) if gpus else None, "cpus_per_trial": float(cpus) if cpus else None}
-    session = Session(Execution(results=Path(results), device=device, cluster=Cluster(ray=ray, **share)))
+    session = Session(ExecutionOptions(results=Path(results), device=device, cluster=RayOptions(ray=ray, **share)))
     dataset = datasets.load("instruments")
     base = Run().replace(
         frontend__n_mels=64, frontend__n_frames=64, training__epochs=int(epochs), training__precision="bf16"

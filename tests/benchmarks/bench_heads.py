@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from core import executor
-from core.config.execution import Execution
+from core.config.execution import ExecutionOptions
 from core.plan import Plan, make_plan
 from core.session import Session
 from core.training.prepare import prepare
@@ -36,7 +36,7 @@ def measure() -> Iterator[dict[str, Any]]:
     """Yield a row per comparison; a row with ``at_most`` wants a ratio no larger than its target."""
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder)
-        session = Session(Execution(results=results))
+        session = Session(ExecutionOptions(results=results))
         yield _together("a head", session, HEAD)
         yield _together("a perceptron", session, PERCEPTRON, _table(results))
         yield _search(results)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from core import datasets
-from core.config.execution import Execution
+from core.config.execution import ExecutionOptions
 from core.config.run import Run
 from core.plan import resolve
 from core.session import Session
@@ -27,7 +27,7 @@ CLIPS, EPOCHS, TARGET = 128, 6, 1.25
 def measure() -> Iterator[dict[str, Any]]:
     """Yield one row: live training over training on stored images, at most `TARGET`."""
     with tempfile.TemporaryDirectory() as results:
-        session = Session(Execution(results=Path(results)))
+        session = Session(ExecutionOptions(results=Path(results)))
         dataset = datasets.load("instruments")
         stored = resolve(Run(), dataset, dataset.fingerprint(session.store.cache))
         runs = {"live": stored.replace(training__live=True), "stored": stored}

@@ -62,15 +62,15 @@ def _side(results: Path, what: str, ray: str, threads: int) -> None:
 
     set_up_libraries()
     from commands.cli.run_plan import execute
-    from core.config.execution import Cluster, Execution
+    from core.config.execution import ExecutionOptions, RayOptions
     from core.config.run import Run
     from core.datasets import load
     from core.plan import Plan, PlannedRun, resolve
     from core.session import Session
     from core.training.run_inputs import load_images
 
-    made = Cluster(ray=ray)
-    session = Session(Execution(results=results, device="cpu", threads=threads, cluster=made))
+    made = RayOptions(ray=ray)
+    session = Session(ExecutionOptions(results=results, device="cpu", threads=threads, cluster=made))
     dataset = load("instruments")
     base = Run().replace(frontend__n_mels=64, frontend__n_frames=64)
     base = resolve(base, dataset, dataset.fingerprint(session.store.cache))

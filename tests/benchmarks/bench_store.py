@@ -88,14 +88,14 @@ def fill(words: list[str]) -> None:
         weights = {"w": torch.zeros(3)}
         session.store.write_outcome(run, values, history=history, predictions=outputs, weights=weights)
 
-    trained, together, said = executor.train, executor.group_runs, executor.say_accuracy
+    trained, together, said = executor.train, executor.group_runs, executor.report_accuracy
     executor.train = drawn
     executor.group_runs = lambda runs, datasets: [[run] for run in runs]
-    executor.say_accuracy = lambda *arguments, **more: None
+    executor.report_accuracy = lambda *arguments, **more: None
     try:
         assert main(words) == 0
     finally:
-        executor.train, executor.group_runs, executor.say_accuracy = trained, together, said
+        executor.train, executor.group_runs, executor.report_accuracy = trained, together, said
 
 
 def _run(words: list[str]) -> None:

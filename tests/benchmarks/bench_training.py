@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from core import datasets
-from core.config.execution import Execution
+from core.config.execution import ExecutionOptions
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.executor import execute
@@ -33,7 +33,7 @@ EPOCHS = 20
 def measure() -> Iterator[dict[str, Any]]:
     """Yield a row per comparison; a row with ``at_most`` wants a ratio no larger than its target."""
     with tempfile.TemporaryDirectory() as results:
-        session = Session(Execution(results=Path(results)))
+        session = Session(ExecutionOptions(results=Path(results)))
         dataset = datasets.load("instruments")
         run = resolve(Run().replace(training__epochs=EPOCHS), dataset, dataset.fingerprint(session.store.cache))
         prepare(run, dataset, session)  # the images are made once, before anything is timed

@@ -7,7 +7,7 @@ from small_runs import SMALL
 
 from ablations.freeze import Freeze
 from commands.ablation import prepare
-from commands.cli.grid import execution
+from commands.cli.grid import read_execution_options
 from commands.cli.parser import read_command_line
 from core.config.run import Run
 from core.errors import UserError
@@ -24,7 +24,7 @@ def planned(sounds: Path, tmp_path: Path):
     def run(*words: str, root: Path = sounds) -> Run:
         line = ["freeze", "--block", "none", "--data", "folder", "--data-root", str(root), *SMALL, *words]
         call = read_command_line({"freeze": Freeze}, [*line, "--results", str(tmp_path)])
-        return prepare(call, Session(execution(call))).plan.runs[0]
+        return prepare(call, Session(read_execution_options(call))).plan.runs[0]
 
     return run
 

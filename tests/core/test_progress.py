@@ -6,14 +6,14 @@ import pytest
 import core.datasets.fingerprint
 import core.progress
 from core.datasets.dataset import Dataset
-from core.progress import if_long
+from core.progress import show_if_slow
 
 
 def told(steps: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return what is shown of three steps, each done at a time in seconds."""
     now, shown = [0.0], []
     monkeypatch.setattr(core.progress.time, "monotonic", lambda: now[0])
-    report = if_long(lambda done, total, what: shown.append(done))
+    report = show_if_slow(lambda done, total, what: shown.append(done))
     for done, seconds in steps:
         now[0] = seconds
         report(done, 3, "what")

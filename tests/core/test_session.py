@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core import session
-from core.config.execution import Execution
+from core.config.execution import ExecutionOptions
 from core.session import Session
 
 
@@ -14,7 +14,7 @@ def test_images_take_half_of_what_a_container_may(
     said: str, taken: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "limit").write_text(said)
-    open_one = Execution(results=tmp_path / "results", device="cpu", threads=1)
+    open_one = ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1)
     monkeypatch.setattr(session, "CONTAINER", ())
     unlimited = Session(open_one).device_cache.budget
     monkeypatch.setattr(session, "CONTAINER", (tmp_path / "none", tmp_path / "limit"))

@@ -13,12 +13,12 @@ import soundfile
 from analysis.output.number_format import to_csv
 from commands import COMMANDS
 from commands.ablation import prepare
-from commands.cli.grid import execution
+from commands.cli.grid import read_execution_options
 from commands.cli.parser import read_command_line
 from core.audio.reading import BadClip, read_waveform
 from core.datasets import load
 from core.errors import UserError
-from core.plan import untrained_classes
+from core.plan import list_untrained_classes
 from core.session import Session
 
 
@@ -118,10 +118,10 @@ def test_class_that_is_only_tested_is_said(root: Path, session: Session) -> None
     call = read_command_line(COMMANDS, line)
     notes: list[str] = []
     session.report.note = notes.append  # type: ignore[method-assign]
-    session.execution = execution(call)
+    session.execution = read_execution_options(call)
     plan = prepare(call, session).plan
-    assert untrained_classes(plan) == ["folder: tested in fold 1 and in no other fold, so never learnt: only here"]
-    assert untrained_classes(plan)[0] in notes
+    assert list_untrained_classes(plan) == ["folder: tested in fold 1 and in no other fold, so never learnt: only here"]
+    assert list_untrained_classes(plan)[0] in notes
 
 
 def test_control_characters_of_names_do_not_reach_the_terminal(root: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from commands import COMMANDS
 from commands.ablation import prepare
-from commands.cli.grid import execution
+from commands.cli.grid import read_execution_options
 from commands.cli.parser import command_options, read_command_line
 from core import datasets
 from core.config.run import Run
@@ -49,7 +49,7 @@ def answer(line: list[str], session: Session) -> str:
     """Plan a command line; return its one line where it is refused."""
     try:
         call = read_command_line(COMMANDS, line)
-        execution(call)
+        read_execution_options(call)
         prepare(call, session)
     except UserError as error:
         return str(error)

@@ -21,12 +21,22 @@ from safetensors.torch import load_file, save_file
 from small_runs import ON_CPU, SIZE
 
 import run_ablation
-from commands.tune.run import _known
+from commands.tune.run import _read_trials
 from core.config.run import Run
 from core.errors import UserError
-from core.store.runs import FINISHED, FIRST_STEP, HISTORY, MISSING, PREDICTIONS, RECORD, WEIGHTS, DamagedFile, Store
+from core.store.runs import (
+    FINISHED,
+    HISTORY,
+    INPUT_TRANSFORM,
+    MISSING,
+    PREDICTIONS,
+    RECORD,
+    WEIGHTS,
+    DamagedFile,
+    Store,
+)
 
-FILES = (RECORD, HISTORY, PREDICTIONS, WEIGHTS, FIRST_STEP)
+FILES = (RECORD, HISTORY, PREDICTIONS, WEIGHTS, INPUT_TRANSFORM)
 OUTCOME = {
     "metrics": {"accuracy": 0.75},
     "per_class": {"precision": [0.5, 1.0], "recall": [1.0, 0.5], "f1": [0.7, 0.7], "support": [2, 2]},
@@ -116,7 +126,7 @@ def read_all(store: Store, run: Run) -> dict[str, str]:
     """Read every file of a run; return what each reader raised, by the file's name."""
     found = {}
     readers = {HISTORY: store.history, PREDICTIONS: store.predictions, WEIGHTS: store.weights}
-    for name, read in (readers | {FIRST_STEP: store.first_step}).items():
+    for name, read in (readers | {INPUT_TRANSFORM: store.first_step}).items():
         try:
             read(run)
         except DamagedFile as error:
@@ -170,11 +180,11 @@ def test_a_search_that_cannot_be_gone_on_with_is_said(tmp_path: Path) -> None:
     space = {"training__lr": (1e-3, 1e-2)}
     file = tmp_path / "trials.json"
     file.write_text(json.dumps([{"training__lr": 1e-3}]))
-    assert _known(file, space) == [{"training__lr": 1e-3}]
+    assert _read_trials(file, space) == [{"training__lr": 1e-3}]
     for content in ("", "[" * 10**5, "{}", '["x"]', '[{"training__lr": 1, "training__epochs": 2}]', "\0"):
         file.write_text(content)
         with pytest.raises(UserError, match=r"trials.json cannot be read \([^\n]*\); delete it: the"):
-            _known(file, space)
+            _read_trials(file, space)
 
 
 def test_files_without_a_digest_are_read_as_well_as_may_be(tmp_path: Path) -> None:
@@ -213,7 +223,7 @@ READS = {  # a command that reads each file
     HISTORY: ["tune", "--lr", "1e-3", "2e-3"],
     PREDICTIONS: ["freeze", "--block", "4"],
     WEIGHTS: ["attribute", "--n-clips", "1", "--n-steps", "1", "--max-steps", "1", "--no-faithfulness"],
-    FIRST_STEP: ["attribute", "--n-clips", "1", "--n-steps", "1", "--max-steps", "1", "--no-faithfulness"],
+    INPUT_TRANSFORM: ["attribute", "--n-clips", "1", "--n-steps", "1", "--max-steps", "1", "--no-faithfulness"],
 }
 
 
@@ -243,7 +253,7 @@ def trained(undrawn: None, sounds: Path, tmp_path_factory: pytest.TempPathFactor
 def victim(name: str, results: Path) -> tuple[Path, Path]:
     """Return a file of a run that the command reads, and the same file of another, with another content."""
     pattern = {HISTORY: "tune/*/analysis.json", WEIGHTS: "attribute/*/analysis.json"}
-    pattern[FIRST_STEP] = pattern[WEIGHTS]
+    pattern[INPUT_TRANSFORM] = pattern[WEIGHTS]
     (description,) = results.glob(pattern.get(name, "freeze/*/analysis.json"))
     (run, *_), found = json.loads(description.read_text())["runs"], sorted((results / "runs").glob(f"*/{name}"))
     path = results / "runs" / run / name
@@ -257,7 +267,7 @@ CASES = [
         HISTORY: ("zeros",),
         PREDICTIONS: ("zeros", "swapped with another run's"),
         WEIGHTS: ("not a number", "half"),
-        FIRST_STEP: ("last bit",),
+        INPUT_TRANSFORM: ("last bit",),
     }.items()
     for kind in DAMAGES
 ]
@@ -270,7 +280,7 @@ def test_a_command_names_the_damage_and_trains_again(
     results = tmp_path / "results"
     shutil.copytree(trained, results)
     path, other = victim(name, results)
-    before = {file: (path.parent / file).read_bytes() for file in (WEIGHTS, PREDICTIONS, FIRST_STEP)}
+    before = {file: (path.parent / file).read_bytes() for file in (WEIGHTS, PREDICTIONS, INPUT_TRANSFORM)}
     DAMAGES[kind](path, other)
     if kind == "a folder":
         with pytest.raises(UserError, match="is in the way") as caught:

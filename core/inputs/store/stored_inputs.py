@@ -20,7 +20,7 @@ from core.cache.array_file import ArrayWriter
 from core.cache.entries import load_or_build
 from core.config.options import field_names
 from core.config.run import Clip, Frontend, identity
-from core.errors import UserError, unknown
+from core.errors import UserError, unknown_name_error
 from core.inputs import KINDS
 from core.inputs.base import Rows
 from core.inputs.input_of_run import input_layout
@@ -118,7 +118,7 @@ def images(
         Under ``fail``, naming all clips that cannot be used; no clip is left; the cache cannot be written to.
     """
     if on_bad_clip not in BAD_CLIP_POLICIES:
-        raise unknown("policy for bad clips", on_bad_clip, BAD_CLIP_POLICIES)
+        raise unknown_name_error("policy for bad clips", on_bad_clip, BAD_CLIP_POLICIES)
     if dataset.vectors is not None:
         if variant:
             raise UserError(f"{dataset.name} has no sounds to change; leave --augment out")

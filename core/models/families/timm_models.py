@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import UserError, nearest
+from core.errors import UserError, closest_name
 from core.models.family import Family, Layout, Shape, Statistics
 from core.registry import Lazy
 
@@ -101,7 +101,7 @@ def timm_name(name: str) -> str:
     wanted = name.removeprefix("timm:") if name.startswith("timm:") else f"tf_{name}"
     choices = timm.list_models(pretrained="." in wanted)  # NAME.TAG names one of a model's pretrained weights
     if wanted not in choices:
-        match = nearest(wanted, choices)
+        match = closest_name(wanted, choices)
         hint = f"did you mean 'timm:{match}'? " if match else ""
         raise UserError(f"unknown timm model '{wanted}': {hint}timm.list_models() lists all {len(choices)}")
     return wanted

@@ -17,7 +17,7 @@ from analysis.output import style
 from analysis.output.folder import OutputFolder
 from analysis.plots import by_condition as figures
 from analysis.plots.metric_bars import write_metric_bars
-from core.config.execution import Execution
+from core.config.execution import ExecutionOptions
 from core.config.run import Run
 from core.errors import UserError
 from core.session import Session
@@ -29,7 +29,7 @@ TIMES = {(1, 0): 2.0, (1, 1): 4.0, (2, 0): 9.0}  # seconds by fold and seed
 
 def finished(tmp_path: Path, *metric: str, timed: bool = True) -> OutputFolder:
     """Return results of two folds, the first with two seeds; records without times are of an older version."""
-    session = Session(Execution(results=tmp_path / "results", device="cpu", threads=1, metric=metric))
+    session = Session(ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1, metric=metric))
     rng = np.random.default_rng(0)
     runs = {key: Run(seed=key[1]).replace(data__fold=key[0]) for key in TIMES}
     for key, run in runs.items():
@@ -124,7 +124,7 @@ def test_an_unknown_metric_is_refused_before_anything_is_done(tmp_path: Path) ->
 
 
 def test_what_help_names_is_there() -> None:
-    (said,) = [f.metadata["help"] for f in fields(Execution) if f.name == "metric"]
+    (said,) = [f.metadata["help"] for f in fields(ExecutionOptions) if f.name == "metric"]
     listed = said.partition(": ")[2].partition(" and others")[0]
     names = [name.strip() for name in listed.replace("(these three weighted by clips)", "").split(",")]
     assert len(names) > 10

@@ -11,7 +11,7 @@ from sklearn.metrics import classification_report
 from analysis.metrics.per_class import per_class_rows, write_per_class
 from analysis.output.folder import OutputFolder
 from analysis.output.tables import Column
-from core.config.execution import Execution
+from core.config.execution import ExecutionOptions
 from core.config.run import Run
 from core.session import Session
 from core.training import metrics
@@ -22,7 +22,7 @@ NAMES = ("class 0", "class 1", "class 2")
 @pytest.fixture
 def results(tmp_path: Path) -> OutputFolder:
     """Return results of two folds with two seeds each; the second fold has no clip of the third class."""
-    session = Session(Execution(results=tmp_path / "results", device="cpu", threads=1))
+    session = Session(ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1))
     runs = [Run(seed=seed).replace(data__fold=fold) for fold in (1, 2) for seed in (0, 1)]
     rng = np.random.default_rng(0)
     for run in runs:

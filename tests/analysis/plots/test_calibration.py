@@ -10,7 +10,7 @@ from finished_runs import finish, plan_of
 from analysis.ensembles import write_ensemble_report
 from analysis.output.folder import OutputFolder
 from analysis.plots.calibration import ece_from_bins, reliability_bins
-from core.config.execution import Execution
+from core.config.execution import ExecutionOptions
 from core.config.run import Run
 from core.session import Session
 from core.training import metrics
@@ -36,7 +36,7 @@ def test_a_network_that_is_right_as_often_as_it_is_sure_has_no_gap() -> None:
 
 
 def test_an_ensemble_leaves_its_calibration_learning_curves_and_confusion(tmp_path: Path) -> None:
-    session = Session(Execution(results=tmp_path / "results", device="cpu", threads=1))
+    session = Session(ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1))
     rng = np.random.default_rng(0)
     runs = {seed: [Run(seed=seed).replace(data__fold=fold) for fold in (1, 2)] for seed in (0, 1)}
     targets = np.arange(60) % 3

@@ -11,7 +11,7 @@ from analysis.conditions import write_condition_report
 from analysis.metrics.condition_summary import summarise_conditions
 from analysis.output.folder import OutputFolder
 from analysis.plots.learning_curves import average_histories, write_learning_curves
-from core.config.execution import Execution
+from core.config.execution import ExecutionOptions
 from core.config.run import Run
 from core.session import Session
 from core.training import metrics
@@ -21,7 +21,7 @@ RIGHT = {(1, 0): [40, 60], (1, 1): [50, 70], (2, 0): [70, 90], (2, 1): [60, 80]}
 
 @pytest.fixture
 def session(tmp_path: Path) -> Session:
-    return Session(Execution(results=tmp_path / "results", device="cpu", threads=1))
+    return Session(ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1))
 
 
 def learned(session: Session, right: dict[tuple[int, int], list[int]]) -> OutputFolder:

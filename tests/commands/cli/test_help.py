@@ -2,7 +2,7 @@ import pytest
 
 from commands import COMMANDS, grouped_commands
 from commands.cli.command_line import read_call
-from commands.cli.help import SHOWN_FIRST
+from commands.cli.help import COMMON_OPTIONS
 from commands.cli.parser import command_options
 
 
@@ -23,7 +23,7 @@ def test_overview_names_every_command_once_by_group(capsys: pytest.CaptureFixtur
 
 def test_help_shows_own_and_common_options_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
     text = printed("freeze --help", capsys)
-    for flag in ("block", *SHOWN_FIRST):
+    for flag in ("block", *COMMON_OPTIONS):
         assert f"--{flag}" in text
     for flag in ("momentum", "ray", "n-fft"):
         assert f"--{flag} " not in text

@@ -4,7 +4,7 @@ import pytest
 
 from ablations.freeze import Freeze
 from commands import COMMANDS
-from commands.cli.grid import execution, grid, preset
+from commands.cli.grid import make_grid, read_execution_options, read_preset_option
 from commands.cli.parser import Call, command_options, make_call, read_command_line
 from commands.predict.options import Predict
 from commands.study.options import Study
@@ -18,34 +18,34 @@ def read(line: str) -> Call:
 def test_grid_several_values_is_their_product_in_order() -> None:
     call = read("freeze --block stem 2 --lr 1e-3 1e-4 --fold 1 all --seed 0 1")
     assert call.command.block == ("stem", "2")
-    points = grid(call)
+    points = make_grid(call)
     assert len(points) == 8
     assert points[0] == {"data__fold": "1", "training__lr": 1e-3, "seed": 0}
     assert points[-1] == {"data__fold": "all", "training__lr": 1e-4, "seed": 1}
 
 
 def test_grid_without_options_is_one_default_point() -> None:
-    assert grid(read("freeze")) == [{"seed": 0}]
+    assert make_grid(read("freeze")) == [{"seed": 0}]
 
 
 def test_grid_switches_and_tuples_are_one_value() -> None:
-    assert grid(read("freeze --compile --no-channels-last --milestones 3 5")) == [
+    assert make_grid(read("freeze --compile --no-channels-last --milestones 3 5")) == [
         {"training__compile": True, "training__channels_last": False, "training__milestones": (3, 5), "seed": 0}
     ]
 
 
 def test_grid_words_are_stored_under_the_value_that_ids_are_made_of() -> None:
-    (point,) = grid(read("freeze --augment stretch-pitch"))
+    (point,) = make_grid(read("freeze --augment stretch-pitch"))
     assert point["training__augment"] == "waveform"
 
 
 def test_execution_reads_its_options() -> None:
-    made = execution(read("freeze --results r --threads 2 --json --data-root a b"))
+    made = read_execution_options(read("freeze --results r --threads 2 --json --data-root a b"))
     assert (str(made.results), made.threads, made.json, [str(p) for p in made.data_root]) == ("r", 2, True, ["a", "b"])
 
 
 def test_read_underscores_and_equals_signs_are_accepted() -> None:
-    assert grid(read("freeze --batch_size=8")) == [{"training__batch_size": 8, "seed": 0}]
+    assert make_grid(read("freeze --batch_size=8")) == [{"training__batch_size": 8, "seed": 0}]
 
 
 def test_read_a_value_without_a_flag_is_the_positional_option() -> None:
@@ -97,12 +97,12 @@ def test_read_bad_words_are_one_line(line: str, message: str) -> None:
 )
 def test_execution_bad_value_raises(line: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        execution(read(line))
+        read_execution_options(read(line))
 
 
 def test_preset_unknown_raises() -> None:
     with pytest.raises(UserError, match="unknown preset 'papr': did you mean 'paper'"):
-        preset(read("freeze --preset papr"))
+        read_preset_option(read("freeze --preset papr"))
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -12,7 +12,7 @@ import soundfile
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, classification_report, confusion_matrix
 from small_runs import SMALL
 
-from core.config.execution import Execution
+from core.config.execution import ExecutionOptions
 from core.datasets import load, select
 from core.errors import UserError
 from core.session import Session
@@ -191,7 +191,7 @@ def test_rows_of_features_need_no_labels_and_other_columns_are_passed_over(tmp_p
     words = f"--backbone mlp --weights random --epochs 2 --device cpu --threads 1 --results {tmp_path / 'r'}".split()
     data = ["--data", "features", "--data-root", str(tmp_path / "t.csv"), "--holdout", "0.2", "--pca", pca]
     assert main(["compare", *data, *words]) == 0
-    session = Session(Execution(results=tmp_path / "r", device="cpu", threads=1))
+    session = Session(ExecutionOptions(results=tmp_path / "r", device="cpu", threads=1))
     (record,) = session.store.records()
     clips, _, logits = session.store.predictions(record.id)
     table.drop(columns="label")[["d", "filename", "c", "b", "a"]].to_csv(tmp_path / "new.csv", index=False)

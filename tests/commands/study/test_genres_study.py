@@ -10,7 +10,7 @@ from commands.cli.presets import Preset
 from commands.cli.study_schema import folder_name, load_preset, read_study
 from commands.study.experiment import list_experiment_commands
 from core.config.layer_spec import parse_mlp_layers
-from core.config.options import problems
+from core.config.options import list_problems
 from core.config.run import Run
 from run_ablation import main
 
@@ -80,7 +80,7 @@ def test_the_preset_is_80_10_10_on_ten_folds(data: str, backbone: str) -> None:
     point = preset({"data__name": data, "model__backbone": backbone})
     assert point.pop("data__fold") == "all"
     run = Run().replace(**point)
-    assert not problems(run)
+    assert not list_problems(run)
     assert (run.data.folds, run.data.set_aside, run.training.lr) == (10, 0.1, 1e-3)
     assert 0.9 * run.data.validation == pytest.approx(0.1, abs=1e-4)
     assert (run.training.patience, run.training.drop_patience, run.training.monitor) == (5, 3, "accuracy")

@@ -7,8 +7,8 @@ import pytest
 
 from commands import COMMANDS
 from commands.cli import study_schema
-from commands.cli.grid import execution
-from commands.cli.parser import command_options, flags_of, make_call
+from commands.cli.grid import read_execution_options
+from commands.cli.parser import command_options, list_flags, make_call
 from commands.cli.study_schema import StudySpec, folder_name, list_runnable_studies, read_study
 from commands.study.experiment import list_experiment_commands
 from commands.study.run import parse_experiments
@@ -192,7 +192,7 @@ def test_every_data_set_has_the_folder_given_for_it(tmp_path: Path) -> None:
     text = STUDY + '[[experiments]]\nitem = "B"\ncommand = "tune"\n[experiments.quick]\nlr = [1e-3, 1e-4]\n'
     text = text.replace("epochs = 3", 'data = ["gtzan", "esc50"]').replace('block = ["1", "2"]', 'data = "esc50"')
     jobs = parse_experiments(read("mine", "quick", {"data-root": ["G", "E"]}, written(tmp_path, text)))
-    roots = {job.entry.item: [str(root) for root in execution(job.call).data_root] for job in jobs}
+    roots = {job.entry.item: [str(root) for root in read_execution_options(job.call).data_root] for job in jobs}
     assert roots == {"Figure 1": ["G"], "B, for gtzan": ["E"], "B, for esc50": ["G"]}  # as they first come in
     with pytest.raises(UserError, match="--data-root: give one folder for each of esc50, gtzan, in this order"):
         parse_experiments(read("mine", "quick", {"data-root": ["G"]}, written(tmp_path, text)))
@@ -361,9 +361,9 @@ def test_unknown_study_and_scale_name_the_nearest(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scale", ["full", "quick"])
 def test_every_study_has_only_options_that_its_commands_take(name: str, scale: str) -> None:
     """What a scale says of every experiment is not for a command without runs; all else is for its own."""
-    content = tomllib.loads((study_schema.FOLDER / name / "study.toml").read_text())
+    content = tomllib.loads((study_schema.STUDIES_FOLDER / name / "study.toml").read_text())
     for experiment in read(name, scale).entries:
-        own = flags_of(command_options(COMMANDS[experiment.command]))
+        own = list_flags(command_options(COMMANDS[experiment.command]))
         common = () if getattr(COMMANDS[experiment.command], "plans", False) else content["scales"][scale]
         words = {f: v for f, v in experiment.options.items() if f not in common or f in own}
         make_call(experiment.command, COMMANDS[experiment.command], words)

@@ -17,7 +17,7 @@ from analysis.search.best_configurations import make_training_command, summarise
 from analysis.search.space import OptunaSampler, Range, Space
 from commands.cli.parser import read_command_line
 from commands.tune.options import Tune
-from commands.tune.run import question
+from commands.tune.run import split_search_space
 from core.config.run import Run
 from core.errors import UserError
 from core.plan import Plan, PlannedRun
@@ -29,7 +29,7 @@ LR, DECAY = "training__lr", "training__weight_decay"
 
 
 def asked(line: str) -> tuple[Space, list[dict[str, object]]]:
-    return question(read_command_line({"tune": Tune}, ["tune", *line.split()]))
+    return split_search_space(read_command_line({"tune": Tune}, ["tune", *line.split()]))
 
 
 def test_values_and_ranges_are_searched_and_the_rest_stays() -> None:

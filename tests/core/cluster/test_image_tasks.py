@@ -16,7 +16,7 @@ import core.inputs.store.build_inputs
 from core.cluster import image_tasks
 from core.cluster.connect import Node, connected
 from core.cluster.image_tasks import ImageTasks
-from core.config.execution import Cluster, Execution
+from core.config.execution import ExecutionOptions, RayOptions
 from core.config.run import Clip, Frontend
 from core.datasets import load
 from core.datasets.dataset import Dataset
@@ -44,13 +44,13 @@ class Notes(NullReporter):
 def nodes() -> Iterator[list[Node]]:
     """Start Ray on this machine, whose workers are given the functions of this file whole."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    with connected(Cluster(ray="local")) as found:
+    with connected(RayOptions(ray="local")) as found:
         yield found
 
 
 @pytest.fixture
 def session(tmp_path: Path) -> Session:
-    return Session(Execution(results=tmp_path / "results", device="cpu", threads=1), Notes())
+    return Session(ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1), Notes())
 
 
 @pytest.fixture(autouse=True)

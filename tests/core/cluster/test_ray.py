@@ -21,17 +21,17 @@ import pytest
 import torch
 
 from ablations.freeze import Freeze
-from commands.cli.grid import execution
+from commands.cli.grid import read_execution_options
 from commands.cli.parser import read_command_line
 from commands.cli.run_plan import execute
 from core.cluster.address import check_address
 from core.cluster.connect import Node, TrialResources, resources_per_trial
 from core.cluster.storage import Storage
-from core.cluster.sweep import _Images
-from core.cluster.sweep_progress import reason
-from core.cluster.trial import fetch
+from core.cluster.sweep import _InputBuilder
+from core.cluster.sweep_progress import trial_end_reason
+from core.cluster.trial import fetch_entry
 from core.cluster.trial_source import PlannedTrials
-from core.config.execution import Cluster, Execution
+from core.config.execution import ExecutionOptions, RayOptions
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
@@ -50,8 +50,8 @@ def plan_of(runs: list[Run], dataset: Dataset) -> Plan:
 
 
 def on_ray(results: Path, **cluster: object) -> Session:
-    made = Cluster(**({"ray": "local"} | cluster))  # type: ignore[arg-type]
-    return Session(Execution(results=results, device="cpu", threads=1, cluster=made))
+    made = RayOptions(**({"ray": "local"} | cluster))  # type: ignore[arg-type]
+    return Session(ExecutionOptions(results=results, device="cpu", threads=1, cluster=made))
 
 
 def same_files(one: Session, other: Session, run: Run) -> bool:
@@ -75,16 +75,16 @@ def nodes(*sizes: tuple[float, float]) -> list[Node]:
 @pytest.mark.parametrize(
     ("sizes", "runs", "execution", "expected"),
     [
-        ([(2, 0)], 40, Execution(), TrialResources(1, 0, 1)),
-        ([(16, 0)], 4, Execution(), TrialResources(4, 0, 4)),
-        ([(8, 0), (4, 0)], 1, Execution(), TrialResources(8, 0, 8)),
-        ([(16, 4)], 40, Execution(), TrialResources(4, 1, 4)),
-        ([(16, 1)], 40, Execution(cluster=Cluster(gpus_per_trial=0.25)), TrialResources(4, 0.25, 4)),
-        ([(2, 0)], 2, Execution(cluster=Cluster(cpus_per_trial=0.5)), TrialResources(0.5, 0, 1)),
+        ([(2, 0)], 40, ExecutionOptions(), TrialResources(1, 0, 1)),
+        ([(16, 0)], 4, ExecutionOptions(), TrialResources(4, 0, 4)),
+        ([(8, 0), (4, 0)], 1, ExecutionOptions(), TrialResources(8, 0, 8)),
+        ([(16, 4)], 40, ExecutionOptions(), TrialResources(4, 1, 4)),
+        ([(16, 1)], 40, ExecutionOptions(cluster=RayOptions(gpus_per_trial=0.25)), TrialResources(4, 0.25, 4)),
+        ([(2, 0)], 2, ExecutionOptions(cluster=RayOptions(cpus_per_trial=0.5)), TrialResources(0.5, 0, 1)),
     ],
 )
 def test_resources_per_trial_divides_the_nodes(
-    sizes: list[tuple[float, float]], runs: int, execution: Execution, expected: TrialResources
+    sizes: list[tuple[float, float]], runs: int, execution: ExecutionOptions, expected: TrialResources
 ) -> None:
     assert resources_per_trial(nodes(*sizes), runs=runs, execution=execution) == expected
 
@@ -93,15 +93,15 @@ def test_resources_per_trial_divides_the_nodes(
     ("execution", "message"),
     [
         (
-            Execution(cluster=Cluster(gpus_per_trial=8)),
+            ExecutionOptions(cluster=RayOptions(gpus_per_trial=8)),
             ".*8 GPUs.* 4 CPUs and 1 GPU: lower --cpus-per-trial, --gpus-per-trial.*",
         ),
-        (Execution(cluster=Cluster(gpus_per_trial=1.5)), "--gpus-per-trial 1.5: .*whole number"),
-        (Execution(device="cpu", cluster=Cluster(gpus_per_trial=1)), "--gpus-per-trial 1: --device cpu .*"),
-        (Execution(device="cuda:1"), "--device cuda:1: with --ray give cuda.*"),
+        (ExecutionOptions(cluster=RayOptions(gpus_per_trial=1.5)), "--gpus-per-trial 1.5: .*whole number"),
+        (ExecutionOptions(device="cpu", cluster=RayOptions(gpus_per_trial=1)), "--gpus-per-trial 1: --device cpu .*"),
+        (ExecutionOptions(device="cuda:1"), "--device cuda:1: with --ray give cuda.*"),
     ],
 )
-def test_resources_beyond_every_node_raise(execution: Execution, message: str) -> None:
+def test_resources_beyond_every_node_raise(execution: ExecutionOptions, message: str) -> None:
     with pytest.raises(UserError, match=f"^{message}$"):
         resources_per_trial(nodes((2, 0), (4, 1)), runs=9, execution=execution)
 
@@ -172,7 +172,7 @@ def test_command_with_the_address_of_another_server_ends_in_one_line(
     ],
 )
 def test_reason_returns_the_last_failure(trace: str, expected: str) -> None:
-    assert reason(trace) == expected
+    assert trial_end_reason(trace) == expected
 
 
 @pytest.fixture
@@ -250,14 +250,16 @@ def test_on_the_fly_run_reads_waveforms_from_the_storage(
     run = run.replace(
         training__live=True, training__augment=augment, training__variants=1, training__epochs=1, clip__duration=0.3
     )
-    here, there = (Session(Execution(results=tmp_path / name, device="cpu", threads=1)) for name in ("here", "there"))
+    here, there = (
+        Session(ExecutionOptions(results=tmp_path / name, device="cpu", threads=1)) for name in ("here", "there")
+    )
     storage = Storage(str(tmp_path / "storage"))
-    made = _Images({run.data.content: dataset}, here, storage)
+    made = _InputBuilder({run.data.content: dataset}, here, storage)
     entries = made.of(run)
     assert len(entries) == (2 if augment == "waveform" else 1)
     assert len(set(entries) & set(made.of(run.replace(training__live=False, training__augment="none")))) == 0
     for entry in entries:
-        fetch(entry, there, storage)
+        fetch_entry(entry, there, storage)
     train(run, dataset, here, label="run")
     train(run, dataclasses.replace(dataset, root=tmp_path / "nowhere"), there, label="run")  # no clip is on the node
     assert same_files(here, there, run)
@@ -279,7 +281,7 @@ def test_unusable_storage_raises(place: str) -> None:
 )
 def test_bad_ray_option_raises(line: str, message: str) -> None:
     with pytest.raises(UserError, match=f"^{message}$"):
-        execution(read_command_line({"freeze": Freeze}, ["freeze", *line.split()]))
+        read_execution_options(read_command_line({"freeze": Freeze}, ["freeze", *line.split()]))
 
 
 # What Ray does
@@ -296,7 +298,10 @@ def test_sweep_equals_one_process_and_records_failures(
     heads.insert(2, head.replace(**diverging))
     plan = plan_of([*single, *heads], dataset)
     assert sorted(map(len, group_runs(plan.runs, plan.datasets))) == [1, 1, 1, 1, 5]
-    here, there = Session(Execution(results=tmp_path / "here", device="cpu", threads=1)), on_ray(tmp_path / "there")
+    here, there = (
+        Session(ExecutionOptions(results=tmp_path / "here", device="cpu", threads=1)),
+        on_ray(tmp_path / "there"),
+    )
     for session in (here, there):
         executed = execute(plan, session)
         assert (executed.trained, executed.found, executed.failed) == (7, 0, 2)
@@ -339,7 +344,7 @@ def test_planned_trials_are_split_between_processes(run: Run, dataset: Dataset) 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")
 def test_head_without_a_gpu_asks_the_cluster_for_one(run: Run, dataset: Dataset, tmp_path: Path) -> None:
-    session = Session(Execution(results=tmp_path, device="cuda", threads=1, cluster=Cluster(ray="local")))
+    session = Session(ExecutionOptions(results=tmp_path, device="cuda", threads=1, cluster=RayOptions(ray="local")))
     assert session.device.type == "cpu"
     with pytest.raises(UserError, match=r"^a trial needs 1 CPU and 1 GPU, but a node has \d+ CPUs? and 0 GPUs"):
         execute(plan_of([run], dataset), session)
@@ -347,7 +352,7 @@ def test_head_without_a_gpu_asks_the_cluster_for_one(run: Run, dataset: Dataset,
 
 def test_more_gpus_than_exist_raise_before_anything_is_trained(run: Run, dataset: Dataset, tmp_path: Path) -> None:
     session = on_ray(tmp_path, gpus_per_trial=64)
-    session = Session(Execution(results=tmp_path, threads=1, cluster=session.execution.cluster))
+    session = Session(ExecutionOptions(results=tmp_path, threads=1, cluster=session.execution.cluster))
     with pytest.raises(UserError, match=r"^a trial needs \d+ CPUs? and 64 GPUs, but a node has \d+ CPUs? and \d GPUs?"):
         execute(plan_of([run], dataset), session)
     assert session.store.status(run) == "missing"
@@ -392,7 +397,7 @@ def test_killed_worker_resumes_from_its_checkpoint(run: Run, dataset: Dataset, t
     executed = execute(plan, session)
     thread.join()
     assert executed.failed == 0
-    here = Session(Execution(results=tmp_path / "here", device="cpu", threads=1))
+    here = Session(ExecutionOptions(results=tmp_path / "here", device="cpu", threads=1))
     execute(plan, here)
     assert all(same_files(here, session, run) for run in runs)
 
@@ -420,7 +425,7 @@ def test_storage_serves_nodes_that_do_not_share_the_results(
     place = request.getfixturevalue("s3") if kind == "s3" else f"file://{tmp_path / 'storage'}"
     live = run.replace(training__live=True, training__augment="segment", clip__duration=0.3)
     plan = plan_of([run, run.replace(model__freeze="block4"), live], dataset)
-    here = Session(Execution(results=tmp_path / "here", device="cpu", threads=1))
+    here = Session(ExecutionOptions(results=tmp_path / "here", device="cpu", threads=1))
     execute(plan, here)
     there = on_ray(tmp_path / "there", storage=place)
     assert execute(plan, there).trained == 3

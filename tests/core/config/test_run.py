@@ -2,9 +2,9 @@ import re
 
 import pytest
 
-from core.config.options import problems
+from core.config.options import list_problems
 from core.config.run import Run
-from core.errors import UserError, unknown
+from core.errors import UserError, unknown_name_error
 
 
 def test_run_round_trip_is_equal() -> None:
@@ -80,16 +80,16 @@ def test_run_from_dict_missing_key_raises() -> None:
     ],
 )
 def test_problems_says_what_is_wrong(change: dict[str, object], message: str) -> None:
-    assert problems(Run().replace(**change)) == [message]
+    assert list_problems(Run().replace(**change)) == [message]
 
 
 def test_problems_lists_all_at_once() -> None:
-    assert len(problems(Run().replace(training__lr=-1.0, training__epochs=0, seed=-1))) == 3
-    assert problems(Run()) == []
+    assert len(list_problems(Run().replace(training__lr=-1.0, training__epochs=0, seed=-1))) == 3
+    assert list_problems(Run()) == []
 
 
 def test_unknown_names_the_nearest_and_all() -> None:
-    assert str(unknown("data set", "esc", ("esc50", "gtzan"))) == (
+    assert str(unknown_name_error("data set", "esc", ("esc50", "gtzan"))) == (
         "unknown data set 'esc': did you mean 'esc50'? choose from esc50, gtzan"
     )
-    assert str(unknown("data set", "zzz", ("esc50",))) == "unknown data set 'zzz': choose from esc50"
+    assert str(unknown_name_error("data set", "zzz", ("esc50",))) == "unknown data set 'zzz': choose from esc50"

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from core import datasets
-from core.config.options import problems
+from core.config.options import list_problems
 from core.config.run import Data, Run
 from core.datasets import select
 from core.datasets.dataset import TEST, TRAIN, VALIDATION, Dataset
@@ -72,8 +72,8 @@ class TestFolds:
             select(tracks(per_class=16, clips_per_group=2), folds=10)
 
     def test_one_fold_is_refused(self) -> None:
-        assert problems(Data(folds=1)) == ["--n-folds 1: must be at least 2, or 0 for the set's own"]
-        assert not problems(Data(folds=2))
+        assert list_problems(Data(folds=1)) == ["--n-folds 1: must be at least 2, or 0 for the set's own"]
+        assert not list_problems(Data(folds=2))
 
 
 class TestLabel:

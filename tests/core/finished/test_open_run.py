@@ -5,7 +5,7 @@ import torch
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
-from core.finished.open_run import backbone_of, open_run
+from core.finished.open_run import get_backbone, open_run
 from core.models.build_network import build_network
 from core.session import Session
 from core.training.trainer import train
@@ -32,10 +32,10 @@ def test_starting_network_is_the_one_before_training(run: Run, dataset: Dataset,
     run = run.replace(training__epochs=1)
     train(run, dataset, session, label="run")
     opened = open_run(run, dataset, session)
-    before = backbone_of(opened.starting_network()).state_dict()
+    before = get_backbone(opened.starting_network()).state_dict()
     expected = build_network(run, 3).state_dict()
     assert all(torch.equal(before[name], tensor) for name, tensor in expected.items())
-    after, random = backbone_of(opened.network).state_dict(), opened.random
+    after, random = get_backbone(opened.network).state_dict(), opened.random
     assert after.keys() == before.keys() == random.keys()
     for other in (before, random):
         assert any(not torch.equal(after[name], other[name]) for name in after)

@@ -12,7 +12,7 @@ from core.datasets.dataset import Dataset
 from core.datasets.prediction.recordings import Unlabelled, find_sounds
 from core.errors import UserError
 from core.finished import predict
-from core.finished.predict import outputs_of
+from core.finished.predict import predict_logits
 from core.inference import precision
 from core.session import Session
 from core.store.record import Record
@@ -68,7 +68,7 @@ def test_a_runs_own_test_clips_get_its_own_logits(
     record = trained(run, dataset, session)
     clips, _, logits = session.store.predictions(run)
     shutil.rmtree(session.store.cache)  # neither its images nor what else was computed is looked at
-    found = outputs_of([record], elsewhere, session)
+    found = predict_logits([record], elsewhere, session)
     assert list(found.paths) == clips
     assert found.bad == ()
     if record.prefix_reused:  # its first stages computed all clips, in other batches
@@ -83,9 +83,9 @@ def test_what_was_trained_in_bf16_is_evaluated_in_fp32_where_that_is_imitated(
 ) -> None:
     monkeypatch.setattr(precision, "has_bf16_instructions", lambda: True)
     record = trained(run.replace(training__epochs=1, training__precision="bf16"), dataset, session)
-    short = outputs_of([record], elsewhere, session).logits[0]
+    short = predict_logits([record], elsewhere, session).logits[0]
     monkeypatch.setattr(precision, "has_bf16_instructions", lambda: False)
-    exact = outputs_of([record], elsewhere, session).logits[0]
+    exact = predict_logits([record], elsewhere, session).logits[0]
     assert not np.array_equal(short, exact)
     np.testing.assert_allclose(short, exact, atol=0.05 * np.ptp(exact))
 
@@ -96,14 +96,14 @@ def test_a_few_at_a_time_are_as_all_at_once(
     record = trained(run.replace(training__epochs=1), dataset, session)
     (elsewhere.root / elsewhere.paths[2]).write_bytes(b"broken")
     session.execution = dataclasses.replace(session.execution, on_bad_clip="skip")
-    whole = outputs_of([record], elsewhere, session)
+    whole = predict_logits([record], elsewhere, session)
     assert whole.bad == ((elsewhere.paths[2], "not audio"),)
     assert list(whole.paths) == [path for path in elsewhere.paths if path != elsewhere.paths[2]]
     most = []
     batches = predict.batches
     monkeypatch.setattr(predict, "batches", lambda recipe, paths: most.append(len(paths)) or batches(recipe, paths))
     monkeypatch.setattr(predict, "AT_ONCE", 2)
-    parts = outputs_of([record], elsewhere, session)
+    parts = predict_logits([record], elsewhere, session)
     assert most == [2] * 3
     assert (parts.paths, parts.bad) == (whole.paths, whole.bad)
     np.testing.assert_allclose(parts.logits[0], whole.logits[0], rtol=1e-5, atol=1e-5)
@@ -117,10 +117,10 @@ def test_networks_with_other_inputs_leave_out_the_same_recordings(
     records = [trained(each, dataset, session) for each in runs]
     (elsewhere.root / elsewhere.paths[0]).unlink()
     session.execution = dataclasses.replace(session.execution, on_bad_clip="skip")
-    both = outputs_of(records, elsewhere, session)
+    both = predict_logits(records, elsewhere, session)
     assert both.bad == ((elsewhere.paths[0], "missing"),)
     for each, record in zip(both.logits, records, strict=True):
-        np.testing.assert_array_equal(each, outputs_of([record], elsewhere, session).logits[0])
+        np.testing.assert_array_equal(each, predict_logits([record], elsewhere, session).logits[0])
 
 
 def test_all_that_cannot_be_used_are_named_before_anything_is_said(
@@ -132,7 +132,7 @@ def test_all_that_cannot_be_used_are_named_before_anything_is_said(
     with pytest.raises(
         UserError, match=r"^2 of the 6 recordings in .* cannot be used .*0 bytes.*0 bytes.*--on-bad-clip skip$"
     ):
-        outputs_of([record], elsewhere, session)
+        predict_logits([record], elsewhere, session)
 
 
 def test_what_an_older_version_did_not_keep_is_said(
@@ -142,4 +142,4 @@ def test_what_an_older_version_did_not_keep_is_said(
     record = trained(run, dataset, session)
     (session.store.folder(run) / "first_step.safetensors").unlink()
     with pytest.raises(UserError, match=f"^run {run.id}: an older version did not keep what was fitted"):
-        outputs_of([record], elsewhere, session)
+        predict_logits([record], elsewhere, session)

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from core.config.layer_spec import parse_head_widths
-from core.config.options import problems
+from core.config.options import list_problems
 from core.config.run import Model
 from core.errors import UserError
 from core.models import surgery
@@ -130,7 +130,7 @@ def test_stepped_head_is_not_plain() -> None:
 @pytest.mark.parametrize("text", ["0", "128-", "-128", "1024,512", "a", "9999999", "12.5", "٣"])
 def test_head_that_does_not_exist_is_one_line(text: str) -> None:
     message = f"--head {text}: give the widths of its dense layers, 1 to 100000, such as 1024-512-128"
-    assert problems(Model(head=text)) == [message]
+    assert list_problems(Model(head=text)) == [message]
 
 
 def test_widths_are_read() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from core.config.options import problems
+from core.config.options import list_problems
 from core.config.run import Model, Training
 from core.errors import UserError
 from core.models import FAMILIES, surgery
@@ -145,14 +145,14 @@ def test_perceptron_has_the_layers_of_its_list(layers: str, widths: list[int]) -
     ["", "relu", "64", "relu0", "relu64-", "relu64 tanh48", "sigmoid64", "relu999999", "none-relu64", "RELU64"],
 )
 def test_layer_list_that_does_not_exist_is_one_line(layers: str) -> None:
-    (line,) = problems(Model(backbone="mlp", layers=layers))
+    (line,) = list_problems(Model(backbone="mlp", layers=layers))
     assert line.startswith(
         f"--mlp-layers {layers}: give relu or tanh and a width, 1 to 100000, for each layer, such as "
     )
 
 
 def test_layers_are_for_the_perceptron() -> None:
-    assert problems(Model(layers="tanh3")) == [
+    assert list_problems(Model(layers="tanh3")) == [
         "--mlp-layers tanh3 applies only to --backbone mlp, not to efficientnet_lite0"
     ]
 

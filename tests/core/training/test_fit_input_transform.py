@@ -9,7 +9,7 @@ from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.models.build_network import build_network
 from core.session import Session
-from core.store.runs import FINISHED, FIRST_STEP
+from core.store.runs import FINISHED, INPUT_TRANSFORM
 from core.training import fit_input_transform
 from core.training.run_inputs import plain_images, rows_of
 from core.training.trainer import train
@@ -30,7 +30,7 @@ def test_a_fitted_step_is_stored_with_the_run_and_read_back(fitted: Run, dataset
     record = session.store.record(fitted)
     assert record is not None
     assert record.status == FINISHED
-    assert record.files[FIRST_STEP] == (session.store.folder(fitted) / FIRST_STEP).stat().st_size
+    assert record.files[INPUT_TRANSFORM] == (session.store.folder(fitted) / INPUT_TRANSFORM).stat().st_size
     images = plain_images(fitted, dataset, session)
     rows = rows_of(fitted, dataset, images).train
     step = read(fitted, dataset, session)
@@ -49,18 +49,18 @@ def test_the_stored_step_is_what_is_read_not_a_new_fit(fitted: Run, dataset: Dat
 def test_a_run_of_an_older_version_has_its_step_fitted_anew(fitted: Run, dataset: Dataset, session: Session) -> None:
     train(fitted, dataset, session, label="run")
     stored = read(fitted, dataset, session).state_dict()
-    (session.store.folder(fitted) / FIRST_STEP).unlink()
+    (session.store.folder(fitted) / INPUT_TRANSFORM).unlink()
     anew = read(fitted, dataset, session).state_dict()
     assert all(torch.equal(stored[name], anew[name]) for name in ("mean", "std"))
 
 
 def test_a_run_that_fits_nothing_stores_nothing(run: Run, dataset: Dataset, session: Session) -> None:
     train(run.replace(training__epochs=1), dataset, session, label="run")
-    assert not (session.store.folder(run.replace(training__epochs=1)) / FIRST_STEP).exists()
+    assert not (session.store.folder(run.replace(training__epochs=1)) / INPUT_TRANSFORM).exists()
 
 
 def test_a_damaged_step_is_one_line(fitted: Run, dataset: Dataset, session: Session) -> None:
     session.store.folder(fitted).mkdir()
-    (session.store.folder(fitted) / FIRST_STEP).write_bytes(b"half")
+    (session.store.folder(fitted) / INPUT_TRANSFORM).write_bytes(b"half")
     with pytest.raises(UserError, match=r"first_step\.safetensors cannot be read .* delete its folder"):
         read(fitted, dataset, session)

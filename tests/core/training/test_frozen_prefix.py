@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from core.cache.entries import Entry
-from core.config.execution import Execution
+from core.config.execution import ExecutionOptions
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.inference import fast_forward
@@ -33,7 +33,7 @@ WAYS: list[dict[str, Any]] = [  # of computing the same prefix of the same image
 
 
 def activations(run: Run, dataset: Dataset, results: Path, *, channels_last: bool, threads: int) -> Entry:
-    session = Session(Execution(results=results, device="cpu", threads=threads))
+    session = Session(ExecutionOptions(results=results, device="cpu", threads=threads))
     run = run.replace(training__channels_last=channels_last, model__freeze="block3")
     images = plain_images(run, dataset, session)
     backbone = build_network(run, 3)
@@ -130,7 +130,9 @@ def check_chain(name: str, session: Session, run: Run, monkeypatch: pytest.Monke
     on = 1 + int(frozen_prefix.DTYPE in chained[0].facts)  # what is gone on from goes through an entrance in 16 bits
     assert ran == [2, *[on] * (len(stages) - 2), on + pooled]  # the map to the backbone's range goes with the stem
     for stage, one in zip(stages, chained, strict=True):
-        other = Session(Execution(results=session.store.folder(run) / stage, device="cpu", threads=session.threads))
+        other = Session(
+            ExecutionOptions(results=session.store.folder(run) / stage, device="cpu", threads=session.threads)
+        )
         at_once = through(stage, other)
         assert at_once.key == one.key
         np.testing.assert_array_equal(at_once.array, one.array)

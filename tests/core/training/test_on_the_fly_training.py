@@ -11,8 +11,8 @@ import soundfile
 import torch
 from recordings import decode
 
-from core.config.execution import Execution
-from core.config.options import problems
+from core.config.execution import ExecutionOptions
+from core.config.options import list_problems
 from core.config.run import Run
 from core.datasets import load
 from core.datasets.dataset import Dataset
@@ -56,7 +56,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def session(results: Path) -> Session:
     """Share what is stored between this module's tests."""
-    return Session(Execution(results=results, device="cpu", threads=1))
+    return Session(ExecutionOptions(results=results, device="cpu", threads=1))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_live_training_ends_in_the_bits_of_stored_images(
     run: Run, dataset: Dataset, session: Session, way: str
 ) -> None:
     run = run.replace(training__epochs=1, **WAYS[way])
-    assert not problems(run.replace(training__live=True))
+    assert not list_problems(run.replace(training__live=True))
     weights, logits, history = outcome(run, dataset, session)
     live_weights, live_logits, live_history = outcome(run.replace(training__live=True), dataset, session)
     assert all(torch.equal(weights[name], live_weights[name]) for name in weights.keys() | live_weights.keys())
@@ -267,7 +267,7 @@ def test_opened_live_run_gives_its_predictions(
     ],
 )
 def test_what_cannot_go_together_is_one_line(run: Run, changes: dict[str, Any], message: str) -> None:
-    (line,) = problems(run.replace(**changes))
+    (line,) = list_problems(run.replace(**changes))
     assert line.startswith(message)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.config.options import problems
+from core.config.options import list_problems
 from core.config.run import Run, Training
 from core.training import STOPPING
 from core.training.stopping import ended_by, monitored, patience, stop_at
@@ -71,10 +71,10 @@ def test_every_rule_can_hold(name: str) -> None:
     ],
 )
 def test_what_looks_at_validation_clips_needs_them(changes: dict[str, object], message: str) -> None:
-    (found,) = problems(Run().replace(**changes))
+    (found,) = list_problems(Run().replace(**changes))
     assert found.startswith(message)
-    assert problems(Run().replace(**changes, data__validation=0.2)) == []
+    assert list_problems(Run().replace(**changes, data__validation=0.2)) == []
 
 
 def test_stop_at_is_a_share() -> None:
-    assert problems(Training(stop_at=87.0)) == ["--stop-at-accuracy 87.0: must be at most 1"]
+    assert list_problems(Training(stop_at=87.0)) == ["--stop-at-accuracy 87.0: must be at most 1"]

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from core.config.execution import Execution
-from core.config.options import problems
+from core.config.execution import ExecutionOptions
+from core.config.options import list_problems
 from core.config.run import Run, Training
 from core.datasets.dataset import Dataset
 from core.inference import precision
@@ -58,7 +58,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def session(results: Path) -> Session:
     """Share images and activations between this module's tests."""
-    return Session(Execution(results=results, device="cpu", threads=1))
+    return Session(ExecutionOptions(results=results, device="cpu", threads=1))
 
 
 def test_train_learns_and_writes_every_file(run: Run, dataset: Dataset, session: Session) -> None:
@@ -104,7 +104,7 @@ def test_times_and_training_accuracy_are_those_of_the_history(run: Run, dataset:
 
 
 def test_prediction_time_counts_the_frozen_prefix(run: Run, dataset: Dataset, tmp_path: Path) -> None:
-    session = Session(Execution(results=tmp_path / "results", device="cpu", threads=1))
+    session = Session(ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1))
     for seed in (0, 1):  # the second finds the prefix in the cache
         frozen = run.replace(model__freeze="block4", training__epochs=1, seed=seed)
         train(frozen, dataset, session, label="run")
@@ -342,7 +342,7 @@ def test_a_stranger_adds_one_of_each(
     monkeypatch.setitem(AUGMENTATIONS.entries, "backwards", f"{__name__}:BACKWARDS")
     names = {"loss": "brier", "schedule": "halving", "optimizer": "plain-sgd", "augment": "backwards"}
     run = run.replace(training__epochs=5, training__variants=1, **{f"training__{k}": v for k, v in names.items()})
-    assert problems(run) == []
+    assert list_problems(run) == []
     train(run, dataset, session, label="run")
     history = session.store.history(run)
     assert history["lr"].tolist() == [run.training.lr, run.training.lr / 2]
@@ -350,4 +350,4 @@ def test_a_stranger_adds_one_of_each(
     assert written(run, session)["ended_by"] == "second-epoch"
     plain, changed = prepare(run, dataset, session).source.arrays
     assert not np.array_equal(plain, changed)
-    assert problems(run.replace(training__loss="bier"))[0].startswith("--loss bier: did you mean 'brier'?")
+    assert list_problems(run.replace(training__loss="bier"))[0].startswith("--loss bier: did you mean 'brier'?")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from analysis.attribution.pipeline import Explanation, Request
-from core.config.options import problems
+from core.config.options import list_problems
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
@@ -113,4 +113,4 @@ def test_every_kind_of_image_can_be_coloured(run: Run, dataset: Dataset, session
     ],
 )
 def test_what_does_not_go_together_is_one_line(changes: dict[str, object], message: str) -> None:
-    assert problems(Run().replace(**changes)) == [message]
+    assert list_problems(Run().replace(**changes)) == [message]

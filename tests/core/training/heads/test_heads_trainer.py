@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from core import datasets, executor
-from core.config.execution import Execution
+from core.config.execution import ExecutionOptions
 from core.config.run import Run, Training
 from core.datasets.dataset import Dataset
 from core.errors import UserError
-from core.executor import Executed, execute
+from core.executor import ExecutionSummary, execute
 from core.plan import Plan, PlannedRun, resolve
 from core.session import Session
 from core.store.runs import FAILED, FINISHED, RUNNING, Store
@@ -34,13 +34,13 @@ IGNORED: dict[str, Any] = {  # parts of a record that differ between two trainin
 }  # fmt: skip
 
 
-def execute_runs(runs: list[Run], dataset: Dataset, session: Session) -> Executed:
+def execute_runs(runs: list[Run], dataset: Dataset, session: Session) -> ExecutionSummary:
     planned = tuple(PlannedRun("one", run, runs[0]) for run in runs)
     return execute(Plan("test", planned, {runs[0].data.content: dataset}), session)
 
 
 def new_session(results: Path) -> Session:
-    return Session(Execution(results=results, device="cpu", threads=1))
+    return Session(ExecutionOptions(results=results, device="cpu", threads=1))
 
 
 def train_together(runs: list[Run], dataset: Dataset, results: Path) -> Session:
@@ -309,5 +309,5 @@ def test_finished_runs_are_not_trained_again(vectors: tuple[Run, Dataset], tmp_p
     runs = vary(run)
     session = train_together(runs[:2], dataset, tmp_path)
     before = (session.store.folder(runs[0]) / "weights.safetensors").stat().st_mtime_ns
-    assert execute_runs(runs, dataset, session) == Executed(4, 2, 0, frozenset(one.id for one in runs[2:]))
+    assert execute_runs(runs, dataset, session) == ExecutionSummary(4, 2, 0, frozenset(one.id for one in runs[2:]))
     assert (session.store.folder(runs[0]) / "weights.safetensors").stat().st_mtime_ns == before
