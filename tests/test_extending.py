@@ -1,4 +1,4 @@
-"""What the README says about adding to the toolkit: each of its examples is put where it says, and run."""
+"""Executes every example of docs/extending.md: the code is put into the file that the page names, and run."""
 
 import importlib
 import re
@@ -13,13 +13,13 @@ from small_runs import SMALL
 from core.registry import Registry
 from run_ablation import main
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-LONGEST = 20  # lines of an example
+PAGE = (Path(__file__).parent.parent / "docs" / "extending.md").read_text(encoding="utf-8")
+MAX_LINES = 20  # of an example
 
 
 @dataclass(frozen=True)
 class Example:
-    """One example: its file, its code, the registry it is announced in, and the line that does."""
+    """One example: its file and code, and the registry entry that the page names."""
 
     file: str
     code: str
@@ -29,13 +29,11 @@ class Example:
 
 
 def _examples() -> dict[str, Example]:
-    section = re.search(r"^## Adding to it$(.*?)^## ", README, flags=re.MULTILINE | re.DOTALL)
-    assert section
     pattern = (
         r"\*\*(?P<what>[^*]+)\*\*(?:(?!\*\*).)*?In\s`(?P<file>[^`]+)`,\swith\sthe\sline\s"
         r"`\"(?P<name>[^\"]+)\":\s\"(?P<target>[^\"]+)\"`\sin\s`(?P<registry>[^`]+)`:\s+```python\n(?P<code>.*?)```"
     )
-    found = re.finditer(pattern, section[1], flags=re.DOTALL)
+    found = re.finditer(pattern, PAGE, flags=re.DOTALL)
     return {m["what"]: Example(m["file"], m["code"], m["registry"], m["name"], m["target"]) for m in found}
 
 
@@ -44,9 +42,9 @@ EXAMPLES = _examples()
 
 @pytest.fixture
 def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Return a function that does with an example what the README says."""
+    """Return a function that writes an example to its file and adds its registry entry."""
 
-    def added(what: str) -> str:
+    def add_example(what: str) -> str:
         example = EXAMPLES[what]
         file = tmp_path / "added" / example.file
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +56,7 @@ def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setitem(registry.entries, example.name, example.target)
         return example.name
 
-    return added
+    return add_example
 
 
 def _takes(value: object, file: str) -> bool:
@@ -71,10 +69,10 @@ def table_of(results: Path, command: str) -> pd.DataFrame:
     return pd.read_csv(file)
 
 
-def test_the_readme_has_an_example_of_each() -> None:
+def test_page_has_an_example_of_each_kind() -> None:
     assert set(EXAMPLES) == {"An ablation", "A data set", "An input", "A network"}
     for example in EXAMPLES.values():
-        assert len(example.code.splitlines()) <= LONGEST
+        assert len(example.code.splitlines()) <= MAX_LINES
         compile(example.code, example.file, "exec")
 
 
@@ -87,10 +85,10 @@ def test_added_ablation_runs(add, sounds: Path, tmp_path: Path, monkeypatch: pyt
 
 
 def test_added_report_runs(sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = re.search(r"\*\*A report\*\*.*?In\s`ablations/studies/([^`]+)/`.*?```toml\n(.*?)```", README, re.DOTALL)
+    found = re.search(r"\*\*A report\*\*.*?In\s`ablations/studies/([^`]+)/`.*?```toml\n(.*?)```", PAGE, re.DOTALL)
     assert found
     name, text = found.groups()
-    assert len(text.splitlines()) <= LONGEST
+    assert len(text.splitlines()) <= MAX_LINES
     (tmp_path / "studies" / name).mkdir(parents=True)
     (tmp_path / "studies" / name / "study.toml").write_text(text)
     stated = "item,data,backbone,condition,metric,value\nTable 1,claps,efficientnet_lite0,none,accuracy,0.9\n"
