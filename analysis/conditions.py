@@ -201,7 +201,7 @@ def make_caption(plan: Plan) -> str:
     models = {id(run.model): run.model for run in references}.values()  # thousands of runs have a few in common
     data = {id(run.data): run.data for run in references}.values()
     backbones = sorted({f"{model.backbone} ({Path(model.weights).name} weights)" for model in models})
-    names = sorted({part.about for part in data})
+    names = sorted({part.display_name for part in data})
     return f"{plan.ablation.capitalize()}: {' and '.join(backbones)} on {' and '.join(names)}"
 
 

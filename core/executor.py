@@ -176,7 +176,7 @@ def _train_together(
 
 def run_label(run: Run, plan: Plan) -> str:
     """Name a run for people: its place in the plan, condition, fold and seed."""
-    number, condition = plan.places[run.id]
+    number, condition = plan.positions[run.id]
     return f"[{number}/{len(plan.runs)}] {run.data.name} {condition} fold {run.data.fold} seed {run.seed}"
 
 
@@ -199,7 +199,7 @@ def is_done(run: Run, session: Session) -> bool:
 def report_damaged_runs(runs: Sequence[Run], plan: Plan, session: Session) -> None:
     """Name each run that is trained again because its record or a file of it is not as it was written."""
     for run in runs:
-        if why := session.store.problem(run):
+        if why := session.store.find_damage(run):
             session.report.note(f"{run_label(run, plan)}: run {run.id} is damaged ({why}); training it again")
 
 

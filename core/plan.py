@@ -23,7 +23,7 @@ from core.config.run import Data, Run, field_of
 from core.datasets.dataset import Dataset
 from core.datasets.metadata import some
 from core.errors import UserError
-from core.inputs.input_of_run import check_first_step, input_shape
+from core.inputs.input_of_run import check_input_transform, input_shape
 from core.io.atomic_files import short_digest
 from core.models import find_family
 from core.models.build_network import compute_weights_digest
@@ -57,7 +57,7 @@ class Plan:
         return tuple({planned.run.id: planned.run for planned in self.planned}.values())
 
     @cached_property
-    def places(self) -> dict[str, tuple[int, str]]:
+    def positions(self) -> dict[str, tuple[int, str]]:
         """Position in `runs`, from 1, and first condition of each run, by run id."""
         conditions = {planned.run.id: planned.condition for planned in reversed(self.planned)}
         return {run.id: (number, conditions[run.id]) for number, run in enumerate(self.runs, start=1)}
@@ -224,7 +224,7 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
         raise no_imagenet_error(model.backbone)
     run = run.replace(model__weights_sha256=compute_weights_digest(model))
     check_input_shape(family, model.network, input_shape(run))
-    check_first_step(run)
+    check_input_transform(run)
     return run
 
 

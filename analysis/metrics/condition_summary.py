@@ -56,7 +56,7 @@ def run_counts(runs: Sequence[Run], records: Records) -> dict[str, Any]:
 
 def dataset_and_backbone(planned: PlannedRun) -> dict[str, str]:
     """Return the data set and the backbone, which stand in every row whether the grid varies them or not."""
-    return {"data": planned.run.data.about, "backbone": planned.run.model.backbone}
+    return {"data": planned.run.data.display_name, "backbone": planned.run.model.backbone}
 
 
 def condition_row(part: Sequence[PlannedRun], records: Records) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def _collect_contents(
         report_runs.make_run_detail(record, store, id=f"run-{k}", analyses=part_of[record.id])
         for k, record in enumerate(finished[: limits.details], start=1)
     ]
-    damaged |= {one.run: why for one in shown if (why := store.check(one.run, HISTORY))}
+    damaged |= {one.run: why for one in shown if (why := store.check_file(one.run, HISTORY))}
     every = list(records.values())
     return {
         "analyses": analyses,

@@ -45,7 +45,7 @@ def make_published_table(
     for analysis in analyses:
         ours.setdefault(analysis.ablation, []).extend(_iterate_rows(analysis, records))
     every = [row for rows in ours.values() for row in rows]
-    data = {record.run.data.about for record in records.values()} | {row["data"] for row in every}
+    data = {record.run.data.display_name for record in records.values()} | {row["data"] for row in every}
     backbones = {record.run.model.backbone for record in records.values()} | {""}
     rows: list[list[str | Cell]] = []
     for study, every_number in load_all_published(folder).items():
@@ -83,7 +83,7 @@ def _iterate_rows(analysis: Analysis, records: Mapping[str, Record]) -> Iterator
             if record is None:
                 continue
             run, condition = record.run, str(row.get("condition"))
-            data = analysis.published_as or run.data.about
+            data = analysis.published_as or run.data.display_name
             about = {"data": data, "backbone": run.model.backbone, "weights": run.model.weights}
             yield row | about | {"condition": condition, "table": item}
 

@@ -91,7 +91,7 @@ def read_records(store: Store) -> tuple[dict[str, Record], dict[str, str]]:
         what = (model.backbone, model.weights, model.cut, model.fuse, model.freeze)
         return run.data.name, *what, run.data.fold, run.seed, record.id
 
-    return {record.id: record for record in sorted(store.records(), key=order)}, store.damaged()
+    return {record.id: record for record in sorted(store.records(), key=order)}, store.damaged_runs()
 
 
 def make_dataset_table(records: Iterable[Record], *, limit: int) -> Table:
@@ -191,7 +191,7 @@ def describe_run(run: Run) -> str:
     """Name a run in words."""
     model, data = run.model, run.data
     what = "" if describe_surgery(model) == "nothing" else f", {describe_surgery(model)}"
-    return f"{model.backbone} ({model.weights}{what}) on {data.about}, fold {data.fold}, seed {run.seed}"
+    return f"{model.backbone} ({model.weights}{what}) on {data.display_name}, fold {data.fold}, seed {run.seed}"
 
 
 def make_run_detail(record: Record, store: Store, *, id: str, analyses: list[tuple[str, str]]) -> RunDetail:

@@ -98,7 +98,7 @@ def best_configuration_row(frame: pd.DataFrame, plan: Plan, store: Store, space:
         return pd.DataFrame()
     values = {column_name(key): best[column_name(key)] for key in space}
     accuracy = float(np.mean([record.metrics.accuracy for record in records]))
-    about = {"data": runs[0].data.about, "backbone": runs[0].model.backbone, "condition": BEST_CONDITION}
+    about = {"data": runs[0].data.display_name, "backbone": runs[0].model.backbone, "condition": BEST_CONDITION}
     return pd.DataFrame([{**values, **about, "accuracy": accuracy}])
 
 

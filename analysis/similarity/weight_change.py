@@ -123,7 +123,7 @@ def similarity_of(run: Run, results: OutputFolder, *, index: str, layers: str, p
         return {name: Similarity(**{**v, "kept": tuple(v["kept"])}) for name, v in kept.items()}
     dataset = results.plan.datasets[run.data.content]
     trained = open_run(run, dataset, session)
-    networks = [network.to(session.device) for network in (trained.starting_network(), trained.network)]
+    networks = [network.to(session.device) for network in (trained.make_starting_network(), trained.network)]
     names = [f"backbone.{name}" for name in layer_names(get_backbone(trained.network), layers)]
     batches = _batches(trained.images, trained.split.test, session.device)
     with warnings.catch_warnings():

@@ -59,7 +59,7 @@ def analyse_with_repair(
                 raise
             mended.add(damage.run_id)
             session.report.note(f"{damage.path}: {damage.reason}; training run {damage.run_id} again")
-            session.store.discard(damage)
+            session.store.discard_damaged(damage)
             more = execute(plan, session)
             new = executed.new | more.new
             failed = sum(session.store.status(id) == FAILED for id in new)

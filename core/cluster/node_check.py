@@ -60,7 +60,7 @@ def check_nodes(nodes: Sequence[Node], *, results: Path, storage: Storage | None
     mark = results / f".probe-{uuid.uuid4().hex}"
     mark.touch()
     try:
-        for node, view in _view_nodes(others, mark, storage.place if storage else "", probe, tuple(files)):
+        for node, view in _view_nodes(others, mark, storage.location if storage else "", probe, tuple(files)):
             _raise_for(node, view, results, storage)
     finally:
         mark.unlink()
@@ -104,7 +104,7 @@ def _raise_for(node: Node, view: NodeView, results: Path, storage: Storage | Non
     if view.files:
         raise UserError(f"node {node.address} has no file {view.files[0]}: copy it there, to the same path")
     if storage and view.storage:
-        raise UserError(f"node {node.address} cannot see --storage {storage.place}: {view.storage}")
+        raise UserError(f"node {node.address} cannot see --storage {storage.location}: {view.storage}")
     if not storage and not view.results:
         raise UserError(
             f"node {node.address} cannot see --results {results}: give --storage, a folder or URI that all nodes see"

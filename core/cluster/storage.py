@@ -29,13 +29,13 @@ class Storage:
         If no installed library can open the place.
     """
 
-    def __init__(self, place: str) -> None:
-        self.place = place
+    def __init__(self, location: str) -> None:
+        self.location = location
         try:
-            self.filesystem, self.root = _open_filesystem(place)
+            self.filesystem, self.root = _open_filesystem(location)
         except Exception as error:  # each kind of storage has errors of its own
             raise UserError(
-                f"--storage {place}: {_first_line(error)}; give a folder or a URI such as s3://..."
+                f"--storage {location}: {_first_line(error)}; give a folder or a URI such as s3://..."
             ) from None
 
     def check(self) -> str:
@@ -52,7 +52,7 @@ class Storage:
             with self.filesystem.open_output_stream(self._path(name)) as stream:
                 stream.write(name.encode())
         except Exception as error:
-            raise UserError(f"--storage {self.place}: cannot be written to ({_first_line(error)})") from None
+            raise UserError(f"--storage {self.location}: cannot be written to ({_first_line(error)})") from None
         return name
 
     def has(self, name: str) -> bool:
@@ -144,13 +144,13 @@ def _entry_name(folder: Path) -> str:
     return f"cache/{folder.parent.name}/{folder.name}"
 
 
-def _open_filesystem(place: str) -> tuple[Any, str]:
-    if "://" not in place:
-        return fs.LocalFileSystem(), str(Path(place).absolute())
+def _open_filesystem(location: str) -> tuple[Any, str]:
+    if "://" not in location:
+        return fs.LocalFileSystem(), str(Path(location).absolute())
     try:
-        filesystem, path = fs.FileSystem.from_uri(place)
+        filesystem, path = fs.FileSystem.from_uri(location)
     except pyarrow.ArrowInvalid:
-        handler, path = fsspec.url_to_fs(place)
+        handler, path = fsspec.url_to_fs(location)
         filesystem = fs.PyFileSystem(fs.FSSpecHandler(handler))
     return filesystem, path.rstrip("/")
 

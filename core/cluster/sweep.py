@@ -54,10 +54,10 @@ def execute_on_ray(plan: Plan, session: Session, *, scheduler: Any = None) -> Ex
     UserError
         If the cluster, resources, storage or clips cannot be used.
     """
-    place = session.execution.cluster.storage
-    if place:  # runs that an earlier, killed command has finished there
+    location = session.execution.cluster.storage
+    if location:  # runs that an earlier, killed command has finished there
         for run in unfinished_runs(plan, session):
-            fetch_run(run, session, Storage(place))
+            fetch_run(run, session, Storage(location))
     missing = unfinished_runs(plan, session)
     if scheduler is not None:
         missing = [run for run in missing if session.store.status(run) != STOPPED]
@@ -93,8 +93,8 @@ def sweep(source: TrialSource, session: Session, *, runs: int, first: Iterable[R
         A Ray Tune scheduler, or None.
     """
     execution = session.execution
-    place = execution.cluster.storage
-    storage = Storage(place) if place else None
+    location = execution.cluster.storage
+    storage = Storage(location) if location else None
     with connected(execution.cluster) as nodes:
         resources = resources_per_trial(nodes, runs=runs, execution=execution)
         files = {run.model.weights for run in first if run.model.weights not in NAMED_WEIGHTS}
@@ -157,7 +157,7 @@ def _run_tune(
     places = count_slots(resources, nodes)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(places)  # start all workers at the same time
     at_once = min(places, cluster.max_concurrent or places)
-    source.share(at_once)
+    source.split_trials(at_once)
 
     def schedulable() -> bool:
         return any(fits(resources, node) for node in alive_nodes())
@@ -186,5 +186,5 @@ def _run_tune(
                 failure_config=tune.FailureConfig(max_failures=cluster.max_failures),
             ),
         ).fit()
-    if progress.refused:
-        raise UserError(progress.refused)
+    if progress.fatal_error:
+        raise UserError(progress.fatal_error)

@@ -49,31 +49,31 @@ class SweepProgress:
         self.running: set[str] = set()
         self.done = self.failures = 0
         self.best = 0.0
-        self.refused = ""
+        self.fatal_error = ""
         self.begun = self.shown = self.looked = time.monotonic()
 
-    def started(self, config: dict[str, Any]) -> None:
+    def on_start(self, config: dict[str, Any]) -> None:
         """Count the runs of a trial as running."""
         self.running |= {run.id for run in _runs_of_trial(config)}
 
-    def reported(self, config: dict[str, Any], result: dict[str, Any]) -> None:
+    def on_report(self, config: dict[str, Any], result: dict[str, Any]) -> None:
         """Show an epoch, or keep an error that stops the sweep."""
-        if "refused" in result:
-            self.refused = result["refused"]
+        if "fatal_error" in result:
+            self.fatal_error = result["fatal_error"]
         elif "epoch" in result:
             epochs, accuracy = config["runs"][0]["training"]["epochs"], result["test_accuracy"]
             self.session.report(result["epoch"], epochs, config["labels"][0], f"test accuracy {accuracy:.1%}")
 
-    def died(self, config: dict[str, Any], trace: str) -> None:
+    def on_death(self, config: dict[str, Any], trace: str) -> None:
         """Report a killed trial, which resumes from its last checkpoint."""
         self.running -= {run.id for run in _runs_of_trial(config)}
         name = group_label(config["labels"])
         self.session.report.drop(name)
         self.session.report.note(f"{name}: {trial_end_reason(trace)}; resuming from its last checkpoint")
 
-    def ended(self, config: dict[str, Any], result: dict[str, Any]) -> None:
+    def on_end(self, config: dict[str, Any], result: dict[str, Any]) -> None:
         """Record the runs of an ended trial: finished, failed (a loss that is not finite) or stopped early."""
-        if "refused" in result:
+        if "fatal_error" in result:
             return
         for run, name in zip(_runs_of_trial(config), config["labels"], strict=True):
             self.session.report.drop(name)
@@ -83,7 +83,7 @@ class SweepProgress:
                 self._stop(run, name, result)
             self._end_run(run)
 
-    def failed(self, config: dict[str, Any], trace: str) -> None:
+    def on_failure(self, config: dict[str, Any], trace: str) -> None:
         """Record the unfinished runs of a trial that Tune gave up as failed."""
         for run, name in zip(_runs_of_trial(config), config["labels"], strict=True):
             if not self._finished(run, name):

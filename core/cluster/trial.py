@@ -99,7 +99,7 @@ def train_trial(config: Mapping[str, Any], context: TrialContext) -> dict[str, A
     -------
     result
         ``id`` of the first run. ``failed``: ``reason`` and ``trace`` by the id of each run that cannot be trained.
-        ``refused``: an error that every trial would meet. Errors that a retry may avoid are raised instead.
+        ``fatal_error``: an error that every trial would meet. Errors that a retry may avoid are raised instead.
     """
     runs = [Run.from_dict(run) for run in config["runs"]]
     result: dict[str, Any] = {"id": runs[0].id}
@@ -117,11 +117,13 @@ def train_trial(config: Mapping[str, Any], context: TrialContext) -> dict[str, A
                 storage.put_run(session.store.folder(run))
                 storage.remove(f"runs/{run.id}/{CHECKPOINT}")
     except UserError as error:
-        return result | {"refused": str(error)}
+        return result | {"fatal_error": str(error)}
     except Exception as error:
         if not (why := write_error_reason(error)):
             raise
-        return result | {"refused": f"cannot write run {runs[0].id} ({why}); free space or mend the folder's rights"}
+        return result | {
+            "fatal_error": f"cannot write run {runs[0].id} ({why}); free space or mend the folder's rights"
+        }
     return result | ({"failed": failed} if failed else {})
 
 

@@ -26,7 +26,7 @@ class TrialSource(Protocol):
     total: int
     found: int
 
-    def share(self, places: int) -> int:
+    def split_trials(self, places: int) -> int:
         """Split groups of runs so that `places` processes have work; return the largest possible number of trials."""
 
     def next(self) -> Sequence[Run]:
@@ -55,7 +55,7 @@ class PlannedTrials:
         self.total, self.found = len(plan.runs), len(plan.runs) - len(missing)
         self.waiting = deque([[run] for run in missing] if one_per_trial else group_runs(missing, plan.datasets))
 
-    def share(self, places: int) -> int:
+    def split_trials(self, places: int) -> int:
         """Halve the largest trial until there are as many as processes."""
         while len(self.waiting) < places and (longest := max(self.waiting, key=len, default=[])[1:]):
             place = next(k for k, group in enumerate(self.waiting) if len(group) == len(longest) + 1)

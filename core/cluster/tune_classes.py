@@ -63,23 +63,23 @@ class Callback(_NotPickled, tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Pass on the start of a trial."""
-        self.progress.started(trial.config)
+        self.progress.on_start(trial.config)
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
         """Pass on a report of a trial."""
-        self.progress.reported(trial.config, result)
+        self.progress.on_report(trial.config, result)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Pass on the death of a trial that Tune will restart."""
-        self.progress.died(trial.config, _trace(trial))
+        self.progress.on_death(trial.config, _trace(trial))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Pass on the end of a trial."""
-        self.progress.ended(trial.config, trial.last_result)
+        self.progress.on_end(trial.config, trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Pass on the last failure of a trial."""
-        self.progress.failed(trial.config, _trace(trial))
+        self.progress.on_failure(trial.config, _trace(trial))
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Update the display, about ten times a second."""
@@ -98,7 +98,7 @@ class Stopper(_NotPickled, tune.Stopper):
 
     def stop_all(self) -> bool:
         """Return whether to stop all trials."""
-        return bool(self.progress.refused)
+        return bool(self.progress.fatal_error)
 
 
 def _trace(trial: Any) -> str:

@@ -152,7 +152,7 @@ class Frontend:
             found.append(f"--storage-dtype {self.stored_as}: does not apply to --input features; leave it out")
         return found + self._image_problems() + self._colour_problems()
 
-    def beyond(self, half: float) -> list[str]:
+    def list_frequency_problems(self, half: float) -> list[str]:
         """List frequencies that recordings do not have, half of whose sampling rate is `half` Hz."""
         found = []
         if self.fmin >= half:

@@ -87,7 +87,7 @@ class Data:
         return {name: getattr(self, name) for name in field_names(Data, decides="clips") if name != "name"}
 
     @property
-    def about(self) -> str:
+    def display_name(self) -> str:
         """The set's name, and what its classes are where they are not its own."""
         return f"{self.name} by {self.label}" if self.label else self.name
 
@@ -313,7 +313,7 @@ class Run:
 
     def problems(self) -> list[str]:
         """List what is wrong with parts that are right one by one."""
-        found = self.frontend.beyond(self.clip.sr / 2) if self.clip.sr else []  # 0: not known yet
+        found = self.frontend.list_frequency_problems(self.clip.sr / 2) if self.clip.sr else []  # 0: not known yet
         training = self.training
         if training.augment == "segment" and self.clip.fit == "stretch":
             found.append(

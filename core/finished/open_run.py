@@ -54,7 +54,7 @@ class OpenRun:
     labels: np.ndarray
     class_names: tuple[str, ...]
 
-    def starting_network(self) -> nn.Sequential:
+    def make_starting_network(self) -> nn.Sequential:
         """Make the network anew as it was before its training; the first step is the same module."""
         before = build_network(self.run, len(self.class_names))
         return _make_network(self.network.get_submodule("normalise"), before)
@@ -112,7 +112,7 @@ def find_finished_record(run_id: str, store: Store, *, otherwise: str = "train o
     known = re.fullmatch("[0-9a-f]{12}", run_id) is not None
     if known and (record := store.finished(run_id)):
         return record
-    if known and (why := store.problem(run_id)):
+    if known and (why := store.find_damage(run_id)):
         again = f"delete {store.folder(run_id)} and run the command that made it again"
         raise UserError(f"--run {run_id} is damaged ({why}); {again}")
     finished = [record.id for record in store.records() if record.finished]

@@ -53,7 +53,7 @@ def input_key(run: Run) -> tuple[Hashable, ...]:
     return run.data.content, run.clip, dataclasses.replace(run.frontend, **transform), *training
 
 
-def check_first_step(run: Run) -> None:
+def check_input_transform(run: Run) -> None:
     """Check that the kind of input supports the normalisation and colours of a run.
 
     Raises

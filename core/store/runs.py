@@ -73,7 +73,7 @@ class DamagedFile(UserError):
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path} cannot be read ({reason}); delete its folder and run the command again")
         self.path, self.reason, self.run_id = path, reason, path.parent.name
-        self.seen = _signature_or_none(path)
+        self.signature = _signature_or_none(path)
 
 
 class Store:
@@ -161,7 +161,7 @@ class Store:
             if record := self.record(folder.name):
                 yield record
 
-    def damaged(self) -> dict[str, str]:
+    def damaged_runs(self) -> dict[str, str]:
         """Return the reason for each folder of a run that has no intact record."""
         found = {}
         for folder in self._folders():
@@ -171,7 +171,7 @@ class Store:
                 found[folder.name] = str(problem)
         return found
 
-    def problem(self, run: Run | str) -> str:
+    def find_damage(self, run: Run | str) -> str:
         """Return why the record of a run is damaged, "" if it is intact or there is none."""
         folder = self.folder(run)
         try:
@@ -221,7 +221,7 @@ class Store:
             self._decoded[id] = signature, record
         return record
 
-    def check(self, run: Run | str, name: str) -> str:
+    def check_file(self, run: Run | str, name: str) -> str:
         """Return what is wrong with the content of a file of a run, "" if it is intact."""
         try:
             with self._reading(run, name):
@@ -231,10 +231,10 @@ class Store:
         except UserError as error:
             return str(error)
 
-    def discard(self, damage: DamagedFile) -> None:
+    def discard_damaged(self, damage: DamagedFile) -> None:
         """Delete a damaged file, so that its run counts as missing; a file that was written again meanwhile stays."""
         with self.lock(damage.run_id):
-            if _signature_or_none(damage.path) == damage.seen and damage.path.is_file():
+            if _signature_or_none(damage.path) == damage.signature and damage.path.is_file():
                 damage.path.unlink()
         self._forget(damage.run_id)
 
@@ -243,7 +243,7 @@ class Store:
             names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
         return [self.runs / name for name in names]
 
-    def begin(self, run: Run, values: Mapping[str, Any]) -> None:
+    def start_run(self, run: Run, values: Mapping[str, Any]) -> None:
         """Write the record of a run whose training starts, and delete temporary files of a killed process.
 
         The caller holds the lock of the run.
@@ -284,7 +284,7 @@ class Store:
         history: list[dict[str, Any]],
         predictions: tuple[list[str], np.ndarray, np.ndarray],
         weights: Mapping[str, torch.Tensor],
-        first_step: Mapping[str, torch.Tensor] | None = None,
+        input_transform: Mapping[str, torch.Tensor] | None = None,
         best: np.ndarray | None = None,
     ) -> None:
         """Write all files of a finished run, the record last, and delete its checkpoint.
@@ -293,8 +293,8 @@ class Store:
         ----------
         run, values
             As in `write_record`.
-        history, predictions, weights, first_step
-            As in `write_history`, `write_predictions`, `write_weights` and `write_first_step`.
+        history, predictions, weights, input_transform
+            As in `write_history`, `write_predictions`, `write_weights` and `write_input_transform`.
         best
             As in `write_predictions`.
         """
@@ -303,8 +303,8 @@ class Store:
             self.write_history(run, history)
             self.write_predictions(run, *predictions, best=best)
             self.write_weights(run, weights)
-            if first_step is not None:
-                self.write_first_step(run, first_step)
+            if input_transform is not None:
+                self.write_input_transform(run, input_transform)
                 files.append(INPUT_TRANSFORM)
         self.write_record(run, FINISHED, values, files=tuple(files))
         self.checkpoint(run).unlink(missing_ok=True)
@@ -388,12 +388,12 @@ class Store:
         """Read the final weights of a run; raises `DamagedFile` if the file is missing or damaged."""
         return self._tensors(run, WEIGHTS)
 
-    def write_first_step(self, run: Run, tensors: Mapping[str, torch.Tensor]) -> None:
+    def write_input_transform(self, run: Run, tensors: Mapping[str, torch.Tensor]) -> None:
         """Write ``first_step.safetensors``: the input transform that was fitted to the training clips."""
         with atomic_write(self.folder(run) / INPUT_TRANSFORM) as path:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
 
-    def first_step(self, run: Run | str) -> dict[str, torch.Tensor] | None:
+    def input_transform(self, run: Run | str) -> dict[str, torch.Tensor] | None:
         """Read the fitted input transform; None if the run has none. Raises `DamagedFile` if the file is damaged."""
         return self._tensors(run, INPUT_TRANSFORM) if (self.folder(run) / INPUT_TRANSFORM).exists() else None
 

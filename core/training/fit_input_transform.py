@@ -12,7 +12,7 @@ from core.config.run import Run
 from core.datasets.dataset import Split
 from core.errors import UserError
 from core.inputs import KINDS
-from core.inputs.input_of_run import check_first_step, input_layout, input_shape
+from core.inputs.input_of_run import check_input_transform, input_layout, input_shape
 from core.inputs.store.stored_inputs import Images
 from core.models.backbone import Backbone
 from core.models.input_transform.colour import ColourMap, ScaleToUnit
@@ -43,7 +43,7 @@ def fit(run: Run, backbone: Backbone, images: Images, split: Split) -> nn.Module
 def _fixed(run: Run, backbone: Backbone) -> nn.Module:
     """Make the first step that looks at no clip."""
     layout, frontend = input_layout(run.clip, run.frontend), run.frontend
-    check_first_step(run)
+    check_input_transform(run)
     if len(layout.channels) not in (1, len(backbone.mean)):
         raise UserError(f"--normalise fixed: inputs of the kind {frontend.kind} are no pictures; use train")
     picture = None if frontend.levels == "image" else layout.value_range
@@ -77,7 +77,7 @@ def kept(run: Run, backbone: Backbone, store: Store) -> nn.Module | None:
     """
     if not is_fitted(run):
         return _fixed(run, backbone)
-    tensors = store.first_step(run)
+    tensors = store.input_transform(run)
     if tensors is None:
         return None
     return PcaProjection.restored(tensors) if run.frontend.pca else Normalise.restored(tensors)

@@ -38,7 +38,7 @@ class Prepared:
     ----------
     network
         What is trained: all of it, or what follows the frozen prefix.
-    first_step
+    input_transform
         What every input passes through first; part of the network, or of its frozen prefix.
     backbone
         The whole backbone, sharing the network's tensors.
@@ -64,7 +64,7 @@ class Prepared:
     """
 
     network: nn.Module
-    first_step: nn.Module
+    input_transform: nn.Module
     backbone: Backbone
     source: Source
     labels: torch.Tensor
@@ -108,10 +108,10 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     plain = versions[0]
     split = rows_of(run, dataset, plain)
     backbone = build_network(run, len(dataset.class_names))
-    first_step = fit(run, backbone, plain, split)
+    input_transform = fit(run, backbone, plain, split)
     training = run.training
     stay = reuse and can_cache_prefix(run)
-    prefix, network = split_at_freeze(first_step, backbone, run.model.freeze if stay else "none")
+    prefix, network = split_at_freeze(input_transform, backbone, run.model.freeze if stay else "none")
     if training.live and not stay:
         network, augment = _behind_waveforms(run, network, augment), nn.Sequential()
     backbone.to(session.device)
@@ -123,7 +123,7 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     labels = torch.tensor(rows["label"].to_numpy(), dtype=torch.int64, device=session.device)
     return Prepared(
         network=network,
-        first_step=first_step,
+        input_transform=input_transform,
         backbone=backbone,
         source=source,
         labels=labels,

@@ -54,7 +54,7 @@ def train(run: Run, dataset: Dataset, session: Session, *, label: str) -> None:
     NonFiniteLoss
         Naming the epoch and the step.
     """
-    session.store.begin(run, results.provenance(session, run.training))
+    session.store.start_run(run, results.provenance(session, run.training))
     started = time.perf_counter()
     prepared = prepare(run, dataset, session)
     preparation = time.perf_counter() - started
@@ -102,7 +102,7 @@ def write_outcome(run: Run, prepared: Prepared, dataset: Dataset, session: Sessi
         history=history,
         predictions=([prepared.clips[row] for row in prepared.split.test], targets, logits),
         weights=outcome.weights,
-        first_step=prepared.first_step.state_dict() if is_fitted(run) else None,
+        input_transform=prepared.input_transform.state_dict() if is_fitted(run) else None,
         best=outcome.best,
     )
 

@@ -118,7 +118,7 @@ def write(store: Store, run: Run) -> None:
         history=[{"epoch": 1, "test_accuracy": 0.5 + run.seed / 100}, {"epoch": 2, "test_accuracy": 0.75}],
         predictions=([f"{k}.wav" for k in range(4)], np.array([0, 0, 1, 1]), rng.normal(size=(4, 2)).astype("f4")),
         weights={"w": torch.from_numpy(rng.normal(size=(3, 4)).astype("f4")), "n": torch.tensor(run.seed)},
-        first_step={"mean": torch.tensor([float(run.seed)]), "std": torch.ones(1)},
+        input_transform={"mean": torch.tensor([float(run.seed)]), "std": torch.ones(1)},
     )
 
 
@@ -126,7 +126,7 @@ def read_all(store: Store, run: Run) -> dict[str, str]:
     """Read every file of a run; return what each reader raised, by the file's name."""
     found = {}
     readers = {HISTORY: store.history, PREDICTIONS: store.predictions, WEIGHTS: store.weights}
-    for name, read in (readers | {INPUT_TRANSFORM: store.first_step}).items():
+    for name, read in (readers | {INPUT_TRANSFORM: store.input_transform}).items():
         try:
             read(run)
         except DamagedFile as error:
@@ -138,7 +138,7 @@ def read_all(store: Store, run: Run) -> dict[str, str]:
 def test_undamaged_run_is_read(tmp_path: Path) -> None:
     store, run = Store(tmp_path), Run()
     write(store, run)
-    assert (store.status(run), store.problem(run), read_all(store, run)) == (FINISHED, "", {})
+    assert (store.status(run), store.find_damage(run), read_all(store, run)) == (FINISHED, "", {})
 
 
 def test_every_damage_of_every_file_is_seen(tmp_path: Path, say: Callable[[str], None]) -> None:
@@ -150,15 +150,15 @@ def test_every_damage_of_every_file_is_seen(tmp_path: Path, say: Callable[[str],
             write(store, other)
             damage(store.folder(run) / name, store.folder(other) / name)
             if store.status(run) == MISSING:
-                said, how = store.damaged()[run.id], "by its size or record"
+                said, how = store.damaged_runs()[run.id], "by its size or record"
                 assert name in said
-                assert kind == "missing" or store.problem(run) == said or name == RECORD, kind
+                assert kind == "missing" or store.find_damage(run) == said or name == RECORD, kind
             else:
                 found = read_all(store, run)
                 assert list(found) == [name], kind
                 said, how = found[name], "when it is read"
                 assert run.id in said
-                assert store.check(run, name).startswith(name)
+                assert store.check_file(run, name).startswith(name)
             assert "\n" not in said
             seen[how] += 1
     say(f"{seen.total()} damages: " + ", ".join(f"{count} seen {how}" for how, count in seen.items()))
@@ -173,7 +173,7 @@ def test_a_record_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     record.unlink()
     os.mkfifo(record)
     assert store.status(run) == MISSING
-    assert store.damaged() == {run.id: f"{RECORD} cannot be used (is no regular file)"}
+    assert store.damaged_runs() == {run.id: f"{RECORD} cannot be used (is no regular file)"}
 
 
 def test_a_search_that_cannot_be_gone_on_with_is_said(tmp_path: Path) -> None:
@@ -207,14 +207,14 @@ def test_only_what_is_still_damaged_is_discarded(tmp_path: Path) -> None:
     with pytest.raises(DamagedFile) as caught:
         store.weights(run)
     write(store, run)
-    store.discard(caught.value)
+    store.discard_damaged(caught.value)
     assert store.status(run) == FINISHED
     DAMAGES["zeros"](store.folder(run) / WEIGHTS, tmp_path)
     with pytest.raises(DamagedFile) as caught:
         store.weights(run)
-    store.discard(caught.value)
+    store.discard_damaged(caught.value)
     assert store.status(run) == MISSING
-    assert store.problem(run) == f"{WEIGHTS} is missing"
+    assert store.find_damage(run) == f"{WEIGHTS} is missing"
 
 
 SMALL = [*SIZE, *ON_CPU]
@@ -298,7 +298,7 @@ def test_a_command_names_the_damage_and_trains_again(
     assert {file: (path.parent / file).read_bytes() for file in before} == before
     store = Store(results)
     assert store.status(path.parent.name) == FINISHED
-    assert not store.check(path.parent.name, name) or name == RECORD
+    assert not store.check_file(path.parent.name, name) or name == RECORD
 
 
 @pytest.mark.parametrize("kind", ["not a number", "missing"])

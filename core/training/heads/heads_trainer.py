@@ -51,7 +51,7 @@ def train_heads(
     """
     head_runs = load_head_runs(runs, dataset, session)
     for run in head_runs:
-        session.store.begin(run.run, results.provenance(session, run.run.training))
+        session.store.start_run(run.run, results.provenance(session, run.run.training))
     for length in dict.fromkeys(len(run.prepared.split.train) for run in head_runs):
         equal = [run for run in head_runs if len(run.prepared.split.train) == length]
         width = max(layer.in_features for layer in equal[0].layers if isinstance(layer, nn.Linear))

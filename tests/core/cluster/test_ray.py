@@ -330,7 +330,7 @@ def test_planned_trials_are_split_between_processes(run: Run, dataset: Dataset) 
 
     def sizes(places: int, *, one_per_trial: bool = False) -> list[int]:
         source = PlannedTrials(plan_of(runs, dataset), runs, one_per_trial=one_per_trial)
-        trials = source.share(places)
+        trials = source.split_trials(places)
         found = [list(group) for group in iter(source.next, ())]
         assert len(found) == trials
         assert sorted(one.id for group in found for one in group) == sorted(one.id for one in runs)

@@ -32,7 +32,7 @@ def test_starting_network_is_the_one_before_training(run: Run, dataset: Dataset,
     run = run.replace(training__epochs=1)
     train(run, dataset, session, label="run")
     opened = open_run(run, dataset, session)
-    before = get_backbone(opened.starting_network()).state_dict()
+    before = get_backbone(opened.make_starting_network()).state_dict()
     expected = build_network(run, 3).state_dict()
     assert all(torch.equal(before[name], tensor) for name, tensor in expected.items())
     after, random = get_backbone(opened.network).state_dict(), opened.random

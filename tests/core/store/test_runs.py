@@ -142,7 +142,7 @@ def test_begin_removes_what_a_killed_process_had_half_written(store: Store) -> N
     (store.folder(run) / ".notes").touch()
     for name in ("checkpoint.safetensors", ".weights.safetensors.123", f".{RECORD}.9", ".tmp6oAdTg"):
         (store.folder(run) / name).touch()
-    store.begin(run, {})
+    store.start_run(run, {})
     assert store.status(run) == "running"
     assert {path.name for path in store.folder(run).iterdir()} == kept
 
@@ -201,7 +201,7 @@ def test_record_with_a_right_digest_and_wrong_content_is_named_and_left_out(
     seal(store.folder(Run()), change)
     assert store.status(Run()) == MISSING
     assert [record.run.seed for record in store.records()] == [1]
-    (name, said), *others = store.damaged().items()
+    (name, said), *others = store.damaged_runs().items()
     assert not others
     assert name == Run().id
     assert re.search(reason, said), said
@@ -233,7 +233,7 @@ def test_file_that_is_no_record_is_named_and_left_out(store: Store, damage: Call
     damage(store.folder(Run()) / RECORD)
     assert store.status(Run()) == MISSING
     assert list(store.records()) == []
-    assert re.search(reason, store.damaged()[Run().id])
+    assert re.search(reason, store.damaged_runs()[Run().id])
 
 
 def test_record_in_an_unreadable_place_stops_with_one_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,7 +282,7 @@ def test_record_of_version_1_is_believed(store: Store) -> None:
         store.predictions(record.id)
     changed = VERSION_1.read_text().replace('"seed": 0', '"seed": 1')
     (folder / RECORD).write_text(changed)
-    assert "checksum" in store.damaged()[values["id"]]
+    assert "checksum" in store.damaged_runs()[values["id"]]
 
 
 def test_record_with_nan_and_names_that_are_not_text_is_read(store: Store) -> None:

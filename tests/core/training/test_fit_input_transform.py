@@ -41,7 +41,7 @@ def test_a_fitted_step_is_stored_with_the_run_and_read_back(fitted: Run, dataset
 def test_the_stored_step_is_what_is_read_not_a_new_fit(fitted: Run, dataset: Dataset, session: Session) -> None:
     session.store.folder(fitted).mkdir()
     kept = {"mean": torch.full((1, 3, 1, 1), -30.0), "std": torch.full((1, 3, 1, 1), 7.0)}
-    session.store.write_first_step(fitted, kept)
+    session.store.write_input_transform(fitted, kept)
     found = read(fitted, dataset, session).state_dict()
     assert {name: tensor.tolist() for name, tensor in found.items()} == {k: v.tolist() for k, v in kept.items()}
 

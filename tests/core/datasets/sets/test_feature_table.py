@@ -155,7 +155,7 @@ class TestFirstStep:
     def test_standardising_is_of_the_training_rows_alone(self, features: Dataset, session: Session) -> None:
         prepared = prepare(run_on(features, session), features, session)
         scaler = StandardScaler().fit(features.vectors[prepared.split.train].astype(np.float64))
-        ours = prepared.first_step(torch.from_numpy(features.vectors)).numpy()
+        ours = prepared.input_transform(torch.from_numpy(features.vectors)).numpy()
         np.testing.assert_allclose(ours, scaler.transform(features.vectors), rtol=1e-4, atol=1e-4)
 
     @pytest.mark.parametrize("pca", [0.95, 3.0])
@@ -168,7 +168,7 @@ class TestFirstStep:
         scaler = StandardScaler().fit(features.vectors[train_rows].astype(np.float64))
         reference = PCA(pca if pca < 1 else int(pca)).fit(scaler.transform(features.vectors[train_rows]))
         expected = scaler.transform(features.vectors) @ reference.components_.T
-        ours = prepared.first_step(torch.from_numpy(features.vectors)).numpy()
+        ours = prepared.input_transform(torch.from_numpy(features.vectors)).numpy()
         np.testing.assert_allclose(np.abs(ours), np.abs(expected), rtol=1e-3, atol=1e-3)
         assert run.frontend.components == expected.shape[1] < WIDTH
         assert input_shape(run) == (expected.shape[1],)
@@ -216,7 +216,9 @@ class TestFirstStep:
         changed = select(datasets.load("features", csv), set_aside=0.2)
         runs = [run_on(made, session, frontend__pca=0.95) for made in (dataset, changed)]
         assert runs[0].id == runs[1].id
-        steps = [prepare(run, made, session).first_step for run, made in zip(runs, (dataset, changed), strict=True)]
+        steps = [
+            prepare(run, made, session).input_transform for run, made in zip(runs, (dataset, changed), strict=True)
+        ]
         for name, tensor in steps[0].state_dict().items():
             assert tensor.equal(steps[1].state_dict()[name])
 

@@ -83,11 +83,11 @@ def test_colours_and_levels_share_one_store(run: Run, dataset: Dataset, session:
 
 def test_every_kind_of_image_can_be_coloured(run: Run, dataset: Dataset, session: Session) -> None:
     mfcc = coloured(run, frontend__kind="mfcc", frontend__levels="image")
-    assert prepare(mfcc, dataset, session).first_step(torch.randn(2, 1, 20, 32)).shape == (2, 3, 20, 32)
+    assert prepare(mfcc, dataset, session).input_transform(torch.randn(2, 1, 20, 32)).shape == (2, 3, 20, 32)
     fitted = run.replace(frontend__kind="mfcc", frontend__normalise="train")
     prepared = prepare(fitted, dataset, session)
     rows = prepared.source.arrays[0][prepared.split.train]
-    found = prepared.first_step(torch.from_numpy(rows))
+    found = prepared.input_transform(torch.from_numpy(rows))
     assert found.mean(dim=(0, 3)).abs().max() < 1e-3  # each coefficient by itself
     torch.testing.assert_close(found.std(dim=(0, 3)), torch.ones(3, 20), rtol=1e-2, atol=0)
     with pytest.raises(UserError, match="--normalise fixed: inputs of the kind mfcc are no pictures; use train"):

@@ -282,7 +282,7 @@ def test_full_disk_while_runs_are_written_ends_the_command(
         train_together(runs, dataset, tmp_path)
     store = new_session(tmp_path).store
     assert store.status(runs[1]) == RUNNING
-    assert all(store.check(one, "weights.safetensors") == "" for one in runs if store.status(one) == FINISHED)
+    assert all(store.check_file(one, "weights.safetensors") == "" for one in runs if store.status(one) == FINISHED)
 
 
 def test_killed_group_starts_again(
