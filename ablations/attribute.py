@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from core.plan import Plan
     from core.store.runs import Store
 
-explain = Lazy("analysis.attribution.writer:explain")
-check_method = Lazy("analysis.attribution.methods:check")
+write_attributions = Lazy("analysis.attribution.writer:write_attributions")
+check_method = Lazy("analysis.attribution.methods:check_method")
 check_target = Lazy("analysis.attribution.selection:check_target")
-place_of = Lazy("analysis.attribution.selection:place_of")
-explanation = Lazy("analysis.attribution.pipeline")
+clip_index = Lazy("analysis.attribution.selection:clip_index")
+pipeline = Lazy("analysis.attribution.pipeline")
 finished_record = Lazy("core.finished.open_run:find_finished_record")
 
 
@@ -82,7 +82,7 @@ class Attribute(Ablation):
     )
 
     @property
-    def question(self) -> str:
+    def analysis_key(self) -> str:
         """Stand for the options: which clips, maps and tests are asked for."""
         return short_digest(repr(self))
 
@@ -91,11 +91,11 @@ class Attribute(Ablation):
         """Look at a stored run as it is."""
         return not self.run_id
 
-    def points(self, points: list[dict[str, Any]], store: "Store") -> list[dict[str, Any]]:
+    def expand_grid(self, points: list[dict[str, Any]], store: "Store") -> list[dict[str, Any]]:
         """Take the one point that gives the run asked for."""
         if not self.run_id:
             return points
-        return [_point(finished_record(self.run_id, store, otherwise="leave out --run to train one").run)]
+        return [_make_grid_point(finished_record(self.run_id, store, otherwise="leave out --run to train one").run)]
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Take the base run, and with `compare` the networks of the other ablations beside it."""
@@ -105,7 +105,7 @@ class Attribute(Ablation):
             check_method(method)
             if block := method.partition(":")[2]:
                 select_stages((block,), base.model.network, input_shape(base))
-        explanation.check_request(self.method, self.baseline, base)
+        pipeline.check_request(self.method, self.baseline, base)
         if self.run_id and base.id != self.run_id:
             what = "clips, the network file" if base.model.backbone_sha256 else "clips"
             raise UserError(f"--run {self.run_id}: the {what} or the weights file are not those that it was trained on")
@@ -127,27 +127,27 @@ class Attribute(Ablation):
         for dataset in plan.datasets.values():
             check_target(self.target, dataset.class_names)
             for clip in self.clips:
-                place_of(clip, dataset.clips["path"].tolist())
+                clip_index(clip, dataset.clips["path"].tolist())
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Write maps, figures and tables."""
-        request = explanation.Request(
+        request = pipeline.AttributionRequest(
             clips=self.clips,
             per_class=self.per_class,
             misclassified=self.misclassified,
-            n=self.n,
+            n_clips=self.n,
             target=self.target,
             methods=self.method,
             baselines=self.baseline,
-            integral=explanation.Integral(self.steps, self.tolerance, self.max_steps),
+            ig_settings=pipeline.IGSettings(self.steps, self.tolerance, self.max_steps),
             memory=round(self.memory * 10**9) or None,
-            check=self.check,
+            faithfulness=self.check,
         )
-        frame: pd.DataFrame = explain(results, request)
+        frame: pd.DataFrame = write_attributions(results, request)
         return frame
 
 
-def _point(stored: Run) -> dict[str, Any]:
+def _make_grid_point(stored: Run) -> dict[str, Any]:
     """Return a stored run as a point of a grid; what its files decide is worked out anew."""
     run = asdict(stored)
     point = {f"{group}__{name}": value for group in GROUPS for name, value in run[group].items()}

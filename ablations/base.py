@@ -39,7 +39,7 @@ class Ablation:
         raise NotImplementedError
 
     @property
-    def question(self) -> str:
+    def analysis_key(self) -> str:
         """What is asked of the runs, where the same runs can be asked different things; part of a folder's name."""
         return ""
 
@@ -48,11 +48,11 @@ class Ablation:
         """Whether a run that turns out to be damaged is trained again; not where a stored run was asked for."""
         return True
 
-    def points(self, points: list[dict[str, Any]], store: "Store") -> list[dict[str, Any]]:
+    def expand_grid(self, points: list[dict[str, Any]], store: "Store") -> list[dict[str, Any]]:
         """Return the points of the grid; an ablation that looks at a stored run gives that run's."""
         return points
 
-    def varied(self, points: list[dict[str, Any]]) -> str:
+    def compared_field(self, points: list[dict[str, Any]]) -> str:
         """Return the ``group__field`` whose values are the conditions, where the grid's options make them; or ""."""
         return ""
 
@@ -65,7 +65,7 @@ class Ablation:
         return frame
 
 
-def pretrained(base: Run) -> Run:
+def require_pretrained(base: Run) -> Run:
     """Return a run that does not start from random weights, which is what it is to be set against.
 
     Raises

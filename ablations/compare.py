@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from core.store.runs import Store
 
 # Options that choose the clips: their values are not conditions.
-SAME_CONDITION = ("data__name", "data__fold", "data__folds", "data__set_aside", "data__per_class", "data__label")
+NOT_COMPARABLE = ("data__name", "data__fold", "data__folds", "data__set_aside", "data__per_class", "data__label")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Compare(Ablation):
         """Name the conditions, in tables and on axes."""
         return self.by.removeprefix("--").replace("-", " ").capitalize() or "Condition"
 
-    def points(self, points: list[dict[str, Any]], store: "Store") -> list[dict[str, Any]]:
+    def expand_grid(self, points: list[dict[str, Any]], store: "Store") -> list[dict[str, Any]]:
         """Add a point with the leak after every point that rotates, if --with-leak was given."""
         if not self.with_leak:
             return points
@@ -62,16 +62,16 @@ class Compare(Ablation):
             raise UserError("--with-leak needs --augment rotate: add it")
         return found
 
-    def varied(self, points: list[dict[str, Any]]) -> str:
+    def compared_field(self, points: list[dict[str, Any]]) -> str:
         """Return the option of --by, or the only one with several values."""
         if self.by:
-            key = _key(self.by.removeprefix("--"))
+            key = _option_key(self.by.removeprefix("--"))
             if any(key not in point for point in points):
                 raise UserError(
                     f"--by {self.by}: nothing to compare: give --{self.by.removeprefix('--')} several values"
                 )
             return key
-        keys = {key for point in points for key in point if key != "seed" and key not in SAME_CONDITION}
+        keys = {key for point in points for key in point if key != "seed" and key not in NOT_COMPARABLE}
         several = sorted(key for key in keys if len({str(point.get(key)) for point in points}) > 1)
         if len(several) > 1:
             names = ", ".join(flag_of(field_of(key))[2:] for key in several)
@@ -89,9 +89,9 @@ class Compare(Ablation):
         return frame
 
 
-def _key(name: str) -> str:
+def _option_key(name: str) -> str:
     """Return ``group__field`` of an option by its name on the command line."""
-    usable = {flag: key for flag, key in option_keys().items() if key not in SAME_CONDITION}
+    usable = {flag: key for flag, key in option_keys().items() if key not in NOT_COMPARABLE}
     flag = name.replace("_", "-")
     if flag not in usable:
         raise unknown_name_error("option", flag, usable)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ablations.base import Ablation, pretrained, write_condition_report
+from ablations.base import Ablation, require_pretrained, write_condition_report
 from core.config.run import Run
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Pretraining(Ablation):
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Compare the starting weights with random ones."""
-        return {"pretrained": pretrained(base), "random": scratch}
+        return {"pretrained": require_pretrained(base), "random": scratch}
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Draw bars: there is no depth to walk along."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from ablations.base import Ablation, pretrained
+from ablations.base import Ablation, require_pretrained
 from core.config.options import option
 from core.config.run import Run
 from core.registry import Lazy
@@ -36,26 +36,24 @@ class WeightChange(Ablation):
         "svcca", "Similarity index.", flag="similarity", choices=("svcca", "pwcca", "cka", "procrustes")
     )
     layers: str = option("blocks", "Compare the output of every block, or of all layers.", choices=("blocks", "all"))
-    positions: str = option(
-        "fold",
+    spatial: str = option(
+        "flatten",
         "Spatial positions of convolutional layers, whose channels are the neurons. flatten: every position is a "
         "datapoint; mean: average over positions.",
-        flag="spatial",
-        choices=("fold", "pool"),
-        words={"flatten": "fold", "mean": "pool"},
+        choices=("flatten", "mean"),
     )
 
     @property
-    def question(self) -> str:
+    def analysis_key(self) -> str:
         """Name the index and what it is taken of."""
-        return f"{self.index}-{self.layers}-{self.positions}"
+        return f"{self.index}-{self.layers}-{self.spatial}"
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Train from the starting weights and from random ones."""
-        return {"pretrained": pretrained(base), "random": scratch}
+        return {"pretrained": require_pretrained(base), "random": scratch}
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Read the trained weights from the store and make the starting ones anew."""
-        how = {"index": self.index, "layers": self.layers, "positions": self.positions}
+        how = {"index": self.index, "layers": self.layers, "spatial": self.spatial}
         frame: pd.DataFrame = compare_layers(results, **how)
         return frame

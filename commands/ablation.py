@@ -66,7 +66,7 @@ def run(call: Call) -> int:
         executed = execute_or_stop(plan, session)
         if executed is None:
             return INTERRUPTED
-        folder = "-".join(filter(None, (plan.name, experiment.question)))
+        folder = "-".join(filter(None, (plan.name, experiment.analysis_key)))
         place = session.store.results / call.name / folder
 
         def analyse() -> "tuple[OutputFolder, pd.DataFrame]":
@@ -87,12 +87,12 @@ def run(call: Call) -> int:
 def prepare(call: Call, session: Session) -> Experiment:
     """Plan an ablation's command."""
     ablation: Ablation = call.command
-    points = ablation.points(make_grid(call), session.store)
-    plan = plan_conditions(call, ablation.conditions, points, session, by=ablation.varied(points))
+    points = ablation.expand_grid(make_grid(call), session.store)
+    plan = plan_conditions(call, ablation.conditions, points, session, by=ablation.compared_field(points))
     ablation.check_plan(plan)
     for line in find_ignored_options(call, plan.runs):
         session.report.note(line)
-    return Experiment(plan, ablation.question, ablation.analyse, trains=ablation.trains)
+    return Experiment(plan, ablation.analysis_key, ablation.analyse, trains=ablation.trains)
 
 
 def conclude(

@@ -1,14 +1,22 @@
-"""What a network listened to: which pixels of a clip's spectrogram its answer rests on.
+"""Attribution maps: how much each pixel of a clip's spectrogram contributes to the logit of a class.
 
-    explained = Explained(network, inputs.shape[1:])
-    maps = attribute(explained, inputs, baselines.make("silence", inputs, training), target)
+    model = AttributionModel(network, inputs.shape[1:])
+    maps = attribute(model, inputs, baselines.make_baseline("silence", inputs), target)
 
-The network maps images in dB to logits; attributions are of the target's logit. `faithfulness` tests whether the
-maps are true, `figures` draws them.
+The network maps images in dB to logits. `faithfulness` tests whether maps are faithful to the network, `map_figures`
+draws them, and `writer` writes the results of the command ``attribute``.
 """
 
-from analysis.attribution.attribution_model import Explained
-from analysis.attribution.attributions import Maps, attribute, class_profiles
-from analysis.attribution.integrated_gradients import Integral, integrated_gradients, mean_gradients
+from analysis.attribution.attribution_model import AttributionModel
+from analysis.attribution.attributions import AttributionMaps, attribute, class_profiles
+from analysis.attribution.integrated_gradients import IGSettings, integrated_gradients, mean_gradients
 
-__all__ = ["Explained", "Integral", "Maps", "attribute", "class_profiles", "integrated_gradients", "mean_gradients"]
+__all__ = [
+    "AttributionMaps",
+    "AttributionModel",
+    "IGSettings",
+    "attribute",
+    "class_profiles",
+    "integrated_gradients",
+    "mean_gradients",
+]

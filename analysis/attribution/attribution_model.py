@@ -1,4 +1,4 @@
-"""A network as attributions need it: nothing trained, nothing slow, and batches that fit a budget of memory."""
+"""A network prepared for attribution: fixed parameters, folded batch norms, and batches within a memory budget."""
 
 import copy
 import math
@@ -17,44 +17,46 @@ from core.inference.trace import trace_network
 from core.models.surgery import avoid_inplace_copies
 
 GIGABYTE = 10**9
-CPU_MEMORY = GIGABYTE // 2  # more is no quicker: the batches should stay near the caches
-GPU_SHARE = 0.25  # of the memory that is free
-LARGEST_BATCH = 1024  # rows; more would not fill any device better
-_TRANSIENT = 4  # largest activations alive at once in a backward pass, on top of those kept for it
-_COPIES = 8  # of an image, that captum makes: path points, their list, gradients, scaled gradients, sums
-_CLAMPS = (nn.ReLU6, nn.Hardtanh)
+CPU_MEMORY = GIGABYTE // 2  # bytes; larger batches are not faster, because they leave the caches
+GPU_MEMORY_FRACTION = 0.25  # of the free memory
+MAX_BATCH_SIZE = 1024  # images; larger batches do not use a device better
+_TRANSIENT_ACTIVATIONS = 4  # copies of the largest activation in a backward pass, besides the saved activations
+_IMAGE_COPIES = 8  # copies of an image in captum: path points, their list, gradients, scaled gradients, sums
+_CLAMP_TYPES = (nn.ReLU6, nn.Hardtanh)
 T = TypeVar("T")
 
 
-class Explained:
-    """A copy of a network in evaluation mode, whose batches take a bounded amount of memory.
+class AttributionModel:
+    """A copy of a network in evaluation mode whose batches use a bounded amount of memory.
 
-    The copy's batch norms are folded into the convolutions before them (`core.inference.fold_batch_norm`), its
-    parameters have no gradients, and images are laid out channels-last, the faster layout. ReLU and ReLU6 may work in
-    place, which saves memory and changes no gradient; only hooks must be read `out_of_place`. The given network is not
-    changed.
+    Batch norms of the copy are folded into the preceding convolutions (`core.inference.fold_batch_norm`), parameters
+    have no gradients, and images are in channels-last layout, which is faster. ReLU and ReLU6 may work in place, which
+    saves memory and does not change gradients; a hook that stores a layer's output needs `without_inplace`. The
+    original network is not changed.
 
     Parameters
     ----------
     network
-        Maps images (batch, channels, n_mels, n_frames) in dB to logits (batch, classes).
+        Network that maps images (batch, channels, n_mels, n_frames) in dB to logits (batch, classes).
     image_shape
-        (channels, n_mels, n_frames).
+        Shape of one image: (channels, n_mels, n_frames).
     device
-        Where to compute.
+        Device of the computation.
     memory
-        Bytes that a batch's activations may take; None is half a gigabyte on a CPU and a quarter of what is free on
-        a GPU.
+        Memory budget for the activations of one batch, in bytes. None: 0.5 GB on a CPU, a quarter of the free memory
+        on a GPU.
 
     Attributes
     ----------
-    rows
-        Images in a full batch: a power of two, so that as many steps fill batches exactly.
+    batch_size
+        Number of images in a full batch. It is a power of two, so that the default 64 steps fill batches exactly.
+    bytes_per_image
+        Memory that one image needs in a forward and a backward pass.
 
     Raises
     ------
     UserError
-        Where one image takes more than `memory`.
+        If one image needs more than `memory`.
     """
 
     def __init__(
@@ -68,36 +70,40 @@ class Explained:
         self.device = torch.device(device)
         self.network = copy.deepcopy(network).to(self.device).eval()
         self.network.requires_grad_(False)
-        clamps: list[Any] = [m for m in self.network.modules() if type(m) in _CLAMPS and getattr(m, "inplace", False)]
+        clamps: list[Any] = [
+            m for m in self.network.modules() if type(m) in _CLAMP_TYPES and getattr(m, "inplace", False)
+        ]
         avoid_inplace_copies(self.network)
         for module in clamps:
-            module.__class__, module.inplace = Clamp, True
+            module.__class__, module.inplace = InPlaceClamp, True
         self._dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
-        seen = trace_network(self.network, self._images(image_shape), is_traceable)
-        replace_modules(self.network, folded_modules(self.network, find_foldable_pairs(self.network, seen)))
+        trace = trace_network(self.network, self._make_test_images(image_shape), is_traceable)
+        replace_modules(self.network, folded_modules(self.network, find_foldable_pairs(self.network, trace)))
         self.network.to(memory_format=torch.channels_last)
         budget = _default_memory(self.device) if memory is None else memory
-        self.row_bytes = self._row_bytes(image_shape)
-        if self.row_bytes > budget:
+        self.bytes_per_image = self._count_bytes_per_image(image_shape)
+        if self.bytes_per_image > budget:
             raise UserError(
-                f"one image takes {self.row_bytes / GIGABYTE:.2g} GB and the budget is {budget / GIGABYTE:.2g} GB; "
-                "raise --memory-gb"
+                f"one image takes {self.bytes_per_image / GIGABYTE:.2g} GB and the budget is "
+                f"{budget / GIGABYTE:.2g} GB; raise --memory-gb"
             )
-        self.rows = min(LARGEST_BATCH, 1 << ((budget // self.row_bytes).bit_length() - 1))
+        self.batch_size = min(MAX_BATCH_SIZE, 1 << ((budget // self.bytes_per_image).bit_length() - 1))
 
-    def placed(self, array: np.ndarray) -> torch.Tensor:
-        """Copy an array to the device."""
+    def to_device(self, array: np.ndarray) -> torch.Tensor:
+        """Copy an array to the device of the network."""
         return torch.from_numpy(np.array(array)).to(self.device)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Map images on the device to logits; this is what captum differentiates."""
-        copied = images.clone(memory_format=torch.channels_last)  # a first activation in place would change the images
-        logits: torch.Tensor = self.network(copied)
+        """Return the logits (batch, classes) of images on the device; captum differentiates this function."""
+        inputs = images.clone(
+            memory_format=torch.channels_last
+        )  # a first layer that works in place must not change them
+        logits: torch.Tensor = self.network(inputs)
         return logits
 
     @contextmanager
-    def out_of_place(self) -> Iterator[None]:
-        """Let no activation function work in place, so that hooks see what a layer gave out."""
+    def without_inplace(self) -> Iterator[None]:
+        """Disable in-place activation functions within the context, so that hooks see the output of a layer."""
         changed: list[Any] = [module for module in self.network.modules() if getattr(module, "inplace", False)]
         for module in changed:
             module.inplace = False
@@ -107,62 +113,72 @@ class Explained:
             for module in changed:
                 module.inplace = True
 
-    def logits(self, batches: Iterable[np.ndarray]) -> np.ndarray:
-        """Return the logits (images, classes), float32, of images given in pieces of any size."""
+    def compute_logits(self, batches: Iterable[np.ndarray]) -> np.ndarray:
+        """Return the logits (images, classes) as float32 for batches of images of any size."""
         with torch.no_grad():
-            made = [
-                self(self.placed(images[start : start + self.rows])).float().cpu()
+            logits = [
+                self(self.to_device(images[start : start + self.batch_size])).float().cpu()
                 for images in batches
-                for start in range(0, len(images), self.rows)
+                for start in range(0, len(images), self.batch_size)
             ]
-        return torch.cat(made).numpy()
+        return torch.cat(logits).numpy()
 
-    def within_memory(self, work: Callable[[int], T]) -> T:
-        """Return ``work(rows)``; where the device has no room after all, halve `rows` and try again."""
+    def run_within_memory(self, work: Callable[[int], T]) -> T:
+        """Return ``work(batch_size)``; after an out-of-memory error, halve `batch_size` and try again.
+
+        Raises
+        ------
+        UserError
+            If the device has not enough memory for a single image.
+        """
         while True:
             try:
-                return work(self.rows)
+                return work(self.batch_size)
             except torch.OutOfMemoryError:
-                if self.rows == 1:
-                    raise UserError("the device has no memory left for one image; say --device cpu") from None
-            self.rows //= 2
+                if self.batch_size == 1:
+                    raise UserError("the device has not enough memory for one image; use --device cpu") from None
+            self.batch_size //= 2
             torch.cuda.empty_cache()
 
-    def _row_bytes(self, image_shape: tuple[int, ...]) -> int:
-        """Return what one image of a batch takes in a forward and a backward pass: counted, not guessed."""
-        kept: dict[int, int] = {}
+    def _count_bytes_per_image(self, image_shape: tuple[int, ...]) -> int:
+        """Count the bytes that one image needs in a forward and a backward pass, from the tensors autograd saves."""
+        saved: dict[int, int] = {}  # bytes by storage
 
         def count(tensor: torch.Tensor) -> torch.Tensor:
             storage = tensor.untyped_storage()
-            kept[storage.data_ptr()] = storage.nbytes()
+            saved[storage.data_ptr()] = storage.nbytes()
             return tensor
 
-        images = self._images(image_shape).requires_grad_()
+        images = self._make_test_images(image_shape).requires_grad_()
         with saved_tensors_hooks(count, lambda tensor: tensor):
             self(images)
         for tensor in (*self.network.parameters(), *self.network.buffers()):
-            kept.pop(tensor.untyped_storage().data_ptr(), None)
-        largest = max(kept.values(), default=0)
-        return (sum(kept.values()) + _TRANSIENT * largest + _COPIES * images.nbytes) // len(images)
+            saved.pop(tensor.untyped_storage().data_ptr(), None)
+        largest = max(saved.values(), default=0)
+        return (sum(saved.values()) + _TRANSIENT_ACTIVATIONS * largest + _IMAGE_COPIES * images.nbytes) // len(images)
 
-    def _images(self, image_shape: tuple[int, ...]) -> torch.Tensor:
-        """Make two images to try the network on: noise about the middle of the range, without a random generator."""
-        count = torch.arange(2 * math.prod(image_shape), dtype=self._dtype, device=self.device)
-        return (20 * torch.sin(count**2 / 7) - 20).view(2, *image_shape)
+    def _make_test_images(self, image_shape: tuple[int, ...]) -> torch.Tensor:
+        """Return two test images (2, *image_shape) of deterministic noise between -40 and 0 dB."""
+        index = torch.arange(2 * math.prod(image_shape), dtype=self._dtype, device=self.device)
+        return (20 * torch.sin(index**2 / 7) - 20).view(2, *image_shape)
 
 
-class Clamp(nn.Hardtanh):
-    """A ReLU6 that overwrites its input, which torch's own copies for the gradient: what it gives out says as much."""
+class InPlaceClamp(nn.Hardtanh):
+    """An in-place ReLU6 or Hardtanh that keeps its output for the gradient.
+
+    The torch version keeps a copy of its input. The output is sufficient, because the gradient is 1 where the output is
+    strictly inside the range and 0 elsewhere.
+    """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Bring numbers of any shape into a range."""
+        """Clamp a tensor of any shape to the range from ``min_val`` to ``max_val``."""
         if not self.inplace:
             return super().forward(x)
-        made: torch.Tensor = _Clamped.apply(x, self.min_val, self.max_val)
-        return made
+        clamped: torch.Tensor = _InPlaceClampFunction.apply(x, self.min_val, self.max_val)
+        return clamped
 
 
-class _Clamped(torch.autograd.Function):
+class _InPlaceClampFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, low: float, high: float) -> torch.Tensor:
         ctx.range = low, high
@@ -172,12 +188,12 @@ class _Clamped(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        """Let the gradient through where the output is inside the range, and so the input was."""
-        (made,) = ctx.saved_tensors
-        return torch.ops.aten.hardtanh_backward(*gradients, made, *ctx.range), None, None
+        """Pass the gradient where the output, and therefore the input, is inside the range."""
+        (output,) = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(*gradients, output, *ctx.range), None, None
 
 
 def _default_memory(device: torch.device) -> int:
     if device.type == "cuda":
-        return int(GPU_SHARE * torch.cuda.mem_get_info(device)[0])
+        return int(GPU_MEMORY_FRACTION * torch.cuda.mem_get_info(device)[0])
     return CPU_MEMORY

@@ -1,4 +1,4 @@
-"""Maps of what a network listened to: attributions of clips, with all that is needed to judge them."""
+"""Attribution maps of clips, with the numbers that are needed to judge them."""
 
 import io
 from dataclasses import dataclass
@@ -11,36 +11,39 @@ from scipy.special import softmax
 from torch import nn
 
 from analysis.attribution import methods
-from analysis.attribution.attribution_model import Explained
-from analysis.attribution.integrated_gradients import Integral, integrated_gradients
+from analysis.attribution.attribution_model import AttributionModel
+from analysis.attribution.integrated_gradients import IGSettings, integrated_gradients
 from analysis.output.writers import write_formats
 from core.progress import Progress, no_progress
 
 
 @dataclass(frozen=True)
-class Maps:
-    """Attributions of some clips by one method against one baseline.
+class AttributionMaps:
+    """Attribution maps of some clips, for one method and one baseline.
 
     Attributes
     ----------
     method, baseline
-        Their names.
-    inputs, attributions
-        (clips, channels, n_mels, n_frames): dB, and units of the logit (per dB for ``saliency``).
+        Names of the method and of the baseline.
+    inputs
+        Images (clips, channels, n_mels, n_frames) in dB.
     baselines
-        (clips, images, channels, n_mels, n_frames) in dB.
+        Baselines (clips, images per clip, channels, n_mels, n_frames) in dB.
+    attributions
+        Attributions (clips, channels, n_mels, n_frames) in logit, or in logit per dB for ``saliency``.
     gradients
-        Attributions without the factor ``inputs - baselines``; None where the method has no such factor.
+        Attributions without the factor ``inputs - baselines``; None if the method has no such factor.
     target
-        (clips,): the class whose logit is attributed.
+        Class whose logit is attributed, shape (clips,).
     logits
-        (clips, classes) of the inputs.
+        Logits of the inputs, shape (clips, classes).
     output, baseline_output
-        (clips,): the target's logit for the input and for the baseline, the mean over several.
+        Logit of the target for the input and for the baseline (mean over several baselines), shape (clips,).
     convergence_delta
-        (clips,): sum of the attributions minus ``output - baseline_output``; nan where the two need not be equal.
+        Sum of the attributions minus ``output - baseline_output``, shape (clips,); NaN for methods without
+        completeness.
     steps
-        (clips,): points on the path, or samples; 0 for a method without.
+        Number of path points or samples, shape (clips,); 0 for methods that have none.
     """
 
     method: str
@@ -58,94 +61,99 @@ class Maps:
 
     @property
     def probabilities(self) -> np.ndarray:
-        """(clips, classes) of the inputs."""
+        """Softmax of the logits of the inputs, shape (clips, classes)."""
         return np.asarray(softmax(self.logits.astype(np.float64), axis=1))
 
     @property
     def error(self) -> np.ndarray:
-        """(clips,): the sum's error as a share of the difference of the logits; 0 where both are nothing."""
+        """Completeness error relative to the difference of the logits, shape (clips,); 0 if both are 0."""
         difference = np.abs(self.output - self.baseline_output)
         delta = np.abs(self.convergence_delta)
         return np.divide(delta, difference, out=np.where(delta > 0, np.inf, delta), where=difference > 0)
 
     @property
-    def summed(self) -> np.ndarray:
-        """The attributions of all channels together, (clips, n_mels, n_frames)."""
+    def channel_sum(self) -> np.ndarray:
+        """Attributions summed over channels, shape (clips, n_mels, n_frames)."""
         return np.asarray(self.attributions.sum(axis=1))
 
-    def arrays(self, clip: int) -> dict[str, np.ndarray]:
-        """Return what belongs to one clip."""
+    def clip_arrays(self, clip: int) -> dict[str, np.ndarray]:
+        """Return the arrays of one clip by name."""
         names = ("inputs", "baselines", "attributions", "target", "output", "baseline_output", "convergence_delta")
         return {name: np.asarray(getattr(self, name)[clip]) for name in (*names, "logits", "steps")}
 
-    def save(self, path: Path, clip: int) -> list[Path]:
-        """Write one clip's arrays as ``.npz``; `path` is without suffix."""
+    def save_clip(self, path: Path, clip: int) -> list[Path]:
+        """Write the arrays of one clip to ``path.npz`` and return the path of the file."""
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **self.arrays(clip))
+        np.savez_compressed(buffer, allow_pickle=False, **self.clip_arrays(clip))
         return write_formats(path, {".npz": buffer.getvalue()})
 
 
 def attribute(
-    explained: Explained,
+    model: AttributionModel,
     inputs: np.ndarray,
     baselines: np.ndarray,
     target: np.ndarray,
     *,
-    method: str = methods.INTEGRATED,
+    method: str = methods.INTEGRATED_GRADIENTS,
     baseline: str = "silence",
     layer: nn.Module | None = None,
-    integral: Integral | None = None,
+    ig_settings: IGSettings | None = None,
     progress: Progress = no_progress,
-) -> Maps:
-    """Attribute the logits of clips to the pixels of their images.
+) -> AttributionMaps:
+    """Attribute a logit of each clip to the pixels of its image.
 
     Parameters
     ----------
     explained
         The network.
     inputs
-        (clips, channels, n_mels, n_frames) in dB.
+        Images (clips, channels, n_mels, n_frames) in dB.
     baselines
-        (clips, images, channels, n_mels, n_frames) in dB, as `analysis.attribution.baselines.make` gives them.
+        Baselines (clips, images per clip, channels, n_mels, n_frames) in dB, for example from
+        `analysis.attribution.baselines.make_baseline`.
     target
-        (clips,): the class whose logit is attributed.
-    method, baseline
-        Names; `baseline` is for the record.
+        Class whose logit is attributed, shape (clips,).
+    method
+        Name of the method, one of `analysis.attribution.methods.METHOD_NAMES`.
+    baseline
+        Name of the baseline; it is only stored in the result.
     layer
-        For ``gradcam``: a module of `explained.network`.
+        Module of `model.network`, for ``gradcam``.
     integral, progress
-        As in `integrated_gradients`; GradientShap takes as many samples as this has steps.
+        As in `integrated_gradients`. GradientShap draws ``ig_settings.n_steps`` samples.
 
     Raises
     ------
     ValueError
-        Where the shapes do not fit.
+        If the shapes of inputs and baselines do not match.
     """
     if baselines.ndim != 5 or (baselines.shape[0], *baselines.shape[2:]) != inputs.shape:
-        raise ValueError(f"baselines {baselines.shape} and inputs {inputs.shape}: give (clips, images, *image)")
-    integral = integral or Integral()
-    outputs = _outputs(explained, inputs, baselines, target)
-    asked = (explained, inputs, baselines, target, outputs["output"] - outputs["baseline_output"])
-    if method == methods.INTEGRATED:
-        made: dict[str, Any] = vars(integrated_gradients(*asked, integral=integral, progress=progress))
+        raise ValueError(f"shape {baselines.shape} of baselines does not match inputs {inputs.shape}")
+    ig_settings = ig_settings or IGSettings()
+    outputs = _compute_outputs(model, inputs, baselines, target)
+    arguments = (model, inputs, baselines, target, outputs["output"] - outputs["baseline_output"])
+    if method == methods.INTEGRATED_GRADIENTS:
+        fields: dict[str, Any] = vars(integrated_gradients(*arguments, ig_settings=ig_settings, progress=progress))
     else:
-        made = _by(method, *asked, samples=integral.steps, layer=layer)
-    return Maps(method=method, baseline=baseline, inputs=inputs, baselines=baselines, target=target, **outputs, **made)
+        fields = _run_other_method(method, *arguments, samples=ig_settings.n_steps, layer=layer)
+    return AttributionMaps(
+        method=method, baseline=baseline, inputs=inputs, baselines=baselines, target=target, **outputs, **fields
+    )
 
 
-def _outputs(
-    explained: Explained, inputs: np.ndarray, baselines: np.ndarray, target: np.ndarray
+def _compute_outputs(
+    model: AttributionModel, inputs: np.ndarray, baselines: np.ndarray, target: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return the logits of the inputs, and the target's for the inputs and for the baselines (mean over images)."""
-    logits, rows = explained.logits([inputs]), np.arange(len(inputs))
-    at_baseline = np.stack([explained.logits([image])[rows, target] for image in baselines.swapaxes(0, 1)], axis=1)
+    """Return the logits of the inputs, and the target's logit for the inputs and for the baselines (mean)."""
+    logits, rows = model.compute_logits([inputs]), np.arange(len(inputs))
+    at_baseline = np.stack([model.compute_logits([image])[rows, target] for image in baselines.swapaxes(0, 1)], axis=1)
     output, baseline_output = logits[rows, target].astype(np.float64), at_baseline.mean(axis=1, dtype=np.float64)
     return {"logits": logits, "output": output, "baseline_output": baseline_output}
 
 
-def _by(
+def _run_other_method(
     method: str,
-    explained: Explained,
+    model: AttributionModel,
     inputs: np.ndarray,
     baselines: np.ndarray,
     target: np.ndarray,
@@ -154,35 +162,36 @@ def _by(
     samples: int,
     layer: nn.Module | None,
 ) -> dict[str, Any]:
-    """Attribute by a method other than Integrated Gradients; return what it decides of `Maps`."""
-    found = methods.attribute(method, explained, inputs, baselines, target, samples=samples, layer=layer)
+    """Run a method other than Integrated Gradients and return the fields of `AttributionMaps` that depend on it."""
+    attributions = methods.run_method(method, model, inputs, baselines, target, samples=samples, layer=layer)
     delta, steps = np.full(len(inputs), np.nan), np.zeros(len(inputs), np.int64)
-    if method in methods.SUMS_UP:
-        delta, steps = found.sum(axis=(1, 2, 3), dtype=np.float64) - difference, np.full(len(inputs), samples)
-    return {"attributions": found, "gradients": None, "convergence_delta": delta, "steps": steps}
+    if method in methods.COMPLETE_METHODS:
+        delta, steps = attributions.sum(axis=(1, 2, 3), dtype=np.float64) - difference, np.full(len(inputs), samples)
+    return {"attributions": attributions, "gradients": None, "convergence_delta": delta, "steps": steps}
 
 
 def class_profiles(
-    maps: Maps, labels: np.ndarray, class_names: tuple[str, ...], axes: tuple[str, str] = ("mel", "frame")
+    maps: AttributionMaps, labels: np.ndarray, class_names: tuple[str, ...], axes: tuple[str, str] = ("mel", "frame")
 ) -> pd.DataFrame:
-    """Average each class's maps over its clips, along height and along width.
+    """Average the maps of each class over its clips, along height and along width.
 
     Parameters
     ----------
     maps
-        Attributions.
+        Attribution maps.
     labels
-        (clips,) the class of each.
+        Class of each clip, shape (clips,).
     class_names
-        Of all classes.
+        Names of all classes.
     axes
-        What to call the axes of height and width.
+        Names of the axes of height and width.
 
     Returns
     -------
-    frame
-        ``class``, ``clips``, ``axis``, ``index`` along it, ``share``: of the clip's sum of absolute
-        attributions, so that every clip counts the same; an axis sums to 1, and to 0 where the maps are zero.
+    DataFrame
+        Columns ``class``, ``clips`` (number of clips), ``axis``, ``index`` along the axis, and ``share`` of the
+        absolute attribution. Each clip has the same weight. The shares along an axis sum to 1, or to 0 if all maps are
+        zero.
     """
     weight = np.abs(maps.attributions).sum(axis=1, dtype=np.float64)
     total = weight.sum(axis=(1, 2), keepdims=True)

@@ -1,8 +1,8 @@
-"""What a sound is compared with: images without the sound in them.
+"""Baselines of attribution methods: images without the sound of a clip.
 
-Zero is no baseline here: 0 dB is a loud flat spectrum. Silence is the floor of the kind of input. No choice is neutral
-(Sturmfels, Lundberg and Lee, "Visualizing the Impact of Feature Attribution Baselines", Distill 2020), so there are
-several.
+An image of zeros is not a suitable baseline, because 0 dB is a loud flat spectrum. Silence is the floor of the input
+representation. No baseline is neutral (Sturmfels, Lundberg and Lee, "Visualizing the Impact of Feature Attribution
+Baselines", Distill 2020), so several are available.
 """
 
 from dataclasses import dataclass
@@ -15,26 +15,29 @@ from core.errors import UserError, unknown_name_error
 from core.inputs.base import Rows
 from core.inputs.spectrogram import FLOOR_DB
 
-NAMES = ("silence", "mean", "blurred", "noise")
-NOISE_IMAGES = 8
-OF_THE_TRAINING = ("mean", "noise")  # what needs the training clips' statistics
-BLUR = 1 / 8  # standard deviation of the blur, as a share of the image's height and width
-_CHUNK = 64  # images read at once
+BASELINE_NAMES = ("silence", "mean", "blurred", "noise")
+NOISE_IMAGES = 8  # per clip
+NEED_TRAINING_STATS = ("mean", "noise")  # the baselines that need the training statistics
+RELATIVE_BLUR = 1 / 8  # standard deviation of the blur, as a fraction of the height and width of the image
+_CHUNK_IMAGES = 64  # images in memory at the same time
 
 
 @dataclass(frozen=True)
-class Training:
-    """The training clips' mean and standard deviation at each pixel, in dB, (channels, n_mels, n_frames)."""
+class TrainingStats:
+    """Mean and standard deviation of each pixel over the training clips, in dB, shape (channels, n_mels, n_frames)."""
 
     mean: np.ndarray
     std: np.ndarray
 
     @classmethod
-    def of(cls, images: Rows, rows: np.ndarray, *, floor: float | np.ndarray = FLOOR_DB) -> "Training":
-        """Measure the images (clips, channels, n_mels, n_frames) named by `rows`, a few at a time."""
+    def from_images(cls, images: Rows, rows: np.ndarray, *, floor: float | np.ndarray = FLOOR_DB) -> "TrainingStats":
+        """Compute the statistics of some rows of images (clips, channels, n_mels, n_frames), in chunks.
+
+        `floor` is subtracted before summation, so that silence adds no rounding error.
+        """
         total, squares = (np.zeros(images.shape[1:]) for _ in range(2))
-        for start in range(0, len(rows), _CHUNK):
-            part = images[rows[start : start + _CHUNK]].astype(np.float64) - floor  # silence adds no rounding
+        for start in range(0, len(rows), _CHUNK_IMAGES):
+            part = images[rows[start : start + _CHUNK_IMAGES]].astype(np.float64) - floor
             total += part.sum(axis=0)
             squares += (part**2).sum(axis=0)
         mean = total / len(rows)
@@ -42,10 +45,10 @@ class Training:
         return cls((mean + floor).astype(np.float32), std.astype(np.float32))
 
 
-def make(
+def make_baseline(
     name: str,
     inputs: np.ndarray,
-    training: Training | None = None,
+    training: TrainingStats | None = None,
     *,
     floor: float | np.ndarray = FLOOR_DB,
     seed: int = 0,
@@ -55,33 +58,41 @@ def make(
     Parameters
     ----------
     name
-        ``silence``: the floor. ``mean``: the mean of the training clips. ``blurred``: the clip itself,
-        blurred. ``noise``: a set of Gaussian noise images with the training clips' mean and deviation, to be averaged
-        over (expected gradients). Or a ``.npy`` file with one image in the inputs' unit.
+        One of
+
+        * ``silence``: the floor of the inputs,
+        * ``mean``: the mean of the training clips,
+        * ``blurred``: the clip itself, blurred,
+        * ``noise``: several Gaussian noise images with the training mean and deviation, over which attributions are
+          averaged (expected gradients),
+        * the path of a ``.npy`` file with one image in the unit of the inputs.
     inputs
-        (clips, channels, n_mels, n_frames) in dB.
+        Images (clips, channels, n_mels, n_frames) in dB.
     training
-        The training clips' statistics, for `OF_THE_TRAINING`.
+        Training statistics, required by ``mean`` and ``noise``.
     floor
-        What silence is in the inputs' unit, one number or a number for each feature.
+        Value of silence in the unit of the inputs: one number, or one number per feature.
     seed
-        Of the noise.
+        Seed of the noise.
 
     Returns
     -------
-    baselines
-        (clips, images, channels, n_mels, n_frames) float32 in dB, read-only; images is 1 but for ``noise``.
+    array
+        Baselines (clips, images per clip, channels, n_mels, n_frames), float32 in dB, read-only. There is one image per
+        clip, or 8 for ``noise``.
 
     Raises
     ------
     UserError
-        For an unknown name, and a file that cannot be read, is not finite or has another shape than the images.
+        If the name is unknown, or the file is unreadable, not finite or of another shape than the images.
+    ValueError
+        If the training statistics are missing.
     """
     clips, *shape = inputs.shape
-    if name in OF_THE_TRAINING and training is None:
-        raise ValueError(f"baseline {name} needs training=Training.of(images, rows)")
+    if name in NEED_TRAINING_STATS and training is None:
+        raise ValueError(f"baseline {name} needs training=TrainingStats.from_images(images, rows)")
     if name == "blurred":
-        sigma = (0, 0, BLUR * shape[1], BLUR * shape[2])
+        sigma = (0, 0, RELATIVE_BLUR * shape[1], RELATIVE_BLUR * shape[2])
         return ndimage.gaussian_filter(inputs.astype(np.float32), sigma, mode="nearest")[:, None]
     baseline: np.ndarray
     if name == "silence":
@@ -91,40 +102,40 @@ def make(
     elif name == "noise" and training:
         noise = np.random.default_rng(seed).standard_normal((NOISE_IMAGES, *shape), dtype=np.float32)
         baseline = training.mean + training.std * noise
-        if (training.mean >= floor).all():  # silence is the least there is
+        if (training.mean >= floor).all():  # noise must not be below silence
             baseline = np.maximum(baseline, np.asarray(floor, np.float32))
     elif name.endswith(".npy"):
-        baseline = _read(Path(name), tuple(shape))[None]
+        baseline = _read_baseline_file(Path(name), tuple(shape))[None]
     else:
-        raise _unknown(name)
+        raise _unknown_baseline_error(name)
     return np.broadcast_to(baseline, (clips, *baseline.shape))
 
 
-def check(name: str, shape: tuple[int, ...]) -> None:
-    """Refuse a baseline there is not, and a file that is none for inputs of a shape, before anything is trained.
+def check_baseline(name: str, shape: tuple[int, ...]) -> None:
+    """Check the name of a baseline, or its file for inputs of a shape, before training starts.
 
     Raises
     ------
     UserError
-        With the nearest name, or what is wrong with the file.
+        If the name is unknown or the file is not suitable.
     """
     if name.endswith(".npy"):
-        _read(Path(name), shape)
-    elif name not in (*NAMES, "all"):
-        raise _unknown(name)
+        _read_baseline_file(Path(name), shape)
+    elif name not in (*BASELINE_NAMES, "all"):
+        raise _unknown_baseline_error(name)
 
 
-def _unknown(name: str) -> UserError:
-    return unknown_name_error("baseline", name, (*NAMES, "all", "FILE.npy"))
+def _unknown_baseline_error(name: str) -> UserError:
+    return unknown_name_error("baseline", name, (*BASELINE_NAMES, "all", "FILE.npy"))
 
 
-def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+def _read_baseline_file(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     try:
         image = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise UserError(f"--baseline {path}: cannot be read as an array ({error})") from None
     if image.shape != shape:
-        raise UserError(f"--baseline {path}: its shape is {image.shape} and the images are {shape}")
+        raise UserError(f"--baseline {path}: shape {image.shape} does not match the input shape {shape}")
     if not np.isfinite(image).all():
-        raise UserError(f"--baseline {path}: it has values that are not finite")
+        raise UserError(f"--baseline {path}: the image has NaN or infinite values")
     return np.asarray(image, np.float32)

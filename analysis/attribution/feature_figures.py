@@ -10,18 +10,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.attribution import Maps
-from analysis.attribution.map_figures import heading, limit, plain
+from analysis.attribution import AttributionMaps
+from analysis.attribution.map_figures import colour_limit, escape_mathtext, make_heading
 from analysis.output.image_view import ImageAxes
 from analysis.output.style import COLOURS, COLUMN_WIDTH, PAGE_WIDTH, with_style
 
-STRONGEST = 15  # features in a clip's figure
-BESIDE = 5  # in a figure of several clips
-SMALL = 5  # points
+MAX_FEATURES = 15  # features in a clip's figure
+MAX_FEATURES_PER_PANEL = 5  # in a figure of several clips
+TICK_FONT_SIZE = 5  # points
 
 
 @with_style
-def clip_figure(maps: Maps, clip: int, label: int, scale: ImageAxes, class_names: Sequence[str]) -> Figure:
+def make_clip_figure(
+    maps: AttributionMaps, clip: int, label: int, image_axes: ImageAxes, class_names: Sequence[str]
+) -> Figure:
     """Draw the features that a clip's answer rests on most, signed, each with its value.
 
     Parameters
@@ -35,17 +37,19 @@ def clip_figure(maps: Maps, clip: int, label: int, scale: ImageAxes, class_names
     class_names
         Of the data set.
     """
-    figure = Figure(figsize=(COLUMN_WIDTH, 0.9 + 0.16 * min(STRONGEST, len(scale.across.names))), layout="constrained")
+    figure = Figure(
+        figsize=(COLUMN_WIDTH, 0.9 + 0.16 * min(MAX_FEATURES, len(image_axes.across.names))), layout="constrained"
+    )
     ax = figure.subplots()
-    _bars(ax, maps, clip, scale, STRONGEST)
+    _draw_bars(ax, maps, clip, image_axes, MAX_FEATURES)
     ax.set_xlabel(f"Attribution ({'logit per unit' if maps.method == 'saliency' else 'logit'})")
-    figure.suptitle(heading(maps, clip, label, class_names).replace("; ", "\n"), fontsize=6)
+    figure.suptitle(make_heading(maps, clip, label, class_names).replace("; ", "\n"), fontsize=6)
     return figure
 
 
 @with_style
-def paper_figure(
-    maps: Maps, clips: Sequence[int], labels: np.ndarray, scale: ImageAxes, names: Sequence[str]
+def make_paper_figure(
+    maps: AttributionMaps, clips: Sequence[int], labels: np.ndarray, image_axes: ImageAxes, names: Sequence[str]
 ) -> Figure:
     """Draw the strongest features of several clips, two clips side by side."""
     down = -(-len(clips) // 2)
@@ -54,36 +58,38 @@ def paper_figure(
     for ax in axes.flat[len(clips) :]:
         ax.set_axis_off()
     for ax, clip in zip(axes.flat, clips, strict=False):
-        _bars(ax, maps, clip, scale, BESIDE)
+        _draw_bars(ax, maps, clip, image_axes, MAX_FEATURES_PER_PANEL)
         true, said = names[labels[clip]], names[int(maps.logits[clip].argmax())]
-        ax.set_title(plain(true if true == said else f"{true}, taken for {said}"), fontsize=7, loc="left")
-    figure.suptitle(plain(f"{maps.method} against {maps.baseline}, in logits"), fontsize=8)
+        ax.set_title(escape_mathtext(true if true == said else f"{true}, taken for {said}"), fontsize=7, loc="left")
+    figure.suptitle(escape_mathtext(f"{maps.method} against {maps.baseline}, in logits"), fontsize=8)
     return figure
 
 
 @with_style
-def profiles_figure(profiles: pd.DataFrame) -> Figure:
+def make_profiles_figure(profiles: pd.DataFrame) -> Figure:
     """Draw what share of each row's attribution is on which feature: ``class``, ``name``, ``share``."""
     names, rows = list(dict.fromkeys(profiles["name"])), list(dict.fromkeys(profiles["class"]))
     even = profiles.pivot(index="class", columns="name", values="share").loc[rows, names].to_numpy() * len(names)
     figure = Figure(figsize=(PAGE_WIDTH, 1.9 + 0.2 * len(rows)), layout="constrained")
     ax = figure.subplots()
-    drawn = ax.imshow(even, cmap="cividis", aspect="auto", vmin=0, vmax=limit(even), interpolation="none")
-    ax.set_yticks(range(len(rows)), [plain(row) for row in rows])
-    ax.set_xticks(range(len(names)), [plain(name) for name in names], rotation=90, fontsize=SMALL)
+    drawn = ax.imshow(even, cmap="cividis", aspect="auto", vmin=0, vmax=colour_limit(even), interpolation="none")
+    ax.set_yticks(range(len(rows)), [escape_mathtext(row) for row in rows])
+    ax.set_xticks(range(len(names)), [escape_mathtext(name) for name in names], rotation=90, fontsize=TICK_FONT_SIZE)
     ax.spines[:].set_visible(False)
     bar = figure.colorbar(drawn, ax=ax, label="|attribution|, times even", extend="max")
     bar.outline.set_visible(False)
     return figure
 
 
-def _bars(ax: Axes, maps: Maps, clip: int, scale: ImageAxes, count: int) -> None:
+def _draw_bars(ax: Axes, maps: AttributionMaps, clip: int, image_axes: ImageAxes, count: int) -> None:
     """Draw the `count` strongest features of a clip, the strongest on top."""
-    found, values = maps.summed[clip].ravel(), maps.inputs[clip].ravel()
+    found, values = maps.channel_sum[clip].ravel(), maps.inputs[clip].ravel()
     strongest = np.argsort(-np.abs(found), kind="stable")[:count]
     ax.barh(range(len(strongest)), found[strongest], color=[COLOURS[int(found[k] < 0)] for k in strongest])
     ax.set_yticks(
-        range(len(strongest)), [plain(f"{scale.across.names[k]} = {values[k]:.3g}") for k in strongest], fontsize=6
+        range(len(strongest)),
+        [escape_mathtext(f"{image_axes.across.names[k]} = {values[k]:.3g}") for k in strongest],
+        fontsize=6,
     )
     ax.axvline(0, color="black", linewidth=0.6)
     ax.invert_yaxis()

@@ -1,9 +1,9 @@
-"""Integrated Gradients, with as many steps as it takes and batches that are full.
+"""Integrated Gradients with an adaptive number of steps and full batches.
 
-Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks", 2017 (arXiv:1703.01365): the gradient of the
-target's logit, averaged along the straight line from a baseline to the input and multiplied by their difference. Its
-sum is the difference of the two logits; by how much it is not says how well the integral was done. captum does the same
-(the tests ask it), but runs the network's first convolution at every step instead of at the ends of the path.
+Integrated Gradients (Sundararajan, Taly and Yan 2017, arXiv:1703.01365) average the gradient of the target's logit
+along the straight line from a baseline to the input, and multiply it by the difference of the two. The attributions
+then sum to the difference of the two logits (completeness). The remaining difference measures the error of the
+numerical integral. The tests compare the results with captum.
 """
 
 from dataclasses import dataclass
@@ -11,36 +11,47 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from analysis.attribution.attribution_model import Explained
+from analysis.attribution.attribution_model import AttributionModel
 from core.progress import Progress, no_progress
 
-ROUNDING = 1e-5  # of the logits: what float32 leaves of a difference that is zero
-FEWEST_STEPS = 8  # on each path, where a clip's steps are shared among several baselines
+ROUNDING_TOLERANCE = 1e-5  # relative to the logits, for differences of zero in float32
+MIN_STEPS_PER_BASELINE = 8  # if the steps of a clip are divided among several baselines
 
 
 @dataclass(frozen=True)
-class Integral:
-    """How well the integral is done."""
+class IGSettings:
+    """Accuracy of the numerical integral.
 
-    steps: int = 64  # points on the path to begin with, placed by Gauss and Legendre
-    tolerance: float = 0.05  # largest error of the sum, as a share of the difference of the logits
-    limit: int = 1024  # most steps; what error is left then is said
+    Attributes
+    ----------
+    n_steps
+        Initial number of Gauss-Legendre points on a path.
+    tolerance
+        Largest accepted completeness error, relative to the difference of the logits.
+    max_steps
+        Largest number of steps. A clip that needs more keeps its most accurate result.
+    """
+
+    n_steps: int = 64
+    tolerance: float = 0.05
+    max_steps: int = 1024
 
 
 @dataclass(frozen=True)
-class Integrated:
-    """Attributions of some clips.
+class IGResult:
+    """Integrated Gradients of some clips.
 
     Attributes
     ----------
     attributions
-        (clips, channels, n_mels, n_frames), in units of the logit.
+        Attributions (clips, channels, n_mels, n_frames) in logit.
     gradients
-        The same without the factor ``inputs - baselines``: the mean gradient along the path, logit per dB.
+        Mean gradients along the paths, of the same shape, in logit per dB; the attributions without the factor
+        ``inputs - baselines``.
     convergence_delta
-        (clips,): sum of the attributions minus the difference of the logits.
+        Sum of the attributions minus the difference of the logits, shape (clips,).
     steps
-        (clips,): steps that it took.
+        Number of steps used for each clip, shape (clips,).
     """
 
     attributions: np.ndarray
@@ -50,53 +61,53 @@ class Integrated:
 
 
 def integrated_gradients(
-    explained: Explained,
+    model: AttributionModel,
     inputs: np.ndarray,
     baselines: np.ndarray,
     target: np.ndarray,
     difference: np.ndarray,
     *,
-    integral: Integral,
+    ig_settings: IGSettings,
     progress: Progress = no_progress,
-) -> Integrated:
-    """Attribute clips, each with twice the steps until its attributions sum to the difference of the logits.
+) -> IGResult:
+    """Compute Integrated Gradients; double the steps of a clip until its completeness error is within the tolerance.
 
     Parameters
     ----------
-    explained, inputs, baselines, target
-        As in `analysis.attribution.attribute`. Over several baselines the attributions are averaged, and a clip's
-        steps are shared among them (each has at least 8).
+    model, inputs, baselines, target
+        As in `analysis.attribution.attribute`. Attributions are averaged over several baselines, which share the steps
+        of a clip (at least 8 steps each).
     difference
-        (clips,): the target's logit for the input minus that for the baseline (the mean over several).
-    integral
-        How well to do it.
+        Logit of the target for the input minus its mean logit for the baselines, shape (clips,).
+    ig_settings
+        Steps and tolerance.
     progress
-        Called with (clips done, clips, what is being done).
+        Callback with (clips done, number of clips, description).
     """
-    found = Integrated(
+    result = IGResult(
         attributions=np.zeros(inputs.shape, np.float32),
         gradients=np.zeros(inputs.shape, np.float32),
         convergence_delta=np.full(len(inputs), np.inf),
         steps=np.zeros(len(inputs), np.int64),
     )
-    allowed = integral.tolerance * np.abs(difference) + ROUNDING * (1 + np.abs(difference))
-    images, steps, todo = baselines.shape[1], integral.steps, np.arange(len(inputs))
+    max_error = ig_settings.tolerance * np.abs(difference) + ROUNDING_TOLERANCE * (1 + np.abs(difference))
+    n_baselines, steps, remaining = baselines.shape[1], ig_settings.n_steps, np.arange(len(inputs))
     while True:
-        each = steps if images == 1 else max(FEWEST_STEPS, steps // images)
-        together = max(1, explained.rows // (each * images))
-        for start in range(0, len(todo), together):
-            progress(start, len(todo), f"paths of {each * images} steps")
-            rows = todo[start : start + together]
-            _attribute(explained, inputs, baselines, target, difference, rows=rows, steps=each, found=found)
-        progress(len(todo), len(todo), f"paths of {each * images} steps")
-        todo = todo[np.abs(found.convergence_delta[todo]) > allowed[todo]]
+        path_steps = steps if n_baselines == 1 else max(MIN_STEPS_PER_BASELINE, steps // n_baselines)
+        clips_per_batch = max(1, model.batch_size // (path_steps * n_baselines))
+        for start in range(0, len(remaining), clips_per_batch):
+            progress(start, len(remaining), f"paths of {path_steps * n_baselines} steps")
+            rows = remaining[start : start + clips_per_batch]
+            _update_rows(model, inputs, baselines, target, difference, rows=rows, steps=path_steps, result=result)
+        progress(len(remaining), len(remaining), f"paths of {path_steps * n_baselines} steps")
+        remaining = remaining[np.abs(result.convergence_delta[remaining]) > max_error[remaining]]
         steps *= 2
-        if not len(todo) or steps > integral.limit:
-            return found
+        if not len(remaining) or steps > ig_settings.max_steps:
+            return result
 
 
-def _attribute(
-    explained: Explained,
+def _update_rows(
+    model: AttributionModel,
     inputs: np.ndarray,
     baselines: np.ndarray,
     target: np.ndarray,
@@ -104,73 +115,90 @@ def _attribute(
     *,
     rows: np.ndarray,
     steps: int,
-    found: Integrated,
+    result: IGResult,
 ) -> None:
-    """Attribute the clips `rows` with `steps` on each path, and keep what is nearer to its sum than what is there."""
+    """Attribute the clips `rows` with `steps` per path and store in `result` those with a smaller error than before."""
     shape = (len(rows), baselines.shape[1], *inputs.shape[1:])
     starts = np.broadcast_to(baselines[rows], shape)
     ends = np.broadcast_to(inputs[rows][:, None], shape)
     flat = (-1, *inputs.shape[1:])
     targets = np.repeat(target[rows], shape[1])
-    gradients = mean_gradients(explained, ends.reshape(flat), starts.reshape(flat), targets, steps=steps)
+    gradients = mean_gradients(model, ends.reshape(flat), starts.reshape(flat), targets, steps=steps)
     gradients = gradients.reshape(shape)
     attributions = (gradients * (ends - starts)).mean(axis=1)
     delta = attributions.sum(axis=(1, 2, 3), dtype=np.float64) - difference[rows]
-    better = np.abs(delta) < np.abs(found.convergence_delta[rows])  # the error need not fall with more steps
-    kept = rows[better]
-    found.attributions[kept] = attributions[better]
-    found.gradients[kept] = gradients.mean(axis=1)[better]
-    found.convergence_delta[kept] = delta[better]
-    found.steps[kept] = steps * shape[1]
+    better = np.abs(delta) < np.abs(result.convergence_delta[rows])  # more steps do not always reduce the error
+    improved = rows[better]
+    result.attributions[improved] = attributions[better]
+    result.gradients[improved] = gradients.mean(axis=1)[better]
+    result.convergence_delta[improved] = delta[better]
+    result.steps[improved] = steps * shape[1]
 
 
 def mean_gradients(
-    explained: Explained, inputs: np.ndarray, baselines: np.ndarray, target: np.ndarray, *, steps: int
+    model: AttributionModel, inputs: np.ndarray, baselines: np.ndarray, target: np.ndarray, *, steps: int
 ) -> np.ndarray:
-    """Return the mean gradient along each path, (paths, channels, n_mels, n_frames), logit per dB.
+    """Return the mean gradient of the target's logit along each path, in logit per dB.
 
-    Where a path has fewer steps than a batch has rows, several paths go together; where it has more, its steps are
-    parted evenly. So a batch is full, and none is larger than the budget, whatever the number of clips and steps.
+    A batch contains several paths if a path has fewer steps than a batch has images. Otherwise the steps of a path are
+    divided into batches of equal size. Batches are therefore full and within the memory budget.
+
+    Parameters
+    ----------
+    model
+        The network.
+    inputs, baselines
+        Ends and starts of the paths, (paths, channels, n_mels, n_frames) in dB.
+    target
+        Class index of each path, shape (paths,).
+    steps
+        Number of Gauss-Legendre points on each path.
+
+    Returns
+    -------
+    array
+        Mean gradients (paths, channels, n_mels, n_frames).
     """
-    at, weights = (torch.from_numpy(each) for each in _gauss_legendre(steps))
-    made = []
+    positions, weights = (torch.from_numpy(each) for each in _gauss_legendre(steps))
+    gradients: list[torch.Tensor] = []
     start = 0
     while start < len(inputs):
 
-        def part(rows: int, start: int = start) -> torch.Tensor:
-            paths = slice(start, start + max(1, rows // steps))
-            at_once = -(-steps // -(-steps // rows))  # the steps in as many equal parts as it needs
-            ends, starts, t = (explained.placed(each[paths]) for each in (inputs, baselines, target))
-            parts = zip(at.split(at_once), weights.split(at_once), strict=True)
-            found = [_gradient(explained, starts, ends, t, *points).cpu() for points in parts]
-            return torch.stack(found).sum(dim=0)
+        def integrate(batch_size: int, start: int = start) -> torch.Tensor:
+            paths = slice(start, start + max(1, batch_size // steps))
+            n_parts = -(-steps // batch_size)
+            part_size = -(-steps // n_parts)
+            ends, starts, classes = (model.to_device(each[paths]) for each in (inputs, baselines, target))
+            parts = zip(positions.split(part_size), weights.split(part_size), strict=True)
+            sums = [_weighted_gradient(model, starts, ends, classes, *points).cpu() for points in parts]
+            return torch.stack(sums).sum(dim=0)
 
-        made.append(explained.within_memory(part))
-        start += len(made[-1])
-    return torch.cat(made).numpy()
+        gradients.append(model.run_within_memory(integrate))
+        start += len(gradients[-1])
+    return torch.cat(gradients).numpy()
 
 
-def _gradient(
-    explained: Explained,
+def _weighted_gradient(
+    model: AttributionModel,
     starts: torch.Tensor,
     ends: torch.Tensor,
     target: torch.Tensor,
-    at: torch.Tensor,
+    positions: torch.Tensor,
     weights: torch.Tensor,
 ) -> torch.Tensor:
-    """Return the weighted sum of the gradients at some points of each path, `at` of the way along it."""
-    at, weights = (each.to(ends) for each in (at, weights))
-    along = at.view(-1, *(1 for _ in starts.shape[1:]))
+    """Return the weighted sum of the gradients at some `positions` (0 to 1) on each path, of the shape of `starts`."""
+    positions, weights = (each.to(ends) for each in (positions, weights))
+    along = positions.view(-1, *(1 for _ in starts.shape[1:]))
     points = starts[:, None] + along * (ends - starts)[:, None]
-    points = points.flatten(0, 1).requires_grad_()  # (paths x points, channels, n_mels, n_frames)
-    logits = explained(points).unflatten(0, (len(starts), len(at)))
-    chosen = logits[torch.arange(len(starts)), :, target]
-    (found,) = torch.autograd.grad((chosen * weights).sum(), points)
-    mean: torch.Tensor = found.unflatten(0, (len(starts), len(at))).sum(dim=1)
-    return mean
+    points = points.flatten(0, 1).requires_grad_()  # (paths x positions, channels, n_mels, n_frames)
+    logits = model(points).unflatten(0, (len(starts), len(positions)))
+    target_logits = logits[torch.arange(len(starts)), :, target]
+    (gradient,) = torch.autograd.grad((target_logits * weights).sum(), points)
+    total: torch.Tensor = gradient.unflatten(0, (len(starts), len(positions))).sum(dim=1)
+    return total
 
 
 def _gauss_legendre(steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the points of a quadrature of the range from 0 to 1, and their weights."""
-    at, weights = np.polynomial.legendre.leggauss(steps)
-    return (1 + at) / 2, weights / 2
+    """Return the points of Gauss-Legendre quadrature on the interval from 0 to 1, and their weights."""
+    points, weights = np.polynomial.legendre.leggauss(steps)
+    return (1 + points) / 2, weights / 2

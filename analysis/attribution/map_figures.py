@@ -14,48 +14,48 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from analysis.attribution import Maps
+from analysis.attribution import AttributionMaps
 from analysis.output.image_view import ImageAxes
 from analysis.output.style import COLOURS, COLUMN_WIDTH, PAGE_WIDTH, with_style
 from core.inputs.base import Axis
 
-OUTLIERS = 99.5  # percentile at which the colours of attributions end
-ORDERS = {"attribution": "attribution", "energy": "loudest first", "random": "random"}
+COLOUR_PERCENTILE = 99.5  # percentile at which the colours of attributions end
+ORDER_LABELS = {"attribution": "attribution", "energy": "loudest first", "random": "random"}
 
 
-def draw(
-    image: np.ndarray, scale: ImageAxes, ax: Axes, *, cmap: str, low: float, high: float, axes: str = "xy"
+def draw_image(
+    image: np.ndarray, image_axes: ImageAxes, ax: Axes, *, cmap: str, low: float, high: float, axes: str = "xy"
 ) -> AxesImage:
     """Draw an image (height, width) with its axes; only those in `axes` are labelled."""
     x, y = "x" in axes, "y" in axes
-    extent = (*scale.across.edges, *scale.down.edges)
+    extent = (*image_axes.across.edges, *image_axes.down.edges)
     drawn = ax.imshow(
         image, cmap=cmap, vmin=low, vmax=high, origin="lower", aspect="auto", extent=extent, interpolation="none"
     )
-    if len(scale.down.values) == 1:
+    if len(image_axes.down.values) == 1:
         ax.set_yticks([])
-    for axis, place in ((scale.across, ax.set_xticks), (scale.down, ax.set_yticks)):
+    for axis, place in ((image_axes.across, ax.set_xticks), (image_axes.down, ax.set_yticks)):
         if axis.ticks:
             few = len(axis.ticks) > 4 and place == ax.set_yticks
             near = [tick for k, tick in enumerate(axis.ticks) if k % 2 == len(axis.ticks) % 2] if few else axis.ticks
-            place(positions(axis, near), [f"{tick:g}" for tick in near])
+            place(tick_positions(axis, near), [f"{tick:g}" for tick in near])
     ax.spines[:].set_visible(False)
     ax.tick_params(left=y, labelleft=y, bottom=x, labelbottom=x)
-    ax.set(xlabel=scale.across.label if x else "", ylabel=scale.down.label if y else "")
+    ax.set(xlabel=image_axes.across.label if x else "", ylabel=image_axes.down.label if y else "")
     return drawn
 
 
-def positions(axis: Axis, ticks: Sequence[float]) -> np.ndarray:
+def tick_positions(axis: Axis, ticks: Sequence[float]) -> np.ndarray:
     """Return where on an axis, in positions, some of its values are."""
     return np.asarray(np.interp(ticks, axis.values, np.arange(len(axis.values))))
 
 
-def limit(values: np.ndarray) -> float:
+def colour_limit(values: np.ndarray) -> float:
     """Return where the colours of attributions end; above 0."""
-    return float(np.percentile(np.abs(values), OUTLIERS)) or 1.0
+    return float(np.percentile(np.abs(values), COLOUR_PERCENTILE)) or 1.0
 
 
-def heading(maps: Maps, clip: int, label: int, class_names: Sequence[str]) -> str:
+def make_heading(maps: AttributionMaps, clip: int, label: int, class_names: Sequence[str]) -> str:
     """Say in two lines what the network answered, and how far the map's sum is off."""
     probability, said = maps.probabilities[clip], int(maps.logits[clip].argmax())
     target = int(maps.target[clip])
@@ -63,13 +63,15 @@ def heading(maps: Maps, clip: int, label: int, class_names: Sequence[str]) -> st
     answer = f"true: {true}, predicted: {taken_for}"
     what = f"{maps.method} of the logit of {class_names[target]} against {maps.baseline}"
     if np.isnan(maps.convergence_delta[clip]):
-        return plain(f"{answer}\n{what}")
+        return escape_mathtext(f"{answer}\n{what}")
     made = f"error of the sum {maps.error[clip]:.1%} at {maps.steps[clip]} steps"
-    return plain(f"{answer}\n{what}; {made}")
+    return escape_mathtext(f"{answer}\n{what}; {made}")
 
 
 @with_style
-def clip_figure(maps: Maps, clip: int, label: int, scale: ImageAxes, class_names: Sequence[str]) -> Figure:
+def make_clip_figure(
+    maps: AttributionMaps, clip: int, label: int, image_axes: ImageAxes, class_names: Sequence[str]
+) -> Figure:
     """Draw one clip: spectrogram, signed and absolute attributions, of all channels together and of each.
 
     Parameters
@@ -86,31 +88,36 @@ def clip_figure(maps: Maps, clip: int, label: int, scale: ImageAxes, class_names
     image, found = maps.inputs[clip], maps.attributions[clip]
     figure = Figure(figsize=(PAGE_WIDTH, 6.6), layout="constrained")
     axes = figure.subplots(1 + len(image), 3, squeeze=False)
-    unit = f"logit per {scale.unit}" if maps.method == "saliency" else "logit"
+    unit = f"logit per {image_axes.unit}" if maps.method == "saliency" else "logit"
     signed, absolute = [found.sum(axis=0), *found], [np.abs(found).sum(axis=0), *np.abs(found)]
-    top = limit(signed[0])
+    top = colour_limit(signed[0])
     columns = (
-        _Column(_title(scale), [image.mean(axis=0), *image], unit=scale.unit, **_loudness(scale, image)),
-        _Column("Attribution, signed", signed, "RdBu_r", -top, top, unit, "both"),
-        _Column("Attribution, absolute", absolute, "inferno", 0.0, limit(absolute[0]), unit, "max"),
+        _FigureColumn(
+            _input_title(image_axes),
+            [image.mean(axis=0), *image],
+            unit=image_axes.unit,
+            **_input_colours(image_axes, image),
+        ),
+        _FigureColumn("Attribution, signed", signed, "RdBu_r", -top, top, unit, "both"),
+        _FigureColumn("Attribution, absolute", absolute, "inferno", 0.0, colour_limit(absolute[0]), unit, "max"),
     )
     for j, column in enumerate(columns):
         for k, (ax, values) in enumerate(zip(axes[:, j], column.images, strict=True)):
             shown = ("x" if k == len(image) else "") + ("y" if j == 0 else "")
-            drawn = draw(values, scale, ax, cmap=column.cmap, low=column.low, high=column.high, axes=shown)
+            drawn = draw_image(values, image_axes, ax, cmap=column.cmap, low=column.low, high=column.high, axes=shown)
         axes[0, j].set_title(column.title)
         where: dict[str, Any] = {"location": "bottom", "shrink": 0.9, "aspect": 30, "extend": column.extend}
         bar = figure.colorbar(drawn, ax=axes[:, j], label=column.unit, **where)
         bar.outline.set_visible(False)
         bar.ax.locator_params(nbins=4)
-    for ax, name in zip(axes[:, 0], ("all channels", *scale.channels), strict=True):
-        ax.set_ylabel(f"{name}\n{scale.down.label}".strip())
-    figure.suptitle(heading(maps, clip, label, class_names), fontsize=8)
+    for ax, name in zip(axes[:, 0], ("all channels", *image_axes.channels), strict=True):
+        ax.set_ylabel(f"{name}\n{image_axes.down.label}".strip())
+    figure.suptitle(make_heading(maps, clip, label, class_names), fontsize=8)
     return figure
 
 
 @dataclass(frozen=True)
-class _Column:
+class _FigureColumn:
     """A column of a clip's figure: images in one range of colours."""
 
     title: str
@@ -123,8 +130,8 @@ class _Column:
 
 
 @with_style
-def paper_figure(
-    maps: Maps, clips: Sequence[int], labels: np.ndarray, scale: ImageAxes, names: Sequence[str]
+def make_paper_figure(
+    maps: AttributionMaps, clips: Sequence[int], labels: np.ndarray, image_axes: ImageAxes, names: Sequence[str]
 ) -> Figure:
     """Draw the report's two columns, input and attribution (Palanisamy et al. 2020, figure 3), a row for each clip."""
     figure = Figure(figsize=(COLUMN_WIDTH, 0.5 + 1.0 * len(clips)), layout="constrained")
@@ -132,19 +139,23 @@ def paper_figure(
     for k, (clip, (left, right)) in enumerate(zip(clips, rows, strict=True)):
         image, found = maps.inputs[clip].mean(axis=0), np.abs(maps.attributions[clip]).sum(axis=0)
         x = "x" if k == len(clips) - 1 else ""
-        draw(image, scale, left, axes=f"{x}y", **_loudness(scale, image))
-        draw(found, scale, right, cmap="inferno", low=0.0, high=limit(found), axes=x)
+        draw_image(image, image_axes, left, axes=f"{x}y", **_input_colours(image_axes, image))
+        draw_image(found, image_axes, right, cmap="inferno", low=0.0, high=colour_limit(found), axes=x)
         said = names[int(maps.logits[clip].argmax())]
         right_one = said == names[labels[clip]]
-        left.set_title(plain(names[labels[clip]]), fontsize=7, loc="left")
-        right.set_title("" if right_one else plain(f"taken for {said}"), fontsize=7, loc="left")
-    figure.suptitle(f"{_title(scale)} (left), {maps.method} (right)", fontsize=8)
+        left.set_title(escape_mathtext(names[labels[clip]]), fontsize=7, loc="left")
+        right.set_title("" if right_one else escape_mathtext(f"taken for {said}"), fontsize=7, loc="left")
+    figure.suptitle(f"{_input_title(image_axes)} (left), {maps.method} (right)", fontsize=8)
     return figure
 
 
 @with_style
-def comparison_figure(
-    compared: Mapping[str, Maps], clips: Sequence[int], labels: np.ndarray, scale: ImageAxes, names: Sequence[str]
+def make_comparison_figure(
+    compared: Mapping[str, AttributionMaps],
+    clips: Sequence[int],
+    labels: np.ndarray,
+    image_axes: ImageAxes,
+    names: Sequence[str],
 ) -> Figure:
     """Draw the same clips under several networks, side by side; each map in its own colours, predictions above."""
     first = next(iter(compared.values()))
@@ -153,26 +164,26 @@ def comparison_figure(
     for k, (clip, (left, *others)) in enumerate(zip(clips, rows, strict=True)):
         x = "x" if k == len(clips) - 1 else ""
         image = first.inputs[clip].mean(axis=0)
-        draw(image, scale, left, axes=f"{x}y", **_loudness(scale, image))
-        left.set_title(plain(names[labels[clip]]), fontsize=6)
+        draw_image(image, image_axes, left, axes=f"{x}y", **_input_colours(image_axes, image))
+        left.set_title(escape_mathtext(names[labels[clip]]), fontsize=6)
         for ax, (condition, maps) in zip(others, compared.items(), strict=True):
-            found = maps.summed[clip]
-            top = limit(found)
-            draw(found, scale, ax, cmap="RdBu_r", low=-top, high=top, axes=x)
+            found = maps.channel_sum[clip]
+            top = colour_limit(found)
+            draw_image(found, image_axes, ax, cmap="RdBu_r", low=-top, high=top, axes=x)
             said = int(maps.logits[clip].argmax())
             answer = f"{names[said]} {maps.probabilities[clip, said]:.0%}"
-            ax.set_title(plain(f"{condition}\n{answer}" if k == 0 else answer), fontsize=6)
+            ax.set_title(escape_mathtext(f"{condition}\n{answer}" if k == 0 else answer), fontsize=6)
     return figure
 
 
 @with_style
-def curves_figure(frame: pd.DataFrame, title: str) -> Figure:
+def make_curves_figure(frame: pd.DataFrame, title: str) -> Figure:
     """Draw deletion and insertion curves of `faithfulness.mean_curves`, with 95 % intervals over the clips."""
     figure = Figure(figsize=(PAGE_WIDTH, 2.5), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     explanations = ("lower is better", "higher is better")
     for ax, curve, better in zip(panels, ("deletion", "insertion"), explanations, strict=True):
-        for colour, (order, name) in zip(COLOURS, ORDERS.items(), strict=False):
+        for colour, (order, name) in zip(COLOURS, ORDER_LABELS.items(), strict=False):
             part = frame[(frame["curve"] == curve) & (frame["order"] == order)]
             x = 100 * part["fraction"]
             ax.plot(x, part["probability"], color=colour, label=name)
@@ -181,27 +192,32 @@ def curves_figure(frame: pd.DataFrame, title: str) -> Figure:
         ax.set(xlabel=f"Image {done} (%)", title=f"{curve.capitalize()}: {better}", ylim=(0, 1.02))
     panels[0].set_ylabel("Probability of the target")
     panels[0].legend(loc="upper right")
-    figure.suptitle(plain(title), fontsize=8)
+    figure.suptitle(escape_mathtext(title), fontsize=8)
     return figure
 
 
 @with_style
-def profiles_figure(profiles: pd.DataFrame, scale: ImageAxes) -> Figure:
+def make_profiles_figure(profiles: pd.DataFrame, image_axes: ImageAxes) -> Figure:
     """Draw what share of each class's attribution is at which frequency and at which time (`class_profiles`)."""
     names = list(dict.fromkeys(profiles["class"]))
-    axes = [axis for axis in (scale.down, scale.across) if len(axis.values) > 1]
+    axes = [axis for axis in (image_axes.down, image_axes.across) if len(axis.values) > 1]
     figure = Figure(figsize=(PAGE_WIDTH, 1.1 + 0.22 * len(names)), layout="constrained")
     for ax, axis in zip(figure.subplots(1, len(axes), sharey=True, squeeze=False)[0], axes, strict=True):
         part = profiles[profiles["axis"] == axis.name].pivot(index="class", columns="index", values="share").loc[names]
         even = part.to_numpy() * part.shape[1]
         first, last = (0, part.shape[1]) if axis.ticks else axis.edges
         drawn = ax.imshow(
-            even, cmap="cividis", aspect="auto", extent=(first, last, len(names) - 0.5, -0.5), vmin=0, vmax=limit(even)
+            even,
+            cmap="cividis",
+            aspect="auto",
+            extent=(first, last, len(names) - 0.5, -0.5),
+            vmin=0,
+            vmax=colour_limit(even),
         )
-        ax.set_yticks(range(len(names)), [plain(name) for name in names])
+        ax.set_yticks(range(len(names)), [escape_mathtext(name) for name in names])
         if axis.ticks:
-            inside = _apart(axis)
-            ax.set_xticks(positions(axis, inside) + 0.5, [f"{tick:g}" for tick in inside])
+            inside = _spread_ticks(axis)
+            ax.set_xticks(tick_positions(axis, inside) + 0.5, [f"{tick:g}" for tick in inside])
         ax.set(xlabel=axis.label)
         ax.spines[:].set_visible(False)
     bar = figure.colorbar(drawn, ax=figure.axes, label="|attribution|, times even", extend="max")
@@ -209,24 +225,24 @@ def profiles_figure(profiles: pd.DataFrame, scale: ImageAxes) -> Figure:
     return figure
 
 
-def plain(value: str) -> str:
+def escape_mathtext(value: str) -> str:
     """Keep matplotlib from reading names as mathematics."""
     return value.replace("$", r"\$")
 
 
-def _apart(axis: Axis) -> list[float]:
+def _spread_ticks(axis: Axis) -> list[float]:
     """Choose ticks of which no two are nearer than a twelfth of the axis, the highest first."""
     chosen: list[float] = []
     for tick in reversed(axis.ticks):
-        if not chosen or np.diff(positions(axis, [tick, chosen[-1]]))[0] >= len(axis.values) / 12:
+        if not chosen or np.diff(tick_positions(axis, [tick, chosen[-1]]))[0] >= len(axis.values) / 12:
             chosen.append(tick)
     return chosen
 
 
-def _loudness(scale: ImageAxes, image: np.ndarray) -> dict[str, Any]:
+def _input_colours(image_axes: ImageAxes, image: np.ndarray) -> dict[str, Any]:
     """Return the colours of an input: from silence to its loudest."""
-    return {"cmap": "magma", "low": float(np.min([scale.floor, image.min()])), "high": float(image.max()) + 1e-9}
+    return {"cmap": "magma", "low": float(np.min([image_axes.floor, image.min()])), "high": float(image.max()) + 1e-9}
 
 
-def _title(scale: ImageAxes) -> str:
-    return "Spectrogram" if len(scale.down.values) > 1 else "Input"
+def _input_title(image_axes: ImageAxes) -> str:
+    return "Spectrogram" if len(image_axes.down.values) > 1 else "Input"

@@ -1,7 +1,7 @@
-"""Other ways to attribute, through captum and by name; all of them return maps of the size of the image.
+"""Attribution methods of captum besides Integrated Gradients; all return maps of the size of the image.
 
-A method sees each clip with its baseline (the mean of them where there are several), because zero decibels are loud:
-what captum would take as "absent" has to be the baseline here too.
+Occlusion and input x gradient use the baseline of the clip (the mean of several baselines) instead of captum's default
+of zero, because 0 dB is loud.
 """
 
 from collections.abc import Callable
@@ -11,49 +11,57 @@ import numpy as np
 import torch
 from captum.attr import GradientShap, InputXGradient, LayerAttribution, LayerGradCam, Occlusion, Saliency
 
-from analysis.attribution.attribution_model import Explained
+from analysis.attribution.attribution_model import AttributionModel
 from core.errors import UserError, unknown_name_error
 
-INTEGRATED = "integrated-gradients"
-NAMES = (INTEGRATED, "saliency", "input-x-gradient", "gradient-shap", "occlusion-time", "occlusion-mel", "gradcam")
-SUMS_UP = (INTEGRATED, "gradient-shap")  # whose attributions sum to the difference of the logits
-TIME_WINDOWS, MEL_WINDOWS = 20, 16  # occluded one after the other, each overlapping the next by half
+INTEGRATED_GRADIENTS = "integrated-gradients"
+METHOD_NAMES = (
+    INTEGRATED_GRADIENTS,
+    "saliency",
+    "input-x-gradient",
+    "gradient-shap",
+    "occlusion-time",
+    "occlusion-mel",
+    "gradcam",
+)
+COMPLETE_METHODS = (INTEGRATED_GRADIENTS, "gradient-shap")  # their attributions sum to the difference of the logits
+TIME_WINDOWS, MEL_WINDOWS = 20, 16  # number of occlusion windows; neighbours overlap by half
 _SEED = 0
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a method is asked: the network, some clips on its device, and the method's own options."""
+class AttributionArgs:
+    """Arguments of an attribution method: the network, clips on its device, and options of the method."""
 
-    explained: Explained
+    model: AttributionModel
     inputs: torch.Tensor  # (clips, channels, n_mels, n_frames)
-    baselines: torch.Tensor  # (clips, images, channels, n_mels, n_frames)
+    baselines: torch.Tensor  # (clips, images per clip, channels, n_mels, n_frames)
     target: torch.Tensor  # (clips,)
-    samples: int
-    layer: torch.nn.Module | None
+    samples: int  # of gradient-shap
+    layer: torch.nn.Module | None  # of gradcam
 
     @property
     def baseline(self) -> torch.Tensor:
-        """One baseline for each clip, (clips, channels, n_mels, n_frames)."""
+        """Mean baseline of each clip, shape (clips, channels, n_mels, n_frames)."""
         return self.baselines.mean(dim=1)
 
 
-def check(name: str) -> None:
-    """Refuse a method there is not; ``gradcam:block3`` names the block too.
+def check_method(name: str) -> None:
+    """Check the name of a method; ``gradcam:block3`` also names a block.
 
     Raises
     ------
     UserError
-        With the nearest name.
+        If the name is unknown; the message suggests the nearest one.
     """
     method, colon, _ = name.partition(":")
-    if method not in NAMES or (colon and method != "gradcam"):
-        raise unknown_name_error("method", name, (*NAMES, "gradcam:BLOCK"))
+    if method not in METHOD_NAMES or (colon and method != "gradcam"):
+        raise unknown_name_error("method", name, (*METHOD_NAMES, "gradcam:BLOCK"))
 
 
-def attribute(
+def run_method(
     name: str,
-    explained: Explained,
+    model: AttributionModel,
     inputs: np.ndarray,
     baselines: np.ndarray,
     target: np.ndarray,
@@ -66,107 +74,112 @@ def attribute(
     Parameters
     ----------
     name
-        One of `NAMES`.
+        One of `METHOD_NAMES`.
     explained
         The network.
     inputs
-        (clips, channels, n_mels, n_frames) in dB.
+        Images (clips, channels, n_mels, n_frames) in dB.
     baselines
-        (clips, images, channels, n_mels, n_frames) in dB.
+        Baselines (clips, images per clip, channels, n_mels, n_frames) in dB.
     target
-        (clips,): the class whose logit is attributed.
+        Class whose logit is attributed, shape (clips,).
     samples
-        Random points for ``gradient-shap``.
+        Number of random points, for ``gradient-shap``.
     layer
-        Of `explained.network`, for ``gradcam``; its output is (batch, channels, height, width).
+        Module of `model.network` with the output shape (batch, channels, height, width), for ``gradcam``.
 
     Returns
     -------
-    attributions
-        (clips, channels, n_mels, n_frames); all channels share a map of Grad-CAM equally.
+    array
+        Attributions (clips, channels, n_mels, n_frames). A Grad-CAM map is divided equally among the channels.
     """
     method = _METHODS[name.partition(":")[0]]
-    many = method in (_saliency, _input_x_gradient, _gradcam)  # the others fill a batch with one clip
-    made: list[torch.Tensor] = []
+    takes_batches = method in (_saliency, _input_x_gradient, _gradcam)  # the others need a full batch for one clip
+    attributions: list[torch.Tensor] = []
     done = 0
     while done < len(inputs):
 
-        def part(rows: int, done: int = done) -> torch.Tensor:
-            chunk = slice(done, done + (rows if many else 1))
-            x, b, t = (explained.placed(each[chunk]) for each in (inputs, baselines, target))
-            found = method(Question(explained, x.requires_grad_(), b, t, samples, layer), rows)
-            return found.detach().float().cpu()
+        def attribute_part(batch_size: int, done: int = done) -> torch.Tensor:
+            chunk = slice(done, done + (batch_size if takes_batches else 1))
+            x, b, t = (model.to_device(each[chunk]) for each in (inputs, baselines, target))
+            part = method(AttributionArgs(model, x.requires_grad_(), b, t, samples, layer), batch_size)
+            return part.detach().float().cpu()
 
-        made.append(explained.within_memory(part))
-        done += len(made[-1])
-    return torch.cat(made).numpy()
-
-
-def _saliency(q: Question, rows: int) -> torch.Tensor:
-    found: torch.Tensor = Saliency(q.explained).attribute(q.inputs, q.target, abs=False)
-    return found
+        attributions.append(model.run_within_memory(attribute_part))
+        done += len(attributions[-1])
+    return torch.cat(attributions).numpy()
 
 
-def _input_x_gradient(q: Question, rows: int) -> torch.Tensor:
-    def above(x: torch.Tensor, baseline: torch.Tensor) -> torch.Tensor:
-        return q.explained(baseline + x)
-
-    x = (q.inputs - q.baseline).detach().requires_grad_()
-    found: torch.Tensor = InputXGradient(above).attribute(x, q.target, additional_forward_args=q.baseline)
-    return found
+def _saliency(args: AttributionArgs, batch_size: int) -> torch.Tensor:
+    attributions: torch.Tensor = Saliency(args.model).attribute(args.inputs, args.target, abs=False)
+    return attributions
 
 
-def _gradient_shap(q: Question, rows: int) -> torch.Tensor:
-    """Average batches of samples, since captum takes all samples of a call at once; its random numbers are fixed."""
-    method = GradientShap(q.explained)
-    counts = [min(rows, q.samples - done) for done in range(0, q.samples, rows)]
-    state = np.random.get_state()  # noqa: NPY002  (captum draws from the old global generator)
+def _input_x_gradient(args: AttributionArgs, batch_size: int) -> torch.Tensor:
+    def forward_difference(x: torch.Tensor, baseline: torch.Tensor) -> torch.Tensor:
+        return args.model(baseline + x)
+
+    x = (args.inputs - args.baseline).detach().requires_grad_()
+    attributions: torch.Tensor = InputXGradient(forward_difference).attribute(
+        x, args.target, additional_forward_args=args.baseline
+    )
+    return attributions
+
+
+def _gradient_shap(args: AttributionArgs, batch_size: int) -> torch.Tensor:
+    """Average batches of samples, because captum processes all samples of a call at once; the seed is fixed."""
+    method = GradientShap(args.model)
+    counts = [min(batch_size, args.samples - done) for done in range(0, args.samples, batch_size)]
+    state = np.random.get_state()  # noqa: NPY002  (captum uses the legacy global generator)
     try:
         np.random.seed(_SEED)  # noqa: NPY002
-        with torch.random.fork_rng(devices=[q.inputs.device] if q.inputs.is_cuda else []):
+        with torch.random.fork_rng(devices=[args.inputs.device] if args.inputs.is_cuda else []):
             torch.manual_seed(_SEED)
-            options = {"stdevs": 0.0, "target": q.target}
-            parts = [n * method.attribute(q.inputs, q.baselines[0], n_samples=n, **options) for n in counts]
+            options = {"stdevs": 0.0, "target": args.target}
+            parts = [n * method.attribute(args.inputs, args.baselines[0], n_samples=n, **options) for n in counts]
     finally:
         np.random.set_state(state)  # noqa: NPY002
-    return torch.stack(parts).sum(dim=0) / q.samples
+    return torch.stack(parts).sum(dim=0) / args.samples
 
 
-def _occlusion(along: int, windows: int) -> "Method":
-    def occlude(q: Question, rows: int) -> torch.Tensor:
-        window, stride = (list(q.inputs.shape[1:]) for _ in range(2))
+def _make_occlusion(along: int, windows: int) -> "Method":
+    def occlude(args: AttributionArgs, batch_size: int) -> torch.Tensor:
+        window, stride = (list(args.inputs.shape[1:]) for _ in range(2))
         window[along] = max(2, -(-window[along] // windows))
         stride[along] = window[along] // 2
-        if window[along] > q.inputs.shape[1 + along]:
-            raise UserError(f"occlusion needs an image of at least 2 pixels, not {tuple(q.inputs.shape[1:])}")
+        if window[along] > args.inputs.shape[1 + along]:
+            raise UserError(
+                "occlusion needs at least 2 pixels along its axis; the image has the shape "
+                f"{tuple(args.inputs.shape[1:])}"
+            )
         with torch.no_grad():
-            found: torch.Tensor = Occlusion(q.explained).attribute(
-                q.inputs,
+            attributions: torch.Tensor = Occlusion(args.model).attribute(
+                args.inputs,
                 sliding_window_shapes=tuple(window),
                 strides=tuple(stride),
-                baselines=q.baseline,
-                target=q.target,
-                perturbations_per_eval=rows,
+                baselines=args.baseline,
+                target=args.target,
+                perturbations_per_eval=batch_size,
             )
-        return found
+        return attributions
 
     return occlude
 
 
-def _gradcam(q: Question, rows: int) -> torch.Tensor:
-    with q.explained.out_of_place():
-        found = LayerGradCam(q.explained, q.layer).attribute(q.inputs, q.target)
-    size = tuple(q.inputs.shape[2:])
-    wide: torch.Tensor = LayerAttribution.interpolate(found, size, interpolate_mode="bilinear")
-    return wide.expand(q.inputs.shape) / q.inputs.shape[1]
+def _gradcam(args: AttributionArgs, batch_size: int) -> torch.Tensor:
+    with args.model.without_inplace():
+        cam = LayerGradCam(args.model, args.layer).attribute(args.inputs, args.target)
+    size = tuple(args.inputs.shape[2:])
+    upsampled: torch.Tensor = LayerAttribution.interpolate(cam, size, interpolate_mode="bilinear")
+    return upsampled.expand(args.inputs.shape) / args.inputs.shape[1]
 
 
-Method = Callable[[Question, int], torch.Tensor]
+Method = Callable[[AttributionArgs, int], torch.Tensor]
 _METHODS: dict[str, Method] = {
     "saliency": _saliency,
     "input-x-gradient": _input_x_gradient,
     "gradient-shap": _gradient_shap,
-    "occlusion-time": _occlusion(2, TIME_WINDOWS),
-    "occlusion-mel": _occlusion(1, MEL_WINDOWS),
+    "occlusion-time": _make_occlusion(2, TIME_WINDOWS),
+    "occlusion-mel": _make_occlusion(1, MEL_WINDOWS),
     "gradcam": _gradcam,
 }

@@ -1,4 +1,4 @@
-"""From finished runs to maps: the same clips under a reference run and the conditions beside it."""
+"""Attribution maps of the same clips for a reference run and the runs of other conditions."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ import numpy as np
 from torch import nn
 
 from analysis.attribution import baselines, methods
-from analysis.attribution.attribution_model import Explained
-from analysis.attribution.attributions import Maps, attribute
-from analysis.attribution.integrated_gradients import Integral
-from analysis.attribution.selection import choose, targets
+from analysis.attribution.attribution_model import AttributionModel
+from analysis.attribution.attributions import AttributionMaps, attribute
+from analysis.attribution.integrated_gradients import IGSettings
+from analysis.attribution.selection import select_clips, select_targets
 from analysis.output.image_view import ImageAxes, as_image_run
 from core.config.run import Run
 from core.datasets.dataset import Dataset
@@ -23,176 +23,194 @@ from core.session import Session
 
 
 @dataclass(frozen=True)
-class Request:
-    """Which clips to attribute, and how.
+class AttributionRequest:
+    """Options of an attribution: clips, target, methods and baselines.
 
     Attributes
     ----------
-    clips, per_class, misclassified, n
-        As in `analysis.attribution.selection.choose`.
+    clips, per_class, misclassified, n_clips
+        As in `analysis.attribution.selection.select_clips`.
     target
-        ``predicted`` (by the reference run), ``true``, or a class.
+        ``predicted`` (by the reference run), ``true``, or the name of a class.
     methods
-        Names, see `analysis.attribution.methods.check`.
+        Names of methods, see `analysis.attribution.methods.check_method`.
     baselines
-        Names or files, see `analysis.attribution.baselines.make`; ``all`` stands for every name that the inputs have a
-        meaning for. None: silence, or the mean where nobody knows what silence is.
-    integral
-        How well Integrated Gradients are done.
+        Names or files, see `analysis.attribution.baselines.make_baseline`. ``all``: every baseline that is defined for
+        the inputs. Empty: silence, or the mean of the training clips if silence is not defined.
+    ig_settings
+        Accuracy of Integrated Gradients.
     memory
-        Bytes for a batch; None chooses by the device.
-    check
-        Whether to test the maps.
+        Memory for one batch in bytes; None: the default of the device.
+    faithfulness
+        Whether to test the faithfulness of the maps.
     """
 
     clips: tuple[str, ...] = ()
     per_class: int = 0
     misclassified: bool = False
-    n: int = 10
+    n_clips: int = 10
     target: str = "predicted"
-    methods: tuple[str, ...] = (methods.INTEGRATED,)
+    methods: tuple[str, ...] = (methods.INTEGRATED_GRADIENTS,)
     baselines: tuple[str, ...] = ()
-    integral: Integral = Integral()
+    ig_settings: IGSettings = IGSettings()
     memory: int | None = None
-    check: bool = True
+    faithfulness: bool = True
 
 
 @dataclass(frozen=True)
-class Attributed:
-    """The maps of one network, by one method, against one baseline."""
+class AttributionResult:
+    """Attribution maps of one network, method and baseline."""
 
     condition: str
     run: Run
-    explained: Explained
-    maps: Maps
+    model: AttributionModel
+    maps: AttributionMaps
 
 
 def check_request(methods: Iterable[str], names: Iterable[str], run: Run) -> None:
-    """Refuse methods and baselines that the inputs of a run have no meaning for, before it is trained.
+    """Check that methods and baselines (`names`) are defined for the inputs of a run, before it is trained.
 
     Raises
     ------
     UserError
-        Naming the first; for baselines that there are not at all, as `baselines.check`.
+        For the first method or baseline that is not defined, or unknown.
     """
-    kind, scale = run.frontend.kind, ImageAxes.from_run(run)
+    kind, image_axes = run.frontend.kind, ImageAxes.from_run(run)
     shape = input_layout(run.clip, run.frontend).shape
     if len(shape) != 3 and any(method.startswith("gradcam") for method in methods):
-        raise UserError(f"gradcam needs images, and a network on {kind} has none; leave it out")
+        raise UserError(f"--method gradcam needs images; --input {kind} has none")
     for name in names:
-        baselines.check(name, shape if len(shape) == 3 else scale.shape)
-        if name in baselines.NAMES and name not in (known := _meant(scale)):
-            raise UserError(f"--baseline {name}: inputs of the kind {kind} have none; choose from {some(known)}")
+        baselines.check_baseline(name, shape if len(shape) == 3 else image_axes.shape)
+        if name in baselines.BASELINE_NAMES and name not in (known := _available_baselines(image_axes)):
+            raise UserError(f"--baseline {name}: not defined for --input {kind}; choose from {some(known)}")
 
 
-def _meant(scale: ImageAxes) -> list[str]:
-    """Return the baselines that inputs have a meaning for; features have no neighbours to be blurred with."""
-    without = {"silence": scale.floor is None, "blurred": bool(scale.across.names)}
-    return [name for name in baselines.NAMES if not without.get(name)]
+def _available_baselines(image_axes: ImageAxes) -> list[str]:
+    """Return the names of the baselines that are defined for the inputs; features cannot be blurred."""
+    undefined = {"silence": image_axes.floor is None, "blurred": bool(image_axes.across.names)}
+    return [name for name in baselines.BASELINE_NAMES if not undefined.get(name)]
 
 
-class Explanation:
-    """The clips, and their maps.
+class AttributionPipeline:
+    """Selects clips and computes their attribution maps for several networks.
 
     Parameters
     ----------
     networks
-        Condition to run; the first is the reference, which decides clips, baselines and the class attributed.
+        Run of each condition. The first is the reference, which determines clips, baselines and targets.
     dataset
-        Of all of them.
-    session, request
-        Where, and what is asked for.
+        Data set of all runs.
+    session
+        Session with the store and the device.
+    request
+        Options of the attribution.
 
     Attributes
     ----------
-    subject
-        The reference run's network and data.
-    scale
-        What the pixels of its inputs stand for.
+    reference
+        Network and data of the reference run.
+    image_axes
+        Axes, channels and unit of its inputs.
     paths, labels
-        Of the clips that were chosen.
-    left_out
+        Paths and classes of the selected clips.
+    unfinished
         Conditions whose run is not finished.
 
     Raises
     ------
     UserError
-        For a reference that is not finished, and anything in the request that does not exist.
+        If the reference run is not finished, or the request has an unknown clip, class, method or baseline.
     """
 
-    def __init__(self, networks: Mapping[str, Run], dataset: Dataset, session: Session, request: Request) -> None:
+    def __init__(
+        self, networks: Mapping[str, Run], dataset: Dataset, session: Session, request: AttributionRequest
+    ) -> None:
         for method in request.methods:
-            methods.check(method)
+            methods.check_method(method)
         self.dataset, self.session, self.request = dataset, session, request
         (first, reference), *_ = networks.items()
         check_request(request.methods, request.baselines or (), reference)
         finished = {name: run for name, run in networks.items() if session.store.finished(run)}
         self.networks = {first: reference} | finished
-        self.left_out = [name for name in networks if name not in self.networks]
-        self.subject, self.scale = as_image_run(open_run(reference, dataset, session)), ImageAxes.from_run(reference)
-        rows = choose(
-            self.subject,
+        self.unfinished = [name for name in networks if name not in self.networks]
+        self.reference = as_image_run(open_run(reference, dataset, session))
+        self.image_axes = ImageAxes.from_run(reference)
+        rows = select_clips(
+            self.reference,
             session,
             clips=request.clips,
             per_class=request.per_class,
             misclassified=request.misclassified,
-            n=request.n,
+            n_clips=request.n_clips,
         )
-        self.paths = [self.subject.paths[row] for row in rows]
-        self.labels = self.subject.labels[rows]
-        self.inputs = np.array(self.subject.images.array[rows])
+        self.paths = [self.reference.paths[row] for row in rows]
+        self.labels = self.reference.labels[rows]
+        self.inputs = np.array(self.reference.images.array[rows])
         self.baselines = self._baselines()
-        self.explained = self.prepare(self.subject.network)
-        self.target = targets(self.subject, rows, self.explained.logits([self.inputs]), request.target)
+        self.model = self.prepare(self.reference.network)
+        self.target = select_targets(self.reference, rows, self.model.compute_logits([self.inputs]), request.target)
 
-    def all_maps(self) -> Iterator[Attributed]:
-        """Attribute the clips under every network, by every method, against every baseline."""
+    def attribute_all(self) -> Iterator[AttributionResult]:
+        """Yield the maps of the clips for every network, method and baseline."""
         total = len(self.networks) * len(self.request.methods) * len(self.baselines)
         done = 0
         for condition, run in self.networks.items():
-            explained = self.explained
-            if run != self.subject.run:
-                explained = self.prepare(as_image_run(open_run(run, self.dataset, self.session)).network)
+            model = self.model
+            if run != self.reference.run:
+                model = self.prepare(as_image_run(open_run(run, self.dataset, self.session)).network)
             for method in self.request.methods:
                 for baseline in self.baselines:
                     self.session.report(done, total, "maps", f"{condition}, {method}, {baseline}")
-                    yield Attributed(condition, run, explained, self.maps(explained, method, baseline))
+                    yield AttributionResult(condition, run, model, self.maps(model, method, baseline))
                     done += 1
         self.session.report(done, total, "maps")
 
-    def prepare(self, network: nn.Module) -> Explained:
-        """Prepare a network for attribution."""
+    def prepare(self, network: nn.Module) -> AttributionModel:
+        """Prepare a network for attribution on the device of the session."""
         shape = self.inputs.shape[1:]
-        return Explained(network, shape, device=self.session.device, memory=self.request.memory)
+        return AttributionModel(network, shape, device=self.session.device, memory=self.request.memory)
 
-    def maps(self, explained: Explained, method: str, baseline: str, *, exact_steps: int = 0) -> Maps:
-        """Attribute the clips; `exact_steps` takes so many whatever error that leaves."""
+    def maps(self, model: AttributionModel, method: str, baseline: str, *, exact_steps: int = 0) -> AttributionMaps:
+        """Attribute the clips.
+
+        Parameters
+        ----------
+        model
+            Prepared network.
+        method, baseline
+            Names of the method and of the baseline.
+        exact_steps
+            Fixed number of steps of Integrated Gradients, whatever the error; 0: the settings of the request.
+        """
         name, _, block = method.partition(":")
         layer = None
         if name == "gradcam":
-            backbone = get_backbone(explained.network)
-            stage = (
-                parse_stage(block, backbone.name, backbone.input_shape) if block else ""
-            )  # a cut network may have lost the block
+            backbone = get_backbone(model.network)
+            stage = parse_stage(block, backbone.name, backbone.input_shape) if block else ""
+            # The default is the last block, also if a cut network does not have the given block.
             layer = backbone.stage(stage if stage in backbone.stage_names else backbone.stage_names[-2])
         return attribute(
-            explained,
+            model,
             self.inputs,
             self.baselines[baseline],
             self.target,
             method=method,
             baseline=baseline,
             layer=layer,
-            integral=Integral(exact_steps, limit=exact_steps) if exact_steps else self.request.integral,
+            ig_settings=IGSettings(exact_steps, max_steps=exact_steps) if exact_steps else self.request.ig_settings,
             progress=self.session.report,
         )
 
     def _baselines(self) -> dict[str, np.ndarray]:
-        known, floor = _meant(self.scale), self.scale.floor
-        asked = [name for b in self.request.baselines or known[:1] for name in (known if b == "all" else (b,))]
+        """Make the baselines of the request, by name."""
+        available, floor = _available_baselines(self.image_axes), self.image_axes.floor
+        requested = self.request.baselines or available[:1]
+        names = [name for baseline in requested for name in (available if baseline == "all" else (baseline,))]
         training = None
-        if set(asked) & set(baselines.OF_THE_TRAINING):
-            rows, shift = self.subject.split.train, 0.0 if floor is None else floor
-            training = baselines.Training.of(self.subject.images.array, rows, floor=shift)
-        least = -np.inf if floor is None else floor
-        return {name: baselines.make(name, self.inputs, training, floor=least) for name in dict.fromkeys(asked)}
+        if set(names) & set(baselines.NEED_TRAINING_STATS):
+            images, rows = self.reference.images.array, self.reference.split.train
+            training = baselines.TrainingStats.from_images(images, rows, floor=0.0 if floor is None else floor)
+        minimum = -np.inf if floor is None else floor
+        return {
+            name: baselines.make_baseline(name, self.inputs, training, floor=minimum) for name in dict.fromkeys(names)
+        }

@@ -1,4 +1,4 @@
-"""What is attributed: clips chosen from a finished run's data, and the class its answer is traced to."""
+"""Selection of the clips of a finished run to attribute, and of the class whose logit is attributed."""
 
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -12,99 +12,107 @@ from core.session import Session
 _SEED = 0
 
 
-def predicted(subject: OpenRun, session: Session) -> dict[str, int]:
-    """Return the class that the run gave each clip of its test fold, by the clip's path."""
-    clips, _, logits = session.store.predictions(subject.run)
+def predicted_classes(reference: OpenRun, session: Session) -> dict[str, int]:
+    """Return the predicted class of each clip of the test fold, by the path of the clip."""
+    clips, _, logits = session.store.predictions(reference.run)
     return dict(zip(clips, logits.argmax(axis=1).tolist(), strict=True))
 
 
-def choose(
-    subject: OpenRun,
+def select_clips(
+    reference: OpenRun,
     session: Session,
     *,
     clips: Sequence[str] = (),
     per_class: int = 0,
     misclassified: bool = False,
-    n: int,
+    n_clips: int,
 ) -> np.ndarray:
-    """Choose clips of the test fold; the same ones at every call.
+    """Select clips of the test fold at random with a fixed seed, or named clips of any fold.
 
     Parameters
     ----------
-    subject, session
-        The run, and where it is stored.
+    reference
+        OpenRun run.
+    session
+        Session whose store has the predictions of the run.
     clips
-        Paths, or file names that occur once, of any fold; nothing else is looked at then.
+        Paths or unique file names of clips. If given, the other options have no effect.
     per_class
-        So many clips of each class, or as many as there are; 0: `n` clips of any class.
+        Number of clips of each class; 0: `n_clips` clips of any class.
     misclassified
-        Only clips that the run gets wrong.
-    n
-        How many clips, drawn at random.
+        Whether to select only clips that the run misclassifies.
+    n_clips
+        Number of clips if `per_class` is 0.
 
     Returns
     -------
-    rows
-        Of the images, int64, ascending; those of `clips` in their order.
+    array
+        Row indices of the images, int64: ascending, or in the order of `clips`.
 
     Raises
     ------
     UserError
-        For a clip there is not (with the nearest), and where no clip is left to choose from.
+        If a clip is unknown, or no clip is misclassified.
     """
     if clips:
-        return np.array([place_of(clip, subject.paths) for clip in clips], np.int64)
-    rows = subject.split.test
+        return np.array([clip_index(clip, reference.paths) for clip in clips], np.int64)
+    rows = reference.split.test
     if misclassified:
-        said = predicted(subject, session)
-        rows = np.array([row for row in rows if said[subject.paths[row]] != subject.labels[row]], np.int64)
+        predictions = predicted_classes(reference, session)
+        rows = np.array([row for row in rows if predictions[reference.paths[row]] != reference.labels[row]], np.int64)
         if not len(rows):
-            raise UserError(f"run {subject.run.id} gets every clip of its test fold right: leave out --misclassified")
-    mixed = np.random.default_rng(_SEED).permutation(rows)
+            raise UserError(f"run {reference.run.id} classifies all test clips correctly: leave out --misclassified")
+    shuffled = np.random.default_rng(_SEED).permutation(rows)
     if per_class:
-        labels = subject.labels[mixed]
-        return np.sort(np.concatenate([mixed[labels == label][:per_class] for label in np.unique(labels)]))
-    return np.sort(mixed[:n])
+        labels = reference.labels[shuffled]
+        return np.sort(np.concatenate([shuffled[labels == label][:per_class] for label in np.unique(labels)]))
+    return np.sort(shuffled[:n_clips])
 
 
-def targets(subject: OpenRun, rows: np.ndarray, logits: np.ndarray, target: str) -> np.ndarray:
-    """Return the class to attribute for each clip.
+def select_targets(reference: OpenRun, rows: np.ndarray, logits: np.ndarray, target: str) -> np.ndarray:
+    """Return the class whose logit is attributed for each clip, shape (clips,).
 
     Parameters
     ----------
-    subject
-        The run.
+    reference
+        OpenRun run.
     rows
-        (clips,) of the images.
+        Row indices of the clips, shape (clips,).
     logits
-        (clips, classes).
+        Logits of the clips, shape (clips, classes).
     target
-        ``predicted``, ``true``, or a class by its name.
+        ``predicted``, ``true``, or the name of a class.
 
     Raises
     ------
     UserError
-        For a class there is not, with the nearest.
+        If the class is unknown.
     """
-    check_target(target, subject.class_names)
-    if target in subject.class_names:
-        return np.full(len(rows), subject.class_names.index(target))
-    return subject.labels[rows] if target == "true" else np.asarray(logits.argmax(axis=1))
+    check_target(target, reference.class_names)
+    if target in reference.class_names:
+        return np.full(len(rows), reference.class_names.index(target))
+    return reference.labels[rows] if target == "true" else np.asarray(logits.argmax(axis=1))
 
 
 def check_target(target: str, class_names: Sequence[str]) -> None:
-    """Refuse a class that there is not, with the nearest."""
+    """Check that a target is ``predicted``, ``true`` or the name of a class.
+
+    Raises
+    ------
+    UserError
+        If it is not; the message suggests the nearest name.
+    """
     if target not in (known := ("predicted", "true", *class_names)):
         raise unknown_name_error("class", target, known)
 
 
-def place_of(clip: str, paths: Sequence[str]) -> int:
-    """Return the place of a clip among `paths`, by its path or by a file name that occurs once.
+def clip_index(clip: str, paths: Sequence[str]) -> int:
+    """Return the index of a clip in `paths`, by its path or its file name if that is unique.
 
     Raises
     ------
     UserError
-        Where there is none, with the nearest.
+        If the clip is unknown; the message suggests the nearest path.
     """
     if clip in paths:
         return paths.index(clip)
@@ -113,4 +121,4 @@ def place_of(clip: str, paths: Sequence[str]) -> int:
         return names.index(clip)
     match = closest_name(clip, paths)
     hint = f"did you mean '{match}'? " if match else ""
-    raise UserError(f"unknown clip '{clip}': {hint}there are {len(paths)} of them, such as {', '.join(paths[:3])}")
+    raise UserError(f"unknown clip '{clip}': {hint}the data set has {len(paths)} clips, such as {', '.join(paths[:3])}")

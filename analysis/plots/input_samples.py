@@ -9,7 +9,7 @@ import soundfile
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.attribution.map_figures import draw
+from analysis.attribution.map_figures import draw_image
 from analysis.output.folder import OutputFolder
 from analysis.output.image_view import ImageAxes
 from analysis.output.style import PAGE_WIDTH, save_figure, with_style
@@ -114,7 +114,7 @@ def make_clip_grid(
         if is_line:
             _draw_waveform(images[k][0], scale, ax, highest=max(-low, high), axes=shown)
         else:
-            drawn = draw(images[k], scale, ax, cmap=cmap, low=low, high=high, axes=shown)
+            drawn = draw_image(images[k], scale, ax, cmap=cmap, low=low, high=high, axes=shown)
         ax.set_title(titles[k].replace("$", r"\$"), fontsize=8)
     if is_line:
         return figure

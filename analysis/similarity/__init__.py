@@ -10,19 +10,19 @@ the same datapoints paired at random.
 """
 
 from analysis.similarity.indices import INDICES, Similarity, cka, procrustes, pwcca, similarity, svcca
-from analysis.similarity.networks import POSITIONS, compare_networks, weight_layers
+from analysis.similarity.networks import SPATIAL_MODES, compare_networks, list_weight_layers
 from analysis.similarity.streaming_moments import Moments
 
 __all__ = [
     "INDICES",
-    "POSITIONS",
+    "SPATIAL_MODES",
     "Moments",
     "Similarity",
     "cka",
     "compare_networks",
+    "list_weight_layers",
     "procrustes",
     "pwcca",
     "similarity",
     "svcca",
-    "weight_layers",
 ]

@@ -27,11 +27,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from analysis.similarity.streaming_moments import Centred, Moments
+from analysis.similarity.streaming_moments import CentredMoments, Moments
 from core.errors import UserError, unknown_name_error
 
-RANK_CUT = 1e-5  # of the largest standard deviation
-DATAPOINTS_PER_NEURON = 5  # the least that the authors of SVCCA advise (github.com/google/svcca, tutorial 001)
+RANK_TOLERANCE = 1e-5  # of the largest standard deviation
+MIN_DATAPOINTS_PER_NEURON = 5  # the least that the authors of SVCCA advise (github.com/google/svcca, tutorial 001)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Similarity:
     ----------
     value
         The index; 1 for the same representation.
-    kept
+    n_directions
         Directions of x and of y that were compared.
     n_datapoints
         Rows of x and of y.
@@ -53,7 +53,7 @@ class Similarity:
     """
 
     value: float
-    kept: tuple[int, int]
+    n_directions: tuple[int, int]
     n_datapoints: int
     noise_floor: float
 
@@ -111,8 +111,8 @@ def cka(x: Any, y: Any, *, seed: int = 0) -> Similarity:
     """Compare by linear centred kernel alignment, without its bias at few datapoints.
 
     HSIC is Song et al.'s unbiased estimate (2012, JMLR 13, equation 5), as in Nguyen et al. 2021 (arXiv 2010.15327).
-    The value is not clipped: unrelated activations score around 0, slightly below as often as above. `kept` has the
-    ranks of x and y; nothing is left out.
+    The value is not clipped: unrelated activations score around 0, slightly below as often as above.
+    `n_directions` has the ranks of x and y; nothing is left out.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def procrustes(x: Any, y: Any, *, seed: int = 0) -> Similarity:
     """Compare under the best rotation: 1 - d / 2, with d the squared Procrustes distance (Ding et al. 2021).
 
     With x and y centred and scaled to unit Frobenius norm that is the nuclear norm of x'y (arXiv 2108.01661,
-    equation 2). `kept` has the ranks of x and y; nothing is left out.
+    equation 2). `n_directions` has the ranks of x and y; nothing is left out.
 
     Parameters
     ----------
@@ -177,13 +177,15 @@ def similarity(moments: Moments, index: str, *, explained_variance: float = 0.99
     """
     check_options(index, explained_variance)
     centred = moments.centred()
-    value, noise_floor, kept = INDICES[index](centred, explained_variance)
-    return Similarity(value=value, kept=kept, n_datapoints=centred.n_datapoints, noise_floor=noise_floor)
+    value, noise_floor, n_directions = INDICES[index](centred, explained_variance)
+    return Similarity(
+        value=value, n_directions=n_directions, n_datapoints=centred.n_datapoints, noise_floor=noise_floor
+    )
 
 
-def is_thin(moments: Moments) -> bool:
+def has_too_few_datapoints(moments: Moments) -> bool:
     """Say whether there are too few datapoints for the wider of the two sides."""
-    return moments.n_datapoints < DATAPOINTS_PER_NEURON * max(moments.n_neurons)
+    return moments.n_datapoints < MIN_DATAPOINTS_PER_NEURON * max(moments.n_neurons)
 
 
 def _compare(x: Any, y: Any, index: str, *, explained_variance: float = 0.99, seed: int) -> Similarity:
@@ -191,31 +193,33 @@ def _compare(x: Any, y: Any, index: str, *, explained_variance: float = 0.99, se
     moments = Moments(seed=seed, norms=index == "cka")
     moments.add(x, y)
     result = similarity(moments, index, explained_variance=explained_variance)
-    if is_thin(moments):
+    if has_too_few_datapoints(moments):
         warnings.warn(
             f"{index} of {moments.n_datapoints} datapoints with {max(moments.n_neurons)} neurons: give at least "
-            f"{DATAPOINTS_PER_NEURON} datapoints per neuron, or read the value against its noise floor",
+            f"{MIN_DATAPOINTS_PER_NEURON} datapoints per neuron, or read the value against its noise floor",
             stacklevel=3,
         )
     return result
 
 
-def _directions(outer: Tensor, rounding: float) -> tuple[Tensor, Tensor]:
+def _principal_directions(outer: Tensor, rounding: float) -> tuple[Tensor, Tensor]:
     """Return the squared singular values above the rank cut, largest first, and their right singular vectors."""
     squares, vectors = torch.linalg.eigh(outer)
     squares, vectors = squares.flip(0), vectors.flip(1)
-    rank = int((squares > max(RANK_CUT**2 * float(squares[0]), rounding)).sum())
+    rank = int((squares > max(RANK_TOLERANCE**2 * float(squares[0]), rounding)).sum())
     return squares[:rank], vectors[:, :rank]
 
 
-def _ranks(sums: Centred) -> tuple[int, int]:
-    return len(_directions(sums.xx, sums.rounding[0])[0]), len(_directions(sums.yy, sums.rounding[1])[0])
+def _ranks(sums: CentredMoments) -> tuple[int, int]:
+    return len(_principal_directions(sums.xx, sums.rounding[0])[0]), len(
+        _principal_directions(sums.yy, sums.rounding[1])[0]
+    )
 
 
-def _svcca(sums: Centred, explained_variance: float) -> tuple[float, float, tuple[int, int]]:
+def _svcca(sums: CentredMoments, explained_variance: float) -> tuple[float, float, tuple[int, int]]:
     bases = []
     for outer, rounding in ((sums.xx, sums.rounding[0]), (sums.yy, sums.rounding[1])):
-        squares, vectors = _directions(outer, rounding)
+        squares, vectors = _principal_directions(outer, rounding)
         held = squares.cumsum(0)
         kept = int((held < explained_variance * squares.sum()).sum()) + 1  # the first to reach the share, included
         bases.append(vectors[:, :kept] / squares[:kept].sqrt())
@@ -224,12 +228,12 @@ def _svcca(sums: Centred, explained_variance: float) -> tuple[float, float, tupl
     def mean(cross: Tensor) -> float:
         return float(torch.linalg.svdvals(left.T @ cross @ right).clamp(0, 1).mean())
 
-    return _scores(mean, sums, (left.shape[1], right.shape[1]))
+    return _score_with_floor(mean, sums, (left.shape[1], right.shape[1]))
 
 
-def _pwcca(sums: Centred, explained_variance: float) -> tuple[float, float, tuple[int, int]]:
-    squares_x, vectors_x = _directions(sums.xx, sums.rounding[0])
-    squares_y, vectors_y = _directions(sums.yy, sums.rounding[1])
+def _pwcca(sums: CentredMoments, explained_variance: float) -> tuple[float, float, tuple[int, int]]:
+    squares_x, vectors_x = _principal_directions(sums.xx, sums.rounding[0])
+    squares_y, vectors_y = _principal_directions(sums.yy, sums.rounding[1])
     left, right = vectors_x / squares_x.sqrt(), vectors_y / squares_y.sqrt()
 
     def weighted(cross: Tensor) -> float:
@@ -237,18 +241,18 @@ def _pwcca(sums: Centred, explained_variance: float) -> tuple[float, float, tupl
         weights = (vectors_x * squares_x.sqrt() @ variables).abs().sum(0)  # (x neurons, variables) before the sum
         return float(weights @ correlations.clamp(0, 1) / weights.sum())
 
-    return _scores(weighted, sums, (len(squares_x), len(squares_y)))
+    return _score_with_floor(weighted, sums, (len(squares_x), len(squares_y)))
 
 
-def _cka(sums: Centred, explained_variance: float) -> tuple[float, float, tuple[int, int]]:
+def _cka(sums: CentredMoments, explained_variance: float) -> tuple[float, float, tuple[int, int]]:
     n, traces, norms = sums.n_datapoints, (float(sums.xx.trace()), float(sums.yy.trace())), sums.norms
     if norms is None:
         raise ValueError("cka needs moments with norms: Moments(norms=True)")
     if n < 4:
         raise UserError(f"cka needs at least 4 datapoints, got {n}")
-    kept = _ranks(sums)
-    if 0 in kept:
-        return 0.0, 0.0, kept
+    n_directions = _ranks(sums)
+    if 0 in n_directions:
+        return 0.0, 0.0, n_directions
 
     def hsic(i: int, j: int, outer: Tensor, norm: float) -> float:
         """Unbiased HSIC of centred sides i and j, times n (n - 3)."""
@@ -257,31 +261,31 @@ def _cka(sums: Centred, explained_variance: float) -> tuple[float, float, tuple[
 
     own_x, own_y = hsic(0, 0, sums.xx, float(norms[0, 0])), hsic(1, 1, sums.yy, float(norms[1, 1]))
     if own_x <= 1e-12 * traces[0] ** 2 or own_y <= 1e-12 * traces[1] ** 2:  # all the spread is a single datapoint's
-        return 0.0, 0.0, kept
+        return 0.0, 0.0, n_directions
     scale = (own_x * own_y) ** 0.5
     value, floor = hsic(0, 1, sums.xy, float(norms[0, 1])), hsic(0, 1, sums.shuffled, sums.shuffled_norm)
-    return value / scale, floor / scale, kept
+    return value / scale, floor / scale, n_directions
 
 
-def _procrustes(sums: Centred, explained_variance: float) -> tuple[float, float, tuple[int, int]]:
+def _procrustes(sums: CentredMoments, explained_variance: float) -> tuple[float, float, tuple[int, int]]:
     size = float(sums.xx.trace() * sums.yy.trace()) ** 0.5
 
     def overlap(cross: Tensor) -> float:
         return min(float(torch.linalg.svdvals(cross).sum()) / size, 1.0)
 
-    return _scores(overlap, sums, _ranks(sums))
+    return _score_with_floor(overlap, sums, _ranks(sums))
 
 
-def _scores(
-    score: Callable[[Tensor], float], sums: Centred, kept: tuple[int, int]
+def _score_with_floor(
+    score: Callable[[Tensor], float], sums: CentredMoments, n_directions: tuple[int, int]
 ) -> tuple[float, float, tuple[int, int]]:
     """Score the clips as they belong together and mis-paired."""
-    if 0 in kept:
-        return 0.0, 0.0, kept
-    return score(sums.xy), score(sums.shuffled) if sums.shuffled.isfinite().all() else float("nan"), kept
+    if 0 in n_directions:
+        return 0.0, 0.0, n_directions
+    return score(sums.xy), score(sums.shuffled) if sums.shuffled.isfinite().all() else float("nan"), n_directions
 
 
-INDICES: dict[str, Callable[[Centred, float], tuple[float, float, tuple[int, int]]]] = {
+INDICES: dict[str, Callable[[CentredMoments, float], tuple[float, float, tuple[int, int]]]] = {
     "svcca": _svcca,
     "pwcca": _pwcca,
     "cka": _cka,

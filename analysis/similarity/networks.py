@@ -8,15 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from analysis.similarity.indices import DATAPOINTS_PER_NEURON, Similarity, check_options, is_thin, similarity
+from analysis.similarity.indices import (
+    MIN_DATAPOINTS_PER_NEURON,
+    Similarity,
+    check_options,
+    has_too_few_datapoints,
+    similarity,
+)
 from analysis.similarity.streaming_moments import Moments
 from core.errors import UserError, closest_name, unknown_name_error
 from core.models.auxiliary import find_auxiliary_heads
 
-POSITIONS = ("fold", "pool")
+SPATIAL_MODES = ("flatten", "mean")
 
 
-def weight_layers(network: nn.Module) -> tuple[str, ...]:
+def list_weight_layers(network: nn.Module) -> tuple[str, ...]:
     """Name the convolutions and linear maps of `network` that run in evaluation, in the order it registers them."""
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     idle = tuple(f"{path}." for path in find_auxiliary_heads(network))
@@ -31,7 +37,7 @@ def compare_networks(
     layers: Sequence[str],
     *,
     index: str = "svcca",
-    positions: str = "fold",
+    spatial: str = "flatten",
     explained_variance: float = 0.99,
     seed: int = 0,
 ) -> dict[str, Similarity]:
@@ -54,7 +60,7 @@ def compare_networks(
         tensor of shape (clips, channels) or (clips, channels, positions ...).
     index
         ``svcca``, ``pwcca`` (weighted by `before`), ``cka`` or ``procrustes``.
-    positions
+    spatial
         ``fold``: every position of a map is a datapoint. ``pool``: every clip is one, the mean over its positions;
         for maps whose sizes differ between the networks.
     explained_variance
@@ -75,42 +81,44 @@ def compare_networks(
         sizes without pooling; no batches; and as the function named like the index.
     """
     check_options(index, explained_variance)
-    if positions not in POSITIONS:
-        raise unknown_name_error("positions", positions, POSITIONS)
+    if spatial not in SPATIAL_MODES:
+        raise unknown_name_error("spatial mode", spatial, SPATIAL_MODES)
     for network in (before, after):
         _check_layers(network, layers)
     moments = {layer: Moments(seed=seed, norms=index == "cka") for layer in layers}
-    with torch.inference_mode(), _evaluating(before), _evaluating(after):
+    with torch.inference_mode(), _evaluation_mode(before), _evaluation_mode(after):
         for batch in batches:
-            _add_batch(before, after, batch, moments, pool=positions == "pool")
+            _add_activations(before, after, batch, moments, pool=spatial == "mean")
         result = {}
         for layer, sums in moments.items():
-            with _naming(layer):
+            with _errors_naming(layer):
                 result[layer] = similarity(sums, index, explained_variance=explained_variance)
-    _warn_of_thin(moments)
+    _warn_of_few_datapoints(moments)
     return result
 
 
-def _add_batch(before: nn.Module, after: nn.Module, batch: Tensor, moments: dict[str, Moments], *, pool: bool) -> None:
+def _add_activations(
+    before: nn.Module, after: nn.Module, batch: Tensor, moments: dict[str, Moments], *, pool: bool
+) -> None:
     held: dict[str, tuple[Tensor, tuple[int, ...]]] = {}
 
     def hold(layer: str, output: Tensor) -> None:
-        held[layer] = _datapoints(output, pool=pool, copy=True), tuple(output.shape[2:])
+        held[layer] = _as_datapoints(output, pool=pool, copy=True), tuple(output.shape[2:])
 
     def compare(layer: str, output: Tensor) -> None:
         x, size = held.pop(layer)
         if size != output.shape[2:] and not pool:
             sizes = " and ".join("x".join(map(str, s)) or "no" for s in (size, output.shape[2:]))
-            raise UserError(f"layer '{layer}' has {sizes} positions in the two networks: pool them (positions='pool')")
-        with _naming(layer):
-            rows = _datapoints(output, pool=pool, copy=False)
+            raise UserError(f"layer '{layer}' has {sizes} positions in the two networks: average them (spatial='mean')")
+        with _errors_naming(layer):
+            rows = _as_datapoints(output, pool=pool, copy=False)
             moments[layer].add(x, rows, positions=max(len(rows) // len(output), 1))
 
-    _run(before, batch, moments, hold)
-    _run(after, batch, moments, compare)
+    _run_with_hooks(before, batch, moments, hold)
+    _run_with_hooks(after, batch, moments, compare)
 
 
-def _datapoints(output: Tensor, *, pool: bool, copy: bool) -> Tensor:
+def _as_datapoints(output: Tensor, *, pool: bool, copy: bool) -> Tensor:
     """Bring (clips, channels, positions ...) to (datapoints, channels)."""
     if output.ndim == 2 or pool:
         rows = output.flatten(2).mean(2) if output.ndim > 2 else output
@@ -120,7 +128,9 @@ def _datapoints(output: Tensor, *, pool: bool, copy: bool) -> Tensor:
     return (maps.clone(memory_format=torch.contiguous_format) if copy else maps).flatten(1).T
 
 
-def _run(network: nn.Module, batch: Tensor, layers: Iterable[str], read: Callable[[str, Tensor], None]) -> None:
+def _run_with_hooks(
+    network: nn.Module, batch: Tensor, layers: Iterable[str], read: Callable[[str, Tensor], None]
+) -> None:
     """Feed `batch` to `network` and give every layer's output to `read` at once; leave no hook behind."""
     runs = dict.fromkeys(layers, 0)
 
@@ -151,7 +161,7 @@ def _run(network: nn.Module, batch: Tensor, layers: Iterable[str], read: Callabl
 
 
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
+def _evaluation_mode(network: nn.Module) -> Iterator[None]:
     flags = {module: module.training for module in network.modules()}
     network.eval()
     try:
@@ -162,7 +172,7 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _naming(layer: str) -> Iterator[None]:
+def _errors_naming(layer: str) -> Iterator[None]:
     """Say which layer a UserError is about."""
     try:
         yield
@@ -181,12 +191,12 @@ def _check_layers(network: nn.Module, layers: Sequence[str]) -> None:
             raise UserError(f"the network {type(network).__name__} has no layer '{layer}': {hint}")
 
 
-def _warn_of_thin(moments: dict[str, Moments]) -> None:
-    thin = [layer for layer, sums in moments.items() if is_thin(sums)]
+def _warn_of_few_datapoints(moments: dict[str, Moments]) -> None:
+    thin = [layer for layer, sums in moments.items() if has_too_few_datapoints(sums)]
     if thin:
         sums = moments[thin[0]]
         warnings.warn(
-            f"{len(thin)} of {len(moments)} layers have fewer than {DATAPOINTS_PER_NEURON} datapoints per neuron "
+            f"{len(thin)} of {len(moments)} layers have fewer than {MIN_DATAPOINTS_PER_NEURON} datapoints per neuron "
             f"({thin[0]}: {sums.n_datapoints} for {max(sums.n_neurons)}): give more clips or read the noise floor",
             stacklevel=3,
         )

@@ -15,14 +15,16 @@ from torch import Tensor
 
 from core.errors import UserError
 
-CHUNK = 2**18  # numbers of z held as float64 at a time (2 MB): they stay in cache from one step to the next
-PARTNERS = 16  # datapoints per neuron that the noise floor is drawn from, at most of the first batch, without positions
-ENOUGH = 32  # datapoints per neuron that are mis-paired of a batch of maps, at least, where it has more
-STRIDES = (4, 3, 2)  # of the positions that stand for all
+CHUNK_SIZE = 2**18  # numbers of z held as float64 at a time (2 MB): they stay in cache from one step to the next
+MAX_PAIRS_PER_NEURON = (
+    16  # datapoints per neuron that the noise floor is drawn from, at most of the first batch, without positions
+)
+MIN_PAIRS_PER_NEURON = 32  # datapoints per neuron that are mis-paired of a batch of maps, at least, where it has more
+POSITION_STRIDES = (4, 3, 2)  # of the positions that stand for all
 
 
 @dataclass(frozen=True)
-class Centred:
+class CentredMoments:
     """Sums about the mean, over all datapoints; float64.
 
     Attributes
@@ -107,7 +109,7 @@ class Moments:
         UserError
             For another shape, another number of neurons than in the batches before, or a part of a clip.
         """
-        x, y = _matrix("x", x), _matrix("y", y)
+        x, y = _check_matrix("x", x), _check_matrix("y", y)
         if len(x) != len(y):
             raise UserError(f"x has {len(x)} datapoints and y {len(y)}: give both the same clips, in the same order")
         if positions < 1 or len(x) % positions:
@@ -149,14 +151,14 @@ class Moments:
 
         A neuron's datapoints lie side by side, which the products of two neurons are fastest with.
         """
-        width, size = self.n_neurons[0], max(CHUNK // sum(self.n_neurons), 1)
+        width, size = self.n_neurons[0], max(CHUNK_SIZE // sum(self.n_neurons), 1)
         n = len(x) if rows_x is None else len(rows_x)
         buffer = self._origin.new_empty(sum(self.n_neurons), min(size, n))
         for start in range(0, n, size):
             piece = slice(start, min(start + size, n))
             z = buffer[:, : piece.stop - start].T
             for matrix, rows, part in ((x, rows_x, slice(None, width)), (y, rows_y, slice(width, None))):
-                picked = _pick(matrix, piece if rows is None else rows[piece], buffer.device)
+                picked = _take_rows(matrix, piece if rows is None else rows[piece], buffer.device)
                 torch.sub(picked, self._origin[part], out=z[:, part])
             yield z
 
@@ -169,7 +171,7 @@ class Moments:
                 self._outer[start : start + step, start:].addmm_(z[:, start : start + step].T, z[:, start:])
             self._sum += z.sum(0)
             if self._with_norms:
-                norms = _norms(z, width)
+                norms = _squared_lengths(z, width)
                 self._cubic.addmm_(norms, z)
                 self._quartic.addmm_(norms, norms.T)
         self.n_datapoints += len(x)
@@ -181,8 +183,8 @@ class Moments:
         ahead, stride, whole = positions * self._shifts.randrange(1, n // positions), 1, len(z) == n
         self._n_paired += n
         if not whole:
-            most = n // (ENOUGH * max(self.n_neurons))
-            stride = next((k for k in STRIDES if k <= most and positions % k == 0), 1)
+            most = n // (MIN_PAIRS_PER_NEURON * max(self.n_neurons))
+            stride = next((k for k in POSITION_STRIDES if k <= most and positions % k == 0), 1)
             first = self._shifts.randrange(stride)
             x, y, n, ahead = x[first::stride], y[first::stride], n // stride, ahead // stride
         # Views, where a permutation would copy: the first clips of y belong to the last ones of x.
@@ -210,7 +212,7 @@ class Moments:
         width = self.n_neurons[0]
         order = torch.randperm(len(x), generator=self._generator, device=self._origin.device)
         # Fewer of each further batch, and each of them counts for more: the batches weigh alike, the work grows slowly.
-        chosen = order[: max(PARTNERS * max(self.n_neurons) * len(x) // self.n_datapoints, 2)]
+        chosen = order[: max(MAX_PAIRS_PER_NEURON * max(self.n_neurons) * len(x) // self.n_datapoints, 2)]
         n = len(chosen)
         weight = len(x) / n
         partners = chosen[torch.randperm(n, generator=self._generator, device=chosen.device)]
@@ -223,7 +225,7 @@ class Moments:
         spreads = squares - torch.stack([part.dot(part) for part in (total[:width], total[width:])]) / n
         self._chance += weight * spreads.prod() / (n - 1)
 
-    def centred(self) -> Centred:
+    def centred(self) -> CentredMoments:
         """Return the sums about the mean of all datapoints.
 
         Raises
@@ -242,7 +244,7 @@ class Moments:
         outer = torch.addr(whole, mean, mean, alpha=-n)
         xx, yy = outer[:width, :width], outer[width:, width:]
         shuffled, shuffled_norm = self._mispaired() if self._maps else self._exchanged(xx.trace() * yy.trace())
-        return Centred(
+        return CentredMoments(
             n_datapoints=n,
             xx=xx,
             yy=yy,
@@ -250,7 +252,7 @@ class Moments:
             shuffled=shuffled,
             norms=self._centred_norms(whole, mean) if self._with_norms else None,
             shuffled_norm=shuffled_norm,
-            rounding=(_rounding(self._origin[:width], n), _rounding(self._origin[width:], n)),
+            rounding=(_rounding_error(self._origin[:width], n), _rounding_error(self._origin[width:], n)),
         )
 
     def _exchanged(self, traces: Tensor) -> tuple[Tensor, float]:
@@ -264,7 +266,7 @@ class Moments:
         if not n:
             return torch.full_like(self._shuffled, torch.nan), float("nan")
         mean = self._paired_sum / n
-        norm = _product_of_norms(
+        norm = _centre_norm_product(
             self._paired_norms[2],
             cubic=self._paired_cubic,
             squares=(self._paired_norms[0], self._paired_norms[1]),
@@ -282,7 +284,7 @@ class Moments:
         result = torch.zeros_like(self._quartic)
         for i, a in enumerate(parts):
             for j, b in enumerate(parts):
-                result[i, j] = _product_of_norms(
+                result[i, j] = _centre_norm_product(
                     self._quartic[i, j],
                     cubic=(self._cubic[i, b], self._cubic[j, a]),
                     squares=(squares[i], squares[j]),
@@ -293,7 +295,7 @@ class Moments:
         return result
 
 
-def _product_of_norms(
+def _centre_norm_product(
     quartic: Tensor,
     *,
     cubic: tuple[Tensor, Tensor],
@@ -319,7 +321,7 @@ def _product_of_norms(
     )
 
 
-def _matrix(name: str, value: Any) -> Any:
+def _check_matrix(name: str, value: Any) -> Any:
     matrix = value if isinstance(value, Tensor) else np.asarray(value)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise UserError(f"{name} has the shape {tuple(matrix.shape)}: similarity needs (datapoints, neurons)")
@@ -328,7 +330,7 @@ def _matrix(name: str, value: Any) -> Any:
     return matrix
 
 
-def _pick(matrix: Any, rows: slice | Tensor, device: torch.device) -> Tensor:
+def _take_rows(matrix: Any, rows: slice | Tensor, device: torch.device) -> Tensor:
     if isinstance(matrix, Tensor):
         picked = matrix[rows if isinstance(rows, slice) else rows.to(matrix.device)].to(device)
     else:
@@ -336,10 +338,10 @@ def _pick(matrix: Any, rows: slice | Tensor, device: torch.device) -> Tensor:
     return picked if picked.is_floating_point() else picked.double()
 
 
-def _norms(z: Tensor, width: int) -> Tensor:
+def _squared_lengths(z: Tensor, width: int) -> Tensor:
     """Return the squared lengths of u and of v, shape (2, datapoints)."""
     return torch.stack([torch.linalg.vector_norm(part, dim=1) for part in (z[:, :width], z[:, width:])]).square_()
 
 
-def _rounding(origin: Tensor, n: int) -> float:
+def _rounding_error(origin: Tensor, n: int) -> float:
     return n * (16 * np.finfo(np.float64).eps * float(origin.abs().max())) ** 2

@@ -18,7 +18,7 @@ from analysis.output.folder import OutputFolder
 from analysis.output.number_format import format_count, format_number
 from analysis.output.tables import Column
 from analysis.plots import by_condition
-from analysis.similarity import Similarity, compare_networks, weight_layers
+from analysis.similarity import Similarity, compare_networks, list_weight_layers
 from core.cache.entries import cache_key
 from core.config.run import Run
 from core.finished.open_run import get_backbone, open_run
@@ -27,28 +27,35 @@ from core.io.atomic_files import explain_write_errors, read_json, write_text
 from core.models.backbone import Backbone
 from core.training.frozen_prefix import arithmetic
 
-VERSION = 2  # of the numbers: raised when the same run would give others, so that old ones are not read
-BATCH = 32
-SHOWN = 24  # rows that a terminal shows
-NUMBERS = ("similarity", "similarity_std", "noise_floor", "kept_before", "kept_after", "n_datapoints")
+RESULTS_VERSION = 2  # of the numbers: raised when the same run would give others, so that old ones are not read
+BATCH_SIZE = 32
+MAX_PRINTED_ROWS = 24  # rows that a terminal shows
+NUMERIC_COLUMNS = (
+    "similarity",
+    "similarity_std",
+    "noise_floor",
+    "directions_before",
+    "directions_after",
+    "n_datapoints",
+)
 COLUMNS = (
     Column("weights", "Weights"),
     Column("layer", "Layer"),
     Column("similarity", "Similarity", format_number, std="similarity_std"),
     Column("noise_floor", "Noise floor", format_number),
-    Column("kept", "Kept"),
+    Column("directions", "Directions"),
     Column("n_datapoints", "Datapoints", format_count),
 )
 
 
-def compare_layers(results: OutputFolder, *, index: str, layers: str, positions: str) -> pd.DataFrame:
+def compare_layers(results: OutputFolder, *, index: str, layers: str, spatial: str) -> pd.DataFrame:
     """Write the table and the figure of similarity by layer.
 
     Parameters
     ----------
     results
         The finished runs; one that failed or is missing is counted, and a condition of such alone keeps one row.
-    index, positions
+    index, spatial
         As in `analysis.similarity.compare_networks`.
     layers
         ``blocks``: the output of every stage but the head; ``all``: of every convolution and linear map too.
@@ -56,20 +63,20 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, positions:
     grid = results.plan.grid
     store = results.session.store
     records = {run.id: store.record(run) for run in results.plan.runs}
-    found = _compare_runs(results, index=index, layers=layers, positions=positions)
+    found = _compute_similarities(results, index=index, layers=layers, spatial=spatial)
     names = [*grid, "weights"]
     frame = pd.DataFrame(
         [
             point | row | dataset_and_backbone(part[0])
             for point, part in results.plan.groups(lambda planned: {"weights": planned.condition})
-            for row in _rows([planned.run for planned in part], found, records)
+            for row in _make_layer_rows([planned.run for planned in part], found, records)
         ]
     )
     caption = f"{conditions.make_caption(results.plan)}: {index.upper()} before and after training"
     share = " Directions kept hold 99 % of the variance (squared singular values)." if index == "svcca" else ""
     footnotes = [
         f"Held-out clips of the test fold; channels are neurons, positions are "
-        f"{'pooled' if positions == 'pool' else 'folded into the datapoints'}.{share}",
+        f"{'pooled' if spatial == 'mean' else 'folded into the datapoints'}.{share}",
         "Kept: directions before and after training. Noise floor: the same index on the same activations with clips "
         "mis-paired at random, each before training with another one after: what unrelated clips score. "
         "Means over folds and seeds; ±: standard deviation over folds, seeds averaged within each, or over the seeds "
@@ -82,7 +89,7 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, positions:
         caption=caption,
         footnotes=footnotes,
         groups=names,
-        show=len(frame) <= SHOWN,
+        show=len(frame) <= MAX_PRINTED_ROWS,
     )
     measured = frame.dropna(subset="similarity")
     if len(measured):
@@ -97,8 +104,8 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, positions:
     return frame.assign(condition=frame["weights"])
 
 
-def _compare_runs(
-    results: OutputFolder, *, index: str, layers: str, positions: str
+def _compute_similarities(
+    results: OutputFolder, *, index: str, layers: str, spatial: str
 ) -> dict[str, dict[str, Similarity]]:
     """Return the similarity of every layer of every finished run, by the run's id."""
     report, store = results.session.report, results.session.store
@@ -106,29 +113,31 @@ def _compare_runs(
     found = {}
     for i, run in enumerate(runs):
         report(i, len(runs), "similarity of layers")
-        found[run.id] = similarity_of(run, results, index=index, layers=layers, positions=positions)
+        found[run.id] = compute_run_similarity(run, results, index=index, layers=layers, spatial=spatial)
     report(len(runs), len(runs), "similarity of layers")
     return found
 
 
-def similarity_of(run: Run, results: OutputFolder, *, index: str, layers: str, positions: str) -> dict[str, Similarity]:
+def compute_run_similarity(
+    run: Run, results: OutputFolder, *, index: str, layers: str, spatial: str
+) -> dict[str, Similarity]:
     """Compare a finished run's network with what it started from, or read the answer of an earlier time."""
     session = results.session
-    made_from = {"version": VERSION, "run": run.id, "index": index, "layers": layers, "positions": positions}
+    made_from = {"version": RESULTS_VERSION, "run": run.id, "index": index, "layers": layers, "spatial": spatial}
     made_from |= arithmetic(session.device, channels_last=True, threads=session.threads)
     key = cache_key(made_from)
     path = session.store.cache / "similarity" / f"{key}.json"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):  # none, or damaged
-        kept = read_json(path)
-        return {name: Similarity(**{**v, "kept": tuple(v["kept"])}) for name, v in kept.items()}
+        stored = read_json(path)
+        return {name: Similarity(**{**v, "n_directions": tuple(v["n_directions"])}) for name, v in stored.items()}
     dataset = results.plan.datasets[run.data.content]
     trained = open_run(run, dataset, session)
     networks = [network.to(session.device) for network in (trained.make_starting_network(), trained.network)]
-    names = [f"backbone.{name}" for name in layer_names(get_backbone(trained.network), layers)]
-    batches = _batches(trained.images, trained.split.test, session.device)
+    names = [f"backbone.{name}" for name in list_layers(get_backbone(trained.network), layers)]
+    batches = _iterate_batches(trained.images, trained.split.test, session.device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # too few datapoints: the table says how many, and the noise floor shows it
-        found = compare_networks(networks[0], networks[1], batches, names, index=index, positions=positions)
+        found = compare_networks(networks[0], networks[1], batches, names, index=index, spatial=spatial)
     found = {name.removeprefix("backbone."): value for name, value in found.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with explain_write_errors(path):
@@ -136,41 +145,46 @@ def similarity_of(run: Run, results: OutputFolder, *, index: str, layers: str, p
     return found
 
 
-def layer_names(backbone: Backbone, layers: str) -> list[str]:
+def list_layers(backbone: Backbone, layers: str) -> list[str]:
     """Name the stages' outputs, or those and every convolution's, in the order of the network."""
     stages = [stage for stage in backbone.stage_names if stage != "head"]
     if layers == "blocks":
         return stages
-    inner = [name for name in weight_layers(backbone) if not name.startswith("head")]
+    inner = [name for name in list_weight_layers(backbone) if not name.startswith("head")]
     return [name for stage in stages for name in [*(n for n in inner if n.startswith(f"{stage}.")), stage]]
 
 
-def _batches(images: Images, rows: np.ndarray, device: torch.device) -> Iterator[torch.Tensor]:
+def _iterate_batches(images: Images, rows: np.ndarray, device: torch.device) -> Iterator[torch.Tensor]:
     """Yield the inputs in an order drawn at random, always the same, so that neighbours are not of one class."""
     mixed = np.random.default_rng(0).permutation(rows)
     # Of even sizes: a clip alone in its batch has no other to be mis-paired with.
-    for part in np.array_split(mixed, math.ceil(len(mixed) / BATCH)):
+    for part in np.array_split(mixed, math.ceil(len(mixed) / BATCH_SIZE)):
         yield torch.from_numpy(np.array(images.array[part])).to(device)
 
 
-def _rows(runs: Sequence[Run], found: Mapping[str, Mapping[str, Similarity]], records: Records) -> list[dict[str, Any]]:
+def _make_layer_rows(
+    runs: Sequence[Run], found: Mapping[str, Mapping[str, Similarity]], records: Records
+) -> list[dict[str, Any]]:
     """Average each layer over the folds and seeds of a condition; without any, one row says why."""
     done = {(run.data.fold, run.seed): found[run.id] for run in runs if run.id in found}
     counted = run_counts(runs, records)
     names = next(iter(done.values()), {})
-    layers = [_mean({of: one[name] for of, one in done.items()}) | {"layer": name} for name in names]
-    return [layer | counted for layer in layers or [dict.fromkeys(NUMBERS, math.nan) | {"layer": None, "kept": None}]]
+    layers = [_average_runs({of: one[name] for of, one in done.items()}) | {"layer": name} for name in names]
+    return [
+        layer | counted
+        for layer in layers or [dict.fromkeys(NUMERIC_COLUMNS, math.nan) | {"layer": None, "directions": None}]
+    ]
 
 
-def _mean(similarities: Mapping[tuple[int, int], Similarity]) -> dict[str, Any]:
+def _average_runs(similarities: Mapping[tuple[int, int], Similarity]) -> dict[str, Any]:
     """Return the means of a layer's numbers, by fold and seed: over folds, each the mean of its seeds."""
     of_runs = pd.DataFrame(
-        [(s.value, s.noise_floor, *s.kept, s.n_datapoints) for s in similarities.values()],
-        columns=["similarity", "noise_floor", "kept_before", "kept_after", "n_datapoints"],
+        [(s.value, s.noise_floor, *s.n_directions, s.n_datapoints) for s in similarities.values()],
+        columns=["similarity", "noise_floor", "directions_before", "directions_after", "n_datapoints"],
         index=pd.MultiIndex.from_tuples(list(similarities)),
         dtype=float,
     )
     units = of_runs.groupby(level=0).mean() if of_runs.index.get_level_values(0).nunique() > 1 else of_runs
     means = {str(name): float(mean) for name, mean in units.mean(skipna=False).items()}
-    kept = f"{means['kept_before']:.0f}, {means['kept_after']:.0f}"
-    return means | {"similarity_std": float(units["similarity"].std()), "kept": kept}
+    directions = f"{means['directions_before']:.0f}, {means['directions_after']:.0f}"
+    return means | {"similarity_std": float(units["similarity"].std()), "directions": directions}

@@ -35,7 +35,7 @@ class Experiment:
     """
 
     plan: Plan
-    question: str
+    analysis_key: str
     analyse: "Callable[[OutputFolder], pd.DataFrame]"
     trains: bool = True
     executes: bool = True

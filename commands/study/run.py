@@ -166,7 +166,7 @@ def _prepare(job: PlannedExperiment, session: Session, recipe: StudySpec) -> Exp
 
 def study_folder(study: Study, experiments: Sequence[Experiment], results: Path) -> Path:
     """Return a folder of its own for every different set of questions, the same for the same one."""
-    text = "\n".join(f"{experiment.plan.name} {experiment.question}" for experiment in experiments)
+    text = "\n".join(f"{experiment.plan.name} {experiment.analysis_key}" for experiment in experiments)
     return results / "studies" / study.name / f"{study.scale}-{short_digest(text)}"
 
 

@@ -15,7 +15,7 @@ from ablations.freeze import Freeze
 from ablations.fusion import Fusion
 from ablations.pretraining import Pretraining
 from ablations.weight_change import WeightChange
-from analysis.similarity.weight_change import similarity_of
+from analysis.similarity.weight_change import compute_run_similarity
 from commands.ablation import show_results
 from core.config.options import list_problems
 from core.config.run import Run
@@ -164,8 +164,8 @@ def test_weight_change_is_one_where_nothing_is_trained(run_ablation) -> None:  #
     kept = results.session.store.cache / "similarity"
     before = set(kept.iterdir())
     results.session.threads = 2  # other threads, other bits: the answer is another entry
-    how = {"index": "cka", "layers": "blocks", "positions": "fold"}
-    similarity_of(results.plan.runs[0], results, **how)
+    how = {"index": "cka", "layers": "blocks", "spatial": "flatten"}
+    compute_run_similarity(results.plan.runs[0], results, **how)
     assert len(set(kept.iterdir()) - before) == 1
 
 

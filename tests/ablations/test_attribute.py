@@ -14,7 +14,7 @@ import pytest
 from small_runs import SMALL
 
 from ablations.attribute import Attribute
-from analysis.attribution.writer import safe_name
+from analysis.attribution.writer import safe_file_name
 from core.config.run import Run
 from core.errors import UserError
 from run_ablation import main
@@ -112,7 +112,7 @@ def test_faithfulness_has_a_row_for_every_test(finished: Path) -> None:
     assert {name for name in tests if name.startswith("ssim")} == {
         f"ssim {stage}" for stage in ("head", "block4", "block3", "block2", "block1", "stem")
     }
-    assert set(frame["says"].dropna()) == {"unclear"}, "three clips prove nothing"
+    assert set(frame["verdict"].dropna()) == {"unclear"}, "three clips prove nothing"
     assert (frame["clips"] == 3).all()
 
 
@@ -249,7 +249,7 @@ def test_run_whose_clips_have_changed_is_refused(results: Path, sounds: Path, tm
 
 def test_everything_right_leaves_no_error_to_show(results: Path, sounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "analysis.attribution.selection.predicted",
+        "analysis.attribution.selection.predicted_classes",
         lambda subject, session: dict(zip(subject.paths, subject.labels, strict=True)),
     )
     with pytest.raises(UserError, match="gets every clip of its test fold right: leave out --misclassified$"):
@@ -273,10 +273,10 @@ def test_compare_plans_the_other_ablations_beside_the_base(run: Run) -> None:
     "clip", ["../../etc/passwd", "a b/c$d.wav", "x" * 300, "<script>.wav", ".hidden", "a\nb", "日本.wav"]
 )
 def test_names_of_files_are_safe_whatever_the_clip_is_called(clip: str) -> None:
-    name = safe_name(clip)
-    assert name == safe_name(clip)
+    name = safe_file_name(clip)
+    assert name == safe_file_name(clip)
     assert name.isascii()
     assert len(name) < 80
     assert not name.startswith(".")
     assert not set(name) & set("/\\ \n$<>")
-    assert safe_name(clip + "x") != name
+    assert safe_file_name(clip + "x") != name

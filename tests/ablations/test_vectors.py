@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.attribution.pipeline import Explanation, Request
-from analysis.attribution.writer import explain
+from analysis.attribution.pipeline import AttributionPipeline, AttributionRequest
+from analysis.attribution.writer import write_attributions
 from analysis.network_cost import count_multiply_adds
 from analysis.output.folder import OutputFolder
-from analysis.similarity.weight_change import similarity_of
+from analysis.similarity.weight_change import compute_run_similarity
 from core.config.run import Clip, Frontend, Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
@@ -91,22 +91,26 @@ def test_a_vector_is_trained_frozen_compared_and_explained(
     start, end = build_network(vectors, 3).original_state_dict(), session.store.weights(frozen)
     moved = {name for name in end if not torch.equal(start[name], end[name])}
     assert {name.split(".")[0] for name in moved} == {"2", "3"}
-    found = similarity_of(vectors, results, index="cka", layers="blocks", positions="fold")
+    found = compute_run_similarity(vectors, results, index="cka", layers="blocks", spatial="flatten")
     assert list(found) == ["stem", "block1", "block2"]
     assert 0 < found["stem"].value <= 1
-    frame = explain(results, Request(n=3, methods=("integrated-gradients", "occlusion-time")))
+    frame = write_attributions(
+        results, AttributionRequest(n_clips=3, methods=("integrated-gradients", "occlusion-time"))
+    )
     assert frame["error"].dropna().max() <= 0.05
     assert {"figure.png", "profiles.pdf", "faithfulness.csv"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_maps_of_a_vector_sum_to_the_difference_of_the_logits(vectors: Run, dataset: Dataset, session: Session) -> None:
     train(vectors, dataset, session, label="run")
-    made = Explanation({"run": vectors}, dataset, session, Request(n=4, baselines=("silence", "mean", "noise")))
+    made = AttributionPipeline(
+        {"run": vectors}, dataset, session, AttributionRequest(n_clips=4, baselines=("silence", "mean", "noise"))
+    )
     assert made.inputs.shape == (4, 1, 1, WIDTH)
-    for each in made.all_maps():
+    for each in made.attribute_all():
         assert (each.maps.error <= 0.05).all()
     with pytest.raises(UserError, match="gradcam needs images, and a network on bands has none"):
-        Explanation({"run": vectors}, dataset, session, Request(methods=("gradcam",)))
+        AttributionPipeline({"run": vectors}, dataset, session, AttributionRequest(methods=("gradcam",)))
 
 
 def test_masks_and_pictures_are_refused_in_one_line(vectors: Run, dataset: Dataset, session: Session) -> None:

@@ -18,7 +18,7 @@ import torch
 from captum.attr import IntegratedGradients
 from torch import nn
 
-from analysis.attribution import Explained
+from analysis.attribution import AttributionModel
 from analysis.attribution.integrated_gradients import mean_gradients
 from core.config.run import Frontend
 from core.inputs.log_mel import LogMel
@@ -76,8 +76,8 @@ def ours(name: str, device: str, budget: int, steps: int) -> Callable[[], np.nda
     silence = np.broadcast_to(np.float32(FLOOR_DB), x.shape)
 
     def run() -> np.ndarray:
-        explained = Explained(network, SHAPE, device=device, memory=budget)
-        return mean_gradients(explained, x, silence, target, steps=steps) * (x - FLOOR_DB)
+        model = AttributionModel(network, SHAPE, device=device, memory=budget)
+        return mean_gradients(model, x, silence, target, steps=steps) * (x - FLOOR_DB)
 
     return run
 

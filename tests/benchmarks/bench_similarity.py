@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from analysis.similarity import compare_networks, svcca, weight_layers
+from analysis.similarity import compare_networks, list_weight_layers, svcca
 
 FASTER, SMALLER = 10.0, 0.1
 CLIPS, BATCH_SIZE = 128, 8
@@ -109,14 +109,14 @@ def network_inputs() -> tuple[nn.Module, nn.Module, Tensor]:
 def network_ours() -> Callable[[], list[float]]:
     """Prepare ours on a whole network."""
     before, after, images = network_inputs()
-    layers = weight_layers(before)
+    layers = list_weight_layers(before)
     return lambda: [s.value for s in compare_networks(before, after, images.split(BATCH_SIZE), layers).values()]
 
 
 def network_reference() -> Callable[[], list[float]]:
     """Prepare the recipe on a whole network: keep every activation, then layer by layer."""
     before, after, images = network_inputs()
-    layers = weight_layers(before)
+    layers = list_weight_layers(before)
 
     def run() -> list[float]:
         x, y = (_activations(network, images, layers) for network in (before, after))

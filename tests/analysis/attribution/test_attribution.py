@@ -12,7 +12,15 @@ from captum.attr import IntegratedGradients
 from torch import nn
 
 from analysis import attribution
-from analysis.attribution import Explained, Integral, Maps, baselines, class_profiles, integrated_gradients, methods
+from analysis.attribution import (
+    AttributionMaps,
+    AttributionModel,
+    IGSettings,
+    baselines,
+    class_profiles,
+    integrated_gradients,
+    methods,
+)
 from analysis.attribution.integrated_gradients import mean_gradients
 from core.config.run import Frontend
 from core.errors import UserError
@@ -64,8 +72,10 @@ class Published(nn.Module):
         return self.relu(x[:, 0, 0, :1] - 1 - x[:, 0, 0, 1:])
 
 
-def attribute(*args: Any, steps: int = 64, tolerance: float = 0.05, limit: int = 1024, **options: Any) -> Maps:
-    return attribution.attribute(*args, integral=Integral(steps, tolerance, limit), **options)
+def attribute(
+    *args: Any, steps: int = 64, tolerance: float = 0.05, max_steps: int = 1024, **options: Any
+) -> AttributionMaps:
+    return attribution.attribute(*args, ig_settings=IGSettings(steps, tolerance, max_steps), **options)
 
 
 @pytest.fixture
@@ -96,7 +106,9 @@ def test_linear_network_is_attributed_exactly_at_any_steps(
     linear: Linear, rng: np.random.Generator, steps: int
 ) -> None:
     x = images(rng)
-    maps = attribute(Explained(linear, SHAPE), x, baselines.make("silence", x), np.array([1, 0]), steps=steps)
+    maps = attribute(
+        AttributionModel(linear, SHAPE), x, baselines.make_baseline("silence", x), np.array([1, 0]), steps=steps
+    )
     weight = linear.weight.detach().numpy()[[1, 0]]
     np.testing.assert_allclose(maps.attributions, weight * (x - FLOOR_DB), rtol=1e-4)
     np.testing.assert_allclose(maps.gradients, weight, rtol=1e-4)
@@ -108,8 +120,8 @@ def test_published_example_with_activations_in_place() -> None:
     """x = (3, 1), baseline 0: captum's paper example gives (1.5, -0.5)."""
     x = np.array([[[[3.0, 1.0]]]], np.float32)
     network = Published()
-    explained = Explained(network, (1, 1, 2))
-    maps = attribute(explained, x, np.zeros((1, 1, 1, 1, 2), np.float32), np.array([0]), steps=256, limit=256)
+    model = AttributionModel(network, (1, 1, 2))
+    maps = attribute(model, x, np.zeros((1, 1, 1, 1, 2), np.float32), np.array([0]), steps=256, max_steps=256)
     np.testing.assert_allclose(maps.attributions.ravel(), [1.5, -0.5], atol=0.02)
     np.testing.assert_array_equal(x.ravel(), [3, 1])
     assert network.relu.inplace, "the network that was given is another's"
@@ -120,14 +132,16 @@ def test_steps_double_until_the_sum_is_near_enough() -> None:
     """relu(x1 - 1 - x2) is flat for the first quarter of the path, and its gradient jumps there."""
     x = np.array([[[[5.0, 1.0]]], [[[5.0, 1.0]]]], np.float32)
     zero = np.zeros((2, 1, 1, 1, 2), np.float32)
-    coarse = attribute(Explained(Published(), (1, 1, 2)), x, zero, np.array([0, 0]), steps=3, limit=3)
-    fine = attribute(Explained(Published(), (1, 1, 2)), x, zero, np.array([0, 0]), steps=3, tolerance=0.01)
+    coarse = attribute(AttributionModel(Published(), (1, 1, 2)), x, zero, np.array([0, 0]), steps=3, max_steps=3)
+    fine = attribute(AttributionModel(Published(), (1, 1, 2)), x, zero, np.array([0, 0]), steps=3, tolerance=0.01)
     assert (coarse.error > 0.01).all()
     assert (coarse.steps == 3).all()
     assert (fine.error <= 0.011).all()
     assert (fine.steps > 3).all()
     assert (fine.steps % 3 == 0).all()
-    stuck = attribute(Explained(Published(), (1, 1, 2)), x, zero, np.array([0, 0]), steps=3, tolerance=1e-9, limit=12)
+    stuck = attribute(
+        AttributionModel(Published(), (1, 1, 2)), x, zero, np.array([0, 0]), steps=3, tolerance=1e-9, max_steps=12
+    )
     assert (stuck.steps <= 12).all()
     assert (stuck.error > 0).all(), "what error is left is said"
 
@@ -135,12 +149,12 @@ def test_steps_double_until_the_sum_is_near_enough() -> None:
 def test_same_maps_for_any_budget(rng: np.random.Generator) -> None:
     x = images(rng, 5, (3, 16, 16)).astype(np.float64)
     target = rng.integers(0, 4, 5)
-    whole = Explained(small(), x.shape[1:])
+    whole = AttributionModel(small(), x.shape[1:])
     found = {}
     for rows in (1, 2, 8, 64, 512):
-        explained = Explained(small(), x.shape[1:], memory=rows * whole.row_bytes)
-        assert explained.rows == rows
-        found[rows] = mean_gradients(explained, x, np.full_like(x, FLOOR_DB), target, steps=24)
+        model = AttributionModel(small(), x.shape[1:], memory=rows * whole.bytes_per_image)
+        assert model.batch_size == rows
+        found[rows] = mean_gradients(model, x, np.full_like(x, FLOOR_DB), target, steps=24)
     for rows, gradients in found.items():
         np.testing.assert_allclose(gradients, found[1], rtol=1e-10, atol=1e-14, err_msg=f"{rows} rows")
 
@@ -160,18 +174,20 @@ def test_batches_are_full_and_never_larger_than_the_budget(rng: np.random.Genera
         network.insert(2, Spy())
         return network
 
-    row_bytes = Explained(spied(), x.shape[1:]).row_bytes
+    bytes_per_image = AttributionModel(spied(), x.shape[1:]).bytes_per_image
     for steps, expected in ((64, [8] * 24), (20, [7, 7, 6] * 3), (4, [8, 4]), (2, [6])):
-        explained = Explained(spied(), x.shape[1:], memory=15 * row_bytes)
+        model = AttributionModel(spied(), x.shape[1:], memory=15 * bytes_per_image)
         seen.clear()
-        mean_gradients(explained, x, np.full_like(x, FLOOR_DB), np.zeros(3, int), steps=steps)
+        mean_gradients(model, x, np.full_like(x, FLOOR_DB), np.zeros(3, int), steps=steps)
         assert seen == expected
 
 
 def test_agrees_with_captum_called_by_hand(rng: np.random.Generator) -> None:
     x = images(rng, 2, (3, 16, 16)).astype(np.float64)
     network = small().eval()
-    maps = attribute(Explained(network, x.shape[1:]), x, baselines.make("silence", x), np.array([1, 2]), steps=50)
+    maps = attribute(
+        AttributionModel(network, x.shape[1:]), x, baselines.make_baseline("silence", x), np.array([1, 2]), steps=50
+    )
     expected = IntegratedGradients(network).attribute(
         torch.from_numpy(x), torch.full_like(torch.from_numpy(x), FLOOR_DB), target=torch.tensor([1, 2]), n_steps=50
     )
@@ -180,11 +196,11 @@ def test_agrees_with_captum_called_by_hand(rng: np.random.Generator) -> None:
 
 def test_budget_too_small_for_one_image_says_so() -> None:
     with pytest.raises(UserError, match=r"^one image takes .* GB and the budget is 1e-08 GB; raise --memory-gb$"):
-        Explained(small(), (3, 16, 16), memory=10)
+        AttributionModel(small(), (3, 16, 16), memory=10)
 
 
 def test_device_without_room_is_asked_for_half_as_much() -> None:
-    explained = Explained(small(), (3, 16, 16), memory=10**8)
+    model = AttributionModel(small(), (3, 16, 16), memory=10**8)
     asked: list[int] = []
 
     def work(rows: int) -> int:
@@ -193,25 +209,25 @@ def test_device_without_room_is_asked_for_half_as_much() -> None:
             raise torch.OutOfMemoryError
         return rows
 
-    assert explained.within_memory(work) == 4
-    assert asked == [explained.rows * 2**k for k in range(len(asked) - 1, -1, -1)]
+    assert model.run_within_memory(work) == 4
+    assert asked == [model.batch_size * 2**k for k in range(len(asked) - 1, -1, -1)]
 
     def never(rows: int) -> int:
         raise torch.OutOfMemoryError
 
     with pytest.raises(UserError, match=r"no memory left for one image; say --device cpu$"):
-        explained.within_memory(never)
+        model.run_within_memory(never)
 
 
 def test_network_that_was_given_is_left_alone(rng: np.random.Generator) -> None:
     network = small().train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     x = images(rng, 2, (3, 16, 16)).astype(np.float64)
-    explained = Explained(network, x.shape[1:])
-    for method in methods.NAMES:
-        layer = explained.network[1] if method == "gradcam" else None
-        against = baselines.make("silence", x).astype(np.float64)
-        attribute(explained, x, against, np.array([0, 1]), method=method, layer=layer, steps=8)
+    model = AttributionModel(network, x.shape[1:])
+    for method in methods.METHOD_NAMES:
+        layer = model.network[1] if method == "gradcam" else None
+        against = baselines.make_baseline("silence", x).astype(np.float64)
+        attribute(model, x, against, np.array([0, 1]), method=method, layer=layer, steps=8)
     assert network.training
     assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
@@ -230,9 +246,9 @@ def test_a_clamp_in_place_changes_no_bit_and_takes_less_memory(act: nn.Hardtanh,
     first = nn.Hardtanh(act.min_val, act.max_val)
     plain, inside = (nn.Sequential(conv, clamp, nn.Conv2d(1, 3, 3), nn.Flatten()) for clamp in (first, act))
     inside[2].load_state_dict(plain[2].state_dict())
-    expected, explained = Explained(plain, (1, 8, 8)), Explained(inside, (1, 8, 8))
+    expected, model = AttributionModel(plain, (1, 8, 8)), AttributionModel(inside, (1, 8, 8))
     found = []
-    for network in (expected, explained):
+    for network in (expected, model):
         x = images.clone().requires_grad_()
         logits = network(x)
         (gradient,) = torch.autograd.grad(logits.square().sum(), x)
@@ -240,47 +256,49 @@ def test_a_clamp_in_place_changes_no_bit_and_takes_less_memory(act: nn.Hardtanh,
     for ours, theirs in zip(*found, strict=True):
         assert torch.equal(ours, theirs)
     assert 0 < (found[0][1] == 0).sum() < 64
-    assert explained.row_bytes < expected.row_bytes
-    with explained.out_of_place():
-        assert torch.equal(explained(images), found[0][0])
-        assert [m.inplace for m in explained.network.modules() if hasattr(m, "inplace")] == [False]
+    assert model.bytes_per_image < expected.bytes_per_image
+    with model.without_inplace():
+        assert torch.equal(model(images), found[0][0])
+        assert [m.inplace for m in model.network.modules() if hasattr(m, "inplace")] == [False]
 
 
 def test_no_hooks_are_left_after_success_and_failure(rng: np.random.Generator) -> None:
     x = images(rng, 1, (3, 16, 16)).astype(np.float64)
-    against = baselines.make("silence", x).astype(np.float64)
-    explained = Explained(small(), x.shape[1:])
+    against = baselines.make_baseline("silence", x).astype(np.float64)
+    model = AttributionModel(small(), x.shape[1:])
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
     def left() -> int:
-        return sum(len(getattr(module, name)) for module in explained.network.modules() for name in hooks)
+        return sum(len(getattr(module, name)) for module in model.network.modules() for name in hooks)
 
-    for method in methods.NAMES:
-        layer = explained.network[1] if method == "gradcam" else None
-        attribute(explained, x, against, np.array([0]), method=method, layer=layer, steps=4)
+    for method in methods.METHOD_NAMES:
+        layer = model.network[1] if method == "gradcam" else None
+        attribute(model, x, against, np.array([0]), method=method, layer=layer, steps=4)
         assert left() == 0, method
         with pytest.raises((IndexError, AssertionError, RuntimeError)):
-            if method == methods.INTEGRATED:
-                mean_gradients(explained, x, against[:, 0], np.array([99]), steps=4)
+            if method == methods.INTEGRATED_GRADIENTS:
+                mean_gradients(model, x, against[:, 0], np.array([99]), steps=4)
             else:
-                methods.attribute(method, explained, x, against, np.array([99]), layer=layer)
+                methods.run_method(method, model, x, against, np.array([99]), layer=layer)
         assert left() == 0, method
 
 
 def test_no_method_warns(rng: np.random.Generator) -> None:
     x = images(rng, 2)
-    against = baselines.make("silence", x)
+    against = baselines.make_baseline("silence", x)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for method in set(methods.NAMES) - {"gradcam"}:
+        for method in set(methods.METHOD_NAMES) - {"gradcam"}:
             network = Linear(np.ones((2, *SHAPE), np.float32))
-            attribute(Explained(network, SHAPE), x, against, np.array([0, 1]), method=method, steps=4)
+            attribute(AttributionModel(network, SHAPE), x, against, np.array([0, 1]), method=method, steps=4)
 
 
-@pytest.mark.parametrize("method", [name for name in methods.NAMES if name != "gradcam"])
+@pytest.mark.parametrize("method", [name for name in methods.METHOD_NAMES if name != "gradcam"])
 def test_linear_network_under_every_method(linear: Linear, rng: np.random.Generator, method: str) -> None:
     x = images(rng)
-    maps = attribute(Explained(linear, SHAPE), x, baselines.make("silence", x), np.array([0, 1]), method=method)
+    maps = attribute(
+        AttributionModel(linear, SHAPE), x, baselines.make_baseline("silence", x), np.array([0, 1]), method=method
+    )
     weight = linear.weight.detach().numpy()[[0, 1]]
     exact = weight * (x - FLOOR_DB)
     if method == "saliency":
@@ -305,9 +323,9 @@ def test_gradient_shap_is_repeatable_and_leaves_the_generators_alone(linear: Lin
     np.random.seed(5)  # noqa: NPY002
     torch.manual_seed(5)
     before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
-    explained = Explained(linear, SHAPE)
-    first = methods.attribute("gradient-shap", explained, x, noise, np.array([0]), samples=16)
-    again = methods.attribute("gradient-shap", explained, x, noise, np.array([0]), samples=16)
+    model = AttributionModel(linear, SHAPE)
+    first = methods.run_method("gradient-shap", model, x, noise, np.array([0]), samples=16)
+    again = methods.run_method("gradient-shap", model, x, noise, np.array([0]), samples=16)
     np.testing.assert_array_equal(first, again)
     np.testing.assert_array_equal(before[0], np.random.get_state()[1])  # noqa: NPY002
     assert torch.equal(before[1], torch.get_rng_state())
@@ -322,16 +340,18 @@ def test_grad_cam_shows_where_a_channel_is_active() -> None:
     x = np.zeros((1, 1, 4, 4), np.float32)
     x[0, 0, 1, 2] = 2.0
     x[0, 0, 3, 3] = -2.0  # relu in place would hide it from a hook on the convolution
-    explained = Explained(network, x.shape[1:])
-    layer = explained.network.get_submodule("conv")
-    found = methods.attribute("gradcam", explained, x, np.zeros((1, 1, 1, 4, 4)), np.array([0]), layer=layer)
+    model = AttributionModel(network, x.shape[1:])
+    layer = model.network.get_submodule("conv")
+    found = methods.run_method("gradcam", model, x, np.zeros((1, 1, 1, 4, 4)), np.array([0]), layer=layer)
     mean_gradient = 0.5 / 16  # where the relu is open: at one pixel of 16
     np.testing.assert_allclose(found[0, 0], x[0, 0] * mean_gradient, atol=1e-6)
 
 
 def test_silence_against_silence_is_nothing() -> None:
     x = np.full((2, 3, 16, 16), FLOOR_DB, np.float32)
-    maps = attribute(Explained(small().float(), x.shape[1:]), x, baselines.make("silence", x), np.array([0, 3]))
+    maps = attribute(
+        AttributionModel(small().float(), x.shape[1:]), x, baselines.make_baseline("silence", x), np.array([0, 3])
+    )
     assert not maps.attributions.any()
     assert (maps.error == 0).all()
     assert (maps.steps == 64).all(), "there is nothing to refine"
@@ -339,17 +359,17 @@ def test_silence_against_silence_is_nothing() -> None:
 
 def test_noise_baselines_are_averaged_over(rng: np.random.Generator) -> None:
     x = images(rng, 2, (3, 16, 16))
-    training = baselines.Training(np.full((3, 16, 16), -30, np.float32), np.full((3, 16, 16), 8, np.float32))
-    against = baselines.make("noise", x, training)
+    training = baselines.TrainingStats(np.full((3, 16, 16), -30, np.float32), np.full((3, 16, 16), 8, np.float32))
+    against = baselines.make_baseline("noise", x, training)
     network = small().float()
-    explained = Explained(network, x.shape[1:])
+    model = AttributionModel(network, x.shape[1:])
     target = np.array([0, 1])
-    maps = attribute(explained, x, against, target, baseline="noise", steps=128, tolerance=1e9)
-    each = [attribute(explained, x, against[:, k : k + 1], target, steps=16, limit=16) for k in range(8)]
+    maps = attribute(model, x, against, target, baseline="noise", steps=128, tolerance=1e9)
+    each = [attribute(model, x, against[:, k : k + 1], target, steps=16, max_steps=16) for k in range(8)]
     np.testing.assert_allclose(maps.attributions, np.mean([m.attributions for m in each], axis=0), atol=1e-6)
     np.testing.assert_allclose(maps.baseline_output, np.mean([m.baseline_output for m in each], axis=0), atol=1e-6)
     assert (maps.steps == 128).all(), "a clip's steps are shared among its baselines"
-    assert (attribute(explained, x, against, target, steps=128).error <= 0.0501).all()
+    assert (attribute(model, x, against, target, steps=128).error <= 0.0501).all()
 
 
 def check_completeness(name: str) -> None:
@@ -359,8 +379,8 @@ def check_completeness(name: str) -> None:
     backbone = build_backbone(name, 3, weights="random", seed=1, input_shape=x.shape[1:])
     normalise = Normalise.fixed(backbone.mean, backbone.std, LogMel.decibel_range(Frontend()))
     network = nn.Sequential(OrderedDict(normalise=normalise, backbone=backbone))
-    explained = Explained(network, x.shape[1:])
-    maps = attribute(explained, x, baselines.make("silence", x), np.array([1]), steps=16)
+    model = AttributionModel(network, x.shape[1:])
+    maps = attribute(model, x, baselines.make_baseline("silence", x), np.array([1]), steps=16)
     assert np.isfinite(maps.attributions).all()
     difference = abs(maps.output - maps.baseline_output)
     assert abs(maps.convergence_delta) <= 0.05 * difference + 1e-5 * (1 + difference), f"{maps.error} {maps.steps}"
@@ -388,15 +408,15 @@ def test_every_family_of_the_registry_is_tested() -> None:
 def test_training_statistics_are_those_of_numpy(rng: np.random.Generator) -> None:
     x = images(rng, 130)
     rows = np.arange(0, 130, 2)
-    training = baselines.Training.of(x, rows)
+    training = baselines.TrainingStats.from_images(x, rows)
     np.testing.assert_allclose(training.mean, x[rows].mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(training.std, x[rows].std(axis=0), rtol=1e-4)
 
 
 def test_baselines_are_what_their_names_say(rng: np.random.Generator, tmp_path: object) -> None:
     x = images(rng, 3, (3, 16, 24))
-    training = baselines.Training.of(x, np.arange(3))
-    made = {name: baselines.make(name, x, training) for name in baselines.NAMES}
+    training = baselines.TrainingStats.from_images(x, np.arange(3))
+    made = {name: baselines.make_baseline(name, x, training) for name in baselines.BASELINE_NAMES}
     assert {name: value.shape for name, value in made.items()} == {
         "silence": (3, 1, 3, 16, 24),
         "mean": (3, 1, 3, 16, 24),
@@ -408,7 +428,7 @@ def test_baselines_are_what_their_names_say(rng: np.random.Generator, tmp_path: 
     assert (made["blurred"].std(axis=(2, 3, 4)) < 0.2 * x.std(axis=(1, 2, 3))[:, None]).all()
     np.testing.assert_allclose(made["blurred"][:, 0].mean(axis=(2, 3)), x.mean(axis=(2, 3)), atol=4)
     assert (made["noise"] >= FLOOR_DB).all()
-    np.testing.assert_array_equal(made["noise"], baselines.make("noise", x, training))
+    np.testing.assert_array_equal(made["noise"], baselines.make_baseline("noise", x, training))
     assert not np.array_equal(made["noise"][0, 0], made["noise"][0, 1])
 
 
@@ -416,24 +436,24 @@ def test_bad_baselines_say_so(rng: np.random.Generator, tmp_path: object) -> Non
     x = images(rng)
     path = f"{tmp_path}/mine.npy"
     with pytest.raises(UserError, match=r"^unknown baseline 'silense': did you mean 'silence'\? choose from silence"):
-        baselines.make("silense", x)
+        baselines.make_baseline("silense", x)
     with pytest.raises(UserError, match=r"mine\.npy: cannot be read as an array \(.*\)$"):
-        baselines.make(path, x)
+        baselines.make_baseline(path, x)
     np.save(path, np.zeros((3, 4, 4)))
     with pytest.raises(UserError, match=r"mine\.npy: its shape is \(3, 4, 4\) and the images are \(3, 4, 5\)$"):
-        baselines.make(path, x)
+        baselines.make_baseline(path, x)
     np.save(path, np.full(SHAPE, np.nan))
     with pytest.raises(UserError, match=r"mine\.npy: it has values that are not finite$"):
-        baselines.make(path, x)
+        baselines.make_baseline(path, x)
     np.save(path, np.array([object()]), allow_pickle=True)
     with pytest.raises(UserError, match="cannot be read as an array"):
-        baselines.make(path, x)
+        baselines.make_baseline(path, x)
     np.save(path, np.full(SHAPE, -20.0))
-    assert (baselines.make(path, x) == -20).all()
+    assert (baselines.make_baseline(path, x) == -20).all()
     with pytest.raises(ValueError, match="baseline mean needs training="):
-        baselines.make("mean", x)
+        baselines.make_baseline("mean", x)
     with pytest.raises(ValueError, match=r"^baselines \(1, 3, 4, 5\) and inputs \(2, 3, 4, 5\): give"):
-        attribute(Explained(Linear(np.ones((1, *SHAPE), np.float32)), SHAPE), x, x[:1], np.array([0, 0]))
+        attribute(AttributionModel(Linear(np.ones((1, *SHAPE), np.float32)), SHAPE), x, x[:1], np.array([0, 0]))
 
 
 @pytest.mark.parametrize(
@@ -446,16 +466,16 @@ def test_bad_baselines_say_so(rng: np.random.Generator, tmp_path: object) -> Non
 )
 def test_unknown_method_names_the_nearest(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        methods.check(name)
-    methods.check("gradcam:block2")
+        methods.check_method(name)
+    methods.check_method("gradcam:block2")
 
 
 def test_arrays_come_back_from_the_file(linear: Linear, rng: np.random.Generator, tmp_path: object) -> None:
     from pathlib import Path
 
     x = images(rng)
-    maps = attribute(Explained(linear, SHAPE), x, baselines.make("silence", x), np.array([0, 1]))
-    (file,) = maps.save(Path(f"{tmp_path}") / "deep" / "clip.v1", 1)
+    maps = attribute(AttributionModel(linear, SHAPE), x, baselines.make_baseline("silence", x), np.array([0, 1]))
+    (file,) = maps.save_clip(Path(f"{tmp_path}") / "deep" / "clip.v1", 1)
     assert file.name == "clip.v1.npz"
     with np.load(file) as arrays:
         wanted = {"inputs", "baselines", "attributions", "target", "output", "baseline_output", "convergence_delta"}
@@ -470,7 +490,9 @@ def test_class_profiles_sum_to_one_and_say_where() -> None:
     found = np.zeros((3, 1, 4, 5), np.float32)
     found[0, 0, 1, 2], found[1, 0, 3, 2] = -7.0, 1.0  # every clip counts the same, whatever its logit
     zero = np.zeros_like(found)
-    maps = Maps("m", "b", zero, zero[:, None], found, None, *(np.zeros(3, int), np.zeros((3, 2))), *[np.zeros(3)] * 4)
+    maps = AttributionMaps(
+        "m", "b", zero, zero[:, None], found, None, *(np.zeros(3, int), np.zeros((3, 2))), *[np.zeros(3)] * 4
+    )
     frame = class_profiles(maps, np.array([0, 0, 1]), ("cat", "dog"))
     cat = frame[(frame["class"] == "cat") & (frame["axis"] == "mel")].set_index("index")["share"]
     assert cat.tolist() == [0, 0.5, 0, 0.5]
@@ -486,14 +508,14 @@ def test_integrated_gradients_keeps_the_better_of_two_attempts(monkeypatch: pyte
 
     answers = iter([1.5, 3.0])
     monkeypatch.setattr(module, "mean_gradients", lambda *a, **k: np.full((1, 1, 1, 1), next(answers)))
-    explained = Explained(Linear(np.ones((1, 1, 1, 1), np.float32)), (1, 1, 1))
+    model = AttributionModel(Linear(np.ones((1, 1, 1, 1), np.float32)), (1, 1, 1))
     found = integrated_gradients(
-        explained,
+        model,
         np.ones((1, 1, 1, 1)),
         np.zeros((1, 1, 1, 1, 1)),
         np.array([0]),
         np.array([1.0]),
-        integral=Integral(steps=4, limit=8),
+        ig_settings=IGSettings(n_steps=4, max_steps=8),
     )
     assert found.steps.tolist() == [4]
     assert found.convergence_delta.tolist() == [0.5]
@@ -510,14 +532,14 @@ def test_batch_norm_is_folded_into_the_convolution_before_it(name: str) -> None:
     with torch.no_grad():
         network(torch.rand(2, 3, 64, 64))  # statistics that are not 0 and 1
     network.eval()
-    explained = Explained(network, (3, 64, 64))
+    model = AttributionModel(network, (3, 64, 64))
     left = {"efficientnet_lite0": 0, "resnet18": 0, "densenet121": 121 - 59}[
         name
     ]  # 58 norms follow a 1x1, one the stem
-    assert batch_norms(explained.network) == left
+    assert batch_norms(model.network) == left
     x = torch.rand(2, 3, 64, 64) * 2 - 1
     with torch.no_grad():
-        torch.testing.assert_close(explained(x), network(x), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(model(x), network(x), rtol=1e-4, atol=1e-4)
 
 
 def test_batch_norm_whose_input_is_used_elsewhere_is_left() -> None:
@@ -532,7 +554,7 @@ def test_batch_norm_whose_input_is_used_elsewhere_is_left() -> None:
             return (self.norm(y) + y).mean(dim=(2, 3))
 
     network = Shared().eval()
-    explained = Explained(network, (3, 8, 8))
-    assert batch_norms(explained.network) == 1
+    model = AttributionModel(network, (3, 8, 8))
+    assert batch_norms(model.network) == 1
     x = torch.rand(2, 3, 8, 8)
-    torch.testing.assert_close(explained(x), network(x))
+    torch.testing.assert_close(model(x), network(x))

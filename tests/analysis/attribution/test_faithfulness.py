@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from analysis.attribution import Explained, Maps, attribute, baselines, faithfulness
+from analysis.attribution import AttributionMaps, AttributionModel, attribute, baselines, faithfulness
 from core.inputs.spectrogram import FLOOR_DB
 from core.models.backbone import build_backbone
 
@@ -28,22 +28,22 @@ class Watches(nn.Module):
 
 
 @pytest.fixture
-def maps() -> Maps:
+def maps() -> AttributionMaps:
     """Two clips that are loud in two corners, of a network that watches the quieter of them."""
     x = np.full((2, *SHAPE), FLOOR_DB, np.float32)
     x[:, :, :4, :5] = -10.0
     x[:, :, 6:, 15:] = 30.0
     x[1] -= 1.0
     x = np.maximum(x, FLOOR_DB)
-    return attribute(explained(), x, baselines.make("silence", x), np.array([0, 0]))
+    return attribute(model(), x, baselines.make_baseline("silence", x), np.array([0, 0]))
 
 
-def explained() -> Explained:
-    return Explained(Watches(slice(0, 4), slice(0, 5)), SHAPE)
+def model() -> AttributionModel:
+    return AttributionModel(Watches(slice(0, 4), slice(0, 5)), SHAPE)
 
 
-def test_curves_of_a_true_map_beat_both_controls(maps: Maps) -> None:
-    curves = faithfulness.curves(explained(), maps)
+def test_curves_of_a_true_map_beat_both_controls(maps: AttributionMaps) -> None:
+    curves = faithfulness.deletion_insertion_curves(model(), maps)
     assert list(curves.columns) == ["clip", "curve", "order", "fraction", "probability"]
     assert len(curves) == 2 * 2 * 3 * len(faithfulness.FRACTIONS)
     ends = curves[curves["clip"] == 0].set_index(["curve", "order", "fraction"])["probability"]
@@ -55,7 +55,7 @@ def test_curves_of_a_true_map_beat_both_controls(maps: Maps) -> None:
         assert ends["insertion", order, 1.0] == pytest.approx(whole, abs=1e-5)
     assert ends["deletion", "attribution", 0.1] == pytest.approx(0.5, abs=1e-5), "a tenth of the pixels is all of it"
     assert ends["deletion", "energy", 0.1] == pytest.approx(whole, abs=1e-5), "the loudest tenth is not watched"
-    area = faithfulness.areas(curves).set_index(["clip", "curve", "order"])["area"]
+    area = faithfulness.curve_auc(curves).set_index(["clip", "curve", "order"])["area"]
     for clip in (0, 1):
         assert area[clip, "deletion", "attribution"] < area[clip, "deletion", "energy"]
         assert area[clip, "deletion", "attribution"] < area[clip, "deletion", "random"]
@@ -65,7 +65,7 @@ def test_curves_of_a_true_map_beat_both_controls(maps: Maps) -> None:
 def test_patches_are_replaced_whole_in_the_order_of_their_means() -> None:
     score = np.random.default_rng(0).normal(size=(32, 64))
     start, end = np.zeros((1, 32, 64)), np.ones((1, 32, 64))
-    seen = [image[0, 0] for image in faithfulness._replaced(start, end, score)]
+    seen = [image[0, 0] for image in faithfulness._replace_patches(start, end, score)]
     assert [image.mean() for image in seen] == pytest.approx(faithfulness.FRACTIONS, abs=1e-3)
     patches = (
         seen[faithfulness.FRACTIONS.index(0.5)].reshape(16, 2, 16, 4).transpose(0, 2, 1, 3).reshape(256, 8)
@@ -77,12 +77,12 @@ def test_patches_are_replaced_whole_in_the_order_of_their_means() -> None:
 
 def test_area_is_the_trapezoids() -> None:
     frame = pd.DataFrame({"fraction": [0.0, 0.5, 1.0], "probability": [1.0, 0.5, 0.0]})
-    area = faithfulness.areas(frame.assign(clip=0, curve="deletion", order="random"))
+    area = faithfulness.curve_auc(frame.assign(clip=0, curve="deletion", order="random"))
     assert area.to_dict("records") == [{"clip": 0, "curve": "deletion", "order": "random", "area": 0.5}]
 
 
-def test_shares_say_that_the_map_is_on_half_of_what_is_loud(maps: Maps) -> None:
-    frame = faithfulness.shares(maps).set_index(["clip", "map", "region"])
+def test_shares_say_that_the_map_is_on_half_of_what_is_loud(maps: AttributionMaps) -> None:
+    frame = faithfulness.loud_region_share(maps).set_index(["clip", "map", "region"])
     assert frame.loc[(0, "attribution", "loud"), "share"] == pytest.approx(1.0)
     assert frame.loc[(0, "attribution", "loud"), "area"] == pytest.approx(40 / 200)
     assert frame.loc[(0, "gradient", "loud"), "share"] == pytest.approx(1.0)
@@ -94,8 +94,8 @@ def test_share_of_an_even_map_is_the_area() -> None:
     rng = np.random.default_rng(0)
     x = rng.uniform(FLOOR_DB, 0, (1, *SHAPE)).astype(np.float32)
     even = np.ones_like(x)
-    maps = Maps("m", "b", x, x[:, None], even, None, *[np.zeros((1, 2))] * 2, *[np.zeros(1)] * 4)
-    frame = faithfulness.shares(maps)
+    maps = AttributionMaps("m", "b", x, x[:, None], even, None, *[np.zeros((1, 2))] * 2, *[np.zeros(1)] * 4)
+    frame = faithfulness.loud_region_share(maps)
     np.testing.assert_allclose(frame["share"], frame["area"])
     assert frame["map"].unique().tolist() == ["attribution"], "a map without gradients has no row of them"
 
@@ -103,10 +103,10 @@ def test_share_of_an_even_map_is_the_area() -> None:
 def test_regions_of_a_square() -> None:
     image = np.full((3, 20, 20), FLOOR_DB)
     image[:, 5:13, 5:13] = 0.0
-    found = faithfulness.regions(image)
+    found = faithfulness.loud_regions(image)
     assert found["loud"].sum() == 64
     assert found["boundary"].sum() == 10 * 10 - 6 * 6
-    silent = faithfulness.regions(np.full((3, 20, 20), FLOOR_DB))
+    silent = faithfulness.loud_regions(np.full((3, 20, 20), FLOOR_DB))
     assert not silent["loud"].any()
     assert not silent["boundary"].any()
 
@@ -125,10 +125,12 @@ def test_ssim_is_one_for_the_same_and_falls_with_noise() -> None:
 def test_likeness() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(20, 30))
-    assert faithfulness.likeness(x, x**3)[0] == pytest.approx(1.0), "only the order counts"
-    assert faithfulness.likeness(x, -x) == (pytest.approx(-1.0), pytest.approx(1.0)), "SSIM is of the absolute values"
-    assert abs(faithfulness.likeness(x, rng.normal(size=x.shape))[0]) < 0.15
-    assert faithfulness.likeness(x, np.zeros_like(x))[0] == 0
+    assert faithfulness.map_similarity(x, x**3)[0] == pytest.approx(1.0), "only the order counts"
+    assert faithfulness.map_similarity(x, -x) == (pytest.approx(-1.0), pytest.approx(1.0)), (
+        "SSIM is of the absolute values"
+    )
+    assert abs(faithfulness.map_similarity(x, rng.normal(size=x.shape))[0]) < 0.15
+    assert faithfulness.map_similarity(x, np.zeros_like(x))[0] == 0
 
 
 def test_cascade_makes_stage_after_stage_random() -> None:
@@ -141,7 +143,7 @@ def test_cascade_makes_stage_after_stage_random() -> None:
     network.add_module("backbone", backbone)
     trained = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
     seen = []
-    for stage, made in faithfulness.cascade(network, random):
+    for stage, made in faithfulness.cascading_randomisation(network, random):
         seen.append(stage)
         for key, tensor in made.get_submodule("backbone").state_dict().items():
             expected = random if key.split(".")[0] in seen else trained
@@ -164,44 +166,44 @@ def _frames(deletion: float, spread: float = 0.01, clips: int = 8) -> tuple[pd.D
 
 
 def test_table_says_what_speaks_for_the_map_and_what_against() -> None:
-    frame = faithfulness.table(*_frames(0.3)).set_index(["test", "control"])
+    frame = faithfulness.make_faithfulness_table(*_frames(0.3)).set_index(["test", "control"])
     row = frame.loc[("deletion", "random order")]
-    assert row["says"] == "for", "less is left after deletion"
+    assert row["verdict"] == "for", "less is left after deletion"
     assert row["difference"] == pytest.approx(-0.2, abs=0.02)
     assert row["difference_low"] <= row["difference"] <= row["difference_high"]
     assert row["low"] <= row["value"] <= row["high"]
     assert row["clips"] == 8
-    assert frame.loc[("insertion", "energy order"), "says"] == "for"
+    assert frame.loc[("insertion", "energy order"), "verdict"] == "for"
     assert frame.loc[("loud", "share of the image"), "difference"] == pytest.approx(0.3)
     assert frame.loc[("rank_correlation head", ""), "value"] == pytest.approx(0.1)
     assert np.isnan(frame.loc[("ssim head", ""), "p"])
-    assert faithfulness.table(*_frames(0.7)).loc[0, "says"] == "against"
-    assert faithfulness.table(*_frames(0.5, spread=0.1)).loc[0, "says"] == "unclear"
+    assert faithfulness.make_faithfulness_table(*_frames(0.7)).loc[0, "verdict"] == "against"
+    assert faithfulness.make_faithfulness_table(*_frames(0.5, spread=0.1)).loc[0, "verdict"] == "unclear"
 
 
 def test_table_corrects_for_the_number_of_comparisons() -> None:
-    frame = faithfulness.table(*_frames(0.3))
+    frame = faithfulness.make_faithfulness_table(*_frames(0.3))
     tested = frame[frame["p"].notna()]
     assert len(tested) == 5
     assert tested["p"].min() == pytest.approx(5 * 2 / 2**8), "the smallest of 8 pairs, times 5 comparisons"
 
 
 def test_table_of_one_clip_claims_nothing() -> None:
-    frame = faithfulness.table(*_frames(0.3, clips=1))
+    frame = faithfulness.make_faithfulness_table(*_frames(0.3, clips=1))
     assert frame["low"].isna().all()
-    assert set(frame["says"]) == {"unclear", ""}
+    assert set(frame["verdict"]) == {"unclear", ""}
 
 
-def test_mean_curves_average_over_clips(maps: Maps) -> None:
-    curves = faithfulness.curves(explained(), maps)
-    frame = faithfulness.mean_curves(curves)
+def test_mean_curves_average_over_clips(maps: AttributionMaps) -> None:
+    curves = faithfulness.deletion_insertion_curves(model(), maps)
+    frame = faithfulness.average_curves(curves)
     assert len(frame) == len(curves) / 2
     first = curves[(curves["curve"] == "deletion") & (curves["order"] == "energy") & (curves["fraction"] == 0.3)]
     mean = frame[(frame["curve"] == "deletion") & (frame["order"] == "energy") & (frame["fraction"] == 0.3)]
     assert mean["probability"].item() == pytest.approx(first["probability"].mean())
 
 
-def test_compare_maps_of_itself_is_one(maps: Maps) -> None:
+def test_compare_maps_of_itself_is_one(maps: AttributionMaps) -> None:
     frame = faithfulness.compare_maps(maps, maps)
     assert frame["map"].tolist() == ["attribution"] * 2 + ["gradient"] * 2
     np.testing.assert_allclose(frame[["rank_correlation", "ssim"]], 1.0)
@@ -225,10 +227,10 @@ def test_rows_whose_interval_and_p_disagree_are_named() -> None:
         ]
     )
     randomised = pd.DataFrame(columns=["clip", "map", "rank_correlation", "ssim", "stage"])
-    frame = faithfulness.table(areas, shares, randomised)
+    frame = faithfulness.make_faithfulness_table(areas, shares, randomised)
     assert frame.loc[frame["contradicts"], "test"].tolist() == ["loud"]
-    (note,) = faithfulness.contradictions(frame)
+    (note,) = faithfulness.contradiction_notes(frame)
     assert note.startswith(
         "Interval and p (before correction) are on two sides of .05 for loud against the share of the"
     )
-    assert faithfulness.contradictions(frame[~frame["contradicts"]]) == []
+    assert faithfulness.contradiction_notes(frame[~frame["contradicts"]]) == []

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from analysis.similarity import INDICES, Moments, Similarity, compare_networks, similarity
-from analysis.similarity.weight_change import BATCH, _batches, _mean
+from analysis.similarity.weight_change import BATCH_SIZE, _average_runs, _iterate_batches
 from core.errors import UserError
 from core.inputs.store.stored_inputs import Images
 from tests.analysis.similarity.test_similarity import DIRECT, FUNCTIONS, rotation
@@ -44,7 +44,7 @@ def streamed(x, y, index, *, size=CLIPS, seed=0):
 @pytest.mark.parametrize("chunk", [2**18, 200])
 def test_floor_is_the_index_of_whole_clips_mis_paired(rng, index, chunk, monkeypatch):
     """In batches of two clips there is one way to mis-pair."""
-    monkeypatch.setattr("analysis.similarity.streaming_moments.CHUNK", chunk)
+    monkeypatch.setattr("analysis.similarity.streaming_moments.CHUNK_SIZE", chunk)
     x, y = maps(rng)
     found = streamed(x, y, index, size=2)
     other = y.reshape(CLIPS // 2, 2, POSITIONS, -1)[:, ::-1].reshape(y.shape)
@@ -113,8 +113,8 @@ def test_networks_fold_and_pool_positions_by_the_clip(index, shape):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         folded, pooled = (
-            compare_networks(network, network, batches, ["0"], index=index, positions=positions)["0"]
-            for positions in ("fold", "pool")
+            compare_networks(network, network, batches, ["0"], index=index, spatial=spatial)["0"]
+            for spatial in ("flatten", "mean")
         )
     expected = Moments()
     for batch in batches:
@@ -133,9 +133,9 @@ def test_some_positions_stand_for_all_in_large_batches(rng, index, strides, monk
     x, y = (np.repeat(side, 12, axis=1) for side in maps(rng))  # 120 positions, neighbours alike
     x, y = (side + 0.5 * rng.standard_normal(side.shape) for side in (x, y))
     other = y.reshape(CLIPS // 2, 2, 120, -1)[:, ::-1].reshape(y.shape)
-    monkeypatch.setattr("analysis.similarity.streaming_moments.CHUNK", 1000)
-    monkeypatch.setattr("analysis.similarity.streaming_moments.ENOUGH", 4)
-    monkeypatch.setattr("analysis.similarity.streaming_moments.STRIDES", strides)
+    monkeypatch.setattr("analysis.similarity.streaming_moments.CHUNK_SIZE", 1000)
+    monkeypatch.setattr("analysis.similarity.streaming_moments.MIN_PAIRS_PER_NEURON", 4)
+    monkeypatch.setattr("analysis.similarity.streaming_moments.POSITION_STRIDES", strides)
     moments = Moments()
     for start in range(0, CLIPS, 2):
         moments.add(rows(x[start : start + 2]), rows(y[start : start + 2]), positions=120)
@@ -152,24 +152,24 @@ def test_part_of_a_clip_is_refused(rng):
 
 
 def test_held_out_clips_are_compared_in_random_order_and_never_alone():
-    clips = 2 * BATCH + 1
+    clips = 2 * BATCH_SIZE + 1
     array = np.arange(3 * clips, dtype=np.float32)[:, None]
     images = Images(array=array, kept=np.arange(3 * clips), bad=(), key="")
-    drawn = [batch[:, 0].numpy() for batch in _batches(images, np.arange(clips) + clips, torch.device("cpu"))]
+    drawn = [batch[:, 0].numpy() for batch in _iterate_batches(images, np.arange(clips) + clips, torch.device("cpu"))]
     assert sorted(np.concatenate(drawn)) == list(range(clips, 2 * clips))
     assert {len(batch) for batch in drawn} == {21, 22}
     assert all(np.ptp(batch) > clips / 2 for batch in drawn)  # of every part of a table that is sorted by class
-    again = [batch[:, 0].numpy() for batch in _batches(images, np.arange(clips) + clips, torch.device("cpu"))]
+    again = [batch[:, 0].numpy() for batch in _iterate_batches(images, np.arange(clips) + clips, torch.device("cpu"))]
     assert all(np.array_equal(*pair) for pair in zip(drawn, again, strict=True))
 
 
 def test_a_layers_deviation_is_over_folds_and_of_a_single_one_over_seeds():
     values = {(1, 0): 0.2, (1, 1): 0.4, (2, 0): 0.9}
     of_runs = {place: Similarity(value, (4, 6), 100, 0.1) for place, value in values.items()}
-    found = _mean(of_runs)
+    found = _average_runs(of_runs)
     assert found["similarity"] == pytest.approx((0.3 + 0.9) / 2)
     assert found["similarity_std"] == pytest.approx(np.std([0.3, 0.9], ddof=1))
-    assert (found["noise_floor"], found["kept"], found["n_datapoints"]) == (pytest.approx(0.1), "4, 6", 100)
-    one = _mean({place: of_runs[place] for place in ((1, 0), (1, 1))})
+    assert (found["noise_floor"], found["directions"], found["n_datapoints"]) == (pytest.approx(0.1), "4, 6", 100)
+    one = _average_runs({place: of_runs[place] for place in ((1, 0), (1, 1))})
     assert one["similarity_std"] == pytest.approx(np.std([0.2, 0.4], ddof=1))
-    assert np.isnan(_mean({(1, 0): of_runs[1, 0]})["similarity_std"])
+    assert np.isnan(_average_runs({(1, 0): of_runs[1, 0]})["similarity_std"])

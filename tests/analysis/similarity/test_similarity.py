@@ -12,11 +12,11 @@ from analysis.similarity import (
     Moments,
     cka,
     compare_networks,
+    list_weight_layers,
     procrustes,
     pwcca,
     similarity,
     svcca,
-    weight_layers,
 )
 from core.errors import UserError
 
@@ -108,7 +108,7 @@ def test_streaming_and_arrays_equal_the_direct_computation(rng, index, mean):
 def test_long_inputs_are_taken_in_pieces_with_the_same_answer(rng, monkeypatch):
     x, y = related(rng)
     whole = pwcca(x, y)
-    monkeypatch.setattr("analysis.similarity.streaming_moments.CHUNK", 1000)
+    monkeypatch.setattr("analysis.similarity.streaming_moments.CHUNK_SIZE", 1000)
     pieces = pwcca(x, y)
     assert pieces.value == pytest.approx(whole.value, abs=1e-10)
     assert pieces.noise_floor == pytest.approx(whole.noise_floor, abs=1e-10)
@@ -134,7 +134,7 @@ def test_gpu_agrees_with_cpu(rng, index):
     x, y = (torch.tensor(side) for side in related(rng))
     on_gpu = FUNCTIONS[index](x.cuda(), y.cuda())
     assert on_gpu.value == pytest.approx(FUNCTIONS[index](x, y).value, abs=1e-8)
-    assert on_gpu.kept == FUNCTIONS[index](x, y).kept
+    assert on_gpu.n_directions == FUNCTIONS[index](x, y).n_directions
 
 
 # ---- identities ------------------------------------------------------------------------------------------------------
@@ -249,10 +249,10 @@ def test_rank_deficient_inputs(rng, index):
     result = FUNCTIONS[index](doubled, y)
     assert result.value == pytest.approx(DIRECT[index](doubled, y), abs=1e-6)
     if index != "svcca":
-        assert result.kept == (12, 20)
+        assert result.n_directions == (12, 20)
     in_float32 = FUNCTIONS[index](doubled.astype(np.float32), doubled.astype(np.float32))
     assert in_float32.value == pytest.approx(1, abs=1e-10)
-    assert in_float32.kept[0] <= 12
+    assert in_float32.n_directions[0] <= 12
 
 
 @pytest.mark.parametrize("index", INDICES)
@@ -262,7 +262,7 @@ def test_constant_input_shares_nothing(rng, index, constant):
     y = rng.standard_normal((200, 4))
     for a, b, kept in ((x, y, (0, 4)), (y, x, (4, 0)), (x, x, (0, 0))):
         result = FUNCTIONS[index](a, b)
-        assert (result.value, result.noise_floor, result.kept) == (0.0, 0.0, kept)
+        assert (result.value, result.noise_floor, result.n_directions) == (0.0, 0.0, kept)
     assert streamed(x, y, [60, 140], index).value == 0.0
 
 
@@ -273,7 +273,7 @@ def test_wider_than_long(rng, index):
         result = FUNCTIONS[index](x, y)
     assert result.value == pytest.approx(DIRECT[index](x, y), abs=1e-8)
     if index == "pwcca":  # says nothing, and its floor shows that
-        assert result.kept == (29, 29)
+        assert result.n_directions == (29, 29)
         assert (result.value, result.noise_floor) == pytest.approx((1, 1), abs=1e-8)
 
 
@@ -362,13 +362,13 @@ def test_defect_variance_as_the_sum_of_singular_values(rng):  # google/svcca's t
     s = np.linalg.svd(x - x.mean(0), compute_uv=False)
     by_squares = int(np.searchsorted(np.cumsum(s**2) / np.sum(s**2), 0.99)) + 1
     by_values = int(np.searchsorted(np.cumsum(s) / np.sum(s), 0.99)) + 1
-    assert svcca(x, x).kept == (by_squares, by_squares)
+    assert svcca(x, x).n_directions == (by_squares, by_squares)
     assert by_squares < by_values
 
 
 def test_defect_absolute_epsilon_drops_small_neurons(rng):  # google/svcca
     x, y = related(rng)
-    assert svcca(1e-9 * x, y).kept == svcca(x, y).kept
+    assert svcca(1e-9 * x, y).n_directions == svcca(x, y).n_directions
     assert svcca(1e-9 * x, y).value == pytest.approx(svcca(x, y).value, abs=1e-9)
 
 
@@ -377,12 +377,12 @@ def test_defect_large_mean_keeps_no_direction(rng):  # anatome cuts before it ce
     for index, compare in FUNCTIONS.items():
         moved = compare((x + 500 * x.std(0)), (y + 500 * y.std(0)))
         assert moved.value == pytest.approx(compare(x, y).value, abs=2e-4), index
-        assert moved.kept == compare(x, y).kept
+        assert moved.n_directions == compare(x, y).n_directions
 
 
 def test_defect_one_direction_too_few(rng):  # anatome keeps those strictly below the share: none of a single one
     x = np.outer(rng.standard_normal(100), rng.standard_normal(6))
-    assert svcca(x, -2 * x).kept == (1, 1)
+    assert svcca(x, -2 * x).n_directions == (1, 1)
     assert svcca(x, -2 * x).value == pytest.approx(1, abs=1e-10)
 
 
@@ -420,15 +420,15 @@ def clips():
     return list(torch.randn(20, 3, 9, 5, generator=torch.Generator().manual_seed(1)).split(8))
 
 
-@pytest.mark.parametrize("positions", ["fold", "pool"])
+@pytest.mark.parametrize("spatial", ["flatten", "mean"])
 @pytest.mark.parametrize("index", INDICES)
 @pytest.mark.filterwarnings("ignore:.*datapoints per neuron")
-def test_defect_channels_of_maps_as_samples(clips, index, positions):  # anatome: CKA 0.783 for permuted channels
+def test_defect_channels_of_maps_as_samples(clips, index, spatial):  # anatome: CKA 0.783 for permuted channels
     before, after = TwoMaps(), TwoMaps(order=[3, 1, 5, 0, 2, 4])
-    result = compare_networks(before, after, clips, ["pick"], index=index, positions=positions)["pick"]
+    result = compare_networks(before, after, clips, ["pick"], index=index, spatial=spatial)["pick"]
     assert result.value == pytest.approx(1, abs=1e-10)
-    assert result.n_datapoints == (20 * 9 * 5 if positions == "fold" else 20)
-    assert max(result.kept) <= 6
+    assert result.n_datapoints == (20 * 9 * 5 if spatial == "flatten" else 20)
+    assert max(result.n_directions) <= 6
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -510,9 +510,11 @@ def test_networks_are_left_as_they_were(clips):
 @pytest.mark.filterwarnings("ignore:.*datapoints per neuron")
 def test_maps_of_different_sizes_are_pooled_or_refused(clips):
     before, after = TwoMaps(), TwoMaps(stride=2, width=4)
-    with pytest.raises(UserError, match=re.escape("layer 'conv' has 9x5 and 5x3 positions in the two networks: pool")):
+    with pytest.raises(
+        UserError, match=re.escape("layer 'conv' has 9x5 and 5x3 positions in the two networks: average")
+    ):
         compare_networks(before, after, clips, ["conv"])
-    result = compare_networks(before, after, clips, ["conv"], positions="pool", index="cka")["conv"]
+    result = compare_networks(before, after, clips, ["conv"], spatial="mean", index="cka")["conv"]
     with torch.no_grad():
         x, y = (torch.cat([net.conv(batch).mean((2, 3)) for batch in clips]) for net in (before, after))
     assert result.value == pytest.approx(cka(x, y).value, abs=1e-6)
@@ -521,7 +523,7 @@ def test_maps_of_different_sizes_are_pooled_or_refused(clips):
 def test_thin_layers_are_named_in_one_warning(clips):
     network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(42, 8))
     with pytest.warns(UserWarning, match=r"^2 of 3 layers have fewer than 5 .* \(1: 20 for 42\)") as caught:
-        compare_networks(network, network, clips, ["0", "1", "2"], positions="pool")
+        compare_networks(network, network, clips, ["0", "1", "2"], spatial="mean")
     assert len(caught) == 1
     assert caught[0].filename == __file__
 
@@ -555,8 +557,8 @@ def test_layers_that_cannot_be_read_are_named(clips, layer, message):
 
 def test_bad_arguments_of_a_network_comparison(clips):
     network = TwoMaps()
-    with pytest.raises(UserError, match="^unknown positions 'folded': did you mean 'fold'"):
-        compare_networks(network, network, clips, ["conv"], positions="folded")
+    with pytest.raises(UserError, match="^unknown spatial mode 'flat': did you mean 'flatten'"):
+        compare_networks(network, network, clips, ["conv"], spatial="flat")
     with pytest.raises(UserError, match="^unknown similarity index 'cak'"):
         compare_networks(network, network, clips, ["conv"], index="cak")
     with pytest.raises(UserError, match="^layer 'conv': similarity needs at least 2 datapoints, got 0$"):
@@ -568,5 +570,5 @@ def test_bad_arguments_of_a_network_comparison(clips):
 
 
 def test_weight_layers_are_the_convolutions_and_linear_maps():
-    assert weight_layers(TwoMaps()) == ("conv", "unused")
-    assert len(weight_layers(torchvision.models.densenet121(weights=None))) == 121
+    assert list_weight_layers(TwoMaps()) == ("conv", "unused")
+    assert len(list_weight_layers(torchvision.models.densenet121(weights=None))) == 121

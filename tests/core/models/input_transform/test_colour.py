@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.attribution.pipeline import Explanation, Request
+from analysis.attribution.pipeline import AttributionPipeline, AttributionRequest
 from core.config.options import list_problems
 from core.config.run import Run
 from core.datasets.dataset import Dataset
@@ -64,7 +64,7 @@ def test_a_coloured_network_trains_stores_one_channel_and_is_explained(
     prepared = prepare(one, dataset, session)
     assert prepared.source.arrays[0].shape == (30, 1, 32, 32)
     train(one, dataset, session, label="run")
-    made = Explanation({"run": one}, dataset, session, Request(n=4))
+    made = AttributionPipeline({"run": one}, dataset, session, AttributionRequest(n_clips=4))
     assert made.inputs.shape == (4, 1, 32, 32)
     for each in made.all_maps():
         assert np.abs(each.maps.convergence_delta).max() < 0.02  # of logits; with own levels silence is near to sound
