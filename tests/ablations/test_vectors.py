@@ -109,7 +109,7 @@ def test_maps_of_a_vector_sum_to_the_difference_of_the_logits(vectors: Run, data
     assert made.inputs.shape == (4, 1, 1, WIDTH)
     for each in made.attribute_all():
         assert (each.maps.error <= 0.05).all()
-    with pytest.raises(UserError, match="gradcam needs images, and a network on bands has none"):
+    with pytest.raises(UserError, match="--method gradcam needs images; --input bands"):
         AttributionPipeline({"run": vectors}, dataset, session, AttributionRequest(methods=("gradcam",)))
 
 
