@@ -7,7 +7,7 @@ from ablations.base import Ablation
 from core.config.options import list_problems, option
 from core.config.run import GROUPS, Run
 from core.errors import UserError
-from core.inputs.input_of_run import input_shape
+from core.inputs.input_of_run import get_input_shape
 from core.io.atomic_files import short_digest
 from core.models.stages import count_blocks, select_stages
 from core.registry import Lazy
@@ -104,14 +104,14 @@ class Attribute(Ablation):
         for method in self.method:
             check_method(method)
             if block := method.partition(":")[2]:
-                select_stages((block,), base.model.network, input_shape(base))
+                select_stages((block,), base.model.network, get_input_shape(base))
         pipeline.check_request(self.method, self.baseline, base)
         if self.run_id and base.id != self.run_id:
             what = "clips, the network file" if base.model.backbone_sha256 else "clips"
             raise UserError(f"--run {self.run_id}: the {what} or the weights file are not those that it was trained on")
         if not self.compare:
             return {"base": base}
-        backbone, shape = base.model.network, input_shape(base)
+        backbone, shape = base.model.network, get_input_shape(base)
         middle = str((count_blocks(backbone, shape) + 1) // 2)
         (stage,) = select_stages((self.block or middle,), backbone, shape) or ("stem",)
         return {

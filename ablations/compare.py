@@ -7,7 +7,7 @@ from ablations.base import Ablation, write_condition_report
 from core.config.options import flag_of
 from core.config.run import Run, field_of, option, option_keys
 from core.errors import UserError, unknown_name_error
-from core.inputs.input_of_run import input_shape
+from core.inputs.input_of_run import get_input_shape
 from core.models.stages import select_stages
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Compare(Ablation):
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Freeze the network through the stage of --freeze."""
-        stages = select_stages((self.freeze,), base.model.network, input_shape(base))
+        stages = select_stages((self.freeze,), base.model.network, get_input_shape(base))
         return {"base": base.replace(model__freeze=stages[0]) if stages else base}
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ablations.base import Ablation, write_condition_report
 from core.config.options import option
 from core.config.run import Run
-from core.inputs.input_of_run import input_shape
+from core.inputs.input_of_run import get_input_shape
 from core.models.stages import select_stages
 from core.registry import Lazy
 
@@ -40,8 +40,8 @@ class Cutoff(Ablation):
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Cut after each block asked for; keeping the last one is the whole network, the reference."""
-        *stages, last = select_stages((), base.model.network, input_shape(base))
-        asked = select_stages(self.block, base.model.network, input_shape(base))
+        *stages, last = select_stages((), base.model.network, get_input_shape(base))
+        asked = select_stages(self.block, base.model.network, get_input_shape(base))
         return {last: base} | {stage: base.replace(model__cut=stage) for stage in stages if stage in asked}
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":

@@ -6,7 +6,7 @@ from typing import ClassVar
 from ablations.base import Ablation
 from core.config.options import option
 from core.config.run import Run
-from core.inputs.input_of_run import input_shape
+from core.inputs.input_of_run import get_input_shape
 from core.models.stages import select_stages
 
 
@@ -33,5 +33,5 @@ class Freeze(Ablation):
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Freeze through each block asked for."""
-        stages = select_stages(self.block, base.model.network, input_shape(base))
+        stages = select_stages(self.block, base.model.network, get_input_shape(base))
         return {"none": base} | {stage: base.replace(model__freeze=stage) for stage in stages}

@@ -6,7 +6,7 @@ from typing import ClassVar
 from ablations.base import Ablation
 from core.config.options import option
 from core.config.run import Run
-from core.inputs.input_of_run import input_shape
+from core.inputs.input_of_run import get_input_shape
 from core.models.stages import has_plain_head, select_stages
 
 
@@ -36,7 +36,7 @@ class Fusion(Ablation):
 
         Where the head learns nothing but its classifier, which is new anyway, the last block is the reference itself.
         """
-        backbone, shape = base.model.network, input_shape(base)
+        backbone, shape = base.model.network, get_input_shape(base)
         stages = select_stages([block for block in self.block if block != "none"] or self.block, backbone, shape)
         none = ["none"] if not self.block or "none" in self.block else []
         last = select_stages((), backbone, shape)[-1]

@@ -11,9 +11,9 @@ from typing import TypeVar
 import numpy as np
 
 from core.audio.reading import AudioInfo, BadClip, read_info
-from core.datasets.dataset import TRAIN, Dataset
-from core.datasets.metadata import some, split_groups
-from core.datasets.sets.folder import SUFFIXES
+from core.datasets.dataset import TRAIN_FOLD, Dataset
+from core.datasets.metadata import find_split_groups, format_few
+from core.datasets.sets.folder import AUDIO_SUFFIXES
 from core.io.native_stderr import silence_native_stderr
 from core.io.thread_pool import CancellablePool
 from core.progress import Progress, no_progress
@@ -130,14 +130,14 @@ def _find_table_problems(dataset: Dataset) -> list[str]:
     names = dict(enumerate(dataset.class_names))
     empty = [name for label, name in names.items() if label not in n_folds]
     lonely = [name for label, name in names.items() if n_folds.get(label) == 1]
-    found = [f"classes without clips: {some(empty)}"] if empty else []
+    found = [f"classes without clips: {format_few(empty)}"] if empty else []
     if lonely:
-        found.append(f"classes in one fold only, which leaves none to train on: {some(lonely)}")
+        found.append(f"classes in one fold only, which leaves none to train on: {format_few(lonely)}")
     clips = dataset.clips
-    if dataset.fixed_split:  # of its lists the training list alone has to share nothing
-        clips = clips.assign(fold=clips["fold"] == TRAIN)
-    if leaks := split_groups(clips):
-        found.append(f"groups in more than one fold, so heard in training and tested on: {some(leaks)}")
+    if dataset.has_fixed_split:  # of its lists the training list alone has to share nothing
+        clips = clips.assign(fold=clips["fold"] == TRAIN_FOLD)
+    if leaks := find_split_groups(clips):
+        found.append(f"groups in more than one fold, so heard in training and tested on: {format_few(leaks)}")
     return found
 
 
@@ -151,7 +151,7 @@ def _find_unlisted_files(dataset: Dataset) -> list[str]:
         for folder, _, names in os.walk(dataset.root / top)  # texts, for a path object for each file would take seconds
         for inside in [Path(folder).relative_to(dataset.root)]
         for name in names
-        if name.lower().endswith(SUFFIXES) and f"{inside.as_posix()}/{name}" not in known
+        if name.lower().endswith(AUDIO_SUFFIXES) and f"{inside.as_posix()}/{name}" not in known
     )
     extra = sorted(set(found) - known)
-    return [f"audio files of no clip: {some(extra)}"] if extra else []
+    return [f"audio files of no clip: {format_few(extra)}"] if extra else []

@@ -281,13 +281,13 @@ def _read_metrics(run: Run, store: Store) -> dict[str, float]:
 
 
 def _score_member(logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    return _rename_weighted(metrics.summary(logits, targets)) | {
+    return _rename_weighted(metrics.summarise(logits, targets)) | {
         "macro_f1": metrics.per_class(logits, targets).macro_f1
     }
 
 
 def _score_ensemble(members: Sequence[np.ndarray], targets: np.ndarray) -> dict[str, float]:
-    scores = _rename_weighted(metrics.ensemble_summary(members, targets))
+    scores = _rename_weighted(metrics.summarise_ensemble(members, targets))
     return scores | {"macro_f1": metrics.per_class(metrics.soft_vote(members), targets).macro_f1}
 
 

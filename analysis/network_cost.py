@@ -13,7 +13,7 @@ from analysis.output.folder import OutputFolder
 from analysis.output.number_format import format_magnitude, format_number
 from analysis.output.tables import Column
 from core.config.run import Run
-from core.inputs.input_of_run import input_shape
+from core.inputs.input_of_run import get_input_shape
 from core.models.build_network import build_network
 
 COLUMNS = (
@@ -39,7 +39,7 @@ def _measure_cost(run: Run, results: OutputFolder) -> tuple[float, float]:
     device = results.session.device
     n_classes = len(results.plan.datasets[run.data.content].class_names)
     backbone = build_network(run.replace(model__weights="random"), n_classes).to(device).eval()
-    image = torch.zeros(1, *input_shape(run), device=device)
+    image = torch.zeros(1, *get_input_shape(run), device=device)
     return count_multiply_adds(backbone, image), measure_latency(backbone, image)
 
 

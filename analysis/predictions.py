@@ -200,5 +200,5 @@ def write_scores(results: OutputFolder, said: Predictions, *, caption: str, note
 
 def _score(probs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     """Return every overall score; macro F1 over the classes that are there, as in other tables."""
-    scores = metrics.summary_of_probs(probs, targets) | {"macro_f1": metrics.per_class(probs, targets).macro_f1}
+    scores = metrics.summarise_probs(probs, targets) | {"macro_f1": metrics.per_class(probs, targets).macro_f1}
     return {"clips": len(targets), **scores}

@@ -27,8 +27,8 @@ from core.plan import Conditions, Plan, list_untrained_classes, make_plan
 from core.progress import Reporter
 from core.registry import Lazy
 from core.session import Session
-from core.training.fit_input_transform import components
-from core.training.run_inputs import plain_images, rows_of
+from core.training.fit_input_transform import count_components
+from core.training.run_inputs import load_plain_images, split_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -156,11 +156,11 @@ def fill_in_run(run: Run, dataset: Dataset, *, session: Session) -> Run:
     if session.device.type == "cpu" and execution.cluster.ray in LOCAL:
         check_precision(run.training.precision, session.device)
         run = run.replace(training__precision=effective_precision(run.training.precision, session.device))
-    if execution.on_bad_clip == "skip" and (bad := plain_images(run, dataset, session).bad):
+    if execution.on_bad_clip == "skip" and (bad := load_plain_images(run, dataset, session).bad):
         run = run.replace(data__left_out=text_digest("\n".join(path for path, _ in bad)))
     if run.frontend.pca:
-        images = plain_images(run, dataset, session)
-        run = run.replace(frontend__components=components(run, images, rows_of(run, dataset, images)))
+        images = load_plain_images(run, dataset, session)
+        run = run.replace(frontend__components=count_components(run, images, split_rows(run, dataset, images)))
     return run
 
 

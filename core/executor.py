@@ -206,7 +206,7 @@ def report_damaged_runs(runs: Sequence[Run], plan: Plan, session: Session) -> No
 def record_failure(run: Run, session: Session, *, label: str, reason: str, trace: str) -> None:
     """Record that a run failed for good, with its reason in one line and the whole trace beside it."""
     session.report.drop(label)
-    session.store.write_failure(run, results.provenance(session, run.training), reason=reason, trace=trace)
+    session.store.write_failure(run, results.collect_provenance(session, run.training), reason=reason, trace=trace)
     session.report.note(f"{label}: failed: {reason}")
 
 

@@ -21,9 +21,9 @@ from core.config.options import (
 )
 from core.config.run import Data, Run, field_of
 from core.datasets.dataset import Dataset
-from core.datasets.metadata import some
+from core.datasets.metadata import format_few
 from core.errors import UserError
-from core.inputs.input_of_run import check_input_transform, input_shape
+from core.inputs.input_of_run import check_input_transform, get_input_shape
 from core.io.atomic_files import short_digest
 from core.models import find_family
 from core.models.build_network import compute_weights_digest
@@ -194,7 +194,7 @@ def list_untrained_classes(plan: Plan) -> list[str]:
         dataset = plan.datasets[content]
         split, labels = dataset.split(fold), dataset.clips["label"].to_numpy()
         if alone := sorted(set(labels[split.test]) - set(labels[split.train])):
-            names = some([dataset.class_names[label] for label in alone])
+            names = format_few([dataset.class_names[label] for label in alone])
             lines.append(f"{dataset.name}: tested in fold {fold} and in no other fold, so never learnt: {names}")
     return lines
 
@@ -223,7 +223,7 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
     if model.weights == "imagenet" and not family.has_imagenet_weights(model.backbone):
         raise no_imagenet_error(model.backbone)
     run = run.replace(model__weights_sha256=compute_weights_digest(model))
-    check_input_shape(family, model.network, input_shape(run))
+    check_input_shape(family, model.network, get_input_shape(run))
     check_input_transform(run)
     return run
 
@@ -269,7 +269,7 @@ def _load_datasets(names: Sequence[str], roots: Sequence[Path]) -> dict[str, Dat
     if len(roots) > len(needing):
         raise UserError(f"--data-root has {len(roots)} folders for {len(needing)} data sets that need one")
     folders = dict(itertools.zip_longest(needing, roots))
-    return {name: datasets.load(name, folders.get(name)) for name in names}
+    return {name: datasets.load_dataset(name, folders.get(name)) for name in names}
 
 
 class _Datasets:
@@ -289,14 +289,14 @@ class _Datasets:
             if found := list_problems(data):
                 raise UserError("; ".join(found))
             dataset = datasets.select(self.loaded[data.name], **data.selection)
-            content = dataset.fingerprint(self.cache, progress=self.progress)
+            content = dataset.compute_fingerprint(self.cache, progress=self.progress)
             self._selected[data] = dataset, content
             self.by_content[content] = dataset
         return self._selected[data]
 
 
 def _fold_numbers(text: str, dataset: Dataset) -> tuple[int, ...]:
-    numbers = dataset.fold_numbers()
+    numbers = dataset.list_folds()
     if text == "all":
         return numbers
     if (number := parse_whole_number(text)) not in numbers:

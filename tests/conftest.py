@@ -18,7 +18,7 @@ from fork_server import Warm, started
 from core.audio.reading import read_waveform
 from core.config.execution import ExecutionOptions
 from core.config.run import Run
-from core.datasets import load
+from core.datasets import load_dataset
 from core.datasets.dataset import Dataset
 from core.plan import resolve
 from core.session import Session
@@ -98,7 +98,7 @@ def nsynth(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Folds keep instruments apart, so they make the parts: 6 notes of each family to train on, 3 to validate and to test.
     """
     root = tmp_path_factory.mktemp("nsynth")
-    notes = load("instruments")
+    notes = load_dataset("instruments")
     for part, folds in {"nsynth-train": (3, 4), "nsynth-valid": (1,), "nsynth-test": (2,)}.items():
         (root / part / "audio").mkdir(parents=True)
         examples: dict[str, dict[str, object]] = {}
@@ -140,7 +140,7 @@ def nsynth_note(family: str, instrument: str, *, pitch: int = 60) -> dict[str, o
 @pytest.fixture
 def dataset(sounds: Path) -> Dataset:
     """Return the data set of `sounds`."""
-    return load("folder", sounds)
+    return load_dataset("folder", sounds)
 
 
 @pytest.fixture
@@ -161,4 +161,4 @@ def run(dataset: Dataset, tmp_path: Path) -> Run:
         training__epochs=2,
         training__batch_size=8,
     )
-    return resolve(small, dataset, dataset.fingerprint(tmp_path / "fingerprints"))
+    return resolve(small, dataset, dataset.compute_fingerprint(tmp_path / "fingerprints"))

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from core.errors import UserError, unknown_name_error
-from core.inputs.base import Rows
+from core.inputs.base import ArrayLike
 from core.inputs.spectrogram import FLOOR_DB
 
 BASELINE_NAMES = ("silence", "mean", "blurred", "noise")
@@ -30,7 +30,9 @@ class TrainingStats:
     std: np.ndarray
 
     @classmethod
-    def from_images(cls, images: Rows, rows: np.ndarray, *, floor: float | np.ndarray = FLOOR_DB) -> "TrainingStats":
+    def from_images(
+        cls, images: ArrayLike, rows: np.ndarray, *, floor: float | np.ndarray = FLOOR_DB
+    ) -> "TrainingStats":
         """Compute the statistics of some rows of images (clips, channels, n_mels, n_frames), in chunks.
 
         `floor` is subtracted before summation, so that silence adds no rounding error.

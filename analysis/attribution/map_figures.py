@@ -241,7 +241,7 @@ def _spread_ticks(axis: Axis) -> list[float]:
 
 def _input_colours(image_axes: ImageAxes, image: np.ndarray) -> dict[str, Any]:
     """Return the colours of an input: from silence to its loudest."""
-    return {"cmap": "magma", "low": float(np.min([image_axes.floor, image.min()])), "high": float(image.max()) + 1e-9}
+    return {"cmap": "magma", "low": float(np.min([image_axes.silence, image.min()])), "high": float(image.max()) + 1e-9}
 
 
 def _input_title(image_axes: ImageAxes) -> str:

@@ -14,10 +14,10 @@ from analysis.attribution.selection import select_clips, select_targets
 from analysis.output.image_view import ImageAxes, as_image_run
 from core.config.run import Run
 from core.datasets.dataset import Dataset
-from core.datasets.metadata import some
+from core.datasets.metadata import format_few
 from core.errors import UserError
 from core.finished.open_run import get_backbone, open_run
-from core.inputs.input_of_run import input_layout
+from core.inputs.input_of_run import get_input_layout
 from core.models.stages import parse_stage
 from core.session import Session
 
@@ -76,18 +76,18 @@ def check_request(methods: Iterable[str], names: Iterable[str], run: Run) -> Non
         For the first method or baseline that is not defined, or unknown.
     """
     kind, image_axes = run.frontend.kind, ImageAxes.from_run(run)
-    shape = input_layout(run.clip, run.frontend).shape
+    shape = get_input_layout(run.clip, run.frontend).shape
     if len(shape) != 3 and any(method.startswith("gradcam") for method in methods):
         raise UserError(f"--method gradcam needs images; --input {kind} has none")
     for name in names:
         baselines.check_baseline(name, shape if len(shape) == 3 else image_axes.shape)
         if name in baselines.BASELINE_NAMES and name not in (known := _available_baselines(image_axes)):
-            raise UserError(f"--baseline {name}: not defined for --input {kind}; choose from {some(known)}")
+            raise UserError(f"--baseline {name}: not defined for --input {kind}; choose from {format_few(known)}")
 
 
 def _available_baselines(image_axes: ImageAxes) -> list[str]:
     """Return the names of the baselines that are defined for the inputs; features cannot be blurred."""
-    undefined = {"silence": image_axes.floor is None, "blurred": bool(image_axes.across.names)}
+    undefined = {"silence": image_axes.silence is None, "blurred": bool(image_axes.across.names)}
     return [name for name in baselines.BASELINE_NAMES if not undefined.get(name)]
 
 
@@ -203,7 +203,7 @@ class AttributionPipeline:
 
     def _baselines(self) -> dict[str, np.ndarray]:
         """Make the baselines of the request, by name."""
-        available, floor = _available_baselines(self.image_axes), self.image_axes.floor
+        available, floor = _available_baselines(self.image_axes), self.image_axes.silence
         requested = self.request.baselines or available[:1]
         names = [name for baseline in requested for name in (available if baseline == "all" else (baseline,))]
         training = None

@@ -14,7 +14,7 @@ from torch import nn
 from core.config.run import Run
 from core.finished.open_run import OpenRun
 from core.inputs.base import Axis
-from core.inputs.input_of_run import input_kind
+from core.inputs.input_of_run import build_input_kind
 
 _ROW = Axis("row", "", np.zeros(1))
 
@@ -31,7 +31,7 @@ class ImageAxes:
         The axes of height and width.
     channels
         Name of each channel.
-    unit, floor
+    unit, silence
         Of the pixels, and what silence is in it; None where nobody knows.
     """
 
@@ -40,16 +40,16 @@ class ImageAxes:
     across: Axis
     channels: tuple[str, ...]
     unit: str
-    floor: float | np.ndarray | None
+    silence: float | np.ndarray | None
 
     @classmethod
     def from_run(cls, run: Run) -> "ImageAxes":
         """Take the scale from the kind of a run's inputs."""
-        kind = input_kind(run.clip, run.frontend)
+        kind = build_input_kind(run.clip, run.frontend)
         shape = (1,) * (1 - len(kind.channels[:1])) + kind.shape
         channels, height, width = shape if len(shape) == 3 else (shape[0], 1, shape[1])
         down, across = kind.axes if len(kind.axes) == 2 else (_ROW, *kind.axes)
-        return cls((channels, height, width), down, across, kind.channels or ("",), kind.unit, kind.floor)
+        return cls((channels, height, width), down, across, kind.channels or ("",), kind.unit, kind.silence)
 
 
 class FromImages(nn.Module):

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from core.plan import Plan
 from core.session import Session
 from core.store.record import Record
-from core.training.results import provenance
+from core.training.results import collect_provenance
 
 
 def provenance_notes(plan: Plan, session: Session) -> list[str]:
@@ -21,7 +21,7 @@ def provenance_notes(plan: Plan, session: Session) -> list[str]:
     lines
         Empty where every finished run was made as this session would make it.
     """
-    here = provenance(session)
+    here = collect_provenance(session)
     now = {**here["versions"], "device": _device_name(here["environment"]), "threads": str(session.threads)}
     made = Counter(
         differences for record in _finished_records(plan, session) if (differences := _differences(record, now))

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 
 from analysis.output.folder import OutputFolder
 from analysis.output.style import COLOURS, GREY, MARKERS, add_legend_above, split_into_panels, with_style
-from core.training.metrics import BINS, confidence_bins
+from core.training.metrics import N_BINS, confidence_bins
 
 
-def reliability_bins(probs: npt.ArrayLike, targets: npt.ArrayLike, *, bins: int = BINS) -> pd.DataFrame:
+def reliability_bins(probs: npt.ArrayLike, targets: npt.ArrayLike, *, bins: int = N_BINS) -> pd.DataFrame:
     """Bin clips by confidence, the highest probability.
 
     Parameters
@@ -86,7 +86,7 @@ def write_calibration(results: OutputFolder, frame: pd.DataFrame, names: Sequenc
         "calibration",
         frame,
         draw,
-        caption=f"{caption}: accuracy of the clips by confidence in {BINS} bins of equal width, above their share of "
+        caption=f"{caption}: accuracy of the clips by confidence in {N_BINS} bins of equal width, above their share of "
         "all clips; on the dashed line a network is as often right as it is sure, and below it too sure. Last epoch, "
         "clips of all folds (and of single members) together, over the folds that have an ensemble; so is the ECE, of "
         "which the table shows the mean over folds.",

@@ -18,7 +18,7 @@ from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.io.atomic_files import atomic_write
-from core.training.run_inputs import plain_images, rows_of
+from core.training.run_inputs import load_plain_images, split_rows
 
 MAX_COLUMNS = 5  # classes side by side
 DPI = 150
@@ -45,11 +45,11 @@ def write_input_samples(results: OutputFolder, *, per_class: int) -> None:
         )
     if ImageAxes.from_run(run).across.names:
         raise UserError(f"samples: --input {run.frontend.kind} gives numbers and no pictures; choose another kind")
-    images = plain_images(run, dataset, results.session)
+    images = load_plain_images(run, dataset, results.session)
     scale = ImageAxes.from_run(run)
     clips = dataset.clips.iloc[images.kept]
     labels, paths = clips["label"].to_numpy(), clips["path"].tolist()
-    rows = select_clips(labels, rows_of(run, dataset, images).test, per_class=per_class)
+    rows = select_clips(labels, split_rows(run, dataset, images).test, per_class=per_class)
     inputs = {row: np.asarray(images.array[row]).reshape(scale.shape).mean(axis=0) for row in rows}
     titles = {row: dataset.class_names[labels[row]] for row in rows}
     what = f"{dataset.name}: {run.frontend.kind} in {scale.unit or 'their own units'}"
@@ -101,7 +101,7 @@ def make_clip_grid(
     """
     across = min(MAX_COLUMNS, len(images))
     down = math.ceil(len(images) / across)
-    low = float(np.min([scale.floor, *(image.min() for image in images)]))
+    low = float(np.min([scale.silence, *(image.min() for image in images)]))
     high = max(float(image.max()) for image in images) + 1e-9
     figure = Figure(figsize=(PAGE_WIDTH * across / MAX_COLUMNS + 0.6, 1.5 * down + 0.4), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False)

@@ -15,7 +15,7 @@ from typing import Any
 
 from analysis.output.number_format import format_number
 from analysis.report.table_model import Table, parse_csv, parse_description
-from core.datasets.sets.instruments import EMBEDDED
+from core.datasets.sets.instruments import EMBEDDED_FOLDER
 from core.io.atomic_files import read_json
 
 SKIPPED_FOLDERS = {"runs", "cache", "report", "published"}  # folders of a results folder that hold no analyses
@@ -191,7 +191,7 @@ class Reader:
     def _sound(self, folder: Path, clip: str, sound: str) -> Media:
         """Embed the sound beside a map, or the clip itself: by its full path or out of the embedded data set."""
         names = [folder / sound] if sound else []
-        paths = [path for path in (*names, EMBEDDED / clip) if ".." not in path.parts]
+        paths = [path for path in (*names, EMBEDDED_FOLDER / clip) if ".." not in path.parts]
         content = next((content for path in paths if (content := _read_bytes(path)) is not None), None)
         if content is None:
             return Media(problem="its file is not where it was")

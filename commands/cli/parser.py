@@ -225,7 +225,7 @@ def _convert(one: Option, words: Sequence[str]) -> Any:
 
 def _convert_word(one: Option, word: str) -> Any:
     if one.type is Path:
-        return datasets.home(Path(word), f"--{one.flag}")
+        return datasets.expand_path(Path(word), f"--{one.flag}")
     if one.type is str:
         return stored_value(one.field, word)
     try:

@@ -29,7 +29,7 @@ def run(call: Call) -> int:
     if wrong := list_problems(config.Data(**asked)):
         raise UserError("; ".join(wrong))
     with Reporter() as report:
-        dataset = datasets.select(datasets.load(data.data, data.data_root), **asked)
+        dataset = datasets.select(datasets.load_dataset(data.data, data.data_root), **asked)
         found = summarise_dataset(dataset, decode=data.decode, progress=report)
     if data.json:
         print(json.dumps(dataclasses.asdict(found), default=str))  # noqa: T201

@@ -18,9 +18,15 @@ from commands.predict.options import Predict
 from core import datasets
 from core.config.execution import ExecutionOptions
 from core.config.options import list_problems
-from core.datasets.metadata import some
-from core.datasets.prediction.labels_file import KEYS, labels_of, read_truth
-from core.datasets.prediction.recordings import Unlabelled, find_rows, find_sounds, holdout_of, join_recordings
+from core.datasets.metadata import format_few
+from core.datasets.prediction.labels_file import MATCH_KEYS, match_labels, read_labels
+from core.datasets.prediction.recordings import (
+    UnlabelledClips,
+    find_feature_rows,
+    find_recordings,
+    get_holdout,
+    join_recordings,
+)
 from core.errors import UserError
 from core.finished.open_run import find_finished_record
 from core.finished.predict import PredictionOutputs, predict_logits
@@ -108,40 +114,42 @@ def _load_records(asked: Predict, store: Store) -> list[Record]:
 
 def _find_recordings(
     asked: Predict, records: Sequence[Record], session: Session
-) -> tuple[Unlabelled, np.ndarray | None]:
+) -> tuple[UnlabelledClips, np.ndarray | None]:
     """Return what is to be predicted, and the class number of each where it is known at all."""
     if asked.holdout:
         return _find_holdout(asked, records, session)
     columns = records[0].run.frontend.columns
-    found = [find_rows(path, columns) if columns else find_sounds(path) for path in asked.paths]
+    found = [find_feature_rows(path, columns) if columns else find_recordings(path) for path in asked.paths]
     sounds = join_recordings(found)
     if asked.labels is None:
         return sounds, None
-    truth = read_truth(asked.labels)
-    return sounds, labels_of(sounds.paths, truth, records[0].class_names, source=f"--labels {asked.labels}")
+    truth = read_labels(asked.labels)
+    return sounds, match_labels(sounds.paths, truth, records[0].class_names, source=f"--labels {asked.labels}")
 
 
-def _find_holdout(asked: Predict, records: Sequence[Record], session: Session) -> tuple[Unlabelled, np.ndarray]:
+def _find_holdout(asked: Predict, records: Sequence[Record], session: Session) -> tuple[UnlabelledClips, np.ndarray]:
     data = records[0].run.data
     if not data.set_aside:
         raise UserError(f"--holdout: run {records[0].id} held no clips out; give PATH")
     for record in records[1:]:
         if record.run.data.content != data.content:
             raise UserError(f"--holdout: runs {records[0].id} and {record.id} are of other clips; name one")
-    loaded = datasets.load(data.name, asked.data_root)
+    loaded = datasets.load_dataset(data.name, asked.data_root)
     arranged = datasets.select(loaded, **data.selection)
-    if arranged.fingerprint(session.store.cache) != data.content:
+    if arranged.compute_fingerprint(session.store.cache) != data.content:
         raise UserError(f"--holdout: the clips in {loaded.root} are not those of run {records[0].id}")
-    return holdout_of(loaded, arranged), arranged.holdout["label"].to_numpy(np.int64)
+    return get_holdout(loaded, arranged), arranged.holdout["label"].to_numpy(np.int64)
 
 
 def _submission_ids(submission: str, paths: Sequence[str]) -> list[str]:
     """Return what each is called in a submission; nothing where none is wanted."""
     if submission == "none":
         return []
-    ids = [KEYS[submission](path) for path in paths]
+    ids = [MATCH_KEYS[submission](path) for path in paths]
     if twice := [id for id, times in Counter(ids).items() if times > 1]:
-        raise UserError(f"--submission {submission}: {some(twice)} would be the id of several; say --submission path")
+        raise UserError(
+            f"--submission {submission}: {format_few(twice)} would be the id of several; say --submission path"
+        )
     return ids
 
 

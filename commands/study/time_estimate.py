@@ -11,7 +11,7 @@ from torch import nn
 
 from core.config.run import Run
 from core.inference.fast_forward import evaluation_batch_size, fast_eval, n_parallel_batches
-from core.inputs.input_of_run import input_shape
+from core.inputs.input_of_run import get_input_shape
 from core.io.torch_settings import allow_tf32
 from core.models.backbone import Backbone
 from core.models.build_network import build_network
@@ -22,7 +22,7 @@ from core.training.frozen_prefix import split_at_freeze
 from core.training.heads.groups import starting_weights_by
 from core.training.optimizers import make_optimizer
 from core.training.prepare import can_cache_prefix
-from core.training.step import Step
+from core.training.step import TrainingStep
 
 MAX_CPU_BATCH = 16  # clips of a measured batch on a CPU at most; larger ones take no less for each
 CPU_REPEATS = 4  # batches of one measurement, the first of which warms up
@@ -63,7 +63,7 @@ class StepKey:
             said += [f"frozen through {model.freeze}{how}"]
         words = ", ".join(filter(None, said))
         shared = (training.batch_size, training.precision, training.channels_last, training.optimizer)
-        return cls(words, input_shape(run), classes, *shared)
+        return cls(words, get_input_shape(run), classes, *shared)
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _measure_step(run: Run, subject: StepKey, session: Session) -> StepCost:
     backbone: Backbone = build_network(plain, subject.classes).to(device)
     still = can_cache_prefix(plain)
     prefix, network = split_at_freeze(nn.Identity(), backbone, plain.model.freeze if still else "none")
-    step = Step(network, make_optimizer(network.parameters(), training), training, device)
+    step = TrainingStep(network, make_optimizer(network.parameters(), training), training, device)
     step.arithmetic.to_device(network)
     prefix.to(memory_format=step.arithmetic.layout).eval()
 

@@ -8,12 +8,12 @@ import av
 import numpy as np
 import soundfile
 
-from core.audio.truncation import Reader, check_complete, mp3_has_length
+from core.audio.truncation import Reader, check_complete, has_mp3_length
 from core.io.thread_pool import check_cancelled
 
-BLOCK = 1 << 16  # samples per block, all channels together
+BLOCK_SIZE = 1 << 16  # samples per block, all channels together
 MP3_SLACK = 2 * 1152  # samples; only some MP3 writers count encoder delay and padding
-MALFORMED = 3  # libsndfile's SF_ERR_MALFORMED_FILE
+SF_ERR_MALFORMED_FILE = 3  # libsndfile's SF_ERR_MALFORMED_FILE
 MIN_SR, MAX_SR = 100, 10_000_000  # Hz; another sampling rate means a damaged header
 
 # FFmpeg must not open other files or hosts, which playlists point to.
@@ -27,14 +27,14 @@ class Block(NamedTuple):
     sr: int
 
 
-class _Forward(soundfile.SoundFile):
+class _UnseekableSoundFile(soundfile.SoundFile):
     """A sound file without a seek after every block."""
 
     def seekable(self) -> bool:
         return False
 
 
-def blocks(file: FileIO) -> Iterator[Block]:
+def decode_blocks(file: FileIO) -> Iterator[Block]:
     """Decode a file, opened without a buffer, from its start to its end.
 
     Raises
@@ -47,7 +47,7 @@ def blocks(file: FileIO) -> Iterator[Block]:
         raise ValueError("empty (0 bytes)")
     check_complete(read)
     first, sounding = None, False
-    for y, sr in _decoded(file, guessed=not mp3_has_length(read)):
+    for y, sr in _decode(file, guessed=not has_mp3_length(read)):
         check_cancelled()  # so that Ctrl-C stops a long recording
         if not MIN_SR <= sr <= MAX_SR:
             raise ValueError(f"states a sampling rate of {sr} Hz, which no recording has")
@@ -62,7 +62,7 @@ def blocks(file: FileIO) -> Iterator[Block]:
         raise ValueError("silent (all samples equal)")
 
 
-def description(file: FileIO) -> tuple[str, int] | None:
+def describe_format(file: FileIO) -> tuple[str, int] | None:
     """Return format and number of channels of an open file; None if libsndfile cannot read it."""
     file.seek(0)
     try:
@@ -72,28 +72,28 @@ def description(file: FileIO) -> tuple[str, int] | None:
         return None
 
 
-def _decoded(file: FileIO, *, guessed: bool) -> Iterator[Block]:
+def _decode(file: FileIO, *, guessed: bool) -> Iterator[Block]:
     """Decode with libsndfile, or else with FFmpeg; ValueError if neither can.
 
     FFmpeg also reads a streamed WAV with size 0, and an MP3 without a length header.
     """
     file.seek(0)
     try:
-        with _Forward(file.fileno(), closefd=False) as sound:
+        with _UnseekableSoundFile(file.fileno(), closefd=False) as sound:
             if sound.frames and not (guessed and sound.format == "MP3"):
-                yield from _with_soundfile(sound)
+                yield from _decode_with_soundfile(sound)
                 return
     except soundfile.LibsndfileError as error:
-        if error.code == MALFORMED:  # FFmpeg would read only a part of it
+        if error.code == SF_ERR_MALFORMED_FILE:  # FFmpeg would read only a part of it
             raise ValueError(f"truncated or damaged ({error.error_string})") from None
     file.seek(0)
-    yield from _with_av(file)
+    yield from _decode_with_av(file)
 
 
-def _with_soundfile(sound: soundfile.SoundFile) -> Iterator[Block]:
+def _decode_with_soundfile(sound: soundfile.SoundFile) -> Iterator[Block]:
     if sound.format == "XI":
         raise ValueError("an instrument (XI), not a recording")
-    there, size = 0, max(BLOCK // sound.channels, 1)
+    there, size = 0, max(BLOCK_SIZE // sound.channels, 1)
     while there < sound.frames:
         try:
             samples = sound.read(
@@ -110,7 +110,7 @@ def _with_soundfile(sound: soundfile.SoundFile) -> Iterator[Block]:
         raise ValueError(f"truncated: {there} of {sound.frames} samples are there")
 
 
-def _with_av(file: FileIO) -> Iterator[Block]:
+def _decode_with_av(file: FileIO) -> Iterator[Block]:
     begun = False
     try:
         with av.open(file, mode="r", options=AV_OPTIONS) as container:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from core.audio.decoding import BLOCK, Block, blocks, description
+from core.audio.decoding import BLOCK_SIZE, Block, decode_blocks, describe_format
 
 MAX_WHOLE = 1 << 28  # samples (1 GB, three hours at 22,050 Hz); longer recordings cannot be kept whole
 MAX_ONE_PASS = 1 << 22  # samples; a longer recording is read twice to crop its middle
@@ -73,13 +73,13 @@ def read_waveform(path: Path, *, sr: int, n_samples: int, fit: str) -> np.ndarra
         return read_whole(path, sr=sr)
     start = 0
     if fit == "crop":
-        with _blocks(path) as found:
-            short, samples, own_sr = _read_short(found)
+        with _open_blocks(path) as found:
+            short, samples, own_sr = _read_if_short(found)
         if len(short):
             return fit_length(resample(short, sr=own_sr, new_sr=sr), n_samples=n_samples, fit=fit).copy()
-        start = max((_resampled(samples, own_sr, sr) - n_samples) // 2, 0)
-    with _blocks(path) as found:
-        return fit_length(_part(found, sr=sr, start=start, n_samples=n_samples), n_samples=n_samples, fit=fit)
+        start = max((_count_resampled(samples, own_sr, sr) - n_samples) // 2, 0)
+    with _open_blocks(path) as found:
+        return fit_length(_read_part(found, sr=sr, start=start, n_samples=n_samples), n_samples=n_samples, fit=fit)
 
 
 def read_whole(path: Path, *, sr: int, at_most: int = MAX_WHOLE) -> np.ndarray:
@@ -105,8 +105,8 @@ def read_whole(path: Path, *, sr: int, at_most: int = MAX_WHOLE) -> np.ndarray:
         samples equal), or is too long to be kept whole. Truncation is detected in WAV, RF64, AIFF, AU, Ogg, FLAC, MP4
         and MP3 with a Xing header; another file that ends between two frames is read as a shorter recording.
     """
-    with _blocks(path) as found:
-        return np.concatenate([*_stream(_up_to(found, at_most), sr=sr, until=sys.maxsize)])
+    with _open_blocks(path) as found:
+        return np.concatenate([*_resample_blocks(_limit_samples(found, at_most), sr=sr, until=sys.maxsize)])
 
 
 def read_start(path: Path, *, sr: int, n_samples: int) -> np.ndarray:
@@ -114,8 +114,8 @@ def read_start(path: Path, *, sr: int, n_samples: int) -> np.ndarray:
 
     Raises the errors of `read_waveform`.
     """
-    with _blocks(path) as found:
-        return _part(found, sr=sr, start=0, n_samples=n_samples)
+    with _open_blocks(path) as found:
+        return _read_part(found, sr=sr, start=0, n_samples=n_samples)
 
 
 def stream_waveform(path: Path, *, sr: int) -> Iterator[np.ndarray]:
@@ -123,16 +123,16 @@ def stream_waveform(path: Path, *, sr: int) -> Iterator[np.ndarray]:
 
     Raises the errors of `read_whole`, some only at the end, except that no recording is too long.
     """
-    with _blocks(path) as found:
-        yield from _stream(found, sr=sr, until=sys.maxsize)
+    with _open_blocks(path) as found:
+        yield from _resample_blocks(found, sr=sr, until=sys.maxsize)
 
 
 def read_info(path: Path) -> AudioInfo:
     """Decode a recording to its end and return its `AudioInfo`; raises the errors of `stream_waveform`."""
-    with _blocks(path) as found:
-        _, samples, sr = _read_short(found, keep=0)
+    with _open_blocks(path) as found:
+        _, samples, sr = _read_if_short(found, keep=0)
     with path.open("rb", buffering=0) as file:
-        form, channels = description(file) or (path.suffix.removeprefix(".").upper(), 0)
+        form, channels = describe_format(file) or (path.suffix.removeprefix(".").upper(), 0)
     return AudioInfo(samples / sr, sr, channels, form)
 
 
@@ -173,14 +173,14 @@ def fit_length(y: np.ndarray, *, n_samples: int, fit: str) -> np.ndarray:
 
 
 @contextmanager
-def _blocks(path: Path) -> Iterator[Iterator[Block]]:
+def _open_blocks(path: Path) -> Iterator[Iterator[Block]]:
     """Open a recording and provide its blocks; every error becomes a `BadClip`."""
     try:
         mode = path.stat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a pipe or device might never end
             raise BadClip(path, "not a regular file")
         with path.open("rb", buffering=0) as file:
-            yield blocks(file)
+            yield decode_blocks(file)
     except FileNotFoundError:
         raise BadClip(path, "missing") from None
     except OSError as error:
@@ -189,7 +189,7 @@ def _blocks(path: Path) -> Iterator[Iterator[Block]]:
         raise BadClip(path, str(error)) from None
 
 
-def _up_to(found: Iterable[Block], at_most: int) -> Iterator[Block]:
+def _limit_samples(found: Iterable[Block], at_most: int) -> Iterator[Block]:
     """Yield blocks; raise if they have more than `at_most` samples together."""
     samples = 0
     for block in found:
@@ -201,7 +201,7 @@ def _up_to(found: Iterable[Block], at_most: int) -> Iterator[Block]:
         yield block
 
 
-def _read_short(found: Iterable[Block], *, keep: int = MAX_ONE_PASS) -> tuple[np.ndarray, int, int]:
+def _read_if_short(found: Iterable[Block], *, keep: int = MAX_ONE_PASS) -> tuple[np.ndarray, int, int]:
     """Return the samples (empty if there are more than `keep`), their number, and their rate in Hz."""
     parts: list[np.ndarray] = [np.empty(0, dtype=np.float32)]
     samples, sr = 0, 0
@@ -214,17 +214,17 @@ def _read_short(found: Iterable[Block], *, keep: int = MAX_ONE_PASS) -> tuple[np
     return np.concatenate(parts), samples, sr
 
 
-def _part(found: Iterable[Block], *, sr: int, start: int, n_samples: int) -> np.ndarray:
+def _read_part(found: Iterable[Block], *, sr: int, start: int, n_samples: int) -> np.ndarray:
     """Return up to `n_samples` samples from `start` after resampling to `sr` Hz; all blocks are read."""
     kept: list[np.ndarray] = [np.empty(0, dtype=np.float32)]
     place, end = 0, start + n_samples
-    for y in _stream(found, sr=sr, until=end):
+    for y in _resample_blocks(found, sr=sr, until=end):
         kept.append(y[max(start - place, 0) : max(end - place, 0)].copy())
         place += len(y)
     return np.concatenate(kept)
 
 
-def _stream(found: Iterable[Block], *, sr: int, until: int) -> Iterator[np.ndarray]:
+def _resample_blocks(found: Iterable[Block], *, sr: int, until: int) -> Iterator[np.ndarray]:
     """Yield resampled blocks until there are `until` samples; all blocks are read."""
     resampler, own_sr, made = None, sr, 0
     for y, own_sr in found:
@@ -235,7 +235,7 @@ def _stream(found: Iterable[Block], *, sr: int, until: int) -> Iterator[np.ndarr
             yield y
             continue
         resampler = resampler or soxr.ResampleStream(own_sr, sr, 1, dtype="float32", quality="HQ")
-        size = max(BLOCK * own_sr // sr, 1)  # a low rate is resampled to many samples
+        size = max(BLOCK_SIZE * own_sr // sr, 1)  # a low rate is resampled to many samples
         for i in range(0, len(y), size):
             part = resampler.resample_chunk(y[i : i + size])
             made += len(part)
@@ -244,6 +244,6 @@ def _stream(found: Iterable[Block], *, sr: int, until: int) -> Iterator[np.ndarr
         yield resampler.resample_chunk(np.empty(0, dtype=np.float32), last=True)
 
 
-def _resampled(samples: int, sr: int, new_sr: int) -> int:
+def _count_resampled(samples: int, sr: int, new_sr: int) -> int:
     """Return the number of samples after resampling (soxr, rate.h, flush)."""
     return samples if sr == new_sr else int(samples / (sr / new_sr) + 0.5)

@@ -11,9 +11,9 @@ from io import FileIO
 
 UNKNOWN_SIZE = 0x7FFF0000  # streaming encoders (sox, arecord, FFmpeg) write this size or a larger one
 HEADER_SLACK = 64  # bytes; some writers count the header as sound
-HEAD = 1024  # bytes that are read first and kept
+HEAD_SIZE = 1024  # bytes that are read first and kept
 MAX_CHUNKS = 100_000
-OGG_PAGE = 65_307  # bytes; the longest page (RFC 3533, 6)
+MAX_OGG_PAGE = 65_307  # bytes; the longest page (RFC 3533, 6)
 AUDIO_FORMS = (b"WAVE", b"AIFF", b"AIFC", b"8SVX", b"16SV")
 
 Chunk = tuple[bytes, int, int]  # name, start, size
@@ -31,7 +31,7 @@ class Reader:
     def __init__(self, file: FileIO) -> None:
         self.size = os.fstat(file.fileno()).st_size
         self._file = file
-        self._head = file.read(HEAD)
+        self._head = file.read(HEAD_SIZE)
 
     def __call__(self, start: int, size: int) -> bytes:
         """Return `size` bytes from `start`, or fewer where the file ends."""
@@ -56,13 +56,13 @@ def check_complete(read: Reader) -> None:
             check(read)
 
 
-def mp3_has_length(read: Reader) -> bool:
+def has_mp3_length(read: Reader) -> bool:
     """Tell whether the first frame of an MP3, after an ID3v2 tag, is a Xing or Info header."""
-    frame = read(_id3_size(read), 256)
+    frame = read(_read_id3_size(read), 256)
     return any(name in frame for name in (b"Xing", b"Info"))
 
 
-def _id3_size(read: Reader) -> int:
+def _read_id3_size(read: Reader) -> int:
     tag = read(0, 10)
     if tag[:3] != b"ID3":  # the tag's size is in four times seven bits
         return 0
@@ -80,14 +80,14 @@ def _check_riff(read: Reader) -> None:
         _check_size(read, 8, read.number(4, "<I"))
         return
     little = read(0, 4) == b"RIFF"
-    chunks = _chunks(read, 12, "<4sI" if little else ">4sI")
+    chunks = _iter_chunks(read, 12, "<4sI" if little else ">4sI")
     sound = (chunk[1:] for chunk in chunks if chunk[0] in (b"data", b"SSND", b"BODY"))
     _check_size(read, *next(sound, (read.size, 1 + HEADER_SLACK)))
 
 
 def _check_rf64(read: Reader) -> None:
     stated = 0
-    for name, start, _ in _chunks(read, 12, "<4sI"):
+    for name, start, _ in _iter_chunks(read, 12, "<4sI"):
         if name == b"ds64":
             stated = read.number(start + 8, "<Q")
         elif name == b"data":
@@ -101,7 +101,7 @@ def _check_au(read: Reader) -> None:
     _check_size(read, read.number(4, ">I"), read.number(8, ">I"))
 
 
-def _chunks(read: Reader, start: int, form: str) -> Iterator[Chunk]:
+def _iter_chunks(read: Reader, start: int, form: str) -> Iterator[Chunk]:
     """Yield the chunks of a RIFF or AIFF file."""
     for _ in range(MAX_CHUNKS):
         head = read(start, 8)
@@ -131,7 +131,7 @@ def _check_boxes(read: Reader) -> None:
 
 def _check_ogg(read: Reader) -> None:
     """Check that the last page is whole (RFC 3533, 6: 27 bytes, one byte per segment, the segments)."""
-    tail = read(max(read.size - 2 * OGG_PAGE, 0), 2 * OGG_PAGE)
+    tail = read(max(read.size - 2 * MAX_OGG_PAGE, 0), 2 * MAX_OGG_PAGE)
     start = tail.rfind(b"OggS")
     segments = tail[start + 26] if start + 26 < len(tail) else 0
     table = tail[start + 27 : start + 27 + segments]
@@ -141,7 +141,7 @@ def _check_ogg(read: Reader) -> None:
 
 def _check_xing(read: Reader) -> None:
     """Check the bytes that the Xing header of an MP3 states, where it states them."""
-    start = _id3_size(read)
+    start = _read_id3_size(read)
     frame = read(start, 256)
     place = max(frame.find(b"Xing"), frame.find(b"Info"))
     if place < 0:

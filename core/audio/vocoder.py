@@ -10,8 +10,8 @@ import torch
 from core.registry import Lazy
 
 get_window = Lazy("scipy.signal:get_window")  # takes half a second to import
-N_FFT, HOP = 2048, 512  # samples; librosa's defaults
-PIECE = 128  # frames per piece: 3 s at 22,050 Hz, 1 to 2 MB per copy
+N_FFT, HOP_LENGTH = 2048, 512  # samples; librosa's defaults
+FRAMES_PER_PIECE = 128  # frames per piece: 3 s at 22,050 Hz, 1 to 2 MB per copy
 
 
 def time_stretch(y: np.ndarray, *, rate: float) -> np.ndarray:
@@ -28,21 +28,21 @@ def time_stretch(y: np.ndarray, *, rate: float) -> np.ndarray:
     -------
     Waveform, float32, shape (samples / rate,).
     """
-    n_frames = 1 + len(y) // HOP
+    n_frames = 1 + len(y) // HOP_LENGTH
     made = np.zeros(round(len(y) / rate), dtype=y.dtype)
     squares = np.zeros_like(made)  # sum of the squared windows over each sample
     steps = np.arange(0, n_frames, rate, dtype=np.float64)  # position of each output frame in frames of y
-    steps = steps[: -(-(len(made) + N_FFT) // HOP)]
+    steps = steps[: -(-(len(made) + N_FFT) // HOP_LENGTH)]
     window = get_window("hann", N_FFT)
     squared = window**2
-    phase = np.angle(_spectrum(y, 0, 1, window)[:, 0]) + np.float32(0)  # librosa's phasors have no -0
-    for start in range(0, len(steps), PIECE):
-        part = steps[start : start + PIECE]
+    phase = np.angle(_compute_stft(y, 0, 1, window)[:, 0]) + np.float32(0)  # librosa's phasors have no -0
+    for start in range(0, len(steps), FRAMES_PER_PIECE):
+        part = steps[start : start + FRAMES_PER_PIECE]
         first = int(part[0])
-        frames = _vocoded(_spectrum(y, first, int(part[-1]) + 2, window), part - first, phase)
+        frames = _interpolate_frames(_compute_stft(y, first, int(part[-1]) + 2, window), part - first, phase)
         sounds = window * np.fft.irfft(frames, n=N_FFT, axis=0).T  # (frames, samples)
         for i in range(len(part)):
-            at = HOP * (start + i) - N_FFT // 2
+            at = HOP_LENGTH * (start + i) - N_FFT // 2
             end = min(at + N_FFT, len(made))
             if end > max(at, 0):
                 made[max(at, 0) : end] += sounds[i, max(-at, 0) : end - at]
@@ -51,20 +51,20 @@ def time_stretch(y: np.ndarray, *, rate: float) -> np.ndarray:
     return made
 
 
-def _spectrum(y: np.ndarray, first: int, last: int, window: np.ndarray) -> np.ndarray:
+def _compute_stft(y: np.ndarray, first: int, last: int, window: np.ndarray) -> np.ndarray:
     """Return frames `first` to `last` of ``librosa.stft(y)``, (bins, frames), padded with zeros behind its end."""
-    there = min(last, 1 + len(y) // HOP)
-    start, end = first * HOP - N_FFT // 2, (there - 1) * HOP + N_FFT // 2
+    there = min(last, 1 + len(y) // HOP_LENGTH)
+    start, end = first * HOP_LENGTH - N_FFT // 2, (there - 1) * HOP_LENGTH + N_FFT // 2
     part = np.pad(y[max(start, 0) : end], (max(-start, 0), max(end - len(y), 0)))
-    frames = np.lib.stride_tricks.sliding_window_view(part, N_FFT)[::HOP].T
+    frames = np.lib.stride_tricks.sliding_window_view(part, N_FFT)[::HOP_LENGTH].T
     spectrum = np.fft.rfft(window[:, None] * frames, axis=0).astype(np.complex64)
     return np.pad(spectrum, ((0, 0), (0, last - there)))
 
 
-def _vocoded(spectrum: np.ndarray, steps: np.ndarray, phase: np.ndarray) -> np.ndarray:
+def _interpolate_frames(spectrum: np.ndarray, steps: np.ndarray, phase: np.ndarray) -> np.ndarray:
     """Interpolate a spectrum at `steps`, as `librosa.phase_vocoder` does; `phase` (bins,) is updated in place."""
     made = np.empty((len(spectrum), len(steps)), dtype=spectrum.dtype, order="F")
-    advance = HOP * np.fft.rfftfreq(N_FFT, 1 / (2 * np.pi))
+    advance = HOP_LENGTH * np.fft.rfftfreq(N_FFT, 1 / (2 * np.pi))
     loudness, angles = np.abs(spectrum), np.angle(spectrum)
     one = torch.ones(len(phase))
     for i, step in enumerate(steps):

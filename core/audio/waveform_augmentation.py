@@ -11,10 +11,10 @@ from torch import nn
 from core.audio import vocoder
 
 # arXiv:2007.11154, section III-B; the ranges are those of its authors' code.
-STRETCH = (0.9, 1.2)  # factor of the tempo
-PITCH = (-2.0, 2.0)  # semitones
-MARGIN = 1 << 15  # samples; longer than the vocoder's window and the resampler's filter
-Change = Callable[..., np.ndarray]  # takes a waveform (samples,), ``sr`` and ``key``
+TEMPO_RANGE = (0.9, 1.2)  # factor of the tempo
+PITCH_RANGE = (-2.0, 2.0)  # semitones
+MARGIN_SAMPLES = 1 << 15  # samples; longer than the vocoder's window and the resampler's filter
+WaveformChange = Callable[..., np.ndarray]  # takes a waveform (samples,), ``sr`` and ``key``
 
 
 def augment_waveform(y: np.ndarray, *, sr: int, key: str) -> np.ndarray:
@@ -36,21 +36,21 @@ def augment_waveform(y: np.ndarray, *, sr: int, key: str) -> np.ndarray:
     -------
     Waveform, float32, shape (samples / tempo,).
     """
-    tempo, semitones = draw(key)
+    tempo, semitones = draw_tempo_and_pitch(key)
     shift = 2.0 ** (-semitones / 12)
     stretched = vocoder.time_stretch(y, rate=tempo * shift)
     return np.asarray(soxr.resample(stretched, sr / shift, sr, quality="HQ"), dtype=np.float32)
 
 
-def enough(n_samples: int) -> int:
+def count_needed_samples(n_samples: int) -> int:
     """Return how many input samples determine the first `n_samples` of the augmented waveform, to the bit."""
-    return round(n_samples * STRETCH[1]) + MARGIN
+    return round(n_samples * TEMPO_RANGE[1]) + MARGIN_SAMPLES
 
 
-def draw(key: str) -> tuple[float, float]:
+def draw_tempo_and_pitch(key: str) -> tuple[float, float]:
     """Return the tempo factor (0.9 to 1.2) and the pitch shift (-2 to 2 semitones) for a key."""
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()))
-    return float(rng.uniform(*STRETCH)), float(rng.uniform(*PITCH))
+    return float(rng.uniform(*TEMPO_RANGE)), float(rng.uniform(*PITCH_RANGE))
 
 
 class SpecAugment(nn.Module):
@@ -66,13 +66,13 @@ class SpecAugment(nn.Module):
         Widest mask along time, in frames; 0 for none.
     freq_mask
         Widest mask along frequency, in bands; 0 for none.
-    floor
+    silence
         Value of masked pixels: silence, in the images' unit.
     """
 
-    def __init__(self, *, time_mask: int, freq_mask: int, floor: float) -> None:
+    def __init__(self, *, time_mask: int, freq_mask: int, silence: float) -> None:
         super().__init__()
-        self.floor = floor
+        self.silence = silence
         self.time_mask = time_mask
         self.freq_mask = freq_mask
 
@@ -81,12 +81,12 @@ class SpecAugment(nn.Module):
         if not self.training:
             return images
         batch, _, n_mels, n_frames = images.shape
-        rows = _mask(batch, n_mels, widest=self.freq_mask, device=images.device)[:, None, :, None]
-        columns = _mask(batch, n_frames, widest=self.time_mask, device=images.device)[:, None, None, :]
-        return images.masked_fill(rows | columns, self.floor)
+        rows = _draw_masks(batch, n_mels, widest=self.freq_mask, device=images.device)[:, None, :, None]
+        columns = _draw_masks(batch, n_frames, widest=self.time_mask, device=images.device)[:, None, None, :]
+        return images.masked_fill(rows | columns, self.silence)
 
 
-def _mask(batch: int, size: int, *, widest: int, device: torch.device) -> torch.Tensor:
+def _draw_masks(batch: int, size: int, *, widest: int, device: torch.device) -> torch.Tensor:
     """Draw one interval of 0 .. `widest` positions per image: True inside, shape (batch, size)."""
     draws = torch.rand(2, batch, 1, device=device)
     width = (draws[0] * (min(widest, size) + 1)).long()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from core.config.options import AUTO, DATASET_DEFAULT, option
-from core.inputs import KINDS
+from core.inputs import INPUT_KINDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,9 +12,9 @@ class Frontend:
 
     kind: str = option(
         "logmel",
-        f"Input of the network: {', '.join(KINDS)}.",
+        f"Input of the network: {', '.join(INPUT_KINDS)}.",
         flag="input",
-        choices=KINDS,
+        choices=INPUT_KINDS,
         legacy_value="logmel",
     )
     channels: str = option(

@@ -33,7 +33,7 @@ select = Lazy("core.datasets.selection:select")  # imports pandas
 fetch = Lazy("core.datasets.download:fetch")  # requests and pooch take a while to import
 
 
-def load(name: str, root: Path | None = None) -> "Dataset":
+def load_dataset(name: str, root: Path | None = None) -> "Dataset":
     """Read a data set's table and check it against its files.
 
     Parameters
@@ -52,9 +52,9 @@ def load(name: str, root: Path | None = None) -> "Dataset":
     """
     loader = LOADERS[name]
     if root is None and loader.source:
-        raise UserError(loader.source.how_to_get(name, None))
+        raise UserError(loader.source.explain_how_to_get(name, None))
     try:
-        dataset: Dataset = loader.read(root and home(root))
+        dataset: Dataset = loader.read(root and expand_path(root))
     except UnicodeEncodeError as error:  # of a file whose name is no text, which no table can hold
         raise UserError(f"{name}: {error.object} is no name in UTF-8; rename the file") from None
     return dataset
@@ -68,10 +68,10 @@ def download_dataset(name: str, root: Path, report: Progress = no_progress) -> N
     UserError
         Where the set has no public source, the source cannot be reached, or what came is not what was asked for.
     """
-    fetch(name, LOADERS[name].source, home(root), report)
+    fetch(name, LOADERS[name].source, expand_path(root), report)
 
 
-def home(root: Path, flag: str = "--data-root") -> Path:
+def expand_path(root: Path, flag: str = "--data-root") -> Path:
     """Return a path that was given after `flag`, with ``~`` written out; UserError where it can be none."""
     try:
         root = root.expanduser()

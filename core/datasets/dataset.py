@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from core.datasets.fingerprint import content_digest, file_digests, file_sizes, row_digests
+from core.datasets.fingerprint import get_file_sizes, hash_content, hash_files, hash_rows
 from core.datasets.folds import hold_out, make_folds
-from core.datasets.metadata import some
+from core.datasets.metadata import format_few
 from core.errors import UserError
 from core.io.atomic_files import file_digest, is_utf8
 from core.progress import Progress, no_progress
 
-COLUMNS = ["path", "label", "fold", "group"]
-TEST, TRAIN, VALIDATION = 1, 2, 3  # what the folds of a fixed split are
+CLIP_COLUMNS = ["path", "label", "fold", "group"]
+TEST_FOLD, TRAIN_FOLD, VALIDATION_FOLD = 1, 2, 3  # what the folds of a fixed split are
 
 
 class Split(NamedTuple):
@@ -48,10 +48,10 @@ class Dataset:
         The set's own sampling rate in Hz, clip length in seconds and image width in pixels.
     attributes
         (clips,) rows of further metadata, such as pitch; any column can be the label (`core.datasets.select`).
-    fixed_split
+    has_fixed_split
         The set has one test list (fold 1), a training list (fold 2) and often a validation list (fold 3), instead of
         folds for cross-validation.
-    seeded_folds
+    has_seeded_folds
         The set has no official folds, so seeded ones were made, and `core.datasets.select` may make others.
     size_fingerprint
         The fingerprint uses the sizes of files instead of their content, for sets too large to read.
@@ -78,14 +78,14 @@ class Dataset:
     duration: float
     n_frames: int
     attributes: pd.DataFrame
-    fixed_split: bool = False
-    seeded_folds: bool = False
+    has_fixed_split: bool = False
+    has_seeded_folds: bool = False
     size_fingerprint: bool = False
     vectors: np.ndarray | None = None
     columns: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
     per_class: int = 0
-    holdout: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
+    holdout: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CLIP_COLUMNS))
     left_out: frozenset[str] = frozenset()
     remarks: tuple[str, ...] = ()
 
@@ -114,7 +114,7 @@ class Dataset:
         clips = rows.reset_index(drop=True).sort_values("path", kind="stable")
         order = clips.index.to_numpy()
         clips = clips.reset_index(drop=True)
-        _check(name, root, clips, class_names)
+        _check_clips(name, root, clips, class_names)
         if "group" not in clips:
             clips["group"] = clips["path"]
         if seeded := "fold" not in clips:
@@ -127,16 +127,18 @@ class Dataset:
         return cls(
             name=name,
             root=root,
-            clips=clips[COLUMNS].astype({"path": str, "label": "int64", "fold": "int64", "group": str}),
+            clips=clips[CLIP_COLUMNS].astype({"path": str, "label": "int64", "fold": "int64", "group": str}),
             class_names=tuple(class_names),
-            attributes=clips.drop(columns=COLUMNS),
-            seeded_folds=seeded,
+            attributes=clips.drop(columns=CLIP_COLUMNS),
+            has_seeded_folds=seeded,
             **fields,
         )
 
-    def fold_numbers(self) -> tuple[int, ...]:
+    def list_folds(self) -> tuple[int, ...]:
         """Return the folds that can be tested on."""
-        return (TEST,) if self.fixed_split else tuple(int(fold) for fold in sorted(self.clips["fold"].unique()))
+        if self.has_fixed_split:
+            return (TEST_FOLD,)
+        return tuple(int(fold) for fold in sorted(self.clips["fold"].unique()))
 
     def split(self, fold: int, *, validation: float = 0.0) -> Split:
         """Divide the clips.
@@ -155,15 +157,15 @@ class Dataset:
         UserError
             For a fold that does not exist (listing those that do), a share out of range, or nothing left to train on.
         """
-        if fold not in self.fold_numbers():
-            raise UserError(f"fold {fold}: {self.name} has the folds {', '.join(map(str, self.fold_numbers()))}")
+        if fold not in self.list_folds():
+            raise UserError(f"fold {fold}: {self.name} has the folds {', '.join(map(str, self.list_folds()))}")
         if not 0 <= validation < 1:
             raise UserError(f"validation={validation}: must be at least 0 and below 1")
         folds = self.clips["fold"].to_numpy()
-        train = self._capped(np.flatnonzero(folds == TRAIN if self.fixed_split else folds != fold))
+        train = self._capped(np.flatnonzero(folds == TRAIN_FOLD if self.has_fixed_split else folds != fold))
         held_out = train[:0]
-        if validation and self.fixed_split and (folds == VALIDATION).any():
-            held_out = self._capped(np.flatnonzero(folds == VALIDATION))
+        if validation and self.has_fixed_split and (folds == VALIDATION_FOLD).any():
+            held_out = self._capped(np.flatnonzero(folds == VALIDATION_FOLD))
         elif validation and len(train):
             labels, groups = self.clips["label"].to_numpy()[train], self.clips["group"].to_numpy()[train]
             mask = hold_out(labels, groups, share=validation)
@@ -188,7 +190,7 @@ class Dataset:
         place[sorted(range(len(digests)), key=digests.__getitem__)] = np.arange(len(digests))
         return place
 
-    def fingerprint(self, cache: Path, *, progress: Progress = no_progress) -> str:
+    def compute_fingerprint(self, cache: Path, *, progress: Progress = no_progress) -> str:
         """Return the SHA-256, in hex, of all that the set is: paths, labels, folds, groups, class names and contents.
 
         Parameters
@@ -206,16 +208,16 @@ class Dataset:
         paths = self.clips["path"].tolist()
         contents: list[object]
         if self.vectors is not None:
-            contents = [*row_digests(self.vectors)]
+            contents = [*hash_rows(self.vectors)]
         elif self.size_fingerprint:
-            contents = [*file_sizes(self.root, paths)]
+            contents = [*get_file_sizes(self.root, paths)]
         else:
-            contents = [*file_digests(self.name, self.root, paths, cache, progress=progress)]
+            contents = [*hash_files(self.name, self.root, paths, cache, progress=progress)]
         more: list[object] = [list(self.columns)] if self.columns else []
         more += [file_digest(self.root / table) for table in self.tables]
         more += [{"per_class": self.per_class}] if self.per_class else []
-        rows = zip(paths, *(self.clips[column].tolist() for column in COLUMNS[1:]), contents, strict=True)
-        return content_digest(rows, class_names=self.class_names, more=more)
+        rows = zip(paths, *(self.clips[column].tolist() for column in CLIP_COLUMNS[1:]), contents, strict=True)
+        return hash_content(rows, class_names=self.class_names, more=more)
 
     def subset(self, mask: np.ndarray, **changes: Any) -> "Dataset":
         """Return the set with only the clips where `mask` (clips,) is true, and with other fields changed."""
@@ -224,14 +226,14 @@ class Dataset:
         return replace(self, **{"clips": clips, "attributes": attributes, "vectors": vectors, **changes})
 
 
-def _check(name: str, root: Path, clips: pd.DataFrame, class_names: Sequence[str]) -> None:
+def _check_clips(name: str, root: Path, clips: pd.DataFrame, class_names: Sequence[str]) -> None:
     """Raise UserError for clips that cannot form a data set."""
     if clips.empty:
         raise UserError(f"{name}: {root} holds no clips")
     if twice := clips.loc[clips["path"].duplicated(), "path"].tolist():
-        raise UserError(f"{name}: listed more than once: {some(twice)}; keep one row for each clip")
+        raise UserError(f"{name}: listed more than once: {format_few(twice)}; keep one row for each clip")
     if odd := [path for path in clips["path"].tolist() if not is_utf8(path)]:
-        raise UserError(f"{name}: file names that are no UTF-8: {some(odd)}; rename them")
+        raise UserError(f"{name}: file names that are no UTF-8: {format_few(odd)}; rename them")
     counts = clips["label"].value_counts()
     for label in counts.index[counts == 1]:
         path = clips.loc[clips["label"] == label, "path"].item()

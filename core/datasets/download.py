@@ -10,16 +10,16 @@ from typing import Any
 import pooch
 import requests
 
-from core.datasets.loader import Source
+from core.datasets.loader import DataSource
 from core.errors import UserError
 from core.progress import Progress
 
-TIMEOUT = 30.0  # seconds without an answer
-CHUNK = 1 << 16  # bytes
+TIMEOUT_SECONDS = 30.0  # seconds without an answer
+CHUNK_SIZE = 1 << 16  # bytes
 MIB = 1 << 20
 
 
-def fetch(name: str, source: Source | None, root: Path, report: Progress) -> None:
+def fetch(name: str, source: DataSource | None, root: Path, report: Progress) -> None:
     """Download, check and unpack a data set into `root`, unless it is already there.
 
     Raises
@@ -71,7 +71,7 @@ class ResumableDownload:
         """Fetch `url` into `output_file`."""
         start = self.part.stat().st_size if self.part.exists() else 0
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as response:
             if response.status_code != requests.codes.range_not_satisfiable:  # else it had come whole
                 response.raise_for_status()
                 start = start if response.status_code == requests.codes.partial_content else 0
@@ -83,7 +83,7 @@ class ResumableDownload:
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else 0  # an archive made on the fly has no known length
         with self.part.open("ab" if start else "wb") as file:
-            for chunk in response.iter_content(CHUNK):
+            for chunk in response.iter_content(CHUNK_SIZE):
                 file.write(chunk)
                 done += len(chunk)
                 self.report(done // MIB, 1 + (total or done) // MIB, f"{self.part.stem} (MiB)")

@@ -22,11 +22,11 @@ from core.progress import Progress, no_progress, show_if_slow
 
 FILES_PER_TASK = 256
 ROWS_PER_PIECE = 4096  # encoded together, so that memory does not grow with the number of clips
-Entry = tuple[Signature, Annotated[str, msgspec.Meta(min_length=64, max_length=64)]]
-Memo = dict[str, Entry]  # path: signature and SHA-256 of the file
+FileDigest = tuple[Signature, Annotated[str, msgspec.Meta(min_length=64, max_length=64)]]
+Memo = dict[str, FileDigest]  # path: signature and SHA-256 of the file
 
 
-def content_digest(
+def hash_content(
     rows: Iterable[Sequence[Any]],
     *,
     class_names: Sequence[str],
@@ -50,7 +50,7 @@ def content_digest(
     return digest.hexdigest()
 
 
-def file_sizes(root: Path, paths: Sequence[str]) -> list[int]:
+def get_file_sizes(root: Path, paths: Sequence[str]) -> list[int]:
     """Return the size of each file in bytes, with one directory listing per folder; no file is opened.
 
     Raises
@@ -75,12 +75,12 @@ def file_sizes(root: Path, paths: Sequence[str]) -> list[int]:
     return [found[path] for path in paths]
 
 
-def row_digests(vectors: np.ndarray) -> list[str]:
+def hash_rows(vectors: np.ndarray) -> list[str]:
     """Return the SHA-256 of each row of (clips, features)."""
     return [hashlib.sha256(row.tobytes()).hexdigest() for row in np.ascontiguousarray(vectors, dtype="<f4")]
 
 
-def file_digests(
+def hash_files(
     name: str, root: Path, paths: Sequence[str], cache: Path, *, progress: Progress = no_progress
 ) -> list[str]:
     """Return the SHA-256 of each file.
@@ -105,11 +105,11 @@ def file_digests(
     # Mostly the same paths in the same order: comparing lists is faster than 100,000 look-ups.
     remembered = list(memo.values()) if list(memo) == list(paths) else [memo.get(path) for path in paths]
     report, done = show_if_slow(progress), 0
-    entries = _known(str(root), paths, remembered)
+    entries = _find_unchanged(str(root), paths, remembered)
     changed = [number for number, entry in enumerate(entries) if entry is None]
     pieces = [changed[i : i + FILES_PER_TASK] for i in range(0, len(changed), FILES_PER_TASK)]
     with CancellablePool() as pool:  # hashlib releases the GIL
-        for piece in pool.map(partial(_entries, root, paths), pieces):
+        for piece in pool.map(partial(_hash_selected, root, paths), pieces):
             for number, entry in piece:
                 entries[number] = entry
             done += len(piece)
@@ -120,12 +120,12 @@ def file_digests(
     return [digest for _, digest in whole]
 
 
-def _known(root: str, paths: Sequence[str], entries: Sequence[Entry | None]) -> list[Entry | None]:
+def _find_unchanged(root: str, paths: Sequence[str], entries: Sequence[FileDigest | None]) -> list[FileDigest | None]:
     """Return the cached entry of each file below `root` that is unchanged, else None.
 
     Strings and one thread, because a `Path` object or a thread costs more than the `stat` call.
     """
-    found: list[Entry | None] = []
+    found: list[FileDigest | None] = []
     for path, entry in zip(paths, entries, strict=True):
         if entry:
             try:
@@ -136,11 +136,11 @@ def _known(root: str, paths: Sequence[str], entries: Sequence[Entry | None]) -> 
     return found
 
 
-def _entries(root: Path, paths: Sequence[str], numbers: Sequence[int]) -> list[tuple[int, Entry]]:
-    return [(number, _entry(root, paths[number])) for number in numbers]
+def _hash_selected(root: Path, paths: Sequence[str], numbers: Sequence[int]) -> list[tuple[int, FileDigest]]:
+    return [(number, _hash_file(root, paths[number])) for number in numbers]
 
 
-def _entry(root: Path, path: str) -> Entry:
+def _hash_file(root: Path, path: str) -> FileDigest:
     try:
         status = (root / path).stat()
         if not stat.S_ISREG(status.st_mode):  # reading a pipe or device might never end

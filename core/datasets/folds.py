@@ -8,8 +8,8 @@ from core.registry import Lazy
 
 model_selection = Lazy("sklearn.model_selection")  # most of a second to import
 
-FOLDS = 5
-SEED = 0
+DEFAULT_N_FOLDS = 5
+FOLD_SEED = 0
 
 
 def make_folds(labels: np.ndarray, groups: np.ndarray, *, n_folds: int = 0) -> np.ndarray:
@@ -41,9 +41,9 @@ def make_folds(labels: np.ndarray, groups: np.ndarray, *, n_folds: int = 0) -> n
             f"--n-folds {n_folds}: class '{by_class.idxmin()}' has only {fewest} groups of clips; "
             f"use --n-folds {fewest}"
         )
-    n_folds = n_folds or min(FOLDS, fewest)
+    n_folds = n_folds or min(DEFAULT_N_FOLDS, fewest)
     numbers = pd.factorize(labels, sort=True)[0]  # splitting integers is much faster than splitting strings
-    options = {"n_splits": n_folds, "shuffle": True, "random_state": SEED}
+    options = {"n_splits": n_folds, "shuffle": True, "random_state": FOLD_SEED}
     if len(pd.unique(groups)) == len(groups):
         splits = model_selection.StratifiedKFold(**options).split(numbers, numbers)
     else:
@@ -77,7 +77,7 @@ def hold_out(labels: np.ndarray, groups: np.ndarray, *, share: float) -> np.ndar
     label_index, classes = pd.factorize(labels)
     counts = np.zeros((len(names), len(classes)), dtype=np.int64)  # clips of each group in each class
     np.add.at(counts, (group_index, label_index), 1)
-    order = np.random.default_rng(SEED).permutation(len(names))
+    order = np.random.default_rng(FOLD_SEED).permutation(len(names))
     order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
     total = counts.sum(axis=0)
     wanted = share * total

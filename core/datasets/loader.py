@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """Origin and folder layout of a data set.
 
     Attributes
@@ -28,7 +28,7 @@ class Source:
     md5: str = ""
     by_hand: str = ""
 
-    def how_to_get(self, name: str, root: Path | None, *, lacks: str = "") -> str:
+    def explain_how_to_get(self, name: str, root: Path | None, *, lacks: str = "") -> str:
         """Return one line on what `root` lacks and how to get the data set; `root` None means that none is given."""
         missing = f"{root} lacks {lacks or self.layout[0]}" if root else "it is not embedded"
         if self.url:
@@ -60,6 +60,6 @@ class Loader:
 
     read: Callable[[Path | None], "Dataset"]
     about: str
-    source: Source | None = None
+    source: DataSource | None = None
     embedded: bool = False
     known_problems: tuple[str, ...] = ()

@@ -12,8 +12,8 @@ import pandas as pd
 from core.config.options import parse_whole_number
 from core.errors import UserError
 
-UNREADABLE = (UnicodeDecodeError, pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError)
-SHOWN = 3  # names listed before "and N more"
+CSV_ERRORS = (UnicodeDecodeError, pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError)
+MAX_NAMES = 3  # names listed before "and N more"
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -30,7 +30,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # more cells than the header has columns
             rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
-    except (OSError, *UNREADABLE) as error:
+    except (OSError, *CSV_ERRORS) as error:
         raise UserError(f"{path}: not a readable CSV file ({error})") from error
     if missing := [column for column in columns if column not in rows]:
         raise UserError(f"{path}: lacks the column {', '.join(missing)}; it has {', '.join(rows.columns)}")
@@ -40,7 +40,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     return rows
 
 
-def integers(path: Path, rows: pd.DataFrame, column: str, *, at_least: int = 0) -> pd.Series:
+def parse_integers(path: Path, rows: pd.DataFrame, column: str, *, at_least: int = 0) -> pd.Series:
     """Return a text column as whole numbers.
 
     Raises
@@ -63,10 +63,10 @@ def check_present(name: str, root: Path, paths: Sequence[str], *, remedy: str) -
         Naming the first missing ones, their number, and the remedy.
     """
     split = [path.rpartition("/") for path in paths]
-    listed = {folder: _listing(root / folder) for folder in {folder for folder, _, _ in split}}
+    listed = {folder: _list_folder(root / folder) for folder in {folder for folder, _, _ in split}}
     missing = [path for path, (folder, _, name) in zip(paths, split, strict=True) if name not in listed[folder]]
     if missing:
-        raise UserError(f"{name}: {root} lacks {len(missing)} of {len(paths)} clips: {some(missing)}; {remedy}")
+        raise UserError(f"{name}: {root} lacks {len(missing)} of {len(paths)} clips: {format_few(missing)}; {remedy}")
 
 
 def check_names(name: str, rows: pd.DataFrame, *, file: str, pattern: str, metadata: str) -> None:
@@ -98,17 +98,17 @@ def check_names(name: str, rows: pd.DataFrame, *, file: str, pattern: str, metad
                 )
 
 
-def split_groups(clips: pd.DataFrame) -> list[str]:
+def find_split_groups(clips: pd.DataFrame) -> list[str]:
     """Return the groups that are in more than one fold: what is tested on has then been heard in training."""
     n_folds = clips.groupby("group")["fold"].nunique()
     return [str(group) for group in n_folds.index[n_folds > 1]]
 
 
-def _listing(folder: Path) -> set[str]:
+def _list_folder(folder: Path) -> set[str]:
     return set(os.listdir(folder)) if folder.is_dir() else set()  # noqa: PTH208
 
 
-def some(items: Sequence[object]) -> str:
+def format_few(items: Sequence[object]) -> str:
     """Name the first few items, and say how many more there are."""
-    shown = ", ".join(map(str, items[:SHOWN]))
-    return shown if len(items) <= SHOWN else f"{shown} and {len(items) - SHOWN} more"
+    shown = ", ".join(map(str, items[:MAX_NAMES]))
+    return shown if len(items) <= MAX_NAMES else f"{shown} and {len(items) - MAX_NAMES} more"

@@ -35,15 +35,15 @@ def select(dataset: Dataset, *, label: str = "", folds: int = 0, set_aside: floa
         For an unknown label, for folds if the set has official ones, for more folds than a class has groups, and for a
         fraction that leaves a fold or a class without clips.
     """
-    if folds and not dataset.seeded_folds:
-        own = "a split" if dataset.fixed_split else f"{len(dataset.fold_numbers())} folds"
+    if folds and not dataset.has_seeded_folds:
+        own = "a split" if dataset.has_fixed_split else f"{len(dataset.list_folds())} folds"
         raise UserError(f"--n-folds {folds}: {dataset.name} has {own} of its own; leave --n-folds out")
     if label:
         dataset = _relabel(dataset, label)
     if set_aside:
         dataset = _hold_out(dataset, set_aside)
     clips = dataset.clips
-    if dataset.seeded_folds and (folds or set_aside):
+    if dataset.has_seeded_folds and (folds or set_aside):
         names = np.array(dataset.class_names)[clips["label"]]
         made = make_folds(names, clips["group"].to_numpy(), n_folds=folds)
         dataset = dataclasses.replace(dataset, clips=clips.assign(fold=made))
@@ -91,7 +91,7 @@ def _hold_out(dataset: Dataset, share: float) -> Dataset:
     mask = hold_out(clips["label"].to_numpy(), clips["group"].to_numpy(), share=share)
     if not mask.any():
         raise UserError(f"--holdout {share:g}: every class of {dataset.name} has one group, which has to train")
-    if not dataset.seeded_folds and (emptied := sorted(set(clips["fold"]) - set(clips["fold"][~mask]))):
+    if not dataset.has_seeded_folds and (emptied := sorted(set(clips["fold"]) - set(clips["fold"][~mask]))):
         raise UserError(f"--holdout {share:g}: leaves nothing in fold {emptied[0]} of {dataset.name}; give less")
     return dataset.subset(~mask, holdout=clips[mask].reset_index(drop=True))
 
@@ -100,8 +100,8 @@ def _limit(dataset: Dataset, per_class: int) -> Dataset:
     """Limit the clips per class, and drop clips that no split uses, so that their inputs are not computed."""
     limited = dataclasses.replace(dataset, per_class=per_class)
     taken = np.zeros(len(dataset.clips), dtype=bool)
-    for fold in limited.fold_numbers():
-        for part in limited.split(fold, validation=0.5 if limited.fixed_split else 0.0):
+    for fold in limited.list_folds():
+        for part in limited.split(fold, validation=0.5 if limited.has_fixed_split else 0.0):
             taken[part] = True
     dropped = dataset.left_out.union(dataset.clips.loc[~taken, "path"])
     return limited.subset(taken, left_out=dropped)

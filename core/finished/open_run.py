@@ -19,7 +19,7 @@ from core.session import Session
 from core.store.record import Record
 from core.store.runs import Store
 from core.training import fit_input_transform
-from core.training.run_inputs import plain_images, rows_of
+from core.training.run_inputs import load_plain_images, split_rows
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ def open_run(run: Run, dataset: Dataset, session: Session) -> OpenRun:
     if record is None:
         status = session.store.status(run)
         raise UserError(f"run {run.id} is {status}: only a finished run can be analysed; see {session.store.runs}")
-    images = plain_images(run, dataset, session)
-    split = rows_of(run, dataset, images)
+    images = load_plain_images(run, dataset, session)
+    split = split_rows(run, dataset, images)
     backbone = _make_random_backbone(run, len(dataset.class_names))
     random = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
-    normalise = fit_input_transform.read(run, backbone, images, split, session.store)
+    normalise = fit_input_transform.load_or_fit_input_transform(run, backbone, images, split, session.store)
     backbone.load_state_dict(from_original(session.store.weights(run), random))
     clips = dataset.clips.iloc[images.kept]
     return OpenRun(
@@ -131,7 +131,7 @@ def load_trained_network(record: Record, store: Store) -> nn.Sequential:
     """
     run = record.run
     backbone = _make_random_backbone(run, len(record.class_names))
-    normalise = fit_input_transform.kept(run, backbone, store)
+    normalise = fit_input_transform.load_input_transform(run, backbone, store)
     if normalise is None:
         raise UserError(
             f"run {run.id}: an older version did not keep what was fitted to its training clips; delete "

@@ -10,7 +10,7 @@ from torch import nn
 from core.audio.waveform_augmentation import augment_waveform
 from core.config.frontend import Frontend
 from core.config.run import Clip
-from core.datasets.prediction.recordings import Unlabelled
+from core.datasets.prediction.recordings import UnlabelledClips
 from core.errors import UserError
 from core.finished.open_run import load_trained_network
 from core.inference.fast_forward import EVALUATION_BATCH, evaluation_batch_size, fast_eval
@@ -20,7 +20,7 @@ from core.inputs.store.stored_inputs import UnusableClip, recordings_error
 from core.io.torch_settings import allow_tf32
 from core.session import Session
 from core.store.record import Record
-from core.training.batches import batches_of
+from core.training.batches import split_batches
 
 MAX_RECORDINGS_IN_MEMORY = (
     2 * EVALUATION_BATCH
@@ -47,7 +47,7 @@ class PredictionOutputs:
     bad: tuple[UnusableClip, ...]
 
 
-def predict_logits(records: Sequence[Record], sounds: Unlabelled, session: Session) -> PredictionOutputs:
+def predict_logits(records: Sequence[Record], sounds: UnlabelledClips, session: Session) -> PredictionOutputs:
     """Give recordings to finished networks, each in its own way: as its run made inputs, computed and evaluated.
 
     Nothing is fitted or stored. Under ``--on-bad-clip fail`` all recordings are read before one that cannot be used
@@ -106,7 +106,7 @@ class _Predictor:
         """Return the logits (recordings, classes) of inputs (recordings, ...)."""
         allow_tf32(self.run.training.precision == "tf32")
         x, to_layout = torch.from_numpy(inputs), self.arithmetic.to_layout
-        parts = batches_of(torch.arange(len(x)), evaluation_batch_size(self.network, self.device))
+        parts = split_batches(torch.arange(len(x)), evaluation_batch_size(self.network, self.device))
         with fast_eval(self.network, self.arithmetic, lambda: to_layout(x[:2])) as through:
             found = [out.float().cpu().numpy() for out in through(to_layout(x[part]) for part in parts)]
         allow_tf32(False)
@@ -117,7 +117,7 @@ class _Predictor:
 
 
 def _compute_inputs(
-    sounds: Unlabelled, part: range, looks: dict[InputSpec, None], session: Session
+    sounds: UnlabelledClips, part: range, looks: dict[InputSpec, None], session: Session
 ) -> tuple[dict[InputSpec, np.ndarray], list[str | None]]:
     """Return inputs for each look of the recordings that all of them can use, and every recording's problem or None."""
     paths = [sounds.paths[row] for row in part]
@@ -143,5 +143,5 @@ def _drop_unusable_rows(inputs: np.ndarray, own: Sequence[str | None], problems:
     return inputs[[not problem for problem, mine in zip(problems, own, strict=True) if not mine]]
 
 
-def _noun(sounds: Unlabelled) -> str:
+def _noun(sounds: UnlabelledClips) -> str:
     return "recordings" if sounds.vectors is None else "rows"

@@ -2,7 +2,7 @@
 
 from core.registry import Registry
 
-KINDS = Registry(
+INPUT_KINDS = Registry(
     "kind of input",
     {
         "logmel": "core.inputs.log_mel:LogMel",

@@ -1,4 +1,4 @@
-"""Base class of every kind of input. A new kind is one class in its own file and a line in `core.inputs.KINDS`.
+"""Base class of every kind of input. A new kind is one class in its own file and a line in `core.inputs.INPUT_KINDS`.
 
 A kind turns waveforms into images (channels, height, width), rows (channels, width) or vectors (features,). Its
 attributes tell networks and figures about shape, axes, units and values.
@@ -73,7 +73,7 @@ class Layout:
     value_range: tuple[float, float] | None = None
 
 
-class Kind(nn.Module):
+class InputKind(nn.Module):
     """Turns waveforms (batch, samples) into inputs (batch, ...), on the device it is on.
 
     Parameters
@@ -85,7 +85,7 @@ class Kind(nn.Module):
     ----------
     unit
         Unit of the values.
-    floor
+    silence
         Value of silence; for a vector one value per feature, or None if unknown.
     libraries
         Libraries whose version is part of the key of stored inputs.
@@ -98,9 +98,9 @@ class Kind(nn.Module):
     """
 
     unit: ClassVar[str]
-    floor: ClassVar[Any]
+    silence: ClassVar[Any]
     libraries: ClassVar[tuple[str, ...]] = ()
-    rows_apart: ClassVar[bool] = False
+    per_row: ClassVar[bool] = False
     shape: tuple[int, ...]
     channels: tuple[str, ...] = ()
     value_range: tuple[float, float] | None = None
@@ -130,7 +130,7 @@ class Kind(nn.Module):
         raise NotImplementedError
 
 
-class Rows(Protocol):
+class ArrayLike(Protocol):
     """Array protocol for inputs (clips, ...): a NumPy array, or one that computes its rows on access."""
 
     @property
@@ -149,6 +149,6 @@ class Rows(Protocol):
         """Return the array with another shape."""
 
 
-def to_peak(y: torch.Tensor) -> torch.Tensor:
+def normalise_peak(y: torch.Tensor) -> torch.Tensor:
     """Scale waveforms (batch, samples) to a peak of 1; silence stays silent."""
     return y / y.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(y.dtype).tiny)

@@ -7,15 +7,15 @@ import torch
 
 from core.config.run import Clip, Frontend
 from core.errors import UserError
-from core.inputs.base import Axis, Kind, Layout, to_peak
-from core.inputs.gtzan_features import Measures, feature_names
-from core.inputs.log_mel import mel_filters_of
+from core.inputs.base import Axis, InputKind, Layout, normalise_peak
+from core.inputs.gtzan_features import GtzanFeatures, list_feature_names
+from core.inputs.log_mel import build_mel_filters
 from core.inputs.spectrogram import check_band
 
-WINDOW = 2048  # samples of a frame without --n-fft
+DEFAULT_N_FFT = 2048  # samples of a frame without --n-fft
 
 
-class Features(Kind):
+class Features(InputKind):
     """Columns of a feature table (`Frontend.columns`), or the features of a recording (`gtzan_features`).
 
     Parameters
@@ -34,8 +34,8 @@ class Features(Kind):
         super().__init__(clip=clip, frontend=frontend)
         self.use_layout(self.layout(clip, frontend))
         self.peak, self.sr = frontend.peak, clip.sr
-        self.measures = None if frontend.columns else _measures(clip, frontend)
-        self.axes = (Axis("feature", "Feature", np.arange(float(*self.shape)), names=_names(frontend)),)
+        self.measures = None if frontend.columns else _make_gtzan_features(clip, frontend)
+        self.axes = (Axis("feature", "Feature", np.arange(float(*self.shape)), names=_list_feature_names(frontend)),)
 
     @classmethod
     def layout(cls, clip: Clip, frontend: Frontend) -> Layout:
@@ -46,17 +46,17 @@ class Features(Kind):
         UserError
             For clips shorter than a frame, and for a frequency range without bins.
         """
-        window = frontend.window or WINDOW
+        window = frontend.window or DEFAULT_N_FFT
         if not frontend.columns:
             if (samples := round(clip.sr * clip.duration)) < window:
                 raise UserError(
                     f"--input features: clips of {samples} samples are shorter than a frame of {window}; give a --n-fft"
                 )
             check_band(clip, frontend, n_fft=window, is_open=True)
-        return Layout((len(_names(frontend)),))
+        return Layout((len(_list_feature_names(frontend)),))
 
     @cached_property
-    def floor(self) -> np.ndarray | None:
+    def silence(self) -> np.ndarray | None:
         """Features of silence, (features,); None for a table."""
         return self.measures(np.zeros(self.sr, np.float32)) if self.measures else None
 
@@ -70,21 +70,21 @@ class Features(Kind):
         """
         if self.measures is None:
             raise UserError("features of a table are not made of sounds")
-        sounds = (to_peak(y) if self.peak else y).cpu().numpy()
+        sounds = (normalise_peak(y) if self.peak else y).cpu().numpy()
         return torch.from_numpy(np.stack([self.measures(sound) for sound in sounds])).to(y.device)
 
 
-def _measures(clip: Clip, frontend: Frontend) -> Measures:
-    window = frontend.window or WINDOW
-    return Measures(
+def _make_gtzan_features(clip: Clip, frontend: Frontend) -> GtzanFeatures:
+    window = frontend.window or DEFAULT_N_FFT
+    return GtzanFeatures(
         sr=clip.sr,
         n_fft=window,
         hop_length=frontend.hop or max(1, window // 4),
         pad_mode="reflect" if frontend.padding == "reflect" else "constant",
-        filters=mel_filters_of(clip=clip, frontend=frontend, n_fft=window)[0],
+        filters=build_mel_filters(clip=clip, frontend=frontend, n_fft=window)[0],
         n_mfcc=frontend.n_mfcc,
     )
 
 
-def _names(frontend: Frontend) -> tuple[str, ...]:
-    return frontend.columns or feature_names(frontend.n_mfcc)
+def _list_feature_names(frontend: Frontend) -> tuple[str, ...]:
+    return frontend.columns or list_feature_names(frontend.n_mfcc)

@@ -23,9 +23,9 @@ class Gammatone(Spectrogram):
         Uses `n_mels` (number of filters), `fmin` and `fmax` (0: sr / 2), and the fields of every spectrogram.
     """
 
-    row = ("filter", "Hz (ERB)")
+    axis_names = ("filter", "Hz (ERB)")
 
-    def rows(self, *, clip: Clip, frontend: Frontend) -> tuple[np.ndarray, np.ndarray]:
+    def build_filters(self, *, clip: Clip, frontend: Frontend) -> tuple[np.ndarray, np.ndarray]:
         """Return the filters' squared magnitudes (n_mels, bins) and their centres in Hz."""
         middles = erb_frequencies(frontend.n_mels, fmin=frontend.fmin, fmax=frontend.fmax or clip.sr / 2)
         magnitudes = gammatone_magnitudes(middles, sr=clip.sr, n_fft=self.n_fft)

@@ -14,7 +14,7 @@ from core.registry import Lazy
 librosa, ndimage = Lazy("librosa"), Lazy("scipy.ndimage")  # take seconds to import; a plan computes no features
 
 # Mean and variance of each are features: over samples for harmony and perceptr, over frames for the others.
-OVER_TIME = (
+SERIES = (
     "chroma_stft",
     "rms",
     "spectral_centroid",
@@ -26,18 +26,18 @@ OVER_TIME = (
 )
 MOMENTS = ("mean", "var")
 
-KERNEL_SIZE = 31  # frames or bins of the median filters, librosa's default
+MEDIAN_SIZE = 31  # frames or bins of the median filters, librosa's default
 
 
-def feature_names(n_mfcc: int) -> tuple[str, ...]:
+def list_feature_names(n_mfcc: int) -> tuple[str, ...]:
     """Return the name of each feature, in order: 57 names for 20 coefficients."""
     coefficients = [f"mfcc{k + 1}" for k in range(n_mfcc)]
-    before, after = ([f"{name}_{of}" for name in part for of in MOMENTS] for part in (OVER_TIME, coefficients))
+    before, after = ([f"{name}_{of}" for name in part for of in MOMENTS] for part in (SERIES, coefficients))
     return (*before, "tempo", *after)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measures:
+class GtzanFeatures:
     """Computes the features of GTZAN's table.
 
     Parameters
@@ -62,14 +62,14 @@ class Measures:
     n_mfcc: int
 
     def __call__(self, y: np.ndarray) -> np.ndarray:
-        """Return the features of a waveform (samples,): (features,) float32 in the order of `feature_names`."""
+        """Return the features of a waveform (samples,): (features,) float32 in the order of `list_feature_names`."""
         spectrum = librosa.stft(y, n_fft=self.n_fft, hop_length=self.hop_length, pad_mode=self.pad_mode)
         series = self._over_time(y, spectrum)
         decibels = librosa.power_to_db(self.filters @ np.abs(spectrum) ** 2)  # (n_mels, frames)
         coefficients = librosa.feature.mfcc(S=decibels, n_mfcc=self.n_mfcc)
         before, after = (
             [moment for values in part for moment in (values.mean(dtype=np.float64), values.var(dtype=np.float64))]
-            for part in ([series[name] for name in OVER_TIME], coefficients)
+            for part in ([series[name] for name in SERIES], coefficients)
         )
         return np.array([*before, self._tempo(decibels), *after], dtype=np.float32)
 
@@ -82,7 +82,7 @@ class Measures:
         centroid = librosa.feature.spectral_centroid(S=magnitude, sr=sr, n_fft=n_fft)
         harmony, perceptr = (
             librosa.istft(spectrum * mask, n_fft=n_fft, hop_length=hop_length, length=len(y))
-            for mask in _masks(magnitude)
+            for mask in _compute_hpss_masks(magnitude)
         )
         return {
             "chroma_stft": librosa.feature.chroma_stft(S=power, sr=sr, n_fft=n_fft, tuning=tuning),
@@ -115,12 +115,12 @@ class Measures:
         return float(librosa.feature.tempo(onset_envelope=onsets, sr=sr, hop_length=hop_length)[0])
 
 
-def _masks(magnitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _compute_hpss_masks(magnitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the harmonic and the percussive mask of `librosa.decompose.hpss`, (bins, frames).
 
     Medians are taken row by row, where SciPy's algorithm is six times as fast as for images.
     """
-    along = np.stack([ndimage.median_filter(row, KERNEL_SIZE) for row in magnitude])
-    across = np.stack([ndimage.median_filter(column, KERNEL_SIZE) for column in magnitude.T]).T
+    along = np.stack([ndimage.median_filter(row, MEDIAN_SIZE) for row in magnitude])
+    across = np.stack([ndimage.median_filter(column, MEDIAN_SIZE) for column in magnitude.T]).T
     harmonic = librosa.util.softmask(along, across, power=2, split_zeros=True)
     return harmonic, librosa.util.softmask(across, along, power=2, split_zeros=True)

@@ -8,29 +8,29 @@ from typing import TYPE_CHECKING
 from core.config.options import field_names
 from core.config.run import Clip, Frontend, Run, Training
 from core.errors import UserError
-from core.inputs import KINDS
+from core.inputs import INPUT_KINDS
 
 if TYPE_CHECKING:
-    from core.inputs.base import Kind, Layout  # imports torch
+    from core.inputs.base import InputKind, Layout  # imports torch
 
-PICTURE_CHANNELS = 3  # red, green and blue
+RGB_CHANNELS = 3  # red, green and blue
 PLACEHOLDERS = {"clip__sr": 16_000, "clip__duration": 1.5, "frontend__n_frames": 160}  # of the embedded set
 
 
-def input_kind(clip: Clip, frontend: Frontend) -> "Kind":
+def build_input_kind(clip: Clip, frontend: Frontend) -> "InputKind":
     """Build the module that turns waveforms into inputs; every number of clip and frontend must be filled in."""
-    kind: Kind = KINDS[frontend.kind](clip=clip, frontend=frontend)
+    kind: InputKind = INPUT_KINDS[frontend.kind](clip=clip, frontend=frontend)
     return kind
 
 
 @lru_cache(maxsize=64)
-def input_layout(clip: Clip, frontend: Frontend) -> "Layout":
+def get_input_layout(clip: Clip, frontend: Frontend) -> "Layout":
     """Return shape, channels and value range of inputs, without building filters or importing librosa."""
-    layout: Layout = KINDS[frontend.kind].layout(clip, frontend)
+    layout: Layout = INPUT_KINDS[frontend.kind].layout(clip, frontend)
     return layout
 
 
-def input_shape(run: Run) -> tuple[int, ...]:
+def get_input_shape(run: Run) -> tuple[int, ...]:
     """Return the shape of one input of a run's network, (channels, height, width), (channels, width) or (features,).
 
     An image with one channel counts as three, since the input transform repeats it. Fields that the data set has not
@@ -41,8 +41,8 @@ def input_shape(run: Run) -> tuple[int, ...]:
         run = run.replace(**lacking)
     if run.frontend.components:
         return (run.frontend.components,)
-    shape = input_layout(run.clip, run.frontend).shape
-    return (PICTURE_CHANNELS, *shape[1:]) if len(shape) == 3 and shape[0] == 1 else shape
+    shape = get_input_layout(run.clip, run.frontend).shape
+    return (RGB_CHANNELS, *shape[1:]) if len(shape) == 3 and shape[0] == 1 else shape
 
 
 def input_key(run: Run) -> tuple[Hashable, ...]:
@@ -62,7 +62,7 @@ def check_input_transform(run: Run) -> None:
         For ``fixed`` normalisation of inputs without a value range, and for colours and value ranges of other inputs
         than images.
     """
-    layout, frontend = input_layout(run.clip, run.frontend), run.frontend
+    layout, frontend = get_input_layout(run.clip, run.frontend), run.frontend
     if frontend.normalise == "train":
         return
     if frontend.colour != "none" and (len(layout.shape), len(layout.channels)) != (3, 1):

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 
 from core.config.run import Clip, Frontend
-from core.inputs.mel import mel_filters
+from core.inputs.mel import compute_mel_filters
 from core.inputs.spectrogram import FLOOR_DB, SPAN_DB, WIDE_SPAN_DB, Spectrogram
 
 
@@ -24,24 +24,24 @@ class LogMel(Spectrogram):
         Uses `n_mels`, `fmin`, `fmax` (0: sr / 2), `mel` and `mel_norm`, and the fields of every spectrogram.
     """
 
-    row = ("mel", "Hz (mel)")
-    band = "open"
+    axis_names = ("mel", "Hz (mel)")
+    band_limits = "open"
 
     @classmethod
-    def decibel_range(cls, frontend: Frontend) -> tuple[float, float]:
+    def get_decibel_range(cls, frontend: Frontend) -> tuple[float, float]:
         """Return the value range in dB: a wider range for filters with a peak of 1."""
         return FLOOR_DB, FLOOR_DB + (WIDE_SPAN_DB if frontend.mel_norm == "none" else SPAN_DB)
 
-    def rows(self, *, clip: Clip, frontend: Frontend) -> tuple[np.ndarray, np.ndarray]:
+    def build_filters(self, *, clip: Clip, frontend: Frontend) -> tuple[np.ndarray, np.ndarray]:
         """Return the mel filters (n_mels, bins) and the frequency in Hz at the middle of each."""
-        return mel_filters_of(clip=clip, frontend=frontend, n_fft=self.n_fft)
+        return build_mel_filters(clip=clip, frontend=frontend, n_fft=self.n_fft)
 
 
-def mel_filters_of(*, clip: Clip, frontend: Frontend, n_fft: int) -> tuple[np.ndarray, np.ndarray]:
+def build_mel_filters(*, clip: Clip, frontend: Frontend, n_fft: int) -> tuple[np.ndarray, np.ndarray]:
     """Return mel filters (n_mels, bins), float32, and their centres in Hz, (n_mels,); warn about empty filters."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Empty filters")  # librosa's, which does not name the options
-        filters, centres = mel_filters(
+        filters, centres = compute_mel_filters(
             sr=clip.sr,
             n_fft=n_fft,
             n_mels=frontend.n_mels,

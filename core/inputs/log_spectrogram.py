@@ -5,7 +5,7 @@ import torch
 
 from core.config.run import Clip, Frontend
 from core.inputs.base import Axis
-from core.inputs.spectrogram import Spectrogram, squares
+from core.inputs.spectrogram import Spectrogram, squared_spectrum
 
 
 class LogSpectrogram(Spectrogram):
@@ -21,19 +21,19 @@ class LogSpectrogram(Spectrogram):
         Uses `n_mels`, `fmin` and `fmax` (0: sr / 2), and the fields of every spectrogram.
     """
 
-    row = ("bin", "Hz")
-    band = "closed"
+    axis_names = ("bin", "Hz")
+    band_limits = "closed"
 
-    def rows(self, *, clip: Clip, frontend: Frontend) -> tuple[None, np.ndarray]:
+    def build_filters(self, *, clip: Clip, frontend: Frontend) -> tuple[None, np.ndarray]:
         """Return None for the filters, and the frequency in Hz of each bin."""
         hertz = np.fft.rfftfreq(self.n_fft, d=1.0 / clip.sr)
         inside = np.flatnonzero((hertz >= frontend.fmin) & (hertz <= (frontend.fmax or clip.sr / 2)))
         self.inside = slice(int(inside[0]), int(inside[-1]) + 1)
         return None, hertz[self.inside]
 
-    def axis(self, positions: np.ndarray) -> Axis:
+    def make_axis(self, positions: np.ndarray) -> Axis:
         """Return the even axis of rows at `positions` in Hz."""
-        return Axis(*self.row, positions)
+        return Axis(*self.axis_names, positions)
 
     def _add_power(self, frames: torch.Tensor, power: torch.Tensor) -> None:
-        power += squares(frames, n_fft=self.n_fft).view(len(power), -1, 2).sum(dim=2)[:, self.inside]
+        power += squared_spectrum(frames, n_fft=self.n_fft).view(len(power), -1, 2).sum(dim=2)[:, self.inside]

@@ -7,7 +7,7 @@ from core.registry import Lazy
 librosa = Lazy("librosa")  # takes more than a second to import; a plan needs no filters
 
 
-def mel_filters(
+def compute_mel_filters(
     *, sr: int, n_fft: int, n_mels: int, fmin: float, fmax: float, scale: str, norm: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return triangular mel filters and their centre frequencies.

@@ -5,7 +5,7 @@ import torch
 
 from core.config.run import Clip, Frontend
 from core.inputs.base import Axis
-from core.inputs.log_mel import mel_filters_of
+from core.inputs.log_mel import build_mel_filters
 from core.inputs.spectrogram import Spectrogram
 from core.registry import Lazy
 
@@ -26,32 +26,32 @@ class Mfcc(Spectrogram):
         Uses `n_mfcc`, and the fields of a log-mel.
     """
 
-    floor = 0.0
-    rows_apart = True
-    row = ("coefficient", "Coefficient")
-    band = "open"
+    silence = 0.0
+    per_row = True
+    axis_names = ("coefficient", "Coefficient")
+    band_limits = "open"
 
     @classmethod
-    def n_rows(cls, frontend: Frontend) -> int:
+    def count_rows(cls, frontend: Frontend) -> int:
         """Return the number of coefficients."""
         return frontend.n_mfcc
 
     @classmethod
-    def decibel_range(cls, frontend: Frontend) -> None:
+    def get_decibel_range(cls, frontend: Frontend) -> None:
         """Return None: coefficients have no range in common."""
 
-    def rows(self, *, clip: Clip, frontend: Frontend) -> tuple[np.ndarray, np.ndarray]:
+    def build_filters(self, *, clip: Clip, frontend: Frontend) -> tuple[np.ndarray, np.ndarray]:
         """Return the mel filters (n_mels, bins), and the index of each coefficient."""
-        filters, bands = mel_filters_of(clip=clip, frontend=frontend, n_fft=self.n_fft)
+        filters, bands = build_mel_filters(clip=clip, frontend=frontend, n_fft=self.n_fft)
         cosines = fft.dct(np.eye(len(bands)), type=2, norm="ortho", axis=0)[: frontend.n_mfcc]
         self.cosines: torch.Tensor  # (n_mfcc, n_mels)
         self.register_buffer("cosines", torch.tensor(cosines, dtype=torch.float32), persistent=False)
         return filters, np.arange(float(len(cosines)))
 
-    def axis(self, positions: np.ndarray) -> Axis:
+    def make_axis(self, positions: np.ndarray) -> Axis:
         """Return the even axis of coefficients."""
-        return Axis(*self.row, positions)
+        return Axis(*self.axis_names, positions)
 
-    def of_decibels(self, above: torch.Tensor) -> torch.Tensor:
+    def transform_decibels(self, above: torch.Tensor) -> torch.Tensor:
         """Turn decibels above the floor (batch, n_mels, frames) into coefficients (batch, n_mfcc, frames)."""
         return self.cosines @ above

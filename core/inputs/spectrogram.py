@@ -14,22 +14,22 @@ from torch.nn import functional as F
 
 from core.config.run import Clip, Frontend
 from core.errors import UserError
-from core.inputs.base import Axis, Kind, Layout, to_peak
+from core.inputs.base import Axis, InputKind, Layout, normalise_peak
 from core.registry import Lazy
 
 scipy_fft = Lazy("scipy.fft")  # only for odd lengths
 WINDOWS_MS = ((25, 10), (50, 25), (100, 50))  # window and hop of each channel, ms
-HERTZ = (0, 125, 250, 500, 1000, 2000, 4000, 8000, 16000)  # ticks of an uneven frequency axis
+TICKS_HZ = (0, 125, 250, 500, 1000, 2000, 4000, 8000, 16000)  # ticks of an uneven frequency axis
 EPS = 1e-6  # added to the power before the logarithm
 FLOOR_DB = -60.0  # 10 log10 EPS: silence, and the lower end of the value range
 SPAN_DB = 100.0  # upper end +40 dB, for filters of equal area
 WIDE_SPAN_DB = 120.0  # upper end +60 dB (about a full-scale tone), for filters with a peak of 1
-DECIBELS = 10 / torch.tensor(10.0, dtype=torch.float64).log().item()  # dB per unit of natural logarithm
-CPU_SAMPLES = 2**19  # framed samples per piece: 2 MB, which fit into a CPU's caches
-GPU_SAMPLES = 2**27  # the same on a GPU: 0.5 GB, about 2 GB with intermediate results
+DB_PER_NEPER = 10 / torch.tensor(10.0, dtype=torch.float64).log().item()  # dB per unit of natural logarithm
+MAX_CPU_SAMPLES = 2**19  # framed samples per piece: 2 MB, which fit into a CPU's caches
+MAX_GPU_SAMPLES = 2**27  # the same on a GPU: 0.5 GB, about 2 GB with intermediate results
 
 
-class Spectrogram(Kind):
+class Spectrogram(InputKind):
     """Images of ``10 log10(power + 1e-6)``, one channel per window; subclasses define the rows.
 
     Frames are centred and Hann-windowed. `n_fft` is 100 ms for all channels, or the one window given in samples. Images
@@ -49,9 +49,11 @@ class Spectrogram(Kind):
     """
 
     unit = "dB"
-    floor = FLOOR_DB
-    row: ClassVar[tuple[str, str]]  # name and label of the vertical axis
-    band: ClassVar[Literal["", "open", "closed"]] = ""  # whether bins at fmin and fmax count; "": no bin is needed
+    silence = FLOOR_DB
+    axis_names: ClassVar[tuple[str, str]]  # name and label of the vertical axis
+    band_limits: ClassVar[Literal["", "open", "closed"]] = (
+        ""  # whether bins at fmin and fmax count; "": no bin is needed
+    )
 
     def __init__(self, *, clip: Clip, frontend: Frontend) -> None:
         super().__init__(clip=clip, frontend=frontend)
@@ -59,23 +61,27 @@ class Spectrogram(Kind):
         if frontend.window:
             pairs = [(frontend.window, frontend.hop or max(1, frontend.window // 4))]
         else:
-            pairs = [(_samples(window, clip.sr), _samples(hop, clip.sr)) for window, hop in _windows_ms(frontend)]
+            pairs = [
+                (_count_samples(window, clip.sr), _count_samples(hop, clip.sr))
+                for window, hop in _list_windows_ms(frontend)
+            ]
         self.n_fft = fft_size(clip, frontend)
         self.hops = tuple(hop for _, hop in pairs)
         self.reflect, self.peak = frontend.padding == "reflect", frontend.peak
-        filters, positions = self.rows(clip=clip, frontend=frontend)
-        self.axes = (self.axis(_resized(positions, self.shape[1])), _time_axis(clip, frontend.n_frames))
+        filters, positions = self.build_filters(clip=clip, frontend=frontend)
+        rows = _resize_positions(positions, self.shape[1])
+        self.axes = (self.make_axis(rows), _make_time_axis(clip, frontend.n_frames))
         self.n_bands = len(positions if filters is None else filters)
         if filters is not None:
             of_bins = torch.from_numpy(filters).T
-            self.blocks = _blocks(of_bins)
+            self.blocks = _find_filter_blocks(of_bins)
             of_squares = of_bins.repeat_interleave(2, dim=0)  # of real and imaginary parts in turn
             for i, (bins, bands) in enumerate(self.blocks):
                 self.register_buffer(f"filters{i}", of_squares[bins, bands].contiguous(), persistent=False)
         for i, (window, _) in enumerate(pairs):
             self.register_buffer(f"window{i}", torch.hann_window(window), persistent=False)
 
-    def rows(self, *, clip: Clip, frontend: Frontend) -> tuple[np.ndarray | None, np.ndarray]:
+    def build_filters(self, *, clip: Clip, frontend: Frontend) -> tuple[np.ndarray | None, np.ndarray]:
         """Return filters (filters, bins), float32, or None for one row per bin, and the position of each row."""
         raise NotImplementedError
 
@@ -88,31 +94,31 @@ class Spectrogram(Kind):
         UserError
             If no bin of the Fourier transform lies between `fmin` and `fmax`.
         """
-        if cls.band:
-            check_band(clip, frontend, n_fft=fft_size(clip, frontend), is_open=cls.band == "open")
+        if cls.band_limits:
+            check_band(clip, frontend, n_fft=fft_size(clip, frontend), is_open=cls.band_limits == "open")
         if frontend.window:
             channels: tuple[str, ...] = (f"window of {frontend.window} samples",)
         else:
-            channels = tuple(f"{window} ms window" for window, _ in _windows_ms(frontend))
-        height = frontend.image[0] if frontend.image else cls.n_rows(frontend)
-        return Layout((len(channels), height, frontend.n_frames), channels, cls.decibel_range(frontend))
+            channels = tuple(f"{window} ms window" for window, _ in _list_windows_ms(frontend))
+        height = frontend.image[0] if frontend.image else cls.count_rows(frontend)
+        return Layout((len(channels), height, frontend.n_frames), channels, cls.get_decibel_range(frontend))
 
     @classmethod
-    def n_rows(cls, frontend: Frontend) -> int:
+    def count_rows(cls, frontend: Frontend) -> int:
         """Return the height of an image without ``--image-size``."""
         return frontend.n_mels
 
     @classmethod
-    def decibel_range(cls, frontend: Frontend) -> tuple[float, float] | None:
+    def get_decibel_range(cls, frontend: Frontend) -> tuple[float, float] | None:
         """Return the value range in dB."""
         return FLOOR_DB, FLOOR_DB + WIDE_SPAN_DB
 
-    def axis(self, positions: np.ndarray) -> Axis:
+    def make_axis(self, positions: np.ndarray) -> Axis:
         """Return the vertical axis for rows at `positions` in Hz."""
-        inside = tuple(hertz for hertz in HERTZ if positions[0] <= hertz <= positions[-1])
-        return Axis(*self.row, positions, inside or (round(float(positions[0])),))
+        inside = tuple(hertz for hertz in TICKS_HZ if positions[0] <= hertz <= positions[-1])
+        return Axis(*self.axis_names, positions, inside or (round(float(positions[0])),))
 
-    def of_decibels(self, above: torch.Tensor) -> torch.Tensor:
+    def transform_decibels(self, above: torch.Tensor) -> torch.Tensor:
         """Turn decibels above the floor (batch, filters, frames) into rows of the image."""
         return above
 
@@ -121,19 +127,21 @@ class Spectrogram(Kind):
         """Turn waveforms (batch, samples) into images (batch, windows, rows, frames)."""
         images = y.new_empty(len(y), *self.shape)
         if self.peak:
-            y = to_peak(y)
+            y = normalise_peak(y)
         at_once = 1 if y.device.type == "cpu" else max(1, len(y))
         for part, rows in zip(_split(y, at_once), _split(images, at_once), strict=True):
-            for i, power in enumerate(self.power(part)):
+            for i, power in enumerate(self.compute_power(part)):
                 # 10 log10(power + EPS) = FLOOR_DB + 10 log10(power / EPS + 1); above the floor silence is 0 and stays 0
-                above = torch.log1p(power / EPS).mul_(DECIBELS)
-                rows[:, i] = _resize(self.of_decibels(above), size=self.shape[1:])
-        return images.add_(self.floor)
+                above = torch.log1p(power / EPS).mul_(DB_PER_NEPER)
+                rows[:, i] = _resize(self.transform_decibels(above), size=self.shape[1:])
+        return images.add_(self.silence)
 
-    def power(self, y: torch.Tensor) -> Iterator[torch.Tensor]:
+    def compute_power(self, y: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield the filtered power (batch, filters, frames) of waveforms (batch, samples), channel by channel."""
         padded = self._padded(y)
-        at_once = max(1, (CPU_SAMPLES if y.device.type == "cpu" else GPU_SAMPLES) // (self.n_fft * max(1, len(y))))
+        at_once = max(
+            1, (MAX_CPU_SAMPLES if y.device.type == "cpu" else MAX_GPU_SAMPLES) // (self.n_fft * max(1, len(y)))
+        )
         for i, hop in enumerate(self.hops):
             window = self.get_buffer(f"window{i}")
             # librosa centres a short window in a frame of n_fft samples. Where in the frame it stands changes only
@@ -155,12 +163,12 @@ class Spectrogram(Kind):
 
     def _add_power(self, frames: torch.Tensor, power: torch.Tensor) -> None:
         """Add the filtered power of windowed frames (frames, batch, samples) to `power` (frames * batch, filters)."""
-        spectrum = squares(frames, n_fft=self.n_fft)
+        spectrum = squared_spectrum(frames, n_fft=self.n_fft)
         for i, (bins, bands) in enumerate(self.blocks):
             power[:, bands].addmm_(spectrum[:, bins], self.get_buffer(f"filters{i}"))
 
 
-def squares(frames: torch.Tensor, *, n_fft: int) -> torch.Tensor:
+def squared_spectrum(frames: torch.Tensor, *, n_fft: int) -> torch.Tensor:
     """Return squared real and imaginary parts of the spectrum of frames (frames, batch, samples).
 
     The result (frames * batch, 2 bins) holds both parts of a bin side by side; their sum is the power.
@@ -169,7 +177,7 @@ def squares(frames: torch.Tensor, *, n_fft: int) -> torch.Tensor:
     return spectrum.square_().reshape(frames.shape[0] * frames.shape[1], -1)
 
 
-def _time_axis(clip: Clip, n_frames: int) -> Axis:
+def _make_time_axis(clip: Clip, n_frames: int) -> Axis:
     if clip.fit == "stretch":  # all clips fill the width of the image
         return Axis.even("frame", "Time (share of the clip)", n_frames, 1.0)
     return Axis.even("frame", "Time (s)", n_frames, clip.duration)
@@ -188,14 +196,14 @@ def check_band(clip: Clip, frontend: Frontend, *, n_fft: int, is_open: bool) -> 
 
 def fft_size(clip: Clip, frontend: Frontend) -> int:
     """Return the samples of a Fourier transform: one ``--n-fft``, or the longest window in ms."""
-    return frontend.window or _samples(WINDOWS_MS[-1][0], clip.sr)
+    return frontend.window or _count_samples(WINDOWS_MS[-1][0], clip.sr)
 
 
-def _windows_ms(frontend: Frontend) -> tuple[tuple[int, int], ...]:
+def _list_windows_ms(frontend: Frontend) -> tuple[tuple[int, int], ...]:
     return WINDOWS_MS if frontend.channels == "windows" else WINDOWS_MS[:1]
 
 
-def _samples(milliseconds: int, sr: int) -> int:
+def _count_samples(milliseconds: int, sr: int) -> int:
     return round(milliseconds * sr / 1000)
 
 
@@ -211,10 +219,11 @@ def _split(x: torch.Tensor, at_once: int) -> Sequence[torch.Tensor]:
     return (x,) if len(x) <= at_once else x.split(at_once)
 
 
-def _blocks(filters: torch.Tensor) -> list[tuple[slice, slice]]:
-    """Split filters (bins, bands) into blocks without the zeros: slices of bins, doubled as in `squares`, and of bands.
+def _find_filter_blocks(filters: torch.Tensor) -> list[tuple[slice, slice]]:
+    """Split filters (bins, bands) into four blocks of bins, each without the bands that are zero there.
 
-    Most of a mel matrix is zero: the upper half of the bins belongs to a fifth of the bands.
+    Most of a mel matrix is zero: the upper half of the bins belongs to a fifth of the bands. The slices of bins are
+    doubled, because `squared_spectrum` holds two values per bin.
     """
     n = len(filters)
     blocks = []
@@ -232,7 +241,7 @@ def _resize(x: torch.Tensor, *, size: tuple[int, ...]) -> torch.Tensor:
     return F.interpolate(x[:, None], size=size, mode="bilinear", align_corners=False, antialias=True)[:, 0]
 
 
-def _resized(positions: np.ndarray, height: int) -> np.ndarray:
+def _resize_positions(positions: np.ndarray, height: int) -> np.ndarray:
     """Return the positions of rows after resizing them from ``len(positions)`` to `height`."""
     n = len(positions)
     if n in (1, height):  # one row gives no step

@@ -4,10 +4,10 @@ import torch
 
 from core.config.run import Clip, Frontend
 from core.errors import UserError
-from core.inputs.base import Axis, Kind, Layout, to_peak
+from core.inputs.base import Axis, InputKind, Layout, normalise_peak
 
 
-class Waveform(Kind):
+class Waveform(InputKind):
     """The samples, for networks that take rows (channels, width).
 
     Parameters
@@ -24,7 +24,7 @@ class Waveform(Kind):
     """
 
     unit = "amplitude"
-    floor = 0.0
+    silence = 0.0
 
     @classmethod
     def layout(cls, clip: Clip, frontend: Frontend) -> Layout:
@@ -41,4 +41,4 @@ class Waveform(Kind):
 
     def forward(self, y: torch.Tensor) -> torch.Tensor:
         """Turn waveforms (batch, samples) into rows (batch, 1, samples)."""
-        return (to_peak(y) if self.peak else y)[:, None]
+        return (normalise_peak(y) if self.peak else y)[:, None]

@@ -3,7 +3,7 @@
 from core.config.layer_spec import parse_head_widths
 from core.config.run import Model, Run
 from core.errors import UserError
-from core.inputs.input_of_run import input_shape
+from core.inputs.input_of_run import get_input_shape
 from core.io.atomic_files import file_digest
 from core.models import find_family, surgery
 from core.models.backbone import Backbone, build_backbone
@@ -44,7 +44,7 @@ def build_network(run: Run, num_classes: int) -> Backbone:
             seed=run.seed,
             dropout=model.dropout,
             head=head,
-            input_shape=input_shape(run),
+            input_shape=get_input_shape(run),
             sha256=model.backbone_sha256,
         )
 

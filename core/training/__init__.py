@@ -42,9 +42,9 @@ AUGMENTATIONS = Registry(  # an `Augmentation`
     "augmentation",
     {
         "none": "core.training.augmentations:NONE",
-        "waveform": "core.training.augmentations:WAVEFORM",
+        "waveform": "core.training.augmentations:STRETCH_PITCH",
         "rotate": "core.training.augmentations:ROTATE",
-        "rotate-tests": "core.training.augmentations:ROTATE_TESTS",
-        "segment": "core.training.augmentations:SEGMENT",
+        "rotate-tests": "core.training.augmentations:ROTATE_ALL",
+        "segment": "core.training.augmentations:RANDOM_CROP",
     },
 )

@@ -13,14 +13,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from core.audio.waveform_augmentation import Change, SpecAugment, augment_waveform
+from core.audio.waveform_augmentation import SpecAugment, WaveformChange, augment_waveform
 from core.config.run import Run
 from core.errors import UserError
-from core.inputs import KINDS
-from core.inputs.input_of_run import input_layout
+from core.inputs import INPUT_KINDS
+from core.inputs.input_of_run import get_input_layout
 from core.training import AUGMENTATIONS
 
-DEGREES = 15.0
+MAX_DEGREES = 15.0
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,20 @@ class Augmentation:
     batch
         Makes, from what silence is in the inputs' unit, a module that changes training batches of images
         (batch, channels, height, width) with numbers drawn from torch's generator; or None.
-    tests
+    changes_tests
         `batch` changes what is validated and tested on too. That is no way to test: it reproduces a report that did.
-    segments
+    crops_recordings
         Whether each training clip is a segment drawn anew in every epoch from anywhere in its recording, of the length
         of a clip; needs ``--on-the-fly``.
     """
 
-    waveform: Change | None = None
+    waveform: WaveformChange | None = None
     batch: Callable[[float], nn.Module] | None = None
-    tests: bool = False
-    segments: bool = False
+    changes_tests: bool = False
+    crops_recordings: bool = False
 
 
-def batch_augmentation(run: Run) -> nn.Sequential:
+def make_batch_augmentation(run: Run) -> nn.Sequential:
     """Make what changes a run's training batches, in order; empty where nothing does.
 
     Raises
@@ -55,16 +55,16 @@ def batch_augmentation(run: Run) -> nn.Sequential:
     UserError
         Where the inputs are no images, and for segments of what is stored as images.
     """
-    training, floor = run.training, KINDS[run.frontend.kind].floor
+    training, silence = run.training, INPUT_KINDS[run.frontend.kind].silence
     steps: list[nn.Module] = []
     named: Augmentation = AUGMENTATIONS[training.augment]
-    if named.segments and not training.live:
+    if named.crops_recordings and not training.live:
         raise UserError("--augment random-crop needs --on-the-fly: stored images cannot be cropped again")
     if named.batch:
-        steps.append(named.batch(floor))
+        steps.append(named.batch(silence))
     if training.time_mask or training.freq_mask:
-        steps.append(SpecAugment(time_mask=training.time_mask, freq_mask=training.freq_mask, floor=floor))
-    if steps and len(input_layout(run.clip, run.frontend).shape) != 3:
+        steps.append(SpecAugment(time_mask=training.time_mask, freq_mask=training.freq_mask, silence=silence))
+    if steps and len(get_input_layout(run.clip, run.frontend).shape) != 3:
         raise UserError(
             f"--augment {training.augment}, --time-mask {training.time_mask}, --freq-mask {training.freq_mask}: only "
             "images can be rotated or masked; leave out what does"
@@ -72,12 +72,12 @@ def batch_augmentation(run: Run) -> nn.Sequential:
     return nn.Sequential(*steps)
 
 
-def evaluation_change(run: Run) -> nn.Sequential:
+def make_test_augmentation(run: Run) -> nn.Sequential:
     """Make what changes the batches that a run is validated and tested on: nothing, unless a leak is reproduced."""
     named: Augmentation = AUGMENTATIONS[run.training.augment]
-    if not (named.tests and named.batch):
+    if not (named.changes_tests and named.batch):
         return nn.Sequential()
-    return nn.Sequential(named.batch(KINDS[run.frontend.kind].floor))
+    return nn.Sequential(named.batch(INPUT_KINDS[run.frontend.kind].silence))
 
 
 class Rotate(nn.Module):
@@ -87,20 +87,22 @@ class Rotate(nn.Module):
 
     Parameters
     ----------
-    floor
+    silence
         What silence is in the images' unit.
     """
 
-    def __init__(self, floor: float) -> None:
+    def __init__(self, silence: float) -> None:
         super().__init__()
-        self.floor = floor
+        self.silence = silence
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Rotate images (batch, channels, height, width) with torch's generator of their device."""
-        return rotate(images, (2 * torch.rand(len(images), device=images.device) - 1) * DEGREES, floor=self.floor)
+        return rotate_images(
+            images, (2 * torch.rand(len(images), device=images.device) - 1) * MAX_DEGREES, silence=self.silence
+        )
 
 
-def rotate(images: torch.Tensor, degrees: torch.Tensor, *, floor: float) -> torch.Tensor:
+def rotate_images(images: torch.Tensor, degrees: torch.Tensor, *, silence: float) -> torch.Tensor:
     """Turn images (batch, channels, height, width) by `degrees` (batch,), counter-clockwise, filled with `floor`."""
     height, width = images.shape[2:]
     angle = degrees * (math.pi / 180)
@@ -113,11 +115,11 @@ def rotate(images: torch.Tensor, degrees: torch.Tensor, *, floor: float) -> torc
         dim=1,
     )
     grid = functional.affine_grid(to_source, list(images.shape), align_corners=False)
-    return functional.grid_sample(images - floor, grid, align_corners=False) + floor
+    return functional.grid_sample(images - silence, grid, align_corners=False) + silence
 
 
 NONE = Augmentation()
-WAVEFORM = Augmentation(waveform=augment_waveform)
+STRETCH_PITCH = Augmentation(waveform=augment_waveform)
 ROTATE = Augmentation(batch=Rotate)
-ROTATE_TESTS = Augmentation(batch=Rotate, tests=True)
-SEGMENT = Augmentation(segments=True)
+ROTATE_ALL = Augmentation(batch=Rotate, changes_tests=True)
+RANDOM_CROP = Augmentation(crops_recordings=True)

@@ -23,12 +23,12 @@ from core.io.thread_pool import map_ahead
 from core.session import DeviceCache, Session
 from core.training import AUGMENTATIONS
 
-PIECE = 64  # clips that are copied to the device at once
-READERS = 4  # threads, a batch each; one more batch is ready
-SEGMENTS = 2  # tells the numbers that place segments from others of the same seed and epoch
+CLIPS_PER_COPY = 64  # clips that are copied to the device at once
+N_READERS = 4  # threads, a batch each; one more batch is ready
+CROP_STREAM = 2  # tells the numbers that place segments from others of the same seed and epoch
 
 
-class Source:
+class InputSource:
     """Inputs of a network, looked up by row.
 
     Parameters
@@ -44,7 +44,7 @@ class Source:
 
     Attributes
     ----------
-    whole
+    on_device
         All versions one after the other, on the device; None where they do not fit there.
     """
 
@@ -60,15 +60,15 @@ class Source:
         self.arrays = arrays
         self.n_versions, self.n_clips = len(arrays), len(arrays[0])
         self.device = device
-        self.image = arrays[0].ndim == 4 and channels_last
+        self.is_channels_last = arrays[0].ndim == 4 and channels_last
         size = sum(array.nbytes for array in arrays)
-        self.whole = device_cache.get(f"{key}-{device}-{self.image}", size, self._load)
-        self.readers = [ArrayReader(array) for array in arrays] if self.whole is None else []
+        self.on_device = device_cache.get(f"{key}-{device}-{self.is_channels_last}", size, self._load)
+        self.readers = [ArrayReader(array) for array in arrays] if self.on_device is None else []
 
     def batches(self, rows: torch.Tensor, batch_size: int, *, epoch: int | None = None) -> Iterator[Any]:
         """Go through `rows` (int64, on the CPU) in order; row ``v * n_clips + i`` is version v of clip i.
 
-        They come as `batches_of` parts them.
+        They come as `split_batches` parts them.
 
         Parameters
         ----------
@@ -77,16 +77,16 @@ class Source:
         epoch
             That is trained in, from 0; None for what is the same in every epoch.
         """
-        if self.whole is None:
-            yield from self._read_ahead(batches_of(rows, batch_size), epoch)
+        if self.on_device is None:
+            yield from self._read_ahead(split_batches(rows, batch_size), epoch)
             return
-        for part in batches_of(to_device(rows, self.device), batch_size):
-            yield self._view(self.whole[part]).float()
+        for part in split_batches(copy_to_device(rows, self.device), batch_size):
+            yield self._view(self.on_device[part]).float()
 
     @property
     def is_vectors(self) -> bool:
         """Whether an input is a vector, and all of them are on the device."""
-        return self.whole is not None and self.whole.ndim == 2
+        return self.on_device is not None and self.on_device.ndim == 2
 
     def _load(self) -> torch.Tensor:
         """Copy all versions to the device, in the layout batches are taken out of without another copy.
@@ -94,20 +94,22 @@ class Source:
         They go there a piece at a time: there may be no room for all of them twice.
         """
         size = self.arrays[0].shape[1:]
-        shape = (*size[1:], size[0]) if self.image else size
-        whole = torch.empty((self.n_versions, self.n_clips, *shape), dtype=_type_of(self.arrays[0]), device=self.device)
+        shape = (*size[1:], size[0]) if self.is_channels_last else size
+        whole = torch.empty(
+            (self.n_versions, self.n_clips, *shape), dtype=_torch_dtype(self.arrays[0]), device=self.device
+        )
         for version, array in zip(whole, self.arrays, strict=True):
-            for start in range(0, self.n_clips, PIECE):
-                piece = torch.from_numpy(np.array(array[start : start + PIECE]))
-                version[start : start + PIECE] = piece.permute(0, 2, 3, 1) if self.image else piece
+            for start in range(0, self.n_clips, CLIPS_PER_COPY):
+                piece = torch.from_numpy(np.array(array[start : start + CLIPS_PER_COPY]))
+                version[start : start + CLIPS_PER_COPY] = piece.permute(0, 2, 3, 1) if self.is_channels_last else piece
         return whole.flatten(0, 1)
 
     def _view(self, batch: torch.Tensor) -> torch.Tensor:
-        return batch.permute(0, 3, 1, 2) if self.image else batch
+        return batch.permute(0, 3, 1, 2) if self.is_channels_last else batch
 
     def _read(self, rows: torch.Tensor, epoch: int | None) -> Any:
         """Read rows in the order they have on the disk, to where a GPU copies from without waiting."""
-        kind, pinned = _type_of(self.arrays[0]), self.device.type == "cuda"
+        kind, pinned = _torch_dtype(self.arrays[0]), self.device.type == "cuda"
         batch = torch.empty((len(rows), *self.arrays[0].shape[1:]), dtype=kind, pin_memory=pinned)
         out, order = batch.numpy(), np.argsort(rows.numpy(), kind="stable")
         version, clip = np.divmod(rows.numpy()[order], self.n_clips)
@@ -116,16 +118,16 @@ class Source:
         return batch
 
     def _read_ahead(self, parts: list[torch.Tensor], epoch: int | None) -> Iterator[Any]:
-        with ThreadPoolExecutor(READERS) as pool:
-            for batch in map_ahead(pool, partial(self._read, epoch=epoch), parts, READERS + 1):
+        with ThreadPoolExecutor(N_READERS) as pool:
+            for batch in map_ahead(pool, partial(self._read, epoch=epoch), parts, N_READERS + 1):
                 yield self._to_device(batch)
 
     def _to_device(self, batch: Any) -> Any:
         batch = batch.to(self.device, non_blocking=True).float()
-        return batch.contiguous(memory_format=torch.channels_last) if self.image else batch
+        return batch.contiguous(memory_format=torch.channels_last) if self.is_channels_last else batch
 
 
-class Recordings(Source):
+class WaveformSource(InputSource):
     """Waveforms read by seeking: of each recording a segment drawn anew in every epoch, or as much as there is.
 
     Parameters
@@ -141,12 +143,12 @@ class Recordings(Source):
     def __init__(self, versions: Sequence[Waveforms], *, seed: int | None, device: torch.device) -> None:
         self.versions, self.seed, self.device = versions, seed, device
         self.n_versions, self.n_clips = len(versions), len(versions[0])
-        self.image, self.whole = False, None
+        self.is_channels_last, self.on_device = False, None
 
     def _read(self, rows: torch.Tensor, epoch: int | None) -> Any:
         chances = None
         if self.seed is not None and epoch is not None:
-            chances = segment_chances(self.seed, epoch, self.versions[0].kept)
+            chances = draw_crop_positions(self.seed, epoch, self.versions[0].kept)
         versions, clips = np.divmod(rows.numpy(), self.n_clips)
         reads = [
             partial(self.versions[version].read, int(clip), None if chances is None else float(chances[clip]))
@@ -168,16 +170,16 @@ class Recordings(Source):
         return super()._to_device(batch)
 
 
-def make_source(versions: Sequence[Images | Entry], run: Run, session: Session) -> Source:
+def make_source(versions: Sequence[Images | Entry], run: Run, session: Session) -> InputSource:
     """Make the source of a run's network: its stored images, activations of them, or waveforms for live ones."""
     live = [version.waveforms for version in versions if isinstance(version, LiveImages)]
     arrays: Sequence[Any] = [waveforms.table for waveforms in live] or [version.array for version in versions]
     arrays = [array.stored if isinstance(array, Float16Rows) else array for array in arrays]
     whole = [array for array in arrays if isinstance(array, np.ndarray)]
     if len(whole) < len(versions):
-        segments = AUGMENTATIONS[run.training.augment].segments
-        return Recordings(live, seed=run.seed if segments else None, device=session.device)
-    return Source(
+        segments = AUGMENTATIONS[run.training.augment].crops_recordings
+        return WaveformSource(live, seed=run.seed if segments else None, device=session.device)
+    return InputSource(
         whole,
         key="-".join(version.key for version in live or versions),
         device=session.device,
@@ -186,16 +188,16 @@ def make_source(versions: Sequence[Images | Entry], run: Run, session: Session) 
     )
 
 
-def _type_of(array: np.ndarray) -> torch.dtype:
+def _torch_dtype(array: np.ndarray) -> torch.dtype:
     return torch.from_numpy(np.empty(0, array.dtype)).dtype
 
 
-def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def copy_to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Send a tensor of the CPU to a device, without waiting until it is there."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def segment_chances(seed: int, epoch: int, clips: np.ndarray) -> np.ndarray:
+def draw_crop_positions(seed: int, epoch: int, clips: np.ndarray) -> np.ndarray:
     """Return where each clip's segment of an epoch begins, 0 to below 1: it hangs on (seed, epoch, clip) alone.
 
     Parameters
@@ -205,11 +207,11 @@ def segment_chances(seed: int, epoch: int, clips: np.ndarray) -> np.ndarray:
     clips
         (clips,) rows of the data set's table, ascending.
     """
-    drawn = np.random.default_rng((seed, epoch, SEGMENTS)).random(int(clips[-1]) + 1)
+    drawn = np.random.default_rng((seed, epoch, CROP_STREAM)).random(int(clips[-1]) + 1)
     return np.asarray(drawn[clips])
 
 
-def batches_of(rows: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
+def split_batches(rows: torch.Tensor, batch_size: int) -> list[torch.Tensor]:
     """Part rows (..., rows) into batches along their last axis, in order.
 
     A last batch of one row joins the one before it: batch norm cannot train on a single value per channel.

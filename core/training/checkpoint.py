@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from core.io.atomic_files import atomic_write
 
-BEST = "best.logits"
+BEST_LOGITS = "best.logits"
 
 
 def save(
@@ -27,16 +27,16 @@ def save(
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{k}": v.contiguous() for k, v in state.items() if isinstance(v, torch.Tensor)}
     if best is not None:
-        tensors[BEST] = torch.from_numpy(best)
+        tensors[BEST_LOGITS] = torch.from_numpy(best)
     metadata = {"history": json.dumps(history), "scaler": json.dumps(scaler.state_dict())}
     with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata)
 
 
-def best_logits(path: Path) -> np.ndarray | None:
+def load_best_logits(path: Path) -> np.ndarray | None:
     """Return the logits of the best epoch in a state that `load` went on from; None where it holds none."""
     with safe_open(path, framework="np") as file:
-        return file.get_tensor(BEST) if BEST in file.keys() else None  # noqa: SIM118  (not a dict)
+        return file.get_tensor(BEST_LOGITS) if BEST_LOGITS in file.keys() else None  # noqa: SIM118  (not a dict)
 
 
 def load(

@@ -11,8 +11,8 @@ from torch import nn
 from core.config.run import Run
 from core.datasets.dataset import Split
 from core.errors import UserError
-from core.inputs import KINDS
-from core.inputs.input_of_run import check_input_transform, input_layout, input_shape
+from core.inputs import INPUT_KINDS
+from core.inputs.input_of_run import check_input_transform, get_input_layout, get_input_shape
 from core.inputs.store.stored_inputs import Images
 from core.models.backbone import Backbone
 from core.models.input_transform.colour import ColourMap, ScaleToUnit
@@ -21,7 +21,7 @@ from core.models.input_transform.pca import PcaProjection
 from core.store.runs import Store
 
 
-def fit(run: Run, backbone: Backbone, images: Images, split: Split) -> nn.Module:
+def make_input_transform(run: Run, backbone: Backbone, images: Images, split: Split) -> nn.Module:
     """Make a run's first step: ``fixed`` from what the backbone was trained on, ``train`` from the training rows.
 
     Principal components (``--pca``) are of the training rows too, standardised first.
@@ -34,15 +34,15 @@ def fit(run: Run, backbone: Backbone, images: Images, split: Split) -> nn.Module
     frontend = run.frontend
     if frontend.pca:
         return PcaProjection.fitted(images.array, split.train, pca=frontend.pca)
-    if is_fitted(run):
-        channels = input_shape(run)[0]
-        return Normalise.of(images.array, split.train, channels=channels, rows_apart=KINDS[frontend.kind].rows_apart)
-    return _fixed(run, backbone)
+    if is_transform_fitted(run):
+        channels = get_input_shape(run)[0]
+        return Normalise.of(images.array, split.train, channels=channels, per_row=INPUT_KINDS[frontend.kind].per_row)
+    return _make_fixed_transform(run, backbone)
 
 
-def _fixed(run: Run, backbone: Backbone) -> nn.Module:
+def _make_fixed_transform(run: Run, backbone: Backbone) -> nn.Module:
     """Make the first step that looks at no clip."""
-    layout, frontend = input_layout(run.clip, run.frontend), run.frontend
+    layout, frontend = get_input_layout(run.clip, run.frontend), run.frontend
     check_input_transform(run)
     if len(layout.channels) not in (1, len(backbone.mean)):
         raise UserError(f"--normalise fixed: inputs of the kind {frontend.kind} are no pictures; use train")
@@ -55,7 +55,7 @@ def _fixed(run: Run, backbone: Backbone) -> nn.Module:
     return nn.Sequential(steps | {"normalise": Normalise.fixed(backbone.mean, backbone.std, (0.0, 1.0))})
 
 
-def read(run: Run, backbone: Backbone, images: Images, split: Split, store: Store) -> nn.Module:
+def load_or_fit_input_transform(run: Run, backbone: Backbone, images: Images, split: Split, store: Store) -> nn.Module:
     """Make the first step of a finished run, as it was stored where it was fitted.
 
     Raises
@@ -63,11 +63,11 @@ def read(run: Run, backbone: Backbone, images: Images, split: Split, store: Stor
     UserError
         Where the file is damaged.
     """
-    found = kept(run, backbone, store)
-    return fit(run, backbone, images, split) if found is None else found
+    found = load_input_transform(run, backbone, store)
+    return make_input_transform(run, backbone, images, split) if found is None else found
 
 
-def kept(run: Run, backbone: Backbone, store: Store) -> nn.Module | None:
+def load_input_transform(run: Run, backbone: Backbone, store: Store) -> nn.Module | None:
     """Make the first step of a finished run without any clip; None where it was fitted and not stored.
 
     Raises
@@ -75,15 +75,15 @@ def kept(run: Run, backbone: Backbone, store: Store) -> nn.Module | None:
     UserError
         Where the file is damaged.
     """
-    if not is_fitted(run):
-        return _fixed(run, backbone)
+    if not is_transform_fitted(run):
+        return _make_fixed_transform(run, backbone)
     tensors = store.input_transform(run)
     if tensors is None:
         return None
     return PcaProjection.restored(tensors) if run.frontend.pca else Normalise.restored(tensors)
 
 
-def components(run: Run, images: Images, split: Split) -> int:
+def count_components(run: Run, images: Images, split: Split) -> int:
     """Return how many principal components the training rows of a run have under ``--pca``.
 
     Raises
@@ -96,6 +96,6 @@ def components(run: Run, images: Images, split: Split) -> int:
     return PcaProjection.fitted(images.array, split.train, pca=run.frontend.pca).axes.shape[1]
 
 
-def is_fitted(run: Run) -> bool:
+def is_transform_fitted(run: Run) -> bool:
     """Tell whether the first step of a run depends on its training rows."""
     return run.frontend.normalise == "train" or run.frontend.pca > 0

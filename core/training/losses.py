@@ -36,7 +36,7 @@ class Hinge(nn.Module):
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the mean loss of logits (batch, classes) and labels (batch,)."""
-        logits = _precise(logits)
+        logits = _at_least_float32(logits)
         own = labels[:, None]
         rival = logits.scatter(1, own, -torch.inf).amax(dim=1)
         return (1 + rival - logits.gather(1, own)[:, 0]).clamp(min=0).mean()
@@ -62,9 +62,11 @@ class KullbackLeibler(nn.Module):
         """Return the mean loss of logits (batch, classes) and labels (batch,)."""
         classes = logits.shape[1]
         wanted = functional.one_hot(labels, classes) * (1 - self.label_smoothing) + self.label_smoothing / classes
-        log_probs = _precise(logits).log_softmax(1)  # not `functional.kl_div`, for which `torch.vmap` has no rule
+        log_probs = _at_least_float32(logits).log_softmax(
+            1
+        )  # not `functional.kl_div`, for which `torch.vmap` has no rule
         return (torch.xlogy(wanted, wanted) - wanted * log_probs).sum(1).mean()
 
 
-def _precise(logits: torch.Tensor) -> torch.Tensor:
+def _at_least_float32(logits: torch.Tensor) -> torch.Tensor:
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits

@@ -19,7 +19,7 @@ from core.registry import Lazy
 special = Lazy("scipy.special")  # a quarter of a second to import
 sklearn_metrics = Lazy("sklearn.metrics")  # most of a second to import
 Array = npt.NDArray[Any]
-BINS = 15  # of confidence, of equal width
+N_BINS = 15  # of confidence, of equal width
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def softmax(logits: npt.ArrayLike) -> Array:
 
 def accuracy(scores: npt.ArrayLike, targets: npt.ArrayLike) -> float:
     """Share of clips whose highest score is the target's, 0 to 1."""
-    scores, targets = _checked(scores, targets)
+    scores, targets = _validated(scores, targets)
     return float(np.mean(scores.argmax(axis=1) == targets))
 
 
@@ -57,14 +57,14 @@ def confusion_matrix(scores: npt.ArrayLike, targets: npt.ArrayLike) -> Array:
     Array
         int64 of shape (classes, classes); classes without clips keep their row and column.
     """
-    targets, predictions, classes = _predicted(scores, targets)
+    targets, predictions, classes = _predict_classes(scores, targets)
     return np.asarray(sklearn_metrics.confusion_matrix(targets, predictions, labels=classes), np.int64)
 
 
 def per_class(scores: npt.ArrayLike, targets: npt.ArrayLike) -> PerClass:
     """Precision, recall, F1 and support of every class."""
-    targets, predictions, classes = _predicted(scores, targets)
-    return _by_class(targets.tobytes(), predictions.tobytes(), len(classes))
+    targets, predictions, classes = _predict_classes(scores, targets)
+    return _count_per_class(targets.tobytes(), predictions.tobytes(), len(classes))
 
 
 def macro_f1(scores: npt.ArrayLike, targets: npt.ArrayLike) -> float:
@@ -72,7 +72,7 @@ def macro_f1(scores: npt.ArrayLike, targets: npt.ArrayLike) -> float:
 
     One that a fold neither holds nor is predicted does not pull the mean down.
     """
-    targets, predictions, _ = _predicted(scores, targets)
+    targets, predictions, _ = _predict_classes(scores, targets)
     return float(per_class(scores, targets).f1[np.union1d(targets, predictions)].mean())
 
 
@@ -82,12 +82,12 @@ def balanced_accuracy(scores: npt.ArrayLike, targets: npt.ArrayLike) -> float:
     return float(found.recall[found.support > 0].mean())
 
 
-def weighted(scores: npt.ArrayLike, targets: npt.ArrayLike) -> dict[str, float]:
+def weighted_means(scores: npt.ArrayLike, targets: npt.ArrayLike) -> dict[str, float]:
     """Means of precision, recall and F1 over classes, each weighing as many clips as it has, 0 to 1.
 
     The weighted recall is the accuracy.
     """
-    targets, predictions, _ = _predicted(scores, targets)
+    targets, predictions, _ = _predict_classes(scores, targets)
     found, there = per_class(scores, targets), np.union1d(targets, predictions)
     means = {
         f"weighted_{name}": np.average(getattr(found, name)[there], weights=found.support[there])
@@ -98,7 +98,7 @@ def weighted(scores: npt.ArrayLike, targets: npt.ArrayLike) -> dict[str, float]:
 
 def nll(probs: npt.ArrayLike, targets: npt.ArrayLike) -> float:
     """Mean negative log likelihood in nats; a probability of 0 counts as the smallest double, so it stays finite."""
-    probs, targets = _checked(probs, targets)
+    probs, targets = _validated(probs, targets)
     likelihood = probs[np.arange(len(targets)), targets]
     return float(-np.mean(np.log(np.maximum(likelihood, np.finfo(np.float64).tiny))))
 
@@ -108,24 +108,24 @@ def brier(probs: npt.ArrayLike, targets: npt.ArrayLike) -> float:
 
     Source: Brier, "Verification of forecasts expressed in terms of probability", 1950, equation 2.
     """
-    probs, targets = _checked(probs, targets)
+    probs, targets = _validated(probs, targets)
     error = probs.copy()
     error[np.arange(len(targets)), targets] -= 1
     return float(np.mean(np.sum(error**2, axis=1)))
 
 
-def confidence_bins(confidence: Array, *, bins: int = BINS) -> Array:
+def confidence_bins(confidence: Array, *, bins: int = N_BINS) -> Array:
     """Return the bin (clips,) of each highest probability: (0, 1/bins] is 0, .., (1 - 1/bins, 1] is the last."""
     return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
 
 
-def ece(probs: npt.ArrayLike, targets: npt.ArrayLike, *, bins: int = BINS) -> float:
+def ece(probs: npt.ArrayLike, targets: npt.ArrayLike, *, bins: int = N_BINS) -> float:
     """Give the expected calibration error: the mean gap between confidence and accuracy over bins, 0 to 1.
 
     Each of `confidence_bins` weighs as many clips as it holds.
     Source: Guo et al., "On Calibration of Modern Neural Networks", 2017, equation 3.
     """
-    probs, targets = _checked(probs, targets)
+    probs, targets = _validated(probs, targets)
     confidence, correct = probs.max(axis=1), probs.argmax(axis=1) == targets
     gap = np.bincount(confidence_bins(confidence, bins=bins), weights=correct - confidence, minlength=bins)
     return float(np.abs(gap).sum() / len(targets))
@@ -149,7 +149,7 @@ def soft_vote(members: Sequence[npt.ArrayLike]) -> Array:
     ValueError
         Without members, or where their shapes differ.
     """
-    return np.mean([softmax(logits) for logits in _same_shape(members)], axis=0)
+    return np.mean([softmax(logits) for logits in _as_equal_shapes(members)], axis=0)
 
 
 def disagreement(members: Sequence[npt.ArrayLike]) -> float:
@@ -157,39 +157,39 @@ def disagreement(members: Sequence[npt.ArrayLike]) -> float:
 
     Source: Fort, Hu and Lakshminarayanan, "Deep Ensembles: A Loss Landscape Perspective", 2019, section 4.
     """
-    predictions = [scores.argmax(axis=1) for scores in _same_shape(members)]
+    predictions = [scores.argmax(axis=1) for scores in _as_equal_shapes(members)]
     if len(predictions) < 2:
         return float("nan")
     return float(np.mean([np.mean(a != b) for a, b in combinations(predictions, 2)]))
 
 
-def summary(logits: npt.ArrayLike, targets: npt.ArrayLike) -> dict[str, float]:
+def summarise(logits: npt.ArrayLike, targets: npt.ArrayLike) -> dict[str, float]:
     """Every overall score of one network by name: accuracy, macro_f1, nll, brier, ece, balanced and weighted scores.
 
     Records of version 1 have the first five alone.
     """
-    return summary_of_probs(softmax(logits), targets)
+    return summarise_probs(softmax(logits), targets)
 
 
-def ensemble_summary(members: Sequence[npt.ArrayLike], targets: npt.ArrayLike) -> dict[str, float]:
+def summarise_ensemble(members: Sequence[npt.ArrayLike], targets: npt.ArrayLike) -> dict[str, float]:
     """Do the same for the average of several networks, and add their disagreement."""
-    return {**summary_of_probs(soft_vote(members), targets), "disagreement": disagreement(members)}
+    return {**summarise_probs(soft_vote(members), targets), "disagreement": disagreement(members)}
 
 
-def summary_of_probs(probs: Array, targets: npt.ArrayLike) -> dict[str, float]:
+def summarise_probs(probs: Array, targets: npt.ArrayLike) -> dict[str, float]:
     """Do the same for probabilities, as the average of several networks gives them."""
     measures = (accuracy, macro_f1, nll, brier, ece, balanced_accuracy)
-    return {measure.__name__: measure(probs, targets) for measure in measures} | weighted(probs, targets)
+    return {measure.__name__: measure(probs, targets) for measure in measures} | weighted_means(probs, targets)
 
 
-def _predicted(scores: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[Array, Array, Array]:
+def _predict_classes(scores: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[Array, Array, Array]:
     """Return targets (clips,), predictions (clips,) and all class numbers (classes,)."""
-    scores, targets = _checked(scores, targets)
+    scores, targets = _validated(scores, targets)
     return targets, scores.argmax(axis=1), np.arange(scores.shape[1])
 
 
 @lru_cache(maxsize=8)
-def _by_class(targets: bytes, predictions: bytes, classes: int) -> PerClass:
+def _count_per_class(targets: bytes, predictions: bytes, classes: int) -> PerClass:
     """Let scikit-learn count, which takes milliseconds, once for all scores of the same; without a denominator is 0."""
     precision, recall, f1, support = sklearn_metrics.precision_recall_fscore_support(
         np.frombuffer(targets, np.int64),
@@ -203,7 +203,7 @@ def _by_class(targets: bytes, predictions: bytes, classes: int) -> PerClass:
     return found
 
 
-def _checked(scores: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[Array, Array]:
+def _validated(scores: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[Array, Array]:
     scores, targets = np.asarray(scores, dtype=np.float64), np.asarray(targets)
     if scores.ndim != 2 or targets.shape != scores.shape[:1] or not scores.size:
         raise ValueError(f"scores {scores.shape} and targets {targets.shape} must be (clips, classes) and (clips,)")
@@ -214,7 +214,7 @@ def _checked(scores: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[Array, Arra
     return scores, targets.astype(np.int64)
 
 
-def _same_shape(members: Sequence[npt.ArrayLike]) -> list[Array]:
+def _as_equal_shapes(members: Sequence[npt.ArrayLike]) -> list[Array]:
     arrays = [np.asarray(member, dtype=np.float64) for member in members]
     shapes = {array.shape for array in arrays}
     if len(shapes) != 1:

@@ -15,7 +15,7 @@ from torch import nn
 from core.config.run import Run
 from core.datasets.dataset import Dataset, Split
 from core.inference.precision import ComputeMode, check_precision
-from core.inputs.input_of_run import input_kind
+from core.inputs.input_of_run import build_input_kind
 from core.inputs.store.on_the_fly import WaveformsToInputs
 from core.io.torch_settings import allow_tf32
 from core.models import surgery
@@ -23,15 +23,15 @@ from core.models.backbone import Backbone
 from core.models.build_network import build_network
 from core.session import Session
 from core.training import AUGMENTATIONS
-from core.training.augmentations import batch_augmentation, evaluation_change
-from core.training.batches import Source, make_source
-from core.training.fit_input_transform import fit
+from core.training.augmentations import make_batch_augmentation, make_test_augmentation
+from core.training.batches import InputSource, make_source
+from core.training.fit_input_transform import make_input_transform
 from core.training.frozen_prefix import PER_CLIP, activations, split_at_freeze, with_cast
-from core.training.run_inputs import load_images, rows_of
+from core.training.run_inputs import load_images, split_rows
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedRun:
     """What a training loop needs.
 
     Attributes
@@ -66,7 +66,7 @@ class Prepared:
     network: nn.Module
     input_transform: nn.Module
     backbone: Backbone
-    source: Source
+    source: InputSource
     labels: torch.Tensor
     clips: list[str]
     split: Split
@@ -76,13 +76,13 @@ class Prepared:
     counts: Mapping[str, int]
     prefix_ms: float = 0.0
 
-    def vectors(self, *, most: int) -> torch.Tensor | None:
+    def device_vectors(self, *, max_weights: int) -> torch.Tensor | None:
         """Return (rows, features) where those are trained on, by no more than so many weights; None otherwise."""
         weights = sum(p.numel() for p in self.network.parameters())
-        return self.source.whole if self.source.is_vectors and weights <= most else None
+        return self.source.on_device if self.source.is_vectors and weights <= max_weights else None
 
 
-def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True) -> Prepared:
+def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True) -> PreparedRun:
     """Make the images, the network and the split of a run.
 
     Parameters
@@ -102,18 +102,18 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
         For clips or weights that cannot be used, and a precision that this CPU only imitates.
     """
     check_precision(run.training.precision, session.device)
-    augment = batch_augmentation(run)
+    augment = make_batch_augmentation(run)
     versions = load_images(run, dataset, session)
     allow_tf32(run.training.precision == "tf32")
     plain = versions[0]
-    split = rows_of(run, dataset, plain)
+    split = split_rows(run, dataset, plain)
     backbone = build_network(run, len(dataset.class_names))
-    input_transform = fit(run, backbone, plain, split)
+    input_transform = make_input_transform(run, backbone, plain, split)
     training = run.training
     stay = reuse and can_cache_prefix(run)
     prefix, network = split_at_freeze(input_transform, backbone, run.model.freeze if stay else "none")
     if training.live and not stay:
-        network, augment = _behind_waveforms(run, network, augment), nn.Sequential()
+        network, augment = _prepend_input_kind(run, network, augment), nn.Sequential()
     backbone.to(session.device)
     stored = [activations(prefix, version, run, session) for version in versions] if stay else []
     network = ComputeMode(training, session.device).to_device(with_cast(network, stored[0]) if stay else network)
@@ -121,7 +121,7 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     prefix_ms = float(stored[0].facts.get(PER_CLIP, math.nan)) if stay else 0.0
     rows = dataset.clips.iloc[plain.kept]
     labels = torch.tensor(rows["label"].to_numpy(), dtype=torch.int64, device=session.device)
-    return Prepared(
+    return PreparedRun(
         network=network,
         input_transform=input_transform,
         backbone=backbone,
@@ -142,17 +142,17 @@ def can_cache_prefix(run: Run) -> bool:
     return (
         run.model.freeze != "none"
         and run.model.frozen_batch_norm == "eval"
-        and not len(batch_augmentation(run))
-        and not AUGMENTATIONS[run.training.augment].segments
+        and not len(make_batch_augmentation(run))
+        and not AUGMENTATIONS[run.training.augment].crops_recordings
     )
 
 
-def _behind_waveforms(run: Run, network: nn.Module, augment: nn.Module) -> nn.Sequential:
+def _prepend_input_kind(run: Run, network: nn.Module, augment: nn.Module) -> nn.Sequential:
     """Put the front end before a network of images, and what changes them between the two."""
     images = WaveformsToInputs(
-        input_kind(run.clip, run.frontend),
+        build_input_kind(run.clip, run.frontend),
         augment=augment,
-        change=evaluation_change(run),
+        change=make_test_augmentation(run),
         channels_last=run.training.channels_last,
     )
     return nn.Sequential(OrderedDict([("images", images), *network.named_children()]))

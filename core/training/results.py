@@ -19,22 +19,24 @@ from core.datasets.dataset import Dataset
 from core.inference.precision import effective_precision
 from core.registry import Lazy
 from core.training import metrics
-from core.training.stopping import ended_by, monitored
+from core.training.stopping import find_stop_reason, monitored_values
 
 if TYPE_CHECKING:
     from core.session import Session
-    from core.training.prepare import Prepared
+    from core.training.prepare import PreparedRun
 
 SummaryWriter = Lazy("torch.utils.tensorboard:SummaryWriter")  # takes a second to import
 Summary = Lazy("tensorboard.compat.proto.summary_pb2:Summary")
 
-PACKAGES = ("torch", "torchvision", "timm", "librosa", "soundfile", "soxr", "numpy")
+RECORDED_PACKAGES = ("torch", "torchvision", "timm", "librosa", "soundfile", "soxr", "numpy")
 
 
 @cache
-def versions() -> dict[str, str]:
+def collect_versions() -> dict[str, str]:
     """Return the versions of Python, of the packages that decide numbers, and of this code (git commit, or "")."""
-    found = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+    found = {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in RECORDED_PACKAGES
+    }
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
@@ -43,18 +45,18 @@ def versions() -> dict[str, str]:
         return found | {"commit": ""}
 
 
-def provenance(session: "Session", training: Training | None = None) -> dict[str, Any]:
+def collect_provenance(session: "Session", training: Training | None = None) -> dict[str, Any]:
     """Return the machine, the threads and the versions, and for a run's training the precision it computes in."""
     device = torch.cuda.get_device_name(session.device) if session.device.type == "cuda" else platform.processor()
     environment: dict[str, Any] = {"device": str(session.device), "device_name": device, "threads": session.threads}
     if training:
         environment["precision"] = effective_precision(training.precision, session.device)
-    return {"environment": environment, "versions": versions()}
+    return {"environment": environment, "versions": collect_versions()}
 
 
-def results(
+def compute_results(
     training: Training,
-    prepared: "Prepared",
+    prepared: "PreparedRun",
     dataset: Dataset,
     history: list[dict[str, Any]],
     logits: np.ndarray,
@@ -65,11 +67,12 @@ def results(
     ``accuracy`` and all others without another word are of the last epoch. ``accuracy_best_epoch`` is the highest of
     any epoch on the test fold, which flatters, and is kept because reports quote it. With validation clips,
     ``accuracy_validation_epoch`` is the test accuracy at the epoch with the lowest validation loss, or the highest
-    validation accuracy where that is monitored. ``ended_by`` says what ended training: ``epochs`` or a stopping rule.
+    validation accuracy where that is monitored. ``ended_by`` is
+    ``epochs`` or the stopping rule that ended training.
     ``time_to_converge`` and ``prediction_ms`` are as `core.store.record.Metrics` says.
     """
     curve = [row["test_accuracy"] for row in history]
-    scores: dict[str, Any] = metrics.summary(logits, targets) | {
+    scores: dict[str, Any] = metrics.summarise(logits, targets) | {
         "accuracy_best_epoch": max(curve),
         "best_epoch": int(np.argmax(curve)) + 1,
         "epochs": len(history),
@@ -77,17 +80,17 @@ def results(
     }
     converged = scores["best_epoch"]
     if len(prepared.split.validation):
-        epoch = int(np.argmin(monitored(training, history)))
+        epoch = int(np.argmin(monitored_values(training, history)))
         converged = epoch + 1
         scores |= {"accuracy_validation_epoch": curve[epoch], "validation_epoch": converged}
         scores |= {name: history[-1][name] for name in ("validation_accuracy", "validation_loss")}
     scores["time_to_converge"] = sum(row["train_seconds"] for row in history[:converged])
-    prediction_ms = _prediction_ms(history, len(prepared.split.test)) + prepared.prefix_ms
+    prediction_ms = _compute_prediction_ms(history, len(prepared.split.test)) + prepared.prefix_ms
     scores |= {"prediction_ms": prediction_ms} if math.isfinite(prediction_ms) else {}
     per_class = dataclasses.asdict(metrics.per_class(logits, targets))
     return {
         "metrics": scores,
-        "ended_by": ended_by(training, history),
+        "ended_by": find_stop_reason(training, history),
         "per_class": {name: values.tolist() for name, values in per_class.items()},
         "confusion": metrics.confusion_matrix(logits, targets).tolist(),
         "class_names": list(dataset.class_names),
@@ -98,13 +101,13 @@ def results(
     }
 
 
-def _prediction_ms(history: list[dict[str, Any]], n_clips: int) -> float:
+def _compute_prediction_ms(history: list[dict[str, Any]], n_clips: int) -> float:
     """Return the median over epochs of a test pass, in milliseconds per clip; nan where no epoch was so measured."""
     measured = [row["test_seconds"] for row in history if "test_seconds" in row]
     return 1000 * float(np.median(measured)) / n_clips if measured else math.nan
 
 
-def seconds(history: list[dict[str, Any]]) -> dict[str, float]:
+def sum_seconds(history: list[dict[str, Any]]) -> dict[str, float]:
     """Return the seconds of training and of evaluation, over all sessions of the run."""
     return {
         "training": sum(row["train_seconds"] for row in history),
@@ -113,7 +116,7 @@ def seconds(history: list[dict[str, Any]]) -> dict[str, float]:
 
 
 @contextmanager
-def scalars(folder: Path, *, purge_from: int) -> Iterator[Callable[..., None]]:
+def open_tensorboard(folder: Path, *, purge_from: int) -> Iterator[Callable[..., None]]:
     """Give a function that writes rows of the history as TensorBoard scalars, to be seen at once.
 
     Parameters

@@ -28,7 +28,7 @@ def load_images(
     allow_tf32(False)
     change = AUGMENTATIONS[run.training.augment].waveform
     versions = [
-        _version(
+        _load_version(
             run, dataset, session, build_chunks=build_chunks, variant=variant, **({"change": change} if variant else {})
         )
         for variant in range(1 + (run.training.variants if change else 0))
@@ -43,7 +43,7 @@ def load_images(
     return versions
 
 
-def _version(
+def _load_version(
     run: Run, dataset: Dataset, session: Session, *, build_chunks: BuildChunks | None, **changed: Any
 ) -> Images:
     store: dict[str, Any] = {
@@ -57,8 +57,8 @@ def _version(
         return features.images(
             dataset, **store, frontend=run.frontend, device=session.device, build_chunks=build_chunks, **changed
         )
-    found = waveforms(dataset, **store, whole=AUGMENTATIONS[run.training.augment].segments, **changed)
-    if found.longer == 0 and AUGMENTATIONS[run.training.augment].segments:
+    found = waveforms(dataset, **store, whole=AUGMENTATIONS[run.training.augment].crops_recordings, **changed)
+    if found.longer == 0 and AUGMENTATIONS[run.training.augment].crops_recordings:
         session.report.note(
             f"{dataset.name}: no recording is longer than --duration {run.clip.duration:g}, so --augment "
             f"{run.training.augment} has nothing to choose from"
@@ -66,14 +66,14 @@ def _version(
     return live_images(found, dataset, clip=run.clip, frontend=run.frontend, device=session.device)
 
 
-def plain_images(run: Run, dataset: Dataset, session: Session) -> Images:
+def load_plain_images(run: Run, dataset: Dataset, session: Session) -> Images:
     """Return the inputs of a run's clips as they are, which is what is tested on and analysed."""
     if AUGMENTATIONS[run.training.augment].waveform:
         run = run.replace(training__augment="none")
     return load_images(run, dataset, session)[0]
 
 
-def rows_of(run: Run, dataset: Dataset, images: Images) -> Split:
+def split_rows(run: Run, dataset: Dataset, images: Images) -> Split:
     """Return the split in rows of the inputs, which lack the clips that were left out.
 
     Raises

@@ -9,12 +9,12 @@ from typing import Any
 
 from core.config.run import Training
 from core.training import SCHEDULES
-from core.training.stopping import monitored
+from core.training.stopping import monitored_values
 
 History = Sequence[Mapping[str, Any]]
 
 
-def lr_at(training: Training, epoch: int, history: History = ()) -> float:
+def compute_lr(training: Training, epoch: int, history: History = ()) -> float:
     """Return the learning rate of an epoch.
 
     Parameters
@@ -54,7 +54,7 @@ def plateau(training: Training, epoch: int, history: History) -> float:
     After a drop the count starts anew; the best stays.
     """
     best, waited, drops = math.inf, 0, 0
-    for value in monitored(training, history):
+    for value in monitored_values(training, history):
         waited = 0 if value < best else waited + 1
         best = min(best, value)
         if waited == training.drop_patience:

@@ -18,7 +18,7 @@ class NonFiniteLoss(RuntimeError):
     """The loss became infinite or not a number."""
 
 
-class Step:
+class TrainingStep:
     """Forward, backward and step on one batch.
 
     Parameters

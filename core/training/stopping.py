@@ -12,7 +12,7 @@ from core.training import STOPPING
 History = Sequence[Mapping[str, Any]]
 
 
-def ended_by(training: Training, history: History) -> str:
+def find_stop_reason(training: Training, history: History) -> str:
     """Tell what ends training after the epochs of `history`.
 
     Returns
@@ -23,7 +23,7 @@ def ended_by(training: Training, history: History) -> str:
     return next(rules, "epochs" if len(history) >= training.epochs else "")
 
 
-def monitored(training: Training, history: History) -> list[float]:
+def monitored_values(training: Training, history: History) -> list[float]:
     """Return what ``monitor`` names, one value per epoch, turned so that lower is better."""
     if training.monitor == "accuracy":
         return [-row["validation_accuracy"] for row in history]
@@ -34,7 +34,7 @@ def patience(training: Training, history: History) -> bool:
     """Hold once the best of the last `patience` epochs is no better than the best before them; 0 never does."""
     if not training.patience or len(history) <= training.patience:
         return False
-    values = monitored(training, history)
+    values = monitored_values(training, history)
     return min(values[-training.patience :]) >= min(values[: -training.patience])
 
 

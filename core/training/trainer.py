@@ -19,18 +19,20 @@ from core.datasets.dataset import Dataset
 from core.io.torch_settings import SMALL_NETWORK, torch_threads
 from core.session import Session
 from core.training import checkpoint, results
-from core.training.augmentations import evaluation_change
-from core.training.batches import to_device
-from core.training.evaluation import evaluate, evaluated, scores
-from core.training.fit_input_transform import is_fitted
+from core.training.augmentations import make_test_augmentation
+from core.training.batches import copy_to_device
+from core.training.evaluation import compute_scores, evaluate, list_evaluation_rows
+from core.training.fit_input_transform import is_transform_fitted
 from core.training.optimizers import make_optimizer
-from core.training.prepare import Prepared, prepare
-from core.training.schedules import lr_at
-from core.training.step import Step, mean_loss
-from core.training.stopping import ended_by
+from core.training.prepare import PreparedRun, prepare
+from core.training.schedules import compute_lr
+from core.training.step import TrainingStep, mean_loss
+from core.training.stopping import find_stop_reason
 
-CHECKPOINT_EVERY = 2.0  # seconds of training between two checkpoints, so that tiny epochs are not all writing
-EVALUATION = 1  # sets the random numbers of an evaluation, where it has any, apart from those of the epoch before it
+CHECKPOINT_INTERVAL = 2.0  # seconds of training between two checkpoints, so that tiny epochs are not all writing
+EVALUATION_STREAM = (
+    1  # sets the random numbers of an evaluation, where it has any, apart from those of the epoch before it
+)
 
 
 def train(run: Run, dataset: Dataset, session: Session, *, label: str) -> None:
@@ -54,19 +56,19 @@ def train(run: Run, dataset: Dataset, session: Session, *, label: str) -> None:
     NonFiniteLoss
         Naming the epoch and the step.
     """
-    session.store.start_run(run, results.provenance(session, run.training))
+    session.store.start_run(run, results.collect_provenance(session, run.training))
     started = time.perf_counter()
     prepared = prepare(run, dataset, session)
     preparation = time.perf_counter() - started
-    fit = Fit(run, prepared, session, label)
-    with torch_threads(session.threads if prepared.vectors(most=SMALL_NETWORK) is None else 1):
+    fit = TrainingLoop(run, prepared, session, label)
+    with torch_threads(session.threads if prepared.device_vectors(max_weights=SMALL_NETWORK) is None else 1):
         history, logits = fit.run()
-    outcome = Outcome(history, logits, fit.best, prepared.backbone.original_state_dict(), preparation)
+    outcome = TrainingOutcome(history, logits, fit.best, prepared.backbone.original_state_dict(), preparation)
     write_outcome(run, prepared, dataset, session, outcome)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingOutcome:
     """What training came to.
 
     Attributes
@@ -88,26 +90,28 @@ class Outcome:
     preparation: float
 
 
-def write_outcome(run: Run, prepared: Prepared, dataset: Dataset, session: Session, outcome: Outcome) -> None:
+def write_outcome(
+    run: Run, prepared: PreparedRun, dataset: Dataset, session: Session, outcome: TrainingOutcome
+) -> None:
     """Write a run's record and files; nothing that other runs change is looked at."""
     history, logits = outcome.history, outcome.logits
     targets = prepared.labels.cpu().numpy()[prepared.split.test]
-    values = results.provenance(session, run.training) | results.results(
+    values = results.collect_provenance(session, run.training) | results.compute_results(
         run.training, prepared, dataset, history, logits, targets
     )
-    values["seconds"] = {"preparation": outcome.preparation, **results.seconds(history)}
+    values["seconds"] = {"preparation": outcome.preparation, **results.sum_seconds(history)}
     session.store.write_outcome(
         run,
         values,
         history=history,
         predictions=([prepared.clips[row] for row in prepared.split.test], targets, logits),
         weights=outcome.weights,
-        input_transform=prepared.input_transform.state_dict() if is_fitted(run) else None,
+        input_transform=prepared.input_transform.state_dict() if is_transform_fitted(run) else None,
         best=outcome.best,
     )
 
 
-class Fit:
+class TrainingLoop:
     """The epochs of one run.
 
     Parameters
@@ -121,18 +125,18 @@ class Fit:
         (test clips, classes): the logits after the best epoch on the test fold, the first of equals; None before any.
     """
 
-    def __init__(self, run: Run, prepared: Prepared, session: Session, label: str) -> None:
+    def __init__(self, run: Run, prepared: PreparedRun, session: Session, label: str) -> None:
         self.run_ = run
         self.training = run.training
         self.prepared = prepared
         self.session = session
         self.label = label
         self.network = self.evaluated = prepared.network
-        self.change = evaluation_change(run)
+        self.change = make_test_augmentation(run)
         if len(self.change) and not run.training.live:
             self.evaluated = nn.Sequential(self.change, self.network)
         self.optimizer = make_optimizer(self.network.parameters(), self.training)
-        self.step = Step(self.network, self.optimizer, self.training, session.device)
+        self.step = TrainingStep(self.network, self.optimizer, self.training, session.device)
         self.best: np.ndarray | None = None
 
     def run(self) -> tuple[list[dict[str, Any]], np.ndarray]:
@@ -148,21 +152,21 @@ class Fit:
         path = self.session.store.checkpoint(self.run_)
         history = checkpoint.load(path, self.network, self.optimizer, self.step.scaler)
         if history:
-            self.best = checkpoint.best_logits(path)
+            self.best = checkpoint.load_best_logits(path)
             self.session.report.note(f"{self.label}: going on after epoch {len(history)}")
         logits: np.ndarray | None = None
         saved = time.monotonic()
-        with results.scalars(self.session.store.folder(self.run_), purge_from=len(history)) as write:
-            while not ended_by(self.training, history):
+        with results.open_tensorboard(self.session.store.folder(self.run_), purge_from=len(history)) as write:
+            while not find_stop_reason(self.training, history):
                 row, logits = self._epoch(history)
                 if self.session.on_epoch:
                     self.session.on_epoch(self.run_, row)
-                if leads(row, history):
+                if is_best(row, history):
                     self.best = logits
                 history.append(row)
                 write(row)
-                self.session.report(len(history), self.training.epochs, self.label, _detail(row))
-                if time.monotonic() - saved >= CHECKPOINT_EVERY:
+                self.session.report(len(history), self.training.epochs, self.label, _format_epoch(row))
+                if time.monotonic() - saved >= CHECKPOINT_INTERVAL:
                     checkpoint.save(path, self.network, self.optimizer, self.step.scaler, history, self.best)
                     saved = time.monotonic()
         self.session.report.drop(self.label)
@@ -175,18 +179,18 @@ class Fit:
         epoch = len(history)
         generator = seed_epoch(self.run_.seed, epoch)
         started = time.perf_counter()
-        lr = lr_at(self.training, epoch, history)
+        lr = compute_lr(self.training, epoch, history)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        rows = epoch_rows(self.prepared, epoch, generator)
+        rows = shuffle_epoch_rows(self.prepared, epoch, generator)
         train_loss, train_accuracy = self._train(rows, epoch)
         row: dict[str, Any] = {"epoch": epoch + 1, "lr": lr, "train_loss": train_loss, "train_accuracy": train_accuracy}
         row["train_seconds"] = time.perf_counter() - started
         logits, before = {}, time.perf_counter()
-        for name, part in evaluated(self.prepared.split).items():
+        for name, part in list_evaluation_rows(self.prepared.split).items():
             logits[name] = self._evaluate(part, epoch)
             row.setdefault("test_seconds", time.perf_counter() - before)  # those come first
-        row |= scores(logits, self.prepared, epoch)
+        row |= compute_scores(logits, self.prepared, epoch)
         row["evaluation_seconds"] = time.perf_counter() - started - row["train_seconds"]
         return row, logits["test"]
 
@@ -202,7 +206,7 @@ class Fit:
         """
         self.network.train()
         source, labels = self.prepared.source, self.prepared.labels
-        own = labels[to_device(rows, labels.device) % source.n_clips]
+        own = labels[copy_to_device(rows, labels.device) % source.n_clips]
         losses, told, sizes, start = [], [], [], 0
         for x in source.batches(rows, self.training.batch_size, epoch=epoch):
             y = own[start : start + len(x)]
@@ -215,29 +219,29 @@ class Fit:
 
     def _evaluate(self, rows: np.ndarray, epoch: int) -> np.ndarray:
         if len(self.change):
-            seed_epoch(self.run_.seed, epoch, EVALUATION)
+            seed_epoch(self.run_.seed, epoch, EVALUATION_STREAM)
         return evaluate(self.evaluated, self.prepared.source, rows, self.step.arithmetic)
 
 
-def leads(row: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> bool:
+def is_best(row: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> bool:
     """Tell whether an epoch is the best on the test fold so far; the first of equals is."""
     return all(row["test_accuracy"] > earlier["test_accuracy"] for earlier in history)
 
 
 def seed_epoch(seed: int, epoch: int, *part: int) -> torch.Generator:
     """Seed torch for an epoch and return a generator for its batch order; both depend on the arguments alone."""
-    order, noise = epoch_seeds(seed, epoch, *part)
+    order, noise = derive_epoch_seeds(seed, epoch, *part)
     torch.manual_seed(noise)
     return torch.Generator().manual_seed(order)
 
 
-def epoch_seeds(seed: int, epoch: int, *part: int) -> tuple[int, int]:
+def derive_epoch_seeds(seed: int, epoch: int, *part: int) -> tuple[int, int]:
     """Return what seeds an epoch's batch order, and what seeds all else that is drawn in it."""
     order, noise = np.random.SeedSequence((seed, epoch, *part)).generate_state(2, np.uint64)
     return int(order), int(noise)
 
 
-def epoch_rows(prepared: Prepared, epoch: int, generator: torch.Generator) -> torch.Tensor:
+def shuffle_epoch_rows(prepared: PreparedRun, epoch: int, generator: torch.Generator) -> torch.Tensor:
     """Return the rows of an epoch in random order: every training clip plain and, with augmentation, once more."""
     rows = torch.from_numpy(prepared.split.train)
     variants = prepared.source.n_versions - 1
@@ -246,5 +250,5 @@ def epoch_rows(prepared: Prepared, epoch: int, generator: torch.Generator) -> to
     return rows[torch.randperm(len(rows), generator=generator)]
 
 
-def _detail(row: dict[str, Any]) -> str:
+def _format_epoch(row: dict[str, Any]) -> str:
     return f"loss {row['train_loss']:.3f}  test accuracy {row['test_accuracy']:.1%}"

@@ -149,7 +149,7 @@ def test_ensemble_averages_softmax_outputs(run_ablation) -> None:  # type: ignor
 def test_ensemble_of_equal_members_is_the_member() -> None:
     logits = np.random.default_rng(0).standard_normal((20, 4))
     targets = np.arange(20) % 4
-    assert metrics.ensemble_summary([logits, logits], targets)["accuracy"] == metrics.accuracy(logits, targets)
+    assert metrics.summarise_ensemble([logits, logits], targets)["accuracy"] == metrics.accuracy(logits, targets)
 
 
 def test_weight_change_is_one_where_nothing_is_trained(run_ablation) -> None:  # type: ignore[no-untyped-def]

@@ -13,7 +13,7 @@ from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.plan import Plan, PlannedRun, resolve
 from core.session import Session
-from core.training.run_inputs import plain_images
+from core.training.run_inputs import load_plain_images
 from core.training.trainer import train
 
 
@@ -33,7 +33,7 @@ def test_a_run_is_trained_compared_and_explained(
     assert 0 < found["stem"].value <= 1
     frame = write_attributions(results, AttributionRequest(n_clips=2, methods=("integrated-gradients",)))
     assert frame["error"].notna().all()
-    whole, stored = (plain_images(each, dataset, session) for each in (run, halves))
+    whole, stored = (load_plain_images(each, dataset, session) for each in (run, halves))
     sizes = [(session.store.cache / each.entry / "array.npy").stat().st_size for each in (whole, stored)]
     assert sizes[1] - 128 == (sizes[0] - 128) / 2
     assert np.abs(whole.array[:] - stored.array[:]).max() <= 0.016
@@ -54,9 +54,9 @@ def test_where_images_are_read_from_changes_no_bit(
 
 
 def test_vectors_of_a_table_are_not_stored(tmp_path) -> None:
-    from core.datasets import load
+    from core.datasets import load_dataset
 
     (tmp_path / "features.csv").write_text("filename,a,b,label\nx,1,2,p\ny,2,3,q\nz,3,4,p\nw,3,5,q\n")
-    dataset = load("features", tmp_path / "features.csv")
+    dataset = load_dataset("features", tmp_path / "features.csv")
     with pytest.raises(UserError, match="^--storage-dtype float16: features has vectors and no images; leave it out$"):
         resolve(Run().replace(data__name="features", frontend__stored_as="float16"), dataset, "abc")

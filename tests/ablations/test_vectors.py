@@ -15,9 +15,9 @@ from analysis.similarity.weight_change import compute_run_similarity
 from core.config.run import Clip, Frontend, Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
-from core.inputs import KINDS
-from core.inputs.base import Axis, Kind
-from core.inputs.input_of_run import input_kind, input_shape
+from core.inputs import INPUT_KINDS
+from core.inputs.base import Axis, InputKind
+from core.inputs.input_of_run import build_input_kind, get_input_shape
 from core.models.build_network import build_network
 from core.plan import Plan, PlannedRun
 from core.session import Session
@@ -28,15 +28,15 @@ from core.training.trainer import train
 WIDTH = 16
 
 
-class Bands(Kind):
+class Bands(InputKind):
     """The mean of each band of the log-mel over time."""
 
     unit = "dB"
-    floor = -60.0
+    silence = -60.0
 
     def __init__(self, *, clip: Clip, frontend: Frontend) -> None:
         super().__init__(clip=clip, frontend=frontend)
-        self.image = KINDS["logmel"](clip=clip, frontend=frontend)
+        self.image = INPUT_KINDS["logmel"](clip=clip, frontend=frontend)
         self.shape = (frontend.n_mels,)
         self.axes = (Axis("band", "Band", np.arange(float(frontend.n_mels))),)
 
@@ -59,7 +59,7 @@ def make(num_classes, input_shape):
 @pytest.fixture
 def vectors(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Return a run of a small perceptron on band means."""
-    monkeypatch.setitem(KINDS.entries, "bands", f"{__name__}:Bands")
+    monkeypatch.setitem(INPUT_KINDS.entries, "bands", f"{__name__}:Bands")
     net = tmp_path / "net.py"
     net.write_text(PERCEPTRON)
     return run.replace(
@@ -78,7 +78,7 @@ def vectors(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 def test_a_vector_is_trained_frozen_compared_and_explained(
     vectors: Run, dataset: Dataset, session: Session, tmp_path: Path
 ) -> None:
-    assert input_shape(vectors) == (WIDTH,)
+    assert get_input_shape(vectors) == (WIDTH,)
     train(vectors, dataset, session, label="run")
     plan = Plan("vectors", (PlannedRun("base", vectors, vectors),), {vectors.data.content: dataset})
     results = OutputFolder(plan, session, tmp_path)
@@ -124,6 +124,8 @@ def test_both_kinds_have_stores_of_their_own(vectors: Run, dataset: Dataset, ses
     assert vectors.id != vectors.replace(frontend__kind="logmel").id
     prepared = prepare(vectors, dataset, session)
     assert prepared.source.arrays[0].shape == (30, WIDTH)
-    kind = input_kind(vectors.clip, vectors.frontend)
-    assert (kind(torch.zeros(1, 4000)) == kind.floor).all()
-    assert count_multiply_adds(prepared.backbone, torch.zeros(1, *input_shape(vectors))) == 32 * (WIDTH + 32 + 32 + 3)
+    kind = build_input_kind(vectors.clip, vectors.frontend)
+    assert (kind(torch.zeros(1, 4000)) == kind.silence).all()
+    assert count_multiply_adds(prepared.backbone, torch.zeros(1, *get_input_shape(vectors))) == 32 * (
+        WIDTH + 32 + 32 + 3
+    )

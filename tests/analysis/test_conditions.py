@@ -28,7 +28,7 @@ def finish(store: Store, run: Run, predicted: list[int], **more: Any) -> None:
     logits = np.eye(3)[predicted]
     by_class = {name: values.tolist() for name, values in asdict(metrics.per_class(logits, TARGETS)).items()}
     values = {
-        "metrics": metrics.summary(logits, TARGETS) | {"accuracy_best_epoch": 1.0, "epochs": 2},
+        "metrics": metrics.summarise(logits, TARGETS) | {"accuracy_best_epoch": 1.0, "epochs": 2},
         "per_class": by_class,
         "confusion": metrics.confusion_matrix(logits, TARGETS).tolist(),
         "class_names": ["a", "b", "c"],

@@ -11,7 +11,7 @@ import soundfile
 from analysis.data_summary import summarise_dataset
 from core import datasets
 from core.datasets import select
-from core.datasets.dataset import TRAIN
+from core.datasets.dataset import TRAIN_FOLD
 
 REAL = os.environ.get("ABLATION_REAL_DATA")
 
@@ -37,7 +37,9 @@ def test_facts(tmp_path: Path) -> None:
         write_clip(tmp_path / "a" / f"{i}.wav", seed=i, sr=8_000)
         write_clip(tmp_path / "b" / f"{i}.flac", seed=i, sr=16_000, channels=2)
     steps: list[int] = []
-    found = summarise_dataset(datasets.load("folder", tmp_path), progress=lambda done, total, what: steps.append(done))
+    found = summarise_dataset(
+        datasets.load_dataset("folder", tmp_path), progress=lambda done, total, what: steps.append(done)
+    )
     assert (found.clips, found.groups) == (8, 8)
     assert found.classes == {"a": 4, "b": 4}
     assert found.folds == {1: 2, 2: 2, 3: 2, 4: 2}
@@ -52,7 +54,7 @@ def test_facts(tmp_path: Path) -> None:
 def test_problems(table: Path) -> None:
     (table.parent / "a" / "0.wav").write_bytes(b"")
     write_clip(table.parent / "a" / "99.wav")
-    dataset = datasets.load("folder", table)
+    dataset = datasets.load_dataset("folder", table)
     assert summarise_dataset(dataclasses.replace(dataset, class_names=(*dataset.class_names, "c", "d"))).problems == (
         "a/0.wav: empty (0 bytes)",
         "classes without clips: c, d",
@@ -61,14 +63,14 @@ def test_problems(table: Path) -> None:
 
 
 def test_group_in_two_folds(table: Path) -> None:
-    dataset = datasets.load("folder", table)
+    dataset = datasets.load_dataset("folder", table)
     leaky = dataclasses.replace(dataset, clips=dataset.clips.assign(group=dataset.clips["label"].astype(str)))
     expected = "groups in more than one fold, so heard in training and tested on: 0, 1"
     assert summarise_dataset(leaky).problems == (expected,)
 
 
 def test_class_in_one_fold(table: Path) -> None:
-    dataset = datasets.load("folder", table)
+    dataset = datasets.load_dataset("folder", table)
     clips = dataset.clips
     lonely = dataclasses.replace(dataset, clips=clips[(clips["label"] == 1) | (clips["fold"] == 1)])
     assert "classes in one fold only, which leaves none to train on: a" in summarise_dataset(lonely).problems
@@ -76,23 +78,29 @@ def test_class_in_one_fold(table: Path) -> None:
 
 @pytest.mark.skipif(not REAL, reason="ABLATION_REAL_DATA is not set")
 def test_real_recordings_have_no_problems() -> None:
-    assert summarise_dataset(datasets.load("urbansound8k", Path(str(REAL)) / "urbansound8k")).problems == ()
+    assert summarise_dataset(datasets.load_dataset("urbansound8k", Path(str(REAL)) / "urbansound8k")).problems == ()
 
 
 class TestArranged:
     def test_what_is_set_aside_or_dropped_is_no_file_of_no_clip(self, nsynth: Path) -> None:
-        dataset = select(datasets.load("nsynth", nsynth), set_aside=0.2, per_class=2)
+        dataset = select(datasets.load_dataset("nsynth", nsynth), set_aside=0.2, per_class=2)
         found = summarise_dataset(dataset)
         assert found.problems == ()
         assert found.holdout == len(dataset.holdout) > 0
         assert found.remarks == dataset.remarks != ()
         assert found.clips == len(dataset.clips) < 60
-        assert summarise_dataset(select(datasets.load("nsynth", nsynth), per_class=2)).folds == {1: 20, 2: 20, 3: 20}
+        assert summarise_dataset(select(datasets.load_dataset("nsynth", nsynth), per_class=2)).folds == {
+            1: 20,
+            2: 20,
+            3: 20,
+        }
 
     def test_test_and_validation_list_may_share_groups_and_training_may_not(self, nsynth: Path) -> None:
-        dataset = datasets.load("nsynth", nsynth)
+        dataset = datasets.load_dataset("nsynth", nsynth)
         clips, folds = dataset.clips, dataset.clips["fold"]
-        shared = dataclasses.replace(dataset, clips=clips.assign(group=clips["group"].where(folds == TRAIN, "one")))
+        shared = dataclasses.replace(
+            dataset, clips=clips.assign(group=clips["group"].where(folds == TRAIN_FOLD, "one"))
+        )
         assert summarise_dataset(shared).problems == ()
         leaking = dataclasses.replace(dataset, clips=clips.assign(group="one"))
         assert "groups in more than one fold" in summarise_dataset(leaking).problems[0]
@@ -101,11 +109,11 @@ class TestArranged:
 def test_no_clip_is_opened_where_none_shall_be(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("analysis.data_summary.read_info", None)
     (table.parent / "a" / "left over.wav").touch()
-    found = summarise_dataset(datasets.load("folder", table), decode=False)
+    found = summarise_dataset(datasets.load_dataset("folder", table), decode=False)
     assert (found.clips, found.classes, found.seconds, found.formats) == (8, {"a": 4, "b": 4}, {}, {})
     assert found.problems == ("audio files of no clip: a/left over.wav",)
 
 
 def test_a_part_that_a_set_has_no_use_for_is_no_problem(nsynth: Path) -> None:
-    assert not summarise_dataset(datasets.load("nsynth-valid", nsynth), decode=False).problems
-    assert not summarise_dataset(datasets.load("nsynth", nsynth), decode=False).problems
+    assert not summarise_dataset(datasets.load_dataset("nsynth-valid", nsynth), decode=False).problems
+    assert not summarise_dataset(datasets.load_dataset("nsynth", nsynth), decode=False).problems

@@ -20,7 +20,7 @@ from core.config.run import Training
 from core.inference.precision import ComputeMode, has_bf16_instructions
 from core.models.backbone import build_backbone
 from core.training.optimizers import make_optimizer
-from core.training.step import Step
+from core.training.step import TrainingStep
 from tests.benchmarks.authors import CLASSES, LAST, LR, SHAPE, WEIGHT_DECAY, serve
 from tests.benchmarks.comparison import REPEATS, row
 
@@ -62,7 +62,7 @@ def _step(name: str, precision: str) -> Callable[[], Any]:
     training, cpu = Training(precision=precision, lr=LR, weight_decay=WEIGHT_DECAY), torch.device("cpu")
     torch.manual_seed(0)
     network = ComputeMode(training, cpu).to_device(build_backbone(name, CLASSES, weights="random")).train()
-    step = Step(network, make_optimizer(network.parameters(), training), training, cpu)
+    step = TrainingStep(network, make_optimizer(network.parameters(), training), training, cpu)
     x = torch.randn(SHAPE).contiguous(memory_format=step.arithmetic.layout)
     return partial(step, x, torch.arange(SHAPE[0]) % CLASSES)
 

@@ -27,7 +27,7 @@ from core.inputs.store.stored_inputs import Images
 from core.models.backbone import Backbone, build_backbone
 from core.models.input_transform.normalise import Normalise
 from core.session import Session
-from core.training.batches import Source
+from core.training.batches import InputSource
 from core.training.evaluation import evaluate
 from core.training.frozen_prefix import activations, split_at_freeze
 from tests.benchmarks.comparison import REPEATS, row
@@ -109,7 +109,7 @@ def _evaluation(name: str, images: Images, session: Session, plainly: Callable[[
     """Evaluate the clips as they are after every epoch, the folding included."""
     network, rows = _network(name), np.arange(CLIPS)
     arithmetic = ComputeMode(Training(), session.device)
-    source = Source(
+    source = InputSource(
         [images.array], key="noise", device=session.device, channels_last=True, device_cache=session.device_cache
     )
     seconds = _in_turn(lambda: plainly("whole", name), lambda: evaluate(network, source, rows, arithmetic))

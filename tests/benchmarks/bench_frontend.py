@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from core.config.run import Clip, Frontend
-from core.inputs.base import Kind
+from core.inputs.base import InputKind
 from core.inputs.log_mel import LogMel
 from core.inputs.spectrogram import WINDOWS_MS, Spectrogram
 from core.inputs.store.compute import make_inputs
@@ -55,7 +55,7 @@ def _measure(
     return row(what, theirs, ours, TARGET)
 
 
-class Power(Kind):
+class Power(InputKind):
     """The power of a spectrogram's channels, one after the other."""
 
     def __init__(self, spectrogram: Spectrogram) -> None:

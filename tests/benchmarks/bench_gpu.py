@@ -28,9 +28,9 @@ from core.inputs.log_mel import LogMel
 from core.plan import resolve
 from core.session import Session
 from core.training.optimizers import make_optimizer
-from core.training.prepare import Prepared, prepare
-from core.training.step import Step
-from core.training.trainer import Fit, epoch_rows, seed_epoch
+from core.training.prepare import PreparedRun, prepare
+from core.training.step import TrainingStep
+from core.training.trainer import TrainingLoop, seed_epoch, shuffle_epoch_rows
 from tests.benchmarks.bench_frontend import _librosa_mels
 from tests.benchmarks.comparison import Work, in_turn, row
 
@@ -65,8 +65,10 @@ def on_gpu(rows: Callable[[Run, Dataset, Session, Size], Iterator[dict[str, Any]
         return
     with tempfile.TemporaryDirectory() as results:
         session = Session(ExecutionOptions(results=Path(results)))
-        dataset = datasets.load("instruments")
-        yield from rows(resolve(Run(), dataset, dataset.fingerprint(session.store.cache)), dataset, session, Size())
+        dataset = datasets.load_dataset("instruments")
+        yield from rows(
+            resolve(Run(), dataset, dataset.compute_fingerprint(session.store.cache)), dataset, session, Size()
+        )
 
 
 def rows(run: Run, dataset: Dataset, session: Session, size: Size) -> Iterator[dict[str, Any]]:
@@ -91,7 +93,7 @@ def run_of(run: Run, backbone: str, batch: int, precision: str) -> Run:
 
 def _epoch(run: Run, dataset: Dataset, session: Session, size: Size) -> dict[str, Any]:
     """Time the training part of an epoch, and the bare loop over the same batches already in memory."""
-    fits = [Fit(run, prepare(run, dataset, session), session, "epoch") for _ in range(2)]
+    fits = [TrainingLoop(run, prepare(run, dataset, session), session, "epoch") for _ in range(2)]
     order = _rows(fits[0].prepared, run, size)
     bare = _bare_loop(fits[1].prepared, order, run, session)
     fits[0]._train(order, 0)
@@ -105,20 +107,20 @@ def _epoch(run: Run, dataset: Dataset, session: Session, size: Size) -> dict[str
 def _compiled(run: Run, dataset: Dataset, session: Session, size: Size) -> dict[str, Any]:
     """Time the same epoch with `--compile`, and without."""
     runs = [run.replace(training__compile=True), run]
-    fits = [Fit(one, prepare(one, dataset, session), session, "epoch") for one in runs]
+    fits = [TrainingLoop(one, prepare(one, dataset, session), session, "epoch") for one in runs]
     order = _rows(fits[0].prepared, run, size)
     ours, reference = _timed(size.repeats, session.device, *(lambda fit=fit: fit._train(order, 0) for fit in fits))
     what = f"{run.model.backbone}, {run.training.batch_size} clips: epoch with --compile / without"
     return row(what, ours, reference, 1.0, at_most=True)
 
 
-def _rows(prepared: Prepared, run: Run, size: Size) -> torch.Tensor:
+def _rows(prepared: PreparedRun, run: Run, size: Size) -> torch.Tensor:
     """Return whole batches of rows, the clips as often as it takes."""
-    order, wanted = epoch_rows(prepared, 0, seed_epoch(0, 0)), run.training.batch_size * size.steps
+    order, wanted = shuffle_epoch_rows(prepared, 0, seed_epoch(0, 0)), run.training.batch_size * size.steps
     return order.repeat(-(-wanted // len(order)))[:wanted]
 
 
-def _bare_loop(prepared: Prepared, order: torch.Tensor, run: Run, session: Session) -> Callable[[], None]:
+def _bare_loop(prepared: PreparedRun, order: torch.Tensor, run: Run, session: Session) -> Callable[[], None]:
     batch = run.training.batch_size
     batches = [
         (x.clone(memory_format=torch.preserve_format), prepared.labels[part.to(session.device)])
@@ -126,7 +128,7 @@ def _bare_loop(prepared: Prepared, order: torch.Tensor, run: Run, session: Sessi
     ]
     network, criterion = prepared.network.train(), torch.nn.CrossEntropyLoss()
     optimizer = make_optimizer(network.parameters(), run.training)
-    arithmetic = Step(network, optimizer, run.training, session.device).arithmetic
+    arithmetic = TrainingStep(network, optimizer, run.training, session.device).arithmetic
     steps = len(order) // batch
 
     def loop() -> None:
@@ -164,7 +166,7 @@ def _prefix(run: Run, dataset: Dataset, session: Session, size: Size) -> dict[st
         shutil.rmtree(session.store.cache / "activations", ignore_errors=True)
         for reuse in (True, False):
             start = time.perf_counter()
-            Fit(run, prepare(run, dataset, session, reuse=reuse), session, f"reuse {reuse}").run()
+            TrainingLoop(run, prepare(run, dataset, session, reuse=reuse), session, f"reuse {reuse}").run()
             seconds[reuse].append(time.perf_counter() - start)
             shutil.rmtree(session.store.folder(run), ignore_errors=True)
     return row(f"{size.epochs} epochs of a head: without reuse of the prefix / with", seconds[False], seconds[True], 8)

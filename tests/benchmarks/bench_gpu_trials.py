@@ -59,11 +59,11 @@ def _side(results: str, device: str, runs: str, epochs: str, ray: str, gpus: str
     """Train the runs of one side, in a process of its own."""
     share = {"gpus_per_trial": float(gpus) if gpus else None, "cpus_per_trial": float(cpus) if cpus else None}
     session = Session(ExecutionOptions(results=Path(results), device=device, cluster=RayOptions(ray=ray, **share)))
-    dataset = datasets.load("instruments")
+    dataset = datasets.load_dataset("instruments")
     base = Run().replace(
         frontend__n_mels=64, frontend__n_frames=64, training__epochs=int(epochs), training__precision="bf16"
     )
-    base = resolve(base, dataset, dataset.fingerprint(session.store.cache))
+    base = resolve(base, dataset, dataset.compute_fingerprint(session.store.cache))
     planned = tuple(PlannedRun("run", base.replace(seed=seed), base) for seed in range(int(runs)))
     executed = execute(Plan("bench", planned, {base.data.content: dataset}), session)
     assert (executed.trained, executed.failed) == (int(runs), 0)

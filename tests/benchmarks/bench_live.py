@@ -18,7 +18,7 @@ from core.config.run import Run
 from core.plan import resolve
 from core.session import Session
 from core.training.prepare import prepare
-from core.training.trainer import Fit, epoch_rows, seed_epoch
+from core.training.trainer import TrainingLoop, seed_epoch, shuffle_epoch_rows
 from tests.benchmarks.comparison import in_turn, row
 
 CLIPS, EPOCHS, TARGET = 128, 6, 1.25
@@ -28,10 +28,10 @@ def measure() -> Iterator[dict[str, Any]]:
     """Yield one row: live training over training on stored images, at most `TARGET`."""
     with tempfile.TemporaryDirectory() as results:
         session = Session(ExecutionOptions(results=Path(results)))
-        dataset = datasets.load("instruments")
-        stored = resolve(Run(), dataset, dataset.fingerprint(session.store.cache))
+        dataset = datasets.load_dataset("instruments")
+        stored = resolve(Run(), dataset, dataset.compute_fingerprint(session.store.cache))
         runs = {"live": stored.replace(training__live=True), "stored": stored}
-        fits = [Fit(run, prepare(run, dataset, session), session, name) for name, run in runs.items()]
+        fits = [TrainingLoop(run, prepare(run, dataset, session), session, name) for name, run in runs.items()]
         live, on_stored = in_turn(*(partial(_epoch, fit, count()) for fit in fits), repeats=EPOCHS)
         weights = [fit.prepared.backbone.state_dict() for fit in fits]
         if session.device.type == "cpu":
@@ -39,6 +39,6 @@ def measure() -> Iterator[dict[str, Any]]:
     yield row(f"training on {CLIPS} clips live / on stored images", live, on_stored, TARGET, at_most=True)
 
 
-def _epoch(fit: Fit, epochs: Iterator[int]) -> None:
+def _epoch(fit: TrainingLoop, epochs: Iterator[int]) -> None:
     epoch = next(epochs)
-    fit._train(epoch_rows(fit.prepared, epoch, seed_epoch(0, epoch))[:CLIPS], epoch)
+    fit._train(shuffle_epoch_rows(fit.prepared, epoch, seed_epoch(0, epoch))[:CLIPS], epoch)

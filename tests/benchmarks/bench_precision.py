@@ -19,7 +19,7 @@ from core.inference.fast_forward import CACHED_BATCH, evaluation_batch_size, fas
 from core.inference.precision import ComputeMode, has_bf16_instructions
 from core.models.backbone import Backbone, build_backbone
 from core.training.optimizers import make_optimizer
-from core.training.step import Step
+from core.training.step import TrainingStep
 from tests.benchmarks.comparison import Work, in_turn, row
 
 NETWORKS = {"resnet18": 1.7, "resnet50": 1.7, "densenet121": 1.7, "densenet201": 1.7}
@@ -58,7 +58,7 @@ def _works(name: str, precision: str) -> dict[str, Work]:
     torch.manual_seed(0)
     arithmetic = ComputeMode(training, cpu)
     trained, fixed = (arithmetic.to_device(build_backbone(name, CLASSES, weights="random")) for _ in range(2))
-    step = Step(trained.train(), make_optimizer(trained.parameters(), training), training, cpu)
+    step = TrainingStep(trained.train(), make_optimizer(trained.parameters(), training), training, cpu)
     x, images = (torch.randn(n, *SHAPE[1:]).contiguous(memory_format=arithmetic.layout) for n in (SHAPE[0], PASSED))
     fixed.eval()
 

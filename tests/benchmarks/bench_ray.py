@@ -64,16 +64,16 @@ def _side(results: Path, what: str, ray: str, threads: int) -> None:
     from commands.cli.run_plan import execute
     from core.config.execution import ExecutionOptions, RayOptions
     from core.config.run import Run
-    from core.datasets import load
+    from core.datasets import load_dataset
     from core.plan import Plan, PlannedRun, resolve
     from core.session import Session
     from core.training.run_inputs import load_images
 
     made = RayOptions(ray=ray)
     session = Session(ExecutionOptions(results=results, device="cpu", threads=threads, cluster=made))
-    dataset = load("instruments")
+    dataset = load_dataset("instruments")
     base = Run().replace(frontend__n_mels=64, frontend__n_frames=64)
-    base = resolve(base, dataset, dataset.fingerprint(session.store.cache))
+    base = resolve(base, dataset, dataset.compute_fingerprint(session.store.cache))
     if what == "images":
         load_images(base, dataset, session)
         return

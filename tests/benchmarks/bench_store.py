@@ -21,7 +21,7 @@ from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.session import Session
 from core.training import metrics
-from core.training.results import provenance
+from core.training.results import collect_provenance
 from run_ablation import main
 from tests.benchmarks.comparison import in_turn, row
 
@@ -74,8 +74,8 @@ def fill(words: list[str]) -> None:
         history[0] |= {"test_loss": rng.random(), "test_accuracy": metrics.accuracy(logits, targets)}
         by_class = metrics.per_class(logits, targets)
         scores = {"precision": by_class.precision, "recall": by_class.recall, "f1": by_class.f1}
-        values = provenance(session) | {
-            "metrics": metrics.summary(logits, targets) | {"epochs": 1},
+        values = collect_provenance(session) | {
+            "metrics": metrics.summarise(logits, targets) | {"epochs": 1},
             "per_class": {n: v.tolist() for n, v in (scores | {"support": by_class.support}).items()},
             "confusion": metrics.confusion_matrix(logits, targets).tolist(),
             "class_names": list(dataset.class_names),

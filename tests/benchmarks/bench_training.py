@@ -22,8 +22,8 @@ from core.executor import execute
 from core.plan import make_plan, resolve
 from core.session import Session
 from core.training.optimizers import make_optimizer
-from core.training.prepare import Prepared, prepare
-from core.training.trainer import Fit, epoch_rows, seed_epoch
+from core.training.prepare import PreparedRun, prepare
+from core.training.trainer import TrainingLoop, seed_epoch, shuffle_epoch_rows
 from tests.benchmarks.comparison import in_turn, row
 
 ROOT = Path(__file__).parent.parent.parent
@@ -34,8 +34,8 @@ def measure() -> Iterator[dict[str, Any]]:
     """Yield a row per comparison; a row with ``at_most`` wants a ratio no larger than its target."""
     with tempfile.TemporaryDirectory() as results:
         session = Session(ExecutionOptions(results=Path(results)))
-        dataset = datasets.load("instruments")
-        run = resolve(Run().replace(training__epochs=EPOCHS), dataset, dataset.fingerprint(session.store.cache))
+        dataset = datasets.load_dataset("instruments")
+        run = resolve(Run().replace(training__epochs=EPOCHS), dataset, dataset.compute_fingerprint(session.store.cache))
         prepare(run, dataset, session)  # the images are made once, before anything is timed
         yield _epoch(run, dataset, session)
         yield _frozen(run, dataset, session, through="block4", target=8.0)
@@ -46,13 +46,13 @@ def measure() -> Iterator[dict[str, Any]]:
 
 def _epoch(run: Run, dataset: Dataset, session: Session) -> dict[str, Any]:
     """Time the training part of an epoch, and the bare loop over the same batches already in memory."""
-    fits = [Fit(run, prepare(run, dataset, session), session, "epoch") for _ in range(2)]
-    rows = epoch_rows(fits[0].prepared, 0, seed_epoch(0, 0))
+    fits = [TrainingLoop(run, prepare(run, dataset, session), session, "epoch") for _ in range(2)]
+    rows = shuffle_epoch_rows(fits[0].prepared, 0, seed_epoch(0, 0))
     sides = (lambda: fits[0]._train(rows, 0)), _bare_loop(fits[1].prepared, rows, run)
     return row("epoch of the trainer / bare forward, backward, step", *in_turn(*sides), 1.05, at_most=True)
 
 
-def _bare_loop(prepared: Prepared, rows: torch.Tensor, run: Run) -> Callable[[], None]:
+def _bare_loop(prepared: PreparedRun, rows: torch.Tensor, run: Run) -> Callable[[], None]:
     batches = [
         (x.clone(memory_format=torch.preserve_format), prepared.labels[part])
         for x, part in zip(prepared.source.batches(rows, 32), torch.split(rows, 32), strict=True)
@@ -79,7 +79,7 @@ def _frozen(run: Run, dataset: Dataset, session: Session, *, through: str, targe
         prepared = prepare(run, dataset, session, reuse=reuse)
         with torch.inference_mode():
             outputs[reuse] = prepared.network.eval()(next(prepared.source.batches(torch.arange(64), 64)))
-        history, _ = Fit(run, prepared, session, f"{through} {'with' if reuse else 'without'} reuse").run()
+        history, _ = TrainingLoop(run, prepared, session, f"{through} {'with' if reuse else 'without'} reuse").run()
         accuracies[reuse] = history[-1]["test_accuracy"]
         shutil.rmtree(session.store.folder(run), ignore_errors=True)
 
@@ -98,7 +98,7 @@ def _folds_and_seeds(run: Run, dataset: Dataset, session: Session) -> dict[str, 
     frozen = run.replace(model__freeze="block4")
 
     def single() -> None:
-        Fit(frozen, prepare(frozen, dataset, session, reuse=False), session, "single").run()
+        TrainingLoop(frozen, prepare(frozen, dataset, session, reuse=False), session, "single").run()
 
     def shared() -> None:
         shutil.rmtree(session.store.cache / "activations", ignore_errors=True)

@@ -41,5 +41,5 @@ def test_reading_the_files_of_a_set_is_shown_where_it_takes_long(
     monkeypatch.setattr(core.datasets.fingerprint, "FILES_PER_TASK", 16)
     calls: list[Any] = []
     for _ in range(2):  # the second time nothing is read
-        dataset.fingerprint(tmp_path, progress=lambda *call: calls.append(call))
+        dataset.compute_fingerprint(tmp_path, progress=lambda *call: calls.append(call))
     assert calls == [(16, 30, "reading the files of folder"), (30, 30, "reading the files of folder")]

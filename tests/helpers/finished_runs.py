@@ -32,7 +32,7 @@ def finish(
     by_class = {name: values.tolist() for name, values in asdict(metrics.per_class(logits, targets)).items()}
     rows = [dict(row) for row in history] or [{"epoch": 1, "test_accuracy": metrics.accuracy(logits, targets)}]
     values = {
-        "metrics": metrics.summary(logits, targets) | {"accuracy_best_epoch": best_accuracy, "epochs": len(rows)},
+        "metrics": metrics.summarise(logits, targets) | {"accuracy_best_epoch": best_accuracy, "epochs": len(rows)},
         "per_class": by_class,
         "confusion": metrics.confusion_matrix(logits, targets).tolist(),
         "class_names": [f"class {k}" for k in range(logits.shape[1])],

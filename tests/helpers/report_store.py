@@ -68,7 +68,7 @@ def finish(store, run, *, right, classes=CLASSES):
     targets = np.repeat(np.arange(len(classes)), 10)
     logits = np.eye(len(classes))[targets] * np.where(rng.random(len(targets)) < right, 4, -4)[:, None]
     logits += rng.normal(size=logits.shape)
-    scores = metrics.summary(logits, targets) | {"accuracy_best_epoch": right, "best_epoch": 2, "epochs": 3}
+    scores = metrics.summarise(logits, targets) | {"accuracy_best_epoch": right, "best_epoch": 2, "epochs": 3}
     store.write_record(run, RUNNING, {})
     store.write_history(
         run,

@@ -45,7 +45,7 @@ class Watch:
         if not phase:
             return
         if trainer := sys.modules.get("core.training.trainer"):
-            trainer.CHECKPOINT_EVERY = 0.0  # every epoch leaves one
+            trainer.CHECKPOINT_INTERVAL = 0.0  # every epoch leaves one
         if self.waiting:
             time.sleep(PATIENCE)
             os._exit(99)

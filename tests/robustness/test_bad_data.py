@@ -16,7 +16,7 @@ from commands.ablation import prepare
 from commands.cli.grid import read_execution_options
 from commands.cli.parser import read_command_line
 from core.audio.reading import BadClip, read_waveform
-from core.datasets import load
+from core.datasets import load_dataset
 from core.errors import UserError
 from core.plan import list_untrained_classes
 from core.session import Session
@@ -37,7 +37,7 @@ def root(tmp_path: Path) -> Path:
 def refused(place: Path) -> str:
     """Return the one line with which a data set is refused."""
     with pytest.raises(UserError) as caught:
-        load("folder", place)
+        load_dataset("folder", place)
     said = str(caught.value)
     assert "\n" not in said
     assert said.isprintable()
@@ -51,7 +51,7 @@ def table(root: Path, *rows: str) -> Path:
 
 
 def test_table_without_a_mistake_is_read(root: Path) -> None:
-    assert len(load("folder", table(root)).clips) == 12
+    assert len(load_dataset("folder", table(root)).clips) == 12
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_fold_that_is_no_number_is_named(fold: str, root: Path) -> None:
 @pytest.mark.timeout(60)
 def test_pipe_in_the_place_of_a_file_is_not_waited_for(root: Path, tmp_path: Path) -> None:
     os.mkfifo(root / "a" / "pipe.wav")
-    dataset = load("folder", table(root, "a/pipe.wav,a"))
+    dataset = load_dataset("folder", table(root, "a/pipe.wav,a"))
     with pytest.raises(UserError, match="pipe.wav: is no regular file; a clip must be one"):
-        dataset.fingerprint(tmp_path)
+        dataset.compute_fingerprint(tmp_path)
     with pytest.raises(BadClip, match="not a regular file"):
         read_waveform(root / "a" / "pipe.wav", sr=8000, n_samples=800, fit="pad")
     (root / "clips.csv").unlink()
@@ -144,7 +144,12 @@ def test_what_decoders_say_themselves_does_not_reach_the_terminal(
     (root / "a" / "9.mp3").write_bytes(data)
     clip, frontend = Clip(sr=8000, duration=0.1), Frontend(n_mels=8, n_frames=8)
     made = images(
-        load("folder", root), content="", clip=clip, frontend=frontend, cache=session.store.cache, on_bad_clip="skip"
+        load_dataset("folder", root),
+        content="",
+        clip=clip,
+        frontend=frontend,
+        cache=session.store.cache,
+        on_bad_clip="skip",
     )
     assert len(made.kept) >= 12
     assert capfd.readouterr() == ("", "")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from core.datasets.sets.feature_table import CLIP, LABEL
+from core.datasets.sets.feature_table import CLIP_COLUMN, LABEL_COLUMN
 from core.errors import UserError
 from run_ablation import main
 
@@ -63,9 +63,7 @@ def test_recordings_of_no_class(sounds: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(sounds, tmp_path / "copy"))
     shutil.copy(root / "low" / "0.wav", root / "loose.wav")
     found = said(["compare", "--data", "folder", "--data-root", str(root)], tmp_path / "results")
-    assert found == (
-        f"folder: {root} holds 1 recordings of no class: loose.wav; move them into the folder of their class, or away"
-    )
+    assert "holds 1 recordings outside the class folders: loose.wav; move them" in found
 
 
 def test_files_without_any_label(tmp_path: Path, sounds: Path) -> None:
@@ -84,8 +82,10 @@ def test_files_without_any_label(tmp_path: Path, sounds: Path) -> None:
     )
     table.write_text("path,label\n0.wav,low\n1.wav,\n2.wav,high\n")
     assert said(["compare", "--data", "folder", "--data-root", str(table)], results) == f"{table}: row 2 has no label"
-    table.write_text(f"{CLIP},a\n0.wav,1\n1.wav,2\n")
-    assert f"lacks the column {LABEL}" in said(["compare", "--data", "features", "--data-root", str(table)], results)
+    table.write_text(f"{CLIP_COLUMN},a\n0.wav,1\n1.wav,2\n")
+    assert f"lacks the column {LABEL_COLUMN}" in said(
+        ["compare", "--data", "features", "--data-root", str(table)], results
+    )
 
 
 @pytest.mark.parametrize(

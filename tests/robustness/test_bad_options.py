@@ -59,8 +59,10 @@ def answer(line: list[str], session: Session) -> str:
 def test_plan_bad_words_of_every_option_are_accepted_or_one_line(
     dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch, say: Callable[[str], None]
 ) -> None:
-    monkeypatch.setattr("core.plan.datasets.load", lambda name, root=None: dataclasses.replace(dataset, name=name))
-    monkeypatch.setattr(Dataset, "fingerprint", lambda self, cache, progress=None: "0" * 64)
+    monkeypatch.setattr(
+        "core.plan.datasets.load_dataset", lambda name, root=None: dataclasses.replace(dataset, name=name)
+    )
+    monkeypatch.setattr(Dataset, "compute_fingerprint", lambda self, cache, progress=None: "0" * 64)
     refused = 0
     tried = list(lines())
     for line in tried:
@@ -147,6 +149,6 @@ def test_plan_path_that_is_no_utf8_is_refused(flag: str, session: Session) -> No
 
 def test_load_home_of_an_unknown_user_is_one_line() -> None:
     with pytest.raises(UserError, match="--data-root ~nosuchuser/x: "):
-        datasets.load("folder", Path("~nosuchuser/x"))
+        datasets.load_dataset("folder", Path("~nosuchuser/x"))
     with pytest.raises(UserError, match="File name too long"):
-        datasets.load("folder", Path(5000 * "p"))
+        datasets.load_dataset("folder", Path(5000 * "p"))

@@ -6,21 +6,23 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from core.datasets.metadata import read_rows, some
-from core.datasets.sets.folder import files_below
+from core.datasets.metadata import format_few, read_rows
+from core.datasets.sets.folder import find_files
 from core.errors import UserError
 
-LABEL = "label"
-NAMES = ("path", "file", "filename", "id")  # columns that can name a recording; the first one found is used
-WAY = f"give a CSV file of {LABEL} and one of {', '.join(NAMES)}, or a folder with a folder for each class"
-KEYS: Mapping[str, Callable[[str], str]] = {
+LABEL_COLUMN = "label"
+NAME_COLUMNS = ("path", "file", "filename", "id")  # columns that can name a recording; the first one found is used
+HOW_TO_GIVE = (
+    f"give a CSV file of {LABEL_COLUMN} and one of {', '.join(NAME_COLUMNS)}, or a folder with a folder for each class"
+)
+MATCH_KEYS: Mapping[str, Callable[[str], str]] = {
     "path": str,
     "name": lambda path: PurePosixPath(path).name,
     "stem": lambda path: PurePosixPath(path).stem,
 }
 
 
-def read_truth(path: Path) -> list[tuple[str, str]]:
+def read_labels(path: Path) -> list[tuple[str, str]]:
     """Read pairs (recording, class) from a CSV file, or from a folder of class folders.
 
     Raises
@@ -29,19 +31,19 @@ def read_truth(path: Path) -> list[tuple[str, str]]:
         For anything else.
     """
     if path.is_dir():
-        shown = [file for file in sorted(files_below(path)) if "/" in file]
+        shown = [file for file in sorted(find_files(path)) if "/" in file]
         if not shown:
-            raise UserError(f"--labels {path}: has no folders with files; {WAY}")
+            raise UserError(f"--labels {path}: has no folders with files; {HOW_TO_GIVE}")
         return [(file, file.partition("/")[0]) for file in shown]
     rows = read_rows(path, [])
-    column = next((name for name in NAMES if name in rows), "")
-    if not column or LABEL not in rows:
-        raise UserError(f"--labels {path}: has the columns {some(list(rows.columns))}; {WAY}")
-    rows = read_rows(path, [column, LABEL])
-    return list(zip(rows[column], rows[LABEL], strict=True))
+    column = next((name for name in NAME_COLUMNS if name in rows), "")
+    if not column or LABEL_COLUMN not in rows:
+        raise UserError(f"--labels {path}: has the columns {format_few(list(rows.columns))}; {HOW_TO_GIVE}")
+    rows = read_rows(path, [column, LABEL_COLUMN])
+    return list(zip(rows[column], rows[LABEL_COLUMN], strict=True))
 
 
-def labels_of(
+def match_labels(
     paths: Sequence[str], truth: Sequence[tuple[str, str]], class_names: Sequence[str], *, source: str
 ) -> np.ndarray:
     """Return the class number of each recording, (recordings,); -1 without a label.
@@ -54,7 +56,7 @@ def labels_of(
     paths
         Paths of the recordings.
     truth
-        Result of `read_truth`.
+        Result of `read_labels`.
     class_names
         Classes of the network.
     source
@@ -66,22 +68,25 @@ def labels_of(
         If no recording has a label, one has two, or a label is not a class of the network.
     """
     by_path = any("/" in name for name, _ in truth)
-    ways = ((how, _labels_by(paths, truth, key)) for how, key in KEYS.items() if by_path or how != "path")
+    ways = ((how, _collect_labels(paths, truth, key)) for how, key in MATCH_KEYS.items() if by_path or how != "path")
     how, found = next((way for way in ways if any(way[1])), ("", []))
     if not found:
-        raise UserError(f"{source}: names none of the {len(paths)} recordings, such as {paths[0]}; {WAY}")
+        raise UserError(f"{source}: names none of the {len(paths)} recordings, such as {paths[0]}; {HOW_TO_GIVE}")
     if torn := [path for path, labels in zip(paths, found, strict=True) if len(labels) > 1]:
-        raise UserError(f"{source}: {some(torn)}: more than one label, taken by {how}; name each by its path")
+        raise UserError(f"{source}: {format_few(torn)}: more than one label, taken by {how}; name each by its path")
     named = [next(iter(labels), "") for labels in found]
     numbers = {name: number for number, name in enumerate(class_names)}
     if strange := sorted({label for label in named if label and label not in numbers}):
         raise UserError(
-            f"{source}: {some(strange)}: no class of the network, which has {some(class_names)}; mend the labels"
+            f"{source}: {format_few(strange)}: not a class of the network, whose classes are "
+            f"{format_few(class_names)}; correct the labels"
         )
     return np.array([numbers.get(label, -1) for label in named], np.int64)
 
 
-def _labels_by(paths: Sequence[str], truth: Sequence[tuple[str, str]], key: Callable[[str], str]) -> list[set[str]]:
+def _collect_labels(
+    paths: Sequence[str], truth: Sequence[tuple[str, str]], key: Callable[[str], str]
+) -> list[set[str]]:
     """Return the set of labels of each path, comparing names by `key`."""
     labels: dict[str, set[str]] = defaultdict(set)
     for name, label in truth:

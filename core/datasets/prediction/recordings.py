@@ -10,17 +10,17 @@ import numpy as np
 import pandas as pd
 
 from core.datasets.dataset import Dataset
-from core.datasets.metadata import read_rows, some
-from core.datasets.sets.feature_table import CLIP
-from core.datasets.sets.folder import SUFFIXES, files_below
+from core.datasets.metadata import format_few, read_rows
+from core.datasets.sets.feature_table import CLIP_COLUMN
+from core.datasets.sets.folder import AUDIO_SUFFIXES, find_files
 from core.errors import UserError
 from core.io.atomic_files import is_utf8
 
-PATH = "path"  # column of a CSV file that names recordings
+PATH_COLUMN = "path"  # column of a CSV file that names recordings
 
 
 @dataclass(frozen=True)
-class Unlabelled:
+class UnlabelledClips:
     """Recordings, or rows of features, in order.
 
     Attributes
@@ -44,7 +44,7 @@ class Unlabelled:
     remarks: tuple[str, ...] = ()
 
 
-def find_sounds(path: Path) -> Unlabelled:
+def find_recordings(path: Path) -> UnlabelledClips:
     """Find recordings: all below a folder, those in the column ``path`` of a CSV file, or a single file.
 
     In a folder, files with the suffix of a recording are taken at any depth, except hidden ones. A CSV file may name
@@ -56,21 +56,21 @@ def find_sounds(path: Path) -> Unlabelled:
         For a missing path, a folder without recordings, a CSV file without the column, and duplicates.
     """
     if path.is_dir():
-        return _below(path)
+        return _find_in_folder(path)
     if not path.exists():
         raise UserError(f"{path}: there is no such file or folder")
     if path.suffix.lower() != ".csv":
-        return Unlabelled(path.parent, (path.name,))
+        return UnlabelledClips(path.parent, (path.name,))
     rows = read_rows(path, [])
-    if PATH not in rows:
+    if PATH_COLUMN not in rows:
         raise UserError(
-            f"{path}: the network takes sounds, and a CSV file names them in a column {PATH}; this one has "
-            f"{some(list(rows.columns))}"
+            f"{path}: the network takes sounds, and a CSV file names them in a column {PATH_COLUMN}; this one has "
+            f"{format_few(list(rows.columns))}"
         )
-    return _checked(path, Unlabelled(path.parent, tuple(read_rows(path, [PATH])[PATH])))
+    return _check_names(path, UnlabelledClips(path.parent, tuple(read_rows(path, [PATH_COLUMN])[PATH_COLUMN])))
 
 
-def find_rows(path: Path, columns: Sequence[str]) -> Unlabelled:
+def find_feature_rows(path: Path, columns: Sequence[str]) -> UnlabelledClips:
     """Read the features `columns` of a CSV file with a column ``filename``.
 
     Raises
@@ -79,11 +79,11 @@ def find_rows(path: Path, columns: Sequence[str]) -> Unlabelled:
         For a missing file or column, and duplicate rows.
     """
     if not path.is_file():
-        raise UserError(f"{path}: the network takes features: give a CSV file of {CLIP}, {some(columns)}")
-    rows = read_rows(path, [CLIP])
+        raise UserError(f"{path}: the network takes features: give a CSV file of {CLIP_COLUMN}, {format_few(columns)}")
+    rows = read_rows(path, [CLIP_COLUMN])
     if missing := [column for column in columns if column not in rows]:
-        raise UserError(f"{path}: lacks {len(missing)} of the network's {len(columns)} features: {some(missing)}")
-    names = tuple(rows[CLIP])
+        raise UserError(f"{path}: lacks {len(missing)} of the network's {len(columns)} features: {format_few(missing)}")
+    names = tuple(rows[CLIP_COLUMN])
     cells = rows[list(columns)]
     vectors = cells.apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
     first = np.argmin(np.isfinite(vectors), axis=1)  # 0 if all values of a row are finite
@@ -94,10 +94,10 @@ def find_rows(path: Path, columns: Sequence[str]) -> Unlabelled:
         )
         if not np.isfinite(number)
     }
-    return _checked(path, Unlabelled(path.parent, names, vectors, problems))
+    return _check_names(path, UnlabelledClips(path.parent, names, vectors, problems))
 
 
-def join_recordings(parts: Sequence[Unlabelled]) -> Unlabelled:
+def join_recordings(parts: Sequence[UnlabelledClips]) -> UnlabelledClips:
     """Join recordings of several places; their paths become relative to the common folder.
 
     Raises
@@ -114,33 +114,35 @@ def join_recordings(parts: Sequence[Unlabelled]) -> Unlabelled:
     wrong = {(p / k).as_posix(): v for p, part in zip(prefixes, parts, strict=True) for k, v in part.problems.items()}
     vectors = [part.vectors for part in parts if part.vectors is not None]
     remarks = tuple(remark for part in parts for remark in part.remarks)
-    return _checked(root, Unlabelled(root, paths, np.concatenate(vectors) if vectors else None, wrong, remarks))
+    return _check_names(
+        root, UnlabelledClips(root, paths, np.concatenate(vectors) if vectors else None, wrong, remarks)
+    )
 
 
-def holdout_of(loaded: Dataset, selected: Dataset) -> Unlabelled:
+def get_holdout(loaded: Dataset, selected: Dataset) -> UnlabelledClips:
     """Return the held-out clips of a selection of the data set `loaded`."""
     paths = tuple(selected.holdout["path"])
     if loaded.vectors is None:
-        return Unlabelled(loaded.root, paths)
+        return UnlabelledClips(loaded.root, paths)
     place = {path: row for row, path in enumerate(loaded.clips["path"])}
-    return Unlabelled(loaded.root, paths, loaded.vectors[[place[path] for path in paths]])
+    return UnlabelledClips(loaded.root, paths, loaded.vectors[[place[path] for path in paths]])
 
 
-def _below(root: Path) -> Unlabelled:
-    shown = sorted(files_below(root))
-    named = [path for path in shown if path.lower().endswith(SUFFIXES)]
+def _find_in_folder(root: Path) -> UnlabelledClips:
+    shown = sorted(find_files(root))
+    named = [path for path in shown if path.lower().endswith(AUDIO_SUFFIXES)]
     if not named:
-        raise UserError(f"{root}: holds no recording ({' '.join(SUFFIXES)}); a CSV file may name other files")
-    other = [path for path in shown if not path.lower().endswith(SUFFIXES)]
-    remark = f"passed over, not being named as recordings: {some(other)}"
-    return _checked(root, Unlabelled(root, tuple(named), remarks=(remark,) if other else ()))
+        raise UserError(f"{root}: holds no recording ({' '.join(AUDIO_SUFFIXES)}); a CSV file may name other files")
+    other = [path for path in shown if not path.lower().endswith(AUDIO_SUFFIXES)]
+    remark = f"passed over, not being named as recordings: {format_few(other)}"
+    return _check_names(root, UnlabelledClips(root, tuple(named), remarks=(remark,) if other else ()))
 
 
-def _checked(source: Path, found: Unlabelled) -> Unlabelled:
+def _check_names(source: Path, found: UnlabelledClips) -> UnlabelledClips:
     if not found.paths:
         raise UserError(f"{source}: has no rows")
     if odd := [path for path in found.paths if not is_utf8(path)]:
-        raise UserError(f"{source}: file names that are no UTF-8: {some(odd)}; rename them")
+        raise UserError(f"{source}: file names that are no UTF-8: {format_few(odd)}; rename them")
     if twice := [path for path, times in Counter(found.paths).items() if times > 1]:
-        raise UserError(f"{source}: named more than once: {some(twice)}; keep one row for each")
+        raise UserError(f"{source}: named more than once: {format_few(twice)}; keep one row for each")
     return found

@@ -5,14 +5,14 @@ from pathlib import Path
 import pandas as pd
 
 from core.datasets.dataset import Dataset
-from core.datasets.loader import Loader, Source
-from core.datasets.metadata import check_names, check_present, integers, read_rows
+from core.datasets.loader import DataSource, Loader
+from core.datasets.metadata import check_names, check_present, parse_integers, read_rows
 from core.errors import UserError
 
 METADATA = "meta/esc50.csv"
 FILE_NAME = r"(?P<fold>\d+)-(?P<src_file>\d+)-(?P<take>[A-Z])-(?P<target>\d+)\.wav"
 
-SOURCE = Source(
+SOURCE = DataSource(
     url="https://github.com/karoldvl/ESC-50/archive/master.zip",
     md5="7771e4b9d86d0945acce719c7a59305a",
     layout=("meta/esc50.csv", "audio"),
@@ -32,11 +32,11 @@ def load(root: Path | None = None) -> Dataset:
         For a missing or half-present folder, or a clip whose name or class contradicts its row.
     """
     if root is None or not (root / METADATA).is_file():
-        raise UserError(SOURCE.how_to_get("esc50", root))
+        raise UserError(SOURCE.explain_how_to_get("esc50", root))
     table = root / METADATA
     rows = read_rows(table, ["filename", "fold", "target", "category", "src_file", "take"])
-    target = integers(table, rows, "target")
-    fold = integers(table, rows, "fold", at_least=1)
+    target = parse_integers(table, rows, "target")
+    fold = parse_integers(table, rows, "fold", at_least=1)
     category = dict(zip(target, rows["category"], strict=True))
     for name, number, class_name in zip(rows["filename"], target, rows["category"], strict=True):
         if category[number] != class_name:

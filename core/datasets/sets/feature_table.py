@@ -7,12 +7,12 @@ import pandas as pd
 
 from core.datasets.dataset import Dataset
 from core.datasets.loader import Loader
-from core.datasets.metadata import integers, read_rows, some, split_groups
+from core.datasets.metadata import find_split_groups, format_few, parse_integers, read_rows
 from core.errors import UserError
 
-CLIP, LABEL = "filename", "label"
-NO_FEATURES = ("length",)  # columns of GTZAN's tables that describe the file and not the sound
-WAY = "give --data-root a CSV file of filename, features and label (and fold, group)"
+CLIP_COLUMN, LABEL_COLUMN = "filename", "label"
+IGNORED_COLUMNS = ("length",)  # columns of GTZAN's tables that describe the file and not the sound
+HOW_TO_GIVE = "give --data-root a CSV file of filename, features and label (and fold, group)"
 
 
 def load(root: Path | None = None) -> Dataset:
@@ -27,21 +27,23 @@ def load(root: Path | None = None) -> Dataset:
         For no such file, a column that is missing or never changes, and a cell that is no finite number.
     """
     if root is None or not root.is_file():
-        raise UserError(f"features: {'no data given' if root is None else f'{root} is no file'}; {WAY}")
-    rows = read_rows(root, [CLIP, LABEL])
+        raise UserError(f"features: {'no data given' if root is None else f'{root} is no file'}; {HOW_TO_GIVE}")
+    rows = read_rows(root, [CLIP_COLUMN, LABEL_COLUMN])
     optional = [column for column in ("fold", "group") if column in rows]
-    columns = [str(column) for column in rows if column not in (CLIP, LABEL, *optional, *NO_FEATURES)]
+    columns = [str(column) for column in rows if column not in (CLIP_COLUMN, LABEL_COLUMN, *optional, *IGNORED_COLUMNS)]
     if not columns:
-        raise UserError(f"features: {root} has no column of features beside {', '.join(rows.columns)}; {WAY}")
-    vectors = np.stack([_numbers(root, rows, column) for column in columns], axis=1)
-    class_names = sorted(rows[LABEL].unique())
-    clips = pd.DataFrame({"path": rows[CLIP], "label": rows[LABEL].map(class_names.index)})
+        raise UserError(f"features: {root} has no column of features beside {', '.join(rows.columns)}; {HOW_TO_GIVE}")
+    vectors = np.stack([_parse_numbers(root, rows, column) for column in columns], axis=1)
+    class_names = sorted(rows[LABEL_COLUMN].unique())
+    clips = pd.DataFrame({"path": rows[CLIP_COLUMN], "label": rows[LABEL_COLUMN].map(class_names.index)})
     if "fold" in optional:
-        clips["fold"] = integers(root, rows, "fold", at_least=1)
+        clips["fold"] = parse_integers(root, rows, "fold", at_least=1)
     if "group" in optional:
         clips["group"] = rows["group"]
-    if len(optional) == 2 and (leaks := split_groups(clips)):
-        raise UserError(f"{root}: in more than one fold: group {some(leaks)}; put all rows of a group into one fold")
+    if len(optional) == 2 and (leaks := find_split_groups(clips)):
+        raise UserError(
+            f"{root}: in more than one fold: group {format_few(leaks)}; put all rows of a group into one fold"
+        )
     return Dataset.from_rows(
         "features",
         root.parent,
@@ -52,11 +54,11 @@ def load(root: Path | None = None) -> Dataset:
         n_frames=1,
         vectors=vectors,
         columns=tuple(columns),
-        remarks=tuple(_repeated(rows, vectors)),
+        remarks=tuple(_describe_repeated(rows, vectors)),
     )
 
 
-def _numbers(table: Path, rows: pd.DataFrame, column: str) -> np.ndarray:
+def _parse_numbers(table: Path, rows: pd.DataFrame, column: str) -> np.ndarray:
     """Return a column as float32, (rows,)."""
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused
         numbers = pd.to_numeric(rows[column], errors="coerce").to_numpy(np.float32)
@@ -68,19 +70,19 @@ def _numbers(table: Path, rows: pd.DataFrame, column: str) -> np.ndarray:
     return numbers
 
 
-def _repeated(rows: pd.DataFrame, vectors: np.ndarray) -> list[str]:
+def _describe_repeated(rows: pd.DataFrame, vectors: np.ndarray) -> list[str]:
     """Name the rows whose numbers another row has too, and those of them that have another label."""
     first: dict[bytes, int] = {}
     numbers = [row.tobytes() for row in vectors]
     pairs = [(k, first[key]) for k, key in enumerate(numbers) if first.setdefault(key, k) != k]
-    names, labels = rows[CLIP].tolist(), rows[LABEL].tolist()
+    names, labels = rows[CLIP_COLUMN].tolist(), rows[LABEL_COLUMN].tolist()
     torn = [f"{names[a]} ({labels[a]}) = {names[b]} ({labels[b]})" for a, b in pairs if labels[a] != labels[b]]
     found = []
     if pairs:
-        same = some([f"{names[a]} = {names[b]}" for a, b in pairs])
+        same = format_few([f"{names[a]} = {names[b]}" for a, b in pairs])
         found.append(f"{len(pairs)} rows repeat another's features and may be trained and tested on: {same}")
     if torn:
-        found.append(f"{len(torn)} of them with another label than the row they repeat: {some(torn)}")
+        found.append(f"{len(torn)} of them with another label than the row they repeat: {format_few(torn)}")
     return found
 
 

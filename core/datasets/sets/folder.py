@@ -7,13 +7,29 @@ from pathlib import Path
 import pandas as pd
 
 from core.datasets.dataset import Dataset
-from core.datasets.loader import Loader, Source
-from core.datasets.metadata import check_present, integers, read_rows, some, split_groups
+from core.datasets.loader import DataSource, Loader
+from core.datasets.metadata import check_present, find_split_groups, format_few, parse_integers, read_rows
 from core.errors import UserError
 
 # Names taken for audio in a folder of classes; a CSV file may name any file. The content decides how it is decoded.
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".mp4", ".au", ".aif", ".aiff", ".wma")
-WAYS = "give --data-root a folder with one folder of recordings per class, or a CSV file of path,label[,fold][,group]"
+AUDIO_SUFFIXES = (
+    ".wav",
+    ".flac",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".mp3",
+    ".m4a",
+    ".aac",
+    ".mp4",
+    ".au",
+    ".aif",
+    ".aiff",
+    ".wma",
+)
+HOW_TO_GIVE = (
+    "give --data-root a folder with one folder of recordings per class, or a CSV file of path,label[,fold][,group]"
+)
 
 
 def load(root: Path | None = None) -> Dataset:
@@ -31,16 +47,16 @@ def load(root: Path | None = None) -> Dataset:
         lacks or breaks something.
     """
     if root is None or not root.exists():
-        raise UserError(f"folder: {'no data given' if root is None else f'{root} does not exist'}; {WAYS}")
+        raise UserError(f"folder: {'no data given' if root is None else f'{root} does not exist'}; {HOW_TO_GIVE}")
     if not root.is_dir():
-        return _from_clips("folder", root.parent, _from_csv(root))
-    files = _from_folders("folder", root)
-    named = files["path"].str.lower().str.endswith(SUFFIXES)
+        return _make_dataset("folder", root.parent, _read_csv(root))
+    files = _read_class_folders("folder", root)
+    named = files["path"].str.lower().str.endswith(AUDIO_SUFFIXES)
     if empty := sorted(set(files["label"].unique()) - set(files.loc[named, "label"].unique())):
-        raise UserError(f"folder: {root / empty[0]} holds no recording ({' '.join(SUFFIXES)}); fill or remove it")
+        raise UserError(f"folder: {root / empty[0]} holds no recording ({' '.join(AUDIO_SUFFIXES)}); fill or remove it")
     other = sorted(files.loc[~named, "path"])
-    remark = f"{len(other)} files that are not named as recordings, to be taken by a CSV file: {some(other)}"
-    return _from_clips("folder", root, files[named].copy(), remarks=(remark,) if other else ())
+    remark = f"{len(other)} files that are not named as recordings, to be taken by a CSV file: {format_few(other)}"
+    return _make_dataset("folder", root, files[named].copy(), remarks=(remark,) if other else ())
 
 
 def load_thirteen(root: Path | None = None) -> Dataset:
@@ -55,14 +71,14 @@ def load_thirteen(root: Path | None = None) -> Dataset:
         For a missing folder, an empty class, and another number of classes.
     """
     if root is None or not root.is_dir():
-        raise UserError(THIRTEEN_SOURCE.how_to_get("thirteen-classes", root))
-    clips = _from_folders("thirteen-classes", root)
+        raise UserError(THIRTEEN_SOURCE.explain_how_to_get("thirteen-classes", root))
+    clips = _read_class_folders("thirteen-classes", root)
     if (count := clips["label"].nunique()) != 13:
         raise UserError(f"thirteen-classes: {root} has {count} folders of classes, not 13; say --data folder for it")
-    return _from_clips("thirteen-classes", root, clips)
+    return _make_dataset("thirteen-classes", root, clips)
 
 
-def _from_clips(name: str, root: Path, clips: pd.DataFrame, *, remarks: Sequence[str] = ()) -> Dataset:
+def _make_dataset(name: str, root: Path, clips: pd.DataFrame, *, remarks: Sequence[str] = ()) -> Dataset:
     class_names = sorted(clips["label"].unique())
     clips["label"] = clips["label"].map({label: number for number, label in enumerate(class_names)})
     return Dataset.from_rows(
@@ -70,39 +86,41 @@ def _from_clips(name: str, root: Path, clips: pd.DataFrame, *, remarks: Sequence
     )
 
 
-def _from_folders(name: str, root: Path) -> pd.DataFrame:
+def _read_class_folders(name: str, root: Path) -> pd.DataFrame:
     """Return every file below a folder of `root` that is not hidden: path, and the folder as label."""
     paths: list[str] = []
     labels: list[str] = []
-    for label in sorted(entry.name for entry in _entries(root) if entry.is_dir()):
-        if not (found := list(files_below(root / label, f"{label}/"))):
-            raise UserError(f"{name}: {root / label} holds no recording ({' '.join(SUFFIXES)}); fill or remove it")
+    for label in sorted(entry.name for entry in _list_visible(root) if entry.is_dir()):
+        if not (found := list(find_files(root / label, f"{label}/"))):
+            raise UserError(
+                f"{name}: {root / label} holds no recording ({' '.join(AUDIO_SUFFIXES)}); fill or remove it"
+            )
         paths += found
         labels += [label] * len(found)
     if not paths:
-        raise UserError(f"{name}: {root} has no folders of recordings; {WAYS}")
-    names = sorted(entry.name for entry in _entries(root) if entry.is_file())
-    if loose := [file for file in names if Path(file).suffix.lower() in SUFFIXES]:
+        raise UserError(f"{name}: {root} has no folders of recordings; {HOW_TO_GIVE}")
+    names = sorted(entry.name for entry in _list_visible(root) if entry.is_file())
+    if loose := [file for file in names if Path(file).suffix.lower() in AUDIO_SUFFIXES]:
         raise UserError(
-            f"{name}: {root} holds {len(loose)} recordings of no class: {some(loose)}; move them into the folder of "
-            "their class, or away"
+            f"{name}: {root} holds {len(loose)} recordings outside the class folders: {format_few(loose)}; move them "
+            "into the folder of their class, or remove them"
         )
     return pd.DataFrame({"path": paths, "label": labels})
 
 
-def files_below(folder: Path, prefix: str = "") -> Iterator[str]:
+def find_files(folder: Path, prefix: str = "") -> Iterator[str]:
     """Go through the files at any depth below a folder that are not hidden, by their paths in it behind `prefix`.
 
     A link to a file is one; a link to a folder is not entered.
     """
-    for entry in _entries(folder):
+    for entry in _list_visible(folder):
         if entry.is_file():
             yield prefix + entry.name
         elif entry.is_dir(follow_symlinks=False):
-            yield from files_below(folder / entry.name, f"{prefix}{entry.name}/")
+            yield from find_files(folder / entry.name, f"{prefix}{entry.name}/")
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _list_visible(folder: Path) -> list[os.DirEntry[str]]:
     """Return what is in a folder and not hidden."""
     try:
         with os.scandir(folder) as entries:
@@ -111,14 +129,16 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
 
 
-def _from_csv(table: Path) -> pd.DataFrame:
+def _read_csv(table: Path) -> pd.DataFrame:
     rows = read_rows(table, ["path", "label"])
     optional = [column for column in ("fold", "group") if column in rows]
     rows = read_rows(table, ["path", "label", *optional])
     if "fold" in rows:
-        rows["fold"] = integers(table, rows, "fold", at_least=1)
-    if len(optional) == 2 and (leaks := split_groups(rows)):
-        raise UserError(f"{table}: in more than one fold: group {some(leaks)}; put all clips of a group into one fold")
+        rows["fold"] = parse_integers(table, rows, "fold", at_least=1)
+    if len(optional) == 2 and (leaks := find_split_groups(rows)):
+        raise UserError(
+            f"{table}: in more than one fold: group {format_few(leaks)}; put all clips of a group into one fold"
+        )
     _check_paths(table, rows["path"].tolist())
     check_present("folder", table.parent, rows["path"].tolist(), remedy=f"mend the paths in {table}, relative to it")
     return rows
@@ -138,7 +158,7 @@ def _check_paths(table: Path, paths: Sequence[str]) -> None:
         seen[plain] = path
 
 
-THIRTEEN_SOURCE = Source(layout=("a folder of recordings for each of the 13 classes",))
+THIRTEEN_SOURCE = DataSource(layout=("a folder of recordings for each of the 13 classes",))
 THIRTEEN_LOADER = Loader(
     load_thirteen,
     "Sounds of up to 4 s in 13 classes of two reports, in any format and with any name, five seeded folds.",

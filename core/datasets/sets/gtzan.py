@@ -5,19 +5,19 @@ from typing import Any
 
 import pandas as pd
 
-from core.datasets.dataset import TEST, TRAIN, VALIDATION, Dataset
-from core.datasets.loader import Loader, Source
-from core.datasets.metadata import some
+from core.datasets.dataset import TEST_FOLD, TRAIN_FOLD, VALIDATION_FOLD, Dataset
+from core.datasets.loader import DataSource, Loader
+from core.datasets.metadata import format_few
 from core.errors import UserError
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 FOLDERS = ("genres_original", "genres", ".")  # where copies of the set keep the folders of genres
-FORMATS = (".wav", ".au")
-FILTERED = Path(__file__).parents[1] / "data" / "gtzan_filtered.csv"
-DEFAULTS: Any = {"sr": 22_050, "duration": 30.0, "n_frames": 1500}
-PURPOSES = {"test": TEST, "train": TRAIN, "valid": VALIDATION}
+AUDIO_SUFFIXES = (".wav", ".au")
+FILTERED_TABLE = Path(__file__).parents[1] / "data" / "gtzan_filtered.csv"
+CLIP_SETTINGS: Any = {"sr": 22_050, "duration": 30.0, "n_frames": 1500}
+FOLDS_BY_PART = {"test": TEST_FOLD, "train": TRAIN_FOLD, "valid": VALIDATION_FOLD}
 
-SOURCE = Source(layout=("a folder for each genre (blues .. rock)",))
+SOURCE = DataSource(layout=("a folder for each genre (blues .. rock)",))
 
 
 def load(root: Path | None = None) -> Dataset:
@@ -30,8 +30,8 @@ def load(root: Path | None = None) -> Dataset:
     UserError
         For a missing folder or genre, or a track in another genre's folder.
     """
-    root, clips = _tracks("gtzan", root)
-    return Dataset.from_rows("gtzan", root, clips, class_names=GENRES, **DEFAULTS)
+    root, clips = _find_tracks("gtzan", root)
+    return Dataset.from_rows("gtzan", root, clips, class_names=GENRES, **CLIP_SETTINGS)
 
 
 def load_filtered(root: Path | None = None) -> Dataset:
@@ -44,38 +44,40 @@ def load_filtered(root: Path | None = None) -> Dataset:
     UserError
         As `load`, and for a track of the lists that is missing.
     """
-    root, clips = _tracks("gtzan-filtered", root)
-    purposes = filtered_lists()
+    root, clips = _find_tracks("gtzan-filtered", root)
+    purposes = read_filtered_lists()
     if missing := sorted(purposes.keys() - set(clips["group"])):
-        raise UserError(f"gtzan-filtered: {root} lacks {len(missing)} of {len(purposes)} tracks: {some(missing)}")
+        raise UserError(f"gtzan-filtered: {root} lacks {len(missing)} of {len(purposes)} tracks: {format_few(missing)}")
     clips = clips[clips["group"].isin(purposes)].copy()
     clips["fold"] = clips["group"].map(purposes)
-    return Dataset.from_rows("gtzan-filtered", root, clips, class_names=GENRES, fixed_split=True, **DEFAULTS)
+    return Dataset.from_rows("gtzan-filtered", root, clips, class_names=GENRES, has_fixed_split=True, **CLIP_SETTINGS)
 
 
-def filtered_lists() -> dict[str, int]:
-    """Return the fold (`TEST`, `TRAIN` or `VALIDATION`) of each track of the fault-filtered split."""
+def read_filtered_lists() -> dict[str, int]:
+    """Return the fold (`TEST_FOLD`, `TRAIN_FOLD` or `VALIDATION_FOLD`) of each track of the fault-filtered split."""
     purposes = {}
-    for row in pd.read_csv(FILTERED, comment="#").itertuples():
+    for row in pd.read_csv(FILTERED_TABLE, comment="#").itertuples():
         for part in str(row.tracks).split():
             first, _, last = part.partition("-")
             for number in range(int(first), int(last or first) + 1):
-                purposes[f"{row.genre}.{number:05d}"] = PURPOSES[str(row.split)]
+                purposes[f"{row.genre}.{number:05d}"] = FOLDS_BY_PART[str(row.split)]
     return purposes
 
 
-def _tracks(name: str, root: Path | None) -> tuple[Path, pd.DataFrame]:
+def _find_tracks(name: str, root: Path | None) -> tuple[Path, pd.DataFrame]:
     """Find the tracks; return the root, now known to exist, and rows of path, label and group."""
     present = [folder for folder in FOLDERS if root and any((root / folder / genre).is_dir() for genre in GENRES)]
     if root is None or not present:
-        raise UserError(SOURCE.how_to_get(name, root))
+        raise UserError(SOURCE.explain_how_to_get(name, root))
     base = root / present[0]
     rows = []
     for label, genre in enumerate(GENRES):
         folder = base / genre
-        files = sorted(path for path in folder.glob("[!.]*") if path.suffix in FORMATS) if folder.is_dir() else []
+        files = (
+            sorted(path for path in folder.glob("[!.]*") if path.suffix in AUDIO_SUFFIXES) if folder.is_dir() else []
+        )
         if not files:
-            raise UserError(f"{name}: {folder} holds no track ({' or '.join(FORMATS)}); the set is not whole")
+            raise UserError(f"{name}: {folder} holds no track ({' or '.join(AUDIO_SUFFIXES)}); the set is not whole")
         for path in files:
             if path.name.partition(".")[0] != genre:
                 raise UserError(f"{name}: {path.name} is mislabelled: it lies in {folder}; move it to its genre")
@@ -83,9 +85,9 @@ def _tracks(name: str, root: Path | None) -> tuple[Path, pd.DataFrame]:
     return root, pd.DataFrame(rows)
 
 
-PROBLEMS = (
+KNOWN_PROBLEMS = (
     "jazz.00054 is damaged in most copies",
     "repeated, mislabelled and distorted tracks (Sturm, arXiv:1306.1461): gtzan-filtered leaves them out",
 )
-LOADER = Loader(load, "Music of 30 s: 1,000 tracks, 10 genres, 5 seeded folds.", SOURCE, known_problems=PROBLEMS)
+LOADER = Loader(load, "Music of 30 s: 1,000 tracks, 10 genres, 5 seeded folds.", SOURCE, known_problems=KNOWN_PROBLEMS)
 FILTERED_LOADER = Loader(load_filtered, "GTZAN without its known faults: 930 tracks, one fixed split.", SOURCE)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from core.datasets.dataset import Dataset
 from core.datasets.loader import Loader
-from core.datasets.metadata import check_present, integers, read_rows
+from core.datasets.metadata import check_present, parse_integers, read_rows
 
-EMBEDDED = Path(__file__).parents[1] / "data" / "instruments"
+EMBEDDED_FOLDER = Path(__file__).parents[1] / "data" / "instruments"
 
 
 def load(root: Path | None = None) -> Dataset:
@@ -23,12 +23,12 @@ def load(root: Path | None = None) -> Dataset:
     root
         Folder of another rendering; the embedded one by default.
     """
-    root = root or EMBEDDED
+    root = root or EMBEDDED_FOLDER
     table = root / "instruments.csv"
     rows = read_rows(table, ["path", "label", "fold", "group"])
     check_present("instruments", root, rows["path"].tolist(), remedy="run scripts/render_instruments.py")
     class_names = sorted(rows["label"].unique())
-    rows = rows.assign(label=rows["label"].map(class_names.index), fold=integers(table, rows, "fold", at_least=1))
+    rows = rows.assign(label=rows["label"].map(class_names.index), fold=parse_integers(table, rows, "fold", at_least=1))
     return Dataset.from_rows("instruments", root, rows, class_names=class_names, sr=16_000, duration=1.5, n_frames=160)
 
 

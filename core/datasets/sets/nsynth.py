@@ -12,25 +12,25 @@ from pathlib import Path
 import msgspec
 import pandas as pd
 
-from core.datasets.dataset import TEST, TRAIN, VALIDATION, Dataset
-from core.datasets.loader import Loader, Source
-from core.datasets.metadata import some
+from core.datasets.dataset import TEST_FOLD, TRAIN_FOLD, VALIDATION_FOLD, Dataset
+from core.datasets.loader import DataSource, Loader
+from core.datasets.metadata import format_few
 from core.errors import UserError
 
 FAMILIES = ("bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "vocal")
-UNTESTED = "synth_lead"  # a family of the training part alone, so that testing says nothing about it
+UNTESTED_FAMILY = "synth_lead"  # a family of the training part alone, so that testing says nothing about it
 TRAIN_PART, VALID_PART, TEST_PART = "nsynth-train", "nsynth-valid", "nsynth-test"
 TABLE = "examples.json"
-PARTS = {  # what each part is for: as the set's authors meant, and as reports that test on the validation part
-    "nsynth": {TRAIN_PART: TRAIN, VALID_PART: VALIDATION, TEST_PART: TEST},
-    "nsynth-valid": {TRAIN_PART: TRAIN, VALID_PART: TEST},
+FOLDS_BY_PART = {  # what each part is for: as the set's authors meant, and as reports that test on the validation part
+    "nsynth": {TRAIN_PART: TRAIN_FOLD, VALID_PART: VALIDATION_FOLD, TEST_PART: TEST_FOLD},
+    "nsynth-valid": {TRAIN_PART: TRAIN_FOLD, VALID_PART: TEST_FOLD},
 }
-ADDRESS = "http://download.magenta.tensorflow.org/datasets/nsynth/nsynth-{train,valid,test}.jsonwav.tar.gz"
+DOWNLOAD_URL = "http://download.magenta.tensorflow.org/datasets/nsynth/nsynth-{train,valid,test}.jsonwav.tar.gz"
 
 
-def _source(name: str) -> Source:
-    files = [f"{part}/{file}" for part in PARTS[name] for file in (TABLE, "audio/*.wav")]
-    return Source(layout=tuple(files), by_hand=ADDRESS)
+def _make_source(name: str) -> DataSource:
+    files = [f"{part}/{file}" for part in FOLDS_BY_PART[name] for file in (TABLE, "audio/*.wav")]
+    return DataSource(layout=tuple(files), by_hand=DOWNLOAD_URL)
 
 
 class Note(msgspec.Struct, gc=False):  # numbers and texts alone, so that none of 300,000 need be looked through
@@ -61,19 +61,21 @@ def load(root: Path | None = None, *, name: str = "nsynth") -> Dataset:
         For a part that is missing, a note without its WAV or a WAV without its note, and for an instrument of the
         training part that another has too.
     """
-    parts = PARTS[name]
+    parts = FOLDS_BY_PART[name]
     lacking = [part for part in parts if root is None or not (root / part / TABLE).is_file()]
     if root is None or lacking:
-        raise UserError(_source(name).how_to_get(name, root, lacks=f"{lacking[0]}/{TABLE}"))
-    clips = pd.concat([_part(name, root, part, fold) for part, fold in parts.items()], ignore_index=True)
-    training = clips["fold"] == TRAIN
+        raise UserError(_make_source(name).explain_how_to_get(name, root, lacks=f"{lacking[0]}/{TABLE}"))
+    clips = pd.concat([_read_part(name, root, part, fold) for part, fold in parts.items()], ignore_index=True)
+    training = clips["fold"] == TRAIN_FOLD
     if shared := sorted(set(clips.loc[training, "group"]) & set(clips.loc[~training, "group"])):
-        raise UserError(f"{name}: instruments in {TRAIN_PART} and another part: {some(shared)}; unpack the set anew")
-    untested = clips["label"] == UNTESTED
+        raise UserError(
+            f"{name}: instruments in {TRAIN_PART} and another part: {format_few(shared)}; unpack the set anew"
+        )
+    untested = clips["label"] == UNTESTED_FAMILY
     if unknown := sorted(set(clips.loc[~untested, "label"]) - set(FAMILIES)):
-        raise UserError(f"{name}: {root} has the family {some(unknown)}, which NSynth has not; mend {TABLE}")
+        raise UserError(f"{name}: {root} has the family {format_few(unknown)}, which NSynth has not; mend {TABLE}")
     kept = clips[~untested]
-    said = f"{untested.sum():,} notes of {UNTESTED} left out, a family that is never tested"
+    said = f"{untested.sum():,} notes of {UNTESTED_FAMILY} left out, a family that is never tested"
     return Dataset.from_rows(
         name,
         root,
@@ -82,7 +84,7 @@ def load(root: Path | None = None, *, name: str = "nsynth") -> Dataset:
         sr=16_000,
         duration=4.0,
         n_frames=250,
-        fixed_split=True,
+        has_fixed_split=True,
         size_fingerprint=True,
         tables=tuple(f"{part}/{TABLE}" for part in parts),
         left_out=frozenset(clips.loc[untested, "path"]),
@@ -90,7 +92,7 @@ def load(root: Path | None = None, *, name: str = "nsynth") -> Dataset:
     )
 
 
-def _part(name: str, root: Path, part: str, fold: int) -> pd.DataFrame:
+def _read_part(name: str, root: Path, part: str, fold: int) -> pd.DataFrame:
     """Return the notes of a part: path, label (the family's name), fold and group."""
     table, audio = root / part / TABLE, root / part / "audio"
     try:
@@ -102,12 +104,12 @@ def _part(name: str, root: Path, part: str, fold: int) -> pd.DataFrame:
     names = {f"{note}.wav" for note in notes}
     if missing := sorted(names - files):
         raise UserError(
-            f"{name}: {audio} lacks {len(missing):,} of the {len(notes):,} notes of {TABLE}: {some(missing)}; "
+            f"{name}: {audio} lacks {len(missing):,} of the {len(notes):,} notes of {TABLE}: {format_few(missing)}; "
             "unpack the whole part"
         )
     if extra := sorted(files - names):
         raise UserError(
-            f"{name}: {audio} has {len(extra):,} WAV files of no note in {TABLE}: {some(extra)}; remove them, or "
+            f"{name}: {audio} has {len(extra):,} WAV files of no note in {TABLE}: {format_few(extra)}; remove them, or "
             "unpack the part anew"
         )
     return pd.DataFrame(
@@ -121,15 +123,15 @@ def _part(name: str, root: Path, part: str, fold: int) -> pd.DataFrame:
     )
 
 
-PROBLEMS = ("only training instruments are kept apart: the validation and the test part may share instruments",)
+KNOWN_PROBLEMS = ("only training instruments are kept apart: the validation and the test part may share instruments",)
 LOADER = Loader(
     load,
     "Notes of 4 s, tested on the official test part: 300,000 notes, 10 instrument families.",
-    _source("nsynth"),
-    known_problems=PROBLEMS,
+    _make_source("nsynth"),
+    known_problems=KNOWN_PROBLEMS,
 )
 VALID_LOADER = Loader(
     partial(load, name="nsynth-valid"),
     "NSynth tested on its validation part, as reports do.",
-    _source("nsynth-valid"),
+    _make_source("nsynth-valid"),
 )

@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from core.datasets.dataset import Dataset
-from core.datasets.loader import Loader, Source
-from core.datasets.metadata import check_names, check_present, integers, read_rows
+from core.datasets.loader import DataSource, Loader
+from core.datasets.metadata import check_names, check_present, parse_integers, read_rows
 from core.errors import UserError
 
 CLASS_NAMES = (
@@ -24,7 +24,7 @@ CLASS_NAMES = (
 METADATA = "metadata/UrbanSound8K.csv"
 FILE_NAME = r"(?P<fsID>\d+)-(?P<classID>\d+)-\d+-\d+\.wav"
 
-SOURCE = Source(
+SOURCE = DataSource(
     url="https://zenodo.org/record/1203745/files/UrbanSound8K.tar.gz?download=1",
     md5="9aa69802bbf37fb986f71ec1483a196e",
     layout=("metadata/UrbanSound8K.csv", "audio/fold1 .. audio/fold10"),
@@ -43,11 +43,11 @@ def load(root: Path | None = None) -> Dataset:
         For a missing or half-present folder, or a clip whose name or class contradicts its row.
     """
     if root is None or not (root / METADATA).is_file():
-        raise UserError(SOURCE.how_to_get("urbansound8k", root))
+        raise UserError(SOURCE.explain_how_to_get("urbansound8k", root))
     table = root / METADATA
     rows = read_rows(table, ["slice_file_name", "fsID", "fold", "classID", "class"])
-    label = integers(table, rows, "classID")
-    fold = integers(table, rows, "fold", at_least=1)
+    label = parse_integers(table, rows, "classID")
+    fold = parse_integers(table, rows, "fold", at_least=1)
     official = dict(enumerate(CLASS_NAMES))
     for name, number, class_name in zip(rows["slice_file_name"], label, rows["class"], strict=True):
         if official.get(number) != class_name:

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from core.audio.reading import MAX_WHOLE, BadClip, LongRecording, fit_length, read_start, read_waveform, read_whole
-from core.audio.waveform_augmentation import Change, enough
+from core.audio.waveform_augmentation import WaveformChange, count_needed_samples
 from core.cache.array_file import ArrayWriter, Part, explain_write_errors, write_rows
 from core.config.run import Clip, Frontend
-from core.inputs.base import Kind
-from core.inputs.input_of_run import input_kind
+from core.inputs.base import InputKind
+from core.inputs.input_of_run import build_input_kind
 from core.inputs.store.compute import make_inputs
 from core.inputs.store.processes import in_processes
 from core.io.native_stderr import silence_native_stderr
@@ -55,7 +55,7 @@ class Recipe:
     clip: Clip
     frontend: Frontend
     variant: int
-    change: Change
+    change: WaveformChange
     device: str
 
 
@@ -112,7 +112,7 @@ def write_inputs(
     -------
     Row and reason of every clip that cannot be used; its row is not written.
     """
-    kind = input_kind(recipe.clip, recipe.frontend)
+    kind = build_input_kind(recipe.clip, recipe.frontend)
     writer.create((len(paths), *kind.shape), np.dtype(recipe.frontend.stored_as))
     finished = {(part.first, part.n_rows) for part in writer.parts}
     chunks = [Chunk(BATCH * k, tuple(found)) for k, found in enumerate(batched(paths, BATCH))]
@@ -139,13 +139,13 @@ def build_in_processes(recipe: Recipe, chunks: Sequence[Chunk], path: Path) -> I
     processes = torch.get_num_threads() if recipe.device == "cpu" else 1
     if processes == 1:
         return build_here(recipe, chunks, path)
-    kind = input_kind(recipe.clip, recipe.frontend)
+    kind = build_input_kind(recipe.clip, recipe.frontend)
     imports = [__name__, type(kind).__module__, "scipy.fft", "librosa.filters"]  # the last two are imported late
     imports += ["scipy.signal"] if recipe.variant else []
     return in_processes(partial(build_chunk, recipe, path, kind), chunks, processes=processes, imports=imports)
 
 
-def build_chunk(recipe: Recipe, path: Path, kind: Kind, chunk: Chunk) -> Part:
+def build_chunk(recipe: Recipe, path: Path, kind: InputKind, chunk: Chunk) -> Part:
     """Build a chunk without threads and write its rows to `path`."""
     (batch,) = batches(recipe, chunk.paths, decoders=0, kind=kind)
     return write_batch(path, chunk, batch)
@@ -164,7 +164,7 @@ def write_batch(path: Path, chunk: Chunk, batch: Batch) -> Part:
 
 
 def batches(
-    recipe: Recipe, paths: Sequence[str], *, decoders: int = DECODERS, kind: Kind | None = None
+    recipe: Recipe, paths: Sequence[str], *, decoders: int = DECODERS, kind: InputKind | None = None
 ) -> Iterator[Batch]:
     """Build the inputs of clips in this process, `BATCH` at a time and in order.
 
@@ -178,7 +178,7 @@ def batches(
     kind
         The front end of the recipe, if it exists already.
     """
-    kind = (kind or input_kind(recipe.clip, recipe.frontend)).to(recipe.device)
+    kind = (kind or build_input_kind(recipe.clip, recipe.frontend)).to(recipe.device)
     read = partial(read_clip, root=recipe.root, clip=recipe.clip, variant=recipe.variant, change=recipe.change)
     if not decoders:
         _read_files_ahead(recipe.root, paths)
@@ -212,7 +212,9 @@ class Deferred:
     read: Callable[[], np.ndarray | BadClip]
 
 
-def read_clip(path: str, *, root: Path, clip: Clip, variant: int, change: Change) -> np.ndarray | BadClip | Deferred:
+def read_clip(
+    path: str, *, root: Path, clip: Clip, variant: int, change: WaveformChange
+) -> np.ndarray | BadClip | Deferred:
     """Return a clip's waveform of the length that `clip` says, what is wrong with it, or what decodes it later."""
     read = partial(_read_clip, root / path, clip=clip, change=change, key=f"{path}:{variant}" if variant else "")
     try:
@@ -221,7 +223,9 @@ def read_clip(path: str, *, root: Path, clip: Clip, variant: int, change: Change
         return Deferred(read)
 
 
-def _read_clip(path: Path, *, clip: Clip, change: Change, key: str, at_most: int = MAX_WHOLE) -> np.ndarray | BadClip:
+def _read_clip(
+    path: Path, *, clip: Clip, change: WaveformChange, key: str, at_most: int = MAX_WHOLE
+) -> np.ndarray | BadClip:
     """Return a clip's waveform; raise `LongRecording` if it is needed whole and has more than `at_most` samples."""
     n_samples = round(clip.duration * clip.sr)
     try:
@@ -229,7 +233,7 @@ def _read_clip(path: Path, *, clip: Clip, change: Change, key: str, at_most: int
             if not key and clip.fit != "stretch":
                 return read_waveform(path, sr=clip.sr, n_samples=n_samples, fit=clip.fit)
             if clip.fit in ("pad", "loop"):  # only the start of a long one is used
-                y = read_start(path, sr=clip.sr, n_samples=enough(n_samples))
+                y = read_start(path, sr=clip.sr, n_samples=count_needed_samples(n_samples))
             else:
                 y = read_whole(path, sr=clip.sr, at_most=at_most)
     except BadClip as problem:
@@ -240,7 +244,7 @@ def _read_clip(path: Path, *, clip: Clip, change: Change, key: str, at_most: int
     return fitted if fitted is y else fitted.copy()  # a view would keep the whole recording
 
 
-def _build_batch(found: Iterable[np.ndarray | BadClip | Deferred], *, kind: Kind, recipe: Recipe) -> Batch:
+def _build_batch(found: Iterable[np.ndarray | BadClip | Deferred], *, kind: InputKind, recipe: Recipe) -> Batch:
     """Build the inputs of one batch; a deferred waveform is decoded, used and freed one at a time."""
     problems: list[str | None] = []
     there: dict[int, np.ndarray] = {}
@@ -269,7 +273,7 @@ def _build_batch(found: Iterable[np.ndarray | BadClip | Deferred], *, kind: Kind
     return Batch(np.stack(good) if good else empty, problems)
 
 
-def _inputs_of(waveforms: Mapping[int, np.ndarray], *, kind: Kind, recipe: Recipe) -> dict[int, np.ndarray]:
+def _inputs_of(waveforms: Mapping[int, np.ndarray], *, kind: InputKind, recipe: Recipe) -> dict[int, np.ndarray]:
     """Return the input of each waveform in the stored dtype; a value too large for float16 becomes infinite."""
     if not waveforms:
         return {}
@@ -279,6 +283,6 @@ def _inputs_of(waveforms: Mapping[int, np.ndarray], *, kind: Kind, recipe: Recip
     return dict(zip(waveforms, inputs, strict=True))
 
 
-def too_loud(kind: Kind) -> str:
+def too_loud(kind: InputKind) -> str:
     """Return the reason that is given for a clip whose input is not finite."""
     return f"too loud: its {'spectrogram' if len(kind.shape) == 3 else 'vector'} is not finite"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from core.inputs.base import Kind
+from core.inputs.base import InputKind
 from core.io.thread_pool import CancellablePool
 from core.io.torch_settings import full_precision, torch_threads
 
@@ -33,7 +33,7 @@ class LazyWaveforms(Sequence[torch.Tensor]):
         return torch.from_numpy(self.reads[i]()).to(self.device)
 
 
-def make_inputs(kind: Kind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
+def make_inputs(kind: InputKind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
     """Compute inputs from waveforms on their device, without gradients.
 
     A CPU computes them one by one: its sums depend on the size of the batch and the number of threads. A GPU computes
@@ -67,7 +67,7 @@ def make_inputs(kind: Kind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
         return torch.stack([made[i] for i in range(len(made))])
 
 
-def _one_by_one(kind: Kind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
+def _one_by_one(kind: InputKind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
     def make_all(some: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         with torch.no_grad(), torch.autocast("cpu", enabled=False):  # both settings belong to a thread
             return [kind(y[None])[0] for y in some]

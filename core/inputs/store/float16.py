@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Float16Rows:
-    """A float16 array whose rows are converted to float32 on access (`core.inputs.base.Rows`).
+    """A float16 array whose rows are converted to float32 on access (`core.inputs.base.ArrayLike`).
 
     Parameters
     ----------

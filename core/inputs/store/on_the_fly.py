@@ -14,8 +14,8 @@ from torch import nn
 from core.cache.entries import cache_key
 from core.config.run import Clip, Frontend, identity
 from core.errors import UserError
-from core.inputs.base import Kind
-from core.inputs.input_of_run import input_kind
+from core.inputs.base import InputKind
+from core.inputs.input_of_run import build_input_kind
 from core.inputs.store.build_inputs import BATCH, too_loud
 from core.inputs.store.compute import LazyWaveforms, make_inputs
 from core.inputs.store.stored_inputs import Images, decided_by
@@ -38,7 +38,7 @@ class WaveformsToInputs(nn.Module):
         Whether images are returned in the channels-last layout.
     """
 
-    def __init__(self, kind: Kind, *, augment: nn.Module, change: nn.Module, channels_last: bool) -> None:
+    def __init__(self, kind: InputKind, *, augment: nn.Module, change: nn.Module, channels_last: bool) -> None:
         super().__init__()
         self.kind = kind
         self.augment, self.change = augment, change
@@ -55,7 +55,7 @@ class WaveformsToInputs(nn.Module):
 
 
 class LazyInputs:
-    """Acts as an array of stored inputs, but computes its rows on access (`core.inputs.base.Rows`).
+    """Acts as an array of stored inputs, but computes its rows on access (`core.inputs.base.ArrayLike`).
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class LazyInputs:
     """
 
     def __init__(
-        self, waveforms: Waveforms, kind: Kind, device: torch.device, *, shape: tuple[int, ...] | None = None
+        self, waveforms: Waveforms, kind: InputKind, device: torch.device, *, shape: tuple[int, ...] | None = None
     ) -> None:
         self.waveforms, self.kind, self.device = waveforms, kind, device
         self.shape = (len(waveforms), *(kind.shape if shape is None else shape))
@@ -122,7 +122,7 @@ def live_images(
     UserError
         A clip is so loud that its spectrogram is not finite.
     """
-    array = LazyInputs(waveforms, input_kind(clip, frontend).to(device), device)
+    array = LazyInputs(waveforms, build_input_kind(clip, frontend).to(device), device)
     for row in waveforms.loud:
         if not np.isfinite(array[row]).all():
             path = dataset.clips["path"].iloc[waveforms.kept[row]]

@@ -1,8 +1,8 @@
 """Stored inputs: every clip's image or vector, computed once per (content, clip, frontend) and memory-mapped.
 
-They are in the unit of their kind (`core.inputs.KINDS`). The model maps them to the backbone's input range, so that one
-array serves all folds and both ways of normalising. All clips that cannot be used are named in one error, before
-anything is trained.
+They are in the unit of their kind (`core.inputs.INPUT_KINDS`). The model maps them to the backbone's input range, so
+that one array serves all folds and both ways of normalising. All clips that cannot be used are named in one error,
+before anything is trained.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from core.audio.waveform_augmentation import Change, augment_waveform
+from core.audio.waveform_augmentation import WaveformChange, augment_waveform
 from core.cache.array_file import ArrayWriter
 from core.cache.entries import load_or_build
 from core.config.options import field_names
 from core.config.run import Clip, Frontend, identity
 from core.errors import UserError, unknown_name_error
-from core.inputs import KINDS
-from core.inputs.base import Rows
-from core.inputs.input_of_run import input_layout
+from core.inputs import INPUT_KINDS
+from core.inputs.base import ArrayLike
+from core.inputs.input_of_run import get_input_layout
 from core.inputs.store.build_inputs import BuildChunks, Recipe, write_inputs
 from core.inputs.store.float16 import Float16Rows
 from core.io.memory import return_freed_memory
@@ -62,7 +62,7 @@ class Images:
         Hash of everything that decides the inputs.
     """
 
-    array: Rows
+    array: ArrayLike
     kept: np.ndarray
     bad: tuple[UnusableClip, ...]
     key: str
@@ -83,7 +83,7 @@ def images(
     device: str | torch.device = "cpu",
     on_bad_clip: str = "fail",
     variant: int = 0,
-    change: Change = augment_waveform,
+    change: WaveformChange = augment_waveform,
     build_chunks: BuildChunks | None = None,
     progress: Progress = no_progress,
 ) -> Images:
@@ -137,7 +137,7 @@ def images(
     return Images(array=array, kept=np.array(stored.facts["kept"], dtype=np.int64), bad=bad, key=stored.key)
 
 
-def _key_fields(content: str, clip: Clip, frontend: Frontend, variant: int, change: Change) -> dict[str, Any]:
+def _key_fields(content: str, clip: Clip, frontend: Frontend, variant: int, change: WaveformChange) -> dict[str, Any]:
     return {
         "images": VERSION,
         "content": content,
@@ -154,7 +154,7 @@ def decided_by(frontend: Frontend) -> dict[str, Any]:
     look = {name: value for name, value in identity(frontend).items() if name not in not_stored}
     if frontend.channels == "replicate":
         look["stored"] = "one channel"  # an early version stored three equal ones
-    made_by = {library: version(library) for library in KINDS[frontend.kind].libraries}
+    made_by = {library: version(library) for library in INPUT_KINDS[frontend.kind].libraries}
     return {"frontend": look} | ({"made_by": made_by} if made_by else {})
 
 
@@ -168,7 +168,7 @@ def _build(
 ) -> tuple[int, dict[str, Any]]:
     """Write the input of every usable clip; return their number, and which clips they are."""
     paths: list[str] = dataset.clips["path"].tolist()
-    what = f"{input_words(input_layout(recipe.clip, recipe.frontend).shape)} of {dataset.name}"
+    what = f"{input_words(get_input_layout(recipe.clip, recipe.frontend).shape)} of {dataset.name}"
     what += f", augmented version {recipe.variant}" if recipe.variant else ""
     report = partial(_report, progress, len(paths), what)
     problems = write_inputs(writer, recipe, paths, build_chunks=build_chunks, report=report)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.audio.reading import BadClip, fit_length, stream_waveform
-from core.audio.waveform_augmentation import Change, augment_waveform
+from core.audio.waveform_augmentation import WaveformChange, augment_waveform
 from core.cache.array_file import ArrayReader, ArrayWriter, Part
 from core.cache.entries import load_or_build
 from core.config.run import Clip, identity
@@ -128,7 +128,7 @@ def waveforms(
     whole: bool = False,
     on_bad_clip: str = "fail",
     variant: int = 0,
-    change: Change = augment_waveform,
+    change: WaveformChange = augment_waveform,
     progress: Progress = no_progress,
 ) -> Waveforms:
     """Return the waveforms of all clips of a data set; decode them if they are not in the cache.

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from core.errors import UserError
-from core.inputs.base import Rows
+from core.inputs.base import ArrayLike
 
 _CHUNK = 64  # inputs per chunk when statistics are computed
 
@@ -48,7 +48,7 @@ class Normalise(nn.Module):
         return cls([low + span * m for m in mean], [span * s for s in std])
 
     @classmethod
-    def of(cls, inputs: Rows, rows: np.ndarray, *, channels: int = 1, rows_apart: bool = False) -> Self:
+    def of(cls, inputs: ArrayLike, rows: np.ndarray, *, channels: int = 1, per_row: bool = False) -> Self:
         """Return the normalisation that gives the inputs `rows` mean 0 and standard deviation 1 in each channel.
 
         Parameters
@@ -60,14 +60,14 @@ class Normalise(nn.Module):
         channels
             Number of channels the network expects if one is stored.
         rows_apart
-            Whether each row of an image is normalised separately (`core.inputs.base.Kind.rows_apart`).
+            Whether each row of an image is normalised separately (`core.inputs.base.InputKind.per_row`).
 
         Raises
         ------
         UserError
             If a channel is constant or has values that are not finite.
         """
-        apart = inputs.shape[1 : 3 if rows_apart else 2]
+        apart = inputs.shape[1 : 3 if per_row else 2]
         positions = tuple(range(1 + len(apart), inputs.ndim))
         count = len(rows) * math.prod(inputs.shape[1 + len(apart) :])
         total, squares = np.zeros(apart), np.zeros(apart)

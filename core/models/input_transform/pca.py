@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from core.errors import UserError
-from core.inputs.base import Rows
+from core.inputs.base import ArrayLike
 from core.models.input_transform.normalise import Normalise
 from core.registry import Lazy
 
@@ -35,7 +35,7 @@ class PcaProjection(Normalise):
         self.register_buffer("axes", torch.tensor(axes, dtype=torch.float32))
 
     @classmethod
-    def fitted(cls, vectors: Rows, rows: np.ndarray, *, pca: float) -> Self:
+    def fitted(cls, vectors: ArrayLike, rows: np.ndarray, *, pca: float) -> Self:
         """Fit to the rows `rows` (training clips,) of `vectors` (clips, features).
 
         Parameters

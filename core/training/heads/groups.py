@@ -6,11 +6,11 @@ from functools import cache
 
 from core.config.run import Run
 from core.datasets.dataset import Dataset
-from core.inputs.input_of_run import input_shape
+from core.inputs.input_of_run import get_input_shape
 from core.models.family import Shape
 from core.models.stages import list_stages
 from core.training import AUGMENTATIONS
-from core.training.fit_input_transform import is_fitted
+from core.training.fit_input_transform import is_transform_fitted
 
 MAX_RUNS = 64  # in one group
 MAX_CLIP_PASSES = 2**28  # of all runs and epochs of a group, about 20 minutes: a killed group starts again
@@ -54,14 +54,14 @@ def _is_head_or_vectors(run: Run) -> bool:
     """Tell whether a run trains a head behind a frozen network or a network on vectors, and its inputs never change."""
     training, model = run.training, run.model
     augmentation = AUGMENTATIONS[training.augment]
-    inputs_change = augmentation.batch or augmentation.segments or training.time_mask or training.freq_mask
+    inputs_change = augmentation.batch or augmentation.crops_recordings or training.time_mask or training.freq_mask
     if inputs_change or training.compile or training.precision != "fp32":
         return False
-    if len(input_shape(run)) == 1:
+    if len(get_input_shape(run)) == 1:
         return not training.live
     if model.freeze == "none" or model.frozen_batch_norm != "eval":
         return False
-    return model.freeze == (_last_block(model.network, input_shape(run)) if model.cut == "none" else model.cut)
+    return model.freeze == (_last_block(model.network, get_input_shape(run)) if model.cut == "none" else model.cut)
 
 
 @cache
@@ -86,4 +86,4 @@ def starting_weights_by(run: Run) -> tuple[int, int]:
     The fold matters if the inputs are standardised or projected by the training clips, the seed if weights are random.
     """
     has_random = run.model.weights == "random" or run.model.fuse != "all"
-    return run.data.fold if is_fitted(run) else 0, run.seed if has_random else 0
+    return run.data.fold if is_transform_fitted(run) else 0, run.seed if has_random else 0

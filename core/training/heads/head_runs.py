@@ -20,10 +20,10 @@ from core.session import Session
 from core.training import results
 from core.training.heads.groups import starting_weights_by
 from core.training.heads.stack import can_stack, layers_of
-from core.training.prepare import Prepared, prepare
-from core.training.run_inputs import plain_images, rows_of
-from core.training.schedules import lr_at
-from core.training.trainer import Outcome, leads, write_outcome
+from core.training.prepare import PreparedRun, prepare
+from core.training.run_inputs import load_plain_images, split_rows
+from core.training.schedules import compute_lr
+from core.training.trainer import TrainingOutcome, is_best, write_outcome
 
 
 @dataclass(eq=False)
@@ -51,7 +51,7 @@ class HeadRun:
     """
 
     run: Run
-    prepared: Prepared
+    prepared: PreparedRun
     x: torch.Tensor
     layers: Sequence[nn.Module]
     parameters: Sequence[torch.Tensor]
@@ -63,11 +63,11 @@ class HeadRun:
     @property
     def lr(self) -> float:
         """The learning rate of the next epoch."""
-        return lr_at(self.run.training, len(self.history), self.history)
+        return compute_lr(self.run.training, len(self.history), self.history)
 
     def add_epoch(self, row: dict[str, Any], logits: np.ndarray) -> None:
         """Append an epoch's row of the history, and the logits (test clips, classes) after it."""
-        if leads(row, self.history):
+        if is_best(row, self.history):
             self.best_logits = logits
         self.history.append(row)
         self.logits = logits
@@ -75,9 +75,9 @@ class HeadRun:
     def write(self, dataset: Dataset, session: Session) -> None:
         """Write the finished run to the store; may be called in another thread."""
         assert self.logits is not None
-        with results.scalars(session.store.folder(self.run), purge_from=0) as write:
+        with results.open_tensorboard(session.store.folder(self.run), purge_from=0) as write:
             write(*self.history)
-        outcome = Outcome(self.history, self.logits, self.best_logits, self._weights(), self.preparation)
+        outcome = TrainingOutcome(self.history, self.logits, self.best_logits, self._weights(), self.preparation)
         write_outcome(self.run, self.prepared, dataset, session, outcome)
 
     def _weights(self) -> dict[str, torch.Tensor]:
@@ -93,8 +93,8 @@ def load_head_runs(runs: Sequence[Run], dataset: Dataset, session: Session) -> l
     Inputs and frozen weights are prepared once, or once per fold if the inputs are standardised by fold.
     """
     started = time.perf_counter()
-    images = plain_images(runs[0], dataset, session)
-    by_fold: dict[int, tuple[Prepared, torch.Tensor, list[nn.Module]]] = {}
+    images = load_plain_images(runs[0], dataset, session)
+    by_fold: dict[int, tuple[PreparedRun, torch.Tensor, list[nn.Module]]] = {}
     splits: dict[int, Split] = {}
     starts: dict[int, list[torch.Tensor]] = {}  # by seed
     head_runs = []
@@ -102,7 +102,7 @@ def load_head_runs(runs: Sequence[Run], dataset: Dataset, session: Session) -> l
         fold, _ = starting_weights_by(run)
         if fold not in by_fold:
             prepared = prepare(run, dataset, session)
-            layers, vectors = layers_of(prepared.network), prepared.vectors(most=SMALL_NETWORK)
+            layers, vectors = layers_of(prepared.network), prepared.device_vectors(max_weights=SMALL_NETWORK)
             fixed = next((k for k, layer in enumerate(layers) if not isinstance(layer, Normalise | nn.Identity)), 0)
             if vectors is None or not can_stack(layers[fixed:], run.training):
                 return []
@@ -110,7 +110,7 @@ def load_head_runs(runs: Sequence[Run], dataset: Dataset, session: Session) -> l
                 by_fold[fold] = prepared, nn.Sequential(*layers[:fixed])(vectors.float()), layers[fixed:]
         prepared, x, layers = by_fold[fold]
         if run.data.fold not in splits:
-            splits[run.data.fold] = rows_of(run, dataset, images)
+            splits[run.data.fold] = split_rows(run, dataset, images)
         if run.seed not in starts:
             starts[run.seed] = _starting_parameters(run, runs[0].seed, layers, dataset)
         own = dataclasses.replace(prepared, split=splits[run.data.fold])

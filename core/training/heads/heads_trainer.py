@@ -20,13 +20,13 @@ from core.inference.fast_forward import EVALUATION_BATCH
 from core.io.torch_settings import SMALL_NETWORK, torch_threads
 from core.session import Session
 from core.training import results
-from core.training.batches import batches_of
-from core.training.evaluation import evaluated, scores
+from core.training.batches import split_batches
+from core.training.evaluation import compute_scores, list_evaluation_rows
 from core.training.heads.head_runs import HeadRun, load_head_runs
 from core.training.heads.shared_batches import SharedBatches
 from core.training.heads.stack import StackedHeads
 from core.training.step import NonFiniteLoss, mean_loss
-from core.training.stopping import ended_by
+from core.training.stopping import find_stop_reason
 
 MAX_BATCH_NUMBERS = 2**26  # numbers in the batches of all networks of a stack: 256 MB in float32
 
@@ -51,7 +51,7 @@ def train_heads(
     """
     head_runs = load_head_runs(runs, dataset, session)
     for run in head_runs:
-        session.store.start_run(run.run, results.provenance(session, run.run.training))
+        session.store.start_run(run.run, results.collect_provenance(session, run.run.training))
     for length in dict.fromkeys(len(run.prepared.split.train) for run in head_runs):
         equal = [run for run in head_runs if len(run.prepared.split.train) == length]
         width = max(layer.in_features for layer in equal[0].layers if isinstance(layer, nn.Linear))
@@ -123,7 +123,7 @@ class HeadsTrainer:
                 row["train_loss"] = mean_loss(losses[:, k], sizes, epoch)
                 row["train_accuracy"] = int(correct[k]) / sum(sizes)
                 row["train_seconds"], row["test_seconds"] = train_seconds, test_seconds / count
-                row |= scores(logits[k], run.prepared, epoch)
+                row |= compute_scores(logits[k], run.prepared, epoch)
             except NonFiniteLoss as error:
                 failed[run] = error
                 continue
@@ -152,9 +152,9 @@ class HeadsTrainer:
             same = [k for k, own in enumerate(parts) if own == part]
             x, split = self.head_runs[same[0]].x, self.head_runs[same[0]].prepared.split
             networks = torch.tensor(same, device=x.device)
-            for name, rows in evaluated(split).items():
+            for name, rows in list_evaluation_rows(split).items():
                 before = time.perf_counter()
-                batches = batches_of(torch.from_numpy(rows).to(x.device), EVALUATION_BATCH)
+                batches = split_batches(torch.from_numpy(rows).to(x.device), EVALUATION_BATCH)
                 found = torch.cat([self.stack.evaluate(networks, x[batch]) for batch in batches], dim=1)
                 for k, own in zip(same, found.float().cpu().numpy(), strict=True):
                     logits[k][name] = own
@@ -169,4 +169,4 @@ def _stacking_order(head_run: HeadRun) -> tuple[float, ...]:
 
 
 def _is_over(head_run: HeadRun) -> bool:
-    return bool(ended_by(head_run.run.training, head_run.history))
+    return bool(find_stop_reason(head_run.run.training, head_run.history))

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from core.training.batches import batches_of
+from core.training.batches import split_batches
 from core.training.heads.dropout import Dropout
 from core.training.heads.head_runs import HeadRun
-from core.training.trainer import epoch_rows, epoch_seeds
+from core.training.trainer import derive_epoch_seeds, shuffle_epoch_rows
 
 
 class SharedBatches:
@@ -36,13 +36,13 @@ class SharedBatches:
         order, device = list(distinct), head_runs[0].x.device
         self.input_of = torch.tensor([order.index(key) for key in keys], device=device)
         self._readers = list(distinct.values())
-        seeds = {seed: epoch_seeds(seed, epoch) for _, _, seed in order}  # of the batch order, and of dropout
+        seeds = {seed: derive_epoch_seeds(seed, epoch) for _, _, seed in order}  # of the batch order, and of dropout
         self.dropout = Dropout([seeds[key[2]][1] for key in order], [seeds[key[2]][1] for key in keys], device)
         rows = [
-            epoch_rows(run.prepared, epoch, torch.Generator().manual_seed(seeds[run.run.seed][0]))
+            shuffle_epoch_rows(run.prepared, epoch, torch.Generator().manual_seed(seeds[run.run.seed][0]))
             for run in self._readers
         ]
-        self._batches = batches_of(torch.stack(rows).to(device), head_runs[0].run.training.batch_size)
+        self._batches = split_batches(torch.stack(rows).to(device), head_runs[0].run.training.batch_size)
         self.sizes = [batch.shape[1] for batch in self._batches]
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

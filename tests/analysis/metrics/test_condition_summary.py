@@ -34,7 +34,7 @@ def finished(tmp_path: Path, *metric: str, timed: bool = True) -> OutputFolder:
     runs = {key: Run(seed=key[1]).replace(data__fold=key[0]) for key in TIMES}
     for key, run in runs.items():
         logits, targets = rng.normal(size=(12, 3)), np.arange(12) % 3
-        scores = metrics.summary(logits, targets) | {"accuracy_best_epoch": 1.0, "best_epoch": 3, "epochs": 5}
+        scores = metrics.summarise(logits, targets) | {"accuracy_best_epoch": 1.0, "best_epoch": 3, "epochs": 5}
         times = {"time_to_converge": TIMES[key], "prediction_ms": TIMES[key] / 10, "training_accuracy": 0.5}
         finish(session.store, run, logits, targets, metrics=scores | (times if timed else {}))
     return OutputFolder(plan_of({"none": list(runs.values())}), session, tmp_path / "freeze")

@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, classificat
 from small_runs import SMALL
 
 from core.config.execution import ExecutionOptions
-from core.datasets import load, select
+from core.datasets import load_dataset, select
 from core.errors import UserError
 from core.session import Session
 from core.store.runs import Store
@@ -126,7 +126,7 @@ def test_truth_scores_as_sklearn_does(predict, results: Path, sounds: Path) -> N
 
 def test_set_aside_is_what_the_run_kept_from_everything(predict, sounds: Path) -> None:
     folder = predict(f"--holdout --data-root {sounds}")
-    aside = select(load("folder", sounds), set_aside=0.2).holdout
+    aside = select(load_dataset("folder", sounds), set_aside=0.2).holdout
     frame = pd.read_csv(folder / "predictions.csv")
     assert frame["file"].tolist() == aside["path"].tolist()
     assert frame["true"].tolist() == [CLASSES[label] for label in aside["label"]]

@@ -11,7 +11,7 @@ from commands.study import time_estimate
 from commands.study.time_estimate import StepCost, TimeEstimate
 from core.config.run import Run
 from core.datasets.dataset import Dataset
-from core.inputs.input_of_run import input_shape
+from core.inputs.input_of_run import get_input_shape
 from core.models.build_network import build_network
 from core.plan import Plan, PlannedRun
 from core.session import Session
@@ -103,7 +103,7 @@ def test_what_is_measured_is_the_network_that_is_trained(
 
     def forward(one: Run) -> float:
         network = build_network(one.replace(model__weights="random"), 3).eval()
-        return operations(lambda: network(torch.zeros(1, *input_shape(one))), session.device)
+        return operations(lambda: network(torch.zeros(1, *get_input_shape(one))), session.device)
 
     monkeypatch.setattr(time_estimate, "_seconds", operations)
     # Not the default network: torch counts the backward passes of grouped convolutions wrong.

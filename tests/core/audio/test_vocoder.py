@@ -25,8 +25,8 @@ def bits(y: np.ndarray) -> np.ndarray:
 def test_time_stretch_in_short_pieces_equals_librosa(n: int, rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
     y = sound(n)
     wanted = librosa.effects.time_stretch(y, rate=rate)
-    for piece in (7, vocoder.PIECE):
-        monkeypatch.setattr(vocoder, "PIECE", piece)
+    for piece in (7, vocoder.FRAMES_PER_PIECE):
+        monkeypatch.setattr(vocoder, "FRAMES_PER_PIECE", piece)
         np.testing.assert_array_equal(bits(vocoder.time_stretch(y, rate=rate)), bits(wanted))
 
 

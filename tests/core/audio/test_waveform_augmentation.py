@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.audio.waveform_augmentation import SpecAugment, augment_waveform, draw, enough
+from core.audio.waveform_augmentation import SpecAugment, augment_waveform, count_needed_samples, draw_tempo_and_pitch
 from core.inputs.spectrogram import FLOOR_DB
 
 SR = 16000
@@ -20,7 +20,7 @@ def peak_hz(y):
 def test_length_and_pitch_change_by_what_the_key_draws(key):
     y = np.sin(2 * np.pi * 1000 * np.arange(SR) / SR).astype(np.float32)
     changed = augment_waveform(y, sr=SR, key=key)
-    tempo, semitones = draw(key)
+    tempo, semitones = draw_tempo_and_pitch(key)
     assert changed.dtype == np.float32
     assert len(changed) == pytest.approx(SR / tempo, abs=2)
     assert peak_hz(changed[1000:-1000]) == pytest.approx(1000 * 2 ** (semitones / 12), rel=2e-3)
@@ -30,13 +30,15 @@ def test_length_and_pitch_change_by_what_the_key_draws(key):
 def test_the_start_of_a_long_recording_decides_the_start_of_what_it_becomes(n_samples):
     y = (0.1 * np.random.default_rng(0).standard_normal(20 * SR)).astype(np.float32)
     for k in range(6):
-        whole, part = (augment_waveform(x, sr=SR, key=f"{k}.wav:1")[:n_samples] for x in (y, y[: enough(n_samples)]))
+        whole, part = (
+            augment_waveform(x, sr=SR, key=f"{k}.wav:1")[:n_samples] for x in (y, y[: count_needed_samples(n_samples)])
+        )
         assert len(part) == n_samples
         assert np.array_equal(whole, part)
 
 
 def test_draws_cover_their_ranges_evenly():
-    draws = np.array([draw(f"clip{i}.wav:1") for i in range(2000)])
+    draws = np.array([draw_tempo_and_pitch(f"clip{i}.wav:1") for i in range(2000)])
     assert draws.min(axis=0) == pytest.approx([0.9, -2], abs=0.01)
     assert draws.max(axis=0) == pytest.approx([1.2, 2], abs=0.01)
     assert draws.mean(axis=0) == pytest.approx([1.05, 0], abs=0.1)
@@ -46,8 +48,8 @@ def test_draw_is_the_same_in_another_process_whatever_was_drawn_before():
     np.random.default_rng(0).random(10)
     code = "from core.audio.waveform_augmentation import draw; import sys; sys.stdout.write(repr(draw('x/a.wav:3')))"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert other == repr(draw("x/a.wav:3"))
-    assert draw("x/a.wav:3") != draw("x/a.wav:4")
+    assert other == repr(draw_tempo_and_pitch("x/a.wav:3"))
+    assert draw_tempo_and_pitch("x/a.wav:3") != draw_tempo_and_pitch("x/a.wav:4")
 
 
 def test_a_clip_shorter_than_a_window_is_augmented_without_a_warning(recwarn):
@@ -72,7 +74,7 @@ def masked(x):
 def test_masks_are_one_band_and_one_stretch_up_to_the_widest():
     torch.manual_seed(0)
     x = images()
-    y = SpecAugment(time_mask=10, freq_mask=5, floor=FLOOR_DB)(x)
+    y = SpecAugment(time_mask=10, freq_mask=5, silence=FLOOR_DB)(x)
     rows, columns = masked(y)
     assert set(rows.sum(dim=1).tolist()) == set(range(6))
     assert set(columns.sum(dim=1).tolist()) == set(range(11))
@@ -85,13 +87,13 @@ def test_masks_are_one_band_and_one_stretch_up_to_the_widest():
 
 def test_masks_reach_both_edges():
     torch.manual_seed(0)
-    _, columns = masked(SpecAugment(time_mask=10, freq_mask=0, floor=FLOOR_DB)(images(batch=500)))
+    _, columns = masked(SpecAugment(time_mask=10, freq_mask=0, silence=FLOOR_DB)(images(batch=500)))
     assert columns[:, 0].any()
     assert columns[:, -1].any()
 
 
 def test_masks_follow_torchs_generator_and_differ_between_images():
-    augment = SpecAugment(time_mask=10, freq_mask=5, floor=FLOOR_DB)
+    augment = SpecAugment(time_mask=10, freq_mask=5, silence=FLOOR_DB)
     x = images(batch=8)
     torch.manual_seed(3)
     first = augment(x)
@@ -102,11 +104,11 @@ def test_masks_follow_torchs_generator_and_differ_between_images():
 
 def test_nothing_is_masked_in_evaluation_or_with_zero_widths():
     x = images()
-    assert SpecAugment(time_mask=10, freq_mask=5, floor=FLOOR_DB).eval()(x) is x
-    assert torch.equal(SpecAugment(time_mask=0, freq_mask=0, floor=FLOOR_DB)(x), x)
+    assert SpecAugment(time_mask=10, freq_mask=5, silence=FLOOR_DB).eval()(x) is x
+    assert torch.equal(SpecAugment(time_mask=0, freq_mask=0, silence=FLOOR_DB)(x), x)
 
 
 def test_a_mask_wider_than_the_image_is_held_to_it():
     torch.manual_seed(0)
-    _, columns = masked(SpecAugment(time_mask=1000, freq_mask=0, floor=FLOOR_DB)(images(n_frames=4)))
+    _, columns = masked(SpecAugment(time_mask=1000, freq_mask=0, silence=FLOOR_DB)(images(n_frames=4)))
     assert set(columns.sum(dim=1).tolist()) == {0, 1, 2, 3, 4}

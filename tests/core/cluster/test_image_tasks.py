@@ -18,7 +18,7 @@ from core.cluster.connect import Node, connected
 from core.cluster.image_tasks import ImageTasks
 from core.config.execution import ExecutionOptions, RayOptions
 from core.config.run import Clip, Frontend
-from core.datasets import load
+from core.datasets import load_dataset
 from core.datasets.dataset import Dataset
 from core.inputs.store.stored_inputs import Images, images
 from core.progress import NullReporter
@@ -65,7 +65,7 @@ def dataset(sounds: Path, tmp_path: Path) -> Dataset:
     shutil.copytree(sounds, tmp_path / "sounds")
     for name in ("high/3.wav", "low/1.wav"):
         (tmp_path / "sounds" / name).write_bytes(b"no sound")
-    return load("folder", tmp_path / "sounds")
+    return load_dataset("folder", tmp_path / "sounds")
 
 
 def build(dataset: Dataset, cache: Path, **more: Any) -> Images:

@@ -19,7 +19,7 @@ import soundfile
 from core import datasets
 from core.datasets import fingerprint
 from core.datasets.folds import hold_out, make_folds
-from core.datasets.sets.gtzan import GENRES, filtered_lists
+from core.datasets.sets.gtzan import GENRES, read_filtered_lists
 from core.errors import UserError
 
 REAL = os.environ.get("ABLATION_REAL_DATA")
@@ -89,12 +89,12 @@ class TestRegistry:
         with pytest.raises(
             UserError, match="unknown data set 'esc-50': did you mean 'esc50'\\? choose from instruments"
         ):
-            datasets.load("esc-50")
+            datasets.load_dataset("esc-50")
 
     @pytest.mark.parametrize("name", ["urbansound8k", "gtzan", "nsynth-valid", "thirteen-classes", "folder"])
     def test_no_root_says_how_to_get_it_in_one_line(self, name: str) -> None:
         with pytest.raises(UserError, match=f"^{name}: .*--data-root.*$"):
-            datasets.load(name)
+            datasets.load_dataset(name)
 
     def test_missing_root_says_what_is_expected_and_from_where(self, tmp_path: Path) -> None:
         expected = (
@@ -102,12 +102,12 @@ class TestRegistry:
             "https://github.com/karoldvl/ESC-50/archive/master.zip there (meta/esc50.csv, audio)"
         )
         with pytest.raises(UserError, match=f"^{re.escape(expected)}$"):
-            datasets.load("esc50", tmp_path)
+            datasets.load_dataset("esc50", tmp_path)
 
 
 class TestUrbanSound8K:
     def test_table(self, urbansound8k: Path) -> None:
-        dataset = datasets.load("urbansound8k", urbansound8k)
+        dataset = datasets.load_dataset("urbansound8k", urbansound8k)
         assert dataset.clips.iloc[0].to_dict() == {
             "path": "audio/fold1/100-0-0-0.wav",
             "label": 0,
@@ -117,26 +117,26 @@ class TestUrbanSound8K:
         assert dataset.clips["path"].is_monotonic_increasing
         assert len(dataset.class_names) == 10
         assert dataset.class_names[3] == "dog_bark"
-        assert dataset.fold_numbers() == (1, 2)
+        assert dataset.list_folds() == (1, 2)
         assert (dataset.sr, dataset.duration, dataset.n_frames) == (22_050, 4.0, 250)
 
     def test_missing_files_are_named_and_counted(self, urbansound8k: Path) -> None:
         for path in (urbansound8k / "audio" / "fold2").iterdir():
             path.unlink()
         with pytest.raises(UserError, match=r"lacks 4 of 8 clips: audio/fold2/200-0-0-0\.wav, .* and 1 more; unpack"):
-            datasets.load("urbansound8k", urbansound8k)
+            datasets.load_dataset("urbansound8k", urbansound8k)
 
     def test_file_name_of_another_class_is_mislabelled(self, urbansound8k: Path) -> None:
         table = urbansound8k / "metadata" / "UrbanSound8K.csv"
         edit(table, "103-3-0-1.wav,103,0,1,1,1,3,dog_bark", "103-3-0-1.wav,103,0,1,1,1,0,air_conditioner")
         with pytest.raises(UserError, match=r"103-3-0-1\.wav is mislabelled: .* gives classID 0, its name 3"):
-            datasets.load("urbansound8k", urbansound8k)
+            datasets.load_dataset("urbansound8k", urbansound8k)
 
     def test_class_name_of_another_number_is_mislabelled(self, urbansound8k: Path) -> None:
         table = urbansound8k / "metadata" / "UrbanSound8K.csv"
         edit(table, "103-3-0-1.wav,103,0,1,1,1,3,dog_bark", "103-3-0-1.wav,103,0,1,1,1,3,siren")
         with pytest.raises(UserError, match=r"103-3-0-1\.wav is mislabelled: class 3 is not siren"):
-            datasets.load("urbansound8k", urbansound8k)
+            datasets.load_dataset("urbansound8k", urbansound8k)
 
     @pytest.mark.parametrize(
         ("old", "new", "message"),
@@ -151,72 +151,72 @@ class TestUrbanSound8K:
     def test_broken_metadata(self, urbansound8k: Path, old: str, new: str, message: str) -> None:
         edit(urbansound8k / "metadata" / "UrbanSound8K.csv", old, new)
         with pytest.raises(UserError, match=re.escape(message)):
-            datasets.load("urbansound8k", urbansound8k)
+            datasets.load_dataset("urbansound8k", urbansound8k)
 
     def test_empty_metadata(self, urbansound8k: Path) -> None:
         (urbansound8k / "metadata" / "UrbanSound8K.csv").write_bytes(b"")
         with pytest.raises(UserError, match="not a readable CSV file"):
-            datasets.load("urbansound8k", urbansound8k)
+            datasets.load_dataset("urbansound8k", urbansound8k)
 
 
 class TestEsc50:
     def test_labels_follow_the_targets_present(self, esc50: Path) -> None:
-        dataset = datasets.load("esc50", esc50)
+        dataset = datasets.load_dataset("esc50", esc50)
         assert dataset.class_names == ("rooster", "rain", "helicopter")
         assert dict(zip(dataset.clips["group"], dataset.clips["label"], strict=True))["1040"] == 2
-        assert dataset.fold_numbers() == (1, 2, 3)
+        assert dataset.list_folds() == (1, 2, 3)
         assert (dataset.sr, dataset.duration, dataset.n_frames) == (44_100, 5.0, 250)
 
     @pytest.mark.parametrize(("column", "old", "new"), [("fold", ",1,40,", ",2,40,"), ("target", ",1,40,", ",1,41,")])
     def test_name_against_row(self, esc50: Path, column: str, old: str, new: str) -> None:
         edit(esc50 / "meta" / "esc50.csv", f"1-1040-A-40.wav{old}", f"1-1040-A-40.wav{new}")
         with pytest.raises(UserError, match=rf"1-1040-A-40\.wav is mislabelled: meta/esc50\.csv gives {column} "):
-            datasets.load("esc50", esc50)
+            datasets.load_dataset("esc50", esc50)
 
     def test_one_target_of_two_names(self, esc50: Path) -> None:
         edit(esc50 / "meta" / "esc50.csv", ",1,40,helicopter", ",1,40,rain")
         with pytest.raises(UserError, match="mislabelled: target 40 is both rain and helicopter"):
-            datasets.load("esc50", esc50)
+            datasets.load_dataset("esc50", esc50)
 
     def test_class_with_a_single_clip(self, esc50: Path) -> None:
         table = esc50 / "meta" / "esc50.csv"
         kept = [line for line in table.read_text().splitlines() if "rain" not in line or line.startswith("1-")]
         table.write_text("\n".join(kept) + "\n")
         with pytest.raises(UserError, match=r"class 'rain' has a single clip \(audio/1-1010-A-10\.wav\), which cannot"):
-            datasets.load("esc50", esc50)
+            datasets.load_dataset("esc50", esc50)
 
 
 class TestGtzan:
     @pytest.mark.parametrize("folder", ["genres_original", "genres", "."])
     def test_folds_hold_a_fifth_of_every_genre(self, tmp_path: Path, folder: str) -> None:
         gtzan_tree(tmp_path / folder, tracks=lambda genre: list(range(10)), suffix=".au")
-        dataset = datasets.load("gtzan", tmp_path)
+        dataset = datasets.load_dataset("gtzan", tmp_path)
         assert (dataset.clips.groupby(["fold", "label"]).size() == 2).all()
-        assert dataset.fold_numbers() == (1, 2, 3, 4, 5)
+        assert dataset.list_folds() == (1, 2, 3, 4, 5)
         assert dataset.class_names == GENRES
         assert (dataset.sr, dataset.duration, dataset.n_frames) == (22_050, 30.0, 1500)
-        again = datasets.load("gtzan", tmp_path)
+        again = datasets.load_dataset("gtzan", tmp_path)
         assert again.clips.equals(dataset.clips)
 
     def test_a_genre_is_missing(self, tmp_path: Path) -> None:
         gtzan_tree(tmp_path, tracks=lambda genre: list(range(2)) if genre != "jazz" else [])
         with pytest.raises(UserError, match=r"jazz holds no track \(\.wav or \.au\); the set is not whole"):
-            datasets.load("gtzan", tmp_path)
+            datasets.load_dataset("gtzan", tmp_path)
 
     def test_track_in_the_wrong_folder_is_mislabelled(self, tmp_path: Path) -> None:
         gtzan_tree(tmp_path, tracks=lambda genre: list(range(2)))
         (tmp_path / "rock" / "rock.00001.wav").rename(tmp_path / "pop" / "rock.00001.wav")
         with pytest.raises(UserError, match=r"rock\.00001\.wav is mislabelled: it lies in .*pop; move it to its genre"):
-            datasets.load("gtzan", tmp_path)
+            datasets.load_dataset("gtzan", tmp_path)
 
     def test_a_hidden_file_is_no_track(self, tmp_path: Path) -> None:
         """macOS leaves one beside every file that it copies to another system."""
         gtzan_tree(tmp_path, tracks=lambda genre: list(range(2)))
         (tmp_path / "rock" / "._rock.00000.wav").write_bytes(b"what a Mac knows of rock.00000.wav")
-        assert len(datasets.load("gtzan", tmp_path).clips) == 2 * len(GENRES)
+        assert len(datasets.load_dataset("gtzan", tmp_path).clips) == 2 * len(GENRES)
 
     def test_filtered_lists_have_the_published_sizes(self) -> None:
-        lists = filtered_lists()
+        lists = read_filtered_lists()
         assert Counter(lists.values()) == {1: 290, 2: 443, 3: 197}
         assert set(Counter(track.partition(".")[0] for track in lists)) == set(GENRES)
         assert lists["blues.00012"] == lists["rock.00090"] == 1
@@ -226,8 +226,8 @@ class TestGtzan:
 
     def test_filtered_split_uses_the_validation_list_for_validation_only(self, tmp_path: Path) -> None:
         gtzan_tree(tmp_path / "genres", tracks=lambda genre: list(range(100)))
-        dataset = datasets.load("gtzan-filtered", tmp_path)
-        assert dataset.fold_numbers() == (1,)
+        dataset = datasets.load_dataset("gtzan-filtered", tmp_path)
+        assert dataset.list_folds() == (1,)
         assert [len(part) for part in dataset.split(1)] == [443, 0, 290]
         assert [len(part) for part in dataset.split(1, validation=0.1)] == [443, 197, 290]
         with pytest.raises(UserError, match="^fold 2: gtzan-filtered has the folds 1$"):
@@ -236,7 +236,7 @@ class TestGtzan:
     def test_filtered_needs_every_track(self, tmp_path: Path) -> None:
         gtzan_tree(tmp_path, tracks=lambda genre: [n for n in range(100) if (genre, n) != ("jazz", 54)])
         with pytest.raises(UserError, match=r"lacks 1 of 930 tracks: jazz\.00054$"):
-            datasets.load("gtzan-filtered", tmp_path)
+            datasets.load_dataset("gtzan-filtered", tmp_path)
 
 
 class TestFolder:
@@ -245,7 +245,7 @@ class TestFolder:
             write_clip(tmp_path / "cat" / f"{i}.wav", seed=i)
             write_clip(tmp_path / "dog" / "deep" / f"{i}.flac", seed=i)
         (tmp_path / "cat" / "notes.txt").write_text("no recording")
-        dataset = datasets.load("folder", tmp_path)
+        dataset = datasets.load_dataset("folder", tmp_path)
         assert dataset.class_names == ("cat", "dog")
         assert (dataset.clips.groupby(["fold", "label"]).size() == 2).all()
         assert dataset.clips["group"].is_unique
@@ -257,7 +257,7 @@ class TestFolder:
             write_clip(tmp_path / "sound" / f"{i:02d}.wav", seed=i)
             lines.append(f"sound/{i:02d}.wav,{'ab'[i % 2]},{'ab'[i % 2]}{i // 4}")
         (tmp_path / "list.csv").write_text("\n".join(lines))
-        dataset = datasets.load("folder", tmp_path / "list.csv")
+        dataset = datasets.load_dataset("folder", tmp_path / "list.csv")
         assert dataset.root == tmp_path
         assert (dataset.clips.groupby("group")["fold"].nunique() == 1).all()
         assert (dataset.clips.groupby(["fold", "label"]).size() == 4).all()
@@ -268,13 +268,13 @@ class TestFolder:
             write_clip(tmp_path / f"{i}.wav", seed=i)
             lines.append(f"{i}.wav,{'ab'[i % 2]},{1 + i // 4}")
         (tmp_path / "list.csv").write_text("\n".join(lines))
-        assert datasets.load("folder", tmp_path / "list.csv").clips["fold"].tolist() == [1] * 4 + [2] * 4
+        assert datasets.load_dataset("folder", tmp_path / "list.csv").clips["fold"].tolist() == [1] * 4 + [2] * 4
 
     def test_fewer_than_five_clips_make_fewer_folds(self, tmp_path: Path) -> None:
         for i in range(3):
             write_clip(tmp_path / "a" / f"{i}.wav", seed=i)
             write_clip(tmp_path / "b" / f"{i}.wav", seed=i)
-        assert datasets.load("folder", tmp_path).fold_numbers() == (1, 2, 3)
+        assert datasets.load_dataset("folder", tmp_path).list_folds() == (1, 2, 3)
 
     @pytest.mark.parametrize(
         ("rows", "message"),
@@ -294,29 +294,29 @@ class TestFolder:
             write_clip(tmp_path / f"{i}.wav", seed=i)
         (tmp_path / "list.csv").write_text(rows)
         with pytest.raises(UserError, match=re.escape(message)):
-            datasets.load("folder", tmp_path / "list.csv")
+            datasets.load_dataset("folder", tmp_path / "list.csv")
 
     def test_broken_folders(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="gone does not exist; give --data-root a folder with one folder of"):
-            datasets.load("folder", tmp_path / "gone")
+            datasets.load_dataset("folder", tmp_path / "gone")
         with pytest.raises(UserError, match="has no folders of recordings; give --data-root"):
-            datasets.load("folder", tmp_path)
+            datasets.load_dataset("folder", tmp_path)
         (tmp_path / "empty").mkdir()
         with pytest.raises(UserError, match=r"empty holds no recording \(\.wav .*\); fill or remove it"):
-            datasets.load("folder", tmp_path)
+            datasets.load_dataset("folder", tmp_path)
 
 
 class TestSplit:
     def test_parts_cover_every_clip_once(self) -> None:
-        dataset = datasets.load("instruments")
-        for fold in dataset.fold_numbers():
+        dataset = datasets.load_dataset("instruments")
+        for fold in dataset.list_folds():
             split = dataset.split(fold, validation=0.2)
             assert sorted(np.concatenate(split)) == list(range(600))
             assert all(part.dtype == np.int64 and (np.diff(part) > 0).all() for part in split)
             assert set(dataset.clips["fold"].iloc[split.test]) == {fold}
 
     def test_validation_keeps_groups_whole_and_classes_in_proportion(self) -> None:
-        dataset = datasets.load("instruments")
+        dataset = datasets.load_dataset("instruments")
         split = dataset.split(2, validation=0.25)
         groups = dataset.clips["group"]
         assert not set(groups.iloc[split.train]) & set(groups.iloc[split.validation])
@@ -325,24 +325,24 @@ class TestSplit:
         assert len(counts) == 10
 
     def test_validation_repeats(self) -> None:
-        first, second = (datasets.load("instruments").split(1, validation=0.2).validation for _ in range(2))
+        first, second = (datasets.load_dataset("instruments").split(1, validation=0.2).validation for _ in range(2))
         np.testing.assert_array_equal(first, second)
 
     def test_without_validation_all_other_folds_train(self) -> None:
-        split = datasets.load("instruments").split(3)
+        split = datasets.load_dataset("instruments").split(3)
         assert [len(part) for part in split] == [480, 0, 120]
 
     def test_unknown_fold_lists_those_that_exist(self) -> None:
         with pytest.raises(UserError, match="^fold 9: instruments has the folds 1, 2, 3, 4, 5$"):
-            datasets.load("instruments").split(9)
+            datasets.load_dataset("instruments").split(9)
 
     @pytest.mark.parametrize("share", [1.0, float("nan")])
     def test_share_out_of_range(self, share: float) -> None:
         with pytest.raises(UserError, match=f"^validation={share}: must be at least 0 and below 1$"):
-            datasets.load("instruments").split(1, validation=share)
+            datasets.load_dataset("instruments").split(1, validation=share)
 
     def test_a_single_fold_leaves_nothing_to_train_on(self, esc50: Path) -> None:
-        dataset = datasets.load("esc50", esc50)
+        dataset = datasets.load_dataset("esc50", esc50)
         lonely = dataclasses.replace(dataset, clips=dataset.clips[dataset.clips["fold"] == 1])
         with pytest.raises(UserError, match="^esc50: nothing is left to train on when fold 1 is tested"):
             lonely.split(1)
@@ -367,7 +367,7 @@ class TestSplit:
 
 class TestFingerprint:
     def test_depends_on_everything_that_is_the_set(self, esc50: Path, tmp_path: Path) -> None:
-        dataset = datasets.load("esc50", esc50)
+        dataset = datasets.load_dataset("esc50", esc50)
         cache = tmp_path / "cache"
         clips = dataset.clips
         variants = [
@@ -378,29 +378,29 @@ class TestFingerprint:
             dataclasses.replace(dataset, clips=clips.assign(group="g")),
             dataclasses.replace(dataset, clips=clips.iloc[:-1]),
         ]
-        assert len({variant.fingerprint(cache) for variant in variants}) == len(variants)
-        assert re.fullmatch("[0-9a-f]{64}", dataset.fingerprint(cache))
+        assert len({variant.compute_fingerprint(cache) for variant in variants}) == len(variants)
+        assert re.fullmatch("[0-9a-f]{64}", dataset.compute_fingerprint(cache))
 
     def test_a_changed_file_changes_it_and_a_move_does_not(self, esc50: Path, tmp_path: Path) -> None:
-        before = datasets.load("esc50", esc50).fingerprint(tmp_path / "cache")
+        before = datasets.load_dataset("esc50", esc50).compute_fingerprint(tmp_path / "cache")
         moved = tmp_path / "elsewhere"
         moved.mkdir()
         for name in ("audio", "meta"):
             (esc50 / name).rename(moved / name)
-        assert datasets.load("esc50", moved).fingerprint(tmp_path / "cache") == before
+        assert datasets.load_dataset("esc50", moved).compute_fingerprint(tmp_path / "cache") == before
         path = moved / "audio" / "1-1040-A-40.wav"
         data = bytearray(path.read_bytes())
         data[-1] ^= 1
         path.write_bytes(data)
-        assert datasets.load("esc50", moved).fingerprint(tmp_path / "cache") != before
+        assert datasets.load_dataset("esc50", moved).compute_fingerprint(tmp_path / "cache") != before
 
     def test_unchanged_files_are_not_read_again(
         self, esc50: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        dataset = datasets.load("esc50", esc50)
-        before = dataset.fingerprint(tmp_path / "cache")
+        dataset = datasets.load_dataset("esc50", esc50)
+        before = dataset.compute_fingerprint(tmp_path / "cache")
         monkeypatch.setattr(fingerprint.hashlib, "file_digest", None)
-        assert dataset.fingerprint(tmp_path / "cache") == before
+        assert dataset.compute_fingerprint(tmp_path / "cache") == before
 
     def test_of_many_files_only_those_that_changed_are_read_again(
         self, esc50: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -408,7 +408,7 @@ class TestFingerprint:
         root, cache = esc50 / "audio", tmp_path / "cache"
         paths = sorted(path.name for path in root.iterdir())
         (root / "lost.wav").write_bytes(b"lost")
-        fingerprint.file_digests("set", root, [*reversed(paths), "lost.wav"], cache)  # another order, and one more
+        fingerprint.hash_files("set", root, [*reversed(paths), "lost.wav"], cache)  # another order, and one more
         (root / "lost.wav").unlink()
         status = (root / paths[0]).stat()
         (tmp_path / "same").write_bytes(bytes(status.st_size))  # same size, and the modification time is kept
@@ -419,12 +419,12 @@ class TestFingerprint:
         (root / "new.wav").write_bytes(b"new")
         paths.insert(1, "new.wav")
         read: list[str] = []
-        entry = fingerprint._entry
-        monkeypatch.setattr(fingerprint, "_entry", lambda root, path: (read.append(path), entry(root, path))[1])
-        found = fingerprint.file_digests("set", root, paths, cache)
+        entry = fingerprint._hash_file
+        monkeypatch.setattr(fingerprint, "_hash_file", lambda root, path: (read.append(path), entry(root, path))[1])
+        found = fingerprint.hash_files("set", root, paths, cache)
         assert sorted(read) == sorted(["new.wav", paths[0], paths[-1]])
         assert found == [hashlib.sha256((root / path).read_bytes()).hexdigest() for path in paths]
-        assert fingerprint.file_digests("set", root, paths, cache) == found
+        assert fingerprint.hash_files("set", root, paths, cache) == found
         assert len(read) == 3
         (memo,) = (cache / "fingerprints").iterdir()
         assert list(json.loads(memo.read_text())) == paths
@@ -435,49 +435,49 @@ class TestFingerprint:
         for more in ([], [["f1"], {"per_class": 3}]):
             whole = json.dumps([["a", "ü"], rows, *more]).encode()
             monkeypatch.setattr(fingerprint, "ROWS_PER_PIECE", 2)
-            found = fingerprint.content_digest(map(tuple, rows), class_names=("a", "ü"), more=more)
+            found = fingerprint.hash_content(map(tuple, rows), class_names=("a", "ü"), more=more)
             assert found == hashlib.sha256(whole).hexdigest()
 
     @pytest.mark.parametrize("garbage", ["", '{"a": [1, 2, "short"]}'])
     def test_a_corrupt_memo_is_rebuilt(self, esc50: Path, tmp_path: Path, garbage: str) -> None:
-        dataset = datasets.load("esc50", esc50)
-        before = dataset.fingerprint(tmp_path / "cache")
+        dataset = datasets.load_dataset("esc50", esc50)
+        before = dataset.compute_fingerprint(tmp_path / "cache")
         (memo,) = (tmp_path / "cache" / "fingerprints").iterdir()
         good = json.loads(memo.read_text())
         memo.write_text(garbage)
-        assert dataset.fingerprint(tmp_path / "cache") == before
+        assert dataset.compute_fingerprint(tmp_path / "cache") == before
         assert json.loads(memo.read_text()) == good
 
     def test_without_a_writable_cache_it_is_the_same(self, esc50: Path, tmp_path: Path) -> None:
-        dataset = datasets.load("esc50", esc50)
+        dataset = datasets.load_dataset("esc50", esc50)
         (tmp_path / "file").write_text("not a folder")
-        assert dataset.fingerprint(tmp_path / "file") == dataset.fingerprint(tmp_path / "cache")
+        assert dataset.compute_fingerprint(tmp_path / "file") == dataset.compute_fingerprint(tmp_path / "cache")
 
     def test_several_at_once(self, esc50: Path, tmp_path: Path) -> None:
-        dataset = datasets.load("esc50", esc50)
+        dataset = datasets.load_dataset("esc50", esc50)
         with ThreadPoolExecutor(4) as pool:
-            found = set(pool.map(lambda _: dataset.fingerprint(tmp_path / "cache"), range(12)))
+            found = set(pool.map(lambda _: dataset.compute_fingerprint(tmp_path / "cache"), range(12)))
         assert len(found) == 1
         assert [path.suffix for path in (tmp_path / "cache" / "fingerprints").iterdir()] == [".json"]
 
     def test_unreadable_file(self, esc50: Path, tmp_path: Path) -> None:
-        dataset = datasets.load("esc50", esc50)
+        dataset = datasets.load_dataset("esc50", esc50)
         (esc50 / "audio" / "1-1040-A-40.wav").unlink()
         with pytest.raises(UserError, match=r"1-1040-A-40\.wav: cannot be read \(No such file"):
-            dataset.fingerprint(tmp_path / "cache")
+            dataset.compute_fingerprint(tmp_path / "cache")
 
 
 @real_data
 class TestRealRecordings:
     def test_urbansound8k(self, tmp_path: Path) -> None:
-        dataset = datasets.load("urbansound8k", Path(str(REAL)) / "urbansound8k")
+        dataset = datasets.load_dataset("urbansound8k", Path(str(REAL)) / "urbansound8k")
         assert len(dataset.clips) == 320
-        assert dataset.fold_numbers() == (1, 2)
+        assert dataset.list_folds() == (1, 2)
         assert (dataset.clips.groupby(["fold", "label"]).size() == 16).all()
         assert [len(part) for part in dataset.split(2)] == [160, 0, 160]
 
     def test_esc50(self) -> None:
-        dataset = datasets.load("esc50", Path(str(REAL)) / "esc50")
+        dataset = datasets.load_dataset("esc50", Path(str(REAL)) / "esc50")
         assert len(dataset.clips) == 20
         assert dataset.class_names[0] == "dog"
         assert len(dataset.class_names) == 10
@@ -491,4 +491,4 @@ def test_file_name_that_is_no_utf8_is_said_in_one_line(tmp_path: Path) -> None:
             write_clip(tmp_path / label / f"{k}.wav", seed=k)
     (tmp_path / "a" / "0.wav").rename(tmp_path / "a" / os.fsdecode(b"\xff\xfe.wav"))
     with pytest.raises(UserError, match=r"^folder: a/\\xff\\xfe.wav is no name in UTF-8; rename the file$"):
-        datasets.load("folder", tmp_path)
+        datasets.load_dataset("folder", tmp_path)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from core import datasets
-from core.datasets.loader import Source
+from core.datasets.loader import DataSource
 from core.datasets.sets import esc50, urbansound8k
 from core.errors import UserError
 
@@ -87,7 +87,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def serve(server: Server, monkeypatch: pytest.MonkeyPatch, archive: bytes, *, md5: str = "") -> None:
     server.archive = archive
-    remote = Source(layout=LAYOUT, url=server.url, md5=md5 or hashlib.md5(archive).hexdigest())
+    remote = DataSource(layout=LAYOUT, url=server.url, md5=md5 or hashlib.md5(archive).hexdigest())
     monkeypatch.setattr(esc50, "LOADER", replace(esc50.LOADER, source=remote))
 
 
@@ -200,7 +200,7 @@ def test_no_connection_names_the_url_and_the_place(monkeypatch: pytest.MonkeyPat
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/archive"
-    wrong = Source(layout=LAYOUT, url=url, md5="0" * 32)
+    wrong = DataSource(layout=LAYOUT, url=url, md5="0" * 32)
     monkeypatch.setattr(esc50, "LOADER", replace(esc50.LOADER, source=wrong))
     with pytest.raises(UserError, match=rf"^esc50: cannot download {re.escape(url)} \(.*meta/esc50\.csv exists$"):
         datasets.download_dataset("esc50", tmp_path)

@@ -12,7 +12,7 @@ from core import datasets
 from core.config.options import list_problems
 from core.config.run import Data, Run
 from core.datasets import select
-from core.datasets.dataset import TEST, TRAIN, VALIDATION, Dataset
+from core.datasets.dataset import TEST_FOLD, TRAIN_FOLD, VALIDATION_FOLD, Dataset
 from core.errors import UserError
 from core.plan import make_plan
 
@@ -27,19 +27,21 @@ def tracks(*, per_class: int = 100, classes: int = 10, clips_per_group: int = 1,
         ]
     )
     if fixed:
-        rows["fold"] = [(TEST, TRAIN, TRAIN, TRAIN, VALIDATION)[k % 5] for k in range(len(rows))]
+        rows["fold"] = [
+            (TEST_FOLD, TRAIN_FOLD, TRAIN_FOLD, TRAIN_FOLD, VALIDATION_FOLD)[k % 5] for k in range(len(rows))
+        ]
     names = [f"class{label}" for label in range(classes)]
     return Dataset.from_rows(
-        "made", Path(), rows, class_names=names, sr=8000, duration=1.0, n_frames=32, fixed_split=fixed
+        "made", Path(), rows, class_names=names, sr=8000, duration=1.0, n_frames=32, has_fixed_split=fixed
     )
 
 
 class TestFolds:
     def test_ten_folds_with_a_ninth_for_validation_are_80_10_10(self) -> None:
         dataset = select(tracks(), folds=10)
-        assert dataset.fold_numbers() == tuple(range(1, 11))
+        assert dataset.list_folds() == tuple(range(1, 11))
         labels = dataset.clips["label"].to_numpy()
-        for fold in dataset.fold_numbers():
+        for fold in dataset.list_folds():
             split = dataset.split(fold, validation=0.1111)
             assert [len(part) for part in split] == [800, 100, 100]
             assert all((np.bincount(labels[part]) == len(part) // 10).all() for part in split)
@@ -62,7 +64,7 @@ class TestFolds:
 
     @pytest.mark.parametrize(("fixed", "own"), [(True, "a split"), (False, "5 folds")])
     def test_a_set_with_its_own_is_refused(self, fixed: bool, own: str) -> None:
-        dataset = tracks(fixed=True) if fixed else datasets.load("instruments")
+        dataset = tracks(fixed=True) if fixed else datasets.load_dataset("instruments")
         message = f"--n-folds 10: {dataset.name} has {own} of its own; leave --n-folds out"
         with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
             select(dataset, folds=10)
@@ -78,7 +80,7 @@ class TestFolds:
 
 class TestLabel:
     def test_classes_are_another_column_and_the_folds_stay(self) -> None:
-        dataset = datasets.load("instruments")
+        dataset = datasets.load_dataset("instruments")
         table = pd.read_csv(dataset.root / "instruments.csv", dtype=str).set_index("path")
         pitched = select(dataset, label="pitch")
         named = dict(zip(pitched.clips["path"], np.array(pitched.class_names)[pitched.clips["label"]], strict=True))
@@ -91,9 +93,9 @@ class TestLabel:
         assert pitched.clips[["path", "fold", "group"]].equals(kept[["path", "fold", "group"]])
 
     def test_it_is_another_data_set_that_can_be_arranged_further(self, tmp_path: Path) -> None:
-        dataset = datasets.load("instruments")
+        dataset = datasets.load_dataset("instruments")
         pitched = select(dataset, label="pitch", per_class=1, set_aside=0.0)
-        assert pitched.fingerprint(tmp_path) != select(dataset, per_class=1).fingerprint(tmp_path)
+        assert pitched.compute_fingerprint(tmp_path) != select(dataset, per_class=1).compute_fingerprint(tmp_path)
         split = pitched.split(1)
         assert pitched.clips["label"].iloc[split.train].is_unique
         assert len(pitched.attributes) == len(pitched.clips)
@@ -102,7 +104,7 @@ class TestLabel:
         rows = [f"{path.relative_to(sounds)},{path.parent.name},{k % 2}" for k, path in enumerate(sounds.glob("*/*"))]
         table = sounds / "table.csv"
         table.write_text("\n".join(["path,label,odd", *rows]))
-        dataset = select(datasets.load("folder", table), label="odd")
+        dataset = select(datasets.load_dataset("folder", table), label="odd")
         table.unlink()
         assert dataset.class_names == ("0", "1")
         assert sorted(np.bincount(dataset.clips["label"])) == [15, 15]
@@ -115,7 +117,7 @@ class TestLabel:
         ],
     )
     def test_one_that_there_is_not_is_refused(self, dataset: str, label: str, message: str) -> None:
-        made = tracks() if dataset == "made" else datasets.load(dataset)
+        made = tracks() if dataset == "made" else datasets.load_dataset(dataset)
         with pytest.raises(UserError, match=f"^{re.escape(message)}"):
             select(made, label=label)
 
@@ -143,14 +145,14 @@ class TestSetAside:
         held_out = set(dataset.holdout["path"])
         assert len(held_out) == 100
         assert (dataset.holdout["label"].value_counts() == 10).all()
-        for fold in dataset.fold_numbers():
+        for fold in dataset.list_folds():
             seen = [set(dataset.clips["path"].iloc[part]) for part in dataset.split(fold, validation=0.1111)]
             assert not set.union(*seen) & held_out
             assert set.union(*seen) | held_out == set(whole.clips["path"])
 
     def test_nine_hundred_left_make_tests_of_ninety(self) -> None:
         dataset = select(tracks(), folds=10, set_aside=0.1)
-        sizes = [[len(part) for part in dataset.split(fold, validation=0.1111)] for fold in dataset.fold_numbers()]
+        sizes = [[len(part) for part in dataset.split(fold, validation=0.1111)] for fold in dataset.list_folds()]
         assert sizes == [[720, 90, 90]] * 10
 
     def test_groups_are_not_torn(self) -> None:
@@ -159,7 +161,7 @@ class TestSetAside:
         assert len(dataset.holdout) == 80
 
     def test_official_folds_keep_their_numbers(self) -> None:
-        whole = datasets.load("instruments")
+        whole = datasets.load_dataset("instruments")
         dataset = select(whole, set_aside=0.1)
         fold = dict(zip(whole.clips["path"], whole.clips["fold"], strict=True))
         assert [fold[path] for path in dataset.clips["path"]] == dataset.clips["fold"].tolist()
@@ -168,7 +170,7 @@ class TestSetAside:
 
     def test_a_share_that_empties_a_fold_is_refused(self) -> None:
         with pytest.raises(UserError, match=r"^--holdout 0\.95: leaves nothing in fold \d of instruments; give less$"):
-            select(datasets.load("instruments"), set_aside=0.95)
+            select(datasets.load_dataset("instruments"), set_aside=0.95)
 
     def test_classes_of_one_group_cannot_be_set_aside(self) -> None:
         rows = pd.DataFrame({"path": list("abcd"), "label": [0, 0, 1, 1], "group": list("xxyy"), "fold": [1, 2, 1, 2]})
@@ -189,7 +191,7 @@ class TestPerClass:
     def test_rotating_folds_are_limited_in_training_and_test(self) -> None:
         dataset = select(tracks(), per_class=12)
         labels = dataset.clips["label"].to_numpy()
-        for fold in dataset.fold_numbers():
+        for fold in dataset.list_folds():
             split = dataset.split(fold)
             assert (np.bincount(labels[split.train]) == 12).all()
             assert (np.bincount(labels[split.test]) == 12).all()
@@ -200,7 +202,7 @@ class TestPerClass:
         whole = dataclasses.replace(tracks(), per_class=12)
         dropped = select(tracks(), per_class=12)
         assert len(dropped.clips) < len(whole.clips)
-        for fold in whole.fold_numbers():
+        for fold in whole.list_folds():
             for ours, theirs in zip(dropped.split(fold), whole.split(fold), strict=True):
                 assert dropped.clips["path"].iloc[ours].tolist() == whole.clips["path"].iloc[theirs].tolist()
 
@@ -242,6 +244,6 @@ class TestPlan:
         assert len({run.id, *(run.replace(**{f"data__{n}": 2}).id for n in ("folds", "per_class"))}) == 3
 
     def test_limits_are_part_of_the_fingerprint(self, sounds: Path, tmp_path: Path) -> None:
-        dataset = datasets.load("folder", sounds)
-        limits = [dataclasses.replace(dataset, per_class=n).fingerprint(tmp_path) for n in (0, 2, 3)]
+        dataset = datasets.load_dataset("folder", sounds)
+        limits = [dataclasses.replace(dataset, per_class=n).compute_fingerprint(tmp_path) for n in (0, 2, 3)]
         assert len(set(limits)) == 3

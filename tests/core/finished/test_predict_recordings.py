@@ -9,7 +9,7 @@ import pytest
 
 from core.config.run import Run
 from core.datasets.dataset import Dataset
-from core.datasets.prediction.recordings import Unlabelled, find_sounds
+from core.datasets.prediction.recordings import UnlabelledClips, find_recordings
 from core.errors import UserError
 from core.finished import predict
 from core.finished.predict import predict_logits
@@ -45,13 +45,13 @@ def trained(run: Run, dataset: Dataset, session: Session) -> Record:
 
 
 @pytest.fixture
-def elsewhere(run: Run, dataset: Dataset, tmp_path: Path) -> Unlabelled:
+def elsewhere(run: Run, dataset: Dataset, tmp_path: Path) -> UnlabelledClips:
     """Return the test clips of a run as files that nothing else is beside, in their order."""
     root = tmp_path / "elsewhere"
     for path in dataset.clips["path"].iloc[dataset.split(run.data.fold).test]:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(dataset.root / path, root / path)
-    return find_sounds(root)
+    return find_recordings(root)
 
 
 @pytest.mark.parametrize("name", LOOKS)
@@ -59,7 +59,7 @@ def test_a_runs_own_test_clips_get_its_own_logits(
     run: Run,
     dataset: Dataset,
     session: Session,
-    elsewhere: Unlabelled,
+    elsewhere: UnlabelledClips,
     name: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -79,7 +79,7 @@ def test_a_runs_own_test_clips_get_its_own_logits(
 
 
 def test_what_was_trained_in_bf16_is_evaluated_in_fp32_where_that_is_imitated(
-    run: Run, dataset: Dataset, session: Session, elsewhere: Unlabelled, monkeypatch: pytest.MonkeyPatch
+    run: Run, dataset: Dataset, session: Session, elsewhere: UnlabelledClips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precision, "has_bf16_instructions", lambda: True)
     record = trained(run.replace(training__epochs=1, training__precision="bf16"), dataset, session)
@@ -91,7 +91,7 @@ def test_what_was_trained_in_bf16_is_evaluated_in_fp32_where_that_is_imitated(
 
 
 def test_a_few_at_a_time_are_as_all_at_once(
-    run: Run, dataset: Dataset, session: Session, elsewhere: Unlabelled, monkeypatch: pytest.MonkeyPatch
+    run: Run, dataset: Dataset, session: Session, elsewhere: UnlabelledClips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = trained(run.replace(training__epochs=1), dataset, session)
     (elsewhere.root / elsewhere.paths[2]).write_bytes(b"broken")
@@ -110,7 +110,7 @@ def test_a_few_at_a_time_are_as_all_at_once(
 
 
 def test_networks_with_other_inputs_leave_out_the_same_recordings(
-    run: Run, dataset: Dataset, session: Session, elsewhere: Unlabelled
+    run: Run, dataset: Dataset, session: Session, elsewhere: UnlabelledClips
 ) -> None:
     """What one network cannot use no average can be taken of."""
     runs = [run.replace(training__epochs=1, **LOOKS[name]) for name in ("fixed", "peak and loop")]
@@ -124,7 +124,7 @@ def test_networks_with_other_inputs_leave_out_the_same_recordings(
 
 
 def test_all_that_cannot_be_used_are_named_before_anything_is_said(
-    run: Run, dataset: Dataset, session: Session, elsewhere: Unlabelled
+    run: Run, dataset: Dataset, session: Session, elsewhere: UnlabelledClips
 ) -> None:
     record = trained(run.replace(training__epochs=1), dataset, session)
     for path in (elsewhere.paths[0], elsewhere.paths[5]):
@@ -136,7 +136,7 @@ def test_all_that_cannot_be_used_are_named_before_anything_is_said(
 
 
 def test_what_an_older_version_did_not_keep_is_said(
-    run: Run, dataset: Dataset, session: Session, elsewhere: Unlabelled
+    run: Run, dataset: Dataset, session: Session, elsewhere: UnlabelledClips
 ) -> None:
     run = run.replace(training__epochs=1, frontend__normalise="train")
     record = trained(run, dataset, session)

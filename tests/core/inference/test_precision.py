@@ -15,8 +15,8 @@ from core.inference.precision import Classifier, ComputeMode, effective_precisio
 from core.models.backbone import build_backbone
 from core.session import Session
 from core.training.optimizers import make_optimizer
-from core.training.prepare import Prepared, prepare
-from core.training.step import Step
+from core.training.prepare import PreparedRun, prepare
+from core.training.step import TrainingStep
 from core.training.trainer import train
 
 CPU = torch.device("cpu")
@@ -79,7 +79,7 @@ def test_a_step_is_that_of_autocast_with_a_classifier_in_fp32() -> None:
     )
     y = torch.tensor([0, 1, 2, 0])
     ours = ComputeMode(BF16, CPU).to_device(ours).train()
-    step = Step(ours, make_optimizer(ours.parameters(), BF16), BF16, CPU)
+    step = TrainingStep(ours, make_optimizer(ours.parameters(), BF16), BF16, CPU)
     optimizer = make_optimizer(theirs.parameters(), BF16)
     for _ in range(3):
         loss, logits = step(x, y)
@@ -113,10 +113,10 @@ def test_a_classifier_computes_in_fp32_alone() -> None:
     assert type(ComputeMode(Training(), CPU).to_device(plain)[2]) is nn.Linear  # in fp32 all is as it was
 
 
-def first_steps(prepared: Prepared, run: Run) -> list[torch.Tensor]:
+def first_steps(prepared: PreparedRun, run: Run) -> list[torch.Tensor]:
     """Return what three steps and a pass of evaluation after them give out, and the weights then."""
     network = prepared.network.train()
-    step = Step(network, make_optimizer(network.parameters(), run.training), run.training, CPU)
+    step = TrainingStep(network, make_optimizer(network.parameters(), run.training), run.training, CPU)
     found = []
     for batch in range(3):
         rows = torch.arange(8 * batch, 8 * batch + 8)

@@ -12,8 +12,8 @@ from core.audio.reading import read_waveform
 from core.config.run import Clip, Frontend
 from core.datasets.dataset import Dataset
 from core.errors import UserError
-from core.inputs.base import Kind
-from core.inputs.input_of_run import input_kind
+from core.inputs.base import InputKind
+from core.inputs.input_of_run import build_input_kind
 from core.inputs.store import stored_inputs as store
 from core.inputs.store.stored_inputs import images
 from core.session import Session
@@ -21,11 +21,11 @@ from core.session import Session
 PAIRS = "chroma_stft rms spectral_centroid spectral_bandwidth rolloff zero_crossing_rate harmony perceptr"
 
 
-def made(sr: int, *, duration: float = 1.5, **changes: object) -> Kind:
-    return input_kind(Clip(sr=sr, duration=duration), Frontend(kind="features", **changes))  # type: ignore[arg-type]
+def made(sr: int, *, duration: float = 1.5, **changes: object) -> InputKind:
+    return build_input_kind(Clip(sr=sr, duration=duration), Frontend(kind="features", **changes))  # type: ignore[arg-type]
 
 
-def measured(kind: Kind, y: np.ndarray) -> dict[str, float]:
+def measured(kind: InputKind, y: np.ndarray) -> dict[str, float]:
     return dict(zip(kind.axes[0].names, kind(torch.from_numpy(y)[None])[0].tolist(), strict=True))
 
 
@@ -56,7 +56,7 @@ def assert_librosas(y: np.ndarray, sr: int) -> None:
 
 
 def test_every_number_is_librosas() -> None:
-    dataset = datasets.load("instruments")
+    dataset = datasets.load_dataset("instruments")
     for path in dataset.clips["path"].iloc[::150]:
         assert_librosas(read_waveform(dataset.root / path, sr=16_000, n_samples=24_000, fit="pad"), 16_000)
 
@@ -75,7 +75,7 @@ def test_names_are_those_of_gtzans_table() -> None:
 
 
 def test_names_are_those_of_the_real_table(real_data: Path) -> None:
-    table = datasets.load("features", real_data / "gtzan_features" / "features_30_sec.csv")
+    table = datasets.load_dataset("features", real_data / "gtzan_features" / "features_30_sec.csv")
     assert made(22_050).axes[0].names == table.columns
 
 

@@ -6,9 +6,9 @@ import torch
 
 from core.config.run import Clip, Frontend, Run
 from core.errors import UserError
-from core.inputs import KINDS
-from core.inputs.base import Axis, Kind
-from core.inputs.input_of_run import input_kind, input_shape
+from core.inputs import INPUT_KINDS
+from core.inputs.base import Axis, InputKind
+from core.inputs.input_of_run import build_input_kind, get_input_shape
 from core.models.input_transform.normalise import Normalise
 
 SR = 8000
@@ -16,16 +16,16 @@ CLIP = Clip(sr=SR, duration=0.5)
 FRONTEND = Frontend(n_mels=24, n_frames=20)
 
 
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> Kind:
-    return input_kind(CLIP, Frontend(kind=request.param, n_mels=24, n_frames=20))
+@pytest.fixture(params=INPUT_KINDS)
+def kind(request: pytest.FixtureRequest) -> InputKind:
+    return build_input_kind(CLIP, Frontend(kind=request.param, n_mels=24, n_frames=20))
 
 
 def noise(clips: int) -> torch.Tensor:
     return 0.1 * torch.randn(clips, SR // 2, generator=torch.Generator().manual_seed(0))
 
 
-def test_inputs_have_the_shape_that_was_announced(kind: Kind) -> None:
+def test_inputs_have_the_shape_that_was_announced(kind: InputKind) -> None:
     x = kind(noise(3))
     assert tuple(x.shape) == (3, *kind.shape)
     assert x.dtype == torch.float32
@@ -33,7 +33,7 @@ def test_inputs_have_the_shape_that_was_announced(kind: Kind) -> None:
     assert x.std() > 0
 
 
-def test_axes_and_channels_name_every_position(kind: Kind) -> None:
+def test_axes_and_channels_name_every_position(kind: InputKind) -> None:
     channels = (len(kind.channels),) if kind.channels else ()
     assert (*channels, *(len(axis.values) for axis in kind.axes)) == kind.shape
     assert len({axis.name for axis in kind.axes}) == len(kind.axes)
@@ -49,34 +49,34 @@ def test_axes_and_channels_name_every_position(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("channels", ["windows", "replicate"])
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", INPUT_KINDS)
 def test_no_channel_is_stored_twice(name: str, channels: str) -> None:
-    kind = input_kind(CLIP, Frontend(kind=name, channels=channels, n_mels=24, n_frames=20))
+    kind = build_input_kind(CLIP, Frontend(kind=name, channels=channels, n_mels=24, n_frames=20))
     if len(kind.shape) == 3:
         assert kind.shape[0] == (3 if channels == "windows" else 1)
     (x,) = kind(noise(1))
     assert len(x.unique(dim=0)) == len(x)
 
 
-def test_silence_is_the_floor_everywhere(kind: Kind) -> None:
-    assert (kind(torch.zeros(2, SR // 2)) == kind.floor).all()
+def test_silence_is_the_floor_everywhere(kind: InputKind) -> None:
+    assert (kind(torch.zeros(2, SR // 2)) == kind.silence).all()
     if kind.value_range:  # and black, to a network trained on pictures
         black, white = kind.value_range
-        assert black == kind.floor < white
+        assert black == kind.silence < white
 
 
-def test_each_waveform_is_taken_by_itself(kind: Kind) -> None:
+def test_each_waveform_is_taken_by_itself(kind: InputKind) -> None:
     y = noise(4)
     assert torch.equal(kind(y), torch.cat([kind(clip[None]) for clip in y]))
 
 
-def test_one_place_says_the_shape(kind: Kind) -> None:
-    name = next(name for name in KINDS if isinstance(kind, KINDS[name]))
+def test_one_place_says_the_shape(kind: InputKind) -> None:
+    name = next(name for name in INPUT_KINDS if isinstance(kind, INPUT_KINDS[name]))
     run = Run(clip=CLIP, frontend=Frontend(kind=name, n_mels=24, n_frames=20))
-    assert input_shape(run) == kind.shape
+    assert get_input_shape(run) == kind.shape
 
 
-def test_fitted_normalisation_fits_every_kind(kind: Kind) -> None:
+def test_fitted_normalisation_fits_every_kind(kind: InputKind) -> None:
     x = kind(noise(16)).numpy()
     found = Normalise.of(x, np.arange(12))(torch.from_numpy(x[:12])).numpy()
     rest = (0, *range(2, x.ndim))
@@ -99,4 +99,4 @@ def test_an_even_axis_ends_where_it_should() -> None:
 
 def test_an_unknown_kind_is_one_line() -> None:
     with pytest.raises(UserError, match="unknown kind of input 'logmle': did you mean 'logmel'"):
-        input_kind(CLIP, Frontend(kind="logmle"))
+        build_input_kind(CLIP, Frontend(kind="logmle"))

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from core.config.run import Clip, Frontend, Run
-from core.inputs.input_of_run import input_shape
+from core.inputs.input_of_run import get_input_shape
 from core.inputs.log_mel import LogMel
 from core.models.input_transform.normalise import Normalise
 
@@ -77,7 +77,7 @@ def test_mel_power_equals_librosa_with_options(options):
     y = sounds(16000)["white noise"].astype(np.float32)
     batch = torch.from_numpy(np.stack([y, 2 * y, y[::-1]]))
     for i, clip in enumerate(batch.numpy()):
-        ours = LogMel(clip=Clip(sr=16000), frontend=frontend(**options)).power(batch)
+        ours = LogMel(clip=Clip(sr=16000), frontend=frontend(**options)).compute_power(batch)
         for mel, theirs in zip(ours, librosa_mels(clip, 16000, **{"n_mels": 128} | options), strict=True):
             np.testing.assert_allclose(mel[i], theirs, rtol=1e-4, atol=1e-9)
 
@@ -104,14 +104,14 @@ def test_replicate_is_the_first_channel_once_and_three_times_to_the_network():
     windows = LogMel(clip=Clip(sr=16000), frontend=frontend())(y)
     replicated = LogMel(clip=Clip(sr=16000), frontend=frontend(channels="replicate"))(y)
     assert torch.equal(replicated, windows[:, :1])
-    seen = Normalise.fixed((0.5, 0.4, 0.3), (0.1, 0.2, 0.3), LogMel.decibel_range(Frontend()))
+    seen = Normalise.fixed((0.5, 0.4, 0.3), (0.1, 0.2, 0.3), LogMel.get_decibel_range(Frontend()))
     assert torch.equal(seen(replicated), seen(windows[:, :1].expand(-1, 3, -1, -1)))
     found = Normalise.of(replicated.numpy(), np.arange(1), channels=3)(replicated)
     assert found.shape == (1, 3, 128, 64)
     for channel in found[0]:
         assert torch.equal(channel, found[0, 0])
     run = Run(clip=Clip(sr=16000, duration=1.0), frontend=frontend(channels="replicate"))
-    assert input_shape(run) == (3, 128, 64)
+    assert get_input_shape(run) == (3, 128, 64)
 
 
 @pytest.mark.parametrize("options", [{"htk": True}, {"norm": None}, {"pad_mode": "reflect", "htk": True, "norm": None}])
@@ -121,7 +121,7 @@ def test_mel_options_are_librosas(options):
     changes = dict(names[name] for name in options)
     ours = LogMel(clip=Clip(sr=22050), frontend=frontend(**changes))
     theirs = librosa_mels(y, 22050, **{"n_mels": 128, "pad_mode": "constant"} | options)
-    for mel, expected in zip(ours.power(torch.from_numpy(y)[None]), theirs, strict=True):
+    for mel, expected in zip(ours.compute_power(torch.from_numpy(y)[None]), theirs, strict=True):
         np.testing.assert_allclose(mel[0], expected, rtol=2e-4, atol=1e-8)
     centres = librosa.mel_frequencies(130, fmin=0, fmax=11025, htk="htk" in options)[1:-1]
     np.testing.assert_allclose(ours.axes[0].values, centres)
@@ -194,7 +194,8 @@ def test_the_authors_images_of_esc50_are_an_option(real_data):
     for path in paths[:20]:
         y, sr = soundfile.read(path, dtype="float32")
         clip, batch = Clip(sr=sr), torch.from_numpy(y)[None]
-        powers = [next(LogMel(clip=clip, frontend=frontend(**options)).power(batch)) for options in (recipe, {})]
+        kinds = [LogMel(clip=clip, frontend=frontend(**options)) for options in (recipe, {})]
+        powers = [next(kind.compute_power(batch)) for kind in kinds]
         floored.append([(power[powers[0] > 1e-12] < 1e-6).float().mean().item() for power in powers])
         theirs.append(authors_images(y, sr, n_frames=250))
         ours.append(LogMel(clip=clip, frontend=frontend(n_frames=250, **recipe))(batch)[0].numpy())

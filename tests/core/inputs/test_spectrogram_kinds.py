@@ -11,9 +11,9 @@ from PIL import Image
 
 from core.config.run import Clip, Frontend
 from core.errors import UserError
-from core.inputs.base import Kind
+from core.inputs.base import InputKind
 from core.inputs.gammatone import erb_frequencies, gammatone_magnitudes
-from core.inputs.input_of_run import input_kind
+from core.inputs.input_of_run import build_input_kind
 
 SR = 16000
 CLIP = Clip(sr=SR, duration=1.0)
@@ -24,12 +24,12 @@ def noise(seed: int = 0) -> np.ndarray:
     return (0.1 * np.random.default_rng(seed).normal(size=SR)).astype(np.float32)
 
 
-def made(kind: str, **changes: object) -> Kind:
+def made(kind: str, **changes: object) -> InputKind:
     options: dict[str, object] = {"n_frames": 63, "window": 1024, "hop": 256}
-    return input_kind(CLIP, Frontend(kind=kind, **options | changes))  # type: ignore[arg-type]
+    return build_input_kind(CLIP, Frontend(kind=kind, **options | changes))  # type: ignore[arg-type]
 
 
-def one(kind: Kind, y: np.ndarray) -> np.ndarray:
+def one(kind: InputKind, y: np.ndarray) -> np.ndarray:
     image: np.ndarray = kind(torch.from_numpy(y)[None])[0].numpy()
     return image
 
@@ -85,7 +85,7 @@ def test_gammatone_energies_are_those_of_filtered_noise() -> None:
     middles = erb_frequencies(8, fmin=100.0, fmax=6000.0)
     kind = made("gammatone", n_mels=8, fmin=100.0, fmax=6000.0)
     np.testing.assert_allclose(kind.axes[0].values, middles)
-    frames = next(kind.power(torch.from_numpy(y)[None]))[0].numpy().mean(axis=1)  # type: ignore[operator]
+    frames = next(kind.compute_power(torch.from_numpy(y)[None]))[0].numpy().mean(axis=1)  # type: ignore[operator]
     window = (np.hanning(1025)[:-1] ** 2).sum() * 1024 / 2  # what a frame's power holds of a sample's square
     for middle, energy in zip(middles, frames, strict=True):
         taps, _ = scipy.signal.gammatone(middle, "fir", order=4, numtaps=4096, fs=SR)
@@ -142,9 +142,9 @@ def test_erb_frequencies_are_in_equal_steps_of_their_scale() -> None:
 
 def test_waveforms_are_the_samples() -> None:
     y = noise()
-    kind = input_kind(CLIP, Frontend(kind="waveform"))
+    kind = build_input_kind(CLIP, Frontend(kind="waveform"))
     np.testing.assert_array_equal(one(kind, y), y[None])
     assert kind.shape == (1, SR)
-    assert np.abs(one(input_kind(CLIP, Frontend(kind="waveform", peak=True)), y)).max() == 1
+    assert np.abs(one(build_input_kind(CLIP, Frontend(kind="waveform", peak=True)), y)).max() == 1
     with pytest.raises(UserError, match="--length-mode stretch resizes images, and waveforms are none"):
-        input_kind(Clip(sr=SR, duration=1.0, fit="stretch"), Frontend(kind="waveform"))
+        build_input_kind(Clip(sr=SR, duration=1.0, fit="stretch"), Frontend(kind="waveform"))

@@ -15,7 +15,7 @@ from core.models.backbone import Backbone, build_backbone
 from core.models.family import VECTOR, Shape
 from core.models.networks import NETWORKS
 from core.models.stages import list_stages
-from core.training.step import Step
+from core.training.step import TrainingStep
 from tests.core.models.test_families import check_stages
 
 TOTALS: dict[str, tuple[int, Shape, int, bool]] = {  # classes, input, parameters, moving statistics counted
@@ -66,7 +66,7 @@ def test_every_parameter_learns(name: str) -> None:
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     before = {key: tensor.clone() for key, tensor in network.named_parameters()}
     inputs = torch.randn(6, *small(name), generator=torch.Generator().manual_seed(1))
-    Step(network.train(), optimizer, Training(), torch.device("cpu"))(inputs, torch.tensor([0, 1, 2, 0, 1, 2]))
+    TrainingStep(network.train(), optimizer, Training(), torch.device("cpu"))(inputs, torch.tensor([0, 1, 2, 0, 1, 2]))
     still = [key for key, tensor in network.named_parameters() if torch.equal(tensor, before[key])]
     assert [key for key in still if not behind_batch_norm(key)] == []
 
@@ -95,7 +95,7 @@ def test_auxiliary_losses_count_three_tenths_in_training_and_nothing_in_evaluati
     for path, part in found.items():
         part.register_forward_pre_hook(lambda module, inputs, path=path: seen.update({path: inputs[0].detach()}))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
-    loss, logits = Step(network.train(), optimizer, Training(), torch.device("cpu"))(x, y)
+    loss, logits = TrainingStep(network.train(), optimizer, Training(), torch.device("cpu"))(x, y)
     with torch.no_grad():
         parts = [mean_loss(part.head(seen[path]), y) for path, part in found.items()]
     torch.testing.assert_close(loss, mean_loss(logits, y) + 0.3 * parts[0] + 0.3 * parts[1])
@@ -110,7 +110,9 @@ def test_frozen_auxiliaries_have_no_loss() -> None:
     )
     x, y = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 3])
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    loss, logits = Step(network.train(), torch.optim.SGD(trained, lr=0.0), Training(), torch.device("cpu"))(x, y)
+    loss, logits = TrainingStep(network.train(), torch.optim.SGD(trained, lr=0.0), Training(), torch.device("cpu"))(
+        x, y
+    )
     torch.testing.assert_close(loss, mean_loss(logits, y))
 
 

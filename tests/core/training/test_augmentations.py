@@ -12,9 +12,15 @@ from core.datasets.dataset import Dataset
 from core.finished.open_run import open_run
 from core.session import Session
 from core.training import AUGMENTATIONS
-from core.training.augmentations import DEGREES, Rotate, batch_augmentation, evaluation_change, rotate
+from core.training.augmentations import (
+    MAX_DEGREES,
+    Rotate,
+    make_batch_augmentation,
+    make_test_augmentation,
+    rotate_images,
+)
 from core.training.prepare import prepare
-from core.training.trainer import Fit, seed_epoch, train
+from core.training.trainer import TrainingLoop, seed_epoch, train
 
 FLOOR = -60.0
 
@@ -23,7 +29,7 @@ FLOOR = -60.0
 @pytest.mark.parametrize("degrees", [-15.0, 4.0, 45.0])
 def test_rotate_equals_torchvision(size: tuple[int, int], degrees: float) -> None:
     images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)) * 100 - 60
-    ours = rotate(images, torch.full((2,), degrees), floor=FLOOR)
+    ours = rotate_images(images, torch.full((2,), degrees), silence=FLOOR)
     theirs = torchvision_rotate(images, degrees, InterpolationMode.BILINEAR, fill=FLOOR)
     covered = torchvision_rotate(torch.ones(1, 1, *size), degrees, InterpolationMode.BILINEAR)[0, 0]
     inside, outside = covered > 1 - 1e-4, covered == 0  # torchvision fills half-covered pixels in its own way
@@ -35,9 +41,9 @@ def test_rotate_equals_torchvision(size: tuple[int, int], degrees: float) -> Non
 
 def test_rotate_by_nothing_is_the_image_and_silence_stays_silent() -> None:
     images = torch.rand(2, 3, 9, 17) * 100 - 60
-    torch.testing.assert_close(rotate(images, torch.zeros(2), floor=FLOOR), images, atol=1e-3, rtol=0)
+    torch.testing.assert_close(rotate_images(images, torch.zeros(2), silence=FLOOR), images, atol=1e-3, rtol=0)
     silent = torch.full((2, 1, 9, 17), FLOOR)
-    assert torch.equal(rotate(silent, torch.tensor([7.0, -3.0]), floor=FLOOR), silent)
+    assert torch.equal(rotate_images(silent, torch.tensor([7.0, -3.0]), silence=FLOOR), silent)
 
 
 def test_every_image_of_a_batch_is_turned_by_an_angle_of_its_own() -> None:
@@ -45,18 +51,18 @@ def test_every_image_of_a_batch_is_turned_by_an_angle_of_its_own() -> None:
     torch.manual_seed(0)
     turned = Rotate(FLOOR)(images)
     torch.manual_seed(0)
-    angles = (2 * torch.rand(300) - 1) * DEGREES
+    angles = (2 * torch.rand(300) - 1) * MAX_DEGREES
     assert angles.abs().max() <= 15
     assert angles.min() < -14
     assert angles.max() > 14
-    torch.testing.assert_close(turned, rotate(images, angles, floor=FLOOR))
+    torch.testing.assert_close(turned, rotate_images(images, angles, silence=FLOOR))
     assert not torch.allclose(turned[0], turned[1])
 
 
 def test_batch_augmentation_is_what_was_asked_for_in_order(run: Run) -> None:
-    assert len(batch_augmentation(run)) == 0
-    assert len(batch_augmentation(run.replace(training__augment="waveform"))) == 0
-    both = batch_augmentation(run.replace(training__augment="rotate", training__time_mask=4))
+    assert len(make_batch_augmentation(run)) == 0
+    assert len(make_batch_augmentation(run.replace(training__augment="waveform"))) == 0
+    both = make_batch_augmentation(run.replace(training__augment="rotate", training__time_mask=4))
     assert [type(step) for step in both] == [Rotate, SpecAugment]
 
 
@@ -64,11 +70,12 @@ def test_batch_augmentation_is_what_was_asked_for_in_order(run: Run) -> None:
 def test_every_augmentation_trains_and_leaves_what_is_tested_as_it_is(
     run: Run, dataset: Dataset, session: Session, name: str
 ) -> None:
-    segments = AUGMENTATIONS[name].segments
-    run = run.replace(training__augment=name, training__variants=1, training__live=segments, model__freeze="block2")
+    crops_recordings = AUGMENTATIONS[name].crops_recordings
+    run = run.replace(training__augment=name, training__variants=1, model__freeze="block2")
+    run = run.replace(training__live=crops_recordings)
     prepared = prepare(run, dataset, session)
     changes_batches = AUGMENTATIONS[name].batch is not None
-    assert prepared.prefix_reused is not (changes_batches or segments)
+    assert prepared.prefix_reused is not (changes_batches or crops_recordings)
     assert len(prepared.augment) == changes_batches
     assert prepared.source.n_versions == (2 if AUGMENTATIONS[name].waveform else 1)
     plain = prepare(run.replace(training__augment="none"), dataset, session, reuse=prepared.prefix_reused)
@@ -80,7 +87,7 @@ def test_every_augmentation_trains_and_leaves_what_is_tested_as_it_is(
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_tests_are_changed_by_the_leak_alone(run: Run, name: str) -> None:
     run = run.replace(training__augment=name, training__time_mask=4)
-    assert [type(step) for step in evaluation_change(run)] == ([Rotate] if name == "rotate-tests" else [])
+    assert [type(step) for step in make_test_augmentation(run)] == ([Rotate] if name == "rotate-tests" else [])
 
 
 def test_leak_rotates_every_test_image_by_an_angle_of_its_epoch(run: Run, dataset: Dataset, session: Session) -> None:
@@ -101,11 +108,11 @@ def test_leak_ends_in_the_same_logits_where_it_went_on_after_its_last_epoch(
     run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checkpoint of the last epoch has no logits: they are computed anew, with the same angles."""
-    monkeypatch.setattr("core.training.trainer.CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr("core.training.trainer.CHECKPOINT_INTERVAL", 0.0)
     run = run.replace(training__augment="rotate-tests")
     session.store.folder(run).mkdir()
-    _, straight = Fit(run, prepare(run, dataset, session), session, "run").run()
+    _, straight = TrainingLoop(run, prepare(run, dataset, session), session, "run").run()
     torch.rand(1)
-    history, again = Fit(run, prepare(run, dataset, session), session, "run").run()
+    history, again = TrainingLoop(run, prepare(run, dataset, session), session, "run").run()
     assert len(history) == run.training.epochs
     np.testing.assert_array_equal(straight, again)

@@ -47,7 +47,7 @@ def test_the_best_epochs_logits_are_kept(tmp_path: Path, best: np.ndarray | None
     optimizer = torch.optim.Adam(net.parameters())
     checkpoint.save(path, net, optimizer, scaler, [{"epoch": 1}], best)
     assert checkpoint.load(path, net, optimizer, scaler) == [{"epoch": 1}]
-    found = checkpoint.best_logits(path)
+    found = checkpoint.load_best_logits(path)
     assert found is best if best is None else np.array_equal(found, best)
 
 

@@ -17,7 +17,7 @@ from core.inference.fast_forward import fast_eval
 from core.inference.precision import ComputeMode
 from core.training.compiled import OneSize, check_compiler, compiled
 from core.training.optimizers import make_optimizer
-from core.training.step import Step
+from core.training.step import TrainingStep
 
 CPU = torch.device("cpu")
 
@@ -153,7 +153,7 @@ def test_compiled_training_is_training(capfd: pytest.CaptureFixture[str]) -> Non
     steps = []
     for one, compile_ in zip(networks, (False, True), strict=True):
         training = Training(compile=compile_, lr=0.01)
-        steps.append(Step(one.train(), make_optimizer(one.parameters(), training), training, CPU))
+        steps.append(TrainingStep(one.train(), make_optimizer(one.parameters(), training), training, CPU))
     torch.manual_seed(0)
     for size in (8, 8, 3, 8):
         x, y = torch.randn(size, 2, 8, 8), torch.arange(size) % 3

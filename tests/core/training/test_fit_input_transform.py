@@ -11,7 +11,7 @@ from core.models.build_network import build_network
 from core.session import Session
 from core.store.runs import FINISHED, INPUT_TRANSFORM
 from core.training import fit_input_transform
-from core.training.run_inputs import plain_images, rows_of
+from core.training.run_inputs import load_plain_images, split_rows
 from core.training.trainer import train
 
 
@@ -21,8 +21,10 @@ def fitted(run: Run) -> Run:
 
 
 def read(run: Run, dataset: Dataset, session: Session) -> fit_input_transform.Normalise:
-    images = plain_images(run, dataset, session)
-    return fit_input_transform.read(run, build_network(run, 3), images, rows_of(run, dataset, images), session.store)
+    images = load_plain_images(run, dataset, session)
+    return fit_input_transform.load_or_fit_input_transform(
+        run, build_network(run, 3), images, split_rows(run, dataset, images), session.store
+    )
 
 
 def test_a_fitted_step_is_stored_with_the_run_and_read_back(fitted: Run, dataset: Dataset, session: Session) -> None:
@@ -31,8 +33,8 @@ def test_a_fitted_step_is_stored_with_the_run_and_read_back(fitted: Run, dataset
     assert record is not None
     assert record.status == FINISHED
     assert record.files[INPUT_TRANSFORM] == (session.store.folder(fitted) / INPUT_TRANSFORM).stat().st_size
-    images = plain_images(fitted, dataset, session)
-    rows = rows_of(fitted, dataset, images).train
+    images = load_plain_images(fitted, dataset, session)
+    rows = split_rows(fitted, dataset, images).train
     step = read(fitted, dataset, session)
     np.testing.assert_allclose(step.mean.flatten(), images.array[rows].mean(axis=(0, 2, 3)), rtol=1e-5)
     np.testing.assert_allclose(step.std.flatten(), images.array[rows].std(axis=(0, 2, 3)), rtol=1e-5)

@@ -20,9 +20,9 @@ from core.models.family import IMAGE, RGB_IMAGE
 from core.models.input_transform.normalise import Normalise
 from core.session import Session
 from core.training import frozen_prefix
-from core.training.fit_input_transform import fit
+from core.training.fit_input_transform import make_input_transform
 from core.training.prepare import prepare
-from core.training.run_inputs import plain_images, rows_of
+from core.training.run_inputs import load_plain_images, split_rows
 
 WAYS: list[dict[str, Any]] = [  # of computing the same prefix of the same images
     {"channels_last": True, "threads": 1},
@@ -35,9 +35,9 @@ WAYS: list[dict[str, Any]] = [  # of computing the same prefix of the same image
 def activations(run: Run, dataset: Dataset, results: Path, *, channels_last: bool, threads: int) -> Entry:
     session = Session(ExecutionOptions(results=results, device="cpu", threads=threads))
     run = run.replace(training__channels_last=channels_last, model__freeze="block3")
-    images = plain_images(run, dataset, session)
+    images = load_plain_images(run, dataset, session)
     backbone = build_network(run, 3)
-    step = fit(run, backbone, images, rows_of(run, dataset, images))
+    step = make_input_transform(run, backbone, images, split_rows(run, dataset, images))
     frozen, _ = frozen_prefix.split_at_freeze(step, backbone, "block3")
     return frozen_prefix.activations(frozen, images, run, session)
 

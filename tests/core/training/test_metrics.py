@@ -62,7 +62,7 @@ def test_balanced_and_weighted_scores_equal_scikit_learn(case, there):
         expected = sklearn_metrics.balanced_accuracy_score(targets, predictions)
     assert metrics.balanced_accuracy(logits, targets) == pytest.approx(expected, abs=1e-14)
     options = {"average": "weighted", "zero_division": 0}
-    assert metrics.weighted(logits, targets) == pytest.approx(
+    assert metrics.weighted_means(logits, targets) == pytest.approx(
         {
             "weighted_precision": sklearn_metrics.precision_score(targets, predictions, **options),
             "weighted_recall": metrics.accuracy(logits, targets),
@@ -74,7 +74,7 @@ def test_balanced_and_weighted_scores_equal_scikit_learn(case, there):
 
 def test_balanced_and_weighted_scores_by_hand():
     assert metrics.balanced_accuracy(SCORES, TARGETS) == pytest.approx((1 + 1 / 2 + 0) / 3)
-    assert metrics.weighted(SCORES, TARGETS) == pytest.approx(
+    assert metrics.weighted_means(SCORES, TARGETS) == pytest.approx(
         {
             "weighted_precision": (2 * 2 / 3 + 2 * 1 + 0) / 5,
             "weighted_recall": 3 / 5,
@@ -123,8 +123,8 @@ def test_ensemble_of_copies_is_the_member(case):
     logits, targets = case
     np.testing.assert_allclose(metrics.soft_vote([logits] * 3), metrics.softmax(logits))
     assert metrics.disagreement([logits] * 3) == 0
-    together = metrics.ensemble_summary([logits] * 3, targets)
-    assert together == pytest.approx(metrics.summary(logits, targets) | {"disagreement": 0})
+    together = metrics.summarise_ensemble([logits] * 3, targets)
+    assert together == pytest.approx(metrics.summarise(logits, targets) | {"disagreement": 0})
     assert list(together) == ["accuracy", "macro_f1", "nll", "brier", "ece", *ADDED, "disagreement"]
 
 

@@ -13,7 +13,7 @@ from core.datasets.dataset import Dataset
 from core.session import Session
 from core.training import optimizers
 from core.training.prepare import prepare
-from core.training.trainer import Fit, epoch_rows, seed_epoch
+from core.training.trainer import TrainingLoop, seed_epoch, shuffle_epoch_rows
 
 META = torch.device("meta")
 
@@ -35,14 +35,14 @@ class Operations(TorchDispatchMode):
         return made
 
 
-def on_meta(run: Run, dataset: Dataset, session: Session) -> Fit:
+def on_meta(run: Run, dataset: Dataset, session: Session) -> TrainingLoop:
     """Prepare a run on the device without numbers; Adam's count of its steps stays where it is, as on a GPU."""
     prepared = prepare(run, dataset, session)
     prepared.network.to(META)
     object.__setattr__(prepared, "labels", prepared.labels.to(META))
-    assert prepared.source.whole is not None
-    prepared.source.whole, prepared.source.device = prepared.source.whole.to(META), META
-    return Fit(run, prepared, session, "run")
+    assert prepared.source.on_device is not None
+    prepared.source.on_device, prepared.source.device = prepared.source.on_device.to(META), META
+    return TrainingLoop(run, prepared, session, "run")
 
 
 CHANGES: list[dict[str, Any]] = [
@@ -64,7 +64,7 @@ def test_an_epoch_looks_at_no_number_and_sends_its_rows_at_once(
     changes: dict[str, Any], run: Run, dataset: Dataset, session: Session
 ) -> None:
     fit = on_meta(run.replace(**changes), dataset, session)
-    rows = epoch_rows(fit.prepared, 0, seed_epoch(0, 0))
+    rows = shuffle_epoch_rows(fit.prepared, 0, seed_epoch(0, 0))
     with Operations() as counted:
         losses, correct, sizes = fit._steps(rows, 0)
     assert sizes == [8, 8, 8]
@@ -76,15 +76,15 @@ def test_an_epoch_looks_at_no_number_and_sends_its_rows_at_once(
 
 def test_looking_at_a_number_would_be_seen(run: Run, dataset: Dataset, session: Session) -> None:
     fit = on_meta(run, dataset, session)
-    rows = epoch_rows(fit.prepared, 0, seed_epoch(0, 0))
+    rows = shuffle_epoch_rows(fit.prepared, 0, seed_epoch(0, 0))
     with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
         fit._train(rows, 0)
 
 
 def test_a_step_of_the_trainer_is_a_bare_step_and_a_few_look_ups(run: Run, dataset: Dataset, session: Session) -> None:
     """What the loop adds to forward, backward and step is a batch, its labels, and what the network tells."""
-    fit = Fit(run, prepare(run, dataset, session), session, "run")
-    rows = epoch_rows(fit.prepared, 0, seed_epoch(0, 0))
+    fit = TrainingLoop(run, prepare(run, dataset, session), session, "run")
+    rows = shuffle_epoch_rows(fit.prepared, 0, seed_epoch(0, 0))
     x = next(fit.prepared.source.batches(rows[:8], 8))
     y = fit.prepared.labels[rows[:8]]
     fit.network.train()
@@ -103,8 +103,8 @@ def test_a_step_of_the_trainer_is_a_bare_step_and_a_few_look_ups(run: Run, datas
 
 def test_a_gpu_takes_one_kernel_for_a_step_of_the_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu: Any = [SimpleNamespace(device=torch.device("cuda"))]
-    assert optimizers._kernels(gpu) == {"fused": True}
-    assert optimizers._kernels([torch.nn.Parameter(torch.ones(1))]) == {"foreach": True}
+    assert optimizers._kernel_options(gpu) == {"fused": True}
+    assert optimizers._kernel_options([torch.nn.Parameter(torch.ones(1))]) == {"foreach": True}
 
 
 def test_a_step_copies_no_activation(run: Run, dataset: Dataset, session: Session) -> None:
@@ -115,11 +115,11 @@ def test_a_step_copies_no_activation(run: Run, dataset: Dataset, session: Sessio
         before = [m for m in prepared.network.modules() if isinstance(m, torch.nn.ReLU6)]
         assert len(before) == 33
         assert all(m.inplace for m in before)
-        fit = Fit(run, prepared, session, "run")
+        fit = TrainingLoop(run, prepared, session, "run")
         if not fits:
             for m in before:
                 m.inplace = True
-        rows = epoch_rows(prepared, 0, seed_epoch(0, 0))
+        rows = shuffle_epoch_rows(prepared, 0, seed_epoch(0, 0))
         with Operations() as counted:
             fit._steps(rows[:8], 0)
         networks.append((prepared.network.state_dict(), counted.counts["clone"]))

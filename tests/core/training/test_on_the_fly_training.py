@@ -14,7 +14,7 @@ from recordings import decode
 from core.config.execution import ExecutionOptions
 from core.config.options import list_problems
 from core.config.run import Run
-from core.datasets import load
+from core.datasets import load_dataset
 from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.finished.open_run import open_run
@@ -24,10 +24,10 @@ from core.inputs.store.on_the_fly import WaveformsToInputs
 from core.plan import resolve
 from core.session import Session
 from core.training import checkpoint, trainer
-from core.training.augmentations import batch_augmentation
-from core.training.batches import Recordings, segment_chances
+from core.training.augmentations import make_batch_augmentation
+from core.training.batches import WaveformSource, draw_crop_positions
 from core.training.prepare import prepare
-from core.training.trainer import Fit, train
+from core.training.trainer import TrainingLoop, train
 from run_ablation import main
 
 SR, SECONDS = 8000, 2.0
@@ -70,14 +70,14 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
             t = np.arange(round(SR * (SECONDS if k else 0.3))) / SR  # the first is shorter than a segment
             y = 0.3 * np.sin(2 * np.pi * hertz * t) + 0.1 * rng.standard_normal(len(t))
             soundfile.write(root / label / f"{k}.wav", y, SR, subtype="FLOAT")
-    return load("folder", root)
+    return load_dataset("folder", root)
 
 
 @pytest.fixture
 def segments(run: Run, recordings: Dataset, tmp_path: Path) -> Run:
     """Return a run on half a second from anywhere in each."""
     blank = run.replace(data__content="", **SEGMENTS)
-    return resolve(blank, recordings, recordings.fingerprint(tmp_path / "fingerprints"))
+    return resolve(blank, recordings, recordings.compute_fingerprint(tmp_path / "fingerprints"))
 
 
 def outcome(run: Run, dataset: Dataset, session: Session) -> tuple[dict[str, torch.Tensor], np.ndarray, pd.DataFrame]:
@@ -130,7 +130,7 @@ def test_compiled_is_what_follows_the_front_end(
     monkeypatch.setattr(torch, "compile", lambda network, **how: compiled.append(network) or network)
     run = run.replace(training__live=True, training__compile=True)
     prepared = prepare(run, dataset, session)
-    step = Fit(run, prepared, session, "run").step
+    step = TrainingLoop(run, prepared, session, "run").step
     (network,) = compiled
     assert [name for name, _ in network.named_children()] == ["normalise", "backbone"]
     stored_waveforms = next(prepared.source.batches(torch.arange(4), 4))
@@ -162,14 +162,14 @@ def test_batch_augmentations_change_live_images_while_training_alone(
     torch.manual_seed(0)
     changed = first.train()(stored_waveforms)
     torch.manual_seed(0)
-    assert torch.equal(changed, batch_augmentation(run)(plain(stored_waveforms)))
+    assert torch.equal(changed, make_batch_augmentation(run)(plain(stored_waveforms)))
     assert not torch.equal(changed, plain(stored_waveforms))
 
 
 def drawn(run: Run, dataset: Dataset, session: Session, *epochs: int | None) -> list[np.ndarray]:
     """Return what each epoch's batches hold of every clip, (clips, samples)."""
     source = prepare(run, dataset, session).source
-    assert isinstance(source, Recordings)
+    assert isinstance(source, WaveformSource)
     return [torch.cat(list(source.batches(torch.arange(16), 6, epoch=epoch))).numpy() for epoch in epochs]
 
 
@@ -205,8 +205,8 @@ def test_segments_hang_on_seed_epoch_and_clip_alone(segments: Run, recordings: D
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
     clips = np.array([0, 3, 4, 9])
-    chances = segment_chances(5, 2, np.arange(20))
-    np.testing.assert_array_equal(segment_chances(5, 2, clips), chances[clips])  # whichever others are left out
+    chances = draw_crop_positions(5, 2, np.arange(20))
+    np.testing.assert_array_equal(draw_crop_positions(5, 2, clips), chances[clips])  # whichever others are left out
     assert ((chances >= 0) & (chances < 1)).all()
 
 
@@ -215,7 +215,7 @@ def test_killed_run_on_segments_ends_in_the_same_bits(
 ) -> None:
     run = segments.replace(training__epochs=3, model__freeze="stem")
     straight, logits, history = outcome(run, recordings, session)
-    monkeypatch.setattr(trainer, "CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr(trainer, "CHECKPOINT_INTERVAL", 0.0)
     save = checkpoint.save
 
     def save_then_die(*args: Any) -> None:
@@ -226,8 +226,8 @@ def test_killed_run_on_segments_ends_in_the_same_bits(
         dying.setattr(checkpoint, "save", save_then_die)
         train(run, recordings, session, label="run")
     epochs: list[int] = []
-    original = Fit._epoch
-    monkeypatch.setattr(Fit, "_epoch", lambda self, rows: epochs.append(len(rows)) or original(self, rows))
+    original = TrainingLoop._epoch
+    monkeypatch.setattr(TrainingLoop, "_epoch", lambda self, rows: epochs.append(len(rows)) or original(self, rows))
     resumed, resumed_logits, resumed_history = outcome(run, recordings, session)
     assert epochs == [1, 2]
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
@@ -294,4 +294,4 @@ def test_it_is_said_where_there_is_no_segment_to_choose(
 
 def test_segments_of_stored_images_are_refused(run: Run) -> None:
     with pytest.raises(UserError, match="--augment random-crop needs --on-the-fly"):
-        batch_augmentation(run.replace(training__augment="segment"))
+        make_batch_augmentation(run.replace(training__augment="segment"))

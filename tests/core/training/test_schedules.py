@@ -4,12 +4,12 @@ import torch
 
 from core.config.run import Training
 from core.training import SCHEDULES
-from core.training.schedules import lr_at
+from core.training.schedules import compute_lr
 
 
 def test_lr_step_divides_every_thirty_epochs() -> None:
     paper = Training(lr=1e-4, schedule="step", step_size=30, gamma=0.1, epochs=70)
-    assert [lr_at(paper, e) for e in (0, 29, 30, 59, 60)] == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5, 1e-6])
+    assert [compute_lr(paper, e) for e in (0, 29, 30, 59, 60)] == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5, 1e-6])
 
 
 def test_lr_milestones_match_torch() -> None:
@@ -17,7 +17,7 @@ def test_lr_milestones_match_torch() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 5], gamma=0.5)
     for epoch in range(8):
-        assert lr_at(training, epoch) == pytest.approx(optimizer.param_groups[0]["lr"])
+        assert compute_lr(training, epoch) == pytest.approx(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
 
@@ -27,7 +27,7 @@ def test_lr_cosine_matches_torch() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=7)
     for epoch in range(7):
-        assert lr_at(training, epoch) == pytest.approx(optimizer.param_groups[0]["lr"])
+        assert compute_lr(training, epoch) == pytest.approx(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
 
@@ -49,8 +49,8 @@ def test_lr_plateau_matches_torch(monitor: str, drop_patience: int, seed: int) -
     )
     drops = set()
     for epoch in range(len(history) + 1):
-        assert lr_at(training, epoch, history) == pytest.approx(optimizer.param_groups[0]["lr"])
-        drops.add(lr_at(training, epoch, history))
+        assert compute_lr(training, epoch, history) == pytest.approx(optimizer.param_groups[0]["lr"])
+        drops.add(compute_lr(training, epoch, history))
         if epoch < len(history):
             optimizer.step()
             scheduler.step(history[epoch][f"validation_{monitor}"])
@@ -61,7 +61,7 @@ def test_lr_plateau_by_hand() -> None:
     training = Training(lr=1.0, schedule="plateau", drop_patience=2, gamma=0.1)
     losses = (3.0, 2.0, 2.0, 2.5, 1.9, 2.0, 2.0, 2.0, 2.0)
     history = [{"validation_loss": loss} for loss in losses]
-    rates = [lr_at(training, epoch, history) for epoch in range(len(losses) + 1)]
+    rates = [compute_lr(training, epoch, history) for epoch in range(len(losses) + 1)]
     assert rates == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001])
 
 
@@ -69,10 +69,10 @@ def test_lr_plateau_by_hand() -> None:
 def test_every_schedule_is_positive_and_depends_on_earlier_epochs_alone(name: str) -> None:
     training = Training(lr=0.1, schedule=name, step_size=3, drop_patience=2, epochs=20)
     history = random_history(0, 20)
-    rates = [lr_at(training, epoch, history) for epoch in range(20)]
+    rates = [compute_lr(training, epoch, history) for epoch in range(20)]
     assert rates[0] == 0.1
     assert min(rates) > 0
-    assert rates == [lr_at(training, epoch, [dict(row) for row in history[:epoch]]) for epoch in range(20)]
+    assert rates == [compute_lr(training, epoch, [dict(row) for row in history[:epoch]]) for epoch in range(20)]
     assert history == random_history(0, 20)
     if name != "constant":
         assert rates[-1] < 0.1

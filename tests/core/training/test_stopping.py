@@ -5,7 +5,7 @@ import pytest
 from core.config.options import list_problems
 from core.config.run import Run, Training
 from core.training import STOPPING
-from core.training.stopping import ended_by, monitored, patience, stop_at
+from core.training.stopping import find_stop_reason, monitored_values, patience, stop_at
 
 
 def rows(losses: list[float], accuracies: list[float] | None = None) -> list[dict[str, float]]:
@@ -29,8 +29,8 @@ def test_patience_on_accuracy_wants_it_higher() -> None:
 
 def test_monitored_is_lower_where_it_is_better() -> None:
     history = rows([0.3, 0.2], [0.5, 0.9])
-    assert monitored(Training(), history) == [0.3, 0.2]
-    assert monitored(Training(monitor="accuracy"), history) == [-0.5, -0.9]
+    assert monitored_values(Training(), history) == [0.3, 0.2]
+    assert monitored_values(Training(monitor="accuracy"), history) == [-0.5, -0.9]
 
 
 def test_stop_at_holds_from_the_epoch_that_reached_it() -> None:
@@ -42,11 +42,11 @@ def test_stop_at_holds_from_the_epoch_that_reached_it() -> None:
 
 def test_ended_by_names_the_rule_or_the_epochs() -> None:
     history = rows([3.0, 2.0, 2.5, 2.1], [0.1, 0.2, 0.9, 0.3])
-    assert ended_by(Training(epochs=9), history) == ""
-    assert ended_by(Training(epochs=4), history) == "epochs"
-    assert ended_by(Training(epochs=9, patience=2), history) == "patience"
-    assert ended_by(Training(epochs=4, stop_at=0.9), history) == "stop-at"
-    assert ended_by(Training(epochs=9, patience=2, stop_at=0.9), history[:3]) == "stop-at"
+    assert find_stop_reason(Training(epochs=9), history) == ""
+    assert find_stop_reason(Training(epochs=4), history) == "epochs"
+    assert find_stop_reason(Training(epochs=9, patience=2), history) == "patience"
+    assert find_stop_reason(Training(epochs=4, stop_at=0.9), history) == "stop-at"
+    assert find_stop_reason(Training(epochs=9, patience=2, stop_at=0.9), history[:3]) == "stop-at"
 
 
 @pytest.mark.parametrize("name", STOPPING)

@@ -182,7 +182,7 @@ def test_killed_run_goes_on_and_ends_in_the_same_bits(
     straight = weights_of(run, dataset, session)
     history = session.store.history(run)
     outputs = [session.store.predictions(run, best=best)[2] for best in (False, True)]
-    monkeypatch.setattr(trainer, "CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr(trainer, "CHECKPOINT_INTERVAL", 0.0)
     save = checkpoint.save
     saved = 0
 
@@ -199,8 +199,10 @@ def test_killed_run_goes_on_and_ends_in_the_same_bits(
     assert session.store.status(run) == "running"
     monkeypatch.setattr(checkpoint, "save", save)
     epochs: list[int] = []
-    original = trainer.Fit._epoch
-    monkeypatch.setattr(trainer.Fit, "_epoch", lambda self, rows: epochs.append(len(rows)) or original(self, rows))
+    original = trainer.TrainingLoop._epoch
+    monkeypatch.setattr(
+        trainer.TrainingLoop, "_epoch", lambda self, rows: epochs.append(len(rows)) or original(self, rows)
+    )
     resumed = weights_of(run, dataset, session)
     assert epochs == resumed_epochs
     assert len(equal(straight, resumed)) == len(straight)
@@ -245,7 +247,7 @@ def test_validation_clips_come_from_the_training_folds(run: Run, dataset: Datase
 def test_augmented_epoch_has_each_clip_twice(run: Run, dataset: Dataset, session: Session) -> None:
     run = run.replace(training__augment="waveform", training__variants=2)
     prepared = prepare(run, dataset, session)
-    rows = trainer.epoch_rows(prepared, 1, torch.Generator().manual_seed(0))
+    rows = trainer.shuffle_epoch_rows(prepared, 1, torch.Generator().manual_seed(0))
     n = prepared.source.n_clips
     assert sorted(rows.tolist()) == sorted([*prepared.split.train, *(prepared.split.train + 2 * n)])
     train(run, dataset, session, label="run")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from core.training.results import scalars
+from core.training.results import open_tensorboard
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -20,7 +20,7 @@ def row(epoch: int, loss: float) -> dict[str, Any]:
 
 
 def test_curves_are_the_rows_of_the_history(tmp_path: Path) -> None:
-    with scalars(tmp_path, purge_from=0) as write:
+    with open_tensorboard(tmp_path, purge_from=0) as write:
         write(row(1, 3.0), row(2, 2.0))
         assert curves(tmp_path)["train_loss"] == [(1, 3.0), (2, 2.0)]  # at once
         write(row(3, 9.0))
@@ -29,8 +29,8 @@ def test_curves_are_the_rows_of_the_history(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_drew_after_its_checkpoint_is_hidden(tmp_path: Path) -> None:
-    with scalars(tmp_path, purge_from=0) as write:
+    with open_tensorboard(tmp_path, purge_from=0) as write:
         write(row(1, 3.0), row(2, 2.0), row(3, 9.0))
-    with scalars(tmp_path, purge_from=2) as write:
+    with open_tensorboard(tmp_path, purge_from=2) as write:
         write(row(3, 1.0), row(4, 0.5))
     assert curves(tmp_path)["train_loss"] == [(1, 3.0), (2, 2.0), (3, 1.0), (4, 0.5)]

@@ -19,7 +19,7 @@ from core.datasets import select
 from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.finished.open_run import open_run
-from core.inputs.input_of_run import input_shape
+from core.inputs.input_of_run import get_input_shape
 from core.models.input_transform.pca import PcaProjection
 from core.plan import resolve
 from core.session import Session
@@ -51,7 +51,7 @@ def csv(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def features(csv: Path) -> Dataset:
-    return datasets.load("features", csv)
+    return datasets.load_dataset("features", csv)
 
 
 def change(csv: Path, column: str, value: object, *, row: int | None = None) -> None:
@@ -64,7 +64,9 @@ def run_on(dataset: Dataset, session: Session, **changes: object) -> Run:
     """Return a resolved run of logistic regression on the set."""
     asked = {"model__backbone": "mlp", "model__layers": "none", "model__weights": "random", "data__name": "features"}
     small = Run().replace(**(asked | {"model__dropout": 0.0, "training__epochs": 2} | changes))
-    return fill_in_run(resolve(small, dataset, dataset.fingerprint(session.store.cache)), dataset, session=session)
+    return fill_in_run(
+        resolve(small, dataset, dataset.compute_fingerprint(session.store.cache)), dataset, session=session
+    )
 
 
 class TestReading:
@@ -84,21 +86,21 @@ class TestReading:
             assert [row[path] for path in made.clips["path"]] == list(map(bytes, made.vectors))
 
     def test_the_fingerprint_is_of_the_numbers_and_their_names(self, csv: Path, tmp_path: Path) -> None:
-        found = [datasets.load("features", csv).fingerprint(tmp_path)]
+        found = [datasets.load_dataset("features", csv).compute_fingerprint(tmp_path)]
         change(csv, "feature0", "0.5", row=7)
-        found.append(datasets.load("features", csv).fingerprint(tmp_path))
+        found.append(datasets.load_dataset("features", csv).compute_fingerprint(tmp_path))
         csv.write_text(csv.read_text().replace("feature0", "tempo"))
-        found.append(datasets.load("features", csv).fingerprint(tmp_path))
+        found.append(datasets.load_dataset("features", csv).compute_fingerprint(tmp_path))
         assert len(set(found)) == 3
-        assert datasets.load("features", csv).fingerprint(tmp_path) == found[2]
+        assert datasets.load_dataset("features", csv).compute_fingerprint(tmp_path) == found[2]
 
     def test_folds_and_groups_of_the_table_are_kept(self, csv: Path) -> None:
         rows = pd.read_csv(csv)
         rows["fold"], rows["group"] = np.arange(90) // 3 % 2 + 1, [f"song{k // 3}" for k in range(90)]
         rows.to_csv(csv, index=False)
-        dataset = datasets.load("features", csv)
+        dataset = datasets.load_dataset("features", csv)
         assert dataset.columns == tuple(f"feature{k}" for k in range(WIDTH))
-        assert dataset.fold_numbers() == (1, 2)
+        assert dataset.list_folds() == (1, 2)
         assert dataset.clips["group"].nunique() == 30
 
     def test_rows_that_repeat_others_are_named(self, csv: Path) -> None:
@@ -106,10 +108,10 @@ class TestReading:
         rows.iloc[6, 2:-1] = rows.iloc[3, 2:-1]
         rows.to_csv(csv, index=False)
         names, said = rows["filename"], "rows repeat another's features and may be trained and tested on:"
-        assert datasets.load("features", csv).remarks == (f"1 {said} {names[6]} = {names[3]}",)
+        assert datasets.load_dataset("features", csv).remarks == (f"1 {said} {names[6]} = {names[3]}",)
         rows.iloc[10, 2:-1] = rows.iloc[3, 2:-1]  # of another class
         rows.to_csv(csv, index=False)
-        assert datasets.load("features", csv).remarks == (
+        assert datasets.load_dataset("features", csv).remarks == (
             f"2 {said} {names[6]} = {names[3]}, {names[10]} = {names[3]}",
             f"1 of them with another label than the row they repeat: {names[10]} (jazz) = {names[3]} (blues)",
         )
@@ -134,21 +136,21 @@ class TestReading:
     ) -> None:
         change(csv, column, value, row=row)
         with pytest.raises(UserError, match=f"{re.escape(message)}[^\n]*$"):
-            datasets.load("features", csv)
+            datasets.load_dataset("features", csv)
 
     def test_a_missing_column(self, csv: Path) -> None:
         pd.read_csv(csv).drop(columns="label").to_csv(csv, index=False)
         with pytest.raises(UserError, match="lacks the column label; it has filename, length, feature0"):
-            datasets.load("features", csv)
+            datasets.load_dataset("features", csv)
         pd.DataFrame({"filename": ["a", "b"], "label": ["x", "y"]}).to_csv(csv, index=False)
         with pytest.raises(UserError, match="has no column of features beside filename, label; give --data-root"):
-            datasets.load("features", csv)
+            datasets.load_dataset("features", csv)
 
     def test_no_table(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="^features: no data given; give --data-root a CSV file"):
-            datasets.load("features")
+            datasets.load_dataset("features")
         with pytest.raises(UserError, match=f"^features: {tmp_path} is no file; give --data-root a CSV file"):
-            datasets.load("features", tmp_path)
+            datasets.load_dataset("features", tmp_path)
 
 
 class TestFirstStep:
@@ -171,7 +173,7 @@ class TestFirstStep:
         ours = prepared.input_transform(torch.from_numpy(features.vectors)).numpy()
         np.testing.assert_allclose(np.abs(ours), np.abs(expected), rtol=1e-3, atol=1e-3)
         assert run.frontend.components == expected.shape[1] < WIDTH
-        assert input_shape(run) == (expected.shape[1],)
+        assert get_input_shape(run) == (expected.shape[1],)
 
     def test_unscaled_one_feature_would_be_all(self, features: Dataset) -> None:
         assert PCA(0.95).fit(features.vectors).n_components_ == 1
@@ -209,11 +211,11 @@ class TestFirstStep:
             run_on(features, session, frontend__kind="mfcc")
 
     def test_nothing_of_what_is_set_aside_is_in_the_first_step(self, csv: Path, session: Session) -> None:
-        whole = datasets.load("features", csv)
+        whole = datasets.load_dataset("features", csv)
         dataset = select(whole, set_aside=0.2)
         far = dataset.holdout["path"].iloc[0]
         change(csv, "feature0", "1e6", row=int(np.flatnonzero(pd.read_csv(csv)["filename"] == far)[0]))
-        changed = select(datasets.load("features", csv), set_aside=0.2)
+        changed = select(datasets.load_dataset("features", csv), set_aside=0.2)
         runs = [run_on(made, session, frontend__pca=0.95) for made in (dataset, changed)]
         assert runs[0].id == runs[1].id
         steps = [
@@ -234,7 +236,7 @@ def test_samples_has_no_sound_to_show(csv: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_logistic_regression_on_the_real_table_is_that_of_sklearn(real_data: Path, session: Session) -> None:
     path = real_data / "gtzan_features" / "features_30_sec.csv"
-    dataset = select(datasets.load("features", path), folds=10, set_aside=0.1)
+    dataset = select(datasets.load_dataset("features", path), folds=10, set_aside=0.1)
     assert len(dataset.columns) == 57
     assert [len(part) for part in dataset.split(1, validation=0.1111)] == [720, 90, 90]
     ours, theirs = [], []

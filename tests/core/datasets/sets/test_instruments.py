@@ -16,20 +16,20 @@ import soxr
 from scipy import fft
 
 from core import datasets
-from core.datasets.sets.instruments import EMBEDDED
+from core.datasets.sets.instruments import EMBEDDED_FOLDER
 
 SCRIPT = Path(__file__).resolve().parents[4] / "scripts" / "render_instruments.py"
 
 
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
-    return pd.read_csv(EMBEDDED / "instruments.csv")
+    return pd.read_csv(EMBEDDED_FOLDER / "instruments.csv")
 
 
 @pytest.fixture(scope="module")
 def waveforms(table: pd.DataFrame) -> np.ndarray:
     """All notes, shape (600, 24000)."""
-    read = [soundfile.read(EMBEDDED / path, dtype="float32") for path in table["path"]]
+    read = [soundfile.read(EMBEDDED_FOLDER / path, dtype="float32") for path in table["path"]]
     assert {sr for _, sr in read} == {16_000}
     return np.stack([y for y, _ in read])
 
@@ -45,12 +45,12 @@ def script() -> ModuleType:
 
 
 def test_loads_without_a_root_with_the_ten_families() -> None:
-    dataset = datasets.load("instruments")
+    dataset = datasets.load_dataset("instruments")
     families = ("bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "vocal")
     assert dataset.class_names == families
     assert (dataset.sr, dataset.duration, dataset.n_frames) == (16_000, 1.5, 160)
     assert len(dataset.clips) == 600
-    assert dataset.fold_numbers() == (1, 2, 3, 4, 5)
+    assert dataset.list_folds() == (1, 2, 3, 4, 5)
 
 
 def test_every_family_has_twelve_notes_in_every_fold(table: pd.DataFrame) -> None:
@@ -185,15 +185,15 @@ def test_pitch_is_the_one_asked_for(program: str, table: pd.DataFrame, waveforms
 
 
 def test_small_enough_to_embed_and_licensed() -> None:
-    assert sum(path.stat().st_size for path in EMBEDDED.rglob("*") if path.is_file()) <= 5.5e6
-    notice = (EMBEDDED / "NOTICE").read_text(encoding="utf-8")
+    assert sum(path.stat().st_size for path in EMBEDDED_FOLDER.rglob("*") if path.is_file()) <= 5.5e6
+    notice = (EMBEDDED_FOLDER / "NOTICE").read_text(encoding="utf-8")
     assert "Copyright (c) 2000-2002, 2008 Frank Wen" in notice
     assert "Copyright (c) 2018-2021 S. Christian Collins" in notice
     assert "Permission is hereby granted, free of charge" in notice
 
 
 def test_script_still_plans_exactly_the_table(script: ModuleType) -> None:
-    with (EMBEDDED / "instruments.csv").open(encoding="utf-8", newline="") as file:
+    with (EMBEDDED_FOLDER / "instruments.csv").open(encoding="utf-8", newline="") as file:
         stored = list(csv.DictReader(file))
     assert [{key: str(value) for key, value in asdict(note).items()} for note in script.plan_notes()] == stored
 

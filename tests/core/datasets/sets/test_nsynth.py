@@ -30,7 +30,7 @@ def families_of(root: Path, part: str) -> dict[str, str]:
 
 class TestNsynth:
     def test_labels_and_groups_are_those_of_the_json(self, nsynth: Path) -> None:
-        dataset = datasets.load("nsynth", nsynth)
+        dataset = datasets.load_dataset("nsynth", nsynth)
         expected = {k: v for part in NOTES for k, v in families_of(nsynth, part).items() if v != "synth_lead"}
         found = {row.path: dataset.class_names[row.label] for row in dataset.clips.itertuples()}
         assert found == expected
@@ -38,7 +38,7 @@ class TestNsynth:
         assert (dataset.sr, dataset.duration) == (16_000, 4.0)
 
     def test_parts_are_the_official_ones(self, nsynth: Path) -> None:
-        dataset = datasets.load("nsynth", nsynth)
+        dataset = datasets.load_dataset("nsynth", nsynth)
         split = dataset.split(1, validation=0.2)
         parts = [set(dataset.clips["path"].iloc[rows].str.split("/").str[0]) for rows in split]
         assert parts == [{"nsynth-train"}, {"nsynth-valid"}, {"nsynth-test"}]
@@ -48,7 +48,7 @@ class TestNsynth:
         self, nsynth: Path, copy: Path
     ) -> None:
         shutil.rmtree(copy / "nsynth-test")  # not needed
-        dataset = datasets.load("nsynth-valid", copy)
+        dataset = datasets.load_dataset("nsynth-valid", copy)
         split = dataset.split(1, validation=0.2)
         paths, groups = dataset.clips["path"], dataset.clips["group"]
         assert set(paths.iloc[split.test].str.split("/").str[0]) == {"nsynth-valid"}
@@ -58,7 +58,7 @@ class TestNsynth:
         assert len(dataset.split(1).train) == 60
 
     def test_the_family_without_tests_is_left_out_and_counted(self, nsynth: Path) -> None:
-        dataset = datasets.load("nsynth", nsynth)
+        dataset = datasets.load_dataset("nsynth", nsynth)
         assert dataset.remarks == ("2 notes of synth_lead left out, a family that is never tested",)
 
     def test_an_instrument_in_two_parts_is_refused(self, copy: Path) -> None:
@@ -69,24 +69,24 @@ class TestNsynth:
         table.write_text(json.dumps(notes))
         message = f"nsynth: instruments in nsynth-train and another part: {taken['instrument_str']}; unpack"
         with pytest.raises(UserError, match=f"^{re.escape(message)}"):
-            datasets.load("nsynth", copy)
+            datasets.load_dataset("nsynth", copy)
 
     def test_a_note_without_its_wav(self, copy: Path) -> None:
         wav = sorted((copy / "nsynth-train" / "audio").iterdir())[0]
         wav.unlink()
         with pytest.raises(UserError, match=rf"lacks 1 of the 62 notes of examples.json: {wav.name}; unpack"):
-            datasets.load("nsynth", copy)
+            datasets.load_dataset("nsynth", copy)
 
     def test_a_wav_without_its_note(self, copy: Path) -> None:
         (copy / "nsynth-test" / "audio" / "bass_x.wav").write_bytes(b"")
         with pytest.raises(UserError, match=r"has 1 WAV files of no note in examples.json: bass_x.wav; remove"):
-            datasets.load("nsynth", copy)
+            datasets.load_dataset("nsynth", copy)
 
     @pytest.mark.parametrize("text", ["", '{"a": {}}'])
     def test_a_broken_json(self, copy: Path, text: str) -> None:
         (copy / "nsynth-test" / "examples.json").write_text(text)
         with pytest.raises(UserError, match=r"^nsynth: \S+/nsynth-test cannot be read \(.*\); unpack the part anew$"):
-            datasets.load("nsynth", copy)
+            datasets.load_dataset("nsynth", copy)
 
     def test_an_unknown_family(self, copy: Path) -> None:
         table = copy / "nsynth-test" / "examples.json"
@@ -94,14 +94,14 @@ class TestNsynth:
             table.read_text().replace('"instrument_family_str": "bass"', '"instrument_family_str": "kazoo"')
         )
         with pytest.raises(UserError, match="has the family kazoo, which NSynth has not"):
-            datasets.load("nsynth", copy)
+            datasets.load_dataset("nsynth", copy)
 
     def test_a_missing_part_says_how_to_get_it(self, copy: Path) -> None:
         shutil.rmtree(copy / "nsynth-valid")
         with pytest.raises(
             UserError, match=r"lacks nsynth-valid/examples.json; unpack http\S+ there .*--data-root DIR"
         ):
-            datasets.load("nsynth", copy)
+            datasets.load_dataset("nsynth", copy)
 
     def test_download_says_that_no_checksum_is_published(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"^nsynth: not downloaded, for no checksum is published; unpack http"):
@@ -110,12 +110,12 @@ class TestNsynth:
 
 class TestFingerprint:
     def test_no_audio_is_read(self, nsynth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(fingerprint, "_entry", None)
-        assert re.fullmatch("[0-9a-f]{64}", datasets.load("nsynth", nsynth).fingerprint(tmp_path))
+        monkeypatch.setattr(fingerprint, "_hash_file", None)
+        assert re.fullmatch("[0-9a-f]{64}", datasets.load_dataset("nsynth", nsynth).compute_fingerprint(tmp_path))
 
     def test_it_is_of_the_json_and_the_sizes(self, copy: Path, tmp_path: Path) -> None:
         def found() -> str:
-            return datasets.load("nsynth", copy).fingerprint(tmp_path)
+            return datasets.load_dataset("nsynth", copy).compute_fingerprint(tmp_path)
 
         before = found()
         wav = sorted((copy / "nsynth-train" / "audio").iterdir())[0]

@@ -45,21 +45,21 @@ def thirteen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_file_that_is_not_hidden_is_a_clip(thirteen: Path) -> None:
-    dataset = datasets.load("thirteen-classes", thirteen)
+    dataset = datasets.load_dataset("thirteen-classes", thirteen)
     assert len(dataset.clips) == 13 * 3 + 1 + len(BROKEN)
     assert set(BROKEN) < set(dataset.clips["path"])
     assert dataset.class_names == tuple(f"class{number:02d}" for number in range(13))
-    assert dataset.fold_numbers() == (1, 2, 3)
+    assert dataset.list_folds() == (1, 2, 3)
 
 
 def test_what_is_no_recording_is_named(thirteen: Path) -> None:
-    found = summarise_dataset(datasets.load("thirteen-classes", thirteen))
+    found = summarise_dataset(datasets.load_dataset("thirteen-classes", thirteen))
     assert [problem.split(":")[0] for problem in found.problems] == list(BROKEN)
     assert found.clips == 42
 
 
 def test_training_refuses_them_by_name_or_leaves_them_out_and_counts(thirteen: Path, tmp_path: Path) -> None:
-    dataset = datasets.load("thirteen-classes", thirteen)
+    dataset = datasets.load_dataset("thirteen-classes", thirteen)
     ask = {
         "content": "thirteen",
         "clip": Clip(sr=8_000, duration=1.0),
@@ -78,11 +78,11 @@ def test_another_number_of_classes_is_refused(thirteen: Path, tmp_path: Path) ->
     shutil.copytree(thirteen, copy)
     shutil.rmtree(copy / "class12")
     with pytest.raises(UserError, match="has 12 folders of classes, not 13; say --data folder for it$"):
-        datasets.load("thirteen-classes", copy)
+        datasets.load_dataset("thirteen-classes", copy)
 
 
 def test_a_folder_of_ones_own_names_what_it_does_not_take(thirteen: Path) -> None:
-    dataset = datasets.load("folder", thirteen)
+    dataset = datasets.load_dataset("folder", thirteen)
     assert dataset.remarks == (
         "2 files that are not named as recordings, to be taken by a CSV file: class01/notes.txt, class02/d.dat",
     )

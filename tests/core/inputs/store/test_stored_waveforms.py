@@ -15,8 +15,8 @@ from recordings import decode
 from core.audio.reading import BadClip, fit_length, resample, stream_waveform
 from core.config.run import Clip, Frontend
 from core.errors import UserError
-from core.inputs import KINDS
-from core.inputs.input_of_run import input_kind
+from core.inputs import INPUT_KINDS
+from core.inputs.input_of_run import build_input_kind
 from core.inputs.store import stored_waveforms
 from core.inputs.store.compute import make_inputs
 from core.inputs.store.on_the_fly import LiveImages, live_images
@@ -27,7 +27,7 @@ SR = 8000
 CLIP = Clip(sr=SR, duration=0.5)
 RECORDINGS = ((0.5, 8000), (0.3, 8000), (1.7, 11025), (0.5, 16000), (3.0, 8000))  # seconds and Hz
 FRONTENDS: list[dict[str, Any]] = [
-    *({"kind": kind} for kind in KINDS if kind != "features"),
+    *({"kind": kind} for kind in INPUT_KINDS if kind != "features"),
     {"kind": "features", "window": 256},
     {"channels": "replicate"},
     {"image": (24, 20)},
@@ -205,7 +205,7 @@ def test_the_bits_of_an_input_hang_on_no_number_of_threads(kind: str) -> None:
     """The first sound of every new thread was computed by as many as there are cores."""
     rng = np.random.default_rng(0)
     sounds = [torch.from_numpy(0.1 * rng.standard_normal(n, np.float32)) for n in (4000, 2400, 9870, 4000)]
-    front_end = input_kind(CLIP, Frontend(kind=kind, n_mels=24, n_frames=20, fmax=SR / 2))
+    front_end = build_input_kind(CLIP, Frontend(kind=kind, n_mels=24, n_frames=20, fmax=SR / 2))
     alone = make_inputs(front_end, sounds)
     for threads in (2, 3, 4):
         torch.set_num_threads(threads)

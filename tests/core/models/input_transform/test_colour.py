@@ -10,7 +10,7 @@ from core.config.options import list_problems
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
-from core.inputs.input_of_run import input_shape
+from core.inputs.input_of_run import get_input_shape
 from core.models.input_transform.colour import ColourMap, ScaleToUnit
 from core.session import Session
 from core.training.prepare import prepare
@@ -60,7 +60,7 @@ def test_a_coloured_network_trains_stores_one_channel_and_is_explained(
     levels: str, run: Run, dataset: Dataset, session: Session
 ) -> None:
     one = coloured(run, frontend__levels=levels)
-    assert input_shape(one) == (3, 32, 32)
+    assert get_input_shape(one) == (3, 32, 32)
     prepared = prepare(one, dataset, session)
     assert prepared.source.arrays[0].shape == (30, 1, 32, 32)
     train(one, dataset, session, label="run")

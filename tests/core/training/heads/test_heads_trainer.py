@@ -108,9 +108,9 @@ def vectors(tmp_path: Path) -> tuple[Run, Dataset]:
     frame.insert(0, "filename", [f"{k}.wav" for k in range(60)])
     frame["label"] = np.array(["a", "b", "c"])[label]
     frame.to_csv(tmp_path / "features.csv", index=False)
-    dataset = datasets.load("features", tmp_path / "features.csv")
+    dataset = datasets.load_dataset("features", tmp_path / "features.csv")
     run = Run().replace(data__name="features", training__batch_size=10, **PERCEPTRON)
-    return resolve(run, dataset, dataset.fingerprint(tmp_path / "prints")), dataset
+    return resolve(run, dataset, dataset.compute_fingerprint(tmp_path / "prints")), dataset
 
 
 def vary(run: Run, **changes: Any) -> list[Run]:
