@@ -1,6 +1,6 @@
-"""What a network's answer rests on where inputs are features: bars with their names, and all classes side by side.
+"""Figures of attributions to named features: bars for single clips, and a heat map of all classes.
 
-A spectrogram's figures draw numbers as colours; features have units of their own, and no range of colours in common.
+Features have different units, so single clips are artist as bars with values instead of one colour range.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from analysis.attribution.map_figures import colour_limit, escape_mathtext, make
 from analysis.output.image_view import ImageAxes
 from analysis.output.style import COLOURS, COLUMN_WIDTH, PAGE_WIDTH, with_style
 
-MAX_FEATURES = 15  # features in a clip's figure
-MAX_FEATURES_PER_PANEL = 5  # in a figure of several clips
+MAX_FEATURES = 15  # in the figure of one clip
+MAX_FEATURES_PER_PANEL = 5  # in the figure of several clips
 TICK_FONT_SIZE = 5  # points
 
 
@@ -24,18 +24,20 @@ TICK_FONT_SIZE = 5  # points
 def make_clip_figure(
     maps: AttributionMaps, clip: int, label: int, image_axes: ImageAxes, class_names: Sequence[str]
 ) -> Figure:
-    """Draw the features that a clip's answer rests on most, signed, each with its value.
+    """Draw the features with the largest absolute attribution for a clip, with sign and value.
 
     Parameters
     ----------
-    maps, clip
-        The attributions, and which of their clips.
+    maps
+        Attribution maps.
+    clip
+        Index of the clip in `maps`.
     label
-        The clip's class.
-    scale
-        Whose axis across has the features' names.
+        Index of the true class.
+    image_axes
+        Axes of the inputs; the horizontal axis has the names of the features.
     class_names
-        Of the data set.
+        Names of all classes.
     """
     figure = Figure(
         figsize=(COLUMN_WIDTH, 0.9 + 0.16 * min(MAX_FEATURES, len(image_axes.across.names))), layout="constrained"
@@ -51,41 +53,45 @@ def make_clip_figure(
 def make_paper_figure(
     maps: AttributionMaps, clips: Sequence[int], labels: np.ndarray, image_axes: ImageAxes, names: Sequence[str]
 ) -> Figure:
-    """Draw the strongest features of several clips, two clips side by side."""
-    down = -(-len(clips) // 2)
-    figure = Figure(figsize=(PAGE_WIDTH, 0.5 + 1.1 * down), layout="constrained")
-    axes = figure.subplots(down, 2, squeeze=False)
+    """Draw the features with the largest attribution for several clips, in two columns."""
+    n_rows = -(-len(clips) // 2)
+    figure = Figure(figsize=(PAGE_WIDTH, 0.5 + 1.1 * n_rows), layout="constrained")
+    axes = figure.subplots(n_rows, 2, squeeze=False)
     for ax in axes.flat[len(clips) :]:
         ax.set_axis_off()
     for ax, clip in zip(axes.flat, clips, strict=False):
         _draw_bars(ax, maps, clip, image_axes, MAX_FEATURES_PER_PANEL)
-        true, said = names[labels[clip]], names[int(maps.logits[clip].argmax())]
-        ax.set_title(escape_mathtext(true if true == said else f"{true}, taken for {said}"), fontsize=7, loc="left")
+        true, predicted = names[labels[clip]], names[int(maps.logits[clip].argmax())]
+        ax.set_title(
+            escape_mathtext(true if true == predicted else f"{true}, predicted {predicted}"), fontsize=7, loc="left"
+        )
     figure.suptitle(escape_mathtext(f"{maps.method} against {maps.baseline}, in logits"), fontsize=8)
     return figure
 
 
 @with_style
 def make_profiles_figure(profiles: pd.DataFrame) -> Figure:
-    """Draw what share of each row's attribution is on which feature: ``class``, ``name``, ``share``."""
+    """Draw the attribution share of each feature by class, from the columns ``class``, ``name`` and ``share``."""
     names, rows = list(dict.fromkeys(profiles["name"])), list(dict.fromkeys(profiles["class"]))
-    even = profiles.pivot(index="class", columns="name", values="share").loc[rows, names].to_numpy() * len(names)
+    relative = profiles.pivot(index="class", columns="name", values="share").loc[rows, names].to_numpy() * len(names)
     figure = Figure(figsize=(PAGE_WIDTH, 1.9 + 0.2 * len(rows)), layout="constrained")
     ax = figure.subplots()
-    drawn = ax.imshow(even, cmap="cividis", aspect="auto", vmin=0, vmax=colour_limit(even), interpolation="none")
+    artist = ax.imshow(
+        relative, cmap="cividis", aspect="auto", vmin=0, vmax=colour_limit(relative), interpolation="none"
+    )
     ax.set_yticks(range(len(rows)), [escape_mathtext(row) for row in rows])
     ax.set_xticks(range(len(names)), [escape_mathtext(name) for name in names], rotation=90, fontsize=TICK_FONT_SIZE)
     ax.spines[:].set_visible(False)
-    bar = figure.colorbar(drawn, ax=ax, label="|attribution|, times even", extend="max")
+    bar = figure.colorbar(artist, ax=ax, label="|attribution| relative to uniform", extend="max")
     bar.outline.set_visible(False)
     return figure
 
 
 def _draw_bars(ax: Axes, maps: AttributionMaps, clip: int, image_axes: ImageAxes, count: int) -> None:
-    """Draw the `count` strongest features of a clip, the strongest on top."""
-    found, values = maps.channel_sum[clip].ravel(), maps.inputs[clip].ravel()
-    strongest = np.argsort(-np.abs(found), kind="stable")[:count]
-    ax.barh(range(len(strongest)), found[strongest], color=[COLOURS[int(found[k] < 0)] for k in strongest])
+    """Draw the `count` features of a clip with the largest absolute attribution, in descending order."""
+    attribution, values = maps.channel_sum[clip].ravel(), maps.inputs[clip].ravel()
+    strongest = np.argsort(-np.abs(attribution), kind="stable")[:count]
+    ax.barh(range(len(strongest)), attribution[strongest], color=[COLOURS[int(attribution[k] < 0)] for k in strongest])
     ax.set_yticks(
         range(len(strongest)),
         [escape_mathtext(f"{image_axes.across.names[k]} = {values[k]:.3g}") for k in strongest],

@@ -1,7 +1,7 @@
-"""Pictures of maps: spectrograms with real axes, and beside them what the network's answer rests on.
+"""Figures of attribution maps next to the spectrograms of the clips, with axes in Hz and seconds.
 
-Each function takes data and returns a figure of one or both columns of a paper; nothing here computes a map. Colours of
-attributions end at the 99.5th percentile, since single pixels stand far out; the bars' arrows say so.
+Each function takes computed data and returns a figure of one or two columns width. The colour range of attributions
+ends at the 99.5th percentile, because a few pixels have much larger values; the colour bars end in arrows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,17 +19,17 @@ from analysis.output.image_view import ImageAxes
 from analysis.output.style import COLOURS, COLUMN_WIDTH, PAGE_WIDTH, with_style
 from core.inputs.base import Axis
 
-COLOUR_PERCENTILE = 99.5  # percentile at which the colours of attributions end
+COLOUR_PERCENTILE = 99.5  # upper end of the colour range of attributions
 ORDER_LABELS = {"attribution": "attribution", "energy": "loudest first", "random": "random"}
 
 
 def draw_image(
     image: np.ndarray, image_axes: ImageAxes, ax: Axes, *, cmap: str, low: float, high: float, axes: str = "xy"
 ) -> AxesImage:
-    """Draw an image (height, width) with its axes; only those in `axes` are labelled."""
+    """Draw an image (height, width) with its axes; label only the axes named in `axes`."""
     x, y = "x" in axes, "y" in axes
     extent = (*image_axes.across.edges, *image_axes.down.edges)
-    drawn = ax.imshow(
+    artist = ax.imshow(
         image, cmap=cmap, vmin=low, vmax=high, origin="lower", aspect="auto", extent=extent, interpolation="none"
     )
     if len(image_axes.down.values) == 1:
@@ -42,54 +42,56 @@ def draw_image(
     ax.spines[:].set_visible(False)
     ax.tick_params(left=y, labelleft=y, bottom=x, labelbottom=x)
     ax.set(xlabel=image_axes.across.label if x else "", ylabel=image_axes.down.label if y else "")
-    return drawn
+    return artist
 
 
 def tick_positions(axis: Axis, ticks: Sequence[float]) -> np.ndarray:
-    """Return where on an axis, in positions, some of its values are."""
+    """Return the positions of some values on an axis, as fractional indices."""
     return np.asarray(np.interp(ticks, axis.values, np.arange(len(axis.values))))
 
 
 def colour_limit(values: np.ndarray) -> float:
-    """Return where the colours of attributions end; above 0."""
+    """Return the upper end of the colour range of attributions, above 0."""
     return float(np.percentile(np.abs(values), COLOUR_PERCENTILE)) or 1.0
 
 
 def make_heading(maps: AttributionMaps, clip: int, label: int, class_names: Sequence[str]) -> str:
-    """Say in two lines what the network answered, and how far the map's sum is off."""
-    probability, said = maps.probabilities[clip], int(maps.logits[clip].argmax())
-    target = int(maps.target[clip])
-    true, taken_for = (f"{class_names[k]} ({probability[k]:.0%})" for k in (label, said))
-    answer = f"true: {true}, predicted: {taken_for}"
-    what = f"{maps.method} of the logit of {class_names[target]} against {maps.baseline}"
+    """Return a title of two lines: true and predicted class; method, target, baseline and completeness error."""
+    probability, predicted = maps.probabilities[clip], int(maps.logits[clip].argmax())
+    true_class, predicted_class = (f"{class_names[k]} ({probability[k]:.0%})" for k in (label, predicted))
+    prediction = f"true: {true_class}, predicted: {predicted_class}"
+    method = f"{maps.method} of the logit of {class_names[int(maps.target[clip])]} against {maps.baseline}"
     if np.isnan(maps.convergence_delta[clip]):
-        return escape_mathtext(f"{answer}\n{what}")
-    made = f"error of the sum {maps.error[clip]:.1%} at {maps.steps[clip]} steps"
-    return escape_mathtext(f"{answer}\n{what}; {made}")
+        return escape_mathtext(f"{prediction}\n{method}")
+    error = f"completeness error {maps.error[clip]:.1%} at {maps.steps[clip]} steps"
+    return escape_mathtext(f"{prediction}\n{method}; {error}")
 
 
 @with_style
 def make_clip_figure(
     maps: AttributionMaps, clip: int, label: int, image_axes: ImageAxes, class_names: Sequence[str]
 ) -> Figure:
-    """Draw one clip: spectrogram, signed and absolute attributions, of all channels together and of each.
+    """Draw the spectrogram, signed and absolute attributions of one clip, for all channels together and for each.
 
     Parameters
     ----------
-    maps, clip
-        The attributions, and which of their clips.
+    maps
+        Attribution maps.
+    clip
+        Index of the clip in `maps`.
     label
-        The clip's class.
-    scale
-        Of the images.
+        Index of the true class.
+    image_axes
+        Axes, channels and unit of the images.
     class_names
-        Of the data set.
+        Names of all classes.
     """
-    image, found = maps.inputs[clip], maps.attributions[clip]
+    image, attribution = maps.inputs[clip], maps.attributions[clip]
     figure = Figure(figsize=(PAGE_WIDTH, 6.6), layout="constrained")
     axes = figure.subplots(1 + len(image), 3, squeeze=False)
     unit = f"logit per {image_axes.unit}" if maps.method == "saliency" else "logit"
-    signed, absolute = [found.sum(axis=0), *found], [np.abs(found).sum(axis=0), *np.abs(found)]
+    signed = [attribution.sum(axis=0), *attribution]
+    absolute = [np.abs(attribution).sum(axis=0), *np.abs(attribution)]
     top = colour_limit(signed[0])
     columns = (
         _FigureColumn(
@@ -103,11 +105,13 @@ def make_clip_figure(
     )
     for j, column in enumerate(columns):
         for k, (ax, values) in enumerate(zip(axes[:, j], column.images, strict=True)):
-            shown = ("x" if k == len(image) else "") + ("y" if j == 0 else "")
-            drawn = draw_image(values, image_axes, ax, cmap=column.cmap, low=column.low, high=column.high, axes=shown)
+            labelled = ("x" if k == len(image) else "") + ("y" if j == 0 else "")
+            artist = draw_image(
+                values, image_axes, ax, cmap=column.cmap, low=column.low, high=column.high, axes=labelled
+            )
         axes[0, j].set_title(column.title)
-        where: dict[str, Any] = {"location": "bottom", "shrink": 0.9, "aspect": 30, "extend": column.extend}
-        bar = figure.colorbar(drawn, ax=axes[:, j], label=column.unit, **where)
+        options: dict[str, Any] = {"location": "bottom", "shrink": 0.9, "aspect": 30, "extend": column.extend}
+        bar = figure.colorbar(artist, ax=axes[:, j], label=column.unit, **options)
         bar.outline.set_visible(False)
         bar.ax.locator_params(nbins=4)
     for ax, name in zip(axes[:, 0], ("all channels", *image_axes.channels), strict=True):
@@ -118,7 +122,7 @@ def make_clip_figure(
 
 @dataclass(frozen=True)
 class _FigureColumn:
-    """A column of a clip's figure: images in one range of colours."""
+    """A column of the figure of a clip: images with a common colour range."""
 
     title: str
     images: Sequence[np.ndarray]
@@ -133,18 +137,17 @@ class _FigureColumn:
 def make_paper_figure(
     maps: AttributionMaps, clips: Sequence[int], labels: np.ndarray, image_axes: ImageAxes, names: Sequence[str]
 ) -> Figure:
-    """Draw the report's two columns, input and attribution (Palanisamy et al. 2020, figure 3), a row for each clip."""
+    """Draw input and absolute attribution in two columns (Palanisamy et al. 2020, figure 3), one row per clip."""
     figure = Figure(figsize=(COLUMN_WIDTH, 0.5 + 1.0 * len(clips)), layout="constrained")
     rows = figure.subplots(len(clips), 2, squeeze=False, sharex=True)
     for k, (clip, (left, right)) in enumerate(zip(clips, rows, strict=True)):
-        image, found = maps.inputs[clip].mean(axis=0), np.abs(maps.attributions[clip]).sum(axis=0)
+        image, attribution = maps.inputs[clip].mean(axis=0), np.abs(maps.attributions[clip]).sum(axis=0)
         x = "x" if k == len(clips) - 1 else ""
         draw_image(image, image_axes, left, axes=f"{x}y", **_input_colours(image_axes, image))
-        draw_image(found, image_axes, right, cmap="inferno", low=0.0, high=colour_limit(found), axes=x)
-        said = names[int(maps.logits[clip].argmax())]
-        right_one = said == names[labels[clip]]
-        left.set_title(escape_mathtext(names[labels[clip]]), fontsize=7, loc="left")
-        right.set_title("" if right_one else escape_mathtext(f"taken for {said}"), fontsize=7, loc="left")
+        draw_image(attribution, image_axes, right, cmap="inferno", low=0.0, high=colour_limit(attribution), axes=x)
+        true, predicted = names[labels[clip]], names[int(maps.logits[clip].argmax())]
+        left.set_title(escape_mathtext(true), fontsize=7, loc="left")
+        right.set_title("" if predicted == true else escape_mathtext(f"predicted {predicted}"), fontsize=7, loc="left")
     figure.suptitle(f"{_input_title(image_axes)} (left), {maps.method} (right)", fontsize=8)
     return figure
 
@@ -157,7 +160,10 @@ def make_comparison_figure(
     image_axes: ImageAxes,
     names: Sequence[str],
 ) -> Figure:
-    """Draw the same clips under several networks, side by side; each map in its own colours, predictions above."""
+    """Draw the maps of the same clips for several networks side by side.
+
+    Each map has its own colour range; its title is the predicted class.
+    """
     first = next(iter(compared.values()))
     figure = Figure(figsize=(PAGE_WIDTH, 0.6 + 1.05 * len(clips)), layout="constrained")
     rows = figure.subplots(len(clips), 1 + len(compared), squeeze=False)
@@ -167,29 +173,29 @@ def make_comparison_figure(
         draw_image(image, image_axes, left, axes=f"{x}y", **_input_colours(image_axes, image))
         left.set_title(escape_mathtext(names[labels[clip]]), fontsize=6)
         for ax, (condition, maps) in zip(others, compared.items(), strict=True):
-            found = maps.channel_sum[clip]
-            top = colour_limit(found)
-            draw_image(found, image_axes, ax, cmap="RdBu_r", low=-top, high=top, axes=x)
-            said = int(maps.logits[clip].argmax())
-            answer = f"{names[said]} {maps.probabilities[clip, said]:.0%}"
-            ax.set_title(escape_mathtext(f"{condition}\n{answer}" if k == 0 else answer), fontsize=6)
+            attribution = maps.channel_sum[clip]
+            top = colour_limit(attribution)
+            draw_image(attribution, image_axes, ax, cmap="RdBu_r", low=-top, high=top, axes=x)
+            predicted = int(maps.logits[clip].argmax())
+            prediction = f"{names[predicted]} {maps.probabilities[clip, predicted]:.0%}"
+            ax.set_title(escape_mathtext(f"{condition}\n{prediction}" if k == 0 else prediction), fontsize=6)
     return figure
 
 
 @with_style
 def make_curves_figure(frame: pd.DataFrame, title: str) -> Figure:
-    """Draw deletion and insertion curves of `faithfulness.mean_curves`, with 95 % intervals over the clips."""
+    """Draw deletion and insertion curves of `faithfulness.average_curves`, with 95 % intervals over the clips."""
     figure = Figure(figsize=(PAGE_WIDTH, 2.5), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    explanations = ("lower is better", "higher is better")
-    for ax, curve, better in zip(panels, ("deletion", "insertion"), explanations, strict=True):
+    directions = ("lower is better", "higher is better")
+    for ax, curve, better in zip(panels, ("deletion", "insertion"), directions, strict=True):
         for colour, (order, name) in zip(COLOURS, ORDER_LABELS.items(), strict=False):
             part = frame[(frame["curve"] == curve) & (frame["order"] == order)]
             x = 100 * part["fraction"]
             ax.plot(x, part["probability"], color=colour, label=name)
             ax.fill_between(x, part["low"], part["high"], color=colour, alpha=0.15, linewidth=0)
-        done = "replaced by the baseline" if curve == "deletion" else "shown"
-        ax.set(xlabel=f"Image {done} (%)", title=f"{curve.capitalize()}: {better}", ylim=(0, 1.02))
+        action = "replaced by the baseline" if curve == "deletion" else "shown"
+        ax.set(xlabel=f"Image {action} (%)", title=f"{curve.capitalize()}: {better}", ylim=(0, 1.02))
     panels[0].set_ylabel("Probability of the target")
     panels[0].legend(loc="upper right")
     figure.suptitle(escape_mathtext(title), fontsize=8)
@@ -198,49 +204,49 @@ def make_curves_figure(frame: pd.DataFrame, title: str) -> Figure:
 
 @with_style
 def make_profiles_figure(profiles: pd.DataFrame, image_axes: ImageAxes) -> Figure:
-    """Draw what share of each class's attribution is at which frequency and at which time (`class_profiles`)."""
+    """Draw the share of each class's attribution by frequency and by time, from `class_profiles`."""
     names = list(dict.fromkeys(profiles["class"]))
     axes = [axis for axis in (image_axes.down, image_axes.across) if len(axis.values) > 1]
     figure = Figure(figsize=(PAGE_WIDTH, 1.1 + 0.22 * len(names)), layout="constrained")
     for ax, axis in zip(figure.subplots(1, len(axes), sharey=True, squeeze=False)[0], axes, strict=True):
         part = profiles[profiles["axis"] == axis.name].pivot(index="class", columns="index", values="share").loc[names]
-        even = part.to_numpy() * part.shape[1]
+        relative = part.to_numpy() * part.shape[1]  # 1: the share of a uniform map
         first, last = (0, part.shape[1]) if axis.ticks else axis.edges
-        drawn = ax.imshow(
-            even,
+        artist = ax.imshow(
+            relative,
             cmap="cividis",
             aspect="auto",
             extent=(first, last, len(names) - 0.5, -0.5),
             vmin=0,
-            vmax=colour_limit(even),
+            vmax=colour_limit(relative),
         )
         ax.set_yticks(range(len(names)), [escape_mathtext(name) for name in names])
         if axis.ticks:
-            inside = _spread_ticks(axis)
-            ax.set_xticks(tick_positions(axis, inside) + 0.5, [f"{tick:g}" for tick in inside])
+            ticks = _spread_ticks(axis)
+            ax.set_xticks(tick_positions(axis, ticks) + 0.5, [f"{tick:g}" for tick in ticks])
         ax.set(xlabel=axis.label)
         ax.spines[:].set_visible(False)
-    bar = figure.colorbar(drawn, ax=figure.axes, label="|attribution|, times even", extend="max")
+    bar = figure.colorbar(artist, ax=figure.axes, label="|attribution| relative to uniform", extend="max")
     bar.outline.set_visible(False)
     return figure
 
 
 def escape_mathtext(value: str) -> str:
-    """Keep matplotlib from reading names as mathematics."""
+    """Escape dollar signs, which matplotlib would read as mathematics."""
     return value.replace("$", r"\$")
 
 
 def _spread_ticks(axis: Axis) -> list[float]:
-    """Choose ticks of which no two are nearer than a twelfth of the axis, the highest first."""
-    chosen: list[float] = []
+    """Select ticks at a distance of at least a twelfth of the axis, starting from the highest."""
+    selected: list[float] = []
     for tick in reversed(axis.ticks):
-        if not chosen or np.diff(tick_positions(axis, [tick, chosen[-1]]))[0] >= len(axis.values) / 12:
-            chosen.append(tick)
-    return chosen
+        if not selected or np.diff(tick_positions(axis, [tick, selected[-1]]))[0] >= len(axis.values) / 12:
+            selected.append(tick)
+    return selected
 
 
 def _input_colours(image_axes: ImageAxes, image: np.ndarray) -> dict[str, Any]:
-    """Return the colours of an input: from silence to its loudest."""
+    """Return the colour map and range of an input: from the floor to its maximum."""
     return {"cmap": "magma", "low": float(np.min([image_axes.silence, image.min()])), "high": float(image.max()) + 1e-9}
 
 
