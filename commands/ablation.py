@@ -156,7 +156,7 @@ def fill_in_run(run: Run, dataset: Dataset, *, session: Session) -> Run:
     if session.device.type == "cpu" and execution.cluster.ray in LOCAL:
         check_precision(run.training.precision, session.device)
         run = run.replace(training__precision=effective_precision(run.training.precision, session.device))
-    if execution.on_bad_clip == "skip" and (bad := load_plain_images(run, dataset, session).bad):
+    if execution.on_bad_clip == "skip" and (bad := load_plain_images(run, dataset, session).unusable):
         run = run.replace(data__left_out=text_digest("\n".join(path for path, _ in bad)))
     if run.frontend.pca:
         images = load_plain_images(run, dataset, session)

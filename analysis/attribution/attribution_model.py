@@ -12,7 +12,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from core.errors import UserError
-from core.inference.fold_batch_norm import find_foldable_pairs, folded_modules, is_traceable, replace_modules
+from core.inference.fold_batch_norm import find_foldable_pairs, fold_batch_norms, is_traceable, replace_modules
 from core.inference.trace import trace_network
 from core.models.surgery import avoid_inplace_copies
 
@@ -78,7 +78,7 @@ class AttributionModel:
             module.__class__, module.inplace = InPlaceClamp, True
         self._dtype = next((p.dtype for p in self.network.parameters()), torch.float32)
         trace = trace_network(self.network, self._make_test_images(image_shape), is_traceable)
-        replace_modules(self.network, folded_modules(self.network, find_foldable_pairs(self.network, trace)))
+        replace_modules(self.network, fold_batch_norms(self.network, find_foldable_pairs(self.network, trace)))
         self.network.to(memory_format=torch.channels_last)
         budget = _default_memory(self.device) if memory is None else memory
         self.bytes_per_image = self._count_bytes_per_image(image_shape)

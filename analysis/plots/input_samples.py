@@ -47,7 +47,7 @@ def write_input_samples(results: OutputFolder, *, per_class: int) -> None:
         raise UserError(f"samples: --input {run.frontend.kind} gives numbers and no pictures; choose another kind")
     images = load_plain_images(run, dataset, results.session)
     scale = ImageAxes.from_run(run)
-    clips = dataset.clips.iloc[images.kept]
+    clips = dataset.clips.iloc[images.clip_rows]
     labels, paths = clips["label"].to_numpy(), clips["path"].tolist()
     rows = select_clips(labels, split_rows(run, dataset, images).test, per_class=per_class)
     inputs = {row: np.asarray(images.array[row]).reshape(scale.shape).mean(axis=0) for row in rows}

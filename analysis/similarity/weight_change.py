@@ -22,10 +22,10 @@ from analysis.similarity import Similarity, compare_networks, list_weight_layers
 from core.cache.entries import cache_key
 from core.config.run import Run
 from core.finished.open_run import get_backbone, open_run
-from core.inputs.store.stored_inputs import Images
+from core.inputs.store.stored_inputs import DatasetInputs
 from core.io.atomic_files import explain_write_errors, read_json, write_text
 from core.models.backbone import Backbone
-from core.training.frozen_prefix import arithmetic
+from core.training.frozen_prefix import numerics_key_fields
 
 RESULTS_VERSION = 2  # of the numbers: raised when the same run would give others, so that old ones are not read
 BATCH_SIZE = 32
@@ -124,7 +124,7 @@ def compute_run_similarity(
     """Compare a finished run's network with what it started from, or read the answer of an earlier time."""
     session = results.session
     made_from = {"version": RESULTS_VERSION, "run": run.id, "index": index, "layers": layers, "spatial": spatial}
-    made_from |= arithmetic(session.device, channels_last=True, threads=session.threads)
+    made_from |= numerics_key_fields(session.device, channels_last=True, threads=session.threads)
     key = cache_key(made_from)
     path = session.store.cache / "similarity" / f"{key}.json"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):  # none, or damaged
@@ -154,7 +154,7 @@ def list_layers(backbone: Backbone, layers: str) -> list[str]:
     return [name for stage in stages for name in [*(n for n in inner if n.startswith(f"{stage}.")), stage]]
 
 
-def _iterate_batches(images: Images, rows: np.ndarray, device: torch.device) -> Iterator[torch.Tensor]:
+def _iterate_batches(images: DatasetInputs, rows: np.ndarray, device: torch.device) -> Iterator[torch.Tensor]:
     """Yield the inputs in an order drawn at random, always the same, so that neighbours are not of one class."""
     mixed = np.random.default_rng(0).permutation(rows)
     # Of even sizes: a clip alone in its batch has no other to be mis-paired with.

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from core.config.run import Run
-from core.inference.fast_forward import evaluation_batch_size, fast_eval, n_parallel_batches
+from core.inference.fast_forward import count_parallel_batches, evaluation_batch_size, fast_eval
 from core.inputs.input_of_run import get_input_shape
 from core.io.torch_settings import allow_tf32
 from core.models.backbone import Backbone
@@ -19,7 +19,7 @@ from core.plan import Plan
 from core.session import Session
 from core.training import AUGMENTATIONS
 from core.training.frozen_prefix import split_at_freeze
-from core.training.heads.groups import starting_weights_by
+from core.training.heads.groups import starting_weights_key
 from core.training.optimizers import make_optimizer
 from core.training.prepare import can_cache_prefix
 from core.training.step import TrainingStep
@@ -138,7 +138,7 @@ def _prefix_key(run: Run) -> tuple[object, ...]:
     """Return what runs have in common that share what a frozen prefix gives out."""
     model = run.model
     same = (run.data.content, run.clip, run.frontend, model.network, model.weights, model.fuse, model.freeze)
-    return (*same, *starting_weights_by(run))
+    return (*same, *starting_weights_key(run))
 
 
 def _measure_step(run: Run, subject: StepKey, session: Session) -> StepCost:
@@ -151,21 +151,21 @@ def _measure_step(run: Run, subject: StepKey, session: Session) -> StepCost:
     still = can_cache_prefix(plain)
     prefix, network = split_at_freeze(nn.Identity(), backbone, plain.model.freeze if still else "none")
     step = TrainingStep(network, make_optimizer(network.parameters(), training), training, device)
-    step.arithmetic.to_device(network)
-    prefix.to(memory_format=step.arithmetic.layout).eval()
+    step.compute_mode.to_device(network)
+    prefix.to(memory_format=step.compute_mode.layout).eval()
 
     def batch(size: int) -> torch.Tensor:
         size = size if device.type == "cuda" else min(size, MAX_CPU_BATCH)
-        return step.arithmetic.to_layout(torch.randn(size, *subject.shape, device=device))
+        return step.compute_mode.to_layout(torch.randn(size, *subject.shape, device=device))
 
     def passed(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode(), step.arithmetic.autocast():
+        with torch.inference_mode(), step.compute_mode.autocast():
             made: torch.Tensor = module(x)
             return made
 
     def evaluation(module: nn.Module, x: torch.Tensor) -> float:
-        count = n_parallel_batches(device)
-        with torch.inference_mode(), fast_eval(module, step.arithmetic, lambda: x[:2]) as through:
+        count = count_parallel_batches(device)
+        with torch.inference_mode(), fast_eval(module, step.compute_mode, lambda: x[:2]) as through:
             return _measure_seconds(lambda: list(through([x] * count)), device) / (count * len(x))
 
     whole = batch(evaluation_batch_size(backbone, device))

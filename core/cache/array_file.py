@@ -19,8 +19,8 @@ import numpy as np
 
 from core.errors import UserError
 
-ARRAY, PROGRESS = "array.npy", "progress.jsonl"
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+ARRAY_FILE, PROGRESS_FILE = "array.npy", "progress.jsonl"
+DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Layout:
         np.lib.format.write_array_header_1_0(file, header)
         return file.getvalue()
 
-    def position(self, row: int) -> int:
+    def offset(self, row: int) -> int:
         """Return where a row begins in the file; for the number of rows the size of the file, in bytes."""
         return len(self.header(0)) + row * self.row_bytes
 
@@ -76,11 +76,11 @@ class ArrayWriter:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / ARRAY
+        self.folder, self.path = folder, folder / ARRAY_FILE
         self.layout: Layout | None = None
         self.parts: list[Part] = []
         with explain_write_errors(folder.parent):
-            self._progress = (folder / PROGRESS).open("a+b")
+            self._progress = (folder / PROGRESS_FILE).open("a+b")
             self._resume()
 
     def create(self, shape: Sequence[int], dtype: Any) -> None:
@@ -99,7 +99,7 @@ class ArrayWriter:
                 self.path.write_bytes(layout.header(shape[0]))
                 if shape[0] and hasattr(os, "posix_fallocate"):
                     with self.path.open("r+b") as file:
-                        os.posix_fallocate(file.fileno(), 0, layout.position(shape[0]))
+                        os.posix_fallocate(file.fileno(), 0, layout.offset(shape[0]))
                 self._note(layout)
             self.layout = layout
         if layout != self.layout:
@@ -111,7 +111,7 @@ class ArrayWriter:
         with explain_write_errors(self.folder.parent):
             write_rows(self.path, first, rows)
 
-    def finish(self, part: Part) -> None:
+    def record_part(self, part: Part) -> None:
         """Record that the rows of a part are written, once they are on the disk."""
         with explain_write_errors(self.folder.parent):
             if self.layout is not None:
@@ -119,7 +119,7 @@ class ArrayWriter:
             self._note(part)
         self.parts.append(part)
 
-    def keep(self, rows: Sequence[int]) -> None:
+    def move_rows_to_start(self, rows: Sequence[int]) -> None:
         """Move some rows, ascending, to the start of the array.
 
         The parts of moved rows are not finished any more: a process that is killed from now on has to build them again.
@@ -132,19 +132,19 @@ class ArrayWriter:
         with explain_write_errors(self.folder.parent), self.path.open("r+b") as file:
             self._rewrite_progress()
             for place, row in enumerate(rows[moved:], moved):
-                file.seek(self.layout.position(row))
+                file.seek(self.layout.offset(row))
                 data = file.read(size)
-                file.seek(self.layout.position(place))
+                file.seek(self.layout.offset(place))
                 file.write(data)
 
-    def complete(self, n_rows: int) -> Layout:
+    def finalise(self, n_rows: int) -> Layout:
         """Cut the array to its final number of rows and write that into the header."""
         if self.layout is None:
             raise ValueError("no rows were written")
         with explain_write_errors(self.folder.parent):
             with self.path.open("r+b") as file:
                 file.write(self.layout.header(n_rows))
-                file.truncate(self.layout.position(n_rows))
+                file.truncate(self.layout.offset(n_rows))
             self._sync()
         return self.layout
 
@@ -169,7 +169,7 @@ class ArrayWriter:
             size = self.path.stat().st_size
             for line in lines[1:]:
                 part = msgspec.json.decode(line, type=Part)
-                if self.layout.position(part.first + part.n_rows) <= size:
+                if self.layout.offset(part.first + part.n_rows) <= size:
                     self.parts.append(part)
         except (IndexError, FileNotFoundError, msgspec.MsgspecError, TypeError):
             if not self.parts:
@@ -186,7 +186,7 @@ class ArrayWriter:
 def write_rows(path: Path, first: int, rows: np.ndarray) -> None:
     """Write `rows`, shape (any number, ...), in place, from row `first` on; any process may, also several at once."""
     with path.open("r+b") as file:
-        file.seek(Layout(rows.shape[1:], rows.dtype.str).position(first))
+        file.seek(Layout(rows.shape[1:], rows.dtype.str).offset(first))
         file.write(np.ascontiguousarray(rows).data)
 
 
@@ -223,7 +223,7 @@ class ArrayReader:
             else:
                 self._fill(memoryview(out[place]).cast("B"), self._first + int(row) * size)
 
-    def part(self, start: int, stop: int) -> np.ndarray:
+    def read_slice(self, start: int, stop: int) -> np.ndarray:
         """Return a copy of the rows from `start` to `stop`; errors are those of `read`."""
         if self._file < 0:
             return np.array(self.array[start:stop])
@@ -248,7 +248,7 @@ def explain_write_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = "free space" if error.errno in NO_ROOM else "allow writing there"
+        remedy = "free space" if error.errno in DISK_FULL_ERRORS else "allow writing there"
         raise UserError(
             f"cannot write to {folder}: {error.strerror or error}; {remedy} or choose another folder"
         ) from error

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from core.cache.array_file import ARRAY, PROGRESS, ArrayWriter, Layout, explain_write_errors
+from core.cache.array_file import ARRAY_FILE, PROGRESS_FILE, ArrayWriter, Layout, explain_write_errors
 from core.io.atomic_files import atomic_write, read_json
 
-MANIFEST = "manifest.json"
+MANIFEST_FILE = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -109,21 +109,21 @@ def _build(
     entry: Path, *, key_fields: Mapping[str, Any], build: Callable[[ArrayWriter], tuple[int, Mapping[str, Any]]]
 ) -> None:
     """Build an entry, starting from the parts that a killed process finished; the caller holds its lock."""
-    manifest = entry / MANIFEST
+    manifest = entry / MANIFEST_FILE
     with explain_write_errors(entry.parent):
-        if manifest.is_symlink() or manifest.exists() or not (entry / PROGRESS).is_file():
+        if manifest.is_symlink() or manifest.exists() or not (entry / PROGRESS_FILE).is_file():
             shutil.rmtree(entry, ignore_errors=True)
         entry.mkdir(exist_ok=True)
     writer = ArrayWriter(entry)
     try:
         with closing(writer):
             n_rows, facts = build(writer)
-            layout = writer.complete(n_rows)
+            layout = writer.finalise(n_rows)
         written = {"key_fields": key_fields, "dtype": layout.dtype, "shape": [n_rows, *layout.row_shape]}
-        text = json.dumps(written | {"bytes": layout.position(n_rows), "facts": facts}, indent=1)
+        text = json.dumps(written | {"bytes": layout.offset(n_rows), "facts": facts}, indent=1)
         with explain_write_errors(entry.parent), atomic_write(manifest) as temporary:
             temporary.write_text(text, encoding="utf-8")
-        (entry / PROGRESS).unlink()
+        (entry / PROGRESS_FILE).unlink()
     except BaseException:
         if not writer.parts:
             shutil.rmtree(entry, ignore_errors=True)
@@ -138,7 +138,7 @@ def _load(entry: Path) -> Entry | None:
     DamagedEntry
         Manifest, size or header of the array are not as they were written.
     """
-    path, manifest = entry / ARRAY, entry / MANIFEST
+    path, manifest = entry / ARRAY_FILE, entry / MANIFEST_FILE
     if not (manifest.is_symlink() or manifest.exists()):
         return None
     try:
@@ -146,19 +146,19 @@ def _load(entry: Path) -> Entry | None:
         n_rows, *row_shape = written["shape"]
         layout, size, facts = Layout(tuple(row_shape), written["dtype"]), written["bytes"], dict(written["facts"])
         header = layout.header(n_rows)
-        if cache_key(written["key_fields"]) != entry.name or layout.position(n_rows) != size:
+        if cache_key(written["key_fields"]) != entry.name or layout.offset(n_rows) != size:
             raise ValueError("belongs to another entry")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedEntry(f"{MANIFEST}: {error}") from None
+        raise DamagedEntry(f"{MANIFEST_FILE}: {error}") from None
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size != size:
-            raise DamagedEntry(f"{ARRAY} has {status.st_size} bytes, not {size}")
+            raise DamagedEntry(f"{ARRAY_FILE} has {status.st_size} bytes, not {size}")
         with path.open("rb") as file:
             if file.read(len(header)) != header:
-                raise DamagedEntry(f"{ARRAY} has another header")
+                raise DamagedEntry(f"{ARRAY_FILE} has another header")
     except OSError as error:
-        raise DamagedEntry(f"{ARRAY}: {error.strerror}") from None
+        raise DamagedEntry(f"{ARRAY_FILE}: {error.strerror}") from None
     array = np.memmap(path, np.dtype(layout.dtype), mode="r", offset=len(header), shape=(n_rows, *row_shape))
     return Entry(entry.name, array, facts)
 

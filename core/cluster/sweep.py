@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from core.cluster.connect import Node, TrialResources, alive_nodes, connected, count_slots, fits, resources_per_trial
-from core.cluster.image_tasks import ImageTasks
+from core.cluster.image_tasks import InputTasks
 from core.cluster.node_check import check_nodes
 from core.cluster.storage import Storage
 from core.cluster.sweep_progress import SweepProgress, fetch_run
@@ -103,7 +103,7 @@ def sweep(source: TrialSource, session: Session, *, runs: int, first: Iterable[R
         }
         check_nodes(nodes, results=session.store.results, storage=storage, files=sorted(files))
         images = _InputBuilder(source.datasets, session, storage)
-        images.build_chunks = ImageTasks(nodes, session)
+        images.build_chunks = InputTasks(nodes, session)
         for run in first:
             images.of(run)
         images.build_chunks = None  # from here on the trials need the cores

@@ -11,7 +11,7 @@ from torch import nn
 from core.config.run import Run
 from core.datasets.dataset import Dataset, Split
 from core.errors import UserError, unknown_name_error
-from core.inputs.store.stored_inputs import Images
+from core.inputs.store.stored_inputs import DatasetInputs
 from core.models.backbone import Backbone
 from core.models.build_network import build_network
 from core.models.parameter_names import from_original
@@ -48,7 +48,7 @@ class OpenRun:
     record: Record
     network: nn.Sequential
     random: dict[str, torch.Tensor]
-    images: Images
+    images: DatasetInputs
     split: Split
     paths: tuple[str, ...]
     labels: np.ndarray
@@ -78,7 +78,7 @@ def open_run(run: Run, dataset: Dataset, session: Session) -> OpenRun:
     random = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
     normalise = fit_input_transform.load_or_fit_input_transform(run, backbone, images, split, session.store)
     backbone.load_state_dict(from_original(session.store.weights(run), random))
-    clips = dataset.clips.iloc[images.kept]
+    clips = dataset.clips.iloc[images.clip_rows]
     return OpenRun(
         run=run,
         record=record,

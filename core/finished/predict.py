@@ -13,9 +13,9 @@ from core.config.run import Clip
 from core.datasets.prediction.recordings import UnlabelledClips
 from core.errors import UserError
 from core.finished.open_run import load_trained_network
-from core.inference.fast_forward import EVALUATION_BATCH, evaluation_batch_size, fast_eval
+from core.inference.fast_forward import EVALUATION_BATCH_SIZE, evaluation_batch_size, fast_eval
 from core.inference.precision import ComputeMode
-from core.inputs.store.build_inputs import Recipe, batches
+from core.inputs.store.build_inputs import InputSettings, build_batches
 from core.inputs.store.stored_inputs import UnusableClip, recordings_error
 from core.io.torch_settings import allow_tf32
 from core.session import Session
@@ -23,7 +23,7 @@ from core.store.record import Record
 from core.training.batches import split_batches
 
 MAX_RECORDINGS_IN_MEMORY = (
-    2 * EVALUATION_BATCH
+    2 * EVALUATION_BATCH_SIZE
 )  # recordings that are decoded and turned into inputs before networks see them
 InputSpec = tuple[Clip, Frontend]  # networks that agree in it are given the same inputs
 
@@ -98,16 +98,16 @@ class _Predictor:
         run = record.run
         self.run, self.device = run, session.device
         self.look: InputSpec = (run.clip, run.frontend)
-        self.arithmetic = ComputeMode(run.training, self.device)
-        self.network: nn.Module = self.arithmetic.to_device(load_trained_network(record, session.store).eval())
+        self.compute_mode = ComputeMode(run.training, self.device)
+        self.network: nn.Module = self.compute_mode.to_device(load_trained_network(record, session.store).eval())
 
     @torch.inference_mode()
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
         """Return the logits (recordings, classes) of inputs (recordings, ...)."""
         allow_tf32(self.run.training.precision == "tf32")
-        x, to_layout = torch.from_numpy(inputs), self.arithmetic.to_layout
+        x, to_layout = torch.from_numpy(inputs), self.compute_mode.to_layout
         parts = split_batches(torch.arange(len(x)), evaluation_batch_size(self.network, self.device))
-        with fast_eval(self.network, self.arithmetic, lambda: to_layout(x[:2])) as through:
+        with fast_eval(self.network, self.compute_mode, lambda: to_layout(x[:2])) as through:
             found = [out.float().cpu().numpy() for out in through(to_layout(x[part]) for part in parts)]
         allow_tf32(False)
         logits = np.concatenate(found)
@@ -127,8 +127,8 @@ def _compute_inputs(
         return dict.fromkeys(looks, good), problems
     made: dict[InputSpec, tuple[np.ndarray, list[str | None]]] = {}
     for clip, frontend in looks:
-        recipe = Recipe(sounds.root, clip, frontend, 0, augment_waveform, str(session.device))
-        parts = list(batches(recipe, paths))
+        settings = InputSettings(sounds.root, clip, frontend, 0, augment_waveform, str(session.device))
+        parts = list(build_batches(settings, paths))
         made[clip, frontend] = (
             np.concatenate([part.inputs for part in parts]).astype(np.float32, copy=False),
             [problem for part in parts for problem in part.problems],

@@ -17,29 +17,29 @@ from torch import nn
 from core.inference.fold_batch_norm import (
     Pair,
     find_foldable_pairs,
-    folded_modules,
+    fold_batch_norms,
     is_convolution,
     is_traceable,
-    replaced,
+    temporary_modules,
 )
-from core.inference.parallel import map_batches, n_parallel
+from core.inference.parallel import count_workers, map_batches
 from core.inference.precision import ComputeMode
 from core.inference.trace import trace_network
 
-EVALUATION_BATCH = 64  # clips
-CACHED_BATCH = 32  # clips that convolutions of a CPU process at a time, so that activations stay in its caches
+EVALUATION_BATCH_SIZE = 64  # clips
+CPU_BATCH_SIZE = 32  # clips that convolutions of a CPU process at a time, so that activations stay in its caches
 BatchMap = Callable[[Iterable[Any]], Iterator[torch.Tensor]]  # batches to the outputs of each
-_traced = WeakKeyDictionary[nn.Module, "_Traced"]()  # networks that were evaluated before
+_traced_networks = WeakKeyDictionary[nn.Module, "_TracedNetwork"]()  # networks that were evaluated before
 
 
 @dataclass(frozen=True)
-class _Traced:
+class _TracedNetwork:
     pairs: list[Pair] = field(default_factory=list)
     sequential: bool = False  # batches are computed one after the other, since each draws random numbers
 
 
 @contextmanager
-def fast_eval(network: nn.Module, arithmetic: ComputeMode, example: Callable[[], Any]) -> Iterator[BatchMap]:
+def fast_eval(network: nn.Module, compute_mode: ComputeMode, example: Callable[[], Any]) -> Iterator[BatchMap]:
     """Put a network into evaluation mode and fold its batch norms for as long as the context lasts.
 
     Batch norms are folded in fp32 only: in 16 bits the folded weights would be rounded once more.
@@ -58,44 +58,44 @@ def fast_eval(network: nn.Module, arithmetic: ComputeMode, example: Callable[[],
     A function that maps an iterable of batches to an iterator of outputs, in the same order.
     """
     network.eval()
-    with arithmetic.autocast():
-        traced = _trace(network, example, arithmetic)
-        pairs = traced.pairs if can_fold(arithmetic) else []
-        with replaced(network, folded_modules(network, pairs)):
-            yield lambda batches: _map_batches(network, batches, arithmetic, traced)
+    with compute_mode.autocast():
+        traced = _trace(network, example, compute_mode)
+        pairs = traced.pairs if can_fold(compute_mode) else []
+        with temporary_modules(network, fold_batch_norms(network, pairs)):
+            yield lambda batches: _map_batches(network, batches, compute_mode, traced)
 
 
 def _map_batches(
-    network: nn.Module, batches: Iterable[Any], arithmetic: ComputeMode, traced: _Traced
+    network: nn.Module, batches: Iterable[Any], compute_mode: ComputeMode, traced: _TracedNetwork
 ) -> Iterator[torch.Tensor]:
-    if traced.sequential or n_parallel_batches(arithmetic.device) == 1:
+    if traced.sequential or count_parallel_batches(compute_mode.device) == 1:
         return map(network, batches)
-    return map_batches(network, batches, arithmetic, threads=torch.get_num_threads())
+    return map_batches(network, batches, compute_mode, threads=torch.get_num_threads())
 
 
-def _trace(network: nn.Module, example: Callable[[], Any], arithmetic: ComputeMode) -> _Traced:
-    if network not in _traced:
+def _trace(network: nn.Module, example: Callable[[], Any], compute_mode: ComputeMode) -> _TracedNetwork:
+    if network not in _traced_networks:
         convolves = any(map(is_convolution, network.modules()))
-        if not convolves or (arithmetic.device.type != "cpu" and not can_fold(arithmetic)):
-            return _Traced(sequential=True)
+        if not convolves or (compute_mode.device.type != "cpu" and not can_fold(compute_mode)):
+            return _TracedNetwork(sequential=True)
         seen = trace_network(network, example(), is_traceable)
-        _traced[network] = _Traced(find_foldable_pairs(network, seen), seen.draws_random_numbers)
-    return _traced[network]
+        _traced_networks[network] = _TracedNetwork(find_foldable_pairs(network, seen), seen.draws_random_numbers)
+    return _traced_networks[network]
 
 
-def can_fold(arithmetic: ComputeMode) -> bool:
+def can_fold(compute_mode: ComputeMode) -> bool:
     """Tell whether batch norms are folded: not in 16 bits, where the folded weights would be rounded once more."""
-    return arithmetic.dtype == torch.float32
+    return compute_mode.dtype == torch.float32
 
 
-def n_parallel_batches(device: torch.device) -> int:
+def count_parallel_batches(device: torch.device) -> int:
     """Return how many batches are computed in parallel."""
-    return n_parallel(torch.get_num_threads()) if device.type == "cpu" else 1
+    return count_workers(torch.get_num_threads()) if device.type == "cpu" else 1
 
 
 def evaluation_batch_size(network: nn.Module, device: torch.device) -> int:
     """Return the number of clips in a batch of `fast_eval`."""
     convolves = any(isinstance(module, nn.Conv1d | nn.Conv2d) for module in network.modules())
     if not convolves or device.type != "cpu":
-        return EVALUATION_BATCH
-    return CACHED_BATCH // min(2, n_parallel(torch.get_num_threads()))
+        return EVALUATION_BATCH_SIZE
+    return CPU_BATCH_SIZE // min(2, count_workers(torch.get_num_threads()))

@@ -20,7 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from core.inference.trace import Trace
 
 Pair = tuple[str, str]  # names of a convolution and of the batch norm that follows it
-_TIMM = ("timm.layers.conv2d_same", "timm.layers.norm_act")  # subclasses that also pad or apply an activation
+_TIMM_MODULES = ("timm.layers.conv2d_same", "timm.layers.norm_act")  # subclasses that also pad or apply an activation
 
 
 def replace_modules(network: nn.Module, made: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
@@ -32,7 +32,7 @@ def replace_modules(network: nn.Module, made: Mapping[str, nn.Module]) -> dict[s
 
 
 @contextmanager
-def replaced(network: nn.Module, made: Mapping[str, nn.Module]) -> Iterator[None]:
+def temporary_modules(network: nn.Module, made: Mapping[str, nn.Module]) -> Iterator[None]:
     """Replace modules of a network, given by name, within a context; then restore the original ones."""
     kept = replace_modules(network, made)
     try:
@@ -59,7 +59,7 @@ def find_foldable_pairs(network: nn.Module, seen: Trace) -> list[Pair]:
     ]
 
 
-def folded_modules(network: nn.Module, pairs: Sequence[Pair]) -> dict[str, nn.Module]:
+def fold_batch_norms(network: nn.Module, pairs: Sequence[Pair]) -> dict[str, nn.Module]:
     """Return the replacements, by name, of the modules in pairs from `find_foldable_pairs`.
 
     They are computed from the current tensors and do not follow later changes.
@@ -72,11 +72,11 @@ def folded_modules(network: nn.Module, pairs: Sequence[Pair]) -> dict[str, nn.Mo
         numbers = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         weight, bias = fuse_conv_bn_weights(conv.weight, conv.bias, *numbers)
         made[conv_name]._parameters = {"weight": weight, "bias": bias}
-        made[norm_name] = _remaining(norm)
+        made[norm_name] = _remaining_layers(norm)
     return made
 
 
-def _remaining(norm: nn.Module) -> nn.Module:
+def _remaining_layers(norm: nn.Module) -> nn.Module:
     """Return what remains of a folded batch norm: timm's also contain dropout and an activation function."""
     return nn.Sequential(OrderedDict((name, getattr(norm, name)) for name in ("drop", "act") if hasattr(norm, name)))
 
@@ -84,7 +84,7 @@ def _remaining(norm: nn.Module) -> nn.Module:
 def is_convolution(module: nn.Module) -> bool:
     """Tell whether a module is a convolution without hooks or reparametrised weights."""
     kind = type(module)
-    plain = kind in (nn.Conv1d, nn.Conv2d) or (isinstance(module, nn.Conv2d) and kind.__module__ in _TIMM)
+    plain = kind in (nn.Conv1d, nn.Conv2d) or (isinstance(module, nn.Conv2d) and kind.__module__ in _TIMM_MODULES)
     return plain and not _has_hooks(module)
 
 
@@ -92,7 +92,7 @@ def is_norm(module: nn.Module) -> bool:
     """Tell whether a module is a batch norm with running statistics and without hooks."""
     kind = type(module)
     plain = kind in (nn.BatchNorm1d, nn.BatchNorm2d)
-    timms = isinstance(module, nn.BatchNorm2d) and kind.__module__ in _TIMM
+    timms = isinstance(module, nn.BatchNorm2d) and kind.__module__ in _TIMM_MODULES
     return (plain or timms) and module.running_mean is not None and not _has_hooks(module)
 
 

@@ -24,13 +24,13 @@ from core.io.thread_pool import CancellablePool
 MAX_PARALLEL = 4  # batches; the activations of each are in memory
 
 
-def n_parallel(threads: int) -> int:
+def count_workers(threads: int) -> int:
     """Return the number of batches in parallel: at most MAX_PARALLEL, and a divisor of the number of threads."""
     return max(workers for workers in range(1, MAX_PARALLEL + 1) if threads % workers == 0)
 
 
 def map_batches(
-    network: nn.Module, batches: Iterable[Any], arithmetic: ComputeMode, *, threads: int
+    network: nn.Module, batches: Iterable[Any], compute_mode: ComputeMode, *, threads: int
 ) -> Iterator[torch.Tensor]:
     """Yield the output of a network for each batch, in order.
 
@@ -45,7 +45,7 @@ def map_batches(
     threads
         Number for all workers together.
     """
-    workers, modes = n_parallel(threads), (torch.is_inference_mode_enabled(), torch.is_grad_enabled())
+    workers, modes = count_workers(threads), (torch.is_inference_mode_enabled(), torch.is_grad_enabled())
     networks: SimpleQueue[nn.Module] = SimpleQueue()
     for _ in range(workers):
         networks.put(shallow_copy(network))
@@ -53,7 +53,7 @@ def map_batches(
     def take(batch: Any) -> torch.Tensor:
         own = networks.get()
         try:
-            with torch.inference_mode(modes[0]), torch.set_grad_enabled(modes[1]), arithmetic.autocast():
+            with torch.inference_mode(modes[0]), torch.set_grad_enabled(modes[1]), compute_mode.autocast():
                 made: torch.Tensor = own(batch)
                 return made
         finally:

@@ -12,7 +12,7 @@ from core.config.run import Training
 from core.errors import UserError
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-INSTRUCTIONS = ("avx512_bf16", "amx_bf16")  # of CPUs, for products of bfloat16
+BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")  # of CPUs, for products of bfloat16
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -26,7 +26,7 @@ def has_bf16_instructions() -> bool:
     if not torch.backends.mkldnn.is_available() or not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         return False
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # an old torch does not say
-    return any(capabilities.get(name) for name in INSTRUCTIONS)
+    return any(capabilities.get(name) for name in BF16_INSTRUCTIONS)
 
 
 def effective_precision(precision: str, device: torch.device) -> str:
@@ -49,8 +49,8 @@ def check_precision(precision: str, device: torch.device) -> None:
     """
     if precision == "bf16" and effective_precision(precision, device) != "bf16":
         raise UserError(
-            f"--precision bf16: this CPU has no instructions for it ({' or '.join(INSTRUCTIONS)}) and would be slower "
-            "than in fp32: leave it out, or train on a GPU"
+            f"--precision bf16: this CPU has no instructions for it ({' or '.join(BF16_INSTRUCTIONS)}), which makes it "
+            "slower than fp32: leave it out, or train on a GPU"
         )
 
 
@@ -97,11 +97,11 @@ class ComputeMode:
         if self.dtype != torch.float32:
             linear = [module for module in network.modules() if type(module) is nn.Linear]
             for classifier in linear[-1:]:
-                classifier.__class__ = Classifier
+                classifier.__class__ = Float32Linear
         return network
 
 
-class Classifier(nn.Linear):
+class Float32Linear(nn.Linear):
     """A linear layer that computes in float32 even under autocast."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -41,7 +41,7 @@ def trace_network(network: nn.Module, example: Any, watched: Callable[[nn.Module
     watched
         Returns whether a module is to be traced.
     """
-    found, watch = Trace(), _Uses()
+    found, watch = Trace(), _UseCounter()
     pairs: list[tuple[str, str]] = []
 
     def on_input(name: str, x: torch.Tensor) -> None:
@@ -72,7 +72,7 @@ def trace_network(network: nn.Module, example: Any, watched: Callable[[nn.Module
     return found
 
 
-class _Uses(TorchDispatchMode):
+class _UseCounter(TorchDispatchMode):
     """Counts the operations that use the output of each traced module.
 
     Attributes

@@ -66,7 +66,7 @@ class Features(InputKind):
         Raises
         ------
         UserError
-            For a feature table, whose rows `core.inputs.store.stored_inputs.images` returns.
+            For a feature table, whose rows `core.inputs.store.stored_inputs.load_inputs` returns.
         """
         if self.measures is None:
             raise UserError("features of a table are not made of sounds")

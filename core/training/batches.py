@@ -16,8 +16,8 @@ from core.cache.entries import Entry
 from core.config.run import Run
 from core.inputs.store.compute import LazyWaveforms
 from core.inputs.store.float16 import Float16Rows
-from core.inputs.store.on_the_fly import LiveImages
-from core.inputs.store.stored_inputs import Images
+from core.inputs.store.on_the_fly import OnTheFlyInputs
+from core.inputs.store.stored_inputs import DatasetInputs
 from core.inputs.store.stored_waveforms import Waveforms
 from core.io.thread_pool import map_ahead
 from core.session import DeviceCache, Session
@@ -148,7 +148,7 @@ class WaveformSource(InputSource):
     def _read(self, rows: torch.Tensor, epoch: int | None) -> Any:
         chances = None
         if self.seed is not None and epoch is not None:
-            chances = draw_crop_positions(self.seed, epoch, self.versions[0].kept)
+            chances = draw_crop_positions(self.seed, epoch, self.versions[0].clip_rows)
         versions, clips = np.divmod(rows.numpy(), self.n_clips)
         reads = [
             partial(self.versions[version].read, int(clip), None if chances is None else float(chances[clip]))
@@ -170,9 +170,9 @@ class WaveformSource(InputSource):
         return super()._to_device(batch)
 
 
-def make_source(versions: Sequence[Images | Entry], run: Run, session: Session) -> InputSource:
+def make_source(versions: Sequence[DatasetInputs | Entry], run: Run, session: Session) -> InputSource:
     """Make the source of a run's network: its stored images, activations of them, or waveforms for live ones."""
-    live = [version.waveforms for version in versions if isinstance(version, LiveImages)]
+    live = [version.waveforms for version in versions if isinstance(version, OnTheFlyInputs)]
     arrays: Sequence[Any] = [waveforms.table for waveforms in live] or [version.array for version in versions]
     arrays = [array.stored if isinstance(array, Float16Rows) else array for array in arrays]
     whole = [array for array in arrays if isinstance(array, np.ndarray)]

@@ -21,12 +21,12 @@ from core.errors import UserError
 from core.registry import Lazy
 
 COMPILERS = {"cpu": ("CXX", ("g++",)), "cuda": ("CC", ("gcc", "clang", "cc"))}  # what torch's own code looks for
-TALKATIVE = ("torch._dynamo", "torch._inductor", "torch._functorch", "torch.utils.cpp_extension")
-MOST = 256  # programs of one process; torch gives up at 8, and trains on uncompiled
+VERBOSE_LOGGERS = ("torch._dynamo", "torch._inductor", "torch._functorch", "torch.utils.cpp_extension")
+MAX_PROGRAMS = 256  # programs of one process; torch gives up at 8, and trains on uncompiled
 _graphs = Lazy("torch._inductor.cudagraph_trees")
 
 
-def compiled(network: nn.Module, device: torch.device) -> Callable[[Any], torch.Tensor]:
+def compile_network(network: nn.Module, device: torch.device) -> Callable[[Any], torch.Tensor]:
     """Compile a network for training, except for the front end of inputs computed on the fly, which uses threads.
 
     Raises
@@ -38,12 +38,12 @@ def compiled(network: nn.Module, device: torch.device) -> Callable[[Any], torch.
     _prepare_torch()
     parts = OrderedDict(network.named_children())
     if (images := parts.pop("images", None)) is None:
-        return OneSize(network, device)
-    rest = OneSize(nn.Sequential(parts), device)
+        return CompiledForBatchSize(network, device)
+    rest = CompiledForBatchSize(nn.Sequential(parts), device)
     return lambda waveforms: rest(images(waveforms))
 
 
-class OneSize:
+class CompiledForBatchSize:
     """A network that is compiled for batches of the size of the first one, and computes all others as it is.
 
     Parameters
@@ -59,7 +59,7 @@ class OneSize:
         self.cuda = device.type == "cuda"
         self.size: int | None = None
         if self.cuda:
-            _let_this_thread_record()
+            _allow_cuda_graphs_in_thread()
         mode = "reduce-overhead" if self.cuda else None
         self.program: Any = torch.compile(network, dynamic=False, mode=mode)
 
@@ -88,7 +88,7 @@ def check_compiler(device: torch.device) -> None:
         raise UserError(f"--compile needs a C++ compiler, and {asked}: install one, or leave --compile out")
 
 
-def _let_this_thread_record() -> None:
+def _allow_cuda_graphs_in_thread() -> None:
     """Give this thread somewhere to keep CUDA graphs: below 2.14 torch gives it to the main one, and Ray's are others.
 
     Any other thread would end in an assertion at its first step.
@@ -107,9 +107,9 @@ def _prepare_torch() -> None:
         ("recompile_limit", "cache_size_limit"),
         ("accumulated_recompile_limit", "accumulated_cache_size_limit"),
     ):
-        setattr(config, new if hasattr(config, new) else old, MOST)  # torch below 2.6 has the old names
+        setattr(config, new if hasattr(config, new) else old, MAX_PROGRAMS)  # torch below 2.6 has the old names
     if "TORCH_LOGS" in os.environ:
         return
-    for name in TALKATIVE:
+    for name in VERBOSE_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"torch\.(_dynamo|_inductor|_functorch)")

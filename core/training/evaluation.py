@@ -16,10 +16,10 @@ from core.training.step import NonFiniteLoss
 
 
 @torch.inference_mode()
-def evaluate(network: nn.Module, source: InputSource, rows: np.ndarray, arithmetic: ComputeMode) -> np.ndarray:
+def evaluate(network: nn.Module, source: InputSource, rows: np.ndarray, compute_mode: ComputeMode) -> np.ndarray:
     """Return the logits (rows, classes), float32, of the network in evaluation mode."""
-    size, chosen = evaluation_batch_size(network, arithmetic.device), torch.from_numpy(rows)
-    with fast_eval(network, arithmetic, lambda: next(source.batches(chosen[:2], 2))) as through:
+    size, chosen = evaluation_batch_size(network, compute_mode.device), torch.from_numpy(rows)
+    with fast_eval(network, compute_mode, lambda: next(source.batches(chosen[:2], 2))) as through:
         return torch.cat(list(through(source.batches(chosen, size)))).float().cpu().numpy()
 
 

@@ -13,7 +13,7 @@ from core.datasets.dataset import Split
 from core.errors import UserError
 from core.inputs import INPUT_KINDS
 from core.inputs.input_of_run import check_input_transform, get_input_layout, get_input_shape
-from core.inputs.store.stored_inputs import Images
+from core.inputs.store.stored_inputs import DatasetInputs
 from core.models.backbone import Backbone
 from core.models.input_transform.colour import ColourMap, ScaleToUnit
 from core.models.input_transform.normalise import Normalise
@@ -21,7 +21,7 @@ from core.models.input_transform.pca import PcaProjection
 from core.store.runs import Store
 
 
-def make_input_transform(run: Run, backbone: Backbone, images: Images, split: Split) -> nn.Module:
+def make_input_transform(run: Run, backbone: Backbone, images: DatasetInputs, split: Split) -> nn.Module:
     """Make a run's first step: ``fixed`` from what the backbone was trained on, ``train`` from the training rows.
 
     Principal components (``--pca``) are of the training rows too, standardised first.
@@ -55,7 +55,9 @@ def _make_fixed_transform(run: Run, backbone: Backbone) -> nn.Module:
     return nn.Sequential(steps | {"normalise": Normalise.fixed(backbone.mean, backbone.std, (0.0, 1.0))})
 
 
-def load_or_fit_input_transform(run: Run, backbone: Backbone, images: Images, split: Split, store: Store) -> nn.Module:
+def load_or_fit_input_transform(
+    run: Run, backbone: Backbone, images: DatasetInputs, split: Split, store: Store
+) -> nn.Module:
     """Make the first step of a finished run, as it was stored where it was fitted.
 
     Raises
@@ -83,7 +85,7 @@ def load_input_transform(run: Run, backbone: Backbone, store: Store) -> nn.Modul
     return PcaProjection.restored(tensors) if run.frontend.pca else Normalise.restored(tensors)
 
 
-def count_components(run: Run, images: Images, split: Split) -> int:
+def count_components(run: Run, images: DatasetInputs, split: Split) -> int:
     """Return how many principal components the training rows of a run have under ``--pca``.
 
     Raises

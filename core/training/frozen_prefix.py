@@ -20,16 +20,16 @@ from core.cache.entries import Entry, find_entry, load_or_build
 from core.config.run import Run
 from core.inference.fast_forward import can_fold, evaluation_batch_size, fast_eval
 from core.inference.precision import DTYPES, CastTo, ComputeMode
-from core.inputs.store.stored_inputs import Images
+from core.inputs.store.stored_inputs import DatasetInputs
 from core.io.thread_pool import CancellablePool
 from core.models import surgery
 from core.models.backbone import Backbone
 from core.session import Session
 
-PART = 1024  # clips; finished parts survive a killed process
-FOLDED = 4  # version of how batch norms are folded
-DTYPE = "dtype"  # fact stored beside activations that were computed in 16 bits
-PER_CLIP = "ms_per_clip"  # fact: milliseconds per clip, for the inference time of the whole network
+PART_SIZE = 1024  # clips; finished parts survive a killed process
+FOLDING_VERSION = 4  # version of how batch norms are folded
+DTYPE_FACT = "dtype"  # fact stored beside activations that were computed in 16 bits
+CLIP_MS_FACT = "ms_per_clip"  # fact: milliseconds per clip, for the inference time of the whole network
 
 
 def split_at_freeze(normalise: nn.Module, backbone: Backbone, freeze: str) -> tuple[nn.Module, nn.Module]:
@@ -49,11 +49,11 @@ def split_at_freeze(normalise: nn.Module, backbone: Backbone, freeze: str) -> tu
     return nn.Sequential(normalise, prefix, pooling), nn.Sequential(OrderedDict(head=rest))
 
 
-def activations(prefix: nn.Module, images: Images, run: Run, session: Session) -> Entry:
+def load_activations(prefix: nn.Module, images: DatasetInputs, run: Run, session: Session) -> Entry:
     """Return the output of a frozen prefix for every input, computed or from the cache; float32, (clips, ...).
 
-    It is computed in the precision of the run, and in 16 bits that precision is noted beside it (`with_cast`). If the
-    output of a shallower prefix is in the cache, the computation starts from there.
+    It is computed in the precision of the run; a 16-bit precision is noted beside it for `prepend_cast`. If the output
+    of a shallower prefix is in the cache, the computation starts from there.
 
     Parameters
     ----------
@@ -71,14 +71,14 @@ def activations(prefix: nn.Module, images: Images, run: Run, session: Session) -
 
 
 class _PrefixComputation:
-    """The computation of one cached prefix: its key in the cache, and its rows. Parameters as for `activations`."""
+    """The computation of one cached prefix: cache key and rows. Parameters: see `load_activations`."""
 
-    def __init__(self, prefix: nn.Module, images: Images, run: Run, session: Session) -> None:
+    def __init__(self, prefix: nn.Module, images: DatasetInputs, run: Run, session: Session) -> None:
         self.images, self.run, self.session, self.device = images, run, session, session.device
-        self.arithmetic = ComputeMode(run.training, self.device)
+        self.compute_mode = ComputeMode(run.training, self.device)
         self.channels_last = run.training.channels_last and images.array.ndim == 4
         self.layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        self.digests = digests_of(prefix)  # of the tensors as they are stored, before their layout changes
+        self.digests = hash_tensors(prefix)  # of the tensors as they are stored, before their layout changes
         self.prefix = prefix.to(self.device).to(memory_format=self.layout).eval()
         self.batch_size = evaluation_batch_size(self.prefix, self.device)
         self.folder = session.store.cache / "activations"
@@ -88,15 +88,15 @@ class _PrefixComputation:
         """Return what decides the bits of the output of the prefix, or of its first stages."""
         return {
             "images": self.images.key,
-            "prefix": content(part, self.digests),
+            "prefix": hash_module(part, self.digests),
             "structure": str(part),
-            "folded": FOLDED * can_fold(self.arithmetic),
+            "folded": FOLDING_VERSION * can_fold(self.compute_mode),
             "at_once": self.batch_size,
-            **arithmetic(
+            **numerics_key_fields(
                 self.device,
                 channels_last=self.channels_last,
                 threads=self.session.threads,
-                precision=self.arithmetic.precision,
+                precision=self.compute_mode.precision,
             ),
         }
 
@@ -104,13 +104,13 @@ class _PrefixComputation:
         """Write the rows that are missing; return the number of all rows, and the facts to be stored with them."""
         source, steps = self._nearest()
         first, n_clips = sum(part.n_rows for part in writer.parts), len(self.images.array)
-        forward = _InSteps(steps, self.layout)
+        forward = _PrefixSteps(steps, self.layout)
         facts: dict[str, Any] = {"backbone": self.run.model.backbone, "through": self.run.model.freeze}
 
         def batch(begin: int, size: int) -> torch.Tensor:
             return torch.from_numpy(np.array(source.array[begin : begin + size])).to(self.device)
 
-        with torch.inference_mode(), fast_eval(forward, self.arithmetic, lambda: batch(0, 2)) as map_batches:
+        with torch.inference_mode(), fast_eval(forward, self.compute_mode, lambda: batch(0, 2)) as map_batches:
             started, writing = time.perf_counter(), 0.0
             finished = written = first
             for out in map_batches(batch(begin, self.batch_size) for begin in range(first, n_clips, self.batch_size)):
@@ -118,22 +118,22 @@ class _PrefixComputation:
                 writer.create((n_clips, *rows.shape[1:]), rows.dtype)
                 writer.write(written, rows)
                 written += len(rows)
-                if written - finished >= PART or written == n_clips:
-                    writer.finish(Part(finished, written - finished, {}))
+                if written - finished >= PART_SIZE or written == n_clips:
+                    writer.record_part(Part(finished, written - finished, {}))
                     finished = written
                 self.session.report(written, n_clips, self.title)
                 writing += time.perf_counter() - before
             seconds = time.perf_counter() - started - writing
-            if self.arithmetic.dtype != torch.float32:
-                facts[DTYPE] = str(forward(batch(0, 2)).dtype).removeprefix("torch.")
-        shallower_ms = source.facts.get(PER_CLIP, math.nan) if isinstance(source, Entry) else 0.0
+            if self.compute_mode.dtype != torch.float32:
+                facts[DTYPE_FACT] = str(forward(batch(0, 2)).dtype).removeprefix("torch.")
+        shallower_ms = source.facts.get(CLIP_MS_FACT, math.nan) if isinstance(source, Entry) else 0.0
         if first < n_clips and math.isfinite(shallower_ms):
-            facts[PER_CLIP] = shallower_ms + 1000 * seconds / (n_clips - first)
+            facts[CLIP_MS_FACT] = shallower_ms + 1000 * seconds / (n_clips - first)
         return n_clips, facts
 
-    def _nearest(self) -> tuple[Images | Entry, list[nn.Module]]:
+    def _nearest(self) -> tuple[DatasetInputs | Entry, list[nn.Module]]:
         """Return the deepest cached output of a shallower prefix, or the images, and the steps that follow it."""
-        steps = _steps(self.prefix)
+        steps = _list_steps(self.prefix)
         if len(steps) > 1:
             assert isinstance(self.prefix, nn.Sequential)
             stages = list(self.prefix[1].named_children())
@@ -145,7 +145,7 @@ class _PrefixComputation:
         return self.images, steps
 
 
-class _InSteps(nn.Module):
+class _PrefixSteps(nn.Module):
     """The steps of a prefix, with the input of every step in one memory format, that of cached activations.
 
     So the result has the same bits whether it is computed from the images or from cached activations.
@@ -168,7 +168,7 @@ class _InSteps(nn.Module):
         return x if x.stride() == made.stride() else made.copy_(x)
 
 
-def _steps(prefix: nn.Module) -> list[nn.Module]:
+def _list_steps(prefix: nn.Module) -> list[nn.Module]:
     """Return the steps of a prefix: input transform, each stage, and pooling if all blocks are frozen."""
     if not (isinstance(prefix, nn.Sequential) and len(prefix) > 1 and isinstance(prefix[1], nn.Sequential)):
         return [prefix]
@@ -176,17 +176,19 @@ def _steps(prefix: nn.Module) -> list[nn.Module]:
     return [first, *stages.children(), *pooling]
 
 
-def with_cast(network: nn.Module, stored: Entry) -> nn.Module:
+def prepend_cast(network: nn.Module, stored: Entry) -> nn.Module:
     """Return the network preceded by a cast of cached activations to the precision they were computed in."""
     named = [("cast", cast) for cast in _cast_after(stored)]
     return nn.Sequential(OrderedDict([*named, *network.named_children()])) if named else network
 
 
 def _cast_after(stored: Entry) -> list[CastTo]:
-    return [CastTo(getattr(torch, stored.facts[DTYPE]))] if DTYPE in stored.facts else []
+    return [CastTo(getattr(torch, stored.facts[DTYPE_FACT]))] if DTYPE_FACT in stored.facts else []
 
 
-def arithmetic(device: torch.device, *, channels_last: bool, threads: int, precision: str = "fp32") -> dict[str, Any]:
+def numerics_key_fields(
+    device: torch.device, *, channels_last: bool, threads: int, precision: str = "fp32"
+) -> dict[str, Any]:
     """Return what determines the bits of a network's output besides input and tensors, in JSON types.
 
     Memory layout and device decide which kernels run, and the number of threads how a CPU splits sums. On a GPU the
@@ -200,7 +202,7 @@ def arithmetic(device: torch.device, *, channels_last: bool, threads: int, preci
     return found | {"name": torch.backends.cpu.get_cpu_capability(), "threads": threads}
 
 
-def digests_of(module: nn.Module) -> dict[str, str]:
+def hash_tensors(module: nn.Module) -> dict[str, str]:
     """Return the SHA-256 of each parameter and buffer of a module, by its name."""
 
     def digest(tensor: torch.Tensor) -> str:
@@ -212,7 +214,7 @@ def digests_of(module: nn.Module) -> dict[str, str]:
         return dict(zip(tensors, pool.map(digest, tensors.values()), strict=True))
 
 
-def content(module: nn.Module, digests: Mapping[str, str]) -> str:
+def hash_module(module: nn.Module, digests: Mapping[str, str]) -> str:
     """Return the SHA-256 of the names and shapes of a module's parameters and buffers, and of their digests."""
     told = [
         f"{name} {tuple(tensor.shape)} {tensor.dtype} {digests[name]}" for name, tensor in module.state_dict().items()

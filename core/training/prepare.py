@@ -26,7 +26,7 @@ from core.training import AUGMENTATIONS
 from core.training.augmentations import make_batch_augmentation, make_test_augmentation
 from core.training.batches import InputSource, make_source
 from core.training.fit_input_transform import make_input_transform
-from core.training.frozen_prefix import PER_CLIP, activations, split_at_freeze, with_cast
+from core.training.frozen_prefix import CLIP_MS_FACT, load_activations, prepend_cast, split_at_freeze
 from core.training.run_inputs import load_images, split_rows
 
 
@@ -115,11 +115,11 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     if training.live and not stay:
         network, augment = _prepend_input_kind(run, network, augment), nn.Sequential()
     backbone.to(session.device)
-    stored = [activations(prefix, version, run, session) for version in versions] if stay else []
-    network = ComputeMode(training, session.device).to_device(with_cast(network, stored[0]) if stay else network)
+    stored = [load_activations(prefix, version, run, session) for version in versions] if stay else []
+    network = ComputeMode(training, session.device).to_device(prepend_cast(network, stored[0]) if stay else network)
     source = make_source(stored or versions, run, session)
-    prefix_ms = float(stored[0].facts.get(PER_CLIP, math.nan)) if stay else 0.0
-    rows = dataset.clips.iloc[plain.kept]
+    prefix_ms = float(stored[0].facts.get(CLIP_MS_FACT, math.nan)) if stay else 0.0
+    rows = dataset.clips.iloc[plain.clip_rows]
     labels = torch.tensor(rows["label"].to_numpy(), dtype=torch.int64, device=session.device)
     return PreparedRun(
         network=network,
@@ -130,7 +130,7 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
         clips=rows["path"].tolist(),
         split=split,
         augment=augment,
-        bad_clips=plain.bad,
+        bad_clips=plain.unusable,
         prefix_reused=stay,
         counts=surgery.count_parameters_by_kind(backbone),
         prefix_ms=prefix_ms,

@@ -11,7 +11,7 @@ from core.inference.precision import ComputeMode
 from core.models.auxiliary import find_auxiliary_heads
 from core.models.surgery import avoid_inplace_copies
 from core.training import LOSSES
-from core.training.compiled import compiled
+from core.training.compiled import compile_network
 
 
 class NonFiniteLoss(RuntimeError):
@@ -39,14 +39,14 @@ class TrainingStep:
         self.criterion = LOSSES[training.loss](training)
         self.clip_norm = training.clip_norm
         self.parameters = [p for p in network.parameters() if p.requires_grad]
-        self.arithmetic = ComputeMode(training, device)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.arithmetic.dtype == torch.float16)
+        self.compute_mode = ComputeMode(training, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.compute_mode.dtype == torch.float16)
         self.auxiliaries = list(find_auxiliary_heads(network).values())
-        self.forward = compiled(network, device) if training.compile else network
+        self.forward = compile_network(network, device) if training.compile else network
 
     def __call__(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Train on inputs `x` (batch, ...) and labels `y` (batch,); return the loss and the logits, detached."""
-        with self.arithmetic.autocast():
+        with self.compute_mode.autocast():
             logits = self.forward(x)
             loss = self.criterion(logits, y)
             for part in self.auxiliaries:

@@ -220,7 +220,7 @@ class TrainingLoop:
     def _evaluate(self, rows: np.ndarray, epoch: int) -> np.ndarray:
         if len(self.change):
             seed_epoch(self.run_.seed, epoch, EVALUATION_STREAM)
-        return evaluate(self.evaluated, self.prepared.source, rows, self.step.arithmetic)
+        return evaluate(self.evaluated, self.prepared.source, rows, self.step.compute_mode)
 
 
 def is_best(row: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> bool:

@@ -63,7 +63,7 @@ def _step(name: str, precision: str) -> Callable[[], Any]:
     torch.manual_seed(0)
     network = ComputeMode(training, cpu).to_device(build_backbone(name, CLASSES, weights="random")).train()
     step = TrainingStep(network, make_optimizer(network.parameters(), training), training, cpu)
-    x = torch.randn(SHAPE).contiguous(memory_format=step.arithmetic.layout)
+    x = torch.randn(SHAPE).contiguous(memory_format=step.compute_mode.layout)
     return partial(step, x, torch.arange(SHAPE[0]) % CLASSES)
 
 

@@ -27,9 +27,9 @@ import numpy as np
 import psutil
 import soundfile
 
-from core.cache.array_file import PROGRESS
+from core.cache.array_file import PROGRESS_FILE
 from core.inputs.spectrogram import WINDOWS_MS
-from core.inputs.store.build_inputs import BATCH
+from core.inputs.store.build_inputs import BATCH_SIZE
 from tests.benchmarks.comparison import row
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -185,7 +185,7 @@ def _killed(clips: Path, results: Path) -> float:
     """
     paths = sorted(str(path.relative_to(clips)) for path in clips.glob("*/*.wav"))
     process, folder = _start(clips, results), results / "cache" / "images"
-    while len(_kept(folder)) < len(paths) // BATCH // 2:
+    while len(_kept(folder)) < len(paths) // BATCH_SIZE // 2:
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     family = psutil.Process(process.pid).children(recursive=True)
@@ -195,9 +195,9 @@ def _killed(clips: Path, results: Path) -> float:
     kept = _kept(folder)
     (array,) = folder.glob("*/array.npy")
     rows = np.memmap(array, np.float32, "r", offset=128, shape=(len(paths), 3, SIZE, SIZE))
-    built = {row for row in range(0, len(paths), BATCH) if rows[row].any()}
+    built = {row for row in range(0, len(paths), BATCH_SIZE) if rows[row].any()}
     for first in kept:
-        for path in paths[first : first + BATCH]:
+        for path in paths[first : first + BATCH_SIZE]:
             status = (clips / path).stat()
             (clips / path).write_bytes(bytes(status.st_size))
             os.utime(clips / path, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -207,5 +207,5 @@ def _killed(clips: Path, results: Path) -> float:
 
 def _kept(folder: Path) -> set[int]:
     """Return the first row of each batch that is recorded as finished."""
-    lines = [line for progress in folder.glob(f"*/{PROGRESS}") for line in progress.read_text().splitlines()[1:]]
+    lines = [line for progress in folder.glob(f"*/{PROGRESS_FILE}") for line in progress.read_text().splitlines()[1:]]
     return {json.loads(line)["first"] for line in lines}

@@ -23,13 +23,13 @@ from torch import nn
 from core.config.execution import ExecutionOptions
 from core.config.run import Run, Training
 from core.inference.precision import ComputeMode
-from core.inputs.store.stored_inputs import Images
+from core.inputs.store.stored_inputs import DatasetInputs
 from core.models.backbone import Backbone, build_backbone
 from core.models.input_transform.normalise import Normalise
 from core.session import Session
 from core.training.batches import InputSource
 from core.training.evaluation import evaluate
-from core.training.frozen_prefix import activations, split_at_freeze
+from core.training.frozen_prefix import load_activations, split_at_freeze
 from tests.benchmarks.comparison import REPEATS, row
 
 ALL = ("efficientnet_lite0", "mobilenet_v2", "resnet18", "resnet50", "densenet121", "densenet201")
@@ -42,12 +42,12 @@ def measure() -> Iterator[dict[str, Any]]:
     """Yield a row per comparison: the median of its ratios, and the least and greatest of them."""
     with tempfile.TemporaryDirectory() as folder, _elsewhere(Path(folder)) as plainly:
         session = Session(ExecutionOptions(results=Path(folder)))
-        images = Images(_noise(CLIPS), np.arange(CLIPS), (), "noise")
+        images = DatasetInputs(_noise(CLIPS), np.arange(CLIPS), (), "noise")
         for name in NETWORKS:
             yield _evaluation(name, images, session, plainly)
         for name in NETWORKS:
             yield _prefix(name, images, session, plainly)
-            yield _prefix(name, Images(_noise(MANY), np.arange(MANY), (), "more"), session, plainly)
+            yield _prefix(name, DatasetInputs(_noise(MANY), np.arange(MANY), (), "more"), session, plainly)
         if NETWORKS != ALL:
             return
         yield _depths(images, session)
@@ -105,18 +105,20 @@ def _plain(name: str, of_prefix: int) -> Callable[[], np.ndarray]:
     return work
 
 
-def _evaluation(name: str, images: Images, session: Session, plainly: Callable[[str, str], Any]) -> dict[str, Any]:
+def _evaluation(
+    name: str, images: DatasetInputs, session: Session, plainly: Callable[[str, str], Any]
+) -> dict[str, Any]:
     """Evaluate the clips as they are after every epoch, the folding included."""
     network, rows = _network(name), np.arange(CLIPS)
-    arithmetic = ComputeMode(Training(), session.device)
+    compute_mode = ComputeMode(Training(), session.device)
     source = InputSource(
         [images.array], key="noise", device=session.device, channels_last=True, device_cache=session.device_cache
     )
-    seconds = _in_turn(lambda: plainly("whole", name), lambda: evaluate(network, source, rows, arithmetic))
+    seconds = _in_turn(lambda: plainly("whole", name), lambda: evaluate(network, source, rows, compute_mode))
     return row(f"evaluation of {name}: plain / ours", *seconds, 1.3)
 
 
-def _prefix(name: str, images: Images, session: Session, plainly: Callable[[str, str], Any]) -> dict[str, Any]:
+def _prefix(name: str, images: DatasetInputs, session: Session, plainly: Callable[[str, str], Any]) -> dict[str, Any]:
     """Compute what a network that is frozen through its last block gives out, and keep it."""
     network, made, clips = _network(name), iter(range(100)), len(images.array)
     last = network[1].stage_names[-2]
@@ -125,7 +127,7 @@ def _prefix(name: str, images: Images, session: Session, plainly: Callable[[str,
     return row(f"prefix of {name}, {clips} clips, written to disk: plain / ours", *seconds, 1.3)
 
 
-def _depths(images: Images, session: Session) -> dict[str, Any]:
+def _depths(images: DatasetInputs, session: Session) -> dict[str, Any]:
     """Compute the prefixes through blocks 1 to 4, each from the images, and each going on from the one before."""
     network = _network("resnet50")
     depths, made = network[1].stage_names[1:-1], iter(range(100))
@@ -191,10 +193,10 @@ def _network(name: str) -> "nn.Sequential":
     return whole.eval().to(memory_format=torch.channels_last)
 
 
-def _activations(network: nn.Sequential, through: str, images: Images, session: Session, key: str) -> np.ndarray:
+def _activations(network: nn.Sequential, through: str, images: DatasetInputs, session: Session, key: str) -> np.ndarray:
     prefix, _ = split_at_freeze(*network, through)
-    keyed = Images(images.array, images.kept, (), key)
-    return activations(prefix, keyed, Run().replace(model__freeze=through), session).array
+    keyed = DatasetInputs(images.array, images.clip_rows, (), key)
+    return load_activations(prefix, keyed, Run().replace(model__freeze=through), session).array
 
 
 def _in_turn(one: Callable[[], Any], other: Callable[[], Any]) -> tuple[list[float], list[float]]:

@@ -23,8 +23,8 @@ import torch
 from core.config.run import Clip, Frontend
 from core.datasets.dataset import Dataset
 from core.inputs.input_of_run import build_input_kind
-from core.inputs.store.compute import make_inputs
-from core.inputs.store.stored_inputs import images
+from core.inputs.store.compute import compute_inputs
+from core.inputs.store.stored_inputs import load_inputs
 from tests.benchmarks.authors import serve
 from tests.benchmarks.authors_images import SIZE, SR, image, librosas, torchs
 from tests.benchmarks.bench_authors import elsewhere
@@ -65,7 +65,7 @@ def _check(fold: Path) -> None:
     """See to it that both make the same of a recording, but for the logarithm's base and the ways to resize."""
     path = min(fold.iterdir())
     y, _ = soundfile.read(path, dtype="float32")
-    (own,) = make_inputs(build_input_kind(CLIP, FRONTEND), torch.from_numpy(y)[None]).numpy()
+    (own,) = compute_inputs(build_input_kind(CLIP, FRONTEND), torch.from_numpy(y)[None]).numpy()
     for mel in (librosas, torchs):
         np.testing.assert_allclose(own, 10 / np.log(10) * image(y, mel), rtol=0, atol=0.05)  # decibels
 
@@ -77,7 +77,7 @@ def _images_of(fold: str) -> Callable[[], None]:
 
     def make() -> None:
         shutil.rmtree(cache, ignore_errors=True)
-        images(cast("Dataset", dataset), content="fold", clip=CLIP, frontend=FRONTEND, cache=cache)
+        load_inputs(cast("Dataset", dataset), content="fold", clip=CLIP, frontend=FRONTEND, cache=cache)
 
     return make
 

@@ -1,7 +1,7 @@
 """The frontend against librosa clip by clip, on two cores, with equal output.
 
-Both make the mel power of every clip and nothing else: equal output. Ours goes through `make_inputs`, as images do that
-are made live: a clip at a time on each core. The windows are the three of the default images, and the one window of
+Both compute the mel power of every clip and nothing else: equal output. Ours uses `compute_inputs`, as `--on-the-fly`
+does: one clip at a time on each core. The windows are the three of the default images, and the one window of
 reports that have one.
 """
 
@@ -18,7 +18,7 @@ from core.config.run import Clip, Frontend
 from core.inputs.base import InputKind
 from core.inputs.log_mel import LogMel
 from core.inputs.spectrogram import WINDOWS_MS, Spectrogram
-from core.inputs.store.compute import make_inputs
+from core.inputs.store.compute import compute_inputs
 from tests.benchmarks.comparison import REPEATS, in_turn, row
 
 CLIPS, SECONDS, PASSES, THREADS, TARGET = 16, 4, 5, 2, 2.0
@@ -49,7 +49,7 @@ def _measure(
     power = Power(logmel)
     for ours, theirs in zip(logmel.power(batch[:1]), librosas(y[0]), strict=True):
         np.testing.assert_allclose(ours[0], theirs, rtol=1e-4)
-    works = (lambda: [librosas(clip) for clip in y]), (lambda: make_inputs(power, batch))
+    works = (lambda: [librosas(clip) for clip in y]), (lambda: compute_inputs(power, batch))
     theirs, ours = zip(*([min(each) for each in in_turn(*works, repeats=PASSES)] for _ in range(REPEATS)), strict=True)
     what = f"mel power of {CLIPS} clips of {SECONDS} s at {what}: librosa clip by clip / ours"
     return row(what, theirs, ours, TARGET)

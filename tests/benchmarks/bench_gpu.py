@@ -128,14 +128,14 @@ def _bare_loop(prepared: PreparedRun, order: torch.Tensor, run: Run, session: Se
     ]
     network, criterion = prepared.network.train(), torch.nn.CrossEntropyLoss()
     optimizer = make_optimizer(network.parameters(), run.training)
-    arithmetic = TrainingStep(network, optimizer, run.training, session.device).arithmetic
+    compute_mode = TrainingStep(network, optimizer, run.training, session.device).compute_mode
     steps = len(order) // batch
 
     def loop() -> None:
         for k in range(steps):
             x, y = batches[k % len(batches)]
             optimizer.zero_grad(set_to_none=True)
-            with arithmetic.autocast():
+            with compute_mode.autocast():
                 loss = criterion(network(x), y)
             loss.backward()
             optimizer.step()

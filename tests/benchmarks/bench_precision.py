@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from core.config.run import Training
-from core.inference.fast_forward import CACHED_BATCH, evaluation_batch_size, fast_eval
+from core.inference.fast_forward import CPU_BATCH_SIZE, evaluation_batch_size, fast_eval
 from core.inference.precision import ComputeMode, has_bf16_instructions
 from core.models.backbone import Backbone, build_backbone
 from core.training.optimizers import make_optimizer
@@ -56,21 +56,21 @@ class _Through(nn.Module):
 def _works(name: str, precision: str) -> dict[str, Work]:
     training, cpu = Training(precision=precision), torch.device("cpu")
     torch.manual_seed(0)
-    arithmetic = ComputeMode(training, cpu)
-    trained, fixed = (arithmetic.to_device(build_backbone(name, CLASSES, weights="random")) for _ in range(2))
+    compute_mode = ComputeMode(training, cpu)
+    trained, fixed = (compute_mode.to_device(build_backbone(name, CLASSES, weights="random")) for _ in range(2))
     step = TrainingStep(trained.train(), make_optimizer(trained.parameters(), training), training, cpu)
-    x, images = (torch.randn(n, *SHAPE[1:]).contiguous(memory_format=arithmetic.layout) for n in (SHAPE[0], PASSED))
+    x, images = (torch.randn(n, *SHAPE[1:]).contiguous(memory_format=compute_mode.layout) for n in (SHAPE[0], PASSED))
     fixed.eval()
 
     def passed(part: _Through) -> None:
         batches = images.split(evaluation_batch_size(part, cpu))  # asked of the network as it is, before it is fused
-        with torch.inference_mode(), fast_eval(part, arithmetic, lambda: images[:2]) as through:
+        with torch.inference_mode(), fast_eval(part, compute_mode, lambda: images[:2]) as through:
             for out in through(batches):
                 out.float()
 
     def plainly(part: _Through) -> None:
-        with torch.inference_mode(), arithmetic.autocast():
-            for x in images.split(CACHED_BATCH):
+        with torch.inference_mode(), compute_mode.autocast():
+            for x in images.split(CPU_BATCH_SIZE):
                 part(x).float()
 
     works: dict[str, Work] = {"a step": partial(step, x, torch.arange(len(x)) % CLASSES)}

@@ -11,7 +11,7 @@ from commands.cli.grid import read_execution_options
 from commands.cli.parser import read_command_line
 from core.config.run import Run
 from core.errors import UserError
-from core.inference import precision as arithmetic
+from core.inference import precision
 from core.progress import NullReporter
 from core.session import Session
 from run_ablation import main
@@ -67,7 +67,7 @@ def test_options_that_nothing_reads_are_named(planned, monkeypatch: pytest.Monke
 
 
 def test_bf16_has_an_id_of_its_own_on_a_cpu_that_has_it(planned, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arithmetic, "has_bf16_instructions", lambda: True)
+    monkeypatch.setattr(precision, "has_bf16_instructions", lambda: True)
     run = planned("--precision", "bf16")
     assert run == planned("--precision", "bf16", "--ray", "local")
     assert run.training.precision == "bf16"
@@ -75,7 +75,7 @@ def test_bf16_has_an_id_of_its_own_on_a_cpu_that_has_it(planned, monkeypatch: py
 
 
 def test_bf16_is_refused_on_a_cpu_that_only_imitates_it(planned, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arithmetic, "has_bf16_instructions", lambda: False)
+    monkeypatch.setattr(precision, "has_bf16_instructions", lambda: False)
     refusal = (
         r"^--precision bf16: this CPU has no instructions for it \(avx512_bf16 or amx_bf16\) and would be slower than "
         r"in fp32: leave it out, or train on a GPU$"

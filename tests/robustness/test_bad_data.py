@@ -134,7 +134,7 @@ def test_what_decoders_say_themselves_does_not_reach_the_terminal(
     root: Path, capfd: pytest.CaptureFixture[str], session: Session
 ) -> None:
     from core.config.run import Clip, Frontend
-    from core.inputs.store.stored_inputs import images
+    from core.inputs.store.stored_inputs import load_inputs
 
     buffer = io.BytesIO()
     soundfile.write(buffer, np.random.default_rng(0).uniform(-0.5, 0.5, 80_000), 16_000, format="MP3")
@@ -143,7 +143,7 @@ def test_what_decoders_say_themselves_does_not_reach_the_terminal(
         data[place : place + 4] = b"\xff\xfb\xff\xff"
     (root / "a" / "9.mp3").write_bytes(data)
     clip, frontend = Clip(sr=8000, duration=0.1), Frontend(n_mels=8, n_frames=8)
-    made = images(
+    made = load_inputs(
         load_dataset("folder", root),
         content="",
         clip=clip,
@@ -151,7 +151,7 @@ def test_what_decoders_say_themselves_does_not_reach_the_terminal(
         cache=session.store.cache,
         on_bad_clip="skip",
     )
-    assert len(made.kept) >= 12
+    assert len(made.clip_rows) >= 12
     assert capfd.readouterr() == ("", "")
 
 

@@ -25,9 +25,9 @@ from pathlib import Path
 import numpy as np, torch
 from core.config.run import Clip, Frontend
 from core.datasets import load
-from core.inputs.store.stored_inputs import images
-from core.inputs.store.on_the_fly import live_images
-from core.inputs.store.stored_waveforms import waveforms
+from core.inputs.store.stored_inputs import load_inputs
+from core.inputs.store.on_the_fly import make_on_the_fly_inputs
+from core.inputs.store.stored_waveforms import load_waveforms
 
 def status(name):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name)) * 1024
@@ -38,11 +38,11 @@ def make(way, root, cache):
     dataset, variant = load("folder", root), int("waveform" in how)
     made = dict(content=root.name, clip=clip, cache=cache, variant=variant)
     if "live" not in how:
-        images(dataset, frontend=frontend, **made)
+        load_inputs(dataset, frontend=frontend, **made)
         return
-    found = waveforms(dataset, whole="segment" in how, **made)
+    found = load_waveforms(dataset, whole="segment" in how, **made)
     if "segment" not in how:
-        live_images(found, dataset, clip=clip, frontend=frontend, device=torch.device("cpu")).array[:]
+        make_on_the_fly_inputs(found, dataset, clip=clip, frontend=frontend, device=torch.device("cpu")).array[:]
     for epoch in range(200 if "segment" in how else 0):
         for row in range(len(found)):
             found.read(row, np.random.default_rng((epoch, row)).uniform())

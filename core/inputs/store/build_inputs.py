@@ -22,21 +22,21 @@ from core.cache.array_file import ArrayWriter, Part, explain_write_errors, write
 from core.config.run import Clip, Frontend
 from core.inputs.base import InputKind
 from core.inputs.input_of_run import build_input_kind
-from core.inputs.store.compute import make_inputs
-from core.inputs.store.processes import in_processes
+from core.inputs.store.compute import compute_inputs
+from core.inputs.store.processes import map_in_processes
 from core.io.native_stderr import silence_native_stderr
 from core.io.thread_pool import CancellablePool, map_ahead
 
-BATCH = 32  # clips that are decoded ahead, turned into inputs together and kept if the command is killed
-WAITING = 1 << 20  # samples; a longer recording that is needed whole is not decoded ahead
-DECODERS = min(8, os.cpu_count() or 1)  # threads
-READ_AHEAD = 1 << 20  # bytes of each file
-MANY = 4096  # clips for which starting processes pays
+BATCH_SIZE = 32  # clips that are decoded ahead, turned into inputs together and kept if the command is killed
+MAX_WAITING_SAMPLES = 1 << 20  # samples; a longer recording that is needed whole is not decoded ahead
+N_DECODERS = min(8, os.cpu_count() or 1)  # threads
+READ_AHEAD_BYTES = 1 << 20  # bytes of each file
+MIN_CLIPS_FOR_PROCESSES = 4096  # clips for which starting processes pays
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class InputSettings:
     """How clips become inputs; small, so that it can be sent to other processes.
 
     Attributes
@@ -68,7 +68,7 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Batch:
+class InputBatch:
     """Inputs of some clips.
 
     Attributes
@@ -84,12 +84,12 @@ class Batch:
 
 
 # Builds chunks in any order, writes their rows to an array's file and returns what to record of each.
-BuildChunks = Callable[[Recipe, Sequence[Chunk], Path], Iterator[Part]]
+BuildChunks = Callable[[InputSettings, Sequence[Chunk], Path], Iterator[Part]]
 
 
 def write_inputs(
     writer: ArrayWriter,
-    recipe: Recipe,
+    settings: InputSettings,
     paths: Sequence[str],
     *,
     build_chunks: BuildChunks | None,
@@ -112,46 +112,46 @@ def write_inputs(
     -------
     Row and reason of every clip that cannot be used; its row is not written.
     """
-    kind = build_input_kind(recipe.clip, recipe.frontend)
-    writer.create((len(paths), *kind.shape), np.dtype(recipe.frontend.stored_as))
+    kind = build_input_kind(settings.clip, settings.frontend)
+    writer.create((len(paths), *kind.shape), np.dtype(settings.frontend.stored_as))
     finished = {(part.first, part.n_rows) for part in writer.parts}
-    chunks = [Chunk(BATCH * k, tuple(found)) for k, found in enumerate(batched(paths, BATCH))]
+    chunks = [Chunk(BATCH_SIZE * k, tuple(found)) for k, found in enumerate(batched(paths, BATCH_SIZE))]
     left = [chunk for chunk in chunks if (chunk.first, len(chunk.paths)) not in finished]
     done = len(paths) - sum(len(chunk.paths) for chunk in left)
     report(done)
-    build = build_here if len(paths) - done < MANY else build_chunks or build_in_processes
-    for part in build(recipe, left, writer.path):
-        writer.finish(part)
+    build = build_here if len(paths) - done < MIN_CLIPS_FOR_PROCESSES else build_chunks or build_in_processes
+    for part in build(settings, left, writer.path):
+        writer.record_part(part)
         done += part.n_rows
         report(done)
     return {int(row): reason for part in writer.parts for row, reason in part.facts["problems"].items()}
 
 
-def build_here(recipe: Recipe, chunks: Sequence[Chunk], path: Path) -> Iterator[Part]:
+def build_here(settings: InputSettings, chunks: Sequence[Chunk], path: Path) -> Iterator[Part]:
     """Build chunks in this process and write their rows to `path`."""
-    built = batches(recipe, list(chain.from_iterable(chunk.paths for chunk in chunks)))
+    built = build_batches(settings, list(chain.from_iterable(chunk.paths for chunk in chunks)))
     for chunk, batch in zip(chunks, built, strict=True):
         yield write_batch(path, chunk, batch)
 
 
-def build_in_processes(recipe: Recipe, chunks: Sequence[Chunk], path: Path) -> Iterator[Part]:
+def build_in_processes(settings: InputSettings, chunks: Sequence[Chunk], path: Path) -> Iterator[Part]:
     """Build chunks on all cores of a CPU, or by the one GPU, and write their rows to `path`."""
-    processes = torch.get_num_threads() if recipe.device == "cpu" else 1
+    processes = torch.get_num_threads() if settings.device == "cpu" else 1
     if processes == 1:
-        return build_here(recipe, chunks, path)
-    kind = build_input_kind(recipe.clip, recipe.frontend)
+        return build_here(settings, chunks, path)
+    kind = build_input_kind(settings.clip, settings.frontend)
     imports = [__name__, type(kind).__module__, "scipy.fft", "librosa.filters"]  # the last two are imported late
-    imports += ["scipy.signal"] if recipe.variant else []
-    return in_processes(partial(build_chunk, recipe, path, kind), chunks, processes=processes, imports=imports)
+    imports += ["scipy.signal"] if settings.variant else []
+    return map_in_processes(partial(build_chunk, settings, path, kind), chunks, processes=processes, imports=imports)
 
 
-def build_chunk(recipe: Recipe, path: Path, kind: InputKind, chunk: Chunk) -> Part:
+def build_chunk(settings: InputSettings, path: Path, kind: InputKind, chunk: Chunk) -> Part:
     """Build a chunk without threads and write its rows to `path`."""
-    (batch,) = batches(recipe, chunk.paths, decoders=0, kind=kind)
+    (batch,) = build_batches(settings, chunk.paths, decoders=0, kind=kind)
     return write_batch(path, chunk, batch)
 
 
-def write_batch(path: Path, chunk: Chunk, batch: Batch) -> Part:
+def write_batch(path: Path, chunk: Chunk, batch: InputBatch) -> Part:
     """Write the inputs of a chunk to their rows of the array at `path`; return what to record of it."""
     problems = {chunk.first + i: problem for i, problem in enumerate(batch.problems) if problem is not None}
     rows = [chunk.first + i for i, problem in enumerate(batch.problems) if problem is None]
@@ -163,10 +163,10 @@ def write_batch(path: Path, chunk: Chunk, batch: Batch) -> Part:
     return Part(chunk.first, len(chunk.paths), {"problems": {str(row): reason for row, reason in problems.items()}})
 
 
-def batches(
-    recipe: Recipe, paths: Sequence[str], *, decoders: int = DECODERS, kind: InputKind | None = None
-) -> Iterator[Batch]:
-    """Build the inputs of clips in this process, `BATCH` at a time and in order.
+def build_batches(
+    settings: InputSettings, paths: Sequence[str], *, decoders: int = N_DECODERS, kind: InputKind | None = None
+) -> Iterator[InputBatch]:
+    """Build the inputs of clips in this process, `BATCH_SIZE` at a time and in order.
 
     Parameters
     ----------
@@ -178,14 +178,14 @@ def batches(
     kind
         The front end of the recipe, if it exists already.
     """
-    kind = (kind or build_input_kind(recipe.clip, recipe.frontend)).to(recipe.device)
-    read = partial(read_clip, root=recipe.root, clip=recipe.clip, variant=recipe.variant, change=recipe.change)
+    kind = (kind or build_input_kind(settings.clip, settings.frontend)).to(settings.device)
+    read = partial(read_clip, root=settings.root, clip=settings.clip, variant=settings.variant, change=settings.change)
     if not decoders:
-        _read_files_ahead(recipe.root, paths)
+        _read_files_ahead(settings.root, paths)
     with CancellablePool(max(decoders, 1)) as pool:
-        waveforms = map_ahead(pool, read, paths, 2 * BATCH) if decoders else map(read, paths)
-        for batch in batched(waveforms, BATCH):
-            yield _build_batch(batch, kind=kind, recipe=recipe)
+        waveforms = map_ahead(pool, read, paths, 2 * BATCH_SIZE) if decoders else map(read, paths)
+        for batch in batched(waveforms, BATCH_SIZE):
+            yield _build_batch(batch, kind=kind, settings=settings)
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -200,13 +200,13 @@ def _read_files_ahead(root: Path, paths: Sequence[str]) -> None:
         with suppress(OSError):  # the error is reported when the file is read
             file = os.open(f"{root}/{path}", os.O_RDONLY | os.O_NONBLOCK)  # do not wait for a pipe
             try:
-                os.posix_fadvise(file, 0, READ_AHEAD, os.POSIX_FADV_WILLNEED)
+                os.posix_fadvise(file, 0, READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
             finally:
                 os.close(file)
 
 
 @dataclass(frozen=True)
-class Deferred:
+class DeferredWaveform:
     """A recording that is decoded when it is needed, because it is too long to wait in memory."""
 
     read: Callable[[], np.ndarray | BadClip]
@@ -214,13 +214,13 @@ class Deferred:
 
 def read_clip(
     path: str, *, root: Path, clip: Clip, variant: int, change: WaveformChange
-) -> np.ndarray | BadClip | Deferred:
+) -> np.ndarray | BadClip | DeferredWaveform:
     """Return a clip's waveform of the length that `clip` says, what is wrong with it, or what decodes it later."""
     read = partial(_read_clip, root / path, clip=clip, change=change, key=f"{path}:{variant}" if variant else "")
     try:
-        return read(at_most=WAITING)
+        return read(at_most=MAX_WAITING_SAMPLES)
     except LongRecording:
-        return Deferred(read)
+        return DeferredWaveform(read)
 
 
 def _read_clip(
@@ -244,45 +244,49 @@ def _read_clip(
     return fitted if fitted is y else fitted.copy()  # a view would keep the whole recording
 
 
-def _build_batch(found: Iterable[np.ndarray | BadClip | Deferred], *, kind: InputKind, recipe: Recipe) -> Batch:
+def _build_batch(
+    found: Iterable[np.ndarray | BadClip | DeferredWaveform], *, kind: InputKind, settings: InputSettings
+) -> InputBatch:
     """Build the inputs of one batch; a deferred waveform is decoded, used and freed one at a time."""
     problems: list[str | None] = []
     there: dict[int, np.ndarray] = {}
-    deferred: dict[int, Deferred] = {}
+    deferred: dict[int, DeferredWaveform] = {}
     for i, one in enumerate(found):
         problems.append(one.reason if isinstance(one, BadClip) else None)
         if isinstance(one, np.ndarray):
             there[i] = one
-        elif isinstance(one, Deferred):
+        elif isinstance(one, DeferredWaveform):
             deferred[i] = one
-    inputs = _inputs_of(there, kind=kind, recipe=recipe)
+    inputs = _compute_by_clip(there, kind=kind, settings=settings)
     there.clear()
     for i, later in deferred.items():
         y = later.read()
         if isinstance(y, BadClip):
             problems[i] = y.reason
         else:
-            inputs |= _inputs_of({i: y}, kind=kind, recipe=recipe)
+            inputs |= _compute_by_clip({i: y}, kind=kind, settings=settings)
     good = []
     for i, one_input in sorted(inputs.items()):
         if np.isfinite(one_input).all():
             good.append(one_input)
         else:
-            problems[i] = too_loud(kind)
-    empty = np.empty((0, *kind.shape), np.dtype(recipe.frontend.stored_as))
-    return Batch(np.stack(good) if good else empty, problems)
+            problems[i] = too_loud_reason(kind)
+    empty = np.empty((0, *kind.shape), np.dtype(settings.frontend.stored_as))
+    return InputBatch(np.stack(good) if good else empty, problems)
 
 
-def _inputs_of(waveforms: Mapping[int, np.ndarray], *, kind: InputKind, recipe: Recipe) -> dict[int, np.ndarray]:
+def _compute_by_clip(
+    waveforms: Mapping[int, np.ndarray], *, kind: InputKind, settings: InputSettings
+) -> dict[int, np.ndarray]:
     """Return the input of each waveform in the stored dtype; a value too large for float16 becomes infinite."""
     if not waveforms:
         return {}
-    sounds = [torch.from_numpy(y).to(recipe.device) for y in waveforms.values()]
+    sounds = [torch.from_numpy(y).to(settings.device) for y in waveforms.values()]
     with np.errstate(over="ignore"):
-        inputs = make_inputs(kind, sounds).cpu().numpy().astype(recipe.frontend.stored_as, copy=False)
+        inputs = compute_inputs(kind, sounds).cpu().numpy().astype(settings.frontend.stored_as, copy=False)
     return dict(zip(waveforms, inputs, strict=True))
 
 
-def too_loud(kind: InputKind) -> str:
+def too_loud_reason(kind: InputKind) -> str:
     """Return the reason that is given for a clip whose input is not finite."""
     return f"too loud: its {'spectrogram' if len(kind.shape) == 3 else 'vector'} is not finite"

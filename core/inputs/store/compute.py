@@ -33,7 +33,7 @@ class LazyWaveforms(Sequence[torch.Tensor]):
         return torch.from_numpy(self.reads[i]()).to(self.device)
 
 
-def make_inputs(kind: InputKind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
+def compute_inputs(kind: InputKind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
     """Compute inputs from waveforms on their device, without gradients.
 
     A CPU computes them one by one: its sums depend on the size of the batch and the number of threads. A GPU computes
@@ -51,9 +51,9 @@ def make_inputs(kind: InputKind, waveforms: Sequence[torch.Tensor]) -> torch.Ten
     Inputs, shape (clips, *shape of the kind).
     """
     if not isinstance(waveforms, torch.Tensor | list):
-        return torch.cat([make_inputs(kind, [waveforms[i]]) for i in range(len(waveforms))])
+        return torch.cat([compute_inputs(kind, [waveforms[i]]) for i in range(len(waveforms))])
     if waveforms[0].device.type == "cpu":
-        return _one_by_one(kind, waveforms)
+        return _compute_one_by_one(kind, waveforms)
     with torch.no_grad(), full_precision():
         if isinstance(waveforms, torch.Tensor):
             whole: torch.Tensor = kind(waveforms)
@@ -67,7 +67,7 @@ def make_inputs(kind: InputKind, waveforms: Sequence[torch.Tensor]) -> torch.Ten
         return torch.stack([made[i] for i in range(len(made))])
 
 
-def _one_by_one(kind: InputKind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
+def _compute_one_by_one(kind: InputKind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
     def make_all(some: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         with torch.no_grad(), torch.autocast("cpu", enabled=False):  # both settings belong to a thread
             return [kind(y[None])[0] for y in some]

@@ -16,9 +16,9 @@ from core.config.run import Clip, Frontend, identity
 from core.errors import UserError
 from core.inputs.base import InputKind
 from core.inputs.input_of_run import build_input_kind
-from core.inputs.store.build_inputs import BATCH, too_loud
-from core.inputs.store.compute import LazyWaveforms, make_inputs
-from core.inputs.store.stored_inputs import Images, decided_by
+from core.inputs.store.build_inputs import BATCH_SIZE, too_loud_reason
+from core.inputs.store.compute import LazyWaveforms, compute_inputs
+from core.inputs.store.stored_inputs import DatasetInputs, frontend_key_fields
 from core.inputs.store.stored_waveforms import Waveforms
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class WaveformsToInputs(nn.Module):
 
     def forward(self, waveforms: Any) -> torch.Tensor:
         """Return inputs (batch, ...) in fp32 of waveforms (batch, samples), or of a list of (samples,)."""
-        made = make_inputs(self.kind, waveforms)
+        made = compute_inputs(self.kind, waveforms)
         if self.channels_last and made.ndim == 4:
             made = made.contiguous(memory_format=torch.channels_last)
         with torch.autocast(made.device.type, enabled=False):
@@ -81,12 +81,12 @@ class LazyInputs:
         """Compute the inputs of the rows that an index of NumPy selects; float32."""
         chosen = np.arange(len(self))[rows]
         made = np.empty((chosen.size, *self.shape[1:]), np.float32)
-        for start in range(0, chosen.size, BATCH):
-            part = chosen.ravel()[start : start + BATCH]
+        for start in range(0, chosen.size, BATCH_SIZE):
+            part = chosen.ravel()[start : start + BATCH_SIZE]
             found = LazyWaveforms([partial(self.waveforms.read, int(row)) for row in part], self.device)
             sounds = found if self.waveforms.too_long(part) else list(found)
-            inputs = make_inputs(self.kind, sounds).cpu().numpy()
-            made[start : start + BATCH] = inputs.reshape(len(part), *self.shape[1:])
+            inputs = compute_inputs(self.kind, sounds).cpu().numpy()
+            made[start : start + BATCH_SIZE] = inputs.reshape(len(part), *self.shape[1:])
         return made.reshape(*chosen.shape, *self.shape[1:])
 
     def reshape(self, clips: SupportsIndex, /, *shape: SupportsIndex) -> "LazyInputs":
@@ -95,7 +95,7 @@ class LazyInputs:
 
 
 @dataclass(frozen=True)
-class LiveImages(Images):
+class OnTheFlyInputs(DatasetInputs):
     """Inputs that are computed from stored waveforms on access.
 
     Attributes
@@ -112,9 +112,9 @@ class LiveImages(Images):
         return f"waveforms/{self.waveforms.key}"
 
 
-def live_images(
+def make_on_the_fly_inputs(
     waveforms: Waveforms, dataset: "Dataset", *, clip: Clip, frontend: Frontend, device: torch.device
-) -> LiveImages:
+) -> OnTheFlyInputs:
     """Return the inputs of waveforms; none is computed yet.
 
     Raises
@@ -125,10 +125,10 @@ def live_images(
     array = LazyInputs(waveforms, build_input_kind(clip, frontend).to(device), device)
     for row in waveforms.loud:
         if not np.isfinite(array[row]).all():
-            path = dataset.clips["path"].iloc[waveforms.kept[row]]
-            reason = too_loud(array.kind)
+            path = dataset.clips["path"].iloc[waveforms.clip_rows[row]]
+            reason = too_loud_reason(array.kind)
             raise UserError(
                 f"{path} of {dataset.name} is {reason}; take it out of the data set, or leave out --on-the-fly"
             )
-    key_fields = {"live": waveforms.key, "clip": identity(clip), "device": device.type, **decided_by(frontend)}
-    return LiveImages(array, waveforms.kept, waveforms.bad, cache_key(key_fields), waveforms)
+    key_fields = {"live": waveforms.key, "clip": identity(clip), "device": device.type, **frontend_key_fields(frontend)}
+    return OnTheFlyInputs(array, waveforms.clip_rows, waveforms.unusable, cache_key(key_fields), waveforms)

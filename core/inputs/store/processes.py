@@ -20,10 +20,10 @@ from core.io.memory import keep_freed_memory
 from core.io.native_stderr import silence_native_stderr
 from core.io.thread_pool import map_ahead
 
-_work: Callable[[Any], Any]  # in a process of the pool: what it was started for
+_process_function: Callable[[Any], Any]  # in a process of the pool: what it was started for
 
 
-def in_processes(
+def map_in_processes(
     work: Callable[[Any], Any], items: Iterable[Any], *, processes: int, imports: Sequence[str]
 ) -> Iterator[Any]:
     """Map `work` over items in processes beside this one, each with one thread; yield the results in order.
@@ -45,9 +45,12 @@ def in_processes(
         One of the processes was killed.
     """
     before = set(multiprocessing.active_children())
-    with _context(imports) as context, ProcessPoolExecutor(processes, context, _begin, (work,)) as pool:
+    with (
+        _process_context(imports) as context,
+        ProcessPoolExecutor(processes, context, _set_up_process, (work,)) as pool,
+    ):
         try:
-            yield from map_ahead(pool, _work_on, items, 2 * processes)
+            yield from map_ahead(pool, _call_process_function, items, 2 * processes)
         except BrokenProcessPool:
             raise UserError(
                 "a process that computed inputs was killed, perhaps because memory ran out; run the same command "
@@ -59,7 +62,7 @@ def in_processes(
 
 
 @contextmanager
-def _context(imports: Sequence[str]) -> Iterator[multiprocessing.context.BaseContext]:
+def _process_context(imports: Sequence[str]) -> Iterator[multiprocessing.context.BaseContext]:
     """Give a context whose processes are forked from a server that has imported `imports`: they are in memory once.
 
     The server never computes, so a fork loses no threads. Linux only; elsewhere each process imports for itself.
@@ -77,18 +80,18 @@ def _context(imports: Sequence[str]) -> Iterator[multiprocessing.context.BaseCon
         getattr(multiprocessing.forkserver._forkserver, "_stop", bool)()
 
 
-def _begin(work: Callable[[Any], Any]) -> None:
+def _set_up_process(work: Callable[[Any], Any]) -> None:
     """Prepare a process: it ends with its parent, however that ends, and computes in one thread."""
-    global _work  # noqa: PLW0603
-    _work = work
+    global _process_function  # noqa: PLW0603
+    _process_function = work
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _work_on(item: Any) -> Any:
-    return _work(item)
+def _call_process_function(item: Any) -> Any:
+    return _process_function(item)
 
 
 def _end_with_parent() -> None:

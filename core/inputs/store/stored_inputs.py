@@ -24,7 +24,7 @@ from core.errors import UserError, unknown_name_error
 from core.inputs import INPUT_KINDS
 from core.inputs.base import ArrayLike
 from core.inputs.input_of_run import get_input_layout
-from core.inputs.store.build_inputs import BuildChunks, Recipe, write_inputs
+from core.inputs.store.build_inputs import BuildChunks, InputSettings, write_inputs
 from core.inputs.store.float16 import Float16Rows
 from core.io.memory import return_freed_memory
 from core.progress import Progress, no_progress
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from core.datasets.dataset import Dataset
 
 VERSION = 1  # raised when the same configuration would give other pixels, so that old images are not read
-MAX_NAMED = 20  # clips in one error
+MAX_NAMED_CLIPS = 20  # clips in one error
 BAD_CLIP_POLICIES = ("fail", "skip")
 
 
@@ -45,7 +45,7 @@ class UnusableClip(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Images:
+class DatasetInputs:
     """Inputs of a data set, images or vectors.
 
     Attributes
@@ -54,17 +54,17 @@ class Images:
         In the kind's unit, shape (kept clips, *shape of the kind), memory-mapped and read-only, float32. Or a view that
         computes rows on access (`core.inputs.store.on_the_fly`) or converts them from float16
         (`core.inputs.store.float16`).
-    kept
+    clip_rows
         Row of `dataset.clips` of each input, int64, ascending, shape (kept clips,).
-    bad
+    unusable
         Clips that were left out.
     key
         Hash of everything that decides the inputs.
     """
 
     array: ArrayLike
-    kept: np.ndarray
-    bad: tuple[UnusableClip, ...]
+    clip_rows: np.ndarray
+    unusable: tuple[UnusableClip, ...]
     key: str
 
     @property
@@ -73,7 +73,7 @@ class Images:
         return f"images/{self.key}"
 
 
-def images(
+def load_inputs(
     dataset: "Dataset",
     *,
     content: str,
@@ -86,7 +86,7 @@ def images(
     change: WaveformChange = augment_waveform,
     build_chunks: BuildChunks | None = None,
     progress: Progress = no_progress,
-) -> Images:
+) -> DatasetInputs:
     """Return the inputs of all clips of a data set; compute them if they are not in the cache.
 
     Parameters
@@ -102,7 +102,7 @@ def images(
     device
         Device that computes the inputs.
     on_bad_clip
-        ``fail``: clips that cannot be used are an error. ``skip``: they are left out and named in `Images.bad`.
+        ``fail``: clips that cannot be used are an error. ``skip``: they are left out and named in `Images.unusable`.
     variant
         0: the clips as they are. Above 0: each is augmented, seeded with its path and this number.
     change
@@ -122,19 +122,23 @@ def images(
     if dataset.vectors is not None:
         if variant:
             raise UserError(f"{dataset.name} has no sounds to change; leave --augment out")
-        return Images(dataset.vectors, kept=np.arange(len(dataset.clips)), bad=(), key=f"vectors-{content}")
-    recipe = Recipe(dataset.root, clip, frontend, variant=variant, change=change, device=str(device))
+        return DatasetInputs(
+            dataset.vectors, clip_rows=np.arange(len(dataset.clips)), unusable=(), key=f"vectors-{content}"
+        )
+    settings = InputSettings(dataset.root, clip, frontend, variant=variant, change=change, device=str(device))
     stored = load_or_build(
         cache / "images",
         key_fields=_key_fields(content, clip, frontend, variant, change),
-        build=partial(_build, dataset=dataset, recipe=recipe, build_chunks=build_chunks, progress=progress),
+        build=partial(_build, dataset=dataset, settings=settings, build_chunks=build_chunks, progress=progress),
         on_wait=lambda: progress(0, len(dataset.clips), "waiting for another process that computes these images"),
     )
     bad = tuple(UnusableClip(path, reason) for path, reason in stored.facts["bad"])
     if bad and on_bad_clip == "fail":
         raise clips_error(dataset, bad)
     array = Float16Rows(stored.array) if stored.array.dtype == np.float16 else stored.array
-    return Images(array=array, kept=np.array(stored.facts["kept"], dtype=np.int64), bad=bad, key=stored.key)
+    return DatasetInputs(
+        array=array, clip_rows=np.array(stored.facts["kept"], dtype=np.int64), unusable=bad, key=stored.key
+    )
 
 
 def _key_fields(content: str, clip: Clip, frontend: Frontend, variant: int, change: WaveformChange) -> dict[str, Any]:
@@ -142,13 +146,13 @@ def _key_fields(content: str, clip: Clip, frontend: Frontend, variant: int, chan
         "images": VERSION,
         "content": content,
         "clip": identity(clip),
-        **decided_by(frontend),
+        **frontend_key_fields(frontend),
         "variant": variant,
         **({"change": change.__name__} if variant else {}),
     }
 
 
-def decided_by(frontend: Frontend) -> dict[str, Any]:
+def frontend_key_fields(frontend: Frontend) -> dict[str, Any]:
     """Return the fields of a frontend and the versions of libraries that decide its inputs, in JSON types."""
     not_stored = field_names(Frontend, decides="input transform")
     look = {name: value for name, value in identity(frontend).items() if name not in not_stored}
@@ -162,36 +166,36 @@ def _build(
     writer: ArrayWriter,
     *,
     dataset: "Dataset",
-    recipe: Recipe,
+    settings: InputSettings,
     build_chunks: BuildChunks | None,
     progress: Progress,
 ) -> tuple[int, dict[str, Any]]:
     """Write the input of every usable clip; return their number, and which clips they are."""
     paths: list[str] = dataset.clips["path"].tolist()
-    what = f"{input_words(get_input_layout(recipe.clip, recipe.frontend).shape)} of {dataset.name}"
-    what += f", augmented version {recipe.variant}" if recipe.variant else ""
+    what = f"{inputs_noun(get_input_layout(settings.clip, settings.frontend).shape)} of {dataset.name}"
+    what += f", augmented version {settings.variant}" if settings.variant else ""
     report = partial(_report, progress, len(paths), what)
-    problems = write_inputs(writer, recipe, paths, build_chunks=build_chunks, report=report)
+    problems = write_inputs(writer, settings, paths, build_chunks=build_chunks, report=report)
     return_freed_memory()  # long recordings leave many small pieces of freed memory
-    bad = unusable_clips(dataset, problems)
+    bad = list_unusable_clips(dataset, problems)
     kept = [row for row in range(len(paths)) if row not in problems]
     if not kept:
         writer.parts.clear()  # nothing is worth keeping
         raise clips_error(dataset, bad)
-    writer.keep(kept)
-    return len(kept), {"device": str(recipe.device), "kept": kept, "bad": bad}
+    writer.move_rows_to_start(kept)
+    return len(kept), {"device": str(settings.device), "kept": kept, "bad": bad}
 
 
 def _report(progress: Progress, total: int, what: str, done: int) -> None:
     progress(done, total, what)
 
 
-def input_words(shape: tuple[int, ...]) -> str:
+def inputs_noun(shape: tuple[int, ...]) -> str:
     """Return what users call inputs of a shape (without the batch)."""
     return {3: "images", 2: "rows"}.get(len(shape), "vectors")
 
 
-def unusable_clips(dataset: "Dataset", problems: Mapping[int, str]) -> tuple[UnusableClip, ...]:
+def list_unusable_clips(dataset: "Dataset", problems: Mapping[int, str]) -> tuple[UnusableClip, ...]:
     """Return the clips of a data set that cannot be used, from their rows and reasons."""
     return tuple(UnusableClip(dataset.clips["path"].iloc[row], problems[row]) for row in sorted(problems))
 
@@ -203,7 +207,7 @@ def clips_error(dataset: "Dataset", bad: Sequence[UnusableClip]) -> UserError:
 
 def recordings_error(what: str, bad: Sequence[UnusableClip], *, total: int) -> UserError:
     """Return an error that names recordings that cannot be used, out of `total`; `what` is their plural."""
-    named = "; ".join(f"{clip.path}: {clip.reason}" for clip in bad[:MAX_NAMED])
-    more = f"; and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else ""
+    named = "; ".join(f"{clip.path}: {clip.reason}" for clip in bad[:MAX_NAMED_CLIPS])
+    more = f"; and {len(bad) - MAX_NAMED_CLIPS} more" if len(bad) > MAX_NAMED_CLIPS else ""
     remedy = "none is left" if len(bad) == total else "repair or remove them, or leave them out with --on-bad-clip skip"
     return UserError(f"{len(bad)} of the {total} {what} cannot be used ({named}{more}): {remedy}")

@@ -18,8 +18,15 @@ from core.audio.waveform_augmentation import WaveformChange, augment_waveform
 from core.cache.array_file import ArrayReader, ArrayWriter, Part
 from core.cache.entries import load_or_build
 from core.config.run import Clip, identity
-from core.inputs.store.build_inputs import BATCH, DECODERS, WAITING, Deferred, batched, read_clip
-from core.inputs.store.stored_inputs import UnusableClip, clips_error, unusable_clips
+from core.inputs.store.build_inputs import (
+    BATCH_SIZE,
+    MAX_WAITING_SAMPLES,
+    N_DECODERS,
+    DeferredWaveform,
+    batched,
+    read_clip,
+)
+from core.inputs.store.stored_inputs import UnusableClip, clips_error, list_unusable_clips
 from core.io.memory import return_freed_memory
 from core.io.native_stderr import silence_native_stderr
 from core.io.thread_pool import CancellablePool, map_ahead
@@ -29,8 +36,10 @@ if TYPE_CHECKING:
     from core.datasets.dataset import Dataset
 
 VERSION = 1  # raised when the same configuration would give other samples
-AT_ONCE = 1 << 24  # samples; 64 MB
-LOUD = 1e12  # times full scale; the spectrogram of a louder clip may not be finite, which is checked before training
+MAX_SAMPLES_TOGETHER = 1 << 24  # samples; 64 MB
+LOUD_PEAK = (
+    1e12  # times full scale; the spectrogram of a louder clip may not be finite, which is checked before training
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +52,9 @@ class Waveforms:
         Samples of all clips, concatenated; float32, full scale 1, memory-mapped and read-only.
     first, lengths
         First sample and number of samples of each clip, int64, shape (kept clips,).
-    kept
+    clip_rows
         Row of `dataset.clips` of each clip, int64, ascending, shape (kept clips,).
-    bad
+    unusable
         Clips that were left out.
     loud
         Clips (0 to kept clips - 1) that may be too loud for a spectrogram.
@@ -58,14 +67,14 @@ class Waveforms:
     samples: np.ndarray
     first: np.ndarray
     lengths: np.ndarray
-    kept: np.ndarray
-    bad: tuple[UnusableClip, ...]
+    clip_rows: np.ndarray
+    unusable: tuple[UnusableClip, ...]
     loud: tuple[int, ...]
     clip: Clip
     key: str
 
     def __len__(self) -> int:
-        return len(self.kept)
+        return len(self.clip_rows)
 
     @property
     def n_samples(self) -> int:
@@ -86,7 +95,7 @@ class Waveforms:
 
     def too_long(self, rows: np.ndarray) -> bool:
         """Tell whether these waveforms are too long to be in memory together, as whole recordings may be."""
-        return self.clip.fit == "stretch" and int(self.lengths[rows].sum()) > AT_ONCE
+        return self.clip.fit == "stretch" and int(self.lengths[rows].sum()) > MAX_SAMPLES_TOGETHER
 
     def read(self, row: int, chance: float | None = None) -> np.ndarray:
         """Read one waveform.
@@ -111,7 +120,7 @@ class Waveforms:
             elif self.clip.fit == "crop":
                 start = spare // 2
             length = self.n_samples
-        y = self._reader.part(first + start, first + start + length)
+        y = self._reader.read_slice(first + start, first + start + length)
         return fit_length(y, n_samples=self.n_samples, fit=self.clip.fit)
 
     @cached_property
@@ -119,7 +128,7 @@ class Waveforms:
         return ArrayReader(self.samples)
 
 
-def waveforms(
+def load_waveforms(
     dataset: "Dataset",
     *,
     content: str,
@@ -136,7 +145,7 @@ def waveforms(
     Parameters
     ----------
     dataset, content, clip, on_bad_clip, variant, change, progress
-        As for images (`core.inputs.store.stored_inputs.images`).
+        As for images (`core.inputs.store.stored_inputs.load_inputs`).
     cache
         Folder of ``waveforms/<key>/``.
     whole
@@ -162,26 +171,26 @@ def waveforms(
         build=partial(_build, dataset=dataset, read=read, sr=clip.sr, variant=variant, progress=progress),
         on_wait=lambda: progress(0, len(dataset.clips), "waiting for another process that decodes these recordings"),
     )
-    written = _Written(**stored.facts)
-    bad = unusable_clips(dataset, written.problem_of)
+    written = _ClipFacts(**stored.facts)
+    bad = list_unusable_clips(dataset, written.problem_of)
     if bad and on_bad_clip == "fail":
         raise clips_error(dataset, bad)
     lengths = np.array(written.lengths, dtype=np.int64)
-    kept = np.array([row for row in range(len(lengths)) if row not in written.problem_of], dtype=np.int64)
+    clip_rows = np.array([row for row in range(len(lengths)) if row not in written.problem_of], dtype=np.int64)
     return Waveforms(
         samples=stored.array,
-        first=(lengths.cumsum() - lengths)[kept],
-        lengths=lengths[kept],
-        kept=kept,
-        bad=bad,
-        loud=tuple(np.flatnonzero(np.isin(kept, written.loud)).tolist()),
+        first=(lengths.cumsum() - lengths)[clip_rows],
+        lengths=lengths[clip_rows],
+        clip_rows=clip_rows,
+        unusable=bad,
+        loud=tuple(np.flatnonzero(np.isin(clip_rows, written.loud)).tolist()),
         clip=clip,
         key=stored.key,
     )
 
 
 @dataclass
-class _Written:
+class _ClipFacts:
     """What is known of the clips that are written.
 
     Attributes
@@ -219,42 +228,42 @@ def _build(
     variant: int,
     progress: Progress,
 ) -> tuple[int, dict[str, Any]]:
-    """Write the samples of the clips that are not finished yet; return the number of samples, and `_Written` of all."""
+    """Write the samples of the clips that are not written yet; return the number of samples and the `_ClipFacts`."""
     paths: list[str] = dataset.clips["path"].tolist()
     what = f"waveforms of {dataset.name}" + (f", augmented version {variant}" if variant else "")
     writer.create((0,), np.float32)
-    written = _Written()
+    written = _ClipFacts()
     for part in writer.parts:
         written.add(part.facts)
     left = paths[len(written.lengths) :]
     progress(len(paths) - len(left), len(paths), what)
-    with CancellablePool(DECODERS) as pool:
-        found = map_ahead(pool, read, left, 2 * BATCH)
-        for batch in batched(enumerate(left, len(written.lengths)), BATCH):
-            first, new = sum(written.lengths), _Written()
+    with CancellablePool(N_DECODERS) as pool:
+        found = map_ahead(pool, read, left, 2 * BATCH_SIZE)
+        for batch in batched(enumerate(left, len(written.lengths)), BATCH_SIZE):
+            first, new = sum(written.lengths), _ClipFacts()
             for row, path in batch:
                 try:
                     length, peak = _write(writer, first + sum(new.lengths), dataset.root / path, next(found), sr=sr)
                 except BadClip as bad:
                     length, peak, new.problems[str(row)] = 0, 0.0, bad.reason
                 new.lengths.append(length)
-                new.loud += [row] * (peak > LOUD)
+                new.loud += [row] * (peak > LOUD_PEAK)
                 progress(row + 1, len(paths), what)
-            writer.finish(Part(first, sum(new.lengths), asdict(new)))
+            writer.record_part(Part(first, sum(new.lengths), asdict(new)))
             written.add(asdict(new))
     return_freed_memory()  # long recordings leave many small pieces of freed memory
     if len(written.problems) == len(paths):
         writer.parts.clear()  # nothing is worth keeping
-        raise clips_error(dataset, unusable_clips(dataset, written.problem_of))
+        raise clips_error(dataset, list_unusable_clips(dataset, written.problem_of))
     return sum(written.lengths), asdict(written)
 
 
-class TooLong:
+class LongClip:
     """A recording that is too long to wait in memory and is written in pieces."""
 
 
 def _write(
-    writer: ArrayWriter, first: int, path: Path, found: np.ndarray | BadClip | Deferred | TooLong, *, sr: int
+    writer: ArrayWriter, first: int, path: Path, found: np.ndarray | BadClip | DeferredWaveform | LongClip, *, sr: int
 ) -> tuple[int, float]:
     """Write one clip from sample `first` on; return its samples and its peak.
 
@@ -263,10 +272,10 @@ def _write(
     BadClip
         It cannot be used. What was written of it is overwritten by the next clip.
     """
-    found = found.read() if isinstance(found, Deferred) else found
+    found = found.read() if isinstance(found, DeferredWaveform) else found
     if isinstance(found, BadClip):
         raise found
-    pieces: Iterable[np.ndarray] = stream_waveform(path, sr=sr) if isinstance(found, TooLong) else (found,)
+    pieces: Iterable[np.ndarray] = stream_waveform(path, sr=sr) if isinstance(found, LongClip) else (found,)
     length, peak = 0, 0.0
     with silence_native_stderr():  # decoders print warnings
         for piece in pieces:
@@ -276,15 +285,15 @@ def _write(
     return length, peak
 
 
-def _read_recording(path: str, *, root: Path, sr: int) -> np.ndarray | BadClip | TooLong:
+def _read_recording(path: str, *, root: Path, sr: int) -> np.ndarray | BadClip | LongClip:
     """Return a whole recording, or what is wrong with it."""
     pieces, samples = [np.empty(0, dtype=np.float32)], 0
     try:
         with silence_native_stderr():  # decoders print warnings
             for piece in stream_waveform(root / path, sr=sr):
                 samples += len(piece)
-                if samples > WAITING:
-                    return TooLong()
+                if samples > MAX_WAITING_SAMPLES:
+                    return LongClip()
                 pieces.append(piece)
     except BadClip as problem:
         return problem

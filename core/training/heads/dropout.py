@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 
-class Dropout:
+class SharedDropout:
     """The dropout masks of one epoch.
 
     Runs with the same seed draw the same masks, so each is drawn once. Drawing takes as long as a product: sharing
@@ -30,7 +30,7 @@ class Dropout:
 
     def __call__(self, x: torch.Tensor, rate: float, *, per_network: bool) -> torch.Tensor:
         """Apply dropout to x (networks, batch, features), or in place to x (inputs, batch, features)."""
-        masks = [_draw(generator, x.shape[1:], rate) for generator in self.generators.values()]
+        masks = [_draw_mask(generator, x.shape[1:], rate) for generator in self.generators.values()]
         if per_network:
             return x * torch.stack(masks)[self.mask_of_network]
         for own, k in zip(x, self.mask_of_input, strict=True):
@@ -38,7 +38,7 @@ class Dropout:
         return x
 
 
-def _draw(generator: torch.Generator, shape: torch.Size, rate: float) -> torch.Tensor:
+def _draw_mask(generator: torch.Generator, shape: torch.Size, rate: float) -> torch.Tensor:
     """Draw the mask that `torch.nn.functional.dropout` would draw from this generator's state."""
     device = generator.device
     if device.type == "cuda":  # dropout has its own kernel there, which reads only the GPU's global generator

@@ -12,8 +12,8 @@ from core.models.stages import list_stages
 from core.training import AUGMENTATIONS
 from core.training.fit_input_transform import is_transform_fitted
 
-MAX_RUNS = 64  # in one group
-MAX_CLIP_PASSES = 2**28  # of all runs and epochs of a group, about 20 minutes: a killed group starts again
+MAX_GROUP_RUNS = 64  # in one group
+MAX_GROUP_CLIP_PASSES = 2**28  # of all runs and epochs of a group, about 20 minutes: a killed group starts again
 
 
 def group_runs(runs: Sequence[Run], datasets: Mapping[str, Dataset]) -> list[list[Run]]:
@@ -36,7 +36,7 @@ def group_runs(runs: Sequence[Run], datasets: Mapping[str, Dataset]) -> list[lis
         part = run.data.content, run.data.fold, run.data.validation
         if part not in n_clips:
             n_clips[part] = len(datasets[part[0]].split(part[1], validation=part[2]).train)
-        key = (shared_config(run), frozen_by(run), n_clips[part]) if _is_head_or_vectors(run) else run.id
+        key = (shared_settings(run), frozen_weights_key(run), n_clips[part]) if _is_head_or_vectors(run) else run.id
         groups.setdefault(key, []).append(run)
     return [part for group in groups.values() for part in _split(group, n_clips)]
 
@@ -45,7 +45,7 @@ def _split(group: list[Run], n_clips: Mapping[tuple[str, int, float], int]) -> l
     """Split a group into parts of nearly equal size that respect both limits."""
     data, epochs = group[0].data, group[0].training.epochs
     clip_passes = max(1, n_clips[data.content, data.fold, data.validation]) * epochs
-    most = min(MAX_RUNS, max(1, MAX_CLIP_PASSES // clip_passes))
+    most = min(MAX_GROUP_RUNS, max(1, MAX_GROUP_CLIP_PASSES // clip_passes))
     count = -(-len(group) // most)
     return [group[k * len(group) // count : (k + 1) * len(group) // count] for k in range(count)]
 
@@ -69,18 +69,18 @@ def _last_block(network: str, shape: Shape) -> str:
     return list_stages(network, shape)[-2]
 
 
-def shared_config(run: Run) -> Run:
+def shared_settings(run: Run) -> Run:
     """Return a run with placeholders for what may differ in a group: fold, seed, learning rate and weight decay."""
     training = dataclasses.replace(run.training, lr=1.0, weight_decay=0.0)
     return dataclasses.replace(run, training=training, data=dataclasses.replace(run.data, fold=1), seed=0)
 
 
-def frozen_by(run: Run) -> tuple[int, int]:
+def frozen_weights_key(run: Run) -> tuple[int, int]:
     """Return the (fold, seed) that determine a run's frozen weights, 0 for one without effect; (0, 0) if none are."""
-    return (0, 0) if run.model.freeze == "none" else starting_weights_by(run)
+    return (0, 0) if run.model.freeze == "none" else starting_weights_key(run)
 
 
-def starting_weights_by(run: Run) -> tuple[int, int]:
+def starting_weights_key(run: Run) -> tuple[int, int]:
     """Return the (fold, seed) that determine the starting weights apart from the head; 0 for one without effect.
 
     The fold matters if the inputs are standardised or projected by the training clips, the seed if weights are random.

@@ -18,8 +18,8 @@ from core.models.build_network import build_network
 from core.models.input_transform.normalise import Normalise
 from core.session import Session
 from core.training import results
-from core.training.heads.groups import starting_weights_by
-from core.training.heads.stack import can_stack, layers_of
+from core.training.heads.groups import starting_weights_key
+from core.training.heads.stack import can_stack, flatten_layers
 from core.training.prepare import PreparedRun, prepare
 from core.training.run_inputs import load_plain_images, split_rows
 from core.training.schedules import compute_lr
@@ -99,10 +99,10 @@ def load_head_runs(runs: Sequence[Run], dataset: Dataset, session: Session) -> l
     starts: dict[int, list[torch.Tensor]] = {}  # by seed
     head_runs = []
     for run in runs:
-        fold, _ = starting_weights_by(run)
+        fold, _ = starting_weights_key(run)
         if fold not in by_fold:
             prepared = prepare(run, dataset, session)
-            layers, vectors = layers_of(prepared.network), prepared.device_vectors(max_weights=SMALL_NETWORK)
+            layers, vectors = flatten_layers(prepared.network), prepared.device_vectors(max_weights=SMALL_NETWORK)
             fixed = next((k for k, layer in enumerate(layers) if not isinstance(layer, Normalise | nn.Identity)), 0)
             if vectors is None or not can_stack(layers[fixed:], run.training):
                 return []

@@ -16,7 +16,7 @@ from torch import nn
 
 from core.config.run import Run
 from core.datasets.dataset import Dataset
-from core.inference.fast_forward import EVALUATION_BATCH
+from core.inference.fast_forward import EVALUATION_BATCH_SIZE
 from core.io.torch_settings import SMALL_NETWORK, torch_threads
 from core.session import Session
 from core.training import results
@@ -154,7 +154,7 @@ class HeadsTrainer:
             networks = torch.tensor(same, device=x.device)
             for name, rows in list_evaluation_rows(split).items():
                 before = time.perf_counter()
-                batches = split_batches(torch.from_numpy(rows).to(x.device), EVALUATION_BATCH)
+                batches = split_batches(torch.from_numpy(rows).to(x.device), EVALUATION_BATCH_SIZE)
                 found = torch.cat([self.stack.evaluate(networks, x[batch]) for batch in batches], dim=1)
                 for k, own in zip(same, found.float().cpu().numpy(), strict=True):
                     logits[k][name] = own

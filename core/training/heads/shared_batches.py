@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from core.training.batches import split_batches
-from core.training.heads.dropout import Dropout
+from core.training.heads.dropout import SharedDropout
 from core.training.heads.head_runs import HeadRun
 from core.training.trainer import derive_epoch_seeds, shuffle_epoch_rows
 
@@ -37,7 +37,7 @@ class SharedBatches:
         self.input_of = torch.tensor([order.index(key) for key in keys], device=device)
         self._readers = list(distinct.values())
         seeds = {seed: derive_epoch_seeds(seed, epoch) for _, _, seed in order}  # of the batch order, and of dropout
-        self.dropout = Dropout([seeds[key[2]][1] for key in order], [seeds[key[2]][1] for key in keys], device)
+        self.dropout = SharedDropout([seeds[key[2]][1] for key in order], [seeds[key[2]][1] for key in keys], device)
         rows = [
             shuffle_epoch_rows(run.prepared, epoch, torch.Generator().manual_seed(seeds[run.run.seed][0]))
             for run in self._readers

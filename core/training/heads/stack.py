@@ -9,24 +9,24 @@ from torch import nn
 from core.config.run import Training
 from core.models.backbone import Backbone
 from core.training import LOSSES
-from core.training.heads.dropout import Dropout
+from core.training.heads.dropout import SharedDropout
 from core.training.optimizers import make_optimizer
 
 OptimizerState = dict[int, dict[str, torch.Tensor]]  # by parameter, then by name, as in `torch.optim.Optimizer.state`
 
-POINTWISE = (  # activation functions that work on stacked inputs as on single ones
+ACTIVATIONS = (  # activation functions that work on stacked inputs as on single ones
     nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Tanh, nn.Sigmoid,
 )  # fmt: skip
-ELEMENTWISE = (  # optimizers that treat every weight by itself, so that stacking changes nothing
+ELEMENTWISE_OPTIMIZERS = (  # optimizers that treat every weight by itself, so that stacking changes nothing
     torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.NAdam, torch.optim.RAdam, torch.optim.RMSprop,
     torch.optim.Adagrad, torch.optim.Adadelta, torch.optim.Adamax,
 )  # fmt: skip
 
 
-def layers_of(network: nn.Module) -> list[nn.Module]:
+def flatten_layers(network: nn.Module) -> list[nn.Module]:
     """Return the layers of nested sequential modules in order; any other module counts as one layer."""
     if isinstance(network, Backbone) or getattr(type(network), "forward", None) is nn.Sequential.forward:
-        return [layer for child in network.children() for layer in layers_of(child)]
+        return [layer for child in network.children() for layer in flatten_layers(child)]
     return [network]
 
 
@@ -40,9 +40,9 @@ def can_stack(layers: Sequence[nn.Module], training: Training) -> bool:
     trained = {p for layer in dense for p in layer.parameters() if p.requires_grad}
     if not dense or len(trained) != 2 * len(dense):  # a layer is frozen, or two share their weights
         return False
-    if not all(type(layer) in (nn.Dropout, *POINTWISE) for layer in others):
+    if not all(type(layer) in (nn.Dropout, *ACTIVATIONS) for layer in others):
         return False
-    return type(make_optimizer(dense[0].parameters(), training)) in ELEMENTWISE
+    return type(make_optimizer(dense[0].parameters(), training)) in ELEMENTWISE_OPTIMIZERS
 
 
 class StackedHeads:
@@ -125,7 +125,7 @@ class StackedHeads:
             for k, values in enumerate(states[0])
         }
 
-    def logits(self, x: torch.Tensor, input_of: torch.Tensor, dropout: Dropout) -> torch.Tensor:
+    def logits(self, x: torch.Tensor, input_of: torch.Tensor, dropout: SharedDropout) -> torch.Tensor:
         """Compute the logits (networks, batch, classes) of a training batch.
 
         Parameters
@@ -145,7 +145,7 @@ class StackedHeads:
         return self._forward([p[networks] for p in self.parameters], x[None], torch.zeros_like(networks), None)
 
     def _forward(
-        self, parameters: Sequence[torch.Tensor], x: torch.Tensor, input_of: torch.Tensor, dropout: Dropout | None
+        self, parameters: Sequence[torch.Tensor], x: torch.Tensor, input_of: torch.Tensor, dropout: SharedDropout | None
     ) -> torch.Tensor:
         remaining, split = iter(parameters), False  # split: x is (networks, ...), no longer (inputs, ...)
         for layer in self.layers:

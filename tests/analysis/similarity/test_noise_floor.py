@@ -11,7 +11,7 @@ from torch import nn
 from analysis.similarity import INDICES, Moments, Similarity, compare_networks, similarity
 from analysis.similarity.weight_change import BATCH_SIZE, _average_runs, _iterate_batches
 from core.errors import UserError
-from core.inputs.store.stored_inputs import Images
+from core.inputs.store.stored_inputs import DatasetInputs
 from tests.analysis.similarity.test_similarity import DIRECT, FUNCTIONS, rotation
 
 CLIPS, POSITIONS = 24, 10
@@ -154,7 +154,7 @@ def test_part_of_a_clip_is_refused(rng):
 def test_held_out_clips_are_compared_in_random_order_and_never_alone():
     clips = 2 * BATCH_SIZE + 1
     array = np.arange(3 * clips, dtype=np.float32)[:, None]
-    images = Images(array=array, kept=np.arange(3 * clips), bad=(), key="")
+    images = DatasetInputs(array=array, kept=np.arange(3 * clips), bad=(), key="")
     drawn = [batch[:, 0].numpy() for batch in _iterate_batches(images, np.arange(clips) + clips, torch.device("cpu"))]
     assert sorted(np.concatenate(drawn)) == list(range(clips, 2 * clips))
     assert {len(batch) for batch in drawn} == {21, 22}

@@ -6,7 +6,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from core.cache.array_file import ARRAY, PROGRESS, ArrayReader, ArrayWriter, Part, write_rows
+from core.cache.array_file import ARRAY_FILE, PROGRESS_FILE, ArrayReader, ArrayWriter, Part, write_rows
 from core.errors import UserError
 
 ROWS = np.arange(24, dtype=np.float32).reshape(8, 3)
@@ -18,7 +18,7 @@ def write_parts(folder, parts):
         writer.create(ROWS.shape, ROWS.dtype)
         for k in parts:
             writer.write(2 * k, ROWS[2 * k : 2 * k + 2])
-            writer.finish(Part(2 * k, 2, {"number": k}))
+            writer.record_part(Part(2 * k, 2, {"number": k}))
         writer.write(7, ROWS[7:])
 
 
@@ -28,10 +28,10 @@ def resume(folder):
         found = [part.facts["number"] for part in writer.parts]
         for k in {0, 1, 2, 3} - set(found):
             writer.create(ROWS.shape, ROWS.dtype)
-            write_rows(folder / ARRAY, 2 * k, ROWS[2 * k : 2 * k + 2])
-            writer.finish(Part(2 * k, 2, {"number": k}))
-        writer.complete(len(ROWS))
-    np.testing.assert_array_equal(np.load(folder / ARRAY), ROWS)
+            write_rows(folder / ARRAY_FILE, 2 * k, ROWS[2 * k : 2 * k + 2])
+            writer.record_part(Part(2 * k, 2, {"number": k}))
+        writer.finalise(len(ROWS))
+    np.testing.assert_array_equal(np.load(folder / ARRAY_FILE), ROWS)
     return found
 
 
@@ -48,12 +48,12 @@ def shorten(path, by):
 @pytest.mark.parametrize(
     ("damage", "kept"),
     [
-        (lambda folder: shorten(folder / ARRAY, 2 * 12), [2, 0]),
-        (lambda folder: shorten(folder / ARRAY, 4 * 12), [0]),
-        (lambda folder: (folder / ARRAY).unlink(), []),
-        (lambda folder: shorten(folder / PROGRESS, 3), [2]),
-        (lambda folder: (folder / PROGRESS).write_text("{}\n"), []),
-        (lambda folder: (folder / PROGRESS).unlink(), []),
+        (lambda folder: shorten(folder / ARRAY_FILE, 2 * 12), [2, 0]),
+        (lambda folder: shorten(folder / ARRAY_FILE, 4 * 12), [0]),
+        (lambda folder: (folder / ARRAY_FILE).unlink(), []),
+        (lambda folder: shorten(folder / PROGRESS_FILE, 3), [2]),
+        (lambda folder: (folder / PROGRESS_FILE).write_text("{}\n"), []),
+        (lambda folder: (folder / PROGRESS_FILE).unlink(), []),
     ],
 )
 def test_parts_that_are_not_in_the_files_are_written_again(damage, kept, tmp_path):
@@ -66,18 +66,18 @@ def test_append_without_known_length_ends_after_the_last_row(tmp_path):
     with closing(ArrayWriter(tmp_path)) as writer:
         writer.write(0, ROWS[:3])
         writer.write(3, ROWS[4:])
-        writer.complete(5)
-    np.testing.assert_array_equal(np.load(tmp_path / ARRAY), ROWS[[0, 1, 2, 4, 5]])
+        writer.finalise(5)
+    np.testing.assert_array_equal(np.load(tmp_path / ARRAY_FILE), ROWS[[0, 1, 2, 4, 5]])
 
 
 def test_keep_moves_rows_and_forgets_their_parts(tmp_path):
     write_parts(tmp_path, [0, 1, 2, 3])
     with closing(ArrayWriter(tmp_path)) as writer:
-        writer.keep([0, 1, 2, 4, 6, 7])
+        writer.move_rows_to_start([0, 1, 2, 4, 6, 7])
     with closing(ArrayWriter(tmp_path)) as writer:
         assert [part.first for part in writer.parts] == [0]
-        writer.complete(6)
-    np.testing.assert_array_equal(np.load(tmp_path / ARRAY), ROWS[[0, 1, 2, 4, 6, 7]])
+        writer.finalise(6)
+    np.testing.assert_array_equal(np.load(tmp_path / ARRAY_FILE), ROWS[[0, 1, 2, 4, 6, 7]])
 
 
 def test_rows_of_another_shape_or_dtype_are_refused(tmp_path):
@@ -98,7 +98,7 @@ def test_reader_copies_rows_to_their_places(array, tmp_path):
     reader.read([7, 0, 7, 3], out, [3, 2, 1, 0])
     np.testing.assert_array_equal(out, ROWS[[3, 7, 0, 7]])
     for start, stop in ((0, 8), (3, 4), (4, 4)):
-        np.testing.assert_array_equal(reader.part(start, stop), ROWS[start:stop])
+        np.testing.assert_array_equal(reader.read_slice(start, stop), ROWS[start:stop])
 
 
 def test_reader_of_a_file_that_becomes_shorter_names_it(tmp_path, monkeypatch):
@@ -107,7 +107,7 @@ def test_reader_of_a_file_that_becomes_shorter_names_it(tmp_path, monkeypatch):
     real = os.preadv
     with monkeypatch.context() as slow:  # a read may return less than was asked for
         slow.setattr(os, "preadv", lambda file, buffers, start: real(file, [buffers[0][:5]], start))
-        np.testing.assert_array_equal(reader.part(2, 5), ROWS[2:5])
+        np.testing.assert_array_equal(reader.read_slice(2, 5), ROWS[2:5])
     os.truncate(tmp_path / "a.npy", 140)
     with pytest.raises(UserError, match=rf"{tmp_path}/a.npy became shorter"):
         reader.read([7], np.empty((1, 3), np.float32), [0])

@@ -180,7 +180,7 @@ def note(text):
 def build(writer):
     if not writer.parts:
         writer.write(0, np.zeros((2, 3)))
-        writer.finish(Part(0, 2, {}))
+        writer.record_part(Part(0, 2, {}))
     note(f"building after {len(writer.parts)}")
     time.sleep(seconds)
     writer.write(2, np.ones((2, 3)))

@@ -15,12 +15,12 @@ import pytest
 import core.inputs.store.build_inputs
 from core.cluster import image_tasks
 from core.cluster.connect import Node, connected
-from core.cluster.image_tasks import ImageTasks
+from core.cluster.image_tasks import InputTasks
 from core.config.execution import ExecutionOptions, RayOptions
 from core.config.run import Clip, Frontend
 from core.datasets import load_dataset
 from core.datasets.dataset import Dataset
-from core.inputs.store.stored_inputs import Images, images
+from core.inputs.store.stored_inputs import DatasetInputs, load_inputs
 from core.progress import NullReporter
 from core.session import Session
 
@@ -55,8 +55,8 @@ def session(tmp_path: Path) -> Session:
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core.inputs.store.build_inputs, "BATCH", BATCH)
-    monkeypatch.setattr(core.inputs.store.build_inputs, "MANY", BATCH)
+    monkeypatch.setattr(core.inputs.store.build_inputs, "BATCH_SIZE", BATCH)
+    monkeypatch.setattr(core.inputs.store.build_inputs, "MIN_CLIPS_FOR_PROCESSES", BATCH)
 
 
 @pytest.fixture
@@ -68,13 +68,13 @@ def dataset(sounds: Path, tmp_path: Path) -> Dataset:
     return load_dataset("folder", tmp_path / "sounds")
 
 
-def build(dataset: Dataset, cache: Path, **more: Any) -> Images:
+def build(dataset: Dataset, cache: Path, **more: Any) -> DatasetInputs:
     clip, frontend = Clip(sr=8000, duration=0.5), Frontend(n_mels=32, n_frames=32)
-    return images(dataset, content="abc", clip=clip, frontend=frontend, cache=cache, on_bad_clip="skip", **more)
+    return load_inputs(dataset, content="abc", clip=clip, frontend=frontend, cache=cache, on_bad_clip="skip", **more)
 
 
-def assert_same(one: Images, other: Images) -> None:
-    assert (one.key, one.bad, one.kept.tolist()) == (other.key, other.bad, other.kept.tolist())
+def assert_same(one: DatasetInputs, other: DatasetInputs) -> None:
+    assert (one.key, one.unusable, one.clip_rows.tolist()) == (other.key, other.unusable, other.clip_rows.tolist())
     np.testing.assert_array_equal(one.array, other.array)
 
 
@@ -92,9 +92,9 @@ def elsewhere(node: Node, **changes: Any) -> Node:
 def test_tasks_build_the_bits_of_this_process(
     here: bool, nodes: list[Node], dataset: Dataset, session: Session, tmp_path: Path
 ) -> None:
-    tasks = ImageTasks(nodes if here else [elsewhere(nodes[0])], session)
+    tasks = InputTasks(nodes if here else [elsewhere(nodes[0])], session)
     there = build(dataset, tmp_path / "there", build_chunks=tasks)
-    assert len(there.bad) == 2
+    assert len(there.unusable) == 2
     assert_same(there, build(dataset, tmp_path / "here"))
     assert notes(session) == []
 
@@ -107,7 +107,7 @@ def reversed_there(y: np.ndarray, *, sr: int, key: str) -> np.ndarray:
 def test_a_node_with_other_bits_builds_nothing(
     nodes: list[Node], dataset: Dataset, session: Session, tmp_path: Path
 ) -> None:
-    tasks = ImageTasks([elsewhere(nodes[0])], session)
+    tasks = InputTasks([elsewhere(nodes[0])], session)
     there = build(dataset, tmp_path / "there", build_chunks=tasks, variant=1, change=reversed_there)
     (note,) = notes(session)
     assert note.startswith("node 10.0.0.9 builds no images: its results for high/0.wav and others differ")
@@ -118,7 +118,7 @@ def test_a_node_with_other_bits_builds_nothing(
 def test_chunks_of_a_lost_node_are_built_by_the_others_or_here(
     others: bool, nodes: list[Node], dataset: Dataset, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tasks = ImageTasks([elsewhere(nodes[0], id=LOST), *(nodes if others else [])], session)
+    tasks = InputTasks([elsewhere(nodes[0], id=LOST), *(nodes if others else [])], session)
     monkeypatch.setattr(tasks, "_same_bits", lambda *what: list(tasks.nodes))  # it was alive when it was asked
     assert_same(build(dataset, tmp_path / "there", build_chunks=tasks), build(dataset, tmp_path / "here"))
     (note,) = notes(session)
@@ -135,8 +135,8 @@ def too_loud_there(y: np.ndarray, *, sr: int, key: str) -> np.ndarray:
 def test_a_clip_that_another_node_cannot_use_is_built_here(
     nodes: list[Node], dataset: Dataset, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_tasks, "N_COMPARED", 1)
-    tasks = ImageTasks([elsewhere(nodes[0])], session)
+    monkeypatch.setattr(image_tasks, "N_COMPARED_CLIPS", 1)
+    tasks = InputTasks([elsewhere(nodes[0])], session)
     there = build(dataset, tmp_path / "there", build_chunks=tasks, variant=1, change=too_loud_there)
     assert_same(there, build(dataset, tmp_path / "here", variant=1, change=too_loud_there))
 
@@ -152,7 +152,7 @@ def test_a_killed_worker_costs_a_batch_at_most(
             os.kill(os.getpid(), signal.SIGKILL)
         return y
 
-    there = build(dataset, tmp_path / "there", build_chunks=ImageTasks(nodes, session), variant=1, change=deadly)
+    there = build(dataset, tmp_path / "there", build_chunks=InputTasks(nodes, session), variant=1, change=deadly)
     built = (tmp_path / "log").read_text().splitlines()
     assert 28 < len(built) <= 28 + BATCH
     assert len(set(built)) == 28

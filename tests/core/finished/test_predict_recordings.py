@@ -100,8 +100,8 @@ def test_a_few_at_a_time_are_as_all_at_once(
     assert whole.bad == ((elsewhere.paths[2], "not audio"),)
     assert list(whole.paths) == [path for path in elsewhere.paths if path != elsewhere.paths[2]]
     most = []
-    batches = predict.batches
-    monkeypatch.setattr(predict, "batches", lambda recipe, paths: most.append(len(paths)) or batches(recipe, paths))
+    build = predict.build_batches
+    monkeypatch.setattr(predict, "build_batches", lambda recipe, paths: most.append(len(paths)) or build(recipe, paths))
     monkeypatch.setattr(predict, "AT_ONCE", 2)
     parts = predict_logits([record], elsewhere, session)
     assert most == [2] * 3

@@ -10,10 +10,10 @@ from torch import nn
 from core.inference.fold_batch_norm import (
     Pair,
     find_foldable_pairs,
-    folded_modules,
+    fold_batch_norms,
     is_traceable,
     replace_modules,
-    replaced,
+    temporary_modules,
 )
 from core.inference.trace import trace_network
 from core.models import find_family, list_backbones
@@ -55,7 +55,7 @@ def check_logits(name: str) -> None:
     pairs = foldable(network, x[:2])
     with torch.inference_mode():
         expected = network(x)
-        with replaced(network, folded_modules(network, pairs)):
+        with temporary_modules(network, fold_batch_norms(network, pairs)):
             assert norms(network) == norms(nn.ModuleList(modules.values())) - len(pairs)
             found = network(x)
         again = network(x)
@@ -95,7 +95,7 @@ def test_folded_networks_of_every_name_say_the_same(name: str) -> None:
 )
 def test_so_many_norms_are_left(name: str, left: int) -> None:
     network, x = trained(name)
-    with replaced(network, folded_modules(network, foldable(network, x[:2]))):
+    with temporary_modules(network, fold_batch_norms(network, foldable(network, x[:2]))):
         assert norms(network) == left
 
 
@@ -172,14 +172,14 @@ def test_a_plain_pair_is_found_and_follows_the_tensors() -> None:
         nn.init.constant_(network.norm.weight, factor)
         network.norm.running_var.fill_(factor)
         expected = network(x)
-        with replaced(network, folded_modules(network, pairs)):
+        with temporary_modules(network, fold_batch_norms(network, pairs)):
             torch.testing.assert_close(network(x), expected)
 
 
 def test_a_network_is_whole_again_after_an_error() -> None:
     network, x = Two().eval(), torch.rand(2, 3, 4, 4)
     norm = network.norm
-    with pytest.raises(KeyError), replaced(network, folded_modules(network, foldable(network, x))):
+    with pytest.raises(KeyError), temporary_modules(network, fold_batch_norms(network, foldable(network, x))):
         assert network.norm is not norm
         raise KeyError
     assert network.norm is norm
@@ -188,7 +188,7 @@ def test_a_network_is_whole_again_after_an_error() -> None:
 def test_what_is_put_for_good_no_longer_follows_the_tensors() -> None:
     network, x = Two().eval(), torch.rand(2, 3, 4, 4)
     expected, norm = network(x), network.norm
-    kept = replace_modules(network, folded_modules(network, foldable(network, x)))
+    kept = replace_modules(network, fold_batch_norms(network, foldable(network, x)))
     norm.weight.data.fill_(3.0)
     torch.testing.assert_close(network(x), expected)
     assert kept["norm"] is norm

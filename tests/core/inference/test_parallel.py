@@ -9,7 +9,7 @@ from torch import nn
 
 from core.config.run import Training
 from core.inference.fast_forward import evaluation_batch_size, fast_eval
-from core.inference.parallel import map_batches, n_parallel, shallow_copy
+from core.inference.parallel import count_workers, map_batches, shallow_copy
 from core.inference.precision import ComputeMode
 from core.models.backbone import build_backbone
 
@@ -28,7 +28,7 @@ def two_threads() -> Iterator[None]:
 
 @pytest.mark.parametrize(("threads", "lanes"), [(1, 1), (2, 2), (3, 3), (4, 4), (6, 3), (7, 1), (8, 4), (64, 4)])
 def test_lanes_part_threads_evenly(threads: int, lanes: int) -> None:
-    assert n_parallel(threads) == lanes
+    assert count_workers(threads) == lanes
 
 
 def batches(count: int = 7) -> list[torch.Tensor]:

@@ -11,7 +11,7 @@ from core.config.run import Run, Training
 from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.inference import precision as arithmetic
-from core.inference.precision import Classifier, ComputeMode, effective_precision
+from core.inference.precision import ComputeMode, Float32Linear, effective_precision
 from core.models.backbone import build_backbone
 from core.session import Session
 from core.training.optimizers import make_optimizer
@@ -103,7 +103,7 @@ def test_a_classifier_computes_in_fp32_alone() -> None:
     network = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 5))
     plain = copy.deepcopy(network)
     ours = ComputeMode(BF16, CPU)
-    assert [type(part) for part in ours.to_device(network)] == [nn.Linear, nn.ReLU, Classifier]
+    assert [type(part) for part in ours.to_device(network)] == [nn.Linear, nn.ReLU, Float32Linear]
     x = torch.randn(7, 64, generator=torch.Generator().manual_seed(0))
     with ours.autocast():
         found = network(x)

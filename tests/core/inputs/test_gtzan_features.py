@@ -15,7 +15,7 @@ from core.errors import UserError
 from core.inputs.base import InputKind
 from core.inputs.input_of_run import build_input_kind
 from core.inputs.store import stored_inputs as store
-from core.inputs.store.stored_inputs import images
+from core.inputs.store.stored_inputs import load_inputs
 from core.session import Session
 
 PAIRS = "chroma_stft rms spectral_centroid spectral_bandwidth rolloff zero_crossing_rate harmony perceptr"
@@ -104,7 +104,8 @@ def test_another_librosa_makes_other_vectors(
     for number in ("0.11.0", "0.12.0"):
         monkeypatch.setattr(store, "version", lambda library, number=number: {"librosa": number}[library])
         found += [
-            images(dataset, frontend=Frontend(kind=kind, n_frames=16), **asked).key for kind in ("features", "logmel")
+            load_inputs(dataset, frontend=Frontend(kind=kind, n_frames=16), **asked).key
+            for kind in ("features", "logmel")
         ]
     assert found[0] != found[2]
     assert found[1] == found[3]

@@ -15,7 +15,7 @@ from core.config.run import Training
 from core.errors import UserError
 from core.inference.fast_forward import fast_eval
 from core.inference.precision import ComputeMode
-from core.training.compiled import OneSize, check_compiler, compiled
+from core.training.compiled import CompiledForBatchSize, check_compiler, compile_network
 from core.training.optimizers import make_optimizer
 from core.training.step import TrainingStep
 
@@ -48,7 +48,7 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_only_the_first_size_of_a_batch_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     captured(monkeypatch)
-    forward = compiled(network(), CPU)
+    forward = compile_network(network(), CPU)
     for size in (4, 4, 3, 4, 5, 3):
         forward(torch.randn(size, 2, 8, 8)).sum().backward()
     assert programs() == 1
@@ -57,11 +57,11 @@ def test_only_the_first_size_of_a_batch_is_compiled(monkeypatch: pytest.MonkeyPa
 def test_networks_that_differ_in_their_tensors_share_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
     captured(monkeypatch)
     for seed in range(3):
-        compiled(network(seed), CPU)(torch.randn(4, 2, 8, 8))
+        compile_network(network(seed), CPU)(torch.randn(4, 2, 8, 8))
     assert programs() == 1
     frozen = network()
     frozen[0].requires_grad_(False)
-    compiled(frozen, CPU)(torch.randn(4, 2, 8, 8))
+    compile_network(frozen, CPU)(torch.randn(4, 2, 8, 8))
     assert programs() == 2
 
 
@@ -70,7 +70,7 @@ def test_more_networks_than_torch_compiles_unasked(
 ) -> None:
     captured(monkeypatch)
     for layers in range(12):  # torch gives up at 8, and says so in six lines
-        compiled(network(layers=layers), CPU)(torch.randn(4, 2, 8, 8))
+        compile_network(network(layers=layers), CPU)(torch.randn(4, 2, 8, 8))
     assert programs() == 12
     assert capfd.readouterr() == ("", "")
 
@@ -85,7 +85,7 @@ def test_a_gpu_replays_a_graph_and_is_told_where_steps_begin(monkeypatch: pytest
 
     monkeypatch.setattr(torch, "compile", compile_)
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: said.append("begun"))
-    forward = OneSize(network(), torch.device("cuda"))
+    forward = CompiledForBatchSize(network(), torch.device("cuda"))
     for size in (4, 3, 4):
         forward(torch.randn(size, 2, 8, 8))
     assert asked == [{"dynamic": False, "mode": "reduce-overhead"}]
@@ -99,7 +99,7 @@ def test_every_thread_has_somewhere_to_keep_graphs() -> None:
     def record() -> None:
         found.append(torch._C._is_key_in_tls("tree_manager_locks"))
         for _ in range(2):
-            OneSize(network(), torch.device("cuda"))
+            CompiledForBatchSize(network(), torch.device("cuda"))
             for name in ("tree_manager_containers", "tree_manager_locks"):
                 assert torch._C._is_key_in_tls(name)
                 found.append(cudagraph_trees.get_obj(cudagraph_trees.local, name))
@@ -119,7 +119,7 @@ def test_an_evaluation_between_two_epochs_leaves_the_program(monkeypatch: pytest
     """It folds batch norms and puts them back: neither another program, nor another graph of a GPU's."""
     captured(monkeypatch)
     whole = network().train()
-    forward, x = compiled(whole, CPU), torch.randn(4, 2, 8, 8)
+    forward, x = compile_network(whole, CPU), torch.randn(4, 2, 8, 8)
     before = [tensor.data_ptr() for tensor in whole.state_dict().values()]
     for _ in range(2):
         whole.train()
@@ -138,7 +138,7 @@ def test_a_machine_without_a_compiler_gets_one_line(
     check_compiler(torch.device(device))
     monkeypatch.setenv(variable, "no-such-compiler")
     with pytest.raises(UserError, match=f"^--compile needs a C.. compiler, and {variable}=no-such-compiler is none: "):
-        compiled(network(), torch.device(device))
+        compile_network(network(), torch.device(device))
     monkeypatch.delenv(variable)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match=r"^--compile needs a C\+\+ compiler, and there is no g[+c]") as caught:

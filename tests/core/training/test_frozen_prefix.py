@@ -12,7 +12,7 @@ from core.config.execution import ExecutionOptions
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.inference import fast_forward
-from core.inputs.store.stored_inputs import Images
+from core.inputs.store.stored_inputs import DatasetInputs
 from core.models import find_family, list_backbones, surgery
 from core.models.backbone import build_backbone
 from core.models.build_network import build_network
@@ -39,7 +39,7 @@ def activations(run: Run, dataset: Dataset, results: Path, *, channels_last: boo
     backbone = build_network(run, 3)
     step = make_input_transform(run, backbone, images, split_rows(run, dataset, images))
     frozen, _ = frozen_prefix.split_at_freeze(step, backbone, "block3")
-    return frozen_prefix.activations(frozen, images, run, session)
+    return frozen_prefix.load_activations(frozen, images, run, session)
 
 
 def test_a_full_cache_gives_the_bits_of_an_empty_one(run: Run, dataset: Dataset, tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_full_cache_gives_the_bits_of_an_empty_one(run: Run, dataset: Dataset,
 
 def test_everything_that_decides_the_bits_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     def key(device: str, **way: Any) -> dict[str, Any]:
-        return frozen_prefix.arithmetic(torch.device(device), **({"channels_last": True, "threads": 1} | way))
+        return frozen_prefix.numerics_key_fields(torch.device(device), **({"channels_last": True, "threads": 1} | way))
 
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "one GPU")
     gpu = key("cuda")
@@ -70,17 +70,17 @@ def test_everything_that_decides_the_bits_is_in_the_key(monkeypatch: pytest.Monk
 def test_a_vector_has_no_layout(session: Session, run: Run) -> None:
     """Vectors pass through a prefix in either layout, and share one entry of the cache."""
     vectors = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
-    images = Images(vectors, np.arange(5), (), "vectors")
+    images = DatasetInputs(vectors, np.arange(5), (), "vectors")
     linear = torch.nn.Linear(4, 2)
     layouts = (run, run.replace(training__channels_last=False))
-    one, other = (frozen_prefix.activations(linear, images, layout, session) for layout in layouts)
+    one, other = (frozen_prefix.load_activations(linear, images, layout, session) for layout in layouts)
     assert one.array.shape == (5, 2)
     assert one.key == other.key
 
 
 def test_activations_outlive_what_ended_their_computation(session: Session, run: Run) -> None:
-    vectors = np.random.default_rng(0).standard_normal((2 * frozen_prefix.PART + 5, 4)).astype(np.float32)
-    images = Images(vectors, np.arange(len(vectors)), (), "vectors")
+    vectors = np.random.default_rng(0).standard_normal((2 * frozen_prefix.PART_SIZE + 5, 4)).astype(np.float32)
+    images = DatasetInputs(vectors, np.arange(len(vectors)), (), "vectors")
 
     class Counted(torch.nn.Linear):
         left, seen = 20, 0  # batches until it is ended, and clips passed through
@@ -94,40 +94,46 @@ def test_activations_outlive_what_ended_their_computation(session: Session, run:
 
     linear = Counted(4, 2)
     with pytest.raises(KeyboardInterrupt):
-        frozen_prefix.activations(linear, images, run, session)
+        frozen_prefix.load_activations(linear, images, run, session)
     Counted.left, Counted.seen = 100, 0
-    stored = frozen_prefix.activations(linear, images, run, session)
-    assert Counted.seen == frozen_prefix.PART + 5
+    stored = frozen_prefix.load_activations(linear, images, run, session)
+    assert Counted.seen == frozen_prefix.PART_SIZE + 5
     whole = linear(torch.from_numpy(vectors)).detach()
     np.testing.assert_allclose(stored.array, whole, rtol=1e-6, atol=1e-6)
 
 
 CHAINS = ("efficientnet_lite0", "resnet18", "densenet121", "mobilenet_v3_small", "soundnet8")
-SEVERAL = fast_forward.CACHED_BATCH + 5  # clips: a whole batch and a part of one
+SEVERAL = fast_forward.CPU_BATCH_SIZE + 5  # clips: a whole batch and a part of one
 
 
 def check_chain(name: str, session: Session, run: Run, monkeypatch: pytest.MonkeyPatch, *, channels_last: bool) -> None:
     """Through every stage in turn, each going on from the one before, and through the last at once: the same bits."""
     rng = np.random.default_rng(0)
-    images = Images(rng.standard_normal((SEVERAL, 3, 96, 96)).astype(np.float32), np.arange(SEVERAL), (), "images")
+    images = DatasetInputs(
+        rng.standard_normal((SEVERAL, 3, 96, 96)).astype(np.float32), np.arange(SEVERAL), (), "images"
+    )
     backbone = build_backbone(name, 5, weights="random")
     for module in backbone.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.uniform_(-0.1, 0.1)
             module.running_var.uniform_(0.5, 1.5)
     ran: list[int] = []
-    steps = frozen_prefix._InSteps
-    monkeypatch.setattr(frozen_prefix, "_InSteps", lambda left, layout: ran.append(len(left)) or steps(left, layout))
+    steps = frozen_prefix._PrefixSteps
+    monkeypatch.setattr(
+        frozen_prefix, "_PrefixSteps", lambda left, layout: ran.append(len(left)) or steps(left, layout)
+    )
 
     def through(stage: str, store: Session) -> Entry:
         frozen, _ = frozen_prefix.split_at_freeze(Normalise([0.1, 0.2, 0.3], [1.0, 2.0, 0.5]), backbone, stage)
         asked = run.replace(model__freeze=stage, training__channels_last=channels_last)
-        return frozen_prefix.activations(frozen, images, asked, store)
+        return frozen_prefix.load_activations(frozen, images, asked, store)
 
     stages = backbone.stage_names[:-1]
     pooled = int(len(frozen_prefix.split_at_freeze(torch.nn.Identity(), backbone, stages[-1])[0]) > 2)
     chained = [through(stage, session) for stage in stages]
-    on = 1 + int(frozen_prefix.DTYPE in chained[0].facts)  # what is gone on from goes through an entrance in 16 bits
+    on = 1 + int(
+        frozen_prefix.DTYPE_FACT in chained[0].facts
+    )  # what is gone on from goes through an entrance in 16 bits
     assert ran == [2, *[on] * (len(stages) - 2), on + pooled]  # the map to the backbone's range goes with the stem
     for stage, one in zip(stages, chained, strict=True):
         other = Session(
@@ -139,7 +145,7 @@ def check_chain(name: str, session: Session, run: Run, monkeypatch: pytest.Monke
     assert ran[len(stages) :] == [*range(2, len(stages) + 1), len(stages) + 1 + pooled]
     assert [through(stage, session).key for stage in stages] == [one.key for one in chained]
     assert len(ran) == 2 * len(stages)  # nothing is computed a second time
-    assert chained[-1].facts[frozen_prefix.PER_CLIP] > chained[-2].facts[frozen_prefix.PER_CLIP]
+    assert chained[-1].facts[frozen_prefix.CLIP_MS_FACT] > chained[-2].facts[frozen_prefix.CLIP_MS_FACT]
 
 
 @pytest.mark.parametrize("name", CHAINS)
@@ -174,15 +180,19 @@ def test_only_the_same_prefix_of_the_same_images_is_gone_on_from(
     session: Session, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(0)
-    images = [Images(rng.standard_normal((3, 3, 32, 32)).astype(np.float32), np.arange(3), (), k) for k in "ab"]
+    images = [DatasetInputs(rng.standard_normal((3, 3, 32, 32)).astype(np.float32), np.arange(3), (), k) for k in "ab"]
     ran: list[int] = []
-    steps = frozen_prefix._InSteps
-    monkeypatch.setattr(frozen_prefix, "_InSteps", lambda left, layout: ran.append(len(left)) or steps(left, layout))
+    steps = frozen_prefix._PrefixSteps
+    monkeypatch.setattr(
+        frozen_prefix, "_PrefixSteps", lambda left, layout: ran.append(len(left)) or steps(left, layout)
+    )
 
     def through(stage: str, *, seed: int = 0, mean: float = 0.0, which: int = 0, channels_last: bool = True) -> None:
         backbone = build_backbone("mobilenet_v3_small", 5, weights="random", seed=seed)
         frozen, _ = frozen_prefix.split_at_freeze(Normalise([mean] * 3, [1.0] * 3), backbone, stage)
-        frozen_prefix.activations(frozen, images[which], run.replace(training__channels_last=channels_last), session)
+        frozen_prefix.load_activations(
+            frozen, images[which], run.replace(training__channels_last=channels_last), session
+        )
 
     through("block2")
     others: list[dict[str, Any]] = [{"seed": 1}, {"mean": 0.5}, {"which": 1}, {"channels_last": False}]
@@ -197,8 +207,10 @@ def test_depths_and_folds_of_a_plan_compute_every_block_once(
     run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[int] = []
-    steps = frozen_prefix._InSteps
-    monkeypatch.setattr(frozen_prefix, "_InSteps", lambda left, layout: ran.append(len(left)) or steps(left, layout))
+    steps = frozen_prefix._PrefixSteps
+    monkeypatch.setattr(
+        frozen_prefix, "_PrefixSteps", lambda left, layout: ran.append(len(left)) or steps(left, layout)
+    )
     for block in range(1, 5):
         for fold in (1, 2):
             prepare(run.replace(model__freeze=f"block{block}", data__fold=fold), dataset, session)
@@ -208,9 +220,9 @@ def test_depths_and_folds_of_a_plan_compute_every_block_once(
 def test_folded_batch_norms_change_activations_by_rounding_alone(session: Session, run: Run) -> None:
     backbone = surgery.freeze(build_backbone("efficientnet_lite0", 5), "block4")
     array = np.random.default_rng(0).uniform(-1, 1, (SEVERAL, 3, 64, 64)).astype(np.float32)
-    images = Images(array, np.arange(SEVERAL), (), "images")
+    images = DatasetInputs(array, np.arange(SEVERAL), (), "images")
     frozen, _ = frozen_prefix.split_at_freeze(Normalise([0.5] * 3, [0.5] * 3), backbone, "block4")
-    stored = frozen_prefix.activations(frozen, images, run, session)
+    stored = frozen_prefix.load_activations(frozen, images, run, session)
     with torch.inference_mode():
         expected = frozen(torch.from_numpy(array).contiguous(memory_format=torch.channels_last)).numpy()
     assert not np.array_equal(stored.array, expected)  # else nothing was folded

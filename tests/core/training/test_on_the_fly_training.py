@@ -104,7 +104,7 @@ def test_live_training_ends_in_the_bits_of_stored_images(
 def test_recordings_too_long_to_be_in_memory_together_give_the_same_bits(
     run: Run, dataset: Dataset, session: Session, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stored_waveforms, "AT_ONCE", 0)
+    monkeypatch.setattr(stored_waveforms, "MAX_SAMPLES_TOGETHER", 0)
     source = prepare(run.replace(training__live=True, **WAYS[way]), dataset, session).source
     assert isinstance(next(source.batches(torch.arange(4), 4)), LazyWaveforms)
     test_live_training_ends_in_the_bits_of_stored_images(run.replace(seed=1), dataset, session, way)

@@ -16,15 +16,15 @@ def test_version_that_alone_loses_a_clip_is_named(
     run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its rows would be those of other clips, with their labels wrong and nothing said."""
-    whole = features.images
+    whole = features.load_inputs
 
     def lossy(*given: Any, variant: int, **named: Any) -> Any:
         found = whole(*given, variant=variant, **named)
-        return dataclasses.replace(found, kept=np.delete(found.kept, 4)) if variant == 2 else found
+        return dataclasses.replace(found, clip_rows=np.delete(found.clip_rows, 4)) if variant == 2 else found
 
     run = run.replace(training__augment="waveform", training__variants=2)
     assert len(load_images(run, dataset, session)) == 3
-    monkeypatch.setattr(features, "images", lossy)
+    monkeypatch.setattr(features, "load_inputs", lossy)
     lost = dataset.clips["path"].iloc[4]
     with pytest.raises(UserError, match=rf"^augmented version 2 of .* lack different clips \({lost}\): take these out"):
         load_images(run, dataset, session)

@@ -12,7 +12,7 @@ from analysis.data_summary import summarise_dataset
 from core import datasets
 from core.config.run import Clip, Frontend
 from core.errors import UserError
-from core.inputs.store.stored_inputs import images
+from core.inputs.store.stored_inputs import load_inputs
 
 BROKEN = ("class00/Laughter_284.wav", "class01/notes.txt")
 
@@ -67,9 +67,9 @@ def test_training_refuses_them_by_name_or_leaves_them_out_and_counts(thirteen: P
         "cache": tmp_path,
     }
     with pytest.raises(UserError, match=rf"^2 of the 42 clips of thirteen-classes .*{BROKEN[0]}.*{BROKEN[1]}"):
-        images(dataset, **ask)
-    found = images(dataset, **ask, on_bad_clip="skip")
-    assert [path for path, _ in found.bad] == list(BROKEN)
+        load_inputs(dataset, **ask)
+    found = load_inputs(dataset, **ask, on_bad_clip="skip")
+    assert [path for path, _ in found.unusable] == list(BROKEN)
     assert len(found.array) == 40
 
 

@@ -19,7 +19,7 @@ from core.audio.waveform_augmentation import augment_waveform
 from core.config.run import Clip, Frontend
 from core.errors import UserError
 from core.inputs.log_mel import LogMel
-from core.inputs.store.stored_inputs import images
+from core.inputs.store.stored_inputs import load_inputs
 
 SR = 8000
 CLIP = Clip(sr=SR, duration=0.5)
@@ -45,7 +45,7 @@ def stand_in(root):
 
 def compute(dataset, cache, **changes):
     options = {"content": "abc", "clip": CLIP, "frontend": FRONTEND, "cache": cache} | changes
-    return images(dataset, **options)
+    return load_inputs(dataset, **options)
 
 
 @pytest.fixture
@@ -71,8 +71,8 @@ def test_every_row_is_its_clips_image(fit, clips, tmp_path):
     stored = compute(clips, tmp_path / "cache", clip=clip)
     assert stored.array.shape == (5, 3, 16, 20)
     assert stored.array.dtype == np.float32
-    assert stored.kept.tolist() == [0, 1, 2, 3, 4]
-    assert stored.bad == ()
+    assert stored.clip_rows.tolist() == [0, 1, 2, 3, 4]
+    assert stored.unusable == ()
     logmel = LogMel(clip=Clip(sr=SR), frontend=FRONTEND)
     for row, path in zip(stored.array, clips.clips["path"], strict=True):
         sound, sr = decode(clips.root / path)
@@ -82,17 +82,17 @@ def test_every_row_is_its_clips_image(fit, clips, tmp_path):
 
 def test_more_clips_than_a_batch_stay_in_order(clips, tmp_path, monkeypatch):
     whole = compute(clips, tmp_path / "whole").array
-    monkeypatch.setattr(core.inputs.store.build_inputs, "BATCH", 2)
+    monkeypatch.setattr(core.inputs.store.build_inputs, "BATCH_SIZE", 2)
     np.testing.assert_array_equal(compute(clips, tmp_path / "cache").array, whole)
 
 
 @pytest.mark.parametrize("options", [{"clip": Clip(sr=SR, duration=0.5, fit="stretch")}, {"variant": 1}])
 def test_recordings_too_long_to_wait_give_the_same_bits_and_reasons(options, with_bad, tmp_path, monkeypatch):
     whole = compute(with_bad, tmp_path / "whole", on_bad_clip="skip", **options)
-    monkeypatch.setattr(core.inputs.store.build_inputs, "WAITING", 3000)
+    monkeypatch.setattr(core.inputs.store.build_inputs, "MAX_WAITING_SAMPLES", 3000)
     in_turn = compute(with_bad, tmp_path / "cache", on_bad_clip="skip", **options)
     np.testing.assert_array_equal(in_turn.array, whole.array)
-    assert (in_turn.kept.tolist(), in_turn.bad) == (whole.kept.tolist(), whole.bad)
+    assert (in_turn.clip_rows.tolist(), in_turn.unusable) == (whole.clip_rows.tolist(), whole.unusable)
 
 
 def test_images_are_computed_once_and_read_only(clips, tmp_path, made):
@@ -165,7 +165,7 @@ def test_float16_is_the_same_rounded_and_looked_up_in_float32(with_bad, tmp_path
     halves = dataclasses.replace(FRONTEND, stored_as="float16")
     stored = compute(with_bad, tmp_path / "cache", frontend=halves, on_bad_clip="skip")
     assert stored.key != whole.key
-    assert (stored.bad, stored.kept.tolist()) == (whole.bad, whole.kept.tolist())
+    assert (stored.unusable, stored.clip_rows.tolist()) == (whole.unusable, whole.clip_rows.tolist())
     on_disk = np.load(tmp_path / "cache" / "images" / stored.key / "array.npy")
     assert on_disk.dtype == np.float16
     np.testing.assert_array_equal(on_disk, whole.array.astype(np.float16))
@@ -225,10 +225,10 @@ BAD = (
 
 def test_bad_clips_are_skipped_and_named(with_bad, tmp_path):
     whole = compute(stand_in(with_bad.root), tmp_path / "cache", on_bad_clip="skip")
-    assert whole.kept.tolist() == [0, 2]
-    assert whole.kept.dtype == np.int64
+    assert whole.clip_rows.tolist() == [0, 2]
+    assert whole.clip_rows.dtype == np.int64
     assert whole.array.shape[0] == 2
-    assert whole.bad == BAD
+    assert whole.unusable == BAD
     assert np.isfinite(whole.array).all()
 
 
@@ -260,8 +260,8 @@ def test_many_bad_clips_are_named_up_to_twenty(tmp_path):
 
 
 def test_a_batch_of_bad_clips_alone_is_skipped(with_bad, tmp_path, monkeypatch):
-    monkeypatch.setattr(core.inputs.store.build_inputs, "BATCH", 1)
-    assert compute(with_bad, tmp_path / "cache", on_bad_clip="skip").kept.tolist() == [0, 2]
+    monkeypatch.setattr(core.inputs.store.build_inputs, "BATCH_SIZE", 1)
+    assert compute(with_bad, tmp_path / "cache", on_bad_clip="skip").clip_rows.tolist() == [0, 2]
 
 
 def test_an_unknown_policy_names_the_nearest(clips, tmp_path):
@@ -281,7 +281,7 @@ def test_real_recordings_make_finite_images(real_data, tmp_path):
 
 def test_batches_that_were_built_outlive_what_ended_their_builder(with_bad, tmp_path, made, monkeypatch):
     whole = compute(with_bad, tmp_path / "whole", on_bad_clip="skip")
-    monkeypatch.setattr(core.inputs.store.build_inputs, "BATCH", 2)
+    monkeypatch.setattr(core.inputs.store.build_inputs, "BATCH_SIZE", 2)
     read = core.inputs.store.build_inputs.read_waveform
 
     def interrupt(path, **wanted):
@@ -295,16 +295,16 @@ def test_batches_that_were_built_outlive_what_ended_their_builder(with_bad, tmp_
     made.clear()
     again = compute(with_bad, tmp_path / "cache", on_bad_clip="skip")
     assert made == ["4.wav"]
-    assert again.bad == whole.bad == BAD
-    assert again.kept.tolist() == whole.kept.tolist()
+    assert again.unusable == whole.unusable == BAD
+    assert again.clip_rows.tolist() == whole.clip_rows.tolist()
     np.testing.assert_array_equal(again.array, whole.array)
 
 
 def test_processes_beside_this_one_build_the_same_images(with_bad, tmp_path, made, monkeypatch):
     whole = compute(with_bad, tmp_path / "whole", on_bad_clip="skip")
     made.clear()
-    monkeypatch.setattr(core.inputs.store.build_inputs, "BATCH", 2)
-    monkeypatch.setattr(core.inputs.store.build_inputs, "MANY", 2)
+    monkeypatch.setattr(core.inputs.store.build_inputs, "BATCH_SIZE", 2)
+    monkeypatch.setattr(core.inputs.store.build_inputs, "MIN_CLIPS_FOR_PROCESSES", 2)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     calls = []
@@ -313,7 +313,7 @@ def test_processes_beside_this_one_build_the_same_images(with_bad, tmp_path, mad
     assert made == []  # not in this process
     assert not [child for child in psutil.Process().children(recursive=True) if "forkserver" in str(child.cmdline())]
     assert calls == [0, 2, 4, 5]
-    assert (beside.bad, beside.kept.tolist()) == (whole.bad, whole.kept.tolist())
+    assert (beside.unusable, beside.clip_rows.tolist()) == (whole.unusable, whole.clip_rows.tolist())
     np.testing.assert_array_equal(beside.array, whole.array)
     entry = tmp_path / "cache" / "images" / beside.key
     assert {path.name for path in entry.iterdir()} == {"array.npy", "manifest.json"}

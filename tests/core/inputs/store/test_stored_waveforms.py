@@ -18,9 +18,9 @@ from core.errors import UserError
 from core.inputs import INPUT_KINDS
 from core.inputs.input_of_run import build_input_kind
 from core.inputs.store import stored_waveforms
-from core.inputs.store.compute import make_inputs
-from core.inputs.store.on_the_fly import LiveImages, live_images
-from core.inputs.store.stored_inputs import images
+from core.inputs.store.compute import compute_inputs
+from core.inputs.store.on_the_fly import OnTheFlyInputs, make_on_the_fly_inputs
+from core.inputs.store.stored_inputs import load_inputs
 from core.inputs.store.stored_waveforms import Waveforms
 
 SR = 8000
@@ -60,12 +60,12 @@ def stand_in(root: Path) -> Any:
 
 
 def stored(clips: Any, cache: Path, *, clip: Clip = CLIP, **options: Any) -> Waveforms:
-    return stored_waveforms.waveforms(clips, content="abc", clip=clip, cache=cache, **options)
+    return stored_waveforms.load_waveforms(clips, content="abc", clip=clip, cache=cache, **options)
 
 
-def live(clips: Any, cache: Path, frontend: Frontend, *, clip: Clip = CLIP, **options: Any) -> LiveImages:
+def live(clips: Any, cache: Path, frontend: Frontend, *, clip: Clip = CLIP, **options: Any) -> OnTheFlyInputs:
     found = stored(clips, cache, clip=clip, **options)
-    return live_images(found, clips, clip=clip, frontend=frontend, device=torch.device("cpu"))
+    return make_on_the_fly_inputs(found, clips, clip=clip, frontend=frontend, device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -77,7 +77,7 @@ def test_live_images_are_the_stored_ones_to_the_bit(
 ) -> None:
     clip, frontend = Clip(sr=SR, duration=0.5, fit=fit), Frontend(n_mels=24, n_frames=20, fmax=SR / 2, **look)
     torch.set_num_threads(threads)
-    expected = images(clips, content="abc", clip=clip, frontend=frontend, cache=tmp_path)
+    expected = load_inputs(clips, content="abc", clip=clip, frontend=frontend, cache=tmp_path)
     whole = [False] if fit == "stretch" else [False, True]
     for found in [live(clips, tmp_path, frontend, clip=clip, whole=whole) for whole in whole]:
         np.testing.assert_array_equal(found.array[np.arange(5)], expected.array)
@@ -85,13 +85,13 @@ def test_live_images_are_the_stored_ones_to_the_bit(
         np.testing.assert_array_equal(found.array[1:4], expected.array[1:4])
         assert found.array.shape == expected.array.shape
         assert found.array.ndim == expected.array.ndim
-        assert found.kept.tolist() == expected.kept.tolist()
+        assert found.clip_rows.tolist() == expected.clip_rows.tolist()
     assert torch.get_num_threads() == threads
 
 
 def test_augmented_waveforms_are_those_of_the_stored_images(clips: Any, tmp_path: Path) -> None:
     frontend = Frontend(n_mels=24, n_frames=20, fmax=SR / 2)
-    expected = images(clips, content="abc", clip=CLIP, frontend=frontend, cache=tmp_path, variant=2)
+    expected = load_inputs(clips, content="abc", clip=CLIP, frontend=frontend, cache=tmp_path, variant=2)
     found = live(clips, tmp_path, frontend, variant=2)
     np.testing.assert_array_equal(found.array[:], expected.array)
     assert not np.array_equal(found.array[:], live(clips, tmp_path, frontend).array[:])
@@ -134,7 +134,7 @@ def test_the_clip_decides_nothing_of_whole_recordings_and_all_of_others(clips: A
 
 def test_long_recordings_are_written_in_pieces(clips: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at_once = stored(clips, tmp_path / "one", whole=True)
-    monkeypatch.setattr(stored_waveforms, "WAITING", 5000)  # samples: two of the five are longer
+    monkeypatch.setattr(stored_waveforms, "MAX_WAITING_SAMPLES", 5000)  # samples: two of the five are longer
     in_pieces = stored(clips, tmp_path / "other", whole=True)
     np.testing.assert_array_equal(at_once.samples, in_pieces.samples)
     np.testing.assert_array_equal(at_once.first, in_pieces.first)
@@ -146,15 +146,15 @@ def test_a_long_recording_that_is_bad_at_its_end_is_named_and_the_others_stay_ri
     good = stored(clips, tmp_path, whole=True)
     y = np.concatenate([np.ones(50_000, np.float32) * 0.1, np.zeros(50_000, np.float32), [np.nan]])
     soundfile.write(clips.root / "2a.wav", y, SR, subtype="FLOAT")
-    monkeypatch.setattr(stored_waveforms, "WAITING", 5000)
+    monkeypatch.setattr(stored_waveforms, "MAX_WAITING_SAMPLES", 5000)
     with pytest.raises(BadClip):
         list(stream_waveform(clips.root / "2a.wav", sr=SR))
     more = stand_in(clips.root)
     with pytest.raises(UserError, match=r"1 of the 6 clips .* \(2a.wav: NaN or infinite samples\)"):
         stored(more, tmp_path / "bad", whole=True)
     found = stored(more, tmp_path / "bad", whole=True, on_bad_clip="skip")
-    assert found.bad == (("2a.wav", "NaN or infinite samples"),)
-    assert found.kept.tolist() == [0, 1, 2, 4, 5]
+    assert found.unusable == (("2a.wav", "NaN or infinite samples"),)
+    assert found.clip_rows.tolist() == [0, 1, 2, 4, 5]
     for row in range(5):
         np.testing.assert_array_equal(found.read(row, 0.5), good.read(row, 0.5))
 
@@ -166,7 +166,7 @@ def test_shards_outlive_what_ended_their_maker(
     (clips.root / "1a.wav").write_bytes(b"")
     more = stand_in(clips.root)
     expected = stored(more, tmp_path / "whole", whole=whole, on_bad_clip="skip")
-    monkeypatch.setattr(stored_waveforms, "BATCH", 2)
+    monkeypatch.setattr(stored_waveforms, "BATCH_SIZE", 2)
     read: list[str] = []
     name = "_read_recording" if whole else "read_clip"
     original = getattr(stored_waveforms, name)
@@ -186,8 +186,8 @@ def test_shards_outlive_what_ended_their_maker(
     assert sorted(read) == ["3.wav", "4.wav"]  # two shards of two clips were whole
     np.testing.assert_array_equal(found.samples, expected.samples)
     np.testing.assert_array_equal(found.first, expected.first)
-    np.testing.assert_array_equal(found.kept, expected.kept)
-    assert found.bad == expected.bad == (("1a.wav", "empty (0 bytes)"),)
+    np.testing.assert_array_equal(found.clip_rows, expected.clip_rows)
+    assert found.unusable == expected.unusable == (("1a.wav", "empty (0 bytes)"),)
 
 
 def test_a_clip_too_loud_for_a_spectrogram_is_named(clips: Any, tmp_path: Path) -> None:
@@ -206,8 +206,8 @@ def test_the_bits_of_an_input_hang_on_no_number_of_threads(kind: str) -> None:
     rng = np.random.default_rng(0)
     sounds = [torch.from_numpy(0.1 * rng.standard_normal(n, np.float32)) for n in (4000, 2400, 9870, 4000)]
     front_end = build_input_kind(CLIP, Frontend(kind=kind, n_mels=24, n_frames=20, fmax=SR / 2))
-    alone = make_inputs(front_end, sounds)
+    alone = compute_inputs(front_end, sounds)
     for threads in (2, 3, 4):
         torch.set_num_threads(threads)
         for _ in range(5):
-            assert torch.equal(make_inputs(front_end, sounds), alone)
+            assert torch.equal(compute_inputs(front_end, sounds), alone)

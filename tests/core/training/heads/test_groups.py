@@ -7,7 +7,7 @@ import pytest
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.training.heads import groups
-from core.training.heads.groups import MAX_RUNS, group_runs
+from core.training.heads.groups import MAX_GROUP_RUNS, group_runs
 
 HEAD: dict[str, Any] = {"model__freeze": "block4"}
 
@@ -64,12 +64,12 @@ def test_runs_with_other_frozen_weights_are_another_group(run: Run, dataset: Dat
 def test_groups_are_split_by_number_of_runs_and_by_work(
     run: Run, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs = [run.replace(**HEAD, seed=seed) for seed in range(2 * MAX_RUNS + 1)]
+    runs = [run.replace(**HEAD, seed=seed) for seed in range(2 * MAX_GROUP_RUNS + 1)]
     assert sizes(dataset, *runs) == [43, 43, 43]
     clips = len(dataset.split(run.data.fold, validation=run.data.validation).train)
-    monkeypatch.setattr(groups, "MAX_CLIP_PASSES", 2 * clips * run.training.epochs)
+    monkeypatch.setattr(groups, "MAX_GROUP_CLIP_PASSES", 2 * clips * run.training.epochs)
     assert sizes(dataset, *runs[:5]) == [1, 2, 2]
-    monkeypatch.setattr(groups, "MAX_CLIP_PASSES", 1)
+    monkeypatch.setattr(groups, "MAX_GROUP_CLIP_PASSES", 1)
     assert sizes(dataset, *runs[:2]) == [1, 1]
 
 
