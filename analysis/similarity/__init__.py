@@ -1,12 +1,12 @@
-"""How alike two representations of the same clips are: SVCCA, PWCCA, CKA and Procrustes.
+"""Similarity of two representations of the same clips: SVCCA, PWCCA, linear CKA and Procrustes.
 
-``svcca(x, y)`` and its three siblings take activations as arrays or tensors of shape (datapoints, neurons);
-``compare_networks`` reads any layers of two networks in one pass over the clips. Both add the activations up in
-``Moments``, whose memory grows with neurons squared and never with clips, and work every index out of it, so that
-an array and a stream of its rows get the same answer.
+`svcca`, `pwcca`, `cka` and `procrustes` take activations as arrays or tensors of shape (datapoints, neurons).
+`compare_networks` reads the activations of any layers of two networks in one pass over the clips. Both accumulate
+`Moments`, whose memory grows with the square of the number of neurons but not with the number of clips. An index
+therefore has the same value for an array and for a stream of its rows.
 
-Every ``Similarity`` says how many directions it rests on, how many datapoints, and what the same index gives for
-the same datapoints paired at random.
+Each result (`Similarity`) has the number of directions compared, the number of datapoints, and a noise floor: the index
+of the same activations with randomly mis-paired clips.
 """
 
 from analysis.similarity.indices import INDICES, Similarity, cka, procrustes, pwcca, similarity, svcca

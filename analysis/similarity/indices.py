@@ -1,22 +1,22 @@
-"""Four indices of similarity between activations x and y of the same datapoints, each a row of the table below.
+"""Four indices of the similarity of activations x and y of the same datapoints.
 
-========== ================================ ============ ========= =============================================
-index      value                            range        symmetric unchanged by
-========== ================================ ============ ========= =============================================
-svcca      mean canonical correlation of    0 to 1       yes       rotation and isotropic scale of x or y; every
-           the main directions of x and y                          invertible map if all variance is kept
-pwcca      canonical correlations, weighted 0 to 1       no        invertible maps of y, isotropic scale of x
-           by what they say of x's neurons
-cka        centred kernel alignment,        about 0 to 1 yes       rotation and isotropic scale of x or y
+========== ============================== ============ ========= =====================================================
+index      value                          range        symmetric invariant to
+========== ============================== ============ ========= =====================================================
+svcca      mean canonical correlation of  0 to 1       yes       rotation and isotropic scaling of x or y; invertible
+           the principal directions                              linear maps if all variance is kept
+pwcca      canonical correlations,        0 to 1       no        invertible linear maps of y, isotropic scaling of x
+           weighted by the neurons of x
+cka        centred kernel alignment,      about 0 to 1 yes       rotation and isotropic scaling of x or y
            linear, unbiased
-procrustes overlap under the best rotation  0 to 1       yes       rotation and isotropic scale of x or y
-========== ================================ ============ ========= =============================================
+procrustes overlap after the best         0 to 1       yes       rotation and isotropic scaling of x or y
+           rotation
+========== ============================== ============ ========= =====================================================
 
-Everything is float64 and centred, worked out from sums over datapoints (`analysis.similarity.streaming_moments`). A
-direction
-counts if its standard deviation exceeds 1e-5 of the largest: activations are float32, and less is rounding error.
-Where x or y is constant, nothing is shared: the value is 0. With as many neurons as datapoints or more, the two kinds
-of CCA at full variance are 1 whatever the activations (Kornblith et al. 2019, arXiv 1905.00414), as is their floor.
+All computations use float64 and centred sums over datapoints (`analysis.similarity.streaming_moments`). A direction is
+used if its standard deviation exceeds 1e-5 of the largest one; smaller values are rounding errors of float32
+activations. If x or y is constant, the value is 0. With at least as many neurons as datapoints, both kinds of CCA at
+full variance are 1 for any activations (Kornblith et al. 2019, arXiv 1905.00414), and so is their noise floor.
 """
 
 import warnings
@@ -30,26 +30,26 @@ from torch import Tensor
 from analysis.similarity.streaming_moments import CentredMoments, Moments
 from core.errors import UserError, unknown_name_error
 
-RANK_TOLERANCE = 1e-5  # of the largest standard deviation
-MIN_DATAPOINTS_PER_NEURON = 5  # the least that the authors of SVCCA advise (github.com/google/svcca, tutorial 001)
+RANK_TOLERANCE = 1e-5  # relative to the largest standard deviation
+MIN_DATAPOINTS_PER_NEURON = 5  # recommended by the authors of SVCCA (github.com/google/svcca, tutorial 001)
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """A similarity and what it rests on.
+    """Value of a similarity index, with the numbers that are needed to judge it.
 
     Attributes
     ----------
     value
-        The index; 1 for the same representation.
+        The index; 1 for equal representations.
     n_directions
-        Directions of x and of y that were compared.
+        Number of directions of x and of y that were compared.
     n_datapoints
-        Rows of x and of y.
+        Number of rows of x and of y.
     noise_floor
-        The same index on the same activations with the clips of y mis-paired: what unrelated clips score here, by
-        what all clips share and by chance. One draw of the pairs; for clips without positions about 0 and of either
-        sign for `cka`. NaN if every batch was a single clip.
+        The same index for the same activations with randomly mis-paired clips (one random pairing). It contains
+        similarity by chance and the similarity common to all clips. For `cka` without spatial positions it is about 0,
+        with either sign. NaN if every batch was a single clip.
     """
 
     value: float
@@ -59,58 +59,59 @@ class Similarity:
 
 
 def svcca(x: Any, y: Any, *, explained_variance: float = 0.99, seed: int = 0) -> Similarity:
-    """Compare by singular vector canonical correlation analysis (Raghu et al. 2017, arXiv 1706.05806).
+    """Compute singular vector canonical correlation analysis (Raghu et al. 2017, arXiv 1706.05806).
 
     Parameters
     ----------
     x, y
         Activations of the same datapoints, arrays or tensors of shape (datapoints, neurons).
     explained_variance
-        Share of the variance that the directions kept must hold, above 0, at most 1. Variance is the sum of squared
-        singular values (the authors' tutorial sums the singular values themselves, which keeps more directions).
+        Fraction of the variance in the principal directions that are compared, above 0 and at most 1. Variance is the
+        sum of squared singular values. (The tutorial of the authors sums the singular values, which keeps more
+        directions.)
     seed
-        Of the permutation behind the noise floor.
+        Seed of the random pairing for the noise floor.
 
     Returns
     -------
     Similarity
-        The mean of the canonical correlations, as many as the smaller of the two sides has directions.
+        Mean of the canonical correlations. Their number is the smaller number of directions of the two sides.
 
     Raises
     ------
     UserError
-        For inputs that are not two real, finite matrices with the same number of rows (at least 2), or an
-        `explained_variance` out of range.
+        If x and y are not two real, finite matrices with the same number of rows (at least 2), or
+        `explained_variance` is out of range.
     """
     return _compare(x, y, "svcca", explained_variance=explained_variance, seed=seed)
 
 
 def pwcca(x: Any, y: Any, *, seed: int = 0) -> Similarity:
-    """Compare by projection weighted CCA (Morcos et al. 2018, arXiv 1806.05759), weighted by x.
+    """Compute projection weighted CCA (Morcos et al. 2018, arXiv 1806.05759), weighted by x.
 
-    Canonical variable h_i of x has the weight sum_j |<h_i, x_j>| over x's neurons x_j, whichever side is wider. So
-    ``pwcca(x, y)`` asks how much of x is found in y, and ``pwcca(y, x)`` is another question. Every direction above
-    the rank cut counts.
+    The weight of the canonical variable h_i of x is sum_j |<h_i, x_j>| over the neurons x_j of x. ``pwcca(x, y)``
+    therefore measures how much of x is contained in y and differs from ``pwcca(y, x)``. All directions above the rank
+    tolerance are used.
 
     Parameters
     ----------
     x, y
         Activations of the same datapoints, arrays or tensors of shape (datapoints, neurons).
     seed
-        Of the permutation behind the noise floor.
+        Seed of the random pairing for the noise floor.
 
     Raises
     ------
     UserError
-        As `svcca`.
+        As for `svcca`.
     """
     return _compare(x, y, "pwcca", seed=seed)
 
 
 def cka(x: Any, y: Any, *, seed: int = 0) -> Similarity:
-    """Compare by linear centred kernel alignment, without its bias at few datapoints.
+    """Compute linear centred kernel alignment with the unbiased estimator for few datapoints.
 
-    HSIC is Song et al.'s unbiased estimate (2012, JMLR 13, equation 5), as in Nguyen et al. 2021 (arXiv 2010.15327).
+    HSIC is estimated by equation 5 of Song et al. (2012, JMLR 13), as in Nguyen et al. 2021 (arXiv 2010.15327).
     The value is not clipped: unrelated activations score around 0, slightly below as often as above.
     `n_directions` has the ranks of x and y; nothing is left out.
 
@@ -119,61 +120,61 @@ def cka(x: Any, y: Any, *, seed: int = 0) -> Similarity:
     x, y
         Activations of the same datapoints, arrays or tensors of shape (datapoints, neurons).
     seed
-        Of the permutation behind the noise floor.
+        Seed of the random pairing for the noise floor.
 
     Raises
     ------
     UserError
-        As `svcca`; and for fewer than 4 datapoints.
+        As for `svcca`, and for fewer than 4 datapoints.
     """
     return _compare(x, y, "cka", seed=seed)
 
 
 def procrustes(x: Any, y: Any, *, seed: int = 0) -> Similarity:
-    """Compare under the best rotation: 1 - d / 2, with d the squared Procrustes distance (Ding et al. 2021).
+    """Compute 1 - d / 2, where d is the squared orthogonal Procrustes distance (Ding et al. 2021).
 
-    With x and y centred and scaled to unit Frobenius norm that is the nuclear norm of x'y (arXiv 2108.01661,
-    equation 2). `n_directions` has the ranks of x and y; nothing is left out.
+    x and y are centred and scaled to unit Frobenius norm. The value then equals the nuclear norm of x'y (arXiv
+    2108.01661, equation 2). `n_directions` has the ranks of x and y; no direction is discarded.
 
     Parameters
     ----------
     x, y
         Activations of the same datapoints, arrays or tensors of shape (datapoints, neurons).
     seed
-        Of the permutation behind the noise floor.
+        Seed of the random pairing for the noise floor.
 
     Raises
     ------
     UserError
-        As `svcca`.
+        As for `svcca`.
     """
     return _compare(x, y, "procrustes", seed=seed)
 
 
 def check_options(index: str, explained_variance: float) -> None:
-    """Raise a UserError for an index that does not exist or a share of variance out of range."""
+    """Raise a UserError if the index is unknown or the explained variance is out of range."""
     if index not in INDICES:
         raise unknown_name_error("similarity index", index, INDICES)
     if not 0 < explained_variance <= 1:
-        raise UserError(f"explained_variance is {explained_variance:g}: give a share above 0 and at most 1")
+        raise UserError(f"explained_variance is {explained_variance:g}: must be above 0 and at most 1")
 
 
 def similarity(moments: Moments, index: str, *, explained_variance: float = 0.99) -> Similarity:
-    """Work `index` out of the sums of all datapoints.
+    """Compute an index from the moments of all datapoints.
 
     Parameters
     ----------
     moments
-        The sums; for `cka` with norms.
+        Moments of x and y; with norms for `cka`.
     index
         One of `INDICES`.
     explained_variance
-        For `svcca`.
+        Fraction of variance, for `svcca`.
 
     Raises
     ------
     UserError
-        As the function named like the index.
+        As for the function with the name of the index.
     """
     check_options(index, explained_variance)
     centred = moments.centred()
@@ -184,7 +185,7 @@ def similarity(moments: Moments, index: str, *, explained_variance: float = 0.99
 
 
 def has_too_few_datapoints(moments: Moments) -> bool:
-    """Say whether there are too few datapoints for the wider of the two sides."""
+    """Tell whether there are fewer than 5 datapoints per neuron of the wider side."""
     return moments.n_datapoints < MIN_DATAPOINTS_PER_NEURON * max(moments.n_neurons)
 
 
@@ -195,15 +196,18 @@ def _compare(x: Any, y: Any, index: str, *, explained_variance: float = 0.99, se
     result = similarity(moments, index, explained_variance=explained_variance)
     if has_too_few_datapoints(moments):
         warnings.warn(
-            f"{index} of {moments.n_datapoints} datapoints with {max(moments.n_neurons)} neurons: give at least "
-            f"{MIN_DATAPOINTS_PER_NEURON} datapoints per neuron, or read the value against its noise floor",
+            f"{index} of {moments.n_datapoints} datapoints with {max(moments.n_neurons)} neurons: use at least "
+            f"{MIN_DATAPOINTS_PER_NEURON} datapoints per neuron, or compare the value with its noise floor",
             stacklevel=3,
         )
     return result
 
 
 def _principal_directions(outer: Tensor, rounding: float) -> tuple[Tensor, Tensor]:
-    """Return the squared singular values above the rank cut, largest first, and their right singular vectors."""
+    """Return the squared singular values above the rank tolerance in descending order, and the singular vectors.
+
+    `outer` is the matrix of products (neurons, neurons); vectors are its columns.
+    """
     squares, vectors = torch.linalg.eigh(outer)
     squares, vectors = squares.flip(0), vectors.flip(1)
     rank = int((squares > max(RANK_TOLERANCE**2 * float(squares[0]), rounding)).sum())
@@ -220,9 +224,9 @@ def _svcca(sums: CentredMoments, explained_variance: float) -> tuple[float, floa
     bases = []
     for outer, rounding in ((sums.xx, sums.rounding[0]), (sums.yy, sums.rounding[1])):
         squares, vectors = _principal_directions(outer, rounding)
-        held = squares.cumsum(0)
-        kept = int((held < explained_variance * squares.sum()).sum()) + 1  # the first to reach the share, included
-        bases.append(vectors[:, :kept] / squares[:kept].sqrt())
+        cumulative = squares.cumsum(0)
+        n_kept = int((cumulative < explained_variance * squares.sum()).sum()) + 1  # with the one that reaches the sum
+        bases.append(vectors[:, :n_kept] / squares[:n_kept].sqrt())
     left, right = bases
 
     def mean(cross: Tensor) -> float:
@@ -255,14 +259,14 @@ def _cka(sums: CentredMoments, explained_variance: float) -> tuple[float, float,
         return 0.0, 0.0, n_directions
 
     def hsic(i: int, j: int, outer: Tensor, norm: float) -> float:
-        """Unbiased HSIC of centred sides i and j, times n (n - 3)."""
-        own = n / (n - 2) * norm - traces[i] * traces[j] / ((n - 1) * (n - 2))
-        return float(outer.square().sum()) - own
+        """Return the unbiased HSIC of the centred sides i and j, times n (n - 3)."""
+        correction = n / (n - 2) * norm - traces[i] * traces[j] / ((n - 1) * (n - 2))
+        return float(outer.square().sum()) - correction
 
-    own_x, own_y = hsic(0, 0, sums.xx, float(norms[0, 0])), hsic(1, 1, sums.yy, float(norms[1, 1]))
-    if own_x <= 1e-12 * traces[0] ** 2 or own_y <= 1e-12 * traces[1] ** 2:  # all the spread is a single datapoint's
+    hsic_x, hsic_y = hsic(0, 0, sums.xx, float(norms[0, 0])), hsic(1, 1, sums.yy, float(norms[1, 1]))
+    if hsic_x <= 1e-12 * traces[0] ** 2 or hsic_y <= 1e-12 * traces[1] ** 2:  # all variance is in a single datapoint
         return 0.0, 0.0, n_directions
-    scale = (own_x * own_y) ** 0.5
+    scale = (hsic_x * hsic_y) ** 0.5
     value, floor = hsic(0, 1, sums.xy, float(norms[0, 1])), hsic(0, 1, sums.shuffled, sums.shuffled_norm)
     return value / scale, floor / scale, n_directions
 
@@ -279,7 +283,7 @@ def _procrustes(sums: CentredMoments, explained_variance: float) -> tuple[float,
 def _score_with_floor(
     score: Callable[[Tensor], float], sums: CentredMoments, n_directions: tuple[int, int]
 ) -> tuple[float, float, tuple[int, int]]:
-    """Score the clips as they belong together and mis-paired."""
+    """Apply an index to the correct pairs and to the mis-paired clips; return value, noise floor and directions."""
     if 0 in n_directions:
         return 0.0, 0.0, n_directions
     return score(sums.xy), score(sums.shuffled) if sums.shuffled.isfinite().all() else float("nan"), n_directions

@@ -1,4 +1,4 @@
-"""The similarity of every layer of two networks, in one pass over the clips."""
+"""Similarity of the layers of two networks, computed in one pass over the clips."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,7 +23,7 @@ SPATIAL_MODES = ("flatten", "mean")
 
 
 def list_weight_layers(network: nn.Module) -> tuple[str, ...]:
-    """Name the convolutions and linear maps of `network` that run in evaluation, in the order it registers them."""
+    """Return the names of the convolutional and linear layers that run in evaluation mode, in order of registration."""
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     idle = tuple(f"{path}." for path in find_auxiliary_heads(network))
     named = ((name, module) for name, module in network.named_modules() if not name.startswith(idle))
@@ -43,42 +43,41 @@ def compare_networks(
 ) -> dict[str, Similarity]:
     """Compare the same layers of two networks on the same clips.
 
-    Both run in evaluation mode, one batch at a time: the batch's activations in `before` are held until `after` has
-    seen it, and nothing else that grows with the clips. Of a convolution's output the channels are the neurons, as the
-    authors of SVCCA advise (github.com/google/svcca, tutorial 002). A layer that runs in place changes nothing: what is
-    read is read before the next layer runs.
+    Both networks run in evaluation mode, batch by batch; only the activations of the current batch are kept. The
+    neurons of a convolutional layer are its channels, as the authors of SVCCA recommend (github.com/google/svcca,
+    tutorial 002). In-place layers do not change the result, because outputs are read before the next layer runs.
 
     Parameters
     ----------
     before, after
-        The networks; left as they were, training flags included.
+        The networks. Their weights and training flags are not changed.
     batches
-        What the networks are fed, each of shape (clips, ...); moved to the network's device. For the noise floor, at
-        least 2 clips each and in random order, so that a clip's neighbours are not of its kind.
+        Input tensors of shape (clips, ...); they are moved to the device of the network. For the noise floor, a batch
+        needs at least 2 clips, in random order, so that neighbouring clips are not of the same class.
     layers
-        Names of modules, as in ``named_modules()``, that exist in both. Each must run once per batch and return a
-        tensor of shape (clips, channels) or (clips, channels, positions ...).
+        Names of modules, as in ``named_modules()``, that exist in both networks. Each must run once per batch and
+        return a tensor of shape (clips, channels) or (clips, channels, positions ...).
     index
         ``svcca``, ``pwcca`` (weighted by `before`), ``cka`` or ``procrustes``.
     spatial
-        ``fold``: every position of a map is a datapoint. ``pool``: every clip is one, the mean over its positions;
-        for maps whose sizes differ between the networks.
+        ``flatten``: every spatial position is a datapoint. ``mean``: every clip is a datapoint, the mean over its
+        positions; required if the two networks have outputs of different sizes.
     explained_variance
-        For ``svcca``.
+        Fraction of variance, for ``svcca``.
     seed
-        Of the mis-pairings of clips behind the noise floors.
+        Seed of the random pairing of clips for the noise floor.
 
     Returns
     -------
     dict
-        The similarity of each layer, in the order of `layers`. One warning names the layers with fewer than 5
+        Similarity of each layer, in the order of `layers`. A single warning reports the layers with fewer than 5
         datapoints per neuron.
 
     Raises
     ------
     UserError
-        For a layer that is in neither network, does not run exactly once or returns no such tensor; maps of different
-        sizes without pooling; no batches; and as the function named like the index.
+        If a layer does not exist, does not run exactly once per batch or returns another type or shape, if outputs
+        differ in size with ``flatten``, if there are no batches, and as for the function with the name of the index.
     """
     check_options(index, explained_variance)
     if spatial not in SPATIAL_MODES:
@@ -88,7 +87,7 @@ def compare_networks(
     moments = {layer: Moments(seed=seed, norms=index == "cka") for layer in layers}
     with torch.inference_mode(), _evaluation_mode(before), _evaluation_mode(after):
         for batch in batches:
-            _add_activations(before, after, batch, moments, pool=spatial == "mean")
+            _add_activations(before, after, batch, moments, average=spatial == "mean")
         result = {}
         for layer, sums in moments.items():
             with _errors_naming(layer):
@@ -98,47 +97,47 @@ def compare_networks(
 
 
 def _add_activations(
-    before: nn.Module, after: nn.Module, batch: Tensor, moments: dict[str, Moments], *, pool: bool
+    before: nn.Module, after: nn.Module, batch: Tensor, moments: dict[str, Moments], *, average: bool
 ) -> None:
-    held: dict[str, tuple[Tensor, tuple[int, ...]]] = {}
+    outputs_before: dict[str, tuple[Tensor, tuple[int, ...]]] = {}
 
-    def hold(layer: str, output: Tensor) -> None:
-        held[layer] = _as_datapoints(output, pool=pool, copy=True), tuple(output.shape[2:])
+    def store(layer: str, output: Tensor) -> None:
+        outputs_before[layer] = _as_datapoints(output, average=average, copy=True), tuple(output.shape[2:])
 
     def compare(layer: str, output: Tensor) -> None:
-        x, size = held.pop(layer)
-        if size != output.shape[2:] and not pool:
+        x, size = outputs_before.pop(layer)
+        if size != output.shape[2:] and not average:
             sizes = " and ".join("x".join(map(str, s)) or "no" for s in (size, output.shape[2:]))
-            raise UserError(f"layer '{layer}' has {sizes} positions in the two networks: average them (spatial='mean')")
+            raise UserError(f"layer '{layer}' has {sizes} positions in the two networks; use spatial='mean'")
         with _errors_naming(layer):
-            rows = _as_datapoints(output, pool=pool, copy=False)
+            rows = _as_datapoints(output, average=average, copy=False)
             moments[layer].add(x, rows, positions=max(len(rows) // len(output), 1))
 
-    _run_with_hooks(before, batch, moments, hold)
+    _run_with_hooks(before, batch, moments, store)
     _run_with_hooks(after, batch, moments, compare)
 
 
-def _as_datapoints(output: Tensor, *, pool: bool, copy: bool) -> Tensor:
-    """Bring (clips, channels, positions ...) to (datapoints, channels)."""
-    if output.ndim == 2 or pool:
+def _as_datapoints(output: Tensor, *, average: bool, copy: bool) -> Tensor:
+    """Reshape (clips, channels, positions ...) to (datapoints, channels)."""
+    if output.ndim == 2 or average:
         rows = output.flatten(2).mean(2) if output.ndim > 2 else output
         return rows.clone() if copy else rows
     maps = output.transpose(0, 1)
-    # A copy for certain: of a single clip the maps would otherwise stay a view of what may be overwritten.
+    # For a single clip, flatten() would return a view of memory that the next layer may overwrite.
     return (maps.clone(memory_format=torch.contiguous_format) if copy else maps).flatten(1).T
 
 
 def _run_with_hooks(
     network: nn.Module, batch: Tensor, layers: Iterable[str], read: Callable[[str, Tensor], None]
 ) -> None:
-    """Feed `batch` to `network` and give every layer's output to `read` at once; leave no hook behind."""
+    """Run `network` on `batch` and call ``read(layer, output)`` right after each layer; remove all hooks."""
     runs = dict.fromkeys(layers, 0)
 
     def hook(layer: str) -> Callable[[nn.Module, Any, Any], None]:
         def receive(module: nn.Module, inputs: Any, output: Any) -> None:
             runs[layer] += 1
             if runs[layer] > 1:
-                raise UserError(f"layer '{layer}' runs more than once per batch: name one that runs once")
+                raise UserError(f"layer '{layer}' runs more than once per batch; choose a layer that runs once")
             if not isinstance(output, Tensor) or output.ndim < 2:
                 kind = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
                 raise UserError(f"layer '{layer}' returns {kind}: similarity needs (clips, channels, ...)")
@@ -150,14 +149,14 @@ def _run_with_hooks(
     handles = [network.get_submodule(layer).register_forward_hook(hook(layer)) for layer in runs]
     try:
         batch = batch if parameter is None else batch.to(parameter.device)
-        # Channels last is the faster layout for convolutions.
+        # Convolutions are faster in channels-last layout.
         network(batch.contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch)
     finally:
         for handle in handles:
             handle.remove()
     for layer, times in runs.items():
         if not times:
-            raise UserError(f"layer '{layer}' does not run: name one that the network uses")
+            raise UserError(f"layer '{layer}' does not run; choose a layer that the network uses")
 
 
 @contextmanager
@@ -173,7 +172,7 @@ def _evaluation_mode(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _errors_naming(layer: str) -> Iterator[None]:
-    """Say which layer a UserError is about."""
+    """Prefix the message of a UserError with the name of the layer."""
     try:
         yield
     except UserError as error:
@@ -182,12 +181,12 @@ def _errors_naming(layer: str) -> Iterator[None]:
 
 def _check_layers(network: nn.Module, layers: Sequence[str]) -> None:
     if not layers:
-        raise UserError("no layers to compare: name at least one")
+        raise UserError("no layers to compare; name at least one")
     names = [name for name, _ in network.named_modules() if name]
     for layer in layers:
         if layer not in names:
             match = closest_name(layer, names)
-            hint = f"did you mean '{match}'?" if match else f"it begins with {', '.join(names[:3])}"
+            hint = f"did you mean '{match}'?" if match else f"its first layers are {', '.join(names[:3])}"
             raise UserError(f"the network {type(network).__name__} has no layer '{layer}': {hint}")
 
 
@@ -197,6 +196,6 @@ def _warn_of_few_datapoints(moments: dict[str, Moments]) -> None:
         sums = moments[thin[0]]
         warnings.warn(
             f"{len(thin)} of {len(moments)} layers have fewer than {MIN_DATAPOINTS_PER_NEURON} datapoints per neuron "
-            f"({thin[0]}: {sums.n_datapoints} for {max(sums.n_neurons)}): give more clips or read the noise floor",
+            f"({thin[0]}: {sums.n_datapoints} for {max(sums.n_neurons)}); use more clips, or see the noise floor",
             stacklevel=3,
         )

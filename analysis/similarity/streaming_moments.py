@@ -1,7 +1,32 @@
-"""Sums over datapoints from which every similarity index follows: memory grows with neurons squared, not with clips.
+"""Running sums from which every similarity index is computed; memory grows with neurons squared, not with clips.
 
-Symbols: x and y are two sets of activations of the same datapoints, (datapoints, neurons); z = [u v] is the two side by
-side, each measured from a fixed origin near its mean, so that a mean far larger than the spread does not swallow it.
+Derivation
+----------
+Let x_i and y_i be the activations of datapoint i (n datapoints), and let u_i = x_i - o and v_i = y_i - p be their
+differences from a fixed origin near the mean. The origin keeps float64 sums accurate if the mean is much larger than
+the standard deviation. z = [u v] has the neurons of both sides as columns. Let d and e be the means of u and v.
+
+Second moments. With the running sums S = sum z_i and Q = sum z_i z_i', the centred matrix of products is
+Q - S S' / n. Its blocks are x'x, y'y and x'y of centred activations. SVCCA, PWCCA and Procrustes need only these: the
+singular values and right singular vectors of x are the roots of the eigenvalues and the eigenvectors of x'x.
+
+Fourth moments. CKA needs the unbiased HSIC of the kernels K = x x' and L = y y' (Song et al. 2012, JMLR 13, equation
+5), an n x n problem. Centred kernels have row sums of 0. If the diagonals are set to 0, as in equation 5, the row sums
+are -k_i and -l_i, where k_i = |u_i - d|^2 and l_i = |v_i - e|^2. The estimate therefore reduces to
+
+    n (n - 3) HSIC = |x'y|^2 - n / (n - 2) sum k_i l_i + tr(K) tr(L) / ((n - 1) (n - 2))
+
+with |x'y|^2 the squared Frobenius norm, tr(K) = tr(x'x) and tr(L) = tr(y'y). Only sum k_i l_i is not a second moment.
+Multiplied out, with sum u_i = n d and sum v_i = n e,
+
+    sum |u_i - d|^2 |v_i - e|^2 = sum |u_i|^2 |v_i|^2 - 2 e' sum |u_i|^2 v_i - 2 d' sum |v_i|^2 u_i
+                                  + |e|^2 sum |u_i|^2 + |d|^2 sum |v_i|^2 + 4 d' (sum u_i v_i') e - 3 n |d|^2 |e|^2,
+
+so the sums of |u|^2 z, |v|^2 z (cubic) and |u|^2 |v|^2 (quartic) are sufficient.
+
+Noise floor. The sums are also accumulated with the clips of y paired at random with those of x. For a random
+permutation of all n datapoints, the expected squared norm of x'y is tr(x'x) tr(y'y) / (n - 1). Permutations within
+batches are scaled to this size.
 """
 
 import random
@@ -15,35 +40,32 @@ from torch import Tensor
 
 from core.errors import UserError
 
-CHUNK_SIZE = 2**18  # numbers of z held as float64 at a time (2 MB): they stay in cache from one step to the next
-MAX_PAIRS_PER_NEURON = (
-    16  # datapoints per neuron that the noise floor is drawn from, at most of the first batch, without positions
-)
-MIN_PAIRS_PER_NEURON = 32  # datapoints per neuron that are mis-paired of a batch of maps, at least, where it has more
-POSITION_STRIDES = (4, 3, 2)  # of the positions that stand for all
+CHUNK_SIZE = 2**18  # elements of z in float64 at a time (2 MB, so that they stay in the cache)
+MAX_PAIRS_PER_NEURON = 16  # random pairs for the noise floor from the first batch, if every clip is one datapoint
+MIN_PAIRS_PER_NEURON = 32  # random pairs for the noise floor from each batch of clips with several positions
+POSITION_STRIDES = (4, 3, 2)  # strides of the positions that are used in large batches
 
 
 @dataclass(frozen=True)
 class CentredMoments:
-    """Sums about the mean, over all datapoints; float64.
+    """Sums of products about the mean of all datapoints, in float64.
 
     Attributes
     ----------
     n_datapoints
-        Rows of x and of y.
+        Number of rows of x and of y.
     xx, yy, xy
-        Sums of products, shape (x neurons, x neurons), (y neurons, y neurons) and (x neurons, y neurons).
+        Sums of products of shape (x neurons, x neurons), (y neurons, y neurons) and (x neurons, y neurons).
     shuffled
-        As `xy`, for y's clips paired with x's at random; NaN if no batch had two clips to exchange. Where every clip is
-        one datapoint, its squared Frobenius norm is, over all pairings, the trace of `xx` times that of `yy`, by
-        n_datapoints - 1.
+        As `xy`, with the clips of y paired at random with those of x; NaN if no batch had two clips. If every clip is
+        one datapoint, its squared Frobenius norm is tr(xx) tr(yy) / (n_datapoints - 1) on average over all pairings.
     norms
-        [[sum k k, sum k l], [sum k l, sum l l]] with k and l the squared distance of each datapoint of x and of y
-        from the mean, shape (2, 2); None where they were not summed.
+        [[sum k k, sum k l], [sum k l, sum l l]], where k and l are the squared distances of a datapoint of x and of y
+        from the mean, shape (2, 2); None if they were not accumulated.
     shuffled_norm
-        sum k l for the pairing at random; where every clip is one datapoint, its mean over all pairings.
+        sum k l for the random pairing; the mean over all pairings if every clip is one datapoint.
     rounding
-        Sums of squares below which all of x (of y) is rounding error of its mean.
+        Sum of squares of x and of y below which all values are rounding errors of the mean.
     """
 
     n_datapoints: int
@@ -57,33 +79,33 @@ class CentredMoments:
 
 
 class Moments:
-    """The running sums of two sets of activations of the same datapoints.
+    """Running sums of products of two sets of activations of the same datapoints, and of randomly paired clips.
 
-    They are kept in float64 on the device of x (in main memory for a device without float64, such as Apple's MPS).
+    The sums are float64 on the device of x (on the CPU if the device has no float64, such as Apple's MPS).
 
-    The noise floor is the same index on the same activations with the clips of y paired with those of x at random.
-    What all clips share, such as the mean map of a layer, is therefore part of it.
+    The noise floor is the same index for the same activations with the clips of y paired at random with those of x. It
+    includes what all clips have in common, such as the mean activation at each position.
 
-    Of maps, whole clips are exchanged, none meets its own, and every position stays beside itself: within a batch, y
-    moves on by a number of clips drawn at random. Of a large batch every second, third or fourth position stands for
-    all, so that at least 32 datapoints per neuron do. That is one draw, of few pairs where there are few clips. Clips
-    that are alike and stand side by side, such as those of one class, raise the floor: give them in random order.
+    * Clips with several positions: whole clips are paired and positions stay aligned. Within each batch, y is shifted
+    by
+      a random number of clips, so that no clip is paired with itself. In large batches only every second, third or
+      fourth position is used, with at least 32 datapoints per neuron. This is a single random pairing of few clips if
+      there are few clips. Similar neighbours, such as clips of one class, raise the floor: use a random order.
+    * One datapoint per clip: the datapoints of y are permuted within each batch, and the mean of the batch is
+    subtracted,
+      so that similar neighbours do not raise the floor. The sum is scaled to the size that a permutation of all
+      datapoints has on average. Of large batches a random subset is used (16 datapoints per neuron of the first batch,
+      half as many of the second, a third of the third), with larger weights. With batches of ordered clips the floor
+      of CCA is too high rather than too low.
 
-    Where every clip is one datapoint, y's datapoints are exchanged at random within each batch, what the means of the
-    batches share is left out, so that neighbours alike do not pass for chance, and the result is scaled to the size
-    that an exchange among all datapoints has on average. One batch with everything in it is an ordinary permutation,
-    batches of shuffled clips amount to one, and of ordered clips the floor of CCA errs on the high side. Of a large
-    batch some datapoints drawn at random stand for the rest (16 per neuron, of a second batch half as many, of a third
-    a third) and count for it.
-
-    A batch of one clip adds nothing to the floor.
+    A batch of one clip does not contribute to the floor.
 
     Parameters
     ----------
     seed
-        Of the pairing at random.
+        Seed of the random pairing.
     norms
-        Sum the products of squared distances from the mean too, which `cka` needs and no other index.
+        Whether to accumulate the fourth moments, which only `cka` needs.
     """
 
     def __init__(self, *, seed: int = 0, norms: bool = True) -> None:
@@ -99,34 +121,34 @@ class Moments:
         Parameters
         ----------
         x, y
-            Arrays or tensors of the same datapoints in the same order, shape (datapoints, neurons); the numbers of
-            neurons may differ. Neither is changed or kept.
+            Arrays or tensors of the same datapoints in the same order, shape (datapoints, neurons). The numbers of
+            neurons may differ.
         positions
-            Datapoints of each clip, which lie together and in the same order for every clip.
+            Number of datapoints of each clip. They must be consecutive rows, in the same order for every clip.
 
         Raises
         ------
         UserError
-            For another shape, another number of neurons than in the batches before, or a part of a clip.
+            If the shapes do not match, the number of neurons differs from earlier batches, or a clip is incomplete.
         """
         x, y = _check_matrix("x", x), _check_matrix("y", y)
         if len(x) != len(y):
-            raise UserError(f"x has {len(x)} datapoints and y {len(y)}: give both the same clips, in the same order")
+            raise UserError(f"x has {len(x)} datapoints and y {len(y)}; they must be of the same clips")
         if positions < 1 or len(x) % positions:
-            raise UserError(f"{len(x)} datapoints are not whole clips of {positions} positions: give clips whole")
+            raise UserError(f"{len(x)} datapoints are not a multiple of {positions} positions per clip")
         if not self.n_datapoints:
-            self._start(x, y, maps=positions > 1)
+            self._start(x, y, has_positions=positions > 1)
         for name, matrix, neurons in zip("xy", (x, y), self.n_neurons, strict=True):
             if matrix.shape[1] != neurons:
-                raise UserError(f"{name} has {matrix.shape[1]} neurons, the batches before had {neurons}")
+                raise UserError(f"{name} has {matrix.shape[1]} neurons; earlier batches had {neurons}")
         z = self._accumulate(x, y)
-        if not self._maps:
+        if not self._has_positions:
             self._pair_datapoints(x, y)
         elif len(x) > positions:
             self._pair_clips(x, y, z, positions)
 
-    def _start(self, x: Any, y: Any, *, maps: bool) -> None:
-        self._maps = maps
+    def _start(self, x: Any, y: Any, *, has_positions: bool) -> None:
+        self._has_positions = has_positions
         self.n_neurons = width, height = x.shape[1], y.shape[1]
         device = x.device if isinstance(x, Tensor) and x.device.type != "mps" else torch.device("cpu")
         self._zeros = torch.zeros((), dtype=torch.float64, device=device).new_zeros
@@ -135,21 +157,23 @@ class Moments:
         self._origin = self._zeros(width + height)
         self._origin = next(self._chunks(x, y)).mean(0)
         self._sum = torch.zeros_like(self._origin)
-        self._outer = self._zeros(width + height, width + height)  # sum z z', above the diagonal
+        self._outer = self._zeros(width + height, width + height)  # sum z z', upper triangle
         self._cubic = self._zeros(2, width + height)  # sum |u|^2 z; sum |v|^2 z
         self._quartic = self._zeros(2, 2)  # sum |u|^4, |u|^2 |v|^2; |u|^2 |v|^2, |v|^4
         self._shuffled = self._zeros(width, height)
-        self._chance = self._zeros(())  # without positions: mean over all pairings of the squared norm of the above
-        # With positions: how many datapoints found one of another clip, and, v being that one's, their sum z;
-        # sum |u|^2 v; sum |v|^2 u; sum |u|^2, |v|^2, |u|^2 |v|^2.
+        self._expected_square = self._zeros(
+            ()
+        )  # one datapoint per clip: expected squared norm of _shuffled over pairings
+        # Several positions per clip, with v of the paired clip: number of pairs, sum z;
+        # sum |u|^2 v, sum |v|^2 u; sum |u|^2, sum |v|^2, sum |u|^2 |v|^2.
         self._n_paired, self._paired_sum = 0, torch.zeros_like(self._origin)
         self._paired_cubic = self._zeros(height), self._zeros(width)
         self._paired_norms = self._zeros(3)
 
     def _chunks(self, x: Any, y: Any, rows_x: Tensor | None = None, rows_y: Tensor | None = None) -> Iterator[Tensor]:
-        """Yield z in float64, or the chosen rows of x beside those of y, piecewise and always in the same memory.
+        """Yield z (rows, neurons) in float64 in chunks, or the selected rows of x and y; all chunks share one buffer.
 
-        A neuron's datapoints lie side by side, which the products of two neurons are fastest with.
+        The buffer is column-major, which is the fastest layout for products of neurons.
         """
         width, size = self.n_neurons[0], max(CHUNK_SIZE // sum(self.n_neurons), 1)
         n = len(x) if rows_x is None else len(rows_x)
@@ -158,16 +182,16 @@ class Moments:
             piece = slice(start, min(start + size, n))
             z = buffer[:, : piece.stop - start].T
             for matrix, rows, part in ((x, rows_x, slice(None, width)), (y, rows_y, slice(width, None))):
-                picked = _take_rows(matrix, piece if rows is None else rows[piece], buffer.device)
-                torch.sub(picked, self._origin[part], out=z[:, part])
+                taken = _take_rows(matrix, piece if rows is None else rows[piece], buffer.device)
+                torch.sub(taken, self._origin[part], out=z[:, part])
             yield z
 
     def _accumulate(self, x: Any, y: Any) -> Tensor:
-        """Add to the sums, and return the last piece of z."""
+        """Add a batch to the sums and return its last chunk of z."""
         width = self.n_neurons[0]
         for z in self._chunks(x, y):
             step = max(z.shape[1] // 4, 32)
-            for start in range(0, z.shape[1], step):  # the result is symmetric: what is right of the diagonal says all
+            for start in range(0, z.shape[1], step):  # symmetric: the upper triangle is sufficient
                 self._outer[start : start + step, start:].addmm_(z[:, start : start + step].T, z[:, start:])
             self._sum += z.sum(0)
             if self._with_norms:
@@ -178,21 +202,24 @@ class Moments:
         return z
 
     def _pair_clips(self, x: Any, y: Any, z: Tensor, positions: int) -> None:
-        """Pair each clip of x with the y of one some clips further on; z are both in float64 if they fit in a piece."""
+        """Add the products of x with y shifted by a random number of clips.
+
+        `z` is used instead of x and y if the batch fits in one chunk.
+        """
         n, width = len(x), self.n_neurons[0]
-        ahead, stride, whole = positions * self._shifts.randrange(1, n // positions), 1, len(z) == n
+        shift, stride, in_one_chunk = positions * self._shifts.randrange(1, n // positions), 1, len(z) == n
         self._n_paired += n
-        if not whole:
-            most = n // (MIN_PAIRS_PER_NEURON * max(self.n_neurons))
-            stride = next((k for k in POSITION_STRIDES if k <= most and positions % k == 0), 1)
+        if not in_one_chunk:
+            max_stride = n // (MIN_PAIRS_PER_NEURON * max(self.n_neurons))
+            stride = next((k for k in POSITION_STRIDES if k <= max_stride and positions % k == 0), 1)
             first = self._shifts.randrange(stride)
-            x, y, n, ahead = x[first::stride], y[first::stride], n // stride, ahead // stride
-        # Views, where a permutation would copy: the first clips of y belong to the last ones of x.
-        for of_x, of_y in ((slice(n - ahead), slice(ahead, n)), (slice(n - ahead, n), slice(ahead))):
-            if whole:
-                self._add_pairs(z[of_x, :width], z[of_y, width:], 1)
+            x, y, n, shift = x[first::stride], y[first::stride], n // stride, shift // stride
+        # A shift needs only views; a permutation would copy. The first clips of y are paired with the last ones of x.
+        for rows_x, rows_y in ((slice(n - shift), slice(shift, n)), (slice(n - shift, n), slice(shift))):
+            if in_one_chunk:
+                self._add_pairs(z[rows_x, :width], z[rows_y, width:], 1)
             else:
-                for piece in self._chunks(x[of_x], y[of_y]):
+                for piece in self._chunks(x[rows_x], y[rows_y]):
                     self._add_pairs(piece[:, :width], piece[:, width:], stride)
 
     def _add_pairs(self, u: Tensor, v: Tensor, weight: int) -> None:
@@ -206,24 +233,24 @@ class Moments:
             self._paired_norms.add_(sums, alpha=weight)
 
     def _pair_datapoints(self, x: Any, y: Any) -> None:
-        """Exchange some datapoints, which are clips of their own, at random; leave out what their mean says."""
+        """Add the products of some datapoints of x with permuted datapoints of y, about their mean."""
         if len(x) < 2:
             return
         width = self.n_neurons[0]
         order = torch.randperm(len(x), generator=self._generator, device=self._origin.device)
-        # Fewer of each further batch, and each of them counts for more: the batches weigh alike, the work grows slowly.
-        chosen = order[: max(MAX_PAIRS_PER_NEURON * max(self.n_neurons) * len(x) // self.n_datapoints, 2)]
-        n = len(chosen)
+        # Later batches use fewer datapoints with larger weights: all batches count equally, and the cost grows slowly.
+        selected = order[: max(MAX_PAIRS_PER_NEURON * max(self.n_neurons) * len(x) // self.n_datapoints, 2)]
+        n = len(selected)
         weight = len(x) / n
-        partners = chosen[torch.randperm(n, generator=self._generator, device=chosen.device)]
+        partners = selected[torch.randperm(n, generator=self._generator, device=selected.device)]
         total, squares = torch.zeros_like(self._origin), self._zeros(2)
-        for z in self._chunks(x, y, chosen, partners):
+        for z in self._chunks(x, y, selected, partners):
             self._shuffled.addmm_(z[:, :width].T, z[:, width:], alpha=weight**0.5)
             squares += torch.stack([part.square().sum() for part in (z[:, :width], z[:, width:])])
             total += z.sum(0)
         self._shuffled.addr_(total[:width], total[width:], alpha=-(weight**0.5) / n)
-        spreads = squares - torch.stack([part.dot(part) for part in (total[:width], total[width:])]) / n
-        self._chance += weight * spreads.prod() / (n - 1)
+        variances = squares - torch.stack([part.dot(part) for part in (total[:width], total[width:])]) / n
+        self._expected_square += weight * variances.prod() / (n - 1)
 
     def centred(self) -> CentredMoments:
         """Return the sums about the mean of all datapoints.
@@ -231,7 +258,7 @@ class Moments:
         Raises
         ------
         UserError
-            With fewer than 2 datapoints, or where an activation was NaN or infinite.
+            If there are fewer than 2 datapoints, or an activation is NaN or infinite.
         """
         n, width = self.n_datapoints, self.n_neurons[0]
         if n < 2:
@@ -243,7 +270,11 @@ class Moments:
         whole = self._outer.triu() + self._outer.triu(1).T
         outer = torch.addr(whole, mean, mean, alpha=-n)
         xx, yy = outer[:width, :width], outer[width:, width:]
-        shuffled, shuffled_norm = self._mispaired() if self._maps else self._exchanged(xx.trace() * yy.trace())
+        shuffled, shuffled_norm = (
+            self._sums_of_mispaired_clips()
+            if self._has_positions
+            else self._sums_of_permuted_datapoints(xx.trace() * yy.trace())
+        )
         return CentredMoments(
             n_datapoints=n,
             xx=xx,
@@ -255,13 +286,13 @@ class Moments:
             rounding=(_rounding_error(self._origin[:width], n), _rounding_error(self._origin[width:], n)),
         )
 
-    def _exchanged(self, traces: Tensor) -> tuple[Tensor, float]:
-        """Return the sums over exchanged datapoints, as large as an exchange among all has them on average."""
+    def _sums_of_permuted_datapoints(self, traces: Tensor) -> tuple[Tensor, float]:
+        """Return the sums over permuted datapoints, scaled to the expected size of a permutation of all datapoints."""
         n = self.n_datapoints
-        return self._shuffled * (traces / (n - 1) / self._chance).sqrt(), float(traces) / n
+        return self._shuffled * (traces / (n - 1) / self._expected_square).sqrt(), float(traces) / n
 
-    def _mispaired(self) -> tuple[Tensor, float]:
-        """Return the sums over mis-paired clips about their mean; they stand for clips alone in their batch too."""
+    def _sums_of_mispaired_clips(self) -> tuple[Tensor, float]:
+        """Return the centred sums over mis-paired clips, scaled to the number of all datapoints."""
         n, width = self._n_paired, self.n_neurons[0]
         if not n:
             return torch.full_like(self._shuffled, torch.nan), float("nan")
@@ -304,10 +335,22 @@ def _centre_norm_product(
     means: tuple[Tensor, Tensor],
     n: int,
 ) -> Tensor:
-    """Move the sum over n datapoints of |u|^2 |v|^2 from the origin to the means d of u and e of v.
+    """Return sum |u - d|^2 |v - e|^2 over n datapoints from uncentred sums (derivation: see the module docstring).
 
-    The sum of |u - d|^2 |v - e|^2 is, multiplied out, sum |u|^2 |v|^2 - 2 e.sum |u|^2 v - 2 d.sum |v|^2 u
-    + |e|^2 sum |u|^2 + |d|^2 sum |v|^2 + 4 d'(sum u v') e - 3 n |d|^2 |e|^2.
+    Parameters
+    ----------
+    quartic
+        sum |u|^2 |v|^2.
+    cubic
+        sum |u|^2 v and sum |v|^2 u.
+    squares
+        sum |u|^2 and sum |v|^2.
+    cross
+        sum u v', shape (u neurons, v neurons).
+    means
+        The means d of u and e of v.
+    n
+        Number of datapoints.
     """
     d, e = means
     return (
@@ -332,10 +375,10 @@ def _check_matrix(name: str, value: Any) -> Any:
 
 def _take_rows(matrix: Any, rows: slice | Tensor, device: torch.device) -> Tensor:
     if isinstance(matrix, Tensor):
-        picked = matrix[rows if isinstance(rows, slice) else rows.to(matrix.device)].to(device)
+        taken = matrix[rows if isinstance(rows, slice) else rows.to(matrix.device)].to(device)
     else:
-        picked = torch.from_numpy(np.array(matrix[rows if isinstance(rows, slice) else rows.cpu().numpy()])).to(device)
-    return picked if picked.is_floating_point() else picked.double()
+        taken = torch.from_numpy(np.array(matrix[rows if isinstance(rows, slice) else rows.cpu().numpy()])).to(device)
+    return taken if taken.is_floating_point() else taken.double()
 
 
 def _squared_lengths(z: Tensor, width: int) -> Tensor:

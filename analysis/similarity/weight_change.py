@@ -1,4 +1,4 @@
-"""How alike each layer's activations are before and after training, on held-out clips."""
+"""Similarity of the activations of each layer before and after training, on the clips of the test fold."""
 
 import contextlib
 import dataclasses
@@ -27,7 +27,7 @@ from core.io.atomic_files import explain_write_errors, read_json, write_text
 from core.models.backbone import Backbone
 from core.training.frozen_prefix import numerics_key_fields
 
-RESULTS_VERSION = 2  # of the numbers: raised when the same run would give others, so that old ones are not read
+RESULTS_VERSION = 2  # of the stored similarities; increase it when the computation changes
 BATCH_SIZE = 32
 MAX_PRINTED_ROWS = 24  # rows that a terminal shows
 NUMERIC_COLUMNS = (
@@ -54,33 +54,39 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, spatial: s
     Parameters
     ----------
     results
-        The finished runs; one that failed or is missing is counted, and a condition of such alone keeps one row.
+        Output folder with the plan and its runs. A condition without finished runs has one row with the number of
+        failed and missing runs.
     index, spatial
         As in `analysis.similarity.compare_networks`.
     layers
-        ``blocks``: the output of every stage but the head; ``all``: of every convolution and linear map too.
+        ``blocks``: the output of every stage except the head; ``all``: also every convolutional and linear layer.
+
+    Returns
+    -------
+    DataFrame
+        One row for each point of the grid, starting weights (``weights`` and ``condition``) and layer.
     """
     grid = results.plan.grid
     store = results.session.store
     records = {run.id: store.record(run) for run in results.plan.runs}
-    found = _compute_similarities(results, index=index, layers=layers, spatial=spatial)
+    similarities = _compute_similarities(results, index=index, layers=layers, spatial=spatial)
     names = [*grid, "weights"]
     frame = pd.DataFrame(
         [
             point | row | dataset_and_backbone(part[0])
             for point, part in results.plan.groups(lambda planned: {"weights": planned.condition})
-            for row in _make_layer_rows([planned.run for planned in part], found, records)
+            for row in _make_layer_rows([planned.run for planned in part], similarities, records)
         ]
     )
     caption = f"{conditions.make_caption(results.plan)}: {index.upper()} before and after training"
-    share = " Directions kept hold 99 % of the variance (squared singular values)." if index == "svcca" else ""
+    variance = " Directions hold 99 % of the variance (squared singular values)." if index == "svcca" else ""
+    positions = "averaged" if spatial == "mean" else "datapoints"
     footnotes = [
-        f"Held-out clips of the test fold; channels are neurons, positions are "
-        f"{'pooled' if spatial == 'mean' else 'folded into the datapoints'}.{share}",
-        "Kept: directions before and after training. Noise floor: the same index on the same activations with clips "
-        "mis-paired at random, each before training with another one after: what unrelated clips score. "
-        "Means over folds and seeds; ±: standard deviation over folds, seeds averaged within each, or over the seeds "
-        "of a single fold.",
+        f"Clips of the test fold; neurons are channels, spatial positions are {positions}.{variance}",
+        "Directions: compared before and after training. Noise floor: the same index for the same activations with "
+        "randomly mis-paired clips, one before and another one after training. "
+        "Means over folds and seeds; ±: standard deviation over folds, with seeds averaged within each fold, or over "
+        "the seeds of a single fold.",
     ]
     results.write_table(
         "table",
@@ -107,27 +113,37 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, spatial: s
 def _compute_similarities(
     results: OutputFolder, *, index: str, layers: str, spatial: str
 ) -> dict[str, dict[str, Similarity]]:
-    """Return the similarity of every layer of every finished run, by the run's id."""
+    """Return the similarity of every layer of every finished run, by run id."""
     report, store = results.session.report, results.session.store
     runs = [run for run in results.plan.runs if store.finished(run)]
-    found = {}
+    similarities = {}
     for i, run in enumerate(runs):
         report(i, len(runs), "similarity of layers")
-        found[run.id] = compute_run_similarity(run, results, index=index, layers=layers, spatial=spatial)
+        similarities[run.id] = compute_run_similarity(run, results, index=index, layers=layers, spatial=spatial)
     report(len(runs), len(runs), "similarity of layers")
-    return found
+    return similarities
 
 
 def compute_run_similarity(
     run: Run, results: OutputFolder, *, index: str, layers: str, spatial: str
 ) -> dict[str, Similarity]:
-    """Compare a finished run's network with what it started from, or read the answer of an earlier time."""
+    """Return the similarity of each layer of a finished run to its starting weights; results are cached.
+
+    Parameters
+    ----------
+    run
+        Finished run.
+    results
+        Output folder with the session and the data sets.
+    index, layers, spatial
+        As in `compare_layers`.
+    """
     session = results.session
-    made_from = {"version": RESULTS_VERSION, "run": run.id, "index": index, "layers": layers, "spatial": spatial}
-    made_from |= numerics_key_fields(session.device, channels_last=True, threads=session.threads)
-    key = cache_key(made_from)
+    key_values = {"version": RESULTS_VERSION, "run": run.id, "index": index, "layers": layers, "spatial": spatial}
+    key_values |= numerics_key_fields(session.device, channels_last=True, threads=session.threads)
+    key = cache_key(key_values)
     path = session.store.cache / "similarity" / f"{key}.json"
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):  # none, or damaged
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):  # missing or damaged cache file
         stored = read_json(path)
         return {name: Similarity(**{**v, "n_directions": tuple(v["n_directions"])}) for name, v in stored.items()}
     dataset = results.plan.datasets[run.data.content]
@@ -136,17 +152,17 @@ def compute_run_similarity(
     names = [f"backbone.{name}" for name in list_layers(get_backbone(trained.network), layers)]
     batches = _iterate_batches(trained.images, trained.split.test, session.device)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # too few datapoints: the table says how many, and the noise floor shows it
-        found = compare_networks(networks[0], networks[1], batches, names, index=index, spatial=spatial)
-    found = {name.removeprefix("backbone."): value for name, value in found.items()}
+        warnings.simplefilter("ignore")  # few datapoints: the table has their number and the noise floor
+        similarities = compare_networks(networks[0], networks[1], batches, names, index=index, spatial=spatial)
+    similarities = {name.removeprefix("backbone."): value for name, value in similarities.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with explain_write_errors(path):
-        write_text(path, json.dumps({name: dataclasses.asdict(value) for name, value in found.items()}))
-    return found
+        write_text(path, json.dumps({name: dataclasses.asdict(value) for name, value in similarities.items()}))
+    return similarities
 
 
 def list_layers(backbone: Backbone, layers: str) -> list[str]:
-    """Name the stages' outputs, or those and every convolution's, in the order of the network."""
+    """Return the names of the stages except the head, and with ``all`` of their weight layers, in network order."""
     stages = [stage for stage in backbone.stage_names if stage != "head"]
     if layers == "blocks":
         return stages
@@ -155,36 +171,39 @@ def list_layers(backbone: Backbone, layers: str) -> list[str]:
 
 
 def _iterate_batches(images: DatasetInputs, rows: np.ndarray, device: torch.device) -> Iterator[torch.Tensor]:
-    """Yield the inputs in an order drawn at random, always the same, so that neighbours are not of one class."""
-    mixed = np.random.default_rng(0).permutation(rows)
-    # Of even sizes: a clip alone in its batch has no other to be mis-paired with.
-    for part in np.array_split(mixed, math.ceil(len(mixed) / BATCH_SIZE)):
+    """Yield batches of inputs in a fixed random order, so that neighbouring clips are not of the same class."""
+    shuffled = np.random.default_rng(0).permutation(rows)
+    # Batches of equal size: a clip that is alone in its batch cannot be mis-paired.
+    for part in np.array_split(shuffled, math.ceil(len(shuffled) / BATCH_SIZE)):
         yield torch.from_numpy(np.array(images.array[part])).to(device)
 
 
 def _make_layer_rows(
-    runs: Sequence[Run], found: Mapping[str, Mapping[str, Similarity]], records: Records
+    runs: Sequence[Run], similarities: Mapping[str, Mapping[str, Similarity]], records: Records
 ) -> list[dict[str, Any]]:
-    """Average each layer over the folds and seeds of a condition; without any, one row says why."""
-    done = {(run.data.fold, run.seed): found[run.id] for run in runs if run.id in found}
-    counted = run_counts(runs, records)
+    """Average each layer over the folds and seeds of a condition; without finished runs, return one row of counts."""
+    done = {(run.data.fold, run.seed): similarities[run.id] for run in runs if run.id in similarities}
+    counts = run_counts(runs, records)
     names = next(iter(done.values()), {})
-    layers = [_average_runs({of: one[name] for of, one in done.items()}) | {"layer": name} for name in names]
+    rows = [_average_runs({key: layers[name] for key, layers in done.items()}) | {"layer": name} for name in names]
     return [
-        layer | counted
-        for layer in layers or [dict.fromkeys(NUMERIC_COLUMNS, math.nan) | {"layer": None, "directions": None}]
+        row | counts
+        for row in rows or [dict.fromkeys(NUMERIC_COLUMNS, math.nan) | dict.fromkeys(("layer", "directions"))]
     ]
 
 
 def _average_runs(similarities: Mapping[tuple[int, int], Similarity]) -> dict[str, Any]:
-    """Return the means of a layer's numbers, by fold and seed: over folds, each the mean of its seeds."""
-    of_runs = pd.DataFrame(
+    """Average the results of a layer over folds, with seeds averaged within each fold.
+
+    The keys of `similarities` are (fold, seed). With a single fold, the standard deviation is over seeds.
+    """
+    by_run = pd.DataFrame(
         [(s.value, s.noise_floor, *s.n_directions, s.n_datapoints) for s in similarities.values()],
         columns=["similarity", "noise_floor", "directions_before", "directions_after", "n_datapoints"],
         index=pd.MultiIndex.from_tuples(list(similarities)),
         dtype=float,
     )
-    units = of_runs.groupby(level=0).mean() if of_runs.index.get_level_values(0).nunique() > 1 else of_runs
+    units = by_run.groupby(level=0).mean() if by_run.index.get_level_values(0).nunique() > 1 else by_run
     means = {str(name): float(mean) for name, mean in units.mean(skipna=False).items()}
     directions = f"{means['directions_before']:.0f}, {means['directions_after']:.0f}"
     return means | {"similarity_std": float(units["similarity"].std()), "directions": directions}

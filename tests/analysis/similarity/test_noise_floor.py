@@ -146,7 +146,7 @@ def test_some_positions_stand_for_all_in_large_batches(rng, index, strides, monk
 
 
 def test_part_of_a_clip_is_refused(rng):
-    message = "45 datapoints are not whole clips of 10 positions: give clips whole"
+    message = "45 datapoints are not a multiple of 10 positions per clip"
     with pytest.raises(UserError, match="^" + re.escape(message) + "$"):
         Moments().add(rng.standard_normal((45, 3)), rng.standard_normal((45, 3)), positions=10)
 
