@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend, said in one line: what, where, what to do."""
+"""Errors that a user can fix, with a message of one line: the option or file, its value, and the remedy."""
 
 import difflib
 import re
@@ -6,49 +6,49 @@ import traceback
 from collections.abc import Iterable
 
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-MAX_LISTED_CHOICES = 12  # choices that an error lists although one of them is near
+MAX_LISTED_CHOICES = 12  # longer lists of choices are not printed if a similar name is found
 
 
 class UserError(Exception):
-    """Bad input; the command line prints the message as one line and exits with status 2."""
+    """Bad input. The command line prints the message on one line and exits with status 2."""
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
 
 
 class ResultsError(UserError):
-    """The results folder cannot be read or written, which affects every run: the whole command ends."""
+    """The results folder cannot be read or written. This affects every run, so the whole command ends."""
 
 
 def printable(text: str) -> str:
-    r"""Return a text on one line that does nothing to a terminal.
+    r"""Return a text on one line, without control characters.
 
-    Line breaks become spaces. What moves the cursor, changes colours or turns the writing direction round is written as
-    its number, as is a byte of a file name that is no UTF-8: ``\x1b``, ``\u202e``, ``\xff``.
+    Line breaks become spaces. Characters that move the cursor, change colours or reverse the writing direction are
+    escaped (``\x1b``, ``\u202e``), and so are bytes of file names that are not valid UTF-8 (``\xff``).
     """
-    return _UNSAFE.sub(lambda found: _escape(found.group()), " ".join(text.splitlines()))
+    return _UNSAFE.sub(lambda match: _escape(match.group()), " ".join(text.splitlines()))
 
 
 def _escape(character: str) -> str:
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that is no UTF-8 (PEP 383)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not valid UTF-8, as Python stores it (PEP 383)
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def closest_name(value: str, choices: Iterable[str]) -> str | None:
-    """Return the choice most like `value`, or None where nothing is alike."""
+    """Return the choice most similar to `value`, or None if no choice is similar."""
     return next(iter(_close_matches(value, choices)), None)
 
 
 def unknown_name_error(kind: str, value: str, choices: Iterable[str]) -> UserError:
-    """Make the error for a name that is not one of `choices`: the nearest first, and all of them where they are few."""
+    """Return the error for a name that is not one of `choices`, with similar names or a list of the choices."""
     choices = list(choices)
-    alike = _close_matches(value, choices)
-    many = len(choices) > MAX_LISTED_CHOICES and alike
-    hint = f"did you mean {' or '.join(map(repr, alike if many else alike[:1]))}?" if alike else ""
-    listed = "" if many else f"choose from {', '.join(choices)}"
-    return UserError(f"unknown {kind} '{value}': {' '.join(filter(None, (hint, listed)))}")
+    matches = _close_matches(value, choices)
+    is_long = len(choices) > MAX_LISTED_CHOICES and matches
+    hint = f"did you mean {' or '.join(map(repr, matches if is_long else matches[:1]))}?" if matches else ""
+    listing = "" if is_long else f"choose from {', '.join(choices)}"
+    return UserError(f"unknown {kind} '{value}': {' '.join(filter(None, (hint, listing)))}")
 
 
 def _close_matches(value: str, choices: Iterable[str]) -> list[str]:
@@ -56,6 +56,6 @@ def _close_matches(value: str, choices: Iterable[str]) -> list[str]:
 
 
 def describe_failure(error: BaseException) -> dict[str, str]:
-    """Return what is kept of an error that a run failed for: its ``reason`` in one line, and the ``trace``."""
+    """Return the entries that the store keeps for a failed run: ``reason`` (one line) and ``trace`` (traceback)."""
     reason = f"{type(error).__name__}: {error}".splitlines()[0]
     return {"reason": reason, "trace": "".join(traceback.format_exception(error))}

@@ -22,18 +22,18 @@ from core.training.trainer import train
 
 @dataclass(frozen=True)
 class ExecutionSummary:
-    """What the execution of a plan did.
+    """Number of runs that were trained, found and failed.
 
     Attributes
     ----------
     trained
-        Number of runs that were trained now and did not fail.
+        Number of runs that this command trained successfully.
     found
-        Number of runs that needed no training.
+        Number of runs of the plan that needed no training.
     failed
-        Number of failed runs of the plan, now or earlier.
+        Number of runs of the plan that failed, in this command or an earlier one.
     new
-        Ids of the runs that were tried now, failed ones included.
+        Ids of the runs that this command trained or tried to train.
     """
 
     trained: int
@@ -45,21 +45,21 @@ class ExecutionSummary:
 def execute(plan: Plan, session: Session) -> ExecutionSummary:
     """Train the missing runs of a plan.
 
-    Several processes may execute the same plan: a run is trained by the process that holds its lock, and locked runs
-    are waited for at the end. A run that fails is recorded with the reason, and the others are still trained; it is
-    tried again only with ``--retry-failed``.
+    Several processes may execute the same plan. The process that holds the lock of a run trains it; the others wait
+    for it after they have trained their own runs. If a run fails, the reason is recorded and the other runs are still
+    trained. A failed run is trained again only with ``--retry-failed``.
 
     Raises
     ------
     ResultsError
         If the results folder cannot be read or written.
     UserError
-        If every run that was tried raised one: then it is the first, and no run is recorded as failed.
+        If training raised a `UserError` for every run. The first one is raised, and no failure is recorded.
     """
     with session.store.cached_records():
         missing = unfinished_runs(plan, session)
-        looked_for = {run.id for run in missing}
-        failed = sum(session.store.status(run) == FAILED for run in plan.runs if run.id not in looked_for)
+        missing_ids = {run.id for run in missing}
+        failed = sum(session.store.status(run) == FAILED for run in plan.runs if run.id not in missing_ids)
     new: set[str] = set()
     locked_elsewhere: list[Run] = []
     refused: list[tuple[Run, UserError]] = []  # runs that raised a `UserError`
@@ -86,7 +86,7 @@ def _try_lock(run: Run, plan: Plan, session: Session, locks: ExitStack) -> bool:
     try:
         locks.enter_context(session.store.lock(run).acquire(blocking=False))
     except Timeout:
-        session.report.note(f"{run_label(run, plan)}: another process is training it; coming back to it")
+        session.report.note(f"{run_label(run, plan)}: another process is training it; waiting for it later")
         return False
     return True
 
@@ -116,24 +116,24 @@ def train_runs(
     """Train the runs of a group (`core.training.heads.groups.group_runs`) and write them to the store.
 
     This is the only place that chooses how a run is trained. Several runs are trained together as one batched
-    product. A single run, and runs that turn out not to fit together, are trained one by one.
+    product. A single run is trained alone, and so are runs whose joint training fails.
 
     Parameters
     ----------
     runs, dataset, session
         As in `core.training.trainer.train`.
     labels
-        A name for each run, by its id.
+        Name of each run for messages, by run id.
 
     Yields
     ------
     run, error
-        Each run when it has been written, with None, or with the error that it failed with.
+        Each run with None after its results are written, or with the error that it failed with.
 
     Raises
     ------
     ResultsError
-        If the results folder cannot be written, so that no other run could be trained either.
+        If the results folder cannot be written to.
     """
     left = {run.id: run for run in runs}
     if len(runs) > 1:
@@ -145,7 +145,9 @@ def train_runs(
             if isinstance(error, ResultsError) or write_error_reason(error):
                 raise
             session.report.drop(name)
-            session.report.note(f"{name}: cannot be trained together ({type(error).__name__}: {error}); one by one")
+            session.report.note(
+                f"{name}: cannot be trained together ({type(error).__name__}: {error}); training one by one"
+            )
     for run in left.values():
         try:
             with explain_write_errors(session.store.folder(run)):
@@ -161,7 +163,7 @@ def train_runs(
 def _train_together(
     runs: Sequence[Run], dataset: Dataset, session: Session, *, label: str
 ) -> Iterator[tuple[Run, Exception | None]]:
-    """Train runs as one batched product and write them, two at a time: writing is a third of the work of 64 heads."""
+    """Train runs as one batched product and write them in two threads (writing is a third of the work of 64 heads)."""
     written: dict[Run, Future[None]] = {}
     with ThreadPoolExecutor(2) as pool:
         for head_run, error in train_heads(runs, dataset, session, label=label):
@@ -175,43 +177,43 @@ def _train_together(
 
 
 def run_label(run: Run, plan: Plan) -> str:
-    """Name a run for people: its place in the plan, condition, fold and seed."""
+    """Return the name of a run for messages: its position in the plan, data set, condition, fold and seed."""
     number, condition = plan.positions[run.id]
     return f"[{number}/{len(plan.runs)}] {run.data.name} {condition} fold {run.data.fold} seed {run.seed}"
 
 
 def group_label(labels: Sequence[str]) -> str:
-    """Name a group of runs by the first of them."""
+    """Return the name of a group of runs: the name of the first run and the number of others."""
     return labels[0] + (f" and {len(labels) - 1} more" if len(labels) > 1 else "")
 
 
 def unfinished_runs(plan: Plan, session: Session) -> Sequence[Run]:
-    """Return the runs still to be trained."""
+    """Return the runs of a plan that have to be trained."""
     return [run for run in plan.runs if not is_done(run, session)]
 
 
 def is_done(run: Run, session: Session) -> bool:
-    """Tell whether a run needs no training: it has finished, or failed and is not to be tried again."""
+    """Return whether a run needs no training: it has finished, or it has failed and ``--retry-failed`` is not given."""
     status = session.store.status(run)
     return status == FINISHED or (status == FAILED and not session.execution.retry_failed)
 
 
 def report_damaged_runs(runs: Sequence[Run], plan: Plan, session: Session) -> None:
-    """Name each run that is trained again because its record or a file of it is not as it was written."""
+    """Write one line for each run that is trained again because one of its files is damaged."""
     for run in runs:
         if why := session.store.find_damage(run):
             session.report.note(f"{run_label(run, plan)}: run {run.id} is damaged ({why}); training it again")
 
 
 def record_failure(run: Run, session: Session, *, label: str, reason: str, trace: str) -> None:
-    """Record that a run failed for good, with its reason in one line and the whole trace beside it."""
+    """Record that a run failed, with the reason (one line) and the traceback."""
     session.report.drop(label)
     session.store.write_failure(run, results.collect_provenance(session, run.training), reason=reason, trace=trace)
     session.report.note(f"{label}: failed: {reason}")
 
 
 def report_accuracy(run: Run, session: Session, *, label: str) -> None:
-    """Tell what a finished run has reached."""
+    """Write the test accuracy and the duration of a finished run."""
     done = session.store.finished(run)
     assert done is not None
     session.report.note(f"{label}: accuracy {done.metrics.accuracy:.1%}, {done.seconds.total:.1f} s")

@@ -23,7 +23,7 @@ from core.config.run import Data, Run, field_of
 from core.datasets.dataset import Dataset
 from core.datasets.metadata import format_few
 from core.errors import UserError
-from core.inputs.input_of_run import check_input_transform, get_input_shape
+from core.inputs.input_of_run import check_input_transform, input_shape
 from core.io.atomic_files import short_digest
 from core.models import find_family
 from core.models.build_network import compute_weights_digest
@@ -31,12 +31,12 @@ from core.models.family import check_input_shape, no_imagenet_error
 from core.progress import Progress, no_progress
 
 Point = Mapping[str, Any]  # ``{group__field: value}``
-Conditions = Callable[[Run, Run], Mapping[str, Run]]  # of a base run and the same from random weights
+Conditions = Callable[[Run, Run], Mapping[str, Run]]  # of a base run, and of the same run with random starting weights
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run, its condition, and the run that it is compared with."""
+    """A run, the name of its condition, and the reference run it is compared with."""
 
     condition: str
     run: Run
@@ -45,7 +45,17 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of one command, in order; `datasets` maps each run's ``data.content`` to its data set."""
+    """The runs of one command, in the order of its table.
+
+    Attributes
+    ----------
+    ablation
+        Name of the command.
+    planned
+        The runs with their conditions; a run may occur in several conditions.
+    datasets
+        Data set of each run, by the ``data.content`` of the run.
+    """
 
     ablation: str
     planned: tuple[PlannedRun, ...]
@@ -53,54 +63,54 @@ class Plan:
 
     @cached_property
     def runs(self) -> tuple[Run, ...]:
-        """Each run once, in the order of the table."""
+        """The distinct runs, in the order of the table."""
         return tuple({planned.run.id: planned.run for planned in self.planned}.values())
 
     @cached_property
     def positions(self) -> dict[str, tuple[int, str]]:
-        """Position in `runs`, from 1, and first condition of each run, by run id."""
+        """Position in `runs` (from 1) and first condition of each run, by run id."""
         conditions = {planned.run.id: planned.condition for planned in reversed(self.planned)}
         return {run.id: (number, conditions[run.id]) for number, run in enumerate(self.runs, start=1)}
 
     @cached_property
     def points(self) -> tuple[dict[str, Any], ...]:
-        """Values of the grid's options for each of `planned`, without fold and seed.
+        """Values of the options that differ between references, for each of `planned`, without fold and seed.
 
-        If data sets differ, fields that a data set fills in are left out, as they follow from it.
+        If the runs use several data sets, fields that are filled in from the data set are left out.
         """
         if not self.planned:
             return ()
         references = [planned.reference for planned in self.planned]
-        given = [key for key in _differing_fields(references) if _is_grid_option(key)]
-        if "data.name" in given:
-            given = [key for key in given if _metadata(key)["filled_in_by"] != "data set"]
-        options = [(option_name(f), f, attrgetter(key)) for key in given for f in [field_of(key.replace(".", "__"))]]
+        keys = [key for key in _differing_fields(references) if _is_grid_option(key)]
+        if "data.name" in keys:
+            keys = [key for key in keys if _metadata(key)["filled_in_by"] != "data set"]
+        options = [(option_name(f), f, attrgetter(key)) for key in keys for f in [field_of(key.replace(".", "__"))]]
         return tuple({name: typed_value(f, read(run)) for name, f, read in options} for run in references)
 
     @property
     def grid(self) -> list[str]:
-        """The options that make the grid."""
+        """Names of the options that differ between references."""
         return list(self.points[0]) if self.points else []
 
     def groups(
         self, by: Callable[[PlannedRun], Mapping[str, Any]] = lambda planned: {"condition": planned.condition}
     ) -> list[tuple[dict[str, Any], list[PlannedRun]]]:
-        """Group the runs by their point of the grid and what else `by` says: over folds and seeds, in their order.
+        """Group the runs by grid point and by the values that `by` returns, so that a group differs in fold and seed.
 
         Returns
         -------
         groups
-            The values that a group has in common, by name, those of the grid first; and its runs.
+            For each group the common values by name (grid options first), and its runs.
         """
-        found: dict[tuple[Any, ...], tuple[dict[str, Any], list[PlannedRun]]] = {}
+        groups: dict[tuple[Any, ...], tuple[dict[str, Any], list[PlannedRun]]] = {}
         for point, planned in zip(self.points, self.planned, strict=True):
             values = {**point, **by(planned)}
-            found.setdefault(tuple(values.values()), (values, []))[1].append(planned)
-        return list(found.values())
+            groups.setdefault(tuple(values.values()), (values, []))[1].append(planned)
+        return list(groups.values())
 
     @property
     def name(self) -> str:
-        """Name of the results folder: unique for a set of runs, and the same every time."""
+        """Name of the results folder, which depends on the runs and their conditions only."""
         if not self.planned:
             return self.ablation
         first = self.planned[0].run
@@ -126,28 +136,29 @@ def make_plan(
     Parameters
     ----------
     ablation
-        The command's name.
+        Name of the command.
     conditions
-        Maps a base run, and the same run from random weights, to conditions by name; the first is the reference.
+        Function of a base run and of the same run with random weights that returns runs by condition; the first one is
+        the reference.
     grid
-        One ``{group__field: value}`` per point, as `commands.cli.parser.grid` gives them.
+        One ``{group__field: value}`` for each point, as `commands.cli.grid.make_grid` returns them.
     by
-        The ``group__field`` whose values are conditions themselves, the first of them the reference.
+        The ``group__field`` whose values are the conditions; the first value is the reference. "" for none.
     preset
-        Adds to a point what a report's settings give for what the point does not say.
+        Function that adds the settings of a paper to a point, for options that the point does not have.
     roots
-        Folder of each data set, in the order the grid first names them.
+        Folder of each data set, in the order in which data sets occur in the grid.
     cache
-        Where digests of files are remembered.
+        Folder that keeps the digests of files.
     finalise
-        Fills in the fields that depend on the machine and the clips, but not on the seed.
+        Function that fills in the fields which depend on the machine and the clips, but not on the seed.
     progress
-        Called while files are read, where that takes seconds.
+        Called while files are read.
 
     Raises
     ------
     UserError
-        For any value that breaks a rule, all of them in one line, before anything is computed.
+        For invalid values, all of them in one message, before anything is computed.
     """
     groups = [
         [(point, preset(point), preset({**point, "model__weights": "random"})) for point in group]
@@ -161,18 +172,18 @@ def make_plan(
         first = group[0][1]
         dataset, content = loaded[first]
         for fold in _fold_numbers(first.get("data__fold", str(Run().data.fold)), dataset):
-            made: dict[str, Run] = {}
+            runs: dict[str, Run] = {}
             for point, *both in group:
-                named = conditions(*(base(settings, fold, dataset, content) for settings in both))
-                made |= {_condition_name(name, point, by, alone=len(named) == 1): run for name, run in named.items()}
-            reference = next(iter(made.values()))
-            for condition, run in made.items():
+                new = conditions(*(base(settings, fold, dataset, content) for settings in both))
+                runs |= {_condition_name(name, point, by, alone=len(new) == 1): run for name, run in new.items()}
+            reference = next(iter(runs.values()))
+            for condition, run in runs.items():
                 planned.setdefault((condition, run.id, reference.id), PlannedRun(condition, run, reference))
     return Plan(ablation, tuple(planned.values()), loaded.by_content)
 
 
 def _group_points(points: Sequence[Point], by: str) -> list[list[Point]]:
-    """Put together the points that differ in nothing but `by`; without it each is alone."""
+    """Group the points that differ in `by` only; without `by` each point is a group."""
     groups: dict[tuple[Any, ...], list[Point]] = {}
     for point in points:
         groups.setdefault(tuple((key, value) for key, value in point.items() if key != by), []).append(point)
@@ -180,7 +191,7 @@ def _group_points(points: Sequence[Point], by: str) -> list[list[Point]]:
 
 
 def _condition_name(condition: str, point: Point, by: str, *, alone: bool) -> str:
-    """Name a condition by its value of `by`, where that makes conditions, and by what the ablation calls it."""
+    """Return the name of a condition: its value of `by`, if given, and its name in the ablation unless `alone`."""
     if not by:
         return condition
     value = typed_value(field_of(by), point[by])
@@ -188,24 +199,26 @@ def _condition_name(condition: str, point: Point, by: str, *, alone: bool) -> st
 
 
 def list_untrained_classes(plan: Plan) -> list[str]:
-    """Name the classes that are tested but have no training clip, in one line per data set and fold."""
+    """Return one line per data set and fold that has test clips of a class without training clips."""
     lines = []
     for content, fold in dict.fromkeys((run.data.content, run.data.fold) for run in plan.runs):
         dataset = plan.datasets[content]
         split, labels = dataset.split(fold), dataset.clips["label"].to_numpy()
-        if alone := sorted(set(labels[split.test]) - set(labels[split.train])):
-            names = format_few([dataset.class_names[label] for label in alone])
-            lines.append(f"{dataset.name}: tested in fold {fold} and in no other fold, so never learnt: {names}")
+        if untrained := sorted(set(labels[split.test]) - set(labels[split.train])):
+            names = format_few([dataset.class_names[label] for label in untrained])
+            lines.append(
+                f"{dataset.name}: classes with clips in fold {fold} only, which are tested without training: {names}"
+            )
     return lines
 
 
 def resolve(run: Run, dataset: Dataset, content: str) -> Run:
-    """Fill in every field that depends on the data set, a weights file or a network's file.
+    """Fill in every field that depends on the data set, on a weights file or on the file of a network.
 
     Raises
     ------
     UserError
-        For an unknown backbone, unavailable weights, and values that are wrong for this data set.
+        For an unknown backbone, missing weights, and values that are invalid for this data set.
     """
     model, family = run.model, find_family(run.model.backbone)
     run = run.replace(data__content=content, model__backbone_sha256=family.digest(model.backbone))
@@ -218,31 +231,33 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
         frontend__n_frames=run.frontend.n_frames or (run.frontend.image or (0, dataset.n_frames))[1],
         frontend__fmax=run.frontend.fmax or sr / 2,
     )
-    if found := list_problems(run):  # some rules need the numbers of the data set
-        raise UserError("; ".join(found))
+    if errors := list_problems(run):  # some rules need values of the data set
+        raise UserError("; ".join(errors))
     if model.weights == "imagenet" and not family.has_imagenet_weights(model.backbone):
         raise no_imagenet_error(model.backbone)
     run = run.replace(model__weights_sha256=compute_weights_digest(model))
-    check_input_shape(family, model.network, get_input_shape(run))
+    check_input_shape(family, model.network, input_shape(run))
     check_input_transform(run)
     return run
 
 
 def _use_features(run: Run, dataset: Dataset) -> Run:
-    """Use the rows of a feature table as inputs, standardised by the training rows."""
+    """Use the rows of a feature table as inputs, standardised with mean and deviation of the training rows."""
     if run.frontend.kind not in (Run().frontend.kind, "features"):
-        raise UserError(f"--input {run.frontend.kind}: {dataset.name} has vectors and no sounds; leave --input out")
+        raise UserError(
+            f"--input {run.frontend.kind}: {dataset.name} has feature vectors and no recordings; leave --input out"
+        )
     if run.training.live:
-        raise UserError(f"--on-the-fly makes images of sounds, and {dataset.name} has none; leave it out")
+        raise UserError(f"--on-the-fly: {dataset.name} has feature vectors and no recordings; leave it out")
     if run.frontend.stored_as != "float32":
         raise UserError(
-            f"--storage-dtype {run.frontend.stored_as}: {dataset.name} has vectors and no images; leave it out"
+            f"--storage-dtype {run.frontend.stored_as}: {dataset.name} has feature vectors and no images; leave it out"
         )
     return run.replace(frontend__kind="features", frontend__normalise="train", frontend__columns=dataset.columns)
 
 
 def _is_grid_option(key: str) -> bool:
-    """Tell whether a field, as ``group.field``, is set by the user and tells conditions apart."""
+    """Return whether the option ``group.field`` is set by the user and is not a repetition (fold or seed)."""
     metadata = _metadata(key)
     return bool(metadata["decides"] != "repeat" and metadata["filled_in_by"] != "program")
 
@@ -252,28 +267,31 @@ def _metadata(key: str) -> Mapping[str, Any]:
 
 
 def _differing_fields(runs: Sequence[Run]) -> list[str]:
-    """Return the fields, as ``group.field``, whose values differ between runs; most runs share whole groups."""
-    found = []
+    """Return the fields, as ``group.field``, whose values differ between runs.
+
+    Runs of a plan share most group objects, so each object is compared once.
+    """
+    differing = []
     for f in dataclasses.fields(Run):
         parts = list({id(part): part for part in (getattr(run, f.name) for run in runs)}.values())
         if dataclasses.is_dataclass(first := parts[0]):
             names = [inner.name for inner in dataclasses.fields(first)]
-            found += [f"{f.name}.{n}" for n in names if any(getattr(p, n) != getattr(first, n) for p in parts)]
+            differing += [f"{f.name}.{n}" for n in names if any(getattr(p, n) != getattr(first, n) for p in parts)]
         elif any(part != first for part in parts):
-            found.append(f.name)
-    return found
+            differing.append(f.name)
+    return differing
 
 
 def _load_datasets(names: Sequence[str], roots: Sequence[Path]) -> dict[str, Dataset]:
-    needing = [name for name in names if not datasets.LOADERS[name].embedded]
-    if len(roots) > len(needing):
-        raise UserError(f"--data-root has {len(roots)} folders for {len(needing)} data sets that need one")
-    folders = dict(itertools.zip_longest(needing, roots))
+    external = [name for name in names if not datasets.LOADERS[name].embedded]
+    if len(roots) > len(external):
+        raise UserError(f"--data-root: {len(roots)} folders for {len(external)} data sets that need one; give one each")
+    folders = dict(itertools.zip_longest(external, roots))
     return {name: datasets.load_dataset(name, folders.get(name)) for name in names}
 
 
 class _Datasets:
-    """The data sets of a plan with the selections of its points (`core.datasets.select`), each read once."""
+    """The data sets of a plan, with the selection of clips of each point (`core.datasets.select`), each read once."""
 
     def __init__(self, loaded: Mapping[str, Dataset], cache: Path, progress: Progress) -> None:
         self.loaded = loaded
@@ -282,12 +300,12 @@ class _Datasets:
         self._selected: dict[Data, tuple[Dataset, str]] = {}
 
     def __getitem__(self, settings: Point) -> tuple[Dataset, str]:
-        """Return the data set of a point's settings, and its fingerprint."""
+        """Return the data set of a point, and its fingerprint."""
         names = field_names(Data, decides="clips")
         data = Data(**{name: settings[f"data__{name}"] for name in names if f"data__{name}" in settings})
         if data not in self._selected:
-            if found := list_problems(data):
-                raise UserError("; ".join(found))
+            if errors := list_problems(data):
+                raise UserError("; ".join(errors))
             dataset = datasets.select(self.loaded[data.name], **data.selection)
             content = dataset.compute_fingerprint(self.cache, progress=self.progress)
             self._selected[data] = dataset, content
@@ -296,34 +314,36 @@ class _Datasets:
 
 
 def _fold_numbers(text: str, dataset: Dataset) -> tuple[int, ...]:
-    numbers = dataset.list_folds()
+    numbers = dataset.fold_numbers()
     if text == "all":
         return numbers
     if (number := parse_whole_number(text)) not in numbers:
-        raise UserError(f"--fold {text}: {dataset.name} has the folds {', '.join(map(str, numbers))}; or say all")
+        raise UserError(
+            f"--fold {text}: {dataset.name} has the folds {', '.join(map(str, numbers))}; give one of them or all"
+        )
     return (number,)
 
 
 class _BaseRuns:
-    """The base runs of a plan; everything but the seed is filled in and checked once for all seeds."""
+    """The base runs of a plan; all fields but the seed are filled in and checked once for all seeds."""
 
     def __init__(self, finalise: Callable[[Run, Dataset], Run]) -> None:
         self.finalise = finalise
         self._runs: dict[tuple[Any, ...], Run] = {}
 
     def __call__(self, point: Point, fold: int, dataset: Dataset, content: str) -> Run:
-        """Return the fully specified run of a point's settings."""
+        """Return the fully specified run of a point."""
         settings = tuple((key, value, type(value)) for key, value in point.items() if key != "seed")
         if (settings, fold, content) not in self._runs:
             self._runs[settings, fold, content] = self.finalise(_make_base_run(point, fold, dataset, content), dataset)
         run, seed = self._runs[settings, fold, content], point.get("seed", Run.seed)
-        if found := list_field_problems(field_of("seed"), seed):
-            raise UserError("; ".join(found))
+        if errors := list_field_problems(field_of("seed"), seed):
+            raise UserError("; ".join(errors))
         return run if run.seed == seed else dataclasses.replace(run, seed=seed)
 
 
 def _make_base_run(point: Point, fold: int, dataset: Dataset, content: str) -> Run:
     run = Run().replace(**(dict(point) | {"data__fold": fold}))
-    if found := list_problems(run):
-        raise UserError("; ".join(found))
+    if errors := list_problems(run):
+        raise UserError("; ".join(errors))
     return resolve(run, dataset, content)

@@ -11,8 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 
 from core.errors import printable
 
-Progress = Callable[[int, int, str], None]  # steps done, steps in all, what is being done
-LINE_SECONDS = 10.0  # seconds between two plain lines of one task
+Progress = Callable[[int, int, str], None]  # steps done, number of steps, name of the task
+LINE_SECONDS = 10.0  # seconds between two plain lines about the same task
 SLOW_SECONDS = 2.0  # seconds after which `show_if_slow` shows a task
 
 
@@ -21,7 +21,7 @@ def no_progress(done: int, total: int, what: str) -> None:
 
 
 def show_if_slow(progress: Progress) -> Progress:
-    """Return a progress function that shows a task only after it has taken `SLOW_SECONDS` seconds."""
+    """Return a progress function that shows a task only once it has taken `SLOW_SECONDS` seconds."""
     begun, shown = time.monotonic(), False
 
     def report(done: int, total: int, what: str) -> None:
@@ -58,7 +58,7 @@ class Reporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.console.is_terminal:  # a bar that never started would still end its line
+        if self.console.is_terminal:  # stopping a display that never started would print a line break
             self._bars.stop()
 
     def note(self, text: str) -> None:

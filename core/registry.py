@@ -1,7 +1,7 @@
-"""Names for what is imported when it is first used: the one way in which this toolkit puts off an import.
+"""Late imports. Every import that this toolkit delays goes through one of these two classes.
 
-`Registry` is where a new ablation, data set, network family, input, loss or schedule is announced, in one line.
-`Lazy` stands for a module or function that takes a while to import and that many commands do without.
+A `Registry` has one line for each ablation, data set, network family, input, loss or schedule. `Lazy` delays the import
+of a module that is slow to import and that many commands do not need.
 """
 
 import pkgutil
@@ -12,36 +12,36 @@ from core.errors import unknown_name_error
 
 
 class Lazy:
-    """Stands for ``module`` or ``module:attribute``, imported when it is called or looked into.
+    """Proxy of a module or of an attribute of a module, which is imported at the first call or attribute access.
 
     Parameters
     ----------
     path
-        The module's full name, and after a colon what is meant in it.
+        ``module`` or ``module:attribute``, such as ``sklearn.decomposition:PCA``.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        """Call what is meant."""
+        """Import and call the object."""
         return pkgutil.resolve_name(self._path)(*arguments, **named)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # copying and inspection must not import anything
+        if name.startswith("__"):  # copy and inspect look for these, and must not import anything
             raise AttributeError(name)
         return getattr(pkgutil.resolve_name(self._path), name)
 
 
 class Registry(Mapping[str, Any]):
-    """Things of one kind by their names, each named as ``module:attribute`` and imported when it is looked up.
+    """Mapping from names to objects, each of which is imported when it is looked up.
 
     Parameters
     ----------
     kind
-        What they are, for the message about a name that is not there.
+        Kind of the objects, such as ``command``, for error messages.
     entries
-        The name of each, and where it is.
+        Location of each object as ``module:attribute``, by name.
     """
 
     def __init__(self, kind: str, entries: Mapping[str, str]) -> None:
@@ -49,17 +49,17 @@ class Registry(Mapping[str, Any]):
         self.entries = dict(entries)
 
     def __getitem__(self, name: str) -> Any:
-        """Return the thing called `name`.
+        """Import and return the object called `name`.
 
         Raises
         ------
         UserError
-            Where there is none, with the nearest name.
+            For an unknown name, with the most similar name.
         """
         return pkgutil.resolve_name(self.entries[self.check(name)])
 
     def check(self, name: str) -> str:
-        """Return `name` where it is one of the registry's, without importing what it stands for."""
+        """Return `name` if it is known, without importing the object; otherwise raise `UserError`."""
         if name not in self.entries:
             raise unknown_name_error(self.kind, name, self.entries)
         return name

@@ -16,12 +16,12 @@ from core.io.torch_settings import set_up_torch
 from core.progress import NullReporter, Reporter
 from core.store.runs import Store
 
-# Memory limits of a container: files of Linux control groups, versions 2 and 1.
+# Files with the memory limit of a container (Linux control groups, versions 2 and 1).
 CONTAINER_LIMIT_FILES = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 class DeviceCache:
-    """Tensors kept on the device between runs; the least recently used are dropped first.
+    """Tensors that stay on the device between runs; the least recently used are dropped first.
 
     Parameters
     ----------
@@ -31,18 +31,18 @@ class DeviceCache:
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
-        self._kept: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self._tensors: OrderedDict[str, torch.Tensor] = OrderedDict()
 
     def get(self, key: str, size: int, make: Callable[[], torch.Tensor]) -> torch.Tensor | None:
-        """Return the tensor of `key`, after making a missing one, or None if `size` bytes never fit."""
+        """Return the tensor of `key`, computed by `make` if missing, or None if `size` bytes exceed the budget."""
         if size > self.budget:
             return None
-        if key not in self._kept:
-            while self._kept and size + sum(t.nbytes for t in self._kept.values()) > self.budget:
-                self._kept.popitem(last=False)
-            self._kept[key] = make()
-        self._kept.move_to_end(key)
-        return self._kept[key]
+        if key not in self._tensors:
+            while self._tensors and size + sum(t.nbytes for t in self._tensors.values()) > self.budget:
+                self._tensors.popitem(last=False)
+            self._tensors[key] = make()
+        self._tensors.move_to_end(key)
+        return self._tensors[key]
 
 
 class Session:
@@ -65,10 +65,8 @@ class Session:
         self.execution = execution
         self.report = reporter or NullReporter()
         self.store = Store(execution.results)
-        elsewhere = (
-            execution.cluster.ray and execution.device == "cuda"
-        )  # the machine that starts a sweep may have no GPU
-        self.device = find_device("auto" if elsewhere else execution.device)
+        on_workers = execution.cluster.ray and execution.device == "cuda"  # this machine may have no GPU
+        self.device = find_device("auto" if on_workers else execution.device)
         self.threads = execution.threads or len(os.sched_getaffinity(0))
         set_up_torch(self.device, self.threads)
         self.device_cache = DeviceCache(_available_memory(self.device) // 2)

@@ -143,7 +143,7 @@ def test_failed_run_stays_in_the_table(sounds: Path, tmp_path: Path, start: Star
     [
         (["freeze", "--block", "7"], "block 7: efficientnet_lite0 has stem and blocks 1 to 4"),
         (["freeze", "--data", "esc"], "unknown data set 'esc': did you mean 'esc50'?"),
-        (["freeze", "--fold", "9"], "--fold 9: instruments has the folds 1, 2, 3, 4, 5; or say all"),
+        (["freeze", "--fold", "9"], "--fold 9: instruments has the folds 1, 2, 3, 4, 5; give one of them or all"),
         (["freeze", "--weights", "missing.pth"], "weights file missing.pth does not exist"),
         (["freeze", "--results", "/dev/null/results"], "cannot write to /dev/null/results"),
     ],

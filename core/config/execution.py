@@ -1,4 +1,4 @@
-"""Where and on what runs are made, and where they are kept: decides nothing about their outcome, and is in no id."""
+"""Options of execution: device, threads, folders and Ray. They change no result and are not part of run ids."""
 
 import os
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from pathlib import Path
 
 from core.config.options import option
 
-MAX_THREADS = 16 * (os.cpu_count() or 1)  # many more than there are cores only take memory; far too many crash
+MAX_THREADS = 16 * (os.cpu_count() or 1)  # more threads than cores cost memory; thousands crash the process
 
 
 @dataclass(frozen=True, kw_only=True)
 class RayOptions:
-    """Ray, where runs become trials; decides nothing about their outcome."""
+    """Options of Ray, with which runs become trials of Ray Tune."""
 
     ray: str = option(
         "", "Run as Ray Tune trials: local starts Ray on this machine; auto or HOST:PORT joins a cluster."
@@ -33,7 +33,7 @@ class RayOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionOptions:
-    """Where runs are made and kept; decides nothing about their outcome."""
+    """Options of execution, which change no result of a run."""
 
     data_root: tuple[Path, ...] = option((), "Folder of each data set, in the order of --data.")
     published_as: str = option(

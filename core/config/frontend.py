@@ -1,4 +1,4 @@
-"""How a waveform becomes what a network takes: the part of a run's configuration that its images hang on."""
+"""Configuration of the network input: how a waveform becomes an image or a feature vector."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from core.inputs import INPUT_KINDS
 
 @dataclass(frozen=True, kw_only=True)
 class Frontend:
-    """How a waveform becomes what the network takes."""
+    """Options of the network input."""
 
     kind: str = option(
         "logmel",
@@ -130,7 +130,7 @@ class Frontend:
     )
     components: int = option(
         0,
-        "How many principal components that are.",
+        "Number of principal components of --pca.",
         hidden=True,
         legacy_value=0,
         filled_in_by="program",
@@ -138,42 +138,42 @@ class Frontend:
     )
 
     def problems(self) -> list[str]:
-        """List what is wrong with values that are right one by one."""
-        found = []
+        """Return the problems of combinations of fields."""
+        problems: list[str] = []
         if self.pca > 1 and self.pca % 1:
-            found.append(f"--pca {self.pca:g}: give a share below 1, or a whole number of components")
+            problems.append(f"--pca {self.pca:g}: give a fraction below 1, or a whole number of components")
         if self.fmax and self.fmax <= self.fmin:
-            found.append(f"--fmax {self.fmax:g}: must be above --fmin {self.fmin:g}")
+            problems.append(f"--fmax {self.fmax:g}: must be above --fmin {self.fmin:g}")
         if self.hop and not self.window:
-            found.append(f"--hop-length {self.hop} needs --n-fft: give the FFT size too")
+            problems.append(f"--hop-length {self.hop} needs --n-fft: give the FFT size too")
         if self.kind in ("mfcc", "features") and self.n_mfcc > self.n_mels:
-            found.append(f"--n-mfcc {self.n_mfcc}: must be at most --n-mels {self.n_mels}")
+            problems.append(f"--n-mfcc {self.n_mfcc}: must be at most --n-mels {self.n_mels}")
         if self.kind == "features" and self.stored_as != "float32":
-            found.append(f"--storage-dtype {self.stored_as}: does not apply to --input features; leave it out")
-        return found + self._image_problems() + self._colour_problems()
+            problems.append(f"--storage-dtype {self.stored_as}: does not apply to --input features; leave it out")
+        return problems + self._image_problems() + self._colour_problems()
 
     def list_frequency_problems(self, half: float) -> list[str]:
-        """List frequencies that recordings do not have, half of whose sampling rate is `half` Hz."""
-        found = []
+        """Return the problems of frequencies above `half`, half the sampling rate in Hz."""
+        problems: list[str] = []
         if self.fmin >= half:
-            found.append(f"--fmin {self.fmin:g}: must be below half the sampling rate, {half:g} Hz")
+            problems.append(f"--fmin {self.fmin:g}: must be below half the sampling rate, {half:g} Hz")
         if self.fmax > half:
-            found.append(f"--fmax {self.fmax:g}: must be at most half the sampling rate, {half:g} Hz")
-        return found
+            problems.append(f"--fmax {self.fmax:g}: must be at most half the sampling rate, {half:g} Hz")
+        return problems
 
     def _colour_problems(self) -> list[str]:
-        found = []
+        problems: list[str] = []
         if self.colour != "none" and self.channels == "windows" and not self.window:
-            found.append(f"--colour {self.colour} needs a single spectrogram: add --channels replicate or --n-fft")
-        for said, usual in ((f"--value-range {self.levels}", "fixed"), (f"--colour {self.colour}", "none")):
-            if self.normalise == "train" and not said.endswith(usual):
-                found.append(f"{said} does not apply with --normalise train; leave one out")
-        return found
+            problems.append(f"--colour {self.colour} needs a single spectrogram: add --channels replicate or --n-fft")
+        for flag, value, default in (("--value-range", self.levels, "fixed"), ("--colour", self.colour, "none")):
+            if self.normalise == "train" and value != default:
+                problems.append(f"{flag} {value} does not apply with --normalise train; leave one out")
+        return problems
 
     def _image_problems(self) -> list[str]:
-        said = f"--image-size {' '.join(map(str, self.image))}"
+        option = f"--image-size {' '.join(map(str, self.image))}"
         if self.image and (len(self.image) != 2 or not all(1 <= size <= 10**5 for size in self.image)):
-            return [f"{said}: give a height and a width, from 1 to {10**5} pixels each"]
+            return [f"{option}: give a height and a width, from 1 to {10**5} pixels each"]
         if self.image and self.n_frames not in (0, self.image[1]):
-            return [f"--n-frames {self.n_frames}: {said} says the width; leave one out"]
+            return [f"--n-frames {self.n_frames}: {option} sets the width too; leave one out"]
         return []

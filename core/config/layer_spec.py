@@ -15,7 +15,7 @@ def parse_head_widths(text: str) -> tuple[int, ...]:
     Raises
     ------
     UserError
-        If the text is not a list of integers joined by hyphens.
+        If the text is not a list of whole numbers joined by hyphens, each from 1 to `MAX_WIDTH`.
     """
     words = text.split("-") if text else []
     if not all(re.fullmatch(r"[0-9]{1,6}", word) and 0 < int(word) <= MAX_WIDTH for word in words):
@@ -32,8 +32,8 @@ def parse_mlp_layers(text: str) -> tuple[tuple[str, int], ...]:
         If the text is not a list of activations with widths, joined by hyphens.
     """
     words = [] if text == "none" else text.split("-")
-    found = [re.fullmatch(r"([a-z]+)([0-9]{1,6})", word) for word in words]
-    layers = tuple((m[1], int(m[2])) for m in found if m)
+    matches = [re.fullmatch(r"([a-z]+)([0-9]{1,6})", word) for word in words]
+    layers = tuple((m[1], int(m[2])) for m in matches if m)
     if len(layers) < len(words) or not all(name in ACTIVATIONS and 0 < width <= MAX_WIDTH for name, width in layers):
         raise UserError(
             f"--mlp-layers {text}: give {' or '.join(ACTIVATIONS)} and a width, 1 to {MAX_WIDTH}, for each layer, "

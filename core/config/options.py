@@ -1,6 +1,6 @@
-"""A configuration's field: its help and its rule beside its default, and what breaks a rule, in one line each.
+"""Fields of configuration classes: default, help text and allowed values, and the check of a configuration.
 
-A class of such fields may have a method ``problems`` of its own, for rules between fields.
+A configuration class may have a method ``problems`` that checks combinations of fields.
 """
 
 import dataclasses
@@ -11,9 +11,9 @@ from typing import Any
 
 from core.errors import UserError, closest_name
 
-AUTO = 0  # "as the data set says": replaced by `core.plan.resolve` before a run gets its id
-DATASET_DEFAULT = "the data set's"  # what help says of such a default
-MAX_INTEGER = 2**63 - 1  # the largest whole number that torch, NumPy and Parquet take
+AUTO = 0  # use the value of the data set, filled in by `core.plan.resolve` before the run id is computed
+DATASET_DEFAULT = "the data set's"  # how --help shows this default
+MAX_INTEGER = 2**63 - 1  # largest whole number of torch, NumPy and Parquet
 
 
 def option(
@@ -91,9 +91,9 @@ def option(
 
 
 def copy_option(cls: type, name: str) -> Any:
-    """Declare a field as another class has it."""
-    found = next(f for f in fields(cls) if f.name == name)
-    return option(found.default, **found.metadata)
+    """Declare the same field as in another class."""
+    original = next(f for f in fields(cls) if f.name == name)
+    return option(original.default, **original.metadata)
 
 
 def field_names(cls: type, **metadata: str) -> tuple[str, ...]:
@@ -122,12 +122,12 @@ def typed_value(f: "dataclasses.Field[Any]", value: Any) -> Any:
 
 
 def stored_value(f: "dataclasses.Field[Any]", typed: str) -> str:
-    """Return the stored value of a word of the command line.
+    """Return the stored value of a typed value.
 
     Raises
     ------
     UserError
-        If the field has other words for its values and this is none of them.
+        If the field has its own words for values and `typed` is not one of them.
     """
     words: Mapping[str, str] = f.metadata["words"]
     if words and typed not in typed_choices(f):
@@ -136,7 +136,7 @@ def stored_value(f: "dataclasses.Field[Any]", typed: str) -> str:
 
 
 def invalid_choice_message(f: "dataclasses.Field[Any]", typed: str) -> str:
-    """Return the message for a value that is not allowed, with the nearest one that is."""
+    """Return the message for a value that is not allowed, with the most similar allowed value."""
     choices = typed_choices(f)
     match = closest_name(typed, choices)
     hint = f"did you mean '{match}'? " if match else ""
@@ -144,17 +144,17 @@ def invalid_choice_message(f: "dataclasses.Field[Any]", typed: str) -> str:
 
 
 def is_later_field(f: "dataclasses.Field[Any]") -> bool:
-    """Tell whether a field of a run came later than the first runs, and so declares what they had."""
+    """Return whether a field of a run was added after the first runs, so that it has a legacy value."""
     return f.metadata.get("legacy_value") is not None
 
 
 def has_legacy_value(f: "dataclasses.Field[Any]", value: Any) -> bool:
-    """Tell whether a field of a run that was added has the value that runs had before there was one."""
+    """Return whether a later field has its legacy value, the one that runs without the field had."""
     return is_later_field(f) and bool(value == f.metadata["legacy_value"])
 
 
 def list_problems(part: Any) -> list[str]:
-    """List every value of a configuration that breaks a rule, with the remedy; empty when all is well."""
+    """Return one message with a remedy for each invalid value of a configuration."""
     found = []
     for f in fields(part):
         value = getattr(part, f.name)
@@ -162,20 +162,20 @@ def list_problems(part: Any) -> list[str]:
             found += list_problems(value)
         elif f.metadata and not (isinstance(value, tuple) and not isinstance(f.default, tuple)):
             found += list_field_problems(f, value)
-    own = getattr(part, "problems", None)
-    return found + (own() if callable(own) else [])
+    check_combinations = getattr(part, "problems", None)
+    return found + (check_combinations() if callable(check_combinations) else [])
 
 
 def parse_whole_number(text: str) -> int | None:
-    """Return the number that a word of plain digits, 18 at most, stands for; None for any other word.
+    """Return the whole number of at most 18 ASCII digits, or None for any other text.
 
-    Python takes other scripts' digits and superscripts for digits too, and some of them for no number.
+    `str.isdigit` and `int` also accept digits of other scripts, and `str.isdigit` superscripts.
     """
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 def list_field_problems(f: "dataclasses.Field[Any]", value: Any) -> list[str]:
-    """List what is wrong with a field's value, whatever the others are."""
+    """Return the problem of the value of one field as a list of at most one message."""
     flag = flag_of(f)
     rule = f.metadata
     if value is None:
@@ -195,29 +195,29 @@ def list_field_problems(f: "dataclasses.Field[Any]", value: Any) -> list[str]:
     if any(
         isinstance(part, int) and abs(part) > MAX_INTEGER for part in (value if isinstance(value, tuple) else (value,))
     ):
-        return [f"{flag}: whole numbers go to {MAX_INTEGER}"]
+        return [f"{flag}: must be at most {MAX_INTEGER}"]
     return []
 
 
 def from_dict(cls: type, values: Mapping[str, Any], where: str) -> Any:
-    """Make a configuration, and those inside it, of nested dictionaries of JSON types.
+    """Build a configuration, with its nested configurations, from nested dictionaries of JSON types.
 
     Raises
     ------
     UserError
-        For a key that is not known, and the nearest one that is; for one that is missing and was there from the start.
+        For an unknown key, with the most similar known one, and for a missing key without a legacy value.
     """
     names = {f.name: f for f in fields(cls)}
     for key in values:
         if key not in names:
             match = closest_name(key, names)
             raise UserError(f"{where} has the unknown key '{key}'" + (f"; did you mean '{match}'?" if match else ""))
-    made = {name: f.metadata["legacy_value"] for name, f in names.items() if is_later_field(f)}
-    if missing := sorted(set(names) - set(values) - set(made)):
+    arguments = {name: f.metadata["legacy_value"] for name, f in names.items() if is_later_field(f)}
+    if missing := sorted(set(names) - set(values) - set(arguments)):
         raise UserError(f"{where} lacks {', '.join(missing)}")
     for key, value in values.items():
         if dataclasses.is_dataclass(inside := names[key].default) and not dataclasses.is_dataclass(value):
-            made[key] = from_dict(type(inside), value, f"{where}.{key}")
+            arguments[key] = from_dict(type(inside), value, f"{where}.{key}")
         else:
-            made[key] = tuple(value) if isinstance(value, list) else value
-    return cls(**made)
+            arguments[key] = tuple(value) if isinstance(value, list) else value
+    return cls(**arguments)

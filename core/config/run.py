@@ -1,8 +1,8 @@
-"""One run, fully specified: the single source of the options, their defaults, the run's identity and its record.
+"""The configuration of a run: the single source of options, defaults, run ids and the stored configuration.
 
-Every field carries its help text; the command line is made from these classes, `run.json` is these classes as JSON,
-and a run's id is the hash of them. A field that is `AUTO` is filled in from the data set before a run gets its id, so
-that a stored run says every number that decided its outcome.
+The command line is made from these classes, ``run.json`` contains them as JSON, and the run id is a hash of all fields.
+Fields with the value `AUTO` are filled in from the data set before the id is computed, so that the record of a run
+contains every value that influenced its result.
 """
 
 import dataclasses
@@ -21,12 +21,12 @@ from core.errors import UserError
 from core.models import FAMILIES
 from core.training import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES
 
-MIN_SR = 100  # Hz; below, the shortest window has no two samples
+MIN_SR = 100  # Hz; at lower rates the shortest window has less than two samples
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Which clips, and which of them are tested on."""
+    """Options of the data set: its clips, classes and folds."""
 
     name: str = option(
         "instruments", f"Data set: {', '.join(LOADERS)}; instruments is included.", flag="data", decides="clips"
@@ -88,17 +88,17 @@ class Data:
 
     @property
     def display_name(self) -> str:
-        """The set's name, and what its classes are where they are not its own."""
+        """Name of the data set, with the column of the classes if ``--label`` is given."""
         return f"{self.name} by {self.label}" if self.label else self.name
 
     def problems(self) -> list[str]:
-        """List what is wrong with values that are right one by one."""
-        return ["--n-folds 1: must be at least 2, or 0 for the set's own"] if self.folds == 1 else []
+        """Return the problems of combinations of fields."""
+        return ["--n-folds 1: must be at least 2, or 0 for the folds of the data set"] if self.folds == 1 else []
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """How a recording becomes a waveform of one length."""
+    """Options of the waveform: sampling rate, length, and how clips reach this length."""
 
     sr: int = option(
         AUTO,
@@ -125,7 +125,7 @@ class Clip:
     )
 
     def problems(self) -> list[str]:
-        """List what is wrong with values that are right one by one."""
+        """Return the problems of combinations of fields."""
         if 0 < self.sr < MIN_SR:
             return [f"--sr {self.sr}: must be 0 or at least {MIN_SR}"]
         if self.sr and self.duration and not round(self.sr * self.duration):
@@ -135,19 +135,21 @@ class Clip:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """Which network, with which weights, and what the ablation did to it."""
+    """Options of the network: backbone, starting weights, head, and the changes by an ablation."""
 
     backbone: str = option("efficientnet_lite0", f"Network: {'; '.join(family.about for family in FAMILIES.values())}.")
     backbone_sha256: str = option(
-        "", "SHA-256 of the file of a network of the user's own.", hidden=True, legacy_value="", filled_in_by="program"
+        "",
+        "SHA-256 of the user's network file.",
+        hidden=True,
+        legacy_value="",
+        filled_in_by="program",
     )
     weights: str = option("imagenet", "Starting weights: imagenet, random, or a file (.safetensors, .pth, .pt).")
-    weights_sha256: str = option(
-        "", "What stands for the content of the starting weights.", hidden=True, filled_in_by="program"
-    )
+    weights_sha256: str = option("", "Digest of the starting weights.", hidden=True, filled_in_by="program")
     freeze: str = option("none", "Last frozen stage: none, stem, block1 ..", hidden=True)
     fuse: str = option("all", "Last stage with the starting weights: all, none, stem, block1 ..", hidden=True)
-    cut: str = option("none", "Last stage that is kept: none (all are), stem, block1 ..", hidden=True)
+    cut: str = option("none", "Last stage of the network: none (no cut), stem, block1 ..", hidden=True)
     frozen_batch_norm: str = option(
         "eval",
         "Batch norm in frozen blocks: eval (fixed statistics) or train (statistics keep updating, as in older code).",
@@ -175,7 +177,7 @@ class Model:
         return f"mlp:{self.layers}" if self.backbone == "mlp" else self.backbone
 
     def problems(self) -> list[str]:
-        """List what is wrong with values that are right one by one."""
+        """Return the problems of combinations of fields."""
         found = []
         for read, text in ((parse_head_widths, self.head), (parse_mlp_layers, self.layers)):
             try:
@@ -189,7 +191,7 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How the network is trained."""
+    """Options of training."""
 
     epochs: int = option(8, "Number of training epochs.", at_least=1, at_most=10**6)
     batch_size: int = option(32, "Clips per training step.", at_least=1, at_most=10**6)
@@ -213,7 +215,7 @@ class Training:
         30, "Epochs between two drops of the learning rate.", used_when=("schedule", "step"), at_least=1
     )
     milestones: tuple[int, ...] = option(
-        (), "Epochs at which the learning rate drops, instead of every --step-size.", used_when=("schedule", "step")
+        (), "Epochs after which the learning rate drops, instead of every --step-size.", used_when=("schedule", "step")
     )
     gamma: float = option(
         0.1, "Factor of each drop of the learning rate.", used_when=("schedule", "step", "plateau"), above=0.0
@@ -287,7 +289,7 @@ class Training:
     )
 
     def problems(self) -> list[str]:
-        """List what is wrong with values that are right one by one."""
+        """Return the problems of combinations of fields."""
         found = []
         if any(epoch < 1 for epoch in self.milestones):
             found.append(f"--milestones {min(self.milestones)}: epochs start at 1")
@@ -300,7 +302,7 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Everything that decides a run's outcome."""
+    """All options that influence the result of a run."""
 
     data: Data = Data()
     clip: Clip = Clip()
@@ -312,8 +314,8 @@ class Run:
     )
 
     def problems(self) -> list[str]:
-        """List what is wrong with parts that are right one by one."""
-        found = self.frontend.list_frequency_problems(self.clip.sr / 2) if self.clip.sr else []  # 0: not known yet
+        """Return the problems of combinations of groups."""
+        found = self.frontend.list_frequency_problems(self.clip.sr / 2) if self.clip.sr else []  # 0: not filled in yet
         training = self.training
         if training.augment == "segment" and self.clip.fit == "stretch":
             found.append(
@@ -333,9 +335,9 @@ class Run:
             "--monitor accuracy": (training.monitor == "accuracy", "choosing an epoch"),
         }
         return found + [
-            f"{flag} needs --validation above 0: {doing} on the test fold would bias the result"
-            for flag, (said, doing) in needs.items()
-            if said
+            f"{flag} needs --validation above 0: {purpose} on the test fold would bias the result"
+            for flag, (is_used, purpose) in needs.items()
+            if is_used
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -345,73 +347,74 @@ class Run:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read a run back; an unknown or missing key is an error, never a silent default.
-
-        Only a field that was added later may be missing: it has the value that runs had before there was one.
+        """Build a run from nested dictionaries; a missing later field gets its legacy value.
 
         Raises
         ------
         UserError
-            Naming the key, and the nearest one that exists.
+            For an unknown key, with the most similar known one, and for a missing key.
         """
         return from_dict(cls, values, "run")
 
     @cached_property
     def id(self) -> str:
-        """Twelve hex digits: the hash of the whole configuration, without fields that are as before there were any."""
+        """Run id: 12 hex digits of the SHA-256 of the configuration, without later fields with their legacy value."""
         parts = [f.name for f in fields(self) if not has_legacy_value(f, getattr(self, f.name))]
         text = ",".join(f'"{name}":{_identity_json(getattr(self, name))}' for name in sorted(parts))
         return hashlib.sha256(f"{{{text}}}".encode()).hexdigest()[:12]
 
     def replace(self, **changes: Any) -> Self:
-        """Return the run with ``group__field=value`` changed, e.g. ``model__freeze="block3"``."""
+        """Return a copy with changed fields, given as ``group__field=value``, e.g. ``model__freeze="block3"``."""
         groups: dict[str, dict[str, Any]] = {}
-        own: dict[str, Any] = {}
+        top_level: dict[str, Any] = {}
         for key, value in changes.items():
             group, _, name = key.partition("__")
             if name:
                 groups.setdefault(group, {})[name] = value
             else:
-                own[group] = value
-        own |= {group: dataclasses.replace(getattr(self, group), **values) for group, values in groups.items()}
-        return dataclasses.replace(self, **own)
+                top_level[group] = value
+        top_level |= {group: dataclasses.replace(getattr(self, group), **values) for group, values in groups.items()}
+        return dataclasses.replace(self, **top_level)
 
 
 GROUPS: dict[str, type] = {"data": Data, "clip": Clip, "frontend": Frontend, "model": Model, "training": Training}
 
 
 def field_of(key: str) -> "dataclasses.Field[Any]":
-    """Return the field of ``group__field``."""
+    """Return the dataclass field of ``group__field``."""
     group, _, name = key.rpartition("__")
     return next(f for f in fields(GROUPS[group] if group else Run) if f.name == name)
 
 
 def run_options() -> dict[str, "dataclasses.Field[Any]"]:
-    """Map ``group__field`` to the field, for every option of a run, in the order of ``--help-all``."""
-    own = {f"{group}__{f.name}": f for group, part in GROUPS.items() for f in fields(part)}
-    return {key: f for key, f in own.items() if not f.metadata["hidden"]}
+    """Return the field of every option of a run by ``group__field``, in the order of ``--help-all``."""
+    by_key = {f"{group}__{f.name}": f for group, part in GROUPS.items() for f in fields(part)}
+    return {key: f for key, f in by_key.items() if not f.metadata["hidden"]}
 
 
 def option_keys() -> dict[str, str]:
-    """Map every option of a run, without its dashes, to its ``group__field``."""
+    """Return ``group__field`` of every option of a run by flag without dashes."""
     return {flag_of(f)[2:]: key for key, f in run_options().items()}
 
 
 def identity(part: Any) -> dict[str, Any]:
-    """Return what decides a run's id, as nested dictionaries of JSON types."""
-    found: dict[str, Any] = {}
+    """Return the fields that the run id is computed from, as nested dictionaries of JSON types."""
+    values: dict[str, Any] = {}
     for f in fields(part):
         value = getattr(part, f.name)
         if dataclasses.is_dataclass(value):
-            found[f.name] = identity(value)
+            values[f.name] = identity(value)
         elif not has_legacy_value(f, value):
-            found[f.name] = value
-    return found
+            values[f.name] = value
+    return values
 
 
 def _identity_json(part: Any) -> str:
-    """Return a part of a run's `identity` as JSON; of a group once, for most runs of a plan have the same object."""
-    kept: dict[str, Any] = vars(part) if dataclasses.is_dataclass(part) else {}
-    if "_written" not in kept:
-        kept["_written"] = json.dumps(identity(part) if kept else part, sort_keys=True, separators=(",", ":"))
-    return str(kept["_written"])
+    """Return the `identity` of a group or value as JSON.
+
+    The JSON of a group is kept in its ``__dict__``, because most runs of a plan share their group objects.
+    """
+    cache: dict[str, Any] = vars(part) if dataclasses.is_dataclass(part) else {}
+    if "_identity_json" not in cache:
+        cache["_identity_json"] = json.dumps(identity(part) if cache else part, sort_keys=True, separators=(",", ":"))
+    return str(cache["_identity_json"])

@@ -1,6 +1,6 @@
-"""The record of a run: the typed content of `run.json`, and how it is encoded, checked and decoded.
+"""The record of a run: the content of ``run.json``, and its encoding and decoding.
 
-A new metric is one more field of `Metrics`; it is nan in records that were written before.
+To add a metric, add a field to `Metrics`. Its value is nan in records without it.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from core.errors import UserError
 
 RECORD = "run.json"
 FINISHED, FAILED, RUNNING = "finished", "failed", "running"
-STOPPED = "stopped"  # a scheduler ended it early; a command without scheduler trains it to its end
+STOPPED = "stopped"  # by a scheduler; a command without a scheduler trains the run to its end
 MISSING = "missing"  # there is no intact record
 REQUIRED_IF_FINISHED = (
     "metrics", "per_class", "confusion", "class_names", "parameters", "trainable_parameters", "clips", "seconds",
@@ -30,17 +30,17 @@ DIGEST_START = ',\n "digest": "'
 
 
 class DamagedRecord(Exception):
-    """There is no intact record; the message says why."""
+    """The record of a run is missing or damaged; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """Where a run was trained."""
+    """Device, threads and precision that a run was trained with."""
 
     device: str = ""
     device_name: str = ""
     threads: int = 0  # 0: not recorded
-    precision: str = ""  # of the computation, which may depend on the CPU; "": not recorded
+    precision: str = ""  # precision of the computation, as the CPU may not support --precision; "": not recorded
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Metrics:
     Attributes
     ----------
     training_accuracy
-        Mean over the batches of the last epoch as they were trained on: augmented, with dropout, while weights change.
+        Mean over the training batches of the last epoch: with augmentation and dropout, while the weights change.
     time_to_converge
         Seconds of training until the end of the best epoch on the validation clips, or on the test fold if there are no
         validation clips. Evaluation and preparation are not included.
@@ -128,7 +128,7 @@ class PerClass:
 
     @property
     def macro_f1(self) -> float:
-        """Mean F1 over the classes of the test fold, which are the same for every network."""
+        """Mean F1 over the classes that occur in the test fold."""
         present = [f1 for f1, clips in zip(self.f1, self.support, strict=True) if clips]
         return float(np.mean(present)) if present else NAN
 
@@ -140,11 +140,11 @@ class Record:
     Attributes
     ----------
     id, run
-        The run.
+        The run and its id.
     status, reason
-        How it ended, and why it did not finish.
+        State of the run, and the reason why it did not finish.
     environment, versions
-        Where it was trained, and the versions of the libraries that affect numbers.
+        Device of training, and versions of the libraries that affect results.
     confusion
         Number of test clips (classes, classes) by target (row) and prediction (column).
     bad_clips
@@ -197,23 +197,23 @@ class Record:
 
 
 def encode_record(values: Mapping[str, Any]) -> bytes:
-    """Return the content of `run.json`: the values as JSON, and as last value the SHA-256 of the bytes before it."""
+    """Return the content of ``run.json``: the values as JSON, followed by the SHA-256 of the bytes before it."""
     body = json.dumps(values, indent=1).removesuffix("\n}").encode()
     return body + f'{DIGEST_START}{hashlib.sha256(body).hexdigest()}"\n}}'.encode()
 
 
 def decode_record(content: bytes) -> Record:
-    """Read the content of `run.json`.
+    """Decode and check the content of ``run.json``.
 
     Raises
     ------
     ValueError
-        Saying what is missing or wrong.
+        If the content is incomplete or invalid; the message gives the reason.
     """
     try:
         values = _parse(content)
         if not isinstance(values, dict) or not isinstance(values.get("config"), dict):
-            raise ValueError("it is no record of a run")
+            raise ValueError("it is not the record of a run")
         if not (_has_right_digest(content) or values.get("digest") == _digest_before_version_2(values)):
             raise ValueError("its checksum does not match its content")
         record = msgspec.convert({**values, "run": {}}, Record)
@@ -225,33 +225,33 @@ def decode_record(content: bytes) -> Record:
     if problem := _find_problem(record, values):
         raise ValueError(problem)
     if run.id != record.id:
-        raise ValueError(f"its settings are not those of run {record.id}; a newer version may have written it")
+        raise ValueError(f"its configuration is not that of run {record.id}; a newer version may have written it")
     return dataclasses.replace(record, run=run)
 
 
 def _parse(content: bytes) -> Any:
     try:
         return msgspec.json.decode(content)
-    except msgspec.DecodeError:  # it refuses NaN and lone surrogates, which Python's parser reads
+    except msgspec.DecodeError:  # msgspec refuses NaN and lone surrogates, which json reads
         return json.loads(content.decode())
 
 
 def _has_right_digest(content: bytes) -> bool:
-    body, found, end = content.rpartition(DIGEST_START.encode())
-    return bool(found) and end == f'{hashlib.sha256(body).hexdigest()}"\n}}'.encode()
+    body, separator, end = content.rpartition(DIGEST_START.encode())
+    return bool(separator) and end == f'{hashlib.sha256(body).hexdigest()}"\n}}'.encode()
 
 
 def _digest_before_version_2(values: Mapping[str, Any]) -> str:
-    """Return the digest of a record that was written when it was of the values, not of the bytes."""
+    """Return the digest in records of version 1, which is computed from the values and not from the bytes."""
     rest = {key: value for key, value in values.items() if key != "digest"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-_groups: dict[tuple[str, str], Any] = {}  # by name and content: most runs of a store share most of their settings
+_groups: dict[tuple[str, str], Any] = {}  # groups by name and content, because most runs of a store share most groups
 
 
 def _read_run(config: Mapping[str, Any]) -> Run:
-    """Read a run; keys of newer versions are left out, as its id shows whether they matter."""
+    """Build a run. Unknown keys of newer versions are ignored: if they matter, the id of the run does not match."""
     parts = {f.name: config[f.name] for f in dataclasses.fields(Run) if f.name in config}
     for name in GROUPS.keys() & parts:
         key = name, repr(parts[name])
@@ -265,7 +265,7 @@ def _read_run(config: Mapping[str, Any]) -> Run:
 
 
 def _read_group(name: str, values: Mapping[str, Any]) -> Any:
-    """Read a group of settings; whole numbers stay whole, as they are part of the id."""
+    """Build a group of options and check the types of its values, without converting any (the run id depends on them)."""
     cls = GROUPS[name]
     known = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
     group = from_dict(cls, known, f"run.{name}")
@@ -277,12 +277,12 @@ def _read_group(name: str, values: Mapping[str, Any]) -> Any:
 
 
 def _find_problem(record: Record, values: Mapping[str, Any]) -> str:
-    """Return why a record with the right types is incomplete, "" if it is complete."""
+    """Return the reason why a record with valid types is incomplete, "" if it is complete."""
     if record.status not in (FINISHED, FAILED, RUNNING, STOPPED):
         return f"it has the unknown status '{record.status}'"
     scores = record.metrics
     if record.status == STOPPED and math.isnan(scores.validation_accuracy + scores.validation_loss):
-        return "it lacks the validation scores that it was stopped by"
+        return "it lacks the validation scores of a stopped run"
     if not record.finished:
         return ""
     if lacking := [name for name in REQUIRED_IF_FINISHED if name not in values]:
@@ -292,5 +292,5 @@ def _find_problem(record: Record, values: Mapping[str, Any]) -> str:
     by_class = record.per_class
     columns = (by_class.precision, by_class.recall, by_class.f1, by_class.support, record.confusion, *record.confusion)
     if {len(column) for column in columns} != {len(record.class_names)}:
-        return "its scores are not of its classes"
+        return "the number of its scores is not the number of its classes"
     return ""

@@ -1,8 +1,8 @@
-"""The run store: `results/runs/<run id>/`, written atomically; half-written or damaged files are never used.
+"""The run store ``results/runs/<run id>/``. Files are written atomically, and damaged files are never used.
 
-`run.json` is written when a run starts (status ``running``) and replaced when it ends. A run counts as finished only if
-its ``run.json`` says so, has the right checksum, and its other files have the sizes named there. The content of these
-files is compared with the checksums in the record when it is read, once per process while the file does not change.
+``run.json`` is written when training starts (status ``running``) and replaced when it ends. A run is finished if its
+``run.json`` has the status ``finished`` and a valid checksum, and if the other files have the recorded sizes. The
+checksums of these files are compared when they are read, once per process while a file does not change.
 """
 
 import csv
@@ -52,9 +52,9 @@ __all__ = ["FAILED", "FINISHED", "MISSING", "RECORD", "RUNNING", "STOPPED", "Rec
 
 INPUT_TRANSFORM = "first_step.safetensors"
 HISTORY, PREDICTIONS, WEIGHTS = "history.csv", "predictions.parquet", "weights.safetensors"
-CHECKPOINT = "checkpoint.safetensors"  # only while the run is trained
+CHECKPOINT = "checkpoint.safetensors"  # exists while the run is trained
 ERROR = "error.txt"  # traceback of a failed run
-ABSENT_ERRNOS = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)  # training again helps here, but not against missing rights
+ABSENT_ERRNOS = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)  # errors that training the run again repairs
 
 
 class DamagedFile(UserError):
@@ -63,9 +63,9 @@ class DamagedFile(UserError):
     Attributes
     ----------
     path, reason
-        The file, and what is wrong with it.
+        The file and the reason.
     run_id
-        The run that it belongs to.
+        Id of the run of the file.
     seen
         Signature of the file when the damage was found, None if there was no file.
     """
@@ -99,7 +99,7 @@ class Store:
             self.runs.mkdir(parents=True, exist_ok=True)
             probe = self.runs / f".writable-{os.getpid()}"
             probe.touch()
-            probe.unlink(missing_ok=True)  # another node may have a process of this number
+            probe.unlink(missing_ok=True)  # another node may have a process with the same id
         except OSError as error:
             raise UserError(f"cannot write to {self.results} ({error.strerror}); choose another --results") from None
 
@@ -134,10 +134,10 @@ class Store:
 
     @contextmanager
     def cached_records(self) -> Iterator[None]:
-        """Look at each record only once while the block runs.
+        """Read each record only once inside the block.
 
-        An analysis asks for each record about a dozen times. Records that this process writes meanwhile are read again;
-        those that other processes write are not.
+        An analysis reads each record about a dozen times. Records that this process writes inside the block are read
+        again; changes by other processes are not seen.
         """
         before, self._cached = self._cached, {}
         try:
@@ -162,17 +162,17 @@ class Store:
                 yield record
 
     def damaged_runs(self) -> dict[str, str]:
-        """Return the reason for each folder of a run that has no intact record."""
-        found = {}
+        """Return the reason for each folder of a run without an intact record, by run id."""
+        reasons = {}
         for folder in self._folders():
             try:
                 self._read(folder.name)
             except DamagedRecord as problem:
-                found[folder.name] = str(problem)
-        return found
+                reasons[folder.name] = str(problem)
+        return reasons
 
     def find_damage(self, run: Run | str) -> str:
-        """Return why the record of a run is damaged, "" if it is intact or there is none."""
+        """Return the reason why the record of a run is damaged, "" if it is intact or missing."""
         folder = self.folder(run)
         try:
             self._read(folder.name)
@@ -188,7 +188,7 @@ class Store:
         Damaged
             If there is no intact record, or a file that it names is missing or has another size.
         ResultsError
-            If a file cannot be read although it is there: missing rights, a bad disk, a lost network drive.
+            If an existing file cannot be read: missing rights, a bad disk, a lost network drive.
         """
         folder = f"{self.runs}/{id}"
         try:
@@ -201,7 +201,7 @@ class Store:
         except ValueError as error:
             raise DamagedRecord(f"{RECORD} cannot be used ({error})") from None
         if record.id != id:
-            raise DamagedRecord(f"{RECORD} is that of run {record.id}")
+            raise DamagedRecord(f"{RECORD} belongs to run {record.id}")
         for name, size in record.files.items():
             if sizes[name] != size:
                 raise DamagedRecord(
@@ -210,19 +210,19 @@ class Store:
         return record
 
     def _decode(self, id: str, path: str) -> Record:
-        """Return the content of `run.json`, decoded once while the file does not change."""
+        """Return the content of ``run.json``; it is decoded again only if the file has changed."""
         status = os.stat(path)  # noqa: PTH116 (called for 10,000 runs)
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-            raise ValueError("is no regular file")  # a pipe would block, a device never end
-        signature, (known, record) = signature_of(status), self._decoded.get(id, (None, None))
-        if record is None or known != signature:
+            raise ValueError("is not a regular file")  # a pipe would block, and a device may never end
+        signature, (last_signature, record) = signature_of(status), self._decoded.get(id, (None, None))
+        if record is None or last_signature != signature:
             with open(path, "rb") as file:  # noqa: PTH123
                 record = decode_record(file.read())
             self._decoded[id] = signature, record
         return record
 
     def check_file(self, run: Run | str, name: str) -> str:
-        """Return what is wrong with the content of a file of a run, "" if it is intact."""
+        """Return the reason why a file of a run is damaged, "" if it is intact."""
         try:
             with self._reading(run, name):
                 return ""
@@ -232,7 +232,7 @@ class Store:
             return str(error)
 
     def discard_damaged(self, damage: DamagedFile) -> None:
-        """Delete a damaged file, so that its run counts as missing; a file that was written again meanwhile stays."""
+        """Delete a damaged file, so that its run is trained again, unless the file has been replaced since then."""
         with self.lock(damage.run_id):
             if _signature_or_none(damage.path) == damage.signature and damage.path.is_file():
                 damage.path.unlink()
@@ -246,22 +246,22 @@ class Store:
     def start_run(self, run: Run, values: Mapping[str, Any]) -> None:
         """Write the record of a run whose training starts, and delete temporary files of a killed process.
 
-        The caller holds the lock of the run.
+        The caller must hold the lock of the run.
         """
         remove_temporary_files(self._make_folder(run))
         self.write_record(run, RUNNING, values)
 
     def write_record(self, run: Run, status: str, values: Mapping[str, Any], *, files: tuple[str, ...] = ()) -> None:
-        """Write ``run.json``, the last step of every change.
+        """Write ``run.json``; always the last file that is written.
 
         Parameters
         ----------
         run, status
-            The run, whose whole configuration is written, and how it ended.
+            The run and its status.
         values
-            Other fields of `Record`, of JSON types.
+            Other fields of `Record`, as JSON types.
         files
-            Names of the run's files whose sizes and checksums are part of the record.
+            Names of the files whose sizes and checksums are recorded.
         """
         folder = self._make_folder(run)
         sizes = {name: file_size(folder / name) for name in files}
@@ -310,7 +310,7 @@ class Store:
         self.checkpoint(run).unlink(missing_ok=True)
 
     def write_failure(self, run: Run, values: Mapping[str, Any], *, reason: str, trace: str) -> None:
-        """Write that a run failed: the reason in one line in its record, and the traceback in ``error.txt``."""
+        """Record a failure: the reason (one line) in ``run.json`` and the traceback in ``error.txt``."""
         write_text(self._make_folder(run) / ERROR, trace)
         self.write_record(run, FAILED, {**values, "reason": reason})
 
@@ -334,9 +334,9 @@ class Store:
             return pd.read_csv(path)
 
     def history_columns(self, run: Run | str, names: Iterable[str]) -> dict[str, np.ndarray]:
-        """Read columns of ``history.csv``: (epochs,) numbers, for those of `names` that it has.
+        """Read columns of ``history.csv`` as arrays of shape (epochs,); names without a column are left out.
 
-        Takes a tenth of the time of `history`, for learning curves of thousands of runs.
+        Ten times faster than `history`, for the learning curves of thousands of runs.
 
         Raises
         ------
@@ -353,11 +353,11 @@ class Store:
     ) -> None:
         """Write ``predictions.parquet``: clip, target and the logits (clips, classes) of the test fold.
 
-        `best` are the logits after the best epoch on the test fold, None if they are not known.
+        `best` are the logits after the best epoch on the test fold, or None.
         """
-        known = {"logit": logits} | ({} if best is None else {"best_logit": best})
-        columns = {f"{name}_{k}": column for name, outputs in known.items() for k, column in enumerate(outputs.T)}
-        table = pa.table({"clip": clips, "target": targets, **columns})  # three times faster than through pandas
+        outputs = {"logit": logits} | ({} if best is None else {"best_logit": best})
+        columns = {f"{name}_{k}": column for name, array in outputs.items() for k, column in enumerate(array.T)}
+        table = pa.table({"clip": clips, "target": targets, **columns})  # three times faster than with pandas
         with atomic_write(self.folder(run) / PREDICTIONS) as path, path.open("wb") as file:
             parquet.write_table(table, file)
 
@@ -385,7 +385,7 @@ class Store:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, path)
 
     def weights(self, run: Run | str) -> dict[str, torch.Tensor]:
-        """Read the final weights of a run; raises `DamagedFile` if the file is missing or damaged."""
+        """Read the final weights of a run; raise `DamagedFile` if the file is missing or damaged."""
         return self._tensors(run, WEIGHTS)
 
     def write_input_transform(self, run: Run, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -394,7 +394,7 @@ class Store:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
 
     def input_transform(self, run: Run | str) -> dict[str, torch.Tensor] | None:
-        """Read the fitted input transform; None if the run has none. Raises `DamagedFile` if the file is damaged."""
+        """Read the fitted input transform, None if the run has none; raise `DamagedFile` if the file is damaged."""
         return self._tensors(run, INPUT_TRANSFORM) if (self.folder(run) / INPUT_TRANSFORM).exists() else None
 
     def _tensors(self, run: Run | str, name: str) -> dict[str, torch.Tensor]:
@@ -406,16 +406,16 @@ class Store:
 
     @contextmanager
     def _reading(self, run: Run | str, name: str) -> Iterator[Path]:
-        """Give the path of a file of a run after comparing its checksum; any error of reading it becomes one line.
+        """Yield the path of a file of a run after comparing its checksum; turn errors of reading into one line.
 
-        Each format has its own errors for damaged files, and records of older versions have no checksums.
+        Each format raises its own errors for damaged files, and records of older versions have no checksums.
 
         Raises
         ------
         DamagedFile
             If the file is missing or damaged.
         ResultsError
-            If it cannot be read although it is there.
+            If an existing file cannot be read.
         """
         path, record = self.folder(run) / name, self.record(run)
         try:
@@ -428,7 +428,7 @@ class Store:
             raise
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            if isinstance(error, OSError) and error.errno:  # pyarrow raises OSError without a number for damage
+            if isinstance(error, OSError) and error.errno:  # pyarrow raises OSError without errno for damaged files
                 if error.errno not in ABSENT_ERRNOS:
                     raise ResultsError(_unreadable(path, error)) from None
                 reason = str(error.strerror)
@@ -446,7 +446,7 @@ def _run_id(run: Run | str) -> str:
 
 
 def _parse_numbers(column: Iterable[str]) -> np.ndarray:
-    """Return the values of a CSV column as numbers: int64 if all are whole, otherwise float64 with nan for empty."""
+    """Convert a CSV column: int64 if all values are whole numbers, otherwise float64 with nan for empty cells."""
     values = list(column)
     try:
         return np.array(values, dtype=np.int64)

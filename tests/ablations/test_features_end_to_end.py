@@ -94,7 +94,7 @@ def test_maps_of_a_table_rest_on_what_tells_its_classes_apart(csv: Path, tmp_pat
         ("attribute --baseline blurred", "--baseline blurred: .* --input features; choose from mean"),
         ("attribute --method gradcam", "--method gradcam needs images; --input features"),
         ("compare --augment rotate", "--augment rotate, .*: only images can be rotated or masked"),
-        ("compare --input mfcc", "--input mfcc: features has vectors and no sounds; leave --input out"),
+        ("compare --input mfcc", "--input mfcc: features has feature vectors and no recordings; leave --input out"),
         ("compare --augment stretch-pitch", "features has no sounds to change; leave --augment out"),
         ("compare --pca 4", "--pca 4: 48 training rows of 3 features have at most 3 components; give less"),
         ("compare --mlp-layers relu64-sigmoid48", "--mlp-layers relu64-sigmoid48: give relu or tanh and a width"),

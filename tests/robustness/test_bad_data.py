@@ -120,7 +120,7 @@ def test_class_that_is_only_tested_is_said(root: Path, session: Session) -> None
     session.report.note = notes.append  # type: ignore[method-assign]
     session.execution = read_execution_options(call)
     plan = prepare(call, session).plan
-    assert list_untrained_classes(plan) == ["folder: tested in fold 1 and in no other fold, so never learnt: only here"]
+    assert list_untrained_classes(plan) == ["folder: classes that are tested in fold 1 but never trained: only here"]
     assert list_untrained_classes(plan)[0] in notes
 
 

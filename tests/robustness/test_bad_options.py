@@ -111,11 +111,11 @@ def test_predict_bad_words_of_every_option_are_accepted_or_one_line(
         ("--fmax 4001 --sr 8000", "--fmax 4001: must be at most half the sampling rate, 4000 Hz"),
         ("--sr 1", "--sr 1: must be 0 or at least 100"),
         ("--duration inf", "--duration inf: give a finite number"),
-        ("--seed 18446744073709551616", "--seed: whole numbers go to 9223372036854775807"),
+        ("--seed 18446744073709551616", "--seed: must be at most 9223372036854775807"),
         ("--batch-size 9223372036854775808", "--batch-size 9223372036854775808: must be at most 1e+06"),
         ("--epochs 1000000000000000000000000000000", "must be at most 1e+06"),
         ("--threads 100000000", "--threads 100000000: must be at most"),
-        ("--fold ²", "--fold ²: instruments has the folds 1, 2, 3, 4, 5; or say all"),
+        ("--fold ²", "--fold ²: instruments has the folds 1, 2, 3, 4, 5; give one of them or all"),
     ],
 )
 def test_plan_meaningless_setting_is_refused(words: str, message: str, session: Session) -> None:

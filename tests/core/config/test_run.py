@@ -65,7 +65,7 @@ def test_run_from_dict_missing_key_raises() -> None:
         ({"frontend__image": (0, 9)}, "--image-size 0 9: give a height and a width, from 1 to 100000 pixels each"),
         (
             {"frontend__image": (8, 9), "frontend__n_frames": 7},
-            "--n-frames 7: --image-size 8 9 says the width; leave one out",
+            "--n-frames 7: --image-size 8 9 sets the width too; leave one out",
         ),
         (
             {"frontend__kind": "features", "frontend__stored_as": "float16"},

@@ -74,7 +74,7 @@ class TestFolds:
             select(tracks(per_class=16, clips_per_group=2), folds=10)
 
     def test_one_fold_is_refused(self) -> None:
-        assert list_problems(Data(folds=1)) == ["--n-folds 1: must be at least 2, or 0 for the set's own"]
+        assert list_problems(Data(folds=1)) == ["--n-folds 1: must be at least 2, or 0 for the folds of the data set"]
         assert not list_problems(Data(folds=2))
 
 
