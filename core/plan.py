@@ -23,7 +23,7 @@ from core.config.run import Data, Run, field_of
 from core.datasets.dataset import Dataset
 from core.datasets.metadata import format_few
 from core.errors import UserError
-from core.inputs.input_of_run import check_input_transform, input_shape
+from core.inputs.input_of_run import check_input_transform, get_input_shape
 from core.io.atomic_files import short_digest
 from core.models import find_family
 from core.models.build_network import compute_weights_digest
@@ -206,9 +206,7 @@ def list_untrained_classes(plan: Plan) -> list[str]:
         split, labels = dataset.split(fold), dataset.clips["label"].to_numpy()
         if untrained := sorted(set(labels[split.test]) - set(labels[split.train])):
             names = format_few([dataset.class_names[label] for label in untrained])
-            lines.append(
-                f"{dataset.name}: classes with clips in fold {fold} only, which are tested without training: {names}"
-            )
+            lines.append(f"{dataset.name}: classes that are tested in fold {fold} but never trained: {names}")
     return lines
 
 
@@ -236,7 +234,7 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
     if model.weights == "imagenet" and not family.has_imagenet_weights(model.backbone):
         raise no_imagenet_error(model.backbone)
     run = run.replace(model__weights_sha256=compute_weights_digest(model))
-    check_input_shape(family, model.network, input_shape(run))
+    check_input_shape(family, model.network, get_input_shape(run))
     check_input_transform(run)
     return run
 

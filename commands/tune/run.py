@@ -202,7 +202,7 @@ class OptunaSearch:
         """The runs of all that was asked for so far."""
         return Plan("tune", tuple(self.planned), self.datasets)
 
-    def split_trials(self, places: int) -> int:
+    def split_trials(self, n_processes: int) -> int:
         """Return how many runs are still to come: each is a trial."""
         return self.total - self.found
 

@@ -25,7 +25,7 @@ GcsClient(address=sys.argv[1])
 
 
 def check_address(address: str) -> None:
-    """Refuse an address at which no Ray cluster answers.
+    """Check that a Ray cluster answers at an address.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def check_address(address: str) -> None:
     Raises
     ------
     UserError
-        For an address of another form, and where nothing or another server answers.
+        For an invalid address, and if no Ray cluster answers there.
     """
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS", "auto")
@@ -48,7 +48,7 @@ def check_address(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT).close()
     except UnicodeError:
-        raise UserError(f"--ray {address}: no machine can have that name; {form}") from None
+        raise UserError(f"--ray {address}: invalid host name; {form}") from None
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"--ray {address}: {reason}; is a head node running there (`ray start --head`)?") from None

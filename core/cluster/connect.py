@@ -1,6 +1,6 @@
 """Start Ray on this machine or join a cluster, list its nodes, and decide how many cores and GPUs a trial gets.
 
-A local Ray listens on the loopback interface only and has no dashboard. A cluster that is joined keeps its settings.
+A Ray started here listens on the loopback interface only and has no dashboard. A joined cluster keeps its settings.
 """
 
 import logging
@@ -24,8 +24,8 @@ from core.registry import Lazy
 
 ray, tune, psutil = Lazy("ray"), Lazy("ray.tune"), Lazy("psutil")
 
-ROOT = Path(__file__).resolve().parents[2]  # where workers on this machine import the toolkit from
-OBJECT_STORE_BYTES = 256 * 2**20  # bytes; it carries configurations and results only
+ROOT = Path(__file__).resolve().parents[2]  # the folder that workers on this machine import the toolkit from
+OBJECT_STORE_BYTES = 256 * 2**20  # it holds configurations and results only
 _ENVIRONMENT = {  # read by Ray when it is imported
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output ignores verbose=0
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths of weights and clips may be relative
@@ -33,7 +33,7 @@ _ENVIRONMENT = {  # read by Ray when it is imported
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the store keeps the history
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the last report of a trial has no metrics
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends this process as it does without Ray
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends this process as without Ray
 }
 
 
@@ -47,11 +47,11 @@ class Node:
     Attributes
     ----------
     id, address
-        Ray's id, and the IP address.
+        Id of the node in Ray, and its IP address.
     cpus, gpus
-        How many it has.
+        Number of CPU cores and GPUs.
     here
-        Whether this process runs on it.
+        Whether this process runs on the node.
     """
 
     id: str
@@ -72,12 +72,12 @@ class TrialResources:
 
 @contextmanager
 def connected(cluster: RayOptions) -> Iterator[list[Node]]:
-    """Start Ray or join a cluster inside a block; processes that were started are ended after it.
+    """Start Ray or join a cluster inside a block; processes started by Ray are ended after it.
 
     Parameters
     ----------
     cluster
-        Its option `ray` is ``local``, ``auto`` or ``HOST:PORT``.
+        Options of Ray; `ray` is ``local``, ``auto`` or ``HOST:PORT``.
 
     Yields
     ------
@@ -101,7 +101,7 @@ def connected(cluster: RayOptions) -> Iterator[list[Node]]:
         ) from None
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     descendants = new_descendants()
-    with Path(os.devnull).open("w") as null, redirect_stdout(null):  # Ray prints what our progress shows already
+    with Path(os.devnull).open("w") as null, redirect_stdout(null):  # Ray prints its own progress
         try:
             with silence_native_stderr(), exit_at_once(partial(end_processes, descendants)):
                 _init_keeping_sigterm(cluster.ray)
@@ -117,7 +117,7 @@ def connected(cluster: RayOptions) -> Iterator[list[Node]]:
 
 
 def _init_keeping_sigterm(address: str) -> None:
-    """Start or join Ray, and put our handler of SIGTERM back, which Ray replaces by one that skips the clean-up."""
+    """Start or join Ray and restore our SIGTERM handler, which Ray replaces by one that skips the clean-up."""
     handler = signal.getsignal(signal.SIGTERM)
     stopped = False
     try:
@@ -132,7 +132,7 @@ def _init_keeping_sigterm(address: str) -> None:
 
 
 def _local_environment() -> dict[str, str]:
-    """Return variables that keep Ray on the loopback interface and let its workers import the toolkit."""
+    """Return environment variables that keep Ray on the loopback interface and let workers import the toolkit."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "PYTHONPATH": path}
 
@@ -143,29 +143,31 @@ def _init(address: str) -> None:
         "object_store_memory": OBJECT_STORE_BYTES,
         "include_dashboard": False,
     }
-    openmp = {name: os.environ[name] for name in _OPENMP if name in os.environ}  # nodes of a cluster do not inherit it
+    openmp = {name: os.environ[name] for name in _OPENMP if name in os.environ}  # not inherited by other nodes
     options = local if address == "local" else {"runtime_env": {"env_vars": openmp}}
     try:
         ray.init(address, log_to_driver=False, configure_logging=False, **options)
-    except Exception as error:  # wrong version, wrong token: Ray has a type for each
+    except Exception as error:  # Ray raises different types for a wrong version or token
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"--ray {address}: cannot join the cluster ({reason})") from None
 
 
 def alive_nodes() -> list[Node]:
     """Return the nodes of the joined cluster that are alive."""
-    own = ray.get_runtime_context().get_node_id()
-    found = []
+    own_id = ray.get_runtime_context().get_node_id()
+    nodes = []
     for node in ray.nodes():
         if node["Alive"]:
-            has = node["Resources"]
+            total = node["Resources"]
             address = node["NodeManagerAddress"]
-            found.append(Node(node["NodeID"], address, has.get("CPU", 0.0), has.get("GPU", 0.0), node["NodeID"] == own))
-    return found
+            nodes.append(
+                Node(node["NodeID"], address, total.get("CPU", 0.0), total.get("GPU", 0.0), node["NodeID"] == own_id)
+            )
+    return nodes
 
 
 def resources_per_trial(nodes: Sequence[Node], *, runs: int, execution: ExecutionOptions) -> TrialResources:
-    """Return the resources of one trial: those of the options, else an equal part of what the nodes have.
+    """Return the resources of one trial: those given as options, otherwise an equal part of the nodes' resources.
 
     Parameters
     ----------
@@ -174,21 +176,21 @@ def resources_per_trial(nodes: Sequence[Node], *, runs: int, execution: Executio
     runs
         Number of runs to train.
     execution
-        Its device, threads and Ray options count.
+        Options of execution; device, threads and the options of Ray are used.
 
     Raises
     ------
     UserError
-        If no node has so much, or the options contradict each other.
+        If no node has these resources, or if options contradict each other.
     """
     cluster, on_cpu = execution.cluster, execution.device == "cpu"
     if execution.device.startswith("cuda:"):
         raise UserError(f"--device {execution.device}: with --ray give cuda; Ray chooses the GPU of each trial")
     if on_cpu and cluster.gpus_per_trial:
-        raise UserError(f"--gpus-per-trial {cluster.gpus_per_trial:g}: --device cpu uses none; leave one of them out")
+        raise UserError(f"--gpus-per-trial {cluster.gpus_per_trial:g}: --device cpu uses no GPU; leave one of them out")
     with_gpu = [node for node in nodes if node.gpus] if not on_cpu else []
-    wanted = 1.0 if with_gpu or execution.device == "cuda" else 0.0
-    gpus = wanted if cluster.gpus_per_trial is None else cluster.gpus_per_trial
+    default_gpus = 1.0 if with_gpu or execution.device == "cuda" else 0.0
+    gpus = default_gpus if cluster.gpus_per_trial is None else cluster.gpus_per_trial
     if gpus > 1 and gpus % 1:
         raise UserError(f"--gpus-per-trial {gpus:g}: above 1 it must be a whole number")
     cpus = cluster.cpus_per_trial or float(execution.threads) or _divide_cores(nodes, with_gpu, runs=runs, gpus=gpus)
@@ -203,18 +205,18 @@ def resources_per_trial(nodes: Sequence[Node], *, runs: int, execution: Executio
 
 
 def fits(resources: TrialResources, node: Node) -> bool:
-    """Return whether an idle node could run such a trial."""
+    """Return whether an idle node can run a trial with these resources."""
     return node.cpus >= resources.cpus and node.gpus >= resources.gpus
 
 
 def count_slots(resources: TrialResources, nodes: Sequence[Node]) -> int:
-    """Return how many such trials all nodes can run at a time."""
+    """Return how many trials with these resources all nodes can run at the same time."""
     cpus, gpus = resources.cpus, resources.gpus
     return sum(int(min(node.cpus / cpus, node.gpus / gpus if gpus else math.inf)) for node in nodes)
 
 
 def _divide_cores(nodes: Sequence[Node], with_gpu: Sequence[Node], *, runs: int, gpus: float) -> float:
-    """Divide the cores between the trials that fit on a node's GPUs, or between all runs."""
+    """Return the cores of one trial: divided between the trials that fit on the GPUs of a node, or between all runs."""
     if gpus:
         shares = [node.cpus // (node.gpus // gpus) for node in with_gpu if node.gpus >= gpus]
         return max([1.0, *shares])

@@ -1,4 +1,4 @@
-"""Check before training that every node sees the folders and files that its trials need."""
+"""Check before training that every node can read the folders and files that its trials need."""
 
 import dataclasses
 import uuid
@@ -14,21 +14,21 @@ from core.registry import Lazy
 ray = Lazy("ray")
 NodeAffinity = Lazy("ray.util.scheduling_strategies:NodeAffinitySchedulingStrategy")
 
-ANSWER_TIMEOUT = 60.0  # seconds; a node starts a Python process to answer
+ANSWER_TIMEOUT = 60.0  # seconds, including the start of a Python process on the node
 
 
 @dataclasses.dataclass(frozen=True)
 class NodeView:
-    """What a node sees.
+    """The folders and files that a node can read.
 
     Attributes
     ----------
     results
-        Whether it sees the results folder.
+        Whether the node can read the results folder.
     storage
-        What is wrong with the storage, or "".
+        Reason why it cannot read the storage, or "".
     files
-        Files that it does not have.
+        Files that are missing on the node.
     """
 
     results: bool
@@ -37,14 +37,14 @@ class NodeView:
 
 
 def check_nodes(nodes: Sequence[Node], *, results: Path, storage: Storage | None, files: Iterable[str]) -> None:
-    """Check that every other node sees the folders and files that its trials need.
+    """Check that every other node can read the folders and files that its trials need.
 
     Parameters
     ----------
     nodes
         The nodes that are alive.
     results
-        The results folder; nodes need not see it if there is a storage.
+        The results folder; nodes need no access to it if there is a storage.
     storage
         The storage for runs and inputs, or None.
     files
@@ -53,7 +53,7 @@ def check_nodes(nodes: Sequence[Node], *, results: Path, storage: Storage | None
     Raises
     ------
     UserError
-        Naming the node, what it cannot see, and what to do.
+        With the address of the node, the missing folder or file, and the remedy.
     """
     others = [node for node in nodes if not node.here]
     probe = storage.check() if storage else ""
@@ -69,12 +69,12 @@ def check_nodes(nodes: Sequence[Node], *, results: Path, storage: Storage | None
 
 
 def view_node(mark: Path, storage: str, probe: str, files: Sequence[str]) -> NodeView:
-    """Look for a file in the results folder, one in the storage, and others; runs on the node."""
+    """Look for a file in the results folder, one in the storage, and further files; runs on the node."""
     problem = ""
     if storage:
         try:
-            problem = "" if Storage(storage).has(probe) else "a file written here is not there"
-        except Exception as error:  # each kind of storage has errors of its own
+            problem = "" if Storage(storage).has(probe) else "a file that was written here is missing there"
+        except Exception as error:  # each kind of storage raises its own errors
             problem = str(error).splitlines()[0]
     return NodeView(mark.exists(), problem, tuple(path for path in files if not Path(path).is_file()))
 
@@ -84,20 +84,20 @@ def _view_nodes(
 ) -> list[tuple[Node, NodeView]]:
     answers = []
     for node in nodes:
-        there: Any = NodeAffinity(node.id, soft=False)
-        task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(view_node)
+        strategy: Any = NodeAffinity(node.id, soft=False)
+        task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=strategy)(view_node)
         answers.append((node, task.remote(mark, storage, probe, files)))
-    found = []
+    views = []
     for node, answer in answers:
         try:
-            found.append((node, ray.get(answer, timeout=ANSWER_TIMEOUT)))
+            views.append((node, ray.get(answer, timeout=ANSWER_TIMEOUT)))
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
             raise UserError(
                 f"node {node.address} cannot run trials ({reason}): install the toolkit there in the same versions, "
                 "or pack it with `ray job submit --working-dir .`"
             ) from None
-    return found
+    return views
 
 
 def _raise_for(node: Node, view: NodeView, results: Path, storage: Storage | None) -> None:

@@ -1,4 +1,4 @@
-"""End the processes that Ray starts on this machine, also where it is interrupted while it starts."""
+"""End the processes that Ray starts on this machine, also if it is interrupted while it starts."""
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -9,7 +9,7 @@ from core.registry import Lazy
 psutil = Lazy("psutil")
 
 TERMINATE_TIMEOUT = 2.0  # seconds between the request to end and the kill
-ROUNDS = 3  # a process that is ending may have started another one
+ROUNDS = 3  # a process may start another one before it ends
 
 
 def new_descendants() -> Callable[[], set[Any]]:
@@ -18,11 +18,11 @@ def new_descendants() -> Callable[[], set[Any]]:
 
     def descendants() -> set[Any]:
         new = set(psutil.Process().children()) - before
-        found = set(new)
+        processes = set(new)
         for process in new:
             with suppress(psutil.Error):
-                found.update(process.children(recursive=True))
-        return found
+                processes.update(process.children(recursive=True))
+        return processes
 
     return descendants
 
@@ -33,18 +33,18 @@ def end_processes(descendants: Callable[[], set[Any]], known: Iterable[Any] = ()
     Parameters
     ----------
     descendants
-        Lists the processes to end.
+        Function that lists the processes to end.
     known
-        Further ones, whose parent may have ended already.
+        Further processes, whose parent may have ended already.
     """
     for _ in range(ROUNDS):
-        left = [process for process in descendants() | set(known) if process.is_running()]
-        if not left:
+        running = [process for process in descendants() | set(known) if process.is_running()]
+        if not running:
             return
-        for process in left:
+        for process in running:
             with suppress(psutil.Error):
                 process.terminate()
-        for process in psutil.wait_procs(left, timeout=TERMINATE_TIMEOUT)[1]:
+        for process in psutil.wait_procs(running, timeout=TERMINATE_TIMEOUT)[1]:
             with suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(left, timeout=TERMINATE_TIMEOUT)
+        psutil.wait_procs(running, timeout=TERMINATE_TIMEOUT)

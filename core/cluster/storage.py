@@ -1,4 +1,4 @@
-"""Copy runs, checkpoints and cache entries through a folder or URI that every node sees."""
+"""Copy runs, checkpoints and cache entries through a folder or URI that every node can read."""
 
 import os
 import tempfile
@@ -21,30 +21,30 @@ class Storage:
     Parameters
     ----------
     place
-        A folder, or a URI that pyarrow (file, s3, gs, hdfs, ...) or else an installed fsspec package understands.
+        A folder, or a URI of pyarrow (file, s3, gs, hdfs, ...) or of an installed fsspec package.
 
     Raises
     ------
     UserError
-        If no installed library can open the place.
+        If no installed library can open it.
     """
 
     def __init__(self, location: str) -> None:
         self.location = location
         try:
             self.filesystem, self.root = _open_filesystem(location)
-        except Exception as error:  # each kind of storage has errors of its own
+        except Exception as error:  # each kind of storage raises its own errors
             raise UserError(
                 f"--storage {location}: {_first_line(error)}; give a folder or a URI such as s3://..."
             ) from None
 
     def check(self) -> str:
-        """Write a file and leave it there until `remove`; return its name.
+        """Write a small file, to be deleted with `remove`, and return its name.
 
         Raises
         ------
         UserError
-            Where it cannot be written.
+            If the storage cannot be written to.
         """
         name = f".probe-{uuid.uuid4().hex}"
         try:
@@ -65,22 +65,22 @@ class Storage:
             self.filesystem.delete_file(self._path(name))
 
     def put(self, path: Path, name: str) -> None:
-        """Copy a local file to `name` atomically: until the copy is complete, an earlier file stays."""
+        """Copy a local file to `name` atomically."""
         target = self._path(name)
         folder, _, last = target.rpartition("/")
-        beside = isinstance(self.filesystem, fs.LocalFileSystem)  # object stores write atomically anyway
-        written = f"{folder}/.{last}.{uuid.uuid4().hex}" if beside else target
+        is_local = isinstance(self.filesystem, fs.LocalFileSystem)  # object stores write atomically anyway
+        temporary = f"{folder}/.{last}.{uuid.uuid4().hex}" if is_local else target
         self.filesystem.create_dir(folder, recursive=True)
         try:
-            with path.open("rb") as source, self.filesystem.open_output_stream(written) as stream:
+            with path.open("rb") as source, self.filesystem.open_output_stream(temporary) as stream:
                 while block := source.read(2**24):
                     stream.write(block)
-            if beside:
-                self.filesystem.move(written, target)
+            if is_local:
+                self.filesystem.move(temporary, target)
         except BaseException:
-            if beside:
+            if is_local:
                 with suppress(OSError):  # the first error matters more
-                    self.filesystem.delete_file(written)
+                    self.filesystem.delete_file(temporary)
             raise
 
     def get(self, name: str, path: Path) -> None:
@@ -100,10 +100,10 @@ class Storage:
     def get_run(self, folder: Path) -> None:
         """Copy ``runs/<id>/`` into the folder of a run, its record last."""
         top = self._path(f"runs/{folder.name}")
-        found = self.filesystem.get_file_info(fs.FileSelector(top, allow_not_found=True, recursive=True))
-        names = [info.path.removeprefix(top).lstrip("/") for info in found if info.is_file and ".." not in info.path]
-        whole = [name for name in names if not name.rpartition("/")[2].startswith(".")]
-        for name in sorted(whole, key=lambda name: name == RECORD):
+        infos = self.filesystem.get_file_info(fs.FileSelector(top, allow_not_found=True, recursive=True))
+        names = [info.path.removeprefix(top).lstrip("/") for info in infos if info.is_file and ".." not in info.path]
+        files = [name for name in names if not name.rpartition("/")[2].startswith(".")]
+        for name in sorted(files, key=lambda name: name == RECORD):
             self.get(f"runs/{folder.name}/{name}", folder / name)
 
     def put_entry(self, folder: Path) -> None:
@@ -136,7 +136,7 @@ def node_folder() -> Path:
     folder = Path(tempfile.gettempdir()) / f"audio-ablation-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
-        raise UserError(f"{folder} belongs to somebody else: set TMPDIR on the nodes to a folder of your own")
+        raise UserError(f"{folder} belongs to another user: set TMPDIR on the nodes to a folder that is yours")
     return folder / node
 
 

@@ -1,8 +1,8 @@
 """Train the missing runs of a plan as Ray Tune trials.
 
-A trial is one run, or several that are trained together. This process computes inputs, gives trials to Tune and records
-failures; the trials write their results into the store. Tune's own checkpoint is never read: the store decides what is
-missing.
+A trial is one run, or several runs that are trained together. This process computes inputs, gives trials to Tune and
+records failures; the trials write their results into the store. Tune's own checkpoint is never read, because missing
+runs are found in the store.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ from core.store.runs import FAILED, FINISHED, STOPPED
 from core.training.run_inputs import load_images
 
 tune = Lazy("ray.tune")
-tune_classes = Lazy("core.cluster.tune_classes")  # classes of Ray's own
+tune_classes = Lazy("core.cluster.tune_classes")  # imports Ray
 
 
 def execute_on_ray(plan: Plan, session: Session, *, scheduler: Any = None) -> ExecutionSummary:
@@ -55,7 +55,7 @@ def execute_on_ray(plan: Plan, session: Session, *, scheduler: Any = None) -> Ex
         If the cluster, resources, storage or clips cannot be used.
     """
     location = session.execution.cluster.storage
-    if location:  # runs that an earlier, killed command has finished there
+    if location:  # an earlier, killed command may have finished runs there
         for run in unfinished_runs(plan, session):
             fetch_run(run, session, Storage(location))
     missing = unfinished_runs(plan, session)
@@ -86,9 +86,9 @@ def sweep(source: TrialSource, session: Session, *, runs: int, first: Iterable[R
     session
         Store, display and Ray options.
     runs
-        Expected number of runs, for dividing the cores.
+        Expected number of runs, between which the cores are divided.
     first
-        Runs that are known already; their inputs are computed before anything is trained.
+        Runs that are known already; their inputs are computed before training.
     scheduler
         A Ray Tune scheduler, or None.
     """
@@ -106,34 +106,34 @@ def sweep(source: TrialSource, session: Session, *, runs: int, first: Iterable[R
         images.build_chunks = InputTasks(nodes, session)
         for run in first:
             images.of(run)
-        images.build_chunks = None  # from here on the trials need the cores
+        images.build_chunks = None  # from now on the trials need the cores
         _run_tune(source, session, nodes, resources, images, scheduler)
 
 
 class _InputBuilder:
-    """Computes inputs once, on this machine, and returns the cache entries that a run reads.
+    """Computes the inputs of each run once, and returns their cache entries.
 
     Attributes
     ----------
     build_chunks
-        Computes the inputs of many clips on other nodes too, if it is set.
+        Function that computes inputs on other nodes too, or None.
     """
 
     def __init__(self, datasets: Mapping[str, Dataset], session: Session, storage: Storage | None) -> None:
         self.datasets, self.session, self.storage = datasets, session, storage
         self.build_chunks: BuildChunks | None = None
-        self.known: dict[tuple[Any, ...], list[str]] = {}
+        self.entries: dict[tuple[Any, ...], list[str]] = {}
 
     def of(self, run: Run) -> list[str]:
-        """Return the cache entries that `run` reads, computed and copied to the storage."""
+        """Return the cache entries of `run`, after computing missing ones and copying them to the storage."""
         key = input_key(run)
-        if key not in self.known:
-            made = load_images(run, self.datasets[run.data.content], self.session, build_chunks=self.build_chunks)
-            self.known[key] = [version.entry for version in made]
-            for entry in self.known[key]:
+        if key not in self.entries:
+            versions = load_images(run, self.datasets[run.data.content], self.session, build_chunks=self.build_chunks)
+            self.entries[key] = [version.entry for version in versions]
+            for entry in self.entries[key]:
                 if self.storage:
                     self.storage.put_entry(self.session.store.cache / entry)
-        return self.known[key]
+        return self.entries[key]
 
 
 def _run_tune(
@@ -154,10 +154,10 @@ def _run_tune(
     )
     share = min(1.0, resources.gpus or resources.cpus / max(node.cpus for node in nodes))
     context = TrialContext(source.datasets, execution, share, every_epoch=scheduler is not None)
-    places = count_slots(resources, nodes)
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(places)  # start all workers at the same time
-    at_once = min(places, cluster.max_concurrent or places)
-    source.split_trials(at_once)
+    n_slots = count_slots(resources, nodes)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(n_slots)  # start all workers at the same time
+    n_concurrent = min(n_slots, cluster.max_concurrent or n_slots)
+    source.split_trials(n_concurrent)
 
     def schedulable() -> bool:
         return any(fits(resources, node) for node in alive_nodes())

@@ -1,4 +1,4 @@
-"""Display the progress of a sweep, and write records that a trial could not write itself."""
+"""Display the progress of a sweep, and record failures of trials that were killed."""
 
 import re
 import time
@@ -28,18 +28,18 @@ class SweepProgress:
     Parameters
     ----------
     source
-        The runs; its `run_ended` is called for each that ends.
+        The runs; its `run_ended` is called after the end of each run.
     session
-        Has the store and the display.
+        Provides the store and the display.
     storage
         The storage to fetch finished runs from, or None.
     schedulable
-        Returns whether any node could run a trial.
+        Function that returns whether a node can run a trial.
 
     Attributes
     ----------
     refused
-        The message of an error that every trial would meet, or ""; the sweep stops after it.
+        Message of an error that affects every trial, or "". The sweep stops after such an error.
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class SweepProgress:
         self.done = self.failures = 0
         self.best = 0.0
         self.fatal_error = ""
-        self.begun = self.shown = self.looked = time.monotonic()
+        self.start_time = self.display_time = self.node_check_time = time.monotonic()
 
     def on_start(self, config: dict[str, Any]) -> None:
         """Count the runs of a trial as running."""
         self.running |= {run.id for run in _runs_of_trial(config)}
 
     def on_report(self, config: dict[str, Any], result: dict[str, Any]) -> None:
-        """Show an epoch, or keep an error that stops the sweep."""
+        """Show an epoch, or store an error that stops the sweep."""
         if "fatal_error" in result:
             self.fatal_error = result["fatal_error"]
         elif "epoch" in result:
@@ -72,7 +72,7 @@ class SweepProgress:
         self.session.report.note(f"{name}: {trial_end_reason(trace)}; resuming from its last checkpoint")
 
     def on_end(self, config: dict[str, Any], result: dict[str, Any]) -> None:
-        """Record the runs of an ended trial: finished, failed (a loss that is not finite) or stopped early."""
+        """Record the state of the runs of an ended trial: finished, failed (non-finite loss) or stopped early."""
         if "fatal_error" in result:
             return
         for run, name in zip(_runs_of_trial(config), config["labels"], strict=True):
@@ -84,7 +84,7 @@ class SweepProgress:
             self._end_run(run)
 
     def on_failure(self, config: dict[str, Any], trace: str) -> None:
-        """Record the unfinished runs of a trial that Tune gave up as failed."""
+        """Record the unfinished runs of a trial as failed after its last attempt."""
         for run, name in zip(_runs_of_trial(config), config["labels"], strict=True):
             if not self._finished(run, name):
                 record_failure(run, self.session, label=name, reason=trial_end_reason(trace), trace=trace)
@@ -100,16 +100,16 @@ class SweepProgress:
         return finished
 
     def tick(self) -> None:
-        """Update the display, and say if no node is left to run a trial."""
+        """Update the display, and write a line if no node is left that can run a trial."""
         now = time.monotonic()
-        if now - self.shown >= SHOW_SECONDS:
+        if now - self.display_time >= SHOW_SECONDS:
             self._show()
         if self.running:
-            self.looked = now
-        elif now - self.looked >= NODE_CHECK_SECONDS:
-            self.looked = now
+            self.node_check_time = now
+        elif now - self.node_check_time >= NODE_CHECK_SECONDS:
+            self.node_check_time = now
             if not self.schedulable():
-                self.session.report.note("No node is left that could run a trial; waiting for one (Ctrl-C stops).")
+                self.session.report.note("No node can run a trial; waiting for one (Ctrl-C stops).")
 
     def _stop(self, run: Run, name: str, row: dict[str, Any]) -> None:
         scores = {key: row[key] for key in ("epoch", "validation_accuracy", "validation_loss")}
@@ -128,13 +128,13 @@ class SweepProgress:
         self._show()
 
     def _show(self) -> None:
-        self.shown = time.monotonic()
+        self.display_time = time.monotonic()
         done, total = self.source.found + self.done, self.source.total
         parts = [f"{len(self.running)} running, {self.failures} failed"]
         if self.best:
             parts.append(f"best {self.best:.1%}")
         if self.done and done < total:
-            left = (self.shown - self.begun) / self.done * (total - done)
+            left = (self.display_time - self.start_time) / self.done * (total - done)
             parts.append(f"about {max(1, round(left / 60))} min left" if left >= 60 else f"about {left:.0f} s left")
         self.session.report(done, total, "runs", ", ".join(parts))
 
@@ -146,15 +146,15 @@ def fetch_run(run: Run, session: Session, storage: Storage) -> None:
 
 
 def trial_end_reason(trace: str) -> str:
-    """Return one line that says why a trial ended, from the last failure in Ray's error file."""
+    """Return the reason why a trial ended in one line, from the last failure in Ray's error file."""
     last = re.split(r"^Failure # \d+.*$", trace, flags=re.MULTILINE)[-1]
-    # An error of the trial's own begins its trace with "ray::"; Ray's list of processes has it further along its lines.
-    own = "Traceback" in last or re.search(r"^\S*ray::", last, flags=re.MULTILINE)
-    for said, meant in DEATH_MESSAGES.items():
-        if not own and re.search(said, last, flags=re.IGNORECASE):
-            return meant
+    # The traceback of an error in the trial begins with "ray::"; in Ray's list of processes no line begins with it.
+    has_traceback = "Traceback" in last or re.search(r"^\S*ray::", last, flags=re.MULTILINE)
+    for pattern, message in DEATH_MESSAGES.items():
+        if not has_traceback and re.search(pattern, last, flags=re.IGNORECASE):
+            return message
     lines = [line.strip() for line in last.splitlines() if line.strip()]
-    return lines[-1] if lines else "it ended without saying why"
+    return lines[-1] if lines else "it ended without a message"
 
 
 def _runs_of_trial(config: dict[str, Any]) -> list[Run]:

@@ -1,7 +1,7 @@
 """Train the runs of one Ray Tune trial into the store.
 
-A worker process serves many trials one after the other and keeps the imported packages, the session and the tensors on
-the device. If there is a storage, the worker's store is a folder of its node, and files pass through the storage.
+A worker process runs many trials one after the other and keeps imported packages, the session and the tensors on the
+device. With a storage, the store of a worker is a folder on its node, and files are copied through the storage.
 """
 
 import dataclasses
@@ -45,7 +45,7 @@ class TrialContext:
     share
         Fraction of the memory of its node, or of one GPU, that a trial may use.
     every_epoch
-        Whether to report every epoch, as a scheduler needs it.
+        Whether to report every epoch, which a scheduler requires.
     """
 
     datasets: Mapping[str, Dataset]
@@ -65,53 +65,55 @@ class EpochReports:
     context
         The shared settings.
     store
-        Where checkpoints are written.
+        Store with the checkpoints.
     storage
-        Where checkpoints are copied to, if anywhere.
+        Storage that checkpoints are copied to, or None.
     """
 
     def __init__(self, context: TrialContext, store: Store, storage: Storage | None) -> None:
         self.context, self.store, self.storage = context, store, storage
-        self.reported = self.sent = time.monotonic()
+        self.report_time = self.upload_time = time.monotonic()
 
     def __call__(self, run: Run, row: Mapping[str, Any]) -> None:
         """Report an epoch; a scheduler may end the trial here."""
         now, checkpoint = time.monotonic(), self.store.checkpoint(run)
-        if self.storage and now - self.sent >= UPLOAD_SECONDS and checkpoint.exists():
+        if self.storage and now - self.upload_time >= UPLOAD_SECONDS and checkpoint.exists():
             self.storage.put(checkpoint, f"runs/{run.id}/{CHECKPOINT}")
-            self.sent = now
-        if self.context.every_epoch or now - self.reported >= REPORT_SECONDS:
+            self.upload_time = now
+        if self.context.every_epoch or now - self.report_time >= REPORT_SECONDS:
             tune.report({"id": run.id, **row})
-            self.reported = time.monotonic()
+            self.report_time = time.monotonic()
 
 
 def train_trial(config: Mapping[str, Any], context: TrialContext) -> dict[str, Any]:
-    """Train one run, or several together, unless they are finished.
+    """Train the runs of a trial that have not finished yet.
 
     Parameters
     ----------
     config
-        ``runs`` as dictionaries (`Run.to_dict`), and ``images``, the cache entries they read.
+        ``runs`` as dictionaries (`Run.to_dict`), and ``images``, the names of their cache entries.
     context
         Settings that all trials share.
 
     Returns
     -------
     result
-        ``id`` of the first run. ``failed``: ``reason`` and ``trace`` by the id of each run that cannot be trained.
-        ``fatal_error``: an error that every trial would meet. Errors that a retry may avoid are raised instead.
+        ``id``: id of the first run. ``failed``: ``reason`` and ``trace`` of failed runs, by run id. ``fatal_error``: an
+        error that affects every trial. Errors that another attempt may avoid are raised instead.
     """
     runs = [Run.from_dict(run) for run in config["runs"]]
     result: dict[str, Any] = {"id": runs[0].id}
     try:
         session = get_session(context)
-        torch.set_num_threads(session.threads)  # a setting of the thread, and each trial has a new one
+        torch.set_num_threads(session.threads)  # a setting per thread, and each trial has a new thread
         storage = Storage(context.execution.cluster.storage) if context.execution.cluster.storage else None
         with ExitStack() as locks:
-            for run in sorted(runs, key=lambda run: run.id):  # the same order everywhere, against deadlocks
+            for run in sorted(runs, key=lambda run: run.id):  # the same order in all trials, to avoid deadlocks
                 locks.enter_context(session.store.lock(run))
             missing = [run for run in runs if session.store.status(run) != FINISHED]
-            failed = {run.id: why for run, why in _train_missing(missing, config["images"], context, session, storage)}
+            failed = {
+                run.id: failure for run, failure in _train_missing(missing, config["images"], context, session, storage)
+            }
         if storage:
             for run in (run for run in runs if run.id not in failed):
                 storage.put_run(session.store.folder(run))
@@ -119,11 +121,9 @@ def train_trial(config: Mapping[str, Any], context: TrialContext) -> dict[str, A
     except UserError as error:
         return result | {"fatal_error": str(error)}
     except Exception as error:
-        if not (why := write_error_reason(error)):
+        if not (reason := write_error_reason(error)):
             raise
-        return result | {
-            "fatal_error": f"cannot write run {runs[0].id} ({why}); free space or mend the folder's rights"
-        }
+        return result | {"fatal_error": f"cannot write run {runs[0].id} ({reason}); free space or change access rights"}
     return result | ({"failed": failed} if failed else {})
 
 
@@ -133,7 +133,7 @@ def get_session(context: TrialContext) -> Session:
     if execution.cluster.storage:
         execution = dataclasses.replace(execution, results=node_folder())
     if execution not in _sessions:
-        keep_freed_memory()  # this process belongs to the sweep alone
+        keep_freed_memory()  # this process runs nothing but trials
         session = Session(execution)
         session.device_cache.budget = int(session.device_cache.budget * context.share)
         _sessions.clear()
@@ -144,9 +144,9 @@ def get_session(context: TrialContext) -> Session:
 def _train_missing(
     runs: Sequence[Run], images: list[str], context: TrialContext, session: Session, storage: Storage | None
 ) -> Iterator[tuple[Run, dict[str, str]]]:
-    """Train the runs of a trial; yield those whose loss or logits became non-finite, with the reason and the trace.
+    """Train the runs of a trial; yield those with a non-finite loss or logits, with the reason and the traceback.
 
-    Any other error is raised, since Ray may get past it with another attempt.
+    Any other error is raised, because another attempt may avoid it.
     """
     if not runs:
         return
@@ -172,7 +172,7 @@ def _fetch_inputs(runs: Sequence[Run], images: list[str], session: Session, stor
 
 
 def fetch_entry(entry: str, session: Session, storage: Storage) -> None:
-    """Copy a cache entry from the storage to this node, once for all of its processes."""
+    """Copy a cache entry from the storage to this node, once for all processes."""
     folder = session.store.cache / entry
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".fetch")):

@@ -1,4 +1,4 @@
-"""The runs of a sweep: those of a plan, or those that a search chooses while it goes."""
+"""The runs of a sweep: those of a plan, or those that a search chooses during the sweep."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -19,24 +19,24 @@ class TrialSource(Protocol):
     datasets
         Clips by ``data.content``.
     total, found
-        Number of runs in all, and of those that needed no training.
+        Number of all runs, and of runs that need no training.
     """
 
     datasets: Mapping[str, Dataset]
     total: int
     found: int
 
-    def split_trials(self, places: int) -> int:
-        """Split groups of runs so that `places` processes have work; return the largest possible number of trials."""
+    def split_trials(self, n_processes: int) -> int:
+        """Split groups of runs so that `n_processes` processes have work; return the maximum number of trials."""
 
     def next(self) -> Sequence[Run]:
-        """Return the runs of the next trial, several if they are trained together; empty after the last one."""
+        """Return the runs of the next trial (several if they are trained together), empty after the last trial."""
 
     def label(self, run: Run) -> str:
         """Return the name of a run for messages."""
 
     def run_ended(self, run: Run) -> None:
-        """Take note that a run has finished, failed or was stopped; its record says which."""
+        """Notify the source that a run has ended; the record has its state."""
 
 
 class PlannedTrials:
@@ -45,9 +45,10 @@ class PlannedTrials:
     Parameters
     ----------
     plan, missing
-        The plan, and its runs that have to be trained.
+        The plan, and its runs without results.
     one_per_trial
-        Make every run a trial, as a scheduler needs it. Otherwise runs that can be trained together are one trial.
+        True for one trial per run, which a scheduler requires; False to put runs that can be trained together into one
+        trial.
     """
 
     def __init__(self, plan: Plan, missing: Sequence[Run], *, one_per_trial: bool = False) -> None:
@@ -55,13 +56,13 @@ class PlannedTrials:
         self.total, self.found = len(plan.runs), len(plan.runs) - len(missing)
         self.waiting = deque([[run] for run in missing] if one_per_trial else group_runs(missing, plan.datasets))
 
-    def split_trials(self, places: int) -> int:
-        """Halve the largest trial until there are as many as processes."""
-        while len(self.waiting) < places and (longest := max(self.waiting, key=len, default=[])[1:]):
-            place = next(k for k, group in enumerate(self.waiting) if len(group) == len(longest) + 1)
-            group = self.waiting[place]
-            self.waiting[place] = group[: len(group) // 2]
-            self.waiting.insert(place + 1, group[len(group) // 2 :])
+    def split_trials(self, n_processes: int) -> int:
+        """Halve the largest trial until there are `n_processes` trials."""
+        while len(self.waiting) < n_processes and (longest := max(self.waiting, key=len, default=[])[1:]):
+            k = next(k for k, group in enumerate(self.waiting) if len(group) == len(longest) + 1)
+            group = self.waiting[k]
+            self.waiting[k] = group[: len(group) // 2]
+            self.waiting.insert(k + 1, group[len(group) // 2 :])
         return len(self.waiting)
 
     def next(self) -> Sequence[Run]:
@@ -69,7 +70,7 @@ class PlannedTrials:
         return self.waiting.popleft() if self.waiting else ()
 
     def label(self, run: Run) -> str:
-        """Return a name with the position in the plan."""
+        """Return the name of a run, with its position in the plan."""
         return run_label(run, self.plan)
 
     def run_ended(self, run: Run) -> None:

@@ -13,7 +13,7 @@ from core.config.run import Run
 
 
 class _NotPickled:
-    """Keep an object out of Tune's checkpoint of an experiment, which is never read."""
+    """Base class that keeps an object out of Tune's checkpoint of the experiment, which is never read."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -25,9 +25,9 @@ class Searcher(_NotPickled, TuneSearcher):
     Parameters
     ----------
     source
-        The runs.
+        The runs of the sweep.
     images
-        Returns the cache entries that a run reads, after computing missing ones.
+        Function that returns the cache entries of a run, after computing missing ones.
     """
 
     def __init__(self, source: TrialSource, images: Callable[[Run], list[str]]) -> None:
@@ -87,7 +87,7 @@ class Callback(_NotPickled, tune.Callback):
 
 
 class Stopper(_NotPickled, tune.Stopper):
-    """Stops the sweep after an error that every trial would meet."""
+    """Stops the sweep after an error that affects every trial."""
 
     def __init__(self, progress: SweepProgress) -> None:
         self.progress = progress

@@ -1,4 +1,4 @@
-"""A finished run, opened for analysis: its network as training left it, and the inputs it was trained and tested on."""
+"""Open a finished run for analysis: its trained network, its inputs and its split."""
 
 import re
 from collections import OrderedDict
@@ -24,24 +24,24 @@ from core.training.run_inputs import load_plain_images, split_rows
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A finished run's network and data.
+    """The network and the data of a finished run.
 
     Attributes
     ----------
     run, record
-        Its configuration and its outcome.
+        Configuration and record of the run.
     network
-        ``normalise`` and ``backbone``: inputs as they are stored to logits, with the weights it ended with.
+        Trained network from stored inputs to logits, with the children ``normalise`` and ``backbone``.
     random
-        The backbone's tensors as its seed draws them, before any training.
+        Tensors of the backbone after random initialisation with the seed of the run, by name.
     images
-        Of all usable clips.
+        Stored inputs of all usable clips.
     split
-        Rows of the images.
+        Training, validation and test rows of `images`.
     paths, labels
-        Of each image: the clip's path, and its class (int64).
+        Path and class number (int64) of the clip of each row of `images`.
     class_names
-        Of the data set.
+        Names of the classes.
     """
 
     run: Run
@@ -55,18 +55,18 @@ class OpenRun:
     class_names: tuple[str, ...]
 
     def make_starting_network(self) -> nn.Sequential:
-        """Make the network anew as it was before its training; the first step is the same module."""
-        before = build_network(self.run, len(self.class_names))
-        return _make_network(self.network.get_submodule("normalise"), before)
+        """Build the network with its starting weights; it shares the module ``normalise`` with `network`."""
+        backbone = build_network(self.run, len(self.class_names))
+        return _make_network(self.network.get_submodule("normalise"), backbone)
 
 
 def open_run(run: Run, dataset: Dataset, session: Session) -> OpenRun:
-    """Make a finished run's network anew, with the weights it ended with, on the CPU.
+    """Load the trained network of a finished run, on the CPU, with its inputs.
 
     Raises
     ------
     UserError
-        Where the run is not finished, or its weights or the clips cannot be used.
+        If the run has not finished, or its weights or clips cannot be used.
     """
     record = session.store.finished(run)
     if record is None:
@@ -93,28 +93,28 @@ def open_run(run: Run, dataset: Dataset, session: Session) -> OpenRun:
 
 
 def find_finished_record(run_id: str, store: Store, *, otherwise: str = "train one first") -> Record:
-    """Return the record of a finished run that was asked for by its id.
+    """Return the record of the finished run with an id.
 
     Parameters
     ----------
     run_id
-        As it was typed.
+        Run id, as typed.
     store
-        Where runs are.
+        Store of the run.
     otherwise
-        What to do where there is none at all.
+        Remedy in the message if the store has no finished run.
 
     Raises
     ------
     UserError
-        Where the run is damaged, unknown or not finished, with the nearest id.
+        If the run is damaged, unknown or not finished, with the most similar id.
     """
-    known = re.fullmatch("[0-9a-f]{12}", run_id) is not None
-    if known and (record := store.finished(run_id)):
+    is_run_id = re.fullmatch("[0-9a-f]{12}", run_id) is not None
+    if is_run_id and (record := store.finished(run_id)):
         return record
-    if known and (why := store.find_damage(run_id)):
-        again = f"delete {store.folder(run_id)} and run the command that made it again"
-        raise UserError(f"--run {run_id} is damaged ({why}); {again}")
+    if is_run_id and (reason := store.find_damage(run_id)):
+        remedy = f"delete {store.folder(run_id)} and run the command that trained it again"
+        raise UserError(f"--run {run_id} is damaged ({reason}); {remedy}")
     finished = [record.id for record in store.records() if record.finished]
     if not finished:
         raise UserError(f"--run {run_id}: {store.runs} has no finished run; {otherwise}")
@@ -122,35 +122,35 @@ def find_finished_record(run_id: str, store: Store, *, otherwise: str = "train o
 
 
 def load_trained_network(record: Record, store: Store) -> nn.Sequential:
-    """Make a finished run's network anew, as `Finished.network`, from the store alone.
+    """Load the trained network of a finished run (`OpenRun.network`), without its data set.
 
     Raises
     ------
     UserError
-        Where its weights or what was fitted before them cannot be used.
+        If its weights or its fitted input transform cannot be used.
     """
     run = record.run
     backbone = _make_random_backbone(run, len(record.class_names))
     normalise = fit_input_transform.load_input_transform(run, backbone, store)
     if normalise is None:
         raise UserError(
-            f"run {run.id}: an older version did not keep what was fitted to its training clips; delete "
-            f"{store.folder(run)} and run the command that made it again"
+            f"run {run.id}: an older version did not store its fitted input transform; delete "
+            f"{store.folder(run)} and run the command that trained it again"
         )
     backbone.load_state_dict(from_original(store.weights(run), backbone.state_dict()))
     return _make_network(normalise, backbone)
 
 
 def _make_random_backbone(run: Run, num_classes: int) -> Backbone:
-    """Make a run's network with random weights: the starting ones do not matter where every tensor is replaced."""
+    """Build the network of a run with random weights, for callers that replace every tensor."""
     return build_network(run.replace(model__weights="random", model__fuse="all"), num_classes)
 
 
 def get_backbone(network: nn.Module) -> Backbone:
-    """Return the backbone of a run's network or of a copy of it."""
-    found = network.get_submodule("backbone")
-    assert isinstance(found, Backbone)
-    return found
+    """Return the backbone of the network of a run."""
+    backbone = network.get_submodule("backbone")
+    assert isinstance(backbone, Backbone)
+    return backbone
 
 
 def _make_network(normalise: nn.Module, backbone: Backbone) -> nn.Sequential:

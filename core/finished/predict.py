@@ -1,4 +1,4 @@
-"""Finished networks on recordings that they have never seen: as many in memory as make a few batches, however many."""
+"""Predict the classes of new recordings with trained networks, a few batches at a time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,24 +22,22 @@ from core.session import Session
 from core.store.record import Record
 from core.training.batches import split_batches
 
-MAX_RECORDINGS_IN_MEMORY = (
-    2 * EVALUATION_BATCH_SIZE
-)  # recordings that are decoded and turned into inputs before networks see them
-InputSpec = tuple[Clip, Frontend]  # networks that agree in it are given the same inputs
+MAX_RECORDINGS_IN_MEMORY = 2 * EVALUATION_BATCH_SIZE  # recordings whose inputs are in memory at a time
+InputSpec = tuple[Clip, Frontend]  # networks with the same clip and frontend options share their inputs
 
 
 @dataclass(frozen=True)
 class PredictionOutputs:
-    """What networks give out.
+    """Logits of several networks for the same recordings.
 
     Attributes
     ----------
     paths
-        Of the recordings that could be used, in their order.
+        Paths of the usable recordings, in their order.
     logits
-        Of each network, (recordings, classes), float32.
+        Logits of each network, of shape (recordings, classes), float32.
     bad
-        Path and reason of each that could not.
+        Path and reason of each unusable recording.
     """
 
     paths: tuple[str, ...]
@@ -48,56 +46,56 @@ class PredictionOutputs:
 
 
 def predict_logits(records: Sequence[Record], sounds: UnlabelledClips, session: Session) -> PredictionOutputs:
-    """Give recordings to finished networks, each in its own way: as its run made inputs, computed and evaluated.
+    """Compute the logits of recordings with trained networks, each with the inputs and the precision of its run.
 
-    Nothing is fitted or stored. Under ``--on-bad-clip fail`` all recordings are read before one that cannot be used
-    stops it, so that all of them are named.
+    Nothing is fitted or stored. With ``--on-bad-clip fail`` all recordings are read, and the error lists all unusable
+    ones.
 
     Parameters
     ----------
     records
         Finished runs with the same classes.
     sounds
-        What they are given.
+        The recordings, or the rows of a feature table.
     session
         Store, device and progress.
 
     Raises
     ------
     UserError
-        For recordings and weights that cannot be used.
+        For unusable recordings and weights.
     """
     networks = [_Predictor(record, session) for record in records]
     paths: list[str] = []
     bad: list[UnusableClip] = []
     logits: list[list[np.ndarray]] = [[] for _ in networks]
-    total, tolerant = len(sounds.paths), session.execution.on_bad_clip == "skip"
-    what = f"predicting {_noun(sounds)}"
-    session.report(0, total, what)
+    total, skip_bad = len(sounds.paths), session.execution.on_bad_clip == "skip"
+    task = f"predicting {_noun(sounds)}"
+    session.report(0, total, task)
     for start in range(0, total, MAX_RECORDINGS_IN_MEMORY):
         part = range(start, min(start + MAX_RECORDINGS_IN_MEMORY, total))
-        inputs, problems = _compute_inputs(sounds, part, {network.look: None for network in networks}, session)
+        inputs, problems = _compute_inputs(sounds, part, {network.spec: None for network in networks}, session)
         bad += [
             UnusableClip(sounds.paths[row], problem) for row, problem in zip(part, problems, strict=True) if problem
         ]
         good = [sounds.paths[row] for row, problem in zip(part, problems, strict=True) if not problem]
-        if good and (tolerant or not bad):
+        if good and (skip_bad or not bad):
             paths += good
-            for network, found in zip(networks, logits, strict=True):
-                found.append(network(inputs[network.look]))
-        session.report(part.stop, total, what)
-    if bad and (not tolerant or not paths):
+            for network, parts in zip(networks, logits, strict=True):
+                parts.append(network(inputs[network.spec]))
+        session.report(part.stop, total, task)
+    if bad and (not skip_bad or not paths):
         raise recordings_error(f"{_noun(sounds)} in {sounds.root}", bad, total=total)
-    return PredictionOutputs(tuple(paths), tuple(np.concatenate(found) for found in logits), tuple(bad))
+    return PredictionOutputs(tuple(paths), tuple(np.concatenate(parts) for parts in logits), tuple(bad))
 
 
 class _Predictor:
-    """A finished network on the device, evaluated as training evaluated it."""
+    """A trained network on the device, evaluated with the batch size and precision of its run."""
 
     def __init__(self, record: Record, session: Session) -> None:
         run = record.run
         self.run, self.device = run, session.device
-        self.look: InputSpec = (run.clip, run.frontend)
+        self.spec: InputSpec = (run.clip, run.frontend)
         self.compute_mode = ComputeMode(run.training, self.device)
         self.network: nn.Module = self.compute_mode.to_device(load_trained_network(record, session.store).eval())
 
@@ -107,39 +105,47 @@ class _Predictor:
         allow_tf32(self.run.training.precision == "tf32")
         x, to_layout = torch.from_numpy(inputs), self.compute_mode.to_layout
         parts = split_batches(torch.arange(len(x)), evaluation_batch_size(self.network, self.device))
-        with fast_eval(self.network, self.compute_mode, lambda: to_layout(x[:2])) as through:
-            found = [out.float().cpu().numpy() for out in through(to_layout(x[part]) for part in parts)]
+        with fast_eval(self.network, self.compute_mode, lambda: to_layout(x[:2])) as forward:
+            outputs = [out.float().cpu().numpy() for out in forward(to_layout(x[part]) for part in parts)]
         allow_tf32(False)
-        logits = np.concatenate(found)
+        logits = np.concatenate(outputs)
         if not np.isfinite(logits).all():
-            raise UserError(f"run {self.run.id} gives out what is no finite number")
+            raise UserError(f"run {self.run.id} has logits that are not finite; train it again with a lower --lr")
         return logits
 
 
 def _compute_inputs(
-    sounds: UnlabelledClips, part: range, looks: dict[InputSpec, None], session: Session
+    sounds: UnlabelledClips, part: range, specs: dict[InputSpec, None], session: Session
 ) -> tuple[dict[InputSpec, np.ndarray], list[str | None]]:
-    """Return inputs for each look of the recordings that all of them can use, and every recording's problem or None."""
+    """Compute the inputs of a part of the recordings for each input spec.
+
+    Returns
+    -------
+    inputs
+        Inputs of the recordings without a problem, by input spec.
+    problems
+        Reason why each recording cannot be used with one of the specs, or None.
+    """
     paths = [sounds.paths[row] for row in part]
     if sounds.vectors is not None:
         problems = [sounds.problems.get(path) for path in paths]
         good = sounds.vectors[part.start : part.stop][[not problem for problem in problems]]
-        return dict.fromkeys(looks, good), problems
-    made: dict[InputSpec, tuple[np.ndarray, list[str | None]]] = {}
-    for clip, frontend in looks:
+        return dict.fromkeys(specs, good), problems
+    by_spec: dict[InputSpec, tuple[np.ndarray, list[str | None]]] = {}
+    for clip, frontend in specs:
         settings = InputSettings(sounds.root, clip, frontend, 0, augment_waveform, str(session.device))
         parts = list(build_batches(settings, paths))
-        made[clip, frontend] = (
+        by_spec[clip, frontend] = (
             np.concatenate([part.inputs for part in parts]).astype(np.float32, copy=False),
             [problem for part in parts for problem in part.problems],
         )
-    of_each = zip(*(problems for _, problems in made.values()), strict=True)
-    problems = [next(filter(None, each), None) for each in of_each]
-    return {look: _drop_unusable_rows(*found, problems) for look, found in made.items()}, problems
+    by_recording = zip(*(problems for _, problems in by_spec.values()), strict=True)
+    problems = [next(filter(None, reasons), None) for reasons in by_recording]
+    return {spec: _drop_unusable_rows(*computed, problems) for spec, computed in by_spec.items()}, problems
 
 
 def _drop_unusable_rows(inputs: np.ndarray, own: Sequence[str | None], problems: Sequence[str | None]) -> np.ndarray:
-    """Leave out of one look's inputs the recordings that another look could not use."""
+    """Drop the rows of recordings that are unusable with another input spec."""
     return inputs[[not problem for problem, mine in zip(problems, own, strict=True) if not mine]]
 
 

@@ -19,7 +19,7 @@ UNWRITABLE_ERRNOS = (*NO_SPACE_ERRNOS, errno.EACCES, errno.EROFS)
 
 
 def write_error_reason(error: BaseException) -> str | None:
-    """Return the reason if an error comes from a full disk or missing rights, otherwise None.
+    """Return the reason if an error is due to a full disk or missing access rights, otherwise None.
 
     Libraries that write files themselves (safetensors, pyarrow, zlib, NumPy) raise their own errors for a full disk,
     so the message of the error and of all its causes is searched as well.
@@ -39,12 +39,12 @@ def write_error_reason(error: BaseException) -> str | None:
 
 @contextlib.contextmanager
 def explain_write_errors(path: Path) -> Iterator[None]:
-    """Turn errors of writing to a file or folder into one line with a remedy; other errors pass unchanged.
+    """Turn write errors of a file or folder into a `ResultsError` with a remedy; other errors pass unchanged.
 
     Raises
     ------
     ResultsError
-        If the disk is full, rights are missing, or something else has the name of a file or folder to be written.
+        If the disk is full, access rights are missing, or a file has the name of a folder or the other way round.
     """
     try:
         yield
@@ -62,7 +62,7 @@ def explain_write_errors(path: Path) -> Iterator[None]:
 
 
 class atomic_write:
-    """Give a temporary path that replaces `path` when the block succeeds and is deleted when it fails."""
+    """Context manager that yields a temporary path, which replaces `path` if the block succeeds."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -80,10 +80,10 @@ class atomic_write:
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Delete the files that `atomic_write` and safetensors of a killed process left in a folder."""
+    """Delete temporary files of killed processes in a folder, as `atomic_write` and safetensors write them."""
     for path in folder.glob(".*"):
         if re.fullmatch(r"\..+\.\d+|\.tmp\w{6}", path.name):
-            with contextlib.suppress(OSError):  # a folder of this name, or a file that NFS keeps open
+            with contextlib.suppress(OSError):  # a folder with such a name, or a file that NFS keeps open
                 path.unlink()
 
 
@@ -103,8 +103,8 @@ def read_json(path: Path) -> Any:
     ValueError
         If it is not a regular file or not valid JSON.
     """
-    if not (path.is_file() or path.is_dir()) and path.exists():  # a pipe would block, a device never end
-        raise ValueError("is no regular file")
+    if not (path.is_file() or path.is_dir()) and path.exists():  # a pipe would block, and a device may never end
+        raise ValueError("is not a regular file")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
@@ -112,7 +112,7 @@ def read_json(path: Path) -> Any:
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a file name is valid UTF-8; Python keeps other bytes as surrogates (PEP 383)."""
+    """Return whether a file name is valid UTF-8; Python stores other bytes as surrogates (PEP 383)."""
     return name.isascii() or name.encode("utf-8", "replace").decode() == name
 
 
@@ -127,7 +127,7 @@ def short_digest(text: str) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hex; computed once per process unless the file changes.
+    """Return the SHA-256 of a file in hex; it is computed again only if the file has changed.
 
     Raises
     ------
@@ -136,8 +136,8 @@ def file_digest(path: Path) -> str:
     """
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device never end
-            raise UserError(f"cannot read {path}: is no regular file")
+        if not stat.S_ISREG(status.st_mode):  # a pipe would block, and a device may never end
+            raise UserError(f"cannot read {path}: is not a regular file")
         key = path, signature_of(status)
         if key not in _digests:
             with path.open("rb") as file:
@@ -156,7 +156,7 @@ def file_size(path: str | Path) -> int:
     Raises
     ------
     OSError
-        If the file system does not answer, for example because rights are missing.
+        If the size cannot be read, for example because access rights are missing.
     """
     try:
         status = os.stat(path)  # noqa: PTH116 (called for every file of 10,000 runs)

@@ -1,13 +1,13 @@
-"""Blocks in which a stop signal must end the process at once, because an exception could not be raised safely.
+"""Blocks in which a stop signal ends the process immediately, because raising an exception would not be safe.
 
-Importing is such a block (a half-imported package breaks in odd ways), and so is starting Ray (its C++ threads would
-wait for ever). The command line's signal handler (`commands.cli.exit_handling`) reads `clean_ups`.
+Examples are imports (a partly imported package fails later) and the start of Ray (its C++ threads would never return).
+The signal handler of the command line (`commands.cli.exit_handling`) reads `clean_ups`.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-clean_ups: list[Callable[[], object]] = []  # one for each open block; to be called before the process exits
+clean_ups: list[Callable[[], object]] = []  # one function for each open block, called before the process exits
 
 
 @contextmanager
@@ -17,7 +17,7 @@ def exit_at_once(clean_up: Callable[[], object] = lambda: None) -> Iterator[None
     Parameters
     ----------
     clean_up
-        Called first, for example to end child processes.
+        Called before the exit, for example to end child processes.
     """
     clean_ups.append(clean_up)
     try:

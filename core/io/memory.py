@@ -1,8 +1,8 @@
-"""What the C library does with freed memory: keep it for the next tensor, or return it to the system.
+"""Settings of the C library's malloc: keep freed memory for the next tensor, or return it to the system.
 
-By default glibc returns a large freed tensor to the system at once. The next layer then gets new pages, each of which
-the kernel has to clear at its first use. Keeping them makes a training step 1.36 to 2.94 times faster
-(`docs/speed.md`); the peak stays about the same.
+By default glibc returns the memory of a large tensor to the system when it is freed. The next tensor then gets new
+pages, which the kernel clears at their first use. Keeping the memory makes a training step 1.36 to 2.94 times faster
+(`docs/speed.md`); the peak memory stays about the same.
 """
 
 import ctypes
@@ -16,8 +16,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX, _NEVER = -1, -4, -8, -1  # malloc.
 def keep_freed_memory() -> None:
     """Set up glibc's malloc to keep freed memory, in one arena for all threads.
 
-    Does nothing with another C library, or where the environment already configures malloc (``MALLOC_*``,
-    ``GLIBC_TUNABLES``; see mallopt(3)). One arena, because memory freed in another is returned whatever is set.
+    Does nothing with another C library, or if the environment configures malloc (``MALLOC_*``, ``GLIBC_TUNABLES``; see
+    mallopt(3)). Only one arena is used, because glibc ignores these settings in other arenas.
     """
     if any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return
@@ -30,8 +30,8 @@ def keep_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Return freed memory to the system, for example before other processes start that need it."""
+    """Return freed memory to the system, for example before other processes start."""
     with suppress(OSError, AttributeError, TypeError):  # another system, or another C library
         ctypes.CDLL(None).malloc_trim(0)
-    if arrow := sys.modules.get("pyarrow"):  # it holds the strings of pandas in a pool of its own
+    if arrow := sys.modules.get("pyarrow"):  # pandas keeps strings in a memory pool of pyarrow
         arrow.default_memory_pool().release_unused()

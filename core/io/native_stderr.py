@@ -1,4 +1,4 @@
-"""Silence what C libraries (decoders, Ray) print on file descriptor 2, while Python's own messages still appear."""
+"""Silence messages of C libraries (decoders, Ray) on file descriptor 2, but not those of Python."""
 
 import contextlib
 import io
@@ -15,9 +15,9 @@ _terminal: list[int] = []  # duplicate of descriptor 2, followed by one placehol
 def silence_native_stderr() -> Iterator[None]:
     """Redirect file descriptor 2 to the null device inside a block.
 
-    Blocks may be nested and may run in several threads; descriptor 2 is restored when the last one ends. Nothing
-    happens where `sys.stderr` itself writes to descriptor 2, because Python's messages would disappear too. The command
-    line gives `sys.stderr` a descriptor of its own (`commands.cli.process_setup`).
+    Blocks may be nested and may run in several threads; descriptor 2 is restored when the last block ends. If
+    `sys.stderr` writes to descriptor 2, nothing is redirected, because Python's messages would disappear too. The
+    command line lets `sys.stderr` write to another descriptor (`commands.cli.process_setup`).
     """
     active = _python_has_own_descriptor()
     if active:

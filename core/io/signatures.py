@@ -4,15 +4,15 @@ import os
 import time
 from pathlib import Path
 
-STABLE_SECONDS = 2.0  # file systems keep times this coarsely: a change sooner after the last one may not show
+STABLE_SECONDS = 2.0  # resolution of times in file systems: a second change within this time may not show
 Signature = tuple[int, int, int, int]
 
 
 def signature_of(status: os.stat_result) -> Signature:
     """Return size in bytes, modification time and inode change time in nanoseconds, and inode number.
 
-    A write changes one of the times even if it keeps the size and somebody resets the modification time (``cp -p``,
-    archives with fixed times). A file that is moved into the place of another one has another inode number.
+    Writing to a file changes its inode change time, even if the size stays the same and the modification time is reset
+    (``cp -p``, archives with fixed times). A file that replaces another one has another inode number.
     """
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
@@ -29,5 +29,5 @@ def file_signature(path: str | Path) -> Signature:
 
 
 def is_stable(signature: Signature) -> bool:
-    """Whether the file is old enough that every later change shows in its signature."""
+    """Return whether the file is so old that every later change will show in its signature."""
     return time.time() - signature[2] / 1e9 >= STABLE_SECONDS

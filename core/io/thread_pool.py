@@ -1,4 +1,4 @@
-"""A thread pool that stops early: after an error, running work ends at its next `check_cancelled`."""
+"""A thread pool that stops early: after an error, running calls end at their next `check_cancelled`."""
 
 import threading
 from collections import deque
@@ -9,14 +9,14 @@ from typing import Any
 
 
 class Cancelled(Exception):
-    """The pool of this work was cancelled."""
+    """The pool of this thread was cancelled."""
 
 
-_thread = threading.local()  # its `cancelled` is the event of the pool that the thread belongs to
+_thread = threading.local()  # attribute `cancelled`: the event of the pool of this thread
 
 
 class CancellablePool(ThreadPoolExecutor):
-    """A thread pool that cancels its work when its ``with`` block ends with an exception, such as Ctrl-C."""
+    """A thread pool that cancels all calls if its ``with`` block ends with an exception, such as Ctrl-C."""
 
     def __init__(
         self, max_workers: int | None = None, *, initializer: Callable[..., object] | None = None, initargs: Any = ()
@@ -37,16 +37,16 @@ def _start_thread(cancelled: threading.Event, initializer: Callable[..., object]
 
 
 def check_cancelled() -> None:
-    """Raise `Cancelled` in a thread of a cancelled pool; call it now and then in long work."""
+    """Raise `Cancelled` in a thread of a cancelled pool; long functions call this regularly."""
     cancelled = getattr(_thread, "cancelled", None)
     if cancelled and cancelled.is_set():
         raise Cancelled
 
 
 def map_ahead(pool: Executor, function: Callable[[Any], Any], items: Iterable[Any], ahead: int) -> Iterator[Any]:
-    """Map `function` over `items` in order, with at most `ahead` calls begun beyond the result that is yielded.
+    """Map `function` over `items` in order, with at most `ahead` calls submitted before their result is needed.
 
-    Unlike `Executor.map` it takes the items as they are needed, so memory stays bounded.
+    Unlike `Executor.map`, items are taken only when they are needed, so that memory stays bounded.
     """
     items = iter(items)
     waiting = deque(pool.submit(function, item) for item in islice(items, ahead))

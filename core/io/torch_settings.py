@@ -1,4 +1,4 @@
-"""The global switches of torch that this toolkit changes: CPU threads, TF32 and cuDNN's benchmark mode."""
+"""Global settings of torch that this toolkit changes: CPU threads, TF32 and cuDNN's benchmark mode."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +9,10 @@ SMALL_NETWORK = 2**20  # weights; the steps of a smaller network are faster on o
 
 
 def set_up_torch(device: torch.device, threads: int) -> None:
-    """Set the threads of this thread's CPU operations, full fp32 precision, and on a GPU cuDNN's benchmark mode."""
+    """Set the number of CPU threads, full fp32 precision, and on a GPU cuDNN's benchmark mode."""
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = device.type == "cuda"
-    allow_tf32(False)  # analyses compute in fp32; training a run in tf32 changes it
+    allow_tf32(False)  # analyses compute in fp32; training with --precision tf32 allows it
 
 
 def allow_tf32(allow: bool) -> None:
@@ -23,7 +23,7 @@ def allow_tf32(allow: bool) -> None:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Use `count` CPU threads inside a block. The number decides the last bits of sums and products."""
+    """Use `count` CPU threads inside a block. Sums and products depend on the number in their last bits."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -265,7 +265,7 @@ def _read_run(config: Mapping[str, Any]) -> Run:
 
 
 def _read_group(name: str, values: Mapping[str, Any]) -> Any:
-    """Build a group of options and check the types of its values, without converting any (the run id depends on them)."""
+    """Build a group of options and check the types of its values, without converting any: the id depends on them."""
     cls = GROUPS[name]
     known = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
     group = from_dict(cls, known, f"run.{name}")

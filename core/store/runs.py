@@ -186,7 +186,7 @@ class Store:
         Raises
         ------
         Damaged
-            If there is no intact record, or a file that it names is missing or has another size.
+            If the record is missing or damaged, or a file of the run is missing or has another size.
         ResultsError
             If an existing file cannot be read: missing rights, a bad disk, a lost network drive.
         """

@@ -54,9 +54,9 @@ def test_where_images_are_read_from_changes_no_bit(
 
 
 def test_vectors_of_a_table_are_not_stored(tmp_path) -> None:
-    from core.datasets import load
+    from core.datasets import load_dataset
 
     (tmp_path / "features.csv").write_text("filename,a,b,label\nx,1,2,p\ny,2,3,q\nz,3,4,p\nw,3,5,q\n")
-    dataset = load("features", tmp_path / "features.csv")
+    dataset = load_dataset("features", tmp_path / "features.csv")
     with pytest.raises(UserError, match="^--storage-dtype float16: features has .* leave it out$"):
         resolve(Run().replace(data__name="features", frontend__stored_as="float16"), dataset, "abc")

@@ -173,7 +173,7 @@ def test_a_record_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     record.unlink()
     os.mkfifo(record)
     assert store.status(run) == MISSING
-    assert store.damaged_runs() == {run.id: f"{RECORD} cannot be used (is no regular file)"}
+    assert store.damaged_runs() == {run.id: f"{RECORD} cannot be used (is not a regular file)"}
 
 
 def test_a_search_that_cannot_be_gone_on_with_is_said(tmp_path: Path) -> None:

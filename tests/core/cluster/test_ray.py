@@ -168,7 +168,7 @@ def test_command_with_the_address_of_another_server_ends_in_one_line(
             "10473 0.30 ray::ImplicitFunc.train\nRefer to the documentation on how to address it.",
             "its process was killed because memory ran out; lower --max-concurrent or raise --cpus-per-trial",
         ),
-        ("", "it ended without saying why"),
+        ("", "it ended without a message"),
     ],
 )
 def test_reason_returns_the_last_failure(trace: str, expected: str) -> None:
