@@ -312,7 +312,7 @@ class _Datasets:
 
 
 def _fold_numbers(text: str, dataset: Dataset) -> tuple[int, ...]:
-    numbers = dataset.fold_numbers()
+    numbers = dataset.list_folds()
     if text == "all":
         return numbers
     if (number := parse_whole_number(text)) not in numbers:

@@ -48,7 +48,7 @@ def test_where_images_are_read_from_changes_no_bit(
     kept = session.store.weights(runs[0])
     (session.store.folder(runs[0]) / "run.json").unlink()
     session.device_cache.budget = 0
-    session.device_cache._kept.clear()
+    session.device_cache._tensors.clear()
     train(runs[0], dataset, session, label="read ahead")
     assert all(torch.equal(tensor, kept[name]) for name, tensor in session.store.weights(runs[0]).items())
 
