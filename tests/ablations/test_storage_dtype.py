@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from ablations.attribute import explain
-from analysis.attribution.pipeline import Request
+from ablations.attribute import write_attributions
+from analysis.attribution.pipeline import AttributionRequest
 from analysis.output.folder import OutputFolder
-from analysis.similarity.weight_change import similarity_of
+from analysis.similarity.weight_change import compute_run_similarity
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.plan import Plan, PlannedRun, resolve
 from core.session import Session
-from core.training.run_inputs import plain_images
+from core.training.run_inputs import load_plain_images
 from core.training.trainer import train
 
 
@@ -29,11 +29,11 @@ def test_a_run_is_trained_compared_and_explained(
     results = OutputFolder(
         Plan("halves", (PlannedRun("base", halves, halves),), {run.data.content: dataset}), session, tmp_path
     )
-    found = similarity_of(halves, results, index="cka", layers="blocks", positions="fold")
+    found = compute_run_similarity(halves, results, index="cka", layers="blocks", spatial="flatten")
     assert 0 < found["stem"].value <= 1
-    frame = explain(results, Request(n=2, methods=("integrated-gradients",)))
+    frame = write_attributions(results, AttributionRequest(n_clips=2, methods=("integrated-gradients",)))
     assert frame["error"].notna().all()
-    whole, stored = (plain_images(each, dataset, session) for each in (run, halves))
+    whole, stored = (load_plain_images(each, dataset, session) for each in (run, halves))
     sizes = [(session.store.cache / each.entry / "array.npy").stat().st_size for each in (whole, stored)]
     assert sizes[1] - 128 == (sizes[0] - 128) / 2
     assert np.abs(whole.array[:] - stored.array[:]).max() <= 0.016
