@@ -1,10 +1,10 @@
-"""One file per ablation. Each turns a base run into conditions; none of them trains."""
+"""One module per ablation. An ablation defines the conditions of a base run and the analysis of the finished runs."""
 
 from core.registry import Registry
 
 ABLATIONS = Registry(
     "ablation",
-    {  # command: the class that describes it; its docstring is the command's help
+    {  # command: class; the docstring of the class is the help of the command
         "attribute": "ablations.attribute:Attribute",
         "pretraining": "ablations.pretraining:Pretraining",
         "weight-change": "ablations.weight_change:WeightChange",

@@ -83,32 +83,32 @@ class Attribute(Ablation):
 
     @property
     def analysis_key(self) -> str:
-        """Stand for the options: which clips, maps and tests are asked for."""
+        """Digest of the options: clips, maps and tests."""
         return short_digest(repr(self))
 
     @property
     def trains(self) -> bool:
-        """Look at a stored run as it is."""
+        """False with --run, which never retrains the stored run."""
         return not self.run_id
 
     def expand_grid(self, points: list[dict[str, Any]], store: "Store") -> list[dict[str, Any]]:
-        """Take the one point that gives the run asked for."""
+        """With --run, return only the point of that run."""
         if not self.run_id:
             return points
         return [_make_grid_point(finished_record(self.run_id, store, otherwise="leave out --run to train one").run)]
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
-        """Take the base run, and with `compare` the networks of the other ablations beside it."""
-        if found := list_problems(self):
-            raise UserError("; ".join(found))
+        """Return the base run, and with --across-ablations the networks of other ablations."""
+        if errors := list_problems(self):
+            raise UserError("; ".join(errors))
         for method in self.method:
             check_method(method)
             if block := method.partition(":")[2]:
                 select_stages((block,), base.model.network, get_input_shape(base))
         pipeline.check_request(self.method, self.baseline, base)
         if self.run_id and base.id != self.run_id:
-            what = "clips, the network file" if base.model.backbone_sha256 else "clips"
-            raise UserError(f"--run {self.run_id}: the {what} or the weights file are not those that it was trained on")
+            files = "clips, the network file" if base.model.backbone_sha256 else "clips"
+            raise UserError(f"--run {self.run_id}: the {files} or the weights file have changed since its training")
         if not self.compare:
             return {"base": base}
         backbone, shape = base.model.network, get_input_shape(base)
@@ -123,14 +123,14 @@ class Attribute(Ablation):
         }
 
     def check_plan(self, plan: "Plan") -> None:
-        """Refuse clips and a class that there are not."""
+        """Check that the clips and the target class exist."""
         for dataset in plan.datasets.values():
             check_target(self.target, dataset.class_names)
             for clip in self.clips:
                 clip_index(clip, dataset.clips["path"].tolist())
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
-        """Write maps, figures and tables."""
+        """Write attribution maps, figures and tables."""
         request = pipeline.AttributionRequest(
             clips=self.clips,
             per_class=self.per_class,
@@ -148,9 +148,9 @@ class Attribute(Ablation):
 
 
 def _make_grid_point(stored: Run) -> dict[str, Any]:
-    """Return a stored run as a point of a grid; what its files decide is worked out anew."""
+    """Return a stored run as a point of a grid; fields that depend on files are computed again."""
     run = asdict(stored)
     point = {f"{group}__{name}": value for group in GROUPS for name, value in run[group].items()}
-    for worked_out in ("data__content", "data__left_out", "model__weights_sha256", "model__backbone_sha256"):
-        del point[worked_out]
+    for derived in ("data__content", "data__left_out", "model__weights_sha256", "model__backbone_sha256"):
+        del point[derived]
     return point | {"seed": run["seed"], "data__fold": str(run["data"]["fold"])}

@@ -1,4 +1,4 @@
-"""What an ablation is: a dataclass whose fields are its options and whose docstring is its help."""
+"""Base class of ablations: a dataclass whose fields are its options and whose docstring is its help."""
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,62 +17,68 @@ write_condition_report = Lazy("analysis.conditions:write_condition_report")
 
 
 class Ablation:
-    """Turns a base run into conditions, and the finished runs into tables and figures.
+    """Defines the conditions of a base run, and the tables and figures of the finished runs.
 
-    A new ablation is a subclass in a file of its own, a frozen dataclass, and a line in `ablations.ABLATIONS`.
+    A new ablation is a frozen dataclass that inherits from this class, and a line in `ablations.ABLATIONS`.
     """
 
-    prepares: ClassVar[str] = "commands.ablation:prepare"  # plans its command
-    plans: ClassVar[bool] = True  # has the options of a run
-    title: ClassVar[str]  # of the conditions, in tables and on axes
+    prepares: ClassVar[str] = "commands.ablation:prepare"  # function that plans the command
+    plans: ClassVar[bool] = True  # whether the command has the options of a run
+    title: ClassVar[str]  # title of the conditions in tables and on axes
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
-        """Map each condition's name to its run; the first is the reference.
+        """Return the run of each condition by name; the first one is the reference.
 
         Parameters
         ----------
         base
-            A point of the grid.
+            Run of one point of the grid.
         scratch
-            The same from random weights, with the schedule a preset has for them.
+            The same run with random weights, and with the schedule that a preset has for random weights.
         """
         raise NotImplementedError
 
     @property
     def analysis_key(self) -> str:
-        """What is asked of the runs, where the same runs can be asked different things; part of a folder's name."""
+        """Short text that distinguishes analyses of the same runs; part of the name of the output folder."""
         return ""
 
     @property
     def trains(self) -> bool:
-        """Whether a run that turns out to be damaged is trained again; not where a stored run was asked for."""
+        """Whether a damaged run is trained again; False for an ablation that analyses a stored run."""
         return True
 
     def expand_grid(self, points: list[dict[str, Any]], store: "Store") -> list[dict[str, Any]]:
-        """Return the points of the grid; an ablation that looks at a stored run gives that run's."""
+        """Return the points of the grid, optionally extended, or the point of a stored run."""
         return points
 
     def compared_field(self, points: list[dict[str, Any]]) -> str:
-        """Return the ``group__field`` whose values are the conditions, where the grid's options make them; or ""."""
+        """Return the ``group__field`` whose values are the conditions, or "" if `conditions` defines them all."""
         return ""
 
     def check_plan(self, plan: "Plan") -> None:
-        """Refuse, before anything is trained, what only the data sets and networks of the plan tell to be wrong."""
+        """Check options against the data sets and networks of the plan, before training starts.
+
+        Raises
+        ------
+        UserError
+            If an option is not valid for a data set or a network.
+        """
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
-        """Write tables and figures from the store; return one row per condition, with at least ``condition``."""
+        """Write tables and figures of the finished runs; return one row per condition, with a column ``condition``."""
         frame: pd.DataFrame = write_condition_report(results, title=self.title)
         return frame
 
 
 def require_pretrained(base: Run) -> Run:
-    """Return a run that does not start from random weights, which is what it is to be set against.
+    """Return the run, after a check that it does not start from random weights.
 
     Raises
     ------
     UserError
-        Where it does.
+        If it starts from random weights.
     """
     if base.model.weights == "random":
-        raise UserError("--weights random: the other condition has random weights already; say imagenet or a file")
+        raise UserError("--weights random is already the other condition; use --weights imagenet or a file")
     return base

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from analysis.output.folder import OutputFolder
     from core.store.runs import Store
 
-# Options that choose the clips: their values are not conditions.
+# Options that select clips: their values are not conditions of one comparison.
 NOT_COMPARABLE = ("data__name", "data__fold", "data__folds", "data__set_aside", "data__per_class", "data__label")
 
 
@@ -46,51 +46,57 @@ class Compare(Ablation):
 
     @property
     def title(self) -> str:  # type: ignore[override]
-        """Name the conditions, in tables and on axes."""
+        """Title of the conditions: the compared option."""
         return self.by.removeprefix("--").replace("-", " ").capitalize() or "Condition"
 
     def expand_grid(self, points: list[dict[str, Any]], store: "Store") -> list[dict[str, Any]]:
-        """Add a point with the leak after every point that rotates, if --with-leak was given."""
+        """With --with-leak, add a point with rotate-all after every point with rotate."""
         if not self.with_leak:
             return points
-        found = []
+        extended = []
         for point in points:
-            found.append(point)
+            extended.append(point)
             if point.get("training__augment") == "rotate":
-                found.append({**point, "training__augment": "rotate-tests"})
-        if len(found) == len(points):
-            raise UserError("--with-leak needs --augment rotate: add it")
-        return found
+                extended.append({**point, "training__augment": "rotate-tests"})
+        if len(extended) == len(points):
+            raise UserError("--with-leak needs --augment rotate")
+        return extended
 
     def compared_field(self, points: list[dict[str, Any]]) -> str:
-        """Return the option of --by, or the only one with several values."""
+        """Return the field of --by, or the only field with several values."""
         if self.by:
             key = _option_key(self.by.removeprefix("--"))
             if any(key not in point for point in points):
                 raise UserError(
-                    f"--by {self.by}: nothing to compare: give --{self.by.removeprefix('--')} several values"
+                    f"--by {self.by}: nothing to compare; give --{self.by.removeprefix('--')} several values"
                 )
             return key
         keys = {key for point in points for key in point if key != "seed" and key not in NOT_COMPARABLE}
         several = sorted(key for key in keys if len({str(point.get(key)) for point in points}) > 1)
         if len(several) > 1:
             names = ", ".join(flag_of(field_of(key))[2:] for key in several)
-            raise UserError(f"several options have several values ({names}): add --by {names.split(',')[0]}")
+            raise UserError(f"several options have several values ({names}); add --by {names.split(',')[0]}")
         return several[0] if several else ""
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
-        """Freeze the network through the stage of --freeze."""
+        """Return the base run, frozen through the stage of --freeze."""
         stages = select_stages((self.freeze,), base.model.network, get_input_shape(base))
         return {"base": base.replace(model__freeze=stages[0]) if stages else base}
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
-        """Draw bars: there is no depth to walk along."""
+        """Write the condition report with bars, because the conditions have no order."""
         frame: pd.DataFrame = write_condition_report(results, title=self.title, bars=True)
         return frame
 
 
 def _option_key(name: str) -> str:
-    """Return ``group__field`` of an option by its name on the command line."""
+    """Return the ``group__field`` of an option by its name on the command line.
+
+    Raises
+    ------
+    UserError
+        If the option is unknown or cannot be compared.
+    """
     usable = {flag: key for flag, key in option_keys().items() if key not in NOT_COMPARABLE}
     flag = name.replace("_", "-")
     if flag not in usable:

@@ -1,4 +1,4 @@
-"""Cut off the last blocks: are they needed? (Palanisamy et al. 2020, section IV.B)."""
+"""Ablation that removes the last blocks (Palanisamy et al. 2020, section IV.B)."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -39,13 +39,13 @@ class Cutoff(Ablation):
     )
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
-        """Cut after each block asked for; keeping the last one is the whole network, the reference."""
+        """Return the whole network, which is the reference, and one network cut after each selected block."""
         *stages, last = select_stages((), base.model.network, get_input_shape(base))
         asked = select_stages(self.block, base.model.network, get_input_shape(base))
         return {last: base} | {stage: base.replace(model__cut=stage) for stage in stages if stage in asked}
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
-        """Show the costs beside the accuracy."""
+        """Write the condition report with parameters, multiply-adds and latency."""
         frame: pd.DataFrame = write_condition_report(
             results, title=self.title, add=costs.add_costs, shown=costs.COLUMNS
         )

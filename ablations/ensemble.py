@@ -1,4 +1,4 @@
-"""Average networks that differ only in seed (Palanisamy et al. 2020, table II)."""
+"""Ensemble of networks that differ only in seed (Palanisamy et al. 2020, table II)."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -37,14 +37,14 @@ class Ensemble(Ablation):
     members: int = option(5, "Number of networks in the ensemble.", at_least=2, at_most=1000)
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
-        """Make one run for each member."""
+        """Return one run per member, with consecutive seeds."""
         if base.seed + self.members - 1 > MAX_INTEGER:
             raise UserError(
-                f"--seed {base.seed}: the members have the seeds that follow, which must be at most {MAX_INTEGER}"
+                f"--seed {base.seed}: the seeds of all {self.members} members must be at most {MAX_INTEGER}"
             )
         return {f"member {k + 1}": base.replace(seed=base.seed + k) for k in range(self.members)}
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
-        """Average the members' outputs from the store."""
+        """Write the tables and figures of single networks and of the ensemble."""
         frame: pd.DataFrame = write_ensemble_report(results, title=self.title)
         return frame

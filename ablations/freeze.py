@@ -1,4 +1,4 @@
-"""Freeze the first blocks: which blocks must adapt to sound? (Palanisamy et al. 2020, figure 2c)."""
+"""Ablation that freezes the first blocks (Palanisamy et al. 2020, figure 2c)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -32,6 +32,6 @@ class Freeze(Ablation):
     )
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
-        """Freeze through each block asked for."""
+        """Return the unfrozen run, which is the reference, and one run frozen through each selected block."""
         stages = select_stages(self.block, base.model.network, get_input_shape(base))
         return {"none": base} | {stage: base.replace(model__freeze=stage) for stage in stages}

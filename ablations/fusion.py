@@ -1,4 +1,4 @@
-"""Keep pretrained weights up to a block: how deep must they reach? (Palanisamy et al. 2020, figure 2b)."""
+"""Ablation that keeps pretrained weights up to a block (Palanisamy et al. 2020, figure 2b)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -32,9 +32,9 @@ class Fusion(Ablation):
     )
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
-        """Keep the pretrained weights through each block asked for, after the reference that keeps all of them.
+        """Return the reference, which keeps all pretrained weights, and one run for each selected block.
 
-        Where the head learns nothing but its classifier, which is new anyway, the last block is the reference itself.
+        If the head is only a classifier, which always starts from random weights, the last block equals the reference.
         """
         backbone, shape = base.model.network, get_input_shape(base)
         stages = select_stages([block for block in self.block if block != "none"] or self.block, backbone, shape)

@@ -1,4 +1,4 @@
-"""Do pretrained weights help on sound? (Palanisamy et al. 2020, table I)."""
+"""Comparison of pretrained and random weights (Palanisamy et al. 2020, table I)."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -28,10 +28,10 @@ class Pretraining(Ablation):
     title: ClassVar[str] = "Weights"
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
-        """Compare the starting weights with random ones."""
+        """Return the run from the starting weights, which is the reference, and the run from random weights."""
         return {"pretrained": require_pretrained(base), "random": scratch}
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
-        """Draw bars: there is no depth to walk along."""
+        """Write the condition report with bars, because the conditions have no order."""
         frame: pd.DataFrame = write_condition_report(results, title=self.title, bars=True)
         return frame

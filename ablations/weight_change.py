@@ -1,4 +1,4 @@
-"""Compare each layer before and after fine-tuning (Palanisamy et al. 2020, figure 2a)."""
+"""Similarity of each layer before and after fine-tuning (Palanisamy et al. 2020, figure 2a)."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -21,7 +21,8 @@ class WeightChange(Ablation):
     """Compare the activations of each layer before and after training, from pretrained and from random weights.
 
     The same test clips pass through the network before and after training. The table shows the similarity of each
-    layer, the ranks kept, the number of datapoints, and a noise floor: the similarity of randomly mis-paired clips.
+    layer, the number of directions compared, the number of datapoints, and a noise floor: the similarity of randomly
+    mis-paired clips.
 
     Examples
     --------
@@ -45,15 +46,15 @@ class WeightChange(Ablation):
 
     @property
     def analysis_key(self) -> str:
-        """Name the index and what it is taken of."""
+        """Index, layers and spatial mode."""
         return f"{self.index}-{self.layers}-{self.spatial}"
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
-        """Train from the starting weights and from random ones."""
+        """Return the run from the starting weights, which is the reference, and the run from random weights."""
         return {"pretrained": require_pretrained(base), "random": scratch}
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
-        """Read the trained weights from the store and make the starting ones anew."""
-        how = {"index": self.index, "layers": self.layers, "spatial": self.spatial}
-        frame: pd.DataFrame = compare_layers(results, **how)
+        """Compare the trained weights from the store with the starting weights, which are created again."""
+        options = {"index": self.index, "layers": self.layers, "spatial": self.spatial}
+        frame: pd.DataFrame = compare_layers(results, **options)
         return frame

@@ -115,7 +115,7 @@ def test_every_augmentation_is_a_condition_of_live_training(compare) -> None:
         ),
         (
             "--length-mode loop pad --lr 1e-3 1e-4",
-            r"several values \(length-mode, lr\): add --by length-mode",
+            r"\(length-mode, lr\).* --by length-mode",
         ),
         ("--length-mode loop pad --by length-mod", "unknown option 'length-mod': did you mean 'length-mode'"),
         ("--by length-mode", "--by length-mode: .* give --length-mode several values"),

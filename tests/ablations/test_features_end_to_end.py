@@ -98,7 +98,7 @@ def test_maps_of_a_table_rest_on_what_tells_its_classes_apart(csv: Path, tmp_pat
         ("compare --augment stretch-pitch", "features has no sounds to change; leave --augment out"),
         ("compare --pca 4", "--pca 4: 48 training rows of 3 features have at most 3 components; give less"),
         ("compare --mlp-layers relu64-sigmoid48", "--mlp-layers relu64-sigmoid48: give relu or tanh and a width"),
-        ("weight-change", "--weights random: the other condition has random weights already; say imagenet or a file"),
+        ("weight-change", "--weights random .* --weights imagenet"),
         ("compare --patience 3", "--patience needs --validation above 0"),
     ],
 )
