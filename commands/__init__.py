@@ -16,7 +16,7 @@ COMMANDS = Registry(
         "report": "commands.report.options:Report",
     },
 )
-OTHER_GROUPS = {  # headings of the overview; every other command is an ablation
+OTHER_GROUPS = {  # headings of the overview; all other commands are ablations
     "Studies and search": ("study", "tune"),
     "Inspect": ("data", "network", "samples"),
     "Use finished runs": ("predict", "report"),
@@ -24,6 +24,6 @@ OTHER_GROUPS = {  # headings of the overview; every other command is an ablation
 
 
 def grouped_commands() -> dict[str, tuple[str, ...]]:
-    """Return the names of all commands by the headings of the overview."""
+    """Return the names of all commands by heading of the overview."""
     others = {name for names in OTHER_GROUPS.values() for name in names}
     return {"Ablations": tuple(name for name in COMMANDS if name not in others), **OTHER_GROUPS}

@@ -35,16 +35,16 @@ if TYPE_CHECKING:
 
     from analysis.output.folder import OutputFolder
 
-results_of = Lazy("analysis.output.folder:OutputFolder")  # draws, which a dry run does not
+make_output_folder = Lazy("analysis.output.folder:OutputFolder")  # imports matplotlib, which a dry run does not need
 load_all_published = Lazy("analysis.published.numbers:load_all_published")
 write_published_comparison = Lazy("analysis.published.numbers:write_published_comparison")
-LOCAL = ("", "local")  # values of --ray whose runs are trained on this machine
+LOCAL = ("", "local")  # values of --ray that train on this machine
 MAX_TABLE_ROWS = 500  # longer tables are printed without a frame, because rich needs seconds to lay them out
-OPEN_FIRST = ("table.md", "maps.png", "figure.png")  # the first of these in a folder of results
+OPEN_FIRST = ("table.md", "maps.png", "figure.png")  # candidates for the file to open first
 
 
 def run(call: Call) -> int:
-    """Run an ablation's command.
+    """Run the command of an ablation.
 
     Returns
     -------
@@ -60,23 +60,23 @@ def run(call: Call) -> int:
         if settings.dry_run:
             with session.store.cached_records():
                 show_plan(plan, session, console)
-                if said := planned_power_note(plan, session.store):
-                    console.print(said, style="dim")
+                if note := planned_power_note(plan, session.store):
+                    console.print(note, style="dim")
             return 0
         executed = execute_or_stop(plan, session)
         if executed is None:
             return INTERRUPTED
         folder = "-".join(filter(None, (plan.name, experiment.analysis_key)))
-        place = session.store.results / call.name / folder
+        results_folder = session.store.results / call.name / folder
 
         def analyse() -> "tuple[OutputFolder, pd.DataFrame]":
-            results = results_of(plan, session, place, published_as=settings.published_as)
+            results = make_output_folder(plan, session, results_folder, published_as=settings.published_as)
             return results, experiment.analyse(results)
 
         (results, frame), executed = analyse_with_repair(analyse, plan, session, executed, again=experiment.trains)
         reports = load_all_published(study_schema.STUDIES_FOLDER)
-        asked = sorted(pair for pair, names in study_schema.commands_by_item().items() if call.name in names)
-        for study, item in (pair for pair in asked if pair[0] in reports):
+        published_items = sorted(pair for pair, names in study_schema.commands_by_item().items() if call.name in names)
+        for study, item in (pair for pair in published_items if pair[0] in reports):
             name = f"published-{study_schema.folder_name(f'{study} {item}')}"
             write_published_comparison(
                 results, frame, study, item, title=study, folder=study_schema.STUDIES_FOLDER, name=name, always=False
@@ -85,7 +85,7 @@ def run(call: Call) -> int:
 
 
 def prepare(call: Call, session: Session) -> Experiment:
-    """Plan an ablation's command."""
+    """Plan the command of an ablation."""
     ablation: Ablation = call.command
     points = ablation.expand_grid(make_grid(call), session.store)
     plan = plan_conditions(call, ablation.conditions, points, session, by=ablation.compared_field(points))
@@ -98,7 +98,7 @@ def prepare(call: Call, session: Session) -> Experiment:
 def conclude(
     results: "OutputFolder", frame: "pd.DataFrame", executed: ExecutionSummary, console: Console, *, command: str
 ) -> int:
-    """Show the results and where they are; return 1 if a run failed, else 0."""
+    """Show the results and their folder; return 1 if a run failed, otherwise 0."""
     results.write_description(command)
     show_results(results, console, new=executed.new)
     console.print(f"{executed.trained} runs trained, {executed.found} found in the store, {executed.failed} failed.")
@@ -111,13 +111,13 @@ def conclude(
 def plan_conditions(
     call: Call, conditions: Conditions, points: list[dict[str, Any]], session: Session, *, by: str = ""
 ) -> Plan:
-    """Plan the conditions at the points of a grid; with --download, data sets are downloaded first."""
+    """Plan the conditions at the points of a grid, after downloading data sets with ``--download``."""
     settings = read_execution_options(call)  # in a study, the session has the settings of another experiment
     if settings.download:
-        wanted = list(dict.fromkeys(point.get("data__name", Run().data.name) for point in points))
-        if len(settings.data_root) != len(wanted):
+        names = list(dict.fromkeys(point.get("data__name", Run().data.name) for point in points))
+        if len(settings.data_root) != len(names):
             raise UserError("--download needs --data-root: one folder for each data set")
-        for dataset, root in zip(wanted, settings.data_root, strict=True):
+        for dataset, root in zip(names, settings.data_root, strict=True):
             datasets.download_dataset(dataset, root, session.report)
     plan = make_plan(
         call.name,
@@ -139,18 +139,20 @@ def plan_conditions(
 
 
 def _precision_notes(points: list[dict[str, Any]], session: Session) -> list[str]:
-    """Return a note for each precision that was asked for and that a CPU replaces by fp32."""
+    """Return a note for each precision of the grid that a CPU replaces by fp32."""
     if session.device.type != "cpu" or session.execution.cluster.ray not in LOCAL:
         return []
-    asked = {str(point.get("training__precision", "fp32")) for point in points}
-    return [f"--precision {name} is for a GPU: this CPU computes in fp32" for name in sorted(asked & {"fp16", "tf32"})]
+    precisions = {str(point.get("training__precision", "fp32")) for point in points}
+    return [
+        f"--precision {name} is for a GPU: this CPU computes in fp32" for name in sorted(precisions & {"fp16", "tf32"})
+    ]
 
 
 def fill_in_run(run: Run, dataset: Dataset, *, session: Session) -> Run:
     """Fill in the fields of a run that depend on the machine and on the clips.
 
-    A CPU computes in fp32 or bf16 whatever --precision is; on a cluster the workers decide. Unreadable clips and the
-    number of principal components are known once all inputs are computed, which training needs anyway.
+    Precision: a CPU computes in fp32 or bf16 only (on a cluster the workers decide). Unreadable clips and the number of
+    principal components: they are known once the inputs are computed, which training needs anyway.
     """
     execution = session.execution
     if session.device.type == "cpu" and execution.cluster.ray in LOCAL:
@@ -165,7 +167,7 @@ def fill_in_run(run: Run, dataset: Dataset, *, session: Session) -> Run:
 
 
 def show_plan(plan: Plan, session: Session, console: Console) -> None:
-    """Print the runs of a plan and the state of each."""
+    """Print the runs of a plan with their states."""
     title = f"{plan.ablation}: {len(plan.runs)} runs"
     header = ("Run", "Data", "Condition", "Backbone", "Weights", "Fold", "Seed", "Epochs", "State")
     conditions = {planned.run.id: planned.condition for planned in plan.planned}
@@ -180,14 +182,14 @@ def show_plan(plan: Plan, session: Session, console: Console) -> None:
         console.print("\n".join([title, *lines]), markup=False, soft_wrap=True)
         return
     table = Table(*header, title=title)
-    table.columns[0].min_width = len(plan.runs[0].id) if plan.runs else None  # an id that is cut off is of no use
+    table.columns[0].min_width = len(plan.runs[0].id) if plan.runs else None  # never cut off ids
     for row in rows:
         table.add_row(*row)
     console.print(table)
 
 
 def show_results(results: "OutputFolder", console: Console, *, new: frozenset[str] = frozenset()) -> None:
-    """Show the tables, the folder, and the training time of the `new` runs and of those found in the store."""
+    """Show the tables, the folder, and the training time of the `new` runs and of the runs found in the store."""
     show_items(results, console)
     store = results.session.store
     spent = {run.id: record.seconds.total for run in results.plan.runs if (record := store.finished(run))}
@@ -203,7 +205,7 @@ def show_results(results: "OutputFolder", console: Console, *, new: frozenset[st
 def show_items(results: "OutputFolder", console: Console) -> None:
     """Show the tables and the folder."""
     for item in results.console_output:
-        if isinstance(item, Table):  # a narrow window may break its lines; it must not cut a column off
+        if isinstance(item, Table):  # a narrow terminal may wrap lines, but not cut off columns
             console.print(item, width=max(console.width, console.measure(item).minimum), crop=False)
         else:
             console.print(item, style="dim")
@@ -219,7 +221,7 @@ def show_folder(results: "OutputFolder", console: Console) -> None:
 
 
 def json_rows(frame: "pd.DataFrame") -> list[dict[str, Any]]:
-    """Return the rows as JSON types, with null for NaN."""
+    """Return the rows of a table as JSON types, with null for NaN."""
 
     def plain(value: Any) -> Any:
         if hasattr(value, "item"):

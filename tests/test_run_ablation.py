@@ -115,7 +115,7 @@ def test_interrupt_ends_cleanly_and_says_how_to_go_on(sounds: Path, tmp_path: Pa
     process.send_signal(signal.SIGINT)
     status, _, err = process.finish()
     assert status == 130
-    assert "Interrupted with 2 of 2 runs to do; the same command goes on from here." in err
+    assert "Interrupted; 2 of 2 runs are left. Run the same command again to resume." in err
     assert "Traceback" not in err
 
 

@@ -1,4 +1,4 @@
-"""The words after ``python run_ablation.py``: help, version, or one command."""
+"""Read a whole command line: help, version, or one command."""
 
 import sys
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ ALL_HELP = "--help-all"
 def read_call(arguments: Sequence[str]) -> Call:
     """Read a command line.
 
-    Prints the overview, a command's help or the version, and exits with status 0, if that is asked for.
+    With ``--help``, ``--help-all`` or ``--version``, print the text and exit with status 0.
 
     Raises
     ------

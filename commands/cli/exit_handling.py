@@ -31,9 +31,9 @@ from core.io.interrupts import clean_ups
 PROGRAM = "run_ablation.py"
 DEFECT, BAD_INPUT, CLOSED_PIPE = 1, 2, 128 + signal.SIGPIPE
 INTERRUPTED = "interrupted; finished runs are kept, the same command resumes"
-REPEAT_SECONDS = 1.0  # seconds; a second signal within them is a repetition (a process group gets Ctrl-C twice)
+REPEAT_SECONDS = 1.0  # seconds in which a second signal counts as a repetition (a process group gets Ctrl-C twice)
 
-_received: dict[int, float] = {}  # stop signals and the time each first came
+_received: dict[int, float] = {}  # time of the first signal of each kind
 
 
 def run_and_exit(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> NoReturn:
@@ -42,9 +42,9 @@ def run_and_exit(main: Callable[[Sequence[str]], int], arguments: Sequence[str])
     Parameters
     ----------
     main
-        Takes the arguments and returns the status.
+        Function of the arguments that returns the exit status.
     arguments
-        The words after the program's name.
+        The arguments after the name of the program.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # `nohup` and background jobs of a shell ignore Ctrl-C
@@ -56,7 +56,7 @@ def run_and_exit(main: Callable[[Sequence[str]], int], arguments: Sequence[str])
         status = main(arguments)
         if sys.stdout:
             sys.stdout.flush()
-    except SystemExit as error:  # --help; rich exits with status 1 when its pipe is closed
+    except SystemExit as error:  # --help; rich exits with status 1 if its pipe is closed
         closed = isinstance(error.__context__, BrokenPipeError)
         status = CLOSED_PIPE if closed else error.code if isinstance(error.code, int) else 0
     except BaseException as error:
@@ -66,7 +66,7 @@ def run_and_exit(main: Callable[[Sequence[str]], int], arguments: Sequence[str])
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt; exit at once inside `exit_at_once` and on a later signal."""
+    """Raise KeyboardInterrupt; inside `exit_at_once` and for a later signal, exit immediately."""
     now = time.monotonic()
     since = now - _received.setdefault(number, now)
     if clean_ups or since > REPEAT_SECONDS:
@@ -83,7 +83,7 @@ def _exit_now(number: int) -> NoReturn:
 
 
 def _on_unraisable(what: "sys.UnraisableHookArgs") -> None:
-    """Exit where KeyboardInterrupt was raised in a place that cannot pass it on, such as a destructor."""
+    """Exit if KeyboardInterrupt was raised where Python ignores exceptions, for example in a destructor."""
     if _received:
         _exit_now(next(iter(_received)))
     sys.__unraisablehook__(what)
@@ -120,7 +120,7 @@ def _describe(error: BaseException | None) -> tuple[int, str]:
 
 
 def _save_traceback(error: BaseException) -> str:
-    """Write the traceback to a file and say where, because only a developer needs it."""
+    """Write the traceback to a file, because only developers need it; return a hint with the name of the file."""
     text = "".join(traceback.format_exception(error))
     try:
         with tempfile.NamedTemporaryFile("w", prefix="run_ablation-", suffix=".txt", delete=False) as file:
@@ -131,13 +131,13 @@ def _save_traceback(error: BaseException) -> str:
 
 
 def _print(line: str) -> None:
-    """Write past `sys.stderr`, which the parser captures and which cannot be entered twice, as by a signal handler."""
+    """Write to the file descriptor, because a signal handler may run while `sys.stderr` is writing."""
     with suppress(OSError, ValueError, AttributeError):  # closed
         os.write(sys.__stderr__.fileno(), f"{PROGRAM}: {printable(line)}\n".encode(errors="backslashreplace"))  # type: ignore[union-attr]
 
 
 def _discard_unwritable_output() -> None:
-    """Flush both streams; where that fails, drop the rest, because Python would try again and print a traceback."""
+    """Flush both streams, and discard what cannot be written: Python would try again and print a traceback."""
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()

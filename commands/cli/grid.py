@@ -1,4 +1,4 @@
-"""From the options of a command line to the points of a grid, the preset and the execution settings."""
+"""Convert the options of a command line to the points of a grid, the preset and the options of execution."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ check_metrics = Lazy("analysis.metrics.registry:check_metrics")  # imports panda
 
 
 def make_grid(call: Call) -> list[dict[str, Any]]:
-    """Return one ``{group__field: value}`` for each combination of the values given, in the order of the options.
+    """Return one ``{group__field: value}`` for each combination of the given values, in the order of the options.
 
     Presets are applied later. ``fold`` stays text (a number or ``all``) until the data set is known.
     """
@@ -28,21 +28,21 @@ def make_grid(call: Call) -> list[dict[str, Any]]:
 
 
 def explicit_options(call: Call) -> dict[str, tuple[Any, ...]]:
-    """Map ``group__field`` to the values given for it; the seed always has one."""
-    found = {}
+    """Return the values of the given options of a run, by ``group__field``; the seed is always included."""
+    values_by_key = {}
     for key, f in run_options().items():
         if key in call.values:
             values = call.values[key]
             if not isinstance(f.default, bool | tuple):
-                found[key] = values
+                values_by_key[key] = values
             elif values != f.default:
-                found[key] = (values,)
-    return found | {"seed": call.values.get("seed", (Run.seed,))}
+                values_by_key[key] = (values,)
+    return values_by_key | {"seed": call.values.get("seed", (Run.seed,))}
 
 
 def find_ignored_options(call: Call, runs: Iterable[Run]) -> list[str]:
-    """Return a message for each option that was given and that no run uses, with the setting it needs."""
-    runs, found = list(runs), []
+    """Return a message for each given option that no run uses, with the setting it needs."""
+    runs, messages = list(runs), []
     for key, values in explicit_options(call).items():
         f = field_of(key)
         if not f.metadata["used_when"]:
@@ -52,12 +52,12 @@ def find_ignored_options(call: Call, runs: Iterable[Run]) -> list[str]:
         if not any(getattr(getattr(run, group), name) in needed for run in runs):
             items = values[0] if isinstance(f.default, tuple) else values
             typed = " ".join(str(typed_value(f, value)) for value in items)
-            found.append(f"{flag_of(f)} {typed} is ignored: it only applies with {needed_setting(f)}")
-    return found
+            messages.append(f"{flag_of(f)} {typed} is ignored: it only applies with {needed_setting(f)}")
+    return messages
 
 
 def needed_setting(f: "dataclasses.Field[Any]") -> str:
-    """Return the setting that an option needs, such as ``--optimizer sgd``; empty if it needs none."""
+    """Return the setting that an option needs, such as ``--optimizer sgd``, or "" if it needs none."""
     if not f.metadata["used_when"]:
         return ""
     name, *needed = f.metadata["used_when"]
@@ -66,28 +66,28 @@ def needed_setting(f: "dataclasses.Field[Any]") -> str:
 
 
 def read_execution_options(call: Call) -> ExecutionOptions:
-    """Return the execution settings of a command line.
+    """Return the options of execution of a command line.
 
     Raises
     ------
     UserError
-        For a value out of range, an unknown metric, and an option of Ray without ``--ray``.
+        For a value out of range, for an unknown metric, and for an option of Ray without ``--ray``.
     """
     parts: dict[str, dict[str, Any]] = {"execution": {}, "ray": {}}
     for key, value in call.values.items():
         group, _, name = key.partition("__")
         if group in parts:
             parts[group][name] = value
-    made = ExecutionOptions(**parts["execution"], cluster=RayOptions(**parts["ray"]))
-    if parts["ray"] and not made.cluster.ray:
+    options = ExecutionOptions(**parts["execution"], cluster=RayOptions(**parts["ray"]))
+    if parts["ray"] and not options.cluster.ray:
         f = next(f for f in dataclasses.fields(RayOptions) if f.name in parts["ray"])
         raise UserError(f"{flag_of(f)} needs --ray: add --ray local, or leave it out")
-    if wrong := list_problems(made):
-        raise UserError("; ".join(wrong))
-    check_metrics(made.metric)
-    return made
+    if problems := list_problems(options):
+        raise UserError("; ".join(problems))
+    check_metrics(options.metric)
+    return options
 
 
 def read_preset_option(call: Call) -> Preset:
-    """Return the settings of ``--preset``; no settings without it."""
+    """Return the preset of ``--preset``, or an empty preset without this option."""
     return load_preset(call.values.get("preset", ""))

@@ -18,7 +18,7 @@ from commands.cli.grid import needed_setting
 from commands.cli.parser import PROGRAM, Option, command_options
 from core.config.options import typed_choices, typed_value
 
-COMMON_OPTIONS = (  # what ``--help`` shows of the options of runs; ``--help-all`` shows all of them
+COMMON_OPTIONS = (  # options of runs and of execution in ``--help``; ``--help-all`` shows all of them
     *("data", "data-root", "fold", "seed", "backbone", "weights", "epochs", "lr", "batch-size", "preset"),
     *("results", "device", "dry-run", "json"),
 )
@@ -30,19 +30,19 @@ Ablations of transfer learning on sound: which part of a pretrained image CNN ca
   python {PROGRAM} COMMAND --help-all    all options of a command
   python {PROGRAM} --version"""
 METAVARS = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}
-MAX_CHOICES_WIDTH = 60  # characters of all values of an option, which else are named in the help text alone
+MAX_CHOICES_WIDTH = 60  # characters; longer lists of values are not shown as METAVAR
 MAX_HELP_WIDTH = 100  # columns; longer lines are hard to read
 
 
 class _Formatter(RawDescriptionRichHelpFormatter):
-    """Help in colours, without rich's markup: ``[...]`` in a help text is text."""
+    """Coloured help in which ``[...]`` is text and not markup of rich."""
 
     text_markup = help_markup = False
     group_name_formatter = str
 
 
 def print_overview(commands: Mapping[str, type], groups: Mapping[str, tuple[str, ...]]) -> None:
-    """Print what each command does, by group."""
+    """Print the name and the summary of each command, by group."""
     console = Console(highlight=False)
     console.print(OVERVIEW, markup=False, soft_wrap=True)
     for title, names in groups.items():
@@ -55,25 +55,25 @@ def print_overview(commands: Mapping[str, type], groups: Mapping[str, tuple[str,
 
 
 def print_help(name: str, cls: type, *, everything: bool) -> None:
-    """Print a command's help.
+    """Print the help of a command.
 
     Parameters
     ----------
     name, cls
         The command and its class, whose docstring is the description.
     everything
-        Show all options by group, not only the common ones.
+        Whether to show all options by group, and not only the common ones.
     """
     description, _, examples = inspect.cleandoc(cls.__doc__ or "").partition("\n\nExamples\n--------\n")
     options = command_options(cls)
     width = min(Console().width, MAX_HELP_WIDTH)
     paragraphs = [textwrap.fill(part, width) for part in description.split("\n\n")]
     epilog = [f"Examples:\n{textwrap.indent(examples, '  python ')}"] if examples else []
-    hidden = [one for one in options if one.group and one.flag not in COMMON_OPTIONS]
+    hidden = [opt for opt in options if opt.group and opt.flag not in COMMON_OPTIONS]
     if hidden and not everything:
         epilog.append(f"{len(hidden)} more options: {PROGRAM} {name} --help-all")
-    places = [one for one in options if one.positional]
-    usage = " ".join([PROGRAM, name, *(_positional_name(one) for one in places), "[OPTIONS]"])
+    positionals = [opt for opt in options if opt.positional]
+    usage = " ".join([PROGRAM, name, *(_positional_name(opt) for opt in positionals), "[OPTIONS]"])
     parser = argparse.ArgumentParser(
         prog=f"{PROGRAM} {name}",
         usage=usage,
@@ -84,8 +84,8 @@ def print_help(name: str, cls: type, *, everything: bool) -> None:
     )
     for title, shown in _sections(name, options, everything=everything).items():
         group = parser.add_argument_group(title)
-        for one in shown:
-            _add_option(group, one, getattr(cls, "defaults", {}))
+        for opt in shown:
+            _add_option(group, opt, getattr(cls, "defaults", {}))
     Console().file.write(f"{parser.format_help().rstrip()}\n")
 
 
@@ -95,7 +95,7 @@ def get_summary(cls: type) -> str:
 
 
 def get_version() -> str:
-    """Return the version of the toolkit: that of the installed package, or of the checkout."""
+    """Return the version of the installed package, or of the source folder if it is not installed."""
     try:
         return metadata.version("audio-ablation")
     except metadata.PackageNotFoundError:
@@ -106,45 +106,45 @@ def get_version() -> str:
 def _sections(name: str, options: list[Option], *, everything: bool) -> dict[str, list[Option]]:
     """Return the options to show by heading."""
     sections: dict[str, list[Option]] = {}
-    for one in sorted(options, key=lambda one: not one.positional):
-        if one.group and everything:
-            title = one.group
-        elif one.group and one.flag in COMMON_OPTIONS:
+    for opt in sorted(options, key=lambda opt: not opt.positional):
+        if opt.group and everything:
+            title = opt.group
+        elif opt.group and opt.flag in COMMON_OPTIONS:
             title = "Common options"
-        elif one.group:
+        elif opt.group:
             continue
         else:
             title = f"Options of {name}"
-        sections.setdefault(title, []).append(one)
+        sections.setdefault(title, []).append(opt)
     if "Common options" in sections:
-        sections["Common options"].sort(key=lambda one: COMMON_OPTIONS.index(one.flag))
+        sections["Common options"].sort(key=lambda opt: COMMON_OPTIONS.index(opt.flag))
     return sections
 
 
-def _add_option(group: Any, one: Option, defaults: Mapping[str, Any]) -> None:
+def _add_option(group: Any, opt: Option, defaults: Mapping[str, Any]) -> None:
     """Add an option with its help text, its range of values and its default."""
-    f = one.field
+    f = opt.field
     text = f.metadata["help"]
     if needed := needed_setting(f):
         text += f" Only with {needed}."
-    default = f.metadata["default_text"] or _default_text(typed_value(f, defaults.get(one.key, f.default)))
+    default = f.metadata["default_text"] or _default_text(typed_value(f, defaults.get(opt.key, f.default)))
     if default:
         text += f" (default: {default})"
     text = text.replace("%", "%%")
-    if one.type is bool:
-        flags = [f"--{one.flag}", f"--no-{one.flag}"][: 1 + bool(f.default)]
+    if opt.type is bool:
+        flags = [f"--{opt.flag}", f"--no-{opt.flag}"][: 1 + bool(f.default)]
         group.add_argument(*flags, action="store_true", help=text)
         return
     choices = ",".join(typed_choices(f))
-    metavar = "{" + choices + "}" if 0 < len(choices) <= MAX_CHOICES_WIDTH else METAVARS[one.type]
-    if one.positional:
-        group.add_argument(one.flag, metavar=_positional_name(one), help=text)
+    metavar = "{" + choices + "}" if 0 < len(choices) <= MAX_CHOICES_WIDTH else METAVARS[opt.type]
+    if opt.positional:
+        group.add_argument(opt.flag, metavar=_positional_name(opt), help=text)
     else:
-        group.add_argument(f"--{one.flag}", metavar=f"{metavar} ..." if one.many else metavar, help=text)
+        group.add_argument(f"--{opt.flag}", metavar=f"{metavar} ..." if opt.many else metavar, help=text)
 
 
 def _default_text(default: Any) -> str:
-    """Return a default as it is typed."""
+    """Return a default as it can be typed."""
     if isinstance(default, bool):
         return "on" if default else ""
     if isinstance(default, tuple):
@@ -152,5 +152,5 @@ def _default_text(default: Any) -> str:
     return "" if default in ("", None) else str(default)
 
 
-def _positional_name(one: Option) -> str:
-    return f"{one.flag.upper()} ..." if one.many else one.flag.upper()
+def _positional_name(opt: Option) -> str:
+    return f"{opt.flag.upper()} ..." if opt.many else opt.flag.upper()

@@ -1,4 +1,4 @@
-"""Presets: the settings of a paper for every option that is not given, from the ``[[preset]]`` tables of its study.
+"""Presets: a paper's settings for options that are not given, from the ``[[preset]]`` tables of its ``study.toml``.
 
 A table sets options of a run, for all runs or for those selected by `when`. Later tables override earlier ones, and the
 command line overrides all of them:
@@ -24,13 +24,13 @@ from core.datasets import LOADERS
 from core.errors import UserError, unknown_name_error
 
 CONDITION_FIELDS = {"data": "data__name", "backbone": "model__backbone", "weights": "model__weights"}
-WEIGHTS = ("pretrained", "random")  # pretrained: any weights but random ones
+WEIGHTS = ("pretrained", "random")  # pretrained: all weights but random ones
 TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Settings by ``group__field``, and the runs they apply to: names or patterns by key of `CONDITION_FIELDS`."""
+    """Settings by ``group__field``, and the names or patterns that a run must match, by key of `CONDITION_FIELDS`."""
 
     when: Mapping[str, Sequence[str]]
     settings: Mapping[str, Any]
@@ -42,12 +42,12 @@ class Rule:
 
 @dataclass(frozen=True)
 class Preset:
-    """The rules of a paper, in order; without rules every point stays as it is."""
+    """The rules of a paper, in order; without rules no point is changed."""
 
     rules: tuple[Rule, ...] = ()
 
     def __call__(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a point of the grid with the settings of the rules for options that it does not have."""
+        """Return a point of the grid with added settings for options that it does not have."""
         settings: dict[str, Any] = {}
         for rule in self.rules:
             if rule.applies(settings | dict(point)):
@@ -56,7 +56,7 @@ class Preset:
 
 
 def read_preset(tables: Any, where: str) -> Preset:
-    """Read the ``preset`` entry of a study.
+    """Read the ``preset`` entry of a ``study.toml``.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def read_preset(tables: Any, where: str) -> Preset:
     Raises
     ------
     UserError
-        For an unknown option or condition, with the nearest name, and for a value that is not allowed.
+        For an unknown option or condition, with the most similar name, and for an invalid value.
     """
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise UserError(f"{where}: write its presets as [[preset]]")
@@ -76,25 +76,25 @@ def read_preset(tables: Any, where: str) -> Preset:
 
 
 def _read_rule(table: Mapping[str, Any], where: str) -> Rule:
-    known = {flag_of(f)[2:]: (key, f) for key, f in run_options().items()}
+    options = {flag_of(f)[2:]: (key, f) for key, f in run_options().items()}
     settings = {}
     for flag, value in table.items():
         if flag == "when":
             continue
-        if flag not in known:
-            raise unknown_name_error(f"option in {where}:", flag, known)
-        key, f = known[flag]
+        if flag not in options:
+            raise unknown_name_error(f"option in {where}:", flag, options)
+        key, f = options[flag]
         settings[key] = _convert_value(value, f, f"{where}: {flag}")
     checked = Run().replace(**{key: value for key, value in settings.items() if key != "data__fold"})  # may be "all"
-    if found := [problem for group in GROUPS for problem in list_problems(getattr(checked, group))]:
-        raise UserError(f"{where}: {'; '.join(found)}")
+    if problems := [problem for group in GROUPS for problem in list_problems(getattr(checked, group))]:
+        raise UserError(f"{where}: {'; '.join(problems)}")
     return Rule(_read_conditions(table.get("when", {}), where), settings)
 
 
 def _read_conditions(table: Any, where: str) -> dict[str, list[str]]:
     if not isinstance(table, dict):
         raise UserError(f"{where}: 'when' is a table, such as {{ data = \"esc50\" }}")
-    found = {}
+    conditions = {}
     for key, value in table.items():
         if key not in CONDITION_FIELDS:
             raise unknown_name_error(f"condition in {where}:", key, CONDITION_FIELDS)
@@ -105,8 +105,8 @@ def _read_conditions(table: Any, where: str) -> dict[str, list[str]]:
                 raise UserError(f"{where}: {key} = {name!r} must be a text")
             if choices and not any(fnmatchcase(choice, name) for choice in choices):
                 raise unknown_name_error(f"{key} in {where}:", name, choices)
-        found[key] = names
-    return found
+        conditions[key] = names
+    return conditions
 
 
 def _convert_value(value: Any, f: "dataclasses.Field[Any]", where: str) -> Any:
@@ -116,7 +116,7 @@ def _convert_value(value: Any, f: "dataclasses.Field[Any]", where: str) -> Any:
         return str(value)
     if get_origin(kind) is tuple:
         inner = get_args(kind)[0]
-        if not isinstance(value, list) or any(type(one) is not inner for one in value):
+        if not isinstance(value, list) or any(type(item) is not inner for item in value):
             raise UserError(f"{where} = {value!r}: give a list of {TYPE_NAMES[inner].removeprefix('a ')}s")
         return tuple(value)
     if kind is float and type(value) is int:

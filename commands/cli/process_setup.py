@@ -1,4 +1,4 @@
-"""Settings of the whole process: OpenMP, memory, garbage collector, streams, matplotlib. Only commands make them."""
+"""Settings of the whole process: OpenMP, memory, garbage collection, streams, matplotlib. Only commands change them."""
 
 import gc
 import os
@@ -9,31 +9,31 @@ from contextlib import suppress
 from core.errors import printable
 from core.io.memory import keep_freed_memory
 
-# Idle OpenMP threads spin before they sleep. Beside any other busy process they hold the core it needs, and two
-# trainings on one machine become several times slower. Values the user has set are kept.
+# Idle OpenMP threads spin before they sleep, and occupy cores that other processes need: two trainings on one machine
+# become several times slower. Values that the user has set are kept.
 OPENMP = {
-    "GOMP_SPINCOUNT": "1000",  # GNU's OpenMP, which torch uses: turns
-    "KMP_BLOCKTIME": "0",  # Intel's and LLVM's: milliseconds
+    "GOMP_SPINCOUNT": "1000",  # GNU OpenMP, which torch uses: number of iterations
+    "KMP_BLOCKTIME": "0",  # Intel and LLVM OpenMP: milliseconds
 }
 
 
 def set_up_process(program: str) -> None:
-    """Set up a process of the command line; to be called before torch is imported.
+    """Set up a process of the command line; must be called before torch is imported.
 
     Parameters
     ----------
     program
-        Its name, put before warnings.
+        Name of the program, which precedes warnings.
     """
     gc.disable()  # until `resume_garbage_collection`
     set_up_libraries()
-    os.environ["MPLBACKEND"] = "agg"  # figures are files; a notebook's "!" command inherits the notebook's backend
+    os.environ["MPLBACKEND"] = "agg"  # figures are written to files; a notebook passes its own backend to commands
     warnings.formatwarning = lambda message, *where: f"{program}: {printable(str(message))}\n"
     _separate_stderr()
 
 
 def resume_garbage_collection() -> None:
-    """Collect garbage again, but never look at what was imported: that saves a tenth of a command's start."""
+    """Enable garbage collection again, without the imported objects; this saves a tenth of the start of a command."""
     if not gc.isenabled():
         gc.freeze()
         gc.enable()
@@ -47,7 +47,7 @@ def set_up_libraries() -> None:
 
 
 def _separate_stderr() -> None:
-    """Give `sys.stderr` a descriptor of its own (see `core.io.native_stderr`), and both streams any file name."""
+    """Let `sys.stderr` use another descriptor than 2 (see `core.io.native_stderr`), and escape invalid file names."""
     with suppress(OSError, AttributeError, ValueError):  # closed streams
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         encoding = sys.stderr.encoding

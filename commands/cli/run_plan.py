@@ -1,4 +1,4 @@
-"""Where a plan runs: in this process, or on Ray where the command says so. Nothing below this room knows of both."""
+"""Execute a plan in this process or on Ray, and analyse it. No other module chooses between the two."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,13 +11,13 @@ from core.session import Session
 from core.store.runs import FAILED, DamagedFile
 
 T = TypeVar("T")
-INTERRUPTED = 130  # the shell's status for Ctrl-C
-sweep = Lazy("core.cluster.sweep:sweep")  # Ray takes seconds to import and need not be installed
+INTERRUPTED = 130  # exit status for Ctrl-C
+sweep = Lazy("core.cluster.sweep:sweep")  # Ray takes seconds to import and may not be installed
 execute_on_ray = Lazy("core.cluster.sweep:execute_on_ray")
 
 
 def execute(plan: Plan, session: Session, *, scheduler: Any = None) -> ExecutionSummary:
-    """Make a plan true; a scheduler of Ray Tune's may stop runs early, there."""
+    """Train the missing runs of a plan, on Ray with ``--ray``, where a scheduler of Ray Tune may stop runs early."""
     if session.execution.cluster.ray:
         executed: ExecutionSummary = execute_on_ray(plan, session, scheduler=scheduler)
         return executed
@@ -25,13 +25,13 @@ def execute(plan: Plan, session: Session, *, scheduler: Any = None) -> Execution
 
 
 def execute_or_stop(plan: Plan, session: Session) -> ExecutionSummary | None:
-    """Execute a plan; where Ctrl-C ends it, say how to go on and return None."""
+    """Execute a plan; after Ctrl-C write how to resume and return None."""
     try:
         return execute(plan, session)
     except KeyboardInterrupt:
         left = len(unfinished_runs(plan, session))
         session.report.note(
-            f"Interrupted with {left} of {len(plan.runs)} runs to do; the same command goes on from here."
+            f"Interrupted; {left} of {len(plan.runs)} runs are left. Run the same command again to resume."
         )
         return None
 
@@ -39,25 +39,25 @@ def execute_or_stop(plan: Plan, session: Session) -> ExecutionSummary | None:
 def analyse_with_repair(
     analyse: Callable[[], T], plan: Plan, session: Session, executed: ExecutionSummary, *, again: bool = True
 ) -> tuple[T, ExecutionSummary]:
-    """Analyse a plan that was executed; a run of which a file turns out to be damaged is trained again first.
+    """Analyse an executed plan; if a file of a run is damaged, train the run again and repeat the analysis.
 
-    Planning looks at sizes alone, so that a store of thousands of runs is planned at once; content is checked when it
-    is read. Without `again` nothing is trained, and the damage is said instead.
+    Planning compares sizes of files only, which is fast for thousands of runs; checksums are compared when a file is
+    read. With ``again=False`` nothing is trained, and damage raises an error.
 
     Returns
     -------
     analysis, executed
-        What `analyse` returns, and what was trained and found in all.
+        Result of `analyse`, and the updated summary of the execution.
     """
-    mended: set[str] = set()
+    repaired: set[str] = set()
     while True:
         try:
             with session.store.cached_records():
                 return analyse(), executed
         except DamagedFile as damage:
-            if not again or damage.run_id in mended or damage.run_id not in {run.id for run in plan.runs}:
+            if not again or damage.run_id in repaired or damage.run_id not in {run.id for run in plan.runs}:
                 raise
-            mended.add(damage.run_id)
+            repaired.add(damage.run_id)
             session.report.note(f"{damage.path}: {damage.reason}; training run {damage.run_id} again")
             session.store.discard_damaged(damage)
             more = execute(plan, session)

@@ -1,17 +1,17 @@
-"""Where a report is kept, and what its study says.
+"""Read ``study.toml`` files: the experiments of a study, the tables and figures they reproduce, and presets.
 
-A report is one folder, ``ablations/studies/<name>/``:
+The folder ``ablations/studies/<name>/`` has three files about a paper or report:
 
-- ``study.toml``: its experiments, the scales they are run at, the report's settings, and which item each answers.
-  Options are those of the command line, the nearer replacing the farther: ``[scales.quick]`` holds for every
-  experiment, ``[experiments.options]`` for one at every scale, ``[experiments.quick]`` for one at that scale.
-  ``[tables]`` and ``[figures]`` name items that are made of several experiments: a list of these, or
-  ``{figure = "bars", metric = "f1", of = [...]}``, ``{figure = "confusion", ..}``, ``{figure = "curves", ..}``, which
-  may have a metric such as ``train_loss`` too;
-- ``published.csv``: its own numbers (`analysis.published.numbers`);
-- ``README.md``: what the report says, what only its authors' code says, and what is our choice.
+- ``study.toml``: experiments, scales and presets. ``[[experiments]]`` have an ``item`` (a table or figure of the paper),
+  a ``command`` and options as on the command line. Options of ``[scales.quick]`` apply to all experiments at the scale
+  quick, those of ``[experiments.options]`` to one experiment at all scales, and those of ``[experiments.quick]`` to one
+  experiment at one scale; the more specific ones win. ``[tables]`` and ``[figures]`` are items that combine several
+  experiments: a list of them, or ``{figure = "bars", metric = "f1", of = [...]}``, ``{figure = "confusion", of = [...]}``
+  or ``{figure = "curves", of = [...]}``, optionally with a metric such as ``train_loss``.
+- ``published.csv``: published numbers (`analysis.published.numbers`).
+- ``README.md``: settings that the paper states, settings found in its code only, and our own choices.
 
-A mistake in a study is one line that names the file, the place and the nearest right word.
+Errors in a file are one line with the file, the entry and the most similar valid name.
 """
 
 import contextlib
@@ -29,13 +29,13 @@ from core.errors import UserError, closest_name, unknown_name_error
 from core.registry import Lazy, Registry
 
 STUDIES_FOLDER = Path(ablations.__file__).parent / "studies"
-DEFAULT_STUDY = "rethinking-cnn"  # the report that this toolkit was begun with; its preset is also called paper
+DEFAULT_STUDY = "rethinking-cnn"  # study of the preset called paper
 STUDY_KEYS = ("title", "source", "preset", "scales", "experiments", "tables", "figures")
 EXPERIMENT_KEYS = ("item", "command")
 FIGURE_KEYS = ("figure", "of", "metric")
 FIGURES = Registry(
     "figure",
-    {  # a function that draws the runs of several experiments
+    {  # functions that draw the runs of several experiments
         "bars": "analysis.plots.multi_experiment:write_bar_figure",
         "confusion": "analysis.plots.multi_experiment:write_confusion_figure",
         "curves": "analysis.plots.multi_experiment:write_curve_figure",
@@ -45,12 +45,12 @@ METRIC_CHECKS = {  # refuse an unknown metric of a figure; imported late, becaus
     "bars": Lazy("analysis.metrics.registry:check_metrics"),
     "curves": Lazy("analysis.plots.learning_curves:check_curves"),
 }
-OPTIONS_KEY = "options"  # of an experiment: those that it has at every scale
+OPTIONS_KEY = "options"  # key of the options of an experiment at all scales
 
 
 @dataclass(frozen=True)
 class ExperimentSpec:
-    """One experiment of a study: a command, and the table or figure of the report it answers."""
+    """One experiment of a study: a command, and the table or figure of the paper that it reproduces."""
 
     item: str
     command: str
@@ -59,34 +59,34 @@ class ExperimentSpec:
 
 @dataclass(frozen=True)
 class FigureSpec:
-    """A figure of a report that shows several experiments."""
+    """A figure of several experiments."""
 
-    kind: str  # of FIGURES
-    of: tuple[str, ...]  # experiments
-    metric: str = ""  # that bars show, or the only one of the curves
+    kind: str  # key of `FIGURES`
+    of: tuple[str, ...]  # items of the experiments
+    metric: str = ""  # metric of bars, or the only metric of curves
 
 
 @dataclass(frozen=True)
 class StudySpec:
-    """A study as its file and its scale give it."""
+    """The content of a ``study.toml`` at one scale."""
 
     name: str
     title: str
     source: str
     entries: tuple[ExperimentSpec, ...]
-    tables: Mapping[str, Sequence[str]]  # further items of the report, by the experiments they are made of
-    figures: Mapping[str, FigureSpec]  # likewise
+    tables: Mapping[str, Sequence[str]]  # experiments of each combined table, by item
+    figures: Mapping[str, FigureSpec]  # combined figures, by item
 
 
 def list_studies(folder: Path | None = None) -> tuple[str, ...]:
-    """Name the reports that have a folder."""
+    """Return the names of all folders of studies."""
     return tuple(
         sorted(path.name for path in (folder or STUDIES_FOLDER).iterdir() if path.is_dir() and path.name[0] not in "._")
     )
 
 
 def list_runnable_studies(folder: Path | None = None) -> tuple[str, ...]:
-    """Name the reports that have a study."""
+    """Return the names of the studies with a ``study.toml``."""
     return tuple(name for name in list_studies(folder) if ((folder or STUDIES_FOLDER) / name / "study.toml").exists())
 
 
@@ -98,15 +98,15 @@ def read_study(
     Parameters
     ----------
     name
-        Of a folder in `folder`.
+        Name of the study.
     scale
-        One of the file's scales.
+        Name of a scale of the study.
     given
-        Options from the command line, by flag; they replace the file's.
+        Values of options of the command line by flag, which override those of the file.
     commands
-        The names of the commands that an experiment may be.
+        Names of the commands that an experiment may use.
     folder
-        Where the reports are.
+        Folder of all studies, by default `STUDIES_FOLDER`.
 
     Raises
     ------
@@ -142,12 +142,12 @@ def read_study(
 
 
 def load_preset(name: str, *, folder: Path | None = None) -> Preset:
-    """Return the preset of a report by its name; ``paper`` is `DEFAULT_STUDY`'s, and "" is none.
+    """Return the preset of a study; ``paper`` is the preset of `DEFAULT_STUDY`, and "" is an empty preset.
 
     Raises
     ------
     UserError
-        For a name that is none, with the nearest, and for mistakes in the file.
+        For an unknown name, with the most similar one, and for errors in the file.
     """
     if not name:
         return Preset()
@@ -178,34 +178,34 @@ def preset_weights_lookup(*, folder: Path | None = None) -> Callable[[str, str, 
 
 
 def commands_by_item(*, folder: Path | None = None) -> dict[tuple[str, str], set[str]]:
-    """Map each item of each report, as ``(report, item)``, to the commands whose conditions it is about.
+    """Return the commands of each item of each study, by ``(study, item)``.
 
-    A study that cannot be read is passed over: its own command says what is wrong with it.
+    Studies that cannot be read are skipped; the command ``study`` reports their errors.
     """
-    found: dict[tuple[str, str], set[str]] = {}
+    commands: dict[tuple[str, str], set[str]] = {}
     for name in list_runnable_studies(folder):
         try:
             content, where = _read_file(name, folder or STUDIES_FOLDER)
-            of = {
-                _text(entry, "item", where): entry.get("command", "") for entry in _list(content, "experiments", where)
-            }
-            tables = _tables(content.get("tables", {}), list(of), where)
-            tables |= {item: [*one.of] for item, one in _figures(content.get("figures", {}), list(of), where).items()}
+            experiments = _list(content, "experiments", where)
+            by_item = {_text(entry, "item", where): entry.get("command", "") for entry in experiments}
+            tables = _tables(content.get("tables", {}), list(by_item), where)
+            figures = _figures(content.get("figures", {}), list(by_item), where)
         except UserError:
             continue
-        found |= {(name, item): {command} for item, command in of.items()}
-        found |= {(name, item): {of[part] for part in parts} for item, parts in tables.items()}
-    return found
+        combined = tables | {item: [*figure.of] for item, figure in figures.items()}
+        commands |= {(name, item): {command} for item, command in by_item.items()}
+        commands |= {(name, item): {by_item[part] for part in parts} for item, parts in combined.items()}
+    return commands
 
 
 def folder_name(item: str) -> str:
-    """Turn a table's or figure's name into a folder's: ``Figure 2a`` is ``figure-2a``."""
+    """Return the folder name of an item: ``figure-2a`` for ``Figure 2a``."""
     return re.sub(r"[^a-z0-9]+", "-", item.lower()).strip("-")
 
 
 def _read_file(name: str, folder: Path) -> tuple[dict[str, Any], str]:
-    """Return what a study's file says, and the file's name for messages."""
-    if name not in list_studies(folder):  # so that no name leads out of the folder
+    """Return the content of the file of a study, and the name of the file for messages."""
+    if name not in list_studies(folder):  # also refuses paths such as ../x
         raise unknown_name_error("study", name, list_studies(folder))
     path = folder / name / "study.toml"
     where = f"{name}/study.toml"
@@ -231,58 +231,58 @@ def _tables(content: Any, items: Sequence[str], where: str) -> dict[str, list[st
 
 
 def _figures(content: Any, items: Sequence[str], where: str) -> dict[str, FigureSpec]:
-    found = {}
-    for item, asked in _table(content, f"{where}: figures").items():
+    figures = {}
+    for item, figure in _table(content, f"{where}: figures").items():
         here = f"{where}, figure '{item}'"
-        _check_keys(_table(asked, here), FIGURE_KEYS, here)
-        kind = _text(asked, "figure", here)
+        _check_keys(_table(figure, here), FIGURE_KEYS, here)
+        kind = _text(figure, "figure", here)
         if kind not in FIGURES:
             raise unknown_name_error(f"figure in {here}:", kind, FIGURES)
-        _check_parts(asked.get("of"), items, here)
-        metric = _text(asked, "metric", here) if kind == "bars" or "metric" in asked else ""
+        _check_parts(figure.get("of"), items, here)
+        metric = _text(figure, "metric", here) if kind == "bars" or "metric" in figure else ""
         if metric and kind not in METRIC_CHECKS:
             raise UserError(f"{here}: {kind} has no metric")
         if metric:
             METRIC_CHECKS[kind]([metric])
-        found[item] = FigureSpec(kind, tuple(asked["of"]), metric)
-    return found
+        figures[item] = FigureSpec(kind, tuple(figure["of"]), metric)
+    return figures
 
 
 def _check_parts(parts: Any, items: Sequence[str], where: str) -> None:
-    """Check the experiments that an item is made of."""
+    """Check the experiments of a combined item."""
     if not isinstance(parts, list) or not parts:
-        raise UserError(f"{where} must be of a list of experiments")
+        raise UserError(f"{where} must have a list of experiments")
     for part in parts:
         if part not in items:
             raise unknown_name_error(f"experiment in {where}:", str(part), items)
 
 
 def _check_items(items: Sequence[str], where: str) -> None:
-    """Refuse two items that would share a folder."""
+    """Raise `UserError` for two items with the same folder name."""
     folders: dict[str, str] = {}
     for item in items:
         if not folder_name(item):
             raise UserError(f"{where}: the item '{item}' needs a letter or a digit")
         if folder_name(item) in folders:
             raise UserError(
-                f"{where}: the items '{folders[folder_name(item)]}' and '{item}' would share a folder; rename one"
+                f"{where}: the items '{folders[folder_name(item)]}' and '{item}' have the same folder name; rename one"
             )
         folders[folder_name(item)] = item
 
 
 def _words(options: Any, where: str) -> dict[str, list[str]]:
-    """Return options as the words of a command line, by flag."""
-    found: dict[str, list[str]] = {}
+    """Return the values of options as text, by flag."""
+    words: dict[str, list[str]] = {}
     for flag, value in _table(options, where).items():
         if isinstance(value, bool):
-            found[flag if value else f"no-{flag}"] = []
+            words[flag if value else f"no-{flag}"] = []
             continue
         values = value if isinstance(value, list) else [value]
-        for one in values:
-            if not isinstance(one, str | int | float) or isinstance(one, bool) or str(one).startswith("--"):
+        for item in values:
+            if not isinstance(item, str | int | float) or isinstance(item, bool) or str(item).startswith("--"):
                 raise UserError(f"{where}: {flag} = {value!r} must be a text, a number, or a list of them")
-        found[flag] = [str(one) for one in values]
-    return found
+        words[flag] = [str(item) for item in values]
+    return words
 
 
 def _list(content: Mapping[str, Any], key: str, where: str) -> list[dict[str, Any]]:

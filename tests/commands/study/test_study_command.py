@@ -89,7 +89,7 @@ BROKEN = [
     ('"freeze"', '["freeze"]', "command must be a text"),
     ('"freeze"', '"study"', "'study'"),
     ('"Figure 1"', '"!"', "the item '!' needs a letter or a digit"),
-    ("[[exp", '[[experiments]]\nitem = "figure-1"\ncommand = "freeze"\n[[exp', "would share a folder"),
+    ("[[exp", '[[experiments]]\nitem = "figure-1"\ncommand = "freeze"\n[[exp', "have the same folder name"),
     ("[experiments.quick]\nblock =", "quick =", "quick must be a table"),
     ('["1", "2"]', "{a = 1}", "must be a text, a number"),
     ('["1", "2"]', "[[1]]", "must be a text, a number"),
@@ -99,10 +99,10 @@ BROKEN = [
     (
         'title = "A report"',
         'title = "A report"\ntables = {B = 3}',
-        "table 'B' must be of a list of experiments",
+        "table 'B' must have a list of experiments",
     ),
     ('title = "A report"', 'title = "A report"\ntables = {B = ["C"]}', "unknown experiment in mine/study.toml"),
-    ('title = "A report"', 'title = "A report"\ntables = {"Figure 1" = ["Figure 1"]}', "would share a folder"),
+    ('title = "A report"', 'title = "A report"\ntables = {"Figure 1" = ["Figure 1"]}', "have the same folder name"),
     ('title = "A report"', 'title = "A report"\nfigures = 3', "figures must be a table"),
     ('title = "A report"', 'title = "A report"\nfigures = {B = 3}', "figure 'B' must be a table"),
     ('title = "A report"', 'title = "A report"\nfigures = {B = {of = ["Figure 1"]}}', "figure 'B' lacks figure"),
@@ -114,7 +114,7 @@ BROKEN = [
     (
         'title = "A report"',
         'title = "A report"\nfigures = {B = {figure = "curves"}}',
-        "figure 'B' must be of a list of experiments",
+        "figure 'B' must have a list of experiments",
     ),
     ('title = "A report"', 'title = "A report"\nfigures = {B = {figure = "curves", of = ["C"]}}', "figure 'B': 'C'"),
     (
