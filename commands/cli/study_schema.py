@@ -2,12 +2,12 @@
 
 The folder ``ablations/studies/<name>/`` has three files about a paper or report:
 
-- ``study.toml``: experiments, scales and presets. ``[[experiments]]`` have an ``item`` (a table or figure of the paper),
+- ``study.toml``: experiments, scales and presets. ``[[experiments]]`` have an ``item`` (table or figure of the paper),
   a ``command`` and options as on the command line. Options of ``[scales.quick]`` apply to all experiments at the scale
   quick, those of ``[experiments.options]`` to one experiment at all scales, and those of ``[experiments.quick]`` to one
   experiment at one scale; the more specific ones win. ``[tables]`` and ``[figures]`` are items that combine several
-  experiments: a list of them, or ``{figure = "bars", metric = "f1", of = [...]}``, ``{figure = "confusion", of = [...]}``
-  or ``{figure = "curves", of = [...]}``, optionally with a metric such as ``train_loss``.
+  experiments: a list of them, or ``{figure = "bars", metric = "f1", of = [...]}``. Figures are ``bars``, ``confusion``
+  and ``curves``; a metric of curves, such as ``train_loss``, is optional.
 - ``published.csv``: published numbers (`analysis.published.numbers`).
 - ``README.md``: settings that the paper states, settings found in its code only, and our own choices.
 
@@ -111,14 +111,12 @@ def read_study(
     Raises
     ------
     UserError
-        For an unknown study, scale, key or command, with the nearest match, and whatever else a file can have wrong.
+        For an unknown study, scale, key or command, with the most similar name, and for other errors in the file.
     """
     content, where = _read_file(name, folder or STUDIES_FOLDER)
     scales = _table(content.get("scales", {}), f"{where}: scales")
     if OPTIONS_KEY in scales:
-        raise UserError(
-            f"{where}: no scale can be called {OPTIONS_KEY}, which is what an experiment has at every scale"
-        )
+        raise UserError(f"{where}: no scale can be called {OPTIONS_KEY}: this key is for options at every scale")
     if scale not in scales:
         raise unknown_name_error(f"scale of {name}:", scale, scales)
     common = _words(scales[scale], f"{where}, scale {scale}")
@@ -161,17 +159,17 @@ def load_preset(name: str, *, folder: Path | None = None) -> Preset:
 
 
 def preset_weights_lookup(*, folder: Path | None = None) -> Callable[[str, str, str], str]:
-    """Return what says which weights a report's settings start from, by report, data set and backbone.
+    """Return a function of study, data set and backbone that returns the starting weights of the preset.
 
-    A report whose settings cannot be read starts from pretrained ones: its own command says what is wrong with it.
+    A study whose preset cannot be read has the default weights; the command ``study`` reports its errors.
     """
     presets = {}
     for name in list_runnable_studies(folder):
         with contextlib.suppress(UserError):
             presets[name] = load_preset(name, folder=folder)
 
-    def weights(report: str, data: str, backbone: str) -> str:
-        point = presets.get(report, Preset())({"data__name": data, "model__backbone": backbone})
+    def weights(study: str, data: str, backbone: str) -> str:
+        point = presets.get(study, Preset())({"data__name": data, "model__backbone": backbone})
         return str(point.get("model__weights", Model.weights))
 
     return weights

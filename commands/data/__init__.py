@@ -1,1 +1,1 @@
-"""The `data` command: what a data set contains and which problems it has."""
+"""The command ``data``: contents and problems of a data set."""

@@ -1,4 +1,4 @@
-"""The options of the `data` command."""
+"""Options of the command ``data``."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Describe a data set: what it contains and which problems it has."""
+"""Describe a data set: its contents and its problems."""
 
 import dataclasses
 import json
@@ -18,44 +18,44 @@ from core.progress import Reporter
 
 
 def run(call: Call) -> int:
-    """Print the summary; return 1 if there are problems."""
+    """Print a summary of the data set; return 1 if it has problems, otherwise 0."""
     data: Data = call.command
     if data.download:
         if data.data_root is None:
             raise UserError("--download needs --data-root: the folder to download it into")
         with Reporter() as report:
             datasets.download_dataset(data.data, data.data_root, report)
-    asked = {name: getattr(data, name) for name in ("label", "folds", "set_aside", "per_class")}
-    if wrong := list_problems(config.Data(**asked)):
-        raise UserError("; ".join(wrong))
+    selection = {name: getattr(data, name) for name in ("label", "folds", "set_aside", "per_class")}
+    if problems := list_problems(config.Data(**selection)):
+        raise UserError("; ".join(problems))
     with Reporter() as report:
-        dataset = datasets.select(datasets.load_dataset(data.data, data.data_root), **asked)
-        found = summarise_dataset(dataset, decode=data.decode, progress=report)
+        dataset = datasets.select(datasets.load_dataset(data.data, data.data_root), **selection)
+        summary = summarise_dataset(dataset, decode=data.decode, progress=report)
     if data.json:
-        print(json.dumps(dataclasses.asdict(found), default=str))  # noqa: T201
+        print(json.dumps(dataclasses.asdict(summary), default=str))  # noqa: T201
     else:
-        _show_summary(found, Console(highlight=False))
-    return 1 if found.problems else 0
+        _show_summary(summary, Console(highlight=False))
+    return 1 if summary.problems else 0
 
 
-def _show_summary(found: DatasetSummary, console: Console) -> None:
+def _show_summary(summary: DatasetSummary, console: Console) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
-    loader = datasets.LOADERS[found.name]
-    lengths = ", ".join(f"{name} {value:.2f} s" for name, value in found.seconds.items())
+    loader = datasets.LOADERS[summary.name]
+    lengths = ", ".join(f"{name} {value:.2f} s" for name, value in summary.seconds.items())
     rows = {
-        "Data set": f"{found.name} in {found.root}",
+        "Data set": f"{summary.name} in {summary.root}",
         "About": loader.about,
-        "Clips": f"{found.clips} from {found.groups} recordings",
-        "Classes": _format_counts(found.classes),
-        "Folds": _format_counts(found.folds),
-        "Set aside": f"{found.holdout} clips" if found.holdout else "",
-        "Notes": "\n".join(found.remarks),
-        "Features": f"{len(found.features)}: {', '.join(found.features)}" if found.features else "",
-        "Lengths": "" if found.features else lengths,
-        "Sampling rates": _format_counts(found.sample_rates, " Hz"),
-        "Channels": _format_counts(found.channels),
-        "Formats": _format_counts(found.formats),
-        "Problems": "\n".join(found.problems) or ("none found" if found.seconds else "none found; no clip was opened"),
+        "Clips": f"{summary.clips} from {summary.groups} recordings",
+        "Classes": _format_counts(summary.classes),
+        "Folds": _format_counts(summary.folds),
+        "Held out": f"{summary.holdout} clips" if summary.holdout else "",
+        "Notes": "\n".join(summary.remarks),
+        "Features": f"{len(summary.features)}: {', '.join(summary.features)}" if summary.features else "",
+        "Lengths": "" if summary.features else lengths,
+        "Sampling rates": _format_counts(summary.sample_rates, " Hz"),
+        "Channels": _format_counts(summary.channels),
+        "Formats": _format_counts(summary.formats),
+        "Problems": "\n".join(summary.problems) or f"none found{'' if summary.seconds else '; no clip was opened'}",
         "Known problems": "\n".join(loader.known_problems),
     }
     for title, value in filter(lambda row: row[1], rows.items()):

@@ -1,1 +1,1 @@
-"""The `network` command: the layers of a backbone."""
+"""The command ``network``: the layers of a backbone."""

@@ -1,4 +1,4 @@
-"""The options of the `network` command."""
+"""Options of the command ``network``."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,13 @@ class Network:
 
     runs: ClassVar[str] = "commands.network.run:run"
     prepares: ClassVar[str] = "commands.network.run:prepare"
-    alone: ClassVar[tuple[str, ...]] = ("backbone", "head", "mlp-layers", "dropout", "weights")  # one of each at a time
+    alone: ClassVar[tuple[str, ...]] = (
+        "backbone",
+        "head",
+        "mlp-layers",
+        "dropout",
+        "weights",
+    )  # a study describes each of their values separately
 
     backbone: str = option(Model.backbone, f"Network: {'; '.join(family.about for family in FAMILIES.values())}.")
     head: str = option("", "Widths of the hidden dense layers before the classifier, such as 1024-512-128.")

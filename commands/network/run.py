@@ -28,25 +28,25 @@ IMAGE_SHAPE, VECTOR_SHAPE = (3, 224, 224), (57,)  # images and features of the p
 
 
 def run(call: Call) -> int:
-    """Print the layers, the stages and the totals."""
-    asked: Network = call.command
-    backbone, title = _build_backbone(asked)
+    """Print the layers, the stages and the totals of a network."""
+    options: Network = call.command
+    backbone, title = _build_backbone(options)
     layers, totals = architecture.list_layers(backbone)
     stages = architecture.summarise_stages(layers, backbone)
-    if asked.json:
-        found = {"network": title, "layers": layers.to_dict("records"), "stages": stages.to_dict("records")}
-        print(json.dumps(found | {"totals": dataclasses.asdict(totals) | {"total_mb": totals.total_mb}}))  # noqa: T201
-    console = Console(stderr=asked.json, highlight=False)
-    if not asked.json:
+    if options.json:
+        answer = {"network": title, "layers": layers.to_dict("records"), "stages": stages.to_dict("records")}
+        print(json.dumps(answer | {"totals": dataclasses.asdict(totals) | {"total_mb": totals.total_mb}}))  # noqa: T201
+    console = Console(stderr=options.json, highlight=False)
+    if not options.json:
         for table in (
             tables.make_console_table(layers, architecture.COLUMNS, title=title, groups=["stage"]),
             tables.make_console_table(stages, architecture.STAGE_COLUMNS),
-        ):  # a narrow window may break lines; it must not cut a column off
+        ):  # a narrow terminal may wrap lines, but not cut off columns
             console.print(table, width=max(console.width, console.measure(table).minimum), crop=False)
         for line in totals.lines:
             console.print(line, soft_wrap=True)
-    if asked.results:
-        folder = asked.results / call.name / re.sub(r"[^\w.-]+", "-", title, flags=re.ASCII)
+    if options.results:
+        folder = options.results / call.name / re.sub(r"[^\w.-]+", "-", title, flags=re.ASCII)
         for part, frame, columns in (
             ("layers", layers, architecture.COLUMNS),
             ("stages", stages, architecture.STAGE_COLUMNS),
@@ -57,7 +57,7 @@ def run(call: Call) -> int:
 
 
 def prepare(call: Call, session: Session) -> Experiment:
-    """Describe a network as an item of a study, which has no runs."""
+    """Prepare the description of a network as an experiment of a study, without runs."""
     backbone, title = _build_backbone(call.command)
     return Experiment(
         Plan(call.name, (), {}),
@@ -67,31 +67,31 @@ def prepare(call: Call, session: Session) -> Experiment:
     )
 
 
-def _build_backbone(asked: Network) -> tuple[Any, str]:
-    """Return the backbone that was asked for, and what tables call it."""
-    name, shape = _check_options(asked)
-    title = (
-        f"{name}{f', head {asked.head}' if asked.head else ''}, {asked.classes} classes, input {format_shape(shape)}"
-    )
-    head = parse_head_widths(asked.head)
+def _build_backbone(options: Network) -> tuple[Any, str]:
+    """Build the backbone of the options; return it with the title of its tables."""
+    name, shape = _check_options(options)
+    head_text = f", head {options.head}" if options.head else ""
+    title = f"{name}{head_text}, {options.classes} classes, input {format_shape(shape)}"
+    head = parse_head_widths(options.head)
     backbone = build_backbone(
-        name, asked.classes, input_shape=shape, weights=asked.weights, dropout=asked.dropout, head=head
+        name, options.classes, input_shape=shape, weights=options.weights, dropout=options.dropout, head=head
     )
     return backbone, title
 
 
-def _check_options(asked: Network) -> tuple[str, tuple[int, ...]]:
+def _check_options(options: Network) -> tuple[str, tuple[int, ...]]:
     """Return the name of the network and the shape of its input."""
-    words = {key: getattr(asked, key) for key in ("backbone", "head", "layers", "weights", "dropout")}
-    model = Model(**words)
-    if found := list_problems(model):
-        raise UserError("; ".join(found))
-    if any(size < 1 for size in asked.input) or len(asked.input) > 3:
+    values = {key: getattr(options, key) for key in ("backbone", "head", "layers", "weights", "dropout")}
+    model = Model(**values)
+    if problems := list_problems(model):
+        raise UserError("; ".join(problems))
+    if any(size < 1 for size in options.input) or len(options.input) > 3:
         raise UserError(
-            f"--input-shape {format_shape(asked.input)}: give channels, height and width, or features, each at least 1"
+            f"--input-shape {format_shape(options.input)}: give channels, height and width, or features, each at "
+            "least 1"
         )
     fallback = VECTOR_SHAPE if find_family(model.network).input_kind(model.network) == VECTOR else IMAGE_SHAPE
-    return model.network, asked.input or fallback
+    return model.network, options.input or fallback
 
 
 def _write_table(path: Path, frame: pd.DataFrame, columns: Any, title: str, lines: list[str]) -> list[Path]:

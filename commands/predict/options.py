@@ -1,4 +1,4 @@
-"""The options of the `predict` command."""
+"""Options of the command ``predict``."""
 
 from dataclasses import dataclass
 from pathlib import Path

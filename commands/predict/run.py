@@ -1,4 +1,4 @@
-"""What the `predict` command does: networks from the store, sounds from anywhere, tables into the results."""
+"""Run the command ``predict``: classify recordings with trained networks and write tables of the predictions."""
 
 import json
 from collections import Counter
@@ -37,104 +37,103 @@ from core.session import Session
 from core.store.record import Record
 from core.store.runs import Store
 
-MAX_LISTED_RECORDINGS = 5  # recordings named on the terminal that could not be used; left_out.csv names all
+MAX_LISTED_RECORDINGS = 5  # unusable recordings listed on the terminal; left_out.csv lists all
 
 
 def run_predict(call: Call) -> int:
-    """Predict, write and show; return the exit status."""
-    asked: Predict = call.command
-    named = ("results", "device", "threads", "json", "on_bad_clip")
-    execution = ExecutionOptions(**{name: getattr(asked, name) for name in named})
-    if found := [*_option_problems(asked), *list_problems(execution)]:
-        raise UserError("; ".join(found))
+    """Predict, write and show the results; return the exit status."""
+    options: Predict = call.command
+    names = ("results", "device", "threads", "json", "on_bad_clip")
+    execution = ExecutionOptions(**{name: getattr(options, name) for name in names})
+    if problems := [*_option_problems(options), *list_problems(execution)]:
+        raise UserError("; ".join(problems))
     with Reporter() as report:
         session = Session(execution, report)
-        records = _load_records(asked, session.store)
-        sounds, targets = _find_recordings(asked, records, session)
-        ids = _submission_ids(asked.submission, sounds.paths)
+        records = _load_records(options, session.store)
+        sounds, targets = _find_recordings(options, records, session)
+        ids = _submission_ids(options.submission, sounds.paths)
         outputs = predict_logits(records, sounds, session)
         for line in [*sounds.remarks, *_bad_recording_notes(outputs)]:
             report.note(line)
-    kept = np.isin(sounds.paths, outputs.paths)
-    said = Predictions(records, outputs.paths, outputs.logits, None if targets is None else targets[kept])
+    is_usable = np.isin(sounds.paths, outputs.paths)
+    predictions = Predictions(records, outputs.paths, outputs.logits, None if targets is None else targets[is_usable])
     plan = Plan(call.name, tuple(PlannedRun(record.id, record.run, records[0].run) for record in records), {})
-    results = OutputFolder(plan, session, session.store.results / call.name / _folder_name(asked, records))
-    frame = write_predictions(results, said, submission=[id for id, there in zip(ids, kept, strict=False) if there])
-    if asked.on_bad_clip == "skip":
+    results = OutputFolder(plan, session, session.store.results / call.name / _folder_name(options, records))
+    usable_ids = [id for id, usable in zip(ids, is_usable, strict=False) if usable]
+    frame = write_predictions(results, predictions, submission=usable_ids)
+    if options.on_bad_clip == "skip":
         bad = pd.DataFrame(list(outputs.bad), columns=["file", "reason"])
         results.files += write_formats(results.folder / "left_out", {".csv": to_csv(bad).encode()})
     if targets is not None:
-        caption = "Held-out clips" if asked.holdout else f"Predictions of {', '.join(map(str, asked.paths))}"
-        frame = write_scores(results, said, caption=caption, notes=_score_notes(said, outputs))
+        caption = "Held-out clips" if options.holdout else f"Predictions of {', '.join(map(str, options.paths))}"
+        frame = write_scores(results, predictions, caption=caption, notes=_score_notes(predictions, outputs))
     results.write_description(call.line)
-    show_items(results, Console(stderr=asked.json, highlight=False, soft_wrap=False))
-    if asked.json:
-        files, count = (
-            [str(file) for file in results.files],
-            {"predicted": len(said.paths), "left_out": len(outputs.bad)},
-        )
-        print(json.dumps({"ablation": call.name, "files": files, **count, "rows": json_rows(frame)}))  # noqa: T201
+    show_items(results, Console(stderr=options.json, highlight=False, soft_wrap=False))
+    if options.json:
+        files = [str(file) for file in results.files]
+        counts = {"predicted": len(predictions.paths), "left_out": len(outputs.bad)}
+        print(json.dumps({"ablation": call.name, "files": files, **counts, "rows": json_rows(frame)}))  # noqa: T201
     return 0
 
 
-def _option_problems(asked: Predict) -> list[str]:
+def _option_problems(options: Predict) -> list[str]:
     """Return a message for each missing option and each pair of options that exclude each other."""
-    found = []
-    if not asked.run:
-        found.append("predict needs --run: the id of a finished run, from the column run_ids of a table.csv")
-    if asked.holdout == bool(asked.paths):
-        found.append("give either PATH (new recordings) or --holdout (clips that were held out of the run)")
-    if asked.holdout and asked.labels:
-        found.append("--labels does not apply to --holdout, whose labels are in the data set; leave it out")
-    if asked.data_root and not asked.holdout:
-        found.append("--data-root only applies with --holdout; new recordings are given as predict PATH --run ID")
-    misplaced = [word for word in asked.run if "/" in word or "." in word]  # no id has these
-    if misplaced and not asked.paths:
-        return [f"--run {misplaced[0]}: give the recordings first: predict {misplaced[0]} --run ID"]
-    return found
+    problems = []
+    if not options.run:
+        problems.append("predict needs --run: the id of a finished run, from the column run_ids of a table.csv")
+    if options.holdout == bool(options.paths):
+        problems.append("give either PATH (new recordings) or --holdout (clips that were held out of the run)")
+    if options.holdout and options.labels:
+        problems.append("--labels does not apply to --holdout, whose labels are in the data set; leave it out")
+    if options.data_root and not options.holdout:
+        problems.append("--data-root only applies with --holdout; new recordings are given as predict PATH --run ID")
+    paths = [word for word in options.run if "/" in word or "." in word]  # no run id has these
+    if paths and not options.paths:
+        return [f"--run {paths[0]}: give the recordings first: predict {paths[0]} --run ID"]
+    return problems
 
 
-def _load_records(asked: Predict, store: Store) -> list[Record]:
-    """Return the records of the runs asked for, each once."""
-    found = {id: find_finished_record(id, store) for id in asked.run}
-    if asked.all_seeds:
-        wanted = {record.run.replace(seed=0).id for record in found.values()}
+def _load_records(options: Predict, store: Store) -> list[Record]:
+    """Return the distinct records of ``--run`` and, with ``--all-seeds``, of runs that differ in the seed only."""
+    by_id = {id: find_finished_record(id, store) for id in options.run}
+    if options.all_seeds:
+        seedless_ids = {record.run.replace(seed=0).id for record in by_id.values()}
         others = [record for record in store.records() if record.finished]
-        found |= {record.id: record for record in others if record.run.replace(seed=0).id in wanted}
-    records = list(found.values())
+        by_id |= {record.id: record for record in others if record.run.replace(seed=0).id in seedless_ids}
+    records = list(by_id.values())
     for record in records[1:]:
-        same = {
+        checks = {
             "classes": record.class_names == records[0].class_names,
             "features": record.run.frontend.columns == records[0].run.frontend.columns,
         }
-        for what in (what for what, is_same in same.items() if not is_same):
-            raise UserError(f"--run {records[0].id} {record.id}: have other {what}, so there is nothing to average")
+        for what in (name for name, is_same in checks.items() if not is_same):
+            raise UserError(f"--run {records[0].id} {record.id}: have different {what}, so they cannot be averaged")
     return records
 
 
 def _find_recordings(
-    asked: Predict, records: Sequence[Record], session: Session
+    options: Predict, records: Sequence[Record], session: Session
 ) -> tuple[UnlabelledClips, np.ndarray | None]:
-    """Return what is to be predicted, and the class number of each where it is known at all."""
-    if asked.holdout:
-        return _find_holdout(asked, records, session)
+    """Return the recordings to predict, and their class numbers if labels are given (-1: unknown)."""
+    if options.holdout:
+        return _find_holdout(options, records, session)
     columns = records[0].run.frontend.columns
-    found = [find_feature_rows(path, columns) if columns else find_recordings(path) for path in asked.paths]
-    sounds = join_recordings(found)
-    if asked.labels is None:
+    parts = [find_feature_rows(path, columns) if columns else find_recordings(path) for path in options.paths]
+    sounds = join_recordings(parts)
+    if options.labels is None:
         return sounds, None
-    truth = read_labels(asked.labels)
-    return sounds, match_labels(sounds.paths, truth, records[0].class_names, source=f"--labels {asked.labels}")
+    truth = read_labels(options.labels)
+    return sounds, match_labels(sounds.paths, truth, records[0].class_names, source=f"--labels {options.labels}")
 
 
-def _find_holdout(asked: Predict, records: Sequence[Record], session: Session) -> tuple[UnlabelledClips, np.ndarray]:
+def _find_holdout(options: Predict, records: Sequence[Record], session: Session) -> tuple[UnlabelledClips, np.ndarray]:
     data = records[0].run.data
     if not data.set_aside:
-        raise UserError(f"--holdout: run {records[0].id} held no clips out; give PATH")
+        raise UserError(f"--holdout: run {records[0].id} held out no clips; give PATH")
     for record in records[1:]:
         if record.run.data.content != data.content:
-            raise UserError(f"--holdout: runs {records[0].id} and {record.id} are of other clips; name one")
-    loaded = datasets.load_dataset(data.name, asked.data_root)
+            raise UserError(f"--holdout: runs {records[0].id} and {record.id} have different clips; give one of them")
+    loaded = datasets.load_dataset(data.name, options.data_root)
     arranged = datasets.select(loaded, **data.selection)
     if arranged.compute_fingerprint(session.store.cache) != data.content:
         raise UserError(f"--holdout: the clips in {loaded.root} are not those of run {records[0].id}")
@@ -142,39 +141,39 @@ def _find_holdout(asked: Predict, records: Sequence[Record], session: Session) -
 
 
 def _submission_ids(submission: str, paths: Sequence[str]) -> list[str]:
-    """Return what each is called in a submission; nothing where none is wanted."""
+    """Return the id of each recording in the submission; empty without a submission."""
     if submission == "none":
         return []
     ids = [MATCH_KEYS[submission](path) for path in paths]
     if twice := [id for id, times in Counter(ids).items() if times > 1]:
         raise UserError(
-            f"--submission {submission}: {format_few(twice)} would be the id of several; say --submission path"
+            f"--submission {submission}: {format_few(twice)} would be the id of several recordings; give "
+            "--submission path"
         )
     return ids
 
 
-def _folder_name(asked: Predict, records: Sequence[Record]) -> str:
-    """Return a folder of its own for every different question, the same for the same one."""
-    places = [str(path and path.absolute()) for path in (*asked.paths, asked.labels)]
-    said = [*(record.id for record in records), *places, asked.submission, asked.on_bad_clip]
-    question = short_digest("\n".join(said))
-    return f"{records[0].id if len(records) == 1 else f'{len(records)}-networks'}-{question}"
+def _folder_name(options: Predict, records: Sequence[Record]) -> str:
+    """Return the name of the results folder, which depends on the networks, the recordings and the options."""
+    paths = [str(path and path.absolute()) for path in (*options.paths, options.labels)]
+    texts = [*(record.id for record in records), *paths, options.submission, options.on_bad_clip]
+    digest = short_digest("\n".join(texts))
+    return f"{records[0].id if len(records) == 1 else f'{len(records)}-networks'}-{digest}"
 
 
 def _bad_recording_notes(outputs: PredictionOutputs) -> list[str]:
-    """Name the recordings that could not be used."""
+    """Return a note that lists unusable recordings, if there are any."""
     if not outputs.bad:
         return []
-    named = [f"{path}: {reason}" for path, reason in outputs.bad]
+    problems = [f"{path}: {reason}" for path, reason in outputs.bad]
+    listed = "; ".join(problems[:MAX_LISTED_RECORDINGS])
     total = len(outputs.bad) + len(outputs.paths)
-    more = f"; and {len(named) - MAX_LISTED_RECORDINGS} more" if len(named) > MAX_LISTED_RECORDINGS else ""
-    return [
-        f"{len(named)} of {total} could not be used and are left out: {'; '.join(named[:MAX_LISTED_RECORDINGS])}{more}"
-    ]
+    more = f"; and {len(problems) - MAX_LISTED_RECORDINGS} more" if len(problems) > MAX_LISTED_RECORDINGS else ""
+    return [f"{len(problems)} of {total} could not be used and are left out: {listed}{more}"]
 
 
-def _score_notes(said: Predictions, outputs: PredictionOutputs) -> list[str]:
-    """Say what is not scored."""
-    unknown = 0 if said.targets is None else int((said.targets < 0).sum())
-    found = [f"{unknown} of {len(said.paths)} are not scored: the truth does not name them."] if unknown else []
-    return found + ([f"{len(outputs.bad)} could not be used and are not scored."] if outputs.bad else [])
+def _score_notes(predictions: Predictions, outputs: PredictionOutputs) -> list[str]:
+    """Return notes about recordings without a score."""
+    unknown = 0 if predictions.targets is None else int((predictions.targets < 0).sum())
+    notes = [f"{unknown} of {len(predictions.paths)} are not scored, because they have no label."] if unknown else []
+    return notes + ([f"{len(outputs.bad)} could not be used and are not scored."] if outputs.bad else [])

@@ -1,1 +1,1 @@
-"""The `report` command: one page of all results."""
+"""The command ``report``: one page of all results."""

@@ -1,4 +1,4 @@
-"""The options of the `report` command."""
+"""Options of the command ``report``."""
 
 from dataclasses import dataclass
 from pathlib import Path

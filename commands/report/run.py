@@ -1,4 +1,4 @@
-"""Write one page with everything in a results folder."""
+"""Write one HTML page of a results folder."""
 
 from rich.console import Console
 
@@ -9,7 +9,7 @@ from commands.cli.parser import Call
 
 
 def run(call: Call) -> int:
-    """Write the page and say where it is."""
+    """Write the page and print its path."""
     results = call.command.results
     answers, starts = study_schema.commands_by_item(), study_schema.preset_weights_lookup()
     page = make_page(results, answers=answers, starts=starts, folder=study_schema.STUDIES_FOLDER).encode(

@@ -1,1 +1,1 @@
-"""The `samples` command: inputs of every class as pictures and sound."""
+"""The command ``samples``: inputs of every class as images and sound."""

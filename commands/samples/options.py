@@ -1,4 +1,4 @@
-"""The options of the `samples` command."""
+"""Options of the command ``samples``."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,10 +8,10 @@ from core.config.options import option
 
 @dataclass(frozen=True)
 class Samples:
-    """Draw clips of every class as the network receives them, and save what it hears as WAV files.
+    """Draw clips of every class as the network receives them, and save their waveforms as WAV files.
 
     Nothing is trained. All options of the network input apply, so that their effect can be seen and heard. The clips
-    are from the test fold and are the same at every call.
+    are from the test fold and are always the same.
 
     Examples
     --------

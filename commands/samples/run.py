@@ -15,14 +15,14 @@ from core.session import Session
 
 
 def run(call: Call) -> int:
-    """Draw the clips and say where the files are."""
+    """Draw the clips and print the folder of the files."""
     settings = read_execution_options(call)
     console = Console(stderr=settings.json, highlight=False)
     with Reporter() as report:
         session = Session(settings, report)
-        asked = prepare(call, session)
-        results = OutputFolder(asked.plan, session, session.store.results / call.name / asked.plan.name)
-        asked.analyse(results)
+        experiment = prepare(call, session)
+        results = OutputFolder(experiment.plan, session, session.store.results / call.name / experiment.plan.name)
+        experiment.analyse(results)
     results.write_description(call.line)
     show_folder(results, console)
     return 0

@@ -1,4 +1,4 @@
-"""The options of the `tune` command."""
+"""Options of the command ``tune``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the search's command does: ask for configurations, train them as ordinary runs, and show the best."""
+"""Run the command ``tune``: train configurations as ordinary runs and show the best one."""
 
 import json
 from collections import deque
@@ -48,26 +48,26 @@ from core.session import Session
 from core.store.runs import FAILED, STOPPED
 
 Asha = Lazy("ray.tune.schedulers:ASHAScheduler")
-REPEAT_FIELDS = ("data__fold", "seed")  # of one configuration, which is judged by their mean
+REPEAT_FIELDS = ("data__fold", "seed")  # options of repetitions; a configuration is judged by the mean over them
 
 
 def search(call: Call) -> int:
-    """Search; parameters and status are those of `commands.ablation.run`."""
+    """Run a search; return the exit status, as `commands.ablation.run`."""
     tune: Tune = call.command
     settings = read_execution_options(call)
     space, fixed = split_search_space(call)
-    asks = tune.search == "optuna"  # as it goes, so that the runs are not known before
+    uses_optuna = tune.search == "optuna"  # which chooses configurations during the search
     if tune.scheduler != "none" and not settings.cluster.ray:
         raise UserError(f"--scheduler {tune.scheduler} needs Ray: add --ray local, or leave the scheduler out")
     console = Console(stderr=settings.json, highlight=False, soft_wrap=False)
     with Reporter() as report:
         session = Session(settings, report)
         make = _planner(call, space, fixed, session)
-        if asks:
+        if uses_optuna:
             first = make([{key: _first_value(values) for key, values in space.items()}])
             folder = session.store.results / call.name / _folder_name(first, space, tune)
-            asked = OptunaSearch(tune, space, make, session, folder / "trials.json")
-            plan = make(asked.known) if asked.known else first
+            optuna_search = OptunaSearch(tune, space, make, session, folder / "trials.json")
+            plan = make(optuna_search.earlier_points) if optuna_search.earlier_points else first
         else:
             plan = prepare(call, session).plan
             folder = session.store.results / call.name / plan.name
@@ -75,20 +75,20 @@ def search(call: Call) -> int:
             show_plan(plan, session, console)
             return 0
         try:
-            if asks:
-                executed = ask_and_train(asked, session, _make_scheduler(tune, plan))
-                plan = asked.plan
+            if uses_optuna:
+                executed = train_suggestions(optuna_search, session, _make_scheduler(tune, plan))
+                plan = optuna_search.plan
             else:
                 executed = execute(plan, session, scheduler=_make_scheduler(tune, plan))
         except KeyboardInterrupt:
-            report.note("Interrupted; the same command goes on from here.")
+            report.note("Interrupted. Run the same command again to resume.")
             return INTERRUPTED
 
-        def made() -> tuple[OutputFolder, pd.DataFrame]:
+        def write_analysis() -> tuple[OutputFolder, pd.DataFrame]:
             results = OutputFolder(plan, session, folder, published_as=settings.published_as)
             return results, write_search_results(results, space)
 
-        (results, frame), executed = analyse_with_repair(made, plan, session, executed)
+        (results, frame), executed = analyse_with_repair(write_analysis, plan, session, executed)
     status = conclude(results, frame, executed, console, command=call.line)
     if best := make_best_command(frame, plan, space, command=call.line):
         console.print(f"To use the best configuration:\n{best}", soft_wrap=True)
@@ -96,16 +96,16 @@ def search(call: Call) -> int:
 
 
 def prepare(call: Call, session: Session) -> Experiment:
-    """Plan a search whose configurations are known beforehand, as those of a study have to be.
+    """Plan a search whose configurations are known in advance, as a study requires.
 
     Raises
     ------
     UserError
-        Where the search asks for configurations as it goes, or may stop some of them.
+        For a search that chooses configurations during the search.
     """
     tune: Tune = call.command
     if tune.search == "optuna":
-        raise UserError("--search optuna asks as it goes and has no plan; say grid or random, or run tune alone")
+        raise UserError("--search optuna: has no plan in advance; give grid or random, or run tune outside the study")
     space, fixed = split_search_space(call)
     points = (
         draw_points(space, trials=tune.trials, seed=tune.search_seed) if tune.search == "random" else grid_points(space)
@@ -130,19 +130,19 @@ def _planner(call: Call, space: Space, fixed: list[Point], session: Session) -> 
 
 
 def split_search_space(call: Call) -> tuple[Space, list[Point]]:
-    """Split the options that were given into the search space and the fixed ones.
+    """Split the given options into the search space and fixed options.
 
     Returns
     -------
     space
         Values or range of each option that has several.
     fixed
-        The other options, once for each fold and seed.
+        The other options, one dictionary for each fold and seed.
 
     Raises
     ------
     UserError
-        Where nothing is searched, or something that cannot be.
+        If no option has several values, or one of these options cannot be searched.
     """
     space: Space = {}
     fixed: list[Point] = [{"data__validation": VALIDATION}]
@@ -160,78 +160,78 @@ def split_search_space(call: Call) -> tuple[Space, list[Point]]:
             "tune has nothing to search: give an option values (--lr 1e-4 1e-3) or a range (--lr 1e-5:1e-2)"
         )
     if not fixed[0]["data__validation"]:
-        raise UserError("--validation 0: tune chooses by validation clips; give a share above 0")
+        raise UserError("--validation 0: tune ranks by accuracy on validation clips; give a fraction above 0")
     return space, fixed
 
 
 class OptunaSearch:
-    """Runs of the configurations that Optuna asks for, one configuration after the other.
+    """Source of trials for a search with Optuna, which suggests one configuration after the other.
 
-    What was asked for is kept in a file, so that an interrupted search goes on with the same configurations.
+    Configurations are stored in a file, so that an interrupted search resumes with the same ones.
 
     Parameters
     ----------
     tune, space
-        The search.
+        Options of the command, and the search space.
     make
-        Plans configurations.
+        Function that plans configurations.
     session
-        Store and progress.
+        Store and progress display.
     file
-        Where to keep what was asked for.
+        File of the configurations that were suggested.
     """
 
     def __init__(
         self, tune: Tune, space: Space, make: Callable[[list[Point]], Plan], session: Session, file: Path
     ) -> None:
-        self.known = _read_trials(file, space) if file.exists() else []
-        self.optimizer = OptunaSampler(space, seed=tune.search_seed, known=self.known)
-        self.trials = max(tune.trials, len(self.known))
+        self.earlier_points = _read_trials(file, space) if file.exists() else []
+        self.optimizer = OptunaSampler(space, seed=tune.search_seed, known=self.earlier_points)
+        self.trials = max(tune.trials, len(self.earlier_points))
         self.stops = tune.scheduler != "none"
         self.make, self.session, self.file = make, session, file
         self.points: list[Point] = []
-        self.open: list[tuple[Point, tuple[Run, ...]]] = []  # asked for, their scores not told yet
+        self.open: list[tuple[Point, tuple[Run, ...]]] = []  # configurations whose scores Optuna does not have yet
         self.planned: list[PlannedRun] = []
         self.datasets: dict[str, Dataset] = {}
         self.waiting: deque[Run] = deque()
         self.total = self.found = 0
-        self.new: set[str] = set()  # ids of the runs that were not there
+        self.new: set[str] = set()  # ids of the runs that had to be trained
 
     @property
     def plan(self) -> Plan:
-        """The runs of all that was asked for so far."""
+        """The runs of all configurations that were suggested so far."""
         return Plan("tune", tuple(self.planned), self.datasets)
 
     def split_trials(self, n_processes: int) -> int:
-        """Return how many runs are still to come: each is a trial."""
+        """Return the number of runs that are left; each is a trial."""
         return self.total - self.found
 
     def next(self) -> Sequence[Run]:
-        """Return the next run to train, none where there are no more."""
+        """Return the next run to train, empty after the last one."""
         while not self.waiting and len(self.points) < self.trials:
             self._ask()
         return [self.waiting.popleft()] if self.waiting else ()
 
     def label(self, run: Run) -> str:
-        """Name a run by its place and its configuration."""
+        """Return the name of a run, with its position and its configuration."""
         plan = self.plan
         return run_label(run, plan).replace(f"/{len(plan.runs)}]", f"/{self.total}]", 1)
 
     def run_ended(self, run: Run) -> None:
-        """Tell the optimizer what configurations have reached, where all runs have ended."""
+        """Report to Optuna the mean score of each configuration whose runs have all ended."""
         store = self.session.store
-        for asked in list(self.open):
-            point, runs = asked
+        for entry in list(self.open):
+            point, runs = entry
             if all(self._ended(run) for run in runs):
                 scores = [read_validation_score(store, run) for run in runs]
-                known = [score[0] for score in scores if score is not None]
-                self.optimizer.tell(point, sum(known) / len(known) if len(known) == len(runs) else None)
-                self.open.remove(asked)
+                finite = [score[0] for score in scores if score is not None]
+                self.optimizer.tell(point, sum(finite) / len(finite) if len(finite) == len(runs) else None)
+                self.open.remove(entry)
 
     def _ask(self) -> None:
         point = self.optimizer.ask()
         self.points.append(point)
-        if len(self.points) > len(self.known):
+        if len(self.points) > len(self.earlier_points):
             self.file.parent.mkdir(parents=True, exist_ok=True)
             write_text(self.file, json.dumps(self.points, indent=1))
         plan = self.make([point])
@@ -252,36 +252,36 @@ class OptunaSearch:
 
 
 def _read_trials(file: Path, space: Space) -> list[Point]:
-    """Read what was asked for before."""
+    """Read the configurations that an earlier, interrupted search has suggested."""
     try:
-        known: list[Point] = read_json(file)
-        if not isinstance(known, list) or not all(isinstance(p, dict) and set(p) == set(space) for p in known):
-            raise ValueError("it is no list of this search's configurations")
+        points: list[Point] = read_json(file)
+        if not isinstance(points, list) or not all(isinstance(p, dict) and set(p) == set(space) for p in points):
+            raise ValueError("it has no configurations of this search")
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{file} cannot be read ({error}); delete it: the search begins anew and finds its runs in the store"
+            f"{file} cannot be read ({error}); delete it: the search starts again and finds its runs in the store"
         ) from None
-    return known
+    return points
 
 
-def ask_and_train(asked: OptunaSearch, session: Session, scheduler: Any) -> ExecutionSummary:
-    """Train what is asked for until there is nothing more, here or on Ray."""
-    while runs := asked.next():
+def train_suggestions(optuna_search: OptunaSearch, session: Session, scheduler: Any) -> ExecutionSummary:
+    """Train the suggested configurations until the last one, on Ray with ``--ray``."""
+    while runs := optuna_search.next():
         if session.execution.cluster.ray:
-            asked.waiting.extendleft(runs)
-            sweep(asked, session, runs=asked.total, first=runs, scheduler=scheduler)
+            optuna_search.waiting.extendleft(runs)
+            sweep(optuna_search, session, runs=optuna_search.total, first=runs, scheduler=scheduler)
         else:
-            execute(asked.plan, session)
-            asked.waiting.clear()
-            asked.run_ended(runs[0])
-    runs = asked.plan.runs
+            execute(optuna_search.plan, session)
+            optuna_search.waiting.clear()
+            optuna_search.run_ended(runs[0])
+    runs = optuna_search.plan.runs
     failed = sum(session.store.status(run) == FAILED for run in runs)
-    trained = sum(session.store.status(id) != FAILED for id in asked.new)
-    return ExecutionSummary(trained, asked.found, failed, frozenset(asked.new))
+    trained = sum(session.store.status(id) != FAILED for id in optuna_search.new)
+    return ExecutionSummary(trained, optuna_search.found, failed, frozenset(optuna_search.new))
 
 
 def _make_scheduler(tune: Tune, plan: Plan) -> Any:
-    """Make the scheduler that was asked for; it never stops a run at its last epoch, which ends by itself."""
+    """Return the scheduler of Ray Tune, or None; `max_t` is so large that it never stops a run after its last epoch."""
     if tune.scheduler == "none":
         return None
     longest = max(run.training.epochs for run in plan.runs)
@@ -289,11 +289,11 @@ def _make_scheduler(tune: Tune, plan: Plan) -> Any:
     try:
         return Asha(time_attr="epoch", max_t=longest + 1, **rules)
     except ImportError:
-        return None  # the sweep says what is missing
+        return None  # the sweep reports that Ray is missing
 
 
 def _configuration_name(run: Run, space: Space) -> str:
-    """Name a configuration."""
+    """Return the name of a configuration: its values in the search space."""
     values = option_values(run, list(space)).items()
     return ", ".join(f"{column_name(key)} {f'{v:g}' if isinstance(v, float) else v}" for key, v in values)
 
@@ -303,6 +303,6 @@ def _first_value(values: Any) -> Any:
 
 
 def _folder_name(plan: Plan, space: Space, tune: Tune) -> str:
-    """Name the folder of a search whose runs are not known yet; more trials are the same search."""
+    """Return the name of the results folder of a search with Optuna, which does not depend on the number of trials."""
     text = f"{plan.name} {space} {tune.search} {tune.search_seed}"
     return f"{plan.name.rpartition('-')[0]}-{short_digest(text)}"
