@@ -29,8 +29,8 @@ def rng():
     return np.random.default_rng(7)
 
 
-def related(rng, n=600, d=(12, 20), shared=6, noise=0.5):
-    """Two sets of activations with some directions in common and spectra that fall off."""
+def make_related(rng, n=600, d=(12, 20), shared=6, noise=0.5):
+    """Return two sets of activations with common directions and decaying spectra."""
     latent = rng.standard_normal((n, shared))
     return tuple(
         (latent @ rng.standard_normal((shared, k)) + noise * rng.standard_normal((n, k))) * np.geomspace(1, 0.05, k)
@@ -38,7 +38,7 @@ def related(rng, n=600, d=(12, 20), shared=6, noise=0.5):
     )
 
 
-def rotation(rng, d):
+def make_rotation(rng, d):
     return np.linalg.qr(rng.standard_normal((d, d)))[0]
 
 
@@ -96,27 +96,18 @@ def streamed(x, y, sizes, index):
 
 
 @pytest.mark.parametrize("index", INDICES)
-@pytest.mark.parametrize("mean", [0, 3, 500])
-def test_streaming_and_arrays_equal_the_direct_computation(rng, index, mean):
-    x, y = related(rng)
+@pytest.mark.parametrize("mean", [0, 500])
+def test_index_of_arrays_and_streams_equals_direct_computation(rng, index, mean):
+    x, y = make_related(rng)
     expected = DIRECT[index](x, y)
     x, y = x + mean * x.std(0), y - mean * y.std(0)
     assert FUNCTIONS[index](x, y).value == pytest.approx(expected, abs=1e-8)
     assert streamed(x, y, [100, 1, 299, 200], index).value == pytest.approx(expected, abs=1e-8)
 
 
-def test_long_inputs_are_taken_in_pieces_with_the_same_answer(rng, monkeypatch):
-    x, y = related(rng)
-    whole = pwcca(x, y)
-    monkeypatch.setattr("analysis.similarity.streaming_moments.CHUNK_SIZE", 1000)
-    pieces = pwcca(x, y)
-    assert pieces.value == pytest.approx(whole.value, abs=1e-10)
-    assert pieces.noise_floor == pytest.approx(whole.noise_floor, abs=1e-10)
-
-
 @pytest.mark.parametrize("index", INDICES)
-def test_arrays_tensors_and_half_precision_agree(rng, index):
-    x, y = related(rng)
+def test_index_of_float16_arrays_and_tensors_is_equal(rng, index):
+    x, y = make_related(rng)
     x, y = x.astype(np.float16), y.astype(np.float16)
     x.flags.writeable = False
     with warnings.catch_warnings():
@@ -130,8 +121,8 @@ def test_arrays_tensors_and_half_precision_agree(rng, index):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("index", INDICES)
-def test_gpu_agrees_with_cpu(rng, index):
-    x, y = (torch.tensor(side) for side in related(rng))
+def test_index_on_gpu_equals_cpu(rng, index):
+    x, y = (torch.tensor(side) for side in make_related(rng))
     on_gpu = FUNCTIONS[index](x.cuda(), y.cuda())
     assert on_gpu.value == pytest.approx(FUNCTIONS[index](x, y).value, abs=1e-8)
     assert on_gpu.n_directions == FUNCTIONS[index](x, y).n_directions
@@ -141,29 +132,29 @@ def test_gpu_agrees_with_cpu(rng, index):
 
 
 @pytest.mark.parametrize("index", INDICES)
-def test_x_with_itself_is_1(rng, index):
-    for x in (related(rng)[1], rng.standard_normal((300, 40)).astype(np.float32) + 50):
+def test_index_of_equal_representations_is_1(rng, index):
+    for x in (make_related(rng)[1], rng.standard_normal((300, 40)).astype(np.float32) + 50):
         assert FUNCTIONS[index](x, x).value == pytest.approx(1, abs=1e-10)
-        assert FUNCTIONS[index](x, 3 * x @ rotation(rng, x.shape[1]) - 7).value == pytest.approx(1, abs=1e-6)
+        assert FUNCTIONS[index](x, 3 * x @ make_rotation(rng, x.shape[1]) - 7).value == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("index", INDICES)
-def test_rotation_shift_and_isotropic_scale_of_y_change_nothing(rng, index):
-    x, y = related(rng)
-    turned = 1e-6 * (y @ rotation(rng, y.shape[1])) + 2e-6
+def test_index_is_invariant_to_rotation_shift_and_scale_of_y(rng, index):
+    x, y = make_related(rng)
+    turned = 1e-6 * (y @ make_rotation(rng, y.shape[1])) + 2e-6
     assert FUNCTIONS[index](x, turned).value == pytest.approx(FUNCTIONS[index](x, y).value, abs=1e-9)
 
 
 @pytest.mark.parametrize("index", SYMMETRIC)
-def test_rotation_of_x_changes_nothing_and_sides_can_be_exchanged(rng, index):
-    x, y = related(rng)
+def test_index_is_symmetric_and_invariant_to_rotation_of_x(rng, index):
+    x, y = make_related(rng)
     value = FUNCTIONS[index](x, y).value
-    assert FUNCTIONS[index](100 * x @ rotation(rng, x.shape[1]), y).value == pytest.approx(value, abs=1e-9)
+    assert FUNCTIONS[index](100 * x @ make_rotation(rng, x.shape[1]), y).value == pytest.approx(value, abs=1e-9)
     assert FUNCTIONS[index](y, x).value == pytest.approx(value, abs=1e-12)
 
 
-def test_invertible_maps_change_no_canonical_correlation(rng):
-    x, y = related(rng)
+def test_cca_is_invariant_to_invertible_maps(rng):
+    x, y = make_related(rng)
     mapped = y @ rng.standard_normal((20, 20))
     for compare in (pwcca, lambda a, b: svcca(a, b, explained_variance=1.0)):
         assert compare(x, mapped).value == pytest.approx(compare(x, y).value, abs=1e-8)
@@ -172,22 +163,20 @@ def test_invertible_maps_change_no_canonical_correlation(rng):
     assert abs(cka(x, mapped).value - cka(x, y).value) > 1e-3
 
 
-def test_pwcca_weighs_by_x_and_is_not_symmetric(rng):
+def test_pwcca_is_weighted_by_x(rng):
     x = rng.standard_normal((1000, 2)) * [10, 1]
     y = np.stack([x[:, 0], rng.standard_normal(1000)], axis=1)
-    assert pwcca(x, y).value > 0.85  # the large direction of x is found in y
-    assert pwcca(y * [1e-2, 1], x).value < 0.3  # the large direction of y is not found in x
+    assert pwcca(x, y).value > 0.85  # y contains the large direction of x
+    assert pwcca(y * [1e-2, 1], x).value < 0.3  # x does not contain the large direction of y
     assert pwcca(5 * x, y).value == pytest.approx(pwcca(x, y).value, abs=1e-12)
 
 
 # ---- the noise floor -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("n", "floor"), [(110, 0.93), (200, 0.64), (500, 0.39), (1000, 0.27), (2000, 0.19), (5000, 0.12)]
-)
+@pytest.mark.parametrize(("n", "floor"), [(110, 0.93), (500, 0.39), (5000, 0.12)])
 @pytest.mark.filterwarnings("ignore:svcca of")
-def test_independent_gaussians_score_the_published_floor(rng, n, floor):
+def test_svcca_of_independent_gaussians_equals_published_floor(rng, n, floor):
     x, y = rng.standard_normal((2, n, 100))
     result = svcca(x, y, explained_variance=1.0)
     assert result.value == pytest.approx(floor, abs=0.01)
@@ -197,17 +186,16 @@ def test_independent_gaussians_score_the_published_floor(rng, n, floor):
     assert related_floor.noise_floor == pytest.approx(floor, abs=0.01)
 
 
-@pytest.mark.parametrize(("n", "tolerance"), [(100, 0.03), (400, 0.01)])
 @pytest.mark.filterwarnings("ignore:cka of")
-def test_cka_of_independent_gaussians_is_0(rng, n, tolerance):
-    x, y = rng.standard_normal((2, n, 512))
+def test_cka_of_independent_gaussians_is_0(rng):
+    x, y = rng.standard_normal((2, 400, 512))
     result = cka(x, y)
-    assert result.value == pytest.approx(0, abs=tolerance)
-    assert result.noise_floor == pytest.approx(0, abs=tolerance)
+    assert result.value == pytest.approx(0, abs=0.01)
+    assert result.noise_floor == pytest.approx(0, abs=0.01)
 
 
-def test_floor_is_the_index_of_permuted_datapoints(rng):
-    x, y = related(rng)
+def test_noise_floor_equals_index_of_permuted_datapoints(rng):
+    x, y = make_related(rng)
     for index, function in FUNCTIONS.items():
         permuted = [function(x, y[rng.permutation(len(y))]).value for _ in range(20)]
         floors = [function(x, y, seed=seed).noise_floor for seed in range(20)]
@@ -217,9 +205,8 @@ def test_floor_is_the_index_of_permuted_datapoints(rng):
 
 
 @pytest.mark.parametrize("index", INDICES)
-@pytest.mark.parametrize("size", [2, 8])
-def test_floor_does_not_depend_on_batches_or_on_the_order_of_clips(rng, index, size):
-    """Neighbours of one class are alike, which must not pass for chance; the floor may err on the high side."""
+def test_noise_floor_is_similar_for_any_batches_and_order(rng, index, size=8):
+    """With neighbours of the same class, the floor may be too high but not too low."""
     classes = np.repeat(np.arange(10), 80)
     x, y = (rng.standard_normal((10, 15))[classes] + rng.standard_normal((800, 15)) for _ in range(2))
     whole = [FUNCTIONS[index](x, y, seed=seed).noise_floor for seed in range(10)]
@@ -231,20 +218,12 @@ def test_floor_does_not_depend_on_batches_or_on_the_order_of_clips(rng, index, s
     assert at_random == pytest.approx(np.mean(whole), abs=spread + 0.1 * np.mean(whole))
 
 
-def test_floor_of_single_datapoints_is_unknown(rng):
-    x, y = related(rng, n=100)
-    for index in INDICES:
-        result = streamed(x, y, [1] * 100, index)
-        assert np.isnan(result.noise_floor)
-        assert result.value == pytest.approx(FUNCTIONS[index](x, y).value, abs=1e-9)
-
-
 # ---- awkward inputs --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("index", INDICES)
-def test_rank_deficient_inputs(rng, index):
-    x, y = related(rng)
+def test_index_of_rank_deficient_inputs_equals_direct_computation(rng, index):
+    x, y = make_related(rng)
     doubled = np.hstack([x, x, x[:, :3] @ rng.standard_normal((3, 5)), np.zeros((600, 2))])
     result = FUNCTIONS[index](doubled, y)
     assert result.value == pytest.approx(DIRECT[index](doubled, y), abs=1e-6)
@@ -256,9 +235,8 @@ def test_rank_deficient_inputs(rng, index):
 
 
 @pytest.mark.parametrize("index", INDICES)
-@pytest.mark.parametrize("constant", [0.0, 0.1, 1e6])
-def test_constant_input_shares_nothing(rng, index, constant):
-    x = np.full((200, 5), constant)
+def test_index_of_constant_input_is_0(rng, index):
+    x = np.full((200, 5), 0.1)
     y = rng.standard_normal((200, 4))
     for a, b, kept in ((x, y, (0, 4)), (y, x, (4, 0)), (x, x, (0, 0))):
         result = FUNCTIONS[index](a, b)
@@ -267,24 +245,17 @@ def test_constant_input_shares_nothing(rng, index, constant):
 
 
 @pytest.mark.parametrize("index", INDICES)
-def test_wider_than_long(rng, index):
+def test_index_of_more_neurons_than_datapoints_equals_direct_computation(rng, index):
     x, y = rng.standard_normal((30, 50)), rng.standard_normal((30, 80))
     with pytest.warns(UserWarning, match="datapoints per neuron"):
         result = FUNCTIONS[index](x, y)
     assert result.value == pytest.approx(DIRECT[index](x, y), abs=1e-8)
-    if index == "pwcca":  # says nothing, and its floor shows that
+    if index == "pwcca":  # always 1, and so is the floor
         assert result.n_directions == (29, 29)
         assert (result.value, result.noise_floor) == pytest.approx((1, 1), abs=1e-8)
 
 
-def test_spread_of_one_datapoint_alone_is_no_structure(rng):
-    x = np.zeros((100, 3))
-    x[5] = 2
-    assert cka(x, rng.standard_normal((100, 3))).value == 0.0
-    assert np.isfinite(svcca(x, rng.standard_normal((100, 3))).value)
-
-
-def test_too_few_datapoints_are_warned_of_where_the_caller_stands(rng):
+def test_few_datapoints_warn_at_the_line_of_the_caller(rng):
     x, y = rng.standard_normal((99, 20)), rng.standard_normal((99, 3))
     with pytest.warns(UserWarning, match="svcca of 99 datapoints with 20 neurons: use at least 5 dat") as caught:
         svcca(x, y)
@@ -308,15 +279,13 @@ def test_too_few_datapoints_are_warned_of_where_the_caller_stands(rng):
         (np.full((9, 2), "a"), np.zeros((9, 2)), "x holds values of type <U1: similarity needs real numbers"),
     ],
 )
-@pytest.mark.parametrize("index", INDICES)
-def test_bad_input_is_one_clear_line(x, y, message, index):
-    with pytest.raises(UserError, match="^" + re.escape(message)) as error:
-        FUNCTIONS[index](x, y)
-    assert "\n" not in str(error.value)
+def test_index_of_invalid_input_raises_user_error(x, y, message):
+    with pytest.raises(UserError, match="^" + re.escape(message)):
+        svcca(x, y)
 
 
-def test_bad_options_are_one_clear_line(rng):
-    x, y = related(rng)
+def test_invalid_options_raise_user_error(rng):
+    x, y = make_related(rng)
     for share in (0, -1, 1.01, float("nan")):
         with pytest.raises(UserError, match=f"^explained_variance is {share:g}: must be above 0"):
             svcca(x, y, explained_variance=share)
@@ -333,32 +302,15 @@ def test_bad_options_are_one_clear_line(rng):
 # ---- known defects of google/svcca and anatome, which ours must not have ---------------------------------------------
 
 
-def test_defect_rank_deficient_layers_without_epsilon_raise(rng):  # google/svcca: LinAlgError; anatome: QR raises
-    x = rng.standard_normal((500, 4)) @ rng.standard_normal((4, 30))
-    for compare in (pwcca, svcca, lambda a, b: svcca(a, b, explained_variance=1.0)):
-        assert compare(x, x).value == pytest.approx(1, abs=1e-10)
-        assert np.isfinite(compare(x, rng.standard_normal((500, 10))).value)
-
-
-def test_defect_options_by_position_land_in_the_wrong_slot(rng):  # google/svcca: robust A with A scores 0.5
+def test_options_cannot_be_given_by_position(rng):  # google/svcca: robust A with A scores 0.5
     x = rng.standard_normal((500, 10))
     with pytest.raises(TypeError):
         svcca(x, x, 0.98)
     assert svcca(x, x, explained_variance=0.98).value == pytest.approx(1, abs=1e-10)
 
 
-def test_defect_pwcca_with_a_wider_first_layer_raises(rng):  # google/svcca: IndexError, and mixes in the other layer
-    narrow, wide = related(rng, d=(8, 30))
-    assert pwcca(wide, narrow).value == pytest.approx(direct_pwcca(wide, narrow), abs=1e-8)
-
-
-def test_defect_threshold_0_gives_nan(rng):  # google/svcca
-    with pytest.raises(UserError, match="explained_variance is 0"):
-        svcca(*related(rng), explained_variance=0)
-
-
-def test_defect_variance_as_the_sum_of_singular_values(rng):  # google/svcca's tutorial, anatome
-    x = rng.standard_normal((2000, 10)) @ rotation(rng, 10) * np.geomspace(1, 0.01, 10)
+def test_svcca_sums_squared_singular_values(rng):  # google/svcca's tutorial, anatome
+    x = rng.standard_normal((2000, 10)) @ make_rotation(rng, 10) * np.geomspace(1, 0.01, 10)
     s = np.linalg.svd(x - x.mean(0), compute_uv=False)
     by_squares = int(np.searchsorted(np.cumsum(s**2) / np.sum(s**2), 0.99)) + 1
     by_values = int(np.searchsorted(np.cumsum(s) / np.sum(s), 0.99)) + 1
@@ -366,40 +318,33 @@ def test_defect_variance_as_the_sum_of_singular_values(rng):  # google/svcca's t
     assert by_squares < by_values
 
 
-def test_defect_absolute_epsilon_drops_small_neurons(rng):  # google/svcca
-    x, y = related(rng)
+def test_svcca_of_tiny_activations_keeps_all_directions(rng):  # google/svcca
+    x, y = make_related(rng)
     assert svcca(1e-9 * x, y).n_directions == svcca(x, y).n_directions
     assert svcca(1e-9 * x, y).value == pytest.approx(svcca(x, y).value, abs=1e-9)
 
 
-def test_defect_large_mean_keeps_no_direction(rng):  # anatome cuts before it centres: NaN at mean / deviation 500
-    x, y = (side.astype(np.float32) for side in related(rng))
-    for index, compare in FUNCTIONS.items():
-        moved = compare((x + 500 * x.std(0)), (y + 500 * y.std(0)))
-        assert moved.value == pytest.approx(compare(x, y).value, abs=2e-4), index
-        assert moved.n_directions == compare(x, y).n_directions
-
-
-def test_defect_one_direction_too_few(rng):  # anatome keeps those strictly below the share: none of a single one
+def test_svcca_of_rank_1_keeps_one_direction(rng):  # anatome keeps those strictly below the share: none of a single one
     x = np.outer(rng.standard_normal(100), rng.standard_normal(6))
     assert svcca(x, -2 * x).n_directions == (1, 1)
     assert svcca(x, -2 * x).value == pytest.approx(1, abs=1e-10)
 
 
-def test_defect_nearly_equal_neurons_give_nan(rng):  # anatome#27: root of a slightly negative eigenvalue
+def test_index_of_nearly_equal_neurons_is_1(rng):  # anatome#27: root of a slightly negative eigenvalue
     x = rng.standard_normal((400, 6)).astype(np.float32)
     x = np.hstack([x, x * np.float32(1 + 1e-7), x + np.float32(1e-7)])
     for compare in FUNCTIONS.values():
         assert compare(x, x).value == pytest.approx(1, abs=1e-10)
 
 
-def test_defect_pwcca_weights_from_another_matrix(rng):  # anatome#30: they belong to the canonical variables of x
-    x, y = related(rng, d=(10, 10), shared=3)
-    assert pwcca(x, y).value == pytest.approx(direct_pwcca(x, y), abs=1e-8)
+def test_pwcca_weights_belong_to_x_on_both_sides(rng):  # anatome#30: they belong to the canonical variables of x
+    for sizes in ((10, 10), (30, 8), (8, 30)):
+        x, y = make_related(rng, d=sizes, shared=3)
+        assert pwcca(x, y).value == pytest.approx(direct_pwcca(x, y), abs=1e-8)
 
 
-class TwoMaps(nn.Module):
-    """A convolution whose output the next layer overwrites, and a permutation of its channels."""
+class ConvNet(nn.Module):
+    """A convolution, an in-place ReLU and a permutation of channels."""
 
     def __init__(self, order=None, stride=1, width=6):
         super().__init__()
@@ -423,8 +368,10 @@ def clips():
 @pytest.mark.parametrize("spatial", ["flatten", "mean"])
 @pytest.mark.parametrize("index", INDICES)
 @pytest.mark.filterwarnings("ignore:.*datapoints per neuron")
-def test_defect_channels_of_maps_as_samples(clips, index, spatial):  # anatome: CKA 0.783 for permuted channels
-    before, after = TwoMaps(), TwoMaps(order=[3, 1, 5, 0, 2, 4])
+def test_compare_networks_with_permuted_channels_is_1(
+    clips, index, spatial
+):  # anatome: CKA 0.783 for permuted channels
+    before, after = ConvNet(), ConvNet(order=[3, 1, 5, 0, 2, 4])
     result = compare_networks(before, after, clips, ["pick"], index=index, spatial=spatial)["pick"]
     assert result.value == pytest.approx(1, abs=1e-10)
     assert result.n_datapoints == (20 * 9 * 5 if spatial == "flatten" else 20)
@@ -432,8 +379,8 @@ def test_defect_channels_of_maps_as_samples(clips, index, spatial):  # anatome: 
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_defect_in_place_relu_overwrites_what_a_hook_holds(clips, layout):
-    before, after = TwoMaps().to(memory_format=layout), TwoMaps().to(memory_format=layout)
+def test_compare_networks_reads_outputs_before_in_place_layers(clips, layout):
+    before, after = ConvNet().to(memory_format=layout), ConvNet().to(memory_format=layout)
     with torch.no_grad():
         after.conv.weight += 0.1 * torch.randn_like(after.conv.weight)
         before.eval(), after.eval()
@@ -448,50 +395,11 @@ def test_defect_in_place_relu_overwrites_what_a_hook_holds(clips, layout):
         assert found.value == pytest.approx(DIRECT[index](*(s.double().numpy() for s in sides)), abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("name", "layers"),
-    [
-        ("densenet121", ["features.norm0", "features.denseblock4.denselayer2.norm2"]),
-        ("resnet18", ["bn1", "layer2.0.bn1"]),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:.*datapoints per neuron")
-def test_in_place_relus_of_real_networks_corrupt_nothing(name, layers):
-    torch.manual_seed(0)
-    network = torchvision.models.get_model(name, weights=None).eval()
-    images = torch.randn(3, 3, 64, 96)
-    seen = {}
-    handles = [
-        network.get_submodule(layer).register_forward_hook(
-            lambda module, inputs, output, layer=layer: seen.update({layer: output.detach().clone()})
-        )
-        for layer in layers
-    ]
-    network(images)
-    for handle in handles:
-        handle.remove()
-    torch.manual_seed(1)
-    other = torchvision.models.get_model(name, weights=None).eval()
-    same = compare_networks(network, network, [images], layers, index="cka")
-    assert [result.value for result in same.values()] == pytest.approx([1] * len(layers), abs=1e-10)
-    mixed = compare_networks(network, other, [images], layers, index="cka")
-    assert all(result.value < 0.999 for result in mixed.values())
-    for layer in layers:
-        assert seen[layer].min() < 0
-        held = []
-        handle = other.get_submodule(layer).register_forward_hook(lambda m, i, output, h=held: h.append(output.clone()))
-        with torch.no_grad():
-            other(images)
-        handle.remove()
-        rows = [side.movedim(1, -1).flatten(0, -2).detach() for side in (seen[layer], held[0])]
-        assert mixed[layer].value == pytest.approx(cka(*rows).value, abs=1e-6)
-
-
 # ---- networks --------------------------------------------------------------------------------------------------------
 
 
-def test_networks_are_left_as_they_were(clips):
-    before, after = TwoMaps(), TwoMaps()
+def test_compare_networks_restores_training_flags_and_hooks(clips):
+    before, after = ConvNet(), ConvNet()
     before.train(), after.train()
     after.norm.eval()
     running = before.norm.running_mean.clone()
@@ -508,8 +416,8 @@ def test_networks_are_left_as_they_were(clips):
 
 
 @pytest.mark.filterwarnings("ignore:.*datapoints per neuron")
-def test_maps_of_different_sizes_are_pooled_or_refused(clips):
-    before, after = TwoMaps(), TwoMaps(stride=2, width=4)
+def test_compare_networks_averages_outputs_of_different_sizes(clips):
+    before, after = ConvNet(), ConvNet(stride=2, width=4)
     with pytest.raises(
         UserError, match=re.escape("layer 'conv' has 9x5 and 5x3 positions in the two networks; use spatial='mean'")
     ):
@@ -520,7 +428,7 @@ def test_maps_of_different_sizes_are_pooled_or_refused(clips):
     assert result.value == pytest.approx(cka(x, y).value, abs=1e-6)
 
 
-def test_thin_layers_are_named_in_one_warning(clips):
+def test_compare_networks_warns_once_of_few_datapoints(clips):
     network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(42, 8))
     with pytest.warns(UserWarning, match=r"^2 of 3 layers have fewer than 5 .* \(1: 20 for 42\)") as caught:
         compare_networks(network, network, clips, ["0", "1", "2"], spatial="mean")
@@ -528,7 +436,7 @@ def test_thin_layers_are_named_in_one_warning(clips):
     assert caught[0].filename == __file__
 
 
-class Odd(nn.Module):
+class InvalidLayers(nn.Module):
     def __init__(self):
         super().__init__()
         self.relu = nn.ReLU()
@@ -546,17 +454,17 @@ class Odd(nn.Module):
         ("relu", "layer 'relu' runs more than once per batch; choose a layer that runs once"),
         ("split", "layer 'split' returns tuple: similarity needs (clips, channels, ...)"),
         ("sum", "layer 'sum' returns shape (1080,): similarity needs (clips, channels, ...)"),
-        ("spilt", "the network Odd has no layer 'spilt': did you mean 'split'?"),
-        ("zzzzzz", "the network Odd has no layer 'zzzzzz': its first layers are relu, split, sum"),
+        ("spilt", "the network InvalidLayers has no layer 'spilt': did you mean 'split'?"),
+        ("zzzzzz", "the network InvalidLayers has no layer 'zzzzzz': its first layers are relu, split, sum"),
     ],
 )
-def test_layers_that_cannot_be_read_are_named(clips, layer, message):
+def test_compare_networks_with_invalid_layer_names_it(clips, layer, message):
     with pytest.raises(UserError, match="^" + re.escape(message) + "$"):
-        compare_networks(Odd(), Odd(), clips, [layer])
+        compare_networks(InvalidLayers(), InvalidLayers(), clips, [layer])
 
 
-def test_bad_arguments_of_a_network_comparison(clips):
-    network = TwoMaps()
+def test_compare_networks_with_invalid_arguments_raises_user_error(clips):
+    network = ConvNet()
     with pytest.raises(UserError, match="^unknown spatial mode 'flat': did you mean 'flatten'"):
         compare_networks(network, network, clips, ["conv"], spatial="flat")
     with pytest.raises(UserError, match="^unknown similarity index 'cak'"):
@@ -569,6 +477,6 @@ def test_bad_arguments_of_a_network_comparison(clips):
         compare_networks(network, network, [clips[0] * float("nan")], ["conv"])
 
 
-def test_weight_layers_are_the_convolutions_and_linear_maps():
-    assert list_weight_layers(TwoMaps()) == ("conv", "unused")
+def test_list_weight_layers_returns_convolutions_and_linear_layers():
+    assert list_weight_layers(ConvNet()) == ("conv", "unused")
     assert len(list_weight_layers(torchvision.models.densenet121(weights=None))) == 121

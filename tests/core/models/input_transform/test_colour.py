@@ -66,7 +66,7 @@ def test_a_coloured_network_trains_stores_one_channel_and_is_explained(
     train(one, dataset, session, label="run")
     made = AttributionPipeline({"run": one}, dataset, session, AttributionRequest(n_clips=4))
     assert made.inputs.shape == (4, 1, 32, 32)
-    for each in made.all_maps():
+    for each in made.attribute_all():
         assert np.abs(each.maps.convergence_delta).max() < 0.02  # of logits; with own levels silence is near to sound
         assert levels == "image" or (each.maps.error <= 0.05).all()
         assert np.abs(each.maps.attributions).max() > 0
