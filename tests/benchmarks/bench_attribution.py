@@ -64,7 +64,7 @@ def inputs(name: str) -> tuple[nn.Module, np.ndarray, np.ndarray]:
     torch.manual_seed(0)
     backbone = build_backbone(name, 10, weights="imagenet" if name == "efficientnet_lite0" else "random")
     network = nn.Sequential(
-        Normalise.fixed(backbone.mean, backbone.std, LogMel.decibel_range(Frontend())), backbone
+        Normalise.fixed(backbone.mean, backbone.std, LogMel.get_decibel_range(Frontend())), backbone
     ).eval()
     rng = np.random.default_rng(0)
     return network, rng.uniform(FLOOR_DB, 20, (CLIPS, *SHAPE)).astype(np.float32), rng.integers(0, 10, CLIPS)

@@ -1,4 +1,4 @@
-"""The tests of maps, on maps whose truth is known."""
+"""Faithfulness tests on maps of networks with known attributions."""
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,8 @@ from core.models.backbone import build_backbone
 SHAPE = (3, 10, 20)
 
 
-class Watches(nn.Module):
-    """Answers by the mean of one region of the image, in units of 10 dB above silence."""
+class RegionMean(nn.Module):
+    """A network whose logit is the mean of one region of the image, in units of 10 dB above silence."""
 
     def __init__(self, rows: slice, columns: slice) -> None:
         super().__init__()
@@ -29,21 +29,21 @@ class Watches(nn.Module):
 
 @pytest.fixture
 def maps() -> AttributionMaps:
-    """Two clips that are loud in two corners, of a network that watches the quieter of them."""
+    """Return maps of two clips that are loud in two corners; the network uses the quieter corner."""
     x = np.full((2, *SHAPE), FLOOR_DB, np.float32)
     x[:, :, :4, :5] = -10.0
     x[:, :, 6:, 15:] = 30.0
     x[1] -= 1.0
     x = np.maximum(x, FLOOR_DB)
-    return attribute(model(), x, baselines.make_baseline("silence", x), np.array([0, 0]))
+    return attribute(make_model(), x, baselines.make_baseline("silence", x), np.array([0, 0]))
 
 
-def model() -> AttributionModel:
-    return AttributionModel(Watches(slice(0, 4), slice(0, 5)), SHAPE)
+def make_model() -> AttributionModel:
+    return AttributionModel(RegionMean(slice(0, 4), slice(0, 5)), SHAPE)
 
 
-def test_curves_of_a_true_map_beat_both_controls(maps: AttributionMaps) -> None:
-    curves = faithfulness.deletion_insertion_curves(model(), maps)
+def test_curves_of_faithful_map_are_better_than_controls(maps: AttributionMaps) -> None:
+    curves = faithfulness.deletion_insertion_curves(make_model(), maps)
     assert list(curves.columns) == ["clip", "curve", "order", "fraction", "probability"]
     assert len(curves) == 2 * 2 * 3 * len(faithfulness.FRACTIONS)
     ends = curves[curves["clip"] == 0].set_index(["curve", "order", "fraction"])["probability"]
@@ -53,8 +53,8 @@ def test_curves_of_a_true_map_beat_both_controls(maps: AttributionMaps) -> None:
         assert ends["deletion", order, 1.0] == pytest.approx(0.5, abs=1e-5)
         assert ends["insertion", order, 0.0] == pytest.approx(0.5, abs=1e-5)
         assert ends["insertion", order, 1.0] == pytest.approx(whole, abs=1e-5)
-    assert ends["deletion", "attribution", 0.1] == pytest.approx(0.5, abs=1e-5), "a tenth of the pixels is all of it"
-    assert ends["deletion", "energy", 0.1] == pytest.approx(whole, abs=1e-5), "the loudest tenth is not watched"
+    assert ends["deletion", "attribution", 0.1] == pytest.approx(0.5, abs=1e-5)
+    assert ends["deletion", "energy", 0.1] == pytest.approx(whole, abs=1e-5)
     area = faithfulness.curve_auc(curves).set_index(["clip", "curve", "order"])["area"]
     for clip in (0, 1):
         assert area[clip, "deletion", "attribution"] < area[clip, "deletion", "energy"]
@@ -62,56 +62,48 @@ def test_curves_of_a_true_map_beat_both_controls(maps: AttributionMaps) -> None:
         assert area[clip, "insertion", "attribution"] > area[clip, "insertion", "random"]
 
 
-def test_patches_are_replaced_whole_in_the_order_of_their_means() -> None:
+def test_replace_patches_replaces_whole_patches_by_mean_score() -> None:
     score = np.random.default_rng(0).normal(size=(32, 64))
     start, end = np.zeros((1, 32, 64)), np.ones((1, 32, 64))
     seen = [image[0, 0] for image in faithfulness._replace_patches(start, end, score)]
     assert [image.mean() for image in seen] == pytest.approx(faithfulness.FRACTIONS, abs=1e-3)
-    patches = (
-        seen[faithfulness.FRACTIONS.index(0.5)].reshape(16, 2, 16, 4).transpose(0, 2, 1, 3).reshape(256, 8)
-    )  # half of the image
+    patches = seen[faithfulness.FRACTIONS.index(0.5)].reshape(16, 2, 16, 4).transpose(0, 2, 1, 3).reshape(256, 8)
     assert (np.ptp(patches, axis=1) == 0).all()
     means = score.reshape(16, 2, 16, 4).mean(axis=(1, 3)).ravel()
     assert means[patches[:, 0] == 1].min() > means[patches[:, 0] == 0].max()
 
 
-def test_area_is_the_trapezoids() -> None:
-    frame = pd.DataFrame({"fraction": [0.0, 0.5, 1.0], "probability": [1.0, 0.5, 0.0]})
-    area = faithfulness.curve_auc(frame.assign(clip=0, curve="deletion", order="random"))
-    assert area.to_dict("records") == [{"clip": 0, "curve": "deletion", "order": "random", "area": 0.5}]
-
-
-def test_shares_say_that_the_map_is_on_half_of_what_is_loud(maps: AttributionMaps) -> None:
+def test_loud_region_share_of_map_on_loud_corner(maps: AttributionMaps) -> None:
     frame = faithfulness.loud_region_share(maps).set_index(["clip", "map", "region"])
     assert frame.loc[(0, "attribution", "loud"), "share"] == pytest.approx(1.0)
     assert frame.loc[(0, "attribution", "loud"), "area"] == pytest.approx(40 / 200)
     assert frame.loc[(0, "gradient", "loud"), "share"] == pytest.approx(1.0)
-    rim = 6 + 1  # pixels of the watched corner that touch what is quiet: its two inner sides
+    rim = 6 + 1  # pixels at the two inner sides of the corner
     assert frame.loc[(0, "attribution", "boundary"), "share"] == pytest.approx((rim + 1) / 20)
 
 
-def test_share_of_an_even_map_is_the_area() -> None:
+def test_loud_region_share_of_uniform_map_is_the_area() -> None:
     rng = np.random.default_rng(0)
     x = rng.uniform(FLOOR_DB, 0, (1, *SHAPE)).astype(np.float32)
     even = np.ones_like(x)
     maps = AttributionMaps("m", "b", x, x[:, None], even, None, *[np.zeros((1, 2))] * 2, *[np.zeros(1)] * 4)
     frame = faithfulness.loud_region_share(maps)
     np.testing.assert_allclose(frame["share"], frame["area"])
-    assert frame["map"].unique().tolist() == ["attribution"], "a map without gradients has no row of them"
+    assert frame["map"].unique().tolist() == ["attribution"]
 
 
-def test_regions_of_a_square() -> None:
+def test_loud_regions_of_square() -> None:
     image = np.full((3, 20, 20), FLOOR_DB)
     image[:, 5:13, 5:13] = 0.0
-    found = faithfulness.loud_regions(image)
-    assert found["loud"].sum() == 64
-    assert found["boundary"].sum() == 10 * 10 - 6 * 6
+    regions = faithfulness.loud_regions(image)
+    assert regions["loud"].sum() == 64
+    assert regions["boundary"].sum() == 10 * 10 - 6 * 6
     silent = faithfulness.loud_regions(np.full((3, 20, 20), FLOOR_DB))
     assert not silent["loud"].any()
     assert not silent["boundary"].any()
 
 
-def test_ssim_is_one_for_the_same_and_falls_with_noise() -> None:
+def test_ssim_is_1_for_equal_images_and_decreases_with_noise() -> None:
     rng = np.random.default_rng(0)
     x = rng.uniform(size=(30, 40))
     assert faithfulness.ssim(x, x) == pytest.approx(1.0)
@@ -119,21 +111,19 @@ def test_ssim_is_one_for_the_same_and_falls_with_noise() -> None:
     assert 1 > values[0] > values[1] > values[2] > -1
     assert faithfulness.ssim(x, np.flip(x)) == pytest.approx(faithfulness.ssim(np.flip(x), x))
     flat = faithfulness.ssim(np.full((9, 9), 0.2), np.full((9, 9), 0.8))
-    assert flat == pytest.approx((2 * 0.2 * 0.8 + 1e-4) / (0.2**2 + 0.8**2 + 1e-4)), "only the means differ"
+    assert flat == pytest.approx((2 * 0.2 * 0.8 + 1e-4) / (0.2**2 + 0.8**2 + 1e-4))
 
 
-def test_likeness() -> None:
+def test_map_similarity_of_transformed_maps() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(20, 30))
-    assert faithfulness.map_similarity(x, x**3)[0] == pytest.approx(1.0), "only the order counts"
-    assert faithfulness.map_similarity(x, -x) == (pytest.approx(-1.0), pytest.approx(1.0)), (
-        "SSIM is of the absolute values"
-    )
+    assert faithfulness.map_similarity(x, x**3)[0] == pytest.approx(1.0)
+    assert faithfulness.map_similarity(x, -x) == (pytest.approx(-1.0), pytest.approx(1.0))
     assert abs(faithfulness.map_similarity(x, rng.normal(size=x.shape))[0]) < 0.15
     assert faithfulness.map_similarity(x, np.zeros_like(x))[0] == 0
 
 
-def test_cascade_makes_stage_after_stage_random() -> None:
+def test_cascading_randomisation_replaces_stages_from_the_head() -> None:
     backbone = build_backbone("resnet18", 3, weights="random", seed=0)
     random = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
     with torch.no_grad():
@@ -143,16 +133,18 @@ def test_cascade_makes_stage_after_stage_random() -> None:
     network.add_module("backbone", backbone)
     trained = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
     seen = []
-    for stage, made in faithfulness.cascading_randomisation(network, random):
+    for stage, randomised in faithfulness.cascading_randomisation(network, random):
         seen.append(stage)
-        for key, tensor in made.get_submodule("backbone").state_dict().items():
+        for key, tensor in randomised.get_submodule("backbone").state_dict().items():
             expected = random if key.split(".")[0] in seen else trained
             assert torch.equal(tensor, expected[key]), (stage, key)
     assert seen == ["head", "block4", "block3", "block2", "block1", "stem"]
     assert all(torch.equal(trained[key], tensor) for key, tensor in backbone.state_dict().items())
 
 
-def _frames(deletion: float, spread: float = 0.01, clips: int = 8) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+def make_frames(
+    deletion: float, spread: float = 0.01, clips: int = 8
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     rng = np.random.default_rng(0)
     rows = []
     for clip in range(clips):
@@ -165,10 +157,10 @@ def _frames(deletion: float, spread: float = 0.01, clips: int = 8) -> tuple[pd.D
     return areas, shares, alike.assign(stage="head")
 
 
-def test_table_says_what_speaks_for_the_map_and_what_against() -> None:
-    frame = faithfulness.make_faithfulness_table(*_frames(0.3)).set_index(["test", "control"])
+def test_faithfulness_table_has_verdicts() -> None:
+    frame = faithfulness.make_faithfulness_table(*make_frames(0.3)).set_index(["test", "control"])
     row = frame.loc[("deletion", "random order")]
-    assert row["verdict"] == "for", "less is left after deletion"
+    assert row["verdict"] == "for"
     assert row["difference"] == pytest.approx(-0.2, abs=0.02)
     assert row["difference_low"] <= row["difference"] <= row["difference_high"]
     assert row["low"] <= row["value"] <= row["high"]
@@ -177,25 +169,25 @@ def test_table_says_what_speaks_for_the_map_and_what_against() -> None:
     assert frame.loc[("loud", "share of the image"), "difference"] == pytest.approx(0.3)
     assert frame.loc[("rank_correlation head", ""), "value"] == pytest.approx(0.1)
     assert np.isnan(frame.loc[("ssim head", ""), "p"])
-    assert faithfulness.make_faithfulness_table(*_frames(0.7)).loc[0, "verdict"] == "against"
-    assert faithfulness.make_faithfulness_table(*_frames(0.5, spread=0.1)).loc[0, "verdict"] == "unclear"
+    assert faithfulness.make_faithfulness_table(*make_frames(0.7)).loc[0, "verdict"] == "against"
+    assert faithfulness.make_faithfulness_table(*make_frames(0.5, spread=0.1)).loc[0, "verdict"] == "unclear"
 
 
-def test_table_corrects_for_the_number_of_comparisons() -> None:
-    frame = faithfulness.make_faithfulness_table(*_frames(0.3))
+def test_faithfulness_table_corrects_p_by_holm() -> None:
+    frame = faithfulness.make_faithfulness_table(*make_frames(0.3))
     tested = frame[frame["p"].notna()]
     assert len(tested) == 5
-    assert tested["p"].min() == pytest.approx(5 * 2 / 2**8), "the smallest of 8 pairs, times 5 comparisons"
+    assert tested["p"].min() == pytest.approx(5 * 2 / 2**8)
 
 
-def test_table_of_one_clip_claims_nothing() -> None:
-    frame = faithfulness.make_faithfulness_table(*_frames(0.3, clips=1))
+def test_faithfulness_table_of_one_clip_is_unclear() -> None:
+    frame = faithfulness.make_faithfulness_table(*make_frames(0.3, clips=1))
     assert frame["low"].isna().all()
     assert set(frame["verdict"]) == {"unclear", ""}
 
 
-def test_mean_curves_average_over_clips(maps: AttributionMaps) -> None:
-    curves = faithfulness.deletion_insertion_curves(model(), maps)
+def test_average_curves_equal_mean_over_clips(maps: AttributionMaps) -> None:
+    curves = faithfulness.deletion_insertion_curves(make_model(), maps)
     frame = faithfulness.average_curves(curves)
     assert len(frame) == len(curves) / 2
     first = curves[(curves["curve"] == "deletion") & (curves["order"] == "energy") & (curves["fraction"] == 0.3)]
@@ -203,14 +195,8 @@ def test_mean_curves_average_over_clips(maps: AttributionMaps) -> None:
     assert mean["probability"].item() == pytest.approx(first["probability"].mean())
 
 
-def test_compare_maps_of_itself_is_one(maps: AttributionMaps) -> None:
-    frame = faithfulness.compare_maps(maps, maps)
-    assert frame["map"].tolist() == ["attribution"] * 2 + ["gradient"] * 2
-    np.testing.assert_allclose(frame[["rank_correlation", "ssim"]], 1.0)
-
-
-def test_rows_whose_interval_and_p_disagree_are_named() -> None:
-    """Five clips can never reach p = 0.05 by sign flips, however clear their interval."""
+def test_contradiction_notes_name_tests() -> None:
+    """With five clips, a sign flip test cannot reach p = 0.05."""
     shares = pd.DataFrame(
         [
             {"clip": clip, "map": "attribution", "region": region, "share": share + 0.001 * clip, "area": 0.2}

@@ -84,7 +84,7 @@ def test_default_weights_know_what_is_in_a_picture(picture, label):
     resized = torchvision.transforms.functional.resize(unit, 256, antialias=True)  # then crop: as ImageNet is evaluated
     unit = torchvision.transforms.functional.center_crop(resized, [224, 224])
     with torch.no_grad():
-        normalise = Normalise.fixed(backbone.mean, backbone.std, LogMel.decibel_range(Frontend()))
+        normalise = Normalise.fixed(backbone.mean, backbone.std, LogMel.get_decibel_range(Frontend()))
         found = backbone(normalise(unit * SPAN_DB + FLOOR_DB)).argmax().item()
     assert torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"][found] == label
 
