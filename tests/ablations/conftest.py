@@ -1,4 +1,4 @@
-"""Run an ablation on the small sounds, in this process, and read what it wrote."""
+"""Fixtures that run an ablation on small recordings in this process."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,7 +29,7 @@ RunAblation = Callable[..., Ran]
 
 @pytest.fixture(scope="session")
 def shared_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return one results folder for all ablations, so that they share runs as users' do."""
+    """Return one results folder for all ablations, so that they share runs."""
     return tmp_path_factory.mktemp("results")
 
 

@@ -1,4 +1,4 @@
-"""Features, of sounds and of a table, through the same commands as images; what they cannot have is one line."""
+"""Features of recordings and of a table in the commands, and their invalid options."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ def run(sounds: Path, tmp_path: Path):
 
 @pytest.fixture
 def csv(tmp_path: Path) -> Path:
-    """Write a table of two classes that one of its three features tells apart."""
+    """Write a table of two classes with one informative feature of three."""
     rng, label = np.random.default_rng(0), np.arange(60) % 2
     rows = pd.DataFrame(rng.standard_normal((60, 3)), columns=["tempo", "rms_mean", "rolloff_mean"])
     rows["rms_mean"] += 4 * label
@@ -41,7 +41,7 @@ def csv(tmp_path: Path) -> Path:
     return tmp_path / "features.csv"
 
 
-def test_features_of_sounds_are_trained_and_frozen(run, tmp_path: Path) -> None:
+def test_features_of_recordings_are_trained_and_frozen(run, tmp_path: Path) -> None:
     table = pd.read_csv(run("freeze --mlp-layers relu16-relu16 --block stem 1") / "table.csv")
     assert table["condition"].tolist() == ["none", "stem", "block1"]
     assert table["accuracy"].iloc[0] >= 0.8  # three tones; chance is a third
@@ -49,16 +49,16 @@ def test_features_of_sounds_are_trained_and_frozen(run, tmp_path: Path) -> None:
     assert len(list((tmp_path / "cache" / "images").glob("*/"))) == 1
 
 
-def test_features_of_sounds_have_components_and_similarity(run, tmp_path: Path) -> None:
+def test_features_of_recordings_work_with_pca_and_similarity(run, tmp_path: Path) -> None:
     run("compare --mlp-layers relu16-relu16 --pca 8")
     [weights] = tmp_path.glob("runs/*/weights.safetensors")
     folder = run(f"weight-change --mlp-layers relu16-relu16 --pca 8 --similarity cka --weights {weights}")
-    found = pd.read_csv(folder / "table.csv")
-    assert found["similarity"].between(0, 1).all()
-    assert (found["similarity"] < 1).any()
+    table = pd.read_csv(folder / "table.csv")
+    assert table["similarity"].between(0, 1).all()
+    assert (table["similarity"] < 1).any()
 
 
-def test_maps_name_each_feature(run) -> None:
+def test_attribute_names_each_feature(run) -> None:
     folder = run("attribute --mlp-layers relu16 --n-clips 4 --no-faithfulness")
     profiles = pd.read_csv(folder / "profiles.csv")
     assert profiles["name"].nunique() == 57
@@ -74,7 +74,7 @@ def test_maps_name_each_feature(run) -> None:
     assert (np.delete(silence, names.index("mfcc1_mean")) == 0).sum() >= 56 - 19  # the other coefficients but round
 
 
-def test_maps_of_a_table_rest_on_what_tells_its_classes_apart(csv: Path, tmp_path: Path) -> None:
+def test_attribute_of_table_finds_the_informative_feature(csv: Path, tmp_path: Path) -> None:
     network = NETWORK.replace("1e-2", "1e-1")
     words = f"attribute --data features --data-root {csv} {network} --mlp-layers none --n-clips 12"
     words += " --no-faithfulness --across-ablations"
@@ -102,7 +102,9 @@ def test_maps_of_a_table_rest_on_what_tells_its_classes_apart(csv: Path, tmp_pat
         ("compare --patience 3", "--patience needs --validation above 0"),
     ],
 )
-def test_what_a_table_cannot_have_is_one_line(csv: Path, tmp_path: Path, words: str, message: str) -> None:
+def test_feature_table_with_invalid_option_raises_user_error(
+    csv: Path, tmp_path: Path, words: str, message: str
+) -> None:
     data = f"--data features --data-root {csv} --backbone mlp --weights random --epochs 1 --results {tmp_path}"
     with pytest.raises(UserError, match=message) as caught:
         main([*words.split(), *data.split(), "--device", "cpu", "--threads", "1"])
@@ -120,7 +122,7 @@ def test_what_a_table_cannot_have_is_one_line(csv: Path, tmp_path: Path, words: 
         ("compare --backbone resnet18", "resnet18 .*"),
     ],
 )
-def test_what_features_of_sounds_cannot_have_is_one_line(run, words: str, message: str) -> None:
+def test_features_of_recordings_with_invalid_option_raise_user_error(run, words: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         run(words)
     assert "\n" not in str(caught.value)

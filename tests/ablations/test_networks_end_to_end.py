@@ -1,4 +1,4 @@
-"""Every network of the reports, and one of a user's own, through every ablation that looks into its blocks."""
+"""Networks of the reports and a user's network in every command that uses their blocks."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from core.config.layer_spec import parse_head_widths
 from core.models.backbone import build_backbone
 from run_ablation import main
 
-NETWORKS = {  # as they are typed
+NETWORKS = {  # name: options
     "googlenet_2014": (),
     "alexnet": ("--head", "1024-512-128"),
     "googlenet": ("--head", "512"),
@@ -21,14 +21,14 @@ NETWORKS = {  # as they are typed
     "convolneunet": (),
     "soundnet8_1d": (),
 }
-COMMANDS = {  # words, and the rows of the table or the names of some files
+COMMANDS = {  # options and expected conditions
     "freeze": (("--block", "1"), ["none", "block1"]),
     "fusion": (("--block", "none", "1"), ["all", "none", "block1"]),
     "cutoff": (("--block", "1"), None),
     "weight-change": (("--layers", "all", "--similarity", "cka"), None),
     "attribute": (("--n-clips", "2"), None),
 }
-OWN = """
+USER_NETWORK = """
 from torch import nn
 
 
@@ -43,52 +43,52 @@ SMALL = ["--n-mels", "64", "--n-frames", "64", "--sr", "8000", "--duration", "0.
 SMALL += ["--batch-size", "8", "--device", "cpu", "--threads", "1"]
 
 
-def table_of(command: str, network: tuple[str, ...], words: tuple[str, ...], sounds: Path, at: Path) -> pd.DataFrame:
+def run_command(command: str, network: tuple[str, ...], words: tuple[str, ...], sounds: Path, at: Path) -> pd.DataFrame:
     where = ["--data", "folder", "--data-root", str(sounds), "--results", str(at), "--weights"]
-    start = written(network, at) if command in ("weight-change", "pretraining") else "random"
+    start = write_weights(network, at) if command in ("weight-change", "pretraining") else "random"
     assert main([command, "--backbone", *network, *words, *SMALL, *where, start]) == 0
     (file,) = at.glob(f"{command}/*/{'maps' if command == 'attribute' else 'table'}.csv")
     return pd.read_csv(file)
 
 
-def written(network: tuple[str, ...], folder: Path) -> str:
-    """Write weights to start from, of a network that nobody has trained on anything."""
+def write_weights(network: tuple[str, ...], folder: Path) -> str:
+    """Write random starting weights of a network."""
     name, *head = network
-    made = build_backbone(
+    backbone = build_backbone(
         name, 3, weights="random", seed=9, head=parse_head_widths(head[-1] if head else ""), input_shape=(3, 64, 64)
     )
-    save_file(made.original_state_dict(), folder / "start.safetensors")
+    save_file(backbone.original_state_dict(), folder / "start.safetensors")
     return str(folder / "start.safetensors")
 
 
-def through(command: str, network: tuple[str, ...], sounds: Path, results: Path) -> None:
+def check_command(command: str, network: tuple[str, ...], sounds: Path, results: Path) -> None:
     words, conditions = COMMANDS[command]
-    table = table_of(command, network, words, sounds, results)
+    table = run_command(command, network, words, sounds, results)
     assert len(table) > 0
     assert "failed" not in table or not table["failed"].any()
     assert conditions is None or table["condition"].tolist() == conditions
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_network_with_auxiliaries_goes_through(command: str, sounds: Path, tmp_path: Path) -> None:
-    through(command, ("googlenet_2014",), sounds, tmp_path)
+def test_commands_run_with_auxiliary_heads(command: str, sounds: Path, tmp_path: Path) -> None:
+    check_command(command, ("googlenet_2014",), sounds, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "googlenet_2014"])
-def test_every_network_goes_through(name: str, command: str, sounds: Path, tmp_path: Path) -> None:
-    through(command, (name, *NETWORKS[name]), sounds, tmp_path)
+def test_commands_run_with_networks_of_reports(name: str, command: str, sounds: Path, tmp_path: Path) -> None:
+    check_command(command, (name, *NETWORKS[name]), sounds, tmp_path)
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "ensemble", "pretraining"])
-def test_network_of_ones_own_goes_through(command: str, sounds: Path, tmp_path: Path) -> None:
-    (tmp_path / "net.py").write_text(OWN)
+def test_commands_run_with_user_network(command: str, sounds: Path, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(USER_NETWORK)
     network = (f"{tmp_path / 'net.py'}:make",)
     if command in COMMANDS:
-        through(command, network, sounds, tmp_path)
+        check_command(command, network, sounds, tmp_path)
         return
     words = ("--members", "2") if command == "ensemble" else ()
-    table = table_of(command, network, words, sounds, tmp_path)
+    table = run_command(command, network, words, sounds, tmp_path)
     assert len(table) == 2
     assert table["accuracy"].notna().all()

@@ -1,4 +1,4 @@
-"""A stranger's kind of input: vectors, added by one class and one line, through training, freezing and analysis."""
+"""A user-defined input of vectors in training, freezing and analysis."""
 
 import hashlib
 from pathlib import Path
@@ -75,7 +75,7 @@ def vectors(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     )
 
 
-def test_a_vector_is_trained_frozen_compared_and_explained(
+def test_vector_run_is_trained_frozen_compared_and_attributed(
     vectors: Run, dataset: Dataset, session: Session, tmp_path: Path
 ) -> None:
     assert get_input_shape(vectors) == (WIDTH,)
@@ -85,15 +85,15 @@ def test_a_vector_is_trained_frozen_compared_and_explained(
     record = session.store.record(vectors)
     assert record is not None
     assert record.status == FINISHED
-    assert record.metrics.accuracy >= 0.8  # three tones; chance is a third
+    assert record.metrics.accuracy >= 0.8  # chance: a third
     frozen = vectors.replace(model__freeze="block1")
     train(frozen, dataset, session, label="frozen")
     start, end = build_network(vectors, 3).original_state_dict(), session.store.weights(frozen)
     moved = {name for name in end if not torch.equal(start[name], end[name])}
     assert {name.split(".")[0] for name in moved} == {"2", "3"}
-    found = compute_run_similarity(vectors, results, index="cka", layers="blocks", spatial="flatten")
-    assert list(found) == ["stem", "block1", "block2"]
-    assert 0 < found["stem"].value <= 1
+    similarities = compute_run_similarity(vectors, results, index="cka", layers="blocks", spatial="flatten")
+    assert list(similarities) == ["stem", "block1", "block2"]
+    assert 0 < similarities["stem"].value <= 1
     frame = write_attributions(
         results, AttributionRequest(n_clips=3, methods=("integrated-gradients", "occlusion-time"))
     )
@@ -101,26 +101,26 @@ def test_a_vector_is_trained_frozen_compared_and_explained(
     assert {"figure.png", "profiles.pdf", "faithfulness.csv"} <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_maps_of_a_vector_sum_to_the_difference_of_the_logits(vectors: Run, dataset: Dataset, session: Session) -> None:
+def test_attributions_of_vectors_are_complete(vectors: Run, dataset: Dataset, session: Session) -> None:
     train(vectors, dataset, session, label="run")
-    made = AttributionPipeline(
+    pipeline = AttributionPipeline(
         {"run": vectors}, dataset, session, AttributionRequest(n_clips=4, baselines=("silence", "mean", "noise"))
     )
-    assert made.inputs.shape == (4, 1, 1, WIDTH)
-    for each in made.attribute_all():
+    assert pipeline.inputs.shape == (4, 1, 1, WIDTH)
+    for each in pipeline.attribute_all():
         assert (each.maps.error <= 0.05).all()
     with pytest.raises(UserError, match="--method gradcam needs images; --input bands"):
         AttributionPipeline({"run": vectors}, dataset, session, AttributionRequest(methods=("gradcam",)))
 
 
-def test_masks_and_pictures_are_refused_in_one_line(vectors: Run, dataset: Dataset, session: Session) -> None:
+def test_vector_run_with_image_options_raises_user_error(vectors: Run, dataset: Dataset, session: Session) -> None:
     with pytest.raises(UserError, match="--freq-mask 4: only images can be rotated or masked"):
         prepare(vectors.replace(training__freq_mask=4), dataset, session)
     with pytest.raises(UserError, match="--normalise fixed: inputs of the kind bands are no pictures; use train"):
         prepare(vectors.replace(frontend__normalise="fixed"), dataset, session)
 
 
-def test_both_kinds_have_stores_of_their_own(vectors: Run, dataset: Dataset, session: Session) -> None:
+def test_vector_run_has_its_own_id_and_inputs(vectors: Run, dataset: Dataset, session: Session) -> None:
     assert vectors.id != vectors.replace(frontend__kind="logmel").id
     prepared = prepare(vectors, dataset, session)
     assert prepared.source.arrays[0].shape == (30, WIDTH)

@@ -143,7 +143,7 @@ def test_moments_of_incomplete_clips_raise_user_error(rng):
 def test_iterate_batches_shuffles_clips_into_equal_batches():
     clips = 2 * BATCH_SIZE + 1
     array = np.arange(3 * clips, dtype=np.float32)[:, None]
-    images = DatasetInputs(array=array, kept=np.arange(3 * clips), bad=(), key="")
+    images = DatasetInputs(array=array, clip_rows=np.arange(3 * clips), unusable=(), key="")
     drawn = [batch[:, 0].numpy() for batch in _iterate_batches(images, np.arange(clips) + clips, torch.device("cpu"))]
     assert sorted(np.concatenate(drawn)) == list(range(clips, 2 * clips))
     assert {len(batch) for batch in drawn} == {21, 22}

@@ -250,7 +250,9 @@ def test_timm_model_with_hidden_steps_is_refused(monkeypatch):
 
 def test_fixed_normalisation_sends_silence_to_black_and_forty_decibels_to_white():
     decibels = torch.tensor([-60.0, -10.0, 40.0]).view(1, 1, 1, 3).expand(2, 3, 1, 3)
-    found = Normalise.fixed((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), LogMel.get_decibel_range(Frontend()))(decibels)
+    found = Normalise.fixed((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), LogMel.get_decibel_range(Frontend()))(
+        decibels
+    )
     for channel, (mean, std) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]):
         expected = [(unit - mean) / std for unit in (0.0, 0.5, 1.0)]
         assert found[1, channel, 0].tolist() == pytest.approx(expected, abs=1e-6)
