@@ -1,5 +1,7 @@
 """One module per ablation. An ablation defines the conditions of a base run and the analysis of the finished runs."""
 
+from pathlib import Path
+
 from core.registry import Registry
 
 ABLATIONS = Registry(
@@ -15,3 +17,4 @@ ABLATIONS = Registry(
         "ensemble": "ablations.ensemble:Ensemble",
     },
 )
+STUDIES_FOLDER = Path(__file__).parent / "studies"  # one folder for each study: study.toml, published.csv, README.md

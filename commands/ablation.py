@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+import ablations
 from ablations.base import Ablation
 from analysis.output.number_format import format_seconds
 from analysis.statistics.paired_comparisons import planned_power_note
@@ -74,12 +75,14 @@ def run(call: Call) -> int:
             return results, experiment.analyse(results)
 
         (results, frame), executed = analyse_with_repair(analyse, plan, session, executed, again=experiment.trains)
-        reports = load_all_published(study_schema.STUDIES_FOLDER)
-        published_items = sorted(pair for pair, names in study_schema.commands_by_item().items() if call.name in names)
-        for study, item in (pair for pair in published_items if pair[0] in reports):
+        studies = load_all_published(ablations.STUDIES_FOLDER)
+        for (study, item), commands in sorted(study_schema.commands_by_item().items()):
+            if call.name not in commands or study not in studies:
+                continue
             name = f"published-{study_schema.folder_name(f'{study} {item}')}"
+            folder_of_studies = ablations.STUDIES_FOLDER
             write_published_comparison(
-                results, frame, study, item, title=study, folder=study_schema.STUDIES_FOLDER, name=name, always=False
+                results, frame, study, item, title=study, folder=folder_of_studies, name=name, always=False
             )
     return conclude(results, frame, executed, console, command=call.line)
 

@@ -93,7 +93,7 @@ def test_added_report_runs(sounds: Path, tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "studies" / name / "study.toml").write_text(text)
     stated = "item,data,backbone,condition,metric,value\nTable 1,claps,efficientnet_lite0,none,accuracy,0.9\n"
     (tmp_path / "studies" / name / "published.csv").write_text(stated)
-    monkeypatch.setattr(importlib.import_module("commands.cli.study_schema"), "FOLDER", tmp_path / "studies")
+    monkeypatch.setattr(importlib.import_module("ablations"), "STUDIES_FOLDER", tmp_path / "studies")
     words = ["--data", "folder", "--data-root", str(sounds), "--published-dataset", "claps", *SMALL]
     assert main(["study", name, "--scale", "quick", *words, "--results", str(tmp_path / "results")]) == 0
     (file,) = (tmp_path / "results").glob(f"studies/{name}/*/table-1/published.csv")

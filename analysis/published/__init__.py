@@ -1,1 +1,1 @@
-"""Published numbers beside ours."""
+"""Numbers that reports have published, compared with ours."""

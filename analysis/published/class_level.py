@@ -1,8 +1,8 @@
-"""Rows of ours that are finer than a condition, as published numbers call them: classes, cells of confusion matrices.
+"""Our numbers for single classes and for cells of confusion matrices, to compare with published ones.
 
-A report's condition is ``class NAME``, ``NAME as NAME`` (target and prediction, either of them ``All``), or ``entry K``
-for the K-th number of a list that names no classes; before it may stand our condition and a comma, which is else the
-first one of the data set and the backbone.
+In ``published.csv`` such a condition is ``class NAME``; or ``NAME as NAME``, target and prediction, where ``All`` is a
+sum; or ``entry K``, the K-th number of a list without class names. The name of one of our conditions and a comma can
+precede it, for example ``block3, class dog``; without it, the first condition of the data set and backbone is meant.
 """
 
 import re
@@ -19,64 +19,67 @@ from core.plan import Plan
 from core.store.runs import Record, Store
 
 ENTRY_NOTE = (
-    "Entry: of a list that names no classes; ours is of the class at that place in the order of their names, where the "
-    "list is as long as there are classes."
+    "Entry: a number of a published list without class names. Ours is the class at that position in the order of "
+    "names, if the list has as many entries as there are classes."
 )
 ENTRY = re.compile(r"entry \d+")
 CLASS_LEVEL = re.compile(r"(.*, )?(class .+|.+ as .+|entry \d+)")
 
 
-def class_level_rows(plan: Plan, store: Store, stated: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of classes and cells that published numbers are of.
+def class_level_rows(plan: Plan, store: Store, published: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return our numbers for the classes and cells that a report has numbers for.
 
     Parameters
     ----------
     plan, store
-        Our runs.
-    stated
-        Numbers of a report, as `analysis.published.numbers.load_published` gives them.
+        Our runs and their store.
+    published
+        Published numbers, a result of `analysis.published.numbers.load_published`.
 
     Returns
     -------
     rows
-        ``data``, ``backbone`` and ``condition``, and for a class ``precision``, ``recall`` and ``f1`` with their
-        ``_std``, for a cell ``clips``: the sum over folds of the mean over their seeds.
+        ``data``, ``backbone`` and ``condition`` of each; for a class also ``precision``, ``recall`` and ``f1`` with
+        their ``_std``, for a cell ``clips``: the mean over seeds, summed over folds.
     """
-    wanted = {condition for condition in stated["condition"] if CLASS_LEVEL.fullmatch(condition)}
-    if not wanted:
+    conditions = {condition for condition in published["condition"] if CLASS_LEVEL.fullmatch(condition)}
+    if not conditions:
         return []
     rows: list[dict[str, Any]] = []
-    known: set[tuple[str, ...]] = set()
+    seen: set[tuple[str, ...]] = set()
     for values, planned in plan.groups():
-        where = dataset_and_backbone(planned[0])
+        keys = dataset_and_backbone(planned[0])
         records = [record for one in planned if (record := store.finished(one.run))]
         if not records:
             continue
-        listed = _list_lengths(stated, where["backbone"])
-        found = _class_rows(records, listed) | _cell_rows(records)
-        first = tuple(where.values()) not in known
-        known.add(tuple(where.values()))
-        for prefix in (f"{values['condition']}, ", *([""] if first else [])):
-            rows += [{**where, "condition": prefix + of, **row} for of, row in found.items() if prefix + of in wanted]
+        by_condition = _class_rows(records, _list_lengths(published, keys["backbone"])) | _cell_rows(records)
+        is_first = tuple(keys.values()) not in seen
+        seen.add(tuple(keys.values()))
+        for prefix in (f"{values['condition']}, ", *([""] if is_first else [])):
+            rows += [
+                {**keys, "condition": prefix + name, **row}
+                for name, row in by_condition.items()
+                if prefix + name in conditions
+            ]
     return rows
 
 
-def _list_lengths(stated: pd.DataFrame, backbone: str) -> Mapping[str, int]:
-    """Return how long a report's lists without classes are, by metric."""
-    entries = stated[stated["condition"].map(lambda name: bool(ENTRY.fullmatch(name)))]
+def _list_lengths(published: pd.DataFrame, backbone: str) -> Mapping[str, int]:
+    """Return the lengths of published lists without class names, by metric."""
+    entries = published[published["condition"].map(lambda name: bool(ENTRY.fullmatch(name)))]
     lengths = entries[entries["backbone"] == backbone]["metric"].value_counts()
     return {str(metric): int(n) for metric, n in lengths.items()}
 
 
-def _class_rows(records: Sequence[Record], listed: Mapping[str, int]) -> dict[str, dict[str, Any]]:
-    scored = [(record.run.data.fold, record.run.seed, record.per_class) for record in records]
+def _class_rows(records: Sequence[Record], list_lengths: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+    scores = [(record.run.data.fold, record.run.seed, record.per_class) for record in records]
     names = records[0].class_names
-    found = {}
-    for k, row in enumerate(per_class_rows({}, scored, names), start=1):
-        found[f"class {row.pop('class')}"] = row
-        whole = [score for score in SCORES if listed.get(score) == len(names)]
-        found[f"entry {k}"] = {name: row[name] for score in whole for name in (score, f"{score}_std")}
-    return found
+    rows = {}
+    for k, row in enumerate(per_class_rows({}, scores, names), start=1):
+        rows[f"class {row.pop('class')}"] = row
+        complete = [score for score in SCORES if list_lengths.get(score) == len(names)]
+        rows[f"entry {k}"] = {name: row[name] for score in complete for name in (score, f"{score}_std")}
+    return rows
 
 
 def _cell_rows(records: Sequence[Record]) -> dict[str, dict[str, Any]]:

@@ -1,17 +1,18 @@
-"""The numbers that the reports themselves state, and ours beside them, never mixed.
+"""Numbers that reports have published, and tables that compare them with ours.
 
-``ablations/studies/<report>/published.csv`` holds one number a row: study, item (table, figure or section), data,
-backbone, condition, metric, epoch, value (fraction 0 to 1, count, or seconds), std, approximate, source. Data sets and
-backbones go by this toolkit's names where it has them; `source` names report and place in the report's own words.
-`epoch` is ``best`` where the number is that of a run's best epoch, so that it stands beside our best epoch and never
-beside our last; it is empty where the report does not say, or where a number has none, such as a count. `approximate`
-marks what a report gives in words ("about 90%", "over 6 million"); a range is two metrics, ``_low`` and ``_high``; a
-change (``delta``) is against the first condition of our ablation. An empty field means that the report names none,
-such as the backbone of a statement about all of them. What is finer than a condition, a class or a cell of a confusion
-matrix, is named as `analysis.published.class_level` says.
+``ablations/studies/<report>/published.csv`` has one number in each row, with these columns:
 
-What a metric's numbers are, and so how they are written, follows from its name
-(`analysis.output.number_format.format_metric`).
+- ``item``: table, figure or section of the report.
+- ``data``, ``backbone``, ``condition``: what the number is about, in the names of this toolkit if it has them. Empty if
+  the report names none, for example a statement about all backbones. A condition can also be a class or a cell of a
+  confusion matrix (`analysis.published.class_level`).
+- ``metric``: name of the metric, which decides the format (`analysis.output.number_format.format_metric`). A published
+  range is two metrics that end in ``_low`` and ``_high``. ``delta`` is a change against the first condition.
+- ``epoch``: ``best`` if the number is from the best epoch of a run; it is then compared with our best epoch, never with
+  our last one. Empty if the report does not name the epoch or the number has none, such as a count.
+- ``value``: a fraction from 0 to 1, a count, or seconds. ``std``: its standard deviation, or empty.
+- ``approximate``: true for a number in words ("about 90%", "over 6 million").
+- ``source``: the place in the report, in the report's own words.
 """
 
 import contextlib
@@ -31,11 +32,10 @@ from analysis.output.tables import MISSING, Column
 from analysis.published.class_level import ENTRY, ENTRY_NOTE, class_level_rows
 from core.errors import UserError, unknown_name_error
 
-FOLDER = Path(__file__).resolve().parents[2] / "ablations" / "studies"
 KEYS = ("data", "backbone", "condition")
 TEXT_COLUMNS = ("study", "item", *KEYS, "metric", "epoch", "source")
 BEST_EPOCH = "best"
-EPOCH_METRICS = ("accuracy", "delta")  # metrics that we have of the best epoch, and of the last
+EPOCH_METRICS = ("accuracy", "delta")  # we have these for the best epoch and for the last one
 COLUMNS = (
     Column("data", "Data"),
     Column("backbone", "Backbone"),
@@ -46,47 +46,50 @@ COLUMNS = (
     Column("published", "Published", format_metric, std="published_std", unit="metric", mark="approximate"),
 )
 FOOTNOTES = (
-    "Ours and published are of the same epoch: the best one on the test fold, which flatters, where the report's is, "
-    "and else the last. Accuracy and F1 in %, changes in percentage points. 'about': stated in words.",
+    "Both numbers are from the same epoch: the best epoch on the test fold (optimistic) if the report gives that one, "
+    "otherwise the last epoch. Accuracy and F1 in %, changes in percentage points. 'about': approximate in the report.",
 )
-ALL_BACKBONES_NOTE = "A statement about all backbones has the mean of ours for a change, and our best for the rest."
+ALL_BACKBONES_NOTE = (
+    "For a published number about all backbones, ours is the mean over backbones for a change, and the best backbone "
+    "for other metrics."
+)
 
 
 @dataclass(frozen=True)
 class Match:
-    """A number of ours that is the same thing as a published one, its deviation, and the row that it is from."""
+    """One of our numbers that measures the same as a published one, its standard deviation, and the row it is from."""
 
     value: float
     std: float
     row: Mapping[str, Any]
 
 
-def list_published(folder: Path = FOLDER) -> tuple[str, ...]:
-    """Name the reports whose numbers are at hand."""
+def list_published(folder: Path) -> tuple[str, ...]:
+    """Return the names of the studies in a folder that have published numbers."""
     return tuple(sorted(file.parent.name for file in folder.glob("*/published.csv")))
 
 
-def load_published(study: str, item: str | None = None, *, folder: Path = FOLDER) -> pd.DataFrame:
-    """Read a report's numbers.
+def load_published(study: str, item: str | None = None, *, folder: Path) -> pd.DataFrame:
+    """Read the published numbers of a report.
 
     Parameters
     ----------
     study
-        The report, e.g. ``rethinking-cnn``.
+        Name of the study, for example ``rethinking-cnn``.
     item
-        One of its tables, figures or sections, e.g. ``Table I``; all of them where none is named.
+        Table, figure or section of the report, for example ``Table I``; None for all of them.
     folder
-        Where the reports are.
+        Folder of all studies.
 
     Returns
     -------
     DataFrame
-        One number a row, in the report's order; see the module for the columns.
+        One row for each number, in the order of the report, with the column ``study`` and those of ``published.csv``.
 
     Raises
     ------
     UserError
-        For a study or an item that there is not, naming those there are, and for a file that cannot be read.
+        If the study or item is unknown (with the nearest match), or the file cannot be read.
     """
     if study not in list_published(folder):
         raise unknown_name_error("study", study, list_published(folder))
@@ -101,10 +104,10 @@ def load_published(study: str, item: str | None = None, *, folder: Path = FOLDER
         )
     except (ValueError, OSError) as error:
         raise UserError(f"{study}/published.csv: {str(error).splitlines()[0]}") from None
-    if absent := [name for name in ("item", "data", "metric", "value") if name not in numbers]:
-        raise UserError(f"{study}/published.csv lacks the column{'s' * (len(absent) > 1)} {', '.join(absent)}")
-    filled: dict[str, Any] = dict.fromkeys(TEXT_COLUMNS, "") | {"study": study, "std": math.nan, "approximate": False}
-    numbers = numbers.assign(**{name: value for name, value in filled.items() if name not in numbers})
+    if missing := [name for name in ("item", "data", "metric", "value") if name not in numbers]:
+        raise UserError(f"{study}/published.csv: add the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
+    defaults: dict[str, Any] = dict.fromkeys(TEXT_COLUMNS, "") | {"study": study, "std": math.nan, "approximate": False}
+    numbers = numbers.assign(**{name: value for name, value in defaults.items() if name not in numbers})
     if item is None:
         return numbers
     if item not in set(numbers["item"]):
@@ -112,81 +115,82 @@ def load_published(study: str, item: str | None = None, *, folder: Path = FOLDER
     return numbers[numbers["item"] == item].reset_index(drop=True)
 
 
-def load_all_published(folder: Path = FOLDER) -> dict[str, pd.DataFrame]:
-    """Return the numbers of every report whose file can be read, by name; the others' own studies say what is wrong."""
-    found = {}
+def load_all_published(folder: Path) -> dict[str, pd.DataFrame]:
+    """Return the published numbers by study; files that cannot be read are skipped (their own study reports them)."""
+    numbers = {}
     for study in list_published(folder):
         with contextlib.suppress(UserError):
-            found[study] = load_published(study, folder=folder)
-    return found
+            numbers[study] = load_published(study, folder=folder)
+    return numbers
 
 
-def find_matches(stated: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Match]:
-    """Find a published number among rows of ours: the one place that says when two numbers are the same thing.
+def find_matches(published: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Match]:
+    """Return our numbers that measure the same as a published one. Only this function decides that.
 
     Parameters
     ----------
-    stated
-        A row of `load_published`. One without a backbone is about all of them.
+    published
+        A row of `load_published`; an empty backbone means all backbones.
     rows
-        Conditions of ours: ``data`` ("" where they hang on none, as a network's parameters), ``backbone``,
-        ``condition``, and a column for each metric, with ``_best_epoch`` behind its name for the best epoch's, and
-        with ``_std`` for its deviation.
+        Our conditions, with ``data`` (empty for a number that does not depend on the data, such as the number of
+        parameters), ``backbone``, ``condition``, and one column for each metric. ``<metric>_best_epoch`` is its value
+        at the best epoch, and ``<metric>_std`` its standard deviation.
     """
-    column = re.sub("_(low|high)$", "", str(stated["metric"]))
-    column += "_best_epoch" * (stated["epoch"] == BEST_EPOCH and column in EPOCH_METRICS)
+    column = re.sub("_(low|high)$", "", str(published["metric"]))
+    column += "_best_epoch" * (published["epoch"] == BEST_EPOCH and column in EPOCH_METRICS)
     return [
         Match(row[column], row.get(f"{column}_std", math.nan), row)
         for row in rows
-        if row["condition"] == stated["condition"]
-        and row["data"] in ("", stated["data"])
-        and stated["backbone"] in ("", row["backbone"])
+        if row["condition"] == published["condition"]
+        and row["data"] in ("", published["data"])
+        and published["backbone"] in ("", row["backbone"])
         and _is_number(row.get(column))
     ]
 
 
 def join_with_published(
-    frame: pd.DataFrame, study: str, item: str, *, finer: pd.DataFrame | None = None, folder: Path = FOLDER
+    frame: pd.DataFrame, study: str, item: str, *, folder: Path, class_rows: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """Set our numbers and a report's side by side, one number a row; what only one of us has stands alone.
+    """Return a table with one row for each number, ours and the published one side by side.
 
     Parameters
     ----------
     frame
-        Our conditions: one row each, with the columns of `find_matches`. Not changed.
+        Our conditions, one row each, with the columns of `find_matches`. Not changed.
     study, item, folder
-        Where the published numbers are from; see `load_published`.
-    finer
-        Further rows of the same columns, which stand beside published numbers and never alone.
+        Parameters of `load_published`.
+    class_rows
+        Rows of `class_level_rows`. They appear only beside a published number.
 
     Returns
     -------
     DataFrame
-        ``data``, ``backbone``, ``condition``, ``metric``, ``epoch``, ``ours``, ``ours_std``, ``load_published``,
-        ``published_std``, ``approximate``, ``source``: the report's rows in its order, then the accuracy of our
-        conditions that it does not have. A published bound of a change (``delta_low``) stands beside our change.
+        ``data``, ``backbone``, ``condition``, ``metric``, ``epoch``, ``ours``, ``ours_std``, ``published``,
+        ``published_std``, ``approximate``, ``source``: first the numbers of the report in its order, then the accuracy
+        of our conditions that the report does not have. A published bound of a change (``delta_low``) is compared with
+        our change.
 
     Raises
     ------
     ValueError
-        Where `frame` has two rows for one data set, backbone and condition, so that ours would not be one number.
+        If `frame` has two rows with the same data set, backbone and condition.
     """
-    if (twice := frame.duplicated(list(KEYS))).any():
-        raise ValueError(f"more than one row for {', '.join(map(str, frame.loc[twice, list(KEYS)].iloc[0]))}")
+    if (duplicates := frame.duplicated(list(KEYS))).any():
+        raise ValueError(f"more than one row for {', '.join(map(str, frame.loc[duplicates, list(KEYS)].iloc[0]))}")
     own = _to_rows(frame)
-    all_own = own + _to_rows(pd.DataFrame() if finer is None else finer)
-    theirs = load_published(study, item, folder=folder).rename(columns={"value": "published", "std": "published_std"})
-    rows: list[dict[Any, Any]] = theirs.drop(columns=["study", "item"]).to_dict("records")
-    found = []
+    all_own = own + _to_rows(pd.DataFrame() if class_rows is None else class_rows)
+    numbers = load_published(study, item, folder=folder).rename(columns={"value": "published", "std": "published_std"})
+    rows: list[dict[Any, Any]] = numbers.drop(columns=["study", "item"]).to_dict("records")
+    matched = []
     for row in rows:
-        every = find_matches(row, all_own)
-        found += [tuple(match.row[name] for name in KEYS) for match in every]
-        row["ours"], row["ours_std"] = _combine_matches(every, str(row["metric"]))
-        if not row["backbone"] and every:
-            row["backbone"] = f"all ({len(every)})"
-    epoch = BEST_EPOCH if (theirs["epoch"] == BEST_EPOCH).any() else "last"
+        matches = find_matches(row, all_own)
+        matched += [tuple(match.row[name] for name in KEYS) for match in matches]
+        row["ours"], row["ours_std"] = _combine_matches(matches, str(row["metric"]))
+        if not row["backbone"] and matches:
+            row["backbone"] = f"all ({len(matches)})"
+    epoch = BEST_EPOCH if (numbers["epoch"] == BEST_EPOCH).any() else "last"
     scored = [row for row in own if "accuracy" in row]
-    rows += [_unmatched_row(row, epoch) for row in scored if tuple(row[name] for name in KEYS) not in found]
+    rows += [_unmatched_row(row, epoch) for row in scored if tuple(row[name] for name in KEYS) not in matched]
     columns = [*KEYS, "metric", "epoch", "ours", "ours_std", "published", "published_std", "approximate", "source"]
     return pd.DataFrame(rows).reindex(columns=columns)
 
@@ -201,64 +205,73 @@ def write_published_comparison(
     folder: Path,
     name: str = "published",
     always: bool = True,
+    only_published: bool = False,
 ) -> None:
-    """Write the table that sets the rows of an analysis beside an item's published numbers, where it states any.
+    """Write the table that compares an analysis with the published numbers of an item, if there are any.
 
     Parameters
     ----------
     results
-        Where to write; its `published_as` is the name that published rows have for our data set.
+        Output folder. Its `published_as` is the name of our data set in the published numbers.
     frame
-        The analysis's rows, over any grid: averaged, so that a condition is one number.
+        Rows of the analysis, averaged over a grid so that each condition is one number.
     study, item, folder
-        See `load_published`.
+        Parameters of `load_published`.
     title
-        The report's.
+        Title of the report.
     name
-        The table's.
+        Name of the table.
     always
-        Write it also where no number of ours is the same thing as a published one.
+        Whether to write the table if none of our numbers matches a published one.
+    only_published
+        Whether to leave out conditions that the report does not have.
     """
     if study not in list_published(folder) or item not in set(load_published(study, folder=folder)["item"]):
         return
-    more = class_level_rows(results.plan, results.session.store, load_published(study, item, folder=folder))
-    own, finer = average_over_grid(frame), average_over_grid(pd.DataFrame(more))
+    numbers = load_published(study, item, folder=folder)
+    if only_published and "condition" in frame:  # the frame of `samples` has no conditions
+        frame = frame[frame["condition"].isin(set(numbers["condition"]))]
+    by_class = pd.DataFrame(class_level_rows(results.plan, results.session.store, numbers))
+    own, class_rows = average_over_grid(frame), average_over_grid(by_class)
     if results.published_as:
-        own, finer = (
-            part.assign(data=part["data"].where(part["data"] == "", results.published_as)) for part in (own, finer)
+        own, class_rows = (
+            part.assign(data=part["data"].where(part["data"] == "", results.published_as)) for part in (own, class_rows)
         )
-    table = join_with_published(own, study, item, finer=finer, folder=folder)
-    both = table["ours"].notna() & table["published"].notna()
-    if not (always or both.any()):
+    table = join_with_published(own, study, item, class_rows=class_rows, folder=folder)
+    compared = table["ours"].notna() & table["published"].notna()
+    if not (always or compared.any()):
         return
-    notes = [*FOOTNOTES, *([ALL_BACKBONES_NOTE] if table["backbone"].str.startswith("all (").any() else [])]
-    notes += [ENTRY_NOTE] if table[both]["condition"].map(lambda name: bool(ENTRY.fullmatch(name))).any() else []
-    caption = f"{title}, {item}: ours beside the published"
-    shown = table.assign(epoch=table["epoch"].replace("", MISSING), backbone=table["backbone"].replace("", MISSING))
-    results.write_table(name, shown, COLUMNS, caption=caption, footnotes=notes, show=bool(both.any()))
+    notes = [*FOOTNOTES]
+    if table["backbone"].str.startswith("all (").any():
+        notes.append(ALL_BACKBONES_NOTE)
+    if table[compared]["condition"].map(lambda name: bool(ENTRY.fullmatch(name))).any():
+        notes.append(ENTRY_NOTE)
+    caption = f"{title}, {item}: our numbers and the published ones"
+    printed = table.assign(epoch=table["epoch"].replace("", MISSING), backbone=table["backbone"].replace("", MISSING))
+    results.write_table(name, printed, COLUMNS, caption=caption, footnotes=notes, show=bool(compared.any()))
 
 
 def average_over_grid(frame: pd.DataFrame) -> pd.DataFrame:
-    """Average over whatever else a grid varies, so that a condition of a data set and a backbone is one row."""
+    """Return one row for each data set, backbone and condition: the mean over all other options of a grid."""
     if frame.empty or not {*KEYS} <= set(frame):
         return pd.DataFrame(columns=[*KEYS])
     numbers = [name for name in frame.select_dtypes("number") if name not in KEYS]
     return frame.groupby(list(KEYS), sort=False)[numbers].mean().reset_index()
 
 
-def _combine_matches(found: Sequence[Match], metric: str) -> tuple[float, float]:
-    """Make one number of ours of all that a statement is about."""
-    if len(found) < 2:
-        return (found[0].value, found[0].std) if found else (math.nan, math.nan)
-    values = [match.value for match in found]
+def _combine_matches(matches: Sequence[Match], metric: str) -> tuple[float, float]:
+    """Return value and standard deviation of ours: the mean over backbones for a change, the best for other metrics."""
+    if len(matches) < 2:
+        return (matches[0].value, matches[0].std) if matches else (math.nan, math.nan)
+    values = [match.value for match in matches]
     if metric.startswith("delta"):
         return sum(values) / len(values), math.nan
-    least = metric in METRICS and METRICS[metric].best == "min"
-    return (min(values) if least else max(values)), math.nan
+    lower_is_better = metric in METRICS and METRICS[metric].best == "min"
+    return (min(values) if lower_is_better else max(values)), math.nan
 
 
 def _unmatched_row(row: Mapping[str, Any], epoch: str) -> dict[str, Any]:
-    """Return our accuracy of a condition for which the report has no number, of the epoch of its others."""
+    """Return the row of a condition that the report does not have: our accuracy at the epoch of its other numbers."""
     name = "accuracy_best_epoch"
     if epoch != BEST_EPOCH or not _is_number(row.get(name)):
         name, epoch = "accuracy", "last"

@@ -1,1 +1,1 @@
-"""One page of all that is in a results folder."""
+"""The report page: everything in a results folder, in one HTML file."""

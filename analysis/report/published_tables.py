@@ -1,7 +1,8 @@
-"""The reports' own numbers for the data sets of a store, each with ours beside it where a table has the same thing."""
+"""The table of published numbers on the report page, with our numbers beside them."""
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,81 +16,100 @@ from analysis.report.table_model import Cell, Table, make_table
 from core.store.runs import Record
 
 HEADER = ("Report", "Data", "Backbone", "Condition", "Metric", "Epoch", "Published", "Ours", "Our table", "Source")
-WeightsLookup = Callable[
-    [str, str, str], str
-]  # the weights that a report starts from, by report, data set and backbone
-CommandsByItem = Mapping[tuple[str, str], Set[str]]  # the commands that answer an item of a report
 
 
-def assume_imagenet(report: str, data: str, backbone: str) -> str:
-    """Say that every report starts from ImageNet's weights."""
+def assume_imagenet(study: str, data: str, backbone: str) -> str:
+    """Return ``imagenet``, the starting weights of every study."""
     return "imagenet"
 
 
-def make_published_table(
-    analyses: Iterable[Analysis],
-    records: Mapping[str, Record],
-    answers: CommandsByItem,
-    starts: WeightsLookup,
-    *,
-    folder: Path,
-    limit: int,
-) -> Table:
-    """Make the table of published numbers for the data sets and backbones that were run.
+@dataclass(frozen=True)
+class Studies:
+    """The studies whose published numbers a page shows.
 
-    Ours stand beside them where a table of a command that answers the item has the same data set, backbone, condition,
-    metric and epoch, from the weights that the report starts from, or from random ones in the condition of that name;
-    a condition with several rows in it, such as one for each learning rate, gives several.
+    Attributes
+    ----------
+    folder
+        Folder of all studies.
+    commands_by_item
+        Commands that reproduce an item of a study, by ``(study, item)``.
+    starting_weights
+        Function from (study, data set, backbone) to the starting weights of the study.
     """
-    ours: dict[str, list[dict[str, Any]]] = {}
+
+    folder: Path
+    commands_by_item: Mapping[tuple[str, str], Set[str]]
+    starting_weights: Callable[[str, str, str], str] = assume_imagenet
+
+
+def make_published_table(
+    analyses: Iterable[Analysis], records: Mapping[str, Record], studies: Studies | None, *, limit: int
+) -> Table:
+    """Return the table of published numbers for the data sets and backbones of our runs.
+
+    Ours is a number from a table of a command that reproduces the item, for the same data set, backbone, condition,
+    metric and epoch, and for the starting weights of the study (or random weights in the condition ``random``). A
+    condition with several rows in that table, such as one for each learning rate, gives several rows here.
+    """
+    own_rows: dict[str, list[dict[str, Any]]] = {}
     for analysis in analyses:
-        ours.setdefault(analysis.ablation, []).extend(_iterate_rows(analysis, records))
-    every = [row for rows in ours.values() for row in rows]
-    data = {record.run.data.display_name for record in records.values()} | {row["data"] for row in every}
+        own_rows.setdefault(analysis.ablation, []).extend(_iterate_rows(analysis, records))
+    data = {record.run.data.display_name for record in records.values()}
+    data |= {row["data"] for rows in own_rows.values() for row in rows}
     backbones = {record.run.model.backbone for record in records.values()} | {""}
-    rows: list[list[str | Cell]] = []
-    for study, every_number in load_all_published(folder).items():
-        numbers = every_number[every_number["data"].isin(data) & every_number["backbone"].isin(backbones)]
-        for stated in numbers.to_dict("records"):
-            metric = str(stated["metric"])
-            own = [
+    table_rows: list[list[str | Cell]] = []
+    for study, all_numbers in (load_all_published(studies.folder) if studies else {}).items():
+        numbers = all_numbers[all_numbers["data"].isin(data) & all_numbers["backbone"].isin(backbones)]
+        for published in ({str(key): value for key, value in row.items()} for row in numbers.to_dict("records")):
+            assert studies
+            metric = str(published["metric"])
+            candidates = [
                 row
-                for name in answers.get((study, str(stated["item"])), ())
-                for row in ours.get(name, ())
-                if row["condition"] == "random" or row["weights"] == starts(study, row["data"], row["backbone"])
+                for command in studies.commands_by_item.get((study, str(published["item"])), ())
+                for row in own_rows.get(command, ())
+                if row["condition"] == "random"
+                or row["weights"] == studies.starting_weights(study, row["data"], row["backbone"])
             ]
-            names = [str(stated[name]) or MISSING for name in ("data", "backbone", "condition")]
-            about = "about " * bool(stated["approximate"])
-            theirs = about + _format_value(stated["value"], stated["std"], metric)
-            title = metric_title(metric) + " %" * _is_fraction(metric)
-            fixed: list[str | Cell] = [f"{study} {stated['item']}", *names, title, str(stated["epoch"]) or MISSING]
-            fixed.append(Cell(theirs, float(stated["value"])))
-            found: list[list[str | Cell]] = [
+            value = "about " * bool(published["approximate"])
+            value += _format_value(published["value"], published["std"], metric)
+            first_cells: list[str | Cell] = [
+                f"{study} {published['item']}",
+                *(str(published[name]) or MISSING for name in ("data", "backbone", "condition")),
+                metric_title(metric) + " %" * _is_fraction(metric),
+                str(published["epoch"]) or MISSING,
+                Cell(value, float(published["value"])),
+            ]
+            our_cells: list[list[str | Cell]] = [
                 [
                     Cell(_format_value(match.value, match.std, metric), match.value),
                     Cell(match.row["table"].title, target=match.row["table"].id),
                 ]
-                for match in find_matches({str(name): value for name, value in stated.items()}, own)
+                for match in find_matches(published, candidates)
             ]
-            rows += [[*fixed, *cells, str(stated["source"])] for cells in found or [[MISSING, MISSING]]]
-    return make_table(HEADER, rows, limit=limit)
+            for cells in our_cells or [[MISSING, MISSING]]:
+                table_rows.append([*first_cells, *cells, str(published["source"])])
+    return make_table(HEADER, table_rows, limit=limit)
 
 
 def _iterate_rows(analysis: Analysis, records: Mapping[str, Record]) -> Iterator[dict[str, Any]]:
-    """Go through the rows of an analysis that name their runs, which say the data set and the backbone."""
+    """Yield the rows of the CSV tables of an analysis, with data set, backbone and weights of their runs."""
     for item in analysis.tables:
         for row in (row for source in item.sources if source.label == "CSV" for row in _parse_csv(source.text)):
             record = next((records[id] for id in str(row.get("run_ids")).split() if id in records), None)
             if record is None:
                 continue
-            run, condition = record.run, str(row.get("condition"))
-            data = analysis.published_as or run.data.display_name
-            about = {"data": data, "backbone": run.model.backbone, "weights": run.model.weights}
-            yield row | about | {"condition": condition, "table": item}
+            model = record.run.model
+            yield row | {
+                "data": analysis.published_as or record.run.data.display_name,
+                "backbone": model.backbone,
+                "weights": model.weights,
+                "condition": str(row.get("condition")),
+                "table": item,
+            }
 
 
 def _parse_csv(text: str) -> list[dict[str, Any]]:
-    """Read the rows of a CSV text; none where it is damaged."""
+    """Return the rows of a CSV text; no rows if it is damaged."""
     try:
         frame = pd.read_csv(io.StringIO(text), keep_default_na=False, na_values=[""], dtype={"condition": str})
     except ValueError:

@@ -1,8 +1,7 @@
-"""What the report page shows of every analysis in a results folder: its tables, figures and maps, and their sounds.
+"""Read the analyses of a results folder for the report page: tables, figures, attribution maps and sounds.
 
-All of it comes from the ``analysis.json`` that each analysis leaves (`analysis.output.folder`) and the files beside
-it. None
-of it is trusted: a name that leads out of its folder is not followed, and what cannot be read is named on the page.
+Each analysis is described by its ``analysis.json`` (`analysis.output.folder`), which names the files in its folder. The
+reader does not trust them: it ignores paths outside the folder, and the page lists the files that it cannot read.
 """
 
 import base64
@@ -18,38 +17,38 @@ from analysis.report.table_model import Table, parse_csv, parse_description
 from core.datasets.sets.instruments import EMBEDDED_FOLDER
 from core.io.atomic_files import read_json
 
-SKIPPED_FOLDERS = {"runs", "cache", "report", "published"}  # folders of a results folder that hold no analyses
+SKIPPED_FOLDERS = {"runs", "cache", "report", "published"}  # top folders without analyses
 SOURCE_LABELS = {".tex": "LaTeX", ".csv": "CSV", ".md": "Markdown"}
-NOT_FACTS = {"kind", "name", "caption", "files", "footnotes", "cells", "clip", "sound"}
+NOT_FACTS = {"kind", "name", "caption", "files", "footnotes", "cells", "clip", "sound"}  # shown in other places
 MIB = 2**20
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much the page may hold, so that hundreds of runs still make a page that opens on a phone."""
+    """Maximum sizes of the page, so that it opens on a phone even with hundreds of runs."""
 
     picture_bytes: int = 48 * MIB
     sound_bytes: int = 16 * MIB
-    source_bytes: int = MIB // 4  # of one copied file
+    source_bytes: int = MIB // 4  # of one file that can be copied as text
     rows: int = 500  # of one table
-    details: int = 200  # runs shown with curves and confusion matrix
-    runs: int = 100_000  # runs listed
-    written: int = 200  # of those, which need no script; more are searched and paged through
+    details: int = 200  # runs with learning curves and confusion matrix
+    runs: int = 100_000  # runs in the list
+    html_runs: int = 200  # runs in the list that need no script; the script shows the others
 
 
 @dataclass(frozen=True)
 class Media:
-    """A picture or a sound: a data URI, or the reason why there is none; a picture's size on the page in pixels."""
+    """An embedded picture or sound."""
 
-    uri: str = ""
-    problem: str = ""
-    width: int = 0
+    uri: str = ""  # data URI
+    problem: str = ""  # reason if there is no data URI
+    width: int = 0  # of a picture on the page, in pixels
     height: int = 0
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file to be copied as text."""
+    """The text of a file, which can be copied from the page."""
 
     id: str
     label: str
@@ -59,10 +58,10 @@ class Source:
 
 @dataclass
 class Item:
-    """A table, a figure or a map."""
+    """A table, a figure or an attribution map."""
 
     id: str
-    title: str  # e.g. Table 3
+    title: str  # for example Table 3
     caption: str
     files: tuple[str, ...]
     footnotes: tuple[str, ...] = ()
@@ -75,7 +74,7 @@ class Item:
 
 @dataclass
 class ClipEntry:
-    """The maps of one clip, and its sound."""
+    """The sound and the attribution maps of one clip."""
 
     clip: str
     sound: Media
@@ -84,7 +83,7 @@ class ClipEntry:
 
 @dataclass
 class Analysis:
-    """One folder of results: what one command made."""
+    """The results of one command, in one folder."""
 
     id: str
     ablation: str
@@ -94,20 +93,20 @@ class Analysis:
     tables: list[Item] = field(default_factory=list)
     figures: list[Item] = field(default_factory=list)
     clips: list[ClipEntry] = field(default_factory=list)
-    published_as: str = ""  # the name that published numbers have for its data set, where it is not ours
+    published_as: str = ""  # name of the data set in published numbers, if it differs from ours
 
 
 class Reader:
-    """Reads the analyses of a results folder, numbering what it finds.
+    """Reader of the analyses in a results folder.
 
     Attributes
     ----------
     problems
-        Analyses that could not be read, one line each.
+        Messages about analyses that cannot be read.
     counts
-        Tables, figures and maps so far.
+        Number of tables, figures and maps.
     left_out
-        Pictures and sounds that did not fit the page.
+        Number of pictures and sounds that were left out because of the limits.
     """
 
     def __init__(self, results: Path, limits: Limits) -> None:
@@ -116,39 +115,39 @@ class Reader:
         self.problems: list[str] = []
         self.counts = {"Table": 0, "Figure": 0, "Map": 0}
         self.left_out = {"picture": 0, "sound": 0}
-        self._room = {"picture": limits.picture_bytes, "sound": limits.sound_bytes}
+        self._bytes_left = {"picture": limits.picture_bytes, "sound": limits.sound_bytes}
 
-    def analyses(self) -> list[Analysis]:
-        """Read every analysis, in the order of their folders."""
-        found: list[Analysis] = []
+    def read_analyses(self) -> list[Analysis]:
+        """Return every analysis, sorted by folder."""
+        analyses: list[Analysis] = []
         for file in _find_descriptions(self.results):
             folder = file.parent.relative_to(self.results).as_posix()
             try:
-                described = read_json(file)
-                found.append(self._analysis(file.parent, folder, described, f"analysis-{len(found) + 1}"))
+                description = read_json(file)
+                analyses.append(self._read_analysis(file.parent, folder, description, f"analysis-{len(analyses) + 1}"))
             except (OSError, ValueError, KeyError, TypeError, AttributeError):
-                self.problems.append(f"{folder}/analysis.json cannot be read; its command writes it anew.")
-        return found
+                self.problems.append(f"{folder}/analysis.json cannot be read; run its command again.")
+        return analyses
 
-    def _analysis(self, folder: Path, name: str, described: Mapping[str, Any], id: str) -> Analysis:
-        runs = tuple(map(str, described["runs"]))
-        analysis = Analysis(id, str(described["ablation"]), name, str(described["command"]), runs)
-        analysis.published_as = str(described.get("published_as", ""))
+    def _read_analysis(self, folder: Path, name: str, description: Mapping[str, Any], id: str) -> Analysis:
+        runs = tuple(map(str, description["runs"]))
+        analysis = Analysis(id, str(description["ablation"]), name, str(description["command"]), runs)
+        analysis.published_as = str(description.get("published_as", ""))
         clips: dict[str, ClipEntry] = {}
-        for entry in described["items"]:
+        for entry in description["items"]:
             if entry.get("clip"):
                 clip = str(entry["clip"])
                 if clip not in clips:
-                    clips[clip] = ClipEntry(clip, self._sound(folder, clip, str(entry.get("sound") or "")))
-                clips[clip].maps.append(self._item(folder, entry, "Map"))
+                    clips[clip] = ClipEntry(clip, self._embed_sound(folder, clip, str(entry.get("sound") or "")))
+                clips[clip].maps.append(self._read_item(folder, entry, "Map"))
             elif entry["kind"] == "table":
-                analysis.tables.append(self._item(folder, entry, "Table"))
+                analysis.tables.append(self._read_item(folder, entry, "Table"))
             else:
-                analysis.figures.append(self._item(folder, entry, "Figure"))
+                analysis.figures.append(self._read_item(folder, entry, "Figure"))
         analysis.clips = list(clips.values())
         return analysis
 
-    def _item(self, folder: Path, entry: Mapping[str, Any], kind: str) -> Item:
+    def _read_item(self, folder: Path, entry: Mapping[str, Any], kind: str) -> Item:
         self.counts[kind] += 1
         count = self.counts[kind]
         files = tuple(map(str, entry.get("files", ())))
@@ -166,21 +165,21 @@ class Reader:
         )
         item.table = parse_description(entry.get("cells"), limit=self.limits.rows)
         for name in files:
-            self._file(folder, name, item)
+            self._add_file(folder, name, item)
         if kind == "Table" and item.table is None:
-            item.problems.append("This table has no file that can be read; its command writes it anew.")
+            item.problems.append("No file of this table can be read; run its command again.")
         if kind != "Table" and item.picture is None:
-            item.problems.append("This figure has no picture that can be read; its command draws it anew.")
+            item.problems.append("No picture of this figure can be read; run its command again.")
         return item
 
-    def _file(self, folder: Path, name: str, item: Item) -> None:
-        """Take from one of an item's files what the page shows of it."""
+    def _add_file(self, folder: Path, name: str, item: Item) -> None:
+        """Add the picture, table or text of one file to an item."""
         suffix = Path(name).suffix
         if suffix == ".png" and item.picture is None:
             content = _read_inside(folder, name)
             if content is not None and content[:8] == b"\x89PNG\r\n\x1a\n" and len(content) >= 24:
                 width, height = struct.unpack(">II", content[16:24])
-                item.picture = self._media("picture", "image/png", content, name, width // 2, height // 2)
+                item.picture = self._embed("picture", "image/png", content, name, width // 2, height // 2)
         elif suffix in SOURCE_LABELS and (content := _read_inside(folder, name)) is not None:
             text = content.decode("utf-8", "replace")
             if suffix == ".csv" and item.table is None:
@@ -188,22 +187,24 @@ class Reader:
             if len(content) <= self.limits.source_bytes:
                 item.sources.append(Source(f"{item.id}-{suffix[1:]}", SOURCE_LABELS[suffix], name, text))
 
-    def _sound(self, folder: Path, clip: str, sound: str) -> Media:
-        """Embed the sound beside a map, or the clip itself: by its full path or out of the embedded data set."""
+    def _embed_sound(self, folder: Path, clip: str, sound: str) -> Media:
+        """Return the sound file of a map, or the clip itself, as an absolute path or in the embedded data set."""
         names = [folder / sound] if sound else []
         paths = [path for path in (*names, EMBEDDED_FOLDER / clip) if ".." not in path.parts]
         content = next((content for path in paths if (content := _read_bytes(path)) is not None), None)
         if content is None:
-            return Media(problem="its file is not where it was")
-        kind = _audio_mime_type(content)
-        return self._media("sound", kind, content, clip) if kind else Media(problem="no format that browsers play")
+            return Media(problem="the file was not found")
+        mime_type = _audio_mime_type(content)
+        if not mime_type:
+            return Media(problem="browsers cannot play this format")
+        return self._embed("sound", mime_type, content, clip)
 
-    def _media(self, kind: str, mime: str, content: bytes, name: str, width: int = 0, height: int = 0) -> Media:
+    def _embed(self, kind: str, mime: str, content: bytes, name: str, width: int = 0, height: int = 0) -> Media:
         encoded = base64.b64encode(content).decode("ascii")
-        if len(encoded) > self._room[kind]:
+        if len(encoded) > self._bytes_left[kind]:
             self.left_out[kind] += 1
-            return Media(problem=f"no room on the page; see {name}")
-        self._room[kind] -= len(encoded)
+            return Media(problem=f"the page is full; open {name}")
+        self._bytes_left[kind] -= len(encoded)
         return Media(f"data:{mime};base64,{encoded}", width=width, height=height)
 
 
@@ -216,10 +217,10 @@ def _find_descriptions(results: Path) -> Iterator[Path]:
 
 
 def _read_inside(folder: Path, name: str) -> bytes | None:
-    """Read a file of a folder; None where it is not there, or not in that folder."""
+    """Return the content of a file; None if it does not exist or is outside the folder."""
     try:
         inside = (folder / name).resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError):  # no name a file can have
+    except (OSError, ValueError):  # an impossible file name
         return None
     return _read_bytes(folder / name) if inside else None
 
@@ -232,7 +233,7 @@ def _read_bytes(path: Path) -> bytes | None:
 
 
 def _audio_mime_type(content: bytes) -> str:
-    """Tell the formats that browsers play by their first bytes; "" for any other."""
+    """Return the MIME type of a format that browsers play, from its first bytes; "" for others."""
     if content[:4] == b"RIFF" and content[8:12] == b"WAVE":
         return "audio/wav"
     if content[4:8] == b"ftyp":

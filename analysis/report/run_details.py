@@ -1,4 +1,4 @@
-"""What the report page shows of the runs: what they were made with, what they scored, how they learned, what failed."""
+"""Runs on the report page: data sets, environments, scores, learning curves, confusion matrices and failures."""
 
 import json
 import math
@@ -23,79 +23,79 @@ from core.config.run import Model, Run
 from core.errors import UserError
 from core.store.runs import FAILED, RUNNING, Record, Store
 
-MAX_TABLE_CLASSES = 12  # a confusion matrix of more is drawn instead of written out
-MAX_DRAWN_CLASSES = 100  # and of more than these only its largest confusions are listed
-MAX_CURVE_POINTS = 200  # of one learning curve
-LEFT, RIGHT, TOP, BOTTOM = 38, 312, 26, 158  # of a curve's panel in its drawing of 320 x 190
+MAX_TABLE_CLASSES = 12  # larger confusion matrices are drawn instead of printed
+MAX_DRAWN_CLASSES = 100  # of even larger ones, only the largest confusions are listed
+MAX_CURVE_POINTS = 200
+LEFT, RIGHT, TOP, BOTTOM = 38, 312, 26, 158  # plot area of a learning curve, in an SVG image of 320 x 190
 STYLES = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a learning curve: its name and the points of an SVG polyline."""
+    """One line of a learning curve."""
 
     name: str
-    points: str
+    points: str  # of an SVG polyline
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A learning curve: `y_ticks` and `x_ticks` are pairs of place and label; `says` is the same in words."""
+    """A learning curve."""
 
     title: str
     lines: list[Line]
-    x_ticks: list[tuple[float, str]]
+    x_ticks: list[tuple[float, str]]  # position and label
     y_ticks: list[tuple[float, str]]
-    says: str
+    description: str  # the curve in words, for screen readers
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """A confusion matrix, target by prediction; a cell is a row, a column, its clips and its tenths of the row."""
+    """A confusion matrix: rows are targets, columns are predictions."""
 
     names: list[str]
-    cells: list[tuple[int, int, int, int]]
-    largest: list[str]
+    cells: list[tuple[int, int, int, int]]  # row, column, clips, and tenths of the clips of the row
+    largest: list[str]  # largest confusions in words
 
     @property
-    def written(self) -> bool:
+    def fits_table(self) -> bool:
         """Whether it is small enough for a table of numbers."""
         return len(self.names) <= MAX_TABLE_CLASSES
 
     @property
-    def drawn(self) -> bool:
-        """Whether it is small enough for a picture."""
+    def fits_picture(self) -> bool:
+        """Whether it is small enough for a picture, and too large for a table."""
         return MAX_TABLE_CLASSES < len(self.names) <= MAX_DRAWN_CLASSES
 
 
 @dataclass(frozen=True)
 class RunDetail:
-    """A finished run in full."""
+    """A finished run with all its details."""
 
-    id: str  # of the element on the page
-    run: str
+    id: str  # id of its element on the page
+    run: str  # id of the run
     title: str
     facts: dict[str, str]
     curves: list[Curve]
     confusion: Confusion | None
     classes: Table | None
     config: str
-    analyses: list[tuple[str, str]]  # id and name of those it is part of
+    analyses: list[tuple[str, str]]  # id and name of each analysis that uses the run
 
 
 def read_records(store: Store) -> tuple[dict[str, Record], dict[str, str]]:
-    """Return the records that can be believed, by id and in the order of what was run; and what is wrong elsewhere."""
+    """Return the intact records by run id, sorted by settings; and the problems of the damaged ones by run id."""
 
-    def order(record: Record) -> tuple[Any, ...]:
+    def sort_key(record: Record) -> tuple[Any, ...]:
         run, model = record.run, record.run.model
-        what = (model.backbone, model.weights, model.cut, model.fuse, model.freeze)
-        return run.data.name, *what, run.data.fold, run.seed, record.id
+        network = (model.backbone, model.weights, model.cut, model.fuse, model.freeze)
+        return run.data.name, *network, run.data.fold, run.seed, record.id
 
-    return {record.id: record for record in sorted(store.records(), key=order)}, store.damaged_runs()
+    return {record.id: record for record in sorted(store.records(), key=sort_key)}, store.damaged_runs()
 
 
 def make_dataset_table(records: Iterable[Record], *, limit: int) -> Table:
-    """Say of each data set what was run on it."""
+    """Return a table with one row for each data set: its size, and the runs on it."""
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
         groups[record.run.data.name, record.run.data.content].append(record)
@@ -117,13 +117,13 @@ def make_dataset_table(records: Iterable[Record], *, limit: int) -> Table:
                 (run.training.epochs for run in runs),
             )
         ]
-        shown = [text or MISSING for text in numbers]
-        rows.append([name, content[:12], *shown[:4], ", ".join(backbones), shown[4], str(len(part))])
+        texts = [text or MISSING for text in numbers]
+        rows.append([name, content[:12], *texts[:4], ", ".join(backbones), texts[4], str(len(part))])
     return make_table(header, rows, limit=limit)
 
 
 def make_environment_table(records: Iterable[Record], *, limit: int) -> Table:
-    """Say which versions and machines the runs were made with: one row for each that differs."""
+    """Return a table with one row for each combination of machine and library versions."""
     groups: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
     for record in records:
         groups[record.environment, tuple(sorted(record.versions.items()))].append(record)
@@ -138,7 +138,7 @@ def make_environment_table(records: Iterable[Record], *, limit: int) -> Table:
 
 
 def make_run_table(records: Iterable[Record], targets: Mapping[str, str], *, limit: int) -> Table:
-    """List every run; `targets` maps the runs that are shown in full to their elements."""
+    """Return a table of all runs; `targets` maps run ids to the elements of their details."""
     header = ("Run", "Data", "Fold", "Seed", "Backbone", "Weights", "Changed", "Accuracy %", "Best epoch %")
     rows: list[list[str | Cell]] = []
     for record in records:
@@ -161,8 +161,8 @@ def make_run_table(records: Iterable[Record], targets: Mapping[str, str], *, lim
 
 
 def make_unfinished_table(records: Iterable[Record], *, limit: int) -> Table:
-    """List the runs that failed or did not end, with the reason."""
-    reasons = {RUNNING: "Being trained now, or interrupted: the same command goes on from its last epoch."}
+    """Return a table of failed and unfinished runs, with reasons."""
+    reasons = {RUNNING: "Training now, or interrupted: the same command resumes from the last epoch."}
     rows = [
         [
             record.id,
@@ -173,30 +173,31 @@ def make_unfinished_table(records: Iterable[Record], *, limit: int) -> Table:
         for record in records
         if record.status in (FAILED, RUNNING)
     ]
-    return make_table(("Run", "What", "Status", "Reason"), rows, limit=limit)
+    return make_table(("Run", "Settings", "Status", "Reason"), rows, limit=limit)
 
 
 def describe_surgery(model: Model) -> str:
-    """Say in words what an ablation did to a network."""
-    said = {
-        "freeze": ("none", "frozen through"),
-        "fuse": ("all", "starting weights through"),
-        "cut": ("none", "cut after"),
-    }
-    words = [f"{verb} {getattr(model, key)}" for key, (nothing, verb) in said.items() if getattr(model, key) != nothing]
+    """Return in words how an ablation changed a network; "nothing" if it did not."""
+    words = []
+    if model.freeze != "none":
+        words.append(f"frozen through {model.freeze}")
+    if model.fuse != "all":
+        words.append(f"starting weights through {model.fuse}")
+    if model.cut != "none":
+        words.append(f"cut after {model.cut}")
     return ", ".join(words) or "nothing"
 
 
 def describe_run(run: Run) -> str:
-    """Name a run in words."""
+    """Return network, data, fold and seed of a run in words."""
     model, data = run.model, run.data
-    what = "" if describe_surgery(model) == "nothing" else f", {describe_surgery(model)}"
-    return f"{model.backbone} ({model.weights}{what}) on {data.display_name}, fold {data.fold}, seed {run.seed}"
+    surgery = "" if describe_surgery(model) == "nothing" else f", {describe_surgery(model)}"
+    return f"{model.backbone} ({model.weights}{surgery}) on {data.display_name}, fold {data.fold}, seed {run.seed}"
 
 
 def make_run_detail(record: Record, store: Store, *, id: str, analyses: list[tuple[str, str]]) -> RunDetail:
-    """Gather all that the page shows of one finished run."""
-    scores, clips, spent = record.metrics, record.clips, record.seconds
+    """Return the details of a finished run."""
+    scores, clips, seconds = record.metrics, record.clips, record.seconds
     facts = {
         "Accuracy": f"{format_percent(scores.accuracy)} % (last epoch)",
         "Best epoch on the test fold": f"{format_percent(scores.accuracy_best_epoch)} % (epoch {scores.best_epoch})",
@@ -206,7 +207,7 @@ def make_run_detail(record: Record, store: Store, *, id: str, analyses: list[tup
         "Clips left out": str(len(record.bad_clips) or "none"),
         "Parameters": f"{format_magnitude(record.trainable_parameters)} trained "
         f"of {format_magnitude(record.parameters)}",
-        "Time": ", ".join(f"{name} {format_seconds(value)}" for name, value in asdict(spent).items()),
+        "Time": ", ".join(f"{name} {format_seconds(value)}" for name, value in asdict(seconds).items()),
     }
     return RunDetail(
         id=id,
@@ -222,7 +223,7 @@ def make_run_detail(record: Record, store: Store, *, id: str, analyses: list[tup
 
 
 def make_confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Confusion:
-    """Prepare a confusion matrix (classes, classes) of clips for the page."""
+    """Return a confusion matrix for the page, from counts of clips with shape (classes, classes)."""
     cells, errors = [], []
     for row, counts in enumerate(matrix):
         total = max(1, sum(counts))
@@ -230,12 +231,12 @@ def make_confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Con
             if clips or len(names) <= MAX_TABLE_CLASSES:
                 cells.append((row, column, clips, round(10 * clips / total)))
             if clips and row != column:
-                errors.append((clips, -row, f"{clips} of {total} {names[row]} taken for {names[column]}"))
+                errors.append((clips, -row, f"{clips} of {total} {names[row]} predicted as {names[column]}"))
     return Confusion(list(names), cells, [text for *_, text in sorted(errors, reverse=True)[:8]])
 
 
 def make_curve(history: pd.DataFrame, metric: str) -> Curve | None:
-    """Prepare the learning curves of one metric, accuracy or loss; None where the history has none."""
+    """Return the learning curve of a metric, ``accuracy`` or ``loss``; None if the history does not have it."""
     scale = 100.0 if metric == "accuracy" else 1.0
     lines: dict[str, list[tuple[int, float]]] = {}
     for style in STYLES:
@@ -254,31 +255,31 @@ def make_curve(history: pd.DataFrame, metric: str) -> Curve | None:
     def y(value: float) -> float:
         return round(BOTTOM - (BOTTOM - TOP) * value / top, 1)
 
-    drawn = [
+    svg_lines = [
         Line(name, " ".join(f"{x(epoch)},{y(value)}" for epoch, value in _thin_points(points)))
         for name, points in lines.items()
     ]
     unit = " %" if metric == "accuracy" else ""
-    said = [f"{name} {points[0][1]:.3g}{unit} to {points[-1][1]:.3g}{unit}" for name, points in lines.items()]
+    changes = [f"{name} {points[0][1]:.3g}{unit} to {points[-1][1]:.3g}{unit}" for name, points in lines.items()]
     return Curve(
         title="Accuracy (%)" if metric == "accuracy" else "Loss",
-        lines=drawn,
+        lines=svg_lines,
         x_ticks=[(x(epoch), str(epoch)) for epoch in sorted({first, (first + last) // 2, last})],
         y_ticks=[(y(part * top), f"{part * top:.3g}".replace("-", MINUS)) for part in (0, 0.5, 1)],
-        says=f"{metric.capitalize()} from epoch {first} to {last}: {', '.join(said)}.",
+        description=f"{metric.capitalize()} from epoch {first} to {last}: {', '.join(changes)}.",
     )
 
 
 def _make_curves(store: Store, run: str) -> list[Curve]:
     try:
         history = store.history(run)
-        return [drawn for metric in ("accuracy", "loss") if (drawn := make_curve(history, metric))]
+        return [curve for metric in ("accuracy", "loss") if (curve := make_curve(history, metric))]
     except (UserError, ValueError, TypeError, KeyError):
         return []
 
 
 def _thin_points(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Keep every so many points, and always the last."""
+    """Return about `MAX_CURVE_POINTS` evenly spaced points, always with the last one."""
     step = math.ceil(len(points) / MAX_CURVE_POINTS)
     return [*points[:-1][::step], points[-1]]
 

@@ -1,1 +1,1 @@
-"""What a search goes through, and what it has found."""
+"""Search of options: search spaces, random and Optuna sampling, results and figures."""

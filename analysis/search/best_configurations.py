@@ -1,4 +1,4 @@
-"""What a search has found: one row per configuration, the best first, a figure, and the command that uses the best."""
+"""Results of a search: a table of configurations sorted by accuracy, a figure, and the command to use the best."""
 
 import math
 import shlex
@@ -22,8 +22,8 @@ from core.config.run import Run, field_of
 from core.plan import Plan, PlannedRun
 from core.store.runs import STOPPED, Store
 
-BEST_CONDITION = "best"  # what the condition of the best configuration is called
-SEARCH_OPTIONS = ("--search", "--trials", "--search-seed", "--scheduler")  # options of the search, not of what it finds
+BEST_CONDITION = "best"  # condition name of the best configuration
+SEARCH_OPTIONS = ("--search", "--trials", "--search-seed", "--scheduler")  # not options of a run
 
 
 def write_search_results(results: OutputFolder, space: Space) -> pd.DataFrame:
@@ -32,64 +32,68 @@ def write_search_results(results: OutputFolder, space: Space) -> pd.DataFrame:
     Parameters
     ----------
     results
-        The runs of all configurations, one condition each.
+        Output folder whose plan has one condition for each configuration.
     space
-        What was searched.
+        Search space.
 
     Returns
     -------
     rows
-        As `summarise_search` gives them.
+        Result of `summarise_search`.
     """
     plan, store = results.plan, results.session.store
     frame = summarise_search(plan, store, list(space))
     names = [column_name(key) for key in space]
-    shown = [
+    result_columns = [
         Column("validation_accuracy", "Validation %", format_percent, best="max", std="validation_accuracy_std"),
         Column("validation_loss", "Validation loss", format_number, best="min"),
         Column("epochs", "Epochs", _format_value),
         Column("seconds", "Time", format_seconds),
     ]
-    if more := requested_metric_columns(results, shown):
-        measured = summarise_conditions(plan, store).set_index("condition")
-        frame = frame.join(measured[[name for name in measured if name not in frame]], on="condition")
+    if metric_columns := requested_metric_columns(results, result_columns):
+        metrics = summarise_conditions(plan, store).set_index("condition")
+        frame = frame.join(metrics[[name for name in metrics if name not in frame]], on="condition")
     results.write_table(
         "table",
         frame,
-        [*(Column(name, search_figures.option_title(name), _format_value) for name in names), *shown, *more],
+        [
+            *(Column(name, search_figures.option_title(name), _format_value) for name in names),
+            *result_columns,
+            *metric_columns,
+        ],
         caption=make_caption(plan),
         footnotes=_footnotes(frame, plan, store),
     )
-    _write_best(results, frame, space)
+    _write_best_settings(results, frame, space)
     if frame["validation_accuracy"].notna().any():
-        both = len(names) == 2 and not any(isinstance(values, Range) for values in space.values())
-        draw = search_figures.draw_heat_map if both else search_figures.draw_parallel_coordinates
+        is_grid = len(names) == 2 and not any(isinstance(values, Range) for values in space.values())
+        draw = search_figures.draw_heat_map if is_grid else search_figures.draw_parallel_coordinates
         results.write_figure(
             "figure",
             frame.drop(columns="run_ids"),
             lambda ax: draw(frame, ax, options=names),
             caption=f"{make_caption(plan)}: accuracy on validation clips by configuration.",
-            width=3.5 if both else min(7.0, 2.0 + 1.2 * len(names)),
+            width=3.5 if is_grid else min(7.0, 2.0 + 1.2 * len(names)),
         )
     write_requested_bars(results, frame, (), title="Configuration")
     return frame
 
 
 def best_configuration_row(frame: pd.DataFrame, plan: Plan, store: Store, space: Space) -> pd.DataFrame:
-    """Return the best configuration as one condition, ``best``, to be set beside a report's.
+    """Return the best configuration as one row, the condition ``best``, to compare it with published settings.
 
     Parameters
     ----------
     frame
-        What `write_search_results` returns.
+        Result of `write_search_results`.
     plan, store, space
-        The search.
+        Plan, store and space of the search.
 
     Returns
     -------
     row
-        The searched options by the names of their fields, and the accuracy of its last epoch on the test fold; no row
-        where no configuration has finished.
+        Searched options by column name, and the accuracy at the last epoch on the test fold; empty if no
+        configuration has finished.
     """
     best = frame.iloc[0]
     runs = [run for run in plan.runs if run.id in best["run_ids"]]
@@ -98,12 +102,12 @@ def best_configuration_row(frame: pd.DataFrame, plan: Plan, store: Store, space:
         return pd.DataFrame()
     values = {column_name(key): best[column_name(key)] for key in space}
     accuracy = float(np.mean([record.metrics.accuracy for record in records]))
-    about = {"data": runs[0].data.display_name, "backbone": runs[0].model.backbone, "condition": BEST_CONDITION}
-    return pd.DataFrame([{**values, **about, "accuracy": accuracy}])
+    keys = {"data": runs[0].data.display_name, "backbone": runs[0].model.backbone, "condition": BEST_CONDITION}
+    return pd.DataFrame([{**values, **keys, "accuracy": accuracy}])
 
 
-def _write_best(results: OutputFolder, frame: pd.DataFrame, space: Space) -> None:
-    """Write the table of the best settings, each beside what it was chosen from."""
+def _write_best_settings(results: OutputFolder, frame: pd.DataFrame, space: Space) -> None:
+    """Write a table of the searched options: all values, and the best one."""
     if not _is_finished(frame.iloc[0]):
         return
     names = {flag_of(key): column_name(key) for key in space}
@@ -126,31 +130,31 @@ def _format_searched(key: str, values: Any) -> str:
 
 
 def summarise_search(plan: Plan, store: Store, keys: Sequence[str]) -> pd.DataFrame:
-    """Return one row for each configuration, the best first, those without a result last.
+    """Return one row for each configuration, sorted from best to worst; those without a result come last.
 
     Parameters
     ----------
     plan, store
-        The runs, and where they are.
+        Plan of the search, and store of its runs.
     keys
-        The options that were searched, as ``group__field``.
+        Searched options, as ``group__field``.
 
     Columns
     -------
     options
-        The searched options by the names of their fields.
+        Searched options by column name.
     condition
         All of them in words.
     validation_accuracy, validation_accuracy_std, validation_loss
-        After the last epoch: means over folds and seeds, and the deviation between folds, seeds averaged within each,
-        or between the seeds of a single fold; missing where a run of the configuration has none. The highest accuracy
-        is best, and among equals the lowest loss.
+        Mean over folds and seeds after the last epoch. The standard deviation is between folds (seeds are averaged
+        first), or between seeds if there is one fold. NaN if a run has no score. The best configuration has the
+        highest accuracy; ties are decided by the lowest loss.
     epochs, seconds
-        Means over its runs.
+        Means over runs.
     runs, failed, missing, stopped
-        How many runs were planned, and how many failed, are not there, or were stopped early.
+        Number of planned runs, and of those that failed, are not in the store, or were stopped early.
     run_ids
-        The runs.
+        Ids of the runs.
     """
     rows = [_summarise_configuration(point["condition"], part, store, keys) for point, part in plan.groups()]
     rows.sort(key=_sort_key)
@@ -158,19 +162,19 @@ def summarise_search(plan: Plan, store: Store, keys: Sequence[str]) -> pd.DataFr
 
 
 def option_values(run: Run, keys: Sequence[str]) -> Point:
-    """Return a run's values of some options, as they are typed on the command line."""
+    """Return the values of some options of a run, as typed on the command line."""
     return {key: typed_value(field_of(key), attrgetter(key.replace("__", "."))(run)) for key in keys}
 
 
 def as_cli_options(point: Mapping[str, Any]) -> str:
-    """Write a point as options of the command line."""
+    """Return a point as options of a command line."""
     return " ".join(f"{flag_of(key)} {shlex.quote(_format_value(value))}" for key, value in point.items())
 
 
 def make_best_command(frame: pd.DataFrame, plan: Plan, space: Space, *, command: str) -> str:
-    """Return the command that fine-tunes with the best configuration, and else with what the search's `command` said.
+    """Return the command that trains with the best configuration and the other options of the search.
 
-    It is empty where no configuration has finished.
+    The result is empty if no configuration has finished.
     """
     if not _is_finished(frame.iloc[0]):
         return ""
@@ -179,18 +183,18 @@ def make_best_command(frame: pd.DataFrame, plan: Plan, space: Space, *, command:
 
 
 def make_training_command(command: str, point: Mapping[str, Any]) -> str:
-    """Return the command that fine-tunes with a point's values, and else with what the search's command said."""
+    """Return the command that trains with the values of a point and the other options of the search command."""
     dropped = {*SEARCH_OPTIONS, *(flag_of(key) for key in point)}
-    kept: list[str] = []
+    words: list[str] = []
     skipping = False
-    given = shlex.split(command)
-    trains = "compare" if any(word.partition("=")[0] == "--freeze" for word in given) else "freeze"
-    for word in given:
+    search_words = shlex.split(command)
+    trains = "compare" if any(word.partition("=")[0] == "--freeze" for word in search_words) else "freeze"
+    for word in search_words:
         if word.startswith("--"):
             skipping = word.partition("=")[0].replace("_", "-") in dropped
         if not skipping:
-            kept.append(trains if word == "tune" else word)
-    return f"{shlex.join(kept)} {as_cli_options(point)}"
+            words.append(trains if word == "tune" else word)
+    return f"{shlex.join(words)} {as_cli_options(point)}"
 
 
 def _summarise_configuration(
@@ -198,35 +202,35 @@ def _summarise_configuration(
 ) -> dict[str, Any]:
     runs = [planned.run for planned in part]
     records = {run.id: store.record(run) for run in runs}
-    found = [record for record in records.values() if record]
+    available = [record for record in records.values() if record]
     scores = [read_validation_score(store, run) for run in runs]
-    known = np.array([score for score in scores if score is not None]).reshape(-1, 2)
-    all_known = len(known) == len(part)
-    places = pd.MultiIndex.from_tuples([(run.data.fold, run.seed) for run in runs])
-    units = average_seeds(pd.Series(known[:, 0], index=places)) if all_known else pd.Series(dtype=float)
-    epochs = [record.epochs for record in found if record.epochs]
-    spent = [record.seconds.epochs for record in found if record.finished]
-    stopped = sum(record.status == STOPPED for record in found)
-    counted = run_counts(runs, records)
+    known_scores = np.array([score for score in scores if score is not None]).reshape(-1, 2)
+    all_known = len(known_scores) == len(part)
+    index = pd.MultiIndex.from_tuples([(run.data.fold, run.seed) for run in runs])
+    by_fold = average_seeds(pd.Series(known_scores[:, 0], index=index)) if all_known else pd.Series(dtype=float)
+    epochs = [record.epochs for record in available if record.epochs]
+    seconds = [record.seconds.epochs for record in available if record.finished]
+    stopped = sum(record.status == STOPPED for record in available)
+    counts = run_counts(runs, records)
     return {
         **{column_name(key): value for key, value in option_values(part[0].run, keys).items()},
         "condition": name,
-        "validation_accuracy": units.mean(),
-        "validation_accuracy_std": units.std(),
-        "validation_loss": known[:, 1].mean() if all_known else math.nan,
+        "validation_accuracy": by_fold.mean(),
+        "validation_accuracy_std": by_fold.std(),
+        "validation_loss": known_scores[:, 1].mean() if all_known else math.nan,
         "epochs": float(np.mean(epochs)) if epochs else math.nan,
-        "seconds": float(np.mean(spent)) if spent else math.nan,
-        **counted,
+        "seconds": float(np.mean(seconds)) if seconds else math.nan,
+        **counts,
         "stopped": stopped,
-        "missing": counted["missing"] - stopped,
+        "missing": counts["missing"] - stopped,
     }
 
 
 def _sort_key(row: Mapping[str, Any]) -> tuple[bool, bool, float, float]:
-    """Put the best first; what was stopped early cannot be the best, and what has no result is last."""
+    """Sort by accuracy, then loss; stopped configurations come after finished ones, those without a result last."""
     accuracy, loss = row["validation_accuracy"], row["validation_loss"]
-    unknown = math.isnan(accuracy)
-    return (unknown, row["stopped"] > 0, 0.0 if unknown else -accuracy, 0.0 if unknown else loss)
+    no_result = math.isnan(accuracy)
+    return (no_result, row["stopped"] > 0, 0.0 if no_result else -accuracy, 0.0 if no_result else loss)
 
 
 def _is_finished(row: Any) -> bool:
@@ -237,28 +241,28 @@ def _footnotes(frame: pd.DataFrame, plan: Plan, store: Store) -> list[str]:
     runs = plan.runs
     notes = [
         protocol_note(epoch="last epoch", folds={r.data.fold for r in runs}, seeds={r.seed for r in runs}),
-        f"Chosen by the accuracy on {_validation_share(runs, store)} of the training folds' clips, held out by group; "
-        "the test fold plays no part.",
+        f"Selected by the accuracy on {_validation_share(runs, store)} of the clips of the training folds, held out by "
+        "group. The test fold is not used.",
     ]
     best = frame.iloc[0]
     if not _is_finished(best):
         return [*notes, "No configuration has finished."]
-    tested = np.mean([record.metrics.accuracy for run in best["run_ids"] if (record := store.finished(run))])
+    accuracy = np.mean([record.metrics.accuracy for run in best["run_ids"] if (record := store.finished(run))])
     return [
         *notes,
-        f"Best: {best['condition']}; its accuracy on the test fold, looked at only now: {tested:.1%}.",
+        f"Best: {best['condition']}; accuracy on the test fold, not used for the selection: {accuracy:.1%}.",
     ]
 
 
 def _validation_share(runs: Sequence[Run], store: Store) -> str:
-    """Say which share was held out; whole groups can be more or less than what was asked for."""
-    asked = runs[0].data.validation
+    """Return the held-out fraction in percent. Whole groups are held out, so it can differ from --validation."""
+    requested = runs[0].data.validation
     clips = [record.clips for run in runs if (record := store.finished(run))]
     shares = [f"{one.validation / (one.train + one.validation):.0%}" for one in clips]
-    if not shares or set(shares) == {f"{asked:.0%}"}:
-        return f"{asked:.0%}"
-    found = dict.fromkeys(sorted(shares, key=lambda share: int(share[:-1])))
-    return f"{' to '.join([*found][:: max(1, len(found) - 1)])} ({asked:.0%} asked for)"
+    if not shares or set(shares) == {f"{requested:.0%}"}:
+        return f"{requested:.0%}"
+    percentages = dict.fromkeys(sorted(shares, key=lambda share: int(share[:-1])))
+    return f"{' to '.join([*percentages][:: max(1, len(percentages) - 1)])} (requested: {requested:.0%})"
 
 
 def _format_value(value: Any) -> str:

@@ -1,8 +1,8 @@
-"""Search spaces, and the ways to go through one: every point of a grid, random points, or where Optuna looks.
+"""Search spaces, and their points: a full grid, random points, or points that Optuna suggests.
 
-An option is searched when it is given several values, ``--lr 1e-5 1e-4 1e-3``, or a range, ``--lr 1e-5:1e-2``. A range
-is logarithmic where its end is at least ten times its beginning, and linear elsewhere. A point's values are rounded
-to three digits, so that a command line says them exactly.
+An option is searched if it has several values, ``--lr 1e-5 1e-4 1e-3``, or a range, ``--lr 1e-5:1e-2``. A range is
+logarithmic if its end is at least ten times its start, and linear otherwise. Values are rounded to three digits, so
+that they can be repeated exactly on the command line.
 """
 
 import itertools
@@ -19,14 +19,14 @@ from core.errors import UserError
 from core.registry import Lazy
 from core.store.runs import STOPPED, Store
 
-optuna = Lazy("optuna")  # not installed everywhere
-Point = dict[str, Any]  # value by ``group__field``
-MAX_DRAWS = 100  # tries to draw a point that was not drawn before
+optuna = Lazy("optuna")  # an optional dependency
+Point = dict[str, Any]  # values by ``group__field``
+MAX_DRAWS = 100  # attempts to draw a new point
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included; `whole` ones alone, or all."""
+    """Numbers from `low` to `high`, both included; only integers if `whole`."""
 
     low: float
     high: float
@@ -34,32 +34,32 @@ class Range:
 
     @property
     def log(self) -> bool:
-        """Whether equal factors are equally likely, instead of equal differences."""
+        """Whether the range is logarithmic."""
         return self.low > 0 and self.high >= 10 * self.low
 
-    def at(self, share: float) -> float:
-        """Return the number at `share` (0 to 1) of the way.
+    def value_at(self, fraction: float) -> float:
+        """Return the number at a fraction, 0 to 1, of the range.
 
-        A whole number has all the way up to the next one: were they rounded, the ends would have half of theirs.
+        Integers are rounded down from a range that ends at ``high + 1``, so that all of them are equally likely.
         """
         end = self.high + self.whole
         if self.log:
-            found = math.exp(math.log(self.low) + share * (math.log(end) - math.log(self.low)))
+            value = math.exp(math.log(self.low) + fraction * (math.log(end) - math.log(self.low)))
         else:
-            found = self.low + share * (end - self.low)
-        return self.rounded(math.floor(found) if self.whole else found)
+            value = self.low + fraction * (end - self.low)
+        return self.clamp(math.floor(value) if self.whole else value)
 
-    def rounded(self, value: float) -> float:
-        """Return `value` with three digits, or whole, and within the range."""
-        short = round(value) if self.whole else float(f"{value:.3g}")
-        return min(max(short, self.low), self.high)
+    def clamp(self, value: float) -> float:
+        """Return `value` within the range, with three digits or as an integer."""
+        rounded = round(value) if self.whole else float(f"{value:.3g}")
+        return min(max(rounded, self.low), self.high)
 
 
 Space = dict[str, Sequence[Any] | Range]
 
 
 def flag_of(key: str) -> str:
-    """Return the command line's name of ``group__field``."""
+    """Return the command line option of ``group__field``."""
     return options.flag_of(field_of(key))
 
 
@@ -69,19 +69,19 @@ def column_name(key: str) -> str:
 
 
 def parse_values(key: str, texts: Sequence[str]) -> Sequence[Any] | Range:
-    """Read the values, or the range, of an option.
+    """Return the values, or the range, of an option.
 
     Parameters
     ----------
     key
-        ``group__field``.
+        Option as ``group__field``.
     texts
-        Words of the command line; values of other types than text are passed on.
+        Words of the command line; values that are not text are returned unchanged.
 
     Raises
     ------
     UserError
-        For a word that is neither a value of this option nor a range.
+        If a word is neither a value of this option nor a range.
     """
     kind: Any = field_of(key).type
     if kind not in (int, float):
@@ -95,30 +95,30 @@ def _parse_range(key: str, texts: Sequence[str], kind: type) -> Range:
     low, _, high = texts[0].partition(":")
     if len(texts) > 1 or ":" in high:
         raise UserError(f"{flag_of(key)} {' '.join(texts)}: give values, or one range LOW:HIGH")
-    made = Range(_parse_number(key, low, kind), _parse_number(key, high, kind), kind is int)
-    if made.low >= made.high:
-        raise UserError(f"{flag_of(key)} {texts[0]}: the range must go up")
-    return made
+    values = Range(_parse_number(key, low, kind), _parse_number(key, high, kind), kind is int)
+    if values.low >= values.high:
+        raise UserError(f"{flag_of(key)} {texts[0]}: the end must be above the start")
+    return values
 
 
 def _parse_number(key: str, text: str, kind: type) -> Any:
     try:
         value = kind(text)
     except ValueError:
-        what = "a whole number" if kind is int else "a number"
-        raise UserError(f"{flag_of(key)} {text}: give {what}, several of them, or a range LOW:HIGH") from None
-    if found := options.list_field_problems(field_of(key), value):
-        raise UserError(found[0])
+        expected = "a whole number" if kind is int else "a number"
+        raise UserError(f"{flag_of(key)} {text}: give {expected}, several of them, or a range LOW:HIGH") from None
+    if problems := options.list_field_problems(field_of(key), value):
+        raise UserError(problems[0])
     return value
 
 
 def grid_points(space: Space) -> list[Point]:
-    """Return every point, in the order of the command line.
+    """Return every combination of values, in the order of the command line.
 
     Raises
     ------
     UserError
-        Where the space has a range.
+        If the space has a range.
     """
     for key, values in space.items():
         if isinstance(values, Range):
@@ -131,9 +131,9 @@ def grid_points(space: Space) -> list[Point]:
 
 
 def draw_points(space: Space, *, trials: int, seed: int) -> list[Point]:
-    """Draw different points at random; fewer than `trials` where there are no more.
+    """Return at most `trials` different random points.
 
-    The first ones stay the same when `trials` is raised.
+    The points are the first ones of a longer list, so that a larger `trials` only adds points.
     """
     rng = np.random.default_rng(seed)
     points: list[Point] = []
@@ -147,25 +147,25 @@ def draw_points(space: Space, *, trials: int, seed: int) -> list[Point]:
 
 
 def _draw_value(values: Sequence[Any] | Range, rng: np.random.Generator) -> Any:
-    return values.at(rng.random()) if isinstance(values, Range) else values[int(rng.integers(len(values)))]
+    return values.value_at(rng.random()) if isinstance(values, Range) else values[int(rng.integers(len(values)))]
 
 
 class OptunaSampler:
-    """Points where Optuna's tree-structured Parzen estimator looks, given what earlier ones reached.
+    """Sampler of points with the tree-structured Parzen estimator of Optuna, which learns from earlier scores.
 
     Parameters
     ----------
     space
-        The search space.
+        Search space.
     seed
-        Of the sampler.
+        Seed of the sampler.
     known
-        Points that are asked for first: those of an earlier, interrupted search.
+        Points of an earlier, interrupted search, which are suggested again first.
 
     Raises
     ------
     UserError
-        Where Optuna is not installed.
+        If Optuna is not installed.
     """
 
     def __init__(self, space: Space, *, seed: int, known: Sequence[Point] = ()) -> None:
@@ -176,38 +176,38 @@ class OptunaSampler:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.space = space
         self.failure = optuna.trial.TrialState.FAIL
-        draws = int(np.random.SeedSequence((seed, len(known))).generate_state(1)[0])  # not those of `known` once more
+        draws = int(np.random.SeedSequence((seed, len(known))).generate_state(1)[0])  # do not repeat `known`
         self.study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=draws))
         self.open: list[tuple[Point, Any]] = []
         for point in known:
             self.study.enqueue_trial(point)
 
     def ask(self) -> Point:
-        """Return a point to try."""
+        """Return the next point to train."""
         trial = self.study.ask()
-        point = {key: self._suggested(trial, key, values) for key, values in self.space.items()}
+        point = {key: self._suggest(trial, key, values) for key, values in self.space.items()}
         self.open.append((point, trial))
         return point
 
     def tell(self, point: Point, score: float | None) -> None:
-        """Say what a point that was asked for has reached, None if nothing; higher is better."""
-        index = next(i for i, (asked, _) in enumerate(self.open) if asked == point)
+        """Report the score of a point of `ask`, higher is better; None if it failed."""
+        index = next(i for i, (open_point, _) in enumerate(self.open) if open_point == point)
         _, trial = self.open.pop(index)
         if score is None:
             self.study.tell(trial, state=self.failure)
         else:
             self.study.tell(trial, score)
 
-    def _suggested(self, trial: Any, key: str, values: Sequence[Any] | Range) -> Any:
+    def _suggest(self, trial: Any, key: str, values: Sequence[Any] | Range) -> Any:
         if not isinstance(values, Range):
             return trial.suggest_categorical(key, list(values))
         if values.whole:
             return trial.suggest_int(key, int(values.low), int(values.high), log=values.log)
-        return values.rounded(trial.suggest_float(key, values.low, values.high, log=values.log))
+        return values.clamp(trial.suggest_float(key, values.low, values.high, log=values.log))
 
 
 def read_validation_score(store: Store, run: Run) -> tuple[float, float] | None:
-    """Return a run's accuracy and loss on its validation clips after its last epoch, None where it has none."""
+    """Return accuracy (0 to 1) and loss of a run on its validation clips after the last epoch; None if it has none."""
     record = store.record(run)
     if record and record.finished:
         last = store.history(run).iloc[-1]

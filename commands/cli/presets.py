@@ -55,7 +55,7 @@ class Preset:
         return settings | dict(point)
 
 
-def read_preset(tables: Any, where: str) -> Preset:
+def read_preset(tables: Sequence[Mapping[str, Any]], where: str) -> Preset:
     """Read the ``preset`` entry of a ``study.toml``.
 
     Parameters
@@ -70,8 +70,6 @@ def read_preset(tables: Any, where: str) -> Preset:
     UserError
         For an unknown option or condition, with the most similar name, and for an invalid value.
     """
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise UserError(f"{where}: write its presets as [[preset]]")
     return Preset(tuple(_read_rule(table, f"{where}, preset {k}") for k, table in enumerate(tables, start=1)))
 
 

@@ -1,20 +1,20 @@
-"""Write one HTML page of a results folder."""
+"""Write one page with everything in a results folder."""
 
 from rich.console import Console
 
+import ablations
 from analysis.output.writers import write_formats
 from analysis.report.page import make_page
-from commands.cli import study_schema
+from analysis.report.published_tables import Studies
 from commands.cli.parser import Call
+from commands.cli.study_schema import commands_by_item, preset_weights_lookup
 
 
 def run(call: Call) -> int:
-    """Write the page and print its path."""
+    """Write the page, and print its path and size."""
     results = call.command.results
-    answers, starts = study_schema.commands_by_item(), study_schema.preset_weights_lookup()
-    page = make_page(results, answers=answers, starts=starts, folder=study_schema.STUDIES_FOLDER).encode(
-        "utf-8", "replace"
-    )
+    studies = Studies(ablations.STUDIES_FOLDER, commands_by_item(), preset_weights_lookup())
+    page = make_page(results, studies=studies).encode("utf-8", "replace")
     (file,) = write_formats(results / "report" / "index", {".html": page})
     Console(highlight=False, soft_wrap=True).print(f"{file} ({len(page) / 2**20:.1f} MiB)", markup=False)
     return 0

@@ -1,1 +1,1 @@
-"""The command ``study``: every experiment of a report."""
+"""The command ``study``: run all experiments of a report."""

@@ -1,88 +1,88 @@
-"""What a study makes of several experiments: further tables and figures of the report, and one page with everything."""
+"""Tables and figures of a study that combine several experiments, and one page with all its results."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
 
+import ablations
 from analysis.output.folder import OutputFolder
 from analysis.plots.multi_experiment import group_experiments
-from analysis.published.numbers import list_published, load_published, write_published_comparison
+from analysis.published.numbers import write_published_comparison
 from commands.ablation import show_results
-from commands.cli import study_schema
 from commands.cli.study_schema import FIGURES, StudySpec, folder_name
 from core.io.atomic_files import write_text
 from core.plan import Plan
 
-VALUE_SEPARATOR = ", for "  # between an item and what it is of, where it is several experiments
+VALUE_SEPARATOR = ", for "  # between the item of an experiment and the option values of one of its parts
 
 
 @dataclass(frozen=True)
 class ExperimentResult:
-    """An experiment of a study, analysed: its runs, and its rows."""
+    """The plan of an experiment, and the rows of its analysis."""
 
     plan: Plan
     frame: pd.DataFrame
 
 
 def write_combined_items(
-    recipe: StudySpec, done: Mapping[str, ExperimentResult], page: OutputFolder, console: Console, *, command: str
+    study: StudySpec, experiments: Mapping[str, ExperimentResult], results: OutputFolder, console: Console, command: str
 ) -> None:
-    """Write the tables and figures that are made of several experiments.
+    """Write the tables and figures that combine several experiments.
 
     Parameters
     ----------
-    recipe
+    study
         The study.
-    done
-        Its experiments by their items.
-    page
-        Of the whole study; each item has a folder in its own.
+    experiments
+        Results by item.
+    results
+        Output folder of the whole study; each combined item is written to a subfolder.
     console
-        Where they are shown.
+        Console for the tables.
     command
-        What made them.
+        Command line, for the description of the results.
     """
-    for item, names in {**recipe.tables, **{item: one.of for item, one in recipe.figures.items()}}.items():
-        parts = {made: one for made, one in done.items() if made.partition(VALUE_SEPARATOR)[0] in names}
-        plan = join_plans(recipe.name, [one.plan for one in parts.values()])
-        results = OutputFolder(plan, page.session, page.folder / folder_name(item), published_as=page.published_as)
-        frame, caption = pd.concat([one.frame for one in parts.values()], ignore_index=True), f"{recipe.title}, {item}"
-        if picture := recipe.figures.get(item):
-            groups = group_experiments([(made, one.plan) for made, one in parts.items()])
-            FIGURES[picture.kind](results, groups, caption=caption, metric=picture.metric)
-        _beside(results, frame, recipe, item)
-        results.write_description(command)
+    for item, parts in study.combined_items.items():
+        members = {name: one for name, one in experiments.items() if name.partition(VALUE_SEPARATOR)[0] in parts}
+        plan = join_plans(study.name, [member.plan for member in members.values()])
+        folder = results.folder / folder_name(item)
+        item_results = OutputFolder(plan, results.session, folder, published_as=results.published_as)
+        if figure := study.figures.get(item):
+            groups = group_experiments([(name, member.plan) for name, member in members.items()])
+            caption = f"{study.title}, {item}"
+            FIGURES[figure.figure](item_results, groups, caption=caption, metric=figure.metric)
+        write_published_comparison(
+            item_results,
+            pd.concat([member.frame for member in members.values()], ignore_index=True),
+            study.name,
+            item,
+            title=study.title,
+            folder=ablations.STUDIES_FOLDER,
+            only_published=True,
+        )
+        item_results.write_description(command)
         console.rule(item)
-        show_results(results, console)
+        show_results(item_results, console)
 
 
-def write_study_page(recipe: StudySpec, items: list[str], folder: Path) -> Path:
-    """Write one page that holds every table and figure of a study's items; return where it is."""
-    pages = [f"# {recipe.title}\n\n{recipe.source}\n"]
+def write_study_page(study: StudySpec, items: Iterable[str], folder: Path) -> Path:
+    """Write a Markdown page with every table and figure of a study; return its path."""
+    sections = [f"# {study.title}\n\n{study.source}\n"]
     for item in items:
-        tables = sorted((folder / folder_name(item)).glob("*.md"), key=lambda path: path.stem != "table")
-        pages += [f"## {item}\n", *(path.read_text(encoding="utf-8") for path in tables)]
-        pictures = sorted((folder / folder_name(item)).glob("*.png"), key=lambda path: path.stem != "figure")
-        pages += [f"![{item}: {path.stem}]({folder_name(item)}/{path.name})\n" for path in pictures]
-    write_text(folder / "study.md", "\n".join(pages))
+        name = folder_name(item)
+        tables = sorted((folder / name).glob("*.md"), key=lambda path: path.stem != "table")
+        sections += [f"## {item}\n", *(path.read_text(encoding="utf-8") for path in tables)]
+        pictures = sorted((folder / name).glob("*.png"), key=lambda path: path.stem != "figure")
+        sections += [f"![{item}: {path.stem}]({name}/{path.name})\n" for path in pictures]
+    write_text(folder / "study.md", "\n".join(sections))
     return folder / "study.md"
 
 
-def join_plans(name: str, plans: list[Plan]) -> Plan:
-    """Make one plan of several."""
+def join_plans(name: str, plans: Iterable[Plan]) -> Plan:
+    """Return one plan with the runs and data sets of several."""
+    plans = list(plans)
     runs = tuple(one for plan in plans for one in plan.planned)
     return Plan(name, runs, {key: dataset for plan in plans for key, dataset in plan.datasets.items()})
-
-
-def _beside(results: OutputFolder, frame: pd.DataFrame, recipe: StudySpec, item: str) -> None:
-    """Set what the experiments have of the conditions of an item beside its numbers, where the report gives any."""
-    folder = study_schema.STUDIES_FOLDER
-    if recipe.name in list_published(folder) and item in set(
-        (numbers := load_published(recipe.name, folder=folder))["item"]
-    ):
-        stated = set(numbers[numbers["item"] == item]["condition"])
-        own = frame[frame["condition"].isin(stated)] if "condition" in frame else frame  # clips have no rows
-        write_published_comparison(results, own, recipe.name, item, title=recipe.title, folder=folder)

@@ -1,4 +1,4 @@
-"""What a command comes down to, so that a study can hold it: its runs, and what is made of them."""
+"""An experiment: the runs that a command plans, and the analysis of these runs."""
 
 import pkgutil
 from collections.abc import Callable
@@ -24,14 +24,15 @@ class Experiment:
     ----------
     plan
         The runs.
-    question
-        What is asked of them, where the same runs can be asked different things; "" otherwise.
+    analysis_key
+        Suffix of the results folder that depends on the options of the analysis, so that different analyses of the
+        same runs have different folders; "" if there are none.
     analyse
-        Writes tables and figures from the store; returns one row for each condition.
+        Function that writes tables and figures to an output folder and returns one row for each condition.
     trains
-        Whether what its analysis cannot read may be trained again.
+        Whether a run is trained again if the analysis cannot read its files.
     executes
-        Whether its runs are to be there; not where only what they would be given is looked at.
+        Whether the runs have to be trained. False for commands that only show the inputs of runs.
     """
 
     plan: Plan
@@ -42,11 +43,11 @@ class Experiment:
 
 
 def list_experiment_commands() -> tuple[str, ...]:
-    """Name the commands that are experiments: the ablations, and those that say what prepares them."""
+    """Return the names of the commands that a study can use: those whose class has the variable ``prepares``."""
     return tuple(name for name in COMMANDS if hasattr(COMMANDS[name], "prepares"))
 
 
 def prepare_experiment(call: Call, session: Session) -> Experiment:
-    """Plan a command; nothing is trained."""
-    made: Experiment = pkgutil.resolve_name(call.command.prepares)(call, session)
-    return made
+    """Plan the experiment of a command, without training."""
+    experiment: Experiment = pkgutil.resolve_name(call.command.prepares)(call, session)
+    return experiment

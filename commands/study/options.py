@@ -10,8 +10,8 @@ from core.config.options import option
 class Study:
     """Run every experiment of a paper and compare the results with its published numbers.
 
-    The plan and a time estimate, from one measured training step of each network, are printed first. Options given
-    after the name of the study hold for every experiment and replace those of its study.toml.
+    First the plan and a time estimate are printed; for the estimate, one training step of each network is measured.
+    Options of the command line apply to every experiment and override those of study.toml.
 
     Examples
     --------

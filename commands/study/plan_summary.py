@@ -1,4 +1,4 @@
-"""What a study is going to do, before it does it: its runs, how long they take, and what they could find."""
+"""Summary of a study before it runs: its runs, the time they take, and the differences they can detect."""
 
 from collections.abc import Sequence
 
@@ -18,50 +18,54 @@ from core.store.runs import FINISHED
 
 
 def print_study_plan(
-    recipe: StudySpec,
-    entries: Sequence[ExperimentSpec],
+    study: StudySpec,
+    specs: Sequence[ExperimentSpec],
     experiments: Sequence[Experiment],
-    whole: Plan,
+    plan: Plan,
     session: Session,
     console: Console,
     *,
     devices: int = 1,
 ) -> None:
-    """Say what is to be trained and how long that takes; in a dry run, also by what that is known.
+    """Print the runs to train and a time estimate; in a dry run also the measurements behind it and the power.
 
     Parameters
     ----------
-    recipe, entries, experiments
-        The study, and what it is made of.
-    whole
-        All of its runs.
+    study
+        The study.
+    specs, experiments
+        Its experiments as written in the file, and as planned; in the same order.
+    plan
+        All runs of the study.
     session
-        Where steps are measured.
+        Session whose device the training steps are measured on.
     console
-        Where it is shown.
+        Console to print to.
     devices
-        Like this session's, that the runs are shared out to.
+        Number of devices like that of `session`, for the time estimate.
     """
-    missing = _untrained_runs(whole.runs, session)
-    estimate = TimeEstimate(missing, whole, session) if missing else None
-    table = Table(title=f"{recipe.title} ({recipe.source})", title_justify="left")
+    untrained = _untrained_runs(plan.runs, session)
+    estimate = TimeEstimate(untrained, plan, session) if untrained else None
+    table = Table(title=f"{study.title} ({study.source})", title_justify="left")
     for title in ("Item", "Command", "Runs", "To train", "Epochs", f"At most on {session.device}"):
         table.add_column(title, justify="left" if title in ("Item", "Command") else "right")
-    for entry, experiment in zip(entries, experiments, strict=True):
+    for spec, experiment in zip(specs, experiments, strict=True):
         runs = experiment.plan.runs if experiment.executes else ()
-        left = _untrained_runs(runs, session)
-        took = format_seconds(sum(estimate.each(left))) if estimate and left else ""
-        epochs = str(sum(run.training.epochs for run in left))
-        table.add_row(entry.item, entry.command, str(len(runs)), str(len(left)), epochs, took)
+        to_train = _untrained_runs(runs, session)
+        seconds = format_seconds(sum(estimate.run_seconds(to_train))) if estimate and to_train else ""
+        epochs = str(sum(run.training.epochs for run in to_train))
+        table.add_row(spec.item, spec.command, str(len(runs)), str(len(to_train)), epochs, seconds)
     console.print(table)
-    about = f", at most about {format_seconds(sum(estimate.each(missing)))} on {session.device}" if estimate else ""
-    if estimate and devices > 1:
-        about += f", {format_seconds(estimate.wall(missing, devices))} on {devices} such devices"
-    console.print(f"{len(whole.runs)} different runs, {len(missing)} to train{about}.", soft_wrap=True)
+    time = ""
+    if estimate:
+        time = f", at most about {format_seconds(sum(estimate.run_seconds(untrained)))} on {session.device}"
+        if devices > 1:
+            time += f", {format_seconds(estimate.wall_seconds(untrained, devices))} on {devices} such devices"
+    console.print(f"{len(plan.runs)} different runs, {len(untrained)} to train{time}.", soft_wrap=True)
     if session.execution.dry_run:
         if estimate:
             console.print(_make_step_table(estimate, session))
-        _print_power(entries, experiments, session, console)
+        _print_power(specs, experiments, session, console)
 
 
 def _untrained_runs(runs: Sequence[Run], session: Session) -> list[Run]:
@@ -69,29 +73,28 @@ def _untrained_runs(runs: Sequence[Run], session: Session) -> list[Run]:
 
 
 def _make_step_table(estimate: TimeEstimate, session: Session) -> Table:
-    """Make the table of what was measured."""
+    """Return the table of measured times, one row for each network."""
     table = Table(title=f"Measured on {session.device} with {session.threads} CPU threads", title_justify="left")
     for title in ("Network", "Input", "Batch", "ms per step", "ms per clip evaluated"):
         table.add_column(title, justify="left" if title in ("Network", "Input") else "right")
-    for subject, cost in estimate.costs.items():
-        step, evaluated = 1000 * cost.training * subject.batch_size, 1000 * cost.evaluation
-        cells = (
-            format_shape(subject.shape),
-            str(subject.batch_size),
-            format_milliseconds(step),
-            format_milliseconds(evaluated),
+    for key, cost in estimate.costs.items():
+        table.add_row(
+            key.network,
+            format_shape(key.shape),
+            str(key.batch_size),
+            format_milliseconds(1000 * cost.training * key.batch_size),
+            format_milliseconds(1000 * cost.evaluation),
         )
-        table.add_row(subject.network, *cells)
     return table
 
 
 def _print_power(
-    entries: Sequence[ExperimentSpec], experiments: Sequence[Experiment], session: Session, console: Console
+    specs: Sequence[ExperimentSpec], experiments: Sequence[Experiment], session: Session, console: Console
 ) -> None:
-    """Say how small a difference each experiment could find; what holds for several is said once."""
+    """Print the smallest difference that each experiment can detect; experiments with the same note share a line."""
     items: dict[str, list[str]] = {}
-    for entry, experiment in zip(entries, experiments, strict=True):
-        if said := planned_power_note(experiment.plan, session.store):
-            items.setdefault(said, []).append(entry.item)
-    for said, of in items.items():
-        console.print(f"{', '.join(of)}: {said}", style="dim")
+    for spec, experiment in zip(specs, experiments, strict=True):
+        if note := planned_power_note(experiment.plan, session.store):
+            items.setdefault(note, []).append(spec.item)
+    for note, names in items.items():
+        console.print(f"{', '.join(names)}: {note}", style="dim")

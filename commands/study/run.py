@@ -1,18 +1,17 @@
-"""Make a study true: one plan of all its experiments, then every table and figure, beside the published numbers."""
+"""Run the command ``study``: train the runs of all experiments, then write every table and figure."""
 
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
 
+import ablations
 from analysis.output.folder import OutputFolder
 from analysis.published.numbers import load_published, write_published_comparison
 from commands import COMMANDS
 from commands.ablation import show_results
-from commands.cli import study_schema
 from commands.cli.grid import read_execution_options
 from commands.cli.parser import Call, command_options, list_flags, make_call
 from commands.cli.run_plan import INTERRUPTED, analyse_with_repair, execute_or_stop
@@ -38,146 +37,136 @@ from core.session import Session
 
 @dataclass(frozen=True)
 class PlannedExperiment:
-    """An entry of a study, ready to be planned."""
+    """An experiment of a study with its parsed options."""
 
-    entry: ExperimentSpec
+    spec: ExperimentSpec
     call: Call
 
     @property
-    def plans(self) -> bool:
+    def has_runs(self) -> bool:
         """Whether its command has the options of a run."""
         return getattr(type(self.call.command), "plans", False)
 
 
 def run_study(call: Call) -> int:
-    """Run a study's command; return the exit status, as `commands.ablation.run`.
-
-    Parameters
-    ----------
-    call
-        The command line.
-    """
-    study: Study = call.command
+    """Run the command; return the exit status: 0, 1 if a run failed, or 130 if interrupted."""
+    options: Study = call.command
     own = {option.flag for option in command_options(Study) if not option.group}
-    given = {flag: words for flag, words in call.words.items() if flag.removeprefix("no-") not in own}
-    recipe = read_study(study.name, study.scale, given, commands=list_experiment_commands())
-    for item in recipe.tables:  # what is wrong with its numbers is said before anything is trained
-        load_published(recipe.name, item, folder=study_schema.STUDIES_FOLDER)
-    jobs = parse_experiments(recipe)
-    settings = read_execution_options(next((job.call for job in jobs if job.plans), call))
+    overrides = {flag: words for flag, words in call.words.items() if flag.removeprefix("no-") not in own}
+    study = read_study(options.name, options.scale, overrides, commands=list_experiment_commands())
+    for item in study.tables:  # show mistakes in published.csv before training
+        load_published(study.name, item, folder=ablations.STUDIES_FOLDER)
+    planned = parse_experiments(study)
+    settings = read_execution_options(next((one.call for one in planned if one.has_runs), call))
     console = Console(stderr=settings.json, highlight=False)
     with Reporter() as progress:
         session = Session(settings, progress)
-        experiments = [_prepare(job, session, recipe) for job in jobs]
-        whole = join_plans(recipe.name, [experiment.plan for experiment in experiments if experiment.executes])
-        entries = [job.entry for job in jobs]
-        print_study_plan(recipe, entries, experiments, whole, session, console, devices=study.devices)
+        experiments = [_prepare(one, session, study) for one in planned]
+        plan = join_plans(study.name, [experiment.plan for experiment in experiments if experiment.executes])
+        specs = [one.spec for one in planned]
+        print_study_plan(study, specs, experiments, plan, session, console, devices=options.devices)
         if settings.dry_run:
             return 0
-        executed = execute_or_stop(whole, session) if study.trains else ExecutionSummary(0, len(whole.runs), 0)
+        executed = execute_or_stop(plan, session) if options.trains else ExecutionSummary(0, len(plan.runs), 0)
         if executed is None:
             return INTERRUPTED
-        folder = study_folder(study, experiments, session.store.results)
-        done = {}
-        for job, experiment in zip(jobs, experiments, strict=True):
-            inside = folder / folder_name(job.entry.item)
-
-            def analyse(
-                experiment: Experiment = experiment, inside: Path = inside
-            ) -> tuple[OutputFolder, pd.DataFrame]:
-                results = OutputFolder(experiment.plan, session, inside, published_as=settings.published_as)
-                return results, experiment.analyse(results)
-
-            again = study.trains and experiment.trains
-            (results, frame), executed = analyse_with_repair(analyse, whole, session, executed, again=again)
-            done[job.entry.item] = ExperimentResult(experiment.plan, frame)
-            _write_and_show(recipe, job, results, frame, console)
-        page = OutputFolder(whole, session, folder, published_as=settings.published_as)
-        write_combined_items(recipe, done, page, console, command=call.line)
-        written = write_study_page(recipe, [*done, *recipe.tables, *recipe.figures], folder)
-        console.print(f"Everything on one page: {written}", soft_wrap=True)
+        folder = session.store.results / study_folder(options, experiments)
+        results = OutputFolder(plan, session, folder, published_as=settings.published_as)
+        by_item = {}
+        for one, experiment in zip(planned, experiments, strict=True):
+            frame, executed = _analyse(one, experiment, results, executed, study, console, trains=options.trains)
+            by_item[one.spec.item] = ExperimentResult(experiment.plan, frame)
+        write_combined_items(study, by_item, results, console, call.line)
+        page = write_study_page(study, [*by_item, *study.combined_items], results.folder)
+        console.print(f"All results on one page: {page}", soft_wrap=True)
     return 1 if executed.failed else 0
 
 
-def parse_experiments(recipe: StudySpec) -> list[PlannedExperiment]:
-    """Parse the options of every experiment, each with the folders of its own data sets."""
-    entries = [apart for entry in recipe.entries for apart in _split_by_value(entry)]
-    flags = {entry.command: list_flags(command_options(COMMANDS[entry.command])) for entry in entries}
-    roots = _assign_data_roots(entries)
-    return [_parse_experiment(entry, flags, roots, recipe) for entry in entries]
+def parse_experiments(study: StudySpec) -> list[PlannedExperiment]:
+    """Parse the options of every experiment, and give each the folders of its own data sets."""
+    specs = [part for spec in study.experiments for part in _split_by_value(spec)]
+    flags = {spec.command: list_flags(command_options(COMMANDS[spec.command])) for spec in specs}
+    roots = _assign_data_roots(specs)
+    return [_parse_experiment(spec, flags, roots, study) for spec in specs]
 
 
-def _split_by_value(entry: ExperimentSpec) -> list[ExperimentSpec]:
-    """Part an experiment whose command takes some options' values one at a time, as its class variable says."""
-    several = [flag for flag in getattr(COMMANDS[entry.command], "alone", ()) if len(entry.options.get(flag, ())) > 1]
+def _split_by_value(spec: ExperimentSpec) -> list[ExperimentSpec]:
+    """Split an experiment with several values of an option that its command takes one at a time (``alone``)."""
+    several = [flag for flag in getattr(COMMANDS[spec.command], "alone", ()) if len(spec.options.get(flag, ())) > 1]
     if not several:
-        return [entry]
-    return [
-        ExperimentSpec(
-            entry.item + VALUE_SEPARATOR + " ".join(values), entry.command, {**entry.options, **_each(several, values)}
-        )
-        for values in itertools.product(*(entry.options[flag] for flag in several))
-    ]
+        return [spec]
+    parts = []
+    for values in itertools.product(*(spec.options[flag] for flag in several)):
+        options = {**spec.options, **{flag: [value] for flag, value in zip(several, values, strict=True)}}
+        parts.append(ExperimentSpec(spec.item + VALUE_SEPARATOR + " ".join(values), spec.command, options))
+    return parts
 
 
-def _each(flags: Sequence[str], values: Sequence[str]) -> dict[str, list[str]]:
-    return {flag: [value] for flag, value in zip(flags, values, strict=True)}
+def _assign_data_roots(specs: Sequence[ExperimentSpec]) -> dict[str, str]:
+    """Return the folder of each data set that needs one: those of --data-root, in the order the data sets appear."""
+    folders = next((spec.options["data-root"] for spec in specs if spec.options.get("data-root")), ())
+    names = list(dict.fromkeys(name for spec in specs for name in _data_sets_with_folder(spec)))
+    if folders and len(folders) != len(names):
+        raise UserError(f"--data-root: give one folder for each of {', '.join(names) or 'no data set'}, in this order")
+    return dict(zip(names, folders, strict=False))
 
 
-def _assign_data_roots(entries: Sequence[ExperimentSpec]) -> dict[str, str]:
-    """Map each data set of the study that needs a folder to the one it was given, in the order they first come in."""
-    folders = next((entry.options["data-root"] for entry in entries if entry.options.get("data-root")), ())
-    needing = list(dict.fromkeys(name for entry in entries for name in _data_sets_with_folder(entry)))
-    if folders and len(folders) != len(needing):
-        raise UserError(
-            f"--data-root: give one folder for each of {', '.join(needing) or 'no data set'}, in this order"
-        )
-    return dict(zip(needing, folders, strict=False))
-
-
-def _data_sets_with_folder(entry: ExperimentSpec) -> list[str]:
-    """Name an experiment's data sets that need a folder."""
-    names = entry.options.get("data", [Run().data.name])
+def _data_sets_with_folder(spec: ExperimentSpec) -> list[str]:
+    """Return the names of the data sets of an experiment that need a folder."""
+    names = spec.options.get("data", [Run().data.name])
     return [name for name in names if name in datasets.LOADERS and not datasets.LOADERS[name].embedded]
 
 
 def _parse_experiment(
-    entry: ExperimentSpec, flags: Mapping[str, set[str]], roots: Mapping[str, str], recipe: StudySpec
+    spec: ExperimentSpec, flags: Mapping[str, set[str]], roots: Mapping[str, str], study: StudySpec
 ) -> PlannedExperiment:
-    """Parse the options of an experiment; options that only other commands of the study have are left out."""
-    own = flags[entry.command]
-    elsewhere = set().union(*flags.values()) - own
-    kept = {flag: values for flag, values in entry.options.items() if flag not in elsewhere}
-    kept.pop("data-root", None)
-    if "data-root" in own and (folders := [roots[name] for name in _data_sets_with_folder(entry) if name in roots]):
-        kept["data-root"] = folders
+    """Parse the options of an experiment, without those that only other commands of the study have."""
+    own = flags[spec.command]
+    foreign = set().union(*flags.values()) - own
+    options = {flag: values for flag, values in spec.options.items() if flag not in foreign and flag != "data-root"}
+    if "data-root" in own and (folders := [roots[name] for name in _data_sets_with_folder(spec) if name in roots]):
+        options["data-root"] = folders
     try:
-        return PlannedExperiment(entry, make_call(entry.command, COMMANDS[entry.command], kept))
+        return PlannedExperiment(spec, make_call(spec.command, COMMANDS[spec.command], options))
     except UserError as error:
-        raise UserError(f"{recipe.name}, '{entry.item}': {error}") from None
+        raise UserError(f"{study.name}, '{spec.item}': {error}") from None
 
 
-def _prepare(job: PlannedExperiment, session: Session, recipe: StudySpec) -> Experiment:
+def _prepare(planned: PlannedExperiment, session: Session, study: StudySpec) -> Experiment:
     try:
-        return prepare_experiment(job.call, session)
+        return prepare_experiment(planned.call, session)
     except UserError as error:
-        raise UserError(f"{recipe.name}, '{job.entry.item}': {error}") from None
+        raise UserError(f"{study.name}, '{planned.spec.item}': {error}") from None
 
 
-def study_folder(study: Study, experiments: Sequence[Experiment], results: Path) -> Path:
-    """Return a folder of its own for every different set of questions, the same for the same one."""
+def study_folder(options: Study, experiments: Sequence[Experiment]) -> str:
+    """Return the folder of a study inside the results: a different one for different runs or analysis options."""
     text = "\n".join(f"{experiment.plan.name} {experiment.analysis_key}" for experiment in experiments)
-    return results / "studies" / study.name / f"{study.scale}-{short_digest(text)}"
+    return f"studies/{options.name}/{options.scale}-{short_digest(text)}"
 
 
-def _write_and_show(
-    recipe: StudySpec, job: PlannedExperiment, results: OutputFolder, frame: pd.DataFrame, console: Console
-) -> None:
-    """Set an experiment's numbers beside the report's, and show its tables."""
-    item = job.entry.item
-    write_published_comparison(
-        results, frame, recipe.name, item, title=recipe.title, folder=study_schema.STUDIES_FOLDER
-    )
-    results.write_description(job.call.line)
-    console.rule(f"{item}: {job.entry.command}")
+def _analyse(
+    planned: PlannedExperiment,
+    experiment: Experiment,
+    study_results: OutputFolder,
+    executed: ExecutionSummary,
+    study: StudySpec,
+    console: Console,
+    *,
+    trains: bool,
+) -> tuple[pd.DataFrame, ExecutionSummary]:
+    """Write and show the results of one experiment; return its rows, and the counts after runs were trained again."""
+    item, session = planned.spec.item, study_results.session
+
+    def analyse() -> tuple[OutputFolder, pd.DataFrame]:
+        folder = study_results.folder / folder_name(item)
+        results = OutputFolder(experiment.plan, session, folder, published_as=study_results.published_as)
+        return results, experiment.analyse(results)
+
+    again = trains and experiment.trains
+    (results, frame), executed = analyse_with_repair(analyse, study_results.plan, session, executed, again=again)
+    write_published_comparison(results, frame, study.name, item, title=study.title, folder=ablations.STUDIES_FOLDER)
+    results.write_description(planned.call.line)
+    console.rule(f"{item}: {planned.spec.command}")
     show_results(results, console)
+    return frame, executed

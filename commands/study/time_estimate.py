@@ -1,4 +1,4 @@
-"""How long runs will take: a measured step of every different network, as often as each run takes it."""
+"""Estimate how long runs take, from one measured training step of each different network."""
 
 import heapq
 import itertools
@@ -24,24 +24,24 @@ from core.training.optimizers import make_optimizer
 from core.training.prepare import can_cache_prefix
 from core.training.step import TrainingStep
 
-MAX_CPU_BATCH = 16  # clips of a measured batch on a CPU at most; larger ones take no less for each
-CPU_REPEATS = 4  # batches of one measurement, the first of which warms up
-CPU_SECONDS = 3.0  # seconds of one measurement on a CPU, after which no batch but a second one is begun
-GPU_REPEATS = 20  # likewise on a GPU, half of them to warm up: kernels are chosen and memory is found first
+MAX_CPU_BATCH = 16  # clips in a measured batch on a CPU; larger batches take the same time for each clip
+CPU_REPEATS = 4  # repetitions of a measurement; the first one warms up
+CPU_SECONDS = 3.0  # after this time on a CPU, a measurement stops (but not before its second repetition)
+GPU_REPEATS = 20  # half of them warm up, because a GPU first selects kernels and allocates memory
 
 
 @dataclass(frozen=True)
 class StepKey:
-    """What decides how long a step takes, of a run.
+    """Everything that decides the duration of a training step.
 
     Attributes
     ----------
     network
-        Its name, and what was done to it, in words.
+        Name of the network, and what was frozen, cut or replaced.
     shape
-        Of one input.
+        Shape of one input, without the batch axis.
     classes, batch_size, precision, channels_last, optimizer
-        As the run has them.
+        Settings of the run.
     """
 
     network: str
@@ -54,21 +54,24 @@ class StepKey:
 
     @classmethod
     def of(cls, run: Run, classes: int) -> "StepKey":
-        """Name what is trained."""
+        """Return the key of a run."""
         model, training = run.model, run.training
-        said = [model.network, f"head {model.head}" * bool(model.head)]
-        said += [f"cut after {model.cut}" * (model.cut != "none")]
+        words = [model.network]
+        if model.head:
+            words.append(f"head {model.head}")
+        if model.cut != "none":
+            words.append(f"cut after {model.cut}")
         if model.freeze != "none":
-            how = "" if can_cache_prefix(run) else ", computed in every epoch"
-            said += [f"frozen through {model.freeze}{how}"]
-        words = ", ".join(filter(None, said))
-        shared = (training.batch_size, training.precision, training.channels_last, training.optimizer)
-        return cls(words, get_input_shape(run), classes, *shared)
+            words.append(
+                f"frozen through {model.freeze}" + ("" if can_cache_prefix(run) else ", computed in every epoch")
+            )
+        settings = (training.batch_size, training.precision, training.channels_last, training.optimizer)
+        return cls(", ".join(words), get_input_shape(run), classes, *settings)
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """Seconds that a network takes for each clip: of a training step, to be evaluated, and in a prefix kept after."""
+    """Seconds for each clip: in a training step, in an evaluation, and once in a frozen prefix with cached outputs."""
 
     training: float
     evaluation: float
@@ -76,109 +79,110 @@ class StepCost:
 
 
 class TimeEstimate:
-    """The time of runs on a session's device, by a step of each different network measured there.
+    """Training time of runs on the device of a session.
 
-    Images, and those that are made live, come on top; a rule that stops training early and runs that share a batched
-    product take less, and so does ``--compile``.
+    One step of each different network is measured there. Computing inputs is not included. Early stopping, heads
+    trained together and ``--compile`` make runs faster than estimated.
 
     Parameters
     ----------
     runs
-        All that will be asked for.
+        Runs that will be estimated.
     plan
-        That they are of.
+        Plan that contains them.
     session
-        Where to measure, and to report how far that is.
+        Session to measure in, and to report progress to.
 
     Attributes
     ----------
     costs
-        What was measured.
+        Measured times by key.
     """
 
     def __init__(self, runs: Sequence[Run], plan: Plan, session: Session) -> None:
         self.datasets = plan.datasets
-        first = {self.subject(run): run for run in reversed(runs)}
+        first = {self.step_key(run): run for run in reversed(runs)}
         self.costs: dict[StepKey, StepCost] = {}
-        for done, (subject, run) in enumerate(reversed(first.items()), start=1):
-            self.costs[subject] = _measure_step(run, subject, session)
+        for done, (key, run) in enumerate(reversed(first.items()), start=1):
+            self.costs[key] = _measure_step(run, key, session)
             session.report(done, len(first), f"measuring a step of each network on {session.device}")
 
-    def subject(self, run: Run) -> StepKey:
-        """Return what decides how long a step of a run takes."""
+    def step_key(self, run: Run) -> StepKey:
+        """Return the key of a run; runs with the same key share one measurement."""
         return StepKey.of(run, len(self.datasets[run.data.content].class_names))
 
-    def each(self, runs: Sequence[Run]) -> Iterator[float]:
-        """Yield the seconds of each run; what a frozen prefix gives out, which several share, falls to the first."""
+    def run_seconds(self, runs: Sequence[Run]) -> Iterator[float]:
+        """Yield the seconds of each run; the outputs of a shared frozen prefix count for the first run only."""
         computed: set[tuple[object, ...]] = set()
         for run in runs:
-            cost, dataset = self.costs[self.subject(run)], self.datasets[run.data.content]
+            cost, dataset = self.costs[self.step_key(run)], self.datasets[run.data.content]
             split = dataset.split(run.data.fold, validation=run.data.validation)
-            doubled = 2 if AUGMENTATIONS[run.training.augment].waveform else 1
+            doubled = 2 if AUGMENTATIONS[run.training.augment].waveform else 1  # every clip plain and augmented
             evaluated = len(split.test) + len(split.validation)
-            seconds = cost.training * doubled * len(split.train) + cost.evaluation * evaluated
+            epoch = cost.training * doubled * len(split.train) + cost.evaluation * evaluated
             versions = 1 + (run.training.variants if doubled > 1 else 0)
             prefix = _prefix_key(run)
             once = cost.prefix * versions * len(dataset.clips) * (prefix not in computed)
             computed.add(prefix)
-            yield run.training.epochs * seconds + once
+            yield run.training.epochs * epoch + once
 
-    def wall(self, runs: Sequence[Run], devices: int) -> float:
-        """Return the seconds until all are done on so many devices, the longest first, each on the first that is free.
+    def wall_seconds(self, runs: Sequence[Run], devices: int) -> float:
+        """Return the seconds until all runs are done on several devices.
 
-        That is at most a third more than the best order takes (Graham, 1969).
+        The longest run goes first, each to the first free device. The result is at most 4/3 of the optimum (Graham,
+        1969).
         """
         free = [0.0] * devices
-        for seconds in sorted(self.each(runs), reverse=True):
+        for seconds in sorted(self.run_seconds(runs), reverse=True):
             heapq.heapreplace(free, free[0] + seconds)
         return max(free)
 
 
 def _prefix_key(run: Run) -> tuple[object, ...]:
-    """Return what runs have in common that share what a frozen prefix gives out."""
+    """Return a key that is equal for runs with the same outputs of the frozen prefix."""
     model = run.model
     same = (run.data.content, run.clip, run.frontend, model.network, model.weights, model.fuse, model.freeze)
     return (*same, *starting_weights_key(run))
 
 
-def _measure_step(run: Run, subject: StepKey, session: Session) -> StepCost:
-    """Time the steps of a network with random weights on noise."""
+def _measure_step(run: Run, key: StepKey, session: Session) -> StepCost:
+    """Measure a step of a network with random weights on noise."""
     device = session.device
     plain = run.replace(model__weights="random", model__weights_sha256="", model__fuse="all", training__compile=False)
     training = plain.training
     allow_tf32(training.precision == "tf32")
-    backbone: Backbone = build_network(plain, subject.classes).to(device)
-    still = can_cache_prefix(plain)
-    prefix, network = split_at_freeze(nn.Identity(), backbone, plain.model.freeze if still else "none")
+    backbone: Backbone = build_network(plain, key.classes).to(device)
+    cached = can_cache_prefix(plain)
+    prefix, network = split_at_freeze(nn.Identity(), backbone, plain.model.freeze if cached else "none")
     step = TrainingStep(network, make_optimizer(network.parameters(), training), training, device)
     step.compute_mode.to_device(network)
     prefix.to(memory_format=step.compute_mode.layout).eval()
 
-    def batch(size: int) -> torch.Tensor:
+    def make_batch(size: int) -> torch.Tensor:
         size = size if device.type == "cuda" else min(size, MAX_CPU_BATCH)
-        return step.compute_mode.to_layout(torch.randn(size, *subject.shape, device=device))
+        return step.compute_mode.to_layout(torch.randn(size, *key.shape, device=device))
 
-    def passed(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def forward(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode(), step.compute_mode.autocast():
-            made: torch.Tensor = module(x)
-            return made
+            output: torch.Tensor = module(x)
+            return output
 
-    def evaluation(module: nn.Module, x: torch.Tensor) -> float:
+    def evaluation_seconds(module: nn.Module, x: torch.Tensor) -> float:
         count = count_parallel_batches(device)
-        with torch.inference_mode(), fast_eval(module, step.compute_mode, lambda: x[:2]) as through:
-            return _measure_seconds(lambda: list(through([x] * count)), device) / (count * len(x))
+        with torch.inference_mode(), fast_eval(module, step.compute_mode, lambda: x[:2]) as predict:
+            return _measure_seconds(lambda: list(predict([x] * count)), device) / (count * len(x))
 
-    whole = batch(evaluation_batch_size(backbone, device))
-    in_prefix = evaluation(prefix, whole) if still else 0.0
-    x = passed(prefix, batch(training.batch_size)).float().clone()
-    y = torch.arange(len(x), device=device) % subject.classes
+    whole = make_batch(evaluation_batch_size(backbone, device))
+    in_prefix = evaluation_seconds(prefix, whole) if cached else 0.0
+    x = forward(prefix, make_batch(training.batch_size)).float().clone()
+    y = torch.arange(len(x), device=device) % key.classes
     network.train()
     in_training = _measure_seconds(lambda: step(x, y), device) / len(x)
-    return StepCost(in_training, evaluation(network, passed(prefix, whole).float().clone()), in_prefix)
+    return StepCost(in_training, evaluation_seconds(network, forward(prefix, whole).float().clone()), in_prefix)
 
 
 def _measure_seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Return how long work takes that was done before: the least of several times, on a GPU the mean of them."""
+    """Return the seconds of a repeated call: the minimum of several on a CPU, their mean on a GPU."""
     if device.type == "cuda":
         starts = []
         for repeat in range(GPU_REPEATS + 1):

@@ -100,6 +100,6 @@ def test_a_search_says_the_share_that_was_held_out(store: Store) -> None:
     runs = [Run(seed=seed).replace(data__validation=0.2) for seed in range(2)]
     assert _validation_share(runs, store) == "20%"
     finish(store, runs[0], [0, 0, 1, 1])
-    assert _validation_share(runs, store) == "25% (20% asked for)"
+    assert _validation_share(runs, store) == "25% (requested: 20%)"
     finish(store, runs[1], [0, 0, 1, 1], clips={"train": 90, "validation": 10, "test": 4})
-    assert _validation_share(runs, store) == "10% to 25% (20% asked for)"
+    assert _validation_share(runs, store) == "10% to 25% (requested: 20%)"

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from ablations import STUDIES_FOLDER
 from analysis.published.numbers import load_published
 from core.errors import UserError
 from run_ablation import main
@@ -84,7 +85,7 @@ def test_tables_are_written_and_printed(tmp_path: Path, capsys: pytest.CaptureFi
 def test_stages_say_what_they_are_made_of(capsys: pytest.CaptureFixture[str]) -> None:
     """The dense layers of a DenseNet's blocks are those that its report's figure 1 names."""
     stages = {stage["stage"]: stage for stage in network(capsys, "densenet201 --input-shape 3 64 64")["stages"]}
-    figure = load_published("rethinking-cnn", "Figure 1").set_index("condition")["value"]
+    figure = load_published("rethinking-cnn", "Figure 1", folder=STUDIES_FOLDER).set_index("condition")["value"]
     assert {stage: stages[stage]["units"] for stage in figure.index} == figure.to_dict()
     assert stages["block1"]["made"] == "6 × DenseLayer, Transition"
     assert stages["head"]["made"] == "Linear"

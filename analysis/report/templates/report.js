@@ -1,17 +1,17 @@
 "use strict";
-// Sorting, searching, copying and opening; without it the page still shows all there is, but for very long lists.
+// Sorting, searching, copying and opening. Without this script the page shows everything except the rest of long lists.
 
-const say = (text) => { document.getElementById("status").textContent = text; };
+const announce = (text) => { document.getElementById("status").textContent = text; };
 
 const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
 
-function compare(a, b) { // cells; numbers before words, in either direction
+function compare(a, b) { // order of two cells; null for a number and a text, because numbers always come first
   if (a.sort !== null && b.sort !== null) return a.sort - b.sort;
   if (a.sort === null && b.sort === null) return collator.compare(a.text, b.text);
   return null;
 }
 
-function ordered(rows, k, direction) {
+function sortRows(rows, k, direction) {
   if (!direction) return rows;
   const sign = direction === "ascending" ? 1 : -1;
   return [...rows].sort((one, other) => {
@@ -21,13 +21,13 @@ function ordered(rows, k, direction) {
   });
 }
 
-function written(row) { // a row of the page, and what its cells are
+function readRow(row) { // a row of the page with the content of its cells
   const cells = [...row.cells].map((cell) => (
     { text: cell.textContent, sort: cell.dataset.sort === undefined ? null : Number(cell.dataset.sort) }));
   return { cells, row };
 }
 
-function sortable(table, rows, show) { // `show` is given the rows in the order that was asked for
+function makeSortable(table, rows, show) { // `show` is called with the sorted rows
   if (rows.length < 2) return;
   for (const header of table.tHead.rows[0].cells) {
     const button = document.createElement("button");
@@ -38,22 +38,22 @@ function sortable(table, rows, show) { // `show` is given the rows in the order 
       const direction = next === undefined ? "ascending" : next;
       for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
       if (direction) header.setAttribute("aria-sort", direction);
-      show(ordered(rows, header.cellIndex, direction));
-      say(direction ? `Sorted by ${header.textContent}, ${direction}.` : "In the original order.");
+      show(sortRows(rows, header.cellIndex, direction));
+      announce(direction ? `Sorted by ${header.textContent}, ${direction}.` : "In the original order.");
     });
     header.append(button);
   }
 }
 
 for (const table of document.querySelectorAll("table.sortable")) {
-  sortable(table, [...table.tBodies[0].rows].map(written), (rows) => {
+  makeSortable(table, [...table.tBodies[0].rows].map(readRow), (rows) => {
     table.tBodies[0].append(...rows.map(({ row }) => row));
   });
 }
 
-const PAGE = 100; // rows of a listing that are on the page at once
+const PAGE = 100; // rows of a listing on one page
 
-function element(cells, columns) { // a row that comes as data
+function makeRow(cells, columns) { // a table row from JSON
   const row = document.createElement("tr");
   cells.forEach(({ text, target }, k) => {
     const cell = document.createElement(k ? "td" : "th");
@@ -71,13 +71,13 @@ function element(cells, columns) { // a row that comes as data
   return row;
 }
 
-function matching(rows, words, titles) { // those that have all words; title=value takes one column
-  const asked = words.toLowerCase().split(/\s+/).filter(Boolean).map((word) => {
+function searchRows(rows, words, titles) { // rows with all words; title=value searches one column
+  const tests = words.toLowerCase().split(/\s+/).filter(Boolean).map((word) => {
     const [title, value] = word.split(/=(.*)/s);
     const k = value ? titles.findIndex((each) => each.startsWith(title)) : -1;
     return k < 0 ? (row) => row.words.includes(word) : (row) => row.cells[k].text.toLowerCase() === value;
   });
-  return rows.filter((row) => asked.every((has) => has(row)));
+  return rows.filter((row) => tests.every((test) => test(row)));
 }
 
 for (const table of document.querySelectorAll("table.listing")) {
@@ -86,33 +86,33 @@ for (const table of document.querySelectorAll("table.listing")) {
   const titles = columns.map((header) => header.textContent.toLowerCase());
   const data = JSON.parse(part("data")?.textContent ?? "[]");
   const cell = (value) => (Array.isArray(value) ? { text: value[0], sort: value[1], target: value[2] } : { text: value, sort: null });
-  const rows = [...table.tBodies[0].rows].map(written).concat(data.map((values) => ({ cells: values.map(cell) })));
+  const rows = [...table.tBodies[0].rows].map(readRow).concat(data.map((values) => ({ cells: values.map(cell) })));
   for (const row of rows) row.words = row.cells.map(({ text }) => text).join("\n").toLowerCase();
   let [order, page] = [rows, 0];
   const show = () => {
-    const found = matching(order, part("words").value, titles);
+    const found = searchRows(order, part("words").value, titles);
     page = Math.max(0, Math.min(page, Math.ceil(found.length / PAGE) - 1));
     const first = page * PAGE;
-    const there = found.slice(first, first + PAGE);
-    for (const row of there) row.row ??= element(row.cells, columns);
-    table.tBodies[0].replaceChildren(...there.map(({ row }) => row));
+    const visible = found.slice(first, first + PAGE);
+    for (const row of visible) row.row ??= makeRow(row.cells, columns);
+    table.tBodies[0].replaceChildren(...visible.map(({ row }) => row));
     const all = found.length === rows.length ? "" : ` found, of ${rows.length.toLocaleString("en")}`;
-    const range = found.length > PAGE ? `${(first + 1).toLocaleString("en")} to ${(first + there.length).toLocaleString("en")} of ` : "";
+    const range = found.length > PAGE ? `${(first + 1).toLocaleString("en")} to ${(first + visible.length).toLocaleString("en")} of ` : "";
     part("count").textContent = `${range}${found.length.toLocaleString("en")}${all}`;
     part("before").disabled = first === 0;
     part("after").disabled = first + PAGE >= found.length;
   };
-  const turn = (to) => { page = to; show(); table.parentElement.scrollTop = 0; };
-  part("words").addEventListener("input", () => turn(0));
-  part("before").addEventListener("click", () => turn(page - 1));
-  part("after").addEventListener("click", () => turn(page + 1));
+  const turnTo = (to) => { page = to; show(); table.parentElement.scrollTop = 0; };
+  part("words").addEventListener("input", () => turnTo(0));
+  part("before").addEventListener("click", () => turnTo(page - 1));
+  part("after").addEventListener("click", () => turnTo(page + 1));
   for (const name of ["before", "after"]) part(name).classList.toggle("gone", rows.length <= PAGE);
-  sortable(table, rows, (sorted) => { order = sorted; turn(0); });
+  makeSortable(table, rows, (sorted) => { order = sorted; turnTo(0); });
   part("rest")?.remove();
   show();
 }
 
-function copyBySelection(text) { // for browsers that keep the clipboard from a page opened from disk
+function copyBySelection(text) { // for browsers that deny the clipboard to local files
   const area = document.createElement("textarea");
   area.value = text;
   area.className = "hidden";
@@ -133,13 +133,13 @@ async function copy(button) {
     copied = copyBySelection(source.textContent);
     button.focus();
   }
-  if (!copied) { // show what was to be copied, selected
+  if (!copied) { // select the text instead
     for (let box = source.closest("details"); box; box = box.parentElement.closest("details")) box.open = true;
     getSelection().selectAllChildren(source);
-    say("The text is selected: copy it with the keyboard.");
+    announce("The text is selected: copy it with the keyboard.");
     return;
   }
-  say("Copied.");
+  announce("Copied.");
   const label = button.textContent;
   if (label === "Copied") return;
   button.textContent = "Copied";
@@ -157,7 +157,7 @@ for (const [name, open] of [["open", true], ["close", false]]) {
   }
 }
 
-function reveal() { // a link to a run opens it
+function reveal() { // open the run that a link points to
   const box = document.getElementById(location.hash.slice(1))?.closest("details");
   if (box) box.open = true;
 }

@@ -1,4 +1,4 @@
-"""Numbers of classes and of cells, as reports print them, beside scikit-learn's of our predictions."""
+"""Numbers of classes and of cells of confusion matrices, checked against scikit-learn."""
 
 from pathlib import Path
 
@@ -35,10 +35,10 @@ T,instruments,other,class class 2,recall,,0.5
 
 
 @pytest.fixture
-def reports(tmp_path: Path) -> Path:
-    (tmp_path / "reports" / "mine").mkdir(parents=True)
-    (tmp_path / "reports" / "mine" / "published.csv").write_text(NUMBERS)
-    return tmp_path / "reports"
+def studies(tmp_path: Path) -> Path:
+    (tmp_path / "studies" / "mine").mkdir(parents=True)
+    (tmp_path / "studies" / "mine" / "published.csv").write_text(NUMBERS)
+    return tmp_path / "studies"
 
 
 @pytest.fixture
@@ -54,8 +54,8 @@ def results(tmp_path: Path) -> OutputFolder:
     return OutputFolder(plan_of({"none": base, "stem": frozen}), session, tmp_path / "freeze")
 
 
-def outcome(plan: Plan, store: Store, condition: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return targets and predictions of a condition's runs: those of the first fold, then that of the second."""
+def load_predictions(plan: Plan, store: Store, condition: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return targets and predictions of the runs of a condition: two of the first fold, one of the second."""
     runs = [one.run for one in plan.planned if one.condition == condition]
     return [(targets, logits.argmax(axis=1)) for _, targets, logits in map(store.predictions, runs)]
 
@@ -65,36 +65,36 @@ def over_folds(values: list[float]) -> float:
     return float(np.mean([np.mean(values[:2]), values[2]]))
 
 
-def test_classes_cells_and_lists_are_of_our_predictions(results: OutputFolder, reports: Path) -> None:
+def test_class_level_rows_equal_scikit_learn(results: OutputFolder, studies: Path) -> None:
     plan, store = results.plan, results.session.store
-    rows = class_level_rows(plan, store, load_published("mine", "T", folder=reports))
-    found = {row["condition"]: row for row in rows}
-    none, stem = outcome(plan, store, "none"), outcome(plan, store, "stem")
+    rows = class_level_rows(plan, store, load_published("mine", "T", folder=studies))
+    by_condition = {row["condition"]: row for row in rows}
+    none, stem = load_predictions(plan, store, "none"), load_predictions(plan, store, "stem")
     recalls = [recall_score(targets, predicted, average=None)[2] for targets, predicted in none]
-    assert found["class class 2"]["recall"] == pytest.approx(over_folds(recalls))
-    assert "stem, class class 0" in found
+    assert by_condition["class class 2"]["recall"] == pytest.approx(over_folds(recalls))
+    assert "stem, class class 0" in by_condition
     matrices = [confusion_matrix(targets, predicted) for targets, predicted in none]
     summed = np.mean(matrices[:2], axis=0) + matrices[2]
-    assert found["class 1 as class 2"]["clips"] == summed[1, 2]
-    assert found["All as class 1"]["clips"] == summed[:, 1].sum()
-    assert found["stem, All as All"]["clips"] == 60 == 2 * len(stem[0][0])
+    assert by_condition["class 1 as class 2"]["clips"] == summed[1, 2]
+    assert by_condition["All as class 1"]["clips"] == summed[:, 1].sum()
+    assert by_condition["stem, All as All"]["clips"] == 60 == 2 * len(stem[0][0])
     precisions = [precision_score(targets, predicted, average=None)[1] for targets, predicted in none]
-    assert found["entry 2"]["precision"] == pytest.approx(over_folds(precisions))
-    assert "recall" not in found["entry 1"]  # the list lacks a class, and nobody knows which
+    assert by_condition["entry 2"]["precision"] == pytest.approx(over_folds(precisions))
+    assert "recall" not in by_condition["entry 1"]  # the list has fewer entries than classes
     assert {row["backbone"] for row in rows} == {"efficientnet_lite0"}
 
 
-def test_they_stand_beside_the_published_ones_and_never_alone(results: OutputFolder, reports: Path) -> None:
+def test_write_published_comparison_includes_matching_classes_only(results: OutputFolder, studies: Path) -> None:
     frame = summarise_conditions(results.plan, results.session.store)
-    write_published_comparison(results, frame, "mine", "T", title="Mine", folder=reports)
+    write_published_comparison(results, frame, "mine", "T", title="Mine", folder=studies)
     table = pd.read_csv(results.folder / "published.csv").set_index(["condition", "metric"])
-    both = table.dropna(subset=["ours", "published"])
-    assert len(both) == 9
-    assert len(table) == 12 + 2  # ours alone: the two conditions
+    compared = table.dropna(subset=["ours", "published"])
+    assert len(compared) == 9
+    assert len(table) == 12 + 2  # our two conditions
     [item] = results.items
     assert any(note.startswith("Entry:") for note in item["footnotes"])
     shown = {tuple(cell["text"] for cell in row[1:4]): row[5]["text"] for row in item["cells"]["rows"]}
     assert shown["efficientnet_lite0", "class 1 as class 2", "clips"].replace(".", "").isdigit()
-    recall = 100 * both["ours"]["class class 2", "recall"]
+    recall = 100 * compared["ours"]["class class 2", "recall"]
     assert shown["efficientnet_lite0", "class class 2", "recall"].startswith(f"{recall:.1f} ± ")
     assert shown["other", "class class 2", "recall"] == "–"

@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 from report_store import CLASSES, CLIP, HOSTILE, REASON, finish, make_store
 
-from analysis.output.number_format import format_magnitude, format_percent, format_points, format_seconds
+from ablations import STUDIES_FOLDER
+from analysis.output.number_format import format_percent, format_points
 from analysis.output.tables import Column, format_cells
 from analysis.report.page import make_page
+from analysis.report.published_tables import Studies
 from analysis.report.reader import Limits
 from analysis.report.run_details import make_confusion, make_curve
 from analysis.report.table_model import parse_csv, parse_description
@@ -24,7 +26,7 @@ VOID = {"meta", "link", "img", "line", "rect", "polyline", "br", "input"}
 
 
 class Page(HTMLParser):
-    """The elements of a page, with their attributes and all the text inside them."""
+    """The elements of a page, with their attributes and text."""
 
     def __init__(self, html):
         super().__init__()
@@ -62,7 +64,7 @@ def results(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def html(results):
-    return make_page(results, answers=commands_by_item())
+    return make_page(results, studies=Studies(STUDIES_FOLDER, commands_by_item()))
 
 
 @pytest.fixture(scope="module")
@@ -70,57 +72,57 @@ def page(html):
     return Page(html)
 
 
-def test_names_from_data_stay_text(page):
+def test_page_escapes_text_from_data(page):
     scripts = page.all("script")
     assert len(scripts) == 1
     assert "alert" not in scripts[0]["text"]
     for element in page.elements:
         assert not [name for name in element if name.startswith("on")], element
         assert "autofocus" not in element
-    for shown in (*CLASSES, CLIP, HOSTILE, REASON, "{{ 7 * 7 }}", 'freeze/a"b<i>', f"--data-root '{HOSTILE}'"):
-        assert shown in page.text()
+    for text in (*CLASSES, CLIP, HOSTILE, REASON, "{{ 7 * 7 }}", 'freeze/a"b<i>', f"--data-root '{HOSTILE}'"):
+        assert text in page.text()
     assert page.all("audio", **{"aria-label": f"Sound of {CLIP}"})
     assert page.all("img", alt=f"Map 3: {{{{ 7 * 7 }}}}{HOSTILE}")
 
 
-def test_nothing_is_fetched(page, html):
+def test_page_loads_nothing(page, html):
     for element in page.elements:
         for name in ("src", "href", "action", "srcset", "data", "poster"):
             assert element.get(name, "#").startswith(("#", "data:")), element
-        assert "style" not in element  # the policy would refuse it
+        assert "style" not in element
     assert "url(" not in html
     (policy,) = page.all("meta", **{"http-equiv": "Content-Security-Policy"})
     assert policy["content"].startswith("default-src 'none'; img-src data:; media-src data:; style-src 'sha256-")
     assert "unsafe" not in policy["content"]
 
 
-def test_links_lead_to_elements_that_exist_once(page):
+def test_page_links_and_ids_are_consistent(page):
     ids = [e["id"] for e in page.elements if "id" in e]
     assert len(ids) == len(set(ids))
-    named = {e["href"][1:] for e in page.all("a")} | {e["data-copy"] for e in page.all("button") if "data-copy" in e}
+    targets = {e["href"][1:] for e in page.all("a")} | {e["data-copy"] for e in page.all("button") if "data-copy" in e}
     for name in ("aria-labelledby", "aria-describedby"):
-        named |= {e[name] for e in page.elements if name in e}
-    assert named <= set(ids)
+        targets |= {e[name] for e in page.elements if name in e}
+    assert targets <= set(ids)
 
 
-def test_everything_in_the_store_is_there(page):
+def test_page_shows_runs_analyses_and_problems(page):
     text = page.text()
     assert [len(page.all(tag)) for tag in ("img", "audio")] == [5, 2]  # a figure, four maps; one clip has two maps
     titles = [e["text"] for tag in ("h3", "h5") for e in page.all(tag)]
     assert {"Table 1", "Figure 1", "Figure 2", "Map 1", "Map 4"} <= set(titles)
-    assert "No sound here: its file is not where it was." in text
-    assert "This figure has no picture that can be read" in text  # its file is outside its folder
+    assert "No sound: the file was not found." in text
+    assert "No picture of this figure can be read" in text  # the file is outside the folder
     assert len(page.all("details", **{"class": "run"})) == 3
     assert len(page.all("svg", **{"class": "curve"})) == 6
     assert len(page.all("table", **{"class": "confusion"})) == 3
-    assert "runs/0123456789ab has no record that can be believed" in text
-    assert "Being trained now, or interrupted" in text
+    assert "runs/0123456789ab is damaged: " in text
+    assert "Training now, or interrupted" in text
     commands = [e["text"] for e in page.all("code") if e.get("id", "").endswith("-command")]
-    assert len(commands) == 2 + 1 + 2 + 4  # of the analyses and of each item
+    assert len(commands) == 2 + 1 + 2 + 4  # two analyses, and seven items
     assert {CLASSES[1], CLASSES[2], "siren", "0.021"} <= {e["text"] for e in page.all("dd")}
 
 
-def test_tables_show_what_their_files_say(page, results):
+def test_page_shows_tables_and_their_files(page, results):
     (folder,) = (results / "freeze").iterdir()
     for suffix in ("tex", "csv", "md"):
         (source,) = page.all("pre", id=f"table-1-{suffix}")
@@ -131,26 +133,26 @@ def test_tables_show_what_their_files_say(page, results):
     assert page.all("td", **{"data-sort": "-0.2"})
 
 
-def test_published_numbers_stand_beside_ours(page):
+def test_page_compares_published_numbers_with_ours(page):
     text = page.text()
     assert "rethinking-cnn Figure 2c esc50 densenet201 block3 change best about −10.0 −20.0 Table 1 Palanisamy" in text
     assert "rethinking-cnn Figure 2b esc50 densenet201 block3 accuracy % best about 90.0 – – Palanisamy" in text
     assert "urbansound8k densenet201" not in text
 
 
-def test_page_is_bounded_and_says_what_is_left_out(results):
+def test_page_limits_leave_out_with_a_message(results):
     page = Page(make_page(results, Limits(picture_bytes=60_000, sound_bytes=15_000, details=1, rows=1, runs=2)))
     text = page.text()
     assert len(page.all("img")) < 5
     assert len(page.all("audio")) == 1
     assert len(page.all("details", **{"class": "run"})) == 1
-    assert "pictures and 1 sounds were left out" in text
-    assert "no room on the page; see map.png" in text
-    assert "The first 1 of 3 finished runs are shown in full." in text
-    assert "3 more rows are left out here." in text
+    assert "and 1 sounds were left out" in text
+    assert "the page is full; open map.png" in text
+    assert "Details are shown for the first 1 of 3 finished runs." in text
+    assert "3 more rows are left out." in text
 
 
-def test_a_run_with_many_classes_stays_small(tmp_path):
+def test_page_size_grows_slowly_with_many_classes(tmp_path):
     store = Store(tmp_path)
     before = None
     for seed in range(3):
@@ -161,45 +163,43 @@ def test_a_run_with_many_classes_stays_small(tmp_path):
     assert 'class="matrix"' in make_page(tmp_path)
 
 
-def test_the_same_folder_gives_the_same_page(html, results):
-    assert make_page(results, answers=commands_by_item()) == html
+def test_make_page_is_deterministic(html, results):
+    assert make_page(results, studies=Studies(STUDIES_FOLDER, commands_by_item())) == html
 
 
-def test_command_writes_the_page(results, tmp_path, html, capsys):
+def test_report_command_writes_the_page(results, tmp_path, html, capsys):
     folder = shutil.copytree(results, tmp_path / "copy")
     assert main(["report", "--results", str(folder)]) == 0
     assert (folder / "report" / "index.html").read_text(encoding="utf-8") == html
-    assert main(["report", "--results", str(folder)]) == 0  # its own page is nothing it reads
+    assert main(["report", "--results", str(folder)]) == 0  # ignores its own page
     file, size = capsys.readouterr().out.splitlines()[-1].rsplit(" (", 1)
     assert Path(file) == folder / "report" / "index.html"
     assert size == "0.2 MiB)"
 
 
-def test_no_results_is_one_line(tmp_path):
-    with pytest.raises(
-        UserError, match=r"nowhere holds no runs; run an ablation first, or name the folder of its --re"
-    ):
+def test_report_without_runs_raises(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere holds no runs; .* --results"):
         main(["report", "--results", str(tmp_path / "nowhere")])
     assert not (tmp_path / "nowhere").exists()
     (tmp_path / "runs").mkdir()
-    with pytest.raises(UserError, match=r"holds no runs yet; run an ablation first, such as freeze --block 3"):
+    with pytest.raises(UserError, match="no runs yet; .* freeze --block 3"):
         main(["report", "--results", str(tmp_path)])
 
 
 @pytest.mark.parametrize(
     "described",
-    ["{", "[]", '{"ablation": 1}', '{"ablation": "x", "command": "", "runs": 3, "items": []}', "\ud800"],
+    ["{", '{"ablation": 1}', '{"ablation": "x", "command": "", "runs": 3, "items": []}', "\ud800"],
 )
-def test_a_damaged_analysis_is_named_and_the_rest_shown(tmp_path, described):
+def test_page_names_a_damaged_analysis(tmp_path, described):
     finish(Store(tmp_path), Run(), right=0.5)
     (tmp_path / "freeze").mkdir()
     (tmp_path / "freeze" / "analysis.json").write_text(described, errors="surrogatepass")
     text = Page(make_page(tmp_path)).text()
-    assert "freeze/analysis.json cannot be read; its command writes it anew." in text
+    assert "freeze/analysis.json cannot be read" in text
     assert "Learning curves" in text
 
 
-def test_lone_surrogates_do_not_stop_the_page(tmp_path):
+def test_report_command_accepts_lone_surrogates(tmp_path):
     finish(Store(tmp_path), Run(), right=0.5)
     item = {"kind": "figure", "name": "x", "caption": "\ud800", "files": ["\x00.png", "../../../../etc/hosts.md"]}
     described = {"ablation": "x", "command": "\udfff", "runs": [], "items": [item]}
@@ -207,35 +207,33 @@ def test_lone_surrogates_do_not_stop_the_page(tmp_path):
     (tmp_path / "x" / "analysis.json").write_text(json.dumps(described))
     assert main(["report", "--results", str(tmp_path)]) == 0
     html = (tmp_path / "report" / "index.html").read_text()
-    assert "This figure has no picture that can be read" in html
+    assert "No picture of this figure can be read" in html
     assert "localhost" not in html
 
 
-SHOWN = {  # what is written of a value, beside the number that it sorts by
+FORMATTED = {  # text of a cell: format function and value
     "−5.8": (format_points, -0.058),
     "86.2": (format_percent, 0.862),
-    "3.38 M": (format_magnitude, 3_380_000),
-    "1 h 20 min": (format_seconds, 4800),
     "1e-05": (str, 1e-5),
 }
 
 
-@pytest.mark.parametrize("shown", SHOWN)
-def test_cells_come_with_the_number_they_stand_for(shown):
-    write, value = SHOWN[shown]
+@pytest.mark.parametrize("text", FORMATTED)
+def test_parse_description_cells_have_sort_values(text):
+    write, value = FORMATTED[text]
     frame = pd.DataFrame({"name": ["a", "b"], "value": [value, float("nan")]})
     titles, rows = format_cells(frame, [Column("name", "N"), Column("value", "V", lambda v: write(v))])
     table = parse_description({"header": titles, "rows": [[asdict(cell) for cell in row] for row in rows]}, limit=9)
     assert [[(cell.text, cell.sort) for cell in row] for row in table.rows] == [
-        [("a", None), (shown, pytest.approx(value))],
+        [("a", None), (text, pytest.approx(value))],
         [("b", None), ("–", None)],
     ]
 
 
-@pytest.mark.parametrize("name", ["a|b", "a\\", "\\|", "*x*", "**bold**", "`code`", "<b>", "_a_", "~", "a b"])
-def test_described_cells_come_back_as_they_were(name):
-    made = {"header": ["N", "V"], "rows": [[{"text": name}, {"text": "1.0", "sort": 1.0, "bold": True}]]}
-    table = parse_description(made, limit=9)
+@pytest.mark.parametrize("name", ["a|b", "a\\", "**bold**", "<b>"])
+def test_parse_description_keeps_text(name):
+    description = {"header": ["N", "V"], "rows": [[{"text": name}, {"text": "1.0", "sort": 1.0, "bold": True}]]}
+    table = parse_description(description, limit=9)
     name_cell, value = table.rows[0]
     assert (name_cell.text, name_cell.bold) == (name, False)
     assert (value.text, value.bold, value.sort) == ("1.0", True, 1.0)
@@ -244,20 +242,19 @@ def test_described_cells_come_back_as_they_were(name):
 
 @pytest.mark.parametrize(
     "damaged",
-    [None, 3, [], {}, {"header": 3, "rows": []}, {"header": ["a"], "rows": [3]}, {"header": ["a"], "rows": [[3]]}]
-    + [{"header": [], "rows": []}, {"header": ["a"], "rows": [[{}]]}, {"header": ["a"]}],
+    [None, 3, {}, {"header": 3, "rows": []}, {"header": ["a"], "rows": [[3]]}, {"header": [], "rows": []}],
 )
-def test_damaged_cells_are_none(damaged):
+def test_parse_description_damaged_is_none(damaged):
     assert parse_description(damaged, limit=9) is None
 
 
-def test_a_number_of_a_cell_that_is_none_sorts_nowhere():
+def test_parse_description_invalid_sort_values_are_none():
     odd = [{"text": "a", "sort": sort} for sort in (float("nan"), float("inf"), "1", None, [1])]
     table = parse_description({"header": ["a"], "rows": [[cell] for cell in odd]}, limit=9)
     assert [row[0].sort for row in table.rows] == [None] * 5
 
 
-def test_an_older_folder_without_cells_shows_its_csv(results, tmp_path):
+def test_page_without_cells_shows_the_csv(results, tmp_path):
     copy = shutil.copytree(results, tmp_path / "copy")
     (file,) = (copy / "freeze").glob("*/analysis.json")
     described = json.loads(file.read_text())
@@ -269,26 +266,26 @@ def test_an_older_folder_without_cells_shows_its_csv(results, tmp_path):
     assert "86.2 ± 1.8" not in [e["text"] for e in page.all("strong")]
 
 
-def test_ragged_and_empty_tables_are_read():
+def test_parse_csv_accepts_ragged_and_empty_tables():
     assert parse_csv("", limit=9) is None
     table = parse_csv("a,b\n1\n1,2,3\n", limit=9)
     assert [[cell.text for cell in row] for row in table.rows] == [["1", ""], ["1", "2"]]
 
 
-def test_confusion_lists_the_largest_errors_first():
-    made = make_confusion([[3, 1], [4, 0]], ["a", "b"])
-    assert made.largest == ["4 of 4 b taken for a", "1 of 4 a taken for b"]
-    assert made.cells == [(0, 0, 3, 8), (0, 1, 1, 2), (1, 0, 4, 10), (1, 1, 0, 0)]
-    assert made.written
-    assert not make_confusion([[1] * 13] * 13, ["x"] * 13).written
+def test_make_confusion_sorts_errors():
+    confusion = make_confusion([[3, 1], [4, 0]], ["a", "b"])
+    assert confusion.largest == ["4 of 4 b predicted as a", "1 of 4 a predicted as b"]
+    assert confusion.cells == [(0, 0, 3, 8), (0, 1, 1, 2), (1, 0, 4, 10), (1, 1, 0, 0)]
+    assert confusion.fits_table
+    assert not make_confusion([[1] * 13] * 13, ["x"] * 13).fits_table
 
 
-def test_curve_skips_what_is_not_finite_and_is_thinned():
+def test_make_curve_skips_nan_and_thins_points():
     history = pd.DataFrame({"epoch": range(1, 1001), "train_loss": [float("nan")] + [2.0] * 998 + [1.0]})
-    drawn = make_curve(history, "loss")
-    (line,) = drawn.lines
+    curve = make_curve(history, "loss")
+    (line,) = curve.lines
     points = line.points.split()
     assert len(points) <= 201
-    assert points[-1] == "312.0,92.0"  # the last epoch, half of the highest
-    assert drawn.says == "Loss from epoch 1 to 1000: train 2 to 1."
+    assert points[-1] == "312.0,92.0"  # last epoch, half of the maximum
+    assert curve.description == "Loss from epoch 1 to 1000: train 2 to 1."
     assert make_curve(history, "accuracy") is None

@@ -1,4 +1,4 @@
-"""The report page in a real browser: Debian's chromium and chromium-driver, without a window and without network."""
+"""The report page in a real browser: Debian's chromium and chromium-driver, headless and offline."""
 
 import base64
 from pathlib import Path
@@ -9,7 +9,7 @@ from report_store import make_store
 from run_ablation import main
 
 webdriver = pytest.importorskip("selenium.webdriver")
-from selenium.webdriver.chrome.service import Service  # noqa: E402  (after it is known to be there)
+from selenium.webdriver.chrome.service import Service  # noqa: E402  (after the skip)
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
@@ -18,7 +18,7 @@ CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 pytestmark = pytest.mark.skipif(not (CHROMIUM.exists() and DRIVER.exists()), reason="chromium is not installed")
 FLAGS = (
     "--headless=new",
-    "--no-sandbox",  # which root cannot have
+    "--no-sandbox",  # root needs this
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
@@ -76,7 +76,7 @@ def chromium(tmp_path_factory):
 
 @pytest.fixture
 def page(chromium, url):
-    """Open the page anew; whatever a test does to it, the console must stay silent."""
+    """Load the page; its console must stay empty."""
     chromium.get("about:blank")
     chromium.get(url)
     yield chromium
@@ -84,7 +84,7 @@ def page(chromium, url):
 
 
 def table(page):
-    """Return the first table that an analysis made."""
+    """Return the first table of an analysis."""
     return page.find_element(By.CSS_SELECTOR, "#table-1 table")
 
 
@@ -120,14 +120,14 @@ def test_tables_sort_by_click_and_by_keyboard(page):
     assert status(page) == "In the original order."
 
 
-def test_numbers_sort_before_words_in_either_direction(page):
+def test_tables_sort_numbers_before_text(page):
     button = table(page).find_elements(By.CSS_SELECTOR, "thead th button")[-1]
     for _ in range(2):
         button.click()
         assert column(page, -1) == ["2", "failed (1 of 2)"]
 
 
-def test_sounds_load_out_of_the_page(page):
+def test_sounds_load_from_the_page(page):
     ready = "return [...document.querySelectorAll('audio')].every((a) => a.readyState >= 1 || a.error)"
     WebDriverWait(page, 20).until(lambda page: page.execute_script(ready))
     lengths = page.execute_script("return [...document.querySelectorAll('audio')].map((a) => a.error ? 0 : a.duration)")
@@ -139,7 +139,7 @@ def test_sounds_load_out_of_the_page(page):
 
 
 @pytest.mark.parametrize("clipboard", ["granted", "selection", "none"])
-def test_copy_gives_the_file_whatever_the_browser_allows(page, clipboard):
+def test_copy_works_with_and_without_clipboard(page, clipboard):
     page.execute_script(
         """
         window.copied = null;
@@ -167,14 +167,7 @@ def test_copy_gives_the_file_whatever_the_browser_allows(page, clipboard):
         assert page.execute_script("return window.copied") == source
 
 
-def test_copy_works_as_the_browser_is(page):
-    page.find_element(By.CSS_SELECTOR, "[data-copy='table-1-csv']").click()
-    WebDriverWait(page, 5).until(
-        lambda page: status(page) in ("Copied.", "The text is selected: copy it with the keyboard.")
-    )
-
-
-def test_links_open_the_run_they_lead_to(page):
+def test_links_open_their_run(page):
     page.find_element(By.LINK_TEXT, page.find_element(By.CSS_SELECTOR, "#runs tbody a").text).click()
     assert page.execute_script("return document.getElementById('run-1').closest('details').open")
     page.find_element(By.CSS_SELECTOR, "[data-close='runs']").click()
@@ -183,7 +176,7 @@ def test_links_open_the_run_they_lead_to(page):
     assert len(page.find_elements(By.CSS_SELECTOR, "details.run[open]")) == 3
 
 
-def test_keyboard_meets_the_skip_link_first(page):
+def test_keyboard_reaches_the_skip_link_first(page):
     page.switch_to.active_element.send_keys(Keys.TAB)
     skip = page.switch_to.active_element
     assert skip.text == "Skip to the results"
@@ -194,7 +187,7 @@ def test_keyboard_meets_the_skip_link_first(page):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 1280])
-def test_page_fits_and_is_readable(page, width, scheme, tmp_path):
+def test_page_fits_width_with_enough_contrast(page, width, scheme, tmp_path):
     size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     features = [{"name": "prefers-color-scheme", "value": scheme}]
@@ -206,7 +199,7 @@ def test_page_fits_and_is_readable(page, width, scheme, tmp_path):
     (tmp_path / f"{width}-{scheme}.png").write_bytes(base64.b64decode(shot["data"]))
 
 
-def test_paper_is_white_and_has_no_controls(page):
+def test_print_is_white_without_controls(page):
     paper = {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False}  # A4 with margins
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", paper)
     features = [{"name": "prefers-color-scheme", "value": "dark"}]
@@ -217,8 +210,8 @@ def test_paper_is_white_and_has_no_controls(page):
         assert page.execute_script("return document.documentElement.scrollWidth") <= 718
         headers = table(page).find_elements(By.CSS_SELECTOR, "thead th")
         assert [header.text for header in headers] == ["Frozen through block", "Accuracy %", "Change", "Runs"]
-        for gone in ("nav", "audio", ".tools", ".command button"):
-            assert not any(element.is_displayed() for element in page.find_elements(By.CSS_SELECTOR, gone))
+        for selector in ("nav", "audio", ".tools", ".command button"):
+            assert not any(element.is_displayed() for element in page.find_elements(By.CSS_SELECTOR, selector))
         assert page.execute_cdp_cmd("Page.printToPDF", {})["data"]
     finally:
         page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})

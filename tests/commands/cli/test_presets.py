@@ -73,7 +73,6 @@ def test_preset_later_rules_and_the_command_line_win() -> None:
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
-        ({"lr": 1}, "x: write its presets as [[preset]]"),
         ([{"lrr": 1}], "unknown option in x, preset 1: 'lrr': did you mean 'lr'?"),
         ([{}, {"lr": "fast"}], "x, preset 2: lr = 'fast': give a number"),
         ([{"lr": -1}], "x, preset 1: --lr -1.0: must be above 0"),

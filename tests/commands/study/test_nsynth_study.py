@@ -1,4 +1,4 @@
-"""The study of NSynth on a rendered set in NSynth's own layout, which its own loader reads."""
+"""The study of NSynth on rendered sounds in the layout of NSynth."""
 
 from pathlib import Path
 
@@ -15,49 +15,49 @@ TOTALS = {"Figure 4": 61_790_922, "Figure 5": 6_129_834, "Figure 6": 11_243_466}
 BACKBONES = {"Figure 4": "alexnet", "Figure 5": "googlenet", "Figure 6": "resnet18"}
 
 
-def made(command: list[str], nsynth: Path, results: Path) -> Path:
-    """Run a command on the set; return the folder of the study."""
+def run_command(command: list[str], nsynth: Path, results: Path) -> Path:
+    """Run a command on the data set; return the folder of the study."""
     words = ["--scale", "quick", "--data", "nsynth-valid", "--data-root", str(nsynth), "--results", str(results)]
     assert main([*command, *words, *SMALL]) == 0
     (folder,) = (results / "studies" / NAME).iterdir()
     return folder
 
 
-def beside(folder: Path, item: str) -> pd.DataFrame:
+def read_comparison(folder: Path, item: str) -> pd.DataFrame:
     return pd.read_csv(folder / folder_name(item) / "published.csv", keep_default_na=False, na_values=[""])
 
 
-def check_what_is_not_trained(folder: Path) -> None:
+def check_untrained_items(folder: Path) -> None:
     page = (folder / "study.md").read_text()
     study = read_study(NAME, "quick", {}, commands=list_experiment_commands())
-    for item in [*(entry.item for entry in study.entries), *study.tables]:
+    for item in [*(spec.item for spec in study.experiments), *study.tables]:
         assert f"## {item}\n" in page
     assert "(figure-1/samples.png)" in page
     assert len(list((folder / "figure-1" / "clips").glob("*.wav"))) == 10
     for item, total in TOTALS.items():
-        rows = beside(folder, item).set_index(["backbone", "metric"])
+        rows = read_comparison(folder, item).set_index(["backbone", "metric"])
         own = rows.loc[BACKBONES[item]]
         assert own.loc["parameters", ["ours", "published"]].tolist() == [total, total]
         assert own.loc["non_trainable_parameters", ["ours", "published"]].tolist() == [0, 0]
         assert f"{total:,}" in page
-    sizes = beside(folder, "Figure 4").set_index("metric")
+    sizes = read_comparison(folder, "Figure 4").set_index("metric")
     for metric in ("input_megabytes", "pass_megabytes", "parameters_megabytes", "total_megabytes"):
         assert sizes.loc[metric, "ours"] == pytest.approx(sizes.loc[metric, "published"], abs=0.005)
 
 
-def test_every_item_is_there_before_anything_is_trained(nsynth: Path, tmp_path: Path) -> None:
-    folder = made(["study", NAME, "--figures-only"], nsynth, tmp_path)
-    check_what_is_not_trained(folder)
+def test_figures_only_writes_every_item_without_training(nsynth: Path, tmp_path: Path) -> None:
+    folder = run_command(["study", NAME, "--figures-only"], nsynth, tmp_path)
+    check_untrained_items(folder)
     assert "missing (1 of 1)" in (folder / "study.md").read_text()
     assert not list(tmp_path.glob("runs/*/run.json"))
 
 
 @pytest.mark.slow
-def test_whole_study(nsynth: Path, tmp_path: Path) -> None:
-    folder = made(["study", NAME], nsynth, tmp_path)
-    check_what_is_not_trained(folder)
+def test_full_study_compares_with_published_numbers(nsynth: Path, tmp_path: Path) -> None:
+    folder = run_command(["study", NAME], nsynth, tmp_path)
+    check_untrained_items(folder)
     assert "missing" not in (folder / "study.md").read_text()
-    table = beside(folder, "Table 1")
+    table = read_comparison(folder, "Table 1")
     accuracy = table[table["metric"] == "accuracy"]
     assert accuracy["published"].tolist() == [0.723, 0.762, 0.814]
     assert accuracy["data"].eq("nsynth-valid").all()

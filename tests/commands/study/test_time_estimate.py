@@ -1,4 +1,4 @@
-"""The estimate of a study's time: what is measured, how often each run takes it, and how it is said."""
+"""Time estimate of a study: the measured steps, the time of each run, and the printed summary."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,21 +19,21 @@ from core.training.prepare import can_cache_prefix
 from run_ablation import main
 
 
-def planned(dataset: Dataset, *runs: Run) -> Plan:
+def make_plan(dataset: Dataset, *runs: Run) -> Plan:
     return Plan("test", tuple(PlannedRun("one", run, runs[0]) for run in runs), {runs[0].data.content: dataset})
 
 
-def priced(monkeypatch: pytest.MonkeyPatch, dataset: Dataset, session: Session, *runs: Run) -> TimeEstimate:
-    """Let every clip of a training step cost 1, of an evaluation 100 and of a prefix 10,000 seconds."""
+def make_estimate(monkeypatch: pytest.MonkeyPatch, dataset: Dataset, session: Session, *runs: Run) -> TimeEstimate:
+    """Return an estimate in which each clip costs 1 s in training, 100 s in evaluation and 10,000 s in a prefix."""
 
-    def price(run: Run, subject: time_estimate.StepKey, session: Session) -> StepCost:
+    def measure(run: Run, key: time_estimate.StepKey, session: Session) -> StepCost:
         return StepCost(1, 100, 10_000 * can_cache_prefix(run))
 
-    monkeypatch.setattr(time_estimate, "_measured", price)
-    return TimeEstimate(runs, planned(dataset, *runs), session)
+    monkeypatch.setattr(time_estimate, "_measure_step", measure)
+    return TimeEstimate(runs, make_plan(dataset, *runs), session)
 
 
-def test_a_run_takes_its_steps_and_what_its_epochs_end_with(
+def test_run_seconds_sum_training_evaluation_and_prefix(
     run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split = dataset.split(1)
@@ -46,55 +46,62 @@ def test_a_run_takes_its_steps_and_what_its_epochs_end_with(
         run.replace(training__augment="waveform"),
         run.replace(training__augment="waveform", model__freeze="block1"),
     ]
-    found = list(priced(monkeypatch, dataset, session, *runs).each(runs))
+    seconds = list(make_estimate(monkeypatch, dataset, session, *runs).run_seconds(runs))
     validation = len(dataset.split(1, validation=0.25).validation)
     assert validation > 0
-    assert found == [
+    assert seconds == [
         2 * (train + 100 * test),
         10 * (train + 100 * test),
         2 * (train - validation + 100 * (test + validation)),
-        2 * (2 * train + 100 * test),  # every clip plain and changed
-        2 * (2 * train + 100 * test) + 10_000 * 6 * len(dataset.clips),  # five changed versions of each
+        2 * (2 * train + 100 * test),  # every clip plain and augmented
+        2 * (2 * train + 100 * test) + 10_000 * 6 * len(dataset.clips),  # five augmented versions of each
     ]
 
 
-def test_what_a_frozen_prefix_gives_out_is_computed_once(
+def test_run_seconds_shared_prefix_counts_once(
     run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frozen = run.replace(model__freeze="block2")
     runs = [frozen, frozen.replace(seed=1), frozen.replace(data__fold=2), frozen.replace(model__freeze="block3")]
     random = [run.replace(model__freeze="block2", model__weights="random", seed=seed) for seed in (0, 1)]
     prefix = 10_000 * len(dataset.clips)
-    found = list(priced(monkeypatch, dataset, session, *runs, *random).each([*runs, *random]))
-    assert [seconds >= prefix for seconds in found] == [True, False, False, True, True, True]
+    estimate = make_estimate(monkeypatch, dataset, session, *runs, *random)
+    assert [seconds >= prefix for seconds in estimate.run_seconds([*runs, *random])] == [
+        True,
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
 
 
-def test_runs_that_differ_in_no_step_are_measured_once(
+def test_estimate_measures_equal_steps_once(
     run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     same = [run, run.replace(seed=1), run.replace(model__weights="random"), run.replace(model__fuse="block1")]
     other = [run.replace(model__freeze="block1"), run.replace(model__cut="block1"), run.replace(training__batch_size=4)]
-    made = priced(monkeypatch, dataset, session, *same, *other)
-    assert len(made.costs) == 4
-    assert len({made.subject(one) for one in same}) == 1
+    estimate = make_estimate(monkeypatch, dataset, session, *same, *other)
+    assert len(estimate.costs) == 4
+    assert len({estimate.step_key(one) for one in same}) == 1
     moving = run.replace(model__freeze="block1", model__frozen_batch_norm="train")
-    assert made.subject(moving).network == "efficientnet_lite0, frozen through block1, computed in every epoch"
+    assert estimate.step_key(moving).network == "efficientnet_lite0, frozen through block1, computed in every epoch"
 
 
-def test_several_devices_take_the_longest_runs_first(
+def test_wall_seconds_several_devices_start_with_the_longest_run(
     run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [run.replace(training__epochs=epochs) for epochs in (1, 5, 3, 3)]
-    made = priced(monkeypatch, dataset, session, *runs)
-    monkeypatch.setattr(TimeEstimate, "each", lambda self, runs: (float(run.training.epochs) for run in runs))
-    assert [made.wall(runs, devices) for devices in (1, 2, 3, 9)] == [12, 6, 5, 5]
+    estimate = make_estimate(monkeypatch, dataset, session, *runs)
+    monkeypatch.setattr(TimeEstimate, "run_seconds", lambda self, runs: (float(run.training.epochs) for run in runs))
+    assert [estimate.wall_seconds(runs, devices) for devices in (1, 2, 3, 9)] == [12, 6, 5, 5]
 
 
-@pytest.mark.parametrize("through", ["none", "block2", "block4"])
-def test_what_is_measured_is_the_network_that_is_trained(
+@pytest.mark.parametrize("through", ["none", "block4"])
+def test_estimate_measures_prefix_and_trained_part(
     through: str, run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With operations in the place of seconds: prefix and rest are the whole network, and only the rest is trained."""
+    """Count operations instead of seconds: prefix and rest are the whole network, and only the rest is trained."""
 
     def operations(work: Callable[[], object], device: torch.device) -> float:
         with FlopCounterMode(display=False) as counter:
@@ -105,36 +112,36 @@ def test_what_is_measured_is_the_network_that_is_trained(
         network = build_network(one.replace(model__weights="random"), 3).eval()
         return operations(lambda: network(torch.zeros(1, *get_input_shape(one))), session.device)
 
-    monkeypatch.setattr(time_estimate, "_seconds", operations)
-    # Not the default network: torch counts the backward passes of grouped convolutions wrong.
+    monkeypatch.setattr(time_estimate, "_measure_seconds", operations)
+    # resnet18, because torch miscounts the backward pass of grouped convolutions.
     one = run.replace(model__backbone="resnet18", model__freeze=through)
-    [cost] = TimeEstimate([one], planned(dataset, one), session).costs.values()
+    [cost] = TimeEstimate([one], make_plan(dataset, one), session).costs.values()
     assert cost.prefix + cost.evaluation == pytest.approx(forward(one))
     assert (cost.prefix > 0) == (through != "none")
     assert 2 * cost.evaluation <= cost.training <= 3 * cost.evaluation
 
 
-def test_a_measurement_ends_when_it_knows_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measure_seconds_stops_after_three_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 9.0, 10.0, 10.5, 12.0, 99.0])
     monkeypatch.setattr(time_estimate.time, "perf_counter", lambda: next(clock))
-    assert time_estimate._measure_seconds(lambda: None, torch.device("cpu")) == 1.0  # the first one warms up
+    assert time_estimate._measure_seconds(lambda: None, torch.device("cpu")) == 1.0
     clock = iter([0.0, 1.0, 1.5, 1.75, 2.5, 99.0])
     assert time_estimate._measure_seconds(lambda: None, torch.device("cpu")) == 0.25
 
 
-def test_the_dry_run_of_a_study_says_the_time_of_each_experiment(
+def test_study_dry_run_prints_time_of_each_experiment(
     sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(time_estimate, "_seconds", lambda work, device: work() is None or 1.0)
+    monkeypatch.setattr(time_estimate, "_measure_seconds", lambda work, device: work() is None or 1.0)
     monkeypatch.setenv("COLUMNS", "200")
     small = ["--sr", "8000", "--duration", "0.5", "--n-mels", "32", "--n-frames", "32", "--device", "cpu"]
     where = ["--data", "folder", "--data-root", str(sounds), "--threads", "1", "--results", str(tmp_path / "results")]
     words = ["study", "rethinking-cnn", "--scale", "quick", *small, *where, "--dry-run"]
     assert main([*words, "--estimate-devices", "4"]) == 0
     captured = capsys.readouterr()
-    said = " ".join(captured.out.split())
-    assert "At most on cpu" in said
-    assert "on 4 such devices" in said
-    assert "efficientnet_lite0, frozen through block3" in said
+    output = " ".join(captured.out.split())
+    assert "At most on cpu" in output
+    assert "on 4 such devices" in output
+    assert "efficientnet_lite0, frozen through block3" in output
     assert "measuring a step of each network on cpu: " in captured.err
     assert not list((tmp_path / "results").rglob("run.json"))

@@ -48,7 +48,7 @@ def test_values_and_ranges_are_searched_and_the_rest_stays() -> None:
         ("--lr 1e-3", "tune has nothing to search: give an option values .* or a range .*"),
         ("--lr 1e-3 fast", "--lr fast: give a number, several of them, or a range LOW:HIGH"),
         ("--epochs 1.5 2", "--epochs 1.5: give a whole number, several of them, or a range LOW:HIGH"),
-        ("--lr 1e-2:1e-5", "--lr 1e-2:1e-5: the range must go up"),
+        ("--lr 1e-2:1e-5", "--lr 1e-2:1e-5: the end must be above the start"),
         ("--lr 1e-5:1e-4:1e-2", "--lr 1e-5:1e-4:1e-2: give values, or one range LOW:HIGH"),
         ("--lr 1e-5:1e-4 1e-2", "--lr 1e-5:1e-4 1e-2: give values, or one range LOW:HIGH"),
         ("--lr -1:1", "--lr -1.0: must be above 0"),
@@ -76,19 +76,19 @@ def test_bad_option_raises(line: str, message: str) -> None:
 
 
 def test_range_is_logarithmic_from_a_factor_of_ten() -> None:
-    assert Range(1e-5, 1e-2, False).at(2 / 3) == pytest.approx(1e-3)
-    assert Range(0.1, 0.5, False).at(0.5) == pytest.approx(0.3)
-    assert Range(0.0, 1.0, False).at(0.25) == 0.25
-    assert Range(8, 128, True).at(0.5) == 32
-    assert Range(1.23456e-5, 1e-2, False).at(0) == 1.23456e-5  # an end is itself
+    assert Range(1e-5, 1e-2, False).value_at(2 / 3) == pytest.approx(1e-3)
+    assert Range(0.1, 0.5, False).value_at(0.5) == pytest.approx(0.3)
+    assert Range(0.0, 1.0, False).value_at(0.25) == 0.25
+    assert Range(8, 128, True).value_at(0.5) == 32
+    assert Range(1.23456e-5, 1e-2, False).value_at(0) == 1.23456e-5  # an end is itself
 
 
 def test_whole_numbers_of_a_range_are_equally_likely_or_their_factors_are() -> None:
     shares = (np.arange(10_000) + 0.5) / 10_000
     for drawn, odds in ((Range(1, 4, True), np.ones(4)), (Range(1, 12, True), np.log1p(1 / np.arange(1, 13)))):
-        values = [int(drawn.at(share)) for share in shares]
+        values = [int(drawn.value_at(share)) for share in shares]
         np.testing.assert_allclose(np.bincount(values)[1:] / 10_000, odds / odds.sum(), atol=2e-4)
-        assert (drawn.at(0), drawn.at(1)) == (drawn.low, drawn.high)
+        assert (drawn.value_at(0), drawn.value_at(1)) == (drawn.low, drawn.high)
 
 
 def test_grid_of_a_range_raises() -> None:
