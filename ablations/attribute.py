@@ -45,10 +45,10 @@ class Attribute(Ablation):
 
     title: ClassVar[str] = "Network"
 
-    clips: tuple[str, ...] = option((), "Clips to explain: paths in the data set, or file names.", flag="clip")
+    clips: tuple[str, ...] = option((), "Clips to attribute: paths in the data set, or file names.", flag="clip")
     per_class: int = option(0, "Number of test clips of each class (0: --n-clips of any class).", at_least=0)
     misclassified: bool = option(False, "Use only misclassified clips.")
-    n: int = option(10, "Number of test clips, chosen at random.", flag="n-clips", at_least=1)
+    n_clips: int = option(10, "Number of test clips, selected at random.", at_least=1)
     method: tuple[str, ...] = option(
         ("integrated-gradients",),
         "Attribution methods: integrated-gradients, saliency, input-x-gradient, gradient-shap, occlusion-time, "
@@ -60,25 +60,22 @@ class Attribute(Ablation):
         default_text="silence, or the mean for a table of features",
     )
     target: str = option("predicted", "Class whose logit is attributed: predicted, true, or the name of a class.")
-    compare: bool = option(
-        False, "Also explain the same clips with frozen, fused, cut and random networks.", flag="across-ablations"
+    across_ablations: bool = option(
+        False, "Also compute maps of the same clips for frozen, fused, cut and random networks."
     )
     block: str = option("", "Block at which --across-ablations freezes, fuses and cuts.", default_text="the middle one")
-    run_id: str = option("", "Id of a finished run to explain, instead of training one.", flag="run")
-    steps: int = option(
-        64, "Initial number of integration steps of Integrated Gradients.", flag="n-steps", at_least=1, at_most=10**5
-    )
+    run_id: str = option("", "Id of a finished run to attribute, instead of training one.", flag="run")
+    n_steps: int = option(64, "Initial number of integration steps of Integrated Gradients.", at_least=1, at_most=10**5)
     tolerance: float = option(0.05, "Double the steps until the relative completeness error is below this.", above=0)
     max_steps: int = option(
         1024, "Maximum number of steps; the maps state the remaining error.", at_least=1, at_most=10**5
     )
-    memory: float = option(
-        0.0, "Memory for one batch in GB (0: chosen by the device).", flag="memory-gb", at_least=0, at_most=10**4
+    memory_gb: float = option(
+        0.0, "Memory for one batch in GB (0: the default of the device).", at_least=0, at_most=10**4
     )
-    check: bool = option(
+    faithfulness: bool = option(
         True,
         "Test whether the maps are faithful: deletion and insertion, randomised networks, loud regions.",
-        flag="faithfulness",
     )
 
     @property
@@ -109,7 +106,7 @@ class Attribute(Ablation):
         if self.run_id and base.id != self.run_id:
             files = "clips, the network file" if base.model.backbone_sha256 else "clips"
             raise UserError(f"--run {self.run_id}: the {files} or the weights file have changed since its training")
-        if not self.compare:
+        if not self.across_ablations:
             return {"base": base}
         backbone, shape = base.model.network, get_input_shape(base)
         middle = str((count_blocks(backbone, shape) + 1) // 2)
@@ -135,13 +132,13 @@ class Attribute(Ablation):
             clips=self.clips,
             per_class=self.per_class,
             misclassified=self.misclassified,
-            n_clips=self.n,
+            n_clips=self.n_clips,
             target=self.target,
             methods=self.method,
             baselines=self.baseline,
-            ig_settings=pipeline.IGSettings(self.steps, self.tolerance, self.max_steps),
-            memory=round(self.memory * 10**9) or None,
-            faithfulness=self.check,
+            ig_settings=pipeline.IGSettings(self.n_steps, self.tolerance, self.max_steps),
+            memory=round(self.memory_gb * 10**9) or None,
+            faithfulness=self.faithfulness,
         )
         frame: pd.DataFrame = write_attributions(results, request)
         return frame

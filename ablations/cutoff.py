@@ -41,8 +41,8 @@ class Cutoff(Ablation):
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Return the whole network, which is the reference, and one network cut after each selected block."""
         *stages, last = select_stages((), base.model.network, get_input_shape(base))
-        asked = select_stages(self.block, base.model.network, get_input_shape(base))
-        return {last: base} | {stage: base.replace(model__cut=stage) for stage in stages if stage in asked}
+        selected = select_stages(self.block, base.model.network, get_input_shape(base))
+        return {last: base} | {stage: base.replace(model__cut=stage) for stage in stages if stage in selected}
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Write the condition report with parameters, multiply-adds and latency."""

@@ -33,9 +33,7 @@ class WeightChange(Ablation):
 
     title: ClassVar[str] = "Layer"
 
-    index: str = option(
-        "svcca", "Similarity index.", flag="similarity", choices=("svcca", "pwcca", "cka", "procrustes")
-    )
+    similarity: str = option("svcca", "Similarity index.", choices=("svcca", "pwcca", "cka", "procrustes"))
     layers: str = option("blocks", "Compare the output of every block, or of all layers.", choices=("blocks", "all"))
     spatial: str = option(
         "flatten",
@@ -47,7 +45,7 @@ class WeightChange(Ablation):
     @property
     def analysis_key(self) -> str:
         """Index, layers and spatial mode."""
-        return f"{self.index}-{self.layers}-{self.spatial}"
+        return f"{self.similarity}-{self.layers}-{self.spatial}"
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Return the run from the starting weights, which is the reference, and the run from random weights."""
@@ -55,6 +53,6 @@ class WeightChange(Ablation):
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Compare the trained weights from the store with the starting weights, which are created again."""
-        options = {"index": self.index, "layers": self.layers, "spatial": self.spatial}
+        options = {"index": self.similarity, "layers": self.layers, "spatial": self.spatial}
         frame: pd.DataFrame = compare_layers(results, **options)
         return frame

@@ -134,12 +134,12 @@ def test_ensemble_averages_softmax_outputs(run_ablation) -> None:  # type: ignor
 
 def test_weight_change_of_frozen_blocks_is_1_and_is_cached(run_ablation) -> None:  # type: ignore[no-untyped-def]
     frozen = {"model__freeze": "block2", "training__epochs": 2}
-    frame, results = run_ablation(WeightChange(index="cka"), frozen)
+    frame, results = run_ablation(WeightChange(similarity="cka"), frozen)
     pretrained = frame[frame["weights"] == "pretrained"].set_index("layer")["similarity"]
     assert pretrained[["stem", "block1", "block2"]].to_numpy() == pytest.approx(1.0, abs=1e-9)
     assert pretrained["block4"] < 0.999
     assert {f.name for f in results.folder.iterdir()} >= {"table.csv", "figure.png", "figure.csv"}
-    again, _ = run_ablation(WeightChange(index="cka"), frozen)
+    again, _ = run_ablation(WeightChange(similarity="cka"), frozen)
     pd.testing.assert_frame_equal(again, frame)
     cache = results.session.store.cache / "similarity"
     before = set(cache.iterdir())

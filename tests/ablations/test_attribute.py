@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +22,11 @@ ROOT = Path(__file__).parents[2]
 QUICK = [*SMALL, "--n-steps", "8", "--max-steps", "16"]
 
 
-def make_command(sounds: Path, results: Path, *more: str) -> list[str]:
-    return [
-        "attribute",
-        "--data",
-        "folder",
-        "--data-root",
-        str(sounds),
-        "--results",
-        str(results),
-        *default_options(more),
-        *more,
-    ]
-
-
-def default_options(more: Sequence[str]) -> list[str]:
-    """Return the options of `QUICK` that are not in `more`."""
-    return [word for i in range(0, len(QUICK), 2) if QUICK[i] not in more for word in QUICK[i : i + 2]]
+def make_command(sounds: Path, results: Path, *options: str) -> list[str]:
+    """Return a command with `options`, and with the options of `QUICK` that are not among them."""
+    pairs = zip(QUICK[::2], QUICK[1::2], strict=True)
+    quick = [word for pair in pairs if pair[0] not in options for word in pair]
+    return ["attribute", "--data", "folder", "--data-root", str(sounds), "--results", str(results), *quick, *options]
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +86,10 @@ def test_attribute_on_the_fly_gives_the_maps_of_stored_images(finished: Path, so
     assert not (tmp_path / "cache" / "images").exists()
     live, stored = (sorted(read_analysis(results)[0].rglob("*.npz")) for results in (tmp_path, finished))
     assert [file.name for file in live] == [file.name for file in stored]
-    for one, other in zip(live, stored, strict=True):
-        with np.load(one) as ours, np.load(other) as theirs:
-            np.testing.assert_array_equal(ours["inputs"], theirs["inputs"])
-            np.testing.assert_array_equal(ours["attributions"], theirs["attributions"])
+    for files in zip(live, stored, strict=True):
+        with np.load(files[0]) as actual, np.load(files[1]) as expected:
+            np.testing.assert_array_equal(actual["inputs"], expected["inputs"])
+            np.testing.assert_array_equal(actual["attributions"], expected["attributions"])
 
 
 def test_attribute_writes_all_faithfulness_tests(finished: Path) -> None:
@@ -116,17 +103,6 @@ def test_attribute_writes_all_faithfulness_tests(finished: Path) -> None:
     assert (frame["clips"] == 3).all()
 
 
-def test_attribute_again_reuses_the_run_and_gives_equal_maps(
-    results: Path, finished: Path, sounds: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(make_command(sounds, results, "--n-clips", "3", "--no-faithfulness")) == 0
-    assert "0 runs trained, 1 found in the store" in capsys.readouterr().out
-    (first, _), (second, _) = read_analysis(finished), read_analysis(results)
-    for file in (first / "maps").glob("*.npz"):
-        with np.load(file) as a, np.load(second / "maps" / file.name) as b:
-            np.testing.assert_array_equal(a["attributions"], b["attributions"])
-
-
 def test_attribute_with_run_id_uses_the_stored_options(
     results: Path, finished: Path, sounds: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,6 +113,9 @@ def test_attribute_with_run_id_uses_the_stored_options(
     assert "0 runs trained, 1 found" in capsys.readouterr().out
     (first, _), (second, _) = read_analysis(finished), read_analysis(results)
     assert {f.name for f in (first / "maps").iterdir()} == {f.name for f in (second / "maps").iterdir()}
+    for file in (first / "maps").glob("*.npz"):
+        with np.load(file) as expected, np.load(second / "maps" / file.name) as actual:
+            np.testing.assert_array_equal(expected["attributions"], actual["attributions"])
 
 
 @pytest.mark.slow
@@ -161,18 +140,8 @@ def test_attribute_across_ablations_compares_networks(results: Path, sounds: Pat
 
 def test_attribute_with_other_methods_writes_maps(results: Path, sounds: Path) -> None:
     methods = ["gradient-shap", "occlusion-mel", "gradcam:block2"]
-    arguments = [
-        "--clip",
-        "high/3.wav",
-        "--method",
-        *methods,
-        "--baseline",
-        "mean",
-        "--target",
-        "low",
-        "--no-faithfulness",
-    ]
-    assert main(make_command(sounds, results, *arguments)) == 0
+    arguments = ["--clip", "high/3.wav", "--baseline", "mean", "--target", "low", "--no-faithfulness"]
+    assert main(make_command(sounds, results, "--method", *methods, *arguments)) == 0
     folder, _ = read_analysis(results)
     frame = pd.read_csv(folder / "clips.csv")
     assert frame["method"].tolist() == methods
@@ -258,15 +227,15 @@ def test_attribute_misclassified_without_errors_raises_user_error(
 
 def test_attribute_across_ablations_plans_other_ablations(run: Run) -> None:
     scratch = run.replace(model__weights="random")
-    planned = Attribute(compare=True).conditions(run, scratch)
+    planned = Attribute(across_ablations=True).conditions(run, scratch)
     assert list(planned) == ["base", "frozen block2", "fused block2", "cut block2", "random"]
     assert planned["base"] == run
     assert planned["random"] == scratch
     assert planned["frozen block2"].model.freeze == "block2"
-    assert list(Attribute(compare=True, block="stem").conditions(run, scratch))[1] == "frozen stem"
+    assert list(Attribute(across_ablations=True, block="stem").conditions(run, scratch))[1] == "frozen stem"
     assert Attribute().conditions(run, scratch) == {"base": run}
     with pytest.raises(UserError, match=r"^block 9: "):
-        Attribute(compare=True, block="9").conditions(run, scratch)
+        Attribute(across_ablations=True, block="9").conditions(run, scratch)
 
 
 @pytest.mark.parametrize("clip", ["../../etc/passwd", "a b/c$d.wav", "x" * 300, "<script>.wav", ".hidden\n日本.wav"])
