@@ -76,11 +76,7 @@ def test_bf16_has_an_id_of_its_own_on_a_cpu_that_has_it(planned, monkeypatch: py
 
 def test_bf16_is_refused_on_a_cpu_that_only_imitates_it(planned, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "has_bf16_instructions", lambda: False)
-    refusal = (
-        r"^--precision bf16: this CPU has no instructions for it \(avx512_bf16 or amx_bf16\) and would be slower than "
-        r"in fp32: leave it out, or train on a GPU$"
-    )
-    with pytest.raises(UserError, match=refusal):
+    with pytest.raises(UserError, match="^--precision bf16: this CPU .* leave it out, or train on a GPU$"):
         planned("--precision", "bf16")
     assert planned().training.precision == "fp32"
 

@@ -37,7 +37,7 @@ def test_short_tasks_are_not_shown(
 def test_reading_the_files_of_a_set_is_shown_where_it_takes_long(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(core.progress, "LONG", 0.0)
+    monkeypatch.setattr(core.progress, "SLOW_SECONDS", 0.0)
     monkeypatch.setattr(core.datasets.fingerprint, "FILES_PER_TASK", 16)
     calls: list[Any] = []
     for _ in range(2):  # the second time nothing is read

@@ -15,7 +15,7 @@ def test_images_take_half_of_what_a_container_may(
 ) -> None:
     (tmp_path / "limit").write_text(said)
     open_one = ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1)
-    monkeypatch.setattr(session, "CONTAINER", ())
+    monkeypatch.setattr(session, "CONTAINER_LIMIT_FILES", ())
     unlimited = Session(open_one).device_cache.budget
-    monkeypatch.setattr(session, "CONTAINER", (tmp_path / "none", tmp_path / "limit"))
+    monkeypatch.setattr(session, "CONTAINER_LIMIT_FILES", (tmp_path / "none", tmp_path / "limit"))
     assert Session(open_one).device_cache.budget == (taken or unlimited)

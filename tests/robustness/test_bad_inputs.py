@@ -1,4 +1,4 @@
-"""Data and settings of the reports' experiments that cannot be used: one line that says what and where, status 2."""
+"""Unusable data sets and settings end a command with one line and status 2."""
 
 import json
 import shutil
@@ -16,8 +16,8 @@ from run_ablation import main
 ROOT = Path(__file__).parents[2]
 
 
-def said(words: list[str], results: Path) -> str:
-    """Return the line that ends a command."""
+def run_refused(words: list[str], results: Path) -> str:
+    """Run a command that is refused; return its message."""
     with pytest.raises(UserError) as caught:
         main([*words, "--results", str(results), "--device", "cpu"])
     assert not list(results.glob("runs/*/run.json"))
@@ -26,13 +26,13 @@ def said(words: list[str], results: Path) -> str:
     return line
 
 
-def without_a_wav(root: Path) -> str:
+def remove_wav(root: Path) -> str:
     wav = sorted((root / "nsynth-valid" / "audio").iterdir())[0]
     wav.unlink()
     return f"{root / 'nsynth-valid' / 'audio'} lacks 1 of the 30 notes of examples.json: {wav.name}; unpack the whole"
 
 
-def without_a_note(root: Path) -> str:
+def remove_note(root: Path) -> str:
     table = root / "nsynth-train" / "examples.json"
     notes = json.loads(table.read_text())
     name = sorted(notes)[0]
@@ -40,7 +40,7 @@ def without_a_note(root: Path) -> str:
     return f"{root / 'nsynth-train' / 'audio'} has 1 WAV files of no note in examples.json: {name}.wav; remove them"
 
 
-def without_a_label(root: Path) -> str:
+def remove_label(root: Path) -> str:
     table = root / "nsynth-train" / "examples.json"
     notes = json.loads(table.read_text())
     del notes[sorted(notes)[0]]["instrument_family_str"]
@@ -48,42 +48,49 @@ def without_a_label(root: Path) -> str:
     return f"{root / 'nsynth-train'} cannot be read (Object missing required field `instrument_family_str`"
 
 
-@pytest.mark.parametrize("broken", [without_a_wav, without_a_note, without_a_label])
-@pytest.mark.parametrize("command", ["compare", "samples", "study"])
-def test_an_nsynth_that_is_not_whole(command: str, broken: Callable[[Path], str], nsynth: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "damage"), [("compare", remove_wav), ("samples", remove_note), ("study", remove_label)]
+)
+def test_command_incomplete_nsynth_is_one_line(
+    command: str, damage: Callable[[Path], str], nsynth: Path, tmp_path: Path
+) -> None:
     root = Path(shutil.copytree(nsynth, tmp_path / "copy"))
-    message = broken(root)
+    message = damage(root)
     words = [command, "--data", "nsynth-valid", "--data-root", str(root)]
     if command == "study":
         words[1:1] = ["nsynth-transfer", "--scale", "quick"]
-    assert message in said(words, tmp_path / "results")
+    assert message in run_refused(words, tmp_path / "results")
 
 
-def test_recordings_of_no_class(sounds: Path, tmp_path: Path) -> None:
+def test_compare_recording_without_class_is_one_line(sounds: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(sounds, tmp_path / "copy"))
     shutil.copy(root / "low" / "0.wav", root / "loose.wav")
-    found = said(["compare", "--data", "folder", "--data-root", str(root)], tmp_path / "results")
+    found = run_refused(["compare", "--data", "folder", "--data-root", str(root)], tmp_path / "results")
     assert "holds 1 recordings outside the class folders: loose.wav; move them" in found
 
 
-def test_files_without_any_label(tmp_path: Path, sounds: Path) -> None:
+def test_compare_data_without_labels_is_one_line(tmp_path: Path, sounds: Path) -> None:
     results = tmp_path / "results"
     alone = tmp_path / "alone"
     shutil.copytree(sounds / "low", alone)
-    assert "has no folders of recordings; give --data-root a folder with one folder of recordings per class" in said(
-        ["compare", "--data", "folder", "--data-root", str(alone)], results
+    assert (
+        "has no folders of recordings; give --data-root a folder with one folder of recordings per class"
+        in run_refused(["compare", "--data", "folder", "--data-root", str(alone)], results)
     )
-    one = said(["compare", "--data", "folder", "--data-root", str(alone / "0.wav")], results)
+    one = run_refused(["compare", "--data", "folder", "--data-root", str(alone / "0.wav")], results)
     assert one.startswith(f"{alone / '0.wav'}: not a readable CSV file")
     table = alone / "table.csv"
     table.write_text("path\n" + "\n".join(f"{k}.wav" for k in range(10)))
-    assert said(["compare", "--data", "folder", "--data-root", str(table)], results) == (
+    assert run_refused(["compare", "--data", "folder", "--data-root", str(table)], results) == (
         f"{table}: lacks the column label; it has path"
     )
     table.write_text("path,label\n0.wav,low\n1.wav,\n2.wav,high\n")
-    assert said(["compare", "--data", "folder", "--data-root", str(table)], results) == f"{table}: row 2 has no label"
+    assert (
+        run_refused(["compare", "--data", "folder", "--data-root", str(table)], results)
+        == f"{table}: row 2 has no label"
+    )
     table.write_text(f"{CLIP_COLUMN},a\n0.wav,1\n1.wav,2\n")
-    assert f"lacks the column {LABEL_COLUMN}" in said(
+    assert f"lacks the column {LABEL_COLUMN}" in run_refused(
         ["compare", "--data", "features", "--data-root", str(table)], results
     )
 
@@ -96,13 +103,10 @@ def test_files_without_any_label(tmp_path: Path, sounds: Path) -> None:
             "--colour viridiss: did you mean 'viridis'? choose from none, viridis, magma, jet",
         ),
         ("--backbone alexnet --head 1024-x", "--head 1024-x: give the widths of its dense layers"),
-        ("--backbone alexnet --head 1024-512-", "--head 1024-512-: give the widths of its dense layers"),
-        ("--backbone alexnet --head 0", "--head 0: give the widths of its dense layers"),
         (
             "--stop-at-accuracy 0.9",
             "--stop-at-accuracy needs --validation above 0: stopping on the test fold would bias the result",
         ),
-        ("--stop-at-accuracy 87 --validation 0.2", "--stop-at-accuracy 87.0: must be at most 1"),
         (
             "--backbone alexnet --weights random --image-size 40 251",
             "alexnet does not take an input of 3 x 40 x 251: height and width must be at least",
@@ -111,13 +115,13 @@ def test_files_without_any_label(tmp_path: Path, sounds: Path) -> None:
         ("--backbone mobilenet_v1", "mobilenet_v1 has no ImageNet weights: use --weights random"),
     ],
 )
-def test_settings_that_there_are_not(words: str, message: str, tmp_path: Path) -> None:
-    assert message in said(["compare", *words.split()], tmp_path)
+def test_compare_invalid_setting_is_one_line(words: str, message: str, tmp_path: Path) -> None:
+    assert message in run_refused(["compare", *words.split()], tmp_path)
 
 
-def test_status_is_2_and_the_line_is_alone(nsynth: Path, tmp_path: Path) -> None:
+def test_command_unusable_data_prints_one_line_with_status_2(nsynth: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(nsynth, tmp_path / "copy"))
-    message = without_a_wav(root)
+    message = remove_wav(root)
     words = ["compare", "--data", "nsynth-valid", "--data-root", str(root), "--results", str(tmp_path / "results")]
     done = subprocess.run([sys.executable, ROOT / "run_ablation.py", *words], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")

@@ -1,8 +1,8 @@
-"""A damaged recording is a bad clip with a reason or a plausible waveform, whatever it claims, in bounded memory."""
+"""A damaged recording is a bad clip with a reason, or a waveform of the right length, in bounded memory."""
 
 import io
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -13,75 +13,68 @@ import soundfile
 from core.audio.reading import BadClip, read_waveform
 
 SR = 16_000
-CHECKED = ("AIFF", "AU", "FLAC", "MP3", "OGG", "RF64", "WAV")  # formats whose truncation is detected
+FORMATS = ("AIFF", "AU", "FLAC", "MP3", "OGG", "RF64", "WAV")  # formats whose truncation is detected
 MAX_MEMORY = 64 * 2**20  # bytes, to read one small file
 
 
-def recordings() -> dict[str, bytes]:
-    """Return a second of sound in every format that libsndfile writes."""
+def make_recording(audio_format: str) -> bytes:
+    """Return a second of sound in an audio format."""
     rng = np.random.default_rng(0)
     y = (0.3 * np.sin(np.arange(SR) / 7) + 0.01 * rng.standard_normal(SR)).astype(np.float32)
-    made = {}
-    for form in sorted(set(soundfile.available_formats()) - {"RAW", "SD2", "XI", "HTK"}):
-        buffer = io.BytesIO()
-        soundfile.write(buffer, y, SR, format=form)
-        made[form] = buffer.getvalue()
-    return made
+    buffer = io.BytesIO()
+    soundfile.write(buffer, y, SR, format=audio_format)
+    return buffer.getvalue()
 
 
-def damages(data: bytes, rng: np.random.Generator) -> Iterator[bytes]:
-    """Yield a recording cut short, with bytes changed in its header, and with numbers in it made the largest."""
-    for share in (0.01, 0.1, 0.5, 0.9, 0.99):
-        yield data[: max(round(share * len(data)), 1)]
-    for _ in range(6):
-        changed = bytearray(data)
-        for place in rng.integers(0, min(len(data), 128), 3):
-            changed[place] = rng.integers(256)
-        yield bytes(changed)
-    for place in rng.integers(4, min(len(data) - 4, 96), 8):
-        yield data[:place] + b"\xff\xff\xff\x7f" + data[place + 4 :]
+def damage(data: bytes, rng: np.random.Generator) -> Iterator[bytes]:
+    """Yield a recording that is cut short, one with a changed byte in its header, and two with a huge number there."""
+    yield data[: max(len(data) // 100, 1)]
+    changed = bytearray(data)
+    changed[rng.integers(0, min(len(data), 128))] ^= 0xFF
+    yield bytes(changed)
+    for start in rng.integers(4, min(len(data) - 4, 96), 2):
+        yield data[:start] + b"\xff\xff\xff\x7f" + data[start + 4 :]
 
 
-def heard(path: Path) -> str | np.ndarray:
+def read(path: Path) -> str | np.ndarray:
+    """Return the waveform of a recording, or the reason why it cannot be used."""
     try:
         return read_waveform(path, sr=SR, n_samples=SR // 2, fit="pad")
     except BadClip as problem:
         return problem.reason
 
 
-def test_every_damage_is_a_reason_or_a_waveform(tmp_path: Path, say: Callable[[str], None]) -> None:
+def test_read_waveform_damaged_file_gives_a_reason_or_a_waveform(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    path, tried, refused = tmp_path / "clip", 0, 0
+    path, n_refused = tmp_path / "clip", 0
     tracemalloc.start()
-    for form, data in recordings().items():
-        for damaged in (data, *damages(data, rng)):
-            path.write_bytes(damaged)
-            found = heard(path)
-            tried += 1
-            refused += isinstance(found, str)
-            if isinstance(found, str):
-                assert found, form
+    for audio_format in sorted(set(soundfile.available_formats()) - {"RAW", "SD2", "XI", "HTK"}):
+        data = make_recording(audio_format)
+        for content in (data, *damage(data, rng)):
+            path.write_bytes(content)
+            result = read(path)
+            n_refused += isinstance(result, str)
+            if isinstance(result, str):
+                assert result, audio_format
             else:
-                assert found.shape == (SR // 2,), form
-                assert np.isfinite(found).all(), form
+                assert result.shape == (SR // 2,), audio_format
+                assert np.isfinite(result).all(), audio_format
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    say(f"{tried} damaged files, {refused} of them refused with a reason")
-    assert tried >= 400
-    assert refused >= tried // 3
+    assert n_refused >= 20
     assert peak < MAX_MEMORY
 
 
-@pytest.mark.parametrize("form", CHECKED)
-def test_recording_truncated_is_a_bad_clip(form: str, tmp_path: Path) -> None:
-    data = recordings()[form]
+@pytest.mark.parametrize("audio_format", FORMATS)
+def test_read_waveform_truncated_file_is_a_bad_clip(audio_format: str, tmp_path: Path) -> None:
+    data = make_recording(audio_format)
     path = tmp_path / "clip"
-    for share in (0.2, 0.5, 0.9):
-        path.write_bytes(data[: round(share * len(data))])
-        assert isinstance(heard(path), str), share
+    for fraction in (0.2, 0.9):
+        path.write_bytes(data[: round(fraction * len(data))])
+        assert isinstance(read(path), str), fraction
 
 
-def test_avi_truncated_is_a_bad_clip(tmp_path: Path) -> None:
+def test_read_waveform_truncated_avi_is_a_bad_clip(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="avi") as container:
         stream = container.add_stream("pcm_s16le", rate=48_000)
@@ -91,22 +84,21 @@ def test_avi_truncated_is_a_bad_clip(tmp_path: Path) -> None:
         container.mux([*stream.encode(frame), *stream.encode(None)])
     data = buffer.getvalue()
     (tmp_path / "clip").write_bytes(data)
-    assert isinstance(heard(tmp_path / "clip"), np.ndarray)
-    for share in (0.2, 0.9, 0.99):
-        (tmp_path / "clip").write_bytes(data[: round(share * len(data))])
-        assert "truncated" in str(heard(tmp_path / "clip")), share
+    assert isinstance(read(tmp_path / "clip"), np.ndarray)
+    (tmp_path / "clip").write_bytes(data[: len(data) * 9 // 10])
+    assert "truncated" in str(read(tmp_path / "clip"))
 
 
-def test_a_header_of_2_to_33_samples_is_a_bad_clip(tmp_path: Path) -> None:
-    data = bytearray(recordings()["FLAC"])
+def test_read_waveform_header_of_2_to_33_samples_is_a_bad_clip(tmp_path: Path) -> None:
+    data = bytearray(make_recording("FLAC"))
     data[21] = data[21] & 0xF0 | 0x0F  # STREAMINFO: 36 bits of samples, from the low half of this byte
     data[22:26] = b"\xff\xff\xff\xff"
     (tmp_path / "clip.flac").write_bytes(data)
-    assert isinstance(heard(tmp_path / "clip.flac"), str)
+    assert isinstance(read(tmp_path / "clip.flac"), str)
 
 
-def test_a_rate_of_1_hz_is_a_bad_clip(tmp_path: Path) -> None:
-    data = bytearray(recordings()["WAV"])
+def test_read_waveform_sampling_rate_of_1_hz_is_a_bad_clip(tmp_path: Path) -> None:
+    data = bytearray(make_recording("WAV"))
     data[24:28] = (1).to_bytes(4, "little")
     (tmp_path / "clip.wav").write_bytes(data)
-    assert heard(tmp_path / "clip.wav") == "states a sampling rate of 1 Hz, which no recording has"
+    assert "1 Hz" in str(read(tmp_path / "clip.wav"))

@@ -1,14 +1,9 @@
-"""Every file of a run, damaged in every way: the run is named and trained again, or refused in one line.
-
-A command that trains names the run and the file and ends with the numbers of an undamaged store; one that does not ends
-with status 2 and says what to do.
-"""
+"""A damaged file of a run is detected: the run is trained again, or the command is refused with one line."""
 
 import json
 import os
 import re
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -47,18 +42,18 @@ OUTCOME = {
     "clips": {"train": 8, "validation": 0, "test": 4},
     "seconds": {"preparation": 1.0, "training": 1.0, "evaluation": 1.0},
 }
-Damage = Callable[[Path, Path], None]  # of a file, beside which is the same file of another run
+Damage = Callable[[Path, Path], None]  # of a file; the second path is the same file of another run
 
 
 def rewrite(change: Callable[[bytes], bytes]) -> Damage:
     return lambda path, other: path.write_bytes(change(path.read_bytes())) and None
 
 
-def flip(place: float) -> Damage:
-    """Turn one bit round, at a part of the file's length."""
+def flip(position: float) -> Damage:
+    """Flip one bit, at a fraction of the length of the file."""
 
     def flipped(content: bytes) -> bytes:
-        at = min(int(place * len(content)), len(content) - 1)
+        at = min(int(position * len(content)), len(content) - 1)
         return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
 
     return rewrite(flipped)
@@ -70,8 +65,8 @@ def swap(path: Path, other: Path) -> None:
     other.write_bytes(mine)
 
 
-def not_a_number(path: Path, other: Path) -> None:
-    """Write nan in place of one number, in the format of the file."""
+def write_nan(path: Path, other: Path) -> None:
+    """Replace one number by nan, in the format of the file."""
     if path.suffix == ".safetensors":
         tensors = load_file(path)
         next(tensor for tensor in tensors.values() if tensor.is_floating_point()).view(-1)[0] = torch.nan
@@ -86,7 +81,7 @@ def not_a_number(path: Path, other: Path) -> None:
         path.write_text(text[:at] + "NaN" + text[at + 3 :])
 
 
-def a_folder(path: Path, other: Path) -> None:
+def make_folder(path: Path, other: Path) -> None:
     path.unlink()
     path.mkdir()
 
@@ -95,18 +90,11 @@ DAMAGES: dict[str, Damage] = {
     "missing": lambda path, other: path.unlink(),
     "empty": rewrite(lambda content: b""),
     "half": rewrite(lambda content: content[: len(content) // 2]),
-    "without its last byte": rewrite(lambda content: content[:-1]),
-    "with a byte more": rewrite(lambda content: content + b"x"),
     "zeros": rewrite(lambda content: bytes(len(content))),
-    "noise": rewrite(lambda content: np.random.default_rng(0).bytes(len(content))),
-    "first bit": flip(0),
-    "a bit near the start": flip(0.1),
-    "a bit in the middle": flip(0.5),
-    "a bit near the end": flip(0.9),
-    "last bit": flip(1),
-    "swapped with another run's": swap,
-    "not a number": not_a_number,
-    "a folder": a_folder,
+    "changed bit": flip(0.5),
+    "swapped": swap,
+    "nan": write_nan,
+    "folder": make_folder,
 }
 
 
@@ -123,7 +111,7 @@ def write(store: Store, run: Run) -> None:
 
 
 def read_all(store: Store, run: Run) -> dict[str, str]:
-    """Read every file of a run; return what each reader raised, by the file's name."""
+    """Read every file of a run; return the messages of errors by file name."""
     found = {}
     readers = {HISTORY: store.history, PREDICTIONS: store.predictions, WEIGHTS: store.weights}
     for name, read in (readers | {INPUT_TRANSFORM: store.input_transform}).items():
@@ -135,38 +123,34 @@ def read_all(store: Store, run: Run) -> dict[str, str]:
     return found
 
 
-def test_undamaged_run_is_read(tmp_path: Path) -> None:
+def test_store_intact_run_is_read(tmp_path: Path) -> None:
     store, run = Store(tmp_path), Run()
     write(store, run)
     assert (store.status(run), store.find_damage(run), read_all(store, run)) == (FINISHED, "", {})
 
 
-def test_every_damage_of_every_file_is_seen(tmp_path: Path, say: Callable[[str], None]) -> None:
-    seen: Counter[str] = Counter()
-    for name in FILES:
-        for kind, damage in DAMAGES.items():
-            store, run, other = Store(tmp_path / f"{name} {kind}"), Run(), Run(seed=1)
-            write(store, run)
-            write(store, other)
-            damage(store.folder(run) / name, store.folder(other) / name)
-            if store.status(run) == MISSING:
-                said, how = store.damaged_runs()[run.id], "by its size or record"
-                assert name in said
-                assert kind == "missing" or store.find_damage(run) == said or name == RECORD, kind
-            else:
-                found = read_all(store, run)
-                assert list(found) == [name], kind
-                said, how = found[name], "when it is read"
-                assert run.id in said
-                assert store.check_file(run, name).startswith(name)
-            assert "\n" not in said
-            seen[how] += 1
-    say(f"{seen.total()} damages: " + ", ".join(f"{count} seen {how}" for how, count in seen.items()))
-    assert seen.total() >= 60
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_store_damaged_file_is_detected(kind: str, name: str, tmp_path: Path) -> None:
+    store, run, other = Store(tmp_path), Run(), Run(seed=1)
+    write(store, run)
+    write(store, other)
+    DAMAGES[kind](store.folder(run) / name, store.folder(other) / name)
+    if store.status(run) == MISSING:
+        message = store.damaged_runs()[run.id]
+        assert name in message
+        assert kind == "missing" or store.find_damage(run) == message or name == RECORD
+    else:
+        messages = read_all(store, run)
+        assert list(messages) == [name]
+        message = messages[name]
+        assert run.id in message
+        assert store.check_file(run, name).startswith(name)
+    assert "\n" not in message
 
 
 @pytest.mark.timeout(60)
-def test_a_record_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_status_pipe_instead_of_record_does_not_block(tmp_path: Path) -> None:
     store, run = Store(tmp_path), Run()
     write(store, run)
     record = store.folder(run) / RECORD
@@ -176,31 +160,31 @@ def test_a_record_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     assert store.damaged_runs() == {run.id: f"{RECORD} cannot be used (is not a regular file)"}
 
 
-def test_a_search_that_cannot_be_gone_on_with_is_said(tmp_path: Path) -> None:
+def test_read_trials_damaged_file_is_one_line(tmp_path: Path) -> None:
     space = {"training__lr": (1e-3, 1e-2)}
     file = tmp_path / "trials.json"
     file.write_text(json.dumps([{"training__lr": 1e-3}]))
     assert _read_trials(file, space) == [{"training__lr": 1e-3}]
-    for content in ("", "[" * 10**5, "{}", '["x"]', '[{"training__lr": 1, "training__epochs": 2}]', "\0"):
+    for content in ("", "[" * 10**5, "{}", '[{"training__lr": 1, "training__epochs": 2}]'):
         file.write_text(content)
         with pytest.raises(UserError, match=r"trials.json cannot be read \([^\n]*\); delete it: the"):
             _read_trials(file, space)
 
 
-def test_files_without_a_digest_are_read_as_well_as_may_be(tmp_path: Path) -> None:
-    """Older records have none: what cannot be parsed or is not finite is still refused, and the rest believed."""
+def test_store_old_record_without_checksums_is_read(tmp_path: Path) -> None:
+    """Files that cannot be parsed, and weights that are not finite, are still refused."""
     store, run = Store(tmp_path), Run()
     write(store, run)
     record = store.folder(run) / RECORD
     values = {key: value for key, value in json.loads(record.read_text()).items() if key not in ("digest", "sha256")}
     store.write_record(run, FINISHED, {k: v for k, v in values.items() if k not in ("id", "status", "config", "files")})
     assert read_all(store, run) == {}
-    not_a_number(store.folder(run) / WEIGHTS, record)
+    write_nan(store.folder(run) / WEIGHTS, record)
     DAMAGES["zeros"](store.folder(run) / PREDICTIONS, record)
     assert set(read_all(store, run)) == {WEIGHTS, PREDICTIONS}
 
 
-def test_only_what_is_still_damaged_is_discarded(tmp_path: Path) -> None:
+def test_discard_damaged_keeps_a_file_written_again(tmp_path: Path) -> None:
     store, run = Store(tmp_path), Run()
     write(store, run)
     DAMAGES["zeros"](store.folder(run) / WEIGHTS, tmp_path)
@@ -234,24 +218,24 @@ def words(name: str, sounds: Path, results: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def undrawn() -> Iterator[None]:
-    """Draw no figures, which take longer than all the rest of such a small command; they are tested elsewhere."""
+def no_figures() -> Iterator[None]:
+    """Draw no figures, which take longer than the rest of a small command."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", lambda self, file, **_: file.write(b"a figure"))
         yield
 
 
 @pytest.fixture(scope="module")
-def trained(undrawn: None, sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a results folder in which all of those commands have ended."""
+def trained(no_figures: None, sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a results folder after all commands of `READS`."""
     results = tmp_path_factory.mktemp("trained")
     for name in (HISTORY, PREDICTIONS, WEIGHTS):
         assert run_ablation.main(words(name, sounds, results)) == 0
     return results
 
 
-def victim(name: str, results: Path) -> tuple[Path, Path]:
-    """Return a file of a run that the command reads, and the same file of another, with another content."""
+def file_to_damage(name: str, results: Path) -> tuple[Path, Path]:
+    """Return a file of a run that the command reads, and the same file of another run with another content."""
     pattern = {HISTORY: "tune/*/analysis.json", WEIGHTS: "attribute/*/analysis.json"}
     pattern[INPUT_TRANSFORM] = pattern[WEIGHTS]
     (description,) = results.glob(pattern.get(name, "freeze/*/analysis.json"))
@@ -261,28 +245,26 @@ def victim(name: str, results: Path) -> tuple[Path, Path]:
 
 
 CASES = [
-    pytest.param(name, kind, marks=[] if kind in quick else pytest.mark.slow)
-    for name, quick in {
-        RECORD: ("noise",),
-        HISTORY: ("zeros",),
-        PREDICTIONS: ("zeros", "swapped with another run's"),
-        WEIGHTS: ("not a number", "half"),
-        INPUT_TRANSFORM: ("last bit",),
-    }.items()
-    for kind in DAMAGES
+    (RECORD, "zeros"),
+    (HISTORY, "zeros"),
+    (PREDICTIONS, "swapped"),
+    (PREDICTIONS, "folder"),
+    (WEIGHTS, "nan"),
+    (WEIGHTS, "half"),
+    (INPUT_TRANSFORM, "changed bit"),
 ]
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
-def test_a_command_names_the_damage_and_trains_again(
+def test_command_damaged_file_is_named_and_its_run_trained_again(
     name: str, kind: str, trained: Path, sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = tmp_path / "results"
     shutil.copytree(trained, results)
-    path, other = victim(name, results)
+    path, other = file_to_damage(name, results)
     before = {file: (path.parent / file).read_bytes() for file in (WEIGHTS, PREDICTIONS, INPUT_TRANSFORM)}
     DAMAGES[kind](path, other)
-    if kind == "a folder":
+    if kind == "folder":
         with pytest.raises(UserError, match="is in the way") as caught:
             run_ablation.main(words(name, sounds, results))
         assert "\n" not in str(caught.value)
@@ -290,31 +272,30 @@ def test_a_command_names_the_damage_and_trains_again(
     capsys.readouterr()
     assert run_ablation.main(words(name, sounds, results)) == 0
     captured = capsys.readouterr()
-    said = " ".join((captured.out + captured.err).split())
-    if name != RECORD or kind != "missing":  # of which nothing says that there has been one
-        assert re.search(f"{path.parent.name}.*{name}.*training .* again", said) or re.search(
-            f"{name}.*training run {path.parent.name} again", said
-        )
+    output = " ".join((captured.out + captured.err).split())
+    assert re.search(f"{path.parent.name}.*{name}.*training .* again", output) or re.search(
+        f"{name}.*training run {path.parent.name} again", output
+    )
     assert {file: (path.parent / file).read_bytes() for file in before} == before
     store = Store(results)
     assert store.status(path.parent.name) == FINISHED
     assert not store.check_file(path.parent.name, name) or name == RECORD
 
 
-@pytest.mark.parametrize("kind", ["not a number", "missing"])
-def test_a_stored_run_that_is_asked_for_is_refused(kind: str, trained: Path, sounds: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["nan", "missing"])
+def test_attribute_damaged_weights_of_a_run_are_refused(kind: str, trained: Path, sounds: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(trained, results)
-    path, other = victim(WEIGHTS, results)
+    path, other = file_to_damage(WEIGHTS, results)
     DAMAGES[kind](path, other)
-    asked = [*READS[WEIGHTS], "--run", path.parent.name, "--data-root", str(sounds), "--results", str(results)]
+    words_of_run = [*READS[WEIGHTS], "--run", path.parent.name, "--data-root", str(sounds), "--results", str(results)]
     with pytest.raises(UserError, match=r"^[^\n]*delete [^\n]* and run the command") as caught:
-        run_ablation.main([*asked, "--device", "cpu", "--threads", "1"])
+        run_ablation.main([*words_of_run, "--device", "cpu", "--threads", "1"])
     assert path.parent.name in str(caught.value)
     assert WEIGHTS in str(caught.value)
 
 
-def test_the_report_names_a_damaged_run_and_goes_on(trained: Path, tmp_path: Path) -> None:
+def test_report_damaged_run_is_named(trained: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(trained, results)
     runs = sorted(path.parent for path in (results / "runs").glob("*/run.json"))

@@ -1,4 +1,4 @@
-"""Killed without warning at any moment, a command loses no run, and the same command ends in the same bits."""
+"""A command that is killed at any moment loses no finished run and resumes to bit-identical results."""
 
 import os
 import signal
@@ -19,14 +19,14 @@ from killable_command import PHASES
 
 from core.store.runs import CHECKPOINT, FINISHED, HISTORY, PREDICTIONS, WEIGHTS, Store
 
-SAME = (WEIGHTS, PREDICTIONS)  # byte for byte
-# Of a phase's events, this share may come before the kill: the others must still come when those before were killed.
+IDENTICAL_FILES = (WEIGHTS, PREDICTIONS)
+# Fraction of the events of a phase that may precede the kill, because earlier kills have used up some of them.
 UNTIL = {"start-up": 1.0, "images": 1.0, "training": 0.5, "record": 0.4, "tables": 0.95}
 
 
 @dataclass(frozen=True)
 class Moment:
-    """Some seconds after an event of a phase, by its number."""
+    """A time `after` (in seconds) the event with this number of a phase."""
 
     phase: str
     number: int
@@ -47,22 +47,22 @@ def twelve(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def words(twelve: Path, results: Path, what: str) -> list[str]:
-    said = f"freeze {what} --data folder --data-root {twelve} --n-mels 32 --n-frames 32 --duration 0.3 --device cpu"
-    return [*said.split(), "--threads", "1", "--results", str(results)]
+    line = f"freeze {what} --data folder --data-root {twelve} --n-mels 32 --n-frames 32 --duration 0.3 --device cpu"
+    return [*line.split(), "--threads", "1", "--results", str(results)]
 
 
 class Process(Protocol):
-    """A command that runs."""
+    """A running command."""
 
     def kill(self) -> None: ...
     def wait(self) -> int: ...
 
 
-Started = tuple[Process, int]  # and the end of the pipe that tells of its events
+Started = tuple[Process, int]  # and the pipe of its events
 
 
 class Start(Protocol):
-    """Starts a command as `killable_command` says."""
+    """Starts `killable_command`."""
 
     def __call__(self, line: list[str], results: Path, phase: str, number: int, *, log: Path) -> Started: ...
 
@@ -77,8 +77,8 @@ def cold(line: list[str], results: Path, phase: str, number: int, *, log: Path) 
     return process, mine
 
 
-def forked(warm: Warm) -> Start:
-    """Return what starts a command in an interpreter that is warm."""
+def start_forked(warm: Warm) -> Start:
+    """Return a function that starts a command in a forked interpreter with imported packages."""
 
     def start(line: list[str], results: Path, phase: str, number: int, *, log: Path) -> Started:
         mine, its = os.pipe()
@@ -100,8 +100,8 @@ def kill(line: list[str], results: Path, moment: Moment, *, start: Start = cold)
     assert came, moment
 
 
-def undisturbed(line: list[str], results: Path) -> dict[str, list[float]]:
-    """Let a command end; return its events by phase: the seconds from each to the next."""
+def run_to_end(line: list[str], results: Path) -> dict[str, list[float]]:
+    """Run a command to its end; return the seconds between its events by phase."""
     process, pipe = cold(line, results, "none", 0, log=results.parent / "log")
     with os.fdopen(pipe, encoding="utf-8") as file:
         events = [(phase, float(at)) for phase, at in (line.split() for line in file)]
@@ -113,7 +113,7 @@ def undisturbed(line: list[str], results: Path) -> dict[str, list[float]]:
 
 
 def let_end(process: Process, pipe: int) -> int:
-    """Let a command end, whatever it tells; return its status."""
+    """Wait for the end of a command; return its status."""
     with os.fdopen(pipe, "rb") as file:
         while file.read(2**16):
             pass
@@ -121,7 +121,7 @@ def let_end(process: Process, pipe: int) -> int:
 
 
 def finished(results: Path) -> dict[str, tuple[int, int]]:
-    """Return the runs that have finished, and what tells the files of each from files written anew."""
+    """Return inode and modification time of the weights of each finished run, by run id."""
     if not (results / "runs").is_dir():
         return {}
     store = Store(results)
@@ -129,20 +129,20 @@ def finished(results: Path) -> dict[str, tuple[int, int]]:
     return {run: (status.st_ino, status.st_mtime_ns) for run, status in weights.items()}
 
 
-def go_on(line: list[str], results: Path, whole: Path, *, start: Start = cold) -> None:
-    """Give the command once more: what had finished stays as it is, and what comes of it is as if nothing had been."""
+def resume(line: list[str], results: Path, whole: Path, *, start: Start = cold) -> None:
+    """Run the command again; check that finished runs are untouched and that all results equal those in `whole`."""
     before, log = finished(results), results.parent / "last"
-    status, said = let_end(*start(line, results, "none", 0, log=log)), log.read_text()
-    assert status == 0, said
-    assert "Traceback" not in said
-    after, wanted = finished(results), finished(whole)
-    told = f"{len(wanted) - len(before)} runs trained, {len(before)} found in the store, 0 failed."
-    assert told in " ".join(said.split())
-    assert set(after) == set(wanted)
+    status, output = let_end(*start(line, results, "none", 0, log=log)), log.read_text()
+    assert status == 0, output
+    assert "Traceback" not in output
+    after, expected = finished(results), finished(whole)
+    summary = f"{len(expected) - len(before)} runs trained, {len(before)} found in the store, 0 failed."
+    assert summary in " ".join(output.split())
+    assert set(after) == set(expected)
     assert before.items() <= after.items()
     for run in after:
         mine, theirs = results / "runs" / run, whole / "runs" / run
-        for name in SAME:
+        for name in IDENTICAL_FILES:
             assert (mine / name).read_bytes() == (theirs / name).read_bytes(), (run, name)
         curves = [pd.read_csv(folder / HISTORY).filter(regex="^(?!.*seconds)") for folder in (mine, theirs)]
         pd.testing.assert_frame_equal(*curves, check_exact=True)
@@ -151,45 +151,45 @@ def go_on(line: list[str], results: Path, whole: Path, *, start: Start = cold) -
     assert not list((results / "cache").rglob("*.tmp"))
 
 
-def test_killed_in_every_phase_one_after_the_other(twelve: Path, tmp_path: Path, warm: Warm) -> None:
-    """Five kills of one store, while beside it the same command is left alone."""
+def test_command_killed_in_every_phase_resumes_to_the_same_files(twelve: Path, tmp_path: Path, warm: Warm) -> None:
+    """Kill a command five times, while the same command runs to its end with another store."""
     rng = np.random.default_rng(0)
-    whole, results, what, start = tmp_path / "whole", tmp_path / "results", "--block 4 --epochs 3", forked(warm)
+    whole, results, what, start = tmp_path / "whole", tmp_path / "results", "--block 4 --epochs 3", start_forked(warm)
     for phase, most in zip(PHASES, (1500, 8, 3, 3, 8), strict=True):
         moment = Moment(phase, int(rng.integers(most)), rng.uniform(0, 0.1))
         kill(words(twelve, results, what), results, moment, start=cold if phase == "start-up" else start)
         if phase == "start-up":
             left_alone = start(words(twelve, whole, what), whole, "none", 0, log=tmp_path / "alone")
     assert let_end(*left_alone) == 0, (tmp_path / "alone").read_text()
-    go_on(words(twelve, results, what), results, whole, start=start)
+    resume(words(twelve, results, what), results, whole, start=start)
 
 
 WHAT = "--block 3 4 --seed 0 1 --epochs 4"
-STORES = 10  # of five kills each
+N_STORES = 2  # each is killed five times
 
 
 @pytest.fixture(scope="module")
 def left_alone(twelve: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[float]]]:
-    """Return the results of a command that nothing killed, and its events."""
+    """Return the results and the events of a command that is not killed."""
     whole = tmp_path_factory.mktemp("left-alone") / "whole"
-    return whole, undisturbed(words(twelve, whole, WHAT), whole)
+    return whole, run_to_end(words(twelve, whole, WHAT), whole)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(STORES))
-def test_killed_at_50_moments(
+@pytest.mark.parametrize("seed", range(N_STORES))
+def test_command_killed_at_random_moments_resumes_to_the_same_files(
     seed: int,
     left_alone: tuple[Path, dict[str, list[float]]],
     twelve: Path,
     tmp_path: Path,
     say: Callable[[str], None],
 ) -> None:
-    """Each store is killed once in every phase; after every kill, what had finished before is still there."""
+    """Kill a command once in every phase; after every kill the finished runs are still there."""
     rng = np.random.default_rng(seed)
     whole, gaps = left_alone
     results = tmp_path / "results"
     kept: dict[str, tuple[int, int]] = {}
-    told = []
+    moments = []
     for phase in PHASES:
         left = 1 - len(kept) / len(finished(whole)) if phase in ("training", "record") else 1.0  # of its events
         number = int(rng.integers(max(UNTIL[phase] * left * len(gaps[phase]), 1)))
@@ -197,6 +197,6 @@ def test_killed_at_50_moments(
         kill(words(twelve, results, WHAT), results, moment)
         before, kept = kept, finished(results)
         assert before.items() <= kept.items(), moment
-        told.append(f"{phase} {number}/{len(gaps[phase])} +{moment.after:.3f} s ({len(kept)} runs done)")
-    go_on(words(twelve, results, WHAT), results, whole)
-    say("killed at: " + ", ".join(told))
+        moments.append(f"{phase} {number}/{len(gaps[phase])} +{moment.after:.3f} s ({len(kept)} runs done)")
+    resume(words(twelve, results, WHAT), results, whole)
+    say("killed at: " + ", ".join(moments))

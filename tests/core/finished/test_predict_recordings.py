@@ -102,7 +102,7 @@ def test_a_few_at_a_time_are_as_all_at_once(
     most = []
     build = predict.build_batches
     monkeypatch.setattr(predict, "build_batches", lambda recipe, paths: most.append(len(paths)) or build(recipe, paths))
-    monkeypatch.setattr(predict, "AT_ONCE", 2)
+    monkeypatch.setattr(predict, "MAX_RECORDINGS_IN_MEMORY", 2)
     parts = predict_logits([record], elsewhere, session)
     assert most == [2] * 3
     assert (parts.paths, parts.bad) == (whole.paths, whole.bad)
