@@ -65,9 +65,9 @@ def test_curves_of_faithful_map_are_better_than_controls(maps: AttributionMaps) 
 def test_replace_patches_replaces_whole_patches_by_mean_score() -> None:
     score = np.random.default_rng(0).normal(size=(32, 64))
     start, end = np.zeros((1, 32, 64)), np.ones((1, 32, 64))
-    seen = [image[0, 0] for image in faithfulness._replace_patches(start, end, score)]
-    assert [image.mean() for image in seen] == pytest.approx(faithfulness.FRACTIONS, abs=1e-3)
-    patches = seen[faithfulness.FRACTIONS.index(0.5)].reshape(16, 2, 16, 4).transpose(0, 2, 1, 3).reshape(256, 8)
+    images = [image[0, 0] for image in faithfulness._replace_patches(start, end, score)]
+    assert [image.mean() for image in images] == pytest.approx(faithfulness.FRACTIONS, abs=1e-3)
+    patches = images[faithfulness.FRACTIONS.index(0.5)].reshape(16, 2, 16, 4).transpose(0, 2, 1, 3).reshape(256, 8)
     assert (np.ptp(patches, axis=1) == 0).all()
     means = score.reshape(16, 2, 16, 4).mean(axis=(1, 3)).ravel()
     assert means[patches[:, 0] == 1].min() > means[patches[:, 0] == 0].max()
@@ -132,13 +132,13 @@ def test_cascading_randomisation_replaces_stages_from_the_head() -> None:
     network = nn.Sequential()
     network.add_module("backbone", backbone)
     trained = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
-    seen = []
+    stages = []
     for stage, randomised in faithfulness.cascading_randomisation(network, random):
-        seen.append(stage)
+        stages.append(stage)
         for key, tensor in randomised.get_submodule("backbone").state_dict().items():
-            expected = random if key.split(".")[0] in seen else trained
+            expected = random if key.split(".")[0] in stages else trained
             assert torch.equal(tensor, expected[key]), (stage, key)
-    assert seen == ["head", "block4", "block3", "block2", "block1", "stem"]
+    assert stages == ["head", "block4", "block3", "block2", "block1", "stem"]
     assert all(torch.equal(trained[key], tensor) for key, tensor in backbone.state_dict().items())
 
 
@@ -153,8 +153,8 @@ def make_frames(
                 rows.append((clip, curve, order, value + spread * rng.normal()))
     areas = pd.DataFrame(rows, columns=["clip", "curve", "order", "area"])
     shares = pd.DataFrame({"clip": range(clips), "map": "attribution", "region": "loud", "share": 0.5, "area": 0.2})
-    alike = pd.DataFrame({"clip": range(clips), "map": "attribution", "rank_correlation": 0.1, "ssim": 0.2})
-    return areas, shares, alike.assign(stage="head")
+    similarity = pd.DataFrame({"clip": range(clips), "map": "attribution", "rank_correlation": 0.1, "ssim": 0.2})
+    return areas, shares, similarity.assign(stage="head")
 
 
 def test_faithfulness_table_has_verdicts() -> None:

@@ -33,7 +33,7 @@ def as_rows(side):
     return side.reshape(-1, side.shape[2])
 
 
-def streamed(x, y, index, *, size=CLIPS, seed=0):
+def similarity_of_stream(x, y, index, *, size=CLIPS, seed=0):
     moments = Moments(seed=seed)
     for start in range(0, len(x), size):
         moments.add(as_rows(x[start : start + size]), as_rows(y[start : start + size]), positions=POSITIONS)
@@ -46,18 +46,18 @@ def test_noise_floor_equals_index_of_mis_paired_clips(rng, index, chunk, monkeyp
     """Batches of two clips have a single mis-pairing."""
     monkeypatch.setattr("analysis.similarity.streaming_moments.CHUNK_SIZE", chunk)
     x, y = make_clips(rng)
-    found = streamed(x, y, index, size=2)
+    result = similarity_of_stream(x, y, index, size=2)
     other = y.reshape(CLIPS // 2, 2, POSITIONS, -1)[:, ::-1].reshape(y.shape)
-    assert found.value == pytest.approx(DIRECT[index](as_rows(x), as_rows(y)), abs=1e-8)
-    assert found.noise_floor == pytest.approx(DIRECT[index](as_rows(x), as_rows(other)), abs=1e-8)
-    assert found.noise_floor > 0.25  # with permuted positions: 0.113, 0.175, 0.006 and 0.110
+    assert result.value == pytest.approx(DIRECT[index](as_rows(x), as_rows(y)), abs=1e-8)
+    assert result.noise_floor == pytest.approx(DIRECT[index](as_rows(x), as_rows(other)), abs=1e-8)
+    assert result.noise_floor > 0.25  # with permuted positions: 0.113, 0.175, 0.006 and 0.110
 
 
 @pytest.mark.parametrize("index", INDICES)
 def test_noise_floor_pairs_by_seed_and_no_clip_with_itself(rng, index):
     x, y = make_clips(rng)
     possible = [DIRECT[index](as_rows(x), as_rows(np.roll(y, -shift, axis=0))) for shift in range(1, CLIPS)]
-    floors = [streamed(x, y, index, seed=seed).noise_floor for seed in range(12)]
+    floors = [similarity_of_stream(x, y, index, seed=seed).noise_floor for seed in range(12)]
     nearest = [int(np.abs(np.subtract(possible, floor)).argmin()) for floor in floors]
     assert floors == pytest.approx([possible[i] for i in nearest], abs=1e-8)
     assert len(set(nearest)) >= 6
@@ -66,31 +66,31 @@ def test_noise_floor_pairs_by_seed_and_no_clip_with_itself(rng, index):
 @pytest.mark.parametrize("index", INDICES)
 def test_noise_floor_with_other_batch_sizes_is_similar(rng, index):
     x, y = make_clips(rng)
-    whole = [streamed(x, y, index, seed=seed).noise_floor for seed in range(20)]
+    whole = [similarity_of_stream(x, y, index, seed=seed).noise_floor for seed in range(20)]
     for size in (4, 8, 23):  # the last batch of size 23 is a single clip
-        floors = [streamed(x, y, index, size=size, seed=seed).noise_floor for seed in range(20)]
+        floors = [similarity_of_stream(x, y, index, size=size, seed=seed).noise_floor for seed in range(20)]
         assert np.mean(floors) == pytest.approx(np.mean(whole), abs=0.1 * np.mean(whole)), size
 
 
 @pytest.mark.parametrize("index", INDICES)
 def test_noise_floor_of_batches_of_one_clip_is_nan(rng, index):
     x, y = make_clips(rng)
-    found = streamed(x, y, index, size=1)
-    assert np.isnan(found.noise_floor)
-    assert found.value == pytest.approx(DIRECT[index](as_rows(x), as_rows(y)), abs=1e-8)
+    result = similarity_of_stream(x, y, index, size=1)
+    assert np.isnan(result.noise_floor)
+    assert result.value == pytest.approx(DIRECT[index](as_rows(x), as_rows(y)), abs=1e-8)
 
 
 @pytest.mark.parametrize("index", INDICES)
 def test_noise_floor_is_invariant_to_position_order_rotation_and_shift(rng, index):
     x, y = make_clips(rng)
-    found = streamed(x, y, index, size=6)
-    assert streamed(x, x, index, size=6).value == pytest.approx(1, abs=1e-10)
+    result = similarity_of_stream(x, y, index, size=6)
+    assert similarity_of_stream(x, x, index, size=6).value == pytest.approx(1, abs=1e-10)
     order = rng.permutation(POSITIONS)
     for other in (
-        streamed(x[:, order], y[:, order], index, size=6),
-        streamed(x, 3 * y @ make_rotation(rng, y.shape[2]) + 100, index, size=6),
+        similarity_of_stream(x[:, order], y[:, order], index, size=6),
+        similarity_of_stream(x, 3 * y @ make_rotation(rng, y.shape[2]) + 100, index, size=6),
     ):
-        assert (other.value, other.noise_floor) == pytest.approx((found.value, found.noise_floor), abs=1e-7)
+        assert (other.value, other.noise_floor) == pytest.approx((result.value, result.noise_floor), abs=1e-7)
 
 
 @pytest.mark.parametrize("shape", [(33, 3, 8, 6), (33, 3)])
@@ -128,10 +128,10 @@ def test_noise_floor_of_large_batches_uses_some_positions(rng, index, monkeypatc
     moments = Moments()
     for start in range(0, CLIPS, 2):
         moments.add(as_rows(x[start : start + 2]), as_rows(y[start : start + 2]), positions=120)
-    found = similarity(moments, index)
+    result = similarity(moments, index)
     expected = DIRECT[index](as_rows(x), as_rows(other))
-    assert found.noise_floor == pytest.approx(expected, rel=0.1)
-    assert found.noise_floor != pytest.approx(expected, abs=1e-6)  # some positions are not used
+    assert result.noise_floor == pytest.approx(expected, rel=0.1)
+    assert result.noise_floor != pytest.approx(expected, abs=1e-6)  # some positions are not used
 
 
 def test_moments_of_incomplete_clips_raise_user_error(rng):
@@ -144,21 +144,21 @@ def test_iterate_batches_shuffles_clips_into_equal_batches():
     clips = 2 * BATCH_SIZE + 1
     array = np.arange(3 * clips, dtype=np.float32)[:, None]
     images = DatasetInputs(array=array, clip_rows=np.arange(3 * clips), unusable=(), key="")
-    drawn = [batch[:, 0].numpy() for batch in _iterate_batches(images, np.arange(clips) + clips, torch.device("cpu"))]
-    assert sorted(np.concatenate(drawn)) == list(range(clips, 2 * clips))
-    assert {len(batch) for batch in drawn} == {21, 22}
-    assert all(np.ptp(batch) > clips / 2 for batch in drawn)  # every batch has clips of all parts of the table
+    batches = [batch[:, 0].numpy() for batch in _iterate_batches(images, np.arange(clips) + clips, torch.device("cpu"))]
+    assert sorted(np.concatenate(batches)) == list(range(clips, 2 * clips))
+    assert {len(batch) for batch in batches} == {21, 22}
+    assert all(np.ptp(batch) > clips / 2 for batch in batches)  # every batch has clips of all parts of the table
     again = [batch[:, 0].numpy() for batch in _iterate_batches(images, np.arange(clips) + clips, torch.device("cpu"))]
-    assert all(np.array_equal(*pair) for pair in zip(drawn, again, strict=True))
+    assert all(np.array_equal(*pair) for pair in zip(batches, again, strict=True))
 
 
 def test_average_runs_has_deviation_over_folds_or_seeds():
     values = {(1, 0): 0.2, (1, 1): 0.4, (2, 0): 0.9}
     by_run = {place: Similarity(value, (4, 6), 100, 0.1) for place, value in values.items()}
-    found = _average_runs(by_run)
-    assert found["similarity"] == pytest.approx((0.3 + 0.9) / 2)
-    assert found["similarity_std"] == pytest.approx(np.std([0.3, 0.9], ddof=1))
-    assert (found["noise_floor"], found["directions"], found["n_datapoints"]) == (pytest.approx(0.1), "4, 6", 100)
+    result = _average_runs(by_run)
+    assert result["similarity"] == pytest.approx((0.3 + 0.9) / 2)
+    assert result["similarity_std"] == pytest.approx(np.std([0.3, 0.9], ddof=1))
+    assert (result["noise_floor"], result["directions"], result["n_datapoints"]) == (pytest.approx(0.1), "4, 6", 100)
     one = _average_runs({place: by_run[place] for place in ((1, 0), (1, 1))})
     assert one["similarity_std"] == pytest.approx(np.std([0.2, 0.4], ddof=1))
     assert np.isnan(_average_runs({(1, 0): by_run[1, 0]})["similarity_std"])

@@ -42,22 +42,24 @@ def make_rotation(rng, d):
     return np.linalg.qr(rng.standard_normal((d, d)))[0]
 
 
-# ---- independent references: float64, the whole matrices, QR and SVD -------------------------------------------------
+# ---- independent references: float64, whole matrices, QR and SVD ----------------------------------------------------
 
 
-def basis(x, share=1.0):
+def orthonormal_basis(x, share=1.0):
     u, s, vt = np.linalg.svd(x - x.mean(0), full_matrices=False)
     rank = int((s > 1e-5 * s[0]).sum())
-    kept = min(int(np.searchsorted(np.cumsum(s**2) / np.sum(s**2), share)) + 1, rank)
-    return np.linalg.qr(u[:, :kept] * s[:kept])[0]
+    n_kept = min(int(np.searchsorted(np.cumsum(s**2) / np.sum(s**2), share)) + 1, rank)
+    return np.linalg.qr(u[:, :n_kept] * s[:n_kept])[0]
 
 
 def direct_svcca(x, y, share=0.99):
-    return np.linalg.svd(basis(x, share).T @ basis(y, share), compute_uv=False).clip(0, 1).mean()
+    return (
+        np.linalg.svd(orthonormal_basis(x, share).T @ orthonormal_basis(y, share), compute_uv=False).clip(0, 1).mean()
+    )
 
 
 def direct_pwcca(x, y):
-    qx, qy = basis(x), basis(y)
+    qx, qy = orthonormal_basis(x), orthonormal_basis(y)
     a, rho, _ = np.linalg.svd(qx.T @ qy, full_matrices=False)
     weights = np.abs((qx @ a).T @ (x - x.mean(0))).sum(1)
     return (weights * rho).sum() / weights.sum()
@@ -85,7 +87,7 @@ def direct_procrustes(x, y):
 DIRECT = {"svcca": direct_svcca, "pwcca": direct_pwcca, "cka": direct_cka, "procrustes": direct_procrustes}
 
 
-def streamed(x, y, sizes, index):
+def similarity_of_stream(x, y, sizes, index):
     moments = Moments()
     start = 0
     for size in sizes:
@@ -102,7 +104,7 @@ def test_index_of_arrays_and_streams_equals_direct_computation(rng, index, mean)
     expected = DIRECT[index](x, y)
     x, y = x + mean * x.std(0), y - mean * y.std(0)
     assert FUNCTIONS[index](x, y).value == pytest.approx(expected, abs=1e-8)
-    assert streamed(x, y, [100, 1, 299, 200], index).value == pytest.approx(expected, abs=1e-8)
+    assert similarity_of_stream(x, y, [100, 1, 299, 200], index).value == pytest.approx(expected, abs=1e-8)
 
 
 @pytest.mark.parametrize("index", INDICES)
@@ -211,10 +213,10 @@ def test_noise_floor_is_similar_for_any_batches_and_order(rng, index, size=8):
     x, y = (rng.standard_normal((10, 15))[classes] + rng.standard_normal((800, 15)) for _ in range(2))
     whole = [FUNCTIONS[index](x, y, seed=seed).noise_floor for seed in range(10)]
     spread = 5 * np.std(whole)
-    in_order = streamed(x, y, [size] * (800 // size), index).noise_floor
+    in_order = similarity_of_stream(x, y, [size] * (800 // size), index).noise_floor
     assert np.mean(whole) - spread < in_order < 1.4 * np.mean(whole) + spread
     mixed = rng.permutation(800)
-    at_random = streamed(x[mixed], y[mixed], [size] * (800 // size), index).noise_floor
+    at_random = similarity_of_stream(x[mixed], y[mixed], [size] * (800 // size), index).noise_floor
     assert at_random == pytest.approx(np.mean(whole), abs=spread + 0.1 * np.mean(whole))
 
 
@@ -238,10 +240,10 @@ def test_index_of_rank_deficient_inputs_equals_direct_computation(rng, index):
 def test_index_of_constant_input_is_0(rng, index):
     x = np.full((200, 5), 0.1)
     y = rng.standard_normal((200, 4))
-    for a, b, kept in ((x, y, (0, 4)), (y, x, (4, 0)), (x, x, (0, 0))):
+    for a, b, n_directions in ((x, y, (0, 4)), (y, x, (4, 0)), (x, x, (0, 0))):
         result = FUNCTIONS[index](a, b)
-        assert (result.value, result.noise_floor, result.n_directions) == (0.0, 0.0, kept)
-    assert streamed(x, y, [60, 140], index).value == 0.0
+        assert (result.value, result.noise_floor, result.n_directions) == (0.0, 0.0, n_directions)
+    assert similarity_of_stream(x, y, [60, 140], index).value == 0.0
 
 
 @pytest.mark.parametrize("index", INDICES)
@@ -253,6 +255,12 @@ def test_index_of_more_neurons_than_datapoints_equals_direct_computation(rng, in
     if index == "pwcca":  # always 1, and so is the floor
         assert result.n_directions == (29, 29)
         assert (result.value, result.noise_floor) == pytest.approx((1, 1), abs=1e-8)
+
+
+def test_cka_with_variance_in_one_datapoint_is_0(rng):
+    x = np.zeros((100, 3))
+    x[5] = 2
+    assert cka(x, rng.standard_normal((100, 3))).value == 0.0
 
 
 def test_few_datapoints_warn_at_the_line_of_the_caller(rng):
@@ -299,7 +307,7 @@ def test_invalid_options_raise_user_error(rng):
         moments.add(x, y[:, 1:])
 
 
-# ---- known defects of google/svcca and anatome, which ours must not have ---------------------------------------------
+# ---- cases in which google/svcca or anatome fail ---------------------------------------------------------------------
 
 
 def test_options_cannot_be_given_by_position(rng):  # google/svcca: robust A with A scores 0.5
@@ -391,8 +399,8 @@ def test_compare_networks_reads_outputs_before_in_place_layers(clips, layout):
     assert min(side.min() for side in sides) < -0.5  # before the ReLU
     clips = [batch.contiguous(memory_format=layout) for batch in clips]
     for index in INDICES:
-        found = compare_networks(before, after, clips, ["norm"], index=index)["norm"]
-        assert found.value == pytest.approx(DIRECT[index](*(s.double().numpy() for s in sides)), abs=1e-6)
+        result = compare_networks(before, after, clips, ["norm"], index=index)["norm"]
+        assert result.value == pytest.approx(DIRECT[index](*(s.double().numpy() for s in sides)), abs=1e-6)
 
 
 # ---- networks --------------------------------------------------------------------------------------------------------
