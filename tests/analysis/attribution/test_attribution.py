@@ -197,11 +197,6 @@ def test_integrated_gradients_equal_captum(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(maps.attributions, expected.detach().numpy(), rtol=1e-4, atol=1e-9)
 
 
-def test_model_with_too_small_budget_names_the_option() -> None:
-    with pytest.raises(UserError, match=r"1e-08 GB; raise --memory-gb$"):
-        AttributionModel(make_network(), (3, 16, 16), memory=10)
-
-
 def test_run_within_memory_halves_batch_size() -> None:
     model = AttributionModel(make_network(), (3, 16, 16), memory=10**8)
     batch_sizes: list[int] = []
@@ -409,20 +404,6 @@ def test_make_baseline_with_invalid_name_or_file_raises_user_error(rng: np.rando
         baselines.make_baseline("mean", x)
     with pytest.raises(ValueError, match=r"\(1, 3, 4, 5\) of baselines .* inputs \(2, 3, 4, 5\)"):
         attribute(AttributionModel(LinearNetwork(np.ones((1, *SHAPE), np.float32)), SHAPE), x, x[:1], np.array([0, 0]))
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("occlusion", "did you mean 'occlusion-mel'"),
-        ("integrated_gradients", "did you mean 'integrated-gradients'"),
-        ("saliency:block1", "choose from integrated-gradients, saliency"),
-    ],
-)
-def test_check_method_suggests_nearest_name(name: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        methods.check_method(name)
-    methods.check_method("gradcam:block2")
 
 
 def test_save_clip_writes_readable_arrays(linear: LinearNetwork, rng: np.random.Generator, tmp_path: object) -> None:

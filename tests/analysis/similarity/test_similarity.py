@@ -310,14 +310,14 @@ def test_invalid_options_raise_user_error(rng):
 # ---- cases in which google/svcca or anatome fail ---------------------------------------------------------------------
 
 
-def test_options_cannot_be_given_by_position(rng):  # google/svcca: robust A with A scores 0.5
+def test_options_cannot_be_given_by_position(rng):  # a positional option of google/svcca gives 0.5 for equal inputs
     x = rng.standard_normal((500, 10))
     with pytest.raises(TypeError):
         svcca(x, x, 0.98)
     assert svcca(x, x, explained_variance=0.98).value == pytest.approx(1, abs=1e-10)
 
 
-def test_svcca_sums_squared_singular_values(rng):  # google/svcca's tutorial, anatome
+def test_svcca_sums_squared_singular_values(rng):  # the tutorial of google/svcca and anatome sum singular values
     x = rng.standard_normal((2000, 10)) @ make_rotation(rng, 10) * np.geomspace(1, 0.01, 10)
     s = np.linalg.svd(x - x.mean(0), compute_uv=False)
     by_squares = int(np.searchsorted(np.cumsum(s**2) / np.sum(s**2), 0.99)) + 1
@@ -326,26 +326,26 @@ def test_svcca_sums_squared_singular_values(rng):  # google/svcca's tutorial, an
     assert by_squares < by_values
 
 
-def test_svcca_of_tiny_activations_keeps_all_directions(rng):  # google/svcca
+def test_svcca_of_tiny_activations_keeps_all_directions(rng):  # google/svcca drops them
     x, y = make_related(rng)
     assert svcca(1e-9 * x, y).n_directions == svcca(x, y).n_directions
     assert svcca(1e-9 * x, y).value == pytest.approx(svcca(x, y).value, abs=1e-9)
 
 
-def test_svcca_of_rank_1_keeps_one_direction(rng):  # anatome keeps those strictly below the share: none of a single one
+def test_svcca_of_rank_1_keeps_one_direction(rng):  # anatome keeps no direction
     x = np.outer(rng.standard_normal(100), rng.standard_normal(6))
     assert svcca(x, -2 * x).n_directions == (1, 1)
     assert svcca(x, -2 * x).value == pytest.approx(1, abs=1e-10)
 
 
-def test_index_of_nearly_equal_neurons_is_1(rng):  # anatome#27: root of a slightly negative eigenvalue
+def test_index_of_nearly_equal_neurons_is_1(rng):  # NaN in anatome (issue 27)
     x = rng.standard_normal((400, 6)).astype(np.float32)
     x = np.hstack([x, x * np.float32(1 + 1e-7), x + np.float32(1e-7)])
     for compare in FUNCTIONS.values():
         assert compare(x, x).value == pytest.approx(1, abs=1e-10)
 
 
-def test_pwcca_weights_belong_to_x_on_both_sides(rng):  # anatome#30: they belong to the canonical variables of x
+def test_pwcca_weights_belong_to_x_on_both_sides(rng):  # anatome issue 30
     for sizes in ((10, 10), (30, 8), (8, 30)):
         x, y = make_related(rng, d=sizes, shared=3)
         assert pwcca(x, y).value == pytest.approx(direct_pwcca(x, y), abs=1e-8)
