@@ -67,8 +67,8 @@ class AttributionResult:
     maps: AttributionMaps
 
 
-def check_request(methods: Iterable[str], names: Iterable[str], run: Run) -> None:
-    """Check that methods and baselines (`names`) are defined for the inputs of a run, before it is trained.
+def check_request(methods: Iterable[str], baseline_names: Iterable[str], run: Run) -> None:
+    """Check that methods and baselines are defined for the inputs of a run, before it is trained.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def check_request(methods: Iterable[str], names: Iterable[str], run: Run) -> Non
     shape = get_input_layout(run.clip, run.frontend).shape
     if len(shape) != 3 and any(method.startswith("gradcam") for method in methods):
         raise UserError(f"--method gradcam needs images; --input {kind} has none")
-    for name in names:
+    for name in baseline_names:
         baselines.check_baseline(name, shape if len(shape) == 3 else image_axes.shape)
         if name in baselines.BASELINE_NAMES and name not in (known := _available_baselines(image_axes)):
             raise UserError(f"--baseline {name}: not defined for --input {kind}; choose from {format_few(known)}")

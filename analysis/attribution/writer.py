@@ -111,22 +111,22 @@ class _Writer:
 
     def write(self) -> pd.DataFrame:
         """Write all files and return the rows of the table of maps."""
-        attributed = []
+        attributions = []
         for result in self.pipeline.attribute_all():
-            attributed.append(result)
+            attributions.append(result)
             self._write_clips(result)
-        self._write_overview(attributed)
-        rows = pd.DataFrame([self._map_row(each, attributed[0]) for each in attributed])
+        self._write_overview(attributions)
+        rows = pd.DataFrame([self._map_row(each, attributions[0]) for each in attributions])
         notes = [
             "Error: completeness error relative to the difference of the logits, mean over clips. Rank correlation and "
             "SSIM: similarity to the maps of the first row, mean over clips; 1 for identical maps."
         ]
         notes += [f"{condition}: no finished run." for condition in self.pipeline.unfinished]
-        clips = pd.concat([self._clip_rows(each) for each in attributed])
+        clips = pd.concat([self._clip_rows(each) for each in attributions])
         self._write_table("clips", clips, CLIP_COLUMNS, "attributed clips", ())
         self._write_table("maps", rows, MAP_COLUMNS, "networks, methods and baselines", notes)
         if self.pipeline.request.faithfulness:
-            self._write_faithfulness([each for each in attributed if each.condition == attributed[0].condition])
+            self._write_faithfulness([each for each in attributions if each.condition == attributions[0].condition])
         return rows
 
     def _write_clips(self, result: AttributionResult) -> None:
@@ -183,11 +183,11 @@ class _Writer:
             "run": result.run.id,
         }
 
-    def _write_overview(self, attributed: Sequence[AttributionResult]) -> None:
+    def _write_overview(self, attributions: Sequence[AttributionResult]) -> None:
         """Draw the maps of some clips, the profiles of the classes and, for several networks, a comparison."""
         labels, shown = self.pipeline.labels, self._select_figure_clips()
-        first = attributed[0].maps
-        rows = self._clip_rows(attributed[0])
+        first = attributions[0].maps
+        rows = self._clip_rows(attributions[0])
         title = f"{first.method} against {first.baseline}, {self.subject}"
         prefix = (
             "Features with the largest attribution" if self.has_features else "Spectrograms and absolute attributions"
@@ -197,7 +197,7 @@ class _Writer:
         self._write_profiles(first, title)
         compared = {
             e.condition: e.maps
-            for e in attributed
+            for e in attributions
             if (e.maps.method, e.maps.baseline) == (first.method, first.baseline)
         }
         if len(compared) < 2:
@@ -245,10 +245,10 @@ class _Writer:
         rest = [k for k in range(len(labels)) if k not in first]
         return sorted((first + rest)[:MAX_FIGURE_CLIPS])
 
-    def _write_faithfulness(self, attributed: Sequence[AttributionResult]) -> None:
+    def _write_faithfulness(self, attributions: Sequence[AttributionResult]) -> None:
         """Test the maps of the reference run and write the table and the curves."""
         tables = []
-        for each in attributed:
+        for each in attributions:
             curves = faithfulness.deletion_insertion_curves(each.model, each.maps)
             shares = faithfulness.loud_region_share(each.maps)
             if self.has_features:  # loud regions are not defined for features
@@ -259,7 +259,7 @@ class _Writer:
             tables.append(frame.assign(method=each.maps.method, baseline=each.maps.baseline))
             title = f"{each.maps.method}, {each.maps.baseline}"
             means = faithfulness.average_curves(curves)
-            suffix = "" if each is attributed[0] else re.sub(r"[^\w.-]+", "_", f"-{title}", flags=re.ASCII)
+            suffix = "" if each is attributions[0] else re.sub(r"[^\w.-]+", "_", f"-{title}", flags=re.ASCII)
             caption = f"Deletion and insertion of patches ordered by the map, {title}, {self.subject}"
             self._write_figure(f"curves{suffix}", map_figures.make_curves_figure(means, title), means, caption)
         frame = pd.concat(tables, ignore_index=True)
