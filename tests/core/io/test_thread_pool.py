@@ -1,4 +1,4 @@
-"""Work that takes long ends when it is given up, and not before."""
+"""Long work in a pool ends after an error, and not before."""
 
 import threading
 import time
@@ -8,31 +8,31 @@ import pytest
 from core.io.thread_pool import CancellablePool, check_cancelled
 
 
-def test_long_work_ends_when_the_block_does() -> None:
-    begun = threading.Event()
+def test_cancellable_pool_error_in_the_block_cancels_long_work() -> None:
+    has_started = threading.Event()
 
     def work() -> None:
         end = time.monotonic() + 60
         while time.monotonic() < end:
-            begun.set()
+            has_started.set()
             check_cancelled()
             time.sleep(0.01)
 
-    started = time.monotonic()
+    start_time = time.monotonic()
     with pytest.raises(KeyboardInterrupt), CancellablePool(1) as pool:
         pool.submit(work)
         waiting = pool.submit(work)
-        begun.wait()
+        has_started.wait()
         raise KeyboardInterrupt
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - start_time < 20
     assert waiting.cancelled()
 
 
-def test_work_of_a_block_that_ends_well_is_done() -> None:
+def test_cancellable_pool_without_error_finishes_all_work() -> None:
     def work(k: int) -> int:
         check_cancelled()
         return k
 
     with CancellablePool(2) as pool:
         assert list(pool.map(work, range(9))) == list(range(9))
-    check_cancelled()  # in this thread nobody gives up
+    check_cancelled()  # outside the pool

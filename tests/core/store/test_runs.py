@@ -41,7 +41,7 @@ def finish(store: Store, run: Run) -> None:
     store.write_record(run, FINISHED, OUTCOME, files=("history.csv",))
 
 
-def test_status_follows_a_run_from_missing_to_finished(store: Store) -> None:
+def test_status_changes_from_missing_to_finished(store: Store) -> None:
     run = Run()
     assert store.status(run) == "missing"
     store.write_record(run, "running", {})
@@ -59,14 +59,12 @@ def test_status_follows_a_run_from_missing_to_finished(store: Store) -> None:
     [
         lambda folder: (folder / RECORD).write_text((folder / RECORD).read_text()[:-20]),
         lambda folder: (folder / RECORD).write_text((folder / RECORD).read_text().replace("0.5", "0.9")),
-        lambda folder: (folder / RECORD).write_text("[]"),
-        lambda folder: (folder / RECORD).write_bytes(b"\xff\xfe"),
         lambda folder: (folder / "history.csv").write_text("epoch\n"),
         lambda folder: (folder / "history.csv").unlink(),
     ],
-    ids=["cut short", "number changed", "not a record", "not text", "history cut", "history gone"],
+    ids=["cut short", "number changed", "history cut", "history missing"],
 )
-def test_damaged_run_is_never_believed(store: Store, damage: object) -> None:
+def test_status_damaged_run_is_missing(store: Store, damage: object) -> None:
     run = Run()
     finish(store, run)
     damage(store.folder(run))  # type: ignore[operator]
@@ -74,14 +72,14 @@ def test_damaged_run_is_never_believed(store: Store, damage: object) -> None:
     assert list(store.records()) == []
 
 
-def test_record_of_another_run_in_its_folder_is_not_believed(store: Store) -> None:
+def test_status_record_of_another_run_is_missing(store: Store) -> None:
     run, other = Run(), Run(seed=1)
     finish(store, run)
     store.folder(run).rename(store.folder(other))
     assert store.status(other) == "missing"
 
 
-def test_failed_run_keeps_its_reason(store: Store) -> None:
+def test_record_failed_run_has_its_reason(store: Store) -> None:
     store.write_record(Run(), FAILED, {"reason": "the loss was nan"})
     record = store.record(Run())
     assert record is not None
@@ -97,7 +95,7 @@ def test_predictions_and_weights_round_trip(store: Store) -> None:
     assert clips == [f"{k}.wav" for k in range(5)]
     np.testing.assert_array_equal(targets, np.arange(5))
     np.testing.assert_array_equal(again, logits)
-    assert store.predictions(run, best=True)[2].shape == (5, 0)  # as older runs have it
+    assert store.predictions(run, best=True)[2].shape == (5, 0)  # as in older runs
     store.write_predictions(run, clips, targets, logits, best=2 * logits)
     np.testing.assert_array_equal(store.predictions(run)[2], logits)
     np.testing.assert_array_equal(store.predictions(run, best=True)[2], 2 * logits)
@@ -107,33 +105,31 @@ def test_predictions_and_weights_round_trip(store: Store) -> None:
     assert all(torch.equal(back[name], weights[name]) for name in weights)
 
 
-def test_damaged_weights_raise(store: Store) -> None:
+def test_weights_damaged_file_raises(store: Store) -> None:
     store.folder(Run()).mkdir()
     (store.folder(Run()) / "weights.safetensors").write_bytes(b"\x00" * 20)
     with pytest.raises(UserError, match=r"weights.safetensors cannot be read .*delete its folder"):
         store.weights(Run())
 
 
-def test_results_that_is_a_file_raises(tmp_path: Path) -> None:
+def test_store_results_is_a_file_raises(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("")
     with pytest.raises(UserError, match=r"cannot write to .*results \(.*\); choose another --results"):
         Store(tmp_path / "results")
 
 
-def test_processes_of_one_number_on_two_nodes_open_a_folder_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_store_probe_deleted_by_another_node_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch = Path.touch
 
-    def seen_by_the_other(path: Path) -> None:
+    def delete_after_touch(path: Path) -> None:
         touch(path)
         path.unlink()
 
-    monkeypatch.setattr(Path, "touch", seen_by_the_other)
+    monkeypatch.setattr(Path, "touch", delete_after_touch)
     assert Store(tmp_path / "results").runs.is_dir()
 
 
-def test_begin_removes_what_a_killed_process_had_half_written(store: Store) -> None:
+def test_start_run_deletes_temporary_files_only(store: Store) -> None:
     run = Run()
     store.folder(run).mkdir()
     kept = {"checkpoint.safetensors", "tensorboard", ".ipynb_checkpoints", ".notes", ".tmp123456", RECORD}
@@ -147,7 +143,7 @@ def test_begin_removes_what_a_killed_process_had_half_written(store: Store) -> N
     assert {path.name for path in store.folder(run).iterdir()} == kept
 
 
-def test_nothing_temporary_is_left(store: Store) -> None:
+def test_write_record_leaves_no_temporary_file(store: Store) -> None:
     finish(store, Run())
     assert sorted(p.name for p in store.folder(Run()).iterdir()) == ["history.csv", RECORD]
     assert json.loads((store.folder(Run()) / RECORD).read_text())["files"] == {"history.csv": 23}
@@ -174,26 +170,21 @@ def into(*path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     [
         (lambda values: values.pop("per_class"), "it lacks per_class"),
         (lambda values: values.pop("config"), "it is not the record of a run"),
-        (lambda values: values.pop("id"), "missing required field `id`"),
         (lambda values: values["config"]["model"].pop("cut"), "run.model lacks cut"),
-        (lambda values: values["config"].pop("model"), "run lacks model"),
         (into("status", value="done"), "unknown status 'done'"),
         (into("status", value=STOPPED), "lacks the validation scores"),
         (into("id", value="0123456789ab"), "its configuration is not that of run 0123456789ab"),
         (into("config", "data", value=None), "has no|not iterable"),
         (into("config", "training", "epochs", value="8"), "run.training: Expected `int`, got `str` - at `\\$.epochs`"),
-        (into("config", "seed", value=[[]]), "seed"),
         (into("config", "seed", value=1), "its configuration is not that of run"),
-        (into("metrics", "accuracy", value="0.5"), "Expected `float`, got `str` - at `\\$.metrics.accuracy`"),
         (into("metrics", "accuracy", value=10**400), "metrics.accuracy"),
         (into("metrics", value={}), "it lacks the accuracy"),
         (into("confusion", value=[[1, 0]]), "the number of its scores"),
         (into("files", value={"weights.safetensors": 5}), "weights.safetensors is missing"),
         (into("files", value={"history.csv": 22}), "history.csv has 23 bytes of 22"),
-        (into("files", value={"a\0b": 1}), "is missing|null"),
     ],
 )
-def test_record_with_a_right_digest_and_wrong_content_is_named_and_left_out(
+def test_damaged_runs_valid_checksum_and_invalid_content_is_named(
     store: Store, change: Callable[[dict[str, Any]], Any], reason: str
 ) -> None:
     finish(store, Run())
@@ -201,14 +192,14 @@ def test_record_with_a_right_digest_and_wrong_content_is_named_and_left_out(
     seal(store.folder(Run()), change)
     assert store.status(Run()) == MISSING
     assert [record.run.seed for record in store.records()] == [1]
-    (name, said), *others = store.damaged_runs().items()
+    (name, reason_given), *others = store.damaged_runs().items()
     assert not others
     assert name == Run().id
-    assert re.search(reason, said), said
-    assert "\n" not in said
+    assert re.search(reason, reason_given), reason_given
+    assert "\n" not in reason_given
 
 
-def a_folder(record: Path) -> None:
+def make_folder(record: Path) -> None:
     record.unlink()
     record.mkdir()
 
@@ -216,19 +207,17 @@ def a_folder(record: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (a_folder, "cannot be read \\(Is a directory\\)"),
+        (make_folder, "cannot be read \\(Is a directory\\)"),
         (lambda record: record.unlink(), "cannot be read \\(No such file"),
         (lambda record: record.write_bytes(b"\xff\xfe{}"), "cannot be used"),
         (lambda record: record.write_text(""), "cannot be used"),
-        (lambda record: record.write_text("[" * 100_000), "nested too deep"),
         (lambda record: record.write_text('{"a":' * 100_000 + "1" + "}" * 100_000), "nested too deep"),
         (lambda record: record.write_text('{"id": ' + "9" * 5000 + "}"), "cannot be used"),
         (lambda record: record.write_text("[]"), "not the record of a run"),
-        (lambda record: record.write_text("null"), "not the record of a run"),
         (lambda record: record.write_text('{"config": {}}'), "checksum does not match"),
     ],
 )
-def test_file_that_is_no_record_is_named_and_left_out(store: Store, damage: Callable[[Path], Any], reason: str) -> None:
+def test_damaged_runs_invalid_record_file_is_named(store: Store, damage: Callable[[Path], Any], reason: str) -> None:
     finish(store, Run())
     damage(store.folder(Run()) / RECORD)
     assert store.status(Run()) == MISSING
@@ -236,25 +225,25 @@ def test_file_that_is_no_record_is_named_and_left_out(store: Store, damage: Call
     assert re.search(reason, store.damaged_runs()[Run().id])
 
 
-def test_record_in_an_unreadable_place_stops_with_one_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_unreadable_record_raises(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     finish(store, Run())
 
-    def fails(path: Any, *arguments: Any, **more: Any) -> Any:
+    def raise_error(path: Any, *arguments: Any, **more: Any) -> Any:
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
 
-    monkeypatch.setattr("core.store.runs.os.stat", fails)  # a run is not missing, and not trained again, for a bad disk
+    monkeypatch.setattr("core.store.runs.os.stat", raise_error)  # the run must not count as missing
     with pytest.raises(ResultsError, match=rf"{RECORD} cannot be read \(Input/output error\): check access rights"):
         store.status(Run())
 
 
-def test_record_with_settings_of_a_newer_version_is_read_if_its_id_is_right(store: Store) -> None:
+def test_status_unknown_keys_with_matching_id_are_ignored(store: Store) -> None:
     finish(store, Run())
-    seal(store.folder(Run()), into("config", "training", "new_option", value="as before"))
+    seal(store.folder(Run()), into("config", "training", "new_option", value="legacy"))
     seal(store.folder(Run()), into("metrics", "new_metric", value=0.5))
     assert store.status(Run()) == FINISHED
 
 
-def test_record_that_is_a_folder_is_said_when_written(store: Store) -> None:
+def test_write_record_blocked_by_a_folder_raises(store: Store) -> None:
     (store.folder(Run()) / RECORD).mkdir(parents=True)
     with pytest.raises(UserError, match=rf"{RECORD} is in the way \(.*\); remove it$"):
         store.write_record(Run(), FAILED, {})
@@ -263,7 +252,7 @@ def test_record_that_is_a_folder_is_said_when_written(store: Store) -> None:
         store.write_record(Run(seed=1), FAILED, {})
 
 
-def test_record_of_version_1_is_believed(store: Store) -> None:
+def test_record_of_version_1_is_read(store: Store) -> None:
     values = json.loads(VERSION_1.read_text())
     folder = store.folder(values["id"])
     folder.mkdir()
@@ -275,7 +264,7 @@ def test_record_of_version_1_is_believed(store: Store) -> None:
     assert record.run.id == values["id"]
     assert record.metrics.accuracy == values["metrics"]["accuracy"]
     assert record.macro_f1 == pytest.approx(values["metrics"]["macro_f1"])
-    assert np.isnan(record.metrics.accuracy_validation_epoch)  # there was no validation
+    assert np.isnan(record.metrics.accuracy_validation_epoch)  # no validation clips
     assert record.seconds.total == sum(values["seconds"].values())
     assert record.clips.total == 600
     with pytest.raises(UserError, match=r"predictions.parquet cannot be read .*delete its folder"):
@@ -285,7 +274,7 @@ def test_record_of_version_1_is_believed(store: Store) -> None:
     assert "checksum" in store.damaged_runs()[values["id"]]
 
 
-def test_record_with_nan_and_names_that_are_not_text_is_read(store: Store) -> None:
+def test_record_nan_and_invalid_names_are_read(store: Store) -> None:
     values = OUTCOME | {"metrics": {"accuracy": 0.5, "nll": float("nan")}, "bad_clips": [["a\udc80.wav", "empty"]]}
     store.write_record(Run(), FINISHED, values)
     record = store.finished(Run())
@@ -294,7 +283,7 @@ def test_record_with_nan_and_names_that_are_not_text_is_read(store: Store) -> No
     assert record.bad_clips == (("a\udc80.wav", "empty"),)
 
 
-def test_history_columns_are_numbers(store: Store) -> None:
+def test_history_columns_returns_numbers(store: Store) -> None:
     finish(store, Run())
     store.write_history(Run(), [{"epoch": 1, "loss": 0.1, "note": "a, b"}, {"epoch": 2, "loss": None, "note": "c"}])
     store.write_record(Run(), FINISHED, OUTCOME, files=("history.csv",))
@@ -304,7 +293,7 @@ def test_history_columns_are_numbers(store: Store) -> None:
     np.testing.assert_array_equal(columns["loss"], [0.1, np.nan])
 
 
-def test_cached_records_are_read_once_unless_this_process_writes_them(store: Store) -> None:
+def test_cached_records_are_read_once_until_written(store: Store) -> None:
     finish(store, Run())
     with store.cached_records():
         before = store.record(Run())
@@ -316,8 +305,8 @@ def test_cached_records_are_read_once_unless_this_process_writes_them(store: Sto
     assert store.status(Run()) == FAILED
 
 
-def test_record_says_what_was_written(store: Store) -> None:
-    finish(store, Run(seed=3).replace(clip__duration=2))  # a whole number, which must stay one for the id
+def test_records_returns_the_written_values(store: Store) -> None:
+    finish(store, Run(seed=3).replace(clip__duration=2))  # a whole number, which must not become a float
     (record,) = store.records()
     assert record.run.id == record.id
     assert record.bad_clips == (("a.wav", "empty"),)
@@ -327,12 +316,12 @@ def test_record_says_what_was_written(store: Store) -> None:
     assert record.files == {"history.csv": 23}
 
 
-def test_macro_f1_is_over_the_classes_of_the_test_fold() -> None:
+def test_macro_f1_ignores_classes_without_test_clips() -> None:
     scores = PerClass(precision=(1, 0, 0), recall=(1, 0, 0), f1=(1.0, 0.5, 0.0), support=(4, 2, 0))
-    assert scores.macro_f1 == 0.75  # whether the third is predicted or not
+    assert scores.macro_f1 == 0.75
 
 
-def test_damaged_history_and_predictions_raise(store: Store) -> None:
+def test_history_and_predictions_damaged_file_raises(store: Store) -> None:
     finish(store, Run())
     for name, read in (("history.csv", store.history), ("predictions.parquet", store.predictions)):
         (store.folder(Run()) / name).write_bytes(b"\0" * 200 + b"\xff")
