@@ -66,7 +66,7 @@ def test_options_that_nothing_reads_are_named(planned, monkeypatch: pytest.Monke
     assert said == []
 
 
-def test_bf16_has_an_id_of_its_own_on_a_cpu_that_has_it(planned, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_changes_the_run_id(planned, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "has_bf16_instructions", lambda: True)
     run = planned("--precision", "bf16")
     assert run == planned("--precision", "bf16", "--ray", "local")
@@ -74,9 +74,9 @@ def test_bf16_has_an_id_of_its_own_on_a_cpu_that_has_it(planned, monkeypatch: py
     assert run.id != planned().id
 
 
-def test_bf16_is_refused_on_a_cpu_that_only_imitates_it(planned, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_on_cpu_without_bf16_is_refused(planned, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "has_bf16_instructions", lambda: False)
-    with pytest.raises(UserError, match="^--precision bf16: this CPU .* leave it out, or train on a GPU$"):
+    with pytest.raises(UserError, match="--precision bf16.*avx512_bf16 or amx_bf16.*leave it out"):
         planned("--precision", "bf16")
     assert planned().training.precision == "fp32"
 

@@ -1,3 +1,5 @@
+"""Opening of finished runs: the trained network, the starting network and the stored predictions."""
+
 import numpy as np
 import pytest
 import torch

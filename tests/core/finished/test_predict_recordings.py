@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bf16 import needs_bf16
 
 from core.config.run import Run
 from core.datasets.dataset import Dataset
@@ -48,16 +49,16 @@ def copies(run: Run, dataset: Dataset, tmp_path: Path) -> UnlabelledClips:
     return find_recordings(root)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=needs_bf16) if "bf16" in name else name for name in SETTINGS]
+)
 def test_predict_logits_test_clips_give_the_stored_logits(
     run: Run,
     dataset: Dataset,
     session: Session,
     copies: UnlabelledClips,
     name: str,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(precision, "has_bf16_instructions", lambda: True)
     run = run.replace(training__epochs=1, **SETTINGS[name])
     record = train_run(run, dataset, session)
     clips, _, logits = session.store.predictions(run)
@@ -72,10 +73,10 @@ def test_predict_logits_test_clips_give_the_stored_logits(
     assert not session.store.cache.exists()
 
 
+@needs_bf16
 def test_predict_logits_bf16_run_is_evaluated_in_fp32_without_bf16_instructions(
     run: Run, dataset: Dataset, session: Session, copies: UnlabelledClips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "has_bf16_instructions", lambda: True)
     record = train_run(run.replace(training__epochs=1, training__precision="bf16"), dataset, session)
     short = predict_logits([record], copies, session).logits[0]
     monkeypatch.setattr(precision, "has_bf16_instructions", lambda: False)

@@ -1,16 +1,17 @@
-"""bf16 on a CPU: what torch's autocast computes, whatever is frozen, and refused where it is only imitated."""
+"""Precision of a run: torch's autocast with a classifier in fp32, also behind a frozen prefix."""
 
 import copy
 
 import numpy as np
 import pytest
 import torch
+from bf16 import needs_bf16
 from torch import nn
 
 from core.config.run import Run, Training
 from core.datasets.dataset import Dataset
 from core.errors import UserError
-from core.inference import precision as arithmetic
+from core.inference import precision
 from core.inference.precision import ComputeMode, Float32Linear, effective_precision
 from core.models.backbone import build_backbone
 from core.session import Session
@@ -23,22 +24,16 @@ CPU = torch.device("cpu")
 BF16 = Training(precision="bf16")
 
 
-@pytest.fixture(autouse=True)
-def _has_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every CPU compute in bf16; one that only imitates it comes to the same numbers."""
-    monkeypatch.setattr(arithmetic, "has_bf16_instructions", lambda: True)
-
-
-def test_what_a_device_computes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("has_bf16", "on_cpu"), [(True, "bf16"), (False, "fp32")])
+def test_effective_precision_depends_on_device(has_bf16: bool, on_cpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "has_bf16_instructions", lambda: has_bf16)
     names = ("fp32", "tf32", "bf16", "fp16")
     assert [effective_precision(name, torch.device("cuda")) for name in names] == [*names]
-    assert [effective_precision(name, CPU) for name in names] == ["fp32", "fp32", "bf16", "fp32"]
-    monkeypatch.setattr(arithmetic, "has_bf16_instructions", lambda: False)
-    assert {effective_precision(name, CPU) for name in names} == {"fp32"}
+    assert [effective_precision(name, CPU) for name in names] == ["fp32", "fp32", on_cpu, "fp32"]
 
 
 @pytest.mark.parametrize(
-    ("torch_uses", "has", "answer"),
+    ("torch_uses", "instructions", "expected"),
     [
         ("AVX512", "avx512_bf16", True),
         ("AVX512", "amx_bf16", True),
@@ -46,96 +41,90 @@ def test_what_a_device_computes_in(monkeypatch: pytest.MonkeyPatch) -> None:
         ("AVX2", "avx512_bf16", False),  # limited by ATEN_CPU_CAPABILITY
     ],
 )
-def test_multiplies_bf16_needs_the_instructions_and_their_use(
-    torch_uses: str, has: str, answer: bool, monkeypatch: pytest.MonkeyPatch
+def test_has_bf16_instructions_needs_cpu_and_torch(
+    torch_uses: str, instructions: str, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.undo()
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: torch_uses)
-    said = {name: name == has for name in ("avx512_f", "avx512_fp16", "avx512_bf16", "amx_bf16")}
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: said, raising=False)
-    assert arithmetic.has_bf16_instructions.__wrapped__() is (answer and torch.backends.mkldnn.is_available())
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instructions: True}, raising=False)
+    found = precision.has_bf16_instructions.__wrapped__()
+    assert found is (expected and torch.backends.mkldnn.is_available())
 
 
-def test_training_is_refused_where_bf16_is_imitated(
+def test_prepare_rejects_emulated_bf16(
     run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a worker of a cluster finds it, whose CPU is another than that of the machine that planned."""
-    monkeypatch.setattr(arithmetic, "has_bf16_instructions", lambda: False)
-    with pytest.raises(UserError, match=r"^--precision bf16: this CPU has no instructions for it \(avx512_bf16 or amx"):
+    """A worker of a cluster may have another CPU than the machine that made the plan."""
+    monkeypatch.setattr(precision, "has_bf16_instructions", lambda: False)
+    with pytest.raises(UserError, match="--precision bf16.*avx512_bf16 or amx_bf16.*leave it out"):
         prepare(run.replace(training__precision="bf16"), dataset, session)
 
 
-def test_a_step_is_that_of_autocast_with_a_classifier_in_fp32() -> None:
-    """Of a network whose convolutions all have torch's own gradients: the same bits."""
+@needs_bf16
+def test_training_step_equals_autocast_with_fp32_classifier() -> None:
     ours = build_backbone("resnet18", 3, weights="random", dropout=0.0)
-    theirs = copy.deepcopy(ours).to(memory_format=torch.channels_last).train()
-    *body, classifier = [
-        *theirs.stage("stem"),
-        *(theirs.stage(f"block{k}") for k in range(1, 5)),
-        *theirs.stage("head"),
-    ]
-    x = torch.randn(4, 3, 48, 48, generator=torch.Generator().manual_seed(0)).contiguous(
-        memory_format=torch.channels_last
-    )
-    y = torch.tensor([0, 1, 2, 0])
+    reference = copy.deepcopy(ours).to(memory_format=torch.channels_last).train()
+    *body, classifier = [layer for name in reference.stage_names for layer in reference.stage(name)]
+    x = torch.randn(4, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    x, y = x.contiguous(memory_format=torch.channels_last), torch.tensor([0, 1, 2, 0])
     ours = ComputeMode(BF16, CPU).to_device(ours).train()
     step = TrainingStep(ours, make_optimizer(ours.parameters(), BF16), BF16, CPU)
-    optimizer = make_optimizer(theirs.parameters(), BF16)
+    optimizer = make_optimizer(reference.parameters(), BF16)
     for _ in range(3):
         loss, logits = step(x, y)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             features = nn.Sequential(*body)(x)
         assert features.dtype == torch.bfloat16
-        expected = classifier(features.float())
-        reference = nn.functional.cross_entropy(expected, y)
+        expected_logits = classifier(features.float())
+        expected_loss = nn.functional.cross_entropy(expected_logits, y)
         optimizer.zero_grad()
-        reference.backward()
+        expected_loss.backward()
         optimizer.step()
-        assert torch.equal(logits, expected)
-        assert torch.equal(loss, reference)
-        assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
-    assert all(torch.equal(a, b) for a, b in zip(ours.buffers(), theirs.buffers(), strict=True))
-    kept = [*ours.parameters(), *ours.buffers(), *(v for s in step.optimizer.state.values() for v in s.values())]
-    assert {tensor.dtype for tensor in (*kept, logits, loss)} == {torch.float32, torch.int64}
+        assert torch.equal(logits, expected_logits)
+        assert torch.equal(loss, expected_loss)
+    tensors = ours.state_dict()
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in reference.state_dict().items())
+    moments = [value for state in step.optimizer.state.values() for value in state.values()]
+    assert {tensor.dtype for tensor in (*tensors.values(), *moments, logits, loss)} == {torch.float32, torch.int64}
 
 
-def test_a_classifier_computes_in_fp32_alone() -> None:
+@needs_bf16
+def test_to_device_keeps_only_the_classifier_in_fp32() -> None:
     network = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 5))
     plain = copy.deepcopy(network)
-    ours = ComputeMode(BF16, CPU)
-    assert [type(part) for part in ours.to_device(network)] == [nn.Linear, nn.ReLU, Float32Linear]
+    compute_mode = ComputeMode(BF16, CPU)
+    assert [type(layer) for layer in compute_mode.to_device(network)] == [nn.Linear, nn.ReLU, Float32Linear]
     x = torch.randn(7, 64, generator=torch.Generator().manual_seed(0))
-    with ours.autocast():
-        found = network(x)
+    with compute_mode.autocast():
+        logits = network(x)
         hidden = plain[:2](x)
-    assert (hidden.dtype, found.dtype) == (torch.bfloat16, torch.float32)
-    assert torch.equal(found, plain[2](hidden.float()))
-    assert type(ComputeMode(Training(), CPU).to_device(plain)[2]) is nn.Linear  # in fp32 all is as it was
+    assert (hidden.dtype, logits.dtype) == (torch.bfloat16, torch.float32)
+    assert torch.equal(logits, plain[2](hidden.float()))
+    assert type(ComputeMode(Training(), CPU).to_device(plain)[2]) is nn.Linear
 
 
-def first_steps(prepared: PreparedRun, run: Run) -> list[torch.Tensor]:
-    """Return what three steps and a pass of evaluation after them give out, and the weights then."""
+def train_three_steps(prepared: PreparedRun, run: Run) -> list[torch.Tensor]:
+    """Return losses and logits of three steps, the logits of an evaluation after them, and the trained weights."""
     network = prepared.network.train()
     step = TrainingStep(network, make_optimizer(network.parameters(), run.training), run.training, CPU)
-    found = []
+    outputs = []
     for batch in range(3):
         rows = torch.arange(8 * batch, 8 * batch + 8)
-        x = next(prepared.source.batches(rows, 8))
-        found += step(x, prepared.labels[rows])
-    with torch.inference_mode(), step.arithmetic.autocast():
-        found.append(network.eval()(next(prepared.source.batches(torch.arange(30), 30))))
-    return [*found, *(p.detach().clone() for p in network.parameters())]
+        outputs += step(next(prepared.source.batches(rows, 8)), prepared.labels[rows])
+    with torch.inference_mode(), step.compute_mode.autocast():
+        outputs.append(network.eval()(next(prepared.source.batches(torch.arange(30), 30))))
+    return [*outputs, *(p.detach().clone() for p in prepared.backbone.parameters() if p.requires_grad)]
 
 
+@needs_bf16
 @pytest.mark.parametrize(
     ("backbone", "freeze"),
     [
         ("efficientnet_lite0", "block2"),
-        ("densenet121", "block1"),  # behind which batch norm comes first
-        ("resnet18", "block2"),  # behind which what comes in is added to
+        ("densenet121", "block1"),  # the next layer is a batch norm
+        ("resnet18", "block2"),  # the next layer has a skip connection
     ],
 )
-def test_a_frozen_prefix_gives_the_bits_of_the_whole_network(
+def test_cached_prefix_in_bf16_gives_the_bits_of_the_whole_network(
     run: Run, dataset: Dataset, session: Session, backbone: str, freeze: str
 ) -> None:
     run = run.replace(
@@ -146,31 +135,31 @@ def test_a_frozen_prefix_gives_the_bits_of_the_whole_network(
         model__weights_sha256="",
         model__dropout=0.0,
     )
-    found = []
+    results = []
     for reuse in (True, False):
         prepared = prepare(run, dataset, session, reuse=reuse)
         assert prepared.prefix_reused is reuse
-        trained = [p for p in prepared.backbone.parameters() if p.requires_grad]
-        found.append([*first_steps(prepared, run)[:7], *trained])
-    assert len(found[0]) == len(found[1]) > 8
-    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+        results.append(train_three_steps(prepared, run))
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
-def test_activations_of_another_precision_are_others(run: Run, dataset: Dataset, session: Session) -> None:
+@needs_bf16
+def test_cached_activations_are_kept_by_precision(run: Run, dataset: Dataset, session: Session) -> None:
     arrays = []
-    for precision in ("fp32", "bf16", "fp32"):
-        frozen = run.replace(model__freeze="block2", training__precision=precision)
+    for name in ("fp32", "bf16", "fp32"):
+        frozen = run.replace(model__freeze="block2", training__precision=name)
         arrays.append(prepare(frozen, dataset, session).source.arrays[0])
     np.testing.assert_array_equal(arrays[0], arrays[2])
     assert not np.array_equal(arrays[0], arrays[1])
-    assert len(list((session.store.cache / "activations").glob("*/array.npy"))) == 2
 
 
-def test_a_record_says_what_was_computed(run: Run, dataset: Dataset, session: Session) -> None:
-    for asked, computed in (("fp32", "fp32"), ("bf16", "bf16"), ("fp16", "fp32")):
-        asking = run.replace(training__precision=asked, training__epochs=1, model__freeze="block4")
-        train(asking, dataset, session, label="run")
-        record = session.store.finished(asking)
-        assert record is not None
-        assert (record.run.training.precision, record.environment.precision) == (asked, computed)
-        assert session.store.predictions(asking)[2].dtype == np.float32
+@pytest.mark.parametrize(("requested", "effective"), [pytest.param("bf16", "bf16", marks=needs_bf16), ("fp16", "fp32")])
+def test_record_states_effective_precision(
+    run: Run, dataset: Dataset, session: Session, requested: str, effective: str
+) -> None:
+    run = run.replace(training__precision=requested, training__epochs=1, model__freeze="block4")
+    train(run, dataset, session, label="run")
+    record = session.store.finished(run)
+    assert record is not None
+    assert (record.run.training.precision, record.environment.precision) == (requested, effective)
+    assert session.store.predictions(run)[2].dtype == np.float32

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from bf16 import needs_bf16
 
 from core.config.execution import ExecutionOptions
 from core.config.options import list_problems
 from core.config.run import Run, Training
 from core.datasets.dataset import Dataset
-from core.inference import precision
 from core.models.build_network import build_network
 from core.session import Session
 from core.store.record import Clips
@@ -164,8 +164,10 @@ def test_two_seeds_start_with_the_same_body(run: Run) -> None:
         ({"training__epochs": 4, "training__optimizer": "adamw", "model__freeze": "stem"}, [2, 3]),
         (PLATEAU, [2, 3, 4]),
         (PLATEAU | {"training__augment": "rotate", "training__freq_mask": 4, "training__loss": "hinge"}, [2, 3, 4]),
-        ({"training__epochs": 4, "training__precision": "bf16"}, [2, 3]),
-        ({"training__epochs": 4, "training__precision": "bf16", "model__freeze": "block2"}, [2, 3]),
+        pytest.param({"training__epochs": 4, "training__precision": "bf16"}, [2, 3], marks=needs_bf16),
+        pytest.param(
+            {"training__epochs": 4, "training__precision": "bf16", "model__freeze": "block2"}, [2, 3], marks=needs_bf16
+        ),
     ],
     ids=["cosine", "plateau", "plateau, hinge and batch augmentations", "bf16", "bf16 and frozen"],
 )
@@ -178,7 +180,6 @@ def test_killed_run_goes_on_and_ends_in_the_same_bits(
     resumed_epochs: list[int],
 ) -> None:
     run = run.replace(**changes)
-    monkeypatch.setattr(precision, "has_bf16_instructions", lambda: True)
     straight = weights_of(run, dataset, session)
     history = session.store.history(run)
     outputs = [session.store.predictions(run, best=best)[2] for best in (False, True)]
