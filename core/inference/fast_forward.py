@@ -1,7 +1,7 @@
 """Fast evaluation of a network: batch norms folded into convolutions, and several batches in parallel on a CPU.
 
 `fast_eval` is used wherever no backward pass follows: after every epoch, for a frozen prefix, and in `predict`. The
-plain alternative is ``network.eval()(batch)``; the results differ by rounding only. What it buys is in
+plain alternative is ``network.eval()(batch)``; the results differ by rounding only. The gain in speed is stated in
 `core.inference.fold_batch_norm` and `core.inference.parallel`.
 """
 
@@ -27,35 +27,36 @@ from core.inference.precision import ComputeMode
 from core.inference.trace import trace_network
 
 EVALUATION_BATCH_SIZE = 64  # clips
-CPU_BATCH_SIZE = 32  # clips that convolutions of a CPU process at a time, so that activations stay in its caches
-BatchMap = Callable[[Iterable[Any]], Iterator[torch.Tensor]]  # batches to the outputs of each
-_traced_networks = WeakKeyDictionary[nn.Module, "_TracedNetwork"]()  # networks that were evaluated before
+CPU_BATCH_SIZE = 32  # clips in all parallel batches together on a CPU, so that activations fit into its caches
+BatchMap = Callable[[Iterable[Any]], Iterator[torch.Tensor]]  # maps batches to their outputs, in the same order
+_traced_networks = WeakKeyDictionary[nn.Module, "_TracedNetwork"]()  # filled by `_trace`
 
 
 @dataclass(frozen=True)
 class _TracedNetwork:
     pairs: list[Pair] = field(default_factory=list)
-    sequential: bool = False  # batches are computed one after the other, since each draws random numbers
+    sequential: bool = False  # compute batches one after the other, e.g. because the network draws random numbers
 
 
 @contextmanager
 def fast_eval(network: nn.Module, compute_mode: ComputeMode, example: Callable[[], Any]) -> Iterator[BatchMap]:
-    """Put a network into evaluation mode and fold its batch norms for as long as the context lasts.
+    """Put a network into evaluation mode, and fold its batch norms within a context.
 
-    Batch norms are folded in fp32 only: in 16 bits the folded weights would be rounded once more.
+    Batch norms are folded in fp32 only, see `can_fold`.
 
     Parameters
     ----------
     network
-        Its tensors may be trained on afterwards; every call folds the current values.
-    arithmetic
+        The network. It may be trained further afterwards; every call folds the current tensors.
+    compute_mode
         Device, precision and layout of the run.
     example
-        Returns a few inputs, used to trace a network that was not evaluated before.
+        Returns a few inputs (batch, ...) to trace a network that was not evaluated before.
 
     Yields
     ------
-    A function that maps an iterable of batches to an iterator of outputs, in the same order.
+    batch_map
+        Maps an iterable of batches to an iterator of their outputs, in the same order.
     """
     network.eval()
     with compute_mode.autocast():
@@ -75,11 +76,11 @@ def _map_batches(
 
 def _trace(network: nn.Module, example: Callable[[], Any], compute_mode: ComputeMode) -> _TracedNetwork:
     if network not in _traced_networks:
-        convolves = any(map(is_convolution, network.modules()))
-        if not convolves or (compute_mode.device.type != "cpu" and not can_fold(compute_mode)):
+        has_convolutions = any(map(is_convolution, network.modules()))
+        if not has_convolutions or (compute_mode.device.type != "cpu" and not can_fold(compute_mode)):
             return _TracedNetwork(sequential=True)
-        seen = trace_network(network, example(), is_traceable)
-        _traced_networks[network] = _TracedNetwork(find_foldable_pairs(network, seen), seen.draws_random_numbers)
+        trace = trace_network(network, example(), is_traceable)
+        _traced_networks[network] = _TracedNetwork(find_foldable_pairs(network, trace), trace.draws_random_numbers)
     return _traced_networks[network]
 
 
@@ -95,7 +96,7 @@ def count_parallel_batches(device: torch.device) -> int:
 
 def evaluation_batch_size(network: nn.Module, device: torch.device) -> int:
     """Return the number of clips in a batch of `fast_eval`."""
-    convolves = any(isinstance(module, nn.Conv1d | nn.Conv2d) for module in network.modules())
-    if not convolves or device.type != "cpu":
+    has_convolutions = any(isinstance(module, nn.Conv1d | nn.Conv2d) for module in network.modules())
+    if not has_convolutions or device.type != "cpu":
         return EVALUATION_BATCH_SIZE
     return CPU_BATCH_SIZE // min(2, count_workers(torch.get_num_threads()))

@@ -1,12 +1,13 @@
-"""Several batches in parallel through one network on a CPU, each in its own thread.
+"""Parallel forward passes of several batches through one network on a CPU, each batch in a thread of its own.
 
-If all threads share every convolution, they wait for the slowest of them in each layer, and on a busy machine one
-descheduled thread stalls the rest. Here each batch goes through the whole network in one worker thread, while the
-caller reads the next batch and writes the last result. A result does not depend on which worker computed it.
+If all threads share each convolution, every layer waits for the slowest thread. Here each worker thread computes the
+whole network for one batch, while the caller reads the next batch and writes the last result. Outputs do not depend on
+the worker that computed them.
 
-What it buys: on two cores beside other work, 64 clips at once with both threads on each convolution take 1.26 times as
-long for ResNet-18 and 2.04 for EfficientNet-Lite0, and batches of 32 take 1.53 and 3.83 (`fast_eval` of 64 images of
-3 x 128 x 250 in batches of 16, medians of five).
+Gain: on two busy cores, one batch of 64 clips with both threads in each convolution takes 1.26 times as long for
+ResNet-18 and 2.04 times for EfficientNet-Lite0; batches of 32 take 1.53 and 3.83 times as long (reference: `fast_eval`
+of 64 images of 3 x 128 x 250 in batches of 16, medians of five). ``python -m tests.benchmarks evaluation`` compares
+evaluation with the plain network.
 """
 
 import copy
@@ -21,12 +22,12 @@ from torch import nn
 from core.inference.precision import ComputeMode
 from core.io.thread_pool import CancellablePool
 
-MAX_PARALLEL = 4  # batches; the activations of each are in memory
+MAX_PARALLEL_BATCHES = 4  # limits the memory of activations
 
 
 def count_workers(threads: int) -> int:
-    """Return the number of batches in parallel: at most MAX_PARALLEL, and a divisor of the number of threads."""
-    return max(workers for workers in range(1, MAX_PARALLEL + 1) if threads % workers == 0)
+    """Return the number of parallel batches: at most MAX_PARALLEL_BATCHES, and a divisor of the number of threads."""
+    return max(workers for workers in range(1, MAX_PARALLEL_BATCHES + 1) if threads % workers == 0)
 
 
 def map_batches(
@@ -37,51 +38,52 @@ def map_batches(
     Parameters
     ----------
     network
-        On a CPU, in evaluation mode, without random numbers.
+        Network on a CPU, in evaluation mode; it must not draw random numbers.
     batches
-        Inputs; at most one more than there are workers is fetched ahead.
-    arithmetic
+        Inputs (batch, ...); at most one batch more than the number of workers is fetched ahead.
+    compute_mode
         Device, precision and layout.
     threads
-        Number for all workers together.
+        Number of CPU threads of all workers together.
     """
-    workers, modes = count_workers(threads), (torch.is_inference_mode_enabled(), torch.is_grad_enabled())
+    workers = count_workers(threads)
+    inference_mode, grad_enabled = torch.is_inference_mode_enabled(), torch.is_grad_enabled()  # of the caller
     networks: SimpleQueue[nn.Module] = SimpleQueue()
     for _ in range(workers):
         networks.put(shallow_copy(network))
 
-    def take(batch: Any) -> torch.Tensor:
-        own = networks.get()
+    def compute_batch(batch: Any) -> torch.Tensor:
+        replica = networks.get()
         try:
-            with torch.inference_mode(modes[0]), torch.set_grad_enabled(modes[1]), compute_mode.autocast():
-                made: torch.Tensor = own(batch)
-                return made
+            with torch.inference_mode(inference_mode), torch.set_grad_enabled(grad_enabled), compute_mode.autocast():
+                output: torch.Tensor = replica(batch)
+                return output
         finally:
-            networks.put(own)
+            networks.put(replica)
 
     try:
         with CancellablePool(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
-            waiting = deque[Any]()
+            pending = deque[Any]()
             for batch in batches:
-                waiting.append(pool.submit(take, batch))
-                if len(waiting) > workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+                pending.append(pool.submit(compute_batch, batch))
+                if len(pending) > workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
     finally:
-        torch.set_num_threads(threads)  # threads that start later would inherit the number of a worker
+        torch.set_num_threads(threads)  # new threads would inherit the number of a worker
 
 
 def shallow_copy(module: nn.Module) -> nn.Module:
-    """Copy a network's modules but not its tensors, so that state kept on a module belongs to one worker."""
+    """Copy the modules of a network but not its tensors: attributes that a forward pass sets belong to one worker."""
     return _shallow_copy(module, {})
 
 
-def _shallow_copy(module: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
+def _shallow_copy(module: nn.Module, copies: dict[int, nn.Module]) -> nn.Module:
     if isinstance(module, torch.jit.ScriptModule):
         return module
-    if id(module) not in made:
-        own = made[id(module)] = copy.copy(module)
-        own.__dict__ = module.__dict__ | {"_modules": {}}
-        own._modules = {name: child and _shallow_copy(child, made) for name, child in module._modules.items()}
-    return made[id(module)]
+    if id(module) not in copies:
+        replica = copies[id(module)] = copy.copy(module)
+        replica.__dict__ = module.__dict__ | {"_modules": {}}
+        replica._modules = {name: child and _shallow_copy(child, copies) for name, child in module._modules.items()}
+    return copies[id(module)]

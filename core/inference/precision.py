@@ -12,7 +12,7 @@ from core.config.run import Training
 from core.errors import UserError
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")  # of CPUs, for products of bfloat16
+BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")  # CPU features for matrix products in bfloat16
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -20,12 +20,12 @@ Network = TypeVar("Network", bound=nn.Module)
 def has_bf16_instructions() -> bool:
     """Tell whether torch multiplies bfloat16 numbers in hardware on this CPU.
 
-    Without such instructions bf16 is emulated, slower than fp32. The CPU may have them while torch is limited to older
-    ones, for example by ``ATEN_CPU_CAPABILITY=avx2``.
+    Without these instructions bf16 is emulated, which is slower than fp32. Torch may be limited to older instructions
+    than the CPU has, for example by ``ATEN_CPU_CAPABILITY=avx2``.
     """
     if not torch.backends.mkldnn.is_available() or not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         return False
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # an old torch does not say
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # missing in old versions
     return any(capabilities.get(name) for name in BF16_INSTRUCTIONS)
 
 
@@ -40,12 +40,12 @@ def effective_precision(precision: str, device: torch.device) -> str:
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Reject bf16 training on a CPU that only emulates it.
+    """Reject bf16 training on a CPU that only emulates bf16.
 
     Raises
     ------
     UserError
-        Naming what is missing.
+        The CPU has none of the instructions, which the message names.
     """
     if precision == "bf16" and effective_precision(precision, device) != "bf16":
         raise UserError(
@@ -60,14 +60,14 @@ class ComputeMode:
     Parameters
     ----------
     training
-        Provides precision and channels_last.
+        Training options: precision and channels_last.
     device
-        Where the run computes.
+        Device of the run.
 
     Attributes
     ----------
     precision
-        The effective precision on this device (`effective_precision`).
+        Precision that the device uses (`effective_precision`).
     dtype
         Data type of convolutions and matrix products.
     layout
@@ -102,21 +102,21 @@ class ComputeMode:
 
 
 class Float32Linear(nn.Linear):
-    """A linear layer that computes in float32 even under autocast."""
+    """Linear layer that computes in float32 even under autocast."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (batch, in_features), of any precision, to float32 (batch, out_features)."""
+        """Map x (batch, in_features) of any dtype to (batch, out_features), float32."""
         with torch.autocast(x.device.type, enabled=False):
             return super().forward(x.float())
 
 
 class CastTo(nn.Module):
-    """Cast cached activations back to the precision in which they were computed, without loss.
+    """Cast cached activations back to the dtype in which they were computed; this loses nothing.
 
     Parameters
     ----------
     dtype
-        The target precision.
+        Target dtype.
     """
 
     def __init__(self, dtype: torch.dtype) -> None:

@@ -1,4 +1,4 @@
-"""Tracing of one forward pass: which module is the only consumer of which other module's output."""
+"""Tracing of one forward pass: pairs of modules where the second is the only consumer of the first one's output."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -12,14 +12,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 @dataclass
 class Trace:
-    """The result of `trace_network`, for modules by their names.
+    """Result of `trace_network`; modules are identified by name.
 
     Attributes
     ----------
     consumer
-        Maps a module to the only module that used its output.
+        Maps a module to the only module that uses its output.
     calls
-        How often each module ran.
+        Number of calls of each module.
     draws_random_numbers
         Whether the network draws random numbers in evaluation mode.
     """
@@ -29,47 +29,47 @@ class Trace:
     draws_random_numbers: bool = False
 
 
-def trace_network(network: nn.Module, example: Any, watched: Callable[[nn.Module], bool]) -> Trace:
+def trace_network(network: nn.Module, example: Any, is_traced: Callable[[nn.Module], bool]) -> Trace:
     """Run a network once and return which of its modules consume each other's outputs.
 
     Parameters
     ----------
     network
-        In evaluation mode.
+        Network in evaluation mode.
     example
-        A few inputs. The state of torch's random generators is restored afterwards.
-    watched
-        Returns whether a module is to be traced.
+        A few inputs (batch, ...). The state of torch's random generators is restored afterwards.
+    is_traced
+        Returns whether a module is traced.
     """
-    found, watch = Trace(), _UseCounter()
+    trace, counter = Trace(), _UseCounter()
     pairs: list[tuple[str, str]] = []
 
     def on_input(name: str, x: torch.Tensor) -> None:
-        found.calls[name] += 1
-        if id(x) in watch.made:
-            pairs.append((watch.made[id(x)][0], name))
+        trace.calls[name] += 1
+        if id(x) in counter.producers:
+            pairs.append((counter.producers[id(x)][0], name))
 
     def on_output(name: str, x: torch.Tensor, output: torch.Tensor) -> None:
-        if output is x:  # changed in place: later uses are uses of the new output
-            watch.made.pop(id(x), None)
-        watch.made[id(output)] = name, output
+        if output is x:  # changed in place: count later uses for the new output
+            counter.producers.pop(id(x), None)
+        counter.producers[id(output)] = name, output
 
     hooks = []
     for name, module in network.named_modules():
-        if watched(module):
+        if is_traced(module):
             hooks.append(module.register_forward_pre_hook(lambda _, x, name=name: on_input(name, x[0])))
             hooks.append(module.register_forward_hook(lambda _, x, y, name=name: on_output(name, x[0], y)))
-    gpus = {tensor.device for tensor in network.parameters() if tensor.is_cuda}  # not every GPU of the machine
+    gpus = {tensor.device for tensor in network.parameters() if tensor.is_cuda}  # leave other GPUs alone
     try:
-        with torch.random.fork_rng(devices=gpus), torch.no_grad(), watch:
+        with torch.random.fork_rng(devices=gpus), torch.no_grad(), counter:
             before = torch.get_rng_state()
             network(example)
-            found.draws_random_numbers = not torch.equal(torch.get_rng_state(), before)
+            trace.draws_random_numbers = not torch.equal(torch.get_rng_state(), before)
     finally:
         for hook in hooks:
             hook.remove()
-    found.consumer = {one: other for one, other in pairs if found.calls[one] == watch.uses[one] == 1}
-    return found
+    trace.consumer = {name: user for name, user in pairs if trace.calls[name] == counter.uses[name] == 1}
+    return trace
 
 
 class _UseCounter(TorchDispatchMode):
@@ -77,18 +77,18 @@ class _UseCounter(TorchDispatchMode):
 
     Attributes
     ----------
-    made
-        Maps ``id(tensor)`` to the module that returned it and the tensor, which is kept so that no id is reused.
+    producers
+        Maps ``id(tensor)`` to the name of the module that returned it, and to the tensor, so that its id is not reused.
     uses
-        Number of operations, by the name of the module.
+        Number of operations by name of the module.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.made: dict[int, tuple[str, torch.Tensor]] = {}
+        self.producers: dict[int, tuple[str, torch.Tensor]] = {}
         self.uses: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         leaves, _ = torch.utils._pytree.tree_flatten((args, kwargs or {}))
-        self.uses.update({self.made[id(leaf)][0] for leaf in leaves if id(leaf) in self.made})
+        self.uses.update({self.producers[id(leaf)][0] for leaf in leaves if id(leaf) in self.producers})
         return func(*args, **(kwargs or {}))

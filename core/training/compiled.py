@@ -1,8 +1,10 @@
-"""`--compile`: the forward and the backward pass of training as programs that torch makes for one size of batch.
+"""``--compile``: forward and backward pass compiled by torch, for one batch size.
 
-Batches of another size, such as the last one of an epoch, are not compiled: each would take a minute more. On a GPU the
-programs are CUDA graphs, which take the launch of each kernel out of small batches. Networks that differ in their
-tensors alone share a program, whatever their number.
+Batches of another size, such as the last of an epoch, run without compilation, since every size would be compiled
+separately. On a GPU the compiled programs are CUDA graphs. Networks that differ only in their tensors share a program.
+
+Gain: none on a CPU, where a step becomes 0.98 to 1.03 times as fast (`docs/speed.md`). For a GPU, measure with
+``python -m tests.benchmarks gpu_compile``.
 """
 
 import logging
@@ -20,19 +22,21 @@ from torch import nn
 from core.errors import UserError
 from core.registry import Lazy
 
-COMPILERS = {"cpu": ("CXX", ("g++",)), "cuda": ("CC", ("gcc", "clang", "cc"))}  # what torch's own code looks for
+COMPILERS = {"cpu": ("CXX", ("g++",)), "cuda": ("CC", ("gcc", "clang", "cc"))}  # the compilers that torch looks for
 VERBOSE_LOGGERS = ("torch._dynamo", "torch._inductor", "torch._functorch", "torch.utils.cpp_extension")
-MAX_PROGRAMS = 256  # programs of one process; torch gives up at 8, and trains on uncompiled
+MAX_PROGRAMS = 256  # in one process; after 8, torch would stop compiling
 _graphs = Lazy("torch._inductor.cudagraph_trees")
 
 
 def compile_network(network: nn.Module, device: torch.device) -> Callable[[Any], torch.Tensor]:
-    """Compile a network for training, except for the front end of inputs computed on the fly, which uses threads.
+    """Compile a network for training.
+
+    Modules that compute inputs on the fly are not compiled, since they use threads.
 
     Raises
     ------
     UserError
-        Where the machine has no compiler.
+        The machine has no C++ compiler.
     """
     check_compiler(device)
     _prepare_torch()
@@ -44,64 +48,69 @@ def compile_network(network: nn.Module, device: torch.device) -> Callable[[Any],
 
 
 class CompiledForBatchSize:
-    """A network that is compiled for batches of the size of the first one, and computes all others as it is.
+    """A network that is compiled for the size of its first batch; batches of another size run uncompiled.
 
     Parameters
     ----------
     network
-        In training mode when it is called.
+        Network; it must be in training mode when called.
     device
-        That it is on.
+        Device of the network.
     """
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
         self.network = network
-        self.cuda = device.type == "cuda"
+        self.is_cuda = device.type == "cuda"
         self.size: int | None = None
-        if self.cuda:
+        if self.is_cuda:
             _allow_cuda_graphs_in_thread()
-        mode = "reduce-overhead" if self.cuda else None
+        mode = "reduce-overhead" if self.is_cuda else None
         self.program: Any = torch.compile(network, dynamic=False, mode=mode)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Map inputs (batch, ...) to logits (batch, classes)."""
         if self.size is None:
             self.size = len(x)
-        if self.cuda:
-            torch.compiler.cudagraph_mark_step_begin()  # nothing of the step before is read any more
+        if self.is_cuda:
+            torch.compiler.cudagraph_mark_step_begin()  # outputs of the last step may be overwritten
         logits: torch.Tensor = (self.program if len(x) == self.size else self.network)(x)
         return logits
 
 
 def check_compiler(device: torch.device) -> None:
-    """Refuse to compile where torch finds no compiler.
+    """Check that torch will find a C++ compiler.
 
     Raises
     ------
     UserError
-        Naming it.
+        There is none; the message names the compilers that were looked for.
     """
     variable, names = COMPILERS[device.type]
-    named = os.environ.get(variable)
-    if not any(map(shutil.which, [named] if named else names)):
-        asked = f"{variable}={named} is none" if named else f"there is no {' or '.join(names)}"
-        raise UserError(f"--compile needs a C++ compiler, and {asked}: install one, or leave --compile out")
+    from_environment = os.environ.get(variable)
+    if not any(map(shutil.which, [from_environment] if from_environment else names)):
+        problem = (
+            f"{variable}={from_environment} does not exist" if from_environment else f"{' or '.join(names)} not found"
+        )
+        raise UserError(f"--compile needs a C++ compiler, but {problem}: install one, or leave --compile out")
 
 
 def _allow_cuda_graphs_in_thread() -> None:
-    """Give this thread somewhere to keep CUDA graphs: below 2.14 torch gives it to the main one, and Ray's are others.
+    """Allow CUDA graphs in this thread. Before version 2.14, torch sets them up only in the main thread.
 
-    Any other thread would end in an assertion at its first step.
+    Ray trains in other threads, where the first step would fail with an assertion.
     """
     containers: dict[int, Any] = {}
-    for name, kept in (("tree_manager_containers", containers), ("tree_manager_locks", defaultdict(threading.Lock))):
+    for name, container in (
+        ("tree_manager_containers", containers),
+        ("tree_manager_locks", defaultdict(threading.Lock)),
+    ):
         if not torch._C._is_key_in_tls(name):
-            setattr(_graphs.local, name, kept)
-            torch._C._stash_obj_in_tls(name, kept)
+            setattr(_graphs.local, name, container)
+            torch._C._stash_obj_in_tls(name, container)
 
 
 def _prepare_torch() -> None:
-    """Let torch compile as many networks as a plan has, and keep what it says of itself off the terminal."""
+    """Raise the number of programs that torch compiles, and hide its log messages and warnings."""
     config: Any = torch._dynamo.config
     for new, old in (
         ("recompile_limit", "cache_size_limit"),

@@ -1,4 +1,4 @@
-"""What a network says of clips: the forward pass of its evaluation."""
+"""Evaluation of a network after an epoch: logits, loss and accuracy."""
 
 from collections.abc import Mapping
 
@@ -17,24 +17,33 @@ from core.training.step import NonFiniteLoss
 
 @torch.inference_mode()
 def evaluate(network: nn.Module, source: InputSource, rows: np.ndarray, compute_mode: ComputeMode) -> np.ndarray:
-    """Return the logits (rows, classes), float32, of the network in evaluation mode."""
-    size, chosen = evaluation_batch_size(network, compute_mode.device), torch.from_numpy(rows)
-    with fast_eval(network, compute_mode, lambda: next(source.batches(chosen[:2], 2))) as through:
-        return torch.cat(list(through(source.batches(chosen, size)))).float().cpu().numpy()
+    """Return the logits (rows, classes), float32, of a network in evaluation mode for some rows of a source."""
+    size, indices = evaluation_batch_size(network, compute_mode.device), torch.from_numpy(rows)
+    with fast_eval(network, compute_mode, lambda: next(source.batches(indices[:2], 2))) as map_batches:
+        return torch.cat(list(map_batches(source.batches(indices, size)))).float().cpu().numpy()
 
 
 def list_evaluation_rows(split: Split) -> dict[str, np.ndarray]:
-    """Return the rows that every epoch ends with: of the test fold and, where there are any, for validation."""
+    """Return the rows that are evaluated after every epoch: test clips and, if there are any, validation clips."""
     return {"test": split.test} | ({"validation": split.validation} if len(split.validation) else {})
 
 
 def compute_scores(logits: Mapping[str, np.ndarray], prepared: PreparedRun, epoch: int) -> dict[str, float]:
-    """Return the loss and the accuracy of each part that was evaluated after an epoch.
+    """Return the loss and the accuracy of the test and validation clips after an epoch.
+
+    Parameters
+    ----------
+    logits
+        Logits (rows, classes) by part, see `list_evaluation_rows`.
+    prepared
+        Labels and split.
+    epoch
+        Number of the epoch, from 0.
 
     Raises
     ------
     NonFiniteLoss
-        Where one of the logits (rows, classes) is no number.
+        A logit is NaN or infinite.
     """
     labels, row = prepared.labels.cpu().numpy(), {}
     for name, part in list_evaluation_rows(prepared.split).items():

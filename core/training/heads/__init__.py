@@ -1,1 +1,1 @@
-"""Many small networks on the same inputs, trained as one batched product instead of one by one."""
+"""Training of many small networks on the same inputs together, with stacked weights."""

@@ -1,4 +1,4 @@
-"""Dropout of many runs at once: each run gets the masks that it would draw if it were trained alone."""
+"""Dropout for many runs together: each run gets the masks that it would draw if it were trained alone."""
 
 from collections.abc import Sequence
 
@@ -7,41 +7,48 @@ from torch.nn import functional
 
 
 class SharedDropout:
-    """The dropout masks of one epoch.
-
-    Runs with the same seed draw the same masks, so each is drawn once. Drawing takes as long as a product: sharing
-    saves four fifths of it if every seed trains on five folds.
+    """The dropout masks of one epoch. Runs with the same seed share their masks, so each mask is drawn once.
 
     Parameters
     ----------
     input_seeds
-        The random seed of each input, which are read by one or several networks.
+        Random seed of each input; several networks may read one input.
     network_seeds
-        The random seed of each network.
+        Random seed of each network.
     device
-        Where masks are needed.
+        Device of the masks.
     """
 
     def __init__(self, input_seeds: Sequence[int], network_seeds: Sequence[int], device: torch.device) -> None:
         self.generators = {seed: torch.Generator(device).manual_seed(seed) for seed in input_seeds}
-        order = list(self.generators)
-        self.mask_of_input = [order.index(seed) for seed in input_seeds]
-        self.mask_of_network = torch.tensor([order.index(seed) for seed in network_seeds], device=device)
+        seeds = list(self.generators)
+        self.mask_of_input = [seeds.index(seed) for seed in input_seeds]
+        self.mask_of_network = torch.tensor([seeds.index(seed) for seed in network_seeds], device=device)
 
     def __call__(self, x: torch.Tensor, rate: float, *, per_network: bool) -> torch.Tensor:
-        """Apply dropout to x (networks, batch, features), or in place to x (inputs, batch, features)."""
+        """Apply dropout to x (networks, batch, features), or in place to x (inputs, batch, features).
+
+        Parameters
+        ----------
+        x
+            Activations.
+        rate
+            Probability of a zero.
+        per_network
+            Whether the first axis of x is that of the networks; otherwise it is that of the inputs.
+        """
         masks = [_draw_mask(generator, x.shape[1:], rate) for generator in self.generators.values()]
         if per_network:
             return x * torch.stack(masks)[self.mask_of_network]
-        for own, k in zip(x, self.mask_of_input, strict=True):
-            own.mul_(masks[k])
+        for one_input, k in zip(x, self.mask_of_input, strict=True):
+            one_input.mul_(masks[k])
         return x
 
 
 def _draw_mask(generator: torch.Generator, shape: torch.Size, rate: float) -> torch.Tensor:
     """Draw the mask that `torch.nn.functional.dropout` would draw from this generator's state."""
     device = generator.device
-    if device.type == "cuda":  # dropout has its own kernel there, which reads only the GPU's global generator
+    if device.type == "cuda":  # its dropout kernel reads only the global generator of the GPU
         torch.cuda.set_rng_state(generator.get_state(), device)
         mask = functional.dropout(torch.ones(shape, device=device), rate)
         generator.set_state(torch.cuda.get_rng_state(device))

@@ -1,4 +1,4 @@
-"""Group the runs that can be trained as one batched product, from their configurations alone."""
+"""Grouping of runs that can be trained together, decided from their configurations alone."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,30 +13,39 @@ from core.training import AUGMENTATIONS
 from core.training.fit_input_transform import is_transform_fitted
 
 MAX_GROUP_RUNS = 64  # in one group
-MAX_GROUP_CLIP_PASSES = 2**28  # of all runs and epochs of a group, about 20 minutes: a killed group starts again
+MAX_GROUP_CLIP_PASSES = 2**28  # clips x epochs of all runs; a limit, since a killed group starts again
 
 
 def group_runs(runs: Sequence[Run], datasets: Mapping[str, Dataset]) -> list[list[Run]]:
     """Group the runs that can be trained together by `core.training.heads.heads_trainer.train_heads`.
 
-    The runs of a group differ only in seed, fold, learning rate and weight decay, train on equally many clips, and
-    have the same frozen weights. A run that fits nowhere is a group of its own. Runs that may be grouped are heads
-    behind a frozen network and networks on vectors; their layers are looked at later, by `load_head_runs`.
+    Candidates are heads on a frozen network and networks on vectors. The runs of a group differ only in seed, fold,
+    learning rate and weight decay, have equally many training clips, and have the same frozen weights. Any other run
+    is a group of its own. `core.training.heads.head_runs.load_head_runs` checks later whether their layers can be
+    stacked.
 
     Parameters
     ----------
     runs
-        Fully specified; their order is kept.
+        Fully specified runs; their order is kept.
     datasets
-        The runs' data sets by ``data.content``.
+        Data sets of the runs by ``data.content``.
+
+    Returns
+    -------
+    The groups, in the order of their first runs.
     """
     groups: dict[object, list[Run]] = {}
     n_clips: dict[tuple[str, int, float], int] = {}
     for run in runs:
-        part = run.data.content, run.data.fold, run.data.validation
-        if part not in n_clips:
-            n_clips[part] = len(datasets[part[0]].split(part[1], validation=part[2]).train)
-        key = (shared_settings(run), frozen_weights_key(run), n_clips[part]) if _is_head_or_vectors(run) else run.id
+        content, fold, validation = run.data.content, run.data.fold, run.data.validation
+        if (content, fold, validation) not in n_clips:
+            n_clips[content, fold, validation] = len(datasets[content].split(fold, validation=validation).train)
+        key = (
+            (shared_settings(run), frozen_weights_key(run), n_clips[content, fold, validation])
+            if _is_head_or_vectors(run)
+            else run.id
+        )
         groups.setdefault(key, []).append(run)
     return [part for group in groups.values() for part in _split(group, n_clips)]
 
@@ -45,13 +54,13 @@ def _split(group: list[Run], n_clips: Mapping[tuple[str, int, float], int]) -> l
     """Split a group into parts of nearly equal size that respect both limits."""
     data, epochs = group[0].data, group[0].training.epochs
     clip_passes = max(1, n_clips[data.content, data.fold, data.validation]) * epochs
-    most = min(MAX_GROUP_RUNS, max(1, MAX_GROUP_CLIP_PASSES // clip_passes))
-    count = -(-len(group) // most)
+    max_runs = min(MAX_GROUP_RUNS, max(1, MAX_GROUP_CLIP_PASSES // clip_passes))
+    count = -(-len(group) // max_runs)
     return [group[k * len(group) // count : (k + 1) * len(group) // count] for k in range(count)]
 
 
 def _is_head_or_vectors(run: Run) -> bool:
-    """Tell whether a run trains a head behind a frozen network or a network on vectors, and its inputs never change."""
+    """Tell whether a run trains a head on a frozen network, or a network on vectors, without augmentation."""
     training, model = run.training, run.model
     augmentation = AUGMENTATIONS[training.augment]
     inputs_change = augmentation.batch or augmentation.crops_recordings or training.time_mask or training.freq_mask
@@ -70,20 +79,20 @@ def _last_block(network: str, shape: Shape) -> str:
 
 
 def shared_settings(run: Run) -> Run:
-    """Return a run with placeholders for what may differ in a group: fold, seed, learning rate and weight decay."""
+    """Return a run with constants in the fields that may differ within a group: fold, seed, lr and weight decay."""
     training = dataclasses.replace(run.training, lr=1.0, weight_decay=0.0)
     return dataclasses.replace(run, training=training, data=dataclasses.replace(run.data, fold=1), seed=0)
 
 
 def frozen_weights_key(run: Run) -> tuple[int, int]:
-    """Return the (fold, seed) that determine a run's frozen weights, 0 for one without effect; (0, 0) if none are."""
+    """Return the (fold, seed) that determine the frozen weights; 0 if irrelevant."""
     return (0, 0) if run.model.freeze == "none" else starting_weights_key(run)
 
 
 def starting_weights_key(run: Run) -> tuple[int, int]:
-    """Return the (fold, seed) that determine the starting weights apart from the head; 0 for one without effect.
+    """Return the (fold, seed) that determine the starting weights without the head; 0 if irrelevant.
 
-    The fold matters if the inputs are standardised or projected by the training clips, the seed if weights are random.
+    The fold matters if the input transform is fitted to the training clips, the seed if weights are random.
     """
     has_random = run.model.weights == "random" or run.model.fuse != "all"
     return run.data.fold if is_transform_fitted(run) else 0, run.seed if has_random else 0

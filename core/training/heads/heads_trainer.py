@@ -1,9 +1,9 @@
-"""Train many small networks as one batched product.
+"""Train many small networks together, with their weights stacked.
 
 A head on the activations of a frozen network, or a perceptron on vectors, is so small that a training step is mostly
-overhead. Trained together, 100 heads take an eighth of the time that they take one by one
-(``python -m tests.benchmarks heads``). `core.training.trainer` is the reference: both give the same weights, history
-and predictions to 1e-5. Batch order, dropout, learning rate, early stopping and failure are each run's own.
+overhead. Gain: 100 heads trained one by one take 7.9 times as long as together (``python -m tests.benchmarks heads``,
+`docs/speed.md`). `core.training.trainer` is the reference: both give the same weights, history and predictions to
+1e-5. Each run keeps its own batch order, dropout masks, learning rate, early stopping and failure.
 """
 
 import time
@@ -28,7 +28,7 @@ from core.training.heads.stack import StackedHeads
 from core.training.step import NonFiniteLoss, mean_loss
 from core.training.stopping import find_stop_reason
 
-MAX_BATCH_NUMBERS = 2**26  # numbers in the batches of all networks of a stack: 256 MB in float32
+MAX_BATCH_NUMBERS = 2**26  # numbers in the batches of all stacked networks: 256 MB in float32
 
 
 def train_heads(
@@ -46,8 +46,8 @@ def train_heads(
     Yields
     ------
     head_run, error
-        Each run when it has ended, to be written by `HeadRun.write`, or the error that it failed with. Nothing is
-        yielded if the layers of the runs cannot be stacked.
+        Each run as soon as its training ends, and the error that it failed with or None. The caller writes it with
+        `HeadRun.write`. Nothing is yielded if the layers of the runs cannot be stacked.
     """
     head_runs = load_head_runs(runs, dataset, session)
     for run in head_runs:
@@ -55,13 +55,13 @@ def train_heads(
     for length in dict.fromkeys(len(run.prepared.split.train) for run in head_runs):
         equal = [run for run in head_runs if len(run.prepared.split.train) == length]
         width = max(layer.in_features for layer in equal[0].layers if isinstance(layer, nn.Linear))
-        most = max(1, MAX_BATCH_NUMBERS // (min(runs[0].training.batch_size, length) * width))
-        for start in range(0, len(equal), most):
-            yield from HeadsTrainer(equal[start : start + most], session, label).run()
+        max_networks = max(1, MAX_BATCH_NUMBERS // (min(runs[0].training.batch_size, length) * width))
+        for start in range(0, len(equal), max_networks):
+            yield from HeadsTrainer(equal[start : start + max_networks], session, label).run()
 
 
 class HeadsTrainer:
-    """The epochs of many runs with equally many training clips.
+    """Training of many runs that have equally many training clips.
 
     Parameters
     ----------
@@ -84,10 +84,10 @@ class HeadsTrainer:
         )
 
     def run(self) -> Iterator[tuple[HeadRun, NonFiniteLoss | None]]:
-        """Train all runs to their ends; yield each run when it ends, with the error that it failed with, if any."""
+        """Train all runs; yield each run when it ends, and the error that it failed with or None."""
         epochs = self.head_runs[0].run.training.epochs
         for epoch in range(epochs):
-            failed = self._epoch(epoch)
+            failed = self._run_epoch(epoch)
             ended = {run: error for run in self.head_runs if (error := failed.get(run)) or _is_over(run)}
             for k, run in enumerate(self.head_runs):
                 if run in ended:
@@ -96,11 +96,11 @@ class HeadsTrainer:
             yield from ended.items()
             if len(ended) == len(self.head_runs):
                 break
-            self._keep([run for run in self.head_runs if run not in ended])
+            self._continue_with([run for run in self.head_runs if run not in ended])
         self.session.report.drop(self.label)
 
-    def _keep(self, head_runs: list[HeadRun]) -> None:
-        """Go on with some of the runs and the learning rates of their next epoch."""
+    def _continue_with(self, head_runs: list[HeadRun]) -> None:
+        """Select the runs that are still training, and set the learning rates of their next epoch."""
         lrs = [run.lr for run in head_runs]
         if len(head_runs) == len(self.head_runs) and self.stack.set_lrs(lrs):
             return
@@ -108,8 +108,8 @@ class HeadsTrainer:
         chosen = [self.head_runs.index(run) for run in order]
         self.stack, self.head_runs = self.stack.select(chosen, [run.lr for run in order]), order
 
-    def _epoch(self, epoch: int) -> dict[HeadRun, NonFiniteLoss]:
-        """Train and evaluate one epoch; return the runs that failed in it."""
+    def _run_epoch(self, epoch: int) -> dict[HeadRun, NonFiniteLoss]:
+        """Train and evaluate one epoch; return the runs that failed, with their errors."""
         count, started = len(self.head_runs), time.perf_counter()
         weights = sum(parameter.numel() for parameter in self.stack.parameters)
         with torch_threads(1 if weights <= SMALL_NETWORK else self.session.threads):
@@ -132,7 +132,7 @@ class HeadsTrainer:
         return failed
 
     def _train(self, epoch: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
-        """Return the losses (steps, runs), the number of clips classified correctly (runs,), and the batch sizes."""
+        """Train one epoch; return losses (steps, runs), numbers of correct training clips (runs,), and batch sizes."""
         stack, batches = self.stack, SharedBatches(self.head_runs, epoch)
         losses, correct = [], []
         for x, y in batches:
@@ -144,26 +144,26 @@ class HeadsTrainer:
         return torch.stack(losses).float().cpu().numpy(), torch.stack(correct).sum(0).cpu().numpy(), batches.sizes
 
     def _evaluate(self) -> tuple[list[dict[str, np.ndarray]], float]:
-        """Return each run's logits of the test and validation clips, and the seconds that the test clips took."""
+        """Return the logits of the test and validation clips for each run, and the seconds for the test clips."""
         logits: list[dict[str, np.ndarray]] = [{} for _ in self.head_runs]
         test_seconds = 0.0
-        parts = [(id(run.x), run.run.data.fold) for run in self.head_runs]
-        for part in dict.fromkeys(parts):  # runs with the same test clips
-            same = [k for k, own in enumerate(parts) if own == part]
+        keys = [(id(run.x), run.run.data.fold) for run in self.head_runs]
+        for key in dict.fromkeys(keys):
+            same = [k for k, other in enumerate(keys) if other == key]  # runs with the same test clips
             x, split = self.head_runs[same[0]].x, self.head_runs[same[0]].prepared.split
             networks = torch.tensor(same, device=x.device)
             for name, rows in list_evaluation_rows(split).items():
                 before = time.perf_counter()
                 batches = split_batches(torch.from_numpy(rows).to(x.device), EVALUATION_BATCH_SIZE)
-                found = torch.cat([self.stack.evaluate(networks, x[batch]) for batch in batches], dim=1)
-                for k, own in zip(same, found.float().cpu().numpy(), strict=True):
-                    logits[k][name] = own
+                outputs = torch.cat([self.stack.evaluate(networks, x[batch]) for batch in batches], dim=1)
+                for k, output in zip(same, outputs.float().cpu().numpy(), strict=True):
+                    logits[k][name] = output
                 test_seconds += (time.perf_counter() - before) * (name == "test")
         return logits, test_seconds
 
 
 def _stacking_order(head_run: HeadRun) -> tuple[float, ...]:
-    """Sort equal rates next to each other, to share an optimizer, and then equal seeds."""
+    """Return a sorting key that puts runs with equal learning rates side by side, so that they share an optimizer."""
     training = head_run.run.training
     return head_run.lr, training.lr, training.weight_decay, head_run.run.seed, head_run.run.data.fold
 

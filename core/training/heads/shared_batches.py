@@ -1,4 +1,4 @@
-"""The training batches of many runs: runs with the same clips and the same seed share theirs."""
+"""Training batches of many runs. Runs with the same inputs, fold and seed share their batches."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,23 +11,23 @@ from core.training.trainer import derive_epoch_seeds, shuffle_epoch_rows
 
 
 class SharedBatches:
-    """The batches of one epoch.
+    """The training batches of one epoch.
 
     Parameters
     ----------
     head_runs
         Runs with equally many training clips.
     epoch
-        Counted from 0.
+        Number of the epoch, from 0.
 
     Attributes
     ----------
     input_of
-        (runs,) index of each run's input.
+        Index of the input of each run, shape (runs,).
     dropout
-        The dropout masks of the epoch.
+        Dropout masks of the epoch.
     sizes
-        The number of clips in each batch.
+        Number of clips in each batch.
     """
 
     def __init__(self, head_runs: Sequence[HeadRun], epoch: int) -> None:
@@ -36,7 +36,7 @@ class SharedBatches:
         order, device = list(distinct), head_runs[0].x.device
         self.input_of = torch.tensor([order.index(key) for key in keys], device=device)
         self._readers = list(distinct.values())
-        seeds = {seed: derive_epoch_seeds(seed, epoch) for _, _, seed in order}  # of the batch order, and of dropout
+        seeds = {seed: derive_epoch_seeds(seed, epoch) for _, _, seed in order}  # for batch order and dropout
         self.dropout = SharedDropout([seeds[key[2]][1] for key in order], [seeds[key[2]][1] for key in keys], device)
         rows = [
             shuffle_epoch_rows(run.prepared, epoch, torch.Generator().manual_seed(seeds[run.run.seed][0]))
@@ -48,8 +48,8 @@ class SharedBatches:
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield inputs (inputs, batch, features) and labels (runs, batch)."""
         prepared, arrays = self._readers[0].prepared, [run.x for run in self._readers]
-        one_array = all(array is arrays[0] for array in arrays)
+        is_one_array = all(array is arrays[0] for array in arrays)
         for rows in self._batches:
             parts = zip(arrays, rows, strict=True)
-            x = arrays[0][rows] if one_array else torch.stack([array[own] for array, own in parts])
+            x = arrays[0][rows] if is_one_array else torch.stack([array[chosen] for array, chosen in parts])
             yield x, prepared.labels[rows % prepared.source.n_clips][self.input_of]

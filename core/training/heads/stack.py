@@ -1,4 +1,4 @@
-"""Networks of the same dense layers, with their weights stacked along a first axis."""
+"""Networks with the same dense layers, whose weights are stacked along a first axis."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from core.training import LOSSES
 from core.training.heads.dropout import SharedDropout
 from core.training.optimizers import make_optimizer
 
-OptimizerState = dict[int, dict[str, torch.Tensor]]  # by parameter, then by name, as in `torch.optim.Optimizer.state`
+OptimizerState = dict[int, dict[str, torch.Tensor]]  # by index of the parameter, then by name as in torch
 
-ACTIVATIONS = (  # activation functions that work on stacked inputs as on single ones
+ACTIVATIONS = (  # elementwise activation functions, which accept stacked inputs
     nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Tanh, nn.Sigmoid,
 )  # fmt: skip
-ELEMENTWISE_OPTIMIZERS = (  # optimizers that treat every weight by itself, so that stacking changes nothing
+ELEMENTWISE_OPTIMIZERS = (  # optimizers that update each weight independently, so stacking has no effect
     torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.NAdam, torch.optim.RAdam, torch.optim.RMSprop,
     torch.optim.Adagrad, torch.optim.Adadelta, torch.optim.Adamax,
 )  # fmt: skip
@@ -31,9 +31,9 @@ def flatten_layers(network: nn.Module) -> list[nn.Module]:
 
 
 def can_stack(layers: Sequence[nn.Module], training: Training) -> bool:
-    """Tell whether all layers are trained dense layers, dropout or activation functions.
+    """Tell whether layers can be stacked: trained dense layers, dropout and activation functions.
 
-    The optimizer must treat every weight by itself.
+    The optimizer must also update each weight independently.
     """
     dense = [layer for layer in layers if type(layer) is nn.Linear and layer.bias is not None]
     others = [layer for layer in layers if layer not in dense]
@@ -46,23 +46,20 @@ def can_stack(layers: Sequence[nn.Module], training: Training) -> bool:
 
 
 class StackedHeads:
-    """Networks of the same layers, computed and trained as one.
-
-    A product of all networks takes little longer than that of one: 64 heads of 1280 x 10 weights take a step in the
-    time of 8.
+    """Networks with the same layers, computed and trained by batched matrix products.
 
     Parameters
     ----------
     layers
-        The layers of one network; their weights are not used.
+        Layers of one network; their weights are not used.
     parameters
-        The weights and biases in order, each stacked: (networks, ...).
+        Weights and biases in order, each of shape (networks, ...).
     trainings
-        The training options of each network; they may differ in learning rate and weight decay.
+        Training options of each network; they may differ in learning rate and weight decay.
     lrs
-        The current learning rate of each network.
+        Current learning rate of each network.
     state
-        The optimizer state of all networks, as `optimizer_state` returns it; empty before the first step.
+        Optimizer state of all networks, as returned by `optimizer_state`; empty before the first step.
     """
 
     def __init__(
@@ -73,16 +70,18 @@ class StackedHeads:
         lrs: Sequence[float],
         state: OptimizerState,
     ) -> None:
-        self.layers, self.trainings, self.clip_norm = layers, trainings, trainings[0].clip_norm
+        self.layers, self.trainings, self.max_grad_norm = layers, trainings, trainings[0].clip_norm
         self.loss = torch.vmap(LOSSES[trainings[0].loss](trainings[0]))
         self.parameters = [p.detach().requires_grad_() for p in parameters]
-        self.parts: list[tuple[slice, torch.optim.Optimizer]] = []  # neighbours with equal rates share an optimizer
+        self.parts: list[
+            tuple[slice, torch.optim.Optimizer]
+        ] = []  # neighbours with equal learning rates share an optimizer
         start = 0
         for (training, _), equal in itertools.groupby(zip(trainings, lrs, strict=True)):
             part = slice(start, start + len(list(equal)))
-            own = [nn.Parameter(p.detach()[part]) for p in self.parameters]  # views: a step changes the stack
-            optimizer = make_optimizer(own, training)
-            for parameter, values in zip(own, state.values(), strict=False):
+            views = [nn.Parameter(p.detach()[part]) for p in self.parameters]  # a step changes the stack
+            optimizer = make_optimizer(views, training)
+            for parameter, values in zip(views, state.values(), strict=False):
                 optimizer.state[parameter] = {name: v[part] if v.ndim else v.clone() for name, v in values.items()}
             self.parts.append((part, optimizer))
             start = part.stop
@@ -96,14 +95,14 @@ class StackedHeads:
         return all(len(set(lrs[part])) == 1 for part, _ in self.parts)
 
     def select(self, networks: Sequence[int], lrs: Sequence[float]) -> "StackedHeads":
-        """Return a stack of some of the networks, which goes on with their optimizer states.
+        """Return a stack of some of the networks, with their optimizer states.
 
         Parameters
         ----------
         networks
-            Which, in the new order.
+            Indices of the networks, in the new order.
         lrs
-            The learning rate of each.
+            Learning rate of each selected network.
         """
         index = torch.tensor(networks, device=self.parameters[0].device)
         state = {
@@ -114,11 +113,11 @@ class StackedHeads:
         return StackedHeads(self.layers, chosen, [self.trainings[k] for k in networks], lrs, state)
 
     def optimizer_state(self) -> OptimizerState:
-        """Return the optimizer state of each parameter, stacked; numbers such as Adam's step count are equal."""
+        """Return the stacked optimizer state of each parameter; scalars such as Adam's step count are shared."""
         states = [[optimizer.state[p] for p in optimizer.param_groups[0]["params"]] for _, optimizer in self.parts]
         return {
             k: {
-                name: torch.cat([one[k][name] for one in states]) if value.ndim else value
+                name: torch.cat([state[k][name] for state in states]) if value.ndim else value
                 for name, value in values.items()
                 if isinstance(value, torch.Tensor)
             }
@@ -131,42 +130,42 @@ class StackedHeads:
         Parameters
         ----------
         x
-            (inputs, batch, features); networks with the same batch share an input.
+            Inputs (inputs, batch, features); networks with the same batch share an input.
         input_of
-            (networks,) index of each network's input.
+            Index of the input of each network, shape (networks,).
         dropout
-            The masks of the inputs and of the networks.
+            Dropout masks.
         """
         return self._forward(self.parameters, x, input_of, dropout)
 
     @torch.inference_mode()
     def evaluate(self, networks: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Compute the logits (chosen networks, batch, classes) of x (batch, features) without dropout."""
+        """Compute the logits (chosen networks, batch, classes) of x (batch, features), without dropout."""
         return self._forward([p[networks] for p in self.parameters], x[None], torch.zeros_like(networks), None)
 
     def _forward(
         self, parameters: Sequence[torch.Tensor], x: torch.Tensor, input_of: torch.Tensor, dropout: SharedDropout | None
     ) -> torch.Tensor:
-        remaining, split = iter(parameters), False  # split: x is (networks, ...), no longer (inputs, ...)
+        remaining, is_per_network = iter(parameters), False  # x starts as (inputs, batch, features)
         for layer in self.layers:
             if isinstance(layer, nn.Linear):
-                if not split and len(x) != len(input_of):
+                if not is_per_network and len(x) != len(input_of):
                     x = x.expand(len(input_of), -1, -1) if len(x) == 1 else x[input_of]
-                split = True
-                # weight times x, not x times weight: torch's gradient of the weights is then ten times faster
+                is_per_network = True
+                # weight times x, not x times weight: the gradient of the weights is then faster
                 x = torch.bmm(next(remaining), x.mT).mT + next(remaining)[:, None]
             elif not isinstance(layer, nn.Dropout):
                 x = layer(x)
             elif dropout and layer.p:
-                x = dropout(x, layer.p, per_network=split)
+                x = dropout(x, layer.p, per_network=is_per_network)
         return x
 
     def step(self, losses: torch.Tensor) -> None:
-        """Take the optimizer step of each network after its own loss (networks,)."""
+        """Take an optimizer step for each network, given the loss of each, shape (networks,)."""
         grads = torch.autograd.grad(losses.sum(), self.parameters)
-        if self.clip_norm:
+        if self.max_grad_norm:
             norm = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in grads]).norm(dim=0)
-            scale = (self.clip_norm / (norm + 1e-6)).clamp(max=1)
+            scale = (self.max_grad_norm / (norm + 1e-6)).clamp(max=1)
             grads = tuple(g * scale.view(-1, *(1 for _ in g.shape[1:])) for g in grads)
         for part, optimizer in self.parts:
             for parameter, grad in zip(optimizer.param_groups[0]["params"], grads, strict=True):
