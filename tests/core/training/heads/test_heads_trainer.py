@@ -82,7 +82,7 @@ def assert_same_run(run: Run, one: Store, other: Store, *, atol: float) -> None:
     pd.testing.assert_frame_equal(*histories, atol=atol, rtol=1e-5)
     records = [record for store in (one, other) if (record := store.finished(run))]
     untimed = [dataclasses.replace(r.metrics, time_to_converge=0.0, prediction_ms=0.0) for r in records]
-    numbers = [flat([own, r.per_class, r.confusion]) for r, own in zip(records, untimed, strict=True)]
+    numbers = [flatten([own, r.per_class, r.confusion]) for r, own in zip(records, untimed, strict=True)]
     assert numbers[0] == pytest.approx(numbers[1], abs=atol, nan_ok=True)
     facts = [dataclasses.replace(record, **IGNORED) for record in records]
     assert facts[0] == facts[1]
@@ -91,11 +91,11 @@ def assert_same_run(run: Run, one: Store, other: Store, *, atol: float) -> None:
     assert names[0] == names[1]
 
 
-def flat(numbers: Any) -> list[float]:
+def flatten(numbers: Any) -> list[float]:
     """Return every number in nested data."""
     if dataclasses.is_dataclass(numbers):
         numbers = [getattr(numbers, field.name) for field in dataclasses.fields(numbers)]
-    return [number for part in numbers for number in flat(part)] if isinstance(numbers, list | tuple) else [numbers]
+    return [number for part in numbers for number in flatten(part)] if isinstance(numbers, list | tuple) else [numbers]
 
 
 @pytest.fixture
@@ -290,7 +290,7 @@ def test_killed_group_starts_again(
 ) -> None:
     run, dataset = vectors
     runs = vary(run)
-    train_epoch = HeadsTrainer._epoch
+    train_epoch = HeadsTrainer._run_epoch
 
     def die(trainer: HeadsTrainer, epoch: int) -> dict[Any, Any]:
         if epoch == 2:
@@ -298,7 +298,7 @@ def test_killed_group_starts_again(
         return train_epoch(trainer, epoch)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(HeadsTrainer, "_epoch", die)
+        patch.setattr(HeadsTrainer, "_run_epoch", die)
         train_together(runs, dataset, tmp_path / "together")
     assert all(new_session(tmp_path / "together").store.status(one) == RUNNING for one in runs)
     assert_same(runs, dataset, tmp_path)
