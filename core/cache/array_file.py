@@ -1,7 +1,9 @@
-"""Arrays in .npy files: rows are written in place and read by seeking.
+"""Arrays in .npy files whose rows are written in place and read by seeking.
 
-Rows are read and written at their position in the file and not through a memory map. A full disk is then an error,
-where a memory map would kill the process, and touching the pages of a map for the first time is slower than the copy.
+Rows are not written through a memory map, because a full disk would then kill the process instead of raising an error.
+
+Gain of reading by seeking with several threads: 4.3 times as fast as a memory map for random images of 384 kB
+(``python -m tests.benchmarks reading``, `docs/speed.md`).
 """
 
 import errno
@@ -25,7 +27,7 @@ DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True)
 class Part:
-    """Finished rows of an array: the first of them, their number, and what the builder notes of them, in JSON types."""
+    """Finished rows of an array: first row, number of rows, and facts that the builder stores, in JSON types."""
 
     first: int
     n_rows: int
@@ -34,45 +36,45 @@ class Part:
 
 @dataclass(frozen=True)
 class Layout:
-    """Shape of one row of an array, and its dtype as in a .npy header."""
+    """Shape of one row of an array, and the dtype as written in a .npy header."""
 
     row_shape: tuple[int, ...]
     dtype: str
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one row."""
+        """Size of one row in bytes."""
         return int(np.dtype(self.dtype).itemsize * np.prod(self.row_shape, dtype=np.int64))
 
     def header(self, n_rows: int) -> bytes:
-        """Return the header of a .npy file; NumPy pads it, so that its length is the same for any number of rows."""
+        """Return the header of a .npy file. NumPy pads it, so its length does not depend on the number of rows."""
         file = BytesIO()
         header = {"descr": self.dtype, "fortran_order": False, "shape": (n_rows, *self.row_shape)}
         np.lib.format.write_array_header_1_0(file, header)
         return file.getvalue()
 
     def offset(self, row: int) -> int:
-        """Return where a row begins in the file; for the number of rows the size of the file, in bytes."""
+        """Return the byte offset of a row in the file; for `row` = number of rows it is the size of the file."""
         return len(self.header(0)) + row * self.row_bytes
 
 
 class ArrayWriter:
-    """Writes the rows of an array in any order. A killed process loses only the parts that are not finished.
+    """Writes the rows of an array in any order. If the process is killed, only unfinished parts are lost.
 
-    The progress file has a line for the layout and one for each finished part. Other processes may write rows with
-    `write_rows` meanwhile.
+    The progress file has one line for the layout and one for each finished part. Other processes may write rows at the
+    same time with `write_rows`.
 
     Parameters
     ----------
     folder
-        Existing folder of the array and the progress file.
+        Existing folder for the array and the progress file.
 
     Attributes
     ----------
     parts
-        Finished parts, also those of an earlier process.
+        Finished parts, including those of an earlier process.
     path
-        File of the array.
+        Path of the array.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -84,14 +86,14 @@ class ArrayWriter:
             self._resume()
 
     def create(self, shape: Sequence[int], dtype: Any) -> None:
-        """Reserve space for an array of `shape`, unless an earlier process did.
+        """Reserve disk space for an array of `shape`, unless an earlier process did.
 
         Raises
         ------
         ValueError
-            Shape of a row or dtype differ from those of earlier calls.
+            Row shape or dtype differ from those of earlier calls.
         UserError
-            The disk is full or cannot be written to.
+            The disk is full or not writable.
         """
         layout = Layout(tuple(shape[1:]), np.dtype(dtype).str)
         if self.layout is None:
@@ -100,45 +102,45 @@ class ArrayWriter:
                 if shape[0] and hasattr(os, "posix_fallocate"):
                     with self.path.open("r+b") as file:
                         os.posix_fallocate(file.fileno(), 0, layout.offset(shape[0]))
-                self._note(layout)
+                self._append_line(layout)
             self.layout = layout
         if layout != self.layout:
             raise ValueError(f"rows are {layout.dtype} {layout.row_shape}, earlier ones are {self.layout}")
 
     def write(self, first: int, rows: np.ndarray) -> None:
-        """Write `rows`, shape (any number, ...), from row `first` on; errors are those of `create`."""
+        """Write `rows`, shape (n, ...), from row `first` on. Errors: see `create`."""
         self.create((0, *rows.shape[1:]), rows.dtype)
         with explain_write_errors(self.folder.parent):
             write_rows(self.path, first, rows)
 
     def record_part(self, part: Part) -> None:
-        """Record that the rows of a part are written, once they are on the disk."""
+        """Flush the rows of a part to the disk and record the part as finished."""
         with explain_write_errors(self.folder.parent):
             if self.layout is not None:
                 self._sync()
-            self._note(part)
+            self._append_line(part)
         self.parts.append(part)
 
     def move_rows_to_start(self, rows: Sequence[int]) -> None:
-        """Move some rows, ascending, to the start of the array.
+        """Move some rows, in ascending order, to the start of the array.
 
-        The parts of moved rows are not finished any more: a process that is killed from now on has to build them again.
+        Parts with moved rows are no longer recorded as finished, so a killed process builds them again.
         """
-        moved = next((place for place, row in enumerate(rows) if place != row), len(rows))
-        if self.layout is None or moved == len(rows):
+        first_moved = next((target for target, row in enumerate(rows) if target != row), len(rows))
+        if self.layout is None or first_moved == len(rows):
             return
-        self.parts = [part for part in self.parts if part.first + part.n_rows <= moved]
+        self.parts = [part for part in self.parts if part.first + part.n_rows <= first_moved]
         size = self.layout.row_bytes
         with explain_write_errors(self.folder.parent), self.path.open("r+b") as file:
             self._rewrite_progress()
-            for place, row in enumerate(rows[moved:], moved):
+            for target, row in enumerate(rows[first_moved:], first_moved):
                 file.seek(self.layout.offset(row))
                 data = file.read(size)
-                file.seek(self.layout.offset(place))
+                file.seek(self.layout.offset(target))
                 file.write(data)
 
     def finalise(self, n_rows: int) -> Layout:
-        """Cut the array to its final number of rows and write that into the header."""
+        """Truncate the array to its final number of rows, and write this number into the header."""
         if self.layout is None:
             raise ValueError("no rows were written")
         with explain_write_errors(self.folder.parent):
@@ -156,12 +158,12 @@ class ArrayWriter:
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
 
-    def _note(self, line: Layout | Part) -> None:
+    def _append_line(self, line: Layout | Part) -> None:
         self._progress.write(msgspec.json.encode(line) + b"\n")
         self._progress.flush()
 
     def _resume(self) -> None:
-        """Read the finished parts; a part that is not in the file any more, and half a line, are forgotten."""
+        """Read the finished parts; ignore an incomplete line, and parts beyond the end of the file."""
         self._progress.seek(0)
         lines = self._progress.readlines()
         try:
@@ -180,23 +182,23 @@ class ArrayWriter:
         self._progress.truncate(0)
         for line in (self.layout, *self.parts):
             if line is not None:
-                self._note(line)
+                self._append_line(line)
 
 
 def write_rows(path: Path, first: int, rows: np.ndarray) -> None:
-    """Write `rows`, shape (any number, ...), in place, from row `first` on; any process may, also several at once."""
+    """Write `rows`, shape (n, ...), in place from row `first` on. Several processes may do this at the same time."""
     with path.open("r+b") as file:
         file.seek(Layout(rows.shape[1:], rows.dtype.str).offset(first))
         file.write(np.ascontiguousarray(rows).data)
 
 
 class ArrayReader:
-    """Reads rows of an array, by seeking if it is a memory-mapped .npy file. Threads do not wait for each other.
+    """Reads rows of an array, by seeking if it is a memory-mapped .npy file. Threads may share a reader.
 
     Parameters
     ----------
     array
-        Shape (rows, ...), memory-mapped or in memory.
+        Array (rows, ...), memory-mapped or in memory.
     """
 
     def __init__(self, array: np.ndarray) -> None:
@@ -205,46 +207,46 @@ class ArrayReader:
         if isinstance(array, np.memmap) and array.filename and array.flags.c_contiguous and hasattr(os, "preadv"):
             file = os.open(array.filename, os.O_RDONLY)
             finalize(self, os.close, file)
-            if os.fstat(file).st_size == array.offset + array.nbytes:  # the whole file and not a part of it
+            if os.fstat(file).st_size == array.offset + array.nbytes:  # not a part of the file
                 self._file, self._first = file, array.offset
 
-    def read(self, rows: Iterable[int], out: np.ndarray, places: Iterable[int]) -> None:
-        """Copy rows to their places in `out`, shape (any number, ...).
+    def read(self, rows: Iterable[int], out: np.ndarray, targets: Iterable[int]) -> None:
+        """Copy rows to the target rows of `out`, shape (n, ...).
 
         Raises
         ------
         UserError
-            The file has become shorter.
+            The file became shorter.
         """
         size = self.array[:1].nbytes
-        for row, place in zip(rows, places, strict=True):
+        for row, target in zip(rows, targets, strict=True):
             if self._file < 0:
-                out[place] = self.array[row]
+                out[target] = self.array[row]
             else:
-                self._fill(memoryview(out[place]).cast("B"), self._first + int(row) * size)
+                self._fill(memoryview(out[target]).cast("B"), self._first + int(row) * size)
 
     def read_slice(self, start: int, stop: int) -> np.ndarray:
-        """Return a copy of the rows from `start` to `stop`; errors are those of `read`."""
+        """Return a copy of rows `start` to `stop` (exclusive). Errors: see `read`."""
         if self._file < 0:
             return np.array(self.array[start:stop])
-        found = np.empty((stop - start, *self.array.shape[1:]), self.array.dtype)
-        if found.size:
-            self._fill(found.data.cast("B"), self._first + start * self.array[:1].nbytes)
-        return found
+        rows = np.empty((stop - start, *self.array.shape[1:]), self.array.dtype)
+        if rows.size:
+            self._fill(rows.data.cast("B"), self._first + start * self.array[:1].nbytes)
+        return rows
 
     def _fill(self, buffer: memoryview, start: int) -> None:
         assert isinstance(self.array, np.memmap)
         done = 0
         while done < len(buffer):
-            got = os.preadv(self._file, [buffer[done:]], start + done)
-            if not got:
+            n_read = os.preadv(self._file, [buffer[done:]], start + done)
+            if not n_read:
                 raise UserError(f"{self.array.filename} became shorter while it was read; remove it to rebuild it")
-            done += got
+            done += n_read
 
 
 @contextmanager
 def explain_write_errors(folder: Path) -> Iterator[None]:
-    """Turn an error of writing into a `UserError` that names `folder`."""
+    """Turn an `OSError` into a `UserError` that names `folder` and a remedy."""
     try:
         yield
     except OSError as error:

@@ -1,9 +1,9 @@
-"""A cache of large arrays on disk: each is built once, shared by processes, and used only if it is complete.
+"""A cache of large arrays on disk. Each array is built once, shared by processes, and used only if it is complete.
 
-An entry is the folder ``<key>/`` with ``array.npy`` and ``manifest.json``; the key is the hash of everything that
-decides the array. The manifest is written last. An entry whose file has another size or header than the manifest says
-is rebuilt. While an entry is built a file lock keeps other processes waiting; a killed process leaves finished parts,
-which the next one keeps. Bytes are not hashed: a changed bit in a complete file stays unnoticed.
+An entry is a folder ``<key>/`` with ``array.npy`` and ``manifest.json``; the key is the hash of all settings that
+determine the array. The manifest is written last. An entry is rebuilt if size or header of its file differ from the
+manifest. While one process builds an entry, others wait at a file lock. If the process is killed, the next one
+continues after the finished parts. File contents are not hashed, so a changed bit in a complete file is not detected.
 """
 
 import hashlib
@@ -33,11 +33,11 @@ class Entry:
     Attributes
     ----------
     key
-        Name of its folder.
+        Cache key, the name of the folder.
     array
-        The array, memory-mapped and read-only.
+        Memory-mapped, read-only array.
     facts
-        What its builder noted, in JSON types.
+        Facts that the builder stored, in JSON types.
     """
 
     key: str
@@ -46,7 +46,7 @@ class Entry:
 
 
 class DamagedEntry(Exception):
-    """An entry with a manifest cannot be used; the text says why."""
+    """An entry has a manifest but cannot be used; the message is the reason."""
 
 
 def load_or_build(
@@ -56,43 +56,43 @@ def load_or_build(
     build: Callable[[ArrayWriter], tuple[int, Mapping[str, Any]]],
     on_wait: Callable[[], None] | None = None,
 ) -> Entry:
-    """Return the array that `key_fields` decide, and build it if the cache has no complete one.
+    """Return the entry for `key_fields`; build it if the cache has no complete one.
 
     Parameters
     ----------
     folder
-        Folder of the entries.
+        Folder of all entries.
     key_fields
-        Everything that decides the array, in JSON types.
+        All settings that determine the array, in JSON types.
     build
-        Writes the rows that are not finished yet. Returns the number of rows, and facts to keep with the array.
+        Writes the unfinished rows. Returns the number of all rows, and facts to store with the array.
     on_wait
-        Called once before waiting for another process that builds the same array.
+        Called once before waiting for another process that builds the same entry.
 
     Raises
     ------
     UserError
-        The folder cannot be written to. Errors of `build` are passed on; the finished parts are kept.
+        The folder is not writable. Errors of `build` are passed on; finished parts are kept.
     """
-    entry = folder / cache_key(key_fields)
-    if found := find_entry(folder, key_fields=key_fields):
-        return found
+    path = folder / cache_key(key_fields)
+    if entry := find_entry(folder, key_fields=key_fields):
+        return entry
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with _locked(entry.with_suffix(".lock"), on_wait):
+    with _locked(path.with_suffix(".lock"), on_wait):
         try:
-            if found := _load(entry):
-                return found
+            if entry := _load(path):
+                return entry
         except DamagedEntry as damage:
-            warnings.warn(f"{entry} is damaged ({damage}); it is rebuilt", stacklevel=2)
-        _build(entry, key_fields=key_fields, build=build)
-        found = _load(entry)
-        assert found
-        return found
+            warnings.warn(f"{path} is damaged ({damage}); it is rebuilt", stacklevel=2)
+        _build(path, key_fields=key_fields, build=build)
+        entry = _load(path)
+        assert entry
+        return entry
 
 
 def find_entry(folder: Path, *, key_fields: Mapping[str, Any]) -> Entry | None:
-    """Return the array that `key_fields` decide; None if the cache has no complete one."""
+    """Return the entry for `key_fields`; None if the cache has no complete one."""
     try:
         return _load(folder / cache_key(key_fields))
     except DamagedEntry:
@@ -100,7 +100,7 @@ def find_entry(folder: Path, *, key_fields: Mapping[str, Any]) -> Entry | None:
 
 
 def cache_key(key_fields: Mapping[str, Any]) -> str:
-    """Return sixteen hex digits of the hash of `key_fields`."""
+    """Return the first 16 hex digits of the SHA-256 of `key_fields`."""
     text = json.dumps(key_fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -108,7 +108,7 @@ def cache_key(key_fields: Mapping[str, Any]) -> str:
 def _build(
     entry: Path, *, key_fields: Mapping[str, Any], build: Callable[[ArrayWriter], tuple[int, Mapping[str, Any]]]
 ) -> None:
-    """Build an entry, starting from the parts that a killed process finished; the caller holds its lock."""
+    """Build an entry in its folder, after the parts that a killed process finished. The caller holds the lock."""
     manifest = entry / MANIFEST_FILE
     with explain_write_errors(entry.parent):
         if manifest.is_symlink() or manifest.exists() or not (entry / PROGRESS_FILE).is_file():
@@ -131,12 +131,12 @@ def _build(
 
 
 def _load(entry: Path) -> Entry | None:
-    """Return a complete entry; None if there is no manifest.
+    """Return the entry of a folder; None if there is no manifest.
 
     Raises
     ------
     DamagedEntry
-        Manifest, size or header of the array are not as they were written.
+        The manifest is invalid, or size or header of the array differ from it.
     """
     path, manifest = entry / ARRAY_FILE, entry / MANIFEST_FILE
     if not (manifest.is_symlink() or manifest.exists()):

@@ -1,1 +1,1 @@
-"""Stored inputs: computed once per data content and input settings, then read from disk."""
+"""Inputs on disk: computed once per data set and input settings, and shared by all runs."""

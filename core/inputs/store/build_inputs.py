@@ -1,7 +1,7 @@
-"""Builds the inputs of clips in batches: by threads of this process, by processes beside it, or by tasks of a cluster.
+"""Computation of the inputs of clips in batches, in threads of this process, in other processes, or in a cluster.
 
-On a CPU an input depends on its clip alone, so every way gives the same bits. A batch is written to its place in the
-array's file as soon as it is built, and a killed command keeps it.
+On a CPU an input depends only on its clip, so all three give the same bits. Each batch is written to the file of the
+array as soon as it is built, so a killed command loses little work.
 """
 
 import os
@@ -27,26 +27,26 @@ from core.inputs.store.processes import map_in_processes
 from core.io.native_stderr import silence_native_stderr
 from core.io.thread_pool import CancellablePool, map_ahead
 
-BATCH_SIZE = 32  # clips that are decoded ahead, turned into inputs together and kept if the command is killed
-MAX_WAITING_SAMPLES = 1 << 20  # samples; a longer recording that is needed whole is not decoded ahead
+BATCH_SIZE = 32  # clips that are decoded ahead and written together
+MAX_WAITING_SAMPLES = 1 << 20  # samples; longer recordings are not decoded ahead
 N_DECODERS = min(8, os.cpu_count() or 1)  # threads
-READ_AHEAD_BYTES = 1 << 20  # bytes of each file
-MIN_CLIPS_FOR_PROCESSES = 4096  # clips for which starting processes pays
+READ_AHEAD_BYTES = 1 << 20  # of each file
+MIN_CLIPS_FOR_PROCESSES = 4096  # clips; with fewer, starting processes takes longer than the work
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class InputSettings:
-    """How clips become inputs; small, so that it can be sent to other processes.
+    """Settings of the computation from clips to inputs. Small, because they are sent to other processes.
 
     Attributes
     ----------
     root
-        Folder of the clips' paths.
+        Folder that the paths of clips are relative to.
     clip, frontend
-        Settings of waveforms and inputs, every number filled in.
+        Settings of waveforms and inputs, without unset values.
     variant, change
-        If `variant` is above 0, each clip is augmented by `change`, seeded with its path and this number.
+        If `variant` is above 0, each waveform is augmented by `change`, seeded with the path and this number.
     device
         Device that computes the inputs.
     """
@@ -61,7 +61,7 @@ class InputSettings:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Clips that become one batch: row of the first, and the path of each."""
+    """Clips of one batch: row of the first clip, and all paths."""
 
     first: int
     paths: tuple[str, ...]
@@ -69,21 +69,21 @@ class Chunk:
 
 @dataclass(frozen=True)
 class InputBatch:
-    """Inputs of some clips.
+    """Inputs of the clips of a chunk.
 
     Attributes
     ----------
     inputs
         Inputs of the usable clips, shape (usable clips, ...).
     problems
-        For each clip why it cannot be used, or None.
+        For each clip the reason why it cannot be used, or None.
     """
 
     inputs: np.ndarray
     problems: list[str | None]
 
 
-# Builds chunks in any order, writes their rows to an array's file and returns what to record of each.
+# Builds chunks in any order, writes their rows to the file of an array, and yields the part to record for each.
 BuildChunks = Callable[[InputSettings, Sequence[Chunk], Path], Iterator[Part]]
 
 
@@ -95,7 +95,7 @@ def write_inputs(
     build_chunks: BuildChunks | None,
     report: Callable[[int], None],
 ) -> dict[int, str]:
-    """Write the inputs of all clips that are not finished yet, each to its row.
+    """Compute and write the inputs of all clips that are not finished yet, each to its row.
 
     Parameters
     ----------
@@ -104,23 +104,23 @@ def write_inputs(
     recipe, paths
         Settings and paths of the clips.
     build_chunks
-        Builds many clips elsewhere; by default processes of this machine do.
+        Builds many clips in a cluster; None: processes of this machine build them.
     report
         Called with the number of finished clips.
 
     Returns
     -------
-    Row and reason of every clip that cannot be used; its row is not written.
+    Row and reason of each clip that cannot be used; these rows are not written.
     """
     kind = build_input_kind(settings.clip, settings.frontend)
     writer.create((len(paths), *kind.shape), np.dtype(settings.frontend.stored_as))
     finished = {(part.first, part.n_rows) for part in writer.parts}
-    chunks = [Chunk(BATCH_SIZE * k, tuple(found)) for k, found in enumerate(batched(paths, BATCH_SIZE))]
-    left = [chunk for chunk in chunks if (chunk.first, len(chunk.paths)) not in finished]
-    done = len(paths) - sum(len(chunk.paths) for chunk in left)
+    chunks = [Chunk(BATCH_SIZE * k, tuple(chunk_paths)) for k, chunk_paths in enumerate(batched(paths, BATCH_SIZE))]
+    remaining = [chunk for chunk in chunks if (chunk.first, len(chunk.paths)) not in finished]
+    done = len(paths) - sum(len(chunk.paths) for chunk in remaining)
     report(done)
     build = build_here if len(paths) - done < MIN_CLIPS_FOR_PROCESSES else build_chunks or build_in_processes
-    for part in build(settings, left, writer.path):
+    for part in build(settings, remaining, writer.path):
         writer.record_part(part)
         done += part.n_rows
         report(done)
@@ -135,48 +135,53 @@ def build_here(settings: InputSettings, chunks: Sequence[Chunk], path: Path) -> 
 
 
 def build_in_processes(settings: InputSettings, chunks: Sequence[Chunk], path: Path) -> Iterator[Part]:
-    """Build chunks on all cores of a CPU, or by the one GPU, and write their rows to `path`."""
+    """Build chunks on all CPU cores, or on the GPU, and write their rows to `path`."""
     processes = torch.get_num_threads() if settings.device == "cpu" else 1
     if processes == 1:
         return build_here(settings, chunks, path)
     kind = build_input_kind(settings.clip, settings.frontend)
-    imports = [__name__, type(kind).__module__, "scipy.fft", "librosa.filters"]  # the last two are imported late
+    imports = [
+        __name__,
+        type(kind).__module__,
+        "scipy.fft",
+        "librosa.filters",
+    ]  # the last two are imported on first use
     imports += ["scipy.signal"] if settings.variant else []
     return map_in_processes(partial(build_chunk, settings, path, kind), chunks, processes=processes, imports=imports)
 
 
 def build_chunk(settings: InputSettings, path: Path, kind: InputKind, chunk: Chunk) -> Part:
-    """Build a chunk without threads and write its rows to `path`."""
+    """Build a chunk without threads, and write its rows to `path`."""
     (batch,) = build_batches(settings, chunk.paths, decoders=0, kind=kind)
     return write_batch(path, chunk, batch)
 
 
 def write_batch(path: Path, chunk: Chunk, batch: InputBatch) -> Part:
-    """Write the inputs of a chunk to their rows of the array at `path`; return what to record of it."""
+    """Write the inputs of a chunk to its rows of the array at `path`; return the part to record."""
     problems = {chunk.first + i: problem for i, problem in enumerate(batch.problems) if problem is not None}
     rows = [chunk.first + i for i, problem in enumerate(batch.problems) if problem is None]
     with explain_write_errors(path.parents[1]):
         if not problems:
             write_rows(path, chunk.first, batch.inputs)
-        for row, one in zip(rows if problems else (), batch.inputs, strict=False):
-            write_rows(path, row, one[None])
+        for row, one_input in zip(rows if problems else (), batch.inputs, strict=False):
+            write_rows(path, row, one_input[None])
     return Part(chunk.first, len(chunk.paths), {"problems": {str(row): reason for row, reason in problems.items()}})
 
 
 def build_batches(
     settings: InputSettings, paths: Sequence[str], *, decoders: int = N_DECODERS, kind: InputKind | None = None
 ) -> Iterator[InputBatch]:
-    """Build the inputs of clips in this process, `BATCH_SIZE` at a time and in order.
+    """Build the inputs of clips in this process, in order, `BATCH_SIZE` at a time.
 
     Parameters
     ----------
     recipe, paths
         Settings and paths of the clips.
     decoders
-        Number of threads that decode ahead. With 0 the system only reads the files ahead: on one core such a thread
-        takes an eighth of the time from the one that computes.
+        Number of threads that decode ahead. With 0, clips are decoded in this thread while the system reads the
+        next files.
     kind
-        The front end of the recipe, if it exists already.
+        Front end for the settings, if it exists already.
     """
     kind = (kind or build_input_kind(settings.clip, settings.frontend)).to(settings.device)
     read = partial(read_clip, root=settings.root, clip=settings.clip, variant=settings.variant, change=settings.change)
@@ -189,13 +194,13 @@ def build_batches(
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Cut items into lists of `size`; the last may be shorter."""
-    left = iter(items)
-    return iter(lambda: list(islice(left, size)), [])
+    """Split items into lists of `size`; the last may be shorter."""
+    iterator = iter(items)
+    return iter(lambda: list(islice(iterator, size)), [])
 
 
 def _read_files_ahead(root: Path, paths: Sequence[str]) -> None:
-    """Ask the system for the files, so that none but the first is waited for."""
+    """Ask the system to read files ahead."""
     for path in paths if hasattr(os, "posix_fadvise") else ():
         with suppress(OSError):  # the error is reported when the file is read
             file = os.open(f"{root}/{path}", os.O_RDONLY | os.O_NONBLOCK)  # do not wait for a pipe
@@ -207,7 +212,7 @@ def _read_files_ahead(root: Path, paths: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class DeferredWaveform:
-    """A recording that is decoded when it is needed, because it is too long to wait in memory."""
+    """A recording that is decoded only when it is needed, because it is too long to be decoded ahead."""
 
     read: Callable[[], np.ndarray | BadClip]
 
@@ -215,7 +220,7 @@ class DeferredWaveform:
 def read_clip(
     path: str, *, root: Path, clip: Clip, variant: int, change: WaveformChange
 ) -> np.ndarray | BadClip | DeferredWaveform:
-    """Return a clip's waveform of the length that `clip` says, what is wrong with it, or what decodes it later."""
+    """Return the waveform of a clip with the length given by `clip`, a `BadClip`, or a `DeferredWaveform`."""
     read = partial(_read_clip, root / path, clip=clip, change=change, key=f"{path}:{variant}" if variant else "")
     try:
         return read(at_most=MAX_WAITING_SAMPLES)
@@ -226,59 +231,59 @@ def read_clip(
 def _read_clip(
     path: Path, *, clip: Clip, change: WaveformChange, key: str, at_most: int = MAX_WHOLE
 ) -> np.ndarray | BadClip:
-    """Return a clip's waveform; raise `LongRecording` if it is needed whole and has more than `at_most` samples."""
+    """Return the waveform of a clip; raise `LongRecording` if a whole recording has more than `at_most` samples."""
     n_samples = round(clip.duration * clip.sr)
     try:
         with silence_native_stderr():  # decoders print warnings
             if not key and clip.fit != "stretch":
                 return read_waveform(path, sr=clip.sr, n_samples=n_samples, fit=clip.fit)
-            if clip.fit in ("pad", "loop"):  # only the start of a long one is used
+            if clip.fit in ("pad", "loop"):  # only the start of a long recording is used
                 y = read_start(path, sr=clip.sr, n_samples=count_needed_samples(n_samples))
             else:
                 y = read_whole(path, sr=clip.sr, at_most=at_most)
-    except BadClip as problem:
-        return problem
+    except BadClip as bad_clip:
+        return bad_clip
     if key:
         y = change(y, sr=clip.sr, key=key)
     fitted = fit_length(y, n_samples=n_samples, fit=clip.fit)
-    return fitted if fitted is y else fitted.copy()  # a view would keep the whole recording
+    return fitted if fitted is y else fitted.copy()  # a view would keep the whole recording in memory
 
 
 def _build_batch(
-    found: Iterable[np.ndarray | BadClip | DeferredWaveform], *, kind: InputKind, settings: InputSettings
+    waveforms: Iterable[np.ndarray | BadClip | DeferredWaveform], *, kind: InputKind, settings: InputSettings
 ) -> InputBatch:
-    """Build the inputs of one batch; a deferred waveform is decoded, used and freed one at a time."""
+    """Build the inputs of one batch. Deferred waveforms are decoded, used and freed one at a time."""
     problems: list[str | None] = []
-    there: dict[int, np.ndarray] = {}
+    decoded: dict[int, np.ndarray] = {}
     deferred: dict[int, DeferredWaveform] = {}
-    for i, one in enumerate(found):
-        problems.append(one.reason if isinstance(one, BadClip) else None)
-        if isinstance(one, np.ndarray):
-            there[i] = one
-        elif isinstance(one, DeferredWaveform):
-            deferred[i] = one
-    inputs = _compute_by_clip(there, kind=kind, settings=settings)
-    there.clear()
+    for i, waveform in enumerate(waveforms):
+        problems.append(waveform.reason if isinstance(waveform, BadClip) else None)
+        if isinstance(waveform, np.ndarray):
+            decoded[i] = waveform
+        elif isinstance(waveform, DeferredWaveform):
+            deferred[i] = waveform
+    inputs = _compute_by_clip(decoded, kind=kind, settings=settings)
+    decoded.clear()
     for i, later in deferred.items():
         y = later.read()
         if isinstance(y, BadClip):
             problems[i] = y.reason
         else:
             inputs |= _compute_by_clip({i: y}, kind=kind, settings=settings)
-    good = []
+    finite = []
     for i, one_input in sorted(inputs.items()):
         if np.isfinite(one_input).all():
-            good.append(one_input)
+            finite.append(one_input)
         else:
             problems[i] = too_loud_reason(kind)
     empty = np.empty((0, *kind.shape), np.dtype(settings.frontend.stored_as))
-    return InputBatch(np.stack(good) if good else empty, problems)
+    return InputBatch(np.stack(finite) if finite else empty, problems)
 
 
 def _compute_by_clip(
     waveforms: Mapping[int, np.ndarray], *, kind: InputKind, settings: InputSettings
 ) -> dict[int, np.ndarray]:
-    """Return the input of each waveform in the stored dtype; a value too large for float16 becomes infinite."""
+    """Return the input of each waveform in the storage dtype; values too large for float16 become infinite."""
     if not waveforms:
         return {}
     sounds = [torch.from_numpy(y).to(settings.device) for y in waveforms.values()]
@@ -288,5 +293,5 @@ def _compute_by_clip(
 
 
 def too_loud_reason(kind: InputKind) -> str:
-    """Return the reason that is given for a clip whose input is not finite."""
+    """Return the reason for rejecting a clip whose input is not finite."""
     return f"too loud: its {'spectrogram' if len(kind.shape) == 3 else 'vector'} is not finite"

@@ -1,4 +1,4 @@
-"""Computes inputs from waveforms. On a CPU an input depends neither on the rest of the batch nor on threads."""
+"""Computation of inputs from waveforms. On a CPU, an input does not depend on other clips or on threads."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from core.io.torch_settings import full_precision, torch_threads
 
 
 class LazyWaveforms(Sequence[torch.Tensor]):
-    """Waveforms that are too long to be in memory together: each is read on access.
+    """Waveforms that together are too long for the memory; each is read on access.
 
     Parameters
     ----------
@@ -36,19 +36,19 @@ class LazyWaveforms(Sequence[torch.Tensor]):
 def compute_inputs(kind: InputKind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
     """Compute inputs from waveforms on their device, without gradients.
 
-    A CPU computes them one by one: its sums depend on the size of the batch and the number of threads. A GPU computes
-    all waveforms of one length at once.
+    On a CPU they are computed one by one, since sums depend on the batch size and the number of threads. On a GPU all
+    waveforms of one length are computed together.
 
     Parameters
     ----------
     kind
         Front end, on the same device.
     waveforms
-        At least one, each of shape (samples,), or a tensor (clips, samples). `LazyWaveforms` are read one at a time.
+        One or more of shape (samples,), or a tensor (clips, samples). `LazyWaveforms` are read one at a time.
 
     Returns
     -------
-    Inputs, shape (clips, *shape of the kind).
+    Inputs, shape (clips, *kind.shape).
     """
     if not isinstance(waveforms, torch.Tensor | list):
         return torch.cat([compute_inputs(kind, [waveforms[i]]) for i in range(len(waveforms))])
@@ -56,26 +56,26 @@ def compute_inputs(kind: InputKind, waveforms: Sequence[torch.Tensor]) -> torch.
         return _compute_one_by_one(kind, waveforms)
     with torch.no_grad(), full_precision():
         if isinstance(waveforms, torch.Tensor):
-            whole: torch.Tensor = kind(waveforms)
-            return whole
-        lengths: dict[int, list[int]] = {}
+            all_inputs: torch.Tensor = kind(waveforms)
+            return all_inputs
+        by_length: dict[int, list[int]] = {}
         for i, y in enumerate(waveforms):
-            lengths.setdefault(len(y), []).append(i)
-        made: dict[int, torch.Tensor] = {}
-        for group in lengths.values():
-            made |= zip(group, kind(torch.stack([waveforms[i] for i in group])), strict=True)
-        return torch.stack([made[i] for i in range(len(made))])
+            by_length.setdefault(len(y), []).append(i)
+        inputs: dict[int, torch.Tensor] = {}
+        for group in by_length.values():
+            inputs |= zip(group, kind(torch.stack([waveforms[i] for i in group])), strict=True)
+        return torch.stack([inputs[i] for i in range(len(inputs))])
 
 
 def _compute_one_by_one(kind: InputKind, waveforms: Sequence[torch.Tensor]) -> torch.Tensor:
-    def make_all(some: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):  # both settings belong to a thread
+    def compute(some: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):  # both apply only to this thread
             return [kind(y[None])[0] for y in some]
 
-    at_once = min(torch.get_num_threads(), len(waveforms))
-    with torch_threads(1):  # how a product is split among threads decides its last bits
-        if at_once == 1:
-            return torch.stack(make_all(waveforms))
-        # Without this a new thread uses all cores for its first products.
-        with CancellablePool(at_once, initializer=torch.set_num_threads, initargs=(1,)) as makers:
-            return torch.stack([made for (made,) in makers.map(make_all, ([y] for y in waveforms))])
+    n_threads = min(torch.get_num_threads(), len(waveforms))
+    with torch_threads(1):  # the number of threads changes rounding errors
+        if n_threads == 1:
+            return torch.stack(compute(waveforms))
+        # Without the initializer, a new thread uses all cores for its first products.
+        with CancellablePool(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return torch.stack([one_input for (one_input,) in pool.map(compute, ([y] for y in waveforms))])

@@ -11,7 +11,7 @@ class Float16Rows:
     Parameters
     ----------
     stored
-        Shape (clips, ...), float16.
+        Array (clips, ...), float16.
     """
 
     def __init__(self, stored: np.ndarray) -> None:
@@ -22,9 +22,9 @@ class Float16Rows:
         return len(self.stored)
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        """Return the rows that an index of NumPy selects, float32."""
+        """Return the rows selected by a NumPy index, float32."""
         return np.asarray(self.stored[rows], dtype=np.float32)
 
     def reshape(self, clips: SupportsIndex, /, *shape: SupportsIndex) -> "Float16Rows":
-        """Return the array with another shape of each input."""
+        """Return the array with another shape of its rows."""
         return Float16Rows(self.stored.reshape(clips, *shape))

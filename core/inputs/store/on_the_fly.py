@@ -1,4 +1,4 @@
-"""Inputs that are computed from stored waveforms during training and never stored.
+"""Inputs that are computed from stored waveforms during training and not stored (``--on-the-fly``).
 
 The same modules compute stored inputs, so on a CPU both are bit-identical.
 """
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 
 class WaveformsToInputs(nn.Module):
-    """First module of a network on waveforms: computes their inputs and augments them.
+    """First module of a network that reads waveforms: computes inputs and augments them.
 
     Parameters
     ----------
     kind
         Front end that computes the inputs.
     augment, change
-        Applied to the inputs in training, and in validation and testing.
+        Modules that are applied to the inputs in training mode, and in evaluation mode.
     channels_last
-        Whether images are returned in the channels-last layout.
+        Whether images are returned in the channels-last memory format.
     """
 
     def __init__(self, kind: InputKind, *, augment: nn.Module, change: nn.Module, channels_last: bool) -> None:
@@ -45,26 +45,26 @@ class WaveformsToInputs(nn.Module):
         self.channels_last = channels_last
 
     def forward(self, waveforms: Any) -> torch.Tensor:
-        """Return inputs (batch, ...) in fp32 of waveforms (batch, samples), or of a list of (samples,)."""
-        made = compute_inputs(self.kind, waveforms)
-        if self.channels_last and made.ndim == 4:
-            made = made.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(made.device.type, enabled=False):
-            changed: torch.Tensor = (self.augment if self.training else self.change)(made)
-            return changed
+        """Return inputs (batch, ...), float32, of waveforms (batch, samples) or a list of waveforms (samples,)."""
+        inputs = compute_inputs(self.kind, waveforms)
+        if self.channels_last and inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(inputs.device.type, enabled=False):
+            outputs: torch.Tensor = (self.augment if self.training else self.change)(inputs)
+            return outputs
 
 
 class LazyInputs:
-    """Acts as an array of stored inputs, but computes its rows on access (`core.inputs.base.ArrayLike`).
+    """Array of inputs whose rows are computed from waveforms on access (`core.inputs.base.ArrayLike`).
 
     Parameters
     ----------
     waveforms
-        Waveform of each clip; of a longer recording the segment that is used for testing.
+        Waveform of each clip. Of a longer recording, the segment for testing is used.
     kind, device
-        Front end, and the device that computes.
+        Front end, and the device of the computation.
     shape
-        Shape of each input; by default the kind's.
+        Shape of each input; by default that of the front end.
     """
 
     def __init__(
@@ -78,25 +78,25 @@ class LazyInputs:
         return len(self.waveforms)
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        """Compute the inputs of the rows that an index of NumPy selects; float32."""
-        chosen = np.arange(len(self))[rows]
-        made = np.empty((chosen.size, *self.shape[1:]), np.float32)
-        for start in range(0, chosen.size, BATCH_SIZE):
-            part = chosen.ravel()[start : start + BATCH_SIZE]
-            found = LazyWaveforms([partial(self.waveforms.read, int(row)) for row in part], self.device)
-            sounds = found if self.waveforms.too_long(part) else list(found)
-            inputs = compute_inputs(self.kind, sounds).cpu().numpy()
-            made[start : start + BATCH_SIZE] = inputs.reshape(len(part), *self.shape[1:])
-        return made.reshape(*chosen.shape, *self.shape[1:])
+        """Compute the inputs of the rows selected by a NumPy index, float32."""
+        selected = np.arange(len(self))[rows]
+        inputs = np.empty((selected.size, *self.shape[1:]), np.float32)
+        for start in range(0, selected.size, BATCH_SIZE):
+            part = selected.ravel()[start : start + BATCH_SIZE]
+            lazy = LazyWaveforms([partial(self.waveforms.read, int(row)) for row in part], self.device)
+            sounds = lazy if self.waveforms.too_long(part) else list(lazy)
+            batch = compute_inputs(self.kind, sounds).cpu().numpy()
+            inputs[start : start + BATCH_SIZE] = batch.reshape(len(part), *self.shape[1:])
+        return inputs.reshape(*selected.shape, *self.shape[1:])
 
     def reshape(self, clips: SupportsIndex, /, *shape: SupportsIndex) -> "LazyInputs":
-        """Return the array with another shape of each input."""
+        """Return the array with another shape of its rows."""
         return LazyInputs(self.waveforms, self.kind, self.device, shape=tuple(map(int, shape)))
 
 
 @dataclass(frozen=True)
 class OnTheFlyInputs(DatasetInputs):
-    """Inputs that are computed from stored waveforms on access.
+    """Inputs of a data set that are computed from stored waveforms on access.
 
     Attributes
     ----------
@@ -108,19 +108,19 @@ class OnTheFlyInputs(DatasetInputs):
 
     @property
     def entry(self) -> str:
-        """Folder of the waveforms in the cache."""
+        """Folder of the waveforms, relative to the cache."""
         return f"waveforms/{self.waveforms.key}"
 
 
 def make_on_the_fly_inputs(
     waveforms: Waveforms, dataset: "Dataset", *, clip: Clip, frontend: Frontend, device: torch.device
 ) -> OnTheFlyInputs:
-    """Return the inputs of waveforms; none is computed yet.
+    """Return the inputs of waveforms without computing them yet.
 
     Raises
     ------
     UserError
-        A clip is so loud that its spectrogram is not finite.
+        A clip is so loud that its spectrogram is not finite; the message names it.
     """
     array = LazyInputs(waveforms, build_input_kind(clip, frontend).to(device), device)
     for row in waveforms.loud:

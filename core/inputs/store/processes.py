@@ -1,4 +1,4 @@
-"""Maps a function over items in processes beside this one, on all cores and in order; none of them outlives it."""
+"""Mapping of a function over items in child processes, which end when this process ends."""
 
 import multiprocessing
 import multiprocessing.connection
@@ -20,31 +20,31 @@ from core.io.memory import keep_freed_memory
 from core.io.native_stderr import silence_native_stderr
 from core.io.thread_pool import map_ahead
 
-_process_function: Callable[[Any], Any]  # in a process of the pool: what it was started for
+_process_function: Callable[[Any], Any]  # set in each child process
 
 
 def map_in_processes(
     work: Callable[[Any], Any], items: Iterable[Any], *, processes: int, imports: Sequence[str]
 ) -> Iterator[Any]:
-    """Map `work` over items in processes beside this one, each with one thread; yield the results in order.
+    """Map `work` over items in child processes with one thread each; yield the results in order.
 
     Parameters
     ----------
     work
-        Sent to each process once, so it may hold data that all items need.
+        Function. It is sent to each process once, so it may hold data that all items need.
     items
-        Sent a few ahead of their turn.
+        Arguments of `work`; a few are sent ahead.
     processes
         Number of processes.
     imports
-        Modules that `work` needs; on Linux the processes share their memory.
+        Modules that `work` needs; on Linux the processes share the memory of these modules.
 
     Raises
     ------
     UserError
-        One of the processes was killed.
+        A child process was killed.
     """
-    before = set(multiprocessing.active_children())
+    other_children = set(multiprocessing.active_children())
     with (
         _process_context(imports) as context,
         ProcessPoolExecutor(processes, context, _set_up_process, (work,)) as pool,
@@ -57,31 +57,32 @@ def map_in_processes(
                 "again to continue (a lower --threads needs less memory)"
             ) from None
         finally:
-            for process in set(multiprocessing.active_children()) - before:
-                process.terminate()  # an unfinished batch is built again by the next command
+            for process in set(multiprocessing.active_children()) - other_children:
+                process.terminate()  # the next command builds unfinished batches again
 
 
 @contextmanager
 def _process_context(imports: Sequence[str]) -> Iterator[multiprocessing.context.BaseContext]:
-    """Give a context whose processes are forked from a server that has imported `imports`: they are in memory once.
+    """Return a context whose processes are forked from a server that has imported `imports`, so they share its memory.
 
-    The server never computes, so a fork loses no threads. Linux only; elsewhere each process imports for itself.
+    The server never computes, so it has no threads that a fork would lose. On other systems than Linux, each process
+    imports the modules again.
     """
     if sys.platform != "linux":
         yield multiprocessing.get_context("spawn")
         return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(imports))
-    with silence_native_stderr():  # the server and its processes keep this standard error: decoders print warnings
+    with silence_native_stderr():  # inherited by the server and its processes, where decoders print warnings
         multiprocessing.forkserver.ensure_running()
     try:
         yield context
-    finally:  # the server would keep its memory until this process ends, and has no public way to stop
+    finally:  # there is no public way to stop the server, which would keep its memory
         getattr(multiprocessing.forkserver._forkserver, "_stop", bool)()
 
 
 def _set_up_process(work: Callable[[Any], Any]) -> None:
-    """Prepare a process: it ends with its parent, however that ends, and computes in one thread."""
+    """Set up a child process: it computes in one thread and ends when its parent ends, even if that is killed."""
     global _process_function  # noqa: PLW0603
     _process_function = work
     keep_freed_memory()

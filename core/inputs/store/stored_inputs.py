@@ -1,8 +1,8 @@
-"""Stored inputs: every clip's image or vector, computed once per (content, clip, frontend) and memory-mapped.
+"""Stored inputs: the image or vector of every clip, computed once per data set and settings, and memory-mapped.
 
 They are in the unit of their kind (`core.inputs.INPUT_KINDS`). The model maps them to the backbone's input range, so
-that one array serves all folds and both ways of normalising. All clips that cannot be used are named in one error,
-before anything is trained.
+that all folds and normalisations share one array. All clips that cannot be used are named in one error, before
+training.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,13 +32,13 @@ from core.progress import Progress, no_progress
 if TYPE_CHECKING:
     from core.datasets.dataset import Dataset
 
-VERSION = 1  # raised when the same configuration would give other pixels, so that old images are not read
+VERSION = 1  # increased if the same settings give other inputs, so that old entries are not read
 MAX_NAMED_CLIPS = 20  # clips in one error
 BAD_CLIP_POLICIES = ("fail", "skip")
 
 
 class UnusableClip(NamedTuple):
-    """A clip that was left out: its path in the data set, and the reason."""
+    """A clip that was left out: path in the data set, and reason."""
 
     path: str
     reason: str
@@ -46,20 +46,20 @@ class UnusableClip(NamedTuple):
 
 @dataclass(frozen=True)
 class DatasetInputs:
-    """Inputs of a data set, images or vectors.
+    """Inputs of a data set: images or vectors.
 
     Attributes
     ----------
     array
-        In the kind's unit, shape (kept clips, *shape of the kind), memory-mapped and read-only, float32. Or a view that
-        computes rows on access (`core.inputs.store.on_the_fly`) or converts them from float16
+        Inputs (usable clips, *shape of the kind) in the unit of the kind, float32, memory-mapped and read-only. Or an
+        object that computes rows on access (`core.inputs.store.on_the_fly`) or converts them from float16
         (`core.inputs.store.float16`).
     clip_rows
-        Row of `dataset.clips` of each input, int64, ascending, shape (kept clips,).
+        Row of each input in `dataset.clips`, int64, ascending, shape (usable clips,).
     unusable
         Clips that were left out.
     key
-        Hash of everything that decides the inputs.
+        Hash of all settings that determine the inputs.
     """
 
     array: ArrayLike
@@ -69,7 +69,7 @@ class DatasetInputs:
 
     @property
     def entry(self) -> str:
-        """Folder of the inputs in the cache."""
+        """Folder of the inputs, relative to the cache."""
         return f"images/{self.key}"
 
 
@@ -87,7 +87,7 @@ def load_inputs(
     build_chunks: BuildChunks | None = None,
     progress: Progress = no_progress,
 ) -> DatasetInputs:
-    """Return the inputs of all clips of a data set; compute them if they are not in the cache.
+    """Return the inputs of all clips of a data set from the cache; compute them if necessary.
 
     Parameters
     ----------
@@ -96,26 +96,26 @@ def load_inputs(
     content
         Fingerprint of the data set; part of the cache key.
     clip, frontend
-        Settings of waveforms and inputs, every number filled in; `frontend.normalise` has no effect.
+        Settings of waveforms and inputs, without unset values; `frontend.normalise` has no effect.
     cache
-        Folder of ``images/<key>/``. Of several processes one computes and the others wait.
+        Folder of ``images/<key>/``. If several processes need the same inputs, one computes and the others wait.
     device
         Device that computes the inputs.
     on_bad_clip
-        ``fail``: clips that cannot be used are an error. ``skip``: they are left out and named in `Images.unusable`.
+        ``fail``: raise an error if clips cannot be used. ``skip``: leave them out and name them in `Images.unusable`.
     variant
-        0: the clips as they are. Above 0: each is augmented, seeded with its path and this number.
+        0: clips without augmentation. Above 0: augmented clips, seeded with path and variant.
     change
-        Augmentation of a waveform; its name is part of the cache key if `variant` is above 0.
+        Augmentation of a waveform. Its name is part of the cache key if `variant` is above 0.
     build_chunks
-        Computes the inputs of many clips elsewhere (`core.inputs.store.build_inputs`).
+        Computes the inputs of many clips in a cluster (`core.inputs.store.build_inputs`).
     progress
         Called with (finished clips, clips, description).
 
     Raises
     ------
     UserError
-        Under ``fail``, naming all clips that cannot be used; no clip is left; the cache cannot be written to.
+        Clips cannot be used and `on_bad_clip` is ``fail``; no clip can be used; the cache is not writable.
     """
     if on_bad_clip not in BAD_CLIP_POLICIES:
         raise unknown_name_error("policy for bad clips", on_bad_clip, BAD_CLIP_POLICIES)
@@ -153,13 +153,13 @@ def _key_fields(content: str, clip: Clip, frontend: Frontend, variant: int, chan
 
 
 def frontend_key_fields(frontend: Frontend) -> dict[str, Any]:
-    """Return the fields of a frontend and the versions of libraries that decide its inputs, in JSON types."""
+    """Return the cache key fields of a frontend: its settings and the versions of its libraries, in JSON types."""
     not_stored = field_names(Frontend, decides="input transform")
-    look = {name: value for name, value in identity(frontend).items() if name not in not_stored}
+    settings = {name: value for name, value in identity(frontend).items() if name not in not_stored}
     if frontend.channels == "replicate":
-        look["stored"] = "one channel"  # an early version stored three equal ones
-    made_by = {library: version(library) for library in INPUT_KINDS[frontend.kind].libraries}
-    return {"frontend": look} | ({"made_by": made_by} if made_by else {})
+        settings["stored"] = "one channel"  # an early version stored three equal ones
+    versions = {library: version(library) for library in INPUT_KINDS[frontend.kind].libraries}
+    return {"frontend": settings} | ({"made_by": versions} if versions else {})
 
 
 def _build(
@@ -170,44 +170,48 @@ def _build(
     build_chunks: BuildChunks | None,
     progress: Progress,
 ) -> tuple[int, dict[str, Any]]:
-    """Write the input of every usable clip; return their number, and which clips they are."""
+    """Write the input of every usable clip; return the number of usable clips, and facts to store."""
     paths: list[str] = dataset.clips["path"].tolist()
-    what = f"{inputs_noun(get_input_layout(settings.clip, settings.frontend).shape)} of {dataset.name}"
-    what += f", augmented version {settings.variant}" if settings.variant else ""
-    report = partial(_report, progress, len(paths), what)
+    description = f"{inputs_noun(get_input_layout(settings.clip, settings.frontend).shape)} of {dataset.name}"
+    description += f", augmented version {settings.variant}" if settings.variant else ""
+    report = partial(_report, progress, len(paths), description)
     problems = write_inputs(writer, settings, paths, build_chunks=build_chunks, report=report)
-    return_freed_memory()  # long recordings leave many small pieces of freed memory
+    return_freed_memory()  # long recordings fragment the heap
     bad = list_unusable_clips(dataset, problems)
     kept = [row for row in range(len(paths)) if row not in problems]
     if not kept:
-        writer.parts.clear()  # nothing is worth keeping
+        writer.parts.clear()  # do not keep finished parts
         raise clips_error(dataset, bad)
     writer.move_rows_to_start(kept)
     return len(kept), {"device": str(settings.device), "kept": kept, "bad": bad}
 
 
-def _report(progress: Progress, total: int, what: str, done: int) -> None:
-    progress(done, total, what)
+def _report(progress: Progress, total: int, description: str, done: int) -> None:
+    progress(done, total, description)
 
 
 def inputs_noun(shape: tuple[int, ...]) -> str:
-    """Return what users call inputs of a shape (without the batch)."""
+    """Return the word for inputs of a shape (without the batch axis) in messages."""
     return {3: "images", 2: "rows"}.get(len(shape), "vectors")
 
 
 def list_unusable_clips(dataset: "Dataset", problems: Mapping[int, str]) -> tuple[UnusableClip, ...]:
-    """Return the clips of a data set that cannot be used, from their rows and reasons."""
+    """Return the unusable clips of a data set, given the reason for each row."""
     return tuple(UnusableClip(dataset.clips["path"].iloc[row], problems[row]) for row in sorted(problems))
 
 
 def clips_error(dataset: "Dataset", bad: Sequence[UnusableClip]) -> UserError:
-    """Return an error that names the clips of a data set that cannot be used, with the reason of each."""
+    """Return an error that names the unusable clips of a data set and the reasons."""
     return recordings_error(f"clips of {dataset.name} in {dataset.root}", bad, total=len(dataset.clips))
 
 
-def recordings_error(what: str, bad: Sequence[UnusableClip], *, total: int) -> UserError:
-    """Return an error that names recordings that cannot be used, out of `total`; `what` is their plural."""
+def recordings_error(noun: str, bad: Sequence[UnusableClip], *, total: int) -> UserError:
+    """Return an error that names the unusable ones of `total` recordings; `noun` is their plural."""
     named = "; ".join(f"{clip.path}: {clip.reason}" for clip in bad[:MAX_NAMED_CLIPS])
     more = f"; and {len(bad) - MAX_NAMED_CLIPS} more" if len(bad) > MAX_NAMED_CLIPS else ""
-    remedy = "none is left" if len(bad) == total else "repair or remove them, or leave them out with --on-bad-clip skip"
-    return UserError(f"{len(bad)} of the {total} {what} cannot be used ({named}{more}): {remedy}")
+    remedy = (
+        "no usable one is left"
+        if len(bad) == total
+        else "repair or remove them, or leave them out with --on-bad-clip skip"
+    )
+    return UserError(f"{len(bad)} of the {total} {noun} cannot be used ({named}{more}): {remedy}")

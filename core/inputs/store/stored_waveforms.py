@@ -1,8 +1,8 @@
 """Stored waveforms, from which inputs are computed during training (`core.inputs.store.on_the_fly`).
 
-Decoded once per (content, sampling rate, and duration if clips are cut) and memory-mapped. Either every clip is stored
-at its final length, or every recording from start to end, so that a segment is read by seeking. A long recording is
-written in pieces, so memory does not depend on its length.
+They are decoded once per data set, sampling rate and, if clips are cut, duration, and memory-mapped. Either every clip
+is stored with its final length, or every recording from start to end, so that segments can be read. Long recordings are
+written in pieces, so memory does not depend on their length.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -35,33 +35,31 @@ from core.progress import Progress, no_progress
 if TYPE_CHECKING:
     from core.datasets.dataset import Dataset
 
-VERSION = 1  # raised when the same configuration would give other samples
-MAX_SAMPLES_TOGETHER = 1 << 24  # samples; 64 MB
-LOUD_PEAK = (
-    1e12  # times full scale; the spectrogram of a louder clip may not be finite, which is checked before training
-)
+VERSION = 1  # increased if the same settings give other samples
+MAX_SAMPLES_TOGETHER = 1 << 24  # 64 MB in float32
+LOUD_PEAK = 1e12  # times full scale; the spectrogram of a louder clip may not be finite
 
 
 @dataclass(frozen=True, eq=False)
 class Waveforms:
-    """Waveforms of the clips of a data set, or of its whole recordings.
+    """Waveforms of the clips of a data set, or whole recordings.
 
     Attributes
     ----------
     samples
         Samples of all clips, concatenated; float32, full scale 1, memory-mapped and read-only.
     first, lengths
-        First sample and number of samples of each clip, int64, shape (kept clips,).
+        First sample and number of samples of each clip, int64, shape (usable clips,).
     clip_rows
-        Row of `dataset.clips` of each clip, int64, ascending, shape (kept clips,).
+        Row of each waveform in `dataset.clips`, int64, ascending, shape (usable clips,).
     unusable
         Clips that were left out.
     loud
-        Clips (0 to kept clips - 1) that may be too loud for a spectrogram.
+        Waveforms (0 to usable clips - 1) that may be too loud for a finite spectrogram.
     clip
-        Settings that decide the length of a waveform.
+        Settings that determine the length of a waveform.
     key
-        Name of the entry in the cache.
+        Key of the cache entry.
     """
 
     samples: np.ndarray
@@ -78,35 +76,35 @@ class Waveforms:
 
     @property
     def n_samples(self) -> int:
-        """Samples of a waveform; with ``--length-mode stretch`` each keeps its own number."""
+        """Number of samples of a clip; with ``--length-mode stretch`` waveforms keep their own length."""
         return round(self.clip.duration * self.clip.sr)
 
     @property
     def table(self) -> np.ndarray | None:
-        """All waveforms as one array (clips, samples), if they are stored with one length; else None."""
+        """All waveforms as one array (clips, samples) if all have the same length, otherwise None."""
         if (self.lengths != self.n_samples).any() or self.samples.size != self.lengths.sum():
             return None
         return self.samples.reshape(len(self), -1)
 
     @property
     def longer(self) -> int:
-        """Number of recordings that are longer than a segment."""
+        """Number of recordings that are longer than a clip."""
         return int((self.lengths > self.n_samples).sum())
 
     def too_long(self, rows: np.ndarray) -> bool:
-        """Tell whether these waveforms are too long to be in memory together, as whole recordings may be."""
+        """Tell whether these waveforms are too long to be in memory together."""
         return self.clip.fit == "stretch" and int(self.lengths[rows].sum()) > MAX_SAMPLES_TOGETHER
 
-    def read(self, row: int, chance: float | None = None) -> np.ndarray:
+    def read(self, row: int, position: float | None = None) -> np.ndarray:
         """Read one waveform.
 
         Parameters
         ----------
         row
-            Row among the kept clips.
-        chance
-            Position of the segment in a longer recording, from 0 (its start) to below 1 (its end). None: the segment
-            that `fit_length` chooses.
+            Index of the waveform, 0 to usable clips - 1.
+        position
+            Position of the segment in a longer recording, from 0 (start) to below 1 (end). None: the segment that
+            `fit_length` chooses.
 
         Returns
         -------
@@ -114,9 +112,9 @@ class Waveforms:
         """
         first, length, start = int(self.first[row]), int(self.lengths[row]), 0
         spare = length - self.n_samples
-        if spare > 0 and (chance is not None or self.clip.fit != "stretch"):
-            if chance is not None:
-                start = int(chance * (spare + 1))
+        if spare > 0 and (position is not None or self.clip.fit != "stretch"):
+            if position is not None:
+                start = int(position * (spare + 1))
             elif self.clip.fit == "crop":
                 start = spare // 2
             length = self.n_samples
@@ -140,26 +138,25 @@ def load_waveforms(
     change: WaveformChange = augment_waveform,
     progress: Progress = no_progress,
 ) -> Waveforms:
-    """Return the waveforms of all clips of a data set; decode them if they are not in the cache.
+    """Return the waveforms of all clips of a data set from the cache; decode them if necessary.
 
     Parameters
     ----------
     dataset, content, clip, on_bad_clip, variant, change, progress
-        As for images (`core.inputs.store.stored_inputs.load_inputs`).
+        See `core.inputs.store.stored_inputs.load_inputs`.
     cache
         Folder of ``waveforms/<key>/``.
     whole
-        Store recordings from start to end, at the sampling rate of `clip`, so that segments can be read. Always true
-        of ``--length-mode stretch``.
+        Store recordings from start to end, so that segments can be read. ``--length-mode stretch`` implies this.
 
     Raises
     ------
     UserError
-        Under ``fail``, naming all clips that cannot be used; no clip is left; the cache cannot be written to.
+        Clips cannot be used and `on_bad_clip` is ``fail``; no clip can be used; the cache is not writable.
     """
     whole = (whole or clip.fit == "stretch") and not variant
-    of = {"sr": clip.sr} if whole else identity(clip)
-    key_fields = {"waveforms": VERSION, "content": content, "clip": of, "variant": variant}
+    clip_fields = {"sr": clip.sr} if whole else identity(clip)
+    key_fields = {"waveforms": VERSION, "content": content, "clip": clip_fields, "variant": variant}
     read: Callable[[str], Any]
     if whole:
         read = partial(_read_recording, root=dataset.root, sr=clip.sr)
@@ -171,19 +168,19 @@ def load_waveforms(
         build=partial(_build, dataset=dataset, read=read, sr=clip.sr, variant=variant, progress=progress),
         on_wait=lambda: progress(0, len(dataset.clips), "waiting for another process that decodes these recordings"),
     )
-    written = _ClipFacts(**stored.facts)
-    bad = list_unusable_clips(dataset, written.problem_of)
+    facts = _ClipFacts(**stored.facts)
+    bad = list_unusable_clips(dataset, facts.problem_of)
     if bad and on_bad_clip == "fail":
         raise clips_error(dataset, bad)
-    lengths = np.array(written.lengths, dtype=np.int64)
-    clip_rows = np.array([row for row in range(len(lengths)) if row not in written.problem_of], dtype=np.int64)
+    lengths = np.array(facts.lengths, dtype=np.int64)
+    clip_rows = np.array([row for row in range(len(lengths)) if row not in facts.problem_of], dtype=np.int64)
     return Waveforms(
         samples=stored.array,
         first=(lengths.cumsum() - lengths)[clip_rows],
         lengths=lengths[clip_rows],
         clip_rows=clip_rows,
         unusable=bad,
-        loud=tuple(np.flatnonzero(np.isin(clip_rows, written.loud)).tolist()),
+        loud=tuple(np.flatnonzero(np.isin(clip_rows, facts.loud)).tolist()),
         clip=clip,
         key=stored.key,
     )
@@ -191,16 +188,16 @@ def load_waveforms(
 
 @dataclass
 class _ClipFacts:
-    """What is known of the clips that are written.
+    """Facts about the written clips.
 
     Attributes
     ----------
     lengths
-        Samples of each clip; 0 of one that cannot be used.
+        Number of samples of each clip; 0 if it cannot be used.
     loud
         Rows of clips that may be too loud.
     problems
-        Rows, as text for JSON, and reasons of clips that cannot be used.
+        Reasons of clips that cannot be used, by row as text (JSON keys).
     """
 
     lengths: list[int] = field(default_factory=list)
@@ -213,7 +210,7 @@ class _ClipFacts:
         return {int(row): reason for row, reason in self.problems.items()}
 
     def add(self, other: Mapping[str, Any]) -> None:
-        """Append what is known of later clips."""
+        """Append the facts of later clips."""
         self.lengths += other["lengths"]
         self.loud += other["loud"]
         self.problems |= other["problems"]
@@ -228,54 +225,59 @@ def _build(
     variant: int,
     progress: Progress,
 ) -> tuple[int, dict[str, Any]]:
-    """Write the samples of the clips that are not written yet; return the number of samples and the `_ClipFacts`."""
+    """Write the samples of the clips that are not written yet; return the number of all samples, and the facts."""
     paths: list[str] = dataset.clips["path"].tolist()
-    what = f"waveforms of {dataset.name}" + (f", augmented version {variant}" if variant else "")
+    description = f"waveforms of {dataset.name}" + (f", augmented version {variant}" if variant else "")
     writer.create((0,), np.float32)
-    written = _ClipFacts()
+    facts = _ClipFacts()
     for part in writer.parts:
-        written.add(part.facts)
-    left = paths[len(written.lengths) :]
-    progress(len(paths) - len(left), len(paths), what)
+        facts.add(part.facts)
+    remaining = paths[len(facts.lengths) :]
+    progress(len(paths) - len(remaining), len(paths), description)
     with CancellablePool(N_DECODERS) as pool:
-        found = map_ahead(pool, read, left, 2 * BATCH_SIZE)
-        for batch in batched(enumerate(left, len(written.lengths)), BATCH_SIZE):
-            first, new = sum(written.lengths), _ClipFacts()
+        waveforms = map_ahead(pool, read, remaining, 2 * BATCH_SIZE)
+        for batch in batched(enumerate(remaining, len(facts.lengths)), BATCH_SIZE):
+            first, new = sum(facts.lengths), _ClipFacts()
             for row, path in batch:
                 try:
-                    length, peak = _write(writer, first + sum(new.lengths), dataset.root / path, next(found), sr=sr)
+                    length, peak = _write(writer, first + sum(new.lengths), dataset.root / path, next(waveforms), sr=sr)
                 except BadClip as bad:
                     length, peak, new.problems[str(row)] = 0, 0.0, bad.reason
                 new.lengths.append(length)
                 new.loud += [row] * (peak > LOUD_PEAK)
-                progress(row + 1, len(paths), what)
+                progress(row + 1, len(paths), description)
             writer.record_part(Part(first, sum(new.lengths), asdict(new)))
-            written.add(asdict(new))
-    return_freed_memory()  # long recordings leave many small pieces of freed memory
-    if len(written.problems) == len(paths):
-        writer.parts.clear()  # nothing is worth keeping
-        raise clips_error(dataset, list_unusable_clips(dataset, written.problem_of))
-    return sum(written.lengths), asdict(written)
+            facts.add(asdict(new))
+    return_freed_memory()  # long recordings fragment the heap
+    if len(facts.problems) == len(paths):
+        writer.parts.clear()  # do not keep finished parts
+        raise clips_error(dataset, list_unusable_clips(dataset, facts.problem_of))
+    return sum(facts.lengths), asdict(facts)
 
 
 class LongClip:
-    """A recording that is too long to wait in memory and is written in pieces."""
+    """A recording that is too long to be decoded ahead; it is written in pieces."""
 
 
 def _write(
-    writer: ArrayWriter, first: int, path: Path, found: np.ndarray | BadClip | DeferredWaveform | LongClip, *, sr: int
+    writer: ArrayWriter,
+    first: int,
+    path: Path,
+    waveform: np.ndarray | BadClip | DeferredWaveform | LongClip,
+    *,
+    sr: int,
 ) -> tuple[int, float]:
-    """Write one clip from sample `first` on; return its samples and its peak.
+    """Write one clip from sample `first` on; return its number of samples and its peak.
 
     Raises
     ------
     BadClip
-        It cannot be used. What was written of it is overwritten by the next clip.
+        The clip cannot be used. The next clip overwrites the samples that were written.
     """
-    found = found.read() if isinstance(found, DeferredWaveform) else found
-    if isinstance(found, BadClip):
-        raise found
-    pieces: Iterable[np.ndarray] = stream_waveform(path, sr=sr) if isinstance(found, LongClip) else (found,)
+    waveform = waveform.read() if isinstance(waveform, DeferredWaveform) else waveform
+    if isinstance(waveform, BadClip):
+        raise waveform
+    pieces: Iterable[np.ndarray] = stream_waveform(path, sr=sr) if isinstance(waveform, LongClip) else (waveform,)
     length, peak = 0, 0.0
     with silence_native_stderr():  # decoders print warnings
         for piece in pieces:
@@ -286,7 +288,7 @@ def _write(
 
 
 def _read_recording(path: str, *, root: Path, sr: int) -> np.ndarray | BadClip | LongClip:
-    """Return a whole recording, or what is wrong with it."""
+    """Return a whole recording, a `BadClip`, or a `LongClip`."""
     pieces, samples = [np.empty(0, dtype=np.float32)], 0
     try:
         with silence_native_stderr():  # decoders print warnings
@@ -295,6 +297,6 @@ def _read_recording(path: str, *, root: Path, sr: int) -> np.ndarray | BadClip |
                 if samples > MAX_WAITING_SAMPLES:
                     return LongClip()
                 pieces.append(piece)
-    except BadClip as problem:
-        return problem
+    except BadClip as bad_clip:
+        return bad_clip
     return np.concatenate(pieces)
