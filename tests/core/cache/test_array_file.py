@@ -1,4 +1,4 @@
-"""Rows that are written in place, in parts that a killed process does not lose, and read by seeking."""
+"""Arrays on disk: rows written in place in parts that survive a kill, and read by seeking."""
 
 import os
 from contextlib import closing
@@ -13,7 +13,7 @@ ROWS = np.arange(24, dtype=np.float32).reshape(8, 3)
 
 
 def write_parts(folder, parts):
-    """Write some of four parts of two rows each, and a row of the last one that is not finished."""
+    """Write some of four parts of two rows each, and one row of an unfinished part."""
     with closing(ArrayWriter(folder)) as writer:
         writer.create(ROWS.shape, ROWS.dtype)
         for k in parts:
@@ -23,20 +23,20 @@ def write_parts(folder, parts):
 
 
 def resume(folder):
-    """Write what is missing; return which parts were there."""
+    """Write the missing parts; return the numbers of the parts that were finished."""
     with closing(ArrayWriter(folder)) as writer:
-        found = [part.facts["number"] for part in writer.parts]
-        for k in {0, 1, 2, 3} - set(found):
+        finished = [part.facts["number"] for part in writer.parts]
+        for k in {0, 1, 2, 3} - set(finished):
             writer.create(ROWS.shape, ROWS.dtype)
             write_rows(folder / ARRAY_FILE, 2 * k, ROWS[2 * k : 2 * k + 2])
             writer.record_part(Part(2 * k, 2, {"number": k}))
         writer.finalise(len(ROWS))
     np.testing.assert_array_equal(np.load(folder / ARRAY_FILE), ROWS)
-    return found
+    return finished
 
 
-@pytest.mark.parametrize("parts", [[], [0, 1], [3, 1]])
-def test_finished_parts_are_kept_in_any_order(parts, tmp_path):
+@pytest.mark.parametrize("parts", [[], [3, 1]])
+def test_finished_parts_are_kept(parts, tmp_path):
     write_parts(tmp_path, parts)
     assert resume(tmp_path) == parts
 
@@ -46,7 +46,7 @@ def shorten(path, by):
 
 
 @pytest.mark.parametrize(
-    ("damage", "kept"),
+    ("damage", "finished"),
     [
         (lambda folder: shorten(folder / ARRAY_FILE, 2 * 12), [2, 0]),
         (lambda folder: shorten(folder / ARRAY_FILE, 4 * 12), [0]),
@@ -56,13 +56,13 @@ def shorten(path, by):
         (lambda folder: (folder / PROGRESS_FILE).unlink(), []),
     ],
 )
-def test_parts_that_are_not_in_the_files_are_written_again(damage, kept, tmp_path):
+def test_damaged_parts_are_written_again(damage, finished, tmp_path):
     write_parts(tmp_path, [2, 0])
     damage(tmp_path)
-    assert resume(tmp_path) == kept
+    assert resume(tmp_path) == finished
 
 
-def test_append_without_known_length_ends_after_the_last_row(tmp_path):
+def test_array_of_unknown_length_ends_after_the_last_row(tmp_path):
     with closing(ArrayWriter(tmp_path)) as writer:
         writer.write(0, ROWS[:3])
         writer.write(3, ROWS[4:])
@@ -70,7 +70,7 @@ def test_append_without_known_length_ends_after_the_last_row(tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / ARRAY_FILE), ROWS[[0, 1, 2, 4, 5]])
 
 
-def test_keep_moves_rows_and_forgets_their_parts(tmp_path):
+def test_moved_rows_are_no_longer_finished(tmp_path):
     write_parts(tmp_path, [0, 1, 2, 3])
     with closing(ArrayWriter(tmp_path)) as writer:
         writer.move_rows_to_start([0, 1, 2, 4, 6, 7])
@@ -89,11 +89,11 @@ def test_rows_of_another_shape_or_dtype_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("array", ["memory", "file", "part", "column-wise"])
-def test_reader_copies_rows_to_their_places(array, tmp_path):
+def test_reader_copies_rows_to_targets(array, tmp_path):
     if array != "memory":
         np.save(tmp_path / "a.npy", {"column-wise": np.asfortranarray(ROWS)}.get(array, np.concatenate([ROWS, ROWS])))
-    found = ROWS if array == "memory" else np.load(tmp_path / "a.npy", mmap_mode="r")
-    reader = ArrayReader(found[:8] if array == "part" else found)
+    stored = ROWS if array == "memory" else np.load(tmp_path / "a.npy", mmap_mode="r")
+    reader = ArrayReader(stored[:8] if array == "part" else stored)
     out = np.empty((4, 3), np.float32)
     reader.read([7, 0, 7, 3], out, [3, 2, 1, 0])
     np.testing.assert_array_equal(out, ROWS[[3, 7, 0, 7]])
@@ -104,9 +104,9 @@ def test_reader_copies_rows_to_their_places(array, tmp_path):
 def test_reader_of_a_file_that_becomes_shorter_names_it(tmp_path, monkeypatch):
     np.save(tmp_path / "a.npy", ROWS)
     reader = ArrayReader(np.load(tmp_path / "a.npy", mmap_mode="r"))
-    real = os.preadv
-    with monkeypatch.context() as slow:  # a read may return less than was asked for
-        slow.setattr(os, "preadv", lambda file, buffers, start: real(file, [buffers[0][:5]], start))
+    preadv = os.preadv
+    with monkeypatch.context() as patch:  # a read may return fewer bytes than requested
+        patch.setattr(os, "preadv", lambda file, buffers, start: preadv(file, [buffers[0][:5]], start))
         np.testing.assert_array_equal(reader.read_slice(2, 5), ROWS[2:5])
     os.truncate(tmp_path / "a.npy", 140)
     with pytest.raises(UserError, match=rf"{tmp_path}/a.npy became shorter"):

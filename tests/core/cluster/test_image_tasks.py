@@ -1,4 +1,4 @@
-"""Inputs built by Ray tasks have the bits of those built here, whatever fails on the way."""
+"""Inputs built by Ray tasks: the same bits as inputs built here, also if nodes fail."""
 
 import dataclasses
 import os
@@ -29,8 +29,8 @@ LOST = "0" * 55 + "1"  # id of a node that does not exist
 BATCH = 4
 
 
-class Notes(NullReporter):
-    """Keeps what is noted."""
+class NoteReporter(NullReporter):
+    """Stores notes in a list."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,15 +42,15 @@ class Notes(NullReporter):
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[list[Node]]:
-    """Start Ray on this machine, whose workers are given the functions of this file whole."""
+    """Start Ray on this machine; its workers get the functions of this file by value."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    with connected(RayOptions(ray="local")) as found:
-        yield found
+    with connected(RayOptions(ray="local")) as local_nodes:
+        yield local_nodes
 
 
 @pytest.fixture
 def session(tmp_path: Path) -> Session:
-    return Session(ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1), Notes())
+    return Session(ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1), NoteReporter())
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def dataset(sounds: Path, tmp_path: Path) -> Dataset:
-    """Return thirty clips, of which two cannot be used."""
+    """Return thirty clips; two cannot be used."""
     shutil.copytree(sounds, tmp_path / "sounds")
     for name in ("high/3.wav", "low/1.wav"):
         (tmp_path / "sounds" / name).write_bytes(b"no sound")
@@ -78,73 +78,74 @@ def assert_same(one: DatasetInputs, other: DatasetInputs) -> None:
     np.testing.assert_array_equal(one.array, other.array)
 
 
-def notes(session: Session) -> list[str]:
-    assert isinstance(session.report, Notes)
+def get_notes(session: Session) -> list[str]:
+    assert isinstance(session.report, NoteReporter)
     return session.report.notes
 
 
-def elsewhere(node: Node, **changes: Any) -> Node:
-    """Return this machine as a node of another address, which sends its rows."""
+def make_remote(node: Node, **changes: Any) -> Node:
+    """Return this machine as a node with another address, which sends its rows."""
     return dataclasses.replace(node, here=False, address="10.0.0.9", **changes)
 
 
-@pytest.mark.parametrize("here", [True, False], ids=["this-machine", "another"])
-def test_tasks_build_the_bits_of_this_process(
+@pytest.mark.parametrize("here", [True, False])
+def test_tasks_build_the_same_bits_as_this_process(
     here: bool, nodes: list[Node], dataset: Dataset, session: Session, tmp_path: Path
 ) -> None:
-    tasks = InputTasks(nodes if here else [elsewhere(nodes[0])], session)
-    there = build(dataset, tmp_path / "there", build_chunks=tasks)
-    assert len(there.unusable) == 2
-    assert_same(there, build(dataset, tmp_path / "here"))
-    assert notes(session) == []
+    tasks = InputTasks(nodes if here else [make_remote(nodes[0])], session)
+    distributed = build(dataset, tmp_path / "there", build_chunks=tasks)
+    assert len(distributed.unusable) == 2
+    assert_same(distributed, build(dataset, tmp_path / "here"))
+    assert get_notes(session) == []
 
 
-def reversed_there(y: np.ndarray, *, sr: int, key: str) -> np.ndarray:
-    """Reverse a sound in other processes than that of the test."""
+def reverse_in_workers(y: np.ndarray, *, sr: int, key: str) -> np.ndarray:
+    """Reverse a waveform, but not in the process of the test."""
     return y if "pytest" in sys.modules else y[::-1].copy()
 
 
-def test_a_node_with_other_bits_builds_nothing(
+def test_node_with_other_bits_is_left_out(
     nodes: list[Node], dataset: Dataset, session: Session, tmp_path: Path
 ) -> None:
-    tasks = InputTasks([elsewhere(nodes[0])], session)
-    there = build(dataset, tmp_path / "there", build_chunks=tasks, variant=1, change=reversed_there)
-    (note,) = notes(session)
-    assert note.startswith("node 10.0.0.9 builds no images: its results for high/0.wav and others differ")
-    assert_same(there, build(dataset, tmp_path / "here", variant=1, change=reversed_there))
+    tasks = InputTasks([make_remote(nodes[0])], session)
+    distributed = build(dataset, tmp_path / "there", build_chunks=tasks, variant=1, change=reverse_in_workers)
+    (note,) = get_notes(session)
+    assert note.startswith("node 10.0.0.9 computes no inputs: ")
+    assert "high/0.wav" in note
+    assert_same(distributed, build(dataset, tmp_path / "here", variant=1, change=reverse_in_workers))
 
 
 @pytest.mark.parametrize("others", [True, False])
-def test_chunks_of_a_lost_node_are_built_by_the_others_or_here(
+def test_chunks_of_a_lost_node_are_built_elsewhere(
     others: bool, nodes: list[Node], dataset: Dataset, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tasks = InputTasks([elsewhere(nodes[0], id=LOST), *(nodes if others else [])], session)
-    monkeypatch.setattr(tasks, "_same_bits", lambda *what: list(tasks.nodes))  # it was alive when it was asked
+    tasks = InputTasks([make_remote(nodes[0], id=LOST), *(nodes if others else [])], session)
+    monkeypatch.setattr(tasks, "_find_identical_nodes", lambda *_: list(tasks.nodes))  # the node was alive then
     assert_same(build(dataset, tmp_path / "there", build_chunks=tasks), build(dataset, tmp_path / "here"))
-    (note,) = notes(session)
-    assert note.startswith("node 10.0.0.9 builds no more images: ")
+    (note,) = get_notes(session)
+    assert note.startswith("node 10.0.0.9 computes no more inputs: ")
     assert "\n" not in note
 
 
-def too_loud_there(y: np.ndarray, *, sr: int, key: str) -> np.ndarray:
-    """Make a clip unusable in other processes than that of the test."""
-    loud = key.startswith("middle/5.wav") and "pytest" not in sys.modules
-    return y * np.float32(1e30) if loud else y
+def amplify_in_workers(y: np.ndarray, *, sr: int, key: str) -> np.ndarray:
+    """Make a clip too loud, but not in the process of the test."""
+    is_loud = key.startswith("middle/5.wav") and "pytest" not in sys.modules
+    return y * np.float32(1e30) if is_loud else y
 
 
-def test_a_clip_that_another_node_cannot_use_is_built_here(
+def test_clip_that_is_unusable_on_another_node_is_built_here(
     nodes: list[Node], dataset: Dataset, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image_tasks, "N_COMPARED_CLIPS", 1)
-    tasks = InputTasks([elsewhere(nodes[0])], session)
-    there = build(dataset, tmp_path / "there", build_chunks=tasks, variant=1, change=too_loud_there)
-    assert_same(there, build(dataset, tmp_path / "here", variant=1, change=too_loud_there))
+    tasks = InputTasks([make_remote(nodes[0])], session)
+    distributed = build(dataset, tmp_path / "there", build_chunks=tasks, variant=1, change=amplify_in_workers)
+    assert_same(distributed, build(dataset, tmp_path / "here", variant=1, change=amplify_in_workers))
 
 
-def test_a_killed_worker_costs_a_batch_at_most(
+def test_killed_worker_repeats_at_most_one_batch(
     nodes: list[Node], dataset: Dataset, session: Session, tmp_path: Path
 ) -> None:
-    def deadly(y: np.ndarray, *, sr: int, key: str) -> np.ndarray:
+    def kill_once(y: np.ndarray, *, sr: int, key: str) -> np.ndarray:
         with (tmp_path / "log").open("a") as log:
             log.write(f"{key}\n")
         if key.startswith("middle/5.wav") and not (tmp_path / "killed").exists():
@@ -152,9 +153,11 @@ def test_a_killed_worker_costs_a_batch_at_most(
             os.kill(os.getpid(), signal.SIGKILL)
         return y
 
-    there = build(dataset, tmp_path / "there", build_chunks=InputTasks(nodes, session), variant=1, change=deadly)
+    distributed = build(
+        dataset, tmp_path / "there", build_chunks=InputTasks(nodes, session), variant=1, change=kill_once
+    )
     built = (tmp_path / "log").read_text().splitlines()
     assert 28 < len(built) <= 28 + BATCH
     assert len(set(built)) == 28
-    assert_same(there, build(dataset, tmp_path / "here", variant=1, change=deadly))
-    assert notes(session) == []
+    assert_same(distributed, build(dataset, tmp_path / "here", variant=1, change=kill_once))
+    assert get_notes(session) == []

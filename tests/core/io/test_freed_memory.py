@@ -25,7 +25,7 @@ keep_freed_memory()
 def resident():
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmRSS"))
 small = [bytearray(b"x") * 2000 for _ in range({LARGE} // 2000)]
-end = bytearray(b"y") * 2000  # behind them, so that the heap cannot shrink from its end
+end = bytearray(b"y") * 2000  # at the end of the heap, so that the heap cannot shrink
 del small
 before = resident()
 return_freed_memory()
@@ -38,8 +38,8 @@ pytestmark = pytest.mark.skipif(
 
 def measure(script: str, **settings: str) -> list[int]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
-    found = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, env=inherited | settings)
-    return [int(number) for number in found.stdout.split()]
+    process = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, env=inherited | settings)
+    return [int(number) for number in process.stdout.split()]
 
 
 def test_freed_memory_is_kept_unless_the_environment_configures_malloc() -> None:
