@@ -1,4 +1,4 @@
-"""Memory hangs on what is wanted of a recording, and not on how long it is or how many there are."""
+"""Memory of inputs and commands: independent of the length and the number of recordings."""
 
 import json
 import os
@@ -14,17 +14,16 @@ from small_runs import ON_CPU
 
 ROOT = Path(__file__).parents[2]
 SR = 22_050
-LONG = 120  # seconds: 10.6 MB as samples
-MB = 2**20
-GB = 2**30
-# Makes the inputs of short and long recordings one way after the other, each in a process of its own, and says how much
-# memory each took at its peak: that of a way before it would be used again.
-MEASURED = """
+LONG = 120  # seconds; 10.6 MB as float32 samples
+MB, GB = 2**20, 2**30
+# Computes inputs of short and long recordings in several ways, each in a process of its own, and prints the increase of
+# memory at the peak. Each process starts with a few clips, which load libraries and allocate buffers.
+MEASURE = """
 import json, os, sys
 from pathlib import Path
 import numpy as np, torch
 from core.config.run import Clip, Frontend
-from core.datasets import load
+from core.datasets import load_dataset
 from core.inputs.store.stored_inputs import load_inputs
 from core.inputs.store.on_the_fly import make_on_the_fly_inputs
 from core.inputs.store.stored_waveforms import load_waveforms
@@ -32,20 +31,21 @@ from core.inputs.store.stored_waveforms import load_waveforms
 def status(name):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name)) * 1024
 
-def make(way, root, cache):
-    fit, *how = way.split()
-    clip, frontend = Clip(sr=22_050, duration=0.5, fit=fit), Frontend(n_mels=32, n_frames=32)
-    dataset, variant = load("folder", root), int("waveform" in how)
-    made = dict(content=root.name, clip=clip, cache=cache, variant=variant)
-    if "live" not in how:
-        load_inputs(dataset, frontend=frontend, **made)
+def compute(way, root, cache):
+    mode, *options = way.split()
+    clip, frontend = Clip(sr=22_050, duration=0.5, fit=mode), Frontend(n_mels=32, n_frames=32)
+    dataset, variant = load_dataset("folder", root), int("stretch-pitch" in options)
+    settings = dict(content=root.name, clip=clip, cache=cache, variant=variant)
+    if "on-the-fly" not in options:
+        load_inputs(dataset, frontend=frontend, **settings)
         return
-    found = load_waveforms(dataset, whole="segment" in how, **made)
-    if "segment" not in how:
-        make_on_the_fly_inputs(found, dataset, clip=clip, frontend=frontend, device=torch.device("cpu")).array[:]
-    for epoch in range(200 if "segment" in how else 0):
-        for row in range(len(found)):
-            found.read(row, np.random.default_rng((epoch, row)).uniform())
+    waveforms = load_waveforms(dataset, whole="random-crop" in options, **settings)
+    if "random-crop" not in options:
+        device = torch.device("cpu")
+        make_on_the_fly_inputs(waveforms, dataset, clip=clip, frontend=frontend, device=device).array[:]
+    for epoch in range(200 if "random-crop" in options else 0):
+        for row in range(len(waveforms)):
+            waveforms.read(row, np.random.default_rng((epoch, row)).uniform())
 
 torch.set_num_threads(2)
 root, *ways = sys.argv[1:]
@@ -55,11 +55,11 @@ for way in ways:
         if os.wait()[1]:
             sys.exit(1)
         continue
-    clips = "few" if way.startswith("stretch") or "waveform" in way else "many"
-    for length in ("warm", "short", "long"):  # the first brings libraries and buffers
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    clips = "few" if way.startswith("stretch") or "stretch-pitch" in way else "many"
+    for length in ("first", "short", "long"):
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before = status("VmRSS")
-        make(way, root / clips / length, root / "cache" / way)
+        compute(way, root / clips / length, root / "cache" / way)
         print(json.dumps([way, length, status("VmHWM") - before]), flush=True)
     os._exit(0)
 """
@@ -68,7 +68,7 @@ Make = Callable[[str, int, int], Path]
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """Return what makes a folder of so many recordings of so many seconds, which are links to one file."""
+    """Return a function that makes a folder of recordings, all links to one file, from name, seconds and number."""
     root = tmp_path_factory.mktemp("recordings")
 
     def make(name: str, seconds: int, clips: int) -> Path:
@@ -85,89 +85,84 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Make:
     return make
 
 
-def taken(recordings: Make, ways: Sequence[str]) -> dict[str, int]:
-    """Return the bytes that inputs of long recordings took at their peak more than those of short ones, by way."""
+def measure(recordings: Make, ways: Sequence[str]) -> dict[str, int]:
+    """Return by how many bytes the peak for long recordings exceeds that for short ones, by way."""
     if not os.access("/proc/self/clear_refs", os.W_OK):
-        pytest.skip("this system does not say a process's peak")
+        pytest.skip("this system does not tell the peak of a process")
     for name, clips in (("many", 32), ("few", 7)):
-        for length, seconds in (("warm", 1), ("short", 1), ("long", LONG)):
+        for length, seconds in (("first", 1), ("short", 1), ("long", LONG)):
             root = recordings(f"{name}/{length}", seconds, clips).parents[1]
-    command = [sys.executable, "-c", MEASURED, str(root), *ways]
+    command = [sys.executable, "-c", MEASURE, str(root), *ways]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found = {(way, length): peak for way, length, peak in map(json.loads, done.stdout.splitlines())}
-    return {way: found[way, "long"] - found[way, "short"] for way in ways}
+    peaks = {(way, length): peak for way, length, peak in map(json.loads, done.stdout.splitlines())}
+    return {way: peaks[way, "long"] - peaks[way, "short"] for way in ways}
 
 
-# MB: the middle of a recording is looked for in up to 16, in each of up to 8 threads; what is needed whole is there
-# alone, with what is made of it. 32 recordings have 339; those that are needed whole are 7, of 74.
-WAYS = {
+# Limits in MB. The middle of a recording is found by decoding up to 16 MB in each of up to 8 threads. Whole recordings
+# are in memory one at a time, with their results. All 32 recordings have 339 MB, the 7 that are read whole 74 MB.
+LIMITS = {
     "pad": 32,
-    "pad waveform": 32,
+    "pad stretch-pitch": 32,
     "loop": 32,
     "crop": 250,
-    "crop waveform": 90,
+    "crop stretch-pitch": 90,
     "stretch": 60,
-    "stretch live": 60,
-    "crop segment live": 32,
+    "stretch on-the-fly": 60,
+    "crop random-crop on-the-fly": 32,
 }
-MORE = {
-    "loop waveform": 32,
-    "stretch waveform": 90,
-    "pad live": 32,
-    "loop live": 32,
-    "crop live": 250,
-    "pad segment live": 32,
-    "loop segment live": 32,
-    "pad waveform live": 32,
-    "loop waveform live": 32,
-    "crop waveform live": 90,
-    "stretch waveform live": 110,
+MORE_LIMITS = {
+    "loop stretch-pitch": 32,
+    "stretch stretch-pitch": 90,
+    "pad on-the-fly": 32,
+    "crop on-the-fly": 250,
+    "loop random-crop on-the-fly": 32,
+    "pad stretch-pitch on-the-fly": 32,
+    "crop stretch-pitch on-the-fly": 90,
+    "stretch stretch-pitch on-the-fly": 110,
 }
 
 
-@pytest.mark.parametrize("ways", [WAYS, pytest.param(MORE, marks=pytest.mark.slow)], ids=["some", "others"])
-def test_long_recordings_take_no_more_memory(
-    ways: dict[str, int], recordings: Make, say: Callable[[str], None]
+@pytest.mark.parametrize("limits", [LIMITS, pytest.param(MORE_LIMITS, marks=pytest.mark.slow)], ids=["some", "others"])
+def test_memory_of_inputs_does_not_depend_on_the_length_of_recordings(
+    limits: dict[str, int], recordings: Make, say: Callable[[str], None]
 ) -> None:
-    more = taken(recordings, list(ways))
-    say("MB more: " + ", ".join(f"{way} {more[way] / MB:.0f}" for way in ways))
-    assert {way: round(more[way] / MB) for way in ways if more[way] > ways[way] * MB} == {}
+    increase = measure(recordings, list(limits))
+    say("MB more: " + ", ".join(f"{way} {increase[way] / MB:.0f}" for way in limits))
+    assert {way: round(increase[way] / MB) for way in limits if increase[way] > limits[way] * MB} == {}
 
 
-CLIPS = {"short": (1, 64), "many": (600, 64), "few": (600, 8), "stretched": (600, 8)}  # seconds of each, and how many
-# GB that a command may take, imports and training among them; more where whole recordings are stretched to one image
-# as it trains, or changed before. Of the 1.13 for short clips 0.7 are there once torch, torchvision and timm are
-# imported with CUDA's libraries (0.3 of them pages of files), another 0.25 come with the other libraries.
-AT_MOST = {"short": 1.17, "many": 1.2, "few": 1.2, "stretched": 1.3}
+CLIPS = {"short": (1, 64), "many": (600, 64), "few": (600, 8), "stretched": (600, 8)}  # seconds and number of clips
+# Limits of the peak memory of a command in GB, with imports and training. About 0.7 GB are there after the import of
+# torch, torchvision and timm with CUDA's libraries. Commands that stretch or augment whole recordings need more.
+COMMAND_LIMITS = {"short": 1.17, "many": 1.2, "few": 1.2, "stretched": 1.3}
 COMMANDS = [
     ("short", ""),
-    *(("many", f"--length-mode {fit}{live}") for fit in ("pad", "loop", "crop") for live in ("", " --on-the-fly")),
+    ("many", "--length-mode pad"),
+    ("many", "--length-mode crop"),
+    ("many", "--length-mode crop --on-the-fly"),
     ("many", "--length-mode stretch"),
     ("stretched", "--length-mode stretch --on-the-fly"),
-    *(("many", f"--length-mode {fit} --on-the-fly --augment random-crop") for fit in ("pad", "loop", "crop")),
-    *(
-        ("many", f"--length-mode {fit}{live} --augment stretch-pitch")
-        for fit in ("pad", "loop")
-        for live in ("", " --on-the-fly")
-    ),
-    *(("few", f"--length-mode crop{live} --augment stretch-pitch") for live in ("", " --on-the-fly")),
-    *(("stretched", f"--length-mode stretch{live} --augment stretch-pitch") for live in ("", " --on-the-fly")),
+    ("many", "--length-mode loop --on-the-fly --augment random-crop"),
+    ("many", "--length-mode pad --augment stretch-pitch"),
+    ("many", "--length-mode loop --on-the-fly --augment stretch-pitch"),
+    ("few", "--length-mode crop --on-the-fly --augment stretch-pitch"),
+    ("stretched", "--length-mode stretch --on-the-fly --augment stretch-pitch"),
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("clips", "words"), COMMANDS)
-def test_a_command_on_ten_minutes_of_each_clip(
-    clips: str, words: str, recordings: Make, tmp_path: Path, say: Callable[[str], None]
+@pytest.mark.parametrize(("clips", "options"), COMMANDS)
+def test_memory_of_a_command_on_long_recordings(
+    clips: str, options: str, recordings: Make, tmp_path: Path, say: Callable[[str], None]
 ) -> None:
     seconds, number = CLIPS[clips]
-    root = recordings(f"of {words or 'short ones'}", seconds, number)
-    line = f"freeze --block none --data folder --duration 0.5 --n-mels 32 --n-frames 32 --epochs 1 {words}".split()
-    places = ["--data-root", str(root), "--results", str(tmp_path / "results")]
-    process = subprocess.Popen([sys.executable, "run_ablation.py", *line, *places, *ON_CPU], cwd=ROOT)
+    root = recordings(f"of {options or 'short ones'}", seconds, number)
+    line = f"freeze --block none --data folder --duration 0.5 --n-mels 32 --n-frames 32 --epochs 1 {options}".split()
+    folders = ["--data-root", str(root), "--results", str(tmp_path / "results")]
+    process = subprocess.Popen([sys.executable, "run_ablation.py", *line, *folders, *ON_CPU], cwd=ROOT)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = status
-    say(f"{number} of {seconds} s {words}: {used.ru_maxrss / 1024:.0f} MB")
+    say(f"{number} of {seconds} s {options}: {used.ru_maxrss / 1024:.0f} MB")
     assert status == 0
-    assert used.ru_maxrss * 1024 <= AT_MOST[clips] * GB
+    assert used.ru_maxrss * 1024 <= COMMAND_LIMITS[clips] * GB
