@@ -104,7 +104,7 @@ def test_killed_command_goes_on_to_the_same_bits(sounds: Path, tmp_path: Path, s
     assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
     status, out, err = start(*freeze(sounds, killed, *words)).finish()
     assert status == 0, err
-    assert "going on after epoch" in err
+    assert "resuming after epoch" in err
     for run_id in ids:
         assert weights(straight, run_id) == weights(killed, run_id)
 

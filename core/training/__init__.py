@@ -1,12 +1,12 @@
-"""From a run to its record: what is prepared, how it is trained, and what is written down.
+"""Training of one run, from its configuration to its record.
 
-A new loss, schedule, stopping rule, optimizer or augmentation is a function in its module (or a module of its own)
-and its line here; the name is then a choice on the command line and part of a run's identity.
+To add a loss, schedule, stopping rule, optimizer or augmentation, write it in any module and add a line to the registry
+below. Its name becomes a choice on the command line and part of the run id.
 """
 
 from core.registry import Registry
 
-LOSSES = Registry(  # Training -> a module of logits (batch, classes) and labels (batch,), giving a number
+LOSSES = Registry(  # Training -> module that maps logits (batch, classes) and labels (batch,) to a scalar loss
     "loss",
     {
         "cross-entropy": "core.training.losses:cross_entropy",
@@ -14,7 +14,7 @@ LOSSES = Registry(  # Training -> a module of logits (batch, classes) and labels
         "kullback-leibler": "core.training.losses:kullback_leibler",
     },
 )
-SCHEDULES = Registry(  # (Training, epoch from 0, history of the epochs before it) -> learning rate
+SCHEDULES = Registry(  # (Training, epoch from 0, rows of the epochs before it) -> learning rate
     "schedule",
     {
         "constant": "core.training.schedules:constant",
@@ -23,7 +23,7 @@ SCHEDULES = Registry(  # (Training, epoch from 0, history of the epochs before i
         "plateau": "core.training.schedules:plateau",
     },
 )
-STOPPING = Registry(  # (Training, history) -> whether training ends after it; every rule is asked
+STOPPING = Registry(  # (Training, history) -> whether training ends now; every rule is checked after every epoch
     "stopping rule",
     {
         "patience": "core.training.stopping:patience",

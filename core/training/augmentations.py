@@ -1,8 +1,8 @@
-"""Augmentations: what ``--augment`` names, and the SpecAugment masks that may be added to any of them.
+"""Data augmentation (``--augment``), and SpecAugment masks, which can be combined with any of them.
 
-A clip's class survives them. One changes waveforms, whose inputs are made once and stored beside the plain ones; or it
-changes every training batch anew; or it cuts another segment of each recording in every epoch. None touches what is
-validated or tested on, except with ``rotate-tests`` (``--augment rotate-all``), which reproduces a leak.
+An augmentation changes waveforms (the inputs of the changed waveforms are stored beside the plain ones), changes every
+training batch, or crops recordings at a random position in every epoch. Validation and test clips stay unchanged,
+except with ``--augment rotate-all``, which reproduces a leak in a published report.
 """
 
 import math
@@ -20,25 +20,26 @@ from core.inputs import INPUT_KINDS
 from core.inputs.input_of_run import get_input_layout
 from core.training import AUGMENTATIONS
 
-MAX_DEGREES = 15.0
+MAX_DEGREES = 15.0  # largest rotation of an image
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What one name of ``--augment`` does.
+    """One choice of ``--augment``.
 
     Attributes
     ----------
     waveform
-        Changes a waveform before it gets its length, or None; ``--n-augmented`` versions of each clip are stored.
+        Function that changes a waveform before it is brought to its length; ``--n-augmented`` versions of each clip
+        are stored. None for no change.
     batch
-        Makes, from what silence is in the inputs' unit, a module that changes training batches of images
-        (batch, channels, height, width) with numbers drawn from torch's generator; or None.
+        Function that takes the value of silence and returns a module, which changes training batches of images (batch,
+        channels, height, width) with torch's random generator. None for no change.
     changes_tests
-        `batch` changes what is validated and tested on too. That is no way to test: it reproduces a report that did.
+        Whether `batch` also changes validation and test clips. This is a leak; it reproduces a published report.
     crops_recordings
-        Whether each training clip is a segment drawn anew in every epoch from anywhere in its recording, of the length
-        of a clip; needs ``--on-the-fly``.
+        Whether a training clip is cropped at a random position of its recording in every epoch; needs
+        ``--on-the-fly``.
     """
 
     waveform: WaveformChange | None = None
@@ -48,12 +49,12 @@ class Augmentation:
 
 
 def make_batch_augmentation(run: Run) -> nn.Sequential:
-    """Make what changes a run's training batches, in order; empty where nothing does.
+    """Make the modules that augment the training batches of a run; empty without augmentation.
 
     Raises
     ------
     UserError
-        Where the inputs are no images, and for segments of what is stored as images.
+        If the inputs are not images, or if stored images should be cropped.
     """
     training, silence = run.training, INPUT_KINDS[run.frontend.kind].silence
     steps: list[nn.Module] = []
@@ -67,13 +68,13 @@ def make_batch_augmentation(run: Run) -> nn.Sequential:
     if steps and len(get_input_layout(run.clip, run.frontend).shape) != 3:
         raise UserError(
             f"--augment {training.augment}, --time-mask {training.time_mask}, --freq-mask {training.freq_mask}: only "
-            "images can be rotated or masked; leave out what does"
+            "images can be rotated or masked; leave these options out"
         )
     return nn.Sequential(*steps)
 
 
 def make_test_augmentation(run: Run) -> nn.Sequential:
-    """Make what changes the batches that a run is validated and tested on: nothing, unless a leak is reproduced."""
+    """Make the modules that augment validation and test batches; empty unless a leak is reproduced."""
     named: Augmentation = AUGMENTATIONS[run.training.augment]
     if not (named.changes_tests and named.batch):
         return nn.Sequential()
@@ -81,14 +82,14 @@ def make_test_augmentation(run: Run) -> nn.Sequential:
 
 
 class Rotate(nn.Module):
-    """Turn every image about its middle by an angle drawn uniformly from -15 to 15 degrees.
+    """Rotate every image about its centre by a random angle, uniform from -15 to 15 degrees.
 
-    Pixels are interpolated linearly; what comes in from outside is silent.
+    Pixels are interpolated linearly; pixels from outside the image are silent.
 
     Parameters
     ----------
     silence
-        What silence is in the images' unit.
+        Value of silence, in the unit of the images.
     """
 
     def __init__(self, silence: float) -> None:
@@ -96,18 +97,18 @@ class Rotate(nn.Module):
         self.silence = silence
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Rotate images (batch, channels, height, width) with torch's generator of their device."""
+        """Rotate images (batch, channels, height, width); angles are drawn by torch's generator of their device."""
         return rotate_images(
             images, (2 * torch.rand(len(images), device=images.device) - 1) * MAX_DEGREES, silence=self.silence
         )
 
 
 def rotate_images(images: torch.Tensor, degrees: torch.Tensor, *, silence: float) -> torch.Tensor:
-    """Turn images (batch, channels, height, width) by `degrees` (batch,), counter-clockwise, filled with `floor`."""
+    """Rotate images (batch, channels, height, width) by `degrees` (batch,), counter-clockwise, filled with `floor`."""
     height, width = images.shape[2:]
     angle = degrees * (math.pi / 180)
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    to_source = torch.stack(  # in units of half the width and half the height, y down
+    to_source = torch.stack(  # coordinates in half widths and half heights, y points down
         [
             torch.stack([cos, -sin * height / width, zero], dim=1),
             torch.stack([sin * width / height, cos, zero], dim=1),

@@ -1,4 +1,4 @@
-"""Training state on disk as safetensors: a network, its optimizer and its history, with no pickle anywhere."""
+"""Checkpoints: network, optimizer state and history in one safetensors file, without pickle."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def save(
     history: list[dict[str, Any]],
     best: np.ndarray | None = None,
 ) -> None:
-    """Write the state after the last epoch of `history`, and the logits of the `best` one, whole or not at all."""
+    """Write the state after the last epoch of `history`, and the test logits of the `best` epoch, atomically."""
     tensors = {f"network.{name}": tensor.contiguous() for name, tensor in network.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{k}": v.contiguous() for k, v in state.items() if isinstance(v, torch.Tensor)}
@@ -34,7 +34,7 @@ def save(
 
 
 def load_best_logits(path: Path) -> np.ndarray | None:
-    """Return the logits of the best epoch in a state that `load` went on from; None where it holds none."""
+    """Return the test logits of the best epoch from a checkpoint that `load` has read; None if it has none."""
     with safe_open(path, framework="np") as file:
         return file.get_tensor(BEST_LOGITS) if BEST_LOGITS in file.keys() else None  # noqa: SIM118  (not a dict)
 
@@ -42,9 +42,10 @@ def load_best_logits(path: Path) -> np.ndarray | None:
 def load(
     path: Path, network: torch.nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
 ) -> list[dict[str, Any]]:
-    """Put the state of `path` into its place and return the history; [] where there is no state to go on from.
+    """Restore network, optimizer and scaler from a checkpoint and return its history.
 
-    A damaged or foreign file is no state: training starts anew.
+    Without a checkpoint, or if it is damaged or belongs to another network, nothing changes and the history is empty,
+    so training starts from the first epoch.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -52,7 +53,7 @@ def load(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
         history: list[dict[str, Any]] = json.loads(metadata["history"])
         scaling = json.loads(metadata["scaler"])
-    except Exception:  # safetensors raises its own type for each way a file can be broken
+    except Exception:  # safetensors raises many types of errors for damaged files
         return []
     weights = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
     own = network.state_dict()

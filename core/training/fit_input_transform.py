@@ -1,7 +1,8 @@
-"""The first step of a network: the map from the input's unit to the range that what follows expects.
+"""The input transform: first module of a network, maps inputs to the range that the backbone expects.
 
-A step that is fitted looks at the training rows alone; what was fitted is stored with the run, so that reading a run
-back needs no clip. A run of an older version, which lacks the file, has its step fitted anew, to the same numbers.
+A fitted transform (``--normalise train``, ``--pca``) uses the training clips only. It is stored with the run, so that
+opening the run needs no clips. Runs of older versions lack that file; their transform is fitted again, to the same
+numbers.
 """
 
 from collections import OrderedDict
@@ -22,14 +23,15 @@ from core.store.runs import Store
 
 
 def make_input_transform(run: Run, backbone: Backbone, images: DatasetInputs, split: Split) -> nn.Module:
-    """Make a run's first step: ``fixed`` from what the backbone was trained on, ``train`` from the training rows.
+    """Make the input transform of a run.
 
-    Principal components (``--pca``) are of the training rows too, standardised first.
+    ``--normalise fixed`` uses the mean and standard deviation that the backbone was pretrained with, ``train`` those of
+    the training clips. ``--pca`` standardises by the training clips and projects on their principal components.
 
     Raises
     ------
     UserError
-        For ``fixed`` where the inputs have no range that pictures share, and colours for what is not one spectrogram.
+        If ``fixed`` is not possible for the kind of input, or if it cannot be coloured.
     """
     frontend = run.frontend
     if frontend.pca:
@@ -41,15 +43,15 @@ def make_input_transform(run: Run, backbone: Backbone, images: DatasetInputs, sp
 
 
 def _make_fixed_transform(run: Run, backbone: Backbone) -> nn.Module:
-    """Make the first step that looks at no clip."""
+    """Make an input transform that does not depend on clips."""
     layout, frontend = get_input_layout(run.clip, run.frontend), run.frontend
     check_input_transform(run)
     if len(layout.channels) not in (1, len(backbone.mean)):
-        raise UserError(f"--normalise fixed: inputs of the kind {frontend.kind} are no pictures; use train")
-    picture = None if frontend.levels == "image" else layout.value_range
-    if picture and frontend.colour == "none":
-        return Normalise.fixed(backbone.mean, backbone.std, picture)
-    steps = OrderedDict[str, nn.Module](levels=ScaleToUnit(picture))
+        raise UserError(f"--normalise fixed: --input {frontend.kind} does not have 1 or 3 channels; use train")
+    value_range = None if frontend.levels == "image" else layout.value_range
+    if value_range and frontend.colour == "none":
+        return Normalise.fixed(backbone.mean, backbone.std, value_range)
+    steps = OrderedDict[str, nn.Module](levels=ScaleToUnit(value_range))
     if frontend.colour != "none":
         steps["colour"] = ColourMap(frontend.colour)
     return nn.Sequential(steps | {"normalise": Normalise.fixed(backbone.mean, backbone.std, (0.0, 1.0))})
@@ -58,24 +60,24 @@ def _make_fixed_transform(run: Run, backbone: Backbone) -> nn.Module:
 def load_or_fit_input_transform(
     run: Run, backbone: Backbone, images: DatasetInputs, split: Split, store: Store
 ) -> nn.Module:
-    """Make the first step of a finished run, as it was stored where it was fitted.
+    """Load the input transform of a finished run, or fit it again if it was not stored.
 
     Raises
     ------
     UserError
-        Where the file is damaged.
+        If the stored file is damaged.
     """
-    found = load_input_transform(run, backbone, store)
-    return make_input_transform(run, backbone, images, split) if found is None else found
+    stored = load_input_transform(run, backbone, store)
+    return make_input_transform(run, backbone, images, split) if stored is None else stored
 
 
 def load_input_transform(run: Run, backbone: Backbone, store: Store) -> nn.Module | None:
-    """Make the first step of a finished run without any clip; None where it was fitted and not stored.
+    """Load the input transform of a finished run without reading clips; None if it was fitted but not stored.
 
     Raises
     ------
     UserError
-        Where the file is damaged.
+        If the stored file is damaged.
     """
     if not is_transform_fitted(run):
         return _make_fixed_transform(run, backbone)
@@ -86,18 +88,18 @@ def load_input_transform(run: Run, backbone: Backbone, store: Store) -> nn.Modul
 
 
 def count_components(run: Run, images: DatasetInputs, split: Split) -> int:
-    """Return how many principal components the training rows of a run have under ``--pca``.
+    """Return the number of principal components of the training clips that ``--pca`` keeps.
 
     Raises
     ------
     UserError
-        For inputs that are no vectors, and too few rows.
+        If the inputs are not vectors, or there are too few clips.
     """
     if images.array.ndim != 2:
-        raise UserError(f"--pca {run.frontend.pca:g}: only vectors have components here; choose --input features")
+        raise UserError(f"--pca {run.frontend.pca:g}: PCA needs vectors; choose --input features")
     return PcaProjection.fitted(images.array, split.train, pca=run.frontend.pca).axes.shape[1]
 
 
 def is_transform_fitted(run: Run) -> bool:
-    """Tell whether the first step of a run depends on its training rows."""
+    """Return whether the input transform of a run depends on its training clips."""
     return run.frontend.normalise == "train" or run.frontend.pca > 0

@@ -1,8 +1,8 @@
-"""What a network's outputs are worth: accuracy, F1, calibration, and what an ensemble adds.
+"""Metrics of a network's outputs: accuracy, F1, calibration, and disagreement in an ensemble.
 
-Throughout, `logits` are (clips, classes), `targets` are (clips,) class numbers in 0 .. classes - 1, and `probs` are
-(clips, classes) with rows that sum to 1. Argmax does not tell logits from probabilities, so functions that only need
-the predicted class take either, as `scores`; a tie goes to the lowest class number.
+`logits` have the shape (clips, classes); `targets` are class numbers from 0 to classes - 1, (clips,); `probs` are
+(clips, classes) with rows that sum to 1. Functions that need only the predicted class accept logits or probabilities as
+`scores`; of equal scores the lowest class number is predicted.
 """
 
 from collections.abc import Sequence
@@ -19,21 +19,21 @@ from core.registry import Lazy
 special = Lazy("scipy.special")  # a quarter of a second to import
 sklearn_metrics = Lazy("sklearn.metrics")  # most of a second to import
 Array = npt.NDArray[Any]
-N_BINS = 15  # of confidence, of equal width
+N_BINS = 15  # confidence bins of equal width
 
 
 @dataclass(frozen=True)
 class PerClass:
-    """Scores of every class; each an array of shape (classes,), a score without a denominator being 0."""
+    """Metrics of each class, each of shape (classes,); a metric whose denominator is 0 is 0."""
 
     precision: Array
     recall: Array
     f1: Array
-    support: Array  # clips of the class among the targets
+    support: Array  # number of clips of the class
 
     @property
     def macro_f1(self) -> float:
-        """Mean F1 over the classes that the test fold has: the same classes whatever a network predicts."""
+        """Mean F1 over the classes that occur among the targets."""
         return float(self.f1[self.support > 0].mean())
 
 
@@ -44,67 +44,58 @@ def softmax(logits: npt.ArrayLike) -> Array:
 
 
 def accuracy(scores: npt.ArrayLike, targets: npt.ArrayLike) -> float:
-    """Share of clips whose highest score is the target's, 0 to 1."""
+    """Return the fraction of clips whose predicted class is the target, 0 to 1."""
     scores, targets = _validated(scores, targets)
     return float(np.mean(scores.argmax(axis=1) == targets))
 
 
 def confusion_matrix(scores: npt.ArrayLike, targets: npt.ArrayLike) -> Array:
-    """Count clips by target (row) and prediction (column).
-
-    Returns
-    -------
-    Array
-        int64 of shape (classes, classes); classes without clips keep their row and column.
-    """
+    """Return the number of clips by target (row) and predicted class (column), (classes, classes), int64."""
     targets, predictions, classes = _predict_classes(scores, targets)
     return np.asarray(sklearn_metrics.confusion_matrix(targets, predictions, labels=classes), np.int64)
 
 
 def per_class(scores: npt.ArrayLike, targets: npt.ArrayLike) -> PerClass:
-    """Precision, recall, F1 and support of every class."""
+    """Return precision, recall, F1 and support of every class."""
     targets, predictions, classes = _predict_classes(scores, targets)
     return _count_per_class(targets.tobytes(), predictions.tobytes(), len(classes))
 
 
 def macro_f1(scores: npt.ArrayLike, targets: npt.ArrayLike) -> float:
-    """Mean F1 over the classes that occur among the targets or the predictions, 0 to 1.
-
-    One that a fold neither holds nor is predicted does not pull the mean down.
-    """
+    """Return the mean F1 over the classes that occur among the targets or the predictions, 0 to 1."""
     targets, predictions, _ = _predict_classes(scores, targets)
     return float(per_class(scores, targets).f1[np.union1d(targets, predictions)].mean())
 
 
 def balanced_accuracy(scores: npt.ArrayLike, targets: npt.ArrayLike) -> float:
-    """Mean recall over the classes that occur among the targets, 0 to 1: every class counts the same."""
-    found = per_class(scores, targets)
-    return float(found.recall[found.support > 0].mean())
+    """Return the mean recall over the classes that occur among the targets, 0 to 1."""
+    scores_by_class = per_class(scores, targets)
+    return float(scores_by_class.recall[scores_by_class.support > 0].mean())
 
 
 def weighted_means(scores: npt.ArrayLike, targets: npt.ArrayLike) -> dict[str, float]:
-    """Means of precision, recall and F1 over classes, each weighing as many clips as it has, 0 to 1.
+    """Return the means of precision, recall and F1 over classes, weighted by their numbers of clips, 0 to 1.
 
-    The weighted recall is the accuracy.
+    The weighted recall equals the accuracy.
     """
     targets, predictions, _ = _predict_classes(scores, targets)
-    found, there = per_class(scores, targets), np.union1d(targets, predictions)
+    scores_by_class, there = per_class(scores, targets), np.union1d(targets, predictions)
     means = {
-        f"weighted_{name}": np.average(getattr(found, name)[there], weights=found.support[there])
+        f"weighted_{name}": np.average(getattr(scores_by_class, name)[there], weights=scores_by_class.support[there])
         for name in ("precision", "recall", "f1")
     }
     return {name: float(mean) for name, mean in means.items()}
 
 
 def nll(probs: npt.ArrayLike, targets: npt.ArrayLike) -> float:
-    """Mean negative log likelihood in nats; a probability of 0 counts as the smallest double, so it stays finite."""
+    """Return the mean negative log likelihood in nats; probabilities of 0 are replaced by the smallest float64."""
     probs, targets = _validated(probs, targets)
     likelihood = probs[np.arange(len(targets)), targets]
     return float(-np.mean(np.log(np.maximum(likelihood, np.finfo(np.float64).tiny))))
 
 
 def brier(probs: npt.ArrayLike, targets: npt.ArrayLike) -> float:
-    """Brier score: squared error against the one-hot target, summed over classes, mean over clips, 0 to 2.
+    """Return the Brier score: squared error to the one-hot target, summed over classes, mean over clips, 0 to 2.
 
     Source: Brier, "Verification of forecasts expressed in terms of probability", 1950, equation 2.
     """
@@ -115,14 +106,14 @@ def brier(probs: npt.ArrayLike, targets: npt.ArrayLike) -> float:
 
 
 def confidence_bins(confidence: Array, *, bins: int = N_BINS) -> Array:
-    """Return the bin (clips,) of each highest probability: (0, 1/bins] is 0, .., (1 - 1/bins, 1] is the last."""
+    """Return the bin of each confidence, (clips,): bin 0 is (0, 1/bins], the last is (1 - 1/bins, 1]."""
     return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
 
 
 def ece(probs: npt.ArrayLike, targets: npt.ArrayLike, *, bins: int = N_BINS) -> float:
-    """Give the expected calibration error: the mean gap between confidence and accuracy over bins, 0 to 1.
+    """Return the expected calibration error, 0 to 1: mean difference of confidence and accuracy over `confidence_bins`.
 
-    Each of `confidence_bins` weighs as many clips as it holds.
+    Bins are weighted by their numbers of clips.
     Source: Guo et al., "On Calibration of Modern Neural Networks", 2017, equation 3.
     """
     probs, targets = _validated(probs, targets)
@@ -147,13 +138,13 @@ def soft_vote(members: Sequence[npt.ArrayLike]) -> Array:
     Raises
     ------
     ValueError
-        Without members, or where their shapes differ.
+        If there are no members, or their shapes differ.
     """
     return np.mean([softmax(logits) for logits in _as_equal_shapes(members)], axis=0)
 
 
 def disagreement(members: Sequence[npt.ArrayLike]) -> float:
-    """Share of clips on which two networks predict different classes, mean over all pairs, 0 to 1; nan for one.
+    """Return the fraction of clips on which two networks differ, mean over all pairs, 0 to 1; NaN for one network.
 
     Source: Fort, Hu and Lakshminarayanan, "Deep Ensembles: A Loss Landscape Perspective", 2019, section 4.
     """
@@ -164,43 +155,43 @@ def disagreement(members: Sequence[npt.ArrayLike]) -> float:
 
 
 def summarise(logits: npt.ArrayLike, targets: npt.ArrayLike) -> dict[str, float]:
-    """Every overall score of one network by name: accuracy, macro_f1, nll, brier, ece, balanced and weighted scores.
+    """Return all overall metrics of a network, by name.
 
-    Records of version 1 have the first five alone.
+    Records of version 1 have only the first five: accuracy, macro F1, NLL, Brier score and ECE.
     """
     return summarise_probs(softmax(logits), targets)
 
 
 def summarise_ensemble(members: Sequence[npt.ArrayLike], targets: npt.ArrayLike) -> dict[str, float]:
-    """Do the same for the average of several networks, and add their disagreement."""
+    """Return all overall metrics of the soft vote of several networks, and their disagreement."""
     return {**summarise_probs(soft_vote(members), targets), "disagreement": disagreement(members)}
 
 
 def summarise_probs(probs: Array, targets: npt.ArrayLike) -> dict[str, float]:
-    """Do the same for probabilities, as the average of several networks gives them."""
+    """Return all overall metrics of probabilities (clips, classes), by name."""
     measures = (accuracy, macro_f1, nll, brier, ece, balanced_accuracy)
     return {measure.__name__: measure(probs, targets) for measure in measures} | weighted_means(probs, targets)
 
 
 def _predict_classes(scores: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[Array, Array, Array]:
-    """Return targets (clips,), predictions (clips,) and all class numbers (classes,)."""
+    """Return targets (clips,), predicted classes (clips,) and all class numbers (classes,)."""
     scores, targets = _validated(scores, targets)
     return targets, scores.argmax(axis=1), np.arange(scores.shape[1])
 
 
 @lru_cache(maxsize=8)
 def _count_per_class(targets: bytes, predictions: bytes, classes: int) -> PerClass:
-    """Let scikit-learn count, which takes milliseconds, once for all scores of the same; without a denominator is 0."""
+    """Compute the metrics of each class; cached, because several metrics of the same predictions need them."""
     precision, recall, f1, support = sklearn_metrics.precision_recall_fscore_support(
         np.frombuffer(targets, np.int64),
         np.frombuffer(predictions, np.int64),
         labels=np.arange(classes),
         zero_division=0,
     )
-    found = PerClass(precision, recall, f1, support.astype(np.int64))
-    for values in (found.precision, found.recall, found.f1, found.support):
+    scores_by_class = PerClass(precision, recall, f1, support.astype(np.int64))
+    for values in (scores_by_class.precision, scores_by_class.recall, scores_by_class.f1, scores_by_class.support):
         values.setflags(write=False)
-    return found
+    return scores_by_class
 
 
 def _validated(scores: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""From a run to what its training loop needs: the network after surgery, and the inputs it reads by row.
+"""Prepare a run for its training loop: the network after surgery, its inputs and its split.
 
 A frozen prefix whose input never changes is split off and computed once (`core.training.frozen_prefix`). The training
 loop then trains the rest of the network on the cached activations.
@@ -32,35 +32,35 @@ from core.training.run_inputs import load_images, split_rows
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """What a training loop needs.
+    """Network, inputs and split of a run.
 
     Attributes
     ----------
     network
-        What is trained: all of it, or what follows the frozen prefix.
+        Network to train. If `prefix_reused`, only the part after the frozen prefix.
     input_transform
-        What every input passes through first; part of the network, or of its frozen prefix.
+        First module of the network or of its frozen prefix: maps inputs to the range that the backbone expects.
     backbone
-        The whole backbone, sharing the network's tensors.
+        Whole backbone; shares its tensors with `network`.
     source
-        The network's inputs by row.
+        Inputs of `network` by row.
     labels
-        (clips,) int64, on the device.
+        Class number of each clip, (clips,), int64, on the device.
     clips
-        Path of each row.
+        Path of each clip.
     split
-        Rows to train, validate and test on.
+        Rows for training, validation and testing.
     augment
-        What changes training batches; empty where nothing does, and for waveforms, of which the network makes images
-        and changes them itself.
+        Augmentation of training batches. Empty without one, and for inputs computed on the fly, which are augmented
+        inside `network`.
     bad_clips
-        (path, reason) of clips left out.
+        (path, reason) of each clip that could not be used.
     prefix_reused
-        Whether the network reads activations of a frozen prefix.
+        Whether `source` holds activations of the frozen prefix, computed once.
     counts
-        Of the backbone's parameters (`core.models.surgery.count_parameters_by_kind`).
+        Numbers of parameters of the backbone (`core.models.surgery.count_parameters_by_kind`).
     prefix_ms
-        Milliseconds that a clip took in that prefix, when it was computed; nan where that was not noted.
+        Time per clip in the frozen prefix when its activations were computed, in milliseconds; NaN if unknown.
     """
 
     network: nn.Module
@@ -77,29 +77,29 @@ class PreparedRun:
     prefix_ms: float = 0.0
 
     def device_vectors(self, *, max_weights: int) -> torch.Tensor | None:
-        """Return (rows, features) where those are trained on, by no more than so many weights; None otherwise."""
+        """Return the inputs (rows, features) if they are vectors on the device and the network is small, else None."""
         weights = sum(p.numel() for p in self.network.parameters())
         return self.source.on_device if self.source.is_vectors and weights <= max_weights else None
 
 
 def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True) -> PreparedRun:
-    """Make the images, the network and the split of a run.
+    """Load the inputs of a run, build its network, and split its clips.
 
     Parameters
     ----------
     run
-        Fully specified.
+        Run with all fields filled in.
     dataset
-        Its clips.
+        Data set of the run.
     session
         Store, device and progress.
     reuse
-        False computes a frozen prefix anew in every epoch; for comparison only.
+        Whether the activations of a frozen prefix are computed once instead of in every epoch.
 
     Raises
     ------
     UserError
-        For clips or weights that cannot be used, and a precision that this CPU only imitates.
+        If clips or weights cannot be used, or the CPU only emulates the precision.
     """
     check_precision(run.training.precision, session.device)
     augment = make_batch_augmentation(run)
@@ -138,7 +138,7 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
 
 
 def can_cache_prefix(run: Run) -> bool:
-    """Tell whether a run has a frozen prefix whose input and output are the same in every epoch."""
+    """Return whether a run has a frozen prefix whose input and output are the same in every epoch."""
     return (
         run.model.freeze != "none"
         and run.model.frozen_batch_norm == "eval"
@@ -148,7 +148,7 @@ def can_cache_prefix(run: Run) -> bool:
 
 
 def _prepend_input_kind(run: Run, network: nn.Module, augment: nn.Module) -> nn.Sequential:
-    """Put the front end before a network of images, and what changes them between the two."""
+    """Prepend the computation of inputs from waveforms and their augmentation to a network."""
     images = WaveformsToInputs(
         build_input_kind(run.clip, run.frontend),
         augment=augment,

@@ -1,4 +1,4 @@
-"""What a run leaves behind beside its weights: where it came from, what it scored, and its curves for TensorBoard."""
+"""Contents of a run's record: provenance, metrics and times; and its TensorBoard curves."""
 
 import dataclasses
 import importlib.metadata
@@ -33,7 +33,7 @@ RECORDED_PACKAGES = ("torch", "torchvision", "timm", "librosa", "soundfile", "so
 
 @cache
 def collect_versions() -> dict[str, str]:
-    """Return the versions of Python, of the packages that decide numbers, and of this code (git commit, or "")."""
+    """Return the versions of Python, of the packages that affect results, and of this code (git commit, or "")."""
     found = {"python": platform.python_version()} | {
         name: importlib.metadata.version(name) for name in RECORDED_PACKAGES
     }
@@ -46,7 +46,7 @@ def collect_versions() -> dict[str, str]:
 
 
 def collect_provenance(session: "Session", training: Training | None = None) -> dict[str, Any]:
-    """Return the machine, the threads and the versions, and for a run's training the precision it computes in."""
+    """Return device, number of threads and versions; with `training` also the precision that is really used."""
     device = torch.cuda.get_device_name(session.device) if session.device.type == "cuda" else platform.processor()
     environment: dict[str, Any] = {"device": str(session.device), "device_name": device, "threads": session.threads}
     if training:
@@ -62,14 +62,21 @@ def compute_results(
     logits: np.ndarray,
     targets: np.ndarray,
 ) -> dict[str, Any]:
-    """Return the final and per-class metrics of the test fold.
+    """Return the results of a run for its record, computed on the test fold.
 
-    ``accuracy`` and all others without another word are of the last epoch. ``accuracy_best_epoch`` is the highest of
-    any epoch on the test fold, which flatters, and is kept because reports quote it. With validation clips,
-    ``accuracy_validation_epoch`` is the test accuracy at the epoch with the lowest validation loss, or the highest
-    validation accuracy where that is monitored. ``ended_by`` is
-    ``epochs`` or the stopping rule that ended training.
-    ``time_to_converge`` and ``prediction_ms`` are as `core.store.record.Metrics` says.
+    ``accuracy`` and all metrics without a suffix are of the last epoch. ``accuracy_best_epoch`` is the highest test
+    accuracy of any epoch; it is optimistic, and recorded because published reports quote it. With validation clips,
+    ``accuracy_validation_epoch`` is the test accuracy at the epoch with the best monitored validation metric.
+    ``ended_by`` is ``epochs`` or the stopping rule that ended training. See `core.store.record.Metrics` for the others.
+
+    Parameters
+    ----------
+    training, prepared, dataset
+        Of the run.
+    history
+        One row per epoch.
+    logits, targets
+        Test logits (test clips, classes) after the last epoch, and labels (test clips,).
     """
     curve = [row["test_accuracy"] for row in history]
     scores: dict[str, Any] = metrics.summarise(logits, targets) | {
@@ -102,13 +109,13 @@ def compute_results(
 
 
 def _compute_prediction_ms(history: list[dict[str, Any]], n_clips: int) -> float:
-    """Return the median over epochs of a test pass, in milliseconds per clip; nan where no epoch was so measured."""
+    """Return the median time of a test pass in milliseconds per clip; NaN if no epoch was timed."""
     measured = [row["test_seconds"] for row in history if "test_seconds" in row]
     return 1000 * float(np.median(measured)) / n_clips if measured else math.nan
 
 
 def sum_seconds(history: list[dict[str, Any]]) -> dict[str, float]:
-    """Return the seconds of training and of evaluation, over all sessions of the run."""
+    """Return the total time of training and of evaluation in seconds, including epochs before a resumption."""
     return {
         "training": sum(row["train_seconds"] for row in history),
         "evaluation": sum(row["evaluation_seconds"] for row in history),
@@ -117,14 +124,14 @@ def sum_seconds(history: list[dict[str, Any]]) -> dict[str, float]:
 
 @contextmanager
 def open_tensorboard(folder: Path, *, purge_from: int) -> Iterator[Callable[..., None]]:
-    """Give a function that writes rows of the history as TensorBoard scalars, to be seen at once.
+    """Context manager for a function that writes rows of the history as TensorBoard scalars, without buffering.
 
     Parameters
     ----------
     folder
-        The run's folder; events go to ``tensorboard/`` in it.
+        Folder of the run; events are written to its subfolder ``tensorboard``.
     purge_from
-        Epochs already done: what an earlier, killed process wrote after them is hidden.
+        Number of finished epochs. Later events of a killed process are hidden.
     """
     with SummaryWriter(folder / "tensorboard", purge_step=purge_from + 1) as writer:
         value_of = Summary.Value

@@ -1,4 +1,4 @@
-"""The inputs of a run's clips, and which of their rows are trained on and tested on."""
+"""Inputs of the clips of a run, and the split of their rows."""
 
 from typing import Any
 
@@ -20,10 +20,22 @@ from core.training import AUGMENTATIONS
 def load_images(
     run: Run, dataset: Dataset, session: Session, *, build_chunks: BuildChunks | None = None
 ) -> list[DatasetInputs]:
-    """Return the inputs of a run's clips: plain ones first, then each augmented version.
+    """Return the inputs of a run: the plain version first, then each augmented version.
 
-    They are made in full fp32 whatever the run's precision, so that one store serves all. Live ones are not made yet.
-    Where there are many, `build_chunks` makes them elsewhere.
+    Inputs are computed in full float32 at every precision, so that all runs share them. With ``--on-the-fly`` only the
+    waveforms are read here.
+
+    Parameters
+    ----------
+    run, dataset, session
+        As in `core.training.prepare.prepare`.
+    build_chunks
+        Function that computes large sets of inputs elsewhere, such as on a Ray cluster.
+
+    Raises
+    ------
+    UserError
+        If clips cannot be used, or augmentation fails for other clips than reading.
     """
     allow_tf32(False)
     change = AUGMENTATIONS[run.training.augment].waveform
@@ -37,8 +49,8 @@ def load_images(
         if lost := sorted(set(versions[0].clip_rows.tolist()) ^ set(version.clip_rows.tolist())):
             paths = dataset.clips["path"].iloc[lost[:3]].tolist()
             raise UserError(
-                f"augmented version {number} of {dataset.name} and the clips as they are lack different clips "
-                f"({', '.join(paths)}{' ..' * (len(lost) > 3)}): take these out of the data set, or leave out --augment"
+                f"augmented version {number} of {dataset.name} lacks other clips than the plain version "
+                f"({', '.join(paths)}{' ..' * (len(lost) > 3)}): remove these clips, or leave out --augment"
             )
     return versions
 
@@ -61,25 +73,25 @@ def _load_version(
     if found.longer == 0 and AUGMENTATIONS[run.training.augment].crops_recordings:
         session.report.note(
             f"{dataset.name}: no recording is longer than --duration {run.clip.duration:g}, so --augment "
-            f"{run.training.augment} has nothing to choose from"
+            f"{run.training.augment} has no effect"
         )
     return make_on_the_fly_inputs(found, dataset, clip=run.clip, frontend=run.frontend, device=session.device)
 
 
 def load_plain_images(run: Run, dataset: Dataset, session: Session) -> DatasetInputs:
-    """Return the inputs of a run's clips as they are, which is what is tested on and analysed."""
+    """Return the inputs of a run without augmentation, as used for testing and analysis."""
     if AUGMENTATIONS[run.training.augment].waveform:
         run = run.replace(training__augment="none")
     return load_images(run, dataset, session)[0]
 
 
 def split_rows(run: Run, dataset: Dataset, images: DatasetInputs) -> Split:
-    """Return the split in rows of the inputs, which lack the clips that were left out.
+    """Return the split as rows of the inputs, without clips that could not be used.
 
     Raises
     ------
     UserError
-        Where no clip is left to train on or to test on.
+        If no clip is left for training or for testing.
     """
     row = np.full(len(dataset.clips), -1, np.int64)
     row[images.clip_rows] = np.arange(len(images.clip_rows))

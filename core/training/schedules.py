@@ -1,6 +1,6 @@
-"""Schedules: the learning rate of an epoch, from the configuration and the epochs before it alone.
+"""Learning rate schedules.
 
-Nothing is remembered between two epochs, so a run that was killed goes on with the rates it would have had.
+A schedule depends only on the configuration and on the history, so a resumed run has the rates of an uninterrupted one.
 """
 
 import math
@@ -20,22 +20,22 @@ def compute_lr(training: Training, epoch: int, history: History = ()) -> float:
     Parameters
     ----------
     training
-        Its schedule, and what that schedule looks at.
+        Uses `schedule` and the fields that the schedule needs.
     epoch
-        Counted from 0.
+        Epoch from 0.
     history
-        One row per epoch before it, as the trainer writes them; later rows are not looked at.
+        One row per epoch, as written by the trainer; only rows before `epoch` are used.
     """
     return float(SCHEDULES[training.schedule](training, epoch, history[:epoch]))
 
 
 def constant(training: Training, epoch: int, history: History) -> float:
-    """Keep the rate as it is."""
+    """Return a constant learning rate."""
     return training.lr
 
 
 def step(training: Training, epoch: int, history: History) -> float:
-    """Multiply the rate by gamma at each milestone, or every step_size epochs."""
+    """Multiply the rate by `gamma` at each of the `milestones`, or every `step_size` epochs."""
     if training.milestones:
         drops = sum(epoch >= milestone for milestone in training.milestones)
     else:
@@ -44,14 +44,14 @@ def step(training: Training, epoch: int, history: History) -> float:
 
 
 def cosine(training: Training, epoch: int, history: History) -> float:
-    """Let the rate fall to 0 over the epochs (Loshchilov and Hutter 2017, equation 5, without restarts)."""
+    """Decrease the rate to 0 along a half cosine (Loshchilov and Hutter 2017, equation 5, without restarts)."""
     return training.lr * 0.5 * (1 + math.cos(math.pi * epoch / training.epochs))
 
 
 def plateau(training: Training, epoch: int, history: History) -> float:
-    """Multiply the rate by gamma whenever drop_patience epochs in a row were no better than the best before them.
+    """Multiply the rate by `gamma` after `drop_patience` epochs in a row without an improvement.
 
-    After a drop the count starts anew; the best stays.
+    After a drop the count restarts from 0, but the best value so far is kept.
     """
     best, waited, drops = math.inf, 0, 0
     for value in monitored_values(training, history):

@@ -1,4 +1,4 @@
-"""One step of training: forward, backward and the optimizer's, on one batch."""
+"""One training step: forward pass, backward pass and optimizer step on one batch."""
 
 from collections.abc import Sequence
 
@@ -15,20 +15,22 @@ from core.training.compiled import compile_network
 
 
 class NonFiniteLoss(RuntimeError):
-    """The loss became infinite or not a number."""
+    """The loss or a logit became infinite or NaN."""
 
 
 class TrainingStep:
-    """Forward, backward and step on one batch.
+    """Callable that trains a network on one batch.
 
     Parameters
     ----------
-    network, optimizer
-        What is trained, by what.
+    network
+        Network to train.
+    optimizer
+        Optimizer of its trained parameters.
     training
-        loss, clip_norm, precision and compile.
+        Uses `loss`, `clip_norm`, `precision` and `compile`.
     device
-        Where.
+        Device of the network and of the batches.
     """
 
     def __init__(
@@ -63,12 +65,21 @@ class TrainingStep:
 
 
 def mean_loss(values: np.ndarray, sizes: Sequence[int], epoch: int) -> float:
-    """Return the mean over an epoch's clips of the losses (steps,) of batches of so many.
+    """Return the mean loss over the clips of an epoch.
+
+    Parameters
+    ----------
+    values
+        Mean loss of each batch, (batches,).
+    sizes
+        Number of clips in each batch.
+    epoch
+        Epoch from 0, for the message.
 
     Raises
     ------
     NonFiniteLoss
-        Naming the first step whose loss is no number.
+        If a loss is infinite or NaN; the message names the first such step.
     """
     if not np.isfinite(values).all():
         step = int(np.flatnonzero(~np.isfinite(values))[0]) + 1

@@ -1,6 +1,6 @@
-"""Stopping rules: when training ends before its last epoch, from the configuration and the history alone.
+"""Early stopping.
 
-All look at validation clips, never at the test fold.
+A rule depends only on the configuration and the history. All rules use validation clips, never the test fold.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,25 +13,25 @@ History = Sequence[Mapping[str, Any]]
 
 
 def find_stop_reason(training: Training, history: History) -> str:
-    """Tell what ends training after the epochs of `history`.
+    """Return why training ends after `history`.
 
     Returns
     -------
-    The name of the first stopping rule that holds, ``epochs`` after the last epoch, or "" where training goes on.
+    Name of the first stopping rule that holds, ``epochs`` after the last epoch, or "" if training continues.
     """
     rules = (name for name in STOPPING if STOPPING[name](training, history))
     return next(rules, "epochs" if len(history) >= training.epochs else "")
 
 
 def monitored_values(training: Training, history: History) -> list[float]:
-    """Return what ``monitor`` names, one value per epoch, turned so that lower is better."""
+    """Return the monitored validation metric of each epoch, with the sign that makes lower values better."""
     if training.monitor == "accuracy":
         return [-row["validation_accuracy"] for row in history]
     return [row["validation_loss"] for row in history]
 
 
 def patience(training: Training, history: History) -> bool:
-    """Hold once the best of the last `patience` epochs is no better than the best before them; 0 never does."""
+    """Return whether the last `patience` epochs brought no improvement; always False if `patience` is 0."""
     if not training.patience or len(history) <= training.patience:
         return False
     values = monitored_values(training, history)
@@ -39,5 +39,5 @@ def patience(training: Training, history: History) -> bool:
 
 
 def stop_at(training: Training, history: History) -> bool:
-    """Hold once the validation accuracy has been `stop_at` or higher; 0 never does."""
+    """Return whether an epoch has reached the validation accuracy `stop_at`; always False if it is 0."""
     return bool(training.stop_at and any(row["validation_accuracy"] >= training.stop_at for row in history))

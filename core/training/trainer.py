@@ -1,8 +1,9 @@
-"""One function from a run to its record: `train`.
+"""Train one run and write its record: `train`.
 
-Reads top to bottom: prepare what is trained and what it reads, go through the epochs, write the record. An epoch's
-random numbers come from (seed, epoch) alone, its learning rate and whether it is the last from the history alone, so
-that a run that was killed ends in the same bits as one that was not (on a CPU, for one number of threads).
+Reads top to bottom: prepare the network and its inputs, train epoch by epoch, write the record. The random numbers of
+an epoch depend only on (seed, epoch). Its learning rate, and whether it is the last, depend only on the configuration
+and the history. A killed run that resumes from a checkpoint therefore ends in the same bits as an uninterrupted one (on
+a CPU, for one number of threads).
 """
 
 import time
@@ -29,10 +30,8 @@ from core.training.schedules import compute_lr
 from core.training.step import TrainingStep, mean_loss
 from core.training.stopping import find_stop_reason
 
-CHECKPOINT_INTERVAL = 2.0  # seconds of training between two checkpoints, so that tiny epochs are not all writing
-EVALUATION_STREAM = (
-    1  # sets the random numbers of an evaluation, where it has any, apart from those of the epoch before it
-)
+CHECKPOINT_INTERVAL = 2.0  # seconds of training between two checkpoints; keeps the share of writing small
+EVALUATION_STREAM = 1  # random stream of a test-time augmentation, apart from that of training
 
 
 def train(run: Run, dataset: Dataset, session: Session, *, label: str) -> None:
@@ -41,51 +40,52 @@ def train(run: Run, dataset: Dataset, session: Session, *, label: str) -> None:
     Parameters
     ----------
     run
-        Fully specified (`core.plan.resolve`).
+        Run with all fields filled in (`core.plan.resolve`).
     dataset
-        Its clips.
+        Data set of the run.
     session
         Store, device and progress.
     label
-        What the progress bar calls it.
+        Name of the run in the progress bar.
 
     Raises
     ------
     UserError
-        For clips, weights or folders that cannot be used.
+        If clips, weights or folders cannot be used.
     NonFiniteLoss
-        Naming the epoch and the step.
+        If the loss is infinite or NaN; the message names the epoch and the step.
     """
     session.store.start_run(run, results.collect_provenance(session, run.training))
     started = time.perf_counter()
     prepared = prepare(run, dataset, session)
     preparation = time.perf_counter() - started
-    fit = TrainingLoop(run, prepared, session, label)
-    with torch_threads(session.threads if prepared.device_vectors(max_weights=SMALL_NETWORK) is None else 1):
-        history, logits = fit.run()
-    outcome = TrainingOutcome(history, logits, fit.best, prepared.backbone.original_state_dict(), preparation)
+    loop = TrainingLoop(run, prepared, session, label)
+    is_small = prepared.device_vectors(max_weights=SMALL_NETWORK) is not None
+    with torch_threads(1 if is_small else session.threads):
+        history, logits = loop.train()
+    outcome = TrainingOutcome(history, logits, loop.best_logits, prepared.backbone.original_state_dict(), preparation)
     write_outcome(run, prepared, dataset, session, outcome)
 
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """What training came to.
+    """Result of the training of one run.
 
     Attributes
     ----------
     history
-        A row per epoch.
-    logits, best
-        (test clips, classes), after the last epoch and the best of them.
+        One row per epoch.
+    logits, best_logits
+        Test logits (test clips, classes) after the last epoch, and after the epoch with the best test accuracy.
     weights
-        The backbone's tensors under the original model's names.
+        Tensors of the backbone, by their names in the original model.
     preparation
-        Seconds before the first epoch.
+        Time before the first epoch, in seconds.
     """
 
     history: list[dict[str, Any]]
     logits: np.ndarray
-    best: np.ndarray | None
+    best_logits: np.ndarray | None
     weights: Mapping[str, torch.Tensor]
     preparation: float
 
@@ -93,7 +93,7 @@ class TrainingOutcome:
 def write_outcome(
     run: Run, prepared: PreparedRun, dataset: Dataset, session: Session, outcome: TrainingOutcome
 ) -> None:
-    """Write a run's record and files; nothing that other runs change is looked at."""
+    """Write the record and the files of a run; safe to call while other runs are being written."""
     history, logits = outcome.history, outcome.logits
     targets = prepared.labels.cpu().numpy()[prepared.split.test]
     values = results.collect_provenance(session, run.training) | results.compute_results(
@@ -107,148 +107,156 @@ def write_outcome(
         predictions=([prepared.clips[row] for row in prepared.split.test], targets, logits),
         weights=outcome.weights,
         input_transform=prepared.input_transform.state_dict() if is_transform_fitted(run) else None,
-        best=outcome.best,
+        best=outcome.best_logits,
     )
 
 
 class TrainingLoop:
-    """The epochs of one run.
+    """Trains the network of one run, epoch by epoch.
 
     Parameters
     ----------
-    run, prepared, session, label
+    run, session, label
         As in `train`.
+    prepared
+        Network, inputs and split (`core.training.prepare.prepare`).
 
     Attributes
     ----------
-    best
-        (test clips, classes): the logits after the best epoch on the test fold, the first of equals; None before any.
+    best_logits
+        Test logits (test clips, classes) of the epoch with the best test accuracy, the first of equals; None before
+        the first epoch.
     """
 
     def __init__(self, run: Run, prepared: PreparedRun, session: Session, label: str) -> None:
-        self.run_ = run
+        self.run = run
         self.training = run.training
         self.prepared = prepared
         self.session = session
         self.label = label
-        self.network = self.evaluated = prepared.network
-        self.change = make_test_augmentation(run)
-        if len(self.change) and not run.training.live:
-            self.evaluated = nn.Sequential(self.change, self.network)
+        self.network = self.evaluation_network = prepared.network
+        self.test_augmentation = make_test_augmentation(run)
+        if len(self.test_augmentation) and not run.training.live:
+            self.evaluation_network = nn.Sequential(self.test_augmentation, self.network)
         self.optimizer = make_optimizer(self.network.parameters(), self.training)
         self.step = TrainingStep(self.network, self.optimizer, self.training, session.device)
-        self.best: np.ndarray | None = None
+        self.best_logits: np.ndarray | None = None
 
-    def run(self) -> tuple[list[dict[str, Any]], np.ndarray]:
-        """Train from the last checkpoint, or from the start, to the end.
+    def train(self) -> tuple[list[dict[str, Any]], np.ndarray]:
+        """Train from the last checkpoint, or from the start, until a stopping rule holds or all epochs are done.
 
         Returns
         -------
         history
             One row per epoch.
         logits
-            (test clips, classes) after the last epoch.
+            Test logits (test clips, classes) after the last epoch.
         """
-        path = self.session.store.checkpoint(self.run_)
+        path = self.session.store.checkpoint(self.run)
         history = checkpoint.load(path, self.network, self.optimizer, self.step.scaler)
         if history:
-            self.best = checkpoint.load_best_logits(path)
-            self.session.report.note(f"{self.label}: going on after epoch {len(history)}")
+            self.best_logits = checkpoint.load_best_logits(path)
+            self.session.report.note(f"{self.label}: resuming after epoch {len(history)}")
         logits: np.ndarray | None = None
-        saved = time.monotonic()
-        with results.open_tensorboard(self.session.store.folder(self.run_), purge_from=len(history)) as write:
+        last_saved = time.monotonic()
+        with results.open_tensorboard(self.session.store.folder(self.run), purge_from=len(history)) as write_row:
             while not find_stop_reason(self.training, history):
-                row, logits = self._epoch(history)
+                row, logits = self._run_epoch(history)
                 if self.session.on_epoch:
-                    self.session.on_epoch(self.run_, row)
+                    self.session.on_epoch(self.run, row)
                 if is_best(row, history):
-                    self.best = logits
+                    self.best_logits = logits
                 history.append(row)
-                write(row)
-                self.session.report(len(history), self.training.epochs, self.label, _format_epoch(row))
-                if time.monotonic() - saved >= CHECKPOINT_INTERVAL:
-                    checkpoint.save(path, self.network, self.optimizer, self.step.scaler, history, self.best)
-                    saved = time.monotonic()
+                write_row(row)
+                self.session.report(len(history), self.training.epochs, self.label, _format_row(row))
+                if time.monotonic() - last_saved >= CHECKPOINT_INTERVAL:
+                    checkpoint.save(path, self.network, self.optimizer, self.step.scaler, history, self.best_logits)
+                    last_saved = time.monotonic()
         self.session.report.drop(self.label)
-        if logits is None:
+        if logits is None:  # the checkpoint was of the last epoch
             logits = self._evaluate(self.prepared.split.test, len(history) - 1)
         return history, logits
 
-    def _epoch(self, history: list[dict[str, Any]]) -> tuple[dict[str, Any], np.ndarray]:
-        """Train and evaluate the epoch that follows `history`; return its row and the test logits."""
+    def _run_epoch(self, history: list[dict[str, Any]]) -> tuple[dict[str, Any], np.ndarray]:
+        """Train and evaluate the epoch after `history`; return its row and the test logits."""
         epoch = len(history)
-        generator = seed_epoch(self.run_.seed, epoch)
+        generator = seed_epoch(self.run.seed, epoch)
         started = time.perf_counter()
         lr = compute_lr(self.training, epoch, history)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         rows = shuffle_epoch_rows(self.prepared, epoch, generator)
-        train_loss, train_accuracy = self._train(rows, epoch)
+        train_loss, train_accuracy = self._train_epoch(rows, epoch)
         row: dict[str, Any] = {"epoch": epoch + 1, "lr": lr, "train_loss": train_loss, "train_accuracy": train_accuracy}
         row["train_seconds"] = time.perf_counter() - started
-        logits, before = {}, time.perf_counter()
+        logits, evaluation_started = {}, time.perf_counter()
         for name, part in list_evaluation_rows(self.prepared.split).items():
             logits[name] = self._evaluate(part, epoch)
-            row.setdefault("test_seconds", time.perf_counter() - before)  # those come first
+            row.setdefault("test_seconds", time.perf_counter() - evaluation_started)  # the test clips come first
         row |= compute_scores(logits, self.prepared, epoch)
         row["evaluation_seconds"] = time.perf_counter() - started - row["train_seconds"]
         return row, logits["test"]
 
-    def _train(self, rows: torch.Tensor, epoch: int) -> tuple[float, float]:
-        """Train on `rows` in their order; return the loss and the accuracy of the epoch's steps."""
-        losses, correct, sizes = self._steps(rows, epoch)
-        return mean_loss(losses.float().cpu().numpy(), sizes, epoch), int(correct) / len(rows)
+    def _train_epoch(self, rows: torch.Tensor, epoch: int) -> tuple[float, float]:
+        """Train on `rows` in their order; return the mean loss and the accuracy of the epoch."""
+        losses, n_correct, batch_sizes = self._train_batches(rows, epoch)
+        return mean_loss(losses.float().cpu().numpy(), batch_sizes, epoch), int(n_correct) / len(rows)
 
-    def _steps(self, rows: torch.Tensor, epoch: int) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
-        """Train on `rows`; return each step's loss, how many clips were told right, and the clips of each step.
+    def _train_batches(self, rows: torch.Tensor, epoch: int) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+        """Train on `rows`; return the loss of each batch, the number of correct predictions, and the batch sizes.
 
-        Nothing is looked at in between and nothing sent but batches that are read ahead, so that a GPU never waits.
+        No result is copied to the CPU between two batches, so a GPU never waits for the CPU.
         """
         self.network.train()
         source, labels = self.prepared.source, self.prepared.labels
-        own = labels[copy_to_device(rows, labels.device) % source.n_clips]
-        losses, told, sizes, start = [], [], [], 0
+        targets = labels[copy_to_device(rows, labels.device) % source.n_clips]
+        losses, predictions, batch_sizes, start = [], [], [], 0
         for x in source.batches(rows, self.training.batch_size, epoch=epoch):
-            y = own[start : start + len(x)]
+            y = targets[start : start + len(x)]
             start += len(x)
             loss, logits = self.step(self.prepared.augment(x), y)
             losses.append(loss)
-            told.append(logits.argmax(1))
-            sizes.append(len(x))
-        return torch.stack(losses), (torch.cat(told) == own).sum(), sizes
+            predictions.append(logits.argmax(1))
+            batch_sizes.append(len(x))
+        return torch.stack(losses), (torch.cat(predictions) == targets).sum(), batch_sizes
 
     def _evaluate(self, rows: np.ndarray, epoch: int) -> np.ndarray:
-        if len(self.change):
-            seed_epoch(self.run_.seed, epoch, EVALUATION_STREAM)
-        return evaluate(self.evaluated, self.prepared.source, rows, self.step.compute_mode)
+        """Return the logits (rows, classes) of the network in evaluation mode."""
+        if len(self.test_augmentation):
+            seed_epoch(self.run.seed, epoch, EVALUATION_STREAM)
+        return evaluate(self.evaluation_network, self.prepared.source, rows, self.step.compute_mode)
 
 
 def is_best(row: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> bool:
-    """Tell whether an epoch is the best on the test fold so far; the first of equals is."""
+    """Return whether the test accuracy of `row` is above that of every epoch in `history`."""
     return all(row["test_accuracy"] > earlier["test_accuracy"] for earlier in history)
 
 
-def seed_epoch(seed: int, epoch: int, *part: int) -> torch.Generator:
-    """Seed torch for an epoch and return a generator for its batch order; both depend on the arguments alone."""
-    order, noise = derive_epoch_seeds(seed, epoch, *part)
-    torch.manual_seed(noise)
-    return torch.Generator().manual_seed(order)
+def seed_epoch(seed: int, epoch: int, *stream: int) -> torch.Generator:
+    """Seed torch's global generator for an epoch, and return the generator of its batch order."""
+    order_seed, global_seed = derive_epoch_seeds(seed, epoch, *stream)
+    torch.manual_seed(global_seed)
+    return torch.Generator().manual_seed(order_seed)
 
 
-def derive_epoch_seeds(seed: int, epoch: int, *part: int) -> tuple[int, int]:
-    """Return what seeds an epoch's batch order, and what seeds all else that is drawn in it."""
-    order, noise = np.random.SeedSequence((seed, epoch, *part)).generate_state(2, np.uint64)
-    return int(order), int(noise)
+def derive_epoch_seeds(seed: int, epoch: int, *stream: int) -> tuple[int, int]:
+    """Return two seeds for an epoch: of its batch order, and of all its other random numbers."""
+    order_seed, global_seed = np.random.SeedSequence((seed, epoch, *stream)).generate_state(2, np.uint64)
+    return int(order_seed), int(global_seed)
 
 
 def shuffle_epoch_rows(prepared: PreparedRun, epoch: int, generator: torch.Generator) -> torch.Tensor:
-    """Return the rows of an epoch in random order: every training clip plain and, with augmentation, once more."""
+    """Return the training rows of an epoch in random order.
+
+    With stored augmented versions, every clip occurs twice: plain, and in one of its versions, which alternate from
+    epoch to epoch.
+    """
     rows = torch.from_numpy(prepared.split.train)
-    variants = prepared.source.n_versions - 1
-    if variants:
-        rows = torch.cat([rows, rows + prepared.source.n_clips * (1 + epoch % variants)])
+    n_augmented = prepared.source.n_versions - 1
+    if n_augmented:
+        rows = torch.cat([rows, rows + prepared.source.n_clips * (1 + epoch % n_augmented)])
     return rows[torch.randperm(len(rows), generator=generator)]
 
 
-def _format_epoch(row: dict[str, Any]) -> str:
+def _format_row(row: dict[str, Any]) -> str:
     return f"loss {row['train_loss']:.3f}  test accuracy {row['test_accuracy']:.1%}"

@@ -27,7 +27,7 @@ from core.inputs.store.stored_inputs import DatasetInputs
 from core.models.backbone import Backbone, build_backbone
 from core.models.input_transform.normalise import Normalise
 from core.session import Session
-from core.training.batches import InputSource
+from core.training.batches import ArraySource
 from core.training.evaluation import evaluate
 from core.training.frozen_prefix import load_activations, split_at_freeze
 from tests.benchmarks.comparison import REPEATS, row
@@ -111,7 +111,7 @@ def _evaluation(
     """Evaluate the clips as they are after every epoch, the folding included."""
     network, rows = _network(name), np.arange(CLIPS)
     compute_mode = ComputeMode(Training(), session.device)
-    source = InputSource(
+    source = ArraySource(
         [images.array], key="noise", device=session.device, channels_last=True, device_cache=session.device_cache
     )
     seconds = _in_turn(lambda: plainly("whole", name), lambda: evaluate(network, source, rows, compute_mode))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from core.session import DeviceCache
-from core.training.batches import InputSource
+from core.training.batches import ArraySource
 from tests.benchmarks.comparison import REPEATS, row
 
 SHAPE, ROWS, BATCH, BATCHES = (3, 128, 250), 6000, 32, 60
@@ -59,7 +59,7 @@ def _timed(side: Callable[[np.ndarray, torch.Tensor], int], file: Path, *, cold:
 
 
 def _ours(array: np.ndarray, rows: torch.Tensor) -> int:
-    source = InputSource([array], key="k", device=torch.device("cpu"), channels_last=False, device_cache=DeviceCache(0))
+    source = ArraySource([array], key="k", device=torch.device("cpu"), channels_last=False, device_cache=DeviceCache(0))
     return sum(1 for _ in source.batches(rows, BATCH))
 
 

@@ -48,7 +48,7 @@ def _epoch(run: Run, dataset: Dataset, session: Session) -> dict[str, Any]:
     """Time the training part of an epoch, and the bare loop over the same batches already in memory."""
     fits = [TrainingLoop(run, prepare(run, dataset, session), session, "epoch") for _ in range(2)]
     rows = shuffle_epoch_rows(fits[0].prepared, 0, seed_epoch(0, 0))
-    sides = (lambda: fits[0]._train(rows, 0)), _bare_loop(fits[1].prepared, rows, run)
+    sides = (lambda: fits[0]._train_epoch(rows, 0)), _bare_loop(fits[1].prepared, rows, run)
     return row("epoch of the trainer / bare forward, backward, step", *in_turn(*sides), 1.05, at_most=True)
 
 
@@ -79,7 +79,7 @@ def _frozen(run: Run, dataset: Dataset, session: Session, *, through: str, targe
         prepared = prepare(run, dataset, session, reuse=reuse)
         with torch.inference_mode():
             outputs[reuse] = prepared.network.eval()(next(prepared.source.batches(torch.arange(64), 64)))
-        history, _ = TrainingLoop(run, prepared, session, f"{through} {'with' if reuse else 'without'} reuse").run()
+        history, _ = TrainingLoop(run, prepared, session, f"{through} {'with' if reuse else 'without'} reuse").train()
         accuracies[reuse] = history[-1]["test_accuracy"]
         shutil.rmtree(session.store.folder(run), ignore_errors=True)
 
@@ -98,7 +98,7 @@ def _folds_and_seeds(run: Run, dataset: Dataset, session: Session) -> dict[str, 
     frozen = run.replace(model__freeze="block4")
 
     def single() -> None:
-        TrainingLoop(frozen, prepare(frozen, dataset, session, reuse=False), session, "single").run()
+        TrainingLoop(frozen, prepare(frozen, dataset, session, reuse=False), session, "single").train()
 
     def shared() -> None:
         shutil.rmtree(session.store.cache / "activations", ignore_errors=True)

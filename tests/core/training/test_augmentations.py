@@ -111,8 +111,8 @@ def test_leak_ends_in_the_same_logits_where_it_went_on_after_its_last_epoch(
     monkeypatch.setattr("core.training.trainer.CHECKPOINT_INTERVAL", 0.0)
     run = run.replace(training__augment="rotate-tests")
     session.store.folder(run).mkdir()
-    _, straight = TrainingLoop(run, prepare(run, dataset, session), session, "run").run()
+    _, straight = TrainingLoop(run, prepare(run, dataset, session), session, "run").train()
     torch.rand(1)
-    history, again = TrainingLoop(run, prepare(run, dataset, session), session, "run").run()
+    history, again = TrainingLoop(run, prepare(run, dataset, session), session, "run").train()
     assert len(history) == run.training.epochs
     np.testing.assert_array_equal(straight, again)

@@ -8,7 +8,7 @@ import torch
 
 from core.cache.array_file import ArrayReader
 from core.session import DeviceCache
-from core.training.batches import N_READERS, InputSource
+from core.training.batches import N_READERS, ArraySource
 
 CPU = torch.device("cpu")
 
@@ -18,8 +18,8 @@ def arrays() -> list[np.ndarray]:
     return [rng.standard_normal((10, 3, 4, 5)).astype(np.float32) for _ in range(3)]
 
 
-def source(budget: int, *, channels_last: bool = True) -> InputSource:
-    return InputSource(arrays(), key="k", device=CPU, channels_last=channels_last, device_cache=DeviceCache(budget))
+def source(budget: int, *, channels_last: bool = True) -> ArraySource:
+    return ArraySource(arrays(), key="k", device=CPU, channels_last=channels_last, device_cache=DeviceCache(budget))
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
@@ -41,7 +41,7 @@ def test_what_is_stored_in_float16_comes_in_float32(budget: int, channels_last: 
     for number, array in enumerate(halves):
         np.save(tmp_path / f"{number}.npy", array)
     stored = [np.load(tmp_path / f"{number}.npy", mmap_mode="r") for number in range(len(halves))]
-    made = InputSource(stored, key="k", device=CPU, channels_last=channels_last, device_cache=DeviceCache(budget))
+    made = ArraySource(stored, key="k", device=CPU, channels_last=channels_last, device_cache=DeviceCache(budget))
     assert made.on_device is None or made.on_device.dtype == torch.float16
     rows = torch.tensor([3, 29, 0, 11, 12, 7, 25])
     batches = list(made.batches(rows, 3))
@@ -56,7 +56,7 @@ def test_a_set_that_is_held_is_not_copied_whole_on_the_way(tmp_path: Path, chann
     np.save(tmp_path / "a.npy", np.zeros((1000, 3, 8, 8), np.float32))
     stored = np.load(tmp_path / "a.npy", mmap_mode="r")
     tracemalloc.start()  # sees what NumPy takes, and nothing that torch does
-    whole = InputSource(
+    whole = ArraySource(
         [stored], key="k", device=CPU, channels_last=channels_last, device_cache=DeviceCache(10**9)
     ).on_device
     _, peak = tracemalloc.get_traced_memory()
@@ -72,7 +72,7 @@ def test_a_set_larger_than_the_budget_is_never_read_whole(tmp_path: Path, monkey
     read: list[int] = []
     monkeypatch.setattr(ArrayReader, "read", lambda self, rows, out, places: read.extend(rows))
     stored = np.load(tmp_path / "a.npy", mmap_mode="r")
-    batches = InputSource([stored], key="k", device=CPU, channels_last=True, device_cache=DeviceCache(0)).batches(
+    batches = ArraySource([stored], key="k", device=CPU, channels_last=True, device_cache=DeviceCache(0)).batches(
         torch.arange(100), 5
     )
     next(batches)

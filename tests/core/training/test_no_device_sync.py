@@ -66,7 +66,7 @@ def test_an_epoch_looks_at_no_number_and_sends_its_rows_at_once(
     fit = on_meta(run.replace(**changes), dataset, session)
     rows = shuffle_epoch_rows(fit.prepared, 0, seed_epoch(0, 0))
     with Operations() as counted:
-        losses, correct, sizes = fit._steps(rows, 0)
+        losses, correct, sizes = fit._train_batches(rows, 0)
     assert sizes == [8, 8, 8]
     assert losses.shape == (3,)
     assert correct.shape == ()
@@ -78,7 +78,7 @@ def test_looking_at_a_number_would_be_seen(run: Run, dataset: Dataset, session: 
     fit = on_meta(run, dataset, session)
     rows = shuffle_epoch_rows(fit.prepared, 0, seed_epoch(0, 0))
     with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
-        fit._train(rows, 0)
+        fit._train_epoch(rows, 0)
 
 
 def test_a_step_of_the_trainer_is_a_bare_step_and_a_few_look_ups(run: Run, dataset: Dataset, session: Session) -> None:
@@ -94,7 +94,7 @@ def test_a_step_of_the_trainer_is_a_bare_step_and_a_few_look_ups(run: Run, datas
     counts = []
     for n in (8, 16):
         with Operations() as counted:
-            fit._steps(rows[:n], 0)
+            fit._train_batches(rows[:n], 0)
         counts.append(counted.counts)
     added = counts[1] - counts[0] - bare.counts
     assert sum(added.values()) <= 5, added
@@ -121,7 +121,7 @@ def test_a_step_copies_no_activation(run: Run, dataset: Dataset, session: Sessio
                 m.inplace = True
         rows = shuffle_epoch_rows(prepared, 0, seed_epoch(0, 0))
         with Operations() as counted:
-            fit._steps(rows[:8], 0)
+            fit._train_batches(rows[:8], 0)
         networks.append((prepared.network.state_dict(), counted.counts["clone"]))
     (ours, copies), (theirs, more) = networks
     assert more - copies == 33

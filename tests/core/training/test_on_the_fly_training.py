@@ -226,8 +226,8 @@ def test_killed_run_on_segments_ends_in_the_same_bits(
         dying.setattr(checkpoint, "save", save_then_die)
         train(run, recordings, session, label="run")
     epochs: list[int] = []
-    original = TrainingLoop._epoch
-    monkeypatch.setattr(TrainingLoop, "_epoch", lambda self, rows: epochs.append(len(rows)) or original(self, rows))
+    original = TrainingLoop._run_epoch
+    monkeypatch.setattr(TrainingLoop, "_run_epoch", lambda self, rows: epochs.append(len(rows)) or original(self, rows))
     resumed, resumed_logits, resumed_history = outcome(run, recordings, session)
     assert epochs == [1, 2]
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
@@ -287,9 +287,7 @@ def test_it_is_said_where_there_is_no_segment_to_choose(
     prepare(segments, recordings, session)
     assert not said
     prepare(run.replace(**SEGMENTS), dataset, session)
-    assert said == [
-        "folder: no recording is longer than --duration 0.5, so --augment random-crop has nothing to choose from"
-    ]
+    assert said == ["folder: no recording is longer than --duration 0.5, so --augment random-crop has no effect"]
 
 
 def test_segments_of_stored_images_are_refused(run: Run) -> None:

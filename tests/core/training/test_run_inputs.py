@@ -26,5 +26,5 @@ def test_version_that_alone_loses_a_clip_is_named(
     assert len(load_images(run, dataset, session)) == 3
     monkeypatch.setattr(features, "load_inputs", lossy)
     lost = dataset.clips["path"].iloc[4]
-    with pytest.raises(UserError, match=rf"^augmented version 2 of .* lack different clips \({lost}\): take these out"):
+    with pytest.raises(UserError, match=rf"^augmented version 2 of .* lacks other clips .*\({lost}\): remove these"):
         load_images(run, dataset, session)

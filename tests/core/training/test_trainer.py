@@ -200,9 +200,9 @@ def test_killed_run_goes_on_and_ends_in_the_same_bits(
     assert session.store.status(run) == "running"
     monkeypatch.setattr(checkpoint, "save", save)
     epochs: list[int] = []
-    original = trainer.TrainingLoop._epoch
+    original = trainer.TrainingLoop._run_epoch
     monkeypatch.setattr(
-        trainer.TrainingLoop, "_epoch", lambda self, rows: epochs.append(len(rows)) or original(self, rows)
+        trainer.TrainingLoop, "_run_epoch", lambda self, rows: epochs.append(len(rows)) or original(self, rows)
     )
     resumed = weights_of(run, dataset, session)
     assert epochs == resumed_epochs
