@@ -23,7 +23,7 @@ from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.executor import ExecutionSummary, report_damaged_runs, unfinished_runs
-from core.inputs.input_of_run import input_key
+from core.inputs.input_of_run import get_input_key
 from core.inputs.store.build_inputs import BuildChunks
 from core.models import find_family
 from core.models.weights import NAMED_WEIGHTS
@@ -126,7 +126,7 @@ class _InputBuilder:
 
     def of(self, run: Run) -> list[str]:
         """Return the cache entries of `run`, after computing missing ones and copying them to the storage."""
-        key = input_key(run)
+        key = get_input_key(run)
         if key not in self.entries:
             versions = load_images(run, self.datasets[run.data.content], self.session, build_chunks=self.build_chunks)
             self.entries[key] = [version.entry for version in versions]

@@ -1,4 +1,4 @@
-"""From a recording to what a network takes: clips, augmentation, the store, one file per kind of input."""
+"""Inputs of networks: one module per kind of input (`INPUT_KINDS`), and the store of computed inputs."""
 
 from core.registry import Registry
 

@@ -1,7 +1,7 @@
-"""Base class of every kind of input. A new kind is one class in its own file and a line in `core.inputs.INPUT_KINDS`.
+"""Base class of all kinds of input. To add one, write a class in a module and add a line to `core.inputs.INPUT_KINDS`.
 
-A kind turns waveforms into images (channels, height, width), rows (channels, width) or vectors (features,). Its
-attributes tell networks and figures about shape, axes, units and values.
+A kind converts waveforms to images (channels, height, width), sequences (channels, width) or vectors (features,). Its
+attributes describe their shape, axes, unit and value range for networks and figures.
 """
 
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ from core.config.run import Clip, Frontend
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """One axis of an input.
+    """Axis of an input, for tables and figures.
 
     Attributes
     ----------
     name
-        One word, for tables: mel, frame, feature.
+        Column name in tables, one word: mel, frame, feature.
     label
-        Label in figures, with unit: ``Time (s)``.
+        Axis label in figures, with unit: ``Time (s)``.
     values
-        (size,) ascending, in that unit, at the centre of each position.
+        Centre of each position in that unit, ascending, (size,).
     ticks
         Tick values for an axis with uneven steps; empty for even steps.
     names
-        Name of each position, such as features; empty if positions have no names.
+        Name of each position, such as feature names; empty if positions have no names.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Axis:
 
     @classmethod
     def even(cls, name: str, label: str, size: int, end: float) -> Self:
-        """Make an even axis of `size` positions from 0 to `end`."""
+        """Make an axis of `size` positions of equal width from 0 to `end`."""
         return cls(name, label, (np.arange(size) + 0.5) * end / size)
 
     @property
@@ -54,18 +54,18 @@ class Axis:
 
 @dataclass(frozen=True)
 class Layout:
-    """What is known of a kind's inputs without building its filters.
+    """Shape and value range of inputs, known without building filters.
 
     Attributes
     ----------
     shape
-        Of one input, without the batch dimension. An image with one channel is stored as such, and becomes a picture
-        of three channels in the network's input transform.
+        Shape of one input, without the batch dimension. Images with one channel are stored with one channel; the input
+        transform of the network repeats it three times.
     channels
         Name of each channel; empty for a vector.
     value_range
-        Values that become black (0) and white (1) for a network trained on pictures; None if there are no such
-        values, and inputs must be normalised by the training clips (``--normalise train``).
+        Values that a pretrained network sees as black (0) and white (1). None if the kind has no fixed range, so that
+        inputs must be normalised by the training clips (``--normalise train``).
     """
 
     shape: tuple[int, ...]
@@ -74,23 +74,23 @@ class Layout:
 
 
 class InputKind(nn.Module):
-    """Turns waveforms (batch, samples) into inputs (batch, ...), on the device it is on.
+    """Module that converts waveforms (batch, samples) to inputs (batch, ...) on its device.
 
     Parameters
     ----------
     clip, frontend
-        Settings with every number filled in.
+        Settings with all numbers filled in.
 
     Attributes
     ----------
     unit
         Unit of the values.
     silence
-        Value of silence; for a vector one value per feature, or None if unknown.
+        Value of silence; for vectors one value per feature, or None if unknown.
     libraries
-        Libraries whose version is part of the key of stored inputs.
+        Libraries whose versions are part of the cache key of stored inputs.
     rows_apart
-        Whether each row of an image has its own scale, so that ``--normalise train`` normalises rows separately.
+        Whether rows of an image differ in scale, so that ``--normalise train`` normalises each row separately.
     shape, channels, value_range
         As in `Layout`.
     axes
@@ -111,27 +111,27 @@ class InputKind(nn.Module):
 
     @classmethod
     def layout(cls, clip: Clip, frontend: Frontend) -> Layout:
-        """Return the layout of the inputs. Planning asks for it, so a kind with filters should not build them here.
+        """Return the layout of the inputs. Used in planning, so it should not build filters.
 
         Raises
         ------
         UserError
-            For settings that give no inputs.
+            If the settings do not fit the kind.
         """
         kind = cls(clip=clip, frontend=frontend)
         return Layout(kind.shape, kind.channels, kind.value_range)
 
     def use_layout(self, layout: Layout) -> None:
-        """Set shape, channels and value range."""
+        """Set `shape`, `channels` and `value_range`."""
         self.shape, self.channels, self.value_range = layout.shape, layout.channels, layout.value_range
 
     def forward(self, y: torch.Tensor) -> torch.Tensor:
-        """Turn waveforms (batch, samples) into inputs (batch, *shape); no clip depends on others of the batch."""
+        """Convert waveforms (batch, samples) to inputs (batch, *shape), each independent of the others."""
         raise NotImplementedError
 
 
 class ArrayLike(Protocol):
-    """Array protocol for inputs (clips, ...): a NumPy array, or one that computes its rows on access."""
+    """Inputs (clips, ...): a NumPy array, or an object that computes rows on access."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -150,5 +150,5 @@ class ArrayLike(Protocol):
 
 
 def normalise_peak(y: torch.Tensor) -> torch.Tensor:
-    """Scale waveforms (batch, samples) to a peak of 1; silence stays silent."""
+    """Scale waveforms (batch, samples) to a peak of 1; silent waveforms are unchanged."""
     return y / y.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(y.dtype).tiny)

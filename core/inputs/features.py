@@ -12,19 +12,19 @@ from core.inputs.gtzan_features import GtzanFeatures, list_feature_names
 from core.inputs.log_mel import build_mel_filters
 from core.inputs.spectrogram import check_band
 
-DEFAULT_N_FFT = 2048  # samples of a frame without --n-fft
+DEFAULT_N_FFT = 2048  # frame length in samples
 
 
 class Features(InputKind):
-    """Columns of a feature table (`Frontend.columns`), or the features of a recording (`gtzan_features`).
+    """Vectors of features: the columns of a feature table, or features of a recording (`core.inputs.gtzan_features`).
 
     Parameters
     ----------
     clip
         Uses `sr`, and `duration` to check the length.
     frontend
-        For recordings uses `window` and `hop` (0: 2048 samples, and a quarter of it), `padding`, `peak`, `n_mfcc`, and
-        the mel filters of a log-mel for coefficients and tempo.
+        Uses `columns` for a table. For recordings uses `window` and `hop` (0: 2048 samples and a quarter of it),
+        `padding`, `peak`, `n_mfcc`, and the fields of the mel filters.
     """
 
     unit = "its own unit"
@@ -44,7 +44,7 @@ class Features(InputKind):
         Raises
         ------
         UserError
-            For clips shorter than a frame, and for a frequency range without bins.
+            If clips are shorter than a frame, or no bin lies in the frequency range.
         """
         window = frontend.window or DEFAULT_N_FFT
         if not frontend.columns:
@@ -57,19 +57,19 @@ class Features(InputKind):
 
     @cached_property
     def silence(self) -> np.ndarray | None:
-        """Features of silence, (features,); None for a table."""
+        """Features of a silent recording, (features,); None for a table."""
         return self.measures(np.zeros(self.sr, np.float32)) if self.measures else None
 
     def forward(self, y: torch.Tensor) -> torch.Tensor:
-        """Turn waveforms (batch, samples) into vectors (batch, features).
+        """Convert waveforms (batch, samples) to vectors (batch, features).
 
         Raises
         ------
         UserError
-            For a feature table, whose rows `core.inputs.store.stored_inputs.load_inputs` returns.
+            For a feature table; its rows are returned by `core.inputs.store.stored_inputs.load_inputs` returns.
         """
         if self.measures is None:
-            raise UserError("features of a table are not made of sounds")
+            raise UserError("features of a table cannot be computed from sounds")
         sounds = (normalise_peak(y) if self.peak else y).cpu().numpy()
         return torch.from_numpy(np.stack([self.measures(sound) for sound in sounds])).to(y.device)
 

@@ -5,22 +5,22 @@ import numpy as np
 from core.config.run import Clip, Frontend
 from core.inputs.spectrogram import Spectrogram
 
-EAR_Q, MIN_BANDWIDTH = 9.26449, 24.7  # of the equivalent rectangular bandwidth (Glasberg and Moore 1990), Hz
-BANDWIDTH = 1.019  # of a gammatone filter of order 4, in equivalent rectangular bandwidths
+EAR_Q, MIN_BANDWIDTH = 9.26449, 24.7  # ERB in Hz = f / EAR_Q + MIN_BANDWIDTH (Glasberg and Moore 1990)
+BANDWIDTH = 1.019  # bandwidth of a gammatone filter of order 4, in equivalent rectangular bandwidths (ERB)
 
 
 class Gammatone(Spectrogram):
     """Images of ``10 log10(energy + 1e-6)`` of gammatone filters of order 4.
 
     The power spectrum of a frame is weighted by the squared magnitude of each filter, which gives the energy of the
-    filtered frame (Parseval). Filters have a gain of 1 at their centre; centres have equal steps on the ERB scale.
+    filtered frame (Parseval). Filters have a gain of 1 at their centre; centres are evenly spaced on the ERB scale.
 
     Parameters
     ----------
     clip
-        As for every spectrogram.
+        As in `Spectrogram`.
     frontend
-        Uses `n_mels` (number of filters), `fmin` and `fmax` (0: sr / 2), and the fields of every spectrogram.
+        Uses `n_mels` (number of filters), `fmin` and `fmax` (0: sr / 2), and the fields of `Spectrogram`.
     """
 
     axis_names = ("filter", "Hz (ERB)")
@@ -33,14 +33,14 @@ class Gammatone(Spectrogram):
 
 
 def erb_frequencies(n: int, *, fmin: float, fmax: float) -> np.ndarray:
-    """Return the centres in Hz of `n` equal steps on the ERB scale from `fmin` to `fmax`."""
+    """Return `n` frequencies in Hz, evenly spaced on the ERB scale from `fmin` to `fmax`."""
     bend = EAR_Q * MIN_BANDWIDTH
     low, high = np.log(fmin + bend), np.log(fmax + bend)
     return np.asarray(np.exp(low + (np.arange(n) + 0.5) / n * (high - low)) - bend)
 
 
 def gammatone_magnitudes(middles: np.ndarray, *, sr: int, n_fft: int) -> np.ndarray:
-    """Return the magnitude of gammatone filters at the bins of a Fourier transform; it is 1 at each centre.
+    """Return the magnitudes of gammatone filters at the bins of a Fourier transform, 1 at the centre of a filter.
 
     The filters are Slaney's ("An Efficient Implementation of the Patterson-Holdsworth Auditory Filter Bank", 1993): a
     pair of poles, four times, and four zeros. They are evaluated from poles and zeros, as in Ellis's `fft2gammatonemx`,
@@ -49,9 +49,9 @@ def gammatone_magnitudes(middles: np.ndarray, *, sr: int, n_fft: int) -> np.ndar
     Parameters
     ----------
     middles
-        (filters,) in Hz.
+        Centre frequencies in Hz, (filters,).
     sr, n_fft
-        Sampling rate in Hz, samples transformed.
+        Sampling rate in Hz, and length of the Fourier transform in samples.
 
     Returns
     -------

@@ -1,7 +1,8 @@
-"""Features of a sound as GTZAN's table has them: 57 numbers by librosa, under the table's own names.
+"""The 57 features of the table that is distributed with GTZAN, computed with librosa.
 
-The table says nowhere how it was made; these are librosa's functions of the same names with their defaults, ``harmony``
-and ``perceptr`` being the waveforms of `librosa.effects.hpss`, and ``tempo`` that of `librosa.beat.beat_track`.
+It is not documented how the table was made. Here each feature is the librosa function of the same name with default
+settings. ``harmony`` and ``perceptr`` are the waveforms of `librosa.effects.hpss`; ``tempo`` is from
+`librosa.beat.beat_track`.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from core.registry import Lazy
 
 librosa, ndimage = Lazy("librosa"), Lazy("scipy.ndimage")  # take seconds to import; a plan computes no features
 
-# Mean and variance of each are features: over samples for harmony and perceptr, over frames for the others.
+# Series whose mean and variance are features: over samples for harmony and perceptr, over frames for the others.
 SERIES = (
     "chroma_stft",
     "rms",
@@ -26,11 +27,11 @@ SERIES = (
 )
 MOMENTS = ("mean", "var")
 
-MEDIAN_SIZE = 31  # frames or bins of the median filters, librosa's default
+MEDIAN_SIZE = 31  # size of the median filters in frames or bins (librosa's default)
 
 
 def list_feature_names(n_mfcc: int) -> tuple[str, ...]:
-    """Return the name of each feature, in order: 57 names for 20 coefficients."""
+    """Return the names of the features in order: 57 names for 20 coefficients."""
     coefficients = [f"mfcc{k + 1}" for k in range(n_mfcc)]
     before, after = ([f"{name}_{of}" for name in part for of in MOMENTS] for part in (SERIES, coefficients))
     return (*before, "tempo", *after)
@@ -38,18 +39,18 @@ def list_feature_names(n_mfcc: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class GtzanFeatures:
-    """Computes the features of GTZAN's table.
+    """Callable that computes the features of GTZAN's table from a waveform.
 
     Parameters
     ----------
     sr
         Sampling rate in Hz.
     n_fft, hop_length
-        Samples of a frame, and between two frames.
+        Frame length and hop length in samples.
     pad_mode
         Padding at both ends: ``constant`` (silence) or ``reflect``.
     filters
-        Mel filters (n_mels, bins) for coefficients and tempo.
+        Mel filters (n_mels, bins), for the cepstral coefficients and the tempo.
     n_mfcc
         Number of cepstral coefficients, at most the number of filters.
     """
@@ -74,7 +75,7 @@ class GtzanFeatures:
         return np.array([*before, self._tempo(decibels), *after], dtype=np.float32)
 
     def _over_time(self, y: np.ndarray, spectrum: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the series to be averaged, by name, of a waveform (samples,) and its spectrum (bins, frames)."""
+        """Return the series of `SERIES` by name, from a waveform (samples,) and its spectrum (bins, frames)."""
         sr, n_fft, hop_length = self.sr, self.n_fft, self.hop_length
         magnitude = np.abs(spectrum)
         power = magnitude**2

@@ -1,4 +1,4 @@
-"""The input of a run: its kind, its shape, and a check of the settings that depend on them."""
+"""The input of a run: its kind, its layout, and checks of settings that depend on it."""
 
 import dataclasses
 from collections.abc import Hashable
@@ -18,23 +18,23 @@ PLACEHOLDERS = {"clip__sr": 16_000, "clip__duration": 1.5, "frontend__n_frames":
 
 
 def build_input_kind(clip: Clip, frontend: Frontend) -> "InputKind":
-    """Build the module that turns waveforms into inputs; every number of clip and frontend must be filled in."""
+    """Build the module that converts waveforms to inputs. All numbers of `clip` and `frontend` must be filled in."""
     kind: InputKind = INPUT_KINDS[frontend.kind](clip=clip, frontend=frontend)
     return kind
 
 
 @lru_cache(maxsize=64)
 def get_input_layout(clip: Clip, frontend: Frontend) -> "Layout":
-    """Return shape, channels and value range of inputs, without building filters or importing librosa."""
+    """Return shape, channels and value range of inputs, without building filters."""
     layout: Layout = INPUT_KINDS[frontend.kind].layout(clip, frontend)
     return layout
 
 
 def get_input_shape(run: Run) -> tuple[int, ...]:
-    """Return the shape of one input of a run's network, (channels, height, width), (channels, width) or (features,).
+    """Return the shape that a network sees: (channels, height, width), (channels, width) or (features,).
 
-    An image with one channel counts as three, since the input transform repeats it. Fields that the data set has not
-    filled in yet have the values of `PLACEHOLDERS`.
+    An image with one channel counts as three, because the input transform repeats the channel. `PLACEHOLDERS` replace
+    numbers that the data set has not filled in yet.
     """
     sizes = {"clip__sr": run.clip.sr, "clip__duration": run.clip.duration, "frontend__n_frames": run.frontend.n_frames}
     if lacking := {name: PLACEHOLDERS[name] for name, value in sizes.items() if not value}:
@@ -45,7 +45,7 @@ def get_input_shape(run: Run) -> tuple[int, ...]:
     return (RGB_CHANNELS, *shape[1:]) if len(shape) == 3 and shape[0] == 1 else shape
 
 
-def input_key(run: Run) -> tuple[Hashable, ...]:
+def get_input_key(run: Run) -> tuple[Hashable, ...]:
     """Return a key that is equal for runs that read the same stored inputs."""
     defaults = Frontend()
     transform = {name: getattr(defaults, name) for name in field_names(Frontend, decides="input transform")}
@@ -54,20 +54,21 @@ def input_key(run: Run) -> tuple[Hashable, ...]:
 
 
 def check_input_transform(run: Run) -> None:
-    """Check that the kind of input supports the normalisation and colours of a run.
+    """Check that the kind of input supports the normalisation, value range and colours of a run.
 
     Raises
     ------
     UserError
-        For ``fixed`` normalisation of inputs without a value range, and for colours and value ranges of other inputs
-        than images.
+        If ``--normalise fixed`` is used without a value range, or colours or a value range with unsuitable inputs.
     """
     layout, frontend = get_input_layout(run.clip, run.frontend), run.frontend
     if frontend.normalise == "train":
         return
     if frontend.colour != "none" and (len(layout.shape), len(layout.channels)) != (3, 1):
-        raise UserError(f"--colour {frontend.colour} colours one spectrogram, and --input {frontend.kind} is none here")
+        raise UserError(
+            f"--colour {frontend.colour}: --input {frontend.kind} is not an image with one channel; leave it out"
+        )
     if frontend.levels == "image" and len(layout.shape) != 3:
-        raise UserError(f"--value-range image: inputs of the kind {frontend.kind} are no images; leave it out")
+        raise UserError(f"--value-range image: --input {frontend.kind} gives no images; leave it out")
     if layout.value_range is None and frontend.levels == "fixed":
-        raise UserError(f"--normalise fixed: inputs of the kind {frontend.kind} are no pictures; use train")
+        raise UserError(f"--normalise fixed: --input {frontend.kind} has no fixed value range; use train")

@@ -19,9 +19,9 @@ class LogMel(Spectrogram):
     Parameters
     ----------
     clip
-        As of every spectrogram.
+        As in `Spectrogram`.
     frontend
-        Uses `n_mels`, `fmin`, `fmax` (0: sr / 2), `mel` and `mel_norm`, and the fields of every spectrogram.
+        Uses `n_mels`, `fmin`, `fmax` (0: sr / 2), `mel` and `mel_norm`, and the fields of `Spectrogram`.
     """
 
     axis_names = ("mel", "Hz (mel)")
@@ -29,18 +29,18 @@ class LogMel(Spectrogram):
 
     @classmethod
     def get_decibel_range(cls, frontend: Frontend) -> tuple[float, float]:
-        """Return the value range in dB: a wider range for filters with a peak of 1."""
+        """Return the value range in dB; it is wider for filters with a peak of 1."""
         return FLOOR_DB, FLOOR_DB + (WIDE_SPAN_DB if frontend.mel_norm == "none" else SPAN_DB)
 
     def build_filters(self, *, clip: Clip, frontend: Frontend) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mel filters (n_mels, bins) and the frequency in Hz at the middle of each."""
+        """Return the mel filters (n_mels, bins) and their centre frequencies in Hz, (n_mels,)."""
         return build_mel_filters(clip=clip, frontend=frontend, n_fft=self.n_fft)
 
 
 def build_mel_filters(*, clip: Clip, frontend: Frontend, n_fft: int) -> tuple[np.ndarray, np.ndarray]:
     """Return mel filters (n_mels, bins), float32, and their centres in Hz, (n_mels,); warn about empty filters."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Empty filters")  # librosa's, which does not name the options
+        warnings.filterwarnings("ignore", message="Empty filters")  # librosa's warning does not name our options
         filters, centres = compute_mel_filters(
             sr=clip.sr,
             n_fft=n_fft,
@@ -52,8 +52,8 @@ def build_mel_filters(*, clip: Clip, frontend: Frontend, n_fft: int) -> tuple[np
         )
     if empty := int((~filters.any(axis=1)).sum()):
         warnings.warn(
-            f"{empty} of {frontend.n_mels} mel filters hold no frequency of {n_fft} samples, so their rows are silent: "
-            "fewer --n-mels, a higher --fmax or a longer --n-fft would fill them",
+            f"{empty} of {frontend.n_mels} mel filters contain no bin of a transform of {n_fft} samples, so their rows "
+            "are silent; use fewer --n-mels, a higher --fmax or a longer --n-fft",
             stacklevel=2,
         )
     return filters, centres

@@ -16,23 +16,23 @@ class LogSpectrogram(Spectrogram):
     Parameters
     ----------
     clip
-        As for every spectrogram.
+        As in `Spectrogram`.
     frontend
-        Uses `n_mels`, `fmin` and `fmax` (0: sr / 2), and the fields of every spectrogram.
+        Uses `n_mels`, `fmin` and `fmax` (0: sr / 2), and the fields of `Spectrogram`.
     """
 
     axis_names = ("bin", "Hz")
     band_limits = "closed"
 
     def build_filters(self, *, clip: Clip, frontend: Frontend) -> tuple[None, np.ndarray]:
-        """Return None for the filters, and the frequency in Hz of each bin."""
+        """Return None (one row per bin) and the frequency of each bin in Hz."""
         hertz = np.fft.rfftfreq(self.n_fft, d=1.0 / clip.sr)
         inside = np.flatnonzero((hertz >= frontend.fmin) & (hertz <= (frontend.fmax or clip.sr / 2)))
         self.inside = slice(int(inside[0]), int(inside[-1]) + 1)
         return None, hertz[self.inside]
 
     def make_axis(self, positions: np.ndarray) -> Axis:
-        """Return the even axis of rows at `positions` in Hz."""
+        """Return the linear frequency axis of rows at `positions` in Hz."""
         return Axis(*self.axis_names, positions)
 
     def _add_power(self, frames: torch.Tensor, power: torch.Tensor) -> None:

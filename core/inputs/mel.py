@@ -1,4 +1,4 @@
-"""Mel filters: librosa's, and those on Fant's mel scale, which librosa does not have."""
+"""Mel filters: those of librosa, and filters on Fant's mel scale, which librosa does not have."""
 
 import numpy as np
 
@@ -15,12 +15,12 @@ def compute_mel_filters(
     Parameters
     ----------
     sr, n_fft
-        Sampling rate in Hz, samples of a Fourier transform.
+        Sampling rate in Hz, and length of the Fourier transform in samples.
     n_mels, fmin, fmax
-        Number of filters, lowest and highest frequency in Hz.
+        Number of filters, and lowest and highest frequency in Hz.
     scale
-        ``slaney`` and ``htk`` are the scales of `librosa.filters.mel`. ``fant`` is ``1000 / log 2 * log(1 + f / 1000)``
-        (Fant 1968): HTK's bends at 700 Hz, and Slaney's is linear up to 1000 Hz.
+        ``slaney`` and ``htk``: scales of `librosa.filters.mel`. ``fant``: ``1000 / log 2 * log(1 + f / 1000)`` (Fant
+        1968).
     norm
         ``slaney``: every filter has the same area; ``none``: every filter has a peak of 1.
 
@@ -29,7 +29,7 @@ def compute_mel_filters(
     filters
         (n_mels, bins), float32.
     centres
-        (n_mels,), in Hz.
+        Centre frequencies in Hz, (n_mels,).
     """
     normalised = norm == "slaney"
     if scale != "fant":

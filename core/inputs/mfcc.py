@@ -13,17 +13,17 @@ fft = Lazy("scipy.fft")  # a plan needs no filters
 
 
 class Mfcc(Spectrogram):
-    """Images of `librosa.feature.mfcc` (DCT-II, orthonormal) of the log-mel in decibels above the floor.
+    """Images of `librosa.feature.mfcc` (DCT-II, orthonormal) of the log-mel in decibels above silence.
 
-    Decibels are relative to the floor, so that silence is 0 in every coefficient; relative to 0 dB only the first
-    coefficient would differ, by a constant. Each coefficient has its own scale, so rows are normalised separately.
+    Decibels are counted from silence, -60 dB, so silence is 0 in every coefficient. Counted from 0 dB, only the first
+    coefficient would differ, by a constant. Coefficients differ in scale, so rows are normalised separately.
 
     Parameters
     ----------
     clip
-        As for every spectrogram.
+        As in `Spectrogram`.
     frontend
-        Uses `n_mfcc`, and the fields of a log-mel.
+        Uses `n_mfcc`, and the fields of `LogMel`.
     """
 
     silence = 0.0
@@ -38,10 +38,10 @@ class Mfcc(Spectrogram):
 
     @classmethod
     def get_decibel_range(cls, frontend: Frontend) -> None:
-        """Return None: coefficients have no range in common."""
+        """Return None: coefficients have no common value range."""
 
     def build_filters(self, *, clip: Clip, frontend: Frontend) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mel filters (n_mels, bins), and the index of each coefficient."""
+        """Return the mel filters (n_mels, bins) and the index of each coefficient, (n_mfcc,)."""
         filters, bands = build_mel_filters(clip=clip, frontend=frontend, n_fft=self.n_fft)
         cosines = fft.dct(np.eye(len(bands)), type=2, norm="ortho", axis=0)[: frontend.n_mfcc]
         self.cosines: torch.Tensor  # (n_mfcc, n_mels)
@@ -49,9 +49,9 @@ class Mfcc(Spectrogram):
         return filters, np.arange(float(len(cosines)))
 
     def make_axis(self, positions: np.ndarray) -> Axis:
-        """Return the even axis of coefficients."""
+        """Return the axis of coefficients."""
         return Axis(*self.axis_names, positions)
 
     def transform_decibels(self, above: torch.Tensor) -> torch.Tensor:
-        """Turn decibels above the floor (batch, n_mels, frames) into coefficients (batch, n_mfcc, frames)."""
+        """Convert decibels above silence (batch, n_mels, frames) to coefficients (batch, n_mfcc, frames)."""
         return self.cosines @ above

@@ -1,4 +1,4 @@
-"""Base class of spectrogram images: filtered power in decibels, resized to one size.
+"""Base class of spectrograms: filtered power in decibels, resized to one image size.
 
 By default three channels have windows of 25, 50 and 100 ms and hops of 10, 25 and 50 ms, from high resolution in time
 to high resolution in frequency ("Rethinking CNN Models for Audio Classification", arXiv:2007.11154, section III).
@@ -17,15 +17,15 @@ from core.errors import UserError
 from core.inputs.base import Axis, InputKind, Layout, normalise_peak
 from core.registry import Lazy
 
-scipy_fft = Lazy("scipy.fft")  # only for odd lengths
+scipy_fft = Lazy("scipy.fft")  # only used for odd frame lengths
 WINDOWS_MS = ((25, 10), (50, 25), (100, 50))  # window and hop of each channel, ms
-TICKS_HZ = (0, 125, 250, 500, 1000, 2000, 4000, 8000, 16000)  # ticks of an uneven frequency axis
+TICKS_HZ = (0, 125, 250, 500, 1000, 2000, 4000, 8000, 16000)  # ticks of a frequency axis that is not linear
 EPS = 1e-6  # added to the power before the logarithm
 FLOOR_DB = -60.0  # 10 log10 EPS: silence, and the lower end of the value range
-SPAN_DB = 100.0  # upper end +40 dB, for filters of equal area
-WIDE_SPAN_DB = 120.0  # upper end +60 dB (about a full-scale tone), for filters with a peak of 1
+SPAN_DB = 100.0  # width of the value range for filters of equal area: -60 to 40 dB
+WIDE_SPAN_DB = 120.0  # for filters with a peak of 1: -60 to 60 dB, about the level of a full-scale tone
 DB_PER_NEPER = 10 / torch.tensor(10.0, dtype=torch.float64).log().item()  # dB per unit of natural logarithm
-MAX_CPU_SAMPLES = 2**19  # framed samples per piece: 2 MB, which fit into a CPU's caches
+MAX_CPU_SAMPLES = 2**19  # samples of the frames that are transformed at a time: 2 MB, the size of a CPU cache
 MAX_GPU_SAMPLES = 2**27  # the same on a GPU: 0.5 GB, about 2 GB with intermediate results
 
 
@@ -51,9 +51,8 @@ class Spectrogram(InputKind):
     unit = "dB"
     silence = FLOOR_DB
     axis_names: ClassVar[tuple[str, str]]  # name and label of the vertical axis
-    band_limits: ClassVar[Literal["", "open", "closed"]] = (
-        ""  # whether bins at fmin and fmax count; "": no bin is needed
-    )
+    # Whether at least one bin must lie between fmin and fmax: "open" excludes and "closed" includes bins at the limits.
+    band_limits: ClassVar[Literal["", "open", "closed"]] = ""
 
     def __init__(self, *, clip: Clip, frontend: Frontend) -> None:
         super().__init__(clip=clip, frontend=frontend)
@@ -82,7 +81,7 @@ class Spectrogram(InputKind):
             self.register_buffer(f"window{i}", torch.hann_window(window), persistent=False)
 
     def build_filters(self, *, clip: Clip, frontend: Frontend) -> tuple[np.ndarray | None, np.ndarray]:
-        """Return filters (filters, bins), float32, or None for one row per bin, and the position of each row."""
+        """Return filters (filters, bins), float32, or None for one row per bin; and the position of each row."""
         raise NotImplementedError
 
     @classmethod
@@ -105,12 +104,12 @@ class Spectrogram(InputKind):
 
     @classmethod
     def count_rows(cls, frontend: Frontend) -> int:
-        """Return the height of an image without ``--image-size``."""
+        """Return the number of rows of an image without ``--image-size``."""
         return frontend.n_mels
 
     @classmethod
     def get_decibel_range(cls, frontend: Frontend) -> tuple[float, float] | None:
-        """Return the value range in dB."""
+        """Return the value range in dB, or None."""
         return FLOOR_DB, FLOOR_DB + WIDE_SPAN_DB
 
     def make_axis(self, positions: np.ndarray) -> Axis:
@@ -119,19 +118,19 @@ class Spectrogram(InputKind):
         return Axis(*self.axis_names, positions, inside or (round(float(positions[0])),))
 
     def transform_decibels(self, above: torch.Tensor) -> torch.Tensor:
-        """Turn decibels above the floor (batch, filters, frames) into rows of the image."""
+        """Convert decibels above silence (batch, filters, frames) to rows of the image (batch, rows, frames)."""
         return above
 
     @torch.no_grad()
     def forward(self, y: torch.Tensor) -> torch.Tensor:
-        """Turn waveforms (batch, samples) into images (batch, windows, rows, frames)."""
+        """Convert waveforms (batch, samples) to images (batch, windows, rows, frames)."""
         images = y.new_empty(len(y), *self.shape)
         if self.peak:
             y = normalise_peak(y)
         at_once = 1 if y.device.type == "cpu" else max(1, len(y))
         for part, rows in zip(_split(y, at_once), _split(images, at_once), strict=True):
             for i, power in enumerate(self.compute_power(part)):
-                # 10 log10(power + EPS) = FLOOR_DB + 10 log10(power / EPS + 1); above the floor silence is 0 and stays 0
+                # 10 log10(power + EPS) = FLOOR_DB + 10 log10(power / EPS + 1); the second term is exactly 0 for silence
                 above = torch.log1p(power / EPS).mul_(DB_PER_NEPER)
                 rows[:, i] = _resize(self.transform_decibels(above), size=self.shape[1:])
         return images.add_(self.silence)
@@ -144,8 +143,8 @@ class Spectrogram(InputKind):
         )
         for i, hop in enumerate(self.hops):
             window = self.get_buffer(f"window{i}")
-            # librosa centres a short window in a frame of n_fft samples. Where in the frame it stands changes only
-            # the phase, so the window's own samples are framed and the Fourier transform appends the zeros.
+            # librosa centres a short window in a frame of n_fft samples. Its place in the frame changes only the phase,
+            # so the samples of the window are framed here, and the Fourier transform appends zeros.
             first, n = (self.n_fft - len(window)) // 2, 1 + (padded.shape[1] - self.n_fft) // hop
             frames = padded[:, first:].unfold(1, len(window), hop)[:, :n].transpose(0, 1)  # (n, batch, window), a view
             power = y.new_zeros(n, len(y), self.n_bands)
@@ -154,7 +153,7 @@ class Spectrogram(InputKind):
             yield power.permute(1, 2, 0)
 
     def _padded(self, y: torch.Tensor) -> torch.Tensor:
-        """Pad waveforms by half a frame at both ends, with zeros or by reflection (as `numpy.pad`)."""
+        """Pad waveforms (batch, samples) by half a frame at both ends, with zeros or by reflection as `numpy.pad`."""
         half, last = self.n_fft // 2, y.shape[1] - 1
         if not self.reflect:
             return F.pad(y, (half, half))
@@ -178,24 +177,24 @@ def squared_spectrum(frames: torch.Tensor, *, n_fft: int) -> torch.Tensor:
 
 
 def _make_time_axis(clip: Clip, n_frames: int) -> Axis:
-    if clip.fit == "stretch":  # all clips fill the width of the image
-        return Axis.even("frame", "Time (share of the clip)", n_frames, 1.0)
+    if clip.fit == "stretch":  # clips of any length fill the width of the image
+        return Axis.even("frame", "Time (fraction of the clip)", n_frames, 1.0)
     return Axis.even("frame", "Time (s)", n_frames, clip.duration)
 
 
 def check_band(clip: Clip, frontend: Frontend, *, n_fft: int, is_open: bool) -> None:
-    """Raise UserError unless a bin of the Fourier transform lies from `fmin` to `fmax`, between them if `is_open`."""
+    """Raise UserError if no bin lies from `fmin` to `fmax`; bins at the limits do not count if `is_open`."""
     fmax, per_hertz = frontend.fmax or clip.sr / 2, n_fft / clip.sr
     first = math.floor(frontend.fmin * per_hertz) + 1 if is_open else math.ceil(frontend.fmin * per_hertz)
     if first / per_hertz > fmax or (is_open and first / per_hertz == fmax):
         raise UserError(
-            f"--fmin {frontend.fmin:g} --fmax {fmax:g}: {n_fft} samples have no frequency between them, as frequencies "
-            f"are {1 / per_hertz:g} Hz apart; give a wider range or a longer --n-fft"
+            f"--fmin {frontend.fmin:g} --fmax {fmax:g}: no bin lies between them, because bins of {n_fft} samples are "
+            f"{1 / per_hertz:g} Hz apart; give a wider range or a longer --n-fft"
         )
 
 
 def fft_size(clip: Clip, frontend: Frontend) -> int:
-    """Return the samples of a Fourier transform: one ``--n-fft``, or the longest window in ms."""
+    """Return the length of the Fourier transform in samples: ``--n-fft``, or the longest window."""
     return frontend.window or _count_samples(WINDOWS_MS[-1][0], clip.sr)
 
 
@@ -208,14 +207,14 @@ def _count_samples(milliseconds: int, sr: int) -> int:
 
 
 def _rfft(frames: torch.Tensor, *, n_fft: int) -> torch.Tensor:
-    """Fourier transform of real frames (frames, batch, samples), zero-padded to `n_fft`."""
+    """Return the Fourier transform of real frames (frames, batch, samples), zero-padded to `n_fft`."""
     if frames.device.type == "cpu" and n_fft % 2:  # SciPy is twice as fast as MKL for odd lengths
         return torch.from_numpy(scipy_fft.rfft(frames.numpy(), n=n_fft, workers=torch.get_num_threads()))
     return torch.fft.rfft(frames, n=n_fft)
 
 
 def _split(x: torch.Tensor, at_once: int) -> Sequence[torch.Tensor]:
-    """Split along the first axis, without the cost of a call if there is one part."""
+    """Split along the first axis; a single part is returned directly, which saves a call."""
     return (x,) if len(x) <= at_once else x.split(at_once)
 
 
@@ -235,16 +234,16 @@ def _find_filter_blocks(filters: torch.Tensor) -> list[tuple[slice, slice]]:
 
 
 def _resize(x: torch.Tensor, *, size: tuple[int, ...]) -> torch.Tensor:
-    """Resize (batch, rows, frames) to `size`, rows and frames."""
+    """Resize images (batch, rows, frames) to `size`, (rows, frames)."""
     if x.shape[1:] == size:
         return x
     return F.interpolate(x[:, None], size=size, mode="bilinear", align_corners=False, antialias=True)[:, 0]
 
 
 def _resize_positions(positions: np.ndarray, height: int) -> np.ndarray:
-    """Return the positions of rows after resizing them from ``len(positions)`` to `height`."""
+    """Return the positions of rows after an image of ``len(positions)`` rows is resized to `height` rows."""
     n = len(positions)
-    if n in (1, height):  # one row gives no step
+    if n in (1, height):  # a single row has no spacing; use 1
         return positions if n == height else positions[0] + np.arange(float(height))
     wanted = (np.arange(height) + 0.5) * n / height - 0.5
     below = np.clip(np.floor(wanted).astype(int), 0, n - 2)  # extrapolate linearly at both ends

@@ -1,4 +1,4 @@
-"""Raw waveforms: one row of samples, for networks with 1-d convolutions."""
+"""Raw waveforms, for networks with 1-d convolutions."""
 
 import torch
 
@@ -8,7 +8,7 @@ from core.inputs.base import Axis, InputKind, Layout, normalise_peak
 
 
 class Waveform(InputKind):
-    """The samples, for networks that take rows (channels, width).
+    """Waveforms (1, samples).
 
     Parameters
     ----------
@@ -20,7 +20,7 @@ class Waveform(InputKind):
     Raises
     ------
     UserError
-        For clips of different lengths (`fit` is stretch).
+        If clips keep different lengths (``--length-mode stretch``).
     """
 
     unit = "amplitude"
@@ -28,9 +28,9 @@ class Waveform(InputKind):
 
     @classmethod
     def layout(cls, clip: Clip, frontend: Frontend) -> Layout:
-        """Return the layout; UserError for clips of different lengths."""
+        """Return the layout. Raise UserError if clips keep different lengths."""
         if clip.fit == "stretch":
-            raise UserError("--length-mode stretch resizes images, and waveforms are none: choose pad, loop or crop")
+            raise UserError("--length-mode stretch: waveforms cannot be resized like images; choose pad, loop or crop")
         return Layout((1, round(clip.sr * clip.duration)), ("waveform",))
 
     def __init__(self, *, clip: Clip, frontend: Frontend) -> None:
@@ -40,5 +40,5 @@ class Waveform(InputKind):
         self.axes = (Axis.even("sample", "Time (s)", self.shape[1], clip.duration),)
 
     def forward(self, y: torch.Tensor) -> torch.Tensor:
-        """Turn waveforms (batch, samples) into rows (batch, 1, samples)."""
+        """Convert waveforms (batch, samples) to inputs (batch, 1, samples)."""
         return (normalise_peak(y) if self.peak else y)[:, None]

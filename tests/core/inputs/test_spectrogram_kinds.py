@@ -51,7 +51,7 @@ def test_log_spectrogram_shows_the_band_that_was_asked_for() -> None:
     expected = np.asarray(Image.fromarray(log.astype(np.float32)).resize((63, 43), Image.Resampling.BILINEAR))
     np.testing.assert_allclose(one(kind, y)[0], expected, rtol=0, atol=TOLERANCE_DB)
     assert 1000 <= kind.axes[0].values[0] < kind.axes[0].values[-1] <= 3000
-    with pytest.raises(UserError, match="--fmin 1001 --fmax 1002: .* have no frequency between them"):
+    with pytest.raises(UserError, match="--fmin 1001 --fmax 1002: no bin .* longer --n-fft"):
         made("logspec", fmin=1001.0, fmax=1002.0)
 
 
@@ -146,5 +146,5 @@ def test_waveforms_are_the_samples() -> None:
     np.testing.assert_array_equal(one(kind, y), y[None])
     assert kind.shape == (1, SR)
     assert np.abs(one(build_input_kind(CLIP, Frontend(kind="waveform", peak=True)), y)).max() == 1
-    with pytest.raises(UserError, match="--length-mode stretch resizes images, and waveforms are none"):
+    with pytest.raises(UserError, match="--length-mode stretch: .* pad, loop or crop"):
         build_input_kind(Clip(sr=SR, duration=1.0, fit="stretch"), Frontend(kind="waveform"))
