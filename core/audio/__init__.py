@@ -1,1 +1,1 @@
-"""Recordings on disk as waveforms: decode, mix down, resample, bring to one length, augment."""
+"""Read recordings as waveforms: decode, mix to mono, resample, bring to one length, augment."""

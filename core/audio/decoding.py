@@ -1,4 +1,7 @@
-"""Decode a recording block by block with libsndfile or FFmpeg; no allocation depends on sizes in its header."""
+"""Decode a recording block by block with libsndfile or FFmpeg.
+
+No allocation depends on sizes in the header, which may be damaged.
+"""
 
 from collections.abc import Iterator
 from io import FileIO
@@ -11,36 +14,41 @@ import soundfile
 from core.audio.truncation import Reader, check_complete, has_mp3_length
 from core.io.thread_pool import check_cancelled
 
-BLOCK_SIZE = 1 << 16  # samples per block, all channels together
-MP3_SLACK = 2 * 1152  # samples; only some MP3 writers count encoder delay and padding
-SF_ERR_MALFORMED_FILE = 3  # libsndfile's SF_ERR_MALFORMED_FILE
-MIN_SR, MAX_SR = 100, 10_000_000  # Hz; another sampling rate means a damaged header
+BLOCK_SIZE = 1 << 16  # samples in a block, all channels together
+MP3_SLACK = 2 * 1152  # samples that may be missing; only some MP3 encoders count their delay and padding
+SF_ERR_MALFORMED_FILE = 3  # error code of libsndfile
+MIN_SR, MAX_SR = 100, 10_000_000  # Hz; other sampling rates mean that the header is damaged
 
-# FFmpeg must not open other files or hosts, which playlists point to.
+# Playlists must not make FFmpeg open other files or hosts.
 AV_OPTIONS = {"protocol_whitelist": "none"}
 
 
 class Block(NamedTuple):
-    """Mean of the channels, float32 (samples,), and the sampling rate in Hz."""
+    """Part of a recording: mean of its channels, float32 (samples,), and sampling rate in Hz."""
 
     y: np.ndarray
     sr: int
 
 
 class _UnseekableSoundFile(soundfile.SoundFile):
-    """A sound file without a seek after every block."""
+    """Sound file that is read without a seek after every block."""
 
     def seekable(self) -> bool:
         return False
 
 
 def decode_blocks(file: FileIO) -> Iterator[Block]:
-    """Decode a file, opened without a buffer, from its start to its end.
+    """Yield the blocks of a recording from start to end.
+
+    Parameters
+    ----------
+    file
+        Recording, opened without a buffer.
 
     Raises
     ------
     ValueError
-        With the reason, if the recording cannot be used.
+        If the recording cannot be used; the message is the reason.
     """
     read = Reader(file)
     if not read.size:
@@ -48,9 +56,9 @@ def decode_blocks(file: FileIO) -> Iterator[Block]:
     check_complete(read)
     first, sounding = None, False
     for y, sr in _decode(file, guessed=not has_mp3_length(read)):
-        check_cancelled()  # so that Ctrl-C stops a long recording
+        check_cancelled()  # lets Ctrl-C interrupt a long recording
         if not MIN_SR <= sr <= MAX_SR:
-            raise ValueError(f"states a sampling rate of {sr} Hz, which no recording has")
+            raise ValueError(f"impossible sampling rate of {sr} Hz in the header")
         if not np.isfinite(y).all():
             raise ValueError("NaN or infinite samples")
         first = y[0] if first is None else first
@@ -63,7 +71,7 @@ def decode_blocks(file: FileIO) -> Iterator[Block]:
 
 
 def describe_format(file: FileIO) -> tuple[str, int] | None:
-    """Return format and number of channels of an open file; None if libsndfile cannot read it."""
+    """Return the format and the number of channels of an open file; None if libsndfile cannot read it."""
     file.seek(0)
     try:
         with soundfile.SoundFile(file.fileno(), closefd=False) as sound:
@@ -73,9 +81,9 @@ def describe_format(file: FileIO) -> tuple[str, int] | None:
 
 
 def _decode(file: FileIO, *, guessed: bool) -> Iterator[Block]:
-    """Decode with libsndfile, or else with FFmpeg; ValueError if neither can.
+    """Decode with libsndfile if it can read the file, else with FFmpeg. Raise ValueError if neither can.
 
-    FFmpeg also reads a streamed WAV with size 0, and an MP3 without a length header.
+    FFmpeg also reads streamed WAV files whose header states a size of 0, and MP3 files without a length (`guessed`).
     """
     file.seek(0)
     try:
@@ -84,7 +92,7 @@ def _decode(file: FileIO, *, guessed: bool) -> Iterator[Block]:
                 yield from _decode_with_soundfile(sound)
                 return
     except soundfile.LibsndfileError as error:
-        if error.code == SF_ERR_MALFORMED_FILE:  # FFmpeg would read only a part of it
+        if error.code == SF_ERR_MALFORMED_FILE:  # FFmpeg would silently read a part of it
             raise ValueError(f"truncated or damaged ({error.error_string})") from None
     file.seek(0)
     yield from _decode_with_av(file)
@@ -92,7 +100,7 @@ def _decode(file: FileIO, *, guessed: bool) -> Iterator[Block]:
 
 def _decode_with_soundfile(sound: soundfile.SoundFile) -> Iterator[Block]:
     if sound.format == "XI":
-        raise ValueError("an instrument (XI), not a recording")
+        raise ValueError("an XI instrument, not a recording")
     there, size = 0, max(BLOCK_SIZE // sound.channels, 1)
     while there < sound.frames:
         try:
@@ -107,7 +115,7 @@ def _decode_with_soundfile(sound: soundfile.SoundFile) -> Iterator[Block]:
         mono = samples[:, 0] if sound.channels == 1 else samples.mean(axis=1, dtype=np.float32)
         yield Block(mono, sound.samplerate)
     if sound.frames - there > (MP3_SLACK if sound.format == "MP3" else 0):
-        raise ValueError(f"truncated: {there} of {sound.frames} samples are there")
+        raise ValueError(f"truncated: has {there} of {sound.frames} samples")
 
 
 def _decode_with_av(file: FileIO) -> Iterator[Block]:

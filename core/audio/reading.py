@@ -1,8 +1,8 @@
-"""Read a recording as a waveform: decoded, mono, resampled, and brought to one length.
+"""Read a recording as a mono waveform, resampled and brought to one length.
 
-libsndfile reads WAV, FLAC, Ogg, MP3, AU, AIFF and its other formats; PyAV reads the rest, such as M4A/AAC. The content
-of a file decides, not its extension. A damaged recording raises `BadClip` with a reason. Recordings are read in blocks
-and only the wanted part is kept, so memory does not grow with their length.
+libsndfile reads WAV, FLAC, Ogg, MP3, AU, AIFF and others; PyAV (FFmpeg) reads the rest, such as M4A/AAC. The decoder is
+chosen by the content of the file, not by its extension. A damaged recording raises `BadClip` with a reason. Recordings
+are read block by block and only the needed part is kept, so memory does not grow with their length.
 """
 
 import stat
@@ -17,19 +17,19 @@ import soxr
 
 from core.audio.decoding import BLOCK_SIZE, Block, decode_blocks, describe_format
 
-MAX_WHOLE = 1 << 28  # samples (1 GB, three hours at 22,050 Hz); longer recordings cannot be kept whole
-MAX_ONE_PASS = 1 << 22  # samples; a longer recording is read twice to crop its middle
+MAX_WHOLE = 1 << 28  # samples of a recording that is read whole: 1 GB, three hours at 22,050 Hz
+MAX_ONE_PASS = 1 << 22  # samples; the middle of a longer recording is cropped in a second pass
 
 
 class BadClip(Exception):
-    """A recording that cannot be used.
+    """Raised if a recording cannot be used.
 
     Attributes
     ----------
     path
         The file.
     reason
-        What is wrong with it, in a few words.
+        Why it cannot be used, in a few words.
     """
 
     def __init__(self, path: Path, reason: str) -> None:
@@ -39,12 +39,12 @@ class BadClip(Exception):
 
 
 class LongRecording(Exception):
-    """A recording that has more samples than the limit; nothing is wrong with it."""
+    """Raised if a usable recording has more samples than the limit of the caller."""
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """Length in seconds, sampling rate in Hz, channels (0: unknown) and format (for FFmpeg the suffix)."""
+    """Length in seconds, sampling rate in Hz, number of channels (0: unknown) and format (or file suffix)."""
 
     seconds: float
     sr: int
@@ -53,33 +53,33 @@ class AudioInfo:
 
 
 def read_waveform(path: Path, *, sr: int, n_samples: int, fit: str) -> np.ndarray:
-    """Read a recording, resampled and of one length: the bits of ``fit_length(read_whole(path))``.
+    """Read a recording as mono, resampled, with one length; equal to ``fit_length(read_whole(path))`` bit for bit.
 
     Parameters
     ----------
     path
-        Any file.
+        Path of the recording.
     sr
-        Sampling rate wanted, in Hz.
+        Sampling rate of the result in Hz.
     n_samples, fit
         As in `fit_length`.
 
     Raises
     ------
     BadClip
-        As `read_whole`, also for damage in the part that is not kept.
+        As in `read_whole`; the part that is not returned is checked too.
     """
     if fit == "stretch":
         return read_whole(path, sr=sr)
     start = 0
     if fit == "crop":
-        with _open_blocks(path) as found:
-            short, samples, own_sr = _read_if_short(found)
+        with _open_blocks(path) as blocks:
+            short, samples, own_sr = _read_if_short(blocks)
         if len(short):
             return fit_length(resample(short, sr=own_sr, new_sr=sr), n_samples=n_samples, fit=fit).copy()
         start = max((_count_resampled(samples, own_sr, sr) - n_samples) // 2, 0)
-    with _open_blocks(path) as found:
-        return fit_length(_read_part(found, sr=sr, start=start, n_samples=n_samples), n_samples=n_samples, fit=fit)
+    with _open_blocks(path) as blocks:
+        return fit_length(_read_part(blocks, sr=sr, start=start, n_samples=n_samples), n_samples=n_samples, fit=fit)
 
 
 def read_whole(path: Path, *, sr: int, at_most: int = MAX_WHOLE) -> np.ndarray:
@@ -88,11 +88,11 @@ def read_whole(path: Path, *, sr: int, at_most: int = MAX_WHOLE) -> np.ndarray:
     Parameters
     ----------
     path
-        Any file; its content decides how it is read.
+        Path of the recording.
     sr
-        Sampling rate wanted, in Hz.
+        Sampling rate of the result in Hz.
     at_most
-        Samples, before resampling, above which `LongRecording` is raised.
+        Number of samples, before resampling, above which `LongRecording` is raised.
 
     Returns
     -------
@@ -101,43 +101,43 @@ def read_whole(path: Path, *, sr: int, at_most: int = MAX_WHOLE) -> np.ndarray:
     Raises
     ------
     BadClip
-        The file is missing, empty, not audio, truncated or damaged, holds NaN or infinite samples, is silent (all
-        samples equal), or is too long to be kept whole. Truncation is detected in WAV, RF64, AIFF, AU, Ogg, FLAC, MP4
-        and MP3 with a Xing header; another file that ends between two frames is read as a shorter recording.
+        If the file is missing, empty, not audio, truncated or damaged, contains NaN or infinite samples, is silent (all
+        samples are equal), or is too long for memory. Truncation is detected in WAV, RF64, AIFF, AU, Ogg, FLAC, MP4 and
+        MP3 with a Xing header; other files that end between two frames are read as shorter recordings.
     """
-    with _open_blocks(path) as found:
-        return np.concatenate([*_resample_blocks(_limit_samples(found, at_most), sr=sr, until=sys.maxsize)])
+    with _open_blocks(path) as blocks:
+        return np.concatenate([*_resample_blocks(_limit_samples(blocks, at_most), sr=sr, until=sys.maxsize)])
 
 
 def read_start(path: Path, *, sr: int, n_samples: int) -> np.ndarray:
-    """Read the first `n_samples` of a recording, or all of a shorter one, with the bits of `read_whole`.
+    """Read the first `n_samples` of a recording, or all of a shorter one; equal to `read_whole` bit for bit.
 
     Raises the errors of `read_waveform`.
     """
-    with _open_blocks(path) as found:
-        return _read_part(found, sr=sr, start=0, n_samples=n_samples)
+    with _open_blocks(path) as blocks:
+        return _read_part(blocks, sr=sr, start=0, n_samples=n_samples)
 
 
 def stream_waveform(path: Path, *, sr: int) -> Iterator[np.ndarray]:
-    """Yield a recording piece by piece, resampled; joined, the pieces have the bits of ``read_whole(path)``.
+    """Yield a resampled recording in parts. Concatenated, they equal ``read_whole(path)`` bit for bit.
 
-    Raises the errors of `read_whole`, some only at the end, except that no recording is too long.
+    Raises the errors of `read_whole`, some only at the end, but reads recordings of any length.
     """
-    with _open_blocks(path) as found:
-        yield from _resample_blocks(found, sr=sr, until=sys.maxsize)
+    with _open_blocks(path) as blocks:
+        yield from _resample_blocks(blocks, sr=sr, until=sys.maxsize)
 
 
 def read_info(path: Path) -> AudioInfo:
     """Decode a recording to its end and return its `AudioInfo`; raises the errors of `stream_waveform`."""
-    with _open_blocks(path) as found:
-        _, samples, sr = _read_if_short(found, keep=0)
+    with _open_blocks(path) as blocks:
+        _, samples, sr = _read_if_short(blocks, keep=0)
     with path.open("rb", buffering=0) as file:
         form, channels = describe_format(file) or (path.suffix.removeprefix(".").upper(), 0)
     return AudioInfo(samples / sr, sr, channels, form)
 
 
 def resample(y: np.ndarray, *, sr: int, new_sr: int) -> np.ndarray:
-    """Resample a waveform of shape (samples,) from `sr` to `new_sr` Hz with soxr's high quality."""
+    """Resample a waveform (samples,) from `sr` to `new_sr` Hz with the high quality setting of soxr."""
     if sr == new_sr:
         return y
     return np.asarray(soxr.resample(y, sr, new_sr, quality="HQ"), dtype=np.float32)
@@ -149,17 +149,17 @@ def fit_length(y: np.ndarray, *, n_samples: int, fit: str) -> np.ndarray:
     Parameters
     ----------
     y
-        Waveform of shape (samples,), at least one sample.
+        Waveform (samples,) with at least one sample.
     n_samples
-        Samples wanted.
+        Number of samples of the result.
     fit
-        ``pad``: silence after a short clip, the start of a long one. ``loop``: a short clip repeated, the start of a
-        long one. ``crop``: the middle of a long clip, silence on both sides of a short one. ``stretch``: unchanged,
-        because the image is resized instead.
+        ``pad``: append silence to a short clip, keep the start of a long one. ``loop``: repeat a short clip, keep the
+        start of a long one. ``crop``: pad a short clip with silence on both sides, keep the middle of a long one.
+        ``stretch``: no change, because the image is resized instead.
 
     Returns
     -------
-    Waveform of shape (n_samples,), or `y` itself for ``stretch``.
+    Waveform (n_samples,), or `y` itself for ``stretch``.
     """
     missing = n_samples - len(y)
     if fit == "stretch" or not missing:
@@ -174,7 +174,7 @@ def fit_length(y: np.ndarray, *, n_samples: int, fit: str) -> np.ndarray:
 
 @contextmanager
 def _open_blocks(path: Path) -> Iterator[Iterator[Block]]:
-    """Open a recording and provide its blocks; every error becomes a `BadClip`."""
+    """Context manager for the blocks of a recording. Every error is raised as `BadClip`."""
     try:
         mode = path.stat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a pipe or device might never end
@@ -189,23 +189,23 @@ def _open_blocks(path: Path) -> Iterator[Iterator[Block]]:
         raise BadClip(path, str(error)) from None
 
 
-def _limit_samples(found: Iterable[Block], at_most: int) -> Iterator[Block]:
-    """Yield blocks; raise if they have more than `at_most` samples together."""
+def _limit_samples(blocks: Iterable[Block], at_most: int) -> Iterator[Block]:
+    """Yield blocks. Raise `LongRecording` if they have more than `at_most` samples together."""
     samples = 0
-    for block in found:
+    for block in blocks:
         samples += len(block.y)
         if at_most < samples <= MAX_WHOLE:
             raise LongRecording
         if samples > MAX_WHOLE:
-            raise ValueError(f"longer than {MAX_WHOLE / block.sr / 3600:.0f} hours, too long to be kept whole; cut it")
+            raise ValueError(f"longer than {MAX_WHOLE / block.sr / 3600:.0f} hours, too long for memory; cut it")
         yield block
 
 
-def _read_if_short(found: Iterable[Block], *, keep: int = MAX_ONE_PASS) -> tuple[np.ndarray, int, int]:
-    """Return the samples (empty if there are more than `keep`), their number, and their rate in Hz."""
+def _read_if_short(blocks: Iterable[Block], *, keep: int = MAX_ONE_PASS) -> tuple[np.ndarray, int, int]:
+    """Return the samples (empty if there are more than `keep`), their number, and the sampling rate in Hz."""
     parts: list[np.ndarray] = [np.empty(0, dtype=np.float32)]
     samples, sr = 0, 0
-    for block in found:
+    for block in blocks:
         samples, sr = samples + len(block.y), block.sr
         if samples <= keep:
             parts.append(block.y)
@@ -214,36 +214,36 @@ def _read_if_short(found: Iterable[Block], *, keep: int = MAX_ONE_PASS) -> tuple
     return np.concatenate(parts), samples, sr
 
 
-def _read_part(found: Iterable[Block], *, sr: int, start: int, n_samples: int) -> np.ndarray:
-    """Return up to `n_samples` samples from `start` after resampling to `sr` Hz; all blocks are read."""
-    kept: list[np.ndarray] = [np.empty(0, dtype=np.float32)]
+def _read_part(blocks: Iterable[Block], *, sr: int, start: int, n_samples: int) -> np.ndarray:
+    """Return up to `n_samples` samples from `start`, counted after resampling to `sr` Hz. All blocks are read."""
+    parts: list[np.ndarray] = [np.empty(0, dtype=np.float32)]
     place, end = 0, start + n_samples
-    for y in _resample_blocks(found, sr=sr, until=end):
-        kept.append(y[max(start - place, 0) : max(end - place, 0)].copy())
+    for y in _resample_blocks(blocks, sr=sr, until=end):
+        parts.append(y[max(start - place, 0) : max(end - place, 0)].copy())
         place += len(y)
-    return np.concatenate(kept)
+    return np.concatenate(parts)
 
 
-def _resample_blocks(found: Iterable[Block], *, sr: int, until: int) -> Iterator[np.ndarray]:
-    """Yield resampled blocks until there are `until` samples; all blocks are read."""
-    resampler, own_sr, made = None, sr, 0
-    for y, own_sr in found:
-        if made >= until:
+def _resample_blocks(blocks: Iterable[Block], *, sr: int, until: int) -> Iterator[np.ndarray]:
+    """Yield resampled blocks until they have `until` samples. All blocks are read, so all are checked."""
+    resampler, own_sr, n_yielded = None, sr, 0
+    for y, own_sr in blocks:
+        if n_yielded >= until:
             continue
         if own_sr == sr:
-            made += len(y)
+            n_yielded += len(y)
             yield y
             continue
         resampler = resampler or soxr.ResampleStream(own_sr, sr, 1, dtype="float32", quality="HQ")
-        size = max(BLOCK_SIZE * own_sr // sr, 1)  # a low rate is resampled to many samples
+        size = max(BLOCK_SIZE * own_sr // sr, 1)  # limits the size of the result if the rate is low
         for i in range(0, len(y), size):
             part = resampler.resample_chunk(y[i : i + size])
-            made += len(part)
+            n_yielded += len(part)
             yield part
-    if resampler and made < until:
+    if resampler and n_yielded < until:
         yield resampler.resample_chunk(np.empty(0, dtype=np.float32), last=True)
 
 
 def _count_resampled(samples: int, sr: int, new_sr: int) -> int:
-    """Return the number of samples after resampling (soxr, rate.h, flush)."""
+    """Return the number of samples after resampling (function `flush` of soxr's rate.h)."""
     return samples if sr == new_sr else int(samples / (sr / new_sr) + 0.5)

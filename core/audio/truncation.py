@@ -1,7 +1,7 @@
-"""Truncation: the sizes that an audio file's headers state, compared with the bytes that are there.
+"""Detect truncated audio files: compare the sizes in their headers with the size of the file.
 
-Decoders do not report these files as truncated. RIFF (WAV), RF64, AIFF, 8SVX, AU, Ogg, MP4 and MP3 with a Xing header
-are checked; libsndfile itself checks FLAC. Only headers are read, and a limited number of them.
+Decoders silently read such files as shorter recordings. RIFF (WAV), RF64, AIFF, 8SVX, AU, Ogg, MP4 and MP3 with a Xing
+header are checked; libsndfile checks FLAC. Only headers are read, and a limited number of them.
 """
 
 import os
@@ -9,23 +9,23 @@ import struct
 from collections.abc import Callable, Iterator
 from io import FileIO
 
-UNKNOWN_SIZE = 0x7FFF0000  # streaming encoders (sox, arecord, FFmpeg) write this size or a larger one
-HEADER_SLACK = 64  # bytes; some writers count the header as sound
-HEAD_SIZE = 1024  # bytes that are read first and kept
+UNKNOWN_SIZE = 0x7FFF0000  # streaming encoders (sox, arecord, FFmpeg) write this or a larger size
+HEADER_SLACK = 64  # bytes that may be missing, because some writers count the header as sound
+HEAD_SIZE = 1024  # bytes at the start that are read once and kept
 MAX_CHUNKS = 100_000
-MAX_OGG_PAGE = 65_307  # bytes; the longest page (RFC 3533, 6)
+MAX_OGG_PAGE = 65_307  # bytes of the longest possible page (RFC 3533, section 6)
 AUDIO_FORMS = (b"WAVE", b"AIFF", b"AIFC", b"8SVX", b"16SV")
 
 Chunk = tuple[bytes, int, int]  # name, start, size
 
 
 class Reader:
-    """Reads bytes at any position of a file.
+    """Read access to any position of a file.
 
     Parameters
     ----------
     file
-        The file, opened without a buffer, at position 0.
+        File, opened without a buffer, at position 0.
     """
 
     def __init__(self, file: FileIO) -> None:
@@ -34,8 +34,8 @@ class Reader:
         self._head = file.read(HEAD_SIZE)
 
     def __call__(self, start: int, size: int) -> bytes:
-        """Return `size` bytes from `start`, or fewer where the file ends."""
-        if start >= self.size:  # a damaged header may point anywhere
+        """Return `size` bytes from `start`, or fewer at the end of the file."""
+        if start >= self.size:  # damaged headers can point anywhere
             return b""
         if start >= 0 and start + size <= len(self._head):
             return self._head[start : start + size]
@@ -43,13 +43,13 @@ class Reader:
         return self._file.read(size)
 
     def number(self, start: int, form: str) -> int:
-        """Return the integer of `struct` format `form` at `start`; 0 behind the end of the file."""
+        """Return the integer of `struct` format `form` at `start`; 0 after the end of the file."""
         data = self(start, struct.calcsize(form))
         return int(struct.unpack(form, data)[0]) if len(data) == struct.calcsize(form) else 0
 
 
 def check_complete(read: Reader) -> None:
-    """Raise ValueError if the headers state more bytes than the file has."""
+    """Raise ValueError if the file is shorter than its headers state."""
     start = read(0, 20)
     for magic, offset, check in CONTAINERS:
         if start[offset : offset + len(magic)] == magic:
@@ -57,14 +57,14 @@ def check_complete(read: Reader) -> None:
 
 
 def has_mp3_length(read: Reader) -> bool:
-    """Tell whether the first frame of an MP3, after an ID3v2 tag, is a Xing or Info header."""
+    """Return whether the first frame of an MP3, after an ID3v2 tag, is a Xing or Info header."""
     frame = read(_read_id3_size(read), 256)
     return any(name in frame for name in (b"Xing", b"Info"))
 
 
 def _read_id3_size(read: Reader) -> int:
     tag = read(0, 10)
-    if tag[:3] != b"ID3":  # the tag's size is in four times seven bits
+    if tag[:3] != b"ID3":  # the size of the tag is stored in four times seven bits
         return 0
     return 10 + sum(byte << shift for byte, shift in zip(tag[6:10], (21, 14, 7, 0), strict=False))
 
@@ -72,7 +72,7 @@ def _read_id3_size(read: Reader) -> int:
 def _check_size(read: Reader, start: int, size: int) -> None:
     there = max(read.size - start, 0)
     if there + HEADER_SLACK < size < UNKNOWN_SIZE:
-        raise ValueError(f"truncated: {there} of {size} bytes of sound are there")
+        raise ValueError(f"truncated: has {there} of {size} bytes of sound")
 
 
 def _check_riff(read: Reader) -> None:
@@ -93,7 +93,7 @@ def _check_rf64(read: Reader) -> None:
         elif name == b"data":
             there = read.size - start
             if there + HEADER_SLACK < stated:
-                raise ValueError(f"truncated: {there} of {stated} bytes of sound are there")
+                raise ValueError(f"truncated: has {there} of {stated} bytes of sound")
             return
 
 
@@ -113,7 +113,7 @@ def _iter_chunks(read: Reader, start: int, form: str) -> Iterator[Chunk]:
 
 
 def _check_boxes(read: Reader) -> None:
-    """Check that the outermost boxes of an MP4 file are whole and its index among them (ISO/IEC 14496-12, 4.2)."""
+    """Check that the top-level boxes of an MP4 are complete and include the index (ISO/IEC 14496-12, section 4.2)."""
     start, names = 0, set()
     for _ in range(MAX_CHUNKS):
         if start + 8 > read.size:
@@ -126,31 +126,31 @@ def _check_boxes(read: Reader) -> None:
             size = read.size - start
         start += max(size, 8)
     if start > read.size or b"moov" not in names:
-        raise ValueError("truncated: its last box is not whole" if start > read.size else "truncated: it has no index")
+        raise ValueError("truncated: incomplete last box" if start > read.size else "truncated: no index")
 
 
 def _check_ogg(read: Reader) -> None:
-    """Check that the last page is whole (RFC 3533, 6: 27 bytes, one byte per segment, the segments)."""
+    """Check that the last page is complete (RFC 3533, section 6: 27 bytes, one byte per segment, the segments)."""
     tail = read(max(read.size - 2 * MAX_OGG_PAGE, 0), 2 * MAX_OGG_PAGE)
     start = tail.rfind(b"OggS")
     segments = tail[start + 26] if start + 26 < len(tail) else 0
     table = tail[start + 27 : start + 27 + segments]
     if start + 27 + segments + sum(table) > len(tail):
-        raise ValueError("truncated: its last Ogg page is not whole")
+        raise ValueError("truncated: incomplete last Ogg page")
 
 
 def _check_xing(read: Reader) -> None:
-    """Check the bytes that the Xing header of an MP3 states, where it states them."""
+    """Check the file size in the Xing header of an MP3, if there is one."""
     start = _read_id3_size(read)
     frame = read(start, 256)
     place = max(frame.find(b"Xing"), frame.find(b"Info"))
     if place < 0:
         return
     flags = read.number(start + place + 4, ">I")
-    if flags & 2:  # bytes are stated, after the number of frames where that is
+    if flags & 2:  # the size follows the number of frames, which is optional
         size = read.number(start + place + 8 + 4 * (flags & 1), ">I")
-        if read.size < 0.98 * size:  # some writers count the tags, some do not
-            raise ValueError(f"truncated: {read.size} of {size} bytes are there")
+        if read.size < 0.98 * size:  # only some writers count the tags
+            raise ValueError(f"truncated: has {read.size} of {size} bytes")
 
 
 CONTAINERS: tuple[tuple[bytes, int, Callable[[Reader], None]], ...] = (  # magic bytes, their offset, the check

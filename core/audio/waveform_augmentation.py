@@ -1,4 +1,4 @@
-"""Data augmentation: tempo and pitch of a waveform, and SpecAugment masks of an image."""
+"""Data augmentation: random tempo and pitch of waveforms, and SpecAugment masks of images."""
 
 import hashlib
 from collections.abc import Callable
@@ -10,11 +10,11 @@ from torch import nn
 
 from core.audio import vocoder
 
-# arXiv:2007.11154, section III-B; the ranges are those of its authors' code.
+# From arXiv:2007.11154, section III-B; the ranges are taken from the code of its authors.
 TEMPO_RANGE = (0.9, 1.2)  # factor of the tempo
 PITCH_RANGE = (-2.0, 2.0)  # semitones
-MARGIN_SAMPLES = 1 << 15  # samples; longer than the vocoder's window and the resampler's filter
-WaveformChange = Callable[..., np.ndarray]  # takes a waveform (samples,), ``sr`` and ``key``
+MARGIN_SAMPLES = 1 << 15  # samples; longer than the window of the vocoder and the filter of the resampler
+WaveformChange = Callable[..., np.ndarray]  # function of a waveform (samples,), ``sr`` and ``key``
 
 
 def augment_waveform(y: np.ndarray, *, sr: int, key: str) -> np.ndarray:
@@ -26,15 +26,15 @@ def augment_waveform(y: np.ndarray, *, sr: int, key: str) -> np.ndarray:
     Parameters
     ----------
     y
-        Waveform of shape (samples,).
+        Waveform (samples,).
     sr
-        Its sampling rate in Hz.
+        Sampling rate in Hz.
     key
-        Identifies the clip and the variant; seeds the draw.
+        Identifies the clip and its augmented version; seeds the random numbers.
 
     Returns
     -------
-    Waveform, float32, shape (samples / tempo,).
+    Waveform (samples / tempo,), float32.
     """
     tempo, semitones = draw_tempo_and_pitch(key)
     shift = 2.0 ** (-semitones / 12)
@@ -43,12 +43,12 @@ def augment_waveform(y: np.ndarray, *, sr: int, key: str) -> np.ndarray:
 
 
 def count_needed_samples(n_samples: int) -> int:
-    """Return how many input samples determine the first `n_samples` of the augmented waveform, to the bit."""
+    """Return how many samples of the recording are needed for the first `n_samples` after augmentation."""
     return round(n_samples * TEMPO_RANGE[1]) + MARGIN_SAMPLES
 
 
 def draw_tempo_and_pitch(key: str) -> tuple[float, float]:
-    """Return the tempo factor (0.9 to 1.2) and the pitch shift (-2 to 2 semitones) for a key."""
+    """Draw the tempo factor (0.9 to 1.2) and the pitch shift (-2 to 2 semitones) for a key."""
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()))
     return float(rng.uniform(*TEMPO_RANGE)), float(rng.uniform(*PITCH_RANGE))
 
@@ -56,18 +56,18 @@ def draw_tempo_and_pitch(key: str) -> tuple[float, float]:
 class SpecAugment(nn.Module):
     """Mask one time span and one frequency band of every image during training (SpecAugment).
 
-    Widths are uniform in 0 .. the maximum, positions uniform among those that fit (Park et al. 2019,
-    arXiv:1904.08779, section 2, without the time warp); hidden pixels are silent in all channels.
-    Drawn with torch's generator of the images' device.
+    Widths are uniform from 0 to the maximum, positions uniform among those that fit (Park et al. 2019,
+    arXiv:1904.08779, section 2, without time warping). Masked pixels are silent in all channels. Random numbers come
+    from torch's generator of the device of the images.
 
     Parameters
     ----------
     time_mask
-        Widest mask along time, in frames; 0 for none.
+        Maximum width of the mask along time, in frames; 0 for no mask.
     freq_mask
-        Widest mask along frequency, in bands; 0 for none.
+        Maximum width of the mask along frequency, in bands; 0 for no mask.
     silence
-        Value of masked pixels: silence, in the images' unit.
+        Value of masked pixels, in the unit of the images.
     """
 
     def __init__(self, *, time_mask: int, freq_mask: int, silence: float) -> None:
@@ -77,7 +77,7 @@ class SpecAugment(nn.Module):
         self.freq_mask = freq_mask
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Mask images (batch, channels, n_mels, n_frames); in evaluation mode return them as they are."""
+        """Mask images (batch, channels, n_mels, n_frames); in evaluation mode return them unchanged."""
         if not self.training:
             return images
         batch, _, n_mels, n_frames = images.shape
@@ -87,7 +87,7 @@ class SpecAugment(nn.Module):
 
 
 def _draw_masks(batch: int, size: int, *, widest: int, device: torch.device) -> torch.Tensor:
-    """Draw one interval of 0 .. `widest` positions per image: True inside, shape (batch, size)."""
+    """Draw an interval of 0 to `widest` positions per image; True inside, (batch, size)."""
     draws = torch.rand(2, batch, 1, device=device)
     width = (draws[0] * (min(widest, size) + 1)).long()
     first = (draws[1] * (size - width + 1)).long()

@@ -96,7 +96,7 @@ def test_a_truncated_file_is_refused(form, tmp_path):
 
 def test_a_truncated_wav_says_how_much_is_there(tmp_path):
     data = encode(tone(), "WAV")
-    assert refused(save(tmp_path, data[:20044])) == "truncated: 20000 of 44100 bytes of sound are there"
+    assert refused(save(tmp_path, data[:20044])) == "truncated: has 20000 of 44100 bytes of sound"
 
 
 def test_a_truncated_wav_is_found_behind_other_chunks(tmp_path):
