@@ -1,6 +1,7 @@
-"""Data sets: a table of clips with official folds each, found by name; nothing heavy is imported before it is needed.
+"""Data sets by name: tables of clips with folds.
 
-A new data set is a module with a `Loader` (`core.datasets.loader`), and its line in `LOADERS`.
+To add a data set, write a module with a `Loader` (`core.datasets.loader`) and add a line to `LOADERS`. Modules are
+imported when they are used.
 """
 
 from pathlib import Path
@@ -30,54 +31,54 @@ LOADERS = Registry(
     },
 )
 select = Lazy("core.datasets.selection:select")  # imports pandas
-fetch = Lazy("core.datasets.download:fetch")  # requests and pooch take a while to import
+fetch = Lazy("core.datasets.download:fetch")  # imports requests and pooch, which are slow
 
 
 def load_dataset(name: str, root: Path | None = None) -> "Dataset":
-    """Read a data set's table and check it against its files.
+    """Load a data set: read its table of clips and check it against the files.
 
     Parameters
     ----------
     name
-        One of `LOADERS`.
+        Name in `LOADERS`.
     root
-        Its folder in the official layout (for `folder`, a folder of class folders or a CSV file); `instruments`,
-        being embedded, needs none.
+        Folder in the official layout; for `folder` a folder of class folders or a CSV file. Not needed for the embedded
+        `instruments`.
 
     Raises
     ------
     UserError
-        For an unknown name, with the nearest match; a missing or half-present folder, with how to get it; a clip whose
-        name and metadata disagree; a class with a single clip.
+        If the name is unknown, files are missing, the name of a clip contradicts its metadata, or a class has a single
+        clip.
     """
     loader = LOADERS[name]
     if root is None and loader.source:
         raise UserError(loader.source.explain_how_to_get(name, None))
     try:
         dataset: Dataset = loader.read(root and expand_path(root))
-    except UnicodeEncodeError as error:  # of a file whose name is no text, which no table can hold
-        raise UserError(f"{name}: {error.object} is no name in UTF-8; rename the file") from None
+    except UnicodeEncodeError as error:  # a file name with undecodable bytes
+        raise UserError(f"{name}: {error.object} is not UTF-8; rename the file") from None
     return dataset
 
 
 def download_dataset(name: str, root: Path, report: Progress = no_progress) -> None:
-    """Fetch a data set into `root`, unless it is there: checked by MD5, continued where an earlier attempt stopped.
+    """Download a data set into `root`, unless it exists. An interrupted download is resumed; the MD5 is checked.
 
     Raises
     ------
     UserError
-        Where the set has no public source, the source cannot be reached, or what came is not what was asked for.
+        If the data set has no public source, the source cannot be reached, or the checksum is wrong.
     """
     fetch(name, LOADERS[name].source, expand_path(root), report)
 
 
 def expand_path(root: Path, flag: str = "--data-root") -> Path:
-    """Return a path that was given after `flag`, with ``~`` written out; UserError where it can be none."""
+    """Return the path of option `flag` with ``~`` expanded. Raise UserError if it is not a valid path."""
     try:
         root = root.expanduser()
-        root.exists()  # raises where the path can be none: too long, or through a file
-        if not is_utf8(str(root.absolute())):  # what is recorded and drawn is text
-            raise UserError(f"{flag} {root.absolute()}: not a name in UTF-8; rename the folder, or give a link to it")
+        root.exists()  # raises if the path is too long, or a part of it is a file
+        if not is_utf8(str(root.absolute())):  # paths are written into records and figures
+            raise UserError(f"{flag} {root.absolute()}: not UTF-8; rename the folder, or give a link to it")
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{flag} {root}: {error}") from None
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A data set: the table of its clips, its checks, its splits and its fingerprint."""
+"""A data set: table of clips, checks, splits and fingerprint."""
 
 import hashlib
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from core.io.atomic_files import file_digest, is_utf8
 from core.progress import Progress, no_progress
 
 CLIP_COLUMNS = ["path", "label", "fold", "group"]
-TEST_FOLD, TRAIN_FOLD, VALIDATION_FOLD = 1, 2, 3  # what the folds of a fixed split are
+TEST_FOLD, TRAIN_FOLD, VALIDATION_FOLD = 1, 2, 3  # fold numbers of a data set with a fixed split
 
 
 class Split(NamedTuple):
-    """Rows of `Dataset.clips` for each purpose: int64 indices, ascending, no clip in two of them."""
+    """Disjoint rows of `Dataset.clips` for training, validation and testing: int64, ascending."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -31,43 +31,44 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set.
+    """Clips with labels, folds and groups.
 
     Attributes
     ----------
     name
-        Its name in the registry.
+        Name in `core.datasets.LOADERS`.
     root
-        Folder the paths are relative to.
+        Folder that the paths are relative to.
     clips
         One row per clip, sorted by path: ``path`` (POSIX, relative to `root`), ``label`` (index into `class_names`),
-        ``fold`` (1 ..), ``group`` (what clips were cut from).
+        ``fold`` (from 1), ``group`` (such as the recording that clips were cut from; never in two folds).
     class_names
         Name of each label.
     sr, duration, n_frames
-        The set's own sampling rate in Hz, clip length in seconds and image width in pixels.
+        Default sampling rate in Hz, clip length in seconds, and image width in pixels.
     attributes
-        (clips,) rows of further metadata, such as pitch; any column can be the label (`core.datasets.select`).
+        Further metadata of each clip, such as the pitch; any column can be the label (`core.datasets.select`).
     has_fixed_split
-        The set has one test list (fold 1), a training list (fold 2) and often a validation list (fold 3), instead of
-        folds for cross-validation.
+        Whether the set has a test list (fold 1), a training list (fold 2) and possibly a validation list (fold 3),
+        instead of folds for cross-validation.
     has_seeded_folds
-        The set has no official folds, so seeded ones were made, and `core.datasets.select` may make others.
+        Whether folds were drawn with a seed, because the set has no official ones; `core.datasets.select` can redraw
+        them.
     size_fingerprint
-        The fingerprint uses the sizes of files instead of their content, for sets too large to read.
+        Whether the fingerprint uses the sizes of files instead of their content, for very large sets.
     vectors, columns
-        For clips that are rows of a feature table: float32 (clips, features), and the name of each feature.
+        For a feature table: its values (clips, features), float32, and the names of the features.
     tables
         Further files, relative to `root`, whose content is part of the fingerprint.
     per_class
-        Largest number of clips per class in each of the training, test and validation parts; 0: no limit.
+        Maximum number of clips per class in each of the training, test and validation parts; 0: no limit.
     holdout
         The clips held out for a final test, with the columns of `clips`; no split contains them
         (`core.datasets.select`).
     left_out
         Paths of recordings of the set that are neither in `clips` nor in `holdout`.
     remarks
-        Notes for the user on what was left out or found, a line each.
+        Notes for the user, such as on clips that were left out, one line each.
     """
 
     name: str
@@ -93,23 +94,23 @@ class Dataset:
     def from_rows(
         cls, name: str, root: Path, rows: pd.DataFrame, *, class_names: Sequence[str], **fields: Any
     ) -> "Dataset":
-        """Make a data set of unsorted rows, and check it.
+        """Make a data set from unsorted rows, and check it.
 
         Parameters
         ----------
         name, root, class_names
             As in `Dataset`.
         rows
-            One row per clip, with the columns of `clips`. Without ``group`` every clip is its own group; without
-            ``fold`` seeded folds are made (`core.datasets.folds.make_folds`). Further columns become `attributes`.
+            One row per clip, with the columns of `clips`. Without ``group`` every clip is a separate group; without
+            ``fold`` folds are drawn (`core.datasets.folds.make_folds`). Further columns become `attributes`.
         fields
-            The other fields of `Dataset`; `vectors` in the order of `rows`.
+            Other fields of `Dataset`; `vectors` in the order of `rows`.
 
         Raises
         ------
         UserError
             If there are no clips, a clip is listed twice, a file name is not UTF-8, there is only one class, or a class
-            has a single clip or (where folds are made) a single group.
+            has a single clip or, if folds are drawn, a single group.
         """
         clips = rows.reset_index(drop=True).sort_values("path", kind="stable")
         order = clips.index.to_numpy()
@@ -135,27 +136,27 @@ class Dataset:
         )
 
     def list_folds(self) -> tuple[int, ...]:
-        """Return the folds that can be tested on."""
+        """Return the numbers of the folds that can be the test fold."""
         if self.has_fixed_split:
             return (TEST_FOLD,)
         return tuple(int(fold) for fold in sorted(self.clips["fold"].unique()))
 
     def split(self, fold: int, *, validation: float = 0.0) -> Split:
-        """Divide the clips.
+        """Split the clips into training, validation and test part. The result is the same at every call.
 
         Parameters
         ----------
         fold
-            The fold to test on.
+            Test fold.
         validation
-            Share of the other folds' clips, 0 to below 1, held out by group and stratified by class (a class of two
-            groups or more is there if it can be, so a small share may come out larger). The same at every call. Of a
-            fixed split that has one, any share above 0 takes its own validation list; at 0 that list goes unused.
+            Fraction of the other clips for validation, 0 to below 1; groups are kept together and classes stratified.
+            If possible, every class has validation clips, so the part can be larger than a small fraction. If the set
+            has a validation list, any fraction above 0 selects that list.
 
         Raises
         ------
         UserError
-            For a fold that does not exist (listing those that do), a share out of range, or nothing left to train on.
+            If the fold does not exist, the fraction is out of range, or no training clips are left.
         """
         if fold not in self.list_folds():
             raise UserError(f"fold {fold}: {self.name} has the folds {', '.join(map(str, self.list_folds()))}")
@@ -171,11 +172,11 @@ class Dataset:
             mask = hold_out(labels, groups, share=validation)
             train, held_out = train[~mask], train[mask]
         if not len(train):
-            raise UserError(f"{self.name}: nothing is left to train on when fold {fold} is tested; it needs more folds")
+            raise UserError(f"{self.name}: no training clips left for test fold {fold}; it needs more folds")
         return Split(train, held_out, self._capped(np.flatnonzero(folds == fold)))
 
     def _capped(self, rows: np.ndarray) -> np.ndarray:
-        """Keep `per_class` clips of each class: those that come first in an order that a path alone decides."""
+        """Return the first `per_class` rows of each class, in the order of `_order`."""
         if not self.per_class:
             return rows
         labels = self.clips["label"].to_numpy()[rows]
@@ -184,26 +185,26 @@ class Dataset:
 
     @cached_property
     def _order(self) -> np.ndarray:
-        """The place of each clip in a shuffled order: the same for a clip whatever others the set holds."""
+        """Rank of each clip in a shuffled order that depends only on the paths, (clips,)."""
         digests = [hashlib.sha256(path.encode()).digest() for path in self.clips["path"].tolist()]
         place = np.empty(len(digests), np.int64)
         place[sorted(range(len(digests)), key=digests.__getitem__)] = np.arange(len(digests))
         return place
 
     def compute_fingerprint(self, cache: Path, *, progress: Progress = no_progress) -> str:
-        """Return the SHA-256, in hex, of all that the set is: paths, labels, folds, groups, class names and contents.
+        """Return the SHA-256 (hex) of paths, labels, folds, groups, class names and contents of the data set.
 
         Parameters
         ----------
         cache
-            Folder in which the digests of unchanged files are remembered (``fingerprints/``).
+            Folder for the digests of files, in its subfolder ``fingerprints``; unchanged files are not read again.
         progress
-            Called with (files read, files to be read, what is being done), where that takes seconds.
+            Called with (files read, files to read, description) if it takes seconds.
 
         Raises
         ------
         UserError
-            Where a file cannot be read.
+            If a file cannot be read.
         """
         paths = self.clips["path"].tolist()
         contents: list[object]
@@ -220,24 +221,24 @@ class Dataset:
         return hash_content(rows, class_names=self.class_names, more=more)
 
     def subset(self, mask: np.ndarray, **changes: Any) -> "Dataset":
-        """Return the set with only the clips where `mask` (clips,) is true, and with other fields changed."""
+        """Return a data set of the clips where `mask` (clips,) is True, with `changes` of other fields."""
         clips, attributes = (frame[mask].reset_index(drop=True) for frame in (self.clips, self.attributes))
         vectors = None if self.vectors is None else self.vectors[mask]
         return replace(self, **{"clips": clips, "attributes": attributes, "vectors": vectors, **changes})
 
 
 def _check_clips(name: str, root: Path, clips: pd.DataFrame, class_names: Sequence[str]) -> None:
-    """Raise UserError for clips that cannot form a data set."""
+    """Raise UserError if the clips cannot form a data set."""
     if clips.empty:
-        raise UserError(f"{name}: {root} holds no clips")
-    if twice := clips.loc[clips["path"].duplicated(), "path"].tolist():
-        raise UserError(f"{name}: listed more than once: {format_few(twice)}; keep one row for each clip")
-    if odd := [path for path in clips["path"].tolist() if not is_utf8(path)]:
-        raise UserError(f"{name}: file names that are no UTF-8: {format_few(odd)}; rename them")
+        raise UserError(f"{name}: {root} contains no clips")
+    if duplicates := clips.loc[clips["path"].duplicated(), "path"].tolist():
+        raise UserError(f"{name}: listed more than once: {format_few(duplicates)}; keep one row for each clip")
+    if invalid := [path for path in clips["path"].tolist() if not is_utf8(path)]:
+        raise UserError(f"{name}: file names that are not UTF-8: {format_few(invalid)}; rename them")
     counts = clips["label"].value_counts()
     for label in counts.index[counts == 1]:
         path = clips.loc[clips["label"] == label, "path"].item()
         raise UserError(
-            f"{name}: class '{class_names[label]}' has a single clip ({path}), which cannot be both trained and tested "
-            "on; add clips or remove the class"
+            f"{name}: class '{class_names[label]}' has a single clip ({path}), but training and testing need one each; "
+            "add clips or remove the class"
         )

@@ -1,4 +1,4 @@
-"""Fingerprint of a data set: a SHA-256 of its table and files; digests of unchanged files are cached."""
+"""Fingerprint of a data set: SHA-256 of its table and files. Digests of unchanged files are cached."""
 
 import contextlib
 import hashlib
@@ -21,9 +21,9 @@ from core.io.thread_pool import CancellablePool
 from core.progress import Progress, no_progress, show_if_slow
 
 FILES_PER_TASK = 256
-ROWS_PER_PIECE = 4096  # encoded together, so that memory does not grow with the number of clips
+ROWS_PER_PIECE = 4096  # rows that are encoded at a time, to limit the memory
 FileDigest = tuple[Signature, Annotated[str, msgspec.Meta(min_length=64, max_length=64)]]
-Memo = dict[str, FileDigest]  # path: signature and SHA-256 of the file
+Memo = dict[str, FileDigest]  # signature and SHA-256 of each file by path
 
 
 def hash_content(
@@ -39,7 +39,7 @@ def hash_content(
     rows
         Path, label, fold, group and content (a digest or a size) of each clip.
     more
-        Further JSON values; without any the digest does not change.
+        Further JSON values; an empty sequence does not affect the digest.
     """
     digest = hashlib.sha256(f"[{json.dumps(list(class_names))}, [".encode())
     rest, between = iter(rows), ""
@@ -51,7 +51,7 @@ def hash_content(
 
 
 def get_file_sizes(root: Path, paths: Sequence[str]) -> list[int]:
-    """Return the size of each file in bytes, with one directory listing per folder; no file is opened.
+    """Return the size of each file in bytes, by listing each folder once, without opening files.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def get_file_sizes(root: Path, paths: Sequence[str]) -> list[int]:
 
 
 def hash_rows(vectors: np.ndarray) -> list[str]:
-    """Return the SHA-256 of each row of (clips, features)."""
+    """Return the SHA-256 of each row of `vectors` (clips, features)."""
     return [hashlib.sha256(row.tobytes()).hexdigest() for row in np.ascontiguousarray(vectors, dtype="<f4")]
 
 
@@ -88,21 +88,21 @@ def hash_files(
     Parameters
     ----------
     name, root
-        The data set, and the folder its paths are relative to.
+        Name of the data set, and folder that its paths are relative to.
     cache
-        Folder where file digests are stored, by path and signature (`core.io.signatures`).
+        Folder in which digests are stored by path and signature (`core.io.signatures`).
     progress
         Called with (files read, files to read, description) if it takes seconds.
 
     Raises
     ------
     UserError
-        Where a file cannot be read.
+        If a file cannot be read.
     """
     place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
     memo_path = cache / "fingerprints" / f"{name}-{place}.json"
     memo = _read_memo(memo_path)
-    # Mostly the same paths in the same order: comparing lists is faster than 100,000 look-ups.
+    # Usually the paths and their order are unchanged: comparing lists is faster than 100,000 look-ups.
     remembered = list(memo.values()) if list(memo) == list(paths) else [memo.get(path) for path in paths]
     report, done = show_if_slow(progress), 0
     entries = _find_unchanged(str(root), paths, remembered)
@@ -121,9 +121,9 @@ def hash_files(
 
 
 def _find_unchanged(root: str, paths: Sequence[str], entries: Sequence[FileDigest | None]) -> list[FileDigest | None]:
-    """Return the cached entry of each file below `root` that is unchanged, else None.
+    """Return the cached digest of each file below `root` that is unchanged, else None.
 
-    Strings and one thread, because a `Path` object or a thread costs more than the `stat` call.
+    Uses strings in one thread, because a `Path` object or a thread costs more than the `stat` call.
     """
     found: list[FileDigest | None] = []
     for path, entry in zip(paths, entries, strict=True):
@@ -131,7 +131,7 @@ def _find_unchanged(root: str, paths: Sequence[str], entries: Sequence[FileDiges
             try:
                 entry = entry if entry[0] == file_signature(f"{root}/{path}") else None
             except OSError:
-                entry = None  # reading the file will raise the error
+                entry = None  # the error is raised when the file is read
         found.append(entry)
     return found
 
@@ -144,7 +144,7 @@ def _hash_file(root: Path, path: str) -> FileDigest:
     try:
         status = (root / path).stat()
         if not stat.S_ISREG(status.st_mode):  # reading a pipe or device might never end
-            raise UserError(f"{root / path}: is no regular file; a clip must be one")
+            raise UserError(f"{root / path}: not a regular file; remove it")
         with (root / path).open("rb") as file:
             return signature_of(status), hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
@@ -152,7 +152,7 @@ def _hash_file(root: Path, path: str) -> FileDigest:
 
 
 def _read_memo(path: Path) -> Memo:
-    """Read the cached digests; a damaged file counts as empty."""
+    """Read the cached digests; empty if the file is missing or damaged."""
     try:
         return msgspec.json.decode(path.read_bytes() if path.is_file() else b"", type=Memo)
     except (OSError, ValueError, msgspec.MsgspecError, RecursionError):
@@ -160,7 +160,7 @@ def _read_memo(path: Path) -> Memo:
 
 
 def _write_memo(path: Path, memo: Memo) -> None:
-    # A cache that cannot be written only costs time.
+    # Without the cache all files are read again, which only costs time.
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary:

@@ -1,4 +1,4 @@
-"""Folds and held-out parts, stratified by class, with groups kept together; the same at every call."""
+"""Seeded folds and held-out parts: stratified by class, groups kept together, the same at every call."""
 
 import numpy as np
 import pandas as pd
@@ -18,24 +18,24 @@ def make_folds(labels: np.ndarray, groups: np.ndarray, *, n_folds: int = 0) -> n
     Parameters
     ----------
     labels, groups
-        Class and group of each clip, of shape (clips,), in a stable order.
+        Class and group of each clip, (clips,), in a stable order.
     n_folds
         Number of folds, at least 2; 0: five, or fewer if a class has fewer groups.
 
     Returns
     -------
     np.ndarray
-        Fold of each clip, from 1, of shape (clips,).
+        Fold of each clip, from 1, (clips,).
 
     Raises
     ------
     UserError
-        For a class with one group only, or with fewer groups than `n_folds`.
+        If a class has only one group, or fewer groups than `n_folds`.
     """
     by_class = pd.Series(groups).groupby(labels).nunique()
     for label in by_class.index[by_class < 2]:
         group = groups[labels == label][0]
-        raise UserError(f"class '{label}' has clips of one group only ('{group}'), so it cannot be in two folds")
+        raise UserError(f"class '{label}' has only one group ('{group}'), so it cannot be in two folds")
     if n_folds > (fewest := int(by_class.min())):
         raise UserError(
             f"--n-folds {n_folds}: class '{by_class.idxmin()}' has only {fewest} groups of clips; "
@@ -55,23 +55,23 @@ def make_folds(labels: np.ndarray, groups: np.ndarray, *, n_folds: int = 0) -> n
 
 
 def hold_out(labels: np.ndarray, groups: np.ndarray, *, share: float) -> np.ndarray:
-    """Choose whole groups, so that about a fraction `share` of every class is held out.
+    """Choose whole groups so that about a fraction `share` of every class is held out.
 
     Groups are visited in a shuffled order, the largest first, and taken if that brings the class counts closer to the
-    wanted fractions. Every class keeps training clips. A class of two or more groups also gets held-out clips, unless
+    target fractions. Every class keeps training clips. A class of two or more groups also gets held-out clips, unless
     each of its groups contains the last training clips of another class.
 
     Parameters
     ----------
     labels, groups
-        Class and group of each clip, of shape (clips,), in a stable order.
+        Class and group of each clip, (clips,), in a stable order.
     share
         Fraction of clips to hold out, above 0 and below 1.
 
     Returns
     -------
     np.ndarray
-        True for the clips held out, of shape (clips,).
+        True for the held-out clips, (clips,).
     """
     group_index, names = pd.factorize(groups)
     label_index, classes = pd.factorize(labels)
@@ -80,12 +80,12 @@ def hold_out(labels: np.ndarray, groups: np.ndarray, *, share: float) -> np.ndar
     order = np.random.default_rng(FOLD_SEED).permutation(len(names))
     order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
     total = counts.sum(axis=0)
-    wanted = share * total
+    target = share * total
     held_out = np.zeros_like(total)  # clips of each class taken so far
     taken = np.zeros(len(names), dtype=bool)
     for group in order:
         more = held_out + counts[group]
-        if (more < total).all() and ((more - wanted) ** 2).sum() < ((held_out - wanted) ** 2).sum():
+        if (more < total).all() and ((more - target) ** 2).sum() < ((held_out - target) ** 2).sum():
             taken[group], held_out = True, more
     for label in range(len(classes)):
         for group in order[::-1] if not held_out[label] else ():

@@ -1,4 +1,4 @@
-"""Entry of a data set in the registry: reader, source, and known problems."""
+"""`Loader`: entry of a data set in the registry `core.datasets.LOADERS`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DataSource:
-    """Origin and folder layout of a data set.
+    """Download source and folder layout of a data set.
 
     Attributes
     ----------
     layout
-        Contents of its root folder; the first entry shows that the set is complete.
+        Contents of the root folder; the first entry shows that the set is complete.
     url, md5
-        Archive and checksum; empty without a public source that has a checksum.
+        Address of the archive and its checksum; empty without a public source that has a checksum.
     by_hand
         Address for a manual download, if no checksum is published.
     """
@@ -29,33 +29,33 @@ class DataSource:
     by_hand: str = ""
 
     def explain_how_to_get(self, name: str, root: Path | None, *, lacks: str = "") -> str:
-        """Return one line on what `root` lacks and how to get the data set; `root` None means that none is given."""
+        """Return a message on how to get the data set. `root` is None if no folder was given."""
         missing = f"{root} lacks {lacks or self.layout[0]}" if root else "it is not embedded"
         if self.url:
             way = f"give --data-root DIR with --download, or unpack {self.url} there"
         elif self.by_hand:
             way = f"unpack {self.by_hand} there yourself (no checksum is published) and give --data-root DIR"
         else:
-            way = "give --data-root DIR with your own copy, for it has no public source"
+            way = "give --data-root DIR with your own copy, because it has no public source"
         return f"{name}: {missing}; {way} ({', '.join(self.layout)})"
 
 
 @dataclass(frozen=True)
 class Loader:
-    """A data set of the registry (`core.datasets.LOADERS`).
+    """Data set of the registry `core.datasets.LOADERS`.
 
     Attributes
     ----------
     read
-        Reads the table of clips from the root folder and checks it against the files; raises UserError.
+        Function that reads the table of clips from the root folder and checks it against the files; raises UserError.
     about
         One-line description, shown by the `data` command.
     source
         Download source or required layout; None if any folder is accepted.
     embedded
-        Whether the set is part of the toolkit and needs no folder.
+        Whether the set is part of the toolkit, so that it needs no folder.
     known_problems
-        Known problems of the published set, a line each, shown by the `data` command.
+        Known problems of the published set, one line each, shown by the `data` command.
     """
 
     read: Callable[[Path | None], "Dataset"]

@@ -1,4 +1,4 @@
-"""Reading the tables that data sets come with, and checking them against their files."""
+"""Read the tables of data sets, and check them against the files."""
 
 import os
 import re
@@ -13,22 +13,22 @@ from core.config.options import parse_whole_number
 from core.errors import UserError
 
 CSV_ERRORS = (UnicodeDecodeError, pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError)
-MAX_NAMES = 3  # names listed before "and N more"
+MAX_NAMES = 3  # names in a message before "and N more"
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV file, every cell as text.
+    """Read a CSV file with all cells as text.
 
     Raises
     ------
     UserError
-        Where it cannot be read, lacks one of `columns`, or leaves one of them empty.
+        If the file cannot be read, lacks one of `columns`, or has an empty cell in one.
     """
     try:
-        if not path.is_file():  # a pipe would be waited for, a device read for ever
-            raise UserError(f"{path}: not a readable CSV file (it is no regular file)")
+        if not path.is_file():  # reading a pipe or device might never end
+            raise UserError(f"{path}: not a readable CSV file (not a regular file)")
         with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # more cells than the header has columns
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # raised for rows with more cells than the header
             rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
     except (OSError, *CSV_ERRORS) as error:
         raise UserError(f"{path}: not a readable CSV file ({error})") from error
@@ -41,12 +41,12 @@ def read_rows(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def parse_integers(path: Path, rows: pd.DataFrame, column: str, *, at_least: int = 0) -> pd.Series:
-    """Return a text column as whole numbers.
+    """Return a text column as integers.
 
     Raises
     ------
     UserError
-        Naming the file, the row (counted from 1 below the header) and the value that is not one.
+        If a value is not a whole number from `at_least`; the message names the row, counted from 1 below the header.
     """
     for number, value in enumerate(rows[column], start=1):
         if (found := parse_whole_number(value)) is None or found < at_least:
@@ -55,12 +55,12 @@ def parse_integers(path: Path, rows: pd.DataFrame, column: str, *, at_least: int
 
 
 def check_present(name: str, root: Path, paths: Sequence[str], *, remedy: str) -> None:
-    """Check that every clip's file exists, at one directory listing per folder.
+    """Check that the file of every clip exists, by listing each folder once.
 
     Raises
     ------
     UserError
-        Naming the first missing ones, their number, and the remedy.
+        If files are missing; the message names the first ones, their number, and `remedy`.
     """
     split = [path.rpartition("/") for path in paths]
     listed = {folder: _list_folder(root / folder) for folder in {folder for folder, _, _ in split}}
@@ -70,36 +70,40 @@ def check_present(name: str, root: Path, paths: Sequence[str], *, remedy: str) -
 
 
 def check_names(name: str, rows: pd.DataFrame, *, file: str, pattern: str, metadata: str) -> None:
-    """Check that what a set writes into its file names agrees with its metadata.
+    """Check that the metadata in the file names agree with the table.
 
     Parameters
     ----------
+    name
+        Name of the data set, for the message.
+    rows
+        Table of the clips.
     file
         Column of the file names.
     pattern
-        Regular expression of a whole file name; its named groups are columns.
+        Regular expression for a whole file name; its named groups are columns of the table.
     metadata
-        Where the rows come from, for the message.
+        File of the table, for the message.
 
     Raises
     ------
     UserError
-        Naming the first clip whose name and row disagree, and how.
+        If a file name contradicts its row.
     """
     for row in rows.to_dict("records"):
         match = re.fullmatch(pattern, row[file])
         if not match:
-            raise UserError(f"{name}: {row[file]} in {metadata} is no name of an official clip; remove the row")
+            raise UserError(f"{name}: {row[file]} in {metadata} is not the name of an official clip; remove the row")
         for column, named in match.groupdict().items():
             if named != row[column]:
                 raise UserError(
                     f"{name}: {row[file]} is mislabelled: {metadata} gives {column} {row[column]}, its name {named}; "
-                    "mend the row"
+                    "correct the row"
                 )
 
 
 def find_split_groups(clips: pd.DataFrame) -> list[str]:
-    """Return the groups that are in more than one fold: what is tested on has then been heard in training."""
+    """Return the groups with clips in more than one fold, which leak from training into testing."""
     n_folds = clips.groupby("group")["fold"].nunique()
     return [str(group) for group in n_folds.index[n_folds > 1]]
 
@@ -109,6 +113,6 @@ def _list_folder(folder: Path) -> set[str]:
 
 
 def format_few(items: Sequence[object]) -> str:
-    """Name the first few items, and say how many more there are."""
+    """Return the first few items as text, and the number of the others."""
     shown = ", ".join(map(str, items[:MAX_NAMES]))
     return shown if len(items) <= MAX_NAMES else f"{shown} and {len(items) - MAX_NAMES} more"

@@ -1,4 +1,4 @@
-"""Select from a data set: other labels, other folds, a holdout part, fewer clips per class."""
+"""Select from a data set: other labels, other folds, a held-out part, fewer clips per class."""
 
 import dataclasses
 from typing import Any
@@ -12,14 +12,17 @@ from core.errors import UserError, unknown_name_error
 
 
 def select(dataset: Dataset, *, label: str = "", folds: int = 0, set_aside: float = 0.0, per_class: int = 0) -> Dataset:
-    """Relabel the clips, hold out a part, make folds of the rest, and limit the clips per class, in this order.
+    """Relabel the clips, hold out a part, make folds of the others, and limit the clips per class, in this order.
 
-    Held-out clips are in no split of the result and not among its clips. The result is the same at every call.
+    Held-out clips are not in `Dataset.clips` of the result, so no split contains them. The result is the same at every
+    call.
 
     Parameters
     ----------
+    dataset
+        Data set to select from.
     label
-        Column of `Dataset.attributes` that gives the classes; "": the set's own classes. Folds stay as they are.
+        Column of `Dataset.attributes` that gives the classes; "": the original classes. Folds are unchanged.
     folds
         Number of seeded folds, stratified by class, with groups kept together; 0: the set's own folds.
     set_aside
@@ -32,12 +35,12 @@ def select(dataset: Dataset, *, label: str = "", folds: int = 0, set_aside: floa
     Raises
     ------
     UserError
-        For an unknown label, for folds if the set has official ones, for more folds than a class has groups, and for a
-        fraction that leaves a fold or a class without clips.
+        If the label is unknown, the set has official folds, a class has fewer groups than folds, or a fold or class
+        would have no clips.
     """
     if folds and not dataset.has_seeded_folds:
-        own = "a split" if dataset.has_fixed_split else f"{len(dataset.list_folds())} folds"
-        raise UserError(f"--n-folds {folds}: {dataset.name} has {own} of its own; leave --n-folds out")
+        own = "an official split" if dataset.has_fixed_split else f"{len(dataset.list_folds())} official folds"
+        raise UserError(f"--n-folds {folds}: {dataset.name} has {own} already; leave --n-folds out")
     if label:
         dataset = _relabel(dataset, label)
     if set_aside:
@@ -45,26 +48,26 @@ def select(dataset: Dataset, *, label: str = "", folds: int = 0, set_aside: floa
     clips = dataset.clips
     if dataset.has_seeded_folds and (folds or set_aside):
         names = np.array(dataset.class_names)[clips["label"]]
-        made = make_folds(names, clips["group"].to_numpy(), n_folds=folds)
-        dataset = dataclasses.replace(dataset, clips=clips.assign(fold=made))
+        new_folds = make_folds(names, clips["group"].to_numpy(), n_folds=folds)
+        dataset = dataclasses.replace(dataset, clips=clips.assign(fold=new_folds))
     return _limit(dataset, per_class) if per_class else dataset
 
 
 def _relabel(dataset: Dataset, label: str) -> Dataset:
-    """Use an attribute as label, and drop clips that are alone in their class.
+    """Use an attribute as label, and drop classes with a single clip.
 
     Raises
     ------
     UserError
-        For an attribute that the set does not have, an empty value, and fewer than two classes.
+        If the set does not have the attribute, a value is empty, or there are fewer than two classes.
     """
     if label not in dataset.attributes:
         if dataset.attributes.columns.empty:
-            raise UserError(f"--label {label}: {dataset.name} says nothing of its clips but their class; leave it out")
+            raise UserError(f"--label {label}: {dataset.name} has no other labels; leave it out")
         raise unknown_name_error(f"label of {dataset.name}:", label, dataset.attributes.columns)
     values = dataset.attributes[label].astype(str)
     if (empty := values == "").any():
-        raise UserError(f"--label {label}: {dataset.clips['path'][empty].iloc[0]} has none; fill in every row")
+        raise UserError(f"--label {label}: {dataset.clips['path'][empty].iloc[0]} has no value; fill in every row")
     alone = ~values.duplicated(keep=False)
     names = sorted(values[~alone].unique(), key=_number_or_text)
     if len(names) < 2:
@@ -72,16 +75,16 @@ def _relabel(dataset: Dataset, label: str) -> Dataset:
     numbers = {name: number for number, name in enumerate(names)}
     changes: dict[str, Any] = {"class_names": tuple(names)}
     if alone.any():
-        said = f"{alone.sum():,} clips left out, each the only one of its {label}"
-        changes["remarks"] = (*dataset.remarks, said)
+        remark = f"{alone.sum():,} clips left out, each the only one of its {label}"
+        changes["remarks"] = (*dataset.remarks, remark)
         changes["left_out"] = dataset.left_out.union(dataset.clips["path"][alone])
-    kept = dataset.subset(~alone.to_numpy(), **changes)
-    new = values[~alone].map(numbers).to_numpy(np.int64)
-    return dataclasses.replace(kept, clips=kept.clips.assign(label=new))
+    relabelled = dataset.subset(~alone.to_numpy(), **changes)
+    labels = values[~alone].map(numbers).to_numpy(np.int64)
+    return dataclasses.replace(relabelled, clips=relabelled.clips.assign(label=labels))
 
 
 def _number_or_text(name: str) -> tuple[bool, float, str]:
-    """Sort key: numbers by value, before texts."""
+    """Return a sort key that puts numbers, by value, before texts."""
     number = parse_whole_number(name)
     return number is None, number or 0, name
 
@@ -90,14 +93,16 @@ def _hold_out(dataset: Dataset, share: float) -> Dataset:
     clips = dataset.clips
     mask = hold_out(clips["label"].to_numpy(), clips["group"].to_numpy(), share=share)
     if not mask.any():
-        raise UserError(f"--holdout {share:g}: every class of {dataset.name} has one group, which has to train")
+        raise UserError(f"--holdout {share:g}: no class of {dataset.name} has a second group; leave it out")
     if not dataset.has_seeded_folds and (emptied := sorted(set(clips["fold"]) - set(clips["fold"][~mask]))):
-        raise UserError(f"--holdout {share:g}: leaves nothing in fold {emptied[0]} of {dataset.name}; give less")
+        raise UserError(
+            f"--holdout {share:g}: no clips left in fold {emptied[0]} of {dataset.name}; use a smaller fraction"
+        )
     return dataset.subset(~mask, holdout=clips[mask].reset_index(drop=True))
 
 
 def _limit(dataset: Dataset, per_class: int) -> Dataset:
-    """Limit the clips per class, and drop clips that no split uses, so that their inputs are not computed."""
+    """Limit the clips per class, and drop clips that no split uses, so their inputs are not computed."""
     limited = dataclasses.replace(dataset, per_class=per_class)
     taken = np.zeros(len(dataset.clips), dtype=bool)
     for fold in limited.list_folds():

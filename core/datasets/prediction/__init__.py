@@ -1,1 +1,1 @@
-"""Recordings to classify with a trained network, and their labels where they are known."""
+"""Clips to classify with a trained network, and their true labels if known."""

@@ -11,9 +11,9 @@ from core.datasets.sets.folder import find_files
 from core.errors import UserError
 
 LABEL_COLUMN = "label"
-NAME_COLUMNS = ("path", "file", "filename", "id")  # columns that can name a recording; the first one found is used
+NAME_COLUMNS = ("path", "file", "filename", "id")  # columns that can name a recording; the first of them is used
 HOW_TO_GIVE = (
-    f"give a CSV file of {LABEL_COLUMN} and one of {', '.join(NAME_COLUMNS)}, or a folder with a folder for each class"
+    f"give a CSV file of {LABEL_COLUMN} and one of {', '.join(NAME_COLUMNS)}, or a folder with one folder per class"
 )
 MATCH_KEYS: Mapping[str, Callable[[str], str]] = {
     "path": str,
@@ -28,13 +28,13 @@ def read_labels(path: Path) -> list[tuple[str, str]]:
     Raises
     ------
     UserError
-        For anything else.
+        If the file has other columns, or the folder has no class folders.
     """
     if path.is_dir():
-        shown = [file for file in sorted(find_files(path)) if "/" in file]
-        if not shown:
-            raise UserError(f"--labels {path}: has no folders with files; {HOW_TO_GIVE}")
-        return [(file, file.partition("/")[0]) for file in shown]
+        files = [file for file in sorted(find_files(path)) if "/" in file]
+        if not files:
+            raise UserError(f"--labels {path}: has no class folders; {HOW_TO_GIVE}")
+        return [(file, file.partition("/")[0]) for file in files]
     rows = read_rows(path, [])
     column = next((name for name in NAME_COLUMNS if name in rows), "")
     if not column or LABEL_COLUMN not in rows:
@@ -46,10 +46,10 @@ def read_labels(path: Path) -> list[tuple[str, str]]:
 def match_labels(
     paths: Sequence[str], truth: Sequence[tuple[str, str]], class_names: Sequence[str], *, source: str
 ) -> np.ndarray:
-    """Return the class number of each recording, (recordings,); -1 without a label.
+    """Return the class number of each recording, (recordings,); -1 for a recording without a label.
 
-    Recordings are matched by path if the labels have folders. If no path matches, they are matched by name, and if no
-    name matches, by name without suffix.
+    Recordings are matched by path if the labels have paths with folders. If no path matches, they are matched by file
+    name, and if no name matches, by name without suffix.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def match_labels(
     truth
         Result of `read_labels`.
     class_names
-        Classes of the network.
+        Class names of the network.
     source
         Origin of the labels, for messages.
 
@@ -71,14 +71,14 @@ def match_labels(
     ways = ((how, _collect_labels(paths, truth, key)) for how, key in MATCH_KEYS.items() if by_path or how != "path")
     how, found = next((way for way in ways if any(way[1])), ("", []))
     if not found:
-        raise UserError(f"{source}: names none of the {len(paths)} recordings, such as {paths[0]}; {HOW_TO_GIVE}")
-    if torn := [path for path, labels in zip(paths, found, strict=True) if len(labels) > 1]:
-        raise UserError(f"{source}: {format_few(torn)}: more than one label, taken by {how}; name each by its path")
+        raise UserError(f"{source}: labels none of the {len(paths)} recordings, such as {paths[0]}; {HOW_TO_GIVE}")
+    if ambiguous := [path for path, labels in zip(paths, found, strict=True) if len(labels) > 1]:
+        raise UserError(f"{source}: {format_few(ambiguous)}: more than one label, matched by {how}; give their paths")
     named = [next(iter(labels), "") for labels in found]
     numbers = {name: number for number, name in enumerate(class_names)}
-    if strange := sorted({label for label in named if label and label not in numbers}):
+    if unknown := sorted({label for label in named if label and label not in numbers}):
         raise UserError(
-            f"{source}: {format_few(strange)}: not a class of the network, whose classes are "
+            f"{source}: {format_few(unknown)}: not a class of the network, whose classes are "
             f"{format_few(class_names)}; correct the labels"
         )
     return np.array([numbers.get(label, -1) for label in named], np.int64)

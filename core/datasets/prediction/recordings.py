@@ -1,4 +1,4 @@
-"""Unlabelled clips to predict: recordings of a folder or a list, one recording, or rows of a feature table."""
+"""Clips to predict: recordings in a folder or a CSV file, a single recording, or rows of a feature table."""
 
 import os
 from collections import Counter
@@ -21,20 +21,20 @@ PATH_COLUMN = "path"  # column of a CSV file that names recordings
 
 @dataclass(frozen=True)
 class UnlabelledClips:
-    """Recordings, or rows of features, in order.
+    """Recordings or rows of a feature table, in order, without labels.
 
     Attributes
     ----------
     root
-        Folder the paths are relative to.
+        Folder that the paths are relative to.
     paths
-        Path of each recording (POSIX), or name of each row.
+        Path of each recording (POSIX), or name of each row of a feature table.
     vectors
-        Feature rows: float32 (rows, features), not finite where a cell is not a number; None for recordings.
+        Features (rows, features), float32, NaN if a cell is not a number; None for recordings.
     problems
-        Error of each unusable row, by name.
+        Reason why a row cannot be used, by its name.
     remarks
-        Notes on skipped files, a line each.
+        Notes on skipped files, one line each.
     """
 
     root: Path
@@ -45,41 +45,42 @@ class UnlabelledClips:
 
 
 def find_recordings(path: Path) -> UnlabelledClips:
-    """Find recordings: all below a folder, those in the column ``path`` of a CSV file, or a single file.
+    """Find recordings: all in a folder, those in column ``path`` of a CSV file, or a single file.
 
-    In a folder, files with the suffix of a recording are taken at any depth, except hidden ones. A CSV file may name
-    any file, relative to itself; missing files are found when they are read.
+    In a folder, files with the suffix of a recording are found at any depth, except hidden ones. Paths in a CSV file
+    are relative to it and can have any suffix; missing files are noticed when they are read.
 
     Raises
     ------
     UserError
-        For a missing path, a folder without recordings, a CSV file without the column, and duplicates.
+        If the path does not exist, the folder has no recordings, the CSV file lacks the column, or a recording is
+        listed twice.
     """
     if path.is_dir():
         return _find_in_folder(path)
     if not path.exists():
-        raise UserError(f"{path}: there is no such file or folder")
+        raise UserError(f"{path}: no such file or folder")
     if path.suffix.lower() != ".csv":
         return UnlabelledClips(path.parent, (path.name,))
     rows = read_rows(path, [])
     if PATH_COLUMN not in rows:
         raise UserError(
-            f"{path}: the network takes sounds, and a CSV file names them in a column {PATH_COLUMN}; this one has "
+            f"{path}: lacks the column {PATH_COLUMN}, which names the recordings; it has "
             f"{format_few(list(rows.columns))}"
         )
     return _check_names(path, UnlabelledClips(path.parent, tuple(read_rows(path, [PATH_COLUMN])[PATH_COLUMN])))
 
 
 def find_feature_rows(path: Path, columns: Sequence[str]) -> UnlabelledClips:
-    """Read the features `columns` of a CSV file with a column ``filename``.
+    """Read the features `columns` from a CSV file with a column ``filename``.
 
     Raises
     ------
     UserError
-        For a missing file or column, and duplicate rows.
+        If the file or a column is missing, or a row is listed twice.
     """
     if not path.is_file():
-        raise UserError(f"{path}: the network takes features: give a CSV file of {CLIP_COLUMN}, {format_few(columns)}")
+        raise UserError(f"{path}: the network needs features; give a CSV file of {CLIP_COLUMN}, {format_few(columns)}")
     rows = read_rows(path, [CLIP_COLUMN])
     if missing := [column for column in columns if column not in rows]:
         raise UserError(f"{path}: lacks {len(missing)} of the network's {len(columns)} features: {format_few(missing)}")
@@ -88,7 +89,7 @@ def find_feature_rows(path: Path, columns: Sequence[str]) -> UnlabelledClips:
     vectors = cells.apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
     first = np.argmin(np.isfinite(vectors), axis=1)  # 0 if all values of a row are finite
     problems = {
-        name: f"{columns[place]} is '{text}', no finite number"
+        name: f"{columns[place]} is '{text}', not a finite number"
         for name, place, text, number in zip(
             names, first, cells.to_numpy()[range(len(names)), first], vectors[range(len(names)), first], strict=True
         )
@@ -98,12 +99,12 @@ def find_feature_rows(path: Path, columns: Sequence[str]) -> UnlabelledClips:
 
 
 def join_recordings(parts: Sequence[UnlabelledClips]) -> UnlabelledClips:
-    """Join recordings of several places; their paths become relative to the common folder.
+    """Join recordings of several folders; their paths become relative to the common parent folder.
 
     Raises
     ------
     UserError
-        If a recording is named more than once.
+        If a recording is listed more than once.
     """
     if len(parts) == 1:
         return parts[0]
@@ -111,16 +112,18 @@ def join_recordings(parts: Sequence[UnlabelledClips]) -> UnlabelledClips:
     root = Path(os.path.commonpath(roots))
     prefixes = [folder.relative_to(root) for folder in roots]
     paths = tuple((p / path).as_posix() for p, part in zip(prefixes, parts, strict=True) for path in part.paths)
-    wrong = {(p / k).as_posix(): v for p, part in zip(prefixes, parts, strict=True) for k, v in part.problems.items()}
+    problems = {
+        (p / k).as_posix(): v for p, part in zip(prefixes, parts, strict=True) for k, v in part.problems.items()
+    }
     vectors = [part.vectors for part in parts if part.vectors is not None]
     remarks = tuple(remark for part in parts for remark in part.remarks)
     return _check_names(
-        root, UnlabelledClips(root, paths, np.concatenate(vectors) if vectors else None, wrong, remarks)
+        root, UnlabelledClips(root, paths, np.concatenate(vectors) if vectors else None, problems, remarks)
     )
 
 
 def get_holdout(loaded: Dataset, selected: Dataset) -> UnlabelledClips:
-    """Return the held-out clips of a selection of the data set `loaded`."""
+    """Return the held-out clips of `selected`, a selection of the data set `loaded`."""
     paths = tuple(selected.holdout["path"])
     if loaded.vectors is None:
         return UnlabelledClips(loaded.root, paths)
@@ -129,12 +132,12 @@ def get_holdout(loaded: Dataset, selected: Dataset) -> UnlabelledClips:
 
 
 def _find_in_folder(root: Path) -> UnlabelledClips:
-    shown = sorted(find_files(root))
-    named = [path for path in shown if path.lower().endswith(AUDIO_SUFFIXES)]
+    files = sorted(find_files(root))
+    named = [path for path in files if path.lower().endswith(AUDIO_SUFFIXES)]
     if not named:
-        raise UserError(f"{root}: holds no recording ({' '.join(AUDIO_SUFFIXES)}); a CSV file may name other files")
-    other = [path for path in shown if not path.lower().endswith(AUDIO_SUFFIXES)]
-    remark = f"passed over, not being named as recordings: {format_few(other)}"
+        raise UserError(f"{root}: has no recordings ({' '.join(AUDIO_SUFFIXES)}); a CSV file can list other files")
+    other = [path for path in files if not path.lower().endswith(AUDIO_SUFFIXES)]
+    remark = f"files without the suffix of a recording are ignored: {format_few(other)}"
     return _check_names(root, UnlabelledClips(root, tuple(named), remarks=(remark,) if other else ()))
 
 

@@ -22,14 +22,13 @@ SOURCE = DataSource(
 def load(root: Path | None = None) -> Dataset:
     """Read ``meta/esc50.csv`` and check it against ``audio``.
 
-    The rows of the metadata are the set: fewer rows make a smaller set, such as ESC-10, with the folds and the classes
-    they name; labels count the classes present in the order of their official ``target``. A group is a source
-    recording (``src_file``).
+    Fewer rows in the metadata give a smaller data set, such as ESC-10, with their folds and classes. Labels number the
+    classes that occur, in the order of the official ``target``. A group is a source recording (``src_file``).
 
     Raises
     ------
     UserError
-        For a missing or half-present folder, or a clip whose name or class contradicts its row.
+        If the folder or files are missing, or the name or class of a clip contradicts its row.
     """
     if root is None or not (root / METADATA).is_file():
         raise UserError(SOURCE.explain_how_to_get("esc50", root))
@@ -41,7 +40,7 @@ def load(root: Path | None = None) -> Dataset:
     for name, number, class_name in zip(rows["filename"], target, rows["category"], strict=True):
         if category[number] != class_name:
             both = f"{class_name} and {category[number]}"
-            raise UserError(f"esc50: {name} is mislabelled: target {number} is both {both}; mend {METADATA}")
+            raise UserError(f"esc50: {name} is mislabelled: target {number} is both {both}; correct {METADATA}")
     check_names("esc50", rows, file="filename", pattern=FILE_NAME, metadata=METADATA)
     paths = [f"audio/{name}" for name in rows["filename"]]
     check_present("esc50", root, paths, remedy=f"unpack the whole archive, or remove their rows from {METADATA}")

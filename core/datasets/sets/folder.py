@@ -1,4 +1,4 @@
-"""Anyone's own recordings: a folder per class, or a CSV file; and the thirteen classes of two reports, laid out so."""
+"""Own recordings: one folder per class, or a CSV file. Includes the thirteen classes of two published reports."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from core.datasets.loader import DataSource, Loader
 from core.datasets.metadata import check_present, find_split_groups, format_few, parse_integers, read_rows
 from core.errors import UserError
 
-# Names taken for audio in a folder of classes; a CSV file may name any file. The content decides how it is decoded.
+# Suffixes of recordings in a class folder; a CSV file can name any file. The decoder is chosen by the content.
 AUDIO_SUFFIXES = (
     ".wav",
     ".flac",
@@ -35,16 +35,16 @@ HOW_TO_GIVE = (
 def load(root: Path | None = None) -> Dataset:
     """Read a folder of class folders (at any depth below them), or a CSV file.
 
-    Paths in a CSV file are relative to it and stay in its folder (a link in it may lead out). Where it gives no folds,
-    five are made, seeded, stratified by class, no group in two of them; where it gives no groups, every clip is its
-    own. Classes are sorted by name. Clips are brought to 4 s at 22,050 Hz and images 250 pixels wide, as for
-    UrbanSound8K, unless said otherwise.
+    Paths in a CSV file are relative to it and must not leave its folder (links can point outside). Without a column
+    ``fold``, five seeded folds are drawn, stratified by class, with groups kept together. Without a column ``group``,
+    every clip is its own group. Classes are sorted by name. By default clips have 4 s at 22,050 Hz and images are 250
+    pixels wide, as for UrbanSound8K.
 
     Raises
     ------
     UserError
-        For a missing folder or file, a class folder without recordings, a recording outside of them, or a row that
-        lacks or breaks something.
+        If the folder or file does not exist, a class folder has no recordings, a recording lies outside the class
+        folders, or a row is incomplete or invalid.
     """
     if root is None or not root.exists():
         raise UserError(f"folder: {'no data given' if root is None else f'{root} does not exist'}; {HOW_TO_GIVE}")
@@ -53,28 +53,30 @@ def load(root: Path | None = None) -> Dataset:
     files = _read_class_folders("folder", root)
     named = files["path"].str.lower().str.endswith(AUDIO_SUFFIXES)
     if empty := sorted(set(files["label"].unique()) - set(files.loc[named, "label"].unique())):
-        raise UserError(f"folder: {root / empty[0]} holds no recording ({' '.join(AUDIO_SUFFIXES)}); fill or remove it")
+        raise UserError(
+            f"folder: {root / empty[0]} has no recordings ({' '.join(AUDIO_SUFFIXES)}); add some or remove it"
+        )
     other = sorted(files.loc[~named, "path"])
-    remark = f"{len(other)} files that are not named as recordings, to be taken by a CSV file: {format_few(other)}"
+    remark = f"{len(other)} files without an audio suffix ignored (a CSV file can list them): {format_few(other)}"
     return _make_dataset("folder", root, files[named].copy(), remarks=(remark,) if other else ())
 
 
 def load_thirteen(root: Path | None = None) -> Dataset:
-    """Read thirteen folders of classes, every file in them that is not hidden, whatever its name.
+    """Read thirteen class folders: all files in them that are not hidden, with any suffix.
 
-    The reports do not name the classes; the folders do. What is no recording stops training by its name, or is left
-    out and counted (``--on-bad-clip skip``).
+    The reports do not name the classes, so the folders do. A file that is not a recording is an error in training, or
+    is left out with ``--on-bad-clip skip``.
 
     Raises
     ------
     UserError
-        For a missing folder, an empty class, and another number of classes.
+        If the folder does not exist, a class is empty, or the number of classes is not 13.
     """
     if root is None or not root.is_dir():
         raise UserError(THIRTEEN_SOURCE.explain_how_to_get("thirteen-classes", root))
     clips = _read_class_folders("thirteen-classes", root)
     if (count := clips["label"].nunique()) != 13:
-        raise UserError(f"thirteen-classes: {root} has {count} folders of classes, not 13; say --data folder for it")
+        raise UserError(f"thirteen-classes: {root} has {count} class folders, not 13; use --data folder")
     return _make_dataset("thirteen-classes", root, clips)
 
 
@@ -87,18 +89,16 @@ def _make_dataset(name: str, root: Path, clips: pd.DataFrame, *, remarks: Sequen
 
 
 def _read_class_folders(name: str, root: Path) -> pd.DataFrame:
-    """Return every file below a folder of `root` that is not hidden: path, and the folder as label."""
+    """Return all files in the class folders of `root` that are not hidden: path, and folder as label."""
     paths: list[str] = []
     labels: list[str] = []
     for label in sorted(entry.name for entry in _list_visible(root) if entry.is_dir()):
-        if not (found := list(find_files(root / label, f"{label}/"))):
-            raise UserError(
-                f"{name}: {root / label} holds no recording ({' '.join(AUDIO_SUFFIXES)}); fill or remove it"
-            )
-        paths += found
-        labels += [label] * len(found)
+        if not (paths_of_class := list(find_files(root / label, f"{label}/"))):
+            raise UserError(f"{name}: {root / label} has no recording ({' '.join(AUDIO_SUFFIXES)}); fill or remove it")
+        paths += paths_of_class
+        labels += [label] * len(paths_of_class)
     if not paths:
-        raise UserError(f"{name}: {root} has no folders of recordings; {HOW_TO_GIVE}")
+        raise UserError(f"{name}: {root} has no class folders; {HOW_TO_GIVE}")
     names = sorted(entry.name for entry in _list_visible(root) if entry.is_file())
     if loose := [file for file in names if Path(file).suffix.lower() in AUDIO_SUFFIXES]:
         raise UserError(
@@ -109,9 +109,9 @@ def _read_class_folders(name: str, root: Path) -> pd.DataFrame:
 
 
 def find_files(folder: Path, prefix: str = "") -> Iterator[str]:
-    """Go through the files at any depth below a folder that are not hidden, by their paths in it behind `prefix`.
+    """Yield the paths of all files in a folder that are not hidden, at any depth, relative to it and after `prefix`.
 
-    A link to a file is one; a link to a folder is not entered.
+    Links to files are included; links to folders are not followed.
     """
     for entry in _list_visible(folder):
         if entry.is_file():
@@ -121,7 +121,7 @@ def find_files(folder: Path, prefix: str = "") -> Iterator[str]:
 
 
 def _list_visible(folder: Path) -> list[os.DirEntry[str]]:
-    """Return what is in a folder and not hidden."""
+    """Return the entries of a folder that are not hidden."""
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith(".")]
@@ -140,29 +140,29 @@ def _read_csv(table: Path) -> pd.DataFrame:
             f"{table}: in more than one fold: group {format_few(leaks)}; put all clips of a group into one fold"
         )
     _check_paths(table, rows["path"].tolist())
-    check_present("folder", table.parent, rows["path"].tolist(), remedy=f"mend the paths in {table}, relative to it")
+    check_present("folder", table.parent, rows["path"].tolist(), remedy=f"correct the paths in {table}")
     return rows
 
 
 def _check_paths(table: Path, paths: Sequence[str]) -> None:
-    """Refuse a path that leaves the table's folder, and two that are one file."""
+    """Raise UserError if a path leaves the folder of the table, or two paths are the same file."""
     seen: dict[str, str] = {}
     for number, path in enumerate(paths, start=1):
         plain = os.path.normpath(os.path.relpath(path, table.parent) if Path(path).is_absolute() else path)
         if plain.split("/")[0] == "..":
             raise UserError(
-                f"{table}: row {number}: {path} leaves the table's folder; move the table up, or link the clip there"
+                f"{table}: row {number}: {path} is outside the folder of the table; move the table up, or link the clip"
             )
         if plain in seen:
-            raise UserError(f"{table}: {seen[plain]} and {path} are one file; keep one row for each clip")
+            raise UserError(f"{table}: {seen[plain]} and {path} are the same file; keep one row for each clip")
         seen[plain] = path
 
 
-THIRTEEN_SOURCE = DataSource(layout=("a folder of recordings for each of the 13 classes",))
+THIRTEEN_SOURCE = DataSource(layout=("one folder of recordings for each of the 13 classes",))
 THIRTEEN_LOADER = Loader(
     load_thirteen,
-    "Sounds of up to 4 s in 13 classes of two reports, in any format and with any name, five seeded folds.",
+    "Sounds of up to 4 s in the 13 classes of two reports, in any format, 5 seeded folds.",
     THIRTEEN_SOURCE,
-    known_problems=("Laughter_284 is damaged", "some files have a wrong extension, which decoding does not mind"),
+    known_problems=("Laughter_284 is damaged", "some files have a wrong extension, which does not matter for decoding"),
 )
-LOADER = Loader(load, "Your own recordings: a folder per class, or a CSV file of path,label[,fold][,group].")
+LOADER = Loader(load, "Your own recordings: one folder per class, or a CSV file of path,label[,fold][,group].")

@@ -11,38 +11,39 @@ from core.datasets.metadata import format_few
 from core.errors import UserError
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
-FOLDERS = ("genres_original", "genres", ".")  # where copies of the set keep the folders of genres
+FOLDERS = ("genres_original", "genres", ".")  # parent of the genre folders in different copies of the set
 AUDIO_SUFFIXES = (".wav", ".au")
 FILTERED_TABLE = Path(__file__).parents[1] / "data" / "gtzan_filtered.csv"
 CLIP_SETTINGS: Any = {"sr": 22_050, "duration": 30.0, "n_frames": 1500}
 FOLDS_BY_PART = {"test": TEST_FOLD, "train": TRAIN_FOLD, "valid": VALIDATION_FOLD}
 
-SOURCE = DataSource(layout=("a folder for each genre (blues .. rock)",))
+SOURCE = DataSource(layout=("one folder for each genre (blues .. rock)",))
 
 
 def load(root: Path | None = None) -> Dataset:
-    """Read the folders of genres, in `root` or in ``genres`` or ``genres_original`` in it.
+    """Read the genre folders in `root`, or in its subfolder ``genres`` or ``genres_original``.
 
-    Five seeded folds stratified by genre: any test fold is 20 % of the clips with equally many of each genre.
+    Five seeded folds are drawn, stratified by genre: a test fold has 20 % of the clips of each genre.
 
     Raises
     ------
     UserError
-        For a missing folder or genre, or a track in another genre's folder.
+        If the folder or a genre is missing, or a track is in the folder of another genre.
     """
     root, clips = _find_tracks("gtzan", root)
     return Dataset.from_rows("gtzan", root, clips, class_names=GENRES, **CLIP_SETTINGS)
 
 
 def load_filtered(root: Path | None = None) -> Dataset:
-    """Read the 930 tracks of the fault-filtered split: tested on its 290, trained on its 443, 197 for validation.
+    """Read the 930 tracks of the fault-filtered split: 443 for training, 197 for validation, 290 for testing.
 
-    The split leaves out repeated, mislabelled and distorted tracks and keeps artists apart (Sturm, arXiv:1306.1461).
+    The split excludes repeated, mislabelled and distorted tracks, and no artist is in two parts (Sturm,
+    arXiv:1306.1461).
 
     Raises
     ------
     UserError
-        As `load`, and for a track of the lists that is missing.
+        As in `load`, and if a track of the split is missing.
     """
     root, clips = _find_tracks("gtzan-filtered", root)
     purposes = read_filtered_lists()
@@ -65,7 +66,7 @@ def read_filtered_lists() -> dict[str, int]:
 
 
 def _find_tracks(name: str, root: Path | None) -> tuple[Path, pd.DataFrame]:
-    """Find the tracks; return the root, now known to exist, and rows of path, label and group."""
+    """Find the tracks; return the root folder, and a table of path, label and group."""
     present = [folder for folder in FOLDERS if root and any((root / folder / genre).is_dir() for genre in GENRES)]
     if root is None or not present:
         raise UserError(SOURCE.explain_how_to_get(name, root))
@@ -77,17 +78,17 @@ def _find_tracks(name: str, root: Path | None) -> tuple[Path, pd.DataFrame]:
             sorted(path for path in folder.glob("[!.]*") if path.suffix in AUDIO_SUFFIXES) if folder.is_dir() else []
         )
         if not files:
-            raise UserError(f"{name}: {folder} holds no track ({' or '.join(AUDIO_SUFFIXES)}); the set is not whole")
+            raise UserError(f"{name}: {folder} has no track ({' or '.join(AUDIO_SUFFIXES)}); complete the data set")
         for path in files:
             if path.name.partition(".")[0] != genre:
-                raise UserError(f"{name}: {path.name} is mislabelled: it lies in {folder}; move it to its genre")
+                raise UserError(f"{name}: {path.name} is mislabelled: it is in {folder}; move it to its genre")
             rows.append({"path": path.relative_to(root).as_posix(), "label": label, "group": path.stem})
     return root, pd.DataFrame(rows)
 
 
 KNOWN_PROBLEMS = (
     "jazz.00054 is damaged in most copies",
-    "repeated, mislabelled and distorted tracks (Sturm, arXiv:1306.1461): gtzan-filtered leaves them out",
+    "repeated, mislabelled and distorted tracks (Sturm, arXiv:1306.1461): gtzan-filtered excludes them",
 )
 LOADER = Loader(load, "Music of 30 s: 1,000 tracks, 10 genres, 5 seeded folds.", SOURCE, known_problems=KNOWN_PROBLEMS)
 FILTERED_LOADER = Loader(load_filtered, "GTZAN without its known faults: 930 tracks, one fixed split.", SOURCE)

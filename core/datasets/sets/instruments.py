@@ -12,16 +12,16 @@ EMBEDDED_FOLDER = Path(__file__).parents[1] / "data" / "instruments"
 def load(root: Path | None = None) -> Dataset:
     """Read the embedded set, or another rendering of it.
 
-    Each family has 60 notes of 1.5 s at 16 kHz, 12 in each of the five folds. A group is the General MIDI programs
-    that play the same recordings: mostly one program, from both soundfonts. It is in one fold only, so a fold tests on
-    recordings never heard in training. The pianos and the string ensembles were recorded anew for the second
-    soundfont: there they are other groups, in another fold. The solo voice's low recordings are in one fold, its high
-    ones in another.
+    Each family has 60 notes of 1.5 s at 16 kHz, 12 in each of the five folds. A group is the General MIDI programs that
+    play the same recordings, usually one program of both soundfonts. A group is in one fold only, so recordings in
+    the test fold are never used for training. The pianos and the string ensembles of the second soundfont are other
+    recordings, so they are separate groups in another fold. The low and the high recordings of the solo voice are in
+    different folds.
 
     Parameters
     ----------
     root
-        Folder of another rendering; the embedded one by default.
+        Folder of another rendering; default: the embedded one.
     """
     root = root or EMBEDDED_FOLDER
     table = root / "instruments.csv"

@@ -1,8 +1,8 @@
 """NSynth (Engel et al., ICML 2017): notes of 4 s of eleven instrument families, with instruments kept apart.
 
-A folder for each part, as the archives unpack: ``nsynth-train``, ``nsynth-valid`` and ``nsynth-test``, each with an
-``examples.json`` and ``audio/<note>.wav``. The JSON files are the set: 305,979 notes in 39 GB of audio, of which no
-file is opened to plan a run.
+The parts are unpacked into the folders ``nsynth-train``, ``nsynth-valid`` and ``nsynth-test``, each with an
+``examples.json`` and ``audio/<note>.wav``. There are 305,979 notes in 39 GB of audio; planning a run opens only the
+JSON files.
 """
 
 import os
@@ -18,10 +18,10 @@ from core.datasets.metadata import format_few
 from core.errors import UserError
 
 FAMILIES = ("bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "vocal")
-UNTESTED_FAMILY = "synth_lead"  # a family of the training part alone, so that testing says nothing about it
+UNTESTED_FAMILY = "synth_lead"  # a family that occurs only in the training part
 TRAIN_PART, VALID_PART, TEST_PART = "nsynth-train", "nsynth-valid", "nsynth-test"
 TABLE = "examples.json"
-FOLDS_BY_PART = {  # what each part is for: as the set's authors meant, and as reports that test on the validation part
+FOLDS_BY_PART = {  # use of each part: official, and in reports that test on the validation part
     "nsynth": {TRAIN_PART: TRAIN_FOLD, VALID_PART: VALIDATION_FOLD, TEST_PART: TEST_FOLD},
     "nsynth-valid": {TRAIN_PART: TRAIN_FOLD, VALID_PART: TEST_FOLD},
 }
@@ -33,8 +33,8 @@ def _make_source(name: str) -> DataSource:
     return DataSource(layout=tuple(files), by_hand=DOWNLOAD_URL)
 
 
-class Note(msgspec.Struct, gc=False):  # numbers and texts alone, so that none of 300,000 need be looked through
-    """What is read of a note: its family or (``--label pitch``) its pitch is its class, its instrument its group."""
+class Note(msgspec.Struct, gc=False):  # gc=False: speeds up 300,000 objects without references
+    """Metadata of a note: the class is its family or (``--label pitch``) its pitch, the group its instrument."""
 
     instrument_str: str
     instrument_family_str: str
@@ -42,24 +42,24 @@ class Note(msgspec.Struct, gc=False):  # numbers and texts alone, so that none o
 
 
 def load(root: Path | None = None, *, name: str = "nsynth") -> Dataset:
-    """Read the parts' JSON files and check them against one listing of each audio folder.
+    """Read the JSON file of each part and check it against a listing of its audio folder.
 
-    Labels are the ten families that are tested; notes of synth_lead, which only the training part has, are left out
-    and counted. A group is an instrument. Sizes of files stand for their content.
+    Labels are the ten families that have test clips. Notes of synth_lead, which occurs only in the training part, are
+    left out with a remark. A group is an instrument. The fingerprint uses file sizes instead of contents.
 
     Parameters
     ----------
     root
         Folder of the parts.
     name
-        ``nsynth`` tests on the test part and validates on the validation part; ``nsynth-valid`` tests on the validation
-        part, and takes validation clips from the training part, instruments whole.
+        ``nsynth`` uses the official test and validation parts; ``nsynth-valid`` tests on the validation part, and takes
+        validation clips from the training part by instrument.
 
     Raises
     ------
     UserError
-        For a part that is missing, a note without its WAV or a WAV without its note, and for an instrument of the
-        training part that another has too.
+        If a part is missing, a note has no WAV file, a WAV file has no note, or an instrument of the training part
+        occurs in another part.
     """
     parts = FOLDS_BY_PART[name]
     lacking = [part for part in parts if root is None or not (root / part / TABLE).is_file()]
@@ -69,17 +69,17 @@ def load(root: Path | None = None, *, name: str = "nsynth") -> Dataset:
     training = clips["fold"] == TRAIN_FOLD
     if shared := sorted(set(clips.loc[training, "group"]) & set(clips.loc[~training, "group"])):
         raise UserError(
-            f"{name}: instruments in {TRAIN_PART} and another part: {format_few(shared)}; unpack the set anew"
+            f"{name}: instruments in {TRAIN_PART} and another part: {format_few(shared)}; unpack the data set again"
         )
     untested = clips["label"] == UNTESTED_FAMILY
     if unknown := sorted(set(clips.loc[~untested, "label"]) - set(FAMILIES)):
-        raise UserError(f"{name}: {root} has the family {format_few(unknown)}, which NSynth has not; mend {TABLE}")
-    kept = clips[~untested]
-    said = f"{untested.sum():,} notes of {UNTESTED_FAMILY} left out, a family that is never tested"
+        raise UserError(f"{name}: {root} has the unknown family {format_few(unknown)}; correct {TABLE}")
+    tested = clips[~untested]
+    remark = f"{untested.sum():,} notes of {UNTESTED_FAMILY} left out: the family has no test clips"
     return Dataset.from_rows(
         name,
         root,
-        kept.assign(label=kept["label"].map({family: label for label, family in enumerate(FAMILIES)})),
+        tested.assign(label=tested["label"].map({family: label for label, family in enumerate(FAMILIES)})),
         class_names=FAMILIES,
         sr=16_000,
         duration=4.0,
@@ -88,7 +88,7 @@ def load(root: Path | None = None, *, name: str = "nsynth") -> Dataset:
         size_fingerprint=True,
         tables=tuple(f"{part}/{TABLE}" for part in parts),
         left_out=frozenset(clips.loc[untested, "path"]),
-        remarks=(said,) if untested.any() else (),
+        remarks=(remark,) if untested.any() else (),
     )
 
 
@@ -100,7 +100,7 @@ def _read_part(name: str, root: Path, part: str, fold: int) -> pd.DataFrame:
         with os.scandir(audio) as entries:
             files = {entry.name for entry in entries if entry.name.endswith(".wav") and not entry.name.startswith(".")}
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise UserError(f"{name}: {root / part} cannot be read ({error}); unpack the part anew") from error
+        raise UserError(f"{name}: {root / part} cannot be read ({error}); unpack the part again") from error
     names = {f"{note}.wav" for note in notes}
     if missing := sorted(names - files):
         raise UserError(
@@ -110,7 +110,7 @@ def _read_part(name: str, root: Path, part: str, fold: int) -> pd.DataFrame:
     if extra := sorted(files - names):
         raise UserError(
             f"{name}: {audio} has {len(extra):,} WAV files of no note in {TABLE}: {format_few(extra)}; remove them, or "
-            "unpack the part anew"
+            "unpack the part again"
         )
     return pd.DataFrame(
         {
@@ -123,15 +123,15 @@ def _read_part(name: str, root: Path, part: str, fold: int) -> pd.DataFrame:
     )
 
 
-KNOWN_PROBLEMS = ("only training instruments are kept apart: the validation and the test part may share instruments",)
+KNOWN_PROBLEMS = ("the validation part and the test part may share instruments, but not with the training part",)
 LOADER = Loader(
     load,
-    "Notes of 4 s, tested on the official test part: 300,000 notes, 10 instrument families.",
+    "Notes of 4 s: 300,000 clips, 10 instrument families, official split.",
     _make_source("nsynth"),
     known_problems=KNOWN_PROBLEMS,
 )
 VALID_LOADER = Loader(
     partial(load, name="nsynth-valid"),
-    "NSynth tested on its validation part, as reports do.",
+    "NSynth tested on its validation part, as in some reports.",
     _make_source("nsynth-valid"),
 )

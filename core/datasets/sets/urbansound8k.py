@@ -34,13 +34,13 @@ SOURCE = DataSource(
 def load(root: Path | None = None) -> Dataset:
     """Read ``metadata/UrbanSound8K.csv`` and check it against ``audio/fold1`` to ``audio/fold10``.
 
-    The rows of the metadata are the set: fewer rows make a smaller set, with the folds they name; the classes are
-    always the official ten. A group is a source recording (``fsID``).
+    Fewer rows in the metadata give a smaller data set with their folds; the classes are always the official ten. A
+    group is a source recording (``fsID``).
 
     Raises
     ------
     UserError
-        For a missing or half-present folder, or a clip whose name or class contradicts its row.
+        If the folder or files are missing, or the name or class of a clip contradicts its row.
     """
     if root is None or not (root / METADATA).is_file():
         raise UserError(SOURCE.explain_how_to_get("urbansound8k", root))
@@ -51,7 +51,7 @@ def load(root: Path | None = None) -> Dataset:
     official = dict(enumerate(CLASS_NAMES))
     for name, number, class_name in zip(rows["slice_file_name"], label, rows["class"], strict=True):
         if official.get(number) != class_name:
-            raise UserError(f"urbansound8k: {name} is mislabelled: class {number} is not {class_name}; mend {METADATA}")
+            raise UserError(f"urbansound8k: {name} is mislabelled: {number} is not {class_name}; correct {METADATA}")
     check_names("urbansound8k", rows, file="slice_file_name", pattern=FILE_NAME, metadata=METADATA)
     paths = [f"audio/fold{number}/{name}" for number, name in zip(fold, rows["slice_file_name"], strict=True)]
     check_present("urbansound8k", root, paths, remedy=f"unpack the whole archive, or remove their rows from {METADATA}")
