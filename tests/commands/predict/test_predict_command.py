@@ -145,7 +145,7 @@ def test_m4a_files_are_named_and_a_broken_one_is_left_out_and_counted(
     capsys.readouterr()
     folder = predict(f"{new} --on-bad-clip skip --submission stem --labels {tmp_path / 'truth.csv'} --json")
     out, err = capsys.readouterr()
-    assert "passed over, not being named as recordings: readme.txt" in err
+    assert "files without the suffix of a recording are ignored: readme.txt" in err
     assert "1 of 7 could not be used and are left out: deep/broken.m4a: " in err
     assert "3 of 6 are not scored" in " ".join(err.split())
     answer = json.loads(out)
@@ -206,9 +206,9 @@ def test_rows_of_features_need_no_labels_and_other_columns_are_passed_over(tmp_p
     assert len(aside) == 12
     np.testing.assert_allclose(aside[["p_x", "p_y"]], frame.loc[aside.index, ["p_x", "p_y"]], rtol=1e-5)
     table.assign(c="many").to_csv(tmp_path / "bad.csv", index=False)
-    with pytest.raises(UserError, match=r"^60 of the 60 .*c is 'many', no finite number.*: none is left$"):
+    with pytest.raises(UserError, match=r"^60 of the 60 .*c is 'many', not a finite number.*: none is left$"):
         main(["predict", str(tmp_path / "bad.csv"), *base])
-    with pytest.raises(UserError, match=r"the network takes features: give a CSV file of filename, a, b, c and 1 more"):
+    with pytest.raises(UserError, match=r"the network needs features; give a CSV file of filename, a, b, c and 1 more"):
         main(["predict", str(tmp_path), *base])
 
 
@@ -219,9 +219,9 @@ def test_rows_of_features_need_no_labels_and_other_columns_are_passed_over(tmp_p
         ("", "^give either PATH .* or --holdout"),
         ("--holdout --labels {sounds}", "^--labels does not apply to --holdout"),
         ("{sounds} --data-root {sounds}", "^--data-root only applies with --holdout"),
-        ("{sounds}/missing", "there is no such file or folder$"),
+        ("{sounds}/missing", "no such file or folder$"),
         ("~nosuchuser/x", "~nosuchuser/x: "),
-        ("{sounds} --labels {sounds}/low", "^--labels .*/low: has no folders with files; give a CSV file of"),
+        ("{sounds} --labels {sounds}/low", "^--labels .*/low: has no class folders; give a CSV file of"),
         ("{sounds} --submission name", "^--submission name: 0.wav, 1.wav, 2.wav and 7 more would be the id of"),
         ("{sounds} --submission both", "^--submission both: .*choose from none, path, name, stem"),
         ("{sounds} --on-bad-clip skp", "^--on-bad-clip skp: did you mean 'skip'"),

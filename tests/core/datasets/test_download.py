@@ -117,7 +117,7 @@ def test_continues_where_a_broken_transfer_stopped(
     with pytest.raises(UserError, match=re.escape(f"esc50: cannot download {server.url} (")) as caught:
         datasets.download_dataset("esc50", tmp_path)
     assert str(caught.value).endswith(
-        f"run it again to go on, or unpack it by hand so that {tmp_path}/{LAYOUT[0]} exists"
+        f"run the command again to resume, or unpack it by hand so that {tmp_path}/{LAYOUT[0]} exists"
     )
     datasets.download_dataset("esc50", tmp_path)
     assert server.ranges == [None, "bytes=131072-"]  # whole chunks are kept
@@ -143,7 +143,7 @@ def test_a_part_that_is_whole_is_used(server: Server, monkeypatch: pytest.Monkey
 
 def test_wrong_checksum_keeps_nothing(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     serve(server, monkeypatch, zip_of(GOOD), md5="0" * 32)
-    with pytest.raises(UserError, match=f"did not send the archive of MD5 {'0' * 32}; run it again"):
+    with pytest.raises(UserError, match=f"did not send the archive of MD5 {'0' * 32}; run the command again"):
         datasets.download_dataset("esc50", tmp_path)
     assert files(tmp_path) == set()
 
@@ -158,7 +158,7 @@ def test_a_member_outside_is_refused(
     tmp_path: Path,
 ) -> None:
     serve(server, monkeypatch, pack(GOOD | {name: b"evil"}))
-    with pytest.raises(UserError, match=r"esc50\.archive: not unpacked, it is damaged or unsafe \(.*outside"):
+    with pytest.raises(UserError, match=r"esc50\.archive: damaged or unsafe \(.*outside"):
         datasets.download_dataset("esc50", tmp_path / "root")
     assert files(tmp_path) == {"root/esc50.archive"}
 
@@ -180,7 +180,7 @@ def test_a_member_that_is_no_file_is_refused(
 
 def test_an_archive_of_something_else(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     serve(server, monkeypatch, zip_of({"other/readme.txt": b""}))
-    with pytest.raises(UserError, match=r"esc50\.archive: does not hold meta/esc50\.csv; remove it"):
+    with pytest.raises(UserError, match=r"esc50\.archive: does not contain meta/esc50\.csv; remove it"):
         datasets.download_dataset("esc50", tmp_path)
 
 
@@ -190,7 +190,7 @@ def test_what_is_already_there_is_never_overwritten(
     serve(server, monkeypatch, zip_of(GOOD))
     (tmp_path / "audio").mkdir()
     (tmp_path / "audio" / "mine.wav").write_bytes(b"mine")
-    with pytest.raises(UserError, match=r": audio is in the way of .*esc50\.archive; move it elsewhere"):
+    with pytest.raises(UserError, match=r": audio exists already, .*esc50\.archive .*; move it away"):
         datasets.download_dataset("esc50", tmp_path)
     assert files(tmp_path) == {"audio/mine.wav", "esc50.archive"}
 
@@ -208,7 +208,7 @@ def test_no_connection_names_the_url_and_the_place(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("name", ["gtzan", "instruments"])
 def test_sets_without_a_public_source(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"^{name}: nothing to download, it has no public source; leave --download"):
+    with pytest.raises(UserError, match=f"^{name}: has no public source; leave --download"):
         datasets.download_dataset(name, tmp_path)
 
 

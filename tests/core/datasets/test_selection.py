@@ -62,10 +62,10 @@ class TestFolds:
         assert select(dataset, folds=5).clips.equals(dataset.clips)
         assert select(dataset) is dataset
 
-    @pytest.mark.parametrize(("fixed", "own"), [(True, "a split"), (False, "5 folds")])
+    @pytest.mark.parametrize(("fixed", "own"), [(True, "an official split"), (False, "5 official folds")])
     def test_a_set_with_its_own_is_refused(self, fixed: bool, own: str) -> None:
         dataset = tracks(fixed=True) if fixed else datasets.load_dataset("instruments")
-        message = f"--n-folds 10: {dataset.name} has {own} of its own; leave --n-folds out"
+        message = f"--n-folds 10: {dataset.name} has {own} already; leave --n-folds out"
         with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
             select(dataset, folds=10)
 
@@ -113,7 +113,7 @@ class TestLabel:
         ("dataset", "label", "message"),
         [
             ("instruments", "pich", "unknown label of instruments: 'pich': did you mean 'pitch'? choose from gm, "),
-            ("made", "pitch", "--label pitch: made says nothing of its clips but their class; leave it out"),
+            ("made", "pitch", "--label pitch: made has no other labels; leave it out"),
         ],
     )
     def test_one_that_there_is_not_is_refused(self, dataset: str, label: str, message: str) -> None:
@@ -124,7 +124,7 @@ class TestLabel:
     @pytest.mark.parametrize(
         ("values", "message"),
         [
-            (["a", "", "b", "c"], "--label note: 0/0001.wav has none; fill in every row"),
+            (["a", "", "b", "c"], "--label note: 0/0001.wav has no value; fill in every row"),
             (["a", "a", "b", "c"], "--label note: 1 classes of two clips or more; at least two classes are needed"),
         ],
     )
@@ -169,13 +169,15 @@ class TestSetAside:
         assert dataset.holdout["label"].nunique() == 10
 
     def test_a_share_that_empties_a_fold_is_refused(self) -> None:
-        with pytest.raises(UserError, match=r"^--holdout 0\.95: leaves nothing in fold \d of instruments; give less$"):
+        with pytest.raises(
+            UserError, match=r"^--holdout 0\.95: no clips left in fold \d of .*; use a smaller fraction"
+        ):
             select(datasets.load_dataset("instruments"), set_aside=0.95)
 
     def test_classes_of_one_group_cannot_be_set_aside(self) -> None:
         rows = pd.DataFrame({"path": list("abcd"), "label": [0, 0, 1, 1], "group": list("xxyy"), "fold": [1, 2, 1, 2]})
         dataset = Dataset.from_rows("made", Path(), rows, class_names="pq", sr=8000, duration=1.0, n_frames=32)
-        with pytest.raises(UserError, match="^--holdout 0.5: every class of made has one group, which has to train$"):
+        with pytest.raises(UserError, match="^--holdout 0.5: no class of made has a second group; leave it out$"):
             select(dataset, set_aside=0.5)
 
 

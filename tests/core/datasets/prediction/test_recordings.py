@@ -27,7 +27,7 @@ class TestSounds:
     def test_of_a_folder_all_that_are_named_as_recordings_are_taken(self, folder: Path) -> None:
         found = find_recordings(folder)
         assert (found.root, found.paths) == (folder, ("b.wav", "deep/c.flac", "deep/er/a.M4A"))
-        assert found.remarks == ("passed over, not being named as recordings: notes.txt",)
+        assert found.remarks == ("files without the suffix of a recording are ignored: notes.txt",)
 
     def test_one_file_and_a_list_are_taken_whatever_their_names(self, folder: Path) -> None:
         assert find_recordings(folder / "notes.txt").paths == ("notes.txt",)
@@ -38,8 +38,8 @@ class TestSounds:
     @pytest.mark.parametrize(
         ("name", "text", "message"),
         [
-            ("missing", None, "{}: there is no such file or folder"),
-            ("list.csv", "file\na.wav\n", "the network takes sounds, and a CSV file names them in a column path"),
+            ("missing", None, "{}: no such file or folder"),
+            ("list.csv", "file\na.wav\n", "lacks the column path"),
             ("list.csv", "path\n", "{}: has no rows"),
             ("list.csv", "path\na.wav\na.wav\n", "{}: named more than once: a.wav; keep one row for each"),
             ("list.csv", "path,x\n,1\n", "row 1 has no path"),
@@ -54,12 +54,12 @@ class TestSounds:
 
     def test_a_name_that_is_no_text_is_said(self, tmp_path: Path) -> None:
         (tmp_path / "\udcff.wav").touch()
-        with pytest.raises(UserError, match=r"file names that are no UTF-8: \\xff.wav; rename them$"):
+        with pytest.raises(UserError, match=r"not UTF-8: \\xff.wav; rename them$"):
             find_recordings(tmp_path)
 
     def test_an_empty_folder_is_said(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").touch()
-        with pytest.raises(UserError, match="holds no recording .*; a CSV file may name other files"):
+        with pytest.raises(UserError, match="has no recordings .*; a CSV file can list other files"):
             find_recordings(tmp_path)
 
 
@@ -76,8 +76,8 @@ class TestRows:
         table = tmp_path / "t.csv"
         table.write_text("filename,a,b\np,1,2\nq,1,inf\nr,x,\n")
         assert find_feature_rows(table, ("a", "b")).problems == {
-            "q": "b is 'inf', no finite number",
-            "r": "a is 'x', no finite number",
+            "q": "b is 'inf', not a finite number",
+            "r": "a is 'x', not a finite number",
         }
 
     @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ class TestRows:
         (tmp_path / "t.csv").write_text(text)
         with pytest.raises(UserError, match=message):
             find_feature_rows(tmp_path / "t.csv", ("a", "b"))
-        with pytest.raises(UserError, match="the network takes features: give a CSV file of filename, a, b$"):
+        with pytest.raises(UserError, match="give a CSV file of filename, a, b$"):
             find_feature_rows(tmp_path, ("a", "b"))
 
 
@@ -132,9 +132,9 @@ class TestTruth:
     @pytest.mark.parametrize(
         ("truth", "message"),
         [
-            ([("x.wav", "cat")], r"^--labels: names none of the 2 recordings, such as p/1.wav; give a CSV file"),
+            ([("x.wav", "cat")], "^--labels: labels none of the 2 recordings, such as p/1.wav; give a CSV file"),
             ([("1.wav", "lion")], "^--labels: lion: .* cat, dog, owl; correct the labels"),
-            ([("a/1.wav", "cat"), ("b/1.wav", "dog")], r"^--labels: p/1.wav: more than one label, taken by name; name"),
+            ([("a/1.wav", "cat"), ("b/1.wav", "dog")], "^--labels: p/1.wav: more than one label, .*; give their paths"),
         ],
     )
     def test_mistakes_are_one_line(self, truth: list[tuple[str, str]], message: str) -> None:

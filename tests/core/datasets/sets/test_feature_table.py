@@ -107,13 +107,13 @@ class TestReading:
         rows = pd.read_csv(csv)
         rows.iloc[6, 2:-1] = rows.iloc[3, 2:-1]
         rows.to_csv(csv, index=False)
-        names, said = rows["filename"], "rows repeat another's features and may be trained and tested on:"
+        names, said = rows["filename"], "rows repeat the features of another row, maybe in another fold:"
         assert datasets.load_dataset("features", csv).remarks == (f"1 {said} {names[6]} = {names[3]}",)
         rows.iloc[10, 2:-1] = rows.iloc[3, 2:-1]  # of another class
         rows.to_csv(csv, index=False)
         assert datasets.load_dataset("features", csv).remarks == (
             f"2 {said} {names[6]} = {names[3]}, {names[10]} = {names[3]}",
-            f"1 of them with another label than the row they repeat: {names[10]} (jazz) = {names[3]} (blues)",
+            f"1 of them have another label: {names[10]} (jazz) = {names[3]} (blues)",
         )
 
     def test_summary_names_the_features_and_decodes_nothing(self, features: Dataset) -> None:
@@ -126,7 +126,7 @@ class TestReading:
         [
             ("feature1", "loud", 4, "row 5: feature1 is 'loud'; a feature must be a finite number"),
             ("feature1", "inf", 0, "row 1: feature1 is 'inf'; a feature must be a finite number"),
-            ("feature1", "2.5", None, "feature1 is 2.5 in every row, which tells nothing; remove the column"),
+            ("feature1", "2.5", None, "feature1 is 2.5 in every row; remove the column"),
             ("label", "", 2, "row 3 has no label"),
             ("filename", "clip000.wav", None, "listed more than once: clip000.wav"),
         ],
@@ -143,13 +143,13 @@ class TestReading:
         with pytest.raises(UserError, match="lacks the column label; it has filename, length, feature0"):
             datasets.load_dataset("features", csv)
         pd.DataFrame({"filename": ["a", "b"], "label": ["x", "y"]}).to_csv(csv, index=False)
-        with pytest.raises(UserError, match="has no column of features beside filename, label; give --data-root"):
+        with pytest.raises(UserError, match="has no features, only the columns filename, label; give --data-root"):
             datasets.load_dataset("features", csv)
 
     def test_no_table(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="^features: no data given; give --data-root a CSV file"):
             datasets.load_dataset("features")
-        with pytest.raises(UserError, match=f"^features: {tmp_path} is no file; give --data-root a CSV file"):
+        with pytest.raises(UserError, match=f"^features: {tmp_path} is not a file; give --data-root a CSV file"):
             datasets.load_dataset("features", tmp_path)
 
 

@@ -77,13 +77,13 @@ def test_another_number_of_classes_is_refused(thirteen: Path, tmp_path: Path) ->
     copy = tmp_path / "twelve"
     shutil.copytree(thirteen, copy)
     shutil.rmtree(copy / "class12")
-    with pytest.raises(UserError, match="has 12 folders of classes, not 13; say --data folder for it$"):
+    with pytest.raises(UserError, match="has 12 class folders, not 13; use --data folder$"):
         datasets.load_dataset("thirteen-classes", copy)
 
 
 def test_a_folder_of_ones_own_names_what_it_does_not_take(thirteen: Path) -> None:
     dataset = datasets.load_dataset("folder", thirteen)
     assert dataset.remarks == (
-        "2 files that are not named as recordings, to be taken by a CSV file: class01/notes.txt, class02/d.dat",
+        "2 files without an audio suffix ignored (a CSV file can list them): class01/notes.txt, class02/d.dat",
     )
     assert len(dataset.clips) == 40
