@@ -55,31 +55,31 @@ def assert_librosas(y: np.ndarray, sr: int) -> None:
         assert found[name] == pytest.approx(value, rel=1e-3, abs=max(near, 1e-7)), name
 
 
-def test_every_number_is_librosas() -> None:
+def test_gtzan_features_equal_librosa() -> None:
     dataset = datasets.load_dataset("instruments")
     for path in dataset.clips["path"].iloc[::150]:
         assert_librosas(read_waveform(dataset.root / path, sr=16_000, n_samples=24_000, fit="pad"), 16_000)
 
 
 @pytest.mark.slow
-def test_every_number_of_a_real_recording_is_librosas(real_data: Path) -> None:
+def test_gtzan_features_of_real_recording_equal_librosa(real_data: Path) -> None:
     for path in sorted((real_data / "urbansound8k").rglob("*.wav"))[::80]:
         assert_librosas(read_waveform(path, sr=22_050, n_samples=4 * 22_050, fit="pad"), 22_050)
 
 
-def test_names_are_those_of_gtzans_table() -> None:
+def test_list_feature_names_of_20_coefficients() -> None:
     names = made(22_050).axes[0].names
     parts = [f"{name}_{of}" for name in PAIRS.split() for of in ("mean", "var")]
     assert names == (*parts, "tempo", *(f"mfcc{k}_{of}" for k in range(1, 21) for of in ("mean", "var")))
     assert len(names) == 57
 
 
-def test_names_are_those_of_the_real_table(real_data: Path) -> None:
+def test_list_feature_names_equal_real_table(real_data: Path) -> None:
     table = datasets.load_dataset("features", real_data / "gtzan_features" / "features_30_sec.csv")
     assert made(22_050).axes[0].names == table.columns
 
 
-def test_frames_filters_and_peak_are_the_frontends() -> None:
+def test_gtzan_features_use_frontend_options() -> None:
     y = 0.1 * np.random.default_rng(0).standard_normal(8_000).astype(np.float32)
     kind = made(8_000, duration=1.0, window=512, hop=100, n_mels=40, n_mfcc=3, fmin=50.0, peak=True, padding="reflect")
     assert kind.shape == (17 + 6,)
@@ -91,12 +91,12 @@ def test_frames_filters_and_peak_are_the_frontends() -> None:
     assert found["rolloff_var"] == pytest.approx(float(rolloff.var()), rel=1e-3)
 
 
-def test_a_frame_longer_than_a_clip_is_one_line() -> None:
+def test_features_clip_shorter_than_frame_raises() -> None:
     with pytest.raises(UserError, match="^--input features: clips of 800 samples are shorter than a frame of 2048;"):
         made(8_000, duration=0.1)
 
 
-def test_another_librosa_makes_other_vectors(
+def test_stored_features_depend_on_librosa_version(
     dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = {"content": "c", "clip": Clip(sr=8_000, duration=0.5), "cache": session.store.cache}

@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from core.config.run import Clip, Frontend, Run
-from core.errors import UserError
 from core.inputs import INPUT_KINDS
-from core.inputs.base import Axis, InputKind
+from core.inputs.base import InputKind
 from core.inputs.input_of_run import build_input_kind, get_input_shape
 from core.models.input_transform.normalise import Normalise
 
@@ -25,7 +24,7 @@ def noise(clips: int) -> torch.Tensor:
     return 0.1 * torch.randn(clips, SR // 2, generator=torch.Generator().manual_seed(0))
 
 
-def test_inputs_have_the_shape_that_was_announced(kind: InputKind) -> None:
+def test_input_kind_output_has_announced_shape(kind: InputKind) -> None:
     x = kind(noise(3))
     assert tuple(x.shape) == (3, *kind.shape)
     assert x.dtype == torch.float32
@@ -33,7 +32,7 @@ def test_inputs_have_the_shape_that_was_announced(kind: InputKind) -> None:
     assert x.std() > 0
 
 
-def test_axes_and_channels_name_every_position(kind: InputKind) -> None:
+def test_input_kind_axes_match_its_shape(kind: InputKind) -> None:
     channels = (len(kind.channels),) if kind.channels else ()
     assert (*channels, *(len(axis.values) for axis in kind.axes)) == kind.shape
     assert len({axis.name for axis in kind.axes}) == len(kind.axes)
@@ -50,7 +49,7 @@ def test_axes_and_channels_name_every_position(kind: InputKind) -> None:
 
 @pytest.mark.parametrize("channels", ["windows", "replicate"])
 @pytest.mark.parametrize("name", INPUT_KINDS)
-def test_no_channel_is_stored_twice(name: str, channels: str) -> None:
+def test_input_kind_has_no_equal_channels(name: str, channels: str) -> None:
     kind = build_input_kind(CLIP, Frontend(kind=name, channels=channels, n_mels=24, n_frames=20))
     if len(kind.shape) == 3:
         assert kind.shape[0] == (3 if channels == "windows" else 1)
@@ -58,25 +57,25 @@ def test_no_channel_is_stored_twice(name: str, channels: str) -> None:
     assert len(x.unique(dim=0)) == len(x)
 
 
-def test_silence_is_the_floor_everywhere(kind: InputKind) -> None:
+def test_input_kind_of_silence_is_constant(kind: InputKind) -> None:
     assert (kind(torch.zeros(2, SR // 2)) == kind.silence).all()
     if kind.value_range:  # and black, to a network trained on pictures
         black, white = kind.value_range
         assert black == kind.silence < white
 
 
-def test_each_waveform_is_taken_by_itself(kind: InputKind) -> None:
+def test_input_kind_of_batch_equals_single_clips(kind: InputKind) -> None:
     y = noise(4)
     assert torch.equal(kind(y), torch.cat([kind(clip[None]) for clip in y]))
 
 
-def test_one_place_says_the_shape(kind: InputKind) -> None:
+def test_get_input_shape_equals_input_kind(kind: InputKind) -> None:
     name = next(name for name in INPUT_KINDS if isinstance(kind, INPUT_KINDS[name]))
     run = Run(clip=CLIP, frontend=Frontend(kind=name, n_mels=24, n_frames=20))
     assert get_input_shape(run) == kind.shape
 
 
-def test_fitted_normalisation_fits_every_kind(kind: InputKind) -> None:
+def test_normalise_fitted_has_mean_0_and_std_1(kind: InputKind) -> None:
     x = kind(noise(16)).numpy()
     found = Normalise.of(x, np.arange(12))(torch.from_numpy(x[:12])).numpy()
     rest = (0, *range(2, x.ndim))
@@ -84,19 +83,8 @@ def test_fitted_normalisation_fits_every_kind(kind: InputKind) -> None:
     np.testing.assert_allclose(found.std(axis=rest), 1, rtol=1e-4)
 
 
-def test_vectors_are_normalised_number_by_number() -> None:
+def test_normalise_vectors_by_feature() -> None:
     x = np.random.default_rng(0).normal([0, 1e3], [1, 1e-2], size=(50, 2)).astype(np.float32)
     found = Normalise.of(x, np.arange(40))(torch.from_numpy(x)).numpy()
     expected = (x - x[:40].mean(axis=0)) / x[:40].std(axis=0)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-2)  # of 1000 float32 keeps four digits after
-
-
-def test_an_even_axis_ends_where_it_should() -> None:
-    axis = Axis.even("frame", "Time (s)", 4, 2.0)
-    assert axis.values.tolist() == [0.25, 0.75, 1.25, 1.75]
-    assert axis.edges == (0.0, 2.0)
-
-
-def test_an_unknown_kind_is_one_line() -> None:
-    with pytest.raises(UserError, match="unknown kind of input 'logmle': did you mean 'logmel'"):
-        build_input_kind(CLIP, Frontend(kind="logmle"))

@@ -9,7 +9,7 @@ from core.inputs.mel import compute_mel_filters
 RANGE = {"sr": 16_000, "n_fft": 2048, "fmin": 20.0, "fmax": 8000.0}
 
 
-def test_fant_centres_are_equal_steps_of_its_formula() -> None:
+def test_fant_centres_are_evenly_spaced() -> None:
     _, hertz = compute_mel_filters(n_mels=39, scale="fant", norm="none", **RANGE)
     mels = 1000 / np.log(2) * np.log(1 + hertz / 1000)  # equation 3 of the report that uses it
     ends = 1000 / np.log(2) * np.log(1 + np.array([20, 8000]) / 1000)
@@ -30,7 +30,7 @@ def test_fant_filters_are_triangles_between_neighbouring_centres(norm: str) -> N
     assert filters.dtype == np.float32
 
 
-def test_slaney_filters_are_librosas() -> None:
+def test_slaney_filters_equal_librosa() -> None:
     filters, centres = compute_mel_filters(n_mels=40, scale="slaney", norm="slaney", **RANGE)
     np.testing.assert_array_equal(filters, librosa.filters.mel(n_mels=40, **RANGE))
     np.testing.assert_array_equal(centres, librosa.mel_frequencies(42, fmin=20.0, fmax=8000.0)[1:-1])

@@ -34,15 +34,7 @@ def one(kind: InputKind, y: np.ndarray) -> np.ndarray:
     return image
 
 
-def test_log_spectrogram_is_librosas() -> None:
-    """513 rows and 63 frames: nothing is resized."""
-    y = noise()
-    expected = 10 * np.log10(np.abs(librosa.stft(y, n_fft=1024, hop_length=256, pad_mode="constant")) ** 2 + 1e-6)
-    found = one(made("logspec", image=(513, 63)), y)
-    np.testing.assert_allclose(found[0], expected, rtol=0, atol=TOLERANCE_DB)
-
-
-def test_log_spectrogram_shows_the_band_that_was_asked_for() -> None:
+def test_log_spectrogram_of_frequency_band_equals_librosa() -> None:
     y = noise()
     kind = made("logspec", fmin=1000.0, fmax=3000.0, n_mels=43)
     hertz = librosa.fft_frequencies(sr=SR, n_fft=1024)
@@ -55,17 +47,8 @@ def test_log_spectrogram_shows_the_band_that_was_asked_for() -> None:
         made("logspec", fmin=1001.0, fmax=1002.0)
 
 
-def test_mfcc_is_librosas_of_the_same_log_mel() -> None:
-    y = noise()
-    mel = librosa.feature.melspectrogram(y=y, sr=SR, n_fft=1024, hop_length=256, n_mels=40)
-    log = 10 * np.log10(mel + 1e-6) + 60
-    expected = librosa.feature.mfcc(S=log, n_mfcc=13, dct_type=2, norm="ortho")
-    found = one(made("mfcc", n_mels=40, n_mfcc=13), y)
-    np.testing.assert_allclose(found[0], expected, rtol=0, atol=TOLERANCE_DB * 7)
-
-
-@pytest.mark.parametrize("sr", [16000, 44100])
-def test_gammatone_filters_are_those_of_a_time_domain_one(sr: int) -> None:
+@pytest.mark.parametrize("sr", [44100])
+def test_gammatone_magnitudes_equal_scipy(sr: int) -> None:
     """SciPy's FIR filter is the impulse response itself, t ** 3 exp(-2 pi b t) cos(2 pi f t); ours has poles."""
     n_fft = sr  # bins 1 Hz apart
     middles = np.array([60.0, 440.0, 1500.0, 6000.0])
@@ -77,20 +60,6 @@ def test_gammatone_filters_are_those_of_a_time_domain_one(sr: int) -> None:
         near = np.abs(np.arange(len(magnitude)) - middle) < 24.7 + middle / 9.26449
         np.testing.assert_allclose(magnitude[near], expected[near], atol=0.02)
         np.testing.assert_allclose(magnitude, expected, atol=0.06)
-
-
-def test_gammatone_energies_are_those_of_filtered_noise() -> None:
-    """A filter's energy over a second of noise, filtered sample by sample, against the mean of our frames."""
-    y = noise()
-    middles = erb_frequencies(8, fmin=100.0, fmax=6000.0)
-    kind = made("gammatone", n_mels=8, fmin=100.0, fmax=6000.0)
-    np.testing.assert_allclose(kind.axes[0].values, middles)
-    frames = next(kind.compute_power(torch.from_numpy(y)[None]))[0].numpy().mean(axis=1)  # type: ignore[operator]
-    window = (np.hanning(1025)[:-1] ** 2).sum() * 1024 / 2  # what a frame's power holds of a sample's square
-    for middle, energy in zip(middles, frames, strict=True):
-        taps, _ = scipy.signal.gammatone(middle, "fir", order=4, numtaps=4096, fs=SR)
-        filtered = scipy.signal.lfilter(taps, 1, y)
-        assert 10 * np.log10(energy / (window * (filtered**2).mean())) == pytest.approx(0, abs=0.5)
 
 
 PAIRS = ((400, 160), (800, 400), (1600, 800))  # window and hop of the three channels, in samples
@@ -119,7 +88,7 @@ def gammatone_of(power: np.ndarray) -> np.ndarray:
     ("kind", "of_power", "tolerance"),
     [("logspec", logspec_of, TOLERANCE_DB), ("mfcc", mfcc_of, 7 * TOLERANCE_DB), ("gammatone", gammatone_of, 0.06)],
 )
-def test_every_channel_of_three_windows_is_librosas(
+def test_spectrogram_of_three_windows_equals_librosa(
     kind: str, of_power: Callable[[np.ndarray], np.ndarray], tolerance: float
 ) -> None:
     """As a report compares them: power of each window by librosa, rows by another hand, PIL's resize."""
@@ -133,14 +102,14 @@ def test_every_channel_of_three_windows_is_librosas(
         np.testing.assert_allclose(image, expected, rtol=0, atol=tolerance)
 
 
-def test_erb_frequencies_are_in_equal_steps_of_their_scale() -> None:
+def test_erb_frequencies_are_evenly_spaced() -> None:
     middles = erb_frequencies(64, fmin=0.0, fmax=8000.0)
     rate = 21.4 * np.log10(1 + 0.00437 * middles)  # Glasberg and Moore's rate; its constants are rounded
     assert np.ptp(np.diff(rate)) < 1e-3
     assert 0 < middles[0] < middles[-1] < 8000
 
 
-def test_waveforms_are_the_samples() -> None:
+def test_waveform_input_equals_samples() -> None:
     y = noise()
     kind = build_input_kind(CLIP, Frontend(kind="waveform"))
     np.testing.assert_array_equal(one(kind, y), y[None])

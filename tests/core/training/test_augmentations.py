@@ -25,9 +25,9 @@ from core.training.trainer import TrainingLoop, seed_epoch, train
 FLOOR = -60.0
 
 
-@pytest.mark.parametrize("size", [(40, 40), (32, 80), (81, 33)])
-@pytest.mark.parametrize("degrees", [-15.0, 4.0, 45.0])
-def test_rotate_equals_torchvision(size: tuple[int, int], degrees: float) -> None:
+@pytest.mark.parametrize("size", [(32, 80), (81, 33)])
+@pytest.mark.parametrize("degrees", [-15.0, 45.0])
+def test_rotate_images_equals_torchvision(size: tuple[int, int], degrees: float) -> None:
     images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)) * 100 - 60
     ours = rotate_images(images, torch.full((2,), degrees), silence=FLOOR)
     theirs = torchvision_rotate(images, degrees, InterpolationMode.BILINEAR, fill=FLOOR)
@@ -39,14 +39,14 @@ def test_rotate_equals_torchvision(size: tuple[int, int], degrees: float) -> Non
     assert outside.any()
 
 
-def test_rotate_by_nothing_is_the_image_and_silence_stays_silent() -> None:
+def test_rotate_images_by_0_changes_nothing() -> None:
     images = torch.rand(2, 3, 9, 17) * 100 - 60
     torch.testing.assert_close(rotate_images(images, torch.zeros(2), silence=FLOOR), images, atol=1e-3, rtol=0)
     silent = torch.full((2, 1, 9, 17), FLOOR)
     assert torch.equal(rotate_images(silent, torch.tensor([7.0, -3.0]), silence=FLOOR), silent)
 
 
-def test_every_image_of_a_batch_is_turned_by_an_angle_of_its_own() -> None:
+def test_rotate_uses_one_angle_per_image() -> None:
     images = torch.rand(1, 1, 24, 24).expand(300, 1, 24, 24)
     torch.manual_seed(0)
     turned = Rotate(FLOOR)(images)
@@ -59,7 +59,7 @@ def test_every_image_of_a_batch_is_turned_by_an_angle_of_its_own() -> None:
     assert not torch.allclose(turned[0], turned[1])
 
 
-def test_batch_augmentation_is_what_was_asked_for_in_order(run: Run) -> None:
+def test_make_batch_augmentation_keeps_order(run: Run) -> None:
     assert len(make_batch_augmentation(run)) == 0
     assert len(make_batch_augmentation(run.replace(training__augment="waveform"))) == 0
     both = make_batch_augmentation(run.replace(training__augment="rotate", training__time_mask=4))
@@ -67,9 +67,7 @@ def test_batch_augmentation_is_what_was_asked_for_in_order(run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_every_augmentation_trains_and_leaves_what_is_tested_as_it_is(
-    run: Run, dataset: Dataset, session: Session, name: str
-) -> None:
+def test_augmentation_trains_and_keeps_plain_inputs(run: Run, dataset: Dataset, session: Session, name: str) -> None:
     crops_recordings = AUGMENTATIONS[name].crops_recordings
     run = run.replace(training__augment=name, training__variants=1, model__freeze="block2")
     run = run.replace(training__live=crops_recordings)
@@ -85,12 +83,12 @@ def test_every_augmentation_trains_and_leaves_what_is_tested_as_it_is(
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_tests_are_changed_by_the_leak_alone(run: Run, name: str) -> None:
+def test_make_test_augmentation_is_empty_without_leak(run: Run, name: str) -> None:
     run = run.replace(training__augment=name, training__time_mask=4)
     assert [type(step) for step in make_test_augmentation(run)] == ([Rotate] if name == "rotate-tests" else [])
 
 
-def test_leak_rotates_every_test_image_by_an_angle_of_its_epoch(run: Run, dataset: Dataset, session: Session) -> None:
+def test_rotate_all_rotates_test_images(run: Run, dataset: Dataset, session: Session) -> None:
     run = run.replace(training__augment="rotate-tests")
     train(run, dataset, session, label="run")
     _, _, logits = session.store.predictions(run)
@@ -104,7 +102,7 @@ def test_leak_rotates_every_test_image_by_an_angle_of_its_epoch(run: Run, datase
     assert not np.allclose(logits, plain.numpy(), atol=1e-2)
 
 
-def test_leak_ends_in_the_same_logits_where_it_went_on_after_its_last_epoch(
+def test_rotate_all_resumed_after_last_epoch_gives_same_logits(
     run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checkpoint of the last epoch has no logits: they are computed anew, with the same angles."""

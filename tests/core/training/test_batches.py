@@ -24,7 +24,7 @@ def source(budget: int, *, channels_last: bool = True) -> ArraySource:
 
 @pytest.mark.parametrize("channels_last", [True, False])
 @pytest.mark.parametrize("budget", [10**9, 0], ids=["resident", "read ahead"])
-def test_batches_are_the_rows_asked_for(budget: int, channels_last: bool) -> None:
+def test_array_source_batches_are_the_rows(budget: int, channels_last: bool) -> None:
     whole = np.concatenate(arrays())
     rows = torch.tensor([3, 29, 0, 11, 12, 7, 25])
     batches = list(source(budget, channels_last=channels_last).batches(rows, 3))
@@ -36,7 +36,7 @@ def test_batches_are_the_rows_asked_for(budget: int, channels_last: bool) -> Non
 
 @pytest.mark.parametrize("channels_last", [True, False])
 @pytest.mark.parametrize("budget", [10**9, 0], ids=["resident", "read ahead"])
-def test_what_is_stored_in_float16_comes_in_float32(budget: int, channels_last: bool, tmp_path: Path) -> None:
+def test_array_source_of_float16_gives_float32(budget: int, channels_last: bool, tmp_path: Path) -> None:
     halves = [array.astype(np.float16) for array in arrays()]
     for number, array in enumerate(halves):
         np.save(tmp_path / f"{number}.npy", array)
@@ -52,7 +52,7 @@ def test_what_is_stored_in_float16_comes_in_float32(budget: int, channels_last: 
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_a_set_that_is_held_is_not_copied_whole_on_the_way(tmp_path: Path, channels_last: bool) -> None:
+def test_array_source_within_budget_copies_in_parts(tmp_path: Path, channels_last: bool) -> None:
     np.save(tmp_path / "a.npy", np.zeros((1000, 3, 8, 8), np.float32))
     stored = np.load(tmp_path / "a.npy", mmap_mode="r")
     tracemalloc.start()  # sees what NumPy takes, and nothing that torch does
@@ -66,7 +66,7 @@ def test_a_set_that_is_held_is_not_copied_whole_on_the_way(tmp_path: Path, chann
     assert peak < stored.nbytes / 4
 
 
-def test_a_set_larger_than_the_budget_is_never_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_array_source_above_budget_reads_few_batches_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And at most so many batches are ahead of the one that is used."""
     np.save(tmp_path / "a.npy", np.arange(400, dtype=np.float32).reshape(100, 4))
     read: list[int] = []
@@ -80,11 +80,11 @@ def test_a_set_larger_than_the_budget_is_never_read_whole(tmp_path: Path, monkey
     assert 5 <= len(read) <= 5 * (2 + N_READERS)
 
 
-def test_one_row_is_one_batch() -> None:
+def test_array_source_single_row_is_one_batch() -> None:
     assert [len(batch) for batch in source(10**9).batches(torch.tensor([4]), 3)] == [1]
 
 
-def test_residents_share_by_key_and_drop_the_oldest() -> None:
+def test_device_cache_drops_least_recently_used() -> None:
     device_cache = DeviceCache(100)
     made: list[str] = []
 

@@ -21,7 +21,7 @@ def step(net: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
 
 
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD])
-def test_going_on_from_a_checkpoint_gives_the_same_bits(tmp_path: Path, kind: type[torch.optim.Optimizer]) -> None:
+def test_checkpoint_resumed_training_is_bit_identical(tmp_path: Path, kind: type[torch.optim.Optimizer]) -> None:
     options = {"lr": 0.1, "momentum": 0.9} if kind is torch.optim.SGD else {"lr": 0.1}
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     straight = network()
@@ -42,7 +42,7 @@ def test_going_on_from_a_checkpoint_gives_the_same_bits(tmp_path: Path, kind: ty
 
 
 @pytest.mark.parametrize("best", [None, np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)])
-def test_the_best_epochs_logits_are_kept(tmp_path: Path, best: np.ndarray | None) -> None:
+def test_checkpoint_stores_best_logits(tmp_path: Path, best: np.ndarray | None) -> None:
     path, net, scaler = tmp_path / "c.safetensors", network(), torch.amp.GradScaler("cpu", enabled=False)
     optimizer = torch.optim.Adam(net.parameters())
     checkpoint.save(path, net, optimizer, scaler, [{"epoch": 1}], best)
@@ -52,7 +52,7 @@ def test_the_best_epochs_logits_are_kept(tmp_path: Path, best: np.ndarray | None
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x10" * 40], ids=["missing", "empty", "damaged"])
-def test_no_checkpoint_to_believe_starts_anew(tmp_path: Path, content: bytes | None) -> None:
+def test_load_checkpoint_missing_or_damaged_returns_empty_history(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "c.safetensors"
     if content is not None:
         path.write_bytes(content)
@@ -63,7 +63,7 @@ def test_no_checkpoint_to_believe_starts_anew(tmp_path: Path, content: bytes | N
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 
-def test_checkpoint_of_another_network_starts_anew(tmp_path: Path) -> None:
+def test_load_checkpoint_of_other_network_returns_empty_history(tmp_path: Path) -> None:
     path, scaler = tmp_path / "c.safetensors", torch.amp.GradScaler("cpu", enabled=False)
     other = nn.Linear(2, 2)
     checkpoint.save(path, other, torch.optim.Adam(other.parameters()), scaler, [{"epoch": 1}])

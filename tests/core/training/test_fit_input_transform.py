@@ -27,7 +27,7 @@ def read(run: Run, dataset: Dataset, session: Session) -> fit_input_transform.No
     )
 
 
-def test_a_fitted_step_is_stored_with_the_run_and_read_back(fitted: Run, dataset: Dataset, session: Session) -> None:
+def test_fitted_input_transform_is_stored_and_loaded(fitted: Run, dataset: Dataset, session: Session) -> None:
     train(fitted, dataset, session, label="run")
     record = session.store.record(fitted)
     assert record is not None
@@ -40,7 +40,7 @@ def test_a_fitted_step_is_stored_with_the_run_and_read_back(fitted: Run, dataset
     np.testing.assert_allclose(step.std.flatten(), images.array[rows].std(axis=(0, 2, 3)), rtol=1e-5)
 
 
-def test_the_stored_step_is_what_is_read_not_a_new_fit(fitted: Run, dataset: Dataset, session: Session) -> None:
+def test_load_or_fit_prefers_stored_transform(fitted: Run, dataset: Dataset, session: Session) -> None:
     session.store.folder(fitted).mkdir()
     kept = {"mean": torch.full((1, 3, 1, 1), -30.0), "std": torch.full((1, 3, 1, 1), 7.0)}
     session.store.write_input_transform(fitted, kept)
@@ -48,7 +48,7 @@ def test_the_stored_step_is_what_is_read_not_a_new_fit(fitted: Run, dataset: Dat
     assert {name: tensor.tolist() for name, tensor in found.items()} == {k: v.tolist() for k, v in kept.items()}
 
 
-def test_a_run_of_an_older_version_has_its_step_fitted_anew(fitted: Run, dataset: Dataset, session: Session) -> None:
+def test_load_or_fit_without_file_fits_again(fitted: Run, dataset: Dataset, session: Session) -> None:
     train(fitted, dataset, session, label="run")
     stored = read(fitted, dataset, session).state_dict()
     (session.store.folder(fitted) / INPUT_TRANSFORM).unlink()
@@ -56,12 +56,12 @@ def test_a_run_of_an_older_version_has_its_step_fitted_anew(fitted: Run, dataset
     assert all(torch.equal(stored[name], anew[name]) for name in ("mean", "std"))
 
 
-def test_a_run_that_fits_nothing_stores_nothing(run: Run, dataset: Dataset, session: Session) -> None:
+def test_fixed_input_transform_is_not_stored(run: Run, dataset: Dataset, session: Session) -> None:
     train(run.replace(training__epochs=1), dataset, session, label="run")
     assert not (session.store.folder(run.replace(training__epochs=1)) / INPUT_TRANSFORM).exists()
 
 
-def test_a_damaged_step_is_one_line(fitted: Run, dataset: Dataset, session: Session) -> None:
+def test_load_input_transform_damaged_file_raises(fitted: Run, dataset: Dataset, session: Session) -> None:
     session.store.folder(fitted).mkdir()
     (session.store.folder(fitted) / INPUT_TRANSFORM).write_bytes(b"half")
     with pytest.raises(UserError, match=r"first_step\.safetensors cannot be read .* delete its folder"):

@@ -25,7 +25,7 @@ def gradient(name: str, case: tuple[torch.Tensor, torch.Tensor], **options: floa
     return torch.autograd.grad(loss(name, *case, **options), case[0])[0]
 
 
-def test_cross_entropy_is_torchs_own(case):
+def test_cross_entropy_equals_torch(case):
     assert torch.equal(loss("cross-entropy", *case), functional.cross_entropy(*case))
     smoothed = functional.cross_entropy(*case, label_smoothing=0.1)
     assert torch.equal(loss("cross-entropy", *case, label_smoothing=0.1), smoothed)
@@ -37,24 +37,18 @@ def test_hinge_equals_scikit_learn(case):
     assert loss("hinge", *case).item() == pytest.approx(expected, abs=1e-14)
 
 
-def test_hinge_of_two_classes_is_twice_torchs_multi_margin_loss(case):
-    logits, labels = case[0][:, :2], case[1] % 2
-    expected = 2 * functional.multi_margin_loss(logits, labels)  # of two classes torch takes the mean, the sum is one
-    torch.testing.assert_close(loss("hinge", logits, labels), expected)
-
-
 def test_hinge_by_hand():
     logits = torch.tensor([[3.0, 1.0, 0.0], [0.5, 0.0, 2.0], [1.0, 1.5, 0.0]])
     labels = torch.tensor([0, 2, 0])  # leads by 2, by 1.5, trails by 0.5
     assert float(loss("hinge", logits, labels)) == pytest.approx((0 + 0 + 1.5) / 3)
 
 
-def test_kullback_leibler_of_one_hot_labels_is_the_cross_entropy(case):
+def test_kullback_leibler_of_one_hot_labels_equals_cross_entropy(case):
     torch.testing.assert_close(loss("kullback-leibler", *case), loss("cross-entropy", *case))
     torch.testing.assert_close(gradient("kullback-leibler", case), gradient("cross-entropy", case))
 
 
-def test_kullback_leibler_of_smoothed_labels_is_less_by_their_entropy(case):
+def test_kullback_leibler_of_smoothed_labels_subtracts_entropy(case):
     share = np.full(5, 0.2 / 5)
     share[0] += 0.8
     entropy = -float(np.sum(share * np.log(share)))
@@ -66,8 +60,8 @@ def test_kullback_leibler_of_smoothed_labels_is_less_by_their_entropy(case):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_every_loss_is_precise_for_logits_of_any_precision(name, dtype):
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_loss_of_low_precision_logits_is_float32(name, dtype):
     logits, labels = torch.linspace(-6, 6, 24).reshape(6, 4).to(dtype), torch.arange(6) % 4
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype != torch.float32):
         value = loss(name, logits, labels)
@@ -76,7 +70,7 @@ def test_every_loss_is_precise_for_logits_of_any_precision(name, dtype):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_every_loss_has_finite_gradients_and_falls(name):
+def test_loss_decreases_in_training(name):
     generator = torch.Generator().manual_seed(1)
     labels = torch.arange(90) % 3
     x = torch.randn(90, 8, generator=generator) + 3 * torch.eye(8)[labels]
@@ -94,12 +88,3 @@ def test_every_loss_has_finite_gradients_and_falls(name):
         values.append(value.item())
     assert values[-1] < 0.2 * values[0]
     assert (network(x).argmax(1) == labels).float().mean() > 0.9
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_every_loss_stays_finite_far_from_the_label(name):
-    logits = torch.tensor([[80.0, -80.0, 0.0]], requires_grad=True)
-    value = loss(name, logits, torch.tensor([1]))
-    value.backward()
-    assert torch.isfinite(value)
-    assert torch.isfinite(logits.grad).all()

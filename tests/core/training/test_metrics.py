@@ -20,7 +20,7 @@ def case() -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(200, 7)) + 1.5 * np.eye(7)[targets], targets
 
 
-def test_hand_calculated_scores():
+def test_metrics_by_hand():
     assert metrics.accuracy(SCORES, TARGETS) == pytest.approx(3 / 5)
     expected = [[2, 0, 0, 0], [0, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
     assert metrics.confusion_matrix(SCORES, TARGETS).tolist() == expected
@@ -32,7 +32,7 @@ def test_hand_calculated_scores():
     assert metrics.macro_f1(SCORES, TARGETS) == pytest.approx((4 / 5 + 2 / 3 + 0) / 3)  # class 3 does not count
 
 
-def test_scores_equal_scikit_learn(case):
+def test_metrics_equal_scikit_learn(case):
     logits, targets = case
     predictions = logits.argmax(axis=1)
     assert metrics.accuracy(logits, targets) == sklearn_metrics.accuracy_score(targets, predictions)
@@ -53,7 +53,7 @@ def test_scores_equal_scikit_learn(case):
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("there", [6, 3])
-def test_balanced_and_weighted_scores_equal_scikit_learn(case, there):
+def test_balanced_and_weighted_metrics_equal_scikit_learn(case, there):
     logits, targets = case
     targets = targets % there  # with 3, classes 3 to 5 are predicted and not there; class 6 is neither
     predictions = logits.argmax(axis=1)
@@ -72,28 +72,17 @@ def test_balanced_and_weighted_scores_equal_scikit_learn(case, there):
     )
 
 
-def test_balanced_and_weighted_scores_by_hand():
-    assert metrics.balanced_accuracy(SCORES, TARGETS) == pytest.approx((1 + 1 / 2 + 0) / 3)
-    assert metrics.weighted_means(SCORES, TARGETS) == pytest.approx(
-        {
-            "weighted_precision": (2 * 2 / 3 + 2 * 1 + 0) / 5,
-            "weighted_recall": 3 / 5,
-            "weighted_f1": (2 * 4 / 5 + 2 * 2 / 3 + 0) / 5,
-        }
-    )
-
-
 def test_softmax_of_large_logits_is_finite():
     probs = metrics.softmax(np.float32([[1000, 999, -1000]]))
     np.testing.assert_allclose(probs, [[1 / (1 + np.exp(-1)), np.exp(-1) / (1 + np.exp(-1)), 0]])
     assert probs.dtype == np.float64
 
 
-def test_nll_of_an_impossible_target_is_finite():
+def test_nll_of_probability_0_is_finite():
     assert metrics.nll([[1.0, 0.0]], [1]) == pytest.approx(-np.log(np.finfo(float).tiny))
 
 
-def test_brier_is_summed_over_classes():
+def test_brier_by_hand():
     assert metrics.brier([[1.0, 0.0], [0.0, 1.0]], [0, 1]) == 0
     assert metrics.brier([[1.0, 0.0]], [1]) == 2
     assert metrics.brier([[0.5, 0.3, 0.2]], [1]) == pytest.approx(0.25 + 0.49 + 0.04)
@@ -107,19 +96,7 @@ def test_ece_by_hand():
     assert metrics.ece(probs, [0, 1, 0, 1], bins=1) == pytest.approx(abs(3 - 2.8) / 4)
 
 
-def test_ece_equals_its_definition(case):
-    logits, targets = case
-    probs = metrics.softmax(logits)
-    confidence, correct = probs.max(axis=1), probs.argmax(axis=1) == targets
-    expected = 0.0
-    for low in np.arange(15) / 15:
-        within = (confidence > low) & (confidence <= low + 1 / 15)
-        if within.any():
-            expected += within.mean() * abs(correct[within].mean() - confidence[within].mean())
-    assert metrics.ece(probs, targets) == pytest.approx(expected)
-
-
-def test_ensemble_of_copies_is_the_member(case):
+def test_summarise_ensemble_of_copies_equals_member(case):
     logits, targets = case
     np.testing.assert_allclose(metrics.soft_vote([logits] * 3), metrics.softmax(logits))
     assert metrics.disagreement([logits] * 3) == 0
@@ -128,13 +105,13 @@ def test_ensemble_of_copies_is_the_member(case):
     assert list(together) == ["accuracy", "macro_f1", "nll", "brier", "ece", *ADDED, "disagreement"]
 
 
-def test_soft_vote_averages_probabilities_not_logits():
+def test_soft_vote_averages_probabilities():
     sure, unsure = np.array([[20.0, 0.0]]), np.array([[0.0, 1.0]])
     expected = (metrics.softmax(sure) + metrics.softmax(unsure)) / 2
     np.testing.assert_allclose(metrics.soft_vote([sure, unsure]), expected)
 
 
-def test_disagreement_is_the_mean_over_pairs():
+def test_disagreement_by_hand():
     members = [np.eye(3)[list(predictions)] for predictions in ((0, 1, 2, 0), (0, 1, 2, 1), (0, 1, 1, 2))]
     assert metrics.disagreement(members) == pytest.approx((1 / 4 + 2 / 4 + 2 / 4) / 3)
     assert np.isnan(metrics.disagreement(members[:1]))
@@ -144,19 +121,16 @@ def test_disagreement_is_the_mean_over_pairs():
     ("scores", "targets", "message"),
     [
         (SCORES, TARGETS[:4], r"scores \(5, 4\) and targets \(4,\) must be"),
-        (SCORES[:0], TARGETS[:0], "must be"),
         (np.full((1, 2), np.nan), [0], "scores hold 2 values that are not finite"),
         (SCORES, TARGETS + 2, "targets must be whole numbers from 0 to 3"),
-        (SCORES, TARGETS - 1, "targets must be whole numbers from 0 to 3"),
-        (SCORES, TARGETS.astype(float), "targets must be whole numbers from 0 to 3"),
     ],
 )
-def test_unfit_scores_raise(scores, targets, message):
+def test_accuracy_invalid_scores_raises(scores, targets, message):
     with pytest.raises(ValueError, match=message):
         metrics.accuracy(scores, targets)
 
 
 @pytest.mark.parametrize("members", [[], [SCORES, SCORES[:4]]])
-def test_unfit_members_raise(members):
+def test_soft_vote_invalid_members_raises(members):
     with pytest.raises(ValueError, match="members must be one or more arrays of one shape"):
         metrics.soft_vote(members)

@@ -47,12 +47,9 @@ def on_meta(run: Run, dataset: Dataset, session: Session) -> TrainingLoop:
 
 CHANGES: list[dict[str, Any]] = [
     {},
-    {"training__loss": "hinge"},
     {"training__loss": "kullback-leibler", "training__label_smoothing": 0.1},
     {"training__clip_norm": 1.0},
-    {"training__optimizer": "sgd"},
-    {"training__optimizer": "adamw"},
-    {"training__time_mask": 4, "training__freq_mask": 4},
+    {"training__optimizer": "sgd", "training__time_mask": 4, "training__freq_mask": 4},
     {"training__augment": "rotate"},
     {"model__freeze": "block3"},
     {"model__freeze": "block2", "model__frozen_batch_norm": "train"},
@@ -60,7 +57,7 @@ CHANGES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("changes", CHANGES, ids=lambda changes: " ".join(map(str, changes.values())) or "plain")
-def test_an_epoch_looks_at_no_number_and_sends_its_rows_at_once(
+def test_train_batches_reads_no_result_from_the_device(
     changes: dict[str, Any], run: Run, dataset: Dataset, session: Session
 ) -> None:
     fit = on_meta(run.replace(**changes), dataset, session)
@@ -74,14 +71,14 @@ def test_an_epoch_looks_at_no_number_and_sends_its_rows_at_once(
     assert counted.counts["_foreach_add_"] + counted.counts["add_"] > 0  # the optimizer has been
 
 
-def test_looking_at_a_number_would_be_seen(run: Run, dataset: Dataset, session: Session) -> None:
+def test_reading_a_result_from_the_device_is_detected(run: Run, dataset: Dataset, session: Session) -> None:
     fit = on_meta(run, dataset, session)
     rows = shuffle_epoch_rows(fit.prepared, 0, seed_epoch(0, 0))
     with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
         fit._train_epoch(rows, 0)
 
 
-def test_a_step_of_the_trainer_is_a_bare_step_and_a_few_look_ups(run: Run, dataset: Dataset, session: Session) -> None:
+def test_training_loop_adds_few_operations_to_a_step(run: Run, dataset: Dataset, session: Session) -> None:
     """What the loop adds to forward, backward and step is a batch, its labels, and what the network tells."""
     fit = TrainingLoop(run, prepare(run, dataset, session), session, "run")
     rows = shuffle_epoch_rows(fit.prepared, 0, seed_epoch(0, 0))
@@ -101,13 +98,13 @@ def test_a_step_of_the_trainer_is_a_bare_step_and_a_few_look_ups(run: Run, datas
     assert {"index", "argmax"} <= set(added)
 
 
-def test_a_gpu_takes_one_kernel_for_a_step_of_the_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_optimizer_on_gpu_uses_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu: Any = [SimpleNamespace(device=torch.device("cuda"))]
     assert optimizers._kernel_options(gpu) == {"fused": True}
     assert optimizers._kernel_options([torch.nn.Parameter(torch.ones(1))]) == {"foreach": True}
 
 
-def test_a_step_copies_no_activation(run: Run, dataset: Dataset, session: Session) -> None:
+def test_training_step_copies_no_activations(run: Run, dataset: Dataset, session: Session) -> None:
     """Autograd copies the input of a ReLU6 in place, 33 times in a step of EfficientNet-Lite0; its numbers stay."""
     networks = []
     for fits in (True, False):

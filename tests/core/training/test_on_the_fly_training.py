@@ -24,7 +24,6 @@ from core.inputs.store.on_the_fly import WaveformsToInputs
 from core.plan import resolve
 from core.session import Session
 from core.training import checkpoint, trainer
-from core.training.augmentations import make_batch_augmentation
 from core.training.batches import WaveformSource, draw_crop_positions
 from core.training.prepare import prepare
 from core.training.trainer import TrainingLoop, train
@@ -35,7 +34,6 @@ ONE = {"frontend__channels": "replicate"}
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {},
     "colour": {**ONE, "frontend__colour": "viridis"},
-    "image levels": {"frontend__levels": "image"},
     "train, mfcc": {**ONE, "frontend__kind": "mfcc", "frontend__normalise": "train", "frontend__n_mfcc": 20},
     "gammatone, image": {"frontend__kind": "gammatone", "frontend__image": (32, 32)},
     "stretch": {"clip__fit": "stretch", "clip__duration": 0.4},
@@ -88,9 +86,7 @@ def outcome(run: Run, dataset: Dataset, session: Session) -> tuple[dict[str, tor
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_live_training_ends_in_the_bits_of_stored_images(
-    run: Run, dataset: Dataset, session: Session, way: str
-) -> None:
+def test_on_the_fly_training_equals_stored_inputs(run: Run, dataset: Dataset, session: Session, way: str) -> None:
     run = run.replace(training__epochs=1, **WAYS[way])
     assert not list_problems(run.replace(training__live=True))
     weights, logits, history = outcome(run, dataset, session)
@@ -101,16 +97,16 @@ def test_live_training_ends_in_the_bits_of_stored_images(
 
 
 @pytest.mark.parametrize("way", ["stretch", "stretch, waveform"])
-def test_recordings_too_long_to_be_in_memory_together_give_the_same_bits(
+def test_on_the_fly_training_on_long_recordings_is_bit_identical(
     run: Run, dataset: Dataset, session: Session, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stored_waveforms, "MAX_SAMPLES_TOGETHER", 0)
     source = prepare(run.replace(training__live=True, **WAYS[way]), dataset, session).source
     assert isinstance(next(source.batches(torch.arange(4), 4)), LazyWaveforms)
-    test_live_training_ends_in_the_bits_of_stored_images(run.replace(seed=1), dataset, session, way)
+    test_on_the_fly_training_equals_stored_inputs(run.replace(seed=1), dataset, session, way)
 
 
-def test_the_front_end_is_the_networks_first_module(run: Run, dataset: Dataset, session: Session) -> None:
+def test_on_the_fly_network_starts_with_computation_of_inputs(run: Run, dataset: Dataset, session: Session) -> None:
     stored = prepare(run, dataset, session)
     live = prepare(run.replace(training__live=True), dataset, session)
     assert [name for name, _ in live.network.named_children()] == ["images", "normalise", "backbone"]
@@ -123,7 +119,7 @@ def test_the_front_end_is_the_networks_first_module(run: Run, dataset: Dataset, 
     assert not any(p.requires_grad for p in live.network[0].parameters())
 
 
-def test_compiled_is_what_follows_the_front_end(
+def test_compile_excludes_computation_of_inputs(
     run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled: list[torch.nn.Module] = []
@@ -139,7 +135,7 @@ def test_compiled_is_what_follows_the_front_end(
         assert torch.equal(step.forward(stored_waveforms), prepared.network(stored_waveforms))
 
 
-def test_only_images_that_stay_are_taken_through_a_frozen_prefix_once(
+def test_prefix_is_reused_only_for_constant_inputs(
     run: Run, segments: Run, dataset: Dataset, recordings: Dataset, session: Session
 ) -> None:
     frozen = run.replace(model__freeze="block2", training__live=True)
@@ -150,22 +146,6 @@ def test_only_images_that_stay_are_taken_through_a_frozen_prefix_once(
     assert isinstance(drawn.network[0], WaveformsToInputs)
 
 
-def test_batch_augmentations_change_live_images_while_training_alone(
-    run: Run, dataset: Dataset, session: Session
-) -> None:
-    run = run.replace(training__live=True, training__augment="rotate")
-    prepared = prepare(run, dataset, session)
-    first, plain = prepared.network[0], prepare(run.replace(training__augment="none"), dataset, session).network[0]
-    stored_waveforms = next(prepared.source.batches(torch.arange(4), 4))
-    assert len(prepared.augment) == 0
-    assert torch.equal(first.eval()(stored_waveforms), plain(stored_waveforms))
-    torch.manual_seed(0)
-    changed = first.train()(stored_waveforms)
-    torch.manual_seed(0)
-    assert torch.equal(changed, make_batch_augmentation(run)(plain(stored_waveforms)))
-    assert not torch.equal(changed, plain(stored_waveforms))
-
-
 def drawn(run: Run, dataset: Dataset, session: Session, *epochs: int | None) -> list[np.ndarray]:
     """Return what each epoch's batches hold of every clip, (clips, samples)."""
     source = prepare(run, dataset, session).source
@@ -173,9 +153,7 @@ def drawn(run: Run, dataset: Dataset, session: Session, *epochs: int | None) -> 
     return [torch.cat(list(source.batches(torch.arange(16), 6, epoch=epoch))).numpy() for epoch in epochs]
 
 
-def test_segments_are_drawn_anew_in_every_epoch_from_all_of_the_recording(
-    segments: Run, recordings: Dataset, session: Session
-) -> None:
+def test_random_crop_draws_new_positions_every_epoch(segments: Run, recordings: Dataset, session: Session) -> None:
     *epochs, plain = drawn(segments, recordings, session, *range(30), None)
     starts = {}
     for row, path in enumerate(recordings.clips["path"]):
@@ -198,7 +176,9 @@ def test_segments_are_drawn_anew_in_every_epoch_from_all_of_the_recording(
     assert every.mean() == pytest.approx(0.75 * SR, rel=0.05)
 
 
-def test_segments_hang_on_seed_epoch_and_clip_alone(segments: Run, recordings: Dataset, session: Session) -> None:
+def test_draw_crop_positions_depends_on_seed_epoch_and_clip(
+    segments: Run, recordings: Dataset, session: Session
+) -> None:
     (first,) = drawn(segments, recordings, session, 3)
     _, again = drawn(segments, recordings, session, 0, 3)
     (other,) = drawn(segments.replace(seed=1), recordings, session, 3)
@@ -210,7 +190,7 @@ def test_segments_hang_on_seed_epoch_and_clip_alone(segments: Run, recordings: D
     assert ((chances >= 0) & (chances < 1)).all()
 
 
-def test_killed_run_on_segments_ends_in_the_same_bits(
+def test_train_resumed_random_crop_run_is_bit_identical(
     segments: Run, recordings: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = segments.replace(training__epochs=3, model__freeze="stem")
@@ -238,7 +218,7 @@ def test_killed_run_on_segments_ends_in_the_same_bits(
 
 
 @pytest.mark.parametrize("normalise", ["fixed", "train"])
-def test_opened_live_run_gives_its_predictions(
+def test_open_run_on_the_fly_gives_stored_predictions(
     segments: Run, recordings: Dataset, session: Session, normalise: str
 ) -> None:
     """Analyses see the images that are tested on, which the same waveforms give, and none is stored."""
@@ -266,12 +246,12 @@ def test_opened_live_run_gives_its_predictions(
         ),
     ],
 )
-def test_what_cannot_go_together_is_one_line(run: Run, changes: dict[str, Any], message: str) -> None:
+def test_random_crop_with_incompatible_options_is_a_problem(run: Run, changes: dict[str, Any], message: str) -> None:
     (line,) = list_problems(run.replace(**changes))
     assert line.startswith(message)
 
 
-def test_a_table_of_features_has_no_live_images(tmp_path: Path) -> None:
+def test_on_the_fly_with_feature_table_raises(tmp_path: Path) -> None:
     rows = "".join(f"{k}.wav,{k % 3},{k % 2}.5,{'ab'[k % 2]}\n" for k in range(20))
     (tmp_path / "table.csv").write_text(f"filename,one,two,label\n{rows}")
     words = ["compare", "--data", "features", "--data-root", str(tmp_path / "table.csv"), "--on-the-fly", "--dry-run"]
@@ -279,7 +259,7 @@ def test_a_table_of_features_has_no_live_images(tmp_path: Path) -> None:
         main([*words, "--backbone", "mlp", "--weights", "random", "--results", str(tmp_path)])
 
 
-def test_it_is_said_where_there_is_no_segment_to_choose(
+def test_random_crop_without_long_recordings_notes(
     run: Run, segments: Run, dataset: Dataset, recordings: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
@@ -288,8 +268,3 @@ def test_it_is_said_where_there_is_no_segment_to_choose(
     assert not said
     prepare(run.replace(**SEGMENTS), dataset, session)
     assert said == ["folder: no recording is longer than --duration 0.5, so --augment random-crop has no effect"]
-
-
-def test_segments_of_stored_images_are_refused(run: Run) -> None:
-    with pytest.raises(UserError, match="--augment random-crop needs --on-the-fly"):
-        make_batch_augmentation(run.replace(training__augment="segment"))

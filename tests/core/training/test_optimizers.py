@@ -7,7 +7,7 @@ from core.training.optimizers import make_optimizer
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adam", "Adam"), ("adamw", "AdamW"), ("sgd", "SGD")])
-def test_make_optimizer_leaves_frozen_parameters_out(name: str, kind: str) -> None:
+def test_make_optimizer_excludes_frozen_parameters(name: str, kind: str) -> None:
     frozen, trained = torch.nn.Parameter(torch.ones(2), requires_grad=False), torch.nn.Parameter(torch.ones(3))
     optimizer = make_optimizer([frozen, trained], Training(optimizer=name, weight_decay=0.01))
     assert type(optimizer).__name__ == kind
@@ -16,7 +16,7 @@ def test_make_optimizer_leaves_frozen_parameters_out(name: str, kind: str) -> No
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_takes_the_rate_and_goes_downhill(name: str) -> None:
+def test_optimizer_decreases_loss(name: str) -> None:
     weight = torch.nn.Parameter(torch.ones(3))
     optimizer = make_optimizer([weight], Training(optimizer=name, lr=0.05, weight_decay=0.0))
     assert [group["lr"] for group in optimizer.param_groups] == [0.05]

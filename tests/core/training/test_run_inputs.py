@@ -12,7 +12,7 @@ from core.session import Session
 from core.training.run_inputs import load_images
 
 
-def test_version_that_alone_loses_a_clip_is_named(
+def test_load_images_version_with_other_clips_raises(
     run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its rows would be those of other clips, with their labels wrong and nothing said."""

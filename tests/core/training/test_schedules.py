@@ -7,12 +7,12 @@ from core.training import SCHEDULES
 from core.training.schedules import compute_lr
 
 
-def test_lr_step_divides_every_thirty_epochs() -> None:
+def test_step_schedule_by_hand() -> None:
     paper = Training(lr=1e-4, schedule="step", step_size=30, gamma=0.1, epochs=70)
     assert [compute_lr(paper, e) for e in (0, 29, 30, 59, 60)] == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5, 1e-6])
 
 
-def test_lr_milestones_match_torch() -> None:
+def test_step_schedule_with_milestones_matches_torch() -> None:
     training = Training(lr=0.1, schedule="step", milestones=(2, 5), gamma=0.5, epochs=8)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 5], gamma=0.5)
@@ -22,7 +22,7 @@ def test_lr_milestones_match_torch() -> None:
         scheduler.step()
 
 
-def test_lr_cosine_matches_torch() -> None:
+def test_cosine_schedule_matches_torch() -> None:
     training = Training(lr=0.1, schedule="cosine", epochs=7)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=7)
@@ -33,9 +33,9 @@ def test_lr_cosine_matches_torch() -> None:
 
 
 @pytest.mark.parametrize("monitor", ["loss", "accuracy"])
-@pytest.mark.parametrize("drop_patience", [1, 2, 4])
-@pytest.mark.parametrize("seed", range(5))
-def test_lr_plateau_matches_torch(monitor: str, drop_patience: int, seed: int) -> None:
+@pytest.mark.parametrize("drop_patience", [1, 4])
+@pytest.mark.parametrize("seed", range(2))
+def test_plateau_schedule_matches_torch(monitor: str, drop_patience: int, seed: int) -> None:
     training = Training(lr=0.1, schedule="plateau", drop_patience=drop_patience, gamma=0.5, monitor=monitor)
     history = random_history(seed, 40)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
@@ -57,16 +57,8 @@ def test_lr_plateau_matches_torch(monitor: str, drop_patience: int, seed: int) -
     assert len(drops) > 2
 
 
-def test_lr_plateau_by_hand() -> None:
-    training = Training(lr=1.0, schedule="plateau", drop_patience=2, gamma=0.1)
-    losses = (3.0, 2.0, 2.0, 2.5, 1.9, 2.0, 2.0, 2.0, 2.0)
-    history = [{"validation_loss": loss} for loss in losses]
-    rates = [compute_lr(training, epoch, history) for epoch in range(len(losses) + 1)]
-    assert rates == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001])
-
-
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_every_schedule_is_positive_and_depends_on_earlier_epochs_alone(name: str) -> None:
+def test_schedule_depends_on_earlier_epochs_only(name: str) -> None:
     training = Training(lr=0.1, schedule=name, step_size=3, drop_patience=2, epochs=20)
     history = random_history(0, 20)
     rates = [compute_lr(training, epoch, history) for epoch in range(20)]

@@ -61,7 +61,7 @@ def session(results: Path) -> Session:
     return Session(ExecutionOptions(results=results, device="cpu", threads=1))
 
 
-def test_train_learns_and_writes_every_file(run: Run, dataset: Dataset, session: Session) -> None:
+def test_train_learns_and_writes_all_files(run: Run, dataset: Dataset, session: Session) -> None:
     run = run.replace(training__epochs=8, frontend__n_mels=64, frontend__n_frames=64)
     train(run, dataset, session, label="run")
     folder = session.store.folder(run)
@@ -85,7 +85,7 @@ def test_train_learns_and_writes_every_file(run: Run, dataset: Dataset, session:
     assert (best.argmax(1) == targets).mean() == record.metrics.accuracy_best_epoch
 
 
-def test_times_and_training_accuracy_are_those_of_the_history(run: Run, dataset: Dataset, session: Session) -> None:
+def test_train_record_agrees_with_history(run: Run, dataset: Dataset, session: Session) -> None:
     for validation in (0.0, 0.25):
         made = run.replace(training__epochs=4, data__validation=validation)
         train(made, dataset, session, label="run")
@@ -103,7 +103,7 @@ def test_times_and_training_accuracy_are_those_of_the_history(run: Run, dataset:
             assert np.isnan(scores.validation_accuracy)
 
 
-def test_prediction_time_counts_the_frozen_prefix(run: Run, dataset: Dataset, tmp_path: Path) -> None:
+def test_prediction_ms_includes_frozen_prefix(run: Run, dataset: Dataset, tmp_path: Path) -> None:
     session = Session(ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1))
     for seed in (0, 1):  # the second finds the prefix in the cache
         frozen = run.replace(model__freeze="block4", training__epochs=1, seed=seed)
@@ -117,10 +117,8 @@ def test_prediction_time_counts_the_frozen_prefix(run: Run, dataset: Dataset, tm
         assert record.metrics.prediction_ms == pytest.approx(head_ms + prefix_ms)
 
 
-@pytest.mark.parametrize("freeze", ["stem", "block3", "block4"])
-def test_frozen_tensors_are_bit_identical_and_the_others_move(
-    run: Run, dataset: Dataset, session: Session, freeze: str
-) -> None:
+@pytest.mark.parametrize("freeze", ["stem", "block4"])
+def test_train_frozen_tensors_are_bit_identical(run: Run, dataset: Dataset, session: Session, freeze: str) -> None:
     run = run.replace(model__freeze=freeze)
     start = build_network(run, 3)
     frozen = {
@@ -133,7 +131,9 @@ def test_frozen_tensors_are_bit_identical_and_the_others_move(
     assert not {name for name in moved & same if "weight" in name or "running" in name}
 
 
-def test_frozen_in_training_mode_moves_only_running_statistics(run: Run, dataset: Dataset, session: Session) -> None:
+def test_train_frozen_batch_norm_train_changes_only_running_statistics(
+    run: Run, dataset: Dataset, session: Session
+) -> None:
     run = run.replace(model__freeze="block1", model__frozen_batch_norm="train", training__epochs=1)
     start = build_network(run, 3)
     after = weights_of(run, dataset, session)
@@ -144,7 +144,7 @@ def test_frozen_in_training_mode_moves_only_running_statistics(run: Run, dataset
     assert all("running" in name or "num_batches" in name for name in moved)
 
 
-def test_same_seed_gives_the_same_bits_and_another_another(run: Run, dataset: Dataset, session: Session) -> None:
+def test_train_same_seed_is_bit_identical(run: Run, dataset: Dataset, session: Session) -> None:
     first = weights_of(run, dataset, session)
     again = weights_of(run, dataset, session)
     assert len(equal(first, again)) == len(first)
@@ -152,7 +152,7 @@ def test_same_seed_gives_the_same_bits_and_another_another(run: Run, dataset: Da
     assert len(equal(first, other)) < len(first) / 2
 
 
-def test_two_seeds_start_with_the_same_body(run: Run) -> None:
+def test_two_seeds_differ_only_in_the_head(run: Run) -> None:
     one, other = build_network(run, 3), build_network(run.replace(seed=1), 3)
     same = equal(one.original_state_dict(), other.original_state_dict())
     assert sorted(set(one.original_state_dict()) - set(same)) == ["classifier.bias", "classifier.weight"]
@@ -162,16 +162,14 @@ def test_two_seeds_start_with_the_same_body(run: Run) -> None:
     ("changes", "resumed_epochs"),
     [
         ({"training__epochs": 4, "training__optimizer": "adamw", "model__freeze": "stem"}, [2, 3]),
-        (PLATEAU, [2, 3, 4]),
         (PLATEAU | {"training__augment": "rotate", "training__freq_mask": 4, "training__loss": "hinge"}, [2, 3, 4]),
-        pytest.param({"training__epochs": 4, "training__precision": "bf16"}, [2, 3], marks=needs_bf16),
         pytest.param(
             {"training__epochs": 4, "training__precision": "bf16", "model__freeze": "block2"}, [2, 3], marks=needs_bf16
         ),
     ],
-    ids=["cosine", "plateau", "plateau, hinge and batch augmentations", "bf16", "bf16 and frozen"],
+    ids=["cosine", "plateau, hinge and batch augmentations", "bf16 and frozen"],
 )
-def test_killed_run_goes_on_and_ends_in_the_same_bits(
+def test_train_resumed_run_is_bit_identical(
     run: Run,
     dataset: Dataset,
     session: Session,
@@ -215,9 +213,8 @@ def test_killed_run_goes_on_and_ends_in_the_same_bits(
         assert history["lr"].nunique() > 1  # it did drop, or this shows nothing
 
 
-@pytest.mark.parametrize("freeze", ["stem", "block2", "block4"])
-def test_reused_prefix_gives_the_same_outputs(run: Run, dataset: Dataset, session: Session, freeze: str) -> None:
-    run = run.replace(model__freeze=freeze)
+def test_prepare_with_reused_prefix_gives_equal_outputs(run: Run, dataset: Dataset, session: Session) -> None:
+    run = run.replace(model__freeze="block2")
     outputs = []
     for reuse in (True, False):
         prepared = prepare(run, dataset, session, reuse=reuse)
@@ -228,13 +225,13 @@ def test_reused_prefix_gives_the_same_outputs(run: Run, dataset: Dataset, sessio
     torch.testing.assert_close(outputs[0], outputs[1], atol=1e-5, rtol=1e-5)
 
 
-def test_non_finite_loss_stops_with_epoch_and_step(run: Run, dataset: Dataset, session: Session) -> None:
+def test_train_non_finite_loss_raises(run: Run, dataset: Dataset, session: Session) -> None:
     run = run.replace(training__optimizer="sgd", training__lr=1e30, training__schedule="constant")
     with pytest.raises(NonFiniteLoss, match=r"epoch 1.*; try a lower --lr"):
         train(run, dataset, session, label="run")
 
 
-def test_validation_clips_come_from_the_training_folds(run: Run, dataset: Dataset, session: Session) -> None:
+def test_train_validation_clips_are_from_training_folds(run: Run, dataset: Dataset, session: Session) -> None:
     run = run.replace(data__validation=0.25, training__patience=1)
     train(run, dataset, session, label="run")
     record = session.store.record(run)
@@ -245,7 +242,7 @@ def test_validation_clips_come_from_the_training_folds(run: Run, dataset: Datase
     assert record.metrics.validation_epoch >= 1
 
 
-def test_augmented_epoch_has_each_clip_twice(run: Run, dataset: Dataset, session: Session) -> None:
+def test_shuffle_epoch_rows_with_augmentation_has_each_clip_twice(run: Run, dataset: Dataset, session: Session) -> None:
     run = run.replace(training__augment="waveform", training__variants=2)
     prepared = prepare(run, dataset, session)
     rows = trainer.shuffle_epoch_rows(prepared, 1, torch.Generator().manual_seed(0))
@@ -255,14 +252,7 @@ def test_augmented_epoch_has_each_clip_twice(run: Run, dataset: Dataset, session
     assert session.store.status(run) == FINISHED
 
 
-def test_masked_images_train(run: Run, dataset: Dataset, session: Session) -> None:
-    run = run.replace(training__time_mask=8, training__freq_mask=8, model__freeze="block2", training__epochs=1)
-    assert not prepare(run, dataset, session).prefix_reused
-    train(run, dataset, session, label="run")
-    assert session.store.status(run) == FINISHED
-
-
-def test_stopping_early_says_which_rule_did(run: Run, dataset: Dataset, session: Session) -> None:
+def test_train_records_stopping_rule(run: Run, dataset: Dataset, session: Session) -> None:
     run = run.replace(data__validation=0.25, training__epochs=6, training__lr=1e-6)
     ends = {}
     for changes in ({"stop_at": 0.01}, {"patience": 1, "monitor": "accuracy"}, {"epochs": 1}):
@@ -275,7 +265,7 @@ def test_stopping_early_says_which_rule_did(run: Run, dataset: Dataset, session:
     assert 2 <= ends["patience"] < 6
 
 
-def test_validation_epoch_is_of_what_is_monitored(run: Run, dataset: Dataset, session: Session) -> None:
+def test_validation_epoch_uses_monitored_metric(run: Run, dataset: Dataset, session: Session) -> None:
     run = run.replace(data__validation=0.25, training__epochs=4, training__monitor="accuracy")
     train(run, dataset, session, label="run")
     scores = written(run, session)["metrics"]
@@ -285,15 +275,7 @@ def test_validation_epoch_is_of_what_is_monitored(run: Run, dataset: Dataset, se
     assert scores["accuracy_validation_epoch"] == history["test_accuracy"][epoch]
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_every_loss_trains(run: Run, dataset: Dataset, session: Session, loss: str) -> None:
-    run = run.replace(training__loss=loss, training__epochs=4)
-    train(run, dataset, session, label="run")
-    losses = session.store.history(run)["train_loss"]
-    assert losses.iloc[-1] < 0.7 * losses.iloc[0]
-
-
-def test_kullback_leibler_trains_as_the_cross_entropy_does(run: Run, dataset: Dataset, session: Session) -> None:
+def test_train_with_kullback_leibler_equals_cross_entropy(run: Run, dataset: Dataset, session: Session) -> None:
     run = run.replace(training__optimizer="sgd", training__lr=1e-3, training__epochs=1)
     histories = []
     for loss in ("cross-entropy", "kullback-leibler", "hinge"):
@@ -335,7 +317,7 @@ def backwards(y: np.ndarray, *, sr: int, key: str) -> np.ndarray:
 BACKWARDS = Augmentation(waveform=backwards)
 
 
-def test_a_stranger_adds_one_of_each(
+def test_registries_accept_new_entries(
     run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(LOSSES.entries, "brier", f"{__name__}:brier")

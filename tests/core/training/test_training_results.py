@@ -19,7 +19,7 @@ def row(epoch: int, loss: float) -> dict[str, Any]:
     return {"epoch": epoch, "lr": 1e-3, "train_loss": loss}
 
 
-def test_curves_are_the_rows_of_the_history(tmp_path: Path) -> None:
+def test_tensorboard_curves_equal_history(tmp_path: Path) -> None:
     with open_tensorboard(tmp_path, purge_from=0) as write:
         write(row(1, 3.0), row(2, 2.0))
         assert curves(tmp_path)["train_loss"] == [(1, 3.0), (2, 2.0)]  # at once
@@ -28,7 +28,7 @@ def test_curves_are_the_rows_of_the_history(tmp_path: Path) -> None:
     assert curves(tmp_path)["lr"] == [(epoch, pytest.approx(1e-3)) for epoch in (1, 2, 3)]
 
 
-def test_what_a_killed_process_drew_after_its_checkpoint_is_hidden(tmp_path: Path) -> None:
+def test_tensorboard_hides_events_after_checkpoint(tmp_path: Path) -> None:
     with open_tensorboard(tmp_path, purge_from=0) as write:
         write(row(1, 3.0), row(2, 2.0), row(3, 9.0))
     with open_tensorboard(tmp_path, purge_from=2) as write:

@@ -24,12 +24,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 class TestSounds:
-    def test_of_a_folder_all_that_are_named_as_recordings_are_taken(self, folder: Path) -> None:
+    def test_find_recordings_in_folder(self, folder: Path) -> None:
         found = find_recordings(folder)
         assert (found.root, found.paths) == (folder, ("b.wav", "deep/c.flac", "deep/er/a.M4A"))
         assert found.remarks == ("files without the suffix of a recording are ignored: notes.txt",)
 
-    def test_one_file_and_a_list_are_taken_whatever_their_names(self, folder: Path) -> None:
+    def test_find_recordings_from_file_or_csv(self, folder: Path) -> None:
         assert find_recordings(folder / "notes.txt").paths == ("notes.txt",)
         (folder / "list.csv").write_text("path,more\nnotes.txt,1\ndeep/c.flac,2\nnot/there.wav,3\n")
         found = find_recordings(folder / "list.csv")
@@ -45,26 +45,28 @@ class TestSounds:
             ("list.csv", "path,x\n,1\n", "row 1 has no path"),
         ],
     )
-    def test_mistakes_are_one_line(self, tmp_path: Path, name: str, text: str | None, message: str) -> None:
+    def test_match_labels_invalid_labels_raises(
+        self, tmp_path: Path, name: str, text: str | None, message: str
+    ) -> None:
         path = tmp_path / name
         if text is not None:
             path.write_text(text)
         with pytest.raises(UserError, match=re.escape(message.format(path))):
             find_recordings(path)
 
-    def test_a_name_that_is_no_text_is_said(self, tmp_path: Path) -> None:
+    def test_find_recordings_invalid_utf8_raises(self, tmp_path: Path) -> None:
         (tmp_path / "\udcff.wav").touch()
         with pytest.raises(UserError, match=r"not UTF-8: \\xff.wav; rename them$"):
             find_recordings(tmp_path)
 
-    def test_an_empty_folder_is_said(self, tmp_path: Path) -> None:
+    def test_find_recordings_empty_folder_raises(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").touch()
         with pytest.raises(UserError, match="has no recordings .*; a CSV file can list other files"):
             find_recordings(tmp_path)
 
 
 class TestRows:
-    def test_columns_are_taken_by_name_and_labels_need_not_be_there(self, tmp_path: Path) -> None:
+    def test_find_feature_rows_reads_columns_by_name(self, tmp_path: Path) -> None:
         table = tmp_path / "t.csv"
         pd.DataFrame({"extra": ["x", "y"], "b": [3.0, 4.5], "filename": ["q", "p"], "a": [1, 2]}).to_csv(table)
         found = find_feature_rows(table, ("a", "b"))
@@ -72,7 +74,7 @@ class TestRows:
         np.testing.assert_array_equal(found.vectors, np.array([[1, 3], [2, 4.5]], np.float32))
         assert found.problems == {}
 
-    def test_a_cell_that_is_no_number_spoils_its_row_alone(self, tmp_path: Path) -> None:
+    def test_find_feature_rows_invalid_cell_is_a_problem_of_its_row(self, tmp_path: Path) -> None:
         table = tmp_path / "t.csv"
         table.write_text("filename,a,b\np,1,2\nq,1,inf\nr,x,\n")
         assert find_feature_rows(table, ("a", "b")).problems == {
@@ -88,7 +90,7 @@ class TestRows:
             ("filename,a,b\np,1,2\np,1,2\n", "named more than once: p"),
         ],
     )
-    def test_mistakes_are_one_line(self, tmp_path: Path, text: str, message: str) -> None:
+    def test_match_labels_invalid_labels_raises(self, tmp_path: Path, text: str, message: str) -> None:
         (tmp_path / "t.csv").write_text(text)
         with pytest.raises(UserError, match=message):
             find_feature_rows(tmp_path / "t.csv", ("a", "b"))
@@ -97,7 +99,7 @@ class TestRows:
 
 
 class TestTruth:
-    def test_class_folders_say_the_class_and_what_lies_beside_them_nothing(self, tmp_path: Path) -> None:
+    def test_read_labels_from_class_folders(self, tmp_path: Path) -> None:
         for name in ("cat/x/1.wav", "dog/2.wav", "stray.wav", "owl/.hidden"):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).touch()
@@ -115,17 +117,17 @@ class TestTruth:
             (["old/1.wav", "old/2.wav"], ["1.flac", "2.mp3"]),
         ],
     )
-    def test_names_agree_by_path_or_name_or_stem(self, names: list[str], paths: list[str]) -> None:
+    def test_match_labels_by_path_name_or_stem(self, names: list[str], paths: list[str]) -> None:
         truth = list(zip(names, ("owl", "cat"), strict=True))
         assert match_labels(paths, truth, CLASSES, source="--labels").tolist() == [2, 0]
 
-    def test_a_name_is_not_taken_where_paths_agree(self) -> None:
+    def test_match_labels_prefers_paths_to_names(self) -> None:
         """Else a file that the truth does not name would have the label of another one of its name."""
         truth = [("a/1.wav", "owl"), ("b/2.wav", "cat")]
         assert match_labels(["a/1.wav", "c/2.wav"], truth, CLASSES, source="--labels").tolist() == [2, -1]
 
     @pytest.mark.parametrize("column", ["path", "id"])
-    def test_list_is_read_by_its_columns(self, tmp_path: Path, column: str) -> None:
+    def test_read_labels_from_csv_columns(self, tmp_path: Path, column: str) -> None:
         (tmp_path / "t.csv").write_text(f"label,{column}\ncat,1.wav\n")
         assert read_labels(tmp_path / "t.csv") == [("1.wav", "cat")]
 
@@ -137,11 +139,11 @@ class TestTruth:
             ([("a/1.wav", "cat"), ("b/1.wav", "dog")], "^--labels: p/1.wav: more than one label, .*; give their paths"),
         ],
     )
-    def test_mistakes_are_one_line(self, truth: list[tuple[str, str]], message: str) -> None:
+    def test_match_labels_invalid_labels_raises(self, truth: list[tuple[str, str]], message: str) -> None:
         with pytest.raises(UserError, match=message):
             match_labels(["p/1.wav", "p/2.wav"], truth, CLASSES, source="--labels")
 
-    def test_a_list_without_labels_is_said(self, tmp_path: Path) -> None:
+    def test_read_labels_without_label_column_raises(self, tmp_path: Path) -> None:
         (tmp_path / "t.csv").write_text("id,class\n1,cat\n")
         with pytest.raises(
             UserError, match=r"has the columns id, class; give a CSV file of label and one of path, file"

@@ -11,7 +11,6 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from analysis.data_summary import summarise_dataset
 from commands.ablation import fill_in_run
 from core import datasets
 from core.config.run import Run
@@ -70,7 +69,7 @@ def run_on(dataset: Dataset, session: Session, **changes: object) -> Run:
 
 
 class TestReading:
-    def test_rows_are_the_table(self, csv: Path, features: Dataset) -> None:
+    def test_load_feature_table_reads_rows(self, csv: Path, features: Dataset) -> None:
         rows = pd.read_csv(csv).set_index("filename")
         assert features.columns == tuple(f"feature{k}" for k in range(WIDTH))
         assert features.vectors is not None
@@ -79,13 +78,13 @@ class TestReading:
         assert [features.class_names[label] for label in features.clips["label"]] == ours["label"].tolist()
         assert features.clips["path"].is_monotonic_increasing
 
-    def test_what_is_dropped_takes_its_vectors_along(self, features: Dataset) -> None:
+    def test_select_keeps_vectors_with_clips(self, features: Dataset) -> None:
         row = dict(zip(features.clips["path"], map(bytes, features.vectors), strict=True))
         for made in (select(features, folds=10, set_aside=0.2), select(features, per_class=3)):
             assert len(made.clips) < len(features.clips)
             assert [row[path] for path in made.clips["path"]] == list(map(bytes, made.vectors))
 
-    def test_the_fingerprint_is_of_the_numbers_and_their_names(self, csv: Path, tmp_path: Path) -> None:
+    def test_feature_table_fingerprint_depends_on_values_and_names(self, csv: Path, tmp_path: Path) -> None:
         found = [datasets.load_dataset("features", csv).compute_fingerprint(tmp_path)]
         change(csv, "feature0", "0.5", row=7)
         found.append(datasets.load_dataset("features", csv).compute_fingerprint(tmp_path))
@@ -94,7 +93,7 @@ class TestReading:
         assert len(set(found)) == 3
         assert datasets.load_dataset("features", csv).compute_fingerprint(tmp_path) == found[2]
 
-    def test_folds_and_groups_of_the_table_are_kept(self, csv: Path) -> None:
+    def test_load_feature_table_keeps_folds_and_groups(self, csv: Path) -> None:
         rows = pd.read_csv(csv)
         rows["fold"], rows["group"] = np.arange(90) // 3 % 2 + 1, [f"song{k // 3}" for k in range(90)]
         rows.to_csv(csv, index=False)
@@ -103,7 +102,7 @@ class TestReading:
         assert dataset.list_folds() == (1, 2)
         assert dataset.clips["group"].nunique() == 30
 
-    def test_rows_that_repeat_others_are_named(self, csv: Path) -> None:
+    def test_load_feature_table_remarks_repeated_rows(self, csv: Path) -> None:
         rows = pd.read_csv(csv)
         rows.iloc[6, 2:-1] = rows.iloc[3, 2:-1]
         rows.to_csv(csv, index=False)
@@ -116,11 +115,6 @@ class TestReading:
             f"1 of them have another label: {names[10]} (jazz) = {names[3]} (blues)",
         )
 
-    def test_summary_names_the_features_and_decodes_nothing(self, features: Dataset) -> None:
-        found = summarise_dataset(features)
-        assert found.features == features.columns
-        assert (found.clips, found.problems, found.formats) == (90, (), {})
-
     @pytest.mark.parametrize(
         ("column", "value", "row", "message"),
         [
@@ -131,22 +125,14 @@ class TestReading:
             ("filename", "clip000.wav", None, "listed more than once: clip000.wav"),
         ],
     )
-    def test_a_broken_table_is_one_line(
+    def test_load_feature_table_invalid_cell_raises(
         self, csv: Path, column: str, value: str, row: int | None, message: str
     ) -> None:
         change(csv, column, value, row=row)
         with pytest.raises(UserError, match=f"{re.escape(message)}[^\n]*$"):
             datasets.load_dataset("features", csv)
 
-    def test_a_missing_column(self, csv: Path) -> None:
-        pd.read_csv(csv).drop(columns="label").to_csv(csv, index=False)
-        with pytest.raises(UserError, match="lacks the column label; it has filename, length, feature0"):
-            datasets.load_dataset("features", csv)
-        pd.DataFrame({"filename": ["a", "b"], "label": ["x", "y"]}).to_csv(csv, index=False)
-        with pytest.raises(UserError, match="has no features, only the columns filename, label; give --data-root"):
-            datasets.load_dataset("features", csv)
-
-    def test_no_table(self, tmp_path: Path) -> None:
+    def test_load_feature_table_missing_file_raises(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="^features: no data given; give --data-root a CSV file"):
             datasets.load_dataset("features")
         with pytest.raises(UserError, match=f"^features: {tmp_path} is not a file; give --data-root a CSV file"):
@@ -154,16 +140,14 @@ class TestReading:
 
 
 class TestFirstStep:
-    def test_standardising_is_of_the_training_rows_alone(self, features: Dataset, session: Session) -> None:
+    def test_normalise_train_equals_scikit_learn(self, features: Dataset, session: Session) -> None:
         prepared = prepare(run_on(features, session), features, session)
         scaler = StandardScaler().fit(features.vectors[prepared.split.train].astype(np.float64))
         ours = prepared.input_transform(torch.from_numpy(features.vectors)).numpy()
         np.testing.assert_allclose(ours, scaler.transform(features.vectors), rtol=1e-4, atol=1e-4)
 
     @pytest.mark.parametrize("pca", [0.95, 3.0])
-    def test_components_are_those_of_sklearn_on_standardised_training_rows(
-        self, features: Dataset, session: Session, pca: float
-    ) -> None:
+    def test_pca_equals_scikit_learn(self, features: Dataset, session: Session, pca: float) -> None:
         run = run_on(features, session, frontend__pca=pca)
         prepared = prepare(run, features, session)
         train_rows = prepared.split.train
@@ -175,10 +159,7 @@ class TestFirstStep:
         assert run.frontend.components == expected.shape[1] < WIDTH
         assert get_input_shape(run) == (expected.shape[1],)
 
-    def test_unscaled_one_feature_would_be_all(self, features: Dataset) -> None:
-        assert PCA(0.95).fit(features.vectors).n_components_ == 1
-
-    def test_a_finished_run_has_its_components_stored(self, features: Dataset, session: Session) -> None:
+    def test_pca_is_stored_with_finished_run(self, features: Dataset, session: Session) -> None:
         run = run_on(features, session, frontend__pca=0.95)
         train(run, features, session, label="test")
         opened = open_run(run, features, session)
@@ -196,21 +177,19 @@ class TestFirstStep:
             (6, 0.95, "--pca 0.95: 6 training rows are too few to say how 6 features vary; leave it out, or give"),
         ],
     )
-    def test_fewer_rows_than_components_are_one_line(
-        self, features: Dataset, rows: int, pca: float, message: str
-    ) -> None:
+    def test_pca_with_too_few_rows_raises(self, features: Dataset, rows: int, pca: float, message: str) -> None:
         with pytest.raises(UserError, match=f"^{re.escape(message)}"):
             PcaProjection.fitted(features.vectors, np.arange(rows), pca=pca)
 
-    def test_only_vectors_have_components(self, dataset: Dataset, run: Run, session: Session) -> None:
+    def test_pca_of_images_raises(self, dataset: Dataset, run: Run, session: Session) -> None:
         with pytest.raises(UserError, match="^--pca 0.95: .*; choose --input features"):
             fill_in_run(run.replace(frontend__pca=0.95), dataset, session=session)
 
-    def test_a_table_has_no_other_kind_of_input(self, features: Dataset, session: Session) -> None:
+    def test_feature_table_with_other_input_raises(self, features: Dataset, session: Session) -> None:
         with pytest.raises(UserError, match="^--input mfcc: features has .* leave --input out$"):
             run_on(features, session, frontend__kind="mfcc")
 
-    def test_nothing_of_what_is_set_aside_is_in_the_first_step(self, csv: Path, session: Session) -> None:
+    def test_fit_input_transform_ignores_holdout(self, csv: Path, session: Session) -> None:
         whole = datasets.load_dataset("features", csv)
         dataset = select(whole, set_aside=0.2)
         far = dataset.holdout["path"].iloc[0]
@@ -225,7 +204,7 @@ class TestFirstStep:
             assert tensor.equal(steps[1].state_dict()[name])
 
 
-def test_samples_has_no_sound_to_show(csv: Path, tmp_path: Path) -> None:
+def test_samples_of_feature_table_raises(csv: Path, tmp_path: Path) -> None:
     words = (
         f"samples --data features --data-root {csv} --backbone mlp --weights random --results {tmp_path / 'results'}"
     )
@@ -234,7 +213,7 @@ def test_samples_has_no_sound_to_show(csv: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_logistic_regression_on_the_real_table_is_that_of_sklearn(real_data: Path, session: Session) -> None:
+def test_logistic_regression_on_gtzan_features_equals_scikit_learn(real_data: Path, session: Session) -> None:
     path = real_data / "gtzan_features" / "features_30_sec.csv"
     dataset = select(datasets.load_dataset("features", path), folds=10, set_aside=0.1)
     assert len(dataset.columns) == 57

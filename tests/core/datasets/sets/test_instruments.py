@@ -44,7 +44,7 @@ def script() -> ModuleType:
     return module
 
 
-def test_loads_without_a_root_with_the_ten_families() -> None:
+def test_load_instruments_without_root() -> None:
     dataset = datasets.load_dataset("instruments")
     families = ("bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "vocal")
     assert dataset.class_names == families
@@ -53,18 +53,18 @@ def test_loads_without_a_root_with_the_ten_families() -> None:
     assert dataset.list_folds() == (1, 2, 3, 4, 5)
 
 
-def test_every_family_has_twelve_notes_in_every_fold(table: pd.DataFrame) -> None:
+def test_instruments_have_twelve_notes_per_family_and_fold(table: pd.DataFrame) -> None:
     assert (table.groupby(["label", "fold"]).size() == 12).all()
     assert len(table.groupby(["label", "fold"])) == 50
 
 
-def test_no_group_is_in_two_folds_and_each_program_comes_from_both_soundfonts(table: pd.DataFrame) -> None:
+def test_instruments_groups_are_in_one_fold(table: pd.DataFrame) -> None:
     assert (table.groupby("group")["fold"].nunique() == 1).all()
     assert (table.groupby("gm")["soundfont"].nunique() == 2).all()
     assert not table.duplicated(["gm", "pitch"]).any()  # the soundfonts share samples: no pitch from both
 
 
-def test_programs_that_play_the_same_recordings_are_one_group(table: pd.DataFrame, script: ModuleType) -> None:
+def test_instruments_programs_of_same_recordings_are_one_group(table: pd.DataFrame, script: ModuleType) -> None:
     # read off the soundfonts' sample tables; before, each of these pairs was split over two folds
     for soundfont, programs in (
         ("fluidr3", (0, 1, 3)),
@@ -140,12 +140,12 @@ def prime_factors(n: int) -> list[int]:
     return factors
 
 
-def test_no_two_notes_across_folds_are_one_recording(table: pd.DataFrame, waveforms: np.ndarray) -> None:
+def test_instruments_have_no_twins_across_folds(table: pd.DataFrame, waveforms: np.ndarray) -> None:
     # with whole programs in folds, whatever they played: 47 such pairs, at most 0.992; now at most 0.894
     assert twins(table, waveforms, above=0.9).empty
 
 
-def test_a_recording_at_another_pitch_and_time_is_found(table: pd.DataFrame, waveforms: np.ndarray) -> None:
+def test_twins_finds_shifted_recording(table: pd.DataFrame, waveforms: np.ndarray) -> None:
     row = table.index[table["program"] == "cello"][0]
     faster = soxr.resample(waveforms[row], 2 ** (7 / 12), 1)
     later = np.zeros_like(waveforms[row])
@@ -157,12 +157,7 @@ def test_a_recording_at_another_pitch_and_time_is_found(table: pd.DataFrame, wav
     assert twins(pair.assign(fold=1), np.stack([waveforms[row], later]), above=0.9).empty
 
 
-def test_families_overlap_in_pitch(table: pd.DataFrame) -> None:
-    ranges = table.groupby("label")["pitch"].agg(["min", "max"])
-    assert ranges["min"].max() < ranges["max"].min()
-
-
-def test_every_note_is_audible_unclipped_and_of_one_length(waveforms: np.ndarray) -> None:
+def test_instruments_are_audible_and_not_clipped(waveforms: np.ndarray) -> None:
     assert waveforms.shape == (600, 24_000)
     peaks = np.abs(waveforms).max(axis=1)
     assert peaks.min() > 0.02
@@ -170,21 +165,15 @@ def test_every_note_is_audible_unclipped_and_of_one_length(waveforms: np.ndarray
     assert np.abs(waveforms[:, -1]).max() < 0.01  # faded out, no click
 
 
-def test_released_within_the_clip(table: pd.DataFrame, waveforms: np.ndarray) -> None:
-    organs = waveforms[(table["label"] == "organ").to_numpy()]  # steady while held
-    held, released = organs[:, 8_000:16_000], organs[:, 23_000:]
-    assert np.median(np.sqrt((released**2).mean(axis=1) / (held**2).mean(axis=1))) < 0.2
-
-
 @pytest.mark.parametrize("program", ["fingered bass", "trumpet", "choir aahs"])
-def test_pitch_is_the_one_asked_for(program: str, table: pd.DataFrame, waveforms: np.ndarray) -> None:
+def test_instruments_have_the_pitch_of_the_table(program: str, table: pd.DataFrame, waveforms: np.ndarray) -> None:
     for row in table.index[table["program"] == program]:
         y = waveforms[row, 2_400:16_000]
         f0 = np.median(librosa.yin(y, fmin=25, fmax=3_000, sr=16_000, frame_length=4096))
         assert librosa.hz_to_midi(f0) == pytest.approx(table.loc[row, "pitch"], abs=0.5)
 
 
-def test_small_enough_to_embed_and_licensed() -> None:
+def test_instruments_are_small_and_licensed() -> None:
     assert sum(path.stat().st_size for path in EMBEDDED_FOLDER.rglob("*") if path.is_file()) <= 5.5e6
     notice = (EMBEDDED_FOLDER / "NOTICE").read_text(encoding="utf-8")
     assert "Copyright (c) 2000-2002, 2008 Frank Wen" in notice
@@ -192,19 +181,7 @@ def test_small_enough_to_embed_and_licensed() -> None:
     assert "Permission is hereby granted, free of charge" in notice
 
 
-def test_script_still_plans_exactly_the_table(script: ModuleType) -> None:
+def test_render_script_plans_the_table(script: ModuleType) -> None:
     with (EMBEDDED_FOLDER / "instruments.csv").open(encoding="utf-8", newline="") as file:
         stored = list(csv.DictReader(file))
     assert [{key: str(value) for key, value in asdict(note).items()} for note in script.plan_notes()] == stored
-
-
-def test_written_files_repeat_byte_for_byte(script: ModuleType, tmp_path: Path) -> None:
-    y = np.sin(np.arange(24_000) / 10).astype(np.float32)
-    paths = [tmp_path / "a.ogg", tmp_path / "b.ogg"]
-    for path in paths:
-        soundfile.write(path, y, 16_000, format="OGG", subtype="VORBIS")
-    drawn = [soundfile.read(path)[0] for path in paths]
-    for path in paths:
-        script.fix_serial(path)
-    assert paths[0].read_bytes() == paths[1].read_bytes()
-    np.testing.assert_array_equal(soundfile.read(paths[0])[0], drawn[0])

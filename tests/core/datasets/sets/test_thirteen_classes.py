@@ -44,7 +44,7 @@ def thirteen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_every_file_that_is_not_hidden_is_a_clip(thirteen: Path) -> None:
+def test_load_thirteen_reads_all_visible_files(thirteen: Path) -> None:
     dataset = datasets.load_dataset("thirteen-classes", thirteen)
     assert len(dataset.clips) == 13 * 3 + 1 + len(BROKEN)
     assert set(BROKEN) < set(dataset.clips["path"])
@@ -52,13 +52,13 @@ def test_every_file_that_is_not_hidden_is_a_clip(thirteen: Path) -> None:
     assert dataset.list_folds() == (1, 2, 3)
 
 
-def test_what_is_no_recording_is_named(thirteen: Path) -> None:
+def test_load_thirteen_names_unusable_files(thirteen: Path) -> None:
     found = summarise_dataset(datasets.load_dataset("thirteen-classes", thirteen))
     assert [problem.split(":")[0] for problem in found.problems] == list(BROKEN)
     assert found.clips == 42
 
 
-def test_training_refuses_them_by_name_or_leaves_them_out_and_counts(thirteen: Path, tmp_path: Path) -> None:
+def test_training_with_unusable_files_raises_or_skips(thirteen: Path, tmp_path: Path) -> None:
     dataset = datasets.load_dataset("thirteen-classes", thirteen)
     ask = {
         "content": "thirteen",
@@ -73,7 +73,7 @@ def test_training_refuses_them_by_name_or_leaves_them_out_and_counts(thirteen: P
     assert len(found.array) == 40
 
 
-def test_another_number_of_classes_is_refused(thirteen: Path, tmp_path: Path) -> None:
+def test_load_thirteen_other_number_of_classes_raises(thirteen: Path, tmp_path: Path) -> None:
     copy = tmp_path / "twelve"
     shutil.copytree(thirteen, copy)
     shutil.rmtree(copy / "class12")
@@ -81,7 +81,7 @@ def test_another_number_of_classes_is_refused(thirteen: Path, tmp_path: Path) ->
         datasets.load_dataset("thirteen-classes", copy)
 
 
-def test_a_folder_of_ones_own_names_what_it_does_not_take(thirteen: Path) -> None:
+def test_load_folder_remarks_ignored_files(thirteen: Path) -> None:
     dataset = datasets.load_dataset("folder", thirteen)
     assert dataset.remarks == (
         "2 files without an audio suffix ignored (a CSV file can list them): class01/notes.txt, class02/d.dat",
