@@ -101,21 +101,21 @@ def _decode(file: FileIO, *, guessed: bool) -> Iterator[Block]:
 def _decode_with_soundfile(sound: soundfile.SoundFile) -> Iterator[Block]:
     if sound.format == "XI":
         raise ValueError("an XI instrument, not a recording")
-    there, size = 0, max(BLOCK_SIZE // sound.channels, 1)
-    while there < sound.frames:
+    n_read, size = 0, max(BLOCK_SIZE // sound.channels, 1)
+    while n_read < sound.frames:
         try:
             samples = sound.read(
-                min(size, sound.frames - there), dtype="float32", always_2d=True
+                min(size, sound.frames - n_read), dtype="float32", always_2d=True
             )  # (samples, channels)
         except soundfile.LibsndfileError as error:
             raise ValueError(f"truncated or damaged ({error.error_string})") from None
         if not len(samples):
             break
-        there += len(samples)
+        n_read += len(samples)
         mono = samples[:, 0] if sound.channels == 1 else samples.mean(axis=1, dtype=np.float32)
         yield Block(mono, sound.samplerate)
-    if sound.frames - there > (MP3_SLACK if sound.format == "MP3" else 0):
-        raise ValueError(f"truncated: has {there} of {sound.frames} samples")
+    if sound.frames - n_read > (MP3_SLACK if sound.format == "MP3" else 0):
+        raise ValueError(f"truncated: has {n_read} of {sound.frames} samples")
 
 
 def _decode_with_av(file: FileIO) -> Iterator[Block]:

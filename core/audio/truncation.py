@@ -70,9 +70,9 @@ def _read_id3_size(read: Reader) -> int:
 
 
 def _check_size(read: Reader, start: int, size: int) -> None:
-    there = max(read.size - start, 0)
-    if there + HEADER_SLACK < size < UNKNOWN_SIZE:
-        raise ValueError(f"truncated: has {there} of {size} bytes of sound")
+    available = max(read.size - start, 0)
+    if available + HEADER_SLACK < size < UNKNOWN_SIZE:
+        raise ValueError(f"truncated: has {available} of {size} bytes of sound")
 
 
 def _check_riff(read: Reader) -> None:
@@ -91,9 +91,9 @@ def _check_rf64(read: Reader) -> None:
         if name == b"ds64":
             stated = read.number(start + 8, "<Q")
         elif name == b"data":
-            there = read.size - start
-            if there + HEADER_SLACK < stated:
-                raise ValueError(f"truncated: has {there} of {stated} bytes of sound")
+            available = read.size - start
+            if available + HEADER_SLACK < stated:
+                raise ValueError(f"truncated: has {available} of {stated} bytes of sound")
             return
 
 

@@ -53,12 +53,12 @@ def time_stretch(y: np.ndarray, *, rate: float) -> np.ndarray:
 
 def _compute_stft(y: np.ndarray, first: int, last: int, window: np.ndarray) -> np.ndarray:
     """Return frames `first` to `last` of ``librosa.stft(y)``, (bins, frames), with zeros after its end."""
-    there = min(last, 1 + len(y) // HOP_LENGTH)
-    start, end = first * HOP_LENGTH - N_FFT // 2, (there - 1) * HOP_LENGTH + N_FFT // 2
+    last_frame = min(last, 1 + len(y) // HOP_LENGTH)
+    start, end = first * HOP_LENGTH - N_FFT // 2, (last_frame - 1) * HOP_LENGTH + N_FFT // 2
     part = np.pad(y[max(start, 0) : end], (max(-start, 0), max(end - len(y), 0)))
     frames = np.lib.stride_tricks.sliding_window_view(part, N_FFT)[::HOP_LENGTH].T
     spectrum = np.fft.rfft(window[:, None] * frames, axis=0).astype(np.complex64)
-    return np.pad(spectrum, ((0, 0), (0, last - there)))
+    return np.pad(spectrum, ((0, 0), (0, last - last_frame)))
 
 
 def _interpolate_frames(spectrum: np.ndarray, steps: np.ndarray, phase: np.ndarray) -> np.ndarray:
@@ -68,11 +68,11 @@ def _interpolate_frames(spectrum: np.ndarray, steps: np.ndarray, phase: np.ndarr
     loudness, angles = np.abs(spectrum), np.angle(spectrum)
     one = torch.ones(len(phase))
     for i, step in enumerate(steps):
-        here, there = int(step), int(step) + 1
+        left, right = int(step), int(step) + 1
         alpha = np.mod(step, 1.0)
         unit = torch.polar(one, torch.from_numpy(phase)).numpy()  # sine and cosine of the C library, as in librosa
-        result[:, i] = unit * ((1.0 - alpha) * loudness[:, here] + alpha * loudness[:, there])
-        change = angles[:, there] - angles[:, here] - advance
+        result[:, i] = unit * ((1.0 - alpha) * loudness[:, left] + alpha * loudness[:, right])
+        change = angles[:, right] - angles[:, left] - advance
         change -= 2.0 * np.pi * np.round(change / (2.0 * np.pi))  # to -pi .. pi
         phase += advance + change
     return result

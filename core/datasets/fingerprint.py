@@ -58,21 +58,21 @@ def get_file_sizes(root: Path, paths: Sequence[str]) -> list[int]:
     UserError
         If a folder cannot be read or a file is missing.
     """
-    found: dict[str, int] = {}
-    wanted: dict[str, set[str]] = {}
+    sizes_by_path: dict[str, int] = {}
+    names_by_folder: dict[str, set[str]] = {}
     for path in paths:
         folder, _, name = path.rpartition("/")
-        wanted.setdefault(folder, set()).add(name)
-    for folder, names in wanted.items():
+        names_by_folder.setdefault(folder, set()).add(name)
+    for folder, names in names_by_folder.items():
         try:
             with os.scandir(root / folder) as entries:
                 sizes = ((entry.name, entry.stat().st_size) for entry in entries if entry.name in names)
-                found |= {f"{folder}/{name}".lstrip("/"): size for name, size in sizes}
+                sizes_by_path |= {f"{folder}/{name}".lstrip("/"): size for name, size in sizes}
         except OSError as error:
             raise UserError(f"{root / folder}: cannot be read ({error.strerror})") from error
-    if gone := [path for path in paths if path not in found]:
-        raise UserError(f"{root / gone[0]}: cannot be read (No such file or directory)")
-    return [found[path] for path in paths]
+    if missing := [path for path in paths if path not in sizes_by_path]:
+        raise UserError(f"{root / missing[0]}: cannot be read (No such file or directory)")
+    return [sizes_by_path[path] for path in paths]
 
 
 def hash_rows(vectors: np.ndarray) -> list[str]:
@@ -125,15 +125,15 @@ def _find_unchanged(root: str, paths: Sequence[str], entries: Sequence[FileDiges
 
     Uses strings in one thread, because a `Path` object or a thread costs more than the `stat` call.
     """
-    found: list[FileDigest | None] = []
+    unchanged: list[FileDigest | None] = []
     for path, entry in zip(paths, entries, strict=True):
         if entry:
             try:
                 entry = entry if entry[0] == file_signature(f"{root}/{path}") else None
             except OSError:
                 entry = None  # the error is raised when the file is read
-        found.append(entry)
-    return found
+        unchanged.append(entry)
+    return unchanged
 
 
 def _hash_selected(root: Path, paths: Sequence[str], numbers: Sequence[int]) -> list[tuple[int, FileDigest]]:

@@ -49,7 +49,7 @@ def parse_integers(path: Path, rows: pd.DataFrame, column: str, *, at_least: int
         If a value is not a whole number from `at_least`; the message names the row, counted from 1 below the header.
     """
     for number, value in enumerate(rows[column], start=1):
-        if (found := parse_whole_number(value)) is None or found < at_least:
+        if (parsed := parse_whole_number(value)) is None or parsed < at_least:
             raise UserError(f"{path}: row {number}: {column} is '{value}'; it must be a whole number from {at_least}")
     return rows[column].astype("int64")
 
@@ -114,5 +114,5 @@ def _list_folder(folder: Path) -> set[str]:
 
 def format_few(items: Sequence[object]) -> str:
     """Return the first few items as text, and the number of the others."""
-    shown = ", ".join(map(str, items[:MAX_NAMES]))
-    return shown if len(items) <= MAX_NAMES else f"{shown} and {len(items) - MAX_NAMES} more"
+    text = ", ".join(map(str, items[:MAX_NAMES]))
+    return text if len(items) <= MAX_NAMES else f"{text} and {len(items) - MAX_NAMES} more"

@@ -68,18 +68,18 @@ def _relabel(dataset: Dataset, label: str) -> Dataset:
     values = dataset.attributes[label].astype(str)
     if (empty := values == "").any():
         raise UserError(f"--label {label}: {dataset.clips['path'][empty].iloc[0]} has no value; fill in every row")
-    alone = ~values.duplicated(keep=False)
-    names = sorted(values[~alone].unique(), key=_number_or_text)
+    is_single = ~values.duplicated(keep=False)
+    names = sorted(values[~is_single].unique(), key=_number_or_text)
     if len(names) < 2:
         raise UserError(f"--label {label}: {len(names)} classes of two clips or more; at least two classes are needed")
     numbers = {name: number for number, name in enumerate(names)}
     changes: dict[str, Any] = {"class_names": tuple(names)}
-    if alone.any():
-        remark = f"{alone.sum():,} clips left out, each the only one of its {label}"
+    if is_single.any():
+        remark = f"{is_single.sum():,} clips left out, each the only one of its {label}"
         changes["remarks"] = (*dataset.remarks, remark)
-        changes["left_out"] = dataset.left_out.union(dataset.clips["path"][alone])
-    relabelled = dataset.subset(~alone.to_numpy(), **changes)
-    labels = values[~alone].map(numbers).to_numpy(np.int64)
+        changes["left_out"] = dataset.left_out.union(dataset.clips["path"][is_single])
+    relabelled = dataset.subset(~is_single.to_numpy(), **changes)
+    labels = values[~is_single].map(numbers).to_numpy(np.int64)
     return dataclasses.replace(relabelled, clips=relabelled.clips.assign(label=labels))
 
 

@@ -101,9 +101,9 @@ class GtzanFeatures:
     def _tuning(self, power: np.ndarray) -> float:
         """Return the result of `librosa.estimate_tuning`: the deviation of loud pitches from semitones, or 0."""
         pitches, loudness = librosa.piptrack(S=power, sr=self.sr, n_fft=self.n_fft)
-        if not (found := pitches > 0).any():
+        if not (is_pitch := pitches > 0).any():
             return 0.0
-        return librosa.pitch_tuning(pitches[found & (loudness >= np.median(loudness[found]))], bins_per_octave=12)
+        return librosa.pitch_tuning(pitches[is_pitch & (loudness >= np.median(loudness[is_pitch]))], bins_per_octave=12)
 
     def _tempo(self, decibels: np.ndarray) -> float:
         """Return the initial tempo of `librosa.beat.beat_track` in beats per minute; 0 without onsets."""

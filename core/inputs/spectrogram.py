@@ -245,6 +245,6 @@ def _resize_positions(positions: np.ndarray, height: int) -> np.ndarray:
     n = len(positions)
     if n in (1, height):  # a single row has no spacing; use 1
         return positions if n == height else positions[0] + np.arange(float(height))
-    wanted = (np.arange(height) + 0.5) * n / height - 0.5
-    below = np.clip(np.floor(wanted).astype(int), 0, n - 2)  # extrapolate linearly at both ends
-    return np.asarray(positions[below] + (wanted - below) * (positions[below + 1] - positions[below]))
+    new_positions = (np.arange(height) + 0.5) * n / height - 0.5
+    below = np.clip(np.floor(new_positions).astype(int), 0, n - 2)  # extrapolate linearly at both ends
+    return np.asarray(positions[below] + (new_positions - below) * (positions[below + 1] - positions[below]))

@@ -110,15 +110,17 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     backbone = build_network(run, len(dataset.class_names))
     input_transform = make_input_transform(run, backbone, plain, split)
     training = run.training
-    stay = reuse and can_cache_prefix(run)
-    prefix, network = split_at_freeze(input_transform, backbone, run.model.freeze if stay else "none")
-    if training.live and not stay:
+    reuse_prefix = reuse and can_cache_prefix(run)
+    prefix, network = split_at_freeze(input_transform, backbone, run.model.freeze if reuse_prefix else "none")
+    if training.live and not reuse_prefix:
         network, augment = _prepend_input_kind(run, network, augment), nn.Sequential()
     backbone.to(session.device)
-    stored = [load_activations(prefix, version, run, session) for version in versions] if stay else []
-    network = ComputeMode(training, session.device).to_device(prepend_cast(network, stored[0]) if stay else network)
-    source = make_source(stored or versions, run, session)
-    prefix_ms = float(stored[0].facts.get(CLIP_MS_FACT, math.nan)) if stay else 0.0
+    activations = [load_activations(prefix, version, run, session) for version in versions] if reuse_prefix else []
+    network = ComputeMode(training, session.device).to_device(
+        prepend_cast(network, activations[0]) if reuse_prefix else network
+    )
+    source = make_source(activations or versions, run, session)
+    prefix_ms = float(activations[0].facts.get(CLIP_MS_FACT, math.nan)) if reuse_prefix else 0.0
     rows = dataset.clips.iloc[plain.clip_rows]
     labels = torch.tensor(rows["label"].to_numpy(), dtype=torch.int64, device=session.device)
     return PreparedRun(
@@ -131,7 +133,7 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
         split=split,
         augment=augment,
         bad_clips=plain.unusable,
-        prefix_reused=stay,
+        prefix_reused=reuse_prefix,
         counts=surgery.count_parameters_by_kind(backbone),
         prefix_ms=prefix_ms,
     )

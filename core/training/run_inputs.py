@@ -7,7 +7,7 @@ import numpy as np
 from core.config.run import Run
 from core.datasets.dataset import Dataset, Split
 from core.errors import UserError
-from core.inputs.store import stored_inputs as features
+from core.inputs.store import stored_inputs
 from core.inputs.store.build_inputs import BuildChunks
 from core.inputs.store.on_the_fly import make_on_the_fly_inputs
 from core.inputs.store.stored_inputs import DatasetInputs
@@ -56,9 +56,9 @@ def load_images(
 
 
 def _load_version(
-    run: Run, dataset: Dataset, session: Session, *, build_chunks: BuildChunks | None, **changed: Any
+    run: Run, dataset: Dataset, session: Session, *, build_chunks: BuildChunks | None, **augmentation: Any
 ) -> DatasetInputs:
-    store: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "content": run.data.content,
         "clip": run.clip,
         "cache": session.store.cache,
@@ -66,16 +66,18 @@ def _load_version(
         "progress": session.report,
     }
     if not run.training.live:
-        return features.load_inputs(
-            dataset, **store, frontend=run.frontend, device=session.device, build_chunks=build_chunks, **changed
+        return stored_inputs.load_inputs(
+            dataset, **settings, frontend=run.frontend, device=session.device, build_chunks=build_chunks, **augmentation
         )
-    found = load_waveforms(dataset, **store, whole=AUGMENTATIONS[run.training.augment].crops_recordings, **changed)
-    if found.longer == 0 and AUGMENTATIONS[run.training.augment].crops_recordings:
+    waveforms = load_waveforms(
+        dataset, **settings, whole=AUGMENTATIONS[run.training.augment].crops_recordings, **augmentation
+    )
+    if waveforms.longer == 0 and AUGMENTATIONS[run.training.augment].crops_recordings:
         session.report.note(
             f"{dataset.name}: no recording is longer than --duration {run.clip.duration:g}, so --augment "
             f"{run.training.augment} has no effect"
         )
-    return make_on_the_fly_inputs(found, dataset, clip=run.clip, frontend=run.frontend, device=session.device)
+    return make_on_the_fly_inputs(waveforms, dataset, clip=run.clip, frontend=run.frontend, device=session.device)
 
 
 def load_plain_images(run: Run, dataset: Dataset, session: Session) -> DatasetInputs:

@@ -44,7 +44,7 @@ def read_labels(path: Path) -> list[tuple[str, str]]:
 
 
 def match_labels(
-    paths: Sequence[str], truth: Sequence[tuple[str, str]], class_names: Sequence[str], *, source: str
+    paths: Sequence[str], true_labels: Sequence[tuple[str, str]], class_names: Sequence[str], *, source: str
 ) -> np.ndarray:
     """Return the class number of each recording, (recordings,); -1 for a recording without a label.
 
@@ -55,7 +55,7 @@ def match_labels(
     ----------
     paths
         Paths of the recordings.
-    truth
+    true_labels
         Result of `read_labels`.
     class_names
         Class names of the network.
@@ -67,28 +67,31 @@ def match_labels(
     UserError
         If no recording has a label, one has two, or a label is not a class of the network.
     """
-    by_path = any("/" in name for name, _ in truth)
-    ways = ((how, _collect_labels(paths, truth, key)) for how, key in MATCH_KEYS.items() if by_path or how != "path")
-    how, found = next((way for way in ways if any(way[1])), ("", []))
-    if not found:
+    by_path = any("/" in name for name, _ in true_labels)
+    keys = {name: key for name, key in MATCH_KEYS.items() if by_path or name != "path"}
+    matches = ((name, _collect_labels(paths, true_labels, key)) for name, key in keys.items())
+    matched_by, label_sets = next((match for match in matches if any(match[1])), ("", []))
+    if not label_sets:
         raise UserError(f"{source}: labels none of the {len(paths)} recordings, such as {paths[0]}; {HOW_TO_GIVE}")
-    if ambiguous := [path for path, labels in zip(paths, found, strict=True) if len(labels) > 1]:
-        raise UserError(f"{source}: {format_few(ambiguous)}: more than one label, matched by {how}; give their paths")
-    named = [next(iter(labels), "") for labels in found]
+    if ambiguous := [path for path, label_set in zip(paths, label_sets, strict=True) if len(label_set) > 1]:
+        raise UserError(
+            f"{source}: {format_few(ambiguous)}: more than one label, matched by {matched_by}; give their paths"
+        )
+    labels = [next(iter(label_set), "") for label_set in label_sets]
     numbers = {name: number for number, name in enumerate(class_names)}
-    if unknown := sorted({label for label in named if label and label not in numbers}):
+    if unknown := sorted({label for label in labels if label and label not in numbers}):
         raise UserError(
             f"{source}: {format_few(unknown)}: not a class of the network, whose classes are "
             f"{format_few(class_names)}; correct the labels"
         )
-    return np.array([numbers.get(label, -1) for label in named], np.int64)
+    return np.array([numbers.get(label, -1) for label in labels], np.int64)
 
 
 def _collect_labels(
-    paths: Sequence[str], truth: Sequence[tuple[str, str]], key: Callable[[str], str]
+    paths: Sequence[str], true_labels: Sequence[tuple[str, str]], key: Callable[[str], str]
 ) -> list[set[str]]:
     """Return the set of labels of each path, comparing names by `key`."""
     labels: dict[str, set[str]] = defaultdict(set)
-    for name, label in truth:
+    for name, label in true_labels:
         labels[key(name)].add(label)
     return [labels.get(key(path), set()) for path in paths]

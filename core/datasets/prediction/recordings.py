@@ -133,19 +133,19 @@ def get_holdout(loaded: Dataset, selected: Dataset) -> UnlabelledClips:
 
 def _find_in_folder(root: Path) -> UnlabelledClips:
     files = sorted(find_files(root))
-    named = [path for path in files if path.lower().endswith(AUDIO_SUFFIXES)]
-    if not named:
+    recordings = [path for path in files if path.lower().endswith(AUDIO_SUFFIXES)]
+    if not recordings:
         raise UserError(f"{root}: has no recordings ({' '.join(AUDIO_SUFFIXES)}); a CSV file can list other files")
     other = [path for path in files if not path.lower().endswith(AUDIO_SUFFIXES)]
     remark = f"files without the suffix of a recording are ignored: {format_few(other)}"
-    return _check_names(root, UnlabelledClips(root, tuple(named), remarks=(remark,) if other else ()))
+    return _check_names(root, UnlabelledClips(root, tuple(recordings), remarks=(remark,) if other else ()))
 
 
-def _check_names(source: Path, found: UnlabelledClips) -> UnlabelledClips:
-    if not found.paths:
+def _check_names(source: Path, clips: UnlabelledClips) -> UnlabelledClips:
+    if not clips.paths:
         raise UserError(f"{source}: has no rows")
-    if odd := [path for path in found.paths if not is_utf8(path)]:
-        raise UserError(f"{source}: file names that are no UTF-8: {format_few(odd)}; rename them")
-    if twice := [path for path, times in Counter(found.paths).items() if times > 1]:
-        raise UserError(f"{source}: named more than once: {format_few(twice)}; keep one row for each")
-    return found
+    if invalid := [path for path in clips.paths if not is_utf8(path)]:
+        raise UserError(f"{source}: file names that are not UTF-8: {format_few(invalid)}; rename them")
+    if duplicates := [path for path, times in Counter(clips.paths).items() if times > 1]:
+        raise UserError(f"{source}: named more than once: {format_few(duplicates)}; keep one row for each")
+    return clips

@@ -51,14 +51,14 @@ def load(root: Path | None = None) -> Dataset:
     if not root.is_dir():
         return _make_dataset("folder", root.parent, _read_csv(root))
     files = _read_class_folders("folder", root)
-    named = files["path"].str.lower().str.endswith(AUDIO_SUFFIXES)
-    if empty := sorted(set(files["label"].unique()) - set(files.loc[named, "label"].unique())):
+    is_audio = files["path"].str.lower().str.endswith(AUDIO_SUFFIXES)
+    if empty := sorted(set(files["label"].unique()) - set(files.loc[is_audio, "label"].unique())):
         raise UserError(
             f"folder: {root / empty[0]} has no recordings ({' '.join(AUDIO_SUFFIXES)}); add some or remove it"
         )
-    other = sorted(files.loc[~named, "path"])
+    other = sorted(files.loc[~is_audio, "path"])
     remark = f"{len(other)} files without an audio suffix ignored (a CSV file can list them): {format_few(other)}"
-    return _make_dataset("folder", root, files[named].copy(), remarks=(remark,) if other else ())
+    return _make_dataset("folder", root, files[is_audio].copy(), remarks=(remark,) if other else ())
 
 
 def load_thirteen(root: Path | None = None) -> Dataset:

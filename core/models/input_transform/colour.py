@@ -15,23 +15,23 @@ class ScaleToUnit(nn.Module):
 
     Parameters
     ----------
-    picture
+    value_range
         Values mapped to 0 and 1, in the image's unit. None: minimum and maximum of each image, as when drawing with a
         colour map; then a change of loudness in dB does not change the image.
     """
 
-    def __init__(self, picture: tuple[float, float] | None = None) -> None:
+    def __init__(self, value_range: tuple[float, float] | None = None) -> None:
         super().__init__()
-        self.picture = picture
+        self.value_range = value_range
 
     def extra_repr(self) -> str:
         """Return the range, which the module's state dict does not contain."""
-        return f"picture={self.picture}"
+        return f"value_range={self.value_range}"
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Scale images (batch, channels, height, width); values outside a fixed range map outside 0 .. 1."""
-        if self.picture:
-            return (x - self.picture[0]) / (self.picture[1] - self.picture[0])
+        if self.value_range:
+            return (x - self.value_range[0]) / (self.value_range[1] - self.value_range[0])
         low, high = x.amin(dim=(1, 2, 3), keepdim=True), x.amax(dim=(1, 2, 3), keepdim=True)
         return (x - low) / (high - low).clamp_min(MIN_RANGE)
 

@@ -34,17 +34,17 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
 
     @classmethod
-    def fixed(cls, mean: Sequence[float], std: Sequence[float], picture: tuple[float, float]) -> Self:
+    def fixed(cls, mean: Sequence[float], std: Sequence[float], value_range: tuple[float, float]) -> Self:
         """Return a normalisation that needs no data: scale the value range to 0 .. 1, then apply the backbone's own.
 
         Parameters
         ----------
         mean, std
             Mean and standard deviation per channel of the pretraining images, whose values are 0 .. 1.
-        picture
-            What is 0 and what is 1 in the inputs' unit (`core.inputs.base.Layout.value_range`).
+        value_range
+            Values mapped to 0 and 1, in the unit of the inputs (`core.inputs.base.Layout.value_range`).
         """
-        low, span = picture[0], picture[1] - picture[0]
+        low, span = value_range[0], value_range[1] - value_range[0]
         return cls([low + span * m for m in mean], [span * s for s in std])
 
     @classmethod
