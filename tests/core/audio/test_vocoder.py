@@ -1,4 +1,4 @@
-"""The phase vocoder in pieces gives the bits of librosa's."""
+"""The phase vocoder equals `librosa.effects.time_stretch` bit for bit."""
 
 import librosa
 import numpy as np

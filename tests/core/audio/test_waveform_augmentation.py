@@ -64,11 +64,11 @@ def images(batch=64, n_mels=32, n_frames=50):
 
 
 def masked(x):
-    """Rows (batch, n_mels) and columns (batch, n_frames) that are floor throughout."""
-    floor = x == -60
-    assert torch.equal(floor[:, 0], floor[:, 1])
-    assert torch.equal(floor[:, 0], floor[:, 2])
-    return floor[:, 0].all(dim=2), floor[:, 0].all(dim=1)
+    """Return which rows (batch, n_mels) and columns (batch, n_frames) are completely silent."""
+    silent = x == -60
+    assert torch.equal(silent[:, 0], silent[:, 1])
+    assert torch.equal(silent[:, 0], silent[:, 2])
+    return silent[:, 0].all(dim=2), silent[:, 0].all(dim=1)
 
 
 def test_spec_augment_masks_one_band_and_one_time_span():

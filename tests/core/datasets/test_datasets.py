@@ -1,4 +1,4 @@
-"""Loaders, folds, splits, fingerprints: official layouts on small synthetic sets, and on real recordings."""
+"""Loaders, folds, splits and fingerprints, on small synthetic data sets and on real recordings."""
 
 import dataclasses
 import hashlib
@@ -33,7 +33,7 @@ def write_clip(path: Path, *, seed: int = 0, sr: int = 8_000, channels: int = 1)
 
 @pytest.fixture
 def urbansound8k(tmp_path: Path) -> Path:
-    """Two folds of two sources each, two slices of a source, classes 0 and 3."""
+    """Return two folds with two sources each, two slices per source, and the classes 0 and 3."""
     lines = ["slice_file_name,fsID,start,end,salience,fold,classID,class"]
     for fold in (1, 2):
         for class_id, class_name in ((0, "air_conditioner"), (3, "dog_bark")):
@@ -49,7 +49,7 @@ def urbansound8k(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def esc50(tmp_path: Path) -> Path:
-    """Three folds of the classes 40, 1 and 10, one clip each."""
+    """Return three folds with one clip each of the classes 40, 1 and 10."""
     lines = ["filename,fold,target,category,esc10,src_file,take"]
     for fold in (1, 2, 3):
         for target, category in ((40, "helicopter"), (1, "rooster"), (10, "rain")):
@@ -190,7 +190,7 @@ class TestGtzan:
             datasets.load_dataset("gtzan", tmp_path)
 
     def test_load_gtzan_ignores_hidden_files(self, tmp_path: Path) -> None:
-        """macOS leaves one beside every file that it copies to another system."""
+        """macOS creates such files when it copies to other file systems."""
         gtzan_tree(tmp_path, tracks=lambda genre: list(range(2)))
         (tmp_path / "rock" / "._rock.00000.wav").write_bytes(b"what a Mac knows of rock.00000.wav")
         assert len(datasets.load_dataset("gtzan", tmp_path).clips) == 2 * len(GENRES)
@@ -367,10 +367,10 @@ class TestFingerprint:
         root, cache = esc50 / "audio", tmp_path / "cache"
         paths = sorted(path.name for path in root.iterdir())
         (root / "lost.wav").write_bytes(b"lost")
-        fingerprint.hash_files("set", root, [*reversed(paths), "lost.wav"], cache)  # another order, and one more
+        fingerprint.hash_files("set", root, [*reversed(paths), "lost.wav"], cache)  # another order and one more file
         (root / "lost.wav").unlink()
         status = (root / paths[0]).stat()
-        (tmp_path / "same").write_bytes(bytes(status.st_size))  # same size, and the modification time is kept
+        (tmp_path / "same").write_bytes(bytes(status.st_size))  # same size and modification time
         os.utime(tmp_path / "same", ns=(0, status.st_mtime_ns))
         (tmp_path / "same").rename(root / paths[0])
         (root / paths[-1]).write_bytes(b"longer or shorter")

@@ -1,4 +1,4 @@
-"""Downloads, against a server on this machine: checked, continued, unpacked safely, with a way out in every message."""
+"""Downloads from a local server: checksums, resuming, safe unpacking, and remedies in messages."""
 
 import hashlib
 import io
@@ -42,13 +42,13 @@ def tar_of(members: dict[str, bytes]) -> bytes:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one archive; `ranges` of the requests are kept, and the first answer may break off."""
+    """Server of one archive that records the requested ranges and can interrupt a response."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.archive = b""
-        self.continues = True  # answers a Range with that range
-        self.break_after: int | None = None  # bytes of the next answer
+        self.continues = True  # whether range requests are supported
+        self.break_after: int | None = None  # bytes after which the next response is interrupted
         self.ranges: list[str | None] = []
 
     @property
@@ -106,7 +106,7 @@ def test_download_unpacks_without_top_folder(
     datasets.download_dataset("esc50", tmp_path / "new" / "root")
     assert files(tmp_path / "new" / "root") == {"meta/esc50.csv", "audio/a.wav"}
     datasets.download_dataset("esc50", tmp_path / "new" / "root")
-    assert len(server.ranges) == 1  # it is there: nothing is asked for again
+    assert len(server.ranges) == 1  # nothing is downloaded again
 
 
 def test_download_resumes_interrupted_transfer(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_download_resumes_interrupted_transfer(server: Server, monkeypatch: pyte
         f"run the command again to resume, or unpack it by hand so that {tmp_path}/{LAYOUT[0]} exists"
     )
     datasets.download_dataset("esc50", tmp_path)
-    assert server.ranges == [None, "bytes=131072-"]  # whole chunks are kept
+    assert server.ranges == [None, "bytes=131072-"]  # complete chunks are kept
     assert files(tmp_path) == {"meta/esc50.csv", "audio/a.wav"}
 
 

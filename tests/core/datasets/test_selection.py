@@ -1,4 +1,4 @@
-"""Folds of another number, a part held out, fewer clips of a class; and that plans and runs keep to them."""
+"""Selections from a data set: labels, folds, held-out clips and clips per class, also in plans and run ids."""
 
 import dataclasses
 import re
@@ -18,7 +18,7 @@ from core.plan import make_plan
 
 
 def tracks(*, per_class: int = 100, classes: int = 10, clips_per_group: int = 1, fixed: bool = False) -> Dataset:
-    """Return a set of no files: `per_class` clips of each class, in groups of `clips_per_group`."""
+    """Return a data set without files: `per_class` clips of each class, in groups of `clips_per_group`."""
     rows = pd.DataFrame(
         [
             {"path": f"{label}/{k:04d}.wav", "label": label, "group": f"{label}-{k // clips_per_group}"}
@@ -159,7 +159,7 @@ class TestPerClass:
         for validation in (0.0, 0.5):
             for part in dataset.split(1, validation=validation):
                 assert not len(part) or (np.bincount(labels[part]) == 7).all()
-        assert len(dataset.clips) == 3 * 70  # nothing else is in the set, so that no other input is made
+        assert len(dataset.clips) == 3 * 70  # other clips are dropped, so their inputs are not computed
 
     def test_select_per_class_limits_training_and_test_folds(self) -> None:
         dataset = select(tracks(), per_class=12)

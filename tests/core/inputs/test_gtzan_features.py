@@ -1,4 +1,4 @@
-"""Features of sounds: each number is that of librosa's function of its name, as GTZAN's table was made."""
+"""GTZAN's features equal the librosa functions of the same names."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def measured(kind: InputKind, y: np.ndarray) -> dict[str, float]:
 
 
 def expected(y: np.ndarray, sr: int) -> dict[str, float]:
-    """Return the features of a waveform by librosa's own functions with nothing but their defaults."""
+    """Return the features of a waveform, computed by librosa with default settings."""
     harmony, perceptr = librosa.effects.hpss(y)
     over_time = {
         "chroma_stft": librosa.feature.chroma_stft(y=y, sr=sr),
@@ -51,7 +51,7 @@ def assert_librosas(y: np.ndarray, sr: int) -> None:
     found, wanted = measured(made(sr, duration=len(y) / sr), y), expected(y, sr)
     assert set(found) == set(wanted)
     for name, value in wanted.items():
-        near = np.sqrt(wanted.get(name.replace("_mean", "_var"), 0.0)) * 1e-4  # a mean near 0 has no digits of its own
+        near = np.sqrt(wanted.get(name.replace("_mean", "_var"), 0.0)) * 1e-4  # tolerance of a mean near 0
         assert found[name] == pytest.approx(value, rel=1e-3, abs=max(near, 1e-7)), name
 
 

@@ -1,4 +1,4 @@
-"""Every kind of input keeps its word: shape, axes, silence; each waveform by itself."""
+"""Contract of all kinds of input: shape, axes, silence, and independence of the batch."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def test_input_kind_has_no_equal_channels(name: str, channels: str) -> None:
 
 def test_input_kind_of_silence_is_constant(kind: InputKind) -> None:
     assert (kind(torch.zeros(2, SR // 2)) == kind.silence).all()
-    if kind.value_range:  # and black, to a network trained on pictures
+    if kind.value_range:  # silence is black for a pretrained network
         black, white = kind.value_range
         assert black == kind.silence < white
 
@@ -87,4 +87,4 @@ def test_normalise_vectors_by_feature() -> None:
     x = np.random.default_rng(0).normal([0, 1e3], [1, 1e-2], size=(50, 2)).astype(np.float32)
     found = Normalise.of(x, np.arange(40))(torch.from_numpy(x)).numpy()
     expected = (x - x[:40].mean(axis=0)) / x[:40].std(axis=0)
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-2)  # of 1000 float32 keeps four digits after
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-2)  # float32 has four digits after the point at 1000

@@ -14,9 +14,9 @@ from core.models.input_transform.normalise import Normalise
 
 PAIRS = ((0.025, 0.010), (0.050, 0.025), (0.100, 0.050))
 
-# Single precision on both sides, but another FFT and order of sums. Largest differences measured: 2e-4 dB on noise and
-# clicks, 6e-4 dB on 43 real recordings; 5e-3 dB on loud pure tones, whose quiet bands hold little but the rounding of
-# bands that are 100 dB louder; 2e-3 dB between a GPU and a CPU.
+# Both sides use single precision, but different FFTs and orders of summation. Largest differences measured: 2e-4 dB on
+# noise and clicks, 6e-4 dB on 43 real recordings, 5e-3 dB on loud pure tones (rounding errors in bands that are 100 dB
+# quieter than others), and 2e-3 dB between a GPU and a CPU.
 TOLERANCE_DB = 1e-3
 TONE_TOLERANCE_DB = 1e-2
 GPU_TOLERANCE_DB = 5e-3
@@ -36,7 +36,7 @@ def librosa_mels(y, sr, **options):
 
 
 def librosa_images(y, sr, *, n_frames, **options):
-    """What the code of Palanisamy et al. (2020) does: mel, logarithm, PIL's bilinear resize."""
+    """Return images computed like the code of Palanisamy et al. (2020): mel, logarithm, bilinear resize by PIL."""
     logs = [10 * np.log10(mel + 1e-6) for mel in librosa_mels(y, sr, **options)]
     size = (n_frames, logs[0].shape[0])
     return np.stack([np.asarray(Image.fromarray(log).resize(size, Image.Resampling.BILINEAR)) for log in logs])
@@ -129,7 +129,7 @@ def test_log_mel_of_one_window_equals_librosa():
     np.testing.assert_allclose(ours[0, 0], np.asarray(log), rtol=0, atol=TOLERANCE_DB)
     assert [len(axis.values) for axis in kind.axes] == [50, 70]
     short = LogMel(clip=Clip(sr=16000), frontend=frontend(window=1024))
-    assert short.hops == (256,)  # a quarter, as librosa has it
+    assert short.hops == (256,)  # a quarter of the window, like librosa
 
 
 def test_resized_rows_keep_their_frequencies():
@@ -153,7 +153,7 @@ def test_log_mel_peak_normalise_removes_loudness():
 
 
 def authors_images(y, sr, *, n_frames):
-    """The recipe of the authors' code: torchaudio's MelSpectrogram, logarithm, PIL's resize to a picture."""
+    """Return images like the authors' code: MelSpectrogram of torchaudio, logarithm, resize by PIL."""
     hertz = librosa.fft_frequencies(sr=sr, n_fft=round(0.1 * sr))
     mels = 2595 * np.log10(1 + sr / 2 / 700)  # HTK's scale
     edges = 700 * (10 ** (np.linspace(0, mels, 130) / 2595) - 1)
@@ -169,7 +169,7 @@ def authors_images(y, sr, *, n_frames):
 
 
 def test_log_mel_options_reproduce_published_images(real_data):
-    """By default images are librosa's, whose filters are divided by their widths, so that more lies at the floor."""
+    """The default differs: librosa divides filters by their widths, so more pixels have the minimum value."""
     paths = sorted(real_data.glob("esc50/audio/*.wav"))
     assert len(paths) >= 20
     theirs, ours, default, floored = [], [], [], []
@@ -188,7 +188,7 @@ def test_log_mel_options_reproduce_published_images(real_data):
             assert correlation(ours[clip][channel], theirs[clip][channel]) > 0.999
     default_correlations = [correlation(*pair) for pair in zip(default, theirs, strict=True)]
     assert min(default_correlations) < 0.8 < np.mean(default_correlations) < 0.95
-    shares = np.mean(floored, axis=0)  # of 25 ms pixels that are not digital silence, below what is added to the power
+    shares = np.mean(floored, axis=0)  # fractions of pixels of the 25 ms channel below EPS, digital silence excluded
     assert shares[0] < 0.03 < 0.1 < shares[1]
 
 

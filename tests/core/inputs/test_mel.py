@@ -1,4 +1,4 @@
-"""Filters on Fant's mel scale, which librosa does not have. Images of the other scales are compared in test_log_mel."""
+"""Mel filters on Fant's scale, which librosa does not have. See test_log_mel for the other scales."""
 
 import librosa
 import numpy as np

@@ -1,4 +1,4 @@
-"""Kinds of spectrogram beside the log-mel, each against a reference of another make; and waveforms."""
+"""Spectrograms other than the log-mel, compared with independent implementations; and waveforms."""
 
 from collections.abc import Callable
 
@@ -49,7 +49,7 @@ def test_log_spectrogram_of_frequency_band_equals_librosa() -> None:
 
 @pytest.mark.parametrize("sr", [44100])
 def test_gammatone_magnitudes_equal_scipy(sr: int) -> None:
-    """SciPy's FIR filter is the impulse response itself, t ** 3 exp(-2 pi b t) cos(2 pi f t); ours has poles."""
+    """SciPy's FIR filter is the impulse response t ** 3 exp(-2 pi b t) cos(2 pi f t); ours is computed from poles."""
     n_fft = sr  # bins 1 Hz apart
     middles = np.array([60.0, 440.0, 1500.0, 6000.0])
     found = gammatone_magnitudes(middles, sr=sr, n_fft=n_fft)
@@ -91,7 +91,7 @@ def gammatone_of(power: np.ndarray) -> np.ndarray:
 def test_spectrogram_of_three_windows_equals_librosa(
     kind: str, of_power: Callable[[np.ndarray], np.ndarray], tolerance: float
 ) -> None:
-    """As a report compares them: power of each window by librosa, rows by another hand, PIL's resize."""
+    """Power of each window by librosa, rows by an independent function, resize by PIL."""
     y = noise()
     found = one(made(kind, window=0, hop=0, n_frames=50, n_mels=40, n_mfcc=13, fmin=100.0, fmax=6000.0), y)
     assert found.shape == (3, 13 if kind == "mfcc" else 40, 50)

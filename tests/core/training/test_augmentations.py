@@ -1,4 +1,4 @@
-"""What changes training batches: rotation beside torchvision's, and that nothing else is changed."""
+"""Augmentation of training batches: rotation equals torchvision, and test clips stay unchanged."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_rotate_images_equals_torchvision(size: tuple[int, int], degrees: float)
     ours = rotate_images(images, torch.full((2,), degrees), silence=FLOOR)
     theirs = torchvision_rotate(images, degrees, InterpolationMode.BILINEAR, fill=FLOOR)
     covered = torchvision_rotate(torch.ones(1, 1, *size), degrees, InterpolationMode.BILINEAR)[0, 0]
-    inside, outside = covered > 1 - 1e-4, covered == 0  # torchvision fills half-covered pixels in its own way
+    inside, outside = covered > 1 - 1e-4, covered == 0  # torchvision fills partly covered pixels differently
     torch.testing.assert_close(ours[..., inside], theirs[..., inside], atol=0.02, rtol=0)
     torch.testing.assert_close(ours[..., outside], torch.full_like(ours[..., outside], FLOOR))
     assert inside.float().mean() > 0.3
@@ -105,7 +105,7 @@ def test_rotate_all_rotates_test_images(run: Run, dataset: Dataset, session: Ses
 def test_rotate_all_resumed_after_last_epoch_gives_same_logits(
     run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The checkpoint of the last epoch has no logits: they are computed anew, with the same angles."""
+    """A checkpoint has no logits of the last epoch, so they are computed again with the same angles."""
     monkeypatch.setattr("core.training.trainer.CHECKPOINT_INTERVAL", 0.0)
     run = run.replace(training__augment="rotate-tests")
     session.store.folder(run).mkdir()

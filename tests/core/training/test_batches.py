@@ -28,7 +28,7 @@ def test_array_source_batches_are_the_rows(budget: int, channels_last: bool) -> 
     whole = np.concatenate(arrays())
     rows = torch.tensor([3, 29, 0, 11, 12, 7, 25])
     batches = list(source(budget, channels_last=channels_last).batches(rows, 3))
-    assert [len(batch) for batch in batches] == [3, 4]  # the single last row joins the batch before it
+    assert [len(batch) for batch in batches] == [3, 4]  # a last batch of one row is merged
     np.testing.assert_array_equal(torch.cat(batches).numpy(), whole[rows.numpy()])
     if channels_last:
         assert all(batch.is_contiguous(memory_format=torch.channels_last) for batch in batches)
@@ -55,7 +55,7 @@ def test_array_source_of_float16_gives_float32(budget: int, channels_last: bool,
 def test_array_source_within_budget_copies_in_parts(tmp_path: Path, channels_last: bool) -> None:
     np.save(tmp_path / "a.npy", np.zeros((1000, 3, 8, 8), np.float32))
     stored = np.load(tmp_path / "a.npy", mmap_mode="r")
-    tracemalloc.start()  # sees what NumPy takes, and nothing that torch does
+    tracemalloc.start()  # measures allocations of NumPy, not of torch
     whole = ArraySource(
         [stored], key="k", device=CPU, channels_last=channels_last, device_cache=DeviceCache(10**9)
     ).on_device
@@ -67,7 +67,7 @@ def test_array_source_within_budget_copies_in_parts(tmp_path: Path, channels_las
 
 
 def test_array_source_above_budget_reads_few_batches_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And at most so many batches are ahead of the one that is used."""
+    """The number of batches that are read ahead is limited."""
     np.save(tmp_path / "a.npy", np.arange(400, dtype=np.float32).reshape(100, 4))
     read: list[int] = []
     monkeypatch.setattr(ArrayReader, "read", lambda self, rows, out, places: read.extend(rows))

@@ -1,4 +1,4 @@
-"""What is fitted before the network: on training rows only, stored with the run, read back as it was."""
+"""Input transforms: fitted to training clips, stored with the run, and loaded unchanged."""
 
 import numpy as np
 import pytest

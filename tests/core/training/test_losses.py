@@ -1,4 +1,4 @@
-"""Losses beside torch's and scikit-learn's, and each of the registry on a problem that can be learned."""
+"""Losses compared with torch and scikit-learn, and in a small training."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_hinge_equals_scikit_learn(case):
 
 def test_hinge_by_hand():
     logits = torch.tensor([[3.0, 1.0, 0.0], [0.5, 0.0, 2.0], [1.0, 1.5, 0.0]])
-    labels = torch.tensor([0, 2, 0])  # leads by 2, by 1.5, trails by 0.5
+    labels = torch.tensor([0, 2, 0])  # margins 2, 1.5 and -0.5
     assert float(loss("hinge", logits, labels)) == pytest.approx((0 + 0 + 1.5) / 3)
 
 

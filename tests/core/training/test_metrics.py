@@ -10,7 +10,7 @@ from core.training import metrics
 TARGETS = np.array([0, 0, 1, 1, 2])
 SCORES = np.array([[5, 1, 0, 0], [3, 2, 1, 0], [0, 4, 1, 0], [0, 1, 2, 0], [9, 0, 0, 0]], dtype=np.float32)
 
-ADDED = ["balanced_accuracy", "weighted_precision", "weighted_recall", "weighted_f1"]  # to what version 1 had
+ADDED = ["balanced_accuracy", "weighted_precision", "weighted_recall", "weighted_f1"]  # not in records of version 1
 
 
 @pytest.fixture
@@ -55,10 +55,10 @@ def test_metrics_equal_scikit_learn(case):
 @pytest.mark.parametrize("there", [6, 3])
 def test_balanced_and_weighted_metrics_equal_scikit_learn(case, there):
     logits, targets = case
-    targets = targets % there  # with 3, classes 3 to 5 are predicted and not there; class 6 is neither
+    targets = targets % there  # with 3, classes 3 to 5 are predicted but are no targets
     predictions = logits.argmax(axis=1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of classes that are predicted and not there
+        warnings.simplefilter("ignore")  # about classes that are predicted but are no targets
         expected = sklearn_metrics.balanced_accuracy_score(targets, predictions)
     assert metrics.balanced_accuracy(logits, targets) == pytest.approx(expected, abs=1e-14)
     options = {"average": "weighted", "zero_division": 0}

@@ -1,4 +1,4 @@
-"""A training epoch never waits for the device: shown on a device without numbers, where looking at one is an error."""
+"""A training epoch never waits for the device. Tested on the meta device, where reading a value is an error."""
 
 from collections import Counter
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ META = torch.device("meta")
 
 
 class Operations(TorchDispatchMode):
-    """Counts what tensors are asked to do, and what is sent to the device."""
+    """Counts tensor operations, and copies to the device."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Operations(TorchDispatchMode):
 
 
 def on_meta(run: Run, dataset: Dataset, session: Session) -> TrainingLoop:
-    """Prepare a run on the device without numbers; Adam's count of its steps stays where it is, as on a GPU."""
+    """Prepare a run on the meta device. Adam's step counter stays on the CPU, as on a GPU."""
     prepared = prepare(run, dataset, session)
     prepared.network.to(META)
     object.__setattr__(prepared, "labels", prepared.labels.to(META))
@@ -67,8 +67,8 @@ def test_train_batches_reads_no_result_from_the_device(
     assert sizes == [8, 8, 8]
     assert losses.shape == (3,)
     assert correct.shape == ()
-    assert counted.sent == 2  # the order, for labels and for inputs: not once a step
-    assert counted.counts["_foreach_add_"] + counted.counts["add_"] > 0  # the optimizer has been
+    assert counted.sent == 2  # the order, for labels and for inputs; not once per step
+    assert counted.counts["_foreach_add_"] + counted.counts["add_"] > 0  # the optimizer has run
 
 
 def test_reading_a_result_from_the_device_is_detected(run: Run, dataset: Dataset, session: Session) -> None:
@@ -79,13 +79,13 @@ def test_reading_a_result_from_the_device_is_detected(run: Run, dataset: Dataset
 
 
 def test_training_loop_adds_few_operations_to_a_step(run: Run, dataset: Dataset, session: Session) -> None:
-    """What the loop adds to forward, backward and step is a batch, its labels, and what the network tells."""
+    """The loop adds only the look-up of the batch and its labels, and the prediction."""
     fit = TrainingLoop(run, prepare(run, dataset, session), session, "run")
     rows = shuffle_epoch_rows(fit.prepared, 0, seed_epoch(0, 0))
     x = next(fit.prepared.source.batches(rows[:8], 8))
     y = fit.prepared.labels[rows[:8]]
     fit.network.train()
-    fit.step(x, y)  # the optimizer's first step makes its state
+    fit.step(x, y)  # the first step creates the state of the optimizer
     with Operations() as bare:
         fit.step(x, y)
     counts = []
@@ -105,7 +105,7 @@ def test_optimizer_on_gpu_uses_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_training_step_copies_no_activations(run: Run, dataset: Dataset, session: Session) -> None:
-    """Autograd copies the input of a ReLU6 in place, 33 times in a step of EfficientNet-Lite0; its numbers stay."""
+    """Autograd would copy the inputs of in-place ReLU6 modules, 33 times in a step of EfficientNet-Lite0."""
     networks = []
     for fits in (True, False):
         prepared = prepare(run, dataset, session)

@@ -1,4 +1,4 @@
-"""Live training is training on stored images, to the bit; segments are drawn anew in every epoch, and repeat."""
+"""Training on inputs computed on the fly equals training on stored inputs; random crops are reproducible."""
 
 import shutil
 from pathlib import Path
@@ -53,19 +53,19 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def session(results: Path) -> Session:
-    """Share what is stored between this module's tests."""
+    """Return a session whose store is shared by the tests of this module."""
     return Session(ExecutionOptions(results=results, device="cpu", threads=1))
 
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Return two classes of eight recordings of two seconds; sample k of each is told by its value alone."""
+    """Return two classes of eight recordings of two seconds, in which every sample has a unique value."""
     root = tmp_path_factory.mktemp("recordings")
     for label, hertz in (("low", 300), ("high", 2500)):
         (root / label).mkdir()
         for k in range(8):
             rng = np.random.default_rng(k + hertz)
-            t = np.arange(round(SR * (SECONDS if k else 0.3))) / SR  # the first is shorter than a segment
+            t = np.arange(round(SR * (SECONDS if k else 0.3))) / SR  # the first is shorter than a crop
             y = 0.3 * np.sin(2 * np.pi * hertz * t) + 0.1 * rng.standard_normal(len(t))
             soundfile.write(root / label / f"{k}.wav", y, SR, subtype="FLOAT")
     return load_dataset("folder", root)
@@ -73,7 +73,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture
 def segments(run: Run, recordings: Dataset, tmp_path: Path) -> Run:
-    """Return a run on half a second from anywhere in each."""
+    """Return a run on random crops of half a second."""
     blank = run.replace(data__content="", **SEGMENTS)
     return resolve(blank, recordings, recordings.compute_fingerprint(tmp_path / "fingerprints"))
 
@@ -147,7 +147,7 @@ def test_prefix_is_reused_only_for_constant_inputs(
 
 
 def drawn(run: Run, dataset: Dataset, session: Session, *epochs: int | None) -> list[np.ndarray]:
-    """Return what each epoch's batches hold of every clip, (clips, samples)."""
+    """Return the waveforms of all clips in each epoch, (clips, samples)."""
     source = prepare(run, dataset, session).source
     assert isinstance(source, WaveformSource)
     return [torch.cat(list(source.batches(torch.arange(16), 6, epoch=epoch))).numpy() for epoch in epochs]
@@ -166,7 +166,7 @@ def test_random_crop_draws_new_positions_every_epoch(segments: Run, recordings: 
         starts[row] = [places[epoch[row][:4].tobytes()] for epoch in epochs]
         for start, epoch in zip(starts[row], epochs, strict=True):
             np.testing.assert_array_equal(epoch[row], y[start : start + SR // 2])
-        np.testing.assert_array_equal(plain[row], y[: SR // 2])  # what is tested on
+        np.testing.assert_array_equal(plain[row], y[: SR // 2])  # the test clip
     assert len(starts) == 14
     every = np.array(list(starts.values()))
     assert min(len(set(row)) for row in every) > 25  # of 30 epochs
@@ -186,7 +186,7 @@ def test_draw_crop_positions_depends_on_seed_epoch_and_clip(
     assert not np.array_equal(first, other)
     clips = np.array([0, 3, 4, 9])
     chances = draw_crop_positions(5, 2, np.arange(20))
-    np.testing.assert_array_equal(draw_crop_positions(5, 2, clips), chances[clips])  # whichever others are left out
+    np.testing.assert_array_equal(draw_crop_positions(5, 2, clips), chances[clips])  # independent of other clips
     assert ((chances >= 0) & (chances < 1)).all()
 
 
@@ -214,14 +214,14 @@ def test_train_resumed_random_crop_run_is_bit_identical(
     np.testing.assert_array_equal(resumed_logits, logits)
     pd.testing.assert_frame_equal(resumed_history, history)
     fixed = outcome(run.replace(training__augment="none"), recordings, session)[0]
-    assert not all(torch.equal(straight[name], fixed[name]) for name in straight)  # the segments did matter
+    assert not all(torch.equal(straight[name], fixed[name]) for name in straight)  # crops have an effect
 
 
 @pytest.mark.parametrize("normalise", ["fixed", "train"])
 def test_open_run_on_the_fly_gives_stored_predictions(
     segments: Run, recordings: Dataset, session: Session, normalise: str
 ) -> None:
-    """Analyses see the images that are tested on, which the same waveforms give, and none is stored."""
+    """Analyses compute the test inputs from the stored waveforms, without storing inputs."""
     shutil.rmtree(session.store.cache, ignore_errors=True)
     run = segments.replace(frontend__normalise=normalise, training__epochs=1)
     train(run, recordings, session, label="run")

@@ -15,7 +15,7 @@ from core.training.run_inputs import load_images
 def test_load_images_version_with_other_clips_raises(
     run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its rows would be those of other clips, with their labels wrong and nothing said."""
+    """Otherwise rows would silently get the labels of other clips."""
     whole = features.load_inputs
 
     def lossy(*given: Any, variant: int, **named: Any) -> Any:

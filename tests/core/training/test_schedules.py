@@ -43,7 +43,7 @@ def test_plateau_schedule_matches_torch(monitor: str, drop_patience: int, seed: 
         optimizer,
         mode="min" if monitor == "loss" else "max",
         factor=0.5,
-        patience=drop_patience - 1,  # torch drops after one epoch more than its patience
+        patience=drop_patience - 1,  # torch counts one epoch more
         threshold=0.0,
         eps=0.0,
     )
@@ -71,7 +71,7 @@ def test_schedule_depends_on_earlier_epochs_only(name: str) -> None:
 
 
 def random_history(seed: int, epochs: int) -> list[dict[str, float]]:
-    """Return a history that gets better and then worse, with noise and with ties."""
+    """Return a history that improves and then deteriorates, with noise and ties."""
     rng = np.random.default_rng(seed)
     curve = np.abs(np.linspace(-1, 1, epochs)) + rng.normal(0, 0.3, epochs)
     return [{"validation_loss": round(float(v), 1), "validation_accuracy": round(float(-v), 1)} for v in curve]

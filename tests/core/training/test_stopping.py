@@ -1,4 +1,4 @@
-"""Stopping rules on histories by hand, and each of the registry as a function of its history alone."""
+"""Stopping rules on small histories."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Training by identity: frozen tensors stay, seeds repeat, a killed run ends in the same bits."""
+"""Training: frozen tensors stay unchanged, seeds are reproducible, resumed runs are bit-identical."""
 
 import json
 from pathlib import Path
@@ -57,7 +57,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def session(results: Path) -> Session:
-    """Share images and activations between this module's tests."""
+    """Return a session whose inputs and activations are shared by the tests of this module."""
     return Session(ExecutionOptions(results=results, device="cpu", threads=1))
 
 
@@ -210,7 +210,7 @@ def test_train_resumed_run_is_bit_identical(
     for best, logits in zip((False, True), outputs, strict=True):
         np.testing.assert_array_equal(session.store.predictions(run, best=best)[2], logits)
     if run.training.schedule == "plateau":
-        assert history["lr"].nunique() > 1  # it did drop, or this shows nothing
+        assert history["lr"].nunique() > 1  # the schedule has dropped the rate
 
 
 def test_prepare_with_reused_prefix_gives_equal_outputs(run: Run, dataset: Dataset, session: Session) -> None:
@@ -286,7 +286,7 @@ def test_train_with_kullback_leibler_equals_cross_entropy(run: Run, dataset: Dat
     assert not np.allclose(one, hinge, rtol=1e-2)
 
 
-# A stranger adds to each registry: one function here, one line in the registry.
+# Entries that a user adds to the registries: one function each.
 
 
 def brier(training: Training) -> torch.nn.Module:

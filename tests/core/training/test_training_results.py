@@ -1,4 +1,4 @@
-"""What a run leaves behind: its curves are the rows of its history."""
+"""TensorBoard curves of a run."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from core.training.results import open_tensorboard
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return the steps and values of each curve, as TensorBoard shows them."""
+    """Return steps and values of each curve, as displayed by TensorBoard."""
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
@@ -22,7 +22,7 @@ def row(epoch: int, loss: float) -> dict[str, Any]:
 def test_tensorboard_curves_equal_history(tmp_path: Path) -> None:
     with open_tensorboard(tmp_path, purge_from=0) as write:
         write(row(1, 3.0), row(2, 2.0))
-        assert curves(tmp_path)["train_loss"] == [(1, 3.0), (2, 2.0)]  # at once
+        assert curves(tmp_path)["train_loss"] == [(1, 3.0), (2, 2.0)]  # without buffering
         write(row(3, 9.0))
     assert curves(tmp_path).keys() == {"lr", "train_loss"}
     assert curves(tmp_path)["lr"] == [(epoch, pytest.approx(1e-3)) for epoch in (1, 2, 3)]

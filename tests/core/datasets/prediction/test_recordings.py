@@ -1,4 +1,4 @@
-"""What is to be predicted, wherever it is, and what it really is."""
+"""Finding clips to predict, and reading their true labels."""
 
 import re
 from pathlib import Path
@@ -122,7 +122,7 @@ class TestTruth:
         assert match_labels(paths, truth, CLASSES, source="--labels").tolist() == [2, 0]
 
     def test_match_labels_prefers_paths_to_names(self) -> None:
-        """Else a file that the truth does not name would have the label of another one of its name."""
+        """Otherwise a file without a label would get the label of another file with the same name."""
         truth = [("a/1.wav", "owl"), ("b/2.wav", "cat")]
         assert match_labels(["a/1.wav", "c/2.wav"], truth, CLASSES, source="--labels").tolist() == [2, -1]
 

@@ -1,4 +1,4 @@
-"""A CSV of features: what is read of it, what is refused, and that a network trains on its rows."""
+"""Feature tables: reading, invalid tables, and training on their rows."""
 
 import re
 from pathlib import Path
@@ -60,7 +60,7 @@ def change(csv: Path, column: str, value: object, *, row: int | None = None) -> 
 
 
 def run_on(dataset: Dataset, session: Session, **changes: object) -> Run:
-    """Return a resolved run of logistic regression on the set."""
+    """Return a resolved run of logistic regression on the data set."""
     asked = {"model__backbone": "mlp", "model__layers": "none", "model__weights": "random", "data__name": "features"}
     small = Run().replace(**(asked | {"model__dropout": 0.0, "training__epochs": 2} | changes))
     return fill_in_run(
@@ -108,7 +108,7 @@ class TestReading:
         rows.to_csv(csv, index=False)
         names, said = rows["filename"], "rows repeat the features of another row, maybe in another fold:"
         assert datasets.load_dataset("features", csv).remarks == (f"1 {said} {names[6]} = {names[3]}",)
-        rows.iloc[10, 2:-1] = rows.iloc[3, 2:-1]  # of another class
+        rows.iloc[10, 2:-1] = rows.iloc[3, 2:-1]  # a row of another class
         rows.to_csv(csv, index=False)
         assert datasets.load_dataset("features", csv).remarks == (
             f"2 {said} {names[6]} = {names[3]}, {names[10]} = {names[3]}",
@@ -219,7 +219,8 @@ def test_logistic_regression_on_gtzan_features_equals_scikit_learn(real_data: Pa
     assert len(dataset.columns) == 57
     assert [len(part) for part in dataset.split(1, validation=0.1111)] == [720, 90, 90]
     ours, theirs = [], []
-    # The same convex problem, solved by steps on all rows: sklearn's C = 1 is a weight decay of 1 / rows.
+    # Both solve the same convex problem, ours by gradient steps on all rows. C = 1 of scikit-learn is a weight decay of
+    # 1 / rows.
     settings = {"training__epochs": 300, "training__batch_size": 1000, "training__lr": 0.02}
     for fold in (1, 2, 3):
         run = run_on(dataset, session, data__fold=fold, training__weight_decay=1 / 810, **settings)

@@ -1,4 +1,4 @@
-"""NSynth's layout: what is read of it, what is refused, how large it may be."""
+"""NSynth: reading its layout, invalid copies, and planning at full size."""
 
 import json
 import re
@@ -14,12 +14,16 @@ from core.datasets import fingerprint
 from core.datasets.sets.nsynth import FAMILIES
 from core.errors import UserError
 
-NOTES = {"nsynth-train": 289_205, "nsynth-valid": 12_678, "nsynth-test": 4_096}  # of the official parts
+NOTES = {
+    "nsynth-train": 289_205,
+    "nsynth-valid": 12_678,
+    "nsynth-test": 4_096,
+}  # numbers of notes in the official parts
 
 
 @pytest.fixture
 def copy(nsynth: Path, tmp_path: Path) -> Path:
-    """Return a copy that may be broken."""
+    """Return a copy that a test can damage."""
     return Path(shutil.copytree(nsynth, tmp_path / "copy"))
 
 
@@ -112,7 +116,7 @@ class TestFingerprint:
         before = found()
         wav = sorted((copy / "nsynth-train" / "audio").iterdir())[0]
         wav.write_bytes(wav.read_bytes()[::-1])
-        assert found() == before  # the same size: what a fingerprint of sizes cannot see
+        assert found() == before  # a fingerprint of sizes does not notice a change of equal size
         wav.write_bytes(wav.read_bytes()[:-2])
         shorter = found()
         assert shorter != before
@@ -123,7 +127,7 @@ class TestFingerprint:
 
 @pytest.mark.slow
 class TestSize:
-    """As many notes as the official set has, with empty files in the place of 39 GB of audio."""
+    """As many notes as the official set has, with empty audio files."""
 
     def test_nsynth_of_300000_notes_plans_within_10_seconds_and_1500_mb(self, tmp_path: Path) -> None:
         families = [*FAMILIES, "synth_lead"]
@@ -158,16 +162,16 @@ class TestSize:
 import sys, time
 import core.plan
 from core.config.run import Run
-from core.inputs import clip
-clip.blocks = None  # nothing is read
+from core.audio import reading
+reading.decode_blocks = None  # fails if audio is read
 start, wall = time.process_time(), time.perf_counter()
 grid = [{{"data__name": "nsynth", "model__weights": "random", "data__per_class": n}} for n in (0, 1000)]
 from pathlib import Path
 plan = core.plan.make_plan("freeze", lambda base, _: {{"all": base}}, grid, roots=[Path({str(tmp_path)!r})],
                            cache=Path({str(tmp_path / "cache")!r}))
-seconds = time.process_time() - start  # of this process alone, whatever else the machine does
+seconds = time.process_time() - start  # CPU time of this process
 sizes = [len(plan.datasets[run.data.content].clips) for run in plan.runs]
-status = Path("/proc/self/status").read_text()  # getrusage would tell the peak of what started this process too
+status = Path("/proc/self/status").read_text()  # getrusage would include the parent process
 peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
 print(sizes, seconds, time.perf_counter() - wall, peak, file=sys.stderr)
 assert sizes == [305_979 - len(range(10, {NOTES["nsynth-train"]}, 11)), 10_000 + 10_000 + 4_096], sizes

@@ -1,4 +1,4 @@
-"""Thirteen folders with everything that two reports found in them: M4A, wrong extensions, broken files."""
+"""The thirteen classes of two reports, with M4A files, wrong extensions and damaged files."""
 
 import shutil
 from pathlib import Path
@@ -29,7 +29,7 @@ def write_m4a(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def thirteen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three recordings a class (a WAV, an M4A, an M4A called WAV), and two files that are none."""
+    """Return three recordings per class (WAV, M4A, and M4A with suffix .wav), and two files that are not recordings."""
     root = tmp_path_factory.mktemp("thirteen")
     for number in range(13):
         folder = root / f"class{number:02d}"
@@ -38,7 +38,7 @@ def thirteen(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_m4a(folder / "b.m4a")
         shutil.copy(folder / "b.m4a", folder / "c.wav")
         (folder / ".DS_Store").write_bytes(b"hidden")
-    shutil.copy(root / "class02" / "a.wav", root / "class02" / "d.dat")  # an extension no one takes for a recording
+    shutil.copy(root / "class02" / "a.wav", root / "class02" / "d.dat")  # not the suffix of a recording
     (root / BROKEN[0]).write_bytes(b"RIFF\x10\x00\x00\x00WAVEfmt broken")
     (root / BROKEN[1]).write_text("no recording")
     return root
