@@ -115,9 +115,9 @@ def test_feature_table_with_invalid_option_raises_user_error(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("samples", "samples: --input features gives numbers and no pictures; choose another kind"),
-        ("compare --n-fft 8192", "--input features: clips of 4000 samples are shorter than a frame of 8192"),
-        ("compare --normalise fixed", "--normalise fixed: .* features .*; use train"),
+        ("samples", "--input features"),
+        ("compare --n-fft 8192", "4000 samples .* 8192"),
+        ("compare --normalise fixed", "--normalise fixed: .* train"),
         ("compare --n-mfcc 30 --n-mels 20", "--n-mfcc 30: .* --n-mels 20"),
     ],
 )

@@ -56,10 +56,8 @@ def test_load_valid_table_has_all_clips(root: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("./a/0.wav,b", "a/0.wav and ./a/0.wav are the same file; keep one row"),
-        ("a/../a/0.wav,b", "a/0.wav and a/../a/0.wav are the same file"),
+        ("a/../a/0.wav,b", "a/0.wav and a/../a/0.wav are the same file; keep one row"),
         ("../../etc/passwd,b", "row 13: ../../etc/passwd is outside the folder of the table"),
-        ("a/../../x.wav,b", "row 13: a/../../x.wav is outside"),
         ("/etc/passwd,b", "row 13: /etc/passwd is outside"),
         ("a/9.wav,a", "lacks 1 of 13 clips: a/9.wav; correct the paths in"),
         ("a/5.wav,a,more,cells", "not a readable CSV file (Error tokenizing data"),
@@ -82,14 +80,14 @@ def test_load_invalid_fold_is_named(fold: str, root: Path) -> None:
 @pytest.mark.timeout(60)
 def test_load_pipe_instead_of_file_does_not_block(root: Path, tmp_path: Path) -> None:
     os.mkfifo(root / "a" / "pipe.wav")
-    dataset = load_dataset("folder", table(root, "a/pipe.wav,a"))
+    dataset = load_dataset("folder", write_table(root, "a/pipe.wav,a"))
     with pytest.raises(UserError, match="pipe.wav: not a regular file"):
         dataset.compute_fingerprint(tmp_path)
     with pytest.raises(BadClip, match="not a regular file"):
         read_waveform(root / "a" / "pipe.wav", sr=8000, n_samples=800, fit="pad")
     (root / "clips.csv").unlink()
     os.mkfifo(root / "clips.csv")
-    assert "not a regular file" in refused(root / "clips.csv")
+    assert "not a regular file" in load_refused(root / "clips.csv")
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"path,label\n", b"a,b\n1,2\n"])

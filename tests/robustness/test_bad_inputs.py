@@ -73,7 +73,7 @@ def test_compare_data_without_labels_is_one_line(tmp_path: Path, sounds: Path) -
     results = tmp_path / "results"
     alone = tmp_path / "alone"
     shutil.copytree(sounds / "low", alone)
-    assert "has no class folders; give --data-root a folder with one folder of recordings per class" in said(
+    assert "has no class folders; give --data-root a folder with one folder of recordings per class" in run_refused(
         ["compare", "--data", "folder", "--data-root", str(alone)], results
     )
     one = run_refused(["compare", "--data", "folder", "--data-root", str(alone / "0.wav")], results)

@@ -101,4 +101,4 @@ def test_read_waveform_sampling_rate_of_1_hz_is_a_bad_clip(tmp_path: Path) -> No
     data = bytearray(make_recording("WAV"))
     data[24:28] = (1).to_bytes(4, "little")
     (tmp_path / "clip.wav").write_bytes(data)
-    assert heard(tmp_path / "clip.wav") == "impossible sampling rate of 1 Hz in the header"
+    assert "1 Hz" in str(read(tmp_path / "clip.wav"))

@@ -127,12 +127,6 @@ class TestUrbanSound8K:
         with pytest.raises(UserError, match=r"103-3-0-1\.wav is mislabelled: .* gives classID 0, its name 3"):
             datasets.load_dataset("urbansound8k", urbansound8k)
 
-    def test_load_urbansound8k_contradicting_class_raises(self, urbansound8k: Path) -> None:
-        table = urbansound8k / "metadata" / "UrbanSound8K.csv"
-        edit(table, "103-3-0-1.wav,103,0,1,1,1,3,dog_bark", "103-3-0-1.wav,103,0,1,1,1,3,siren")
-        with pytest.raises(UserError, match=r"103-3-0-1\.wav is mislabelled: class 3 is not siren"):
-            datasets.load_dataset("urbansound8k", urbansound8k)
-
     @pytest.mark.parametrize(
         ("old", "new", "message"),
         [
@@ -249,12 +243,6 @@ class TestFolder:
             lines.append(f"{i}.wav,{'ab'[i % 2]},{1 + i // 4}")
         (tmp_path / "list.csv").write_text("\n".join(lines))
         assert datasets.load_dataset("folder", tmp_path / "list.csv").clips["fold"].tolist() == [1] * 4 + [2] * 4
-
-    def test_load_folder_few_clips_make_fewer_folds(self, tmp_path: Path) -> None:
-        for i in range(3):
-            write_clip(tmp_path / "a" / f"{i}.wav", seed=i)
-            write_clip(tmp_path / "b" / f"{i}.wav", seed=i)
-        assert datasets.load_dataset("folder", tmp_path).list_folds() == (1, 2, 3)
 
     @pytest.mark.parametrize(
         ("rows", "message"),
@@ -411,12 +399,6 @@ class TestFingerprint:
         dataset = datasets.load_dataset("esc50", esc50)
         (tmp_path / "file").write_text("not a folder")
         assert dataset.compute_fingerprint(tmp_path / "file") == dataset.compute_fingerprint(tmp_path / "cache")
-
-    def test_fingerprint_missing_file_raises(self, esc50: Path, tmp_path: Path) -> None:
-        dataset = datasets.load_dataset("esc50", esc50)
-        (esc50 / "audio" / "1-1040-A-40.wav").unlink()
-        with pytest.raises(UserError, match=r"1-1040-A-40\.wav: cannot be read \(No such file"):
-            dataset.compute_fingerprint(tmp_path / "cache")
 
 
 @real_data

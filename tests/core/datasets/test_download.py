@@ -192,9 +192,3 @@ def test_download_without_connection_raises(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(esc50, "LOADER", replace(esc50.LOADER, source=wrong))
     with pytest.raises(UserError, match=rf"^esc50: cannot download {re.escape(url)} \(.*meta/esc50\.csv exists$"):
         datasets.download_dataset("esc50", tmp_path)
-
-
-@pytest.mark.parametrize("name", ["gtzan", "instruments"])
-def test_download_without_public_source_raises(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"^{name}: has no public source; leave --download"):
-        datasets.download_dataset(name, tmp_path)

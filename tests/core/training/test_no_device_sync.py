@@ -1,7 +1,6 @@
 """A training epoch never waits for the device. Tested on the meta device, where reading a value is an error."""
 
 from collections import Counter
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.session import Session
-from core.training import optimizers
 from core.training.prepare import prepare
 from core.training.trainer import TrainingLoop, seed_epoch, shuffle_epoch_rows
 
@@ -76,32 +74,6 @@ def test_reading_a_result_from_the_device_is_detected(run: Run, dataset: Dataset
     rows = shuffle_epoch_rows(fit.prepared, 0, seed_epoch(0, 0))
     with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
         fit._train_epoch(rows, 0)
-
-
-def test_training_loop_adds_few_operations_to_a_step(run: Run, dataset: Dataset, session: Session) -> None:
-    """The loop adds only the look-up of the batch and its labels, and the prediction."""
-    fit = TrainingLoop(run, prepare(run, dataset, session), session, "run")
-    rows = shuffle_epoch_rows(fit.prepared, 0, seed_epoch(0, 0))
-    x = next(fit.prepared.source.batches(rows[:8], 8))
-    y = fit.prepared.labels[rows[:8]]
-    fit.network.train()
-    fit.step(x, y)  # the first step creates the state of the optimizer
-    with Operations() as bare:
-        fit.step(x, y)
-    counts = []
-    for n in (8, 16):
-        with Operations() as counted:
-            fit._train_batches(rows[:n], 0)
-        counts.append(counted.counts)
-    added = counts[1] - counts[0] - bare.counts
-    assert sum(added.values()) <= 5, added
-    assert {"index", "argmax"} <= set(added)
-
-
-def test_optimizer_on_gpu_uses_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu: Any = [SimpleNamespace(device=torch.device("cuda"))]
-    assert optimizers._kernel_options(gpu) == {"fused": True}
-    assert optimizers._kernel_options([torch.nn.Parameter(torch.ones(1))]) == {"foreach": True}
 
 
 def test_training_step_copies_no_activations(run: Run, dataset: Dataset, session: Session) -> None:

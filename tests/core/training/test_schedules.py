@@ -7,11 +7,6 @@ from core.training import SCHEDULES
 from core.training.schedules import compute_lr
 
 
-def test_step_schedule_by_hand() -> None:
-    paper = Training(lr=1e-4, schedule="step", step_size=30, gamma=0.1, epochs=70)
-    assert [compute_lr(paper, e) for e in (0, 29, 30, 59, 60)] == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5, 1e-6])
-
-
 def test_step_schedule_with_milestones_matches_torch() -> None:
     training = Training(lr=0.1, schedule="step", milestones=(2, 5), gamma=0.5, epochs=8)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)

@@ -231,17 +231,6 @@ def test_train_non_finite_loss_raises(run: Run, dataset: Dataset, session: Sessi
         train(run, dataset, session, label="run")
 
 
-def test_train_validation_clips_are_from_training_folds(run: Run, dataset: Dataset, session: Session) -> None:
-    run = run.replace(data__validation=0.25, training__patience=1)
-    train(run, dataset, session, label="run")
-    record = session.store.record(run)
-    assert record is not None
-    assert record.clips.test == 6
-    assert record.clips.validation + record.clips.train == 24
-    assert record.clips.validation > 0
-    assert record.metrics.validation_epoch >= 1
-
-
 def test_shuffle_epoch_rows_with_augmentation_has_each_clip_twice(run: Run, dataset: Dataset, session: Session) -> None:
     run = run.replace(training__augment="waveform", training__variants=2)
     prepared = prepare(run, dataset, session)
@@ -273,17 +262,6 @@ def test_validation_epoch_uses_monitored_metric(run: Run, dataset: Dataset, sess
     epoch = int(history["validation_accuracy"].to_numpy().argmax())
     assert scores["validation_epoch"] == epoch + 1
     assert scores["accuracy_validation_epoch"] == history["test_accuracy"][epoch]
-
-
-def test_train_with_kullback_leibler_equals_cross_entropy(run: Run, dataset: Dataset, session: Session) -> None:
-    run = run.replace(training__optimizer="sgd", training__lr=1e-3, training__epochs=1)
-    histories = []
-    for loss in ("cross-entropy", "kullback-leibler", "hinge"):
-        train(run.replace(training__loss=loss), dataset, session, label="run")
-        histories.append(session.store.history(run.replace(training__loss=loss)))
-    one, other, hinge = (history[["train_loss", "test_loss"]] for history in histories)
-    pd.testing.assert_frame_equal(one, other, rtol=1e-4)
-    assert not np.allclose(one, hinge, rtol=1e-2)
 
 
 # Entries that a user adds to the registries: one function each.
