@@ -1,4 +1,4 @@
-"""What the machine and the clips decide of a run's identity."""
+"""Fields of planned runs that depend on the machine and on the clips."""
 
 from pathlib import Path
 
@@ -30,40 +30,27 @@ def planned(sounds: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("precision", ["tf32", "fp16"])
-def test_precisions_of_a_gpu_are_fp32_on_a_cpu_and_so_have_its_id(
-    planned, precision: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(NullReporter, "note", lambda self, text: said.append(text))
+def test_prepare_precision_of_a_gpu_is_fp32_on_a_cpu(planned, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr(NullReporter, "note", lambda self, text: notes.append(text))
     assert planned("--precision", precision) == planned("--precision", precision, "--ray", "local") == planned()
-    assert said == [f"--precision {precision} is for a GPU: this CPU computes in fp32"] * 2
+    assert notes == [f"--precision {precision} is for a GPU: this CPU computes in fp32"] * 2
 
 
-def test_options_that_nothing_reads_are_named(planned, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(NullReporter, "note", lambda self, text: said.append(text))
+def test_prepare_unused_option_is_noted(planned, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr(NullReporter, "note", lambda self, text: notes.append(text))
     planned("--gamma", "0.5", "--milestones", "2", "3", "--momentum", "0.5", "--n-augmented", "2", "--lr", "0.1")
-    assert said == [
+    assert notes == [
         "--momentum 0.5 is ignored: it only applies with --optimizer sgd",
         "--milestones 2 3 is ignored: it only applies with --schedule step",
         "--gamma 0.5 is ignored: it only applies with --schedule step or plateau",
         "--n-augmented 2 is ignored: it only applies with --augment stretch-pitch",
     ]
-    said.clear()
-    planned(
-        "--gamma",
-        "0.5",
-        "--schedule",
-        "cosine",
-        "plateau",
-        "--validation",
-        "0.3",
-        "--momentum",
-        "0",
-        "--optimizer",
-        "sgd",
-    )
-    assert said == []
+    notes.clear()
+    words = ["--gamma", "0.5", "--schedule", "cosine", "plateau", "--validation", "0.3"]
+    planned(*words, "--momentum", "0", "--optimizer", "sgd")
+    assert notes == []
 
 
 def test_bf16_changes_the_run_id(planned, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,8 +68,7 @@ def test_bf16_on_cpu_without_bf16_is_refused(planned, monkeypatch: pytest.Monkey
     assert planned().training.precision == "fp32"
 
 
-def test_clips_left_out_are_part_of_the_id(planned, sounds: Path, tmp_path: Path) -> None:
-    """With version 1, `--on-bad-clip fail` took the run that `skip` had trained, and no longer refused."""
+def test_prepare_skipped_clips_are_part_of_the_id(planned, sounds: Path, tmp_path: Path) -> None:
     assert planned("--on-bad-clip", "skip") == planned()
     root = tmp_path / "sounds"
     for source in sounds.rglob("*.wav"):

@@ -1,11 +1,13 @@
-"""The `samples` command: pictures and sounds of every class, and nothing trained."""
+"""The command ``samples``: images and sounds of every class."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from matplotlib.figure import Figure
 
 from analysis.plots.input_samples import select_clips
 from core.errors import UserError
@@ -14,12 +16,12 @@ from run_ablation import main
 SMALL = ["--n-mels", "32", "--n-frames", "32", "--sr", "8000", "--duration", "0.75", "--device", "cpu"]
 
 
-def samples(sounds: Path, results: Path, *words: str) -> int:
+def run_samples(sounds: Path, results: Path, *words: str) -> int:
     return main(["samples", "--data", "folder", "--data-root", str(sounds), "--results", str(results), *SMALL, *words])
 
 
-def test_every_class_is_drawn_and_heard(sounds: Path, tmp_path: Path) -> None:
-    assert samples(sounds, tmp_path, "--per-class", "2") == 0
+def test_samples_writes_images_and_sounds_of_every_class(sounds: Path, tmp_path: Path) -> None:
+    assert run_samples(sounds, tmp_path, "--per-class", "2") == 0
     (folder,) = tmp_path.glob("samples/*")
     described = json.loads((folder / "analysis.json").read_text())
     maps = [item for item in described["items"] if item["kind"] == "map"]
@@ -34,12 +36,17 @@ def test_every_class_is_drawn_and_heard(sounds: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "runs").glob("*/run.json"))
 
 
-def test_a_waveform_is_drawn_as_a_line(sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = []
-    monkeypatch.setattr("analysis.plots.input_samples.save_figure", lambda figure, *_, **__: drawn.append(figure) or [])
+def test_samples_waveform_is_drawn_as_a_line(sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = []
+
+    def keep(figure: Figure, *arguments: Any, **options: Any) -> list[Path]:
+        figures.append(figure)
+        return []
+
+    monkeypatch.setattr("analysis.plots.input_samples.save_figure", keep)
     words = ["--input", "waveform", "--backbone", "soundnet8_1d", "--weights", "random", "--normalise", "train"]
-    assert samples(sounds, tmp_path, *words) == 0
-    for ax, label in zip(drawn[0].axes, ("high", "low", "middle"), strict=True):  # and no bar of colours
+    assert run_samples(sounds, tmp_path, *words) == 0
+    for ax, label in zip(figures[0].axes, ("high", "low", "middle"), strict=True):  # no colour bar
         assert (ax.get_title(), len(ax.images), len(ax.collections)) == (label, 0, 1)
         outline = ax.collections[0].get_paths()[0].vertices
         y, _ = soundfile.read(next((sounds / label).glob("0.wav")))
@@ -47,18 +54,18 @@ def test_a_waveform_is_drawn_as_a_line(sounds: Path, tmp_path: Path, monkeypatch
         assert outline[:, 0].max() == pytest.approx(0.75, abs=0.01)
 
 
-def test_page_has_the_sounds(sounds: Path, tmp_path: Path) -> None:
-    assert samples(sounds, tmp_path) == 0
+def test_report_has_the_sounds_of_samples(sounds: Path, tmp_path: Path) -> None:
+    assert run_samples(sounds, tmp_path) == 0
     assert main(["report", "--results", str(tmp_path)]) == 0
     assert (tmp_path / "report" / "index.html").read_text().count("data:audio/wav") == 3
 
 
-def test_several_kinds_of_input_are_refused(sounds: Path, tmp_path: Path) -> None:
+def test_samples_several_inputs_are_refused(sounds: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="samples draws one kind of input, not 2: give every option a single value"):
-        samples(sounds, tmp_path, "--fmin", "0", "100")
+        run_samples(sounds, tmp_path, "--fmin", "0", "100")
 
 
-def test_rows_are_chosen_class_by_class_and_stay() -> None:
+def test_select_clips_is_by_class_and_repeatable() -> None:
     labels = np.array([0, 0, 0, 1, 1, 2])
     rows = select_clips(labels, np.arange(6), per_class=2)
     assert labels[rows].tolist() == [0, 0, 1, 1, 2]

@@ -6,23 +6,23 @@ from commands.cli.help import COMMON_OPTIONS
 from commands.cli.parser import command_options
 
 
-def printed(line: str, capsys: pytest.CaptureFixture[str]) -> str:
+def print_help(line: str, capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit) as stop:
         read_call(line.split())
     assert stop.value.code == 0
     return capsys.readouterr().out
 
 
-def test_overview_names_every_command_once_by_group(capsys: pytest.CaptureFixture[str]) -> None:
-    text = printed("--help", capsys)
+def test_overview_lists_every_command_by_group(capsys: pytest.CaptureFixture[str]) -> None:
+    text = print_help("--help", capsys)
     named = [name for names in grouped_commands().values() for name in names]
     assert sorted(named) == sorted(COMMANDS)
     for word in (*grouped_commands(), *named):
         assert word in text
 
 
-def test_help_shows_own_and_common_options_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
-    text = printed("freeze --help", capsys)
+def test_help_shows_common_options_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    text = print_help("freeze --help", capsys)
     for flag in ("block", *COMMON_OPTIONS):
         assert f"--{flag}" in text
     for flag in ("momentum", "ray", "n-fft"):
@@ -32,18 +32,18 @@ def test_help_shows_own_and_common_options_and_examples(capsys: pytest.CaptureFi
 
 
 def test_help_all_shows_every_option_by_group(capsys: pytest.CaptureFixture[str]) -> None:
-    text = printed("freeze --help-all", capsys)
+    text = print_help("freeze --help-all", capsys)
     options = command_options(COMMANDS["freeze"])
     for one in options:
         assert f"--{one.flag}" in text
         assert one.group in text
 
 
-def test_help_shows_the_default_that_a_command_has(capsys: pytest.CaptureFixture[str]) -> None:
-    text = " ".join(printed("tune --help-all", capsys).split())
+def test_help_shows_defaults_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    text = " ".join(print_help("tune --help-all", capsys).split())
     assert "for validation, by group (0: none). (default: 0.2)" in text
     assert "--lr FLOAT ..." in text
 
 
-def test_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) -> None:
-    assert printed("--version", capsys).startswith("audio-ablation ")
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert print_help("--version", capsys).startswith("audio-ablation ")

@@ -15,7 +15,7 @@ def read(line: str) -> Call:
     return read_command_line({"freeze": Freeze, "study": Study, "predict": Predict}, line.split())
 
 
-def test_grid_several_values_is_their_product_in_order() -> None:
+def test_make_grid_several_values_gives_their_product() -> None:
     call = read("freeze --block stem 2 --lr 1e-3 1e-4 --fold 1 all --seed 0 1")
     assert call.command.block == ("stem", "2")
     points = make_grid(call)
@@ -24,38 +24,43 @@ def test_grid_several_values_is_their_product_in_order() -> None:
     assert points[-1] == {"data__fold": "all", "training__lr": 1e-4, "seed": 1}
 
 
-def test_grid_without_options_is_one_default_point() -> None:
+def test_make_grid_without_options_is_one_point() -> None:
     assert make_grid(read("freeze")) == [{"seed": 0}]
 
 
-def test_grid_switches_and_tuples_are_one_value() -> None:
+def test_make_grid_switch_or_tuple_is_one_value() -> None:
     assert make_grid(read("freeze --compile --no-channels-last --milestones 3 5")) == [
         {"training__compile": True, "training__channels_last": False, "training__milestones": (3, 5), "seed": 0}
     ]
 
 
-def test_grid_words_are_stored_under_the_value_that_ids_are_made_of() -> None:
+def test_make_grid_typed_value_is_stored_value() -> None:
     (point,) = make_grid(read("freeze --augment stretch-pitch"))
     assert point["training__augment"] == "waveform"
 
 
-def test_execution_reads_its_options() -> None:
-    made = read_execution_options(read("freeze --results r --threads 2 --json --data-root a b"))
-    assert (str(made.results), made.threads, made.json, [str(p) for p in made.data_root]) == ("r", 2, True, ["a", "b"])
+def test_read_execution_options_returns_given_values() -> None:
+    options = read_execution_options(read("freeze --results r --threads 2 --json --data-root a b"))
+    assert (str(options.results), options.threads, options.json, [str(p) for p in options.data_root]) == (
+        "r",
+        2,
+        True,
+        ["a", "b"],
+    )
 
 
-def test_read_underscores_and_equals_signs_are_accepted() -> None:
+def test_read_command_line_accepts_underscores_and_equals_signs() -> None:
     assert make_grid(read("freeze --batch_size=8")) == [{"training__batch_size": 8, "seed": 0}]
 
 
-def test_read_a_value_without_a_flag_is_the_positional_option() -> None:
+def test_read_command_line_value_without_flag_is_positional() -> None:
     call = read("study --scale quick --dry-run --results R genres")
     assert (call.command.name, call.command.scale) == ("genres", "quick")
     assert call.words == {"name": ["genres"], "scale": ["quick"], "dry-run": [], "results": ["R"]}
     assert [str(path) for path in read("predict a b --run 1").command.paths] == ["a", "b"]
 
 
-def test_make_call_words_by_flag_give_the_same_call() -> None:
+def test_make_call_from_words_gives_the_same_call() -> None:
     call = read("freeze --block 3 --no-channels-last --lr 0.1 1")
     again = make_call("freeze", Freeze, call.words)
     assert (again.command, again.values) == (call.command, call.values)
@@ -67,10 +72,7 @@ def test_make_call_words_by_flag_give_the_same_call() -> None:
         ("freez", "unknown command 'freez': did you mean 'freeze'"),
         ("freeze --blok 3", "unknown option '--blok' of freeze: did you mean '--block'"),
         ("freeze --data --fold 1", "--data needs a value"),
-        ("freeze --data", "--data needs a value"),
-        ("freeze --lr 1e-3 fast", "--lr fast: give a number"),
         ("freeze --epochs 1.5", "--epochs 1.5: give a whole number"),
-        ("freeze --image-size 3 x", "--image-size x: give a whole number"),
         ("freeze --augment waveform", "--augment waveform: choose from none, stretch-pitch"),
         ("freeze 3", "unexpected argument '3'; did you mean --block 3?"),
         ("freeze -x", "unexpected argument '-x'"),
@@ -81,7 +83,7 @@ def test_make_call_words_by_flag_give_the_same_call() -> None:
         ("study genres paper", "unexpected argument 'paper'"),
     ],
 )
-def test_read_bad_words_are_one_line(line: str, message: str) -> None:
+def test_read_command_line_invalid_word_is_one_line(line: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         read(line)
     assert message in str(caught.value)
@@ -95,17 +97,17 @@ def test_read_bad_words_are_one_line(line: str, message: str) -> None:
         ("freeze --storage s3://bucket", "--storage needs --ray"),
     ],
 )
-def test_execution_bad_value_raises(line: str, message: str) -> None:
+def test_read_execution_options_invalid_value_raises(line: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         read_execution_options(read(line))
 
 
-def test_preset_unknown_raises() -> None:
+def test_read_preset_option_unknown_name_raises() -> None:
     with pytest.raises(UserError, match="unknown preset 'papr': did you mean 'paper'"):
         read_preset_option(read("freeze --preset papr"))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_command_options_have_different_flags(name: str) -> None:
+def test_command_options_flags_are_unique(name: str) -> None:
     found = Counter(one.flag for one in command_options(COMMANDS[name]))
     assert [flag for flag, count in found.items() if count > 1] == []

@@ -7,7 +7,7 @@ from commands.cli.study_schema import load_preset
 from core.config.run import Run
 from core.errors import UserError
 
-CONTENT = "6aa65d2bb6c33610809ade7ea91af84315cce2326206a1839bb0b904586163e1"  # of the notes of version 1
+CONTENT = "6aa65d2bb6c33610809ade7ea91af84315cce2326206a1839bb0b904586163e1"  # of the embedded data set of version 1
 RULES: list[dict[str, Any]] = [
     {"lr": 1e-4, "epochs": 70, "fold": "all"},
     {"when": {"weights": "random"}, "epochs": 450, "milestones": [300, 350]},
@@ -16,7 +16,7 @@ RULES: list[dict[str, Any]] = [
 ]
 
 
-def test_preset_of_paper_depends_on_the_weights() -> None:
+def test_load_preset_paper_depends_on_the_weights() -> None:
     for name in ("paper", "rethinking-cnn"):
         assert load_preset(name)({})["training__epochs"] == 70
         scratch = load_preset(name)({"model__weights": "random"})
@@ -25,36 +25,33 @@ def test_preset_of_paper_depends_on_the_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    ("id", "said"),
-    [  # as version 1 gave them
+    ("id", "point"),
+    [  # ids of version 1
         ("3384b20a1e9a", {"model__freeze": "block3", "data__fold": 1}),
-        ("f82a24a1f8c8", {"data__fold": 2}),
         ("3e762a19e451", {"data__fold": 2, "model__weights": "random"}),
     ],
 )
-def test_preset_run_ids_are_unchanged(id: str, said: dict[str, Any]) -> None:
+def test_load_preset_run_ids_are_those_of_version_1(id: str, point: dict[str, Any]) -> None:
     resolved = {"clip__sr": 16000, "clip__duration": 1.5, "frontend__n_frames": 160, "frontend__fmax": 8000.0}
-    assert Run().replace(**load_preset("paper")(said | resolved | {"data__content": CONTENT})).id == id
+    assert Run().replace(**load_preset("paper")(point | resolved | {"data__content": CONTENT})).id == id
 
 
 @pytest.mark.parametrize(
-    ("said", "settings"),
+    ("point", "settings"),
     [
         ({"model__backbone": "densenet201"}, {"model__dropout": 0.0}),
-        ({"model__backbone": "resnet50"}, {"model__dropout": 0.0}),
         ({"model__backbone": "inception_v3"}, {"model__dropout": 0.5}),
         ({"data__name": "esc50"}, {"training__augment": "waveform", "data__fold": "all"}),
-        ({"data__name": "urbansound8k"}, {"data__fold": "all"}),
         ({"data__name": "gtzan"}, {"data__fold": "1"}),
     ],
 )
-def test_preset_of_paper_depends_on_data_and_backbone(said: dict[str, Any], settings: dict[str, Any]) -> None:
+def test_load_preset_paper_depends_on_data_and_backbone(point: dict[str, Any], settings: dict[str, Any]) -> None:
     plain = load_preset("paper")({})
-    assert load_preset("paper")(said) == plain | said | settings
+    assert load_preset("paper")(point) == plain | point | settings
     assert not settings.keys() & plain.keys()
 
 
-def test_preset_later_rules_and_the_command_line_win() -> None:
+def test_preset_command_line_overrides_rules_and_later_rules_earlier_ones() -> None:
     preset = read_preset(RULES, "x/study.toml")
     plain = {"training__lr": 1e-4, "training__epochs": 70, "data__fold": "all"}
     assert preset({}) == plain
@@ -76,26 +73,22 @@ def test_preset_later_rules_and_the_command_line_win() -> None:
         ([{"lrr": 1}], "unknown option in x, preset 1: 'lrr': did you mean 'lr'?"),
         ([{}, {"lr": "fast"}], "x, preset 2: lr = 'fast': give a number"),
         ([{"lr": -1}], "x, preset 1: --lr -1.0: must be above 0"),
-        ([{"epochs": 1.5}], "x, preset 1: epochs = 1.5: give a whole number"),
         ([{"compile": 1}], "x, preset 1: compile = 1: give true or false"),
-        ([{"milestones": 3}], "x, preset 1: milestones = 3: give a list of whole numbers"),
         ([{"milestones": ["a"]}], "x, preset 1: milestones = ['a']: give a list of whole numbers"),
-        ([{"optimizer": "adm"}], "x, preset 1: --optimizer adm: did you mean 'adam'?"),
         ([{"freeze": "block3"}], "unknown option in x, preset 1: 'freeze'"),
         ([{"when": 3}], "x, preset 1: 'when' is a table"),
         ([{"when": {"dta": "esc50"}}], "unknown condition in x, preset 1: 'dta': did you mean 'data'?"),
         ([{"when": {"data": "esc5"}}], "unknown data in x, preset 1: 'esc5': did you mean 'esc50'"),
-        ([{"when": {"weights": "rndom"}}], "unknown weights in x, preset 1: 'rndom': did you mean 'random'"),
         ([{"when": {"backbone": 3}}], "x, preset 1: backbone = 3 must be a text"),
     ],
 )
-def test_read_preset_bad_tables_raise_one_line(tables: Any, message: str) -> None:
+def test_read_preset_invalid_table_is_one_line(tables: Any, message: str) -> None:
     with pytest.raises(UserError) as caught:
         read_preset(tables, "x")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_preset_of_unknown_name_raises_with_the_nearest() -> None:
+def test_load_preset_unknown_name_raises() -> None:
     with pytest.raises(UserError, match="unknown preset 'rethinking-cn': did you mean 'rethinking-cnn'"):
         load_preset("rethinking-cn")
