@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from core.cluster.connect import Node, TrialResources, alive_nodes, connected, count_slots, fits, resources_per_trial
-from core.cluster.image_tasks import InputTasks
+from core.cluster.input_tasks import InputTasks
 from core.cluster.node_check import check_nodes
 from core.cluster.storage import Storage
 from core.cluster.sweep_progress import SweepProgress, fetch_run

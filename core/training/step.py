@@ -11,7 +11,7 @@ from core.inference.precision import ComputeMode
 from core.models.auxiliary import find_auxiliary_heads
 from core.models.surgery import avoid_inplace_copies
 from core.training import LOSSES
-from core.training.compiled import compile_network
+from core.training.compilation import compile_network
 
 
 class NonFiniteLoss(RuntimeError):

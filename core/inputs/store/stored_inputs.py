@@ -102,7 +102,8 @@ def load_inputs(
     device
         Device that computes the inputs.
     on_bad_clip
-        ``fail``: raise an error if clips cannot be used. ``skip``: leave them out and name them in `Images.unusable`.
+        ``fail``: raise an error if clips cannot be used. ``skip``: leave them out and name them in
+        `DatasetInputs.unusable`.
     variant
         0: clips without augmentation. Above 0: augmented clips, seeded with path and variant.
     change
@@ -178,12 +179,12 @@ def _build(
     problems = write_inputs(writer, settings, paths, build_chunks=build_chunks, report=report)
     return_freed_memory()  # long recordings fragment the heap
     bad = list_unusable_clips(dataset, problems)
-    kept = [row for row in range(len(paths)) if row not in problems]
-    if not kept:
+    usable = [row for row in range(len(paths)) if row not in problems]
+    if not usable:
         writer.parts.clear()  # do not keep finished parts
         raise clips_error(dataset, bad)
-    writer.move_rows_to_start(kept)
-    return len(kept), {"device": str(settings.device), "kept": kept, "bad": bad}
+    writer.move_rows_to_start(usable)
+    return len(usable), {"device": str(settings.device), "kept": usable, "bad": bad}
 
 
 def _report(progress: Progress, total: int, description: str, done: int) -> None:
@@ -209,9 +210,5 @@ def recordings_error(noun: str, bad: Sequence[UnusableClip], *, total: int) -> U
     """Return an error that names the unusable ones of `total` recordings; `noun` is their plural."""
     named = "; ".join(f"{clip.path}: {clip.reason}" for clip in bad[:MAX_NAMED_CLIPS])
     more = f"; and {len(bad) - MAX_NAMED_CLIPS} more" if len(bad) > MAX_NAMED_CLIPS else ""
-    remedy = (
-        "no usable one is left"
-        if len(bad) == total
-        else "repair or remove them, or leave them out with --on-bad-clip skip"
-    )
-    return UserError(f"{len(bad)} of the {total} {noun} cannot be used ({named}{more}): {remedy}")
+    skip = "" if len(bad) == total else ", or leave them out with --on-bad-clip skip"
+    return UserError(f"{len(bad)} of the {total} {noun} cannot be used ({named}{more}): repair or remove them{skip}")

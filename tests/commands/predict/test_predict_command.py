@@ -205,7 +205,7 @@ def test_predict_feature_rows_need_no_labels(tmp_path: Path) -> None:
     assert len(holdout) == 12
     np.testing.assert_allclose(holdout[["p_x", "p_y"]], frame.loc[holdout.index, ["p_x", "p_y"]], rtol=1e-5)
     table.assign(c="many").to_csv(tmp_path / "bad.csv", index=False)
-    with pytest.raises(UserError, match=r"^60 of the 60 .*c is 'many', not a finite number.*: none is left$"):
+    with pytest.raises(UserError, match=r"^60 of the 60 .*c is 'many', not a finite number.*: repair or remove them$"):
         main(["predict", str(tmp_path / "bad.csv"), *base])
     with pytest.raises(UserError, match=r"the network needs features; give a CSV file of filename, a, b, c and 1 more"):
         main(["predict", str(tmp_path), *base])

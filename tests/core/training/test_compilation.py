@@ -15,7 +15,7 @@ from core.config.run import Training
 from core.errors import UserError
 from core.inference.fast_forward import fast_eval
 from core.inference.precision import ComputeMode
-from core.training.compiled import CompiledForBatchSize, check_compiler, compile_network
+from core.training.compilation import CompiledForBatchSize, check_compiler, compile_network
 from core.training.optimizers import make_optimizer
 from core.training.step import TrainingStep
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import core.inputs.store.build_inputs
-from core.cluster import image_tasks
+from core.cluster import input_tasks
 from core.cluster.connect import Node, connected
-from core.cluster.image_tasks import InputTasks
+from core.cluster.input_tasks import InputTasks
 from core.config.execution import ExecutionOptions, RayOptions
 from core.config.run import Clip, Frontend
 from core.datasets import load_dataset
@@ -136,7 +136,7 @@ def amplify_in_workers(y: np.ndarray, *, sr: int, key: str) -> np.ndarray:
 def test_clip_that_is_unusable_on_another_node_is_built_here(
     nodes: list[Node], dataset: Dataset, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_tasks, "N_COMPARED_CLIPS", 1)
+    monkeypatch.setattr(input_tasks, "N_COMPARED_CLIPS", 1)
     tasks = InputTasks([make_remote(nodes[0])], session)
     distributed = build(dataset, tmp_path / "there", build_chunks=tasks, variant=1, change=amplify_in_workers)
     assert_same(distributed, build(dataset, tmp_path / "here", variant=1, change=amplify_in_workers))
