@@ -29,7 +29,7 @@ from core.progress import Reporter
 from core.registry import Lazy
 from core.session import Session
 from core.training.fit_input_transform import count_components
-from core.training.run_inputs import load_plain_images, split_rows
+from core.training.run_inputs import load_plain_inputs, split_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,10 +161,10 @@ def fill_in_run(run: Run, dataset: Dataset, *, session: Session) -> Run:
     if session.device.type == "cpu" and execution.cluster.ray in LOCAL:
         check_precision(run.training.precision, session.device)
         run = run.replace(training__precision=effective_precision(run.training.precision, session.device))
-    if execution.on_bad_clip == "skip" and (bad := load_plain_images(run, dataset, session).unusable):
+    if execution.on_bad_clip == "skip" and (bad := load_plain_inputs(run, dataset, session).unusable):
         run = run.replace(data__left_out=text_digest("\n".join(path for path, _ in bad)))
     if run.frontend.pca:
-        images = load_plain_images(run, dataset, session)
+        images = load_plain_inputs(run, dataset, session)
         run = run.replace(frontend__components=count_components(run, images, split_rows(run, dataset, images)))
     return run
 

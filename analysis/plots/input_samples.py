@@ -18,7 +18,7 @@ from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.io.atomic_files import atomic_write
-from core.training.run_inputs import load_plain_images, split_rows
+from core.training.run_inputs import load_plain_inputs, split_rows
 
 MAX_COLUMNS = 5  # classes side by side
 DPI = 150
@@ -45,7 +45,7 @@ def write_input_samples(results: OutputFolder, *, per_class: int) -> None:
         )
     if ImageAxes.from_run(run).across.names:
         raise UserError(f"samples: --input {run.frontend.kind} gives numbers and no pictures; choose another kind")
-    images = load_plain_images(run, dataset, results.session)
+    images = load_plain_inputs(run, dataset, results.session)
     scale = ImageAxes.from_run(run)
     clips = dataset.clips.iloc[images.clip_rows]
     labels, paths = clips["label"].to_numpy(), clips["path"].tolist()

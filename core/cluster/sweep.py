@@ -31,7 +31,7 @@ from core.plan import Plan
 from core.registry import Lazy
 from core.session import Session
 from core.store.runs import FAILED, FINISHED, STOPPED
-from core.training.run_inputs import load_images
+from core.training.run_inputs import load_run_inputs
 
 tune = Lazy("ray.tune")
 tune_classes = Lazy("core.cluster.tune_classes")  # imports Ray
@@ -128,7 +128,9 @@ class _InputBuilder:
         """Return the cache entries of `run`, after computing missing ones and copying them to the storage."""
         key = get_input_key(run)
         if key not in self.entries:
-            versions = load_images(run, self.datasets[run.data.content], self.session, build_chunks=self.build_chunks)
+            versions = load_run_inputs(
+                run, self.datasets[run.data.content], self.session, build_chunks=self.build_chunks
+            )
             self.entries[key] = [version.entry for version in versions]
             for entry in self.entries[key]:
                 if self.storage:

@@ -19,7 +19,7 @@ from core.session import Session
 from core.store.record import Record
 from core.store.runs import Store
 from core.training import fit_input_transform
-from core.training.run_inputs import load_plain_images, split_rows
+from core.training.run_inputs import load_plain_inputs, split_rows
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def open_run(run: Run, dataset: Dataset, session: Session) -> OpenRun:
     if record is None:
         status = session.store.status(run)
         raise UserError(f"run {run.id} is {status}: only a finished run can be analysed; see {session.store.runs}")
-    images = load_plain_images(run, dataset, session)
+    images = load_plain_inputs(run, dataset, session)
     split = split_rows(run, dataset, images)
     backbone = _make_random_backbone(run, len(dataset.class_names))
     random = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}

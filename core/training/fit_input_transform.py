@@ -22,7 +22,7 @@ from core.models.input_transform.pca import PcaProjection
 from core.store.runs import Store
 
 
-def make_input_transform(run: Run, backbone: Backbone, images: DatasetInputs, split: Split) -> nn.Module:
+def make_input_transform(run: Run, backbone: Backbone, inputs: DatasetInputs, split: Split) -> nn.Module:
     """Make the input transform of a run.
 
     ``--normalise fixed`` uses the mean and standard deviation that the backbone was pretrained with, ``train`` those of
@@ -35,10 +35,10 @@ def make_input_transform(run: Run, backbone: Backbone, images: DatasetInputs, sp
     """
     frontend = run.frontend
     if frontend.pca:
-        return PcaProjection.fitted(images.array, split.train, pca=frontend.pca)
+        return PcaProjection.fitted(inputs.array, split.train, pca=frontend.pca)
     if is_transform_fitted(run):
         channels = get_input_shape(run)[0]
-        return Normalise.of(images.array, split.train, channels=channels, per_row=INPUT_KINDS[frontend.kind].per_row)
+        return Normalise.of(inputs.array, split.train, channels=channels, per_row=INPUT_KINDS[frontend.kind].per_row)
     return _make_fixed_transform(run, backbone)
 
 
@@ -58,7 +58,7 @@ def _make_fixed_transform(run: Run, backbone: Backbone) -> nn.Module:
 
 
 def load_or_fit_input_transform(
-    run: Run, backbone: Backbone, images: DatasetInputs, split: Split, store: Store
+    run: Run, backbone: Backbone, inputs: DatasetInputs, split: Split, store: Store
 ) -> nn.Module:
     """Load the input transform of a finished run, or fit it again if it was not stored.
 
@@ -68,7 +68,7 @@ def load_or_fit_input_transform(
         If the stored file is damaged.
     """
     stored = load_input_transform(run, backbone, store)
-    return make_input_transform(run, backbone, images, split) if stored is None else stored
+    return make_input_transform(run, backbone, inputs, split) if stored is None else stored
 
 
 def load_input_transform(run: Run, backbone: Backbone, store: Store) -> nn.Module | None:
@@ -87,7 +87,7 @@ def load_input_transform(run: Run, backbone: Backbone, store: Store) -> nn.Modul
     return PcaProjection.restored(tensors) if run.frontend.pca else Normalise.restored(tensors)
 
 
-def count_components(run: Run, images: DatasetInputs, split: Split) -> int:
+def count_components(run: Run, inputs: DatasetInputs, split: Split) -> int:
     """Return the number of principal components of the training clips that ``--pca`` keeps.
 
     Raises
@@ -95,9 +95,9 @@ def count_components(run: Run, images: DatasetInputs, split: Split) -> int:
     UserError
         If the inputs are not vectors, or there are too few clips.
     """
-    if images.array.ndim != 2:
+    if inputs.array.ndim != 2:
         raise UserError(f"--pca {run.frontend.pca:g}: PCA needs vectors; choose --input features")
-    return PcaProjection.fitted(images.array, split.train, pca=run.frontend.pca).axes.shape[1]
+    return PcaProjection.fitted(inputs.array, split.train, pca=run.frontend.pca).axes.shape[1]
 
 
 def is_transform_fitted(run: Run) -> bool:

@@ -27,7 +27,7 @@ from core.training.augmentations import make_batch_augmentation, make_test_augme
 from core.training.batches import InputSource, make_source
 from core.training.fit_input_transform import make_input_transform
 from core.training.frozen_prefix import CLIP_MS_FACT, load_activations, prepend_cast, split_at_freeze
-from core.training.run_inputs import load_images, split_rows
+from core.training.run_inputs import load_run_inputs, split_rows
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     """
     check_precision(run.training.precision, session.device)
     augment = make_batch_augmentation(run)
-    versions = load_images(run, dataset, session)
+    versions = load_run_inputs(run, dataset, session)
     allow_tf32(run.training.precision == "tf32")
     plain = versions[0]
     split = split_rows(run, dataset, plain)

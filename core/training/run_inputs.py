@@ -17,7 +17,7 @@ from core.session import Session
 from core.training import AUGMENTATIONS
 
 
-def load_images(
+def load_run_inputs(
     run: Run, dataset: Dataset, session: Session, *, build_chunks: BuildChunks | None = None
 ) -> list[DatasetInputs]:
     """Return the inputs of a run: the plain version first, then each augmented version.
@@ -80,14 +80,14 @@ def _load_version(
     return make_on_the_fly_inputs(waveforms, dataset, clip=run.clip, frontend=run.frontend, device=session.device)
 
 
-def load_plain_images(run: Run, dataset: Dataset, session: Session) -> DatasetInputs:
+def load_plain_inputs(run: Run, dataset: Dataset, session: Session) -> DatasetInputs:
     """Return the inputs of a run without augmentation, as used for testing and analysis."""
     if AUGMENTATIONS[run.training.augment].waveform:
         run = run.replace(training__augment="none")
-    return load_images(run, dataset, session)[0]
+    return load_run_inputs(run, dataset, session)[0]
 
 
-def split_rows(run: Run, dataset: Dataset, images: DatasetInputs) -> Split:
+def split_rows(run: Run, dataset: Dataset, inputs: DatasetInputs) -> Split:
     """Return the split as rows of the inputs, without clips that could not be used.
 
     Raises
@@ -96,7 +96,7 @@ def split_rows(run: Run, dataset: Dataset, images: DatasetInputs) -> Split:
         If no clip is left for training or for testing.
     """
     row = np.full(len(dataset.clips), -1, np.int64)
-    row[images.clip_rows] = np.arange(len(images.clip_rows))
+    row[inputs.clip_rows] = np.arange(len(inputs.clip_rows))
     split = dataset.split(run.data.fold, validation=run.data.validation)
     train, validation, test = (part[part >= 0] for part in (row[split.train], row[split.validation], row[split.test]))
     if not len(train) or not len(test):

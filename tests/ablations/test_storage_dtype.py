@@ -13,7 +13,7 @@ from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.plan import Plan, PlannedRun, resolve
 from core.session import Session
-from core.training.run_inputs import load_plain_images
+from core.training.run_inputs import load_plain_inputs
 from core.training.trainer import train
 
 
@@ -35,7 +35,7 @@ def test_float16_run_is_trained_compared_and_attributed(
     assert 0 < similarities["stem"].value <= 1
     frame = write_attributions(results, AttributionRequest(n_clips=2, methods=("integrated-gradients",)))
     assert frame["error"].notna().all()
-    whole, stored = (load_plain_images(each, dataset, session) for each in (run, float16_run))
+    whole, stored = (load_plain_inputs(each, dataset, session) for each in (run, float16_run))
     sizes = [(session.store.cache / each.entry / "array.npy").stat().st_size for each in (whole, stored)]
     assert sizes[1] - 128 == (sizes[0] - 128) / 2
     assert np.abs(whole.array[:] - stored.array[:]).max() <= 0.016

@@ -85,18 +85,18 @@ import json, sys, time
 from pathlib import Path
 from commands.cli.process_setup import set_up_libraries
 set_up_libraries()
-from core.config.execution import Execution
+from core.config.execution import ExecutionOptions
 from core.plan import make_plan
 from core.session import Session
-from core.training.run_inputs import load_images
+from core.training.run_inputs import load_run_inputs
 
-session = Session(Execution(results=Path(sys.argv[2]), device="cpu"))
+session = Session(ExecutionOptions(results=Path(sys.argv[2]), device="cpu"))
 point = {"data__name": "folder", "clip__sr": 8000, "clip__duration": 1.0, "frontend__n_mels": 32,
          "frontend__n_frames": 32}
 plan = make_plan("bench", lambda base, scratch: {"base": base}, [point], roots=[Path(sys.argv[1])],
                  cache=session.store.cache)
 begun = time.perf_counter()
-(made,) = load_images(plan.runs[0], next(iter(plan.datasets.values())), session)
+(made,) = load_run_inputs(plan.runs[0], next(iter(plan.datasets.values())), session)
 seconds = time.perf_counter() - begun
 print(json.dumps({"seconds": seconds, "images": len(made.array)}))
 """

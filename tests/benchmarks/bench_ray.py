@@ -67,7 +67,7 @@ def _side(results: Path, what: str, ray: str, threads: int) -> None:
     from core.datasets import load_dataset
     from core.plan import Plan, PlannedRun, resolve
     from core.session import Session
-    from core.training.run_inputs import load_images
+    from core.training.run_inputs import load_run_inputs
 
     made = RayOptions(ray=ray)
     session = Session(ExecutionOptions(results=results, device="cpu", threads=threads, cluster=made))
@@ -75,7 +75,7 @@ def _side(results: Path, what: str, ray: str, threads: int) -> None:
     base = Run().replace(frontend__n_mels=64, frontend__n_frames=64)
     base = resolve(base, dataset, dataset.compute_fingerprint(session.store.cache))
     if what == "images":
-        load_images(base, dataset, session)
+        load_run_inputs(base, dataset, session)
         return
     count, first = HEAD_ONLY, base.replace(model__freeze="block4")
     if what == "all":

@@ -21,7 +21,7 @@ from core.training import results
 from core.training.heads.groups import starting_weights_key
 from core.training.heads.stack import can_stack, flatten_layers
 from core.training.prepare import PreparedRun, prepare
-from core.training.run_inputs import load_plain_images, split_rows
+from core.training.run_inputs import load_plain_inputs, split_rows
 from core.training.schedules import compute_lr
 from core.training.trainer import TrainingOutcome, is_best, write_outcome
 
@@ -93,7 +93,7 @@ def load_head_runs(runs: Sequence[Run], dataset: Dataset, session: Session) -> l
     Inputs and frozen weights are prepared once, or once per fold if the input transform depends on the fold.
     """
     started = time.perf_counter()
-    images = load_plain_images(runs[0], dataset, session)
+    images = load_plain_inputs(runs[0], dataset, session)
     by_fold: dict[int, tuple[PreparedRun, torch.Tensor, list[nn.Module]]] = {}
     splits: dict[int, Split] = {}
     starts: dict[int, list[torch.Tensor]] = {}  # by seed

@@ -11,7 +11,7 @@ from core.models.build_network import build_network
 from core.session import Session
 from core.store.runs import FINISHED, INPUT_TRANSFORM
 from core.training import fit_input_transform
-from core.training.run_inputs import load_plain_images, split_rows
+from core.training.run_inputs import load_plain_inputs, split_rows
 from core.training.trainer import train
 
 
@@ -21,7 +21,7 @@ def fitted(run: Run) -> Run:
 
 
 def read(run: Run, dataset: Dataset, session: Session) -> fit_input_transform.Normalise:
-    images = load_plain_images(run, dataset, session)
+    images = load_plain_inputs(run, dataset, session)
     return fit_input_transform.load_or_fit_input_transform(
         run, build_network(run, 3), images, split_rows(run, dataset, images), session.store
     )
@@ -33,7 +33,7 @@ def test_fitted_input_transform_is_stored_and_loaded(fitted: Run, dataset: Datas
     assert record is not None
     assert record.status == FINISHED
     assert record.files[INPUT_TRANSFORM] == (session.store.folder(fitted) / INPUT_TRANSFORM).stat().st_size
-    images = load_plain_images(fitted, dataset, session)
+    images = load_plain_inputs(fitted, dataset, session)
     rows = split_rows(fitted, dataset, images).train
     step = read(fitted, dataset, session)
     np.testing.assert_allclose(step.mean.flatten(), images.array[rows].mean(axis=(0, 2, 3)), rtol=1e-5)

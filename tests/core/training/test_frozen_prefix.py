@@ -23,7 +23,7 @@ from core.session import Session
 from core.training import frozen_prefix
 from core.training.fit_input_transform import make_input_transform
 from core.training.prepare import prepare
-from core.training.run_inputs import load_plain_images, split_rows
+from core.training.run_inputs import load_plain_inputs, split_rows
 
 N_CLIPS = fast_forward.CPU_BATCH_SIZE + 5  # one whole batch and a part of one
 
@@ -46,7 +46,7 @@ def steps_run(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def activations(run: Run, dataset: Dataset, results: Path, *, channels_last: bool, threads: int) -> Entry:
     session = Session(ExecutionOptions(results=results, device="cpu", threads=threads))
     run = run.replace(training__channels_last=channels_last, model__freeze="block3")
-    images = load_plain_images(run, dataset, session)
+    images = load_plain_inputs(run, dataset, session)
     backbone = build_network(run, 3)
     step = make_input_transform(run, backbone, images, split_rows(run, dataset, images))
     frozen, _ = frozen_prefix.split_at_freeze(step, backbone, "block3")

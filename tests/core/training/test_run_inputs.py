@@ -9,10 +9,10 @@ from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.inputs.store import stored_inputs as features
 from core.session import Session
-from core.training.run_inputs import load_images
+from core.training.run_inputs import load_run_inputs
 
 
-def test_load_images_version_with_other_clips_raises(
+def test_load_run_inputs_version_with_other_clips_raises(
     run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise rows would silently get the labels of other clips."""
@@ -23,8 +23,8 @@ def test_load_images_version_with_other_clips_raises(
         return dataclasses.replace(found, clip_rows=np.delete(found.clip_rows, 4)) if variant == 2 else found
 
     run = run.replace(training__augment="waveform", training__variants=2)
-    assert len(load_images(run, dataset, session)) == 3
+    assert len(load_run_inputs(run, dataset, session)) == 3
     monkeypatch.setattr(features, "load_inputs", lossy)
     lost = dataset.clips["path"].iloc[4]
     with pytest.raises(UserError, match=rf"^augmented version 2 of .* lacks other clips .*\({lost}\): remove these"):
-        load_images(run, dataset, session)
+        load_run_inputs(run, dataset, session)
