@@ -155,15 +155,15 @@ def has_legacy_value(f: "dataclasses.Field[Any]", value: Any) -> bool:
 
 def list_problems(part: Any) -> list[str]:
     """Return one message with a remedy for each invalid value of a configuration."""
-    found = []
+    messages = []
     for f in fields(part):
         value = getattr(part, f.name)
         if dataclasses.is_dataclass(value):
-            found += list_problems(value)
+            messages += list_problems(value)
         elif f.metadata and not (isinstance(value, tuple) and not isinstance(f.default, tuple)):
-            found += list_field_problems(f, value)
+            messages += list_field_problems(f, value)
     check_combinations = getattr(part, "problems", None)
-    return found + (check_combinations() if callable(check_combinations) else [])
+    return messages + (check_combinations() if callable(check_combinations) else [])
 
 
 def parse_whole_number(text: str) -> int | None:

@@ -178,15 +178,15 @@ class Model:
 
     def problems(self) -> list[str]:
         """Return the problems of combinations of fields."""
-        found = []
+        problems: list[str] = []
         for read, text in ((parse_head_widths, self.head), (parse_mlp_layers, self.layers)):
             try:
                 read(text)
             except UserError as error:
-                found.append(str(error))
+                problems.append(str(error))
         if self.layers != DEFAULT_MLP_LAYERS and self.backbone != "mlp":
-            found.append(f"--mlp-layers {self.layers} applies only to --backbone mlp, not to {self.backbone}")
-        return found
+            problems.append(f"--mlp-layers {self.layers} applies only to --backbone mlp, not to {self.backbone}")
+        return problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,14 +290,14 @@ class Training:
 
     def problems(self) -> list[str]:
         """Return the problems of combinations of fields."""
-        found = []
+        problems: list[str] = []
         if any(epoch < 1 for epoch in self.milestones):
-            found.append(f"--milestones {min(self.milestones)}: epochs start at 1")
+            problems.append(f"--milestones {min(self.milestones)}: epochs start at 1")
         if self.label_smoothing and self.loss == "hinge":
-            found.append("--label-smoothing does not apply to --loss hinge: leave it out, or choose another --loss")
+            problems.append("--label-smoothing does not apply to --loss hinge: leave it out, or choose another --loss")
         if self.augment == "segment" and not self.live:
-            found.append("--augment random-crop needs --on-the-fly: stored images cannot be cropped again")
-        return found
+            problems.append("--augment random-crop needs --on-the-fly: stored images cannot be cropped again")
+        return problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,26 +315,27 @@ class Run:
 
     def problems(self) -> list[str]:
         """Return the problems of combinations of groups."""
-        found = self.frontend.list_frequency_problems(self.clip.sr / 2) if self.clip.sr else []  # 0: not filled in yet
+        sr = self.clip.sr  # 0: not filled in yet
+        problems = self.frontend.list_frequency_problems(sr / 2) if sr else []
         training = self.training
         if training.augment == "segment" and self.clip.fit == "stretch":
-            found.append(
+            problems.append(
                 "--augment random-crop needs clips of --duration seconds: choose another --length-mode than stretch"
             )
         if training.live and self.frontend.stored_as != "float32":
-            found.append(
+            problems.append(
                 f"--storage-dtype {self.frontend.stored_as} applies to stored images, and --on-the-fly stores none: "
                 "leave one out"
             )
         if self.data.validation:
-            return found
+            return problems
         needs = {
             "--patience": (training.patience > 0, "stopping"),
             "--stop-at-accuracy": (training.stop_at > 0, "stopping"),
             "--schedule plateau": (training.schedule == "plateau", "lowering the learning rate"),
             "--monitor accuracy": (training.monitor == "accuracy", "choosing an epoch"),
         }
-        return found + [
+        return problems + [
             f"{flag} needs --validation above 0: {purpose} on the test fold would bias the result"
             for flag, (is_used, purpose) in needs.items()
             if is_used

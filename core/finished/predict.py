@@ -144,9 +144,13 @@ def _compute_inputs(
     return {spec: _drop_unusable_rows(*computed, problems) for spec, computed in by_spec.items()}, problems
 
 
-def _drop_unusable_rows(inputs: np.ndarray, own: Sequence[str | None], problems: Sequence[str | None]) -> np.ndarray:
-    """Drop the rows of recordings that are unusable with another input spec."""
-    return inputs[[not problem for problem, mine in zip(problems, own, strict=True) if not mine]]
+def _drop_unusable_rows(
+    inputs: np.ndarray, spec_problems: Sequence[str | None], problems: Sequence[str | None]
+) -> np.ndarray:
+    """Drop the rows of recordings that are unusable with another input spec; `inputs` has no rows of `spec_problems`."""
+    return inputs[
+        [not problem for problem, spec_problem in zip(problems, spec_problems, strict=True) if not spec_problem]
+    ]
 
 
 def _noun(sounds: UnlabelledClips) -> str:
