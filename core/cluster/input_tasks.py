@@ -54,9 +54,8 @@ class InputTasks:
 
     def __call__(self, settings: InputSettings, chunks: Sequence[Chunk], path: Path) -> Iterator[Part]:
         """Build the chunks and write their rows to `path`. If all nodes fail, this machine builds the rest."""
-        settings = dataclasses.replace(
-            settings, root=settings.root.absolute()
-        )  # a worker may have another current folder
+        # Absolute, because a worker may have another current folder.
+        settings = dataclasses.replace(settings, root=settings.root.absolute())
         resources = TrialResources(1.0, 0.0 if settings.device == "cpu" else GPUS_PER_TASK, 1)
         nodes = self._find_identical_nodes(settings, [clip for chunk in chunks for clip in chunk.paths], resources)
         free = [node for node in nodes for _ in range(count_slots(resources, [node]))]

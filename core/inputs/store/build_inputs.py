@@ -31,7 +31,7 @@ BATCH_SIZE = 32  # clips that are decoded ahead and written together
 MAX_WAITING_SAMPLES = 1 << 20  # samples; longer recordings are not decoded ahead
 N_DECODERS = min(8, os.cpu_count() or 1)  # threads
 READ_AHEAD_BYTES = 1 << 20  # of each file
-MIN_CLIPS_FOR_PROCESSES = 4096  # clips; with fewer, starting processes takes longer than the work
+MIN_CLIPS_FOR_PROCESSES = 4096  # fewer clips are read by threads of this process
 T = TypeVar("T")
 
 
@@ -264,8 +264,8 @@ def _build_batch(
             deferred[i] = waveform
     inputs = _compute_by_clip(decoded, kind=kind, settings=settings)
     decoded.clear()
-    for i, later in deferred.items():
-        y = later.read()
+    for i, recording in deferred.items():
+        y = recording.read()
         if isinstance(y, BadClip):
             problems[i] = y.reason
         else:
