@@ -147,10 +147,17 @@ def _compute_inputs(
 def _drop_unusable_rows(
     inputs: np.ndarray, spec_problems: Sequence[str | None], problems: Sequence[str | None]
 ) -> np.ndarray:
-    """Drop the rows of recordings that are unusable with another input spec; `inputs` has no rows of `spec_problems`."""
-    return inputs[
-        [not problem for problem, spec_problem in zip(problems, spec_problems, strict=True) if not spec_problem]
-    ]
+    """Drop the rows of recordings that are unusable with another input spec.
+
+    Parameters
+    ----------
+    inputs
+        Inputs of the recordings without a problem in `spec_problems`.
+    spec_problems, problems
+        Problem of each recording with this spec, and with any spec; None if it is usable.
+    """
+    is_usable = [not problem for problem, own in zip(problems, spec_problems, strict=True) if not own]
+    return inputs[is_usable]
 
 
 def _noun(sounds: UnlabelledClips) -> str:
