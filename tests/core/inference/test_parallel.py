@@ -9,7 +9,7 @@ from torch import nn
 
 from core.config.run import Training
 from core.inference.fast_forward import evaluation_batch_size, fast_eval
-from core.inference.parallel import count_workers, map_batches, shallow_copy
+from core.inference.parallel import count_workers, map_batches
 from core.inference.precision import ComputeMode
 from core.models.backbone import build_backbone
 
@@ -96,18 +96,6 @@ def test_error_in_a_worker_reaches_the_caller() -> None:
 
     with pytest.raises(ValueError, match="batch 0"):
         list(map_batches(Fails(), make_batches(), FP32, threads=2))
-
-
-def test_shallow_copy_shares_tensors_but_not_modules() -> None:
-    network = build_backbone("mobilenet_v2", 5, weights="random")
-    replica = shallow_copy(network)
-    assert [name for name, _ in replica.named_modules()] == [name for name, _ in network.named_modules()]
-    assert not {id(module) for module in replica.modules()} & {id(module) for module in network.modules()}
-    pairs = zip(replica.state_dict().values(), network.state_dict().values(), strict=True)
-    assert all(one.data_ptr() == other.data_ptr() for one, other in pairs)
-    shared = nn.Linear(2, 2)
-    twice = shallow_copy(nn.Sequential(shared, shared))
-    assert twice[0] is twice[1] is not shared
 
 
 def random_images(count: int) -> torch.Tensor:

@@ -77,16 +77,8 @@ def test_numerics_key_fields_differ_if_rounding_may_differ(monkeypatch: pytest.M
     other_tf32 = key("cuda")
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "another GPU")
     keys = [gpu, other_tf32, key("cuda"), key("cpu"), key("cpu", threads=2), key("cpu", channels_last=False)]
+    keys.append(key("cpu", precision="bf16"))
     assert all(one != other for k, one in enumerate(keys) for other in keys[:k])
-
-
-def test_vectors_in_either_memory_format_share_an_entry(session: Session, run: Run) -> None:
-    vectors = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
-    images, linear = DatasetInputs(vectors, np.arange(5), (), "vectors"), torch.nn.Linear(4, 2)
-    runs = (run, run.replace(training__channels_last=False))
-    one, other = (frozen_prefix.load_activations(linear, images, each, session) for each in runs)
-    assert one.array.shape == (5, 2)
-    assert one.key == other.key
 
 
 def test_killed_computation_keeps_finished_parts(session: Session, run: Run) -> None:

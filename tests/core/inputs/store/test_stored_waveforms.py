@@ -119,16 +119,6 @@ def test_key_of_whole_recordings_does_not_depend_on_the_clip(clips: Any, tmp_pat
     assert keys[0] != keys[1]  # the inputs differ
 
 
-def test_long_recordings_in_pieces_give_the_same_samples(
-    clips: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    at_once = load(clips, tmp_path / "one", whole=True)
-    monkeypatch.setattr(stored_waveforms, "MAX_WAITING_SAMPLES", 5000)  # two of the five are longer
-    in_pieces = load(clips, tmp_path / "other", whole=True)
-    np.testing.assert_array_equal(at_once.samples, in_pieces.samples)
-    np.testing.assert_array_equal(at_once.first, in_pieces.first)
-
-
 def test_long_recording_with_bad_end_is_named_and_skipped(
     clips: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
