@@ -1,64 +1,69 @@
-"""A training step of the trainer, in bf16 and in fp32, against the same as the authors of a report take it.
+"""A training step against the code of the authors of "Rethinking CNN Models for Audio Classification".
 
-Theirs is `tests.benchmarks.authors`, in a process that has its environment as it is unasked; ours are in processes of
-their own too, one for each precision, as runs are. All train networks with random weights on 32 images of 3 x 128 x 250
-that are in memory, on two threads, in turn.
+Their step follows train.py of github.com/kamalesh0406/Audio-Classification (arXiv:2007.11154): torchvision's network
+with a new last layer, fp32, Adam with weight decay, and a loss that is read after every step. Ours is the trainer's
+step, in fp32 and in bf16. All train random weights on 32 images of 3 x 128 x 250 on two threads, each in a process of
+its own; ours has the process settings of a command.
 """
 
-import os
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
+import torchvision
+from torch import nn
 
+from commands.cli.process_setup import OPENMP, set_up_libraries
 from core.config.run import Training
 from core.inference.precision import ComputeMode, has_bf16_instructions
 from core.models.backbone import build_backbone
 from core.training.optimizers import make_optimizer
 from core.training.step import TrainingStep
-from tests.benchmarks.authors import CLASSES, LAST, LR, SHAPE, WEIGHT_DECAY, serve
-from tests.benchmarks.comparison import REPEATS, row
+from tests.benchmarks.comparison import REPEATS, Function, Row, compare, serve_times, worker_process
 
-ROOT = Path(__file__).parent.parent.parent
-WANTED = {"bf16": 2.0, "fp32": 1.0}
-OURS = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # what `commands.cli.process_setup` sets
+SHAPE, CLASSES, THREADS, LR, WEIGHT_DECAY = (32, 3, 128, 250), 50, 2, 1e-4, 1e-3
+LAST_LAYERS = {"resnet50": "fc", "densenet201": "classifier"}
+TARGETS = {"bf16": 2.0, "fp32": 1.0}
 
 
-def measure() -> Iterator[dict[str, Any]]:
-    """Yield a row per network and precision; none in bf16 where this CPU only imitates it."""
-    precisions = [p for p in WANTED if p != "bf16" or has_bf16_instructions()]
+def measure() -> Iterator[Row]:
+    """Yield a row per network and precision; bf16 is left out if the CPU has no instructions for it."""
+    precisions = [precision for precision in TARGETS if precision != "bf16" or has_bf16_instructions()]
     with ExitStack() as stack:
-        theirs = stack.enter_context(elsewhere("tests.benchmarks.authors"))
-        ours = {p: stack.enter_context(elsewhere("tests.benchmarks.bench_authors", p)) for p in precisions}
-        for name in LAST:
-            rounds = [(theirs(name), {p: step(name) for p, step in ours.items()}) for _ in range(1 + REPEATS)][1:]
+        theirs = stack.enter_context(worker_process(__name__, "authors", without=tuple(OPENMP)))
+        ours = {name: stack.enter_context(worker_process(__name__, name)) for name in precisions}
+        for name in LAST_LAYERS:
+            rounds = [(theirs(name), {p: time_of(name) for p, time_of in ours.items()}) for _ in range(1 + REPEATS)]
             for precision in precisions:
-                what = f"a training step of {name}: the authors' / ours in {precision}"
-                yield row(what, *zip(*((by, own[precision]) for by, own in rounds), strict=True), WANTED[precision])
+                what = f"training step of {name}: authors' code / ours in {precision}"
+                times = zip(*((by, own[precision]) for by, own in rounds[1:]), strict=True)
+                yield compare(what, *times, TARGETS[precision])
 
 
-@contextmanager
-def elsewhere(*words: str) -> Iterator[Callable[[str], float]]:
-    """Start another process; what is given takes a step of the network of a name there, and returns its seconds."""
-    env = {name: value for name, value in os.environ.items() if name not in OURS} | {"PYTHONPATH": str(ROOT)}
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT, env=env, **pipes) as child:
-        assert child.stdin and child.stdout
+def authors_step(name: str) -> Function:
+    """Return a function that trains one step as the authors' code does and returns the loss."""
+    torch.manual_seed(0)
+    model = torchvision.models.get_model(name, weights=None)
+    setattr(model, LAST_LAYERS[name], nn.Linear(getattr(model, LAST_LAYERS[name]).in_features, CLASSES))
+    optimizer = torch.optim.Adam(model.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
+    criterion = nn.CrossEntropyLoss()
+    x, y = torch.randn(SHAPE), torch.arange(SHAPE[0]) % CLASSES
+    model.train()
 
-        def step(name: str) -> float:
-            print(name, file=child.stdin, flush=True)
-            return float(child.stdout.readline())
+    def step() -> float:
+        loss = criterion(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
 
-        yield step
-        child.stdin.close()
+    return step
 
 
-def _step(name: str, precision: str) -> Callable[[], Any]:
+def trainer_step(name: str, precision: str) -> Function:
+    """Return a function that trains one step as the trainer does."""
     training, cpu = Training(precision=precision, lr=LR, weight_decay=WEIGHT_DECAY), torch.device("cpu")
     torch.manual_seed(0)
     network = ComputeMode(training, cpu).to_device(build_backbone(name, CLASSES, weights="random")).train()
@@ -68,4 +73,10 @@ def _step(name: str, precision: str) -> Callable[[], Any]:
 
 
 if __name__ == "__main__":
-    serve(partial(_step, precision=sys.argv[1]))
+    if sys.argv[1] == "authors":
+        prepare = authors_step
+    else:
+        set_up_libraries()
+        prepare = partial(trainer_step, precision=sys.argv[1])
+    torch.set_num_threads(THREADS)
+    serve_times(prepare)

@@ -1,59 +1,40 @@
-"""Trainings that share a machine: two and three commands at once, and one beside a busy neighbour, against one alone.
+"""Commands that share a machine: two or three at once, and one beside a busy process, against one alone.
 
-Each command is a process of its own that trains EfficientNet-Lite0 on the embedded notes for one epoch, images and all,
-as a user would start it. Two commands on the same cores cannot take less than twice the time of one.
+Each command trains EfficientNet-Lite0 on the embedded data set for one epoch in a process of its own and builds its own
+images. Two commands on the same cores cannot take less than twice the time of one.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
-from typing import Any
 
-from tests.benchmarks.comparison import REPEATS, row
+from tests.benchmarks.comparison import COMMAND, Row, compare, run_process, time_in_turn
 
-ROOT = Path(__file__).parent.parent.parent
-SPINNING = {"GOMP_SPINCOUNT": "30000000000", "KMP_BLOCKTIME": "200"}  # what OpenMP does unasked
+SPINNING = {"GOMP_SPINCOUNT": "30000000000", "KMP_BLOCKTIME": "200"}  # OpenMP's own defaults
 
 
-def measure() -> Iterator[dict[str, Any]]:
-    """Yield a row per comparison; a row with ``at_most`` wants a ratio no larger than its target."""
-    with tempfile.TemporaryDirectory() as folder:
-        results = Path(folder)
-        _together(1, results / "warm")  # reads everything from the disk once
-        kinds = {"alone": (1, {}), "alone, spinning": (1, SPINNING), "two at once": (2, {}), "three at once": (3, {})}
-        seconds: dict[str, list[float]] = {name: [] for name in (*kinds, "beside a neighbour")}
-        for k in range(REPEATS):  # in turn, so that all meet the same load
-            for name, (count, environment) in kinds.items():
-                seconds[name].append(_together(count, results / f"{name}-{k}", environment))
+def measure() -> Iterator[Row]:
+    """Yield a row per comparison."""
+    numbers = count()
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as pool:
+
+        def train(commands: int = 1, **environment: str) -> None:
+            words = [*COMMAND, "freeze", "--block", "none", "--epochs", "1", "--device", "cpu"]
+            lines = [[*words, "--results", str(Path(folder) / str(next(numbers)))] for _ in range(commands)]
+            list(pool.map(lambda line: run_process(line, **environment), lines))
+
+        def train_beside_neighbour() -> None:
             with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as neighbour:
-                seconds["beside a neighbour"].append(_together(1, results / f"neighbour-{k}"))
+                train()
                 neighbour.kill()
-    targets = {"alone, spinning": 1.02, "two at once": 2.2, "three at once": 3.3, "beside a neighbour": 2.0}
-    for name, target in targets.items():
-        one, other, what = seconds[name], seconds["alone"], f"{name} / one alone"
-        if name == "alone, spinning":  # what not spinning costs on a machine of one's own
-            one, other, what = other, one, "one command / one that spins"
-        yield row(what, one, other, target, at_most=True)
 
-
-def _together(count: int, results: Path, environment: dict[str, str] | None = None) -> float:
-    """Start `count` commands at once, each with a results folder of its own; return the seconds until the last ends."""
-    words = [sys.executable, "run_ablation.py", "freeze", "--block", "none", "--epochs", "1", "--device", "cpu"]
-    start = time.perf_counter()
-    processes = [
-        subprocess.Popen(
-            [*words, "--results", str(results / str(k))],
-            cwd=ROOT,
-            env=os.environ | (environment or {}),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for k in range(count)
-    ]
-    for process in processes:
-        assert process.wait() == 0
-    return time.perf_counter() - start
+        sides = (train, lambda: train(**SPINNING), lambda: train(2), lambda: train(3), train_beside_neighbour)
+        alone, spinning, two, three, beside = time_in_turn(*sides)
+    yield compare("one command / one whose threads spin", alone, spinning, 1.02, at_most=True)
+    yield compare("two commands at once / one alone", two, alone, 2.2, at_most=True)
+    yield compare("three commands at once / one alone", three, alone, 3.3, at_most=True)
+    yield compare("one command beside a busy process / one alone", beside, alone, 2.0, at_most=True)

@@ -1,84 +1,86 @@
-"""How often intervals hold the truth and tests find what is not there, by simulation: shares, not speeds.
+"""Coverage of confidence intervals and false positive rates of tests, by simulation with fixed random seeds.
 
-Trials of one shape are drawn with a fixed seed, so that the shares are the same each time. Cross-validation is the real
-thing: two classifiers on features of their own, drawn alike, so that none is better; training sets overlap as in any
-study. There Student's t over folds is set beside Nadeau and Bengio's correction ("Inference for the Generalization
-Error", 2003), which widens the interval for the overlap.
+Cross-validation is simulated with two equally good classifiers, whose training sets overlap as in any study. There
+Student's t over folds is compared with the correction of Nadeau and Bengio ("Inference for the Generalization Error",
+2003), which widens the interval because of the overlap.
 """
-
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from analysis.statistics.hypothesis_tests import compare_pairs, mcnemar, mean_interval
+from tests.benchmarks.comparison import Row
 
 SHAPES = [(10, 1), (5, 3), (3, 5), (1, 10), (10, 3), (6, 2)]  # folds, seeds
 FOLD_SD, SEED_SD = 0.02, 0.01
 TRIALS = 1000
 
 
-def measure() -> list[dict[str, Any]]:
-    """Return a row for each share; each must lie at or below, or at or above, its target."""
+def measure() -> list[Row]:
+    """Return a row per rate, with its lower or upper limit as the target."""
     rows = []
     for n in (2, 3, 5, 10):
-        share = coverage(n, trials=5 * TRIALS)
-        rows.append({"what": f"95 % interval of {n} values: covers the mean", "ratio": share, "target": 0.93})
+        rate = coverage(n, trials=5 * TRIALS)
+        rows.append({"what": f"95 % interval of {n} values: covers the mean", "ratio": rate, "target": 0.93})
     for folds, seeds in SHAPES:
-        rows.append(_share(f"no effect, {folds} folds x {seeds} seeds: p below .05", false_positives(folds, seeds)))
-    rows.append(_share("no effect, clips of recordings: McNemar by recording below .05", recordings(by_group=True)))
+        rows.append(_rate(f"no effect, {folds} folds x {seeds} seeds: p below .05", false_positives(folds, seeds)))
+    rows.append(_rate("no effect, clips of recordings: McNemar by recording below .05", recordings(by_group=True)))
     for folds in (5, 10):
-        shares = cross_validation(folds)
-        named = {"t": "t interval leaves out 0", "corrected": "corrected t leaves out 0", "flips": "sign flips"}
-        rows += [_share(f"no effect, real {folds}-fold cross-validation: {named[k]}", shares[k], 0.15) for k in named]
+        rates = cross_validation(folds)
+        labels = {
+            "t": "t interval excludes 0",
+            "corrected": "corrected t interval excludes 0",
+            "flips": "sign flips below .05",
+        }
+        rows += [_rate(f"no effect, {folds}-fold cross-validation: {labels[k]}", rates[k], 0.15) for k in labels]
     return rows
 
 
-def _share(what: str, share: float, target: float = 0.07) -> dict[str, Any]:
-    return {"what": what, "ratio": share, "target": target, "at_most": True}
+def _rate(what: str, rate: float, target: float = 0.07) -> Row:
+    return {"what": what, "ratio": rate, "target": target, "at_most": True}
 
 
 def coverage(n: int, *, trials: int) -> float:
-    """Return how often the interval of n normal values holds their mean."""
+    """Return how often the 95 % interval of n normal values contains their mean."""
     values = np.random.default_rng(n).normal(0.7, 0.03, (trials, n))
-    shapes = [mean_interval(each) for each in values]
-    return float(np.mean([shape.low <= 0.7 <= shape.high for shape in shapes]))
+    intervals = [mean_interval(sample) for sample in values]
+    return float(np.mean([interval.low <= 0.7 <= interval.high for interval in intervals]))
 
 
 def false_positives(folds: int, seeds: int, *, trials: int = TRIALS) -> float:
-    """Return how often p is below .05 without an effect, where runs of one fold err together."""
+    """Return how often p is below .05 without an effect, if the errors of runs of one fold are correlated."""
     rng = np.random.default_rng([folds, seeds])
     index = pd.MultiIndex.from_product([range(folds), range(seeds)])
-    found = 0
+    significant = 0
     for _ in range(trials):
         difference = rng.normal(0, FOLD_SD, (folds, 1)) + rng.normal(0, SEED_SD, (folds, seeds))
         values = pd.Series(difference.ravel(), index=index)
-        found += compare_pairs(values, 0 * values).p < 0.05
-    return found / trials
+        significant += compare_pairs(values, 0 * values).p < 0.05
+    return significant / trials
 
 
 def recordings(*, by_group: bool, trials: int = 400) -> float:
-    """Return how often McNemar's p is below .05 for two networks equally good, each right or wrong by recording.
+    """Return how often McNemar's p is below .05 for two equally good networks, if clips of a recording are correlated.
 
-    30 recordings of 8 clips; a clip follows its recording in 9 of 10 cases.
+    There are 30 recordings of 8 clips; 9 of 10 clips are right if their recording is.
     """
     rng = np.random.default_rng(7)
     groups = np.repeat(np.arange(30), 8)
-    found = 0
+    significant = 0
     for _ in range(trials):
         right = [np.where(rng.random(240) < 0.9, (rng.random(30) < 0.7)[groups], rng.random(240) < 0.7) for _ in "ab"]
-        found += mcnemar(*right, groups=groups if by_group else None).p < 0.05
-    return found / trials
+        significant += mcnemar(*right, groups=groups if by_group else None).p < 0.05
+    return significant / trials
 
 
 def cross_validation(folds: int, *, trials: int = 1000, clips: int = 200, features: int = 10) -> dict[str, float]:
-    """Return how often each method finds a difference between two nearest-mean classifiers of equal worth.
+    """Return how often each method finds a difference between two nearest-mean classifiers that are equally good.
 
-    Each sees features of its own, of the same distribution: over data sets, neither is better.
+    Their features are independent and have the same distribution.
     """
     rng = np.random.default_rng(folds)
-    found = dict.fromkeys(("t", "corrected", "flips"), 0)
+    counts = dict.fromkeys(("t", "corrected", "flips"), 0)
     fold = np.arange(clips) % folds
     for _ in range(trials):
         target = rng.permutation(np.arange(clips) // folds % 2)
@@ -92,8 +94,8 @@ def cross_validation(folds: int, *, trials: int = 1000, clips: int = 200, featur
         difference = np.array([(right[0] - right[1])[fold == k].mean() for k in range(folds)])
         deviation = max(difference.std(ddof=1), 1e-12)
         limit = stats.t.ppf(0.975, folds - 1) * deviation
-        found["t"] += abs(difference.mean()) > limit * (1 / folds) ** 0.5
-        found["corrected"] += abs(difference.mean()) > limit * (1 / folds + 1 / (folds - 1)) ** 0.5
+        counts["t"] += abs(difference.mean()) > limit * (1 / folds) ** 0.5
+        counts["corrected"] += abs(difference.mean()) > limit * (1 / folds + 1 / (folds - 1)) ** 0.5
         values = pd.Series(difference)
-        found["flips"] += compare_pairs(values, 0 * values).p < 0.05
-    return {name: count / trials for name, count in found.items()}
+        counts["flips"] += compare_pairs(values, 0 * values).p < 0.05
+    return {name: count / trials for name, count in counts.items()}
