@@ -1,1 +1,1 @@
-"""From finished runs to numbers, tables and figures; never trains."""
+"""Analyses of finished runs: tables, figures and statistics. Analyses never train."""

@@ -1,4 +1,4 @@
-"""What a network is made of: its layers by stage, what each gives out and learns, and the memory it takes."""
+"""Architecture of a network: layers and stages with output shapes and parameters, and memory."""
 
 import math
 from collections import Counter
@@ -21,7 +21,7 @@ from core.models.backbone import Backbone
 from core.models.family import format_shape
 from core.models.weights import first_line
 
-BYTES_PER_NUMBER, BYTES_PER_MB = 4, 2**20  # of a number in fp32; of what the reports' figures call MB
+BYTES_PER_NUMBER, BYTES_PER_MB = 4, 2**20  # fp32; papers call 2^20 bytes 1 MB
 COLUMNS = (
     Column("stage", "Stage"),
     Column("layer", "Layer"),
@@ -29,22 +29,28 @@ COLUMNS = (
     Column("output", "Output shape"),
     Column("parameters", "Parameters", lambda value: f"{value:,}"),
 )
-STAGE_COLUMNS = (COLUMNS[0], Column("made", "Made of"), *COLUMNS[3:])
-WHOLE_NETWORK = "base"  # what the condition of a network is called with which nothing was done
+STAGE_COLUMNS = (COLUMNS[0], Column("modules", "Modules"), *COLUMNS[3:])
+WHOLE_NETWORK = "base"  # condition of the unchanged network in published tables
 
 
 @dataclass(frozen=True)
 class NetworkTotals:
-    """Of a whole network, for one input; sizes in MB (2^20 bytes) of fp32 numbers.
+    """Totals of a network for one input. Sizes are in MB (2^20 bytes) for fp32.
 
     Attributes
     ----------
-    parameters, parameters_with_statistics
-        What it learns, without and with the moving statistics of batch norm, which Keras counts too.
+    parameters
+        Number of parameters.
+    parameters_with_statistics
+        Number of parameters and moving statistics of batch norm, as Keras counts.
     multiply_adds
-        Of convolutions and matrix products.
-    input_mb, pass_mb, parameters_mb
-        Of the input; of what every layer gives out, twice, for the way forward and back; of the parameters.
+        Multiply-adds of convolutions and matrix products.
+    input_mb
+        Size of the input.
+    pass_mb
+        Size of all layer outputs and their gradients.
+    parameters_mb
+        Size of the parameters.
     """
 
     parameters: int
@@ -56,12 +62,12 @@ class NetworkTotals:
 
     @property
     def total_mb(self) -> float:
-        """All of it."""
+        """Sum of input, pass and parameters."""
         return self.input_mb + self.pass_mb + self.parameters_mb
 
     @property
     def lines(self) -> list[str]:
-        """The totals in words."""
+        """The totals as lines of text."""
         return [
             f"Parameters: {self.parameters:,}; with moving statistics: {self.parameters_with_statistics:,}.",
             f"Multiply-adds for one input: {self.multiply_adds:,}.",
@@ -71,23 +77,30 @@ class NetworkTotals:
 
 
 def list_layers(backbone: Backbone) -> tuple[pd.DataFrame, NetworkTotals]:
-    """Return the layers of a network in the order they run, and its totals.
+    """Return the layers of a network in the order of execution, and its totals.
 
-    As in the listings of the reports, modules made of others are layers too, without parameters of their own, and add
-    to what is given out, as does a layer every time it runs; containers that only run others in order are not layers.
-    Auxiliary classifiers are counted as in training.
+    As in the listings of papers, modules that contain other modules are layers without parameters, and their outputs
+    count towards ``pass_mb``, as do repeated executions of a layer. `nn.Sequential` containers are not layers.
+    Auxiliary classifiers are included.
+
+    Returns
+    -------
+    layers
+        One row per layer: ``stage``, ``layer`` (path in the stage), ``kind``, ``output`` shape, ``parameters``.
+    totals
+        Totals of the network.
 
     Raises
     ------
     UserError
-        For an input that the network does not take.
+        If the network does not accept the input shape.
     """
     backbone = backbone.eval().requires_grad_(False)
     image = torch.zeros(1, *backbone.input_shape)
     try:
         rows = _trace_layers(backbone, image)
         multiply_adds = count_multiply_adds(backbone, image)
-    except RuntimeError as error:  # a kernel that is larger than what is left of the image
+    except RuntimeError as error:  # e.g. a kernel larger than the feature map
         shape = format_shape(backbone.input_shape)
         raise UserError(f"{backbone.name} does not take an input of {shape} ({first_line(error)})") from error
     parameters = surgery.count_parameters(backbone)
@@ -103,26 +116,32 @@ def list_layers(backbone: Backbone) -> tuple[pd.DataFrame, NetworkTotals]:
 
 
 def summarise_stages(layers: pd.DataFrame, backbone: Backbone) -> pd.DataFrame:
-    """Return one row for each stage of a network whose layers are those of `list_layers`.
+    """Return one row per stage of a network from the layers of `list_layers`.
 
     Columns
     -------
-    stage, made
-        Its name, and the modules with parameters that it runs, in words; those made of others count as one.
-    output, parameters
-        What its last layer gives out, and the parameters of all of them.
+    stage
+        Name of the stage.
+    modules
+        Its top-level modules with parameters, e.g. "6 × DenseLayer, Transition".
+    output
+        Output shape of its last layer.
+
+    Parameters
+    ----------
+        Number of its parameters.
     units
-        How often the module is in it that is in it most: the dense layers of a dense block.
+        Count of its most frequent module, e.g. the dense layers of a dense block.
     """
     stages = layers.groupby("stage", sort=False)
-    found: pd.DataFrame = stages.agg(output=("output", "last"), parameters=("parameters", "sum")).reset_index()
-    modules = [Counter(_module_types(backbone.get_submodule(stage))) for stage in found["stage"]]
-    words = [", ".join(f"{n} × {name}" if n > 1 else name for name, n in counted.items()) for counted in modules]
-    return found.assign(made=words, units=[max(counted.values(), default=0) for counted in modules])
+    frame: pd.DataFrame = stages.agg(output=("output", "last"), parameters=("parameters", "sum")).reset_index()
+    modules = [Counter(_module_types(backbone.get_submodule(stage))) for stage in frame["stage"]]
+    texts = [", ".join(f"{n} × {name}" if n > 1 else name for name, n in counts.items()) for counts in modules]
+    return frame.assign(modules=texts, units=[max(counts.values(), default=0) for counts in modules])
 
 
 def write_architecture(results: OutputFolder, backbone: Backbone, *, title: str) -> pd.DataFrame:
-    """Write the table of a network's stages, without its layers.
+    """Write the table of the stages of a network.
 
     Returns
     -------
@@ -150,7 +169,7 @@ def write_architecture(results: OutputFolder, backbone: Backbone, *, title: str)
 
 
 def _module_types(module: nn.Module) -> Iterator[str]:
-    """Go through the kinds of the modules with parameters that containers hold."""
+    """Yield the type of each module with parameters; containers are replaced by their children."""
     if type(module) is nn.Sequential or isinstance(module, nn.ModuleDict | nn.ModuleList):
         for child in module.children():
             yield from _module_types(child)
@@ -159,11 +178,11 @@ def _module_types(module: nn.Module) -> Iterator[str]:
 
 
 def _trace_layers(backbone: Backbone, image: torch.Tensor) -> list[dict[str, Any]]:
-    """Run the network once and list its layers; those with parameters that did not run as modules come last."""
+    """Return one row per layer in the order of a forward pass, then layers with parameters that were not called."""
     rows: dict[str, dict[str, Any]] = {}
     layers = {name: m for name, m in backbone.named_modules() if name and type(m) is not nn.Sequential}
 
-    def listed(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    def make_row(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
         stage, _, path = name.partition(".")
         return {
             "stage": stage,
@@ -177,8 +196,8 @@ def _trace_layers(backbone: Backbone, image: torch.Tensor) -> list[dict[str, Any
     def hook(name: str) -> Any:
         def receive(module: nn.Module, inputs: Any, output: Any) -> None:
             shape = tuple(output.shape[1:]) if isinstance(output, torch.Tensor) else ()
-            row = rows.setdefault(name, listed(name, shape))
-            if shape and not isinstance(module, nn.Flatten):  # which gives out the same numbers in another shape
+            row = rows.setdefault(name, make_row(name, shape))
+            if shape and not isinstance(module, nn.Flatten):  # it only changes the shape
                 row["numbers"] += math.prod(shape)
 
         return receive
@@ -187,7 +206,7 @@ def _trace_layers(backbone: Backbone, image: torch.Tensor) -> list[dict[str, Any
     side = find_auxiliary_heads(backbone).values()
     try:
         for part in side:
-            part.training = True  # their heads stay in evaluation mode: batch norm takes no single input
+            part.training = True  # their batch norms stay in evaluation mode, as the batch has one input
         backbone(image)
     finally:
         for handle in handles:
@@ -197,5 +216,5 @@ def _trace_layers(backbone: Backbone, image: torch.Tensor) -> list[dict[str, Any
             part.pop_logits()
     for name, module in layers.items():
         if name not in rows and next(module.parameters(recurse=False), None) is not None:
-            rows[name] = listed(name, ())
+            rows[name] = make_row(name, ())
     return list(rows.values())

@@ -11,9 +11,16 @@ import pandas as pd
 
 from analysis.metrics.condition_summary import summarise_conditions
 from analysis.metrics.per_class import write_per_class
-from analysis.metrics.registry import METRIC_NOTES, metric_column
+from analysis.metrics.registry import (
+    ACCURACY_COLUMN,
+    BEST_EPOCH_COLUMN,
+    CHANGE_COLUMN,
+    MACRO_F1_COLUMN,
+    METRIC_NOTES,
+    metric_column,
+)
 from analysis.output.folder import OutputFolder
-from analysis.output.number_format import format_points, format_seconds
+from analysis.output.number_format import format_seconds
 from analysis.output.tables import Column, protocol_note
 from analysis.plots import by_condition
 from analysis.plots.confusion import write_confusion_by_condition
@@ -25,17 +32,14 @@ from core.store.runs import FAILED, Store
 
 EQUIVALENT_LOSSES = {"cross-entropy", "kullback-leibler"}
 EQUIVALENT_LOSSES_NOTE = (
-    "The Kullback-Leibler divergence from labels that name one class is the cross-entropy, and with smoothed labels it "
-    "has the same gradient: what differs between the two here is rounding, and no merit of either."
+    "Cross-entropy and Kullback-Leibler divergence have the same gradient for these labels; differences between them "
+    "are due to rounding."
 )
-ACCURACY, MACRO_F1 = metric_column("accuracy"), metric_column("macro_f1", spread=False)
-BEST_EPOCH = dataclasses.replace(metric_column("accuracy_best_epoch", spread=False), best=None)
-CHANGE = Column("delta", "Change", format_points)
 COLUMNS = (
-    ACCURACY,
-    BEST_EPOCH,
-    MACRO_F1,
-    CHANGE,
+    ACCURACY_COLUMN,
+    BEST_EPOCH_COLUMN,
+    MACRO_F1_COLUMN,
+    CHANGE_COLUMN,
     metric_column("trainable_parameters", spread=False),
     dataclasses.replace(metric_column("seconds", spread=False), best=None),
 )
@@ -63,22 +67,25 @@ def write_condition_report(
     add: Callable[[pd.DataFrame, OutputFolder], pd.DataFrame] | None = None,
     shown: Sequence[Column] = COLUMNS,
 ) -> pd.DataFrame:
-    """Write the table of conditions, the tests behind it and the figures; return the table's rows.
-
-    The figures are accuracy by condition and those of `write_details`.
+    """Write the table of conditions, the paired tests, the figure of accuracy by condition, and all details.
 
     Parameters
     ----------
     results
-        The finished runs.
+        Output folder of the analysis.
     title
-        What the conditions are.
+        Title of the conditions, e.g. "Frozen through".
     bars
-        Draw bars instead of a line along the depth.
+        Whether to draw bars instead of a line.
     add
-        Adds columns to the table's rows.
+        Returns the rows of the table with additional columns.
     shown
-        The columns that are shown, after the grid's and the condition; those of ``--metric`` follow them.
+        Columns of the table after grid and condition; columns of ``--metric`` follow.
+
+    Returns
+    -------
+    DataFrame
+        The rows of the table.
     """
     plan, store = results.plan, results.session.store
     frame = summarise_conditions(plan, store)
@@ -106,57 +113,57 @@ def write_condition_report(
             lambda ax: by_condition.draw_accuracy_by_condition(
                 lines, ax, xlabel=title, reference=reference, series=name
             ),
-            caption=f"{make_caption(plan)}: accuracy on the test fold by condition; the dashed line is the reference.",
+            caption=f"{make_caption(plan)}: accuracy on the test fold by condition; dashed line: reference.",
         )
     write_details(results, frame, title=title)
     return frame
 
 
 def write_details(results: OutputFolder, frame: pd.DataFrame, *, title: str) -> None:
-    """Write what every ablation has beside its own question.
+    """Write the tables and figures that every ablation has.
 
-    That is a table of every metric, one of the classes, bars of the metrics that ``--metric`` names, learning curves
-    and confusion matrices.
+    These are the table of all metrics, the table of classes, bars of the metrics of ``--metric``, learning curves and
+    confusion matrices.
 
     Parameters
     ----------
     results
-        The finished runs.
+        Output folder of the analysis.
     frame
-        As `analysis.metrics.condition_summary.summarise_conditions` gives it.
+        One row per condition, from `analysis.metrics.condition_summary.summarise_conditions`.
     title
-        What the conditions are.
+        Title of the conditions.
     """
-    groups, named = results.plan.groups(), make_caption(results.plan)
+    groups, caption = results.plan.groups(), make_caption(results.plan)
     leading = make_columns(frame, title, ())
     write_metrics(results, frame, leading, notes=make_footnotes(results.plan, results.session.store)[:1])
-    write_per_class(results, groups, leading, caption=named)
+    write_per_class(results, groups, leading, caption=caption)
     write_requested_bars(results, frame, grid_names(frame), title=title)
-    write_learning_curves(results, groups, caption=named)
-    write_confusion_by_condition(results, groups, caption=named)
+    write_learning_curves(results, groups, caption=caption)
+    write_confusion_by_condition(results, groups, caption=caption)
 
 
 def write_metrics(
     results: OutputFolder, frame: pd.DataFrame, leading: Sequence[Column], *, notes: Sequence[str]
 ) -> None:
-    """Write the table of every metric, which is too wide for a terminal.
+    """Write the table of all metrics, which is too wide for a terminal.
 
     Parameters
     ----------
     results
-        Where to write.
+        Output folder of the analysis.
     frame
-        One row for each condition, with a column for each metric.
+        One row per condition with all metrics.
     leading
-        The columns that name a condition, the grid's first.
+        Columns of grid and condition.
     notes
-        Which epochs, folds and seeds the numbers are of.
+        First footnotes: epoch, folds and seeds.
     """
     results.write_table(
         "metrics",
         frame,
         [*leading, *map(metric_column, DETAILED_METRICS)],
-        caption=f"{make_caption(results.plan)}: every metric",
+        caption=f"{make_caption(results.plan)}: all metrics",
         footnotes=[*notes, *METRIC_NOTES],
         groups=[column.name for column in leading[:-1]],
         show=False,
@@ -164,20 +171,30 @@ def write_metrics(
 
 
 def write_requested_bars(results: OutputFolder, frame: pd.DataFrame, names: Sequence[str], *, title: str) -> None:
-    """Draw bars of the metrics that ``--metric`` names; `names` are the grid's columns, `title` is the conditions'."""
+    """Write a bar chart of each metric of ``--metric``.
+
+    Parameters
+    ----------
+    results, frame
+        As in `write_metrics`.
+    names
+        Grid columns.
+    title
+        Title of the conditions.
+    """
     lines, point = add_grid_label(frame, names)
     for metric in dict.fromkeys(results.session.execution.metric):
         write_metric_bars(results, lines, metric, title=title, caption=make_caption(results.plan), point=point)
 
 
 def requested_metric_columns(results: OutputFolder, shown: Sequence[Column]) -> list[Column]:
-    """Return the columns of the metrics that ``--metric`` names, but for those that are shown already."""
-    there = {column.name for column in shown}
-    return [metric_column(name) for name in dict.fromkeys(results.session.execution.metric) if name not in there]
+    """Return the columns of the metrics of ``--metric`` that are not in `shown`."""
+    existing = {column.name for column in shown}
+    return [metric_column(name) for name in dict.fromkeys(results.session.execution.metric) if name not in existing]
 
 
 def _write_comparisons(results: OutputFolder, title: str) -> None:
-    """Write the paired tests; they are shown where there are pairs enough for one."""
+    """Write the table of paired tests; print it on the terminal if there are at least two pairs."""
     points = results.session.execution.equivalence_margin
     margin = None if points is None else points / 100
     frame = paired_comparisons.compare_with_reference(results.plan, results.session.store, margin=margin)
@@ -188,7 +205,7 @@ def _write_comparisons(results: OutputFolder, title: str) -> None:
         "comparisons",
         frame,
         [*make_grid_columns(grid), Column("condition", title), *paired_comparisons.COLUMNS],
-        caption=f"{make_caption(results.plan)}: change against the reference",
+        caption=f"{make_caption(results.plan)}: comparison with the reference",
         footnotes=paired_comparisons.comparison_footnotes(frame, margin=margin),
         groups=grid,
         show=bool((frame["pairs"] > 1).any()),
@@ -196,62 +213,61 @@ def _write_comparisons(results: OutputFolder, title: str) -> None:
 
 
 def make_caption(plan: Plan) -> str:
-    """Name the ablation, the data sets, the backbones and their weights."""
+    """Return the start of all captions: ablation, backbones with starting weights, and data sets."""
     references = [planned.reference for planned in plan.planned]
-    models = {id(run.model): run.model for run in references}.values()  # thousands of runs have a few in common
-    data = {id(run.data): run.data for run in references}.values()
+    models = {id(run.model): run.model for run in references}.values()  # thousands of runs share a few objects
+    data_parts = {id(run.data): run.data for run in references}.values()
     backbones = sorted({f"{model.backbone} ({Path(model.weights).name} weights)" for model in models})
-    names = sorted({part.display_name for part in data})
+    names = sorted({part.display_name for part in data_parts})
     return f"{plan.ablation.capitalize()}: {' and '.join(backbones)} on {' and '.join(names)}"
 
 
 def grid_names(frame: pd.DataFrame) -> list[str]:
-    """Return the columns of a summary that name a point of the grid."""
+    """Return the names of the grid columns of a summary: those before the column ``condition``."""
     return list(frame.columns[: list(frame).index("condition")])
 
 
 def add_grid_label(frame: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame, str | None]:
-    """Add a column that names each row by its values of `names`, for a figure's lines; None where there are none."""
+    """Add a column ``point`` with the values of the columns `names`; return the frame and the name, or None."""
     if not names:
         return frame, None
     return frame.assign(point=frame[list(names)].astype(str).agg(", ".join, axis=1)), "point"
 
 
-def make_columns(frame: pd.DataFrame, title: str, shown: Sequence[Column] = COLUMNS) -> list[Column]:
-    """Return the columns of a summary as a table shows them; `title` is that of the condition."""
-    return [*make_grid_columns(grid_names(frame)), Column("condition", title), *shown]
+def make_columns(frame: pd.DataFrame, title: str, others: Sequence[Column] = COLUMNS) -> list[Column]:
+    """Return the columns of a table: grid, condition (with the heading `title`), and `others`."""
+    return [*make_grid_columns(grid_names(frame)), Column("condition", title), *others]
 
 
 def make_grid_columns(names: Sequence[str]) -> list[Column]:
-    """Return the columns of the options that make the grid."""
+    """Return the table columns of the grid options."""
     return [Column(name, name.replace("_", " ").capitalize()) for name in names]
 
 
 def make_footnotes(plan: Plan, store: Store) -> list[str]:
-    """Say what the numbers are of: epoch, folds, seeds, and clips that were left out."""
+    """Return the footnotes of the main table: protocol, metrics, time, unusable clips and failed runs."""
     runs = plan.runs
     notes = [
         protocol_note(epoch="last epoch", folds={r.data.fold for r in runs}, seeds={r.seed for r in runs}),
-        "Best epoch: chosen on the test fold itself, which flatters. Change: percentage points against the first row, "
-        "over the folds and seeds that both have. Macro F1: over the classes that the test fold has.",
+        "Best epoch: epoch chosen on the test fold, therefore optimistic. Change: difference in accuracy to the first "
+        "row in percentage points, over the folds and seeds that both have. Macro F1: unweighted mean over the classes "
+        "in the test fold.",
     ]
     if len({run.data.fold for run in runs}) > 1:
-        notes.append(
-            f"Seeds are averaged within a fold; ± and intervals are over folds. {hypothesis_tests.OVERLAP_NOTE}"
-        )
+        notes.append(f"Standard deviations and intervals are over folds. {hypothesis_tests.OVERLAP_NOTE}")
     elif len({run.seed for run in runs}) > 1:
         notes.append(paired_comparisons.ONE_FOLD_NOTE)
     if {run.training.loss for run in runs} >= EQUIVALENT_LOSSES:
         notes.append(EQUIVALENT_LOSSES_NOTE)
     records = [record for run in runs if (record := store.record(run))]
-    spent = [record.seconds.preparation for record in records if record.finished]
-    if sum(spent) >= 1:
+    preparation = [record.seconds.preparation for record in records if record.finished]
+    if sum(preparation) >= 1:
         notes.append(
-            "Time: training and evaluation, per run. Computing inputs, weights and frozen prefixes, which later runs "
-            f"read from the cache, took another {format_seconds(sum(spent))} in total, at most "
-            f"{format_seconds(max(spent))} for one run."
+            "Time: training and evaluation per run. Preparation (inputs, weights, frozen prefixes; cached for later "
+            f"runs) took another {format_seconds(sum(preparation))} in total, at most "
+            f"{format_seconds(max(preparation))} per run."
         )
     bad = {clip for record in records for clip in record.bad_clips}
     if bad:
-        notes.append(f"{len(bad)} clips that could not be used were left out; run.json names them.")
+        notes.append(f"{len(bad)} unusable clips were left out; they are listed in run.json.")
     return notes + [f"{record.id} failed: {record.reason}." for record in records if record.status == FAILED]

@@ -1,4 +1,4 @@
-"""What a data set holds, and what is wrong with it, found by decoding every clip."""
+"""Summary of a data set and its problems, from decoding every clip."""
 
 import math
 import os
@@ -23,28 +23,30 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """A data set in numbers; counts are of clips, most frequent first where there is no order of their own.
+    """Summary of a data set. Counts are numbers of clips.
 
     Attributes
     ----------
+    name, root
+        Name and folder of the data set.
     clips, groups
-        Number of clips, and of what they were cut from.
+        Number of clips and of groups, such as recordings.
     classes, folds
-        Clips of each class (in label order; a class may have none) and of each fold.
+        Clips per class (in label order, possibly 0) and per fold.
     features
-        Name of each number, where clips are rows of numbers; then there is no length, rate, channel or format.
+        Names of the features, if clips are feature vectors; lengths, rates, channels and formats are then empty.
     holdout
-        Number of clips set aside.
+        Number of held-out clips.
     remarks
-        What reading the set has left out or found, a line each.
+        Remarks of the loader.
     seconds
-        Length of the clips that decode, in seconds: ``shortest``, ``median``, ``longest``, ``total``.
+        Lengths of the decodable clips in seconds: ``shortest``, ``median``, ``longest``, ``total``.
     sample_rates, channels, formats
-        Clips of each sampling rate in Hz, number of channels, and format (such as ``WAV PCM_16``); what libsndfile
-        cannot read counts as 0 channels of its suffix.
+        Clips per sampling rate in Hz, per number of channels, and per format (such as ``WAV PCM_16``), most frequent
+        first. Files that libsndfile cannot read count as 0 channels, with their suffix as format.
     problems
-        One line each: clips that do not decode, classes without clips or in one fold alone, groups in
-        several, files of no clip.
+        Clips that cannot be decoded, classes without clips or in a single fold, groups in several folds, and audio
+        files that are not clips; one line each.
     """
 
     name: str
@@ -64,14 +66,14 @@ class DatasetSummary:
 
 
 def summarise_dataset(dataset: Dataset, *, decode: bool = True, progress: Progress = no_progress) -> DatasetSummary:
-    """Look at every clip of a data set.
+    """Summarise a data set.
 
     Parameters
     ----------
     dataset
-        The set.
+        The data set.
     decode
-        False opens no clip: lengths, rates, channels and formats stay empty.
+        Whether to decode every clip. Otherwise lengths, rates, channels and formats are empty.
     progress
         Called as ``progress(done, total, what)`` after each clip.
     """
@@ -79,11 +81,11 @@ def summarise_dataset(dataset: Dataset, *, decode: bool = True, progress: Progre
     problems: list[str] = []
     paths = dataset.clips["path"].tolist() if decode and dataset.vectors is None else []
     with silence_native_stderr(), CancellablePool() as pool:
-        for done, found in enumerate(pool.map(lambda path: _read_clip(dataset.root, path), paths), start=1):
-            if isinstance(found, AudioInfo):
-                facts.append(found)
+        for done, result in enumerate(pool.map(lambda path: _read_clip(dataset.root, path), paths), start=1):
+            if isinstance(result, AudioInfo):
+                facts.append(result)
             else:
-                problems.append(found)
+                problems.append(result)
             progress(done, len(paths), "clips")
     by_class = Counter(dataset.clips["label"])
     return DatasetSummary(
@@ -118,7 +120,7 @@ def _count_values(values: Sequence[T]) -> dict[T, int]:
 
 
 def _read_clip(root: Path, path: str) -> AudioInfo | str:
-    """Return the facts of a clip, or why it cannot be used."""
+    """Return length, rate, channels and format of a clip, or a message if it cannot be decoded."""
     try:
         return read_info(root / path)
     except BadClip as error:
@@ -129,29 +131,29 @@ def _find_table_problems(dataset: Dataset) -> list[str]:
     n_folds = dataset.clips.groupby("label")["fold"].nunique()
     names = dict(enumerate(dataset.class_names))
     empty = [name for label, name in names.items() if label not in n_folds]
-    lonely = [name for label, name in names.items() if n_folds.get(label) == 1]
-    found = [f"classes without clips: {format_few(empty)}"] if empty else []
-    if lonely:
-        found.append(f"classes in one fold only, which leaves none to train on: {format_few(lonely)}")
+    single = [name for label, name in names.items() if n_folds.get(label) == 1]
+    problems = [f"classes without clips: {format_few(empty)}"] if empty else []
+    if single:
+        problems.append(f"classes in a single fold (no training clips when it is tested): {format_few(single)}")
     clips = dataset.clips
-    if dataset.has_fixed_split:  # of its lists the training list alone has to share nothing
+    if dataset.has_fixed_split:  # only the training list must not share groups
         clips = clips.assign(fold=clips["fold"] == TRAIN_FOLD)
     if leaks := find_split_groups(clips):
-        found.append(f"groups in more than one fold, so heard in training and tested on: {format_few(leaks)}")
-    return found
+        problems.append(f"groups in more than one fold, so in training and test clips: {format_few(leaks)}")
+    return problems
 
 
 def _find_unlisted_files(dataset: Dataset) -> list[str]:
     if dataset.vectors is not None:
         return []
-    known = {*dataset.clips["path"], *dataset.holdout["path"], *dataset.left_out}
-    found = (
+    listed = {*dataset.clips["path"], *dataset.holdout["path"], *dataset.left_out}
+    files = (
         (inside / name).as_posix()
-        for top in ({Path(table).parent for table in dataset.tables} or {Path()})  # a set's parts, where it has any
-        for folder, _, names in os.walk(dataset.root / top)  # texts, for a path object for each file would take seconds
+        for top in ({Path(table).parent for table in dataset.tables} or {Path()})  # the folders of the tables, if any
+        for folder, _, names in os.walk(dataset.root / top)  # strings: a Path per file would take seconds
         for inside in [Path(folder).relative_to(dataset.root)]
         for name in names
-        if name.lower().endswith(AUDIO_SUFFIXES) and f"{inside.as_posix()}/{name}" not in known
+        if name.lower().endswith(AUDIO_SUFFIXES) and f"{inside.as_posix()}/{name}" not in listed
     )
-    extra = sorted(set(found) - known)
-    return [f"audio files of no clip: {format_few(extra)}"] if extra else []
+    extra = sorted(set(files) - listed)
+    return [f"audio files that are not clips: {format_few(extra)}"] if extra else []

@@ -1,7 +1,7 @@
-"""What finished networks say of recordings: a row for each with the probability of every class, and what it is worth.
+"""Predictions of finished networks for recordings: one row per recording, and scores if labels are known.
 
-Several networks are averaged, as an ensemble's are (`core.training.metrics.soft_vote`). Where the truth is known, the
-scores are those of every other table, with a row for each class and a confusion matrix.
+The probabilities of several networks are averaged (`core.training.metrics.soft_vote`). With labels, the scores are
+those of all other tables, with results per class and a confusion matrix.
 """
 
 import io
@@ -20,8 +20,8 @@ from analysis.plots.confusion import ConfusionMatrix, write_confusion_matrices
 from core.store.record import Record
 from core.training import metrics
 
-MAX_CONSOLE_ROWS = 10  # recordings on the terminal
-AVERAGE_NAME = "average"  # of several networks
+MAX_CONSOLE_ROWS = 10  # recordings shown on the terminal
+AVERAGE_NAME = "average"  # name of the mean of several networks
 SCORE_COLUMNS = (
     Column("network", "Network"),
     Column("clips", "Clips", format_count),
@@ -32,7 +32,7 @@ SCORE_COLUMNS = (
     Column("weighted_f1", "F1 %", format_percent),
     Column("nll", "NLL", format_number, best="min"),
     Column("ece", "ECE", format_number, best="min"),
-    Column("test_accuracy", "Own test %", format_percent),
+    Column("test_accuracy", "Test fold %", format_percent),
 )
 CLASS_COLUMNS = (
     Column("class", "Class"),
@@ -47,25 +47,25 @@ COUNT_COLUMNS = (
     Column("probability", "Probability %", format_percent),
 )
 SCORE_NOTE = (
-    "Balanced: the mean recall of the classes that are there; precision and F1: classes weighted by their clips; macro "
-    "F1: over the classes that are there. Own test: the network's accuracy on the test fold of its run."
+    "Balanced: mean recall of the classes that occur. Precision and F1: means over classes weighted by number of "
+    "clips. Macro F1: unweighted mean over the classes that occur. Test fold: accuracy on the test fold of the run."
 )
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What networks say of recordings, and what is true.
+    """Predictions of networks for recordings, with optional labels.
 
     Attributes
     ----------
     records
-        The runs of the networks.
+        Records of the runs that trained the networks.
     paths
-        Of the recordings.
+        Paths of the recordings.
     logits
-        Of each network, (recordings, classes).
+        Logits of each network, shape (recordings, classes).
     targets
-        (recordings,) class number, -1 where it is not known; None where no truth was given.
+        Class numbers, shape (recordings,), -1 if unknown; None without labels.
     """
 
     records: Sequence[Record]
@@ -75,130 +75,155 @@ class Predictions:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Those of all the networks."""
+        """Class names, the same for all networks."""
         return self.records[0].class_names
 
     @property
     def probs(self) -> np.ndarray:
-        """Mean of the networks' probabilities, (recordings, classes)."""
+        """Mean probabilities of the networks, shape (recordings, classes)."""
         return metrics.soft_vote(self.logits)
 
 
-def predictions_frame(said: Predictions) -> pd.DataFrame:
-    """Return a row for each recording.
+def predictions_frame(predictions: Predictions) -> pd.DataFrame:
+    """Return one row per recording.
 
     Columns
     -------
-    file, predicted, probability
-        Its path, the class named, and that class's probability, 0 to 1.
+    file
+        Path.
+    predicted, probability
+        Predicted class and its probability (0 to 1).
     true, correct
-        Where a truth was given: the class ("" where it says none), and whether that was named (empty likewise).
+        Label ("" if unknown), and whether the prediction is correct (missing if unknown); only with labels.
     p_<class>
-        The probability of each class.
+        Probability of each class.
     """
-    probs, names = said.probs, np.array(said.class_names, object)
+    probs, names = predictions.probs, np.array(predictions.class_names, object)
     best = probs.argmax(axis=1)
-    columns: dict[str, Any] = {"file": list(said.paths), "predicted": names[best], "probability": probs.max(axis=1)}
-    if said.targets is not None:
-        known = said.targets >= 0
-        columns["true"] = np.where(known, names[said.targets], "")
-        right = [bool(is_right) if there else None for there, is_right in zip(known, best == said.targets, strict=True)]
-        columns["correct"] = pd.Series(right, dtype="boolean")
-    return pd.DataFrame(columns | {f"p_{name}": probs[:, k] for k, name in enumerate(said.class_names)})
+    columns: dict[str, Any] = {
+        "file": list(predictions.paths),
+        "predicted": names[best],
+        "probability": probs.max(axis=1),
+    }
+    if predictions.targets is not None:
+        known = predictions.targets >= 0
+        columns["true"] = np.where(known, names[predictions.targets], "")
+        is_correct = pd.Series(best == predictions.targets, dtype="boolean")
+        columns["correct"] = is_correct.where(known)
+    return pd.DataFrame(columns | {f"p_{name}": probs[:, k] for k, name in enumerate(predictions.class_names)})
 
 
-def write_predictions(results: OutputFolder, said: Predictions, *, submission: Sequence[str] = ()) -> pd.DataFrame:
-    """Write what is said of every recording as CSV and Parquet, and show the first; return it.
+def write_predictions(
+    results: OutputFolder, predictions: Predictions, *, submission: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Write the predictions as CSV and Parquet, and print the first ones on the terminal.
 
     Parameters
     ----------
     results
-        Where to write.
-    said
-        What is said.
+        Output folder of the command.
+    predictions
+        The predictions.
     submission
-        An id for each recording: then ``submission.csv``, too, of ``id`` and ``label`` alone. It is for a machine,
-        which compares its words with its own: nothing is put before those that a spreadsheet would take for formulas.
+        Id of each recording; if given, ``submission.csv`` with the columns ``id`` and ``label`` is also written. It is
+        meant for a grading program, so its text is not protected against CSV injection.
+
+    Returns
+    -------
+    DataFrame
+        One row per recording (`predictions_frame`).
     """
-    frame = predictions_frame(said)
+    frame = predictions_frame(predictions)
     parquet = io.BytesIO()
     frame.to_parquet(parquet, index=False)
     contents = {".csv": to_csv(frame).encode(), ".parquet": parquet.getvalue()}
     results.files += write_formats(results.folder / "predictions", contents)
     if submission:
-        two = pd.DataFrame({"id": list(submission), "label": frame["predicted"]})
-        written = two.to_csv(index=False, lineterminator="\n").encode()
-        results.files += write_formats(results.folder / "submission", {".csv": written})
-        if written != to_csv(two).encode():
+        labels = pd.DataFrame({"id": list(submission), "label": frame["predicted"]})
+        content = labels.to_csv(index=False, lineterminator="\n").encode()
+        results.files += write_formats(results.folder / "submission", {".csv": content})
+        if content != to_csv(labels).encode():
             results.console_output.append(
-                "submission.csv has words that a spreadsheet would take for formulas, as they are, for a machine to "
-                "compare: open it as text."
+                "submission.csv contains text that a spreadsheet would run as a formula: open it as text only."
             )
     first = frame.head(MAX_CONSOLE_ROWS)
-    known = [Column("true", "True")] if said.targets is not None else []
-    shown = [Column("file", "File"), Column("predicted", "Predicted"), *known]
+    true = [Column("true", "True")] if predictions.targets is not None else []
+    columns = [Column("file", "File"), Column("predicted", "Predicted"), *true]
     results.console_output.append(
-        make_console_table(first, [*shown, Column("probability", "Probability %", format_percent)])
+        make_console_table(first, [*columns, Column("probability", "Probability %", format_percent)])
     )
     if len(frame) > MAX_CONSOLE_ROWS:
-        results.console_output.append(f"The first {MAX_CONSOLE_ROWS} of {len(frame):,}; predictions.csv has all.")
-    named = frame.groupby("predicted").agg(files=("file", "size"), probability=("probability", "mean"))
+        results.console_output.append(
+            f"The first {MAX_CONSOLE_ROWS} of {len(frame):,} recordings; predictions.csv has all."
+        )
+    counts = frame.groupby("predicted").agg(files=("file", "size"), probability=("probability", "mean"))
     results.write_table(
-        "named",
-        named.reindex(said.class_names).rename_axis("class").reset_index().fillna({"files": 0}),
+        "counts",
+        counts.reindex(predictions.class_names).rename_axis("class").reset_index().fillna({"files": 0}),
         COUNT_COLUMNS,
-        caption="What was named how often, and the mean probability that it had",
-        show=len(frame) > MAX_CONSOLE_ROWS and said.targets is None,
+        caption="Number of recordings per predicted class, with the mean probability of the class",
+        show=len(frame) > MAX_CONSOLE_ROWS and predictions.targets is None,
     )
     return frame
 
 
-def write_scores(results: OutputFolder, said: Predictions, *, caption: str, notes: Sequence[str]) -> pd.DataFrame:
-    """Write what the predictions are worth, over all and by class, with a confusion matrix; return the overall scores.
+def write_scores(
+    results: OutputFolder, predictions: Predictions, *, caption: str, notes: Sequence[str]
+) -> pd.DataFrame:
+    """Write the scores of predictions, overall and per class, and the confusion matrix.
 
     Parameters
     ----------
     results
-        Where to write.
-    said
-        With `Said.targets`.
+        Output folder of the command.
+    predictions
+        Predictions with `Predictions.targets`.
     caption
-        What was predicted.
+        Description of the recordings.
     notes
-        Said below the table.
+        First footnotes of the table.
+
+    Returns
+    -------
+    DataFrame
+        Overall scores, one row per network and one for the mean of several networks.
     """
-    assert said.targets is not None
-    known = said.targets >= 0
-    targets = said.targets[known]
-    logits = [each[known] for each in said.logits]
+    assert predictions.targets is not None
+    known = predictions.targets >= 0
+    targets = predictions.targets[known]
+    logits = [each[known] for each in predictions.logits]
     rows = [
         {"network": record.id, **_score(metrics.softmax(each), targets), "test_accuracy": record.metrics.accuracy}
-        for record, each in zip(said.records, logits, strict=True)
+        for record, each in zip(predictions.records, logits, strict=True)
     ]
     probs = metrics.soft_vote(logits)
-    whole = rows[0]["network"]
+    network = rows[0]["network"]
     if len(rows) > 1:
-        whole = f"{AVERAGE_NAME} of {len(rows)}"
-        rows.append({"network": whole, **_score(probs, targets), "test_accuracy": np.nan})
+        network = f"{AVERAGE_NAME} of {len(rows)}"
+        rows.append({"network": network, **_score(probs, targets), "test_accuracy": np.nan})
     frame = pd.DataFrame(rows)
     results.write_table("table", frame, SCORE_COLUMNS, caption=caption, footnotes=[*notes, SCORE_NOTE])
     by_class = metrics.per_class(probs, targets)
     classes = pd.DataFrame(
         {
-            "class": said.class_names,
+            "class": predictions.class_names,
             "precision": by_class.precision,
             "recall": by_class.recall,
             "f1": by_class.f1,
             "clips": by_class.support,
         }
     )
-    results.write_table("classes", classes, CLASS_COLUMNS, caption=f"{caption}: every class, {format_text(whole)}")
-    matrix = ConfusionMatrix({"network": whole}, tuple(said.class_names), metrics.confusion_matrix(probs, targets), 1)
-    write_confusion_matrices(results, [matrix], caption=caption, counted="clips by true and predicted class")
+    results.write_table(
+        "classes", classes, CLASS_COLUMNS, caption=f"{caption}: results per class, {format_text(network)}"
+    )
+    matrix = ConfusionMatrix(
+        {"network": network}, tuple(predictions.class_names), metrics.confusion_matrix(probs, targets), 1
+    )
+    write_confusion_matrices(results, [matrix], caption=caption, cells="clips by true and predicted class")
     return frame
 
 
 def _score(probs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """Return every overall score; macro F1 over the classes that are there, as in other tables."""
+    """Return the number of clips and all overall scores."""
     scores = metrics.summarise_probs(probs, targets) | {"macro_f1": metrics.per_class(probs, targets).macro_f1}
     return {"clips": len(targets), **scores}

@@ -43,6 +43,9 @@ class PlannedRun:
     reference: Run
 
 
+Groups = Sequence[tuple[dict[str, Any], Sequence[PlannedRun]]]  # shared values by name, condition last; and the runs
+
+
 @dataclass(frozen=True)
 class Plan:
     """The runs of one command, in the order of its table.

@@ -10,44 +10,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 
 from analysis.attribution import AttributionMaps
-from analysis.output.image_view import ImageAxes
+from analysis.output.image_view import ImageAxes, draw_image, tick_positions
 from analysis.output.style import COLOURS, COLUMN_WIDTH, PAGE_WIDTH, with_style
 from core.inputs.base import Axis
 
 COLOUR_PERCENTILE = 99.5  # upper end of the colour range of attributions
 ORDER_LABELS = {"attribution": "attribution", "energy": "loudest first", "random": "random"}
-
-
-def draw_image(
-    image: np.ndarray, image_axes: ImageAxes, ax: Axes, *, cmap: str, low: float, high: float, axes: str = "xy"
-) -> AxesImage:
-    """Draw an image (height, width) with its axes; label only the axes named in `axes`."""
-    x, y = "x" in axes, "y" in axes
-    extent = (*image_axes.across.edges, *image_axes.down.edges)
-    artist = ax.imshow(
-        image, cmap=cmap, vmin=low, vmax=high, origin="lower", aspect="auto", extent=extent, interpolation="none"
-    )
-    if len(image_axes.down.values) == 1:
-        ax.set_yticks([])
-    for axis, place in ((image_axes.across, ax.set_xticks), (image_axes.down, ax.set_yticks)):
-        if axis.ticks:
-            few = len(axis.ticks) > 4 and place == ax.set_yticks
-            near = [tick for k, tick in enumerate(axis.ticks) if k % 2 == len(axis.ticks) % 2] if few else axis.ticks
-            place(tick_positions(axis, near), [f"{tick:g}" for tick in near])
-    ax.spines[:].set_visible(False)
-    ax.tick_params(left=y, labelleft=y, bottom=x, labelbottom=x)
-    ax.set(xlabel=image_axes.across.label if x else "", ylabel=image_axes.down.label if y else "")
-    return artist
-
-
-def tick_positions(axis: Axis, ticks: Sequence[float]) -> np.ndarray:
-    """Return the positions of some values on an axis, as fractional indices."""
-    return np.asarray(np.interp(ticks, axis.values, np.arange(len(axis.values))))
 
 
 def colour_limit(values: np.ndarray) -> float:
@@ -107,7 +78,7 @@ def make_clip_figure(
         for k, (ax, values) in enumerate(zip(axes[:, j], column.images, strict=True)):
             labelled = ("x" if k == len(image) else "") + ("y" if j == 0 else "")
             artist = draw_image(
-                values, image_axes, ax, cmap=column.cmap, low=column.low, high=column.high, axes=labelled
+                values, image_axes, ax, cmap=column.cmap, low=column.low, high=column.high, labelled=labelled
             )
         axes[0, j].set_title(column.title)
         options: dict[str, Any] = {"location": "bottom", "shrink": 0.9, "aspect": 30, "extend": column.extend}
@@ -143,8 +114,8 @@ def make_paper_figure(
     for k, (clip, (left, right)) in enumerate(zip(clips, rows, strict=True)):
         image, attribution = maps.inputs[clip].mean(axis=0), np.abs(maps.attributions[clip]).sum(axis=0)
         x = "x" if k == len(clips) - 1 else ""
-        draw_image(image, image_axes, left, axes=f"{x}y", **_input_colours(image_axes, image))
-        draw_image(attribution, image_axes, right, cmap="inferno", low=0.0, high=colour_limit(attribution), axes=x)
+        draw_image(image, image_axes, left, labelled=f"{x}y", **_input_colours(image_axes, image))
+        draw_image(attribution, image_axes, right, cmap="inferno", low=0.0, high=colour_limit(attribution), labelled=x)
         true, predicted = names[labels[clip]], names[int(maps.logits[clip].argmax())]
         left.set_title(escape_mathtext(true), fontsize=7, loc="left")
         right.set_title("" if predicted == true else escape_mathtext(f"predicted {predicted}"), fontsize=7, loc="left")
@@ -170,12 +141,12 @@ def make_comparison_figure(
     for k, (clip, (left, *others)) in enumerate(zip(clips, rows, strict=True)):
         x = "x" if k == len(clips) - 1 else ""
         image = first.inputs[clip].mean(axis=0)
-        draw_image(image, image_axes, left, axes=f"{x}y", **_input_colours(image_axes, image))
+        draw_image(image, image_axes, left, labelled=f"{x}y", **_input_colours(image_axes, image))
         left.set_title(escape_mathtext(names[labels[clip]]), fontsize=6)
         for ax, (condition, maps) in zip(others, compared.items(), strict=True):
             attribution = maps.channel_sum[clip]
             top = colour_limit(attribution)
-            draw_image(attribution, image_axes, ax, cmap="RdBu_r", low=-top, high=top, axes=x)
+            draw_image(attribution, image_axes, ax, cmap="RdBu_r", low=-top, high=top, labelled=x)
             predicted = int(maps.logits[clip].argmax())
             prediction = f"{names[predicted]} {maps.probabilities[clip, predicted]:.0%}"
             ax.set_title(escape_mathtext(f"{condition}\n{prediction}" if k == 0 else prediction), fontsize=6)

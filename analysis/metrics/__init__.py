@@ -1,1 +1,1 @@
-"""Metrics of runs: what they are called, how they are averaged over folds and seeds."""
+"""Metrics of runs: registry of metrics, and their means over folds and seeds."""

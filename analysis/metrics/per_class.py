@@ -1,4 +1,4 @@
-"""How well every class is recognised: precision, recall and F1 of each by condition, a row for each class."""
+"""Table of precision, recall and F1 per class and condition."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -9,8 +9,8 @@ import pandas as pd
 from analysis.output.folder import OutputFolder
 from analysis.output.number_format import format_count, format_percent
 from analysis.output.tables import Column
-from analysis.plots.learning_curves import Groups
 from analysis.statistics import hypothesis_tests
+from core.plan import Groups
 from core.store.record import PerClass
 from core.training import metrics
 
@@ -21,22 +21,31 @@ COLUMNS = (
     Column("clips", "Clips", format_count),
 )
 PER_CLASS_NOTES = (
-    "Of the last epoch on the test fold; mean ± standard deviation over the folds that have clips of the class, seeds "
-    "averaged within each, or over the seeds of a single fold. Clips: of the class in all test folds.",
+    "Results of the last epoch on the test fold; mean ± standard deviation over the folds that have clips of the class "
+    "(seeds averaged within each fold), or over the seeds of a single fold. Clips: number of clips of the class in all "
+    "test folds.",
 )
-ScoredRun = tuple[int, int, PerClass | metrics.PerClass]  # the fold, the seed, and what was scored there
+ScoredRun = tuple[int, int, PerClass | metrics.PerClass]  # fold, seed, scores
 
 
 def write_per_class(results: OutputFolder, groups: Groups, leading: Sequence[Column], *, caption: str) -> None:
-    """Write the table of classes: a row for each condition and class.
+    """Write the table of classes with one row per condition and class.
 
-    Parameters are those of `analysis.plots.learning_curves.write_learning_curves`; `leading` are the columns that
-    name a condition.
+    Parameters
+    ----------
+    results
+        Output folder of the analysis.
+    groups
+        Runs of each condition (`core.plan.Plan.groups`).
+    leading
+        Columns that name a condition.
+    caption
+        Description of the runs.
     """
     store = results.session.store
     rows = []
     for values, planned in groups:
-        records = [record for one in planned if (record := store.finished(one.run))]
+        records = [record for each in planned if (record := store.finished(each.run))]
         scored = [(record.run.data.fold, record.run.seed, record.per_class) for record in records]
         rows += per_class_rows(values, scored, records[0].class_names if records else ())
     write_per_class_rows(results, rows, leading, caption=caption)
@@ -45,13 +54,13 @@ def write_per_class(results: OutputFolder, groups: Groups, leading: Sequence[Col
 def write_per_class_rows(
     results: OutputFolder, rows: Sequence[Mapping[str, Any]], leading: Sequence[Column], *, caption: str
 ) -> None:
-    """Write rows that were made by `per_class_rows`; parameters as `write_per_class`."""
+    """Write the table of classes from the rows of `per_class_rows`; other parameters as in `write_per_class`."""
     if rows:
         results.write_table(
             "classes",
             pd.DataFrame(rows),
             [*leading, *COLUMNS],
-            caption=f"{caption}: every class",
+            caption=f"{caption}: results per class",
             footnotes=PER_CLASS_NOTES,
             groups=[column.name for column in leading],
             show=False,
@@ -61,22 +70,22 @@ def write_per_class_rows(
 def per_class_rows(
     values: Mapping[str, Any], scored: Iterable[ScoredRun], class_names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return the rows of one condition.
+    """Return one row per class of a condition.
 
     Parameters
     ----------
     values
-        What its runs have in common: the condition last.
+        Shared values of the runs, the condition last; added to each row.
     scored
-        The scores of every class, run by run; a fold without a class's clips says nothing of it.
+        Fold, seed and scores of each run. Folds without clips of a class are ignored for that class.
     class_names
-        One name for each class.
+        Names of the classes.
 
     Returns
     -------
-    rows
-        ``class``, ``precision``, ``recall`` and ``f1`` (0 to 1; means over folds, each the mean of its seeds), each
-        with ``_std``, and ``clips``: how many the test folds have.
+    list of dict
+        ``class``; ``precision``, ``recall`` and ``f1`` (0 to 1, means over folds with seeds averaged), each with
+        ``_std``; and ``clips``, the number of clips of the class in the test folds.
     """
     runs = list(scored)
     if not runs:
@@ -88,14 +97,14 @@ def per_class_rows(
         return pd.DataFrame(values, index=folds)  # (runs, classes)
 
     clips = by_run("support")
-    there = clips > 0
-    tested, supported = there.groupby(level=0).any(), clips.groupby(level=0).mean().sum()
+    has_clips = clips > 0
+    tested, supported = has_clips.groupby(level=0).any(), clips.groupby(level=0).mean().sum()
     rows: list[dict[str, Any]] = [{**values, "class": name} for name in class_names]
     for score in SCORES:
-        units, known = by_run(score), there
-        if len(set(folds)) > 1:  # of one fold alone, its seeds' deviation is not that of folds beside it
-            units, known = units.where(there).groupby(level=0).mean(), tested
+        units, known = by_run(score), has_clips
+        if len(set(folds)) > 1:
+            units, known = units.where(has_clips).groupby(level=0).mean(), tested
         for k, row in enumerate(rows):
-            over = hypothesis_tests.mean_interval(units[k][known[k]].to_numpy())
-            row |= {score: over.mean, f"{score}_std": over.std}
+            interval = hypothesis_tests.mean_interval(units[k][known[k]].to_numpy())
+            row |= {score: interval.mean, f"{score}_std": interval.std}
     return [row | {"clips": int(np.rint(supported[k]))} for k, row in enumerate(rows)]

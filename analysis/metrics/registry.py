@@ -1,11 +1,11 @@
-"""Every number that a run leaves and a condition has a mean of: how it is read, called and written, in one place.
+"""Registry of metrics: how each metric is read from a run's record, titled and formatted.
 
-A new one is a line in `METRICS`; tables, bars (`--metric`) and published numbers then know it by its name.
+To add a metric, add an entry to `METRICS`. Tables, bars (``--metric``) and published numbers find it by name.
 """
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Literal
 
@@ -15,6 +15,7 @@ from analysis.output.number_format import (
     format_milliseconds,
     format_number,
     format_percent,
+    format_points,
     format_seconds,
 )
 from analysis.output.tables import Column
@@ -24,22 +25,22 @@ from core.store.record import Record
 
 @dataclass(frozen=True)
 class Metric:
-    """One number of a run.
+    """A metric of a run.
 
     Attributes
     ----------
     title
-        Of a table's column.
+        Heading of its table column.
     axis
-        What the axis of a figure says, with the unit.
+        Axis label with unit.
     read
-        Takes it from a finished run's record; nan where the record lacks it.
+        Reads the value from the record of a finished run; nan if the record lacks it.
     format
-        How it is written.
+        Formats a value.
     best
-        Whether more or less of it is better, where one is.
+        Whether the largest or the smallest value is best, if any.
     scale
-        What the axis multiplies it by.
+        Factor from the value to the unit of `axis`.
     """
 
     title: str
@@ -50,13 +51,13 @@ class Metric:
     scale: float = 100.0
 
     @property
-    def is_share(self) -> bool:
-        """Whether it is a fraction, drawn in percent of a whole axis."""
+    def is_fraction(self) -> bool:
+        """Whether the values are fractions, drawn on an axis from 0 to 100 %."""
         return self.format is format_percent
 
 
 def _metric_reader(name: str) -> Callable[[Record], float]:
-    """Read a metric of the record."""
+    """Return a function that reads a metric from a record."""
     get = attrgetter(name)
     return lambda record: float(get(record.metrics))
 
@@ -104,23 +105,23 @@ METRICS = {
     ),
 }
 METRIC_NOTES = (
-    "Balanced: mean recall of the classes. Precision, recall and F1: of the classes, weighted by their clips; the "
-    "recall is then the accuracy. Macro F1: over the classes that the test fold has. Training: over the batches of the "
-    "last epoch as they were trained on, augmented and with dropout.",
-    "Best epoch: the best on the validation clips or, without such, on the test fold. To converge: seconds of training "
-    "until the end of that epoch, without evaluation and what is prepared once. Prediction: milliseconds for a clip of "
-    "the test fold as an epoch ends with it, many at a time, from the stored input to the logits, a frozen prefix "
-    "included. – : not recorded.",
+    "Balanced: mean recall of the classes. Precision, recall and F1: means over classes weighted by number of clips; "
+    "weighted recall equals accuracy. Macro F1: unweighted mean over the classes in the test fold. Training: accuracy "
+    "over the training batches of the last epoch, with augmentation and dropout.",
+    "Best epoch: epoch with the highest accuracy on the validation clips or, without validation clips, on the test "
+    "fold. To converge: training time until the end of that epoch, without evaluation and preparation. Prediction: "
+    "time per clip for evaluating the test fold in batches, from stored input to logits, including a frozen prefix. "
+    "– : not recorded.",
 )
 
 
 def check_metrics(names: Iterable[str]) -> None:
-    """Refuse a name that is no measure's.
+    """Check that all names are metrics.
 
     Raises
     ------
     UserError
-        With the nearest name.
+        If a name is unknown; the message suggests the nearest one.
     """
     for name in names:
         if name not in METRICS:
@@ -128,6 +129,11 @@ def check_metrics(names: Iterable[str]) -> None:
 
 
 def metric_column(name: str, *, spread: bool = True) -> Column:
-    """Return the column of a table that shows a measure, with its deviation."""
-    measure = METRICS[name]
-    return Column(name, measure.title, measure.format, best=measure.best, std=f"{name}_std" * spread)
+    """Return the table column of a metric, with its standard deviation if `spread` is True."""
+    metric = METRICS[name]
+    return Column(name, metric.title, metric.format, best=metric.best, std=f"{name}_std" * spread)
+
+
+ACCURACY_COLUMN, MACRO_F1_COLUMN = metric_column("accuracy"), metric_column("macro_f1", spread=False)
+BEST_EPOCH_COLUMN = replace(metric_column("accuracy_best_epoch", spread=False), best=None)
+CHANGE_COLUMN = Column("delta", "Change", format_points)

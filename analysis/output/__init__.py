@@ -1,1 +1,1 @@
-"""What analyses write: a folder of tables and figures, with one style and one number format."""
+"""Output of analyses: result folder, tables, figure style, number formats."""

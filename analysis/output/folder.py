@@ -1,4 +1,4 @@
-"""Where an analysis leaves its tables and figures: files in one folder, and what the terminal and ``--json`` show."""
+"""Output folder of an analysis: tables, figures and maps as files, and the output for the terminal."""
 
 import dataclasses
 import json
@@ -21,22 +21,24 @@ from core.session import Session
 
 @dataclass
 class OutputFolder:
-    """The runs of a plan, and what has been made of them.
+    """The output folder of an analysis, with the plan that it analyses.
 
     Attributes
     ----------
-    plan, session
-        The runs, and the store and device they are in and on.
+    plan
+        The analysed runs.
+    session
+        Store of the runs, device, and execution options.
     folder
-        Where files are written.
+        Path of the folder.
     files
-        Those written, in order.
+        Files written so far, in order.
     console_output
-        What the terminal shows, in order.
+        Tables and lines for the terminal, in order.
     items
-        What `write_description` writes of each table and figure.
+        Descriptions of tables, figures and maps for `write_description`.
     published_as
-        The name that published numbers have for the data set, where it is not ours.
+        Name of the data set in published tables if it differs from ours, otherwise "".
     """
 
     plan: Plan
@@ -58,9 +60,10 @@ class OutputFolder:
         groups: Sequence[str] = (),
         show: bool = True,
     ) -> None:
-        """Write a table as CSV, Markdown and LaTeX, and show it; parameters are those of `tables.write_table`.
+        """Write a table as CSV, Markdown and LaTeX, and print it on the terminal if `show` is True.
 
-        The main table, which is called ``table``, says too which of its runs were made elsewhere or earlier.
+        The other parameters are those of `tables.write_table`. The main table, named ``table``, gets additional
+        footnotes for runs that were trained with other versions or on another device (`provenance_notes`).
         """
         footnotes = [*footnotes, *(provenance_notes(self.plan, self.session) if name == "table" else ())]
         files = tables.write_table(
@@ -81,16 +84,27 @@ class OutputFolder:
     def write_figure(
         self, name: str, data: pd.DataFrame, draw: Callable[[Axes], Any], *, caption: str, **size: float
     ) -> None:
-        """Draw on new axes and write the figure as PNG and PDF, with its data beside it as CSV.
+        """Draw a figure and write it as PNG and PDF, and its data as CSV.
 
-        `caption` says what is to be seen, also to those who cannot see it; `size` is that of `style.new_figure`.
+        Parameters
+        ----------
+        name
+            File name without suffix.
+        data
+            The numbers shown in the figure.
+        draw
+            Draws on the axes it is called with.
+        caption
+            Description of the figure; the report page uses it as alternative text as well.
+        size
+            ``width`` and ``height`` in inches, as for `style.new_figure`.
         """
         figure, ax = style.new_figure(**size)
         draw(ax)
         self.add_item("figure", name, caption, style.save_figure(figure, self.folder / name, data))
 
     def write_description(self, command: str) -> None:
-        """Write ``analysis.json``: the command that makes this folder, its runs, and what each file shows."""
+        """Write ``analysis.json``: the command, the run ids, and a description of every file in the folder."""
         runs = [run.id for run in self.plan.runs]
         values = {"ablation": self.plan.ablation, "command": command, "runs": runs, "items": self.items}
         if self.published_as:
@@ -98,19 +112,19 @@ class OutputFolder:
         write_formats(self.folder / "analysis", {".json": json.dumps(values, indent=1).encode()})
 
     def add_item(self, kind: str, name: str, caption: str, files: Sequence[Path], **more: Any) -> None:
-        """Take files of this folder into its description.
+        """Add a table, figure or map to the description of this folder.
 
         Parameters
         ----------
         kind
-            table, figure or map.
+            "table", "figure" or "map".
         name, caption
-            What they are called, and what they show.
+            Name and caption of the item.
         files
-            Already written, in `folder` or a folder inside it.
+            Existing files of the item, inside `folder`.
         more
-            Facts about them, in JSON's types. For a map: ``clip``, the path that names the clip, ``sound``, its file,
-            and what the network said of it.
+            Further facts as JSON values. For a map: ``clip`` (path of the clip), ``sound`` (name of its sound file),
+            and the prediction of the network.
         """
         self.files += files
         names = [file.relative_to(self.folder).as_posix() for file in files]

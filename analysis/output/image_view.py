@@ -1,14 +1,17 @@
-"""Every input as an image: attributions and figures see channels, height and width, whatever a network reads.
+"""Every kind of input as an image: shape, axes and channels for figures and attributions.
 
-A vector is an image of one channel and one row; channels without height are images of one row. The network gets back
-what it was trained on.
+A vector becomes an image with one channel and one row; channels without a height become images with one row. The
+network still receives inputs of the shape it was trained on.
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
 from torch import nn
 
 from core.config.run import Run
@@ -16,23 +19,25 @@ from core.finished.open_run import OpenRun
 from core.inputs.base import Axis
 from core.inputs.input_of_run import build_input_kind
 
-_ROW = Axis("row", "", np.zeros(1))
+_SINGLE_ROW = Axis("row", "", np.zeros(1))
 
 
 @dataclass(frozen=True)
 class ImageAxes:
-    """What the pixels of a run's inputs stand for.
+    """Axes, channels and unit of a run's inputs when they are viewed as images.
 
     Attributes
     ----------
     shape
-        Of an input as an image: (channels, height, width).
+        Shape of one image: (channels, height, width).
     down, across
-        The axes of height and width.
+        Axes of height and width.
     channels
         Name of each channel.
-    unit, silence
-        Of the pixels, and what silence is in it; None where nobody knows.
+    unit
+        Unit of the pixels.
+    silence
+        Pixel value of silence; None if unknown.
     """
 
     shape: tuple[int, int, int]
@@ -44,21 +49,21 @@ class ImageAxes:
 
     @classmethod
     def from_run(cls, run: Run) -> "ImageAxes":
-        """Take the scale from the kind of a run's inputs."""
+        """Return the axes of the inputs of `run`."""
         kind = build_input_kind(run.clip, run.frontend)
         shape = (1,) * (1 - len(kind.channels[:1])) + kind.shape
         channels, height, width = shape if len(shape) == 3 else (shape[0], 1, shape[1])
-        down, across = kind.axes if len(kind.axes) == 2 else (_ROW, *kind.axes)
+        down, across = kind.axes if len(kind.axes) == 2 else (_SINGLE_ROW, *kind.axes)
         return cls((channels, height, width), down, across, kind.channels or ("",), kind.unit, kind.silence)
 
 
 class FromImages(nn.Module):
-    """Give images (batch, channels, height, width) the shape of the inputs that they stand for.
+    """Reshape images (batch, channels, height, width) to the inputs (batch, *shape) of a network.
 
     Parameters
     ----------
     shape
-        Of one input.
+        Shape of one input.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -66,12 +71,16 @@ class FromImages(nn.Module):
         self.shape = shape
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return (batch, *shape)."""
+        """Return inputs (batch, *shape)."""
         return x.reshape(len(x), *self.shape)
 
 
 def as_image_run(finished: OpenRun) -> OpenRun:
-    """Return a finished run whose inputs are images: itself, or with a network that begins with ``pixels``."""
+    """Return a finished run whose inputs are images (channels, height, width).
+
+    If the inputs have another shape, they are reshaped, and the network gets a first module ``pixels`` that restores
+    their shape.
+    """
     images = finished.images
     shape = images.array.shape[1:]
     if len(shape) == 3:
@@ -79,3 +88,51 @@ def as_image_run(finished: OpenRun) -> OpenRun:
     array = images.array.reshape(len(images.array), *ImageAxes.from_run(finished.run).shape)
     modules = OrderedDict[str, nn.Module](pixels=FromImages(shape), **dict(finished.network.named_children()))
     return replace(finished, images=replace(images, array=array), network=nn.Sequential(modules))
+
+
+def draw_image(
+    image: np.ndarray, view: ImageAxes, ax: Axes, *, cmap: str, low: float, high: float, labelled: str = "xy"
+) -> AxesImage:
+    """Draw an image with the axes of the input.
+
+    Parameters
+    ----------
+    image
+        Pixels, shape (height, width).
+    view
+        Axes of the image.
+    ax
+        Panel to draw on.
+    cmap
+        Name of a matplotlib colour map.
+    low, high
+        Values at both ends of the colour map.
+    labelled
+        Axes with tick labels and a label: "x", "y", "xy" or "".
+
+    Returns
+    -------
+    AxesImage
+        The image, for a colour bar.
+    """
+    x, y = "x" in labelled, "y" in labelled
+    extent = (*view.across.edges, *view.down.edges)
+    drawn = ax.imshow(
+        image, cmap=cmap, vmin=low, vmax=high, origin="lower", aspect="auto", extent=extent, interpolation="none"
+    )
+    if len(view.down.values) == 1:
+        ax.set_yticks([])
+    for axis, set_ticks in ((view.across, ax.set_xticks), (view.down, ax.set_yticks)):
+        if axis.ticks:
+            thin_out = len(axis.ticks) > 4 and set_ticks == ax.set_yticks
+            ticks = [t for k, t in enumerate(axis.ticks) if k % 2 == len(axis.ticks) % 2] if thin_out else axis.ticks
+            set_ticks(tick_positions(axis, ticks), [f"{tick:g}" for tick in ticks])
+    ax.spines[:].set_visible(False)
+    ax.tick_params(left=y, labelleft=y, bottom=x, labelbottom=x)
+    ax.set(xlabel=view.across.label if x else "", ylabel=view.down.label if y else "")
+    return drawn
+
+
+def tick_positions(axis: Axis, ticks: Sequence[float]) -> np.ndarray:
+    """Return the positions of tick values along an axis, in pixels."""
+    return np.asarray(np.interp(ticks, axis.values, np.arange(len(axis.values))))

@@ -1,4 +1,4 @@
-"""How numbers are written for people, in tables and on axes."""
+"""Number formats for tables, captions and axes."""
 
 import re
 from collections.abc import Iterable
@@ -12,59 +12,59 @@ MINUS = "−"
 
 
 def format_text(value: object) -> str:
-    """Write a value as it is, on one line, without what would do something to a terminal."""
+    """Return a value as text on one line, without control characters."""
     return " ".join(printable(str(value)).split())
 
 
 def format_percent(value: float, *, digits: int = 1) -> str:
-    """Write a fraction as a percentage without its sign, which belongs in the column's title: 0.612 is 61.2."""
+    """Return a fraction as a percentage without the percent sign: 0.612 becomes 61.2."""
     return _typeset_minus(f"{100 * value:.{digits}f}")
 
 
 def format_points(value: float, *, digits: int = 1) -> str:
-    """Write a difference of fractions as percentage points, always with its sign: 0.021 is +2.1."""
-    shown = format_percent(value, digits=digits)
-    return shown if shown.startswith(MINUS) or not shown.strip("0.") else f"+{shown}"
+    """Return a difference of fractions in percentage points with its sign: 0.021 becomes +2.1."""
+    text = format_percent(value, digits=digits)
+    return text if text.startswith(MINUS) or not text.strip("0.") else f"+{text}"
 
 
 def format_number(value: float, *, digits: int = 3) -> str:
-    """Write a number with so many decimals."""
+    """Return a number with `digits` decimals."""
     return _typeset_minus(f"{value:.{digits}f}")
 
 
 def format_p_value(value: float) -> str:
-    """Write a p-value with three decimals, and what would be 0.000 as below .001."""
+    """Return a p-value with three decimals, or "<.001"."""
     return "<.001" if value < 0.0005 else format_number(value)
 
 
 def format_count(value: float) -> str:
-    """Write a whole number."""
+    """Return a number rounded to an integer."""
     return _typeset_minus(f"{value:.0f}")
 
 
 def format_average(value: float) -> str:
-    """Write a mean of whole numbers: whole where it is, else with one decimal."""
+    """Return a mean of integers with one decimal, or none if the mean is an integer."""
     return format_count(value) if float(value).is_integer() else format_number(value, digits=1)
 
 
 def format_milliseconds(value: float) -> str:
-    """Write a duration in milliseconds with three digits, and at most three decimals: 0.012, 4.56, 1234."""
+    """Return milliseconds with three significant digits and at most three decimals: 0.012, 4.56, 1234."""
     digits = 3 if value < 0.9995 else 2 if value < 9.995 else 1 if value < 99.95 else 0
     return format_number(value, digits=digits)
 
 
 def format_magnitude(value: float) -> str:
-    """Write a count with three digits: 3371234 is 3.37 M."""
+    """Return a count with three significant digits: 3371234 becomes 3.37 M."""
     for exponent, unit in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
         scaled = value / 10**exponent
-        if scaled >= 0.9995:  # what would be rounded to 1000 of the unit below
+        if scaled >= 0.9995:  # a smaller value rounds to at most 999 of the next unit
             digits = 2 if scaled < 9.995 else 1 if scaled < 99.95 else 0
             return f"{scaled:.{digits}f} {unit}"
     return f"{value:.0f}"
 
 
 def format_seconds(value: float) -> str:
-    """Write a duration in the unit that fits: 0.03 s, 4.2 s, 75 s is 1 min 15 s, 4800 s is 1 h 20 min."""
+    """Return a duration in suitable units: 0.03 s, 4.2 s, 1 min 15 s, 1 h 20 min."""
     if 0.005 <= value < 0.095:
         return f"{value:.2f} s"
     if value < 9.95:
@@ -79,14 +79,14 @@ def format_seconds(value: float) -> str:
 
 
 def format_metric(value: float, metric: str) -> str:
-    """Write a number of a metric as its name says: fractions as percentages, changes as points, counts, durations.
+    """Return the value of a metric in the format that its name implies.
 
     Parameters
     ----------
     value
-        A fraction 0 to 1, a count, seconds or megabytes.
+        A fraction from 0 to 1, a count, seconds, milliseconds or megabytes.
     metric
-        Its name, as in `analysis.published.numbers`; a plain number is written of one that is not known here.
+        Name of the metric, as in `analysis.published.numbers`. Unknown names get four significant digits.
     """
     name = re.sub("(_best_epoch)?(_low|_high)?$", "", metric)
     if name.startswith("delta"):
@@ -98,14 +98,14 @@ def format_metric(value: float, metric: str) -> str:
     if name.endswith("_ms"):
         return format_milliseconds(value)
     if name.endswith(("parameters", "with_statistics")):
-        return f"{value:,.0f}"  # to the unit, which is what a total is known by
+        return f"{value:,.0f}"  # papers give all digits
     if name.endswith(("clips", "epochs", "epoch")):
         return f"{value:,.0f}" if value >= 1000 else format_average(value)
     return _typeset_minus(f"{value:.4g}")
 
 
 def metric_title(metric: str) -> str:
-    """Name a metric, or one bound of it, in words: ``delta_high`` is a change, at most."""
+    """Return the title of a metric or of a bound of it: ``delta_high`` becomes "change, at most"."""
     for suffix, words in (("_low", "at least"), ("_high", "at most")):
         if metric.endswith(suffix):
             return f"{metric_title(metric.removesuffix(suffix))}, {words}"
@@ -113,7 +113,7 @@ def metric_title(metric: str) -> str:
 
 
 def format_ranges(numbers: Iterable[int]) -> str:
-    """Write whole numbers as ranges: 1, 2, 3, 5 is 1–3, 5."""
+    """Return integers as ranges: 1, 2, 3, 5 becomes "1–3, 5"."""
     runs: list[list[int]] = []
     for n in sorted(set(numbers)):
         if runs and n == runs[-1][-1] + 1:
@@ -123,18 +123,18 @@ def format_ranges(numbers: Iterable[int]) -> str:
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
 
 
-def _typeset_minus(shown: str) -> str:
-    """Set a typographic minus, and none before a zero."""
-    if not shown.startswith("-"):
-        return shown
-    return MINUS + shown[1:] if shown.strip("-0.") else shown[1:]
+def _typeset_minus(text: str) -> str:
+    """Replace a leading hyphen with a minus sign; remove it if the number is zero."""
+    if not text.startswith("-"):
+        return text
+    return MINUS + text[1:] if text.strip("-0.") else text[1:]
 
 
 def to_csv(frame: pd.DataFrame) -> str:
-    """Write a frame as CSV in full precision; no text in it is a formula to a spreadsheet.
+    """Return a frame as CSV in full precision, protected against CSV injection (OWASP).
 
-    A text that begins with ``=``, ``+``, ``-`` or ``@`` and is no number gets an apostrophe before it, which
-    spreadsheets do not show (OWASP, CSV injection). Lists are written with spaces between their items.
+    Text that begins with ``=``, ``+``, ``-`` or ``@`` and is not a number gets a leading apostrophe, so that
+    spreadsheets do not read it as a formula. Items of lists are joined with spaces.
     """
     return frame.map(_escape_csv).rename(columns=_escape_csv).to_csv(index=False, lineterminator="\n")
 
@@ -143,7 +143,7 @@ def _escape_csv(value: Any) -> Any:
     if isinstance(value, list | tuple):
         value = " ".join(map(str, value))
     if isinstance(value, str):
-        value = value.replace("\r", r"\x0d")  # which is not quoted, and would begin a row
+        value = value.replace("\r", r"\x0d")  # pandas does not quote it, and readers take it for the end of a row
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t")) and not _is_number(value):
         return "'" + value
     return value

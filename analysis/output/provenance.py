@@ -1,7 +1,7 @@
-"""Where the runs of a table were made, as far as it is not here and now: versions, device and threads decide last bits.
+"""Footnotes for runs that were trained with other library versions, on another device, or with other threads.
 
-None of it is part of a run's identity: the same question is found again after an upgrade or on another machine. But a
-table that mixes such runs says so.
+These facts are not part of the run id, so that finished runs remain valid after an upgrade. They can change the last
+digits of a result, so tables name the differences.
 """
 
 from collections import Counter
@@ -14,22 +14,19 @@ from core.training.results import collect_provenance
 
 
 def provenance_notes(plan: Plan, session: Session) -> list[str]:
-    """Say of each other machine or set of versions how many finished runs were made there, and what differs.
+    """Return one footnote for each set of differences between the finished runs and this session.
 
-    Returns
-    -------
-    lines
-        Empty where every finished run was made as this session would make it.
+    The list is empty if this session would train every run in the same environment.
     """
     here = collect_provenance(session)
     now = {**here["versions"], "device": _device_name(here["environment"]), "threads": str(session.threads)}
-    made = Counter(
+    counts = Counter(
         differences for record in _finished_records(plan, session) if (differences := _differences(record, now))
     )
     total = sum(1 for _ in _finished_records(plan, session))
     return [
-        f"{count} of {total} runs were made elsewhere or earlier: {text}. Their last digits may differ."
-        for text, count in made.items()
+        f"{count} of {total} runs were trained in another environment: {text}. Their last digits may differ."
+        for text, count in counts.items()
     ]
 
 
@@ -38,16 +35,16 @@ def _finished_records(plan: Plan, session: Session) -> Iterable[Record]:
 
 
 def _differences(record: Record, now: dict[str, str]) -> str:
-    """Name what differs, e.g. ``torch 2.13.0 (now 2.15.0), 1 thread (now 2)``; "" where nothing does.
+    """Return the differences, e.g. ``torch 2.13.0 (now 2.15.0), threads 1 (now 2)``; "" if there are none.
 
-    The commit of this code is left out: it changes with every word of a comment.
+    The commit of this code is ignored, because most commits do not change results.
     """
     environment = record.environment
     then = dict(record.versions) | {"threads": str(environment.threads)}
     then["device"] = _device_name({"device": environment.device, "device_name": environment.device_name})
     names = [name for name in now if name != "commit" and name in then and then[name] != now[name]]
     if environment.device.partition(":")[0] != "cpu" and now["device"] == then["device"]:
-        names = [name for name in names if name != "threads"]  # they decide nothing on a GPU
+        names = [name for name in names if name != "threads"]  # CPU threads do not change results on a GPU
     return ", ".join(f"{name} {then[name]} (now {now[name]})" for name in names)
 
 

@@ -1,4 +1,4 @@
-"""Style of all figures: one column of a paper wide, colours safe for colour-blind readers, PNG and vector PDF."""
+"""Style of all figures: width of a paper column, colour-blind safe colours, PNG and vector PDF."""
 
 import io
 from pathlib import Path
@@ -42,14 +42,14 @@ with_style = mpl.rc_context(RC_PARAMS)  # decorator: the style applies inside th
 
 @with_style
 def new_figure(*, height: float = 2.5, width: float = COLUMN_WIDTH) -> tuple[Figure, Axes]:
-    """Return a figure with a single panel, `width` by `height` inches, and its axes."""
+    """Return a figure of `width` by `height` inches with a single panel, and the axes of the panel."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
 @with_style
 def split_into_panels(ax: Axes, rows: int, columns: int) -> list[list[Axes]]:
-    """Replace the only panel of a figure by a grid of `rows` by `columns` panels; return their axes."""
+    """Replace the only panel of a figure with a grid of panels; return the axes as `rows` lists of `columns`."""
     figure = ax.get_figure(root=True)
     assert figure is not None
     ax.remove()
@@ -69,7 +69,7 @@ def add_legend_above(ax: Axes) -> None:
 
 
 def _break_labels(figure: Figure) -> None:
-    """Break the label of a vertical axis that is longer than the figure is high into two lines, at its middle comma."""
+    """Break labels of vertical axes into two lines, at the middle comma, if they are longer than the figure height."""
     figure.draw_without_rendering()
     for ax in figure.axes:
         label = ax.yaxis.label

@@ -1,17 +1,16 @@
-"""Tables of conditions as CSV, Markdown, LaTeX and on the terminal, all from one frame and one list of columns.
+"""Tables as CSV, Markdown, LaTeX and terminal output, from one frame and one list of columns.
 
-A frame has one row for each condition, with raw numbers: fractions 0 to 1, seconds, counts. An ablation says once
-which columns it shows and how:
+A frame has one row per condition with raw numbers: fractions from 0 to 1, seconds, counts. The columns define what a
+table shows, and how:
 
     COLUMNS = (
         Column("condition", "Frozen through"),
-        Column("accuracy", "Accuracy (%)", percent, best="max", std="accuracy_std"),
-        Column("trainable_parameters", "Trainable", magnitude),
-        Column("published", "Published (%)", percent),
+        Column("accuracy", "Accuracy (%)", format_percent, best="max", std="accuracy_std"),
+        Column("trainable_parameters", "Trainable", format_magnitude),
     )
 
-Where the frame has a column ``runs`` (how many a condition was planned with), a last column says how many there are
-and, from ``failed`` and ``missing``, how many of them gave nothing: "failed (2 of 5)". So no failure can vanish.
+If the frame has a column ``runs`` (number of planned runs), a last column shows it and, from the columns ``failed`` and
+``missing``, the runs without a result: "failed (2 of 5)".
 """
 
 import math
@@ -36,20 +35,38 @@ PLUS_MINUS = " ± "
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table."""
+    """A column of a table.
 
-    name: str  # of the frame's column
+    Attributes
+    ----------
+    name
+        Column of the frame.
+    title
+        Heading.
+    format
+        Formats a value; `format_text` marks a column of text.
+    best
+        Which value is printed in bold.
+    std
+        Column of the frame with the standard deviation, or "".
+    mark
+        Column of the frame with flags, or "": flagged values get the prefix "about".
+    unit
+        Column of the frame whose value `format` takes as second argument, such as the name of the metric, or "".
+    """
+
+    name: str
     title: str
     format: Callable[..., str] = format_text
-    best: Literal["max", "min"] | None = None  # which value is set in bold
-    std: str = ""  # the frame's column with its standard deviation
-    mark: str = ""  # a column of flags: values so flagged are written "about ..."
-    unit: str = ""  # a column that `format` takes beside each value, such as the metric that says how it is written
+    best: Literal["max", "min"] | None = None
+    std: str = ""
+    mark: str = ""
+    unit: str = ""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell as it is shown; `sort` is the number it stands for, None where it is text."""
+    """A formatted cell; `sort` is its number, or None for text."""
 
     text: str
     sort: float | None = None
@@ -71,29 +88,30 @@ def write_table(
     Parameters
     ----------
     frame
-        One row for each condition. The CSV holds all of its columns, in full precision.
+        One row per condition. The CSV file contains all columns in full precision.
     path
-        Where to write, without suffix.
+        Path of the files without suffix.
     columns
-        What Markdown and LaTeX show, in this order.
+        Columns of the Markdown and LaTeX tables, in order.
     caption, footnotes
-        Plain text; the footnotes say which epoch, folds and seeds the numbers are of (see `protocol_note`).
+        Plain text. The first footnote states epoch, folds and seeds (see `protocol_note`).
     label
-        LaTeX label, of letters, digits and ``:-_.``.
+        LaTeX label: letters, digits and ``:-_.``.
     groups
-        Columns of the frame within which the best is sought, such as the data set; a rule parts the groups.
+        Columns of the frame, such as the data set, that define groups of rows. The best value is marked in each group;
+        a rule separates the groups.
 
     Returns
     -------
     list of Path
-        The files written: .csv, .md and .tex.
+        The .csv, .md and .tex file.
 
     Raises
     ------
     UserError
-        Where the folder is read-only or full.
+        If the folder is read-only or full.
     ValueError
-        For a column the frame does not have, or a label LaTeX cannot take.
+        If the frame lacks a column, or `label` is not valid in LaTeX.
     """
     contents = {
         ".csv": to_csv(frame),
@@ -106,7 +124,7 @@ def write_table(
 def make_console_table(
     frame: pd.DataFrame, columns: Sequence[Column], *, title: str = "", groups: Sequence[str] = ()
 ) -> Table:
-    """Make the table for the terminal; names are shown as they are, never read as markup."""
+    """Return the table for the terminal; text is never interpreted as markup."""
     table = Table(
         title=Text(title) if title else None,
         title_justify="left",
@@ -117,7 +135,7 @@ def make_console_table(
     blocks = _format_groups(frame, columns, groups)
     for k, column in enumerate(_add_runs_column(frame, columns)):
         words = [*column.title.split(), *(row[k].text for block in blocks for row in block)]
-        widest = max(map(len, words))  # titles may wrap between words, values nowhere
+        widest = max(map(len, words))  # titles may wrap between words, values may not
         table.add_column(
             Text(column.title), justify="left" if column.format is format_text else "right", min_width=widest
         )
@@ -131,28 +149,29 @@ def make_console_table(
 def format_cells(
     frame: pd.DataFrame, columns: Sequence[Column], *, groups: Sequence[str] = ()
 ) -> tuple[list[str], list[list[Cell]]]:
-    """Return the titles and the rows that a table shows, to be shown elsewhere; parameters as `write_table`."""
+    """Return the titles and the formatted rows of a table; parameters as in `write_table`."""
     rows = [row for block in _format_groups(frame, columns, groups) for row in block]
     return [column.title for column in _add_runs_column(frame, columns)], rows
 
 
 def protocol_note(*, epoch: str, folds: Iterable[int], seeds: Iterable[int]) -> str:
-    """Say what the numbers of a table are of, as its first footnote.
+    """Return the first footnote of a table: epoch, test folds and seeds of its numbers.
 
     Parameters
     ----------
     epoch
-        Which epoch's numbers are shown, e.g. "last epoch" or "best epoch on the test fold".
+        Evaluated epoch, e.g. "last epoch".
     folds, seeds
-        Those whose runs are averaged: seeds within a fold first, so that the deviation is between folds.
+        Test folds and seeds of the runs.
     """
     folds, seeds = set(folds), set(seeds)
-    over = f"test fold{'s' * (len(folds) > 1)} {format_ranges(folds)}"
-    over += f" and seed{'s' * (len(seeds) > 1)} {format_ranges(seeds)}"
+    runs = f"test fold{'s' * (len(folds) > 1)} {format_ranges(folds)}"
+    runs += f" and seed{'s' * (len(seeds) > 1)} {format_ranges(seeds)}"
+    if len(folds) == len(seeds) == 1:
+        return f"Results of the {epoch}; a single run per condition ({runs})."
     if len(folds) > 1 and len(seeds) > 1:
-        over += ", seeds averaged within each fold"
-    one = len(folds) == len(seeds) == 1
-    return f"Numbers of the {epoch}; {'one run:' if one else 'mean ± standard deviation over'} {over}."
+        runs += "; seeds are averaged within each fold first"
+    return f"Results of the {epoch}; mean ± standard deviation over {runs}."
 
 
 def to_latex(
@@ -164,14 +183,14 @@ def to_latex(
     footnotes: Sequence[str] = (),
     groups: Sequence[str] = (),
 ) -> str:
-    r"""Return a ``table`` environment for booktabs and graphicx; parameters and errors are those of `write_table`.
+    r"""Return a LaTeX ``table`` environment; parameters and errors as in `write_table`.
 
-    A table wider than the line is made smaller to fit. Latin text compiles with any engine; other scripts need XeLaTeX
-    or LuaLaTeX.
+    It needs the packages booktabs and graphicx. Tables wider than the line are scaled down. Latin text compiles with
+    any engine; other scripts need XeLaTeX or LuaLaTeX.
     """
     if not re.fullmatch(r"[A-Za-z0-9:._-]+", label):
         raise ValueError(f"label={label!r}: use letters, digits and :-_. only")
-    shown = _add_runs_column(frame, columns)
+    all_columns = _add_runs_column(frame, columns)
     blocks = [
         "".join(f"    {' & '.join(map(_latex_cell, row))} \\\\\n" for row in block)
         for block in _format_groups(frame, columns, groups)
@@ -183,9 +202,9 @@ def to_latex(
         f"  \\caption{{{escape_latex(caption)}}}",
         f"  \\label{{{label}}}",
         "  \\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
-        f"  \\begin{{tabular}}{{{''.join('l' if column.format is format_text else 'r' for column in shown)}}}",
+        f"  \\begin{{tabular}}{{{''.join('l' if column.format is format_text else 'r' for column in all_columns)}}}",
         "    \\toprule",
-        f"    {' & '.join(escape_latex(column.title) for column in shown)} \\\\",
+        f"    {' & '.join(escape_latex(column.title) for column in all_columns)} \\\\",
         "    \\midrule",
         "    \\midrule\n".join(blocks) + "    \\bottomrule",
         "  \\end{tabular}}",
@@ -197,7 +216,7 @@ def to_latex(
 
 _LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",
-    "[": "{[}",  # a row that began with it, or with *, would be an argument of the \\ before
+    "[": "{[}",  # at the start of a row, [ and * would be read as arguments of the \\ before
     "*": "{*}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
@@ -214,26 +233,26 @@ _LATEX_ESCAPES = {
 
 
 def escape_latex(value: str) -> str:
-    """Make any text, such as the name of a class or a backbone, safe in LaTeX."""
+    """Escape text, such as the name of a class, for LaTeX."""
     return "".join(_LATEX_ESCAPES.get(character, character) for character in format_text(value))
 
 
 def escape_markdown(value: str) -> str:
-    """Make any text safe in a cell of a Markdown table; an underscore inside a word needs no help."""
+    """Escape text for a cell of a Markdown table; underscores inside words need no escape."""
     return re.sub(r"[\\|*`<>\[\]~$&]|(?<!\w)_|_(?!\w)", lambda match: "\\" + match.group(), format_text(value))
 
 
 def _markdown(
     frame: pd.DataFrame, columns: Sequence[Column], caption: str, footnotes: Sequence[str], groups: Sequence[str]
 ) -> str:
-    shown = _add_runs_column(frame, columns)
+    all_columns = _add_runs_column(frame, columns)
     rows = [[_markdown_cell(cell) for cell in row] for block in _format_groups(frame, columns, groups) for row in block]
     table = tabulate(
         rows,
-        headers=[escape_markdown(column.title) for column in shown],
+        headers=[escape_markdown(column.title) for column in all_columns],
         tablefmt="pipe",
         disable_numparse=True,
-        colalign=["left" if column.format is format_text else "right" for column in shown],
+        colalign=["left" if column.format is format_text else "right" for column in all_columns],
     )
     return "\n\n".join([f"**{escape_markdown(caption)}**", table, *map(escape_markdown, footnotes)]) + "\n"
 
@@ -253,7 +272,7 @@ def _add_runs_column(frame: pd.DataFrame, columns: Sequence[Column]) -> list[Col
 
 
 def _format_groups(frame: pd.DataFrame, columns: Sequence[Column], groups: Sequence[str]) -> list[list[list[Cell]]]:
-    """Return the cells of every row, in blocks of one group each."""
+    """Return the cells of every row, in one block per group."""
     parts = [part for _, part in frame.groupby(list(groups), sort=False, dropna=False)] if groups else [frame]
     blocks = []
     for part in parts:
@@ -267,23 +286,23 @@ def _format_groups(frame: pd.DataFrame, columns: Sequence[Column], groups: Seque
 def _format_column(part: pd.DataFrame, column: Column) -> list[Cell]:
     values = part[column.name].tolist()
     units = [(unit,) for unit in part[column.unit]] if column.unit else [()] * len(values)
-    bare = [MISSING if pd.isna(v) else column.format(v, *unit) for v, unit in zip(values, units, strict=True)]
-    best = _find_best(values, bare, column.best)
+    texts = [MISSING if pd.isna(v) else column.format(v, *unit) for v, unit in zip(values, units, strict=True)]
+    best = _find_best(values, texts, column.best)
     stds = part[column.std].tolist() if column.std else [math.nan] * len(values)
     marks = part[column.mark].tolist() if column.mark else [False] * len(values)
-    formatted = []
-    for value, shown, std, unit, mark in zip(values, bare, stds, units, marks, strict=True):
-        known = shown != MISSING and not pd.isna(std)
-        full = shown + PLUS_MINUS + column.format(std, *unit).lstrip("+") if known else shown
-        about = "about " if mark is True and shown != MISSING else ""
-        number = column.format is not format_text and shown != MISSING and isinstance(value, int | float)
-        formatted.append(Cell(about + full, float(value) if number else None, bold=shown == best))
-    return formatted
+    cells = []
+    for value, text, std, unit, mark in zip(values, texts, stds, units, marks, strict=True):
+        has_std = text != MISSING and not pd.isna(std)
+        full = text + PLUS_MINUS + column.format(std, *unit).lstrip("+") if has_std else text
+        prefix = "about " if mark is True and text != MISSING else ""
+        is_number = column.format is not format_text and text != MISSING and isinstance(value, int | float)
+        cells.append(Cell(prefix + full, float(value) if is_number else None, bold=text == best))
+    return cells
 
 
-def _find_best(values: Sequence[Any], shown: Sequence[str], direction: Literal["max", "min"] | None) -> str | None:
-    """Return the best value as it is shown, so that what reads the same is treated the same; none if all tie."""
-    present = {value: as_shown for value, as_shown in zip(values, shown, strict=True) if as_shown != MISSING}
+def _find_best(values: Sequence[Any], texts: Sequence[str], direction: Literal["max", "min"] | None) -> str | None:
+    """Return the text of the best value, so that values with the same text are all bold; None if all are equal."""
+    present = {value: text for value, text in zip(values, texts, strict=True) if text != MISSING}
     if direction is None or len(set(present.values())) < 2:
         return None
     return present[max(present) if direction == "max" else min(present)]

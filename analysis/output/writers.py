@@ -1,4 +1,4 @@
-"""Write one result in several formats, each file whole or not there."""
+"""Atomic writing of one result in several formats."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,14 +8,14 @@ from core.io.atomic_files import atomic_write
 
 
 def write_formats(path: Path, contents: Mapping[str, bytes]) -> list[Path]:
-    """Write `contents` beside each other, named `path` plus the suffix each is filed under.
+    """Write one file per suffix, each atomically.
 
     Parameters
     ----------
     path
-        Where to write, without suffix; folders that lack are made.
+        Path of the files without suffix; missing folders are created.
     contents
-        File contents by suffix, e.g. ``{".csv": b"..."}``.
+        Content of each file by suffix, e.g. ``{".csv": b"..."}``.
 
     Returns
     -------
@@ -25,11 +25,11 @@ def write_formats(path: Path, contents: Mapping[str, bytes]) -> list[Path]:
     Raises
     ------
     UserError
-        Where the folder is read-only or full.
+        If the folder is read-only or full.
     """
     files = []
     for suffix, content in contents.items():
-        file = path.with_name(path.name + suffix)  # with_suffix would cut "resnet.a1" short
+        file = path.with_name(path.name + suffix)  # with_suffix would replace the ".a1" of "resnet.a1"
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(file) as temporary:

@@ -1,12 +1,11 @@
-"""Figures in one style, for one column of a paper: each function takes data and axes, draws, and returns the axes.
+"""Figures of conditions, one paper column wide: each function draws on given axes and returns them.
 
     figure, ax = style.new_figure()
-    figures.accuracy_by_condition(frame, ax, xlabel="Frozen through block", reference="none")
+    by_condition.draw_accuracy_by_condition(frame, ax, xlabel="Frozen through block", reference="none")
     style.save_figure(figure, Path("results/freeze/accuracy"), frame)
 
-Frames hold fractions 0 to 1; axes show percent. ``accuracy_low`` and ``accuracy_high``, the bounds of a 95 % interval,
-are drawn where a frame has them, ``accuracy_std`` where it has not; the label of the axis says which. Nothing here
-trains, shows a window, or changes matplotlib's settings outside its own calls.
+Frames have fractions from 0 to 1; axes show percent. Error bars show the 95 % interval (``accuracy_low`` and
+``accuracy_high``) or, if the frame lacks it, the standard deviation (``accuracy_std``); the axis label names which.
 """
 
 import re
@@ -23,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 from analysis.metrics.registry import METRICS
 from analysis.output.style import COLOURS, GREY, MARKERS, STYLES, with_style
 
-MAX_LABEL_LENGTH = 38  # characters of 8 points along an axis
+MAX_LABEL_LENGTH = 38  # characters of 8 pt that fit along an axis
 
 
 @with_style
@@ -35,22 +34,24 @@ def draw_accuracy_by_condition(
     Parameters
     ----------
     frame
-        One row for each condition (and series), with ``condition``, ``accuracy`` and, as known, its spread.
-        ``published`` values are hollow; a condition without a finished run is a cross at the foot.
+        One row per condition (and series) with ``condition``, ``accuracy`` and optional spread. Values of the optional
+        column ``published`` are hollow markers. Conditions without a result are crosses at the bottom.
+    ax
+        Panel to draw on.
     xlabel
-        What the condition is; "block3" is written 3 on the axis, so that every depth has room.
+        Title of the conditions. The axis shows "block3" as 3.
     reference
-        The condition whose accuracy is drawn through as a dashed line.
+        Condition whose accuracy is drawn as a dashed horizontal line.
     series
-        The column that tells lines apart, such as the backbone.
+        Column with the name of the line, such as the backbone.
     """
     conditions = _sort_by_depth(frame["condition"].unique())
-    lost = frame[frame["accuracy"].isna()]
+    missing = frame[frame["accuracy"].isna()]
     lines = _split_series(frame, series)
     for k, (name, part) in enumerate(lines):
         part = part.set_index("condition").reindex([c for c in conditions if c in set(part["condition"])])
         place = np.array([conditions.index(condition) for condition in part.index])
-        x = place + 0.07 * (k - (len(lines) - 1) / 2)  # side by side, so that no error bar hides another
+        x = place + 0.07 * (k - (len(lines) - 1) / 2)  # shifted so that error bars do not overlap
         colour, y = COLOURS[k % len(COLOURS)], 100 * part["accuracy"].to_numpy()
         marker = MARKERS[k % len(MARKERS)]
         ax.errorbar(x, y, yerr=_error_lengths(part, "accuracy"), color=colour, marker=marker, label=name, zorder=3)
@@ -59,8 +60,8 @@ def draw_accuracy_by_condition(
         if "published" in part and part["published"].notna().any():
             label = f"{name or ''} published".strip()
             ax.plot(x, 100 * part["published"], linestyle="", **_hollow_marker(colour, marker), label=label, zorder=4)
-    if len(lost):
-        x = np.array([conditions.index(condition) for condition in lost["condition"]])
+    if len(missing):
+        x = np.array([conditions.index(condition) for condition in missing["condition"]])
         ax.plot(x, 0.03 + 0 * x, "x", color=GREY, transform=ax.get_xaxis_transform(), label="no result", clip_on=False)
     if reference is not None:
         ax.plot([], [], "--", color=GREY, linewidth=0.8, label=f"reference ({reference})")
@@ -74,18 +75,20 @@ def draw_accuracy_by_condition(
 def draw_similarity_by_layer(
     frame: pd.DataFrame, ax: Axes, *, series: str | None = "weights", index: str = "SVCCA"
 ) -> Axes:
-    """Draw how alike a layer is before and after training (Palanisamy et al. 2020, figure 2a).
+    """Draw the similarity of each layer before and after training (Palanisamy et al. 2020, figure 2a).
 
     Parameters
     ----------
     frame
-        One row for each layer and series, input first, with ``layer``, ``similarity`` (0 to 1) and, as known,
-        ``noise_floor`` (faint and dotted): what unrelated activations of that size give. More than 12 layers are
-        named by their stage, "block2" of "block2.denselayer5.conv1".
+        One row per layer and series, from input to output, with ``layer``, ``similarity`` (0 to 1) and optionally
+        ``noise_floor``, the similarity of unrelated activations of the same size, drawn as dotted lines. With more
+        than 12 layers the axis names stages: "block2" for "block2.denselayer5.conv1".
+    ax
+        Panel to draw on.
     series
-        The column that tells lines apart: the weights that training started from.
+        Column with the name of the line: the starting weights.
     index
-        Name of the similarity index, for the axis.
+        Name of the similarity index for the axis label.
     """
     layers = list(frame["layer"].unique())
     many = len(layers) > 12
@@ -110,18 +113,20 @@ def draw_similarity_by_layer(
 def draw_grouped_bars(
     frame: pd.DataFrame, ax: Axes, *, x: str, series: str | None = None, xlabel: str = "", metric: str = "accuracy"
 ) -> Axes:
-    """Draw a metric as bars, side by side for each group (Palanisamy et al. 2020, table I).
+    """Draw a metric as grouped bars (Palanisamy et al. 2020, table I).
 
     Parameters
     ----------
     frame
-        One row for each group and series, with the metric and, as known, its spread and ``published``.
+        One row per group and series with the metric and, optionally, its spread and ``published`` values.
+    ax
+        Panel to draw on.
     x, series
-        The columns that name the group, such as the data set, and the bar within it, such as the weights.
+        Columns with the name of the group, such as the data set, and of the bar, such as the weights.
     xlabel
-        What the groups are.
+        Title of the groups.
     metric
-        One of `analysis.metrics.registry.METRICS`, which says what the axis shows.
+        Name in `analysis.metrics.registry.METRICS`.
     """
     scale = METRICS[metric].scale
     groups, members = list(frame[x].unique()), list(_split_series(frame, series))
@@ -146,28 +151,30 @@ def draw_grouped_bars(
                 zorder=4,
             )
     _name_ticks(ax, [str(group) for group in groups])
-    ax.set(xlabel=xlabel, ylabel=_axis_label(frame, metric), ylim=(0, 100 if METRICS[metric].is_share else None))
+    ax.set(xlabel=xlabel, ylabel=_axis_label(frame, metric), ylim=(0, 100 if METRICS[metric].is_fraction else None))
     return _add_legend(ax)
 
 
 @with_style
 def draw_ensemble_curve(frame: pd.DataFrame, ax: Axes, *, series: str | None = None) -> Axes:
-    """Draw accuracy against the number of members.
+    """Draw accuracy of an ensemble against the number of members.
 
     Parameters
     ----------
     frame
-        One row for each number of ``members`` (and series): ``accuracy``, the mean over all subsets of that size,
-        and ``accuracy_min`` and ``accuracy_max`` among them, drawn as a band.
+        One row per number of ``members`` (and series): ``accuracy``, the mean over subsets of that size, and
+        ``accuracy_min`` and ``accuracy_max`` over the subsets, drawn as a band.
+    ax
+        Panel to draw on.
     series
-        The column that tells lines apart.
+        Column with the name of the line.
     """
     for k, (name, part) in enumerate(_split_series(frame, series)):
         part = part.sort_values("members")
         colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
         ax.plot(part["members"], 100 * part["accuracy"], color=colour, marker=marker, label=name or "mean of subsets")
         low, high = 100 * part["accuracy_min"], 100 * part["accuracy_max"]
-        ax.fill_between(part["members"], low, high, color=colour, alpha=0.2, linewidth=0, label="lowest to highest")
+        ax.fill_between(part["members"], low, high, color=colour, alpha=0.2, linewidth=0, label="range of subsets")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="Members of the ensemble", ylabel="Accuracy (%)")
     return _add_legend(ax)
@@ -175,28 +182,30 @@ def draw_ensemble_curve(frame: pd.DataFrame, ax: Axes, *, series: str | None = N
 
 @with_style
 def draw_learning_curves(frame: pd.DataFrame, ax: Axes, *, ylabel: str, series: str) -> Axes:
-    """Draw a measure along the epochs, a line for each series.
+    """Draw a quantity against epochs, one line per series.
 
     Parameters
     ----------
     frame
-        One row for each ``epoch`` and series: ``mean`` and, as known, ``std``, drawn as a band, and how many runs had
-        ``ended`` before: from the first that had, the line is dotted.
+        One row per ``epoch`` and series with ``mean``, optionally ``std`` (drawn as a band), and optionally ``ended``,
+        the number of runs that ended before the epoch. The line is dotted after the first run has ended.
+    ax
+        Panel to draw on.
     ylabel
-        What the measure is; one in percent ends in ``(%)`` and is given as a fraction.
+        Axis label. If it ends in ``(%)``, fractions are drawn in percent.
     series
-        The column that tells lines apart.
+        Column with the name of the line.
     """
     scale = 100 if ylabel.endswith("(%)") else 1
     for k, (name, part) in enumerate(_split_series(frame, series)):
         part = part.sort_values("epoch")
         x, y = part["epoch"].to_numpy(), scale * part["mean"].to_numpy()
         colour, style = COLOURS[k % len(COLOURS)], STYLES[k // len(COLOURS) % len(STYLES)]
-        all_there = part["ended"].to_numpy() == 0 if "ended" in part else np.ones(len(x), bool)
-        whole = max(1, int(all_there.sum()))  # epochs that every run has
-        marker = "o" if whole == 1 else ""  # one epoch makes no line
-        ax.plot(x[:whole], y[:whole], color=colour, linestyle=style, marker=marker, label=name, zorder=3)
-        ax.plot(x[whole - 1 :], y[whole - 1 :], color=colour, linestyle=":", zorder=3)
+        complete = part["ended"].to_numpy() == 0 if "ended" in part else np.ones(len(x), bool)
+        solid = max(1, int(complete.sum()))  # number of epochs of all runs
+        marker = "o" if solid == 1 else ""  # a line of one point is invisible
+        ax.plot(x[:solid], y[:solid], color=colour, linestyle=style, marker=marker, label=name, zorder=3)
+        ax.plot(x[solid - 1 :], y[solid - 1 :], color=colour, linestyle=":", zorder=3)
         if "std" in part:
             half = scale * part["std"].to_numpy()
             ax.fill_between(x, y - half, y + half, color=colour, alpha=0.15, linewidth=0, zorder=1)
@@ -212,7 +221,7 @@ def _split_series(frame: pd.DataFrame, column: str | None) -> list[tuple[str | N
 
 
 def name_spread(frame: pd.DataFrame, metric: str) -> str:
-    """Name the spread that bars of a metric show; "" where none is known."""
+    """Return the name of the spread that error bars of a metric show; "" if there is none."""
     spread = _error_lengths(frame, metric)
     if spread is None or np.isnan(spread).all():
         return ""
@@ -220,7 +229,7 @@ def name_spread(frame: pd.DataFrame, metric: str) -> str:
 
 
 def _error_lengths(part: pd.DataFrame, metric: str) -> npt.NDArray[np.float64] | None:
-    """Return lengths below and above, shape (2, rows), as the axis has them; a row without spread has none drawn."""
+    """Return lengths of error bars below and above, shape (2, rows), in axis units; None if the spread is unknown."""
     low, high, std = (f"{metric}_{name}" for name in ("low", "high", "std"))
     if {low, high} <= set(part.columns):
         lengths = np.stack([part[metric] - part[low], part[high] - part[metric]])
@@ -232,16 +241,16 @@ def _error_lengths(part: pd.DataFrame, metric: str) -> npt.NDArray[np.float64] |
 
 
 def _axis_label(frame: pd.DataFrame, metric: str) -> str:
-    shown = {"95 % interval": "95 % interval", "standard deviation": "± std", "": ""}
-    said = ", ".join(filter(None, (METRICS[metric].axis, shown[name_spread(frame, metric)])))
-    return said if len(said) <= MAX_LABEL_LENGTH else said.replace(", ", ",\n")
+    spread = name_spread(frame, metric).replace("standard deviation", "± std")
+    label = ", ".join(filter(None, (METRICS[metric].axis, spread)))
+    return label if len(label) <= MAX_LABEL_LENGTH else label.replace(", ", ",\n")
 
 
 def _sort_by_depth(conditions: Iterable[str]) -> list[str]:
-    """Sort stages from none to all; any other names stay as they came."""
+    """Sort stages by depth, from "none" to "all"; other names keep their order."""
     depths = {condition: _depth(condition) for condition in conditions}
-    known = all(depth is not None for depth in depths.values())
-    return sorted(depths, key=lambda condition: depths[condition] or 0) if known else list(depths)
+    are_stages = all(depth is not None for depth in depths.values())
+    return sorted(depths, key=lambda condition: depths[condition] or 0) if are_stages else list(depths)
 
 
 def _depth(condition: str) -> float | None:
@@ -255,14 +264,14 @@ def _shorten_stage(stage: str) -> str:
 
 
 def _name_stages(ax: Axes, stages: Sequence[str]) -> None:
-    """Part stages of many layers by faint lines and name each in its middle, the longest first, where there is room."""
+    """Separate stages by faint lines and label each in its middle, longest stages first, if the label fits."""
     starts = [i for i, stage in enumerate(stages) if i == 0 or stage != stages[i - 1]]
     ends = [*starts[1:], len(stages)]
-    named: dict[float, tuple[str, float]] = {}  # middle: name, half its width in layers
+    named: dict[float, tuple[str, float]] = {}  # middle: name, half its width (both in layers)
     for start, end in sorted(zip(starts, ends, strict=True), key=lambda span: span[0] - span[1]):
         middle, name = (start + end - 1) / 2, _shorten_stage(stages[start])
-        half = 0.013 * len(name) * len(stages)  # of 7 points, with a gap
-        if all(abs(middle - other) >= half + wide for other, (_, wide) in named.items()):
+        half = 0.013 * len(name) * len(stages)  # 7 pt characters, with a gap
+        if all(abs(middle - other) >= half + other_half for other, (_, other_half) in named.items()):
             named[middle] = name, half
         if start:
             ax.axvline(start - 0.5, color=GREY, linewidth=0.4, alpha=0.5, zorder=0)
@@ -271,8 +280,8 @@ def _name_stages(ax: Axes, stages: Sequence[str]) -> None:
 
 
 def _name_ticks(ax: Axes, names: Sequence[str]) -> None:
-    """Name the ticks, slanted where the names would not fit side by side."""
-    slanted = sum(len(name) + 2 for name in names) > 44  # characters of 7 points across one column
+    """Label the ticks; the labels are slanted if they do not fit side by side."""
+    slanted = sum(len(name) + 2 for name in names) > 44  # characters of 7 pt in one column
     slant: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
     ax.set_xticks(range(len(names)), names, **slant)
 
@@ -282,9 +291,11 @@ def _hollow_marker(colour: str, marker: str) -> dict[str, Any]:
 
 
 def _add_legend(ax: Axes) -> Axes:
-    """Put the legend above the panel, where no line can run through it."""
+    """Place the legend above the panel, so that it hides no line."""
     handles, labels = ax.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda i: not isinstance(handles[i], Container))  # the data come first
+    order = sorted(
+        range(len(labels)), key=lambda i: not isinstance(handles[i], Container)
+    )  # data before reference lines
     if labels:
         columns = 3 if sum(map(len, labels)) < 36 else 2
         place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}

@@ -1,4 +1,4 @@
-"""Is a network as often right as it is sure? Reliability diagrams: accuracy against confidence, bin by bin."""
+"""Reliability diagrams: accuracy against confidence per bin, with the expected calibration error (ECE)."""
 
 from collections.abc import Sequence
 
@@ -13,42 +13,42 @@ from core.training.metrics import N_BINS, confidence_bins
 
 
 def reliability_bins(probs: npt.ArrayLike, targets: npt.ArrayLike, *, bins: int = N_BINS) -> pd.DataFrame:
-    """Bin clips by confidence, the highest probability.
+    """Bin clips by confidence, the largest predicted probability.
 
     Parameters
     ----------
     probs
-        Shape (clips, classes), rows that sum to 1.
+        Predicted probabilities, shape (clips, classes).
     targets
-        Shape (clips,), class numbers.
+        Class numbers, shape (clips,).
     bins
-        As of `core.training.metrics.confidence_bins`.
+        Number of bins (`core.training.metrics.confidence_bins`).
 
     Returns
     -------
-    frame
-        One row for each bin: ``above`` and ``to``, its bounds; ``clips`` in it; their mean ``confidence`` and their
-        ``accuracy``, nan of an empty bin. The mean gap between the two, weighted by the clips, is the ECE (Guo et al.,
-        "On Calibration of Modern Neural Networks", 2017, equation 3).
+    DataFrame
+        One row per bin: its bounds ``above`` and ``to``, number of ``clips``, mean ``confidence`` and ``accuracy``
+        (both nan for an empty bin). The mean absolute difference of the two, weighted by clips, is the ECE (Guo et
+        al., "On Calibration of Modern Neural Networks", 2017, equation 3).
     """
-    sure = np.asarray(probs, np.float64)
-    confidence, right = sure.max(axis=1), sure.argmax(axis=1) == np.asarray(targets)
+    probabilities = np.asarray(probs, np.float64)
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == np.asarray(targets)
     index = confidence_bins(confidence, bins=bins)
     clips = np.bincount(index, minlength=bins)
-    some = np.where(clips > 0, clips, np.nan)
+    counts = np.where(clips > 0, clips, np.nan)
     return pd.DataFrame(
         {
             "above": np.arange(bins) / bins,
             "to": (np.arange(bins) + 1) / bins,
             "clips": clips,
-            "confidence": np.bincount(index, weights=confidence, minlength=bins) / some,
-            "accuracy": np.bincount(index, weights=right, minlength=bins) / some,
+            "confidence": np.bincount(index, weights=confidence, minlength=bins) / counts,
+            "accuracy": np.bincount(index, weights=correct, minlength=bins) / counts,
         }
     )
 
 
 def ece_from_bins(bins: pd.DataFrame) -> float:
-    """Return the ECE of `reliability_bins`'s bins, 0 to 1."""
+    """Return the expected calibration error (0 to 1) of the bins of `reliability_bins`."""
     gaps = (bins["accuracy"] - bins["confidence"]).abs() * bins["clips"]
     return float(gaps.sum() / bins["clips"].sum())
 
@@ -59,13 +59,13 @@ def write_calibration(results: OutputFolder, frame: pd.DataFrame, names: Sequenc
     Parameters
     ----------
     results
-        Where to.
+        Output folder of the analysis.
     frame
-        `reliability_bins` of each ``condition`` at each point of the grid.
+        `reliability_bins` of each ``condition`` and grid point.
     names
-        The columns of the grid.
+        Grid columns.
     caption
-        What the runs are of.
+        Description of the runs.
     """
     points = list(frame.groupby(list(names), sort=False)) if names else [((), frame)]
 
@@ -79,29 +79,29 @@ def write_calibration(results: OutputFolder, frame: pd.DataFrame, names: Sequenc
                 upper.set_title(", ".join(map(str, point)), loc="left")
             if len(points) == 1:
                 add_legend_above(upper)
-            else:  # each point has its own ECE
+            else:  # the legends differ in ECE
                 upper.legend()
 
     results.write_figure(
         "calibration",
         frame,
         draw,
-        caption=f"{caption}: accuracy of the clips by confidence in {N_BINS} bins of equal width, above their share of "
-        "all clips; on the dashed line a network is as often right as it is sure, and below it too sure. Last epoch, "
-        "clips of all folds (and of single members) together, over the folds that have an ensemble; so is the ECE, of "
-        "which the table shows the mean over folds.",
+        caption=f"{caption}: reliability diagram with {N_BINS} bins of equal width. Top: accuracy against confidence; "
+        "points below the dashed line are overconfident. Bottom: fraction of clips per bin. Last epoch; clips of all "
+        "folds with an ensemble (and of all single members) are pooled. The ECE is of the pooled clips; the table "
+        "has its mean over folds.",
         height=4.2 * len(points),
     )
 
 
 @with_style
 def _draw_reliability(frame: pd.DataFrame, upper: Axes, lower: Axes) -> None:
-    """Draw a point's conditions: accuracy against confidence, and how many clips each bin has."""
+    """Draw all conditions of a grid point: accuracy against confidence, and the fraction of clips per bin."""
     upper.plot([0, 100], [0, 100], "--", color=GREY, linewidth=0.8, zorder=1)
     for k, (name, part) in enumerate(frame.groupby("condition", sort=False)):
-        there = part[part["clips"] > 0]
+        filled = part[part["clips"] > 0]
         colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
-        x, y, label = 100 * there["confidence"], 100 * there["accuracy"], f"{name}, ECE {ece_from_bins(part):.3f}"
+        x, y, label = 100 * filled["confidence"], 100 * filled["accuracy"], f"{name}, ECE {ece_from_bins(part):.3f}"
         upper.plot(x, y, color=colour, marker=marker, label=label, clip_on=False, zorder=3)
         lower.stairs(100 * part["clips"] / part["clips"].sum(), [0, *(100 * part["to"])], color=colour)
     upper.set(xlim=(0, 101), ylim=(0, 101), ylabel="Accuracy (%)")

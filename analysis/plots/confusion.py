@@ -1,4 +1,4 @@
-"""What is taken for what: confusion matrices of the conditions of a plan, with margins, summed over folds and seeds."""
+"""Confusion matrices of conditions with margins, summed over folds and seeds."""
 
 import re
 from collections.abc import Sequence
@@ -15,45 +15,67 @@ from matplotlib.axes import Axes
 from analysis.output.folder import OutputFolder
 from analysis.output.number_format import format_text
 from analysis.output.style import split_into_panels, with_style
-from analysis.plots.learning_curves import Groups, missing_runs_note
+from analysis.plots.learning_curves import missing_runs_note
+from core.plan import Groups
 from core.store.runs import Store
 
-MAX_CLASSES_WITH_NUMBERS = 20  # the cells of a larger matrix have no room for numbers
-MAX_CLASSES_PER_PANEL = 12  # and a matrix of more classes than these takes a page's width
-MAX_PANELS = 6  # conditions beside each other in one figure; of more, each has a figure of its own
-MAX_FIGURES = 12  # at most; a grid of many conditions and classes would take minutes to draw
-MAX_NAME_LENGTH = 18  # characters of a class's name
+MAX_CLASSES_WITH_NUMBERS = 20  # cells of larger matrices are too small for numbers
+MAX_CLASSES_PER_PANEL = 12  # a larger matrix gets a figure of page width
+MAX_PANELS = 6  # of one figure; with more conditions each gets its own figure
+MAX_FIGURES = 12  # drawing many large matrices would take minutes
+MAX_NAME_LENGTH = 18  # characters of a class name
 MARGIN_LABEL = "All"
-COLOUR_MAP = mpl.colormaps["cividis"].with_extremes(bad="#eeeeee")  # a class without clips has no share
+COLOUR_MAP = mpl.colormaps["cividis"].with_extremes(bad="#eeeeee")  # cells of classes without clips
 
 
 @dataclass(frozen=True)
 class ConfusionMatrix:
-    """The confusion matrix of one group of runs."""
+    """Confusion matrix of a group of runs.
 
-    values: dict[str, Any]  # what the runs have in common
+    Attributes
+    ----------
+    values
+        Shared values of the runs by name, such as the condition.
+    class_names
+        Names of the classes.
+    clips
+        Number of clips by target (rows) and prediction (columns), summed over the runs, shape (classes, classes).
+    runs
+        Number of runs.
+    """
+
+    values: dict[str, Any]
     class_names: tuple[str, ...]
-    clips: npt.NDArray[np.int64]  # (classes, classes): target by prediction, summed over the runs
+    clips: npt.NDArray[np.int64]
     runs: int
 
     @property
     def title(self) -> str:
-        """Name the group."""
+        """Title of the panel: the shared values of the runs."""
         return ", ".join(format_text(value) for value in self.values.values())
 
 
 def write_confusion_by_condition(
     results: OutputFolder, groups: Groups, *, caption: str, name: str = "confusion"
 ) -> None:
-    """Write a confusion matrix of every condition: panels of one figure, or a figure each where they are many or large.
+    """Write the confusion matrix of every condition.
 
-    Parameters are those of `analysis.plots.learning_curves.write_learning_curves`; `name` is that of the figure's
-    file: of several,
-    each ends in the name of its condition.
+    The matrices are panels of one figure, or one figure each if they are many or large.
+
+    Parameters
+    ----------
+    results
+        Output folder of the analysis.
+    groups
+        Runs of each condition (`core.plan.Plan.groups`).
+    caption
+        Description of the runs.
+    name
+        Name of the file; if there are several figures, followed by the condition.
     """
     matrices = sum_confusion_matrices(groups, results.session.store)
-    lost = sum(len(planned) for _, planned in groups) - sum(matrix.runs for matrix in matrices)
-    write_confusion_matrices(results, matrices, caption=caption, name=name, lost=lost)
+    missing = sum(len(planned) for _, planned in groups) - sum(matrix.runs for matrix in matrices)
+    write_confusion_matrices(results, matrices, caption=caption, name=name, missing=missing)
 
 
 def write_confusion_matrices(
@@ -62,26 +84,37 @@ def write_confusion_matrices(
     *,
     caption: str,
     name: str = "confusion",
-    lost: int = 0,
-    counted: str = "test clips by target and predicted class, summed over folds and seeds",
+    missing: int = 0,
+    cells: str = "test clips by target and predicted class, summed over folds and seeds",
 ) -> None:
-    """Write matrices that were `counted`; parameters as `write_confusion_by_condition`, `lost` runs being left out."""
+    """Write confusion matrices as one figure, or one figure each.
+
+    Parameters
+    ----------
+    results, caption, name
+        As in `write_confusion_by_condition`.
+    matrices
+        The confusion matrices.
+    missing
+        Number of failed or missing runs, for the caption.
+    cells
+        Description of the cells, for the caption.
+    """
     if not matrices:
         return
     together = len(matrices) <= MAX_PANELS and max(len(m.class_names) for m in matrices) <= MAX_CLASSES_PER_PANEL
-    said = (
-        f"{counted}; colour is the share of the target's "
-        "clips. All: a class's clips with its recall, or the clips predicted as it with its precision; in the corner "
-        "the accuracy." + (f" {missing_runs_note(lost).capitalize()}." if lost else "")
+    description = (
+        f"{cells}. Colour: fraction of the clips of the target class. All: number of clips with recall (column), "
+        "precision (row) or accuracy (corner)." + (f" {missing_runs_note(missing).capitalize()}." if missing else "")
     )
     if not together and len(matrices) > MAX_FIGURES:
-        said += f" Of {len(matrices)} conditions the first {MAX_FIGURES} are drawn."
+        description += f" The first {MAX_FIGURES} of {len(matrices)} conditions are drawn."
     for part in [matrices] if together else [[matrix] for matrix in matrices[:MAX_FIGURES]]:
         if together:
-            file, of = name, ", ".join(dict.fromkeys(matrix.title for matrix in part))
+            file, title = name, ", ".join(dict.fromkeys(matrix.title for matrix in part))
         else:
-            of = part[0].title
-            file = f"{name}-{re.sub(r'[^A-Za-z0-9.]+', '-', of).strip('-')}"
+            title = part[0].title
+            file = f"{name}-{re.sub(r'[^A-Za-z0-9.]+', '-', title).strip('-')}"
         across = 1 if len(part) == 1 else 2
         down = -(-len(part) // across)
         size = 3.5 if together else 7.0
@@ -89,28 +122,27 @@ def write_confusion_matrices(
             file,
             pd.concat([_matrix_cells(matrix) for matrix in part], ignore_index=True),
             partial(_draw_panels, part, down=down, across=across),
-            caption=f"{caption}, {of}: {said}",
+            caption=f"{caption}, {title}: {description}",
             height=size * 0.95 * down,
             width=size * across,
         )
 
 
 def sum_confusion_matrices(groups: Groups, store: Store) -> list[ConfusionMatrix]:
-    """Sum the matrices of each group's finished runs; a group without any has none."""
-    found = []
+    """Return the sum of the confusion matrices of each group's finished runs; groups without any are left out."""
+    matrices = []
     for values, planned in groups:
-        records = [record for one in planned if (record := store.finished(one.run))]
+        records = [record for each in planned if (record := store.finished(each.run))]
         if records:
             clips = np.asarray([record.confusion for record in records], np.int64).sum(axis=0)
-            found.append(ConfusionMatrix(values, records[0].class_names, clips, len(records)))
-    return found
+            matrices.append(ConfusionMatrix(values, records[0].class_names, clips, len(records)))
+    return matrices
 
 
 def _matrix_cells(matrix: ConfusionMatrix) -> pd.DataFrame:
-    """Return a row for each cell: what it is of, ``target``, ``predicted``, ``clips`` and ``share``.
+    """Return one row per cell: shared values, ``target``, ``predicted``, ``clips`` and ``share``.
 
-    The share is of the target's clips; in the column of all predictions the class's recall, in the row of all targets
-    its precision, in the corner the accuracy.
+    Shares are as in `add_margins`.
     """
     clips, shares = add_margins(matrix.clips)
     names = [*matrix.class_names, MARGIN_LABEL]
@@ -128,26 +160,26 @@ def add_margins(matrix: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArr
     Parameters
     ----------
     matrix
-        Clips, shape (classes, classes): target by prediction.
+        Number of clips by target (rows) and prediction (columns), shape (classes, classes).
 
     Returns
     -------
     clips
-        Shape (classes + 1, classes + 1), the last row and column being sums.
+        Number of clips, shape (classes + 1, classes + 1); the last row and column are sums.
     shares
-        Of the same shape, 0 to 1: of the target's clips; in the last column recall, in the last row precision, in the
-        corner accuracy; nan of a class without clips.
+        Fractions (0 to 1) of the clips of the target class, same shape; the last column is recall, the last row
+        precision, the corner accuracy; nan for classes without clips.
     """
     counts = np.asarray(matrix, dtype=np.int64)
     clips = np.pad(counts, (0, 1))
     clips[-1, :-1], clips[:-1, -1], clips[-1, -1] = counts.sum(axis=0), counts.sum(axis=1), counts.sum()
-    right, whole = np.diag(counts), clips.astype(np.float64)
-    whole[whole == 0] = np.nan
-    shares = clips / whole[:, -1:]
+    correct, totals = np.diag(counts), clips.astype(np.float64)
+    totals[totals == 0] = np.nan
+    shares = clips / totals[:, -1:]
     shares[:-1, -1], shares[-1, :-1], shares[-1, -1] = (
-        right / whole[:-1, -1],
-        right / whole[-1, :-1],
-        right.sum() / whole[-1, -1],
+        correct / totals[:-1, -1],
+        correct / totals[-1, :-1],
+        correct.sum() / totals[-1, -1],
     )
     return clips, shares
 
@@ -169,18 +201,23 @@ def draw_confusion_matrix(matrix: npt.ArrayLike, class_names: Sequence[str], ax:
     Parameters
     ----------
     matrix
-        Clips, shape (classes, classes): target by prediction.
+        Number of clips by target (rows) and prediction (columns), shape (classes, classes).
     class_names
-        One name for each class.
+        Names of the classes.
     ax
-        Where to draw.
+        Panel to draw on.
     room
-        Share of the figure's height that the panel has.
+        Fraction of the figure height that the panel takes.
+
+    Raises
+    ------
+    ValueError
+        If the number of names does not match the matrix.
     """
     counts = np.asarray(matrix)
     n = len(class_names)
     if counts.shape != (n, n):
-        raise ValueError(f"matrix {counts.shape} and {n} class names do not fit")
+        raise ValueError(f"matrix {counts.shape} and {n} class names do not match")
     clips, shares = add_margins(counts)
     cell = 72 * 0.62 * room * ax.figure.bbox.height / ax.figure.dpi / (n + 1.2)  # points
     ax.imshow(shares[:-1, :-1], cmap=COLOUR_MAP, vmin=0, vmax=1)
@@ -188,10 +225,10 @@ def draw_confusion_matrix(matrix: npt.ArrayLike, class_names: Sequence[str], ax:
     if n <= MAX_CLASSES_WITH_NUMBERS:
         for (row, column), share in np.ndenumerate(shares):
             margin = row == n or column == n
-            words = f"{clips[row, column]}" if not margin else _format_margin(int(clips[row, column]), float(share))
+            text = f"{clips[row, column]}" if not margin else _format_margin(int(clips[row, column]), float(share))
             colour = "black" if margin or not share <= 0.5 else "white"
             size = min(6.5, cell * (0.36 if margin else 0.5))
-            ax.text(centres[column], centres[row], words, color=colour, ha="center", va="center", fontsize=size)
+            ax.text(centres[column], centres[row], text, color=colour, ha="center", va="center", fontsize=size)
     else:
         for part, extent in (
             (shares[:-1, -1:], (n - 0.3, n + 0.7, n - 0.5, -0.5)),
@@ -213,6 +250,6 @@ def _format_margin(clips: int, share: float) -> str:
 
 
 def _shorten_name(name: str) -> str:
-    """Shorten a name, and keep it from being read as mathematics."""
-    shown = format_text(name)
-    return (shown if len(shown) <= MAX_NAME_LENGTH else shown[: MAX_NAME_LENGTH - 1] + "…").replace("$", r"\$")
+    """Return a name shortened to `MAX_NAME_LENGTH` and escaped for matplotlib's math mode."""
+    text = format_text(name)
+    return (text if len(text) <= MAX_NAME_LENGTH else text[: MAX_NAME_LENGTH - 1] + "…").replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""Clips of every class: a picture of each as a network sees it, and a sound of each as it hears it."""
+"""Input samples of every class: an image of each input and the sound it is computed from."""
 
 import math
 import re
@@ -9,9 +9,8 @@ import soundfile
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.attribution.map_figures import draw_image
 from analysis.output.folder import OutputFolder
-from analysis.output.image_view import ImageAxes
+from analysis.output.image_view import ImageAxes, draw_image
 from analysis.output.style import PAGE_WIDTH, save_figure, with_style
 from core.audio.reading import read_waveform
 from core.config.run import Run
@@ -20,126 +19,143 @@ from core.errors import UserError
 from core.io.atomic_files import atomic_write
 from core.training.run_inputs import load_plain_inputs, split_rows
 
-MAX_COLUMNS = 5  # classes side by side
+MAX_COLUMNS = 5  # clips per row
 DPI = 150
-DEFAULT_COLOUR_MAP = "magma"  # where the network is given no colours
-WAVEFORM_POINTS = 500  # of a waveform that is drawn
+DEFAULT_COLOUR_MAP = "magma"  # for inputs without colours of their own
+WAVEFORM_POINTS = 500  # points of a drawn waveform
 SEED = 0
 
 
 def write_input_samples(results: OutputFolder, *, per_class: int) -> None:
-    """Write a figure of all classes, and a picture and a sound of every clip that is in it.
+    """Write a figure with clips of all classes, and an image and a sound file of each of these clips.
 
     Parameters
     ----------
     results
-        Of a plan of one run, whose inputs are shown; nothing of it need be trained.
+        Output folder of a plan with one run, which need not be trained.
     per_class
-        Clips of each class, or as many as the test fold has.
+        Largest number of clips per class, from the test fold.
+
+    Raises
+    ------
+    UserError
+        If the data set has no sounds, or the inputs are not images.
     """
     (run,) = results.plan.runs
     dataset = results.plan.datasets[run.data.content]
     if dataset.vectors is not None:
         raise UserError(
-            f"samples: {dataset.name} has rows of numbers and no sounds to show; see data --data {dataset.name}"
+            f"samples: {dataset.name} has feature vectors instead of sounds; use data --data {dataset.name}"
         )
     if ImageAxes.from_run(run).across.names:
-        raise UserError(f"samples: --input {run.frontend.kind} gives numbers and no pictures; choose another kind")
+        raise UserError(
+            f"samples: --input {run.frontend.kind} gives feature vectors, not images; choose another --input"
+        )
     images = load_plain_inputs(run, dataset, results.session)
-    scale = ImageAxes.from_run(run)
+    view = ImageAxes.from_run(run)
     clips = dataset.clips.iloc[images.clip_rows]
     labels, paths = clips["label"].to_numpy(), clips["path"].tolist()
     rows = select_clips(labels, split_rows(run, dataset, images).test, per_class=per_class)
-    inputs = {row: np.asarray(images.array[row]).reshape(scale.shape).mean(axis=0) for row in rows}
+    inputs = {row: np.asarray(images.array[row]).reshape(view.shape).mean(axis=0) for row in rows}
     titles = {row: dataset.class_names[labels[row]] for row in rows}
-    what = f"{dataset.name}: {run.frontend.kind} in {scale.unit or 'their own units'}"
+    unit = f" in {view.unit}" if view.unit else ""
     cmap = DEFAULT_COLOUR_MAP if run.frontend.colour == "none" else run.frontend.colour
-    figure = make_clip_grid([inputs[row] for row in rows], [titles[row] for row in rows], scale, cmap=cmap)
+    figure = make_clip_grid([inputs[row] for row in rows], [titles[row] for row in rows], view, cmap=cmap)
     files = save_figure(figure, results.folder / "samples")
-    results.add_item("figure", "samples", f"A clip of every class of {what}", files)
+    results.add_item(
+        "figure", "samples", f"{dataset.name}: clips of every class as {run.frontend.kind} inputs{unit}", files
+    )
     for row in rows:
         name = re.sub(r"[^\w.-]+", "_", f"{titles[row]}-{row}", flags=re.ASCII)
         sound = _write_sound(results, run, dataset, paths[row], name)
-        figure = make_clip_grid([inputs[row]], [titles[row]], scale, cmap=cmap)
+        figure = make_clip_grid([inputs[row]], [titles[row]], view, cmap=cmap)
         files = save_figure(figure, results.folder / "clips" / name, dpi=DPI)
         facts = {"clip": paths[row], "sound": sound, "class": titles[row]}
         results.add_item("map", name, f"{paths[row]} ({titles[row]})", files, **facts)
 
 
 def select_clips(labels: np.ndarray, rows: np.ndarray, *, per_class: int) -> list[int]:
-    """Choose rows of every class, class by class; the same ones at every call.
+    """Select rows of every class at random with a fixed seed.
 
     Parameters
     ----------
     labels
-        (clips,) class of each row.
+        Class of each row, shape (clips,).
     rows
-        Those to choose from.
+        Rows to choose from.
     per_class
-        How many of each class, or as many as there are.
+        Largest number of rows per class.
+
+    Returns
+    -------
+    list of int
+        The rows, sorted by class.
     """
-    mixed = np.random.default_rng(SEED).permutation(rows)
-    return [int(row) for label in np.unique(labels[rows]) for row in np.sort(mixed[labels[mixed] == label][:per_class])]
+    shuffled = np.random.default_rng(SEED).permutation(rows)
+    by_class = (shuffled[labels[shuffled] == label][:per_class] for label in np.unique(labels[rows]))
+    return [int(row) for selected in by_class for row in np.sort(selected)]
 
 
 @with_style
 def make_clip_grid(
-    images: Sequence[np.ndarray], titles: Sequence[str], scale: ImageAxes, *, cmap: str = DEFAULT_COLOUR_MAP
+    images: Sequence[np.ndarray], titles: Sequence[str], view: ImageAxes, *, cmap: str = DEFAULT_COLOUR_MAP
 ) -> Figure:
-    """Draw images (height, width) in rows of five, all in one range of colours; waveforms as lines in one range.
+    """Draw images or waveforms in rows of `MAX_COLUMNS`, all with the same value range.
 
     Parameters
     ----------
     images
-        Of the clips, the mean of their channels.
+        Mean over the channels of each input, shape (height, width); height 1 for waveforms.
     titles
-        One for each.
-    scale
-        What their pixels stand for.
+        Title of each panel.
+    view
+        Axes of the inputs.
     cmap
-        Name of the colours.
+        Name of a matplotlib colour map.
     """
     across = min(MAX_COLUMNS, len(images))
     down = math.ceil(len(images) / across)
-    low = float(np.min([scale.silence, *(image.min() for image in images)]))
+    low = float(np.min([view.silence, *(image.min() for image in images)]))
     high = max(float(image.max()) for image in images) + 1e-9
     figure = Figure(figsize=(PAGE_WIDTH * across / MAX_COLUMNS + 0.6, 1.5 * down + 0.4), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False)
-    is_line = scale.shape[1] == 1
+    is_line = view.shape[1] == 1
     for k, ax in enumerate(axes.flat):
         if k >= len(images):
             ax.set_axis_off()
             continue
-        shown = ("x" if k + across >= len(images) else "") + ("y" if k % across == 0 else "")
+        labelled = ("x" if k + across >= len(images) else "") + ("y" if k % across == 0 else "")
         if is_line:
-            _draw_waveform(images[k][0], scale, ax, highest=max(-low, high), axes=shown)
+            _draw_waveform(images[k][0], view, ax, highest=max(-low, high), labelled=labelled)
         else:
-            drawn = draw_image(images[k], scale, ax, cmap=cmap, low=low, high=high, axes=shown)
+            drawn = draw_image(images[k], view, ax, cmap=cmap, low=low, high=high, labelled=labelled)
         ax.set_title(titles[k].replace("$", r"\$"), fontsize=8)
     if is_line:
         return figure
-    bar = figure.colorbar(drawn, ax=axes, label=scale.unit, shrink=0.8, aspect=30)
+    bar = figure.colorbar(drawn, ax=axes, label=view.unit, shrink=0.8, aspect=30)
     bar.outline.set_visible(False)
     return figure
 
 
-def _draw_waveform(y: np.ndarray, scale: ImageAxes, ax: Axes, *, highest: float, axes: str) -> None:
-    """Draw a waveform (samples,) as the range that it has in each of so many parts of it, as sound editors do."""
+def _draw_waveform(y: np.ndarray, view: ImageAxes, ax: Axes, *, highest: float, labelled: str) -> None:
+    """Draw the envelope of a waveform (samples,): minimum and maximum of `WAVEFORM_POINTS` parts."""
     parts = np.array_split(y, min(WAVEFORM_POINTS, len(y)))
     ax.fill_between(
-        np.linspace(*scale.across.edges, len(parts)),
+        np.linspace(*view.across.edges, len(parts)),
         [float(part.min()) for part in parts],
         [float(part.max()) for part in parts],
         linewidth=0.5,
         edgecolor="face",
     )
-    ax.set(xlim=scale.across.edges, ylim=(-highest, highest))
-    ax.tick_params(left="y" in axes, labelleft="y" in axes, bottom="x" in axes, labelbottom="x" in axes)
-    ax.set(xlabel=scale.across.label if "x" in axes else "", ylabel=scale.unit.capitalize() if "y" in axes else "")
+    ax.set(xlim=view.across.edges, ylim=(-highest, highest))
+    ax.tick_params(left="y" in labelled, labelleft="y" in labelled, bottom="x" in labelled, labelbottom="x" in labelled)
+    ax.set(
+        xlabel=view.across.label if "x" in labelled else "", ylabel=view.unit.capitalize() if "y" in labelled else ""
+    )
 
 
 def _write_sound(results: OutputFolder, run: Run, dataset: Dataset, path: str, name: str) -> str:
-    """Write the waveform that the input is made of as a WAV file; return its name in the folder."""
+    """Write the waveform of a clip, as used for the input, as a WAV file; return its path inside the folder."""
     n_samples = round(run.clip.duration * run.clip.sr)
     y = read_waveform(dataset.root / path, sr=run.clip.sr, n_samples=n_samples, fit=run.clip.fit)
     file = results.folder / "clips" / f"{name}.wav"

@@ -1,4 +1,4 @@
-"""Bars of any metric by condition, with error bars over folds, or over the seeds of a single fold."""
+"""Bar charts of a metric by condition, with error bars over folds, or over the seeds of a single fold."""
 
 import pandas as pd
 
@@ -7,7 +7,7 @@ from analysis.output.folder import OutputFolder
 from analysis.output.style import COLUMN_WIDTH, PAGE_WIDTH
 from analysis.plots import by_condition
 
-MAX_BARS_PER_COLUMN = 10  # bars that fit one column
+MAX_BARS_PER_COLUMN = 10  # more bars take the page width
 
 
 def write_metric_bars(
@@ -20,32 +20,31 @@ def write_metric_bars(
     point: str | None = None,
     file: str = "",
 ) -> None:
-    """Write the figure of a metric as bars: a bar for each condition, in groups where a grid has several points.
+    """Write a bar chart of a metric with one bar per condition, grouped by grid point.
 
     Parameters
     ----------
     results
-        Where to write.
+        Output folder of the analysis.
     frame
-        One row for each condition, as `analysis.metrics.condition_summary.summarise_conditions` gives it.
+        One row per condition, from `analysis.metrics.condition_summary.summarise_conditions`.
     metric
-        One of `analysis.metrics.registry.METRICS`.
+        Name in `analysis.metrics.registry.METRICS`.
     title
-        What the conditions are.
+        Title of the conditions.
     caption
-        What the runs are of.
+        Description of the runs.
     point
-        The column that names a row's point of the grid, where there are several.
+        Column with the name of the grid point; None for a grid of one point.
     file
-        Of the figure; ``bars-<metric>`` where none is named.
+        Name of the file; "" for ``bars-<metric>``.
     """
-    measure = METRICS[metric]
-    what = measure.axis[0].lower() + measure.axis[1:].partition(" (")[0]
-    lost = int(frame[metric].isna().sum())
+    axis = METRICS[metric].axis
+    missing = int(frame[metric].isna().sum())
     spread = by_condition.name_spread(frame, metric)
-    said = [f"{caption}: {what} by condition"]
-    said += [f"bars show the {spread} over folds, or over the seeds of a single fold"] if spread else []
-    said += [f"{lost} without a result"] if lost else []
+    parts = [f"{caption}: {axis[0].lower()}{axis[1:].partition(' (')[0]} by condition"]
+    parts += [f"error bars: {spread} over folds, or over the seeds of a single fold"] if spread else []
+    parts += [f"conditions without a result: {missing}"] if missing else []
     x, series = (point, "condition") if point else ("condition", None)
     results.write_figure(
         file or f"bars-{metric}",
@@ -53,6 +52,6 @@ def write_metric_bars(
         lambda ax: by_condition.draw_grouped_bars(
             frame, ax, x=x, series=series, xlabel="" if point else title, metric=metric
         ),
-        caption="; ".join(said) + ".",
+        caption="; ".join(parts) + ".",
         width=COLUMN_WIDTH if len(frame) <= MAX_BARS_PER_COLUMN else PAGE_WIDTH,
     )

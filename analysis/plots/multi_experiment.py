@@ -1,4 +1,4 @@
-"""Figures that show several experiments at once, as reports draw them: learning curves, confusion matrices, bars."""
+"""Figures over several experiments of a study: learning curves, confusion matrices and bars."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,51 +8,52 @@ import pandas as pd
 from analysis.metrics.condition_summary import condition_row
 from analysis.output.folder import OutputFolder
 from analysis.plots.confusion import write_confusion_by_condition
-from analysis.plots.learning_curves import Groups, write_learning_curves
+from analysis.plots.learning_curves import write_learning_curves
 from analysis.plots.metric_bars import write_metric_bars
-from core.plan import Plan
+from core.plan import Groups, Plan
 
 
 def group_experiments(parts: Sequence[tuple[str, Plan]]) -> Groups:
-    """Name every condition of several experiments.
+    """Return the conditions of several experiments with unique names.
 
     Parameters
     ----------
     parts
-        The experiments' names and plans.
+        Name and plan of each experiment.
 
     Returns
     -------
-    groups
-        The runs of each condition, named by the experiment, where there are several or it has a single condition, and
-        by the condition, where it has several: with the values of its grid where it is in several rows.
+    Groups
+        Runs of each condition. The name of a condition starts with the experiment if there are several experiments or
+        the experiment has one condition. It continues with the condition if the experiment has several, and with the
+        grid values if a condition occurs at several grid points.
     """
-    found: list[tuple[dict[str, Any], Any]] = []
+    groups_of_all: list[tuple[dict[str, Any], Any]] = []
     for name, plan in parts:
         groups = plan.groups()
-        alone = len({values["condition"] for values, _ in groups}) == len(groups)  # the condition says which it is
+        is_unique = len({values["condition"] for values, _ in groups}) == len(groups)
         for values, planned in groups:
             words = [name] if len(groups) == 1 or len(parts) > 1 else []
             if len(groups) > 1:
-                words += [values["condition"]] if alone else map(str, values.values())
-            found.append(({"condition": ", ".join(words)}, planned))
-    return found
+                words += [values["condition"]] if is_unique else map(str, values.values())
+            groups_of_all.append(({"condition": ", ".join(words)}, planned))
+    return groups_of_all
 
 
 def write_curve_figure(results: OutputFolder, groups: Groups, *, caption: str, metric: str) -> None:
-    """Draw a line for each condition along the epochs: of one of `analysis.plots.learning_curves.CURVES`, or of all."""
+    """Write learning curves; `metric` is a name in `analysis.plots.learning_curves.CURVES`, or "" for all."""
     write_learning_curves(results, groups, caption=caption, only=metric)
 
 
 def write_confusion_figure(results: OutputFolder, groups: Groups, *, caption: str, metric: str) -> None:
-    """Draw a confusion matrix for each condition, with margins."""
+    """Write the confusion matrix of each condition; `metric` is ignored."""
     write_confusion_by_condition(results, groups, caption=caption)
 
 
 def write_bar_figure(results: OutputFolder, groups: Groups, *, caption: str, metric: str) -> None:
-    """Draw a bar of a metric for each condition."""
+    """Write a bar chart of `metric` with one bar per condition."""
     store = results.session.store
-    records = {one.run.id: store.record(one.run) for _, planned in groups for one in planned}
+    records = {each.run.id: store.record(each.run) for _, planned in groups for each in planned}
     rows = [{**values, **condition_row(planned, records)} for values, planned in groups]
     if rows:
         write_metric_bars(results, pd.DataFrame(rows), metric, title="", caption=caption)

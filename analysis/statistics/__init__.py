@@ -1,1 +1,1 @@
-"""Tests and intervals over folds: hypothesis tests, power, paired comparisons."""
+"""Statistics over folds: confidence intervals, hypothesis tests, power, paired comparisons."""

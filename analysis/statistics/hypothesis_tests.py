@@ -1,10 +1,10 @@
-"""How sure a number is: spread and interval of one condition, and tests between two.
+"""Confidence intervals of one condition, and hypothesis tests between two conditions.
 
-The unit of evidence is the fold. Runs of one fold share their test clips and nearly all of their training clips, so
-seeds are averaged within a fold first, and intervals and tests count folds. With a single fold only the seed varies:
-the interval is then over seeds, says nothing of other clips, and there is no test. The training sets of two folds
-overlap as well, which no test over folds can see: intervals are somewhat too narrow (`OVERLAP_NOTE` says so under every
-table). How often intervals hold and tests err is measured by ``python -m tests.benchmarks statistics``.
+The unit of analysis is the fold. Runs of one fold share their test clips and nearly all training clips, so seeds are
+averaged within each fold first, and intervals and tests are over folds. With a single fold only the seed varies: the
+interval is then over seeds and does not generalise to other clips, and no test is made. The training sets of different
+folds overlap, so the folds are not independent and intervals are somewhat too narrow (`OVERLAP_NOTE`). ``python -m
+tests.benchmarks statistics`` measures the coverage of the intervals and the error rates of the tests.
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from core.registry import Lazy
 
 stats = Lazy("scipy.stats")  # most of a second to import
 contingency_tables = Lazy("statsmodels.stats.contingency_tables")  # half a second to import
-MAX_SIGN_FLIPS = 2**16  # all of them up to 16 folds, a random sample of them above
+MAX_SIGN_FLIPS = 2**16  # all sign flips of up to 16 folds; a random sample for more folds
 MIN_APPROXIMATE_MCNEMAR = 25  # discordant clips below which chi-squared is a poor approximation
 SIGNIFICANCE_LEVEL = 0.05
 OVERLAP_NOTE = (
-    "The training clips of folds overlap, so intervals are somewhat too narrow and p-values somewhat too small."
+    "Training sets of different folds overlap, so intervals are somewhat too narrow and p-values somewhat too small."
 )
 
 NAN = float("nan")
@@ -31,63 +31,114 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class MeanInterval:
-    """Where the values of one condition lie."""
+    """Mean, standard deviation and confidence interval of one condition.
+
+    Attributes
+    ----------
+    mean
+        Mean of the values.
+    std
+        Sample standard deviation (n - 1); nan for one value.
+    n
+        Number of values.
+    low, high
+        Bounds of the confidence interval of the mean; nan for one value.
+    """
 
     mean: float
-    std: float  # sample deviation (n - 1); nan for one value
+    std: float
     n: int
-    low: float  # bounds of the interval of the mean; nan for one value
+    low: float
     high: float
 
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """One condition minus the reference, over the (fold, seed) pairs that both have, seeds averaged within a fold."""
+    """Difference between a condition and its reference over the (fold, seed) pairs that both have.
 
-    difference: float  # mean of value - reference
-    low: float  # bounds of its interval
+    Attributes
+    ----------
+    difference
+        Mean of condition minus reference; seeds are averaged within each fold first.
+    low, high
+        Bounds of the confidence interval of the difference.
+    n
+        Number of compared units: folds, or the seeds of a single fold.
+    pairs
+        Number of compared (fold, seed) pairs.
+    unmatched
+        Number of pairs without a result of the condition or of the reference.
+    p
+        p-value of a two-sided sign-flip permutation test over folds; nan for a single fold.
+    smallest_p
+        Smallest p-value that the test can give with this number of folds.
+    exact
+        Whether all sign flips were enumerated.
+    effect_size
+        Cohen's d_z: mean divided by standard deviation of the differences.
+    over
+        Unit of the interval: "folds", or "seeds" for a single fold.
+    equal_within
+        Smallest equivalence margin at level .05 (`equivalence_margin`); nan for a single fold.
+    """
+
+    difference: float
+    low: float
     high: float
-    n: int  # units compared: folds, or the seeds of a single fold
-    pairs: int  # (fold, seed) pairs compared
-    unmatched: int  # pairs that only one side has, or where one side failed
-    p: float  # two-sided sign-flip permutation test of "no difference" over folds; nan for a single fold
-    smallest_p: float  # what p is at the least with so many folds that differ, however large the difference
-    exact: bool  # all sign flips were enumerated
-    effect_size: float  # Cohen's d_z: mean over standard deviation of the differences
-    over: str  # what the interval is over: folds, or the seeds of a single fold
-    equal_within: float  # smallest margin within which both are shown to be equal at .05; nan for a single fold
+    n: int
+    pairs: int
+    unmatched: int
+    p: float
+    smallest_p: float
+    exact: bool
+    effect_size: float
+    over: str
+    equal_within: float
 
     @property
     def contradicts(self) -> bool:
-        """Whether the interval leaves out 0 although p does not reach .05, or the other way round."""
+        """Whether interval and p-value disagree: 0 outside the interval but p >= .05, or the reverse."""
         return bool(np.isfinite(self.p)) and (self.low > 0 or self.high < 0) != (self.p < SIGNIFICANCE_LEVEL)
 
 
 @dataclass(frozen=True)
 class McNemarResult:
-    """Two networks on the same clips."""
+    """Result of McNemar's test of two networks on the same clips.
 
-    only_a: int  # clips that only the first one gets right
+    Attributes
+    ----------
+    only_a, only_b
+        Number of clips that only the first or only the second network classifies correctly.
+    n
+        Number of clips.
+    p
+        Two-sided p-value of equal accuracy.
+    exact
+        Whether p is exact, rather than approximated (chi-squared, or a random sample of sign flips).
+    units
+        Number of independent units: clips, or groups of clips.
+    """
+
+    only_a: int
     only_b: int
     n: int
-    p: float  # two-sided test that both are equally often right
-    exact: bool  # binomial rather than chi-squared with continuity correction
-    units: int  # what was taken as independent: clips, or groups of clips
+    p: float
+    exact: bool
+    units: int
 
 
 def average_seeds(values: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Average seeds within a fold; the seeds themselves where there is a single fold.
+    """Average seeds within each fold.
 
     Parameters
     ----------
     values
-        One number for each run, indexed by (fold, seed) or, with nothing to average over, by one level. nan stands for
-        a failed run and is left out.
+        One value per run, indexed by (fold, seed) or by one level; nan for failed runs.
 
     Returns
     -------
     Series
-        One number for each unit of evidence.
+        One value per fold. With a single fold or a one-level index, the values without nan.
     """
     values = values.dropna()
     if values.index.nlevels == 1 or values.index.get_level_values(0).nunique() < 2:
@@ -96,35 +147,34 @@ def average_seeds(values: "pd.Series[Any]") -> "pd.Series[Any]":
 
 
 def mean_interval(values: npt.ArrayLike, *, confidence: float = 0.95) -> MeanInterval:
-    """Give mean, deviation and Student's t interval of the mean.
+    """Return mean, standard deviation and Student's t interval of the mean.
 
     Parameters
     ----------
     values
-        Shape (n,), finite; independent of each other, such as the means of folds (`average_seeds`). Failed runs are
-        counted apart and do not belong here.
+        Independent finite values, shape (n,), such as the means of folds (`average_seeds`).
     confidence
-        Level of the interval, 0 to 1.
+        Confidence level, 0 to 1.
 
     Returns
     -------
-    Description
-        Nothing is known of the spread from one value: nan. Equal values give that value as both bounds, no values give
-        nan throughout.
+    MeanInterval
+        Spread and bounds are nan for one value, everything is nan for no value. For equal values both bounds are the
+        mean.
 
     Raises
     ------
     ValueError
-        Where a value is not finite.
+        If a value is not finite.
 
     Notes
     -----
-    Source: Student, "The Probable Error of a Mean", 1908. For normal values it covers the mean at the level given for
-    every n; a bootstrap of 2, 3, 5 or 10 values covers 54, 70, 87 and 89 % instead of 95.
+    Source: Student, "The Probable Error of a Mean", 1908. For normal values the coverage is exact for every n. A
+    bootstrap of 2, 3, 5 or 10 values has a coverage of 54, 70, 87 or 89 % instead of 95 %.
     """
     values = np.asarray(values, dtype=np.float64).ravel()
     if not np.isfinite(values).all():
-        raise ValueError("values must be finite: count failed runs apart")
+        raise ValueError("values must be finite: leave failed runs out")
     n = len(values)
     if n == 0:
         return MeanInterval(NAN, NAN, 0, NAN, NAN)
@@ -140,37 +190,36 @@ def mean_interval(values: npt.ArrayLike, *, confidence: float = 0.95) -> MeanInt
 def compare_pairs(
     values: "pd.Series[Any]", reference: "pd.Series[Any]", *, confidence: float = 0.95, seed: int = 0
 ) -> PairedComparison:
-    """Compare a condition with the reference on the pairs of runs that both have.
+    """Compare a condition with its reference on the pairs of runs that both have.
 
     Parameters
     ----------
     values, reference
-        One number for each run, indexed by (fold, seed), or by one level whose entries are independent, such as clips.
-        nan stands for a failed run.
+        One value per run, indexed by (fold, seed), or by one level with independent entries, such as clips; nan for
+        failed runs.
     confidence
-        Level of the interval, 0 to 1.
+        Confidence level, 0 to 1.
     seed
-        Of the sign flips where there are too many to try them all.
+        Seed of the random sign flips, which are used if there are too many to enumerate.
 
     Returns
     -------
-    Paired
-        Without a common pair all numbers are nan; the effect size is nan too where all differences are equal, and
-        what is tested (p, the margin of equivalence) where there is a single fold, for then nothing but the seed
-        varies.
+    PairedComparison
+        All numbers are nan without a common pair. The effect size is nan if all differences are equal. p and the
+        equivalence margin are nan for a single fold, where only the seed varies.
 
     Raises
     ------
     ValueError
-        Where an index occurs twice.
+        If an index occurs twice.
 
     Notes
     -----
-    Signs are flipped fold by fold: flipped run by run, 5 folds of 3 seeds without any effect pass .05 in 27 of 100
-    cases, for the runs of a fold err together. With k folds that differ, the smallest two-sided p is 2 / 2^k: five
-    folds can never fall below 0.0625.
-    Sources: Fisher, "The Design of Experiments", 1935; Lakens, "Calculating and
-    reporting effect sizes", 2013, equation 6 (d_z).
+    Signs are flipped per fold, because the runs of a fold are not independent: with signs flipped per run, 5 folds of 3
+    seeds without an effect give p < .05 in 27 % of cases. With k differing folds, the smallest two-sided p is 2 / 2^k:
+    0.0625 for five folds.
+    Sources: Fisher, "The Design of Experiments", 1935; Lakens, "Calculating and reporting effect sizes", 2013, equation
+    6 (d_z).
     """
     for side in (values, reference):
         if side.index.has_duplicates:
@@ -195,26 +244,31 @@ def compare_pairs(
 
 
 def equivalence_p_value(difference: npt.ArrayLike, *, margin: float) -> float:
-    """Test whether a mean difference lies within a margin to both sides: the p of two one-sided t tests.
+    """Return the p-value of an equivalence test: two one-sided t tests (TOST) of a mean difference.
 
     Parameters
     ----------
     difference
-        Shape (n,): one for each fold (`average_seeds`).
+        One difference per fold, shape (n,) (`average_seeds`).
     margin
-        The largest difference that does not matter, above 0, in the unit of `difference`.
+        Equivalence margin, above 0, in the unit of `difference`.
 
     Returns
     -------
     float
-        Below .05, the difference is shown to be smaller than the margin; a large p shows nothing. nan for one value.
+        A value below .05 shows that the absolute difference is smaller than the margin. nan for one difference.
+
+    Raises
+    ------
+    ValueError
+        If `margin` is not above 0.
 
     Notes
     -----
     Source: Schuirmann, "A comparison of the two one-sided tests procedure ...", 1987.
     """
     if not margin > 0:
-        raise ValueError(f"margin={margin!r}: give a difference above 0")
+        raise ValueError(f"margin={margin!r}: give a margin above 0")
     values = np.asarray(difference, dtype=np.float64).ravel()
     if len(values) < 2:
         return NAN
@@ -226,9 +280,9 @@ def equivalence_p_value(difference: npt.ArrayLike, *, margin: float) -> float:
 
 
 def equivalence_margin(difference: npt.ArrayLike) -> float:
-    """Return the smallest margin with `equivalence_p_value` of at most .05.
+    """Return the smallest margin at which `equivalence_p_value` is at most .05.
 
-    It is the larger absolute bound of the 90 % interval of the mean.
+    It is the larger absolute bound of the 90 % interval of the mean difference.
     """
     shape = mean_interval(difference, confidence=1 - 2 * SIGNIFICANCE_LEVEL)
     return max(abs(shape.low), abs(shape.high))
@@ -237,42 +291,41 @@ def equivalence_margin(difference: npt.ArrayLike) -> float:
 def mcnemar(
     correct_a: npt.ArrayLike, correct_b: npt.ArrayLike, *, groups: npt.ArrayLike | None = None
 ) -> McNemarResult:
-    """Test whether two networks are equally often right, clip by clip.
+    """Test whether two networks have the same accuracy on the same clips.
 
     Parameters
     ----------
     correct_a, correct_b
-        Shape (clips,): whether each is right, over the same clips in the same order.
+        Whether each clip is classified correctly, shape (clips,), in the same order.
     groups
-        Shape (clips,): what each clip was cut from. Clips of one recording are right or wrong together: the test is
-        then over the recordings.
+        Group of each clip, such as its recording, shape (clips,). Clips of a group are not independent, so the test is
+        then over groups.
 
     Raises
     ------
     ValueError
-        Where the shapes differ.
+        If the shapes differ.
 
     Notes
     -----
-    By clip: McNemar, "Note on the sampling error of the difference between correlated proportions", 1947;
-    `statsmodels.stats.contingency_tables.mcnemar`, exact below 25 discordant clips. By group: under no difference each
-    group's surplus of clips that one network alone gets right has either sign equally often, so the signs are flipped
-    group by group; with one clip in each group that is McNemar's exact test. (Durkalski et al., "Analysis of clustered
-    matched-pair data", 2003, take the normal limit of such a sum.)
+    Without groups: McNemar, "Note on the sampling error of the difference between correlated proportions", 1947, by
+    `statsmodels.stats.contingency_tables.mcnemar`, exact below 25 discordant clips. With groups: a sign-flip test over
+    the differences of correct clips per group; with one clip per group this is McNemar's exact test. Durkalski et al.,
+    "Analysis of clustered matched-pair data", 2003, use the normal limit of the same sum.
     """
     a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
     if a.shape != b.shape or a.ndim != 1:
-        raise ValueError(f"correct_a {a.shape} and correct_b {b.shape} must be (clips,), over the same clips")
+        raise ValueError(f"correct_a {a.shape} and correct_b {b.shape} must have the same shape (clips,)")
     only_a, only_b = int(np.sum(a & ~b)), int(np.sum(b & ~a))
     if groups is not None:
-        of = np.asarray(groups)
-        if of.shape != a.shape:
-            raise ValueError(f"groups {of.shape} must be (clips,), one for each of the {len(a)} clips")
-        number, place = np.unique(of, return_inverse=True)
-        if len(number) < len(a):
-            surplus = np.bincount(place, weights=a.astype(float) - b).astype(np.float64)
-            p, _, exact = _sign_flip_test(surplus, seed=0)
-            return McNemarResult(only_a, only_b, len(a), p, exact, len(number))
+        labels = np.asarray(groups)
+        if labels.shape != a.shape:
+            raise ValueError(f"groups {labels.shape} must have the shape (clips,) of {len(a)} clips")
+        names, index = np.unique(labels, return_inverse=True)
+        if len(names) < len(a):
+            differences = np.bincount(index, weights=a.astype(float) - b).astype(np.float64)
+            p, _, exact = _sign_flip_test(differences, seed=0)
+            return McNemarResult(only_a, only_b, len(a), p, exact, len(names))
     exact = only_a + only_b < MIN_APPROXIMATE_MCNEMAR
     table = [[int(np.sum(a & b)), only_a], [only_b, int(np.sum(~a & ~b))]]
     result = contingency_tables.mcnemar(table, exact=exact, correction=True)
@@ -280,10 +333,10 @@ def mcnemar(
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Correct p-values for their number; a nan (no test was possible) stays nan and does not count.
+    """Return Holm-corrected p-values; nan values are ignored and stay nan.
 
-    Source: Holm, "A simple sequentially rejective multiple test procedure", 1979. It is that of statsmodels'
-    ``multipletests``, which goes through all objects in memory at every call, half a second over 10,000 runs.
+    Source: Holm, "A simple sequentially rejective multiple test procedure", 1979. ``multipletests`` of statsmodels
+    gives the same values but takes half a second per call with 10,000 runs in memory.
     """
     corrected = np.array(p_values, dtype=np.float64)
     ranked = np.argsort(corrected, kind="stable")[: np.isfinite(corrected).sum()]  # nan comes last
@@ -293,22 +346,23 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 
 
 def _is_constant(values: npt.NDArray[np.float64]) -> bool:
-    """Whether all values are equal but for rounding, where rounding alone would make an interval."""
+    """Return whether all values are equal up to rounding errors."""
     return bool(np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max())))
 
 
 def _sign_flip_test(difference: npt.NDArray[np.float64], *, seed: int) -> tuple[float, float, bool]:
-    # A unit without a difference is the same under both signs: it adds no permutation that could be told apart.
+    """Return p-value, smallest possible p-value, and whether all sign flips were enumerated."""
+    # A zero difference is the same under both signs, so it adds no distinct permutation.
     difference = difference[np.abs(difference) > 1e-12]
     if len(difference) < 2:
-        return 1.0, 1.0, True  # one and its mirror image are all there is
+        return 1.0, 1.0, True  # the only other permutation is the mirror image
     n = len(difference)
     exact = 2**n <= MAX_SIGN_FLIPS
-    if exact:  # half of them: those with the first sign turned are their mirror images
+    if exact:  # half of them; the other half are mirror images
         sums = (1 - 2 * ((np.arange(2 ** (n - 1))[:, None] >> np.arange(n)) & 1)) @ difference
     else:
         sums = _flipped_sums(difference, seed=seed)
-    least = abs(difference.sum()) * (1 - 1e-12) - 1e-14  # equal but for rounding is as extreme
+    least = abs(difference.sum()) * (1 - 1e-12) - 1e-14  # values equal up to rounding count as extreme
     extreme = int(np.sum(np.abs(sums) >= least))
     if exact:
         return extreme / len(sums), 2 / 2**n, True
@@ -316,9 +370,10 @@ def _sign_flip_test(difference: npt.NDArray[np.float64], *, seed: int) -> tuple[
 
 
 def _flipped_sums(difference: npt.NDArray[np.float64], *, seed: int) -> npt.NDArray[np.float64]:
-    """Return sums (SIGN_FLIPS,) of differences (n,) under random signs; memory does not grow with n.
+    """Return the sums (MAX_SIGN_FLIPS,) of differences (n,) under random signs.
 
-    Of those of one size only how many are turned matters, a binomial number: thousands of recordings have a few sizes.
+    Differences of the same absolute size are drawn together: the number of flipped ones is binomial. This is fast and
+    small, because thousands of recordings have only a few distinct sizes.
     """
     rng = np.random.default_rng(seed)
     sums = np.zeros(MAX_SIGN_FLIPS)

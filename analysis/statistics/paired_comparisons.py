@@ -1,4 +1,4 @@
-"""Is a condition different from the reference? Paired tests over runs and over clips, corrected for their number."""
+"""Paired comparisons of all conditions of a plan with the reference, over folds and over clips, Holm-corrected."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +18,7 @@ from analysis.statistics.hypothesis_tests import (
     mcnemar,
 )
 from analysis.statistics.power import (
+    MAX_UNITS,
     min_detectable_difference,
     required_folds,
     required_seeds,
@@ -37,90 +38,97 @@ COLUMNS = (
     Column("smallest_p", "Smallest p", format_p_value),
     Column("effect_size", "d_z", format_number),
     Column("equal_within", "Equal within", format_percent),
-    Column("only_condition", "Only it right", format_count),
-    Column("only_reference", "Only ref. right", format_count),
+    Column("only_condition", "Only condition correct", format_count),
+    Column("only_reference", "Only ref. correct", format_count),
     Column("mcnemar_p_holm", "McNemar p (Holm)", format_p_value),
 )
 FOOTNOTES = (
-    "Difference of accuracy in percentage points with its 95 % t interval, not corrected for the number of rows; runs "
-    "are paired by (fold, seed), and seeds averaged within a fold. p: two-sided sign-flip permutation test over folds; "
-    "smallest p is the least that so many folds can reach.",
-    "Equal within: the smallest margin, in points, for which two one-sided t tests at .05 show that the two do not "
-    "differ by more. Without such a test, no difference found is not the same as none.",
-    "McNemar: over the test clips of the lowest seed, by recording where clips share one, by sign flips; it speaks of "
-    "these two networks, not of other trainings. Both p are Holm-corrected over the rows of this table.",
+    "Difference: accuracy minus accuracy of the reference, in percentage points, with 95 % t interval (From, To; not "
+    "corrected for multiple comparisons). Runs are paired by fold and seed; seeds are averaged within each fold. p: "
+    "two-sided sign-flip permutation test over folds. Smallest p: the smallest p-value possible with this number of "
+    "folds. d_z: mean divided by standard deviation of the differences.",
+    "Equal within: smallest equivalence margin in percentage points (two one-sided t tests at .05). A non-significant "
+    "difference does not prove equality.",
+    "McNemar: test over the test clips of the lowest seed; if clips share a recording, sign-flip test over recordings. "
+    "It compares two trained networks and does not account for the variation between trainings. Both p-values are "
+    "Holm-corrected over the rows of this table.",
     OVERLAP_NOTE,
 )
-SPREAD_COLUMNS = [
-    "std",
-    "fold_std",
-    "seed_std",
-]  # of the differences, as `analysis.statistics.power.variance_components` gives them
+SPREAD_COLUMNS = ["std", "fold_std", "seed_std"]  # of `analysis.statistics.power.variance_components`
 ONE_FOLD_NOTE = (
-    "A single fold: only the seed varies, so intervals are over seeds, say nothing of other clips, and there is no "
+    "Single fold: only the seed varies. Intervals are over seeds and do not generalise to other clips; there is no "
     "test over folds."
 )
-
-
-TYPICAL_SPREAD = 0.02  # of the differences of folds, where there are no runs yet to see it in
+MIN_FOLDS_FOR_SIGN_FLIPS = 6  # the smallest p-value of k folds is 2 / 2^k
+TYPICAL_STD = 0.02  # assumed standard deviation of the differences between folds before any run has finished
 
 
 def comparison_footnotes(frame: pd.DataFrame, *, margin: float | None = None) -> list[str]:
-    """Say what the tests are and could find, and where an interval and the p beside it seem to disagree.
+    """Return the footnotes of a table of comparisons.
 
-    `margin` is that of `compare_with_reference`; the conditions that are shown to be equal within it are named.
+    They describe the tests and their power, and name conditions that are equivalent to the reference and conditions
+    whose interval and p-value disagree.
+
+    Parameters
+    ----------
+    frame
+        Result of `compare_with_reference`.
+    margin
+        Equivalence margin of `compare_with_reference`.
     """
     notes = list(FOOTNOTES)
-    if said := power_note(int(frame["folds"].max()), *(root_mean_square(frame[name]) for name in SPREAD_COLUMNS)):
-        notes.append(said)
+    if note := power_note(int(frame["folds"].max()), *(root_mean_square(frame[name]) for name in SPREAD_COLUMNS)):
+        notes.append(note)
     if margin is not None:
         equal = frame.loc[frame["equivalence_p_holm"] < SIGNIFICANCE_LEVEL, "condition"].unique()
-        shown = ", ".join(map(str, equal)) if len(equal) else "none of them"
+        names = ", ".join(map(str, equal)) if len(equal) else "none"
         notes.append(
-            f"Shown to be equal to the reference within {100 * margin:g} points (two one-sided t tests over folds at "
-            f".05, Holm-corrected): {shown}."
+            f"Conditions equivalent to the reference within {100 * margin:g} points (two one-sided t tests over folds "
+            f"at .05, Holm-corrected): {names}."
         )
     if (frame["over"] == "seeds").any():
         notes.append(ONE_FOLD_NOTE)
-    apart = frame.loc[frame["contradicts"], "condition"].unique()
-    if len(apart):
+    contradictory = frame.loc[frame["contradicts"], "condition"].unique()
+    if len(contradictory):
         notes.append(
-            f"Interval and p (before correction) are on two sides of .05 for {', '.join(map(str, apart))}: the t "
-            "interval takes the differences of folds as normal, the sign flips take them as symmetric only."
+            f"Interval and uncorrected p-value disagree at the 5 % level for {', '.join(map(str, contradictory))}: the "
+            "t interval assumes normal differences, the sign-flip test only symmetric ones."
         )
     return notes
 
 
 def power_note(folds: int, std: float, fold_std: float, seed_std: float) -> str:
-    """Say how small a difference so many folds could find, and what half of it would take; "" where nothing is known.
+    """Return a note on the smallest detectable difference of a design, or "" if it is unknown.
 
     Parameters
     ----------
     folds
-        At least 2, or nothing can be found.
+        Number of folds, at least 2.
     std, fold_std, seed_std
-        As `analysis.statistics.power.variance_components` gives them.
+        Standard deviations from `analysis.statistics.power.variance_components`.
     """
     smallest = min_detectable_difference(std, folds)
     if not smallest > 0:
         return ""
-    half = required_folds(std, smallest / 2)
-    said = f"{half} folds" if half else "more folds than there can be"
-    if seed_std == seed_std:  # known
+    folds_for_half = required_folds(std, smallest / 2)
+    requirement = f"{folds_for_half} folds" if folds_for_half else f"more than {MAX_UNITS:,} folds"
+    if np.isfinite(seed_std):
         seeds = required_seeds(fold_std, seed_std, folds, smallest / 2)
-        said += (
-            f", or {seeds} seeds in each of these folds" if seeds else ", which no number of seeds in these folds is"
-        )
-    return (
-        f"Power: where differences of folds spread by {100 * std:.1f} points, {folds} folds find a true difference of "
-        f"{100 * smallest:.1f} points in 80 of 100 studies (one paired t test at .05); half of that would take {said}."
+        requirement += f" or {seeds} seeds per fold" if seeds else "; more seeds in these folds cannot reach it"
+    note = (
+        f"Power: with {folds} folds and a standard deviation of {100 * std:.1f} points between the differences of "
+        f"folds, a paired t test at .05 detects a true difference of {100 * smallest:.1f} points in 80 % of studies. "
+        f"Half that difference requires {requirement}."
     )
+    if folds < MIN_FOLDS_FOR_SIGN_FLIPS:
+        note += f" The sign-flip test cannot reach p < .05 with fewer than {MIN_FOLDS_FOR_SIGN_FLIPS} folds."
+    return note
 
 
 def planned_power_note(plan: Plan, store: Store) -> str:
-    """Say before a plan is run how small a difference it could find; "" where it compares nothing over folds.
+    """Return a note on the smallest difference that a plan can detect, or "" if it has no comparison over folds.
 
-    The spread is that of the pairs of runs that are there, or else `TYPICAL_SPREAD`.
+    The standard deviation comes from the finished pairs of runs, or is `TYPICAL_STD` if there are none.
     """
     parts = [[p for p in part if p.run.replace(seed=p.reference.seed) != p.reference] for _, part in plan.groups()]
     parts = [part for part in parts if part]
@@ -129,18 +137,32 @@ def planned_power_note(plan: Plan, store: Store) -> str:
         return ""
     if folds == 1:
         return ONE_FOLD_NOTE
-    found = pd.DataFrame([variance_components(_differences(part, store)) for part in parts], columns=SPREAD_COLUMNS)
-    if found["std"].isna().all():
-        return power_note(folds, TYPICAL_SPREAD, np.nan, np.nan) + " That spread is a guess: there are no pairs yet."
-    return power_note(folds, *(root_mean_square(found[name]) for name in SPREAD_COLUMNS))
+    components = pd.DataFrame(
+        [variance_components(_differences(part, store)) for part in parts], columns=SPREAD_COLUMNS
+    )
+    if components["std"].isna().all():
+        return (
+            power_note(folds, TYPICAL_STD, np.nan, np.nan)
+            + " This standard deviation is assumed, as no runs have finished yet."
+        )
+    return power_note(folds, *(root_mean_square(components[name]) for name in SPREAD_COLUMNS))
 
 
 def compare_with_reference(plan: Plan, store: Store, *, margin: float | None = None) -> pd.DataFrame:
-    """Return one row for each condition but the reference, with the paired tests against it.
+    """Compare each condition of a plan with the reference.
 
-    Runs that failed or are missing take their pair out of the comparison; ``pairs`` and ``folds`` say how many are
-    left. With a `margin`, the largest difference that does not matter (a fraction), ``equivalence_p`` tests whether
-    the difference is smaller.
+    Parameters
+    ----------
+    plan, store
+        The plan, and the store with its runs.
+    margin
+        Equivalence margin as a fraction; None: no equivalence test.
+
+    Returns
+    -------
+    DataFrame
+        One row per condition except the reference, with the results of the paired tests. Pairs of runs with a failed
+        or missing run are left out; ``pairs`` and ``folds`` count the remaining ones.
     """
     rows = [
         point | _comparison_row(changed, plan, store, margin)
@@ -183,13 +205,13 @@ def _comparison_row(part: Sequence[PlannedRun], plan: Plan, store: Store, margin
 
 
 def _differences(part: Sequence[PlannedRun], store: Store) -> "pd.Series[float]":
-    """Return the change of accuracy of each run, by (fold, seed); nan where it or its reference has none."""
+    """Return the accuracy difference of each run, indexed by (fold, seed); nan if it or its reference has no result."""
     index = pd.MultiIndex.from_tuples([(p.run.data.fold, p.run.seed) for p in part])
     return pd.Series([_accuracy(p.run, store) - _accuracy(p.reference, store) for p in part], index=index)
 
 
 def _equivalence_p_value(differences: "pd.Series[float]", margin: float) -> float:
-    """Return the p of two one-sided t tests over folds; nan for a single fold, where there is no such test."""
+    """Return the p-value of two one-sided t tests over folds; nan for a single fold."""
     folds = differences.dropna().index.get_level_values(0).nunique()
     return equivalence_p_value(average_seeds(differences), margin=margin) if folds > 1 else float("nan")
 
@@ -200,7 +222,7 @@ def _accuracy(run: Run, store: Store) -> float:
 
 
 def _correct_clips(planned: PlannedRun, plan: Plan, store: Store) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return which test clips the run and its reference get right and the clips' groups; empty where one is lost."""
+    """Return correctness of the run and of its reference, and group, of each test clip; empty if a run is missing."""
     if not (store.finished(planned.run) and store.finished(planned.reference)):
         return np.zeros(0, bool), np.zeros(0, bool), np.zeros(0, str)
     clips, targets, logits = store.predictions(planned.run)

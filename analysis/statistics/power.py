@@ -1,4 +1,4 @@
-"""How small a difference a design can show: the power of a paired t test over folds."""
+"""Power analysis: power and smallest detectable difference of a paired t test over folds."""
 
 import math
 
@@ -10,32 +10,34 @@ from core.registry import Lazy
 
 optimize, stats = Lazy("scipy.optimize"), Lazy("scipy.stats")  # most of a second to import
 
-TARGET_POWER = 0.8  # share of studies in which a difference that is there is found
-MAX_UNITS = 10_000  # folds or seeds; what would take more is out of reach
+TARGET_POWER = 0.8  # probability of detecting a true difference
+MAX_UNITS = 10_000  # largest number of folds or seeds considered
 
 
 def compute_power(difference: float, std: float, folds: int) -> float:
-    """Return how often a two-sided paired t test over folds at .05 finds a true difference.
+    """Return the power of a two-sided paired t test over folds at .05.
 
     Parameters
     ----------
     difference
-        The true mean difference.
+        True mean difference.
     std
-        Deviation of the differences of single folds (seeds averaged), above 0, in the same unit.
+        Standard deviation of the differences of folds (seeds averaged), above 0, in the unit of `difference`.
     folds
-        At least 2.
+        Number of folds, at least 2.
     """
     critical = stats.t.ppf(1 - SIGNIFICANCE_LEVEL / 2, folds - 1)
-    shift = min(abs(difference) * math.sqrt(folds) / std, 50.0)  # beyond it nothing is missed
-    wrong_way = stats.nct.cdf(-critical, folds - 1, shift) if shift < 5 else 0.0  # below 1e-8, where SciPy gives nan
+    shift = min(abs(difference) * math.sqrt(folds) / std, 50.0)  # power is 1 beyond this shift
+    wrong_way = (
+        stats.nct.cdf(-critical, folds - 1, shift) if shift < 5 else 0.0
+    )  # below 1e-8 for larger shifts, where SciPy returns nan
     return float(stats.nct.sf(critical, folds - 1, shift) + wrong_way)
 
 
 def min_detectable_difference(std: float, folds: int) -> float:
-    """Return the smallest true difference that `folds` find in 80 of 100 studies, in the unit of `std`.
+    """Return the smallest true difference with a power of 80 %, in the unit of `std`.
 
-    nan for fewer than two folds; 0 where folds do not differ at all. Parameters are those of `compute_power`.
+    nan for fewer than two folds; 0 if `std` is 0. Parameters as in `compute_power`.
     """
     if folds < 2 or not math.isfinite(std):
         return math.nan
@@ -47,9 +49,9 @@ def min_detectable_difference(std: float, folds: int) -> float:
 
 
 def required_folds(std: float, difference: float) -> int | None:
-    """Return how many folds find a true difference in 80 of 100 studies; None where 10 000 do not.
+    """Return the number of folds needed for a power of 80 %; None if it is above `MAX_UNITS`.
 
-    Parameters are those of `compute_power`.
+    Parameters as in `compute_power`.
     """
     if std == 0:
         return 2
@@ -63,51 +65,52 @@ def required_folds(std: float, difference: float) -> int | None:
 
 
 def required_seeds(fold_std: float, seed_std: float, folds: int, difference: float) -> int | None:
-    """Return how many seeds in each of so many folds find a true difference; None where no number does.
+    """Return the number of seeds per fold needed for a power of 80 %; None if no number suffices.
 
     Parameters
     ----------
     fold_std, seed_std
-        As `variance_components` gives them.
+        Standard deviations from `variance_components`.
     folds, difference
         As in `compute_power`.
     """
-    most = difference / min_detectable_difference(1.0, folds)  # what the deviation of a fold's mean may be
-    if fold_std >= most:
+    max_std = difference / min_detectable_difference(1.0, folds)  # of the means of folds
+    if fold_std >= max_std:
         return None
-    seeds = max(1, math.ceil(seed_std**2 / (most**2 - fold_std**2)))
+    seeds = max(1, math.ceil(seed_std**2 / (max_std**2 - fold_std**2)))
     return seeds if seeds <= MAX_UNITS else None
 
 
 def variance_components(difference: "pd.Series[float]") -> tuple[float, float, float]:
-    """Part the spread of a difference into that between folds and that between the seeds of a fold.
+    """Split the variance of a difference into components between folds and between seeds.
 
     Parameters
     ----------
     difference
-        One number for each run, indexed by (fold, seed).
+        One difference per run, indexed by (fold, seed).
 
     Returns
     -------
     std
-        Deviation of the folds' means.
-    fold_std, seed_std
-        Of folds with infinitely many seeds, at least 0, and of seeds within a fold; nan where no fold has two seeds.
-        The variance of a fold's mean is that of folds and that of seeds divided by their number.
+        Standard deviation of the means of folds; nan for fewer than two folds.
+    fold_std
+        Standard deviation between folds without the seeds' contribution, at least 0; nan if no fold has two seeds.
+    seed_std
+        Standard deviation between the seeds of a fold; nan if no fold has two seeds.
     """
-    found = difference.dropna()
-    if found.index.get_level_values(0).nunique() < 2:
+    values = difference.dropna()
+    if values.index.get_level_values(0).nunique() < 2:
         return math.nan, math.nan, math.nan
-    std = float(average_seeds(found).std())
-    by_fold = found.groupby(level=0)
+    std = float(average_seeds(values).std())
+    by_fold = values.groupby(level=0)
     within = by_fold.var().dropna()
     if within.empty:
         return std, math.nan, math.nan
-    share = float((1 / by_fold.size()).mean())  # of the seeds' variance that is left in a fold's mean
+    share = float((1 / by_fold.size()).mean())  # fraction of the seed variance in the mean of a fold
     return std, math.sqrt(max(0.0, std**2 - float(within.mean()) * share)), math.sqrt(float(within.mean()))
 
 
 def root_mean_square(values: "pd.Series[float]") -> float:
-    """Pool deviations; nan without any."""
-    known = values.dropna().to_numpy()
-    return float(np.sqrt(np.mean(known**2))) if len(known) else math.nan
+    """Return the root mean square of the values that are not nan; nan without any."""
+    finite = values.dropna().to_numpy()
+    return float(np.sqrt(np.mean(finite**2))) if len(finite) else math.nan

@@ -1,4 +1,4 @@
-"""What a table says of records written to a store, without any training."""
+"""Summaries and footnotes from records written to a store, without training."""
 
 import math
 from dataclasses import asdict
@@ -44,8 +44,8 @@ def plan_of(*runs: Run) -> Plan:
     return Plan("freeze", tuple(PlannedRun(str(k), run, runs[0]) for k, run in enumerate(runs)), {})
 
 
-def test_macro_f1_is_over_the_same_classes_whatever_is_predicted(store: Store) -> None:
-    """Over the classes that are there or are predicted, the second would have 4 / 9: another mean than the first's."""
+def test_summary_macro_f1_is_over_classes_in_test_fold(store: Store) -> None:
+    """Over the predicted classes as well, the second run would have 4 / 9."""
     first, second = Run(), Run().replace(model__freeze="stem")
     finish(store, first, [0, 0, 1, 0])
     finish(store, second, [0, 2, 1, 1])
@@ -53,22 +53,20 @@ def test_macro_f1_is_over_the_same_classes_whatever_is_predicted(store: Store) -
     assert frame["macro_f1"].tolist() == pytest.approx([(4 / 5 + 2 / 3) / 2, (2 / 3 + 1) / 2])
     recorded = [store.record(run).metrics.macro_f1 for run in (first, second)]  # type: ignore[union-attr]
     assert recorded == pytest.approx([(4 / 5 + 2 / 3) / 2, (2 / 3 + 1 + 0) / 3])
-    assert "Macro F1: over the classes that the test fold has." in " ".join(
-        make_footnotes(plan_of(first, second), store)
-    )
+    assert "classes in the test fold" in " ".join(make_footnotes(plan_of(first, second), store))
 
 
-def test_time_says_what_preparing_took(store: Store) -> None:
+def test_footnotes_have_preparation_time(store: Store) -> None:
     first, second = Run(), Run().replace(model__freeze="stem")
     finish(store, first, [0, 0, 1, 1], seconds={"preparation": 3.0, "training": 0.1, "evaluation": 0.0})
     finish(store, second, [0, 0, 1, 1], seconds={"preparation": 0.5, "training": 0.1, "evaluation": 0.0})
     plan = plan_of(first, second)
     assert summarise_conditions(plan, store)["seconds"].tolist() == pytest.approx([0.1, 0.1])
     (note,) = [note for note in make_footnotes(plan, store) if note.startswith("Time:")]
-    assert "took another 3.5 s in total, at most 3.0 s for one run" in note
+    assert "another 3.5 s in total, at most 3.0 s per run" in note
 
 
-def test_every_run_is_counted_once(store: Store) -> None:
+def test_run_counts_of_each_status(store: Store) -> None:
     runs = [Run(seed=seed) for seed in range(4)]
     finish(store, runs[0], [0, 0, 1, 1])
     store.write_record(runs[1], FAILED, {"reason": "no"})
@@ -78,15 +76,15 @@ def test_every_run_is_counted_once(store: Store) -> None:
     assert found == {"runs": 4, "failed": 1, "missing": 2, "run_ids": [run.id for run in runs]}
 
 
-def test_run_whose_record_lacks_a_metric_has_nan(store: Store) -> None:
+def test_summary_of_record_without_metric_is_nan(store: Store) -> None:
     finish(store, Run(), [0, 0, 1, 1], metrics={"accuracy": 1.0})
     (row,) = summarise_conditions(plan_of(Run()), store).to_dict("records")
     assert row["accuracy"] == 1.0
     assert math.isnan(row["accuracy_best_epoch"])
 
 
-def test_every_mean_counts_a_fold_once_whatever_seeds_are_left(store: Store) -> None:
-    """By run, macro F1 and balanced accuracy were means of other runs than the accuracy beside them: 2/3 here."""
+def test_summary_with_missing_seed_weights_folds_equally(store: Store) -> None:
+    """A mean over runs would be 2/3."""
     runs = [Run(seed=seed).replace(data__fold=fold) for fold, seed in ((1, 0), (1, 1), (2, 0), (2, 1))]
     for run, predicted in zip(runs, ([0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 2, 2]), strict=False):
         finish(store, run, predicted)  # the last run is missing

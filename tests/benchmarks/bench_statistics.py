@@ -33,7 +33,7 @@ def measure() -> list[Row]:
             "corrected": "corrected t interval excludes 0",
             "flips": "sign flips below .05",
         }
-        rows += [_rate(f"no effect, {folds}-fold cross-validation: {labels[k]}", rates[k], 0.15) for k in labels]
+        rows += [_rate(f"no effect, {folds}-fold cross-validation: {labels[k]}", rates[k], 0.10) for k in labels]
     return rows
 
 

@@ -87,8 +87,8 @@ def test_network_stages_list_their_units(capsys: pytest.CaptureFixture[str]) -> 
     stages = {stage["stage"]: stage for stage in run_network(capsys, "densenet201 --input-shape 3 64 64")["stages"]}
     figure = load_published("rethinking-cnn", "Figure 1", folder=STUDIES_FOLDER).set_index("condition")["value"]
     assert {stage: stages[stage]["units"] for stage in figure.index} == figure.to_dict()
-    assert stages["block1"]["made"] == "6 × DenseLayer, Transition"
-    assert stages["head"]["made"] == "Linear"
+    assert stages["block1"]["modules"] == "6 × DenseLayer, Transition"
+    assert stages["head"]["modules"] == "Linear"
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ NAMES = ("class 0", "class 1", "class 2")
 
 @pytest.fixture
 def results(tmp_path: Path) -> OutputFolder:
-    """Return results of two folds with two seeds each; the second fold has no clip of the third class."""
+    """Return the output folder of two folds with two seeds each; the second fold has no clip of the third class."""
     session = Session(ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1))
     runs = [Run(seed=seed).replace(data__fold=fold) for fold in (1, 2) for seed in (0, 1)]
     rng = np.random.default_rng(0)
@@ -31,7 +31,7 @@ def results(tmp_path: Path) -> OutputFolder:
     return OutputFolder(plan_of({"none": runs}), session, tmp_path / "freeze")
 
 
-def test_scores_are_scikit_learns_over_the_folds_that_have_the_class(results: OutputFolder) -> None:
+def test_per_class_scores_equal_scikit_learn(results: OutputFolder) -> None:
     write_per_class(results, results.plan.groups(), [Column("condition", "Frozen")], caption="Freeze")
     frame = pd.read_csv(results.folder / "classes.csv").set_index("class")
     reports: dict[int, list[dict]] = {1: [], 2: []}
@@ -47,12 +47,12 @@ def test_scores_are_scikit_learns_over_the_folds_that_have_the_class(results: Ou
             if len(folds) > 1:
                 assert frame.at[name, f"{ours}_std"] == pytest.approx(np.std(by_fold, ddof=1))
     assert np.isnan(frame.at["class 2", "recall_std"])
-    assert frame["clips"].tolist() == [10 + 15, 10 + 15, 10]  # seeds share their clips
+    assert frame["clips"].tolist() == [10 + 15, 10 + 15, 10]  # not multiplied by seeds
     assert "class 2" in (results.folder / "classes.md").read_text()
-    assert results.console_output == []  # a row for each class of each condition is too long for a terminal
+    assert results.console_output == []  # the table is too long for a terminal
 
 
-def test_a_single_folds_deviation_is_over_its_seeds() -> None:
+def test_per_class_rows_of_single_fold_have_std_over_seeds() -> None:
     scored = [(1, 0, metrics.per_class(np.eye(2), [0, 1])), (1, 1, metrics.per_class(np.eye(2)[[0, 0]], [0, 1]))]
     first, second = per_class_rows({"condition": "a"}, scored, ("x", "y"))
     assert (second["recall"], second["recall_std"]) == (0.5, pytest.approx(np.std([1, 0], ddof=1)))

@@ -1,3 +1,5 @@
+"""Figures by condition: drawn values, labels, and files."""
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -6,8 +8,6 @@ from PIL import Image
 
 from analysis.output import style
 from analysis.plots import by_condition
-from analysis.plots import by_condition as figures
-from core.errors import UserError
 
 NAN = float("nan")
 
@@ -18,7 +18,7 @@ def ax():
 
 
 def lines(ax):
-    """Return the lines that show data, by label; error bars name their container."""
+    """Return the data lines by label; for error bars the label is that of the container."""
     named = {c.get_label(): c.lines[0] for c in ax.containers if hasattr(c, "lines")}
     return named | {line.get_label(): line for line in ax.lines if not line.get_label().startswith("_")}
 
@@ -41,7 +41,7 @@ FREEZE = pd.DataFrame(
 )
 
 
-def test_accuracy_is_drawn_in_depth_order_in_percent(ax):
+def test_accuracy_by_condition_is_in_depth_order_and_percent(ax):
     assert by_condition.draw_accuracy_by_condition(FREEZE, ax, xlabel="Frozen through", reference="none") is ax
     assert ticks(ax) == ["none", "stem", "2", "10"]
     (errors,) = ax.containers
@@ -53,7 +53,7 @@ def test_accuracy_is_drawn_in_depth_order_in_percent(ax):
     assert legend(ax) == ["published", "no result", "reference (none)"]
 
 
-def test_error_bars_are_the_interval_where_there_is_one(ax):
+def test_accuracy_by_condition_with_interval_has_error_bars(ax):
     frame = FREEZE.assign(accuracy_low=FREEZE["accuracy"] - 0.01, accuracy_high=FREEZE["accuracy"] + 0.03)
     by_condition.draw_accuracy_by_condition(frame, ax, xlabel="")
     (bars,) = ax.containers[0].lines[2]
@@ -61,14 +61,14 @@ def test_error_bars_are_the_interval_where_there_is_one(ax):
     assert ax.get_ylabel() == "Accuracy (%), 95 % interval"
 
 
-def test_one_line_for_each_series(ax):
+def test_accuracy_by_condition_with_series_has_one_line_each(ax):
     frame = pd.concat([FREEZE.assign(backbone="a"), FREEZE.assign(backbone="b", accuracy=0.5, published=NAN)])
     by_condition.draw_accuracy_by_condition(frame, ax, xlabel="", series="backbone")
     assert legend(ax) == ["a", "b", "a published", "no result"]
     np.testing.assert_allclose(lines(ax)["b"].get_ydata(), 50)
 
 
-def test_names_that_are_no_depths_keep_their_order(ax):
+def test_accuracy_by_condition_of_other_names_keeps_order(ax):
     frame = pd.DataFrame({"condition": ["pad", "loop", "none"], "accuracy": [0.1, 0.2, 0.3]})
     by_condition.draw_accuracy_by_condition(frame, ax, xlabel="Fit")
     assert ticks(ax) == ["pad", "loop", "none"]
@@ -86,7 +86,7 @@ def similarity(layers):
     )
 
 
-def test_similarity_has_a_line_for_each_start_and_the_noise_floor(ax):
+def test_similarity_by_layer_has_lines_and_noise_floor(ax):
     assert by_condition.draw_similarity_by_layer(similarity(["stem", "block1", "head"]), ax) is ax
     np.testing.assert_allclose(lines(ax)["random"].get_ydata(), [0.4, 0.399, 0.398])
     assert legend(ax) == ["pretrained", "random", "noise floor"]
@@ -94,20 +94,14 @@ def test_similarity_has_a_line_for_each_start_and_the_noise_floor(ax):
     assert ax.get_ylim()[0] == 0
 
 
-def test_many_layers_are_named_by_stage(ax):
+def test_similarity_by_layer_of_many_layers_names_stages(ax):
     layers = ["stem.conv", *(f"block{block}.conv{i}" for block in (1, 2) for i in range(20))]
     by_condition.draw_similarity_by_layer(similarity(layers), ax, index="CKA")
     assert dict(zip(ticks(ax), ax.get_xticks().tolist(), strict=True)) == {"stem": 0, "1": 10.5, "2": 30.5}
     assert ax.get_ylabel() == "CKA similarity"
 
 
-def test_a_stage_too_short_for_its_name_has_none(ax):
-    layers = ["block1.conv0", "block1.conv1", *(f"block2.conv{i}" for i in range(60)), "block3.conv", "head.fc"]
-    by_condition.draw_similarity_by_layer(similarity(layers), ax)
-    assert sorted(ticks(ax)) == ["1", "2", "3"]
-
-
-def test_grouped_bars_have_the_heights_given(ax):
+def test_grouped_bars_have_heights_and_published_values(ax):
     frame = pd.DataFrame(
         {
             "data": ["gtzan", "gtzan", "esc50", "esc50"],
@@ -135,16 +129,7 @@ def test_ensemble_curve_has_mean_and_band(ax):
     assert band.get_paths()[0].get_extents().y0 == pytest.approx(50)
 
 
-def test_learning_curves_have_a_line_for_each_part(ax):
-    history = pd.DataFrame({"epoch": [1, 2], "train_accuracy": [0.5, 1.0], "test_accuracy": [0.4, 0.6], "lr": 0.1})
-    frame = history.melt("epoch", ["train_accuracy", "test_accuracy"], var_name="part", value_name="mean")
-    frame["part"] = frame["part"].str.removesuffix("_accuracy")
-    assert by_condition.draw_learning_curves(frame, ax, ylabel="Accuracy (%)", series="part") is ax
-    np.testing.assert_allclose(lines(ax)["train"].get_ydata(), [50, 100])
-    assert list(lines(ax)) == ["train", "test"]
-
-
-def test_a_learning_curve_has_its_band_and_is_dotted_where_runs_have_ended(ax):
+def test_learning_curves_have_band_and_are_dotted_after_runs_ended(ax):
     frame = pd.DataFrame({"epoch": [1, 2, 3], "mean": [3.0, 2.0, 1.0], "std": [0.5, 0.5, NAN], "ended": [0, 0, 1]})
     by_condition.draw_learning_curves(frame.assign(condition="none"), ax, ylabel="Training loss", series="condition")
     solid, dotted = ax.lines
@@ -154,9 +139,9 @@ def test_a_learning_curve_has_its_band_and_is_dotted_where_runs_have_ended(ax):
     assert (extents.y0, extents.y1) == (1.5, 3.5)
 
 
-def test_save_writes_picture_vectors_and_data(tmp_path):
+def test_save_figure_writes_png_pdf_and_csv(tmp_path):
     figure, ax = style.new_figure()
-    figures.draw_accuracy_by_condition(FREEZE, ax, xlabel="Frozen through")
+    by_condition.draw_accuracy_by_condition(FREEZE, ax, xlabel="Frozen through")
     png, pdf, csv = style.save_figure(figure, tmp_path / "new" / "accuracy.v1", FREEZE)
     assert [file.name for file in (png, pdf, csv)] == ["accuracy.v1.png", "accuracy.v1.pdf", "accuracy.v1.csv"]
     with Image.open(png) as image:
@@ -170,28 +155,22 @@ def test_save_writes_picture_vectors_and_data(tmp_path):
     assert [file.read_bytes() for file in again] == [file.read_bytes() for file in (png, pdf, csv)]
 
 
-def test_save_to_an_unwritable_folder_is_a_user_error(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write"):
-        style.save_figure(style.new_figure()[0], tmp_path / "file" / "x", FREEZE)
-
-
-def test_nothing_leaks_into_matplotlib(tmp_path):
+def test_figures_do_not_change_rcparams(tmp_path):
     before = dict(mpl.rcParams)
     figure, ax = style.new_figure()
-    figures.draw_accuracy_by_condition(FREEZE, ax, xlabel="")
+    by_condition.draw_accuracy_by_condition(FREEZE, ax, xlabel="")
     style.save_figure(figure, tmp_path / "x", FREEZE)
     assert dict(mpl.rcParams) == before
-    assert not ax.spines["top"].get_visible()  # yet the style was at work
+    assert not ax.spines["top"].get_visible()  # the style applies
 
 
-def test_the_name_of_an_axis_stays_in_the_figure(tmp_path):
+def test_save_figure_breaks_long_axis_label(tmp_path):
     figure, ax = style.new_figure()
-    ax.set_ylabel("A quantity whose name is far too long, and still longer with its 95 % interval behind it")
+    ax.set_ylabel("A quantity with a label that is far too long, and even longer with its 95 % interval")
     style.save_figure(figure, tmp_path / "long", None)
     assert ax.get_ylabel().splitlines() == [
-        "A quantity whose name is far too long,",
-        "and still longer with its 95 % interval behind it",
+        "A quantity with a label that is far too long,",
+        "and even longer with its 95 % interval",
     ]
     ax.set_ylabel("Accuracy (%), 95 % interval")
     style.save_figure(figure, tmp_path / "short", None)

@@ -1,4 +1,4 @@
-"""Reliability diagrams: bins by identity with the ECE of the tables, and what an ensemble leaves behind."""
+"""Reliability diagrams, and the figures of an ensemble report."""
 
 from pathlib import Path
 
@@ -16,34 +16,34 @@ from core.session import Session
 from core.training import metrics
 
 
-def test_the_gap_of_the_bins_is_the_ece() -> None:
+def test_ece_from_bins_equals_ece() -> None:
     rng = np.random.default_rng(0)
     probs, targets = metrics.softmax(3 * rng.normal(size=(500, 4))), rng.integers(0, 4, 500)
     bins = reliability_bins(probs, targets)
     assert ece_from_bins(bins) == pytest.approx(metrics.ece(probs, targets))
     assert bins["clips"].sum() == 500
-    there = bins[bins["clips"] > 0]
-    assert ((there["above"] < there["confidence"]) & (there["confidence"] <= there["to"] + 1e-12)).all()
+    filled = bins[bins["clips"] > 0]
+    assert filled["confidence"].between(filled["above"], filled["to"] + 1e-12).all()
 
 
-def test_a_network_that_is_right_as_often_as_it_is_sure_has_no_gap() -> None:
+def test_reliability_bins_of_calibrated_network_have_ece_0() -> None:
     probs = np.tile([0.75, 0.25], (400, 1))
-    targets = (np.arange(400) % 4 == 0).astype(int)  # right in three of four
+    targets = (np.arange(400) % 4 == 0).astype(int)  # three of four are correct
     bins = reliability_bins(probs, targets, bins=10)
     (row,) = bins[bins["clips"] > 0].to_dict("records")
     assert (row["above"], row["to"], row["confidence"], row["accuracy"]) == pytest.approx((0.7, 0.8, 0.75, 0.75))
     assert ece_from_bins(bins) == pytest.approx(0)
 
 
-def test_an_ensemble_leaves_its_calibration_learning_curves_and_confusion(tmp_path: Path) -> None:
+def test_ensemble_report_has_calibration_curves_and_confusion(tmp_path: Path) -> None:
     session = Session(ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1))
     rng = np.random.default_rng(0)
     runs = {seed: [Run(seed=seed).replace(data__fold=fold) for fold in (1, 2)] for seed in (0, 1)}
     targets = np.arange(60) % 3
-    made = {run.id: np.eye(3)[targets] + rng.normal(size=(60, 3)) for part in runs.values() for run in part}
+    logits = {run.id: np.eye(3)[targets] + rng.normal(size=(60, 3)) for part in runs.values() for run in part}
     for part in runs.values():
         for run in part:
-            finish(session.store, run, made[run.id], targets)
+            finish(session.store, run, logits[run.id], targets)
     plan = plan_of({f"member {seed + 1}": part for seed, part in runs.items()}, ablation="ensemble")
     results = OutputFolder(plan, session, tmp_path / "ensemble")
     write_ensemble_report(results, title="Network")
@@ -51,12 +51,12 @@ def test_an_ensemble_leaves_its_calibration_learning_curves_and_confusion(tmp_pa
     assert [item["name"] for item in results.items] == names
     bins = pd.read_csv(results.folder / "calibration.csv")
     assert bins.groupby("condition")["clips"].sum().to_dict() == {"ensemble": 120, "single": 240}
-    read = [[session.store.predictions(part[fold])[2] for part in runs.values()] for fold in (0, 1)]
-    together = np.concatenate([metrics.soft_vote(members) for members in read])
+    outputs = [[session.store.predictions(part[fold])[2] for part in runs.values()] for fold in (0, 1)]
+    ensemble_probs = np.concatenate([metrics.soft_vote(members) for members in outputs])
     assert ece_from_bins(bins[bins["condition"] == "ensemble"]) == pytest.approx(
-        metrics.ece(together, np.tile(targets, 2))
+        metrics.ece(ensemble_probs, np.tile(targets, 2))
     )
     cells = pd.read_csv(results.folder / "confusion.csv")
     corner = cells[(cells["target"] == "All") & (cells["predicted"] == "All")].set_index("condition")
     assert corner["clips"].to_dict() == {"single": 240, "ensemble": 120}
-    assert corner.loc["ensemble", "share"] == pytest.approx(metrics.accuracy(together, np.tile(targets, 2)))
+    assert corner.loc["ensemble", "share"] == pytest.approx(metrics.accuracy(ensemble_probs, np.tile(targets, 2)))

@@ -1,4 +1,4 @@
-"""Confusion matrices: their margins, what is drawn, and what is left in a folder."""
+"""Confusion matrices: margins, drawing, and files."""
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ def ticks(ax):
     return [label.get_text() for label in ax.get_xticklabels()]
 
 
-def test_confusion_shows_rows_as_shares_and_cells_as_clips(ax):
+def test_confusion_matrix_has_shares_and_counts(ax):
     assert draw_confusion_matrix([[3, 1], [0, 0]], ["cat", "dog"], ax) is ax
     np.testing.assert_allclose(ax.images[0].get_array().filled(-1), [[0.75, 0.25], [-1, -1]])
     assert [text.get_text() for text in ax.texts] == [
@@ -40,23 +40,23 @@ def test_confusion_shows_rows_as_shares_and_cells_as_clips(ax):
     assert ticks(ax) == ["cat", "dog", "All"]
 
 
-def test_confusion_refuses_names_that_do_not_fit(ax):
-    with pytest.raises(ValueError, match=r"matrix \(2, 2\) and 3 class names do not fit"):
+def test_confusion_matrix_with_other_names_raises(ax):
+    with pytest.raises(ValueError, match=r"matrix \(2, 2\) and 3 class names"):
         draw_confusion_matrix(np.eye(2), ["a", "b", "c"], ax)
 
 
-def test_a_large_matrix_has_no_numbers_and_its_margins_are_colours(ax):
+def test_confusion_matrix_of_many_classes_has_no_numbers(ax):
     draw_confusion_matrix(np.diag(np.arange(21)), [f"class {k}" for k in range(21)], ax)
     assert not ax.texts
     assert [image.get_array().shape for image in ax.images] == [(21, 21), (21, 1), (1, 21), (1, 1)]
 
 
-def test_names_are_shortened_and_are_no_mathematics(ax):
+def test_confusion_matrix_shortens_and_escapes_names(ax):
     draw_confusion_matrix(np.eye(2), ["$x$", "a name that is much longer"], ax)
     assert ticks(ax) == [r"\$x\$", "a name that is mu…", "All"]
 
 
-def test_margins_are_recall_and_precision():
+def test_add_margins_has_recall_and_precision():
     rng = np.random.default_rng(0)
     targets, logits = rng.integers(0, 4, 200), rng.normal(size=(200, 4))
     clips, shares = add_margins(metrics.confusion_matrix(logits, targets))
@@ -70,7 +70,7 @@ def test_margins_are_recall_and_precision():
 
 @pytest.fixture
 def results(tmp_path):
-    """Return results of two conditions, two folds and two seeds, of which one run is missing."""
+    """Return the output folder of two conditions, two folds and two seeds with one missing run."""
     session = Session(ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1))
     keys = [(1, 0), (1, 1), (2, 0), (2, 1)]
     base = [Run(seed=seed).replace(data__fold=fold) for fold, seed in keys]
@@ -81,7 +81,7 @@ def results(tmp_path):
     return OutputFolder(plan_of({"none": base, "stem": frozen}), session, tmp_path / "freeze")
 
 
-def test_matrices_are_summed_over_folds_and_seeds_and_say_what_is_left_out(results):
+def test_confusion_by_condition_sums_folds_and_seeds(results):
     write_confusion_by_condition(results, results.plan.groups(), caption="Freeze")
     assert [file.name for file in results.files] == ["confusion.png", "confusion.pdf", "confusion.csv"]
     frame = pd.read_csv(results.folder / "confusion.csv")
@@ -89,15 +89,14 @@ def test_matrices_are_summed_over_folds_and_seeds_and_say_what_is_left_out(resul
     store = results.session.store
     for condition, part in frame.groupby("condition"):
         runs = [p.run for p in results.plan.planned if p.condition == condition]
-        whole = sum(np.array(record.confusion) for run in runs if (record := store.finished(run)))
+        total = sum(np.array(record.confusion) for run in runs if (record := store.finished(run)))
         cells = part[(part["target"] != "All") & (part["predicted"] != "All")]
-        assert cells["clips"].tolist() == whole.ravel().tolist()
-    assert "1 run is left out" in results.items[0]["caption"]
+        assert cells["clips"].tolist() == total.ravel().tolist()
+    assert "1 failed or missing run is left out" in results.items[0]["caption"]
 
 
-def test_many_classes_have_a_figure_for_each_condition(results):
-    store = results.session.store
+def test_confusion_by_condition_of_many_classes_writes_one_figure_each(results):
     for planned in results.plan.planned:
-        finish(store, planned.run, np.eye(13), np.arange(13))
+        finish(results.session.store, planned.run, np.eye(13), np.arange(13))
     write_confusion_by_condition(results, results.plan.groups(), caption="Freeze")
     assert [item["name"] for item in results.items] == ["confusion-none", "confusion-stem"]

@@ -1,4 +1,4 @@
-"""Learning curves: what is averaged over what, and how histories of different lengths are told."""
+"""Learning curves: averages, and histories of different lengths."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from core.config.run import Run
 from core.session import Session
 from core.training import metrics
 
-RIGHT = {(1, 0): [40, 60], (1, 1): [50, 70], (2, 0): [70, 90], (2, 1): [60, 80]}  # clips of 100, by epoch
+CORRECT = {(1, 0): [40, 60], (1, 1): [50, 70], (2, 0): [70, 90], (2, 1): [60, 80]}  # clips of 100, by epoch
 
 
 @pytest.fixture
@@ -24,10 +24,10 @@ def session(tmp_path: Path) -> Session:
     return Session(ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1))
 
 
-def learned(session: Session, right: dict[tuple[int, int], list[int]]) -> OutputFolder:
-    """Return results of one condition, whose runs by (fold, seed) have `right` clips of 100 epoch by epoch."""
+def learned(session: Session, correct: dict[tuple[int, int], list[int]]) -> OutputFolder:
+    """Return the output folder of one condition; `correct` clips of 100 per epoch by (fold, seed)."""
     runs = []
-    for (fold, seed), clips in right.items():
+    for (fold, seed), clips in correct.items():
         runs.append(Run(seed=seed).replace(data__fold=fold))
         logits, targets = scored(clips[-1] if clips else 0, 100)
         history = [
@@ -40,24 +40,24 @@ def learned(session: Session, right: dict[tuple[int, int], list[int]]) -> Output
     return OutputFolder(plan_of({"none": runs}), session, session.store.results / "freeze")
 
 
-def test_the_last_epoch_is_the_table_s_mean_and_deviation(session: Session) -> None:
-    results = learned(session, RIGHT)
-    curves, lost = average_histories(results.plan.groups(), session.store)
+def test_average_histories_of_last_epoch_equals_summary(session: Session) -> None:
+    results = learned(session, CORRECT)
+    curves, missing = average_histories(results.plan.groups(), session.store)
     (row,) = summarise_conditions(results.plan, session.store).to_dict("records")
     last = curves[(curves["epoch"] == 2) & (curves["measure"] == "test_accuracy")].iloc[0]
     assert (last["mean"], last["std"]) == pytest.approx((row["accuracy"], row["accuracy_std"]))
-    assert last["std"] == pytest.approx(np.std([0.65, 0.85], ddof=1))  # of folds, not of the four runs
-    assert lost == 0
+    assert last["std"] == pytest.approx(np.std([0.65, 0.85], ddof=1))  # over folds, not over runs
+    assert missing == 0
 
 
-def test_a_single_fold_has_the_deviation_of_its_seeds(session: Session) -> None:
-    results = learned(session, {key: clips for key, clips in RIGHT.items() if key[0] == 1})
+def test_average_histories_of_single_fold_has_std_over_seeds(session: Session) -> None:
+    results = learned(session, {key: clips for key, clips in CORRECT.items() if key[0] == 1})
     curves, _ = average_histories(results.plan.groups(), session.store)
     first = curves[curves["measure"] == "test_accuracy"].iloc[0]
     assert (first["mean"], first["std"]) == pytest.approx((0.45, np.std([0.4, 0.5], ddof=1)))
 
 
-def test_histories_end_where_they_end_and_a_missing_run_is_counted(session: Session) -> None:
+def test_learning_curves_of_ended_and_missing_runs(session: Session) -> None:
     results = learned(session, {(1, 0): [40, 60, 61], (1, 1): [50], (2, 0): []})
     write_learning_curves(results, results.plan.groups(), caption="Freeze")
     frame = pd.read_csv(results.folder / "learning.csv")
@@ -67,18 +67,18 @@ def test_histories_end_where_they_end_and_a_missing_run_is_counted(session: Sess
     assert accuracy["mean"].tolist() == pytest.approx([0.45, 0.6, 0.61])
     (item,) = results.items
     assert item["caption"].startswith("Freeze: test accuracy and training loss by epoch; mean over")
-    assert "dotted from where the first run of a condition ended early" in item["caption"]
-    assert "1 run is left out, which failed or is missing." in item["caption"]
+    assert "dotted: " in item["caption"]
+    assert "1 failed or missing run is left out." in item["caption"]
 
 
-def test_without_a_finished_run_there_is_no_figure(session: Session) -> None:
+def test_learning_curves_without_finished_run_write_nothing(session: Session) -> None:
     results = learned(session, {(1, 0): []})
     write_learning_curves(results, results.plan.groups(), caption="Freeze")
     assert results.files == []
 
 
-def test_every_comparison_has_learning_curves_and_confusion_matrices(session: Session) -> None:
-    results = learned(session, RIGHT)
+def test_condition_report_has_all_tables_and_figures(session: Session) -> None:
+    results = learned(session, CORRECT)
     write_condition_report(results, title="Frozen")
     names = [item["name"] for item in results.items]
     assert names == ["table", "figure", "metrics", "classes", "learning", "confusion"]

@@ -169,9 +169,9 @@ def test_predict_formula_as_name_is_escaped_in_the_table_only(
     assert pd.read_csv(folder / "predictions.csv")["file"].tolist() == ["'=1+1.wav"]
     assert pd.read_parquet(folder / "predictions.parquet")["file"].tolist() == ["=1+1.wav"]
     assert pd.read_csv(folder / "submission.csv")["id"].tolist() == ["=1+1.wav"]
-    assert "would take for formulas" in " ".join(capsys.readouterr().out.split())
+    assert "would run as a formula" in " ".join(capsys.readouterr().out.split())
     predict(f"{sounds} --submission path")
-    assert "formulas" not in capsys.readouterr().out
+    assert "formula" not in capsys.readouterr().out
 
 
 def test_report_shows_the_scores_of_predict(predict, sounds: Path, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_report_shows_the_scores_of_predict(predict, sounds: Path, tmp_path: Pat
     assert main(["report", "--results", str(tmp_path / "results")]) == 0
     page = (tmp_path / "results" / "report" / "index.html").read_text()
     assert "Balanced %" in page
-    assert "every class" in page
+    assert "results per class" in page
 
 
 def test_predict_feature_rows_need_no_labels(tmp_path: Path) -> None:
