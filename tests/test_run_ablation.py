@@ -1,6 +1,6 @@
-"""The command as its users type it: a process of its own, its output, its exit status, and what it leaves behind.
+"""The command line as users run it: output, exit status and files.
 
-Once it begins in a new interpreter; the others begin in one that has imported what takes longer than they do.
+One test starts a new interpreter; the others fork one that has imported the slow packages.
 """
 
 import itertools
@@ -27,7 +27,7 @@ Start = Callable[..., Forked]
 
 @pytest.fixture
 def start(warm: Warm, tmp_path: Path) -> Start:
-    """Return what starts a command with these words."""
+    """Return a function that starts a command with some arguments."""
     numbers = itertools.count()
 
     def forked(*words: str | Path) -> Forked:
@@ -46,7 +46,7 @@ def freeze(sounds: Path, results: Path, *more: str) -> list[str]:
 def wait_for(condition: object, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "timeout"
         time.sleep(0.02)
 
 
@@ -54,7 +54,7 @@ def weights(results: Path, run_id: str) -> dict[str, object]:
     return {k: v.tobytes() for k, v in load_file(results / "runs" / run_id / "weights.safetensors").items()}
 
 
-def test_freeze_answers_in_full_and_the_second_time_trains_nothing(sounds: Path, tmp_path: Path, start: Start) -> None:
+def test_freeze_twice_writes_all_results_and_trains_once(sounds: Path, tmp_path: Path, start: Start) -> None:
     words = freeze(sounds, tmp_path, "--block", "3", "stem", "--epochs", "2", "--seed", "0", "1", "--json")
     command = [sys.executable, ROOT / "run_ablation.py", *words]
     cold = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=240)
@@ -91,7 +91,7 @@ def test_freeze_answers_in_full_and_the_second_time_trains_nothing(sounds: Path,
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.*")}
 
 
-def test_killed_command_goes_on_to_the_same_bits(sounds: Path, tmp_path: Path, start: Start) -> None:
+def test_freeze_killed_resumes_to_bit_identical_weights(sounds: Path, tmp_path: Path, start: Start) -> None:
     words = ["--block", "none", "--epochs", "16", "--batch-size", "4", "--json"]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     status, out, err = start(*freeze(sounds, straight, *words)).finish()
@@ -101,7 +101,7 @@ def test_killed_command_goes_on_to_the_same_bits(sounds: Path, tmp_path: Path, s
     process = start(*freeze(sounds, killed, *words))
     wait_for(lambda: list(killed.glob("runs/*/checkpoint.safetensors")) or process.poll() is not None)
     process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    assert process.wait() == -signal.SIGKILL, "the command ended before it was killed"
     status, out, err = start(*freeze(sounds, killed, *words)).finish()
     assert status == 0, err
     assert "resuming after epoch" in err
@@ -109,7 +109,7 @@ def test_killed_command_goes_on_to_the_same_bits(sounds: Path, tmp_path: Path, s
         assert weights(straight, run_id) == weights(killed, run_id)
 
 
-def test_interrupt_ends_cleanly_and_says_how_to_go_on(sounds: Path, tmp_path: Path, start: Start) -> None:
+def test_freeze_interrupted_prints_how_to_resume(sounds: Path, tmp_path: Path, start: Start) -> None:
     process = start(*freeze(sounds, tmp_path, "--block", "stem", "--epochs", "500"))
     wait_for(lambda: list(tmp_path.glob("runs/*/run.json")) or process.poll() is not None)
     process.send_signal(signal.SIGINT)
@@ -119,7 +119,7 @@ def test_interrupt_ends_cleanly_and_says_how_to_go_on(sounds: Path, tmp_path: Pa
     assert "Traceback" not in err
 
 
-def test_two_processes_share_the_work(sounds: Path, tmp_path: Path, start: Start) -> None:
+def test_freeze_two_processes_share_the_runs(sounds: Path, tmp_path: Path, start: Start) -> None:
     words = freeze(sounds, tmp_path, "--block", "stem", "2", "--epochs", "2", "--seed", "0", "1", "--json")
     outputs = [process.finish() for process in [start(*words), start(*words)]]
     assert [status for status, _, _ in outputs] == [0, 0], outputs
@@ -128,7 +128,7 @@ def test_two_processes_share_the_work(sounds: Path, tmp_path: Path, start: Start
     assert sum(trained) == 6
 
 
-def test_failed_run_stays_in_the_table(sounds: Path, tmp_path: Path, start: Start) -> None:
+def test_freeze_failed_run_is_in_the_table(sounds: Path, tmp_path: Path, start: Start) -> None:
     words = ["--block", "4", "--epochs", "1", "--optimizer", "sgd", "--lr", "1e30", "--schedule", "constant", "--json"]
     status, out, err = start(*freeze(sounds, tmp_path, *words)).finish()
     assert status == 1
@@ -148,7 +148,7 @@ def test_failed_run_stays_in_the_table(sounds: Path, tmp_path: Path, start: Star
         (["freeze", "--results", "/dev/null/results"], "cannot write to /dev/null/results"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(words: list[str], message: str, tmp_path: Path, start: Start) -> None:
+def test_command_invalid_input_is_one_line(words: list[str], message: str, tmp_path: Path, start: Start) -> None:
     more = [] if "--results" in words else ["--results", str(tmp_path)]
     status, out, err = start(*words, *more).finish()
     assert status == 2
@@ -157,7 +157,7 @@ def test_bad_input_is_one_line_and_status_2(words: list[str], message: str, tmp_
     assert message in err
 
 
-def test_clips_that_cannot_be_used_are_all_named_before_training(sounds: Path, tmp_path: Path, start: Start) -> None:
+def test_freeze_unusable_clips_are_all_named_before_training(sounds: Path, tmp_path: Path, start: Start) -> None:
     root = tmp_path / "sounds"
     for source in sounds.rglob("*.wav"):
         target = root / source.relative_to(sounds)
@@ -179,7 +179,7 @@ def test_clips_that_cannot_be_used_are_all_named_before_training(sounds: Path, t
     assert "2 clips that could not be used were left out" in out
 
 
-def test_help_and_mistakes_need_no_heavy_import() -> None:
+def test_help_imports_no_slow_package() -> None:
     code = (
         "import sys, runpy; sys.argv = ['run_ablation.py', 'freeze', '--help']\n"
         "try: runpy.run_path('run_ablation.py', run_name='__main__')\n"

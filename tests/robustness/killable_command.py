@@ -1,17 +1,16 @@
-"""Run the command line and say when it comes to a moment, so that whoever started it can kill it there.
+"""Run the command line and stop it at a given event, so that a test can kill it there.
 
     python tests/robustness/killable_command.py PIPE PHASE NUMBER RESULTS WORD ..
     python tests/robustness/killable_command.py SOCKET
 
-What it does in the file system below RESULTS, and before that what it imports, are its events; each belongs to a phase.
-At the event of that number in that phase a byte goes into PIPE, and at the next one the command waits to be killed: so
-that the kill, a while after the byte, always meets it alive and where it was meant to. With the phase ``none`` nothing
-waits, and every event goes into PIPE as a line of its phase and time; with ``unwatched`` nothing of this is done.
+Events are imports, and later changes of files below RESULTS; each event belongs to a phase. At event NUMBER of PHASE a
+byte is written to PIPE, and at the next event the command waits to be killed. With the phase ``none`` the command never
+waits, and writes phase and time of every event to PIPE; with ``unwatched`` it has no events.
 
-The second way imports what commands import, which takes longer than a small command, and forks a process for each
-request that comes through SOCKET: a list of JSON, the files that its two streams go into and PHASE NUMBER RESULTS
-WORD .., and with it the descriptor of PIPE. The answer is the process's id. To a request that is such an id the answer
-is what `os.waitpid` says of it, or -1 while it runs. No start-up is seen in such a process.
+The second form imports slow packages once and forks a process for each request that arrives at SOCKET: a JSON list of
+the files for stdout and stderr, PHASE, NUMBER, RESULTS and words, with the file descriptor of PIPE. The answer is the
+id of the process. The answer to a request that is such an id is the status of `os.waitpid`, or -1 while it
+runs. Forked processes have no events of the phase start-up.
 """
 
 import importlib
@@ -26,7 +25,7 @@ from typing import NoReturn
 
 PHASES = ("start-up", "images", "training", "record", "tables")
 WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
-PATIENCE = 60  # seconds in which the kill must come
+KILL_TIMEOUT = 60  # seconds
 ROOT = Path(__file__).parents[2]
 WARM = ("commands.ablation", "commands.cli.parser", "ablations.freeze", "timm", "torch.utils.tensorboard", "sklearn",
         "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf", "librosa.util")  # fmt: skip
@@ -45,9 +44,9 @@ class Watch:
         if not phase:
             return
         if trainer := sys.modules.get("core.training.trainer"):
-            trainer.CHECKPOINT_INTERVAL = 0.0  # every epoch leaves one
+            trainer.CHECKPOINT_INTERVAL = 0.0  # a checkpoint after every epoch
         if self.waiting:
-            time.sleep(PATIENCE)
+            time.sleep(KILL_TIMEOUT)
             os._exit(99)
         if self.phase == "none":
             os.write(self.pipe, f"{phase} {time.monotonic()}\n".encode())
@@ -62,7 +61,7 @@ class Watch:
         writes = event in WRITES or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR))
         if not writes or not isinstance(arguments[0], str | Path):
             return ""
-        path = os.path.abspath(arguments[0])  # noqa: PTH100  (nothing that opens a file)
+        path = os.path.abspath(arguments[0])  # noqa: PTH100  (must not open a file)
         if not path.startswith(self.results):
             return ""
         parts = path.removeprefix(self.results).split("/")[1:]
@@ -74,35 +73,35 @@ class Watch:
 
 
 def run(pipe: int, phase: str, number: str, results: str, *words: str) -> None:
-    """Run a command in this process, watched."""
+    """Run a command in this process and count its events."""
     sys.argv = ["run_ablation.py", *words]
     if phase != "unwatched":
         sys.addaudithook(Watch(pipe, phase, int(number), results))
     runpy.run_path(str(ROOT / "run_ablation.py"), run_name="__main__")
 
 
-def serve(asked: socket.socket) -> NoReturn:
-    """Import what takes long, and fork a process for each request."""
+def serve(requests: socket.socket) -> NoReturn:
+    """Import slow packages and fork a process for each request."""
     for name in WARM:
         importlib.import_module(name)
     while True:
-        said, descriptors, *_ = socket.recv_fds(asked, 2**16, 1)
-        if not said:
+        message, descriptors, *_ = socket.recv_fds(requests, 2**16, 1)
+        if not message:
             os._exit(0)
-        request = json.loads(said)
+        request = json.loads(message)
         if isinstance(request, int):
             ended, status = os.waitpid(request, os.WNOHANG)
             answer = status if ended else -1
         elif not (answer := os.fork()):
             *logs, phase, number, results = request[:5]
-            told = [os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for log in logs]
-            for stream, file in enumerate((os.open(os.devnull, os.O_RDONLY), *told)):
+            streams = [os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for log in logs]
+            for stream, file in enumerate((os.open(os.devnull, os.O_RDONLY), *streams)):
                 os.dup2(file, stream)
-            asked.close()
+            requests.close()
             run(*descriptors, phase, number, results, *request[5:])
         else:
             os.close(*descriptors)
-        asked.send(str(answer).encode())
+        requests.send(str(answer).encode())
 
 
 if __name__ == "__main__":
