@@ -5,8 +5,6 @@ import hashlib
 import json
 import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -75,11 +73,6 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 class TestRegistry:
-    def test_import_datasets_does_not_import_pandas(self) -> None:
-        code = "import sys, core.datasets; print([m for m in ('pandas', 'sklearn') if m in sys.modules])"
-        shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert shown.stdout.strip() == "[]"
-
     def test_load_unknown_name_raises(self) -> None:
         with pytest.raises(
             UserError, match="unknown data set 'esc-50': did you mean 'esc50'\\? choose from instruments"
@@ -207,11 +200,6 @@ class TestGtzan:
         with pytest.raises(UserError, match="^fold 2: gtzan-filtered has the folds 1$"):
             dataset.split(2)
 
-    def test_load_gtzan_filtered_missing_track_raises(self, tmp_path: Path) -> None:
-        gtzan_tree(tmp_path, tracks=lambda genre: [n for n in range(100) if (genre, n) != ("jazz", 54)])
-        with pytest.raises(UserError, match=r"lacks 1 of 930 tracks: jazz\.00054$"):
-            datasets.load_dataset("gtzan-filtered", tmp_path)
-
 
 class TestFolder:
     def test_load_folder_finds_files_at_any_depth(self, tmp_path: Path) -> None:
@@ -296,10 +284,6 @@ class TestSplit:
         with pytest.raises(UserError, match="^fold 9: instruments has the folds 1, 2, 3, 4, 5$"):
             datasets.load_dataset("instruments").split(9)
 
-    def test_validation_fraction_out_of_range_raises(self) -> None:
-        with pytest.raises(UserError, match="^validation=1.0: must be at least 0 and below 1$"):
-            datasets.load_dataset("instruments").split(1, validation=1.0)
-
     def test_split_of_single_fold_raises(self, esc50: Path) -> None:
         dataset = datasets.load_dataset("esc50", esc50)
         lonely = dataclasses.replace(dataset, clips=dataset.clips[dataset.clips["fold"] == 1])
@@ -313,11 +297,6 @@ class TestSplit:
         assert not taken[4:6].any()  # one group only
         assert taken[6] != taken[7]
         assert taken[:4].sum() == 3
-
-    def test_hold_out_small_fraction_has_every_class(self) -> None:
-        labels = np.repeat(np.arange(4), 5)
-        taken = hold_out(labels, np.arange(20).astype(str), share=0.01)
-        assert [taken[labels == label].sum() for label in range(4)] == [1, 1, 1, 1]
 
 
 class TestFingerprint:
@@ -375,25 +354,6 @@ class TestFingerprint:
         assert len(read) == 3
         (memo,) = (cache / "fingerprints").iterdir()
         assert list(json.loads(memo.read_text())) == paths
-
-    @pytest.mark.parametrize("clips", [0, 5])
-    def test_hash_content_in_pieces_equals_whole(self, clips: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        rows = [[f"é/{clip}.wav", clip % 2, 1, "g", "ab" if clip else 7] for clip in range(clips)]
-        for more in ([], [["f1"], {"per_class": 3}]):
-            whole = json.dumps([["a", "ü"], rows, *more]).encode()
-            monkeypatch.setattr(fingerprint, "ROWS_PER_PIECE", 2)
-            found = fingerprint.hash_content(map(tuple, rows), class_names=("a", "ü"), more=more)
-            assert found == hashlib.sha256(whole).hexdigest()
-
-    @pytest.mark.parametrize("garbage", ["", '{"a": [1, 2, "short"]}'])
-    def test_fingerprint_rebuilds_damaged_cache(self, esc50: Path, tmp_path: Path, garbage: str) -> None:
-        dataset = datasets.load_dataset("esc50", esc50)
-        before = dataset.compute_fingerprint(tmp_path / "cache")
-        (memo,) = (tmp_path / "cache" / "fingerprints").iterdir()
-        good = json.loads(memo.read_text())
-        memo.write_text(garbage)
-        assert dataset.compute_fingerprint(tmp_path / "cache") == before
-        assert json.loads(memo.read_text()) == good
 
     def test_fingerprint_without_writable_cache_is_equal(self, esc50: Path, tmp_path: Path) -> None:
         dataset = datasets.load_dataset("esc50", esc50)

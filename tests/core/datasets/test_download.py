@@ -122,23 +122,6 @@ def test_download_resumes_interrupted_transfer(server: Server, monkeypatch: pyte
     assert files(tmp_path) == {"meta/esc50.csv", "audio/a.wav"}
 
 
-def test_download_restarts_without_range_support(
-    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    serve(server, monkeypatch, zip_of(GOOD))
-    server.continues = False
-    (tmp_path / "esc50.part").write_bytes(server.archive[:1000])
-    datasets.download_dataset("esc50", tmp_path)
-    assert files(tmp_path) == {"meta/esc50.csv", "audio/a.wav"}
-
-
-def test_download_uses_complete_partial_file(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    serve(server, monkeypatch, zip_of(GOOD))
-    (tmp_path / "esc50.part").write_bytes(server.archive)
-    datasets.download_dataset("esc50", tmp_path)
-    assert files(tmp_path) == {"meta/esc50.csv", "audio/a.wav"}
-
-
 def test_download_wrong_checksum_raises(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     serve(server, monkeypatch, zip_of(GOOD), md5="0" * 32)
     with pytest.raises(UserError, match=f"did not send the archive of MD5 {'0' * 32}; run the command again"):

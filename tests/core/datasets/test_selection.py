@@ -10,11 +10,10 @@ import pytest
 
 from core import datasets
 from core.config.options import list_problems
-from core.config.run import Data, Run
+from core.config.run import Data
 from core.datasets import select
 from core.datasets.dataset import TEST_FOLD, TRAIN_FOLD, VALIDATION_FOLD, Dataset
 from core.errors import UserError
-from core.plan import make_plan
 
 
 def tracks(*, per_class: int = 100, classes: int = 10, clips_per_group: int = 1, fixed: bool = False) -> Dataset:
@@ -80,15 +79,6 @@ class TestLabel:
         assert pitched.left_out == set(table.index[~shared])
         kept = dataset.clips[dataset.clips["path"].isin(named)].reset_index(drop=True)
         assert pitched.clips[["path", "fold", "group"]].equals(kept[["path", "fold", "group"]])
-
-    def test_select_label_from_csv_column(self, sounds: Path) -> None:
-        rows = [f"{path.relative_to(sounds)},{path.parent.name},{k % 2}" for k, path in enumerate(sounds.glob("*/*"))]
-        table = sounds / "table.csv"
-        table.write_text("\n".join(["path,label,odd", *rows]))
-        dataset = select(datasets.load_dataset("folder", table), label="odd")
-        table.unlink()
-        assert dataset.class_names == ("0", "1")
-        assert sorted(np.bincount(dataset.clips["label"])) == [15, 15]
 
     @pytest.mark.parametrize(
         ("dataset", "label", "message"),
@@ -167,24 +157,6 @@ class TestPerClass:
 
 
 class TestPlan:
-    def test_plan_of_selections_has_separate_data_sets(self, sounds: Path, tmp_path: Path) -> None:
-        asked = ({}, {"data__folds": 10}, {"data__set_aside": 0.2}, {"data__per_class": 2})
-        grid = [{"data__name": "folder", "data__fold": "all", "model__weights": "random", **way} for way in asked]
-        plan = make_plan("freeze", lambda base, _: {"all": base}, grid, roots=[sounds], cache=tmp_path)
-        assert len(plan.datasets) == 4
-        assert [len([r for r in plan.runs if r.data.folds == n]) for n in (0, 10)] == [15, 10]
-        assert {len(plan.datasets[run.data.content].holdout) for run in plan.runs} == {0, 6}
-        limited = next(d for d in plan.datasets.values() if d.per_class)
-        assert (limited.clips.loc[limited.split(1).train, "label"].value_counts() == 2).all()
-
-    def test_run_id_without_selection_fields_is_unchanged(self) -> None:
-        run = Run()
-        values = run.to_dict()
-        for name in ("folds", "set_aside", "per_class"):
-            del values["data"][name]
-        assert Run.from_dict(values).id == run.id
-        assert len({run.id, *(run.replace(**{f"data__{n}": 2}).id for n in ("folds", "per_class"))}) == 3
-
     def test_fingerprint_depends_on_per_class(self, sounds: Path, tmp_path: Path) -> None:
         dataset = datasets.load_dataset("folder", sounds)
         limits = [dataclasses.replace(dataset, per_class=n).compute_fingerprint(tmp_path) for n in (0, 2, 3)]

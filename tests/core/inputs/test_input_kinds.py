@@ -12,7 +12,6 @@ from core.models.input_transform.normalise import Normalise
 
 SR = 8000
 CLIP = Clip(sr=SR, duration=0.5)
-FRONTEND = Frontend(n_mels=24, n_frames=20)
 
 
 @pytest.fixture(params=INPUT_KINDS)

@@ -15,10 +15,8 @@ from core.models.input_transform.normalise import Normalise
 PAIRS = ((0.025, 0.010), (0.050, 0.025), (0.100, 0.050))
 
 # Both sides use single precision, but different FFTs and orders of summation. Largest differences measured: 2e-4 dB on
-# noise and clicks, 6e-4 dB on 43 real recordings, 5e-3 dB on loud pure tones (rounding errors in bands that are 100 dB
-# quieter than others), and 2e-3 dB between a GPU and a CPU.
+# noise and clicks, 6e-4 dB on 43 real recordings, and 2e-3 dB between a GPU and a CPU.
 TOLERANCE_DB = 1e-3
-TONE_TOLERANCE_DB = 1e-2
 GPU_TOLERANCE_DB = 5e-3
 
 
@@ -62,14 +60,6 @@ def test_log_mel_equals_librosa_and_pil(sr):
     theirs = np.stack([librosa_images(clip, sr, n_frames=64, n_mels=128) for clip in y])
     assert ours.shape == (len(y), 3, 128, 64)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE_DB)
-
-
-def test_log_mel_of_tones_equals_librosa():
-    t = np.arange(22050) / 22050
-    y = np.stack([np.sin(2 * np.pi * f * t) for f in (50, 440, 9000)]).astype(np.float32)
-    ours = LogMel(clip=Clip(sr=22050), frontend=frontend())(torch.from_numpy(y)).numpy()
-    theirs = np.stack([librosa_images(clip, 22050, n_frames=64, n_mels=128) for clip in y])
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=TONE_TOLERANCE_DB)
 
 
 def test_replicate_stores_one_channel():
@@ -176,15 +166,6 @@ def test_log_mel_options_reproduce_published_images(real_data):
 
 def correlation(one, other):
     return np.corrcoef(np.ravel(one), np.ravel(other))[0, 1]
-
-
-@pytest.mark.filterwarnings("ignore:n_fft=1600 is too large")
-@pytest.mark.parametrize("samples", [1, 1599])
-def test_log_mel_of_short_clips_equals_librosa(samples):
-    y = np.random.default_rng(0).normal(size=samples).astype(np.float32)
-    ours = LogMel(clip=Clip(sr=16000), frontend=frontend())(torch.from_numpy(y)[None])[0]
-    theirs = librosa_images(y, 16000, n_frames=64, n_mels=128)
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE_DB)
 
 
 @pytest.mark.gpu

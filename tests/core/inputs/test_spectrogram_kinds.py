@@ -102,13 +102,6 @@ def test_spectrogram_of_three_windows_equals_librosa(
         np.testing.assert_allclose(image, expected, rtol=0, atol=tolerance)
 
 
-def test_erb_frequencies_are_evenly_spaced() -> None:
-    middles = erb_frequencies(64, fmin=0.0, fmax=8000.0)
-    rate = 21.4 * np.log10(1 + 0.00437 * middles)  # Glasberg and Moore's rate; its constants are rounded
-    assert np.ptp(np.diff(rate)) < 1e-3
-    assert 0 < middles[0] < middles[-1] < 8000
-
-
 def test_waveform_input_equals_samples() -> None:
     y = noise()
     kind = build_input_kind(CLIP, Frontend(kind="waveform"))

@@ -105,12 +105,6 @@ def test_summarise_ensemble_of_copies_equals_member(case):
     assert list(together) == ["accuracy", "macro_f1", "nll", "brier", "ece", *ADDED, "disagreement"]
 
 
-def test_soft_vote_averages_probabilities():
-    sure, unsure = np.array([[20.0, 0.0]]), np.array([[0.0, 1.0]])
-    expected = (metrics.softmax(sure) + metrics.softmax(unsure)) / 2
-    np.testing.assert_allclose(metrics.soft_vote([sure, unsure]), expected)
-
-
 def test_disagreement_by_hand():
     members = [np.eye(3)[list(predictions)] for predictions in ((0, 1, 2, 0), (0, 1, 2, 1), (0, 1, 1, 2))]
     assert metrics.disagreement(members) == pytest.approx((1 / 4 + 2 / 4 + 2 / 4) / 3)

@@ -116,22 +116,6 @@ def test_on_the_fly_network_starts_with_computation_of_inputs(run: Run, dataset:
     assert not any(p.requires_grad for p in live.network[0].parameters())
 
 
-def test_compile_excludes_computation_of_inputs(
-    run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compiled: list[torch.nn.Module] = []
-    monkeypatch.setattr(torch, "compile", lambda network, **how: compiled.append(network) or network)
-    run = run.replace(training__live=True, training__compile=True)
-    prepared = prepare(run, dataset, session)
-    step = TrainingLoop(run, prepared, session, "run").step
-    (network,) = compiled
-    assert [name for name, _ in network.named_children()] == ["normalise", "backbone"]
-    stored_waveforms = next(prepared.source.batches(torch.arange(4), 4))
-    with torch.inference_mode():
-        prepared.network.eval()
-        assert torch.equal(step.forward(stored_waveforms), prepared.network(stored_waveforms))
-
-
 def test_prefix_is_reused_only_for_constant_inputs(
     run: Run, segments: Run, dataset: Dataset, recordings: Dataset, session: Session
 ) -> None:
@@ -254,14 +238,3 @@ def test_on_the_fly_with_feature_table_raises(tmp_path: Path) -> None:
     words = ["compare", "--data", "features", "--data-root", str(tmp_path / "table.csv"), "--on-the-fly", "--dry-run"]
     with pytest.raises(UserError, match="^--on-the-fly: features has .* leave it out$"):
         main([*words, "--backbone", "mlp", "--weights", "random", "--results", str(tmp_path)])
-
-
-def test_random_crop_without_long_recordings_notes(
-    run: Run, segments: Run, dataset: Dataset, recordings: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(session.report, "note", said.append)
-    prepare(segments, recordings, session)
-    assert not said
-    prepare(run.replace(**SEGMENTS), dataset, session)
-    assert said == ["folder: no recording is longer than --duration 0.5, so --augment random-crop has no effect"]

@@ -17,7 +17,6 @@ from core.config.run import Run
 from core.datasets import select
 from core.datasets.dataset import Dataset
 from core.errors import UserError
-from core.finished.open_run import open_run
 from core.inputs.input_of_run import get_input_shape
 from core.models.input_transform.pca import PcaProjection
 from core.plan import resolve
@@ -78,12 +77,6 @@ class TestReading:
         assert [features.class_names[label] for label in features.clips["label"]] == ours["label"].tolist()
         assert features.clips["path"].is_monotonic_increasing
 
-    def test_select_keeps_vectors_with_clips(self, features: Dataset) -> None:
-        row = dict(zip(features.clips["path"], map(bytes, features.vectors), strict=True))
-        for made in (select(features, folds=10, set_aside=0.2), select(features, per_class=3)):
-            assert len(made.clips) < len(features.clips)
-            assert [row[path] for path in made.clips["path"]] == list(map(bytes, made.vectors))
-
     def test_feature_table_fingerprint_depends_on_values_and_names(self, csv: Path, tmp_path: Path) -> None:
         found = [datasets.load_dataset("features", csv).compute_fingerprint(tmp_path)]
         change(csv, "feature0", "0.5", row=7)
@@ -132,12 +125,6 @@ class TestReading:
         with pytest.raises(UserError, match=f"{re.escape(message)}[^\n]*$"):
             datasets.load_dataset("features", csv)
 
-    def test_load_feature_table_missing_file_raises(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="^features: no data given; give --data-root a CSV file"):
-            datasets.load_dataset("features")
-        with pytest.raises(UserError, match=f"^features: {tmp_path} is not a file; give --data-root a CSV file"):
-            datasets.load_dataset("features", tmp_path)
-
 
 class TestFirstStep:
     def test_normalise_train_equals_scikit_learn(self, features: Dataset, session: Session) -> None:
@@ -158,16 +145,6 @@ class TestFirstStep:
         np.testing.assert_allclose(np.abs(ours), np.abs(expected), rtol=1e-3, atol=1e-3)
         assert run.frontend.components == expected.shape[1] < WIDTH
         assert get_input_shape(run) == (expected.shape[1],)
-
-    def test_pca_is_stored_with_finished_run(self, features: Dataset, session: Session) -> None:
-        run = run_on(features, session, frontend__pca=0.95)
-        train(run, features, session, label="test")
-        opened = open_run(run, features, session)
-        kept = opened.network.get_submodule("normalise")
-        assert isinstance(kept, PcaProjection)
-        fitted = PcaProjection.fitted(features.vectors, opened.split.train, pca=0.95)
-        for name, tensor in fitted.state_dict().items():
-            assert tensor.equal(kept.state_dict()[name])
 
     @pytest.mark.parametrize(
         ("rows", "pca", "message"),
