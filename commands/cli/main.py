@@ -1,4 +1,4 @@
-"""The entry point: parse a command line, import the command it names, and run it."""
+"""The entry point: parse a command line, import the command, and run it."""
 
 import pkgutil
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from commands.cli.process_setup import resume_garbage_collection
 from core.io.interrupts import exit_at_once
 
 READ_CALL = "commands.cli.command_line:read_call"
-ABLATION = "commands.ablation:run"  # runs commands that do not name a function of their own, as the ablations
+ABLATION = "commands.ablation:run"  # runs commands without a class variable `runs`: the ablations
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -16,12 +16,12 @@ def main(arguments: Sequence[str]) -> int:
     Parameters
     ----------
     arguments
-        The words after the program's name.
+        The arguments after the name of the program.
 
     Returns
     -------
     status
-        0 if everything went well.
+        Exit status; see `commands.cli.exit_handling`.
     """
     with exit_at_once():
         call = pkgutil.resolve_name(READ_CALL)(arguments)

@@ -160,7 +160,7 @@ def test_predict_broken_file_is_left_out_and_counted(
     assert pd.read_csv(folder / "left_out.csv")["file"].tolist() == ["deep/broken.m4a"]
 
 
-def test_predict_formula_as_name_is_escaped_in_the_table_only(
+def test_predict_equals_sign_in_name_is_escaped_in_the_table_only(
     predict, sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "one").mkdir()
