@@ -9,7 +9,7 @@ from core.registry import Lazy
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.output.folder import OutputFolder
+    from analysis.output.output_folder import OutputFolder
     from core.plan import Plan
     from core.store.runs import Store
 

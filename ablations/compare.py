@@ -13,7 +13,7 @@ from core.models.stages import select_stages
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.output.folder import OutputFolder
+    from analysis.output.output_folder import OutputFolder
     from core.store.runs import Store
 
 # Options that select clips: their values are not conditions of one comparison.

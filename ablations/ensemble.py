@@ -12,7 +12,7 @@ from core.registry import Lazy
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.output.folder import OutputFolder
+    from analysis.output.output_folder import OutputFolder
 
 write_ensemble_report = Lazy("analysis.ensembles:write_ensemble_report")
 

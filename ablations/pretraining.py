@@ -9,7 +9,7 @@ from core.config.run import Run
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.output.folder import OutputFolder
+    from analysis.output.output_folder import OutputFolder
 
 
 @dataclass(frozen=True)

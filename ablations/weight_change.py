@@ -11,7 +11,7 @@ from core.registry import Lazy
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.output.folder import OutputFolder
+    from analysis.output.output_folder import OutputFolder
 
 compare_layers = Lazy("analysis.similarity.weight_change:compare_layers")
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from analysis.network_cost import count_multiply_adds
-from analysis.output.folder import OutputFolder
 from analysis.output.number_format import format_text
+from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column
 from core.errors import UserError
 from core.models import surgery

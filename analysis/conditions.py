@@ -19,8 +19,8 @@ from analysis.metrics.registry import (
     METRIC_NOTES,
     metric_column,
 )
-from analysis.output.folder import OutputFolder
 from analysis.output.number_format import format_seconds
+from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column, protocol_note
 from analysis.plots import by_condition
 from analysis.plots.confusion import write_confusion_by_condition

@@ -14,8 +14,8 @@ from analysis import conditions
 from analysis.metrics.condition_summary import dataset_and_backbone, run_counts
 from analysis.metrics.per_class import ScoredRun, per_class_rows, write_per_class_rows
 from analysis.metrics.registry import ACCURACY_COLUMN, CHANGE_COLUMN, MACRO_F1_COLUMN, METRICS
-from analysis.output.folder import OutputFolder
 from analysis.output.number_format import format_count, format_number, format_percent
+from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column
 from analysis.plots import by_condition
 from analysis.plots.calibration import reliability_bins, write_calibration

@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from analysis.metrics.registry import ACCURACY_COLUMN, BEST_EPOCH_COLUMN, CHANGE_COLUMN, MACRO_F1_COLUMN
-from analysis.output.folder import OutputFolder
 from analysis.output.number_format import format_magnitude, format_number
+from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column
 from core.config.run import Run
 from core.inputs.input_of_run import get_input_shape

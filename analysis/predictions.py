@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.output.folder import OutputFolder
 from analysis.output.number_format import format_count, format_number, format_percent, format_text, to_csv
+from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column, make_console_table
 from analysis.output.writers import write_formats
 from analysis.plots.confusion import ConfusionMatrix, write_confusion_matrices

@@ -34,9 +34,9 @@ from core.training.run_inputs import load_plain_inputs, split_rows
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.output.folder import OutputFolder
+    from analysis.output.output_folder import OutputFolder
 
-make_output_folder = Lazy("analysis.output.folder:OutputFolder")  # imports matplotlib, which a dry run does not need
+make_output_folder = Lazy("analysis.output.output_folder:OutputFolder")  # imports matplotlib
 load_all_published = Lazy("analysis.published.numbers:load_all_published")
 write_published_comparison = Lazy("analysis.published.numbers:write_published_comparison")
 LOCAL = ("", "local")  # values of --ray that train on this machine

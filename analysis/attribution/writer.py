@@ -13,8 +13,8 @@ from analysis.attribution import AttributionMaps, class_profiles, faithfulness, 
 from analysis.attribution.pipeline import AttributionPipeline, AttributionRequest, AttributionResult
 from analysis.metrics.condition_summary import summarise_conditions
 from analysis.output import style
-from analysis.output.folder import OutputFolder
 from analysis.output.number_format import format_number, format_p_value, format_percent, format_text
+from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import MISSING, Column
 from core.finished.open_run import get_backbone
 

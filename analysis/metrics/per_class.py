@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.output.folder import OutputFolder
 from analysis.output.number_format import format_count, format_percent
+from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column
 from analysis.statistics import hypothesis_tests
 from core.plan import Groups

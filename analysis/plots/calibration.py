@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.output.folder import OutputFolder
+from analysis.output.output_folder import OutputFolder
 from analysis.output.style import COLOURS, GREY, MARKERS, add_legend_above, split_into_panels, with_style
 from core.training.metrics import N_BINS, confidence_bins
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.output.folder import OutputFolder
 from analysis.output.number_format import format_text
+from analysis.output.output_folder import OutputFolder
 from analysis.output.style import split_into_panels, with_style
 from analysis.plots.learning_curves import missing_runs_note
 from core.plan import Groups

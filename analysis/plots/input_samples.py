@@ -9,8 +9,8 @@ import soundfile
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.output.folder import OutputFolder
 from analysis.output.image_view import ImageAxes, draw_image
+from analysis.output.output_folder import OutputFolder
 from analysis.output.style import PAGE_WIDTH, save_figure, with_style
 from core.audio.reading import read_waveform
 from core.config.run import Run

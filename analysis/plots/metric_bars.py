@@ -3,7 +3,7 @@
 import pandas as pd
 
 from analysis.metrics.registry import METRICS
-from analysis.output.folder import OutputFolder
+from analysis.output.output_folder import OutputFolder
 from analysis.output.style import COLUMN_WIDTH, PAGE_WIDTH
 from analysis.plots import by_condition
 

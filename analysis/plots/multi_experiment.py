@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.metrics.condition_summary import condition_row
-from analysis.output.folder import OutputFolder
+from analysis.output.output_folder import OutputFolder
 from analysis.plots.confusion import write_confusion_by_condition
 from analysis.plots.learning_curves import write_learning_curves
 from analysis.plots.metric_bars import write_metric_bars

@@ -26,8 +26,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.metrics.registry import METRICS
-from analysis.output.folder import OutputFolder
 from analysis.output.number_format import format_metric, metric_title
+from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import MISSING, Column
 from analysis.published.class_level import ENTRY, ENTRY_NOTE, class_level_rows
 from core.errors import UserError, unknown_name_error

@@ -14,8 +14,8 @@ import torch
 
 from analysis import conditions
 from analysis.metrics.condition_summary import Records, dataset_and_backbone, run_counts, summarise_conditions
-from analysis.output.folder import OutputFolder
 from analysis.output.number_format import format_count, format_number
+from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column
 from analysis.plots import by_condition
 from analysis.similarity import Similarity, compare_networks, list_weight_layers

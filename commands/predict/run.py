@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from analysis.output.folder import OutputFolder
 from analysis.output.number_format import to_csv
+from analysis.output.output_folder import OutputFolder
 from analysis.output.writers import write_formats
 from analysis.predictions import Predictions, write_predictions, write_scores
 from commands.ablation import json_rows, show_items

@@ -3,7 +3,7 @@
 import pandas as pd
 from rich.console import Console
 
-from analysis.output.folder import OutputFolder
+from analysis.output.output_folder import OutputFolder
 from analysis.plots.input_samples import write_input_samples
 from commands.ablation import plan_conditions, show_folder
 from commands.cli.grid import make_grid, read_execution_options

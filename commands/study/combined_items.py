@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Console
 
 import ablations
-from analysis.output.folder import OutputFolder
+from analysis.output.output_folder import OutputFolder
 from analysis.plots.multi_experiment import group_experiments
 from analysis.published.numbers import write_published_comparison
 from commands.ablation import show_results

@@ -13,7 +13,7 @@ from core.plan import Plan
 from core.session import Session
 
 if TYPE_CHECKING:
-    from analysis.output.folder import OutputFolder
+    from analysis.output.output_folder import OutputFolder
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import Console
 
 import ablations
-from analysis.output.folder import OutputFolder
+from analysis.output.output_folder import OutputFolder
 from analysis.published.numbers import load_published, write_published_comparison
 from commands import COMMANDS
 from commands.ablation import show_results

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from core.config.run import Run
-from core.inference.fast_forward import count_parallel_batches, evaluation_batch_size, fast_eval
+from core.inference.fast_evaluation import count_parallel_batches, evaluation_batch_size, fast_eval
 from core.inputs.input_of_run import get_input_shape
 from core.io.torch_settings import allow_tf32
 from core.models.backbone import Backbone

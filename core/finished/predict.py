@@ -13,7 +13,7 @@ from core.config.run import Clip
 from core.datasets.prediction.recordings import UnlabelledClips
 from core.errors import UserError
 from core.finished.open_run import load_trained_network
-from core.inference.fast_forward import EVALUATION_BATCH_SIZE, evaluation_batch_size, fast_eval
+from core.inference.fast_evaluation import EVALUATION_BATCH_SIZE, evaluation_batch_size, fast_eval
 from core.inference.precision import ComputeMode
 from core.inputs.store.build_inputs import InputSettings, build_batches
 from core.inputs.store.stored_inputs import UnusableClip, recordings_error

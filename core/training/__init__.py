@@ -26,8 +26,8 @@ SCHEDULES = Registry(  # (Training, epoch from 0, rows of the epochs before it) 
 STOPPING = Registry(  # (Training, history) -> whether training ends now; every rule is checked after every epoch
     "stopping rule",
     {
-        "patience": "core.training.stopping:patience",
-        "stop-at": "core.training.stopping:stop_at",
+        "patience": "core.training.early_stopping:patience",
+        "stop-at": "core.training.early_stopping:stop_at",
     },
 )
 OPTIMIZERS = Registry(  # (trained parameters, Training) -> optimizer

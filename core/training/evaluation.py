@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from core.datasets.dataset import Split
-from core.inference.fast_forward import evaluation_batch_size, fast_eval
+from core.inference.fast_evaluation import evaluation_batch_size, fast_eval
 from core.inference.precision import ComputeMode
 from core.training import metrics
 from core.training.batches import InputSource

@@ -22,7 +22,7 @@ from torch import nn
 from core.cache.array_file import ArrayWriter, Part
 from core.cache.entries import Entry, find_entry, load_or_build
 from core.config.run import Run
-from core.inference.fast_forward import can_fold, evaluation_batch_size, fast_eval
+from core.inference.fast_evaluation import can_fold, evaluation_batch_size, fast_eval
 from core.inference.precision import DTYPES, CastTo, ComputeMode
 from core.inputs.store.stored_inputs import DatasetInputs
 from core.io.thread_pool import CancellablePool

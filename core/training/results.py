@@ -19,7 +19,7 @@ from core.datasets.dataset import Dataset
 from core.inference.precision import effective_precision
 from core.registry import Lazy
 from core.training import metrics
-from core.training.stopping import find_stop_reason, monitored_values
+from core.training.early_stopping import find_stop_reason, monitored_values
 
 if TYPE_CHECKING:
     from core.session import Session

@@ -9,7 +9,7 @@ from typing import Any
 
 from core.config.run import Training
 from core.training import SCHEDULES
-from core.training.stopping import monitored_values
+from core.training.early_stopping import monitored_values
 
 History = Sequence[Mapping[str, Any]]
 

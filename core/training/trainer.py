@@ -22,13 +22,13 @@ from core.session import Session
 from core.training import checkpoint, results
 from core.training.augmentations import make_test_augmentation
 from core.training.batches import copy_to_device
+from core.training.early_stopping import find_stop_reason
 from core.training.evaluation import compute_scores, evaluate, list_evaluation_rows
 from core.training.fit_input_transform import is_transform_fitted
 from core.training.optimizers import make_optimizer
 from core.training.prepare import PreparedRun, prepare
 from core.training.schedules import compute_lr
 from core.training.step import TrainingStep, mean_loss
-from core.training.stopping import find_stop_reason
 
 CHECKPOINT_INTERVAL = 2.0  # seconds of training between two checkpoints; keeps the share of writing small
 EVALUATION_STREAM = 1  # random stream of a test-time augmentation, apart from that of training

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from ablations.base import Ablation
-from analysis.output.folder import OutputFolder
+from analysis.output.output_folder import OutputFolder
 from core.config.execution import ExecutionOptions
 from core.executor import execute
 from core.plan import make_plan

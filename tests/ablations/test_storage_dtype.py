@@ -6,7 +6,7 @@ import torch
 
 from ablations.attribute import write_attributions
 from analysis.attribution.pipeline import AttributionRequest
-from analysis.output.folder import OutputFolder
+from analysis.output.output_folder import OutputFolder
 from analysis.similarity.weight_change import compute_run_similarity
 from core.config.run import Run
 from core.datasets.dataset import Dataset

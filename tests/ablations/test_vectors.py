@@ -10,7 +10,7 @@ import torch
 from analysis.attribution.pipeline import AttributionPipeline, AttributionRequest
 from analysis.attribution.writer import write_attributions
 from analysis.network_cost import count_multiply_adds
-from analysis.output.folder import OutputFolder
+from analysis.output.output_folder import OutputFolder
 from analysis.similarity.weight_change import compute_run_similarity
 from core.config.run import Clip, Frontend, Run
 from core.datasets.dataset import Dataset

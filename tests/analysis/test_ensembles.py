@@ -8,7 +8,7 @@ import pytest
 from finished_runs import finish, plan_of, scored
 
 from analysis.ensembles import MAX_SUBSETS, _sample_subsets, write_ensemble_report
-from analysis.output.folder import OutputFolder
+from analysis.output.output_folder import OutputFolder
 from core.config.execution import ExecutionOptions
 from core.config.run import Run
 from core.session import Session

@@ -1,7 +1,8 @@
 """bf16 against fp32 on a CPU with bf16 instructions: a training step, evaluation, and a frozen prefix.
 
 Networks with random weights on all cores; images of 3 x 128 x 250 in memory, 32 for a step and 64 otherwise. Evaluation
-and the prefix are compared with fp32 as commands compute it (`core.inference.fast_forward`) and with the plain network
+and the prefix are compared with fp32 as commands compute it (`core.inference.fast_evaluation`) and with the plain
+network
 in fp32. NETWORKS="resnet18 resnet50" in the environment measures these networks only.
 """
 
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from core.config.run import Training
-from core.inference.fast_forward import CPU_BATCH_SIZE, evaluation_batch_size, fast_eval
+from core.inference.fast_evaluation import CPU_BATCH_SIZE, evaluation_batch_size, fast_eval
 from core.inference.precision import ComputeMode, has_bf16_instructions
 from core.models.backbone import Backbone, build_backbone
 from core.training.optimizers import make_optimizer

@@ -9,8 +9,8 @@ import soundfile
 import torch
 
 from analysis.output import style
-from analysis.output.folder import OutputFolder
 from analysis.output.number_format import format_percent, format_points
+from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column
 from analysis.plots import by_condition
 from core.config.run import Run

@@ -16,17 +16,17 @@ from torch import nn
 
 from core.config.run import Run
 from core.datasets.dataset import Dataset
-from core.inference.fast_forward import EVALUATION_BATCH_SIZE
+from core.inference.fast_evaluation import EVALUATION_BATCH_SIZE
 from core.io.torch_settings import SMALL_NETWORK, torch_threads
 from core.session import Session
 from core.training import results
 from core.training.batches import split_batches
+from core.training.early_stopping import find_stop_reason
 from core.training.evaluation import compute_scores, list_evaluation_rows
 from core.training.heads.head_runs import HeadRun, load_head_runs
 from core.training.heads.shared_batches import SharedBatches
-from core.training.heads.stack import StackedHeads
+from core.training.heads.stacked_heads import StackedHeads
 from core.training.step import NonFiniteLoss, mean_loss
-from core.training.stopping import find_stop_reason
 
 MAX_BATCH_NUMBERS = 2**26  # numbers in the batches of all stacked networks: 256 MB in float32
 

@@ -15,7 +15,7 @@ from analysis.conditions import DETAILED_METRICS, write_condition_report
 from analysis.metrics.condition_summary import summarise_conditions
 from analysis.metrics.registry import METRICS, check_metrics
 from analysis.output import style
-from analysis.output.folder import OutputFolder
+from analysis.output.output_folder import OutputFolder
 from analysis.plots import by_condition
 from analysis.plots.metric_bars import write_metric_bars
 from core.config.execution import ExecutionOptions

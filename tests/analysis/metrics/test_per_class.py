@@ -9,7 +9,7 @@ from finished_runs import finish, plan_of
 from sklearn.metrics import classification_report
 
 from analysis.metrics.per_class import per_class_rows, write_per_class
-from analysis.output.folder import OutputFolder
+from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column
 from core.config.execution import ExecutionOptions
 from core.config.run import Run

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from analysis.conditions import write_condition_report
-from analysis.output.folder import OutputFolder
+from analysis.output.output_folder import OutputFolder
 from analysis.output.provenance import provenance_notes
 from core.config.run import Run
 from core.datasets.dataset import Dataset

@@ -8,7 +8,7 @@ import pytest
 from finished_runs import finish, plan_of
 
 from analysis.ensembles import write_ensemble_report
-from analysis.output.folder import OutputFolder
+from analysis.output.output_folder import OutputFolder
 from analysis.plots.calibration import ece_from_bins, reliability_bins
 from core.config.execution import ExecutionOptions
 from core.config.run import Run

@@ -6,7 +6,7 @@ import pytest
 from finished_runs import finish, plan_of
 
 from analysis.output import style
-from analysis.output.folder import OutputFolder
+from analysis.output.output_folder import OutputFolder
 from analysis.plots.confusion import add_margins, draw_confusion_matrix, write_confusion_by_condition
 from core.config.execution import ExecutionOptions
 from core.config.run import Run

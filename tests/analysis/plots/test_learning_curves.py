@@ -9,7 +9,7 @@ from finished_runs import finish, plan_of, scored
 
 from analysis.conditions import write_condition_report
 from analysis.metrics.condition_summary import summarise_conditions
-from analysis.output.folder import OutputFolder
+from analysis.output.output_folder import OutputFolder
 from analysis.plots.learning_curves import average_histories, write_learning_curves
 from core.config.execution import ExecutionOptions
 from core.config.run import Run

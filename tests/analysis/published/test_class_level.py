@@ -9,7 +9,7 @@ from finished_runs import finish, plan_of
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
 from analysis.metrics.condition_summary import summarise_conditions
-from analysis.output.folder import OutputFolder
+from analysis.output.output_folder import OutputFolder
 from analysis.published.class_level import class_level_rows
 from analysis.published.numbers import load_published, write_published_comparison
 from core.config.execution import ExecutionOptions

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from core.config.run import Training
-from core.inference.fast_forward import evaluation_batch_size, fast_eval
+from core.inference.fast_evaluation import evaluation_batch_size, fast_eval
 from core.inference.parallel import count_workers, map_batches
 from core.inference.precision import ComputeMode
 from core.models.backbone import build_backbone

@@ -12,7 +12,7 @@ from core.cache.entries import Entry
 from core.config.execution import ExecutionOptions
 from core.config.run import Run
 from core.datasets.dataset import Dataset
-from core.inference import fast_forward
+from core.inference import fast_evaluation
 from core.inputs.store.stored_inputs import DatasetInputs
 from core.models import find_family, list_backbones, surgery
 from core.models.backbone import build_backbone
@@ -25,7 +25,7 @@ from core.training.fit_input_transform import make_input_transform
 from core.training.prepare import prepare
 from core.training.run_inputs import load_plain_inputs, split_rows
 
-N_CLIPS = fast_forward.CPU_BATCH_SIZE + 5  # one whole batch and a part of one
+N_CLIPS = fast_evaluation.CPU_BATCH_SIZE + 5  # one whole batch and a part of one
 
 
 def make_inputs(n_clips: int, size: int, key: str = "images") -> DatasetInputs:

@@ -20,9 +20,9 @@ from core.store.record import Clips
 from core.store.runs import FINISHED
 from core.training import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES, STOPPING, checkpoint, trainer
 from core.training.augmentations import Augmentation
+from core.training.early_stopping import History
 from core.training.prepare import prepare
 from core.training.step import NonFiniteLoss
-from core.training.stopping import History
 from core.training.trainer import train
 
 PLATEAU: dict[str, object] = {

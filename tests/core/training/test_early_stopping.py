@@ -5,7 +5,7 @@ import pytest
 from core.config.options import list_problems
 from core.config.run import Run, Training
 from core.training import STOPPING
-from core.training.stopping import find_stop_reason, patience, stop_at
+from core.training.early_stopping import find_stop_reason, patience, stop_at
 
 
 def rows(losses: list[float], accuracies: list[float] | None = None) -> list[dict[str, float]]:

@@ -13,7 +13,7 @@ from torch._inductor import cudagraph_trees
 
 from core.config.run import Training
 from core.errors import UserError
-from core.inference.fast_forward import fast_eval
+from core.inference.fast_evaluation import fast_eval
 from core.inference.precision import ComputeMode
 from core.training.compilation import CompiledForBatchSize, check_compiler, compile_network
 from core.training.optimizers import make_optimizer
