@@ -1,4 +1,4 @@
-"""Small sounds and a small run, shared by all rooms."""
+"""Fixtures of all tests: small data sets, a small run, a session, and a fork server for commands."""
 
 import json
 import os
@@ -13,7 +13,8 @@ set_up_libraries()  # before torch is imported
 import numpy as np
 import pytest
 import soundfile
-from fork_server import Warm, started
+from fork_server import ForkServer, start_fork_server
+from small_runs import SMALL_SETTINGS
 
 from core.audio.reading import read_waveform
 from core.config.execution import ExecutionOptions
@@ -24,53 +25,53 @@ from core.plan import resolve
 from core.session import Session
 
 SR = 8000
-SAID = "said"
+PRINTED_AT_END = "printed at end"  # name of a property of test reports
 
 
 @pytest.fixture(autouse=True)
-def _few_threads() -> None:
-    """Keep tiny networks from spending their time on handing work between cores."""
+def _one_thread() -> None:
+    """Use one thread: networks of tests are so small that more threads are slower."""
     import torch
 
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _ctrl_c_is_heard() -> None:
-    """Let Ctrl-C end what tests start, as at a terminal; a shell's background job, and all it starts, ignores it."""
+def _handle_ctrl_c() -> None:
+    """Handle SIGINT in tests and their child processes, even if a shell started pytest in the background."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
-def say(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
-    """Return what prints a text after all tests; what itself prints is lost with several processes."""
-    return lambda text: record_property(SAID, text)
+def print_at_end(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Return a function that prints a text after all tests; pytest-xdist would drop the output of a plain print."""
+    return lambda text: record_property(PRINTED_AT_END, text)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    reports = [report for found in terminalreporter.stats.values() for report in found]
-    for report in sorted(filter(_said, reports), key=lambda report: report.nodeid):
+    """Print the texts of `print_at_end`."""
+    reports = [report for group in terminalreporter.stats.values() for report in group]
+    for report in sorted(filter(_texts, reports), key=lambda report: report.nodeid):
         terminalreporter.section(report.nodeid.split("::")[-1], sep="-")
-        terminalreporter.write_line("\n".join(_said(report)))
+        terminalreporter.write_line("\n".join(_texts(report)))
 
 
-def _said(report: object) -> list[str]:
-    """Return what a test has said, once it has run."""
+def _texts(report: object) -> list[str]:
     properties = getattr(report, "user_properties", ())
-    return [text for name, text in properties if name == SAID and getattr(report, "when", "") == "call"]
+    return [text for name, text in properties if name == PRINTED_AT_END and getattr(report, "when", "") == "call"]
 
 
 @pytest.fixture(scope="session")
-def warm() -> Iterator[Warm]:
-    """Return what starts commands of an interpreter that is warm, or will soon be."""
-    with started() as made:
-        yield made
+def fork_server() -> Iterator[ForkServer]:
+    """Return a client of a server process that has imported the libraries, or soon will have."""
+    with start_fork_server() as server:
+        yield server
 
 
 @pytest.fixture
 def real_data() -> Path:
-    """Return the folder of real recordings, where the machine has one."""
+    """Return the folder of real data sets in ABLATION_REAL_DATA; skip the test if it is not set."""
     folder = os.environ.get("ABLATION_REAL_DATA")
     if not folder:
         pytest.skip("ABLATION_REAL_DATA is not set")
@@ -93,9 +94,10 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def nsynth(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a small set in NSynth's layout: embedded notes of all families, 4 s each, and two of synth_lead.
+    """Return a data set in the layout of NSynth: embedded notes of all families, 4 s each, and two of synth_lead.
 
-    Folds keep instruments apart, so they make the parts: 6 notes of each family to train on, 3 to validate and to test.
+    Its parts are folds of the embedded set, which have no instrument in common: 6 notes of each family for training, 3
+    each for validation and test.
     """
     root = tmp_path_factory.mktemp("nsynth")
     notes = load_dataset("instruments")
@@ -119,7 +121,7 @@ def nsynth(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def nsynth_note(family: str, instrument: str, *, pitch: int = 60) -> dict[str, object]:
-    """Return what NSynth says of a note, every key of the official files."""
+    """Return the entry of a note in examples.json, with every key of the official files."""
     return {
         "note": 1,
         "note_str": "",
@@ -145,20 +147,12 @@ def dataset(sounds: Path) -> Dataset:
 
 @pytest.fixture
 def session(tmp_path: Path) -> Session:
-    """Return a session with a results folder of its own, on one CPU thread."""
+    """Return a session with a new results folder, on one CPU thread."""
     return Session(ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1))
 
 
 @pytest.fixture
 def run(dataset: Dataset, tmp_path: Path) -> Run:
     """Return a run that trains in a second: 32 x 32 images, EfficientNet-Lite0 with ImageNet weights, two epochs."""
-    small = Run().replace(
-        data__name="folder",
-        clip__sr=SR,
-        clip__duration=0.5,
-        frontend__n_mels=32,
-        frontend__n_frames=32,
-        training__epochs=2,
-        training__batch_size=8,
-    )
+    small = Run().replace(**SMALL_SETTINGS | {"training__epochs": 2})
     return resolve(small, dataset, dataset.compute_fingerprint(tmp_path / "fingerprints"))

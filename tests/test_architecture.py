@@ -146,10 +146,10 @@ def test_every_module_has_a_docstring() -> None:
     assert not [name for name, path in modules().items() if not ast.get_docstring(ast.parse(path.read_text()))]
 
 
-def test_import_graph_is_printed(say: Callable[[str], None]) -> None:
+def test_import_graph_is_printed(print_at_end: Callable[[str], None]) -> None:
     """Prints which folder imports which, so that a change of the architecture is seen in the output of the tests."""
     graph = _folder_graph()
-    say("\n".join(f"{folder} -> {', '.join(sorted(graph[folder]))}" for folder in sorted(graph)))
+    print_at_end("\n".join(f"{folder} -> {', '.join(sorted(graph[folder]))}" for folder in sorted(graph)))
     assert {"core.training"} < graph["ablations"] | graph["analysis.attribution"] | graph["core.finished"]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from small_runs import SMALL_SETTINGS
 
 from ablations.base import Ablation
 from analysis.output.output_folder import OutputFolder
@@ -14,15 +15,6 @@ from core.executor import execute
 from core.plan import make_plan
 from core.session import Session
 
-SMALL = {
-    "data__name": "folder",
-    "clip__sr": 8000,
-    "clip__duration": 0.5,
-    "frontend__n_mels": 32,
-    "frontend__n_frames": 32,
-    "training__epochs": 1,
-    "training__batch_size": 8,
-}
 Ran = tuple[pd.DataFrame, OutputFolder]
 RunAblation = Callable[..., Ran]
 
@@ -35,11 +27,11 @@ def shared_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_ablation(sounds: Path, shared_results: Path, tmp_path: Path) -> RunAblation:
-    """Return a function that plans, trains and analyses an ablation at some points of a grid."""
+    """Return a function that plans, trains and analyses an ablation for a grid of settings."""
 
     def run(ablation: Ablation, *points: Mapping[str, Any], name: str = "test") -> Ran:
         session = Session(ExecutionOptions(results=shared_results, device="cpu", threads=1))
-        grid = [{**SMALL, **point} for point in points or ({},)]
+        grid = [{**SMALL_SETTINGS, **point} for point in points or ({},)]
         plan = make_plan(name, ablation.conditions, grid, roots=[sounds], cache=session.store.cache)
         execute(plan, session)
         results = OutputFolder(plan, session, tmp_path / name)

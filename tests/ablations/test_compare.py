@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from small_runs import SMALL
 
 from core.errors import UserError
 from run_ablation import main
-
-SMALL = "--n-mels 32 --n-frames 32 --sr 8000 --duration 0.5 --epochs 1 --batch-size 8 --device cpu --threads 1"
 
 
 @pytest.fixture
@@ -17,8 +16,9 @@ def compare(sounds: Path, tmp_path: Path):
 
     def run(words: str) -> pd.DataFrame:
         data = ["--data", "folder", "--data-root", str(sounds), "--results", str(tmp_path)]
-        small = SMALL.replace("--duration 0.5", "") if "--duration" in words else SMALL
-        assert main(["compare", *small.split(), *data, *words.split()]) == 0
+        options = zip(SMALL[::2], SMALL[1::2], strict=True)
+        small = [word for option in options if option[0] not in words.split() for word in option]
+        assert main(["compare", *small, *data, *words.split()]) == 0
         (file,) = tmp_path.glob("compare/*/table.csv")
         return pd.read_csv(file)
 
@@ -39,7 +39,7 @@ def test_freeze_last_shares_the_run_with_compare_freeze_last(compare, sounds: Pa
     assert compare("--freeze last")["condition"].tolist() == ["base"]
     runs = {file.parent.name for file in tmp_path.glob("runs/*/run.json")}
     again = ["--data", "folder", "--data-root", str(sounds), "--results", str(tmp_path)]
-    assert main(["freeze", "--block", "last", *SMALL.split(), *again]) == 0
+    assert main(["freeze", "--block", "last", *SMALL, *again]) == 0
     (file,) = tmp_path.glob("freeze/*/table.csv")
     table = pd.read_csv(file)
     assert table["condition"].tolist() == ["none", "block4"]
@@ -71,7 +71,7 @@ def test_report_shows_published_numbers_of_random_weights(sounds: Path, tmp_path
         "loop",
     ]
     words += ["--backbone", "googlenet_2014", "--weights", "random", "--freeze", "last", "--results", str(tmp_path)]
-    assert main(["compare", *SMALL.split(), *words]) == 0
+    assert main(["compare", *SMALL, *words]) == 0
     (file,) = tmp_path.glob("compare/*/published-thirteen-classes-padding-section-4.csv")
     beside = pd.read_csv(file).set_index(["condition", "metric"])
     assert beside.loc[("loop", "accuracy"), "published"] == 0.8267

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from safetensors.torch import save_file
+from small_runs import SMALL
 
 from core.config.layer_spec import parse_head_widths
 from core.models.backbone import build_backbone
@@ -39,14 +40,13 @@ def make(num_classes, input_shape, dropout):
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(16, num_classes))
     return nn.Sequential(conv(input_shape[0], 8), conv(8, 12), conv(12, 16), head)
 """
-SMALL = ["--n-mels", "64", "--n-frames", "64", "--sr", "8000", "--duration", "0.5", "--epochs", "1"]
-SMALL += ["--batch-size", "8", "--device", "cpu", "--threads", "1"]
+SMALL_64 = ["--n-mels", "64", "--n-frames", "64", *SMALL[4:]]
 
 
 def run_command(command: str, network: tuple[str, ...], words: tuple[str, ...], sounds: Path, at: Path) -> pd.DataFrame:
     where = ["--data", "folder", "--data-root", str(sounds), "--results", str(at), "--weights"]
     start = write_weights(network, at) if command in ("weight-change", "pretraining") else "random"
-    assert main([command, "--backbone", *network, *words, *SMALL, *where, start]) == 0
+    assert main([command, "--backbone", *network, *words, *SMALL_64, *where, start]) == 0
     (file,) = at.glob(f"{command}/*/{'maps' if command == 'attribute' else 'table'}.csv")
     return pd.read_csv(file)
 

@@ -28,8 +28,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 ROOT = Path(__file__).parents[2]
-PRELOADED = ("commands.ablation", "commands.cli.parser", "ablations.freeze", "timm", "torch.utils.tensorboard",
-             "sklearn", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf", "librosa.util")  # fmt: skip
+PRELOADED = (
+    "commands.ablation",
+    "commands.cli.parser",
+    "ablations.freeze",
+    "timm",
+    "torch.utils.tensorboard",
+    "sklearn",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_pdf",
+    "librosa.util",
+)
 RUNNING = -1  # answer of the server about a child that has not ended
 
 

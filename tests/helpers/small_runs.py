@@ -1,5 +1,14 @@
-"""Options of a run that takes about a second, as they are typed."""
+"""Settings of a run on the fixture `sounds` that takes about a second, as options and as fields of `Run`."""
 
-SIZE = ["--n-mels", "32", "--n-frames", "32", "--sr", "8000", "--duration", "0.5"]  # of the sounds of `conftest`
+SIZE = ["--n-mels", "32", "--n-frames", "32", "--sr", "8000", "--duration", "0.5"]
 ON_CPU = ["--device", "cpu", "--threads", "1"]
 SMALL = [*SIZE, "--epochs", "1", "--batch-size", "8", *ON_CPU]
+SMALL_SETTINGS = {
+    "data__name": "folder",
+    "clip__sr": 8000,
+    "clip__duration": 0.5,
+    "frontend__n_mels": 32,
+    "frontend__n_frames": 32,
+    "training__epochs": 1,
+    "training__batch_size": 8,
+}

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import killable_command
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from fork_server import DOOMED, ROOT, Warm
-from killable_command import PHASES
+from fork_server import ROOT, ForkServer
+from killable_command import NO_PHASE, PHASES
 
 from core.store.runs import CHECKPOINT, FINISHED, HISTORY, PREDICTIONS, WEIGHTS, Store
 
@@ -34,9 +35,9 @@ class Moment:
 
 
 @pytest.fixture(scope="module")
-def twelve(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return two classes of six clips of 0.3 s."""
-    root = tmp_path_factory.mktemp("twelve")
+def twelve_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of two classes of six clips of 0.3 s."""
+    root = tmp_path_factory.mktemp("sounds")
     rng = np.random.default_rng(0)
     for label, hertz in (("high", 2000), ("low", 300)):
         (root / label).mkdir()
@@ -46,8 +47,10 @@ def twelve(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def words(twelve: Path, results: Path, what: str) -> list[str]:
-    line = f"freeze {what} --data folder --data-root {twelve} --n-mels 32 --n-frames 32 --duration 0.3 --device cpu"
+def words(twelve_clips: Path, results: Path, what: str) -> list[str]:
+    line = (
+        f"freeze {what} --data folder --data-root {twelve_clips} --n-mels 32 --n-frames 32 --duration 0.3 --device cpu"
+    )
     return [*line.split(), "--threads", "1", "--results", str(results)]
 
 
@@ -67,42 +70,42 @@ class Start(Protocol):
     def __call__(self, line: list[str], results: Path, phase: str, number: int, *, log: Path) -> Started: ...
 
 
-def cold(line: list[str], results: Path, phase: str, number: int, *, log: Path) -> Started:
-    """Start a command in a new interpreter."""
-    mine, its = os.pipe()
-    command = [sys.executable, DOOMED, its, phase, number, results, *line]
+def start_in_new_interpreter(line: list[str], results: Path, phase: str, number: int, *, log: Path) -> Started:
+    """Start `killable_command`."""
+    read_end, write_end = os.pipe()
+    words = [sys.executable, killable_command.__file__, write_end, phase, number, results, *line]
     with log.open("ab") as file:
-        process = subprocess.Popen([*map(str, command)], pass_fds=[its], cwd=ROOT, stdout=file, stderr=file)
-    os.close(its)
-    return process, mine
+        process = subprocess.Popen([*map(str, words)], pass_fds=[write_end], cwd=ROOT, stdout=file, stderr=file)
+    os.close(write_end)
+    return process, read_end
 
 
-def start_forked(warm: Warm) -> Start:
-    """Return a function that starts a command in a forked interpreter with imported packages."""
+def make_fork_start(fork_server: ForkServer) -> Start:
+    """Return a function that starts the same command as a fork, with libraries already imported."""
 
     def start(line: list[str], results: Path, phase: str, number: int, *, log: Path) -> Started:
-        mine, its = os.pipe()
-        process = warm.forked([*map(str, (log, log, phase, number, results, *line))], its)
-        os.close(its)
-        return process, mine
+        read_end, write_end = os.pipe()
+        process = fork_server.start_watched(line, log=log, phase=phase, number=number, results=results, pipe=write_end)
+        os.close(write_end)
+        return process, read_end
 
     return start
 
 
-def kill(line: list[str], results: Path, moment: Moment, *, start: Start = cold) -> None:
+def kill(line: list[str], results: Path, moment: Moment, *, start: Start = start_in_new_interpreter) -> None:
     """Start a command and kill it at a moment."""
     process, pipe = start(line, results, moment.phase, moment.number, log=results.parent / "log")
     with os.fdopen(pipe, "rb") as file:
-        came = file.read(1)
+        reached = file.read(1)
         time.sleep(moment.after)
         process.kill()
     assert process.wait() == -signal.SIGKILL, moment
-    assert came, moment
+    assert reached, moment
 
 
 def run_to_end(line: list[str], results: Path) -> dict[str, list[float]]:
     """Run a command to its end; return the seconds between its events by phase."""
-    process, pipe = cold(line, results, "none", 0, log=results.parent / "log")
+    process, pipe = start_in_new_interpreter(line, results, NO_PHASE, 0, log=results.parent / "log")
     with os.fdopen(pipe, encoding="utf-8") as file:
         events = [(phase, float(at)) for phase, at in (line.split() for line in file)]
     assert process.wait() == 0, (results.parent / "log").read_text()
@@ -112,7 +115,7 @@ def run_to_end(line: list[str], results: Path) -> dict[str, list[float]]:
     return gaps
 
 
-def let_end(process: Process, pipe: int) -> int:
+def wait_to_end(process: Process, pipe: int) -> int:
     """Wait for the end of a command; return its status."""
     with os.fdopen(pipe, "rb") as file:
         while file.read(2**16):
@@ -129,10 +132,10 @@ def finished(results: Path) -> dict[str, tuple[int, int]]:
     return {run: (status.st_ino, status.st_mtime_ns) for run, status in weights.items()}
 
 
-def resume(line: list[str], results: Path, whole: Path, *, start: Start = cold) -> None:
+def resume(line: list[str], results: Path, whole: Path, *, start: Start = start_in_new_interpreter) -> None:
     """Run the command again; check that finished runs are untouched and that all results equal those in `whole`."""
     before, log = finished(results), results.parent / "last"
-    status, output = let_end(*start(line, results, "none", 0, log=log)), log.read_text()
+    status, output = wait_to_end(*start(line, results, NO_PHASE, 0, log=log)), log.read_text()
     assert status == 0, output
     assert "Traceback" not in output
     after, expected = finished(results), finished(whole)
@@ -151,17 +154,25 @@ def resume(line: list[str], results: Path, whole: Path, *, start: Start = cold) 
     assert not list((results / "cache").rglob("*.tmp"))
 
 
-def test_command_killed_in_every_phase_resumes_to_the_same_files(twelve: Path, tmp_path: Path, warm: Warm) -> None:
+def test_command_killed_in_every_phase_resumes_to_the_same_files(
+    twelve_clips: Path, tmp_path: Path, fork_server: ForkServer
+) -> None:
     """Kill a command five times, while the same command runs to its end with another store."""
     rng = np.random.default_rng(0)
-    whole, results, what, start = tmp_path / "whole", tmp_path / "results", "--block 4 --epochs 3", start_forked(warm)
+    whole, results, what = tmp_path / "whole", tmp_path / "results", "--block 4 --epochs 3"
+    start = make_fork_start(fork_server)
     for phase, most in zip(PHASES, (1500, 8, 3, 3, 8), strict=True):
         moment = Moment(phase, int(rng.integers(most)), rng.uniform(0, 0.1))
-        kill(words(twelve, results, what), results, moment, start=cold if phase == "start-up" else start)
+        kill(
+            words(twelve_clips, results, what),
+            results,
+            moment,
+            start=start_in_new_interpreter if phase == "start-up" else start,
+        )
         if phase == "start-up":
-            left_alone = start(words(twelve, whole, what), whole, "none", 0, log=tmp_path / "alone")
-    assert let_end(*left_alone) == 0, (tmp_path / "alone").read_text()
-    resume(words(twelve, results, what), results, whole, start=start)
+            left_alone = start(words(twelve_clips, whole, what), whole, NO_PHASE, 0, log=tmp_path / "alone")
+    assert wait_to_end(*left_alone) == 0, (tmp_path / "alone").read_text()
+    resume(words(twelve_clips, results, what), results, whole, start=start)
 
 
 WHAT = "--block 3 4 --seed 0 1 --epochs 4"
@@ -169,10 +180,10 @@ N_STORES = 2  # each is killed five times
 
 
 @pytest.fixture(scope="module")
-def left_alone(twelve: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[float]]]:
+def left_alone(twelve_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[float]]]:
     """Return the results and the events of a command that is not killed."""
     whole = tmp_path_factory.mktemp("left-alone") / "whole"
-    return whole, run_to_end(words(twelve, whole, WHAT), whole)
+    return whole, run_to_end(words(twelve_clips, whole, WHAT), whole)
 
 
 @pytest.mark.slow
@@ -180,9 +191,9 @@ def left_alone(twelve: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 def test_command_killed_at_random_moments_resumes_to_the_same_files(
     seed: int,
     left_alone: tuple[Path, dict[str, list[float]]],
-    twelve: Path,
+    twelve_clips: Path,
     tmp_path: Path,
-    say: Callable[[str], None],
+    print_at_end: Callable[[str], None],
 ) -> None:
     """Kill a command once in every phase; after every kill the finished runs are still there."""
     rng = np.random.default_rng(seed)
@@ -194,9 +205,9 @@ def test_command_killed_at_random_moments_resumes_to_the_same_files(
         left = 1 - len(kept) / len(finished(whole)) if phase in ("training", "record") else 1.0  # of its events
         number = int(rng.integers(max(UNTIL[phase] * left * len(gaps[phase]), 1)))
         moment = Moment(phase, number, rng.uniform() * gaps[phase][number])
-        kill(words(twelve, results, WHAT), results, moment)
+        kill(words(twelve_clips, results, WHAT), results, moment)
         before, kept = kept, finished(results)
         assert before.items() <= kept.items(), moment
         moments.append(f"{phase} {number}/{len(gaps[phase])} +{moment.after:.3f} s ({len(kept)} runs done)")
-    resume(words(twelve, results, WHAT), results, whole)
-    say("killed at: " + ", ".join(moments))
+    resume(words(twelve_clips, results, WHAT), results, whole)
+    print_at_end("killed at: " + ", ".join(moments))

@@ -116,10 +116,10 @@ LIMITS = {
 
 
 def test_memory_of_inputs_does_not_depend_on_the_length_of_recordings(
-    recordings: Make, say: Callable[[str], None]
+    recordings: Make, print_at_end: Callable[[str], None]
 ) -> None:
     increase = measure(recordings, list(LIMITS))
-    say("MB more: " + ", ".join(f"{way} {increase[way] / MB:.0f}" for way in LIMITS))
+    print_at_end("MB more: " + ", ".join(f"{way} {increase[way] / MB:.0f}" for way in LIMITS))
     assert {way: round(increase[way] / MB) for way in LIMITS if increase[way] > LIMITS[way] * MB} == {}
 
 
@@ -145,7 +145,7 @@ COMMANDS = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("clips", "options"), COMMANDS)
 def test_memory_of_a_command_on_long_recordings(
-    clips: str, options: str, recordings: Make, tmp_path: Path, say: Callable[[str], None]
+    clips: str, options: str, recordings: Make, tmp_path: Path, print_at_end: Callable[[str], None]
 ) -> None:
     seconds, number = CLIPS[clips]
     root = recordings(f"of {options or 'short ones'}", seconds, number)
@@ -154,6 +154,6 @@ def test_memory_of_a_command_on_long_recordings(
     process = subprocess.Popen([sys.executable, "run_ablation.py", *line, *folders, *ON_CPU], cwd=ROOT)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = status
-    say(f"{number} of {seconds} s {options}: {used.ru_maxrss / 1024:.0f} MB")
+    print_at_end(f"{number} of {seconds} s {options}: {used.ru_maxrss / 1024:.0f} MB")
     assert status == 0
     assert used.ru_maxrss * 1024 <= COMMAND_LIMITS[clips] * GB
