@@ -1,4 +1,4 @@
-"""Finished runs as training leaves them, made of outputs that a test chooses."""
+"""Finished runs in a store, with logits chosen by a test instead of training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -24,9 +24,18 @@ def finish(
     best: np.ndarray | None = None,
     **more: Any,
 ) -> None:
-    """Write a finished run with its record, history and predictions: logits (clips, classes), targets (clips,).
+    """Write a finished run: record, history and predictions.
 
-    `best` are the logits of its best epoch; without them it did not keep any, and that epoch got everything right.
+    Parameters
+    ----------
+    logits, targets
+        Of the last epoch: (clips, classes) and (clips,).
+    history
+        Rows of history.csv (default: one epoch).
+    best
+        Logits of the best epoch (clips, classes); None: not stored, with an accuracy of 1.
+    more
+        Fields of the record that replace the defaults.
     """
     best_accuracy = 1.0 if best is None else metrics.accuracy(best, targets)
     by_class = {name: values.tolist() for name, values in asdict(metrics.per_class(logits, targets)).items()}
@@ -48,14 +57,14 @@ def finish(
 
 
 def scored(right: int, clips: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return logits (clips, 2) and targets (clips,) of which the first `right` are met."""
+    """Return logits (clips, 2) and targets (clips,); the first `right` predictions are correct."""
     targets = np.arange(clips) % 2
     predicted = np.where(np.arange(clips) < right, targets, 1 - targets)
     return 4.0 * np.eye(2)[predicted], targets
 
 
 def plan_of(runs: Mapping[str, Sequence[Run]], *, ablation: str = "freeze") -> Plan:
-    """Return the plan of conditions, whose runs are in one order of folds and seeds; the first is the reference."""
+    """Return a plan of conditions with runs in the same order of folds and seeds; the first is the reference."""
     references = next(iter(runs.values()))
     planned = [
         PlannedRun(name, run, ref) for name, part in runs.items() for run, ref in zip(part, references, strict=True)

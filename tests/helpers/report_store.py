@@ -1,8 +1,9 @@
-"""A results folder as the commands leave it, with names that try to break out of the page."""
+"""A results folder for tests of the report page, with names that would inject HTML if they were not escaped."""
 
 from pathlib import Path
 from types import SimpleNamespace
 
+import finished_runs
 import numpy as np
 import pandas as pd
 import soundfile
@@ -15,7 +16,7 @@ from analysis.output.tables import Column
 from analysis.plots import by_condition
 from core.config.run import Run
 from core.plan import Plan, PlannedRun
-from core.store.runs import FAILED, FINISHED, RUNNING, Store
+from core.store.runs import FAILED, RUNNING, Store
 from core.training import metrics
 
 HOSTILE = "<script>alert(1)</script>"
@@ -37,7 +38,7 @@ EMBEDDED_CLIP = "bass/032-fluidr3-032.ogg"
 
 
 def make_store(folder):
-    """Make a results folder of five runs, one analysis with a table and a figure, and one with maps; return it."""
+    """Write a results folder with runs, an analysis with a table and a figure, and one with attribution maps."""
     store = Store(folder)
     base = Run().replace(data__name="esc50", data__content="c0ffee" * 10, model__backbone="densenet201")
     frozen = base.replace(model__freeze="block3")
@@ -56,9 +57,9 @@ def make_store(folder):
     ]
     session = SimpleNamespace(store=store, device=torch.device("cpu"), threads=1)
     freeze = OutputFolder(Plan("freeze", tuple(planned), {}), session, folder / "freeze" / 'a"b<i>')
-    conditions(freeze)
+    write_conditions(freeze)
     freeze.write_description(f"python run_ablation.py freeze --data-root '{HOSTILE}'")
-    maps(OutputFolder(Plan("attribute", tuple(planned[:2]), {}), session, folder / "attribute" / "some"))
+    write_maps(OutputFolder(Plan("attribute", tuple(planned[:2]), {}), session, folder / "attribute" / "some"))
     return folder
 
 
@@ -69,22 +70,15 @@ def finish(store, run, *, right, classes=CLASSES):
     logits = np.eye(len(classes))[targets] * np.where(rng.random(len(targets)) < right, 4, -4)[:, None]
     logits += rng.normal(size=logits.shape)
     scores = metrics.summarise(logits, targets) | {"accuracy_best_epoch": right, "best_epoch": 2, "epochs": 3}
-    store.write_record(run, RUNNING, {})
-    store.write_history(
-        run,
-        [
-            {"epoch": epoch, "train_loss": 2 / epoch, "train_accuracy": 0.3 * epoch, "train_seconds": 1.0}
-            | {"test_loss": 2.2 / epoch, "test_accuracy": 0.28 * epoch, "evaluation_seconds": 0.1}
-            for epoch in (1, 2, 3)
-        ],
-    )
-    per_class = metrics.per_class(logits, targets)
+    history = [
+        {"epoch": epoch, "train_loss": 2 / epoch, "train_accuracy": 0.3 * epoch, "train_seconds": 1.0}
+        | {"test_loss": 2.2 / epoch, "test_accuracy": 0.28 * epoch, "evaluation_seconds": 0.1}
+        for epoch in (1, 2, 3)
+    ]
     values = {
         "environment": {"device": "cpu", "device_name": "", "threads": 1},
         "versions": {"python": "3.11.7", "torch": "2.15.0", "commit": "abc"},
         "metrics": scores,
-        "per_class": {name: getattr(per_class, name).tolist() for name in ("precision", "recall", "f1", "support")},
-        "confusion": metrics.confusion_matrix(logits, targets).tolist(),
         "class_names": list(classes),
         "parameters": 1000,
         "trainable_parameters": 900,
@@ -92,11 +86,12 @@ def finish(store, run, *, right, classes=CLASSES):
         "bad_clips": [],
         "seconds": {"preparation": 1.0, "training": 3.0, "evaluation": 0.3},
     }
-    store.write_record(run, FINISHED, values, files=("history.csv",))
+    store.write_record(run, RUNNING, {})
+    finished_runs.finish(store, run, logits, targets, history=history, **values)
 
 
-def conditions(results):
-    """Leave a table and a figure of accuracy by condition, one with a run that failed."""
+def write_conditions(results):
+    """Write a table and a figure of accuracy by condition; one condition has a failed run."""
     ids = {condition: [p.run.id for p in results.plan.planned if p.condition == condition] for condition in ROWS}
     frame = pd.DataFrame(
         [
@@ -119,8 +114,8 @@ def conditions(results):
     )
 
 
-def maps(results):
-    """Leave maps of an embedded clip (twice), of one beside them, of one that is gone, and a stray item."""
+def write_maps(results):
+    """Write maps of an embedded clip (two), of a stored clip and of a missing clip, and an item outside the folder."""
     figure, ax = style.new_figure()
     ax.imshow(np.eye(8))
     style.save_figure(figure, results.folder / "map", pd.DataFrame({"value": [1.5, 2.5]}))
@@ -128,12 +123,12 @@ def maps(results):
     soundfile.write(results.folder / "sounds" / "1.wav", 0.1 * np.sin(np.arange(8000) / 3), 8000)
     outside = Path("..", "..", "..", "secret.png")
     (results.folder / outside).write_bytes((results.folder / "map.png").read_bytes())
-    found = {"kind": "map", "name": "map", "files": ["map.png", "map.pdf"], "true": CLASSES[1], "error": 0.0213}
+    item = {"kind": "map", "name": "map", "files": ["map.png", "map.pdf"], "true": CLASSES[1], "error": 0.0213}
     results.items += [
-        found | {"clip": EMBEDDED_CLIP, "predicted": "siren", "caption": "Attribution of the reference"},
-        found | {"clip": EMBEDDED_CLIP, "predicted": CLASSES[2], "caption": "Attribution of the frozen network"},
-        found | {"clip": CLIP, "sound": "sounds/1.wav", "predicted": "siren", "caption": "{{ 7 * 7 }}" + HOSTILE},
-        found | {"clip": "gone.wav", "predicted": "siren", "caption": "A clip that was moved"},
+        item | {"clip": EMBEDDED_CLIP, "predicted": "siren", "caption": "Attribution of the reference"},
+        item | {"clip": EMBEDDED_CLIP, "predicted": CLASSES[2], "caption": "Attribution of the frozen network"},
+        item | {"clip": CLIP, "sound": "sounds/1.wav", "predicted": "siren", "caption": "{{ 7 * 7 }}" + HOSTILE},
+        item | {"clip": "gone.wav", "predicted": "siren", "caption": "A clip that was moved"},
         {"kind": "figure", "name": "stray", "caption": "Out of its folder", "files": [outside.as_posix()]},
     ]
     results.write_description("python run_ablation.py attribute --misclassified")
