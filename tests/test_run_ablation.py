@@ -16,9 +16,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from fork_server import ROOT, ForkedCommand, ForkServer
-from small_runs import ON_CPU, SIZE
+from small_runs import fill_options
 
-SMALL = [*SIZE, "--batch-size", "8", *ON_CPU]
 Start = Callable[..., ForkedCommand]
 
 
@@ -35,9 +34,8 @@ def start(fork_server: ForkServer, tmp_path: Path) -> Start:
 
 
 def freeze(sounds: Path, results: Path, *more: str) -> list[str]:
-    """Return the words of a small `freeze` command; options in `more` replace those of SMALL."""
-    small = [word for pair in zip(SMALL[::2], SMALL[1::2], strict=True) if pair[0] not in more for word in pair]
-    return ["freeze", "--data", "folder", "--data-root", str(sounds), "--results", str(results), *small, *more]
+    """Return the words of a small `freeze` command."""
+    return ["freeze", "--data", "folder", "--data-root", str(sounds), "--results", str(results), *fill_options(more)]
 
 
 def wait_for_file(process: ForkedCommand, results: Path, pattern: str, seconds: float = 120) -> None:
@@ -52,7 +50,7 @@ def wait_for_file(process: ForkedCommand, results: Path, pattern: str, seconds: 
 def test_freeze_command_prints_all_results_and_trains_nothing_when_repeated(
     sounds: Path, tmp_path: Path, start: Start
 ) -> None:
-    words = freeze(sounds, tmp_path, "--block", "3", "stem", "--epochs", "1", "--seed", "0", "1", "--json")
+    words = freeze(sounds, tmp_path, "--block", "3", "stem", "--seed", "0", "1", "--json")
     command = [sys.executable, ROOT / "run_ablation.py", *words]
     cold = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=240)
     assert cold.returncode == 0, cold.stderr
@@ -99,7 +97,7 @@ def test_interrupted_command_ends_with_status_130_and_one_line(sounds: Path, tmp
 
 
 def test_two_commands_at_once_train_each_run_once(sounds: Path, tmp_path: Path, start: Start) -> None:
-    words = freeze(sounds, tmp_path, "--block", "stem", "--epochs", "1", "--seed", "0", "1", "--json")
+    words = freeze(sounds, tmp_path, "--block", "stem", "--seed", "0", "1", "--json")
     outputs = [process.communicate() for process in [start(*words), start(*words)]]
     assert [status for status, _, _ in outputs] == [0, 0], outputs
     assert json.loads(outputs[0][1]) == json.loads(outputs[1][1])
@@ -108,7 +106,7 @@ def test_two_commands_at_once_train_each_run_once(sounds: Path, tmp_path: Path, 
 
 
 def test_command_with_a_failed_run_lists_it_and_ends_with_status_1(sounds: Path, tmp_path: Path, start: Start) -> None:
-    words = ["--block", "4", "--epochs", "1", "--optimizer", "sgd", "--lr", "1e30", "--schedule", "constant", "--json"]
+    words = ["--block", "4", "--optimizer", "sgd", "--lr", "1e30", "--schedule", "constant", "--json"]
     status, out, err = start(*freeze(sounds, tmp_path, *words)).communicate()
     assert status == 1
     rows = json.loads(out)["rows"]
@@ -147,14 +145,14 @@ def test_command_with_bad_clips_lists_them_before_training(sounds: Path, tmp_pat
     for name, content in (("low/1.wav", b""), ("high/2.wav", b"no sound at all")):
         (root / name).unlink()
         (root / name).write_bytes(content)
-    status, _, err = start(*freeze(root, tmp_path / "results", "--block", "4", "--epochs", "1")).communicate()
+    status, _, err = start(*freeze(root, tmp_path / "results", "--block", "4")).communicate()
     assert status == 2
     line = err.strip().splitlines()[-1]
     assert "2 of the 30 clips" in line
     assert "low/1.wav" in line
     assert "high/2.wav" in line
     assert not list((tmp_path / "results" / "runs").glob("*/history.csv"))
-    words = freeze(root, tmp_path / "results", "--block", "4", "--epochs", "1", "--on-bad-clip", "skip")
+    words = freeze(root, tmp_path / "results", "--block", "4", "--on-bad-clip", "skip")
     status, out, err = start(*words).communicate()
     assert status == 0, err
     assert "2 clips that could not be used were left out" in out

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from small_runs import SMALL
+from small_runs import SMALL, fill_options
 
 from ablations.attribute import Attribute
 from analysis.attribution.writer import safe_file_name
@@ -24,9 +24,8 @@ QUICK = [*SMALL, "--n-steps", "8", "--max-steps", "16"]
 
 def make_command(sounds: Path, results: Path, *options: str) -> list[str]:
     """Return a command with `options`, and with the options of `QUICK` that are not among them."""
-    pairs = zip(QUICK[::2], QUICK[1::2], strict=True)
-    quick = [word for pair in pairs if pair[0] not in options for word in pair]
-    return ["attribute", "--data", "folder", "--data-root", str(sounds), "--results", str(results), *quick, *options]
+    where = ["--data", "folder", "--data-root", str(sounds), "--results", str(results)]
+    return ["attribute", *where, *fill_options(options, QUICK)]
 
 
 @pytest.fixture(scope="module")

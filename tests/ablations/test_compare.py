@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from small_runs import SMALL
+from small_runs import SMALL, fill_options
 
 from core.errors import UserError
 from run_ablation import main
@@ -16,9 +16,7 @@ def compare(sounds: Path, tmp_path: Path):
 
     def run(words: str) -> pd.DataFrame:
         data = ["--data", "folder", "--data-root", str(sounds), "--results", str(tmp_path)]
-        options = zip(SMALL[::2], SMALL[1::2], strict=True)
-        small = [word for option in options if option[0] not in words.split() for word in option]
-        assert main(["compare", *small, *data, *words.split()]) == 0
+        assert main(["compare", *data, *fill_options(words.split())]) == 0
         (file,) = tmp_path.glob("compare/*/table.csv")
         return pd.read_csv(file)
 
