@@ -150,7 +150,7 @@ def test_weight_change_of_frozen_blocks_is_1_and_is_cached(run_ablation) -> None
 
 
 def test_weight_change_with_grid_has_rows_of_each_point(run_ablation) -> None:  # type: ignore[no-untyped-def]
-    frame, _ = run_ablation(WeightChange(), {"training__lr": 1e-3}, {"training__lr": 1e-2})
+    frame, _ = run_ablation(WeightChange(similarity="cka"), {"training__lr": 1e-3}, {"training__lr": 1e-2})
     assert len(frame) == 2 * 2 * 5
     assert (frame["runs"] == 1).all()
 
