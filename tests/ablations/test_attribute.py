@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +11,10 @@ import pytest
 from small_runs import SMALL, fill_options
 
 from ablations.attribute import Attribute
-from analysis.attribution.writer import safe_file_name
 from core.config.run import Run
 from core.errors import UserError
 from run_ablation import main
 
-ROOT = Path(__file__).parents[2]
 QUICK = [*SMALL, "--n-steps", "8", "--max-steps", "16"]
 
 
@@ -181,14 +177,6 @@ def test_attribute_with_invalid_option_raises_user_error(
     assert "\n" not in str(caught.value)
 
 
-def test_attribute_with_run_in_empty_store_exits_with_status_2(sounds: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "run_ablation.py"), *make_command(sounds, tmp_path, "--run", "abc")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].endswith("has no finished run; leave out --run to train one")
-    assert "Traceback" not in done.stderr
-
-
 def test_attribute_with_damaged_or_unfinished_run_raises_user_error(results: Path, sounds: Path) -> None:
     run = get_run_id(results)
     (results / "runs" / run / "weights.safetensors").write_bytes(b"cut short")
@@ -207,17 +195,6 @@ def test_attribute_with_changed_clips_raises_user_error(results: Path, sounds: P
         main(make_command(other, results, "--run", get_run_id(results)))
 
 
-def test_attribute_misclassified_without_errors_raises_user_error(
-    results: Path, sounds: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "analysis.attribution.selection.predicted_classes",
-        lambda subject, session: dict(zip(subject.paths, subject.labels, strict=True)),
-    )
-    with pytest.raises(UserError, match="leave out --misclassified$"):
-        main(make_command(sounds, results, "--misclassified"))
-
-
 def test_attribute_across_ablations_plans_other_ablations(run: Run) -> None:
     scratch = run.replace(model__weights="random")
     planned = Attribute(across_ablations=True).conditions(run, scratch)
@@ -229,14 +206,3 @@ def test_attribute_across_ablations_plans_other_ablations(run: Run) -> None:
     assert Attribute().conditions(run, scratch) == {"base": run}
     with pytest.raises(UserError, match=r"^block 9: "):
         Attribute(across_ablations=True, block="9").conditions(run, scratch)
-
-
-@pytest.mark.parametrize("clip", ["../../etc/passwd", "a b/c$d.wav", "x" * 300, "<script>.wav", ".hidden\n日本.wav"])
-def test_safe_file_name_is_safe_and_unique(clip: str) -> None:
-    name = safe_file_name(clip)
-    assert name == safe_file_name(clip)
-    assert name.isascii()
-    assert len(name) < 80
-    assert not name.startswith(".")
-    assert not set(name) & set("/\\ \n$<>")
-    assert safe_file_name(clip + "x") != name

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from ablations.attribute import write_attributions
 from analysis.attribution.pipeline import AttributionRequest
@@ -39,20 +38,6 @@ def test_float16_run_is_trained_compared_and_attributed(
     sizes = [(session.store.cache / each.entry / "array.npy").stat().st_size for each in (whole, stored)]
     assert sizes[1] - 128 == (sizes[0] - 128) / 2
     assert np.abs(whole.array[:] - stored.array[:]).max() <= 0.016
-
-
-@pytest.mark.parametrize("freeze", ["none", "block4"])
-def test_float16_images_on_device_and_read_ahead_give_equal_weights(
-    freeze: str, float16_run: Run, dataset: Dataset, session: Session
-) -> None:
-    runs = [float16_run.replace(model__freeze=freeze, training__epochs=1, seed=seed) for seed in (0, 1)]
-    train(runs[0], dataset, session, label="on the device")
-    expected = session.store.weights(runs[0])
-    (session.store.folder(runs[0]) / "run.json").unlink()
-    session.device_cache.budget = 0
-    session.device_cache._tensors.clear()
-    train(runs[0], dataset, session, label="read ahead")
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in session.store.weights(runs[0]).items())
 
 
 def test_float16_with_feature_table_raises_user_error(tmp_path) -> None:

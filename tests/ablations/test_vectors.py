@@ -9,7 +9,6 @@ import torch
 
 from analysis.attribution.pipeline import AttributionPipeline, AttributionRequest
 from analysis.attribution.writer import write_attributions
-from analysis.network_cost import count_multiply_adds
 from analysis.output.output_folder import OutputFolder
 from analysis.similarity.weight_change import compute_run_similarity
 from core.config.run import Clip, Frontend, Run
@@ -17,7 +16,7 @@ from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.inputs import INPUT_KINDS
 from core.inputs.base import Axis, InputKind
-from core.inputs.input_of_run import build_input_kind, get_input_shape
+from core.inputs.input_of_run import get_input_shape
 from core.models.build_network import build_network
 from core.plan import Plan, PlannedRun
 from core.session import Session
@@ -118,14 +117,3 @@ def test_vector_run_with_image_options_raises_user_error(vectors: Run, dataset: 
         prepare(vectors.replace(training__freq_mask=4), dataset, session)
     with pytest.raises(UserError, match="--normalise fixed: .* train"):
         prepare(vectors.replace(frontend__normalise="fixed"), dataset, session)
-
-
-def test_vector_run_has_its_own_id_and_inputs(vectors: Run, dataset: Dataset, session: Session) -> None:
-    assert vectors.id != vectors.replace(frontend__kind="logmel").id
-    prepared = prepare(vectors, dataset, session)
-    assert prepared.source.arrays[0].shape == (30, WIDTH)
-    kind = build_input_kind(vectors.clip, vectors.frontend)
-    assert (kind(torch.zeros(1, 4000)) == kind.silence).all()
-    assert count_multiply_adds(prepared.backbone, torch.zeros(1, *get_input_shape(vectors))) == 32 * (
-        WIDTH + 32 + 32 + 3
-    )

@@ -1,13 +1,12 @@
 """Table of ensembles, from logits written to a store."""
 
-import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 from finished_runs import finish, plan_of, scored
 
-from analysis.ensembles import MAX_SUBSETS, _sample_subsets, write_ensemble_report
+from analysis.ensembles import write_ensemble_report
 from analysis.output.output_folder import OutputFolder
 from core.config.execution import ExecutionOptions
 from core.config.run import Run
@@ -84,12 +83,3 @@ def test_ensemble_report_without_finished_member_has_no_scores(session: Session)
     frame = write_ensemble_report(members(session, {(1, 0): 0, (1, 1): 0}), title="Network")
     assert frame[["accuracy", "accuracy_std", "macro_f1", "ece"]].isna().all(axis=None)
     assert frame["missing"].tolist() == [2, 2]
-
-
-def test_sample_subsets_of_many_members_is_random_but_fixed():
-    assert sorted(_sample_subsets(5, 3)) == sorted(itertools.combinations(range(5), 3))
-    drawn = list(_sample_subsets(30, 15))
-    assert len(drawn) == MAX_SUBSETS
-    assert all(len(set(subset)) == 15 and set(subset) <= set(range(30)) for subset in drawn)
-    assert len({tuple(sorted(subset)) for subset in drawn}) > 0.99 * MAX_SUBSETS
-    assert drawn == list(_sample_subsets(30, 15))

@@ -9,7 +9,6 @@ import pytest
 import soundfile
 from matplotlib.figure import Figure
 
-from analysis.plots.input_samples import select_clips
 from core.errors import UserError
 from run_ablation import main
 
@@ -63,10 +62,3 @@ def test_report_has_the_sounds_of_samples(sounds: Path, tmp_path: Path) -> None:
 def test_samples_several_inputs_are_refused(sounds: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="samples draws one kind of input, not 2: give every option a single value"):
         run_samples(sounds, tmp_path, "--fmin", "0", "100")
-
-
-def test_select_clips_is_by_class_and_repeatable() -> None:
-    labels = np.array([0, 0, 0, 1, 1, 2])
-    rows = select_clips(labels, np.arange(6), per_class=2)
-    assert labels[rows].tolist() == [0, 0, 1, 1, 2]
-    assert rows == select_clips(labels, np.arange(6), per_class=2)

@@ -1,6 +1,5 @@
 """Attribution maps of networks with known attributions, and properties of maps of all networks."""
 
-import importlib
 from collections import OrderedDict
 from typing import Any
 
@@ -17,7 +16,6 @@ from analysis.attribution import (
     IGSettings,
     baselines,
     class_profiles,
-    integrated_gradients,
     methods,
 )
 from analysis.attribution.integrated_gradients import mean_gradients
@@ -97,21 +95,6 @@ def make_network(seed: int = 0) -> nn.Sequential:
     return nn.Sequential(*layers).double()
 
 
-@pytest.mark.parametrize("steps", [1, 7])
-def test_integrated_gradients_of_linear_network_are_exact(
-    linear: LinearNetwork, rng: np.random.Generator, steps: int
-) -> None:
-    x = make_images(rng)
-    maps = attribute(
-        AttributionModel(linear, SHAPE), x, baselines.make_baseline("silence", x), np.array([1, 0]), steps=steps
-    )
-    weight = linear.weight.detach().numpy()[[1, 0]]
-    np.testing.assert_allclose(maps.attributions, weight * (x - FLOOR_DB), rtol=1e-4)
-    np.testing.assert_allclose(maps.gradients, weight, rtol=1e-4)
-    assert (maps.error < 1e-4).all()
-    assert (maps.steps == steps).all()
-
-
 def test_integrated_gradients_of_published_example_with_inplace_relu() -> None:
     """For x = (3, 1) and baseline 0 the attributions are (1.5, -0.5)."""
     x = np.array([[[[3.0, 1.0]]]], np.float32)
@@ -163,28 +146,6 @@ def test_mean_gradients_do_not_depend_on_memory_budget(rng: np.random.Generator)
         np.testing.assert_allclose(gradients, results[1], rtol=1e-10, atol=1e-14, err_msg=f"{rows} rows")
 
 
-def test_mean_gradients_use_full_batches_within_the_budget(rng: np.random.Generator) -> None:
-    x = make_images(rng, 3, (3, 16, 16)).astype(np.float64)
-    batch_sizes: list[int] = []
-
-    class Spy(nn.Module):
-        def forward(self, batch: torch.Tensor) -> torch.Tensor:
-            batch_sizes.append(len(batch))
-            return batch
-
-    def spied() -> nn.Module:
-        network = make_network()
-        network.insert(2, Spy())
-        return network
-
-    bytes_per_image = AttributionModel(spied(), x.shape[1:]).bytes_per_image
-    for steps, expected in ((64, [8] * 24), (20, [7, 7, 6] * 3), (4, [8, 4]), (2, [6])):
-        model = AttributionModel(spied(), x.shape[1:], memory=15 * bytes_per_image)
-        batch_sizes.clear()
-        mean_gradients(model, x, np.full_like(x, FLOOR_DB), np.zeros(3, int), steps=steps)
-        assert batch_sizes == expected
-
-
 def test_integrated_gradients_equal_captum(rng: np.random.Generator) -> None:
     x = make_images(rng, 2, (3, 16, 16)).astype(np.float64)
     network = make_network().eval()
@@ -215,60 +176,6 @@ def test_run_within_memory_halves_batch_size() -> None:
 
     with pytest.raises(UserError, match="--device cpu"):
         model.run_within_memory(never)
-
-
-def test_inplace_clamp_gives_equal_gradients_with_less_memory(rng: np.random.Generator) -> None:
-    """The inputs are below, inside, above and exactly at both ends of the range."""
-    act = nn.Hardtanh(-0.5, 0.7, inplace=True)
-    images = torch.from_numpy(
-        np.concatenate([rng.uniform(-9, 9, 61), [act.min_val, act.max_val, 0]]).astype(np.float32)
-    )
-    images = images.view(1, 1, 8, 8)
-    conv = nn.Conv2d(1, 1, 1, bias=False)
-    conv.weight.data.fill_(1)
-    first = nn.Hardtanh(act.min_val, act.max_val)
-    plain, inside = (nn.Sequential(conv, clamp, nn.Conv2d(1, 3, 3), nn.Flatten()) for clamp in (first, act))
-    inside[2].load_state_dict(plain[2].state_dict())
-    expected, model = AttributionModel(plain, (1, 8, 8)), AttributionModel(inside, (1, 8, 8))
-    results = []
-    for network in (expected, model):
-        x = images.clone().requires_grad_()
-        logits = network(x)
-        (gradient,) = torch.autograd.grad(logits.square().sum(), x)
-        results.append((logits, gradient))
-    for ours, theirs in zip(*results, strict=True):
-        assert torch.equal(ours, theirs)
-    assert 0 < (results[0][1] == 0).sum() < 64
-    assert model.bytes_per_image < expected.bytes_per_image
-    with model.without_inplace():
-        assert torch.equal(model(images), results[0][0])
-        assert [m.inplace for m in model.network.modules() if hasattr(m, "inplace")] == [False]
-
-
-def test_methods_restore_the_network_and_remove_hooks(rng: np.random.Generator) -> None:
-    network = make_network().train()
-    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    x = make_images(rng, 1, (3, 16, 16)).astype(np.float64)
-    silence = baselines.make_baseline("silence", x).astype(np.float64)
-    model = AttributionModel(network, x.shape[1:])
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-
-    def count_hooks() -> int:
-        return sum(len(getattr(module, name)) for module in model.network.modules() for name in hooks)
-
-    for method in methods.METHOD_NAMES:
-        layer = model.network[1] if method == "gradcam" else None
-        attribute(model, x, silence, np.array([0]), method=method, layer=layer, steps=4)
-        assert count_hooks() == 0, method
-        with pytest.raises((IndexError, AssertionError, RuntimeError)):
-            if method == methods.INTEGRATED_GRADIENTS:
-                mean_gradients(model, x, silence[:, 0], np.array([99]), steps=4)
-            else:
-                methods.run_method(method, model, x, silence, np.array([99]), layer=layer)
-        assert count_hooks() == 0, method
-    assert network.training
-    assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
-    assert all(torch.equal(state[name], tensor) for name, tensor in network.state_dict().items())
 
 
 @pytest.mark.parametrize("method", [name for name in methods.METHOD_NAMES if name != "gradcam"])
@@ -406,22 +313,6 @@ def test_make_baseline_with_invalid_name_or_file_raises_user_error(rng: np.rando
         attribute(AttributionModel(LinearNetwork(np.ones((1, *SHAPE), np.float32)), SHAPE), x, x[:1], np.array([0, 0]))
 
 
-def test_save_clip_writes_readable_arrays(linear: LinearNetwork, rng: np.random.Generator, tmp_path: object) -> None:
-    from pathlib import Path
-
-    x = make_images(rng)
-    maps = attribute(AttributionModel(linear, SHAPE), x, baselines.make_baseline("silence", x), np.array([0, 1]))
-    (file,) = maps.save_clip(Path(f"{tmp_path}") / "deep" / "clip.v1", 1)
-    assert file.name == "clip.v1.npz"
-    with np.load(file) as arrays:
-        names = {"inputs", "baselines", "attributions", "target", "output", "baseline_output", "convergence_delta"}
-        assert names <= set(arrays)
-        np.testing.assert_array_equal(arrays["inputs"], x[1])
-        np.testing.assert_array_equal(arrays["attributions"], maps.attributions[1])
-        total = arrays["attributions"].sum() - (arrays["output"] - arrays["baseline_output"])
-        assert total == pytest.approx(arrays["convergence_delta"], abs=1e-3)
-
-
 def test_class_profiles_give_shares_along_both_axes() -> None:
     attributions = np.zeros((3, 1, 4, 5), np.float32)
     attributions[0, 0, 1, 2], attributions[1, 0, 3, 2] = -7.0, 1.0  # every clip has the same weight
@@ -436,36 +327,3 @@ def test_class_profiles_give_shares_along_both_axes() -> None:
     assert time.tolist() == [0, 0, 1, 0, 0]
     assert frame[frame["class"] == "dog"]["share"].sum() == 0
     assert frame.groupby("class")["clips"].first().to_dict() == {"cat": 2, "dog": 1}
-
-
-def test_integrated_gradients_keep_the_smaller_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More steps do not always reduce the error."""
-    module = importlib.import_module("analysis.attribution.integrated_gradients")
-
-    answers = iter([1.5, 3.0])
-    monkeypatch.setattr(module, "mean_gradients", lambda *a, **k: np.full((1, 1, 1, 1), next(answers)))
-    model = AttributionModel(LinearNetwork(np.ones((1, 1, 1, 1), np.float32)), (1, 1, 1))
-    results = integrated_gradients(
-        model,
-        np.ones((1, 1, 1, 1)),
-        np.zeros((1, 1, 1, 1, 1)),
-        np.array([0]),
-        np.array([1.0]),
-        ig_settings=IGSettings(n_steps=4, max_steps=8),
-    )
-    assert results.steps.tolist() == [4]
-    assert results.convergence_delta.tolist() == [0.5]
-
-
-def test_model_folds_batch_norms() -> None:
-    torch.manual_seed(0)
-    network = build_backbone("densenet121", 3, weights="random", seed=1).train()
-    with torch.no_grad():
-        network(torch.rand(2, 3, 64, 64))  # running statistics other than 0 and 1
-    network.eval()
-    model = AttributionModel(network, (3, 64, 64))
-    n_norms = sum(isinstance(module, nn.BatchNorm2d) for module in model.network.modules())
-    assert n_norms == 121 - 59  # one follows the convolution of the stem, 58 follow 1x1 convolutions
-    x = torch.rand(2, 3, 64, 64) * 2 - 1
-    with torch.no_grad():
-        torch.testing.assert_close(model(x), network(x), rtol=1e-4, atol=1e-4)

@@ -62,17 +62,6 @@ def test_curves_of_faithful_map_are_better_than_controls(maps: AttributionMaps) 
         assert area[clip, "insertion", "attribution"] > area[clip, "insertion", "random"]
 
 
-def test_replace_patches_replaces_whole_patches_by_mean_score() -> None:
-    score = np.random.default_rng(0).normal(size=(32, 64))
-    start, end = np.zeros((1, 32, 64)), np.ones((1, 32, 64))
-    images = [image[0, 0] for image in faithfulness._replace_patches(start, end, score)]
-    assert [image.mean() for image in images] == pytest.approx(faithfulness.FRACTIONS, abs=1e-3)
-    patches = images[faithfulness.FRACTIONS.index(0.5)].reshape(16, 2, 16, 4).transpose(0, 2, 1, 3).reshape(256, 8)
-    assert (np.ptp(patches, axis=1) == 0).all()
-    means = score.reshape(16, 2, 16, 4).mean(axis=(1, 3)).ravel()
-    assert means[patches[:, 0] == 1].min() > means[patches[:, 0] == 0].max()
-
-
 def test_loud_region_share_of_map_on_loud_corner(maps: AttributionMaps) -> None:
     frame = faithfulness.loud_region_share(maps).set_index(["clip", "map", "region"])
     assert frame.loc[(0, "attribution", "loud"), "share"] == pytest.approx(1.0)
@@ -184,37 +173,3 @@ def test_faithfulness_table_of_one_clip_is_unclear() -> None:
     frame = faithfulness.make_faithfulness_table(*make_frames(0.3, clips=1))
     assert frame["low"].isna().all()
     assert set(frame["verdict"]) == {"unclear", ""}
-
-
-def test_average_curves_equal_mean_over_clips(maps: AttributionMaps) -> None:
-    curves = faithfulness.deletion_insertion_curves(make_model(), maps)
-    frame = faithfulness.average_curves(curves)
-    assert len(frame) == len(curves) / 2
-    first = curves[(curves["curve"] == "deletion") & (curves["order"] == "energy") & (curves["fraction"] == 0.3)]
-    mean = frame[(frame["curve"] == "deletion") & (frame["order"] == "energy") & (frame["fraction"] == 0.3)]
-    assert mean["probability"].item() == pytest.approx(first["probability"].mean())
-
-
-def test_contradiction_notes_name_tests() -> None:
-    """With five clips, a sign flip test cannot reach p = 0.05."""
-    shares = pd.DataFrame(
-        [
-            {"clip": clip, "map": "attribution", "region": region, "share": share + 0.001 * clip, "area": 0.2}
-            for clip in range(5)
-            for region, share in (("loud", 0.8), ("boundary", 0.198))
-        ]
-    )
-    areas = pd.DataFrame(
-        [
-            {"clip": clip, "curve": curve, "order": order, "area": 0.1 * ((clip * k) % 3)}
-            for clip in range(5)
-            for curve in ("deletion", "insertion")
-            for k, order in enumerate(("attribution", "random", "energy"))
-        ]
-    )
-    randomised = pd.DataFrame(columns=["clip", "map", "rank_correlation", "ssim", "stage"])
-    frame = faithfulness.make_faithfulness_table(areas, shares, randomised)
-    assert frame.loc[frame["contradicts"], "test"].tolist() == ["loud"]
-    (note,) = faithfulness.contradiction_notes(frame)
-    assert "loud against the share of the image" in note
-    assert faithfulness.contradiction_notes(frame[~frame["contradicts"]]) == []

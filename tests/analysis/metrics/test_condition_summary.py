@@ -17,7 +17,6 @@ from analysis.metrics.registry import METRICS, check_metrics
 from analysis.output import style
 from analysis.output.output_folder import OutputFolder
 from analysis.plots import by_condition
-from analysis.plots.metric_bars import write_metric_bars
 from core.config.execution import ExecutionOptions
 from core.config.run import Run
 from core.errors import UserError
@@ -103,15 +102,6 @@ def test_grouped_bars_of_metric_have_heights_and_intervals(metric: str) -> None:
     assert ax.get_ylabel().replace("\n", " ") == f"{axis}, 95 % interval"
     assert ax.get_ylim()[0] == 0
     assert ax.get_legend() is None
-
-
-def test_metric_bars_caption_has_spread_and_missing_conditions(tmp_path: Path) -> None:
-    results = finished(tmp_path)
-    frame = pd.DataFrame({"condition": ["a", "b"], "nll": [0.5, math.nan], "nll_std": [0.1, math.nan]})
-    write_metric_bars(results, frame, "nll", title="Loss", caption="Compare")
-    (item,) = results.items
-    assert item["caption"].startswith("Compare: negative log likelihood by condition; error bars: standard deviation")
-    assert item["caption"].endswith("conditions without a result: 1.")
 
 
 def test_unknown_metric_raises_before_results_are_written(tmp_path: Path) -> None:

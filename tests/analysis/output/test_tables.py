@@ -206,13 +206,6 @@ def test_protocol_note_has_epoch_folds_and_seeds():
     assert "single run per condition (test fold 2 and seed 0)" in protocol_note(epoch="last", folds=[2], seeds=[0])
 
 
-def test_to_latex_of_unknown_column_or_bad_label_raises():
-    with pytest.raises(ValueError, match="no column nll"):
-        to_latex(FRAME, columns=[Column("nll", "NLL")], caption="", label="t")
-    with pytest.raises(ValueError, match="label='a b'"):
-        to_latex(FRAME, columns=COLUMNS, caption="", label="a b")
-
-
 def test_write_table_on_full_disk_keeps_old_table(tmp_path, monkeypatch):
     (old,) = write_table(FRAME, tmp_path / "t", columns=COLUMNS, caption="", label="t")[:1]
     before = old.read_bytes()

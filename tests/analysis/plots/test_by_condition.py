@@ -1,6 +1,5 @@
 """Figures by condition: drawn values, labels, and files."""
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -66,14 +65,6 @@ def test_accuracy_by_condition_with_series_has_one_line_each(ax):
     by_condition.draw_accuracy_by_condition(frame, ax, xlabel="", series="backbone")
     assert legend(ax) == ["a", "b", "a published", "no result"]
     np.testing.assert_allclose(lines(ax)["b"].get_ydata(), 50)
-
-
-def test_accuracy_by_condition_of_other_names_keeps_order(ax):
-    frame = pd.DataFrame({"condition": ["pad", "loop", "none"], "accuracy": [0.1, 0.2, 0.3]})
-    by_condition.draw_accuracy_by_condition(frame, ax, xlabel="Fit")
-    assert ticks(ax) == ["pad", "loop", "none"]
-    assert ax.get_ylabel() == "Accuracy (%)"
-    assert ax.get_legend() is None
 
 
 def similarity(layers):
@@ -153,25 +144,3 @@ def test_save_figure_writes_png_pdf_and_csv(tmp_path):
     pd.testing.assert_frame_equal(pd.read_csv(csv), FREEZE)
     again = style.save_figure(figure, tmp_path / "again", FREEZE)
     assert [file.read_bytes() for file in again] == [file.read_bytes() for file in (png, pdf, csv)]
-
-
-def test_figures_do_not_change_rcparams(tmp_path):
-    before = dict(mpl.rcParams)
-    figure, ax = style.new_figure()
-    by_condition.draw_accuracy_by_condition(FREEZE, ax, xlabel="")
-    style.save_figure(figure, tmp_path / "x", FREEZE)
-    assert dict(mpl.rcParams) == before
-    assert not ax.spines["top"].get_visible()  # the style applies
-
-
-def test_save_figure_breaks_long_axis_label(tmp_path):
-    figure, ax = style.new_figure()
-    ax.set_ylabel("A quantity with a label that is far too long, and even longer with its 95 % interval")
-    style.save_figure(figure, tmp_path / "long", None)
-    assert ax.get_ylabel().splitlines() == [
-        "A quantity with a label that is far too long,",
-        "and even longer with its 95 % interval",
-    ]
-    ax.set_ylabel("Accuracy (%), 95 % interval")
-    style.save_figure(figure, tmp_path / "short", None)
-    assert ax.get_ylabel() == "Accuracy (%), 95 % interval"

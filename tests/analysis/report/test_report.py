@@ -1,6 +1,5 @@
 import json
 import shutil
-from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,13 +8,10 @@ import pytest
 from report_store import CLASSES, CLIP, HOSTILE, REASON, finish, make_store
 
 from ablations import STUDIES_FOLDER
-from analysis.output.number_format import format_percent, format_points
-from analysis.output.tables import Column, format_cells
 from analysis.report.page import make_page
 from analysis.report.published_tables import Studies
 from analysis.report.reader import Limits
 from analysis.report.run_details import make_confusion, make_curve
-from analysis.report.table_model import parse_csv, parse_description
 from commands.cli.study_schema import commands_by_item
 from core.config.run import Run
 from core.errors import UserError
@@ -152,21 +148,6 @@ def test_page_limits_leave_out_with_a_message(results):
     assert "3 more rows are left out." in text
 
 
-def test_page_size_grows_slowly_with_many_classes(tmp_path):
-    store = Store(tmp_path)
-    before = None
-    for seed in range(3):
-        finish(store, Run().replace(seed=seed), right=0.5, classes=[f"class {k}" for k in range(50)])
-        size = len(make_page(tmp_path))
-        assert before is None or size - before < 50_000
-        before = size
-    assert 'class="matrix"' in make_page(tmp_path)
-
-
-def test_make_page_is_deterministic(html, results):
-    assert make_page(results, studies=Studies(STUDIES_FOLDER, commands_by_item())) == html
-
-
 def test_report_command_writes_the_page(results, tmp_path, html, capsys):
     folder = shutil.copytree(results, tmp_path / "copy")
     assert main(["report", "--results", str(folder)]) == 0
@@ -209,67 +190,6 @@ def test_report_command_accepts_lone_surrogates(tmp_path):
     html = (tmp_path / "report" / "index.html").read_text()
     assert "No picture of this figure can be read" in html
     assert "localhost" not in html
-
-
-FORMATTED = {  # text of a cell: format function and value
-    "−5.8": (format_points, -0.058),
-    "86.2": (format_percent, 0.862),
-    "1e-05": (str, 1e-5),
-}
-
-
-@pytest.mark.parametrize("text", FORMATTED)
-def test_parse_description_cells_have_sort_values(text):
-    write, value = FORMATTED[text]
-    frame = pd.DataFrame({"name": ["a", "b"], "value": [value, float("nan")]})
-    titles, rows = format_cells(frame, [Column("name", "N"), Column("value", "V", lambda v: write(v))])
-    table = parse_description({"header": titles, "rows": [[asdict(cell) for cell in row] for row in rows]}, limit=9)
-    assert [[(cell.text, cell.sort) for cell in row] for row in table.rows] == [
-        [("a", None), (text, pytest.approx(value))],
-        [("b", None), ("–", None)],
-    ]
-
-
-@pytest.mark.parametrize("name", ["a|b", "a\\", "**bold**", "<b>"])
-def test_parse_description_keeps_text(name):
-    description = {"header": ["N", "V"], "rows": [[{"text": name}, {"text": "1.0", "sort": 1.0, "bold": True}]]}
-    table = parse_description(description, limit=9)
-    name_cell, value = table.rows[0]
-    assert (name_cell.text, name_cell.bold) == (name, False)
-    assert (value.text, value.bold, value.sort) == ("1.0", True, 1.0)
-    assert table.numeric == (False, True)
-
-
-@pytest.mark.parametrize(
-    "damaged",
-    [None, 3, {}, {"header": 3, "rows": []}, {"header": ["a"], "rows": [[3]]}, {"header": [], "rows": []}],
-)
-def test_parse_description_damaged_is_none(damaged):
-    assert parse_description(damaged, limit=9) is None
-
-
-def test_parse_description_invalid_sort_values_are_none():
-    odd = [{"text": "a", "sort": sort} for sort in (float("nan"), float("inf"), "1", None, [1])]
-    table = parse_description({"header": ["a"], "rows": [[cell] for cell in odd]}, limit=9)
-    assert [row[0].sort for row in table.rows] == [None] * 5
-
-
-def test_page_without_cells_shows_the_csv(results, tmp_path):
-    copy = shutil.copytree(results, tmp_path / "copy")
-    (file,) = (copy / "freeze").glob("*/analysis.json")
-    described = json.loads(file.read_text())
-    for item in described["items"]:
-        item.pop("cells", None)
-    file.write_text(json.dumps(described))
-    page = Page(make_page(copy))
-    assert page.all("td", **{"data-sort": "0.862"})
-    assert "86.2 ± 1.8" not in [e["text"] for e in page.all("strong")]
-
-
-def test_parse_csv_accepts_ragged_and_empty_tables():
-    assert parse_csv("", limit=9) is None
-    table = parse_csv("a,b\n1\n1,2,3\n", limit=9)
-    assert [[cell.text for cell in row] for row in table.rows] == [["1", ""], ["1", "2"]]
 
 
 def test_make_confusion_sorts_errors():

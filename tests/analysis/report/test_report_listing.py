@@ -127,16 +127,6 @@ def test_listing_sort_covers_all_pages(page):
     assert [float(row[7]) for row in rows(page)][0] == pytest.approx(99.6, abs=0.4)
 
 
-def test_listing_json_rows_look_like_html_rows(page):
-    shape = """
-        const of = (cell) => [cell.tagName, cell.className, cell.getAttribute('scope'), !!cell.querySelector('a')];
-        const rows = [...document.querySelectorAll('#runs-list tbody tr')];
-        return rows.map((row) => [...row.cells].map((cell) => of(cell).join()).join());
-    """
-    from_html, from_json = page.execute_script(shape)[10], page.execute_script(shape)[60]
-    assert from_html == from_json
-
-
 def test_listing_short_needs_no_script(results):
     text = make_page(results, Limits(html_runs=RUNS, details=1))
     assert "application/json" not in text

@@ -1,6 +1,5 @@
 """Noise floor of clips with several positions, compared with an independent computation on permuted matrices."""
 
-import re
 import warnings
 
 import numpy as np
@@ -9,9 +8,7 @@ import torch
 from torch import nn
 
 from analysis.similarity import INDICES, Moments, Similarity, compare_networks, similarity
-from analysis.similarity.weight_change import BATCH_SIZE, _average_runs, _iterate_batches
-from core.errors import UserError
-from core.inputs.store.stored_inputs import DatasetInputs
+from analysis.similarity.weight_change import _average_runs
 from tests.analysis.similarity.test_similarity import DIRECT, make_rotation
 
 CLIPS, POSITIONS = 24, 10
@@ -107,40 +104,6 @@ def test_compare_networks_with_spatial_modes_has_their_noise_floors(index, shape
         assert averaged.noise_floor < 0.4
     else:
         assert flattened.noise_floor == pytest.approx(averaged.noise_floor, abs=1e-12)
-
-
-@pytest.mark.parametrize("index", INDICES)
-def test_noise_floor_of_large_batches_uses_some_positions(rng, index, monkeypatch):
-    x, y = (np.repeat(side, 12, axis=1) for side in make_clips(rng))  # 120 positions with similar neighbours
-    x, y = (side + 0.5 * rng.standard_normal(side.shape) for side in (x, y))
-    other = y.reshape(CLIPS // 2, 2, 120, -1)[:, ::-1].reshape(y.shape)
-    monkeypatch.setattr("analysis.similarity.streaming_moments.CHUNK_SIZE", 1000)
-    monkeypatch.setattr("analysis.similarity.streaming_moments.MIN_PAIRS_PER_NEURON", 4)
-    moments = Moments()
-    for start in range(0, CLIPS, 2):
-        moments.add(as_rows(x[start : start + 2]), as_rows(y[start : start + 2]), positions=120)
-    result = similarity(moments, index)
-    expected = DIRECT[index](as_rows(x), as_rows(other))
-    assert result.noise_floor == pytest.approx(expected, rel=0.1)
-    assert result.noise_floor != pytest.approx(expected, abs=1e-6)  # some positions are not used
-
-
-def test_moments_of_incomplete_clips_raise_user_error(rng):
-    message = "45 datapoints are not a multiple of 10 positions per clip"
-    with pytest.raises(UserError, match="^" + re.escape(message) + "$"):
-        Moments().add(rng.standard_normal((45, 3)), rng.standard_normal((45, 3)), positions=10)
-
-
-def test_iterate_batches_shuffles_clips_into_equal_batches():
-    clips = 2 * BATCH_SIZE + 1
-    array = np.arange(3 * clips, dtype=np.float32)[:, None]
-    images = DatasetInputs(array=array, clip_rows=np.arange(3 * clips), unusable=(), key="")
-    batches = [batch[:, 0].numpy() for batch in _iterate_batches(images, np.arange(clips) + clips, torch.device("cpu"))]
-    assert sorted(np.concatenate(batches)) == list(range(clips, 2 * clips))
-    assert {len(batch) for batch in batches} == {21, 22}
-    assert all(np.ptp(batch) > clips / 2 for batch in batches)  # every batch has clips of all parts of the table
-    again = [batch[:, 0].numpy() for batch in _iterate_batches(images, np.arange(clips) + clips, torch.device("cpu"))]
-    assert all(np.array_equal(*pair) for pair in zip(batches, again, strict=True))
 
 
 def test_average_runs_has_deviation_over_folds_or_seeds():

@@ -46,11 +46,6 @@ def test_mean_interval_of_one_equal_or_no_values():
     assert np.isnan([none.mean, none.std, none.low, none.high]).all()
 
 
-def test_mean_interval_of_nan_raises():
-    with pytest.raises(ValueError, match="values must be finite"):
-        mean_interval([0.5, float("nan")])
-
-
 def test_compare_pairs_p_equals_enumeration():
     difference = np.array([0.03, 0.01, -0.02, 0.04, 0.02, 0.05])
     means = [np.mean(difference * signs) for signs in product((1, -1), repeat=6)]
@@ -62,11 +57,6 @@ def test_compare_pairs_p_equals_enumeration():
     assert result.effect_size == pytest.approx(difference.mean() / difference.std(ddof=1))
     assert result.low < result.difference < result.high
     assert (result.n, result.unmatched, result.exact) == (6, 0, True)
-
-
-def test_compare_pairs_of_five_folds_has_smallest_p_of_one_sixteenth():
-    result = compare_pairs(runs([0.91, 0.92, 0.93, 0.95, 0.94]), runs([0.1] * 5))
-    assert result.p == result.smallest_p == 0.0625
 
 
 def test_compare_pairs_in_any_order_matches_folds():
@@ -109,11 +99,6 @@ def test_compare_pairs_of_many_folds_samples_sign_flips():
     assert result == compare_pairs(runs(values), runs(reference))
 
 
-def test_compare_pairs_of_duplicate_run_raises():
-    with pytest.raises(ValueError, match=r"more than one run for \(7, 0\)"):
-        compare_pairs(runs([0.1, 0.2], folds=[7, 7]), runs([0.1]))
-
-
 def test_mcnemar_of_few_clips_equals_binomial_test():
     a = np.array([1] * 9 + [0] * 2 + [1] * 20 + [0] * 5)
     b = np.array([0] * 9 + [1] * 2 + [1] * 20 + [0] * 5)
@@ -127,13 +112,6 @@ def test_mcnemar_of_many_clips_equals_chi_squared():
     result = mcnemar(a, b)
     assert not result.exact
     assert result.p == pytest.approx(stats.chi2.sf((abs(40 - 20) - 1) ** 2 / 60, 1))
-
-
-def test_mcnemar_of_other_shapes_raises():
-    with pytest.raises(ValueError, match=r"correct_a \(2,\) and correct_b \(3,\)"):
-        mcnemar([1, 0], [1, 0, 1])
-    with pytest.raises(ValueError, match=r"groups \(2,\)"):
-        mcnemar([1, 0, 1], [1, 0, 0], groups=[1, 2])
 
 
 @pytest.mark.parametrize("n", [1, 40])
@@ -197,13 +175,6 @@ def test_equivalence_p_value_equals_statsmodels_tost():
     assert np.isnan(equivalence_p_value([0.01], margin=0.1))
     with pytest.raises(ValueError, match="margin=0"):
         equivalence_p_value(difference, margin=0)
-
-
-def test_equivalence_p_value_of_non_significant_difference_is_not_significant():
-    """Five folds with a large spread: neither a difference nor equivalence is shown."""
-    difference = np.array([0.08, -0.03, 0.05, 0.02, 0.055])
-    assert compare_pairs(runs(difference), runs(np.zeros(5))).p > 0.05
-    assert equivalence_p_value(difference, margin=0.02) > 0.05
 
 
 def test_mcnemar_with_one_clip_per_group_equals_exact_test():

@@ -13,7 +13,6 @@ from analysis.statistics.paired_comparisons import (
     compare_with_reference,
     comparison_footnotes,
     planned_power_note,
-    power_note,
 )
 from analysis.statistics.power import (
     MAX_UNITS,
@@ -69,16 +68,6 @@ def test_required_seeds_below_spread_of_folds_is_none():
     difference = min_detectable_difference(np.sqrt(FOLD_SD**2 + SEED_SD**2 / 4), 10)
     assert required_seeds(FOLD_SD, SEED_SD, 10, difference * (1 + 1e-9)) == 4
     assert required_seeds(FOLD_SD, SEED_SD, 10, min_detectable_difference(FOLD_SD, 10) * 0.99) is None
-
-
-def test_power_note_has_detectable_difference_and_required_folds():
-    note, smallest = power_note(5, 0.02, math.nan, math.nan), min_detectable_difference(0.02, 5)
-    assert f"{100 * smallest:.1f} points in 80 % of studies" in note
-    assert f"requires {required_folds(0.02, smallest / 2)} folds." in note
-    assert "sign-flip test cannot reach p < .05" in note
-    assert "sign-flip" not in power_note(6, 0.02, math.nan, math.nan)
-    assert "more seeds in these folds cannot reach it" in power_note(5, 0.02, 0.019, 0.01)
-    assert power_note(1, 0.02, math.nan, math.nan) == power_note(5, math.nan, math.nan, math.nan) == ""
 
 
 class Clips:

@@ -174,14 +174,6 @@ def test_predict_equals_sign_in_name_is_escaped_in_the_table_only(
     assert "formula" not in capsys.readouterr().out
 
 
-def test_report_shows_the_scores_of_predict(predict, sounds: Path, tmp_path: Path) -> None:
-    predict(f"{sounds} --labels {sounds}")
-    assert main(["report", "--results", str(tmp_path / "results")]) == 0
-    page = (tmp_path / "results" / "report" / "index.html").read_text()
-    assert "Balanced %" in page
-    assert "results per class" in page
-
-
 def test_predict_feature_rows_need_no_labels(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     table = pd.DataFrame(rng.normal(size=(60, 4)) * [1, 10, 100, 1000], columns=list("abcd"))

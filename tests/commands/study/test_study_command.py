@@ -120,13 +120,6 @@ def test_study_wrong_option_names_the_experiment(studies: Path, tmp_path: Path, 
     assert "\n" not in str(caught.value)
 
 
-def test_read_study_binary_file_raises_one_line(studies: Path) -> None:
-    write_study(studies, "")
-    (studies / "mine" / "study.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match="mine/study.toml: "):
-        read("mine", "quick")
-
-
 @pytest.mark.parametrize("name", ["/etc", "..", "mine/../mine", ""])
 def test_read_study_path_as_name_is_unknown(studies: Path, name: str) -> None:
     write_study(studies, STUDY)
@@ -150,34 +143,6 @@ def test_parse_experiments_assigns_data_roots_in_order(studies: Path) -> None:
     assert roots == {"Figure 1": ["G"], "B, for gtzan": ["E"], "B, for esc50": ["G"]}
     with pytest.raises(UserError, match="--data-root: give one folder for each of esc50, gtzan, in this order"):
         parse_experiments(read("mine", "quick", {"data-root": ["G"]}))
-
-
-def test_study_experiments_with_different_data_sets_share_runs(
-    studies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The first experiment uses one data set, the second one uses two."""
-    text = STUDY.replace('block = ["1", "2"]', 'data = "esc50"\nblock = 1')
-    text += '[[experiments]]\nitem = "Table 2"\ncommand = "freeze"\n[experiments.quick]\n'
-    write_study(studies, text + 'data = ["urbansound8k", "esc50"]\nblock = 1\n')
-    (studies / "mine" / "published.csv").write_text(NUMBERS.splitlines()[0])
-    esc = [(f"{1 + k % 5}-{k}-A-{k % 2}.wav", 1 + k % 5, k % 2, "ab"[k % 2], k, "A") for k in range(20)]
-    urban = [(f"{k}-{k % 2}-0-0.wav", k, 1 + k % 3, k % 2, ("air_conditioner", "car_horn")[k % 2]) for k in range(12)]
-    for folder, table, rows, columns in (
-        ("E", "meta/esc50.csv", esc, ["filename", "fold", "target", "category", "src_file", "take"]),
-        ("U", "metadata/UrbanSound8K.csv", urban, ["slice_file_name", "fsID", "fold", "classID", "class"]),
-    ):
-        (tmp_path / folder / table).parent.mkdir(parents=True)
-        pd.DataFrame(rows, columns=columns).to_csv(tmp_path / folder / table, index=False)
-    for name, *_ in esc:
-        (tmp_path / "E" / "audio").mkdir(exist_ok=True)
-        (tmp_path / "E" / "audio" / name).write_text(name)
-    for name, _, fold, *_ in urban:
-        (tmp_path / "U" / "audio" / f"fold{fold}").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "U" / "audio" / f"fold{fold}" / name).write_text(name)
-    small = ["--sr", "8000", "--duration", "0.5", "--n-mels", "32", "--n-frames", "32", "--device", "cpu"]
-    roots = ["--data-root", str(tmp_path / "E"), str(tmp_path / "U"), "--results", str(tmp_path / "results")]
-    assert main(["study", "--scale", "quick", "--dry-run", *small, *roots, "mine"]) == 0
-    assert "4 different runs, 4 to train" in capsys.readouterr().out
 
 
 REPORT = """
@@ -327,10 +292,6 @@ def test_study_dry_run_prints_power_and_trains_nothing(
     assert output.count("Power: ") == 1
     assert "Figure 1, B: Power: " in output
     assert not list(tmp_path.glob("results/runs/*"))
-
-
-def test_folder_name_is_lower_case_with_dashes() -> None:
-    assert [folder_name(item) for item in ("Figure 2a", "Model Cutoff")] == ["figure-2a", "model-cutoff"]
 
 
 def test_quick_study_writes_every_item(sounds: Path, tmp_path: Path) -> None:

@@ -1,18 +1,13 @@
 """Time estimate of a study: the measured steps, the time of each run, and the printed summary."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from commands.study import time_estimate
 from commands.study.time_estimate import StepCost, TimeEstimate
 from core.config.run import Run
 from core.datasets.dataset import Dataset
-from core.inputs.input_of_run import get_input_shape
-from core.models.build_network import build_network
 from core.plan import Plan, PlannedRun
 from core.session import Session
 from core.training.prepare import can_cache_prefix
@@ -76,18 +71,6 @@ def test_run_seconds_shared_prefix_counts_once(
     ]
 
 
-def test_estimate_measures_equal_steps_once(
-    run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    same = [run, run.replace(seed=1), run.replace(model__weights="random"), run.replace(model__fuse="block1")]
-    other = [run.replace(model__freeze="block1"), run.replace(model__cut="block1"), run.replace(training__batch_size=4)]
-    estimate = make_estimate(monkeypatch, dataset, session, *same, *other)
-    assert len(estimate.costs) == 4
-    assert len({estimate.step_key(one) for one in same}) == 1
-    moving = run.replace(model__freeze="block1", model__frozen_batch_norm="train")
-    assert estimate.step_key(moving).network == "efficientnet_lite0, frozen through block1, computed in every epoch"
-
-
 def test_wall_seconds_several_devices_start_with_the_longest_run(
     run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,38 +78,6 @@ def test_wall_seconds_several_devices_start_with_the_longest_run(
     estimate = make_estimate(monkeypatch, dataset, session, *runs)
     monkeypatch.setattr(TimeEstimate, "run_seconds", lambda self, runs: (float(run.training.epochs) for run in runs))
     assert [estimate.wall_seconds(runs, devices) for devices in (1, 2, 3, 9)] == [12, 6, 5, 5]
-
-
-@pytest.mark.parametrize("through", ["none", "block4"])
-def test_estimate_measures_prefix_and_trained_part(
-    through: str, run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Count operations instead of seconds: prefix and rest are the whole network, and only the rest is trained."""
-
-    def operations(work: Callable[[], object], device: torch.device) -> float:
-        with FlopCounterMode(display=False) as counter:
-            work()
-        return counter.get_total_flops()
-
-    def forward(one: Run) -> float:
-        network = build_network(one.replace(model__weights="random"), 3).eval()
-        return operations(lambda: network(torch.zeros(1, *get_input_shape(one))), session.device)
-
-    monkeypatch.setattr(time_estimate, "_measure_seconds", operations)
-    # resnet18, because torch miscounts the backward pass of grouped convolutions.
-    one = run.replace(model__backbone="resnet18", model__freeze=through)
-    [cost] = TimeEstimate([one], make_plan(dataset, one), session).costs.values()
-    assert cost.prefix + cost.evaluation == pytest.approx(forward(one))
-    assert (cost.prefix > 0) == (through != "none")
-    assert 2 * cost.evaluation <= cost.training <= 3 * cost.evaluation
-
-
-def test_measure_seconds_stops_after_three_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 9.0, 10.0, 10.5, 12.0, 99.0])
-    monkeypatch.setattr(time_estimate.time, "perf_counter", lambda: next(clock))
-    assert time_estimate._measure_seconds(lambda: None, torch.device("cpu")) == 1.0
-    clock = iter([0.0, 1.0, 1.5, 1.75, 2.5, 99.0])
-    assert time_estimate._measure_seconds(lambda: None, torch.device("cpu")) == 0.25
 
 
 def test_study_dry_run_prints_time_of_each_experiment(

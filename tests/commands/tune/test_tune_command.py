@@ -1,7 +1,6 @@
 """The command ``tune``: search space, sampling, ranking and the command for the best configuration."""
 
 import json
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from analysis.output import style
 from analysis.search import search_figures as search_figures
 from analysis.search import space as search
 from analysis.search.best_configurations import make_training_command, summarise_search
-from analysis.search.space import OptunaSampler, Range, Space
+from analysis.search.space import Range, Space
 from commands.cli.parser import read_command_line
 from commands.tune.options import Tune
 from commands.tune.run import split_search_space
@@ -59,18 +58,6 @@ def test_split_search_space_invalid_raises(line: str, message: str) -> None:
         split(line)
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("tune --lr 1 2 --search best", "--search best: choose from grid, random, optuna"),
-        ("tune --lr 1 2 --trials 0", "--trials 0: must be at least 1"),
-    ],
-)
-def test_read_command_line_invalid_tune_option_raises(line: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        read_command_line({"tune": Tune}, shlex.split(line))
-
-
 def test_range_at_is_logarithmic_from_a_factor_of_ten() -> None:
     assert Range(1e-5, 1e-2, False).value_at(2 / 3) == pytest.approx(1e-3)
     assert Range(0.1, 0.5, False).value_at(0.5) == pytest.approx(0.3)
@@ -101,21 +88,6 @@ def test_draw_points_depends_on_the_seed_only() -> None:
     assert (
         len(search.draw_points({"training__optimizer": ("adam", "sgd")}, trials=50, seed=0)) == 2
     )  # there are no more
-
-
-def test_optuna_sampler_finds_a_maximum() -> None:
-    pytest.importorskip("optuna")
-    space: Space = {LR: Range(1e-5, 1e-1, False), DECAY: Range(0.0, 1.0, False)}
-    known = [{LR: 1e-4, DECAY: 0.5}, {LR: 1e-2, DECAY: 0.25}]
-    optuna = OptunaSampler(space, seed=0, known=known)
-    points = []
-    for _ in range(40):
-        point = optuna.ask()
-        points.append(point)
-        optuna.tell(point, None if point[DECAY] > 0.9 else -abs(point[DECAY] - 0.25))
-    assert points[:2] == known
-    assert min(abs(point[DECAY] - 0.25) for point in points[2:]) < 0.05
-    assert sum(abs(point[DECAY] - 0.25) < 0.2 for point in points[-15:]) > 10  # near the best points
 
 
 def test_make_training_command_removes_the_options_of_the_search() -> None:
@@ -158,15 +130,6 @@ def test_draw_heat_map_frames_the_best() -> None:
     assert ax.patches[0].get_xy() == (-0.5, 0.5)  # weight decay 0 across, learning rate 0.001 below 0.0001
 
 
-def test_draw_parallel_coordinates_scales_numbers_and_names() -> None:
-    data = frame(lr=[1e-2, 1e-4, 1e-3], optimizer=["sgd", "adam", "sgd"])
-    _, ax = style.new_figure()
-    search_figures.draw_parallel_coordinates(data, ax, options=["lr", "optimizer"])
-    lines = [line for line in ax.lines if len(line.get_xdata()) == 3]
-    assert lines[-1].get_ydata() == pytest.approx([1.0, 0.25, 1.0])  # the best is drawn last
-    assert lines[0].get_ydata() == pytest.approx([0.5, 0.25, 0.0])
-
-
 TuneResult = tuple[int, list[dict[str, Any]], str]  # exit status, rows, stderr
 
 
@@ -199,15 +162,6 @@ def test_tune_prints_the_command_for_the_best_configuration(tune: Callable[..., 
     _, again, err = tune(words)
     assert again == rows
     assert "0 runs trained, 4 found in the store" in err
-
-
-def test_tune_heads_are_trained_together(tune: Callable[..., TuneResult], tmp_path: Path) -> None:
-    status, rows, err = tune("--freeze last --lr 1e-4 1e-3 1e-2 --weight-decay 0 0.1 --epochs 1")
-    assert (status, len(rows)) == (0, 6)
-    assert "and 5 more" in err
-    for row in rows:
-        record = json.loads((tmp_path / "runs" / row["run_ids"][0] / "run.json").read_text())
-        assert record["config"]["model"]["freeze"] == "block4"
 
 
 def test_tune_optuna_more_trials_reuse_earlier_ones(tune: Callable[..., TuneResult]) -> None:
