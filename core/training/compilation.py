@@ -1,7 +1,8 @@
 """``--compile``: forward and backward pass compiled by torch, for one batch size.
 
 Batches of another size, such as the last of an epoch, run without compilation, since every size would be compiled
-separately. On a GPU the compiled programs are CUDA graphs. Networks that differ only in their tensors share a program.
+separately. On a GPU the compiled programs are CUDA graphs, except in trials of Ray. Networks that differ only in
+their tensors share a program.
 
 Gain: none on a CPU, where a step becomes 0.98 to 1.03 times as fast (`docs/speed.md`). For a GPU, measure with
 ``python -m tests.benchmarks gpu_compile``.
@@ -12,7 +13,7 @@ import os
 import shutil
 import threading
 import warnings
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -20,12 +21,10 @@ import torch
 from torch import nn
 
 from core.errors import UserError
-from core.registry import Lazy
 
 COMPILERS = {"cpu": ("CXX", ("g++",)), "cuda": ("CC", ("gcc", "clang", "cc"))}  # the compilers that torch looks for
 VERBOSE_LOGGERS = ("torch._dynamo", "torch._inductor", "torch._functorch", "torch.utils.cpp_extension")
 MAX_PROGRAMS = 256  # in one process; after 8, torch would stop compiling
-_graphs = Lazy("torch._inductor.cudagraph_trees")
 
 
 def compile_network(network: nn.Module, device: torch.device) -> Callable[[Any], torch.Tensor]:
@@ -60,18 +59,17 @@ class CompiledForBatchSize:
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
         self.network = network
-        self.is_cuda = device.type == "cuda"
         self.size: int | None = None
-        if self.is_cuda:
-            _allow_cuda_graphs_in_thread()
-        mode = "reduce-overhead" if self.is_cuda else None
+        # Before version 2.14, torch sets up CUDA graphs only in the main thread, and Ray trains in other threads.
+        self.uses_cuda_graphs = device.type == "cuda" and threading.current_thread() is threading.main_thread()
+        mode = "reduce-overhead" if self.uses_cuda_graphs else None
         self.program: Any = torch.compile(network, dynamic=False, mode=mode)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Map inputs (batch, ...) to logits (batch, classes)."""
         if self.size is None:
             self.size = len(x)
-        if self.is_cuda:
+        if self.uses_cuda_graphs:
             torch.compiler.cudagraph_mark_step_begin()  # outputs of the last step may be overwritten
         logits: torch.Tensor = (self.program if len(x) == self.size else self.network)(x)
         return logits
@@ -92,21 +90,6 @@ def check_compiler(device: torch.device) -> None:
             f"{variable}={from_environment} does not exist" if from_environment else f"{' or '.join(names)} not found"
         )
         raise UserError(f"--compile needs a C++ compiler, but {problem}: install one, or leave --compile out")
-
-
-def _allow_cuda_graphs_in_thread() -> None:
-    """Allow CUDA graphs in this thread. Before version 2.14, torch sets them up only in the main thread.
-
-    Ray trains in other threads, where the first step would fail with an assertion.
-    """
-    containers: dict[int, Any] = {}
-    for name, container in (
-        ("tree_manager_containers", containers),
-        ("tree_manager_locks", defaultdict(threading.Lock)),
-    ):
-        if not torch._C._is_key_in_tls(name):
-            setattr(_graphs.local, name, container)
-            torch._C._stash_obj_in_tls(name, container)
 
 
 def _prepare_torch() -> None:
