@@ -6,32 +6,6 @@ import pytest
 import core.datasets.fingerprint
 import core.progress
 from core.datasets.dataset import Dataset
-from core.progress import show_if_slow
-
-
-def show_steps(steps: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return the steps that are shown, of (number, time in seconds)."""
-    now, shown = [0.0], []
-    monkeypatch.setattr(core.progress.time, "monotonic", lambda: now[0])
-    report = show_if_slow(lambda done, total, what: shown.append(done))
-    for done, seconds in steps:
-        now[0] = seconds
-        report(done, 3, "what")
-    return shown
-
-
-@pytest.mark.parametrize(
-    ("steps", "expected"),
-    [
-        ([(1, 0.1), (2, 0.2), (3, 0.3)], []),
-        ([(1, 1.0), (2, 2.5), (3, 9.0)], [2, 3]),
-        ([(1, 1.0), (2, 1.5), (3, 9.0)], []),  # slow in its last step only
-    ],
-)
-def test_show_if_slow_hides_short_tasks(
-    steps: list[tuple[int, float]], expected: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert show_steps(steps, monkeypatch) == expected
 
 
 def test_compute_fingerprint_shows_progress_of_reading(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-from pathlib import Path
 
 import pytest
 
@@ -10,7 +9,6 @@ from commands import COMMANDS
 from commands.ablation import prepare
 from commands.cli.grid import read_execution_options
 from commands.cli.parser import command_options, read_command_line
-from core import datasets
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
@@ -73,11 +71,8 @@ def test_predict_bad_word_of_any_option_is_accepted_or_one_line(run: Run, datase
         ("--milestones 3 -1 --schedule step", "--milestones -1: epochs start at 1"),
         ("--results ~nosuchuser/x", "--results ~nosuchuser/x: Could not determine home directory."),
         ("--fmax 4001 --sr 8000", "--fmax 4001: must be at most half the sampling rate, 4000 Hz"),
-        ("--sr 1", "--sr 1: must be 0 or at least 100"),
         ("--duration inf", "--duration inf: give a finite number"),
         ("--seed 18446744073709551616", "--seed: must be at most 9223372036854775807"),
-        ("--epochs 1000000000000000000000000000000", "must be at most 1e+06"),
-        ("--threads 100000000", "--threads 100000000: must be at most"),
         ("--fold ²", "--fold ²: instruments has the folds 1, 2, 3, 4, 5; give one of them or all"),
     ],
 )
@@ -90,9 +85,7 @@ def test_plan_meaningless_setting_is_refused(words: str, message: str, session: 
     [
         ("attribute --method foo", "unknown method 'foo'"),
         ("attribute --method gradcam:block9", "block 9: efficientnet_lite0 has stem and blocks 1 to 4"),
-        ("attribute --baseline foo", "unknown baseline 'foo': choose from silence, mean"),
         ("attribute --baseline nosuch.npy", "--baseline nosuch.npy: cannot be read as an array"),
-        ("attribute --target nosuchclass", "unknown class 'nosuchclass'"),
         ("attribute --clip nosuch.wav", "unknown clip 'nosuch.wav': "),
         ("ensemble --seed 9223372036854775807", "--seed 9223372036854775807: the seeds of all 5 members"),
         ("compare --by content", "unknown option 'content'"),
@@ -106,10 +99,3 @@ def test_plan_bad_option_of_an_analysis_is_refused(words: str, message: str, ses
 def test_plan_path_not_in_utf8_is_refused(flag: str, session: Session) -> None:
     message = plan_command([COMMAND, flag, os.fsdecode(b"/place\xff\xfe")], session)
     assert message == rf"{flag} /place\xff\xfe: not a name in UTF-8; rename the folder, or give a link to it"
-
-
-def test_load_dataset_unusable_path_is_one_line() -> None:
-    with pytest.raises(UserError, match="--data-root ~nosuchuser/x: "):
-        datasets.load_dataset("folder", Path("~nosuchuser/x"))
-    with pytest.raises(UserError, match="File name too long"):
-        datasets.load_dataset("folder", Path(5000 * "p"))

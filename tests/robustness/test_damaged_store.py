@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from small_runs import ON_CPU, SIZE
 
 import run_ablation
-from commands.tune.run import _read_trials
 from core.config.run import Run
 from core.errors import UserError
 from core.store.runs import (
@@ -123,12 +122,6 @@ def read_all(store: Store, run: Run) -> dict[str, str]:
     return found
 
 
-def test_store_intact_run_is_read(tmp_path: Path) -> None:
-    store, run = Store(tmp_path), Run()
-    write(store, run)
-    assert (store.status(run), store.find_damage(run), read_all(store, run)) == (FINISHED, "", {})
-
-
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_store_damaged_file_is_detected(kind: str, name: str, tmp_path: Path) -> None:
@@ -158,17 +151,6 @@ def test_status_pipe_instead_of_record_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(record)
     assert store.status(run) == MISSING
     assert store.damaged_runs() == {run.id: f"{RECORD} cannot be used (is not a regular file)"}
-
-
-def test_read_trials_damaged_file_is_one_line(tmp_path: Path) -> None:
-    space = {"training__lr": (1e-3, 1e-2)}
-    file = tmp_path / "trials.json"
-    file.write_text(json.dumps([{"training__lr": 1e-3}]))
-    assert _read_trials(file, space) == [{"training__lr": 1e-3}]
-    for content in ("", "[" * 10**5, "{}", '[{"training__lr": 1, "training__epochs": 2}]'):
-        file.write_text(content)
-        with pytest.raises(UserError, match=r"trials.json cannot be read \([^\n]*\); delete it: the"):
-            _read_trials(file, space)
 
 
 def test_store_old_record_without_checksums_is_read(tmp_path: Path) -> None:

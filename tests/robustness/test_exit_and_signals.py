@@ -158,19 +158,6 @@ def test_command_unwritable_stdout_prints_no_traceback(sounds: Path, streams: st
     assert len([line for line in done.stderr.splitlines() if line.startswith("run_ablation.py:")]) <= 1
 
 
-@pytest.mark.parametrize(("way", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_exit_at_once_signal_calls_clean_up_without_exception(way: signal.Signals, status: int) -> None:
-    done = run_main(f"""
-    try:
-        with exit_at_once(lambda: os.write(1, b"cleaned up")):
-            os.kill(os.getpid(), {int(way)})
-            time.sleep(9)
-    finally:
-        os.write(1, b"raised")""")
-    assert (done.returncode, done.stdout) == (status, "cleaned up")
-    assert [line.split(";")[0] for line in done.stderr.splitlines()] == ["run_ablation.py: interrupted"]
-
-
 @pytest.mark.parametrize(
     ("body", "status", "line"),
     [

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,8 +20,6 @@ from killable_command import NO_PHASE, PHASES
 from core.store.runs import CHECKPOINT, FINISHED, HISTORY, PREDICTIONS, WEIGHTS, Store
 
 IDENTICAL_FILES = (WEIGHTS, PREDICTIONS)
-# Fraction of the events of a phase that may precede the kill, because earlier kills have used up some of them.
-UNTIL = {"start-up": 1.0, "images": 1.0, "training": 0.5, "record": 0.4, "tables": 0.95}
 
 
 @dataclass(frozen=True)
@@ -103,18 +100,6 @@ def kill(line: list[str], results: Path, moment: Moment, *, start: Start = start
     assert reached, moment
 
 
-def run_to_end(line: list[str], results: Path) -> dict[str, list[float]]:
-    """Run a command to its end; return the seconds between its events by phase."""
-    process, pipe = start_in_new_interpreter(line, results, NO_PHASE, 0, log=results.parent / "log")
-    with os.fdopen(pipe, encoding="utf-8") as file:
-        events = [(phase, float(at)) for phase, at in (line.split() for line in file)]
-    assert process.wait() == 0, (results.parent / "log").read_text()
-    gaps: dict[str, list[float]] = {phase: [] for phase in PHASES}
-    for (phase, at), (_, then) in zip(events, [*events[1:], events[-1]], strict=True):
-        gaps[phase].append(then - at)
-    return gaps
-
-
 def wait_to_end(process: Process, pipe: int) -> int:
     """Wait for the end of a command; return its status."""
     with os.fdopen(pipe, "rb") as file:
@@ -161,6 +146,7 @@ def test_command_killed_in_every_phase_resumes_to_the_same_files(
     rng = np.random.default_rng(0)
     whole, results, what = tmp_path / "whole", tmp_path / "results", "--block 4 --epochs 3"
     start = make_fork_start(fork_server)
+    kept: dict[str, tuple[int, int]] = {}
     for phase, most in zip(PHASES, (1500, 8, 3, 3, 8), strict=True):
         moment = Moment(phase, int(rng.integers(most)), rng.uniform(0, 0.1))
         kill(
@@ -169,45 +155,9 @@ def test_command_killed_in_every_phase_resumes_to_the_same_files(
             moment,
             start=start_in_new_interpreter if phase == "start-up" else start,
         )
+        before, kept = kept, finished(results)
+        assert before.items() <= kept.items(), moment
         if phase == "start-up":
             left_alone = start(words(twelve_clips, whole, what), whole, NO_PHASE, 0, log=tmp_path / "alone")
     assert wait_to_end(*left_alone) == 0, (tmp_path / "alone").read_text()
     resume(words(twelve_clips, results, what), results, whole, start=start)
-
-
-WHAT = "--block 3 4 --seed 0 1 --epochs 4"
-N_STORES = 2  # each is killed five times
-
-
-@pytest.fixture(scope="module")
-def left_alone(twelve_clips: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[float]]]:
-    """Return the results and the events of a command that is not killed."""
-    whole = tmp_path_factory.mktemp("left-alone") / "whole"
-    return whole, run_to_end(words(twelve_clips, whole, WHAT), whole)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(N_STORES))
-def test_command_killed_at_random_moments_resumes_to_the_same_files(
-    seed: int,
-    left_alone: tuple[Path, dict[str, list[float]]],
-    twelve_clips: Path,
-    tmp_path: Path,
-    print_at_end: Callable[[str], None],
-) -> None:
-    """Kill a command once in every phase; after every kill the finished runs are still there."""
-    rng = np.random.default_rng(seed)
-    whole, gaps = left_alone
-    results = tmp_path / "results"
-    kept: dict[str, tuple[int, int]] = {}
-    moments = []
-    for phase in PHASES:
-        left = 1 - len(kept) / len(finished(whole)) if phase in ("training", "record") else 1.0  # of its events
-        number = int(rng.integers(max(UNTIL[phase] * left * len(gaps[phase]), 1)))
-        moment = Moment(phase, number, rng.uniform() * gaps[phase][number])
-        kill(words(twelve_clips, results, WHAT), results, moment)
-        before, kept = kept, finished(results)
-        assert before.items() <= kept.items(), moment
-        moments.append(f"{phase} {number}/{len(gaps[phase])} +{moment.after:.3f} s ({len(kept)} runs done)")
-    resume(words(twelve_clips, results, WHAT), results, whole)
-    print_at_end("killed at: " + ", ".join(moments))

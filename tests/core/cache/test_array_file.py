@@ -62,45 +62,6 @@ def test_damaged_parts_are_written_again(damage, finished, tmp_path):
     assert resume(tmp_path) == finished
 
 
-def test_array_of_unknown_length_ends_after_the_last_row(tmp_path):
-    with closing(ArrayWriter(tmp_path)) as writer:
-        writer.write(0, ROWS[:3])
-        writer.write(3, ROWS[4:])
-        writer.finalise(5)
-    np.testing.assert_array_equal(np.load(tmp_path / ARRAY_FILE), ROWS[[0, 1, 2, 4, 5]])
-
-
-def test_moved_rows_are_no_longer_finished(tmp_path):
-    write_parts(tmp_path, [0, 1, 2, 3])
-    with closing(ArrayWriter(tmp_path)) as writer:
-        writer.move_rows_to_start([0, 1, 2, 4, 6, 7])
-    with closing(ArrayWriter(tmp_path)) as writer:
-        assert [part.first for part in writer.parts] == [0]
-        writer.finalise(6)
-    np.testing.assert_array_equal(np.load(tmp_path / ARRAY_FILE), ROWS[[0, 1, 2, 4, 6, 7]])
-
-
-def test_rows_of_another_shape_or_dtype_are_refused(tmp_path):
-    with closing(ArrayWriter(tmp_path)) as writer:
-        writer.write(0, ROWS)
-        for other in (ROWS[:, :2], ROWS.astype(np.float64)):
-            with pytest.raises(ValueError, match="rows are"):
-                writer.write(0, other)
-
-
-@pytest.mark.parametrize("array", ["memory", "file", "part", "column-wise"])
-def test_reader_copies_rows_to_targets(array, tmp_path):
-    if array != "memory":
-        np.save(tmp_path / "a.npy", {"column-wise": np.asfortranarray(ROWS)}.get(array, np.concatenate([ROWS, ROWS])))
-    stored = ROWS if array == "memory" else np.load(tmp_path / "a.npy", mmap_mode="r")
-    reader = ArrayReader(stored[:8] if array == "part" else stored)
-    out = np.empty((4, 3), np.float32)
-    reader.read([7, 0, 7, 3], out, [3, 2, 1, 0])
-    np.testing.assert_array_equal(out, ROWS[[3, 7, 0, 7]])
-    for start, stop in ((0, 8), (3, 4), (4, 4)):
-        np.testing.assert_array_equal(reader.read_slice(start, stop), ROWS[start:stop])
-
-
 def test_reader_of_a_file_that_becomes_shorter_names_it(tmp_path, monkeypatch):
     np.save(tmp_path / "a.npy", ROWS)
     reader = ArrayReader(np.load(tmp_path / "a.npy", mmap_mode="r"))

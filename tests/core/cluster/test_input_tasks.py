@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import core.inputs.store.build_inputs
-from core.cluster import input_tasks
 from core.cluster.connect import Node, connected
 from core.cluster.input_tasks import InputTasks
 from core.config.execution import ExecutionOptions, RayOptions
@@ -125,21 +124,6 @@ def test_chunks_of_a_lost_node_are_built_elsewhere(
     (note,) = get_notes(session)
     assert note.startswith("node 10.0.0.9 computes no more inputs: ")
     assert "\n" not in note
-
-
-def amplify_in_workers(y: np.ndarray, *, sr: int, key: str) -> np.ndarray:
-    """Make a clip too loud, but not in the process of the test."""
-    is_loud = key.startswith("middle/5.wav") and "pytest" not in sys.modules
-    return y * np.float32(1e30) if is_loud else y
-
-
-def test_clip_that_is_unusable_on_another_node_is_built_here(
-    nodes: list[Node], dataset: Dataset, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(input_tasks, "N_COMPARED_CLIPS", 1)
-    tasks = InputTasks([make_remote(nodes[0])], session)
-    distributed = build(dataset, tmp_path / "there", build_chunks=tasks, variant=1, change=amplify_in_workers)
-    assert_same(distributed, build(dataset, tmp_path / "here", variant=1, change=amplify_in_workers))
 
 
 def test_killed_worker_repeats_at_most_one_batch(

@@ -1,9 +1,7 @@
 """Sweeps on Ray: the results of one process, also after kills, and no process is left."""
 
-import dataclasses
 import os
 import re
-import secrets
 import signal
 import socket
 import subprocess
@@ -20,17 +18,11 @@ import psutil
 import pytest
 import torch
 
-from ablations.freeze import Freeze
-from commands.cli.grid import read_execution_options
-from commands.cli.parser import read_command_line
 from commands.cli.run_plan import execute
 from core.cluster.address import check_address
-from core.cluster.connect import Node, TrialResources, resources_per_trial
+from core.cluster.connect import Node, resources_per_trial
 from core.cluster.storage import Storage
-from core.cluster.sweep import _InputBuilder
 from core.cluster.sweep_progress import trial_end_reason
-from core.cluster.trial import fetch_entry
-from core.cluster.trial_source import PlannedTrials
 from core.config.execution import ExecutionOptions, RayOptions
 from core.config.run import Run
 from core.datasets.dataset import Dataset
@@ -39,7 +31,6 @@ from core.plan import Plan, PlannedRun
 from core.session import Session
 from core.store.runs import FAILED, FINISHED
 from core.training.heads.groups import group_runs
-from core.training.trainer import train
 
 pytest.importorskip("ray")
 ROOT = Path(__file__).resolve().parents[3]
@@ -70,22 +61,6 @@ def children() -> list[psutil.Process]:
 
 def nodes(*sizes: tuple[float, float]) -> list[Node]:
     return [Node(str(k), f"10.0.0.{k}", cpus, gpus, here=k == 0) for k, (cpus, gpus) in enumerate(sizes)]
-
-
-@pytest.mark.parametrize(
-    ("sizes", "runs", "execution", "expected"),
-    [
-        ([(2, 0)], 40, ExecutionOptions(), TrialResources(1, 0, 1)),
-        ([(16, 0)], 4, ExecutionOptions(), TrialResources(4, 0, 4)),
-        ([(16, 4)], 40, ExecutionOptions(), TrialResources(4, 1, 4)),
-        ([(16, 1)], 40, ExecutionOptions(cluster=RayOptions(gpus_per_trial=0.25)), TrialResources(4, 0.25, 4)),
-        ([(2, 0)], 2, ExecutionOptions(cluster=RayOptions(cpus_per_trial=0.5)), TrialResources(0.5, 0, 1)),
-    ],
-)
-def test_resources_per_trial_divides_the_nodes(
-    sizes: list[tuple[float, float]], runs: int, execution: ExecutionOptions, expected: TrialResources
-) -> None:
-    assert resources_per_trial(nodes(*sizes), runs=runs, execution=execution) == expected
 
 
 @pytest.mark.parametrize(
@@ -154,17 +129,12 @@ def test_command_address_of_another_server_is_one_line(sounds: Path, tmp_path: P
     ("trace", "expected"),
     [
         ("Failure # 1 (occurred at x)\nray::trial()\nValueError: two\n  in\nOSError: disk\n", "OSError: disk"),
-        (
-            "Failure # 1\nKeyError: 1\nFailure # 2\nThe actor died because its node has died. Node Id: a",
-            "its node was lost",
-        ),
         ("Failure # 1\nThe actor died unexpectedly before finishing this task.\n", "its process was killed"),
         (
             "Failure # 1\n2 worker(s) were killed due to the node running low on memory. Memory on the node was 1.6GB\n"
             "10473 0.30 ray::ImplicitFunc.train\nRefer to the documentation on how to address it.",
             "its process was killed because memory ran out; lower --max-concurrent or raise --cpus-per-trial",
         ),
-        ("", "it ended without a message"),
     ],
 )
 def test_trial_end_reason_is_that_of_the_last_failure(trace: str, expected: str) -> None:
@@ -238,44 +208,10 @@ def test_put_interrupted_keeps_the_earlier_file(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "runs" / "0123").iterdir()] == ["checkpoint"]
 
 
-@pytest.mark.parametrize("augment", ["waveform", "segment"])
-def test_on_the_fly_run_reads_waveforms_from_the_storage(
-    run: Run, dataset: Dataset, tmp_path: Path, augment: str
-) -> None:
-    run = run.replace(
-        training__live=True, training__augment=augment, training__variants=1, training__epochs=1, clip__duration=0.3
-    )
-    here, there = (
-        Session(ExecutionOptions(results=tmp_path / name, device="cpu", threads=1)) for name in ("here", "there")
-    )
-    storage = Storage(str(tmp_path / "storage"))
-    builder = _InputBuilder({run.data.content: dataset}, here, storage)
-    entries = builder.of(run)
-    assert len(entries) == (2 if augment == "waveform" else 1)
-    assert len(set(entries) & set(builder.of(run.replace(training__live=False, training__augment="none")))) == 0
-    for entry in entries:
-        fetch_entry(entry, there, storage)
-    train(run, dataset, here, label="run")
-    train(run, dataclasses.replace(dataset, root=tmp_path / "nowhere"), there, label="run")  # without clips
-    assert have_same_files(here, there, run)
-
-
 @pytest.mark.parametrize("location", ["nothing://x/y", "/proc/nothing"])
 def test_storage_check_unusable_raises(location: str) -> None:
     with pytest.raises(UserError, match=f"^--storage {location}: .*"):
         Storage(location).check()
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("--cpus-per-trial 0 --ray local", "--cpus-per-trial 0.0: must be above 0"),
-        ("--max-failures -1 --ray local", "--max-failures -1: must be at least 0"),
-    ],
-)
-def test_read_execution_options_invalid_ray_option_raises(line: str, message: str) -> None:
-    with pytest.raises(UserError, match=f"^{message}$"):
-        read_execution_options(read_command_line({"freeze": Freeze}, ["freeze", *line.split()]))
 
 
 # With Ray
@@ -316,24 +252,6 @@ def test_sweep_gives_the_results_of_one_process(
     assert not [child for child in children() if "ray" in child.name()]
     again = execute(plan, there)  # does not start Ray, because no run is missing
     assert (again.trained, again.found) == (0, 9)
-
-
-def test_split_trials_gives_every_process_a_trial(run: Run, dataset: Dataset) -> None:
-    head = run.replace(model__freeze="block4")
-    runs = [run, *(head.replace(seed=seed) for seed in range(8)), run.replace(seed=1)]
-
-    def sizes(n_processes: int, *, one_per_trial: bool = False) -> list[int]:
-        source = PlannedTrials(make_plan_of(runs, dataset), runs, one_per_trial=one_per_trial)
-        trials = source.split_trials(n_processes)
-        groups = [list(group) for group in iter(source.next, ())]
-        assert len(groups) == trials
-        assert sorted(one.id for group in groups for one in group) == sorted(one.id for one in runs)
-        return [len(group) for group in groups]
-
-    assert sizes(2) == [1, 8, 1]
-    assert sizes(5) == [1, 2, 2, 4, 1]
-    assert sizes(40) == [1] * 10
-    assert sizes(2, one_per_trial=True) == [1] * 10
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")
@@ -495,35 +413,3 @@ def test_command_signal_while_ray_starts_is_one_line_and_leaves_no_process(
     assert "nterrupted" in err.splitlines()[-1]
     assert "Traceback" not in err
     assert not psutil.wait_procs(family, timeout=60)[1]
-
-
-@pytest.mark.slow
-def test_sweep_second_node_joins_by_address(sounds: Path, tmp_path: Path) -> None:
-    port = free_port()
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    ray = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=1", "--disable-usage-stats"]
-    started = []
-    try:
-        for words in (
-            [*ray, "--head", f"--port={port}", "--include-dashboard=false"],
-            [*ray, f"--address=127.0.0.1:{port}"],
-        ):
-            with (tmp_path / f"node{len(started)}").open("w") as log:
-                started.append(subprocess.Popen(words, env=environment, stdout=log, stderr=log))
-            wait_until(lambda: "Ray runtime started" in (tmp_path / f"node{len(started) - 1}").read_text())
-        words = command(sounds, tmp_path / "there", "--epochs", "2", "--ray", f"127.0.0.1:{port}")
-        done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
-        assert done.returncode == 0, done.stderr
-        assert "4 runs trained, 0 found in the store, 0 failed." in done.stdout
-    finally:
-        for process in started:
-            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-            process.terminate()
-            _, alive = psutil.wait_procs(family, timeout=20)
-            for left in alive:
-                left.kill()
-    here = command(sounds, tmp_path / "here", "--epochs", "2")
-    assert subprocess.run(here, capture_output=True, check=False).returncode == 0
-    for weights in (tmp_path / "here" / "runs").glob("*/weights.safetensors"):
-        assert weights.read_bytes() == (tmp_path / "there" / "runs" / weights.parent.name / weights.name).read_bytes()

@@ -73,17 +73,6 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 class TestRegistry:
-    def test_load_unknown_name_raises(self) -> None:
-        with pytest.raises(
-            UserError, match="unknown data set 'esc-50': did you mean 'esc50'\\? choose from instruments"
-        ):
-            datasets.load_dataset("esc-50")
-
-    @pytest.mark.parametrize("name", ["urbansound8k", "gtzan", "folder"])
-    def test_load_without_root_raises(self, name: str) -> None:
-        with pytest.raises(UserError, match=f"^{name}: .*--data-root.*$"):
-            datasets.load_dataset(name)
-
     def test_load_esc50_missing_root_raises(self, tmp_path: Path) -> None:
         expected = (
             f"esc50: {tmp_path} lacks meta/esc50.csv; give --data-root DIR with --download, or unpack "
@@ -114,18 +103,12 @@ class TestUrbanSound8K:
         with pytest.raises(UserError, match=r"lacks 4 of 8 clips: audio/fold2/200-0-0-0\.wav, .* and 1 more; unpack"):
             datasets.load_dataset("urbansound8k", urbansound8k)
 
-    def test_load_urbansound8k_contradicting_name_raises(self, urbansound8k: Path) -> None:
-        table = urbansound8k / "metadata" / "UrbanSound8K.csv"
-        edit(table, "103-3-0-1.wav,103,0,1,1,1,3,dog_bark", "103-3-0-1.wav,103,0,1,1,1,0,air_conditioner")
-        with pytest.raises(UserError, match=r"103-3-0-1\.wav is mislabelled: .* gives classID 0, its name 3"):
-            datasets.load_dataset("urbansound8k", urbansound8k)
-
     @pytest.mark.parametrize(
         ("old", "new", "message"),
         [
             ("slice_file_name,", "slice,", "lacks the column slice_file_name; it has slice, fsID"),
             ("100-0-0-0.wav,100,0,1,1,1,", "100-0-0-0.wav,100,0,1,1,one,", "row 1: fold is 'one'; it must be a whole"),
-            ("100-0-0-0.wav,100,0,1,1,1,", "100-0-0-0.wav,100,0,1,1,,", "row 1 has no fold"),
+            ("103,0,1,1,1,3,dog_bark", "103,0,1,1,1,0,air_conditioner", "103-3-0-0.wav is mislabelled"),
             ("100-0-0-0.wav", "bark.wav", "bark.wav in metadata/UrbanSound8K.csv is not the name of an official clip"),
             ("100-0-0-1.wav", "100-0-0-0.wav", "listed more than once: audio/fold1/100-0-0-0.wav; keep one row"),
         ],
@@ -235,14 +218,10 @@ class TestFolder:
     @pytest.mark.parametrize(
         ("rows", "message"),
         [
-            ("path\n0.wav\n", "lacks the column label; it has path"),
-            ("path,label\n0.wav,\n1.wav,a\n", "row 1 has no label"),
             ("path,label,fold\n0.wav,a,0\n1.wav,a,1\n", "row 1: fold is '0'; it must be a whole number from 1"),
-            ("path,label\n0.wav,a\n9.wav,a\n", "lacks 1 of 2 clips: 9.wav; correct the paths in"),
             ("path,label\n0.wav,a\n1.wav,b\n2.wav,b\n", "class 'a' has a single clip (0.wav)"),
             ("path,label,group\n0.wav,a,x\n1.wav,a,x\n", "class 'a' has only one group ('x')"),
             ("path,label,fold,group\n0.wav,a,1,x\n1.wav,a,2,x\n", "in more than one fold: group x; put all clips"),
-            ("path,label\n", "contains no clips"),
         ],
     )
     def test_load_folder_invalid_csv_raises(self, tmp_path: Path, rows: str, message: str) -> None:
@@ -279,10 +258,6 @@ class TestSplit:
         counts = dataset.clips["label"].iloc[split.validation].value_counts()
         assert (counts == 12).all()
         assert len(counts) == 10
-
-    def test_split_unknown_fold_raises(self) -> None:
-        with pytest.raises(UserError, match="^fold 9: instruments has the folds 1, 2, 3, 4, 5$"):
-            datasets.load_dataset("instruments").split(9)
 
     def test_split_of_single_fold_raises(self, esc50: Path) -> None:
         dataset = datasets.load_dataset("esc50", esc50)
@@ -369,14 +344,6 @@ class TestRealRecordings:
         assert dataset.list_folds() == (1, 2)
         assert (dataset.clips.groupby(["fold", "label"]).size() == 16).all()
         assert [len(part) for part in dataset.split(2)] == [160, 0, 160]
-
-    def test_esc50(self) -> None:
-        dataset = datasets.load_dataset("esc50", Path(str(REAL)) / "esc50")
-        assert len(dataset.clips) == 20
-        assert dataset.class_names[0] == "dog"
-        assert len(dataset.class_names) == 10
-        with pytest.raises(UserError, match="no training clips left for test fold 4"):
-            dataset.split(4)
 
 
 def test_load_folder_invalid_utf8_raises(tmp_path: Path) -> None:

@@ -9,8 +9,6 @@ import pandas as pd
 import pytest
 
 from core import datasets
-from core.config.options import list_problems
-from core.config.run import Data
 from core.datasets import select
 from core.datasets.dataset import TEST_FOLD, TRAIN_FOLD, VALIDATION_FOLD, Dataset
 from core.errors import UserError
@@ -61,10 +59,6 @@ class TestFolds:
         with pytest.raises(UserError, match="^--n-folds 10: class 'class0' .* use --n-folds 8$"):
             select(tracks(per_class=16, clips_per_group=2), folds=10)
 
-    def test_folds_below_2_is_a_problem(self) -> None:
-        assert list_problems(Data(folds=1)) == ["--n-folds 1: must be at least 2, or 0 for the folds of the data set"]
-        assert not list_problems(Data(folds=2))
-
 
 class TestLabel:
     def test_select_label_keeps_folds(self) -> None:
@@ -92,21 +86,6 @@ class TestLabel:
         with pytest.raises(UserError, match=f"^{re.escape(message)}"):
             select(made, label=label)
 
-    @pytest.mark.parametrize(
-        ("values", "message"),
-        [
-            (["a", "", "b", "c"], "--label note: 0/0001.wav has no value; fill in every row"),
-            (["a", "a", "b", "c"], "--label note: 1 classes of two clips or more; at least two classes are needed"),
-        ],
-    )
-    def test_select_label_without_classes_raises(self, values: list[str], message: str) -> None:
-        rows = pd.DataFrame({"path": [f"{k // 2}/{k:04d}.wav" for k in range(4)], "label": [0, 0, 1, 1]})
-        made = Dataset.from_rows(
-            "made", Path(), rows.assign(note=values), class_names=["a", "b"], sr=8000, duration=1.0, n_frames=32
-        )
-        with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
-            select(made, label="note")
-
 
 class TestSetAside:
     @pytest.mark.parametrize("folds", [0, 10])
@@ -126,12 +105,6 @@ class TestSetAside:
             UserError, match=r"^--holdout 0\.95: no clips left in fold \d of .*; use a smaller fraction"
         ):
             select(datasets.load_dataset("instruments"), set_aside=0.95)
-
-    def test_select_holdout_with_one_group_per_class_raises(self) -> None:
-        rows = pd.DataFrame({"path": list("abcd"), "label": [0, 0, 1, 1], "group": list("xxyy"), "fold": [1, 2, 1, 2]})
-        dataset = Dataset.from_rows("made", Path(), rows, class_names="pq", sr=8000, duration=1.0, n_frames=32)
-        with pytest.raises(UserError, match="^--holdout 0.5: no class of made has a second group; leave it out$"):
-            select(dataset, set_aside=0.5)
 
 
 class TestPerClass:

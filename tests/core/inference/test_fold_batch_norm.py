@@ -172,29 +172,3 @@ def test_folded_pair_uses_the_current_tensors() -> None:
         expected = network(x)
         with temporary_modules(network, fold_batch_norms(network, pairs)):
             torch.testing.assert_close(network(x), expected)
-
-
-def test_temporary_modules_after_error_are_restored() -> None:
-    network, x = ConvNorm().eval(), torch.rand(2, 3, 4, 4)
-    norm = network.norm
-    with pytest.raises(KeyError), temporary_modules(network, fold_batch_norms(network, find_pairs(network, x))):
-        assert network.norm is not norm
-        raise KeyError
-    assert network.norm is norm
-
-
-def test_tracing_restores_the_random_generator() -> None:
-    network = nn.Sequential(ConvNorm(), nn.Dropout(0.5)).train()
-    network[0].eval()
-    torch.manual_seed(0)
-    expected = torch.rand(3)
-    torch.manual_seed(0)
-    find_pairs(network, torch.rand(2, 3, 4, 4, generator=torch.Generator()))
-    assert torch.equal(torch.rand(3), expected)
-
-
-def test_tracing_on_cpu_does_not_touch_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other processes may use them, and torch warns if it has to store the generator of several."""
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: pytest.fail("touched a GPU"))
-    assert find_pairs(ConvNorm().eval(), torch.rand(2, 3, 4, 4)) == [("conv", "norm")]

@@ -9,7 +9,7 @@ from torch import nn
 
 from core.config.run import Training
 from core.inference.fast_evaluation import evaluation_batch_size, fast_eval
-from core.inference.parallel import count_workers, map_batches
+from core.inference.parallel import map_batches
 from core.inference.precision import ComputeMode
 from core.models.backbone import build_backbone
 
@@ -24,11 +24,6 @@ def two_threads() -> Iterator[None]:
     yield
     assert torch.get_num_threads() == 2
     torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize(("threads", "workers"), [(1, 1), (2, 2), (6, 3), (7, 1), (64, 4)])
-def test_count_workers_divides_threads(threads: int, workers: int) -> None:
-    assert count_workers(threads) == workers
 
 
 def make_batches() -> list[torch.Tensor]:
@@ -63,30 +58,6 @@ def test_map_batches_with_state_on_modules_gives_sequential_outputs() -> None:
         expected = [network(x) for x in make_batches()]
         torch.set_num_threads(2)
     assert all(torch.equal(one, other) for one, other in zip(outputs, expected, strict=True))
-
-
-def test_map_batches_fetches_few_batches_ahead() -> None:
-    fetched: list[torch.Tensor] = []
-
-    def fetch() -> Iterator[torch.Tensor]:
-        for x in make_batches():
-            fetched.append(x)
-            yield x
-
-    outputs = map_batches(nn.Identity(), fetch(), FP32, threads=2)
-    assert torch.equal(next(outputs), make_batches()[0])
-    assert len(fetched) == 3
-    assert [float(x[0, 0, 0, 0]) for x in outputs] == [1, 2, 3, 4, 5, 6]
-
-
-def test_workers_use_the_gradient_mode_of_the_caller() -> None:
-    network = nn.Conv2d(3, 3, 1)
-    with torch.no_grad():
-        assert not any(
-            y.requires_grad or y.is_inference() for y in map_batches(network, make_batches(), FP32, threads=2)
-        )
-    with torch.inference_mode():
-        assert all(y.is_inference() for y in map_batches(network, make_batches(), FP32, threads=2))
 
 
 def test_error_in_a_worker_reaches_the_caller() -> None:

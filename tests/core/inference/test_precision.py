@@ -32,24 +32,6 @@ def test_effective_precision_depends_on_device(has_bf16: bool, on_cpu: str, monk
     assert [effective_precision(name, CPU) for name in names] == ["fp32", "fp32", on_cpu, "fp32"]
 
 
-@pytest.mark.parametrize(
-    ("torch_uses", "instructions", "expected"),
-    [
-        ("AVX512", "avx512_bf16", True),
-        ("AVX512", "amx_bf16", True),
-        ("AVX512", "avx512_fp16", False),
-        ("AVX2", "avx512_bf16", False),  # limited by ATEN_CPU_CAPABILITY
-    ],
-)
-def test_has_bf16_instructions_needs_cpu_and_torch(
-    torch_uses: str, instructions: str, expected: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: torch_uses)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instructions: True}, raising=False)
-    found = precision.has_bf16_instructions.__wrapped__()
-    assert found is (expected and torch.backends.mkldnn.is_available())
-
-
 def test_prepare_rejects_emulated_bf16(
     run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:

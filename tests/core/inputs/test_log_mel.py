@@ -1,5 +1,3 @@
-import dataclasses
-
 import librosa
 import numpy as np
 import pytest
@@ -104,19 +102,6 @@ def test_log_mel_of_one_window_equals_librosa():
     assert short.hops == (256,)  # a quarter of the window, like librosa
 
 
-def test_resized_rows_keep_their_frequencies():
-    clip, plain = Clip(sr=16000, duration=1.0), frontend(n_mels=40)
-    before = LogMel(clip=clip, frontend=plain).axes[0].values
-    for height in (20, 160):
-        after = LogMel(clip=clip, frontend=dataclasses.replace(plain, image=(height, 64))).axes[0].values
-        assert (np.diff(after) > 0).all()
-        assert after.mean() == pytest.approx(before.mean(), rel=0.01)
-    np.testing.assert_allclose(
-        LogMel(clip=clip, frontend=dataclasses.replace(plain, image=(20, 64))).axes[0].values,
-        before.reshape(20, 2).mean(axis=1),
-    )
-
-
 def test_log_mel_peak_normalise_removes_loudness():
     y = torch.from_numpy(sounds(16000)["white noise"].astype(np.float32))[None]
     plain, peak = (LogMel(clip=Clip(sr=16000), frontend=frontend(peak=peak)) for peak in (False, True))
@@ -176,14 +161,3 @@ def test_log_mel_on_gpu_equals_cpu():
     on_cpu = logmel(y)
     on_gpu = logmel.cuda()(y.cuda()).cpu()
     torch.testing.assert_close(on_gpu, on_cpu, rtol=0, atol=GPU_TOLERANCE_DB)
-
-
-@pytest.mark.parametrize("pattern", ["urbansound8k/audio/fold1/*.wav"])
-def test_log_mel_of_real_recordings_equals_librosa(pattern, real_data):
-    paths = sorted(real_data.glob(pattern))[::10][:4]
-    assert paths
-    for path in paths:
-        y, sr = soundfile.read(path, dtype="float32")
-        ours = LogMel(clip=Clip(sr=sr), frontend=frontend(n_frames=250))(torch.from_numpy(y)[None])[0]
-        theirs = librosa_images(y, sr, n_frames=250, n_mels=128)
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE_DB)

@@ -8,15 +8,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from core.config.layer_spec import parse_head_widths
 from core.config.options import list_problems
 from core.config.run import Model
 from core.errors import UserError
-from core.models import surgery
 from core.models.backbone import Backbone, build_backbone
 from core.models.build_network import build_network
-from core.models.classifier_head import make_dense_layers
-from core.models.stages import has_plain_head
 
 FEATURES = {  # one of each kind of head: what goes into its first linear layer
     "resnet18": 512,
@@ -44,28 +40,6 @@ def test_head_takes_the_place_of_all_linear_layers(name: str, features: int) -> 
     assert kinds == ["Linear", "ReLU", "Dropout", "Linear", "ReLU", "Dropout", "Linear"]
     assert {m.p for m in backbone.stage("head").modules() if isinstance(m, nn.Dropout)} == {0.3}
     assert backbone.eval()(torch.zeros(2, *backbone.input_shape)).shape == (2, 5)
-
-
-def test_dense_layers_of_alexnet_are_a_block_that_freezes_and_the_new_head_learns() -> None:
-    backbone = surgery.freeze(build_backbone("alexnet", 10, weights="random", head=(1024, 512, 128)), "block5")
-    frozen = [p.numel() for p in linear_of(backbone.stage("block5"))[0].parameters()]
-    assert frozen == [9216 * 4096, 4096]
-    widths = [4096, 1024, 512, 128, 10]
-    assert surgery.count_trainable_parameters(backbone) == sum(a * b + b for a, b in pairwise(widths))
-
-
-def test_head_is_drawn_from_the_seed_alone() -> None:
-    def head(name: str, seed: int, weights: str = "random") -> dict[str, torch.Tensor]:
-        return build_backbone(name, 3, weights=weights, seed=seed, head=(7,)).stage("head").state_dict()
-
-    one, same = head("soundnet8", 1), head("soundnet8", 1)
-    assert all(torch.equal(one[key], same[key]) for key in one)
-    other = head("soundnet8", 2)
-    assert not any(torch.equal(one[key], other[key]) for key in one)
-    imagenet, random = head("efficientnet_lite0", 4, "imagenet"), head("efficientnet_lite0", 4)
-    assert all(torch.equal(imagenet[key], random[key]) for key in random)
-    layers = make_dense_layers((50, 50, 50), seed=3)
-    assert not torch.equal(layers[0].weight, layers[1].weight)
 
 
 def test_starting_weights_load_as_before_but_for_the_head() -> None:
@@ -122,17 +96,7 @@ def test_fused_and_cut_networks_have_the_head(run) -> None:
     assert isinstance(cut.get_submodule(cut.classifier), nn.Linear)
 
 
-def test_stepped_head_is_not_plain() -> None:
-    assert has_plain_head("resnet18")
-    assert not has_plain_head("resnet18", head="128")
-
-
 @pytest.mark.parametrize("text", ["0", "128-", "-128", "1024,512", "a", "9999999", "12.5", "٣"])
 def test_head_that_does_not_exist_is_one_line(text: str) -> None:
     message = f"--head {text}: give the widths of its dense layers, 1 to 100000, such as 1024-512-128"
     assert list_problems(Model(head=text)) == [message]
-
-
-def test_widths_are_read() -> None:
-    assert parse_head_widths("1024-512-128") == (1024, 512, 128)
-    assert parse_head_widths("") == ()

@@ -6,7 +6,6 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import rotate as torchvision_rotate
 
-from core.audio.waveform_augmentation import SpecAugment
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.finished.open_run import open_run
@@ -15,7 +14,6 @@ from core.training import AUGMENTATIONS
 from core.training.augmentations import (
     MAX_DEGREES,
     Rotate,
-    make_batch_augmentation,
     make_test_augmentation,
     rotate_images,
 )
@@ -50,13 +48,6 @@ def test_rotate_uses_one_angle_per_image() -> None:
     assert angles.max() > 14
     torch.testing.assert_close(turned, rotate_images(images, angles, silence=FLOOR))
     assert not torch.allclose(turned[0], turned[1])
-
-
-def test_make_batch_augmentation_keeps_order(run: Run) -> None:
-    assert len(make_batch_augmentation(run)) == 0
-    assert len(make_batch_augmentation(run.replace(training__augment="waveform"))) == 0
-    both = make_batch_augmentation(run.replace(training__augment="rotate", training__time_mask=4))
-    assert [type(step) for step in both] == [Rotate, SpecAugment]
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)

@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,44 +10,6 @@ from core.training import checkpoint
 def network() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
-
-
-def step(net: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
-    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(seed))
-    optimizer.zero_grad()
-    net(x).square().sum().backward()
-    optimizer.step()
-
-
-@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD])
-def test_checkpoint_resumed_training_is_bit_identical(tmp_path: Path, kind: type[torch.optim.Optimizer]) -> None:
-    options = {"lr": 0.1, "momentum": 0.9} if kind is torch.optim.SGD else {"lr": 0.1}
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    straight = network()
-    optimizer = kind(straight.parameters(), **options)
-    for k in range(4):
-        step(straight, optimizer, k)
-        if k == 1:
-            checkpoint.save(tmp_path / "c.safetensors", straight, optimizer, scaler, [{"epoch": 1}, {"epoch": 2}])
-    resumed = network()
-    with torch.no_grad():
-        resumed[0].weight.zero_()
-    optimizer = kind(resumed.parameters(), **options)
-    assert checkpoint.load(tmp_path / "c.safetensors", resumed, optimizer, scaler) == [{"epoch": 1}, {"epoch": 2}]
-    for k in (2, 3):
-        step(resumed, optimizer, k)
-    for name, tensor in straight.state_dict().items():
-        assert torch.equal(tensor, resumed.state_dict()[name]), name
-
-
-@pytest.mark.parametrize("best", [None, np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)])
-def test_checkpoint_stores_best_logits(tmp_path: Path, best: np.ndarray | None) -> None:
-    path, net, scaler = tmp_path / "c.safetensors", network(), torch.amp.GradScaler("cpu", enabled=False)
-    optimizer = torch.optim.Adam(net.parameters())
-    checkpoint.save(path, net, optimizer, scaler, [{"epoch": 1}], best)
-    assert checkpoint.load(path, net, optimizer, scaler) == [{"epoch": 1}]
-    found = checkpoint.load_best_logits(path)
-    assert found is best if best is None else np.array_equal(found, best)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x10" * 40], ids=["missing", "empty", "damaged"])

@@ -1,4 +1,4 @@
-"""`--compile`: one compiled program per network structure, and an error without a compiler."""
+"""`--compile`: equal results, one compiled batch size, and an error without a compiler."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -11,8 +11,6 @@ from torch import nn
 
 from core.config.run import Training
 from core.errors import UserError
-from core.inference.fast_evaluation import fast_eval
-from core.inference.precision import ComputeMode
 from core.training.compilation import CompiledForBatchSize, check_compiler, compile_network
 from core.training.optimizers import make_optimizer
 from core.training.step import TrainingStep
@@ -53,25 +51,6 @@ def test_only_the_first_batch_size_is_compiled() -> None:
     assert count_programs() == 1
 
 
-@pytest.mark.usefixtures("eager")
-def test_networks_that_differ_only_in_tensors_share_a_program() -> None:
-    for seed in range(3):
-        compile_network(build_network(seed), CPU)(torch.randn(4, 2, 8, 8))
-    assert count_programs() == 1
-    frozen = build_network()
-    frozen[0].requires_grad_(False)
-    compile_network(frozen, CPU)(torch.randn(4, 2, 8, 8))
-    assert count_programs() == 2
-
-
-@pytest.mark.usefixtures("eager")
-def test_many_networks_are_all_compiled(capfd: pytest.CaptureFixture[str]) -> None:
-    for layers in range(9):  # without `_prepare_torch`, torch stops after 8 with a warning
-        compile_network(build_network(layers=layers), CPU)(torch.randn(4, 2, 8, 8))
-    assert count_programs() == 9
-    assert capfd.readouterr() == ("", "")
-
-
 def test_network_on_gpu_uses_cuda_graphs_and_marks_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     options: list[dict[str, Any]] = []
     events: list[str] = []
@@ -97,21 +76,6 @@ def test_network_in_another_thread_uses_no_cuda_graphs(monkeypatch: pytest.Monke
     thread.start()
     thread.join()
     assert options == [{"dynamic": False, "mode": None}]
-
-
-@pytest.mark.usefixtures("eager")
-def test_evaluation_between_epochs_keeps_the_program() -> None:
-    """Evaluation folds batch norms and restores them."""
-    network = build_network().train()
-    forward, x = compile_network(network, CPU), torch.randn(4, 2, 8, 8)
-    addresses = [tensor.data_ptr() for tensor in network.state_dict().values()]
-    for _ in range(2):
-        network.train()
-        forward(x).sum().backward()
-        with torch.inference_mode(), fast_eval(network, ComputeMode(Training(), CPU), lambda: x):
-            network(x)
-    assert count_programs() == 1
-    assert [tensor.data_ptr() for tensor in network.state_dict().values()] == addresses
 
 
 @pytest.mark.parametrize(("device", "variable"), [("cpu", "CXX"), ("cuda", "CC")])

@@ -6,7 +6,6 @@ import torch
 
 from core.config.run import Run
 from core.datasets.dataset import Dataset
-from core.errors import UserError
 from core.models.build_network import build_network
 from core.session import Session
 from core.store.runs import FINISHED, INPUT_TRANSFORM
@@ -46,23 +45,3 @@ def test_load_or_fit_prefers_stored_transform(fitted: Run, dataset: Dataset, ses
     session.store.write_input_transform(fitted, kept)
     found = read(fitted, dataset, session).state_dict()
     assert {name: tensor.tolist() for name, tensor in found.items()} == {k: v.tolist() for k, v in kept.items()}
-
-
-def test_load_or_fit_without_file_fits_again(fitted: Run, dataset: Dataset, session: Session) -> None:
-    train(fitted, dataset, session, label="run")
-    stored = read(fitted, dataset, session).state_dict()
-    (session.store.folder(fitted) / INPUT_TRANSFORM).unlink()
-    anew = read(fitted, dataset, session).state_dict()
-    assert all(torch.equal(stored[name], anew[name]) for name in ("mean", "std"))
-
-
-def test_fixed_input_transform_is_not_stored(run: Run, dataset: Dataset, session: Session) -> None:
-    train(run.replace(training__epochs=1), dataset, session, label="run")
-    assert not (session.store.folder(run.replace(training__epochs=1)) / INPUT_TRANSFORM).exists()
-
-
-def test_load_input_transform_damaged_file_raises(fitted: Run, dataset: Dataset, session: Session) -> None:
-    session.store.folder(fitted).mkdir()
-    (session.store.folder(fitted) / INPUT_TRANSFORM).write_bytes(b"half")
-    with pytest.raises(UserError, match=r"first_step\.safetensors cannot be read .* delete its folder"):
-        read(fitted, dataset, session)

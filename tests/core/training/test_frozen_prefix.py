@@ -22,7 +22,6 @@ from core.models.input_transform.normalise import Normalise
 from core.session import Session
 from core.training import frozen_prefix
 from core.training.fit_input_transform import make_input_transform
-from core.training.prepare import prepare
 from core.training.run_inputs import load_plain_inputs, split_rows
 
 N_CLIPS = fast_evaluation.CPU_BATCH_SIZE + 5  # one whole batch and a part of one
@@ -174,15 +173,6 @@ def test_activations_of_another_prefix_or_other_images_are_not_reused(
     load("block1")  # shallower than the cached prefix
     load("block3")
     assert steps_run == [4, *[5] * len(changes), 3, 1]
-
-
-def test_plan_of_depths_and_folds_computes_every_block_once(
-    run: Run, dataset: Dataset, session: Session, steps_run: list[int]
-) -> None:
-    for block in range(1, 5):
-        for fold in (1, 2):
-            prepare(run.replace(model__freeze=f"block{block}", data__fold=fold), dataset, session)
-    assert steps_run == [3, 1, 1, 2]  # the first with normalisation and stem, the last with pooling
 
 
 def test_folded_batch_norms_change_activations_only_by_rounding(session: Session, run: Run) -> None:

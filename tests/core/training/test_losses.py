@@ -61,24 +61,3 @@ def test_loss_of_low_precision_logits_is_float32(name, dtype):
         value = loss(name, logits, labels)
     assert value.dtype == torch.float32
     torch.testing.assert_close(value, loss(name, logits.float(), labels))
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_loss_decreases_in_training(name):
-    generator = torch.Generator().manual_seed(1)
-    labels = torch.arange(90) % 3
-    x = torch.randn(90, 8, generator=generator) + 3 * torch.eye(8)[labels]
-    network = torch.nn.Linear(8, 3)
-    torch.nn.init.zeros_(network.weight)
-    torch.nn.init.zeros_(network.bias)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    values = []
-    for _ in range(50):
-        value = loss(name, network(x), labels)
-        optimizer.zero_grad()
-        value.backward()
-        assert all(torch.isfinite(p.grad).all() for p in network.parameters())
-        optimizer.step()
-        values.append(value.item())
-    assert values[-1] < 0.2 * values[0]
-    assert (network(x).argmax(1) == labels).float().mean() > 0.9

@@ -109,22 +109,3 @@ def test_disagreement_by_hand():
     members = [np.eye(3)[list(predictions)] for predictions in ((0, 1, 2, 0), (0, 1, 2, 1), (0, 1, 1, 2))]
     assert metrics.disagreement(members) == pytest.approx((1 / 4 + 2 / 4 + 2 / 4) / 3)
     assert np.isnan(metrics.disagreement(members[:1]))
-
-
-@pytest.mark.parametrize(
-    ("scores", "targets", "message"),
-    [
-        (SCORES, TARGETS[:4], r"scores \(5, 4\) and targets \(4,\) must be"),
-        (np.full((1, 2), np.nan), [0], "scores hold 2 values that are not finite"),
-        (SCORES, TARGETS + 2, "targets must be whole numbers from 0 to 3"),
-    ],
-)
-def test_accuracy_invalid_scores_raises(scores, targets, message):
-    with pytest.raises(ValueError, match=message):
-        metrics.accuracy(scores, targets)
-
-
-@pytest.mark.parametrize("members", [[], [SCORES, SCORES[:4]]])
-def test_soft_vote_invalid_members_raises(members):
-    with pytest.raises(ValueError, match="members must be one or more arrays of one shape"):
-        metrics.soft_vote(members)

@@ -20,11 +20,10 @@ from core.errors import UserError
 from core.finished.open_run import open_run
 from core.inputs.store import stored_waveforms
 from core.inputs.store.compute import LazyWaveforms
-from core.inputs.store.on_the_fly import WaveformsToInputs
 from core.plan import resolve
 from core.session import Session
 from core.training import checkpoint, trainer
-from core.training.batches import WaveformSource, draw_crop_positions
+from core.training.batches import WaveformSource
 from core.training.prepare import prepare
 from core.training.trainer import TrainingLoop, train
 from run_ablation import main
@@ -103,30 +102,6 @@ def test_on_the_fly_training_on_long_recordings_is_bit_identical(
     test_on_the_fly_training_equals_stored_inputs(run.replace(seed=1), dataset, session, way)
 
 
-def test_on_the_fly_network_starts_with_computation_of_inputs(run: Run, dataset: Dataset, session: Session) -> None:
-    stored = prepare(run, dataset, session)
-    live = prepare(run.replace(training__live=True), dataset, session)
-    assert [name for name, _ in live.network.named_children()] == ["images", "normalise", "backbone"]
-    assert isinstance(live.network[0], WaveformsToInputs)
-    sounds = next(live.source.batches(torch.arange(4), 4))
-    assert sounds.shape == (4, SR // 2)
-    images = next(stored.source.batches(torch.arange(4), 4))
-    assert torch.equal(live.network[0](sounds), images)
-    assert live.network[0](sounds).stride() == images.stride()
-    assert not any(p.requires_grad for p in live.network[0].parameters())
-
-
-def test_prefix_is_reused_only_for_constant_inputs(
-    run: Run, segments: Run, dataset: Dataset, recordings: Dataset, session: Session
-) -> None:
-    frozen = run.replace(model__freeze="block2", training__live=True)
-    assert prepare(frozen, dataset, session).prefix_reused
-    assert not prepare(frozen.replace(training__augment="rotate"), dataset, session).prefix_reused
-    drawn = prepare(segments.replace(model__freeze="block2"), recordings, session)
-    assert not drawn.prefix_reused
-    assert isinstance(drawn.network[0], WaveformsToInputs)
-
-
 def drawn(run: Run, dataset: Dataset, session: Session, *epochs: int | None) -> list[np.ndarray]:
     """Return the waveforms of all clips in each epoch, (clips, samples)."""
     source = prepare(run, dataset, session).source
@@ -155,20 +130,6 @@ def test_random_crop_draws_new_positions_every_epoch(segments: Run, recordings: 
     assert every.min() < 0.02 * 1.5 * SR
     assert every.max() > 0.98 * 1.5 * SR
     assert every.mean() == pytest.approx(0.75 * SR, rel=0.05)
-
-
-def test_draw_crop_positions_depends_on_seed_epoch_and_clip(
-    segments: Run, recordings: Dataset, session: Session
-) -> None:
-    (first,) = drawn(segments, recordings, session, 3)
-    _, again = drawn(segments, recordings, session, 0, 3)
-    (other,) = drawn(segments.replace(seed=1), recordings, session, 3)
-    np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first, other)
-    clips = np.array([0, 3, 4, 9])
-    chances = draw_crop_positions(5, 2, np.arange(20))
-    np.testing.assert_array_equal(draw_crop_positions(5, 2, clips), chances[clips])  # independent of other clips
-    assert ((chances >= 0) & (chances < 1)).all()
 
 
 def test_train_resumed_random_crop_run_is_bit_identical(

@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from core.config.run import Training
-from core.training import SCHEDULES
 from core.training.schedules import compute_lr
 
 
@@ -50,19 +49,6 @@ def test_plateau_schedule_matches_torch(monitor: str, drop_patience: int, seed: 
             optimizer.step()
             scheduler.step(history[epoch][f"validation_{monitor}"])
     assert len(drops) > 2
-
-
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_schedule_depends_on_earlier_epochs_only(name: str) -> None:
-    training = Training(lr=0.1, schedule=name, step_size=3, drop_patience=2, epochs=20)
-    history = random_history(0, 20)
-    rates = [compute_lr(training, epoch, history) for epoch in range(20)]
-    assert rates[0] == 0.1
-    assert min(rates) > 0
-    assert rates == [compute_lr(training, epoch, [dict(row) for row in history[:epoch]]) for epoch in range(20)]
-    assert history == random_history(0, 20)
-    if name != "constant":
-        assert rates[-1] < 0.1
 
 
 def random_history(seed: int, epochs: int) -> list[dict[str, float]]:

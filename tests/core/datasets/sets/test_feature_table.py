@@ -23,7 +23,6 @@ from core.plan import resolve
 from core.session import Session
 from core.training.prepare import prepare
 from core.training.trainer import train
-from run_ablation import main
 
 WIDTH = 6
 
@@ -162,10 +161,6 @@ class TestFirstStep:
         with pytest.raises(UserError, match="^--pca 0.95: .*; choose --input features"):
             fill_in_run(run.replace(frontend__pca=0.95), dataset, session=session)
 
-    def test_feature_table_with_other_input_raises(self, features: Dataset, session: Session) -> None:
-        with pytest.raises(UserError, match="^--input mfcc: features has .* leave --input out$"):
-            run_on(features, session, frontend__kind="mfcc")
-
     def test_fit_input_transform_ignores_holdout(self, csv: Path, session: Session) -> None:
         whole = datasets.load_dataset("features", csv)
         dataset = select(whole, set_aside=0.2)
@@ -179,14 +174,6 @@ class TestFirstStep:
         ]
         for name, tensor in steps[0].state_dict().items():
             assert tensor.equal(steps[1].state_dict()[name])
-
-
-def test_samples_of_feature_table_raises(csv: Path, tmp_path: Path) -> None:
-    words = (
-        f"samples --data features --data-root {csv} --backbone mlp --weights random --results {tmp_path / 'results'}"
-    )
-    with pytest.raises(UserError, match="features has feature vectors instead of sounds"):
-        main(words.split())
 
 
 @pytest.mark.slow

@@ -10,9 +10,7 @@ import soundfile
 
 from analysis.data_summary import summarise_dataset
 from core import datasets
-from core.config.run import Clip, Frontend
 from core.errors import UserError
-from core.inputs.store.stored_inputs import load_inputs
 
 BROKEN = ("class00/Laughter_284.wav", "class01/notes.txt")
 
@@ -56,21 +54,6 @@ def test_load_thirteen_names_unusable_files(thirteen: Path) -> None:
     found = summarise_dataset(datasets.load_dataset("thirteen-classes", thirteen))
     assert [problem.split(":")[0] for problem in found.problems] == list(BROKEN)
     assert found.clips == 42
-
-
-def test_training_with_unusable_files_raises_or_skips(thirteen: Path, tmp_path: Path) -> None:
-    dataset = datasets.load_dataset("thirteen-classes", thirteen)
-    ask = {
-        "content": "thirteen",
-        "clip": Clip(sr=8_000, duration=1.0),
-        "frontend": Frontend(n_mels=16, n_frames=16, fmax=4_000.0),
-        "cache": tmp_path,
-    }
-    with pytest.raises(UserError, match=rf"^2 of the 42 clips of thirteen-classes .*{BROKEN[0]}.*{BROKEN[1]}"):
-        load_inputs(dataset, **ask)
-    found = load_inputs(dataset, **ask, on_bad_clip="skip")
-    assert [path for path, _ in found.unusable] == list(BROKEN)
-    assert len(found.array) == 40
 
 
 def test_load_thirteen_other_number_of_classes_raises(thirteen: Path, tmp_path: Path) -> None:

@@ -16,9 +16,7 @@ from core.audio.reading import fit_length, resample, stream_waveform
 from core.config.run import Clip, Frontend
 from core.errors import UserError
 from core.inputs import INPUT_KINDS
-from core.inputs.input_of_run import build_input_kind
 from core.inputs.store import stored_waveforms
-from core.inputs.store.compute import compute_inputs
 from core.inputs.store.on_the_fly import OnTheFlyInputs, make_on_the_fly_inputs
 from core.inputs.store.stored_inputs import load_inputs
 from core.inputs.store.stored_waveforms import Waveforms
@@ -74,14 +72,6 @@ def test_on_the_fly_inputs_equal_stored_inputs(clips: Any, tmp_path: Path, mode:
         assert inputs.array.ndim == expected.array.ndim
         assert inputs.clip_rows.tolist() == expected.clip_rows.tolist()
     assert torch.get_num_threads() == 2
-
-
-def test_augmented_waveforms_equal_those_of_stored_inputs(clips: Any, tmp_path: Path) -> None:
-    frontend = Frontend(n_mels=24, n_frames=20, fmax=SR / 2)
-    expected = load_inputs(clips, content="abc", clip=CLIP, frontend=frontend, cache=tmp_path, variant=2)
-    inputs = make_inputs(clips, tmp_path, frontend, variant=2)
-    np.testing.assert_array_equal(inputs.array[:], expected.array)
-    assert not np.array_equal(inputs.array[:], make_inputs(clips, tmp_path, frontend).array[:])
 
 
 @pytest.mark.parametrize("sr", [8000, 5000])
@@ -177,15 +167,3 @@ def test_clip_too_loud_for_a_spectrogram_is_named(clips: Any, tmp_path: Path) ->
     assert np.isfinite(
         make_inputs(dataset, tmp_path, Frontend(n_mels=24, n_frames=20, fmax=SR / 2, peak=True)).array[5]
     ).all()
-
-
-@pytest.mark.parametrize("kind", ["logmel", "gammatone"])
-def test_compute_inputs_does_not_depend_on_threads(kind: str) -> None:
-    rng = np.random.default_rng(0)
-    waveforms = [torch.from_numpy(0.1 * rng.standard_normal(n, np.float32)) for n in (4000, 2400, 9870, 4000)]
-    front_end = build_input_kind(CLIP, Frontend(kind=kind, n_mels=24, n_frames=20, fmax=SR / 2))
-    expected = compute_inputs(front_end, waveforms)
-    for threads in (2, 3):
-        torch.set_num_threads(threads)
-        for _ in range(3):
-            assert torch.equal(compute_inputs(front_end, waveforms), expected)

@@ -9,7 +9,6 @@ from analysis.attribution.pipeline import AttributionPipeline, AttributionReques
 from core.config.options import list_problems
 from core.config.run import Run
 from core.datasets.dataset import Dataset
-from core.errors import UserError
 from core.inputs.input_of_run import get_input_shape
 from core.models.input_transform.colour import ColourMap, ScaleToUnit
 from core.session import Session
@@ -27,12 +26,6 @@ def test_colours_are_matplotlibs_at_the_points_of_its_table(name: str) -> None:
     inside = np.random.default_rng(0).uniform(size=1000)
     found = ColourMap(name)(torch.tensor(inside, dtype=torch.float32).view(1, 1, 1, -1))[0, :, 0].T.numpy()
     np.testing.assert_allclose(found, matplotlib.colormaps[name](inside)[:, :3], atol=0.04)  # steps of its table
-
-
-def test_beyond_the_range_are_the_ends() -> None:
-    found = ColourMap("magma")(torch.tensor([-3.0, 0.0, 1.0, 7.0]).view(1, 1, 1, 4))
-    assert torch.equal(found[..., 0], found[..., 1])
-    assert torch.equal(found[..., 2], found[..., 3])
 
 
 @pytest.mark.parametrize("name", MAPS)
@@ -72,28 +65,6 @@ def test_a_coloured_network_trains_stores_one_channel_and_is_explained(
         assert np.abs(each.maps.attributions).max() > 0
 
 
-def test_colours_and_levels_share_one_store(run: Run, dataset: Dataset, session: Session) -> None:
-    plain = run.replace(frontend__channels="replicate")
-    keys = {
-        str(prepare(each, dataset, session).source.arrays[0].filename)  # type: ignore[attr-defined]
-        for each in (plain, coloured(run), coloured(run, frontend__colour="jet", frontend__levels="image"))
-    }
-    assert len(keys) == 1
-
-
-def test_every_kind_of_image_can_be_coloured(run: Run, dataset: Dataset, session: Session) -> None:
-    mfcc = coloured(run, frontend__kind="mfcc", frontend__levels="image")
-    assert prepare(mfcc, dataset, session).input_transform(torch.randn(2, 1, 20, 32)).shape == (2, 3, 20, 32)
-    fitted = run.replace(frontend__kind="mfcc", frontend__normalise="train")
-    prepared = prepare(fitted, dataset, session)
-    rows = prepared.source.arrays[0][prepared.split.train]
-    found = prepared.input_transform(torch.from_numpy(rows))
-    assert found.mean(dim=(0, 3)).abs().max() < 1e-3  # each coefficient by itself
-    torch.testing.assert_close(found.std(dim=(0, 3)), torch.ones(3, 20), rtol=1e-2, atol=0)
-    with pytest.raises(UserError, match="--normalise fixed: .*mfcc .*; use train"):
-        prepare(coloured(run, frontend__kind="mfcc"), dataset, session)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -104,10 +75,6 @@ def test_every_kind_of_image_can_be_coloured(run: Run, dataset: Dataset, session
         (
             {"frontend__levels": "image", "frontend__normalise": "train"},
             "--value-range image does not apply with --normalise train; leave one out",
-        ),
-        (
-            {"frontend__colour": "virdis", "frontend__window": 64},
-            "--colour virdis: did you mean 'viridis'? choose from none, viridis, magma, jet",
         ),
         ({"frontend__kind": "mfcc", "frontend__n_mels": 8}, "--n-mfcc 20: must be at most --n-mels 8"),
     ],

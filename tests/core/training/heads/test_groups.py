@@ -6,8 +6,7 @@ import pytest
 
 from core.config.run import Run
 from core.datasets.dataset import Dataset
-from core.training.heads import groups
-from core.training.heads.groups import MAX_GROUP_RUNS, group_runs
+from core.training.heads.groups import group_runs
 
 HEAD: dict[str, Any] = {"model__freeze": "block4"}
 
@@ -59,21 +58,3 @@ def test_runs_with_other_frozen_weights_are_another_group(run: Run, dataset: Dat
     assert sizes(dataset, *(one.replace(model__fuse="block2") for one in runs)) == [2, 2]
     assert sizes(dataset, *(one.replace(frontend__normalise="train") for one in runs)) == [2, 2]  # by fold
     assert sizes(dataset, *(one.replace(model__dropout=0.1 * (k + 1)) for k, one in enumerate(runs))) == [1] * 4
-
-
-def test_groups_are_split_by_number_of_runs_and_by_work(
-    run: Run, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runs = [run.replace(**HEAD, seed=seed) for seed in range(2 * MAX_GROUP_RUNS + 1)]
-    assert sizes(dataset, *runs) == [43, 43, 43]
-    clips = len(dataset.split(run.data.fold, validation=run.data.validation).train)
-    monkeypatch.setattr(groups, "MAX_GROUP_CLIP_PASSES", 2 * clips * run.training.epochs)
-    assert sizes(dataset, *runs[:5]) == [1, 2, 2]
-    monkeypatch.setattr(groups, "MAX_GROUP_CLIP_PASSES", 1)
-    assert sizes(dataset, *runs[:2]) == [1, 1]
-
-
-def test_order_is_kept(run: Run, dataset: Dataset) -> None:
-    runs = [run.replace(seed=seed, model__freeze=freeze) for seed in range(3) for freeze in ("none", "block4")]
-    found = group_runs(runs, {run.data.content: dataset})
-    assert found == [[runs[0]], [runs[1], runs[3], runs[5]], [runs[2]], [runs[4]]]

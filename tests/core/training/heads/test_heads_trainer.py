@@ -22,9 +22,7 @@ from core.plan import Plan, PlannedRun, resolve
 from core.session import Session
 from core.store.runs import FAILED, FINISHED, RUNNING, Store
 from core.training import LOSSES, OPTIMIZERS
-from core.training.heads import head_runs
 from core.training.heads.heads_trainer import HeadsTrainer
-from core.training.prepare import prepare
 from core.training.trainer import train
 
 HEAD: dict[str, Any] = {"model__freeze": "block4", "training__epochs": 3}
@@ -194,30 +192,6 @@ def test_every_seed_starts_from_a_loaded_classifier(run: Run, dataset: Dataset, 
     file = first.folder(run.replace(**HEAD)) / "weights.safetensors"
     run = resolve(run.replace(**HEAD | {"model__weights": str(file)}), dataset, run.data.content)
     assert_same([run.replace(seed=seed) for seed in range(3)], dataset, tmp_path)
-
-
-def test_small_batches_in_memory_give_the_same(
-    vectors: tuple[Run, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("core.training.heads.heads_trainer.MAX_BATCH_NUMBERS", 2 * 10 * 64)
-    run, dataset = vectors
-    assert_same(vary(run), dataset, tmp_path)
-
-
-def test_network_is_prepared_once_for_all_heads_and_once_per_fold_of_perceptrons(
-    run: Run, dataset: Dataset, vectors: tuple[Run, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    prepared: list[str] = []
-    monkeypatch.setattr(head_runs, "prepare", lambda run, *a: (prepared.append(run.id), prepare(run, *a))[1])
-    head = run.replace(**HEAD | {"training__epochs": 1})
-    runs = [head.replace(seed=seed, data__fold=fold) for seed in range(2) for fold in (1, 2)]
-    train_together(runs, dataset, tmp_path)
-    assert prepared == [runs[0].id]
-    prepared.clear()
-    run, dataset = vectors
-    runs = [run.replace(seed=seed, data__fold=fold) for seed in range(2) for fold in (1, 2)]
-    train_together(runs, dataset, tmp_path)
-    assert prepared == [runs[0].id, runs[1].id]
 
 
 class UnknownOptimizer(torch.optim.Adam):
