@@ -24,7 +24,7 @@ class Ablation:
 
     prepares: ClassVar[str] = "commands.ablation:prepare"  # function that plans the command
     plans: ClassVar[bool] = True  # whether the command has the options of a run
-    title: ClassVar[str]  # title of the conditions in tables and on axes
+    title: ClassVar[str]  # heading of the condition column, and axis label
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Return the run of each condition by name; the first one is the reference.

@@ -57,7 +57,7 @@ class Compare(Ablation):
         for point in points:
             extended.append(point)
             if point.get("training__augment") == "rotate":
-                extended.append({**point, "training__augment": "rotate-tests"})
+                extended.append({**point, "training__augment": "rotate-tests"})  # stored value of --augment rotate-all
         if len(extended) == len(points):
             raise UserError("--with-leak needs --augment rotate")
         return extended
@@ -85,7 +85,7 @@ class Compare(Ablation):
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Write the condition report with bars, because the conditions have no order."""
-        frame: pd.DataFrame = write_condition_report(results, title=self.title, bars=True)
+        frame: pd.DataFrame = write_condition_report(results, title=self.title, draw_bars=True)
         return frame
 
 

@@ -33,5 +33,5 @@ class Pretraining(Ablation):
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Write the condition report with bars, because the conditions have no order."""
-        frame: pd.DataFrame = write_condition_report(results, title=self.title, bars=True)
+        frame: pd.DataFrame = write_condition_report(results, title=self.title, draw_bars=True)
         return frame

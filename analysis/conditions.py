@@ -32,8 +32,8 @@ from core.store.runs import FAILED, Store
 
 EQUIVALENT_LOSSES = {"cross-entropy", "kullback-leibler"}
 EQUIVALENT_LOSSES_NOTE = (
-    "Cross-entropy and Kullback-Leibler divergence have the same gradient for these labels; differences between them "
-    "are due to rounding."
+    "Cross-entropy and Kullback-Leibler divergence have the same gradient because each clip has one label; "
+    "differences between them are due to rounding."
 )
 COLUMNS = (
     ACCURACY_COLUMN,
@@ -63,9 +63,9 @@ def write_condition_report(
     results: OutputFolder,
     *,
     title: str,
-    bars: bool = False,
-    add: Callable[[pd.DataFrame, OutputFolder], pd.DataFrame] | None = None,
-    shown: Sequence[Column] = COLUMNS,
+    draw_bars: bool = False,
+    add_columns: Callable[[pd.DataFrame, OutputFolder], pd.DataFrame] | None = None,
+    columns: Sequence[Column] = COLUMNS,
 ) -> pd.DataFrame:
     """Write the table of conditions, the paired tests, the figure of accuracy by condition, and all details.
 
@@ -74,12 +74,12 @@ def write_condition_report(
     results
         Output folder of the analysis.
     title
-        Title of the conditions, e.g. "Frozen through".
-    bars
+        Heading of the condition column, e.g. "Frozen through".
+    draw_bars
         Whether to draw bars instead of a line.
-    add
-        Returns the rows of the table with additional columns.
-    shown
+    add_columns
+        Function that returns the table with additional columns.
+    columns
         Columns of the table after grid and condition; columns of ``--metric`` follow.
 
     Returns
@@ -89,29 +89,29 @@ def write_condition_report(
     """
     plan, store = results.plan, results.session.store
     frame = summarise_conditions(plan, store)
-    if add:
-        frame = add(frame, results)
+    if add_columns:
+        frame = add_columns(frame, results)
     results.write_table(
         "table",
         frame,
-        make_columns(frame, title, [*shown, *requested_metric_columns(results, shown)]),
+        make_columns(frame, title, [*columns, *requested_metric_columns(results, columns)]),
         caption=make_caption(plan),
         footnotes=make_footnotes(plan, store),
         groups=grid_names(frame),
     )
     _write_comparisons(results, title)
-    lines, name = add_grid_label(frame, grid_names(frame))
+    labelled, label_column = add_grid_label(frame, grid_names(frame))
     reference = plan.planned[0].condition
-    if bars:
+    if draw_bars:
         write_metric_bars(
-            results, lines, "accuracy", title=title, caption=make_caption(plan), point=name, file="figure"
+            results, labelled, "accuracy", title=title, caption=make_caption(plan), point=label_column, file="figure"
         )
     else:
         results.write_figure(
             "figure",
             frame.drop(columns="run_ids"),
             lambda ax: by_condition.draw_accuracy_by_condition(
-                lines, ax, xlabel=title, reference=reference, series=name
+                labelled, ax, xlabel=title, reference=reference, series=label_column
             ),
             caption=f"{make_caption(plan)}: accuracy on the test fold by condition; dashed line: reference.",
         )
@@ -122,7 +122,7 @@ def write_condition_report(
 def write_details(results: OutputFolder, frame: pd.DataFrame, *, title: str) -> None:
     """Write the tables and figures that every ablation has.
 
-    These are the table of all metrics, the table of classes, bars of the metrics of ``--metric``, learning curves and
+    These are the table of all metrics, the table per class, bars of the metrics of ``--metric``, learning curves and
     confusion matrices.
 
     Parameters
@@ -132,7 +132,7 @@ def write_details(results: OutputFolder, frame: pd.DataFrame, *, title: str) -> 
     frame
         One row per condition, from `analysis.metrics.condition_summary.summarise_conditions`.
     title
-        Title of the conditions.
+        Heading of the condition column.
     """
     groups, caption = results.plan.groups(), make_caption(results.plan)
     leading = make_columns(frame, title, ())
@@ -180,11 +180,13 @@ def write_requested_bars(results: OutputFolder, frame: pd.DataFrame, names: Sequ
     names
         Grid columns.
     title
-        Title of the conditions.
+        Heading of the condition column.
     """
-    lines, point = add_grid_label(frame, names)
+    labelled, label_column = add_grid_label(frame, names)
     for metric in dict.fromkeys(results.session.execution.metric):
-        write_metric_bars(results, lines, metric, title=title, caption=make_caption(results.plan), point=point)
+        write_metric_bars(
+            results, labelled, metric, title=title, caption=make_caption(results.plan), point=label_column
+        )
 
 
 def requested_metric_columns(results: OutputFolder, shown: Sequence[Column]) -> list[Column]:
@@ -195,8 +197,8 @@ def requested_metric_columns(results: OutputFolder, shown: Sequence[Column]) -> 
 
 def _write_comparisons(results: OutputFolder, title: str) -> None:
     """Write the table of paired tests; print it on the terminal if there are at least two pairs."""
-    points = results.session.execution.equivalence_margin
-    margin = None if points is None else points / 100
+    margin_points = results.session.execution.equivalence_margin
+    margin = None if margin_points is None else margin_points / 100
     frame = paired_comparisons.compare_with_reference(results.plan, results.session.store, margin=margin)
     if frame.empty:
         return
@@ -228,7 +230,7 @@ def grid_names(frame: pd.DataFrame) -> list[str]:
 
 
 def add_grid_label(frame: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame, str | None]:
-    """Add a column ``point`` with the values of the columns `names`; return the frame and the name, or None."""
+    """Add a column ``point`` with the values of the columns `names`; return the frame and its name, or None."""
     if not names:
         return frame, None
     return frame.assign(point=frame[list(names)].astype(str).agg(", ".join, axis=1)), "point"
@@ -249,9 +251,9 @@ def make_footnotes(plan: Plan, store: Store) -> list[str]:
     runs = plan.runs
     notes = [
         protocol_note(epoch="last epoch", folds={r.data.fold for r in runs}, seeds={r.seed for r in runs}),
-        "Best epoch: epoch chosen on the test fold, therefore optimistic. Change: difference in accuracy to the first "
-        "row in percentage points, over the folds and seeds that both have. Macro F1: unweighted mean over the classes "
-        "in the test fold.",
+        "Best epoch: epoch chosen on the test fold, therefore optimistic. Change: difference in accuracy from the "
+        "first row in percentage points, over the folds and seeds that both have. Macro F1: unweighted mean over the "
+        "classes in the test fold.",
     ]
     if len({run.data.fold for run in runs}) > 1:
         notes.append(f"Standard deviations and intervals are over folds. {hypothesis_tests.OVERLAP_NOTE}")
@@ -269,5 +271,5 @@ def make_footnotes(plan: Plan, store: Store) -> list[str]:
         )
     bad = {clip for record in records for clip in record.bad_clips}
     if bad:
-        notes.append(f"{len(bad)} unusable clips were left out; they are listed in run.json.")
+        notes.append(f"Unusable clips left out: {len(bad)}. Each run.json lists them.")
     return notes + [f"{record.id} failed: {record.reason}." for record in records if record.status == FAILED]

@@ -1,7 +1,7 @@
 """Predictions of finished networks for recordings: one row per recording, and scores if labels are known.
 
-The probabilities of several networks are averaged (`core.training.metrics.soft_vote`). With labels, the scores are
-those of all other tables, with results per class and a confusion matrix.
+The probabilities of several networks are averaged (`core.training.metrics.soft_vote`). With labels, the
+same metrics as in all other tables are computed, with results per class and a confusion matrix.
 """
 
 import io

@@ -22,14 +22,14 @@ from core.training.trainer import train
 
 @dataclass(frozen=True)
 class ExecutionSummary:
-    """Number of runs that were trained, found and failed.
+    """Number of runs that were trained, skipped and failed.
 
     Attributes
     ----------
     trained
         Number of runs that this command trained successfully.
     found
-        Number of runs of the plan that needed no training.
+        Number of runs that needed no training: they finished or failed earlier.
     failed
         Number of runs of the plan that failed, in this command or an earlier one.
     new
@@ -62,19 +62,19 @@ def execute(plan: Plan, session: Session) -> ExecutionSummary:
         failed = sum(session.store.status(run) == FAILED for run in plan.runs if run.id not in missing_ids)
     new: set[str] = set()
     locked_elsewhere: list[Run] = []
-    refused: list[tuple[Run, UserError]] = []  # runs that raised a `UserError`
+    user_errors: list[tuple[Run, UserError]] = []  # runs that raised a `UserError`
     with explain_write_errors(session.store.runs):
         for group in group_runs(missing, plan.datasets):
             with ExitStack() as locks:
-                mine = [run for run in group if _try_lock(run, plan, session, locks)]
-                locked_elsewhere += [run for run in group if run not in mine]
-                new |= _train_missing(mine, plan, session, refused)
+                locked = [run for run in group if _try_lock(run, plan, session, locks)]
+                locked_elsewhere += [run for run in group if run not in locked]
+                new |= _train_missing(locked, plan, session, user_errors)
         for run in locked_elsewhere:
             with session.store.lock(run).acquire():
-                new |= _train_missing([run], plan, session, refused)
-    if refused and len(refused) == len(new):
-        raise refused[0][1]
-    for run, error in refused:
+                new |= _train_missing([run], plan, session, user_errors)
+    if user_errors and len(user_errors) == len(new):
+        raise user_errors[0][1]
+    for run, error in user_errors:
         record_failure(run, session, label=run_label(run, plan), **describe_failure(error))
     now_failed = [run for run in missing if session.store.status(run) == FAILED]
     trained = len(new - {run.id for run in now_failed})
@@ -86,7 +86,9 @@ def _try_lock(run: Run, plan: Plan, session: Session, locks: ExitStack) -> bool:
     try:
         locks.enter_context(session.store.lock(run).acquire(blocking=False))
     except Timeout:
-        session.report.note(f"{run_label(run, plan)}: another process is training it; waiting for it later")
+        session.report.note(
+            f"{run_label(run, plan)}: another process is training it; this command waits for it after its own runs"
+        )
         return False
     return True
 
@@ -115,8 +117,8 @@ def train_runs(
 ) -> Iterator[tuple[Run, Exception | None]]:
     """Train the runs of a group (`core.training.heads.groups.group_runs`) and write them to the store.
 
-    This is the only place that chooses how a run is trained. Several runs are trained together as one batched
-    product. A single run is trained alone, and so are runs whose joint training fails.
+    This is the only place that chooses how a run is trained. Several runs are trained together in one
+    batched matrix product. A single run is trained alone, and so are runs whose joint training fails.
 
     Parameters
     ----------
@@ -135,12 +137,12 @@ def train_runs(
     ResultsError
         If the results folder cannot be written to.
     """
-    left = {run.id: run for run in runs}
+    remaining = {run.id: run for run in runs}
     if len(runs) > 1:
         name = group_label([labels[run.id] for run in runs])
         try:
             for run, error in _train_together(runs, dataset, session, label=name):
-                yield left.pop(run.id), error
+                yield remaining.pop(run.id), error
         except Exception as error:
             if isinstance(error, ResultsError) or write_error_reason(error):
                 raise
@@ -148,7 +150,7 @@ def train_runs(
             session.report.note(
                 f"{name}: cannot be trained together ({type(error).__name__}: {error}); training one by one"
             )
-    for run in left.values():
+    for run in remaining.values():
         try:
             with explain_write_errors(session.store.folder(run)):
                 train(run, dataset, session, label=labels[run.id])
@@ -163,15 +165,15 @@ def train_runs(
 def _train_together(
     runs: Sequence[Run], dataset: Dataset, session: Session, *, label: str
 ) -> Iterator[tuple[Run, Exception | None]]:
-    """Train runs as one batched product and write them in two threads (writing is a third of the work of 64 heads)."""
-    written: dict[Run, Future[None]] = {}
+    """Train runs in one batched matrix product and write them in two threads (a third of the time for 64 heads)."""
+    being_written: dict[Run, Future[None]] = {}
     with ThreadPoolExecutor(2) as pool:
         for head_run, error in train_heads(runs, dataset, session, label=label):
             if error:
                 yield head_run.run, error
             else:
-                written[head_run.run] = pool.submit(head_run.write, dataset, session)
-        for run, future in written.items():
+                being_written[head_run.run] = pool.submit(head_run.write, dataset, session)
+        for run, future in being_written.items():
             future.result()
             yield run, None
 
@@ -199,10 +201,10 @@ def is_done(run: Run, session: Session) -> bool:
 
 
 def report_damaged_runs(runs: Sequence[Run], plan: Plan, session: Session) -> None:
-    """Write one line for each run that is trained again because one of its files is damaged."""
+    """Report in one line each run that is trained again because one of its files is damaged."""
     for run in runs:
-        if why := session.store.find_damage(run):
-            session.report.note(f"{run_label(run, plan)}: run {run.id} is damaged ({why}); training it again")
+        if damage := session.store.find_damage(run):
+            session.report.note(f"{run_label(run, plan)}: run {run.id} is damaged ({damage}); training it again")
 
 
 def record_failure(run: Run, session: Session, *, label: str, reason: str, trace: str) -> None:
@@ -213,7 +215,7 @@ def record_failure(run: Run, session: Session, *, label: str, reason: str, trace
 
 
 def report_accuracy(run: Run, session: Session, *, label: str) -> None:
-    """Write the test accuracy and the duration of a finished run."""
-    done = session.store.finished(run)
-    assert done is not None
-    session.report.note(f"{label}: accuracy {done.metrics.accuracy:.1%}, {done.seconds.total:.1f} s")
+    """Report the test accuracy and the duration of a finished run."""
+    record = session.store.finished(run)
+    assert record is not None
+    session.report.note(f"{label}: accuracy {record.metrics.accuracy:.1%}, {record.seconds.total:.1f} s")

@@ -31,7 +31,7 @@ from core.models.family import check_input_shape, no_imagenet_error
 from core.progress import Progress, no_progress
 
 Point = Mapping[str, Any]  # ``{group__field: value}``
-Conditions = Callable[[Run, Run], Mapping[str, Run]]  # of a base run, and of the same run with random starting weights
+Conditions = Callable[[Run, Run], Mapping[str, Run]]  # function of a base run and its copy with random starting weights
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class PlannedRun:
     reference: Run
 
 
-Groups = Sequence[tuple[dict[str, Any], Sequence[PlannedRun]]]  # shared values by name, condition last; and the runs
+Groups = Sequence[
+    tuple[dict[str, Any], Sequence[PlannedRun]]
+]  # per group: the values that its runs share (condition last), and the runs
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Plan:
 
     @cached_property
     def points(self) -> tuple[dict[str, Any], ...]:
-        """Values of the options that differ between references, for each of `planned`, without fold and seed.
+        """For each planned run: the options whose values differ between references, without fold and seed.
 
         If the runs use several data sets, fields that are filled in from the data set are left out.
         """
@@ -98,7 +100,7 @@ class Plan:
     def groups(
         self, by: Callable[[PlannedRun], Mapping[str, Any]] = lambda planned: {"condition": planned.condition}
     ) -> list[tuple[dict[str, Any], list[PlannedRun]]]:
-        """Group the runs by grid point and by the values that `by` returns, so that a group differs in fold and seed.
+        """Group the runs by grid point and by the values of `by`; the runs of a group differ only in fold and seed.
 
         Returns
         -------
@@ -161,24 +163,27 @@ def make_plan(
     Raises
     ------
     UserError
-        For invalid values, all of them in one message, before anything is computed.
+        For invalid values; one message lists all problems of a grid point, before training.
     """
     groups = [
         [(point, preset(point), preset({**point, "model__weights": "random"})) for point in group]
         for group in _group_points(list(grid), by)
     ]
-    names = list(dict.fromkeys(base.get("data__name", Run().data.name) for group in groups for _, base, _ in group))
+    names = list(
+        dict.fromkeys(settings.get("data__name", Run().data.name) for group in groups for _, settings, _ in group)
+    )
     loaded = _Datasets(_load_datasets(names, roots), cache, progress)
-    base = _BaseRuns(finalise)
+    base_runs = _BaseRuns(finalise)
     planned: dict[tuple[str, str, str], PlannedRun] = {}
     for group in groups:
         first = group[0][1]
         dataset, content = loaded[first]
         for fold in _fold_numbers(first.get("data__fold", str(Run().data.fold)), dataset):
             runs: dict[str, Run] = {}
-            for point, *both in group:
-                new = conditions(*(base(settings, fold, dataset, content) for settings in both))
-                runs |= {_condition_name(name, point, by, alone=len(new) == 1): run for name, run in new.items()}
+            for point, *settings_pair in group:
+                base, scratch = (base_runs(settings, fold, dataset, content) for settings in settings_pair)
+                named = conditions(base, scratch)
+                runs |= {_condition_name(name, point, by, alone=len(named) == 1): run for name, run in named.items()}
             reference = next(iter(runs.values()))
             for condition, run in runs.items():
                 planned.setdefault((condition, run.id, reference.id), PlannedRun(condition, run, reference))
@@ -209,7 +214,7 @@ def list_untrained_classes(plan: Plan) -> list[str]:
         split, labels = dataset.split(fold), dataset.clips["label"].to_numpy()
         if untrained := sorted(set(labels[split.test]) - set(labels[split.train])):
             names = format_few([dataset.class_names[label] for label in untrained])
-            lines.append(f"{dataset.name}: classes that are tested in fold {fold} but never trained: {names}")
+            lines.append(f"{dataset.name}: classes with test clips in fold {fold} but no training clips: {names}")
     return lines
 
 
@@ -243,7 +248,7 @@ def resolve(run: Run, dataset: Dataset, content: str) -> Run:
 
 
 def _use_features(run: Run, dataset: Dataset) -> Run:
-    """Use the rows of a feature table as inputs, standardised with mean and deviation of the training rows."""
+    """Use the rows of a feature table as inputs, standardised by the training rows."""
     if run.frontend.kind not in (Run().frontend.kind, "features"):
         raise UserError(
             f"--input {run.frontend.kind}: {dataset.name} has feature vectors and no recordings; leave --input out"
@@ -286,13 +291,13 @@ def _differing_fields(runs: Sequence[Run]) -> list[str]:
 def _load_datasets(names: Sequence[str], roots: Sequence[Path]) -> dict[str, Dataset]:
     external = [name for name in names if not datasets.LOADERS[name].embedded]
     if len(roots) > len(external):
-        raise UserError(f"--data-root: {len(roots)} folders for {len(external)} data sets that need one; give one each")
+        raise UserError(f"--data-root: {len(roots)} folders given, but {len(external)} of the data sets need one")
     folders = dict(itertools.zip_longest(external, roots))
     return {name: datasets.load_dataset(name, folders.get(name)) for name in names}
 
 
 class _Datasets:
-    """The data sets of a plan, with the selection of clips of each point (`core.datasets.select`), each read once."""
+    """Data sets of a plan; each selection of clips (`core.datasets.select`) is made once."""
 
     def __init__(self, loaded: Mapping[str, Dataset], cache: Path, progress: Progress) -> None:
         self.loaded = loaded
@@ -326,7 +331,7 @@ def _fold_numbers(text: str, dataset: Dataset) -> tuple[int, ...]:
 
 
 class _BaseRuns:
-    """The base runs of a plan; all fields but the seed are filled in and checked once for all seeds."""
+    """Base runs of a plan. Everything except the seed is filled in and checked only once."""
 
     def __init__(self, finalise: Callable[[Run, Dataset], Run]) -> None:
         self.finalise = finalise

@@ -189,7 +189,7 @@ class Reader:
                 item.sources.append(Source(f"{item.id}-{suffix[1:]}", SOURCE_LABELS[suffix], name, text))
 
     def _embed_sound(self, folder: Path, clip: str, sound: str) -> Media:
-        """Return the sound file of a map, or the clip itself, as an absolute path or in the embedded data set."""
+        """Embed the sound of a map, or else the clip (an absolute path, or a path in the embedded data set)."""
         names = [folder / sound] if sound else []
         paths = [path for path in (*names, EMBEDDED_FOLDER / clip) if ".." not in path.parts]
         content = next((content for path in paths if (content := _read_bytes(path)) is not None), None)

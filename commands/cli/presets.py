@@ -42,7 +42,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Preset:
-    """The rules of a paper, in order; without rules no point is changed."""
+    """The rules of a paper, applied in order; without rules, settings stay as they are."""
 
     rules: tuple[Rule, ...] = ()
 

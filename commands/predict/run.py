@@ -107,7 +107,7 @@ def _load_records(options: Predict, store: Store) -> list[Record]:
             "features": record.run.frontend.columns == records[0].run.frontend.columns,
         }
         for what in (name for name, is_same in checks.items() if not is_same):
-            raise UserError(f"--run {records[0].id} {record.id}: have different {what}, so they cannot be averaged")
+            raise UserError(f"--run: {records[0].id} and {record.id} have different {what}, so they cannot be averaged")
     return records
 
 
@@ -132,7 +132,9 @@ def _find_holdout(options: Predict, records: Sequence[Record], session: Session)
         raise UserError(f"--holdout: run {records[0].id} held out no clips; give PATH")
     for record in records[1:]:
         if record.run.data.content != data.content:
-            raise UserError(f"--holdout: runs {records[0].id} and {record.id} have different clips; give one of them")
+            raise UserError(
+                f"--holdout: runs {records[0].id} and {record.id} have different clips; give only one of these runs"
+            )
     loaded = datasets.load_dataset(data.name, options.data_root)
     arranged = datasets.select(loaded, **data.selection)
     if arranged.compute_fingerprint(session.store.cache) != data.content:

@@ -235,7 +235,7 @@ def _resample_blocks(blocks: Iterable[Block], *, sr: int, until: int) -> Iterato
             yield y
             continue
         resampler = resampler or soxr.ResampleStream(own_sr, sr, 1, dtype="float32", quality="HQ")
-        size = max(BLOCK_SIZE * own_sr // sr, 1)  # limits the size of the result if the rate is low
+        size = max(BLOCK_SIZE * own_sr // sr, 1)  # keeps the resampled block small if the rate of the recording is low
         for i in range(0, len(y), size):
             part = resampler.resample_chunk(y[i : i + size])
             n_yielded += len(part)

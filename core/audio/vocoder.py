@@ -73,6 +73,6 @@ def _interpolate_frames(spectrum: np.ndarray, steps: np.ndarray, phase: np.ndarr
         unit = torch.polar(one, torch.from_numpy(phase)).numpy()  # sine and cosine of the C library, as in librosa
         result[:, i] = unit * ((1.0 - alpha) * loudness[:, left] + alpha * loudness[:, right])
         change = angles[:, right] - angles[:, left] - advance
-        change -= 2.0 * np.pi * np.round(change / (2.0 * np.pi))  # to -pi .. pi
+        change -= 2.0 * np.pi * np.round(change / (2.0 * np.pi))  # wrap to -pi .. pi
         phase += advance + change
     return result

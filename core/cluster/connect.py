@@ -216,7 +216,10 @@ def count_slots(resources: TrialResources, nodes: Sequence[Node]) -> int:
 
 
 def _divide_cores(nodes: Sequence[Node], with_gpu: Sequence[Node], *, runs: int, gpus: float) -> float:
-    """Return the cores of one trial: divided between the trials that fit on the GPUs of a node, or between all runs."""
+    """Return the CPU cores of one trial.
+
+    With GPUs, the cores of a node are divided by the trials that fit on its GPUs; otherwise all cores by the runs.
+    """
     if gpus:
         shares = [node.cpus // (node.gpus // gpus) for node in with_gpu if node.gpus >= gpus]
         return max([1.0, *shares])

@@ -9,7 +9,7 @@ from core.registry import Lazy
 psutil = Lazy("psutil")
 
 TERMINATE_TIMEOUT = 2.0  # seconds between the request to end and the kill
-ROUNDS = 3  # a process may start another one before it ends
+KILL_ROUNDS = 3  # a process may start another one before it ends
 
 
 def new_descendants() -> Callable[[], set[Any]]:
@@ -37,7 +37,7 @@ def end_processes(descendants: Callable[[], set[Any]], known: Iterable[Any] = ()
     known
         Further processes, whose parent may have ended already.
     """
-    for _ in range(ROUNDS):
+    for _ in range(KILL_ROUNDS):
         running = [process for process in descendants() | set(known) if process.is_running()]
         if not running:
             return

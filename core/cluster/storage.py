@@ -92,7 +92,7 @@ class Storage:
                 target.write(block)
 
     def put_run(self, folder: Path) -> None:
-        """Copy the folder of a run to ``runs/<id>/``, its record last."""
+        """Copy the folder of a run to ``runs/<id>/``. The record is copied last, so a run with a record is complete."""
         files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
         for path in sorted(files, key=lambda path: path.name == RECORD):
             self.put(path, f"runs/{folder.name}/{path.relative_to(folder)}")

@@ -62,23 +62,23 @@ class Callback(_NotPickled, tune.Callback):
         self.progress = progress
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Pass on the start of a trial."""
+        """Tell the progress display that a trial started."""
         self.progress.on_start(trial.config)
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
-        """Pass on a report of a trial."""
+        """Tell the progress display what a trial reported."""
         self.progress.on_report(trial.config, result)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Pass on the death of a trial that Tune will restart."""
+        """Tell the progress display that a trial was killed and will be restarted."""
         self.progress.on_death(trial.config, _trace(trial))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Pass on the end of a trial."""
+        """Tell the progress display that a trial ended."""
         self.progress.on_end(trial.config, trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Pass on the last failure of a trial."""
+        """Tell the progress display that a trial failed for good."""
         self.progress.on_failure(trial.config, _trace(trial))
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:

@@ -117,7 +117,9 @@ def unpack(archive: Path, root: Path, *, proof: str) -> None:
         top = Path(folder) / found.relative_to(folder).parts[0]
         children = sorted(top.iterdir(), key=lambda path: path.name == PurePosixPath(proof).parts[0])
         if existing := [child.name for child in children if (root / child.name).exists()]:
-            raise UserError(f"{root}: {', '.join(existing)} exists already, so {archive} is not unpacked; move it away")
+            raise UserError(
+                f"{root}: {', '.join(existing)} exists already, so {archive} is not unpacked; move {existing[0]} away"
+            )
         for child in children:
             child.replace(root / child.name)
 
@@ -127,13 +129,13 @@ def _extract(archive: Path, folder: Path) -> None:
         with zipfile.ZipFile(archive) as file:
             for name in file.namelist():
                 if _lies_outside(name):
-                    raise zipfile.BadZipFile(f"member {name} lies outside")
+                    raise zipfile.BadZipFile(f"member {name} would be unpacked outside the folder")
             file.extractall(folder)
         return
     with tarfile.open(archive) as tar:  # the filter of `extractall` needs Python 3.11.4
         for member in tar:
             if _lies_outside(member.name):
-                raise tarfile.ReadError(f"member {member.name} lies outside")
+                raise tarfile.ReadError(f"member {member.name} would be unpacked outside the folder")
             place = folder / member.name
             (place if member.isdir() else place.parent).mkdir(parents=True, exist_ok=True)
             if member.isdir():

@@ -50,7 +50,7 @@ class Features(InputKind):
         if not frontend.columns:
             if (samples := round(clip.sr * clip.duration)) < window:
                 raise UserError(
-                    f"--input features: clips of {samples} samples are shorter than a frame of {window}; give a --n-fft"
+                    f"--input features: clips have {samples} samples, a frame has {window}; give a smaller --n-fft"
                 )
             check_band(clip, frontend, n_fft=window, is_open=True)
         return Layout((len(_list_feature_names(frontend)),))

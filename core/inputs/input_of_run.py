@@ -71,4 +71,4 @@ def check_input_transform(run: Run) -> None:
     if frontend.levels == "image" and len(layout.shape) != 3:
         raise UserError(f"--value-range image: --input {frontend.kind} gives no images; leave it out")
     if layout.value_range is None and frontend.levels == "fixed":
-        raise UserError(f"--normalise fixed: --input {frontend.kind} has no fixed value range; use train")
+        raise UserError(f"--normalise fixed: --input {frontend.kind} has no fixed value range; use --normalise train")

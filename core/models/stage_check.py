@@ -69,7 +69,7 @@ def _paths(module: nn.Module, paths: Mapping[int, str], stage: str, *, opened: b
             yield from _paths(child, paths, stage, opened=opened)
     else:
         raise NotAChain(
-            f"{stage} contains a {type(module).__name__} that is not part of the network: make it an attribute"
+            f"{stage} uses a {type(module).__name__} that is not stored in the network: make it an attribute"
         )
 
 

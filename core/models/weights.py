@@ -1,4 +1,4 @@
-"""Starting weights: read weight files, download safely, load tensors into a network.
+"""Starting weights: read weight files, load tensors into a network, lock downloads (which are in `families/`).
 
 Nothing is unpickled: files are read as safetensors or with ``torch.load(weights_only=True)``.
 """

@@ -40,7 +40,7 @@ class Environment:
     device: str = ""
     device_name: str = ""
     threads: int = 0  # 0: not recorded
-    precision: str = ""  # precision of the computation, as the CPU may not support --precision; "": not recorded
+    precision: str = ""  # precision that was used (a CPU uses fp32 for tf32 and fp16); "": not recorded
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Checkpoints: network, optimizer state and history in one safetensors file, without pickle."""
+"""Checkpoints: network, optimizer state and history in one safetensors file, without pickle.
+
+`core.training.trainer.TrainingLoop.train` saves them, and loads the last one to resume a killed run.
+"""
 
 import json
 from pathlib import Path

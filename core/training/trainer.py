@@ -1,6 +1,7 @@
 """Train one run and write its record: `train`.
 
-Reads top to bottom: prepare the network and its inputs, train epoch by epoch, write the record. The random numbers of
+The module reads from top to bottom: prepare the network and its inputs, train epoch by epoch, write the record. The
+random numbers of
 an epoch depend only on (seed, epoch). Its learning rate, and whether it is the last, depend only on the configuration
 and the history. A killed run that resumes from a checkpoint therefore ends in the same bits as an uninterrupted one (on
 a CPU, for one number of threads).
@@ -30,8 +31,8 @@ from core.training.prepare import PreparedRun, prepare
 from core.training.schedules import compute_lr
 from core.training.step import TrainingStep, mean_loss
 
-CHECKPOINT_INTERVAL = 2.0  # seconds of training between two checkpoints; keeps the share of writing small
-EVALUATION_STREAM = 1  # random stream of a test-time augmentation, apart from that of training
+CHECKPOINT_INTERVAL = 2.0  # seconds of training between two checkpoints, so that writing takes little of the time
+EVALUATION_STREAM = 1  # random stream of a test-time augmentation, separate from that of training
 
 
 def train(run: Run, dataset: Dataset, session: Session, *, label: str) -> None:
@@ -58,12 +59,14 @@ def train(run: Run, dataset: Dataset, session: Session, *, label: str) -> None:
     session.store.start_run(run, results.collect_provenance(session, run.training))
     started = time.perf_counter()
     prepared = prepare(run, dataset, session)
-    preparation = time.perf_counter() - started
+    preparation_seconds = time.perf_counter() - started
     loop = TrainingLoop(run, prepared, session, label)
-    is_small = prepared.device_vectors(max_weights=SMALL_NETWORK) is not None
-    with torch_threads(1 if is_small else session.threads):
+    use_one_thread = prepared.device_vectors(max_weights=SMALL_NETWORK) is not None  # faster for a small network
+    with torch_threads(1 if use_one_thread else session.threads):
         history, logits = loop.train()
-    outcome = TrainingOutcome(history, logits, loop.best_logits, prepared.backbone.original_state_dict(), preparation)
+    outcome = TrainingOutcome(
+        history, logits, loop.best_logits, prepared.backbone.original_state_dict(), preparation_seconds
+    )
     write_outcome(run, prepared, dataset, session, outcome)
 
 
@@ -79,15 +82,15 @@ class TrainingOutcome:
         Test logits (test clips, classes) after the last epoch, and after the epoch with the best test accuracy.
     weights
         Tensors of the backbone, by their names in the original model.
-    preparation
-        Time before the first epoch, in seconds.
+    preparation_seconds
+        Time before the first epoch.
     """
 
     history: list[dict[str, Any]]
     logits: np.ndarray
     best_logits: np.ndarray | None
     weights: Mapping[str, torch.Tensor]
-    preparation: float
+    preparation_seconds: float
 
 
 def write_outcome(
@@ -96,13 +99,13 @@ def write_outcome(
     """Write the record and the files of a run; safe to call while other runs are being written."""
     history, logits = outcome.history, outcome.logits
     targets = prepared.labels.cpu().numpy()[prepared.split.test]
-    values = results.collect_provenance(session, run.training) | results.compute_results(
+    record_fields = results.collect_provenance(session, run.training) | results.compute_results(
         run.training, prepared, dataset, history, logits, targets
     )
-    values["seconds"] = {"preparation": outcome.preparation, **results.sum_seconds(history)}
+    record_fields["seconds"] = {"preparation": outcome.preparation_seconds, **results.sum_seconds(history)}
     session.store.write_outcome(
         run,
-        values,
+        record_fields,
         history=history,
         predictions=([prepared.clips[row] for row in prepared.split.test], targets, logits),
         weights=outcome.weights,
@@ -124,8 +127,8 @@ class TrainingLoop:
     Attributes
     ----------
     best_logits
-        Test logits (test clips, classes) of the epoch with the best test accuracy, the first of equals; None before
-        the first epoch.
+        Test logits (test clips, classes) of the epoch with the best test accuracy, the first such epoch if several
+        are equal; None before the first epoch.
     """
 
     def __init__(self, run: Run, prepared: PreparedRun, session: Session, label: str) -> None:
@@ -143,7 +146,7 @@ class TrainingLoop:
         self.best_logits: np.ndarray | None = None
 
     def train(self) -> tuple[list[dict[str, Any]], np.ndarray]:
-        """Train from the last checkpoint, or from the start, until a stopping rule holds or all epochs are done.
+        """Train from the last checkpoint, or from the start, until a stopping rule applies or all epochs are done.
 
         Returns
         -------
@@ -178,7 +181,7 @@ class TrainingLoop:
         return history, logits
 
     def _run_epoch(self, history: list[dict[str, Any]]) -> tuple[dict[str, Any], np.ndarray]:
-        """Train and evaluate the epoch after `history`; return its row and the test logits."""
+        """Train and evaluate the next epoch; return its row of the history and the test logits."""
         epoch = len(history)
         generator = seed_epoch(self.run.seed, epoch)
         started = time.perf_counter()
@@ -190,9 +193,9 @@ class TrainingLoop:
         row: dict[str, Any] = {"epoch": epoch + 1, "lr": lr, "train_loss": train_loss, "train_accuracy": train_accuracy}
         row["train_seconds"] = time.perf_counter() - started
         logits, evaluation_started = {}, time.perf_counter()
-        for name, part in list_evaluation_rows(self.prepared.split).items():
-            logits[name] = self._evaluate(part, epoch)
-            row.setdefault("test_seconds", time.perf_counter() - evaluation_started)  # the test clips come first
+        for name, part_rows in list_evaluation_rows(self.prepared.split).items():
+            logits[name] = self._evaluate(part_rows, epoch)
+            row.setdefault("test_seconds", time.perf_counter() - evaluation_started)  # the first part is the test clips
         row |= compute_scores(logits, self.prepared, epoch)
         row["evaluation_seconds"] = time.perf_counter() - started - row["train_seconds"]
         return row, logits["test"]
@@ -248,8 +251,9 @@ def derive_epoch_seeds(seed: int, epoch: int, *stream: int) -> tuple[int, int]:
 def shuffle_epoch_rows(prepared: PreparedRun, epoch: int, generator: torch.Generator) -> torch.Tensor:
     """Return the training rows of an epoch in random order.
 
-    With stored augmented versions, every clip occurs twice: plain, and in one of its versions, which alternate from
-    epoch to epoch.
+    With stored augmented versions, every clip occurs twice: once plain and once augmented. The augmented version
+    changes
+    from epoch to epoch.
     """
     rows = torch.from_numpy(prepared.split.train)
     n_augmented = prepared.source.n_versions - 1

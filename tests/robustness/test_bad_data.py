@@ -113,7 +113,9 @@ def test_plan_class_without_training_clips_is_noted(root: Path, session: Session
     session.report.note = notes.append  # type: ignore[method-assign]
     session.execution = read_execution_options(call)
     plan = prepare(call, session).plan
-    assert list_untrained_classes(plan) == ["folder: classes that are tested in fold 1 but never trained: only here"]
+    assert list_untrained_classes(plan) == [
+        "folder: classes with test clips in fold 1 but no training clips: only here"
+    ]
     assert list_untrained_classes(plan)[0] in notes
 
 

@@ -181,7 +181,7 @@ def _build(
     bad = list_unusable_clips(dataset, problems)
     usable = [row for row in range(len(paths)) if row not in problems]
     if not usable:
-        writer.parts.clear()  # do not keep finished parts
+        writer.parts.clear()  # no clip is usable: delete the parts written so far
         raise clips_error(dataset, bad)
     writer.move_rows_to_start(usable)
     return len(usable), {"device": str(settings.device), "kept": usable, "bad": bad}

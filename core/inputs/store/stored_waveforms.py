@@ -250,7 +250,7 @@ def _build(
             facts.add(asdict(new))
     return_freed_memory()  # long recordings fragment the heap
     if len(facts.problems) == len(paths):
-        writer.parts.clear()  # do not keep finished parts
+        writer.parts.clear()  # no clip is usable: delete the parts written so far
         raise clips_error(dataset, list_unusable_clips(dataset, facts.problem_of))
     return sum(facts.lengths), asdict(facts)
 
