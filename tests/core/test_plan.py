@@ -21,12 +21,6 @@ def test_groups_are_over_folds_and_seeds() -> None:
     assert [len(part) for _, part in by_seed] == [2] * 4
 
 
-def test_grid_of_one_point_is_empty() -> None:
-    plan = Plan("freeze", (PlannedRun("none", Run(), Run()),), {})
-    assert plan.grid == []
-    assert plan.groups() == [({"condition": "none"}, [plan.planned[0]])]
-
-
 def test_grid_leaves_out_fields_of_the_data_set() -> None:
     other = Run().replace(data__name="esc50", clip__sr=44100)
     plan = Plan("freeze", tuple(PlannedRun("none", run, run) for run in (Run(), other)), {})

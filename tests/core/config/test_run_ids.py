@@ -94,7 +94,9 @@ def test_make_plan_digest_of_starting_weights_is_part_of_the_id(dataset: Dataset
     assert planned(dataset, tmp_path, model__weights="random").model.weights_sha256 == ""
 
 
-@pytest.mark.parametrize(("name", "digest"), [("resnet18", "f37072fd"), ("densenet201", "c1103571")])
+@pytest.mark.parametrize(
+    ("name", "digest"), [("resnet18", "f37072fd"), ("resnet50", "0676ba61"), ("densenet201", "c1103571")]
+)
 def test_imagenet_digest_of_torchvision_is_that_of_the_file(name: str, digest: str) -> None:
     assert find_family(name).compute_imagenet_digest(name) == digest
 

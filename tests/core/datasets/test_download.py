@@ -30,12 +30,12 @@ def zip_of(members: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def tar_of(members: dict[str, bytes]) -> bytes:
+def tar_of(members: dict[str, bytes], *, kind: bytes = tarfile.REGTYPE) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as file:
         for name, data in members.items():
             info = tarfile.TarInfo(name)
-            info.size = len(data)
+            info.size, info.type, info.linkname = len(data), kind, "/etc/passwd"
             file.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
 
@@ -145,12 +145,7 @@ def test_unpack_member_outside_raises(
 def test_unpack_link_or_pipe_raises(
     kind: bytes, server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as file:
-        info = tarfile.TarInfo("ESC-50-master/audio/a.wav")
-        info.type, info.linkname = kind, "/etc/passwd"
-        file.addfile(info)
-    serve(server, monkeypatch, buffer.getvalue())
+    serve(server, monkeypatch, tar_of({"ESC-50-master/audio/a.wav": b""}, kind=kind))
     with pytest.raises(UserError, match=r"unsafe \(member ESC-50-master/audio/a\.wav is neither a file nor a folder\)"):
         datasets.download_dataset("esc50", tmp_path)
     assert files(tmp_path) == {"esc50.archive"}

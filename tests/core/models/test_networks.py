@@ -129,12 +129,6 @@ def test_layer_list_that_does_not_exist_is_one_line(layers: str) -> None:
     )
 
 
-def test_layers_are_for_the_perceptron() -> None:
-    assert list_problems(Model(layers="tanh3")) == [
-        "--mlp-layers tanh3 applies only to --backbone mlp, not to efficientnet_lite0"
-    ]
-
-
 @pytest.mark.parametrize(("name", "shape"), [("resnet18_dense", (3, 40, 96)), ("convolneunet", (1, 24, 50))])
 def test_dense_width_follows_the_input(name: str, shape: Shape) -> None:
     assert build_backbone(name, 5, weights="random", input_shape=shape)(torch.zeros(2, *shape)).shape == (2, 5)

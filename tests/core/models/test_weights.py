@@ -153,10 +153,6 @@ def test_old_densenet_names_are_understood(server, monkeypatch):
     assert equal(found, {key: state[key] for key in found})
 
 
-def test_torchvision_weights_are_those_of_2020():
-    assert torchvision_models.torchvision_url("resnet50") == "https://download.pytorch.org/models/resnet50-0676ba61.pth"
-
-
 def test_timm_download_that_fails_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     create = timm_models.timm.create_model

@@ -6,21 +6,13 @@ from core.config.run import Training
 from core.training.schedules import compute_lr
 
 
-def test_step_schedule_with_milestones_matches_torch() -> None:
-    training = Training(lr=0.1, schedule="step", milestones=(2, 5), gamma=0.5, epochs=8)
+@pytest.mark.parametrize("schedule", ["step", "cosine"])
+def test_schedule_matches_torch(schedule: str) -> None:
+    training = Training(lr=0.1, schedule=schedule, milestones=(2, 5), gamma=0.5, epochs=8)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 5], gamma=0.5)
+    step = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 5], gamma=0.5)
+    scheduler = step if schedule == "step" else torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=8)
     for epoch in range(8):
-        assert compute_lr(training, epoch) == pytest.approx(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-
-
-def test_cosine_schedule_matches_torch() -> None:
-    training = Training(lr=0.1, schedule="cosine", epochs=7)
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=7)
-    for epoch in range(7):
         assert compute_lr(training, epoch) == pytest.approx(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
