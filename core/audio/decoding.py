@@ -11,7 +11,7 @@ import av
 import numpy as np
 import soundfile
 
-from core.audio.truncation import Reader, check_complete, has_mp3_length
+from core.audio.truncated_files import Reader, check_complete, has_mp3_length
 from core.io.thread_pool import check_cancelled
 
 BLOCK_SIZE = 1 << 16  # samples in a block, all channels together

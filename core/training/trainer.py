@@ -24,6 +24,7 @@ from core.training import checkpoint, results
 from core.training.augmentations import make_test_augmentation
 from core.training.batches import copy_to_device
 from core.training.early_stopping import find_stop_reason
+from core.training.epoch_order import seed_epoch, shuffle_epoch_rows
 from core.training.evaluation import compute_scores, evaluate, list_evaluation_rows
 from core.training.fit_input_transform import is_transform_fitted
 from core.training.optimizers import make_optimizer
@@ -233,33 +234,6 @@ class TrainingLoop:
 def is_best(row: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether the test accuracy of `row` is above that of every epoch in `history`."""
     return all(row["test_accuracy"] > earlier["test_accuracy"] for earlier in history)
-
-
-def seed_epoch(seed: int, epoch: int, *stream: int) -> torch.Generator:
-    """Seed torch's global generator for an epoch, and return the generator of its batch order."""
-    order_seed, global_seed = derive_epoch_seeds(seed, epoch, *stream)
-    torch.manual_seed(global_seed)
-    return torch.Generator().manual_seed(order_seed)
-
-
-def derive_epoch_seeds(seed: int, epoch: int, *stream: int) -> tuple[int, int]:
-    """Return two seeds for an epoch: of its batch order, and of all its other random numbers."""
-    order_seed, global_seed = np.random.SeedSequence((seed, epoch, *stream)).generate_state(2, np.uint64)
-    return int(order_seed), int(global_seed)
-
-
-def shuffle_epoch_rows(prepared: PreparedRun, epoch: int, generator: torch.Generator) -> torch.Tensor:
-    """Return the training rows of an epoch in random order.
-
-    With stored augmented versions, every clip occurs twice: once plain and once augmented. The augmented version
-    changes
-    from epoch to epoch.
-    """
-    rows = torch.from_numpy(prepared.split.train)
-    n_augmented = prepared.source.n_versions - 1
-    if n_augmented:
-        rows = torch.cat([rows, rows + prepared.source.n_clips * (1 + epoch % n_augmented)])
-    return rows[torch.randperm(len(rows), generator=generator)]
 
 
 def _format_row(row: dict[str, Any]) -> str:

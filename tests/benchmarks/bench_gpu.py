@@ -21,8 +21,9 @@ from core.config.run import Clip, Frontend, Run
 from core.datasets.dataset import Dataset
 from core.inputs.log_mel import LogMel
 from core.session import Session
+from core.training.epoch_order import seed_epoch, shuffle_epoch_rows
 from core.training.prepare import PreparedRun, prepare
-from core.training.trainer import TrainingLoop, seed_epoch, shuffle_epoch_rows
+from core.training.trainer import TrainingLoop
 from tests.benchmarks.bench_frontend import mel_power_librosa
 from tests.benchmarks.bench_training import bare_loop, embedded_run
 from tests.benchmarks.comparison import Function, Row, compare, time_in_turn

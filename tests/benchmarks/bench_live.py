@@ -13,8 +13,9 @@ import torch
 
 from core.config.execution import ExecutionOptions
 from core.session import Session
+from core.training.epoch_order import seed_epoch, shuffle_epoch_rows
 from core.training.prepare import prepare
-from core.training.trainer import TrainingLoop, seed_epoch, shuffle_epoch_rows
+from core.training.trainer import TrainingLoop
 from tests.benchmarks.bench_training import embedded_run
 from tests.benchmarks.comparison import Row, compare, time_in_turn
 

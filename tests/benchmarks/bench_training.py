@@ -19,10 +19,11 @@ from core.datasets.dataset import Dataset
 from core.executor import execute
 from core.plan import make_plan, resolve
 from core.session import Session
+from core.training.epoch_order import seed_epoch, shuffle_epoch_rows
 from core.training.optimizers import make_optimizer
 from core.training.prepare import PreparedRun, prepare
 from core.training.step import TrainingStep
-from core.training.trainer import TrainingLoop, seed_epoch, shuffle_epoch_rows
+from core.training.trainer import TrainingLoop
 from tests.benchmarks.comparison import COMMAND, Function, Row, compare, run_process, time_in_turn
 
 EPOCHS = 20

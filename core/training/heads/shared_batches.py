@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from core.training.batches import split_batches
+from core.training.epoch_order import derive_epoch_seeds, shuffle_epoch_rows
 from core.training.heads.dropout import SharedDropout
 from core.training.heads.head_runs import HeadRun
-from core.training.trainer import derive_epoch_seeds, shuffle_epoch_rows
 
 
 class SharedBatches:

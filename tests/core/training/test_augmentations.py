@@ -17,8 +17,9 @@ from core.training.augmentations import (
     make_test_augmentation,
     rotate_images,
 )
+from core.training.epoch_order import seed_epoch
 from core.training.prepare import prepare
-from core.training.trainer import TrainingLoop, seed_epoch, train
+from core.training.trainer import TrainingLoop, train
 
 FLOOR = -60.0
 

@@ -21,6 +21,7 @@ from core.store.runs import FINISHED
 from core.training import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES, STOPPING, checkpoint, trainer
 from core.training.augmentations import Augmentation
 from core.training.early_stopping import History
+from core.training.epoch_order import shuffle_epoch_rows
 from core.training.prepare import prepare
 from core.training.step import NonFiniteLoss
 from core.training.trainer import train
@@ -203,7 +204,7 @@ def test_train_non_finite_loss_raises(run: Run, dataset: Dataset, session: Sessi
 def test_shuffle_epoch_rows_with_augmentation_has_each_clip_twice(run: Run, dataset: Dataset, session: Session) -> None:
     run = run.replace(training__augment="waveform", training__variants=2)
     prepared = prepare(run, dataset, session)
-    rows = trainer.shuffle_epoch_rows(prepared, 1, torch.Generator().manual_seed(0))
+    rows = shuffle_epoch_rows(prepared, 1, torch.Generator().manual_seed(0))
     n = prepared.source.n_clips
     assert sorted(rows.tolist()) == sorted([*prepared.split.train, *(prepared.split.train + 2 * n)])
     train(run, dataset, session, label="run")
