@@ -16,7 +16,7 @@ from analysis.search.best_configurations import make_training_command, summarise
 from analysis.search.space import Range, Space
 from commands.cli.parser import read_command_line
 from commands.tune.options import Tune
-from commands.tune.run import split_search_space
+from commands.tune.run import _read_trials, split_search_space
 from core.config.run import Run
 from core.errors import UserError
 from core.plan import Plan, PlannedRun
@@ -200,3 +200,12 @@ def test_tune_options_that_depend_on_each_other_are_checked_together(sounds: Pat
     assert main(words) == 0
     with pytest.raises(UserError, match="--hop-length 128 needs --n-fft"):
         main([word for word in words if word not in ("--n-fft", "512")])
+
+
+def test_damaged_trials_file_is_a_one_line_error(tmp_path: Path) -> None:
+    space = {"training__lr": (1e-3, 1e-2)}
+    file = tmp_path / "trials.json"
+    for content in ("", "[" * 10**5, "{}", '[{"training__lr": 1, "training__epochs": 2}]'):
+        file.write_text(content)
+        with pytest.raises(UserError, match=r"trials.json cannot be read \([^\n]*\); delete it: the"):
+            _read_trials(file, space)
