@@ -1,43 +1,35 @@
 """Images of thousands of short clips: speed, memory, and the start of commands that find them in the cache.
 
 Clips of 1 s at 8 kHz are generated and become images of 32 x 32. 3,000 and 30,000 are measured, and 300,000 (10 GB of
-disk) with ABLATION_FULL=1 in the environment. ABLATION_CLIPS names a folder that keeps the clips. The reference decodes
-with soundfile and computes log-mel channels with librosa, clip by clip, in one process per core. Linux only: memory is
+disk) with ABLATION_FULL=1 in the environment. ABLATION_CLIPS names a folder that keeps the clips. Linux only: memory is
 the proportional set size of a process and its children.
 """
 
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from unittest import mock
 
-import librosa
 import numpy as np
 import psutil
 import soundfile
 
-from core.inputs.spectrogram import WINDOWS_MS
 from tests.benchmarks.comparison import COMMAND, ROOT, Row, compare, run_process, time_once
 
 SR, CLASSES, SIZES, LARGEST = 8000, 10, (3_000, 30_000), 300_000
-LIBROSA_CLIPS = 2_000
-PIXELS = 32  # along both axes
 OPTIONS = "--sr 8000 --duration 1 --n-mels 32 --n-frames 32 --device cpu"
 GB = 2**30
 
 
 def measure() -> Iterator[Row]:
-    """Yield rows on memory, start and speed per number of clips, and one against librosa."""
+    """Yield rows on memory, start and speed per number of clips."""
     with tempfile.TemporaryDirectory() as folder:
-        top, cores = Path(folder), len(os.sched_getaffinity(0))
+        top = Path(folder)
         clips = Path(os.environ.get("ABLATION_CLIPS") or top)
         sizes = (*SIZES, LARGEST) if os.environ.get("ABLATION_FULL") else SIZES
         rates: dict[int, float] = {}
@@ -55,9 +47,6 @@ def measure() -> Iterator[Row]:
             )
         what = f"seconds per image: {sizes[-1]:,} clips / {sizes[0]:,} clips"
         yield compare(what, 1 / rates[sizes[-1]], 1 / rates[sizes[0]], 1.1, at_most=True)
-        seconds = _time_librosa(clips / str(SIZES[-1]), cores) / LIBROSA_CLIPS
-        what = f"images of {SIZES[-1]:,} clips: soundfile and librosa in {cores} processes / ours"
-        yield compare(what, seconds, 1 / rates[SIZES[-1]], 1.5)
 
 
 def _write_clips(root: Path, n: int) -> None:
@@ -114,28 +103,3 @@ def _memory(pid: int) -> int:
         return sum(process.memory_full_info().pss for process in [parent, *parent.children(recursive=True)])
     except psutil.Error:
         return 0
-
-
-def _time_librosa(root: Path, cores: int) -> float:
-    """Return the seconds of the reference, in processes that have been started before."""
-    paths = sorted(root.glob("*/*.wav"))[:LIBROSA_CLIPS]
-    spawn, one_thread = multiprocessing.get_context("spawn"), {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    with mock.patch.dict(os.environ, one_thread), ProcessPoolExecutor(cores, mp_context=spawn) as pool:
-        list(pool.map(_image_by_librosa, paths[:64]))
-        return time_once(lambda: list(pool.map(_image_by_librosa, paths, chunksize=64)))
-
-
-@cache
-def _filters(sr: int) -> np.ndarray:
-    return librosa.filters.mel(sr=sr, n_fft=sr // 10, n_mels=PIXELS)
-
-
-def _image_by_librosa(path: Path) -> np.ndarray:
-    y, sr = soundfile.read(path, dtype="float32")
-    channels = []
-    for window, hop in WINDOWS_MS:
-        spectrum = librosa.stft(y, n_fft=sr // 10, win_length=window * sr // 1000, hop_length=hop * sr // 1000)
-        decibels = 10 * np.log10(_filters(sr) @ np.abs(spectrum) ** 2 + 1e-6)
-        frames = np.linspace(0, decibels.shape[1] - 1, PIXELS)
-        channels.append(np.stack([np.interp(frames, np.arange(decibels.shape[1]), band) for band in decibels]))
-    return np.stack(channels).astype(np.float32)

@@ -1,10 +1,9 @@
-"""Training on a GPU: epochs against the bare loop, the log-mel filters against librosa, and a cached frozen prefix.
+"""Training on a GPU: epochs against the bare loop, and a cached frozen prefix.
 
-Epochs are in bf16 and channels-last; torch checks that nothing in them waits for the device. librosa runs on one core.
+Epochs are in bf16 and channels-last; torch checks that nothing in them waits for the device.
 `rows` accepts any device, so that a test can run it on a CPU.
 """
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,18 +12,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from core.config.execution import ExecutionOptions
-from core.config.run import Clip, Frontend, Run
+from core.config.run import Run
 from core.datasets.dataset import Dataset
-from core.inputs.log_mel import LogMel
 from core.session import Session
 from core.training.epoch_order import seed_epoch, shuffle_epoch_rows
 from core.training.prepare import PreparedRun, prepare
 from core.training.trainer import TrainingLoop
-from tests.benchmarks.bench_frontend import mel_power_librosa
 from tests.benchmarks.bench_training import bare_loop, embedded_run
 from tests.benchmarks.comparison import Function, Row, compare, time_in_turn
 
@@ -42,9 +38,6 @@ class Size:
     steps: int = 50
     repeats: int = 3
     precision: str = "bf16"
-    clips: int = 256  # whose mel power is computed
-    librosa_clips: int = 16  # of them, by librosa
-    seconds: float = 4.0
     epochs: int = 20
 
 
@@ -68,7 +61,6 @@ def rows(run: Run, dataset: Dataset, session: Session, size: Size) -> Iterator[R
     for backbone in size.backbones:
         for batch_size in size.batch_sizes:
             yield _epoch(random_run(run, backbone, batch_size, size.precision), dataset, session, size)
-    yield _frontend(session, size)
     yield _prefix(run.replace(training__epochs=size.epochs), dataset, session, size)
 
 
@@ -97,22 +89,6 @@ def batch_rows(prepared: PreparedRun, run: Run, size: Size) -> torch.Tensor:
     return order.repeat(-(-n // len(order)))[:n]
 
 
-def _frontend(session: Session, size: Size) -> Row:
-    """Compare the mel power of clips by librosa on one core with ours on the device."""
-    sr = 22050
-    y = np.random.default_rng(0).normal(scale=0.1, size=(size.clips, round(size.seconds * sr))).astype(np.float32)
-    kind = LogMel(clip=Clip(sr=sr), frontend=Frontend(n_frames=250)).to(session.device)
-    batch = torch.from_numpy(y).to(session.device)
-    for ours, theirs in zip(kind.compute_power(batch[:1]), mel_power_librosa(y[0], sr), strict=True):
-        np.testing.assert_allclose(ours[0].cpu(), theirs, rtol=1e-3)
-    by_librosa = lambda: [mel_power_librosa(clip, sr) for clip in y[: size.librosa_clips]]  # noqa: E731
-    with _one_core():
-        (theirs,) = time_on_device(size.repeats, session.device, by_librosa)
-    (ours,) = time_on_device(size.repeats, session.device, lambda: list(kind.compute_power(batch)))
-    scaled = [seconds * size.clips / size.librosa_clips for seconds in theirs]
-    return compare(f"mel power of {size.clips} clips at {sr} Hz: librosa on one core / ours", scaled, ours, 50)
-
-
 def _prefix(run: Run, dataset: Dataset, session: Session, size: Size) -> Row:
     """Compare training of a head without and with a cached prefix, whose computation is included."""
     run = run.replace(model__freeze="block4", **RANDOM_WEIGHTS)
@@ -138,17 +114,6 @@ def _waiting_is_an_error(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.cuda.set_sync_debug_mode("default")
-
-
-@contextmanager
-def _one_core() -> Iterator[None]:
-    cores, threads = os.sched_getaffinity(0), torch.get_num_threads()
-    os.sched_setaffinity(0, {min(cores)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, cores)
-        torch.set_num_threads(threads)
 
 
 def time_on_device(repeats: int, device: torch.device, *functions: Function) -> tuple[list[float], ...]:
