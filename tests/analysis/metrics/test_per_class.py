@@ -11,7 +11,6 @@ from sklearn.metrics import classification_report
 from analysis.metrics.per_class import per_class_rows, write_per_class
 from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column
-from core.config.execution import ExecutionOptions
 from core.config.run import Run
 from core.session import Session
 from core.training import metrics
@@ -20,9 +19,8 @@ NAMES = ("class 0", "class 1", "class 2")
 
 
 @pytest.fixture
-def results(tmp_path: Path) -> OutputFolder:
+def results(session: Session, tmp_path: Path) -> OutputFolder:
     """Return the output folder of two folds with two seeds each; the second fold has no clip of the third class."""
-    session = Session(ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1))
     runs = [Run(seed=seed).replace(data__fold=fold) for fold in (1, 2) for seed in (0, 1)]
     rng = np.random.default_rng(0)
     for run in runs:

@@ -37,18 +37,13 @@ def test_provenance_notes_in_same_environment_is_empty(plan: Plan, session: Sess
     assert provenance_notes(plan, session) == []
 
 
-def test_provenance_notes_name_versions_and_threads(plan: Plan, session: Session) -> None:
-    change(session.store, plan.runs[0], torch="2.4.0", threads=7, commit="0" * 12)
+def test_provenance_notes_name_versions_threads_and_device(plan: Plan, session: Session) -> None:
+    change(session.store, plan.runs[0], torch="2.4.0", threads=7, commit="0" * 12, device="cuda:0", device_name="H200")
     (line,) = provenance_notes(plan, session)
     assert line.startswith("1 of 1 runs were trained in another environment: torch 2.4.0 (now ")
     assert "threads 7 (now 1)" in line
+    assert "device cuda H200 (now cpu" in line
     assert "commit" not in line
-
-
-def test_provenance_notes_name_device(plan: Plan, session: Session) -> None:
-    change(session.store, plan.runs[0], device="cuda:0", device_name="NVIDIA H200")
-    (line,) = provenance_notes(plan, session)
-    assert "device cuda NVIDIA H200 (now cpu" in line
 
 
 def test_main_table_has_provenance_notes(plan: Plan, session: Session, tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from analysis.output.tables import (
     to_latex,
     write_table,
 )
-from core.errors import UserError
 
 NAN = float("nan")
 COLUMNS = (
@@ -204,18 +203,3 @@ def test_protocol_note_has_epoch_folds_and_seeds():
     assert "last epoch; mean ± standard deviation over test folds 1–3 and seeds 0, 7; seeds are averaged" in note
     assert "over test fold 2 and seeds 0, 7." in protocol_note(epoch="last epoch", folds=[2], seeds=[0, 7])
     assert "single run per condition (test fold 2 and seed 0)" in protocol_note(epoch="last", folds=[2], seeds=[0])
-
-
-def test_write_table_on_full_disk_keeps_old_table(tmp_path, monkeypatch):
-    (old,) = write_table(FRAME, tmp_path / "t", columns=COLUMNS, caption="", label="t")[:1]
-    before = old.read_bytes()
-
-    def full(self, content):
-        self.touch()
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("pathlib.Path.write_bytes", full)
-    with pytest.raises(UserError, match="No space left on device"):
-        write_table(FRAME.iloc[:1], tmp_path / "t", columns=COLUMNS, caption="", label="t")
-    assert old.read_bytes() == before
-    assert len(list(tmp_path.iterdir())) == 3  # no temporary file is left

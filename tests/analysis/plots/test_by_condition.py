@@ -52,14 +52,6 @@ def test_accuracy_by_condition_is_in_depth_order_and_percent(ax):
     assert legend(ax) == ["published", "no result", "reference (none)"]
 
 
-def test_accuracy_by_condition_with_interval_has_error_bars(ax):
-    frame = FREEZE.assign(accuracy_low=FREEZE["accuracy"] - 0.01, accuracy_high=FREEZE["accuracy"] + 0.03)
-    by_condition.draw_accuracy_by_condition(frame, ax, xlabel="")
-    (bars,) = ax.containers[0].lines[2]
-    np.testing.assert_allclose(bars.get_segments()[0][:, 1], [69, 73])
-    assert ax.get_ylabel() == "Accuracy (%), 95 % interval"
-
-
 def test_accuracy_by_condition_with_series_has_one_line_each(ax):
     frame = pd.concat([FREEZE.assign(backbone="a"), FREEZE.assign(backbone="b", accuracy=0.5, published=NAN)])
     by_condition.draw_accuracy_by_condition(frame, ax, xlabel="", series="backbone")
@@ -85,13 +77,6 @@ def test_similarity_by_layer_has_lines_and_noise_floor(ax):
     assert ax.get_ylim()[0] == 0
 
 
-def test_similarity_by_layer_of_many_layers_names_stages(ax):
-    layers = ["stem.conv", *(f"block{block}.conv{i}" for block in (1, 2) for i in range(20))]
-    by_condition.draw_similarity_by_layer(similarity(layers), ax, index="CKA")
-    assert dict(zip(ticks(ax), ax.get_xticks().tolist(), strict=True)) == {"stem": 0, "1": 10.5, "2": 30.5}
-    assert ax.get_ylabel() == "CKA similarity"
-
-
 def test_grouped_bars_have_heights_and_published_values(ax):
     frame = pd.DataFrame(
         {
@@ -108,16 +93,6 @@ def test_grouped_bars_have_heights_and_published_values(ax):
     assert [text.get_text() for text in ax.texts] == ["no result"]
     assert ticks(ax) == ["gtzan", "esc50"]
     assert legend(ax) == ["pretrained", "random", "published"]
-
-
-def test_ensemble_curve_has_mean_and_band(ax):
-    frame = pd.DataFrame(
-        {"members": [2, 1], "accuracy": [0.7, 0.6], "accuracy_min": [0.7, 0.5], "accuracy_max": [0.7, 0.65]}
-    )
-    assert by_condition.draw_ensemble_curve(frame, ax) is ax
-    np.testing.assert_allclose(lines(ax)["mean of subsets"].get_ydata(), [60, 70])
-    (band,) = ax.collections
-    assert band.get_paths()[0].get_extents().y0 == pytest.approx(50)
 
 
 def test_learning_curves_have_band_and_are_dotted_after_runs_ended(ax):

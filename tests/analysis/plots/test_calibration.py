@@ -10,7 +10,6 @@ from finished_runs import finish, plan_of
 from analysis.ensembles import write_ensemble_report
 from analysis.output.output_folder import OutputFolder
 from analysis.plots.calibration import ece_from_bins, reliability_bins
-from core.config.execution import ExecutionOptions
 from core.config.run import Run
 from core.session import Session
 from core.training import metrics
@@ -35,8 +34,7 @@ def test_reliability_bins_of_calibrated_network_have_ece_0() -> None:
     assert ece_from_bins(bins) == pytest.approx(0)
 
 
-def test_ensemble_report_has_calibration_curves_and_confusion(tmp_path: Path) -> None:
-    session = Session(ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1))
+def test_ensemble_report_has_calibration_curves_and_confusion(session: Session, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     runs = {seed: [Run(seed=seed).replace(data__fold=fold) for fold in (1, 2)] for seed in (0, 1)}
     targets = np.arange(60) % 3

@@ -8,9 +8,7 @@ from finished_runs import finish, plan_of
 from analysis.output import style
 from analysis.output.output_folder import OutputFolder
 from analysis.plots.confusion import add_margins, draw_confusion_matrix, write_confusion_by_condition
-from core.config.execution import ExecutionOptions
 from core.config.run import Run
-from core.session import Session
 from core.training import metrics
 
 
@@ -64,9 +62,8 @@ def test_add_margins_has_recall_and_precision():
 
 
 @pytest.fixture
-def results(tmp_path):
+def results(session, tmp_path):
     """Return the output folder of two conditions, two folds and two seeds with one missing run."""
-    session = Session(ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1))
     keys = [(1, 0), (1, 1), (2, 0), (2, 1)]
     base = [Run(seed=seed).replace(data__fold=fold) for fold, seed in keys]
     frozen = [run.replace(model__freeze="stem") for run in base]

@@ -1,7 +1,5 @@
 """Learning curves: averages, and histories of different lengths."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,17 +9,11 @@ from analysis.conditions import write_condition_report
 from analysis.metrics.condition_summary import summarise_conditions
 from analysis.output.output_folder import OutputFolder
 from analysis.plots.learning_curves import average_histories, write_learning_curves
-from core.config.execution import ExecutionOptions
 from core.config.run import Run
 from core.session import Session
 from core.training import metrics
 
 CORRECT = {(1, 0): [40, 60], (1, 1): [50, 70], (2, 0): [70, 90], (2, 1): [60, 80]}  # clips of 100, by epoch
-
-
-@pytest.fixture
-def session(tmp_path: Path) -> Session:
-    return Session(ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1))
 
 
 def learned(session: Session, correct: dict[tuple[int, int], list[int]]) -> OutputFolder:

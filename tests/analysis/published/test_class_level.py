@@ -12,7 +12,6 @@ from analysis.metrics.condition_summary import summarise_conditions
 from analysis.output.output_folder import OutputFolder
 from analysis.published.class_level import class_level_rows
 from analysis.published.numbers import load_published, write_published_comparison
-from core.config.execution import ExecutionOptions
 from core.config.run import Run
 from core.plan import Plan
 from core.session import Session
@@ -42,9 +41,8 @@ def studies(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def results(tmp_path: Path) -> OutputFolder:
+def results(session: Session, tmp_path: Path) -> OutputFolder:
     """Return results of two conditions and two folds, the first of them with two seeds."""
-    session = Session(ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1))
     base = [Run(seed=seed).replace(data__fold=fold) for fold, seed in ((1, 0), (1, 1), (2, 0))]
     frozen = [run.replace(model__freeze="stem") for run in base]
     rng = np.random.default_rng(0)

@@ -224,7 +224,6 @@ def test_join_numbers_in_the_text_match_ours(item, reference, condition, numbers
     [
         ("a,b\n1,2\n", "mine/published.csv: add the columns item, data, metric, value"),
         ("item,data,metric,value\nT,esc50,accuracy,high\n", "mine/published.csv: "),
-        ("", "mine/published.csv: "),
     ],
 )
 def test_load_published_damaged_file_raises_one_line(studies, text, message):

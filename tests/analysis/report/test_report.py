@@ -167,10 +167,7 @@ def test_report_without_runs_raises(tmp_path):
         main(["report", "--results", str(tmp_path)])
 
 
-@pytest.mark.parametrize(
-    "described",
-    ["{", '{"ablation": 1}', '{"ablation": "x", "command": "", "runs": 3, "items": []}', "\ud800"],
-)
+@pytest.mark.parametrize("described", ["{", '{"ablation": "x", "command": "", "runs": 3, "items": []}', "\ud800"])
 def test_page_names_a_damaged_analysis(tmp_path, described):
     finish(Store(tmp_path), Run(), right=0.5)
     (tmp_path / "freeze").mkdir()

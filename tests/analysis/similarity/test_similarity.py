@@ -1,5 +1,4 @@
 import re
-import warnings
 
 import numpy as np
 import pytest
@@ -105,19 +104,6 @@ def test_index_of_arrays_and_streams_equals_direct_computation(rng, index, mean)
     x, y = x + mean * x.std(0), y - mean * y.std(0)
     assert FUNCTIONS[index](x, y).value == pytest.approx(expected, abs=1e-8)
     assert similarity_of_stream(x, y, [100, 1, 299, 200], index).value == pytest.approx(expected, abs=1e-8)
-
-
-@pytest.mark.parametrize("index", INDICES)
-def test_index_of_float16_arrays_and_tensors_is_equal(rng, index):
-    x, y = make_related(rng)
-    x, y = x.astype(np.float16), y.astype(np.float16)
-    x.flags.writeable = False
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        result = FUNCTIONS[index](x[:, ::-1], y)
-    tensors = FUNCTIONS[index](torch.tensor(x)[:, list(range(11, -1, -1))].requires_grad_(), torch.tensor(y))
-    assert tensors.value == pytest.approx(result.value, abs=1e-12)
-    assert result.n_datapoints == 600
 
 
 @pytest.mark.gpu
@@ -247,13 +233,9 @@ def test_index_of_more_neurons_than_datapoints_equals_direct_computation(rng, in
     ("x", "y", "message"),
     [
         (np.zeros(9), np.zeros((9, 2)), "x has the shape (9,): similarity needs (datapoints, neurons)"),
-        (np.zeros((9, 2)), np.zeros((9, 2, 1)), "y has the shape (9, 2, 1): similarity needs (datapoints, neurons)"),
-        (np.zeros((9, 0)), np.zeros((9, 2)), "x has the shape (9, 0): similarity needs (datapoints, neurons)"),
         (np.zeros((9, 2)), np.zeros((8, 2)), "x has 9 datapoints and y 8; "),
         (np.zeros((1, 2)), np.zeros((1, 2)), "similarity needs at least 2 datapoints, got 1"),
         (np.zeros((9, 2)), np.full((9, 3), np.nan), "y has NaN or infinite activations in 3 of its 3 neurons"),
-        (np.array([[1, np.inf]] * 9), np.zeros((9, 3)), "x has NaN or infinite activations in 1 of its 2 neurons"),
-        (np.zeros((9, 2), complex), np.zeros((9, 2)), "x holds values of type complex128: similarity needs real num"),
         (np.full((9, 2), "a"), np.zeros((9, 2)), "x holds values of type <U1: similarity needs real numbers"),
     ],
 )
@@ -271,13 +253,6 @@ def test_invalid_options_raise_user_error(rng):
         cka(x[:3], y[:3])
     with pytest.raises(UserError, match="^unknown similarity index 'cca': did you mean 'svcca'"):
         similarity(Moments(), "cca")
-    moments = Moments()
-    moments.add(x, y)
-    with pytest.raises(UserError, match="^y has 19 neurons; .* 20$"):
-        moments.add(x, y[:, 1:])
-
-
-# ---- cases in which google/svcca or anatome fail ---------------------------------------------------------------------
 
 
 def test_pwcca_weights_belong_to_x_on_both_sides(rng):  # anatome issue 30
@@ -321,9 +296,8 @@ def test_compare_networks_with_permuted_channels_is_1(
     assert max(result.n_directions) <= 6
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_compare_networks_reads_outputs_before_in_place_layers(clips, layout):
-    before, after = ConvNet().to(memory_format=layout), ConvNet().to(memory_format=layout)
+def test_compare_networks_reads_outputs_before_in_place_layers(clips):
+    before, after = ConvNet(), ConvNet()
     with torch.no_grad():
         after.conv.weight += 0.1 * torch.randn_like(after.conv.weight)
         before.eval(), after.eval()
@@ -332,7 +306,6 @@ def test_compare_networks_reads_outputs_before_in_place_layers(clips, layout):
             for net in (before, after)
         ]
     assert min(side.min() for side in sides) < -0.5  # before the ReLU
-    clips = [batch.contiguous(memory_format=layout) for batch in clips]
     for index in INDICES:
         result = compare_networks(before, after, clips, ["norm"], index=index)["norm"]
         assert result.value == pytest.approx(DIRECT[index](*(s.double().numpy() for s in sides)), abs=1e-6)
@@ -379,9 +352,7 @@ class InvalidLayers(nn.Module):
     [
         ("relu", "layer 'relu' runs more than once per batch; choose a layer that runs once"),
         ("split", "layer 'split' returns tuple: similarity needs (clips, channels, ...)"),
-        ("sum", "layer 'sum' returns shape (1080,): similarity needs (clips, channels, ...)"),
         ("spilt", "the network InvalidLayers has no layer 'spilt': did you mean 'split'?"),
-        ("zzzzzz", "the network InvalidLayers has no layer 'zzzzzz': its first layers are relu, split, sum"),
     ],
 )
 def test_compare_networks_with_invalid_layer_names_it(clips, layer, message):
@@ -393,12 +364,10 @@ def test_compare_networks_with_invalid_arguments_raises_user_error(clips):
     network = ConvNet()
     with pytest.raises(UserError, match="^unknown spatial mode 'flat': did you mean 'flatten'"):
         compare_networks(network, network, clips, ["conv"], spatial="flat")
-    with pytest.raises(UserError, match="^unknown similarity index 'cak'"):
-        compare_networks(network, network, clips, ["conv"], index="cak")
+    with pytest.raises(UserError, match="does not run"):
+        compare_networks(network, network, clips, ["conv", "unused"])
     with pytest.raises(UserError, match="^layer 'conv': similarity needs at least 2 datapoints, got 0$"):
         compare_networks(network, network, [], ["conv"])
-    with pytest.raises(UserError, match="^no layers to compare"):
-        compare_networks(network, network, clips, [])
     with pytest.raises(UserError, match="^layer 'conv': x has NaN or infinite activations in 6 of its 6 neurons$"):
         compare_networks(network, network, [clips[0] * float("nan")], ["conv"])
 

@@ -73,13 +73,9 @@ def test_preset_command_line_overrides_rules_and_later_rules_earlier_ones() -> N
         ([{"lrr": 1}], "unknown option in x, preset 1: 'lrr': did you mean 'lr'?"),
         ([{}, {"lr": "fast"}], "x, preset 2: lr = 'fast': give a number"),
         ([{"lr": -1}], "x, preset 1: --lr -1.0: must be above 0"),
-        ([{"compile": 1}], "x, preset 1: compile = 1: give true or false"),
-        ([{"milestones": ["a"]}], "x, preset 1: milestones = ['a']: give a list of whole numbers"),
-        ([{"freeze": "block3"}], "unknown option in x, preset 1: 'freeze'"),
         ([{"when": 3}], "x, preset 1: 'when' is a table"),
         ([{"when": {"dta": "esc50"}}], "unknown condition in x, preset 1: 'dta': did you mean 'data'?"),
         ([{"when": {"data": "esc5"}}], "unknown data in x, preset 1: 'esc5': did you mean 'esc50'"),
-        ([{"when": {"backbone": 3}}], "x, preset 1: backbone = 3 must be a text"),
     ],
 )
 def test_read_preset_invalid_table_is_one_line(tables: Any, message: str) -> None:

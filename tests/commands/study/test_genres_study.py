@@ -20,10 +20,8 @@ from run_ablation import main
 def folder(sounds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the results of the quick scale on ten clips of each of three tones."""
     results = tmp_path_factory.mktemp("genres")
-    small = (
-        "--sr 8000 --duration 0.5 --n-fft 512 --hop-length 128 --image-size 32 32 --n-mfcc 1 --holdout 0 --batch-size 8"
-    )
-    once = ["--epochs", "1", "--fold", "1", "--threads", "1"]
+    small = "--sr 8000 --duration 0.5 --n-fft 512 --hop-length 128 --image-size 32 32 --n-mfcc 1 --holdout 0"
+    once = ["--epochs", "1", "--batch-size", "32", "--fold", "1", "--threads", "1"]
     where = ["--data", "folder", "--data-root", str(sounds), "--results", str(results), "--device", "cpu"]
     assert main(["study", "genres", "--scale", "quick", *where, *small.split(), *once]) == 0
     [study_folder] = (results / "studies" / "genres").iterdir()
