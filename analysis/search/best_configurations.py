@@ -183,17 +183,17 @@ def make_best_command(frame: pd.DataFrame, plan: Plan, space: Space, *, command:
 
 
 def make_training_command(command: str, point: Mapping[str, Any]) -> str:
-    """Return the command that trains with the values of a point and the other options of the search command."""
+    """Return the command that trains one configuration: `compare` with its values and the options of the search."""
     dropped = {*SEARCH_OPTIONS, *(flag_of(key) for key in point)}
     words: list[str] = []
     skipping = False
     search_words = shlex.split(command)
-    trains = "compare" if any(word.partition("=")[0] == "--freeze" for word in search_words) else "freeze"
+    search_words[search_words.index("tune")] = "compare"  # the command; a later "tune" is the value of an option
     for word in search_words:
         if word.startswith("--"):
             skipping = word.partition("=")[0].replace("_", "-") in dropped
         if not skipping:
-            words.append(trains if word == "tune" else word)
+            words.append(word)
     return f"{shlex.join(words)} {as_cli_options(point)}"
 
 

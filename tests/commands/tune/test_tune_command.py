@@ -82,10 +82,8 @@ def test_draw_points_depends_on_the_seed_only() -> None:
 
 
 def test_make_training_command_removes_the_options_of_the_search() -> None:
-    line = (
-        "python run_ablation.py tune --search random --trials 3 --lr 1e-5 1e-3 --fold all --data-root 'a b' --ray local"
-    )
-    expected = "python run_ablation.py freeze --fold all --data-root 'a b' --ray local --lr 0.001 --optimizer sgd"
+    line = "python run_ablation.py tune --search random --lr 1e-5 1e-3 --fold all --data-root 'a b' --results tune"
+    expected = "python run_ablation.py compare --fold all --data-root 'a b' --results tune --lr 0.001 --optimizer sgd"
     assert make_training_command(line, {LR: 1e-3, "training__optimizer": "sgd"}) == expected
     assert make_training_command("tune --freeze last --lr 1e-5 1e-3", {LR: 1e-3}) == "compare --freeze last --lr 0.001"
 
