@@ -10,7 +10,7 @@ import torch
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.session import Session
-from tests.benchmarks import bench_gpu, bench_gpu_compile
+from tests.benchmarks import bench_gpu, bench_gpu_compile, bench_gpu_trials
 from tests.benchmarks.__main__ import NAMES, main
 
 
@@ -19,7 +19,7 @@ def test_benchmarks_without_a_gpu_print_one_line(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr("tests.benchmarks.__main__.RESULTS", tmp_path)
-    for name in ("gpu", "gpu_compile"):
+    for name in ("gpu", "gpu_compile", "gpu_trials"):
         assert main([name]) == 0
         assert capsys.readouterr().out.splitlines()[1:] == [bench_gpu.NO_GPU]
     assert not list(tmp_path.iterdir())
@@ -52,3 +52,10 @@ def test_gpu_benchmarks_on_a_cpu_yield_every_row(
         "efficientnet_lite0, 4 clips: epoch with --compile / without",
     ]
     assert all(row["ratio"] > 0 and row["seconds"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_gpu_trials_on_a_cpu_train_all_runs(tmp_path: Path) -> None:
+    row = bench_gpu_trials.trials(tmp_path, share={"cpus_per_trial": 1}, device="cpu", runs=2, epochs=1, repeats=1)
+    assert row["ratio"] > 0
+    assert len(list(tmp_path.glob("*/runs/*/run.json"))) == 4
