@@ -114,7 +114,7 @@ def test_feature_table_with_invalid_option_raises_user_error(
     ("words", "message"),
     [
         ("samples", "--input features"),
-        ("compare --n-fft 8192", "4000 samples .* 8192"),
+        ("compare --n-fft 8192", "4000 samples.*8192"),
         ("compare --n-mfcc 30 --n-mels 20", "--n-mfcc 30: .* --n-mels 20"),
     ],
 )

@@ -98,4 +98,4 @@ def test_plan_bad_option_of_an_analysis_is_refused(words: str, message: str, ses
 @pytest.mark.parametrize("flag", ["--results", "--data-root"])
 def test_plan_path_not_in_utf8_is_refused(flag: str, session: Session) -> None:
     message = plan_command([COMMAND, flag, os.fsdecode(b"/place\xff\xfe")], session)
-    assert message == rf"{flag} /place\xff\xfe: not a name in UTF-8; rename the folder, or give a link to it"
+    assert message == rf"{flag} /place\xff\xfe: not UTF-8; rename the folder, or give a link to it"

@@ -77,7 +77,7 @@ def test_gtzan_features_use_frontend_options() -> None:
 
 
 def test_features_clip_shorter_than_frame_raises() -> None:
-    with pytest.raises(UserError, match="^--input features: clips of 800 samples are shorter than a frame of 2048;"):
+    with pytest.raises(UserError, match="^--input features: .*800 samples.*2048; give a smaller --n-fft"):
         made(8_000, duration=0.1)
 
 
