@@ -47,6 +47,8 @@ def write_combined_items(
     """
     for item, parts in study.combined_items.items():
         members = {name: one for name, one in experiments.items() if name.partition(VALUE_SEPARATOR)[0] in parts}
+        if not members:  # all were left out by --figures-only
+            continue
         plan = join_plans(study.name, [member.plan for member in members.values()])
         folder = results.folder / folder_name(item)
         item_results = OutputFolder(plan, results.session, folder, published_as=results.published_as)

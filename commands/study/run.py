@@ -75,7 +75,8 @@ def run_study(call: Call) -> int:
         by_item = {}
         for one, experiment in zip(planned, experiments, strict=True):
             frame, executed = _analyse(one, experiment, results, executed, study, console, trains=options.trains)
-            by_item[one.spec.item] = ExperimentResult(experiment.plan, frame)
+            if frame is not None:
+                by_item[one.spec.item] = ExperimentResult(experiment.plan, frame)
         write_combined_items(study, by_item, results, console, call.line)
         page = write_study_page(study, [*by_item, *study.combined_items], results.folder)
         console.print(f"All results on one page: {page}", soft_wrap=True)
@@ -154,8 +155,11 @@ def _analyse(
     console: Console,
     *,
     trains: bool,
-) -> tuple[pd.DataFrame, ExecutionSummary]:
-    """Write and show the results of one experiment; return its rows, and the counts after runs were trained again."""
+) -> tuple[pd.DataFrame | None, ExecutionSummary]:
+    """Write and show the results of one experiment; return its rows, and the counts after runs were trained again.
+
+    With ``--figures-only``, an analysis that cannot do without a missing run is reported and left out (rows: None).
+    """
     item, session = planned.spec.item, study_results.session
 
     def analyse() -> tuple[OutputFolder, pd.DataFrame]:
@@ -164,7 +168,13 @@ def _analyse(
         return results, experiment.analyse(results)
 
     again = trains and experiment.trains
-    (results, frame), executed = analyse_with_repair(analyse, study_results.plan, session, executed, again=again)
+    try:
+        (results, frame), executed = analyse_with_repair(analyse, study_results.plan, session, executed, again=again)
+    except UserError as error:
+        if trains:
+            raise
+        session.report.note(f"{item}: left out: {error}")
+        return None, executed
     write_published_comparison(results, frame, study.name, item, title=study.title, folder=ablations.STUDIES_FOLDER)
     results.write_description(planned.call.line)
     console.rule(f"{item}: {planned.spec.command}")

@@ -290,3 +290,34 @@ def test_quick_study_writes_every_item(sounds: Path, tmp_path: Path) -> None:
     for item in [e.item for e in read("rethinking-cnn", "quick").experiments] + ["Table III"]:
         assert f"## {item}\n" in page
         assert list((folder / folder_name(item)).glob("*.tex"))
+
+
+ATTRIBUTION_STUDY = """
+title = "Maps"
+source = "Somebody 2020"
+[scales.quick]
+epochs = 1
+[[experiments]]
+item = "Figure 1"
+command = "attribute"
+[[experiments]]
+item = "Table 1"
+command = "freeze"
+[experiments.options]
+block = 4
+[tables]
+"Summary" = ["Figure 1"]
+"""
+
+
+def test_figures_only_leaves_out_maps_of_missing_runs(
+    sounds: Path, studies: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_study(studies, ATTRIBUTION_STUDY)
+    (studies / "mine" / "published.csv").write_text(NUMBERS)
+    where = ["--data", "folder", "--data-root", str(sounds), "--results", str(tmp_path / "results"), "--device", "cpu"]
+    assert main(["study", "mine", "--figures-only", "--scale", "quick", *where]) == 0
+    streams = capfd.readouterr()
+    assert re.search(r"Figure 1: left out: run \w+ is missing", (streams.out + streams.err).replace("\n", " "))
+    [folder] = (tmp_path / "results" / "studies" / "mine").iterdir()
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["table-1"]
