@@ -118,20 +118,9 @@ def list_layers(backbone: Backbone) -> tuple[pd.DataFrame, NetworkTotals]:
 def summarise_stages(layers: pd.DataFrame, backbone: Backbone) -> pd.DataFrame:
     """Return one row per stage of a network from the layers of `list_layers`.
 
-    Columns
-    -------
-    stage
-        Name of the stage.
-    modules
-        Its top-level modules with parameters, e.g. "6 × DenseLayer, Transition".
-    output
-        Output shape of its last layer.
-
-    Parameters
-    ----------
-        Number of its parameters.
-    units
-        Count of its most frequent module, e.g. the dense layers of a dense block.
+    The columns are ``stage``, ``modules`` (top-level modules with parameters, e.g. "6 × DenseLayer, Transition"),
+    ``output`` (output shape of the last layer), ``parameters`` (their number), and ``units`` (number of the most
+    frequent module, e.g. the dense layers of a dense block).
     """
     stages = layers.groupby("stage", sort=False)
     frame: pd.DataFrame = stages.agg(output=("output", "last"), parameters=("parameters", "sum")).reset_index()

@@ -117,8 +117,8 @@ def train_runs(
 ) -> Iterator[tuple[Run, Exception | None]]:
     """Train the runs of a group (`core.training.heads.groups.group_runs`) and write them to the store.
 
-    This is the only place that chooses how a run is trained. Several runs are trained together in one
-    batched matrix product. A single run is trained alone, and so are runs whose joint training fails.
+    This is the only place that chooses how a run is trained. Several runs are trained together in one batched matrix
+    product. A single run is trained alone, and so are runs whose joint training fails.
 
     Parameters
     ----------

@@ -104,7 +104,7 @@ def attribute(
 
     Parameters
     ----------
-    explained
+    model
         The network.
     inputs
         Images (clips, channels, n_mels, n_frames) in dB.
@@ -119,7 +119,7 @@ def attribute(
         Name of the baseline; it is only stored in the result.
     layer
         Module of `model.network`, for ``gradcam``.
-    integral, progress
+    ig_settings, progress
         As in `integrated_gradients`. GradientShap draws ``ig_settings.n_steps`` samples.
 
     Raises

@@ -75,7 +75,7 @@ def run_method(
     ----------
     name
         One of `METHOD_NAMES`.
-    explained
+    model
         The network.
     inputs
         Images (clips, channels, n_mels, n_frames) in dB.

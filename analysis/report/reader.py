@@ -1,8 +1,8 @@
 """Read the analyses of a results folder for the report page: tables, figures, attribution maps and sounds.
 
 Each analysis is described by its ``analysis.json`` (`analysis.output.output_folder`), which names the files in its
-folder. The
-reader does not trust them: it ignores paths outside the folder, and the page lists the files that it cannot read.
+folder. The reader does not trust them: it ignores paths outside the folder, and the page lists the files that it cannot
+read.
 """
 
 import base64

@@ -20,7 +20,7 @@ class Storage:
 
     Parameters
     ----------
-    place
+    location
         A folder, or a URI of pyarrow (file, s3, gs, hdfs, ...) or of an installed fsspec package.
 
     Raises

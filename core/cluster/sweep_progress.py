@@ -12,7 +12,7 @@ from core.executor import group_label, record_failure, report_accuracy
 from core.session import Session
 from core.store.runs import FAILED, FINISHED, RECORD, STOPPED
 
-SHOW_SECONDS = 0.5  # seconds
+SHOW_SECONDS = 0.5  # seconds between two updates of the display
 NODE_CHECK_SECONDS = 30.0  # seconds between two checks for a suitable node, while no trial runs
 DEATH_MESSAGES = {  # pattern in Ray's message: our message
     "out.of.memory|OutOfMemory|low on memory|memory pressure": "its process was killed because memory ran out; lower "
@@ -38,7 +38,7 @@ class SweepProgress:
 
     Attributes
     ----------
-    refused
+    fatal_error
         Message of an error that affects every trial, or "". The sweep stops after such an error.
     """
 

@@ -27,7 +27,7 @@ from core.inference.precision import ComputeMode
 from core.inference.trace import trace_network
 
 EVALUATION_BATCH_SIZE = 64  # clips
-CPU_BATCH_SIZE = 32  # clips in all parallel batches together on a CPU, so that activations fit into its caches
+CPU_BATCH_SIZE = 32  # clips in one batch on a CPU, or in two parallel ones, so that activations fit into its caches
 BatchMap = Callable[[Iterable[Any]], Iterator[torch.Tensor]]  # maps batches to their outputs, in the same order
 _traced_networks = WeakKeyDictionary[nn.Module, "_TracedNetwork"]()  # filled by `_trace`
 

@@ -89,7 +89,7 @@ class InputKind(nn.Module):
         Value of silence; for vectors one value per feature, or None if unknown.
     libraries
         Libraries whose versions are part of the cache key of stored inputs.
-    rows_apart
+    per_row
         Whether rows of an image differ in scale, so that ``--normalise train`` normalises each row separately.
     shape, channels, value_range
         As in `Layout`.

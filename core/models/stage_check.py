@@ -29,7 +29,7 @@ def find_layout(model: nn.Module) -> Layout:
 
     Raises
     ------
-    NoChain
+    NotAChain
         If it names no stages or wrong ones, or a parameter is in no stage or in two.
     """
     stages = _stages(model)
@@ -94,7 +94,7 @@ def find_classifier(model: nn.Module, found: Layout) -> str:
 
     Raises
     ------
-    NoChain
+    NotAChain
         If there is none.
     """
     head = found["head"]

@@ -66,7 +66,7 @@ class DamagedFile(UserError):
         The file and the reason.
     run_id
         Id of the run of the file.
-    seen
+    signature
         Signature of the file when the damage was found, None if there was no file.
     """
 

@@ -104,7 +104,7 @@ class Rotate(nn.Module):
 
 
 def rotate_images(images: torch.Tensor, degrees: torch.Tensor, *, silence: float) -> torch.Tensor:
-    """Rotate images (batch, channels, height, width) by `degrees` (batch,), counter-clockwise, filled with `floor`."""
+    """Rotate images (batch, channels, height, width) by `degrees` (batch,) counter-clockwise; fill with `silence`."""
     height, width = images.shape[2:]
     angle = degrees * (math.pi / 180)
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)

@@ -23,8 +23,7 @@ def shuffle_epoch_rows(prepared: PreparedRun, epoch: int, generator: torch.Gener
     """Return the training rows of an epoch in random order.
 
     With stored augmented versions, every clip occurs twice: once plain and once augmented. The augmented version
-    changes
-    from epoch to epoch.
+    changes from epoch to epoch.
     """
     rows = torch.from_numpy(prepared.split.train)
     n_augmented = prepared.source.n_versions - 1

@@ -1,10 +1,9 @@
 """Train one run and write its record: `train`.
 
 The module reads from top to bottom: prepare the network and its inputs, train epoch by epoch, write the record. The
-random numbers of
-an epoch depend only on (seed, epoch). Its learning rate, and whether it is the last, depend only on the configuration
-and the history. A killed run that resumes from a checkpoint therefore ends in the same bits as an uninterrupted one (on
-a CPU, for one number of threads).
+random numbers of an epoch depend only on (seed, epoch). Its learning rate, and whether it is the last, depend only on
+the configuration and the history. A killed run that resumes from a checkpoint therefore ends in the same bits as an
+uninterrupted one (on a CPU, for one number of threads).
 """
 
 import time

@@ -2,8 +2,7 @@
 
 Networks with random weights on all cores; images of 3 x 128 x 250 in memory, 32 for a step and 64 otherwise. Evaluation
 and the prefix are compared with fp32 as commands compute it (`core.inference.fast_evaluation`) and with the plain
-network
-in fp32. NETWORKS="resnet18 resnet50" in the environment measures these networks only.
+network in fp32. NETWORKS="resnet18 resnet50" in the environment measures these networks only.
 """
 
 import os

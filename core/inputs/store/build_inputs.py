@@ -101,7 +101,7 @@ def write_inputs(
     ----------
     writer
         Writer of the array.
-    recipe, paths
+    settings, paths
         Settings and paths of the clips.
     build_chunks
         Builds many clips in a cluster; None: processes of this machine build them.
@@ -175,7 +175,7 @@ def build_batches(
 
     Parameters
     ----------
-    recipe, paths
+    settings, paths
         Settings and paths of the clips.
     decoders
         Number of threads that decode ahead. With 0, clips are decoded in this thread while the system reads the

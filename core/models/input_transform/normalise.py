@@ -59,7 +59,7 @@ class Normalise(nn.Module):
             Indices (training clips,) of the training clips.
         channels
             Number of channels the network expects if one is stored.
-        rows_apart
+        per_row
             Whether each row of an image is normalised separately (`core.inputs.base.InputKind.per_row`).
 
         Raises

@@ -73,9 +73,8 @@ class StackedHeads:
         self.layers, self.trainings, self.max_grad_norm = layers, trainings, trainings[0].clip_norm
         self.loss = torch.vmap(LOSSES[trainings[0].loss](trainings[0]))
         self.parameters = [p.detach().requires_grad_() for p in parameters]
-        self.parts: list[
-            tuple[slice, torch.optim.Optimizer]
-        ] = []  # neighbours with equal learning rates share an optimizer
+        # Neighbours with equal training options and learning rates share an optimizer.
+        self.parts: list[tuple[slice, torch.optim.Optimizer]] = []
         start = 0
         for (training, _), equal in itertools.groupby(zip(trainings, lrs, strict=True)):
             part = slice(start, start + len(list(equal)))
