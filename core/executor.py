@@ -165,7 +165,7 @@ def train_runs(
 def _train_together(
     runs: Sequence[Run], dataset: Dataset, session: Session, *, label: str
 ) -> Iterator[tuple[Run, Exception | None]]:
-    """Train runs in one batched matrix product and write them in two threads (a third of the time for 64 heads)."""
+    """Train runs in one batched matrix product, and write finished runs in two threads meanwhile."""
     being_written: dict[Run, Future[None]] = {}
     with ThreadPoolExecutor(2) as pool:
         for head_run, error in train_heads(runs, dataset, session, label=label):

@@ -1,8 +1,8 @@
 """Fast evaluation of a network: batch norms folded into convolutions, and several batches in parallel on a CPU.
 
 `fast_eval` is used wherever no backward pass follows: after every epoch, for a frozen prefix, and in `predict`. The
-plain alternative is ``network.eval()(batch)``; the results differ by rounding only. The gain in speed is stated in
-`core.inference.fold_batch_norm` and `core.inference.parallel`.
+plain alternative is ``network.eval()(batch)``; the results differ by rounding only. Gain: ``python -m tests.benchmarks
+evaluation`` compares both alternatives; the ratios of several networks are in `docs/speed.md`.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -3,11 +3,6 @@
 If all threads share each convolution, every layer waits for the slowest thread. Here each worker thread computes the
 whole network for one batch, while the caller reads the next batch and writes the last result. Outputs do not depend on
 the worker that computed them.
-
-Gain: on two busy cores, one batch of 64 clips with both threads in each convolution takes 1.26 times as long for
-ResNet-18 and 2.04 times for EfficientNet-Lite0; batches of 32 take 1.53 and 3.83 times as long (reference: `fast_eval`
-of 64 images of 3 x 128 x 250 in batches of 16, medians of five). ``python -m tests.benchmarks evaluation`` compares
-evaluation with the plain network.
 """
 
 import copy

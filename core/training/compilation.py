@@ -4,8 +4,8 @@ Batches of another size, such as the last of an epoch, run without compilation, 
 separately. On a GPU the compiled programs are CUDA graphs, except in trials of Ray. Networks that differ only in
 their tensors share a program.
 
-Gain: none on a CPU, where a step becomes 0.98 to 1.03 times as fast (`docs/speed.md`). For a GPU, measure with
-``python -m tests.benchmarks gpu_compile``.
+No gain is known: on a CPU a step takes about the same time (`docs/speed.md`), and the option is off by default. For a
+GPU, measure with ``python -m tests.benchmarks gpu_compile``.
 """
 
 import logging

@@ -1,9 +1,10 @@
 """Train many small networks together, with their weights stacked.
 
 A head on the activations of a frozen network, or a perceptron on vectors, is so small that a training step is mostly
-overhead. Gain: 100 heads trained one by one take 7.9 times as long as together (``python -m tests.benchmarks heads``,
-`docs/speed.md`). `core.training.trainer` is the reference: both give the same weights, history and predictions to
-1e-5. Each run keeps its own batch order, dropout masks, learning rate, early stopping and failure.
+overhead. Gain: 100 heads trained one by one take 6.3 times as long as together, and 100 perceptrons 6.6 times
+(``python -m tests.benchmarks heads``, `docs/speed.md`). `core.training.trainer` is the reference: both give the same
+weights, history and predictions to 1e-5. Each run keeps its own batch order, dropout masks, learning rate, early
+stopping and failure.
 """
 
 import time
