@@ -14,12 +14,11 @@ from analysis.network_cost import count_multiply_adds
 from analysis.output.number_format import format_text
 from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column
-from core.errors import UserError
+from core.errors import UserError, first_line
 from core.models import surgery
 from core.models.auxiliary import find_auxiliary_heads
 from core.models.backbone import Backbone
 from core.models.family import format_shape
-from core.models.weights import first_line
 
 BYTES_PER_NUMBER, BYTES_PER_MB = 4, 2**20  # fp32; papers call 2^20 bytes 1 MB
 COLUMNS = (

@@ -55,6 +55,12 @@ def _close_matches(value: str, choices: Iterable[str]) -> list[str]:
     return difflib.get_close_matches(value.lower(), list(choices), n=3, cutoff=0.5)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type if there is no message."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def describe_failure(error: BaseException) -> dict[str, str]:
     """Return the entries that the store keeps for a failed run: ``reason`` (one line) and ``trace`` (traceback)."""
     reason = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -30,7 +30,7 @@ from analysis.output.number_format import format_metric, metric_title
 from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import MISSING, Column
 from analysis.published.class_level import ENTRY, ENTRY_NOTE, class_level_rows
-from core.errors import UserError, unknown_name_error
+from core.errors import UserError, first_line, unknown_name_error
 
 KEYS = ("data", "backbone", "condition")
 TEXT_COLUMNS = ("study", "item", *KEYS, "metric", "epoch", "source")
@@ -103,7 +103,7 @@ def load_published(study: str, item: str | None = None, *, folder: Path) -> pd.D
             na_values={"std": [""]},
         )
     except (ValueError, OSError) as error:
-        raise UserError(f"{study}/published.csv: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{study}/published.csv: {first_line(error)}") from None
     if missing := [name for name in ("item", "data", "metric", "value") if name not in numbers]:
         raise UserError(f"{study}/published.csv: add the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
     defaults: dict[str, Any] = dict.fromkeys(TEXT_COLUMNS, "") | {"study": study, "std": math.nan, "approximate": False}

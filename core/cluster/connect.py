@@ -17,7 +17,7 @@ from typing import Any
 from core.cluster.address import check_address
 from core.cluster.ray_processes import end_processes, new_descendants
 from core.config.execution import ExecutionOptions, RayOptions
-from core.errors import UserError
+from core.errors import UserError, first_line
 from core.io.interrupts import exit_at_once
 from core.io.native_stderr import silence_native_stderr
 from core.registry import Lazy
@@ -148,8 +148,7 @@ def _init(address: str) -> None:
     try:
         ray.init(address, log_to_driver=False, configure_logging=False, **options)
     except Exception as error:  # Ray raises different types for a wrong version or token
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"--ray {address}: cannot join the cluster ({reason})") from None
+        raise UserError(f"--ray {address}: cannot join the cluster ({first_line(error)})") from None
 
 
 def alive_nodes() -> list[Node]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from core.cluster.connect import Node
 from core.cluster.storage import Storage
-from core.errors import UserError
+from core.errors import UserError, first_line
 from core.registry import Lazy
 
 ray = Lazy("ray")
@@ -75,7 +75,7 @@ def view_node(mark: Path, storage: str, probe: str, files: Sequence[str]) -> Nod
         try:
             problem = "" if Storage(storage).has(probe) else "a file that was written here is missing there"
         except Exception as error:  # each kind of storage raises its own errors
-            problem = str(error).splitlines()[0]
+            problem = first_line(error)
     return NodeView(mark.exists(), problem, tuple(path for path in files if not Path(path).is_file()))
 
 

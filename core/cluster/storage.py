@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from core.errors import UserError
+from core.errors import UserError, first_line
 from core.io.atomic_files import atomic_write
 from core.registry import Lazy
 from core.store.runs import RECORD
@@ -35,7 +35,7 @@ class Storage:
             self.filesystem, self.root = _open_filesystem(location)
         except Exception as error:  # each kind of storage raises its own errors
             raise UserError(
-                f"--storage {location}: {_first_line(error)}; give a folder or a URI such as s3://..."
+                f"--storage {location}: {first_line(error)}; give a folder or a URI such as s3://..."
             ) from None
 
     def check(self) -> str:
@@ -52,7 +52,7 @@ class Storage:
             with self.filesystem.open_output_stream(self._path(name)) as stream:
                 stream.write(name.encode())
         except Exception as error:
-            raise UserError(f"--storage {self.location}: cannot be written to ({_first_line(error)})") from None
+            raise UserError(f"--storage {self.location}: cannot be written to ({first_line(error)})") from None
         return name
 
     def has(self, name: str) -> bool:
@@ -153,8 +153,3 @@ def _open_filesystem(location: str) -> tuple[Any, str]:
         handler, path = fsspec.url_to_fs(location)
         filesystem = fs.PyFileSystem(fs.FSSpecHandler(handler))
     return filesystem, path.rstrip("/")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from core.errors import first_line
 from core.models.family import Layout, Shape, format_shape, name_stages
-from core.models.weights import first_line
 
 _BATCH = 3
 _TOLERANCE = 1e-4

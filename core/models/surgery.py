@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from core.errors import UserError, unknown_name_error
+from core.errors import UserError, first_line, unknown_name_error
 from core.models import classifier_head
 from core.models.backbone import Backbone
 from core.models.family import format_shape
-from core.models.weights import find_mismatches, first_line, summarise_mismatches
+from core.models.weights import find_mismatches, summarise_mismatches
 
 _POOLINGS: dict[int, Callable[[], nn.Module]] = {  # by the number of axes of a stage's output
     4: lambda: nn.AdaptiveAvgPool2d(1),

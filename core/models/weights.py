@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from core.errors import UserError, unknown_name_error
+from core.errors import UserError, first_line, unknown_name_error
 from core.models.parameter_names import to_original_name
 
 NAMED_WEIGHTS = ("imagenet", "random")  # starting weights that are not a file
@@ -133,12 +133,6 @@ def _shape(tensor: torch.Tensor) -> str:
 
 def _load_pickle(path: Path) -> object:
     return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type if there is no message."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
 from core.config.run import Run
-from core.errors import ResultsError, UserError
+from core.errors import ResultsError, UserError, first_line
 from core.io.atomic_files import (
     atomic_write,
     explain_write_errors,
@@ -427,7 +427,7 @@ class Store:
         except MemoryError:
             raise
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             if isinstance(error, OSError) and error.errno:  # pyarrow raises OSError without errno for damaged files
                 if error.errno not in ABSENT_ERRNOS:
                     raise ResultsError(_unreadable(path, error)) from None
