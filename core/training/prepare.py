@@ -17,7 +17,7 @@ from core.datasets.dataset import Dataset, Split
 from core.inference.precision import ComputeMode, check_precision
 from core.inputs.input_of_run import build_input_kind
 from core.inputs.store.on_the_fly import WaveformsToInputs
-from core.io.torch_settings import allow_tf32
+from core.io.torch_settings import SMALL_NETWORK, allow_tf32
 from core.models import surgery
 from core.models.backbone import Backbone
 from core.models.build_network import build_network
@@ -76,10 +76,10 @@ class PreparedRun:
     counts: Mapping[str, int]
     prefix_ms: float = 0.0
 
-    def device_vectors(self, *, max_weights: int) -> torch.Tensor | None:
+    def device_vectors(self) -> torch.Tensor | None:
         """Return the inputs (rows, features) if they are vectors on the device and the network is small, else None."""
-        weights = sum(p.numel() for p in self.network.parameters())
-        return self.source.on_device if self.source.is_vectors and weights <= max_weights else None
+        is_small = surgery.count_parameters(self.network) <= SMALL_NETWORK
+        return self.source.on_device if self.source.is_vectors and is_small else None
 
 
 def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True) -> PreparedRun:

@@ -17,7 +17,7 @@ from torch import nn
 
 from core.config.run import Run
 from core.datasets.dataset import Dataset
-from core.io.torch_settings import SMALL_NETWORK, torch_threads
+from core.io.torch_settings import torch_threads
 from core.session import Session
 from core.training import checkpoint, results
 from core.training.augmentations import make_test_augmentation
@@ -61,7 +61,7 @@ def train(run: Run, dataset: Dataset, session: Session, *, label: str) -> None:
     prepared = prepare(run, dataset, session)
     preparation_seconds = time.perf_counter() - started
     loop = TrainingLoop(run, prepared, session, label)
-    use_one_thread = prepared.device_vectors(max_weights=SMALL_NETWORK) is not None  # faster for a small network
+    use_one_thread = prepared.device_vectors() is not None  # faster for a small network
     with torch_threads(1 if use_one_thread else session.threads):
         history, logits = loop.train()
     outcome = TrainingOutcome(

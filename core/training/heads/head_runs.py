@@ -12,7 +12,6 @@ from torch import nn
 
 from core.config.run import Run
 from core.datasets.dataset import Dataset, Split
-from core.io.torch_settings import SMALL_NETWORK
 from core.models import classifier_head, parameter_names
 from core.models.build_network import build_network
 from core.models.input_transform.normalise import Normalise
@@ -102,7 +101,7 @@ def load_head_runs(runs: Sequence[Run], dataset: Dataset, session: Session) -> l
         fold, _ = starting_weights_key(run)
         if fold not in by_fold:
             prepared = prepare(run, dataset, session)
-            layers, vectors = flatten_layers(prepared.network), prepared.device_vectors(max_weights=SMALL_NETWORK)
+            layers, vectors = flatten_layers(prepared.network), prepared.device_vectors()
             n_fixed = next((k for k, layer in enumerate(layers) if not isinstance(layer, Normalise | nn.Identity)), 0)
             if vectors is None or not can_stack(layers[n_fixed:], run.training):
                 return []
