@@ -55,10 +55,12 @@ def execute_on_ray(plan: Plan, session: Session, *, scheduler: Any = None) -> Ex
         If the cluster, resources, storage or clips cannot be used.
     """
     location = session.execution.cluster.storage
-    if location:  # an earlier, killed command may have finished runs there
-        for run in unfinished_runs(plan, session):
-            fetch_run(run, session, Storage(location))
     missing = unfinished_runs(plan, session)
+    if missing and location:  # an earlier, killed command may have finished runs there
+        storage = Storage(location)
+        for run in missing:
+            fetch_run(run, session, storage)
+        missing = unfinished_runs(plan, session)
     if scheduler is not None:
         missing = [run for run in missing if session.store.status(run) != STOPPED]
     report_damaged_runs(missing, plan, session)
