@@ -202,9 +202,8 @@ class OptunaSearch:
         """The runs of all configurations that were suggested so far."""
         return Plan("tune", tuple(self.planned), self.datasets)
 
-    def split_trials(self, n_processes: int) -> int:
-        """Return the number of runs that are left; each is a trial."""
-        return self.total - self.found
+    def split_trials(self, n_processes: int) -> None:
+        """Do nothing: every run is a trial."""
 
     def next(self) -> Sequence[Run]:
         """Return the next run to train, empty after the last one."""

@@ -26,8 +26,8 @@ class TrialSource(Protocol):
     total: int
     found: int
 
-    def split_trials(self, n_processes: int) -> int:
-        """Split groups of runs so that `n_processes` processes have work; return the maximum number of trials."""
+    def split_trials(self, n_processes: int) -> None:
+        """Split groups of runs so that `n_processes` processes have work."""
 
     def next(self) -> Sequence[Run]:
         """Return the runs of the next trial (several if they are trained together), empty after the last trial."""
@@ -56,14 +56,13 @@ class PlannedTrials:
         self.total, self.found = len(plan.runs), len(plan.runs) - len(missing)
         self.waiting = deque([[run] for run in missing] if one_per_trial else group_runs(missing, plan.datasets))
 
-    def split_trials(self, n_processes: int) -> int:
+    def split_trials(self, n_processes: int) -> None:
         """Halve the largest trial until there are `n_processes` trials."""
         while len(self.waiting) < n_processes and (longest := max(self.waiting, key=len, default=[])[1:]):
             k = next(k for k, group in enumerate(self.waiting) if len(group) == len(longest) + 1)
             group = self.waiting[k]
             self.waiting[k] = group[: len(group) // 2]
             self.waiting.insert(k + 1, group[len(group) // 2 :])
-        return len(self.waiting)
 
     def next(self) -> Sequence[Run]:
         """Return the runs of the next trial."""
