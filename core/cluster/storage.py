@@ -7,12 +7,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from core.cache.array_file import ARRAY_FILE
+from core.cache.entries import MANIFEST_FILE
 from core.errors import UserError, first_line
 from core.io.atomic_files import atomic_write
 from core.registry import Lazy
 from core.store.runs import RECORD
 
 pyarrow, fs, fsspec, ray = Lazy("pyarrow"), Lazy("pyarrow.fs"), Lazy("fsspec.core"), Lazy("ray")
+
+ENTRY_FILES = (ARRAY_FILE, MANIFEST_FILE)  # files of a cache entry; one with a manifest is complete
 
 
 class Storage:
@@ -109,21 +113,21 @@ class Storage:
     def put_entry(self, folder: Path) -> None:
         """Copy a cache entry to ``cache/<kind>/<key>/`` unless it is there; its manifest last."""
         if not self.has_entry(folder):
-            for file in ("array.npy", "manifest.json"):
+            for file in ENTRY_FILES:
                 self.put(folder / file, f"{_entry_name(folder)}/{file}")
 
     def has_entry(self, folder: Path) -> bool:
         """Return whether a complete cache entry is there."""
-        return self.has(f"{_entry_name(folder)}/manifest.json")
+        return self.has(f"{_entry_name(folder)}/{MANIFEST_FILE}")
 
     def get_entry(self, folder: Path) -> None:
         """Copy an entry into the local cache; its manifest last."""
-        for file in ("array.npy", "manifest.json"):
+        for file in ENTRY_FILES:
             self.get(f"{_entry_name(folder)}/{file}", folder / file)
 
     def remove_entry(self, folder: Path) -> None:
         """Delete a cache entry, its manifest first."""
-        for file in ("manifest.json", "array.npy"):
+        for file in reversed(ENTRY_FILES):
             self.remove(f"{_entry_name(folder)}/{file}")
 
     def _path(self, name: str) -> str:

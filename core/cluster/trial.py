@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 
+from core.cache.entries import MANIFEST_FILE
 from core.cluster.storage import Storage, node_folder
 from core.config.execution import ExecutionOptions
 from core.config.run import Run
@@ -176,5 +177,5 @@ def fetch_entry(entry: str, session: Session, storage: Storage) -> None:
     folder = session.store.cache / entry
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".fetch")):
-        if not (folder / "manifest.json").exists():
+        if not (folder / MANIFEST_FILE).exists():
             storage.get_entry(folder)
