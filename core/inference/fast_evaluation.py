@@ -99,4 +99,4 @@ def evaluation_batch_size(network: nn.Module, device: torch.device) -> int:
     has_convolutions = any(isinstance(module, nn.Conv1d | nn.Conv2d) for module in network.modules())
     if not has_convolutions or device.type != "cpu":
         return EVALUATION_BATCH_SIZE
-    return CPU_BATCH_SIZE // min(2, count_workers(torch.get_num_threads()))
+    return CPU_BATCH_SIZE // min(2, count_parallel_batches(device))

@@ -162,10 +162,8 @@ def build_backbone(
         shape = family.probe or input_shape
         if found := stage_check.check_stages(model, backbone, shape=shape, num_classes=num_classes):
             raise family.not_supported(name, found)
-    names, replaced = (
-        list(backbone.original_state_dict()),
-        classifier_head.list_linear_parameters(backbone.stage("head")),
-    )
+    names = list(backbone.original_state_dict())
+    replaced = classifier_head.list_linear_parameters(backbone.stage("head"))
     if head:
         widths = (*head, num_classes)
         new, key = classifier_head.replace_head(backbone.stage("head"), widths, seed=seed, dropout=dropout, name=name)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import UserError, closest_name
-from core.models.family import Family, Layout, Shape, Statistics
+from core.models.family import Family, Layout, Shape, Statistics, name_stages
 from core.registry import Lazy
 
 if TYPE_CHECKING:
@@ -172,8 +172,7 @@ def find_layout(model: "nn.Module", name: str) -> Layout:
     bounds = [0, start, *ends[:-1], head, len(units)]
     if sorted(set(bounds)) != bounds or not any(f"{classifier}.".startswith(f"{unit}.") for unit in units[head:]):
         raise not_a_chain_error(name)
-    stages = ("stem", *(f"block{k}" for k in range(1, len(ends) + 1)), "head")
-    return {stage: tuple(units[a:b]) for stage, a, b in zip(stages, bounds, bounds[1:], strict=False)}
+    return {stage: tuple(units[a:b]) for stage, a, b in zip(name_stages(len(ends)), bounds, bounds[1:], strict=False)}
 
 
 def classifier_path(model: "nn.Module", name: str) -> str:
