@@ -112,23 +112,14 @@ class Storage:
 
     def put_entry(self, folder: Path) -> None:
         """Copy a cache entry to ``cache/<kind>/<key>/`` unless it is there; its manifest last."""
-        if not self.has_entry(folder):
+        if not self.has(f"{_entry_name(folder)}/{MANIFEST_FILE}"):
             for file in ENTRY_FILES:
                 self.put(folder / file, f"{_entry_name(folder)}/{file}")
-
-    def has_entry(self, folder: Path) -> bool:
-        """Return whether a complete cache entry is there."""
-        return self.has(f"{_entry_name(folder)}/{MANIFEST_FILE}")
 
     def get_entry(self, folder: Path) -> None:
         """Copy an entry into the local cache; its manifest last."""
         for file in ENTRY_FILES:
             self.get(f"{_entry_name(folder)}/{file}", folder / file)
-
-    def remove_entry(self, folder: Path) -> None:
-        """Delete a cache entry, its manifest first."""
-        for file in reversed(ENTRY_FILES):
-            self.remove(f"{_entry_name(folder)}/{file}")
 
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}"
