@@ -1,10 +1,8 @@
 """Detect whether a file has changed since it was last read."""
 
 import os
-import time
 from pathlib import Path
 
-STABLE_SECONDS = 2.0  # resolution of times in file systems: a second change within this time may not show
 Signature = tuple[int, int, int, int]
 
 
@@ -26,8 +24,3 @@ def file_signature(path: str | Path) -> Signature:
         If there is no such file.
     """
     return signature_of(os.stat(path))  # noqa: PTH116 (called for every file of 10,000 runs)
-
-
-def is_stable(signature: Signature) -> bool:
-    """Return whether the file is so old that every later change will show in its signature."""
-    return time.time() - signature[2] / 1e9 >= STABLE_SECONDS
