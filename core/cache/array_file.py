@@ -6,7 +6,6 @@ Gain of reading by seeking with several threads: 4.3 times as fast as a memory m
 (``python -m tests.benchmarks reading``, `docs/speed.md`).
 """
 
-import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,9 +19,9 @@ import msgspec
 import numpy as np
 
 from core.errors import UserError
+from core.io.atomic_files import NO_SPACE_ERRNOS
 
 ARRAY_FILE, PROGRESS_FILE = "array.npy", "progress.jsonl"
-DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class ArrayWriter:
         self.folder, self.path = folder, folder / ARRAY_FILE
         self.layout: Layout | None = None
         self.parts: list[Part] = []
-        with explain_write_errors(folder.parent):
+        with explain_cache_write_errors(folder.parent):
             self._progress = (folder / PROGRESS_FILE).open("a+b")
             self._resume()
 
@@ -97,7 +96,7 @@ class ArrayWriter:
         """
         layout = Layout(tuple(shape[1:]), np.dtype(dtype).str)
         if self.layout is None:
-            with explain_write_errors(self.folder.parent):
+            with explain_cache_write_errors(self.folder.parent):
                 self.path.write_bytes(layout.header(shape[0]))
                 if shape[0] and hasattr(os, "posix_fallocate"):
                     with self.path.open("r+b") as file:
@@ -110,12 +109,12 @@ class ArrayWriter:
     def write(self, first: int, rows: np.ndarray) -> None:
         """Write `rows`, shape (n, ...), from row `first` on. Errors: see `create`."""
         self.create((0, *rows.shape[1:]), rows.dtype)
-        with explain_write_errors(self.folder.parent):
+        with explain_cache_write_errors(self.folder.parent):
             write_rows(self.path, first, rows)
 
     def record_part(self, part: Part) -> None:
         """Flush the rows of a part to the disk and record the part as finished."""
-        with explain_write_errors(self.folder.parent):
+        with explain_cache_write_errors(self.folder.parent):
             if self.layout is not None:
                 self._sync()
             self._append_line(part)
@@ -131,7 +130,7 @@ class ArrayWriter:
             return
         self.parts = [part for part in self.parts if part.first + part.n_rows <= first_moved]
         size = self.layout.row_bytes
-        with explain_write_errors(self.folder.parent), self.path.open("r+b") as file:
+        with explain_cache_write_errors(self.folder.parent), self.path.open("r+b") as file:
             self._rewrite_progress()
             for target, row in enumerate(rows[first_moved:], first_moved):
                 file.seek(self.layout.offset(row))
@@ -143,7 +142,7 @@ class ArrayWriter:
         """Truncate the array to its final number of rows, and write this number into the header."""
         if self.layout is None:
             raise ValueError("no rows were written")
-        with explain_write_errors(self.folder.parent):
+        with explain_cache_write_errors(self.folder.parent):
             with self.path.open("r+b") as file:
                 file.write(self.layout.header(n_rows))
                 file.truncate(self.layout.offset(n_rows))
@@ -245,12 +244,12 @@ class ArrayReader:
 
 
 @contextmanager
-def explain_write_errors(folder: Path) -> Iterator[None]:
+def explain_cache_write_errors(folder: Path) -> Iterator[None]:
     """Turn an `OSError` into a `UserError` that names `folder` and a remedy."""
     try:
         yield
     except OSError as error:
-        remedy = "free space" if error.errno in DISK_FULL_ERRORS else "allow writing there"
+        remedy = "free space" if error.errno in NO_SPACE_ERRNOS else "allow writing there"
         raise UserError(
             f"cannot write to {folder}: {error.strerror or error}; {remedy} or choose another folder"
         ) from error

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from core.cache.array_file import ARRAY_FILE, PROGRESS_FILE, ArrayWriter, Layout, explain_write_errors
+from core.cache.array_file import ARRAY_FILE, PROGRESS_FILE, ArrayWriter, Layout, explain_cache_write_errors
 from core.io.atomic_files import atomic_write, read_json
 
 MANIFEST_FILE = "manifest.json"
@@ -77,7 +77,7 @@ def load_or_build(
     path = folder / cache_key(key_fields)
     if entry := find_entry(folder, key_fields=key_fields):
         return entry
-    with explain_write_errors(folder):
+    with explain_cache_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with _locked(path.with_suffix(".lock"), on_wait):
         try:
@@ -110,7 +110,7 @@ def _build(
 ) -> None:
     """Build an entry in its folder, after the parts that a killed process finished. The caller holds the lock."""
     manifest = entry / MANIFEST_FILE
-    with explain_write_errors(entry.parent):
+    with explain_cache_write_errors(entry.parent):
         if manifest.is_symlink() or manifest.exists() or not (entry / PROGRESS_FILE).is_file():
             shutil.rmtree(entry, ignore_errors=True)
         entry.mkdir(exist_ok=True)
@@ -121,7 +121,7 @@ def _build(
             layout = writer.finalise(n_rows)
         written = {"key_fields": key_fields, "dtype": layout.dtype, "shape": [n_rows, *layout.row_shape]}
         text = json.dumps(written | {"bytes": layout.offset(n_rows), "facts": facts}, indent=1)
-        with explain_write_errors(entry.parent), atomic_write(manifest) as temporary:
+        with explain_cache_write_errors(entry.parent), atomic_write(manifest) as temporary:
             temporary.write_text(text, encoding="utf-8")
         (entry / PROGRESS_FILE).unlink()
     except BaseException:
@@ -166,7 +166,7 @@ def _load(entry: Path) -> Entry | None:
 @contextmanager
 def _locked(path: Path, on_wait: Callable[[], None] | None) -> Iterator[None]:
     lock = FileLock(path)
-    with explain_write_errors(path.parent):
+    with explain_cache_write_errors(path.parent):
         try:
             lock.acquire(timeout=0)
         except Timeout:

@@ -18,7 +18,7 @@ import torch
 
 from core.audio.reading import MAX_WHOLE, BadClip, LongRecording, fit_length, read_start, read_waveform, read_whole
 from core.audio.waveform_augmentation import WaveformChange, count_needed_samples
-from core.cache.array_file import ArrayWriter, Part, explain_write_errors, write_rows
+from core.cache.array_file import ArrayWriter, Part, explain_cache_write_errors, write_rows
 from core.config.run import Clip, Frontend
 from core.inputs.base import InputKind
 from core.inputs.input_of_run import build_input_kind
@@ -160,7 +160,7 @@ def write_batch(path: Path, chunk: Chunk, batch: InputBatch) -> Part:
     """Write the inputs of a chunk to its rows of the array at `path`; return the part to record."""
     problems = {chunk.first + i: problem for i, problem in enumerate(batch.problems) if problem is not None}
     rows = [chunk.first + i for i, problem in enumerate(batch.problems) if problem is None]
-    with explain_write_errors(path.parents[1]):
+    with explain_cache_write_errors(path.parents[1]):
         if not problems:
             write_rows(path, chunk.first, batch.inputs)
         for row, one_input in zip(rows if problems else (), batch.inputs, strict=False):
