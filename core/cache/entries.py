@@ -6,7 +6,6 @@ manifest. While one process builds an entry, others wait at a file lock. If the 
 continues after the finished parts. File contents are not hashed, so a changed bit in a complete file is not detected.
 """
 
-import hashlib
 import json
 import shutil
 import stat
@@ -21,7 +20,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from core.cache.array_file import ARRAY_FILE, PROGRESS_FILE, ArrayWriter, Layout, explain_cache_write_errors
-from core.io.atomic_files import atomic_write, read_json
+from core.io.atomic_files import read_json, text_digest, write_text
 
 MANIFEST_FILE = "manifest.json"
 
@@ -101,8 +100,7 @@ def find_entry(folder: Path, *, key_fields: Mapping[str, Any]) -> Entry | None:
 
 def cache_key(key_fields: Mapping[str, Any]) -> str:
     """Return the first 16 hex digits of the SHA-256 of `key_fields`."""
-    text = json.dumps(key_fields, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return text_digest(json.dumps(key_fields, sort_keys=True, separators=(",", ":")))[:16]
 
 
 def _build(
@@ -121,8 +119,8 @@ def _build(
             layout = writer.finalise(n_rows)
         written = {"key_fields": key_fields, "dtype": layout.dtype, "shape": [n_rows, *layout.row_shape]}
         text = json.dumps(written | {"bytes": layout.offset(n_rows), "facts": facts}, indent=1)
-        with explain_cache_write_errors(entry.parent), atomic_write(manifest) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        with explain_cache_write_errors(entry.parent):
+            write_text(manifest, text)
         (entry / PROGRESS_FILE).unlink()
     except BaseException:
         if not writer.parts:

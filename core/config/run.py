@@ -6,7 +6,6 @@ contains every value that influenced its result.
 """
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -18,6 +17,7 @@ from core.config.layer_spec import DEFAULT_MLP_LAYERS, parse_head_widths, parse_
 from core.config.options import AUTO, DATASET_DEFAULT, field_names, flag_of, from_dict, has_legacy_value, option
 from core.datasets import LOADERS
 from core.errors import UserError
+from core.io.atomic_files import text_digest
 from core.models import FAMILIES
 from core.training import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES
 
@@ -362,7 +362,7 @@ class Run:
         """Run id: 12 hex digits of the SHA-256 of the configuration, without later fields with their legacy value."""
         parts = [f.name for f in fields(self) if not has_legacy_value(f, getattr(self, f.name))]
         text = ",".join(f'"{name}":{_identity_json(getattr(self, name))}' for name in sorted(parts))
-        return hashlib.sha256(f"{{{text}}}".encode()).hexdigest()[:12]
+        return text_digest(f"{{{text}}}")[:12]
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with changed fields, given as ``group__field=value``, e.g. ``model__freeze="block3"``."""

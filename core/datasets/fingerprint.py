@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from core.errors import UserError
-from core.io.atomic_files import atomic_write
+from core.io.atomic_files import atomic_write, text_digest
 from core.io.signatures import Signature, file_signature, signature_of
 from core.io.thread_pool import CancellablePool
 from core.progress import Progress, no_progress, show_if_slow
@@ -99,7 +99,7 @@ def hash_files(
     UserError
         If a file cannot be read.
     """
-    place = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
+    place = text_digest(str(root.resolve()))[:12]
     memo_path = cache / "fingerprints" / f"{name}-{place}.json"
     memo = _read_memo(memo_path)
     # Usually the paths and their order are unchanged: comparing lists is faster than 100,000 look-ups.
