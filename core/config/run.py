@@ -173,7 +173,7 @@ class Model:
 
     @property
     def network(self) -> str:
-        """The name that its family knows the backbone by: a perceptron's layers are part of it."""
+        """Name of the backbone for its family; the name of an MLP includes its layers."""
         return f"mlp:{self.layers}" if self.backbone == "mlp" else self.backbone
 
     def problems(self) -> list[str]:

@@ -66,7 +66,7 @@ class Features(InputKind):
         Raises
         ------
         UserError
-            For a feature table; its rows are returned by `core.inputs.store.stored_inputs.load_inputs` returns.
+            For a feature table, whose rows `core.inputs.store.stored_inputs.load_inputs` returns.
         """
         if self.measures is None:
             raise UserError("features of a table cannot be computed from sounds")

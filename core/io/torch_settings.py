@@ -34,7 +34,7 @@ def torch_threads(count: int) -> Iterator[None]:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Compute in fp32 on a GPU inside a block: without TF32 and autocast."""
+    """Compute matrix products in fp32 on a GPU inside a block: without TF32 and autocast."""
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     try:

@@ -185,7 +185,7 @@ class Store:
 
         Raises
         ------
-        Damaged
+        DamagedRecord
             If the record is missing or damaged, or a file of the run is missing or has another size.
         ResultsError
             If an existing file cannot be read: missing rights, a bad disk, a lost network drive.

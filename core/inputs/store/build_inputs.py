@@ -181,7 +181,7 @@ def build_batches(
         Number of threads that decode ahead. With 0, clips are decoded in this thread while the system reads the
         next files.
     kind
-        Front end for the settings, if it exists already.
+        Module that computes the inputs; None: it is built from the settings.
     """
     kind = (kind or build_input_kind(settings.clip, settings.frontend)).to(settings.device)
     read = partial(read_clip, root=settings.root, clip=settings.clip, variant=settings.variant, change=settings.change)

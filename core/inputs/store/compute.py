@@ -42,7 +42,7 @@ def compute_inputs(kind: InputKind, waveforms: Sequence[torch.Tensor]) -> torch.
     Parameters
     ----------
     kind
-        Front end, on the same device.
+        Module that computes the inputs, on the same device.
     waveforms
         One or more of shape (samples,), or a tensor (clips, samples). `LazyWaveforms` are read one at a time.
 

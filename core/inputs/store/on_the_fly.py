@@ -31,7 +31,7 @@ class WaveformsToInputs(nn.Module):
     Parameters
     ----------
     kind
-        Front end that computes the inputs.
+        Module that computes the inputs.
     augment, change
         Modules that are applied to the inputs in training mode, and in evaluation mode.
     channels_last
@@ -62,9 +62,9 @@ class LazyInputs:
     waveforms
         Waveform of each clip. Of a longer recording, the segment for testing is used.
     kind, device
-        Front end, and the device of the computation.
+        Module that computes the inputs, and its device.
     shape
-        Shape of each input; by default that of the front end.
+        Shape of each input; by default that of `kind`.
     """
 
     def __init__(

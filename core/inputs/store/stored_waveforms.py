@@ -92,7 +92,7 @@ class Waveforms:
         return int((self.lengths > self.n_samples).sum())
 
     def too_long(self, rows: np.ndarray) -> bool:
-        """Tell whether these waveforms are too long to be in memory together."""
+        """Return whether these waveforms are too long to be in memory together."""
         return self.clip.fit == "stretch" and int(self.lengths[rows].sum()) > MAX_SAMPLES_TOGETHER
 
     def read(self, row: int, position: float | None = None) -> np.ndarray:
