@@ -381,23 +381,25 @@ class Store:
 
     def write_weights(self, run: Run, weights: Mapping[str, torch.Tensor]) -> None:
         """Write ``weights.safetensors``."""
-        with atomic_write(self.folder(run) / WEIGHTS) as path:
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, path)
+        self._write_tensors(run, WEIGHTS, weights)
 
     def weights(self, run: Run | str) -> dict[str, torch.Tensor]:
         """Read the final weights of a run; raise `DamagedFile` if the file is missing or damaged."""
-        return self._tensors(run, WEIGHTS)
+        return self._read_tensors(run, WEIGHTS)
 
     def write_input_transform(self, run: Run, tensors: Mapping[str, torch.Tensor]) -> None:
         """Write ``first_step.safetensors``: the input transform that was fitted to the training clips."""
-        with atomic_write(self.folder(run) / INPUT_TRANSFORM) as path:
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+        self._write_tensors(run, INPUT_TRANSFORM, tensors)
 
     def input_transform(self, run: Run | str) -> dict[str, torch.Tensor] | None:
         """Read the fitted input transform, None if the run has none; raise `DamagedFile` if the file is damaged."""
-        return self._tensors(run, INPUT_TRANSFORM) if (self.folder(run) / INPUT_TRANSFORM).exists() else None
+        return self._read_tensors(run, INPUT_TRANSFORM) if (self.folder(run) / INPUT_TRANSFORM).exists() else None
 
-    def _tensors(self, run: Run | str, name: str) -> dict[str, torch.Tensor]:
+    def _write_tensors(self, run: Run, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+        with atomic_write(self.folder(run) / name) as path:
+            save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
+
+    def _read_tensors(self, run: Run | str, name: str) -> dict[str, torch.Tensor]:
         with self._reading(run, name) as path:
             tensors = load_file(path)
             if bad := [key for key, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
