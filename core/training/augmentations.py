@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from core.audio.waveform_augmentation import SpecAugment, WaveformChange, augment_waveform
+from core.audio.waveform_augmentation import WaveformChange, augment_waveform
 from core.config.run import Run
 from core.errors import UserError
 from core.inputs import INPUT_KINDS
@@ -117,6 +117,48 @@ def rotate_images(images: torch.Tensor, degrees: torch.Tensor, *, silence: float
     )
     grid = functional.affine_grid(to_source, list(images.shape), align_corners=False)
     return functional.grid_sample(images - silence, grid, align_corners=False) + silence
+
+
+class SpecAugment(nn.Module):
+    """Mask one time span and one frequency band of every image during training (SpecAugment).
+
+    Widths are uniform from 0 to the maximum, positions uniform among those that fit (Park et al. 2019,
+    arXiv:1904.08779, section 2, without time warping). Masked pixels are silent in all channels. Random numbers come
+    from torch's generator of the device of the images.
+
+    Parameters
+    ----------
+    time_mask
+        Maximum width of the mask along time, in frames; 0 for no mask.
+    freq_mask
+        Maximum width of the mask along frequency, in bands; 0 for no mask.
+    silence
+        Value of masked pixels, in the unit of the images.
+    """
+
+    def __init__(self, *, time_mask: int, freq_mask: int, silence: float) -> None:
+        super().__init__()
+        self.silence = silence
+        self.time_mask = time_mask
+        self.freq_mask = freq_mask
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Mask images (batch, channels, n_mels, n_frames); in evaluation mode return them unchanged."""
+        if not self.training:
+            return images
+        batch, _, n_mels, n_frames = images.shape
+        rows = _draw_masks(batch, n_mels, widest=self.freq_mask, device=images.device)[:, None, :, None]
+        columns = _draw_masks(batch, n_frames, widest=self.time_mask, device=images.device)[:, None, None, :]
+        return images.masked_fill(rows | columns, self.silence)
+
+
+def _draw_masks(batch: int, size: int, *, widest: int, device: torch.device) -> torch.Tensor:
+    """Draw an interval of 0 to `widest` positions per image; True inside, (batch, size)."""
+    draws = torch.rand(2, batch, 1, device=device)
+    width = (draws[0] * (min(widest, size) + 1)).long()
+    first = (draws[1] * (size - width + 1)).long()
+    position = torch.arange(size, device=device)
+    return (position >= first) & (position < first + width)
 
 
 NONE = Augmentation()

@@ -3,10 +3,8 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 
-from core.audio.waveform_augmentation import SpecAugment, augment_waveform, count_needed_samples, draw_tempo_and_pitch
-from core.inputs.spectrogram import FLOOR_DB
+from core.audio.waveform_augmentation import augment_waveform, count_needed_samples, draw_tempo_and_pitch
 
 SR = 16000
 
@@ -50,35 +48,3 @@ def test_draw_tempo_and_pitch_depends_only_on_key():
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert other == repr(draw_tempo_and_pitch("x/a.wav:3"))
     assert draw_tempo_and_pitch("x/a.wav:3") != draw_tempo_and_pitch("x/a.wav:4")
-
-
-def images(batch=64, n_mels=32, n_frames=50):
-    return torch.rand(batch, 3, n_mels, n_frames)
-
-
-def masked(x):
-    """Return which rows (batch, n_mels) and columns (batch, n_frames) are completely silent."""
-    silent = x == -60
-    assert torch.equal(silent[:, 0], silent[:, 1])
-    assert torch.equal(silent[:, 0], silent[:, 2])
-    return silent[:, 0].all(dim=2), silent[:, 0].all(dim=1)
-
-
-def test_spec_augment_masks_one_band_and_one_time_span():
-    torch.manual_seed(0)
-    x = images()
-    y = SpecAugment(time_mask=10, freq_mask=5, silence=FLOOR_DB)(x)
-    rows, columns = masked(y)
-    assert set(rows.sum(dim=1).tolist()) == set(range(6))
-    assert set(columns.sum(dim=1).tolist()) == set(range(11))
-    for mask in (rows, columns):
-        edges = mask.int().diff(dim=1, prepend=torch.zeros(len(mask), 1), append=torch.zeros(len(mask), 1)).abs()
-        assert edges.sum(dim=1).max() == 2
-    kept = ~(rows[:, None, :, None] | columns[:, None, None, :]).expand_as(x)
-    assert torch.equal(y[kept], x[kept])
-
-
-def test_spec_augment_in_evaluation_changes_nothing():
-    x = images()
-    assert SpecAugment(time_mask=10, freq_mask=5, silence=FLOOR_DB).eval()(x) is x
-    assert torch.equal(SpecAugment(time_mask=0, freq_mask=0, silence=FLOOR_DB)(x), x)

@@ -1,4 +1,4 @@
-"""Augmentation of training batches: rotation equals torchvision, and test clips stay unchanged."""
+"""Augmentation of training batches: rotation equals torchvision, masks, and test clips stay unchanged."""
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from core.training import AUGMENTATIONS
 from core.training.augmentations import (
     MAX_DEGREES,
     Rotate,
+    SpecAugment,
     make_test_augmentation,
     rotate_images,
 )
@@ -99,3 +100,35 @@ def test_rotate_all_resumed_after_last_epoch_gives_same_logits(
     history, again = TrainingLoop(run, prepare(run, dataset, session), session, "run").train()
     assert len(history) == run.training.epochs
     np.testing.assert_array_equal(straight, again)
+
+
+def images(batch: int = 64, n_mels: int = 32, n_frames: int = 50) -> torch.Tensor:
+    return torch.rand(batch, 3, n_mels, n_frames)
+
+
+def masked(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return which rows (batch, n_mels) and columns (batch, n_frames) are completely silent."""
+    silent = x == -60
+    assert torch.equal(silent[:, 0], silent[:, 1])
+    assert torch.equal(silent[:, 0], silent[:, 2])
+    return silent[:, 0].all(dim=2), silent[:, 0].all(dim=1)
+
+
+def test_spec_augment_masks_one_band_and_one_time_span() -> None:
+    torch.manual_seed(0)
+    x = images()
+    y = SpecAugment(time_mask=10, freq_mask=5, silence=FLOOR)(x)
+    rows, columns = masked(y)
+    assert set(rows.sum(dim=1).tolist()) == set(range(6))
+    assert set(columns.sum(dim=1).tolist()) == set(range(11))
+    for mask in (rows, columns):
+        edges = mask.int().diff(dim=1, prepend=torch.zeros(len(mask), 1), append=torch.zeros(len(mask), 1)).abs()
+        assert edges.sum(dim=1).max() == 2
+    kept = ~(rows[:, None, :, None] | columns[:, None, None, :]).expand_as(x)
+    assert torch.equal(y[kept], x[kept])
+
+
+def test_spec_augment_in_evaluation_changes_nothing() -> None:
+    x = images()
+    assert SpecAugment(time_mask=10, freq_mask=5, silence=FLOOR).eval()(x) is x
+    assert torch.equal(SpecAugment(time_mask=0, freq_mask=0, silence=FLOOR)(x), x)
