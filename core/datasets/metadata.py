@@ -32,12 +32,17 @@ def read_rows(path: Path, columns: Sequence[str]) -> pd.DataFrame:
             rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
     except (OSError, *CSV_ERRORS) as error:
         raise UserError(f"{path}: not a readable CSV file ({error})") from error
+    check_columns(path, rows, columns)
+    return rows
+
+
+def check_columns(path: Path, rows: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Raise UserError if a table lacks one of `columns`, or has an empty cell in one; `path` is for the message."""
     if missing := [column for column in columns if column not in rows]:
         raise UserError(f"{path}: lacks the column {', '.join(missing)}; it has {', '.join(rows.columns)}")
     for column in columns:
         if len(empty := np.flatnonzero(rows[column] == "")):
             raise UserError(f"{path}: row {empty[0] + 1} has no {column}")
-    return rows
 
 
 def parse_integers(path: Path, rows: pd.DataFrame, column: str, *, at_least: int = 0) -> pd.Series:

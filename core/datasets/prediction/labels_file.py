@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from core.datasets.metadata import format_few, read_rows
+from core.datasets.metadata import check_columns, format_few, read_rows
 from core.datasets.sets.folder import find_files
 from core.errors import UserError
 
@@ -39,7 +39,7 @@ def read_labels(path: Path) -> list[tuple[str, str]]:
     column = next((name for name in NAME_COLUMNS if name in rows), "")
     if not column or LABEL_COLUMN not in rows:
         raise UserError(f"--labels {path}: has the columns {format_few(list(rows.columns))}; {HOW_TO_GIVE}")
-    rows = read_rows(path, [column, LABEL_COLUMN])
+    check_columns(path, rows, [column, LABEL_COLUMN])
     return list(zip(rows[column], rows[LABEL_COLUMN], strict=True))
 
 

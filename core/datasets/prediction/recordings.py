@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from core.datasets.dataset import Dataset
-from core.datasets.metadata import format_few, read_rows
+from core.datasets.metadata import check_columns, format_few, read_rows
 from core.datasets.sets.feature_table import CLIP_COLUMN
 from core.datasets.sets.folder import AUDIO_SUFFIXES, find_files
 from core.errors import UserError
@@ -68,7 +68,8 @@ def find_recordings(path: Path) -> UnlabelledClips:
             f"{path}: lacks the column {PATH_COLUMN}, which names the recordings; it has "
             f"{format_few(list(rows.columns))}"
         )
-    return _check_names(path, UnlabelledClips(path.parent, tuple(read_rows(path, [PATH_COLUMN])[PATH_COLUMN])))
+    check_columns(path, rows, [PATH_COLUMN])
+    return _check_names(path, UnlabelledClips(path.parent, tuple(rows[PATH_COLUMN])))
 
 
 def find_feature_rows(path: Path, columns: Sequence[str]) -> UnlabelledClips:

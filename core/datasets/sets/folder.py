@@ -8,7 +8,14 @@ import pandas as pd
 
 from core.datasets.dataset import Dataset
 from core.datasets.loader import DataSource, Loader
-from core.datasets.metadata import check_present, find_split_groups, format_few, parse_integers, read_rows
+from core.datasets.metadata import (
+    check_columns,
+    check_present,
+    find_split_groups,
+    format_few,
+    parse_integers,
+    read_rows,
+)
 from core.errors import UserError
 
 # Suffixes of recordings in a class folder; a CSV file can name any file. The decoder is chosen by the content.
@@ -132,7 +139,7 @@ def _list_visible(folder: Path) -> list[os.DirEntry[str]]:
 def _read_csv(table: Path) -> pd.DataFrame:
     rows = read_rows(table, ["path", "label"])
     optional = [column for column in ("fold", "group") if column in rows]
-    rows = read_rows(table, ["path", "label", *optional])
+    check_columns(table, rows, optional)
     if "fold" in rows:
         rows["fold"] = parse_integers(table, rows, "fold", at_least=1)
     if len(optional) == 2 and (leaks := find_split_groups(rows)):
