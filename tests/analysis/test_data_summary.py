@@ -1,7 +1,6 @@
 """Summaries of data sets and their problems, on synthetic sets and real recordings."""
 
 import dataclasses
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,6 @@ from analysis.data_summary import summarise_dataset
 from core import datasets
 from core.datasets import select
 from core.datasets.dataset import TRAIN_FOLD
-
-REAL = os.environ.get("ABLATION_REAL_DATA")
 
 
 def write_clip(path: Path, *, seed: int = 0, sr: int = 8_000, channels: int = 1) -> None:
@@ -77,9 +74,8 @@ def test_summarise_dataset_with_class_in_one_fold_has_problem(table: Path) -> No
     assert problem.endswith(": a")
 
 
-@pytest.mark.skipif(not REAL, reason="ABLATION_REAL_DATA is not set")
-def test_real_recordings_have_no_problems() -> None:
-    assert summarise_dataset(datasets.load_dataset("urbansound8k", Path(str(REAL)) / "urbansound8k")).problems == ()
+def test_real_recordings_have_no_problems(real_data: Path) -> None:
+    assert summarise_dataset(datasets.load_dataset("urbansound8k", real_data / "urbansound8k")).problems == ()
 
 
 class TestSelected:

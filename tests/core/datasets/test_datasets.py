@@ -18,9 +18,6 @@ from core.datasets.folds import hold_out
 from core.datasets.sets.gtzan import GENRES, read_filtered_lists
 from core.errors import UserError
 
-REAL = os.environ.get("ABLATION_REAL_DATA")
-real_data = pytest.mark.skipif(not REAL, reason="ABLATION_REAL_DATA is not set")
-
 
 def write_clip(path: Path, *, seed: int = 0, sr: int = 8_000, channels: int = 1) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -326,10 +323,9 @@ class TestFingerprint:
         assert dataset.compute_fingerprint(tmp_path / "file") == dataset.compute_fingerprint(tmp_path / "cache")
 
 
-@real_data
 class TestRealRecordings:
-    def test_urbansound8k(self, tmp_path: Path) -> None:
-        dataset = datasets.load_dataset("urbansound8k", Path(str(REAL)) / "urbansound8k")
+    def test_urbansound8k(self, real_data: Path) -> None:
+        dataset = datasets.load_dataset("urbansound8k", real_data / "urbansound8k")
         assert len(dataset.clips) == 320
         assert dataset.list_folds() == (1, 2)
         assert (dataset.clips.groupby(["fold", "label"]).size() == 16).all()
