@@ -87,7 +87,7 @@ class TestLabel:
             select(made, label=label)
 
 
-class TestSetAside:
+class TestHoldout:
     @pytest.mark.parametrize("folds", [0, 10])
     def test_select_holdout_is_in_no_split(self, folds: int) -> None:
         whole = tracks()

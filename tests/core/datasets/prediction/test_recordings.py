@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-class TestSounds:
+class TestRecordings:
     def test_find_recordings_in_folder(self, folder: Path) -> None:
         found = find_recordings(folder)
         assert (found.root, found.paths) == (folder, ("b.wav", "deep/c.flac", "deep/er/a.M4A"))
@@ -43,7 +43,7 @@ class TestSounds:
             ("list.csv", "path\na.wav\na.wav\n", "{}: named more than once: a.wav; keep one row for each"),
         ],
     )
-    def test_match_labels_invalid_labels_raises(
+    def test_find_recordings_invalid_path_raises(
         self, tmp_path: Path, name: str, text: str | None, message: str
     ) -> None:
         path = tmp_path / name
@@ -88,7 +88,7 @@ class TestRows:
             ("filename,a,b\np,1,2\np,1,2\n", "named more than once: p"),
         ],
     )
-    def test_match_labels_invalid_labels_raises(self, tmp_path: Path, text: str, message: str) -> None:
+    def test_find_feature_rows_invalid_table_raises(self, tmp_path: Path, text: str, message: str) -> None:
         (tmp_path / "t.csv").write_text(text)
         with pytest.raises(UserError, match=message):
             find_feature_rows(tmp_path / "t.csv", ("a", "b"))
@@ -96,7 +96,7 @@ class TestRows:
             find_feature_rows(tmp_path, ("a", "b"))
 
 
-class TestTruth:
+class TestLabels:
     def test_read_labels_from_class_folders(self, tmp_path: Path) -> None:
         for name in ("cat/x/1.wav", "dog/2.wav", "stray.wav", "owl/.hidden"):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

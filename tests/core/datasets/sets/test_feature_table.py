@@ -125,7 +125,7 @@ class TestReading:
             datasets.load_dataset("features", csv)
 
 
-class TestFirstStep:
+class TestInputTransform:
     def test_normalise_train_equals_scikit_learn(self, features: Dataset, session: Session) -> None:
         prepared = prepare(run_on(features, session), features, session)
         scaler = StandardScaler().fit(features.vectors[prepared.split.train].astype(np.float64))
