@@ -15,7 +15,7 @@ FILE_NAME = r"(?P<fold>\d+)-(?P<src_file>\d+)-(?P<take>[A-Z])-(?P<target>\d+)\.w
 SOURCE = DataSource(
     url="https://github.com/karoldvl/ESC-50/archive/master.zip",
     md5="7771e4b9d86d0945acce719c7a59305a",
-    layout=("meta/esc50.csv", "audio"),
+    layout=(METADATA, "audio"),
 )
 
 

@@ -27,7 +27,7 @@ FILE_NAME = r"(?P<fsID>\d+)-(?P<classID>\d+)-\d+-\d+\.wav"
 SOURCE = DataSource(
     url="https://zenodo.org/record/1203745/files/UrbanSound8K.tar.gz?download=1",
     md5="9aa69802bbf37fb986f71ec1483a196e",
-    layout=("metadata/UrbanSound8K.csv", "audio/fold1 .. audio/fold10"),
+    layout=(METADATA, "audio/fold1 .. audio/fold10"),
 )
 
 
