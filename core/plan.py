@@ -43,9 +43,8 @@ class PlannedRun:
     reference: Run
 
 
-Groups = Sequence[
-    tuple[dict[str, Any], Sequence[PlannedRun]]
-]  # per group: the values that its runs share (condition last), and the runs
+# For each group: the values that its runs share (condition last), and the runs.
+Groups = Sequence[tuple[dict[str, Any], Sequence[PlannedRun]]]
 
 
 @dataclass(frozen=True)

@@ -140,12 +140,7 @@ def build_in_processes(settings: InputSettings, chunks: Sequence[Chunk], path: P
     if processes == 1:
         return build_here(settings, chunks, path)
     kind = build_input_kind(settings.clip, settings.frontend)
-    imports = [
-        __name__,
-        type(kind).__module__,
-        "scipy.fft",
-        "librosa.filters",
-    ]  # the last two are imported on first use
+    imports = [__name__, type(kind).__module__, "scipy.fft", "librosa.filters"]  # the last two are lazy imports
     imports += ["scipy.signal"] if settings.variant else []
     return map_in_processes(partial(build_chunk, settings, path, kind), chunks, processes=processes, imports=imports)
 
