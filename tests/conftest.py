@@ -146,9 +146,15 @@ def dataset(sounds: Path) -> Dataset:
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Session:
-    """Return a session with a new results folder, on one CPU thread."""
-    return Session(ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1))
+def results_folder(tmp_path: Path) -> Path:
+    """Return the results folder of `session`; a module may override it by one that its tests share."""
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def session(results_folder: Path) -> Session:
+    """Return a session on one CPU thread."""
+    return Session(ExecutionOptions(results=results_folder, device="cpu", threads=1))
 
 
 @pytest.fixture

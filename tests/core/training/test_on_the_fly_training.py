@@ -11,7 +11,6 @@ import soundfile
 import torch
 from recordings import decode
 
-from core.config.execution import ExecutionOptions
 from core.config.options import list_problems
 from core.config.run import Run
 from core.datasets import load_dataset
@@ -43,14 +42,9 @@ SEGMENTS: dict[str, Any] = {"training__live": True, "training__augment": "segmen
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def results_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder for all tests of this module, which share their store."""
     return tmp_path_factory.mktemp("results")
-
-
-@pytest.fixture
-def session(results: Path) -> Session:
-    """Return a session whose store is shared by the tests of this module."""
-    return Session(ExecutionOptions(results=results, device="cpu", threads=1))
 
 
 @pytest.fixture(scope="module")

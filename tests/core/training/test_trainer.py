@@ -52,14 +52,9 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> list[
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def results_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder for all tests of this module, which share inputs and activations."""
     return tmp_path_factory.mktemp("results")
-
-
-@pytest.fixture
-def session(results: Path) -> Session:
-    """Return a session whose inputs and activations are shared by the tests of this module."""
-    return Session(ExecutionOptions(results=results, device="cpu", threads=1))
 
 
 def test_train_learns_and_writes_all_files(run: Run, dataset: Dataset, session: Session) -> None:
