@@ -5,6 +5,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from stage_checks import use_batch_statistics
 
 from core.config.run import Frontend
 from core.errors import UserError
@@ -22,12 +23,12 @@ SAMPLE = (*SMALL, "alexnet", "googlenet", "timm:regnety_002", "timm:convnext_att
 TABLED = FAMILIES["torchvision"].names()
 
 
-def picture(batch: int = 1, height: int = 96, width: int = 128) -> torch.Tensor:
+def make_images(batch: int = 1, height: int = 96, width: int = 128) -> torch.Tensor:
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(1))
 
 
 def original(name: str) -> torch.nn.Module:
-    """The model as its library makes it, for 1000 classes."""
+    """Return the model as its library builds it, with 1000 classes."""
     if name in FAMILIES["own"].names():
         return find_family(name).make(name, num_classes=1000, input_shape=DEFAULT_SHAPE, dropout=0.0)
     if isinstance(find_family(name), Timm):
@@ -36,33 +37,25 @@ def original(name: str) -> torch.nn.Module:
     return torchvision.models.get_model(name, weights=None, **options)
 
 
-def normalised_by_the_batch(model: torch.nn.Module) -> torch.nn.Module:
-    """Evaluation mode, but batch norm as in training: the signal of a new network would vanish on its way."""
-    for module in model.eval().modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.train()
-    return model
-
-
 def check_equal_to_original(name: str) -> None:
-    """With the same tensors, ours computes what the original does, and the names lead back to it."""
-    backbone = normalised_by_the_batch(build_backbone(name, 1000, weights="random"))
-    reference = normalised_by_the_batch(original(name))
-    reference.load_state_dict(backbone.original_state_dict())  # strict: the same names, all of them
+    """Check that a backbone and the original model give the same logits and have the same parameter names."""
+    backbone = use_batch_statistics(build_backbone(name, 1000, weights="random"))
+    reference = use_batch_statistics(original(name))
+    reference.load_state_dict(backbone.original_state_dict())  # raises an error if names differ
     with torch.no_grad():
-        expected, found = reference(picture(3)), backbone(picture(3))
+        expected, found = reference(make_images(3)), backbone(make_images(3))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     assert (found - expected).abs().max() < 1e-3 * (expected - expected.mean(0)).abs().max()
 
 
 @pytest.mark.parametrize("name", SAMPLE)
-def test_the_stages_compute_what_the_original_model_computes(name):
+def test_stages_equal_original_model(name):
     check_equal_to_original(name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in list_backbones() if name not in SAMPLE])
-def test_every_name_computes_what_the_original_model_computes(name):
+def test_stages_of_every_backbone_equal_original_model(name):
     check_equal_to_original(name)
 
 
@@ -78,7 +71,7 @@ def test_block_k_ends_at_stride_two_to_the_k_plus_one(name):
             assert x.shape[2] == pytest.approx(256 / 2 ** (k + 1), abs=8 if name == "inception_v3" else 0)
 
 
-def test_default_backbone_is_cut_where_its_strides_end():
+def test_stages_of_default_backbone_end_with_its_strides():
     backbone = build_backbone("efficientnet_lite0", 2, weights="random")
     assert {stage: list(backbone.get_submodule(stage)._modules) for stage in backbone.stage_names} == {
         "stem": ["conv_stem", "bn1", "blocks/0"],
@@ -91,18 +84,18 @@ def test_default_backbone_is_cut_where_its_strides_end():
 
 
 @pytest.mark.parametrize("name", TABLED)
-def test_statistics_are_those_of_the_pretrained_weights(name):
+def test_statistics_equal_those_of_pretrained_weights(name):
     transforms = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].transforms()
-    rescaled = name in ("googlenet", "inception_v3")  # what transform_input makes of torchvision's statistics
+    rescaled = name in ("googlenet", "inception_v3")  # torchvision sets transform_input
     expected = ((0.5,) * 3, (0.5,) * 3) if rescaled else (tuple(transforms.mean), tuple(transforms.std))
     assert find_family(name).statistics(torch.nn.Module(), name, 3) == expected
 
 
-def test_inception_input_is_what_torchvision_makes_of_imagenet_statistics():
+def test_googlenet_statistics_equal_transform_input_of_torchvision():
     backbone = build_backbone("googlenet", 1000, weights="random")
     reference = torchvision.models.googlenet(weights=None, aux_logits=False, transform_input=True, init_weights=False)
-    normalised_by_the_batch(backbone)
-    normalised_by_the_batch(reference).load_state_dict(backbone.original_state_dict())
+    use_batch_statistics(backbone)
+    use_batch_statistics(reference).load_state_dict(backbone.original_state_dict())
     unit = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     imagenet = torchvision.transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])(unit)
     ours = torchvision.transforms.Normalize(backbone.mean, backbone.std)(unit)
@@ -110,14 +103,14 @@ def test_inception_input_is_what_torchvision_makes_of_imagenet_statistics():
         torch.testing.assert_close(backbone(ours), reference(imagenet), atol=1e-4, rtol=1e-4)
 
 
-def test_seed_decides_everything_random():
+def test_random_weights_depend_only_on_the_seed():
     one, same, other = (build_backbone("mobilenet_v3_small", 4, weights="random", seed=seed) for seed in (3, 3, 4))
     for key, tensor in one.state_dict().items():
         assert torch.equal(tensor, same.state_dict()[key])
     assert not torch.equal(one.state_dict()["stem.features/0.0.weight"], other.state_dict()["stem.features/0.0.weight"])
 
 
-def test_seeds_of_pretrained_weights_differ_in_the_classifier_only():
+def test_seed_changes_only_the_classifier_of_pretrained_weights():
     one, other = (build_backbone("efficientnet_lite0", 4, seed=seed).state_dict() for seed in (0, 1))
     differing = {key for key in one if not torch.equal(one[key], other[key])}
     assert differing == {"head.classifier.weight", "head.classifier.bias"}
@@ -133,7 +126,7 @@ def test_new_classifier_has_torch_default_distribution():
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "alexnet", "efficientnet_lite0", "timm:convnext_atto"])
 @pytest.mark.parametrize("rate", [0.0, 0.35])
-def test_dropout_before_the_classifier_has_the_rate(name, rate):
+def test_dropout_before_classifier_has_the_rate(name, rate):
     backbone = build_backbone(name, 3, weights="random", dropout=rate)
     stage = backbone.stage("block5" if name == "alexnet" else "head")  # AlexNet's dense layers are a block
     rates = [module.p for module in stage.modules() if isinstance(module, torch.nn.Dropout)]
@@ -157,7 +150,7 @@ def test_parse_stage(text, stage):
     assert parse_stage(text, "efficientnet_lite0") == stage
 
 
-def test_parse_stage_refuses_what_there_is_not():
+def test_parse_stage_of_unknown_stage_raises():
     with pytest.raises(UserError, match="^block 7: efficientnet_lite0 has stem and blocks 1 to 4$"):
         parse_stage("7", "efficientnet_lite0")
     with pytest.raises(UserError, match="^unknown stage 'blok9': did you mean 'block"):
@@ -169,13 +162,13 @@ def test_parse_stage_refuses_what_there_is_not():
 
 
 @pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "legacy_xception", "selecsls42b", "mambaout_femto"])
-def test_timm_model_that_is_no_chain_is_refused(model):
+def test_timm_model_that_is_not_a_chain_raises(model):
     message = f"timm model {model} is not a chain of stages and cannot be cut into blocks"
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
         build_backbone(f"timm:{model}", 2, weights="random")
 
 
-def test_timm_model_with_hidden_steps_is_refused(monkeypatch):
+def test_timm_model_with_operations_outside_modules_raises(monkeypatch):
     kind = type(timm.create_model("resnet18"))
     features = kind.forward_features
     monkeypatch.setattr(kind, "forward_features", lambda self, x: features(self, x) * 1.001)
@@ -183,7 +176,7 @@ def test_timm_model_with_hidden_steps_is_refused(monkeypatch):
         build_backbone("timm:resnet18", 2, weights="random")
 
 
-def test_fixed_normalisation_sends_silence_to_black_and_forty_decibels_to_white():
+def test_fixed_normalisation_maps_silence_to_black_and_40_db_to_white():
     decibels = torch.tensor([-60.0, -10.0, 40.0]).view(1, 1, 1, 3).expand(2, 3, 1, 3)
     found = Normalise.fixed((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), LogMel.get_decibel_range(Frontend()))(
         decibels
@@ -193,6 +186,6 @@ def test_fixed_normalisation_sends_silence_to_black_and_forty_decibels_to_white(
         assert found[1, channel, 0].tolist() == pytest.approx(expected, abs=1e-6)
 
 
-def test_train_normalisation_refuses_images_that_do_not_vary():
+def test_train_normalisation_of_constant_images_raises():
     with pytest.raises(UserError, match="^--normalise train: the training images do not vary or are not finite"):
         Normalise.of(np.full((4, 3, 2, 2), -60.0, np.float32), np.arange(4))

@@ -1,4 +1,4 @@
-"""Stepped heads: which layers they are, where their numbers come from, and what stays as it was."""
+"""New dense heads: their layers, their weights, and the unchanged rest of the network."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +14,7 @@ from core.errors import UserError
 from core.models.backbone import Backbone, build_backbone
 from core.models.build_network import build_network
 
-FEATURES = {  # one of each kind of head: what goes into its first linear layer
+FEATURES = {  # one of each kind of head: input width of its first linear layer
     "resnet18": 512,
     "alexnet": 4096,
     "vgg11": 512 * 7 * 7,
@@ -31,7 +31,7 @@ def linear_of(module: nn.Module) -> list[nn.Linear]:
 
 
 @pytest.mark.parametrize(("name", "features"), FEATURES.items())
-def test_head_takes_the_place_of_all_linear_layers(name: str, features: int) -> None:
+def test_new_head_replaces_all_linear_layers(name: str, features: int) -> None:
     backbone = build_backbone(name, 5, weights="random", head=(24, 12), dropout=0.3)
     widths = [features, 24, 12, 5]
     assert [(a.in_features, a.out_features) for a in linear_of(backbone.stage("head"))] == list(pairwise(widths))
@@ -42,7 +42,7 @@ def test_head_takes_the_place_of_all_linear_layers(name: str, features: int) -> 
     assert backbone.eval()(torch.zeros(2, *backbone.input_shape)).shape == (2, 5)
 
 
-def test_starting_weights_load_as_before_but_for_the_head() -> None:
+def test_imagenet_weights_load_into_all_stages_but_a_new_head() -> None:
     plain, stepped = build_backbone("efficientnet_lite0", 3), build_backbone("efficientnet_lite0", 3, head=(9,))
     state = stepped.state_dict()
     body = {key: tensor for key, tensor in plain.state_dict().items() if not key.startswith("head.")}
@@ -54,7 +54,7 @@ def test_starting_weights_load_as_before_but_for_the_head() -> None:
 
 
 @pytest.mark.parametrize("name", ["vgg11", "timm:convnext_atto", "soundnet8"])
-def test_file_of_the_original_network_loads_all_but_its_linear_layers(name: str, tmp_path: Path) -> None:
+def test_weights_file_of_original_network_loads_all_but_linear_layers(name: str, tmp_path: Path) -> None:
     plain = build_backbone(name, 3, weights="random", seed=1)
     save_file(plain.original_state_dict(), tmp_path / "plain.safetensors")
     stepped = build_backbone(name, 3, weights=str(tmp_path / "plain.safetensors"), seed=2, head=(9,))
@@ -66,7 +66,7 @@ def test_file_of_the_original_network_loads_all_but_its_linear_layers(name: str,
         )
 
 
-def test_file_of_a_stepped_network_loads_whole_and_for_other_classes_without_its_head(tmp_path: Path) -> None:
+def test_weights_file_of_network_with_new_head_loads_head_only_for_same_classes(tmp_path: Path) -> None:
     first = build_backbone("soundnet8", 3, weights="random", seed=1, head=(9,))
     file = str(tmp_path / "stepped.safetensors")
     save_file(first.original_state_dict(), file)
@@ -87,16 +87,16 @@ def same(one: Backbone, other: Backbone, *, without: str) -> bool:
     return bool(compared) and all(torch.equal(one.state_dict()[key], state[key]) for key in compared)
 
 
-def test_fused_and_cut_networks_have_the_head(run) -> None:
-    asked = run.replace(model__head="9-8", model__dropout=0.1)
-    fused = build_network(asked.replace(model__fuse="block1"), 3)
-    assert same(fused, build_network(asked, 3), without="block")
-    cut = build_network(asked.replace(model__cut="block1"), 3)
+def test_fused_and_cut_networks_have_the_new_head(run) -> None:
+    with_head = run.replace(model__head="9-8", model__dropout=0.1)
+    fused = build_network(with_head.replace(model__fuse="block1"), 3)
+    assert same(fused, build_network(with_head, 3), without="block")
+    cut = build_network(with_head.replace(model__cut="block1"), 3)
     assert [layer.out_features for layer in linear_of(cut.stage("head"))] == [9, 8, 3]
     assert isinstance(cut.get_submodule(cut.classifier), nn.Linear)
 
 
 @pytest.mark.parametrize("text", ["0", "128-", "-128", "1024,512", "a", "9999999", "12.5", "٣"])
-def test_head_that_does_not_exist_is_one_line(text: str) -> None:
+def test_invalid_head_is_a_problem(text: str) -> None:
     message = f"--head {text}: give the widths of its dense layers, 1 to 100000, such as 1024-512-128"
     assert list_problems(Model(head=text)) == [message]

@@ -1,4 +1,4 @@
-"""Every family of networks, one from outside, and networks of a user's own."""
+"""Families of networks: the built-in ones, a new one, and networks of a user's file."""
 
 import json
 import re
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from stage_checks import check_stages
 from torch import nn
 
 import run_ablation
@@ -15,7 +16,7 @@ from core.models import FAMILIES, find_family, surgery
 from core.models.backbone import build_backbone
 from core.models.build_network import build_network
 from core.models.family import DEFAULT_SHAPE, VECTOR, Family, Layout, Shape, name_stages
-from core.models.stages import has_plain_head, list_stages, select_stages
+from core.models.stages import has_plain_head, select_stages
 from core.plan import resolve
 
 NET = """
@@ -55,7 +56,7 @@ def make(input_shape, num_classes):
     (features,) = input_shape
     return nn.Sequential(nn.Sequential(nn.Linear(features, 9), nn.ReLU()), nn.Linear(9, 8), nn.Linear(8, num_classes))
 """
-SAMPLES = {  # a network of each family that has names for it, and one that has to be written first
+SAMPLES = {  # a network of each family; that of "user" is written by a fixture
     "lites": "efficientnet_lite0",
     "torchvision": "mobilenet_v3_small",
     "timm": "timm:regnety_002",
@@ -66,14 +67,14 @@ SAMPLES = {  # a network of each family that has names for it, and one that has 
 
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stand in a folder with a network of one's own."""
+    """Write a network file, change to its folder, and return its path."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.py").write_text(NET)
     return tmp_path / "net.py"
 
 
 @pytest.mark.parametrize(("family", "name"), SAMPLES.items(), ids=list(SAMPLES))
-def test_family_answers_for_its_networks(family: str, name: str, written: Path) -> None:
+def test_family_describes_its_networks(family: str, name: str, written: Path) -> None:
     found = FAMILIES[family]
     assert find_family(name) is found
     assert found.about
@@ -82,41 +83,8 @@ def test_family_answers_for_its_networks(family: str, name: str, written: Path) 
     check_stages(found, name, DEFAULT_SHAPE)
 
 
-def check_stages(family: Family, name: str, shape: Shape) -> None:
-    """The layout is complete, the chain is the original, and the cheap answers are those of the network."""
-    model = family.make(name, num_classes=5, input_shape=shape, dropout=0.0)
-    layout = family.layout(model, name)
-    backbone = build_backbone(name, 5, weights="random", dropout=0.0, input_shape=shape)
-    assert tuple(layout) == list_stages(name, shape) == backbone.stage_names == name_stages(len(layout) - 2)
-    assert backbone.original_state_dict().keys() == model.state_dict().keys()
-    owners = [id(p) for stage in backbone.stage_names for p in backbone.stage(stage).parameters()]
-    assert len(owners) == len(set(owners)) == len(list(model.parameters()))
-    head = sum(1 for key in backbone.state_dict() if key.startswith("head."))
-    assert not has_plain_head(name, shape) or head == 2
-    classes = getattr(model.get_submodule(family.classifier(model, name)), "out_features")  # noqa: B009
-    assert isinstance(backbone.get_submodule(backbone.classifier), nn.Linear)
-    original = family.make(name, num_classes=classes, input_shape=shape, dropout=0.0)
-    chain = build_backbone(name, classes, weights="random", dropout=0.0, input_shape=shape)
-    original.load_state_dict(chain.original_state_dict())
-    found, expected = (moving(network)(noise(shape)) for network in (chain, original))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
-    assert (found - found.mean(0)).abs().max() > 1e-3
-
-
-def noise(shape: Shape) -> torch.Tensor:
-    return torch.randn(3, *shape, generator=torch.Generator().manual_seed(2))
-
-
-def moving(network: nn.Module) -> nn.Module:
-    """Evaluation mode, but batch norm by the batch, else the signal of a new network vanishes."""
-    for module in network.eval().modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.train()
-    return network
-
-
 class Dense(Family):
-    """A stranger's family: two linear layers on a vector."""
+    """A new family: two linear layers on a vector."""
 
     about = "dense:WIDTH"
     pattern = "dense:WIDTH"
@@ -141,7 +109,7 @@ class Dense(Family):
 DENSE_FAMILY = Dense()
 
 
-def test_family_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_registry_accepts_a_new_family(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="^unknown backbone 'dense:6'"):
         build_backbone("dense:6", 4)
     monkeypatch.setitem(FAMILIES.entries, "dense", f"{__name__}:DENSE_FAMILY")
@@ -154,7 +122,7 @@ def test_family_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         build_backbone("dens:WIDTH", 4)
 
 
-def test_vectors_are_cut_without_pooling(tmp_path: Path) -> None:
+def test_cut_of_network_on_vectors_adds_no_pooling(tmp_path: Path) -> None:
     (tmp_path / "mlp.py").write_text(DENSE)
     backbone = build_backbone(f"{tmp_path}/mlp.py:make", 4, weights="random", input_shape=(7,))
     cut = surgery.cut(backbone, "stem", 5, seed=0, dropout=0.0)
@@ -163,7 +131,7 @@ def test_vectors_are_cut_without_pooling(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["alexnet", "vgg11", "inception_v3", "googlenet", "densenet121", "resnet18"])
-def test_smallest_image_is_the_smallest_that_goes_through(name: str) -> None:
+def test_min_size_is_the_smallest_accepted_image(name: str) -> None:
     family = find_family(name)
     with torch.device("meta"):
         model = family.make(name, num_classes=2, input_shape=DEFAULT_SHAPE, dropout=0.0).eval()
@@ -176,7 +144,7 @@ def test_smallest_image_is_the_smallest_that_goes_through(name: str) -> None:
             build_backbone(name, 2, weights="random", input_shape=(3, 200, size - 1))
 
 
-def test_own_file_runs_end_to_end(written: Path, sounds: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_network_of_user_file_runs_end_to_end(written: Path, sounds: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["freeze", "--block", "1", "--backbone", "net.py:make", "--weights", "random", "--epochs", "1"]
     command += ["--data", "folder", "--data-root", str(sounds), "--n-mels", "32", "--n-frames", "32"]
     assert run_ablation.main([*command, "--threads", "1", "--json"]) == 0
@@ -190,7 +158,7 @@ def test_own_file_runs_end_to_end(written: Path, sounds: Path, capsys: pytest.Ca
     assert len(list(Path("results/runs").glob("*/run.json"))) == 4
 
 
-def test_mapping_of_stages_is_taken_and_must_be_the_forward(tmp_path: Path) -> None:
+def test_stages_mapping_must_compute_the_forward_pass(tmp_path: Path) -> None:
     good, bad = tmp_path / "good.py", tmp_path / "bad.py"
     good.write_text(MAPPED.replace("BAD", ""))
     bad.write_text(MAPPED.replace("BAD", " * 1.01"))
@@ -202,7 +170,7 @@ def test_mapping_of_stages_is_taken_and_must_be_the_forward(tmp_path: Path) -> N
         build_backbone(f"{bad}:make", 4, weights="random")
 
 
-def test_changed_file_is_refused(written: Path, run, dataset: Dataset) -> None:
+def test_build_network_of_changed_file_raises(written: Path, run, dataset: Dataset) -> None:
     planned = resolve(run.replace(model__backbone="net.py:make", model__weights="random"), dataset, run.data.content)
     build_network(planned, 3)
     written.write_text(NET + "\n")
@@ -223,7 +191,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("body", "message"), WRONG.items())
-def test_what_is_wrong_with_a_network_is_said(body: str, message: str, tmp_path: Path) -> None:
+def test_invalid_network_of_user_file_raises(body: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(f"from torch import nn\ndef make(num_classes):\n    n = num_classes; {body}\n")
     name = f"{tmp_path / 'net.py'}:make"
     with pytest.raises(UserError, match=f"^network {name}: .*{message}"):
@@ -239,13 +207,13 @@ def test_what_is_wrong_with_a_network_is_said(body: str, message: str, tmp_path:
         ("def make(width):\n    pass\n", "its parameter width has no default; available arguments: num_classes, "),
     ],
 )
-def test_file_that_makes_no_network_is_refused(text: str, message: str, tmp_path: Path) -> None:
+def test_network_file_that_cannot_be_called_raises(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(text)
     with pytest.raises(UserError, match=message):
         build_backbone(f"{tmp_path / 'net.py'}:make", 4, weights="random")
 
 
-def test_file_that_is_not_there_is_refused_before_anything_is_computed(written: Path) -> None:
+def test_missing_network_file_or_weights_raise_with_dry_run(written: Path) -> None:
     for name, message in (
         ("gone.py:make", "network file gone.py does not exist: give --backbone path/to/net.py:make"),
         ("net.py", "--backbone net.py: add the name of the function that builds the network, as in net.py:make"),

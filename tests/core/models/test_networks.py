@@ -1,9 +1,10 @@
-"""The networks of the reports: their totals to the unit, their stages, and what is special about each."""
+"""Networks of papers: parameter counts, stages, auxiliary heads and layers."""
 
 from itertools import pairwise
 
 import pytest
 import torch
+from stage_checks import check_stages
 from torch import nn
 
 from core.config.options import list_problems
@@ -16,10 +17,9 @@ from core.models.family import VECTOR, Shape
 from core.models.networks import NETWORKS
 from core.models.stages import list_stages
 from core.training.step import TrainingStep
-from tests.core.models.test_families import check_stages
 
-TOTALS: dict[str, tuple[int, Shape, int, bool]] = {  # classes, input, parameters, moving statistics counted
-    # convolutions, two numbers a channel of batch norm, classifier
+TOTALS: dict[str, tuple[int, Shape, int, bool]] = {  # classes, input, parameters, running statistics included
+    # convolutions, two numbers per channel of batch norm, classifier
     "soundnet8": (10, (3, 128, 128), 6_290_352 + 4_064 + 10_250, False),
     "soundnet8_1d": (
         10,
@@ -46,13 +46,13 @@ def counted(backbone: Backbone, *, statistics: bool) -> int:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_total_is_the_reports(name: str) -> None:
+def test_parameter_count_equals_report(name: str) -> None:
     classes, shape, total, statistics = TOTALS[name]
     assert counted(build_backbone(name, classes, weights="random", input_shape=shape), statistics=statistics) == total
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_network_is_its_stages(name: str) -> None:
+def test_stages_of_paper_network_compute_its_forward_pass(name: str) -> None:
     check_stages(FAMILIES["own"], name, (29,) if NETWORKS[name].input_kind == VECTOR else (1, 40, 70))
 
 
@@ -60,7 +60,7 @@ def mean_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return nn.functional.cross_entropy(logits, labels)
 
 
-def test_auxiliary_losses_count_three_tenths_in_training_and_nothing_in_evaluation() -> None:
+def test_auxiliary_losses_have_weight_03_in_training_and_none_in_evaluation() -> None:
     network = build_backbone("googlenet_2014", 4, weights="random", input_shape=(3, 64, 64), dropout=0.0)
     found = find_auxiliary_heads(network)
     assert [path.split(".")[0] for path in found] == ["block3", "block3"]
@@ -80,7 +80,7 @@ def test_auxiliary_losses_count_three_tenths_in_training_and_nothing_in_evaluati
     assert all(part.pop_logits() is None for part in found.values())
 
 
-def test_frozen_auxiliaries_have_no_loss() -> None:
+def test_frozen_auxiliary_heads_have_no_loss() -> None:
     network = surgery.freeze(
         build_backbone("googlenet_2014", 4, weights="random", input_shape=(3, 64, 64)), "block3", batch_norm="train"
     )
@@ -92,7 +92,7 @@ def test_frozen_auxiliaries_have_no_loss() -> None:
     torch.testing.assert_close(loss, mean_loss(logits, y))
 
 
-def test_auxiliaries_are_cut_with_their_block() -> None:
+def test_auxiliary_heads_are_cut_with_their_block() -> None:
     cut = {
         stage: surgery.cut(build_backbone("googlenet_2014", 4, weights="random"), stage, 4, seed=0, dropout=0.0)
         for stage in ("block2", "block3")
@@ -108,7 +108,7 @@ def test_auxiliaries_are_cut_with_their_block() -> None:
         ("tanh512-relu512-tanh512", [29, 512, 512, 512, 3]),
     ],
 )
-def test_perceptron_has_the_layers_of_its_list(layers: str, widths: list[int]) -> None:
+def test_mlp_has_the_given_layers(layers: str, widths: list[int]) -> None:
     name = Model(backbone="mlp", layers=layers).network
     check_stages(FAMILIES["own"], name, (29,))
     network = build_backbone(name, 3, weights="random", input_shape=(29,), dropout=0.0)
@@ -122,7 +122,7 @@ def test_perceptron_has_the_layers_of_its_list(layers: str, widths: list[int]) -
     "layers",
     ["", "relu", "64", "relu0", "relu64-", "relu64 tanh48", "sigmoid64", "relu999999", "none-relu64", "RELU64"],
 )
-def test_layer_list_that_does_not_exist_is_one_line(layers: str) -> None:
+def test_invalid_mlp_layers_are_a_problem(layers: str) -> None:
     (line,) = list_problems(Model(backbone="mlp", layers=layers))
     assert line.startswith(
         f"--mlp-layers {layers}: give relu or tanh and a width, 1 to 100000, for each layer, such as "
@@ -130,21 +130,21 @@ def test_layer_list_that_does_not_exist_is_one_line(layers: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "shape"), [("resnet18_dense", (3, 40, 96)), ("convolneunet", (1, 24, 50))])
-def test_dense_width_follows_the_input(name: str, shape: Shape) -> None:
+def test_width_of_dense_layer_depends_on_input_shape(name: str, shape: Shape) -> None:
     assert build_backbone(name, 5, weights="random", input_shape=shape)(torch.zeros(2, *shape)).shape == (2, 5)
 
 
-def test_input_without_room_for_the_poolings_is_one_line() -> None:
+def test_input_too_small_for_poolings_raises() -> None:
     with pytest.raises(UserError, match="^convolneunet does not take an input of 3 x 7 x 90: it is too small$"):
         build_backbone("convolneunet", 5, weights="random", input_shape=(3, 7, 90))
 
 
 @pytest.mark.parametrize(("name", "head"), HEADS)
-def test_total_with_a_head_is_the_reports(name: str, head: tuple[int, ...]) -> None:
+def test_parameter_count_with_head_equals_report(name: str, head: tuple[int, ...]) -> None:
     assert surgery.count_parameters(build_backbone(name, 10, weights="random", head=head)) == HEADS[name, head]
 
 
-def test_sequences_of_bands_go_along_time() -> None:
+def test_soundnet8_1d_convolves_along_time() -> None:
     network = build_backbone("soundnet8_1d", 2, weights="random", input_shape=(3, 8, 64), dropout=0.0)
     assert network.forward_stages(torch.zeros(5, 3, 8, 64), first="stem", last="block2").shape == (5, 64, 8)
     cut = surgery.cut(network, "block2", 4, seed=0, dropout=0.0)

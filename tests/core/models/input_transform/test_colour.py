@@ -1,4 +1,4 @@
-"""Colour: matplotlib's tables, with gradients between their entries."""
+"""Colour maps: the colours of matplotlib, with gradients."""
 
 import matplotlib
 import numpy as np
@@ -19,22 +19,22 @@ MAPS = ("viridis", "magma", "jet")
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_colours_are_matplotlibs_at_the_points_of_its_table(name: str) -> None:
+def test_colour_map_equals_matplotlib(name: str) -> None:
     points = np.arange(256) / 255
     found = ColourMap(name)(torch.tensor(points, dtype=torch.float32).view(1, 1, 1, -1))[0, :, 0].T.numpy()
     np.testing.assert_allclose(found, matplotlib.colormaps[name](np.arange(256))[:, :3], atol=1e-5)
     inside = np.random.default_rng(0).uniform(size=1000)
     found = ColourMap(name)(torch.tensor(inside, dtype=torch.float32).view(1, 1, 1, -1))[0, :, 0].T.numpy()
-    np.testing.assert_allclose(found, matplotlib.colormaps[name](inside)[:, :3], atol=0.04)  # steps of its table
+    np.testing.assert_allclose(found, matplotlib.colormaps[name](inside)[:, :3], atol=0.04)  # it has 256 colours
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_gradients_are_the_slopes_between_entries(name: str) -> None:
+def test_colour_map_gradients_equal_numerical_ones(name: str) -> None:
     x = (torch.rand(1, 1, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 0.9).requires_grad_()
     assert torch.autograd.gradcheck(ColourMap(name).double(), (x,), eps=1e-7)
 
 
-def test_levels_of_an_image_are_its_own_and_loudness_is_gone() -> None:
+def test_scale_to_unit_uses_range_of_each_image() -> None:
     x = 40 * torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)) - 50
     found = ScaleToUnit()(x)
     assert found.amin(dim=(1, 2, 3)).tolist() == [0, 0, 0]
@@ -49,7 +49,7 @@ def coloured(run: Run, **changes: object) -> Run:
 
 
 @pytest.mark.parametrize("levels", ["fixed", "image"])
-def test_a_coloured_network_trains_stores_one_channel_and_is_explained(
+def test_network_with_colour_map_trains_on_one_channel_and_is_attributed(
     levels: str, run: Run, dataset: Dataset, session: Session
 ) -> None:
     one = coloured(run, frontend__levels=levels)
@@ -60,7 +60,8 @@ def test_a_coloured_network_trains_stores_one_channel_and_is_explained(
     made = AttributionPipeline({"run": one}, dataset, session, AttributionRequest(n_clips=4))
     assert made.inputs.shape == (4, 1, 32, 32)
     for each in made.attribute_all():
-        assert np.abs(each.maps.convergence_delta).max() < 0.02  # of logits; with own levels silence is near to sound
+        # Of logits; scaling each image by its own range brings silence near to sound.
+        assert np.abs(each.maps.convergence_delta).max() < 0.02
         assert levels == "image" or (each.maps.error <= 0.05).all()
         assert np.abs(each.maps.attributions).max() > 0
 
@@ -79,5 +80,5 @@ def test_a_coloured_network_trains_stores_one_channel_and_is_explained(
         ({"frontend__kind": "mfcc", "frontend__n_mels": 8}, "--n-mfcc 20: must be at most --n-mels 8"),
     ],
 )
-def test_what_does_not_go_together_is_one_line(changes: dict[str, object], message: str) -> None:
+def test_incompatible_colour_options_are_a_problem(changes: dict[str, object], message: str) -> None:
     assert list_problems(Run().replace(**changes)) == [message]
