@@ -57,10 +57,12 @@ class PlannedTrials:
         self.waiting = deque([[run] for run in missing] if one_per_trial else group_runs(missing, plan.datasets))
 
     def split_trials(self, n_processes: int) -> None:
-        """Halve the largest trial until there are `n_processes` trials."""
-        while len(self.waiting) < n_processes and (longest := max(self.waiting, key=len, default=[])[1:]):
-            k = next(k for k, group in enumerate(self.waiting) if len(group) == len(longest) + 1)
-            group = self.waiting[k]
+        """Halve the largest trial until there are `n_processes` trials, or each trial has one run."""
+        while 0 < len(self.waiting) < n_processes:
+            group = max(self.waiting, key=len)
+            if len(group) == 1:
+                return
+            k = self.waiting.index(group)
             self.waiting[k] = group[: len(group) // 2]
             self.waiting.insert(k + 1, group[len(group) // 2 :])
 
