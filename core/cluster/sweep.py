@@ -104,35 +104,27 @@ def sweep(source: TrialSource, session: Session, *, runs: int, first: Iterable[R
             find_family(run.model.backbone).file(run.model.backbone) for run in first if run.model.backbone_sha256
         }
         check_nodes(nodes, results=session.store.results, storage=storage, files=sorted(files))
-        images = _InputBuilder(source.datasets, session, storage)
-        images.build_chunks = InputTasks(nodes, session)
+        images, tasks = _InputBuilder(source.datasets, session, storage), InputTasks(nodes, session)
         for run in first:
-            images.of(run)
-        images.build_chunks = None  # from now on the trials need the cores
+            images.of(run, build_chunks=tasks)
         _run_tune(source, session, nodes, resources, images, scheduler)
 
 
 class _InputBuilder:
-    """Computes the inputs of each run once, and returns their cache entries.
-
-    Attributes
-    ----------
-    build_chunks
-        Function that computes inputs on other nodes too, or None.
-    """
+    """Computes the inputs of each run once, and returns their cache entries."""
 
     def __init__(self, datasets: Mapping[str, Dataset], session: Session, storage: Storage | None) -> None:
         self.datasets, self.session, self.storage = datasets, session, storage
-        self.build_chunks: BuildChunks | None = None
         self.entries: dict[tuple[Any, ...], list[str]] = {}
 
-    def of(self, run: Run) -> list[str]:
-        """Return the cache entries of `run`, after computing missing ones and copying them to the storage."""
+    def of(self, run: Run, *, build_chunks: BuildChunks | None = None) -> list[str]:
+        """Return the cache entries of `run`, after computing missing ones and copying them to the storage.
+
+        `build_chunks` computes inputs on all nodes; it is left out while the trials need the cores.
+        """
         key = get_input_key(run)
         if key not in self.entries:
-            versions = load_run_inputs(
-                run, self.datasets[run.data.content], self.session, build_chunks=self.build_chunks
-            )
+            versions = load_run_inputs(run, self.datasets[run.data.content], self.session, build_chunks=build_chunks)
             self.entries[key] = [version.entry for version in versions]
             for entry in self.entries[key]:
                 if self.storage:
