@@ -20,15 +20,14 @@ from core.progress import Reporter
 def run(call: Call) -> int:
     """Print a summary of the data set; return 1 if it has problems, otherwise 0."""
     data: Data = call.command
-    if data.download:
-        if data.data_root is None:
-            raise UserError("--download needs --data-root: the folder to download it into")
-        with Reporter() as report:
-            datasets.download_dataset(data.data, data.data_root, report)
     selection = {name: getattr(data, name) for name in ("label", "folds", "set_aside", "per_class")}
     if problems := list_problems(config.Data(**selection)):
         raise UserError("; ".join(problems))
     with Reporter() as report:
+        if data.download:
+            if data.data_root is None:
+                raise UserError("--download needs --data-root: the folder to download it into")
+            datasets.download_dataset(data.data, data.data_root, report)
         dataset = datasets.select(datasets.load_dataset(data.data, data.data_root), **selection)
         summary = summarise_dataset(dataset, decode=data.decode, progress=report)
     if data.json:
