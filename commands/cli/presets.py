@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, get_args, get_origin
 
-from core.config.options import flag_of, list_problems, stored_value
-from core.config.run import GROUPS, Run, run_options
+from core.config.options import list_problems, stored_value
+from core.config.run import GROUPS, Run, field_of, option_keys
 from core.datasets import LOADERS
 from core.errors import UserError, unknown_name_error
 
@@ -74,15 +74,14 @@ def read_preset(tables: Sequence[Mapping[str, Any]], where: str) -> Preset:
 
 
 def _read_rule(table: Mapping[str, Any], where: str) -> Rule:
-    options = {flag_of(f)[2:]: (key, f) for key, f in run_options().items()}
+    keys = option_keys()
     settings = {}
     for flag, value in table.items():
         if flag == "when":
             continue
-        if flag not in options:
-            raise unknown_name_error(f"option in {where}:", flag, options)
-        key, f = options[flag]
-        settings[key] = _convert_value(value, f, f"{where}: {flag}")
+        if flag not in keys:
+            raise unknown_name_error(f"option in {where}:", flag, keys)
+        settings[keys[flag]] = _convert_value(value, field_of(keys[flag]), f"{where}: {flag}")
     checked = Run().replace(**{key: value for key, value in settings.items() if key != "data__fold"})  # may be "all"
     if problems := [problem for group in GROUPS for problem in list_problems(getattr(checked, group))]:
         raise UserError(f"{where}: {'; '.join(problems)}")
