@@ -24,12 +24,12 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
+from commands.cli import PROGRAM
 from commands.cli.process_setup import set_up_process
 from core.errors import UserError, printable
 from core.io.atomic_files import write_error_reason
 from core.io.interrupts import clean_ups
 
-PROGRAM = "run_ablation.py"
 DEFECT, BAD_INPUT, CLOSED_PIPE = 1, 2, 128 + signal.SIGPIPE
 INTERRUPTED = "interrupted; finished runs are kept, the same command resumes"
 REPEAT_SECONDS = 1.0  # seconds in which a second signal counts as a repetition (a process group gets Ctrl-C twice)
@@ -54,7 +54,7 @@ def run_and_exit(main: Callable[[Sequence[str]], int], arguments: Sequence[str])
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # `nohup` and background jobs of a shell ignore Ctrl-C
             signal.signal(number, _on_signal)
-    set_up_process(PROGRAM)
+    set_up_process()
     threading.excepthook = lambda thread: _print_error(thread.exc_value)
     sys.unraisablehook = _on_unraisable
     try:

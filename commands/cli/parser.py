@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+from commands.cli import PROGRAM
 from commands.cli.study_schema import DEFAULT_STUDY, list_runnable_studies
 from core import datasets
 from core.config.execution import ExecutionOptions, RayOptions
@@ -20,7 +21,6 @@ from core.config.options import flag_of, list_problems, option, stored_value
 from core.config.run import field_of, run_options
 from core.errors import UserError, closest_name, unknown_name_error
 
-PROGRAM = "run_ablation.py"
 GROUP_TITLES = {  # headings of the groups of options in --help-all
     "data": "Data",
     "clip": "Recordings",

@@ -6,6 +6,7 @@ import sys
 import warnings
 from contextlib import suppress
 
+from commands.cli import PROGRAM
 from core.errors import printable
 from core.io.memory import keep_freed_memory
 
@@ -17,18 +18,12 @@ OPENMP = {
 }
 
 
-def set_up_process(program: str) -> None:
-    """Set up a process of the command line; must be called before torch is imported.
-
-    Parameters
-    ----------
-    program
-        Name of the program, which precedes warnings.
-    """
+def set_up_process() -> None:
+    """Set up a process of the command line; must be called before torch is imported."""
     gc.disable()  # until `resume_garbage_collection`
     set_up_libraries()
     os.environ["MPLBACKEND"] = "agg"  # figures are written to files; a notebook passes its own backend to commands
-    warnings.formatwarning = lambda message, *where: f"{program}: {printable(str(message))}\n"
+    warnings.formatwarning = lambda message, *where: f"{PROGRAM}: {printable(str(message))}\n"
     _separate_stderr()
 
 
