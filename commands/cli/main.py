@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from commands.cli.process_setup import resume_garbage_collection
 from core.io.interrupts import exit_at_once
+from core.registry import Lazy
 
-READ_CALL = "commands.cli.command_line:read_call"
+read_call = Lazy("commands.cli.command_line:read_call")  # imports the parser and rich
 ABLATION = "commands.ablation:run"  # runs commands without a class variable `runs`: the ablations
 
 
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
         Exit status; see `commands.cli.exit_handling`.
     """
     with exit_at_once():
-        call = pkgutil.resolve_name(READ_CALL)(arguments)
+        call = read_call(arguments)
         run = pkgutil.resolve_name(getattr(call.command, "runs", ABLATION))
     resume_garbage_collection()
     status: int = run(call)
