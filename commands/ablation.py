@@ -13,9 +13,10 @@ from ablations.base import Ablation
 from analysis.output.number_format import format_seconds
 from analysis.statistics.paired_comparisons import planned_power_note
 from commands.cli import study_schema
+from commands.cli.exit_handling import INTERRUPTED
 from commands.cli.grid import find_ignored_options, make_grid, read_execution_options, read_preset_option
 from commands.cli.parser import Call
-from commands.cli.run_plan import INTERRUPTED, analyse_with_repair, execute_or_stop
+from commands.cli.run_plan import analyse_with_repair, execute_or_stop
 from commands.study.experiment import Experiment
 from core import datasets
 from core.config.run import Run

@@ -30,8 +30,8 @@ from core.errors import UserError, printable
 from core.io.atomic_files import write_error_reason
 from core.io.interrupts import clean_ups
 
-DEFECT, BAD_INPUT, CLOSED_PIPE = 1, 2, 128 + signal.SIGPIPE
-INTERRUPTED = "interrupted; finished runs are kept, the same command resumes"
+DEFECT, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 1, 2, 128 + signal.SIGINT, 128 + signal.SIGPIPE
+INTERRUPTED_LINE = "interrupted; finished runs are kept, the same command resumes"
 REPEAT_SECONDS = 1.0  # seconds in which a second signal counts as a repetition (a process group gets Ctrl-C twice)
 
 _received: dict[int, float] = {}  # time of the first signal of each kind
@@ -84,7 +84,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 
 def _exit_now(number: int) -> NoReturn:
-    _print(INTERRUPTED)
+    _print(INTERRUPTED_LINE)
     os._exit(128 + number)
 
 
@@ -97,7 +97,7 @@ def _on_unraisable(what: "sys.UnraisableHookArgs") -> None:
 
 def _print_error(error: BaseException | None) -> int:
     """Print one line for an error; return the status."""
-    status, line = (128 + signal.SIGINT, INTERRUPTED) if _received else _describe(error)
+    status, line = (INTERRUPTED, INTERRUPTED_LINE) if _received else _describe(error)
     if line:
         _print(line)
     return status
@@ -108,7 +108,7 @@ def _describe(error: BaseException | None) -> tuple[int, str]:
     if isinstance(error, UserError):
         return BAD_INPUT, str(error)
     if isinstance(error, KeyboardInterrupt):
-        return 128 + signal.SIGINT, INTERRUPTED
+        return INTERRUPTED, INTERRUPTED_LINE
     if error is None or isinstance(error, BrokenPipeError | SystemExit):
         return CLOSED_PIPE, ""
     if reason := write_error_reason(error):

@@ -11,7 +11,6 @@ from core.session import Session
 from core.store.runs import FAILED, DamagedFile
 
 T = TypeVar("T")
-INTERRUPTED = 130  # exit status for Ctrl-C
 sweep = Lazy("core.cluster.sweep:sweep")  # Ray takes seconds to import and may not be installed
 execute_on_ray = Lazy("core.cluster.sweep:execute_on_ray")
 

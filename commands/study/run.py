@@ -12,9 +12,10 @@ from analysis.output.output_folder import OutputFolder
 from analysis.published.numbers import load_published, write_published_comparison
 from commands import COMMANDS
 from commands.ablation import show_results
+from commands.cli.exit_handling import INTERRUPTED
 from commands.cli.grid import read_execution_options
 from commands.cli.parser import Call, command_options, list_flags, make_call
-from commands.cli.run_plan import INTERRUPTED, analyse_with_repair, execute_or_stop
+from commands.cli.run_plan import analyse_with_repair, execute_or_stop
 from commands.cli.study_schema import ExperimentSpec, StudySpec, folder_name, read_study
 from commands.study.combined_items import (
     VALUE_SEPARATOR,

@@ -29,9 +29,10 @@ from analysis.search.space import (
     read_validation_score,
 )
 from commands.ablation import conclude, plan_conditions, show_plan
+from commands.cli.exit_handling import INTERRUPTED
 from commands.cli.grid import explicit_options, read_execution_options
 from commands.cli.parser import Call
-from commands.cli.run_plan import INTERRUPTED, analyse_with_repair, execute, sweep
+from commands.cli.run_plan import analyse_with_repair, execute, sweep
 from commands.study.experiment import Experiment
 from commands.tune.options import VALIDATION, Tune
 from core.config.run import Run
