@@ -11,6 +11,7 @@ from rich.table import Table
 import ablations
 from ablations.base import Ablation
 from analysis.output.number_format import format_seconds
+from analysis.output.tables import print_console_table
 from analysis.statistics.paired_comparisons import planned_power_note
 from commands.cli import study_schema
 from commands.cli.exit_handling import INTERRUPTED
@@ -209,8 +210,8 @@ def show_results(results: "OutputFolder", console: Console, *, new: frozenset[st
 def show_items(results: "OutputFolder", console: Console) -> None:
     """Show the tables and the folder."""
     for item in results.console_output:
-        if isinstance(item, Table):  # a narrow terminal may wrap lines, but not cut off columns
-            console.print(item, width=max(console.width, console.measure(item).minimum), crop=False)
+        if isinstance(item, Table):
+            print_console_table(item, console)
         else:
             console.print(item, style="dim")
     show_folder(results, console)

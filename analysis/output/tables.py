@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
@@ -144,6 +145,11 @@ def make_console_table(
             table.add_row(*(Text(cell.text, style="bold" if cell.bold else "") for cell in row))
         table.add_section()
     return table
+
+
+def print_console_table(table: Table, console: Console) -> None:
+    """Print a table in full: a narrow terminal may wrap its lines, but no column is cut off."""
+    console.print(table, width=max(console.width, console.measure(table).minimum), crop=False)
 
 
 def format_cells(

@@ -41,8 +41,8 @@ def run(call: Call) -> int:
         for table in (
             tables.make_console_table(layers, architecture.COLUMNS, title=title, groups=["stage"]),
             tables.make_console_table(stages, architecture.STAGE_COLUMNS),
-        ):  # a narrow terminal may wrap lines, but not cut off columns
-            console.print(table, width=max(console.width, console.measure(table).minimum), crop=False)
+        ):
+            tables.print_console_table(table, console)
         for line in totals.lines:
             console.print(line, soft_wrap=True)
     if options.results:
