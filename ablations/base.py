@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from core.config.run import Run
 from core.errors import UserError
+from core.inputs.input_of_run import get_input_shape
+from core.models.stages import select_stages
 from core.registry import Lazy
 
 if TYPE_CHECKING:
@@ -69,6 +71,18 @@ class Ablation:
         """Write tables and figures of the finished runs; return one row per condition, with a column ``condition``."""
         frame: pd.DataFrame = write_condition_report(results, title=self.title)
         return frame
+
+
+def freeze_through(base: Run, block: str) -> Run:
+    """Return the run frozen through a block of ``--freeze``: none, stem (or 0), 1 .. N, or last.
+
+    Raises
+    ------
+    UserError
+        If the network does not have this block.
+    """
+    stages = select_stages((block,), base.model.network, get_input_shape(base))
+    return base.replace(model__freeze=stages[0]) if stages else base
 
 
 def require_pretrained(base: Run) -> Run:

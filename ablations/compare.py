@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ablations.base import Ablation, write_condition_report
-from core.config.options import flag_of
-from core.config.run import Run, field_of, option, option_keys
+from ablations.base import Ablation, freeze_through, write_condition_report
+from core.config.options import flag_of, option
+from core.config.run import Run, field_of, option_keys
 from core.errors import UserError, unknown_name_error
-from core.inputs.input_of_run import get_input_shape
-from core.models.stages import select_stages
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,8 +78,7 @@ class Compare(Ablation):
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Return the base run, frozen through the stage of --freeze."""
-        stages = select_stages((self.freeze,), base.model.network, get_input_shape(base))
-        return {"base": base.replace(model__freeze=stages[0]) if stages else base}
+        return {"base": freeze_through(base, self.freeze)}
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Write the condition report with bars, because the conditions have no order."""

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
+from ablations.base import freeze_through
 from analysis.output.output_folder import OutputFolder
 from analysis.search.best_configurations import (
     best_configuration_row,
@@ -39,9 +40,7 @@ from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.executor import ExecutionSummary, is_done, run_label
-from core.inputs.input_of_run import get_input_shape
 from core.io.atomic_files import read_json, short_digest, write_text
-from core.models.stages import select_stages
 from core.plan import Plan, PlannedRun
 from core.progress import Reporter
 from core.registry import Lazy
@@ -121,8 +120,7 @@ def prepare(call: Call, session: Session) -> Experiment:
 
 def _planner(call: Call, space: Space, fixed: list[Point], session: Session) -> Callable[[list[Point]], Plan]:
     def conditions(base: Run, scratch: Run) -> dict[str, Run]:
-        stages = select_stages((call.command.freeze,), base.model.network, get_input_shape(base))
-        return {_configuration_name(base, space): base.replace(model__freeze=stages[0]) if stages else base}
+        return {_configuration_name(base, space): freeze_through(base, call.command.freeze)}
 
     def make(points: list[Point]) -> Plan:
         return plan_conditions(call, conditions, [point | more for point in points for more in fixed], session)
