@@ -29,8 +29,10 @@ class ExperimentResult:
 
 def write_combined_items(
     study: StudySpec, experiments: Mapping[str, ExperimentResult], results: OutputFolder, console: Console, command: str
-) -> None:
-    """Write the tables and figures that combine several experiments.
+) -> list[str]:
+    """Write the tables and figures that combine several experiments; return their items.
+
+    An item whose experiments have all been left out by ``--figures-only`` is left out too.
 
     Parameters
     ----------
@@ -45,9 +47,10 @@ def write_combined_items(
     command
         Command line, for the description of the results.
     """
+    written = []
     for item, parts in study.combined_items.items():
         members = {name: one for name, one in experiments.items() if name.partition(VALUE_SEPARATOR)[0] in parts}
-        if not members:  # all were left out by --figures-only
+        if not members:
             continue
         plan = join_plans(study.name, [member.plan for member in members.values()])
         folder = results.folder / folder_name(item)
@@ -68,6 +71,8 @@ def write_combined_items(
         item_results.write_description(command)
         console.rule(item)
         show_results(item_results, console)
+        written.append(item)
+    return written
 
 
 def write_study_page(study: StudySpec, items: Iterable[str], folder: Path) -> Path:

@@ -78,8 +78,8 @@ def run_study(call: Call) -> int:
             frame, executed = _analyse(one, experiment, results, executed, study, console, trains=options.trains)
             if frame is not None:
                 by_item[one.spec.item] = ExperimentResult(experiment.plan, frame)
-        write_combined_items(study, by_item, results, console, call.line)
-        page = write_study_page(study, [*by_item, *study.combined_items], results.folder)
+        combined = write_combined_items(study, by_item, results, console, call.line)
+        page = write_study_page(study, [*by_item, *combined], results.folder)
         console.print(f"All results on one page: {page}", soft_wrap=True)
     return 1 if executed.failed else 0
 
@@ -159,7 +159,7 @@ def _analyse(
 ) -> tuple[pd.DataFrame | None, ExecutionSummary]:
     """Write and show the results of one experiment; return its rows, and the counts after runs were trained again.
 
-    With ``--figures-only``, an analysis that cannot do without a missing run is reported and left out (rows: None).
+    With ``--figures-only``, an analysis that needs a missing or damaged run is reported and left out (rows: None).
     """
     item, session = planned.spec.item, study_results.session
 

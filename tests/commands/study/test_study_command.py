@@ -321,3 +321,4 @@ def test_figures_only_leaves_out_maps_of_missing_runs(
     assert re.search(r"Figure 1: left out: run \w+ is missing", (streams.out + streams.err).replace("\n", " "))
     [folder] = (tmp_path / "results" / "studies" / "mine").iterdir()
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["table-1"]
+    assert re.findall("^## (.*)", (folder / "study.md").read_text(), re.MULTILINE) == ["Table 1"]
