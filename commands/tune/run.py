@@ -232,8 +232,8 @@ class OptunaSearch:
         if len(self.points) > len(self.earlier_points):
             self.file.parent.mkdir(parents=True, exist_ok=True)
             write_text(self.file, json.dumps(self.points, indent=1))
-        plan = self.make([point])
-        new = [run for run in plan.runs if run not in self.plan.runs]
+        plan, earlier = self.make([point]), self.plan.runs
+        new = [run for run in plan.runs if run not in earlier]
         missing = [run for run in new if not self._ended(run)]
         self.waiting.extend(missing)
         self.new |= {run.id for run in missing}
