@@ -14,7 +14,7 @@ from analysis.metrics.condition_summary import run_counts, summarise_conditions
 from analysis.output.number_format import format_number, format_percent, format_seconds, format_text
 from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column, protocol_note
-from analysis.search import search_figures as search_figures
+from analysis.search import search_figures
 from analysis.search.space import Point, Range, Space, column_name, flag_of, read_validation_score
 from analysis.statistics.hypothesis_tests import average_seeds
 from core.config.options import typed_value

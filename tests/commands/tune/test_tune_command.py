@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from analysis.output import style
-from analysis.search import search_figures as search_figures
+from analysis.search import search_figures
 from analysis.search import space as search
 from analysis.search.best_configurations import make_training_command, summarise_search
 from analysis.search.space import Range, Space
@@ -57,7 +57,7 @@ def test_split_search_space_invalid_raises(line: str, message: str) -> None:
         split(line)
 
 
-def test_range_at_is_logarithmic_from_a_factor_of_ten() -> None:
+def test_range_value_at_is_logarithmic_from_a_factor_of_ten() -> None:
     assert Range(1e-5, 1e-2, False).value_at(2 / 3) == pytest.approx(1e-3)
     assert Range(0.1, 0.5, False).value_at(0.5) == pytest.approx(0.3)
     assert Range(0.0, 1.0, False).value_at(0.25) == 0.25
