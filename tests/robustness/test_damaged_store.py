@@ -48,14 +48,10 @@ def rewrite(change: Callable[[bytes], bytes]) -> Damage:
     return lambda path, other: path.write_bytes(change(path.read_bytes())) and None
 
 
-def flip(position: float) -> Damage:
-    """Flip one bit, at a fraction of the length of the file."""
-
-    def flipped(content: bytes) -> bytes:
-        at = min(int(position * len(content)), len(content) - 1)
-        return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
-
-    return rewrite(flipped)
+def flip_bit(content: bytes) -> bytes:
+    """Flip one bit in the middle."""
+    at = len(content) // 2
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
 
 
 def swap(path: Path, other: Path) -> None:
@@ -90,7 +86,7 @@ DAMAGES: dict[str, Damage] = {
     "empty": rewrite(lambda content: b""),
     "half": rewrite(lambda content: content[: len(content) // 2]),
     "zeros": rewrite(lambda content: bytes(len(content))),
-    "changed bit": flip(0.5),
+    "changed bit": rewrite(flip_bit),
     "swapped": swap,
     "nan": write_nan,
     "folder": make_folder,
@@ -183,7 +179,6 @@ def test_discard_damaged_keeps_a_file_written_again(tmp_path: Path) -> None:
     assert store.find_damage(run) == f"{WEIGHTS} is missing"
 
 
-SMALL = [*SIZE, *ON_CPU]
 READS = {  # a command that reads each file
     RECORD: ["freeze", "--block", "4"],
     HISTORY: ["tune", "--lr", "1e-3", "2e-3"],
@@ -195,8 +190,8 @@ READS = {  # a command that reads each file
 
 def words(name: str, sounds: Path, results: Path) -> list[str]:
     more = ["--data", "folder", "--data-root", str(sounds), "--results", str(results), "--normalise", "train"]
-    return [*READS[name], *more, "--lr" if name != HISTORY else "--epochs", "1e-3" if name != HISTORY else "1",
-            *(["--epochs", "1"] if name != HISTORY else []), *SMALL]  # fmt: skip
+    rate = [] if "--lr" in READS[name] else ["--lr", "1e-3"]
+    return [*READS[name], *more, *rate, "--epochs", "1", *SIZE, *ON_CPU]
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +267,7 @@ def test_attribute_damaged_weights_of_a_run_are_refused(kind: str, trained: Path
     DAMAGES[kind](path, other)
     words_of_run = [*READS[WEIGHTS], "--run", path.parent.name, "--data-root", str(sounds), "--results", str(results)]
     with pytest.raises(UserError, match=r"^[^\n]*delete [^\n]* and run the command") as caught:
-        run_ablation.main([*words_of_run, "--device", "cpu", "--threads", "1"])
+        run_ablation.main([*words_of_run, *ON_CPU])
     assert path.parent.name in str(caught.value)
     assert WEIGHTS in str(caught.value)
 

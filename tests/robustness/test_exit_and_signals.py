@@ -14,7 +14,6 @@ import soundfile
 from small_runs import ON_CPU, SIZE
 
 ROOT = Path(__file__).parents[2]
-SMALL = [*SIZE, *ON_CPU]
 SLOW = pytest.mark.slow
 
 
@@ -40,7 +39,7 @@ def wait_for_handler(process: "subprocess.Popen[str]") -> None:
 
 def freeze(sounds: Path, results: Path) -> list[str]:
     return ["freeze", "--block", "none", "--data", "folder", "--data-root", str(sounds), "--results", str(results),
-            "--epochs", "1", *SMALL]  # fmt: skip
+            "--epochs", "1", *SIZE, *ON_CPU]  # fmt: skip
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

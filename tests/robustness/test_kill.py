@@ -89,7 +89,7 @@ def make_fork_start(fork_server: ForkServer) -> Start:
     return start
 
 
-def kill(line: list[str], results: Path, moment: Moment, *, start: Start = start_in_new_interpreter) -> None:
+def kill(line: list[str], results: Path, moment: Moment, *, start: Start) -> None:
     """Start a command and kill it at a moment."""
     process, pipe = start(line, results, moment.phase, moment.number, log=results.parent / "log")
     with os.fdopen(pipe, "rb") as file:
@@ -117,7 +117,7 @@ def finished(results: Path) -> dict[str, tuple[int, int]]:
     return {run: (status.st_ino, status.st_mtime_ns) for run, status in weights.items()}
 
 
-def resume(line: list[str], results: Path, whole: Path, *, start: Start = start_in_new_interpreter) -> None:
+def resume(line: list[str], results: Path, whole: Path, *, start: Start) -> None:
     """Run the command again; check that finished runs are untouched and that all results equal those in `whole`."""
     before, log = finished(results), results.parent / "last"
     status, output = wait_to_end(*start(line, results, NO_PHASE, 0, log=log)), log.read_text()

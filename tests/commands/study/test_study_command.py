@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from small_runs import ON_CPU, SIZE
 
 import ablations
 from commands import COMMANDS
@@ -183,10 +184,9 @@ def test_study_added_as_a_folder_writes_every_item(sounds: Path, studies: Path, 
     """Other seeds get another results folder, a plain ablation its comparison, and the report page the numbers."""
     write_study(studies, REPORT)
     (studies / "mine" / "published.csv").write_text(NUMBERS)
-    small = ["--sr", "8000", "--duration", "0.5", "--n-mels", "32", "--n-frames", "32", "--device", "cpu"]
-    where = ["--data", "folder", "--data-root", str(sounds), "--published-dataset", "their-set", "--threads", "1"]
+    where = ["--data", "folder", "--data-root", str(sounds), "--published-dataset", "their-set", *SIZE, *ON_CPU]
     results = tmp_path / "results"
-    assert main(["study", "--scale", "quick", *where, *small, "--results", str(results), "mine"]) == 0
+    assert main(["study", "--scale", "quick", *where, "--results", str(results), "mine"]) == 0
     [folder] = (results / "studies" / "mine").iterdir()
     table = pd.read_csv(folder / "table-1" / "published.csv", keep_default_na=False, na_values=[""])
     ours = pd.read_csv(folder / "table-1" / "table.csv").set_index("condition")
@@ -221,13 +221,13 @@ def test_study_added_as_a_folder_writes_every_item(sounds: Path, studies: Path, 
     assert "2 × InvertedResidual" in page
     assert "75.0 ± 1.0" in page
     assert "about 3,400,000" in page
-    alone = ["freeze", "--block", "3", "--preset", "mine", "--epochs", "1", *where, *small, "--results", str(results)]
+    alone = ["freeze", "--block", "3", "--preset", "mine", "--epochs", "1", *where, "--results", str(results)]
     assert main(alone) == 0  # of the same runs
     names = {path.name for path in results.glob("freeze/*/published*.csv")}
     assert names == {f"published-mine-{item}.csv" for item in ("summary", "table-1", "figure-1")}
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     other = ["study", "mine", "--figures-only", "--scale", "quick", "--seed", "1"]
-    assert main([*other, *where, *small, "--results", str(results)]) == 0
+    assert main([*other, *where, "--results", str(results)]) == 0
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     [other_folder] = set((results / "studies" / "mine").iterdir()) - {folder}
     assert "missing (1 of 1)" in (other_folder / "study.md").read_text()
@@ -282,9 +282,8 @@ def test_study_dry_run_prints_power_and_trains_nothing(
 
 
 def test_quick_study_writes_every_item(sounds: Path, tmp_path: Path) -> None:
-    small = ["--sr", "8000", "--duration", "0.5", "--n-mels", "32", "--n-frames", "32", "--epochs", "1"]
-    where = ["--data", "folder", "--data-root", str(sounds), "--results", str(tmp_path), "--device", "cpu"]
-    assert main(["study", "rethinking-cnn", "--scale", "quick", *where, *small, "--threads", "1"]) == 0
+    where = ["--data", "folder", "--data-root", str(sounds), "--results", str(tmp_path)]
+    assert main(["study", "rethinking-cnn", "--scale", "quick", *where, *SIZE, "--epochs", "1", *ON_CPU]) == 0
     [folder] = (tmp_path / "studies" / "rethinking-cnn").iterdir()
     page = (folder / "study.md").read_text()
     for item in [e.item for e in read("rethinking-cnn", "quick").experiments] + ["Table III"]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from small_runs import ON_CPU, SIZE
 
 from commands.study import time_estimate
 from commands.study.time_estimate import StepCost, TimeEstimate
@@ -85,9 +86,8 @@ def test_study_dry_run_prints_time_of_each_experiment(
 ) -> None:
     monkeypatch.setattr(time_estimate, "_measure_seconds", lambda work, device: work() is None or 1.0)
     monkeypatch.setenv("COLUMNS", "200")
-    small = ["--sr", "8000", "--duration", "0.5", "--n-mels", "32", "--n-frames", "32", "--device", "cpu"]
-    where = ["--data", "folder", "--data-root", str(sounds), "--threads", "1", "--results", str(tmp_path / "results")]
-    words = ["study", "rethinking-cnn", "--scale", "quick", *small, *where, "--dry-run"]
+    where = ["--data", "folder", "--data-root", str(sounds), "--results", str(tmp_path / "results")]
+    words = ["study", "rethinking-cnn", "--scale", "quick", *SIZE, *ON_CPU, *where, "--dry-run"]
     assert main([*words, "--estimate-devices", "4"]) == 0
     captured = capsys.readouterr()
     output = " ".join(captured.out.split())

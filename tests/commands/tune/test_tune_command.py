@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from small_runs import ON_CPU, SIZE
 
 from analysis.output import style
 from analysis.search import search_figures
@@ -121,11 +122,10 @@ TuneResult = tuple[int, list[dict[str, Any]], str]  # exit status, rows, stderr
 
 @pytest.fixture
 def tune(sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., TuneResult]:
-    words = f"tune --data folder --data-root {sounds} --sr 8000 --duration 0.5 --n-mels 32 --n-frames 32 --batch-size 8"
-    words += f" --device cpu --threads 1 --results {tmp_path} --json"
+    words = ["tune", "--data", "folder", "--data-root", str(sounds), *SIZE, "--batch-size", "8", *ON_CPU]
 
     def run(more: str) -> TuneResult:
-        status = main([*words.split(), *more.split()])
+        status = main([*words, "--results", str(tmp_path), "--json", *more.split()])
         shown = capsys.readouterr()
         return status, json.loads(shown.out)["rows"], shown.err
 
