@@ -171,9 +171,9 @@ class Frontend:
         return problems
 
     def _image_problems(self) -> list[str]:
-        option = f"--image-size {' '.join(map(str, self.image))}"
+        image_size = f"--image-size {' '.join(map(str, self.image))}"
         if self.image and (len(self.image) != 2 or not all(1 <= size <= 10**5 for size in self.image)):
-            return [f"{option}: give a height and a width, from 1 to {10**5} pixels each"]
+            return [f"{image_size}: give a height and a width, from 1 to {10**5} pixels each"]
         if self.image and self.n_frames not in (0, self.image[1]):
-            return [f"--n-frames {self.n_frames}: {option} sets the width too; leave one out"]
+            return [f"--n-frames {self.n_frames}: {image_size} sets the width too; leave one out"]
         return []
