@@ -93,10 +93,12 @@ def _try_lock(run: Run, plan: Plan, session: Session, locks: ExitStack) -> bool:
     return True
 
 
-def _train_missing(runs: Sequence[Run], plan: Plan, session: Session, refused: list[tuple[Run, UserError]]) -> set[str]:
+def _train_missing(
+    runs: Sequence[Run], plan: Plan, session: Session, user_errors: list[tuple[Run, UserError]]
+) -> set[str]:
     """Train the runs of a locked group that are still missing; return their ids.
 
-    Runs that raise a `UserError` are appended to `refused`.
+    Runs that raise a `UserError` are appended to `user_errors`.
     """
     missing = [run for run in runs if not is_done(run, session)]
     report_damaged_runs(missing, plan, session)
@@ -104,7 +106,7 @@ def _train_missing(runs: Sequence[Run], plan: Plan, session: Session, refused: l
         dataset = plan.datasets[missing[0].data.content]
         for run, error in train_runs(missing, dataset, session, {run.id: run_label(run, plan) for run in missing}):
             if isinstance(error, UserError):
-                refused.append((run, error))
+                user_errors.append((run, error))
             elif error:
                 record_failure(run, session, label=run_label(run, plan), **describe_failure(error))
             else:
