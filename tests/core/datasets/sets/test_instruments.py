@@ -83,12 +83,12 @@ def test_instruments_programs_of_same_recordings_are_one_group(table: pd.DataFra
 
 
 def twins(table: pd.DataFrame, waveforms: np.ndarray, *, above: float) -> pd.DataFrame:
-    """Find the pairs of notes in two folds that correlate above a limit, aligned in pitch and time.
+    """Find the pairs of notes in two folds whose correlation is above a limit, after alignment in pitch and time.
 
-    The higher note of a pair is slowed to the lower one's pitch, as a soundfont plays a recording at several pitches,
-    and the lower one keeps the band the higher one then has; their correlation is the highest of all lags. Pairs up to
-    an octave apart are compared. The product of two magnitude spectra, summed, bounds the correlation at any lag (no
-    lag adds up better than all phases equal), so few pairs need the lags themselves.
+    A soundfont plays one recording at several pitches. Therefore the higher note of a pair is slowed down to the pitch
+    of the lower one, and the lower note is low-pass filtered to the bandwidth of the slowed note. The correlation is
+    the maximum over all lags. Pairs up to an octave apart are compared. The sum of the product of both magnitude
+    spectra is an upper bound of the correlation at any lag, so the lags are computed for few pairs only.
 
     Returns
     -------
