@@ -1,6 +1,6 @@
 """Figures of attributions to named features: bars for single clips, and a heat map of all classes.
 
-Features have different units, so single clips are artist as bars with values instead of one colour range.
+Features have different units, so a single clip is drawn as bars with values instead of one colour range.
 """
 
 from collections.abc import Sequence

@@ -32,7 +32,7 @@ def select_clips(
     Parameters
     ----------
     reference
-        OpenRun run.
+        The finished run.
     session
         Session whose store has the predictions of the run.
     clips
@@ -75,7 +75,7 @@ def select_targets(reference: OpenRun, rows: np.ndarray, logits: np.ndarray, tar
     Parameters
     ----------
     reference
-        OpenRun run.
+        The finished run.
     rows
         Row indices of the clips, shape (clips,).
     logits

@@ -19,7 +19,7 @@ HEADER = ("Report", "Data", "Backbone", "Condition", "Metric", "Epoch", "Publish
 
 
 def assume_imagenet(study: str, data: str, backbone: str) -> str:
-    """Return ``imagenet``, the starting weights of every study."""
+    """Return ``imagenet``: the starting weights of a study if nothing else is known."""
     return "imagenet"
 
 

@@ -87,16 +87,14 @@ class Moments:
     includes what all clips have in common, such as the mean activation at each position.
 
     * Clips with several positions: whole clips are paired and positions stay aligned. Within each batch, y is shifted
-    by
-      a random number of clips, so that no clip is paired with itself. In large batches only every second, third or
+      by a random number of clips, so that no clip is paired with itself. In large batches only every second, third or
       fourth position is used, with at least 32 datapoints per neuron. This is a single random pairing of few clips if
       there are few clips. Similar neighbours, such as clips of one class, raise the floor: use a random order.
     * One datapoint per clip: the datapoints of y are permuted within each batch, and the mean of the batch is
-    subtracted,
-      so that similar neighbours do not raise the floor. The sum is scaled to the size that a permutation of all
-      datapoints has on average. Of large batches a random subset is used (16 datapoints per neuron of the first batch,
-      half as many of the second, a third of the third), with larger weights. With batches of ordered clips the floor
-      of CCA is too high rather than too low.
+      subtracted, so that similar neighbours do not raise the floor. The sum is scaled to the size that a permutation of
+      all datapoints has on average. Of large batches a random subset is used (16 datapoints per neuron of the first
+      batch, half as many of the second, a third of the third), with larger weights. With batches of ordered clips the
+      floor of CCA is too high rather than too low.
 
     A batch of one clip does not contribute to the floor.
 
