@@ -9,7 +9,7 @@ draws them, and `writer` writes the results of the command ``attribute``.
 
 from analysis.attribution.attribution_model import AttributionModel
 from analysis.attribution.attributions import AttributionMaps, attribute, class_profiles
-from analysis.attribution.integrated_gradients import IGSettings, integrated_gradients, mean_gradients
+from analysis.attribution.integrated_gradients import IGSettings
 
 __all__ = [
     "AttributionMaps",
@@ -17,6 +17,4 @@ __all__ = [
     "IGSettings",
     "attribute",
     "class_profiles",
-    "integrated_gradients",
-    "mean_gradients",
 ]
