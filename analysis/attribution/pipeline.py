@@ -129,7 +129,7 @@ class AttributionPipeline:
             methods.check_method(method)
         self.dataset, self.session, self.request = dataset, session, request
         (first, reference), *_ = networks.items()
-        check_request(request.methods, request.baselines or (), reference)
+        check_request(request.methods, request.baselines, reference)
         finished = {name: run for name, run in networks.items() if session.store.finished(run)}
         self.networks = {first: reference} | finished
         self.unfinished = [name for name in networks if name not in self.networks]

@@ -16,14 +16,14 @@ def format_text(value: object) -> str:
     return " ".join(printable(str(value)).split())
 
 
-def format_percent(value: float, *, digits: int = 1) -> str:
+def format_percent(value: float) -> str:
     """Return a fraction as a percentage without the percent sign: 0.612 becomes 61.2."""
-    return _typeset_minus(f"{100 * value:.{digits}f}")
+    return _typeset_minus(f"{100 * value:.1f}")
 
 
-def format_points(value: float, *, digits: int = 1) -> str:
+def format_points(value: float) -> str:
     """Return a difference of fractions in percentage points with its sign: 0.021 becomes +2.1."""
-    text = format_percent(value, digits=digits)
+    text = format_percent(value)
     return text if text.startswith(MINUS) or not text.strip("0.") else f"+{text}"
 
 

@@ -55,9 +55,7 @@ class ConfusionMatrix:
         return ", ".join(format_text(value) for value in self.values.values())
 
 
-def write_confusion_by_condition(
-    results: OutputFolder, groups: Groups, *, caption: str, name: str = "confusion"
-) -> None:
+def write_confusion_by_condition(results: OutputFolder, groups: Groups, *, caption: str) -> None:
     """Write the confusion matrix of every condition.
 
     The matrices are panels of one figure, or one figure each if they are many or large.
@@ -70,12 +68,10 @@ def write_confusion_by_condition(
         Runs of each condition (`core.plan.Plan.groups`).
     caption
         Description of the runs.
-    name
-        Name of the file; if there are several figures, followed by the condition.
     """
     matrices = sum_confusion_matrices(groups, results.session.store)
     missing = sum(len(planned) for _, planned in groups) - sum(matrix.runs for matrix in matrices)
-    write_confusion_matrices(results, matrices, caption=caption, name=name, missing=missing)
+    write_confusion_matrices(results, matrices, caption=caption, missing=missing)
 
 
 def write_confusion_matrices(
@@ -83,15 +79,16 @@ def write_confusion_matrices(
     matrices: Sequence[ConfusionMatrix],
     *,
     caption: str,
-    name: str = "confusion",
     missing: int = 0,
     cells: str = "test clips by target and predicted class, summed over folds and seeds",
 ) -> None:
     """Write confusion matrices as one figure, or one figure each.
 
+    The file is named ``confusion``, or ``confusion-<condition>`` if each matrix has its own figure.
+
     Parameters
     ----------
-    results, caption, name
+    results, caption
         As in `write_confusion_by_condition`.
     matrices
         The confusion matrices.
@@ -111,10 +108,10 @@ def write_confusion_matrices(
         description += f" The first {MAX_FIGURES} of {len(matrices)} conditions are drawn."
     for part in [matrices] if together else [[matrix] for matrix in matrices[:MAX_FIGURES]]:
         if together:
-            file, title = name, ", ".join(dict.fromkeys(matrix.title for matrix in part))
+            file, title = "confusion", ", ".join(dict.fromkeys(matrix.title for matrix in part))
         else:
             title = part[0].title
-            file = f"{name}-{re.sub(r'[^A-Za-z0-9.]+', '-', title).strip('-')}"
+            file = f"confusion-{re.sub(r'[^A-Za-z0-9.]+', '-', title).strip('-')}"
         across = 1 if len(part) == 1 else 2
         down = -(-len(part) // across)
         size = 3.5 if together else 7.0
