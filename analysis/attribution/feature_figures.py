@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.attribution import AttributionMaps
-from analysis.attribution.map_figures import colour_limit, escape_mathtext, make_heading
+from analysis.attribution.map_figures import colour_limit, make_heading
 from analysis.output.image_view import ImageAxes
-from analysis.output.style import COLOURS, COLUMN_WIDTH, PAGE_WIDTH, with_style
+from analysis.output.style import COLOURS, COLUMN_WIDTH, PAGE_WIDTH, escape_mathtext, with_style
 
 MAX_FEATURES = 15  # in the figure of one clip
 MAX_FEATURES_PER_PANEL = 5  # in the figure of several clips

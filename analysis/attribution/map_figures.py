@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from analysis.attribution import AttributionMaps
 from analysis.output.image_view import ImageAxes, draw_image, tick_positions
-from analysis.output.style import COLOURS, COLUMN_WIDTH, PAGE_WIDTH, with_style
+from analysis.output.style import COLOURS, COLUMN_WIDTH, PAGE_WIDTH, escape_mathtext, with_style
 from core.inputs.base import Axis
 
 COLOUR_PERCENTILE = 99.5  # upper end of the colour range of attributions
@@ -200,11 +200,6 @@ def make_profiles_figure(profiles: pd.DataFrame, image_axes: ImageAxes) -> Figur
     bar = figure.colorbar(artist, ax=figure.axes, label="|attribution| relative to uniform", extend="max")
     bar.outline.set_visible(False)
     return figure
-
-
-def escape_mathtext(value: str) -> str:
-    """Escape dollar signs, which matplotlib would read as mathematics."""
-    return value.replace("$", r"\$")
 
 
 def _spread_ticks(axis: Axis) -> list[float]:

@@ -68,6 +68,11 @@ def add_legend_above(ax: Axes) -> None:
         figure.legend(handles, labels, loc="outside upper left", ncols=columns)
 
 
+def escape_mathtext(value: str) -> str:
+    """Escape dollar signs, which matplotlib would read as mathematics."""
+    return value.replace("$", r"\$")
+
+
 def _break_labels(figure: Figure) -> None:
     """Break labels of vertical axes into two lines, at the middle comma, if they are longer than the figure height."""
     figure.draw_without_rendering()

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 from analysis.output.number_format import format_text
 from analysis.output.output_folder import OutputFolder
-from analysis.output.style import split_into_panels, with_style
+from analysis.output.style import escape_mathtext, split_into_panels, with_style
 from analysis.plots.learning_curves import missing_runs_note
 from core.plan import Groups
 from core.store.runs import Store
@@ -249,4 +249,4 @@ def _format_margin(clips: int, share: float) -> str:
 def _shorten_name(name: str) -> str:
     """Return a name shortened to `MAX_NAME_LENGTH` and escaped for matplotlib's math mode."""
     text = format_text(name)
-    return (text if len(text) <= MAX_NAME_LENGTH else text[: MAX_NAME_LENGTH - 1] + "…").replace("$", r"\$")
+    return escape_mathtext(text if len(text) <= MAX_NAME_LENGTH else text[: MAX_NAME_LENGTH - 1] + "…")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from analysis.output.image_view import ImageAxes, draw_image
 from analysis.output.output_folder import OutputFolder
-from analysis.output.style import PAGE_WIDTH, save_figure, with_style
+from analysis.output.style import PAGE_WIDTH, escape_mathtext, save_figure, with_style
 from core.audio.reading import read_waveform
 from core.config.run import Run
 from core.datasets.dataset import Dataset
@@ -129,7 +129,7 @@ def make_clip_grid(
             _draw_waveform(images[k][0], view, ax, highest=max(-low, high), labelled=labelled)
         else:
             drawn = draw_image(images[k], view, ax, cmap=cmap, low=low, high=high, labelled=labelled)
-        ax.set_title(titles[k].replace("$", r"\$"), fontsize=8)
+        ax.set_title(escape_mathtext(titles[k]), fontsize=8)
     if is_line:
         return figure
     bar = figure.colorbar(drawn, ax=axes, label=view.unit, shrink=0.8, aspect=30)
