@@ -1,7 +1,6 @@
 """Writes the results of the command ``attribute``: maps as arrays and pictures, figures, and tables."""
 
 import hashlib
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +15,7 @@ from analysis.output import style
 from analysis.output.number_format import format_number, format_p_value, format_percent, format_text
 from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import MISSING, Column
+from analysis.output.writers import to_file_name
 from core.finished.open_run import get_backbone
 
 MAPS_FOLDER = "maps"  # subfolder with the picture and the arrays of each clip
@@ -134,7 +134,7 @@ class _Writer:
         maps = result.maps
         for k, row in enumerate(self._clip_rows(result).to_dict("records")):
             parts = (safe_file_name(row["clip"]), result.condition, maps.method, maps.baseline.rpartition("/")[2])
-            name = self.prefix + re.sub(r"[^\w.-]+", "_", "-".join(parts), flags=re.ASCII)
+            name = self.prefix + to_file_name("-".join(parts))
             path = self.results.folder / MAPS_FOLDER / name
             arrays = maps.save_clip(path, k)
             if result.run != self.pipeline.reference.run:
@@ -259,7 +259,7 @@ class _Writer:
             tables.append(frame.assign(method=each.maps.method, baseline=each.maps.baseline))
             title = f"{each.maps.method}, {each.maps.baseline}"
             means = faithfulness.average_curves(curves)
-            suffix = "" if each is attributions[0] else re.sub(r"[^\w.-]+", "_", f"-{title}", flags=re.ASCII)
+            suffix = "" if each is attributions[0] else to_file_name(f"-{title}")
             caption = f"Deletion and insertion of patches ordered by the map, {title}, {self.subject}"
             self._write_figure(f"curves{suffix}", map_figures.make_curves_figure(means, title), means, caption)
         frame = pd.concat(tables, ignore_index=True)
@@ -308,5 +308,5 @@ def _format_intervals(low: "pd.Series[float]", high: "pd.Series[float]") -> list
 
 def safe_file_name(clip: str) -> str:
     """Return a safe, unique ASCII file name for the path of a clip."""
-    readable = re.sub(r"[^\w.-]+", "_", format_text(clip), flags=re.ASCII).lstrip(".")[-60:]
+    readable = to_file_name(format_text(clip)).lstrip(".")[-60:]
     return f"{readable}-{hashlib.sha256(clip.encode()).hexdigest()[:6]}"

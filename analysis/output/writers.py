@@ -1,10 +1,16 @@
-"""Atomic writing of one result in several formats."""
+"""Atomic writing of one result in several formats, and names of files."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from core.errors import UserError
 from core.io.atomic_files import atomic_write
+
+
+def to_file_name(text: str) -> str:
+    """Return a text as an ASCII file name: "ab/c d" becomes "ab_c_d"; letters, digits, ``.``, ``-``, ``_`` stay."""
+    return re.sub(r"[^\w.-]+", "_", text, flags=re.ASCII)
 
 
 def write_formats(path: Path, contents: Mapping[str, bytes]) -> list[Path]:

@@ -1,7 +1,6 @@
 """Input samples of every class: an image of each input and the sound it is computed from."""
 
 import math
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure
 from analysis.output.image_view import ImageAxes, draw_image
 from analysis.output.output_folder import OutputFolder
 from analysis.output.style import PAGE_WIDTH, escape_mathtext, save_figure, with_style
+from analysis.output.writers import to_file_name
 from core.audio.reading import read_waveform
 from core.config.run import Run
 from core.datasets.dataset import Dataset
@@ -66,7 +66,7 @@ def write_input_samples(results: OutputFolder, *, per_class: int) -> None:
         "figure", "samples", f"{dataset.name}: clips of every class as {run.frontend.kind} inputs{unit}", files
     )
     for row in rows:
-        name = re.sub(r"[^\w.-]+", "_", f"{titles[row]}-{row}", flags=re.ASCII)
+        name = to_file_name(f"{titles[row]}-{row}")
         sound = _write_sound(results, run, dataset, paths[row], name)
         figure = make_clip_grid([inputs[row]], [titles[row]], view, cmap=cmap)
         files = save_figure(figure, results.folder / "clips" / name, dpi=DPI)
