@@ -61,36 +61,55 @@ SUMS_NOTE = "Ensemble: times and parameters are sums over all members."
 
 
 @dataclass(frozen=True)
-class _Members:
-    """Members of an ensemble at one grid point.
+class _Fold:
+    """Finished members of an ensemble in one fold, with their outputs.
+
+    Attributes
+    ----------
+    members
+        The runs, at least one.
+    targets
+        Class numbers, shape (clips,).
+    logits
+        Logits of each member for the same clips, shape (clips, classes).
+    class_names
+        Names of the classes.
+    is_complete
+        Whether all planned members have finished.
+    """
+
+    members: Sequence[Run]
+    targets: np.ndarray
+    logits: Sequence[np.ndarray]
+    class_names: tuple[str, ...]
+    is_complete: bool
+
+
+@dataclass(frozen=True)
+class _Ensemble:
+    """An ensemble at one grid point.
 
     Attributes
     ----------
     point
         Values of the grid columns.
     planned
-        All planned runs.
+        All planned runs, in the order of the plan.
+    runs
+        The same runs, fold by fold.
     folds
-        The runs of each fold.
+        The folds with a finished member.
     """
 
     point: Mapping[str, Any]
     planned: Sequence[PlannedRun]
-    folds: Sequence[Sequence[Run]]
+    runs: Sequence[Run]
+    folds: Sequence[_Fold]
 
-
-@dataclass(frozen=True)
-class _PooledClips:
-    """Probabilities (clips, classes) and targets (clips,) of a condition, pooled over folds.
-
-    `values` are the grid values and the condition, `runs` is the number of planned runs.
-    """
-
-    values: dict[str, Any]
-    probs: np.ndarray
-    targets: np.ndarray
-    class_names: tuple[str, ...]
-    runs: int
+    @property
+    def voting_folds(self) -> list[_Fold]:
+        """The folds with at least two finished members, whose outputs can be averaged."""
+        return [fold for fold in self.folds if len(fold.members) > 1]
 
 
 def write_ensemble_report(results: OutputFolder, *, title: str) -> pd.DataFrame:
@@ -108,62 +127,77 @@ def write_ensemble_report(results: OutputFolder, *, title: str) -> pd.DataFrame:
     DataFrame
         The rows of the main table.
     """
-    names, ensembles = _group_members(results.plan)
+    store, caption = results.session.store, conditions.make_caption(results.plan)
+    names, ensembles = _read_ensembles(results.plan, store)
     leading = [*conditions.make_grid_columns(names), Column("condition", title)]
-    frame = _write_table(results, ensembles, leading)
-    conditions.write_metrics(results, frame, leading, notes=[*FOOTNOTES, SUMS_NOTE])
-    conditions.write_requested_bars(results, frame, names, title=title)
-    _write_classes(results, ensembles, leading)
-    _write_members_curve(results, ensembles, names)
-    pooled = _pool_ensembles(ensembles, results.session.store)
-    _write_calibration(results, pooled, names)
-    _write_learning_curves(results, ensembles)
-    _write_confusion(results, pooled)
-    return frame
-
-
-def _group_members(plan: Plan) -> tuple[list[str], list[_Members]]:
-    """Return the grid columns, with ``first_seed`` if it varies, and the members at each grid point."""
-    groups = plan.groups(lambda planned: {"first_seed": planned.reference.seed})
-    several = len({values["first_seed"] for values, _ in groups}) > 1
-    names = [*plan.grid, *(["first_seed"] if several else [])]
-    ensembles = []
-    for values, planned in groups:
-        folds: dict[int, list[Run]] = defaultdict(list)
-        for member in planned:
-            folds[member.run.data.fold].append(member.run)
-        ensembles.append(_Members({name: values[name] for name in names}, planned, list(folds.values())))
-    return names, ensembles
-
-
-def _write_table(results: OutputFolder, ensembles: Sequence[_Members], leading: Sequence[Column]) -> pd.DataFrame:
-    store = results.session.store
     frame = pd.DataFrame(
         [
-            {**members.point, **row, **dataset_and_backbone(members.planned[0])}
-            for members in ensembles
-            for row in _table_rows(members.folds, store)
+            {**each.point, **row, **dataset_and_backbone(each.planned[0])}
+            for each in ensembles
+            for row in _table_rows(each, store)
         ]
     )
     results.write_table(
         "table",
         frame,
         [*leading, *COLUMNS, *conditions.requested_metric_columns(results, COLUMNS)],
-        caption=conditions.make_caption(results.plan),
+        caption=caption,
         footnotes=FOOTNOTES,
-        groups=[column.name for column in leading[:-1]],
+        groups=names,
     )
+    conditions.write_metrics(results, frame, leading, notes=[*FOOTNOTES, SUMS_NOTE])
+    conditions.write_requested_bars(results, frame, names, title=title)
+    class_rows = [row for each in ensembles for row in _class_rows(each)]
+    write_per_class_rows(results, class_rows, leading, caption=caption)
+    _write_members_curve(results, ensembles, names, caption=caption)
+    bins, matrices = _pool_clips(ensembles)
+    if bins:
+        write_calibration(results, pd.concat(bins, ignore_index=True), names, caption=caption)
+    singles = [({**each.point, "condition": "single"}, each.planned) for each in ensembles]
+    write_learning_curves(results, singles, caption=caption)
+    write_confusion_matrices(results, matrices, caption=caption)
     return frame
 
 
-def _write_classes(results: OutputFolder, ensembles: Sequence[_Members], leading: Sequence[Column]) -> None:
-    rows = [row for each in ensembles for row in _class_rows(each.folds, results.session.store, each.point)]
-    write_per_class_rows(results, rows, leading, caption=conditions.make_caption(results.plan))
+def _read_ensembles(plan: Plan, store: Store) -> tuple[list[str], list[_Ensemble]]:
+    """Return the grid columns, with ``first_seed`` if it varies, and the ensemble at each grid point."""
+    groups = plan.groups(lambda planned: {"first_seed": planned.reference.seed})
+    several = len({values["first_seed"] for values, _ in groups}) > 1
+    names = [*plan.grid, *(["first_seed"] if several else [])]
+    ensembles = []
+    for values, planned in groups:
+        by_fold: dict[int, list[Run]] = defaultdict(list)
+        for member in planned:
+            by_fold[member.run.data.fold].append(member.run)
+        folds = [fold for members in by_fold.values() if (fold := _read_fold(members, store))]
+        runs = [run for members in by_fold.values() for run in members]
+        ensembles.append(_Ensemble({name: values[name] for name in names}, planned, runs, folds))
+    return names, ensembles
 
 
-def _write_members_curve(results: OutputFolder, ensembles: Sequence[_Members], names: Sequence[str]) -> None:
+def _read_fold(runs: Sequence[Run], store: Store) -> _Fold | None:
+    """Read the outputs of the finished members of a fold; None if there are none."""
+    finished = [(run, record) for run in runs if (record := store.finished(run))]
+    if not finished:
+        return None
+    members = [run for run, _ in finished]
+    outputs = [store.predictions(run) for run in members]
+    clips, targets, _ = outputs[0]
+    assert all(other == clips for other, _, _ in outputs)
+    return _Fold(
+        members=members,
+        targets=targets,
+        logits=[logits for _, _, logits in outputs],
+        class_names=finished[0][1].class_names,
+        is_complete=len(members) == len(runs),
+    )
+
+
+def _write_members_curve(
+    results: OutputFolder, ensembles: Sequence[_Ensemble], names: Sequence[str], *, caption: str
+) -> None:
     """Write the figure of accuracy against the number of members."""
-    rows = [{**each.point, **row} for each in ensembles for row in _curve_rows(each.folds, results.session.store)]
+    rows = [{**each.point, **row} for each in ensembles for row in _curve_rows(each)]
     if not rows:
         return
     curve, series = conditions.add_grid_label(pd.DataFrame(rows), names)
@@ -171,64 +205,37 @@ def _write_members_curve(results: OutputFolder, ensembles: Sequence[_Members], n
         "figure",
         curve,
         lambda ax: by_condition.draw_ensemble_curve(curve, ax, series=series),
-        caption=f"{conditions.make_caption(results.plan)}: accuracy against the number of members; mean and range over "
-        f"all subsets of each size, or over {MAX_SUBSETS:,} random ones if there are more; complete folds only.",
+        caption=f"{caption}: accuracy against the number of members; mean and range over all subsets of each size, or "
+        f"over {MAX_SUBSETS:,} random ones if there are more; complete folds only.",
     )
 
 
-def _pool_ensembles(ensembles: Sequence[_Members], store: Store) -> list[_PooledClips]:
-    return [
-        _PooledClips({**members.point, "condition": condition}, *clips, runs=len(members.planned))
-        for members in ensembles
-        for condition, clips in _pool_clips(members.folds, store).items()
-    ]
-
-
-def _write_calibration(results: OutputFolder, pooled: Sequence[_PooledClips], names: Sequence[str]) -> None:
-    if pooled:
-        bins = [reliability_bins(each.probs, each.targets).assign(**each.values) for each in pooled]
-        caption = conditions.make_caption(results.plan)
-        write_calibration(results, pd.concat(bins, ignore_index=True), names, caption=caption)
-
-
-def _write_confusion(results: OutputFolder, pooled: Sequence[_PooledClips]) -> None:
-    matrices = [
-        ConfusionMatrix(each.values, each.class_names, metrics.confusion_matrix(each.probs, each.targets), each.runs)
-        for each in pooled
-    ]
-    write_confusion_matrices(results, matrices, caption=conditions.make_caption(results.plan))
-
-
-def _write_learning_curves(results: OutputFolder, ensembles: Sequence[_Members]) -> None:
-    groups = [({**members.point, "condition": "single"}, members.planned) for members in ensembles]
-    write_learning_curves(results, groups, caption=conditions.make_caption(results.plan))
-
-
-def _table_rows(folds: Sequence[Sequence[Run]], store: Store) -> list[dict[str, Any]]:
+def _table_rows(ensemble: _Ensemble, store: Store) -> list[dict[str, Any]]:
     """Return the rows "single" and "ensemble" of the main table."""
-    finished = _finished_members(folds, store)
-    outputs = [(members, *_read_logits(members, store)) for members in finished if members]
     singles = pd.DataFrame(
         [
-            {"fold": run.data.fold, "seed": run.seed, **_read_metrics(run, store), **_score_member(logits, targets)}
-            for members, targets, logits_of in outputs
-            for run, logits in zip(members, logits_of, strict=True)
+            {
+                "fold": run.data.fold,
+                "seed": run.seed,
+                **_read_metrics(run, store),
+                **_score_member(logits, fold.targets),
+            }
+            for fold in ensemble.folds
+            for run, logits in zip(fold.members, fold.logits, strict=True)
         ]
     )
     ensembles = pd.DataFrame(
         [
             {
-                "fold": members[0].data.fold,
-                **_score_ensemble(logits_of, targets),
-                BEST_EPOCH_ACCURACY: _best_epoch_accuracy(members, store),
+                "fold": fold.members[0].data.fold,
+                **_score_ensemble(fold.logits, fold.targets),
+                BEST_EPOCH_ACCURACY: _best_epoch_accuracy(fold.members, store),
             }
-            for members, targets, logits_of in outputs
-            if len(members) > 1
+            for fold in ensemble.voting_folds
         ]
     )
-    planned = [run for members in folds for run in members]
-    counts = run_counts(planned, {run.id: store.record(run) for run in planned})
-    n_members = max((len(members) for members in finished), default=0)
+    counts = run_counts(ensemble.runs, {run.id: store.record(run) for run in ensemble.runs})
+    n_members = max((len(fold.members) for fold in ensemble.folds), default=0)
     changes = ("delta", "delta_best_epoch")
     empty = dict.fromkeys((*METRICS, *(f"{name}_std" for name in METRICS), "disagreement", *changes), np.nan)
     unchanged = dict.fromkeys(changes, 0.0)
@@ -278,61 +285,59 @@ def _average_ensembles(ensembles: pd.DataFrame, singles: pd.DataFrame) -> dict[s
     return {str(name): float(value) for name, value in [*means.items(), *sums.items(), *best_epoch.items()]}
 
 
-def _class_rows(folds: Sequence[Sequence[Run]], store: Store, point: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _class_rows(ensemble: _Ensemble) -> list[dict[str, Any]]:
     """Return the rows of the table of classes, over the folds with an ensemble."""
-    with_ensemble = [members for members in _finished_members(folds, store) if len(members) > 1]
-    if not with_ensemble:
+    folds = ensemble.voting_folds
+    if not folds:
         return []
     singles: list[ScoredRun] = []
     ensembles: list[ScoredRun] = []
-    for members in with_ensemble:
-        targets, logits_of = _read_logits(members, store)
-        fold = members[0].data.fold
+    for fold in folds:
         singles += [
-            (fold, run.seed, metrics.per_class(logits, targets)) for run, logits in zip(members, logits_of, strict=True)
+            (run.data.fold, run.seed, metrics.per_class(logits, fold.targets))
+            for run, logits in zip(fold.members, fold.logits, strict=True)
         ]
-        ensembles.append((fold, 0, metrics.per_class(metrics.soft_vote(logits_of), targets)))
-    record = store.finished(with_ensemble[0][0])
-    names = record.class_names if record else ()
-    return per_class_rows({**point, "condition": "single"}, singles, names) + per_class_rows(
-        {**point, "condition": "ensemble"}, ensembles, names
+        scores = metrics.per_class(metrics.soft_vote(fold.logits), fold.targets)
+        ensembles.append((fold.members[0].data.fold, 0, scores))
+    names = folds[0].class_names
+    return per_class_rows({**ensemble.point, "condition": "single"}, singles, names) + per_class_rows(
+        {**ensemble.point, "condition": "ensemble"}, ensembles, names
     )
 
 
-def _pool_clips(
-    folds: Sequence[Sequence[Run]], store: Store
-) -> dict[str, tuple[np.ndarray, np.ndarray, tuple[str, ...]]]:
-    """Return probabilities (clips, classes), targets (clips,) and class names, by condition.
+def _pool_clips(ensembles: Iterable[_Ensemble]) -> tuple[list[pd.DataFrame], list[ConfusionMatrix]]:
+    """Return reliability bins and confusion matrix of each grid point and condition, over the folds with an ensemble.
 
-    The clips of all folds with an ensemble are concatenated, for "single" also those of all members.
+    The clips of all folds are pooled; for "single", also those of all members.
     """
-    with_ensemble = [members for members in _finished_members(folds, store) if len(members) > 1]
-    if not with_ensemble:
-        return {}
-    record = store.finished(with_ensemble[0][0])
-    class_names = record.class_names if record else ()
-    outputs = [_read_logits(members, store) for members in with_ensemble]
-    singles = [(metrics.softmax(logits), targets) for targets, members in outputs for logits in members]
-    ensembles = [(metrics.soft_vote(members), targets) for targets, members in outputs]
-    return {
-        name: (
-            np.concatenate([probs for probs, _ in parts]),
-            np.concatenate([targets for _, targets in parts]),
-            class_names,
-        )
-        for name, parts in {"single": singles, "ensemble": ensembles}.items()
-    }
+    bins, matrices = [], []
+    for ensemble in ensembles:
+        folds = ensemble.voting_folds
+        if not folds:
+            continue
+        singles = [(metrics.softmax(logits), fold.targets) for fold in folds for logits in fold.logits]
+        averages = [(metrics.soft_vote(fold.logits), fold.targets) for fold in folds]
+        for condition, outputs in {"single": singles, "ensemble": averages}.items():
+            values = {**ensemble.point, "condition": condition}
+            probs, targets = (np.concatenate(arrays) for arrays in zip(*outputs, strict=True))
+            bins.append(reliability_bins(probs, targets).assign(**values))
+            clips = metrics.confusion_matrix(probs, targets)
+            matrices.append(ConfusionMatrix(values, folds[0].class_names, clips, len(ensemble.planned)))
+    return bins, matrices
 
 
-def _curve_rows(folds: Sequence[Sequence[Run]], store: Store) -> list[dict[str, Any]]:
+def _curve_rows(ensemble: _Ensemble) -> list[dict[str, Any]]:
     """Return mean and range of the accuracy over subsets of each size; each subset is averaged over folds.
 
     Folds with an unfinished member are left out.
     """
-    complete = [_read_logits(members, store) for members in folds if all(store.finished(run) for run in members)]
-    if not complete:
+    outputs = [
+        (fold.targets, [metrics.softmax(logits) for logits in fold.logits])
+        for fold in ensemble.folds
+        if fold.is_complete
+    ]
+    if not outputs:
         return []
-    outputs = [(targets, [metrics.softmax(logits) for logits in members]) for targets, members in complete]
     n_members = len(outputs[0][1])
     rows = []
     for size in range(1, n_members + 1):
@@ -343,10 +348,6 @@ def _curve_rows(folds: Sequence[Sequence[Run]], store: Store) -> list[dict[str, 
         low, high = min(accuracies), max(accuracies)
         rows.append({"members": size, "accuracy": np.mean(accuracies), "accuracy_min": low, "accuracy_max": high})
     return rows
-
-
-def _finished_members(folds: Sequence[Sequence[Run]], store: Store) -> list[list[Run]]:
-    return [[run for run in members if store.finished(run)] for members in folds]
 
 
 def _sample_subsets(members: int, size: int) -> Iterable[Sequence[int]]:
@@ -389,10 +390,3 @@ def _best_epoch_accuracy(members: Sequence[Run], store: Store) -> float:
 
 def _subset_accuracy(members: Sequence[np.ndarray], subset: Sequence[int], targets: np.ndarray) -> float:
     return metrics.accuracy(np.mean([members[k] for k in subset], axis=0), targets)
-
-
-def _read_logits(members: Sequence[Run], store: Store) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return targets (clips,) and the logits (clips, classes) of each member for the same clips."""
-    outputs = [store.predictions(run) for run in members]
-    assert all(clips == outputs[0][0] for clips, _, _ in outputs)
-    return outputs[0][1], [logits for _, _, logits in outputs]
