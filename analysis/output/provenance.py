@@ -5,7 +5,6 @@ digits of a result, so tables name the differences.
 """
 
 from collections import Counter
-from collections.abc import Iterable
 
 from core.plan import Plan
 from core.session import Session
@@ -20,18 +19,12 @@ def provenance_notes(plan: Plan, session: Session) -> list[str]:
     """
     here = collect_provenance(session)
     now = {**here["versions"], "device": _device_name(here["environment"]), "threads": str(session.threads)}
-    counts = Counter(
-        differences for record in _finished_records(plan, session) if (differences := _differences(record, now))
-    )
-    total = sum(1 for _ in _finished_records(plan, session))
+    records = [record for run in plan.runs if (record := session.store.finished(run))]
+    counts = Counter(differences for record in records if (differences := _differences(record, now)))
     return [
-        f"{count} of {total} runs were trained in another environment: {text}. Their last digits may differ."
+        f"{count} of {len(records)} runs were trained in another environment: {text}. Their last digits may differ."
         for text, count in counts.items()
     ]
-
-
-def _finished_records(plan: Plan, session: Session) -> Iterable[Record]:
-    return (record for run in plan.runs if (record := session.store.record(run)) and record.finished)
 
 
 def _differences(record: Record, now: dict[str, str]) -> str:
