@@ -51,7 +51,7 @@ class ImageAxes:
     def from_run(cls, run: Run) -> "ImageAxes":
         """Return the axes of the inputs of `run`."""
         kind = build_input_kind(run.clip, run.frontend)
-        shape = (1,) * (1 - len(kind.channels[:1])) + kind.shape
+        shape = kind.shape if kind.channels else (1, *kind.shape)
         channels, height, width = shape if len(shape) == 3 else (shape[0], 1, shape[1])
         down, across = kind.axes if len(kind.axes) == 2 else (_SINGLE_ROW, *kind.axes)
         return cls((channels, height, width), down, across, kind.channels or ("",), kind.unit, kind.silence)
