@@ -51,14 +51,14 @@ def train_heads(
         `HeadRun.write`. Nothing is yielded if the layers of the runs cannot be stacked.
     """
     head_runs = load_head_runs(runs, dataset, session)
-    for run in head_runs:
-        session.store.start_run(run.run, results.collect_provenance(session, run.run.training))
-    for length in dict.fromkeys(len(run.prepared.split.train) for run in head_runs):
-        equal = [run for run in head_runs if len(run.prepared.split.train) == length]
+    for head_run in head_runs:
+        session.store.start_run(head_run.run, results.collect_provenance(session, head_run.run.training))
+    for length in dict.fromkeys(len(head_run.prepared.split.train) for head_run in head_runs):
+        equal = [head_run for head_run in head_runs if len(head_run.prepared.split.train) == length]
         width = max(layer.in_features for layer in equal[0].layers if isinstance(layer, nn.Linear))
         max_networks = max(1, MAX_BATCH_NUMBERS // (min(runs[0].training.batch_size, length) * width))
         for start in range(0, len(equal), max_networks):
-            yield from HeadsTrainer(equal[start : start + max_networks], session, label).run()
+            yield from HeadsTrainer(equal[start : start + max_networks], session, label).train()
 
 
 class HeadsTrainer:
@@ -75,64 +75,65 @@ class HeadsTrainer:
     def __init__(self, head_runs: Sequence[HeadRun], session: Session, label: str) -> None:
         self.session, self.label = session, label
         self.head_runs = sorted(head_runs, key=_stacking_order)
-        starts = zip(*(run.parameters for run in self.head_runs), strict=True)
+        starts = zip(*(head_run.parameters for head_run in self.head_runs), strict=True)
         self.stack = StackedHeads(
             self.head_runs[0].layers,
             [torch.stack(same) for same in starts],
-            [run.run.training for run in self.head_runs],
-            [run.lr for run in self.head_runs],
+            [head_run.run.training for head_run in self.head_runs],
+            [head_run.lr for head_run in self.head_runs],
             state={},
         )
 
-    def run(self) -> Iterator[tuple[HeadRun, NonFiniteLoss | None]]:
+    def train(self) -> Iterator[tuple[HeadRun, NonFiniteLoss | None]]:
         """Train all runs; yield each run when it ends, and the error that it failed with or None."""
         epochs = self.head_runs[0].run.training.epochs
         for epoch in range(epochs):
             failed = self._run_epoch(epoch)
-            ended = {run: error for run in self.head_runs if (error := failed.get(run)) or _is_over(run)}
-            for k, run in enumerate(self.head_runs):
-                if run in ended:
-                    run.parameters = [parameter.detach()[k].cpu().clone() for parameter in self.stack.parameters]
+            over = [head_run for head_run in self.head_runs if head_run in failed or _is_over(head_run)]
+            ended = {head_run: failed.get(head_run) for head_run in over}
+            for k, head_run in enumerate(self.head_runs):
+                if head_run in ended:
+                    head_run.parameters = [parameter.detach()[k].cpu().clone() for parameter in self.stack.parameters]
             self.session.report(epoch + 1, epochs, self.label)
             yield from ended.items()
             if len(ended) == len(self.head_runs):
                 break
-            self._continue_with([run for run in self.head_runs if run not in ended])
+            self._continue_with([head_run for head_run in self.head_runs if head_run not in ended])
         self.session.report.drop(self.label)
 
     def _continue_with(self, head_runs: list[HeadRun]) -> None:
         """Select the runs that are still training, and set the learning rates of their next epoch."""
-        lrs = [run.lr for run in head_runs]
+        lrs = [head_run.lr for head_run in head_runs]
         if len(head_runs) == len(self.head_runs) and self.stack.set_lrs(lrs):
             return
         order = sorted(head_runs, key=_stacking_order)
-        chosen = [self.head_runs.index(run) for run in order]
-        self.stack, self.head_runs = self.stack.select(chosen, [run.lr for run in order]), order
+        chosen = [self.head_runs.index(head_run) for head_run in order]
+        self.stack, self.head_runs = self.stack.select(chosen, [head_run.lr for head_run in order]), order
 
     def _run_epoch(self, epoch: int) -> dict[HeadRun, NonFiniteLoss]:
         """Train and evaluate one epoch; return the runs that failed, with their errors."""
         count, started = len(self.head_runs), time.perf_counter()
         weights = sum(parameter.numel() for parameter in self.stack.parameters)
         with torch_threads(1 if weights <= SMALL_NETWORK else self.session.threads):
-            losses, correct, sizes = self._train(epoch)
+            losses, correct, sizes = self._train_epoch(epoch)
             train_seconds = (time.perf_counter() - started) / count
             logits, test_seconds = self._evaluate()
         failed = {}
-        for k, run in enumerate(self.head_runs):
-            row: dict[str, Any] = {"epoch": epoch + 1, "lr": run.lr}
+        for k, head_run in enumerate(self.head_runs):
+            row: dict[str, Any] = {"epoch": epoch + 1, "lr": head_run.lr}
             try:
                 row["train_loss"] = mean_loss(losses[:, k], sizes, epoch)
                 row["train_accuracy"] = int(correct[k]) / sum(sizes)
                 row["train_seconds"], row["test_seconds"] = train_seconds, test_seconds / count
-                row |= compute_scores(logits[k], run.prepared, epoch)
+                row |= compute_scores(logits[k], head_run.prepared, epoch)
             except NonFiniteLoss as error:
-                failed[run] = error
+                failed[head_run] = error
                 continue
             row["evaluation_seconds"] = (time.perf_counter() - started) / count - train_seconds
-            run.add_epoch(row, logits[k]["test"])
+            head_run.add_epoch(row, logits[k]["test"])
         return failed
 
-    def _train(self, epoch: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    def _train_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
         """Train one epoch; return losses (steps, runs), numbers of correct training clips (runs,), and batch sizes."""
         stack, batches = self.stack, SharedBatches(self.head_runs, epoch)
         losses, correct = [], []
@@ -148,7 +149,7 @@ class HeadsTrainer:
         """Return the logits of the test and validation clips for each run, and the seconds for the test clips."""
         logits: list[dict[str, np.ndarray]] = [{} for _ in self.head_runs]
         test_seconds = 0.0
-        keys = [(id(run.x), run.run.data.fold) for run in self.head_runs]
+        keys = [(id(head_run.x), head_run.run.data.fold) for head_run in self.head_runs]
         for key in dict.fromkeys(keys):
             same = [k for k, other in enumerate(keys) if other == key]  # runs with the same test clips
             x, split = self.head_runs[same[0]].x, self.head_runs[same[0]].prepared.split
