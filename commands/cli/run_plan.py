@@ -1,25 +1,22 @@
-"""Execute a plan in this process or on Ray, and analyse it. No other module chooses between the two."""
+"""Execute a plan in this process or on Ray, and analyse it."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from core import executor
+from core.cluster.sweep import execute_on_ray
 from core.executor import ExecutionSummary, unfinished_runs
 from core.plan import Plan
-from core.registry import Lazy
 from core.session import Session
 from core.store.runs import FAILED, DamagedFile
 
 T = TypeVar("T")
-sweep = Lazy("core.cluster.sweep:sweep")  # Ray takes seconds to import and may not be installed
-execute_on_ray = Lazy("core.cluster.sweep:execute_on_ray")
 
 
 def execute(plan: Plan, session: Session, *, scheduler: Any = None) -> ExecutionSummary:
     """Train the missing runs of a plan, on Ray with ``--ray``, where a scheduler of Ray Tune may stop runs early."""
     if session.execution.cluster.ray:
-        executed: ExecutionSummary = execute_on_ray(plan, session, scheduler=scheduler)
-        return executed
+        return execute_on_ray(plan, session, scheduler=scheduler)
     return executor.execute(plan, session)
 
 

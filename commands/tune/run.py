@@ -2,7 +2,7 @@
 
 import json
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,10 @@ from commands.ablation import conclude, plan_conditions, show_plan
 from commands.cli.exit_handling import INTERRUPTED
 from commands.cli.grid import explicit_options, read_execution_options
 from commands.cli.parser import Call
-from commands.cli.run_plan import analyse_with_repair, execute, sweep
+from commands.cli.run_plan import analyse_with_repair, execute
 from commands.study.experiment import Experiment
 from commands.tune.options import VALIDATION, Tune
+from core.cluster.sweep import sweep
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
@@ -191,7 +192,7 @@ class OptunaSearch:
         self.points: list[Point] = []
         self.open: list[tuple[Point, tuple[Run, ...]]] = []  # configurations whose scores Optuna does not have yet
         self.planned: list[PlannedRun] = []
-        self.datasets: dict[str, Dataset] = {}
+        self.datasets: Mapping[str, Dataset] = {}
         self.waiting: deque[Run] = deque()
         self.total = self.found = 0
         self.new: set[str] = set()  # ids of the runs that had to be trained
@@ -239,7 +240,7 @@ class OptunaSearch:
         self.new |= {run.id for run in missing}
         self.found += len(new) - len(missing)
         self.planned += plan.planned
-        self.datasets |= plan.datasets
+        self.datasets = {**self.datasets, **plan.datasets}
         self.total = self.trials * len(plan.runs)
         self.open.append((point, plan.runs))
         self.run_ended(plan.runs[0])
