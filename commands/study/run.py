@@ -31,9 +31,11 @@ from core import datasets
 from core.config.run import Run
 from core.errors import UserError
 from core.executor import ExecutionSummary
+from core.finished.open_run import UnfinishedRun
 from core.io.atomic_files import short_digest
 from core.progress import Reporter
 from core.session import Session
+from core.store.runs import DamagedFile
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def _analyse(
     again = trains and experiment.trains
     try:
         (results, frame), executed = analyse_with_repair(analyse, study_results.plan, session, executed, again=again)
-    except UserError as error:
+    except (UnfinishedRun, DamagedFile) as error:
         if trains:
             raise
         session.report.note(f"{item}: left out: {error}")

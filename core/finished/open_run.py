@@ -22,6 +22,10 @@ from core.training import fit_input_transform
 from core.training.run_inputs import load_plain_inputs, split_rows
 
 
+class UnfinishedRun(UserError):
+    """A run that is analysed has not finished."""
+
+
 @dataclass(frozen=True)
 class OpenRun:
     """The network and the data of a finished run.
@@ -65,13 +69,15 @@ def open_run(run: Run, dataset: Dataset, session: Session) -> OpenRun:
 
     Raises
     ------
+    UnfinishedRun
+        If the run has not finished.
     UserError
-        If the run has not finished, or its weights or clips cannot be used.
+        If its weights or clips cannot be used.
     """
     record = session.store.finished(run)
     if record is None:
         status = session.store.status(run)
-        raise UserError(f"run {run.id} is {status}: only a finished run can be analysed; see {session.store.runs}")
+        raise UnfinishedRun(f"run {run.id} is {status}: only a finished run can be analysed; see {session.store.runs}")
     images = load_plain_inputs(run, dataset, session)
     split = split_rows(run, dataset, images)
     backbone = _make_random_backbone(run, len(dataset.class_names))

@@ -1,6 +1,7 @@
 import re
 import tomllib
 from pathlib import Path
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -13,7 +14,7 @@ from commands.cli.parser import command_options, list_flags, make_call
 from commands.cli.study_schema import StudySpec, folder_name, list_runnable_studies, read_study
 from commands.study.experiment import list_experiment_commands
 from commands.study.run import parse_experiments
-from core.errors import UserError
+from core.errors import ResultsError, UserError
 from run_ablation import main
 
 STUDY = """
@@ -321,3 +322,14 @@ def test_figures_only_leaves_out_maps_of_missing_runs(
     [folder] = (tmp_path / "results" / "studies" / "mine").iterdir()
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["table-1"]
     assert re.findall("^## (.*)", (folder / "study.md").read_text(), re.MULTILINE) == ["Table 1"]
+
+
+def test_figures_only_unreadable_results_end_the_command(
+    sounds: Path, studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_study(studies, ATTRIBUTION_STUDY)
+    (studies / "mine" / "published.csv").write_text(NUMBERS)
+    monkeypatch.setattr("analysis.attribution.pipeline.open_run", Mock(side_effect=ResultsError("no rights")))
+    where = ["--data", "folder", "--data-root", str(sounds), "--results", str(tmp_path / "results"), "--device", "cpu"]
+    with pytest.raises(ResultsError, match="no rights"):
+        main(["study", "mine", "--figures-only", "--scale", "quick", *where])
