@@ -18,7 +18,9 @@ from analysis.statistics.hypothesis_tests import (
     mcnemar,
     mean_interval,
 )
-from tests.benchmarks.bench_statistics import SHAPES, coverage, false_positives, recordings
+from tests.benchmarks.simulations.folds import SHAPES, false_positives
+from tests.benchmarks.simulations.intervals import coverage
+from tests.benchmarks.simulations.recordings import recordings
 
 
 def runs(values, *, folds=None):

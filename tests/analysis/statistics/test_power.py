@@ -24,7 +24,7 @@ from analysis.statistics.power import (
 )
 from core.config.run import Run
 from core.store.runs import Store
-from tests.benchmarks.bench_statistics import FOLD_SD, SEED_SD
+from tests.benchmarks.simulations.folds import FOLD_SD, SEED_SD
 
 
 @pytest.mark.parametrize("folds", [3, 10])
