@@ -9,10 +9,12 @@
   gradients are compared too, because the factor ``input - baseline`` alone makes attributions similar.
 * Loud regions: the fraction of a map's absolute attribution on the loudest fifth of a clip, and on the boundary of
   that region. The control is the region's fraction of the image, which a random map would have on average.
+
+Clips of one recording are not independent, so all results are averaged by recording before intervals and tests.
 """
 
 import copy
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -204,8 +206,10 @@ def compare_maps(maps: AttributionMaps, other: AttributionMaps) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["clip", "map", "rank_correlation", "ssim"])
 
 
-def make_faithfulness_table(auc: pd.DataFrame, shares: pd.DataFrame, randomised: pd.DataFrame) -> pd.DataFrame:
-    """Collect the tests of one set of maps in one table, with 95 % confidence intervals over clips.
+def make_faithfulness_table(
+    auc: pd.DataFrame, shares: pd.DataFrame, randomised: pd.DataFrame, recordings: Sequence[str]
+) -> pd.DataFrame:
+    """Collect the tests of one set of maps in one table, with 95 % confidence intervals over recordings.
 
     Parameters
     ----------
@@ -216,6 +220,8 @@ def make_faithfulness_table(auc: pd.DataFrame, shares: pd.DataFrame, randomised:
     randomised
         Results of `compare_maps` between the trained network and each network of `cascading_randomisation`, with the
         name of the randomised ``stage``.
+    recordings
+        Recording of each clip.
 
     Returns
     -------
@@ -225,17 +231,17 @@ def make_faithfulness_table(auc: pd.DataFrame, shares: pd.DataFrame, randomised:
         ``test``, ``map``
             Names of the test and of the map.
         ``value``, ``low``, ``high``
-            Mean over clips and its interval.
+            Mean over recordings (their clips averaged first) and its interval.
         ``control``, ``control_value``
             Name and mean of the control; empty for randomised networks.
         ``difference``, ``difference_low``, ``difference_high``
-            Mean difference to the control, paired by clip, and its interval.
+            Mean difference to the control, paired by recording, and its interval.
         ``p``
             p value of a sign flip test, Holm-corrected within the table.
         ``contradicts``
             Whether the uncorrected p and the interval disagree about significance.
-        ``clips``
-            Number of clips.
+        ``clips``, ``recordings``
+            Number of clips and of recordings.
         ``verdict``
             ``for`` or ``against`` the map if the interval excludes 0 and p < 0.05, otherwise ``unclear``.
     """
@@ -243,13 +249,16 @@ def make_faithfulness_table(auc: pd.DataFrame, shares: pd.DataFrame, randomised:
     for curve in ("deletion", "insertion"):
         part = auc[auc["curve"] == curve].pivot(index="clip", columns="order", values="area")
         for control in ("random", "energy"):
-            rows.append(_test_row(curve, "attribution", part["attribution"], f"{control} order", part[control]))
+            rows.append(
+                _test_row(curve, "attribution", part["attribution"], f"{control} order", part[control], recordings)
+            )
     for (name, region), part in shares.groupby(["map", "region"], sort=False):
         part = part.set_index("clip")
-        rows.append(_test_row(str(region), str(name), part["share"], "share of the image", part["area"]))
+        rows.append(_test_row(str(region), str(name), part["share"], "share of the image", part["area"], recordings))
     for (stage, name), part in randomised.groupby(["stage", "map"], sort=False):
         for measure in ("rank_correlation", "ssim"):
-            rows.append(_test_row(f"{measure} {stage}", str(name), part.set_index("clip")[measure], "", None))
+            values = part.set_index("clip")[measure]
+            rows.append(_test_row(f"{measure} {stage}", str(name), values, "", None, recordings))
     table = pd.DataFrame(rows)
     table["p"] = hypothesis_tests.holm(table["p"].tolist())
     table["verdict"] = [_verdict(row) for row in table.to_dict("records")]
@@ -264,13 +273,20 @@ def contradiction_notes(table: pd.DataFrame) -> list[str]:
     tests = ", ".join(dict.fromkeys(f"{row.test} against the {row.control}" for row in rows.itertuples()))
     return [
         f"The interval and the uncorrected p value disagree at the .05 level for {tests}: the t interval assumes that "
-        "the differences between clips are normally distributed, the sign flip test only that they are symmetric."
+        "the differences between recordings are normally distributed, the sign flip test only that they are symmetric."
     ]
 
 
 def _test_row(
-    test: str, name: str, values: "pd.Series[float]", control: str, control_values: "pd.Series[float] | None"
+    test: str,
+    name: str,
+    values: "pd.Series[float]",
+    control: str,
+    control_values: "pd.Series[float] | None",
+    recordings: Sequence[str],
 ) -> dict[str, object]:
+    """Return a row of the table from values indexed by clip."""
+    n_clips, values = len(values), _average_clips(values, recordings)
     estimate = hypothesis_tests.mean_interval(values.to_numpy())
     row: dict[str, object] = {
         "test": test,
@@ -278,10 +294,13 @@ def _test_row(
         "value": estimate.mean,
         "low": estimate.low,
         "high": estimate.high,
+        "clips": n_clips,
+        "recordings": estimate.n,
     }
     if control_values is None:
         empty = dict.fromkeys(("control_value", "difference", "difference_low", "difference_high", "p"), np.nan)
-        return row | {"control": "", **empty, "contradicts": False, "clips": estimate.n}
+        return row | {"control": "", **empty, "contradicts": False}
+    control_values = _average_clips(control_values, recordings)
     comparison = hypothesis_tests.compare_pairs(values, control_values)
     return row | {
         "control": control,
@@ -291,8 +310,12 @@ def _test_row(
         "difference_high": comparison.high,
         "p": comparison.p,
         "contradicts": comparison.contradicts,
-        "clips": estimate.n,
     }
+
+
+def _average_clips(values: "pd.Series[float]", recordings: Sequence[str]) -> "pd.Series[float]":
+    """Average values indexed by clip over the clips of each recording."""
+    return values.groupby([recordings[clip] for clip in values.index]).mean()
 
 
 def _verdict(row: "dict[Hashable, Any]") -> str:
@@ -305,8 +328,15 @@ def _verdict(row: "dict[Hashable, Any]") -> str:
     return "for" if min(bounds) > 0 else "against" if max(bounds) < 0 else "unclear"
 
 
-def average_curves(curves: pd.DataFrame) -> pd.DataFrame:
-    """Average deletion and insertion curves over clips, with 95 % confidence intervals.
+def average_curves(curves: pd.DataFrame, recordings: Sequence[str]) -> pd.DataFrame:
+    """Average deletion and insertion curves over recordings, with 95 % confidence intervals.
+
+    Parameters
+    ----------
+    curves
+        Result of `deletion_insertion_curves`.
+    recordings
+        Recording of each clip.
 
     Returns
     -------
@@ -315,6 +345,7 @@ def average_curves(curves: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for key, part in curves.groupby(["curve", "order", "fraction"], sort=False):
-        estimate = hypothesis_tests.mean_interval(part["probability"].to_numpy())
+        by_recording = _average_clips(part.set_index("clip")["probability"], recordings)
+        estimate = hypothesis_tests.mean_interval(by_recording.to_numpy())
         rows.append((*key, estimate.mean, estimate.low, estimate.high))
     return pd.DataFrame(rows, columns=["curve", "order", "fraction", "probability", "low", "high"])

@@ -155,7 +155,7 @@ def make_comparison_figure(
 
 @with_style
 def make_curves_figure(frame: pd.DataFrame, title: str) -> Figure:
-    """Draw deletion and insertion curves of `faithfulness.average_curves`, with 95 % intervals over the clips."""
+    """Draw deletion and insertion curves of `faithfulness.average_curves`, with 95 % intervals over the recordings."""
     figure = Figure(figsize=(PAGE_WIDTH, 2.5), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     directions = ("lower is better", "higher is better")

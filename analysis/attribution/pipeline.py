@@ -111,8 +111,8 @@ class AttributionPipeline:
         Network and data of the reference run.
     image_axes
         Axes, channels and unit of its inputs.
-    paths, labels
-        Paths and classes of the selected clips.
+    paths, labels, recordings
+        Paths, classes and recordings (groups) of the selected clips.
     unfinished
         Conditions whose run is not finished.
 
@@ -145,6 +145,8 @@ class AttributionPipeline:
         )
         self.paths = [self.reference.paths[row] for row in rows]
         self.labels = self.reference.labels[rows]
+        groups = dataset.clips.set_index("path")["group"]
+        self.recordings: list[str] = groups.loc[self.paths].astype(str).tolist()
         self.inputs = np.array(self.reference.images.array[rows])
         self.baselines = self._baselines()
         self.model = self.prepare(self.reference.network)

@@ -12,7 +12,7 @@ from analysis.attribution import AttributionMaps, class_profiles, faithfulness, 
 from analysis.attribution.pipeline import AttributionPipeline, AttributionRequest, AttributionResult
 from analysis.metrics.condition_summary import summarise_conditions
 from analysis.output import style
-from analysis.output.number_format import format_number, format_p_value, format_percent, format_text
+from analysis.output.number_format import format_count, format_number, format_p_value, format_percent, format_text
 from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import MISSING, Column
 from analysis.output.writers import to_file_name
@@ -54,6 +54,7 @@ TEST_COLUMNS = (
     Column("control_value", "Control value", format_number),
     Column("difference", "Difference", format_number),
     Column("difference_interval", "95 %"),
+    Column("recordings", "Recordings", format_count),
     Column("p", "p (Holm)", format_p_value),
     Column("verdict", "Verdict"),
 )
@@ -64,8 +65,9 @@ TEST_NOTES = (
     "control is the region's share of the image. Map gradient: without the factor input - baseline, which is large "
     "where a clip is loud for any network.",
     "Rank correlation, ssim: similarity to the map of the same network with random weights from the head down to the "
-    "named stage. Intervals: 95 % over clips; differences are paired by clip. Verdict: for or against the map if the "
-    "interval of the difference excludes 0 and p < 0.05, otherwise unclear.",
+    "named stage. Values are averaged over the clips of each recording; intervals (95 %) and tests are over "
+    "recordings. Verdict: for or against the map if the interval of the difference excludes 0 and p < 0.05, otherwise "
+    "unclear.",
 )
 
 
@@ -254,11 +256,11 @@ class _Writer:
             if self.has_features:  # loud regions are not defined for features
                 shares = shares.iloc[:0]
             frame = faithfulness.make_faithfulness_table(
-                faithfulness.curve_auc(curves), shares, self._compare_randomised(each)
+                faithfulness.curve_auc(curves), shares, self._compare_randomised(each), self.pipeline.recordings
             )
             tables.append(frame.assign(method=each.maps.method, baseline=each.maps.baseline))
             title = f"{each.maps.method}, {each.maps.baseline}"
-            means = faithfulness.average_curves(curves)
+            means = faithfulness.average_curves(curves, self.pipeline.recordings)
             suffix = "" if each is attributions[0] else to_file_name(f"-{title}")
             caption = f"Deletion and insertion of patches ordered by the map, {title}, {self.subject}"
             self._write_figure(f"curves{suffix}", map_figures.make_curves_figure(means, title), means, caption)
