@@ -15,7 +15,7 @@ class Freeze(Ablation):
     """Freeze the network from the stem through a block and fine-tune the rest.
 
     Each row of the table is one freezing depth, compared with the reference in which nothing is frozen. A frozen block
-    gets no gradient, and its batch norm is in evaluation mode unless --frozen-batch-norm train is given.
+    gets no gradient, and its batch norm and dropout are in evaluation mode unless --frozen-batch-norm train is given.
 
     Examples
     --------

@@ -22,13 +22,19 @@ from core.models.family import format_shape
 
 BYTES_PER_NUMBER, BYTES_PER_MB = 4, 2**20  # fp32; papers call 2^20 bytes 1 MB
 COLUMNS = (
+    Column("number", "No."),
     Column("stage", "Stage"),
     Column("layer", "Layer"),
     Column("kind", "Type"),
     Column("output", "Output shape"),
     Column("parameters", "Parameters", lambda value: f"{value:,}"),
 )
-STAGE_COLUMNS = (COLUMNS[0], Column("modules", "Modules"), *COLUMNS[3:])
+STAGE_COLUMNS = (
+    COLUMNS[1],
+    Column("modules", "Modules"),
+    *COLUMNS[4:],
+    Column("trainable_parameters", "Trainable", lambda value: f"{value:,}"),
+)
 WHOLE_NETWORK = "base"  # condition of the unchanged network in published tables
 
 
@@ -40,6 +46,8 @@ class NetworkTotals:
     ----------
     parameters
         Number of parameters.
+    trainable_parameters
+        Number of parameters that are trained: those outside frozen stages.
     parameters_with_statistics
         Number of parameters and moving statistics of batch norm, as Keras counts.
     multiply_adds
@@ -53,11 +61,17 @@ class NetworkTotals:
     """
 
     parameters: int
+    trainable_parameters: int
     parameters_with_statistics: int
     multiply_adds: int
     input_mb: float
     pass_mb: float
     parameters_mb: float
+
+    @property
+    def non_trainable_parameters(self) -> int:
+        """Number of parameters of frozen stages."""
+        return self.parameters - self.trainable_parameters
 
     @property
     def total_mb(self) -> float:
@@ -68,7 +82,9 @@ class NetworkTotals:
     def lines(self) -> list[str]:
         """The totals as lines of text."""
         return [
-            f"Parameters: {self.parameters:,}; with moving statistics: {self.parameters_with_statistics:,}.",
+            f"Parameters: {self.parameters:,}; trainable: {self.trainable_parameters:,}; "
+            f"non-trainable: {self.non_trainable_parameters:,}; "
+            f"with moving statistics: {self.parameters_with_statistics:,}.",
             f"Multiply-adds for one input: {self.multiply_adds:,}.",
             f"Input size (MB): {self.input_mb:.2f}; forward/backward pass size (MB): {self.pass_mb:.2f}; "
             f"params size (MB): {self.parameters_mb:.2f}; total (MB): {self.total_mb:.2f}.",
@@ -78,14 +94,15 @@ class NetworkTotals:
 def list_layers(backbone: Backbone) -> tuple[pd.DataFrame, NetworkTotals]:
     """Return the layers of a network in the order of execution, and its totals.
 
-    As in the listings of papers, modules that contain other modules are layers without parameters, and their outputs
-    count towards ``pass_mb``, as do repeated executions of a layer. `nn.Sequential` containers are not layers.
-    Auxiliary classifiers are included.
+    The list is that of torchsummary, which papers print: one row for each call of a module, so the ReLU that a residual
+    block calls twice has two rows. Modules that contain other modules are layers without parameters. `nn.Sequential`
+    containers and `nn.Flatten`, which only changes the shape, are not layers. Auxiliary classifiers are included.
 
     Returns
     -------
     layers
-        One row per layer: ``stage``, ``layer`` (path in the stage), ``kind``, ``output`` shape, ``parameters``.
+        One row per call: ``number`` (from 1), ``stage``, ``layer`` (path in the stage), ``kind``, ``output`` shape, and
+        ``parameters`` (0 from the second call of a module on).
     totals
         Totals of the network.
 
@@ -94,7 +111,7 @@ def list_layers(backbone: Backbone) -> tuple[pd.DataFrame, NetworkTotals]:
     UserError
         If the network does not accept the input shape.
     """
-    backbone = backbone.eval().requires_grad_(False)
+    backbone = backbone.eval()
     image = torch.zeros(1, *backbone.input_shape)
     try:
         rows = _trace_layers(backbone, image)
@@ -105,31 +122,40 @@ def list_layers(backbone: Backbone) -> tuple[pd.DataFrame, NetworkTotals]:
     parameters = surgery.count_parameters(backbone)
     totals = NetworkTotals(
         parameters=parameters,
+        trainable_parameters=surgery.count_trainable_parameters(backbone),
         parameters_with_statistics=surgery.count_parameters_with_statistics(backbone),
         multiply_adds=round(multiply_adds),
         input_mb=image.numel() * BYTES_PER_NUMBER / BYTES_PER_MB,
         pass_mb=2 * sum(row["numbers"] for row in rows) * BYTES_PER_NUMBER / BYTES_PER_MB,
         parameters_mb=parameters * BYTES_PER_NUMBER / BYTES_PER_MB,
     )
-    return pd.DataFrame(rows).drop(columns="numbers"), totals
+    layers = pd.DataFrame(rows).drop(columns="numbers")
+    layers.insert(0, "number", range(1, len(layers) + 1))
+    return layers, totals
 
 
-def summarise_stages(layers: pd.DataFrame, backbone: Backbone) -> pd.DataFrame:
-    """Return one row per stage of a network from the layers of `list_layers`.
+def summarise_stages(backbone: Backbone) -> pd.DataFrame:
+    """Return one row per stage of a network.
 
     The columns are ``stage``, ``modules`` (top-level modules with parameters, e.g. "6 × DenseLayer, Transition"),
-    ``output`` (output shape of the last layer), ``parameters`` (their number), and ``units`` (number of the most
+    ``output`` (its shape), ``parameters`` (their number), ``trainable_parameters``, and ``units`` (number of the most
     frequent module, e.g. the dense layers of a dense block).
     """
-    stages = layers.groupby("stage", sort=False)
-    frame: pd.DataFrame = stages.agg(output=("output", "last"), parameters=("parameters", "sum")).reset_index()
+    rows = []
+    backbone, features = backbone.eval(), torch.zeros(1, *backbone.input_shape)
+    for stage, module in backbone.named_children():
+        with torch.no_grad():
+            features = module(features)
+        counts = surgery.count_parameters(module), surgery.count_trainable_parameters(module)
+        rows.append((stage, format_shape(features.shape[1:]), *counts))
+    frame = pd.DataFrame(rows, columns=["stage", "output", "parameters", "trainable_parameters"])
     modules = [Counter(_module_types(backbone.get_submodule(stage))) for stage in frame["stage"]]
     texts = [", ".join(f"{n} × {name}" if n > 1 else name for name, n in counts.items()) for counts in modules]
     return frame.assign(modules=texts, units=[max(counts.values(), default=0) for counts in modules])
 
 
 def write_architecture(results: OutputFolder, backbone: Backbone, *, title: str) -> pd.DataFrame:
-    """Write the table of the stages of a network.
+    """Write the table of the stages of a network and the list of its layers.
 
     Returns
     -------
@@ -138,14 +164,15 @@ def write_architecture(results: OutputFolder, backbone: Backbone, *, title: str)
         condition `WHOLE_NETWORK`. Their ``data`` is "": an architecture does not depend on the data set.
     """
     layers, totals = list_layers(backbone)
-    stages = summarise_stages(layers, backbone)
+    stages = summarise_stages(backbone)
     results.write_table("table", stages, STAGE_COLUMNS, caption=title, footnotes=totals.lines)
+    results.write_table("layers", layers, COLUMNS, caption=f"Layers of {title}", footnotes=totals.lines, show=False)
     whole = {
         "condition": WHOLE_NETWORK,
         "parameters": totals.parameters,
         "parameters_with_statistics": totals.parameters_with_statistics,
-        "trainable_parameters": totals.parameters,
-        "non_trainable_parameters": 0,
+        "trainable_parameters": totals.trainable_parameters,
+        "non_trainable_parameters": totals.non_trainable_parameters,
         "multiply_adds": totals.multiply_adds,
         "input_megabytes": totals.input_mb,
         "pass_megabytes": totals.pass_mb,
@@ -166,27 +193,31 @@ def _module_types(module: nn.Module) -> Iterator[str]:
 
 
 def _trace_layers(backbone: Backbone, image: torch.Tensor) -> list[dict[str, Any]]:
-    """Return one row per layer in the order of a forward pass, then layers with parameters that were not called."""
-    rows: dict[str, dict[str, Any]] = {}
-    layers = {name: m for name, m in backbone.named_modules() if name and type(m) is not nn.Sequential}
+    """Return one row per call of a layer in a forward pass, then one per layer with parameters that was not called."""
+    rows: list[dict[str, Any]] = []
+    called: set[str] = set()
+    layers = {
+        name: m
+        for name, m in backbone.named_modules()
+        if name and type(m) is not nn.Sequential and not isinstance(m, nn.Flatten)
+    }
 
     def make_row(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
         stage, _, path = name.partition(".")
+        parameters = () if name in called else layers[name].parameters(recurse=False)
+        called.add(name)
         return {
             "stage": stage,
             "layer": format_text(path.replace("/", ".")),
             "kind": type(layers[name]).__name__,
             "output": format_shape(shape),
-            "parameters": sum(parameter.numel() for parameter in layers[name].parameters(recurse=False)),
-            "numbers": 0,
+            "parameters": sum(parameter.numel() for parameter in parameters),
+            "numbers": math.prod(shape) if shape else 0,
         }
 
     def hook(name: str) -> Any:
         def receive(module: nn.Module, inputs: Any, output: Any) -> None:
-            shape = tuple(output.shape[1:]) if isinstance(output, torch.Tensor) else ()
-            row = rows.setdefault(name, make_row(name, shape))
-            if shape and not isinstance(module, nn.Flatten):  # it only changes the shape
-                row["numbers"] += math.prod(shape)
+            rows.append(make_row(name, tuple(output.shape[1:]) if isinstance(output, torch.Tensor) else ()))
 
         return receive
 
@@ -203,6 +234,6 @@ def _trace_layers(backbone: Backbone, image: torch.Tensor) -> list[dict[str, Any
             part.training = False
             part.pop_logits()
     for name, module in layers.items():
-        if name not in rows and next(module.parameters(recurse=False), None) is not None:
-            rows[name] = make_row(name, ())
-    return list(rows.values())
+        if name not in called and next(module.parameters(recurse=False), None) is not None:
+            rows.append(make_row(name, ()))
+    return rows

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from core.config.layer_spec import DEFAULT_MLP_LAYERS
-from core.config.options import option
+from core.config.options import copy_option, option
 from core.config.run import Model
 from core.models import FAMILIES
 
@@ -19,7 +19,7 @@ class Network:
     Examples
     --------
     run_ablation.py network --backbone resnet50
-    run_ablation.py network --backbone alexnet --head 1024-512-128 --classes 10
+    run_ablation.py network --backbone alexnet --head 1024-512-128 --own-dropout --freeze last
     run_ablation.py network --backbone densenet201 --input-shape 3 128 250 --results results
     """
 
@@ -30,6 +30,8 @@ class Network:
         "head",
         "mlp-layers",
         "dropout",
+        "own-dropout",
+        "freeze",
         "weights",
     )  # a study describes each of their values separately
 
@@ -47,7 +49,11 @@ class Network:
         default_text="3 224 224, or 57 features",
         flag="input-shape",
     )
-    dropout: float = option(Model.dropout, "Dropout probability before the classifier.", at_least=0.0, below=1.0)
+    dropout: float = copy_option(Model, "dropout")
+    own_dropout: bool = copy_option(Model, "own_dropout")
+    freeze: str = option(
+        "none", "Last frozen stage: none, stem (or 0), 1 .. N, or last; parameters of frozen stages are not trainable."
+    )
     weights: str = option("random", "Starting weights: imagenet, random, or a file.")
     results: Path | None = option(None, "Also write the tables to this folder of results, as CSV, Markdown and LaTeX.")
     json: bool = option(False, "Print one JSON object to stdout.")

@@ -18,9 +18,10 @@ from core.config.layer_spec import parse_head_widths
 from core.config.options import list_problems
 from core.config.run import Model
 from core.errors import UserError
-from core.models import find_family
+from core.models import find_family, surgery
 from core.models.backbone import build_backbone
 from core.models.family import VECTOR, format_shape
+from core.models.stages import parse_stage
 from core.plan import Plan
 from core.session import Session
 
@@ -32,10 +33,11 @@ def run(call: Call) -> int:
     options: Network = call.command
     backbone, title = _build_backbone(options)
     layers, totals = architecture.list_layers(backbone)
-    stages = architecture.summarise_stages(layers, backbone)
+    stages = architecture.summarise_stages(backbone)
     if options.json:
         answer = {"network": title, "layers": layers.to_dict("records"), "stages": stages.to_dict("records")}
-        print(json.dumps(answer | {"totals": dataclasses.asdict(totals) | {"total_mb": totals.total_mb}}))  # noqa: T201
+        sums = {"non_trainable_parameters": totals.non_trainable_parameters, "total_mb": totals.total_mb}
+        print(json.dumps(answer | {"totals": dataclasses.asdict(totals) | sums}))  # noqa: T201
     console = Console(stderr=options.json, highlight=False)
     if not options.json:
         for table in (
@@ -70,18 +72,24 @@ def prepare(call: Call, session: Session) -> Experiment:
 def _build_backbone(options: Network) -> tuple[Any, str]:
     """Build the backbone of the options; return it with the title of its tables."""
     name, shape = _check_options(options)
+    stage = parse_stage(options.freeze, name, shape)
     head_text = f", head {options.head}" if options.head else ""
-    title = f"{name}{head_text}, {options.classes} classes, input {format_shape(shape)}"
-    head = parse_head_widths(options.head)
+    frozen_text = f", frozen through {stage}" if stage != "none" else ""
+    title = f"{name}{head_text}{frozen_text}, {options.classes} classes, input {format_shape(shape)}"
     backbone = build_backbone(
-        name, options.classes, input_shape=shape, weights=options.weights, dropout=options.dropout, head=head
+        name,
+        options.classes,
+        input_shape=shape,
+        weights=options.weights,
+        dropout=None if options.own_dropout else options.dropout,
+        head=parse_head_widths(options.head),
     )
-    return backbone, title
+    return surgery.freeze(backbone, stage), title
 
 
 def _check_options(options: Network) -> tuple[str, tuple[int, ...]]:
     """Return the name of the network and the shape of its input."""
-    values = {key: getattr(options, key) for key in ("backbone", "head", "layers", "weights", "dropout")}
+    values = {key: getattr(options, key) for key in ("backbone", "head", "layers", "weights", "dropout", "own_dropout")}
     model = Model(**values)
     if problems := list_problems(model):
         raise UserError("; ".join(problems))

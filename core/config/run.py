@@ -152,10 +152,17 @@ class Model:
     cut: str = option("none", "Last stage of the network: none (no cut), stem, block1 ..", hidden=True)
     frozen_batch_norm: str = option(
         "eval",
-        "Batch norm in frozen blocks: eval (fixed statistics) or train (statistics keep updating, as in older code).",
+        "Batch norm and dropout in frozen blocks: eval (fixed statistics, no dropout) or train (statistics keep "
+        "updating and dropout is active, as in code that only stops the gradients).",
         choices=("eval", "train"),
     )
     dropout: float = option(0.2, "Dropout probability before the classifier.", at_least=0.0, below=1.0)
+    own_dropout: bool = option(
+        False,
+        "Keep the dropout layers of the original network with their own probabilities, and add none; --dropout is "
+        "ignored.",
+        legacy_value=False,
+    )
     head: str = option(
         "",
         "Widths of the hidden dense layers (with ReLU and dropout) that replace those of the head, such as "
@@ -172,6 +179,11 @@ class Model:
     )
 
     @property
+    def dropout_rate(self) -> float | None:
+        """Dropout probability before the classifier; None: the dropout layers of the original network."""
+        return None if self.own_dropout else self.dropout
+
+    @property
     def network(self) -> str:
         """Name of the backbone for its family; the name of an MLP includes its layers."""
         return f"mlp:{self.layers}" if self.backbone == "mlp" else self.backbone
@@ -184,6 +196,8 @@ class Model:
                 read(text)
             except UserError as error:
                 problems.append(str(error))
+        if self.own_dropout and self.dropout != Model.dropout:
+            problems.append(f"--dropout {self.dropout:g} does not apply with --own-dropout; leave one out")
         if self.layers != DEFAULT_MLP_LAYERS and self.backbone != "mlp":
             problems.append(f"--mlp-layers {self.layers} applies only to --backbone mlp, not to {self.backbone}")
         return problems

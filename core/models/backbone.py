@@ -108,7 +108,7 @@ def build_backbone(
     *,
     weights: str = "imagenet",
     seed: int = 0,
-    dropout: float = 0.2,
+    dropout: float | None = 0.2,
     head: tuple[int, ...] = (),
     input_shape: Shape = DEFAULT_SHAPE,
     sha256: str = "",
@@ -127,7 +127,8 @@ def build_backbone(
     seed
         Seed of random weights and of a classifier that is not loaded. Torch's global generators are restored.
     dropout
-        Dropout rate before the classifier, 0 to 1; applied to every dropout layer of the head.
+        Dropout rate before the classifier, 0 to 1; applied to every dropout layer of the head. None: the dropout layers
+        of the original network keep their rates, and new layers have no dropout.
     head
         Widths of new dense layers that replace those of the head.
     input_shape
@@ -151,9 +152,11 @@ def build_backbone(
     layout, classifier = family.layout(model, name), family.classifier(model, name)
     _replace_classifier(model, classifier, num_classes, seed)
     modules = {stage: _collect_modules(model, paths) for stage, paths in layout.items()}
-    classifier_head.set_dropout(modules["head"], dropout)
+    if dropout is not None:
+        classifier_head.set_dropout(modules["head"], dropout)
+    rate = dropout or 0.0
     if not head and not family.has_own_dropout(name):
-        modules["head"] = classifier_head.add_dropout(modules["head"], dropout, name)
+        modules["head"] = classifier_head.add_dropout(modules["head"], rate, name)
     module = next(path for path in layout["head"] if f"{classifier}.".startswith(f"{path}."))
     key = f"head.{module.replace('.', '/')}{classifier.removeprefix(module)}"
     mean, std = family.statistics(model, name, input_shape[0])
@@ -166,7 +169,7 @@ def build_backbone(
     replaced = classifier_head.list_linear_parameters(backbone.stage("head"))
     if head:
         widths = (*head, num_classes)
-        new, key = classifier_head.replace_head(backbone.stage("head"), widths, seed=seed, dropout=dropout, name=name)
+        new, key = classifier_head.replace_head(backbone.stage("head"), widths, seed=seed, dropout=rate, name=name)
         backbone.add_module("head", new)
         backbone.classifier = f"head.{key}"
     if weights != "random":

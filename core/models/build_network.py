@@ -42,7 +42,7 @@ def build_network(run: Run, num_classes: int) -> Backbone:
             num_classes,
             weights=weights,
             seed=run.seed,
-            dropout=model.dropout,
+            dropout=model.dropout_rate,
             head=head,
             input_shape=get_input_shape(run),
             sha256=model.backbone_sha256,
@@ -51,7 +51,9 @@ def build_network(run: Run, num_classes: int) -> Backbone:
     backbone = build_with(model.weights)
     if model.fuse != "all":
         backbone = surgery.fuse(backbone, build_with("random"), model.fuse)
-    backbone = surgery.cut(backbone, model.cut, num_classes, seed=run.seed, dropout=model.dropout, head=head)
+    backbone = surgery.cut(
+        backbone, model.cut, num_classes, seed=run.seed, dropout=model.dropout_rate or 0.0, head=head
+    )
     return surgery.freeze(backbone, model.freeze, batch_norm=model.frozen_batch_norm)
 
 

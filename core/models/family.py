@@ -54,11 +54,11 @@ class Family:
         """Return the stage names in order, ``("stem", "block1", .., "head")``, without building weights if possible."""
         raise NotImplementedError
 
-    def make(self, name: str, *, num_classes: int, input_shape: Shape, dropout: float) -> "nn.Module":
+    def make(self, name: str, *, num_classes: int, input_shape: Shape, dropout: float | None) -> "nn.Module":
         """Build the original model with random weights from torch's global generator.
 
         `num_classes` and `dropout` may be ignored: `build_backbone` replaces the classifier and sets the dropout rates
-        of the head.
+        of the head. With the dropout None, the model has its original dropout rates.
         """
         raise NotImplementedError
 

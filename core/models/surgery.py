@@ -53,8 +53,8 @@ def freeze(backbone: Backbone, through: str, *, batch_norm: str = "eval") -> Bac
         ``none``, ``stem``, ``block1`` ...
     batch_norm
         ``eval``: frozen stages stay in evaluation mode, so none of their parameters and buffers changes. ``train``:
-        only gradients are off; batch norm uses batch statistics and updates its running statistics, as in much older
-        code.
+        only gradients are off; batch norm uses batch statistics and updates its running statistics, and dropout is
+        active, as in much older code.
 
     Raises
     ------

@@ -91,9 +91,71 @@ def test_network_stages_list_their_units(capsys: pytest.CaptureFixture[str]) -> 
     assert stages["head"]["modules"] == "Linear"
 
 
+ALEXNET_PARAMETERS = (  # the column of figure 4 of the report on NSynth
+    [23_296, 0, 0, 307_392, 0, 0, 663_936, 0, 884_992, 0, 590_080, 0, 0, 0, 0, 37_752_832, 0, 0, 16_781_312, 0]
+    + [4_195_328, 0, 524_800, 0, 65_664, 0, 1_290]
+)  # fmt: skip
+ALEXNET_KINDS = (
+    "Conv2d ReLU MaxPool2d Conv2d ReLU MaxPool2d Conv2d ReLU Conv2d ReLU Conv2d ReLU MaxPool2d AdaptiveAvgPool2d "
+    "Dropout Linear ReLU Dropout Linear ReLU Linear ReLU Linear ReLU Linear ReLU Linear"
+)
+_BLOCK = "Conv2d BatchNorm2d ReLU Conv2d BatchNorm2d ReLU BasicBlock "
+_DOWN = "Conv2d BatchNorm2d ReLU Conv2d BatchNorm2d Conv2d BatchNorm2d ReLU BasicBlock "
+RESNET18_KINDS = (
+    f"Conv2d BatchNorm2d ReLU MaxPool2d {2 * _BLOCK}{3 * (_DOWN + _BLOCK)}AdaptiveAvgPool2d Linear ReLU Linear"
+)
+INCEPTION_NUMBERS = [31, 51, 72, 92, 112, 132, 152, 173, 193]  # of the Inception modules in figure 5
+
+
+def test_network_lists_the_layers_of_figures_4_to_6(capsys: pytest.CaptureFixture[str]) -> None:
+    """Figures 4 to 6 of Gulati and Favia 2020, which torchsummary printed: 27, 198 and 70 rows."""
+    layers = {
+        words: pd.DataFrame(run_network(capsys, f"{words} --own-dropout")["layers"])
+        for words in ("alexnet --head 1024-512-128", "googlenet --head 512", "resnet18 --head 128")
+    }
+    alexnet, googlenet, resnet = layers.values()
+    assert [len(frame) for frame in layers.values()] == [27, 198, 70]
+    assert alexnet["kind"].tolist() == ALEXNET_KINDS.split()
+    assert alexnet["parameters"].tolist() == ALEXNET_PARAMETERS
+    assert alexnet["output"].iloc[[0, 13, 14, 26]].tolist() == ["64 x 55 x 55", "256 x 6 x 6", "9216", "10"]
+    assert resnet["kind"].tolist() == RESNET18_KINDS.split()
+    assert resnet["output"].iloc[[2, 18, 65, 66]].tolist() == [
+        "64 x 112 x 112", "128 x 28 x 28", "512 x 7 x 7", "512 x 1 x 1",
+    ]  # fmt: skip
+    assert googlenet.loc[googlenet["kind"] == "Inception", "number"].tolist() == INCEPTION_NUMBERS
+    assert googlenet["kind"].tail(5).tolist() == ["AdaptiveAvgPool2d", "Dropout", "Linear", "ReLU", "Linear"]
+    assert googlenet["output"].tail(3).tolist() == ["512", "512", "10"]
+
+
+@pytest.mark.parametrize(
+    ("words", "total", "trainable"),
+    [  # the trained layers: inputs times outputs, and biases
+        (
+            "alexnet --head 1024-512-128",
+            61_790_922,
+            4096 * 1024 + 1024 + 1024 * 512 + 512 + 512 * 128 + 128 + 128 * 10 + 10,
+        ),
+        ("googlenet --head 512", 6_129_834, 1024 * 512 + 512 + 512 * 10 + 10),
+        ("resnet18 --head 128", 11_243_466, 512 * 128 + 128 + 128 * 10 + 10),
+    ],
+)
+def test_network_counts_trainable_parameters_of_unfrozen_stages(
+    words: str, total: int, trainable: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = run_network(capsys, f"{words} --freeze last")
+    assert answer["totals"]["trainable_parameters"] == trainable
+    assert answer["totals"]["non_trainable_parameters"] == total - trainable
+    assert [stage["trainable_parameters"] for stage in answer["stages"]] == [0] * (len(answer["stages"]) - 1) + [
+        trainable
+    ]
+    assert run_network(capsys, words)["totals"]["non_trainable_parameters"] == 0
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ("alexnet --freeze 6", "^block 6: alexnet has stem and blocks 1 to 5$"),
+        ("alexnet --dropout 0.5 --own-dropout", "^--dropout 0.5 does not apply with --own-dropout; leave one out$"),
         (
             "alexnet --input-shape 3 40 251",
             "^alexnet does not take an input of 3 x 40 x 251: height and width must be at least",

@@ -32,7 +32,7 @@ class PaperNetworks(Family):
         """Return the stage names by the network's number of blocks."""
         return name_stages(_network(name).blocks)
 
-    def make(self, name: str, *, num_classes: int, input_shape: Shape, dropout: float) -> "nn.Module":
+    def make(self, name: str, *, num_classes: int, input_shape: Shape, dropout: float | None) -> "nn.Module":
         """Build the network for an input shape."""
         model: nn.Module = _network(name).make(num_classes, input_shape)
         return model

@@ -38,9 +38,9 @@ class Timm(Family):
         """Build the model without memory for its weights and find its stages."""
         return _stages(name)
 
-    def make(self, name: str, *, num_classes: int, input_shape: Shape, dropout: float) -> "nn.Module":
+    def make(self, name: str, *, num_classes: int, input_shape: Shape, dropout: float | None) -> "nn.Module":
         """Build the timm model with its original 1000 classes."""
-        return create_model(name, dropout=dropout)
+        return create_model(name, dropout=dropout or 0.0)
 
     def layout(self, model: "nn.Module", name: str) -> Layout:
         """Divide the model by its ``feature_info``."""

@@ -13,7 +13,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from core.errors import UserError
@@ -121,9 +121,11 @@ class Torchvision(Family):
         """Return the stages listed in the table."""
         return name_stages(len(_TABLE[name]) - 2)
 
-    def make(self, name: str, *, num_classes: int, input_shape: Shape, dropout: float) -> "nn.Module":
+    def make(self, name: str, *, num_classes: int, input_shape: Shape, dropout: float | None) -> "nn.Module":
         """Build torchvision's model with its original 1000 classes."""
-        options = {"dropout": dropout} if self.has_own_dropout(name) else _OPTIONS.get(name, {})
+        options: dict[str, Any] = dict(_OPTIONS.get(name, {}))
+        if self.has_own_dropout(name) and dropout is not None:
+            options["dropout"] = dropout
         model: nn.Module = torchvision.models.get_model(name, weights=None, **options)
         return model
 

@@ -43,9 +43,9 @@ class UserFile(Family):
         """Build the network once and return its stage names."""
         return _inspect(name, self.digest(name), input_shape)[0]
 
-    def make(self, name: str, *, num_classes: int, input_shape: Shape, dropout: float) -> "nn.Module":
+    def make(self, name: str, *, num_classes: int, input_shape: Shape, dropout: float | None) -> "nn.Module":
         """Call the function of the file."""
-        return _call(name, {"num_classes": num_classes, "input_shape": tuple(input_shape), "dropout": dropout})
+        return _call(name, {"num_classes": num_classes, "input_shape": tuple(input_shape), "dropout": dropout or 0.0})
 
     def layout(self, model: "nn.Module", name: str) -> Layout:
         """Return the stages that the network names."""

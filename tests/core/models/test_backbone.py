@@ -135,6 +135,16 @@ def test_dropout_before_classifier_has_the_rate(name, rate):
 
 
 @pytest.mark.parametrize(
+    ("name", "rates"),
+    [("alexnet", [0.5, 0.5]), ("googlenet", [0.2]), ("resnet18", []), ("googlenet_2014", [0.7, 0.7, 0.4])],
+)
+def test_own_dropout_keeps_the_rates_of_the_original_network(name, rates):
+    for head in ((), (16,)):
+        backbone = build_backbone(name, 3, weights="random", dropout=None, head=head)
+        assert [module.p for module in backbone.modules() if isinstance(module, torch.nn.Dropout)] == rates
+
+
+@pytest.mark.parametrize(
     ("text", "stage"),
     [
         ("none", "none"),

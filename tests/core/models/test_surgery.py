@@ -73,6 +73,16 @@ def test_count_trainable_parameters_excludes_frozen_stages(make_backbone):
     assert surgery.count_parameters(backbone) == total
 
 
+@pytest.mark.parametrize(("batch_norm", "active"), [("eval", False), ("train", True)])
+def test_dropout_of_a_frozen_stage_is_active_only_in_training_mode(batch_norm, active):
+    """AlexNet has its dropout layers in block 5."""
+    backbone = build_backbone("alexnet", 3, weights="random", dropout=None, input_shape=(3, 64, 64))
+    surgery.freeze(backbone, "block5", batch_norm=batch_norm).train()
+    with torch.no_grad():
+        first, second = (backbone(make_images()) for _ in range(2))
+    assert torch.equal(first, second) != active
+
+
 def test_freeze_of_all_stages_raises(make_backbone):
     with pytest.raises(UserError, match="^freeze through all: nothing is left to train; freeze at most block4$"):
         surgery.freeze(make_backbone("resnet18"), "all")
