@@ -11,6 +11,7 @@ class Study:
     """Run every experiment of a paper and compare the results with its published numbers.
 
     First the plan and a time estimate are printed; for the estimate, one training step of each network is measured.
+    With --dry-run, the settings of each experiment follow, and nothing is trained.
     Options of the command line apply to every experiment and override those of study.toml.
 
     Examples

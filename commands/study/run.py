@@ -27,6 +27,7 @@ from commands.study.combined_items import (
 from commands.study.experiment import Experiment, list_experiment_commands, prepare_experiment
 from commands.study.options import Study
 from commands.study.plan_summary import print_study_plan
+from commands.study.settings import Setting, list_settings, print_settings
 from core import datasets
 from core.config.run import Run
 from core.errors import UserError
@@ -69,6 +70,7 @@ def run_study(call: Call) -> int:
         specs = [one.spec for one in planned]
         print_study_plan(study, specs, experiments, plan, session, console, devices=options.devices)
         if settings.dry_run:
+            print_settings(list_study_settings(planned, experiments), console)
             return 0
         executed = execute_or_stop(plan, session) if options.trains else ExecutionSummary(0, len(plan.runs), 0)
         if executed is None:
@@ -134,6 +136,12 @@ def _parse_experiment(
         return PlannedExperiment(spec, make_call(spec.command, COMMANDS[spec.command], options))
     except UserError as error:
         raise UserError(f"{study.name}, '{spec.item}': {error}") from None
+
+
+def list_study_settings(planned: Sequence[PlannedExperiment], experiments: Sequence[Experiment]) -> list[Setting]:
+    """Return the settings of the experiments that train runs."""
+    trained = [(one, experiment) for one, experiment in zip(planned, experiments, strict=True) if experiment.executes]
+    return list_settings([(one.spec.item, one.call, experiment.plan.runs) for one, experiment in trained])
 
 
 def _prepare(planned: PlannedExperiment, session: Session, study: StudySpec) -> Experiment:

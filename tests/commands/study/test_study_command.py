@@ -279,6 +279,8 @@ def test_study_dry_run_prints_power_and_trains_nothing(
     assert "to train, at most about" in output
     assert output.count("Power: ") == 1
     assert "Figure 1, B: Power: " in output
+    assert "Settings of all items: --data folder, " in output
+    assert "Settings of Figure 1: " in output
     assert not list(tmp_path.glob("results/runs/*"))
 
 

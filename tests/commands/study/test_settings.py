@@ -1,0 +1,155 @@
+"""Settings of the included studies: the tables in their READMEs agree with the runs of the full scale."""
+
+import pkgutil
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+import ablations
+from commands.cli.study_schema import list_runnable_studies, read_study
+from commands.study.experiment import list_experiment_commands, prepare_experiment
+from commands.study.run import list_study_settings, parse_experiments
+from commands.study.settings import ITEM_SEPARATOR, Setting
+from core.datasets.sets.gtzan import GENRES
+from core.session import Session
+
+TITLE = "## Settings that the text leaves open"
+COLUMNS = ["Setting", "Option", "Our value", "Items", "Remark"]
+
+
+class Row(NamedTuple):
+    """A row of the table.
+
+    Attributes
+    ----------
+    setting
+        Name of the setting in words.
+    option
+        Options with their dashes, or ``module:CONSTANT`` for a value that is no option, each in backquotes.
+    value
+        The value of all of them.
+    items
+        Items of study.toml separated by ``; ``, ``all``, or ``others``: those that no other row of the option names.
+    remark
+        Reason, or any other note; may be empty.
+    """
+
+    setting: str
+    option: str
+    value: str
+    items: str
+    remark: str
+
+
+def read_table(study: str) -> list[Row]:
+    text = (ablations.STUDIES_FOLDER / study / "README.md").read_text()
+    assert text.count(TITLE) == 1
+    lines = [line for line in text.partition(TITLE)[2].partition("\n## ")[0].splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert rows[0] == COLUMNS
+    return [Row(*row) for row in rows[2:]]
+
+
+def make_gtzan(folder: Path) -> Path:
+    for genre in GENRES:
+        (folder / genre).mkdir(parents=True)
+        for number in range(20):
+            (folder / genre / f"{genre}.{number:05d}.wav").write_bytes(f"{genre} {number}".encode())
+    return folder
+
+
+def make_features(folder: Path) -> Path:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.standard_normal((200, 4)), columns=["a", "b", "c", "d"])
+    table.insert(0, "filename", [f"{genre}.{number:05d}.wav" for genre in GENRES for number in range(20)])
+    table["label"] = [genre for genre in GENRES for _ in range(20)]
+    folder.mkdir()
+    table.to_csv(folder / "features_30_sec.csv", index=False)
+    return folder / "features_30_sec.csv"
+
+
+def make_esc50(folder: Path) -> Path:
+    rows = [(f"{fold}-{k}-A-{k}.wav", fold, k, k) for fold in range(1, 6) for k in range(2)]
+    for name, *_ in rows:
+        (folder / "audio").mkdir(parents=True, exist_ok=True)
+        (folder / "audio" / name).write_bytes(name.encode())
+    table = pd.DataFrame(rows, columns=["filename", "fold", "target", "src_file"])
+    table = table.assign(category=table["target"].map("sound{}".format), esc10=True, take="A")
+    (folder / "meta").mkdir()
+    table.to_csv(folder / "meta" / "esc50.csv", index=False)
+    return folder
+
+
+def make_urbansound8k(folder: Path) -> Path:
+    rows = [(f"{fold}{k}-{k}-0-0.wav", f"{fold}{k}", fold, k) for fold in range(1, 11) for k in range(2)]
+    for name, _, fold, _ in rows:
+        (folder / "audio" / f"fold{fold}").mkdir(parents=True, exist_ok=True)
+        (folder / "audio" / f"fold{fold}" / name).write_bytes(name.encode())
+    table = pd.DataFrame(rows, columns=["slice_file_name", "fsID", "fold", "classID"])
+    table["class"] = table["classID"].map(["air_conditioner", "car_horn"].__getitem__)
+    (folder / "metadata").mkdir()
+    table.assign(start=0, end=1, salience=1).to_csv(folder / "metadata" / "UrbanSound8K.csv", index=False)
+    return folder
+
+
+def make_thirteen_classes(folder: Path) -> Path:
+    for number in range(13):
+        (folder / f"class{number:02d}").mkdir(parents=True)
+        for k in range(10):
+            y = np.random.default_rng([number, k]).uniform(-0.3, 0.3, 800)
+            soundfile.write(folder / f"class{number:02d}" / f"{k}.wav", y, 8_000)
+    return folder
+
+
+DATA_SETS: dict[str, Callable[[Path], Path]] = {
+    "gtzan": make_gtzan,
+    "features": make_features,
+    "esc50": make_esc50,
+    "urbansound8k": make_urbansound8k,
+    "thirteen-classes": make_thirteen_classes,
+}
+ORDER = {  # of the data sets of a study, as for --data-root
+    "genres": ["gtzan", "features"],
+    "nsynth-transfer": ["nsynth-valid"],
+    "rethinking-cnn": ["esc50", "gtzan", "urbansound8k"],
+    "thirteen-classes-mobile": ["thirteen-classes"],
+    "thirteen-classes-padding": ["thirteen-classes"],
+}
+
+
+@pytest.mark.parametrize("name", list_runnable_studies())
+def test_readme_settings_agree_with_full_scale(name: str, nsynth: Path, session: Session, tmp_path: Path) -> None:
+    """Small stand-ins in the layout of each data set take the place of the data."""
+    roots = [str(DATA_SETS[data](tmp_path / data) if data in DATA_SETS else nsynth) for data in ORDER[name]]
+    study = read_study(name, "full", {"data-root": roots}, commands=list_experiment_commands())
+    planned = parse_experiments(study)
+    settings = list_study_settings(planned, [prepare_experiment(one.call, session) for one in planned])
+    rows = read_table(name)
+    for row in rows:
+        for option in re.findall("`(.+?)`", row.option):
+            check_row(row, option, settings, rows)
+    text = (ablations.STUDIES_FOLDER / name / "README.md").read_text()
+    stated = re.search("The text states the other options: (.+?)[.]\n", text, re.DOTALL)
+    assert stated
+    known = {option for row in rows for option in re.findall("`(--.+?)`", row.option)}
+    assert {setting.flag for setting in settings} == known | set(re.findall("`(--.+?)`", stated[1]))
+
+
+def check_row(row: Row, option: str, settings: Sequence[Setting], rows: Sequence[Row]) -> None:
+    """Compare one option of a row with the runs, or a constant with the code."""
+    if not option.startswith("--"):
+        assert str(pkgutil.resolve_name(option)) == row.value, row
+        return
+    found = {item: one.value for one in settings if one.flag == option for item in one.items}
+    items = list(found) if row.items in ("all", "others") else row.items.split(ITEM_SEPARATOR)
+    if row.items == "others":
+        others = [other.items.split(ITEM_SEPARATOR) for other in rows if f"`{option}`" in other.option]
+        items = [item for item in items if not any(item in names for names in others)]
+    assert items, row
+    assert {item: found.get(item) for item in items} == dict.fromkeys(items, row.value), (row, option)
