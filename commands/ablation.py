@@ -2,6 +2,8 @@
 
 import json
 import math
+import sys
+from contextlib import redirect_stdout
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +58,7 @@ def run(call: Call) -> int:
     """
     settings = read_execution_options(call)
     console = Console(stderr=settings.json, highlight=False, soft_wrap=False)
-    with Reporter() as report:
+    with Reporter() as report, redirect_stdout(sys.stderr if settings.json else sys.stdout):  # a network may print
         session = Session(settings, report)
         experiment = prepare(call, session)
         plan = experiment.plan

@@ -20,6 +20,10 @@ class ResultsError(UserError):
     """The results folder cannot be read or written. This affects every run, so the whole command ends."""
 
 
+class MachineError(ResultsError):
+    """Memory, threads or open files have run out, or a disk fails. The whole command ends, and no run is failed."""
+
+
 def printable(text: str) -> str:
     r"""Return a text on one line, without control characters.
 
@@ -57,11 +61,19 @@ def _close_matches(value: str, choices: Iterable[str]) -> list[str]:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its type if there is no message."""
-    lines = str(error).strip().splitlines()
+    lines = _message(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def _message(error: BaseException) -> str:
+    """Return the message of an error, "" if computing it fails, as it may for errors of a user's network."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
 
 
 def describe_failure(error: BaseException) -> dict[str, str]:
     """Return the entries that the store keeps for a failed run: ``reason`` (one line) and ``trace`` (traceback)."""
-    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    reason = f"{type(error).__name__}: {_message(error)}".splitlines()[0]
     return {"reason": reason, "trace": "".join(traceback.format_exception(error))}

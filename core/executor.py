@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 
 from filelock import Timeout
 
 from core.config.run import Run
 from core.datasets.dataset import Dataset
-from core.errors import ResultsError, UserError, describe_failure
+from core.errors import ResultsError, UserError, describe_failure, first_line
 from core.io.atomic_files import explain_write_errors, write_error_reason
+from core.io.machine_errors import explain_machine_errors, find_machine_error
+from core.io.user_code import isolate_user_code
 from core.plan import Plan
 from core.session import Session
 from core.store.runs import FAILED, FINISHED
@@ -137,7 +139,7 @@ def train_runs(
     Raises
     ------
     ResultsError
-        If the results folder cannot be written to.
+        If the results folder cannot be written to, or the machine lacks memory, threads or open files.
     """
     remaining = {run.id: run for run in runs}
     if len(runs) > 1:
@@ -148,18 +150,27 @@ def train_runs(
         except Exception as error:
             if isinstance(error, ResultsError) or write_error_reason(error):
                 raise
+            if fault := find_machine_error(error):
+                raise fault from error
             session.report.drop(name)
             session.report.note(
                 f"{name}: cannot be trained together ({type(error).__name__}: {error}); training one by one"
             )
     for run in remaining.values():
         try:
-            with explain_write_errors(session.store.folder(run)):
+            isolated = isolate_user_code() if run.model.backbone_sha256 else nullcontext()  # code of a user
+            with explain_write_errors(session.store.folder(run)), explain_machine_errors(), isolated:
                 train(run, dataset, session, label=labels[run.id])
-        except ResultsError:
+        except (ResultsError, KeyboardInterrupt):
             raise
         except Exception as error:
             yield run, error
+        except BaseException as error:  # raised by a user's network, such as sys.exit()
+            if session.on_epoch:  # by Ray Tune, which ends a trial in this way
+                raise
+            failure = RuntimeError(f"the network raised {type(error).__name__} ({first_line(error)})")
+            failure.__cause__ = error
+            yield run, failure
         else:
             yield run, None
 

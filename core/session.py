@@ -1,5 +1,6 @@
 """The store, the device and the cached tensors that all runs of one command share."""
 
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable
@@ -16,8 +17,12 @@ from core.io.torch_settings import set_up_torch
 from core.progress import NullReporter, Reporter
 from core.store.runs import Store
 
-# Files with the memory limit of a container (Linux control groups, versions 2 and 1).
+# Limits of a container (Linux control groups, versions 2 and 1): memory in bytes, and processor time.
 CONTAINER_LIMIT_FILES = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+CPU_QUOTA_FILES = (
+    (Path("/sys/fs/cgroup/cpu.max"),),  # "quota period" in microseconds, or "max period"
+    (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")),
+)
 
 
 class DeviceCache:
@@ -67,10 +72,20 @@ class Session:
         self.store = Store(execution.results)
         on_workers = execution.cluster.ray and execution.device == "cuda"  # this machine may have no GPU
         self.device = find_device("auto" if on_workers else execution.device)
-        self.threads = execution.threads or len(os.sched_getaffinity(0))
+        self.threads = execution.threads or count_cores()
         set_up_torch(self.device, self.threads)
         self.device_cache = DeviceCache(_available_memory(self.device) // 2)
         self.on_epoch: Callable[[Run, dict[str, Any]], None] | None = None  # called after each epoch with its row
+
+
+def count_cores() -> int:
+    """Return the number of CPU cores that this process may use; in a container, its CPU quota is rounded up."""
+    cores = len(os.sched_getaffinity(0))
+    for files in CPU_QUOTA_FILES:
+        numbers = [word for file in files if file.is_file() for word in file.read_text().split()]
+        if len(numbers) == 2 and numbers[0].isdecimal() and int(numbers[1]) > 0:  # otherwise no limit: "max" or -1
+            cores = min(cores, max(1, math.ceil(int(numbers[0]) / int(numbers[1]))))
+    return cores
 
 
 def find_device(name: str) -> torch.device:

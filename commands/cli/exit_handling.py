@@ -26,9 +26,10 @@ from typing import NoReturn
 
 from commands.cli import PROGRAM
 from commands.cli.process_setup import set_up_process
-from core.errors import UserError, printable
+from core.errors import UserError, first_line, printable
 from core.io.atomic_files import write_error_reason
 from core.io.interrupts import clean_ups
+from core.io.machine_errors import find_machine_error
 
 DEFECT, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 1, 2, 128 + signal.SIGINT, 128 + signal.SIGPIPE
 INTERRUPTED_LINE = "interrupted; finished runs are kept, the same command resumes"
@@ -105,16 +106,17 @@ def _print_error(error: BaseException | None) -> int:
 
 def _describe(error: BaseException | None) -> tuple[int, str]:
     """Return the status and the line for an error."""
+    fault = find_machine_error(error) if error else None  # may also be the cause of a `UserError`
     if isinstance(error, UserError):
-        return BAD_INPUT, str(error)
+        return BAD_INPUT, str(fault or error)
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, INTERRUPTED_LINE
     if error is None or isinstance(error, BrokenPipeError | SystemExit):
         return CLOSED_PIPE, ""
     if reason := write_error_reason(error):
         return BAD_INPUT, f"cannot write ({reason}); free space or choose another --results: the same command resumes"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's own
-        return BAD_INPUT, f"out of memory ({error}); use smaller images, shorter clips or a lower --batch-size"
+    if fault:
+        return BAD_INPUT, str(fault)
     if isinstance(error, OSError) and error.strerror:
         name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
         return BAD_INPUT, f"{name or 'a file'}: {error.strerror}"
@@ -122,7 +124,8 @@ def _describe(error: BaseException | None) -> tuple[int, str]:
         return BAD_INPUT, f"the Python package '{error.name}' is missing; install the toolkit with its dependencies"
     if isinstance(error, ImportError) and ".so" in str(error):
         return BAD_INPUT, f"a library cannot be loaded ({error}); allow more memory, or reinstall its package"
-    return DEFECT, f"a defect of the program ({type(error).__name__}: {error}); {_save_traceback(error)}"
+    message = f"{type(error).__name__}: {first_line(error)}"
+    return DEFECT, f"a defect of the program ({message}); {_save_traceback(error)}"
 
 
 def _save_traceback(error: BaseException) -> str:

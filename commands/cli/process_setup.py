@@ -1,10 +1,15 @@
 """Settings of the whole process: OpenMP, memory, garbage collection, streams, matplotlib. Only commands change them."""
 
+import atexit
 import gc
 import os
+import shutil
 import sys
+import sysconfig
+import tempfile
 import warnings
 from contextlib import suppress
+from pathlib import Path
 
 from commands.cli import PROGRAM
 from core.errors import printable
@@ -38,7 +43,21 @@ def set_up_libraries() -> None:
     """Set up OpenMP and malloc, also for processes of tests and benchmarks."""
     for name, value in OPENMP.items():
         os.environ.setdefault(name, value)
+    _set_numba_cache()
     keep_freed_memory()
+
+
+def _set_numba_cache() -> None:
+    """Give numba, which librosa uses, a temporary cache folder if it cannot write to one of its own.
+
+    It stores compiled functions beside the package or in the user's cache folder, and fails if it can do neither, for
+    example in a container with a read-only file system.
+    """
+    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    folders = [Path(sysconfig.get_path("purelib")), user_cache if user_cache.exists() else user_cache.parent]
+    if "NUMBA_CACHE_DIR" not in os.environ and not any(os.access(folder, os.W_OK) for folder in folders):
+        os.environ["NUMBA_CACHE_DIR"] = folder = tempfile.mkdtemp(prefix="numba-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 def _separate_stderr() -> None:

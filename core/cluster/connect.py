@@ -21,6 +21,7 @@ from core.errors import UserError, first_line
 from core.io.interrupts import exit_at_once
 from core.io.native_stderr import silence_native_stderr
 from core.registry import Lazy
+from core.session import count_cores
 
 ray, tune, psutil = Lazy("ray"), Lazy("ray.tune"), Lazy("psutil")
 
@@ -139,7 +140,7 @@ def _local_environment() -> dict[str, str]:
 
 def _init(address: str) -> None:
     local: dict[str, Any] = {
-        "num_cpus": len(os.sched_getaffinity(0)),
+        "num_cpus": count_cores(),
         "object_store_memory": OBJECT_STORE_BYTES,
         "include_dashboard": False,
     }

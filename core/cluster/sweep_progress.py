@@ -8,15 +8,16 @@ from typing import Any
 from core.cluster.storage import Storage
 from core.cluster.trial_source import TrialSource
 from core.config.run import Run
+from core.errors import MachineError
 from core.executor import group_label, record_failure, report_accuracy
 from core.session import Session
 from core.store.runs import FAILED, FINISHED, RECORD, STOPPED
 
 SHOW_SECONDS = 0.5  # seconds between two updates of the display
 NODE_CHECK_SECONDS = 30.0  # seconds between two checks for a suitable node, while no trial runs
+MEMORY_MESSAGE = "its process was killed because memory ran out; lower --max-concurrent or raise --cpus-per-trial"
 DEATH_MESSAGES = {  # pattern in Ray's message: our message
-    "out.of.memory|OutOfMemory|low on memory|memory pressure": "its process was killed because memory ran out; lower "
-    "--max-concurrent or raise --cpus-per-trial",
+    "out.of.memory|OutOfMemory|low on memory|memory pressure": MEMORY_MESSAGE,
     "node (?:has |was )?(?:died|dead|terminated|failed|removed)|not schedulable.*[Nn]ode": "its node was lost",
     "actor (?:has )?died|actor is dead|worker (?:process )?(?:has )?died|unexpectedly": "its process was killed",
 }
@@ -84,10 +85,14 @@ class SweepProgress:
             self._end_run(run)
 
     def on_failure(self, config: dict[str, Any], trace: str) -> None:
-        """Record the unfinished runs of a trial as failed after its last attempt."""
+        """Record the unfinished runs of a trial as failed after its last attempt; stop if the machine is the reason."""
+        reason = trial_end_reason(trace)
         for run, name in zip(_runs_of_trial(config), config["labels"], strict=True):
             if not self._finished(run, name):
-                record_failure(run, self.session, label=name, reason=trial_end_reason(trace), trace=trace)
+                if reason == MEMORY_MESSAGE or MachineError.__name__ in reason:
+                    self.fatal_error = f"{name}: {reason}"
+                else:
+                    record_failure(run, self.session, label=name, reason=reason, trace=trace)
             self._end_run(run)
 
     def _finished(self, run: Run, name: str) -> bool:

@@ -19,7 +19,7 @@ from core.cluster.storage import Storage, node_folder
 from core.config.execution import ExecutionOptions
 from core.config.run import Run
 from core.datasets.dataset import Dataset
-from core.errors import UserError, describe_failure
+from core.errors import MachineError, UserError, describe_failure
 from core.executor import train_runs
 from core.io.atomic_files import write_error_reason
 from core.io.memory import keep_freed_memory
@@ -119,6 +119,8 @@ def train_trial(config: Mapping[str, Any], context: TrialContext) -> dict[str, A
             for run in (run for run in runs if run.id not in failed):
                 storage.put_run(session.store.folder(run))
                 storage.remove(f"runs/{run.id}/{CHECKPOINT}")
+    except MachineError:
+        raise
     except UserError as error:
         return result | {"fatal_error": str(error)}
     except Exception as error:
@@ -145,7 +147,7 @@ def get_session(context: TrialContext) -> Session:
 def _train_missing(
     runs: Sequence[Run], images: list[str], context: TrialContext, session: Session, storage: Storage | None
 ) -> Iterator[tuple[Run, dict[str, str]]]:
-    """Train the runs of a trial; yield those with a non-finite loss or logits, with the reason and the traceback.
+    """Train the runs of a trial; yield those that failed and will always fail, with the reason and the traceback.
 
     Any other error is raised, because another attempt may avoid it.
     """
@@ -156,7 +158,7 @@ def _train_missing(
     session.on_epoch = EpochReports(context, session.store, storage)
     dataset = context.datasets[runs[0].data.content]
     for run, error in train_runs(runs, dataset, session, {run.id: run.id for run in runs}):
-        if isinstance(error, NonFiniteLoss):
+        if isinstance(error, NonFiniteLoss | UserError):
             yield run, describe_failure(error)
         elif error:
             raise error

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import UserError
+from core.errors import UserError, first_line
 from core.models.family import ANY_INPUT, Family, Layout, Shape
 from core.registry import Lazy
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 torch = Lazy("torch")
+isolate_user_code = Lazy("core.io.user_code:isolate_user_code")
 stage_check = Lazy("core.models.stage_check")
 
 
@@ -50,9 +51,14 @@ class UserFile(Family):
     def layout(self, model: "nn.Module", name: str) -> Layout:
         """Return the stages that the network names."""
         try:
-            found: Layout = stage_check.find_layout(model)
+            with isolate_user_code():  # `stages` may be a property of the user's class
+                found: Layout = stage_check.find_layout(model)
         except stage_check.NotAChain as error:
             raise self.not_supported(name, str(error)) from None
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            raise self.not_supported(name, f"its stages raise {_describe_error(name, error)}") from error
         return found
 
     def classifier(self, model: "nn.Module", name: str) -> str:
@@ -126,12 +132,17 @@ def _call(name: str, offered: dict[str, Any]) -> "nn.Module":
         )
     whole = any(p.kind == p.VAR_KEYWORD for p in parameters)
     try:
-        model = function(**{key: value for key, value in offered.items() if whole or key in known})
-    except (Exception, SystemExit) as error:  # user code may raise anything
+        with isolate_user_code():
+            model = function(**{key: value for key, value in offered.items() if whole or key in known})
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # user code may raise anything
         raise FAMILY.not_supported(name, f"it raises {_describe_error(name, error)}") from error
     if not isinstance(model, torch.nn.Module):
         what = type(model).__name__
         raise FAMILY.not_supported(name, f"it returns a {what}, not a torch.nn.Sequential or a module with `stages`")
+    if any(isinstance(p, torch.nn.parameter.UninitializedTensorMixin) for p in model.parameters()):
+        raise FAMILY.not_supported(name, "it has lazy layers: give the sizes of all layers")
     if any(module in _returned_modules for module in model.modules()):
         raise FAMILY.not_supported(name, "it returns the same modules at every call: create new ones each time")
     _returned_modules.update(model.modules())
@@ -162,9 +173,11 @@ def _module(name: str) -> types.ModuleType:
         module.__file__ = str(path)
         sys.modules[module.__name__] = module  # dataclasses and pickle look modules up there
         try:
-            with torch.random.fork_rng(devices=[]):
+            with isolate_user_code(), torch.random.fork_rng(devices=[]):
                 exec(compile(source, str(path), "exec"), vars(module))  # noqa: S102 (the user names this file)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             del sys.modules[module.__name__]
             raise UserError(f"network file {path} raises {_describe_error(name, error)}") from error
         _modules[str(path), digest] = module
@@ -177,5 +190,5 @@ def _describe_error(name: str, error: BaseException) -> str:
     line = error.lineno if isinstance(error, SyntaxError) else None
     for frame in traceback.extract_tb(error.__traceback__):
         line = frame.lineno if frame.filename == path else line
-    text = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {text}" + (f" (line {line})" if line else "")
+    kind, text = type(error).__name__, first_line(error)
+    return (kind if text == kind else f"{kind}: {text}") + (f" (line {line})" if line else "")
