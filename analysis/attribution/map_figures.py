@@ -13,9 +13,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.attribution import AttributionMaps
-from analysis.output.image_view import ImageAxes, draw_image, tick_positions
+from analysis.output.image_view import ImageAxes, draw_image, spread_ticks, tick_positions
 from analysis.output.style import COLOURS, COLUMN_WIDTH, PAGE_WIDTH, escape_mathtext, with_style
-from core.inputs.base import Axis
 
 COLOUR_PERCENTILE = 99.5  # upper end of the colour range of attributions
 ORDER_LABELS = {"attribution": "attribution", "energy": "loudest first", "random": "random"}
@@ -193,22 +192,13 @@ def make_profiles_figure(profiles: pd.DataFrame, image_axes: ImageAxes) -> Figur
         )
         ax.set_yticks(range(len(names)), [escape_mathtext(name) for name in names])
         if axis.ticks:
-            ticks = _spread_ticks(axis)
+            ticks = spread_ticks(axis, 1 / 12)
             ax.set_xticks(tick_positions(axis, ticks) + 0.5, [f"{tick:g}" for tick in ticks])
         ax.set(xlabel=axis.label)
         ax.spines[:].set_visible(False)
     bar = figure.colorbar(artist, ax=figure.axes, label="|attribution| relative to uniform", extend="max")
     bar.outline.set_visible(False)
     return figure
-
-
-def _spread_ticks(axis: Axis) -> list[float]:
-    """Select ticks at a distance of at least a twelfth of the axis, starting from the highest."""
-    selected: list[float] = []
-    for tick in reversed(axis.ticks):
-        if not selected or np.diff(tick_positions(axis, [tick, selected[-1]]))[0] >= len(axis.values) / 12:
-            selected.append(tick)
-    return selected
 
 
 def _input_colours(image_axes: ImageAxes, image: np.ndarray) -> dict[str, Any]:

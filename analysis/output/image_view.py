@@ -56,6 +56,11 @@ class ImageAxes:
         down, across = kind.axes if len(kind.axes) == 2 else (_SINGLE_ROW, *kind.axes)
         return cls((channels, height, width), down, across, kind.channels or ("",), kind.unit, kind.silence)
 
+    def transpose(self) -> "ImageAxes":
+        """Return the axes of transposed images: the height becomes the width."""
+        channels, height, width = self.shape
+        return replace(self, shape=(channels, width, height), down=self.across, across=self.down)
+
 
 class FromImages(nn.Module):
     """Reshape images (batch, channels, height, width) to the inputs (batch, *shape) of a network.
@@ -122,15 +127,23 @@ def draw_image(
     )
     if len(view.down.values) == 1:
         ax.set_yticks([])
-    for axis, set_ticks in ((view.across, ax.set_xticks), (view.down, ax.set_yticks)):
+    for axis, set_ticks, distance in ((view.across, ax.set_xticks, 1 / 4), (view.down, ax.set_yticks, 1 / 7)):
         if axis.ticks:
-            thin_out = len(axis.ticks) > 4 and set_ticks == ax.set_yticks
-            ticks = [t for k, t in enumerate(axis.ticks) if k % 2 == len(axis.ticks) % 2] if thin_out else axis.ticks
+            ticks = spread_ticks(axis, distance)
             set_ticks(tick_positions(axis, ticks), [f"{tick:g}" for tick in ticks])
     ax.spines[:].set_visible(False)
     ax.tick_params(left=y, labelleft=y, bottom=x, labelbottom=x)
     ax.set(xlabel=view.across.label if x else "", ylabel=view.down.label if y else "")
     return drawn
+
+
+def spread_ticks(axis: Axis, distance: float) -> list[float]:
+    """Select ticks that are at least `distance` apart, as a fraction of the axis, starting from the highest."""
+    selected: list[float] = []
+    for tick in reversed(axis.ticks):
+        if not selected or np.diff(tick_positions(axis, [tick, selected[-1]]))[0] >= distance * len(axis.values):
+            selected.append(tick)
+    return selected
 
 
 def tick_positions(axis: Axis, ticks: Sequence[float]) -> np.ndarray:

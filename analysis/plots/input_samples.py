@@ -2,10 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import soundfile
+import torch
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from analysis.output.image_view import ImageAxes, draw_image
@@ -16,7 +20,11 @@ from core.audio.reading import read_waveform
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
+from core.inputs.input_of_run import get_input_layout
+from core.inputs.store.stored_inputs import DatasetInputs
 from core.io.atomic_files import atomic_write
+from core.models.input_transform.colour import MIN_RANGE
+from core.training.fit_input_transform import fit_normalisation
 from core.training.run_inputs import load_plain_inputs, split_rows
 
 MAX_COLUMNS = 5  # clips per row
@@ -26,7 +34,31 @@ WAVEFORM_POINTS = 500  # points of a drawn waveform
 SEED = 0
 
 
-def write_input_samples(results: OutputFolder, *, per_class: int) -> None:
+@dataclass(frozen=True)
+class Sample:
+    """An input of the network, to be drawn.
+
+    Attributes
+    ----------
+    title
+        Class of the clip.
+    values
+        Mean over the channels, shape (height, width); height 1 for waveforms.
+    low, high
+        Values at both ends of the colour map: those that the network receives as 0 and 1 (as black and white without a
+        colour map); with ``--normalise train`` the smallest and largest value of all samples.
+    own_range
+        Whether the range is that of this input alone.
+    """
+
+    title: str
+    values: np.ndarray
+    low: float
+    high: float
+    own_range: bool = False
+
+
+def write_input_samples(results: OutputFolder, *, per_class: int, time_axis: str = "x") -> None:
     """Write a figure with clips of all classes, and an image and a sound file of each of these clips.
 
     Parameters
@@ -35,6 +67,8 @@ def write_input_samples(results: OutputFolder, *, per_class: int) -> None:
         Output folder of a plan with one run, which need not be trained.
     per_class
         Largest number of clips per class, from the test fold.
+    time_axis
+        Axis of the time in the figures, ``x`` or ``y``.
 
     Raises
     ------
@@ -56,22 +90,66 @@ def write_input_samples(results: OutputFolder, *, per_class: int) -> None:
     clips = dataset.clips.iloc[images.clip_rows]
     labels, paths = clips["label"].to_numpy(), clips["path"].tolist()
     rows = select_clips(labels, split_rows(run, dataset, images).test, per_class=per_class)
-    inputs = {row: np.asarray(images.array[row]).reshape(view.shape).mean(axis=0) for row in rows}
-    titles = {row: dataset.class_names[labels[row]] for row in rows}
-    unit = f" in {view.unit}" if view.unit else ""
+    samples = make_samples(run, dataset, images, rows)
+    if run.frontend.normalise == "train":
+        view = replace(view, unit="standard deviations")
+    if time_axis == "y":
+        view, samples = view.transpose(), [replace(sample, values=sample.values.T) for sample in samples]
     cmap = DEFAULT_COLOUR_MAP if run.frontend.colour == "none" else run.frontend.colour
-    figure = make_clip_grid([inputs[row] for row in rows], [titles[row] for row in rows], view, cmap=cmap)
+    figure = make_clip_grid(samples, view, cmap=cmap)
     files = save_figure(figure, results.folder / "samples")
-    results.add_item(
-        "figure", "samples", f"{dataset.name}: clips of every class as {run.frontend.kind} inputs{unit}", files
-    )
-    for row in rows:
-        name = to_file_name(f"{titles[row]}-{row}")
+    results.add_item("figure", "samples", _caption(run, dataset, view), files)
+    for row, sample in zip(rows, samples, strict=True):
+        name = to_file_name(f"{sample.title}-{row}")
         sound = _write_sound(results, run, dataset, paths[row], name)
-        figure = make_clip_grid([inputs[row]], [titles[row]], view, cmap=cmap)
-        files = save_figure(figure, results.folder / "clips" / name, dpi=DPI)
-        facts = {"clip": paths[row], "sound": sound, "class": titles[row]}
-        results.add_item("map", name, f"{paths[row]} ({titles[row]})", files, **facts)
+        files = save_figure(make_clip_grid([sample], view, cmap=cmap), results.folder / "clips" / name, dpi=DPI)
+        facts = {"clip": paths[row], "sound": sound, "class": sample.title}
+        results.add_item("map", name, f"{paths[row]} ({sample.title})", files, **facts)
+
+
+def make_samples(run: Run, dataset: Dataset, images: DatasetInputs, rows: Sequence[int]) -> list[Sample]:
+    """Return the inputs `rows` with the range of values that the network receives.
+
+    With ``--normalise train`` the values are those after the normalisation, in standard deviations of the training
+    clips. Otherwise they are in the unit of the input, and the input transform maps the range from `Sample.low` to
+    `Sample.high` to 0 .. 1.
+    """
+    labels = dataset.clips["label"].to_numpy()[images.clip_rows]
+    inputs = [np.asarray(images.array[row]) for row in rows]
+    if run.frontend.normalise == "train":
+        normalise = fit_normalisation(run, images, split_rows(run, dataset, images))
+        inputs = [normalise(torch.tensor(image)[None]).numpy()[0] for image in inputs]
+    limits = [_range(run, image, inputs) for image in inputs]
+    height_and_width = ImageAxes.from_run(run).shape[1:]
+    return [
+        Sample(dataset.class_names[labels[row]], image.reshape(-1, *height_and_width).mean(axis=0), *limit)
+        for row, image, limit in zip(rows, inputs, limits, strict=True)
+    ]
+
+
+def _range(run: Run, image: np.ndarray, inputs: Sequence[np.ndarray]) -> tuple[float, float, bool]:
+    """Return the values at both ends of the colour map, and whether they are those of this image alone."""
+    fixed = get_input_layout(run.clip, run.frontend).value_range
+    if run.frontend.normalise == "train" or (run.frontend.levels == "fixed" and fixed is None):
+        return float(min(each.min() for each in inputs)), float(max(each.max() for each in inputs)), False
+    if run.frontend.levels == "fixed" and fixed:
+        return *fixed, False
+    low, high = float(image.min()), float(image.max())
+    return low, max(high, low + MIN_RANGE), True
+
+
+def _caption(run: Run, dataset: Dataset, view: ImageAxes) -> str:
+    """Return the caption of the figure: what is drawn, and the range of the colours."""
+    parts = [f"{dataset.name}: clips of every class as {run.frontend.kind} inputs"]
+    if len(view.channels) > 1:
+        parts.append(f"mean of the {len(view.channels)} channels")
+    if run.frontend.normalise == "train":
+        parts.append("in standard deviations of the training clips")
+    elif run.frontend.levels == "image":
+        parts.append(f"each from its own lowest to its own highest value in {view.unit}, as the network receives it")
+    else:
+        parts.append(f"all in the range in {view.unit} that the network receives as 0 to 1")
+    return ", ".join(parts)
 
 
 def select_clips(labels: np.ndarray, rows: np.ndarray, *, per_class: int) -> list[int]:
@@ -97,44 +175,53 @@ def select_clips(labels: np.ndarray, rows: np.ndarray, *, per_class: int) -> lis
 
 
 @with_style
-def make_clip_grid(
-    images: Sequence[np.ndarray], titles: Sequence[str], view: ImageAxes, *, cmap: str = DEFAULT_COLOUR_MAP
-) -> Figure:
-    """Draw images or waveforms in rows of `MAX_COLUMNS`, all with the same value range.
+def make_clip_grid(samples: Sequence[Sample], view: ImageAxes, *, cmap: str = DEFAULT_COLOUR_MAP) -> Figure:
+    """Draw images or waveforms in rows of `MAX_COLUMNS`.
+
+    If each image has its own range, its title states the range, and the colour bar is relative to it.
 
     Parameters
     ----------
-    images
-        Mean over the channels of each input, shape (height, width); height 1 for waveforms.
-    titles
-        Title of each panel.
+    samples
+        Inputs to draw.
     view
         Axes of the inputs.
     cmap
         Name of a matplotlib colour map.
     """
-    across = min(MAX_COLUMNS, len(images))
-    down = math.ceil(len(images) / across)
-    low = float(np.min([view.silence, *(image.min() for image in images)]))
-    high = max(float(image.max()) for image in images) + 1e-9
+    across = min(MAX_COLUMNS, len(samples))
+    down = math.ceil(len(samples) / across)
+    own_range = len(samples) > 1 and samples[0].own_range
     figure = Figure(figsize=(PAGE_WIDTH * across / MAX_COLUMNS + 0.6, 1.5 * down + 0.4), layout="constrained")
     axes = figure.subplots(down, across, squeeze=False)
     is_line = view.shape[1] == 1
-    for k, ax in enumerate(axes.flat):
-        if k >= len(images):
-            ax.set_axis_off()
-            continue
-        labelled = ("x" if k + across >= len(images) else "") + ("y" if k % across == 0 else "")
+    drawn: ScalarMappable
+    for ax in axes.flat[len(samples) :]:
+        ax.set_axis_off()
+    for k, (ax, sample) in enumerate(zip(axes.flat, samples, strict=False)):
+        labelled = ("x" if k + across >= len(samples) else "") + ("y" if k % across == 0 else "")
+        limits = {"low": sample.low, "high": sample.high}
         if is_line:
-            _draw_waveform(images[k][0], view, ax, highest=max(-low, high), labelled=labelled)
+            _draw_waveform(sample.values[0], view, ax, highest=max(-sample.low, sample.high), labelled=labelled)
         else:
-            drawn = draw_image(images[k], view, ax, cmap=cmap, low=low, high=high, labelled=labelled)
-        ax.set_title(escape_mathtext(titles[k]), fontsize=8)
+            drawn = draw_image(sample.values, view, ax, cmap=cmap, labelled=labelled, **limits)
+        note = f"\n{sample.low:.0f} to {sample.high:.0f} {view.unit}" if own_range else ""
+        ax.set_title(escape_mathtext(sample.title + note), fontsize=8 - own_range)
     if is_line:
         return figure
-    bar = figure.colorbar(drawn, ax=axes, label=view.unit, shrink=0.8, aspect=30)
+    label = view.unit
+    if own_range:
+        drawn, label = ScalarMappable(Normalize(0, 1), cmap), "Position in the range of the image"
+    below, above = (any(outside) for outside in zip(*(_exceeds_range(sample) for sample in samples), strict=True))
+    extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
+    bar = figure.colorbar(drawn, ax=axes, label=label, shrink=0.8, aspect=30, extend=extend[below, above])
     bar.outline.set_visible(False)
     return figure
+
+
+def _exceeds_range(sample: Sample) -> tuple[bool, bool]:
+    """Return whether values are below and above the range of the colours."""
+    return bool(sample.values.min() < sample.low), bool(sample.values.max() > sample.high)
 
 
 def _draw_waveform(y: np.ndarray, view: ImageAxes, ax: Axes, *, highest: float, labelled: str) -> None:

@@ -10,8 +10,8 @@ from core.config.options import option
 class Samples:
     """Draw clips of every class as the network receives them, and save their waveforms as WAV files.
 
-    Nothing is trained. All options of the network input apply, so that their effect can be seen and heard. The clips
-    are from the test fold and are always the same.
+    Nothing is trained. All options of the network input apply, so that their effect can be seen and heard: the colours
+    cover the range of values that the network receives. The clips are from the test fold and are always the same.
 
     Examples
     --------
@@ -25,3 +25,4 @@ class Samples:
     plans: ClassVar[bool] = True
 
     per_class: int = option(1, "Number of clips of each class.", at_least=1, at_most=100)
+    time_axis: str = option("x", "Axis of the time in the figures: x or y.", choices=("x", "y"))

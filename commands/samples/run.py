@@ -35,7 +35,7 @@ def prepare(call: Call, session: Session) -> Experiment:
         raise UserError(f"samples draws one kind of input, not {len(plan.runs)}: give every option a single value")
 
     def analyse(results: OutputFolder) -> pd.DataFrame:
-        write_input_samples(results, per_class=call.command.per_class)
+        write_input_samples(results, per_class=call.command.per_class, time_axis=call.command.time_axis)
         return pd.DataFrame()
 
     return Experiment(plan, "", analyse, trains=False, executes=False)

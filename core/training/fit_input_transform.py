@@ -33,13 +33,16 @@ def make_input_transform(run: Run, backbone: Backbone, inputs: DatasetInputs, sp
     UserError
         If ``fixed`` is not possible for the kind of input, or if it cannot be coloured.
     """
+    return fit_normalisation(run, inputs, split) if is_transform_fitted(run) else _make_fixed_transform(run, backbone)
+
+
+def fit_normalisation(run: Run, inputs: DatasetInputs, split: Split) -> Normalise:
+    """Fit the input transform of ``--normalise train`` or ``--pca`` to the training clips."""
     frontend = run.frontend
     if frontend.pca:
         return PcaProjection.fitted(inputs.array, split.train, pca=frontend.pca)
-    if is_transform_fitted(run):
-        channels = get_input_shape(run)[0]
-        return Normalise.of(inputs.array, split.train, channels=channels, per_row=INPUT_KINDS[frontend.kind].per_row)
-    return _make_fixed_transform(run, backbone)
+    channels = get_input_shape(run)[0]
+    return Normalise.of(inputs.array, split.train, channels=channels, per_row=INPUT_KINDS[frontend.kind].per_row)
 
 
 def _make_fixed_transform(run: Run, backbone: Backbone) -> nn.Module:
