@@ -21,8 +21,9 @@ class WeightChange(Ablation):
     """Compare the activations of each layer before and after training, from pretrained and from random weights.
 
     The same test clips pass through the network before and after training. The table shows the similarity of each
-    layer, the number of directions compared, the number of datapoints, and a noise floor: the similarity of randomly
-    mis-paired clips.
+    layer, a noise floor (the similarity of randomly mis-paired clips), the similarity above that floor, and the number
+    of directions, neurons and datapoints. It marks layers with fewer than 5 datapoints per neuron, whose similarity is
+    high for any two networks.
 
     Examples
     --------

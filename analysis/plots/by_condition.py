@@ -81,8 +81,9 @@ def draw_similarity_by_layer(
     ----------
     frame
         One row per layer and series, from input to output, with ``layer``, ``similarity`` (0 to 1) and optionally
-        ``noise_floor``, the similarity of unrelated activations of the same size, drawn as dotted lines. With more
-        than 12 layers the axis names stages: "block2" for "block2.denselayer5.conv1".
+        ``noise_floor``, the similarity of unrelated activations of the same size, drawn as dotted lines, and
+        ``few_datapoints``, whether a layer has too few datapoints, drawn as a hollow marker. With more than 12 layers
+        the axis names stages: "block2" for "block2.denselayer5.conv1".
     ax
         Panel to draw on.
     series
@@ -96,10 +97,15 @@ def draw_similarity_by_layer(
         x = [layers.index(layer) for layer in part["layer"]]
         colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
         ax.plot(x, part["similarity"], color=colour, marker="" if many else marker, label=name, zorder=3)
+        if "few_datapoints" in part and part["few_datapoints"].any():
+            y = part["similarity"].where(part["few_datapoints"].astype(bool))
+            ax.plot(x, y, linestyle="", **_hollow_marker(colour, marker), zorder=4)
         if "noise_floor" in part:
             ax.plot(x, part["noise_floor"], color=colour, linestyle=":", linewidth=0.8, alpha=0.6, zorder=1)
     if "noise_floor" in frame:
         ax.plot([], [], ":", color=GREY, linewidth=0.8, label="noise floor")
+    if "few_datapoints" in frame and frame["few_datapoints"].any():
+        ax.plot([], [], linestyle="", **_hollow_marker(GREY, "o"), label="few datapoints")
     if many:
         _name_stages(ax, [layer.partition(".")[0] for layer in layers])
     else:

@@ -8,13 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from analysis.similarity.indices import (
-    MIN_DATAPOINTS_PER_NEURON,
-    Similarity,
-    check_options,
-    has_too_few_datapoints,
-    similarity,
-)
+from analysis.similarity.indices import MIN_DATAPOINTS_PER_NEURON, Similarity, check_options, similarity
 from analysis.similarity.streaming_moments import Moments
 from core.errors import UserError, closest_name, unknown_name_error
 from core.models.auxiliary import find_auxiliary_heads
@@ -92,7 +86,7 @@ def compare_networks(
         for layer, sums in moments.items():
             with _errors_naming(layer):
                 result[layer] = similarity(sums, index, explained_variance=explained_variance)
-    _warn_of_few_datapoints(moments)
+    _warn_of_few_datapoints(result)
     return result
 
 
@@ -190,12 +184,12 @@ def _check_layers(network: nn.Module, layers: Sequence[str]) -> None:
             raise UserError(f"the network {type(network).__name__} has no layer '{layer}': {hint}")
 
 
-def _warn_of_few_datapoints(moments: dict[str, Moments]) -> None:
-    thin = [layer for layer, sums in moments.items() if has_too_few_datapoints(sums)]
+def _warn_of_few_datapoints(result: dict[str, Similarity]) -> None:
+    thin = [layer for layer, each in result.items() if each.has_few_datapoints]
     if thin:
-        sums = moments[thin[0]]
+        first = result[thin[0]]
         warnings.warn(
-            f"{len(thin)} of {len(moments)} layers have fewer than {MIN_DATAPOINTS_PER_NEURON} datapoints per neuron "
-            f"({thin[0]}: {sums.n_datapoints} for {max(sums.n_neurons)}); use more clips, or see the noise floor",
+            f"{len(thin)} of {len(result)} layers have fewer than {MIN_DATAPOINTS_PER_NEURON} datapoints per neuron "
+            f"({thin[0]}: {first.n_datapoints} for {max(first.n_neurons)}); use more clips, or see the noise floor",
             stacklevel=3,
         )

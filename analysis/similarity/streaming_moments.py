@@ -86,15 +86,15 @@ class Moments:
     The noise floor is the same index for the same activations with the clips of y paired at random with those of x. It
     includes what all clips have in common, such as the mean activation at each position.
 
-    * Clips with several positions: whole clips are paired and positions stay aligned. Within each batch, y is shifted
-      by a random number of clips, so that no clip is paired with itself. In large batches only every second, third or
-      fourth position is used, with at least 32 datapoints per neuron. This is a single random pairing of few clips if
-      there are few clips. Similar neighbours, such as clips of one class, raise the floor: use a random order.
-    * One datapoint per clip: the datapoints of y are permuted within each batch, and the mean of the batch is
-      subtracted, so that similar neighbours do not raise the floor. The sum is scaled to the size that a permutation of
-      all datapoints has on average. Of large batches a random subset is used (16 datapoints per neuron of the first
-      batch, half as many of the second, a third of the third), with larger weights. With batches of ordered clips the
-      floor of CCA is too high rather than too low.
+    Clips with several positions
+        Within each batch, y is shifted by a random number of clips. Positions stay aligned, and no clip is paired with
+        itself. Large batches use every second, third or fourth position, with at least 32 datapoints per neuron.
+        Similar neighbours, such as clips of one class, raise the floor: use a random order.
+    One datapoint per clip
+        The datapoints of y are permuted within each batch, about the mean of the batch, so that similar neighbours do
+        not raise the floor. The sum is scaled to the average size of a permutation of all datapoints. Large batches use
+        a random subset with larger weights: 16 datapoints per neuron of the first batch, half as many of the second, a
+        third of the third.
 
     A batch of one clip does not contribute to the floor.
 
@@ -129,7 +129,7 @@ class Moments:
         UserError
             If the shapes do not match, the number of neurons differs from earlier batches, or a clip is incomplete.
         """
-        x, y = _check_matrix("x", x), _check_matrix("y", y)
+        x, y = _as_matrix("x", x), _as_matrix("y", y)
         if len(x) != len(y):
             raise UserError(f"x has {len(x)} datapoints and y {len(y)}; they must be of the same clips")
         if positions < 1 or len(x) % positions:
@@ -145,10 +145,10 @@ class Moments:
         elif len(x) > positions:
             self._pair_clips(x, y, z, positions)
 
-    def _start(self, x: Any, y: Any, *, has_positions: bool) -> None:
+    def _start(self, x: Tensor, y: Tensor, *, has_positions: bool) -> None:
         self._has_positions = has_positions
         self.n_neurons = width, height = x.shape[1], y.shape[1]
-        device = x.device if isinstance(x, Tensor) and x.device.type != "mps" else torch.device("cpu")
+        device = x.device if x.device.type != "mps" else torch.device("cpu")
         self._zeros = torch.zeros((), dtype=torch.float64, device=device).new_zeros
         self._generator = torch.Generator(device).manual_seed(self._seed)
         self._shifts = random.Random(self._seed)
@@ -159,16 +159,16 @@ class Moments:
         self._cubic = self._zeros(2, width + height)  # sum |u|^2 z; sum |v|^2 z
         self._quartic = self._zeros(2, 2)  # sum |u|^4, |u|^2 |v|^2; |u|^2 |v|^2, |v|^4
         self._shuffled = self._zeros(width, height)
-        self._expected_square = self._zeros(
-            ()
-        )  # one datapoint per clip: expected squared norm of _shuffled over pairings
+        self._expected_square = self._zeros(())  # of the norm of _shuffled over pairings; one datapoint per clip
         # Several positions per clip, with v of the paired clip: number of pairs, sum z;
         # sum |u|^2 v, sum |v|^2 u; sum |u|^2, sum |v|^2, sum |u|^2 |v|^2.
         self._n_paired, self._paired_sum = 0, torch.zeros_like(self._origin)
         self._paired_cubic = self._zeros(height), self._zeros(width)
         self._paired_norms = self._zeros(3)
 
-    def _chunks(self, x: Any, y: Any, rows_x: Tensor | None = None, rows_y: Tensor | None = None) -> Iterator[Tensor]:
+    def _chunks(
+        self, x: Tensor, y: Tensor, rows_x: Tensor | None = None, rows_y: Tensor | None = None
+    ) -> Iterator[Tensor]:
         """Yield z (rows, neurons) in float64 in chunks, or the selected rows of x and y; all chunks share one buffer.
 
         The buffer is column-major, which is the fastest layout for products of neurons.
@@ -180,11 +180,11 @@ class Moments:
             piece = slice(start, min(start + size, n))
             z = buffer[:, : piece.stop - start].T
             for matrix, rows, part in ((x, rows_x, slice(None, width)), (y, rows_y, slice(width, None))):
-                taken = _take_rows(matrix, piece if rows is None else rows[piece], buffer.device)
-                torch.sub(taken, self._origin[part], out=z[:, part])
+                taken = matrix[piece if rows is None else rows[piece].to(matrix.device)]
+                torch.sub(taken.to(buffer.device), self._origin[part], out=z[:, part])
             yield z
 
-    def _accumulate(self, x: Any, y: Any) -> Tensor:
+    def _accumulate(self, x: Tensor, y: Tensor) -> Tensor:
         """Add a batch to the sums and return its last chunk of z."""
         width = self.n_neurons[0]
         for z in self._chunks(x, y):
@@ -199,7 +199,7 @@ class Moments:
         self.n_datapoints += len(x)
         return z
 
-    def _pair_clips(self, x: Any, y: Any, z: Tensor, positions: int) -> None:
+    def _pair_clips(self, x: Tensor, y: Tensor, z: Tensor, positions: int) -> None:
         """Add the products of x with y shifted by a random number of clips.
 
         `z` is used instead of x and y if the batch fits in one chunk.
@@ -230,7 +230,7 @@ class Moments:
             sums = torch.stack([squares_u.sum(), squares_v.sum(), squares_u.dot(squares_v)])
             self._paired_norms.add_(sums, alpha=weight)
 
-    def _pair_datapoints(self, x: Any, y: Any) -> None:
+    def _pair_datapoints(self, x: Tensor, y: Tensor) -> None:
         """Add the products of some datapoints of x with permuted datapoints of y, about their mean."""
         if len(x) < 2:
             return
@@ -362,21 +362,15 @@ def _centre_norm_product(
     )
 
 
-def _check_matrix(name: str, value: Any) -> Any:
-    matrix = value if isinstance(value, Tensor) else np.asarray(value)
-    if matrix.ndim != 2 or 0 in matrix.shape:
-        raise UserError(f"{name} has the shape {tuple(matrix.shape)}: similarity needs (datapoints, neurons)")
-    if matrix.is_complex() if isinstance(matrix, Tensor) else matrix.dtype.kind not in "biuf":
-        raise UserError(f"{name} holds values of type {matrix.dtype}: similarity needs real numbers")
-    return matrix
-
-
-def _take_rows(matrix: Any, rows: slice | Tensor, device: torch.device) -> Tensor:
-    if isinstance(matrix, Tensor):
-        taken = matrix[rows if isinstance(rows, slice) else rows.to(matrix.device)].to(device)
-    else:
-        taken = torch.from_numpy(np.array(matrix[rows if isinstance(rows, slice) else rows.cpu().numpy()])).to(device)
-    return taken if taken.is_floating_point() else taken.double()
+def _as_matrix(name: str, value: Any) -> Tensor:
+    """Return activations as a floating-point tensor (datapoints, neurons)."""
+    array = value if isinstance(value, Tensor) else np.asarray(value)
+    if array.ndim != 2 or 0 in array.shape:
+        raise UserError(f"{name} has the shape {tuple(array.shape)}: similarity needs (datapoints, neurons)")
+    if array.is_complex() if isinstance(array, Tensor) else array.dtype.kind not in "biuf":
+        raise UserError(f"{name} holds values of type {array.dtype}: similarity needs real numbers")
+    matrix = array if isinstance(array, Tensor) else torch.tensor(array)
+    return matrix if matrix.is_floating_point() else matrix.double()
 
 
 def _squared_lengths(z: Tensor, width: int) -> Tensor:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import torch
@@ -19,6 +20,7 @@ from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column
 from analysis.plots import by_condition
 from analysis.similarity import Similarity, compare_networks, list_weight_layers
+from analysis.similarity.indices import MIN_DATAPOINTS_PER_NEURON
 from core.cache.entries import cache_key
 from core.config.run import Run
 from core.finished.open_run import get_backbone, open_run
@@ -27,15 +29,16 @@ from core.io.atomic_files import explain_write_errors, read_json, write_text
 from core.models.backbone import Backbone
 from core.training.frozen_prefix import numerics_key_fields
 
-RESULTS_VERSION = 2  # of the stored similarities; increase it when the computation changes
+RESULTS_VERSION = 3  # of the stored similarities; increase it when the computation changes
 BATCH_SIZE = 32
 MAX_PRINTED_ROWS = 24  # rows that a terminal shows
-NUMERIC_COLUMNS = (
+MEASURES = (  # columns that are averaged over runs
     "similarity",
-    "similarity_std",
     "noise_floor",
+    "above_floor",
     "directions_before",
     "directions_after",
+    "n_neurons",
     "n_datapoints",
 )
 COLUMNS = (
@@ -43,8 +46,11 @@ COLUMNS = (
     Column("layer", "Layer"),
     Column("similarity", "Similarity", format_number, std="similarity_std"),
     Column("noise_floor", "Noise floor", format_number),
+    Column("above_floor", "Above floor", format_number),
     Column("directions", "Directions"),
+    Column("n_neurons", "Neurons", format_count),
     Column("n_datapoints", "Datapoints", format_count),
+    Column("few_datapoints", "Few data", lambda flag: "yes" if flag else ""),
 )
 
 
@@ -84,7 +90,11 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, spatial: s
     footnotes = [
         f"Clips of the test fold; neurons are channels, spatial positions are {positions}.{variance}",
         "Directions: compared before and after training. Noise floor: the same index for the same activations with "
-        "randomly mis-paired clips, one before and another one after training. "
+        "randomly mis-paired clips, one before and another one after training. Above floor: (similarity - floor) / "
+        "(1 - floor), 0 for the similarity of unrelated clips and 1 for no change.",
+        f"Few data: fewer than {MIN_DATAPOINTS_PER_NEURON} datapoints per neuron. The similarity of such a layer is "
+        "high for any two networks and must not be compared with that of other layers; compare the values above the "
+        "floor, or use more clips.",
         "Means over folds and seeds; ±: standard deviation over folds, with seeds averaged within each fold, or over "
         "the seeds of a single fold.",
     ]
@@ -104,7 +114,8 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, spatial: s
             "figure",
             measured.drop(columns="run_ids"),
             lambda ax: by_condition.draw_similarity_by_layer(data, ax, series=series, index=index.upper()),
-            caption=f"{caption}, by layer from input to output; dotted: the noise floor.",
+            caption=f"{caption}, by layer from input to output; dotted: the noise floor; hollow markers: fewer than "
+            f"{MIN_DATAPOINTS_PER_NEURON} datapoints per neuron, where the similarity is high for any two networks.",
         )
     conditions.write_details(results, summarise_conditions(results.plan, store), title="Weights")
     return frame.assign(condition=frame["weights"])
@@ -143,9 +154,8 @@ def compute_run_similarity(
     key_values |= numerics_key_fields(session.device, channels_last=True, threads=session.threads)
     key = cache_key(key_values)
     path = session.store.cache / "similarity" / f"{key}.json"
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):  # missing or damaged cache file
-        stored = read_json(path)
-        return {name: Similarity(**{**v, "n_directions": tuple(v["n_directions"])}) for name, v in stored.items()}
+    with contextlib.suppress(OSError, ValueError, msgspec.ValidationError):  # missing or damaged cache file
+        return msgspec.convert(read_json(path), dict[str, Similarity])
     dataset = results.plan.datasets[run.data.content]
     trained = open_run(run, dataset, session)
     networks = [network.to(session.device) for network in (trained.make_starting_network(), trained.network)]
@@ -188,7 +198,11 @@ def _make_layer_rows(
     rows = [_average_runs({key: layers[name] for key, layers in done.items()}) | {"layer": name} for name in names]
     return [
         row | counts
-        for row in rows or [dict.fromkeys(NUMERIC_COLUMNS, math.nan) | dict.fromkeys(("layer", "directions"))]
+        for row in rows
+        or [
+            dict.fromkeys((*MEASURES, "similarity_std"), math.nan)
+            | dict.fromkeys(("layer", "directions", "few_datapoints"))
+        ]
     ]
 
 
@@ -198,12 +212,17 @@ def _average_runs(similarities: Mapping[tuple[int, int], Similarity]) -> dict[st
     The keys of `similarities` are (fold, seed). With a single fold, the standard deviation is over seeds.
     """
     by_run = pd.DataFrame(
-        [(s.value, s.noise_floor, *s.n_directions, s.n_datapoints) for s in similarities.values()],
-        columns=["similarity", "noise_floor", "directions_before", "directions_after", "n_datapoints"],
+        [
+            (s.value, s.noise_floor, s.above_floor, *s.n_directions, max(s.n_neurons), s.n_datapoints)
+            for s in similarities.values()
+        ],
+        columns=MEASURES,
         index=pd.MultiIndex.from_tuples(list(similarities)),
         dtype=float,
     )
     units = by_run.groupby(level=0).mean() if by_run.index.get_level_values(0).nunique() > 1 else by_run
     means = {str(name): float(mean) for name, mean in units.mean(skipna=False).items()}
     directions = f"{means['directions_before']:.0f}, {means['directions_after']:.0f}"
-    return means | {"similarity_std": float(units["similarity"].std()), "directions": directions}
+    few = any(s.has_few_datapoints for s in similarities.values())
+    std = float(units["similarity"].std())
+    return means | {"similarity_std": std, "directions": directions, "few_datapoints": few}

@@ -139,6 +139,10 @@ def test_weight_change_of_frozen_blocks_is_1_and_is_cached(run_ablation) -> None
     assert pretrained[["stem", "block1", "block2"]].to_numpy() == pytest.approx(1.0, abs=1e-9)
     assert pretrained["block4"] < 0.999
     assert {f.name for f in results.folder.iterdir()} >= {"table.csv", "figure.png", "figure.csv"}
+    by_layer = frame[frame["weights"] == "random"].set_index("layer")
+    assert by_layer["n_neurons"].tolist() == [16, 24, 40, 112, 1280]
+    assert (by_layer["few_datapoints"] == (by_layer["n_datapoints"] < 5 * by_layer["n_neurons"])).all()
+    assert by_layer.loc["block4", "few_datapoints"]
     again, _ = run_ablation(WeightChange(similarity="cka"), frozen)
     pd.testing.assert_frame_equal(again, frame)
     cache = results.session.store.cache / "similarity"

@@ -77,6 +77,14 @@ def test_similarity_by_layer_has_lines_and_noise_floor(ax):
     assert ax.get_ylim()[0] == 0
 
 
+def test_similarity_by_layer_has_hollow_markers_of_layers_with_few_datapoints(ax):
+    frame = similarity(["stem", "block1", "head"])
+    by_condition.draw_similarity_by_layer(frame.assign(few_datapoints=frame["layer"] == "head"), ax)
+    assert legend(ax) == ["pretrained", "random", "noise floor", "few datapoints"]
+    hollow = [line for line in ax.lines if line.get_markerfacecolor() == "white" and len(line.get_ydata())]
+    np.testing.assert_allclose([line.get_ydata() for line in hollow], [[NAN, NAN, 0.898], [NAN, NAN, 0.398]])
+
+
 def test_grouped_bars_have_heights_and_published_values(ax):
     frame = pd.DataFrame(
         {

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from analysis.similarity import INDICES, Moments, Similarity, compare_networks, similarity
+from analysis.similarity import INDICES, Moments, Similarity, compare_networks, pwcca, similarity, svcca
 from analysis.similarity.weight_change import _average_runs
 from tests.analysis.similarity.test_similarity import DIRECT, make_rotation
 
@@ -108,11 +108,31 @@ def test_compare_networks_with_spatial_modes_has_their_noise_floors(index, shape
 
 def test_average_runs_has_deviation_over_folds_or_seeds():
     values = {(1, 0): 0.2, (1, 1): 0.4, (2, 0): 0.9}
-    by_run = {place: Similarity(value, (4, 6), 100, 0.1) for place, value in values.items()}
+    by_run = {place: Similarity(value, (4, 6), (10, 12), 100, 0.1) for place, value in values.items()}
     result = _average_runs(by_run)
     assert result["similarity"] == pytest.approx((0.3 + 0.9) / 2)
     assert result["similarity_std"] == pytest.approx(np.std([0.3, 0.9], ddof=1))
     assert (result["noise_floor"], result["directions"], result["n_datapoints"]) == (pytest.approx(0.1), "4, 6", 100)
+    assert result["above_floor"] == pytest.approx(np.mean([(0.3 - 0.1) / 0.9, (0.9 - 0.1) / 0.9]))
+    assert (result["n_neurons"], result["few_datapoints"]) == (12, False)
     one = _average_runs({place: by_run[place] for place in ((1, 0), (1, 1))})
     assert one["similarity_std"] == pytest.approx(np.std([0.2, 0.4], ddof=1))
     assert np.isnan(_average_runs({(1, 0): by_run[1, 0]})["similarity_std"])
+
+
+def test_average_runs_marks_layer_if_one_run_has_few_datapoints():
+    runs = {(fold, 0): Similarity(0.9, (9, 9), (20, 20), clips, 0.88) for fold, clips in ((1, 100), (2, 99))}
+    assert _average_runs(runs)["few_datapoints"]
+    assert not _average_runs({(1, 0): runs[1, 0]})["few_datapoints"]
+
+
+@pytest.mark.filterwarnings("ignore:.*datapoints per neuron")
+def test_similarity_above_floor_of_thin_layer_is_comparable(rng):
+    """Of unrelated layers, SVCCA is .62 with 2 datapoints per neuron and .11 with 50; above the floor both are 0."""
+    thin, wide = (svcca(*rng.standard_normal((2, 40 * factor, 40))) for factor in (2, 50))
+    assert (thin.value, wide.value) == pytest.approx((0.62, 0.11), abs=0.03)
+    assert (thin.has_few_datapoints, wide.has_few_datapoints) == (True, False)
+    assert (thin.above_floor, wide.above_floor) == pytest.approx((0, 0), abs=0.08)
+    same = rng.standard_normal((80, 40))
+    assert svcca(same, same).above_floor == pytest.approx(1)
+    assert np.isnan(pwcca(*rng.standard_normal((2, 30, 40))).above_floor)
