@@ -18,6 +18,10 @@ import soxr
 from core.audio.decoding import BLOCK_SIZE, Block, decode_blocks, describe_format
 
 MAX_WHOLE = 1 << 28  # samples of a recording that is read whole: 1 GB, three hours at 22,050 Hz
+MISSING, UNREADABLE = (
+    "missing",
+    "cannot be read: ",
+)  # reasons of `BadClip` that do not depend on the content of the file
 MAX_ONE_PASS = 1 << 22  # samples; the middle of a longer recording is cropped in a second pass
 
 
@@ -182,9 +186,9 @@ def _open_blocks(path: Path) -> Iterator[Iterator[Block]]:
         with path.open("rb", buffering=0) as file:
             yield decode_blocks(file)
     except FileNotFoundError:
-        raise BadClip(path, "missing") from None
+        raise BadClip(path, MISSING) from None
     except OSError as error:
-        raise BadClip(path, f"cannot be read: {error.strerror}") from None
+        raise BadClip(path, f"{UNREADABLE}{error.strerror}") from None
     except ValueError as error:
         raise BadClip(path, str(error)) from None
 

@@ -25,6 +25,8 @@ ROWS_PER_PIECE = 4096  # rows that are encoded at a time, to limit the memory
 FileDigest = tuple[Signature, Annotated[str, msgspec.Meta(min_length=64, max_length=64)]]
 Memo = dict[str, FileDigest]  # signature and SHA-256 of each file by path
 
+_read_signatures: dict[str, Signature] = {}  # of each file whose content this process has hashed, by absolute path
+
 
 def hash_content(
     rows: Iterable[Sequence[Any]],
@@ -115,9 +117,27 @@ def hash_files(
             done += len(piece)
             report(done, len(changed), f"reading the files of {name}")
     whole = [entry for entry in entries if entry is not None]
+    _read_signatures.update((f"{root}/{path}", entry[0]) for path, entry in zip(paths, whole, strict=True))
     if changed or len(memo) != len(paths):
         _write_memo(memo_path, dict(zip(paths, whole, strict=True)))
     return [digest for _, digest in whole]
+
+
+def check_unchanged(root: Path, paths: Iterable[str]) -> None:
+    """Check that files have not changed since this process computed their fingerprint; other files are not checked.
+
+    Raises
+    ------
+    UserError
+        If a file has changed. What was computed from it must not be stored under the fingerprint.
+    """
+    for path in paths:
+        file = f"{root}/{path}"
+        try:
+            if file in _read_signatures and file_signature(file) != _read_signatures[file]:
+                raise UserError(f"{file} has changed while the command was running: run the command again")
+        except OSError as error:
+            raise UserError(f"{file}: cannot be read any more ({error.strerror}): run the command again") from error
 
 
 def _find_unchanged(root: str, paths: Sequence[str], entries: Sequence[FileDigest | None]) -> list[FileDigest | None]:

@@ -16,10 +16,22 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from core.audio.reading import MAX_WHOLE, BadClip, LongRecording, fit_length, read_start, read_waveform, read_whole
+from core.audio.reading import (
+    MAX_WHOLE,
+    MISSING,
+    UNREADABLE,
+    BadClip,
+    LongRecording,
+    fit_length,
+    read_start,
+    read_waveform,
+    read_whole,
+)
 from core.audio.waveform_augmentation import WaveformChange, count_needed_samples
 from core.cache.array_file import ArrayWriter, Part, explain_cache_write_errors, write_rows
 from core.config.run import Clip, Frontend
+from core.datasets.fingerprint import check_unchanged
+from core.errors import UserError
 from core.inputs.base import InputKind
 from core.inputs.input_of_run import build_input_kind
 from core.inputs.store.compute import compute_inputs
@@ -121,10 +133,33 @@ def write_inputs(
     report(done)
     build = build_here if len(paths) - done < MIN_CLIPS_FOR_PROCESSES else build_chunks or build_in_processes
     for part in build(settings, remaining, writer.path):
+        check_readable(settings.root, paths[part.first : part.first + part.n_rows], part.facts["problems"].values())
         writer.record_part(part)
         done += part.n_rows
         report(done)
     return {int(row): reason for part in writer.parts for row, reason in part.facts["problems"].items()}
+
+
+def check_readable(root: Path, paths: Sequence[str], reasons: Iterable[str]) -> None:
+    """Check, before inputs are stored, that the files have not changed and that no disk or network drive failed.
+
+    A file that is missing for a moment would otherwise be stored as a clip that cannot be used.
+
+    Parameters
+    ----------
+    root, paths
+        Folder and paths of the clips that were read.
+    reasons
+        Reasons of those that cannot be used.
+
+    Raises
+    ------
+    UserError
+        If a file has changed or could not be read.
+    """
+    check_unchanged(root, paths)
+    if failed := [reason for reason in reasons if reason.startswith((MISSING, UNREADABLE))]:
+        raise UserError(f"a file in {root} could not be read ({failed[0]}): check it, and run the command again")
 
 
 def build_here(settings: InputSettings, chunks: Sequence[Chunk], path: Path) -> Iterator[Part]:

@@ -24,6 +24,7 @@ from core.inputs.store.build_inputs import (
     N_DECODERS,
     DeferredWaveform,
     batched,
+    check_readable,
     read_clip,
 )
 from core.inputs.store.stored_inputs import UnusableClip, clips_error, list_unusable_clips
@@ -246,6 +247,7 @@ def _build(
                 new.lengths.append(length)
                 new.loud += [row] * (peak > LOUD_PEAK)
                 progress(row + 1, len(paths), description)
+            check_readable(dataset.root, [path for _, path in batch], new.problems.values())
             writer.record_part(Part(first, sum(new.lengths), asdict(new)))
             facts.add(asdict(new))
     return_freed_memory()  # long recordings fragment the heap
@@ -283,7 +285,8 @@ def _write(
         for piece in pieces:
             writer.write(first + length, piece)
             length += len(piece)
-            peak = max(peak, float(np.abs(piece).max(initial=0)))
+            loudest = float(np.abs(piece).max(initial=0))
+            peak = max(peak, np.inf if np.isnan(loudest) else loudest)  # resampling a very loud recording overflows
     return length, peak
 
 
