@@ -27,6 +27,7 @@ CONDITIONAL_FIELDS: Mapping[str, Callable[[Run], bool]] = {
     "colour": lambda run: run.frontend.normalise != "train",
     "pca": lambda run: run.frontend.kind == "features",
     "layers": lambda run: run.model.backbone == "mlp",
+    "dropout": lambda run: not run.model.own_dropout,
     "frozen_batch_norm": lambda run: run.model.freeze != "none",
     "step_size": lambda run: not run.training.milestones,
     "monitor": lambda run: run.training.patience > 0 or run.training.schedule == "plateau",

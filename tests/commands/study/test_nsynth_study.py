@@ -12,6 +12,8 @@ from run_ablation import main
 NAME = "nsynth-transfer"
 SMALL = ["--image-size", "64", "64", "--epochs", "1", "--batch-size", "16", "--device", "cpu", "--threads", "1"]
 TOTALS = {"Figure 4": 61_790_922, "Figure 5": 6_129_834, "Figure 6": 11_243_466}
+TRAINABLE = {"Figure 4": 4_787_082, "Figure 5": 529_930, "Figure 6": 66_954}  # the base is frozen
+LAYERS = {"Figure 4": 27, "Figure 5": 198, "Figure 6": 70}
 BACKBONES = {"Figure 4": "alexnet", "Figure 5": "googlenet", "Figure 6": "resnet18"}
 
 
@@ -38,8 +40,10 @@ def check_untrained_items(folder: Path) -> None:
         rows = read_comparison(folder, item).set_index(["backbone", "metric"])
         own = rows.loc[BACKBONES[item]]
         assert own.loc["parameters", ["ours", "published"]].tolist() == [total, total]
-        assert own.loc["non_trainable_parameters", ["ours", "published"]].tolist() == [0, 0]
+        assert own.loc["trainable_parameters", ["ours", "published"]].tolist() == [TRAINABLE[item], total]
+        assert own.loc["non_trainable_parameters", ["ours", "published"]].tolist() == [total - TRAINABLE[item], 0]
         assert f"{total:,}" in page
+        assert len(pd.read_csv(folder / folder_name(item) / "layers.csv")) == LAYERS[item]
     sizes = read_comparison(folder, "Figure 4").set_index("metric")
     for metric in ("input_megabytes", "pass_megabytes", "parameters_megabytes", "total_megabytes"):
         assert sizes.loc[metric, "ours"] == pytest.approx(sizes.loc[metric, "published"], abs=0.005)
