@@ -27,8 +27,6 @@ def test_benchmarks_without_a_gpu_print_one_line(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_benchmark_imports(name: str) -> None:
-    if name == "attribution":
-        pytest.importorskip("captum")
     assert callable(importlib.import_module(f"tests.benchmarks.bench_{name}").measure)
 
 

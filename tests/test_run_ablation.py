@@ -51,8 +51,13 @@ def test_freeze_command_prints_all_results_and_trains_nothing_when_repeated(
     sounds: Path, tmp_path: Path, start: Start
 ) -> None:
     words = freeze(sounds, tmp_path, "--block", "3", "stem", "--seed", "0", "1", "--json")
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    for name in ("ray", "optuna"):
+        (blocked / f"{name}.py").write_text("raise ImportError('only --ray and --search optuna may import this')")
     command = [sys.executable, ROOT / "run_ablation.py", *words]
-    cold = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=240)
+    environment = os.environ | {"PYTHONPATH": str(blocked)}
+    cold = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=240, env=environment)
     assert cold.returncode == 0, cold.stderr
     answer, err = json.loads(cold.stdout), cold.stderr
     assert answer["ablation"] == "freeze"
@@ -163,7 +168,7 @@ def test_help_imports_no_large_library() -> None:
         "import sys, runpy; sys.argv = ['run_ablation.py', 'freeze', '--help']\n"
         "try: runpy.run_path('run_ablation.py', run_name='__main__')\n"
         "except SystemExit: pass\n"
-        "print([m for m in ('torch', 'pandas', 'numpy', 'librosa', 'matplotlib') if m in sys.modules])"
+        "print([m for m in ('torch', 'pandas', 'numpy', 'librosa', 'matplotlib', 'ray') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip().splitlines()[-1] == "[]"
@@ -177,7 +182,7 @@ def test_dry_run_imports_only_torch(tmp_path: Path) -> None:
         f"import gc, sys, runpy; sys.argv = ['run_ablation.py', *{words}, '--results', {str(tmp_path / 'results')!r}]\n"
         "try: runpy.run_path('run_ablation.py', run_name='__main__')\n"
         "finally: print([name for name in ('torch', 'torch._dynamo', 'librosa', 'numba', 'scipy', 'sklearn', "
-        "'matplotlib') if name in sys.modules], gc.isenabled(), gc.get_freeze_count() > 10_000)"
+        "'matplotlib', 'ray', 'optuna') if name in sys.modules], gc.isenabled(), gc.get_freeze_count() > 10_000)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.stdout.strip().splitlines()[-1:] == ["['torch'] True True"], done.stderr

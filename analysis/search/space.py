@@ -19,7 +19,7 @@ from core.errors import UserError
 from core.registry import Lazy
 from core.store.runs import STOPPED, Store
 
-optuna = Lazy("optuna")  # an optional dependency
+optuna = Lazy("optuna")  # only --search optuna imports it
 Point = dict[str, Any]  # values by ``group__field``
 MAX_DRAWS = 100  # attempts to draw a new point
 
@@ -161,18 +161,9 @@ class OptunaSampler:
         Seed of the sampler.
     known
         Points of an earlier, interrupted search, which are suggested again first.
-
-    Raises
-    ------
-    UserError
-        If Optuna is not installed.
     """
 
     def __init__(self, space: Space, *, seed: int, known: Sequence[Point] = ()) -> None:
-        try:
-            optuna.logging  # noqa: B018  (imports it)
-        except ImportError:
-            raise UserError("--search optuna needs Optuna: pip install 'audio-ablation[ray]'") from None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.space = space
         self.failure = optuna.trial.TrialState.FAIL

@@ -285,10 +285,7 @@ def _make_scheduler(tune: Tune, plan: Plan) -> Any:
         return None
     longest = max(run.training.epochs for run in plan.runs)
     rules = {"metric": "validation_accuracy", "mode": "max", "grace_period": 1, "reduction_factor": 3}
-    try:
-        return Asha(time_attr="epoch", max_t=longest + 1, **rules)
-    except ImportError:
-        return None  # the sweep reports that Ray is missing
+    return Asha(time_attr="epoch", max_t=longest + 1, **rules)
 
 
 def _configuration_name(run: Run, space: Space) -> str:

@@ -1,1 +1,1 @@
-"""Ray: runs as Ray Tune trials, on this machine or on a cluster. Imported for ``--ray`` only."""
+"""Runs as Ray Tune trials, on this machine or on a cluster. The modules import Ray for ``--ray`` only."""

@@ -23,7 +23,7 @@ from core.io.native_stderr import silence_native_stderr
 from core.registry import Lazy
 from core.session import count_cores
 
-ray, tune, psutil = Lazy("ray"), Lazy("ray.tune"), Lazy("psutil")
+ray, tune = Lazy("ray"), Lazy("ray.tune")
 
 ROOT = Path(__file__).resolve().parents[2]  # the folder that workers on this machine import the toolkit from
 OBJECT_STORE_BYTES = 256 * 2**20  # it holds configurations and results only
@@ -88,18 +88,13 @@ def connected(cluster: RayOptions) -> Iterator[list[Node]]:
     Raises
     ------
     UserError
-        If Ray is not installed, or no Ray cluster answers at the address.
+        If no Ray cluster answers at the address.
     """
     if cluster.ray != "local":
         check_address(cluster.ray)
     environment = dict(os.environ)
     os.environ |= _ENVIRONMENT | (_local_environment() if cluster.ray == "local" else {})
-    try:
-        ray.init, tune.Tuner, psutil.Process  # noqa: B018  (imports them)
-    except ImportError as error:
-        raise UserError(
-            f"--ray {cluster.ray} needs Ray ({error}): pip install 'audio-ablation[ray]', or leave --ray out"
-        ) from None
+    ray.init, tune.Tuner  # noqa: B018  (imports them with this environment)
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     descendants = new_descendants()
     with Path(os.devnull).open("w") as null, redirect_stdout(null):  # Ray prints its own progress

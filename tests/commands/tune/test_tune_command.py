@@ -151,7 +151,6 @@ def test_tune_prints_the_command_for_the_best_configuration(tune: Callable[..., 
 
 
 def test_tune_optuna_more_trials_reuse_earlier_ones(tune: Callable[..., TuneResult]) -> None:
-    pytest.importorskip("optuna")
     words = "--search optuna --lr 1e-5:1e-2 --epochs 1"
     _, first, _ = tune(f"{words} --trials 2")
     _, more, err = tune(f"{words} --trials 3")
@@ -167,7 +166,6 @@ def test_tune_scheduler_without_ray_is_refused(tune: Callable[..., TuneResult]) 
 
 @pytest.mark.slow
 def test_tune_asha_stops_poor_runs(tune: Callable[..., TuneResult]) -> None:
-    pytest.importorskip("ray")
     words = "--lr 1e-9 1e-8 1e-7 1e-6 1e-4 1e-3 --epochs 6"
     status, rows, _ = tune(f"{words} --scheduler asha --ray local")
     assert status == 0

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 
 import core.inputs.store.build_inputs
 from core.cluster.connect import Node, connected
@@ -23,7 +24,6 @@ from core.inputs.store.stored_inputs import DatasetInputs, load_inputs
 from core.progress import NullReporter
 from core.session import Session
 
-ray = pytest.importorskip("ray")
 LOST = "0" * 55 + "1"  # id of a node that does not exist
 BATCH = 4
 

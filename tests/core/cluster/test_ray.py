@@ -32,7 +32,6 @@ from core.session import Session
 from core.store.runs import FAILED, FINISHED
 from core.training.heads.groups import group_runs
 
-pytest.importorskip("ray")
 ROOT = Path(__file__).resolve().parents[3]
 
 
