@@ -17,6 +17,7 @@ from core.plan import Plan
 from core.session import Session
 from core.store.runs import FAILED, FINISHED
 from core.training import results
+from core.training.evaluation import format_accuracy
 from core.training.heads.groups import group_runs
 from core.training.heads.heads_trainer import train_heads
 from core.training.trainer import train
@@ -228,7 +229,8 @@ def record_failure(run: Run, session: Session, *, label: str, reason: str, trace
 
 
 def report_accuracy(run: Run, session: Session, *, label: str) -> None:
-    """Report the test accuracy and the duration of a finished run."""
+    """Report the accuracy (`core.training.evaluation.format_accuracy`) and the duration of a finished run."""
     record = session.store.finished(run)
     assert record is not None
-    session.report.note(f"{label}: accuracy {record.metrics.accuracy:.1%}, {record.seconds.total:.1f} s")
+    accuracy = format_accuracy(validation=record.metrics.validation_accuracy, test=record.metrics.accuracy)
+    session.report.note(f"{label}: {accuracy}, {record.seconds.total:.1f} s")

@@ -104,6 +104,18 @@ METRICS = {
         "With statistics", "Parameters with moving statistics", attrgetter("parameters_with_statistics")
     ),
 }
+METRICS_WITHOUT_TEST_CLIPS = (  # of runs with validation clips; a search may show them
+    "training_accuracy",
+    "validation_accuracy",
+    "epochs",
+    "best_epoch",
+    "time_to_converge",
+    "prediction_ms",
+    "seconds",
+    "trainable_parameters",
+    "parameters",
+    "parameters_with_statistics",
+)
 METRIC_NOTES = (
     "Balanced: mean recall of the classes. Precision, recall and F1: means over classes weighted by number of clips; "
     "weighted recall equals accuracy. Macro F1: unweighted mean over the classes in the test fold. Training: accuracy "

@@ -1,21 +1,35 @@
-"""Results of a search: a table of configurations sorted by accuracy, a figure, and the command to use the best."""
+"""Results of a search: configurations sorted by validation accuracy, a figure, and the command to use the best.
+
+The test accuracy of a configuration is reported only if its validation clips are no test clips: for the best one of a
+search on one fold, and for the best one of each fold (`analysis.search.nested_selection`).
+"""
 
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.conditions import make_caption, requested_metric_columns, write_requested_bars
+from analysis.conditions import make_caption
 from analysis.metrics.condition_summary import run_counts, summarise_conditions
-from analysis.output.number_format import format_number, format_percent, format_seconds, format_text
+from analysis.metrics.registry import METRICS_WITHOUT_TEST_CLIPS, metric_column
+from analysis.output.number_format import format_number, format_percent, format_seconds
 from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column, protocol_note
+from analysis.plots.metric_bars import write_metric_bars
 from analysis.search import search_figures
-from analysis.search.space import Point, Range, Space, column_name, flag_of, read_validation_score
+from analysis.search.nested_selection import format_nested_accuracy, select_per_fold, write_nested_selection
+from analysis.search.space import (
+    Range,
+    Space,
+    column_name,
+    flag_of,
+    format_option,
+    option_values,
+    read_validation_score,
+)
 from analysis.statistics.hypothesis_tests import average_seeds
 from core.config.options import typed_value
 from core.config.run import Run, field_of
@@ -26,8 +40,8 @@ BEST_CONDITION = "best"  # condition name of the best configuration
 SEARCH_OPTIONS = ("--search", "--trials", "--search-seed", "--scheduler")  # not options of a run
 
 
-def write_search_results(results: OutputFolder, space: Space) -> pd.DataFrame:
-    """Write the table and the figure of a search.
+def write_search_results(results: OutputFolder, space: Space, *, is_adaptive: bool = False) -> pd.DataFrame:
+    """Write the tables and the figure of a search.
 
     Parameters
     ----------
@@ -35,6 +49,8 @@ def write_search_results(results: OutputFolder, space: Space) -> pd.DataFrame:
         Output folder whose plan has one condition for each configuration.
     space
         Search space.
+    is_adaptive
+        Whether the search chose which runs to train by the results of earlier ones (Optuna, early stopping of trials).
 
     Returns
     -------
@@ -47,23 +63,29 @@ def write_search_results(results: OutputFolder, space: Space) -> pd.DataFrame:
     result_columns = [
         Column("validation_accuracy", "Validation %", format_percent, best="max", std="validation_accuracy_std"),
         Column("validation_loss", "Validation loss", format_number, best="min"),
-        Column("epochs", "Epochs", _format_value),
+        Column("epochs", "Epochs", format_option),
         Column("seconds", "Time", format_seconds),
     ]
-    if metric_columns := requested_metric_columns(results, result_columns):
+    shown = {column.name for column in result_columns}
+    requested = [n for n in dict.fromkeys(results.session.execution.metric) if n in METRICS_WITHOUT_TEST_CLIPS]
+    metric_columns = [metric_column(name) for name in requested if name not in shown]
+    if requested:
         metrics = summarise_conditions(plan, store).set_index("condition")
-        frame = frame.join(metrics[[name for name in metrics if name not in frame]], on="condition")
+        added = [f"{name}{suffix}" for name in requested for suffix in ("", "_std", "_low", "_high")]
+        frame = frame.join(metrics[[name for name in added if name not in frame]], on="condition")
+    nested = select_per_fold(plan, store)
     results.write_table(
         "table",
         frame,
         [
-            *(Column(name, search_figures.option_title(name), _format_value) for name in names),
+            *(Column(name, search_figures.option_title(name), format_option) for name in names),
             *result_columns,
             *metric_columns,
         ],
         caption=make_caption(plan),
-        footnotes=_footnotes(frame, plan, store),
+        footnotes=_footnotes(frame, nested, plan, store),
     )
+    write_nested_selection(results, nested, space, is_adaptive=is_adaptive)
     _write_best_settings(results, frame, space)
     if frame["validation_accuracy"].notna().any():
         is_grid = len(names) == 2 and not any(isinstance(values, Range) for values in space.values())
@@ -75,7 +97,8 @@ def write_search_results(results: OutputFolder, space: Space) -> pd.DataFrame:
             caption=f"{make_caption(plan)}: accuracy on validation clips by configuration.",
             width=3.5 if is_grid else min(7.0, 2.0 + 1.2 * len(names)),
         )
-    write_requested_bars(results, frame, (), title="Configuration")
+    for metric in requested:
+        write_metric_bars(results, frame, metric, title="Configuration", caption=make_caption(plan))
     return frame
 
 
@@ -92,17 +115,20 @@ def best_configuration_row(frame: pd.DataFrame, plan: Plan, store: Store, space:
     Returns
     -------
     row
-        Searched options by column name, and the accuracy at the last epoch on the test fold; empty if no
-        configuration has finished.
+        Searched options by column name, and ``accuracy``: the mean over folds of the test accuracy of the configuration
+        chosen in each fold (`analysis.search.nested_selection`), which for one fold is the best configuration; empty if
+        no configuration has finished.
     """
     best = frame.iloc[0]
-    runs = [run for run in plan.runs if run.id in best["run_ids"]]
-    records = [record for run in runs if (record := store.finished(run))]
-    if not _is_finished(best) or not records:
+    if not _is_finished(best):
         return pd.DataFrame()
+    run = next(run for run in plan.runs if run.id in best["run_ids"])
     values = {column_name(key): best[column_name(key)] for key in space}
-    accuracy = float(np.mean([record.metrics.accuracy for record in records]))
-    keys = {"data": runs[0].data.display_name, "backbone": runs[0].model.backbone, "condition": BEST_CONDITION}
+    is_one_fold = len({run.data.fold for run in plan.runs}) == 1
+    accuracy = (
+        _mean_test_accuracy(best, store) if is_one_fold else float(select_per_fold(plan, store)["accuracy"].mean())
+    )
+    keys = {"data": run.data.display_name, "backbone": run.model.backbone, "condition": BEST_CONDITION}
     return pd.DataFrame([{**values, **keys, "accuracy": accuracy}])
 
 
@@ -115,7 +141,7 @@ def _write_best_settings(results: OutputFolder, frame: pd.DataFrame, space: Spac
         {
             "option": flag,
             "searched": _format_searched(key, space[key]),
-            "best": _format_value(frame[names[flag]].iloc[0]),
+            "best": format_option(frame[names[flag]].iloc[0]),
         }
         for key, flag in zip(space, names, strict=True)
     ]
@@ -125,8 +151,8 @@ def _write_best_settings(results: OutputFolder, frame: pd.DataFrame, space: Spac
 
 def _format_searched(key: str, values: Any) -> str:
     if isinstance(values, Range):
-        return f"{_format_value(values.low)} to {_format_value(values.high)}"
-    return ", ".join(_format_value(typed_value(field_of(key), value)) for value in values)
+        return f"{format_option(values.low)} to {format_option(values.high)}"
+    return ", ".join(format_option(typed_value(field_of(key), value)) for value in values)
 
 
 def summarise_search(plan: Plan, store: Store, keys: Sequence[str]) -> pd.DataFrame:
@@ -161,14 +187,9 @@ def summarise_search(plan: Plan, store: Store, keys: Sequence[str]) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
-def option_values(run: Run, keys: Sequence[str]) -> Point:
-    """Return the values of some options of a run, as typed on the command line."""
-    return {key: typed_value(field_of(key), attrgetter(key.replace("__", "."))(run)) for key in keys}
-
-
 def as_cli_options(point: Mapping[str, Any]) -> str:
     """Return a point as options of a command line."""
-    return " ".join(f"{flag_of(key)} {shlex.quote(_format_value(value))}" for key, value in point.items())
+    return " ".join(f"{flag_of(key)} {shlex.quote(format_option(value))}" for key, value in point.items())
 
 
 def make_best_command(frame: pd.DataFrame, plan: Plan, space: Space, *, command: str) -> str:
@@ -237,21 +258,30 @@ def _is_finished(row: Any) -> bool:
     return not math.isnan(row["validation_accuracy"]) and not row["stopped"]
 
 
-def _footnotes(frame: pd.DataFrame, plan: Plan, store: Store) -> list[str]:
-    runs = plan.runs
+def _footnotes(frame: pd.DataFrame, nested: pd.DataFrame, plan: Plan, store: Store) -> list[str]:
+    runs, folds = plan.runs, {run.data.fold for run in plan.runs}
     notes = [
-        protocol_note(epoch="last epoch", folds={r.data.fold for r in runs}, seeds={r.seed for r in runs}),
+        protocol_note(epoch="last epoch", folds=folds, seeds={r.seed for r in runs}),
         f"Selected by the accuracy on {_validation_share(runs, store)} of the clips of the training folds, held out by "
-        "group. The test fold is not used.",
+        "group.",
     ]
     best = frame.iloc[0]
     if not _is_finished(best):
         return [*notes, "No configuration has finished."]
-    accuracy = np.mean([record.metrics.accuracy for run in best["run_ids"] if (record := store.finished(run))])
+    if len(folds) == 1:
+        accuracy = _mean_test_accuracy(best, store)
+        return [*notes, f"Best: {best['condition']}; accuracy on the test fold, not used to select it: {accuracy:.1%}."]
     return [
         *notes,
-        f"Best: {best['condition']}; accuracy on the test fold, not used for the selection: {accuracy:.1%}.",
+        f"Best: {best['condition']}. Its test accuracy over these folds would be too high, because the validation "
+        "clips of one fold are test clips of another. Chosen in each fold (table 'folds'), the search reaches "
+        f"{format_nested_accuracy(nested)}.",
     ]
+
+
+def _mean_test_accuracy(row: Any, store: Store) -> float:
+    """Return the mean test accuracy of the finished runs of a configuration."""
+    return float(np.mean([record.metrics.accuracy for run in row["run_ids"] if (record := store.finished(run))]))
 
 
 def _validation_share(runs: Sequence[Run], store: Store) -> str:
@@ -263,7 +293,3 @@ def _validation_share(runs: Sequence[Run], store: Store) -> str:
         return f"{requested:.0%}"
     percentages = dict.fromkeys(sorted(shares, key=lambda share: int(share[:-1])))
     return f"{' to '.join([*percentages][:: max(1, len(percentages) - 1)])} (requested: {requested:.0%})"
-
-
-def _format_value(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else format_text(value)

@@ -10,11 +10,11 @@ import pandas as pd
 from rich.console import Console
 
 from ablations.base import freeze_through
+from analysis.metrics.registry import METRICS_WITHOUT_TEST_CLIPS
 from analysis.output.output_folder import OutputFolder
 from analysis.search.best_configurations import (
     best_configuration_row,
     make_best_command,
-    option_values,
     write_search_results,
 )
 from analysis.search.space import (
@@ -26,6 +26,7 @@ from analysis.search.space import (
     draw_points,
     flag_of,
     grid_points,
+    option_values,
     parse_values,
     read_validation_score,
 )
@@ -60,6 +61,7 @@ def search(call: Call) -> int:
     uses_optuna = tune.search == "optuna"  # which chooses configurations during the search
     if tune.scheduler != "none" and not settings.cluster.ray:
         raise UserError(f"--scheduler {tune.scheduler} needs Ray: add --ray local, or leave the scheduler out")
+    _check_metrics(settings.metric)
     console = Console(stderr=settings.json, highlight=False, soft_wrap=False)
     with Reporter() as report:
         session = Session(settings, report)
@@ -87,7 +89,8 @@ def search(call: Call) -> int:
 
         def write_analysis() -> tuple[OutputFolder, pd.DataFrame]:
             results = OutputFolder(plan, session, folder, published_as=settings.published_as)
-            return results, write_search_results(results, space)
+            is_adaptive = uses_optuna or tune.scheduler != "none"
+            return results, write_search_results(results, space, is_adaptive=is_adaptive)
 
         (results, frame), executed = analyse_with_repair(write_analysis, plan, session, executed)
     status = conclude(results, frame, executed, console, command=call.line)
@@ -117,6 +120,15 @@ def prepare(call: Call, session: Session) -> Experiment:
         "",
         lambda results: best_configuration_row(write_search_results(results, space), plan, session.store, space),
     )
+
+
+def _check_metrics(metrics: Sequence[str]) -> None:
+    """Raise `UserError` if a metric is computed on test clips."""
+    if on_test := [name for name in metrics if name not in METRICS_WITHOUT_TEST_CLIPS]:
+        raise UserError(
+            f"--metric {on_test[0]}: is computed on test clips, which must not choose settings; tune shows "
+            f"{', '.join(METRICS_WITHOUT_TEST_CLIPS)}"
+        )
 
 
 def _planner(call: Call, space: Space, fixed: list[Point], session: Session) -> Callable[[list[Point]], Plan]:

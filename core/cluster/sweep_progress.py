@@ -12,6 +12,7 @@ from core.errors import MachineError
 from core.executor import group_label, record_failure, report_accuracy
 from core.session import Session
 from core.store.runs import FAILED, FINISHED, RECORD, STOPPED
+from core.training.evaluation import format_accuracy
 
 SHOW_SECONDS = 0.5  # seconds between two updates of the display
 NODE_CHECK_SECONDS = 30.0  # seconds between two checks for a suitable node, while no trial runs
@@ -49,7 +50,6 @@ class SweepProgress:
         self.source, self.session, self.storage, self.schedulable = source, session, storage, schedulable
         self.running: set[str] = set()
         self.done = self.failures = 0
-        self.best = 0.0
         self.fatal_error = ""
         self.start_time = self.display_time = self.node_check_time = time.monotonic()
 
@@ -62,8 +62,8 @@ class SweepProgress:
         if "fatal_error" in result:
             self.fatal_error = result["fatal_error"]
         elif "epoch" in result:
-            epochs, accuracy = config["runs"][0]["training"]["epochs"], result["test_accuracy"]
-            self.session.report(result["epoch"], epochs, config["labels"][0], f"test accuracy {accuracy:.1%}")
+            accuracy = format_accuracy(validation=result.get("validation_accuracy"), test=result["test_accuracy"])
+            self.session.report(result["epoch"], config["runs"][0]["training"]["epochs"], config["labels"][0], accuracy)
 
     def on_death(self, config: dict[str, Any], trace: str) -> None:
         """Report a killed trial, which resumes from its last checkpoint."""
@@ -127,8 +127,6 @@ class SweepProgress:
         self.done += 1
         if record := self.session.store.record(run):
             self.failures += record.status == FAILED
-            if record.finished:
-                self.best = max(self.best, record.metrics.accuracy)
         self.source.run_ended(run)
         self._show()
 
@@ -136,8 +134,6 @@ class SweepProgress:
         self.display_time = time.monotonic()
         done, total = self.source.found + self.done, self.source.total
         parts = [f"{len(self.running)} running, {self.failures} failed"]
-        if self.best:
-            parts.append(f"best {self.best:.1%}")
         if self.done and done < total:
             left = (self.display_time - self.start_time) / self.done * (total - done)
             parts.append(f"about {max(1, round(left / 60))} min left" if left >= 60 else f"about {left:.0f} s left")

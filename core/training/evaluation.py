@@ -1,5 +1,6 @@
 """Evaluation of a network after an epoch: logits, loss and accuracy."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -26,6 +27,16 @@ def evaluate(network: nn.Module, source: InputSource, rows: np.ndarray, compute_
 def list_evaluation_rows(split: Split) -> dict[str, np.ndarray]:
     """Return the rows that are evaluated after every epoch: test clips and, if there are any, validation clips."""
     return {"test": split.test} | ({"validation": split.validation} if len(split.validation) else {})
+
+
+def format_accuracy(*, validation: float | None, test: float) -> str:
+    """Return the accuracy that progress messages show: on validation clips if the run has any, else on the test fold.
+
+    Thus nobody chooses settings on the test fold while a search is running.
+    """
+    if validation is None or math.isnan(validation):
+        return f"test accuracy {test:.1%}"
+    return f"validation accuracy {validation:.1%}"
 
 
 def compute_scores(logits: Mapping[str, np.ndarray], prepared: PreparedRun, epoch: int) -> dict[str, float]:

@@ -24,7 +24,7 @@ from core.training.augmentations import make_test_augmentation
 from core.training.batches import copy_to_device
 from core.training.early_stopping import find_stop_reason
 from core.training.epoch_order import seed_epoch, shuffle_epoch_rows
-from core.training.evaluation import compute_scores, evaluate, list_evaluation_rows
+from core.training.evaluation import compute_scores, evaluate, format_accuracy, list_evaluation_rows
 from core.training.fit_input_transform import is_transform_fitted
 from core.training.optimizers import make_optimizer
 from core.training.prepare import PreparedRun, prepare
@@ -236,4 +236,5 @@ def is_best(row: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> boo
 
 
 def _format_row(row: dict[str, Any]) -> str:
-    return f"loss {row['train_loss']:.3f}  test accuracy {row['test_accuracy']:.1%}"
+    accuracy = format_accuracy(validation=row.get("validation_accuracy"), test=row["test_accuracy"])
+    return f"loss {row['train_loss']:.3f}  {accuracy}"

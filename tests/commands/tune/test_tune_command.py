@@ -140,6 +140,8 @@ def test_tune_prints_the_command_for_the_best_configuration(tune: Callable[..., 
     assert scores == sorted(scores, reverse=True)
     best = rows[0]
     assert f"--optimizer {best['optimizer']} --lr {best['lr']:g}\n" in err
+    assert err.count(": validation accuracy ") == 4
+    assert "test accuracy" not in err
     record = json.loads((tmp_path / "runs" / best["run_ids"][0] / "run.json").read_text())
     assert record["config"]["data"]["validation"] == 0.2
     assert record["clips"]["validation"] > 0
@@ -162,6 +164,11 @@ def test_tune_optuna_more_trials_reuse_earlier_ones(tune: Callable[..., TuneResu
 def test_tune_scheduler_without_ray_is_refused(tune: Callable[..., TuneResult]) -> None:
     with pytest.raises(UserError, match="^--scheduler asha needs Ray: add --ray local, or leave the scheduler out$"):
         tune("--lr 1e-5 1e-2 --scheduler asha")
+
+
+def test_tune_metric_of_test_clips_is_refused(tune: Callable[..., TuneResult]) -> None:
+    with pytest.raises(UserError, match="^--metric macro_f1: is computed on test clips"):
+        tune("--lr 1e-5 1e-2 --metric validation_accuracy macro_f1")
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from commands.cli.run_plan import execute
 from core.cluster.address import check_address
 from core.cluster.connect import Node, resources_per_trial
 from core.cluster.storage import Storage
-from core.cluster.sweep_progress import trial_end_reason
+from core.cluster.sweep_progress import SweepProgress, trial_end_reason
 from core.config.execution import ExecutionOptions, RayOptions
 from core.config.run import Run
 from core.datasets.dataset import Dataset
@@ -77,6 +77,21 @@ def nodes(*sizes: tuple[float, float]) -> list[Node]:
 def test_resources_per_trial_impossible_options_raise(execution: ExecutionOptions, message: str) -> None:
     with pytest.raises(UserError, match=f"^{message}$"):
         resources_per_trial(nodes((2, 0), (4, 1)), runs=9, execution=execution)
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ({"test_accuracy": 0.4}, "test accuracy 40.0%"),
+        ({"test_accuracy": 0.4, "validation_accuracy": 0.3}, "validation accuracy 30.0%"),
+    ],
+)
+def test_sweep_progress_shows_validation_accuracy_if_there_is_one(scores: dict[str, float], expected: str) -> None:
+    shown: list[tuple[object, ...]] = []
+    session: Any = SimpleNamespace(report=lambda *words: shown.append(words))
+    progress = SweepProgress(SimpleNamespace(), session, None, schedulable=lambda: True)  # type: ignore[arg-type]
+    progress.on_report({"runs": [{"training": {"epochs": 9}}], "labels": ["[1/1] a"]}, {"epoch": 2, **scores})
+    assert shown == [(2, 9, "[1/1] a", expected)]
 
 
 @pytest.mark.parametrize("address", ["nowhere", "10.0.0.1:port", "ray://head:10001"])
