@@ -27,6 +27,7 @@ from analysis.plots.confusion import write_confusion_by_condition
 from analysis.plots.learning_curves import write_learning_curves
 from analysis.plots.metric_bars import write_metric_bars
 from analysis.statistics import hypothesis_tests, paired_comparisons
+from core.datasets.metadata import format_few
 from core.plan import Plan
 from core.store.runs import FAILED, Store
 
@@ -271,5 +272,6 @@ def make_footnotes(plan: Plan, store: Store) -> list[str]:
         )
     bad = {clip for record in records for clip in record.bad_clips}
     if bad:
-        notes.append(f"Unusable clips left out: {len(bad)}. Each run.json lists them.")
+        named = format_few(sorted({path for path, _ in bad}))
+        notes.append(f"Unusable clips left out: {len(bad)} ({named}). Each run.json gives the reasons.")
     return notes + [f"{record.id} failed: {record.reason}." for record in records if record.status == FAILED]

@@ -160,7 +160,7 @@ def test_command_with_bad_clips_lists_them_before_training(sounds: Path, tmp_pat
     words = freeze(root, tmp_path / "results", "--block", "4", "--on-bad-clip", "skip")
     status, out, err = start(*words).communicate()
     assert status == 0, err
-    assert "Unusable clips left out: 2." in " ".join(out.split())
+    assert "Unusable clips left out: 2 (high/2.wav, low/1.wav)" in " ".join(out.split())
 
 
 def test_help_imports_no_large_library() -> None:

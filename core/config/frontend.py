@@ -88,14 +88,14 @@ class Frontend:
     )
     normalise: str = option(
         "fixed",
-        "Normalisation. fixed: map decibels to the range the backbone was trained on; train: use mean and standard "
-        "deviation of the training folds.",
-        choices=("fixed", "train"),
+        "Normalisation. fixed: map decibels to the range the backbone was trained on; unit: map them to 0 .. 1, as "
+        "ToTensor of torchvision does with an image; train: use mean and standard deviation of the training folds.",
+        choices=("fixed", "unit", "train"),
         decides="input transform",
     )
     levels: str = option(
         "fixed",
-        "Pixel scaling with --normalise fixed: a fixed dB range, or image (minimum and maximum of each image).",
+        "Pixel scaling with --normalise fixed or unit: a fixed dB range, or image (minimum and maximum of each image).",
         flag="value-range",
         choices=("fixed", "image"),
         legacy_value="fixed",

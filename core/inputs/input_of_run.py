@@ -59,7 +59,8 @@ def check_input_transform(run: Run) -> None:
     Raises
     ------
     UserError
-        If ``--normalise fixed`` is used without a value range, or colours or a value range with unsuitable inputs.
+        If ``--normalise fixed`` or ``unit`` is used without a value range, or colours or a value range with unsuitable
+        inputs.
     """
     layout, frontend = get_input_layout(run.clip, run.frontend), run.frontend
     if frontend.normalise == "train":
@@ -71,4 +72,6 @@ def check_input_transform(run: Run) -> None:
     if frontend.levels == "image" and len(layout.shape) != 3:
         raise UserError(f"--value-range image: --input {frontend.kind} gives no images; leave it out")
     if layout.value_range is None and frontend.levels == "fixed":
-        raise UserError(f"--normalise fixed: --input {frontend.kind} has no fixed value range; use --normalise train")
+        raise UserError(
+            f"--normalise {frontend.normalise}: --input {frontend.kind} has no fixed value range; use --normalise train"
+        )

@@ -25,13 +25,14 @@ from core.store.runs import Store
 def make_input_transform(run: Run, backbone: Backbone, inputs: DatasetInputs, split: Split) -> nn.Module:
     """Make the input transform of a run.
 
-    ``--normalise fixed`` uses the mean and standard deviation that the backbone was pretrained with, ``train`` those of
-    the training clips. ``--pca`` standardises by the training clips and projects on their principal components.
+    ``--normalise fixed`` scales images to 0 .. 1 and uses the mean and standard deviation that the backbone was
+    pretrained with; ``unit`` only scales them; ``train`` uses the mean and deviation of the training clips. ``--pca``
+    standardises by the training clips and projects on their principal components.
 
     Raises
     ------
     UserError
-        If ``fixed`` is not possible for the kind of input, or if it cannot be coloured.
+        If ``fixed`` or ``unit`` is not possible for the kind of input, or if it cannot be coloured.
     """
     return fit_normalisation(run, inputs, split) if is_transform_fitted(run) else _make_fixed_transform(run, backbone)
 
@@ -50,14 +51,19 @@ def _make_fixed_transform(run: Run, backbone: Backbone) -> nn.Module:
     layout, frontend = get_input_layout(run.clip, run.frontend), run.frontend
     check_input_transform(run)
     if len(layout.channels) not in (1, len(backbone.mean)):
-        raise UserError(f"--normalise fixed: --input {frontend.kind} does not have 1 or 3 channels; use train")
+        raise UserError(
+            f"--normalise {frontend.normalise}: --input {frontend.kind} does not have 1 or 3 channels; use train"
+        )
     value_range = None if frontend.levels == "image" else layout.value_range
+    n_channels = len(backbone.mean)
+    is_unit = frontend.normalise == "unit"
+    mean, std = ((0.0,) * n_channels, (1.0,) * n_channels) if is_unit else (backbone.mean, backbone.std)
     if value_range and frontend.colour == "none":
-        return Normalise.fixed(backbone.mean, backbone.std, value_range)
+        return Normalise.fixed(mean, std, value_range)
     steps = OrderedDict[str, nn.Module](levels=ScaleToUnit(value_range))
     if frontend.colour != "none":
         steps["colour"] = ColourMap(frontend.colour)
-    return nn.Sequential(steps | {"normalise": Normalise.fixed(backbone.mean, backbone.std, (0.0, 1.0))})
+    return nn.Sequential(steps | {"normalise": Normalise.fixed(mean, std, (0.0, 1.0))})
 
 
 def load_or_fit_input_transform(

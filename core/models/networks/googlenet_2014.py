@@ -2,9 +2,10 @@
 
 The report gives this number but no code. These choices reproduce it: Inception modules with biases, without batch norm
 and with 5 x 5 kernels; a stem of a 7 x 7 and a 3 x 3 convolution, each with batch norm, without the 1 x 1 reduction
-between them; two auxiliary heads with 1,024 hidden units. The auxiliary losses have weight 0.3 (Szegedy et al.; the
-report does not say). Convolutions without batch norm use the initialisation of He et al. 2015, because with torch's
-default the signal vanishes after nine modules. The blocks end where torchvision's GoogLeNet ends them.
+between them; two auxiliary heads with 1,024 hidden units. The dropout rates and the weight of the auxiliary losses are
+those of Szegedy et al.; the report does not state them. Convolutions without batch norm use the initialisation of He et
+al. 2015, because with torch's default the signal vanishes after nine modules. The blocks end where torchvision's
+GoogLeNet ends them.
 """
 
 from collections import OrderedDict
@@ -16,7 +17,7 @@ from core.models.auxiliary import AuxiliaryHead
 from core.models.family import Shape
 from core.models.networks.network import Network, assemble_stages
 
-AUXILIARY_WEIGHT = 0.3
+DROPOUT, AUXILIARY_DROPOUT, AUXILIARY_WEIGHT = 0.4, 0.7, 0.3  # of Szegedy et al.
 # widths: 1 x 1; reduction before 3 x 3; 3 x 3; reduction before 5 x 5; 5 x 5; 1 x 1 after the pooling
 _BRANCHES = {
     "3a": (64, 96, 128, 16, 32, 32),
@@ -65,7 +66,7 @@ def googlenet_2014(num_classes: int, input_shape: Shape) -> nn.Sequential:
         blocks.append(nn.Sequential(OrderedDict(modules)))
     head = nn.Sequential(
         OrderedDict(
-            avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(1), dropout=nn.Dropout(0.4),
+            avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(1), dropout=nn.Dropout(DROPOUT),
             fc=nn.Linear(channels, num_classes),
         )
     )  # fmt: skip
@@ -80,7 +81,7 @@ def _auxiliary_head(channels: int, num_classes: int) -> nn.Sequential:
             flatten=nn.Flatten(1),
             fc=nn.Linear(128 * 16, 1024),
             relu=nn.ReLU(),
-            dropout=nn.Dropout(0.7),
+            dropout=nn.Dropout(AUXILIARY_DROPOUT),
             classifier=nn.Linear(1024, num_classes),
         )
     )

@@ -10,13 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from torch import nn
 
 import ablations
-from commands.cli.study_schema import list_runnable_studies, read_study
+from commands.cli.study_schema import list_runnable_studies, load_preset, read_study
 from commands.study.experiment import list_experiment_commands, prepare_experiment
 from commands.study.run import list_study_settings, parse_experiments
 from commands.study.settings import ITEM_SEPARATOR, Setting
+from core.config.run import Run
 from core.datasets.sets.gtzan import GENRES
+from core.models.build_network import build_network
 from core.session import Session
 
 TITLE = "## Settings that the text leaves open"
@@ -153,3 +156,22 @@ def check_row(row: Row, option: str, settings: Sequence[Setting], rows: Sequence
         items = [item for item in items if not any(item in names for names in others)]
     assert items, row
     assert {item: found.get(item) for item in items} == dict.fromkeys(items, row.value), (row, option)
+
+
+@pytest.mark.parametrize(
+    ("study", "backbone", "rates"),
+    [
+        ("thirteen-classes-padding", "googlenet_2014", {0.4, 0.7}),
+        ("thirteen-classes-padding", "resnet34_conv3", set()),
+        ("thirteen-classes-mobile", "mobilenet_v1", set()),
+        ("genres", "convolneunet", {0.5}),
+        ("genres", "vgg16", {0.5}),
+        ("genres", "googlenet", set()),
+    ],
+)
+def test_preset_gives_networks_their_dropout_rates(study: str, backbone: str, rates: set[float]) -> None:
+    """The layers that are active are those of the report or of its network."""
+    small = {"data__name": "thirteen-classes", "model__weights": "random", "model__backbone": backbone}
+    point = load_preset(study)(small | {"frontend__image": (64, 64)})
+    network = build_network(Run().replace(**{key: value for key, value in point.items() if key != "data__fold"}), 13)
+    assert {m.p for m in network.modules() if isinstance(m, nn.Dropout)} - {0.0} == rates

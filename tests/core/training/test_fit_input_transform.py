@@ -1,5 +1,6 @@
 """Input transforms: fitted to training clips, stored with the run, and loaded unchanged."""
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -45,3 +46,17 @@ def test_load_or_fit_prefers_stored_transform(fitted: Run, dataset: Dataset, ses
     session.store.write_input_transform(fitted, kept)
     found = read(fitted, dataset, session).state_dict()
     assert {name: tensor.tolist() for name, tensor in found.items()} == {k: v.tolist() for k, v in kept.items()}
+
+
+def test_unit_input_transform_equals_to_tensor_of_a_drawn_image(run: Run, dataset: Dataset, session: Session) -> None:
+    """Each image is drawn by matplotlib from its minimum to its maximum, then divided by 255."""
+    single = {"frontend__window": 256, "frontend__hop": 64, "frontend__levels": "image", "frontend__colour": "viridis"}
+    drawn = run.replace(**single, frontend__normalise="unit")
+    images = load_plain_inputs(drawn, dataset, session)
+    step = read(drawn, dataset, session)
+    for image, ours in zip(images.array[:3], step(torch.tensor(images.array[:3])).permute(0, 2, 3, 1), strict=True):
+        scaled = (image[0] - image.min()) / (image.max() - image.min())
+        expected = matplotlib.colormaps["viridis"](scaled, bytes=True)[..., :3] / 255
+        np.testing.assert_allclose(ours, expected, atol=0.02)
+    fixed = read(drawn.replace(frontend__normalise="fixed"), dataset, session)
+    assert not torch.allclose(fixed(torch.tensor(images.array[:1])), step(torch.tensor(images.array[:1])), atol=0.1)
