@@ -237,9 +237,7 @@ def make_faithfulness_table(
         ``difference``, ``difference_low``, ``difference_high``
             Mean difference to the control, paired by recording, and its interval.
         ``p``
-            p value of a sign flip test, Holm-corrected within the table.
-        ``contradicts``
-            Whether the uncorrected p and the interval disagree about significance.
+            p value of a paired t test, Holm-corrected within the table.
         ``clips``, ``recordings``
             Number of clips and of recordings.
         ``verdict``
@@ -265,18 +263,6 @@ def make_faithfulness_table(
     return table
 
 
-def contradiction_notes(table: pd.DataFrame) -> list[str]:
-    """Return a footnote that names the tests whose interval and p value disagree, or an empty list."""
-    rows = table[table["contradicts"]]
-    if rows.empty:
-        return []
-    tests = ", ".join(dict.fromkeys(f"{row.test} against the {row.control}" for row in rows.itertuples()))
-    return [
-        f"The interval and the uncorrected p value disagree at the .05 level for {tests}: the t interval assumes that "
-        "the differences between recordings are normally distributed, the sign flip test only that they are symmetric."
-    ]
-
-
 def _test_row(
     test: str,
     name: str,
@@ -299,7 +285,7 @@ def _test_row(
     }
     if control_values is None:
         empty = dict.fromkeys(("control_value", "difference", "difference_low", "difference_high", "p"), np.nan)
-        return row | {"control": "", **empty, "contradicts": False}
+        return row | {"control": "", **empty}
     control_values = _average_clips(control_values, recordings)
     comparison = hypothesis_tests.compare_pairs(values, control_values)
     return row | {
@@ -309,7 +295,6 @@ def _test_row(
         "difference_low": comparison.low,
         "difference_high": comparison.high,
         "p": comparison.p,
-        "contradicts": comparison.contradicts,
     }
 
 

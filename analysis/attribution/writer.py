@@ -65,9 +65,9 @@ TEST_NOTES = (
     "control is the region's share of the image. Map gradient: without the factor input - baseline, which is large "
     "where a clip is loud for any network.",
     "Rank correlation, ssim: similarity to the map of the same network with random weights from the head down to the "
-    "named stage. Values are averaged over the clips of each recording; intervals (95 %) and tests are over "
-    "recordings. Verdict: for or against the map if the interval of the difference excludes 0 and p < 0.05, otherwise "
-    "unclear.",
+    "named stage. Values are averaged over the clips of each recording; intervals (95 %) and paired t tests "
+    "are over recordings. Verdict: for or against the map if the interval of the difference excludes 0 and p < 0.05, "
+    "otherwise unclear.",
 )
 
 
@@ -268,8 +268,7 @@ class _Writer:
         frame["interval"] = _format_intervals(frame["low"], frame["high"])
         frame["difference_interval"] = _format_intervals(frame["difference_low"], frame["difference_high"])
         groups = ["method", "baseline"]
-        notes = [*TEST_NOTES, *faithfulness.contradiction_notes(frame)]
-        self._write_table("faithfulness", frame, TEST_COLUMNS, "faithfulness of the maps", notes, groups=groups)
+        self._write_table("faithfulness", frame, TEST_COLUMNS, "faithfulness of the maps", TEST_NOTES, groups=groups)
 
     def _compare_randomised(self, each: AttributionResult) -> pd.DataFrame:
         """Compare the maps with those of the network with random stages, from the head down."""

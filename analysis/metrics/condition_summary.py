@@ -33,7 +33,8 @@ def summarise_conditions(plan: Plan, store: Store) -> pd.DataFrame:
         Mean over folds (seeds averaged within each fold), or over the seeds of a single fold; nan if a run lacks it.
     accuracy_std, accuracy_low, accuracy_high and so on
         Sample standard deviation, and bounds of the 95 % t interval of the mean
-        (`analysis.statistics.hypothesis_tests.mean_interval`).
+        (`analysis.statistics.hypothesis_tests.mean_interval`). Intervals of scores of clips are corrected for
+        overlapping training sets; those of fractions lie within 0 and 1.
     delta, delta_best_epoch
         Mean accuracy difference to the reference over the folds and seeds that both have.
     runs, failed, missing
@@ -66,13 +67,19 @@ def condition_row(part: Sequence[PlannedRun], records: Records) -> dict[str, Any
     """Return the row of a condition from its planned runs, without grid columns and condition."""
     runs, references = [planned.run for planned in part], [planned.reference for planned in part]
     row: dict[str, Any] = {}
-    units = _average_seeds([record for run in runs if (record := records[run.id]) and record.finished])
-    for name in METRICS:
-        interval = hypothesis_tests.mean_interval(units[name] if units[name].notna().all() else [])
+    finished = [record for run in runs if (record := records[run.id]) and record.finished]
+    units = _average_seeds(finished)
+    sizes = hypothesis_tests.FoldSizes.from_records(finished)
+    if sizes and len({record.run.data.fold for record in finished}) == 1:
+        sizes = sizes.without_overlap
+    for name, metric in METRICS.items():
+        values = units[name].to_numpy() if units[name].notna().all() else np.zeros(0)
+        bounds = (0.0, 1.0) if metric.is_fraction else (-math.inf, math.inf)
+        interval = hypothesis_tests.mean_interval(values, sizes=sizes if metric.is_score else None, bounds=bounds)
         row |= {name: interval.mean, f"{name}_std": interval.std}
         row |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
-    for name, metric in COMPARED_METRICS.items():
-        change = _metric_by_run(runs, records, metric) - _metric_by_run(references, records, metric).to_numpy()
+    for name, compared in COMPARED_METRICS.items():
+        change = _metric_by_run(runs, records, compared) - _metric_by_run(references, records, compared).to_numpy()
         row[name] = hypothesis_tests.average_seeds(change).mean()
     return row | run_counts(runs, records)
 

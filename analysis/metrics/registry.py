@@ -55,6 +55,11 @@ class Metric:
         """Whether the values are fractions, drawn on an axis from 0 to 100 %."""
         return self.format is format_percent
 
+    @property
+    def is_score(self) -> bool:
+        """Whether the values are means over clips that depend on the training set, unlike times and counts."""
+        return self.is_fraction or self.format is format_number
+
 
 def _metric_reader(name: str) -> Callable[[Record], float]:
     """Return a function that reads a metric from a record."""

@@ -11,6 +11,7 @@ from analysis.output.tables import Column
 from analysis.statistics.hypothesis_tests import (
     OVERLAP_NOTE,
     SIGNIFICANCE_LEVEL,
+    FoldSizes,
     average_seeds,
     compare_pairs,
     equivalence_p_value,
@@ -35,7 +36,6 @@ COLUMNS = (
     Column("high", "To", format_points),
     Column("folds", "Folds", format_count),
     Column("p_holm", "p (Holm)", format_p_value),
-    Column("smallest_p", "Smallest p", format_p_value),
     Column("effect_size", "d_z", format_number),
     Column("equal_within", "Equal within", format_percent),
     Column("only_condition", "Only condition correct", format_count),
@@ -45,29 +45,29 @@ COLUMNS = (
 FOOTNOTES = (
     "Difference: accuracy minus accuracy of the reference, in percentage points, with 95 % t interval (From, To; not "
     "corrected for multiple comparisons). Runs are paired by fold and seed; seeds are averaged within each fold. p: "
-    "two-sided sign-flip permutation test over folds. Smallest p: the smallest p-value possible with this number of "
-    "folds. d_z: mean divided by standard deviation of the differences.",
+    "two-sided corrected t test over folds; this is the test to cite. d_z: mean divided by standard deviation of the "
+    "differences.",
+    f"{OVERLAP_NOTE} The variance of a mean over k folds is (1/k + test clips / training clips) times the variance "
+    "between folds, which is taken as at least that of one clip per fold. Interval, p and Equal within use this "
+    "standard error.",
     "Equal within: smallest equivalence margin in percentage points (two one-sided t tests at .05). A non-significant "
     "difference does not prove equality.",
     "McNemar: test over the test clips of the lowest seed; if clips share a recording, sign-flip test over recordings. "
-    "It compares two trained networks and does not account for the variation between trainings. Both p-values are "
-    "Holm-corrected over the rows of this table.",
-    OVERLAP_NOTE,
+    "It compares two trained networks, not the two methods: it does not account for the variation between trainings. "
+    "Both p-values are Holm-corrected over the rows of this table.",
 )
 SPREAD_COLUMNS = ["std", "fold_std", "seed_std"]  # of `analysis.statistics.power.variance_components`
 ONE_FOLD_NOTE = (
     "Single fold: only the seed varies. Intervals are over seeds and do not generalise to other clips; there is no "
     "test over folds."
 )
-MIN_FOLDS_FOR_SIGN_FLIPS = 6  # the smallest p-value of k folds is 2 / 2^k
 TYPICAL_STD = 0.02  # assumed standard deviation of the differences between folds before any run has finished
 
 
 def comparison_footnotes(frame: pd.DataFrame, *, margin: float | None = None) -> list[str]:
     """Return the footnotes of a table of comparisons.
 
-    They describe the tests and their power, and name conditions that are equivalent to the reference and conditions
-    whose interval and p-value disagree.
+    They describe the tests and their power, and name conditions that are equivalent to the reference.
 
     Parameters
     ----------
@@ -88,12 +88,6 @@ def comparison_footnotes(frame: pd.DataFrame, *, margin: float | None = None) ->
         )
     if (frame["over"] == "seeds").any():
         notes.append(ONE_FOLD_NOTE)
-    contradictory = frame.loc[frame["contradicts"], "condition"].unique()
-    if len(contradictory):
-        notes.append(
-            f"Interval and uncorrected p-value disagree at the 5 % level for {', '.join(map(str, contradictory))}: the "
-            "t interval assumes normal differences, the sign-flip test only symmetric ones."
-        )
     return notes
 
 
@@ -115,14 +109,11 @@ def power_note(folds: int, std: float, fold_std: float, seed_std: float) -> str:
     if np.isfinite(seed_std):
         seeds = required_seeds(fold_std, seed_std, folds, smallest / 2)
         requirement += f" or {seeds} seeds per fold" if seeds else "; more seeds in these folds cannot reach it"
-    note = (
+    return (
         f"Power: with {folds} folds and a standard deviation of {100 * std:.1f} points between the differences of "
         f"folds, a paired t test at .05 detects a true difference of {100 * smallest:.1f} points in 80 % of studies. "
         f"Half that difference requires {requirement}."
     )
-    if folds < MIN_FOLDS_FOR_SIGN_FLIPS:
-        note += f" The sign-flip test cannot reach p < .05 with fewer than {MIN_FOLDS_FOR_SIGN_FLIPS} folds."
-    return note
 
 
 def planned_power_note(plan: Plan, store: Store) -> str:
@@ -178,7 +169,10 @@ def compare_with_reference(plan: Plan, store: Store, *, margin: float | None = N
 
 def _comparison_row(part: Sequence[PlannedRun], plan: Plan, store: Store, margin: float | None) -> dict[str, Any]:
     differences = _differences(part, store)
-    test = compare_pairs(differences, 0 * differences)
+    sizes = FoldSizes.from_records(
+        record for planned in part if (record := store.finished(planned.run)) and store.finished(planned.reference)
+    )
+    test = compare_pairs(differences, 0 * differences, sizes=sizes)
     lowest = min(p.run.seed for p in part)
     clips = [_correct_clips(p, plan, store) for p in part if p.run.seed == lowest]
     ours, reference, groups = (np.concatenate([fold[k] for fold in clips]) for k in (0, 1, 2))
@@ -190,12 +184,12 @@ def _comparison_row(part: Sequence[PlannedRun], plan: Plan, store: Store, margin
         "pairs": test.pairs,
         "folds": test.n if test.over == "folds" else min(test.n, 1),
         "over": test.over,
-        "contradicts": test.contradicts,
+        "train_clips": sizes.train if sizes else np.nan,
+        "test_clips": sizes.test if sizes else np.nan,
         "p": test.p,
-        "smallest_p": test.smallest_p,
         "effect_size": test.effect_size,
         "equal_within": test.equal_within,
-        **({} if margin is None else {"equivalence_p": _equivalence_p_value(differences, margin)}),
+        **({} if margin is None else {"equivalence_p": _equivalence_p_value(differences, sizes, margin)}),
         **dict(zip(SPREAD_COLUMNS, variance_components(differences), strict=True)),
         "only_condition": by_clip.only_a if by_clip else np.nan,
         "only_reference": by_clip.only_b if by_clip else np.nan,
@@ -210,10 +204,10 @@ def _differences(part: Sequence[PlannedRun], store: Store) -> "pd.Series[float]"
     return pd.Series([_accuracy(p.run, store) - _accuracy(p.reference, store) for p in part], index=index)
 
 
-def _equivalence_p_value(differences: "pd.Series[float]", margin: float) -> float:
+def _equivalence_p_value(differences: "pd.Series[float]", sizes: FoldSizes | None, margin: float) -> float:
     """Return the p-value of two one-sided t tests over folds; nan for a single fold."""
     folds = differences.dropna().index.get_level_values(0).nunique()
-    return equivalence_p_value(average_seeds(differences), margin=margin) if folds > 1 else float("nan")
+    return float(equivalence_p_value(average_seeds(differences), sizes, margin=margin)) if folds > 1 else float("nan")
 
 
 def _accuracy(run: Run, store: Store) -> float:
