@@ -44,12 +44,14 @@ CLASS_COLUMNS = (
 COUNT_COLUMNS = (
     Column("class", "Class"),
     Column("files", "Predicted", format_count),
-    Column("probability", "Probability %", format_percent),
 )
+PROBABILITY_COLUMN = Column("probability", "Probability %", format_percent)
+PROBABILITY_SCORES = ("nll", "brier", "ece")
 SCORE_NOTE = (
     "Balanced: mean recall of the classes that occur. Precision and F1: means over classes weighted by number of "
     "clips. Macro F1: unweighted mean over the classes that occur. Test fold: accuracy on the test fold of the run."
 )
+NO_PROBABILITIES_NOTE = "Networks trained with hinge loss give no probabilities, NLL and ECE."
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,13 @@ class Predictions:
 
     @property
     def probs(self) -> np.ndarray:
-        """Mean probabilities of the networks, shape (recordings, classes)."""
+        """Mean softmax outputs of the networks, shape (recordings, classes)."""
         return metrics.soft_vote(self.logits)
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether the softmax outputs of all networks are estimates of probabilities."""
+        return all(record.run.training.has_probabilities for record in self.records)
 
 
 def predictions_frame(predictions: Predictions) -> pd.DataFrame:
@@ -92,25 +99,28 @@ def predictions_frame(predictions: Predictions) -> pd.DataFrame:
     file
         Path.
     predicted, probability
-        Predicted class and its probability (0 to 1).
+        Predicted class and its probability (0 to 1); without probability for networks trained with hinge loss.
     true, correct
         Label ("" if unknown), and whether the prediction is correct (missing if unknown); only with labels.
     p_<class>
-        Probability of each class.
+        Probability of each class; named ``softmax_<class>`` for networks trained with hinge loss, whose softmax outputs
+        are no probabilities.
     """
     probs, names = predictions.probs, np.array(predictions.class_names, object)
     best = probs.argmax(axis=1)
     columns: dict[str, Any] = {
         "file": list(predictions.paths),
         "predicted": names[best],
-        "probability": probs.max(axis=1),
     }
+    if predictions.has_probabilities:
+        columns["probability"] = probs.max(axis=1)
     if predictions.targets is not None:
         known = predictions.targets >= 0
         columns["true"] = np.where(known, names[predictions.targets], "")
         is_correct = pd.Series(best == predictions.targets, dtype="boolean")
         columns["correct"] = is_correct.where(known)
-    return pd.DataFrame(columns | {f"p_{name}": probs[:, k] for k, name in enumerate(predictions.class_names)})
+    prefix = "p" if predictions.has_probabilities else "softmax"
+    return pd.DataFrame(columns | {f"{prefix}_{name}": probs[:, k] for k, name in enumerate(predictions.class_names)})
 
 
 def write_predictions(
@@ -149,19 +159,24 @@ def write_predictions(
     first = frame.head(MAX_CONSOLE_ROWS)
     true = [Column("true", "True")] if predictions.targets is not None else []
     columns = [Column("file", "File"), Column("predicted", "Predicted"), *true]
-    results.console_output.append(
-        make_console_table(first, [*columns, Column("probability", "Probability %", format_percent)])
-    )
+    probability = [PROBABILITY_COLUMN] if predictions.has_probabilities else []
+    results.console_output.append(make_console_table(first, [*columns, *probability]))
+    if not probability:
+        results.console_output.append(NO_PROBABILITIES_NOTE)
     if len(frame) > MAX_CONSOLE_ROWS:
         results.console_output.append(
             f"The first {MAX_CONSOLE_ROWS} of {len(frame):,} recordings; predictions.csv has all."
         )
-    counts = frame.groupby("predicted").agg(files=("file", "size"), probability=("probability", "mean"))
+    by_class = frame.groupby("predicted")
+    counts = pd.DataFrame({"files": by_class.size()})
+    if probability:
+        counts["probability"] = by_class["probability"].mean()
     results.write_table(
         "counts",
         counts.reindex(predictions.class_names).rename_axis("class").reset_index().fillna({"files": 0}),
-        COUNT_COLUMNS,
-        caption="Number of recordings per predicted class, with the mean probability of the class",
+        [*COUNT_COLUMNS, *probability],
+        caption="Number of recordings per predicted class"
+        + ", with the mean probability of the class" * len(probability),
         show=len(frame) > MAX_CONSOLE_ROWS and predictions.targets is None,
     )
     return frame
@@ -193,16 +208,23 @@ def write_scores(
     targets = predictions.targets[known]
     logits = [each[known] for each in predictions.logits]
     rows = [
-        {"network": record.id, **_score(metrics.softmax(each), targets), "test_accuracy": record.metrics.accuracy}
+        {
+            "network": record.id,
+            **_score(metrics.softmax(each), targets, has_probabilities=record.run.training.has_probabilities),
+            "test_accuracy": record.metrics.accuracy,
+        }
         for record, each in zip(predictions.records, logits, strict=True)
     ]
     probs = metrics.soft_vote(logits)
     network = rows[0]["network"]
     if len(rows) > 1:
         network = f"{AVERAGE_NAME} of {len(rows)}"
-        rows.append({"network": network, **_score(probs, targets), "test_accuracy": np.nan})
+        scores = _score(probs, targets, has_probabilities=predictions.has_probabilities)
+        rows.append({"network": network, **scores, "test_accuracy": np.nan})
     frame = pd.DataFrame(rows)
-    results.write_table("table", frame, SCORE_COLUMNS, caption=caption, footnotes=[*notes, SCORE_NOTE])
+    columns = [column for column in SCORE_COLUMNS if column.name in frame]
+    notes = [*notes, SCORE_NOTE, *([] if predictions.has_probabilities else [NO_PROBABILITIES_NOTE])]
+    results.write_table("table", frame, columns, caption=caption, footnotes=notes)
     by_class = metrics.per_class(probs, targets)
     classes = pd.DataFrame(
         {
@@ -223,7 +245,8 @@ def write_scores(
     return frame
 
 
-def _score(probs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """Return the number of clips and all overall scores."""
+def _score(probs: np.ndarray, targets: np.ndarray, *, has_probabilities: bool) -> dict[str, float]:
+    """Return the number of clips and all overall scores, without those of probabilities if `probs` are none."""
     scores = metrics.summarise_probs(probs, targets) | {"macro_f1": metrics.per_class(probs, targets).macro_f1}
-    return {"clips": len(targets), **scores}
+    left_out = () if has_probabilities else PROBABILITY_SCORES
+    return {"clips": len(targets), **{name: score for name, score in scores.items() if name not in left_out}}

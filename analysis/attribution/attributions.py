@@ -1,6 +1,7 @@
 """Attribution maps of clips, with the numbers that are needed to judge them."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ class AttributionMaps:
         completeness.
     steps
         Number of path points or samples, shape (clips,); 0 for methods that have none.
+    has_probabilities
+        Whether the softmax outputs are estimates of probabilities; False for hinge loss.
     """
 
     method: str
@@ -58,11 +61,20 @@ class AttributionMaps:
     baseline_output: np.ndarray
     convergence_delta: np.ndarray
     steps: np.ndarray
+    has_probabilities: bool = True
 
     @property
     def probabilities(self) -> np.ndarray:
         """Softmax of the logits of the inputs, shape (clips, classes)."""
         return np.asarray(softmax(self.logits.astype(np.float64), axis=1))
+
+    def describe_class(self, clip: int, index: int, class_names: Sequence[str]) -> str:
+        """Return the name of a class, with its probability for a clip if the network gives probabilities."""
+        return (
+            f"{class_names[index]} {self.probabilities[clip, index]:.0%}"
+            if self.has_probabilities
+            else class_names[index]
+        )
 
     @property
     def error(self) -> np.ndarray:
@@ -130,7 +142,7 @@ def attribute(
     if baselines.ndim != 5 or (baselines.shape[0], *baselines.shape[2:]) != inputs.shape:
         raise ValueError(f"shape {baselines.shape} of baselines does not match inputs {inputs.shape}")
     ig_settings = ig_settings or IGSettings()
-    outputs = _compute_outputs(model, inputs, baselines, target)
+    outputs: dict[str, Any] = _compute_outputs(model, inputs, baselines, target)
     arguments = (model, inputs, baselines, target, outputs["output"] - outputs["baseline_output"])
     if method == methods.INTEGRATED_GRADIENTS:
         fields: dict[str, Any] = vars(integrated_gradients(*arguments, ig_settings=ig_settings, progress=progress))

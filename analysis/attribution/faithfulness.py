@@ -1,7 +1,7 @@
 """Tests of whether attribution maps are faithful to the network, and one table of their results.
 
 * Deletion and insertion (Petsiuk, Das and Saenko 2018, arXiv:1806.07421): replace the pixels with the highest
-  attribution by the baseline, or show only these pixels, and record the target's probability. If a map was computed
+  attribution by the baseline, or show only these pixels, and record the target's softmax output. If a map was computed
   against several baselines, the first one fills in. The controls rank pixels at random and by loudness. All orders rank
   patches, because replacing scattered single pixels destroys an image in any order.
 * Cascading randomisation (Adebayo et al. 2018, arXiv:1810.03292): replace the weights of one stage after another by
@@ -51,7 +51,7 @@ def deletion_insertion_curves(model: AttributionModel, maps: AttributionMaps, *,
     DataFrame
         Columns ``clip`` (index in `maps`), ``curve`` (``deletion`` or ``insertion``), ``order`` (``attribution``,
         ``energy``, or ``random``, the mean of three random orders), ``fraction`` of the pixels replaced or shown, and
-        ``probability`` of the target class.
+        ``softmax`` output of the target class.
     """
     rng = np.random.default_rng(seed)
     shape = maps.inputs.shape[2:]
@@ -62,10 +62,10 @@ def deletion_insertion_curves(model: AttributionModel, maps: AttributionMaps, *,
         for curve, (start, end) in {"deletion": (image, fill), "insertion": (fill, image)}.items():
             for order, scores in orders.items():
                 logits = [model.compute_logits(_replace_patches(start, end, score)) for score in scores]
-                probability = np.mean([softmax(each.astype(np.float64), axis=1)[:, target] for each in logits], axis=0)
-                frame = pd.DataFrame({"fraction": FRACTIONS, "probability": probability})
+                output = np.mean([softmax(each.astype(np.float64), axis=1)[:, target] for each in logits], axis=0)
+                frame = pd.DataFrame({"fraction": FRACTIONS, "softmax": output})
                 frames.append(frame.assign(clip=clip, curve=curve, order=order))
-    return pd.concat(frames, ignore_index=True)[["clip", "curve", "order", "fraction", "probability"]]
+    return pd.concat(frames, ignore_index=True)[["clip", "curve", "order", "fraction", "softmax"]]
 
 
 def _replace_patches(start: np.ndarray, end: np.ndarray, score: np.ndarray) -> Iterator[np.ndarray]:
@@ -88,8 +88,7 @@ def curve_auc(curves: pd.DataFrame) -> pd.DataFrame:
     """Return the area under each deletion or insertion curve: ``clip``, ``curve``, ``order``, ``area`` (0 to 1)."""
     keys = ["clip", "curve", "order"]
     rows = [
-        (*key, float(np.trapezoid(part["probability"], part["fraction"])))
-        for key, part in curves.groupby(keys, sort=False)
+        (*key, float(np.trapezoid(part["softmax"], part["fraction"]))) for key, part in curves.groupby(keys, sort=False)
     ]
     return pd.DataFrame(rows, columns=[*keys, "area"])
 
@@ -326,11 +325,11 @@ def average_curves(curves: pd.DataFrame, recordings: Sequence[str]) -> pd.DataFr
     Returns
     -------
     DataFrame
-        Columns ``curve``, ``order``, ``fraction``, ``probability``, ``low`` and ``high``.
+        Columns ``curve``, ``order``, ``fraction``, ``softmax``, ``low`` and ``high``.
     """
     rows = []
     for key, part in curves.groupby(["curve", "order", "fraction"], sort=False):
-        by_recording = _average_clips(part.set_index("clip")["probability"], recordings)
+        by_recording = _average_clips(part.set_index("clip")["softmax"], recordings)
         estimate = hypothesis_tests.mean_interval(by_recording.to_numpy())
         rows.append((*key, estimate.mean, estimate.low, estimate.high))
-    return pd.DataFrame(rows, columns=["curve", "order", "fraction", "probability", "low", "high"])
+    return pd.DataFrame(rows, columns=["curve", "order", "fraction", "softmax", "low", "high"])

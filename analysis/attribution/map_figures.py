@@ -27,8 +27,8 @@ def colour_limit(values: np.ndarray) -> float:
 
 def make_heading(maps: AttributionMaps, clip: int, label: int, class_names: Sequence[str]) -> str:
     """Return a title of two lines: true and predicted class; method, target, baseline and completeness error."""
-    probability, predicted = maps.probabilities[clip], int(maps.logits[clip].argmax())
-    true_class, predicted_class = (f"{class_names[k]} ({probability[k]:.0%})" for k in (label, predicted))
+    indices = label, int(maps.logits[clip].argmax())
+    true_class, predicted_class = (maps.describe_class(clip, index, class_names) for index in indices)
     prediction = f"true: {true_class}, predicted: {predicted_class}"
     method = f"{maps.method} of the logit of {class_names[int(maps.target[clip])]} against {maps.baseline}"
     if np.isnan(maps.convergence_delta[clip]):
@@ -146,8 +146,7 @@ def make_comparison_figure(
             attribution = maps.channel_sum[clip]
             top = colour_limit(attribution)
             draw_image(attribution, image_axes, ax, cmap="RdBu_r", low=-top, high=top, labelled=x)
-            predicted = int(maps.logits[clip].argmax())
-            prediction = f"{names[predicted]} {maps.probabilities[clip, predicted]:.0%}"
+            prediction = maps.describe_class(clip, int(maps.logits[clip].argmax()), names)
             ax.set_title(escape_mathtext(f"{condition}\n{prediction}" if k == 0 else prediction), fontsize=6)
     return figure
 
@@ -162,11 +161,11 @@ def make_curves_figure(frame: pd.DataFrame, title: str) -> Figure:
         for colour, (order, name) in zip(COLOURS, ORDER_LABELS.items(), strict=False):
             part = frame[(frame["curve"] == curve) & (frame["order"] == order)]
             x = 100 * part["fraction"]
-            ax.plot(x, part["probability"], color=colour, label=name)
+            ax.plot(x, part["softmax"], color=colour, label=name)
             ax.fill_between(x, part["low"], part["high"], color=colour, alpha=0.15, linewidth=0)
         action = "replaced by the baseline" if curve == "deletion" else "shown"
         ax.set(xlabel=f"Image {action} (%)", title=f"{curve.capitalize()}: {better}", ylim=(0, 1.02))
-    panels[0].set_ylabel("Probability of the target")
+    panels[0].set_ylabel("Softmax output of the target")
     panels[0].legend(loc="upper right")
     figure.suptitle(escape_mathtext(title), fontsize=8)
     return figure

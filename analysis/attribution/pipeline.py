@@ -1,7 +1,7 @@
 """Attribution maps of the same clips for a reference run and the runs of other conditions."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import nn
@@ -163,7 +163,8 @@ class AttributionPipeline:
             for method in self.request.methods:
                 for baseline in self.baselines:
                     self.session.report(done, total, "maps", f"{condition}, {method}, {baseline}")
-                    yield AttributionResult(condition, run, model, self.maps(model, method, baseline))
+                    maps = replace(self.maps(model, method, baseline), has_probabilities=run.training.has_probabilities)
+                    yield AttributionResult(condition, run, model, maps)
                     done += 1
         self.session.report(done, total, "maps")
 

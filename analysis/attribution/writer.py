@@ -59,7 +59,7 @@ TEST_COLUMNS = (
     Column("verdict", "Verdict"),
 )
 TEST_NOTES = (
-    "Deletion, insertion: area under the curve of the target's probability (0 to 1) while patches of a 16 x 16 grid "
+    "Deletion, insertion: area under the curve of the target's softmax output (0 to 1) while patches of a 16 x 16 grid "
     "are replaced by the baseline (the first of several) or shown. The controls rank patches at random or by "
     "loudness. Loud, boundary: share of the absolute map on the loudest fifth of the clip and on its boundary. The "
     "control is the region's share of the image. Map gradient: without the factor input - baseline, which is large "
@@ -125,7 +125,10 @@ class _Writer:
         ]
         notes += [f"{condition}: no finished run." for condition in self.pipeline.unfinished]
         clips = pd.concat([self._clip_rows(each) for each in attributions])
-        self._write_table("clips", clips, CLIP_COLUMNS, "attributed clips", ())
+        columns = [
+            column for column in CLIP_COLUMNS if column.name != "probability" or clips["probability"].notna().any()
+        ]
+        self._write_table("clips", clips, columns, "attributed clips", ())
         self._write_table("maps", rows, MAP_COLUMNS, "networks, methods and baselines", notes)
         if self.pipeline.request.faithfulness:
             self._write_faithfulness([each for each in attributions if each.condition == attributions[0].condition])
@@ -147,7 +150,8 @@ class _Writer:
             classes = f"{row['true']}, predicted {row['predicted']}" if row["true"] != row["predicted"] else row["true"]
             caption = f"{row['clip']} ({classes}), {result.condition}: {maps.method} against {maps.baseline}"
             sound = str(self.pipeline.dataset.root.absolute() / row["clip"])
-            self.results.add_item("map", name, caption, files, sound=sound, **{str(key): v for key, v in row.items()})
+            facts = {str(key): v for key, v in row.items() if maps.has_probabilities or key != "probability"}
+            self.results.add_item("map", name, caption, files, sound=sound, **facts)
 
     def _clip_rows(self, result: AttributionResult) -> pd.DataFrame:
         maps = result.maps
@@ -160,7 +164,7 @@ class _Writer:
                 "baseline": maps.baseline,
                 "true": [self.names[label] for label in self.pipeline.labels],
                 "predicted": [self.names[label] for label in predicted],
-                "probability": maps.probabilities.max(axis=1),
+                "probability": maps.probabilities.max(axis=1) if maps.has_probabilities else np.nan,
                 "target": [self.names[label] for label in maps.target],
                 "difference": maps.output - maps.baseline_output,
                 "error": np.where(np.isfinite(maps.error), maps.error, np.nan),

@@ -67,6 +67,12 @@ def _metric_reader(name: str) -> Callable[[Record], float]:
     return lambda record: float(get(record.metrics))
 
 
+def _probability_reader(name: str) -> Callable[[Record], float]:
+    """Return a function that reads a metric of probabilities; nan for a loss that gives none."""
+    read = _metric_reader(name)
+    return lambda record: read(record) if record.run.training.has_probabilities else math.nan
+
+
 def _fraction_metric(title: str, axis: str, name: str) -> Metric:
     return Metric(title, f"{axis} (%)", _metric_reader(name))
 
@@ -89,9 +95,9 @@ METRICS = {
     "f1": _fraction_metric("F1 %", "Weighted F1", "weighted_f1"),
     "training_accuracy": _fraction_metric("Training %", "Training accuracy", "training_accuracy"),
     "validation_accuracy": _fraction_metric("Validation %", "Validation accuracy", "validation_accuracy"),
-    "nll": Metric("NLL", "Negative log likelihood (nats)", _metric_reader("nll"), format_number, "min", 1.0),
-    "brier": Metric("Brier", "Brier score", _metric_reader("brier"), format_number, "min", 1.0),
-    "ece": Metric("ECE", "Expected calibration error", _metric_reader("ece"), format_number, "min", 1.0),
+    "nll": Metric("NLL", "Negative log likelihood (nats)", _probability_reader("nll"), format_number, "min", 1.0),
+    "brier": Metric("Brier", "Brier score", _probability_reader("brier"), format_number, "min", 1.0),
+    "ece": Metric("ECE", "Expected calibration error", _probability_reader("ece"), format_number, "min", 1.0),
     "epochs": Metric("Epochs", "Epochs", lambda record: record.epochs or math.nan, format_average, None, 1.0),
     "best_epoch": Metric("Best epoch", "Best epoch", _read_best_epoch, format_average, None, 1.0),
     "time_to_converge": Metric(
@@ -128,7 +134,7 @@ METRIC_NOTES = (
     "Best epoch: epoch with the highest accuracy on the validation clips or, without validation clips, on the test "
     "fold. To converge: training time until the end of that epoch, without evaluation and preparation. Prediction: "
     "time per clip for evaluating the test fold in batches, from stored input to logits, including a frozen prefix. "
-    "– : not recorded.",
+    "– : not recorded, or (NLL, Brier, ECE) not defined, because the hinge loss gives no probabilities.",
 )
 
 

@@ -202,7 +202,9 @@ def make_run_detail(record: Record, store: Store, *, id: str, analyses: list[tup
         "Accuracy": f"{format_percent(scores.accuracy)} % (last epoch)",
         "Best epoch on the test fold": f"{format_percent(scores.accuracy_best_epoch)} % (epoch {scores.best_epoch})",
         "Macro F1": f"{format_percent(record.macro_f1)} %",
-        "NLL, Brier, ECE": ", ".join(map(format_number, (scores.nll, scores.brier, scores.ece))),
+        "NLL, Brier, ECE": ", ".join(map(format_number, (scores.nll, scores.brier, scores.ece)))
+        if record.run.training.has_probabilities
+        else "not defined: the hinge loss gives no probabilities",
         "Clips": ", ".join(f"{count} {name}" for name, count in asdict(clips).items() if count),
         "Clips left out": str(len(record.bad_clips) or "none"),
         "Parameters": f"{format_magnitude(record.trainable_parameters)} trained "
@@ -214,7 +216,7 @@ def make_run_detail(record: Record, store: Store, *, id: str, analyses: list[tup
         run=record.id,
         title=describe_run(record.run),
         facts=facts,
-        curves=_make_curves(store, record.id),
+        curves=_make_curves(store, record),
         confusion=make_confusion(record.confusion, record.class_names),
         classes=_make_class_table(record),
         config=json.dumps(record.run.to_dict(), indent=1),
@@ -235,11 +237,11 @@ def make_confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Con
     return Confusion(list(names), cells, [text for *_, text in sorted(errors, reverse=True)[:8]])
 
 
-def make_curve(history: pd.DataFrame, metric: str) -> Curve | None:
+def make_curve(history: pd.DataFrame, metric: str, *, styles: Sequence[str] = STYLES) -> Curve | None:
     """Return the learning curve of a metric, ``accuracy`` or ``loss``; None if the history does not have it."""
     scale = 100.0 if metric == "accuracy" else 1.0
     lines: dict[str, list[tuple[int, float]]] = {}
-    for style in STYLES:
+    for style in styles:
         if f"{style}_{metric}" in history:
             values = zip(history["epoch"], scale * history[f"{style}_{metric}"], strict=True)
             lines[style] = [(int(epoch), value) for epoch, value in values if math.isfinite(value)]
@@ -270,10 +272,16 @@ def make_curve(history: pd.DataFrame, metric: str) -> Curve | None:
     )
 
 
-def _make_curves(store: Store, run: str) -> list[Curve]:
+def _make_curves(store: Store, record: Record) -> list[Curve]:
+    """Return the learning curves of a run; the losses only if all parts have the cross-entropy."""
+    has_one_loss = record.run.training.has_probabilities
     try:
-        history = store.history(run)
-        return [curve for metric in ("accuracy", "loss") if (curve := make_curve(history, metric))]
+        history = store.history(record.id)
+        curves = (
+            make_curve(history, "accuracy"),
+            make_curve(history, "loss", styles=STYLES if has_one_loss else STYLES[:1]),
+        )
+        return [curve for curve in curves if curve]
     except (UserError, ValueError, TypeError, KeyError):
         return []
 

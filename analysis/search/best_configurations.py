@@ -263,7 +263,7 @@ def _footnotes(frame: pd.DataFrame, nested: pd.DataFrame, plan: Plan, store: Sto
     notes = [
         protocol_note(epoch="last epoch", folds=folds, seeds={r.seed for r in runs}),
         f"Selected by the accuracy on {_validation_share(runs, store)} of the clips of the training folds, held out by "
-        "group.",
+        "group. Validation loss: cross-entropy, whatever --loss is.",
     ]
     best = frame.iloc[0]
     if not _is_finished(best):

@@ -15,7 +15,8 @@ class Predict:
     PATH is a folder (recordings at any depth), a recording, or a CSV file with a column "path"; for a network of
     features, a CSV file with "filename" and the columns of features. Inputs are computed exactly as for the run, and
     nothing is fitted to the new recordings. The probabilities of several networks are averaged. The results are
-    predictions.csv and predictions.parquet; --labels adds scores, a table of classes and a confusion matrix.
+    predictions.csv and predictions.parquet; --labels adds scores, a table of classes and a confusion matrix. Networks
+    trained with hinge loss have no probabilities: the files have their softmax outputs instead.
 
     The id of a run is in the column run_ids of every table.csv; --dry-run of an ablation prints it.
 

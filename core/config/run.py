@@ -215,8 +215,8 @@ class Training:
     weight_decay: float = option(1e-4, "Weight decay.", at_least=0.0)
     loss: str = option(
         "cross-entropy",
-        "Training loss. hinge: multi-class hinge with margin 1 (Crammer and Singer). kullback-leibler: equal to "
-        "cross-entropy up to a constant.",
+        "Training loss. hinge: multi-class hinge with margin 1 (Crammer and Singer); it gives no probabilities, "
+        "so NLL, Brier score and ECE are left out. kullback-leibler: equal to cross-entropy up to a constant.",
         choices=LOSSES,
         legacy_value="cross-entropy",
     )
@@ -251,7 +251,8 @@ class Training:
     )
     monitor: str = option(
         "loss",
-        "Validation metric for early stopping and plateau: loss (always the cross-entropy) or accuracy.",
+        "Validation metric for early stopping and plateau: accuracy, or loss (the cross-entropy without label "
+        "smoothing, also with --loss hinge).",
         choices=("loss", "accuracy"),
         legacy_value="loss",
     )
@@ -301,6 +302,11 @@ class Training:
     compile: bool = option(
         False, "Compile training with torch.compile (with CUDA graphs on a GPU); the first step takes minutes."
     )
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether the loss makes the softmax outputs estimates of probabilities; the hinge loss does not."""
+        return self.loss != "hinge"
 
     def problems(self) -> list[str]:
         """Return the problems of combinations of fields."""

@@ -46,9 +46,9 @@ def make_model() -> AttributionModel:
 
 def test_curves_of_faithful_map_are_better_than_controls(maps: AttributionMaps) -> None:
     curves = faithfulness.deletion_insertion_curves(make_model(), maps)
-    assert list(curves.columns) == ["clip", "curve", "order", "fraction", "probability"]
+    assert list(curves.columns) == ["clip", "curve", "order", "fraction", "softmax"]
     assert len(curves) == 2 * 2 * 3 * len(faithfulness.FRACTIONS)
-    ends = curves[curves["clip"] == 0].set_index(["curve", "order", "fraction"])["probability"]
+    ends = curves[curves["clip"] == 0].set_index(["curve", "order", "fraction"])["softmax"]
     whole = 1 / (1 + np.exp(-5))  # 50 dB above silence
     for order in ("attribution", "energy", "random"):
         assert ends["deletion", order, 0.0] == pytest.approx(whole, abs=1e-5)
@@ -200,7 +200,7 @@ def test_faithfulness_table_of_repeated_clips_is_that_of_their_recordings() -> N
 
 def test_average_curves_has_intervals_over_recordings() -> None:
     curves = pd.DataFrame({"clip": range(4), "curve": "deletion", "order": "random", "fraction": 0.5})
-    curves["probability"] = [0.1, 0.3, 0.4, 0.6]
+    curves["softmax"] = [0.1, 0.3, 0.4, 0.6]
     (row,) = faithfulness.average_curves(curves, ["a", "a", "b", "b"]).to_dict("records")
     half = stats.t.ppf(0.975, 1) * stats.sem([0.2, 0.5])
-    assert (row["probability"], row["low"], row["high"]) == pytest.approx((0.35, 0.35 - half, 0.35 + half))
+    assert (row["softmax"], row["low"], row["high"]) == pytest.approx((0.35, 0.35 - half, 0.35 + half))
