@@ -145,7 +145,9 @@ class Model:
         legacy_value="",
         filled_in_by="program",
     )
-    weights: str = option("imagenet", "Starting weights: imagenet, random, or a file (.safetensors, .pth, .pt).")
+    weights: str = option(
+        "imagenet", "Starting weights: imagenet, random, or a file (.safetensors, .pth, .pt, .ckpt, .bin)."
+    )
     weights_sha256: str = option("", "Digest of the starting weights.", hidden=True, filled_in_by="program")
     freeze: str = option("none", "Last frozen stage: none, stem, block1 ..", hidden=True)
     fuse: str = option("all", "Last stage with the starting weights: all, none, stem, block1 ..", hidden=True)

@@ -3,7 +3,10 @@
 Nothing is unpickled: files are read as safetensors or with ``torch.load(weights_only=True)``.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,14 +19,22 @@ from core.errors import UserError, first_line, unknown_name_error
 from core.models.parameter_names import to_original_name
 
 NAMED_WEIGHTS = ("imagenet", "random")  # starting weights that are not a file
-_SUFFIXES = (".safetensors", ".pth", ".pt")
-_MAX_LISTED = 8  # mismatches listed in a message
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".pth.tar", ".pt.tar")
+_MAX_LISTED = 4  # mismatches of each kind listed in a message
+# Keys under which checkpoints keep a state dict, in the order of preference. Moving averages are used if there is
+# nothing else.
+_STATE_KEYS = ("state_dict", "model_state_dict", "model", "network", "net", "weights")
+_AVERAGE_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
+_COMPILED = "_orig_mod."  # part that torch.compile adds to names
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # auxiliary heads of GoogLeNet and Inception, which are not used
 State = dict[str, torch.Tensor]
 
 
 def read_weights(source: str) -> State:
-    """Read a state dict from a ``.safetensors``, ``.pth`` or ``.pt`` file.
+    """Read a state dict from a file of safetensors or a checkpoint of torch, Lightning, timm or Hugging Face.
+
+    A checkpoint with several state dicts gives the weights of the model, with a warning that names the others, such as
+    their moving average.
 
     Raises
     ------
@@ -38,15 +49,27 @@ def read_weights(source: str) -> State:
         if why.lower().startswith("weights only load failed"):  # torch goes on to explain how to run the pickle
             why = "only tensors are read; save model.state_dict()"
         raise UserError(f"weights file {path} is damaged or contains more than tensors: {why}") from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
+    state = _find_state_dict(state, path)
     if not isinstance(state, Mapping) or not state or not all(isinstance(t, torch.Tensor) for t in state.values()):
         raise UserError(f"weights file {path} is not a state dict: save model.state_dict()")
-    if bad := [key for key, tensor in state.items() if not torch.isfinite(tensor).all()]:
-        raise UserError(f"weights file {path}: {bad[0]} contains NaN or infinite values")
-    parallel = all(key.startswith("module.") for key in state)
-    return {key.removeprefix("module.") if parallel else key: tensor for key, tensor in state.items()}
+    for key, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise UserError(f"weights file {path}: {key} is sparse, quantised or without values; save dense tensors")
+        if not torch.isfinite(tensor).all():
+            raise UserError(f"weights file {path}: {key} contains NaN or infinite values")
+    return {key.replace(_COMPILED, ""): tensor for key, tensor in state.items()}
+
+
+def _find_state_dict(content: object, path: Path) -> object:
+    """Return the state dict inside a checkpoint, the content itself if there is none."""
+    while isinstance(content, Mapping):
+        found = [key for key in (*_STATE_KEYS, *_AVERAGE_KEYS) if isinstance(content.get(key), Mapping)]
+        if not found:
+            break
+        if others := found[1:]:
+            warnings.warn(f"weights file {path}: using '{found[0]}', not '{', '.join(others)}'", stacklevel=2)
+        content = content[found[0]]
+    return content
 
 
 def check_weights_path(source: str) -> Path:
@@ -58,8 +81,8 @@ def check_weights_path(source: str) -> Path:
         For any other file type, and if the file does not exist.
     """
     path = Path(source)
-    if path.suffix not in _SUFFIXES:
-        raise unknown_name_error("weights", source, (*NAMED_WEIGHTS, "a file that ends in .safetensors, .pth or .pt"))
+    if not path.name.endswith(_SUFFIXES):
+        raise unknown_name_error("weights", source, (*NAMED_WEIGHTS, f"a file that ends in {', '.join(_SUFFIXES)}"))
     if not path.is_file():
         raise UserError(f"weights file {path} does not exist: give imagenet, random or another file")
     return path
@@ -75,8 +98,9 @@ def load_weights(
     network
         Changed in place, but only if everything fits.
     state
-        Tensors by the network's keys or by original names. Auxiliary heads are skipped, ``num_batches_tracked`` may be
-        missing (old files), and missing classifiers or those for other classes leave the network's own.
+        Tensors by the network's keys or by original names, possibly behind a prefix such as ``module.`` or
+        ``model.backbone.``. Auxiliary heads are skipped, ``num_batches_tracked`` may be missing (old files), and
+        missing classifiers or those for other classes leave the network's own.
     source
         Name of the weights in messages.
     classifiers
@@ -89,6 +113,7 @@ def load_weights(
     """
     own = network.state_dict()
     by_original = {to_original_name(key): key for key in own}
+    state = _strip_prefix(state, own.keys() | by_original.keys())
     if sum(key in by_original for key in state) > sum(key in own for key in state):
         state = {by_original.get(key, key): tensor for key, tensor in state.items()}
     given = {key: tensor for key, tensor in state.items() if not key.startswith(_AUXILIARY)}
@@ -102,6 +127,18 @@ def load_weights(
     if found := find_mismatches(given, {key: tensor for key, tensor in own.items() if key not in kept}):
         raise UserError(f"weights {source} do not fit: {summarise_mismatches(found)}")
     network.load_state_dict(given, strict=False)
+
+
+def _strip_prefix(state: Mapping[str, torch.Tensor], names: Set[str]) -> Mapping[str, torch.Tensor]:
+    """Remove the prefix of the keys with which most of them are among `names`; "" if several are equally good."""
+    counts = Counter({"": sum(key in names for key in state)})
+    for key in state:
+        parts = key.split(".")
+        for length in range(1, len(parts)):
+            if ".".join(parts[length:]) in names:
+                counts[".".join(parts[:length]) + "."] += 1
+    prefix = counts.most_common(1)[0][0]
+    return {key.removeprefix(prefix): tensor for key, tensor in state.items()}
 
 
 def _differs_in_classes(given: torch.Tensor, own: torch.Tensor) -> bool:
@@ -122,9 +159,15 @@ def find_mismatches(given: Mapping[str, torch.Tensor], own: Mapping[str, torch.T
 
 
 def summarise_mismatches(found: Sequence[str]) -> str:
-    """Format mismatches as one line: the first eight and the number of the others."""
-    rest = len(found) - _MAX_LISTED
-    return "; ".join(found[:_MAX_LISTED]) + (f"; and {rest} more" if rest > 0 else "")
+    """Format mismatches as one line: the first four of each kind and the number of the others."""
+    counts: Counter[str] = Counter()
+    listed = []
+    for mismatch in found:
+        kind = mismatch.split()[0]
+        counts[kind] += 1
+        listed += [mismatch] if counts[kind] <= _MAX_LISTED else []
+    rest = len(found) - len(listed)
+    return "; ".join(listed) + (f"; and {rest} more" if rest else "")
 
 
 def _shape(tensor: torch.Tensor) -> str:
@@ -132,7 +175,8 @@ def _shape(tensor: torch.Tensor) -> str:
 
 
 def _load_pickle(path: Path) -> object:
-    return torch.load(path, map_location="cpu", weights_only=True)
+    with torch.serialization.safe_globals([Namespace]):  # options of a training script, which timm stores
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 @contextmanager

