@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.metrics.chance import chance_notes
 from analysis.metrics.condition_summary import summarise_conditions
 from analysis.metrics.per_class import write_per_class
 from analysis.metrics.registry import (
@@ -19,7 +20,8 @@ from analysis.metrics.registry import (
     METRIC_NOTES,
     metric_column,
 )
-from analysis.output.number_format import format_seconds
+from analysis.metrics.shared_runs import describe_shared_runs, select_shared_runs
+from analysis.output.number_format import format_p_value, format_seconds
 from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column, protocol_note
 from analysis.plots import by_condition
@@ -28,7 +30,7 @@ from analysis.plots.learning_curves import write_learning_curves
 from analysis.plots.metric_bars import write_metric_bars
 from analysis.statistics import hypothesis_tests, paired_comparisons
 from core.datasets.metadata import format_few
-from core.plan import Plan
+from core.plan import Groups, Plan
 from core.store.runs import FAILED, Store
 
 EQUIVALENT_LOSSES = {"cross-entropy", "kullback-leibler"}
@@ -36,6 +38,7 @@ EQUIVALENT_LOSSES_NOTE = (
     "Cross-entropy and Kullback-Leibler divergence have the same gradient because each clip has one label; "
     "differences between them are due to rounding."
 )
+PAIRS_NOTE = "The table of comparisons uses every fold and seed that a condition shares with its reference."
 COLUMNS = (
     ACCURACY_COLUMN,
     BEST_EPOCH_COLUMN,
@@ -92,29 +95,35 @@ def write_condition_report(
     frame = summarise_conditions(plan, store)
     if add_columns:
         frame = add_columns(frame, results)
+    margin_points = results.session.execution.equivalence_margin
+    margin = None if margin_points is None else margin_points / 100
+    comparisons = paired_comparisons.compare_with_reference(plan, store, margin=margin)
     results.write_table(
         "table",
         frame,
         make_columns(frame, title, [*columns, *requested_metric_columns(results, columns)]),
         caption=make_caption(plan),
-        footnotes=make_footnotes(plan, store),
+        footnotes=[*make_footnotes(plan, store), *make_single_run_notes(comparisons)],
         groups=grid_names(frame),
     )
-    _write_comparisons(results, title)
+    if not comparisons.empty:
+        _write_comparisons(results, comparisons, title, margin=margin)
     labelled, label_column = add_grid_label(frame, grid_names(frame))
     reference = plan.planned[0].condition
     if draw_bars:
         write_metric_bars(
             results, labelled, "accuracy", title=title, caption=make_caption(plan), point=label_column, file="figure"
         )
-    else:
+    elif len(frame) > 1:
+        error_bars = by_condition.describe_error_bars(labelled, "accuracy", point=label_column)
+        parts = [f"{make_caption(plan)}: accuracy on the test fold by condition", error_bars, "dashed line: reference"]
         results.write_figure(
             "figure",
             frame.drop(columns="run_ids"),
             lambda ax: by_condition.draw_accuracy_by_condition(
                 labelled, ax, xlabel=title, reference=reference, series=label_column
             ),
-            caption=f"{make_caption(plan)}: accuracy on the test fold by condition; dashed line: reference.",
+            caption="; ".join(filter(None, parts)) + ".",
         )
     write_details(results, frame, title=title)
     return frame
@@ -137,7 +146,8 @@ def write_details(results: OutputFolder, frame: pd.DataFrame, *, title: str) -> 
     """
     groups, caption = results.plan.groups(), make_caption(results.plan)
     leading = make_columns(frame, title, ())
-    write_metrics(results, frame, leading, notes=make_footnotes(results.plan, results.session.store)[:1])
+    shared = select_shared_runs(groups, results.session.store)
+    write_metrics(results, frame, leading, notes=make_protocol_notes(groups, shared))
     write_per_class(results, groups, leading, caption=caption)
     write_requested_bars(results, frame, grid_names(frame), title=title)
     write_learning_curves(results, groups, caption=caption)
@@ -196,13 +206,29 @@ def requested_metric_columns(results: OutputFolder, shown: Sequence[Column]) -> 
     return [metric_column(name) for name in dict.fromkeys(results.session.execution.metric) if name not in existing]
 
 
-def _write_comparisons(results: OutputFolder, title: str) -> None:
+def make_single_run_notes(comparisons: pd.DataFrame) -> list[str]:
+    """Return a footnote with the p-values of McNemar's test if each condition is one run; otherwise no footnote.
+
+    Parameters
+    ----------
+    comparisons
+        Result of `analysis.statistics.paired_comparisons.compare_with_reference`.
+    """
+    if comparisons.empty or (comparisons["pairs"] > 1).any():
+        return []
+    texts = []
+    for row in comparisons.dropna(subset=["mcnemar_p_holm"]).to_dict("records"):
+        name = ", ".join(str(row[column]) for column in (*grid_names(comparisons), "condition"))
+        p = format_p_value(row["mcnemar_p_holm"])
+        texts.append(f"{name} p {p if p.startswith('<') else f'= {p}'}")
+    return [
+        f"McNemar's test against the reference over the test clips (Holm-corrected): {'; '.join(texts)}. It compares "
+        "two trained networks and does not account for the variation between trainings."
+    ] * bool(texts)
+
+
+def _write_comparisons(results: OutputFolder, frame: pd.DataFrame, title: str, *, margin: float | None) -> None:
     """Write the table of paired tests; print it on the terminal if there are at least two pairs."""
-    margin_points = results.session.execution.equivalence_margin
-    margin = None if margin_points is None else margin_points / 100
-    frame = paired_comparisons.compare_with_reference(results.plan, results.session.store, margin=margin)
-    if frame.empty:
-        return
     grid = grid_names(frame)
     results.write_table(
         "comparisons",
@@ -247,14 +273,30 @@ def make_grid_columns(names: Sequence[str]) -> list[Column]:
     return [Column(name, name.replace("_", " ").capitalize()) for name in names]
 
 
+def make_protocol_notes(groups: Groups, shared: Groups) -> list[str]:
+    """Return the first footnotes of a table: epoch, folds and seeds, and what is left out for missing runs.
+
+    Parameters as in `analysis.metrics.shared_runs.describe_shared_runs`.
+    """
+    planned = [each for _, part in shared for each in part] or [each for _, part in groups for each in part]
+    folds, seeds = ({each.run.data.fold for each in planned}, {each.run.seed for each in planned})
+    return [
+        protocol_note(epoch="last epoch", folds=folds, seeds=seeds),
+        *filter(None, [describe_shared_runs(groups, shared)]),
+    ]
+
+
 def make_footnotes(plan: Plan, store: Store) -> list[str]:
     """Return the footnotes of the main table: protocol, metrics, time, unusable clips and failed runs."""
-    runs = plan.runs
+    groups = plan.groups()
+    shared = select_shared_runs(groups, store)
+    runs = [each.run for _, planned in shared for each in planned]
     notes = [
-        protocol_note(epoch="last epoch", folds={r.data.fold for r in runs}, seeds={r.seed for r in runs}),
+        *make_protocol_notes(groups, shared),
+        *([PAIRS_NOTE] if describe_shared_runs(groups, shared) else []),
         "Best epoch: epoch chosen on the test fold, therefore optimistic. Change: difference in accuracy from the "
-        "first row in percentage points, over the folds and seeds that both have. Macro F1: unweighted mean over the "
-        "classes in the test fold.",
+        "first row in percentage points. Macro F1: unweighted mean over the classes in the test fold.",
+        *chance_notes(plan, shared, store),
     ]
     if len({run.data.fold for run in runs}) > 1:
         notes.append(f"Standard deviations and intervals are over folds. {hypothesis_tests.OVERLAP_NOTE}")
@@ -262,7 +304,7 @@ def make_footnotes(plan: Plan, store: Store) -> list[str]:
         notes.append(paired_comparisons.ONE_FOLD_NOTE)
     if {run.training.loss for run in runs} >= EQUIVALENT_LOSSES:
         notes.append(EQUIVALENT_LOSSES_NOTE)
-    records = [record for run in runs if (record := store.record(run))]
+    records = [record for run in plan.runs if (record := store.record(run))]
     preparation = [record.seconds.preparation for record in records if record.finished]
     if sum(preparation) >= 1:
         notes.append(

@@ -25,13 +25,13 @@ AVERAGE_NAME = "average"  # name of the mean of several networks
 SCORE_COLUMNS = (
     Column("network", "Network"),
     Column("clips", "Clips", format_count),
-    Column("accuracy", "Accuracy %", format_percent, best="max"),
-    Column("balanced_accuracy", "Balanced %", format_percent, best="max"),
-    Column("macro_f1", "Macro F1 %", format_percent, best="max"),
+    Column("accuracy", "Accuracy %", format_percent),
+    Column("balanced_accuracy", "Balanced %", format_percent),
+    Column("macro_f1", "Macro F1 %", format_percent),
     Column("weighted_precision", "Precision %", format_percent),
     Column("weighted_f1", "F1 %", format_percent),
-    Column("nll", "NLL", format_number, best="min"),
-    Column("ece", "ECE", format_number, best="min"),
+    Column("nll", "NLL", format_number),
+    Column("ece", "ECE", format_number),
     Column("test_accuracy", "Test fold %", format_percent),
 )
 CLASS_COLUMNS = (
@@ -239,7 +239,7 @@ def write_scores(
         "classes", classes, CLASS_COLUMNS, caption=f"{caption}: results per class, {format_text(network)}"
     )
     matrix = ConfusionMatrix(
-        {"network": network}, tuple(predictions.class_names), metrics.confusion_matrix(probs, targets), 1
+        {"network": network}, tuple(predictions.class_names), metrics.confusion_matrix(probs, targets), 0
     )
     write_confusion_matrices(results, [matrix], caption=caption, cells="clips by true and predicted class")
     return frame

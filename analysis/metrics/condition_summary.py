@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.metrics.chance import chance_level
 from analysis.metrics.registry import METRICS
+from analysis.metrics.shared_runs import averaged_over, select_shared_runs
 from analysis.statistics import hypothesis_tests
 from core.config.run import Run
-from core.plan import Plan, PlannedRun
+from core.plan import Groups, Plan, PlannedRun
 from core.store.runs import FAILED, Record, Store
 
 Records = Mapping[str, Record | None]  # by run id
@@ -21,7 +23,15 @@ COMPARED_METRICS = {
 
 
 def summarise_conditions(plan: Plan, store: Store) -> pd.DataFrame:
-    """Return one row per condition of a plan, in the order of the plan.
+    """Return one row per condition of a plan, in the order of the plan (`summarise_groups`)."""
+    return summarise_groups(plan.groups(), store)
+
+
+def summarise_groups(groups: Groups, store: Store) -> pd.DataFrame:
+    """Return one row per condition.
+
+    If runs have failed or are missing, all numbers are over the folds and seeds that the compared conditions share
+    (`analysis.metrics.shared_runs.select_shared_runs`).
 
     Columns
     -------
@@ -36,7 +46,11 @@ def summarise_conditions(plan: Plan, store: Store) -> pd.DataFrame:
         (`analysis.statistics.hypothesis_tests.mean_interval`). Intervals of scores of clips are corrected for
         overlapping training sets; those of fractions lie within 0 and 1.
     delta, delta_best_epoch
-        Mean accuracy difference to the reference over the folds and seeds that both have.
+        Mean accuracy difference to the reference.
+    chance, n_classes
+        Fraction of the test clips in the largest class, and number of classes with test clips.
+    compared, over
+        Number of runs that the means are over, and whether these are folds, the seeds of one fold, or 1 run.
     runs, failed, missing
         Number of planned, failed and missing runs.
     run_ids
@@ -44,9 +58,16 @@ def summarise_conditions(plan: Plan, store: Store) -> pd.DataFrame:
     data, backbone
         Data set and backbone.
     """
-    records = {run.id: store.record(run) for run in plan.runs}
+    runs = {run.id: run for _, planned in groups for each in planned for run in (each.run, each.reference)}
+    records = {id: store.record(run) for id, run in runs.items()}
     return pd.DataFrame(
-        [point | condition_row(part, records) | dataset_and_backbone(part[0]) for point, part in plan.groups()]
+        [
+            values
+            | _average_runs(shared, records)
+            | run_counts([each.run for each in planned], records)
+            | dataset_and_backbone(planned[0])
+            for (values, planned), (_, shared) in zip(groups, select_shared_runs(groups, store), strict=True)
+        ]
     )
 
 
@@ -63,11 +84,11 @@ def dataset_and_backbone(planned: PlannedRun) -> dict[str, str]:
     return {"data": planned.run.data.display_name, "backbone": planned.run.model.backbone}
 
 
-def condition_row(part: Sequence[PlannedRun], records: Records) -> dict[str, Any]:
-    """Return the row of a condition from its planned runs, without grid columns and condition."""
-    runs, references = [planned.run for planned in part], [planned.reference for planned in part]
+def _average_runs(planned: Sequence[PlannedRun], records: Records) -> dict[str, Any]:
+    """Return the metrics of a condition, averaged over finished runs, and the columns that describe these runs."""
     row: dict[str, Any] = {}
-    finished = [record for run in runs if (record := records[run.id]) and record.finished]
+    runs, references = [each.run for each in planned], [each.reference for each in planned]
+    finished = [record for run in runs if (record := records[run.id])]
     units = _average_seeds(finished)
     sizes = hypothesis_tests.FoldSizes.from_records(finished)
     if sizes and len({record.run.data.fold for record in finished}) == 1:
@@ -81,7 +102,8 @@ def condition_row(part: Sequence[PlannedRun], records: Records) -> dict[str, Any
     for name, compared in COMPARED_METRICS.items():
         change = _metric_by_run(runs, records, compared) - _metric_by_run(references, records, compared).to_numpy()
         row[name] = hypothesis_tests.average_seeds(change).mean()
-    return row | run_counts(runs, records)
+    chance, n_classes = chance_level(finished)
+    return row | {"chance": chance, "n_classes": n_classes, "compared": len(runs), "over": averaged_over(planned)}
 
 
 def _average_seeds(records: Sequence[Record]) -> pd.DataFrame:
@@ -104,5 +126,5 @@ def _metric_by_run(runs: Sequence[Run], records: Records, name: str) -> "pd.Seri
     finished = [record if (record := records[run.id]) and record.finished else None for run in runs]
     values = [METRICS[name].read(record) if record else math.nan for record in finished]
     lacking = any(record and math.isnan(value) for record, value in zip(finished, values, strict=True))
-    index = pd.MultiIndex.from_tuples([(run.data.fold, run.seed) for run in runs])
+    index = pd.MultiIndex.from_tuples([(run.data.fold, run.seed) for run in runs] or [(0, 0)])[: len(runs)]
     return pd.Series(math.nan if lacking else values, index=index, dtype=float)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.metrics.shared_runs import describe_shared_runs, select_shared_runs
 from analysis.output.number_format import format_count, format_percent
 from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column
@@ -43,25 +44,35 @@ def write_per_class(results: OutputFolder, groups: Groups, leading: Sequence[Col
         Description of the runs.
     """
     store = results.session.store
+    shared = select_shared_runs(groups, store)
     rows = []
-    for values, planned in groups:
+    for values, planned in shared:
         records = [record for each in planned if (record := store.finished(each.run))]
         scored = [(record.run.data.fold, record.run.seed, record.per_class) for record in records]
         rows += per_class_rows(values, scored, records[0].class_names if records else ())
-    write_per_class_rows(results, rows, leading, caption=caption)
+    notes = list(filter(None, [describe_shared_runs(groups, shared)]))
+    write_per_class_rows(results, rows, leading, caption=caption, notes=notes)
 
 
 def write_per_class_rows(
-    results: OutputFolder, rows: Sequence[Mapping[str, Any]], leading: Sequence[Column], *, caption: str
+    results: OutputFolder,
+    rows: Sequence[Mapping[str, Any]],
+    leading: Sequence[Column],
+    *,
+    caption: str,
+    notes: Sequence[str] = (),
 ) -> None:
-    """Write the table of classes from the rows of `per_class_rows`; other parameters as in `write_per_class`."""
+    """Write the table of classes from the rows of `per_class_rows`.
+
+    `notes` are additional footnotes; other parameters as in `write_per_class`.
+    """
     if rows:
         results.write_table(
             "classes",
             pd.DataFrame(rows),
             [*leading, *COLUMNS],
             caption=f"{caption}: results per class",
-            footnotes=PER_CLASS_NOTES,
+            footnotes=[*PER_CLASS_NOTES, *notes],
             groups=[column.name for column in leading],
             show=False,
         )

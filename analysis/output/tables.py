@@ -9,14 +9,15 @@ table shows, and how:
         Column("trainable_parameters", "Trainable", format_magnitude),
     )
 
-If the frame has a column ``runs`` (number of planned runs), a last column shows it and, from the columns ``failed`` and
-``missing``, the runs without a result: "failed (2 of 5)".
+If the frame has a column ``runs`` (number of planned runs), a last column shows it and, from the columns ``failed``,
+``missing`` and ``compared``, the runs without a result ("failed (2 of 5)") or the number of runs that are compared
+("4 of 5 compared"). No value is bold in a group of rows with one run each.
 """
 
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,7 +48,7 @@ class Column:
     format
         Formats a value; `format_text` marks a column of text.
     best
-        Which value is printed in bold.
+        Which value is printed in bold, if rows have several runs.
     std
         Column of the frame with the standard deviation, or "".
     mark
@@ -282,7 +283,9 @@ def _format_groups(frame: pd.DataFrame, columns: Sequence[Column], groups: Seque
     parts = [part for _, part in frame.groupby(list(groups), sort=False, dropna=False)] if groups else [frame]
     blocks = []
     for part in parts:
-        by_column = [_format_column(part, column) for column in columns]
+        counts = next((part[name] for name in ("compared", "runs") if name in part), None)
+        single = counts is not None and counts.max() <= 1
+        by_column = [_format_column(part, replace(column, best=None) if single else column) for column in columns]
         if "runs" in frame:
             by_column.append([_format_runs(row) for row in part.to_dict("records")])
         blocks.append([list(row) for row in zip(*by_column, strict=True)])
@@ -317,4 +320,7 @@ def _find_best(values: Sequence[Any], texts: Sequence[str], direction: Literal["
 def _format_runs(row: dict[Any, Any]) -> Cell:
     planned = int(row["runs"])
     lost = [f"{kind} ({int(row[kind])} of {planned})" for kind in ("failed", "missing") if row.get(kind, 0) > 0]
+    compared = int(row.get("compared", planned))
+    if compared < planned - sum(int(row.get(kind, 0)) for kind in ("failed", "missing")):
+        lost.append(f"{compared} of {planned} compared")
     return Cell(", ".join(lost)) if lost else Cell(str(planned), planned)

@@ -6,6 +6,11 @@
 
 Frames have fractions from 0 to 1; axes show percent. Error bars show the 95 % interval (``accuracy_low`` and
 ``accuracy_high``) or, if the frame lacks it, the standard deviation (``accuracy_std``); the axis label names which.
+
+Single runs must not look like evidence. A condition of one run (column ``compared``) has a hollow marker or bar, no
+error bar and no connecting line, and the legend says "1 run". Axes of accuracy span at least `MIN_SPAN` points, and
+with single runs they go from 0 to 100 %, so that small differences are not enlarged. A dotted line marks the chance
+level (column ``chance``), if it lies within the axis.
 """
 
 import re
@@ -19,10 +24,15 @@ from matplotlib.axes import Axes
 from matplotlib.container import Container
 from matplotlib.ticker import MaxNLocator
 
+from analysis.metrics.chance import name_chance
 from analysis.metrics.registry import METRICS
+from analysis.metrics.shared_runs import describe_spread
 from analysis.output.style import COLOURS, GREY, MARKERS, STYLES, with_style
 
 MAX_LABEL_LENGTH = 38  # characters of 8 pt that fit along an axis
+MIN_SPAN = 20  # points that an axis of accuracy spans at least
+MIN_POINTS_OF_LINE = 3
+CHANCE_METRICS = ("accuracy", "balanced_accuracy")
 
 
 @with_style
@@ -31,11 +41,13 @@ def draw_accuracy_by_condition(
 ) -> Axes:
     """Draw accuracy against depth (Palanisamy et al. 2020, figures 2b and 2c).
 
+    Points are connected only along the depth of a network, with at least three depths and several runs each.
+
     Parameters
     ----------
     frame
-        One row per condition (and series) with ``condition``, ``accuracy`` and optional spread. Values of the optional
-        column ``published`` are hollow markers. Conditions without a result are crosses at the bottom.
+        One row per condition (and series) with ``condition``, ``accuracy``, optional spread and optional ``compared``
+        and ``chance``. Conditions without a result are crosses at the bottom.
     ax
         Panel to draw on.
     xlabel
@@ -45,7 +57,7 @@ def draw_accuracy_by_condition(
     series
         Column with the name of the line, such as the backbone.
     """
-    conditions = _sort_by_depth(frame["condition"].unique())
+    conditions, are_depths = _sort_by_depth(frame["condition"].unique())
     missing = frame[frame["accuracy"].isna()]
     lines = _split_series(frame, series)
     for k, (name, part) in enumerate(lines):
@@ -53,18 +65,23 @@ def draw_accuracy_by_condition(
         place = np.array([conditions.index(condition) for condition in part.index])
         x = place + 0.07 * (k - (len(lines) - 1) / 2)  # shifted so that error bars do not overlap
         colour, y = COLOURS[k % len(COLOURS)], 100 * part["accuracy"].to_numpy()
-        marker = MARKERS[k % len(MARKERS)]
-        ax.errorbar(x, y, yerr=_error_lengths(part, "accuracy"), color=colour, marker=marker, label=name, zorder=3)
+        marker, single = MARKERS[k % len(MARKERS)], is_single_run(part)
+        is_line = are_depths and len(part) >= MIN_POINTS_OF_LINE and not single.any()
+        style: dict[str, Any] = {"color": colour, "linestyle": "-" if is_line else "", "marker": marker, "label": name}
+        fill = "white" if single.all() else colour
+        ax.errorbar(x, y, yerr=_error_lengths(part, "accuracy"), markerfacecolor=fill, **style, zorder=3)
+        ax.plot(x[single], y[single], linestyle="", **_hollow_marker(colour, marker), zorder=4)
         if reference in part.index:
-            ax.axhline(float(y[part.index == reference][0]), color=colour, linestyle="--", linewidth=0.8, zorder=1)
-        if "published" in part and part["published"].notna().any():
-            label = f"{name or ''} published".strip()
-            ax.plot(x, 100 * part["published"], linestyle="", **_hollow_marker(colour, marker), label=label, zorder=4)
+            label = f"reference ({reference})" if len(lines) == 1 else None
+            height = float(y[part.index == reference][0])
+            ax.axhline(height, color=colour, linestyle="--", linewidth=0.8, label=label, zorder=1)
     if len(missing):
         x = np.array([conditions.index(condition) for condition in missing["condition"]])
         ax.plot(x, 0.03 + 0 * x, "x", color=GREY, transform=ax.get_xaxis_transform(), label="no result", clip_on=False)
-    if reference is not None:
-        ax.plot([], [], "--", color=GREY, linewidth=0.8, label=f"reference ({reference})")
+    single = is_single_run(frame)
+    _add_single_run_label(ax, single, marker=MARKERS[0])
+    limit_accuracy_axis(ax, whole=bool(single.any()))
+    _draw_chance(ax, frame, "accuracy")
     ax.set_xlim(-0.4, len(conditions) - 0.6)
     _name_ticks(ax, [_shorten_stage(condition) for condition in conditions])
     ax.set(xlabel=xlabel, ylabel=_axis_label(frame, "accuracy"))
@@ -124,7 +141,7 @@ def draw_grouped_bars(
     Parameters
     ----------
     frame
-        One row per group and series with the metric and, optionally, its spread and ``published`` values.
+        One row per group and series with the metric and, optionally, its spread, ``compared`` and ``chance``.
     ax
         Panel to draw on.
     x, series
@@ -138,26 +155,19 @@ def draw_grouped_bars(
     groups, members = list(frame[x].unique()), list(_split_series(frame, series))
     width = (0.8 if series else 0.6) / len(members)
     for k, (name, part) in enumerate(members):
-        colour = COLOURS[k % len(COLOURS)]
+        colour, single = COLOURS[k % len(COLOURS)], is_single_run(part)
         at = np.array([groups.index(group) for group in part[x]]) + (k - (len(members) - 1) / 2) * width
         height = scale * part[metric].to_numpy()
-        spread = _error_lengths(part, metric)
-        ax.bar(at, height, 0.92 * width, yerr=spread, error_kw={"elinewidth": 0.8}, color=colour, label=name)
+        bars: dict[str, Any] = {"width": 0.92 * width, "edgecolor": colour, "linewidth": 0.9, "label": name}
+        bars["color"] = ["white" if hollow else colour for hollow in single]
+        ax.bar(at, height, yerr=_error_lengths(part, metric), error_kw={"elinewidth": 0.8}, **bars)
         for position in at[np.isnan(height)]:
             place: Any = {"transform": ax.get_xaxis_transform(), "ha": "center", "va": "bottom"}
             ax.text(position, 0.01, "no result", color=GREY, rotation=90, fontsize=6, **place)
-        if "published" in part and part["published"].notna().any():
-            label = "published" if k == 0 else None
-            ax.plot(
-                at + width / 4,
-                scale * part["published"],
-                linestyle="",
-                **_hollow_marker("black", "D"),
-                label=label,
-                zorder=4,
-            )
+    _add_single_run_label(ax, is_single_run(frame), marker="s")
     _name_ticks(ax, [str(group) for group in groups])
     ax.set(xlabel=xlabel, ylabel=_axis_label(frame, metric), ylim=(0, 100 if METRICS[metric].is_fraction else None))
+    _draw_chance(ax, frame, metric)
     return _add_legend(ax)
 
 
@@ -181,7 +191,8 @@ def draw_ensemble_curve(frame: pd.DataFrame, ax: Axes, *, series: str | None = N
         ax.plot(part["members"], 100 * part["accuracy"], color=colour, marker=marker, label=name or "mean of subsets")
         low, high = 100 * part["accuracy_min"], 100 * part["accuracy_max"]
         ax.fill_between(part["members"], low, high, color=colour, alpha=0.2, linewidth=0, label="range of subsets")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    limit_count_axis(ax, int(frame["members"].max()))
+    limit_accuracy_axis(ax)
     ax.set(xlabel="Members of the ensemble", ylabel="Accuracy (%)")
     return _add_legend(ax)
 
@@ -215,9 +226,56 @@ def draw_learning_curves(frame: pd.DataFrame, ax: Axes, *, ylabel: str, series: 
         if "std" in part:
             half = scale * part["std"].to_numpy()
             ax.fill_between(x, y - half, y + half, color=colour, alpha=0.15, linewidth=0, zorder=1)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    limit_count_axis(ax, int(frame["epoch"].max()))
+    if scale == 100:
+        limit_accuracy_axis(ax)
     ax.set(xlabel="Epoch", ylabel=ylabel)
     return ax
+
+
+def limit_count_axis(ax: Axes, last: int) -> None:
+    """Limit the horizontal axis to the integers from 1 to `last`, with a tick at 1."""
+    margin = max(0.3, 0.02 * last)
+    ax.set_xlim(1 - margin, last + margin)
+    ticks = [tick for tick in MaxNLocator(6, integer=True).tick_values(1, last) if 1 < tick <= last]
+    step = ticks[1] - ticks[0] if len(ticks) > 1 else 1
+    ax.set_xticks([1, *(tick for tick in ticks if tick - 1 >= step / 2)])
+
+
+def limit_accuracy_axis(ax: Axes, *, whole: bool = False) -> None:
+    """Let a vertical axis in percent span at least `MIN_SPAN` points, or 0 to 100 if `whole`."""
+    low, high = ax.get_ylim()
+    missing = max(0.0, MIN_SPAN - (high - low))
+    low = min(max(0.0, low - missing / 2), 100 - MIN_SPAN)
+    ax.set_ylim((0, 100) if whole else (low, max(min(high, 102.0), low + MIN_SPAN)))
+    ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+
+
+def is_single_run(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Return whether the numbers of each row are those of one run; False without the column ``compared``."""
+    return (frame["compared"] == 1).to_numpy() if "compared" in frame else np.zeros(len(frame), bool)
+
+
+def _add_single_run_label(ax: Axes, single: npt.NDArray[np.bool_], *, marker: str) -> None:
+    """Add a hollow marker to the legend if rows are single runs."""
+    if single.any():
+        label = "1 run per condition" if single.all() else "1 run"
+        ax.plot([], [], linestyle="", **_hollow_marker(GREY, marker), label=label)
+
+
+def _draw_chance(ax: Axes, frame: pd.DataFrame, metric: str) -> None:
+    """Draw a dotted line at every chance level of the frame that lies within the axis."""
+    if metric not in CHANCE_METRICS or "chance" not in frame:
+        return
+    known = frame.dropna(subset=["chance"])
+    n_classes = known["n_classes"]
+    chance = known["chance"] if metric == "accuracy" else 1 / n_classes
+    levels = dict(zip(chance, n_classes, strict=True))
+    low, high = ax.get_ylim()
+    for level, count in levels.items():
+        if low <= 100 * level <= high:
+            label = f"chance {name_chance(level, count)}"
+            ax.axhline(100 * level, color=GREY, linestyle=":", linewidth=1.0, label=label, zorder=2)
 
 
 def _split_series(frame: pd.DataFrame, column: str | None) -> list[tuple[str | None, pd.DataFrame]]:
@@ -226,7 +284,27 @@ def _split_series(frame: pd.DataFrame, column: str | None) -> list[tuple[str | N
     return [(str(name), part) for name, part in frame.groupby(column, sort=False)]
 
 
-def name_spread(frame: pd.DataFrame, metric: str) -> str:
+def describe_error_bars(frame: pd.DataFrame, metric: str, *, point: str | None = None) -> str:
+    """Return what the error bars of a metric are and what they are over; "" without results.
+
+    Parameters
+    ----------
+    frame
+        Result of `analysis.metrics.condition_summary.summarise_groups`.
+    metric
+        Name of the metric.
+    point
+        Column with the name of the grid point, if any.
+    """
+    names_by_unit: dict[str, list[str]] = {}
+    for row in frame[frame[metric].notna()].to_dict("records"):
+        names_by_unit.setdefault(row.get("over", ""), []).append(
+            ", ".join(row[name] for name in (point, "condition") if name)
+        )
+    return describe_spread(f"error bars: {_name_spread(frame, metric)}", names_by_unit)
+
+
+def _name_spread(frame: pd.DataFrame, metric: str) -> str:
     """Return the name of the spread that error bars of a metric show; "" if there is none."""
     spread = _error_lengths(frame, metric)
     if spread is None or np.isnan(spread).all():
@@ -247,16 +325,17 @@ def _error_lengths(part: pd.DataFrame, metric: str) -> npt.NDArray[np.float64] |
 
 
 def _axis_label(frame: pd.DataFrame, metric: str) -> str:
-    spread = name_spread(frame, metric).replace("standard deviation", "± std")
+    spread = _name_spread(frame, metric).replace("standard deviation", "± std")
     label = ", ".join(filter(None, (METRICS[metric].axis, spread)))
     return label if len(label) <= MAX_LABEL_LENGTH else label.replace(", ", ",\n")
 
 
-def _sort_by_depth(conditions: Iterable[str]) -> list[str]:
-    """Sort stages by depth, from "none" to "all"; other names keep their order."""
+def _sort_by_depth(conditions: Iterable[str]) -> tuple[list[str], bool]:
+    """Sort stages by depth, from "none" to "all"; other names keep their order. Also return whether all are stages."""
     depths = {condition: _depth(condition) for condition in conditions}
     are_stages = all(depth is not None for depth in depths.values())
-    return sorted(depths, key=lambda condition: depths[condition] or 0) if are_stages else list(depths)
+    names = sorted(depths, key=lambda condition: depths[condition] or 0) if are_stages else list(depths)
+    return names, are_stages
 
 
 def _depth(condition: str) -> float | None:
@@ -303,7 +382,8 @@ def _add_legend(ax: Axes) -> Axes:
         range(len(labels)), key=lambda i: not isinstance(handles[i], Container)
     )  # data before reference lines
     if labels:
-        columns = 3 if sum(map(len, labels)) < 36 else 2
+        width = 17 * ax.figure.bbox.width / ax.figure.dpi  # characters of 7 points per line; a handle takes four
+        columns = min(3, max(1, int(width / (4 + max(map(len, labels))))))
         place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
         ax.legend([handles[i] for i in order], [labels[i] for i in order], ncols=columns, **place)
     return ax

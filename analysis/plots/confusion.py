@@ -12,18 +12,18 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 
+from analysis.metrics.shared_runs import describe_shared_runs, select_shared_runs
 from analysis.output.number_format import format_text
 from analysis.output.output_folder import OutputFolder
 from analysis.output.style import escape_mathtext, split_into_panels, with_style
-from analysis.plots.learning_curves import missing_runs_note
 from core.plan import Groups
 from core.store.runs import Store
 
 MAX_CLASSES_WITH_NUMBERS = 20  # cells of larger matrices are too small for numbers
 MAX_CLASSES_PER_PANEL = 12  # a larger matrix gets a figure of page width
-MAX_PANELS = 6  # of one figure; with more conditions each gets its own figure
-MAX_FIGURES = 12  # drawing many large matrices would take minutes
+MAX_PANELS = 6  # of one figure
 MAX_NAME_LENGTH = 18  # characters of a class name
+MAX_TITLE_LENGTH = 36  # characters of a panel's title
 MARGIN_LABEL = "All"
 COLOUR_MAP = mpl.colormaps["cividis"].with_extremes(bad="#eeeeee")  # cells of classes without clips
 
@@ -41,7 +41,7 @@ class ConfusionMatrix:
     clips
         Number of clips by target (rows) and prediction (columns), summed over the runs, shape (classes, classes).
     runs
-        Number of runs.
+        Number of runs, shown in the title of the panel; 0 to leave it out.
     """
 
     values: dict[str, Any]
@@ -58,8 +58,6 @@ class ConfusionMatrix:
 def write_confusion_by_condition(results: OutputFolder, groups: Groups, *, caption: str) -> None:
     """Write the confusion matrix of every condition.
 
-    The matrices are panels of one figure, or one figure each if they are many or large.
-
     Parameters
     ----------
     results
@@ -69,9 +67,9 @@ def write_confusion_by_condition(results: OutputFolder, groups: Groups, *, capti
     caption
         Description of the runs.
     """
-    matrices = sum_confusion_matrices(groups, results.session.store)
-    missing = sum(len(planned) for _, planned in groups) - sum(matrix.runs for matrix in matrices)
-    write_confusion_matrices(results, matrices, caption=caption, missing=missing)
+    shared = select_shared_runs(groups, results.session.store)
+    matrices = sum_confusion_matrices(shared, results.session.store)
+    write_confusion_matrices(results, matrices, caption=caption, note=describe_shared_runs(groups, shared))
 
 
 def write_confusion_matrices(
@@ -79,12 +77,13 @@ def write_confusion_matrices(
     matrices: Sequence[ConfusionMatrix],
     *,
     caption: str,
-    missing: int = 0,
-    cells: str = "test clips by target and predicted class, summed over folds and seeds",
+    note: str = "",
+    cells: str = "test clips by target and predicted class, summed over the runs",
 ) -> None:
-    """Write confusion matrices as one figure, or one figure each.
+    """Write confusion matrices as panels of figures, or one figure each if they have many classes.
 
-    The file is named ``confusion``, or ``confusion-<condition>`` if each matrix has its own figure.
+    The file is named ``confusion``, ``confusion-1`` and so on if there are several figures, or
+    ``confusion-<condition>`` if each matrix has its own figure.
 
     Parameters
     ----------
@@ -92,41 +91,37 @@ def write_confusion_matrices(
         As in `write_confusion_by_condition`.
     matrices
         The confusion matrices.
-    missing
-        Number of failed or missing runs, for the caption.
+    note
+        Last sentence of the caption.
     cells
         Description of the cells, for the caption.
     """
     if not matrices:
         return
-    together = len(matrices) <= MAX_PANELS and max(len(m.class_names) for m in matrices) <= MAX_CLASSES_PER_PANEL
+    is_large = max(len(matrix.class_names) for matrix in matrices) > MAX_CLASSES_PER_PANEL
     description = (
         f"{cells}. Colour: fraction of the clips of the target class. All: number of clips with recall (column), "
-        "precision (row) or accuracy (corner)." + (f" {missing_runs_note(missing).capitalize()}." if missing else "")
+        "precision (row) or accuracy (corner)."
     )
-    if not together and len(matrices) > MAX_FIGURES:
-        description += f" The first {MAX_FIGURES} of {len(matrices)} conditions are drawn."
-    for part in [matrices] if together else [[matrix] for matrix in matrices[:MAX_FIGURES]]:
-        if together:
-            file, title = "confusion", ", ".join(dict.fromkeys(matrix.title for matrix in part))
-        else:
-            title = part[0].title
-            file = f"confusion-{re.sub(r'[^A-Za-z0-9.]+', '-', title).strip('-')}"
-        across = 1 if len(part) == 1 else 2
+    size, per_figure = (7.0, 1) if is_large else (3.5, MAX_PANELS)
+    parts = [matrices[k : k + per_figure] for k in range(0, len(matrices), per_figure)]
+    for k, part in enumerate(parts, start=1):
+        titles = [matrix.title for matrix in part]
+        suffix = f"-{_to_file_name(titles[0])}" if is_large else f"-{k}" * (len(parts) > 1)
+        across = min(2, len(part))
         down = -(-len(part) // across)
-        size = 3.5 if together else 7.0
         results.write_figure(
-            file,
+            f"confusion{suffix}",
             pd.concat([_matrix_cells(matrix) for matrix in part], ignore_index=True),
             partial(_draw_panels, part, down=down, across=across),
-            caption=f"{caption}, {title}: {description}",
+            caption=" ".join(filter(None, [f"{caption}, {'; '.join(dict.fromkeys(titles))}: {description}", note])),
             height=size * 0.95 * down,
             width=size * across,
         )
 
 
 def sum_confusion_matrices(groups: Groups, store: Store) -> list[ConfusionMatrix]:
-    """Return the sum of the confusion matrices of each group's finished runs; groups without any are left out."""
+    """Return the sum of the confusion matrices of each group's runs; groups without any finished run are left out."""
     matrices = []
     for values, planned in groups:
         records = [record for each in planned if (record := store.finished(each.run))]
@@ -186,7 +181,8 @@ def _draw_panels(matrices: Sequence[ConfusionMatrix], ax: Axes, *, down: int, ac
     grid = [panel for row in split_into_panels(ax, down, across) for panel in row]
     for matrix, panel in zip(matrices, grid, strict=False):
         draw_confusion_matrix(matrix.clips, matrix.class_names, panel, room=1 / down)
-        panel.set_title(_shorten_name(matrix.title), loc="left")
+        runs = f", {matrix.runs} run{'s' * (matrix.runs > 1)}" if matrix.runs else ""
+        panel.set_title(_shorten_name(matrix.title, MAX_TITLE_LENGTH) + runs, loc="left")
     for panel in grid[len(matrices) :]:
         panel.set_axis_off()
 
@@ -246,7 +242,11 @@ def _format_margin(clips: int, share: float) -> str:
     return f"{clips}\n{100 * share:.0f} %" if np.isfinite(share) else f"{clips}"
 
 
-def _shorten_name(name: str) -> str:
-    """Return a name shortened to `MAX_NAME_LENGTH` and escaped for matplotlib's math mode."""
+def _shorten_name(name: str, length: int = MAX_NAME_LENGTH) -> str:
+    """Return a name shortened to `length` characters and escaped for matplotlib's math mode."""
     text = format_text(name)
-    return escape_mathtext(text if len(text) <= MAX_NAME_LENGTH else text[: MAX_NAME_LENGTH - 1] + "…")
+    return escape_mathtext(text if len(text) <= length else text[: length - 1] + "…")
+
+
+def _to_file_name(title: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", title).strip("-")

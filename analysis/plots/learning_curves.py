@@ -1,13 +1,22 @@
 """Learning curves of conditions: mean and standard deviation over folds and seeds per epoch."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from analysis.metrics.shared_runs import (
+    FOLDS,
+    SEEDS,
+    SINGLE_RUN,
+    averaged_over,
+    describe_shared_runs,
+    describe_spread,
+    select_shared_runs,
+)
 from analysis.output.output_folder import OutputFolder
-from analysis.output.style import add_legend_above, split_into_panels
+from analysis.output.style import GREY, add_legend_above, split_into_panels, with_style
 from analysis.plots import by_condition
 from core.config.run import Run
 from core.errors import UserError, unknown_name_error
@@ -19,16 +28,20 @@ CURVES = {  # column of a history: axis label
     "validation_accuracy": "Validation accuracy (%)",
     "train_loss": "Training loss",
 }
+MAX_LINES = 5  # conditions in one panel
+UNITS = (FOLDS, SEEDS, SINGLE_RUN)
 History = Mapping[str, np.ndarray]  # columns of a history, each of shape (epochs,)
 
 
 def write_learning_curves(results: OutputFolder, groups: Groups, *, caption: str, only: str = "") -> None:
-    """Write the figure of learning curves, with one row of panels per grid point and one line per condition.
+    """Write the figure of learning curves, with one line per condition.
+
+    Each grid point has a row of panels, one for each curve, or several rows of at most `MAX_LINES` conditions each.
 
     Parameters
     ----------
     results
-        Output folder of the analysis. Failed and missing runs are left out and counted in the caption.
+        Output folder of the analysis.
     groups
         Runs of each condition (`core.plan.Plan.groups`).
     caption
@@ -36,36 +49,63 @@ def write_learning_curves(results: OutputFolder, groups: Groups, *, caption: str
     only
         Name in `CURVES` of the only curve to draw; "" for all.
     """
-    curves, missing = average_histories(groups, results.session.store)
+    shared = select_shared_runs(groups, results.session.store)
+    curves, unreadable = average_histories(shared, results.session.store)
     if only and not curves.empty:
         curves = curves[curves["measure"] == only]
     if curves.empty:
         return
     names = list(curves.columns[: list(curves).index("condition")])
-    points = list(curves.groupby(names, sort=False)) if names else [((), curves)]
+    rows = [row for _, part in (curves.groupby(names, sort=False) if names else [((), curves)]) for row in _split(part)]
     measures = [measure for measure in CURVES if measure in set(curves["measure"])]
+    units = {
+        unit: [str(values["condition"]) for values, part in shared if averaged_over(part) == unit] for unit in UNITS
+    }
 
+    @with_style
     def draw(ax: Axes) -> None:
-        grid = split_into_panels(ax, len(points), len(measures))
-        for row, (point, part) in zip(grid, points, strict=True):
-            for panel, measure in zip(row, measures, strict=True):
+        grid = split_into_panels(ax, len(rows), len(measures))
+        for column, measure in zip(zip(*grid, strict=True), measures, strict=True):
+            for panel, part in zip(column, rows, strict=True):
                 curve = part[part["measure"] == measure]
                 by_condition.draw_learning_curves(curve, panel, ylabel=CURVES[measure], series="condition")
-            if names:
-                row[0].set_title(", ".join(map(str, point)), loc="left")
-        add_legend_above(grid[0][0])
+            _share_limits(column)
+        for row, part in zip(grid, rows, strict=True):
+            row[0].set_title(", ".join(str(part[name].iloc[0]) for name in names), loc="left")
+            if len(rows) > 1:
+                row[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        if len(rows) == 1:
+            add_legend_above(grid[0][0])
+        if not any(units[unit] for unit in UNITS if unit != SINGLE_RUN):
+            grid[0][-1].set_title("1 run per condition", loc="right", color=GREY)
 
-    folds = {p.run.data.fold for _, part in groups for p in part}
-    units = "folds, seeds averaged within each fold" if len(folds) > 1 else "seeds"
     parts = [f"{caption}: {' and '.join(CURVES[m].removesuffix(' (%)').lower() for m in measures)} by epoch"]
-    parts += [f"mean over {units}; bands: ± one standard deviation"]
+    parts += [describe_spread("mean, and band of ± one standard deviation,", units)]
     if (curves["ended"] > 0).any():
         parts.append("dotted: mean over the remaining runs after the first run of a condition has ended")
-    if missing:
-        parts.append(missing_runs_note(missing))
-    height = 0.4 + 2.2 * len(points)
-    width = 3.5 * len(measures) if len(measures) < 3 else 9.0
-    results.write_figure("learning", curves, draw, caption="; ".join(parts) + ".", height=height, width=width)
+    if unreadable:
+        parts.append(f"{unreadable} runs have no readable history")
+    sentences = ["; ".join(parts) + ".", describe_shared_runs(groups, shared)]
+    height = 0.4 + 2.2 * len(rows)
+    width = (3.5 if len(rows) == 1 else 4.0) * len(measures) if len(measures) < 3 else 9.0 + 1.5 * (len(rows) > 1)
+    results.write_figure(
+        "learning", curves, draw, caption=" ".join(filter(None, sentences)), height=height, width=width
+    )
+
+
+def _split(curves: pd.DataFrame) -> list[pd.DataFrame]:
+    """Split the curves of a grid point into parts of at most `MAX_LINES` conditions, of nearly equal number."""
+    conditions = curves["condition"].unique()
+    parts = np.array_split(conditions, -(-len(conditions) // MAX_LINES))
+    return [curves[curves["condition"].isin(part)] for part in parts]
+
+
+def _share_limits(panels: Sequence[Axes]) -> None:
+    """Give all panels the same axes, so that their lines can be compared."""
+    for limits, share in (("get_xlim", "set_xlim"), ("get_ylim", "set_ylim")):
+        low, high = zip(*(getattr(panel, limits)() for panel in panels), strict=True)
+        for panel in panels:
+            getattr(panel, share)(min(low), max(high))
 
 
 def check_curves(names: Iterable[str]) -> None:
@@ -87,7 +127,7 @@ def average_histories(groups: Groups, store: Store) -> tuple[pd.DataFrame, int]:
     Parameters
     ----------
     groups
-        Runs of each condition (`core.plan.Plan.groups`).
+        Finished runs of each condition (`analysis.metrics.shared_runs.select_shared_runs`).
     store
         Store with the runs.
 
@@ -97,27 +137,22 @@ def average_histories(groups: Groups, store: Store) -> tuple[pd.DataFrame, int]:
         One row per group, ``measure`` and ``epoch`` with the values of the group; ``mean`` and sample ``std`` over
         folds (seeds averaged within each fold), or over the seeds of a single fold; and the numbers of ``runs`` that
         have the epoch and that ``ended`` before it.
-    missing
-        Number of runs without a history.
+    unreadable
+        Number of finished runs without a readable history.
     """
-    parts, missing = [], 0
+    parts, unreadable = [], 0
     for values, planned in groups:
         histories: list[tuple[Run, History]] = []
         for each in planned:
-            if store.finished(each.run) and (history := _read_history(each.run, store)) is not None:
+            if (history := _read_history(each.run, store)) is not None:
                 histories.append((each.run, history))
             else:
-                missing += 1
+                unreadable += 1
         if histories:
             curve = _average_over_runs(_to_long_frame(histories), len(histories))
             parts.append(curve if curve.empty else pd.DataFrame([values] * len(curve)).join(curve))
     filled = [part for part in parts if len(part)]
-    return (pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()), missing
-
-
-def missing_runs_note(missing: int) -> str:
-    """Return the part of a caption that counts failed and missing runs."""
-    return f"{missing} failed or missing {'run is' if missing == 1 else 'runs are'} left out"
+    return (pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()), unreadable
 
 
 def _read_history(run: Run, store: Store) -> History | None:

@@ -20,7 +20,7 @@ def write_metric_bars(
     point: str | None = None,
     file: str = "",
 ) -> None:
-    """Write a bar chart of a metric with one bar per condition, grouped by grid point.
+    """Write a bar chart of a metric with one bar per condition, grouped by grid point; nothing for a single condition.
 
     Parameters
     ----------
@@ -39,11 +39,12 @@ def write_metric_bars(
     file
         Name of the file; "" for ``bars-<metric>``.
     """
+    if len(frame) < 2:
+        return
     axis = METRICS[metric].axis
     missing = int(frame[metric].isna().sum())
-    spread = by_condition.name_spread(frame, metric)
     parts = [f"{caption}: {axis[0].lower()}{axis[1:].partition(' (')[0]} by condition"]
-    parts += [f"error bars: {spread} over folds, or over the seeds of a single fold"] if spread else []
+    parts += filter(None, [by_condition.describe_error_bars(frame, metric, point=point)])
     parts += [f"conditions without a result: {missing}"] if missing else []
     x, series = (point, "condition") if point else ("condition", None)
     results.write_figure(

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
-
-from analysis.metrics.condition_summary import condition_row
+from analysis.metrics.condition_summary import summarise_groups
 from analysis.output.output_folder import OutputFolder
 from analysis.plots.confusion import write_confusion_by_condition
 from analysis.plots.learning_curves import write_learning_curves
@@ -52,8 +50,6 @@ def write_confusion_figure(results: OutputFolder, groups: Groups, *, caption: st
 
 def write_bar_figure(results: OutputFolder, groups: Groups, *, caption: str, metric: str) -> None:
     """Write a bar chart of `metric` with one bar per condition."""
-    store = results.session.store
-    records = {each.run.id: store.record(each.run) for _, planned in groups for each in planned}
-    rows = [{**values, **condition_row(planned, records)} for values, planned in groups]
-    if rows:
-        write_metric_bars(results, pd.DataFrame(rows), metric, title="", caption=caption)
+    if groups:
+        frame = summarise_groups(groups, results.session.store)
+        write_metric_bars(results, frame, metric, title="", caption=caption)

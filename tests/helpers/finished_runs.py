@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from core.config.run import Run
 from core.plan import Plan, PlannedRun
@@ -63,10 +65,15 @@ def scored(right: int, clips: int) -> tuple[np.ndarray, np.ndarray]:
     return 4.0 * np.eye(2)[predicted], targets
 
 
-def plan_of(runs: Mapping[str, Sequence[Run]], *, ablation: str = "freeze") -> Plan:
-    """Return a plan of conditions with runs in the same order of folds and seeds; the first is the reference."""
+def plan_of(runs: Mapping[str, Sequence[Run]], *, ablation: str = "freeze", groups: Sequence[str] = ()) -> Plan:
+    """Return a plan of conditions with runs in the same order of folds and seeds; the first is the reference.
+
+    `groups`: recording of each clip of `finish`, for tests over clips; without it the plan has no data set.
+    """
     references = next(iter(runs.values()))
     planned = [
         PlannedRun(name, run, ref) for name, part in runs.items() for run, ref in zip(part, references, strict=True)
     ]
-    return Plan(ablation, tuple(planned), {})
+    clips = pd.DataFrame({"path": [f"{k}.wav" for k in range(len(groups))], "group": list(groups)})
+    datasets: Any = {references[0].data.content: SimpleNamespace(clips=clips)} if groups else {}
+    return Plan(ablation, tuple(planned), datasets)

@@ -28,16 +28,22 @@ TIMES = {(1, 0): 2.0, (1, 1): 4.0, (2, 0): 9.0}  # seconds by fold and seed
 
 
 def finished(tmp_path: Path, *metric: str, timed: bool = True) -> OutputFolder:
-    """Return the output folder of two folds, the first with two seeds; `timed`: whether the records have times."""
+    """Return the output folder of two conditions with two folds, the first with two seeds.
+
+    `timed`: whether the records have times.
+    """
     session = Session(ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1, metric=metric))
     rng = np.random.default_rng(0)
     runs = {key: Run(seed=key[1]).replace(data__fold=key[0]) for key in TIMES}
-    for key, run in runs.items():
+    frozen = {key: run.replace(model__freeze="stem") for key, run in runs.items()}
+    for key, run in [*runs.items(), *frozen.items()]:
         logits, targets = rng.normal(size=(12, 3)), np.arange(12) % 3
         scores = metrics.summarise(logits, targets) | {"accuracy_best_epoch": 1.0, "best_epoch": 3, "epochs": 5}
         times = {"time_to_converge": TIMES[key], "prediction_ms": TIMES[key] / 10, "training_accuracy": 0.5}
         finish(session.store, run, logits, targets, metrics=scores | (times if timed else {}))
-    return OutputFolder(plan_of({"none": list(runs.values())}), session, tmp_path / "freeze")
+    conditions = {"none": list(runs.values()), "stem": list(frozen.values())}
+    plan = plan_of(conditions, groups=[str(k) for k in range(12)])
+    return OutputFolder(plan, session, tmp_path / "freeze")
 
 
 def cells(results: OutputFolder, name: str) -> dict[str, str]:
@@ -49,14 +55,14 @@ def cells(results: OutputFolder, name: str) -> dict[str, str]:
 def test_summary_mean_std_and_interval_are_over_folds(tmp_path: Path) -> None:
     results = finished(tmp_path)
     store = results.session.store
-    (row,) = summarise_conditions(results.plan, store).to_dict("records")
+    row = summarise_conditions(results.plan, store).to_dict("records")[0]
     by_fold = [3.0, 9.0]  # seeds of the first fold are averaged
     assert row["time_to_converge"] == pytest.approx(np.mean(by_fold))
     assert row["time_to_converge_std"] == pytest.approx(np.std(by_fold, ddof=1))
     assert (row["time_to_converge_low"] + row["time_to_converge_high"]) / 2 == pytest.approx(6.0)
     assert row["prediction_ms"] == pytest.approx(0.6)
     assert (row["best_epoch"], row["epochs"], row["training_accuracy"]) == (3, 5, 0.5)
-    f1 = [record.metrics.weighted_f1 for run in results.plan.runs if (record := store.finished(run))]
+    f1 = [record.metrics.weighted_f1 for run in results.plan.runs[:3] if (record := store.finished(run))]
     assert row["f1"] == pytest.approx(np.mean([np.mean(f1[:2]), f1[2]]))
 
 
@@ -68,7 +74,7 @@ def test_report_of_records_without_metric_has_blank_cells(tmp_path: Path) -> Non
     assert shown["Prediction ms"] == shown["To converge"] == shown["Validation %"] == "–"
     assert "±" in shown["Balanced %"]
     (bars,) = [item for item in results.items if item["name"] == "bars-prediction_ms"]
-    assert bars["caption"].endswith("prediction time by condition; conditions without a result: 1.")
+    assert bars["caption"].endswith("prediction time by condition; conditions without a result: 2.")
 
 
 def test_report_shows_and_draws_requested_metrics(tmp_path: Path) -> None:

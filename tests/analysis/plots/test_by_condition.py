@@ -35,7 +35,6 @@ FREEZE = pd.DataFrame(
         "condition": ["block10", "none", "block2", "stem"],
         "accuracy": [0.4, 0.7, NAN, 0.6],
         "accuracy_std": [0.01, 0.02, NAN, NAN],
-        "published": [NAN, 0.9, NAN, NAN],
     }
 )
 
@@ -45,18 +44,86 @@ def test_accuracy_by_condition_is_in_depth_order_and_percent(ax):
     assert ticks(ax) == ["none", "stem", "2", "10"]
     (errors,) = ax.containers
     np.testing.assert_allclose(errors.lines[0].get_ydata(), [70, 60, NAN, 40])
-    np.testing.assert_allclose(lines(ax)["published"].get_ydata(), [90, NAN, NAN, NAN])
     assert lines(ax)["no result"].get_xdata().tolist() == [2]
     assert any(np.allclose(line.get_ydata(), 70) and line.get_linestyle() == "--" for line in ax.lines)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("Frozen through", "Accuracy (%), ± std")
-    assert legend(ax) == ["published", "no result", "reference (none)"]
+    assert legend(ax) == ["reference (none)", "no result"]
 
 
 def test_accuracy_by_condition_with_series_has_one_line_each(ax):
-    frame = pd.concat([FREEZE.assign(backbone="a"), FREEZE.assign(backbone="b", accuracy=0.5, published=NAN)])
+    frame = pd.concat([FREEZE.assign(backbone="a"), FREEZE.assign(backbone="b", accuracy=0.5)])
     by_condition.draw_accuracy_by_condition(frame, ax, xlabel="", series="backbone")
-    assert legend(ax) == ["a", "b", "a published", "no result"]
+    assert legend(ax) == ["a", "b", "no result"]
     np.testing.assert_allclose(lines(ax)["b"].get_ydata(), 50)
+
+
+SINGLE = pd.DataFrame(
+    {
+        "condition": ["none", "stem", "block1"],
+        "accuracy": [0.57, 0.71, 0.6],
+        "compared": 1,
+        "chance": 0.1,
+        "n_classes": 10,
+    }
+)
+
+
+def line_styles(ax):
+    """Return the line styles of the points with error bars."""
+    return [container.lines[0].get_linestyle() for container in ax.containers]
+
+
+def test_accuracy_of_single_runs_is_hollow_and_not_connected(ax):
+    by_condition.draw_accuracy_by_condition(SINGLE, ax, xlabel="", reference="none")
+    (points,) = ax.containers
+    assert line_styles(ax) == ["None"]
+    assert points.lines[0].get_markerfacecolor() == "white"
+    assert ax.get_ylim() == (0, 100)
+    assert legend(ax) == ["reference (none)", "1 run per condition", "chance 10.0 % (1 / 10)"]
+    assert lines(ax)["reference (none)"].get_color() == points.lines[0].get_color()
+    assert lines(ax)["chance 10.0 % (1 / 10)"].get_ydata() == [10, 10]
+
+
+def test_accuracy_of_several_runs_is_connected_along_depth_only(ax):
+    several = SINGLE.assign(compared=5, accuracy_std=0.01)
+    by_condition.draw_accuracy_by_condition(several, ax, xlabel="")
+    assert line_styles(ax) == ["-"]
+    for frame in (several.iloc[:2], several.assign(condition=["a", "b", "c"])):
+        other = style.new_figure()[1]
+        by_condition.draw_accuracy_by_condition(frame, other, xlabel="")
+        assert line_styles(other) == ["None"]
+
+
+@pytest.mark.parametrize("accuracy", [0.001, 0.5, 0.999])
+def test_accuracy_axis_spans_at_least_twenty_points(ax, accuracy):
+    frame = SINGLE.assign(compared=5, accuracy=[accuracy, accuracy, min(1, accuracy + 0.01)])
+    by_condition.draw_accuracy_by_condition(frame, ax, xlabel="")
+    low, high = ax.get_ylim()
+    assert high - low >= 20
+    assert low >= 0
+    assert high <= 102
+    assert low < 100 * accuracy < high
+
+
+def test_bars_of_single_runs_are_hollow_and_named(ax):
+    frame = pd.DataFrame(
+        {"condition": ["a", "b"], "accuracy": [0.5, 0.4], "compared": [1, 5], "over": ["1 run", "folds"]}
+    )
+    frame = frame.assign(accuracy_low=[NAN, 0.3], accuracy_high=[NAN, 0.5], chance=0.125, n_classes=10)
+    by_condition.draw_grouped_bars(frame, ax, x="condition")
+    assert [bar.get_facecolor() == (1, 1, 1, 1) for bar in ax.patches] == [True, False]
+    assert legend(ax) == ["1 run", "chance 12.5 % (largest class)"]
+    text = by_condition.describe_error_bars(frame, "accuracy")
+    assert text == "error bars: 95 % interval over folds (b); no spread, 1 run (a)"
+
+
+@pytest.mark.parametrize("last", [1, 2, 7, 65, 500])
+def test_count_axis_has_ticks_from_one(ax, last):
+    by_condition.limit_count_axis(ax, last)
+    assert ax.get_xticks()[0] == 1
+    assert ax.get_xticks()[-1] <= last
+    assert all(float(tick).is_integer() for tick in ax.get_xticks())
+    assert 0 < ax.get_xlim()[0] < 1 or last > 50
 
 
 def similarity(layers):
@@ -85,14 +152,13 @@ def test_similarity_by_layer_has_hollow_markers_of_layers_with_few_datapoints(ax
     np.testing.assert_allclose([line.get_ydata() for line in hollow], [[NAN, NAN, 0.898], [NAN, NAN, 0.398]])
 
 
-def test_grouped_bars_have_heights_and_published_values(ax):
+def test_grouped_bars_have_heights(ax):
     frame = pd.DataFrame(
         {
             "data": ["gtzan", "gtzan", "esc50", "esc50"],
             "weights": ["pretrained", "random"] * 2,
             "accuracy": [0.9, 0.8, 0.7, NAN],
             "accuracy_std": 0.01,
-            "published": [0.91, 0.88, 0.91, 0.72],
         }
     )
     assert by_condition.draw_grouped_bars(frame, ax, x="data", series="weights", xlabel="Data set") is ax
@@ -100,7 +166,7 @@ def test_grouped_bars_have_heights_and_published_values(ax):
     np.testing.assert_allclose(heights, [90, 70, 80, NAN])
     assert [text.get_text() for text in ax.texts] == ["no result"]
     assert ticks(ax) == ["gtzan", "esc50"]
-    assert legend(ax) == ["pretrained", "random", "published"]
+    assert legend(ax) == ["pretrained", "random"]
 
 
 def test_learning_curves_have_band_and_are_dotted_after_runs_ended(ax):

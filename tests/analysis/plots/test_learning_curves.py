@@ -1,12 +1,17 @@
 """Learning curves: averages, and histories of different lengths."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 from finished_runs import finish, plan_of, scored
+from matplotlib.axes import Axes
 
 from analysis.conditions import write_condition_report
 from analysis.metrics.condition_summary import summarise_conditions
+from analysis.output import style
 from analysis.output.output_folder import OutputFolder
 from analysis.plots.learning_curves import average_histories, write_learning_curves
 from core.config.run import Run
@@ -34,12 +39,12 @@ def learned(session: Session, correct: dict[tuple[int, int], list[int]]) -> Outp
 
 def test_average_histories_of_last_epoch_equals_summary(session: Session) -> None:
     results = learned(session, CORRECT)
-    curves, missing = average_histories(results.plan.groups(), session.store)
+    curves, unreadable = average_histories(results.plan.groups(), session.store)
     (row,) = summarise_conditions(results.plan, session.store).to_dict("records")
     last = curves[(curves["epoch"] == 2) & (curves["measure"] == "test_accuracy")].iloc[0]
     assert (last["mean"], last["std"]) == pytest.approx((row["accuracy"], row["accuracy_std"]))
     assert last["std"] == pytest.approx(np.std([0.65, 0.85], ddof=1))  # over folds, not over runs
-    assert missing == 0
+    assert unreadable == 0
 
 
 def test_average_histories_of_single_fold_has_std_over_seeds(session: Session) -> None:
@@ -58,9 +63,10 @@ def test_learning_curves_of_ended_and_missing_runs(session: Session) -> None:
     assert accuracy["ended"].tolist() == [0, 1, 1]
     assert accuracy["mean"].tolist() == pytest.approx([0.45, 0.6, 0.61])
     (item,) = results.items
-    assert item["caption"].startswith("Freeze: test accuracy and training loss by epoch; mean over")
+    assert item["caption"].startswith("Freeze: test accuracy and training loss by epoch; mean, and band of")
+    assert "over the seeds of one fold; " in item["caption"]
     assert "dotted: " in item["caption"]
-    assert "1 failed or missing run is left out." in item["caption"]
+    assert item["caption"].endswith("(2 of 3 runs of a condition).")
 
 
 def test_learning_curves_without_finished_run_write_nothing(session: Session) -> None:
@@ -69,8 +75,25 @@ def test_learning_curves_without_finished_run_write_nothing(session: Session) ->
     assert results.files == []
 
 
-def test_condition_report_has_all_tables_and_figures(session: Session) -> None:
+def test_condition_report_of_one_condition_has_no_figure_of_conditions(session: Session) -> None:
     results = learned(session, CORRECT)
     write_condition_report(results, title="Frozen")
     names = [item["name"] for item in results.items]
-    assert names == ["table", "figure", "metrics", "classes", "learning", "confusion"]
+    assert names == ["table", "metrics", "classes", "learning", "confusion"]
+
+
+def test_learning_curves_of_many_conditions_have_rows_of_panels(session: Session) -> None:
+    results = learned(session, {(1, 0): [40, 60]})
+    run = results.plan.runs[0]
+    groups = plan_of({f"{k}": [run] for k in range(14)}).groups()
+    panels: list[list[str]] = []
+
+    def count_lines(name: str, data: pd.DataFrame, draw: Callable[[Axes], None], **more: Any) -> None:
+        figure, ax = style.new_figure()
+        draw(ax)
+        panels.extend([line.get_label() for line in each.lines if line.get_label()[0] != "_"] for each in figure.axes)
+
+    results.write_figure = count_lines  # type: ignore[method-assign]
+    write_learning_curves(results, groups, caption="Compare")
+    names = [str(k) for k in range(14)]
+    assert panels == [part for part in (names[:5], names[5:10], names[10:]) for _ in range(2)]
