@@ -15,6 +15,7 @@ from analysis.attribution import methods
 from analysis.attribution.attribution_model import AttributionModel
 from analysis.attribution.integrated_gradients import IGSettings, integrated_gradients
 from analysis.output.writers import write_formats
+from core.inputs.base import Axis
 from core.progress import Progress, no_progress
 
 
@@ -183,9 +184,9 @@ def _run_other_method(
 
 
 def class_profiles(
-    maps: AttributionMaps, labels: np.ndarray, class_names: tuple[str, ...], axes: tuple[str, str] = ("mel", "frame")
+    maps: AttributionMaps, labels: np.ndarray, class_names: Sequence[str], axes: tuple[Axis, Axis]
 ) -> pd.DataFrame:
-    """Average the maps of each class over its clips, along height and along width.
+    """Average the maps of each class over its clips, along height (unless it is one row) and along width.
 
     Parameters
     ----------
@@ -196,14 +197,14 @@ def class_profiles(
     class_names
         Names of all classes.
     axes
-        Names of the axes of height and width.
+        Axes of height and width.
 
     Returns
     -------
     DataFrame
-        Columns ``class``, ``clips`` (number of clips), ``axis``, ``index`` along the axis, and ``share`` of the
-        absolute attribution. Each clip has the same weight. The shares along an axis sum to 1, or to 0 if all maps are
-        zero.
+        Columns ``class``, ``clips`` (number of clips), ``axis``, ``index`` along the axis, ``share`` of the absolute
+        attribution, and for features their ``name``. Each clip has the same weight. The shares along an axis sum to 1,
+        or to 0 if all maps are zero.
     """
     weight = np.abs(maps.attributions).sum(axis=1, dtype=np.float64)
     total = weight.sum(axis=(1, 2), keepdims=True)
@@ -212,8 +213,9 @@ def class_profiles(
     for label in np.unique(labels):
         part = share[labels == label].mean(axis=0)
         for axis, profile in zip(axes, (part.sum(axis=1), part.sum(axis=0)), strict=True):
-            frame = pd.DataFrame({"index": np.arange(len(profile)), "share": profile})
-            rows.append(
-                frame.assign(**{"class": class_names[label], "clips": int(np.sum(labels == label)), "axis": axis})
-            )
-    return pd.concat(rows, ignore_index=True)[["class", "clips", "axis", "index", "share"]]
+            if axis is axes[0] and len(profile) == 1:
+                continue
+            keys = {"class": class_names[label], "clips": int(np.sum(labels == label)), "axis": axis.name}
+            frame = pd.DataFrame({**keys, "index": np.arange(len(profile)), "share": profile})
+            rows.append(frame.assign(name=axis.names) if axis.names else frame)
+    return pd.concat(rows, ignore_index=True)

@@ -1,4 +1,4 @@
-"""Figures of attributions to named features: bars for single clips, and a heat map of all classes.
+"""Figures of attributions to named features: bars with the values of the features.
 
 Features have different units, so a single clip is drawn as bars with values instead of one colour range.
 """
@@ -6,18 +6,16 @@ Features have different units, so a single clip is drawn as bars with values ins
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.attribution import AttributionMaps
-from analysis.attribution.map_figures import colour_limit, make_heading
+from analysis.attribution.map_figures import attribution_unit, make_heading
 from analysis.output.image_view import ImageAxes
 from analysis.output.style import COLOURS, COLUMN_WIDTH, PAGE_WIDTH, escape_mathtext, with_style
 
 MAX_FEATURES = 15  # in the figure of one clip
 MAX_FEATURES_PER_PANEL = 5  # in the figure of several clips
-TICK_FONT_SIZE = 5  # points
 
 
 @with_style
@@ -44,7 +42,7 @@ def make_clip_figure(
     )
     ax = figure.subplots()
     _draw_bars(ax, maps, clip, image_axes, MAX_FEATURES)
-    ax.set_xlabel(f"Attribution ({'logit per unit' if maps.method == 'saliency' else 'logit'})")
+    ax.set_xlabel(f"Attribution ({attribution_unit(maps, image_axes)})")
     figure.suptitle(make_heading(maps, clip, label, class_names).replace("; ", "\n"), fontsize=6)
     return figure
 
@@ -53,37 +51,20 @@ def make_clip_figure(
 def make_paper_figure(
     maps: AttributionMaps, clips: Sequence[int], labels: np.ndarray, image_axes: ImageAxes, names: Sequence[str]
 ) -> Figure:
-    """Draw the features with the largest attribution for several clips, in two columns."""
+    """Draw the features with the largest attribution for several clips, in two columns with one range."""
     n_rows = -(-len(clips) // 2)
     figure = Figure(figsize=(PAGE_WIDTH, 0.5 + 1.1 * n_rows), layout="constrained")
-    axes = figure.subplots(n_rows, 2, squeeze=False)
+    axes = figure.subplots(n_rows, 2, squeeze=False, sharex=True)
     for ax in axes.flat[len(clips) :]:
         ax.set_axis_off()
-    for ax, clip in zip(axes.flat, clips, strict=False):
+    for k, (ax, clip) in enumerate(zip(axes.flat, clips, strict=False)):
         _draw_bars(ax, maps, clip, image_axes, MAX_FEATURES_PER_PANEL)
+        ax.tick_params(labelbottom=k + 2 >= len(clips))  # the last panel of each column
         true, predicted = names[labels[clip]], names[int(maps.logits[clip].argmax())]
         ax.set_title(
             escape_mathtext(true if true == predicted else f"{true}, predicted {predicted}"), fontsize=7, loc="left"
         )
-    figure.suptitle(escape_mathtext(f"{maps.method} against {maps.baseline}, in logits"), fontsize=8)
-    return figure
-
-
-@with_style
-def make_profiles_figure(profiles: pd.DataFrame) -> Figure:
-    """Draw the attribution share of each feature by class, from the columns ``class``, ``name`` and ``share``."""
-    names, rows = list(dict.fromkeys(profiles["name"])), list(dict.fromkeys(profiles["class"]))
-    relative = profiles.pivot(index="class", columns="name", values="share").loc[rows, names].to_numpy() * len(names)
-    figure = Figure(figsize=(PAGE_WIDTH, 1.9 + 0.2 * len(rows)), layout="constrained")
-    ax = figure.subplots()
-    artist = ax.imshow(
-        relative, cmap="cividis", aspect="auto", vmin=0, vmax=colour_limit(relative), interpolation="none"
-    )
-    ax.set_yticks(range(len(rows)), [escape_mathtext(row) for row in rows])
-    ax.set_xticks(range(len(names)), [escape_mathtext(name) for name in names], rotation=90, fontsize=TICK_FONT_SIZE)
-    ax.spines[:].set_visible(False)
-    bar = figure.colorbar(artist, ax=ax, label="|attribution| relative to uniform", extend="max")
-    bar.outline.set_visible(False)
+    figure.supxlabel(f"Attribution ({attribution_unit(maps, image_axes)})", fontsize=8)
     return figure
 
 

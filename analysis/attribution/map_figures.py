@@ -1,7 +1,8 @@
 """Figures of attribution maps next to the spectrograms of the clips, with axes in Hz and seconds.
 
-Each function takes computed data and returns a figure of one or two columns width. The colour range of attributions
-ends at the 99.5th percentile, because a few pixels have much larger values; the colour bars end in arrows.
+Each function takes computed data and returns a figure of one or two columns width. All maps of a network have the
+same colour range in a figure. It ends at the 99.5th percentile, because a few pixels have much larger values; the
+colour bars end in arrows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from analysis.attribution import AttributionMaps
@@ -17,12 +19,18 @@ from analysis.output.image_view import ImageAxes, draw_image, spread_ticks, tick
 from analysis.output.style import COLOURS, COLUMN_WIDTH, PAGE_WIDTH, escape_mathtext, with_style
 
 COLOUR_PERCENTILE = 99.5  # upper end of the colour range of attributions
+FEATURE_FONT_SIZE = 5  # points
 ORDER_LABELS = {"attribution": "attribution", "energy": "loudest first", "random": "random"}
 
 
 def colour_limit(values: np.ndarray) -> float:
     """Return the upper end of the colour range of attributions, above 0."""
     return float(np.percentile(np.abs(values), COLOUR_PERCENTILE)) or 1.0
+
+
+def attribution_unit(maps: AttributionMaps, image_axes: ImageAxes) -> str:
+    """Return the unit of attributions: logit, or for saliency logit per unit of the input."""
+    return f"logit per {image_axes.unit or 'unit'}" if maps.method == "saliency" else "logit"
 
 
 def make_heading(maps: AttributionMaps, clip: int, label: int, class_names: Sequence[str]) -> str:
@@ -59,7 +67,7 @@ def make_clip_figure(
     image, attribution = maps.inputs[clip], maps.attributions[clip]
     figure = Figure(figsize=(PAGE_WIDTH, 6.6), layout="constrained")
     axes = figure.subplots(1 + len(image), 3, squeeze=False)
-    unit = f"logit per {image_axes.unit}" if maps.method == "saliency" else "logit"
+    unit = f"Attribution ({attribution_unit(maps, image_axes)})"
     signed = [attribution.sum(axis=0), *attribution]
     absolute = [np.abs(attribution).sum(axis=0), *np.abs(attribution)]
     top = colour_limit(signed[0])
@@ -81,9 +89,7 @@ def make_clip_figure(
             )
         axes[0, j].set_title(column.title)
         options: dict[str, Any] = {"location": "bottom", "shrink": 0.9, "aspect": 30, "extend": column.extend}
-        bar = figure.colorbar(artist, ax=axes[:, j], label=column.unit, **options)
-        bar.outline.set_visible(False)
-        bar.ax.locator_params(nbins=4)
+        _add_colour_bar(figure, artist, axes[:, j], column.unit, **options)
     for ax, name in zip(axes[:, 0], ("all channels", *image_axes.channels), strict=True):
         ax.set_ylabel(f"{name}\n{image_axes.down.label}".strip())
     figure.suptitle(make_heading(maps, clip, label, class_names), fontsize=8)
@@ -107,19 +113,32 @@ class _FigureColumn:
 def make_paper_figure(
     maps: AttributionMaps, clips: Sequence[int], labels: np.ndarray, image_axes: ImageAxes, names: Sequence[str]
 ) -> Figure:
-    """Draw input and absolute attribution in two columns (Palanisamy et al. 2020, figure 3), one row per clip."""
-    figure = Figure(figsize=(COLUMN_WIDTH, 0.5 + 1.0 * len(clips)), layout="constrained")
+    """Draw input and absolute attribution in two columns (Palanisamy et al. 2020, figure 3), one row per clip.
+
+    Inputs are the mean over the channels. Attributions are the sum of their absolute values over the channels. Each
+    column has one colour range.
+    """
+    figure = Figure(figsize=(COLUMN_WIDTH, 0.9 + 1.0 * len(clips)), layout="constrained")
     rows = figure.subplots(len(clips), 2, squeeze=False, sharex=True)
-    for k, (clip, (left, right)) in enumerate(zip(clips, rows, strict=True)):
-        image, attribution = maps.inputs[clip].mean(axis=0), np.abs(maps.attributions[clip]).sum(axis=0)
+    images, top = maps.inputs[clips].mean(axis=1), absolute_limit(maps, clips)
+    input_colours = _input_colours(image_axes, images)
+    for k, (clip, image, (left, right)) in enumerate(zip(clips, images, rows, strict=True)):
         x = "x" if k == len(clips) - 1 else ""
-        draw_image(image, image_axes, left, labelled=f"{x}y", **_input_colours(image_axes, image))
-        draw_image(attribution, image_axes, right, cmap="inferno", low=0.0, high=colour_limit(attribution), labelled=x)
+        inputs = draw_image(image, image_axes, left, labelled=f"{x}y", **input_colours)
+        absolute = np.abs(maps.attributions[clip]).sum(axis=0)
+        attributions = draw_image(absolute, image_axes, right, cmap="inferno", low=0.0, high=top, labelled=x)
         true, predicted = names[labels[clip]], names[int(maps.logits[clip].argmax())]
         left.set_title(escape_mathtext(true), fontsize=7, loc="left")
         right.set_title("" if predicted == true else escape_mathtext(f"predicted {predicted}"), fontsize=7, loc="left")
-    figure.suptitle(f"{_input_title(image_axes)} (left), {maps.method} (right)", fontsize=8)
+    _add_colour_bar(figure, inputs, rows[:, 0], image_axes.unit, location="bottom")
+    label = f"|{maps.method}| ({attribution_unit(maps, image_axes)})"
+    _add_colour_bar(figure, attributions, rows[:, 1], label, location="bottom", extend="max")
     return figure
+
+
+def absolute_limit(maps: AttributionMaps, clips: Sequence[int]) -> float:
+    """Return the upper end of the colour range of absolute attributions, summed over the channels of some clips."""
+    return colour_limit(np.abs(maps.attributions[clips]).sum(axis=1))
 
 
 @with_style
@@ -130,24 +149,29 @@ def make_comparison_figure(
     image_axes: ImageAxes,
     names: Sequence[str],
 ) -> Figure:
-    """Draw the maps of the same clips for several networks side by side.
+    """Draw the maps of the same clips for several networks side by side; the title of a map is the predicted class.
 
-    Each map has its own colour range; its title is the predicted class.
+    Attributions are summed over the channels. Each network has its own colour range, because the attributions of
+    networks differ by orders of magnitude.
     """
     first = next(iter(compared.values()))
-    figure = Figure(figsize=(PAGE_WIDTH, 0.6 + 1.05 * len(clips)), layout="constrained")
+    figure = Figure(figsize=(PAGE_WIDTH, 1.0 + 1.05 * len(clips)), layout="constrained")
     rows = figure.subplots(len(clips), 1 + len(compared), squeeze=False)
-    for k, (clip, (left, *others)) in enumerate(zip(clips, rows, strict=True)):
+    images = first.inputs[clips].mean(axis=1)
+    tops = [colour_limit(maps.channel_sum[clips]) for maps in compared.values()]
+    input_colours = _input_colours(image_axes, images)
+    for k, (clip, image, (left, *others)) in enumerate(zip(clips, images, rows, strict=True)):
         x = "x" if k == len(clips) - 1 else ""
-        image = first.inputs[clip].mean(axis=0)
-        draw_image(image, image_axes, left, labelled=f"{x}y", **_input_colours(image_axes, image))
+        inputs = draw_image(image, image_axes, left, labelled=f"{x}y", **input_colours)
         left.set_title(escape_mathtext(names[labels[clip]]), fontsize=6)
-        for ax, (condition, maps) in zip(others, compared.items(), strict=True):
-            attribution = maps.channel_sum[clip]
-            top = colour_limit(attribution)
-            draw_image(attribution, image_axes, ax, cmap="RdBu_r", low=-top, high=top, labelled=x)
+        for ax, top, (condition, maps) in zip(others, tops, compared.items(), strict=True):
+            draw_image(maps.channel_sum[clip], image_axes, ax, cmap="RdBu_r", low=-top, high=top, labelled=x)
             prediction = maps.describe_class(clip, int(maps.logits[clip].argmax()), names)
             ax.set_title(escape_mathtext(f"{condition}\n{prediction}" if k == 0 else prediction), fontsize=6)
+    _add_colour_bar(figure, inputs, rows[:, 0], image_axes.unit, location="bottom")
+    for column in rows.T[1:]:
+        unit = attribution_unit(first, image_axes)
+        _add_colour_bar(figure, column[0].images[0], column, unit, location="bottom", extend="both")
     return figure
 
 
@@ -173,14 +197,15 @@ def make_curves_figure(frame: pd.DataFrame, title: str) -> Figure:
 
 @with_style
 def make_profiles_figure(profiles: pd.DataFrame, image_axes: ImageAxes) -> Figure:
-    """Draw the share of each class's attribution by frequency and by time, from `class_profiles`."""
+    """Draw the share of each class's attribution by frequency and by time, or by feature, from `class_profiles`."""
     names = list(dict.fromkeys(profiles["class"]))
     axes = [axis for axis in (image_axes.down, image_axes.across) if len(axis.values) > 1]
-    figure = Figure(figsize=(PAGE_WIDTH, 1.1 + 0.22 * len(names)), layout="constrained")
+    height = 1.9 if image_axes.across.names else 1.1  # names of features are vertical
+    figure = Figure(figsize=(PAGE_WIDTH, height + 0.22 * len(names)), layout="constrained")
     for ax, axis in zip(figure.subplots(1, len(axes), sharey=True, squeeze=False)[0], axes, strict=True):
         part = profiles[profiles["axis"] == axis.name].pivot(index="class", columns="index", values="share").loc[names]
         relative = part.to_numpy() * part.shape[1]  # 1: the share of a uniform map
-        first, last = (0, part.shape[1]) if axis.ticks else axis.edges
+        first, last = (0, part.shape[1]) if axis.ticks or axis.names else axis.edges
         artist = ax.imshow(
             relative,
             cmap="cividis",
@@ -188,21 +213,33 @@ def make_profiles_figure(profiles: pd.DataFrame, image_axes: ImageAxes) -> Figur
             extent=(first, last, len(names) - 0.5, -0.5),
             vmin=0,
             vmax=colour_limit(relative),
+            interpolation="none",
         )
         ax.set_yticks(range(len(names)), [escape_mathtext(name) for name in names])
         if axis.ticks:
             ticks = spread_ticks(axis, 1 / 12)
             ax.set_xticks(tick_positions(axis, ticks) + 0.5, [f"{tick:g}" for tick in ticks])
-        ax.set(xlabel=axis.label)
+        if axis.names:
+            features = [escape_mathtext(name) for name in axis.names]
+            ax.set_xticks(np.arange(len(features)) + 0.5, features, rotation=90, fontsize=FEATURE_FONT_SIZE)
+        else:
+            ax.set(xlabel=axis.label)
         ax.spines[:].set_visible(False)
-    bar = figure.colorbar(artist, ax=figure.axes, label="|attribution| relative to uniform", extend="max")
-    bar.outline.set_visible(False)
+    _add_colour_bar(figure, artist, figure.axes, "|attribution| relative to uniform", extend="max")
     return figure
 
 
-def _input_colours(image_axes: ImageAxes, image: np.ndarray) -> dict[str, Any]:
-    """Return the colour map and range of an input: from the floor to its maximum."""
-    return {"cmap": "magma", "low": float(np.min([image_axes.silence, image.min()])), "high": float(image.max()) + 1e-9}
+def _add_colour_bar(figure: Figure, artist: ScalarMappable, axes: Any, label: str, **options: Any) -> None:
+    bar = figure.colorbar(artist, ax=axes, label=label, **options)
+    bar.outline.set_visible(False)
+    if options.get("location") == "bottom":
+        bar.ax.locator_params(nbins=4)
+
+
+def _input_colours(image_axes: ImageAxes, images: np.ndarray) -> dict[str, Any]:
+    """Return the colour map and range of inputs: from the floor to their maximum."""
+    low = float(np.min([image_axes.silence, images.min()]))
+    return {"cmap": "magma", "low": low, "high": float(images.max()) + 1e-9}
 
 
 def _input_title(image_axes: ImageAxes) -> str:

@@ -148,7 +148,9 @@ class _Writer:
             figure = self.figures.make_clip_figure(maps, k, int(self.pipeline.labels[k]), self.image_axes, self.names)
             files = [*style.save_figure(figure, path, dpi=MAP_DPI), *arrays]
             classes = f"{row['true']}, predicted {row['predicted']}" if row["true"] != row["predicted"] else row["true"]
-            caption = f"{row['clip']} ({classes}), {result.condition}: {maps.method} against {maps.baseline}"
+            caption = f"{row['clip']} ({classes}), {result.condition}: {self._describe(maps, [k])}"
+            if len(self.image_axes.channels) > 1:
+                caption += ". First row: mean of the inputs and sum of the attributions over the channels"
             sound = str(self.pipeline.dataset.root.absolute() / row["clip"])
             facts = {str(key): v for key, v in row.items() if maps.has_probabilities or key != "probability"}
             self.results.add_item("map", name, caption, files, sound=sound, **facts)
@@ -194,13 +196,24 @@ class _Writer:
         labels, shown = self.pipeline.labels, self._select_figure_clips()
         first = attributions[0].maps
         rows = self._clip_rows(attributions[0])
-        title = f"{first.method} against {first.baseline}, {self.subject}"
-        prefix = (
-            "Features with the largest attribution" if self.has_features else "Spectrograms and absolute attributions"
-        )
+        maps_text = f"{self._describe(first, shown)}, {self.subject}"
+        unit = map_figures.attribution_unit(first, self.image_axes)
         figure = self.figures.make_paper_figure(first, shown, labels, self.image_axes, self.names)
-        self._write_figure("figure", figure, rows, f"{prefix}: {title}")
-        self._write_profiles(first, title)
+        if self.has_features:
+            caption = f"Features with the largest attribution, one panel per clip with its class: {maps_text}"
+        else:
+            caption = (
+                f"Inputs (left{self._mean_text()}) and attributions (right, absolute values summed over the channels), "
+                f"one row per clip with its class: {maps_text}. Colour range of all maps: 0 to "
+                f"{map_figures.absolute_limit(first, shown):.2g} {unit}"
+            )
+        self._write_figure("figure", figure, rows, caption)
+        axes = self.image_axes.down, self.image_axes.across
+        profiles = class_profiles(first, labels, self.names, axes)
+        along = "feature" if self.has_features else "frequency and time"
+        shares_text = f"{along}, mean over clips of the absolute attribution summed over the channels: {maps_text}"
+        figure = map_figures.make_profiles_figure(profiles, self.image_axes)
+        self._write_figure("profiles", figure, profiles, f"Share of each class's attribution by {shares_text}")
         compared = {
             e.condition: e.maps
             for e in attributions
@@ -208,41 +221,42 @@ class _Writer:
         }
         if len(compared) < 2:
             return
-        caption = f"The same clips for {', '.join(compared)}"
         if self.has_features:
-            profiles_by_network = [
-                self._feature_profiles(maps, np.zeros_like(labels), (name,)) for name, maps in compared.items()
-            ]
-            profiles = pd.concat(profiles_by_network, ignore_index=True).rename(columns={"class": "condition"})
-            figure = feature_figures.make_profiles_figure(profiles.rename(columns={"condition": "class"}))
-            self._write_figure(
-                "comparison", figure, profiles, f"{caption}: share of each feature, mean over clips: {title}"
-            )
+            each = [class_profiles(maps, np.zeros_like(labels), (name,), axes) for name, maps in compared.items()]
+            profiles = pd.concat(each, ignore_index=True)
+            figure = map_figures.make_profiles_figure(profiles, self.image_axes)
+            caption = f"The same clips for {', '.join(compared)}: share of the attribution by {shares_text}"
+            self._write_figure("comparison", figure, profiles.rename(columns={"class": "condition"}), caption)
         else:
             figure = map_figures.make_comparison_figure(compared, shown, labels, self.image_axes, self.names)
-            self._write_figure("comparison", figure, rows, f"{caption}: signed {title}")
-
-    def _write_profiles(self, first: AttributionMaps, title: str) -> None:
-        """Draw the distribution of each class's attribution over frequency and time, or over features."""
-        labels = self.pipeline.labels
-        if self.has_features:
-            profiles = self._feature_profiles(first, labels, self.names)
-            figure, axes = feature_figures.make_profiles_figure(profiles), "features"
-        else:
-            profiles = class_profiles(
-                first, labels, self.names, (self.image_axes.down.name, self.image_axes.across.name)
+            caption = (
+                f"The same clips for {', '.join(compared)}: inputs (left{self._mean_text()}) and signed attributions "
+                f"summed over the channels; each network has its own colour range: {maps_text}"
             )
-            figure, axes = map_figures.make_profiles_figure(profiles, self.image_axes), "frequency and time"
-        caption = f"Share of each class's attribution by {axes}, mean over its clips: {title}"
-        self._write_figure("profiles", figure, profiles, caption)
+            self._write_figure("comparison", figure, rows, caption)
 
-    def _feature_profiles(
-        self, maps: AttributionMaps, labels: np.ndarray, class_names: tuple[str, ...]
-    ) -> pd.DataFrame:
-        """Return profiles along the features, with the names of the features."""
-        profiles = class_profiles(maps, labels, class_names, (self.image_axes.down.name, self.image_axes.across.name))
-        along = profiles[profiles["axis"] == self.image_axes.across.name]
-        return along.assign(name=np.array(self.image_axes.across.names)[along["index"]]).reset_index(drop=True)
+    def _describe(self, maps: AttributionMaps, clips: Sequence[int]) -> str:
+        """Return the method, the target, the baseline and the steps of the maps of some clips."""
+        reference = next(iter(self.pipeline.networks))
+        predicted = f"class that {reference} predicts" if len(self.pipeline.networks) > 1 else "predicted class"
+        targets = {"predicted": f"the {predicted}", "true": "the true class"}
+        request = self.pipeline.request
+        target = targets.get(request.target, f"class {request.target}")
+        silence, floor = self.image_axes.silence, ""
+        if maps.baseline == "silence" and isinstance(silence, float):
+            floor = f" ({silence:g} {self.image_axes.unit})"
+        text = f"{maps.method} of the logit of {target} against {maps.baseline}{floor}"
+        if np.isnan(maps.convergence_delta[clips]).any():
+            return text
+        fewest, most = maps.steps[clips].min(), maps.steps[clips].max()
+        steps = f"{most} steps" if fewest == most else f"{fewest} to {most} steps"
+        at_most = "at most " if len(clips) > 1 else ""
+        return f"{text}, {steps}, completeness error {at_most}{maps.error[clips].max():.1%}"
+
+    def _mean_text(self) -> str:
+        """Return a remark for inputs that are drawn as the mean of several channels."""
+        count = len(self.image_axes.channels)
+        return f", mean of the {count} channels" if count > 1 else ""
 
     def _select_figure_clips(self) -> list[int]:
         """Return the indices of the clips for figures: one of each class first."""

@@ -71,6 +71,21 @@ def test_attribute_writes_maps_figures_and_tables(finished: Path, sounds: Path) 
     names = {item["name"]: item for item in analysis["items"] if item["kind"] != "map"}
     of_runs = {"metrics", "classes", "learning", "confusion"}  # written by every ablation
     assert set(names) == {"figure", "profiles", "curves", "clips", "maps", "faithfulness"} | of_runs
+    described = "integrated-gradients of the logit of the predicted class against silence (-60 dB), "
+    for item in (*maps, names["figure"], names["profiles"]):
+        assert described in item["caption"]
+        assert "steps, completeness error" in item["caption"]
+    assert "one row per clip with its class" in names["figure"]["caption"]
+    assert (
+        "Inputs (left, mean of the 3 channels) and attributions (right, absolute values summed over the channels)"
+        in (names["figure"]["caption"])
+    )
+    largest = []
+    for item in maps:
+        with np.load(folder / next(name for name in item["files"] if name.endswith(".npz"))) as arrays:
+            largest.append(np.abs(arrays["attributions"]).sum(axis=0))
+    top = np.percentile(largest, 99.5)
+    assert f"Colour range of all maps: 0 to {top:.2g} logit" in names["figure"]["caption"]
     for item in analysis["items"]:
         assert item["caption"]
         assert all((folder / name).stat().st_size > 100 for name in item["files"])

@@ -21,6 +21,7 @@ from analysis.attribution import (
 from analysis.attribution.integrated_gradients import mean_gradients
 from core.config.run import Frontend
 from core.errors import UserError
+from core.inputs.base import Axis
 from core.inputs.log_mel import LogMel
 from core.inputs.spectrogram import FLOOR_DB
 from core.models.backbone import build_backbone
@@ -291,7 +292,8 @@ def test_class_profiles_give_shares_along_both_axes() -> None:
     maps = AttributionMaps(
         "m", "b", zero, zero[:, None], attributions, None, *(np.zeros(3, int), np.zeros((3, 2))), *[np.zeros(3)] * 4
     )
-    frame = class_profiles(maps, np.array([0, 0, 1]), ("cat", "dog"))
+    axes = Axis.even("mel", "Hz", 4, 4), Axis.even("frame", "s", 5, 5)
+    frame = class_profiles(maps, np.array([0, 0, 1]), ("cat", "dog"), axes)
     cat = frame[(frame["class"] == "cat") & (frame["axis"] == "mel")].set_index("index")["share"]
     assert cat.tolist() == [0, 0.5, 0, 0.5]
     time = frame[(frame["class"] == "cat") & (frame["axis"] == "frame")]["share"]
