@@ -7,7 +7,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +79,19 @@ class atomic_write:
                 self.temporary.unlink(missing_ok=True)
 
 
-def remove_temporary_files(folder: Path) -> None:
-    """Delete temporary files of killed processes in a folder, as `atomic_write` and safetensors write them."""
+def remove_temporary_files(folder: Path, names: Sequence[str]) -> None:
+    """Delete temporary files of killed processes in a folder; other files, also hidden ones, are left.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    names
+        Names of the files that `atomic_write` or safetensors were writing.
+    """
+    of_ours = "|".join(map(re.escape, names))
     for path in folder.glob(".*"):
-        if re.fullmatch(r"\..+\.\d+|\.tmp\w{6}", path.name):
+        if re.fullmatch(rf"\.({of_ours})\.\d+|\.tmp\w{{6}}", path.name):
             with contextlib.suppress(OSError):  # a folder with such a name, or a file that NFS keeps open
                 path.unlink()
 

@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from core.config.options import from_dict
+from core.config.options import from_dict, list_field_problems
 from core.config.run import GROUPS, Run
-from core.errors import UserError
+from core.errors import UserError, first_line
 
 RECORD = "run.json"
 FINISHED, FAILED, RUNNING = "finished", "failed", "running"
@@ -31,6 +31,10 @@ DIGEST_START = ',\n "digest": "'
 
 class DamagedRecord(Exception):
     """The record of a run is missing or damaged; the message gives the reason."""
+
+
+class IncompatibleRecord(ValueError):
+    """A record has a valid checksum, but another version or somebody by hand wrote it; the message gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +213,8 @@ def decode_record(content: bytes) -> Record:
     ------
     ValueError
         If the content is incomplete or invalid; the message gives the reason.
+    IncompatibleRecord
+        If the content is not that of a record of this version, although its checksum is valid.
     """
     try:
         values = _parse(content)
@@ -216,16 +222,19 @@ def decode_record(content: bytes) -> Record:
             raise ValueError("it is not the record of a run")
         if not (_has_right_digest(content) or values.get("digest") == _digest_before_version_2(values)):
             raise ValueError("its checksum does not match its content")
-        record = msgspec.convert({**values, "run": {}}, Record)
-        run = _read_run(values["config"])
-    except (UserError, msgspec.ValidationError, TypeError, AttributeError, OverflowError) as error:
+    except (TypeError, AttributeError, OverflowError) as error:
         raise ValueError(str(error)) from None
     except RecursionError:
         raise ValueError("nested too deep") from None
+    try:
+        record = msgspec.convert({**values, "run": {}}, Record)
+        run = _read_run(values["config"])
+    except (UserError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise IncompatibleRecord(first_line(error)) from None
     if problem := _find_problem(record, values):
-        raise ValueError(problem)
+        raise IncompatibleRecord(problem)
     if run.id != record.id:
-        raise ValueError(f"its configuration is not that of run {record.id}; a newer version may have written it")
+        raise IncompatibleRecord(f"its configuration is not that of run {record.id}")
     return dataclasses.replace(record, run=run)
 
 
@@ -273,6 +282,10 @@ def _read_group(name: str, values: Mapping[str, Any]) -> Any:
         msgspec.convert(dataclasses.asdict(group), cls)
     except msgspec.ValidationError as error:
         raise ValueError(f"run.{name}: {error}") from None
+    for f in dataclasses.fields(group):
+        value = getattr(group, f.name)
+        if f.metadata and isinstance(value, int | float) and (problems := list_field_problems(f, value)):
+            raise ValueError(f"run.{name}.{f.name}: {problems[0]}")
     return group
 
 
@@ -285,11 +298,20 @@ def _find_problem(record: Record, values: Mapping[str, Any]) -> str:
         return "it lacks the validation scores of a stopped run"
     if not record.finished:
         return ""
+    for name, value in vars(record.seconds).items():
+        if not 0 <= value < math.inf:
+            return f"seconds.{name} is {value}"
+    for name, value in vars(scores).items():
+        if math.isinf(value):
+            return f"metrics.{name} is {value}"
     if lacking := [name for name in REQUIRED_IF_FINISHED if name not in values]:
         return f"it lacks {', '.join(lacking)}"
     if not 0 <= scores.accuracy <= 1:
         return "it lacks the accuracy"
     by_class = record.per_class
+    for name in ("precision", "recall", "f1"):
+        if not all(0 <= value <= 1 for value in getattr(by_class, name)):
+            return f"per_class.{name} has a value that is not from 0 to 1"
     columns = (by_class.precision, by_class.recall, by_class.f1, by_class.support, record.confusion, *record.confusion)
     if {len(column) for column in columns} != {len(record.class_names)}:
         return "the number of its scores is not the number of its classes"

@@ -41,6 +41,7 @@ from core.store.record import (
     RUNNING,
     STOPPED,
     DamagedRecord,
+    IncompatibleRecord,
     Record,
     decode_record,
     encode_record,
@@ -54,6 +55,7 @@ INPUT_TRANSFORM = "first_step.safetensors"
 HISTORY, PREDICTIONS, WEIGHTS = "history.csv", "predictions.parquet", "weights.safetensors"
 CHECKPOINT = "checkpoint.safetensors"  # exists while the run is trained
 ERROR = "error.txt"  # traceback of a failed run
+OWN_FILES = (RECORD, INPUT_TRANSFORM, HISTORY, PREDICTIONS, WEIGHTS, CHECKPOINT, ERROR)
 ABSENT_ERRNOS = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)  # errors that training the run again repairs
 
 
@@ -120,13 +122,25 @@ class Store:
         return FileLock(locks / f"{_run_id(run)}.lock")
 
     def record(self, run: Run | str) -> Record | None:
-        """Return the record of a run, None if there is none or it is damaged."""
+        """Return the record of a run, None if there is none or it is damaged.
+
+        Raises
+        ------
+        ResultsError
+            If an existing file cannot be read; and, for a run of a plan, if another version has written its record:
+            training the run would overwrite it.
+        """
         id = _run_id(run)
         if self._cached is not None and id in self._cached:
             return self._cached[id]
         try:
             record: Record | None = self._read(id)
-        except DamagedRecord:
+        except DamagedRecord as damage:
+            if isinstance(run, Run) and isinstance(damage.__cause__, IncompatibleRecord):
+                raise ResultsError(
+                    f"{self.folder(id)}: {damage}; another version of this toolkit may have written it: use that "
+                    "version, another --results, or delete the folder"
+                ) from None
             record = None
         if self._cached is not None:
             self._cached[id] = record
@@ -199,7 +213,7 @@ class Store:
                 raise ResultsError(_unreadable(error.filename, error)) from None
             raise DamagedRecord(f"{RECORD} cannot be read ({error.strerror})") from None
         except ValueError as error:
-            raise DamagedRecord(f"{RECORD} cannot be used ({error})") from None
+            raise DamagedRecord(f"{RECORD} cannot be used ({error})") from error
         if record.id != id:
             raise DamagedRecord(f"{RECORD} belongs to run {record.id}")
         for name, size in record.files.items():
@@ -248,7 +262,7 @@ class Store:
 
         The caller must hold the lock of the run.
         """
-        remove_temporary_files(self._make_folder(run))
+        remove_temporary_files(self._make_folder(run), OWN_FILES)
         self.write_record(run, RUNNING, values)
 
     def write_record(self, run: Run, status: str, values: Mapping[str, Any], *, files: tuple[str, ...] = ()) -> None:
