@@ -13,6 +13,8 @@ from commands.study.experiment import list_experiment_commands
 from core.config.layer_spec import parse_mlp_layers
 from core.config.options import list_problems
 from core.config.run import Run
+from core.datasets import load_dataset, select
+from core.datasets.sets.gtzan import GENRES
 from run_ablation import main
 
 
@@ -87,3 +89,28 @@ def test_preset_splits_80_10_10_on_ten_folds(data: str, backbone: str) -> None:
     assert (run.training.patience, run.training.drop_patience, run.training.monitor) == (5, 3, "accuracy")
     assert run.frontend.kind == ("features" if data == "features" else "logspec")
     assert run.model.weights == ("imagenet" if backbone == "vgg16" else "random")
+    assert run.training.augment == ("none" if backbone == "mlp" else "rotate")
+    assert run.frontend.normalise == ("train" if backbone == "mlp" else "unit")
+
+
+def test_five_folds_train_on_80_percent_and_watch_no_test_clips() -> None:
+    study = read_study("genres", "full", {}, commands=list_experiment_commands())
+    [options] = [spec.options for spec in study.experiments if spec.item == "Five folds"]
+    assert options["n-folds"] == ["5"]
+    assert options["validation"] == ["0"]
+    assert options["patience"] == ["0"]
+    assert options["schedule"] == ["constant"]
+
+
+def test_logistic_regression_has_the_weight_decay_of_c_equal_to_1(tmp_path: Path) -> None:
+    """The gradient of mean loss and weight decay is that of scikit-learn's objective, divided by C times the rows."""
+    study = read_study("genres", "full", {}, commands=list_experiment_commands())
+    [options] = [spec.options for spec in study.experiments if spec.item == "Logistic regression"]
+    preset = load_preset("genres")({"data__name": "features", "model__backbone": "mlp"})
+    table = tmp_path / "features.csv"
+    rows = [f"{genre}.{number:05d}.wav,{number},{genre}" for genre in GENRES for number in range(100)]
+    table.write_text("\n".join(["filename,feature,label", *rows]))
+    arranged = select(load_dataset("features", table), folds=preset["data__folds"], set_aside=preset["data__set_aside"])
+    sizes = {len(arranged.split(fold, validation=preset["data__validation"]).train) for fold in arranged.list_folds()}
+    assert sizes == {720}
+    assert float(options["weight-decay"][0]) == pytest.approx(1 / 720, rel=1e-3)
