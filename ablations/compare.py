@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from core.store.runs import Store
 
 # Options that select clips: their values are not conditions of one comparison.
-NOT_COMPARABLE = ("data__name", "data__fold", "data__folds", "data__set_aside", "data__per_class", "data__label")
+NOT_COMPARABLE = (
+    "data__name",
+    "data__fold",
+    "data__folds",
+    "data__set_aside",
+    "data__per_class",
+    "data__label",
+    "data__group",
+)
 
 
 @dataclass(frozen=True)

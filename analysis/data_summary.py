@@ -11,8 +11,10 @@ from typing import TypeVar
 import numpy as np
 
 from core.audio.reading import AudioInfo, BadClip, read_info
-from core.datasets.dataset import TRAIN_FOLD, Dataset
-from core.datasets.metadata import find_split_groups, format_few
+from core.datasets.copies import describe_copies
+from core.datasets.dataset import Dataset
+from core.datasets.metadata import format_few
+from core.datasets.recording_groups import describe_columns, describe_groups, describe_leaking_groups
 from core.datasets.sets.folder import AUDIO_SUFFIXES
 from core.io.native_stderr import silence_native_stderr
 from core.io.thread_pool import CancellablePool
@@ -29,8 +31,8 @@ class DatasetSummary:
     ----------
     name, root
         Name and folder of the data set.
-    clips, groups
-        Number of clips and of groups, such as recordings.
+    clips, groups, grouped_by
+        Number of clips and of groups, and what tells them apart (`core.datasets.dataset.Dataset.grouped_by`).
     classes, folds
         Clips per class (in label order, possibly 0) and per fold.
     features
@@ -38,21 +40,22 @@ class DatasetSummary:
     holdout
         Number of held-out clips.
     remarks
-        Remarks of the loader.
+        Remarks of the loader, and lines on columns and groups.
     seconds
         Lengths of the decodable clips in seconds: ``shortest``, ``median``, ``longest``, ``total``.
     sample_rates, channels, formats
         Clips per sampling rate in Hz, per number of channels, and per format (such as ``WAV PCM_16``), most frequent
         first. Files that libsndfile cannot read count as 0 channels, with their suffix as format.
     problems
-        Clips that cannot be decoded, classes without clips or in a single fold, groups in several folds, and audio
-        files that are not clips; one line each.
+        Clips that cannot be decoded, classes without clips or in a single fold, groups in several folds, identical
+        clips (if the data set has digests), and audio files that are not clips; one line each.
     """
 
     name: str
     root: Path
     clips: int
     groups: int
+    grouped_by: str
     classes: dict[str, int]
     folds: dict[int, int]
     features: tuple[str, ...]
@@ -94,15 +97,22 @@ def summarise_dataset(dataset: Dataset, *, decode: bool = True, progress: Progre
         clips=len(dataset.clips),
         features=dataset.columns,
         groups=int(dataset.clips["group"].nunique()),
+        grouped_by=dataset.grouped_by,
         classes={name: by_class[label] for label, name in enumerate(dataset.class_names)},
         folds=dict(sorted(Counter(dataset.clips["fold"]).items())),
         holdout=len(dataset.holdout),
-        remarks=dataset.remarks,
+        remarks=(*dataset.remarks, *describe_columns(dataset), *describe_groups(dataset)),
         seconds=_length_statistics([fact.seconds for fact in facts] or [0.0]) if decode else {},
         sample_rates=_count_values([fact.sr for fact in facts]),
         channels=_count_values([fact.channels for fact in facts]),
         formats=_count_values([fact.format for fact in facts]),
-        problems=(*problems, *_find_table_problems(dataset), *_find_unlisted_files(dataset)),
+        problems=(
+            *problems,
+            *_find_table_problems(dataset),
+            *describe_leaking_groups(dataset),
+            *describe_copies(dataset),
+            *_find_unlisted_files(dataset),
+        ),
     )
 
 
@@ -135,11 +145,6 @@ def _find_table_problems(dataset: Dataset) -> list[str]:
     problems = [f"classes without clips: {format_few(empty)}"] if empty else []
     if single:
         problems.append(f"classes in a single fold (no training clips when it is tested): {format_few(single)}")
-    clips = dataset.clips
-    if dataset.has_fixed_split:  # only the training list must not share groups
-        clips = clips.assign(fold=clips["fold"] == TRAIN_FOLD)
-    if leaks := find_split_groups(clips):
-        problems.append(f"groups in more than one fold, so in training and test clips: {format_few(leaks)}")
     return problems
 
 

@@ -28,7 +28,7 @@ from core.errors import UserError
 from core.executor import ExecutionSummary
 from core.inference.precision import check_precision, effective_precision
 from core.io.atomic_files import text_digest
-from core.plan import Conditions, Plan, list_untrained_classes, make_plan
+from core.plan import Conditions, Plan, list_dataset_notes, list_untrained_classes, make_plan
 from core.progress import Reporter
 from core.registry import Lazy
 from core.session import Session
@@ -139,8 +139,7 @@ def plan_conditions(
     )
     if settings.published_as and len(plan.datasets) > 1:
         raise UserError(f"--published-dataset {settings.published_as}: names one data set, not {len(plan.datasets)}")
-    remarks = [f"{d.name}: {remark}" for d in plan.datasets.values() for remark in d.remarks]
-    for line in [*remarks, *list_untrained_classes(plan), *_precision_notes(points, session)]:
+    for line in [*list_dataset_notes(plan), *list_untrained_classes(plan), *_precision_notes(points, session)]:
         session.report.note(line)
     return plan
 

@@ -20,8 +20,10 @@ from core.config.options import (
     typed_value,
 )
 from core.config.run import Data, Run, field_of
+from core.datasets.copies import describe_copies
 from core.datasets.dataset import Dataset
 from core.datasets.metadata import format_few
+from core.datasets.recording_groups import describe_columns, describe_groups, describe_leaking_groups
 from core.errors import UserError
 from core.inputs.input_of_run import check_input_transform, get_input_shape
 from core.io.atomic_files import short_digest
@@ -171,7 +173,7 @@ def make_plan(
     names = list(
         dict.fromkeys(settings.get("data__name", Run().data.name) for group in groups for _, settings, _ in group)
     )
-    loaded = _Datasets(_load_datasets(names, roots), cache, progress)
+    loaded = _Datasets(_load_datasets(names, roots, cache, progress), cache, progress)
     base_runs = _BaseRuns(finalise)
     planned: dict[tuple[str, str, str], PlannedRun] = {}
     for group in groups:
@@ -215,6 +217,16 @@ def list_untrained_classes(plan: Plan) -> list[str]:
             names = format_few([dataset.class_names[label] for label in untrained])
             lines.append(f"{dataset.name}: classes with test clips in fold {fold} but no training clips: {names}")
     return lines
+
+
+def list_dataset_notes(plan: Plan) -> list[str]:
+    """Return the remarks on each data set: its columns, its groups, and clips or groups in training and test clips."""
+    lines = []
+    for dataset in plan.datasets.values():
+        notes = [*dataset.remarks, *describe_columns(dataset), *describe_groups(dataset)]
+        problems = [*describe_leaking_groups(dataset), *describe_copies(dataset)]
+        lines += [f"{dataset.name}: {line}" for line in (*notes, *(f"problem: {problem}" for problem in problems))]
+    return list(dict.fromkeys(lines))
 
 
 def resolve(run: Run, dataset: Dataset, content: str) -> Run:
@@ -287,12 +299,12 @@ def _differing_fields(runs: Sequence[Run]) -> list[str]:
     return differing
 
 
-def _load_datasets(names: Sequence[str], roots: Sequence[Path]) -> dict[str, Dataset]:
+def _load_datasets(names: Sequence[str], roots: Sequence[Path], cache: Path, progress: Progress) -> dict[str, Dataset]:
     external = [name for name in names if not datasets.LOADERS[name].embedded]
     if len(roots) > len(external):
         raise UserError(f"--data-root: {len(roots)} folders given, but {len(external)} of the data sets need one")
     folders = dict(itertools.zip_longest(external, roots))
-    return {name: datasets.load_dataset(name, folders.get(name)) for name in names}
+    return {name: datasets.load_dataset(name, folders.get(name), cache=cache, progress=progress) for name in names}
 
 
 class _Datasets:
@@ -312,6 +324,7 @@ class _Datasets:
             if errors := list_problems(data):
                 raise UserError("; ".join(errors))
             dataset = datasets.select(self.loaded[data.name], **data.selection)
+            dataset = dataset.with_digests(self.cache, progress=self.progress)
             content = dataset.compute_fingerprint(self.cache, progress=self.progress)
             self._selected[data] = dataset, content
             self.by_content[content] = dataset

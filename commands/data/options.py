@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from core import datasets
 from core.config import run as config
+from core.config.execution import ExecutionOptions
 from core.config.options import copy_option, option
 
 
@@ -14,7 +15,7 @@ class Data:
     """Describe a data set: clips, classes, folds, lengths, sampling rates, and problems.
 
     Every clip is decoded, so that unreadable files are found before training (--no-decode skips this). --label,
-    --n-folds, --holdout and --max-clips-per-class show the data set as runs with these options use it.
+    --group, --n-folds, --holdout and --max-clips-per-class show the data set as runs with these options use it.
 
     Examples
     --------
@@ -31,9 +32,11 @@ class Data:
         None, "Folder of the data set (for folder, also a CSV file of path,label[,fold][,group])."
     )
     label: str = copy_option(config.Data, "label")
+    group: str = copy_option(config.Data, "group")
     folds: int = copy_option(config.Data, "folds")
     set_aside: float = copy_option(config.Data, "set_aside")
     per_class: int = copy_option(config.Data, "per_class")
     decode: bool = option(True, "Decode every clip; --no-decode is faster for hundreds of thousands of clips.")
     download: bool = option(False, "Download the data set into --data-root first, if it can be downloaded.")
+    results: Path = copy_option(ExecutionOptions, "results")
     json: bool = option(False, "Print one JSON object to stdout.")

@@ -20,7 +20,7 @@ from core.progress import Reporter
 def run(call: Call) -> int:
     """Print a summary of the data set; return 1 if it has problems, otherwise 0."""
     data: Data = call.command
-    selection = {name: getattr(data, name) for name in ("label", "folds", "set_aside", "per_class")}
+    selection = {name: getattr(data, name) for name in config.Data().selection}
     if problems := list_problems(config.Data(**selection)):
         raise UserError("; ".join(problems))
     with Reporter() as report:
@@ -28,7 +28,9 @@ def run(call: Call) -> int:
             if data.data_root is None:
                 raise UserError("--download needs --data-root: the folder to download it into")
             datasets.download_dataset(data.data, data.data_root, report)
-        dataset = datasets.select(datasets.load_dataset(data.data, data.data_root), **selection)
+        cache = data.results.absolute() / "cache"  # as in a store, which would load torch
+        loaded = datasets.load_dataset(data.data, data.data_root, cache=cache, progress=report)
+        dataset = datasets.select(loaded, **selection).with_digests(cache, progress=report)
         summary = summarise_dataset(dataset, decode=data.decode, progress=report)
     if data.json:
         print(json.dumps(dataclasses.asdict(summary), default=str))  # noqa: T201
@@ -44,7 +46,7 @@ def _show_summary(summary: DatasetSummary, console: Console) -> None:
     rows = {
         "Data set": f"{summary.name} in {summary.root}",
         "About": loader.about,
-        "Clips": f"{summary.clips} from {summary.groups} recordings",
+        "Clips": f"{summary.clips}" + (f" of {summary.groups} groups" if summary.grouped_by else ""),
         "Classes": _format_counts(summary.classes),
         "Folds": _format_counts(summary.folds),
         "Held out": f"{summary.holdout} clips" if summary.holdout else "",

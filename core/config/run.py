@@ -42,6 +42,14 @@ class Data:
         legacy_value="",
         decides="clips",
     )
+    group: str = option(
+        "",
+        "Column of your CSV file (folder or features) that names the recording or speaker of each clip; clips of one "
+        "group are never in two folds.",
+        default_text="the column group, if there is one",
+        legacy_value="",
+        decides="clips",
+    )
     fold: int = option(
         1,
         "Test fold; the other folds are used for training. `all` tests every fold in turn.",

@@ -30,12 +30,17 @@ LOADERS = Registry(
         "folder": "core.datasets.sets.folder:LOADER",
     },
 )
+join_copies = Lazy("core.datasets.copies:join_copies")  # imports pandas
 select = Lazy("core.datasets.selection:select")  # imports pandas
 fetch = Lazy("core.datasets.download:fetch")  # imports requests and pooch, which are slow
 
 
-def load_dataset(name: str, root: Path | None = None) -> "Dataset":
+def load_dataset(
+    name: str, root: Path | None = None, *, cache: Path | None = None, progress: Progress = no_progress
+) -> "Dataset":
     """Load a data set: read its table of clips and check it against the files.
+
+    Identical files of a data set whose folds are not official are put into one group, so its files are read.
 
     Parameters
     ----------
@@ -44,6 +49,8 @@ def load_dataset(name: str, root: Path | None = None) -> "Dataset":
     root
         Folder in the official layout; for `folder` a folder of class folders or a CSV file. Not needed for the embedded
         `instruments`.
+    cache, progress
+        As in `core.datasets.dataset.Dataset.with_digests`.
 
     Raises
     ------
@@ -56,6 +63,8 @@ def load_dataset(name: str, root: Path | None = None) -> "Dataset":
         raise UserError(loader.source.explain_how_to_get(name, None))
     try:
         dataset: Dataset = loader.read(root and expand_path(root))
+        if dataset.joins_copies:
+            dataset = join_copies(dataset.with_digests(cache, progress=progress))
     except UnicodeEncodeError as error:  # a file name with undecodable bytes
         raise UserError(f"{name}: {error.object} is not UTF-8; rename the file") from None
     return dataset

@@ -1,7 +1,7 @@
 """A data set: table of clips, checks, splits and fingerprint."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -67,6 +67,15 @@ class Dataset:
         (`core.datasets.select`).
     left_out
         Paths of recordings of the set that are neither in `clips` nor in `holdout`.
+    grouped_by
+        What tells the groups apart, such as ``column speaker``; "" if there are no groups, so that every clip is its
+        own.
+    table_columns, used_columns
+        For a data set in a CSV file: its columns, and those of them that are used (first the one that names the clips).
+    joins_copies
+        Whether identical files are put into one group (`core.datasets.copies.join_copies`). False for published sets.
+    digests
+        SHA-256 of the content of clips by path (`with_digests`); files that cannot be read are left out.
     remarks
         Notes for the user, such as on clips that were left out, one line each.
     """
@@ -88,6 +97,11 @@ class Dataset:
     per_class: int = 0
     holdout: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CLIP_COLUMNS))
     left_out: frozenset[str] = frozenset()
+    grouped_by: str = ""
+    table_columns: tuple[str, ...] = ()
+    used_columns: tuple[str, ...] = ()
+    joins_copies: bool = False
+    digests: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
     @classmethod
@@ -116,6 +130,7 @@ class Dataset:
         order = clips.index.to_numpy()
         clips = clips.reset_index(drop=True)
         _check_clips(name, root, clips, class_names)
+        fields.setdefault("grouped_by", "the data set" if "group" in clips else "")
         if "group" not in clips:
             clips["group"] = clips["path"]
         if seeded := "fold" not in clips:
@@ -191,6 +206,37 @@ class Dataset:
         place[sorted(range(len(digests)), key=digests.__getitem__)] = np.arange(len(digests))
         return place
 
+    def deal_folds(self, n_folds: int = 0) -> "Dataset":
+        """Return the data set with new seeded folds (`core.datasets.folds.make_folds`); `n_folds` 0: five."""
+        names, groups = np.array(self.class_names)[self.clips["label"]], self.clips["group"].to_numpy()
+        recordings = self.number_recordings() if self.joins_copies else None
+        new_folds = make_folds(names, groups, n_folds=n_folds, recordings=recordings)
+        return replace(self, clips=self.clips.assign(fold=new_folds))
+
+    def number_recordings(self) -> np.ndarray | None:
+        """Return a number for each clip, (clips,), equal for identical files; None if all are known to differ."""
+        paths = self.clips["path"].tolist()
+        numbers = pd.factorize(np.array([self.digests.get(path) or path for path in paths], object))[0]
+        return numbers if len(paths) and numbers.max() + 1 < len(paths) else None
+
+    def with_digests(self, cache: Path | None, *, progress: Progress = no_progress) -> "Dataset":
+        """Return the data set with the digests of its clips and held-out clips; files that cannot be read have none.
+
+        Parameters
+        ----------
+        cache, progress
+            As in `compute_fingerprint`; without a cache all files are read.
+        """
+        if self.digests or self.size_fingerprint:
+            return self
+        paths = self.clips["path"].tolist()
+        if self.vectors is not None:
+            digests = hash_rows(self.vectors)
+        else:
+            paths += self.holdout["path"].tolist()
+            digests = hash_files(self.name, self.root, paths, cache, skip_unreadable=True, progress=progress)
+        return replace(self, digests={path: digest for path, digest in zip(paths, digests, strict=True) if digest})
+
     def compute_fingerprint(self, cache: Path, *, progress: Progress = no_progress) -> str:
         """Return the SHA-256 (hex) of paths, labels, folds, groups, class names and contents of the data set.
 
@@ -212,6 +258,8 @@ class Dataset:
             contents = [*hash_rows(self.vectors)]
         elif self.size_fingerprint:
             contents = [*get_file_sizes(self.root, paths)]
+        elif all(path in self.digests for path in paths):
+            contents = [self.digests[path] for path in paths]
         else:
             contents = [*hash_files(self.name, self.root, paths, cache, progress=progress)]
         more: list[object] = [list(self.columns)] if self.columns else []

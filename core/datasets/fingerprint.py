@@ -83,7 +83,13 @@ def hash_rows(vectors: np.ndarray) -> list[str]:
 
 
 def hash_files(
-    name: str, root: Path, paths: Sequence[str], cache: Path, *, progress: Progress = no_progress
+    name: str,
+    root: Path,
+    paths: Sequence[str],
+    cache: Path | None,
+    *,
+    skip_unreadable: bool = False,
+    progress: Progress = no_progress,
 ) -> list[str]:
     """Return the SHA-256 of each file.
 
@@ -92,18 +98,20 @@ def hash_files(
     name, root
         Name of the data set, and folder that its paths are relative to.
     cache
-        Folder in which digests are stored by path and signature (`core.io.signatures`).
+        Folder in which digests are stored by path and signature (`core.io.signatures`); None to store none.
+    skip_unreadable
+        Whether the digest of a file that cannot be read is "", instead of an error.
     progress
         Called with (files read, files to read, description) if it takes seconds.
 
     Raises
     ------
     UserError
-        If a file cannot be read.
+        If a file cannot be read, unless `skip_unreadable`.
     """
     place = text_digest(str(root.resolve()))[:12]
-    memo_path = cache / "fingerprints" / f"{name}-{place}.json"
-    memo = _read_memo(memo_path)
+    memo_path = cache and cache / "fingerprints" / f"{name}-{place}.json"
+    memo = _read_memo(memo_path) if memo_path else {}
     # Usually the paths and their order are unchanged: comparing lists is faster than 100,000 look-ups.
     remembered = list(memo.values()) if list(memo) == list(paths) else [memo.get(path) for path in paths]
     report, done = show_if_slow(progress), 0
@@ -111,16 +119,16 @@ def hash_files(
     changed = [number for number, entry in enumerate(entries) if entry is None]
     pieces = [changed[i : i + FILES_PER_TASK] for i in range(0, len(changed), FILES_PER_TASK)]
     with CancellablePool() as pool:  # hashlib releases the GIL
-        for piece in pool.map(partial(_hash_selected, root, paths), pieces):
+        for piece in pool.map(partial(_hash_selected, root, paths, skip_unreadable=skip_unreadable), pieces):
             for number, entry in piece:
                 entries[number] = entry
             done += len(piece)
             report(done, len(changed), f"reading the files of {name}")
-    whole = [entry for entry in entries if entry is not None]
-    _read_signatures.update((f"{root}/{path}", entry[0]) for path, entry in zip(paths, whole, strict=True))
-    if changed or len(memo) != len(paths):
-        _write_memo(memo_path, dict(zip(paths, whole, strict=True)))
-    return [digest for _, digest in whole]
+    read = {path: entry for path, entry in zip(paths, entries, strict=True) if entry}
+    _read_signatures.update((f"{root}/{path}", entry[0]) for path, entry in read.items())
+    if memo_path and (changed or len(memo) != len(paths)):
+        _write_memo(memo_path, read)
+    return [entry[1] if entry else "" for entry in entries]
 
 
 def check_unchanged(root: Path, paths: Iterable[str]) -> None:
@@ -156,8 +164,18 @@ def _find_unchanged(root: str, paths: Sequence[str], entries: Sequence[FileDiges
     return unchanged
 
 
-def _hash_selected(root: Path, paths: Sequence[str], numbers: Sequence[int]) -> list[tuple[int, FileDigest]]:
-    return [(number, _hash_file(root, paths[number])) for number in numbers]
+def _hash_selected(
+    root: Path, paths: Sequence[str], numbers: Sequence[int], *, skip_unreadable: bool
+) -> list[tuple[int, FileDigest | None]]:
+    entries: list[tuple[int, FileDigest | None]] = []
+    for number in numbers:
+        try:
+            entries.append((number, _hash_file(root, paths[number])))
+        except UserError:
+            if not skip_unreadable:
+                raise
+            entries.append((number, None))
+    return entries
 
 
 def _hash_file(root: Path, path: str) -> FileDigest:

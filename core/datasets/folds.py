@@ -12,7 +12,9 @@ DEFAULT_N_FOLDS = 5
 FOLD_SEED = 0
 
 
-def make_folds(labels: np.ndarray, groups: np.ndarray, *, n_folds: int = 0) -> np.ndarray:
+def make_folds(
+    labels: np.ndarray, groups: np.ndarray, *, n_folds: int = 0, recordings: np.ndarray | None = None
+) -> np.ndarray:
     """Assign clips to folds by group, stratified by class, with scikit-learn's splitters.
 
     Parameters
@@ -21,6 +23,9 @@ def make_folds(labels: np.ndarray, groups: np.ndarray, *, n_folds: int = 0) -> n
         Class and group of each clip, (clips,), in a stable order.
     n_folds
         Number of folds, at least 2; 0: five, or fewer if a class has fewer groups.
+    recordings
+        Number of the recording of each clip, (clips,): equal for identical files, whose groups must be equal too. None
+        if all clips differ. The folds are those of the set without the copies, unless copies have several labels.
 
     Returns
     -------
@@ -34,8 +39,10 @@ def make_folds(labels: np.ndarray, groups: np.ndarray, *, n_folds: int = 0) -> n
     """
     by_class = pd.Series(groups).groupby(labels).nunique()
     for label in by_class.index[by_class < 2]:
-        group = groups[labels == label][0]
-        raise UserError(f"class '{label}' has only one group ('{group}'), so it cannot be in two folds")
+        group, only = groups[labels == label][0], "group"
+        if recordings is not None and len(set(recordings[labels == label])) == 1:
+            only = "recording, in identical files"
+        raise UserError(f"class '{label}' has only one {only} ('{group}'), so it cannot be in two folds")
     if n_folds > (fewest := int(by_class.min())):
         raise UserError(
             f"--n-folds {n_folds}: class '{by_class.idxmin()}' has only {fewest} groups of clips; "
@@ -43,11 +50,22 @@ def make_folds(labels: np.ndarray, groups: np.ndarray, *, n_folds: int = 0) -> n
         )
     n_folds = n_folds or min(DEFAULT_N_FOLDS, fewest)
     numbers = pd.factorize(labels, sort=True)[0]  # splitting integers is much faster than splitting strings
+    if recordings is None or pd.Series(numbers).groupby(recordings).nunique().max() > 1:
+        return _split(numbers, groups, n_folds)
+    number_of_recording, first_clips = np.unique(recordings, return_index=True)
+    folds = np.zeros(int(number_of_recording[-1]) + 1, dtype=np.int64)
+    first_clips = np.sort(first_clips)
+    folds[recordings[first_clips]] = _split(numbers[first_clips], groups[first_clips], n_folds)
+    return folds[recordings]
+
+
+def _split(labels: np.ndarray, groups: np.ndarray, n_folds: int) -> np.ndarray:
+    """Return the fold of each clip, from 1, (clips,)."""
     options = {"n_splits": n_folds, "shuffle": True, "random_state": FOLD_SEED}
-    if len(pd.unique(groups)) == len(groups):
-        splits = model_selection.StratifiedKFold(**options).split(numbers, numbers)
+    if len(pd.unique(groups)) == len(groups):  # the other splitter would take 25 s for 100,000 clips
+        splits = model_selection.StratifiedKFold(**options).split(labels, labels)
     else:
-        splits = model_selection.StratifiedGroupKFold(**options).split(numbers, numbers, groups)
+        splits = model_selection.StratifiedGroupKFold(**options).split(labels, labels, groups)
     folds = np.zeros(len(labels), dtype=np.int64)
     for fold, (_, test) in enumerate(splits, start=1):
         folds[test] = fold

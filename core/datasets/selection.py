@@ -4,15 +4,27 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from core.config.options import parse_whole_number
+from core.datasets.copies import join_groups
 from core.datasets.dataset import Dataset
-from core.datasets.folds import hold_out, make_folds
+from core.datasets.folds import hold_out
+from core.datasets.metadata import format_few
+from core.datasets.recording_groups import find_leaking_groups
 from core.errors import UserError, unknown_name_error
 
 
-def select(dataset: Dataset, *, label: str = "", folds: int = 0, set_aside: float = 0.0, per_class: int = 0) -> Dataset:
-    """Relabel the clips, hold out a part, make folds of the others, and limit the clips per class, in this order.
+def select(
+    dataset: Dataset,
+    *,
+    label: str = "",
+    group: str = "",
+    folds: int = 0,
+    set_aside: float = 0.0,
+    per_class: int = 0,
+) -> Dataset:
+    """Relabel and group the clips, hold out a part, make folds of the others, and limit the clips per class.
 
     Held-out clips are not in `Dataset.clips` of the result, so no split contains them. The result is the same at every
     call.
@@ -23,6 +35,9 @@ def select(dataset: Dataset, *, label: str = "", folds: int = 0, set_aside: floa
         Data set to select from.
     label
         Column of `Dataset.attributes` that gives the classes; "": the original classes. Folds are unchanged.
+    group
+        Column of `Dataset.attributes` that gives the groups, or the one that names the clips (every clip is a group);
+        seeded folds are dealt again. "": the original groups.
     folds
         Number of seeded folds, stratified by class, with groups kept together; 0: the set's own folds.
     set_aside
@@ -35,21 +50,20 @@ def select(dataset: Dataset, *, label: str = "", folds: int = 0, set_aside: floa
     Raises
     ------
     UserError
-        If the label is unknown, the set has official folds, a class has fewer groups than folds, or a fold or class
-        would have no clips.
+        If a column is unknown, the set has official folds, a group is in several of them, a class has fewer groups than
+        folds, or a fold or class would have no clips.
     """
     if folds and not dataset.has_seeded_folds:
         own = "an official split" if dataset.has_fixed_split else f"{len(dataset.list_folds())} official folds"
         raise UserError(f"--n-folds {folds}: {dataset.name} has {own} already; leave --n-folds out")
     if label:
         dataset = _relabel(dataset, label)
+    if group:
+        dataset = _regroup(dataset, group)
     if set_aside:
         dataset = _hold_out(dataset, set_aside)
-    clips = dataset.clips
-    if dataset.has_seeded_folds and (folds or set_aside):
-        names = np.array(dataset.class_names)[clips["label"]]
-        new_folds = make_folds(names, clips["group"].to_numpy(), n_folds=folds)
-        dataset = dataclasses.replace(dataset, clips=clips.assign(fold=new_folds))
+    if dataset.has_seeded_folds and (folds or set_aside or group):
+        dataset = dataset.deal_folds(folds)
     return _limit(dataset, per_class) if per_class else dataset
 
 
@@ -61,26 +75,78 @@ def _relabel(dataset: Dataset, label: str) -> Dataset:
     UserError
         If the set does not have the attribute, a value is empty, or there are fewer than two classes.
     """
-    if label not in dataset.attributes:
-        if dataset.attributes.columns.empty:
-            raise UserError(f"--label {label}: {dataset.name} has no other labels; leave it out")
-        raise unknown_name_error(f"label of {dataset.name}:", label, dataset.attributes.columns)
-    values = dataset.attributes[label].astype(str)
-    if (empty := values == "").any():
-        raise UserError(f"--label {label}: {dataset.clips['path'][empty].iloc[0]} has no value; fill in every row")
+    values = _read_column(dataset, label, "label")
     is_single = ~values.duplicated(keep=False)
     names = sorted(values[~is_single].unique(), key=_number_or_text)
     if len(names) < 2:
         raise UserError(f"--label {label}: {len(names)} classes of two clips or more; at least two classes are needed")
     numbers = {name: number for number, name in enumerate(names)}
-    changes: dict[str, Any] = {"class_names": tuple(names)}
+    changes: dict[str, Any] = {"class_names": tuple(names), "used_columns": _replace_used(dataset, "label", label)}
     if is_single.any():
         remark = f"{is_single.sum():,} clips left out, each the only one of its {label}"
         changes["remarks"] = (*dataset.remarks, remark)
         changes["left_out"] = dataset.left_out.union(dataset.clips["path"][is_single])
-    relabelled = dataset.subset(~is_single.to_numpy(), **changes)
+    relabelled = _drop_feature(dataset, label).subset(~is_single.to_numpy(), **changes)
     labels = values[~is_single].map(numbers).to_numpy(np.int64)
     return dataclasses.replace(relabelled, clips=relabelled.clips.assign(label=labels))
+
+
+def _regroup(dataset: Dataset, column: str) -> Dataset:
+    """Use an attribute as group; seeded folds are unchanged.
+
+    Raises
+    ------
+    UserError
+        If the set does not have the attribute, a value is empty, or a group is in several official folds.
+    """
+    if column in dataset.used_columns[:1]:
+        values = dataset.clips["path"]  # every clip is its own group
+    elif column == "group" and column in dataset.used_columns:
+        values = dataset.clips["group"]
+    else:
+        values = _read_column(dataset, column, "group")
+    regrouped = dataclasses.replace(
+        _drop_feature(dataset, column),
+        clips=dataset.clips.assign(group=values.to_numpy(object)),
+        grouped_by=f"column {column}",
+        used_columns=_replace_used(dataset, "group", column),
+    )
+    if not dataset.has_seeded_folds and (leaks := find_leaking_groups(regrouped)):
+        raise UserError(
+            f"--group {column}: in more than one fold of {dataset.name}: {format_few(leaks)}; put all clips of a group "
+            "into one fold, or leave out the column fold"
+        )
+    return join_groups(regrouped)
+
+
+def _read_column(dataset: Dataset, column: str, use: str) -> pd.Series:
+    """Return an attribute as text; `use`, which names the option, is label or group."""
+    if column not in dataset.attributes:
+        if dataset.attributes.columns.empty:
+            raise UserError(f"--{use} {column}: {dataset.name} has no other {use}s; leave it out")
+        raise unknown_name_error(f"{use} of {dataset.name}:", column, dataset.attributes.columns)
+    values = dataset.attributes[column].astype(str)
+    if (empty := values == "").any():
+        raise UserError(f"--{use} {column}: {dataset.clips['path'][empty].iloc[0]} has no value; fill in every row")
+    return values
+
+
+def _replace_used(dataset: Dataset, old: str, new: str) -> tuple[str, ...]:
+    """Return the used columns with column `new` in place of `old`; none for a data set without a table."""
+    if not dataset.used_columns:
+        return ()
+    return tuple(dict.fromkeys([*(name for name in dataset.used_columns if name != old), new]))
+
+
+def _drop_feature(dataset: Dataset, column: str) -> Dataset:
+    """Return a feature table without the feature `column`, if it has it."""
+    if dataset.vectors is None or column not in dataset.columns:
+        return dataset
+    place = dataset.columns.index(column)
+    columns = dataset.columns[:place] + dataset.columns[place + 1 :]
+    if not columns:
+        raise UserError(f"{dataset.name} has no features except {column}; add features")
+    return dataclasses.replace(dataset, vectors=np.delete(dataset.vectors, place, axis=1), columns=columns, digests={})
 
 
 def _number_or_text(name: str) -> tuple[bool, float, str]:

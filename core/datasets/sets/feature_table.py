@@ -1,4 +1,4 @@
-"""Feature tables with one row per clip, such as the one that is distributed with GTZAN. No sound is read."""
+"""Feature tables: one row per clip, or several rows per track, as in those distributed with GTZAN. No sound is read."""
 
 from pathlib import Path
 
@@ -8,18 +8,23 @@ import pandas as pd
 from core.datasets.dataset import Dataset
 from core.datasets.loader import Loader
 from core.datasets.metadata import find_split_groups, format_few, parse_integers, read_rows
+from core.datasets.recording_groups import TRACK_IN_NAME, find_tracks
 from core.errors import UserError
 
 CLIP_COLUMN, LABEL_COLUMN = "filename", "label"
 IGNORED_COLUMNS = ("length",)  # columns of GTZAN's table that do not describe the sound
+WHOLE_NUMBER = r"-?\d+"
 HOW_TO_GIVE = "give --data-root a CSV file of filename, features and label (and fold, group)"
 
 
 def load(root: Path | None = None) -> Dataset:
     """Read a CSV file with the columns ``filename``, ``label``, features, and optionally ``fold`` and ``group``.
 
-    All other columns except ``length`` are features. Without ``fold``, seeded folds stratified by class are drawn. Rows
-    with equal features are kept and reported, because published results on such tables include them.
+    All other columns except ``length`` and columns of text are features. ``--group`` and ``--label`` can use columns of
+    text or of whole numbers, which are then no features. Without ``group``, rows are grouped by track if the file names
+    show it (`core.datasets.recording_groups.find_tracks`). Without ``fold``, seeded folds stratified by class are
+    drawn. Rows with equal features stay in their folds, because published results on such tables include them, but they
+    are reported as a problem.
 
     Raises
     ------
@@ -30,7 +35,8 @@ def load(root: Path | None = None) -> Dataset:
         raise UserError(f"features: {'no data given' if root is None else f'{root} is not a file'}; {HOW_TO_GIVE}")
     rows = read_rows(root, [CLIP_COLUMN, LABEL_COLUMN])
     optional = [column for column in ("fold", "group") if column in rows]
-    columns = [str(column) for column in rows if column not in (CLIP_COLUMN, LABEL_COLUMN, *optional, *IGNORED_COLUMNS)]
+    more = [str(column) for column in rows if column not in (CLIP_COLUMN, LABEL_COLUMN, *optional)]
+    columns = [column for column in more if column not in IGNORED_COLUMNS and not _is_text(rows[column])]
     if not columns:
         raise UserError(f"features: {root} has no features, only the columns {', '.join(rows.columns)}; {HOW_TO_GIVE}")
     vectors = np.stack([_parse_numbers(root, rows, column) for column in columns], axis=1)
@@ -38,8 +44,14 @@ def load(root: Path | None = None) -> Dataset:
     clips = pd.DataFrame({"path": rows[CLIP_COLUMN], "label": rows[LABEL_COLUMN].map(class_names.index)})
     if "fold" in optional:
         clips["fold"] = parse_integers(root, rows, "fold", at_least=1)
+    grouped_by = "column group" if "group" in optional else ""
     if "group" in optional:
         clips["group"] = rows["group"]
+    elif tracks := find_tracks(rows[CLIP_COLUMN].tolist(), rows[LABEL_COLUMN].tolist()):
+        clips["group"], grouped_by = tracks, TRACK_IN_NAME
+    for column in more:  # attributes
+        if column not in clips and (column not in columns or rows[column].str.fullmatch(WHOLE_NUMBER).all()):
+            clips[column] = rows[column]
     if len(optional) == 2 and (leaks := find_split_groups(clips)):
         raise UserError(
             f"{root}: in more than one fold: group {format_few(leaks)}; put all rows of a group into one fold"
@@ -54,8 +66,23 @@ def load(root: Path | None = None) -> Dataset:
         n_frames=1,
         vectors=vectors,
         columns=tuple(columns),
-        remarks=tuple(_describe_repeated(rows, vectors)),
+        grouped_by=grouped_by,
+        table_columns=tuple(map(str, rows.columns)),
+        used_columns=(CLIP_COLUMN, LABEL_COLUMN, *optional),
     )
+
+
+def _is_text(column: pd.Series) -> bool:
+    """Return whether a column has text and no number; empty cells are neither."""
+    return bool((column != "").any()) and not any(map(_is_number, column[column != ""]))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _parse_numbers(table: Path, rows: pd.DataFrame, column: str) -> np.ndarray:
@@ -68,22 +95,6 @@ def _parse_numbers(table: Path, rows: pd.DataFrame, column: str) -> np.ndarray:
     if len(numbers) and (numbers == numbers[0]).all():
         raise UserError(f"{table}: {column} is {numbers[0]:g} in every row; remove the column")
     return numbers
-
-
-def _describe_repeated(rows: pd.DataFrame, vectors: np.ndarray) -> list[str]:
-    """Return remarks on rows with equal features, and on those of them with different labels."""
-    first: dict[bytes, int] = {}
-    numbers = [row.tobytes() for row in vectors]
-    pairs = [(k, first[key]) for k, key in enumerate(numbers) if first.setdefault(key, k) != k]
-    names, labels = rows[CLIP_COLUMN].tolist(), rows[LABEL_COLUMN].tolist()
-    relabelled = [f"{names[a]} ({labels[a]}) = {names[b]} ({labels[b]})" for a, b in pairs if labels[a] != labels[b]]
-    remarks = []
-    if pairs:
-        same = format_few([f"{names[a]} = {names[b]}" for a, b in pairs])
-        remarks.append(f"{len(pairs)} rows repeat the features of another row, maybe in another fold: {same}")
-    if relabelled:
-        remarks.append(f"{len(relabelled)} of them have another label: {format_few(relabelled)}")
-    return remarks
 
 
 LOADER = Loader(load, "CSV file with one row of features per clip: filename, numbers, label[, fold][, group].")

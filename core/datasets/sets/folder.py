@@ -3,10 +3,11 @@
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from core.datasets.dataset import Dataset
+from core.datasets.dataset import CLIP_COLUMNS, Dataset
 from core.datasets.loader import DataSource, Loader
 from core.datasets.metadata import (
     check_columns,
@@ -44,8 +45,8 @@ def load(root: Path | None = None) -> Dataset:
 
     Paths in a CSV file are relative to it and must not leave its folder (links can point outside). Without a column
     ``fold``, five seeded folds are drawn, stratified by class, with groups kept together. Without a column ``group``,
-    every clip is its own group. Classes are sorted by name. By default clips have 4 s at 22,050 Hz and images are 250
-    pixels wide, as for UrbanSound8K.
+    every clip is its own group, but identical files are one group. Classes are sorted by name. By default clips have
+    4 s at 22,050 Hz and images are 250 pixels wide, as for UrbanSound8K.
 
     Raises
     ------
@@ -56,7 +57,15 @@ def load(root: Path | None = None) -> Dataset:
     if root is None or not root.exists():
         raise UserError(f"folder: {'no data given' if root is None else f'{root} does not exist'}; {HOW_TO_GIVE}")
     if not root.is_dir():
-        return _make_dataset("folder", root.parent, _read_csv(root))
+        rows = _read_csv(root)
+        return _make_dataset(
+            "folder",
+            root.parent,
+            rows,
+            table_columns=tuple(rows.columns),
+            used_columns=tuple(column for column in CLIP_COLUMNS if column in rows),
+            grouped_by="column group" if "group" in rows else "",
+        )
     files = _read_class_folders("folder", root)
     is_audio = files["path"].str.lower().str.endswith(AUDIO_SUFFIXES)
     if empty := sorted(set(files["label"].unique()) - set(files.loc[is_audio, "label"].unique())):
@@ -87,11 +96,11 @@ def load_thirteen(root: Path | None = None) -> Dataset:
     return _make_dataset("thirteen-classes", root, clips)
 
 
-def _make_dataset(name: str, root: Path, clips: pd.DataFrame, *, remarks: Sequence[str] = ()) -> Dataset:
+def _make_dataset(name: str, root: Path, clips: pd.DataFrame, **fields: Any) -> Dataset:
     class_names = sorted(clips["label"].unique())
     clips["label"] = clips["label"].map({label: number for number, label in enumerate(class_names)})
     return Dataset.from_rows(
-        name, root, clips, class_names=class_names, sr=22_050, duration=4.0, n_frames=250, remarks=tuple(remarks)
+        name, root, clips, class_names=class_names, sr=22_050, duration=4.0, n_frames=250, joins_copies=True, **fields
     )
 
 

@@ -9,13 +9,16 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from commands.ablation import fill_in_run
 from core import datasets
 from core.config.run import Run
 from core.datasets import select
+from core.datasets.copies import describe_copies
 from core.datasets.dataset import Dataset
+from core.datasets.recording_groups import describe_columns, describe_groups
 from core.errors import UserError
 from core.inputs.input_of_run import get_input_shape
 from core.models.input_transform.pca import PcaProjection
@@ -94,18 +97,69 @@ class TestReading:
         assert dataset.list_folds() == (1, 2)
         assert dataset.clips["group"].nunique() == 30
 
-    def test_load_feature_table_remarks_repeated_rows(self, csv: Path) -> None:
+    def test_load_feature_table_repeated_rows_are_a_problem(self, csv: Path, tmp_path: Path) -> None:
         rows = pd.read_csv(csv)
-        rows.iloc[6, 2:-1] = rows.iloc[3, 2:-1]
+        rows["fold"] = np.arange(90) // 3 % 2 + 1  # rows 3 and 10 are in fold 2, row 6 in fold 1
+        rows.iloc[6, 2:-2] = rows.iloc[3, 2:-2]
+        rows.iloc[10, 2:-2] = rows.iloc[3, 2:-2]  # a row of another class
         rows.to_csv(csv, index=False)
-        names, said = rows["filename"], "rows repeat the features of another row, maybe in another fold:"
-        assert datasets.load_dataset("features", csv).remarks == (f"1 {said} {names[6]} = {names[3]}",)
-        rows.iloc[10, 2:-1] = rows.iloc[3, 2:-1]  # a row of another class
+        before, after = datasets.load_dataset("features", csv), datasets.load_dataset("features", table(csv))
+        assert before.clips["group"].is_unique  # published results on such tables include repeated rows
+        first, second = sorted(rows["filename"][[3, 6, 10]])[:2]
+        found = describe_copies(before.with_digests(tmp_path))
+        assert [line.partition(":")[0] for line in found] == [
+            "identical rows in more than one fold, so clips are trained on and tested",
+            "identical rows with different labels",
+        ]
+        assert f": 1 in 3 clips: {first} = {second}; " in found[0]
+        assert describe_copies(after.with_digests(tmp_path)) == []
+
+    def test_load_feature_table_of_segments_groups_rows_by_track(self, csv: Path) -> None:
+        rng = np.random.default_rng(0)
+        tracks = rng.standard_normal((60, 1, 8))  # independent of the labels
+        vectors = (tracks + 0.01 * rng.standard_normal((60, 10, 8))).reshape(600, 8)
+        rows = pd.DataFrame(vectors, columns=[f"feature{k}" for k in range(8)])
+        genres = [("blues", "jazz", "rock")[track % 3] for track in range(60) for _ in range(10)]
+        rows["filename"] = [f"{genre}.{k // 10:05d}.{k % 10}.wav" for k, genre in enumerate(genres)]
+        rows["label"] = genres
         rows.to_csv(csv, index=False)
-        assert datasets.load_dataset("features", csv).remarks == (
-            f"2 {said} {names[6]} = {names[3]}, {names[10]} = {names[3]}",
-            f"1 of them have another label: {names[10]} (jazz) = {names[3]} (blues)",
-        )
+
+        def measure_accuracy(dataset: Dataset) -> float:
+            labels, correct = dataset.clips["label"].to_numpy(), 0
+            for fold in dataset.list_folds():
+                train, _, test = dataset.split(fold)
+                nearest = KNeighborsClassifier(1).fit(dataset.vectors[train], labels[train])
+                correct += (nearest.predict(dataset.vectors[test]) == labels[test]).sum()
+            return correct / len(labels)
+
+        dataset = datasets.load_dataset("features", csv)
+        assert dataset.clips["group"].nunique() == 60
+        assert (dataset.clips.groupby("group")["fold"].nunique() == 1).all()
+        assert measure_accuracy(dataset) < 0.5  # chance: 0.33
+        assert describe_groups(dataset) == [
+            "rows are grouped by the track in the file name: 600 rows of 60 tracks (--group filename: no groups)"
+        ]
+        apart = select(dataset, group="filename")
+        assert apart.clips["group"].is_unique
+        assert measure_accuracy(apart) == 1
+
+    def test_load_feature_table_ignores_text_and_groups_by_any_column(self, csv: Path) -> None:
+        rows = pd.read_csv(csv)
+        rows["singer"], rows["album"] = [f"singer {k // 6}" for k in range(90)], np.arange(90) // 3 + 2**24
+        rows.to_csv(csv, index=False)
+        dataset = datasets.load_dataset("features", csv)
+        assert dataset.columns == (*(f"feature{k}" for k in range(WIDTH)), "album")
+        assert describe_columns(dataset) == [
+            f"columns used: filename, label, {WIDTH + 1} features; ignored: length, singer"
+        ]
+        assert "candidates for groups: --group album, --group singer" in describe_groups(dataset)[0]
+        for column in ("singer", "album"):
+            grouped = select(dataset, group=column)
+            values = rows.set_index("filename")[column].astype(str)
+            assert grouped.clips["group"].tolist() == values[grouped.clips["path"]].tolist()
+            assert (grouped.clips.groupby("group")["fold"].nunique() == 1).all()
+            assert ("album" in grouped.columns) == (column != "album") == (grouped.vectors.shape[1] == WIDTH + 1)
+            assert describe_groups(grouped)[0].startswith(f"rows are grouped by column {column}: 90 rows of ")
 
     @pytest.mark.parametrize(
         ("column", "value", "row", "message"),
@@ -181,6 +235,7 @@ def test_logistic_regression_on_gtzan_features_equals_scikit_learn(real_data: Pa
     path = real_data / "gtzan_features" / "features_30_sec.csv"
     dataset = select(datasets.load_dataset("features", path), folds=10, set_aside=0.1)
     assert len(dataset.columns) == 57
+    assert dataset.clips["group"].is_unique  # one row per track
     assert [len(part) for part in dataset.split(1, validation=0.1111)] == [720, 90, 90]
     ours, theirs = [], []
     # Both solve the same convex problem, ours by gradient steps on all rows. C = 1 of scikit-learn is a weight decay of

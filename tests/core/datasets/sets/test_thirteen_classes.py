@@ -15,8 +15,8 @@ from core.errors import UserError
 BROKEN = ("class00/Laughter_284.wav", "class01/notes.txt")
 
 
-def write_m4a(path: Path) -> None:
-    y = (np.random.default_rng(0).uniform(-0.3, 0.3, (1, 16_000)) * 32_767).astype(np.int16)
+def write_m4a(path: Path, seed: int) -> None:
+    y = (np.random.default_rng(seed).uniform(-0.3, 0.3, (1, 16_000)) * 32_767).astype(np.int16)
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("aac", rate=16_000, layout="mono")
         frame = av.AudioFrame.from_ndarray(y, format="s16", layout="mono")
@@ -33,10 +33,10 @@ def thirteen(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = root / f"class{number:02d}"
         folder.mkdir()
         soundfile.write(folder / "a.wav", np.random.default_rng(number).uniform(-0.3, 0.3, 8_000), 8_000)
-        write_m4a(folder / "b.m4a")
-        shutil.copy(folder / "b.m4a", folder / "c.wav")
+        write_m4a(folder / "b.m4a", number)
+        write_m4a(folder / "c.wav", 100 + number)
         (folder / ".DS_Store").write_bytes(b"hidden")
-    shutil.copy(root / "class02" / "a.wav", root / "class02" / "d.dat")  # not the suffix of a recording
+    write_m4a(root / "class02" / "d.dat", 200)  # not the suffix of a recording
     (root / BROKEN[0]).write_bytes(b"RIFF\x10\x00\x00\x00WAVEfmt broken")
     (root / BROKEN[1]).write_text("no recording")
     return root
