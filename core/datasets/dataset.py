@@ -73,7 +73,8 @@ class Dataset:
     table_columns, used_columns
         For a data set in a CSV file: its columns, and those of them that are used (first the one that names the clips).
     joins_copies
-        Whether identical files are put into one group (`core.datasets.copies.join_copies`). False for published sets.
+        Whether identical files are put into one group (`core.datasets.copies.join_copies`); default: if the set has
+        neither folds nor groups, and is no feature table.
     digests
         SHA-256 of the content of clips by path (`with_digests`); files that cannot be read are left out.
     remarks
@@ -133,7 +134,9 @@ class Dataset:
         fields.setdefault("grouped_by", "the data set" if "group" in clips else "")
         if "group" not in clips:
             clips["group"] = clips["path"]
-        if seeded := "fold" not in clips:
+        seeded = "fold" not in clips
+        fields.setdefault("joins_copies", seeded and not fields["grouped_by"] and fields.get("vectors") is None)
+        if seeded:
             clips["fold"] = make_folds(np.array(class_names)[clips["label"]], clips["group"].to_numpy())
         if clips["label"].nunique() < 2:
             only = class_names[clips["label"].iloc[0]]

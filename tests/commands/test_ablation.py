@@ -34,14 +34,15 @@ def test_prepare_precision_of_a_gpu_is_fp32_on_a_cpu(planned, precision: str, mo
     notes: list[str] = []
     monkeypatch.setattr(NullReporter, "note", lambda self, text: notes.append(text))
     assert planned("--precision", precision) == planned("--precision", precision, "--ray", "local") == planned()
-    assert notes == [f"--precision {precision} is for a GPU: this CPU computes in fp32"] * 2
+    note = f"--precision {precision} is for a GPU: this CPU computes in fp32"
+    assert [line for line in notes if "--precision" in line] == [note] * 2
 
 
 def test_prepare_unused_option_is_noted(planned, monkeypatch: pytest.MonkeyPatch) -> None:
     notes: list[str] = []
     monkeypatch.setattr(NullReporter, "note", lambda self, text: notes.append(text))
     planned("--gamma", "0.5", "--milestones", "2", "3", "--momentum", "0.5", "--n-augmented", "2", "--lr", "0.1")
-    assert notes == [
+    assert [line for line in notes if line.startswith("--")] == [
         "--momentum 0.5 is ignored: it only applies with --optimizer sgd",
         "--milestones 2 3 is ignored: it only applies with --schedule step",
         "--gamma 0.5 is ignored: it only applies with --schedule step or plateau",
@@ -50,7 +51,7 @@ def test_prepare_unused_option_is_noted(planned, monkeypatch: pytest.MonkeyPatch
     notes.clear()
     words = ["--gamma", "0.5", "--schedule", "cosine", "plateau", "--validation", "0.3"]
     planned(*words, "--momentum", "0", "--optimizer", "sgd")
-    assert notes == []
+    assert not [line for line in notes if line.startswith("--")]
 
 
 def test_bf16_changes_the_run_id(planned, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ def test_plan_bad_word_of_any_option_is_planned_or_one_line(
     dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "core.plan.datasets.load_dataset", lambda name, root=None: dataclasses.replace(dataset, name=name)
+        "core.plan.datasets.load_dataset", lambda name, root=None, **_: dataclasses.replace(dataset, name=name)
     )
     monkeypatch.setattr(Dataset, "compute_fingerprint", lambda self, cache, progress=None: "0" * 64)
     flags = [f"--{one.flag}" for one in command_options(COMMANDS[COMMAND]) if one.type is not bool]
