@@ -16,6 +16,7 @@ from analysis.output.number_format import format_seconds
 from analysis.output.tables import print_console_table
 from analysis.statistics.paired_comparisons import planned_power_note
 from commands.cli import study_schema
+from commands.cli.console import EscapingConsole
 from commands.cli.exit_handling import INTERRUPTED
 from commands.cli.grid import find_ignored_options, make_grid, read_execution_options, read_preset_option
 from commands.cli.parser import Call
@@ -57,7 +58,7 @@ def run(call: Call) -> int:
         0, or 1 if a run failed, or 130 if interrupted.
     """
     settings = read_execution_options(call)
-    console = Console(stderr=settings.json, highlight=False, soft_wrap=False)
+    console = EscapingConsole(stderr=settings.json, soft_wrap=False)
     with Reporter() as report, redirect_stdout(sys.stderr if settings.json else sys.stdout):  # a network may print
         session = Session(settings, report)
         experiment = prepare(call, session)
@@ -72,7 +73,7 @@ def run(call: Call) -> int:
         if executed is None:
             return INTERRUPTED
         folder = "-".join(filter(None, (plan.name, experiment.analysis_key)))
-        results_folder = session.store.results / call.name / folder
+        results_folder = session.store.output / call.name / folder
 
         def analyse() -> "tuple[OutputFolder, pd.DataFrame]":
             results = make_output_folder(plan, session, results_folder, published_as=settings.published_as)
@@ -108,7 +109,7 @@ def conclude(
     """Show the results and their folder; return 1 if a run failed, otherwise 0."""
     results.write_description(command)
     show_results(results, console, new=executed.new)
-    console.print(f"{executed.trained} runs trained, {executed.found} found in the store, {executed.failed} failed.")
+    console.print(f"Runs: {executed.trained} trained, {executed.found} found in the store, {executed.failed} failed.")
     if results.session.execution.json:
         files = [str(f) for f in results.files]
         print(json.dumps({"ablation": results.plan.ablation, "files": files, "rows": json_rows(frame)}))  # noqa: T201

@@ -30,7 +30,12 @@ def printable(text: str) -> str:
     Line breaks become spaces. Characters that move the cursor, change colours or reverse the writing direction are
     escaped (``\x1b``, ``\u202e``), and so are bytes of file names that are not valid UTF-8 (``\xff``).
     """
-    return _UNSAFE.sub(lambda match: _escape(match.group()), " ".join(text.splitlines()))
+    return escape_controls(" ".join(text.splitlines()))
+
+
+def escape_controls(text: str) -> str:
+    """Return a text with the control characters escaped as in `printable`, except tabs and line feeds."""
+    return _UNSAFE.sub(lambda match: _escape(match.group()), text)
 
 
 def _escape(character: str) -> str:

@@ -32,7 +32,7 @@ class ExecutionSummary:
     trained
         Number of runs that this command trained successfully.
     found
-        Number of runs that needed no training: they finished or failed earlier.
+        Number of runs that had finished earlier.
     failed
         Number of runs of the plan that failed, in this command or an earlier one.
     new
@@ -81,7 +81,8 @@ def execute(plan: Plan, session: Session) -> ExecutionSummary:
         record_failure(run, session, label=run_label(run, plan), **describe_failure(error))
     now_failed = [run for run in missing if session.store.status(run) == FAILED]
     trained = len(new - {run.id for run in now_failed})
-    return ExecutionSummary(trained, len(plan.runs) - len(missing), failed + len(now_failed), frozenset(new))
+    failed += len(now_failed)
+    return ExecutionSummary(trained, len(plan.runs) - trained - failed, failed, frozenset(new))
 
 
 def _try_lock(run: Run, plan: Plan, session: Session, locks: ExitStack) -> bool:
@@ -89,6 +90,7 @@ def _try_lock(run: Run, plan: Plan, session: Session, locks: ExitStack) -> bool:
     try:
         locks.enter_context(session.store.lock(run).acquire(blocking=False))
     except Timeout:
+        session.store.check_locks()
         session.report.note(
             f"{run_label(run, plan)}: another process is training it; this command waits for it after its own runs"
         )
@@ -165,7 +167,7 @@ def train_runs(
         except (ResultsError, KeyboardInterrupt):
             raise
         except Exception as error:
-            yield run, error
+            yield run, _explain_small_batches(error) or error
         except BaseException as error:  # raised by a user's network, such as sys.exit()
             if session.on_epoch:  # by Ray Tune, which ends a trial in this way
                 raise
@@ -174,6 +176,15 @@ def train_runs(
             yield run, failure
         else:
             yield run, None
+
+
+def _explain_small_batches(error: Exception) -> UserError | None:
+    """Return an error with a remedy if a batch is too small for batch normalisation, otherwise None."""
+    if "Expected more than 1 value per channel" not in first_line(error):  # the words of PyTorch
+        return None
+    return UserError(
+        "batch normalisation needs several values per channel: use a larger --batch-size, larger images or longer clips"
+    )
 
 
 def _train_together(

@@ -69,7 +69,7 @@ class Session:
     def __init__(self, execution: ExecutionOptions, reporter: Reporter | None = None) -> None:
         self.execution = execution
         self.report = reporter or NullReporter()
-        self.store = Store(execution.results)
+        self.store = Store(execution.results, execution.output)
         on_workers = execution.cluster.ray and execution.device == "cuda"  # this machine may have no GPU
         self.device = find_device("auto" if on_workers else execution.device)
         self.threads = execution.threads or count_cores()

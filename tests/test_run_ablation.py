@@ -76,7 +76,7 @@ def test_freeze_command_prints_all_results_and_trains_nothing_when_repeated(
     table = pd.read_csv(next(f for f in files if f.name == "table.csv"))
     assert table["accuracy"].tolist() == [row["accuracy"] for row in answer["rows"]]
     assert "images of folder: 30/30" in err
-    assert "6 runs trained, 0 found in the store, 0 failed." in err
+    assert "6 trained, 0 found in the store, 0 failed." in err
     assert "Training took" in err
     assert "found in the store took" not in err
     assert err.count(str(files[0].parent)) == 1
@@ -85,7 +85,7 @@ def test_freeze_command_prints_all_results_and_trains_nothing_when_repeated(
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.*")}
     status, out, err = start(*words).communicate()
     assert (status, json.loads(out)) == (0, answer)
-    assert "0 runs trained, 6 found in the store, 0 failed." in err
+    assert "0 trained, 6 found in the store, 0 failed." in err
     assert "found in the store took" in err
     assert "Training took" not in err
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.*")}
@@ -106,7 +106,7 @@ def test_two_commands_at_once_train_each_run_once(sounds: Path, tmp_path: Path, 
     outputs = [process.communicate() for process in [start(*words), start(*words)]]
     assert [status for status, _, _ in outputs] == [0, 0], outputs
     assert json.loads(outputs[0][1]) == json.loads(outputs[1][1])
-    trained = [int(err.split(" runs trained,")[0].split()[-1]) for _, _, err in outputs]
+    trained = [int(err.split(" trained,")[0].split()[-1]) for _, _, err in outputs]
     assert sum(trained) == 4
 
 

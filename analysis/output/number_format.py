@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from core.errors import printable
+from core.errors import escape_controls, printable
 
 MINUS = "−"
 
@@ -143,7 +143,7 @@ def _escape_csv(value: Any) -> Any:
     if isinstance(value, list | tuple):
         value = " ".join(map(str, value))
     if isinstance(value, str):
-        value = value.replace("\r", r"\x0d")  # pandas does not quote it, and readers take it for the end of a row
+        value = escape_controls(value)  # pandas does not quote "\r", and readers take it for the end of a row
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t")) and not _is_number(value):
         return "'" + value
     return value

@@ -1,5 +1,6 @@
 """Input samples of every class: an image of each input and the sound it is computed from."""
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ MAX_COLUMNS = 5  # clips per row
 DPI = 150
 DEFAULT_COLOUR_MAP = "magma"  # for inputs without colours of their own
 WAVEFORM_POINTS = 500  # points of a drawn waveform
+MAX_NAME_LENGTH = 100  # characters of a class name in file names
 SEED = 0
 
 
@@ -100,7 +102,7 @@ def write_input_samples(results: OutputFolder, *, per_class: int, time_axis: str
     files = save_figure(figure, results.folder / "samples")
     results.add_item("figure", "samples", _caption(run, dataset, view), files)
     for row, sample in zip(rows, samples, strict=True):
-        name = to_file_name(f"{sample.title}-{row}")
+        name = f"{to_file_name(sample.title)[:MAX_NAME_LENGTH]}-{row}"
         sound = _write_sound(results, run, dataset, paths[row], name)
         files = save_figure(make_clip_grid([sample], view, cmap=cmap), results.folder / "clips" / name, dpi=DPI)
         facts = {"clip": paths[row], "sound": sound, "class": sample.title}
@@ -247,7 +249,9 @@ def _write_sound(results: OutputFolder, run: Run, dataset: Dataset, path: str, n
     y = read_waveform(dataset.root / path, sr=run.clip.sr, n_samples=n_samples, fit=run.clip.fit)
     file = results.folder / "clips" / f"{name}.wav"
     file.parent.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()  # libsndfile reports a full disk as "System error."
+    soundfile.write(content, y, run.clip.sr, subtype="PCM_16", format="WAV")
     with atomic_write(file) as temporary:
-        soundfile.write(temporary, y, run.clip.sr, subtype="PCM_16", format="WAV")
+        temporary.write_bytes(content.getvalue())
     results.files.append(file)
     return file.relative_to(results.folder).as_posix()

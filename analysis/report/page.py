@@ -18,13 +18,15 @@ from analysis.report import run_details
 from analysis.report.published_tables import Studies, make_published_table
 from analysis.report.reader import Limits, Reader
 from analysis.report.table_model import make_listing
-from core.errors import UserError
+from core.errors import UserError, escape_controls
 from core.store.runs import HISTORY, Store
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def make_page(results: Path, limits: Limits | None = None, *, studies: Studies | None = None) -> str:
+def make_page(
+    results: Path, limits: Limits | None = None, *, studies: Studies | None = None, output: Path | None = None
+) -> str:
     """Return the page as HTML.
 
     The same folder always gives the same page.
@@ -37,21 +39,23 @@ def make_page(results: Path, limits: Limits | None = None, *, studies: Studies |
         Maximum sizes of the page; the page names what it leaves out.
     studies
         Studies whose published numbers are shown beside ours; None for no published numbers.
+    output
+        Folder that the page will be written to; needed if `results` is read-only.
 
     Raises
     ------
     UserError
         If the folder does not exist, or has neither runs nor analyses.
     """
-    return _render(_collect_contents(results, limits or Limits(), studies))
+    return escape_controls(_render(_collect_contents(results, limits or Limits(), studies, output)))
 
 
-def _collect_contents(results: Path, limits: Limits, studies: Studies | None) -> dict[str, Any]:
+def _collect_contents(results: Path, limits: Limits, studies: Studies | None, output: Path | None) -> dict[str, Any]:
     """Return the variables of the template."""
     if not (results / "runs").is_dir():
         raise UserError(f"{results} holds no runs; run an ablation first, or name the folder of its --results")
 
-    store = Store(results)
+    store = Store(results, output)
     records, damaged = run_details.read_records(store)
     reader = Reader(results, limits)
     analyses = reader.read_analyses()

@@ -60,6 +60,23 @@ class Range:
 Space = dict[str, Sequence[Any] | Range]
 
 
+def contains(space: Space, point: Any) -> bool:
+    """Return whether `point`, of JSON types, is a point of a search space."""
+    return (
+        isinstance(point, dict)
+        and set(point) == set(space)
+        and all(map(_allows, space.values(), map(point.get, space)))
+    )
+
+
+def _allows(values: Sequence[Any] | Range, value: Any) -> bool:
+    """Return whether an option of a search space can have a value."""
+    if not isinstance(values, Range):
+        return value in values and type(value) in set(map(type, values))
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and values.low <= value <= values.high and not (values.whole and value % 1)
+
+
 def flag_of(key: str) -> str:
     """Return the command line option of ``group__field``."""
     return options.flag_of(field_of(key))

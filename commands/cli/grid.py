@@ -1,6 +1,7 @@
 """Convert the options of a command line to the points of a grid, the preset and the options of execution."""
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +14,7 @@ from core.config.run import Run, field_of, run_options
 from core.errors import UserError
 from core.registry import Lazy
 
+MAX_POINTS = 100_000  # combinations of the values of one command line; planning them takes about a minute
 check_metrics = Lazy("analysis.metrics.registry:check_metrics")  # imports pandas, which no help needs
 
 
@@ -20,9 +22,20 @@ def make_grid(call: Call) -> list[dict[str, Any]]:
     """Return one ``{group__field: value}`` for each combination of the given values, in the order of the options.
 
     Presets are applied later. ``fold`` stays text (a number or ``all``) until the data set is known.
+
+    Raises
+    ------
+    UserError
+        If there are more than `MAX_POINTS` combinations.
     """
+    options = explicit_options(call)
+    count = math.prod(len(values) for values in options.values())
+    if count > MAX_POINTS:
+        raise UserError(
+            f"the given values have {count:,} combinations, and the limit is {MAX_POINTS:,}; give fewer values"
+        )
     points: list[dict[str, Any]] = [{}]
-    for key, values in explicit_options(call).items():
+    for key, values in options.items():
         points = [point | {key: value} for point in points for value in values]
     return points
 

@@ -59,4 +59,5 @@ def analyse_with_repair(
             more = execute(plan, session)
             new = executed.new | more.new
             failed = sum(session.store.status(id) == FAILED for id in new)
-            executed = ExecutionSummary(len(new) - failed, len(plan.runs) - len(new), more.failed, new)
+            trained = len(new) - failed
+            executed = ExecutionSummary(trained, len(plan.runs) - trained - more.failed, more.failed, new)

@@ -24,6 +24,7 @@ import ablations
 from commands.cli.presets import Preset, read_preset
 from core.config.run import Model
 from core.errors import UserError, closest_name, unknown_name_error
+from core.io.atomic_files import read_regular_file
 from core.registry import Lazy, Registry
 
 DEFAULT_STUDY = "rethinking-cnn"  # its preset is also called "paper"
@@ -124,6 +125,8 @@ def read_study(name: str, scale: str, overrides: Mapping[str, Sequence[str]], *,
     file, where = _read_file(name)
     if OPTIONS_KEY in file.scales:
         raise UserError(f"{where}: rename the scale '{OPTIONS_KEY}'; this key holds the options of every scale")
+    if not file.scales:
+        raise UserError(f"{where}: add a table of scales, such as [scales.quick]")
     if scale not in file.scales:
         raise unknown_name_error(f"scale of {name}:", scale, file.scales)
     scale_options = _read_options(file.scales[scale], f"{where}, scale {scale}")
@@ -202,7 +205,7 @@ def _read_file(name: str) -> tuple[StudyFile, str]:
         raise unknown_name_error("study", name, list_studies())
     where = f"{name}/study.toml"
     try:
-        content = msgspec.toml.decode((ablations.STUDIES_FOLDER / where).read_bytes())
+        content = msgspec.toml.decode(read_regular_file(ablations.STUDIES_FOLDER / where))
     except FileNotFoundError:
         choices = ", ".join(list_runnable_studies())
         raise UserError(f"{name} has published numbers but no study.toml; choose from {choices}") from None

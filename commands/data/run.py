@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.data_summary import DatasetSummary, summarise_dataset
+from commands.cli.console import EscapingConsole
 from commands.cli.parser import Call
 from commands.data.options import Data
 from core import datasets
@@ -35,7 +36,7 @@ def run(call: Call) -> int:
     if data.json:
         print(json.dumps(dataclasses.asdict(summary), default=str))  # noqa: T201
     else:
-        _show_summary(summary, Console(highlight=False))
+        _show_summary(summary, EscapingConsole())
     return 1 if summary.problems else 0
 
 

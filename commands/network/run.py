@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 
 from analysis import architecture
 from analysis.output import tables
+from commands.cli.console import EscapingConsole
 from commands.cli.parser import Call
 from commands.network.options import Network
 from commands.study.experiment import Experiment
@@ -38,7 +38,7 @@ def run(call: Call) -> int:
         answer = {"network": title, "layers": layers.to_dict("records"), "stages": stages.to_dict("records")}
         sums = {"non_trainable_parameters": totals.non_trainable_parameters, "total_mb": totals.total_mb}
         print(json.dumps(answer | {"totals": dataclasses.asdict(totals) | sums}))  # noqa: T201
-    console = Console(stderr=options.json, highlight=False)
+    console = EscapingConsole(stderr=options.json)
     if not options.json:
         for table in (
             tables.make_console_table(layers, architecture.COLUMNS, title=title, groups=["stage"]),

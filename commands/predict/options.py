@@ -58,6 +58,7 @@ class Predict:
         choices=("fail", "skip"),
     )
     results: Path = copy_option(ExecutionOptions, "results")
+    output: Path | None = copy_option(ExecutionOptions, "output")
     device: str = copy_option(ExecutionOptions, "device")
     threads: int = copy_option(ExecutionOptions, "threads")
     json: bool = copy_option(ExecutionOptions, "json")

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 
 from analysis.output.number_format import to_csv
 from analysis.output.output_folder import OutputFolder
 from analysis.output.writers import write_formats
 from analysis.predictions import Predictions, write_predictions, write_scores
 from commands.ablation import json_rows, show_items
+from commands.cli.console import EscapingConsole
 from commands.cli.parser import Call
 from commands.predict.options import Predict
 from core import datasets
@@ -43,7 +43,7 @@ MAX_LISTED_RECORDINGS = 5  # unusable recordings listed on the terminal; left_ou
 def run_predict(call: Call) -> int:
     """Predict, write and show the results; return the exit status."""
     options: Predict = call.command
-    names = ("results", "device", "threads", "json", "on_bad_clip")
+    names = ("results", "output", "device", "threads", "json", "on_bad_clip")
     execution = ExecutionOptions(**{name: getattr(options, name) for name in names})
     if problems := [*_option_problems(options), *list_problems(execution)]:
         raise UserError("; ".join(problems))
@@ -58,7 +58,7 @@ def run_predict(call: Call) -> int:
     is_usable = np.isin(sounds.paths, outputs.paths)
     predictions = Predictions(records, outputs.paths, outputs.logits, None if targets is None else targets[is_usable])
     plan = Plan(call.name, tuple(PlannedRun(record.id, record.run, records[0].run) for record in records), {})
-    results = OutputFolder(plan, session, session.store.results / call.name / _folder_name(options, records))
+    results = OutputFolder(plan, session, session.store.output / call.name / _folder_name(options, records))
     usable_ids = [id for id, usable in zip(ids, is_usable, strict=False) if usable]
     frame = write_predictions(results, predictions, submission=usable_ids)
     if options.on_bad_clip == "skip":
@@ -68,7 +68,7 @@ def run_predict(call: Call) -> int:
         caption = "Held-out clips" if options.holdout else f"Predictions of {', '.join(map(str, options.paths))}"
         frame = write_scores(results, predictions, caption=caption, notes=_score_notes(predictions, outputs))
     results.write_description(call.line)
-    show_items(results, Console(stderr=options.json, highlight=False, soft_wrap=False))
+    show_items(results, EscapingConsole(stderr=options.json, soft_wrap=False))
     if options.json:
         files = [str(file) for file in results.files]
         counts = {"predicted": len(predictions.paths), "left_out": len(outputs.bad)}

@@ -23,3 +23,6 @@ class Report:
     runs: ClassVar[str] = "commands.report.run:run"
 
     results: Path = option(Path("results"), "Folder of the runs, tables and figures.")
+    output: Path | None = option(
+        None, "Write the page below this folder instead, for example if --results is read-only."
+    )

@@ -1,11 +1,13 @@
 """Draw inputs of every class as the network receives them, and save them as sound."""
 
+import json
+
 import pandas as pd
-from rich.console import Console
 
 from analysis.output.output_folder import OutputFolder
 from analysis.plots.input_samples import write_input_samples
 from commands.ablation import plan_conditions, show_folder
+from commands.cli.console import EscapingConsole
 from commands.cli.grid import make_grid, read_execution_options
 from commands.cli.parser import Call
 from commands.study.experiment import Experiment
@@ -17,14 +19,16 @@ from core.session import Session
 def run(call: Call) -> int:
     """Draw the clips and print the folder of the files."""
     settings = read_execution_options(call)
-    console = Console(stderr=settings.json, highlight=False)
+    console = EscapingConsole(stderr=settings.json)
     with Reporter() as report:
         session = Session(settings, report)
         experiment = prepare(call, session)
-        results = OutputFolder(experiment.plan, session, session.store.results / call.name / experiment.plan.name)
+        results = OutputFolder(experiment.plan, session, session.store.output / call.name / experiment.plan.name)
         experiment.analyse(results)
     results.write_description(call.line)
     show_folder(results, console)
+    if settings.json:
+        print(json.dumps({"ablation": call.name, "files": [str(file) for file in results.files]}))  # noqa: T201
     return 0
 
 

@@ -12,6 +12,7 @@ from analysis.output.output_folder import OutputFolder
 from analysis.published.numbers import load_published, write_published_comparison
 from commands import COMMANDS
 from commands.ablation import show_results
+from commands.cli.console import EscapingConsole
 from commands.cli.exit_handling import INTERRUPTED
 from commands.cli.grid import read_execution_options
 from commands.cli.parser import Call, command_options, list_flags, make_call
@@ -62,7 +63,7 @@ def run_study(call: Call) -> int:
         load_published(study.name, item, folder=ablations.STUDIES_FOLDER)
     planned = parse_experiments(study)
     settings = read_execution_options(next((one.call for one in planned if one.has_runs), call))
-    console = Console(stderr=settings.json, highlight=False)
+    console = EscapingConsole(stderr=settings.json)
     with Reporter() as progress:
         session = Session(settings, progress)
         experiments = [_prepare(one, session, study) for one in planned]
@@ -75,7 +76,7 @@ def run_study(call: Call) -> int:
         executed = execute_or_stop(plan, session) if options.trains else ExecutionSummary(0, len(plan.runs), 0)
         if executed is None:
             return INTERRUPTED
-        folder = session.store.results / study_folder(options, experiments)
+        folder = session.store.output / study_folder(options, experiments)
         results = OutputFolder(plan, session, folder, published_as=settings.published_as)
         by_item = {}
         for one, experiment in zip(planned, experiments, strict=True):

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 
 from ablations.base import freeze_through
 from analysis.metrics.registry import METRICS_WITHOUT_TEST_CLIPS
@@ -23,6 +22,7 @@ from analysis.search.space import (
     Range,
     Space,
     column_name,
+    contains,
     draw_points,
     flag_of,
     grid_points,
@@ -31,6 +31,7 @@ from analysis.search.space import (
     read_validation_score,
 )
 from commands.ablation import conclude, plan_conditions, show_plan
+from commands.cli.console import EscapingConsole
 from commands.cli.exit_handling import INTERRUPTED
 from commands.cli.grid import explicit_options, read_execution_options
 from commands.cli.parser import Call
@@ -62,18 +63,18 @@ def search(call: Call) -> int:
     if tune.scheduler != "none" and not settings.cluster.ray:
         raise UserError(f"--scheduler {tune.scheduler} needs Ray: add --ray local, or leave the scheduler out")
     _check_metrics(settings.metric)
-    console = Console(stderr=settings.json, highlight=False, soft_wrap=False)
+    console = EscapingConsole(stderr=settings.json, soft_wrap=False)
     with Reporter() as report:
         session = Session(settings, report)
         make = _planner(call, space, fixed, session)
         if uses_optuna:
             first = make([{key: _first_value(values) for key, values in space.items()}])
-            folder = session.store.results / call.name / _folder_name(first, space, tune)
+            folder = session.store.output / call.name / _folder_name(first, space, tune)
             optuna_search = OptunaSearch(tune, space, make, session, folder / "trials.json")
             plan = make(optuna_search.earlier_points) if optuna_search.earlier_points else first
         else:
             plan = prepare(call, session).plan
-            folder = session.store.results / call.name / plan.name
+            folder = session.store.output / call.name / plan.name
         if settings.dry_run:
             show_plan(plan, session, console)
             return 0
@@ -266,7 +267,7 @@ def _read_trials(file: Path, space: Space) -> list[Point]:
     """Read the configurations that an earlier, interrupted search has suggested."""
     try:
         points: list[Point] = read_json(file)
-        if not isinstance(points, list) or not all(isinstance(p, dict) and set(p) == set(space) for p in points):
+        if not isinstance(points, list) or not all(contains(space, point) for point in points):
             raise ValueError("it has no configurations of this search")
     except (OSError, ValueError) as error:
         raise UserError(
@@ -288,7 +289,7 @@ def train_suggestions(optuna_search: OptunaSearch, session: Session, scheduler: 
     runs = optuna_search.plan.runs
     failed = sum(session.store.status(run) == FAILED for run in runs)
     trained = sum(session.store.status(id) != FAILED for id in optuna_search.new)
-    return ExecutionSummary(trained, optuna_search.found, failed, frozenset(optuna_search.new))
+    return ExecutionSummary(trained, len(runs) - trained - failed, failed, frozenset(optuna_search.new))
 
 
 def _make_scheduler(tune: Tune, plan: Plan) -> Any:

@@ -249,7 +249,10 @@ def explain_cache_write_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = "free space" if error.errno in NO_SPACE_ERRNOS else "allow writing there"
-        raise UserError(
-            f"cannot write to {folder}: {error.strerror or error}; {remedy} or choose another folder"
-        ) from error
+        if isinstance(error, FileNotFoundError):  # somebody deletes the cache, which is allowed at any time
+            remedy = "the folder was removed; run the same command again"
+        else:
+            remedy = (
+                f"{'free space' if error.errno in NO_SPACE_ERRNOS else 'allow writing there'} or choose another folder"
+            )
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}; {remedy}") from error

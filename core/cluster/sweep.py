@@ -75,7 +75,7 @@ def execute_on_ray(plan: Plan, session: Session, *, scheduler: Any = None) -> Ex
     failed = sum(session.store.status(run) == FAILED for run in plan.runs)
     trained = frozenset(run.id for run in missing if session.store.status(run) in (FINISHED, STOPPED))
     new = trained | {run.id for run in missing if session.store.status(run) == FAILED}
-    return ExecutionSummary(len(trained), len(plan.runs) - len(missing), failed, new)
+    return ExecutionSummary(len(trained), len(plan.runs) - len(trained) - failed, failed, new)
 
 
 def sweep(source: TrialSource, session: Session, *, runs: int, first: Iterable[Run], scheduler: Any = None) -> None:

@@ -57,6 +57,9 @@ class ExecutionOptions:
         choices=("fail", "skip"),
     )
     results: Path = option(Path("results"), "Folder of runs, tables and figures.")
+    output: Path | None = option(
+        None, "Write tables and figures to this folder instead, for example if --results is read-only."
+    )
     device: str = option("auto", "Device: auto, cpu, cuda or cuda:N.")
     threads: int = option(
         0,

@@ -1,9 +1,12 @@
 """Download data sets: verify checksums, resume interrupted transfers, and unpack archives safely."""
 
+import lzma
 import shutil
+import struct
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,12 +14,17 @@ import pooch
 import requests
 
 from core.datasets.loader import DataSource
-from core.errors import UserError
+from core.errors import UserError, first_line
 from core.progress import Progress
 
 TIMEOUT_SECONDS = 30.0  # without data from the server
 CHUNK_SIZE = 1 << 16  # bytes
 MIB = 1 << 20
+# zipfile raises RuntimeError for encrypted members, and NotImplementedError, a subclass, for unknown methods
+ARCHIVE_ERRORS = (
+    *(tarfile.TarError, zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError),
+    *(EOFError, RuntimeError, ValueError, struct.error),
+)
 
 
 def fetch(name: str, source: DataSource | None, root: Path, report: Progress) -> None:
@@ -45,12 +53,15 @@ def fetch(name: str, source: DataSource | None, root: Path, report: Progress) ->
             path=root,
             downloader=ResumableDownload(root / f"{name}.part", report),
         )
-        unpack(archive, root, proof=source.layout[0])
-        archive.unlink()
     except OSError as error:
         raise UserError(f"{name}: cannot download {source.url} ({error}); {by_hand}") from error
     except ValueError as error:  # pooch raises this for a wrong checksum, and removes the file
         raise UserError(f"{name}: {source.url} did not send the archive of MD5 {source.md5}; {by_hand}") from error
+    try:
+        unpack(archive, root, proof=source.layout[0])
+        archive.unlink()
+    except OSError as error:
+        raise UserError(f"{name}: cannot unpack {archive} ({error}); {by_hand}") from error
 
 
 class ResumableDownload:
@@ -109,8 +120,8 @@ def unpack(archive: Path, root: Path, *, proof: str) -> None:
     with tempfile.TemporaryDirectory(dir=root, prefix=".unpacking-") as folder:
         try:
             _extract(archive, Path(folder))
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-            raise UserError(f"{archive}: damaged or unsafe ({error}); remove it") from error
+        except ARCHIVE_ERRORS as error:
+            raise UserError(f"{archive}: damaged, encrypted or unsafe ({first_line(error)}); remove it") from error
         found = next(Path(folder).glob(f"*/{proof}"), None)
         if found is None:
             raise UserError(f"{archive}: does not contain {proof}; remove it")

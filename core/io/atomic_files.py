@@ -102,6 +102,21 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def read_regular_file(path: Path) -> bytes:
+    """Read a file; refuse pipes, which would block, and devices, which may never end.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    ValueError
+        If it is not a regular file.
+    """
+    if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+        raise ValueError("is not a regular file")
+    return path.read_bytes()
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
@@ -112,10 +127,8 @@ def read_json(path: Path) -> Any:
     ValueError
         If it is not a regular file or not valid JSON.
     """
-    if not (path.is_file() or path.is_dir()) and path.exists():  # a pipe would block, and a device may never end
-        raise ValueError("is not a regular file")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_regular_file(path).decode())
     except RecursionError:
         raise ValueError("nested too deep") from None
 

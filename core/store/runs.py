@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 
 from core.config.run import Run
@@ -56,7 +56,7 @@ HISTORY, PREDICTIONS, WEIGHTS = "history.csv", "predictions.parquet", "weights.s
 CHECKPOINT = "checkpoint.safetensors"  # exists while the run is trained
 ERROR = "error.txt"  # traceback of a failed run
 OWN_FILES = (RECORD, INPUT_TRANSFORM, HISTORY, PREDICTIONS, WEIGHTS, CHECKPOINT, ERROR)
-ABSENT_ERRNOS = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR)  # errors that training the run again repairs
+ABSENT_ERRNOS = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)  # errors that training the run again repairs
 
 
 class DamagedFile(UserError):
@@ -85,30 +85,42 @@ class Store:
     ----------
     results
         The results folder; created if it does not exist.
+    output
+        Folder of tables and figures if it is not `results`. With it, `results` may be read-only: finished runs are
+        read, and no run can be trained.
 
     Raises
     ------
     UserError
-        If the folder cannot be written to.
+        If a folder that has to be written to is read-only.
     """
 
-    def __init__(self, results: Path) -> None:
+    def __init__(self, results: Path, output: Path | None = None) -> None:
         self.results = results.absolute()
+        self.output = output.absolute() if output else self.results
         self.runs = self.results / "runs"
+        self._is_read_only = False
         self._decoded: dict[str, tuple[Signature, Record]] = {}  # by run id, with the signature of `run.json`
         self._cached: dict[str, Record | None] | None = None  # inside `cached_records`
         try:
-            self.runs.mkdir(parents=True, exist_ok=True)
-            probe = self.runs / f".writable-{os.getpid()}"
-            probe.touch()
-            probe.unlink(missing_ok=True)  # another node may have a process with the same id
+            _create_writable(self.runs)
         except OSError as error:
-            raise UserError(f"cannot write to {self.results} ({error.strerror}); choose another --results") from None
+            reason = f"cannot write to {self.results} ({error.strerror})"
+            if not self.runs.is_dir():
+                raise UserError(f"{reason}; choose another --results") from None
+            if output is None:
+                raise UserError(f"{reason}; give --output DIR for tables and figures of its runs") from None
+            self._is_read_only = True
+        if output is not None:
+            try:
+                _create_writable(self.output)
+            except OSError as error:
+                raise UserError(f"cannot write to {self.output} ({error.strerror}); choose another --output") from None
 
     @property
     def cache(self) -> Path:
         """Folder of computed inputs, activations and digests; may be deleted at any time."""
-        return self.results / "cache"
+        return (self.output if self._is_read_only else self.results) / "cache"
 
     def folder(self, run: Run | str) -> Path:
         """Return the folder of a run."""
@@ -120,6 +132,17 @@ class Store:
         with explain_write_errors(locks):
             locks.mkdir(exist_ok=True)
         return FileLock(locks / f"{_run_id(run)}.lock")
+
+    def check_locks(self) -> None:
+        """Raise a `ResultsError` if the file system refuses every lock: then each run seems to be locked elsewhere."""
+        path = self.runs / ".locks" / f"probe-{os.getpid()}.lock"
+        try:
+            with FileLock(path).acquire(blocking=False):
+                pass
+        except Timeout:
+            raise ResultsError(f"{path.parent}: the file system refuses locks; choose another --results") from None
+        finally:
+            path.unlink(missing_ok=True)
 
     def record(self, run: Run | str) -> Record | None:
         """Return the record of a run, None if there is none or it is damaged.
@@ -254,7 +277,7 @@ class Store:
 
     def _folders(self) -> list[Path]:
         with os.scandir(self.runs) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+            names = sorted(entry.name for entry in entries if _may_be_run(entry))
         return [self.runs / name for name in names]
 
     def start_run(self, run: Run, values: Mapping[str, Any]) -> None:
@@ -455,6 +478,21 @@ class Store:
         with explain_write_errors(folder):
             folder.mkdir(exist_ok=True)
         return folder
+
+
+def _may_be_run(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir() and not entry.name.startswith(".")
+    except OSError:  # a link to itself
+        return True
+
+
+def _create_writable(folder: Path) -> None:
+    """Create a folder, and write a file to it as a test; raise OSError if it is read-only."""
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".writable-{os.getpid()}"
+    probe.touch()
+    probe.unlink(missing_ok=True)  # another node may have a process with the same id
 
 
 def _run_id(run: Run | str) -> str:

@@ -120,7 +120,7 @@ def test_attribute_with_run_id_uses_the_stored_options(
     data = ["--data-root", str(sounds), "--results", str(results), "--device", "cpu", "--threads", "1"]
     more = ["--n-steps", "8", "--max-steps", "16", "--n-clips", "3", "--no-faithfulness"]
     assert main(["attribute", "--run", get_run_id(results), *data, *more]) == 0
-    assert "0 runs trained, 1 found" in capsys.readouterr().out
+    assert "0 trained, 1 found" in capsys.readouterr().out
     (first, _), (second, _) = read_analysis(finished), read_analysis(results)
     assert {f.name for f in (first / "maps").iterdir()} == {f.name for f in (second / "maps").iterdir()}
     for file in (first / "maps").glob("*.npz"):

@@ -120,7 +120,7 @@ def test_command_full_disk_records_no_failure_and_resumes(
     process = start(*freeze(sounds, disk), *where)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
-    assert "1 runs trained, 0 found in the store, 0 failed." in " ".join(out.split())
+    assert "1 trained, 0 found in the store, 0 failed." in " ".join(out.split())
 
 
 def run_main(body: str, **environment: str) -> "subprocess.CompletedProcess[str]":

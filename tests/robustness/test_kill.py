@@ -124,7 +124,7 @@ def resume(line: list[str], results: Path, whole: Path, *, start: Start) -> None
     assert status == 0, output
     assert "Traceback" not in output
     after, expected = finished(results), finished(whole)
-    summary = f"{len(expected) - len(before)} runs trained, {len(before)} found in the store, 0 failed."
+    summary = f"{len(expected) - len(before)} trained, {len(before)} found in the store, 0 failed."
     assert summary in " ".join(output.split())
     assert set(after) == set(expected)
     assert before.items() <= after.items()

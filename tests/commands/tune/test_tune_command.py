@@ -149,14 +149,14 @@ def test_tune_prints_the_command_for_the_best_configuration(tune: Callable[..., 
     assert len(list(tmp_path.glob("tune/*/figure.pdf"))) == 1
     _, again, err = tune(words)
     assert again == rows
-    assert "0 runs trained, 4 found in the store" in err
+    assert "0 trained, 4 found in the store" in err
 
 
 def test_tune_optuna_more_trials_reuse_earlier_ones(tune: Callable[..., TuneResult]) -> None:
     words = "--search optuna --lr 1e-5:1e-2 --epochs 1"
     _, first, _ = tune(f"{words} --trials 2")
     _, more, err = tune(f"{words} --trials 3")
-    assert "1 runs trained, 2 found in the store" in err
+    assert "1 trained, 2 found in the store" in err
     assert len(more) == 3
     assert {row["lr"] for row in first} < {row["lr"] for row in more}
 

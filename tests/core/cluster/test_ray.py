@@ -401,7 +401,7 @@ def test_command_killed_leaves_no_process_and_resumes(sounds: Path, tmp_path: Pa
     done = finished(tmp_path)
     again = subprocess.run(words, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
-    assert f"{4 - done} runs trained, {done} found in the store, 0 failed." in again.stdout
+    assert f"{4 - done} trained, {done} found in the store, 0 failed." in again.stdout
 
 
 @pytest.mark.slow

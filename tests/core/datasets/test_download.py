@@ -136,7 +136,7 @@ def test_unpack_member_outside_raises(
     tmp_path: Path,
 ) -> None:
     serve(server, monkeypatch, pack(GOOD | {"ESC-50-master/../../outside.txt": b"evil"}))
-    with pytest.raises(UserError, match=r"esc50\.archive: damaged or unsafe \(.*outside"):
+    with pytest.raises(UserError, match=r"esc50\.archive: damaged, encrypted or unsafe \(.*outside"):
         datasets.download_dataset("esc50", tmp_path / "root")
     assert files(tmp_path) == {"root/esc50.archive"}
 
