@@ -37,6 +37,8 @@ def test_execute_error_of_one_run_fails_this_run_only(
     executed = execute(plan, session)
     assert (executed.trained, executed.failed) == (1, 1)
     assert executed.new == {first.id, second.id}
+    again = execute(plan, session)
+    assert (again.trained, again.found, again.failed) == (0, 1, 1)  # each run is counted once
     assert [session.store.status(one) for one in (first, second)] == [FAILED, FINISHED]
 
 
