@@ -51,6 +51,8 @@ class Normalise(nn.Module):
     def of(cls, inputs: ArrayLike, rows: np.ndarray, *, channels: int = 1, per_row: bool = False) -> Self:
         """Return the normalisation that gives the inputs `rows` mean 0 and standard deviation 1 in each channel.
 
+        A feature that is the same in all training clips becomes 0.
+
         Parameters
         ----------
         inputs
@@ -65,7 +67,7 @@ class Normalise(nn.Module):
         Raises
         ------
         UserError
-            If a channel is constant or has values that are not finite.
+            If a channel of images is constant, or values are not finite.
         """
         apart = inputs.shape[1 : 3 if per_row else 2]
         positions = tuple(range(1 + len(apart), inputs.ndim))
@@ -78,10 +80,14 @@ class Normalise(nn.Module):
         for chunk in chunks:  # second pass: sum(x^2) - n mean^2 would lose digits
             squares += ((inputs[chunk] - mean.reshape(*apart, *(1 for _ in positions))) ** 2).sum(axis=(0, *positions))
         std = np.sqrt(squares / max(count, 1))
+        if inputs.ndim == 2 and len(rows):  # a constant feature becomes 0, as with scikit-learn's StandardScaler
+            constant = np.all([(inputs[chunk] == inputs[rows[0]]).all(axis=0) for chunk in chunks], axis=0)
+            std = np.where(constant & np.isfinite(mean), 1, std)
         if not (np.isfinite(std) & (std > 0)).all():
             what = "images" if inputs.ndim == 4 else "inputs"
-            remedy = "use --normalise fixed" if inputs.ndim == 4 else "remove constant features"
-            raise UserError(f"--normalise train: the training {what} do not vary or are not finite; {remedy}")
+            raise UserError(
+                f"--normalise train: the training {what} do not vary or are not finite; use --normalise fixed"
+            )
         transform = cls([0.0], [1.0])
         copies = (channels if apart[0] == 1 else 1, *(1 for _ in inputs.shape[2:]))
         transform.mean, transform.std = (

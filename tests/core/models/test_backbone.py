@@ -5,6 +5,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from sklearn.preprocessing import StandardScaler
 from stage_checks import use_batch_statistics
 
 from core.config.run import Frontend
@@ -199,3 +200,14 @@ def test_fixed_normalisation_maps_silence_to_black_and_40_db_to_white():
 def test_train_normalisation_of_constant_images_raises():
     with pytest.raises(UserError, match="^--normalise train: the training images do not vary or are not finite"):
         Normalise.of(np.full((4, 3, 2, 2), -60.0, np.float32), np.arange(4))
+
+
+def test_train_normalisation_of_constant_features_is_that_of_scikit_learn():
+    vectors = np.random.default_rng(0).normal(3, 2, (50, 4)).astype(np.float32)
+    vectors[:40, 1] = 0.1  # the mean of this value, computed in binary, differs from it
+    vectors[:40, 2] = 0.0
+    expected = StandardScaler().fit(vectors[:40].astype(np.float64)).transform(vectors)
+    found = Normalise.of(vectors, np.arange(40))(torch.tensor(vectors))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match="not finite"):
+        Normalise.of(np.full((4, 3), np.nan, np.float32), np.arange(4))
