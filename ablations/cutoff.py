@@ -47,6 +47,10 @@ class Cutoff(Ablation):
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Write the condition report with parameters, multiply-adds and latency."""
         frame: pd.DataFrame = write_condition_report(
-            results, title=self.title, add_columns=costs.add_costs, columns=costs.COLUMNS
+            results,
+            title=self.title,
+            add_columns=costs.add_costs,
+            columns=costs.COLUMNS,
+            notes=[costs.describe_latency(results.session)],
         )
         return frame

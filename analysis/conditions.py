@@ -70,6 +70,7 @@ def write_condition_report(
     draw_bars: bool = False,
     add_columns: Callable[[pd.DataFrame, OutputFolder], pd.DataFrame] | None = None,
     columns: Sequence[Column] = COLUMNS,
+    notes: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Write the table of conditions, the paired tests, the figure of accuracy by condition, and all details.
 
@@ -85,6 +86,8 @@ def write_condition_report(
         Function that returns the table with additional columns.
     columns
         Columns of the table after grid and condition; columns of ``--metric`` follow.
+    notes
+        Additional footnotes.
 
     Returns
     -------
@@ -103,7 +106,7 @@ def write_condition_report(
         frame,
         make_columns(frame, title, [*columns, *requested_metric_columns(results, columns)]),
         caption=make_caption(plan),
-        footnotes=[*make_footnotes(plan, store), *make_single_run_notes(comparisons)],
+        footnotes=[*make_footnotes(plan, store), *make_single_run_notes(comparisons), *notes],
         groups=grid_names(frame),
     )
     if not comparisons.empty:

@@ -15,6 +15,7 @@ from ablations.freeze import Freeze
 from ablations.fusion import Fusion
 from ablations.pretraining import Pretraining
 from ablations.weight_change import WeightChange
+from analysis.network_cost import add_costs
 from analysis.similarity.weight_change import compute_run_similarity
 from commands.ablation import show_results
 from core.config.options import list_problems
@@ -106,6 +107,14 @@ def test_cutoff_table_has_network_costs(run_ablation) -> None:  # type: ignore[n
         whole, shallow, deep = frame[column]
         assert whole > deep > shallow > 0
     assert (frame["latency_ms"] > 0).all()
+    costs = frame[["multiply_adds", "latency_ms"]]
+    assert add_costs(frame, results)[list(costs)].equals(costs)  # stored, not measured again
+    for file in (results.session.store.cache / "costs").iterdir():
+        file.write_text("{}")  # a damaged file is replaced
+    measured = add_costs(frame, results)
+    assert measured["multiply_adds"].equals(frame["multiply_adds"])
+    assert set(measured["latency_ms"]).isdisjoint(frame["latency_ms"])
+    assert add_costs(frame, results)[list(costs)].equals(measured[list(costs)])
 
 
 def test_ensemble_averages_softmax_outputs(run_ablation) -> None:  # type: ignore[no-untyped-def]
