@@ -8,7 +8,7 @@ Frames have fractions from 0 to 1; axes show percent. Error bars show the 95 % i
 ``accuracy_high``) or, if the frame lacks it, the standard deviation (``accuracy_std``); the axis label names which.
 
 Single runs must not look like evidence. A condition of one run (column ``compared``) has a hollow marker or bar, no
-error bar and no connecting line, and the legend says "1 run". Axes of accuracy span at least `MIN_SPAN` points, and
+error bar and no connecting line, and the legend says "1 run". Axes of accuracy span at least 20 points, and
 with single runs they go from 0 to 100 %, so that small differences are not enlarged. A dotted line marks the chance
 level (column ``chance``), if it lies within the axis.
 """
@@ -22,15 +22,14 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.container import Container
-from matplotlib.ticker import MaxNLocator
 
 from analysis.metrics.chance import name_chance
 from analysis.metrics.registry import METRICS
 from analysis.metrics.shared_runs import describe_spread
 from analysis.output.style import COLOURS, GREY, MARKERS, STYLES, with_style
+from analysis.plots.axis_limits import limit_accuracy_axis, limit_count_axis
 
 MAX_LABEL_LENGTH = 38  # characters of 8 pt that fit along an axis
-MIN_SPAN = 20  # points that an axis of accuracy spans at least
 MIN_POINTS_OF_LINE = 3
 CHANCE_METRICS = ("accuracy", "balanced_accuracy")
 
@@ -231,24 +230,6 @@ def draw_learning_curves(frame: pd.DataFrame, ax: Axes, *, ylabel: str, series: 
         limit_accuracy_axis(ax)
     ax.set(xlabel="Epoch", ylabel=ylabel)
     return ax
-
-
-def limit_count_axis(ax: Axes, last: int) -> None:
-    """Limit the horizontal axis to the integers from 1 to `last`, with a tick at 1."""
-    margin = max(0.3, 0.02 * last)
-    ax.set_xlim(1 - margin, last + margin)
-    ticks = [tick for tick in MaxNLocator(6, integer=True).tick_values(1, last) if 1 < tick <= last]
-    step = ticks[1] - ticks[0] if len(ticks) > 1 else 1
-    ax.set_xticks([1, *(tick for tick in ticks if tick - 1 >= step / 2)])
-
-
-def limit_accuracy_axis(ax: Axes, *, whole: bool = False) -> None:
-    """Let a vertical axis in percent span at least `MIN_SPAN` points, or 0 to 100 if `whole`."""
-    low, high = ax.get_ylim()
-    missing = max(0.0, MIN_SPAN - (high - low))
-    low = min(max(0.0, low - missing / 2), 100 - MIN_SPAN)
-    ax.set_ylim((0, 100) if whole else (low, max(min(high, 102.0), low + MIN_SPAN)))
-    ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
 
 
 def is_single_run(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:

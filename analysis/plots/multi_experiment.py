@@ -53,3 +53,12 @@ def write_bar_figure(results: OutputFolder, groups: Groups, *, caption: str, met
     if groups:
         frame = summarise_groups(groups, results.session.store)
         write_metric_bars(results, frame, metric, title="", caption=caption)
+
+
+def write_table_figure(results: OutputFolder, parts: Sequence[tuple[str, Plan]], *, caption: str) -> None:
+    """Write a bar chart of accuracy for a table that combines experiments, if one of them has a single condition.
+
+    Such an experiment has no figure of conditions of its own. `parts` are as in `group_experiments`.
+    """
+    if any(len(plan.groups()) == 1 for _, plan in parts):
+        write_bar_figure(results, group_experiments(parts), caption=caption, metric="accuracy")

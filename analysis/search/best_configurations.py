@@ -15,6 +15,7 @@ import pandas as pd
 from analysis.conditions import make_caption
 from analysis.metrics.condition_summary import run_counts, summarise_conditions
 from analysis.metrics.registry import METRICS_WITHOUT_TEST_CLIPS, metric_column
+from analysis.metrics.shared_runs import averaged_over, describe_spread
 from analysis.output.number_format import format_number, format_percent, format_seconds
 from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column, protocol_note
@@ -72,7 +73,9 @@ def write_search_results(results: OutputFolder, space: Space, *, is_adaptive: bo
     if requested:
         metrics = summarise_conditions(plan, store).set_index("condition")
         added = [f"{name}{suffix}" for name in requested for suffix in ("", "_std", "_low", "_high")]
-        frame = frame.join(metrics[[name for name in added if name not in frame]], on="condition")
+        values = metrics[[name for name in added if name not in frame]]
+        complete = metrics["compared"] == metrics["runs"]  # others would be means over other folds
+        frame = frame.join(values.where(complete), on="condition")
     nested = select_per_fold(plan, store)
     results.write_table(
         "table",
@@ -90,12 +93,16 @@ def write_search_results(results: OutputFolder, space: Space, *, is_adaptive: bo
     if frame["validation_accuracy"].notna().any():
         is_grid = len(names) == 2 and not any(isinstance(values, Range) for values in space.values())
         draw = search_figures.draw_heat_map if is_grid else search_figures.draw_parallel_coordinates
+        if len(names) == 1:
+            draw = search_figures.draw_points
+        scored = frame[frame["validation_accuracy"].notna()]
+        mean = describe_spread("mean and standard deviation", {over: [""] for over in scored["over"]})
         results.write_figure(
             "figure",
             frame.drop(columns="run_ids"),
             lambda ax: draw(frame, ax, options=names),
-            caption=f"{make_caption(plan)}: accuracy on validation clips by configuration.",
-            width=3.5 if is_grid else min(7.0, 2.0 + 1.2 * len(names)),
+            caption=f"{make_caption(plan)}: accuracy on validation clips by configuration; {mean}.",
+            width=3.5 if len(names) == 1 or is_grid else min(7.0, 2.0 + 1.2 * len(names)),
         )
     for metric in requested:
         write_metric_bars(results, frame, metric, title="Configuration", caption=make_caption(plan))
@@ -177,6 +184,8 @@ def summarise_search(plan: Plan, store: Store, keys: Sequence[str]) -> pd.DataFr
         highest accuracy; ties are decided by the lowest loss.
     epochs, seconds
         Means over runs.
+    compared, over
+        Number of runs, and whether the scores are over folds, the seeds of one fold, or 1 run.
     runs, failed, missing, stopped
         Number of planned runs, and of those that failed, are not in the store, or were stopped early.
     run_ids
@@ -241,6 +250,8 @@ def _summarise_configuration(
         "validation_loss": known_scores[:, 1].mean() if all_known else math.nan,
         "epochs": float(np.mean(epochs)) if epochs else math.nan,
         "seconds": float(np.mean(seconds)) if seconds else math.nan,
+        "compared": len(part),
+        "over": averaged_over(part),
         **counts,
         "stopped": stopped,
         "missing": counts["missing"] - stopped,

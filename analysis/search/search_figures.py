@@ -1,4 +1,4 @@
-"""Figures of a search: a heat map for a grid of two options, parallel coordinates for other searches."""
+"""Figures of a search: points for one option, a heat map for a grid of two, parallel coordinates for other searches."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,9 +8,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from analysis.metrics.shared_runs import SINGLE_RUN
 from analysis.output.style import COLOURS, GREY, with_style
+from analysis.plots.axis_limits import limit_accuracy_axis, widen_range
 
 SCORE = "validation_accuracy"
+MAX_TICKS = 8  # values of an option that have a tick each
 TICK_BOX: Any = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}  # readable on top of lines
 
 
@@ -29,8 +32,9 @@ def draw_heat_map(frame: pd.DataFrame, ax: Axes, *, options: Sequence[str]) -> A
     row_option, column_option = options
     table = frame.pivot_table(index=row_option, columns=column_option, values=SCORE, dropna=False)
     percent = 100 * table.to_numpy(float)
-    image = ax.imshow(percent, cmap="cividis", aspect="auto")
-    middle = (np.nanmin(percent) + np.nanmax(percent)) / 2
+    low, high = widen_range(float(np.nanmin(percent)), float(np.nanmax(percent)))
+    image = ax.imshow(percent, cmap="cividis", aspect="auto", vmin=low, vmax=high)
+    middle = (low + high) / 2
     for (row, column), value in np.ndenumerate(percent):
         text = "–" if np.isnan(value) else f"{value:.1f}"
         colour = GREY if np.isnan(value) else "black" if value > middle else "white"
@@ -43,7 +47,7 @@ def draw_heat_map(frame: pd.DataFrame, ax: Axes, *, options: Sequence[str]) -> A
     ax.set(xlabel=option_title(column_option), ylabel=option_title(row_option))
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    bar = ax.figure.colorbar(image, ax=ax, label="Validation accuracy (%)")
+    bar = ax.figure.colorbar(image, ax=ax, label=_score_label(frame))
     bar.outline.set_visible(False)
     return ax
 
@@ -60,9 +64,7 @@ def draw_parallel_coordinates(frame: pd.DataFrame, ax: Axes, *, options: Sequenc
         Columns of `frame` from left to right.
     """
     finished = frame[frame[SCORE].notna()]
-    positions = [_axis_positions(finished[name]) for name in options] + [
-        _axis_positions(100 * finished[SCORE], log=False)
-    ]
+    positions = [_axis_positions(finished[name]) for name in options] + [_score_positions(100 * finished[SCORE])]
     heights = np.stack([place for place, _ in positions])  # (axes, configurations), 0 to 1
     colours = mpl.colormaps["cividis"](heights[-1])
     x = np.arange(len(positions))
@@ -75,7 +77,7 @@ def draw_parallel_coordinates(frame: pd.DataFrame, ax: Axes, *, options: Sequenc
             ax.text(position + 0.03, height, label, fontsize=6, va="center", zorder=5, bbox=TICK_BOX)
     ax.plot([], [], color=COLOURS[1], linewidth=2.0, label="best configuration")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
-    ax.set_xticks(x, [*map(option_title, options), "Validation\naccuracy (%)"])
+    ax.set_xticks(x, [*map(option_title, options), _score_label(frame).replace(" ", "\n", 1)])
     ax.set_yticks([])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
@@ -83,7 +85,59 @@ def draw_parallel_coordinates(frame: pd.DataFrame, ax: Axes, *, options: Sequenc
     return ax
 
 
-def _axis_positions(values: pd.Series, *, log: bool = True) -> tuple[np.ndarray, list[tuple[float, str]]]:
+@with_style
+def draw_points(frame: pd.DataFrame, ax: Axes, *, options: Sequence[str]) -> Axes:
+    """Draw the validation accuracy against the values of one option; the best one in another colour.
+
+    Parameters
+    ----------
+    frame
+        Frame of `draw_heat_map` with ``validation_accuracy_std``, and optionally ``over``. Single runs have hollow
+        markers on an axis from 0 to 100 %.
+    options
+        One column of `frame`.
+    """
+    (option,) = options
+    finished = frame[frame[SCORE].notna()]
+    values = finished[option]
+    is_number = pd.api.types.is_numeric_dtype(values) and values.dtype != bool
+    ticks = sorted(set(values), key=None if is_number else str)
+    x = values.to_numpy(float) if is_number else np.array([ticks.index(value) for value in values], float)
+    single = _are_single_runs(finished)
+    for k, (place, score, std) in enumerate(zip(x, finished[SCORE], finished[f"{SCORE}_std"], strict=True)):
+        colour = COLOURS[int(k == 0)]
+        face = "white" if single else colour
+        label = "best configuration" if k == 0 else None
+        ax.errorbar(place, 100 * score, yerr=100 * std, color=colour, marker="o", markerfacecolor=face, label=label)
+    if is_number and ticks[0] > 0 and ticks[-1] >= 10 * ticks[0]:
+        ax.set_xscale("log")
+    if not is_number or len(ticks) <= MAX_TICKS:
+        ax.set_xticks(ticks if is_number else range(len(ticks)), map(_format_short, ticks))
+        ax.tick_params(axis="x", which="minor", bottom=False)
+    ax.margins(x=0.15)
+    limit_accuracy_axis(ax, whole=single)
+    ax.set(xlabel=option_title(option), ylabel=_score_label(frame) + ", ± std" * (not single))
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    return ax
+
+
+def _are_single_runs(frame: pd.DataFrame) -> bool:
+    return "over" in frame and bool((frame["over"] == SINGLE_RUN).all())
+
+
+def _score_label(frame: pd.DataFrame) -> str:
+    return "Validation accuracy (%)" + ", 1 run" * _are_single_runs(frame)
+
+
+def _score_positions(percent: pd.Series) -> tuple[np.ndarray, list[tuple[float, str]]]:
+    """Return positions of accuracies in percent on an axis (0 to 1) that spans at least 20 points, and its ticks."""
+    low, high = widen_range(float(percent.min()), float(percent.max()))
+    return ((percent - low) / (high - low)).to_numpy(), [
+        (float((value - low) / (high - low)), _format_short(value)) for value in (percent.min(), percent.max())
+    ]
+
+
+def _axis_positions(values: pd.Series) -> tuple[np.ndarray, list[tuple[float, str]]]:
     """Return positions of values on an axis (0 to 1), and its ticks; log scale from a factor of ten on."""
     if not pd.api.types.is_numeric_dtype(values) or values.dtype == bool:
         names = list(dict.fromkeys(values))
@@ -93,7 +147,7 @@ def _axis_positions(values: pd.Series, *, log: bool = True) -> tuple[np.ndarray,
         ]
     numbers = values.to_numpy(float)
     low, high = numbers.min(), numbers.max()
-    scaled: Any = np.log10 if log and low > 0 and high >= 10 * low else np.asarray
+    scaled: Any = np.log10 if low > 0 and high >= 10 * low else np.asarray
     span = float(scaled(high) - scaled(low))
     positions = (scaled(numbers) - scaled(low)) / span if span else np.full(len(numbers), 0.5)
     tick_values = sorted(set(numbers)) if len(set(numbers)) <= 4 else [low, high]

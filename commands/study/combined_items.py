@@ -9,7 +9,7 @@ from rich.console import Console
 
 import ablations
 from analysis.output.output_folder import OutputFolder
-from analysis.plots.multi_experiment import group_experiments
+from analysis.plots.multi_experiment import group_experiments, write_table_figure
 from analysis.published.numbers import write_published_comparison
 from commands.ablation import show_results
 from commands.cli.study_schema import FIGURES, StudySpec, folder_name
@@ -55,10 +55,13 @@ def write_combined_items(
         plan = join_plans(study.name, [member.plan for member in members.values()])
         folder = results.folder / folder_name(item)
         item_results = OutputFolder(plan, results.session, folder, published_as=results.published_as)
+        caption = f"{study.title}, {item}"
         if figure := study.figures.get(item):
             groups = group_experiments([(name, member.plan) for name, member in members.items()])
-            caption = f"{study.title}, {item}"
             FIGURES[figure.figure](item_results, groups, caption=caption, metric=figure.metric)
+        else:
+            scored = [(name, member.plan) for name, member in members.items() if "accuracy" in member.frame]
+            write_table_figure(item_results, scored, caption=caption)
         write_published_comparison(
             item_results,
             pd.concat([member.frame for member in members.values()], ignore_index=True),

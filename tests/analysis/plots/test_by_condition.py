@@ -7,6 +7,7 @@ from PIL import Image
 
 from analysis.output import style
 from analysis.plots import by_condition
+from analysis.plots.axis_limits import limit_count_axis
 
 NAN = float("nan")
 
@@ -119,7 +120,7 @@ def test_bars_of_single_runs_are_hollow_and_named(ax):
 
 @pytest.mark.parametrize("last", [1, 2, 7, 65, 500])
 def test_count_axis_has_ticks_from_one(ax, last):
-    by_condition.limit_count_axis(ax, last)
+    limit_count_axis(ax, last)
     assert ax.get_xticks()[0] == 1
     assert ax.get_xticks()[-1] <= last
     assert all(float(tick).is_integer() for tick in ax.get_xticks())

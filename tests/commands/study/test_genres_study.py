@@ -55,6 +55,13 @@ def test_bars_compare_all_networks(folder: Path) -> None:
         assert drawn[metric].notna().all()
 
 
+def test_table_of_single_networks_has_one_figure(folder: Path) -> None:
+    bars = pd.read_csv(folder / "section-ii-e" / "bars-accuracy.csv")
+    vgg16 = [f"VGG16, {augment}" for augment in ("none", "rotate", "rotate-all")]
+    assert bars["condition"].tolist() == ["ConvolNeuNet", *vgg16, "GoogLeNet", "ResNet50"]
+    assert not list((folder / "section-ii-f").glob("bars-*"))  # its experiments have figures of their own
+
+
 def test_vgg16_leak_is_a_separate_condition(folder: Path) -> None:
     assert rows(folder, "VGG16")["condition"].tolist() == ["none", "rotate", "rotate-all"]
 

@@ -66,6 +66,8 @@ def test_full_study_compares_with_published_numbers(nsynth: Path, tmp_path: Path
     assert accuracy["published"].tolist() == [0.723, 0.762, 0.814]
     assert accuracy["data"].eq("nsynth-valid").all()
     assert accuracy["ours"].between(0, 1).all()
+    bars = pd.read_csv(folder / folder_name("Table 1") / "bars-accuracy.csv")
+    assert bars["condition"].tolist() == ["AlexNet", "GoogLeNet", "ResNet-18"]  # one figure instead of three
     for item in ("Pretrained or not", "Base frozen or not", "Section 4.1, augmentation"):
         names = {path.name for path in (folder / folder_name(item)).glob("*.png")}
         assert {"figure.png", "learning.png"} < names

@@ -1,6 +1,7 @@
 """The command ``tune``: search space, sampling, ranking and the command for the best configuration."""
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import pandas as pd
 import pytest
 from small_runs import ON_CPU, SIZE
 
+from ablations.compare import Compare
 from analysis.output import style
 from analysis.search import search_figures
 from analysis.search import space as search
 from analysis.search.best_configurations import make_training_command, summarise_search
 from analysis.search.space import Range, Space
+from commands.cli.grid import explicit_options
 from commands.cli.parser import read_command_line
 from commands.tune.options import Tune
 from commands.tune.run import _read_trials, split_search_space
@@ -117,6 +120,41 @@ def test_draw_heat_map_frames_the_best() -> None:
     assert ax.patches[0].get_xy() == (-0.5, 0.5)  # weight decay 0 across, learning rate 0.001 below 0.0001
 
 
+def test_draw_heat_map_of_small_differences_has_a_wide_colour_range() -> None:
+    data = frame(lr=[1e-3, 1e-4], weight_decay=[0.0, 0.0]).assign(validation_accuracy=[0.80, 0.79], over="1 run")
+    figure, ax = style.new_figure()
+    search_figures.draw_heat_map(data, ax, options=["lr", "weight_decay"])
+    low, high = ax.images[0].get_clim()
+    assert high - low == pytest.approx(20)
+    assert figure.axes[1].get_ylabel() == "Validation accuracy (%), 1 run"
+
+
+def test_draw_parallel_coordinates_of_small_differences_uses_a_part_of_the_axis() -> None:
+    data = frame(lr=[1e-3, 1e-4], dropout=[0.0, 0.5], optimizer=["sgd", "adam"])
+    data = data.assign(validation_accuracy=[0.80, 0.79])
+    _, ax = style.new_figure()
+    search_figures.draw_parallel_coordinates(data, ax, options=["lr", "dropout", "optimizer"])
+    ends = [line.get_ydata()[-1] for line in ax.lines if len(line.get_xdata()) == 4]
+    assert abs(ends[0] - ends[1]) == pytest.approx(1 / 20)
+
+
+@pytest.mark.parametrize(("over", "std", "label"), [("1 run", None, "1 run"), ("folds", 0.02, "± std")])
+def test_draw_points_marks_single_runs(over: str, std: float | None, label: str) -> None:
+    data = frame(lr=[1e-3, 1e-2, 1e-4]).assign(over=over, validation_accuracy_std=std).astype({"lr": float})
+    data["validation_accuracy_std"] = data["validation_accuracy_std"].astype(float)
+    _, ax = style.new_figure()
+    search_figures.draw_points(data, ax, options=["lr"])
+    points = [container.lines[0] for container in ax.containers]
+    assert [float(point.get_xdata()[0]) for point in points] == [1e-3, 1e-2, 1e-4]
+    assert [float(point.get_ydata()[0]) for point in points] == pytest.approx([90, 80, 70])
+    assert len({point.get_color() for point in points}) == 2  # the best one has its own colour
+    is_single = std is None
+    assert all((point.get_markerfacecolor() == "white") == is_single for point in points)
+    assert (ax.get_ylim() == (0, 100)) == is_single
+    assert ax.get_ylabel() == f"Validation accuracy (%), {label}"
+    assert ax.get_xscale() == "log"
+
+
 TuneResult = tuple[int, list[dict[str, Any]], str]  # exit status, rows, stderr
 
 
@@ -132,7 +170,9 @@ def tune(sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ca
     return run
 
 
-def test_tune_prints_the_command_for_the_best_configuration(tune: Callable[..., TuneResult], tmp_path: Path) -> None:
+def test_tune_prints_the_command_for_the_best_configuration(
+    tune: Callable[..., TuneResult], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = "--lr 1e-6 1e-2 --optimizer adam sgd --epochs 2"
     status, rows, err = tune(words)
     assert (status, len(rows)) == (0, 4)
@@ -147,6 +187,12 @@ def test_tune_prints_the_command_for_the_best_configuration(tune: Callable[..., 
     assert record["clips"]["validation"] > 0
     assert record["config"]["seed"] == 0
     assert len(list(tmp_path.glob("tune/*/figure.pdf"))) == 1
+    command = err.partition("To use the best configuration:\n")[2].partition("\n")[0]
+    name, *options = shlex.split(command)[shlex.split(command).index("compare") :]
+    call = read_command_line({"tune": Tune, "compare": Compare}, [name, *options])
+    assert explicit_options(call)["training__lr"] == (best["lr"],)
+    assert main([name, *options, "--dry-run"]) == 0  # the command is complete
+    capsys.readouterr()
     _, again, err = tune(words)
     assert again == rows
     assert "0 trained, 4 found in the store" in err
