@@ -89,7 +89,7 @@ class Attribute(Ablation):
         return not self.run_id
 
     def expand_grid(self, points: list[dict[str, Any]], store: "Store") -> list[dict[str, Any]]:
-        """With --run, return only the point of that run."""
+        """Return the settings of the run given by --run as the only point of the grid; without --run, all `points`."""
         if not self.run_id:
             return points
         return [_make_grid_point(finished_record(self.run_id, store, otherwise="leave out --run to train one").run)]

@@ -65,7 +65,7 @@ class Compare(Ablation):
             if point.get("training__augment") == "rotate":
                 extended.append({**point, "training__augment": "rotate-tests"})  # stored value of --augment rotate-all
         if len(extended) == len(points):
-            raise UserError("--with-leak needs --augment rotate")
+            raise UserError("--with-leak adds rotated test clips to --augment rotate: give --augment rotate too")
         return extended
 
     def compared_field(self, points: list[dict[str, Any]]) -> str:

@@ -83,7 +83,7 @@ class Reporter:
             self._bars.remove_task(self._tasks.pop(what))
 
     def drop(self, what: str) -> None:
-        """Remove a task that stopped early."""
+        """Remove the line of a task from the progress display before the task is complete."""
         self._last.pop(what, None)
         if what in self._tasks:
             self._bars.remove_task(self._tasks.pop(what))

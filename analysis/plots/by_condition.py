@@ -233,7 +233,10 @@ def draw_learning_curves(frame: pd.DataFrame, ax: Axes, *, ylabel: str, series: 
 
 
 def is_single_run(frame: pd.DataFrame) -> npt.NDArray[np.bool_]:
-    """Return whether the numbers of each row are those of one run; False without the column ``compared``."""
+    """Return for each row of a table whether its numbers come from a single run, not from a mean over runs.
+
+    False for tables without the column ``compared``, the number of runs of each row.
+    """
     return (frame["compared"] == 1).to_numpy() if "compared" in frame else np.zeros(len(frame), bool)
 
 

@@ -41,8 +41,10 @@ from torch import Tensor
 from core.errors import UserError
 
 CHUNK_SIZE = 2**18  # elements of z in float64 at a time (2 MB, so that they stay in the cache)
-MAX_PAIRS_PER_NEURON = 16  # random pairs for the noise floor from the first batch, if every clip is one datapoint
-MIN_PAIRS_PER_NEURON = 32  # random pairs for the noise floor from each batch of clips with several positions
+# The noise floor is computed from pairs of unrelated datapoints. If each clip is one datapoint, the first batch gives
+# up to 16 pairs per neuron. If each clip has several positions (height x width), positions are left out as long as a
+# batch gives 32 pairs per neuron.
+MAX_PAIRS_PER_NEURON, MIN_PAIRS_PER_NEURON = 16, 32
 POSITION_STRIDES = (4, 3, 2)  # strides of the positions that are used in large batches
 
 

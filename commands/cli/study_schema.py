@@ -167,7 +167,8 @@ def load_preset(name: str) -> Preset:
 def preset_weights_lookup() -> Callable[[str, str, str], str]:
     """Return a function from (study, data set, backbone) to the starting weights in the preset of the study.
 
-    A study without a valid preset gets the default weights; running the study shows the mistake.
+    For a study whose preset is missing or invalid, the function returns the default weights: the error is shown when
+    the study itself is run.
     """
     presets = {}
     for name in list_runnable_studies():

@@ -140,7 +140,7 @@ def _parse_experiment(
 
 
 def list_study_settings(planned: Sequence[PlannedExperiment], experiments: Sequence[Experiment]) -> list[Setting]:
-    """Return the settings of the experiments that train runs."""
+    """Return the settings of all experiments of a study, without those experiments that train no runs."""
     trained = [(one, experiment) for one, experiment in zip(planned, experiments, strict=True) if experiment.executes]
     return list_settings([(one.spec.item, one.call, experiment.plan.runs) for one, experiment in trained])
 

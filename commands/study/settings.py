@@ -12,7 +12,13 @@ from core.config.options import flag_of, typed_value
 from core.config.run import Run, run_options
 
 ITEM_SEPARATOR = "; "  # items may contain commas
-NO_SETTINGS = ("precision", "channels_last", "compile", "stored_as", "by")  # how runs are computed and compared
+NO_SETTINGS = (
+    "precision",
+    "channels_last",
+    "compile",
+    "stored_as",
+    "by",
+)  # not listed: how runs are computed and compared
 # Fields without effect on some inputs or networks: whether they have one in a run.
 CONDITIONAL_FIELDS: Mapping[str, Callable[[Run], bool]] = {
     "channels": lambda run: not run.frontend.window,

@@ -117,7 +117,7 @@ class Storage:
                 self.put(folder / file, f"{_entry_name(folder)}/{file}")
 
     def get_entry(self, folder: Path) -> None:
-        """Copy an entry into the local cache; its manifest last."""
+        """Copy a cache entry from the storage to this node; its manifest last, which marks the entry as complete."""
         for file in ENTRY_FILES:
             self.get(f"{_entry_name(folder)}/{file}", folder / file)
 

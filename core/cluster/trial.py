@@ -40,11 +40,11 @@ class TrialContext:
     Attributes
     ----------
     datasets
-        Clips by ``data.content``.
+        The data set of each run, by the content hash in its configuration (``data.content``).
     execution
         Device, threads of one trial and absolute results folder.
     share
-        Fraction of the memory of its node, or of one GPU, that a trial may use.
+        Fraction of the memory that a trial may use: of the memory of its node, or of its GPU.
     every_epoch
         Whether to report every epoch, which a scheduler requires.
     """

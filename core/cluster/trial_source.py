@@ -17,7 +17,7 @@ class TrialSource(Protocol):
     Attributes
     ----------
     datasets
-        Clips by ``data.content``.
+        The data set of each run, by the content hash in its configuration (``data.content``).
     total, found
         Number of all runs, and of runs that need no training.
     """

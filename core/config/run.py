@@ -418,7 +418,10 @@ def field_of(key: str) -> "dataclasses.Field[Any]":
 
 
 def run_options() -> dict[str, "dataclasses.Field[Any]"]:
-    """Return the field of every option of a run by ``group__field``, in the order of ``--help-all``."""
+    """Return the dataclass field of every option of a run, in the order of ``--help-all``.
+
+    The keys are ``group__field``, such as ``training__lr``.
+    """
     by_key = {f"{group}__{f.name}": f for group, part in GROUPS.items() for f in fields(part)}
     return {key: f for key, f in by_key.items() if not f.metadata["hidden"]}
 

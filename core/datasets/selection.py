@@ -79,7 +79,9 @@ def _relabel(dataset: Dataset, label: str) -> Dataset:
     is_single = ~values.duplicated(keep=False)
     names = sorted(values[~is_single].unique(), key=_number_or_text)
     if len(names) < 2:
-        raise UserError(f"--label {label}: {len(names)} classes of two clips or more; at least two classes are needed")
+        raise UserError(
+            f"--label {label}: {len(names)} classes have two or more clips; at least two such classes are needed"
+        )
     numbers = {name: number for number, name in enumerate(names)}
     changes: dict[str, Any] = {"class_names": tuple(names), "used_columns": _replace_used(dataset, "label", label)}
     if is_single.any():

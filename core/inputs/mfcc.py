@@ -41,7 +41,7 @@ class Mfcc(Spectrogram):
         """Return None: coefficients have no common value range."""
 
     def build_filters(self, *, clip: Clip, frontend: Frontend) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mel filters (n_mels, bins) and the index of each coefficient, (n_mfcc,)."""
+        """Return the mel filters (n_mels, bins), and the numbers (n_mfcc,) of the cepstral coefficients to compute."""
         filters, bands = build_mel_filters(clip=clip, frontend=frontend, n_fft=self.n_fft)
         cosines = fft.dct(np.eye(len(bands)), type=2, norm="ortho", axis=0)[: frontend.n_mfcc]
         self.cosines: torch.Tensor  # (n_mfcc, n_mels)

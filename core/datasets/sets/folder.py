@@ -80,8 +80,8 @@ def load(root: Path | None = None) -> Dataset:
 def load_thirteen(root: Path | None = None) -> Dataset:
     """Read thirteen class folders: all files in them that are not hidden, with any suffix.
 
-    The reports do not name the classes, so the folders do. A file that is not a recording is an error in training, or
-    is left out with ``--on-bad-clip skip``.
+    The two reports about thirteen classes do not list them, so the names of the folders are the names of the classes. A
+    file that is not a recording is an error in training, or is left out with ``--on-bad-clip skip``.
 
     Raises
     ------

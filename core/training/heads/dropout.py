@@ -7,7 +7,9 @@ from torch.nn import functional
 
 
 class SharedDropout:
-    """The dropout masks of one epoch. Runs with the same seed share their masks, so each mask is drawn once.
+    """The dropout masks of one epoch for networks that are trained together.
+
+    Networks with the same seeds drop the same units, so each mask is drawn once.
 
     Parameters
     ----------
