@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 make_output_folder = Lazy("analysis.output.output_folder:OutputFolder")  # imports matplotlib
 load_all_published = Lazy("analysis.published.numbers:load_all_published")
-write_published_comparison = Lazy("analysis.published.numbers:write_published_comparison")
+write_published_comparison = Lazy("analysis.published.comparison:write_published_comparison")
 LOCAL = ("", "local")  # values of --ray that train on this machine
 MAX_TABLE_ROWS = 500  # longer tables are printed without a frame, because rich needs seconds to lay them out
 OPEN_FIRST = ("table.md", "maps.png", "figure.png")  # candidates for the file to open first
@@ -87,7 +87,7 @@ def run(call: Call) -> int:
             name = f"published-{study_schema.folder_name(f'{study} {item}')}"
             folder_of_studies = ablations.STUDIES_FOLDER
             write_published_comparison(
-                results, frame, study, item, title=study, folder=folder_of_studies, name=name, always=False
+                results, frame, study, item, title=study, folder=folder_of_studies, name=name, in_study=False
             )
     return conclude(results, frame, executed, console, command=call.line)
 

@@ -96,7 +96,7 @@ def test_added_report_runs(sounds: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(importlib.import_module("ablations"), "STUDIES_FOLDER", tmp_path / "studies")
     words = ["--data", "folder", "--data-root", str(sounds), "--published-dataset", "claps", *SMALL]
     assert main(["study", name, "--scale", "quick", *words, "--results", str(tmp_path / "results")]) == 0
-    (file,) = (tmp_path / "results").glob(f"studies/{name}/*/table-1/published.csv")
+    (file,) = (tmp_path / "results").glob(f"studies/{name}/*/table-1/published-numbers.csv")
     assert pd.read_csv(file)[["ours", "published"]].notna().all(axis=1).any()
 
 

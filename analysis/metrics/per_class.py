@@ -96,7 +96,8 @@ def per_class_rows(
     -------
     list of dict
         ``class``; ``precision``, ``recall`` and ``f1`` (0 to 1, means over folds with seeds averaged), each with
-        ``_std``; and ``clips``, the number of clips of the class in the test folds.
+        ``_std``, ``_low`` and ``_high`` (95 % interval); and ``clips``, the number of clips of the class in the test
+        folds.
     """
     runs = list(scored)
     if not runs:
@@ -118,4 +119,5 @@ def per_class_rows(
         for k, row in enumerate(rows):
             interval = hypothesis_tests.mean_interval(units[k][known[k]].to_numpy())
             row |= {score: interval.mean, f"{score}_std": interval.std}
+            row |= {f"{score}_low": interval.low, f"{score}_high": interval.high}
     return [row | {"clips": int(np.rint(supported[k]))} for k, row in enumerate(rows)]

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from rich.console import RenderableType
 
 from analysis.output import style, tables
+from analysis.output.number_format import to_csv
 from analysis.output.provenance import provenance_notes
 from analysis.output.tables import Column
 from analysis.output.writers import write_formats
@@ -59,9 +60,11 @@ class OutputFolder:
         footnotes: Sequence[str] = (),
         groups: Sequence[str] = (),
         show: bool = True,
+        numbers: pd.DataFrame | None = None,
     ) -> None:
         """Write a table as CSV, Markdown and LaTeX, and print it on the terminal if `show` is True.
 
+        For a table of texts, `numbers` has the numbers behind them; they are written to ``<name>-numbers.csv``.
         The other parameters are those of `tables.write_table`. The main table, named ``table``, gets additional
         footnotes for runs that were trained with other versions or on another device (`provenance_notes`).
         """
@@ -75,6 +78,8 @@ class OutputFolder:
             footnotes=footnotes,
             groups=groups,
         )
+        if numbers is not None:
+            files += write_formats(self.folder / f"{name}-numbers", {".csv": to_csv(numbers).encode()})
         header, rows = tables.format_cells(frame, columns, groups=groups)
         plain = {"header": header, "rows": [[dataclasses.asdict(cell) for cell in row] for row in rows]}
         self.add_item("table", name, caption, files, footnotes=footnotes, cells=plain)

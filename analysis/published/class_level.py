@@ -22,8 +22,21 @@ ENTRY_NOTE = (
     "Entry: a number of a published list without class names. Ours is the class at that position in the order of "
     "names, if the list has as many entries as there are classes."
 )
+ROW_SEPARATOR, BACKBONE_SEPARATOR = ";", " / "  # in the column ``than`` of ``published.csv``
 ENTRY = re.compile(r"entry \d+")
-CLASS_LEVEL = re.compile(r"(.*, )?(class .+|.+ as .+|entry \d+)")
+CLASS_LEVEL = re.compile(r"(?:(.*), )?(class .+|.+ as .+|entry \d+)")
+
+
+def split_than(than: str) -> list[tuple[str, str]]:
+    """Return backbone ("" for the same one) and condition of each row that a statement is compared with."""
+    parts = [part.strip().rpartition(BACKBONE_SEPARATOR) for part in than.split(ROW_SEPARATOR) if part.strip()]
+    return [(backbone, condition) for backbone, _, condition in parts]
+
+
+def split_class(condition: str) -> tuple[str, str]:
+    """Return the condition of our runs and the class or cell that a published condition names; "" for none."""
+    match = CLASS_LEVEL.fullmatch(condition)
+    return (match[1] or "", match[2]) if match else (condition, "")
 
 
 def class_level_rows(plan: Plan, store: Store, published: pd.DataFrame) -> list[dict[str, Any]]:
@@ -39,10 +52,11 @@ def class_level_rows(plan: Plan, store: Store, published: pd.DataFrame) -> list[
     Returns
     -------
     rows
-        ``data``, ``backbone`` and ``condition`` of each; for a class also ``precision``, ``recall`` and ``f1`` with
-        their ``_std``, for a cell ``clips``: the mean over seeds, summed over folds.
+        ``data``, ``backbone``, ``condition`` and ``run_ids`` of each; for a class also ``precision``, ``recall`` and
+        ``f1`` with their ``_std``, for a cell ``clips``: the mean over seeds, summed over folds.
     """
-    conditions = {condition for condition in published["condition"] if CLASS_LEVEL.fullmatch(condition)}
+    named = {*published["condition"], *(name for than in published["than"] for _, name in split_than(than))}
+    conditions = {condition for condition in named if CLASS_LEVEL.fullmatch(condition)}
     if not conditions:
         return []
     rows: list[dict[str, Any]] = []
@@ -57,7 +71,7 @@ def class_level_rows(plan: Plan, store: Store, published: pd.DataFrame) -> list[
         seen.add(tuple(keys.values()))
         for prefix in (f"{values['condition']}, ", *([""] if is_first else [])):
             rows += [
-                {**keys, "condition": prefix + name, **row}
+                {**keys, "condition": prefix + name, **row, "run_ids": [record.id for record in records]}
                 for name, row in by_condition.items()
                 if prefix + name in conditions
             ]
@@ -78,7 +92,7 @@ def _class_rows(records: Sequence[Record], list_lengths: Mapping[str, int]) -> d
     for k, row in enumerate(per_class_rows({}, scores, names), start=1):
         rows[f"class {row.pop('class')}"] = row
         complete = [score for score in SCORES if list_lengths.get(score) == len(names)]
-        rows[f"entry {k}"] = {name: row[name] for score in complete for name in (score, f"{score}_std")}
+        rows[f"entry {k}"] = {name: value for name, value in row.items() if name.startswith(tuple(complete))}
     return rows
 
 

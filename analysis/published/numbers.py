@@ -1,67 +1,88 @@
-"""Numbers that reports have published, and tables that compare them with ours.
+"""What reports have published: their numbers and statements, read and checked.
 
-``ablations/studies/<report>/published.csv`` has one number in each row, with these columns:
+``ablations/studies/<report>/published.csv`` has one number or statement in each row, with these columns:
 
 - ``item``: table, figure or section of the report.
+- ``row``, ``column``: where the number stands in a table of the report. Empty for a number in the text; its place in
+  our table then follows from the next columns.
 - ``data``, ``backbone``, ``condition``: what the number is about, in the names of this toolkit if it has them. Empty if
   the report names none, for example a statement about all backbones. A condition can also be a class or a cell of a
   confusion matrix (`analysis.published.class_level`).
-- ``metric``: name of the metric, which decides the format (`analysis.output.number_format.format_metric`). A published
-  range is two metrics that end in ``_low`` and ``_high``. ``delta`` is a change against the first condition.
+- ``metric``: name of the metric (`KNOWN_METRICS`). A published range is two metrics that end in ``_low`` and ``_high``.
+  ``delta`` is a change against the first condition.
 - ``epoch``: ``best`` if the number is from the best epoch of a run; it is then compared with our best epoch, never with
   our last one. Empty if the report does not name the epoch or the number has none, such as a count.
 - ``value``: a fraction from 0 to 1, a count, or seconds. ``std``: its standard deviation, or empty.
+- ``printed``: the number as the report prints it, such as ``91.39±0.37%``; ours is shown in the same unit and with as
+  many decimals. For a statement in words, its words.
 - ``approximate``: true for a number in words ("about 90%", "over 6 million").
+- ``claim``, ``than``: for a statement in words, in place of ``value``: what it says about the metric
+  (`analysis.published.statements`).
+- ``differs``: a difference between the report and this toolkit that no option expresses, or empty.
+- ``contradiction``: what another place of the report states instead, or empty.
 - ``source``: the place in the report, in the report's own words.
+
+Every further column is a setting that the report states for its number: an option of a run without its dashes (such as
+``epochs``), ``freeze``, or one of `analysis.published.settings.DESIGN_COLUMNS`. Where the report leaves a setting open
+the cell is empty, and the setting is not compared.
 """
 
 import contextlib
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from analysis.metrics.registry import METRICS
-from analysis.output.number_format import format_metric, metric_title
-from analysis.output.output_folder import OutputFolder
-from analysis.output.tables import MISSING, Column
-from analysis.published.class_level import ENTRY, ENTRY_NOTE, class_level_rows
+from analysis.published.settings import DESIGN_COLUMNS, FREEZE, parse_setting
+from core.config.options import option_name
+from core.config.run import option_keys, run_options
 from core.errors import UserError, first_line, unknown_name_error
 
 KEYS = ("data", "backbone", "condition")
-TEXT_COLUMNS = ("study", "item", *KEYS, "metric", "epoch", "source")
+TEXT_COLUMNS = (
+    "item",
+    "row",
+    "column",
+    *KEYS,
+    "metric",
+    "epoch",
+    "printed",
+    "claim",
+    "than",
+    "differs",
+    "contradiction",
+    "source",
+)
+OTHER_COLUMNS = ("value", "std", "approximate")
+REQUIRED_COLUMNS = ("item", "data", "metric", "value")
 BEST_EPOCH = "best"
-EPOCH_METRICS = ("accuracy", "delta")  # we have these for the best epoch and for the last one
-COLUMNS = (
-    Column("data", "Data"),
-    Column("backbone", "Backbone"),
-    Column("condition", "Condition"),
-    Column("metric", "Metric", metric_title),
-    Column("epoch", "Epoch"),
-    Column("ours", "Ours", format_metric, std="ours_std", unit="metric"),
-    Column("published", "Published", format_metric, std="published_std", unit="metric", mark="approximate"),
+FRACTIONS = ("accuracy", "precision", "recall", "f1", "score")  # ends of the names of metrics from 0 to 1
+SIZE_METRICS = (  # of a network, independent of training
+    "parameters",
+    "trainable_parameters",
+    "non_trainable_parameters",
+    "parameters_with_statistics",
+    "multiply_adds",
+    "units",
+    "input_megabytes",
+    "pass_megabytes",
+    "parameters_megabytes",
+    "total_megabytes",
 )
-FOOTNOTES = (
-    "Both numbers are from the same epoch: the best epoch on the test fold (optimistic) if the report gives that one, "
-    "otherwise the last epoch. Accuracy and F1 in %, changes in percentage points. 'about': approximate in the report.",
+KNOWN_METRICS = (
+    *METRICS,
+    *(name for name in SIZE_METRICS if name not in METRICS),
+    "delta",
+    "clips",
+    "similarity",
+    "kaggle_score",
+    *(option_name(f) for f in run_options().values()),
 )
-ALL_BACKBONES_NOTE = (
-    "For a published number about all backbones, ours is the mean over backbones for a change, and the best backbone "
-    "for other metrics."
-)
-
-
-@dataclass(frozen=True)
-class Match:
-    """One of our numbers that measures the same as a published one, its standard deviation, and the row it is from."""
-
-    value: float
-    std: float
-    row: Mapping[str, Any]
+CLAIMS = ("highest", "lowest", "above", "below", "stated")
 
 
 def list_published(folder: Path) -> tuple[str, ...]:
@@ -70,7 +91,7 @@ def list_published(folder: Path) -> tuple[str, ...]:
 
 
 def load_published(study: str, item: str | None = None, *, folder: Path) -> pd.DataFrame:
-    """Read the published numbers of a report.
+    """Read and check the published numbers of a report.
 
     Parameters
     ----------
@@ -89,25 +110,13 @@ def load_published(study: str, item: str | None = None, *, folder: Path) -> pd.D
     Raises
     ------
     UserError
-        If the study or item is unknown (with the nearest match), or the file cannot be read.
+        If the study, the item or a column is unknown (with the nearest match), the file cannot be read, or it has a
+        value that cannot be right; the message names the row and the column.
     """
     if study not in list_published(folder):
         raise unknown_name_error("study", study, list_published(folder))
-    file = folder / study / "published.csv"
-    types = dict.fromkeys(TEXT_COLUMNS, str) | {"value": float, "std": float, "approximate": bool}
-    try:
-        numbers = pd.read_csv(
-            file,
-            dtype=types,
-            keep_default_na=False,  # the condition "none" and an empty name are text
-            na_values={"std": [""]},
-        )
-    except (ValueError, OSError) as error:
-        raise UserError(f"{study}/published.csv: {first_line(error)}") from None
-    if missing := [name for name in ("item", "data", "metric", "value") if name not in numbers]:
-        raise UserError(f"{study}/published.csv: add the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
-    defaults: dict[str, Any] = dict.fromkeys(TEXT_COLUMNS, "") | {"study": study, "std": math.nan, "approximate": False}
-    numbers = numbers.assign(**{name: value for name, value in defaults.items() if name not in numbers})
+    numbers = _read_table(folder / study / "published.csv", f"{study}/published.csv")
+    numbers.insert(0, "study", study)
     if item is None:
         return numbers
     if item not in set(numbers["item"]):
@@ -124,170 +133,129 @@ def load_all_published(folder: Path) -> dict[str, pd.DataFrame]:
     return numbers
 
 
-def find_matches(published: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Match]:
-    """Return our numbers that measure the same as a published one. Only this function decides that.
-
-    Parameters
-    ----------
-    published
-        A row of `load_published`; an empty backbone means all backbones.
-    rows
-        Our conditions, with ``data`` (empty for a number that does not depend on the data, such as the number of
-        parameters), ``backbone``, ``condition``, and one column for each metric. ``<metric>_best_epoch`` is its value
-        at the best epoch, and ``<metric>_std`` its standard deviation.
-    """
-    column = re.sub("_(low|high)$", "", str(published["metric"]))
-    column += "_best_epoch" * (published["epoch"] == BEST_EPOCH and column in EPOCH_METRICS)
-    return [
-        Match(row[column], row.get(f"{column}_std", math.nan), row)
-        for row in rows
-        if row["condition"] == published["condition"]
-        and row["data"] in ("", published["data"])
-        and published["backbone"] in ("", row["backbone"])
-        and _is_number(row.get(column))
-    ]
+def setting_columns(numbers: pd.DataFrame) -> list[str]:
+    """Return the columns of published numbers that are settings."""
+    return [str(name) for name in numbers if name not in ("study", "value_text", *TEXT_COLUMNS, *OTHER_COLUMNS)]
 
 
-def join_with_published(
-    frame: pd.DataFrame, study: str, item: str, *, folder: Path, class_rows: pd.DataFrame | None = None
-) -> pd.DataFrame:
-    """Return a table with one row for each number, ours and the published one side by side.
-
-    Parameters
-    ----------
-    frame
-        Our conditions, one row each, with the columns of `find_matches`. Not changed.
-    study, item, folder
-        Parameters of `load_published`.
-    class_rows
-        Rows of `class_level_rows`. They appear only beside a published number.
-
-    Returns
-    -------
-    DataFrame
-        ``data``, ``backbone``, ``condition``, ``metric``, ``epoch``, ``ours``, ``ours_std``, ``published``,
-        ``published_std``, ``approximate``, ``source``: first the numbers of the report in its order, then the accuracy
-        of our conditions that the report does not have. A published bound of a change (``delta_low``) is compared with
-        our change.
-
-    Raises
-    ------
-    ValueError
-        If `frame` has two rows with the same data set, backbone and condition.
-    """
-    if (duplicates := frame.duplicated(list(KEYS))).any():
-        raise ValueError(f"more than one row for {', '.join(map(str, frame.loc[duplicates, list(KEYS)].iloc[0]))}")
-    own = _to_rows(frame)
-    all_own = own + _to_rows(pd.DataFrame() if class_rows is None else class_rows)
-    numbers = load_published(study, item, folder=folder).rename(columns={"value": "published", "std": "published_std"})
-    rows: list[dict[Any, Any]] = numbers.drop(columns=["study", "item"]).to_dict("records")
-    matched = []
-    for row in rows:
-        matches = find_matches(row, all_own)
-        matched += [tuple(match.row[name] for name in KEYS) for match in matches]
-        row["ours"], row["ours_std"] = _combine_matches(matches, str(row["metric"]))
-        if not row["backbone"] and matches:
-            row["backbone"] = f"all ({len(matches)})"
-    epoch = BEST_EPOCH if (numbers["epoch"] == BEST_EPOCH).any() else "last"
-    scored = [row for row in own if "accuracy" in row]
-    rows += [_unmatched_row(row, epoch) for row in scored if tuple(row[name] for name in KEYS) not in matched]
-    columns = [*KEYS, "metric", "epoch", "ours", "ours_std", "published", "published_std", "approximate", "source"]
-    return pd.DataFrame(rows).reindex(columns=columns)
+def metric_base(metric: str) -> str:
+    """Return the metric that a bound is about: ``delta`` for ``delta_high``."""
+    return re.sub("_(low|high)$", "", metric)
 
 
-def write_published_comparison(
-    results: OutputFolder,
-    frame: pd.DataFrame,
-    study: str,
-    item: str,
-    *,
-    title: str,
-    folder: Path,
-    name: str = "published",
-    always: bool = True,
-    only_published: bool = False,
-) -> None:
-    """Write the table that compares an analysis with the published numbers of an item, if there are any.
-
-    Parameters
-    ----------
-    results
-        Output folder. Its `published_as` is the name of our data set in the published numbers.
-    frame
-        Rows of the analysis, averaged over a grid so that each condition is one number.
-    study, item, folder
-        Parameters of `load_published`.
-    title
-        Title of the report.
-    name
-        Name of the table.
-    always
-        Whether to write the table if none of our numbers matches a published one.
-    only_published
-        Whether to leave out conditions that the report does not have.
-    """
-    if study not in list_published(folder) or item not in set(load_published(study, folder=folder)["item"]):
-        return
-    numbers = load_published(study, item, folder=folder)
-    if only_published and "condition" in frame:  # the frame of `samples` has no conditions
-        frame = frame[frame["condition"].isin(set(numbers["condition"]))]
-    by_class = pd.DataFrame(class_level_rows(results.plan, results.session.store, numbers))
-    own, class_rows = average_over_grid(frame), average_over_grid(by_class)
-    if results.published_as:
-        own, class_rows = (
-            part.assign(data=part["data"].where(part["data"] == "", results.published_as)) for part in (own, class_rows)
-        )
-    table = join_with_published(own, study, item, class_rows=class_rows, folder=folder)
-    compared = table["ours"].notna() & table["published"].notna()
-    if not (always or compared.any()):
-        return
-    notes = [*FOOTNOTES]
-    if table["backbone"].str.startswith("all (").any():
-        notes.append(ALL_BACKBONES_NOTE)
-    if table[compared]["condition"].map(lambda name: bool(ENTRY.fullmatch(name))).any():
-        notes.append(ENTRY_NOTE)
-    caption = f"{title}, {item}: our numbers and the published ones"
-    printed = table.assign(epoch=table["epoch"].replace("", MISSING), backbone=table["backbone"].replace("", MISSING))
-    results.write_table(name, printed, COLUMNS, caption=caption, footnotes=notes, show=bool(compared.any()))
+def is_fraction(metric: str) -> bool:
+    """Return whether the values of a metric are fractions from 0 to 1 that are shown in percent."""
+    return metric_base(metric).removesuffix("_best_epoch").endswith(FRACTIONS)
 
 
-def average_over_grid(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each data set, backbone and condition: the mean over all other options of a grid."""
-    if frame.empty or not {*KEYS} <= set(frame):
-        return pd.DataFrame(columns=[*KEYS])
-    numbers = [name for name in frame.select_dtypes("number") if name not in KEYS]
-    return frame.groupby(list(KEYS), sort=False)[numbers].mean().reset_index()
+def _read_table(file: Path, where: str) -> pd.DataFrame:
+    if not file.is_file():  # reading a pipe would never end
+        raise UserError(f"{where}: is not a file")
+    try:
+        numbers = pd.read_csv(file, dtype=str, keep_default_na=False)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{where}: {first_line(error)}") from None
+    if missing := [name for name in REQUIRED_COLUMNS if name not in numbers]:
+        raise UserError(f"{where}: add the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
+    known = (*TEXT_COLUMNS, *OTHER_COLUMNS, *DESIGN_COLUMNS, FREEZE, *option_keys())
+    if unknown := [name for name in numbers if name not in known]:
+        raise unknown_name_error(f"column of {where}", str(unknown[0]), known)
+    texts = {name: "" for name in (*TEXT_COLUMNS, *OTHER_COLUMNS) if name not in numbers}
+    numbers = numbers.assign(**texts)
+    converted = []
+    for number, row in enumerate(numbers.to_dict("records"), start=1):
+        try:
+            converted.append(_convert_row({str(name): value for name, value in row.items()}))
+            _check_settings(converted[-1])
+        except _CellError as error:
+            raise UserError(f"{where}, row {number}, column {error.column}: {error}") from None
+    frame = pd.DataFrame(converted, columns=[*numbers.columns, "value_text"])
+    _check_contradictions(frame, where)
+    return frame
 
 
-def _combine_matches(matches: Sequence[Match], metric: str) -> tuple[float, float]:
-    """Return value and standard deviation of ours: the mean over backbones for a change, the best for other metrics."""
-    if len(matches) < 2:
-        return (matches[0].value, matches[0].std) if matches else (math.nan, math.nan)
-    values = [match.value for match in matches]
-    if metric.startswith("delta"):
-        return sum(values) / len(values), math.nan
-    lower_is_better = metric in METRICS and METRICS[metric].best == "min"
-    return (min(values) if lower_is_better else max(values)), math.nan
+class _CellError(Exception):
+    """A value that cannot be right, and its column."""
+
+    def __init__(self, column: str, message: str) -> None:
+        super().__init__(message)
+        self.column = column
 
 
-def _unmatched_row(row: Mapping[str, Any], epoch: str) -> dict[str, Any]:
-    """Return the row of a condition that the report does not have: our accuracy at the epoch of its other numbers."""
-    name = "accuracy_best_epoch"
-    if epoch != BEST_EPOCH or not _is_number(row.get(name)):
-        name, epoch = "accuracy", "last"
-    return {key: row[key] for key in KEYS} | {
-        "metric": "accuracy",
-        "epoch": epoch,
-        "ours": row[name],
-        "ours_std": row.get(f"{name}_std", math.nan),
-        "approximate": False,
-        "source": "",
-    }
+def _convert_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with numbers as numbers, after checking it."""
+    for column in ("item", "metric"):
+        if not row[column]:
+            raise _CellError(column, "is empty")
+    metric, claim, text = row["metric"], row["claim"], row["value"]
+    if metric_base(metric) not in KNOWN_METRICS:
+        raise _CellError("metric", str(unknown_name_error("metric", metric, KNOWN_METRICS)))
+    if claim and claim not in CLAIMS:
+        raise _CellError("claim", str(unknown_name_error("claim", claim, CLAIMS)))
+    if claim and (text or not row["printed"]):
+        raise _CellError("claim", "a statement has its words in the column printed, and no value")
+    if row["epoch"] not in ("", BEST_EPOCH):
+        raise _CellError("epoch", f"'{row['epoch']}': give {BEST_EPOCH}, or leave it empty")
+    value = math.nan if claim else _parse_number(text, "value")
+    std = _parse_number(row["std"], "std") if row["std"] else math.nan
+    _check_range(value, std, metric)
+    approximate = {"": False, "false": False, "true": True}.get(row["approximate"].lower())
+    if approximate is None:
+        raise _CellError("approximate", f"'{row['approximate']}': give true or false")
+    return row | {"value": value, "std": std, "approximate": approximate, "value_text": text}
 
 
-def _to_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+def _check_settings(row: Mapping[str, Any]) -> None:
+    for column, text in row.items():
+        if text and column in (*DESIGN_COLUMNS, FREEZE, *option_keys()):
+            try:
+                parse_setting(column, text)
+            except (ValueError, KeyError) as error:
+                raise _CellError(column, f"'{text}' is not a value of this setting ({first_line(error)})") from None
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _parse_number(text: str, column: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        example = "0.57 for 57%" if text.endswith("%") else "0.57"
+        raise _CellError(column, f"'{text}' is not a finite number; give a number such as {example}")
+    return value
+
+
+def _check_range(value: float, std: float, metric: str) -> None:
+    """Check that a value is possible; fractions are the metrics that tables show in percent."""
+    if is_fraction(metric) and (value < 0 or value > 1):
+        raise _CellError("value", f"{value:g}: {metric} is a fraction from 0 to 1; write a percentage p as p / 100")
+    if metric_base(metric).startswith("delta"):
+        if abs(value) > 1:
+            raise _CellError("value", f"{value:g}: a change is from -1 to 1; write percentage points p as p / 100")
+    elif value < 0:
+        raise _CellError("value", f"{value:g}: {metric} cannot be negative")
+    if std < 0:
+        raise _CellError("std", f"{std:g}: a standard deviation cannot be negative")
+    if std > 1 and (is_fraction(metric) or metric.startswith("delta")):
+        raise _CellError("std", f"{std:g}: {metric} is a fraction; write a percentage p as p / 100")
+
+
+def _check_contradictions(numbers: pd.DataFrame, where: str) -> None:
+    """Refuse different values of the same number, unless the file names the contradiction, and repeated rows."""
+    settings = setting_columns(numbers)
+    first: dict[tuple[Any, ...], tuple[int, Mapping[Any, Any]]] = {}
+    for number, row in enumerate(numbers.to_dict("records"), start=1):
+        if row["claim"]:
+            continue
+        key = tuple(row[name] for name in (*KEYS, "metric", "epoch", *settings))
+        if (row["item"], *key) in first:
+            raise UserError(f"{where}, row {number}: repeats row {first[row['item'], *key][0]}; remove one of them")
+        first[(row["item"], *key)] = (number, row)
+        other_number, other = first.setdefault(("", *key), (number, row))
+        declared = row["contradiction"] or other["contradiction"] or row["approximate"] or other["approximate"]
+        if row["value"] != other["value"] and not declared:
+            raise UserError(
+                f"{where}, row {number}, column value: {row['value']:g} contradicts {other['value']:g} in row "
+                f"{other_number}; correct one of them, or name the contradiction of the report in the column "
+                "contradiction"
+            )

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from analysis.output.number_format import format_seconds
 from analysis.report import run_details
-from analysis.report.published_tables import Studies, make_published_table
+from analysis.report.published_tables import make_published_table
 from analysis.report.reader import Limits, Reader
 from analysis.report.table_model import make_listing
 from core.errors import UserError, escape_controls
@@ -24,9 +24,7 @@ from core.store.runs import HISTORY, Store
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def make_page(
-    results: Path, limits: Limits | None = None, *, studies: Studies | None = None, output: Path | None = None
-) -> str:
+def make_page(results: Path, limits: Limits | None = None, *, output: Path | None = None) -> str:
     """Return the page as HTML.
 
     The same folder always gives the same page.
@@ -37,8 +35,6 @@ def make_page(
         Results folder. Its files are not changed.
     limits
         Maximum sizes of the page; the page names what it leaves out.
-    studies
-        Studies whose published numbers are shown beside ours; None for no published numbers.
     output
         Folder that the page will be written to; needed if `results` is read-only.
 
@@ -47,10 +43,10 @@ def make_page(
     UserError
         If the folder does not exist, or has neither runs nor analyses.
     """
-    return escape_controls(_render(_collect_contents(results, limits or Limits(), studies, output)))
+    return escape_controls(_render(_collect_contents(results, limits or Limits(), output)))
 
 
-def _collect_contents(results: Path, limits: Limits, studies: Studies | None, output: Path | None) -> dict[str, Any]:
+def _collect_contents(results: Path, limits: Limits, output: Path | None) -> dict[str, Any]:
     """Return the variables of the template."""
     if not (results / "runs").is_dir():
         raise UserError(f"{results} holds no runs; run an ablation first, or name the folder of its --results")
@@ -88,7 +84,7 @@ def _collect_contents(results: Path, limits: Limits, studies: Studies | None, ou
         "environments": run_details.make_environment_table(all_records, limit=limits.rows),
         "runs": make_listing(run_table, n_first=limits.html_runs),
         "unfinished": run_details.make_unfinished_table(all_records, limit=limits.rows),
-        "published": make_published_table(analyses, records, studies, limit=limits.rows),
+        "published": make_published_table(analyses, limit=limits.rows),
         "run_ids": set(records),
     }
 

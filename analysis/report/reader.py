@@ -20,6 +20,7 @@ from core.io.atomic_files import read_json
 
 SKIPPED_FOLDERS = {"runs", "cache", "report", "published"}  # top folders without analyses
 SOURCE_LABELS = {".tex": "LaTeX", ".csv": "CSV", ".md": "Markdown"}
+NUMBERS_SUFFIX = "-numbers.csv"  # of the numbers behind a table of texts
 NOT_FACTS = {"kind", "name", "caption", "files", "footnotes", "cells", "clip", "sound"}  # shown in other places
 MIB = 2**20
 
@@ -186,7 +187,11 @@ class Reader:
             if suffix == ".csv" and item.table is None:
                 item.table = parse_csv(text, limit=self.limits.rows)
             if len(content) <= self.limits.source_bytes:
-                item.sources.append(Source(f"{item.id}-{suffix[1:]}", SOURCE_LABELS[suffix], name, text))
+                is_numbers = name.endswith(NUMBERS_SUFFIX)
+                label = "Numbers" if is_numbers else SOURCE_LABELS[suffix]
+                item.sources.append(
+                    Source(f"{item.id}-{label.lower() if is_numbers else suffix[1:]}", label, name, text)
+                )
 
     def _embed_sound(self, folder: Path, clip: str, sound: str) -> Media:
         """Embed the sound of a map, or else the clip (an absolute path, or a path in the embedded data set)."""

@@ -122,9 +122,9 @@ def best_configuration_row(frame: pd.DataFrame, plan: Plan, store: Store, space:
     Returns
     -------
     row
-        Searched options by column name, and ``accuracy``: the mean over folds of the test accuracy of the configuration
-        chosen in each fold (`analysis.search.nested_selection`), which for one fold is the best configuration; empty if
-        no configuration has finished.
+        Searched options by column name, ``run_ids`` of the best configuration, and ``accuracy``: the mean over folds of
+        the test accuracy of the configuration chosen in each fold (`analysis.search.nested_selection`), which for one
+        fold is the best configuration; empty if no configuration has finished.
     """
     best = frame.iloc[0]
     if not _is_finished(best):
@@ -136,7 +136,7 @@ def best_configuration_row(frame: pd.DataFrame, plan: Plan, store: Store, space:
         _mean_test_accuracy(best, store) if is_one_fold else float(select_per_fold(plan, store)["accuracy"].mean())
     )
     keys = {"data": run.data.display_name, "backbone": run.model.backbone, "condition": BEST_CONDITION}
-    return pd.DataFrame([{**values, **keys, "accuracy": accuracy}])
+    return pd.DataFrame([{**values, **keys, "accuracy": accuracy, "run_ids": list(best["run_ids"])}])
 
 
 def _write_best_settings(results: OutputFolder, frame: pd.DataFrame, space: Space) -> None:

@@ -70,7 +70,7 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, spatial: s
     Returns
     -------
     DataFrame
-        One row for each point of the grid, starting weights (``weights`` and ``condition``) and layer.
+        One row for each point of the grid, starting weights (``weights``) and ``layer``; ``condition`` names both.
     """
     grid = results.plan.grid
     store = results.session.store
@@ -118,7 +118,7 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, spatial: s
             f"{MIN_DATAPOINTS_PER_NEURON} datapoints per neuron, where the similarity is high for any two networks.",
         )
     conditions.write_details(results, summarise_conditions(results.plan, store), title="Weights")
-    return frame.assign(condition=frame["weights"])
+    return frame.assign(condition=frame["weights"] + ", " + frame["layer"].fillna(""))
 
 
 def _compute_similarities(

@@ -8,13 +8,13 @@ A study reproduces one report and is one folder, ``ablations/studies/<name>/``:
   ``[tables]`` and ``[figures]`` define items that combine several experiments. A table is a list of experiments; a
   figure is ``{figure = "bars", metric = "f1", of = [...]}``, ``{figure = "confusion", of = [...]}`` or
   ``{figure = "curves", of = [...]}``, the last with an optional metric such as ``train_loss``.
-- ``published.csv``: the numbers of the report (`analysis.published.numbers`).
+- ``published.csv``: the numbers and statements of the report (`analysis.published.numbers`).
 - ``README.md``: what the report states, what only its authors' code shows, and what we chose.
 """
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -22,7 +22,6 @@ import msgspec
 
 import ablations
 from commands.cli.presets import Preset, read_preset
-from core.config.run import Model
 from core.errors import UserError, closest_name, unknown_name_error
 from core.io.atomic_files import read_regular_file
 from core.registry import Lazy, Registry
@@ -162,24 +161,6 @@ def load_preset(name: str) -> Preset:
     if not file.preset:
         raise UserError(f"{where}: add a [[preset]]")
     return read_preset(file.preset, where)
-
-
-def preset_weights_lookup() -> Callable[[str, str, str], str]:
-    """Return a function from (study, data set, backbone) to the starting weights in the preset of the study.
-
-    For a study whose preset is missing or invalid, the function returns the default weights: the error is shown when
-    the study itself is run.
-    """
-    presets = {}
-    for name in list_runnable_studies():
-        with contextlib.suppress(UserError):
-            presets[name] = load_preset(name)
-
-    def weights(study: str, data: str, backbone: str) -> str:
-        point = presets.get(study, Preset())({"data__name": data, "model__backbone": backbone})
-        return str(point.get("model__weights", Model.weights))
-
-    return weights
 
 
 def commands_by_item() -> dict[tuple[str, str], set[str]]:

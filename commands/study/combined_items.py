@@ -10,7 +10,8 @@ from rich.console import Console
 import ablations
 from analysis.output.output_folder import OutputFolder
 from analysis.plots.multi_experiment import group_experiments, write_table_figure
-from analysis.published.numbers import write_published_comparison
+from analysis.published.comparison import write_published_comparison
+from analysis.published.numbers import list_published, load_published
 from commands.ablation import show_results
 from commands.cli.study_schema import FIGURES, StudySpec, folder_name
 from core.io.atomic_files import write_text
@@ -69,11 +70,40 @@ def write_combined_items(
             item,
             title=study.title,
             folder=ablations.STUDIES_FOLDER,
-            only_published=True,
         )
         item_results.write_description(command)
         console.rule(item)
         show_results(item_results, console)
+        written.append(item)
+    return written
+
+
+def write_published_items(study: StudySpec, items: Iterable[str], results: OutputFolder, command: str) -> list[str]:
+    """Write the published numbers and statements of the items that no experiment reproduces; return these items.
+
+    Parameters
+    ----------
+    study
+        The study.
+    items
+        Items that have been written, or left out by ``--figures-only``.
+    results
+        Output folder of the whole study.
+    command
+        Command line, for the description of the results.
+    """
+    if study.name not in list_published(ablations.STUDIES_FOLDER):
+        return []
+    written = []
+    published = load_published(study.name, folder=ablations.STUDIES_FOLDER)
+    for item in dict.fromkeys(published["item"]):
+        if item in items:
+            continue
+        item_results = OutputFolder(Plan(study.name, (), {}), results.session, results.folder / folder_name(item))
+        write_published_comparison(
+            item_results, pd.DataFrame(), study.name, item, title=study.title, folder=ablations.STUDIES_FOLDER
+        )
+        item_results.write_description(command)
         written.append(item)
     return written
 

@@ -9,7 +9,8 @@ from rich.console import Console
 
 import ablations
 from analysis.output.output_folder import OutputFolder
-from analysis.published.numbers import load_published, write_published_comparison
+from analysis.published.comparison import write_published_comparison
+from analysis.published.numbers import load_published
 from commands import COMMANDS
 from commands.ablation import show_results
 from commands.cli.console import EscapingConsole
@@ -23,6 +24,7 @@ from commands.study.combined_items import (
     ExperimentResult,
     join_plans,
     write_combined_items,
+    write_published_items,
     write_study_page,
 )
 from commands.study.experiment import Experiment, list_experiment_commands, prepare_experiment
@@ -84,7 +86,9 @@ def run_study(call: Call) -> int:
             if frame is not None:
                 by_item[one.spec.item] = ExperimentResult(experiment.plan, frame)
         combined = write_combined_items(study, by_item, results, console, call.line)
-        page = write_study_page(study, [*by_item, *combined], results.folder)
+        items = [*(one.spec.item for one in planned), *study.combined_items]
+        others = write_published_items(study, items, results, call.line)
+        page = write_study_page(study, [*by_item, *combined, *others], results.folder)
         console.print(f"All results on one page: {page}", soft_wrap=True)
     return 1 if executed.failed else 0
 

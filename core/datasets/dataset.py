@@ -79,6 +79,9 @@ class Dataset:
         SHA-256 of the content of clips by path (`with_digests`); files that cannot be read are left out.
     remarks
         Notes for the user, such as on clips that were left out, one line each.
+    is_published_set
+        Whether the content is that of the published data set of this name: all of its clips or, for a feature table,
+        its numbers. Parts selected from it keep the flag.
     """
 
     name: str
@@ -104,6 +107,7 @@ class Dataset:
     joins_copies: bool = False
     digests: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    is_published_set: bool = False
 
     @classmethod
     def from_rows(

@@ -9,11 +9,13 @@ import pandas as pd
 import soundfile
 import torch
 
+from ablations import STUDIES_FOLDER
 from analysis.output import style
 from analysis.output.number_format import format_percent, format_points
 from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column
 from analysis.plots import by_condition
+from analysis.published.comparison import write_published_comparison
 from core.config.run import Run
 from core.plan import Plan, PlannedRun
 from core.store.runs import FAILED, RUNNING, Store
@@ -56,7 +58,8 @@ def make_store(folder):
         for condition, run in (("none", base), ("block3", frozen))
     ]
     session = SimpleNamespace(store=store, device=torch.device("cpu"), threads=1)
-    freeze = OutputFolder(Plan("freeze", tuple(planned), {}), session, folder / "freeze" / 'a"b<i>')
+    plan, path = Plan("freeze", tuple(planned), {}), folder / "freeze" / 'a"b<i>'
+    freeze = OutputFolder(plan, session, path, published_as="esc50")
     write_conditions(freeze)
     freeze.write_description(f"python run_ablation.py freeze --data-root '{HOSTILE}'")
     write_maps(OutputFolder(Plan("attribute", tuple(planned[:2]), {}), session, folder / "attribute" / "some"))
@@ -105,6 +108,7 @@ def write_conditions(results):
         Column("delta", "Change", format_points),
     ]
     caption = "Freeze: densenet201 on esc50"
+    rows = frame.assign(data="esc50", backbone="densenet201")
     results.write_table("table", frame, columns, caption=caption, footnotes=[f"One run failed: {REASON}."])
     results.write_figure(
         "figure",
@@ -112,6 +116,8 @@ def write_conditions(results):
         lambda ax: by_condition.draw_accuracy_by_condition(frame, ax, xlabel="Frozen through block", reference="none"),
         caption=f"{caption}: accuracy on the test fold by condition.",
     )
+    item = {"study": "rethinking-cnn", "item": "Figure 2c", "title": "Paper", "folder": STUDIES_FOLDER}
+    write_published_comparison(results, rows, **item, name="published-figure-2c", in_study=False)
 
 
 def write_maps(results):

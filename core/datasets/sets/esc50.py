@@ -10,6 +10,7 @@ from core.datasets.metadata import check_names, check_present, parse_integers, r
 from core.errors import UserError
 
 METADATA = "meta/esc50.csv"
+PUBLISHED_CLIPS = 2000
 FILE_NAME = r"(?P<fold>\d+)-(?P<src_file>\d+)-(?P<take>[A-Z])-(?P<target>\d+)\.wav"
 
 SOURCE = DataSource(
@@ -47,7 +48,16 @@ def load(root: Path | None = None) -> Dataset:
     targets = sorted(category)
     clips = pd.DataFrame({"path": paths, "label": target.map(targets.index), "fold": fold, "group": rows["src_file"]})
     class_names = [category[number] for number in targets]
-    return Dataset.from_rows("esc50", root, clips, class_names=class_names, sr=44_100, duration=5.0, n_frames=250)
+    return Dataset.from_rows(
+        "esc50",
+        root,
+        clips,
+        class_names=class_names,
+        sr=44_100,
+        duration=5.0,
+        n_frames=250,
+        is_published_set=len(clips) == PUBLISHED_CLIPS,
+    )
 
 
 LOADER = Loader(load, "Environmental sounds of 5 s: 2,000 clips, 50 classes, 5 official folds.", SOURCE)

@@ -13,6 +13,7 @@ from core.errors import UserError
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 FOLDERS = ("genres_original", "genres", ".")  # parent of the genre folders in different copies of the set
 AUDIO_SUFFIXES = (".wav", ".au")
+PUBLISHED_CLIPS_PER_GENRE = 100
 FILTERED_TABLE = Path(__file__).parents[1] / "data" / "gtzan_filtered.csv"
 CLIP_SETTINGS: Any = {"sr": 22_050, "duration": 30.0, "n_frames": 1500}
 FOLDS_BY_PART = {"test": TEST_FOLD, "train": TRAIN_FOLD, "valid": VALIDATION_FOLD}
@@ -31,7 +32,8 @@ def load(root: Path | None = None) -> Dataset:
         If the folder or a genre is missing, or a track is in the folder of another genre.
     """
     root, clips = _find_tracks("gtzan", root)
-    return Dataset.from_rows("gtzan", root, clips, class_names=GENRES, **CLIP_SETTINGS)
+    complete = bool((clips["label"].value_counts() == PUBLISHED_CLIPS_PER_GENRE).all())
+    return Dataset.from_rows("gtzan", root, clips, class_names=GENRES, is_published_set=complete, **CLIP_SETTINGS)
 
 
 def load_filtered(root: Path | None = None) -> Dataset:

@@ -21,6 +21,7 @@ FAMILIES = ("bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "
 UNTESTED_FAMILY = "synth_lead"  # a family that occurs only in the training part
 TRAIN_PART, VALID_PART, TEST_PART = "nsynth-train", "nsynth-valid", "nsynth-test"
 TABLE = "examples.json"
+PUBLISHED_NOTES = {TRAIN_PART: 289_205, VALID_PART: 12_678, TEST_PART: 4096}
 FOLDS_BY_PART = {  # use of each part: official, and in reports that test on the validation part
     "nsynth": {TRAIN_PART: TRAIN_FOLD, VALID_PART: VALIDATION_FOLD, TEST_PART: TEST_FOLD},
     "nsynth-valid": {TRAIN_PART: TRAIN_FOLD, VALID_PART: TEST_FOLD},
@@ -89,6 +90,7 @@ def load(root: Path | None = None, *, name: str = "nsynth") -> Dataset:
         tables=tuple(f"{part}/{TABLE}" for part in parts),
         left_out=frozenset(clips.loc[untested, "path"]),
         remarks=(remark,) if untested.any() else (),
+        is_published_set=len(clips) == sum(PUBLISHED_NOTES[part] for part in parts),
     )
 
 

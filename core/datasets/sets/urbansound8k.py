@@ -22,6 +22,7 @@ CLASS_NAMES = (
     "street_music",
 )
 METADATA = "metadata/UrbanSound8K.csv"
+PUBLISHED_CLIPS = 8732
 FILE_NAME = r"(?P<fsID>\d+)-(?P<classID>\d+)-\d+-\d+\.wav"
 
 SOURCE = DataSource(
@@ -57,7 +58,14 @@ def load(root: Path | None = None) -> Dataset:
     check_present("urbansound8k", root, paths, remedy=f"unpack the whole archive, or remove their rows from {METADATA}")
     clips = pd.DataFrame({"path": paths, "label": label, "fold": fold, "group": rows["fsID"]})
     return Dataset.from_rows(
-        "urbansound8k", root, clips, class_names=CLASS_NAMES, sr=22_050, duration=4.0, n_frames=250
+        "urbansound8k",
+        root,
+        clips,
+        class_names=CLASS_NAMES,
+        sr=22_050,
+        duration=4.0,
+        n_frames=250,
+        is_published_set=len(clips) == PUBLISHED_CLIPS,
     )
 
 

@@ -11,7 +11,8 @@ from sklearn.metrics import confusion_matrix, precision_score, recall_score
 from analysis.metrics.condition_summary import summarise_conditions
 from analysis.output.output_folder import OutputFolder
 from analysis.published.class_level import class_level_rows
-from analysis.published.numbers import load_published, write_published_comparison
+from analysis.published.comparison import write_published_comparison
+from analysis.published.numbers import load_published
 from core.config.run import Run
 from core.plan import Plan
 from core.session import Session
@@ -85,14 +86,13 @@ def test_class_level_rows_equal_scikit_learn(results: OutputFolder, studies: Pat
 def test_write_published_comparison_includes_matching_classes_only(results: OutputFolder, studies: Path) -> None:
     frame = summarise_conditions(results.plan, results.session.store)
     write_published_comparison(results, frame, "mine", "T", title="Mine", folder=studies)
-    table = pd.read_csv(results.folder / "published.csv").set_index(["condition", "metric"])
-    compared = table.dropna(subset=["ours", "published"])
-    assert len(compared) == 9
-    assert len(table) == 12 + 2  # our two conditions
+    numbers = pd.read_csv(results.folder / "published-numbers.csv").set_index(["backbone", "condition", "metric"])
+    assert len(numbers) == 12
+    assert numbers["ours"].notna().sum() == 9
     [item] = results.items
     assert any(note.startswith("Entry:") for note in item["footnotes"])
-    shown = {tuple(cell["text"] for cell in row[1:4]): row[5]["text"] for row in item["cells"]["rows"]}
-    assert shown["efficientnet_lite0", "class 1 as class 2", "clips"].replace(".", "").isdigit()
-    recall = 100 * compared["ours"]["class class 2", "recall"]
-    assert shown["efficientnet_lite0", "class class 2", "recall"].startswith(f"{recall:.1f} ± ")
-    assert shown["other", "class class 2", "recall"] == "–"
+    table = pd.read_csv(results.folder / "published.csv", index_col="row", keep_default_na=False)
+    ours = numbers.loc[("efficientnet_lite0", "class class 2", "recall")]
+    assert table.at["efficientnet_lite0", "Recall, class class 2"].startswith(f"{100 * ours['ours']:.1f} ± ")
+    assert table.at["efficientnet_lite0", "Recall, class class 2"].endswith("% / 50.0%")
+    assert table.at["other", "Recall, class class 2"] == "– / 50.0%"

@@ -26,7 +26,7 @@ def run_command(command: list[str], nsynth: Path, results: Path) -> Path:
 
 
 def read_comparison(folder: Path, item: str) -> pd.DataFrame:
-    return pd.read_csv(folder / folder_name(item) / "published.csv", keep_default_na=False, na_values=[""])
+    return pd.read_csv(folder / folder_name(item) / "published-numbers.csv", keep_default_na=False, na_values=[""])
 
 
 def check_untrained_items(folder: Path) -> None:
@@ -42,8 +42,15 @@ def check_untrained_items(folder: Path) -> None:
         assert own.loc["parameters", ["ours", "published"]].tolist() == [total, total]
         assert own.loc["trainable_parameters", ["ours", "published"]].tolist() == [TRAINABLE[item], total]
         assert own.loc["non_trainable_parameters", ["ours", "published"]].tolist() == [total - TRAINABLE[item], 0]
-        assert f"{total:,}" in page
+        assert f"{total:,} / {total:,}" in page
         assert len(pd.read_csv(folder / folder_name(item) / "layers.csv")) == LAYERS[item]
+    table = pd.read_csv(folder / "table-1" / "published.csv", index_col="row", dtype=str)
+    assert table["No. of Parameters"].to_dict() == {
+        "AlexNet": "61.8M / 61.8M",
+        "GoogLeNet": "6.13M / 6.13M",
+        "ResNet18": "11.24M / 11.24M",
+    }
+    assert [text.split(" / ")[1] for text in table["Accuracy"]] == ["0.723", "0.762", "0.814"]
     sizes = read_comparison(folder, "Figure 4").set_index("metric")
     for metric in ("input_megabytes", "pass_megabytes", "parameters_megabytes", "total_megabytes"):
         assert sizes.loc[metric, "ours"] == pytest.approx(sizes.loc[metric, "published"], abs=0.005)

@@ -88,7 +88,7 @@ MISTAKES = [  # text of the study, its replacement, and place and remedy in the 
         TITLE + '\nfigures = {B = {figure = "curves", metric = "f1", of = ["Figure 1"]}}',
         "'f1': choose from test_accuracy",
     ),
-    ("[scales.quick]\nepochs = 3", "[scales]", "unknown scale of mine: 'quick'"),
+    ("[scales.quick]\nepochs = 3", "[scales]", "mine/study.toml: add a table of scales"),
 ]
 
 
@@ -189,21 +189,21 @@ def test_study_added_as_a_folder_writes_every_item(sounds: Path, studies: Path, 
     results = tmp_path / "results"
     assert main(["study", "--scale", "quick", *where, "--results", str(results), "mine"]) == 0
     [folder] = (results / "studies" / "mine").iterdir()
-    table = pd.read_csv(folder / "table-1" / "published.csv", keep_default_na=False, na_values=[""])
+    table = pd.read_csv(folder / "table-1" / "published-numbers.csv", keep_default_na=False, na_values=[""])
     ours = pd.read_csv(folder / "table-1" / "table.csv").set_index("condition")
-    best, parameters = table[table["published"].notna()].to_dict("records")
+    best, parameters = table.to_dict("records")
     assert (best["data"], best["epoch"], best["ours"]) == ("their-set", "best", ours.at["none", "accuracy_best_epoch"])
     assert (parameters["metric"], parameters["ours"]) == ("parameters", ours.at["block3", "parameters"])
-    summary = pd.read_csv(folder / "summary" / "published.csv").iloc[0]
-    assert (summary["backbone"], summary["ours"]) == ("all (1)", ours.at["none", "accuracy"])
+    summary = pd.read_csv(folder / "summary" / "published-numbers.csv").iloc[0]
+    assert (summary["row"], summary["ours"]) == ("none (efficientnet_lite0)", ours.at["none", "accuracy"])
     searched = pd.read_csv(folder / "section-2" / "table.csv")
     assert set(searched["lr"]) == {1e-3, 1e-4}
     assert pd.read_csv(folder / "section-2" / "best.csv")["best"].tolist() == [searched["lr"][0]]
-    [rate] = pd.read_csv(folder / "section-2" / "published.csv").to_dict("records")
+    [rate] = pd.read_csv(folder / "section-2" / "published-numbers.csv").to_dict("records")
     assert (rate["metric"], rate["ours"], rate["published"]) == ("lr", searched["lr"][0], 3e-4)
-    network = pd.read_csv(folder / "figure-9" / "published.csv").set_index("metric")
+    network = pd.read_csv(folder / "figure-9" / "published-numbers.csv").set_index("metric")
     assert network["ours"].to_dict() == {"parameters": 3_377_413, "units": 2}
-    cells = pd.read_csv(folder / "figure-1" / "published.csv").set_index("condition")
+    cells = pd.read_csv(folder / "figure-1" / "published-numbers.csv").set_index("condition")
     drawn = pd.read_csv(folder / "figure-1" / "confusion.csv").set_index(["condition", "target", "predicted"])["clips"]
     assert cells["ours"].to_dict() == {
         "low as All": drawn["none", "low", "All"],
@@ -225,7 +225,8 @@ def test_study_added_as_a_folder_writes_every_item(sounds: Path, studies: Path, 
     alone = ["freeze", "--block", "3", "--preset", "mine", "--epochs", "1", *where, "--results", str(results)]
     assert main(alone) == 0  # of the same runs
     names = {path.name for path in results.glob("freeze/*/published*.csv")}
-    assert names == {f"published-mine-{item}.csv" for item in ("summary", "table-1", "figure-1")}
+    items = ("summary", "table-1", "figure-1")
+    assert names == {f"published-mine-{item}{end}.csv" for item in items for end in ("", "-numbers")}
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     other = ["study", "mine", "--figures-only", "--scale", "quick", "--seed", "1"]
     assert main([*other, *where, "--results", str(results)]) == 0
@@ -322,8 +323,9 @@ def test_figures_only_leaves_out_maps_of_missing_runs(
     streams = capfd.readouterr()
     assert re.search(r"Figure 1: left out: run \w+ is missing", (streams.out + streams.err).replace("\n", " "))
     [folder] = (tmp_path / "results" / "studies" / "mine").iterdir()
-    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["table-1"]
-    assert re.findall("^## (.*)", (folder / "study.md").read_text(), re.MULTILINE) == ["Table 1"]
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["figure-9", "section-2", "table-1"]
+    titles = re.findall("^## (.*)", (folder / "study.md").read_text(), re.MULTILINE)
+    assert titles == ["Table 1", "Section 2", "Figure 9"]  # the last two have published numbers only
 
 
 def test_figures_only_unreadable_results_end_the_command(

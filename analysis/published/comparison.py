@@ -1,0 +1,208 @@
+"""Tables of published numbers in the shape that they have in the report, with our numbers beside them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.output.number_format import metric_title
+from analysis.output.output_folder import OutputFolder
+from analysis.output.tables import MISSING, Column
+from analysis.published.class_level import ENTRY, ENTRY_NOTE, class_level_rows, split_class
+from analysis.published.matching import Match, OwnRow, collect_own_rows, find_matches, list_backbones
+from analysis.published.numbers import list_published, load_published, setting_columns
+from analysis.published.printed_format import format_ours, format_published
+from analysis.published.settings import describe_point
+from analysis.published.statements import write_statements
+
+DIFFERS_TITLE = "Differs in"
+WHOLE = "base"  # condition of a network without changes
+COMPARED_NOTE = (
+    "Ours / published, in the unit and precision of the report. Both are from the same epoch: the best epoch on the "
+    "test fold (optimistic) if the report gives that one, otherwise the last epoch."
+)
+DIFFERS_NOTE = "Differs in: settings of our runs that are not those of the report. Settings that it leaves open are "
+DIFFERS_NOTE += "not compared."
+ALONE_NOTE = "Published numbers only: none of our runs measures the same on the same data set."
+
+
+def write_published_comparison(
+    results: OutputFolder,
+    frame: pd.DataFrame,
+    study: str,
+    item: str,
+    *,
+    title: str,
+    folder: Path,
+    name: str = "published",
+    in_study: bool = True,
+) -> None:
+    """Write what a report has published for an item beside our results: a table of numbers, and one of statements.
+
+    The table of numbers has the rows and columns of the report. ``<name>-numbers.csv`` has one row for each number.
+
+    Parameters
+    ----------
+    results
+        Output folder. Its `published_as` is the name of our data set in the published numbers.
+    frame
+        Rows of the analysis, with ``run_ids`` if they are from runs.
+    study, item, folder
+        Parameters of `load_published`.
+    title
+        Title of the report.
+    name
+        Name of the table.
+    in_study
+        Whether the rows are of the experiment that the study names for the item. For a command of its own (False), only
+        numbers that it has a value for are shown, and backbone and starting weights must be the same.
+    """
+    if study not in list_published(folder):
+        return
+    published = load_published(study, folder=folder)
+    published = published[published["item"] == item]
+    if published.empty:
+        return
+    by_class = pd.DataFrame(class_level_rows(results.plan, results.session.store, published))
+    own_rows = collect_own_rows(frame, results) + collect_own_rows(by_class, results)
+    numbers, statements = published[published["claim"] == ""], published[published["claim"] != ""]
+    caption = f"{title}, {item}: {{}}"
+    long = join_numbers(numbers, own_rows, results.plan.datasets, in_study=in_study)
+    if len(long) and (in_study or long["ours"].notna().any()):
+        _write_numbers(results, long, name, caption=caption)
+    write_statements(
+        results,
+        statements,
+        own_rows,
+        name="statements" if in_study else f"{name}-statements",
+        caption=caption.format("statements of the report, and what our runs show"),
+        in_study=in_study,
+    )
+
+
+def join_numbers(
+    published: pd.DataFrame, own_rows: Sequence[OwnRow], data_sets: Mapping[str, Any], *, in_study: bool
+) -> pd.DataFrame:
+    """Return the published numbers of an item with ours: one row for each pair, or number without a counterpart.
+
+    Parameters
+    ----------
+    published
+        Numbers of the item.
+    own_rows
+        Our rows.
+    data_sets
+        Data sets of our runs by ``data.content``.
+    in_study
+        As in `write_published_comparison`; if False, numbers without a counterpart are left out.
+
+    Returns
+    -------
+    DataFrame
+        The columns of the published numbers except settings, with ``published`` and ``published_std`` in place of
+        ``value`` and ``std``; ``row`` and ``column`` of our table; ``ours`` and ``ours_std``; ``differs_in``; and the
+        two numbers as text, ``ours_text`` and ``published_text``.
+    """
+    settings = setting_columns(published)
+    backbones = list_backbones(published)
+    several_sets = published["data"].nunique() > 1
+    rows = []
+    for number in published.to_dict("records"):
+        one = {str(key): value for key, value in number.items()}
+        matches = find_matches(
+            one, own_rows, settings=settings, data_sets=data_sets, item_backbones=backbones, in_study=in_study
+        )
+        plain = {key: value for key, value in one.items() if key not in settings}
+        plain["published"], plain["published_std"] = plain.pop("value"), plain.pop("std")
+        row, column = _place(one, several_sets=several_sets)
+        plain |= {"row": row, "column": column, "published_text": format_published(one)}
+        points = [match.row.point for match in matches]
+        for match in matches:
+            label = ", ".join(filter(None, [match.row.backbone * (not one["backbone"]), *_point(match, points)]))
+            rows.append(
+                plain
+                | {
+                    "row": f"{row} ({label})" if label else row,
+                    "ours": match.value,
+                    "ours_std": match.std,
+                    "ours_text": format_ours(one, match.value, match.std),
+                    "differs_in": ", ".join(match.differences),
+                }
+            )
+        if not matches and in_study:
+            rows.append(plain | {"ours": math.nan, "ours_std": math.nan, "ours_text": "", "differs_in": ""})
+    frame = pd.DataFrame(rows)
+    return frame.drop(columns=["claim", "than", "differs", "value_text"], errors="ignore")
+
+
+def _point(match: Match, points: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [describe_point(match.row.point, points)]
+
+
+def _place(published: Mapping[str, Any], *, several_sets: bool) -> tuple[str, str]:
+    """Return row and column of a number: those of the report or, for a number in the text, from what it is about."""
+    condition, part = split_class(published["condition"])
+    words = [published["data"] * several_sets, published["backbone"], condition * (condition != WHOLE)]
+    row = published["row"] or ", ".join(filter(None, words)) or published["data"]
+    column = ", ".join(filter(None, [metric_title(published["metric"]), part]))
+    return row, published["column"] or column[:1].upper() + column[1:]
+
+
+def shape_table(long: pd.DataFrame) -> tuple[pd.DataFrame, list[Column]]:
+    """Return a table with the rows and columns of the report, from the result of `join_numbers`.
+
+    A cell is "ours / published", or the published number alone if the whole table has none of ours. A last column lists
+    what differs, if anything does.
+    """
+    has_ours = bool(long["ours"].notna().any())
+    by_row = {row: list(dict.fromkeys(part["column"])) for row, part in long.groupby("row", sort=False)}
+    titles = list(dict.fromkeys([*max(by_row.values(), key=len), *long["column"]]))  # in the order of the fullest row
+    rows = []
+    for row, part in long.groupby("row", sort=False):
+        cells: dict[str, Any] = {"row": row}
+        for column, numbers in part.groupby("column", sort=False):
+            texts = [
+                f"{one['ours_text'] or MISSING} / {one['published_text']}" if has_ours else one["published_text"]
+                for one in numbers.to_dict("records")
+            ]
+            cells[str(column)] = "; ".join(dict.fromkeys(texts))
+        rows.append(cells | {DIFFERS_TITLE: _join_differences(part)})
+    table = pd.DataFrame(rows).reindex(columns=["row", *titles, DIFFERS_TITLE])
+    columns = [Column("row", ""), *(Column(title, title, str) for title in titles)]
+    if (table[DIFFERS_TITLE] != "").any():
+        return table, [*columns, Column(DIFFERS_TITLE, DIFFERS_TITLE)]
+    return table.drop(columns=DIFFERS_TITLE), columns
+
+
+def _join_differences(part: pd.DataFrame) -> str:
+    """Return what differs in a row of the table, by column if it is not the same in all of them."""
+    compared = part[part["ours"].notna()]
+    texts = dict(zip(compared["column"], compared["differs_in"], strict=True))
+    if len(set(texts.values())) < 2:
+        return next(iter(texts.values()), "")
+    return "; ".join(f"{column}: {text}" for column, text in texts.items() if text)
+
+
+def _write_numbers(results: OutputFolder, long: pd.DataFrame, name: str, *, caption: str) -> None:
+    table, columns = shape_table(long)
+    compared = long["ours"].notna()
+    notes = [COMPARED_NOTE] if compared.any() else [ALONE_NOTE]
+    if DIFFERS_TITLE in table:
+        notes.append(DIFFERS_NOTE)
+    if long[compared]["condition"].map(lambda condition: bool(ENTRY.fullmatch(condition))).any():
+        notes.append(ENTRY_NOTE)
+    for number in long.drop_duplicates(["row", "column", "contradiction"]).to_dict("records"):
+        if number["contradiction"]:
+            place = ", ".join(filter(None, [number["row"], number["column"]]))
+            notes.append(f"Contradiction in the report: {place}: {number['published_text']}; {number['contradiction']}")
+    results.write_table(
+        name,
+        table,
+        columns,
+        caption=caption.format("our numbers and the published ones" if compared.any() else "the published numbers"),
+        footnotes=notes,
+        show=bool(compared.any()),
+        numbers=long,
+    )
