@@ -17,9 +17,12 @@ from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column, make_console_table
 from analysis.output.writers import write_formats
 from analysis.plots.confusion import ConfusionMatrix, write_confusion_matrices
+from core.finished.used_clips import NEW, TEST, TRAINING, VALIDATION
 from core.store.record import Record
 from core.training import metrics
 
+PARTS = (NEW, TEST, VALIDATION, TRAINING)  # parts of a run that a recording was used in
+PART_COLUMN = Column("part", "Part")
 MAX_CONSOLE_ROWS = 10  # recordings shown on the terminal
 AVERAGE_NAME = "average"  # name of the mean of several networks
 SCORE_COLUMNS = (
@@ -51,6 +54,10 @@ SCORE_NOTE = (
     "Balanced: mean recall of the classes that occur. Precision and F1: means over classes weighted by number of "
     "clips. Macro F1: unweighted mean over the classes that occur. Test fold: accuracy on the test fold of the run."
 )
+PART_NOTE = (
+    "Part: new recordings, and recordings identical to clips of the test, validation or training part of a run. "
+    "Scores of training and validation clips do not show how well a network generalises."
+)
 NO_PROBABILITIES_NOTE = "Networks trained with hinge loss give no probabilities, NLL and ECE."
 
 
@@ -68,12 +75,16 @@ class Predictions:
         Logits of each network, shape (recordings, classes).
     targets
         Class numbers, shape (recordings,), -1 if unknown; None without labels.
+    parts
+        Part of the runs that each recording was used in, shape (recordings,): ``training``, ``validation``, ``test`` or
+        ``new`` (`core.finished.used_clips.find_used_clips`); None if it is not known.
     """
 
     records: Sequence[Record]
     paths: Sequence[str]
     logits: Sequence[np.ndarray]
     targets: np.ndarray | None = None
+    parts: np.ndarray | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -84,6 +95,11 @@ class Predictions:
     def probs(self) -> np.ndarray:
         """Mean softmax outputs of the networks, shape (recordings, classes)."""
         return metrics.soft_vote(self.logits)
+
+    def list_parts(self) -> list[str]:
+        """Return the parts with recordings, the least biased first; empty if all recordings are new or not compared."""
+        present = set() if self.parts is None else {*self.parts}
+        return [part for part in PARTS if part in present] if present - {NEW} else []
 
     @property
     def has_probabilities(self) -> bool:
@@ -102,6 +118,8 @@ def predictions_frame(predictions: Predictions) -> pd.DataFrame:
         Predicted class and its probability (0 to 1); without probability for networks trained with hinge loss.
     true, correct
         Label ("" if unknown), and whether the prediction is correct (missing if unknown); only with labels.
+    part
+        Part of the runs that the recording was used in; only if it is known.
     p_<class>
         Probability of each class; named ``softmax_<class>`` for networks trained with hinge loss, whose softmax outputs
         are no probabilities.
@@ -119,6 +137,8 @@ def predictions_frame(predictions: Predictions) -> pd.DataFrame:
         columns["true"] = np.where(known, names[predictions.targets], "")
         is_correct = pd.Series(best == predictions.targets, dtype="boolean")
         columns["correct"] = is_correct.where(known)
+    if predictions.parts is not None:
+        columns["part"] = predictions.parts
     prefix = "p" if predictions.has_probabilities else "softmax"
     return pd.DataFrame(columns | {f"{prefix}_{name}": probs[:, k] for k, name in enumerate(predictions.class_names)})
 
@@ -158,7 +178,8 @@ def write_predictions(
             )
     first = frame.head(MAX_CONSOLE_ROWS)
     true = [Column("true", "True")] if predictions.targets is not None else []
-    columns = [Column("file", "File"), Column("predicted", "Predicted"), *true]
+    used = [PART_COLUMN] if predictions.list_parts() else []
+    columns = [Column("file", "File"), Column("predicted", "Predicted"), *true, *used]
     probability = [PROBABILITY_COLUMN] if predictions.has_probabilities else []
     results.console_output.append(make_console_table(first, [*columns, *probability]))
     if not probability:
@@ -187,6 +208,9 @@ def write_scores(
 ) -> pd.DataFrame:
     """Write the scores of predictions, overall and per class, and the confusion matrix.
 
+    Recordings that a run was trained, validated or tested on are scored separately (`Predictions.list_parts`). The
+    results per class and the confusion matrix are those of new recordings, or of the first part if there are none.
+
     Parameters
     ----------
     results
@@ -201,30 +225,23 @@ def write_scores(
     Returns
     -------
     DataFrame
-        Overall scores, one row per network and one for the mean of several networks.
+        Overall scores, for each part one row per network and one for the mean of several networks.
     """
     assert predictions.targets is not None
     known = predictions.targets >= 0
-    targets = predictions.targets[known]
-    logits = [each[known] for each in predictions.logits]
-    rows = [
-        {
-            "network": record.id,
-            **_score(metrics.softmax(each), targets, has_probabilities=record.run.training.has_probabilities),
-            "test_accuracy": record.metrics.accuracy,
-        }
-        for record, each in zip(predictions.records, logits, strict=True)
-    ]
-    probs = metrics.soft_vote(logits)
-    network = rows[0]["network"]
-    if len(rows) > 1:
-        network = f"{AVERAGE_NAME} of {len(rows)}"
-        scores = _score(probs, targets, has_probabilities=predictions.has_probabilities)
-        rows.append({"network": network, **scores, "test_accuracy": np.nan})
+    parts = [part for part in predictions.list_parts() if (known & (predictions.parts == part)).any()]
+    masks = {part: known & (predictions.parts == part) for part in parts} or {NEW: known}
+    rows = [row for part, mask in masks.items() for row in _score_rows(predictions, mask, part if parts else "")]
     frame = pd.DataFrame(rows)
-    columns = [column for column in SCORE_COLUMNS if column.name in frame]
-    notes = [*notes, SCORE_NOTE, *([] if predictions.has_probabilities else [NO_PROBABILITIES_NOTE])]
+    columns = [column for column in (PART_COLUMN, *SCORE_COLUMNS) if column.name in frame]
+    notes = [*notes, SCORE_NOTE, *([PART_NOTE] if parts else [])]
+    notes += [] if predictions.has_probabilities else [NO_PROBABILITIES_NOTE]
     results.write_table("table", frame, columns, caption=caption, footnotes=notes)
+    first = next(iter(masks))
+    probs, targets = metrics.soft_vote([each[masks[first]] for each in predictions.logits]), predictions.targets
+    targets = targets[masks[first]]
+    caption = f"{caption}, {first} clips" if parts else caption
+    network = str(frame["network"].iloc[len(rows) // len(masks) - 1])
     by_class = metrics.per_class(probs, targets)
     classes = pd.DataFrame(
         {
@@ -243,6 +260,26 @@ def write_scores(
     )
     write_confusion_matrices(results, [matrix], caption=caption, cells="clips by true and predicted class")
     return frame
+
+
+def _score_rows(predictions: Predictions, mask: np.ndarray, part: str) -> list[dict[str, Any]]:
+    """Return the scores of the recordings in `mask`: one row per network, and one for the mean of several."""
+    assert predictions.targets is not None
+    targets, logits = predictions.targets[mask], [each[mask] for each in predictions.logits]
+    head = {"part": part} if part else {}
+    rows = [
+        {
+            **head,
+            "network": record.id,
+            **_score(metrics.softmax(each), targets, has_probabilities=record.run.training.has_probabilities),
+            "test_accuracy": record.metrics.accuracy,
+        }
+        for record, each in zip(predictions.records, logits, strict=True)
+    ]
+    if len(rows) > 1:
+        scores = _score(metrics.soft_vote(logits), targets, has_probabilities=predictions.has_probabilities)
+        rows.append({**head, "network": f"{AVERAGE_NAME} of {len(rows)}", **scores, "test_accuracy": np.nan})
+    return rows
 
 
 def _score(probs: np.ndarray, targets: np.ndarray, *, has_probabilities: bool) -> dict[str, float]:

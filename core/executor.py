@@ -15,6 +15,7 @@ from core.io.machine_errors import explain_machine_errors, find_machine_error
 from core.io.user_code import isolate_user_code
 from core.plan import Plan
 from core.session import Session
+from core.store.clip_tables import write_clip_table
 from core.store.runs import FAILED, FINISHED
 from core.training import results
 from core.training.evaluation import format_accuracy
@@ -63,6 +64,7 @@ def execute(plan: Plan, session: Session) -> ExecutionSummary:
         missing = unfinished_runs(plan, session)
         missing_ids = {run.id for run in missing}
         failed = sum(session.store.status(run) == FAILED for run in plan.runs if run.id not in missing_ids)
+    write_clip_tables(missing, plan, session)
     new: set[str] = set()
     locked_elsewhere: list[Run] = []
     user_errors: list[tuple[Run, UserError]] = []  # runs that raised a `UserError`
@@ -217,6 +219,12 @@ def group_label(labels: Sequence[str]) -> str:
 def unfinished_runs(plan: Plan, session: Session) -> Sequence[Run]:
     """Return the runs of a plan that have to be trained."""
     return [run for run in plan.runs if not is_done(run, session)]
+
+
+def write_clip_tables(runs: Sequence[Run], plan: Plan, session: Session) -> None:
+    """Write the clips and digests of the data sets of runs (`core.store.clip_tables`)."""
+    for content in {run.data.content for run in runs}:
+        write_clip_table(plan.datasets[content], content, session.store)
 
 
 def is_done(run: Run, session: Session) -> bool:

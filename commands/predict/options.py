@@ -18,6 +18,9 @@ class Predict:
     predictions.csv and predictions.parquet; --labels adds scores, a table of classes and a confusion matrix. Networks
     trained with hinge loss have no probabilities: the files have their softmax outputs instead.
 
+    Recordings whose files are identical to clips that the networks were trained, validated or tested on are named in
+    the column part, and scored separately.
+
     The id of a run is in the column run_ids of every table.csv; --dry-run of an ablation prints it.
 
     Examples

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.output.number_format import to_csv
 from analysis.output.output_folder import OutputFolder
 from analysis.output.writers import write_formats
-from analysis.predictions import Predictions, write_predictions, write_scores
+from analysis.predictions import PARTS, Predictions, write_predictions, write_scores
 from commands.ablation import json_rows, show_items
 from commands.cli.console import EscapingConsole
 from commands.cli.parser import Call
@@ -30,6 +30,7 @@ from core.datasets.prediction.recordings import (
 from core.errors import UserError
 from core.finished.open_run import find_finished_record
 from core.finished.predict import PredictionOutputs, predict_logits
+from core.finished.used_clips import NEW, TRAINING, find_used_clips
 from core.io.atomic_files import short_digest
 from core.plan import Plan, PlannedRun
 from core.progress import Reporter
@@ -53,10 +54,12 @@ def run_predict(call: Call) -> int:
         sounds, targets = _find_recordings(options, records, session)
         ids = _submission_ids(options.submission, sounds.paths)
         outputs = predict_logits(records, sounds, session)
-        for line in [*sounds.remarks, *_bad_recording_notes(outputs)]:
+        parts = find_used_clips(records, sounds, session.store, progress=report)
+        for line in [*sounds.remarks, *_bad_recording_notes(outputs), *_used_clip_notes(parts, records)]:
             report.note(line)
     is_usable = np.isin(sounds.paths, outputs.paths)
-    predictions = Predictions(records, outputs.paths, outputs.logits, None if targets is None else targets[is_usable])
+    targets, parts = (None if each is None else each[is_usable] for each in (targets, parts))
+    predictions = Predictions(records, outputs.paths, outputs.logits, targets, parts)
     plan = Plan(call.name, tuple(PlannedRun(record.id, record.run, records[0].run) for record in records), {})
     results = OutputFolder(plan, session, session.store.output / call.name / _folder_name(options, records))
     usable_ids = [id for id, usable in zip(ids, is_usable, strict=False) if usable]
@@ -172,6 +175,19 @@ def _bad_recording_notes(outputs: PredictionOutputs) -> list[str]:
     total = len(outputs.bad) + len(outputs.paths)
     more = f"; and {len(problems) - MAX_LISTED_RECORDINGS} more" if len(problems) > MAX_LISTED_RECORDINGS else ""
     return [f"{len(problems)} of {total} could not be used and are left out: {listed}{more}"]
+
+
+def _used_clip_notes(parts: np.ndarray | None, records: Sequence[Record]) -> list[str]:
+    """Return a note on recordings that the runs were trained, validated or tested on, or on a missing comparison."""
+    runs = f"run{'s' if len(records) > 1 else ''} {format_few([record.id for record in records])}"
+    if parts is None:
+        return [f"the recordings are not compared with the clips of {runs}, because their digests are not stored"]
+    counts = Counter(parts.tolist())
+    if not (used := {part: counts[part] for part in PARTS if part != NEW and counts[part]}):
+        return []
+    what = ", ".join(f"{count:,} of the {part} part" for part, count in used.items())
+    line = f"{sum(used.values()):,} of {len(parts):,} are identical to clips of {runs}: {what}; see the column part"
+    return [f"problem: {line}" if TRAINING in used else line]
 
 
 def _score_notes(predictions: Predictions, outputs: PredictionOutputs) -> list[str]:

@@ -22,7 +22,7 @@ from core.config.execution import RayOptions
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
-from core.executor import ExecutionSummary, report_damaged_runs, unfinished_runs
+from core.executor import ExecutionSummary, report_damaged_runs, unfinished_runs, write_clip_tables
 from core.inputs.input_of_run import get_input_key
 from core.inputs.store.build_inputs import BuildChunks
 from core.models import find_family
@@ -64,6 +64,7 @@ def execute_on_ray(plan: Plan, session: Session, *, scheduler: Any = None) -> Ex
     if scheduler is not None:
         missing = [run for run in missing if session.store.status(run) != STOPPED]
     report_damaged_runs(missing, plan, session)
+    write_clip_tables(missing, plan, session)
     if missing:
         sweep(
             PlannedTrials(plan, missing, one_per_trial=scheduler is not None),

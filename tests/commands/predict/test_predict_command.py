@@ -82,7 +82,7 @@ def new(sounds: Path, tmp_path: Path) -> Path:
 def test_predict_probabilities_are_those_of_the_run(predict, results: Path, sounds: Path) -> None:
     folder = predict(f"{sounds}")
     frame = pd.read_csv(folder / "predictions.csv")
-    assert list(frame) == ["file", "predicted", "probability", *(f"p_{name}" for name in CLASSES)]
+    assert list(frame) == ["file", "predicted", "probability", "part", *(f"p_{name}" for name in CLASSES)]
     probs = frame[[f"p_{name}" for name in CLASSES]].to_numpy()
     np.testing.assert_allclose(probs.sum(axis=1), 1)
     assert frame["predicted"].tolist() == [CLASSES[k] for k in probs.argmax(axis=1)]
@@ -105,12 +105,23 @@ def test_predict_several_networks_are_averaged(predict, results: Path, sounds: P
     assert json.loads((both / "analysis.json").read_text())["runs"] == [one, other]
 
 
-def test_predict_scores_are_those_of_sklearn(predict, results: Path, sounds: Path) -> None:
-    folder = predict(f"{sounds} --labels {sounds}")
+@pytest.fixture
+def louder(sounds: Path, tmp_path: Path) -> Path:
+    """Return a folder with the recordings of `sounds`, each of them louder, so that no file is identical."""
+    for file in sorted(sounds.rglob("*.wav")):
+        y, sr = soundfile.read(file)
+        (tmp_path / "louder" / file.parent.name).mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / "louder" / file.relative_to(sounds), 1.5 * y, sr)
+    return tmp_path / "louder"
+
+
+def test_predict_scores_are_those_of_sklearn(predict, results: Path, louder: Path) -> None:
+    folder = predict(f"{louder} --labels {louder}")
     frame = pd.read_csv(folder / "predictions.csv")
     assert frame["true"].tolist() == [path.split("/")[0] for path in frame["file"]]
     assert frame["correct"].tolist() == (frame["true"] == frame["predicted"]).tolist()
     (scores,) = pd.read_csv(folder / "table.csv").to_dict("records")
+    assert "part" not in scores
     assert scores["accuracy"] == pytest.approx(accuracy_score(frame["true"], frame["predicted"]))
     assert scores["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(frame["true"], frame["predicted"]))
     report = classification_report(frame["true"], frame["predicted"], output_dict=True, zero_division=0)
@@ -122,6 +133,58 @@ def test_predict_scores_are_those_of_sklearn(predict, results: Path, sounds: Pat
     np.testing.assert_array_equal(counted, confusion_matrix(frame["true"], frame["predicted"]))
     assert scores["test_accuracy"] == Store(results).finished(run_ids(results)[0]).metrics.accuracy
     assert (folder / "confusion.png").exists()
+
+
+def test_predict_clips_of_the_run_are_scored_separately(
+    predict, results: Path, sounds: Path, louder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All parts of the run in one folder, under other names, with six new recordings and held-out clips."""
+    everything = tmp_path / "everything"
+    for label in CLASSES:
+        (everything / label).mkdir(parents=True)
+        for k in range(10):
+            shutil.copy(sounds / label / f"{k}.wav", everything / label / f"take {k}.wav")
+        for k in range(2):
+            shutil.copy(louder / label / f"{k}.wav", everything / label / f"new {k}.wav")
+    folder = predict(f"{everything} --labels {everything}")
+    (record,) = (record for record in Store(results).records() if record.id == run_ids(results)[0])
+    dataset = select(load_dataset("folder", sounds), set_aside=0.2)
+    split = dataset.split(record.run.data.fold, validation=record.run.data.validation)
+    expected = {f"{label}/new {k}.wav": "new" for label in CLASSES for k in range(2)}
+    for name, rows in (("training", split.train), ("validation", split.validation), ("test", split.test)):
+        for path in dataset.clips["path"].iloc[rows]:
+            expected[path.replace("/", "/take ")] = name
+    expected |= {path.replace("/", "/take "): "new" for path in dataset.holdout["path"]}
+    frame = pd.read_csv(folder / "predictions.csv").set_index("file")
+    assert frame["part"].to_dict() == expected
+    said = " ".join(capsys.readouterr().err.split())
+    counts = frame["part"].value_counts()
+    assert (
+        f"problem: {36 - counts['new']} of 36 are identical to clips of run {record.id}: {counts['test']} of the"
+        in said
+    )
+    table = pd.read_csv(folder / "table.csv").set_index("part")
+    assert table["clips"].to_dict() == counts.to_dict()
+    assert table.index[0] == "new"
+    assert table.index[-1] == "training"
+    for part, rows in frame.groupby("part"):
+        assert table.loc[part, "accuracy"] == pytest.approx(rows["correct"].astype(bool).mean())
+    assert table.loc["test", "accuracy"] == pytest.approx(record.metrics.accuracy)
+    assert pd.read_csv(folder / "classes.csv")["clips"].sum() == counts["new"]
+    both = pd.read_csv(predict(f"{everything} --labels {everything} --all-seeds") / "table.csv")
+    assert both["network"].str.startswith("average").sum() == len(counts)
+
+
+def test_predict_without_digests_says_so(
+    predict, results: Path, sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict(f"{sounds / 'low' / '0.wav'}")
+    assert "not compared" not in " ".join(capsys.readouterr().err.split())
+    for table in (tmp_path / "results" / "runs" / ".clips").iterdir():
+        table.write_bytes(table.read_bytes()[:-9])
+    folder = predict(f"{sounds / 'low'}")
+    assert "are not compared with the clips of run" in " ".join(capsys.readouterr().err.split())
+    assert "part" not in pd.read_csv(folder / "predictions.csv")
 
 
 def test_predict_holdout_predicts_the_held_out_clips(predict, sounds: Path) -> None:
@@ -147,6 +210,7 @@ def test_predict_broken_file_is_left_out_and_counted(
     out, err = capsys.readouterr()
     assert "files without the suffix of a recording are ignored: readme.txt" in err
     assert "1 of 7 could not be used and are left out: deep/broken.m4a: " in err
+    assert "identical" not in err
     assert "3 of 6 are not scored" in " ".join(err.split())
     answer = json.loads(out)
     assert (answer["predicted"], answer["left_out"], answer["rows"][0]["clips"]) == (6, 1, 3)
@@ -191,10 +255,13 @@ def test_predict_feature_rows_need_no_labels(tmp_path: Path) -> None:
     (folder,) = (tmp_path / "r" / "predict").iterdir()
     frame = pd.read_csv(folder / "predictions.csv").set_index("file")
     np.testing.assert_allclose(frame.loc[clips, ["p_x", "p_y"]], metrics.softmax(logits), atol=1e-6)
+    assert frame.loc[clips, "part"].eq("test").all()
+    assert frame["part"].value_counts().reindex(["new", "training"]).gt(0).all()
     assert main(["predict", *base, "--holdout", "--data-root", str(tmp_path / "t.csv")]) == 0
     other = next(path for path in (tmp_path / "r" / "predict").iterdir() if path != folder)
     holdout = pd.read_csv(other / "predictions.csv").set_index("file")
     assert len(holdout) == 12
+    assert holdout["part"].eq("new").all()
     np.testing.assert_allclose(holdout[["p_x", "p_y"]], frame.loc[holdout.index, ["p_x", "p_y"]], rtol=1e-5)
     table.assign(c="many").to_csv(tmp_path / "bad.csv", index=False)
     with pytest.raises(UserError, match=r"^60 of the 60 .*c is 'many', not a finite number.*: repair or remove them$"):
