@@ -24,12 +24,13 @@ from core.store.record import Record
 
 stats = Lazy("scipy.stats")  # most of a second to import
 contingency_tables = Lazy("statsmodels.stats.contingency_tables")  # half a second to import
-MAX_SIGN_FLIPS = 2**16  # all sign flips of up to 16 groups; a random sample for more groups
+MAX_SIGN_FLIPS = 2**16  # all distinct sign flips of up to 17 groups; a random sample for more groups
 MIN_APPROXIMATE_MCNEMAR = 25  # discordant clips below which chi-squared is a poor approximation
 SIGNIFICANCE_LEVEL = 0.05
 OVERLAP_NOTE = (
     "The training sets of different folds overlap; the standard error over folds is corrected for this (Nadeau and "
-    "Bengio, Inference for the Generalization Error, 2003)."
+    "Bengio, Inference for the Generalization Error, 2003). In simulated cross-validation, 95 % intervals contained "
+    "the true mean in 96 to 100 % of studies; without the correction, in 87 to 97 %."
 )
 
 NAN = float("nan")
@@ -293,7 +294,8 @@ def compare_pairs(
         One value per run, indexed by (fold, seed) or by fold, or independent values indexed by one level, such as
         recordings; nan for failed runs.
     sizes
-        Sizes of the folds, if the values are accuracies of folds; None for independent values.
+        Sizes of the folds, if the values are accuracies of folds; the interval then ends at -1 and 1. None for
+        independent values.
     confidence
         Confidence level, 0 to 1.
 
@@ -311,10 +313,11 @@ def compare_pairs(
 
     Notes
     -----
-    The test is Nadeau and Bengio's corrected t test (`standard_error`). In simulated cross-validation, Student's t test
-    over folds has false positive rates up to .15 instead of .05, and sign flips over folds up to .14; sign flips cannot
-    reach .05 with fewer than six folds. Flipping signs per recording is worse, as it ignores the variation between
-    trainings.
+    The test is Nadeau and Bengio's corrected t test (`standard_error`). Of the tests compared in
+    ``tests/benchmarks/simulations/cross_validation.py``, it is the only one that keeps the level of .05 and can be
+    significant with five folds: false positive rates are at most .04, those of Student's t test over folds .10, of sign
+    flips over folds .09, and of sign flips per recording .33, because these ignore the variation between trainings.
+    Sign flips over folds cannot reach .05 with fewer than six folds.
     Effect size: Lakens, "Calculating and reporting effect sizes", 2013, equation 6 (d_z).
     """
     for side in (values, reference):
@@ -327,7 +330,8 @@ def compare_pairs(
     single = matched.index.nlevels > 1 and matched.index.get_level_values(0).nunique() < 2
     if single and sizes:
         sizes = sizes.without_overlap
-    interval = mean_interval(difference, sizes=sizes, confidence=confidence)
+    bounds = (-1.0, 1.0) if sizes else (-np.inf, np.inf)  # of a difference of accuracies
+    interval = mean_interval(difference, sizes=sizes, confidence=confidence, bounds=bounds)
     has_test = not single and interval.n > 1
     return PairedComparison(
         difference=interval.mean,
@@ -384,10 +388,14 @@ def equivalence_p_value(
 def equivalence_margin(difference: npt.ArrayLike, sizes: FoldSizes | None = None) -> float:
     """Return the smallest margin at which `equivalence_p_value` is at most .05; nan for a standard error of 0.
 
-    It is the larger absolute bound of the 90 % interval of the mean difference, shape (n,).
+    It is the larger absolute bound of the 90 % interval of the mean difference, shape (n,). With `sizes` it is at most
+    1, the largest difference of accuracies.
     """
     interval = mean_interval(difference, sizes=sizes, confidence=1 - 2 * SIGNIFICANCE_LEVEL)
-    return max(abs(interval.low), abs(interval.high)) if interval.low < interval.high else NAN
+    if not interval.low < interval.high:
+        return NAN
+    margin = max(abs(interval.low), abs(interval.high))
+    return min(margin, 1.0) if sizes else margin
 
 
 def mcnemar(
@@ -454,8 +462,8 @@ def _sign_flip_test(difference: npt.NDArray[np.float64]) -> tuple[float, bool]:
     if len(difference) < 2:
         return 1.0, True  # the only other permutation is the mirror image
     n = len(difference)
-    exact = 2**n <= MAX_SIGN_FLIPS
-    if exact:  # half of them; the other half are mirror images
+    exact = 2 ** (n - 1) <= MAX_SIGN_FLIPS
+    if exact:  # half of the sign flips; the other half are mirror images
         sums = (1 - 2 * ((np.arange(2 ** (n - 1))[:, None] >> np.arange(n)) & 1)) @ difference
     else:
         sums = _flipped_sums(difference)

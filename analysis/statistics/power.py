@@ -1,70 +1,61 @@
-"""Power analysis: power and smallest detectable difference of a paired t test over folds."""
+"""Power analysis: power and smallest detectable difference of the corrected t test over folds."""
 
 import math
 
 import numpy as np
 import pandas as pd
 
-from analysis.statistics.hypothesis_tests import SIGNIFICANCE_LEVEL, average_seeds
+from analysis.statistics.hypothesis_tests import SIGNIFICANCE_LEVEL, FoldSizes, average_seeds, error_of_mean
 from core.registry import Lazy
 
 optimize, stats = Lazy("scipy.optimize"), Lazy("scipy.stats")  # most of a second to import
 
 TARGET_POWER = 0.8  # probability of detecting a true difference
-MAX_UNITS = 10_000  # largest number of folds or seeds considered
+MAX_SEEDS = 1000  # largest number of seeds considered
+SPREAD_COLUMNS = ["std", "fold_std", "seed_std"]  # results of `variance_components`
 
 
-def compute_power(difference: float, std: float, folds: int) -> float:
-    """Return the power of a two-sided paired t test over folds at .05.
+def compute_power(difference: float, error: float, folds: int, *, level: float = SIGNIFICANCE_LEVEL) -> float:
+    """Return the power of the two-sided t test over folds of `analysis.statistics.hypothesis_tests.compare_pairs`.
 
     Parameters
     ----------
     difference
         True mean difference.
-    std
-        Standard deviation of the differences of folds (seeds averaged), above 0, in the unit of `difference`.
+    error
+        Standard error of the mean difference (`analysis.statistics.hypothesis_tests.error_of_mean`), above 0, in the
+        unit of `difference`.
     folds
         Number of folds, at least 2.
+    level
+        Significance level.
+
+    Notes
+    -----
+    Exact for normal differences whose correlation is test / (test + train), as Nadeau and Bengio assume. With a weaker
+    correlation the power is higher wherever it is above one half.
     """
-    critical = stats.t.ppf(1 - SIGNIFICANCE_LEVEL / 2, folds - 1)
-    shift = min(abs(difference) * math.sqrt(folds) / std, 50.0)  # power is 1 beyond this shift
-    wrong_way = (
-        stats.nct.cdf(-critical, folds - 1, shift) if shift < 5 else 0.0
-    )  # below 1e-8 for larger shifts, where SciPy returns nan
+    critical = stats.t.ppf(1 - level / 2, folds - 1)
+    shift = min(abs(difference) / error, 10 * critical + 50)  # power is 1 beyond this shift
+    wrong_way = np.nan_to_num(stats.nct.cdf(-critical, folds - 1, shift))  # SciPy returns nan where it is below 1e-8
     return float(stats.nct.sf(critical, folds - 1, shift) + wrong_way)
 
 
-def min_detectable_difference(std: float, folds: int) -> float:
-    """Return the smallest true difference with a power of 80 %, in the unit of `std`.
+def min_detectable_difference(error: float, folds: int, *, level: float = SIGNIFICANCE_LEVEL) -> float:
+    """Return the smallest true difference with a power of 80 %, in the unit of `error`.
 
-    nan for fewer than two folds; 0 if `std` is 0. Parameters as in `compute_power`.
+    nan for fewer than two folds; 0 if `error` is 0. Parameters as in `compute_power`.
     """
-    if folds < 2 or not math.isfinite(std):
+    if folds < 2 or not math.isfinite(error):
         return math.nan
-    if std == 0:
+    if error == 0:
         return 0.0
-    high = 2.0 * stats.t.ppf(1 - SIGNIFICANCE_LEVEL / 2, folds - 1) + 4
-    shift = optimize.brentq(lambda d: compute_power(d, 1.0, folds) - TARGET_POWER, 0.0, high)
-    return float(shift * std)
+    high = 2.0 * stats.t.ppf(1 - level / 2, folds - 1) + 4
+    shift = optimize.brentq(lambda d: compute_power(d, 1.0, folds, level=level) - TARGET_POWER, 0.0, high)
+    return float(shift * error)
 
 
-def required_folds(std: float, difference: float) -> int | None:
-    """Return the number of folds needed for a power of 80 %; None if it is above `MAX_UNITS`.
-
-    Parameters as in `compute_power`.
-    """
-    if std == 0:
-        return 2
-    low, high = 1, MAX_UNITS
-    if compute_power(difference, std, high) < TARGET_POWER:
-        return None
-    while high - low > 1:  # power grows with the folds
-        middle = (low + high) // 2
-        low, high = (low, middle) if compute_power(difference, std, middle) >= TARGET_POWER else (middle, high)
-    return high
-
-
-def required_seeds(fold_std: float, seed_std: float, folds: int, difference: float) -> int | None:
+def required_seeds(fold_std: float, seed_std: float, folds: int, sizes: FoldSizes, difference: float) -> int | None:
     """Return the number of seeds per fold needed for a power of 80 %; None if no number suffices.
 
     Parameters
@@ -73,12 +64,15 @@ def required_seeds(fold_std: float, seed_std: float, folds: int, difference: flo
         Standard deviations from `variance_components`.
     folds, difference
         As in `compute_power`.
+    sizes
+        Sizes of the folds.
     """
-    max_std = difference / min_detectable_difference(1.0, folds)  # of the means of folds
-    if fold_std >= max_std:
+    max_error = difference / min_detectable_difference(1.0, folds)
+    max_std = max_error / float(error_of_mean(1.0, folds, sizes))  # of the means of folds
+    if max(fold_std, sizes.resolution) >= max_std:
         return None
     seeds = max(1, math.ceil(seed_std**2 / (max_std**2 - fold_std**2)))
-    return seeds if seeds <= MAX_UNITS else None
+    return seeds if seeds <= MAX_SEEDS else None
 
 
 def variance_components(difference: "pd.Series[float]") -> tuple[float, float, float]:
@@ -110,7 +104,12 @@ def variance_components(difference: "pd.Series[float]") -> tuple[float, float, f
     return std, math.sqrt(max(0.0, std**2 - float(within.mean()) * share)), math.sqrt(float(within.mean()))
 
 
-def root_mean_square(values: "pd.Series[float]") -> float:
-    """Return the root mean square of the values that are not nan; nan without any."""
-    finite = values.dropna().to_numpy()
-    return float(np.sqrt(np.mean(finite**2))) if len(finite) else math.nan
+def pool_components(components: pd.DataFrame) -> tuple[float, float, float]:
+    """Return the root mean squares of the columns `SPREAD_COLUMNS` over the same rows.
+
+    Only rows with all three count, or, if there are none, rows with the first; nan without any.
+    """
+    spread = components[SPREAD_COLUMNS].astype(float)
+    complete = spread.dropna() if spread.notna().all(axis=1).any() else spread.dropna(subset="std")
+    std, fold_std, seed_std = np.sqrt((complete**2).mean())
+    return float(std), float(fold_std), float(seed_std)

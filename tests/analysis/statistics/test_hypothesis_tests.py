@@ -20,6 +20,7 @@ from analysis.statistics.hypothesis_tests import (
     mean_interval,
 )
 from tests.benchmarks.simulations.cross_validation import STRONG, WEAK, Design, Studies
+from tests.benchmarks.simulations.equivalence import NOT_EQUIVALENT, false_equivalence, misses_zero
 from tests.benchmarks.simulations.intervals import coverage
 from tests.benchmarks.simulations.recordings import recordings
 
@@ -122,10 +123,19 @@ def test_compare_pairs_of_equal_differences_has_lower_bound_of_one_clip():
 
 
 def test_mean_interval_of_accuracies_lies_within_bounds():
-    interval = mean_interval([0.98, 0.995], sizes=FoldSizes(100, 100), bounds=(0, 1))
-    assert (interval.low, interval.high) == (0.0, 1.0) or interval.high == 1.0
-    assert 0 <= interval.low < interval.mean
+    high, low = (mean_interval(values, bounds=(0, 1)) for values in ([0.98, 0.995], [0.02, 0.005]))
+    assert (high.high, low.low) == (1.0, 0.0)
+    assert 0.8 < high.low < high.mean
     assert mean_interval([0.98, 0.995]).high > 1
+
+
+def test_compare_pairs_of_accuracies_ends_at_100_points():
+    values, reference = runs([0.9, 0.1]), runs([0.1, 0.2])
+    result = compare_pairs(values, reference, sizes=FoldSizes(100, 100))
+    assert (result.low, result.high, result.equal_within) == (-1, 1, 1)
+    unbounded = compare_pairs(values, reference)
+    assert unbounded.high > 1
+    assert unbounded.equal_within > 1
 
 
 def test_mcnemar_of_few_clips_equals_binomial_test():
@@ -235,6 +245,27 @@ def test_mcnemar_with_groups_equals_enumeration():
     surplus = [int(np.sum(a[groups == g])) - int(np.sum(b[groups == g])) for g in range(8)]
     sums = [abs(np.dot(surplus, signs)) for signs in product((1, -1), repeat=8)]
     assert mcnemar(a, b, groups=groups).p == pytest.approx(np.mean([s >= abs(sum(surplus)) for s in sums]))
+
+
+@pytest.mark.parametrize("n", [5, 16, 17, 18, 20])
+def test_mcnemar_of_groups_is_never_below_smallest_p(n):
+    """With 17 groups and random sign flips, p was 1 / 65537."""
+    groups = np.repeat(np.arange(n), 2)
+    result = mcnemar(np.ones(2 * n), np.zeros(2 * n), groups=groups)
+    assert result.p >= 2.0 ** (1 - n)
+    assert result.exact == (n <= 17)
+    assert result.p == pytest.approx(2.0 ** (1 - n), abs=0 if n <= 17 else 5e-5)
+
+
+@pytest.mark.parametrize("design", NOT_EQUIVALENT[:2], ids=str)
+def test_equivalence_of_few_clips_keeps_error_rate(design):
+    """Without the lower bound, 20 to 40 % of pairs that are not equivalent pass, as their folds are equal by chance."""
+    assert false_equivalence(*design) <= 0.05
+    assert false_equivalence(*design, corrected=False) > 0.15
+
+
+def test_interval_of_few_clips_contains_0_for_equal_networks():
+    assert misses_zero(2, 20, 0.01) <= 0.05
 
 
 def test_mcnemar_with_groups_of_dependent_clips_keeps_error_rate():

@@ -271,7 +271,8 @@ def test_parse_experiments_splits_network_by_backbone(studies: Path) -> None:
 def test_study_dry_run_prints_power_and_trains_nothing(
     sounds: Path, studies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = '[[experiments]]\nitem = "B"\ncommand = "cutoff"\n[[experiments]]\nitem = "C"\ncommand = "network"\n'
+    more = '[[experiments]]\nitem = "B"\ncommand = "cutoff"\n[experiments.options]\nblock = [1, 2]\n'
+    more += '[[experiments]]\nitem = "C"\ncommand = "network"\n'
     write_study(studies, STUDY + more)
     small = ["--data", "folder", "--data-root", str(sounds), "--sr", "8000", "--duration", "0.5", "--n-frames", "32"]
     results = ["--results", str(tmp_path / "results"), "--device", "cpu", "--dry-run"]
