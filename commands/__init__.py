@@ -12,6 +12,7 @@ COMMANDS = Registry(
         "data": "commands.data.options:Data",
         "network": "commands.network.options:Network",
         "samples": "commands.samples.options:Samples",
+        "runs": "commands.runs.options:Runs",
         "predict": "commands.predict.options:Predict",
         "report": "commands.report.options:Report",
     },
@@ -19,7 +20,7 @@ COMMANDS = Registry(
 OTHER_GROUPS = {  # headings of the overview; all other commands are ablations
     "Studies and search": ("study", "tune"),
     "Inspect": ("data", "network", "samples"),
-    "Use finished runs": ("predict", "report"),
+    "Use finished runs": ("runs", "predict", "report"),
 }
 
 

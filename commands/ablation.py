@@ -1,7 +1,6 @@
 """Run an ablation: plan, execute, analyse, and show the results."""
 
 import json
-import math
 import sys
 from contextlib import redirect_stdout
 from functools import partial
@@ -12,7 +11,7 @@ from rich.table import Table
 
 import ablations
 from ablations.base import Ablation
-from analysis.output.number_format import format_seconds
+from analysis.output.number_format import format_seconds, json_rows
 from analysis.output.tables import print_console_table
 from analysis.statistics.paired_comparisons import planned_power_note
 from commands.cli import study_schema
@@ -225,14 +224,3 @@ def show_folder(results: "OutputFolder", console: Console) -> None:
     first = next((name for name in OPEN_FIRST if name in names), min(names, default=""))
     hint = f"; open {first} first" if first else ""
     console.print(f"Results: {results.folder} ({len(results.files)} files{hint})", markup=False, soft_wrap=True)
-
-
-def json_rows(frame: "pd.DataFrame") -> list[dict[str, Any]]:
-    """Return the rows of a table as JSON types, with null for NaN."""
-
-    def plain(value: Any) -> Any:
-        if hasattr(value, "item"):
-            value = value.item()
-        return None if isinstance(value, float) and math.isnan(value) else value
-
-    return [{str(key): plain(value) for key, value in row.items()} for row in frame.to_dict("records")]

@@ -1,5 +1,6 @@
 """Number formats for tables, captions and axes."""
 
+import math
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -155,3 +156,14 @@ def _is_number(word: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def json_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as JSON types, with null for NaN."""
+
+    def plain(value: Any) -> Any:
+        if hasattr(value, "item"):
+            value = value.item()
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    return [{str(key): plain(value) for key, value in row.items()} for row in frame.to_dict("records")]

@@ -24,7 +24,7 @@ from core.store.runs import HISTORY, Store
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def make_page(results: Path, limits: Limits | None = None, *, output: Path | None = None) -> str:
+def make_page(results: Path, limits: Limits | None = None) -> str:
     """Return the page as HTML.
 
     The same folder always gives the same page.
@@ -35,23 +35,21 @@ def make_page(results: Path, limits: Limits | None = None, *, output: Path | Non
         Results folder. Its files are not changed.
     limits
         Maximum sizes of the page; the page names what it leaves out.
-    output
-        Folder that the page will be written to; needed if `results` is read-only.
 
     Raises
     ------
     UserError
         If the folder does not exist, or has neither runs nor analyses.
     """
-    return escape_controls(_render(_collect_contents(results, limits or Limits(), output)))
+    return escape_controls(_render(_collect_contents(results, limits or Limits())))
 
 
-def _collect_contents(results: Path, limits: Limits, output: Path | None) -> dict[str, Any]:
+def _collect_contents(results: Path, limits: Limits) -> dict[str, Any]:
     """Return the variables of the template."""
     if not (results / "runs").is_dir():
         raise UserError(f"{results} holds no runs; run an ablation first, or name the folder of its --results")
 
-    store = Store(results, output)
+    store = Store(results, read_only=True)
     records, damaged = run_details.read_records(store)
     reader = Reader(results, limits)
     analyses = reader.read_analyses()

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.output.number_format import to_csv
+from analysis.output.number_format import json_rows, to_csv
 from analysis.output.output_folder import OutputFolder
 from analysis.output.writers import write_formats
 from analysis.predictions import PARTS, Predictions, write_predictions, write_scores
-from commands.ablation import json_rows, show_items
+from commands.ablation import show_items
 from commands.cli.console import EscapingConsole
 from commands.cli.parser import Call
 from commands.predict.options import Predict

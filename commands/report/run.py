@@ -9,7 +9,7 @@ from commands.cli.parser import Call
 def run(call: Call) -> int:
     """Write the page, and print its path and size."""
     options = call.command
-    page = make_page(options.results, output=options.output).encode("utf-8", "replace")
+    page = make_page(options.results).encode("utf-8", "replace")
     (file,) = write_formats((options.output or options.results) / "report" / "index", {".html": page})
     EscapingConsole(soft_wrap=True).print(f"{file} ({len(page) / 2**20:.1f} MiB)", markup=False)
     return 0

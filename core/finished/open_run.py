@@ -104,7 +104,7 @@ def find_finished_record(run_id: str, store: Store, *, otherwise: str = "train o
     Parameters
     ----------
     run_id
-        Run id, as typed.
+        Run id, as typed; it may be shortened as long as it is unique.
     store
         Store of the run.
     otherwise
@@ -115,6 +115,8 @@ def find_finished_record(run_id: str, store: Store, *, otherwise: str = "train o
     UserError
         If the run is damaged, unknown or not finished, with the most similar id.
     """
+    if re.fullmatch("[0-9a-f]{1,11}", run_id) and any(id.startswith(run_id) for id in store.list_ids()):
+        run_id = store.find_id(run_id)
     is_run_id = re.fullmatch("[0-9a-f]{12}", run_id) is not None
     if is_run_id and (record := store.finished(run_id)):
         return record

@@ -13,21 +13,20 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 from filelock import FileLock, Timeout
-from safetensors.torch import load_file, save_file
 
 from core.config.run import Run
-from core.errors import ResultsError, UserError, first_line
+from core.errors import ResultsError, UserError, first_line, printable, unknown_name_error
 from core.io.atomic_files import (
     atomic_write,
     explain_write_errors,
     file_digest,
     file_size,
+    read_regular_file,
     remove_temporary_files,
     write_text,
 )
@@ -47,7 +46,11 @@ from core.store.record import (
     encode_record,
 )
 
+if TYPE_CHECKING:
+    import torch
+
 pa, parquet = Lazy("pyarrow"), Lazy("pyarrow.parquet")
+safetensors, isfinite = Lazy("safetensors.torch"), Lazy("torch:isfinite")  # torch takes a second to import
 
 __all__ = ["FAILED", "FINISHED", "MISSING", "RECORD", "RUNNING", "STOPPED", "Record", "Store"]
 
@@ -55,6 +58,7 @@ INPUT_TRANSFORM = "first_step.safetensors"
 HISTORY, PREDICTIONS, WEIGHTS = "history.csv", "predictions.parquet", "weights.safetensors"
 CHECKPOINT = "checkpoint.safetensors"  # exists while the run is trained
 ERROR = "error.txt"  # traceback of a failed run
+LABEL = "label.txt"  # text that a user gave to the run
 OWN_FILES = (RECORD, INPUT_TRANSFORM, HISTORY, PREDICTIONS, WEIGHTS, CHECKPOINT, ERROR)
 ABSENT_ERRNOS = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)  # errors that training the run again repairs
 
@@ -89,19 +93,24 @@ class Store:
         Folder of tables and figures if it is not `results`. With it, `results` may be read-only: finished runs are
         read, and no run can be trained.
 
+    read_only
+        Whether only to read finished runs: nothing is created, and `results` may be read-only.
+
     Raises
     ------
     UserError
         If a folder that has to be written to is read-only.
     """
 
-    def __init__(self, results: Path, output: Path | None = None) -> None:
+    def __init__(self, results: Path, output: Path | None = None, *, read_only: bool = False) -> None:
         self.results = results.absolute()
         self.output = output.absolute() if output else self.results
         self.runs = self.results / "runs"
-        self._is_read_only = False
+        self._is_read_only = read_only
         self._decoded: dict[str, tuple[Signature, Record]] = {}  # by run id, with the signature of `run.json`
         self._cached: dict[str, Record | None] | None = None  # inside `cached_records`
+        if read_only:
+            return
         try:
             _create_writable(self.runs)
         except OSError as error:
@@ -207,6 +216,55 @@ class Store:
             except DamagedRecord as problem:
                 reasons[folder.name] = str(problem)
         return reasons
+
+    def list_ids(self) -> list[str]:
+        """Return the names of all folders of runs, sorted."""
+        return [folder.name for folder in self._folders()]
+
+    def find_id(self, text: str) -> str:
+        """Return the id of the run whose id begins with `text`.
+
+        Raises
+        ------
+        UserError
+            If no run, or more than one, has such an id.
+        """
+        ids = self.list_ids()
+        if text in ids:
+            return text
+        matches = [id for id in ids if id.startswith(text)]
+        if len(matches) > 1:
+            more = f" and {len(matches) - 5} more" if len(matches) > 5 else ""
+            raise UserError(f"run id '{text}' is not unique: {', '.join(matches[:5])}{more}")
+        if not ids:
+            raise UserError(f"{self.runs} has no runs")
+        if not matches:
+            raise unknown_name_error("run id", text, ids)
+        return matches[0]
+
+    def record_time(self, id: str) -> float:
+        """Return the time at which the record of a run, which was read before, was written, in seconds since 1970."""
+        (_, modified, _, _), _ = self._decoded[id]
+        return modified / 1e9
+
+    def read_label(self, id: str) -> str:
+        """Return the label that a user gave to a run, "" if it has none."""
+        path = f"{self.runs}/{id}/{LABEL}"
+        if not os.path.exists(path):  # noqa: PTH110 (called for 10,000 runs)
+            return ""
+        try:
+            return printable(read_regular_file(Path(path)).decode().strip())
+        except (OSError, ValueError):
+            return ""
+
+    def write_label(self, id: str, text: str) -> None:
+        """Give a label to a run; "" removes it. Labels change no result and no id."""
+        path = self.folder(id) / LABEL
+        with explain_write_errors(path):
+            if text:
+                write_text(path, f"{printable(text)}\n")
+            else:
+                path.unlink(missing_ok=True)
 
     def find_damage(self, run: Run | str) -> str:
         """Return the reason why the record of a run is damaged, "" if it is intact or missing."""
@@ -320,8 +378,8 @@ class Store:
         *,
         history: list[dict[str, Any]],
         predictions: tuple[list[str], np.ndarray, np.ndarray],
-        weights: Mapping[str, torch.Tensor],
-        input_transform: Mapping[str, torch.Tensor] | None = None,
+        weights: "Mapping[str, torch.Tensor]",
+        input_transform: "Mapping[str, torch.Tensor] | None" = None,
         best: np.ndarray | None = None,
     ) -> None:
         """Write all files of a finished run, the record last, and delete its checkpoint.
@@ -416,30 +474,30 @@ class Store:
             logits = np.stack(columns, axis=1) if columns else np.zeros((len(table), 0))
             return table["clip"].to_pylist(), table["target"].to_numpy().astype(np.int64), logits.astype(np.float32)
 
-    def write_weights(self, run: Run, weights: Mapping[str, torch.Tensor]) -> None:
+    def write_weights(self, run: Run, weights: "Mapping[str, torch.Tensor]") -> None:
         """Write ``weights.safetensors``."""
         self._write_tensors(run, WEIGHTS, weights)
 
-    def weights(self, run: Run | str) -> dict[str, torch.Tensor]:
+    def weights(self, run: Run | str) -> "dict[str, torch.Tensor]":
         """Read the final weights of a run; raise `DamagedFile` if the file is missing or damaged."""
         return self._read_tensors(run, WEIGHTS)
 
-    def write_input_transform(self, run: Run, tensors: Mapping[str, torch.Tensor]) -> None:
+    def write_input_transform(self, run: Run, tensors: "Mapping[str, torch.Tensor]") -> None:
         """Write ``first_step.safetensors``: the input transform that was fitted to the training clips."""
         self._write_tensors(run, INPUT_TRANSFORM, tensors)
 
-    def input_transform(self, run: Run | str) -> dict[str, torch.Tensor] | None:
+    def input_transform(self, run: Run | str) -> "dict[str, torch.Tensor] | None":
         """Read the fitted input transform, None if the run has none; raise `DamagedFile` if the file is damaged."""
         return self._read_tensors(run, INPUT_TRANSFORM) if (self.folder(run) / INPUT_TRANSFORM).exists() else None
 
-    def _write_tensors(self, run: Run, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    def _write_tensors(self, run: Run, name: str, tensors: "Mapping[str, torch.Tensor]") -> None:
         with atomic_write(self.folder(run) / name) as path:
-            save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
+            safetensors.save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
 
-    def _read_tensors(self, run: Run | str, name: str) -> dict[str, torch.Tensor]:
+    def _read_tensors(self, run: Run | str, name: str) -> "dict[str, torch.Tensor]":
         with self._reading(run, name) as path:
-            tensors = load_file(path)
-            if bad := [key for key, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
+            tensors = safetensors.load_file(path)
+            if bad := [key for key, tensor in tensors.items() if not isfinite(tensor).all()]:
                 raise ValueError(f"{bad[0]} has values that are not finite")
             return tensors
 

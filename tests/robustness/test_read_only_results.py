@@ -56,8 +56,7 @@ def test_finished_runs_of_read_only_results_are_shown(
 def test_read_only_results_without_output_are_refused_with_remedy(results: Path, sounds: Path) -> None:
     with pytest.raises(UserError, match=r"cannot write to .*results \(Read-only file system\); give --output DIR"):
         main(freeze(sounds, results))
-    with pytest.raises(UserError, match="give --output DIR"):
-        main(["report", "--results", str(results)])
+    assert main(["runs", "--results", str(results)]) == 0
 
 
 def test_missing_results_that_cannot_be_made_need_other_results(tmp_path: Path) -> None:
