@@ -21,7 +21,7 @@ from analysis.metrics.registry import (
     metric_column,
 )
 from analysis.metrics.shared_runs import describe_shared_runs, select_shared_runs
-from analysis.output.number_format import format_p_value, format_seconds
+from analysis.output.number_format import format_p_value, format_point, format_seconds
 from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column, protocol_note
 from analysis.plots import by_condition
@@ -221,7 +221,7 @@ def make_single_run_notes(comparisons: pd.DataFrame) -> list[str]:
         return []
     texts = []
     for row in comparisons.dropna(subset=["mcnemar_p_holm"]).to_dict("records"):
-        name = ", ".join(str(row[column]) for column in (*grid_names(comparisons), "condition"))
+        name = format_point({column: row[column] for column in (*grid_names(comparisons), "condition")})
         p = format_p_value(row["mcnemar_p_holm"])
         texts.append(f"{name} p {p if p.startswith('<') else f'= {p}'}")
     return [
@@ -263,7 +263,7 @@ def add_grid_label(frame: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFr
     """Add a column ``point`` with the values of the columns `names`; return the frame and its name, or None."""
     if not names:
         return frame, None
-    return frame.assign(point=frame[list(names)].astype(str).agg(", ".join, axis=1)), "point"
+    return frame.assign(point=[format_point(point) for point in frame[list(names)].to_dict("records")]), "point"
 
 
 def make_columns(frame: pd.DataFrame, title: str, others: Sequence[Column] = COLUMNS) -> list[Column]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from analysis.output.number_format import format_percent
+from analysis.output.number_format import format_percent, format_point
 from core.plan import Groups, Plan, PlannedRun
 from core.registry import Lazy
 from core.store.record import Record
@@ -74,18 +74,21 @@ def chance_notes(plan: Plan, shared: Groups, store: Store) -> list[str]:
     store
         Store with the runs.
     """
-    found = []
+    names_by_level: dict[str, list[str]] = {}
     for values, planned in shared:
         lowest = min((each.run.seed for each in planned), default=0)
         runs = [each for each in planned if each.run.seed == lowest]  # one per fold: each test clip once
         chance, n_classes = chance_level([record for each in runs if (record := store.finished(each.run))])
         if np.isnan(chance) or _p_value(runs, plan, store, chance) < SIGNIFICANCE_LEVEL:
             continue
-        found.append(f"{', '.join(map(str, values.values()))}, chance {name_chance(chance, n_classes)}")
-    if not found:
+        names_by_level.setdefault(name_chance(chance, n_classes), []).append(format_point(values))
+    if not names_by_level:
         return []
+    found = ". ".join(
+        f"Accuracy not above chance, {level}: {'; '.join(names)}" for level, names in names_by_level.items()
+    )
     return [
-        f"Accuracy not above chance: {'; '.join(found)}. One-sided binomial test at .05 over the test clips of the "
+        f"{found}. One-sided binomial test at .05 over the test clips of the "
         "lowest seed, or t test over recordings if several clips share one; not corrected for several conditions."
     ]
 

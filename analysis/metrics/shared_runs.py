@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
+from analysis.output.number_format import format_point
 from core.plan import Groups, PlannedRun
 from core.store.runs import Store
 
@@ -65,7 +66,7 @@ def describe_shared_runs(groups: Groups, shared: Groups) -> str:
         return ""
     partial = sorted({f"{used} of {planned}" for used, planned in counts if 0 < used < planned})
     parts = [f"{SHARED_BY_ALL} ({' or '.join(partial)} runs of a condition)"] if partial else []
-    left_out = [", ".join(map(str, values.values())) for values, used in shared if not used]
+    left_out = [format_point(values) for values, used in shared if not used]
     parts += [f"no finished runs, or too few to compare: {'; '.join(left_out)}"] if left_out else []
     return f"Failed or missing runs: {', '.join(parts)}."
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -10,11 +10,20 @@ import pandas as pd
 from core.errors import escape_controls, printable
 
 MINUS = "−"
+OPTIONS_WITHOUT_NAME = ("condition", "data", "backbone", "weights")  # whose values say what they are
 
 
 def format_text(value: object) -> str:
     """Return a value as text on one line, without control characters."""
     return " ".join(printable(str(value)).split())
+
+
+def format_point(values: Mapping[Any, Any]) -> str:
+    """Return grid options and a condition as text: ``lr 0.001, none`` for ``{"lr": 0.001, "condition": "none"}``."""
+    return ", ".join(
+        format_text(value if name in OPTIONS_WITHOUT_NAME else f"{name.replace('_', ' ')} {value}")
+        for name, value in values.items()
+    )
 
 
 def format_percent(value: float) -> str:

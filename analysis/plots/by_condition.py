@@ -68,8 +68,9 @@ def draw_accuracy_by_condition(
         is_line = are_depths and len(part) >= MIN_POINTS_OF_LINE and not single.any()
         style: dict[str, Any] = {"color": colour, "linestyle": "-" if is_line else "", "marker": marker, "label": name}
         fill = "white" if single.all() else colour
-        ax.errorbar(x, y, yerr=_error_lengths(part, "accuracy"), markerfacecolor=fill, **style, zorder=3)
-        ax.plot(x[single], y[single], linestyle="", **_hollow_marker(colour, marker), zorder=4)
+        style |= {"markerfacecolor": fill, "clip_on": not single.all()}  # a marker at 0 or 100 % is not cut
+        ax.errorbar(x, y, yerr=_error_lengths(part, "accuracy"), **style, zorder=3)
+        ax.plot(x[single], y[single], linestyle="", **_hollow_marker(colour, marker), zorder=4, clip_on=False)
         if reference in part.index:
             label = f"reference ({reference})" if len(lines) == 1 else None
             height = float(y[part.index == reference][0])
@@ -159,6 +160,7 @@ def draw_grouped_bars(
         height = scale * part[metric].to_numpy()
         bars: dict[str, Any] = {"width": 0.92 * width, "edgecolor": colour, "linewidth": 0.9, "label": name}
         bars["color"] = ["white" if hollow else colour for hollow in single]
+        bars["clip_on"] = False  # the edge at 100 % is not cut
         ax.bar(at, height, yerr=_error_lengths(part, metric), error_kw={"elinewidth": 0.8}, **bars)
         for position in at[np.isnan(height)]:
             place: Any = {"transform": ax.get_xaxis_transform(), "ha": "center", "va": "bottom"}
@@ -220,7 +222,9 @@ def draw_learning_curves(frame: pd.DataFrame, ax: Axes, *, ylabel: str, series: 
         complete = part["ended"].to_numpy() == 0 if "ended" in part else np.ones(len(x), bool)
         solid = max(1, int(complete.sum()))  # number of epochs of all runs
         marker = "o" if solid == 1 else ""  # a line of one point is invisible
-        ax.plot(x[:solid], y[:solid], color=colour, linestyle=style, marker=marker, label=name, zorder=3)
+        fill = "white" if "runs" in part and part["runs"].max() == 1 else colour
+        line: dict[str, Any] = {"color": colour, "linestyle": style, "marker": marker, "markerfacecolor": fill}
+        ax.plot(x[:solid], y[:solid], **line, label=name, zorder=3)
         ax.plot(x[solid - 1 :], y[solid - 1 :], color=colour, linestyle=":", zorder=3)
         if "std" in part:
             half = scale * part["std"].to_numpy()
@@ -290,14 +294,13 @@ def describe_error_bars(frame: pd.DataFrame, metric: str, *, point: str | None =
 
 def _name_spread(frame: pd.DataFrame, metric: str) -> str:
     """Return the name of the spread that error bars of a metric show; "" if there is none."""
-    spread = _error_lengths(frame, metric)
-    if spread is None or np.isnan(spread).all():
+    if _error_lengths(frame, metric) is None:
         return ""
     return "95 % interval" if f"{metric}_low" in frame else "standard deviation"
 
 
 def _error_lengths(part: pd.DataFrame, metric: str) -> npt.NDArray[np.float64] | None:
-    """Return lengths of error bars below and above, shape (2, rows), in axis units; None if the spread is unknown."""
+    """Return lengths of error bars below and above, shape (2, rows), in axis units; None if no row has a spread."""
     low, high, std = (f"{metric}_{name}" for name in ("low", "high", "std"))
     if {low, high} <= set(part.columns):
         lengths = np.stack([part[metric] - part[low], part[high] - part[metric]])
@@ -305,7 +308,7 @@ def _error_lengths(part: pd.DataFrame, metric: str) -> npt.NDArray[np.float64] |
         lengths = np.stack([part[std]] * 2)
     else:
         return None
-    return METRICS[metric].scale * np.maximum(lengths, 0)
+    return None if np.isnan(lengths).all() else METRICS[metric].scale * np.maximum(lengths, 0)
 
 
 def _axis_label(frame: pd.DataFrame, metric: str) -> str:
@@ -348,10 +351,14 @@ def _name_stages(ax: Axes, stages: Sequence[str]) -> None:
     ax.tick_params(axis="x", length=0)
 
 
+def are_slanted(names: Sequence[str]) -> bool:
+    """Return whether the labels of ticks are slanted because they do not fit side by side."""
+    return sum(len(name) + 2 for name in names) > 44  # characters of 7 pt in one column
+
+
 def _name_ticks(ax: Axes, names: Sequence[str]) -> None:
     """Label the ticks; the labels are slanted if they do not fit side by side."""
-    slanted = sum(len(name) + 2 for name in names) > 44  # characters of 7 pt in one column
-    slant: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+    slant: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if are_slanted(names) else {}
     ax.set_xticks(range(len(names)), names, **slant)
 
 

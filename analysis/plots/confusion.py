@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis.metrics.shared_runs import describe_shared_runs, select_shared_runs
-from analysis.output.number_format import format_text
+from analysis.output.number_format import format_point, format_text
 from analysis.output.output_folder import OutputFolder
 from analysis.output.style import escape_mathtext, split_into_panels, with_style
 from core.plan import Groups
@@ -52,7 +52,7 @@ class ConfusionMatrix:
     @property
     def title(self) -> str:
         """Title of the panel: the shared values of the runs."""
-        return ", ".join(format_text(value) for value in self.values.values())
+        return format_point(self.values)
 
 
 def write_confusion_by_condition(results: OutputFolder, groups: Groups, *, caption: str) -> None:

@@ -15,6 +15,7 @@ from analysis.metrics.shared_runs import (
     describe_spread,
     select_shared_runs,
 )
+from analysis.output.number_format import format_point
 from analysis.output.output_folder import OutputFolder
 from analysis.output.style import GREY, add_legend_above, split_into_panels, with_style
 from analysis.plots import by_condition
@@ -71,7 +72,7 @@ def write_learning_curves(results: OutputFolder, groups: Groups, *, caption: str
                 by_condition.draw_learning_curves(curve, panel, ylabel=CURVES[measure], series="condition")
             _share_limits(column)
         for row, part in zip(grid, rows, strict=True):
-            row[0].set_title(", ".join(str(part[name].iloc[0]) for name in names), loc="left")
+            row[0].set_title(format_point({name: part[name].iloc[0] for name in names}), loc="left")
             if len(rows) > 1:
                 row[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
         if len(rows) == 1:

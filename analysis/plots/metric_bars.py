@@ -8,6 +8,7 @@ from analysis.output.style import COLUMN_WIDTH, PAGE_WIDTH
 from analysis.plots import by_condition
 
 MAX_BARS_PER_COLUMN = 10  # more bars take the page width
+HEIGHT_PER_CHARACTER = 0.04  # inches of a slanted label
 
 
 def write_metric_bars(
@@ -47,6 +48,8 @@ def write_metric_bars(
     parts += filter(None, [by_condition.describe_error_bars(frame, metric, point=point)])
     parts += [f"conditions without a result: {missing}"] if missing else []
     x, series = (point, "condition") if point else ("condition", None)
+    names = [str(name) for name in frame[x].unique()]
+    label_height = HEIGHT_PER_CHARACTER * max(map(len, names)) if by_condition.are_slanted(names) else 0.0
     results.write_figure(
         file or f"bars-{metric}",
         frame.drop(columns="run_ids", errors="ignore"),
@@ -55,4 +58,5 @@ def write_metric_bars(
         ),
         caption="; ".join(parts) + ".",
         width=COLUMN_WIDTH if len(frame) <= MAX_BARS_PER_COLUMN else PAGE_WIDTH,
+        height=2.3 + max(0.2, label_height),
     )

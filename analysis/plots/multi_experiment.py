@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.metrics.condition_summary import summarise_groups
+from analysis.output.number_format import format_point
 from analysis.output.output_folder import OutputFolder
 from analysis.plots.confusion import write_confusion_by_condition
 from analysis.plots.learning_curves import write_learning_curves
@@ -33,7 +34,7 @@ def group_experiments(parts: Sequence[tuple[str, Plan]]) -> Groups:
         for values, planned in groups:
             words = [name] if len(groups) == 1 or len(parts) > 1 else []
             if len(groups) > 1:
-                words += [values["condition"]] if is_unique else map(str, values.values())
+                words.append(values["condition"] if is_unique else format_point(values))
             groups_of_all.append(({"condition": ", ".join(words)}, planned))
     return groups_of_all
 

@@ -108,7 +108,9 @@ def draw_points(frame: pd.DataFrame, ax: Axes, *, options: Sequence[str]) -> Axe
         colour = COLOURS[int(k == 0)]
         face = "white" if single else colour
         label = "best configuration" if k == 0 else None
-        ax.errorbar(place, 100 * score, yerr=100 * std, color=colour, marker="o", markerfacecolor=face, label=label)
+        error = None if np.isnan(std) else 100 * std
+        style: Any = {"color": colour, "marker": "o", "markerfacecolor": face, "linestyle": "", "clip_on": not single}
+        ax.errorbar(place, 100 * score, yerr=error, label=label, **style)
     if is_number and ticks[0] > 0 and ticks[-1] >= 10 * ticks[0]:
         ax.set_xscale("log")
     if not is_number or len(ticks) <= MAX_TICKS:

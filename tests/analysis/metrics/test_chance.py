@@ -43,7 +43,7 @@ def test_report_names_conditions_not_above_chance(session: Session) -> None:
     frame = summarise_conditions(plan, session.store)
     assert (frame["chance"].tolist(), frame["n_classes"].tolist()) == ([0.5, 0.5], [3, 3])
     (note,) = [note for note in make_footnotes(plan, session.store) if "chance" in note]
-    assert note.startswith("Accuracy not above chance: stem, chance 50.0 % (largest class). One-sided binomial")
+    assert note.startswith("Accuracy not above chance, 50.0 % (largest class): stem. One-sided binomial")
 
 
 def test_single_runs_have_mcnemar_p_values_below_the_table(session: Session) -> None:

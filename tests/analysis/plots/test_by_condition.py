@@ -80,6 +80,8 @@ def test_accuracy_of_single_runs_is_hollow_and_not_connected(ax):
     assert line_styles(ax) == ["None"]
     assert points.lines[0].get_markerfacecolor() == "white"
     assert ax.get_ylim() == (0, 100)
+    assert not any(line.get_clip_on() for line in points.lines[:1])  # a marker at 100 % is drawn whole
+    assert len(points.lines[2]) == 0  # no error bar, not even in the legend
     assert legend(ax) == ["reference (none)", "1 run per condition", "chance 10.0 % (1 / 10)"]
     assert lines(ax)["reference (none)"].get_color() == points.lines[0].get_color()
     assert lines(ax)["chance 10.0 % (1 / 10)"].get_ydata() == [10, 10]
@@ -168,6 +170,14 @@ def test_grouped_bars_have_heights(ax):
     assert [text.get_text() for text in ax.texts] == ["no result"]
     assert ticks(ax) == ["gtzan", "esc50"]
     assert legend(ax) == ["pretrained", "random"]
+
+
+@pytest.mark.parametrize(("runs", "colour"), [(1, "white"), (3, style.COLOURS[0])])
+def test_learning_curve_of_one_epoch_and_run_is_a_hollow_marker(ax, runs, colour):
+    frame = pd.DataFrame({"condition": ["none"], "epoch": [1], "mean": [0.6], "runs": [runs]})
+    by_condition.draw_learning_curves(frame, ax, ylabel="Test accuracy (%)", series="condition")
+    assert lines(ax)["none"].get_marker() == "o"
+    assert lines(ax)["none"].get_markerfacecolor() == colour
 
 
 def test_learning_curves_have_band_and_are_dotted_after_runs_ended(ax):

@@ -9,12 +9,15 @@ import pytest
 from finished_runs import finish, plan_of, scored
 from matplotlib.axes import Axes
 
-from analysis.conditions import write_condition_report
+from analysis.conditions import add_grid_label, write_condition_report
 from analysis.metrics.condition_summary import summarise_conditions
 from analysis.output import style
 from analysis.output.output_folder import OutputFolder
+from analysis.plots.confusion import sum_confusion_matrices
 from analysis.plots.learning_curves import average_histories, write_learning_curves
+from analysis.plots.multi_experiment import group_experiments
 from core.config.run import Run
+from core.plan import Plan
 from core.session import Session
 from core.training import metrics
 
@@ -67,6 +70,23 @@ def test_learning_curves_of_ended_and_missing_runs(session: Session) -> None:
     assert "over the seeds of one fold; " in item["caption"]
     assert "dotted: " in item["caption"]
     assert item["caption"].endswith("(2 of 3 runs of a condition).")
+
+
+def test_figures_of_a_grid_name_the_option(session: Session) -> None:
+    runs = {lr: Run().replace(training__lr=lr) for lr in (0.001, 0.01)}
+    for run in runs.values():
+        frozen = run.replace(model__freeze="stem")
+        for each in (run, frozen):
+            finish(session.store, each, *scored(40, 100))
+    plans = [plan_of({"none": [run], "stem": [run.replace(model__freeze="stem")]}) for run in runs.values()]
+    plan = Plan("freeze", tuple(planned for plan in plans for planned in plan.planned), {})
+    frame = summarise_conditions(plan, session.store)
+    labelled, column = add_grid_label(frame, ["lr"])
+    assert labelled[column].unique().tolist() == ["lr 0.001", "lr 0.01"]
+    matrices = sum_confusion_matrices(plan.groups(), session.store)
+    assert [matrix.title for matrix in matrices] == [f"lr {lr:g}, {name}" for lr in runs for name in ("none", "stem")]
+    groups = group_experiments([("Freeze", plan)])
+    assert [values["condition"] for values, _ in groups] == [matrix.title for matrix in matrices]
 
 
 def test_learning_curves_without_finished_run_write_nothing(session: Session) -> None:
