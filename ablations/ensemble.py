@@ -21,9 +21,9 @@ write_ensemble_report = Lazy("analysis.ensembles:write_ensemble_report")
 class Ensemble(Ablation):
     """Average the softmax outputs of networks that differ only in seed (head initialisation and batch order).
 
-    The table compares single networks (mean and standard deviation) with the ensemble: accuracy, likelihood,
-    calibration and disagreement. The figure shows accuracy by number of members. Member k has the seed --seed + k, and
-    members are shared with all other ablations.
+    The table compares single networks (mean and standard deviation) with the ensemble over the same folds: accuracy,
+    with interval and p-value of the difference, likelihood, calibration and disagreement. The figure shows accuracy by
+    number of members. Member k has the seed --seed + k, and members are shared with all other ablations.
 
     Examples
     --------

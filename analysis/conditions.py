@@ -18,6 +18,8 @@ from analysis.metrics.registry import (
     CHANGE_COLUMN,
     MACRO_F1_COLUMN,
     METRIC_NOTES,
+    POOLED_CALIBRATION_NOTE,
+    POOLED_METRICS,
     metric_column,
 )
 from analysis.metrics.shared_runs import describe_shared_runs, select_shared_runs
@@ -95,7 +97,7 @@ def write_condition_report(
         The rows of the table.
     """
     plan, store = results.plan, results.session.store
-    frame = summarise_conditions(plan, store)
+    frame = summarise_conditions(plan, store, results.session.execution.metric)
     if add_columns:
         frame = add_columns(frame, results)
     margin_points = results.session.execution.equivalence_margin
@@ -106,7 +108,12 @@ def write_condition_report(
         frame,
         make_columns(frame, title, [*columns, *requested_metric_columns(results, columns)]),
         caption=make_caption(plan),
-        footnotes=[*make_footnotes(plan, store), *make_single_run_notes(comparisons), *notes],
+        footnotes=[
+            *make_footnotes(plan, store),
+            *make_single_run_notes(comparisons),
+            *([POOLED_CALIBRATION_NOTE] if "ece" in frame else []),
+            *notes,
+        ],
         groups=grid_names(frame),
     )
     if not comparisons.empty:
@@ -204,9 +211,12 @@ def write_requested_bars(results: OutputFolder, frame: pd.DataFrame, names: Sequ
 
 
 def requested_metric_columns(results: OutputFolder, shown: Sequence[Column]) -> list[Column]:
-    """Return the columns of the metrics of ``--metric`` that are not in `shown`."""
+    """Return the columns of the metrics of ``--metric`` that are not in `shown`; `POOLED_METRICS` come together."""
     existing = {column.name for column in shown}
-    return [metric_column(name) for name in dict.fromkeys(results.session.execution.metric) if name not in existing]
+    names: dict[str, None] = {}
+    for metric in results.session.execution.metric:
+        names |= dict.fromkeys(POOLED_METRICS if metric in POOLED_METRICS else [metric])
+    return [metric_column(name, spread=name not in POOLED_METRICS) for name in names if name not in existing]
 
 
 def make_single_run_notes(comparisons: pd.DataFrame) -> list[str]:

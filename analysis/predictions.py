@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.metrics.registry import CALIBRATION_NOTE
 from analysis.output.number_format import format_count, format_number, format_percent, format_text, to_csv
 from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column, make_console_table
@@ -35,6 +36,7 @@ SCORE_COLUMNS = (
     Column("weighted_f1", "F1 %", format_percent),
     Column("nll", "NLL", format_number),
     Column("ece", "ECE", format_number),
+    Column("ece_calibrated", "ECE if calibrated", format_number),
     Column("test_accuracy", "Test fold %", format_percent),
 )
 CLASS_COLUMNS = (
@@ -49,7 +51,7 @@ COUNT_COLUMNS = (
     Column("files", "Predicted", format_count),
 )
 PROBABILITY_COLUMN = Column("probability", "Probability %", format_percent)
-PROBABILITY_SCORES = ("nll", "brier", "ece")
+PROBABILITY_SCORES = ("nll", "brier", "ece", "ece_calibrated")
 SCORE_NOTE = (
     "Balanced: mean recall of the classes that occur. Precision and F1: means over classes weighted by number of "
     "clips. Macro F1: unweighted mean over the classes that occur. Test fold: accuracy on the test fold of the run."
@@ -234,8 +236,13 @@ def write_scores(
     rows = [row for part, mask in masks.items() for row in _score_rows(predictions, mask, part if parts else "")]
     frame = pd.DataFrame(rows)
     columns = [column for column in (PART_COLUMN, *SCORE_COLUMNS) if column.name in frame]
-    notes = [*notes, SCORE_NOTE, *([PART_NOTE] if parts else [])]
-    notes += [] if predictions.has_probabilities else [NO_PROBABILITIES_NOTE]
+    notes = [
+        *notes,
+        SCORE_NOTE,
+        *([PART_NOTE] if parts else []),
+        *([CALIBRATION_NOTE] if "ece" in frame else []),
+        *([] if predictions.has_probabilities else [NO_PROBABILITIES_NOTE]),
+    ]
     results.write_table("table", frame, columns, caption=caption, footnotes=notes)
     first = next(iter(masks))
     probs, targets = metrics.soft_vote([each[masks[first]] for each in predictions.logits]), predictions.targets

@@ -96,7 +96,11 @@ def write_attributions(results: OutputFolder, request: AttributionRequest) -> pd
         pipeline = AttributionPipeline(networks, dataset, results.session, request)
         prefix = f"{reference.id}-" if len(references) > 1 else ""
         frames.append(_Writer(results, pipeline, prefix).write())
-    conditions.write_details(results, summarise_conditions(results.plan, results.session.store), title="Network")
+    conditions.write_details(
+        results,
+        summarise_conditions(results.plan, results.session.store, results.session.execution.metric),
+        title="Network",
+    )
     return pd.concat(frames, ignore_index=True)
 
 

@@ -1,14 +1,15 @@
 """Summary of a plan: one row per condition with the mean of every metric over folds and seeds."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from analysis.metrics.calibration_error import read_calibration
 from analysis.metrics.chance import chance_level
-from analysis.metrics.registry import METRICS
+from analysis.metrics.registry import METRICS, POOLED_METRICS
 from analysis.metrics.shared_runs import averaged_over, select_shared_runs
 from analysis.statistics import hypothesis_tests
 from core.config.run import Run
@@ -20,18 +21,26 @@ COMPARED_METRICS = {
     "delta": "accuracy",
     "delta_best_epoch": "accuracy_best_epoch",
 }  # difference to the reference: metric
+AVERAGED_METRICS = {name: metric for name, metric in METRICS.items() if name not in POOLED_METRICS}
 
 
-def summarise_conditions(plan: Plan, store: Store) -> pd.DataFrame:
+def summarise_conditions(plan: Plan, store: Store, requested: Collection[str] = ()) -> pd.DataFrame:
     """Return one row per condition of a plan, in the order of the plan (`summarise_groups`)."""
-    return summarise_groups(plan.groups(), store)
+    return summarise_groups(plan.groups(), store, requested)
 
 
-def summarise_groups(groups: Groups, store: Store) -> pd.DataFrame:
+def summarise_groups(groups: Groups, store: Store, requested: Collection[str] = ()) -> pd.DataFrame:
     """Return one row per condition.
 
     If runs have failed or are missing, all numbers are over the folds and seeds that the compared conditions share
     (`analysis.metrics.shared_runs.select_shared_runs`).
+
+    Parameters
+    ----------
+    groups, store
+        Runs of each condition, and the store with the runs.
+    requested
+        Names of requested metrics. Only if `POOLED_METRICS` are among them, the predictions of all runs are read.
 
     Columns
     -------
@@ -39,12 +48,12 @@ def summarise_groups(groups: Groups, store: Store) -> pd.DataFrame:
         One column per option that differs between rows.
     condition
         Name of the condition.
-    accuracy and all other `analysis.metrics.registry.METRICS`
+    accuracy and all other `analysis.metrics.registry.METRICS`; `POOLED_METRICS` only if requested
         Mean over folds (seeds averaged within each fold), or over the seeds of a single fold; nan if a run lacks it.
     accuracy_std, accuracy_low, accuracy_high and so on
         Sample standard deviation, and bounds of the 95 % t interval of the mean
         (`analysis.statistics.hypothesis_tests.mean_interval`). Intervals of scores of clips are corrected for
-        overlapping training sets; those of fractions lie within 0 and 1.
+        overlapping training sets; those of fractions lie within 0 and 1. `POOLED_METRICS` have none of these.
     delta, delta_best_epoch
         Mean accuracy difference to the reference.
     chance, n_classes
@@ -60,10 +69,12 @@ def summarise_groups(groups: Groups, store: Store) -> pd.DataFrame:
     """
     runs = {run.id: run for _, planned in groups for each in planned for run in (each.run, each.reference)}
     records = {id: store.record(run) for id, run in runs.items()}
+    has_calibration = any(name in POOLED_METRICS for name in requested)
     return pd.DataFrame(
         [
             values
             | _average_runs(shared, records)
+            | (read_calibration([each.run for each in shared], store) if has_calibration else {})
             | run_counts([each.run for each in planned], records)
             | dataset_and_backbone(planned[0])
             for (values, planned), (_, shared) in zip(groups, select_shared_runs(groups, store), strict=True)
@@ -93,7 +104,7 @@ def _average_runs(planned: Sequence[PlannedRun], records: Records) -> dict[str, 
     sizes = hypothesis_tests.FoldSizes.from_records(finished)
     if sizes and len({record.run.data.fold for record in finished}) == 1:
         sizes = sizes.without_overlap
-    for name, metric in METRICS.items():
+    for name, metric in AVERAGED_METRICS.items():
         values = units[name].to_numpy() if units[name].notna().all() else np.zeros(0)
         bounds = (0.0, 1.0) if metric.is_fraction else (-math.inf, math.inf)
         interval = hypothesis_tests.mean_interval(values, sizes=sizes if metric.is_score else None, bounds=bounds)
@@ -112,7 +123,7 @@ def _average_seeds(records: Sequence[Record]) -> pd.DataFrame:
     A metric that one run lacks is nan in all rows, so that all means of a condition are over the same runs.
     """
     index = pd.MultiIndex.from_tuples([(record.run.data.fold, record.run.seed) for record in records] or [(0, 0)])
-    values = {name: [metric.read(record) for record in records] for name, metric in METRICS.items()}
+    values = {name: [metric.read(record) for record in records] for name, metric in AVERAGED_METRICS.items()}
     frame = pd.DataFrame(
         {name: math.nan if np.isnan(column).any() else column for name, column in values.items()},
         index=index[: len(records)],

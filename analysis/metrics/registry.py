@@ -98,6 +98,14 @@ METRICS = {
     "nll": Metric("NLL", "Negative log likelihood (nats)", _probability_reader("nll"), format_number, "min", 1.0),
     "brier": Metric("Brier", "Brier score", _probability_reader("brier"), format_number, "min", 1.0),
     "ece": Metric("ECE", "Expected calibration error", _probability_reader("ece"), format_number, "min", 1.0),
+    "ece_calibrated": Metric(
+        "ECE if calibrated",
+        "Expected calibration error if calibrated",
+        _probability_reader("ece_calibrated"),
+        format_number,
+        None,
+        1.0,
+    ),
     "epochs": Metric("Epochs", "Epochs", lambda record: record.epochs or math.nan, format_average, None, 1.0),
     "best_epoch": Metric("Best epoch", "Best epoch", _read_best_epoch, format_average, None, 1.0),
     "time_to_converge": Metric(
@@ -127,6 +135,7 @@ METRICS_WITHOUT_TEST_CLIPS = (  # of runs with validation clips; a search may sh
     "parameters",
     "parameters_with_statistics",
 )
+POOLED_METRICS = ("ece", "ece_calibrated")  # over the clips of all folds (`analysis.metrics.calibration_error`)
 METRIC_NOTES = (
     "Balanced: mean recall of the classes. Precision, recall and F1: means over classes weighted by number of clips; "
     "weighted recall equals accuracy. Macro F1: unweighted mean over the classes in the test fold. Training: accuracy "
@@ -136,6 +145,11 @@ METRIC_NOTES = (
     "time per clip for evaluating the test fold in batches, from stored input to logits, including a frozen prefix. "
     "– : not recorded, or (NLL, Brier, ECE) not defined, because the hinge loss gives no probabilities.",
 )
+CALIBRATION_NOTE = (
+    "ECE: expected calibration error with 15 bins of equal width. With a finite number of clips it is above 0 for any "
+    "network. ECE if calibrated: its expected value if all confidences were exactly right, by simulation."
+)
+POOLED_CALIBRATION_NOTE = f"{CALIBRATION_NOTE} Both are over the clips of all folds, and means over seeds."
 
 
 def check_metrics(names: Iterable[str]) -> None:

@@ -14,6 +14,7 @@ from core.store.runs import Store
 
 MIN_SHARED_FRACTION = 0.5  # of the runs of the most complete condition
 FOLDS, SEEDS, SINGLE_RUN = "folds", "seeds", "1 run"  # what the mean of a condition is over
+MEMBERS = "members"  # what the standard deviation of single members of an ensemble is over
 SHARED_BY_ALL = "numbers are over the folds and seeds that all compared conditions have finished"
 
 
@@ -91,6 +92,7 @@ def describe_spread(spread: str, names_by_unit: Mapping[str, Sequence[str]]) -> 
     texts = {
         FOLDS: f"{spread} over folds",
         SEEDS: f"{spread} over the seeds of one fold",
+        MEMBERS: f"{spread} between members",
         SINGLE_RUN: "no spread, 1 run",
     }
     units = [unit for unit in texts if names_by_unit.get(unit)]

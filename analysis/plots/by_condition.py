@@ -25,7 +25,7 @@ from matplotlib.container import Container
 
 from analysis.metrics.chance import name_chance
 from analysis.metrics.registry import METRICS
-from analysis.metrics.shared_runs import describe_spread
+from analysis.metrics.shared_runs import SINGLE_RUN, describe_spread
 from analysis.output.style import COLOURS, GREY, MARKERS, STYLES, with_style
 from analysis.plots.axis_limits import limit_accuracy_axis, limit_count_axis
 
@@ -284,12 +284,14 @@ def describe_error_bars(frame: pd.DataFrame, metric: str, *, point: str | None =
     point
         Column with the name of the grid point, if any.
     """
+    spread = _name_spread(frame, metric)
     names_by_unit: dict[str, list[str]] = {}
     for row in frame[frame[metric].notna()].to_dict("records"):
-        names_by_unit.setdefault(row.get("over", ""), []).append(
-            ", ".join(row[name] for name in (point, "condition") if name)
-        )
-    return describe_spread(f"error bars: {_name_spread(frame, metric)}", names_by_unit)
+        if spread or row.get("over") == SINGLE_RUN:
+            names_by_unit.setdefault(row.get("over", ""), []).append(
+                ", ".join(row[name] for name in (point, "condition") if name)
+            )
+    return describe_spread(f"error bars: {spread}", names_by_unit)
 
 
 def _name_spread(frame: pd.DataFrame, metric: str) -> str:

@@ -47,12 +47,6 @@ def reliability_bins(probs: npt.ArrayLike, targets: npt.ArrayLike, *, bins: int 
     )
 
 
-def ece_from_bins(bins: pd.DataFrame) -> float:
-    """Return the expected calibration error (0 to 1) of the bins of `reliability_bins`."""
-    gaps = (bins["accuracy"] - bins["confidence"]).abs() * bins["clips"]
-    return float(gaps.sum() / bins["clips"].sum())
-
-
 def write_calibration(results: OutputFolder, frame: pd.DataFrame, names: Sequence[str], *, caption: str) -> None:
     """Write the reliability diagram.
 
@@ -61,7 +55,8 @@ def write_calibration(results: OutputFolder, frame: pd.DataFrame, names: Sequenc
     results
         Output folder of the analysis.
     frame
-        `reliability_bins` of each ``condition`` and grid point.
+        `reliability_bins` of each ``condition`` and grid point, with its ``ece`` and ``ece_calibrated``
+        (`analysis.metrics.calibration_error.pooled_calibration`).
     names
         Grid columns.
     caption
@@ -87,9 +82,10 @@ def write_calibration(results: OutputFolder, frame: pd.DataFrame, names: Sequenc
         frame,
         draw,
         caption=f"{caption}: reliability diagram with {N_BINS} bins of equal width. Top: accuracy against confidence; "
-        "points below the dashed line are overconfident. Bottom: fraction of clips per bin. Last epoch; clips of all "
-        "folds with an ensemble (and of all single members) are pooled. The ECE is of the pooled clips; the table "
-        "has its mean over folds.",
+        "points below the dashed line are overconfident. Bottom: fraction of clips per bin. Last epoch; the clips of "
+        "all folds with an ensemble are pooled. Single: each clip counts once per member; the ECE is the mean over "
+        "members, each over as many clips as the ensemble. In brackets: mean ECE of a perfectly calibrated network "
+        "with the same confidences.",
         height=4.2 * len(points),
     )
 
@@ -101,7 +97,8 @@ def _draw_reliability(frame: pd.DataFrame, upper: Axes, lower: Axes) -> None:
     for k, (name, part) in enumerate(frame.groupby("condition", sort=False)):
         filled = part[part["clips"] > 0]
         colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k % len(MARKERS)]
-        x, y, label = 100 * filled["confidence"], 100 * filled["accuracy"], f"{name}, ECE {ece_from_bins(part):.3f}"
+        x, y, ece = 100 * filled["confidence"], 100 * filled["accuracy"], part.iloc[0]
+        label = f"{name}, ECE {ece['ece']:.3f} ({ece['ece_calibrated']:.3f})"
         upper.plot(x, y, color=colour, marker=marker, label=label, clip_on=False, zorder=3)
         lower.stairs(100 * part["clips"] / part["clips"].sum(), [0, *(100 * part["to"])], color=colour)
     upper.set(xlim=(0, 101), ylim=(0, 101), ylabel="Accuracy (%)")

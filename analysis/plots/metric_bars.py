@@ -3,6 +3,7 @@
 import pandas as pd
 
 from analysis.metrics.registry import METRICS
+from analysis.output.number_format import format_number
 from analysis.output.output_folder import OutputFolder
 from analysis.output.style import COLUMN_WIDTH, PAGE_WIDTH
 from analysis.plots import by_condition
@@ -46,6 +47,9 @@ def write_metric_bars(
     missing = int(frame[metric].isna().sum())
     parts = [f"{caption}: {axis[0].lower()}{axis[1:].partition(' (')[0]} by condition"]
     parts += filter(None, [by_condition.describe_error_bars(frame, metric, point=point)])
+    if metric == "ece":
+        low, high = map(format_number, (frame["ece_calibrated"].min(), frame["ece_calibrated"].max()))
+        parts.append(f"ECE if calibrated: {low} to {high}")
     parts += [f"conditions without a result: {missing}"] if missing else []
     x, series = (point, "condition") if point else ("condition", None)
     names = [str(name) for name in frame[x].unique()]

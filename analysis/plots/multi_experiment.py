@@ -52,7 +52,7 @@ def write_confusion_figure(results: OutputFolder, groups: Groups, *, caption: st
 def write_bar_figure(results: OutputFolder, groups: Groups, *, caption: str, metric: str) -> None:
     """Write a bar chart of `metric` with one bar per condition."""
     if groups:
-        frame = summarise_groups(groups, results.session.store)
+        frame = summarise_groups(groups, results.session.store, [metric])
         write_metric_bars(results, frame, metric, title="", caption=caption)
 
 

@@ -203,6 +203,7 @@ def make_run_detail(record: Record, store: Store, *, id: str, analyses: list[tup
         "Best epoch on the test fold": f"{format_percent(scores.accuracy_best_epoch)} % (epoch {scores.best_epoch})",
         "Macro F1": f"{format_percent(record.macro_f1)} %",
         "NLL, Brier, ECE": ", ".join(map(format_number, (scores.nll, scores.brier, scores.ece)))
+        + ("" if math.isnan(scores.ece_calibrated) else f" ({format_number(scores.ece_calibrated)} if calibrated)")
         if record.run.training.has_probabilities
         else "not defined: the hinge loss gives no probabilities",
         "Clips": ", ".join(f"{count} {name}" for name, count in asdict(clips).items() if count),

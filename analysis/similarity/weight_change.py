@@ -117,7 +117,9 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, spatial: s
             caption=f"{caption}, by layer from input to output; dotted: the noise floor; hollow markers: fewer than "
             f"{MIN_DATAPOINTS_PER_NEURON} datapoints per neuron, where the similarity is high for any two networks.",
         )
-    conditions.write_details(results, summarise_conditions(results.plan, store), title="Weights")
+    conditions.write_details(
+        results, summarise_conditions(results.plan, store, results.session.execution.metric), title="Weights"
+    )
     return frame.assign(condition=frame["weights"] + ", " + frame["layer"].fillna(""))
 
 

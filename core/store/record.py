@@ -108,6 +108,7 @@ class Metrics:
     nll: float = NAN
     brier: float = NAN
     ece: float = NAN
+    ece_calibrated: float = NAN  # expected value of `ece` for a perfectly calibrated network
     accuracy_best_epoch: float = NAN  # best epoch on the test fold: optimistic
     best_epoch: int = 0
     accuracy_validation_epoch: float = NAN  # after the best epoch on the validation clips

@@ -122,6 +122,20 @@ def ece(probs: npt.ArrayLike, targets: npt.ArrayLike, *, bins: int = N_BINS) -> 
     return float(np.abs(gap).sum() / len(targets))
 
 
+def ece_calibrated(probs: npt.ArrayLike, *, bins: int = N_BINS, draws: int = 1000) -> float:
+    """Return the mean `ece` of a perfectly calibrated network with these probabilities (clips, classes), 0 to 1.
+
+    It is above 0, because each bin has a finite number of clips. Whether each clip is classified correctly is drawn
+    `draws` times with its confidence as the probability, always with the same random numbers.
+    Source: Bröcker and Smith, "Increasing the Reliability of Reliability Diagrams", 2007 (consistency resampling).
+    """
+    confidence = np.asarray(probs, dtype=np.float64).max(axis=1)
+    index, rng = confidence_bins(confidence, bins=bins), np.random.default_rng(0)
+    drawn = (rng.random(len(confidence)) < confidence for _ in range(draws))
+    gaps = [np.bincount(index, weights=correct - confidence, minlength=bins) for correct in drawn]
+    return float(np.abs(gaps).sum() / (draws * len(confidence)))
+
+
 def soft_vote(members: Sequence[npt.ArrayLike]) -> Array:
     """Average the softmax outputs of several networks.
 
@@ -170,7 +184,8 @@ def summarise_ensemble(members: Sequence[npt.ArrayLike], targets: npt.ArrayLike)
 def summarise_probs(probs: Array, targets: npt.ArrayLike) -> dict[str, float]:
     """Return all overall metrics of probabilities (clips, classes), by name."""
     measures = (accuracy, macro_f1, nll, brier, ece, balanced_accuracy)
-    return {measure.__name__: measure(probs, targets) for measure in measures} | weighted_means(probs, targets)
+    scores = {measure.__name__: measure(probs, targets) for measure in measures}
+    return scores | {"ece_calibrated": ece_calibrated(probs)} | weighted_means(probs, targets)
 
 
 def _predict_classes(scores: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[Array, Array, Array]:

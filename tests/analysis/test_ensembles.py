@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from finished_runs import finish, plan_of, scored
+from scipy import stats
 
 from analysis.ensembles import write_ensemble_report
 from analysis.output.output_folder import OutputFolder
@@ -35,12 +36,12 @@ def test_ensemble_report_standard_deviation_is_between_members(session: Session)
 
 
 def test_ensemble_report_change_is_over_folds_with_ensemble(session: Session) -> None:
-    """Fold 2 has a single member left. Including it would give a change of −3.3 points."""
+    """Fold 2 has a single member left. With it, single networks have 90 % and a change of −5 points to the ensemble."""
     correct = {(1, 0): 850, (1, 1): 850, (2, 0): 950, (2, 1): 0}
     single, ensemble = write_ensemble_report(members(session, correct), title="Network").to_dict("records")
-    assert (single["accuracy"], ensemble["accuracy"]) == pytest.approx((0.9, 0.85))
+    assert (single["accuracy"], ensemble["accuracy"]) == pytest.approx((0.85, 0.85))
     assert ensemble["delta"] == 0.0
-    assert np.isnan(single["accuracy_std"])  # a single member has both folds
+    assert single["accuracy_std"] == 0.0
     assert ensemble["missing"] == 1
 
 
@@ -50,6 +51,52 @@ def test_ensemble_report_with_missing_member_weights_folds_equally(session: Sess
     assert single["accuracy"] == pytest.approx(0.9)
     assert single["accuracy_std"] == pytest.approx(0.0)
     assert ensemble["delta"] == pytest.approx(0.0)
+
+
+def test_ensemble_report_tests_difference_to_mean_member_over_folds(session: Session) -> None:
+    """In fold k each of three members errs on other 30 k clips, so that the ensemble is always correct."""
+    results = members(session, {(fold, seed): 1 for fold in (1, 2, 3, 4) for seed in (0, 1, 2)})
+    for run in results.plan.runs:
+        logits, targets = scored(CLIPS, CLIPS)
+        errors = run.seed * 300 + np.arange(30 * run.data.fold)
+        logits[errors] = logits[errors][:, ::-1]
+        finish(session.store, run, logits, targets, clips={"train": 6000, "validation": 0, "test": CLIPS})
+    single, ensemble = write_ensemble_report(results, title="Network").to_dict("records")
+    assert (single["accuracy"], ensemble["accuracy"], ensemble["delta"]) == pytest.approx((0.925, 1.0, 0.075))
+    error = np.sqrt(0.0015) * np.sqrt(1 / 4 + CLIPS / 6000)  # variance of the differences 0.03, 0.06, 0.09, 0.12
+    assert ensemble["high"] - ensemble["delta"] == pytest.approx(3.1824463 * error)  # t quantile, 3 degrees of freedom
+    assert ensemble["delta"] - ensemble["low"] == pytest.approx(3.1824463 * error)
+    assert ensemble["p"] == pytest.approx(2 * stats.t.sf(0.075 / error, 3))
+    assert ensemble["p_holm"] == ensemble["p"] < 0.1
+    assert np.isnan([single["low"], single["high"], single["p_holm"]]).all()
+    text = (results.folder / "table.md").read_text()
+    assert "**100.0**" in text
+    assert "Missing members" not in text
+
+
+def test_ensemble_report_of_one_fold_has_no_test_and_no_bold(session: Session) -> None:
+    results = members(session, {(1, 0): 700, (1, 1): 800, (1, 2): 900})
+    single, ensemble = write_ensemble_report(results, title="Network").to_dict("records")
+    assert ensemble["delta"] == pytest.approx(0)
+    assert ensemble["disagreement"] > 0
+    assert np.isnan([ensemble["low"], ensemble["high"], ensemble["p"], ensemble["p_holm"]]).all()
+    assert single["nll"] != ensemble["nll"]
+    assert "**" not in (results.folder / "table.md").read_text().split("\n", 1)[1]
+
+
+def test_ensemble_report_names_folds_that_lack_members(session: Session) -> None:
+    correct = {(fold, seed): 800 + fold for fold in (1, 2, 3, 4) for seed in (0, 1, 2)}
+    lacking = {(2, 0): 0, (3, 0): 0, (3, 1): 0, (4, 0): 0, (4, 1): 0, (4, 2): 0}
+    results = members(session, correct | lacking)
+    single, ensemble = write_ensemble_report(results, title="Network").to_dict("records")
+    assert (single["folds"], ensemble["folds"], single["compared"]) == (2, 2, 5)
+    assert single["accuracy"] == ensemble["accuracy"] == pytest.approx(0.8015)  # folds 1 and 2
+    text = (results.folder / "table.md").read_text()
+    assert (
+        "Missing members: fold 2 has 2 of 3; fold 3 has 1 of 3; fold 4 has 0 of 3. An ensemble needs 2: fold 3, 4 left "
+        "out of both rows." in text
+    )
+    assert "missing (6 of 12), 5 of 12 compared" in text
 
 
 def test_ensemble_report_best_epoch_averages_outputs_of_best_epochs(session: Session) -> None:

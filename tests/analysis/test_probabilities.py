@@ -36,7 +36,8 @@ def records(session: Session) -> dict[str, Record]:
 
 def test_summary_of_hinge_loss_has_no_metrics_of_probabilities(session: Session, records: dict[str, Record]) -> None:
     plan = plan_of({loss: [record.run] for loss, record in records.items()})
-    frame = summarise_conditions(plan, session.store).set_index("condition")[["nll", "brier", "ece"]]
+    scores = ["nll", "brier", "ece", "ece_calibrated"]
+    frame = summarise_conditions(plan, session.store, ["ece"]).set_index("condition")[scores]
     assert frame.loc["cross-entropy"].notna().all()
     assert frame.loc["hinge"].isna().all()
 
@@ -72,7 +73,7 @@ def test_predictions_of_hinge_loss_have_softmax_outputs(session: Session, record
 def test_run_page_of_hinge_loss_has_no_metrics_of_probabilities(session: Session, records: dict[str, Record]) -> None:
     details = {loss: make_run_detail(record, session.store, id="r", analyses=[]) for loss, record in records.items()}
     assert details["hinge"].facts["NLL, Brier, ECE"] == "not defined: the hinge loss gives no probabilities"
-    assert details["cross-entropy"].facts["NLL, Brier, ECE"].count(".") == 3
+    assert details["cross-entropy"].facts["NLL, Brier, ECE"].count(".") == 4
     losses = {loss: detail.curves[1] for loss, detail in details.items()}
     assert [line.name for line in losses["cross-entropy"].lines] == ["train", "test"]
     assert [line.name for line in losses["hinge"].lines] == ["train"]  # the test loss is a cross-entropy

@@ -93,6 +93,33 @@ def test_report_shows_and_draws_requested_metrics(tmp_path: Path) -> None:
     assert all((results.folder / f"metrics{suffix}").exists() for suffix in (".csv", ".md", ".tex"))
 
 
+@pytest.mark.parametrize("metric", ["ece", "ece_calibrated"])
+def test_report_of_ece_pools_folds_and_shows_value_if_calibrated(tmp_path: Path, metric: str) -> None:
+    results = finished(tmp_path, metric)
+    frame = write_condition_report(results, title="Frozen")
+    store, runs = results.session.store, results.plan.runs[:3]
+    outputs = [store.predictions(run) for run in runs]  # folds 1, 1, 2 and seeds 0, 1, 0
+    expected = {"ece": 0.0, "ece_calibrated": 0.0}
+    for members in ((0, 2), (1,)):
+        probs = np.concatenate([metrics.softmax(outputs[k][2]) for k in members])
+        targets = np.concatenate([outputs[k][1] for k in members])
+        expected["ece"] += metrics.ece(probs, targets) / 2
+        expected["ece_calibrated"] += metrics.ece_calibrated(probs) / 2
+    assert frame.loc[0, list(expected)].to_dict() == pytest.approx(expected)
+    shown = cells(results, "table")
+    assert {"ECE", "ECE if calibrated"} <= set(shown)
+    assert "±" not in shown["ECE"]
+    assert "Both are over the clips of all folds" in (results.folder / "table.md").read_text()
+    (bars,) = [item for item in results.items if item["name"] == f"bars-{metric}"]
+    assert "error bars" not in bars["caption"]
+    assert ("; ECE if calibrated: 0." in bars["caption"]) == (metric == "ece")
+
+
+def test_summary_reads_no_predictions_unless_ece_is_requested(tmp_path: Path) -> None:
+    results = finished(tmp_path)
+    assert "ece" not in summarise_conditions(results.plan, results.session.store, ["f1"])
+
+
 @pytest.mark.parametrize("metric", ["accuracy", "nll", "trainable_parameters"])
 def test_grouped_bars_of_metric_have_heights_and_intervals(metric: str) -> None:
     frame = pd.DataFrame({"condition": ["a", "b"], metric: [0.2, 0.4]})

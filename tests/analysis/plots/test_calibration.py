@@ -9,13 +9,18 @@ from finished_runs import finish, plan_of
 
 from analysis.ensembles import write_ensemble_report
 from analysis.output.output_folder import OutputFolder
-from analysis.plots.calibration import ece_from_bins, reliability_bins
+from analysis.plots.calibration import reliability_bins
 from core.config.run import Run
 from core.session import Session
 from core.training import metrics
 
 
-def test_ece_from_bins_equals_ece() -> None:
+def ece_from_bins(bins: pd.DataFrame) -> float:
+    gaps = (bins["accuracy"] - bins["confidence"]).abs() * bins["clips"]
+    return float(gaps.sum() / bins["clips"].sum())
+
+
+def test_ece_of_reliability_bins_is_that_of_the_metric() -> None:
     rng = np.random.default_rng(0)
     probs, targets = metrics.softmax(3 * rng.normal(size=(500, 4))), rng.integers(0, 4, 500)
     bins = reliability_bins(probs, targets)
@@ -54,6 +59,13 @@ def test_ensemble_report_has_calibration_curves_and_confusion(session: Session, 
     assert ece_from_bins(bins[bins["condition"] == "ensemble"]) == pytest.approx(
         metrics.ece(ensemble_probs, np.tile(targets, 2))
     )
+    table = pd.read_csv(results.folder / "table.csv").set_index("condition")
+    assert table.loc["ensemble", "ece"] == pytest.approx(metrics.ece(ensemble_probs, np.tile(targets, 2)))
+    pooled = [np.concatenate([metrics.softmax(fold[member]) for fold in outputs]) for member in (0, 1)]
+    assert table.loc["single", "ece"] == pytest.approx(
+        np.mean([metrics.ece(probs, np.tile(targets, 2)) for probs in pooled])
+    )
+    assert bins.groupby("condition")["ece"].first().to_dict() == table["ece"].to_dict()
     cells = pd.read_csv(results.folder / "confusion.csv")
     corner = cells[(cells["target"] == "All") & (cells["predicted"] == "All")].set_index("condition")
     assert corner["clips"].to_dict() == {"single": 240, "ensemble": 120}

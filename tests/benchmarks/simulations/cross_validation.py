@@ -7,6 +7,9 @@ folds, so training sets overlap as in any study, and tested on the fold. As in s
 - a clip that is difficult in one condition is difficult in the other;
 - runs of the same fold differ by a seed, which chooses the features that the classifier sees.
 
+The outputs of the seeds of a fold are also averaged, as in an ensemble. Its true gain over its mean member is not 0, so
+that false positives are counted as differences from the true gain: one minus the coverage of the interval.
+
 In a "weak" design both classifiers are little better than chance: they depend on the training set most.
 """
 
@@ -15,7 +18,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from analysis.statistics.hypothesis_tests import FoldSizes, standard_error, t_test_p_value
 from tests.benchmarks.comparison import Row
@@ -34,6 +37,11 @@ TESTS = {
     "t": "t test over folds",
     "corrected": "corrected t test over folds",
     "recordings": "permutation of recordings within folds",
+}
+INTERVALS = {
+    "accuracy": "an accuracy",
+    "difference": "a difference",
+    "gain": "the gain of an ensemble over its mean member",
 }
 
 
@@ -65,9 +73,10 @@ def measure() -> Iterator[Row]:
             what = f"{folds} folds, no difference: {label} below .05, largest of {len(designs)} designs"
             largest = max(each.rejection_rate(test) for each in studies)
             yield rate_row(what, largest, 0.06 if test == "corrected" else 1.0)
-        for kind, of in product(("uncorrected", "corrected"), ("accuracy", "difference")):
-            covered = [each.coverage(of, corrected=kind == "corrected") for each in studies]
-            what = f"{folds} folds: coverage of the {kind} 95 % interval of a{'n' * (of == 'accuracy')} {of}"
+        for kind, (of, name) in product(("uncorrected", "corrected"), INTERVALS.items()):
+            compared = [each for each in studies if of != "gain" or each.design.seeds > 1]
+            covered = [each.coverage(of, corrected=kind == "corrected") for each in compared]
+            what = f"{folds} folds: coverage of the {kind} 95 % interval of {name}"
             yield {"what": f"{what}, smallest", "ratio": min(covered), "target": 0.93 if kind == "corrected" else 0.0}
             yield {"what": f"{what}, largest", "ratio": max(covered), "target": 0.0}
         for gain in GAINS:
@@ -90,6 +99,8 @@ class Studies:
         Difference in correct clips of each recording, averaged over seeds, shape (trials, folds, recordings).
     accuracies
         Accuracies of both conditions, averaged over seeds, shape (trials, folds, 2).
+    gains
+        Accuracy of the ensemble of all seeds of the first condition minus their mean accuracy, shape (trials, folds).
     """
 
     def __init__(self, design: Design, trials: int, *, gain: float = 0.0) -> None:
@@ -97,7 +108,7 @@ class Studies:
         rng = np.random.default_rng([design.folds, design.seeds, design.clips, int(100 * design.distance)])
         chunk = int(MAX_VALUES / (design.folds * design.clips * N_FEATURES * 3)) + 1
         parts = [_simulate(design, min(chunk, trials - start), gain, rng) for start in range(0, trials, chunk)]
-        self.differences, self.accuracies = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        self.differences, self.accuracies, self.gains = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
     @property
     def by_fold(self) -> np.ndarray:
@@ -122,15 +133,15 @@ class Studies:
         return float(np.mean(self.p_values(test) < 0.05))
 
     def coverage(self, of: str = "accuracy", *, corrected: bool) -> float:
-        """Return how often the 95 % interval of an "accuracy" or "difference" contains the mean of all studies."""
-        values = self.by_fold if of == "difference" else self.accuracies[..., 0]
+        """Return how often the 95 % interval of a value of `INTERVALS` contains the mean of all studies."""
+        values = {"accuracy": self.accuracies[..., 0], "difference": self.by_fold, "gain": self.gains}[of]
         error = standard_error(values, self.design.sizes if corrected else None)
         half = stats.t.ppf(0.975, self.design.folds - 1) * error
         return float(np.mean(np.abs(values.mean(axis=1) - values.mean()) <= half))
 
 
-def _simulate(design: Design, trials: int, gain: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return `Studies.differences` and `Studies.accuracies`."""
+def _simulate(design: Design, trials: int, gain: float, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Return `Studies.differences`, `Studies.accuracies` and `Studies.gains`."""
     folds, n_recordings = design.folds, design.clips // CLIPS_PER_RECORDING
     target = np.float32([1, -1])[np.arange(n_recordings) % 2]
     distance = np.float32([design.distance, design.distance + gain]) / np.float32(np.sqrt(N_FEATURES))
@@ -148,13 +159,16 @@ def _simulate(design: Design, trials: int, gain: float, rng: np.random.Generator
     centre /= (folds - 1) * design.clips
     differences = np.zeros((trials, folds, n_recordings))
     accuracies = np.zeros((trials, folds, 2))
+    votes = np.zeros(clips.shape[:4])
     for _ in range(design.seeds):
         weights = slope * (rng.random(slope.shape) < 0.5)
         score = (
             np.einsum("tkrgcp,tkcp->tkrgc", clips, weights)
             - np.einsum("tkcp,tkcp->tkc", centre, weights)[:, :, None, None]
         )
+        votes += special.expit(score[..., 0] / (design.clips * (folds - 1))) - 0.5  # of the first condition
         right = score * target[:, None, None] > 0
         differences += (right[..., 1].sum(3) - right[..., 0].sum(3).astype(int)) / design.seeds
         accuracies += right.mean((2, 3)) / design.seeds
-    return differences, accuracies
+    ensemble = (votes * target[:, None] > 0).mean((2, 3))
+    return differences, accuracies, ensemble - accuracies[..., 0]

@@ -10,7 +10,13 @@ from core.training import metrics
 TARGETS = np.array([0, 0, 1, 1, 2])
 SCORES = np.array([[5, 1, 0, 0], [3, 2, 1, 0], [0, 4, 1, 0], [0, 1, 2, 0], [9, 0, 0, 0]], dtype=np.float32)
 
-ADDED = ["balanced_accuracy", "weighted_precision", "weighted_recall", "weighted_f1"]  # not in records of version 1
+ADDED = [  # not in records of version 1
+    "balanced_accuracy",
+    "ece_calibrated",
+    "weighted_precision",
+    "weighted_recall",
+    "weighted_f1",
+]
 
 
 @pytest.fixture
@@ -94,6 +100,20 @@ def test_ece_by_hand():
     assert metrics.ece(probs, [0, 1, 0, 1]) == pytest.approx(0.6 / 4 + 0.8 / 4)
     assert metrics.ece([[1.0, 0.0], [0.0, 1.0]], [0, 1]) == 0
     assert metrics.ece(probs, [0, 1, 0, 1], bins=1) == pytest.approx(abs(3 - 2.8) / 4)
+
+
+def test_ece_calibrated_is_mean_ece_of_labels_drawn_from_probabilities() -> None:
+    alone = [[0.75, 0.25], [0.45, 0.55]]  # a clip alone in its bin is |0 - p| or |1 - p| away: 2 p (1 - p) on average
+    assert metrics.ece_calibrated(alone) == pytest.approx((2 * 0.75 * 0.25 + 2 * 0.55 * 0.45) / 2, rel=0.05)
+    many = np.tile([0.75, 0.25], (400, 1))  # normal limit in one bin: sqrt(2 p (1 - p) / (pi n))
+    assert metrics.ece_calibrated(many) == pytest.approx(np.sqrt(2 * 0.75 * 0.25 / (np.pi * 400)), rel=0.08)
+    assert metrics.ece_calibrated([[1.0, 0.0]]) == 0
+    rng = np.random.default_rng(1)
+    probs = metrics.softmax(2 * rng.normal(size=(120, 10)))
+    drawn = [(probs.cumsum(axis=1) > rng.random((120, 1))).argmax(axis=1) for _ in range(500)]
+    expected = np.mean([metrics.ece(probs, targets) for targets in drawn])
+    assert metrics.ece_calibrated(probs) == pytest.approx(expected, rel=0.04)
+    assert metrics.ece_calibrated(probs) == metrics.ece_calibrated(probs)
 
 
 def test_summarise_ensemble_of_copies_equals_member(case):
