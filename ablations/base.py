@@ -27,6 +27,7 @@ class Ablation:
     prepares: ClassVar[str] = "commands.ablation:prepare"  # function that plans the command
     plans: ClassVar[bool] = True  # whether the command has the options of a run
     title: ClassVar[str]  # heading of the condition column, and axis label
+    subject: ClassVar[str] = "{condition} instead of {reference}"  # start of the sentence about a condition
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Return the run of each condition by name; the first one is the reference.
@@ -69,7 +70,7 @@ class Ablation:
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Write tables and figures of the finished runs; return one row per condition, with a column ``condition``."""
-        frame: pd.DataFrame = write_condition_report(results, title=self.title)
+        frame: pd.DataFrame = write_condition_report(results, title=self.title, subject=self.subject)
         return frame
 
 

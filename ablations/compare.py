@@ -1,17 +1,19 @@
 """Compare the values of any option of a run."""
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from ablations.base import Ablation, freeze_through, write_condition_report
-from core.config.options import flag_of, option
-from core.config.run import Run, field_of, option_keys
+from core.config.options import flag_of, option, typed_value
+from core.config.run import Run, field_of, option_keys, run_options
 from core.errors import UserError, unknown_name_error
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.output.output_folder import OutputFolder
+    from core.plan import Plan
     from core.store.runs import Store
 
 # Options that select clips: their values are not conditions of one comparison.
@@ -90,8 +92,18 @@ class Compare(Ablation):
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Write the condition report with bars, because the conditions have no order."""
-        frame: pd.DataFrame = write_condition_report(results, title=self.title, draw_bars=True)
+        subject = f"{find_compared_option(results.plan)} {self.subject}".strip()
+        frame: pd.DataFrame = write_condition_report(results, title=self.title, subject=subject, draw_bars=True)
         return frame
+
+
+def find_compared_option(plan: "Plan") -> str:
+    """Return the option whose values are the names of the conditions, such as ``--lr``; "" if there is none."""
+    for key, field in run_options().items():
+        get = attrgetter(key.replace("__", "."))
+        if all(str(typed_value(field, get(each.run))) == each.condition for each in plan.planned):
+            return flag_of(field)
+    return ""
 
 
 def _option_key(name: str) -> str:

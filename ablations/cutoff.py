@@ -33,6 +33,7 @@ class Cutoff(Ablation):
     """
 
     title: ClassVar[str] = "Kept through block"
+    subject: ClassVar[str] = "Cutting the network off after {condition}"
 
     block: tuple[str, ...] = option(
         (), "Last block to keep: stem (or 0), 1 .. N-1; several values give one row each.", default_text="all"
@@ -49,6 +50,7 @@ class Cutoff(Ablation):
         frame: pd.DataFrame = write_condition_report(
             results,
             title=self.title,
+            subject=self.subject,
             add_columns=costs.add_costs,
             columns=costs.COLUMNS,
             notes=[costs.describe_latency(results.session)],

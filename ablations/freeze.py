@@ -26,6 +26,7 @@ class Freeze(Ablation):
     """
 
     title: ClassVar[str] = "Frozen through block"
+    subject: ClassVar[str] = "Freezing through {condition}"
 
     block: tuple[str, ...] = option(
         (), "Last frozen block: stem (or 0), 1 .. N, or last; several values give one row each.", default_text="all"

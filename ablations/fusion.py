@@ -24,6 +24,7 @@ class Fusion(Ablation):
     """
 
     title: ClassVar[str] = "Pretrained through block"
+    subject: ClassVar[str] = "Keeping the pretrained weights through {condition} only"
 
     block: tuple[str, ...] = option(
         (),

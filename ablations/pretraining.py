@@ -26,6 +26,7 @@ class Pretraining(Ablation):
     """
 
     title: ClassVar[str] = "Weights"
+    subject: ClassVar[str] = "Training from {condition} instead of {reference} weights"
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Return the run from the starting weights, which is the reference, and the run from random weights."""
@@ -33,5 +34,5 @@ class Pretraining(Ablation):
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Write the condition report with bars, because the conditions have no order."""
-        frame: pd.DataFrame = write_condition_report(results, title=self.title, draw_bars=True)
+        frame: pd.DataFrame = write_condition_report(results, title=self.title, subject=self.subject, draw_bars=True)
         return frame

@@ -31,6 +31,7 @@ from analysis.plots.confusion import write_confusion_by_condition
 from analysis.plots.learning_curves import write_learning_curves
 from analysis.plots.metric_bars import write_metric_bars
 from analysis.statistics import hypothesis_tests, paired_comparisons
+from analysis.statistics.sentences import describe_comparisons
 from core.datasets.metadata import format_few
 from core.plan import Groups, Plan
 from core.store.runs import FAILED, Store
@@ -69,6 +70,7 @@ def write_condition_report(
     results: OutputFolder,
     *,
     title: str,
+    subject: str,
     draw_bars: bool = False,
     add_columns: Callable[[pd.DataFrame, OutputFolder], pd.DataFrame] | None = None,
     columns: Sequence[Column] = COLUMNS,
@@ -82,6 +84,8 @@ def write_condition_report(
         Output folder of the analysis.
     title
         Heading of the condition column, e.g. "Frozen through".
+    subject
+        Start of the sentence about each condition, as in `analysis.statistics.sentences.describe_comparisons`.
     draw_bars
         Whether to draw bars instead of a line.
     add_columns
@@ -136,6 +140,11 @@ def write_condition_report(
             caption="; ".join(filter(None, parts)) + ".",
         )
     write_details(results, frame, title=title)
+    if not comparisons.empty:
+        grid = grid_names(comparisons)
+        results.sentences += describe_comparisons(
+            comparisons, subject=subject, reference=reference, grid=grid, margin=margin
+        )
     return frame
 
 

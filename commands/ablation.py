@@ -45,7 +45,7 @@ load_all_published = Lazy("analysis.published.numbers:load_all_published")
 write_published_comparison = Lazy("analysis.published.comparison:write_published_comparison")
 LOCAL = ("", "local")  # values of --ray that train on this machine
 MAX_TABLE_ROWS = 500  # longer tables are printed without a frame, because rich needs seconds to lay them out
-OPEN_FIRST = ("table.md", "maps.png", "figure.png")  # candidates for the file to open first
+OPEN_FIRST = ("summary.md", "figure.png", "maps.png", "table.md")  # candidates for the two files to open first
 
 
 def run(call: Call) -> int:
@@ -111,7 +111,8 @@ def conclude(
     console.print(f"Runs: {executed.trained} trained, {executed.found} found in the store, {executed.failed} failed.")
     if results.session.execution.json:
         files = [str(f) for f in results.files]
-        print(json.dumps({"ablation": results.plan.ablation, "files": files, "rows": json_rows(frame)}))  # noqa: T201
+        answer = {"ablation": results.plan.ablation, "files": files, "sentences": results.sentences}
+        print(json.dumps({**answer, "rows": json_rows(frame)}))  # noqa: T201
     return 1 if executed.failed else 0
 
 
@@ -215,12 +216,14 @@ def show_items(results: "OutputFolder", console: Console) -> None:
             print_console_table(item, console)
         else:
             console.print(item, style="dim")
+    for sentence in results.sentences:
+        console.print(sentence, markup=False)
     show_folder(results, console)
 
 
 def show_folder(results: "OutputFolder", console: Console) -> None:
-    """Print the folder of the results and the file to open first."""
+    """Print the folder of the results and the files to open first."""
     names = {file.name for file in results.files if file.parent == results.folder}
-    first = next((name for name in OPEN_FIRST if name in names), min(names, default=""))
-    hint = f"; open {first} first" if first else ""
+    first = [name for name in OPEN_FIRST if name in names][:2] or sorted(names)[:1]
+    hint = f"; open {' and '.join(first)} first" if first else ""
     console.print(f"Results: {results.folder} ({len(results.files)} files{hint})", markup=False, soft_wrap=True)

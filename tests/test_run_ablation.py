@@ -80,7 +80,12 @@ def test_freeze_command_prints_all_results_and_trains_nothing_when_repeated(
     assert "Training took" in err
     assert "found in the store took" not in err
     assert err.count(str(files[0].parent)) == 1
-    assert "open table.md first" in err
+    assert "open summary.md and figure.png first" in err
+    summary = next(f for f in files if f.name == "summary.md").read_text()
+    assert [line[2:] for line in summary.splitlines() if line.startswith("- ")] == answer["sentences"]
+    for sentence, row in zip(answer["sentences"], (stem, block3), strict=True):
+        assert sentence.startswith(f"Freezing through {row['condition']} changes accuracy by ")
+        assert sentence in " ".join(err.split())  # the terminal wraps lines
 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.*")}
     status, out, err = start(*words).communicate()

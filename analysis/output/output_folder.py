@@ -16,6 +16,7 @@ from analysis.output.number_format import to_csv
 from analysis.output.provenance import provenance_notes
 from analysis.output.tables import Column
 from analysis.output.writers import write_formats
+from core.errors import escape_controls
 from core.plan import Plan
 from core.session import Session
 
@@ -38,6 +39,8 @@ class OutputFolder:
         Tables and lines for the terminal, in order.
     items
         Descriptions of tables, figures and maps for `write_description`.
+    sentences
+        The result in sentences, one for each condition.
     published_as
         Name of the data set in published tables if it differs from ours, otherwise "".
     """
@@ -48,6 +51,7 @@ class OutputFolder:
     files: list[Path] = field(default_factory=list)
     console_output: list[RenderableType] = field(default_factory=list)
     items: list[dict[str, Any]] = field(default_factory=list)
+    sentences: list[str] = field(default_factory=list)
     published_as: str = ""
 
     def write_table(
@@ -109,9 +113,19 @@ class OutputFolder:
         self.add_item("figure", name, caption, style.save_figure(figure, self.folder / name, data))
 
     def write_description(self, command: str) -> None:
-        """Write ``analysis.json``: the command, the run ids, and a description of every file in the folder."""
+        """Write ``analysis.json`` and, if there are sentences, ``summary.md``.
+
+        ``analysis.json`` has the command, the run ids, the sentences, and a description of every file in the folder.
+        """
+        if self.sentences:
+            text = f"`{command}`\n\n" + "".join(f"- {sentence}\n" for sentence in self.sentences)
+            self.files += write_formats(
+                self.folder / "summary", {".md": escape_controls(text).encode("utf-8", "replace")}
+            )
         runs = [run.id for run in self.plan.runs]
         values = {"ablation": self.plan.ablation, "command": command, "runs": runs, "items": self.items}
+        if self.sentences:
+            values["sentences"] = self.sentences
         if self.published_as:
             values["published_as"] = self.published_as
         write_formats(self.folder / "analysis", {".json": json.dumps(values, indent=1).encode()})

@@ -95,6 +95,7 @@ class Analysis:
     tables: list[Item] = field(default_factory=list)
     figures: list[Item] = field(default_factory=list)
     clips: list[ClipEntry] = field(default_factory=list)
+    sentences: tuple[str, ...] = ()  # the result of each condition
     published_as: str = ""  # name of the data set in published numbers, if it differs from ours
 
 
@@ -134,6 +135,7 @@ class Reader:
     def _read_analysis(self, folder: Path, name: str, description: Mapping[str, Any], id: str) -> Analysis:
         runs = tuple(map(str, description["runs"]))
         analysis = Analysis(id, str(description["ablation"]), name, str(description["command"]), runs)
+        analysis.sentences = tuple(map(str, description.get("sentences", ())))
         analysis.published_as = str(description.get("published_as", ""))
         clips: dict[str, ClipEntry] = {}
         for entry in description["items"]:

@@ -220,9 +220,9 @@ class Training:
     epochs: int = option(8, "Number of training epochs.", at_least=1, at_most=10**6)
     batch_size: int = option(32, "Clips per training step.", at_least=1, at_most=10**6)
     optimizer: str = option("adam", "Optimizer.", choices=OPTIMIZERS)
-    lr: float = option(1e-3, "Learning rate.", above=0.0, at_most=1e6)
+    lr: float = option(1e-3, "Learning rate.", above=0.0, at_most=1e30)
     momentum: float = option(0.9, "Momentum of SGD.", used_when=("optimizer", "sgd"), at_least=0.0, below=1.0)
-    weight_decay: float = option(1e-4, "Weight decay.", at_least=0.0, at_most=1e6)
+    weight_decay: float = option(1e-4, "Weight decay.", at_least=0.0, at_most=1e30)
     loss: str = option(
         "cross-entropy",
         "Training loss. hinge: multi-class hinge with margin 1 (Crammer and Singer); it gives no probabilities, "

@@ -1,5 +1,6 @@
 """The command `compare`: values of an option as conditions."""
 
+import html
 from pathlib import Path
 
 import pandas as pd
@@ -74,6 +75,9 @@ def test_report_shows_published_numbers_of_random_weights(sounds: Path, tmp_path
     assert beside.loc[("loop", "accuracy"), "published"] == 0.8267
     assert main(["report", "--results", str(tmp_path)]) == 0
     page = (tmp_path / "report" / "index.html").read_text()
+    sentence = (file.parent / "summary.md").read_text().split("- ")[-1].strip()
+    assert sentence.startswith("--length-mode loop instead of pad changes accuracy by ")
+    assert html.escape(sentence, quote=False) in html.unescape(page)
     rows = [part for part in page.split("<tr") if "thirteen-classes-padding Section 4" in part and "0.8267" in part]
     assert any(f"{beside.loc[('loop', 'accuracy'), 'ours']:.4f}" in row for row in rows)
 

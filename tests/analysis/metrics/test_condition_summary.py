@@ -68,7 +68,7 @@ def test_summary_mean_std_and_interval_are_over_folds(tmp_path: Path) -> None:
 
 def test_report_of_records_without_metric_has_blank_cells(tmp_path: Path) -> None:
     results = finished(tmp_path, "prediction_ms", timed=False)
-    frame = write_condition_report(results, title="Frozen")
+    frame = write_condition_report(results, title="Frozen", subject="Freezing through {condition}")
     assert math.isnan(frame.at[0, "prediction_ms"])
     shown = cells(results, "metrics")
     assert shown["Prediction ms"] == shown["To converge"] == shown["Validation %"] == "–"
@@ -79,7 +79,7 @@ def test_report_of_records_without_metric_has_blank_cells(tmp_path: Path) -> Non
 
 def test_report_shows_and_draws_requested_metrics(tmp_path: Path) -> None:
     results = finished(tmp_path, "f1", "time_to_converge", "f1", "accuracy")
-    write_condition_report(results, title="Frozen")
+    write_condition_report(results, title="Frozen", subject="Freezing through {condition}")
     by_name: dict[str, Any] = {item["name"]: item for item in results.items}
     assert by_name["metrics"]["cells"]["header"] == [
         "Frozen",

@@ -34,7 +34,7 @@ def make_results(session: Session, accuracies: Mapping[str, Sequence[float | Non
 def test_condition_without_the_hard_fold_is_not_better(session: Session) -> None:
     """Over its own folds the condition would have 78.0 % in bold, against 72.0 % of the reference."""
     results = make_results(session, {"none": [0.8, 0.8, 0.8, 0.8, 0.4], "block3": [0.78] * 4 + [None]})
-    frame = write_condition_report(results, title="Frozen")
+    frame = write_condition_report(results, title="Frozen", subject="Freezing through {condition}")
     assert frame["accuracy"].tolist() == pytest.approx([0.8, 0.78])
     assert frame["delta"].tolist() == pytest.approx([0.0, -0.02])
     (table,) = [item for item in results.items if item["name"] == "table"]

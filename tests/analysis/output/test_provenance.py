@@ -48,5 +48,5 @@ def test_provenance_notes_name_versions_threads_and_device(plan: Plan, session: 
 
 def test_main_table_has_provenance_notes(plan: Plan, session: Session, tmp_path: Path) -> None:
     change(session.store, plan.runs[0], torch="2.4.0")
-    write_condition_report(OutputFolder(plan, session, tmp_path / "analysis"), title="Condition")
+    write_condition_report(OutputFolder(plan, session, tmp_path / "analysis"), title="Condition", subject="{condition}")
     assert "torch 2.4.0 (now " in (tmp_path / "analysis" / "table.md").read_text()

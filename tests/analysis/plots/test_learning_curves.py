@@ -97,7 +97,7 @@ def test_learning_curves_without_finished_run_write_nothing(session: Session) ->
 
 def test_condition_report_of_one_condition_has_no_figure_of_conditions(session: Session) -> None:
     results = learned(session, CORRECT)
-    write_condition_report(results, title="Frozen")
+    write_condition_report(results, title="Frozen", subject="Freezing through {condition}")
     names = [item["name"] for item in results.items]
     assert names == ["table", "metrics", "classes", "learning", "confusion"]
 
