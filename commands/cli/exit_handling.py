@@ -52,13 +52,13 @@ def run_and_exit(main: Callable[[Sequence[str]], int], arguments: Sequence[str])
     # Registered first and therefore called last: skips the destructors of C++ libraries. Those of CUDA add 0.13 GB to
     # the peak memory of a small command (`tests/robustness/test_memory.py`).
     atexit.register(lambda: statuses and os._exit(statuses[0]))
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:  # `nohup` and background jobs of a shell ignore Ctrl-C
-            signal.signal(number, _on_signal)
-    set_up_process()
-    threading.excepthook = lambda thread: _print_error(thread.exc_value)
-    sys.unraisablehook = _on_unraisable
     try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) != signal.SIG_IGN:  # `nohup` and background jobs of a shell ignore Ctrl-C
+                signal.signal(number, _on_signal)
+        set_up_process()
+        threading.excepthook = lambda thread: _print_error(thread.exc_value)
+        sys.unraisablehook = _on_unraisable
         status = main(arguments)
         if sys.stdout:
             sys.stdout.flush()

@@ -68,18 +68,19 @@ Make = Callable[[str, int, int], Path]
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """Return a function that makes a folder of recordings, all links to one file, from name, seconds and number."""
+    """Return a function that makes a folder of recordings, links to four files, from name, seconds and number."""
     root = tmp_path_factory.mktemp("recordings")
 
     def make(name: str, seconds: int, clips: int) -> Path:
-        first = root / f"{seconds}.wav"
         if (root / name).exists():
             return root / name
-        if not first.exists():
-            soundfile.write(first, 0.1 * np.random.default_rng(0).standard_normal(seconds * SR), SR)
+        files = [root / f"{seconds}-{seed}.wav" for seed in (0, 1, 2, 3)]  # two for each class
+        for seed, file in enumerate(files):
+            if not file.exists():
+                soundfile.write(file, 0.1 * np.random.default_rng(seed).standard_normal(seconds * SR), SR)
         for k in range(clips):
             (root / name / f"class{k % 2}").mkdir(parents=True, exist_ok=True)
-            os.link(first, root / name / f"class{k % 2}" / f"{k}.wav")
+            os.link(files[k % 4], root / name / f"class{k % 2}" / f"{k}.wav")
         return root / name
 
     return make
