@@ -13,9 +13,10 @@ import numpy as np
 from core.audio.reading import AudioInfo, BadClip, read_info
 from core.datasets.copies import describe_copies
 from core.datasets.dataset import Dataset
+from core.datasets.label_names import describe_labels
 from core.datasets.metadata import format_few
 from core.datasets.recording_groups import describe_columns, describe_groups, describe_leaking_groups
-from core.datasets.sets.folder import AUDIO_SUFFIXES
+from core.datasets.sets.folder import AUDIO_SUFFIXES, is_hidden
 from core.io.native_stderr import silence_native_stderr
 from core.io.thread_pool import CancellablePool
 from core.progress import Progress, no_progress
@@ -35,6 +36,8 @@ class DatasetSummary:
         Number of clips and of groups, and what tells them apart (`core.datasets.dataset.Dataset.grouped_by`).
     classes, folds
         Clips per class (in label order, possibly 0) and per fold.
+    has_fixed_split
+        Whether the folds are a test list (1), a training list (2) and possibly a validation list (3).
     features
         Names of the features, if clips are feature vectors; lengths, rates, channels and formats are then empty.
     holdout
@@ -47,8 +50,8 @@ class DatasetSummary:
         Clips per sampling rate in Hz, per number of channels, and per format (such as ``WAV PCM_16``), most frequent
         first. Files that libsndfile cannot read count as 0 channels, with their suffix as format.
     problems
-        Clips that cannot be decoded, classes without clips or in a single fold, groups in several folds, identical
-        clips (if the data set has digests), and audio files that are not clips; one line each.
+        Clips that cannot be decoded, classes without clips or in a single fold, labels that look alike, groups in
+        several folds, identical clips (if the data set has digests), and audio files that are not clips; one line each.
     """
 
     name: str
@@ -58,6 +61,7 @@ class DatasetSummary:
     grouped_by: str
     classes: dict[str, int]
     folds: dict[int, int]
+    has_fixed_split: bool
     features: tuple[str, ...]
     holdout: int
     remarks: tuple[str, ...]
@@ -100,6 +104,7 @@ def summarise_dataset(dataset: Dataset, *, decode: bool = True, progress: Progre
         grouped_by=dataset.grouped_by,
         classes={name: by_class[label] for label, name in enumerate(dataset.class_names)},
         folds=dict(sorted(Counter(dataset.clips["fold"]).items())),
+        has_fixed_split=dataset.has_fixed_split,
         holdout=len(dataset.holdout),
         remarks=(*dataset.remarks, *describe_columns(dataset), *describe_groups(dataset)),
         seconds=_length_statistics([fact.seconds for fact in facts] or [0.0]) if decode else {},
@@ -109,6 +114,7 @@ def summarise_dataset(dataset: Dataset, *, decode: bool = True, progress: Progre
         problems=(
             *problems,
             *_find_table_problems(dataset),
+            *describe_labels(dataset),
             *describe_leaking_groups(dataset),
             *describe_copies(dataset),
             *_find_unlisted_files(dataset),
@@ -157,8 +163,9 @@ def _find_unlisted_files(dataset: Dataset) -> list[str]:
         for top in ({Path(table).parent for table in dataset.tables} or {Path()})  # the folders of the tables, if any
         for folder, _, names in os.walk(dataset.root / top)  # strings: a Path per file would take seconds
         for inside in [Path(folder).relative_to(dataset.root)]
+        if not any(map(is_hidden, inside.parts))
         for name in names
-        if name.lower().endswith(AUDIO_SUFFIXES) and f"{inside.as_posix()}/{name}" not in listed
+        if not is_hidden(name) and name.lower().endswith(AUDIO_SUFFIXES) and f"{inside.as_posix()}/{name}" not in listed
     )
     extra = sorted(set(files) - listed)
     return [f"audio files that are not clips: {format_few(extra)}"] if extra else []

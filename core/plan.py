@@ -22,6 +22,7 @@ from core.config.options import (
 from core.config.run import Data, Run, field_of
 from core.datasets.copies import describe_copies
 from core.datasets.dataset import Dataset
+from core.datasets.label_names import describe_labels
 from core.datasets.metadata import format_few
 from core.datasets.recording_groups import describe_columns, describe_groups, describe_leaking_groups
 from core.errors import UserError
@@ -208,15 +209,34 @@ def _condition_name(condition: str, point: Point, by: str, *, alone: bool) -> st
 
 
 def list_untrained_classes(plan: Plan) -> list[str]:
-    """Return one line per data set and fold that has test clips of a class without training clips."""
+    """Return one line per data set and fold with classes that have no training clips, or no validation clips."""
     lines = []
-    for content, fold in dict.fromkeys((run.data.content, run.data.fold) for run in plan.runs):
+    for content, fold, share in dict.fromkeys((r.data.content, r.data.fold, r.data.validation) for r in plan.runs):
         dataset = plan.datasets[content]
-        split, labels = dataset.split(fold), dataset.clips["label"].to_numpy()
-        if untrained := sorted(set(labels[split.test]) - set(labels[split.train])):
+        split, labels = dataset.split(fold, validation=share), dataset.clips["label"].to_numpy()
+        train, validation, test = (set(labels[rows]) for rows in split)
+        if untrained := sorted(test - train):
             names = format_few([dataset.class_names[label] for label in untrained])
             lines.append(f"{dataset.name}: classes with test clips in fold {fold} but no training clips: {names}")
-    return lines
+        if share and (unvalidated := sorted(train - validation)):
+            names = format_few([dataset.class_names[label] for label in unvalidated])
+            lines.append(f"{dataset.name}: classes with training clips in fold {fold} but no validation clips: {names}")
+    return list(dict.fromkeys(lines))
+
+
+def _check_validation(data: Data, dataset: Dataset) -> None:
+    """Raise UserError if a validation part is asked for, but no group of clips can be held out for it."""
+    if not data.validation or len(dataset.split(data.fold, validation=data.validation).validation):
+        return
+    clips = dataset.clips.iloc[dataset.split(data.fold).train]
+    n_groups = clips.groupby("label")["group"].nunique()
+    names = [dataset.class_names[label] for label in n_groups.index[n_groups == 1]]
+    subject = f"class {names[0]} has" if len(names) == 1 else f"classes {format_few(names)} have"
+    what = "a single training clip" if clips["group"].is_unique else "training clips of one group only"
+    raise UserError(
+        f"--validation {data.validation:g}: no clips of {dataset.name} can be held out in fold {data.fold}, because "
+        f"{subject} {what}; add clips, or leave --validation out"
+    )
 
 
 def list_dataset_notes(plan: Plan) -> list[str]:
@@ -224,7 +244,7 @@ def list_dataset_notes(plan: Plan) -> list[str]:
     lines = []
     for dataset in plan.datasets.values():
         notes = [*dataset.remarks, *describe_columns(dataset), *describe_groups(dataset)]
-        problems = [*describe_leaking_groups(dataset), *describe_copies(dataset)]
+        problems = [*describe_labels(dataset), *describe_leaking_groups(dataset), *describe_copies(dataset)]
         lines += [f"{dataset.name}: {line}" for line in (*notes, *(f"problem: {problem}" for problem in problems))]
     return list(dict.fromkeys(lines))
 
@@ -364,4 +384,5 @@ def _make_base_run(point: Point, fold: int, dataset: Dataset, content: str) -> R
     run = Run().replace(**(dict(point) | {"data__fold": fold}))
     if errors := list_problems(run):
         raise UserError("; ".join(errors))
+    _check_validation(run.data, dataset)
     return resolve(run, dataset, content)

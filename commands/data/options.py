@@ -29,7 +29,7 @@ class Data:
 
     data: str = option("instruments", f"Data set: {', '.join(datasets.LOADERS)}.")
     data_root: Path | None = option(
-        None, "Folder of the data set (for folder, also a CSV file of path,label[,fold][,group])."
+        None, "Folder of the data set (for folder, also a CSV file of path,label[,fold or split][,group])."
     )
     label: str = copy_option(config.Data, "label")
     group: str = copy_option(config.Data, "group")

@@ -14,8 +14,11 @@ from commands.data.options import Data
 from core import datasets
 from core.config import run as config
 from core.config.options import list_problems
+from core.datasets.dataset import TEST_FOLD, TRAIN_FOLD, VALIDATION_FOLD
 from core.errors import UserError, printable
 from core.progress import Reporter
+
+SPLIT_NAMES = {TEST_FOLD: "test", TRAIN_FOLD: "training", VALIDATION_FOLD: "validation"}
 
 
 def run(call: Call) -> int:
@@ -49,7 +52,10 @@ def _show_summary(summary: DatasetSummary, console: Console) -> None:
         "About": loader.about,
         "Clips": f"{summary.clips}" + (f" of {summary.groups} groups" if summary.grouped_by else ""),
         "Classes": _format_counts(summary.classes),
-        "Folds": _format_counts(summary.folds),
+        "Folds": "" if summary.has_fixed_split else _format_counts(summary.folds),
+        "Split": _format_counts({SPLIT_NAMES[fold]: count for fold, count in summary.folds.items()})
+        if summary.has_fixed_split
+        else "",
         "Held out": f"{summary.holdout} clips" if summary.holdout else "",
         "Notes": "\n".join(summary.remarks),
         "Features": f"{len(summary.features)}: {', '.join(summary.features)}" if summary.features else "",

@@ -5,6 +5,7 @@ chosen by the content of the file, not by its extension. A damaged recording rai
 are read block by block and only the needed part is kept, so memory does not grow with their length.
 """
 
+import os
 import stat
 import sys
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,7 @@ import numpy as np
 import soxr
 
 from core.audio.decoding import BLOCK_SIZE, Block, decode_blocks, describe_format
+from core.io.signatures import LFS_REASON, LFS_START, is_broken_link
 
 MAX_WHOLE = 1 << 28  # samples of a recording that is read whole: 1 GB, three hours at 22,050 Hz
 MISSING, UNREADABLE = (
@@ -184,10 +186,14 @@ def _open_blocks(path: Path) -> Iterator[Iterator[Block]]:
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a pipe or device might never end
             raise BadClip(path, "not a regular file")
         with path.open("rb", buffering=0) as file:
+            if os.pread(file.fileno(), len(LFS_START), 0) == LFS_START:
+                raise BadClip(path, LFS_REASON)
             yield decode_blocks(file)
     except FileNotFoundError:
-        raise BadClip(path, MISSING) from None
+        raise BadClip(path, f"a broken link to {path.readlink()}" if is_broken_link(path) else MISSING) from None
     except OSError as error:
+        if is_broken_link(path):
+            raise BadClip(path, "a link to itself") from None
         raise BadClip(path, f"{UNREADABLE}{error.strerror}") from None
     except ValueError as error:
         raise BadClip(path, str(error)) from None

@@ -27,6 +27,7 @@ LOADERS = Registry(
         "nsynth-valid": "core.datasets.sets.nsynth:VALID_LOADER",
         "thirteen-classes": "core.datasets.sets.folder:THIRTEEN_LOADER",
         "features": "core.datasets.sets.feature_table:LOADER",
+        "speech-commands": "core.datasets.sets.speech_commands:LOADER",
         "folder": "core.datasets.sets.folder:LOADER",
     },
 )

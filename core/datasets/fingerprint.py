@@ -16,7 +16,7 @@ import numpy as np
 
 from core.errors import UserError
 from core.io.atomic_files import atomic_write, text_digest
-from core.io.signatures import Signature, file_signature, signature_of
+from core.io.signatures import Signature, file_or_link_signature, is_broken_link, signature_of
 from core.io.thread_pool import CancellablePool
 from core.progress import Progress, no_progress, show_if_slow
 
@@ -142,7 +142,7 @@ def check_unchanged(root: Path, paths: Iterable[str]) -> None:
     for path in paths:
         file = f"{root}/{path}"
         try:
-            if file in _read_signatures and file_signature(file) != _read_signatures[file]:
+            if file in _read_signatures and file_or_link_signature(file) != _read_signatures[file]:
                 raise UserError(f"{file} has changed while the command was running: run the command again")
         except OSError as error:
             raise UserError(f"{file}: cannot be read any more ({error.strerror}): run the command again") from error
@@ -157,7 +157,7 @@ def _find_unchanged(root: str, paths: Sequence[str], entries: Sequence[FileDiges
     for path, entry in zip(paths, entries, strict=True):
         if entry:
             try:
-                entry = entry if entry[0] == file_signature(f"{root}/{path}") else None
+                entry = entry if entry[0] == file_or_link_signature(f"{root}/{path}") else None
             except OSError:
                 entry = None  # the error is raised when the file is read
         unchanged.append(entry)
@@ -179,7 +179,11 @@ def _hash_selected(
 
 
 def _hash_file(root: Path, path: str) -> FileDigest:
+    """Return the signature and the digest of a file; a broken link has a digest of its own, as it is a bad clip."""
     try:
+        if is_broken_link(root / path):
+            target = f"{path} is a broken link to {(root / path).readlink()}"
+            return file_or_link_signature(f"{root}/{path}"), text_digest(target)
         status = (root / path).stat()
         if not stat.S_ISREG(status.st_mode):  # reading a pipe or device might never end
             raise UserError(f"{root / path}: not a regular file; remove it")

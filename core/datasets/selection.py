@@ -9,6 +9,7 @@ import pandas as pd
 from core.config.options import parse_whole_number
 from core.datasets.copies import join_groups
 from core.datasets.dataset import Dataset
+from core.datasets.feature_columns import check_features
 from core.datasets.folds import hold_out
 from core.datasets.metadata import format_few
 from core.datasets.recording_groups import find_leaking_groups
@@ -90,6 +91,8 @@ def _relabel(dataset: Dataset, label: str) -> Dataset:
         changes["left_out"] = dataset.left_out.union(dataset.clips["path"][is_single])
     relabelled = _drop_feature(dataset, label).subset(~is_single.to_numpy(), **changes)
     labels = values[~is_single].map(numbers).to_numpy(np.int64)
+    if relabelled.vectors is not None:
+        check_features(f"--label {label}", relabelled.columns, relabelled.vectors, labels)
     return dataclasses.replace(relabelled, clips=relabelled.clips.assign(label=labels))
 
 

@@ -1,9 +1,12 @@
-"""Detect whether a file has changed since it was last read."""
+"""Detect whether a file has changed since it was last read, or is a broken link or a Git LFS pointer."""
 
+import errno
 import os
 from pathlib import Path
 
 Signature = tuple[int, int, int, int]
+LFS_START = b"version https://git-lfs.github.com/spec/"  # of the text that Git LFS leaves in place of a file
+LFS_REASON = "a Git LFS pointer, not the file; run git lfs pull"
 
 
 def signature_of(status: os.stat_result) -> Signature:
@@ -24,3 +27,23 @@ def file_signature(path: str | Path) -> Signature:
         If there is no such file.
     """
     return signature_of(os.stat(path))  # noqa: PTH116 (called for every file of 10,000 runs)
+
+
+def file_or_link_signature(path: str | Path) -> Signature:
+    """Return the signature of a file or, if it is a broken link, of the link.
+
+    Raises
+    ------
+    OSError
+        If there is no such file or link, or the file cannot be read.
+    """
+    return signature_of(os.lstat(path)) if is_broken_link(path) else file_signature(path)
+
+
+def is_broken_link(path: str | Path) -> bool:
+    """Return whether a path is a link to a file that does not exist, or to itself."""
+    try:
+        os.stat(path)  # noqa: PTH116
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ELOOP) and os.path.islink(path)  # noqa: PTH114
+    return False

@@ -27,7 +27,7 @@ from core.training.augmentations import make_batch_augmentation, make_test_augme
 from core.training.batches import InputSource, make_source
 from core.training.fit_input_transform import make_input_transform
 from core.training.frozen_prefix import CLIP_MS_FACT, load_activations, prepend_cast, split_at_freeze
-from core.training.run_inputs import load_run_inputs, split_rows
+from core.training.run_inputs import check_classes, load_run_inputs, split_rows
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,8 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     versions = load_run_inputs(run, dataset, session)
     allow_tf32(run.training.precision == "tf32")
     plain = versions[0]
+    for line in check_classes(run, dataset, plain):
+        session.report.note(line)
     split = split_rows(run, dataset, plain)
     backbone = build_network(run, len(dataset.class_names))
     input_transform = make_input_transform(run, backbone, plain, split)

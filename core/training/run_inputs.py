@@ -6,6 +6,7 @@ import numpy as np
 
 from core.config.run import Run
 from core.datasets.dataset import Dataset, Split
+from core.datasets.metadata import format_few
 from core.errors import UserError
 from core.inputs.store import stored_inputs
 from core.inputs.store.build_inputs import BuildChunks
@@ -102,3 +103,44 @@ def split_rows(run: Run, dataset: Dataset, inputs: DatasetInputs) -> Split:
     if not len(train) or not len(test):
         raise UserError(f"{dataset.name} fold {run.data.fold}: no usable clip is left to train or to test on")
     return Split(train=train, validation=validation, test=test)
+
+
+def check_classes(run: Run, dataset: Dataset, inputs: DatasetInputs) -> list[str]:
+    """Check that the clips that could not be used leave training clips of each class, and validation clips.
+
+    Returns
+    -------
+    list
+        One line for each class of which no test clip is left.
+
+    Raises
+    ------
+    UserError
+        If a class loses all training clips, or the validation part all clips.
+    """
+    if not inputs.unusable:
+        return []
+    split = dataset.split(run.data.fold, validation=run.data.validation)
+    labels = dataset.clips["label"].to_numpy()
+    where = f"{dataset.name} fold {run.data.fold}: no usable clip is left to"
+    is_usable = np.isin(np.arange(len(labels)), inputs.clip_rows)
+
+    def list_lost(rows: np.ndarray) -> list[str]:
+        lost = sorted(set(labels[rows]) - set(labels[rows][is_usable[rows]]))
+        return [dataset.class_names[label] for label in lost]
+
+    def describe(rows: np.ndarray) -> str:
+        paths = set(dataset.clips["path"].iloc[rows])
+        return format_few([f"{clip.path}: {clip.reason}" for clip in inputs.unusable if clip.path in paths])
+
+    if lost := list_lost(split.train):
+        rows = split.train[np.isin(labels[split.train], [dataset.class_names.index(name) for name in lost])]
+        raise UserError(
+            f"{where} train class {format_few(lost)} on ({describe(rows)}); repair the clips, or remove the class"
+        )
+    if len(split.validation) and not is_usable[split.validation].any():
+        raise UserError(
+            f"{where} validate on ({describe(split.validation)}); repair the clips, or leave --validation "
+            f"{run.data.validation:g} out"
+        )
+    return [f"{where} test class {name} on" for name in list_lost(split.test)]

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from core.datasets.label_names import find_similar_name, format_name
 from core.datasets.metadata import check_columns, format_few, read_rows
 from core.datasets.sets.folder import find_files
 from core.errors import UserError
@@ -35,7 +36,7 @@ def read_labels(path: Path) -> list[tuple[str, str]]:
         if not files:
             raise UserError(f"--labels {path}: has no class folders; {HOW_TO_GIVE}")
         return [(file, file.partition("/")[0]) for file in files]
-    rows = read_rows(path, [])
+    rows = read_rows(path, [], optional=[*NAME_COLUMNS, LABEL_COLUMN])
     column = next((name for name in NAME_COLUMNS if name in rows), "")
     if not column or LABEL_COLUMN not in rows:
         raise UserError(f"--labels {path}: has the columns {format_few(list(rows.columns))}; {HOW_TO_GIVE}")
@@ -80,9 +81,11 @@ def match_labels(
     labels = [next(iter(label_set), "") for label_set in label_sets]
     numbers = {name: number for number, name in enumerate(class_names)}
     if unknown := sorted({label for label in labels if label and label not in numbers}):
+        alike = find_similar_name(unknown[0], class_names)
+        hint = f"{format_name(unknown[0])} looks like the class {format_name(alike)}, but differs; " if alike else ""
         raise UserError(
             f"{source}: {format_few(unknown)}: not a class of the network, whose classes are "
-            f"{format_few(class_names)}; correct the labels"
+            f"{format_few(class_names)}; {hint}correct the labels"
         )
     return np.array([numbers.get(label, -1) for label in labels], np.int64)
 

@@ -62,7 +62,7 @@ def find_recordings(path: Path) -> UnlabelledClips:
         raise UserError(f"{path}: no such file or folder")
     if path.suffix.lower() != ".csv":
         return UnlabelledClips(path.parent, (path.name,))
-    rows = read_rows(path, [])
+    rows = read_rows(path, [], optional=[PATH_COLUMN])
     if PATH_COLUMN not in rows:
         raise UserError(
             f"{path}: lacks the column {PATH_COLUMN}, which names the recordings; it has "

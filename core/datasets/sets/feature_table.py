@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 
 from core.datasets.dataset import Dataset
+from core.datasets.feature_columns import check_features
 from core.datasets.loader import Loader
-from core.datasets.metadata import find_split_groups, format_few, parse_integers, read_rows
+from core.datasets.metadata import read_rows
 from core.datasets.recording_groups import TRACK_IN_NAME, find_tracks
+from core.datasets.split_names import TABLE_COLUMNS, read_folds
 from core.errors import UserError
 
 CLIP_COLUMN, LABEL_COLUMN = "filename", "label"
@@ -20,7 +22,7 @@ HOW_TO_GIVE = "give --data-root a CSV file of filename, features and label (and 
 
 
 def load(root: Path | None = None) -> Dataset:
-    """Read a CSV file with the columns ``filename``, ``label``, features, and optionally ``fold`` and ``group``.
+    """Read a CSV file of ``filename``, ``label``, features, and optionally ``fold`` or ``split``, and ``group``.
 
     All other columns except ``length`` and columns of text are features. ``--group`` and ``--label`` can use columns of
     text or of whole numbers, which are then no features. Without ``group``, rows are grouped by track if the file names
@@ -31,33 +33,28 @@ def load(root: Path | None = None) -> Dataset:
     Raises
     ------
     UserError
-        If the file or a column is missing, a feature is constant, or a cell is not a finite number.
+        If the file or a column is missing, a feature is constant, a row number or determined by the label, or a cell is
+        not a finite number.
     """
     if root is None or not root.is_file():
         raise UserError(f"features: {'no data given' if root is None else f'{root} is not a file'}; {HOW_TO_GIVE}")
-    rows = read_rows(root, [CLIP_COLUMN, LABEL_COLUMN])
-    optional = [column for column in ("fold", "group") if column in rows]
+    rows = read_rows(root, [CLIP_COLUMN, LABEL_COLUMN], optional=TABLE_COLUMNS, with_index=False)
+    folds, optional = read_folds(root, rows)
     more = [str(column) for column in rows if column not in (CLIP_COLUMN, LABEL_COLUMN, *optional)]
     columns = [column for column in more if column not in IGNORED_COLUMNS and not _is_text(rows[column])]
     if not columns:
         raise UserError(f"features: {root} has no features, only the columns {', '.join(rows.columns)}; {HOW_TO_GIVE}")
     vectors = np.stack([_parse_numbers(root, rows, column) for column in columns], axis=1)
     class_names = sorted(rows[LABEL_COLUMN].unique())
-    clips = pd.DataFrame({"path": rows[CLIP_COLUMN], "label": rows[LABEL_COLUMN].map(class_names.index)})
-    if "fold" in optional:
-        clips["fold"] = parse_integers(root, rows, "fold", at_least=1)
+    clips = pd.DataFrame({"path": rows[CLIP_COLUMN], "label": rows[LABEL_COLUMN].map(class_names.index), **folds})
+    check_features(f"{root}", columns, vectors, clips["label"].to_numpy())
     grouped_by = "column group" if "group" in optional else ""
-    if "group" in optional:
-        clips["group"] = rows["group"]
-    elif tracks := find_tracks(rows[CLIP_COLUMN].tolist(), rows[LABEL_COLUMN].tolist()):
+    tracks = None if grouped_by else find_tracks(rows[CLIP_COLUMN].tolist(), rows[LABEL_COLUMN].tolist())
+    if tracks:
         clips["group"], grouped_by = tracks, TRACK_IN_NAME
     for column in more:  # attributes
         if column not in clips and (column not in columns or rows[column].str.fullmatch(WHOLE_NUMBER).all()):
             clips[column] = rows[column]
-    if len(optional) == 2 and (leaks := find_split_groups(clips)):
-        raise UserError(
-            f"{root}: in more than one fold: group {format_few(leaks)}; put all rows of a group into one fold"
-        )
     return Dataset.from_rows(
         "features",
         root.parent,
@@ -69,6 +66,7 @@ def load(root: Path | None = None) -> Dataset:
         vectors=vectors,
         columns=tuple(columns),
         grouped_by=grouped_by,
+        has_fixed_split="split" in optional,
         table_columns=tuple(map(str, rows.columns)),
         used_columns=(CLIP_COLUMN, LABEL_COLUMN, *optional),
         is_published_set=_hash_by_name(rows[CLIP_COLUMN], vectors) == GTZAN_SHA256,

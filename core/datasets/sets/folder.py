@@ -1,5 +1,6 @@
 """Own recordings: one folder per class, or a CSV file. Includes the thirteen classes of two published reports."""
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,16 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from core.datasets.dataset import CLIP_COLUMNS, Dataset
+from core.datasets.dataset import TEST_FOLD, TRAIN_FOLD, VALIDATION_FOLD, Dataset
 from core.datasets.loader import DataSource, Loader
-from core.datasets.metadata import (
-    check_columns,
-    check_present,
-    find_split_groups,
-    format_few,
-    parse_integers,
-    read_rows,
-)
+from core.datasets.metadata import check_present, format_few, read_rows
+from core.datasets.split_names import TABLE_COLUMNS, number_folds, number_parts, parse_fold, parse_part, read_folds
 from core.errors import UserError
 
 # Suffixes of recordings in a class folder; a CSV file can name any file. The decoder is chosen by the content.
@@ -35,6 +30,11 @@ AUDIO_SUFFIXES = (
     ".aiff",
     ".wma",
 )
+# Made by macOS, Windows, Synology and Linux.
+SYSTEM_FOLDERS = ("__MACOSX", "System Volume Information", "$RECYCLE.BIN", "@eaDir", "lost+found")
+SPEECH_COMMANDS_LISTS = ("testing_list.txt", "validation_list.txt")
+PART_ORDER = (TRAIN_FOLD, VALIDATION_FOLD, TEST_FOLD)  # in messages
+HOW_TO_SPLIT = "put one folder per class into each of them, and nothing beside them"
 HOW_TO_GIVE = (
     "give --data-root a folder with one folder of recordings per class, or a CSV file of path,label[,fold][,group]"
 )
@@ -42,6 +42,9 @@ HOW_TO_GIVE = (
 
 def load(root: Path | None = None) -> Dataset:
     """Read a folder of class folders (at any depth below them), or a CSV file.
+
+    Folders such as ``train`` and ``test``, or ``fold1`` and ``fold2``, that contain the class folders or are in all of
+    them, are the split or the folds. So is the column ``split`` or ``fold`` of a CSV file.
 
     Paths in a CSV file are relative to it and must not leave its folder (links can point outside). Without a column
     ``fold``, five seeded folds are drawn, stratified by class, with groups kept together. Without a column ``group``,
@@ -57,15 +60,9 @@ def load(root: Path | None = None) -> Dataset:
     if root is None or not root.exists():
         raise UserError(f"folder: {'no data given' if root is None else f'{root} does not exist'}; {HOW_TO_GIVE}")
     if not root.is_dir():
-        rows = _read_csv(root)
-        return _make_dataset(
-            "folder",
-            root.parent,
-            rows,
-            table_columns=tuple(rows.columns),
-            used_columns=tuple(column for column in CLIP_COLUMNS if column in rows),
-            grouped_by="column group" if "group" in rows else "",
-        )
+        return _read_csv(root)
+    if all((root / name).is_file() for name in SPEECH_COMMANDS_LISTS):
+        raise UserError(f"folder: {root} has {' and '.join(SPEECH_COMMANDS_LISTS)}; use --data speech-commands")
     files = _read_class_folders("folder", root)
     is_audio = files["path"].str.lower().str.endswith(AUDIO_SUFFIXES)
     if empty := sorted(set(files["label"].unique()) - set(files.loc[is_audio, "label"].unique())):
@@ -74,7 +71,10 @@ def load(root: Path | None = None) -> Dataset:
         )
     other = sorted(files.loc[~is_audio, "path"])
     remark = f"{len(other)} files without an audio suffix ignored (a CSV file can list them): {format_few(other)}"
-    return _make_dataset("folder", root, files[is_audio].copy(), remarks=(remark,) if other else ())
+    clips = files[is_audio].copy()
+    fields = {"remarks": (), **_read_split_folders(root, clips)}
+    fields["remarks"] += (remark,) if other else ()
+    return _make_dataset("folder", root, clips, **fields)
 
 
 def load_thirteen(root: Path | None = None) -> Dataset:
@@ -108,8 +108,8 @@ def _read_class_folders(name: str, root: Path) -> pd.DataFrame:
     """Return all files in the class folders of `root` that are not hidden: path, and folder as label."""
     paths: list[str] = []
     labels: list[str] = []
-    for label in sorted(entry.name for entry in _list_visible(root) if entry.is_dir()):
-        if not (paths_of_class := list(find_files(root / label, f"{label}/"))):
+    for label in sorted(entry.name for entry in _list_visible(root) if _is_folder(entry)):
+        if not (paths_of_class := list(find_files(root / label, f"{label}/", above=_identity(root)))):
             raise UserError(f"{name}: {root / label} has no recording ({' '.join(AUDIO_SUFFIXES)}); fill or remove it")
         paths += paths_of_class
         labels += [label] * len(paths_of_class)
@@ -124,40 +124,151 @@ def _read_class_folders(name: str, root: Path) -> pd.DataFrame:
     return pd.DataFrame({"path": paths, "label": labels})
 
 
-def find_files(folder: Path, prefix: str = "") -> Iterator[str]:
+def _read_split_folders(root: Path, clips: pd.DataFrame) -> dict[str, Any]:
+    """Read folders such as train and test, or fold1 and fold2, above or below the class folders.
+
+    Parameters
+    ----------
+    root
+        Folder of the data set.
+    clips
+        Path and label of each clip; labels are corrected, and a column ``fold`` is added.
+
+    Returns
+    -------
+    dict
+        Fields of the data set; empty if all folders are classes.
+
+    Raises
+    ------
+    UserError
+        If such folders are incomplete, are mixed with others, or have no class folders.
+    """
+    folders = [tuple(path.split("/")[:-1]) for path in clips["path"]]  # of each clip; the first is its class folder
+    for level in (0, 1):
+        names = list(dict.fromkeys(names[level] for names in folders if len(names) > level))
+        split, folds = number_parts(names), number_folds(names)
+        if numbers := split or folds:
+            break
+    else:
+        _check_no_lone_part(root, sorted(clips["label"].unique()))
+        return {}
+    kind = "split" if split else "folds"
+    order = {name: PART_ORDER.index(parse_part(name) or TEST_FOLD) if split else numbers[name] for name in numbers}
+    found = sorted(numbers, key=lambda name: (order[name], name))
+    named = f"{format_few(found)} are {'a split' if split else 'folds'}"
+    if other := sorted({names[0] for names in folders if len(names) <= level or names[level] not in numbers}):
+        if level:
+            raise UserError(
+                f"folder: {root}: in class folders, {named}, but {format_few(other)} has recordings outside them; move "
+                "these recordings into them"
+            )
+        raise UserError(
+            f"folder: {root}: {named} and no classes, but {format_few(other)} is beside them; {HOW_TO_SPLIT}"
+        )
+    if direct := sorted({names[0] for names in folders if len(names) == 1}):
+        tables = sorted(file.name for file in root.glob("*.csv"))
+        hint = f", such as {tables[0]}," if tables else ""
+        known = "" if split else "; for UrbanSound8K use --data urbansound8k"
+        raise UserError(
+            f"folder: {root}: {named} and no classes, but {format_few(direct)} has recordings outside class folders; "
+            f"{HOW_TO_SPLIT}, or give --data-root a CSV file{hint} of path,label[,fold]{known}"
+        )
+    if min(numbers.values()) < 1:
+        raise UserError(f"folder: {root}: {found[0]}: folds are numbered from 1; rename the folders")
+    clips["label"] = [names[1 - level] for names in folders]
+    clips["fold"] = [numbers[names[level]] for names in folders]
+    remark = f"the folders {' and '.join([', '.join(found[:-1]), found[-1]])} are the {kind}"
+    if split and TEST_FOLD not in map(parse_part, found):
+        remark += f"; there is no folder test, so {' and '.join(n for n in found if numbers[n] == TEST_FOLD)} is tested"
+    return {"has_fixed_split": bool(split), "remarks": (remark,)}
+
+
+def _check_no_lone_part(root: Path, names: Sequence[str]) -> None:
+    """Raise UserError if all folders have names of parts or folds, but are neither a split nor folds."""
+    if not all(parse_part(name) or parse_fold(name) is not None for name in names):
+        return
+    if len(names) == 1:
+        raise UserError(f"folder: {root}: {names[0]} is no class; give --data-root {root / names[0]}")
+    raise UserError(
+        f"folder: {root}: {format_few(names)} are no classes, and a split needs folders train and test; {HOW_TO_SPLIT}"
+    )
+
+
+def find_files(folder: Path, prefix: str = "", *, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
     """Yield the paths of all files in a folder that are not hidden, at any depth, relative to it and after `prefix`.
 
-    Links to files are included; links to folders are not followed.
+    Links to files and folders are followed, except to a folder that contains them. Broken links are included, as they
+    may stand for recordings.
+
+    Parameters
+    ----------
+    folder, prefix
+        The folder, and the text before each path.
+    above
+        Device and inode of the folders that contain `folder`.
+
+    Raises
+    ------
+    UserError
+        If a folder cannot be read, or a broken link without a suffix may be a folder of recordings.
     """
+    above |= _identity(folder)
     for entry in _list_visible(folder):
-        if entry.is_file():
+        if _is_folder(entry):
+            if not _identity(folder / entry.name) <= above:
+                yield from find_files(folder / entry.name, f"{prefix}{entry.name}/", above=above)
+        elif entry.is_symlink() or entry.is_file():
             yield prefix + entry.name
-        elif entry.is_dir(follow_symlinks=False):
-            yield from find_files(folder / entry.name, f"{prefix}{entry.name}/")
+
+
+def _identity(folder: Path) -> frozenset[tuple[int, int]]:
+    """Return device and inode of a folder, or of the target of a link to a folder."""
+    status = folder.stat()
+    return frozenset([(status.st_dev, status.st_ino)])
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder or a link to one; raise UserError for a broken link that may be one."""
+    try:
+        entry.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP or (error.errno == errno.ENOENT and Path(entry.name).suffix):
+            return False
+        reason = "a broken link" if error.errno == errno.ENOENT else f"cannot be read ({error.strerror})"
+        raise UserError(f"{entry.path}: {reason}; repair or remove it") from None
+    return entry.is_dir()
 
 
 def _list_visible(folder: Path) -> list[os.DirEntry[str]]:
     """Return the entries of a folder that are not hidden."""
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
+            return [entry for entry in entries if not is_hidden(entry.name)]
     except OSError as error:
         raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
 
 
-def _read_csv(table: Path) -> pd.DataFrame:
-    rows = read_rows(table, ["path", "label"])
-    optional = [column for column in ("fold", "group") if column in rows]
-    check_columns(table, rows, optional)
-    if "fold" in rows:
-        rows["fold"] = parse_integers(table, rows, "fold", at_least=1)
-    if len(optional) == 2 and (leaks := find_split_groups(rows)):
-        raise UserError(
-            f"{table}: in more than one fold: group {format_few(leaks)}; put all clips of a group into one fold"
-        )
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder is hidden, or made by an operating system or a network drive."""
+    return name.startswith(".") or name in SYSTEM_FOLDERS
+
+
+def _read_csv(table: Path) -> Dataset:
+    """Read the data set that a CSV file lists."""
+    rows = read_rows(table, ["path", "label"], optional=TABLE_COLUMNS)
+    folds, used = read_folds(table, rows)
     _check_paths(table, rows["path"].tolist())
     check_present("folder", table.parent, rows["path"].tolist(), remedy=f"correct the paths in {table}")
-    return rows
+    return _make_dataset(
+        "folder",
+        table.parent,
+        rows.assign(**folds),
+        table_columns=tuple(rows.columns),
+        used_columns=("path", "label", *used),
+        grouped_by="column group" if "group" in used else "",
+        has_fixed_split="split" in used,
+    )
 
 
 def _check_paths(table: Path, paths: Sequence[str]) -> None:
@@ -181,4 +292,4 @@ THIRTEEN_LOADER = Loader(
     THIRTEEN_SOURCE,
     known_problems=("Laughter_284 is damaged", "some files have a wrong extension, which does not matter for decoding"),
 )
-LOADER = Loader(load, "Your own recordings: one folder per class, or a CSV file of path,label[,fold][,group].")
+LOADER = Loader(load, "Your own recordings: one folder per class, or a CSV file of path,label[,fold or split][,group].")

@@ -11,7 +11,8 @@ from core.datasets.metadata import format_few
 from core.errors import UserError
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
-FOLDERS = ("genres_original", "genres", ".")  # parent of the genre folders in different copies of the set
+# Parent of the genre folders in different copies of the set; that of Kaggle has Data/genres_original.
+FOLDERS = ("genres_original", "genres", ".")
 AUDIO_SUFFIXES = (".wav", ".au")
 PUBLISHED_CLIPS_PER_GENRE = 100
 FILTERED_TABLE = Path(__file__).parents[1] / "data" / "gtzan_filtered.csv"
@@ -22,7 +23,7 @@ SOURCE = DataSource(layout=("one folder for each genre (blues .. rock)",))
 
 
 def load(root: Path | None = None) -> Dataset:
-    """Read the genre folders in `root`, or in its subfolder ``genres`` or ``genres_original``.
+    """Read the genre folders in `root`, or in a folder ``genres`` or ``genres_original`` below it.
 
     Five seeded folds are drawn, stratified by genre: a test fold has 20 % of the clips of each genre.
 
@@ -69,23 +70,37 @@ def read_filtered_lists() -> dict[str, int]:
 
 def _find_tracks(name: str, root: Path | None) -> tuple[Path, pd.DataFrame]:
     """Find the tracks; return the root folder, and a table of path, label and group."""
-    present = [folder for folder in FOLDERS if root and any((root / folder / genre).is_dir() for genre in GENRES)]
-    if root is None or not present:
+    base = root and _find_genres(root)
+    if root is None or base is None:
         raise UserError(SOURCE.explain_how_to_get(name, root))
-    base = root / present[0]
+    root = base if base == root else base.parent
     rows = []
     for label, genre in enumerate(GENRES):
-        folder = base / genre
-        files = (
-            sorted(path for path in folder.glob("[!.]*") if path.suffix in AUDIO_SUFFIXES) if folder.is_dir() else []
-        )
+        files = _list_tracks(base / genre)
         if not files:
-            raise UserError(f"{name}: {folder} has no track ({' or '.join(AUDIO_SUFFIXES)}); complete the data set")
+            raise UserError(
+                f"{name}: {base / genre} has no track ({' or '.join(AUDIO_SUFFIXES)}); complete the data set"
+            )
         for path in files:
             if path.name.partition(".")[0] != genre:
-                raise UserError(f"{name}: {path.name} is mislabelled: it is in {folder}; move it to its genre")
+                raise UserError(f"{name}: {path.name} is mislabelled: it is in {path.parent}; move it to its genre")
             rows.append({"path": path.relative_to(root).as_posix(), "label": label, "group": path.stem})
     return root, pd.DataFrame(rows)
+
+
+def _find_genres(root: Path) -> Path | None:
+    """Return the parent of the genre folders, in `root` or at most three folders below it."""
+    candidates = [root / folder for folder in FOLDERS]
+    candidates += [path.parent for depth in (2, 3) for path in sorted(root.glob("*/" * depth + GENRES[0]))]
+    found = (base for base in candidates if any(_list_tracks(base / genre) for genre in GENRES))
+    return next(found, None)
+
+
+def _list_tracks(folder: Path) -> list[Path]:
+    """Return the recordings in a folder that are not hidden; none if there is no folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.glob("[!.]*") if path.suffix.lower() in AUDIO_SUFFIXES)
 
 
 KNOWN_PROBLEMS = (

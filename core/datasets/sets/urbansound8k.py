@@ -22,6 +22,7 @@ CLASS_NAMES = (
     "street_music",
 )
 METADATA = "metadata/UrbanSound8K.csv"
+TABLES = (METADATA, "UrbanSound8K.csv")  # the second in Kaggle's copy, beside the folders of the folds
 PUBLISHED_CLIPS = 8732
 FILE_NAME = r"(?P<fsID>\d+)-(?P<classID>\d+)-\d+-\d+\.wav"
 
@@ -35,6 +36,8 @@ SOURCE = DataSource(
 def load(root: Path | None = None) -> Dataset:
     """Read ``metadata/UrbanSound8K.csv`` and check it against ``audio/fold1`` to ``audio/fold10``.
 
+    The table may also be in `root`, beside the folders of the folds (Kaggle), and both one folder below `root`.
+
     Fewer rows in the metadata give a smaller data set with their folds; the classes are always the official ten. A
     group is a source recording (``fsID``).
 
@@ -43,9 +46,11 @@ def load(root: Path | None = None) -> Dataset:
     UserError
         If the folder or files are missing, or the name or class of a clip contradicts its row.
     """
-    if root is None or not (root / METADATA).is_file():
+    table = root and _find_table(root)
+    if root is None or table is None:
         raise UserError(SOURCE.explain_how_to_get("urbansound8k", root))
-    table = root / METADATA
+    root = table.parent.parent if table.parent.name == "metadata" else table.parent
+    audio = "audio/" if (root / "audio").is_dir() or table.parent != root else ""
     rows = read_rows(table, ["slice_file_name", "fsID", "fold", "classID", "class"])
     label = parse_integers(table, rows, "classID")
     fold = parse_integers(table, rows, "fold", at_least=1)
@@ -54,7 +59,7 @@ def load(root: Path | None = None) -> Dataset:
         if official.get(number) != class_name:
             raise UserError(f"urbansound8k: {name} is mislabelled: {number} is not {class_name}; correct {METADATA}")
     check_names("urbansound8k", rows, file="slice_file_name", pattern=FILE_NAME, metadata=METADATA)
-    paths = [f"audio/fold{number}/{name}" for number, name in zip(fold, rows["slice_file_name"], strict=True)]
+    paths = [f"{audio}fold{number}/{name}" for number, name in zip(fold, rows["slice_file_name"], strict=True)]
     check_present("urbansound8k", root, paths, remedy=f"unpack the whole archive, or remove their rows from {METADATA}")
     clips = pd.DataFrame({"path": paths, "label": label, "fold": fold, "group": rows["fsID"]})
     return Dataset.from_rows(
@@ -67,6 +72,13 @@ def load(root: Path | None = None) -> Dataset:
         n_frames=250,
         is_published_set=len(clips) == PUBLISHED_CLIPS,
     )
+
+
+def _find_table(root: Path) -> Path | None:
+    """Return the table in `root`, or else in the first folder below it that has one."""
+    below = (path for name in TABLES for path in sorted(root.glob(f"*/{name}")) if path.parent.name != "metadata")
+    candidates = [*(root / name for name in TABLES), *(root.glob(f"*/{METADATA}")), *below]
+    return next((path for path in candidates if path.is_file()), None)
 
 
 LOADER = Loader(load, "City sounds of up to 4 s: 8,732 clips, 10 classes, 10 official folds.", SOURCE)

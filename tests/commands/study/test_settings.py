@@ -78,7 +78,7 @@ def make_features(folder: Path) -> Path:
 
 
 def make_esc50(folder: Path) -> Path:
-    rows = [(f"{fold}-{k}-A-{k}.wav", fold, k, k) for fold in range(1, 6) for k in range(2)]
+    rows = [(f"{fold}-{fold}{k}-A-{k}.wav", fold, k, f"{fold}{k}") for fold in range(1, 6) for k in range(2)]
     for name, *_ in rows:
         (folder / "audio").mkdir(parents=True, exist_ok=True)
         (folder / "audio" / name).write_bytes(name.encode())

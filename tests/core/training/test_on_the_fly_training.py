@@ -188,7 +188,7 @@ def test_random_crop_with_incompatible_options_is_a_problem(run: Run, changes: d
 
 
 def test_on_the_fly_with_feature_table_raises(tmp_path: Path) -> None:
-    rows = "".join(f"{k}.wav,{k % 3},{k % 2}.5,{'ab'[k % 2]}\n" for k in range(20))
+    rows = "".join(f"{k}.wav,{k % 3},{k % 5}.5,{'ab'[k % 2]}\n" for k in range(20))
     (tmp_path / "table.csv").write_text(f"filename,one,two,label\n{rows}")
     words = ["compare", "--data", "features", "--data-root", str(tmp_path / "table.csv"), "--on-the-fly", "--dry-run"]
     with pytest.raises(UserError, match="^--on-the-fly: features has .* leave it out$"):
