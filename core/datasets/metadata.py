@@ -112,8 +112,8 @@ def _name_columns(path: Path, cells: pd.DataFrame, known: Sequence[str], *, with
         values = cells.iloc[1:, place]
         is_index = place == 0 and bool(values.str.fullmatch(r"\d+").all())
         if not name and not (values == "").all() and not (is_index and with_index):
-            remedy = "; write the table with index=False" if is_index else ""
-            raise UserError(f"{path}: column {place + 1} has no name; name or remove it{remedy}")
+            what = " and looks like an index; remove it, or write the table with index=False" if is_index else ""
+            raise UserError(f"{path}: column {place + 1} has no name{what or '; name or remove it'}")
     return names
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 Signature = tuple[int, int, int, int]
 LFS_START = b"version https://git-lfs.github.com/spec/"  # of the text that Git LFS leaves in place of a file
-LFS_REASON = "a Git LFS pointer, not the file; run git lfs pull"
+LFS_REASON = "a Git LFS pointer in place of the file (run git lfs pull)"
 
 
 def signature_of(status: os.stat_result) -> Signature:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from small_data import load_refused, write_class_folders
 
 from analysis.output.number_format import to_csv
 from commands import COMMANDS
@@ -25,22 +26,7 @@ from core.session import Session
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Return a folder of two classes of six short clips."""
-    folder = tmp_path / "sounds"
-    for label in ("a", "b"):
-        (folder / label).mkdir(parents=True)
-        for k in range(6):
-            y = np.random.default_rng(k).uniform(-0.5, 0.5, 800)
-            soundfile.write(folder / label / f"{k}.wav", y, 8000)
-    return folder
-
-
-def load_refused(path: Path) -> str:
-    """Load a data set that is refused; return the message."""
-    with pytest.raises(UserError) as caught:
-        load_dataset("folder", path)
-    message = str(caught.value)
-    assert message.isprintable()
-    return message
+    return write_class_folders(tmp_path / "sounds", {"a": 6, "b": 6})
 
 
 def write_table(root: Path, *rows: str) -> Path:

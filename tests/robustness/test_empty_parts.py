@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import soundfile
+from small_data import write_class_folders
 from small_runs import SMALL
 
 from core.datasets import load_dataset
@@ -16,16 +16,6 @@ from core.store.runs import Store
 from run_ablation import main
 
 SINGLE = "classes a, b have a single training clip;"
-
-
-def write_sounds(root: Path, counts: dict[str, int]) -> Path:
-    """Write recordings of 0.1 s, with a number of clips of each class; return their folder."""
-    for number, (label, count) in enumerate(counts.items()):
-        (root / label).mkdir(parents=True)
-        for k in range(count):
-            y = np.random.default_rng(100 * number + k).uniform(-0.5, 0.5, 800)
-            soundfile.write(root / label / f"{k}.wav", y, 8000)
-    return root
 
 
 def run_command(root: Path, *words: str) -> int:
@@ -60,7 +50,7 @@ def run_command(root: Path, *words: str) -> int:
 def test_command_empty_validation_part_is_refused_before_training(
     counts: dict[str, int], words: list[str], message: str, tmp_path: Path
 ) -> None:
-    root = write_sounds(tmp_path / "data", counts)
+    root = write_class_folders(tmp_path / "data", counts)
     with pytest.raises(UserError, match=f"^--validation 0.2: no clips of folder .* fold 1, because {message}"):
         run_command(root, *words, "--validation", "0.2")
     assert not list((tmp_path / "results").glob("runs/*/run.json"))
@@ -69,7 +59,7 @@ def test_command_empty_validation_part_is_refused_before_training(
 
 def test_command_empty_validation_part_of_a_later_fold_is_refused(tmp_path: Path) -> None:
     rows = [f"{label}/{k}.wav,{label},{1 + (k > 0)}" for label in "ab" for k in range(4)]
-    root = write_sounds(tmp_path / "data", {"a": 4, "b": 4})
+    root = write_class_folders(tmp_path / "data", {"a": 4, "b": 4})
     (root / "clips.csv").write_text("\n".join(["path,label,fold", *rows]))
     with pytest.raises(
         UserError, match=r"^--validation 0.2: no clips of folder .* fold 2, because classes a, b have a single"
@@ -78,7 +68,7 @@ def test_command_empty_validation_part_of_a_later_fold_is_refused(tmp_path: Path
 
 
 def test_command_empty_validation_part_of_groups_names_the_classes(tmp_path: Path) -> None:
-    root = write_sounds(tmp_path / "data", {"a": 8, "b": 8})
+    root = write_class_folders(tmp_path / "data", {"a": 8, "b": 8})
     rows = [f"{label}/{k}.wav,{label},speaker {k % 2}" for label in "ab" for k in range(8)]
     (root / "clips.csv").write_text("\n".join(["path,label,group", *rows]))
     with pytest.raises(UserError, match=r"because classes a, b have training clips of one group only; add clips"):
@@ -103,7 +93,7 @@ def test_plan_of_random_tables_has_validation_clips_or_is_refused(
 ) -> None:
     monkeypatch.setattr(Dataset, "compute_fingerprint", lambda self, cache, progress=None: "0" * 64)
     refused = planned = lacking = 0
-    for seed in range(300):
+    for seed in range(80):
         try:
             dataset = make_random_dataset(seed)
         except UserError:  # a class of one group
@@ -126,7 +116,7 @@ def test_plan_of_random_tables_has_validation_clips_or_is_refused(
         lines = [line for line in list_untrained_classes(plan) if "validation clips" in line]
         assert bool(lines) == bool(without)
         lacking += bool(without)
-    assert min(refused, planned, lacking) > 10
+    assert min(refused, planned, lacking) > 3
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
@@ -139,7 +129,7 @@ def break_clips(root: Path, *paths: str) -> None:
 
 @pytest.mark.parametrize("words", [[], ["--on-the-fly"]])
 def test_command_skipping_all_clips_of_a_class_is_refused(words: list[str], tmp_path: Path) -> None:
-    root = write_sounds(tmp_path / "data", {"a": 6, "b": 6, "c": 6})
+    root = write_class_folders(tmp_path / "data", {"a": 6, "b": 6, "c": 6})
     break_clips(root, *(f"b/{k}.wav" for k in range(6)))
     with pytest.raises(
         UserError, match=r"^folder fold 1: no usable clip is left to train class b on \(b/0.wav: .*LFS.*; repair"
@@ -149,7 +139,7 @@ def test_command_skipping_all_clips_of_a_class_is_refused(words: list[str], tmp_
 
 
 def test_command_skipping_all_training_clips_of_a_class_is_refused(tmp_path: Path) -> None:
-    root = write_sounds(tmp_path / "data", {"a": 6, "b": 6})
+    root = write_class_folders(tmp_path / "data", {"a": 6, "b": 6})
     rows = [f"{label}/{k}.wav,{label},{1 + (k > 2)}" for label in "ab" for k in range(6)]
     (root / "clips.csv").write_text("\n".join(["path,label,fold", *rows]))
     break_clips(root, "a/3.wav", "a/4.wav", "a/5.wav")
@@ -158,7 +148,7 @@ def test_command_skipping_all_training_clips_of_a_class_is_refused(tmp_path: Pat
 
 
 def test_command_skipping_all_validation_clips_is_refused(tmp_path: Path) -> None:
-    root = write_sounds(tmp_path / "data", {"a": 8, "b": 8})
+    root = write_class_folders(tmp_path / "data", {"a": 8, "b": 8})
     dataset = load_dataset("folder", root)
     validation = dataset.clips["path"].iloc[dataset.split(1, validation=0.2).validation].tolist()
     break_clips(root, *validation)
@@ -169,7 +159,7 @@ def test_command_skipping_all_validation_clips_is_refused(tmp_path: Path) -> Non
 def test_command_skipping_all_test_clips_of_a_class_is_noted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = write_sounds(tmp_path / "data", {"a": 6, "b": 6})
+    root = write_class_folders(tmp_path / "data", {"a": 6, "b": 6})
     rows = [f"{label}/{k}.wav,{label},{1 + (k > 1)}" for label in "ab" for k in range(6)]
     (root / "clips.csv").write_text("\n".join(["path,label,fold", *rows]))
     break_clips(root, "a/0.wav", "a/1.wav")

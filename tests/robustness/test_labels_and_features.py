@@ -159,9 +159,9 @@ class TestFeatures:
         assert "remove" in str(caught.value)
 
     def test_index_of_pandas_is_refused_by_name(self, rows: pd.DataFrame, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match=r"column 1 has no name.*index=False"):
+        with pytest.raises(UserError, match=r"column 1 has no name and looks like an index; .*index=False"):
             load_table(rows, tmp_path, index=True)
-        with pytest.raises(UserError, match=r"column 1 has no name.*index=False"):
+        with pytest.raises(UserError, match=r"column 1 has no name and looks like an index; .*index=False"):
             load_table(rows.sample(frac=1, random_state=0), tmp_path, index=True)
 
     @pytest.mark.parametrize(

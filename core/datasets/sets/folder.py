@@ -166,12 +166,12 @@ def _read_split_folders(root: Path, clips: pd.DataFrame) -> dict[str, Any]:
         raise UserError(
             f"folder: {root}: {named} and no classes, but {format_few(other)} is beside them; {HOW_TO_SPLIT}"
         )
-    if direct := sorted({names[0] for names in folders if len(names) == 1}):
+    if direct := [name for name in found if any(names == (name,) for names in folders)]:
         tables = sorted(file.name for file in root.glob("*.csv"))
         hint = f", such as {tables[0]}," if tables else ""
         known = "" if split else "; for UrbanSound8K use --data urbansound8k"
         raise UserError(
-            f"folder: {root}: {named} and no classes, but {format_few(direct)} has recordings outside class folders; "
+            f"folder: {root}: {named} and no classes, but recordings in {format_few(direct)} are not in class folders; "
             f"{HOW_TO_SPLIT}, or give --data-root a CSV file{hint} of path,label[,fold]{known}"
         )
     if min(numbers.values()) < 1:
