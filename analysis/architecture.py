@@ -161,14 +161,17 @@ def write_architecture(results: OutputFolder, backbone: Backbone, *, title: str)
     -------
     rows
         The rows of `summarise_stages` with the stage as ``condition``, and one row for the whole network with the
-        condition `WHOLE_NETWORK`. Their ``data`` is "": an architecture does not depend on the data set.
+        condition `WHOLE_NETWORK` and the last frozen stage (``freeze``; "none" without one). Their ``data`` is "": an
+        architecture does not depend on the data set.
     """
     layers, totals = list_layers(backbone)
     stages = summarise_stages(backbone)
     results.write_table("table", stages, STAGE_COLUMNS, caption=title, footnotes=totals.lines)
     results.write_table("layers", layers, COLUMNS, caption=f"Layers of {title}", footnotes=totals.lines, show=False)
+    frozen = stages.loc[stages["trainable_parameters"] < stages["parameters"], "stage"].tolist()
     whole = {
         "condition": WHOLE_NETWORK,
+        "freeze": frozen[-1] if frozen else "none",
         "parameters": totals.parameters,
         "parameters_with_statistics": totals.parameters_with_statistics,
         "trainable_parameters": totals.trainable_parameters,

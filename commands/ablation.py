@@ -45,7 +45,14 @@ load_all_published = Lazy("analysis.published.numbers:load_all_published")
 write_published_comparison = Lazy("analysis.published.comparison:write_published_comparison")
 LOCAL = ("", "local")  # values of --ray that train on this machine
 MAX_TABLE_ROWS = 500  # longer tables are printed without a frame, because rich needs seconds to lay them out
-OPEN_FIRST = ("summary.md", "figure.png", "maps.png", "table.md")  # candidates for the two files to open first
+OPEN_FIRST = (  # candidates for the two files to open first
+    "summary.md",
+    "figure.png",
+    "maps.png",
+    "table.md",
+    "published.md",
+    "statements.md",
+)
 
 
 def run(call: Call) -> int:

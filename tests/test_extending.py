@@ -85,19 +85,24 @@ def test_added_ablation_runs(add, sounds: Path, tmp_path: Path, monkeypatch: pyt
 
 
 def test_added_report_runs(sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = re.search(r"\*\*A report\*\*.*?In\s`ablations/studies/([^`]+)/`.*?```toml\n(.*?)```", PAGE, re.DOTALL)
+    found = re.search(
+        r"\*\*A report\*\*.*?In\s`ablations/studies/([^`]+)/`.*?```toml\n(.*?)```.*?```csv\n(.*?)```", PAGE, re.DOTALL
+    )
     assert found
-    name, text = found.groups()
+    name, text, published = found.groups()
     assert len(text.splitlines()) <= MAX_LINES
     (tmp_path / "studies" / name).mkdir(parents=True)
     (tmp_path / "studies" / name / "study.toml").write_text(text)
-    stated = "item,data,backbone,condition,metric,value\nTable 1,claps,efficientnet_lite0,none,accuracy,0.9\n"
-    (tmp_path / "studies" / name / "published.csv").write_text(stated)
+    (tmp_path / "studies" / name / "published.csv").write_text(published)
     monkeypatch.setattr(importlib.import_module("ablations"), "STUDIES_FOLDER", tmp_path / "studies")
     words = ["--data", "folder", "--data-root", str(sounds), "--published-dataset", "claps", *SMALL]
     assert main(["study", name, "--scale", "quick", *words, "--results", str(tmp_path / "results")]) == 0
-    (file,) = (tmp_path / "results").glob(f"studies/{name}/*/table-1/published-numbers.csv")
-    assert pd.read_csv(file)[["ours", "published"]].notna().all(axis=1).any()
+    (folder,) = (tmp_path / "results").glob(f"studies/{name}/*/table-1")
+    [number] = pd.read_csv(folder / "published-numbers.csv").to_dict("records")
+    assert number["published"] == 0.9139
+    assert 0 <= number["ours"] <= 1
+    assert number["differs_in"] == "data declared as claps, epochs 1 instead of 70"
+    assert pd.read_csv(folder / "statements.csv")["finding"].tolist() == ["not clear"]  # single runs
 
 
 def test_added_data_set_runs(add, sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

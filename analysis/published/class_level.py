@@ -22,14 +22,14 @@ ENTRY_NOTE = (
     "Entry: a number of a published list without class names. Ours is the class at that position in the order of "
     "names, if the list has as many entries as there are classes."
 )
-ROW_SEPARATOR, BACKBONE_SEPARATOR = ";", " / "  # in the column ``than`` of ``published.csv``
+ROW_SEPARATOR, BACKBONE_SEPARATOR = ";", " / "  # in the column ``compared-with`` of ``published.csv``
 ENTRY = re.compile(r"entry \d+")
 CLASS_LEVEL = re.compile(r"(?:(.*), )?(class .+|.+ as .+|entry \d+)")
 
 
-def split_than(than: str) -> list[tuple[str, str]]:
+def split_compared(text: str) -> list[tuple[str, str]]:
     """Return backbone ("" for the same one) and condition of each row that a statement is compared with."""
-    parts = [part.strip().rpartition(BACKBONE_SEPARATOR) for part in than.split(ROW_SEPARATOR) if part.strip()]
+    parts = [part.strip().rpartition(BACKBONE_SEPARATOR) for part in text.split(ROW_SEPARATOR) if part.strip()]
     return [(backbone, condition) for backbone, _, condition in parts]
 
 
@@ -55,8 +55,8 @@ def class_level_rows(plan: Plan, store: Store, published: pd.DataFrame) -> list[
         ``data``, ``backbone``, ``condition`` and ``run_ids`` of each; for a class also ``precision``, ``recall`` and
         ``f1`` with their ``_std``, for a cell ``clips``: the mean over seeds, summed over folds.
     """
-    named = {*published["condition"], *(name for than in published["than"] for _, name in split_than(than))}
-    conditions = {condition for condition in named if CLASS_LEVEL.fullmatch(condition)}
+    compared = (name for text in published["compared-with"] for _, name in split_compared(text))
+    conditions = {condition for condition in (*published["condition"], *compared) if CLASS_LEVEL.fullmatch(condition)}
     if not conditions:
         return []
     rows: list[dict[str, Any]] = []

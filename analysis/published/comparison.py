@@ -11,21 +11,22 @@ from analysis.output.number_format import metric_title
 from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import MISSING, Column
 from analysis.published.class_level import ENTRY, ENTRY_NOTE, class_level_rows, split_class
-from analysis.published.matching import Match, OwnRow, collect_own_rows, find_matches, list_backbones
+from analysis.published.matching import OwnRow, collect_own_rows, find_matches, list_backbones
 from analysis.published.numbers import list_published, load_published, setting_columns
 from analysis.published.printed_format import format_ours, format_published
 from analysis.published.settings import describe_point
 from analysis.published.statements import write_statements
 
 DIFFERS_TITLE = "Differs in"
-WHOLE = "base"  # condition of a network without changes
+BASE_CONDITION = "base"  # of a network without changes
 COMPARED_NOTE = (
     "Ours / published, in the unit and precision of the report. Both are from the same epoch: the best epoch on the "
     "test fold (optimistic) if the report gives that one, otherwise the last epoch."
 )
-DIFFERS_NOTE = "Differs in: settings of our runs that are not those of the report. Settings that it leaves open are "
-DIFFERS_NOTE += "not compared."
-ALONE_NOTE = "Published numbers only: none of our runs measures the same on the same data set."
+DIFFERS_NOTE = (
+    "Differs in: settings of our runs that are not those of the report. Settings that it leaves open are not compared."
+)
+PUBLISHED_ONLY_NOTE = "Published numbers only: none of our runs measures the same on the same data set."
 
 
 def write_published_comparison(
@@ -69,9 +70,9 @@ def write_published_comparison(
     own_rows = collect_own_rows(frame, results) + collect_own_rows(by_class, results)
     numbers, statements = published[published["claim"] == ""], published[published["claim"] != ""]
     caption = f"{title}, {item}: {{}}"
-    long = join_numbers(numbers, own_rows, results.plan.datasets, in_study=in_study)
-    if len(long) and (in_study or long["ours"].notna().any()):
-        _write_numbers(results, long, name, caption=caption)
+    joined = join_numbers(numbers, own_rows, results.plan.datasets, in_study=in_study)
+    if len(joined) and (in_study or joined["ours"].notna().any()):
+        _write_numbers(results, joined, name, caption=caption)
     write_statements(
         results,
         statements,
@@ -109,63 +110,62 @@ def join_numbers(
     backbones = list_backbones(published)
     several_sets = published["data"].nunique() > 1
     rows = []
-    for number in published.to_dict("records"):
-        one = {str(key): value for key, value in number.items()}
+    for record in published.to_dict("records"):
+        number = {str(key): value for key, value in record.items()}
         matches = find_matches(
-            one, own_rows, settings=settings, data_sets=data_sets, item_backbones=backbones, in_study=in_study
+            number, own_rows, settings=settings, data_sets=data_sets, item_backbones=backbones, in_study=in_study
         )
-        plain = {key: value for key, value in one.items() if key not in settings}
-        plain["published"], plain["published_std"] = plain.pop("value"), plain.pop("std")
-        row, column = _place(one, several_sets=several_sets)
-        plain |= {"row": row, "column": column, "published_text": format_published(one)}
+        cells = {key: value for key, value in number.items() if key not in settings}
+        cells["published"], cells["published_std"] = cells.pop("value"), cells.pop("std")
+        row, column = _row_and_column(number, several_sets=several_sets)
+        cells |= {"row": row, "column": column, "published_text": format_published(number)}
         points = [match.row.point for match in matches]
         for match in matches:
-            label = ", ".join(filter(None, [match.row.backbone * (not one["backbone"]), *_point(match, points)]))
+            backbone = "" if number["backbone"] else match.row.backbone
+            label = ", ".join(filter(None, [backbone, describe_point(match.row.point, points)]))
             rows.append(
-                plain
+                cells
                 | {
                     "row": f"{row} ({label})" if label else row,
                     "ours": match.value,
                     "ours_std": match.std,
-                    "ours_text": format_ours(one, match.value, match.std),
+                    "ours_text": format_ours(number, match.value, match.std),
                     "differs_in": ", ".join(match.differences),
                 }
             )
         if not matches and in_study:
-            rows.append(plain | {"ours": math.nan, "ours_std": math.nan, "ours_text": "", "differs_in": ""})
+            rows.append(cells | {"ours": math.nan, "ours_std": math.nan, "ours_text": "", "differs_in": ""})
     frame = pd.DataFrame(rows)
-    return frame.drop(columns=["claim", "than", "differs", "value_text"], errors="ignore")
+    return frame.drop(columns=["claim", "compared-with", "differs", "value_text"], errors="ignore")
 
 
-def _point(match: Match, points: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [describe_point(match.row.point, points)]
-
-
-def _place(published: Mapping[str, Any], *, several_sets: bool) -> tuple[str, str]:
+def _row_and_column(published: Mapping[str, Any], *, several_sets: bool) -> tuple[str, str]:
     """Return row and column of a number: those of the report or, for a number in the text, from what it is about."""
     condition, part = split_class(published["condition"])
-    words = [published["data"] * several_sets, published["backbone"], condition * (condition != WHOLE)]
-    row = published["row"] or ", ".join(filter(None, words)) or published["data"]
+    subject = [published["data"] * several_sets, published["backbone"], condition * (condition != BASE_CONDITION)]
+    row = published["row"] or ", ".join(filter(None, subject)) or published["data"]
     column = ", ".join(filter(None, [metric_title(published["metric"]), part]))
     return row, published["column"] or column[:1].upper() + column[1:]
 
 
-def shape_table(long: pd.DataFrame) -> tuple[pd.DataFrame, list[Column]]:
+def shape_table(joined: pd.DataFrame) -> tuple[pd.DataFrame, list[Column]]:
     """Return a table with the rows and columns of the report, from the result of `join_numbers`.
 
     A cell is "ours / published", or the published number alone if the whole table has none of ours. A last column lists
     what differs, if anything does.
     """
-    has_ours = bool(long["ours"].notna().any())
-    by_row = {row: list(dict.fromkeys(part["column"])) for row, part in long.groupby("row", sort=False)}
-    titles = list(dict.fromkeys([*max(by_row.values(), key=len), *long["column"]]))  # in the order of the fullest row
+    has_ours = bool(joined["ours"].notna().any())
+    by_row = {row: list(dict.fromkeys(part["column"])) for row, part in joined.groupby("row", sort=False)}
+    titles = list(dict.fromkeys([*max(by_row.values(), key=len), *joined["column"]]))  # in the order of the fullest row
     rows = []
-    for row, part in long.groupby("row", sort=False):
+    for row, part in joined.groupby("row", sort=False):
         cells: dict[str, Any] = {"row": row}
         for column, numbers in part.groupby("column", sort=False):
             texts = [
-                f"{one['ours_text'] or MISSING} / {one['published_text']}" if has_ours else one["published_text"]
-                for one in numbers.to_dict("records")
+                f"{number['ours_text'] or MISSING} / {number['published_text']}"
+                if has_ours
+                else number["published_text"]
+                for number in numbers.to_dict("records")
             ]
             cells[str(column)] = "; ".join(dict.fromkeys(texts))
         rows.append(cells | {DIFFERS_TITLE: _join_differences(part)})
@@ -185,15 +185,15 @@ def _join_differences(part: pd.DataFrame) -> str:
     return "; ".join(f"{column}: {text}" for column, text in texts.items() if text)
 
 
-def _write_numbers(results: OutputFolder, long: pd.DataFrame, name: str, *, caption: str) -> None:
-    table, columns = shape_table(long)
-    compared = long["ours"].notna()
-    notes = [COMPARED_NOTE] if compared.any() else [ALONE_NOTE]
+def _write_numbers(results: OutputFolder, joined: pd.DataFrame, name: str, *, caption: str) -> None:
+    table, columns = shape_table(joined)
+    compared = joined["ours"].notna()
+    notes = [COMPARED_NOTE] if compared.any() else [PUBLISHED_ONLY_NOTE]
     if DIFFERS_TITLE in table:
         notes.append(DIFFERS_NOTE)
-    if long[compared]["condition"].map(lambda condition: bool(ENTRY.fullmatch(condition))).any():
+    if joined[compared]["condition"].map(lambda condition: bool(ENTRY.fullmatch(condition))).any():
         notes.append(ENTRY_NOTE)
-    for number in long.drop_duplicates(["row", "column", "contradiction"]).to_dict("records"):
+    for number in joined.drop_duplicates(["row", "column", "contradiction"]).to_dict("records"):
         if number["contradiction"]:
             place = ", ".join(filter(None, [number["row"], number["column"]]))
             notes.append(f"Contradiction in the report: {place}: {number['published_text']}; {number['contradiction']}")
@@ -204,5 +204,5 @@ def _write_numbers(results: OutputFolder, long: pd.DataFrame, name: str, *, capt
         caption=caption.format("our numbers and the published ones" if compared.any() else "the published numbers"),
         footnotes=notes,
         show=bool(compared.any()),
-        numbers=long,
+        numbers=joined,
     )

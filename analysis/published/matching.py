@@ -1,4 +1,4 @@
-"""Which of our numbers measures the same as a published one, and in what the two differ."""
+"""Find our number for a published one, and list the settings in which the two differ."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,15 @@ import pandas as pd
 
 from analysis.output.output_folder import OutputFolder
 from analysis.published.numbers import BEST_EPOCH, KEYS, SIZE_METRICS, metric_base
-from analysis.published.settings import SIZE_SETTINGS, list_setting_differences
+from analysis.published.settings import FREEZE, SIZE_SETTINGS, list_setting_differences
 from core import datasets
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.plan import Plan
 
 EPOCH_METRICS = ("accuracy", "delta")  # we have these for the best epoch and for the last one
-DECLARED_SETS = ("thirteen-classes",)  # not public: whoever chooses this name declares the content
+DECLARED_SETS = ("thirteen-classes",)  # not public, so the content cannot be checked; the name is a declaration
+UNFROZEN = "none"  # value of the setting freeze
 Published = Mapping[Any, Any]  # a row of `analysis.published.numbers.load_published`
 
 
@@ -40,7 +41,7 @@ class OwnRow:
         Values of the options that differ between the rows of the analysis.
     is_published_set
         Whether the data set is the published one, by its content or because the user declared it.
-    declared
+    is_declared
         Whether the user declared it.
     """
 
@@ -51,7 +52,7 @@ class OwnRow:
     runs: Sequence[Run] = ()
     point: Mapping[str, Any] = field(default_factory=dict)
     is_published_set: bool = False
-    declared: bool = False
+    is_declared: bool = False
 
     def value(self, column: str) -> float:
         """Return a number of the row; nan if it has none."""
@@ -61,7 +62,7 @@ class OwnRow:
 
 @dataclass(frozen=True)
 class Match:
-    """One of our numbers beside a published one, its standard deviation, its row, and what differs."""
+    """One of our numbers for a published one, its standard deviation, its row, and the differences in words."""
 
     value: float
     std: float
@@ -88,9 +89,9 @@ def collect_own_rows(frame: pd.DataFrame, results: OutputFolder) -> list[OwnRow]
     for values in frame.to_dict("records"):
         ids = values.get("run_ids")
         own_runs = [runs[id] for id in ids if id in runs] if isinstance(ids, list | tuple) else []
-        name, is_published, declared = str(values["data"]), False, False
+        name, is_published_set, is_declared = str(values["data"]), False, False
         if own_runs:
-            name, is_published, declared = _identify_data(name, own_runs[0], plan, results.published_as)
+            name, is_published_set, is_declared = _identify_data(name, own_runs[0], plan, results.published_as)
         rows.append(
             OwnRow(
                 values={str(key): value for key, value in values.items()},
@@ -99,15 +100,15 @@ def collect_own_rows(frame: pd.DataFrame, results: OutputFolder) -> list[OwnRow]
                 condition=str(values["condition"]),
                 runs=own_runs,
                 point=points[own_runs[0].id] if own_runs else {},
-                is_published_set=is_published,
-                declared=declared,
+                is_published_set=is_published_set,
+                is_declared=is_declared,
             )
         )
     return rows
 
 
 def _identify_data(name: str, run: Run, plan: Plan, published_as: str) -> tuple[str, bool, bool]:
-    """Return the name of a data set in published numbers, whether it is the published one, and if by declaration."""
+    """Return the published name of a data set, whether it is the published set, and whether the user declared it."""
     if published_as:
         return published_as, True, True
     if run.data.name in DECLARED_SETS:
@@ -165,12 +166,13 @@ def find_matches(
     stated = {name: str(published[name]) for name in settings}
     if not in_study:
         candidates = [row for row in candidates if _has_weights(row, stated.get("weights", ""))]
-    if metric_base(str(published["metric"])) in SIZE_METRICS:
+    is_size = metric_base(str(published["metric"])) in SIZE_METRICS
+    if is_size:
         stated = {name: stated[name] for name in SIZE_SETTINGS if name in stated}
     matches = [
         Match(
             row.value(column),
-            row.value(f"{column}_std"),
+            math.nan if is_size else row.value(f"{column}_std"),
             row,
             list_differences(published, row, stated, data_sets),
         )
@@ -191,17 +193,16 @@ def select_backbone(
     """
     backbone = published["backbone"]
     same = [row for row in rows if backbone in ("", row.backbone)]
-    named = item_backbones.get(published["condition"], ())
-    if same or not substitutes or len(named) != 1:
+    if same or not substitutes or len(item_backbones.get(published["condition"], ())) != 1:
         return same
-    all_named = {name for names in item_backbones.values() for name in names}
-    return [row for row in rows if row.backbone not in all_named]
+    published_backbones = {name for names in item_backbones.values() for name in names}
+    return [row for row in rows if row.backbone not in published_backbones]
 
 
 def list_backbones(numbers: pd.DataFrame) -> dict[str, list[str]]:
     """Return the backbones of published numbers by condition."""
-    named = numbers[numbers["backbone"] != ""]
-    return {str(name): sorted(set(part["backbone"])) for name, part in named.groupby("condition")}
+    by_condition = numbers[numbers["backbone"] != ""].groupby("condition")
+    return {str(name): sorted(set(part["backbone"])) for name, part in by_condition}
 
 
 def list_differences(
@@ -221,13 +222,16 @@ def list_differences(
     differences = []
     if row.data and row.data != published["data"]:
         differences.append(f"data {row.data} instead of {published['data']}")
-    elif row.declared:
+    elif row.is_declared:
         differences.append(f"data declared as {row.data}")
     elif row.data and not row.is_published_set:
         differences.append(f"data not the published {row.data}")
     if published["backbone"] and row.backbone != published["backbone"]:
         differences.append(f"backbone {row.backbone} instead of {published['backbone']}")
     differences += list_setting_differences(stated, row.runs, data_sets)
+    freeze = row.values.get(FREEZE)
+    if not row.runs and stated.get(FREEZE) == UNFROZEN and isinstance(freeze, str) and freeze != UNFROZEN:
+        differences.append(f"{FREEZE} {freeze} instead of {UNFROZEN}")
     return [*differences, *([published["differs"]] if published["differs"] and row.runs else [])]
 
 

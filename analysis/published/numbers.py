@@ -16,7 +16,7 @@
 - ``printed``: the number as the report prints it, such as ``91.39±0.37%``; ours is shown in the same unit and with as
   many decimals. For a statement in words, its words.
 - ``approximate``: true for a number in words ("about 90%", "over 6 million").
-- ``claim``, ``than``: for a statement in words, in place of ``value``: what it says about the metric
+- ``claim``, ``compared-with``: for a statement in words, in place of ``value``: what it says about the metric
   (`analysis.published.statements`).
 - ``differs``: a difference between the report and this toolkit that no option expresses, or empty.
 - ``contradiction``: what another place of the report states instead, or empty.
@@ -52,7 +52,7 @@ TEXT_COLUMNS = (
     "epoch",
     "printed",
     "claim",
-    "than",
+    "compared-with",
     "differs",
     "contradiction",
     "source",

@@ -12,7 +12,13 @@ from analysis.output.tables import PLUS_MINUS
 from analysis.published.numbers import is_fraction, metric_base
 
 NUMBER = r"\d*\.?\d+"
-UNITS = ((r"%", 100.0, "%"), (r"\d\s?M\b", 1e-6, "M"), (r"million", 1e-6, " million"), (r"[Mm]inutes", 1 / 60, " min"))
+MILLIONS = 1e-6
+UNITS = (  # text in the report, factor, our text
+    (r"%", 100.0, "%"),
+    (r"\d\s?M\b", MILLIONS, "M"),
+    (r"million", MILLIONS, " million"),
+    (r"[Mm]inutes", 1 / 60, " min"),
+)
 
 
 @dataclass(frozen=True)
@@ -43,14 +49,20 @@ class PrintedFormat:
     signed: bool = False
 
     def format(self, value: float, std: float = math.nan) -> str:
-        """Return a number, with its standard deviation if it has one."""
+        """Return a number, with its standard deviation if it has one.
+
+        A number with a unit of millions has at least two digits.
+        """
         text = self._number(value)
         sign = "+" if self.signed and value > 0 and text.strip("0.,") else ""
         spread = "" if math.isnan(std) else PLUS_MINUS + self._number(std)
         return sign + text.replace("-", MINUS, 1) + spread + self.suffix
 
     def _number(self, value: float) -> str:
-        text = f"{value * self.scale:{',' * self.thousands}.{self.decimals}f}"
+        scaled, decimals = value * self.scale, self.decimals
+        if self.scale == MILLIONS and scaled:
+            decimals = max(decimals, 1 - math.floor(math.log10(abs(scaled))))
+        text = f"{scaled:{',' * self.thousands}.{decimals}f}"
         if text.startswith("-") and not text.strip("-0.,"):
             text = text[1:]
         return text if self.leading_zero else re.sub(r"^(-?)0\.", r"\1.", text)

@@ -3,8 +3,8 @@
 In ``published.csv`` the column ``claim`` says what a statement says about the metric of its condition:
 
 - ``highest``, ``lowest``: among the conditions of one experiment.
-- ``above``, ``below``: compared with all that ``than`` names: conditions, separated by ";", those of another network as
-  ``BACKBONE / CONDITION``; or another metric of the same row.
+- ``above``, ``below``: compared with everything in the column ``compared-with``. These are conditions, separated by
+  ";", those of another network as ``BACKBONE / CONDITION``; or another metric of the same row.
 - ``stated``: no metric of our runs decides it.
 
 The statement itself is in ``printed``. In contrast to a number it can be examined on other data and with other
@@ -22,7 +22,7 @@ from analysis.metrics.registry import METRICS
 from analysis.output.number_format import format_metric, metric_title
 from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column
-from analysis.published.class_level import CLASS_LEVEL, split_than
+from analysis.published.class_level import CLASS_LEVEL, split_compared
 from analysis.published.matching import OwnRow, list_differences, metric_column, select_backbone
 from analysis.published.numbers import SIZE_METRICS, is_fraction, setting_columns
 from core.datasets.dataset import Dataset
@@ -45,10 +45,10 @@ FINDING_NOTE = (
 
 @dataclass(frozen=True)
 class _Quantity:
-    """A metric of one of our rows, with its 95 % interval; the bounds are nan without an interval."""
+    """A metric of one of our rows and its 95 % interval; without an interval the bounds are nan."""
 
     backbone: str
-    name: str  # the condition, or the metric if it is another one of the same row
+    name: str  # of the condition or, in a comparison of two metrics of one row, of the metric
     value: float
     low: float
     high: float
@@ -72,11 +72,11 @@ class _Candidates:
     backbones: Mapping[str, Sequence[str]]
     substitutes: bool
 
-    def select(self, condition: str, backbone: str, data: str) -> list[OwnRow]:
-        """Return the rows of a condition and backbone; those on the data set `data` if there are any."""
-        named = {"backbone": backbone, "condition": condition}
-        rows = [row for row in self.rows if row.condition == condition]
-        rows = select_backbone(named, rows, self.backbones, substitutes=self.substitutes)
+    def select(self, condition: str, backbone: str, data: str, column: str) -> list[OwnRow]:
+        """Return the rows of a condition and backbone that have a value in `column`, on data set `data` if possible."""
+        subject = {"backbone": backbone, "condition": condition}
+        rows = [row for row in self.rows if row.condition == condition and not math.isnan(row.value(column))]
+        rows = select_backbone(subject, rows, self.backbones, substitutes=self.substitutes)
         return [row for row in rows if row.data == data] or rows
 
 
@@ -115,7 +115,7 @@ def write_statements(
     frame = pd.DataFrame(rows)
     notes = [FINDING_NOTE] if (frame["finding"] != NOT_MEASURED).any() else []
     contradictions = statements.loc[statements["contradiction"] != "", ["printed", "contradiction"]]
-    notes += [f"Contradiction in the report: {one.printed}; {one.contradiction}" for one in contradictions.itertuples()]
+    notes += [f"Contradiction in the report: {row.printed}; {row.contradiction}" for row in contradictions.itertuples()]
     columns = [column for column in COLUMNS if column.name != "differs_in" or (frame["differs_in"] != "").any()]
     results.write_table(name, frame, columns, caption=caption, footnotes=notes, show=bool((frame["ours"] != "").any()))
 
@@ -142,47 +142,49 @@ def examine_statements(
     settings = setting_columns(statements)
     rows: list[dict[str, str]] = []
     for statement in statements.to_dict("records"):
-        words = {"statement": statement["printed"], "source": statement["source"]}
+        quotation = {"statement": statement["printed"], "source": statement["source"]}
         stated, column = {name: statement[name] for name in settings}, metric_column(statement)
-        found = []
-        for subject in candidates.select(statement["condition"], statement["backbone"], statement["data"]):
+        findings = []
+        for subject in candidates.select(statement["condition"], statement["backbone"], statement["data"], column):
             first, others = _quantity(subject, column, subject.condition), _list_others(statement, subject, candidates)
-            if math.isnan(first.value) or not others:
+            if not others:
                 continue
             texts = {
                 "ours": _describe(first, others, statement),
                 "finding": _judge(first, others, statement),
                 "differs_in": ", ".join(list_differences(statement, subject, stated, data_sets)),
             }
-            found.append(words | texts)
-        rows += found or [words | {"ours": "", "finding": NOT_MEASURED, "differs_in": ""}]
+            findings.append(quotation | texts)
+        rows += findings or [quotation | {"ours": "", "finding": NOT_MEASURED, "differs_in": ""}]
     return rows
 
 
 def _list_backbones(statements: pd.DataFrame) -> dict[str, list[str]]:
     """Return the backbones that statements are about or compare with, by condition."""
-    named: dict[str, list[str]] = {}
+    backbones: dict[str, list[str]] = {}
     for statement in statements.to_dict("records"):
-        pairs = [(statement["backbone"], statement["condition"]), *split_than(statement["than"])]
+        pairs = [(statement["backbone"], statement["condition"]), *split_compared(statement["compared-with"])]
         for backbone, condition in pairs:
-            if backbone and backbone not in named.setdefault(condition, []):
-                named[condition].append(backbone)
-    return named
+            if backbone and backbone not in backbones.setdefault(condition, []):
+                backbones[condition].append(backbone)
+    return backbones
 
 
 def _list_others(statement: Mapping[Any, Any], subject: OwnRow, candidates: _Candidates) -> list[_Quantity]:
-    """Return what the subject of a statement is compared with."""
-    claim, than, column = statement["claim"], statement["than"], metric_column(statement)
+    """Return what the subject of a statement is compared with; nothing if a part of it is missing."""
+    claim, compared, column = statement["claim"], statement["compared-with"], metric_column(statement)
     rows: list[OwnRow] = []
     if claim in ("highest", "lowest"):
         rows = [row for row in candidates.rows if row is not subject and _is_same_experiment(row, subject)]
-    elif than in METRICS:
-        rows, column = [subject], than
+    elif compared in METRICS:
+        rows, column = [subject], compared
     else:
-        for backbone, condition in split_than(than):
-            named = candidates.select(condition, backbone or subject.backbone, subject.data)
-            named = [row for row in named if row is not subject]
-            rows += [row for row in named if row.point == subject.point] or named
+        for backbone, condition in split_compared(compared):
+            others = candidates.select(condition, backbone or subject.backbone, subject.data, column)
+            others = [row for row in others if row is not subject]
+            if not others:
+                return []
+            rows += [row for row in others if row.point == subject.point] or others
     quantities = [_quantity(row, column, metric_title(column) if row is subject else row.condition) for row in rows]
     return [quantity for quantity in quantities if not math.isnan(quantity.value)]
 
@@ -213,13 +215,14 @@ def _compare(first: _Quantity, other: _Quantity, *, exact: bool) -> int:
 
 
 def _describe(first: _Quantity, others: Sequence[_Quantity], statement: Mapping[Any, Any]) -> str:
-    """Return our values in words, such as "64: 58.3; 32: 60.0"."""
+    """Return our values as text, such as "accuracy: 64: 58.3%; 32: 60.0%"."""
     metric = str(statement["metric"])
     if len(others) > MAX_LISTED:
         pick = max if statement["claim"] in ("highest", "above") else min
         others = [pick(others, key=lambda other: other.value)]
     unit = "%" * is_fraction(metric)
-    several = len({one.backbone for one in (first, *others)}) > 1
-    labels = [", ".join([*([one.backbone] if several else []), one.name]) for one in (first, *others)]
-    values = [format_metric(one.value, metric) + unit for one in (first, *others)]
+    quantities = (first, *others)
+    several = len({quantity.backbone for quantity in quantities}) > 1
+    labels = [", ".join([*([quantity.backbone] if several else []), quantity.name]) for quantity in quantities]
+    values = [format_metric(quantity.value, metric) + unit for quantity in quantities]
     return f"{metric_title(metric)}: {'; '.join(map(': '.join, zip(labels, values, strict=True)))}"

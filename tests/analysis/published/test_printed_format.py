@@ -8,7 +8,17 @@ from ablations import STUDIES_FOLDER
 from analysis.published.numbers import list_published, load_published
 from analysis.published.printed_format import format_ours, format_published, read_printed_format
 
-IN_WORDS = ("7/9", "all", "all 9", "none", "5 minutes 39 seconds", "10m 52s", "1e - 4", "1e - 3")  # without a format
+IN_WORDS = (  # without a format
+    "7/9",
+    "all 9",
+    "failed to classify any",
+    "didn't misclassify any samples",
+    "not misclassifying any samples",
+    "5 minutes 39 seconds",
+    "10m 52s",
+    "1e - 4",
+    "1e - 3",
+)
 
 
 def published(value: float, printed: str = "", metric: str = "accuracy", text: str = "", **more: object) -> dict:
@@ -26,6 +36,7 @@ def published(value: float, printed: str = "", metric: str = "accuracy", text: s
         (published(0.98076923, "0.980:76923"), 0.5, math.nan, "0.50000000"),
         (published(61.8e6, "61.8M", "parameters"), 61_790_922, math.nan, "61.8M"),
         (published(62e6, "approximate 62 million", "parameters"), 61_790_922, math.nan, "62 million"),
+        (published(11e6, "over 11 million", "parameters"), 66_954, math.nan, "0.067 million"),
         (published(61_790_922, "61,790,922", "parameters"), 4_787_082, math.nan, "4,787,082"),
         (published(0.57, "0.57", "input_megabytes"), 0.5742, math.nan, "0.57"),
         (published(8.4, "8.40", "pass_megabytes"), 8.397, math.nan, "8.40"),

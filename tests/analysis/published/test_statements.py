@@ -9,7 +9,7 @@ from analysis.published.matching import OwnRow
 from analysis.published.numbers import load_published
 from analysis.published.statements import examine_statements
 
-COLUMNS = "item,data,backbone,condition,metric,value,printed,claim,than,epoch\n"
+COLUMNS = "item,data,backbone,condition,metric,value,printed,claim,compared-with,epoch\n"
 
 
 @pytest.fixture
@@ -62,6 +62,7 @@ def test_below_compares_with_all_that_it_names(examine) -> None:
     rows = [row("base", 0.5, 0.01), row("base", 0.6, 0.01, backbone="other"), row("base", 0.7, 0.01, backbone="third")]
     assert examine(statement, rows) == [("accuracy: net, base: 50.0%; other, base: 60.0%; third, base: 70.0%", "holds")]
     assert examine(statement, [*rows[:2], row("base", 0.4, 0.01, backbone="third")])[0][1] == "does not hold"
+    assert examine(statement, rows[:2]) == [("", "not measured")]  # the third network is missing
 
 
 def test_above_another_metric_of_the_same_row(examine) -> None:

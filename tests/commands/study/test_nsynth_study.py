@@ -13,6 +13,7 @@ NAME = "nsynth-transfer"
 SMALL = ["--image-size", "64", "64", "--epochs", "1", "--batch-size", "16", "--device", "cpu", "--threads", "1"]
 TOTALS = {"Figure 4": 61_790_922, "Figure 5": 6_129_834, "Figure 6": 11_243_466}
 TRAINABLE = {"Figure 4": 4_787_082, "Figure 5": 529_930, "Figure 6": 66_954}  # the base is frozen
+FROZEN = {"Figure 4": "block5", "Figure 5": "block4", "Figure 6": "block4"}
 LAYERS = {"Figure 4": 27, "Figure 5": 198, "Figure 6": 70}
 BACKBONES = {"Figure 4": "alexnet", "Figure 5": "googlenet", "Figure 6": "resnet18"}
 
@@ -42,6 +43,7 @@ def check_untrained_items(folder: Path) -> None:
         assert own.loc["parameters", ["ours", "published"]].tolist() == [total, total]
         assert own.loc["trainable_parameters", ["ours", "published"]].tolist() == [TRAINABLE[item], total]
         assert own.loc["non_trainable_parameters", ["ours", "published"]].tolist() == [total - TRAINABLE[item], 0]
+        assert own.loc["trainable_parameters", "differs_in"] == f"freeze {FROZEN[item]} instead of none"
         assert f"{total:,} / {total:,}" in page
         assert len(pd.read_csv(folder / folder_name(item) / "layers.csv")) == LAYERS[item]
     table = pd.read_csv(folder / "table-1" / "published.csv", index_col="row", dtype=str)
@@ -51,6 +53,8 @@ def check_untrained_items(folder: Path) -> None:
         "ResNet18": "11.24M / 11.24M",
     }
     assert [text.split(" / ")[1] for text in table["Accuracy"]] == ["0.723", "0.762", "0.814"]
+    statements = pd.read_csv(folder / "section-3" / "statements.csv", index_col="statement")
+    assert statements.at["nearly one tenth of parameters used", "finding"] == "holds"
     sizes = read_comparison(folder, "Figure 4").set_index("metric")
     for metric in ("input_megabytes", "pass_megabytes", "parameters_megabytes", "total_megabytes"):
         assert sizes.loc[metric, "ours"] == pytest.approx(sizes.loc[metric, "published"], abs=0.005)
