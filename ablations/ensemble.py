@@ -19,8 +19,9 @@ write_ensemble_report = Lazy("analysis.ensembles:write_ensemble_report")
 
 @dataclass(frozen=True)
 class Ensemble(Ablation):
-    """Average the softmax outputs of networks that differ only in seed (head initialisation and batch order).
+    """Average the softmax outputs of networks that differ only in seed.
 
+    The seed decides head initialisation, batch order, dropout, SpecAugment masks, rotation and crops.
     The table compares single networks (mean and standard deviation) with the ensemble over the same folds: accuracy,
     with interval and p-value of the difference, likelihood, calibration and disagreement. The figure shows accuracy by
     number of members. Member k has the seed --seed + k, and members are shared with all other ablations.

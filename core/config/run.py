@@ -340,7 +340,11 @@ class Run:
     model: Model = Model()
     training: Training = Training()
     seed: int = option(
-        0, "Random seed of head initialisation and batch order, and of random weights.", at_least=0, decides="repeat"
+        0,
+        "Random seed of starting weights that are not loaded, head initialisation, batch order, dropout, SpecAugment "
+        "masks, rotation and crops.",
+        at_least=0,
+        decides="repeat",
     )
 
     def problems(self) -> list[str]:
