@@ -67,7 +67,7 @@ def make_clip_figure(
     image, attribution = maps.inputs[clip], maps.attributions[clip]
     figure = Figure(figsize=(PAGE_WIDTH, 6.6), layout="constrained")
     axes = figure.subplots(1 + len(image), 3, squeeze=False)
-    unit = attribution_unit(maps, image_axes)
+    unit = f"Attribution ({attribution_unit(maps, image_axes)})"
     signed = [attribution.sum(axis=0), *attribution]
     absolute = [np.abs(attribution).sum(axis=0), *np.abs(attribution)]
     top = colour_limit(signed[0])
@@ -78,16 +78,8 @@ def make_clip_figure(
             unit=image_axes.unit,
             **_input_colours(image_axes, image),
         ),
-        _FigureColumn("Attribution, signed", signed, "RdBu_r", -top, top, f"Attribution ({unit})", "both"),
-        _FigureColumn(
-            "Attribution, absolute",
-            absolute,
-            "inferno",
-            0.0,
-            colour_limit(absolute[0]),
-            f"|attribution| ({unit})",
-            "max",
-        ),
+        _FigureColumn("Attribution, signed", signed, "RdBu_r", -top, top, unit, "both"),
+        _FigureColumn("Attribution, absolute", absolute, "inferno", 0.0, colour_limit(absolute[0]), unit, "max"),
     )
     for j, column in enumerate(columns):
         for k, (ax, values) in enumerate(zip(axes[:, j], column.images, strict=True)):

@@ -233,11 +233,9 @@ class _Writer:
             self._write_figure("comparison", figure, profiles.rename(columns={"class": "condition"}), caption)
         else:
             figure = map_figures.make_comparison_figure(compared, shown, labels, self.image_axes, self.names)
-            limits = {name: map_figures.colour_limit(maps.channel_sum[shown]) for name, maps in compared.items()}
-            ranges = ", ".join(f"{name} ±{limit:.2g}" for name, limit in limits.items())
             caption = (
                 f"The same clips for {', '.join(compared)}: inputs (left{self._mean_text()}) and signed attributions "
-                f"summed over the channels: {maps_text}. Colour ranges: {ranges} {unit}"
+                f"summed over the channels; each network has its own colour range: {maps_text}"
             )
             self._write_figure("comparison", figure, rows, caption)
 
@@ -286,10 +284,7 @@ class _Writer:
             title = f"{each.maps.method}, {each.maps.baseline}"
             means = faithfulness.average_curves(curves, self.pipeline.recordings)
             suffix = "" if each is attributions[0] else to_file_name(f"-{title}")
-            caption = (
-                "Softmax output of the target while patches are replaced by the baseline (deletion) or shown "
-                f"(insertion), ordered by the map: {title}, {self.subject}; mean and 95 % interval over recordings"
-            )
+            caption = f"Deletion and insertion of patches ordered by the map, {title}, {self.subject}"
             self._write_figure(f"curves{suffix}", map_figures.make_curves_figure(means, title), means, caption)
         frame = pd.concat(tables, ignore_index=True)
         frame["interval"] = _format_intervals(frame["low"], frame["high"])

@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.metrics.calibration_error import read_calibration
 from analysis.metrics.chance import chance_level
+from analysis.metrics.prediction_time import average_prediction_times
 from analysis.metrics.registry import METRICS, POOLED_METRICS
 from analysis.metrics.shared_runs import averaged_over, select_shared_runs
 from analysis.statistics import hypothesis_tests
@@ -53,7 +54,9 @@ def summarise_groups(groups: Groups, store: Store, requested: Collection[str] = 
     accuracy_std, accuracy_low, accuracy_high and so on
         Sample standard deviation, and bounds of the 95 % t interval of the mean
         (`analysis.statistics.hypothesis_tests.mean_interval`). Intervals of scores of clips are corrected for
-        overlapping training sets; those of fractions lie within 0 and 1. `POOLED_METRICS` have none of these.
+        overlapping training sets; those of fractions lie within 0 and 1. `POOLED_METRICS` have none of these, and
+        ``prediction_ms`` neither: it is one time per network
+        (`analysis.metrics.prediction_time.average_prediction_times`).
     delta, delta_best_epoch
         Mean accuracy difference to the reference.
     chance, n_classes
@@ -70,16 +73,24 @@ def summarise_groups(groups: Groups, store: Store, requested: Collection[str] = 
     runs = {run.id: run for _, planned in groups for each in planned for run in (each.run, each.reference)}
     records = {id: store.record(run) for id, run in runs.items()}
     has_calibration = any(name in POOLED_METRICS for name in requested)
+    times = average_prediction_times(records.values())
     return pd.DataFrame(
         [
             values
             | _average_runs(shared, records)
             | (read_calibration([each.run for each in shared], store) if has_calibration else {})
+            | _prediction_time([times[each.run.id] for each in shared])
             | run_counts([each.run for each in planned], records)
             | dataset_and_backbone(planned[0])
             for (values, planned), (_, shared) in zip(groups, select_shared_runs(groups, store), strict=True)
         ]
     )
+
+
+def _prediction_time(times: Sequence[float]) -> dict[str, float]:
+    """Return the columns of the prediction time of a condition, from the times of its runs."""
+    spread = {f"prediction_ms{suffix}": math.nan for suffix in ("_std", "_low", "_high")}
+    return {"prediction_ms": float(np.mean(times)) if times else math.nan} | spread
 
 
 def run_counts(runs: Sequence[Run], records: Records) -> dict[str, Any]:

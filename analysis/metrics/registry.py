@@ -19,7 +19,7 @@ from analysis.output.number_format import (
     format_seconds,
 )
 from analysis.output.tables import Column
-from core.errors import unknown_name_error
+from core.errors import UserError, unknown_name_error
 from core.store.record import Record
 
 
@@ -41,6 +41,8 @@ class Metric:
         Whether the largest or the smallest value is best, if any.
     scale
         Factor from the value to the unit of `axis`.
+    note
+        What a reader of a figure has to know.
     """
 
     title: str
@@ -49,6 +51,7 @@ class Metric:
     format: Callable[..., str] = format_percent
     best: Literal["max", "min"] | None = "max"
     scale: float = 100.0
+    note: str = ""
 
     @property
     def is_fraction(self) -> bool:
@@ -85,6 +88,12 @@ def _read_best_epoch(record: Record) -> float:
     return record.metrics.validation_epoch or record.metrics.best_epoch or math.nan
 
 
+def _read_time_to_converge(record: Record) -> float:
+    """Read the time to converge; nan if it lacks the time of a frozen prefix, which older versions did not record."""
+    scores = record.metrics
+    return math.nan if record.prefix_reused and math.isnan(scores.prefix_ms) else scores.time_to_converge
+
+
 METRICS = {
     "accuracy": _fraction_metric("Accuracy %", "Accuracy", "accuracy"),
     "accuracy_best_epoch": _fraction_metric("Best epoch %", "Accuracy of the best epoch", "accuracy_best_epoch"),
@@ -93,6 +102,12 @@ METRICS = {
     "precision": _fraction_metric("Precision %", "Weighted precision", "weighted_precision"),
     "recall": _fraction_metric("Recall %", "Weighted recall", "weighted_recall"),
     "f1": _fraction_metric("F1 %", "Weighted F1", "weighted_f1"),
+    "holdout_accuracy": Metric(
+        "Held-out %",
+        "Held-out accuracy (%)",
+        lambda record: math.nan,  # in no record: see `analysis.metrics.holdout_accuracy`
+        note="all runs have the same held-out clips",
+    ),
     "training_accuracy": _fraction_metric("Training %", "Training accuracy", "training_accuracy"),
     "validation_accuracy": _fraction_metric("Validation %", "Validation accuracy", "validation_accuracy"),
     "nll": Metric("NLL", "Negative log likelihood (nats)", _probability_reader("nll"), format_number, "min", 1.0),
@@ -109,10 +124,22 @@ METRICS = {
     "epochs": Metric("Epochs", "Epochs", lambda record: record.epochs or math.nan, format_average, None, 1.0),
     "best_epoch": Metric("Best epoch", "Best epoch", _read_best_epoch, format_average, None, 1.0),
     "time_to_converge": Metric(
-        "To converge", "Time to converge (s)", _metric_reader("time_to_converge"), format_seconds, "min", 1.0
+        "To converge",
+        "Time to converge (s)",
+        _read_time_to_converge,
+        format_seconds,
+        "min",
+        1.0,
+        "a frozen prefix counts in every epoch, also if its outputs are computed only once",
     ),
     "prediction_ms": Metric(
-        "Prediction ms", "Prediction time (ms)", _metric_reader("prediction_ms"), format_milliseconds, "min", 1.0
+        "Prediction ms",
+        "Prediction time (ms)",
+        _metric_reader("prediction_ms"),
+        format_milliseconds,
+        "min",
+        1.0,
+        "median over all runs of a network",
     ),
     "seconds": Metric("Time", "Training and evaluation (s)", attrgetter("seconds.epochs"), format_seconds, "min", 1.0),
     "trainable_parameters": Metric(
@@ -141,8 +168,9 @@ METRIC_NOTES = (
     "weighted recall equals accuracy. Macro F1: unweighted mean over the classes in the test fold. Training: accuracy "
     "over the training batches of the last epoch, with augmentation and dropout.",
     "Best epoch: epoch with the highest accuracy on the validation clips or, without validation clips, on the test "
-    "fold. To converge: training time until the end of that epoch, without evaluation and preparation. Prediction: "
-    "time per clip for evaluating the test fold in batches, from stored input to logits, including a frozen prefix. "
+    "fold. To converge: training time until the end of that epoch, without evaluation and preparation; a frozen prefix "
+    "counts in every epoch, also if its outputs are computed only once. Prediction: time per clip for evaluating the "
+    "test fold in batches, from stored input to logits, including a frozen prefix; median over all runs of a network. "
     "– : not recorded, or (NLL, Brier, ECE) not defined, because the hinge loss gives no probabilities.",
 )
 CALIBRATION_NOTE = (
@@ -163,6 +191,19 @@ def check_metrics(names: Iterable[str]) -> None:
     for name in names:
         if name not in METRICS:
             raise unknown_name_error("metric", name, METRICS)
+
+
+def check_requested_metrics(names: Iterable[str]) -> None:
+    """Check the metrics of ``--metric``: as `check_metrics`, and none of them needs the held-out clips.
+
+    Raises
+    ------
+    UserError
+        If a metric is unknown or needs the held-out clips.
+    """
+    check_metrics(names)
+    if "holdout_accuracy" in names:
+        raise UserError("--metric holdout_accuracy: held-out clips are scored by predict --run ID --holdout")
 
 
 def metric_column(name: str, *, spread: bool = True) -> Column:

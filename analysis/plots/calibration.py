@@ -7,7 +7,6 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.output.number_format import format_point
 from analysis.output.output_folder import OutputFolder
 from analysis.output.style import COLOURS, GREY, MARKERS, add_legend_above, split_into_panels, with_style
 from core.training.metrics import N_BINS, confidence_bins
@@ -72,7 +71,7 @@ def write_calibration(results: OutputFolder, frame: pd.DataFrame, names: Sequenc
         for upper, lower, (point, part) in zip(column[::2], column[1::2], points, strict=True):
             _draw_reliability(part, upper, lower)
             if names:
-                upper.set_title(format_point(dict(zip(names, point, strict=True))), loc="left")
+                upper.set_title(", ".join(map(str, point)), loc="left")
             if len(points) == 1:
                 add_legend_above(upper)
             else:  # the legends differ in ECE

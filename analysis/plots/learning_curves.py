@@ -1,5 +1,6 @@
 """Learning curves of conditions: mean and standard deviation over folds and seeds per epoch."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -27,17 +28,23 @@ from core.store.runs import Store
 CURVES = {  # column of a history: axis label
     "test_accuracy": "Test accuracy (%)",
     "validation_accuracy": "Validation accuracy (%)",
+    "train_accuracy": "Training accuracy (%)",
     "train_loss": "Training loss",
+    "validation_loss": "Validation loss",
+    "test_loss": "Test loss",
 }
+TRAINING_NOTE = "training curves are means over the batches of an epoch, with augmentation and dropout"
 MAX_LINES = 5  # conditions in one panel
+MAX_PANELS = 3  # side by side; more curves have one row for accuracies and one for losses
 UNITS = (FOLDS, SEEDS, SINGLE_RUN)
 History = Mapping[str, np.ndarray]  # columns of a history, each of shape (epochs,)
 
 
-def write_learning_curves(results: OutputFolder, groups: Groups, *, caption: str, only: str = "") -> None:
+def write_learning_curves(results: OutputFolder, groups: Groups, *, caption: str, measures: Sequence[str] = ()) -> None:
     """Write the figure of learning curves, with one line per condition.
 
-    Each grid point has a row of panels, one for each curve, or several rows of at most `MAX_LINES` conditions each.
+    Each grid point has panels of its own, one for each curve; with more than `MAX_LINES` conditions, several sets of
+    panels. All panels of accuracies have the same axis, and all panels of losses.
 
     Parameters
     ----------
@@ -47,51 +54,72 @@ def write_learning_curves(results: OutputFolder, groups: Groups, *, caption: str
         Runs of each condition (`core.plan.Plan.groups`).
     caption
         Description of the runs.
-    only
-        Name in `CURVES` of the only curve to draw; "" for all.
+    measures
+        Names in `CURVES` of the curves to draw; without any, those of ``--curves``.
     """
     shared = select_shared_runs(groups, results.session.store)
-    curves, unreadable = average_histories(shared, results.session.store)
-    if only and not curves.empty:
-        curves = curves[curves["measure"] == only]
+    curves, unreadable = average_histories(shared, results.session.store, measures or results.session.execution.curves)
     if curves.empty:
         return
+    arranged = _arrange(curves["measure"])
+    n_columns = max(map(len, arranged))
     names = list(curves.columns[: list(curves).index("condition")])
     rows = [row for _, part in (curves.groupby(names, sort=False) if names else [((), curves)]) for row in _split(part)]
-    measures = [measure for measure in CURVES if measure in set(curves["measure"])]
     units = {
         unit: [str(values["condition"]) for values, part in shared if averaged_over(part) == unit] for unit in UNITS
     }
 
     @with_style
     def draw(ax: Axes) -> None:
-        grid = split_into_panels(ax, len(rows), len(measures))
-        for column, measure in zip(zip(*grid, strict=True), measures, strict=True):
-            for panel, part in zip(column, rows, strict=True):
+        grid = split_into_panels(ax, len(rows) * len(arranged), n_columns)
+        panels: dict[str, list[Axes]] = {}
+        for k, line in enumerate(grid):
+            part, measures = rows[k // len(arranged)], arranged[k % len(arranged)]
+            for panel, measure in itertools.zip_longest(line, measures):
+                if measure is None:
+                    panel.remove()
+                    continue
                 curve = part[part["measure"] == measure]
+                if curve.empty:
+                    panel.set_axis_off()
+                    continue
                 by_condition.draw_learning_curves(curve, panel, ylabel=CURVES[measure], series="condition")
-            _share_limits(column)
-        for row, part in zip(grid, rows, strict=True):
-            row[0].set_title(format_point({name: part[name].iloc[0] for name in names}), loc="left")
-            if len(rows) > 1:
-                row[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+                panels.setdefault(measure.rpartition("_")[2], []).append(panel)
+            if k % len(arranged) == 0:
+                line[0].set_title(format_point({name: part[name].iloc[0] for name in names}), loc="left")
+                if len(rows) > 1:
+                    line[len(measures) - 1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        for same in panels.values():
+            _share_limits(same)
         if len(rows) == 1:
             add_legend_above(grid[0][0])
         if not any(units[unit] for unit in UNITS if unit != SINGLE_RUN):
-            grid[0][-1].set_title("1 run per condition", loc="right", color=GREY)
+            grid[0][len(arranged[0]) - 1].set_title("1 run per condition", loc="right", color=GREY)
 
-    parts = [f"{caption}: {' and '.join(CURVES[m].removesuffix(' (%)').lower() for m in measures)} by epoch"]
+    drawn = [measure for line in arranged for measure in line]
+    parts = [f"{caption}: {' and '.join(CURVES[m].removesuffix(' (%)').lower() for m in drawn)} by epoch"]
     parts += [describe_spread("mean, and band of ± one standard deviation,", units)]
+    parts += [TRAINING_NOTE] if any(measure.startswith("train") for measure in drawn) else []
     if (curves["ended"] > 0).any():
         parts.append("dotted: mean over the remaining runs after the first run of a condition has ended")
     if unreadable:
         parts.append(f"{unreadable} runs have no readable history")
     sentences = ["; ".join(parts) + ".", describe_shared_runs(groups, shared)]
-    height = 0.4 + 2.2 * len(rows)
-    width = (3.5 if len(rows) == 1 else 4.0) * len(measures) if len(measures) < 3 else 9.0 + 1.5 * (len(rows) > 1)
+    height = 0.4 + 2.2 * len(rows) * len(arranged)
+    width = (3.5 if len(rows) == 1 else 4.0) * n_columns if n_columns < 3 else 9.0 + 1.5 * (len(rows) > 1)
     results.write_figure(
         "learning", curves, draw, caption=" ".join(filter(None, sentences)), height=height, width=width
     )
+
+
+def _arrange(measures: Iterable[str]) -> list[list[str]]:
+    """Return the curves to draw in rows: one row, or one for accuracies and one for losses."""
+    present = set(measures)
+    drawn = [measure for measure in CURVES if measure in present]
+    if len(drawn) <= MAX_PANELS:
+        return [drawn]
+    kinds = (f"_{kind}" for kind in ("accuracy", "loss"))
+    return list(filter(None, ([measure for measure in drawn if measure.endswith(kind)] for kind in kinds)))
 
 
 def _split(curves: pd.DataFrame) -> list[pd.DataFrame]:
@@ -122,7 +150,9 @@ def check_curves(names: Iterable[str]) -> None:
             raise unknown_name_error("curve", name, CURVES)
 
 
-def average_histories(groups: Groups, store: Store) -> tuple[pd.DataFrame, int]:
+def average_histories(
+    groups: Groups, store: Store, measures: Sequence[str] = tuple(CURVES)
+) -> tuple[pd.DataFrame, int]:
     """Average the histories of each condition.
 
     Parameters
@@ -131,6 +161,8 @@ def average_histories(groups: Groups, store: Store) -> tuple[pd.DataFrame, int]:
         Finished runs of each condition (`analysis.metrics.shared_runs.select_shared_runs`).
     store
         Store with the runs.
+    measures
+        Names in `CURVES`; those that no history has are left out.
 
     Returns
     -------
@@ -145,7 +177,7 @@ def average_histories(groups: Groups, store: Store) -> tuple[pd.DataFrame, int]:
     for values, planned in groups:
         histories: list[tuple[Run, History]] = []
         for each in planned:
-            if (history := _read_history(each.run, store)) is not None:
+            if (history := _read_history(each.run, store, measures)) is not None:
                 histories.append((each.run, history))
             else:
                 unreadable += 1
@@ -156,10 +188,10 @@ def average_histories(groups: Groups, store: Store) -> tuple[pd.DataFrame, int]:
     return (pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()), unreadable
 
 
-def _read_history(run: Run, store: Store) -> History | None:
+def _read_history(run: Run, store: Store, measures: Sequence[str]) -> History | None:
     """Return the history of a run; None if it cannot be read."""
     try:
-        return store.history_columns(run, ("epoch", *CURVES))
+        return store.history_columns(run, ("epoch", *measures))
     except UserError:
         return None
 

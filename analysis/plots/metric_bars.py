@@ -43,10 +43,10 @@ def write_metric_bars(
     """
     if len(frame) < 2:
         return
-    axis = METRICS[metric].axis
+    axis, note = METRICS[metric].axis, METRICS[metric].note
     missing = int(frame[metric].isna().sum())
     parts = [f"{caption}: {axis[0].lower()}{axis[1:].partition(' (')[0]} by condition"]
-    parts += filter(None, [by_condition.describe_error_bars(frame, metric, point=point)])
+    parts += filter(None, [note, by_condition.describe_error_bars(frame, metric, point=point)])
     if metric == "ece":
         low, high = map(format_number, (frame["ece_calibrated"].min(), frame["ece_calibrated"].max()))
         parts.append(f"ECE if calibrated: {low} to {high}")

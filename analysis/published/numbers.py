@@ -79,7 +79,6 @@ KNOWN_METRICS = (
     "delta",
     "clips",
     "similarity",
-    "kaggle_score",
     *(option_name(f) for f in run_options().values()),
 )
 CLAIMS = ("highest", "lowest", "above", "below", "stated")

@@ -14,8 +14,7 @@ import pandas as pd
 import torch
 
 from analysis import conditions
-from analysis.metrics.condition_summary import dataset_and_backbone, run_counts, summarise_conditions
-from analysis.metrics.shared_runs import describe_shared_runs, select_shared_runs
+from analysis.metrics.condition_summary import Records, dataset_and_backbone, run_counts, summarise_conditions
 from analysis.output.number_format import format_count, format_number
 from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column
@@ -61,9 +60,8 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, spatial: s
     Parameters
     ----------
     results
-        Output folder with the plan and its runs. Means are over the folds and seeds that all starting weights have
-        finished (`analysis.metrics.shared_runs.select_shared_runs`). A condition without finished runs has one row
-        with the number of failed and missing runs.
+        Output folder with the plan and its runs. A condition without finished runs has one row with the number of
+        failed and missing runs.
     index, spatial
         As in `analysis.similarity.compare_networks`.
     layers
@@ -77,19 +75,13 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, spatial: s
     grid = results.plan.grid
     store = results.session.store
     records = {run.id: store.record(run) for run in results.plan.runs}
-    groups = results.plan.groups()
-    shared = select_shared_runs(groups, store)
-    used = list({each.run.id: each.run for _, planned in shared for each in planned}.values())
-    similarities = _compute_similarities(results, used, index=index, layers=layers, spatial=spatial)
+    similarities = _compute_similarities(results, index=index, layers=layers, spatial=spatial)
     names = [*grid, "weights"]
     frame = pd.DataFrame(
         [
-            {"weights" if name == "condition" else name: value for name, value in values.items()}
-            | row
-            | run_counts([each.run for each in planned], records)
-            | dataset_and_backbone(planned[0])
-            for (values, planned), (_, compared) in zip(groups, shared, strict=True)
-            for row in _make_layer_rows([each.run for each in compared], similarities)
+            point | row | dataset_and_backbone(part[0])
+            for point, part in results.plan.groups(lambda planned: {"weights": planned.condition})
+            for row in _make_layer_rows([planned.run for planned in part], similarities, records)
         ]
     )
     caption = f"{conditions.make_caption(results.plan)}: {index.upper()} before and after training"
@@ -105,7 +97,6 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, spatial: s
         "floor, or use more clips.",
         "Means over folds and seeds; ±: standard deviation over folds, with seeds averaged within each fold, or over "
         "the seeds of a single fold.",
-        *filter(None, [describe_shared_runs(groups, shared)]),
     ]
     results.write_table(
         "table",
@@ -133,10 +124,11 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, spatial: s
 
 
 def _compute_similarities(
-    results: OutputFolder, runs: Sequence[Run], *, index: str, layers: str, spatial: str
+    results: OutputFolder, *, index: str, layers: str, spatial: str
 ) -> dict[str, dict[str, Similarity]]:
-    """Return the similarity of every layer of finished runs, by run id."""
-    report = results.session.report
+    """Return the similarity of every layer of every finished run, by run id."""
+    report, store = results.session.report, results.session.store
+    runs = [run for run in results.plan.runs if store.finished(run)]
     similarities = {}
     for i, run in enumerate(runs):
         report(i, len(runs), "similarity of layers")
@@ -198,14 +190,22 @@ def _iterate_batches(images: DatasetInputs, rows: np.ndarray, device: torch.devi
         yield torch.from_numpy(np.array(images.array[part])).to(device)
 
 
-def _make_layer_rows(runs: Sequence[Run], similarities: Mapping[str, Mapping[str, Similarity]]) -> list[dict[str, Any]]:
-    """Average each layer over folds and seeds; without runs, return one row without values."""
-    done = {(run.data.fold, run.seed): similarities[run.id] for run in runs}
+def _make_layer_rows(
+    runs: Sequence[Run], similarities: Mapping[str, Mapping[str, Similarity]], records: Records
+) -> list[dict[str, Any]]:
+    """Average each layer over the folds and seeds of a condition; without finished runs, return one row of counts."""
+    done = {(run.data.fold, run.seed): similarities[run.id] for run in runs if run.id in similarities}
+    counts = run_counts(runs, records)
     names = next(iter(done.values()), {})
     rows = [_average_runs({key: layers[name] for key, layers in done.items()}) | {"layer": name} for name in names]
-    empty: dict[str, Any] = dict.fromkeys((*MEASURES, "similarity_std"), math.nan)
-    empty |= dict.fromkeys(("layer", "directions", "few_datapoints"))
-    return [row | {"compared": len(runs)} for row in rows or [empty]]
+    return [
+        row | counts
+        for row in rows
+        or [
+            dict.fromkeys((*MEASURES, "similarity_std"), math.nan)
+            | dict.fromkeys(("layer", "directions", "few_datapoints"))
+        ]
+    ]
 
 
 def _average_runs(similarities: Mapping[tuple[int, int], Similarity]) -> dict[str, Any]:

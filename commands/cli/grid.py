@@ -15,7 +15,8 @@ from core.errors import UserError
 from core.registry import Lazy
 
 MAX_POINTS = 100_000  # combinations of the values of one command line; planning them takes about a minute
-check_metrics = Lazy("analysis.metrics.registry:check_metrics")  # imports pandas, which no help needs
+check_curves = Lazy("analysis.plots.learning_curves:check_curves")
+check_metrics = Lazy("analysis.metrics.registry:check_requested_metrics")  # imports pandas, which no help needs
 
 
 def make_grid(call: Call) -> list[dict[str, Any]]:
@@ -84,7 +85,7 @@ def read_execution_options(call: Call) -> ExecutionOptions:
     Raises
     ------
     UserError
-        For a value out of range, for an unknown metric, and for an option of Ray without ``--ray``.
+        For a value out of range, for an unknown metric or curve, and for an option of Ray without ``--ray``.
     """
     parts: dict[str, dict[str, Any]] = {"execution": {}, "ray": {}}
     for key, value in call.values.items():
@@ -98,6 +99,7 @@ def read_execution_options(call: Call) -> ExecutionOptions:
     if problems := list_problems(options):
         raise UserError("; ".join(problems))
     check_metrics(options.metric)
+    check_curves(options.curves)
     return options
 
 

@@ -7,7 +7,8 @@ A study reproduces one report and is one folder, ``ablations/studies/<name>/``:
   every scale, and ``[experiments.quick]`` to one experiment at that scale. Each of these overrides the ones before.
   ``[tables]`` and ``[figures]`` define items that combine several experiments. A table is a list of experiments; a
   figure is ``{figure = "bars", metric = "f1", of = [...]}``, ``{figure = "confusion", of = [...]}`` or
-  ``{figure = "curves", of = [...]}``, the last with an optional metric such as ``train_loss``.
+  ``{figure = "curves", of = [...]}``. The metric is a name or a list of names; for curves it is optional, for example
+  ``["train_loss", "validation_loss"]``.
 - ``published.csv``: the numbers and statements of the report (`analysis.published.numbers`).
 - ``README.md``: what the report states, what only its authors' code shows, and what we chose.
 """
@@ -62,7 +63,12 @@ class FigureSpec(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     figure: Text  # a name in FIGURES
     of: Items  # items of the experiments
-    metric: str = ""  # metric of the bars, or the only one of the curves
+    metric: str | tuple[str, ...] = ()  # metrics of the bars, or of the curves
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics."""
+        return (self.metric,) if isinstance(self.metric, str) else self.metric
 
 
 @dataclass(frozen=True)
@@ -238,8 +244,8 @@ def _read_figure(table: Mapping[str, Any], where: str) -> FigureSpec:
         raise UserError(f"{where}: remove the key 'metric', which a figure of {figure.figure} does not have")
     if figure.figure == "bars" and not figure.metric:
         raise UserError(f"{where}: add the key 'metric'")
-    if figure.metric:
-        METRIC_CHECKS[figure.figure]([figure.metric])
+    if figure.metrics:
+        METRIC_CHECKS[figure.figure](figure.metrics)
     return figure
 
 

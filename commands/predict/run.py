@@ -142,7 +142,7 @@ def _find_holdout(options: Predict, records: Sequence[Record], session: Session)
     arranged = datasets.select(loaded, **data.selection)
     if arranged.compute_fingerprint(session.store.cache) != data.content:
         raise UserError(f"--holdout: the clips in {loaded.root} are not those of run {records[0].id}")
-    return get_holdout(loaded, arranged), arranged.holdout["label"].to_numpy(np.int64)
+    return get_holdout(arranged), arranged.holdout["label"].to_numpy(np.int64)
 
 
 def _submission_ids(submission: str, paths: Sequence[str]) -> list[str]:

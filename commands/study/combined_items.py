@@ -8,6 +8,8 @@ import pandas as pd
 from rich.console import Console
 
 import ablations
+from analysis.metrics import holdout_accuracy
+from analysis.metrics.holdout_accuracy import add_holdout_accuracy, score_holdout
 from analysis.output.output_folder import OutputFolder
 from analysis.plots.multi_experiment import group_experiments, write_table_figure
 from analysis.published.comparison import write_published_comparison
@@ -59,13 +61,16 @@ def write_combined_items(
         caption = f"{study.title}, {item}"
         if figure := study.figures.get(item):
             groups = group_experiments([(name, member.plan) for name, member in members.items()])
-            FIGURES[figure.figure](item_results, groups, caption=caption, metric=figure.metric)
+            FIGURES[figure.figure](item_results, groups, caption=caption, metrics=figure.metrics)
         else:
             scored = [(name, member.plan) for name, member in members.items() if "accuracy" in member.frame]
             write_table_figure(item_results, scored, caption=caption)
+        frame = pd.concat([member.frame for member in members.values()], ignore_index=True)
+        if figure and holdout_accuracy.NAME in figure.metrics:
+            frame = add_holdout_accuracy(frame, score_holdout(plan, results.session))
         write_published_comparison(
             item_results,
-            pd.concat([member.frame for member in members.values()], ignore_index=True),
+            frame,
             study.name,
             item,
             title=study.title,

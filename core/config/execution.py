@@ -50,6 +50,11 @@ class ExecutionOptions:
         "(the last three weighted by class size), training_accuracy, validation_accuracy, epochs, best_epoch, "
         "time_to_converge, prediction_ms, seconds, parameters and others. Table 'metrics' always has all of them.",
     )
+    curves: tuple[str, ...] = option(
+        ("test_accuracy", "validation_accuracy", "train_loss"),
+        "Learning curves to draw: test_accuracy, validation_accuracy, train_accuracy, test_loss, validation_loss, "
+        "train_loss.",
+    )
     download: bool = option(False, "Download the data set into --data-root first, if it can be downloaded.")
     on_bad_clip: str = option(
         "fail",

@@ -65,6 +65,8 @@ class Dataset:
     holdout
         The clips held out for a final test, with the columns of `clips`; no split contains them
         (`core.datasets.select`).
+    holdout_vectors
+        For a feature table: the values of the held-out clips (clips, features), float32.
     left_out
         Paths of recordings of the set that are neither in `clips` nor in `holdout`.
     grouped_by
@@ -100,6 +102,7 @@ class Dataset:
     tables: tuple[str, ...] = ()
     per_class: int = 0
     holdout: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CLIP_COLUMNS))
+    holdout_vectors: np.ndarray | None = None
     left_out: frozenset[str] = frozenset()
     grouped_by: str = ""
     table_columns: tuple[str, ...] = ()
@@ -274,6 +277,10 @@ class Dataset:
         more += [{"per_class": self.per_class}] if self.per_class else []
         rows = zip(paths, *(self.clips[column].tolist() for column in CLIP_COLUMNS[1:]), contents, strict=True)
         return hash_content(rows, class_names=self.class_names, more=more)
+
+    def compute_holdout_fingerprint(self, cache: Path) -> str:
+        """Return the SHA-256 (hex) of the held-out clips, like `compute_fingerprint` of the others."""
+        return replace(self, clips=self.holdout, vectors=self.holdout_vectors).compute_fingerprint(cache)
 
     def subset(self, mask: np.ndarray, **changes: Any) -> "Dataset":
         """Return a data set of the clips where `mask` (clips,) is True, with `changes` of other fields."""

@@ -169,7 +169,8 @@ def _hold_out(dataset: Dataset, share: float) -> Dataset:
         raise UserError(
             f"--holdout {share:g}: no clips left in fold {emptied[0]} of {dataset.name}; use a smaller fraction"
         )
-    return dataset.subset(~mask, holdout=clips[mask].reset_index(drop=True))
+    vectors = None if dataset.vectors is None else dataset.vectors[mask]
+    return dataset.subset(~mask, holdout=clips[mask].reset_index(drop=True), holdout_vectors=vectors)
 
 
 def _limit(dataset: Dataset, per_class: int) -> Dataset:

@@ -93,10 +93,13 @@ class Metrics:
         Mean over the training batches of the last epoch: with augmentation and dropout, while the weights change.
     time_to_converge
         Seconds of training until the end of the best epoch on the validation clips, or on the test fold if there are no
-        validation clips. Evaluation and preparation are not included.
+        validation clips. Evaluation and preparation are not included. A frozen prefix counts in every epoch, as in
+        `prefix_ms`, also if it was computed once.
     prediction_ms
         Milliseconds per clip of a batched test pass, from stored input to logits: the median over epochs. A frozen
         prefix that was computed once counts with the time of its computation.
+    prefix_ms
+        Milliseconds per clip of a frozen prefix that was computed once; 0 without one.
     """
 
     accuracy: float = NAN
@@ -120,6 +123,7 @@ class Metrics:
     validation_loss: float = NAN
     time_to_converge: float = NAN
     prediction_ms: float = NAN
+    prefix_ms: float = NAN
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,11 @@ def derive_epoch_seeds(seed: int, epoch: int, *stream: int) -> tuple[int, int]:
     return int(order_seed), int(global_seed)
 
 
+def count_epoch_rows(prepared: PreparedRun) -> int:
+    """Return the number of training rows of an epoch."""
+    return len(prepared.split.train) * (2 if prepared.source.n_versions > 1 else 1)
+
+
 def shuffle_epoch_rows(prepared: PreparedRun, epoch: int, generator: torch.Generator) -> torch.Tensor:
     """Return the training rows of an epoch in random order.
 

@@ -20,6 +20,7 @@ from core.inference.precision import effective_precision
 from core.registry import Lazy
 from core.training import metrics
 from core.training.early_stopping import find_stop_reason, monitored_values
+from core.training.epoch_order import count_epoch_rows
 
 if TYPE_CHECKING:
     from core.session import Session
@@ -91,9 +92,13 @@ def compute_results(
         converged = epoch + 1
         scores |= {"accuracy_validation_epoch": curve[epoch], "validation_epoch": converged}
         scores |= {name: history[-1][name] for name in ("validation_accuracy", "validation_loss")}
-    scores["time_to_converge"] = sum(row["train_seconds"] for row in history[:converged])
-    prediction_ms = _compute_prediction_ms(history, len(prepared.split.test)) + prepared.prefix_ms
-    scores |= {"prediction_ms": prediction_ms} if math.isfinite(prediction_ms) else {}
+    prefix_seconds = converged * count_epoch_rows(prepared) * prepared.prefix_ms / 1000  # as without the cache
+    times = {
+        "time_to_converge": sum(row["train_seconds"] for row in history[:converged]) + prefix_seconds,
+        "prediction_ms": _compute_prediction_ms(history, len(prepared.split.test)) + prepared.prefix_ms,
+        "prefix_ms": prepared.prefix_ms,
+    }
+    scores |= {name: value for name, value in times.items() if not math.isnan(value)}
     per_class = dataclasses.asdict(metrics.per_class(logits, targets))
     return {
         "metrics": scores,

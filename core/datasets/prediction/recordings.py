@@ -123,13 +123,9 @@ def join_recordings(parts: Sequence[UnlabelledClips]) -> UnlabelledClips:
     )
 
 
-def get_holdout(loaded: Dataset, selected: Dataset) -> UnlabelledClips:
-    """Return the held-out clips of `selected`, a selection of the data set `loaded`."""
-    paths = tuple(selected.holdout["path"])
-    if loaded.vectors is None:
-        return UnlabelledClips(loaded.root, paths)
-    place = {path: row for row, path in enumerate(loaded.clips["path"])}
-    return UnlabelledClips(loaded.root, paths, loaded.vectors[[place[path] for path in paths]])
+def get_holdout(dataset: Dataset) -> UnlabelledClips:
+    """Return the held-out clips of a data set."""
+    return UnlabelledClips(dataset.root, tuple(dataset.holdout["path"]), dataset.holdout_vectors)
 
 
 def _find_in_folder(root: Path) -> UnlabelledClips:

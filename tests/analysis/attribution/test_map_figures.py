@@ -46,11 +46,6 @@ def test_paper_figure_has_one_range_and_a_colour_bar_for_each_column() -> None:
     assert read_bar_labels(figure) == ["dB", "|integrated-gradients| (logit)"]
 
 
-def test_clip_figure_names_signed_and_absolute_attributions() -> None:
-    figure = map_figures.make_clip_figure(make_maps([1.0]), 0, 1, AXES, NAMES)
-    assert read_bar_labels(figure) == ["dB", "Attribution (logit)", "|attribution| (logit)"]
-
-
 def test_comparison_figure_has_one_range_and_a_colour_bar_for_each_network() -> None:
     compared = {"base": make_maps([1.0, 0.1]), "random": make_maps([100.0, 10.0])}
     figure = map_figures.make_comparison_figure(compared, [0, 1], np.array([0, 1]), AXES, NAMES)

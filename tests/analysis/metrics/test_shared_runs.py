@@ -11,8 +11,6 @@ from analysis.metrics.condition_summary import summarise_conditions, summarise_g
 from analysis.metrics.shared_runs import describe_shared_runs, select_shared_runs
 from analysis.output.output_folder import OutputFolder
 from analysis.plots.multi_experiment import group_experiments
-from analysis.similarity import Similarity
-from analysis.similarity.weight_change import compare_layers
 from core.config.run import Run
 from core.session import Session
 
@@ -52,22 +50,6 @@ def test_condition_without_the_hard_fold_is_not_better(session: Session) -> None
     assert total["share"].tolist() == pytest.approx([0.8, 0.78])
     classes = pd.read_csv(results.folder / "classes.csv")
     assert classes.groupby("condition")["recall"].mean().to_dict() == pytest.approx({"none": 0.8, "block3": 0.78})
-
-
-def test_similarity_of_layers_is_over_shared_folds(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both starting weights have the same similarity in each fold; random weights lack the fold with the lowest."""
-    results = make_results(session, {"none": [0.8, 0.8, 0.8], "block3": [0.8, 0.8, None]})
-
-    def compute(run: Run, results: OutputFolder, **more: str) -> dict[str, Similarity]:
-        return {"block1": Similarity((0.9, 0.7, 0.1)[run.data.fold - 1], (4, 4), (8, 8), 100, 0.1)}
-
-    monkeypatch.setattr("analysis.similarity.weight_change.compute_run_similarity", compute)
-    frame = compare_layers(results, index="svcca", layers="blocks", spatial="mean")
-    assert frame["weights"].tolist() == ["none", "block3"]
-    assert frame["similarity"].tolist() == pytest.approx([0.8, 0.8])
-    (table,) = [item for item in results.items if item["name"] == "table"]
-    assert [row[-1]["text"] for row in table["cells"]["rows"]] == ["2 of 3 compared", "missing (1 of 3)"]
-    assert any("that all compared conditions have finished (2 of 3 runs" in note for note in table["footnotes"])
 
 
 def test_condition_with_few_runs_does_not_reduce_the_others(session: Session) -> None:

@@ -1,6 +1,7 @@
 """Learning curves: averages, and histories of different lengths."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,13 @@ from analysis.plots.confusion import sum_confusion_matrices
 from analysis.plots.learning_curves import average_histories, write_learning_curves
 from analysis.plots.multi_experiment import group_experiments
 from core.config.run import Run
+from core.errors import UserError
 from core.plan import Plan
 from core.session import Session
 from core.training import metrics
+from run_ablation import main
 
+PARTS = ("train", "validation", "test")
 CORRECT = {(1, 0): [40, 60], (1, 1): [50, 70], (2, 0): [70, 90], (2, 1): [60, 80]}  # clips of 100, by epoch
 
 
@@ -117,3 +121,38 @@ def test_learning_curves_of_many_conditions_have_rows_of_panels(session: Session
     write_learning_curves(results, groups, caption="Compare")
     names = [str(k) for k in range(14)]
     assert panels == [part for part in (names[:5], names[5:10], names[10:]) for _ in range(2)]
+
+
+def test_learning_curves_of_all_measures_have_one_axis_per_quantity(session: Session) -> None:
+    """Accuracies and losses have a row each; the scales of a row are equal, so that its panels can be compared."""
+    results = learned(session, {})
+    run = Run()
+    measures = {f"{part}_{kind}": [0.1 * k, 0.1] for k, part in enumerate(PARTS, 1) for kind in ("accuracy", "loss")}
+    history = [{"epoch": k + 1} | {name: values[k] for name, values in measures.items()} for k in range(2)]
+    finish(session.store, run, *scored(1, 10), history=history)
+    grid: list[list[tuple[str, tuple[float, float], list[float]]]] = []
+
+    def read_panels(name: str, data: pd.DataFrame, draw: Callable[[Axes], None], *, caption: str, **more: Any) -> None:
+        figure, ax = style.new_figure()
+        draw(ax)
+        panels = [(each.get_ylabel(), each.get_ylim(), list(each.lines[0].get_ydata())) for each in figure.axes]
+        grid.extend([panels[:3], panels[3:]])
+        assert "training curves are means over the batches of an epoch" in caption
+
+    results.write_figure = read_panels  # type: ignore[method-assign]
+    write_learning_curves(results, plan_of({"none": [run]}).groups(), caption="Freeze", measures=tuple(measures))
+    parts = ["Test", "Validation", "Training"]
+    assert [label for label, _, _ in grid[0]] == [f"{part} accuracy (%)" for part in parts]
+    assert sorted(label for label, _, _ in grid[1]) == sorted(f"{part} loss" for part in parts)
+    for row in grid:
+        assert len({limits for _, limits, _ in row}) == 1
+    values = {label: y for row in grid for label, _, y in row}
+    assert values["Training accuracy (%)"] == pytest.approx([10, 10])
+    assert values["Validation loss"] == pytest.approx([0.2, 0.1])
+    assert values["Test loss"] == pytest.approx([0.3, 0.1])
+
+
+def test_unknown_curve_raises_before_results_are_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'train_acuracy': did you mean 'train_accuracy'"):
+        main(["freeze", "--curves", "train_acuracy", "--results", str(tmp_path / "results")])
+    assert not (tmp_path / "results").exists()

@@ -17,6 +17,7 @@ from analysis.metrics.condition_summary import dataset_and_backbone
 from analysis.published.class_level import split_class
 from analysis.published.numbers import SIZE_METRICS, load_published, setting_columns
 from analysis.published.settings import list_setting_differences
+from commands.cli.grid import read_execution_options
 from commands.cli.study_schema import StudySpec, list_runnable_studies, load_preset, read_study
 from commands.study.combined_items import VALUE_SEPARATOR
 from commands.study.experiment import Experiment, list_experiment_commands, prepare_experiment
@@ -204,6 +205,13 @@ def check_row(row: Row, option: str, settings: Sequence[Setting], rows: Sequence
         items = [item for item in items if not any(item in names for names in others)]
     assert items, row
     assert {item: found.get(item) for item in items} == dict.fromkeys(items, row.value), (row, option)
+
+
+@pytest.mark.parametrize("name", ["thirteen-classes-mobile", "thirteen-classes-padding"])
+def test_full_scale_of_thirteen_classes_leaves_out_damaged_recordings(name: str) -> None:
+    study = read_study(name, "full", {}, commands=list_experiment_commands())
+    planned = [one for one in parse_experiments(study) if one.has_runs]
+    assert {read_execution_options(one.call).on_bad_clip for one in planned} == {"skip"}
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ classes = 5
 [figures]
 "Figure 1" = { figure = "confusion", of = ["Table 1"] }
 "Figure 2" = { figure = "bars", metric = "f1", of = ["Table 1", "Section 2"] }
-"Figure 3" = { figure = "curves", metric = "train_loss", of = ["Section 2"] }
+"Figure 3" = { figure = "curves", metric = ["train_loss", "test_loss"], of = ["Section 2"] }
 """
 NUMBERS = """item,data,backbone,condition,metric,epoch,value,std,approximate
 Table 1,their-set,efficientnet_lite0,none,accuracy,best,0.75,0.01,False
@@ -210,11 +210,11 @@ def test_study_added_as_a_folder_writes_every_item(sounds: Path, studies: Path, 
         "block3, high as low": drawn["block3", "high", "low"],
     }
     bars = pd.read_csv(folder / "figure-2" / "bars-f1.csv").set_index("condition")["f1"]
-    assert bars["Table 1, block3"] == ours.at["block3", "f1"]
-    assert list(bars.index[-2:]) == ["Section 2, lr 0.001", "Section 2, lr 0.0001"]
+    assert bars["efficientnet_lite0 (Table 1), block3"] == ours.at["block3", "f1"]
+    assert list(bars.index[-2:]) == [f"efficientnet_lite0 (Section 2), lr {lr}" for lr in (0.001, 0.0001)]
     losses = pd.read_csv(folder / "figure-3" / "learning.csv")
     assert losses[["condition", "measure"]].to_numpy().tolist() == [
-        [f"lr {lr}", "train_loss"] for lr in (0.001, 0.0001)
+        [f"lr {lr}", loss] for lr in (0.001, 0.0001) for loss in ("train_loss", "test_loss")
     ]
     page = (folder / "study.md").read_text()
     assert "## Section 2\n" in page

@@ -99,10 +99,10 @@ def test_train_record_agrees_with_history(run: Run, dataset: Dataset, session: S
             assert np.isnan(scores.validation_accuracy)
 
 
-def test_prediction_ms_includes_frozen_prefix(run: Run, dataset: Dataset, tmp_path: Path) -> None:
+def test_times_include_frozen_prefix(run: Run, dataset: Dataset, tmp_path: Path) -> None:
     session = Session(ExecutionOptions(results=tmp_path / "results", device="cpu", threads=1))
     for seed in (0, 1):  # the second finds the prefix in the cache
-        frozen = run.replace(model__freeze="block4", training__epochs=1, seed=seed)
+        frozen = run.replace(model__freeze="block4", training__epochs=2, seed=seed)
         train(frozen, dataset, session, label="run")
         record, history = session.store.finished(frozen), session.store.history(frozen)
         [manifest] = (session.store.cache / "activations").glob("*/manifest.json")
@@ -110,7 +110,11 @@ def test_prediction_ms_includes_frozen_prefix(run: Run, dataset: Dataset, tmp_pa
         head_ms = 1000 * history["test_seconds"].median() / 6
         assert record is not None
         assert prefix_ms > 0
-        assert record.metrics.prediction_ms == pytest.approx(head_ms + prefix_ms)
+        scores = record.metrics
+        assert scores.prediction_ms == pytest.approx(head_ms + prefix_ms)
+        in_head = history["train_seconds"][: scores.best_epoch].sum()
+        in_prefix = scores.best_epoch * record.clips.train * prefix_ms / 1000  # as if it was computed in every epoch
+        assert scores.time_to_converge == pytest.approx(in_head + in_prefix)
 
 
 @pytest.mark.parametrize("freeze", ["stem", "block4"])
