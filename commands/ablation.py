@@ -147,7 +147,9 @@ def plan_conditions(
     )
     if settings.published_as and len(plan.datasets) > 1:
         raise UserError(f"--published-dataset {settings.published_as}: names one data set, not {len(plan.datasets)}")
-    for line in [*list_dataset_notes(plan), *list_untrained_classes(plan), *_precision_notes(points, session)]:
+    for line in [*list_dataset_notes(plan), *list_untrained_classes(plan)]:
+        session.report.note_once(line)  # the plans of a study share their data sets
+    for line in _precision_notes(points, session):
         session.report.note(line)
     return plan
 

@@ -49,6 +49,7 @@ class Reporter:
         self._bars = bars.Progress(*columns, *clocks, console=self.console, transient=True)
         self._tasks: dict[str, Any] = {}
         self._last: dict[str, float] = {}
+        self._noted: set[str] = set()
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
@@ -64,6 +65,12 @@ class Reporter:
     def note(self, text: str) -> None:
         """Write one line."""
         self.console.print(printable(text), markup=False)
+
+    def note_once(self, text: str) -> None:
+        """Write one line, unless this method has written it before."""
+        if text not in self._noted:
+            self._noted.add(text)
+            self.note(text)
 
     def __call__(self, done: int, total: int, what: str, detail: str = "") -> None:
         """Show that `done` of `total` steps of the task `what` are done; the last step ends the task."""

@@ -107,7 +107,7 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
     allow_tf32(run.training.precision == "tf32")
     plain = versions[0]
     for line in check_classes(run, dataset, plain):
-        session.report.note(line)
+        session.report.note_once(line)
     split = split_rows(run, dataset, plain)
     backbone = build_network(run, len(dataset.class_names))
     input_transform = make_input_transform(run, backbone, plain, split)

@@ -143,6 +143,7 @@ def _check_names(source: Path, clips: UnlabelledClips) -> UnlabelledClips:
         raise UserError(f"{source}: has no rows")
     if invalid := [path for path in clips.paths if not is_utf8(path)]:
         raise UserError(f"{source}: file names that are not UTF-8: {format_few(invalid)}; rename them")
-    if duplicates := [path for path, times in Counter(clips.paths).items() if times > 1]:
+    names = clips.paths if clips.vectors is not None else map(os.path.normpath, clips.paths)
+    if duplicates := [path for path, times in Counter(names).items() if times > 1]:
         raise UserError(f"{source}: named more than once: {format_few(duplicates)}; keep one row for each")
     return clips

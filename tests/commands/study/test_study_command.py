@@ -277,7 +277,9 @@ def test_study_dry_run_prints_power_and_trains_nothing(
     small = ["--data", "folder", "--data-root", str(sounds), "--sr", "8000", "--duration", "0.5", "--n-frames", "32"]
     results = ["--results", str(tmp_path / "results"), "--device", "cpu", "--dry-run"]
     assert main(["study", "mine", "--scale", "quick", *small, "--fold", "all", *results]) == 0
-    output = " ".join(capsys.readouterr().out.split())
+    captured = capsys.readouterr()
+    assert captured.err.count("no groups") == 1
+    output = " ".join(captured.out.split())
     assert "to train, at most about" in output
     assert output.count("Power: ") == 1
     assert "Figure 1, B: Power: " in output

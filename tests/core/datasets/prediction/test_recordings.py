@@ -41,6 +41,7 @@ class TestRecordings:
             ("missing", None, "{}: no such file or folder"),
             ("list.csv", "file\na.wav\n", "lacks the column path"),
             ("list.csv", "path\na.wav\na.wav\n", "{}: named more than once: a.wav; keep one row for each"),
+            ("list.csv", "path\na.wav\n./a.wav\n", "{}: named more than once: a.wav; keep one row for each"),
         ],
     )
     def test_find_recordings_invalid_path_raises(
