@@ -230,7 +230,7 @@ def make_faithfulness_table(
         ``test``, ``map``
             Names of the test and of the map.
         ``value``, ``low``, ``high``
-            Mean over recordings (their clips averaged first) and its interval.
+            Mean over recordings (their clips averaged first) and its interval, cut off at the limits of the value.
         ``control``, ``control_value``
             Name and mean of the control; empty for randomised networks.
         ``difference``, ``difference_low``, ``difference_high``
@@ -272,7 +272,8 @@ def _test_row(
 ) -> dict[str, object]:
     """Return a row of the table from values indexed by clip."""
     n_clips, values = len(values), _average_clips(values, recordings)
-    estimate = hypothesis_tests.mean_interval(values.to_numpy())
+    bounds = (-1.0, 1.0) if control_values is None else (0.0, 1.0)  # of correlations; of areas and shares
+    estimate = hypothesis_tests.mean_interval(values.to_numpy(), bounds=bounds)
     row: dict[str, object] = {
         "test": test,
         "map": name,
@@ -330,6 +331,6 @@ def average_curves(curves: pd.DataFrame, recordings: Sequence[str]) -> pd.DataFr
     rows = []
     for key, part in curves.groupby(["curve", "order", "fraction"], sort=False):
         by_recording = _average_clips(part.set_index("clip")["softmax"], recordings)
-        estimate = hypothesis_tests.mean_interval(by_recording.to_numpy())
+        estimate = hypothesis_tests.mean_interval(by_recording.to_numpy(), bounds=(0.0, 1.0))
         rows.append((*key, estimate.mean, estimate.low, estimate.high))
     return pd.DataFrame(rows, columns=["curve", "order", "fraction", "softmax", "low", "high"])

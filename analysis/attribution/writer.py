@@ -284,7 +284,11 @@ class _Writer:
             title = f"{each.maps.method}, {each.maps.baseline}"
             means = faithfulness.average_curves(curves, self.pipeline.recordings)
             suffix = "" if each is attributions[0] else to_file_name(f"-{title}")
-            caption = f"Deletion and insertion of patches ordered by the map, {title}, {self.subject}"
+            n_recordings = len(set(self.pipeline.recordings))
+            caption = (
+                f"Deletion and insertion of patches ordered by the map, {title}, {self.subject}; mean and 95 % "
+                f"interval over {n_recordings} recordings"
+            )
             self._write_figure(f"curves{suffix}", map_figures.make_curves_figure(means, title), means, caption)
         frame = pd.concat(tables, ignore_index=True)
         frame["interval"] = _format_intervals(frame["low"], frame["high"])

@@ -96,7 +96,9 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, spatial: s
         "high for any two networks and must not be compared with that of other layers; compare the values above the "
         "floor, or use more clips.",
         "Means over folds and seeds; ±: standard deviation over folds, with seeds averaged within each fold, or over "
-        "the seeds of a single fold.",
+        "the seeds of a single fold."
+        if frame["runs"].max() > 1
+        else "1 run per row: the values include the chance of a single training.",
     ]
     results.write_table(
         "table",

@@ -148,6 +148,7 @@ def test_weight_change_of_frozen_blocks_is_1_and_is_cached(run_ablation) -> None
     assert pretrained[["stem", "block1", "block2"]].to_numpy() == pytest.approx(1.0, abs=1e-9)
     assert pretrained["block4"] < 0.999
     assert {f.name for f in results.folder.iterdir()} >= {"table.csv", "figure.png", "figure.csv"}
+    assert "1 run per row" in (results.folder / "table.md").read_text()
     by_layer = frame[frame["weights"] == "random"].set_index("layer")
     assert by_layer["n_neurons"].tolist() == [16, 24, 40, 112, 1280]
     assert (by_layer["few_datapoints"] == (by_layer["n_datapoints"] < 5 * by_layer["n_neurons"])).all()

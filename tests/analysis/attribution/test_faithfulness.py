@@ -200,7 +200,19 @@ def test_faithfulness_table_of_repeated_clips_is_that_of_their_recordings() -> N
 
 def test_average_curves_has_intervals_over_recordings() -> None:
     curves = pd.DataFrame({"clip": range(4), "curve": "deletion", "order": "random", "fraction": 0.5})
-    curves["softmax"] = [0.1, 0.3, 0.4, 0.6]
+    curves["softmax"] = [0.3, 0.4, 0.36, 0.38]
     (row,) = faithfulness.average_curves(curves, ["a", "a", "b", "b"]).to_dict("records")
-    half = stats.t.ppf(0.975, 1) * stats.sem([0.2, 0.5])
-    assert (row["softmax"], row["low"], row["high"]) == pytest.approx((0.35, 0.35 - half, 0.35 + half))
+    half = stats.t.ppf(0.975, 1) * stats.sem([0.35, 0.37])
+    assert (row["softmax"], row["low"], row["high"]) == pytest.approx((0.36, 0.36 - half, 0.36 + half))
+
+
+def test_intervals_of_areas_shares_and_correlations_end_at_their_limits() -> None:
+    areas, shares, similarity, _ = make_frames(0.3, spread=0.4, clips=4)
+    similarity["rank_correlation"] = [-0.9, 0.9, -0.9, 0.9]
+    frame = faithfulness.make_faithfulness_table(areas, shares, similarity, list("aabb")).set_index("test")
+    assert (frame.loc[["deletion", "insertion"], ["low", "high"]] == [0, 1]).all(axis=None)
+    separate = faithfulness.make_faithfulness_table(areas, shares, similarity, list("abcd")).set_index("test")
+    assert separate.loc["rank_correlation head", ["low", "high"]].tolist() == [-1, 1]
+    curves = pd.DataFrame({"clip": range(2), "curve": "deletion", "order": "random", "fraction": 0.5})
+    (row,) = faithfulness.average_curves(curves.assign(softmax=[0.1, 0.9]), ["a", "b"]).to_dict("records")
+    assert (row["low"], row["high"]) == (0, 1)
