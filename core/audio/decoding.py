@@ -1,22 +1,25 @@
 """Decode a recording block by block with libsndfile or FFmpeg.
 
-No allocation depends on sizes in the header, which may be damaged.
+A file that joins several recordings is decoded completely, part by part; their sampling rates may differ. No allocation
+depends on sizes in the header, which may be damaged.
 """
 
 from collections.abc import Iterator
 from io import FileIO
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 import soundfile
 
-from core.audio.truncated_files import Reader, check_complete, has_mp3_length
+from core.audio.joined_files import PartOfFile, find_parts
+from core.audio.truncated_files import Reader, check_complete, find_caf_end, has_mp3_length
 from core.io.thread_pool import check_cancelled
 
 BLOCK_SIZE = 1 << 16  # samples in a block, all channels together
 MP3_SLACK = 2 * 1152  # samples that may be missing; only some MP3 encoders count their delay and padding
 SF_ERR_MALFORMED_FILE = 3  # error code of libsndfile
+UNKNOWN_LENGTH = 2**62  # samples; libsndfile returns a larger number for FLAC files that do not state their length
 MIN_SR, MAX_SR = 100, 10_000_000  # Hz; other sampling rates mean that the header is damaged
 
 # Playlists must not make FFmpeg open other files or hosts.
@@ -53,16 +56,15 @@ def decode_blocks(file: FileIO) -> Iterator[Block]:
     read = Reader(file)
     if not read.size:
         raise ValueError("empty (0 bytes)")
-    check_complete(read)
     first, sounding = None, False
-    for y, sr in _decode(file, guessed=not has_mp3_length(read)):
+    for y, sr in _decode_parts(file, read):
         check_cancelled()  # lets Ctrl-C interrupt a long recording
         if not MIN_SR <= sr <= MAX_SR:
             raise ValueError(f"impossible sampling rate of {sr} Hz in the header")
         if not np.isfinite(y).all():
             raise ValueError("NaN or infinite samples")
         first = y[0] if first is None else first
-        sounding = sounding or bool((y != first).any())
+        sounding = sounding or bool((y[:64] != first).any() or (y != first).any())
         yield Block(y, sr)
     if first is None:
         raise ValueError("empty (no samples)")
@@ -80,22 +82,45 @@ def describe_format(file: FileIO) -> tuple[str, int] | None:
         return None
 
 
-def _decode(file: FileIO, *, guessed: bool) -> Iterator[Block]:
+def _decode_parts(file: FileIO, read: Reader) -> Iterator[Block]:
+    """Decode the recordings that a file joins, or the only one."""
+    for number, (start, end) in enumerate(find_parts(read, file.tell), start=1):
+        try:
+            if (start, end) == (0, read.size):
+                yield from _decode(file, read)
+            else:
+                yield from _decode(PartOfFile(file, start, end), Reader(file, start, end))
+        except ValueError as error:
+            where = f"recording {number} of several in the file, from byte {start}: " if start else ""
+            raise ValueError(f"{where}{error}") from None
+
+
+def _decode(file: Any, read: Reader) -> Iterator[Block]:
     """Decode with libsndfile if it can read the file, else with FFmpeg. Raise ValueError if neither can.
 
-    FFmpeg also reads streamed WAV files whose header states a size of 0, and MP3 files without a length (`guessed`).
+    FFmpeg also reads files whose length libsndfile does not know: streamed WAV with a size of 0, FLAC and CAF of
+    unknown length, MP3 without a Xing header, and MP3 in WAV.
     """
+    check_complete(read)
+    stated = has_mp3_length(read)
     file.seek(0)
     try:
-        with _UnseekableSoundFile(file.fileno(), closefd=False) as sound:
-            if sound.frames and not (guessed and sound.format == "MP3"):
+        with _UnseekableSoundFile(file.fileno() if isinstance(file, FileIO) else file, closefd=False) as sound:
+            guessed = (
+                sound.subtype.startswith("MPEG") if sound.format == "WAV" else sound.format == "MP3" and not stated
+            )
+            if 0 < sound.frames < UNKNOWN_LENGTH and not guessed:
                 yield from _decode_with_soundfile(sound)
                 return
     except soundfile.LibsndfileError as error:
-        if error.code == SF_ERR_MALFORMED_FILE:  # FFmpeg would silently read a part of it
+        if error.code == SF_ERR_MALFORMED_FILE and not _is_endless_caf(read):  # FFmpeg would silently read a part of it
             raise ValueError(f"truncated or damaged ({error.error_string})") from None
     file.seek(0)
     yield from _decode_with_av(file)
+
+
+def _is_endless_caf(read: Reader) -> bool:
+    return read(0, 4) == b"caff" and not find_caf_end(read, 0)
 
 
 def _decode_with_soundfile(sound: soundfile.SoundFile) -> Iterator[Block]:
@@ -118,15 +143,30 @@ def _decode_with_soundfile(sound: soundfile.SoundFile) -> Iterator[Block]:
         raise ValueError(f"truncated: has {n_read} of {sound.frames} samples")
 
 
-def _decode_with_av(file: FileIO) -> Iterator[Block]:
+def _decode_with_av(file: Any) -> Iterator[Block]:
     begun = False
     try:
         with av.open(file, mode="r", options=AV_OPTIONS) as container:
             if not container.streams.audio:
                 raise ValueError("not audio")
+            stream, n_read = container.streams.audio[0], 0
+            is_flac = container.format.name == "flac"
+            if is_flac:  # FFmpeg leaves out frames with a wrong checksum, so that the next frame comes too early
+                stream.codec_context.options = {"err_detect": "crccheck+explode"}
             to_float = av.AudioResampler(format="fltp")
-            for frame in container.decode(container.streams.audio[0]):
-                for part in to_float.resample(frame):
+            for frame in container.decode(stream):
+                if is_flac and frame.pts is not None:
+                    place = round(frame.pts * frame.time_base * frame.sample_rate)
+                    if begun and place != n_read:
+                        raise ValueError(f"damaged before {place / frame.sample_rate:.1f} s")
+                    n_read = place
+                n_read += frame.samples
+                try:
+                    parts = to_float.resample(frame)
+                except ValueError:  # the number of channels, the rate or the format changes within the stream
+                    to_float = av.AudioResampler(format="fltp")
+                    parts = to_float.resample(frame)
+                for part in parts:
                     y = part.to_ndarray().mean(axis=0).astype(np.float32, copy=False)  # (channels, samples)
                     if len(y):
                         begun = True

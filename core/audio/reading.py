@@ -1,8 +1,9 @@
 """Read a recording as a mono waveform, resampled and brought to one length.
 
 libsndfile reads WAV, FLAC, Ogg, MP3, AU, AIFF and others; PyAV (FFmpeg) reads the rest, such as M4A/AAC. The decoder is
-chosen by the content of the file, not by its extension. A damaged recording raises `BadClip` with a reason. Recordings
-are read block by block and only the needed part is kept, so memory does not grow with their length.
+chosen by the content of the file, not by its extension. Files that join several recordings are read completely, also if
+the sampling rate changes. A damaged recording raises `BadClip` with a reason. Recordings are read block by block and
+only the needed part is kept, so memory does not grow with their length.
 """
 
 import os
@@ -50,7 +51,7 @@ class LongRecording(Exception):
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """Length in seconds, sampling rate in Hz, number of channels (0: unknown) and format (or file suffix)."""
+    """Length in seconds, sampling rate in Hz (at the start), number of channels (0: unknown) and format (or suffix)."""
 
     seconds: float
     sr: int
@@ -80,10 +81,11 @@ def read_waveform(path: Path, *, sr: int, n_samples: int, fit: str) -> np.ndarra
     start = 0
     if fit == "crop":
         with _open_blocks(path) as blocks:
-            short, samples, own_sr = _read_if_short(blocks)
-        if len(short):
-            return fit_length(resample(short, sr=own_sr, new_sr=sr), n_samples=n_samples, fit=fit).copy()
-        start = max((_count_resampled(samples, own_sr, sr) - n_samples) // 2, 0)
+            short, lengths = _read_if_short(blocks)
+        if short:
+            y = np.concatenate([*_resample_blocks(short, sr=sr, until=sys.maxsize)])
+            return fit_length(y, n_samples=n_samples, fit=fit).copy()
+        start = max((sum(_count_resampled(n, own_sr, sr) for n, own_sr in lengths) - n_samples) // 2, 0)
     with _open_blocks(path) as blocks:
         return fit_length(_read_part(blocks, sr=sr, start=start, n_samples=n_samples), n_samples=n_samples, fit=fit)
 
@@ -136,10 +138,10 @@ def stream_waveform(path: Path, *, sr: int) -> Iterator[np.ndarray]:
 def read_info(path: Path) -> AudioInfo:
     """Decode a recording to its end and return its `AudioInfo`; raises the errors of `stream_waveform`."""
     with _open_blocks(path) as blocks:
-        _, samples, sr = _read_if_short(blocks, keep=0)
+        _, lengths = _read_if_short(blocks, keep=0)
     with path.open("rb", buffering=0) as file:
         form, channels = describe_format(file) or (path.suffix.removeprefix(".").upper(), 0)
-    return AudioInfo(samples / sr, sr, channels, form)
+    return AudioInfo(sum(n / sr for n, sr in lengths), lengths[0][1], channels, form)
 
 
 def resample(y: np.ndarray, *, sr: int, new_sr: int) -> np.ndarray:
@@ -211,17 +213,24 @@ def _limit_samples(blocks: Iterable[Block], at_most: int) -> Iterator[Block]:
         yield block
 
 
-def _read_if_short(blocks: Iterable[Block], *, keep: int = MAX_ONE_PASS) -> tuple[np.ndarray, int, int]:
-    """Return the samples (empty if there are more than `keep`), their number, and the sampling rate in Hz."""
-    parts: list[np.ndarray] = [np.empty(0, dtype=np.float32)]
-    samples, sr = 0, 0
+def _read_if_short(blocks: Iterable[Block], *, keep: int = MAX_ONE_PASS) -> tuple[list[Block], list[tuple[int, int]]]:
+    """Return the blocks (none if they have more than `keep` samples), and samples and sampling rate of each stretch.
+
+    Most recordings have one stretch; the sampling rate of a joined file can change.
+    """
+    kept: list[Block] = []
+    lengths: list[tuple[int, int]] = []
+    samples = 0
     for block in blocks:
-        samples, sr = samples + len(block.y), block.sr
+        samples += len(block.y)
+        if not lengths or lengths[-1][1] != block.sr:
+            lengths.append((0, block.sr))
+        lengths[-1] = (lengths[-1][0] + len(block.y), block.sr)
         if samples <= keep:
-            parts.append(block.y)
+            kept.append(block)
         else:
-            del parts[1:]
-    return np.concatenate(parts), samples, sr
+            kept.clear()
+    return kept, lengths
 
 
 def _read_part(blocks: Iterable[Block], *, sr: int, start: int, n_samples: int) -> np.ndarray:
@@ -236,22 +245,33 @@ def _read_part(blocks: Iterable[Block], *, sr: int, start: int, n_samples: int) 
 
 def _resample_blocks(blocks: Iterable[Block], *, sr: int, until: int) -> Iterator[np.ndarray]:
     """Yield resampled blocks until they have `until` samples. All blocks are read, so all are checked."""
-    resampler, own_sr, n_yielded = None, sr, 0
+    resampler, resampler_sr, n_yielded = None, sr, 0
     for y, own_sr in blocks:
         if n_yielded >= until:
             continue
-        if own_sr == sr:
+        if own_sr != resampler_sr:  # at the start, or where the rate of a joined file changes
+            if resampler:
+                y_end = _flush(resampler)
+                n_yielded += len(y_end)
+                yield y_end
+            resampler = soxr.ResampleStream(own_sr, sr, 1, dtype="float32", quality="HQ") if own_sr != sr else None
+            resampler_sr = own_sr
+        if resampler is None:
             n_yielded += len(y)
             yield y
             continue
-        resampler = resampler or soxr.ResampleStream(own_sr, sr, 1, dtype="float32", quality="HQ")
         size = max(BLOCK_SIZE * own_sr // sr, 1)  # keeps the resampled block small if the rate of the recording is low
         for i in range(0, len(y), size):
             part = resampler.resample_chunk(y[i : i + size])
             n_yielded += len(part)
             yield part
     if resampler and n_yielded < until:
-        yield resampler.resample_chunk(np.empty(0, dtype=np.float32), last=True)
+        yield _flush(resampler)
+
+
+def _flush(resampler: soxr.ResampleStream) -> np.ndarray:
+    """Return the last samples of a resampler."""
+    return resampler.resample_chunk(np.empty(0, dtype=np.float32), last=True)
 
 
 def _count_resampled(samples: int, sr: int, new_sr: int) -> int:

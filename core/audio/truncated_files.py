@@ -8,6 +8,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from io import FileIO
+from typing import NamedTuple
 
 UNKNOWN_SIZE = 0x7FFF0000  # streaming encoders (sox, arecord, FFmpeg) write this or a larger size
 HEADER_SLACK = 64  # bytes that may be missing, because some writers count the header as sound
@@ -20,18 +21,21 @@ Chunk = tuple[bytes, int, int]  # name, start, size
 
 
 class Reader:
-    """Read access to any position of a file.
+    """Read access to any position of a file, or of a part of it.
 
     Parameters
     ----------
     file
-        File, opened without a buffer, at position 0.
+        File, opened without a buffer.
+    start, end
+        Where the part starts and ends; by default the whole file.
     """
 
-    def __init__(self, file: FileIO) -> None:
-        self.size = os.fstat(file.fileno()).st_size
-        self._file = file
-        self._head = file.read(HEAD_SIZE)
+    def __init__(self, file: FileIO, start: int = 0, end: int | None = None) -> None:
+        self.size = (os.fstat(file.fileno()).st_size if end is None else end) - start
+        self._file, self._start = file, start
+        file.seek(start)
+        self._head = file.read(min(HEAD_SIZE, self.size))
 
     def __call__(self, start: int, size: int) -> bytes:
         """Return `size` bytes from `start`, or fewer at the end of the file."""
@@ -39,8 +43,8 @@ class Reader:
             return b""
         if start >= 0 and start + size <= len(self._head):
             return self._head[start : start + size]
-        self._file.seek(start)
-        return self._file.read(size)
+        self._file.seek(self._start + start)
+        return self._file.read(min(size, self.size - start))
 
     def number(self, start: int, form: str) -> int:
         """Return the integer of `struct` format `form` at `start`; 0 after the end of the file."""
@@ -52,21 +56,58 @@ def check_complete(read: Reader) -> None:
     """Raise ValueError if the file is shorter than its headers state."""
     start = read(0, 20)
     for magic, offset, check in CONTAINERS:
-        if start[offset : offset + len(magic)] == magic:
+        if start.startswith(magic, offset):
             check(read)
+            return
 
 
 def has_mp3_length(read: Reader) -> bool:
-    """Return whether the first frame of an MP3, after an ID3v2 tag, is a Xing or Info header."""
-    frame = read(_read_id3_size(read), 256)
-    return any(name in frame for name in (b"Xing", b"Info"))
+    """Return whether the first frame of an MP3, after an ID3v2 tag, states the number of frames."""
+    xing = read_xing(read, read_id3_size(read))
+    return xing is not None and xing.n_frames > 0
 
 
-def _read_id3_size(read: Reader) -> int:
-    tag = read(0, 10)
+class XingHeader(NamedTuple):
+    """Length that the first frame of an MP3 states: frames after it, and bytes including it; 0 if not stated."""
+
+    n_frames: int
+    n_bytes: int
+
+
+def read_xing(read: Reader, start: int) -> XingHeader | None:
+    """Return the Xing or Info header in the MP3 frame at `start`, None if the frame is sound."""
+    frame = read(start, 256)
+    place = max(frame.find(b"Xing"), frame.find(b"Info"))
+    if place < 0:
+        return None
+    flags = read.number(start + place + 4, ">I")
+    n_frames = read.number(start + place + 8, ">I") if flags & 1 else 0
+    n_bytes = read.number(start + place + 8 + 4 * (flags & 1), ">I") if flags & 2 else 0
+    return XingHeader(n_frames, n_bytes)
+
+
+def read_id3_size(read: Reader, start: int = 0) -> int:
+    """Return the bytes of an ID3v2 tag at `start`, 0 if there is none."""
+    tag = read(start, 10)
     if tag[:3] != b"ID3":  # the size of the tag is stored in four times seven bits
         return 0
     return 10 + sum(byte << shift for byte, shift in zip(tag[6:10], (21, 14, 7, 0), strict=False))
+
+
+def find_caf_end(read: Reader, start: int) -> int:
+    """Return where a CAF file that starts here ends, 0 if it states no size of its sound.
+
+    After a header of 8 bytes, each chunk has a name of four bytes and a signed size of eight; -1 means unknown.
+    """
+    end = start + 8
+    for _ in range(MAX_CHUNKS):
+        if end + 12 > read.size or read(end, 4) == b"caff":  # another file follows
+            break
+        size = read.number(end + 4, ">q")
+        if size < 0:
+            return 0
+        end += 12 + size
+    return end
 
 
 def _check_size(read: Reader, start: int, size: int) -> None:
@@ -114,19 +155,26 @@ def _iter_chunks(read: Reader, start: int, form: str) -> Iterator[Chunk]:
 
 def _check_boxes(read: Reader) -> None:
     """Check that the top-level boxes of an MP4 are complete and include the index (ISO/IEC 14496-12, section 4.2)."""
-    start, names = 0, set()
+    end, names = 0, set()
+    for name, _, end in iter_boxes(read):  # noqa: B007
+        names.add(name)
+    if end > read.size or b"moov" not in names:
+        raise ValueError("truncated: incomplete last box" if end > read.size else "truncated: no index")
+
+
+def iter_boxes(read: Reader, start: int = 0) -> Iterator[tuple[bytes, int, int]]:
+    """Yield name, start and end of the top-level boxes of an MP4."""
     for _ in range(MAX_CHUNKS):
         if start + 8 > read.size:
-            break
+            return
         size = read.number(start, ">I")
-        names.add(read(start + 4, 4))
         if size == 1:
             size = read.number(start + 8, ">Q")
         elif size == 0:  # to the end of the file
             size = read.size - start
-        start += max(size, 8)
-    if start > read.size or b"moov" not in names:
-        raise ValueError("truncated: incomplete last box" if start > read.size else "truncated: no index")
+        end = start + max(size, 8)
+        yield read(start + 4, 4), start, end
+        start = end
 
 
 def _check_ogg(read: Reader) -> None:
@@ -141,16 +189,9 @@ def _check_ogg(read: Reader) -> None:
 
 def _check_xing(read: Reader) -> None:
     """Check the file size in the Xing header of an MP3, if there is one."""
-    start = _read_id3_size(read)
-    frame = read(start, 256)
-    place = max(frame.find(b"Xing"), frame.find(b"Info"))
-    if place < 0:
-        return
-    flags = read.number(start + place + 4, ">I")
-    if flags & 2:  # the size follows the number of frames, which is optional
-        size = read.number(start + place + 8 + 4 * (flags & 1), ">I")
-        if read.size < 0.98 * size:  # only some writers count the tags
-            raise ValueError(f"truncated: has {read.size} of {size} bytes")
+    xing = read_xing(read, read_id3_size(read))
+    if xing and read.size < 0.98 * xing.n_bytes:  # only some writers count the tags
+        raise ValueError(f"truncated: has {read.size} of {xing.n_bytes} bytes")
 
 
 CONTAINERS: tuple[tuple[bytes, int, Callable[[Reader], None]], ...] = (  # magic bytes, their offset, the check
