@@ -99,7 +99,7 @@ def read_execution_options(call: Call) -> ExecutionOptions:
     if problems := list_problems(options):
         raise UserError("; ".join(problems))
     check_metrics(options.metric)
-    if options.curves:  # the check imports matplotlib
+    if "curves" in parts["execution"]:  # the check imports matplotlib
         check_curves(options.curves)
     return options
 
