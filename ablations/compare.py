@@ -8,6 +8,7 @@ from ablations.base import Ablation, freeze_through, write_condition_report
 from core.config.options import flag_of, option, typed_value
 from core.config.run import Run, field_of, option_keys, run_options
 from core.errors import UserError, unknown_name_error
+from core.registry import Lazy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from analysis.output.output_folder import OutputFolder
     from core.plan import Plan
     from core.store.runs import Store
+
+option_title = Lazy("analysis.output.number_format:option_title")
 
 # Options that select clips: their values are not conditions of one comparison.
 NOT_COMPARABLE = (
@@ -52,11 +55,6 @@ class Compare(Ablation):
         "data leak of one paper, for comparison.",
     )
 
-    @property
-    def title(self) -> str:  # type: ignore[override]
-        """Title of the conditions: the compared option."""
-        return self.by.removeprefix("--").replace("-", " ").capitalize() or "Condition"
-
     def expand_grid(self, points: list[dict[str, Any]], store: "Store") -> list[dict[str, Any]]:
         """With --with-leak, add a point with rotate-all after every point with rotate."""
         if not self.with_leak:
@@ -92,8 +90,11 @@ class Compare(Ablation):
 
     def analyse(self, results: "OutputFolder") -> "pd.DataFrame":
         """Write the condition report with bars, because the conditions have no order."""
-        subject = f"{find_compared_option(results.plan)} {self.subject}".strip()
-        frame: pd.DataFrame = write_condition_report(results, title=self.title, subject=subject, draw_bars=True)
+        flag = find_compared_option(results.plan)
+        name = (self.by or flag).removeprefix("--")
+        title = option_title(name.replace("-", "_")) if name else "Condition"
+        subject = f"{flag} {self.subject}".strip()
+        frame: pd.DataFrame = write_condition_report(results, title=title, subject=subject, draw_bars=True)
         return frame
 
 

@@ -169,7 +169,7 @@ def write_details(results: OutputFolder, frame: pd.DataFrame, *, title: str) -> 
     write_metrics(results, frame, leading, notes=make_protocol_notes(groups, shared))
     write_per_class(results, groups, leading, caption=caption)
     write_requested_bars(results, frame, grid_names(frame), title=title)
-    write_learning_curves(results, groups, caption=caption)
+    write_learning_curves(results, groups, caption=caption, title=title)
     write_confusion_by_condition(results, groups, caption=caption)
 
 

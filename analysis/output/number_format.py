@@ -26,6 +26,11 @@ def format_point(values: Mapping[Any, Any]) -> str:
     )
 
 
+def option_title(name: str) -> str:
+    """Return the title of an option in tables and figures: ``batch_size`` becomes "Batch size"."""
+    return {"lr": "Learning rate"}.get(name, name.replace("_", " ").capitalize())
+
+
 def format_percent(value: float) -> str:
     """Return a fraction as a percentage without the percent sign: 0.612 becomes 61.2."""
     return _typeset_minus(f"{100 * value:.1f}")

@@ -25,6 +25,7 @@ RC_PARAMS: Any = {
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
     "legend.fontsize": 7,
+    "legend.title_fontsize": 7,
     "legend.frameon": False,
     "legend.handlelength": 1.6,
     "axes.linewidth": 0.6,
@@ -58,14 +59,14 @@ def split_into_panels(ax: Axes, rows: int, columns: int) -> list[list[Axes]]:
 
 
 @with_style
-def add_legend_above(ax: Axes) -> None:
+def add_legend_above(ax: Axes, *, title: str = "") -> None:
     """Add one legend for the lines of a panel, above all panels of its figure."""
     figure = ax.get_figure(root=True)
     handles, labels = ax.get_legend_handles_labels()
     if figure is not None and len(labels) > 1:
         width = 17 * figure.get_figwidth()  # characters of 7 points per line; a handle takes four
         columns = max(1, min(len(labels), int(width / (4 + max(map(len, labels))))))
-        figure.legend(handles, labels, loc="outside upper left", ncols=columns)
+        figure.legend(handles, labels, loc="outside upper left", ncols=columns, title=title, alignment="left")
 
 
 def escape_mathtext(value: str) -> str:

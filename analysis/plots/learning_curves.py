@@ -40,7 +40,9 @@ UNITS = (FOLDS, SEEDS, SINGLE_RUN)
 History = Mapping[str, np.ndarray]  # columns of a history, each of shape (epochs,)
 
 
-def write_learning_curves(results: OutputFolder, groups: Groups, *, caption: str, measures: Sequence[str] = ()) -> None:
+def write_learning_curves(
+    results: OutputFolder, groups: Groups, *, caption: str, title: str = "", measures: Sequence[str] = ()
+) -> None:
     """Write the figure of learning curves, with one line per condition.
 
     Each grid point has panels of its own, one for each curve; with more than `MAX_LINES` conditions, several sets of
@@ -54,6 +56,8 @@ def write_learning_curves(results: OutputFolder, groups: Groups, *, caption: str
         Runs of each condition (`core.plan.Plan.groups`).
     caption
         Description of the runs.
+    title
+        Title of the conditions, above the legend.
     measures
         Names in `CURVES` of the curves to draw; without any, those of ``--curves``.
     """
@@ -88,13 +92,16 @@ def write_learning_curves(results: OutputFolder, groups: Groups, *, caption: str
             if k % len(arranged) == 0:
                 line[0].set_title(format_point({name: part[name].iloc[0] for name in names}), loc="left")
                 if len(rows) > 1:
-                    line[len(measures) - 1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+                    line[len(measures) - 1].legend(
+                        loc="center left", bbox_to_anchor=(1, 0.5), title=title, alignment="left"
+                    )
         for same in panels.values():
             _share_limits(same)
         if len(rows) == 1:
-            add_legend_above(grid[0][0])
+            add_legend_above(grid[0][0], title=title)
         if not any(units[unit] for unit in UNITS if unit != SINGLE_RUN):
-            grid[0][len(arranged[0]) - 1].set_title("1 run per condition", loc="right", color=GREY)
+            single = "1 run per condition" if len(curves[[*names, "condition"]].drop_duplicates()) > 1 else "1 run"
+            grid[0][len(arranged[0]) - 1].set_title(single, loc="right", color=GREY)
 
     drawn = [measure for line in arranged for measure in line]
     parts = [f"{caption}: {' and '.join(CURVES[m].removesuffix(' (%)').lower() for m in drawn)} by epoch"]

@@ -16,7 +16,7 @@ from analysis.conditions import make_caption
 from analysis.metrics.condition_summary import run_counts, summarise_conditions
 from analysis.metrics.registry import METRICS_WITHOUT_TEST_CLIPS, metric_column
 from analysis.metrics.shared_runs import averaged_over, describe_spread
-from analysis.output.number_format import format_number, format_percent, format_seconds
+from analysis.output.number_format import format_number, format_percent, format_seconds, option_title
 from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column, protocol_note
 from analysis.plots.metric_bars import write_metric_bars
@@ -81,7 +81,7 @@ def write_search_results(results: OutputFolder, space: Space, *, is_adaptive: bo
         "table",
         frame,
         [
-            *(Column(name, search_figures.option_title(name), format_option) for name in names),
+            *(Column(name, option_title(name), format_option) for name in names),
             *result_columns,
             *metric_columns,
         ],

@@ -14,10 +14,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.conditions import make_caption
-from analysis.output.number_format import format_percent
+from analysis.output.number_format import format_percent, option_title
 from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column
-from analysis.search import search_figures
 from analysis.search.space import Space, column_name, format_option, option_values, read_validation_score
 from core.config.run import Run
 from core.plan import Plan
@@ -91,7 +90,7 @@ def write_nested_selection(results: OutputFolder, nested: pd.DataFrame, space: S
         pd.concat([nested.drop(columns=["run", "validation_loss"]), options], axis=1),
         [
             Column("fold", "Fold"),
-            *(Column(name, search_figures.option_title(name), format_option) for name in names),
+            *(Column(name, option_title(name), format_option) for name in names),
             Column("validation_accuracy", "Validation %", format_percent),
             Column("accuracy", "Test %", format_percent),
         ],

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis.metrics.shared_runs import SINGLE_RUN
+from analysis.output.number_format import option_title
 from analysis.output.style import COLOURS, GREY, with_style
 from analysis.plots.axis_limits import limit_accuracy_axis, widen_range
 
@@ -160,8 +161,3 @@ def _axis_positions(values: pd.Series) -> tuple[np.ndarray, list[tuple[float, st
 
 def _format_short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def option_title(name: str) -> str:
-    """Return the axis label of an option."""
-    return {"lr": "Learning rate"}.get(name, name.replace("_", " ").capitalize())

@@ -24,8 +24,10 @@ def compare(sounds: Path, tmp_path: Path):
     return run
 
 
-def test_compare_makes_conditions_of_the_option_with_several_values(compare) -> None:
+def test_compare_makes_conditions_of_the_option_with_several_values(compare, tmp_path: Path) -> None:
     table = compare("--length-mode loop pad --freeze last --seed 0 1")
+    (page,) = tmp_path.glob("compare/*/table.md")
+    assert "| Length mode " in page.read_text()  # heading of the conditions
     assert table["condition"].tolist() == ["loop", "pad"]
     assert table["runs"].tolist() == [2, 2]
     assert table["delta"].iloc[0] == 0

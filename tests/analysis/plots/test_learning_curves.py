@@ -111,16 +111,23 @@ def test_learning_curves_of_many_conditions_have_rows_of_panels(session: Session
     run = results.plan.runs[0]
     groups = plan_of({f"{k}": [run] for k in range(14)}).groups()
     panels: list[list[str]] = []
+    legends: list[str] = []
+    marks: list[str] = []
 
     def count_lines(name: str, data: pd.DataFrame, draw: Callable[[Axes], None], **more: Any) -> None:
         figure, ax = style.new_figure()
         draw(ax)
+        legends.extend(each.get_legend().get_title().get_text() for each in figure.axes if each.get_legend())
+        marks.append(figure.axes[1].get_title(loc="right"))
         panels.extend([line.get_label() for line in each.lines if line.get_label()[0] != "_"] for each in figure.axes)
 
     results.write_figure = count_lines  # type: ignore[method-assign]
-    write_learning_curves(results, groups, caption="Compare")
+    write_learning_curves(results, groups, caption="Compare", title="Batch size")
     names = [str(k) for k in range(14)]
     assert panels == [part for part in (names[:5], names[5:10], names[10:]) for _ in range(2)]
+    assert legends == ["Batch size"] * 3
+    write_learning_curves(results, groups[:1], caption="Compare", title="Batch size")
+    assert marks == ["1 run per condition", "1 run"]
 
 
 def test_learning_curves_of_all_measures_have_one_axis_per_quantity(session: Session) -> None:
