@@ -22,6 +22,7 @@ ENTRY_NOTE = (
     "Entry: a number of a published list without class names. Ours is the class at that position in the order of "
     "names, if the list has as many entries as there are classes."
 )
+BASE_CONDITION = "base"  # of a network without changes
 ROW_SEPARATOR, BACKBONE_SEPARATOR = ";", " / "  # in the column ``compared-with`` of ``published.csv``
 ENTRY = re.compile(r"entry \d+")
 CLASS_LEVEL = re.compile(r"(?:(.*), )?(class .+|.+ as .+|entry \d+)")
@@ -37,6 +38,17 @@ def split_class(condition: str) -> tuple[str, str]:
     """Return the condition of our runs and the class or cell that a published condition names; "" for none."""
     match = CLASS_LEVEL.fullmatch(condition)
     return (match[1] or "", match[2]) if match else (condition, "")
+
+
+def describe_subject(published: Mapping[Any, Any], *, several_sets: bool) -> str:
+    """Return what a published number is about, such as "esc50, densenet201, block3".
+
+    The data set is left out without `several_sets`. Classes, cells, and the condition of an unchanged network are left
+    out too.
+    """
+    condition, _ = split_class(published["condition"])
+    words = [published["data"] * several_sets, published["backbone"], condition * (condition != BASE_CONDITION)]
+    return ", ".join(filter(None, words)) or published["data"]
 
 
 def class_level_rows(plan: Plan, store: Store, published: pd.DataFrame) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.output.number_format import metric_title
 from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import MISSING, Column
-from analysis.published.class_level import ENTRY, ENTRY_NOTE, class_level_rows, split_class
+from analysis.published.class_level import ENTRY, ENTRY_NOTE, class_level_rows, describe_subject, split_class
 from analysis.published.matching import OwnRow, collect_own_rows, find_matches, list_backbones
 from analysis.published.numbers import list_published, load_published, setting_columns
 from analysis.published.printed_format import format_ours, format_published
@@ -18,7 +18,6 @@ from analysis.published.settings import describe_point
 from analysis.published.statements import write_statements
 
 DIFFERS_TITLE = "Differs in"
-BASE_CONDITION = "base"  # of a network without changes
 COMPARED_NOTE = (
     "Ours / published, in the unit and precision of the report. Both are from the same epoch: the best epoch on the "
     "test fold (optimistic) if the report gives that one, otherwise the last epoch."
@@ -26,7 +25,7 @@ COMPARED_NOTE = (
 DIFFERS_NOTE = (
     "Differs in: settings of our runs that are not those of the report. Settings that it leaves open are not compared."
 )
-PUBLISHED_ONLY_NOTE = "Published numbers only: none of our runs measures the same on the same data set."
+PUBLISHED_ONLY_NOTE = "Published numbers only: no run of ours measures them on the same data set with the same network."
 
 
 def write_published_comparison(
@@ -141,9 +140,8 @@ def join_numbers(
 
 def _row_and_column(published: Mapping[str, Any], *, several_sets: bool) -> tuple[str, str]:
     """Return row and column of a number: those of the report or, for a number in the text, from what it is about."""
-    condition, part = split_class(published["condition"])
-    subject = [published["data"] * several_sets, published["backbone"], condition * (condition != BASE_CONDITION)]
-    row = published["row"] or ", ".join(filter(None, subject)) or published["data"]
+    _, part = split_class(published["condition"])
+    row = published["row"] or describe_subject(published, several_sets=several_sets)
     column = ", ".join(filter(None, [metric_title(published["metric"]), part]))
     return row, published["column"] or column[:1].upper() + column[1:]
 
@@ -177,12 +175,12 @@ def shape_table(joined: pd.DataFrame) -> tuple[pd.DataFrame, list[Column]]:
 
 
 def _join_differences(part: pd.DataFrame) -> str:
-    """Return what differs in a row of the table, by column if it is not the same in all of them."""
-    compared = part[part["ours"].notna()]
-    texts = dict(zip(compared["column"], compared["differs_in"], strict=True))
-    if len(set(texts.values())) < 2:
-        return next(iter(texts.values()), "")
-    return "; ".join(f"{column}: {text}" for column, text in texts.items() if text)
+    """Return what differs in a row of the table; with the columns, if it is not the same in all of them."""
+    compared = part[part["ours"].notna()].drop_duplicates(["column", "differs_in"])
+    columns = {str(text): list(group["column"]) for text, group in compared.groupby("differs_in", sort=False)}
+    if len(columns) < 2:
+        return next(iter(columns), "")
+    return "; ".join(f"{', '.join(names)}: {text}" for text, names in columns.items() if text)
 
 
 def _write_numbers(results: OutputFolder, joined: pd.DataFrame, name: str, *, caption: str) -> None:

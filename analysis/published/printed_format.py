@@ -17,7 +17,6 @@ UNITS = (  # text in the report, factor, our text
     (r"%", 100.0, "%"),
     (r"\d\s?M\b", MILLIONS, "M"),
     (r"million", MILLIONS, " million"),
-    (r"[Mm]inutes", 1 / 60, " min"),
 )
 
 

@@ -22,7 +22,7 @@ from analysis.metrics.registry import METRICS
 from analysis.output.number_format import format_metric, metric_title
 from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column
-from analysis.published.class_level import CLASS_LEVEL, split_compared
+from analysis.published.class_level import CLASS_LEVEL, describe_subject, split_class, split_compared
 from analysis.published.matching import OwnRow, list_differences, metric_column, select_backbone
 from analysis.published.numbers import SIZE_METRICS, is_fraction, setting_columns
 from core.datasets.dataset import Dataset
@@ -31,6 +31,7 @@ HOLDS, FAILS, UNCLEAR, NOT_MEASURED = "holds", "does not hold", "not clear", "no
 MAX_LISTED = 4  # rows that a statement is compared with; of more, the extreme one is shown
 COLUMNS = (
     Column("statement", "Statement"),
+    Column("subject", "Subject"),
     Column("ours", "Ours"),
     Column("finding", "Finding"),
     Column("differs_in", "Differs in"),
@@ -135,14 +136,16 @@ def examine_statements(
     Returns
     -------
     rows
-        ``statement``, ``ours``, ``finding``, ``differs_in`` and ``source``.
+        ``statement``, ``subject``, ``ours``, ``finding``, ``differs_in`` and ``source``.
     """
     usable = [row for row in own_rows if in_study or row.is_published_set]
     candidates = _Candidates(usable, _list_backbones(statements), substitutes=in_study)
-    settings = setting_columns(statements)
+    settings, several_sets = setting_columns(statements), statements["data"].nunique() > 1
     rows: list[dict[str, str]] = []
     for statement in statements.to_dict("records"):
-        quotation = {"statement": statement["printed"], "source": statement["source"]}
+        _, part = split_class(statement["condition"])
+        subject_text = ", ".join(filter(None, [describe_subject(statement, several_sets=several_sets), part]))
+        quotation = {"statement": statement["printed"], "subject": subject_text, "source": statement["source"]}
         stated, column = {name: statement[name] for name in settings}, metric_column(statement)
         findings = []
         for subject in candidates.select(statement["condition"], statement["backbone"], statement["data"], column):

@@ -20,6 +20,7 @@ from core.session import Session
 PUBLISHED = """item,row,column,data,backbone,condition,metric,epoch,value,printed,weights,epochs,lr,freeze,differs
 T,Net A,Their set,esc50,resnet18,none,accuracy,,0.9,90.00%,imagenet,70,1e-3,none,
 T,Net A,Frozen,esc50,resnet18,block2,accuracy,,0.8,80%,imagenet,70,1e-3,block2,another test fold
+T,Net A,F1,esc50,resnet18,none,f1,,0.9,0.9,imagenet,70,1e-3,none,
 T,Net A,Parameters,esc50,resnet18,none,parameters,,9,9,,,,,
 T,Net B,Their set,esc50,resnet50,none,accuracy,,0.7,70%,imagenet,70,1e-3,none,
 U,Only,Accuracy,esc50,vgg16,rotate,accuracy,,0.5,50%,imagenet,8,,,
@@ -74,20 +75,20 @@ def make_run(**changes: object) -> Run:
 def test_table_has_the_shape_of_the_report_and_lists_what_differs(compare: Comparison) -> None:
     table, numbers = compare({"none": [make_run()], "block2": [make_run(model__freeze="block2")]})
     ours = numbers.set_index(["backbone", "condition", "metric"])["ours"]
-    assert table.columns.tolist() == ["Their set", "Frozen", "Parameters", "Differs in"]
+    assert table.columns.tolist() == ["Their set", "Frozen", "F1", "Parameters", "Differs in"]
     assert table.loc["Net A", "Their set"] == f"{100 * ours['resnet18', 'none', 'accuracy']:.2f}% / 90.00%"
     assert table.loc["Net A", "Frozen"] == f"{100 * ours['resnet18', 'block2', 'accuracy']:.0f}% / 80%"
     assert table.loc["Net A", "Parameters"] == "9 / 9"
-    assert table.loc["Net B"].tolist() == ["– / 70%", "", "", ""]
+    assert table.loc["Net B"].tolist() == ["– / 70%", "", "", "", ""]
     assert table.loc["Net A", "Differs in"] == (
-        f"Their set: {DIFFERENCE}; Frozen: {DIFFERENCE}, another test fold; Parameters: data declared as esc50"
+        f"Their set, F1: {DIFFERENCE}; Frozen: {DIFFERENCE}, another test fold; Parameters: data declared as esc50"
     )
 
 
 def test_single_command_shows_only_rows_with_a_value(compare: Comparison) -> None:
     table, numbers = compare({"none": [make_run()]}, in_study=False)
     assert table.index.tolist() == ["Net A"]
-    assert table.columns.tolist() == ["Their set", "Parameters", "Differs in"]
+    assert table.columns.tolist() == ["Their set", "F1", "Parameters", "Differs in"]
     assert numbers["ours"].notna().all()
 
 
@@ -109,7 +110,7 @@ def test_published_data_set_is_recognised_by_content(session: Session, studies: 
     frame = summarise_conditions(plan, session.store)
     write_published_comparison(results, frame, "mine", "T", title="Mine", folder=studies, in_study=False)
     table = pd.read_csv(tmp_path / "results" / "published.csv", keep_default_na=False)
-    assert table.columns.tolist() == ["row", "Their set", "Parameters"]  # nothing differs
+    assert table.columns.tolist() == ["row", "Their set", "F1", "Parameters"]  # nothing differs
 
 
 def test_other_weights_of_a_single_command_are_not_compared(compare: Comparison) -> None:
