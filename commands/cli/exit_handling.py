@@ -8,6 +8,8 @@
 | 130, 143 | Ctrl-C, SIGTERM |
 | 141 | closed pipe, as in ``| head`` |
 
+In a notebook (``%run run_ablation.py ...``), SystemExit or KeyboardInterrupt is raised and the process goes on.
+
 This module imports nothing slow, so that signals are handled from the start.
 """
 
@@ -25,21 +27,23 @@ from types import FrameType
 from typing import NoReturn
 
 from commands.cli import PROGRAM
+from commands.cli.notebook import in_notebook, restored_process
 from commands.cli.process_setup import set_up_process
 from core.errors import UserError, first_line, printable
 from core.io.atomic_files import write_error_reason
-from core.io.interrupts import clean_ups
+from core.io.interrupts import REPEAT_SECONDS, clean_ups
 from core.io.machine_errors import find_machine_error
 
 DEFECT, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 1, 2, 128 + signal.SIGINT, 128 + signal.SIGPIPE
 INTERRUPTED_LINE = "interrupted; finished runs are kept, the same command resumes"
-REPEAT_SECONDS = 1.0  # seconds in which a second signal counts as a repetition (a process group gets Ctrl-C twice)
 
 _received: dict[int, float] = {}  # time of the first signal of each kind
 
 
 def run_and_exit(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> NoReturn:
     """Run a command and end the process with its status, printing at most one line for an error.
+
+    In a notebook, raise SystemExit with the status, or KeyboardInterrupt after Ctrl-C; the process goes on as before.
 
     Parameters
     ----------
@@ -48,6 +52,8 @@ def run_and_exit(main: Callable[[Sequence[str]], int], arguments: Sequence[str])
     arguments
         The arguments after the name of the program.
     """
+    if in_notebook():
+        sys.exit(_run_in_notebook(main, arguments))
     statuses: list[int] = []
     # Registered first and therefore called last: skips the destructors of C++ libraries. Those of CUDA add 0.13 GB to
     # the peak memory of a small command (`tests/robustness/test_memory.py`).
@@ -70,6 +76,25 @@ def run_and_exit(main: Callable[[Sequence[str]], int], arguments: Sequence[str])
     _discard_unwritable_output()
     statuses.append(128 + next(iter(_received)) if _received else status)
     sys.exit(statuses[0])
+
+
+def _run_in_notebook(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
+    """Run a command in the process of a notebook, and return its status."""
+    status, line = INTERRUPTED, ""
+    with restored_process():
+        try:
+            status = main(arguments)
+        except SystemExit as error:  # --help
+            status = error.code if isinstance(error.code, int) else 0
+        except KeyboardInterrupt:
+            line = INTERRUPTED_LINE
+        except BaseException as error:
+            status, line = _describe(error)
+    if line:
+        sys.stderr.write(f"{PROGRAM}: {printable(line)}\n")
+    if status == INTERRUPTED:
+        raise KeyboardInterrupt(INTERRUPTED_LINE)
+    return status
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:

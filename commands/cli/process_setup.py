@@ -28,8 +28,15 @@ def set_up_process() -> None:
     gc.disable()  # until `resume_garbage_collection`
     set_up_libraries()
     os.environ["MPLBACKEND"] = "agg"  # figures are written to files; a notebook passes its own backend to commands
-    warnings.formatwarning = lambda message, *where: f"{PROGRAM}: {printable(str(message))}\n"
+    warnings.formatwarning = format_warning
     _separate_stderr()
+
+
+def format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Return the line that a warning prints: the message, without the place in the code."""
+    return f"{PROGRAM}: {printable(str(message))}\n"
 
 
 def resume_garbage_collection() -> None:

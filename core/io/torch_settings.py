@@ -63,6 +63,14 @@ def restored_settings() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def restored_generators() -> Iterator[None]:
+    """Restore torch's random generators after a block."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=devices):
+        yield
+
+
 def _restore(read: Callable[[], Any], write: Callable[[Any], object], value: Any) -> None:
     try:
         changed = repr(read()) != repr(value)
@@ -122,6 +130,6 @@ def _matplotlib_parameters() -> dict[str, Any] | None:
 def _restore_matplotlib(before: dict[str, Any] | None) -> None:
     if matplotlib := sys.modules.get("matplotlib"):
         if before is None:
-            matplotlib.rcdefaults()
+            matplotlib.rc_file_defaults()
         elif dict(matplotlib.rcParams) != before:
             dict.update(matplotlib.rcParams, before)
