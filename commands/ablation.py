@@ -12,7 +12,7 @@ from rich.table import Table
 import ablations
 from ablations.base import Ablation
 from analysis.output.number_format import format_seconds, json_rows
-from analysis.output.tables import print_console_table
+from analysis.output.tables import align_columns, print_console_table
 from analysis.statistics.paired_comparisons import planned_power_note
 from commands.cli import study_schema
 from commands.cli.console import EscapingConsole
@@ -193,9 +193,7 @@ def show_plan(plan: Plan, session: Session, console: Console) -> None:
         cells = (run.id, run.data.name, conditions[run.id], model.backbone, model.weights, run.data.fold, run.seed)
         rows.append([*map(str, (*cells, run.training.epochs, state))])
     if len(rows) > MAX_TABLE_ROWS:
-        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (header, *rows)]
-        console.print("\n".join([title, *lines]), markup=False, soft_wrap=True)
+        console.print(f"{title}\n{align_columns(header, rows)}", markup=False, soft_wrap=True)
         return
     table = Table(*header, title=title)
     table.columns[0].min_width = len(plan.runs[0].id) if plan.runs else None  # never cut off ids

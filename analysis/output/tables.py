@@ -148,6 +148,12 @@ def make_console_table(
     return table
 
 
+def align_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table as lines of text with aligned columns; rich needs seconds to lay out thousands of rows."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in (header, *rows))
+
+
 def print_console_table(table: Table, console: Console) -> None:
     """Print a table in full: a narrow terminal may wrap its lines, but no column is cut off."""
     console.print(table, width=max(console.width, console.measure(table).minimum), crop=False)

@@ -8,7 +8,7 @@ TOP_MARGIN = 2.0  # points above 100 %, so that markers at 100 % are not cut
 
 
 def limit_accuracy_axis(ax: Axes, *, whole: bool = False) -> None:
-    """Let a vertical axis in percent span at least `MIN_SPAN` points, or 0 to 100 if `whole`."""
+    """Set the vertical axis of a figure of accuracy: at least `MIN_SPAN` points high, or 0 to 100 % if `whole`."""
     low, high = widen_range(*ax.get_ylim())
     ax.set_ylim((0, 100) if whole else (low, min(high, 100 + TOP_MARGIN)))
     ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))

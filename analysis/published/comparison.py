@@ -56,8 +56,8 @@ def write_published_comparison(
     name
         Name of the table.
     in_study
-        Whether the rows are of the experiment that the study names for the item. For a command of its own (False), only
-        numbers that it has a value for are shown, and backbone and starting weights must be the same.
+        True for the command `study`, whose experiment reproduces the published table. False for a single ablation: then
+        a published number is shown only if the ablation has a value for it with the same backbone and starting weights.
     """
     if study not in list_published(folder):
         return

@@ -9,6 +9,7 @@ import base64
 import os
 import struct
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,15 @@ class Reader:
             return Media(problem=f"the page is full; open {name}")
         self._bytes_left[kind] -= len(encoded)
         return Media(f"data:{mime};base64,{encoded}", width=width, height=height)
+
+
+def find_used_runs(results: Path) -> set[str]:
+    """Return the ids of the runs that the analyses in a results folder use; unreadable analyses are skipped."""
+    used: set[str] = set()
+    for file in _find_descriptions(results):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            used.update(map(str, read_json(file)["runs"]))
+    return used
 
 
 def _find_descriptions(results: Path) -> Iterator[Path]:

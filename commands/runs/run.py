@@ -12,7 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.output.number_format import format_number, format_percent, format_seconds, json_rows, to_csv
+from analysis.output.tables import align_columns
 from analysis.output.writers import write_formats
+from analysis.report.reader import find_used_runs
 from commands.cli.console import EscapingConsole
 from commands.cli.parser import Call
 from commands.runs.options import ACTIONS, Runs
@@ -82,9 +84,7 @@ def _list(store: Store, words: Sequence[str], options: Runs, console: Console) -
     header = ["run", *columns]
     cells = [[_format(name, value) for value in shown[name].tolist()] for name in header]
     rows = list(zip(*cells, strict=True))
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (header, *rows)]
-    print(escape_controls("\n".join(lines)))  # noqa: T201 (rich takes a second for 10,000 lines)
+    print(escape_controls(align_columns(header, rows)))  # noqa: T201 (rich takes a second for 10,000 lines)
     same = {name: shown[name].iloc[0] for name in ("data", "backbone") if len(shown) and name not in columns}
     facts = [f"{len(shown)} of {total} runs" if len(shown) < total else f"{total} run{'s' * (total != 1)}"]
     facts += [f"all with {name} {value}" for name, value in same.items() if shown[name].nunique() == 1]
@@ -237,7 +237,9 @@ def _prune(store: Store, words: Sequence[str], options: Runs, console: Console) 
     if options.failed:
         _move_to_trash(store, [r.id for r in store.records() if r.status == FAILED], options, console, kind="failed ")
     if options.unused:
-        _move_to_trash(store, housekeeping.find_unused_runs(store), options, console, kind="unused ")
+        used = find_used_runs(store.results)
+        unused = [record.id for record in store.records() if record.finished and record.id not in used]
+        _move_to_trash(store, unused, options, console, kind="unused ")
     for chosen, name, folders in (
         (options.cache_days is not None, "cache entries", lambda: _old_entries(store, options.cache_days or 0)),
         (options.trash, "folders of the trash", lambda: housekeeping.list_trash(store)),

@@ -30,7 +30,7 @@ OGG_STREAM = re.compile(rb"OggS\x00[\x02\x06]")  # first page of a stream (flag 
 FLAC_STREAM = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # followed by STREAMINFO, which has 34 bytes
 ID3_TAG, XING, INFO = re.compile(rb"ID3[\x02-\x04]"), re.compile(rb"Xing"), re.compile(rb"Info")
 MP3_FRAME = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]")  # layer III of MPEG-2.5, MPEG-2 and MPEG-1
-BIT_RATES = (  # kbit/s of MPEG-1 and of later versions
+BIT_RATES = (  # in kbit/s: first those of MPEG-1, then those of MPEG-2 and MPEG-2.5
     (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 )
@@ -270,6 +270,7 @@ SIZED_FORMATS: tuple[tuple[bytes, Callable[[Reader, int], int]], ...] = (  # sta
     (rb"TTA1[\x01-\x03]\x00.\x00.\x00", _end_of_unsized),
     (rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9", _end_of_unsized),  # WMA
 )
+# Pattern of the start of a recording, and the function that finds the starts of the recordings that follow it.
 FORMATS: tuple[tuple[re.Pattern[bytes], Callable[[Reader, int], Iterator[int]]], ...] = (
     (OGG_STREAM, _find_ogg),
     (MP3_FRAME, _find_mp3),

@@ -68,7 +68,10 @@ def has_mp3_length(read: Reader) -> bool:
 
 
 class XingHeader(NamedTuple):
-    """Length that the first frame of an MP3 states: frames after it, and bytes including it; 0 if not stated."""
+    """Length of an MP3, as its Xing or Info header states it.
+
+    `n_frames` counts the frames after the frame of the header; `n_bytes` includes that frame. 0 means not stated.
+    """
 
     n_frames: int
     n_bytes: int

@@ -190,7 +190,7 @@ class Model:
 
     @property
     def dropout_rate(self) -> float | None:
-        """Dropout probability before the classifier; None: the dropout layers of the original network."""
+        """Dropout probability before the classifier; None keeps the dropout layers of the original network."""
         return None if self.own_dropout else self.dropout
 
     @property

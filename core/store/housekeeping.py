@@ -10,11 +10,10 @@ from pathlib import Path
 from filelock import Timeout
 
 from core.errors import ResultsError
-from core.io.atomic_files import explain_write_errors, read_json
+from core.io.atomic_files import explain_write_errors
 from core.store.runs import Store
 
 TRASH = "trash"  # folder in the results folder
-DESCRIPTION = "analysis.json"  # file in each folder of tables and figures; it lists the runs
 
 
 @dataclass(frozen=True)
@@ -56,17 +55,6 @@ def move_to_trash(store: Store, ids: Sequence[str]) -> Path:
 def list_trash(store: Store) -> list[Path]:
     """Return the folders of the trash; each holds the runs of one deletion."""
     return _subfolders(store.results / TRASH)
-
-
-def find_unused_runs(store: Store) -> list[str]:
-    """Return the ids of the finished runs that no table or figure of the results folder uses."""
-    used: set[str] = set()
-    for file in store.results.rglob(DESCRIPTION):
-        try:
-            used.update(map(str, read_json(file)["runs"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return [record.id for record in store.records() if record.finished and record.id not in used]
 
 
 def find_old_cache_entries(store: Store, *, days: float) -> list[Path]:
