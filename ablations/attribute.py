@@ -7,22 +7,22 @@ from ablations.base import Ablation
 from core.config.options import list_problems, option
 from core.config.run import GROUPS, Run
 from core.errors import UserError
-from core.inputs.input_of_run import get_input_shape
-from core.io.atomic_files import short_digest
+from core.inputs.input_kind import get_input_shape
 from core.models.stages import count_blocks, select_stages
 from core.registry import Lazy
+from core.system.atomic_files import short_digest
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.output.output_folder import OutputFolder
     from core.plan import Plan
-    from core.store.runs import Store
+    from core.store.run_store import Store
 
 write_attributions = Lazy("analysis.attribution.writer:write_attributions")
 check_method = Lazy("analysis.attribution.methods:check_method")
-check_target = Lazy("analysis.attribution.selection:check_target")
-clip_index = Lazy("analysis.attribution.selection:clip_index")
+check_target = Lazy("analysis.attribution.clip_selection:check_target")
+clip_index = Lazy("analysis.attribution.clip_selection:clip_index")
 pipeline = Lazy("analysis.attribution.pipeline")
 finished_record = Lazy("core.finished.open_run:find_finished_record")
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from core.config.run import Run
 from core.errors import UserError
-from core.inputs.input_of_run import get_input_shape
+from core.inputs.input_kind import get_input_shape
 from core.models.stages import select_stages
 from core.registry import Lazy
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from analysis.output.output_folder import OutputFolder
     from core.plan import Plan
-    from core.store.runs import Store
+    from core.store.run_store import Store
 
-write_condition_report = Lazy("analysis.conditions:write_condition_report")
+write_condition_report = Lazy("analysis.condition_report:write_condition_report")
 
 
 class Ablation:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from analysis.output.output_folder import OutputFolder
     from core.plan import Plan
-    from core.store.runs import Store
+    from core.store.run_store import Store
 
 option_title = Lazy("analysis.output.number_format:option_title")
 

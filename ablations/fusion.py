@@ -6,7 +6,7 @@ from typing import ClassVar
 from ablations.base import Ablation
 from core.config.options import option
 from core.config.run import Run
-from core.inputs.input_of_run import get_input_shape
+from core.inputs.input_kind import get_input_shape
 from core.models.stages import has_plain_head, select_stages
 
 

@@ -15,7 +15,7 @@ from analysis.output.number_format import format_text
 from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column
 from core.errors import UserError, first_line
-from core.models import surgery
+from core.models import freeze_fuse_cut
 from core.models.auxiliary import find_auxiliary_heads
 from core.models.backbone import Backbone
 from core.models.family import format_shape
@@ -119,11 +119,11 @@ def list_layers(backbone: Backbone) -> tuple[pd.DataFrame, NetworkTotals]:
     except RuntimeError as error:  # e.g. a kernel larger than the feature map
         shape = format_shape(backbone.input_shape)
         raise UserError(f"{backbone.name} does not take an input of {shape} ({first_line(error)})") from error
-    parameters = surgery.count_parameters(backbone)
+    parameters = freeze_fuse_cut.count_parameters(backbone)
     totals = NetworkTotals(
         parameters=parameters,
-        trainable_parameters=surgery.count_trainable_parameters(backbone),
-        parameters_with_statistics=surgery.count_parameters_with_statistics(backbone),
+        trainable_parameters=freeze_fuse_cut.count_trainable_parameters(backbone),
+        parameters_with_statistics=freeze_fuse_cut.count_parameters_with_statistics(backbone),
         multiply_adds=round(multiply_adds),
         input_mb=image.numel() * BYTES_PER_NUMBER / BYTES_PER_MB,
         pass_mb=2 * sum(row["numbers"] for row in rows) * BYTES_PER_NUMBER / BYTES_PER_MB,
@@ -146,7 +146,7 @@ def summarise_stages(backbone: Backbone) -> pd.DataFrame:
     for stage, module in backbone.named_children():
         with torch.no_grad():
             features = module(features)
-        counts = surgery.count_parameters(module), surgery.count_trainable_parameters(module)
+        counts = freeze_fuse_cut.count_parameters(module), freeze_fuse_cut.count_trainable_parameters(module)
         rows.append((stage, format_shape(features.shape[1:]), *counts))
     frame = pd.DataFrame(rows, columns=["stage", "output", "parameters", "trainable_parameters"])
     modules = [Counter(_module_types(backbone.get_submodule(stage))) for stage in frame["stage"]]

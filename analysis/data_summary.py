@@ -17,9 +17,9 @@ from core.datasets.label_names import describe_labels
 from core.datasets.metadata import format_few
 from core.datasets.recording_groups import describe_columns, describe_groups, describe_leaking_groups
 from core.datasets.sets.folder import AUDIO_SUFFIXES, is_hidden
-from core.io.native_stderr import silence_native_stderr
-from core.io.thread_pool import CancellablePool
 from core.progress import Progress, no_progress
+from core.system.native_stderr import silence_native_stderr
+from core.system.thread_pool import CancellablePool
 
 T = TypeVar("T")
 

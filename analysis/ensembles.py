@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import conditions
+from analysis import condition_report
 from analysis.metrics.calibration_error import Outputs, pooled_calibration
 from analysis.metrics.condition_summary import dataset_and_backbone, run_counts
 from analysis.metrics.per_class import ScoredRun, per_class_rows, write_per_class_rows
@@ -34,7 +34,7 @@ from analysis.plots.learning_curves import write_learning_curves
 from analysis.statistics.hypothesis_tests import OVERLAP_NOTE, FoldSizes, compare_pairs, holm
 from core.config.run import Run
 from core.plan import Plan, PlannedRun
-from core.store.runs import Store
+from core.store.run_store import Store
 from core.training import metrics
 
 MIN_MEMBERS = 2  # finished members of a fold whose outputs can be averaged
@@ -185,9 +185,9 @@ def write_ensemble_report(results: OutputFolder, *, title: str) -> pd.DataFrame:
     DataFrame
         The rows of the main table.
     """
-    store, caption = results.session.store, conditions.make_caption(results.plan)
+    store, caption = results.session.store, condition_report.make_caption(results.plan)
     names, ensembles = _read_ensembles(results.plan, store)
-    leading = [*conditions.make_grid_columns(names), Column("condition", title)]
+    leading = [*condition_report.make_grid_columns(names), Column("condition", title)]
     frame = pd.DataFrame(
         [
             {**each.point, **row, **dataset_and_backbone(each.planned[0])}
@@ -209,13 +209,13 @@ def write_ensemble_report(results: OutputFolder, *, title: str) -> pd.DataFrame:
     results.write_table(
         "table",
         frame,
-        [*leading, *columns, *conditions.requested_metric_columns(results, COLUMNS)],
+        [*leading, *columns, *condition_report.requested_metric_columns(results, COLUMNS)],
         caption=caption,
         footnotes=notes,
         groups=names,
     )
-    conditions.write_metrics(results, frame, leading, notes=[*notes, SUMS_NOTE])
-    conditions.write_requested_bars(results, frame, names, title=title)
+    condition_report.write_metrics(results, frame, leading, notes=[*notes, SUMS_NOTE])
+    condition_report.write_requested_bars(results, frame, names, title=title)
     class_rows = [row for each in ensembles for row in _class_rows(each)]
     write_per_class_rows(results, class_rows, leading, caption=caption)
     _write_members_curve(results, ensembles, names, caption=caption)
@@ -236,7 +236,7 @@ def _write_members_curve(
     rows = [{**each.point, **row} for each in ensembles for row in _curve_rows(each)]
     if not rows:
         return
-    curve, series = conditions.add_grid_label(pd.DataFrame(rows), names)
+    curve, series = condition_report.add_grid_label(pd.DataFrame(rows), names)
     results.write_figure(
         "figure",
         curve,

@@ -18,10 +18,10 @@ from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column
 from core.cache.entries import cache_key
 from core.config.run import Run
-from core.inputs.input_of_run import get_input_shape
-from core.io.atomic_files import explain_write_errors, read_json, write_text
+from core.inputs.input_kind import get_input_shape
 from core.models.build_network import build_network
 from core.session import Session
+from core.system.atomic_files import explain_write_errors, read_json, write_text
 from core.training.frozen_prefix import numerics_key_fields
 
 COLUMNS = (

@@ -27,13 +27,13 @@ from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.executor import ExecutionSummary
 from core.inference.precision import check_precision, effective_precision
-from core.io.atomic_files import text_digest
 from core.plan import Conditions, Plan, list_dataset_notes, list_untrained_classes, make_plan
 from core.progress import Reporter
 from core.registry import Lazy
 from core.session import Session
+from core.system.atomic_files import text_digest
 from core.training.fit_input_transform import count_components
-from core.training.run_inputs import load_plain_inputs, split_rows
+from core.training.load_inputs import load_plain_inputs, split_rows
 
 if TYPE_CHECKING:
     import pandas as pd

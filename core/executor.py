@@ -10,13 +10,13 @@ from filelock import Timeout
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import ResultsError, UserError, describe_failure, first_line
-from core.io.atomic_files import explain_write_errors, write_error_reason
-from core.io.machine_errors import explain_machine_errors, find_machine_error
-from core.io.user_code import isolate_user_code
 from core.plan import Plan
 from core.session import Session
 from core.store.clip_tables import write_clip_table
-from core.store.runs import FAILED, FINISHED
+from core.store.run_store import FAILED, FINISHED
+from core.system.atomic_files import explain_write_errors, write_error_reason
+from core.system.machine_errors import explain_machine_errors, find_machine_error
+from core.system.user_code import isolate_user_code
 from core.training import results
 from core.training.evaluation import format_accuracy
 from core.training.heads.groups import group_runs

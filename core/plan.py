@@ -26,12 +26,12 @@ from core.datasets.label_names import describe_labels
 from core.datasets.metadata import format_few
 from core.datasets.recording_groups import describe_columns, describe_groups, describe_leaking_groups
 from core.errors import UserError
-from core.inputs.input_of_run import check_input_transform, get_input_shape
-from core.io.atomic_files import short_digest
+from core.inputs.input_kind import check_input_transform, get_input_shape
 from core.models import find_family
 from core.models.build_network import compute_weights_digest
 from core.models.family import check_input_shape, no_imagenet_error
 from core.progress import Progress, no_progress
+from core.system.atomic_files import short_digest
 
 Point = Mapping[str, Any]  # ``{group__field: value}``
 Conditions = Callable[[Run, Run], Mapping[str, Run]]  # function of a base run and its copy with random starting weights

@@ -14,7 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from core.errors import UserError
 from core.inference.fold_batch_norm import find_foldable_pairs, fold_batch_norms, is_traceable, replace_modules
 from core.inference.trace import trace_network
-from core.models.surgery import avoid_inplace_copies
+from core.models.freeze_fuse_cut import avoid_inplace_copies
 
 GIGABYTE = 10**9
 CPU_MEMORY = GIGABYTE // 2  # bytes; larger batches are not faster, because they leave the caches

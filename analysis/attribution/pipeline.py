@@ -9,15 +9,15 @@ from torch import nn
 from analysis.attribution import baselines, methods
 from analysis.attribution.attribution_model import AttributionModel
 from analysis.attribution.attributions import AttributionMaps, attribute
+from analysis.attribution.clip_selection import select_clips, select_targets
 from analysis.attribution.integrated_gradients import IGSettings
-from analysis.attribution.selection import select_clips, select_targets
 from analysis.output.image_view import ImageAxes, as_image_run
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.datasets.metadata import format_few
 from core.errors import UserError
 from core.finished.open_run import get_backbone, open_run
-from core.inputs.input_of_run import get_input_layout
+from core.inputs.input_kind import get_input_layout
 from core.models.stages import parse_stage
 from core.session import Session
 
@@ -29,7 +29,7 @@ class AttributionRequest:
     Attributes
     ----------
     clips, per_class, misclassified, n_clips
-        As in `analysis.attribution.selection.select_clips`.
+        As in `analysis.attribution.clip_selection.select_clips`.
     target
         ``predicted`` (by the reference run), ``true``, or the name of a class.
     methods

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import conditions
+from analysis import condition_report
 from analysis.attribution import AttributionMaps, class_profiles, faithfulness, feature_figures, map_figures
 from analysis.attribution.pipeline import AttributionPipeline, AttributionRequest, AttributionResult
 from analysis.metrics.condition_summary import summarise_conditions
@@ -96,7 +96,7 @@ def write_attributions(results: OutputFolder, request: AttributionRequest) -> pd
         pipeline = AttributionPipeline(networks, dataset, results.session, request)
         prefix = f"{reference.id}-" if len(references) > 1 else ""
         frames.append(_Writer(results, pipeline, prefix).write())
-    conditions.write_details(
+    condition_report.write_details(
         results,
         summarise_conditions(results.plan, results.session.store, results.session.execution.metric),
         title="Network",

@@ -12,7 +12,7 @@ import numpy as np
 
 from analysis.metrics.registry import POOLED_METRICS
 from core.config.run import Run
-from core.store.runs import Store
+from core.store.run_store import Store
 from core.training import metrics
 
 Outputs = tuple[np.ndarray, np.ndarray]  # probabilities (clips, classes) and targets (clips,)

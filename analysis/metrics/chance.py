@@ -9,7 +9,7 @@ from analysis.output.number_format import format_percent, format_point
 from core.plan import Groups, Plan, PlannedRun
 from core.registry import Lazy
 from core.store.record import Record
-from core.store.runs import Store
+from core.store.run_store import Store
 
 stats = Lazy("scipy.stats")  # most of a second to import
 SIGNIFICANCE_LEVEL = 0.05

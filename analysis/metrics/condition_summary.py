@@ -15,7 +15,7 @@ from analysis.metrics.shared_runs import averaged_over, select_shared_runs
 from analysis.statistics import hypothesis_tests
 from core.config.run import Run
 from core.plan import Groups, Plan, PlannedRun
-from core.store.runs import FAILED, Record, Store
+from core.store.run_store import FAILED, Record, Store
 
 Records = Mapping[str, Record | None]  # by run id
 COMPARED_METRICS = {

@@ -13,12 +13,12 @@ import pandas as pd
 
 from core.cache.entries import cache_key
 from core.datasets.dataset import Dataset
-from core.datasets.prediction.recordings import get_holdout
-from core.finished.predict import predict_logits
-from core.io.atomic_files import explain_write_errors, read_json, write_text
+from core.datasets.new_recordings.unlabelled_clips import get_holdout
+from core.finished.predict_recordings import predict_logits
 from core.plan import Plan
 from core.session import Session
 from core.store.record import Record
+from core.system.atomic_files import explain_write_errors, read_json, write_text
 from core.training import metrics
 
 NAME = "holdout_accuracy"

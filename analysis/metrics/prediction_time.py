@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from core.inputs.input_of_run import get_input_shape
+from core.inputs.input_kind import get_input_shape
 from core.store.record import Record
 from core.training import AUGMENTATIONS
 

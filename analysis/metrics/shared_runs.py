@@ -10,7 +10,7 @@ from typing import Any
 
 from analysis.output.number_format import format_point
 from core.plan import Groups, PlannedRun
-from core.store.runs import Store
+from core.store.run_store import Store
 
 MIN_SHARED_FRACTION = 0.5  # of the runs of the most complete condition
 FOLDS, SEEDS, SINGLE_RUN = "folds", "seeds", "1 run"  # what the mean of a condition is over

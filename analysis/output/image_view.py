@@ -17,7 +17,7 @@ from torch import nn
 from core.config.run import Run
 from core.finished.open_run import OpenRun
 from core.inputs.base import Axis
-from core.inputs.input_of_run import build_input_kind
+from core.inputs.input_kind import build_input_kind
 
 _SINGLE_ROW = Axis("row", "", np.zeros(1))
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from core.errors import UserError
-from core.io.atomic_files import atomic_write
+from core.system.atomic_files import atomic_write
 
 
 def to_file_name(text: str) -> str:

@@ -17,7 +17,7 @@ from analysis.output.number_format import format_point, format_text
 from analysis.output.output_folder import OutputFolder
 from analysis.output.style import escape_mathtext, split_into_panels, with_style
 from core.plan import Groups
-from core.store.runs import Store
+from core.store.run_store import Store
 
 MAX_CLASSES_WITH_NUMBERS = 20  # cells of larger matrices are too small for numbers
 MAX_CLASSES_PER_PANEL = 12  # a larger matrix gets a figure of page width

@@ -21,12 +21,12 @@ from core.audio.reading import read_waveform
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
-from core.inputs.input_of_run import get_input_layout
+from core.inputs.input_kind import get_input_layout
 from core.inputs.store.stored_inputs import DatasetInputs
-from core.io.atomic_files import atomic_write
 from core.models.input_transform.colour import MIN_RANGE
+from core.system.atomic_files import atomic_write
 from core.training.fit_input_transform import fit_normalisation
-from core.training.run_inputs import load_plain_inputs, split_rows
+from core.training.load_inputs import load_plain_inputs, split_rows
 
 MAX_COLUMNS = 5  # clips per row
 DPI = 150

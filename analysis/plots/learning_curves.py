@@ -23,7 +23,7 @@ from analysis.plots import by_condition
 from core.config.run import Run
 from core.errors import UserError, unknown_name_error
 from core.plan import Groups
-from core.store.runs import Store
+from core.store.run_store import Store
 
 CURVES = {  # column of a history: axis label
     "test_accuracy": "Test accuracy (%)",

@@ -16,7 +16,7 @@ from analysis.metrics.condition_summary import dataset_and_backbone
 from analysis.metrics.per_class import SCORES, per_class_rows
 from analysis.plots.confusion import MARGIN_LABEL, add_margins
 from core.plan import Plan
-from core.store.runs import Record, Store
+from core.store.run_store import Record, Store
 
 ENTRY_NOTE = (
     "Entry: a number of a published list without class names. Ours is the class at that position in the order of "

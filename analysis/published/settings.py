@@ -7,7 +7,7 @@ from core.config.options import stored_value, typed_value
 from core.config.run import Run, field_of, option_keys
 from core.datasets.dataset import Dataset
 from core.errors import UserError
-from core.inputs.input_of_run import get_input_shape
+from core.inputs.input_kind import get_input_shape
 from core.models.stages import parse_stage
 
 FREEZE = "freeze"  # last frozen stage, set by an ablation

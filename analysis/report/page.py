@@ -16,10 +16,10 @@ from markupsafe import Markup
 from analysis.output.number_format import format_seconds
 from analysis.report import run_details
 from analysis.report.published_tables import make_published_table
-from analysis.report.reader import Limits, Reader
+from analysis.report.read_analyses import Limits, Reader
 from analysis.report.table_model import make_listing
 from core.errors import UserError, escape_controls
-from core.store.runs import HISTORY, Store
+from core.store.run_store import HISTORY, Store
 
 TEMPLATES = Path(__file__).parent / "templates"
 

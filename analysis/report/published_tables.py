@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.output.tables import MISSING
-from analysis.report.reader import NUMBERS_SUFFIX, Analysis, Item
+from analysis.report.read_analyses import NUMBERS_SUFFIX, Analysis, Item
 from analysis.report.table_model import Cell, Table, make_table
 
 HEADER = ("Report", "Data", "Row", "Column", "Epoch", "Published", "Ours", "Differs in", "Our table", "Source")

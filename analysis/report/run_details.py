@@ -21,7 +21,7 @@ from analysis.output.tables import MISSING
 from analysis.report.table_model import Cell, Table, make_table
 from core.config.run import Model, Run
 from core.errors import UserError
-from core.store.runs import FAILED, RUNNING, Record, Store
+from core.store.run_store import FAILED, RUNNING, Record, Store
 
 MAX_TABLE_CLASSES = 12  # larger confusion matrices are drawn instead of printed
 MAX_DRAWN_CLASSES = 100  # of even larger ones, only the largest confusions are listed

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.conditions import make_caption
+from analysis.condition_report import make_caption
 from analysis.metrics.condition_summary import run_counts, summarise_conditions
 from analysis.metrics.registry import METRICS_WITHOUT_TEST_CLIPS, metric_column
 from analysis.metrics.shared_runs import averaged_over, describe_spread
@@ -35,7 +35,7 @@ from analysis.statistics.hypothesis_tests import average_seeds
 from core.config.options import typed_value
 from core.config.run import Run, field_of
 from core.plan import Plan, PlannedRun
-from core.store.runs import STOPPED, Store
+from core.store.run_store import STOPPED, Store
 
 BEST_CONDITION = "best"  # condition name of the best configuration
 SEARCH_OPTIONS = ("--search", "--trials", "--search-seed", "--scheduler")  # not options of a run

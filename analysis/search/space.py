@@ -19,7 +19,7 @@ from core.config import options
 from core.config.run import Run, field_of
 from core.errors import UserError
 from core.registry import Lazy
-from core.store.runs import STOPPED, Store
+from core.store.run_store import STOPPED, Store
 
 optuna = Lazy("optuna")  # only --search optuna imports it
 Point = dict[str, Any]  # values by ``group__field``

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from analysis import conditions
+from analysis import condition_report
 from analysis.metrics.condition_summary import Records, dataset_and_backbone, run_counts, summarise_conditions
 from analysis.output.number_format import format_count, format_number
 from analysis.output.output_folder import OutputFolder
@@ -25,8 +25,8 @@ from core.cache.entries import cache_key
 from core.config.run import Run
 from core.finished.open_run import get_backbone, open_run
 from core.inputs.store.stored_inputs import DatasetInputs
-from core.io.atomic_files import explain_write_errors, read_json, write_text
 from core.models.backbone import Backbone
+from core.system.atomic_files import explain_write_errors, read_json, write_text
 from core.training.frozen_prefix import numerics_key_fields
 
 RESULTS_VERSION = 3  # of the stored similarities; increase it when the computation changes
@@ -84,7 +84,7 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, spatial: s
             for row in _make_layer_rows([planned.run for planned in part], similarities, records)
         ]
     )
-    caption = f"{conditions.make_caption(results.plan)}: {index.upper()} before and after training"
+    caption = f"{condition_report.make_caption(results.plan)}: {index.upper()} before and after training"
     variance = " Directions hold 99 % of the variance (squared singular values)." if index == "svcca" else ""
     positions = "averaged" if spatial == "mean" else "datapoints"
     footnotes = [
@@ -103,7 +103,7 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, spatial: s
     results.write_table(
         "table",
         frame,
-        [*conditions.make_grid_columns(grid), *COLUMNS],
+        [*condition_report.make_grid_columns(grid), *COLUMNS],
         caption=caption,
         footnotes=footnotes,
         groups=names,
@@ -111,7 +111,7 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, spatial: s
     )
     measured = frame.dropna(subset="similarity")
     if len(measured):
-        data, series = conditions.add_grid_label(measured, names)
+        data, series = condition_report.add_grid_label(measured, names)
         results.write_figure(
             "figure",
             measured.drop(columns="run_ids"),
@@ -119,7 +119,7 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, spatial: s
             caption=f"{caption}, by layer from input to output; dotted: the noise floor; hollow markers: fewer than "
             f"{MIN_DATAPOINTS_PER_NEURON} datapoints per neuron, where the similarity is high for any two networks.",
         )
-    conditions.write_details(
+    condition_report.write_details(
         results, summarise_conditions(results.plan, store, results.session.execution.metric), title="Weights"
     )
     return frame.assign(condition=frame["weights"] + ", " + frame["layer"].fillna(""))

@@ -30,7 +30,7 @@ from analysis.statistics.power import (
 )
 from core.config.run import Run
 from core.plan import Plan, PlannedRun
-from core.store.runs import Store
+from core.store.run_store import Store
 
 COLUMNS = (
     Column("difference", "Difference", format_points),

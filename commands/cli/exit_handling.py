@@ -30,9 +30,9 @@ from commands.cli import PROGRAM
 from commands.cli.notebook import in_notebook, restored_process
 from commands.cli.process_setup import set_up_process
 from core.errors import UserError, first_line, printable
-from core.io.atomic_files import write_error_reason
-from core.io.interrupts import REPEAT_SECONDS, clean_ups
-from core.io.machine_errors import find_machine_error
+from core.system.atomic_files import write_error_reason
+from core.system.interrupts import REPEAT_SECONDS, clean_ups
+from core.system.machine_errors import find_machine_error
 
 DEFECT, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 1, 2, 128 + signal.SIGINT, 128 + signal.SIGPIPE
 INTERRUPTED_LINE = "interrupted; finished runs are kept, the same command resumes"

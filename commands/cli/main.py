@@ -4,8 +4,8 @@ import pkgutil
 from collections.abc import Sequence
 
 from commands.cli.process_setup import resume_garbage_collection
-from core.io.interrupts import exit_at_once
 from core.registry import Lazy
+from core.system.interrupts import exit_at_once
 
 read_call = Lazy("commands.cli.command_line:read_call")  # imports the parser and rich
 ABLATION = "commands.ablation:run"  # runs commands without a class variable `runs`: the ablations

@@ -15,12 +15,12 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 from commands.cli.process_setup import format_warning, set_up_libraries
-from core.io import interrupts
-from core.io.memory import return_freed_memory
 from core.registry import Lazy
+from core.system import interrupts
+from core.system.memory import return_freed_memory
 
-restored_settings = Lazy("core.io.torch_settings:restored_settings")  # imports torch
-restored_generators = Lazy("core.io.torch_settings:restored_generators")
+restored_settings = Lazy("core.system.torch_settings:restored_settings")  # imports torch
+restored_generators = Lazy("core.system.torch_settings:restored_generators")
 
 
 def in_notebook() -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from commands.cli import PROGRAM
 from core.errors import printable
-from core.io.memory import keep_freed_memory
+from core.system.memory import keep_freed_memory
 
 # Idle OpenMP threads spin before they sleep, and occupy cores that other processes need: two trainings on one machine
 # become several times slower. Values that the user has set are kept.
@@ -68,7 +68,7 @@ def _set_numba_cache() -> None:
 
 
 def _separate_stderr() -> None:
-    """Let `sys.stderr` use another descriptor than 2 (see `core.io.native_stderr`), and escape invalid file names."""
+    """Let `sys.stderr` use another descriptor than 2 (`core.system.native_stderr`), and escape invalid file names."""
     with suppress(OSError, AttributeError, ValueError):  # closed streams
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         encoding = sys.stderr.encoding

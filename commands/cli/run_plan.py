@@ -8,7 +8,7 @@ from core.cluster.sweep import execute_on_ray
 from core.executor import ExecutionSummary, unfinished_runs
 from core.plan import Plan
 from core.session import Session
-from core.store.runs import FAILED, DamagedFile
+from core.store.run_store import FAILED, DamagedFile
 
 T = TypeVar("T")
 

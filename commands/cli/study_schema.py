@@ -24,8 +24,8 @@ import msgspec
 import ablations
 from commands.cli.presets import Preset, read_preset
 from core.errors import UserError, closest_name, unknown_name_error
-from core.io.atomic_files import read_regular_file
 from core.registry import Lazy, Registry
+from core.system.atomic_files import read_regular_file
 
 DEFAULT_STUDY = "rethinking-cnn"  # its preset is also called "paper"
 OPTIONS_KEY = "options"  # key of an experiment's options that apply at every scale

@@ -18,7 +18,7 @@ from core.config.layer_spec import parse_head_widths
 from core.config.options import list_problems
 from core.config.run import Model
 from core.errors import UserError
-from core.models import find_family, surgery
+from core.models import find_family, freeze_fuse_cut
 from core.models.backbone import build_backbone
 from core.models.family import VECTOR, format_shape
 from core.models.stages import parse_stage
@@ -84,7 +84,7 @@ def _build_backbone(options: Network) -> tuple[Any, str]:
         dropout=None if options.own_dropout else options.dropout,
         head=parse_head_widths(options.head),
     )
-    return surgery.freeze(backbone, stage), title
+    return freeze_fuse_cut.freeze(backbone, stage), title
 
 
 def _check_options(options: Network) -> tuple[str, tuple[int, ...]]:

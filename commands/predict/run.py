@@ -19,8 +19,8 @@ from core import datasets
 from core.config.execution import ExecutionOptions
 from core.config.options import list_problems
 from core.datasets.metadata import format_few
-from core.datasets.prediction.labels_file import MATCH_KEYS, match_labels, read_labels
-from core.datasets.prediction.recordings import (
+from core.datasets.new_recordings.labels_file import MATCH_KEYS, match_labels, read_labels
+from core.datasets.new_recordings.unlabelled_clips import (
     UnlabelledClips,
     find_feature_rows,
     find_recordings,
@@ -29,14 +29,14 @@ from core.datasets.prediction.recordings import (
 )
 from core.errors import UserError
 from core.finished.open_run import find_finished_record
-from core.finished.predict import PredictionOutputs, predict_logits
+from core.finished.predict_recordings import PredictionOutputs, predict_logits
 from core.finished.used_clips import NEW, TRAINING, find_used_clips
-from core.io.atomic_files import short_digest
 from core.plan import Plan, PlannedRun
 from core.progress import Reporter
 from core.session import Session
 from core.store.record import Record
-from core.store.runs import Store
+from core.store.run_store import Store
+from core.system.atomic_files import short_digest
 
 MAX_LISTED_RECORDINGS = 5  # unusable recordings listed on the terminal; left_out.csv lists all
 

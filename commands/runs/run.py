@@ -14,13 +14,14 @@ from rich.text import Text
 from analysis.output.number_format import format_number, format_percent, format_seconds, json_rows, to_csv
 from analysis.output.tables import align_columns
 from analysis.output.writers import write_formats
-from analysis.report.reader import find_used_runs
+from analysis.report.read_analyses import find_used_runs
 from commands.cli.console import EscapingConsole
 from commands.cli.parser import Call
 from commands.runs.options import ACTIONS, Runs
 from core.errors import UserError, escape_controls, unknown_name_error
 from core.store import housekeeping
 from core.store.record import FAILED, Record
+from core.store.run_store import Store
 from core.store.run_table import (
     METRICS,
     check_column,
@@ -30,7 +31,6 @@ from core.store.run_table import (
     option_columns,
     select_rows,
 )
-from core.store.runs import Store
 
 ID_LENGTH = 12
 FRACTIONS = {

@@ -16,8 +16,8 @@ from analysis.published.comparison import write_published_comparison
 from analysis.published.numbers import list_published, load_published
 from commands.ablation import show_results
 from commands.cli.study_schema import FIGURES, StudySpec, folder_name
-from core.io.atomic_files import write_text
 from core.plan import Plan
+from core.system.atomic_files import write_text
 
 VALUE_SEPARATOR = ", for "  # between the item of an experiment and the option values of one of its parts
 

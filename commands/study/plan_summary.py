@@ -14,7 +14,7 @@ from core.config.run import Run
 from core.models.family import format_shape
 from core.plan import Plan
 from core.session import Session
-from core.store.runs import FINISHED
+from core.store.run_store import FINISHED
 
 
 def print_study_plan(

@@ -36,10 +36,10 @@ from core.config.run import Run
 from core.errors import UserError
 from core.executor import ExecutionSummary
 from core.finished.open_run import UnfinishedRun
-from core.io.atomic_files import short_digest
 from core.progress import Reporter
 from core.session import Session
-from core.store.runs import DamagedFile
+from core.store.run_store import DamagedFile
+from core.system.atomic_files import short_digest
 
 
 @dataclass(frozen=True)

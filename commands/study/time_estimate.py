@@ -11,12 +11,12 @@ from torch import nn
 
 from core.config.run import Run
 from core.inference.fast_evaluation import count_parallel_batches, evaluation_batch_size, fast_eval
-from core.inputs.input_of_run import get_input_shape
-from core.io.torch_settings import allow_tf32
+from core.inputs.input_kind import get_input_shape
 from core.models.backbone import Backbone
 from core.models.build_network import build_network
 from core.plan import Plan
 from core.session import Session
+from core.system.torch_settings import allow_tf32
 from core.training import AUGMENTATIONS
 from core.training.frozen_prefix import split_at_freeze
 from core.training.heads.groups import starting_weights_key

@@ -43,12 +43,12 @@ from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.executor import ExecutionSummary, is_done, run_label
-from core.io.atomic_files import read_json, short_digest, write_text
 from core.plan import Plan, PlannedRun
 from core.progress import Reporter
 from core.registry import Lazy
 from core.session import Session
-from core.store.runs import FAILED, STOPPED
+from core.store.run_store import FAILED, STOPPED
+from core.system.atomic_files import read_json, short_digest, write_text
 
 Asha = Lazy("ray.tune.schedulers:ASHAScheduler")
 REPEAT_FIELDS = ("data__fold", "seed")  # options of repetitions; a configuration is judged by the mean over them

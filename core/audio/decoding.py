@@ -14,7 +14,7 @@ import soundfile
 
 from core.audio.joined_files import PartOfFile, find_parts
 from core.audio.truncated_files import Reader, check_complete, find_caf_end, has_mp3_length
-from core.io.thread_pool import check_cancelled
+from core.system.thread_pool import check_cancelled
 
 BLOCK_SIZE = 1 << 16  # samples in a block, all channels together
 MP3_SLACK = 2 * 1152  # samples that may be missing; only some MP3 encoders count their delay and padding

@@ -16,7 +16,7 @@ from functools import partial
 from io import FileIO
 
 from core.audio.truncated_files import UNKNOWN_SIZE, Reader, find_caf_end, iter_boxes, read_id3_size, read_xing
-from core.io.thread_pool import check_cancelled
+from core.system.thread_pool import check_cancelled
 
 SEARCH_SIZE = 1 << 20  # bytes that are searched at a time
 MAX_HEADER = 64  # bytes of the longest header that is searched for

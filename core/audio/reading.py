@@ -18,7 +18,7 @@ import numpy as np
 import soxr
 
 from core.audio.decoding import BLOCK_SIZE, Block, decode_blocks, describe_format
-from core.io.signatures import LFS_REASON, LFS_START, is_broken_link
+from core.system.file_signatures import LFS_REASON, LFS_START, is_broken_link
 
 MAX_WHOLE = 1 << 28  # samples of a recording that is read whole: 1 GB, three hours at 22,050 Hz
 MISSING, UNREADABLE = (

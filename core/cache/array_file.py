@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from core.errors import UserError
-from core.io.atomic_files import NO_SPACE_ERRNOS
+from core.system.atomic_files import NO_SPACE_ERRNOS
 
 ARRAY_FILE, PROGRESS_FILE = "array.npy", "progress.jsonl"
 

@@ -20,7 +20,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from core.cache.array_file import ARRAY_FILE, PROGRESS_FILE, ArrayWriter, Layout, explain_cache_write_errors
-from core.io.atomic_files import read_json, text_digest, write_text
+from core.system.atomic_files import read_json, text_digest, write_text
 
 MANIFEST_FILE = "manifest.json"
 

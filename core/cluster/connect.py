@@ -18,10 +18,10 @@ from core.cluster.address import check_address
 from core.cluster.ray_processes import end_processes, new_descendants
 from core.config.execution import ExecutionOptions, RayOptions
 from core.errors import UserError, first_line
-from core.io.interrupts import exit_at_once
-from core.io.native_stderr import silence_native_stderr
 from core.registry import Lazy
-from core.session import count_cores
+from core.system.devices import count_cores
+from core.system.interrupts import exit_at_once
+from core.system.native_stderr import silence_native_stderr
 
 ray, tune = Lazy("ray"), Lazy("ray.tune")
 

@@ -10,9 +10,9 @@ from typing import Any
 from core.cache.array_file import ARRAY_FILE
 from core.cache.entries import MANIFEST_FILE
 from core.errors import UserError, first_line
-from core.io.atomic_files import atomic_write
 from core.registry import Lazy
-from core.store.runs import RECORD
+from core.store.run_store import RECORD
+from core.system.atomic_files import atomic_write
 
 pyarrow, fs, fsspec, ray = Lazy("pyarrow"), Lazy("pyarrow.fs"), Lazy("fsspec.core"), Lazy("ray")
 

@@ -23,15 +23,15 @@ from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.executor import ExecutionSummary, report_damaged_runs, unfinished_runs, write_clip_tables
-from core.inputs.input_of_run import get_input_key
+from core.inputs.input_kind import get_input_key
 from core.inputs.store.build_inputs import BuildChunks
 from core.models import find_family
 from core.models.weights import NAMED_WEIGHTS
 from core.plan import Plan
 from core.registry import Lazy
 from core.session import Session
-from core.store.runs import FAILED, FINISHED, STOPPED
-from core.training.run_inputs import load_run_inputs
+from core.store.run_store import FAILED, FINISHED, STOPPED
+from core.training.load_inputs import load_run_inputs
 
 tune = Lazy("ray.tune")
 tune_classes = Lazy("core.cluster.tune_classes")  # imports Ray

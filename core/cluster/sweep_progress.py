@@ -11,7 +11,7 @@ from core.config.run import Run
 from core.errors import MachineError
 from core.executor import group_label, record_failure, report_accuracy
 from core.session import Session
-from core.store.runs import FAILED, FINISHED, RECORD, STOPPED
+from core.store.run_store import FAILED, FINISHED, RECORD, STOPPED
 from core.training.evaluation import format_accuracy
 
 SHOW_SECONDS = 0.5  # seconds between two updates of the display

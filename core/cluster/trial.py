@@ -21,11 +21,11 @@ from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import MachineError, UserError, describe_failure
 from core.executor import train_runs
-from core.io.atomic_files import write_error_reason
-from core.io.memory import keep_freed_memory
 from core.registry import Lazy
 from core.session import Session
-from core.store.runs import CHECKPOINT, FINISHED, Store
+from core.store.run_store import CHECKPOINT, FINISHED, Store
+from core.system.atomic_files import write_error_reason
+from core.system.memory import keep_freed_memory
 from core.training.step import NonFiniteLoss
 
 tune = Lazy("ray.tune")

@@ -17,8 +17,8 @@ from core.config.layer_spec import DEFAULT_MLP_LAYERS, parse_head_widths, parse_
 from core.config.options import AUTO, DATASET_DEFAULT, field_names, flag_of, from_dict, has_legacy_value, option
 from core.datasets import LOADERS
 from core.errors import UserError
-from core.io.atomic_files import text_digest
 from core.models import FAMILIES
+from core.system.atomic_files import text_digest
 from core.training import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES
 
 MIN_SR = 100  # Hz; at lower rates the shortest window has less than two samples

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import UserError
-from core.io.atomic_files import is_utf8
 from core.progress import Progress, no_progress
 from core.registry import Lazy, Registry
+from core.system.atomic_files import is_utf8
 
 if TYPE_CHECKING:
     from core.datasets.dataset import Dataset

@@ -14,8 +14,8 @@ from core.datasets.fingerprint import get_file_sizes, hash_content, hash_files, 
 from core.datasets.folds import hold_out, make_folds
 from core.datasets.metadata import format_few
 from core.errors import UserError
-from core.io.atomic_files import file_digest, is_utf8
 from core.progress import Progress, no_progress
+from core.system.atomic_files import file_digest, is_utf8
 
 CLIP_COLUMNS = ["path", "label", "fold", "group"]
 TEST_FOLD, TRAIN_FOLD, VALIDATION_FOLD = 1, 2, 3  # fold numbers of a data set with a fixed split

@@ -15,10 +15,10 @@ import msgspec
 import numpy as np
 
 from core.errors import UserError
-from core.io.atomic_files import atomic_write, text_digest
-from core.io.signatures import Signature, file_or_link_signature, is_broken_link, signature_of
-from core.io.thread_pool import CancellablePool
 from core.progress import Progress, no_progress, show_if_slow
+from core.system.atomic_files import atomic_write, text_digest
+from core.system.file_signatures import Signature, file_or_link_signature, is_broken_link, signature_of
+from core.system.thread_pool import CancellablePool
 
 FILES_PER_TASK = 256
 ROWS_PER_PIECE = 4096  # rows that are encoded at a time, to limit the memory
@@ -98,7 +98,7 @@ def hash_files(
     name, root
         Name of the data set, and folder that its paths are relative to.
     cache
-        Folder in which digests are stored by path and signature (`core.io.signatures`); None to store none.
+        Folder in which digests are stored by path and signature (`core.system.file_signatures`); None to store none.
     skip_unreadable
         Whether the digest of a file that cannot be read is "", instead of an error.
     progress

@@ -14,7 +14,7 @@ import pandas as pd
 
 from core.config.options import parse_whole_number
 from core.errors import UserError
-from core.io.signatures import LFS_REASON, LFS_START
+from core.system.file_signatures import LFS_REASON, LFS_START
 
 CSV_ERRORS = (UnicodeDecodeError, csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError)
 DELIMITERS = (",", ";", "\t", "|")

@@ -17,9 +17,9 @@ from core.models.build_network import build_network
 from core.models.parameter_names import from_original
 from core.session import Session
 from core.store.record import Record
-from core.store.runs import Store
+from core.store.run_store import Store
 from core.training import fit_input_transform
-from core.training.run_inputs import load_plain_inputs, split_rows
+from core.training.load_inputs import load_plain_inputs, split_rows
 
 
 class UnfinishedRun(UserError):

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from core.datasets.fingerprint import hash_files, hash_rows
-from core.datasets.prediction.recordings import UnlabelledClips
+from core.datasets.new_recordings.unlabelled_clips import UnlabelledClips
 from core.progress import Progress, no_progress
 from core.store.clip_tables import read_clip_table
 from core.store.record import Record
-from core.store.runs import Store
+from core.store.run_store import Store
 
 TRAINING, VALIDATION, TEST, NEW = "training", "validation", "test", "new"
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from core.inference.precision import ComputeMode
-from core.io.thread_pool import CancellablePool
+from core.system.thread_pool import CancellablePool
 
 MAX_PARALLEL_BATCHES = 4  # limits the memory of activations
 

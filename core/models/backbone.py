@@ -47,7 +47,7 @@ class Backbone(nn.Module):
     Attributes
     ----------
     frozen
-        Stages that stay in evaluation mode when `train()` is called (see `core.models.surgery.freeze`).
+        Stages that stay in evaluation mode when `train()` is called (see `core.models.freeze_fuse_cut.freeze`).
     """
 
     def __init__(

@@ -3,11 +3,11 @@
 from core.config.layer_spec import parse_head_widths
 from core.config.run import Model, Run
 from core.errors import UserError
-from core.inputs.input_of_run import get_input_shape
-from core.io.atomic_files import file_digest
-from core.models import find_family, surgery
+from core.inputs.input_kind import get_input_shape
+from core.models import find_family, freeze_fuse_cut
 from core.models.backbone import Backbone, build_backbone
 from core.models.weights import check_weights_path
+from core.system.atomic_files import file_digest
 
 
 def build_network(run: Run, num_classes: int) -> Backbone:
@@ -50,11 +50,11 @@ def build_network(run: Run, num_classes: int) -> Backbone:
 
     backbone = build_with(model.weights)
     if model.fuse != "all":
-        backbone = surgery.fuse(backbone, build_with("random"), model.fuse)
-    backbone = surgery.cut(
+        backbone = freeze_fuse_cut.fuse(backbone, build_with("random"), model.fuse)
+    backbone = freeze_fuse_cut.cut(
         backbone, model.cut, num_classes, seed=run.seed, dropout=model.dropout_rate or 0.0, head=head
     )
-    return surgery.freeze(backbone, model.freeze, batch_norm=model.frozen_batch_norm)
+    return freeze_fuse_cut.freeze(backbone, model.freeze, batch_norm=model.frozen_batch_norm)
 
 
 def compute_weights_digest(model: Model) -> str:

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from core.datasets.dataset import CLIP_COLUMNS, Dataset
-from core.io.atomic_files import atomic_write, explain_write_errors
 from core.registry import Lazy
-from core.store.runs import Store
+from core.store.run_store import Store
+from core.system.atomic_files import atomic_write, explain_write_errors
 
 pa, parquet = Lazy("pyarrow"), Lazy("pyarrow.parquet")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from filelock import Timeout
 
 from core.errors import ResultsError
-from core.io.atomic_files import explain_write_errors
-from core.store.runs import Store
+from core.store.run_store import Store
+from core.system.atomic_files import explain_write_errors
 
 TRASH = "trash"  # folder in the results folder
 

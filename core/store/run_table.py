@@ -14,7 +14,7 @@ from core.config.options import option_name, typed_value
 from core.config.run import field_of, run_options
 from core.errors import UserError, unknown_name_error
 from core.store.record import Metrics, Record
-from core.store.runs import Store
+from core.store.run_store import Store
 
 RENAMED = {"epochs": "trained_epochs", "epoch": "last_epoch"}  # metrics with the name of an option
 METRICS = tuple(RENAMED.get(field.name, field.name) for field in dataclasses.fields(Metrics))

@@ -17,7 +17,7 @@ from core.audio.waveform_augmentation import WaveformChange, augment_waveform
 from core.config.run import Run
 from core.errors import UserError
 from core.inputs import INPUT_KINDS
-from core.inputs.input_of_run import get_input_layout
+from core.inputs.input_kind import get_input_layout
 from core.training import AUGMENTATIONS
 
 MAX_DEGREES = 15.0  # largest rotation of an image

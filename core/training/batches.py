@@ -21,8 +21,8 @@ from core.inputs.store.float16 import Float16Rows
 from core.inputs.store.on_the_fly import OnTheFlyInputs
 from core.inputs.store.stored_inputs import DatasetInputs
 from core.inputs.store.stored_waveforms import Waveforms
-from core.io.thread_pool import map_ahead
 from core.session import DeviceCache, Session
+from core.system.thread_pool import map_ahead
 from core.training import AUGMENTATIONS
 
 CLIPS_PER_COPY = 64  # clips copied to the device at a time, because there may be no memory for a second copy of all

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from core.io.atomic_files import atomic_write
+from core.system.atomic_files import atomic_write
 
 BEST_LOGITS = "best.logits"
 

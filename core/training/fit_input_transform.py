@@ -13,13 +13,13 @@ from core.config.run import Run
 from core.datasets.dataset import Split
 from core.errors import UserError
 from core.inputs import INPUT_KINDS
-from core.inputs.input_of_run import check_input_transform, get_input_layout, get_input_shape
+from core.inputs.input_kind import check_input_transform, get_input_layout, get_input_shape
 from core.inputs.store.stored_inputs import DatasetInputs
 from core.models.backbone import Backbone
 from core.models.input_transform.colour import ColourMap, ScaleToUnit
 from core.models.input_transform.normalise import Normalise
 from core.models.input_transform.pca import PcaProjection
-from core.store.runs import Store
+from core.store.run_store import Store
 
 
 def make_input_transform(run: Run, backbone: Backbone, inputs: DatasetInputs, split: Split) -> nn.Module:

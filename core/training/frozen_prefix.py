@@ -25,10 +25,10 @@ from core.config.run import Run
 from core.inference.fast_evaluation import can_fold, evaluation_batch_size, fast_eval
 from core.inference.precision import DTYPES, CastTo, ComputeMode
 from core.inputs.store.stored_inputs import DatasetInputs
-from core.io.thread_pool import CancellablePool
-from core.models import surgery
+from core.models import freeze_fuse_cut
 from core.models.backbone import Backbone
 from core.session import Session
+from core.system.thread_pool import CancellablePool
 
 PART_SIZE = 1024  # clips; parts that are finished are kept if the process is killed
 FOLDING_VERSION = 4  # increased if batch norms are folded in another way
@@ -53,7 +53,7 @@ def split_at_freeze(normalise: nn.Module, backbone: Backbone, freeze: str) -> tu
     """
     if freeze == "none":
         return nn.Identity(), nn.Sequential(OrderedDict(normalise=normalise, backbone=backbone))
-    prefix, network = surgery.split_backbone(backbone, freeze)
+    prefix, network = freeze_fuse_cut.split_backbone(backbone, freeze)
     if len(network) > 1:
         return nn.Sequential(normalise, prefix), network
     head = list(backbone.stage("head").named_children())
@@ -211,7 +211,7 @@ def numerics_key_fields(
     """Return the cache key fields for the rounding errors of a network's output, in JSON types.
 
     Rounding depends on the version of torch, the memory format, the device, the number of threads on a CPU, and on a
-    GPU the current setting of TF32 (`core.io.torch_settings.allow_tf32`).
+    GPU the current setting of TF32 (`core.system.torch_settings.allow_tf32`).
     """
     fields: dict[str, Any] = {"torch": torch.__version__, "channels_last": channels_last, "device": device.type}
     if DTYPES[precision] != torch.float32:

@@ -15,19 +15,19 @@ from torch import nn
 from core.config.run import Run
 from core.datasets.dataset import Dataset, Split
 from core.inference.precision import ComputeMode, check_precision
-from core.inputs.input_of_run import build_input_kind
+from core.inputs.input_kind import build_input_kind
 from core.inputs.store.on_the_fly import WaveformsToInputs
-from core.io.torch_settings import SMALL_NETWORK, allow_tf32
-from core.models import surgery
+from core.models import freeze_fuse_cut
 from core.models.backbone import Backbone
 from core.models.build_network import build_network
 from core.session import Session
+from core.system.torch_settings import SMALL_NETWORK, allow_tf32
 from core.training import AUGMENTATIONS
 from core.training.augmentations import make_batch_augmentation, make_test_augmentation
 from core.training.batches import InputSource, make_source
 from core.training.fit_input_transform import make_input_transform
 from core.training.frozen_prefix import CLIP_MS_FACT, load_activations, prepend_cast, split_at_freeze
-from core.training.run_inputs import check_classes, load_run_inputs, split_rows
+from core.training.load_inputs import check_classes, load_run_inputs, split_rows
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class PreparedRun:
     prefix_reused
         Whether `source` holds activations of the frozen prefix, computed once.
     counts
-        Numbers of parameters of the backbone (`core.models.surgery.count_parameters_by_kind`).
+        Numbers of parameters of the backbone (`core.models.freeze_fuse_cut.count_parameters_by_kind`).
     prefix_ms
         Time per clip in the frozen prefix when its activations were computed, in milliseconds; NaN if unknown.
     """
@@ -78,7 +78,7 @@ class PreparedRun:
 
     def device_vectors(self) -> torch.Tensor | None:
         """Return the inputs (rows, features) if they are vectors on the device and the network is small, else None."""
-        is_small = surgery.count_parameters(self.network) <= SMALL_NETWORK
+        is_small = freeze_fuse_cut.count_parameters(self.network) <= SMALL_NETWORK
         return self.source.on_device if self.source.is_vectors and is_small else None
 
 
@@ -136,7 +136,7 @@ def prepare(run: Run, dataset: Dataset, session: Session, *, reuse: bool = True)
         augment=augment,
         bad_clips=plain.unusable,
         prefix_reused=reuse_prefix,
-        counts=surgery.count_parameters_by_kind(backbone),
+        counts=freeze_fuse_cut.count_parameters_by_kind(backbone),
         prefix_ms=prefix_ms,
     )
 

@@ -9,7 +9,7 @@ from torch import nn
 from core.config.run import Training
 from core.inference.precision import ComputeMode
 from core.models.auxiliary import find_auxiliary_heads
-from core.models.surgery import avoid_inplace_copies
+from core.models.freeze_fuse_cut import avoid_inplace_copies
 from core.training import LOSSES
 from core.training.compilation import compile_network
 

@@ -17,8 +17,8 @@ from torch import nn
 
 from core.config.run import Run
 from core.datasets.dataset import Dataset
-from core.io.torch_settings import torch_threads
 from core.session import Session
+from core.system.torch_settings import torch_threads
 from core.training import checkpoint, results
 from core.training.augmentations import make_test_augmentation
 from core.training.batches import copy_to_device

@@ -12,7 +12,7 @@ from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.plan import Plan, PlannedRun, resolve
 from core.session import Session
-from core.training.run_inputs import load_plain_inputs
+from core.training.load_inputs import load_plain_inputs
 from core.training.trainer import train
 
 

@@ -16,11 +16,11 @@ from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.inputs import INPUT_KINDS
 from core.inputs.base import Axis, InputKind
-from core.inputs.input_of_run import get_input_shape
+from core.inputs.input_kind import get_input_shape
 from core.models.build_network import build_network
 from core.plan import Plan, PlannedRun
 from core.session import Session
-from core.store.runs import FINISHED
+from core.store.run_store import FINISHED
 from core.training.prepare import prepare
 from core.training.trainer import train
 

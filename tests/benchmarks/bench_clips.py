@@ -70,7 +70,7 @@ set_up_libraries()
 from core.config.execution import ExecutionOptions
 from core.plan import make_plan
 from core.session import Session
-from core.training.run_inputs import load_run_inputs
+from core.training.load_inputs import load_run_inputs
 
 session = Session(ExecutionOptions(results=Path(sys.argv[2]), device="cpu"))
 point = {"data__name": "folder", "clip__sr": 8000, "clip__duration": 1.0, "frontend__n_mels": 32,

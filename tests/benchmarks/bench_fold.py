@@ -31,7 +31,7 @@ from torchvision.transforms import Resize
 from commands.cli.process_setup import OPENMP, set_up_libraries
 from core.config.run import Clip, Frontend
 from core.datasets.dataset import Dataset
-from core.inputs.input_of_run import build_input_kind
+from core.inputs.input_kind import build_input_kind
 from core.inputs.spectrogram import WINDOWS_MS
 from core.inputs.store.compute import compute_inputs
 from core.inputs.store.stored_inputs import load_inputs

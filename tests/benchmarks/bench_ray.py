@@ -51,7 +51,7 @@ def _do_work(results: str, work: str, ray: str, threads: str, cores: str) -> Non
     from core.config.execution import ExecutionOptions, RayOptions
     from core.plan import Plan, PlannedRun
     from core.session import Session
-    from core.training.run_inputs import load_run_inputs
+    from core.training.load_inputs import load_run_inputs
     from tests.benchmarks.bench_training import embedded_run
 
     cluster = RayOptions(ray=ray)

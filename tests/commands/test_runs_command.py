@@ -13,8 +13,8 @@ from commands.runs.run import draw_sparkline
 from core.config.run import Run
 from core.errors import UserError
 from core.store.record import FAILED
+from core.store.run_store import Store
 from core.store.run_table import list_changed_options, make_run_table, select_rows
-from core.store.runs import Store
 from run_ablation import main
 
 TARGETS = np.array([0, 1, 2, 0])

@@ -10,7 +10,7 @@ from core.errors import UserError
 from core.executor import execute
 from core.plan import Plan, PlannedRun
 from core.session import Session
-from core.store.runs import FAILED, FINISHED
+from core.store.run_store import FAILED, FINISHED
 
 
 def plan_two_runs(run: Run, dataset: Dataset) -> tuple[Plan, Run, Run]:

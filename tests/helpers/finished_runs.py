@@ -10,7 +10,7 @@ import pandas as pd
 
 from core.config.run import Run
 from core.plan import Plan, PlannedRun
-from core.store.runs import FINISHED, Store
+from core.store.run_store import FINISHED, Store
 from core.training import metrics
 
 History = Sequence[Mapping[str, float]]

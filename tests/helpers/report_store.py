@@ -18,7 +18,7 @@ from analysis.plots import by_condition
 from analysis.published.comparison import write_published_comparison
 from core.config.run import Run
 from core.plan import Plan, PlannedRun
-from core.store.runs import FAILED, RUNNING, Store
+from core.store.run_store import FAILED, RUNNING, Store
 from core.training import metrics
 
 HOSTILE = "<script>alert(1)</script>"

@@ -18,7 +18,7 @@ from small_runs import ON_CPU, SIZE
 import run_ablation
 from core.config.run import Run
 from core.errors import UserError
-from core.store.runs import (
+from core.store.run_store import (
     FINISHED,
     HISTORY,
     INPUT_TRANSFORM,

@@ -14,7 +14,7 @@ from core.audio.reading import BadClip, read_waveform
 from core.config.run import Run
 from core.datasets import load_dataset
 from core.datasets.dataset import TEST_FOLD, TRAIN_FOLD, VALIDATION_FOLD, Dataset
-from core.datasets.prediction.recordings import find_recordings
+from core.datasets.new_recordings.unlabelled_clips import find_recordings
 from core.datasets.recording_groups import describe_columns
 from core.datasets.sets.gtzan import GENRES
 from core.errors import UserError

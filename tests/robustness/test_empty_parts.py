@@ -12,7 +12,7 @@ from core.datasets import load_dataset
 from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.plan import list_untrained_classes, make_plan
-from core.store.runs import Store
+from core.store.run_store import Store
 from run_ablation import main
 
 SINGLE = "classes a, b have a single training clip;"

@@ -129,7 +129,7 @@ def run_main(body: str, **environment: str) -> "subprocess.CompletedProcess[str]
 import os, sys, threading, time
 from commands.cli.exit_handling import run_and_exit
 from core.errors import UserError
-from core.io.interrupts import exit_at_once
+from core.system.interrupts import exit_at_once
 
 def main(words):
     {body}

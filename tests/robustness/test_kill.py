@@ -17,7 +17,7 @@ import soundfile
 from fork_server import ROOT, ForkServer
 from killable_command import NO_PHASE, PHASES
 
-from core.store.runs import CHECKPOINT, FINISHED, HISTORY, PREDICTIONS, WEIGHTS, Store
+from core.store.run_store import CHECKPOINT, FINISHED, HISTORY, PREDICTIONS, WEIGHTS, Store
 
 IDENTICAL_FILES = (WEIGHTS, PREDICTIONS)
 

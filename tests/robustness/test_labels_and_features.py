@@ -12,7 +12,7 @@ from analysis.data_summary import summarise_dataset
 from core.datasets import load_dataset, select
 from core.datasets.dataset import Dataset
 from core.datasets.label_names import describe_labels
-from core.datasets.prediction.labels_file import match_labels, read_labels
+from core.datasets.new_recordings.labels_file import match_labels, read_labels
 from core.errors import UserError
 from core.plan import list_dataset_notes, make_plan
 

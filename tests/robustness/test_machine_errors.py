@@ -9,14 +9,15 @@ import torch
 
 from commands.cli import process_setup
 from commands.cli.exit_handling import BAD_INPUT, _describe
-from core import executor, session
+from core import executor
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import MachineError, UserError
-from core.io.machine_errors import explain_machine_errors, find_machine_error
 from core.plan import Plan, PlannedRun
 from core.session import Session
 from core.store.record import MISSING
+from core.system import devices
+from core.system.machine_errors import explain_machine_errors, find_machine_error
 
 ERRORS = {
     "memory": MemoryError("Unable to allocate 3 GiB"),
@@ -86,9 +87,9 @@ def test_cpu_quota_of_container_limits_cores(
     files = [tmp_path / f"{k}" for k in range(len(contents))]
     for file, content in zip(files, contents, strict=True):
         file.write_text(f"{content}\n")
-    monkeypatch.setattr(session, "CPU_QUOTA_FILES", (tuple(files), (tmp_path / "missing",)))
+    monkeypatch.setattr(devices, "CPU_QUOTA_FILES", (tuple(files), (tmp_path / "missing",)))
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
-    assert session.count_cores() == cores
+    assert devices.count_cores() == cores
 
 
 def test_numba_gets_cache_folder_only_if_it_cannot_write(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ def compare(name, function, *words):
 
 CELLS = """
 from core.errors import UserError
-from core.io import interrupts
+from core.system import interrupts
 
 def interrupt(words):
     os.kill(os.getpid(), signal.SIGINT)

@@ -20,8 +20,8 @@ from core.cache.array_file import explain_cache_write_errors
 from core.config.run import Run
 from core.datasets.download import unpack
 from core.errors import ResultsError, UserError
-from core.store import runs
-from core.store.runs import Store
+from core.store import run_store
+from core.store.run_store import Store
 from run_ablation import main
 
 PIPE = object()
@@ -205,7 +205,7 @@ def test_refused_locks_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         def acquire(self, *, blocking: bool) -> object:
             raise Timeout("x")
 
-    monkeypatch.setattr(runs, "FileLock", Refused)
+    monkeypatch.setattr(run_store, "FileLock", Refused)
     with pytest.raises(ResultsError, match="the file system refuses locks; choose another --results"):
         store.check_locks()
     assert not list((tmp_path / "runs" / ".locks").glob("probe*"))

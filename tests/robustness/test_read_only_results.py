@@ -7,7 +7,7 @@ import pytest
 from small_runs import fill_options
 
 from core.errors import UserError
-from core.store import runs
+from core.store import run_store
 from run_ablation import main
 
 
@@ -16,14 +16,14 @@ def results(sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     """Return a results folder with one finished run, which is read-only from now on."""
     folder = tmp_path / "results"
     assert main(freeze(sounds, folder)) == 0
-    create_writable = runs._create_writable
+    create_writable = run_store._create_writable
 
     def refuse(place: Path) -> None:
         if place.is_relative_to(folder):
             raise OSError(errno.EROFS, "Read-only file system", str(place))
         create_writable(place)
 
-    monkeypatch.setattr(runs, "_create_writable", refuse)
+    monkeypatch.setattr(run_store, "_create_writable", refuse)
     return folder
 
 
@@ -62,6 +62,6 @@ def test_read_only_results_without_output_are_refused_with_remedy(results: Path,
 def test_missing_results_that_cannot_be_made_need_other_results(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"Not a directory\); choose another --results"):
-        runs.Store(tmp_path / "file" / "results", tmp_path)
+        run_store.Store(tmp_path / "file" / "results", tmp_path)
     with pytest.raises(UserError, match=r"Not a directory\); choose another --output"):
-        runs.Store(tmp_path / "results", tmp_path / "file" / "output")
+        run_store.Store(tmp_path / "results", tmp_path / "file" / "output")

@@ -33,11 +33,11 @@ from core.config.run import Clip, Frontend
 from core.datasets.fingerprint import check_unchanged
 from core.errors import UserError
 from core.inputs.base import InputKind
-from core.inputs.input_of_run import build_input_kind
+from core.inputs.input_kind import build_input_kind
 from core.inputs.store.compute import compute_inputs
 from core.inputs.store.processes import map_in_processes
-from core.io.native_stderr import silence_native_stderr
-from core.io.thread_pool import CancellablePool, map_ahead
+from core.system.native_stderr import silence_native_stderr
+from core.system.thread_pool import CancellablePool, map_ahead
 
 BATCH_SIZE = 32  # clips that are decoded ahead and written together
 MAX_WAITING_SAMPLES = 1 << 20  # samples; longer recordings are not decoded ahead

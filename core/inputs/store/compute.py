@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from core.inputs.base import InputKind
-from core.io.thread_pool import CancellablePool
-from core.io.torch_settings import full_precision, torch_threads
+from core.system.thread_pool import CancellablePool
+from core.system.torch_settings import full_precision, torch_threads
 
 
 class LazyWaveforms(Sequence[torch.Tensor]):

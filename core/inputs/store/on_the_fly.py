@@ -15,7 +15,7 @@ from core.cache.entries import cache_key
 from core.config.run import Clip, Frontend, identity
 from core.errors import UserError
 from core.inputs.base import InputKind
-from core.inputs.input_of_run import build_input_kind
+from core.inputs.input_kind import build_input_kind
 from core.inputs.store.build_inputs import BATCH_SIZE, too_loud_reason
 from core.inputs.store.compute import LazyWaveforms, compute_inputs
 from core.inputs.store.stored_inputs import DatasetInputs, frontend_key_fields

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from core.errors import UserError
-from core.io.memory import keep_freed_memory
-from core.io.native_stderr import silence_native_stderr
-from core.io.thread_pool import map_ahead
+from core.system.memory import keep_freed_memory
+from core.system.native_stderr import silence_native_stderr
+from core.system.thread_pool import map_ahead
 
 _process_function: Callable[[Any], Any]  # set in each child process
 

@@ -23,11 +23,11 @@ from core.config.run import Clip, Frontend, identity
 from core.errors import UserError, unknown_name_error
 from core.inputs import INPUT_KINDS
 from core.inputs.base import ArrayLike
-from core.inputs.input_of_run import get_input_layout
+from core.inputs.input_kind import get_input_layout
 from core.inputs.store.build_inputs import BuildChunks, InputSettings, write_inputs
 from core.inputs.store.float16 import Float16Rows
-from core.io.memory import return_freed_memory
 from core.progress import Progress, no_progress
+from core.system.memory import return_freed_memory
 
 if TYPE_CHECKING:
     from core.datasets.dataset import Dataset

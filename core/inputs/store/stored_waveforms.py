@@ -28,10 +28,10 @@ from core.inputs.store.build_inputs import (
     read_clip,
 )
 from core.inputs.store.stored_inputs import UnusableClip, clips_error, list_unusable_clips
-from core.io.memory import return_freed_memory
-from core.io.native_stderr import silence_native_stderr
-from core.io.thread_pool import CancellablePool, map_ahead
 from core.progress import Progress, no_progress
+from core.system.memory import return_freed_memory
+from core.system.native_stderr import silence_native_stderr
+from core.system.thread_pool import CancellablePool, map_ahead
 
 if TYPE_CHECKING:
     from core.datasets.dataset import Dataset

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import UserError
-from core.io.atomic_files import file_digest
 from core.models.families.timm_models import Timm
 from core.models.family import Family, Shape, Statistics, name_stages
 from core.registry import Lazy
+from core.system.atomic_files import file_digest
 
 if TYPE_CHECKING:
     import torch

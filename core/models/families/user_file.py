@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 torch = Lazy("torch")
-isolate_user_code = Lazy("core.io.user_code:isolate_user_code")
+isolate_user_code = Lazy("core.system.user_code:isolate_user_code")
 stage_check = Lazy("core.models.stage_check")
 
 

@@ -6,7 +6,7 @@ from functools import cache
 
 from core.config.run import Run
 from core.datasets.dataset import Dataset
-from core.inputs.input_of_run import get_input_shape
+from core.inputs.input_kind import get_input_shape
 from core.models.family import Shape
 from core.models.stages import list_stages
 from core.training import AUGMENTATIONS

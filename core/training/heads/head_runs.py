@@ -19,8 +19,8 @@ from core.session import Session
 from core.training import results
 from core.training.heads.groups import starting_weights_key
 from core.training.heads.stacked_heads import can_stack, flatten_layers
+from core.training.load_inputs import load_plain_inputs, split_rows
 from core.training.prepare import PreparedRun, prepare
-from core.training.run_inputs import load_plain_inputs, split_rows
 from core.training.schedules import compute_lr
 from core.training.trainer import TrainingOutcome, is_best, write_outcome
 

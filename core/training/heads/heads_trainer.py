@@ -18,8 +18,8 @@ from torch import nn
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.inference.fast_evaluation import EVALUATION_BATCH_SIZE
-from core.io.torch_settings import SMALL_NETWORK, torch_threads
 from core.session import Session
+from core.system.torch_settings import SMALL_NETWORK, torch_threads
 from core.training import results
 from core.training.batches import split_batches
 from core.training.early_stopping import find_stop_reason

@@ -5,7 +5,7 @@ import pytest
 from finished_runs import finish, plan_of
 from scipy import stats
 
-from analysis.conditions import make_footnotes, make_single_run_notes
+from analysis.condition_report import make_footnotes, make_single_run_notes
 from analysis.metrics.chance import above_chance_p_value, name_chance
 from analysis.metrics.condition_summary import summarise_conditions
 from analysis.statistics.paired_comparisons import compare_with_reference

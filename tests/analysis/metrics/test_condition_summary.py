@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from finished_runs import finish, plan_of
 
-from analysis.conditions import DETAILED_METRICS, write_condition_report
+from analysis.condition_report import DETAILED_METRICS, write_condition_report
 from analysis.metrics.condition_summary import summarise_conditions
 from analysis.metrics.registry import METRICS, check_metrics
 from analysis.output import style

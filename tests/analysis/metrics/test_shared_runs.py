@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from finished_runs import finish, plan_of, scored
 
-from analysis.conditions import write_condition_report
+from analysis.condition_report import write_condition_report
 from analysis.metrics.condition_summary import summarise_conditions, summarise_groups
 from analysis.metrics.shared_runs import describe_shared_runs, select_shared_runs
 from analysis.output.output_folder import OutputFolder

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from analysis.conditions import write_condition_report
+from analysis.condition_report import write_condition_report
 from analysis.output.output_folder import OutputFolder
 from analysis.output.provenance import provenance_notes
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.plan import Plan, PlannedRun
 from core.session import Session
-from core.store.runs import Store
+from core.store.run_store import Store
 from core.training.trainer import train
 
 

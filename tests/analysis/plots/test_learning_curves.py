@@ -10,7 +10,7 @@ import pytest
 from finished_runs import finish, plan_of, scored
 from matplotlib.axes import Axes
 
-from analysis.conditions import add_grid_label, write_condition_report
+from analysis.condition_report import add_grid_label, write_condition_report
 from analysis.metrics.condition_summary import summarise_conditions
 from analysis.output import style
 from analysis.output.output_folder import OutputFolder

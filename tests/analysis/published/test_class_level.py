@@ -16,7 +16,7 @@ from analysis.published.numbers import load_published
 from core.config.run import Run
 from core.plan import Plan
 from core.session import Session
-from core.store.runs import Store
+from core.store.run_store import Store
 
 NUMBERS = """item,data,backbone,condition,metric,epoch,value
 T,instruments,efficientnet_lite0,class class 2,recall,,0.5

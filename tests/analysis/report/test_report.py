@@ -8,11 +8,11 @@ import pytest
 from report_store import CLASSES, CLIP, HOSTILE, REASON, finish, make_store
 
 from analysis.report.page import make_page
-from analysis.report.reader import Limits
+from analysis.report.read_analyses import Limits
 from analysis.report.run_details import make_confusion, make_curve
 from core.config.run import Run
 from core.errors import UserError
-from core.store.runs import Store
+from core.store.run_store import Store
 from run_ablation import main
 
 VOID = {"meta", "link", "img", "line", "rect", "polyline", "br", "input"}

@@ -9,9 +9,9 @@ from report_store import HOSTILE, finish
 from test_report_browser import By, chromium, pytestmark  # noqa: F401  (a fixture and a mark)
 
 from analysis.report.page import make_page
-from analysis.report.reader import Limits
+from analysis.report.read_analyses import Limits
 from core.config.run import Run
-from core.store.runs import FAILED, FINISHED, Store
+from core.store.run_store import FAILED, FINISHED, Store
 
 RUNS = 260
 BACKBONES = ("densenet201", "resnet50", f"timm:{HOSTILE}")

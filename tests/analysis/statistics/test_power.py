@@ -27,7 +27,7 @@ from analysis.statistics.power import (
 )
 from core.config.run import Run
 from core.datasets.dataset import Split
-from core.store.runs import Store
+from core.store.run_store import Store
 from tests.benchmarks.simulations.power import name_seeds, simulate_power
 
 FOLD_SD, SEED_SD = 0.02, 0.01

@@ -16,7 +16,7 @@ from core.config.execution import ExecutionOptions
 from core.datasets import load_dataset, select
 from core.errors import UserError
 from core.session import Session
-from core.store.runs import Store
+from core.store.run_store import Store
 from core.training import metrics
 from run_ablation import main
 

@@ -25,7 +25,7 @@ from core.config.run import Run
 from core.errors import UserError
 from core.plan import Plan, PlannedRun
 from core.store.record import STOPPED
-from core.store.runs import Store
+from core.store.run_store import Store
 from run_ablation import main
 
 LR, DECAY = "training__lr", "training__weight_decay"

@@ -29,7 +29,7 @@ from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.plan import Plan, PlannedRun
 from core.session import Session
-from core.store.runs import FAILED, FINISHED
+from core.store.run_store import FAILED, FINISHED
 from core.training.heads.groups import group_runs
 
 ROOT = Path(__file__).resolve().parents[3]

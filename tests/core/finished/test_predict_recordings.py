@@ -10,10 +10,10 @@ from bf16 import needs_bf16
 
 from core.config.run import Run
 from core.datasets.dataset import Dataset
-from core.datasets.prediction.recordings import UnlabelledClips, find_recordings
+from core.datasets.new_recordings.unlabelled_clips import UnlabelledClips, find_recordings
 from core.errors import UserError
-from core.finished import predict
-from core.finished.predict import predict_logits
+from core.finished import predict_recordings
+from core.finished.predict_recordings import predict_logits
 from core.inference import precision
 from core.session import Session
 from core.store.record import Record
@@ -95,9 +95,11 @@ def test_predict_logits_in_small_parts_is_the_same(
     assert whole.bad == ((copies.paths[2], "not audio"),)
     assert list(whole.paths) == [path for path in copies.paths if path != copies.paths[2]]
     sizes = []
-    build = predict.build_batches
-    monkeypatch.setattr(predict, "build_batches", lambda how, paths: sizes.append(len(paths)) or build(how, paths))
-    monkeypatch.setattr(predict, "MAX_RECORDINGS_IN_MEMORY", 2)
+    build = predict_recordings.build_batches
+    monkeypatch.setattr(
+        predict_recordings, "build_batches", lambda how, paths: sizes.append(len(paths)) or build(how, paths)
+    )
+    monkeypatch.setattr(predict_recordings, "MAX_RECORDINGS_IN_MEMORY", 2)
     parts = predict_logits([record], copies, session)
     assert sizes == [2] * 3
     assert (parts.paths, parts.bad) == (whole.paths, whole.bad)

@@ -13,7 +13,7 @@ from core.config.run import Clip, Frontend
 from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.inputs.base import InputKind
-from core.inputs.input_of_run import build_input_kind
+from core.inputs.input_kind import build_input_kind
 from core.inputs.store import stored_inputs as store
 from core.inputs.store.stored_inputs import load_inputs
 from core.session import Session

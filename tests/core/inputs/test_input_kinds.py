@@ -7,7 +7,7 @@ import torch
 from core.config.run import Clip, Frontend
 from core.inputs import INPUT_KINDS
 from core.inputs.base import InputKind
-from core.inputs.input_of_run import build_input_kind
+from core.inputs.input_kind import build_input_kind
 from core.models.input_transform.normalise import Normalise
 
 SR = 8000

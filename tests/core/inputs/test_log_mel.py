@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from core.config.run import Clip, Frontend, Run
-from core.inputs.input_of_run import get_input_shape
+from core.inputs.input_kind import get_input_shape
 from core.inputs.log_mel import LogMel
 from core.models.input_transform.normalise import Normalise
 

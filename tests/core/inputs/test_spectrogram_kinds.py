@@ -13,7 +13,7 @@ from core.config.run import Clip, Frontend
 from core.errors import UserError
 from core.inputs.base import InputKind
 from core.inputs.gammatone import erb_frequencies, gammatone_magnitudes
-from core.inputs.input_of_run import build_input_kind
+from core.inputs.input_kind import build_input_kind
 
 SR = 16000
 CLIP = Clip(sr=SR, duration=1.0)

@@ -12,7 +12,7 @@ from torch import nn
 import run_ablation
 from core.datasets.dataset import Dataset
 from core.errors import UserError
-from core.models import FAMILIES, find_family, surgery
+from core.models import FAMILIES, find_family, freeze_fuse_cut
 from core.models.backbone import build_backbone
 from core.models.build_network import build_network
 from core.models.family import DEFAULT_SHAPE, VECTOR, Family, Layout, Shape, name_stages
@@ -125,7 +125,7 @@ def test_registry_accepts_a_new_family(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cut_of_network_on_vectors_adds_no_pooling(tmp_path: Path) -> None:
     (tmp_path / "mlp.py").write_text(DENSE)
     backbone = build_backbone(f"{tmp_path}/mlp.py:make", 4, weights="random", input_shape=(7,))
-    cut = surgery.cut(backbone, "stem", 5, seed=0, dropout=0.0)
+    cut = freeze_fuse_cut.cut(backbone, "stem", 5, seed=0, dropout=0.0)
     assert cut(torch.zeros(2, 7)).shape == (2, 5)
     assert cut.state_dict()["head.classifier.weight"].shape == (5, 9)
 

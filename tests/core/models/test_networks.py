@@ -10,10 +10,11 @@ from torch import nn
 from core.config.options import list_problems
 from core.config.run import Model, Training
 from core.errors import UserError
-from core.models import FAMILIES, surgery
+from core.models import FAMILIES, freeze_fuse_cut
 from core.models.auxiliary import find_auxiliary_heads
 from core.models.backbone import Backbone, build_backbone
 from core.models.family import VECTOR, Shape
+from core.models.freeze_fuse_cut import count_parameters, count_parameters_with_statistics
 from core.models.networks import NETWORKS
 from core.models.stages import list_stages
 from core.training.step import TrainingStep
@@ -42,7 +43,7 @@ HEADS = {  # backbone and head: parameters with 10 classes
 
 
 def counted(backbone: Backbone, *, statistics: bool) -> int:
-    return (surgery.count_parameters_with_statistics if statistics else surgery.count_parameters)(backbone)
+    return count_parameters_with_statistics(backbone) if statistics else count_parameters(backbone)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -81,7 +82,7 @@ def test_auxiliary_losses_have_weight_03_in_training_and_none_in_evaluation() ->
 
 
 def test_frozen_auxiliary_heads_have_no_loss() -> None:
-    network = surgery.freeze(
+    network = freeze_fuse_cut.freeze(
         build_backbone("googlenet_2014", 4, weights="random", input_shape=(3, 64, 64)), "block3", batch_norm="train"
     )
     x, y = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 3])
@@ -94,7 +95,7 @@ def test_frozen_auxiliary_heads_have_no_loss() -> None:
 
 def test_auxiliary_heads_are_cut_with_their_block() -> None:
     cut = {
-        stage: surgery.cut(build_backbone("googlenet_2014", 4, weights="random"), stage, 4, seed=0, dropout=0.0)
+        stage: freeze_fuse_cut.cut(build_backbone("googlenet_2014", 4, weights="random"), stage, 4, seed=0, dropout=0.0)
         for stage in ("block2", "block3")
     }
     assert [len(find_auxiliary_heads(network)) for network in cut.values()] == [0, 2]
@@ -112,7 +113,7 @@ def test_mlp_has_the_given_layers(layers: str, widths: list[int]) -> None:
     name = Model(backbone="mlp", layers=layers).network
     check_stages(FAMILIES["own"], name, (29,))
     network = build_backbone(name, 3, weights="random", input_shape=(29,), dropout=0.0)
-    assert surgery.count_parameters(network) == sum(a * b + b for a, b in pairwise(widths))
+    assert count_parameters(network) == sum(a * b + b for a, b in pairwise(widths))
     assert network.stage_names == list_stages(name, (29,))
     kinds = "-".join(type(m).__name__.lower() for m in network.modules() if isinstance(m, nn.ReLU | nn.Tanh))
     assert kinds == "-".join(part.rstrip("0123456789") for part in layers.split("-") if layers != "none")
@@ -141,11 +142,11 @@ def test_input_too_small_for_poolings_raises() -> None:
 
 @pytest.mark.parametrize(("name", "head"), HEADS)
 def test_parameter_count_with_head_equals_report(name: str, head: tuple[int, ...]) -> None:
-    assert surgery.count_parameters(build_backbone(name, 10, weights="random", head=head)) == HEADS[name, head]
+    assert count_parameters(build_backbone(name, 10, weights="random", head=head)) == HEADS[name, head]
 
 
 def test_soundnet8_1d_convolves_along_time() -> None:
     network = build_backbone("soundnet8_1d", 2, weights="random", input_shape=(3, 8, 64), dropout=0.0)
     assert network.forward_stages(torch.zeros(5, 3, 8, 64), first="stem", last="block2").shape == (5, 64, 8)
-    cut = surgery.cut(network, "block2", 4, seed=0, dropout=0.0)
+    cut = freeze_fuse_cut.cut(network, "block2", 4, seed=0, dropout=0.0)
     assert cut(torch.zeros(2, 3, 8, 64)).shape == (2, 4)

@@ -9,9 +9,9 @@ from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.models.build_network import build_network
 from core.session import Session
-from core.store.runs import FINISHED, INPUT_TRANSFORM
+from core.store.run_store import FINISHED, INPUT_TRANSFORM
 from core.training import fit_input_transform
-from core.training.run_inputs import load_plain_inputs, split_rows
+from core.training.load_inputs import load_plain_inputs, split_rows
 from core.training.trainer import train
 
 

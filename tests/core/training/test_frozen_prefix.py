@@ -14,7 +14,7 @@ from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.inference import fast_evaluation
 from core.inputs.store.stored_inputs import DatasetInputs
-from core.models import find_family, list_backbones, surgery
+from core.models import find_family, freeze_fuse_cut, list_backbones
 from core.models.backbone import build_backbone
 from core.models.build_network import build_network
 from core.models.family import IMAGE, RGB_IMAGE
@@ -22,7 +22,7 @@ from core.models.input_transform.normalise import Normalise
 from core.session import Session
 from core.training import frozen_prefix
 from core.training.fit_input_transform import make_input_transform
-from core.training.run_inputs import load_plain_inputs, split_rows
+from core.training.load_inputs import load_plain_inputs, split_rows
 
 N_CLIPS = fast_evaluation.CPU_BATCH_SIZE + 5  # one whole batch and a part of one
 
@@ -176,7 +176,10 @@ def test_activations_of_another_prefix_or_other_images_are_not_reused(
 
 
 def test_folded_batch_norms_change_activations_only_by_rounding(session: Session, run: Run) -> None:
-    backbone, images = surgery.freeze(build_backbone("efficientnet_lite0", 5), "block4"), make_inputs(N_CLIPS, 64)
+    backbone, images = (
+        freeze_fuse_cut.freeze(build_backbone("efficientnet_lite0", 5), "block4"),
+        make_inputs(N_CLIPS, 64),
+    )
     frozen, _ = frozen_prefix.split_at_freeze(Normalise([0.5] * 3, [0.5] * 3), backbone, "block4")
     folded = frozen_prefix.load_activations(frozen, images, run, session).array
     x = torch.from_numpy(images.array).contiguous(memory_format=torch.channels_last)

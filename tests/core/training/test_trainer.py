@@ -17,7 +17,7 @@ from core.datasets.dataset import Dataset
 from core.models.build_network import build_network
 from core.session import Session
 from core.store.record import Clips
-from core.store.runs import FINISHED
+from core.store.run_store import FINISHED
 from core.training import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES, STOPPING, checkpoint, trainer
 from core.training.augmentations import Augmentation
 from core.training.early_stopping import History

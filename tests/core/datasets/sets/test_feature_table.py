@@ -20,7 +20,7 @@ from core.datasets.copies import describe_copies
 from core.datasets.dataset import Dataset
 from core.datasets.recording_groups import describe_columns, describe_groups
 from core.errors import UserError
-from core.inputs.input_of_run import get_input_shape
+from core.inputs.input_kind import get_input_shape
 from core.models.input_transform.pca import PcaProjection
 from core.plan import resolve
 from core.session import Session

@@ -9,7 +9,7 @@ from analysis.attribution.pipeline import AttributionPipeline, AttributionReques
 from core.config.options import list_problems
 from core.config.run import Run
 from core.datasets.dataset import Dataset
-from core.inputs.input_of_run import get_input_shape
+from core.inputs.input_kind import get_input_shape
 from core.models.input_transform.colour import ColourMap, ScaleToUnit
 from core.session import Session
 from core.training.prepare import prepare

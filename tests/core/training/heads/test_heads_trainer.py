@@ -20,7 +20,7 @@ from core.errors import UserError
 from core.executor import ExecutionSummary, execute
 from core.plan import Plan, PlannedRun, resolve
 from core.session import Session
-from core.store.runs import FAILED, FINISHED, RUNNING, Store
+from core.store.run_store import FAILED, FINISHED, RUNNING, Store
 from core.training import LOSSES, OPTIMIZERS
 from core.training.heads.heads_trainer import HeadsTrainer
 from core.training.trainer import train

@@ -14,7 +14,7 @@ from core.datasets.metadata import check_columns, format_few, read_rows
 from core.datasets.sets.feature_table import CLIP_COLUMN
 from core.datasets.sets.folder import AUDIO_SUFFIXES, find_files
 from core.errors import UserError
-from core.io.atomic_files import is_utf8
+from core.system.atomic_files import is_utf8
 
 PATH_COLUMN = "path"  # column of a CSV file that names recordings
 

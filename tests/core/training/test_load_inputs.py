@@ -9,7 +9,7 @@ from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.inputs.store import stored_inputs as features
 from core.session import Session
-from core.training.run_inputs import load_run_inputs
+from core.training.load_inputs import load_run_inputs
 
 
 def test_load_run_inputs_version_with_other_clips_raises(

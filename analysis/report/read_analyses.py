@@ -17,7 +17,7 @@ from typing import Any
 from analysis.output.number_format import format_number
 from analysis.report.table_model import Table, parse_csv, parse_description
 from core.datasets.sets.instruments import EMBEDDED_FOLDER
-from core.io.atomic_files import read_json
+from core.system.atomic_files import read_json
 
 SKIPPED_FOLDERS = {"runs", "cache", "report", "published"}  # top folders without analyses
 SOURCE_LABELS = {".tex": "LaTeX", ".csv": "CSV", ".md": "Markdown"}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ResultsError, UserError
-from core.io.signatures import Signature, signature_of
+from core.system.file_signatures import Signature, signature_of
 
 NO_SPACE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNWRITABLE_ERRNOS = (*NO_SPACE_ERRNOS, errno.EACCES, errno.EROFS)

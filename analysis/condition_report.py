@@ -34,7 +34,7 @@ from analysis.statistics import hypothesis_tests, paired_comparisons
 from analysis.statistics.sentences import describe_comparisons
 from core.datasets.metadata import format_few
 from core.plan import Groups, Plan
-from core.store.runs import FAILED, Store
+from core.store.run_store import FAILED, Store
 
 EQUIVALENT_LOSSES = {"cross-entropy", "kullback-leibler"}
 EQUIVALENT_LOSSES_NOTE = (

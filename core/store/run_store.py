@@ -21,16 +21,6 @@ from filelock import FileLock, Timeout
 
 from core.config.run import Run
 from core.errors import ResultsError, UserError, first_line, printable, unknown_name_error
-from core.io.atomic_files import (
-    atomic_write,
-    explain_write_errors,
-    file_digest,
-    file_size,
-    read_regular_file,
-    remove_temporary_files,
-    write_text,
-)
-from core.io.signatures import Signature, file_signature, signature_of
 from core.registry import Lazy
 from core.store.record import (
     FAILED,
@@ -45,6 +35,16 @@ from core.store.record import (
     decode_record,
     encode_record,
 )
+from core.system.atomic_files import (
+    atomic_write,
+    explain_write_errors,
+    file_digest,
+    file_size,
+    read_regular_file,
+    remove_temporary_files,
+    write_text,
+)
+from core.system.file_signatures import Signature, file_signature, signature_of
 
 if TYPE_CHECKING:
     import torch

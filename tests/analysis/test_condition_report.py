@@ -8,12 +8,12 @@ import finished_runs
 import numpy as np
 import pytest
 
-from analysis.conditions import make_footnotes
+from analysis.condition_report import make_footnotes
 from analysis.metrics.condition_summary import run_counts, summarise_conditions
 from analysis.search.best_configurations import _validation_share
 from core.config.run import Run
 from core.plan import Plan, PlannedRun
-from core.store.runs import FAILED, STOPPED, Store
+from core.store.run_store import FAILED, STOPPED, Store
 
 TARGETS = np.array([0, 0, 1, 1])  # the test fold has no clip of the third class
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
-from core.io.torch_settings import restored_settings
+from core.system.torch_settings import restored_settings
 
 
 class _OpenStream:

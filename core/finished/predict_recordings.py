@@ -10,16 +10,16 @@ from torch import nn
 from core.audio.waveform_augmentation import augment_waveform
 from core.config.frontend import Frontend
 from core.config.run import Clip
-from core.datasets.prediction.recordings import UnlabelledClips
+from core.datasets.new_recordings.unlabelled_clips import UnlabelledClips
 from core.errors import UserError
 from core.finished.open_run import load_trained_network
 from core.inference.fast_evaluation import EVALUATION_BATCH_SIZE, evaluation_batch_size, fast_eval
 from core.inference.precision import ComputeMode
 from core.inputs.store.build_inputs import InputSettings, build_batches
 from core.inputs.store.stored_inputs import UnusableClip, recordings_error
-from core.io.torch_settings import allow_tf32
 from core.session import Session
 from core.store.record import Record
+from core.system.torch_settings import allow_tf32
 from core.training.batches import split_batches
 
 MAX_RECORDINGS_IN_MEMORY = 2 * EVALUATION_BATCH_SIZE  # recordings whose inputs are in memory at a time

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.datasets.prediction.labels_file import match_labels, read_labels
-from core.datasets.prediction.recordings import find_feature_rows, find_recordings
+from core.datasets.new_recordings.labels_file import match_labels, read_labels
+from core.datasets.new_recordings.unlabelled_clips import find_feature_rows, find_recordings
 from core.errors import UserError
 
 CLASSES = ("cat", "dog", "owl")

@@ -13,7 +13,7 @@ import torch
 from core.config.run import Run
 from core.errors import ResultsError, UserError
 from core.store.record import PerClass, encode_record
-from core.store.runs import FAILED, FINISHED, MISSING, RECORD, STOPPED, Store
+from core.store.run_store import FAILED, FINISHED, MISSING, RECORD, STOPPED, Store
 
 VERSION_1 = Path(__file__).parents[1] / "data" / "run-of-version-1.json"
 OUTCOME: dict[str, Any] = {
@@ -184,7 +184,7 @@ def test_status_unreadable_record_raises(store: Store, monkeypatch: pytest.Monke
     def raise_error(path: Any, *arguments: Any, **more: Any) -> Any:
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
 
-    monkeypatch.setattr("core.store.runs.os.stat", raise_error)  # the run must not count as missing
+    monkeypatch.setattr("core.store.run_store.os.stat", raise_error)  # the run must not count as missing
     with pytest.raises(ResultsError, match=rf"{RECORD} cannot be read \(Input/output error\): check access rights"):
         store.status(Run())
 

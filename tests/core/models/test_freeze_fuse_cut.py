@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from core.errors import UserError
-from core.models import surgery
+from core.models import freeze_fuse_cut as surgery
 from core.models.backbone import Backbone, build_backbone
 from core.models.stages import list_stages
 

@@ -13,8 +13,8 @@ from core.inputs.store.build_inputs import BuildChunks
 from core.inputs.store.on_the_fly import make_on_the_fly_inputs
 from core.inputs.store.stored_inputs import DatasetInputs
 from core.inputs.store.stored_waveforms import load_waveforms
-from core.io.torch_settings import allow_tf32
 from core.session import Session
+from core.system.torch_settings import allow_tf32
 from core.training import AUGMENTATIONS
 
 

@@ -1,1 +1,0 @@
-"""Atomic files, file signatures and thread helpers."""

@@ -1,0 +1,1 @@
+"""What the operating system, the C library and torch provide: files, signals, threads, devices and global settings."""
