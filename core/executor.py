@@ -65,6 +65,8 @@ def execute(plan: Plan, session: Session) -> ExecutionSummary:
         missing_ids = {run.id for run in missing}
         failed = sum(session.store.status(run) == FAILED for run in plan.runs if run.id not in missing_ids)
     write_clip_tables(missing, plan, session)
+    if missing:
+        session.tracker.connect()
     new: set[str] = set()
     locked_elsewhere: list[Run] = []
     user_errors: list[tuple[Run, UserError]] = []  # runs that raised a `UserError`
@@ -171,7 +173,7 @@ def train_runs(
         except Exception as error:
             yield run, _explain_small_batches(error) or error
         except BaseException as error:  # raised by a user's network, such as sys.exit()
-            if session.on_epoch:  # by Ray Tune, which ends a trial in this way
+            if session.is_ray_trial:  # Ray Tune ends a trial in this way
                 raise
             failure = RuntimeError(f"the network raised {type(error).__name__} ({first_line(error)})")
             failure.__cause__ = error
@@ -244,6 +246,7 @@ def record_failure(run: Run, session: Session, *, label: str, reason: str, trace
     """Record that a run failed, with the reason (one line) and the traceback."""
     session.report.drop(label)
     session.store.write_failure(run, results.collect_provenance(session, run.training), reason=reason, trace=trace)
+    session.tracker.end_run(run)
     session.report.note(f"{label}: failed: {reason}")
 
 
@@ -251,5 +254,6 @@ def report_accuracy(run: Run, session: Session, *, label: str) -> None:
     """Report the accuracy (`core.training.evaluation.format_accuracy`) and the duration of a finished run."""
     record = session.store.finished(run)
     assert record is not None
+    session.tracker.end_run(run)
     accuracy = format_accuracy(validation=record.metrics.validation_accuracy, test=record.metrics.accuracy)
     session.report.note(f"{label}: {accuracy}, {record.seconds.total:.1f} s")

@@ -12,6 +12,7 @@ from core.progress import NullReporter, Reporter
 from core.store.run_store import Store
 from core.system.devices import available_memory, count_cores, find_device
 from core.system.torch_settings import set_up_torch
+from core.tracking.run_tracker import RunTracker
 
 
 class DeviceCache:
@@ -64,4 +65,9 @@ class Session:
         self.threads = execution.threads or count_cores()
         set_up_torch(self.device, self.threads)
         self.device_cache = DeviceCache(available_memory(self.device) // 2)
-        self.on_epoch: Callable[[Run, dict[str, Any]], None] | None = None  # called after each epoch with its row
+        self.tracker = RunTracker(execution.track, self.store, self.report.note)
+        # Called after each epoch with its row of the history.
+        self.on_epoch: Callable[[Run, dict[str, Any]], None] | None = (
+            self.tracker.log_epoch if execution.track != "none" else None
+        )
+        self.is_ray_trial = False

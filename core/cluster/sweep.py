@@ -98,6 +98,7 @@ def sweep(source: TrialSource, session: Session, *, runs: int, first: Iterable[R
     execution = session.execution
     location = execution.cluster.storage
     storage = Storage(location) if location else None
+    session.tracker.connect()
     with connected(execution.cluster) as nodes:
         resources = resources_per_trial(nodes, runs=runs, execution=execution)
         files = {run.model.weights for run in first if run.model.weights not in NAMED_WEIGHTS}
@@ -148,6 +149,7 @@ def _run_tune(
         results=session.store.results,
         device=session.execution.device if resources.gpus else "cpu",
         cluster=RayOptions(storage=cluster.storage),  # a trial needs no other option
+        track="none",  # this process sends the runs to the tracker
     )
     share = min(1.0, resources.gpus or resources.cpus / max(node.cpus for node in nodes))
     context = TrialContext(source.datasets, execution, share, every_epoch=scheduler is not None)

@@ -63,6 +63,7 @@ class SweepProgress:
             self.fatal_error = result["fatal_error"]
         elif "epoch" in result:
             accuracy = format_accuracy(validation=result.get("validation_accuracy"), test=result["test_accuracy"])
+            self.session.tracker.log_epoch(Run.from_dict(config["runs"][0]), result)
             self.session.report(result["epoch"], config["runs"][0]["training"]["epochs"], config["labels"][0], accuracy)
 
     def on_death(self, config: dict[str, Any], trace: str) -> None:
@@ -120,6 +121,7 @@ class SweepProgress:
         scores = {key: row[key] for key in ("epoch", "validation_accuracy", "validation_loss")}
         why = f"stopped early, after epoch {row['epoch']} of {run.training.epochs}"
         self.session.store.write_record(run, STOPPED, {"reason": why, "metrics": scores})
+        self.session.tracker.end_run(run)
         self.session.report.note(f"{name}: {why}, with a validation accuracy of {row['validation_accuracy']:.1%}")
 
     def _end_run(self, run: Run) -> None:

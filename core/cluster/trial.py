@@ -156,6 +156,7 @@ def _train_missing(
     if storage:
         _fetch_inputs(runs, images, session, storage)
     session.on_epoch = EpochReports(context, session.store, storage)
+    session.is_ray_trial = True
     dataset = context.datasets[runs[0].data.content]
     for run, error in train_runs(runs, dataset, session, {run.id: run.id for run in runs}):
         if isinstance(error, NonFiniteLoss | UserError):

@@ -73,6 +73,12 @@ class ExecutionOptions:
         at_most=MAX_THREADS,
     )
     retry_failed: bool = option(False, "Train failed runs again.")
+    track: str = option(
+        "none",
+        "Also send the curves, options and metrics of the runs that are trained to an experiment tracker: mlflow, to "
+        "MLFLOW_TRACKING_URI or else RESULTS/mlflow.db; or wandb (WANDB_MODE=offline needs no account).",
+        choices=("none", "mlflow", "wandb"),
+    )
     dry_run: bool = option(False, "Print the plan and stop.")
     json: bool = option(False, "Print the summary as one JSON object to stdout and everything else to stderr.")
     cluster: RayOptions = RayOptions()

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from core.config.options import option_name, typed_value
-from core.config.run import field_of, run_options
+from core.config.run import Run, field_of, run_options
 from core.errors import UserError, unknown_name_error
 from core.store.record import Metrics, Record
 from core.store.run_store import Store
@@ -138,6 +138,17 @@ def _split(condition: str) -> list[str]:
 def find_differing_columns(runs: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     """Return the columns with more than one value."""
     return [name for name in columns if runs[name].nunique(dropna=False) > 1]
+
+
+def list_options(run: Run) -> dict[str, Any]:
+    """Return the value of every option of a run as it is typed, by the name of the option's column."""
+    options = {}
+    for key, field in _list_fields().items():
+        value = operator.attrgetter(key.replace("__", "."))(run)
+        options[option_name(field)] = (
+            " ".join(map(str, value)) if isinstance(value, tuple) else typed_value(field, value)
+        )
+    return options
 
 
 def list_changed_options(record: Record) -> dict[str, Any]:
