@@ -4,7 +4,7 @@ import json
 import sys
 from contextlib import redirect_stdout
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -64,16 +64,14 @@ def run(call: Call) -> int:
         0, or 1 if a run failed, or 130 if interrupted.
     """
     settings = read_execution_options(call)
-    console = EscapingConsole(stderr=settings.json, soft_wrap=False)
-    with Reporter() as report, redirect_stdout(sys.stderr if settings.json else sys.stdout):  # a network may print
+    console, out = EscapingConsole(stderr=settings.json, soft_wrap=False), sys.stdout
+    with Reporter() as report, redirect_stdout(sys.stderr if settings.json else out):  # a network may print
         session = Session(settings, report)
         experiment = prepare(call, session)
         plan = experiment.plan
         if settings.dry_run:
             with session.store.cached_records():
-                show_plan(plan, session, console)
-                if note := planned_power_note(plan, session.store):
-                    console.print(note, style="dim")
+                show_plan(plan, session, console, out, note=planned_power_note(plan, session.store))
             return 0
         executed = execute_or_stop(plan, session)
         if executed is None:
@@ -182,24 +180,43 @@ def fill_in_run(run: Run, dataset: Dataset, *, session: Session) -> Run:
     return run
 
 
-def show_plan(plan: Plan, session: Session, console: Console) -> None:
-    """Print the runs of a plan with their states."""
-    title = f"{plan.ablation}: {len(plan.runs)} runs"
+def show_plan(plan: Plan, session: Session, console: Console, out: TextIO, *, note: str = "") -> None:
+    """Print the runs of a plan with their states and a note; with ``--json`` also as one JSON object to `out`."""
+    rows = list_planned_runs(plan, session)
+    title = f"{plan.ablation}: {len(rows)} runs"
     header = ("Run", "Data", "Condition", "Backbone", "Weights", "Fold", "Seed", "Epochs", "State")
-    conditions = {planned.run.id: planned.condition for planned in plan.planned}
-    rows = []
-    for run in plan.runs:
-        model, state = run.model, session.store.status(run)
-        cells = (run.id, run.data.name, conditions[run.id], model.backbone, model.weights, run.data.fold, run.seed)
-        rows.append([*map(str, (*cells, run.training.epochs, state))])
+    cells = [[*map(str, row.values())] for row in rows]
     if len(rows) > MAX_TABLE_ROWS:
-        console.print(f"{title}\n{align_columns(header, rows)}", markup=False, soft_wrap=True)
-        return
-    table = Table(*header, title=title)
-    table.columns[0].min_width = len(plan.runs[0].id) if plan.runs else None  # never cut off ids
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+        console.print(f"{title}\n{align_columns(header, cells)}", markup=False, soft_wrap=True)
+    else:
+        table = Table(*header, title=title)
+        table.columns[0].min_width = len(plan.runs[0].id) if rows else None  # never cut off ids
+        for row in cells:
+            table.add_row(*row)
+        console.print(table)
+    if note:
+        console.print(note, style="dim")
+    if session.execution.json:
+        out.write(json.dumps({"ablation": plan.ablation, "note": note, "runs": rows}) + "\n")
+
+
+def list_planned_runs(plan: Plan, session: Session) -> list[dict[str, str | int]]:
+    """Return id, data set, condition, network, fold, seed, epochs and state of the runs of a plan."""
+    conditions = {planned.run.id: planned.condition for planned in plan.planned}
+    return [
+        {
+            "run": run.id,
+            "data": run.data.name,
+            "condition": conditions[run.id],
+            "backbone": run.model.backbone,
+            "weights": run.model.weights,
+            "fold": run.data.fold,
+            "seed": run.seed,
+            "epochs": run.training.epochs,
+            "state": session.store.status(run),
+        }
+        for run in plan.runs
+    ]
 
 
 def show_results(results: "OutputFolder", console: Console, *, new: frozenset[str] = frozenset()) -> None:

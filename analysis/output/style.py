@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.output.fonts import add_fonts, without_glyph_warnings
 from analysis.output.number_format import to_csv
 from analysis.output.writers import write_formats
 
@@ -75,8 +76,7 @@ def escape_mathtext(value: str) -> str:
 
 
 def _break_labels(figure: Figure) -> None:
-    """Break labels of vertical axes into two lines, at the middle comma, if they are longer than the figure height."""
-    figure.draw_without_rendering()
+    """Break labels of vertical axes of a drawn figure, at the middle comma, if they are longer than its height."""
     for ax in figure.axes:
         label = ax.yaxis.label
         extent, text = label.get_window_extent(), label.get_text()
@@ -114,10 +114,14 @@ def save_figure(figure: Figure, path: Path, data: pd.DataFrame | None = None, *,
     UserError
         If the folder is read-only or full.
     """
-    _break_labels(figure)
     png, pdf = io.BytesIO(), io.BytesIO()
-    figure.savefig(png, format="png", dpi=dpi, metadata={"Software": None})
-    figure.set_layout_engine("none")  # keep the PNG's layout in the PDF
-    figure.savefig(pdf, format="pdf", dpi=dpi, metadata={"CreationDate": None})
+    with without_glyph_warnings():
+        figure.draw_without_rendering()  # labels of axes get their texts and places
+        if add_fonts(figure):
+            figure.draw_without_rendering()
+        _break_labels(figure)
+        figure.savefig(png, format="png", dpi=dpi, metadata={"Software": None})
+        figure.set_layout_engine("none")  # keep the PNG's layout in the PDF
+        figure.savefig(pdf, format="pdf", dpi=dpi, metadata={"CreationDate": None})
     table = {} if data is None else {".csv": to_csv(data).encode()}
     return write_formats(path, {".png": png.getvalue(), ".pdf": pdf.getvalue(), **table})

@@ -1,12 +1,14 @@
 """Draw inputs of every class as the network receives them, and save them as sound."""
 
 import json
+import sys
+from contextlib import redirect_stdout
 
 import pandas as pd
 
 from analysis.output.output_folder import OutputFolder
 from analysis.plots.input_samples import write_input_samples
-from commands.ablation import plan_conditions, show_folder
+from commands.ablation import plan_conditions, show_folder, show_plan
 from commands.cli.console import EscapingConsole
 from commands.cli.grid import make_grid, read_execution_options
 from commands.cli.parser import Call
@@ -19,10 +21,13 @@ from core.session import Session
 def run(call: Call) -> int:
     """Draw the clips and print the folder of the files."""
     settings = read_execution_options(call)
-    console = EscapingConsole(stderr=settings.json)
-    with Reporter() as report:
+    console, out = EscapingConsole(stderr=settings.json), sys.stdout
+    with Reporter() as report, redirect_stdout(sys.stderr if settings.json else out):  # a network may print
         session = Session(settings, report)
         experiment = prepare(call, session)
+        if settings.dry_run:
+            show_plan(experiment.plan, session, console, out)
+            return 0
         results = OutputFolder(experiment.plan, session, session.store.output / call.name / experiment.plan.name)
         experiment.analyse(results)
     results.write_description(call.line)

@@ -1,6 +1,7 @@
 """Summary of a study before it runs: its runs, the time they take, and the differences they can detect."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -26,7 +27,7 @@ def print_study_plan(
     console: Console,
     *,
     devices: int = 1,
-) -> None:
+) -> dict[str, Any]:
     """Print the runs to train and a time estimate; in a dry run also the measurements behind it and the power.
 
     Parameters
@@ -43,22 +44,33 @@ def print_study_plan(
         Console to print to.
     devices
         Number of devices like that of `session`, for the time estimate.
+
+    Returns
+    -------
+    dict
+        The printed numbers, in JSON types. Seconds are None if nothing is to be trained.
     """
     untrained = _untrained_runs(plan.runs, session)
     estimate = TimeEstimate(untrained, plan, session) if untrained else None
     table = Table(title=f"{study.title} ({study.source})", title_justify="left")
     for title in ("Item", "Command", "Runs", "To train", "Epochs", f"At most on {session.device}"):
         table.add_column(title, justify="left" if title in ("Item", "Command") else "right")
+    rows: list[dict[str, Any]] = []
     for spec, experiment in zip(specs, experiments, strict=True):
         runs = experiment.plan.runs if experiment.executes else ()
         to_train = _untrained_runs(runs, session)
-        seconds = format_seconds(sum(estimate.run_seconds(to_train))) if estimate and to_train else ""
-        epochs = str(sum(run.training.epochs for run in to_train))
-        table.add_row(spec.item, spec.command, str(len(runs)), str(len(to_train)), epochs, seconds)
+        seconds = sum(estimate.run_seconds(to_train)) if estimate and to_train else None
+        epochs = sum(run.training.epochs for run in to_train)
+        time = "" if seconds is None else format_seconds(seconds)
+        table.add_row(spec.item, spec.command, str(len(runs)), str(len(to_train)), str(epochs), time)
+        ids = [run.id for run in runs]
+        counts = {"to_train": len(to_train), "epochs": epochs, "seconds": seconds}
+        rows.append({"item": spec.item, "command": spec.command, "runs": ids, **counts})
     console.print(table)
-    time = ""
+    time, total = "", None
     if estimate:
-        time = f", at most about {format_seconds(sum(estimate.run_seconds(untrained)))} on {session.device}"
+        total = sum(estimate.run_seconds(untrained))
+        time = f", at most about {format_seconds(total)} on {session.device}"
         if devices > 1:
             time += f", {format_seconds(estimate.wall_seconds(untrained, devices))} on {devices} such devices"
     console.print(f"{len(plan.runs)} different runs, {len(untrained)} to train{time}.", soft_wrap=True)
@@ -66,6 +78,7 @@ def print_study_plan(
         if estimate:
             console.print(_make_step_table(estimate, session))
         _print_power(specs, experiments, session, console)
+    return {"runs": len(plan.runs), "to_train": len(untrained), "seconds": total, "experiments": rows}
 
 
 def _untrained_runs(runs: Sequence[Run], session: Session) -> list[Run]:

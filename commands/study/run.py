@@ -1,7 +1,11 @@
 """Run the command ``study``: train the runs of all experiments, then write every table and figure."""
 
+import dataclasses
 import itertools
+import json
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 
 import pandas as pd
@@ -65,15 +69,19 @@ def run_study(call: Call) -> int:
         load_published(study.name, item, folder=ablations.STUDIES_FOLDER)
     planned = parse_experiments(study)
     settings = read_execution_options(next((one.call for one in planned if one.has_runs), call))
-    console = EscapingConsole(stderr=settings.json)
-    with Reporter() as progress:
+    console, out = EscapingConsole(stderr=settings.json), sys.stdout
+    with Reporter() as progress, redirect_stdout(sys.stderr if settings.json else out):  # a network may print
         session = Session(settings, progress)
         experiments = [_prepare(one, session, study) for one in planned]
         plan = join_plans(study.name, [experiment.plan for experiment in experiments if experiment.executes])
         specs = [one.spec for one in planned]
-        print_study_plan(study, specs, experiments, plan, session, console, devices=options.devices)
+        summary = print_study_plan(study, specs, experiments, plan, session, console, devices=options.devices)
         if settings.dry_run:
-            print_settings(list_study_settings(planned, experiments), console)
+            listed = list_study_settings(planned, experiments)
+            print_settings(listed, console)
+            if settings.json:
+                answer = {"study": study.name, **summary, "settings": [dataclasses.asdict(one) for one in listed]}
+                out.write(json.dumps(answer) + "\n")
             return 0
         executed = execute_or_stop(plan, session) if options.trains else ExecutionSummary(0, len(plan.runs), 0)
         if executed is None:
@@ -90,6 +98,9 @@ def run_study(call: Call) -> int:
         others = write_published_items(study, items, results, call.line)
         page = write_study_page(study, [*by_item, *combined, *others], results.folder)
         console.print(f"All results on one page: {page}", soft_wrap=True)
+        if settings.json:
+            counts = {"trained": executed.trained, "found": executed.found, "failed": executed.failed}
+            out.write(json.dumps({"study": study.name, "page": str(page), **counts}) + "\n")
     return 1 if executed.failed else 0
 
 

@@ -1,8 +1,10 @@
 """Run the command ``tune``: train configurations as ordinary runs and show the best one."""
 
 import json
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +65,8 @@ def search(call: Call) -> int:
     if tune.scheduler != "none" and not settings.cluster.ray:
         raise UserError(f"--scheduler {tune.scheduler} needs Ray: add --ray local, or leave the scheduler out")
     _check_metrics(settings.metric)
-    console = EscapingConsole(stderr=settings.json, soft_wrap=False)
-    with Reporter() as report:
+    console, out = EscapingConsole(stderr=settings.json, soft_wrap=False), sys.stdout
+    with Reporter() as report, redirect_stdout(sys.stderr if settings.json else out):  # a network may print
         session = Session(settings, report)
         make = _planner(call, space, fixed, session)
         if uses_optuna:
@@ -76,7 +78,7 @@ def search(call: Call) -> int:
             plan = prepare(call, session).plan
             folder = session.store.output / call.name / plan.name
         if settings.dry_run:
-            show_plan(plan, session, console)
+            show_plan(plan, session, console, out)
             return 0
         try:
             if uses_optuna:

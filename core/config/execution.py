@@ -80,5 +80,8 @@ class ExecutionOptions:
         choices=("none", "mlflow", "wandb"),
     )
     dry_run: bool = option(False, "Print the plan and stop.")
-    json: bool = option(False, "Print the summary as one JSON object to stdout and everything else to stderr.")
+    json: bool = option(
+        False,
+        "Print the summary, or the plan of --dry-run, as one JSON object to stdout; everything else goes to stderr.",
+    )
     cluster: RayOptions = RayOptions()
