@@ -24,7 +24,7 @@ class Ablation:
     A new ablation is a frozen dataclass that inherits from this class, and a line in `ablations.ABLATIONS`.
     """
 
-    prepares: ClassVar[str] = "commands.ablation:prepare"  # function that plans the command
+    prepares: ClassVar[str] = "ablations.planning.experiment:prepare"  # function that plans the command
     plans: ClassVar[bool] = True  # whether the command has the options of a run
     title: ClassVar[str]  # heading of the condition column, and axis label
     subject: ClassVar[str] = "{condition} instead of {reference}"  # start of the sentence about a condition

@@ -3,47 +3,30 @@
 import json
 import sys
 from contextlib import redirect_stdout
-from functools import partial
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.table import Table
 
-import ablations
-from ablations.base import Ablation
+from ablations.planning.call import Call
+from ablations.planning.experiment import analyse_experiment, prepare
+from ablations.planning.grid import read_execution_options
+from ablations.planning.run_plan import execute_or_stop
 from analysis.output.number_format import format_seconds, json_rows
 from analysis.output.tables import align_columns, print_console_table
 from analysis.statistics.paired_comparisons import planned_power_note
-from commands.cli import study_schema
 from commands.cli.console import EscapingConsole
 from commands.cli.exit_handling import INTERRUPTED
-from commands.cli.grid import find_ignored_options, make_grid, read_execution_options, read_preset_option
-from commands.cli.parser import Call
-from commands.cli.run_plan import analyse_with_repair, execute_or_stop
-from commands.study.experiment import Experiment
-from core import datasets
-from core.config.run import Run
-from core.datasets.dataset import Dataset
-from core.errors import UserError
 from core.executor import ExecutionSummary
-from core.inference.precision import check_precision, effective_precision
-from core.plan import Conditions, Plan, list_dataset_notes, list_untrained_classes, make_plan
+from core.plan import Plan
 from core.progress import Reporter
-from core.registry import Lazy
 from core.session import Session
-from core.system.atomic_files import text_digest
-from core.training.fit_input_transform import count_components
-from core.training.load_inputs import load_plain_inputs, split_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.output.output_folder import OutputFolder
 
-make_output_folder = Lazy("analysis.output.output_folder:OutputFolder")  # imports matplotlib
-load_all_published = Lazy("analysis.published.numbers:load_all_published")
-write_published_comparison = Lazy("analysis.published.comparison:write_published_comparison")
-LOCAL = ("", "local")  # values of --ray that train on this machine
 MAX_TABLE_ROWS = 500  # longer tables are printed without a frame, because rich needs seconds to lay them out
 OPEN_FIRST = (  # candidates for the two files to open first
     "summary.md",
@@ -76,35 +59,8 @@ def run(call: Call) -> int:
         executed = execute_or_stop(plan, session)
         if executed is None:
             return INTERRUPTED
-        folder = "-".join(filter(None, (plan.name, experiment.analysis_key)))
-        results_folder = session.store.output / call.name / folder
-
-        def analyse() -> "tuple[OutputFolder, pd.DataFrame]":
-            results = make_output_folder(plan, session, results_folder, published_as=settings.published_as)
-            return results, experiment.analyse(results)
-
-        (results, frame), executed = analyse_with_repair(analyse, plan, session, executed, again=experiment.trains)
-        studies = load_all_published(ablations.STUDIES_FOLDER)
-        for (study, item), commands in sorted(study_schema.commands_by_item().items()):
-            if call.name not in commands or study not in studies:
-                continue
-            name = f"published-{study_schema.folder_name(f'{study} {item}')}"
-            folder_of_studies = ablations.STUDIES_FOLDER
-            write_published_comparison(
-                results, frame, study, item, title=study, folder=folder_of_studies, name=name, in_study=False
-            )
+        results, frame, executed = analyse_experiment(experiment, session, executed)
     return conclude(results, frame, executed, console, command=call.line)
-
-
-def prepare(call: Call, session: Session) -> Experiment:
-    """Plan the command of an ablation."""
-    ablation: Ablation = call.command
-    points = ablation.expand_grid(make_grid(call), session.store)
-    plan = plan_conditions(call, ablation.conditions, points, session, by=ablation.compared_field(points))
-    ablation.check_plan(plan)
-    for line in find_ignored_options(call, plan.runs):
-        session.report.note(line)
-    return Experiment(plan, ablation.analysis_key, ablation.analyse, trains=ablation.trains)
 
 
 def conclude(
@@ -119,65 +75,6 @@ def conclude(
         answer = {"ablation": results.plan.ablation, "files": files, "sentences": results.sentences}
         print(json.dumps({**answer, "rows": json_rows(frame)}))  # noqa: T201
     return 1 if executed.failed else 0
-
-
-def plan_conditions(
-    call: Call, conditions: Conditions, points: list[dict[str, Any]], session: Session, *, by: str = ""
-) -> Plan:
-    """Plan the conditions at the points of a grid, after downloading data sets with ``--download``."""
-    settings = read_execution_options(call)  # in a study, the session has the settings of another experiment
-    if settings.download:
-        names = list(dict.fromkeys(point.get("data__name", Run().data.name) for point in points))
-        if len(settings.data_root) != len(names):
-            raise UserError("--download needs --data-root: one folder for each data set")
-        for dataset, root in zip(names, settings.data_root, strict=True):
-            datasets.download_dataset(dataset, root, session.report)
-    plan = make_plan(
-        call.name,
-        conditions,
-        points,
-        by=by,
-        preset=read_preset_option(call),
-        roots=settings.data_root,
-        cache=session.store.cache,
-        finalise=partial(fill_in_run, session=session),
-        progress=session.report,
-    )
-    if settings.published_as and len(plan.datasets) > 1:
-        raise UserError(f"--published-dataset {settings.published_as}: names one data set, not {len(plan.datasets)}")
-    for line in [*list_dataset_notes(plan), *list_untrained_classes(plan)]:
-        session.report.note_once(line)  # the plans of a study share their data sets
-    for line in _precision_notes(points, session):
-        session.report.note(line)
-    return plan
-
-
-def _precision_notes(points: list[dict[str, Any]], session: Session) -> list[str]:
-    """Return a note for each precision of the grid that a CPU replaces by fp32."""
-    if session.device.type != "cpu" or session.execution.cluster.ray not in LOCAL:
-        return []
-    precisions = {str(point.get("training__precision", "fp32")) for point in points}
-    return [
-        f"--precision {name} is for a GPU: this CPU computes in fp32" for name in sorted(precisions & {"fp16", "tf32"})
-    ]
-
-
-def fill_in_run(run: Run, dataset: Dataset, *, session: Session) -> Run:
-    """Fill in the fields of a run that depend on the machine and on the clips.
-
-    Precision: a CPU computes in fp32 or bf16 only (on a cluster the workers decide). Unreadable clips and the number of
-    principal components: they are known once the inputs are computed, which training needs anyway.
-    """
-    execution = session.execution
-    if session.device.type == "cpu" and execution.cluster.ray in LOCAL:
-        check_precision(run.training.precision, session.device)
-        run = run.replace(training__precision=effective_precision(run.training.precision, session.device))
-    if execution.on_bad_clip == "skip" and (bad := load_plain_inputs(run, dataset, session).unusable):
-        run = run.replace(data__left_out=text_digest("\n".join(path for path, _ in bad)))
-    if run.frontend.pca:
-        images = load_plain_inputs(run, dataset, session)
-        run = run.replace(frontend__components=count_components(run, images, split_rows(run, dataset, images)))
-    return run
 
 
 def show_plan(plan: Plan, session: Session, console: Console, out: TextIO, *, note: str = "") -> None:

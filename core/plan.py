@@ -148,7 +148,7 @@ def make_plan(
         Function of a base run and of the same run with random weights that returns runs by condition; the first one is
         the reference.
     grid
-        One ``{group__field: value}`` for each point, as `commands.cli.grid.make_grid` returns them.
+        One ``{group__field: value}`` for each point, as `ablations.planning.grid.make_grid` returns them.
     by
         The ``group__field`` whose values are the conditions; the first value is the reference. "" for none.
     preset

@@ -1,3 +1,1 @@
-"""The command line: parser, presets, exit codes and process set-up."""
-
-PROGRAM = "run_ablation.py"  # in usage texts, and before warnings and errors
+"""The command line: parser, help, exit codes and process set-up."""

@@ -3,9 +3,10 @@
 import sys
 from collections.abc import Sequence
 
+from ablations.planning.call import Call
 from commands import COMMANDS, grouped_commands
 from commands.cli.help import get_version, print_help, print_overview
-from commands.cli.parser import Call, read_command_line
+from commands.cli.parser import read_command_line
 
 HELP = ("-h", "--help")
 ALL_HELP = "--help-all"

@@ -26,7 +26,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
-from commands.cli import PROGRAM
+from ablations.planning import PROGRAM
 from commands.cli.notebook import in_notebook, restored_process
 from commands.cli.process_setup import set_up_process
 from core.errors import UserError, first_line, printable

@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 from rich_argparse import RawDescriptionRichHelpFormatter
 
-from commands.cli import PROGRAM
-from commands.cli.grid import needed_setting
-from commands.cli.parser import Option, command_options
+from ablations.planning import PROGRAM
+from ablations.planning.call import Option, command_options
+from ablations.planning.grid import needed_setting
 from core.config.options import typed_choices, typed_value
 
 COMMON_OPTIONS = (  # options of runs and of execution in ``--help``; ``--help-all`` shows all of them

@@ -11,7 +11,7 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from commands.cli import PROGRAM
+from ablations.planning import PROGRAM
 from core.errors import printable
 from core.system.memory import keep_freed_memory
 

@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ablations.planning.call import Call
 from analysis.data_summary import DatasetSummary, summarise_dataset
 from commands.cli.console import EscapingConsole
-from commands.cli.parser import Call
 from commands.data.options import Data
 from core import datasets
 from core.config import run as config

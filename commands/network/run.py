@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
+from ablations.planning.call import Call
+from ablations.planning.experiment import Experiment
 from analysis import architecture
 from analysis.output import tables
 from commands.cli.console import EscapingConsole
-from commands.cli.parser import Call
 from commands.network.options import Network
-from commands.study.experiment import Experiment
 from core.config.layer_spec import parse_head_widths
 from core.config.options import list_problems
 from core.config.run import Model

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from ablations.planning.call import Call
 from analysis.output.number_format import json_rows, to_csv
 from analysis.output.output_folder import OutputFolder
 from analysis.output.writers import write_formats
 from analysis.predictions import PARTS, Predictions, write_predictions, write_scores
 from commands.ablation import show_items
 from commands.cli.console import EscapingConsole
-from commands.cli.parser import Call
 from commands.predict.options import Predict
 from core import datasets
 from core.config.execution import ExecutionOptions

@@ -1,9 +1,9 @@
 """Write one page with everything in a results folder."""
 
+from ablations.planning.call import Call
 from analysis.output.writers import write_formats
 from analysis.report.page import make_page
 from commands.cli.console import EscapingConsole
-from commands.cli.parser import Call
 
 
 def run(call: Call) -> int:

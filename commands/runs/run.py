@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ablations.planning.call import Call
 from analysis.output.number_format import format_number, format_percent, format_seconds, json_rows, to_csv
 from analysis.output.tables import align_columns
 from analysis.output.writers import write_formats
 from analysis.report.read_analyses import find_used_runs
 from commands.cli.console import EscapingConsole
-from commands.cli.parser import Call
 from commands.runs.options import ACTIONS, Runs
 from core.errors import UserError, escape_controls, unknown_name_error
 from core.store import housekeeping

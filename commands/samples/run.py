@@ -6,13 +6,13 @@ from contextlib import redirect_stdout
 
 import pandas as pd
 
+from ablations.planning.call import Call
+from ablations.planning.experiment import Experiment, plan_conditions
+from ablations.planning.grid import make_grid, read_execution_options
 from analysis.output.output_folder import OutputFolder
 from analysis.plots.input_samples import write_input_samples
-from commands.ablation import plan_conditions, show_folder, show_plan
+from commands.ablation import show_folder, show_plan
 from commands.cli.console import EscapingConsole
-from commands.cli.grid import make_grid, read_execution_options
-from commands.cli.parser import Call
-from commands.study.experiment import Experiment
 from core.errors import UserError
 from core.progress import Reporter
 from core.session import Session

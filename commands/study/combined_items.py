@@ -8,6 +8,7 @@ import pandas as pd
 from rich.console import Console
 
 import ablations
+from ablations.planning.study_schema import FIGURES, StudySpec, folder_name
 from analysis.metrics import holdout_accuracy
 from analysis.metrics.holdout_accuracy import add_holdout_accuracy, score_holdout
 from analysis.output.output_folder import OutputFolder
@@ -15,7 +16,6 @@ from analysis.plots.multi_experiment import group_experiments, write_table_figur
 from analysis.published.comparison import write_published_comparison
 from analysis.published.numbers import list_published, load_published
 from commands.ablation import show_results
-from commands.cli.study_schema import FIGURES, StudySpec, folder_name
 from core.plan import Plan
 from core.system.atomic_files import write_text
 

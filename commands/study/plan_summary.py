@@ -6,10 +6,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ablations.planning.experiment import Experiment
+from ablations.planning.study_schema import ExperimentSpec, StudySpec
 from analysis.output.number_format import format_milliseconds, format_seconds
 from analysis.statistics.paired_comparisons import planned_power_note
-from commands.cli.study_schema import ExperimentSpec, StudySpec
-from commands.study.experiment import Experiment
 from commands.study.time_estimate import TimeEstimate
 from core.config.run import Run
 from core.models.family import format_shape

@@ -12,6 +12,11 @@ import pandas as pd
 from rich.console import Console
 
 import ablations
+from ablations.planning.call import Call, command_options, list_flags, make_call
+from ablations.planning.experiment import Experiment
+from ablations.planning.grid import read_execution_options
+from ablations.planning.run_plan import analyse_with_repair, execute_or_stop
+from ablations.planning.study_schema import ExperimentSpec, StudySpec, folder_name, read_study
 from analysis.output.output_folder import OutputFolder
 from analysis.published.comparison import write_published_comparison
 from analysis.published.numbers import load_published
@@ -19,10 +24,6 @@ from commands import COMMANDS
 from commands.ablation import show_results
 from commands.cli.console import EscapingConsole
 from commands.cli.exit_handling import INTERRUPTED
-from commands.cli.grid import read_execution_options
-from commands.cli.parser import Call, command_options, list_flags, make_call
-from commands.cli.run_plan import analyse_with_repair, execute_or_stop
-from commands.cli.study_schema import ExperimentSpec, StudySpec, folder_name, read_study
 from commands.study.combined_items import (
     VALUE_SEPARATOR,
     ExperimentResult,
@@ -31,7 +32,7 @@ from commands.study.combined_items import (
     write_published_items,
     write_study_page,
 )
-from commands.study.experiment import Experiment, list_experiment_commands, prepare_experiment
+from commands.study.experiment import list_experiment_commands, prepare_experiment
 from commands.study.options import Study
 from commands.study.plan_summary import print_study_plan
 from commands.study.settings import Setting, list_settings, print_settings

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from commands.cli.parser import Call, command_options
+from ablations.planning.call import Call, command_options
 from core.config.options import flag_of, typed_value
 from core.config.run import Run, run_options
 

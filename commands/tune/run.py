@@ -11,6 +11,10 @@ from typing import Any
 import pandas as pd
 
 from ablations.base import freeze_through
+from ablations.planning.call import Call
+from ablations.planning.experiment import Experiment, plan_conditions
+from ablations.planning.grid import explicit_options, read_execution_options
+from ablations.planning.run_plan import analyse_with_repair, execute
 from analysis.metrics.registry import METRICS_WITHOUT_TEST_CLIPS
 from analysis.output.output_folder import OutputFolder
 from analysis.search.best_configurations import (
@@ -32,13 +36,9 @@ from analysis.search.space import (
     parse_values,
     read_validation_score,
 )
-from commands.ablation import conclude, plan_conditions, show_plan
+from commands.ablation import conclude, show_plan
 from commands.cli.console import EscapingConsole
 from commands.cli.exit_handling import INTERRUPTED
-from commands.cli.grid import explicit_options, read_execution_options
-from commands.cli.parser import Call
-from commands.cli.run_plan import analyse_with_repair, execute
-from commands.study.experiment import Experiment
 from commands.tune.options import VALIDATION, Tune
 from core.cluster.sweep import sweep
 from core.config.run import Run

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from commands.cli.run_plan import execute
+from ablations.planning.run_plan import execute
 from core.config.execution import ExecutionOptions, RayOptions
 from core.plan import Plan, PlannedRun
 from core.session import Session

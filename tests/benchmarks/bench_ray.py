@@ -47,7 +47,7 @@ def _do_work(results: str, work: str, ray: str, threads: str, cores: str) -> Non
     from commands.cli.process_setup import set_up_libraries
 
     set_up_libraries()
-    from commands.cli.run_plan import execute
+    from ablations.planning.run_plan import execute
     from core.config.execution import ExecutionOptions, RayOptions
     from core.plan import Plan, PlannedRun
     from core.session import Session

@@ -6,8 +6,8 @@ import pytest
 from small_runs import SMALL
 
 from ablations.freeze import Freeze
-from commands.ablation import prepare
-from commands.cli.grid import read_execution_options
+from ablations.planning.experiment import prepare
+from ablations.planning.grid import read_execution_options
 from commands.cli.parser import read_command_line
 from core.config.run import Run
 from core.errors import UserError

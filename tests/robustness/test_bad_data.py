@@ -11,10 +11,10 @@ import pytest
 import soundfile
 from small_data import load_refused, write_class_folders
 
+from ablations.planning.experiment import prepare
+from ablations.planning.grid import read_execution_options
 from analysis.output.number_format import to_csv
 from commands import COMMANDS
-from commands.ablation import prepare
-from commands.cli.grid import read_execution_options
 from commands.cli.parser import read_command_line
 from core.audio.reading import BadClip, read_waveform
 from core.datasets import load_dataset

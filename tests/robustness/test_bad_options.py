@@ -5,10 +5,11 @@ import os
 
 import pytest
 
+from ablations.planning.call import command_options
+from ablations.planning.experiment import prepare
+from ablations.planning.grid import read_execution_options
 from commands import COMMANDS
-from commands.ablation import prepare
-from commands.cli.grid import read_execution_options
-from commands.cli.parser import command_options, read_command_line
+from commands.cli.parser import read_command_line
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError

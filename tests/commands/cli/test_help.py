@@ -1,9 +1,9 @@
 import pytest
 
+from ablations.planning.call import command_options
 from commands import COMMANDS, grouped_commands
 from commands.cli.command_line import read_call
 from commands.cli.help import COMMON_OPTIONS
-from commands.cli.parser import command_options
 
 
 def print_help(line: str, capsys: pytest.CaptureFixture[str]) -> str:

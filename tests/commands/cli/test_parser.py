@@ -3,9 +3,10 @@ from collections import Counter
 import pytest
 
 from ablations.freeze import Freeze
+from ablations.planning.call import Call, command_options, make_call
+from ablations.planning.grid import make_grid, read_execution_options, read_preset_option
 from commands import COMMANDS
-from commands.cli.grid import make_grid, read_execution_options, read_preset_option
-from commands.cli.parser import Call, command_options, make_call, read_command_line
+from commands.cli.parser import read_command_line
 from commands.predict.options import Predict
 from commands.study.options import Study
 from core.errors import UserError

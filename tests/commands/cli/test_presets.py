@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from commands.cli.presets import read_preset
-from commands.cli.study_schema import load_preset
+from ablations.planning.presets import read_preset
+from ablations.planning.study_schema import load_preset
 from core.config.run import Run
 from core.errors import UserError
 

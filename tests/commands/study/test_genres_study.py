@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from ablations import STUDIES_FOLDER
+from ablations.planning.presets import Preset
+from ablations.planning.study_schema import folder_name, load_preset, read_study
 from analysis.published.numbers import load_published
-from commands.cli.presets import Preset
-from commands.cli.study_schema import folder_name, load_preset, read_study
 from commands.study.experiment import list_experiment_commands
 from core.config.layer_spec import parse_mlp_layers
 from core.config.options import list_problems

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from commands.cli.study_schema import folder_name, read_study
+from ablations.planning.study_schema import folder_name, read_study
 from commands.study.experiment import list_experiment_commands
 from run_ablation import main
 

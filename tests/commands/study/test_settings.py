@@ -13,14 +13,15 @@ import soundfile
 from torch import nn
 
 import ablations
+from ablations.planning.experiment import Experiment
+from ablations.planning.grid import read_execution_options
+from ablations.planning.study_schema import StudySpec, list_runnable_studies, load_preset, read_study
 from analysis.metrics.condition_summary import dataset_and_backbone
 from analysis.published.class_level import split_class
 from analysis.published.numbers import SIZE_METRICS, load_published, setting_columns
 from analysis.published.settings import list_setting_differences
-from commands.cli.grid import read_execution_options
-from commands.cli.study_schema import StudySpec, list_runnable_studies, load_preset, read_study
 from commands.study.combined_items import VALUE_SEPARATOR
-from commands.study.experiment import Experiment, list_experiment_commands, prepare_experiment
+from commands.study.experiment import list_experiment_commands, prepare_experiment
 from commands.study.run import list_study_settings, parse_experiments
 from commands.study.settings import ITEM_SEPARATOR, Setting
 from core.config.run import Run

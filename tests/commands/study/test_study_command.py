@@ -8,10 +8,10 @@ import pytest
 from small_runs import ON_CPU, SIZE
 
 import ablations
+from ablations.planning.call import command_options, list_flags, make_call
+from ablations.planning.grid import read_execution_options
+from ablations.planning.study_schema import StudySpec, folder_name, list_runnable_studies, read_study
 from commands import COMMANDS
-from commands.cli.grid import read_execution_options
-from commands.cli.parser import command_options, list_flags, make_call
-from commands.cli.study_schema import StudySpec, folder_name, list_runnable_studies, read_study
 from commands.study.experiment import list_experiment_commands
 from commands.study.run import parse_experiments
 from core.errors import ResultsError, UserError

@@ -12,12 +12,12 @@ import pytest
 from small_runs import ON_CPU, SIZE
 
 from ablations.compare import Compare
+from ablations.planning.grid import explicit_options
 from analysis.output import style
 from analysis.search import search_figures
 from analysis.search import space as search
 from analysis.search.best_configurations import make_training_command, summarise_search
 from analysis.search.space import Range, Space
-from commands.cli.grid import explicit_options
 from commands.cli.parser import read_command_line
 from commands.tune.options import Tune
 from commands.tune.run import _read_trials, split_search_space

@@ -18,7 +18,7 @@ import psutil
 import pytest
 import torch
 
-from commands.cli.run_plan import execute
+from ablations.planning.run_plan import execute
 from core.cluster.address import check_address
 from core.cluster.connect import Node, resources_per_trial
 from core.cluster.storage import Storage

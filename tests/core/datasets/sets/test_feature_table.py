@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
-from commands.ablation import fill_in_run
+from ablations.planning.experiment import fill_in_run
 from core import datasets
 from core.config.run import Run
 from core.datasets import select

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import msgspec
 
 import ablations
-from commands.cli.presets import Preset, read_preset
+from ablations.planning.presets import Preset, read_preset
 from core.errors import UserError, closest_name, unknown_name_error
 from core.registry import Lazy, Registry
 from core.system.atomic_files import read_regular_file

@@ -5,9 +5,9 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from commands.cli.parser import Call
-from commands.cli.presets import Preset
-from commands.cli.study_schema import load_preset
+from ablations.planning.call import Call
+from ablations.planning.presets import Preset
+from ablations.planning.study_schema import load_preset
 from core.config.execution import ExecutionOptions, RayOptions
 from core.config.options import flag_of, list_problems, typed_value
 from core.config.run import Run, field_of, run_options

@@ -1,0 +1,178 @@
+"""An experiment: the runs that a command plans, and the analysis of these runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import ablations
+from ablations.base import Ablation
+from ablations.planning import study_schema
+from ablations.planning.call import Call
+from ablations.planning.grid import find_ignored_options, make_grid, read_execution_options, read_preset_option
+from ablations.planning.run_plan import analyse_with_repair
+from core import datasets
+from core.config.run import Run
+from core.datasets.dataset import Dataset
+from core.errors import UserError
+from core.executor import ExecutionSummary
+from core.inference.precision import check_precision, effective_precision
+from core.plan import Conditions, Plan, list_dataset_notes, list_untrained_classes, make_plan
+from core.registry import Lazy
+from core.session import Session
+from core.system.atomic_files import text_digest
+from core.training.fit_input_transform import count_components
+from core.training.load_inputs import load_plain_inputs, split_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.output.output_folder import OutputFolder
+
+make_output_folder = Lazy("analysis.output.output_folder:OutputFolder")  # imports matplotlib
+load_all_published = Lazy("analysis.published.numbers:load_all_published")
+write_published_comparison = Lazy("analysis.published.comparison:write_published_comparison")
+LOCAL = ("", "local")  # values of --ray that train on this machine
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The runs of one command, and its analysis.
+
+    Attributes
+    ----------
+    plan
+        The runs.
+    analysis_key
+        Suffix of the results folder that depends on the options of the analysis, so that different analyses of the
+        same runs have different folders; "" if there are none.
+    analyse
+        Function that writes tables and figures to an output folder and returns one row for each condition.
+    trains
+        Whether a run is trained again if the analysis cannot read its files.
+    executes
+        Whether the runs have to be trained. False for commands that only show the inputs of runs.
+    """
+
+    plan: Plan
+    analysis_key: str
+    analyse: "Callable[[OutputFolder], pd.DataFrame]"
+    trains: bool = True
+    executes: bool = True
+
+
+def prepare(call: Call, session: Session) -> Experiment:
+    """Plan the command of an ablation."""
+    ablation: Ablation = call.command
+    points = ablation.expand_grid(make_grid(call), session.store)
+    plan = plan_conditions(call, ablation.conditions, points, session, by=ablation.compared_field(points))
+    ablation.check_plan(plan)
+    for line in find_ignored_options(call, plan.runs):
+        session.report.note(line)
+    return Experiment(plan, ablation.analysis_key, ablation.analyse, trains=ablation.trains)
+
+
+def analyse_experiment(
+    experiment: Experiment, session: Session, executed: ExecutionSummary
+) -> "tuple[OutputFolder, pd.DataFrame, ExecutionSummary]":
+    """Write the tables and figures of the finished runs of an ablation, and compare them with published numbers.
+
+    Parameters
+    ----------
+    experiment
+        The ablation.
+    session
+        Store, device and execution options of the runs.
+    executed
+        Summary of the execution.
+
+    Returns
+    -------
+    results
+        Output folder, without the description of its files (`OutputFolder.write_description`).
+    frame
+        One row for each condition.
+    executed
+        The summary, after damaged runs were trained again.
+    """
+    plan, name = experiment.plan, experiment.plan.ablation
+    folder = session.store.output / name / "-".join(filter(None, (plan.name, experiment.analysis_key)))
+
+    def analyse() -> "tuple[OutputFolder, pd.DataFrame]":
+        results = make_output_folder(plan, session, folder, published_as=session.execution.published_as)
+        return results, experiment.analyse(results)
+
+    (results, frame), executed = analyse_with_repair(analyse, plan, session, executed, again=experiment.trains)
+    studies = load_all_published(ablations.STUDIES_FOLDER)
+    for (study, item), commands in sorted(study_schema.commands_by_item().items()):
+        if name in commands and study in studies:
+            write_published_comparison(
+                results,
+                frame,
+                study,
+                item,
+                title=study,
+                folder=ablations.STUDIES_FOLDER,
+                name=f"published-{study_schema.folder_name(f'{study} {item}')}",
+                in_study=False,
+            )
+    return results, frame, executed
+
+
+def plan_conditions(
+    call: Call, conditions: Conditions, points: list[dict[str, Any]], session: Session, *, by: str = ""
+) -> Plan:
+    """Plan the conditions at the points of a grid, after downloading data sets with ``--download``."""
+    settings = read_execution_options(call)  # in a study, the session has the settings of another experiment
+    if settings.download:
+        names = list(dict.fromkeys(point.get("data__name", Run().data.name) for point in points))
+        if len(settings.data_root) != len(names):
+            raise UserError("--download needs --data-root: one folder for each data set")
+        for dataset, root in zip(names, settings.data_root, strict=True):
+            datasets.download_dataset(dataset, root, session.report)
+    plan = make_plan(
+        call.name,
+        conditions,
+        points,
+        by=by,
+        preset=read_preset_option(call),
+        roots=settings.data_root,
+        cache=session.store.cache,
+        finalise=partial(fill_in_run, session=session),
+        progress=session.report,
+    )
+    if settings.published_as and len(plan.datasets) > 1:
+        raise UserError(f"--published-dataset {settings.published_as}: names one data set, not {len(plan.datasets)}")
+    for line in [*list_dataset_notes(plan), *list_untrained_classes(plan)]:
+        session.report.note_once(line)  # the plans of a study share their data sets
+    for line in _precision_notes(points, session):
+        session.report.note(line)
+    return plan
+
+
+def _precision_notes(points: list[dict[str, Any]], session: Session) -> list[str]:
+    """Return a note for each precision of the grid that a CPU replaces by fp32."""
+    if session.device.type != "cpu" or session.execution.cluster.ray not in LOCAL:
+        return []
+    precisions = {str(point.get("training__precision", "fp32")) for point in points}
+    return [
+        f"--precision {name} is for a GPU: this CPU computes in fp32" for name in sorted(precisions & {"fp16", "tf32"})
+    ]
+
+
+def fill_in_run(run: Run, dataset: Dataset, *, session: Session) -> Run:
+    """Fill in the fields of a run that depend on the machine and on the clips.
+
+    Precision: a CPU computes in fp32 or bf16 only (on a cluster the workers decide). Unreadable clips and the number of
+    principal components: they are known once the inputs are computed, which training needs anyway.
+    """
+    execution = session.execution
+    if session.device.type == "cpu" and execution.cluster.ray in LOCAL:
+        check_precision(run.training.precision, session.device)
+        run = run.replace(training__precision=effective_precision(run.training.precision, session.device))
+    if execution.on_bad_clip == "skip" and (bad := load_plain_inputs(run, dataset, session).unusable):
+        run = run.replace(data__left_out=text_digest("\n".join(path for path, _ in bad)))
+    if run.frontend.pca:
+        images = load_plain_inputs(run, dataset, session)
+        run = run.replace(frontend__components=count_components(run, images, split_rows(run, dataset, images)))
+    return run
