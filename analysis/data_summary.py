@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from core.audio.reading import AudioInfo, BadClip, read_info
+from core.datasets.clip_settings import ClipSettings, describe_clip_advice, describe_clip_settings
 from core.datasets.copies import describe_copies
 from core.datasets.dataset import Dataset
 from core.datasets.label_names import describe_labels
@@ -43,12 +44,12 @@ class DatasetSummary:
     holdout
         Number of held-out clips.
     remarks
-        Remarks of the loader, and lines on columns and groups.
+        Remarks of the loader, and lines on columns, groups and clip settings.
     seconds
         Lengths of the decodable clips in seconds: ``shortest``, ``median``, ``longest``, ``total``.
     sample_rates, channels, formats
         Clips per sampling rate in Hz, per number of channels, and per format (such as ``WAV PCM_16``), most frequent
-        first. Files that libsndfile cannot read count as 0 channels, with their suffix as format.
+        first. The format of files that libsndfile cannot read is their suffix.
     problems
         Clips that cannot be decoded, classes without clips or in a single fold, labels that look alike, groups in
         several folds, identical clips (if the data set has digests), and audio files that are not clips; one line each.
@@ -106,7 +107,13 @@ def summarise_dataset(dataset: Dataset, *, decode: bool = True, progress: Progre
         folds=dict(sorted(Counter(dataset.clips["fold"]).items())),
         has_fixed_split=dataset.has_fixed_split,
         holdout=len(dataset.holdout),
-        remarks=(*dataset.remarks, *describe_columns(dataset), *describe_groups(dataset)),
+        remarks=(
+            *dataset.remarks,
+            *describe_columns(dataset),
+            *describe_groups(dataset),
+            *describe_clip_settings(dataset, dataset.sr, dataset.duration, dataset.n_frames),
+            *describe_clip_advice(dataset, ClipSettings(dataset.sr, dataset.duration)),
+        ),
         seconds=_length_statistics([fact.seconds for fact in facts] or [0.0]) if decode else {},
         sample_rates=_count_values([fact.sr for fact in facts]),
         channels=_count_values([fact.channels for fact in facts]),

@@ -20,6 +20,7 @@ from core.config.options import (
     typed_value,
 )
 from core.config.run import Data, Run, field_of
+from core.datasets.clip_settings import ClipSettings, describe_clip_advice, describe_clip_settings
 from core.datasets.copies import describe_copies
 from core.datasets.dataset import Dataset
 from core.datasets.label_names import describe_labels
@@ -240,13 +241,27 @@ def _check_validation(data: Data, dataset: Dataset) -> None:
 
 
 def list_dataset_notes(plan: Plan) -> list[str]:
-    """Return the remarks on each data set: its columns, its groups, and clips or groups in training and test clips."""
+    """Return the remarks on each data set, one line each.
+
+    They tell its columns and groups, the clip settings chosen from its recordings, advice on other settings, and clips
+    or groups in training and test clips.
+    """
     lines = []
-    for dataset in plan.datasets.values():
+    for content, dataset in plan.datasets.items():
         notes = [*dataset.remarks, *describe_columns(dataset), *describe_groups(dataset)]
+        runs = [run for run in plan.runs if run.data.content == content]
+        for sr, duration, n_frames in dict.fromkeys((r.clip.sr, r.clip.duration, r.frontend.n_frames) for r in runs):
+            notes += describe_clip_settings(dataset, sr, duration, n_frames)
+        for settings in dict.fromkeys(map(_get_clip_settings, runs)):
+            notes += describe_clip_advice(dataset, settings)
         problems = [*describe_labels(dataset), *describe_leaking_groups(dataset), *describe_copies(dataset)]
         lines += [f"{dataset.name}: {line}" for line in (*notes, *(f"problem: {problem}" for problem in problems))]
     return list(dict.fromkeys(lines))
+
+
+def _get_clip_settings(run: Run) -> ClipSettings:
+    clip, crops = run.clip, run.training.augment == "segment"
+    return ClipSettings(clip.sr, clip.duration, clip.fit, run.frontend.fmax, random_crop=crops)
 
 
 def resolve(run: Run, dataset: Dataset, content: str) -> Run:

@@ -138,7 +138,7 @@ def _find_holdout(options: Predict, records: Sequence[Record], session: Session)
             raise UserError(
                 f"--holdout: runs {records[0].id} and {record.id} have different clips; give only one of these runs"
             )
-    loaded = datasets.load_dataset(data.name, options.data_root)
+    loaded = datasets.load_dataset(data.name, options.data_root, cache=session.store.cache)
     arranged = datasets.select(loaded, **data.selection)
     if arranged.compute_fingerprint(session.store.cache) != data.content:
         raise UserError(f"--holdout: the clips in {loaded.root} are not those of run {records[0].id}")

@@ -72,13 +72,38 @@ def decode_blocks(file: FileIO) -> Iterator[Block]:
         raise ValueError("silent (all samples equal)")
 
 
-def describe_format(file: FileIO) -> tuple[str, int] | None:
-    """Return the format and the number of channels of an open file; None if libsndfile cannot read it."""
+class Header(NamedTuple):
+    """What the header of a recording states; 0 for what it does not state, "" if libsndfile cannot read the file."""
+
+    format: str
+    channels: int
+    sr: int
+    seconds: float
+
+
+def read_header(file: FileIO) -> Header | None:
+    """Return the header of an open file without decoding it; None if neither libsndfile nor FFmpeg can read it.
+
+    Of several recordings in one file, and of several streams, the first one counts.
+    """
     file.seek(0)
     try:
         with soundfile.SoundFile(file.fileno(), closefd=False) as sound:
-            return f"{sound.format} {sound.subtype}", sound.channels
+            if 0 < sound.frames < UNKNOWN_LENGTH:
+                seconds = sound.frames / sound.samplerate
+                return Header(f"{sound.format} {sound.subtype}", sound.channels, sound.samplerate, seconds)
+            name = f"{sound.format} {sound.subtype}"
     except soundfile.LibsndfileError:
+        name = ""
+    file.seek(0)
+    try:
+        with av.open(file, mode="r", options=AV_OPTIONS) as container:
+            if not container.streams.audio:
+                return None
+            stream = container.streams.audio[0]
+            seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+            return Header(name, stream.channels, stream.sample_rate, max(seconds, (container.duration or 0) / 1e6, 0.0))
+    except (av.FFmpegError, ValueError):
         return None
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from core.audio.decoding import BLOCK_SIZE, Block, decode_blocks, describe_format
+from core.audio.decoding import BLOCK_SIZE, Block, Header, decode_blocks, read_header
 from core.system.file_signatures import LFS_REASON, LFS_START, is_broken_link
 
 MAX_WHOLE = 1 << 28  # samples of a recording that is read whole: 1 GB, three hours at 22,050 Hz
@@ -140,8 +140,9 @@ def read_info(path: Path) -> AudioInfo:
     with _open_blocks(path) as blocks:
         _, lengths = _read_if_short(blocks, keep=0)
     with path.open("rb", buffering=0) as file:
-        form, channels = describe_format(file) or (path.suffix.removeprefix(".").upper(), 0)
-    return AudioInfo(sum(n / sr for n, sr in lengths), lengths[0][1], channels, form)
+        header = read_header(file) or Header("", 0, 0, 0.0)
+    name = header.format or path.suffix.removeprefix(".").upper()
+    return AudioInfo(sum(n / sr for n, sr in lengths), lengths[0][1], header.channels, name)
 
 
 def resample(y: np.ndarray, *, sr: int, new_sr: int) -> np.ndarray:

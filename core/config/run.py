@@ -110,7 +110,7 @@ class Clip:
 
     sr: int = option(
         AUTO,
-        "Sampling rate in Hz (0: the data set's own).",
+        "Sampling rate in Hz (0: the data set's own; for folder, chosen from the recordings).",
         default_text=DATASET_DEFAULT,
         at_least=0,
         at_most=10**6,
@@ -118,7 +118,7 @@ class Clip:
     )
     duration: float = option(
         AUTO,
-        "Length of every clip in seconds (0: the data set's own).",
+        "Length of every clip in seconds (0: the data set's own; for folder, chosen from the recordings).",
         default_text=DATASET_DEFAULT,
         at_least=0.0,
         at_most=86_400,

@@ -31,6 +31,7 @@ LOADERS = Registry(
         "folder": "core.datasets.sets.folder:LOADER",
     },
 )
+choose_clip_settings = Lazy("core.datasets.clip_settings:choose_clip_settings")  # imports PyAV and soundfile
 join_copies = Lazy("core.datasets.copies:join_copies")  # imports pandas
 select = Lazy("core.datasets.selection:select")  # imports pandas
 fetch = Lazy("core.datasets.download:fetch")  # imports requests and pooch, which are slow
@@ -41,7 +42,8 @@ def load_dataset(
 ) -> "Dataset":
     """Load a data set: read its table of clips and check it against the files.
 
-    Identical files of a data set whose folds are not official are put into one group, so its files are read.
+    Identical files of a data set whose folds are not official are put into one group, so its files are read. For your
+    own recordings, sampling rate, clip length and image width are chosen from the recordings.
 
     Parameters
     ----------
@@ -66,6 +68,8 @@ def load_dataset(
         dataset: Dataset = loader.read(root and expand_path(root))
         if dataset.joins_copies:
             dataset = join_copies(dataset.with_digests(cache, progress=progress))
+        if loader.chooses_clip_settings:
+            dataset = choose_clip_settings(dataset, cache, progress=progress)
     except UnicodeEncodeError as error:  # a file name with undecodable bytes
         raise UserError(f"{name}: {error.object} is not UTF-8; rename the file") from None
     return dataset

@@ -29,6 +29,13 @@ class Split(NamedTuple):
     test: np.ndarray
 
 
+class RecordingHeader(NamedTuple):
+    """Sampling rate in Hz and length in seconds that the header of a recording states; 0 if it states none."""
+
+    sr: int
+    seconds: float
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Clips with labels, folds and groups.
@@ -79,6 +86,9 @@ class Dataset:
         neither folds nor groups, and is no feature table.
     digests
         SHA-256 of the content of clips by path (`with_digests`); files that cannot be read are left out.
+    headers
+        Header of each recording by path, if the default clip settings were chosen from the recordings
+        (`core.datasets.clip_settings`); recordings whose header states no length are left out.
     remarks
         Notes for the user, such as on clips that were left out, one line each.
     is_published_set
@@ -109,6 +119,7 @@ class Dataset:
     used_columns: tuple[str, ...] = ()
     joins_copies: bool = False
     digests: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, RecordingHeader] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     is_published_set: bool = False
 
@@ -215,6 +226,10 @@ class Dataset:
         place = np.empty(len(digests), np.int64)
         place[sorted(range(len(digests)), key=digests.__getitem__)] = np.arange(len(digests))
         return place
+
+    def shuffled_paths(self) -> list[str]:
+        """Return the paths of the clips in a shuffled order that depends only on the paths."""
+        return self.clips["path"].to_numpy(object)[np.argsort(self._order)].tolist()
 
     def deal_folds(self, n_folds: int = 0) -> "Dataset":
         """Return the data set with new seeded folds (`core.datasets.folds.make_folds`); `n_folds` 0: five."""

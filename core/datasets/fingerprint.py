@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -109,8 +109,7 @@ def hash_files(
     UserError
         If a file cannot be read, unless `skip_unreadable`.
     """
-    place = text_digest(str(root.resolve()))[:12]
-    memo_path = cache and cache / "fingerprints" / f"{name}-{place}.json"
+    memo_path = get_memo_path(cache, "fingerprints", name, root)
     memo = _read_memo(memo_path) if memo_path else {}
     # Usually the paths and their order are unchanged: comparing lists is faster than 100,000 look-ups.
     remembered = list(memo.values()) if list(memo) == list(paths) else [memo.get(path) for path in paths]
@@ -127,7 +126,7 @@ def hash_files(
     read = {path: entry for path, entry in zip(paths, entries, strict=True) if entry}
     _read_signatures.update((f"{root}/{path}", entry[0]) for path, entry in read.items())
     if memo_path and (changed or len(memo) != len(paths)):
-        _write_memo(memo_path, read)
+        write_memo(memo_path, read)
     return [entry[1] if entry else "" for entry in entries]
 
 
@@ -201,8 +200,13 @@ def _read_memo(path: Path) -> Memo:
         return {}
 
 
-def _write_memo(path: Path, memo: Memo) -> None:
-    # Without the cache all files are read again, which only costs time.
+def get_memo_path(cache: Path | None, folder: str, name: str, root: Path) -> Path | None:
+    """Return the cache file for facts on the files of data set `name` in `root`; None without a cache."""
+    return cache and cache / folder / f"{name}-{text_digest(str(root.resolve()))[:12]}.json"
+
+
+def write_memo(path: Path, memo: Mapping[str, Any]) -> None:
+    """Write facts on files as JSON. Without them all files are read again, so errors are ignored."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary:

@@ -54,6 +54,9 @@ class Loader:
         Download source or required layout; None if any folder is accepted.
     embedded
         Whether the set is part of the toolkit, so that it needs no folder.
+    chooses_clip_settings
+        Whether sampling rate, clip length and image width are chosen from the recordings
+        (`core.datasets.clip_settings`).
     known_problems
         Known problems of the published set, one line each, shown by the `data` command.
     """
@@ -62,4 +65,5 @@ class Loader:
     about: str
     source: DataSource | None = None
     embedded: bool = False
+    chooses_clip_settings: bool = False
     known_problems: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from audio_files import encode_av, make_tone
 
 from analysis.data_summary import summarise_dataset
 from core import datasets
@@ -46,6 +47,16 @@ def test_summarise_dataset_has_counts(tmp_path: Path) -> None:
     assert found.formats == {"WAV PCM_16": 4, "FLAC PCM_16": 4}
     assert found.problems == ()
     assert steps == list(range(1, 9))
+
+
+def test_summarise_dataset_of_m4a_has_channels(tmp_path: Path) -> None:
+    for number, channels in enumerate((1, 1, 2, 2)):
+        y = make_tone(0.2, hertz=200 + 100 * number, channels=channels)
+        (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
+        (tmp_path / "ab"[number % 2] / f"{number}.m4a").write_bytes(encode_av(y, container="mp4", codec="aac"))
+    found = summarise_dataset(datasets.load_dataset("folder", tmp_path))
+    assert found.channels == {1: 2, 2: 2}
+    assert found.formats == {"M4A": 4}
 
 
 def test_summarise_dataset_has_problems(table: Path) -> None:

@@ -1,5 +1,6 @@
 """Own recordings: one folder per class, or a CSV file. Includes the thirteen classes of two published reports."""
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterator, Sequence
@@ -48,8 +49,9 @@ def load(root: Path | None = None) -> Dataset:
 
     Paths in a CSV file are relative to it and must not leave its folder (links can point outside). Without a column
     ``fold``, five seeded folds are drawn, stratified by class, with groups kept together. Without a column ``group``,
-    every clip is its own group, but identical files are one group. Classes are sorted by name. By default clips have
-    4 s at 22,050 Hz and images are 250 pixels wide, as for UrbanSound8K.
+    every clip is its own group, but identical files are one group. Classes are sorted by name. `load_dataset` chooses
+    sampling rate, clip length and image width from the recordings; if no header can be read, clips have 4 s at 22,050
+    Hz and images are 250 pixels wide, as for UrbanSound8K.
 
     Raises
     ------
@@ -63,7 +65,13 @@ def load(root: Path | None = None) -> Dataset:
         return _read_csv(root)
     if all((root / name).is_file() for name in SPEECH_COMMANDS_LISTS):
         raise UserError(f"folder: {root} has {' and '.join(SPEECH_COMMANDS_LISTS)}; use --data speech-commands")
-    files = _read_class_folders("folder", root)
+    hint = _point_to_table(root)
+    try:
+        files = _read_class_folders("folder", root)
+        if files["label"].nunique() < 2 and hint:
+            raise UserError(f"folder: {root} has a single class folder, {files['label'].iloc[0]}")
+    except UserError as error:
+        raise UserError(f"{error}; {hint}" if hint else str(error)) from None
     is_audio = files["path"].str.lower().str.endswith(AUDIO_SUFFIXES)
     if empty := sorted(set(files["label"].unique()) - set(files.loc[is_audio, "label"].unique())):
         raise UserError(
@@ -73,8 +81,20 @@ def load(root: Path | None = None) -> Dataset:
     remark = f"{len(other)} files without an audio suffix ignored (a CSV file can list them): {format_few(other)}"
     clips = files[is_audio].copy()
     fields = {"remarks": (), **_read_split_folders(root, clips)}
-    fields["remarks"] += (remark,) if other else ()
+    fields["remarks"] += ((remark,) if other else ()) + (
+        (f"labels are the names of the folders; {hint}",) if hint else ()
+    )
     return _make_dataset("folder", root, clips, **fields)
+
+
+def _point_to_table(root: Path) -> str:
+    """Return how to use a CSV file of paths and labels in a folder; "" if there is none."""
+    for entry in sorted(_list_visible(root), key=lambda entry: entry.name):
+        if entry.name.lower().endswith(".csv") and entry.is_file():
+            with contextlib.suppress(UserError):
+                read_rows(Path(entry.path), ["path", "label"])
+                return f"to use the labels in {entry.name}, give --data-root {entry.path}"
+    return ""
 
 
 def load_thirteen(root: Path | None = None) -> Dataset:
@@ -292,4 +312,8 @@ THIRTEEN_LOADER = Loader(
     THIRTEEN_SOURCE,
     known_problems=("Laughter_284 is damaged", "some files have a wrong extension, which does not matter for decoding"),
 )
-LOADER = Loader(load, "Your own recordings: one folder per class, or a CSV file of path,label[,fold or split][,group].")
+LOADER = Loader(
+    load,
+    "Your own recordings: one folder per class, or a CSV file of path,label[,fold or split][,group].",
+    chooses_clip_settings=True,
+)

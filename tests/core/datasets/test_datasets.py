@@ -186,11 +186,25 @@ class TestFolder:
             write_clip(tmp_path / "cat" / f"{i}.wav", seed=i)
             write_clip(tmp_path / "dog" / "deep" / f"{i}.flac", seed=i)
         (tmp_path / "cat" / "notes.txt").write_text("no recording")
+        (tmp_path / "labels.csv").write_text("path,label\ncat/0.wav,cat\n")
         dataset = datasets.load_dataset("folder", tmp_path)
         assert dataset.class_names == ("cat", "dog")
+        assert dataset.remarks[-1] == (
+            "labels are the names of the folders; to use the labels in labels.csv, give --data-root "
+            f"{tmp_path / 'labels.csv'}"
+        )
         assert (dataset.clips.groupby(["fold", "label"]).size() == 2).all()
         assert dataset.clips["group"].is_unique
-        assert (dataset.sr, dataset.duration, dataset.n_frames) == (22_050, 4.0, 250)
+
+    @pytest.mark.parametrize("name", ["0.wav", "wav/0.wav"])
+    def test_load_folder_without_classes_points_to_table(self, name: str, tmp_path: Path) -> None:
+        write_clip(tmp_path / name, seed=0)
+        (tmp_path / "labels.csv").write_text(f"path,label\n{name},a\n")
+        (tmp_path / "other.csv").write_text("a,b\n")
+        with pytest.raises(
+            UserError, match="class folder.*; to use the labels in labels.csv, give --data-root .*labels.csv$"
+        ):
+            datasets.load_dataset("folder", tmp_path)
 
     def test_load_folder_csv_keeps_groups_together(self, tmp_path: Path) -> None:
         lines = ["path,label,group"]

@@ -1,0 +1,207 @@
+"""Sampling rate, clip length and image width from the recordings of a data set, and advice on other values."""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from core.audio.decoding import decode_blocks
+from core.audio.decoding import read_header as read_file_header
+from core.datasets.dataset import Dataset, RecordingHeader
+from core.datasets.fingerprint import get_memo_path, write_memo
+from core.progress import Progress, no_progress, show_if_slow
+from core.system.native_stderr import silence_native_stderr
+from core.system.thread_pool import CancellablePool
+
+MIN_SR, MAX_SR = 4_000, 22_050  # Hz, of the chosen sampling rate
+MIN_SECONDS, MAX_SECONDS = 0.1, 10.0  # of the chosen clip length
+MIN_FRAMES, MAX_FRAMES = 100, 250  # of the chosen image width; Inception v3 needs 75
+FRAMES_PER_SECOND = 100  # the shortest hop is 10 ms
+RATE_SHARE = 0.1  # fraction of the recordings that must have a sampling rate for it to be chosen
+LENGTH_QUANTILE = 0.95
+PATHS_PER_TASK = 256
+STANDARD_SR = (8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 96_000, 192_000)  # Hz, suggested by the advice
+MAX_MEASURED_CLIPS = 50
+MAX_MEASURED_SECONDS = 10
+TRANSITION = 1.05  # width of the transition band of a resampler, relative to its cutoff
+MIN_ENERGY = 1e-5  # -50 dB: fraction of the energy below which a band is empty
+MIN_LOST_ENERGY = 0.05  # fraction of the energy above half the sampling rate that is reported
+MIN_PADDING, MIN_CUT = 0.5, 0.1  # mean fraction of padding, and fraction of cut clips, that are reported
+
+
+class ClipSettings(NamedTuple):
+    """Sampling rate in Hz, clip length in seconds, ``fit`` of `core.config.run.Clip`, highest frequency in Hz.
+
+    With `random_crop`, a random part of a long recording is used in every epoch, and not always its start.
+    """
+
+    sr: int
+    duration: float
+    fit: str = "pad"
+    fmax: float = math.inf
+    random_crop: bool = False
+
+
+def choose_clip_settings(dataset: Dataset, cache: Path | None, *, progress: Progress = no_progress) -> Dataset:
+    """Return the data set with the headers of its recordings, and `sr`, `duration` and `n_frames` chosen from them.
+
+    The sampling rate is the lowest that at least 10 % of the recordings have, from 4,000 to 22,050 Hz: at a higher rate
+    the image would show which clips were recorded at a low one. The length is the 95 % quantile of the lengths, rounded
+    up to two digits, from 0.1 to 10 s. The image has 100 columns per second, from 100 to 250. If no header can be read,
+    the values are unchanged.
+
+    Parameters
+    ----------
+    dataset
+        Data set with digests (`Dataset.with_digests`).
+    cache
+        Folder in which headers are stored by digest; None to store none.
+    progress
+        Called with (files read, files to read, description) if it takes seconds.
+    """
+    headers = _read_headers(dataset, cache, progress)
+    if not headers:
+        return dataset
+    rates, counts = np.unique([header.sr for header in headers.values()], return_counts=True)
+    sr = int(np.clip(rates[counts >= RATE_SHARE * len(headers)].min(initial=MAX_SR), MIN_SR, MAX_SR))
+    seconds = np.array([header.seconds for header in headers.values()])
+    longest = float(np.quantile(seconds, LENGTH_QUANTILE, method="inverted_cdf"))
+    duration = min(max(_round_up(longest), MIN_SECONDS), MAX_SECONDS)
+    n_frames = int(np.clip(round(duration * FRAMES_PER_SECOND), MIN_FRAMES, MAX_FRAMES))
+    return dataclasses.replace(dataset, sr=sr, duration=duration, n_frames=n_frames, headers=headers)
+
+
+def describe_clip_settings(dataset: Dataset, sr: int, duration: float, n_frames: int) -> list[str]:
+    """Return one line on the settings that were chosen from the recordings; none if the user gave all of them."""
+    if not dataset.headers:
+        return []
+    options = {
+        f"--sr {sr}": sr == dataset.sr,
+        f"--duration {duration:g}": duration == dataset.duration,
+        f"--n-frames {n_frames}": n_frames == dataset.n_frames,
+    }
+    if not (chosen := [text for text, is_own in options.items() if is_own]):
+        return []
+    seconds = sorted(header.seconds for header in dataset.headers.values())
+    rates = sorted({header.sr for header in dataset.headers.values()})
+    lengths = f"{seconds[0]:.3g} s" if seconds[0] == seconds[-1] else f"{seconds[0]:.3g} to {seconds[-1]:.3g} s"
+    rate = f"{rates[0]}" if len(rates) == 1 else f"{rates[0]} to {rates[-1]}"
+    return [f"{' '.join(chosen)}: chosen from recordings of {lengths} at {rate} Hz"]
+
+
+def describe_clip_advice(dataset: Dataset, settings: ClipSettings) -> list[str]:
+    """Return one line for each setting that fits the recordings badly, with the option that fits better.
+
+    Padding and cut clips are known from the headers. Frequencies without energy, and energy above half the sampling
+    rate, are measured on up to 50 recordings.
+    """
+    headers = [dataset.headers[path] for path in dataset.clips["path"].tolist() if path in dataset.headers]
+    if not headers:
+        return []
+    seconds = np.array([header.seconds for header in headers])
+    lines = []
+    padding = float(np.maximum(1 - seconds / settings.duration, 0).mean())
+    if settings.fit in ("pad", "crop") and padding > MIN_PADDING:
+        shorter = f"--duration {dataset.duration:g}" if settings.duration > 1.2 * dataset.duration else ""
+        remedy = shorter or "lengths vary, so try a shorter --duration, or --length-mode loop"
+        lines.append(f"{100 * padding:.0f} % of the input is padding: {remedy}")
+    cut = float((seconds > 1.01 * settings.duration).mean())
+    if settings.fit != "stretch" and not settings.random_crop and cut > MIN_CUT:
+        what = "middle" if settings.fit == "crop" else "start"
+        longest = _round_up(float(np.quantile(seconds, LENGTH_QUANTILE, method="inverted_cdf")))
+        lines.append(
+            f"{100 * cut:.0f} % of the clips are longer than --duration {settings.duration:g}, so only their {what} "
+            f"is used: --duration {longest:g} covers 95 % of them"
+        )
+    return lines + _describe_rate_advice(dataset, settings, max(header.sr for header in headers))
+
+
+def _describe_rate_advice(dataset: Dataset, settings: ClipSettings, max_sr: int) -> list[str]:
+    """Return one line on a sampling rate that is too high or too low for the energy of the recordings."""
+    limit = min(settings.sr / 2, settings.fmax)
+    lower = [sr for sr in STANDARD_SR if sr < 0.95 * settings.sr and sr / 2 < 0.95 * limit]
+    if not lower and max_sr <= settings.sr:
+        return []
+    energy = _measure_energy_above(dataset, [TRANSITION * sr / 2 for sr in lower] + [settings.sr / 2])
+    if not len(energy):
+        return []
+    if empty := [sr for sr, part in zip(lower, energy, strict=False) if part < MIN_ENERGY]:
+        return [f"no energy above {empty[0] / 2:g} Hz: --sr {empty[0]}"]
+    if energy[-1] > MIN_LOST_ENERGY and settings.fmax >= settings.sr / 2:
+        return [f"{100 * energy[-1]:.0f} % of the energy is above {settings.sr / 2:g} Hz: --sr {max_sr}"]
+    return []
+
+
+def _measure_energy_above(dataset: Dataset, frequencies: Sequence[float]) -> np.ndarray:
+    """Return the mean fraction of the energy above each frequency in Hz, (frequencies,); empty if none is decodable."""
+    paths = [path for path in dataset.shuffled_paths() if path in dataset.headers][:MAX_MEASURED_CLIPS]
+    with silence_native_stderr(), CancellablePool() as pool:
+        parts = [*pool.map(partial(_measure_clip, dataset.root, frequencies=frequencies), paths)]
+    measured = [part for part in parts if part is not None]
+    return np.mean(measured, axis=0) if measured else np.empty(0)
+
+
+def _measure_clip(root: Path, path: str, *, frequencies: Sequence[float]) -> np.ndarray | None:
+    """Return the fraction of the energy above each frequency in the first seconds of a recording, (frequencies,)."""
+    parts: list[np.ndarray] = []
+    sr, n_samples = 0, 0
+    with contextlib.suppress(OSError, ValueError), (root / path).open("rb", buffering=0) as file:
+        for block in decode_blocks(file):
+            if (sr and block.sr != sr) or n_samples >= MAX_MEASURED_SECONDS * block.sr:
+                break
+            sr, n_samples = block.sr, n_samples + len(block.y)
+            parts.append(block.y)
+    if not parts:
+        return None
+    y = np.concatenate(parts)[: MAX_MEASURED_SECONDS * sr].astype(np.float64)
+    y = y - y.mean()
+    power = np.abs(np.fft.rfft(y * np.hanning(len(y)))) ** 2  # the window keeps low frequencies out of high ones
+    if not (total := power.sum()):
+        return None
+    of_bins = np.fft.rfftfreq(len(y), 1 / sr)
+    return np.array([power[of_bins > frequency].sum() / total for frequency in frequencies])
+
+
+def _read_headers(dataset: Dataset, cache: Path | None, progress: Progress) -> dict[str, RecordingHeader]:
+    """Return the header of each recording by path, without those that state no length; cached by digest."""
+    memo_path = get_memo_path(cache, "headers", dataset.name, dataset.root)
+    memo: dict[str, RecordingHeader] = {}
+    if memo_path:
+        with contextlib.suppress(OSError, ValueError, msgspec.MsgspecError, RecursionError):
+            memo = msgspec.json.decode(memo_path.read_bytes(), type=dict[str, RecordingHeader])
+    path_of = {digest: path for path, digest in dataset.digests.items() if digest not in memo}
+    unread = [*path_of.items()]
+    pieces = [unread[i : i + PATHS_PER_TASK] for i in range(0, len(unread), PATHS_PER_TASK)]
+    report, done = show_if_slow(progress), 0
+    with silence_native_stderr(), CancellablePool() as pool:
+        for piece in pool.map(partial(_read_some, dataset.root), pieces):
+            memo |= piece
+            done += len(piece)
+            report(done, len(unread), f"reading the headers of {dataset.name}")
+    used = {digest: memo[digest] for digest in dataset.digests.values()}
+    if memo_path and unread:
+        write_memo(memo_path, used)
+    return {path: used[digest] for path, digest in dataset.digests.items() if used[digest].seconds > 0}
+
+
+def _read_some(root: Path, files: Sequence[tuple[str, str]]) -> dict[str, RecordingHeader]:
+    """Return the header of each of `files`, pairs of digest and path, by digest; zeros if it cannot be read."""
+    headers = {}
+    for digest, path in files:
+        headers[digest] = RecordingHeader(0, 0.0)
+        with contextlib.suppress(OSError), (root / path).open("rb", buffering=0) as file:
+            if (header := read_file_header(file)) and header.sr > 0 and math.isfinite(header.seconds):
+                headers[digest] = RecordingHeader(header.sr, header.seconds)
+    return headers
+
+
+def _round_up(seconds: float) -> float:
+    """Return a length in seconds, rounded up to two digits."""
+    step = 10.0 ** (math.floor(math.log10(seconds)) - 1)
+    return round(math.ceil(round(seconds / step, 6)) * step, 6)
