@@ -17,7 +17,7 @@ from core.store.run_store import FAILED, FINISHED
 from core.system.atomic_files import explain_write_errors, write_error_reason
 from core.system.machine_errors import explain_machine_errors, find_machine_error
 from core.system.user_code import isolate_user_code
-from core.training import results
+from core.training import checkpoint, results
 from core.training.evaluation import format_accuracy
 from core.training.heads.groups import group_runs
 from core.training.heads.heads_trainer import train_heads
@@ -65,6 +65,7 @@ def execute(plan: Plan, session: Session) -> ExecutionSummary:
         missing_ids = {run.id for run in missing}
         failed = sum(session.store.status(run) == FAILED for run in plan.runs if run.id not in missing_ids)
     write_clip_tables(missing, plan, session)
+    report_resumed_runs(missing, plan, session)
     if missing:
         session.tracker.connect()
     new: set[str] = set()
@@ -240,6 +241,14 @@ def report_damaged_runs(runs: Sequence[Run], plan: Plan, session: Session) -> No
     for run in runs:
         if damage := session.store.find_damage(run):
             session.report.note(f"{run_label(run, plan)}: run {run.id} is damaged ({damage}); training it again")
+
+
+def report_resumed_runs(runs: Sequence[Run], plan: Plan, session: Session) -> None:
+    """Report in one line each run that an interrupted command has begun, and the epoch after which it resumes."""
+    for run in runs:
+        if epochs := checkpoint.count_epochs(session.store.checkpoint(run)):
+            label = run_label(run, plan)
+            session.report.note(f"{label}: run {run.id} resumes after epoch {epochs} of {run.training.epochs}")
 
 
 def record_failure(run: Run, session: Session, *, label: str, reason: str, trace: str) -> None:

@@ -22,7 +22,13 @@ from core.config.execution import RayOptions
 from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
-from core.executor import ExecutionSummary, report_damaged_runs, unfinished_runs, write_clip_tables
+from core.executor import (
+    ExecutionSummary,
+    report_damaged_runs,
+    report_resumed_runs,
+    unfinished_runs,
+    write_clip_tables,
+)
 from core.inputs.input_kind import get_input_key
 from core.inputs.store.build_inputs import BuildChunks
 from core.models import find_family
@@ -64,6 +70,7 @@ def execute_on_ray(plan: Plan, session: Session, *, scheduler: Any = None) -> Ex
     if scheduler is not None:
         missing = [run for run in missing if session.store.status(run) != STOPPED]
     report_damaged_runs(missing, plan, session)
+    report_resumed_runs(missing, plan, session)
     write_clip_tables(missing, plan, session)
     if missing:
         sweep(
@@ -99,6 +106,10 @@ def sweep(source: TrialSource, session: Session, *, runs: int, first: Iterable[R
     location = execution.cluster.storage
     storage = Storage(location) if location else None
     session.tracker.connect()
+    if execution.cluster.ray == "local":
+        session.report.note(
+            "Starting Ray on this machine (about ten seconds). Runs of a few seconds end sooner without --ray."
+        )
     with connected(execution.cluster) as nodes:
         resources = resources_per_trial(nodes, runs=runs, execution=execution)
         files = {run.model.weights for run in first if run.model.weights not in NAMED_WEIGHTS}

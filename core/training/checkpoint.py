@@ -36,6 +36,15 @@ def save(
         save_file(tensors, temporary, metadata)
 
 
+def count_epochs(path: Path) -> int:
+    """Return the number of epochs in a checkpoint; 0 if there is none or it is damaged."""
+    try:
+        with safe_open(path, framework="np") as file:
+            return len(json.loads(file.metadata()["history"]))
+    except Exception:  # safetensors raises many types of errors for damaged files
+        return 0
+
+
 def load_best_logits(path: Path) -> np.ndarray | None:
     """Return the test logits of the best epoch from a checkpoint that `load` has read; None if it has none."""
     with safe_open(path, framework="np") as file:

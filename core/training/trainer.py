@@ -159,7 +159,6 @@ class TrainingLoop:
         history = checkpoint.load(path, self.network, self.optimizer, self.step.scaler)
         if history:
             self.best_logits = checkpoint.load_best_logits(path)
-            self.session.report.note(f"{self.label}: resuming after epoch {len(history)}")
         logits: np.ndarray | None = None
         last_saved = time.monotonic()
         with results.open_tensorboard(self.session.store.folder(self.run), purge_from=len(history)) as write_row:

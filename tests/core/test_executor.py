@@ -11,6 +11,8 @@ from core.executor import execute
 from core.plan import Plan, PlannedRun
 from core.session import Session
 from core.store.run_store import FAILED, FINISHED
+from core.training import trainer
+from core.training.checkpoint import count_epochs
 
 
 def plan_two_runs(run: Run, dataset: Dataset) -> tuple[Plan, Run, Run]:
@@ -40,6 +42,33 @@ def test_execute_error_of_one_run_fails_this_run_only(
     again = execute(plan, session)
     assert (again.trained, again.found, again.failed) == (0, 1, 1)  # each run is counted once
     assert [session.store.status(one) for one in (first, second)] == [FAILED, FINISHED]
+
+
+def test_execute_reports_the_epoch_after_which_an_interrupted_run_resumes(
+    run: Run, dataset: Dataset, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, first, _ = plan_two_runs(run.replace(training__epochs=3), dataset)
+    first = first.replace(training__epochs=3)
+    planned = (PlannedRun("first", first, first),)
+    plan = Plan("test", planned, plan.datasets)
+    notes: list[str] = []
+    monkeypatch.setattr(session.report, "note", notes.append)
+    monkeypatch.setattr(trainer, "CHECKPOINT_INTERVAL", 0.0)
+
+    def interrupt(run: Run, row: dict[str, Any]) -> None:
+        if row["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    session.on_epoch = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        execute(plan, session)
+    assert not notes
+    session.on_epoch = None
+    execute(plan, session)
+    assert notes[0].endswith(f"run {first.id} resumes after epoch 2 of 3")
+    checkpoint = session.store.checkpoint(first)
+    checkpoint.write_bytes(b"damaged")
+    assert count_epochs(checkpoint) == 0
 
 
 def test_execute_full_disk_raises_and_records_no_failure(
