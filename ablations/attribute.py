@@ -1,5 +1,6 @@
 """Attribute the predictions of a network to its spectrogram (Palanisamy et al. 2020, figure 3)."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -43,6 +44,7 @@ class Attribute(Ablation):
     run_ablation.py attribute --method integrated-gradients gradcam --no-faithfulness
     """
 
+    condition_words: ClassVar[Mapping[str, str]] = {"base": "unchanged network", "random": "random weights"}
     title: ClassVar[str] = "Network"
 
     clips: tuple[str, ...] = option((), "Clips to attribute: paths in the data set, or file names.", flag="clip")

@@ -1,5 +1,6 @@
 """Base class of ablations: a dataclass whose fields are its options and whose docstring is its help."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from core.config.run import Run
@@ -28,6 +29,8 @@ class Ablation:
     plans: ClassVar[bool] = True  # whether the command has the options of a run
     title: ClassVar[str]  # heading of the condition column, and axis label
     subject: ClassVar[str] = "{condition} instead of {reference}"  # start of the sentence about a condition
+
+    condition_words: ClassVar[Mapping[str, str]] = {}  # conditions on the progress line, if the name says too little
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Return the run of each condition by name; the first one is the reference.

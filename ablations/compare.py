@@ -1,8 +1,9 @@
 """Compare the values of any option of a run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ablations.base import Ablation, freeze_through, write_condition_report
 from core.config.options import flag_of, option, typed_value
@@ -48,6 +49,8 @@ class Compare(Ablation):
     """
 
     by: str = option("", "Option to compare, such as length-mode (default: the only one with several values).")
+    condition_words: ClassVar[Mapping[str, str]] = {"base": "unchanged network"}
+
     freeze: str = option("none", "Freeze every network through this stage: none, stem (or 0), 1 .. N, or last.")
     with_leak: bool = option(
         False,

@@ -1,5 +1,6 @@
 """Ablation that freezes the first blocks (Palanisamy et al. 2020, figure 2c)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,6 +28,7 @@ class Freeze(Ablation):
 
     title: ClassVar[str] = "Frozen through block"
     subject: ClassVar[str] = "Freezing through {condition}"
+    condition_words: ClassVar[Mapping[str, str]] = {"none": "nothing frozen"}
 
     block: tuple[str, ...] = option(
         (), "Last frozen block: stem (or 0), 1 .. N, or last; several values give one row each.", default_text="all"

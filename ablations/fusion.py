@@ -1,5 +1,6 @@
 """Ablation that keeps pretrained weights up to a block (Palanisamy et al. 2020, figure 2b)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,6 +25,7 @@ class Fusion(Ablation):
     """
 
     title: ClassVar[str] = "Pretrained through block"
+    condition_words: ClassVar[Mapping[str, str]] = {"all": "all blocks pretrained", "none": "no block pretrained"}
     subject: ClassVar[str] = "Keeping the pretrained weights through {condition} only"
 
     block: tuple[str, ...] = option(

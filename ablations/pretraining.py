@@ -1,5 +1,6 @@
 """Comparison of pretrained and random weights (Palanisamy et al. 2020, table I)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -25,6 +26,7 @@ class Pretraining(Ablation):
     run_ablation.py pretraining --backbone resnet50 densenet201 --preset paper --data esc50 --data-root DIR --fold all
     """
 
+    condition_words: ClassVar[Mapping[str, str]] = {"pretrained": "pretrained weights", "random": "random weights"}
     title: ClassVar[str] = "Weights"
     subject: ClassVar[str] = "Training from {condition} instead of {reference} weights"
 

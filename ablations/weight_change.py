@@ -1,5 +1,6 @@
 """Similarity of each layer before and after fine-tuning (Palanisamy et al. 2020, figure 2a)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -32,6 +33,7 @@ class WeightChange(Ablation):
     run_ablation.py weight-change --spatial mean --backbone resnet18
     """
 
+    condition_words: ClassVar[Mapping[str, str]] = {"pretrained": "pretrained weights", "random": "random weights"}
     title: ClassVar[str] = "Layer"
 
     similarity: str = option("svcca", "Similarity index.", choices=("svcca", "pwcca", "cka", "procrustes"))

@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 from torch import nn
 
-from analysis.network_cost import count_multiply_adds
 from analysis.output.number_format import format_text
 from analysis.output.output_folder import OutputFolder
 from analysis.output.tables import Column
@@ -19,6 +18,7 @@ from core.models import freeze_fuse_cut
 from core.models.auxiliary import find_auxiliary_heads
 from core.models.backbone import Backbone
 from core.models.family import format_shape
+from core.models.multiply_adds import count_multiply_adds
 
 BYTES_PER_NUMBER, BYTES_PER_MB = 4, 2**20  # fp32; papers call 2^20 bytes 1 MB
 COLUMNS = (

@@ -10,7 +10,6 @@ import msgspec
 import pandas as pd
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from analysis.metrics.registry import ACCURACY_COLUMN, BEST_EPOCH_COLUMN, CHANGE_COLUMN, MACRO_F1_COLUMN
 from analysis.output.number_format import format_magnitude, format_number
@@ -20,6 +19,7 @@ from core.cache.entries import cache_key
 from core.config.run import Run
 from core.inputs.input_kind import get_input_shape
 from core.models.build_network import build_network
+from core.models.multiply_adds import count_multiply_adds
 from core.session import Session
 from core.system.atomic_files import explain_write_errors, read_json, write_text
 from core.training.frozen_prefix import numerics_key_fields
@@ -83,14 +83,6 @@ def describe_latency(session: Session) -> str:
         f"ms per clip: median of {TIMED_PASSES} forward passes with one clip on {device}, measured once and stored in "
         "cache/costs; delete this folder to measure again."
     )
-
-
-def count_multiply_adds(network: nn.Module, image: torch.Tensor) -> float:
-    """Return the multiply-adds of all convolutions and matrix products of a forward pass."""
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        network(image)
-    return counter.get_total_flops() / 2  # torch counts a multiply-add as two operations
 
 
 @torch.inference_mode()

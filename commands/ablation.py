@@ -17,10 +17,11 @@ from analysis.output.tables import align_columns, print_console_table
 from analysis.statistics.paired_comparisons import planned_power_note
 from commands.cli.console import EscapingConsole
 from commands.cli.exit_handling import INTERRUPTED
-from core.executor import ExecutionSummary
+from core.executor import ExecutionSummary, unfinished_runs
 from core.plan import Plan
 from core.progress import Reporter
 from core.session import Session
+from core.training.time_left import TimeLeft, describe_time
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from analysis.output.output_folder import OutputFolder
 
 MAX_TABLE_ROWS = 500  # longer tables are printed without a frame, because rich needs seconds to lay them out
+UNKNOWN_TIME = "The time is not known yet; it is printed after the first training steps."
 OPEN_FIRST = (  # candidates for the two files to open first
     "summary.md",
     "figure.png",
@@ -91,10 +93,16 @@ def show_plan(plan: Plan, session: Session, console: Console, out: TextIO, *, no
         for row in cells:
             table.add_row(*row)
         console.print(table)
+    missing = unfinished_runs(plan, session)
+    on_this_machine = session.execution.cluster.ray == ""
+    seconds = TimeLeft(missing, plan.datasets, session).predict_seconds() if missing and on_this_machine else None
+    if missing:
+        known = "" if seconds is None else f"{describe_time(seconds, len(missing))} (from earlier runs)."
+        console.print(known or UNKNOWN_TIME)
     if note:
         console.print(note, style="dim")
     if session.execution.json:
-        out.write(json.dumps({"ablation": plan.ablation, "note": note, "runs": rows}) + "\n")
+        out.write(json.dumps({"ablation": plan.ablation, "note": note, "seconds": seconds, "runs": rows}) + "\n")
 
 
 def list_planned_runs(plan: Plan, session: Session) -> list[dict[str, str | int]]:

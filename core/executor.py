@@ -21,6 +21,7 @@ from core.training import checkpoint, results
 from core.training.evaluation import format_accuracy
 from core.training.heads.groups import group_runs
 from core.training.heads.heads_trainer import train_heads
+from core.training.time_left import TimeLeft
 from core.training.trainer import train
 
 
@@ -66,6 +67,8 @@ def execute(plan: Plan, session: Session) -> ExecutionSummary:
         failed = sum(session.store.status(run) == FAILED for run in plan.runs if run.id not in missing_ids)
     write_clip_tables(missing, plan, session)
     report_resumed_runs(missing, plan, session)
+    session.time_left = TimeLeft(missing, plan.datasets, session, to_come=session.n_runs_to_come)
+    session.time_left.announce_plan()
     if missing:
         session.tracker.connect()
     new: set[str] = set()
@@ -115,6 +118,8 @@ def _train_missing(
     if missing:
         dataset = plan.datasets[missing[0].data.content]
         for run, error in train_runs(missing, dataset, session, {run.id: run_label(run, plan) for run in missing}):
+            if session.time_left:
+                session.time_left.end(run)
             if isinstance(error, UserError):
                 user_errors.append((run, error))
             elif error:
@@ -209,9 +214,8 @@ def _train_together(
 
 
 def run_label(run: Run, plan: Plan) -> str:
-    """Return the name of a run for messages: its position in the plan, data set, condition, fold and seed."""
-    number, condition = plan.positions[run.id]
-    return f"[{number}/{len(plan.runs)}] {run.data.name} {condition} fold {run.data.fold} seed {run.seed}"
+    """Return the name of a run for messages: its position in the plan, and its name in words."""
+    return f"[{plan.numbers[run.id]}/{len(plan.runs)}] {plan.names[run.id]}"
 
 
 def group_label(labels: Sequence[str]) -> str:

@@ -34,17 +34,22 @@ from core.models.family import check_input_shape, no_imagenet_error
 from core.progress import Progress, no_progress
 from core.system.atomic_files import short_digest
 
+SELF_EXPLAINING = ("data", "backbone", "weights")  # options whose values need no name
 Point = Mapping[str, Any]  # ``{group__field: value}``
 Conditions = Callable[[Run, Run], Mapping[str, Run]]  # function of a base run and its copy with random starting weights
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run, the name of its condition, and the reference run it is compared with."""
+    """A run, the name of its condition, and the reference run it is compared with.
+
+    `words` describes the condition on the progress line, such as "nothing frozen"; "" if its name does.
+    """
 
     condition: str
     run: Run
     reference: Run
+    words: str = ""
 
 
 # For each group: the values that its runs share (condition last), and the runs.
@@ -75,10 +80,29 @@ class Plan:
         return tuple({planned.run.id: planned.run for planned in self.planned}.values())
 
     @cached_property
-    def positions(self) -> dict[str, tuple[int, str]]:
-        """Position in `runs` (from 1) and first condition of each run, by run id."""
-        conditions = {planned.run.id: planned.condition for planned in reversed(self.planned)}
-        return {run.id: (number, conditions[run.id]) for number, run in enumerate(self.runs, start=1)}
+    def numbers(self) -> dict[str, int]:
+        """Position of each run in `runs`, from 1, by run id."""
+        return {run.id: number for number, run in enumerate(self.runs, start=1)}
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """Name of each run in words by run id: "nothing frozen, fold 1".
+
+        It has the first condition of the run, the options that differ between references, the fold, and the data set
+        and the seed if the plan has several.
+        """
+        names: dict[str, str] = {}
+        several_data = len({run.data.name for run in self.runs}) > 1
+        several_seeds = len({run.seed for run in self.runs}) > 1
+        for point, planned in zip(self.points, self.planned, strict=True):
+            run = planned.run
+            parts = [planned.words or planned.condition]
+            options = {name: value for name, value in point.items() if name != "data"}
+            parts += [_describe_option(*item) for item in options.items() if item[0].replace("_", " ") not in parts[0]]
+            parts += [run.data.display_name] * several_data
+            parts += [f"fold {run.data.fold}", *([f"seed {run.seed}"] * several_seeds)]
+            names.setdefault(run.id, ", ".join(parts))
+        return names
 
     @cached_property
     def points(self) -> tuple[dict[str, Any], ...]:
@@ -133,6 +157,7 @@ def make_plan(
     grid: Iterable[Point],
     *,
     by: str = "",
+    words: Mapping[str, str] | None = None,
     preset: Callable[[Point], Point] = dict,
     roots: Sequence[Path] = (),
     cache: Path,
@@ -152,6 +177,8 @@ def make_plan(
         One ``{group__field: value}`` for each point, as `ablations.planning.grid.make_grid` returns them.
     by
         The ``group__field`` whose values are the conditions; the first value is the reference. "" for none.
+    words
+        Description of conditions on the progress line, by name, where the name alone says little.
     preset
         Function that adds the settings of a paper to a point, for options that the point does not have.
     roots
@@ -175,6 +202,7 @@ def make_plan(
     names = list(
         dict.fromkeys(settings.get("data__name", Run().data.name) for group in groups for _, settings, _ in group)
     )
+    by_name = words or {}
     loaded = _Datasets(_load_datasets(names, roots, cache, progress), cache, progress)
     base_runs = _BaseRuns(finalise)
     planned: dict[tuple[str, str, str], PlannedRun] = {}
@@ -189,7 +217,8 @@ def make_plan(
                 runs |= {_condition_name(name, point, by, alone=len(named) == 1): run for name, run in named.items()}
             reference = next(iter(runs.values()))
             for condition, run in runs.items():
-                planned.setdefault((condition, run.id, reference.id), PlannedRun(condition, run, reference))
+                text = _describe_option(option_name(field_of(by)), condition) if by else by_name.get(condition, "")
+                planned.setdefault((condition, run.id, reference.id), PlannedRun(condition, run, reference, text))
     return Plan(ablation, tuple(planned.values()), loaded.by_content)
 
 
@@ -207,6 +236,11 @@ def _condition_name(condition: str, point: Point, by: str, *, alone: bool) -> st
         return condition
     value = typed_value(field_of(by), point[by])
     return str(value) if alone else f"{value}, {condition}"
+
+
+def _describe_option(name: str, value: Any) -> str:
+    """Return an option and its value in words: "lr 0.001", but only "resnet18" for a backbone."""
+    return str(value) if name in SELF_EXPLAINING else f"{name.replace('_', ' ')} {value}"
 
 
 def list_untrained_classes(plan: Plan) -> list[str]:

@@ -33,6 +33,20 @@ def show_if_slow(progress: Progress) -> Progress:
     return report
 
 
+def format_duration(seconds: float) -> str:
+    """Return a rough duration: 8 s, 45 s, 4 min, 2 h 10 min, 3 days."""
+    if seconds < 10:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90:
+        return f"{5 * round(seconds / 5)} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60 // 10 * 10} min"
+    return f"{round(minutes / 60 / 24)} days"
+
+
 class Reporter:
     """Displays the progress of several named tasks.
 
@@ -72,13 +86,17 @@ class Reporter:
             self._noted.add(text)
             self.note(text)
 
-    def __call__(self, done: int, total: int, what: str, detail: str = "") -> None:
-        """Show that `done` of `total` steps of the task `what` are done; the last step ends the task."""
+    def __call__(self, done: int, total: int, what: str, detail: str = "", *, unit: str = "") -> None:
+        """Show that `done` of `total` steps of the task `what` are done; the last step ends the task.
+
+        `unit` is the name of a step on lines of text, such as "epoch".
+        """
         if self.console.is_terminal:
             self._draw(done, total, what, detail)
         elif done >= total or time.monotonic() - self._last.get(what, -LINE_SECONDS) >= LINE_SECONDS:
             self._last[what] = time.monotonic()
-            self.note(f"{what}: {done}/{total}{'  ' + detail if detail else ''}")
+            count = f"{unit} {done}/{total}".strip()
+            self.note(f"{what}: {', '.join(filter(None, [count, detail]))}")
         if done >= total:
             self._last.pop(what, None)
 
@@ -102,5 +120,5 @@ class NullReporter(Reporter):
     def note(self, text: str) -> None:
         """Write nothing."""
 
-    def __call__(self, done: int, total: int, what: str, detail: str = "") -> None:
+    def __call__(self, done: int, total: int, what: str, detail: str = "", *, unit: str = "") -> None:
         """Show nothing."""

@@ -1,8 +1,8 @@
 """The store, the device and the cached tensors that all runs of one command share."""
 
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 import torch
 
@@ -40,6 +40,19 @@ class DeviceCache:
         return self._tensors[key]
 
 
+class EpochTimer(Protocol):
+    """Estimate of the time that runs still take (`core.training.time_left.TimeLeft`)."""
+
+    def add_epoch(self, rows: Mapping[str, Mapping[str, Any]]) -> str:
+        """Take the rows of an epoch by run id into account; return the time left in words."""
+
+    def watch(self, batches: Iterable[torch.Tensor], run: Run) -> Iterable[torch.Tensor]:
+        """Yield the batches of an epoch and measure its first steps."""
+
+    def end(self, run: Run) -> None:
+        """Count a run as done."""
+
+
 class Session:
     """The store, the device and the threads that the runs of a command use.
 
@@ -71,3 +84,27 @@ class Session:
             self.tracker.log_epoch if execution.track != "none" else None
         )
         self.is_ray_trial = False
+        self.n_runs_to_come = 0  # runs after the next plan that a search has not chosen yet
+        self.time_left: EpochTimer | None = None  # set before runs are trained
+
+    def show_epoch(self, run: Run, rows: Mapping[str, Mapping[str, Any]], label: str, detail: str = "") -> None:
+        """Show an epoch of a run, or of runs that are trained together, and the time left for all runs.
+
+        Parameters
+        ----------
+        run
+            One of the runs.
+        rows
+            Row of the history by run id.
+        label
+            Name of the run or of the group.
+        detail
+            Loss and accuracy.
+        """
+        left = self.time_left.add_epoch(rows) if self.time_left else ""
+        epoch = max(row["epoch"] for row in rows.values())
+        self.report(epoch, run.training.epochs, label, ", ".join(filter(None, [detail, left])), unit="epoch")
+
+    def watch_batches(self, batches: Iterable[torch.Tensor], run: Run) -> Iterable[torch.Tensor]:
+        """Return the batches of an epoch; their times give the first estimate of the time of all runs."""
+        return self.time_left.watch(batches, run) if self.time_left else batches

@@ -135,6 +135,7 @@ def plan_conditions(
         conditions,
         points,
         by=by,
+        words=getattr(call.command, "condition_words", {}),
         preset=read_preset_option(call),
         roots=settings.data_root,
         cache=session.store.cache,

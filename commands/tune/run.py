@@ -285,6 +285,7 @@ def train_suggestions(optuna_search: OptunaSearch, session: Session, scheduler: 
             optuna_search.waiting.extendleft(runs)
             sweep(optuna_search, session, runs=optuna_search.total, first=runs, scheduler=scheduler)
         else:
+            session.n_runs_to_come = optuna_search.total - len(optuna_search.plan.runs)
             execute(optuna_search.plan, session)
             optuna_search.waiting.clear()
             optuna_search.run_ended(runs[0])

@@ -8,7 +8,7 @@ runs are found in the store.
 import dataclasses
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.cluster.connect import Node, TrialResources, alive_nodes, connected, count_slots, fits, resources_per_trial
@@ -38,6 +38,7 @@ from core.registry import Lazy
 from core.session import Session
 from core.store.run_store import FAILED, FINISHED, STOPPED
 from core.training.load_inputs import load_run_inputs
+from core.training.time_left import TimeLeft
 
 tune = Lazy("ray.tune")
 tune_classes = Lazy("core.cluster.tune_classes")  # imports Ray
@@ -86,7 +87,7 @@ def execute_on_ray(plan: Plan, session: Session, *, scheduler: Any = None) -> Ex
     return ExecutionSummary(len(trained), len(plan.runs) - len(trained) - failed, failed, new)
 
 
-def sweep(source: TrialSource, session: Session, *, runs: int, first: Iterable[Run], scheduler: Any = None) -> None:
+def sweep(source: TrialSource, session: Session, *, runs: int, first: Sequence[Run], scheduler: Any = None) -> None:
     """Train the runs of a trial source.
 
     Parameters
@@ -120,7 +121,7 @@ def sweep(source: TrialSource, session: Session, *, runs: int, first: Iterable[R
         images, tasks = _InputBuilder(source.datasets, session, storage), InputTasks(nodes, session)
         for run in first:
             images.of(run, build_chunks=tasks)
-        _run_tune(source, session, nodes, resources, images, scheduler)
+        _run_tune(source, session, nodes, resources, images, first, scheduler)
 
 
 class _InputBuilder:
@@ -151,6 +152,7 @@ def _run_tune(
     nodes: list[Node],
     resources: TrialResources,
     images: _InputBuilder,
+    first: Sequence[Run],
     scheduler: Any,
 ) -> None:
     cluster = session.execution.cluster
@@ -172,7 +174,16 @@ def _run_tune(
     def schedulable() -> bool:
         return any(fits(resources, node) for node in alive_nodes())
 
-    progress = SweepProgress(source, session, images.storage, schedulable=schedulable)
+    session.time_left = TimeLeft(
+        first,
+        source.datasets,
+        session,
+        concurrent=n_concurrent,
+        threads=resources.threads,
+        to_come=max(0, source.total - source.found - len(first)),
+    )
+    session.time_left.announce_plan()
+    progress = SweepProgress(source, session, images.storage, session.time_left, schedulable=schedulable)
     trainable = tune.with_resources(
         tune.with_parameters(train_trial, context=context),
         {"cpu": resources.cpus} | ({"gpu": resources.gpus} if resources.gpus else {}),

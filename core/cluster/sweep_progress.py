@@ -10,9 +10,11 @@ from core.cluster.trial_source import TrialSource
 from core.config.run import Run
 from core.errors import MachineError
 from core.executor import group_label, record_failure, report_accuracy
+from core.progress import format_duration
 from core.session import Session
 from core.store.run_store import FAILED, FINISHED, RECORD, STOPPED
 from core.training.evaluation import format_accuracy
+from core.training.time_left import TimeLeft
 
 SHOW_SECONDS = 0.5  # seconds between two updates of the display
 NODE_CHECK_SECONDS = 30.0  # seconds between two checks for a suitable node, while no trial runs
@@ -35,6 +37,8 @@ class SweepProgress:
         Provides the store and the display.
     storage
         The storage to fetch finished runs from, or None.
+    time_left
+        Estimate of the time that the runs still take.
     schedulable
         Function that returns whether a node can run a trial.
 
@@ -45,17 +49,27 @@ class SweepProgress:
     """
 
     def __init__(
-        self, source: TrialSource, session: Session, storage: Storage | None, *, schedulable: Callable[[], bool]
+        self,
+        source: TrialSource,
+        session: Session,
+        storage: Storage | None,
+        time_left: TimeLeft,
+        *,
+        schedulable: Callable[[], bool],
     ) -> None:
         self.source, self.session, self.storage, self.schedulable = source, session, storage, schedulable
         self.running: set[str] = set()
         self.done = self.failures = 0
         self.fatal_error = ""
-        self.start_time = self.display_time = self.node_check_time = time.monotonic()
+        self.time_left = time_left
+        self.display_time = self.node_check_time = time.monotonic()
 
     def on_start(self, config: dict[str, Any]) -> None:
         """Count the runs of a trial as running."""
-        self.running |= {run.id for run in _runs_of_trial(config)}
+        runs = _runs_of_trial(config)
+        self.running |= {run.id for run in runs}
+        for run in runs:
+            self.time_left.start(run)
 
     def on_report(self, config: dict[str, Any], result: dict[str, Any]) -> None:
         """Show an epoch, or store an error that stops the sweep."""
@@ -63,8 +77,9 @@ class SweepProgress:
             self.fatal_error = result["fatal_error"]
         elif "epoch" in result:
             accuracy = format_accuracy(validation=result.get("validation_accuracy"), test=result["test_accuracy"])
-            self.session.tracker.log_epoch(Run.from_dict(config["runs"][0]), result)
-            self.session.report(result["epoch"], config["runs"][0]["training"]["epochs"], config["labels"][0], accuracy)
+            run = Run.from_dict(config["runs"][0])
+            self.session.tracker.log_epoch(run, result)
+            self.session.show_epoch(run, {run.id: result}, config["labels"][0], accuracy)
 
     def on_death(self, config: dict[str, Any], trace: str) -> None:
         """Report a killed trial, which resumes from its last checkpoint."""
@@ -127,6 +142,7 @@ class SweepProgress:
     def _end_run(self, run: Run) -> None:
         self.running.discard(run.id)
         self.done += 1
+        self.time_left.end(run)
         if record := self.session.store.record(run):
             self.failures += record.status == FAILED
         self.source.run_ended(run)
@@ -136,9 +152,8 @@ class SweepProgress:
         self.display_time = time.monotonic()
         done, total = self.source.found + self.done, self.source.total
         parts = [f"{len(self.running)} running, {self.failures} failed"]
-        if self.done and done < total:
-            left = (self.display_time - self.start_time) / self.done * (total - done)
-            parts.append(f"about {max(1, round(left / 60))} min left" if left >= 60 else f"about {left:.0f} s left")
+        if done < total and (seconds := self.time_left.compute_seconds()):
+            parts.append(f"about {format_duration(seconds)} left")
         self.session.report(done, total, "runs", ", ".join(parts))
 
 

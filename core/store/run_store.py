@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -220,6 +220,14 @@ class Store:
     def list_ids(self) -> list[str]:
         """Return the names of all folders of runs, sorted."""
         return [folder.name for folder in self._folders()]
+
+    def list_newest_ids(self, count: int) -> list[str]:
+        """Return the ids of the runs whose records were written last, the newest first, at most `count`."""
+        times = {}
+        for folder in self._folders():
+            with suppress(OSError):
+                times[folder.name] = os.stat(f"{folder}/{RECORD}").st_mtime_ns  # noqa: PTH116 (called for 10,000 runs)
+        return sorted(times, key=times.__getitem__, reverse=True)[:count]
 
     def find_id(self, text: str) -> str:
         """Return the id of the run whose id begins with `text`.

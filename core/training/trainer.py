@@ -170,7 +170,7 @@ class TrainingLoop:
                     self.best_logits = logits
                 history.append(row)
                 write_row(row)
-                self.session.report(len(history), self.training.epochs, self.label, _format_row(row))
+                self.session.show_epoch(self.run, {self.run.id: row}, self.label, _format_row(row))
                 if time.monotonic() - last_saved >= CHECKPOINT_INTERVAL:
                     checkpoint.save(path, self.network, self.optimizer, self.step.scaler, history, self.best_logits)
                     last_saved = time.monotonic()
@@ -213,7 +213,8 @@ class TrainingLoop:
         source, labels = self.prepared.source, self.prepared.labels
         targets = labels[copy_to_device(rows, labels.device) % source.n_clips]
         losses, predictions, batch_sizes, start = [], [], [], 0
-        for x in source.batches(rows, self.training.batch_size, epoch=epoch):
+        batches = source.batches(rows, self.training.batch_size, epoch=epoch)
+        for x in self.session.watch_batches(batches, self.run):
             y = targets[start : start + len(x)]
             start += len(x)
             loss, logits = self.step(self.prepared.augment(x), y)
@@ -236,4 +237,4 @@ def is_best(row: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> boo
 
 def _format_row(row: dict[str, Any]) -> str:
     accuracy = format_accuracy(validation=row.get("validation_accuracy"), test=row["test_accuracy"])
-    return f"loss {row['train_loss']:.3f}  {accuracy}"
+    return f"loss {row['train_loss']:.3f}, {accuracy}"

@@ -94,7 +94,9 @@ class HeadsTrainer:
             for k, head_run in enumerate(self.head_runs):
                 if head_run in ended:
                     head_run.parameters = [parameter.detach()[k].cpu().clone() for parameter in self.stack.parameters]
-            self.session.report(epoch + 1, epochs, self.label)
+            rows = {head_run.run.id: head_run.history[-1] for head_run in self.head_runs if head_run not in failed}
+            if rows:
+                self.session.show_epoch(self.head_runs[0].run, rows, self.label)
             yield from ended.items()
             if len(ended) == len(self.head_runs):
                 break

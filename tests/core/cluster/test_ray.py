@@ -1,5 +1,6 @@
 """Sweeps on Ray: the results of one process, also after kills, and no process is left."""
 
+import io
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from rich.console import Console
 
 from ablations.planning.run_plan import execute
 from core.cluster.address import check_address
@@ -28,9 +30,11 @@ from core.config.run import Run
 from core.datasets.dataset import Dataset
 from core.errors import UserError
 from core.plan import Plan, PlannedRun
+from core.progress import Reporter
 from core.session import Session
 from core.store.run_store import FAILED, FINISHED
 from core.training.heads.groups import group_runs
+from core.training.time_left import TimeLeft
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -86,12 +90,16 @@ def test_resources_per_trial_impossible_options_raise(execution: ExecutionOption
         ({"test_accuracy": 0.4, "validation_accuracy": 0.3}, "validation accuracy 30.0%"),
     ],
 )
-def test_sweep_progress_shows_validation_accuracy_if_there_is_one(scores: dict[str, float], expected: str) -> None:
-    shown: list[tuple[object, ...]] = []
-    session: Any = SimpleNamespace(report=lambda *words: shown.append(words))
-    progress = SweepProgress(SimpleNamespace(), session, None, schedulable=lambda: True)  # type: ignore[arg-type]
-    progress.on_report({"runs": [{"training": {"epochs": 9}}], "labels": ["[1/1] a"]}, {"epoch": 2, **scores})
-    assert shown == [(2, 9, "[1/1] a", expected)]
+def test_sweep_progress_shows_validation_accuracy_if_there_is_one(
+    scores: dict[str, float], expected: str, run: Run, session: Session
+) -> None:
+    session.report = Reporter(Console(file=io.StringIO(), soft_wrap=True))
+    time_left = TimeLeft([], {}, session)
+    source: Any = SimpleNamespace()
+    progress = SweepProgress(source, session, None, time_left, schedulable=lambda: True)
+    config = {"runs": [run.replace(training__epochs=9).to_dict()], "labels": ["[1/1] a"]}
+    progress.on_report(config, {"epoch": 2, **scores})
+    assert session.report.console.file.getvalue() == f"[1/1] a: epoch 2/9, {expected}\n"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("address", ["nowhere", "10.0.0.1:port", "ray://head:10001"])
