@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,12 @@ from run_ablation import main
 BAD_WORDS = ("²", "nan", "1" + 30 * "0", 5000 * "9", "x\x1b[31m", "~nosuchuser/x", "\udcff")
 COMMAND = "freeze"
 SKIPPED_FLAGS = {"--ray", "--storage", "--results"}  # start Ray or create folders; tested elsewhere
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run commands in an empty folder, because some of the words are valid names of folders."""
+    monkeypatch.chdir(tmp_path)
 
 
 def plan_command(line: list[str], session: Session) -> str:

@@ -25,7 +25,11 @@ import numpy as np
 if not "IPython" in sys.modules:
     sys.modules["IPython"] = types.ModuleType("IPython")
     sys.modules["IPython"].version_info = (8, 24)  # which matplotlib reads
-    sys.modules["IPython"].get_ipython = lambda: types.SimpleNamespace(events=types.SimpleNamespace(register=print))
+    class Shell:
+        config = {}  # which wandb reads
+        events = types.SimpleNamespace(register=print)
+
+    sys.modules["IPython"].get_ipython = Shell
 os.environ["MPLBACKEND"] = "module://notebook.inline"
 sys.stderr = io.StringIO()  # a kernel has streams without a file descriptor
 variable, answers = 42, {}
@@ -217,7 +221,7 @@ def test_interrupted_training_in_a_notebook_resumes(sounds: Path, tmp_path: Path
                 threading.Event().wait(0.05)
             os.kill(os.getpid(), signal.SIGINT)
 
-        threading.Thread(target=interrupt_training).start()
+        threading.Thread(target=interrupt_training, daemon=True).start()
         answer("interrupted", percent_run, *words)
         answer("resumed", percent_run, *words)
         print(json.dumps(list(answers.values())))
