@@ -66,11 +66,11 @@ def _close_matches(value: str, choices: Iterable[str]) -> list[str]:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its type if there is no message."""
-    lines = _message(error).strip().splitlines()
+    lines = error_message(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
-def _message(error: BaseException) -> str:
+def error_message(error: BaseException) -> str:
     """Return the message of an error, "" if computing it fails, as it may for errors of a user's network."""
     try:
         return str(error)
@@ -80,5 +80,5 @@ def _message(error: BaseException) -> str:
 
 def describe_failure(error: BaseException) -> dict[str, str]:
     """Return the entries that the store keeps for a failed run: ``reason`` (one line) and ``trace`` (traceback)."""
-    reason = f"{type(error).__name__}: {_message(error)}".splitlines()[0]
+    reason = ": ".join(filter(None, (type(error).__name__, error_message(error).strip()))).splitlines()[0]
     return {"reason": reason, "trace": "".join(traceback.format_exception(error))}

@@ -19,7 +19,7 @@ from ablations.planning.run_plan import analyse_with_repair, execute_or_stop
 from ablations.planning.study_schema import ExperimentSpec, StudySpec, folder_name, read_study
 from analysis.output.output_folder import OutputFolder
 from analysis.published.comparison import write_published_comparison
-from analysis.published.numbers import load_published
+from analysis.published.numbers import list_published, load_published
 from commands import COMMANDS
 from commands.ablation import show_results
 from commands.cli.console import EscapingConsole
@@ -66,7 +66,8 @@ def run_study(call: Call) -> int:
     own = {option.flag for option in command_options(Study) if not option.group}
     overrides = {flag: words for flag, words in call.words.items() if flag.removeprefix("no-") not in own}
     study = read_study(options.name, options.scale, overrides, commands=list_experiment_commands())
-    for item in study.tables:  # show mistakes in published.csv before training
+    whole_file = [None] if study.name in list_published(ablations.STUDIES_FOLDER) else []
+    for item in (*whole_file, *study.tables):  # show mistakes in published.csv before training
         load_published(study.name, item, folder=ablations.STUDIES_FOLDER)
     planned = parse_experiments(study)
     settings = read_execution_options(next((one.call for one in planned if one.has_runs), call))

@@ -169,6 +169,13 @@ def _hold_out(dataset: Dataset, share: float) -> Dataset:
         raise UserError(
             f"--holdout {share:g}: no clips left in fold {emptied[0]} of {dataset.name}; use a smaller fraction"
         )
+    if dataset.has_seeded_folds:
+        before, after = (frame.groupby("label")["group"].nunique() for frame in (clips, clips[~mask]))
+        for label in after.index[(after < 2) & (before > 1)]:
+            raise UserError(
+                f"--holdout {share:g}: class '{dataset.class_names[label]}' of {dataset.name} has {before[label]} "
+                "groups of clips, and only one would be left to train and test; use a smaller fraction or add clips"
+            )
     vectors = None if dataset.vectors is None else dataset.vectors[mask]
     return dataset.subset(~mask, holdout=clips[mask].reset_index(drop=True), holdout_vectors=vectors)
 

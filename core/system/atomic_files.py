@@ -11,27 +11,28 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.errors import ResultsError, UserError
+from core.errors import ResultsError, UserError, error_message
 from core.system.file_signatures import Signature, signature_of
 
 NO_SPACE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-UNWRITABLE_ERRNOS = (*NO_SPACE_ERRNOS, errno.EACCES, errno.EROFS)
+UNWRITABLE_ERRNOS = (*NO_SPACE_ERRNOS, errno.EACCES, errno.EROFS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 def write_error_reason(error: BaseException) -> str | None:
-    """Return the reason if an error is due to a full disk or missing access rights, otherwise None.
+    """Return the reason if an error is due to a full disk, missing access rights or no locks, otherwise None.
 
     Libraries that write files themselves (safetensors, pyarrow, zlib, NumPy) raise their own errors for a full disk,
     so the message of the error and of all its causes is searched as well.
     """
     link: BaseException | None = error
     while link is not None:
+        message = error_message(link)
         if isinstance(link, OSError) and link.errno in UNWRITABLE_ERRNOS:
-            return str(link)
+            return message
         for number in NO_SPACE_ERRNOS:
-            if os.strerror(number) in str(link):
+            if os.strerror(number) in message:
                 return os.strerror(number)
-        if re.search(r"\d+ requested and \d+ written", str(link)):  # NumPy
+        if re.search(r"\d+ requested and \d+ written", message):  # NumPy
             return os.strerror(errno.ENOSPC)
         link = link.__cause__ or link.__context__
     return None

@@ -166,3 +166,12 @@ def test_command_skipping_all_test_clips_of_a_class_is_noted(
     assert run_command(root / "clips.csv", "freeze", "--block", "none", "--on-bad-clip", "skip") == 0
     said = " ".join(capsys.readouterr().err.split())
     assert "folder fold 1: no usable clip is left to test class a on" in said
+
+
+def test_command_holding_out_all_but_one_clip_of_a_class_names_holdout(tmp_path: Path) -> None:
+    root = write_class_folders(tmp_path / "data", {"a": 6, "b": 2})
+    for share, label, n in (("0.999", "a", 6), ("0.1", "b", 2)):
+        with pytest.raises(
+            UserError, match=rf"^--holdout {share}: class '{label}' of folder has {n} groups of clips, "
+        ):
+            run_command(root, "freeze", "--block", "none", "--holdout", share, "--dry-run")

@@ -1,6 +1,7 @@
 """Settings that no run can have, studies that are no studies, and odd files of earlier searches end in one line."""
 
 import errno
+import fcntl
 import io
 import json
 import os
@@ -52,6 +53,19 @@ def test_file_that_is_no_study_is_refused(name: str, tmp_path: Path, monkeypatch
     monkeypatch.setattr(ablations, "STUDIES_FOLDER", tmp_path)
     with pytest.raises(UserError, match=message):
         main(["study", "odd", "--scale", "quick", "--dry-run"])
+
+
+@pytest.mark.parametrize("content", ["item,data,metric,value\nA,folder,accuracy,57\n", None])
+def test_wrong_published_numbers_of_a_study_are_refused_before_training(
+    content: str | None, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ablations, "STUDIES_FOLDER", tmp_path)
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "study.toml").write_text(STUDIES["help"][0].replace("help=true", "epochs=1"))  # type: ignore[union-attr]
+    table = tmp_path / "odd" / "published.csv"
+    os.mkfifo(table) if content is None else table.write_text(content)
+    with pytest.raises(UserError, match=r"odd/published\.csv(: is not a file|, row 1, column value: 57: accuracy is)"):
+        main(["study", "odd", "--scale", "quick", "--data", "folder", "--data-root", str(sounds), "--dry-run"])
 
 
 def test_huge_grid_is_counted_and_not_built() -> None:
@@ -209,6 +223,22 @@ def test_refused_locks_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(ResultsError, match="the file system refuses locks; choose another --results"):
         store.check_locks()
     assert not list((tmp_path / "runs" / ".locks").glob("probe*"))
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EACCES])
+def test_file_system_without_locks_is_named(
+    code: int, sounds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*arguments: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    data = ["--data", "folder", "--data-root", str(sounds), "--results", str(tmp_path)]
+    words = ["freeze", *fill_options(["--block", "none", "--weights", "random", *data])]
+    with pytest.raises(
+        ResultsError, match=rf"{tmp_path}/runs.* (refuses locks; choose|\(.*{os.strerror(code)}\); free)"
+    ):
+        main(words)
 
 
 def test_link_to_itself_is_a_damaged_run(tmp_path: Path) -> None:

@@ -128,7 +128,8 @@ def test_error_without_text_is_named(dataset: Dataset, session: Session, tmp_pat
     bad = "exec('class Bad(Exception):\\n def __str__(self): raise ValueError'); raise locals()['Bad']"
     with pytest.raises(UserError, match=r"net\.py:make: it raises Bad"):
         build_backbone(write_network(tmp_path, in_make=bad), 3, weights="random")
-    assert train_network(write_network(tmp_path, in_forward=bad), dataset, session).status == FAILED
+    record = train_network(write_network(tmp_path, in_forward=bad), dataset, session)
+    assert (record.status, record.reason) == (FAILED, "Bad")
 
 
 def test_property_that_raises_is_refused(tmp_path: Path) -> None:
