@@ -5,7 +5,6 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import pandas as pd
 
@@ -23,9 +22,10 @@ from analysis.metrics.registry import (
     metric_column,
 )
 from analysis.metrics.shared_runs import describe_shared_runs, select_shared_runs
+from analysis.output.display_names import dataset_title, model_title
 from analysis.output.number_format import format_p_value, format_point, format_seconds
 from analysis.output.output_folder import OutputFolder
-from analysis.output.tables import Column, protocol_note
+from analysis.output.tables import Column, FullTable, protocol_note
 from analysis.plots import by_condition
 from analysis.plots.confusion import write_confusion_by_condition
 from analysis.plots.learning_curves import write_learning_curves
@@ -50,6 +50,20 @@ COLUMNS = (
     metric_column("trainable_parameters", spread=False),
     dataclasses.replace(metric_column("seconds", spread=False), best=None),
 )
+NARROW_COLUMNS = (
+    dataclasses.replace(ACCURACY_COLUMN, std="", bounds=("accuracy_low", "accuracy_high")),
+    CHANGE_COLUMN,
+)
+METRICS_NOTE = (
+    " Best epoch: epoch chosen on the test fold, therefore optimistic. Macro F1: unweighted mean over the classes in "
+    "the test fold."
+)
+FOLD_TEST, CLIP_TEST = Column("p", "p", format_p_value), Column("p", "p (McNemar)", format_p_value)
+FOLD_TEST_NOTE = (
+    "p: two-sided corrected t test over folds against the reference, Holm-corrected; the table of comparisons has the "
+    "intervals of the changes."
+)
+CHANGE_NOTE = "Change: difference in accuracy from the reference, the first condition, in percentage points."
 DETAILED_METRICS = (
     "accuracy",
     "balanced_accuracy",
@@ -107,18 +121,22 @@ def write_condition_report(
     margin_points = results.session.execution.equivalence_margin
     margin = None if margin_points is None else margin_points / 100
     comparisons = paired_comparisons.compare_with_reference(plan, store, margin=margin)
+    requested = requested_metric_columns(results, columns)
+    frame, p_columns, p_notes = _add_p_values(frame, comparisons)
+    calibration = [POOLED_CALIBRATION_NOTE] if "ece" in frame else []
+    more = [*make_single_run_notes(comparisons), *calibration, *notes]
+    full_columns = [*columns, *requested]
+    asked = {column.name for column in requested} | set(results.session.execution.metric)
+    shown = [column for column in full_columns if column.name in asked and column.name != "accuracy"]
+    own = [column for column in columns if column not in COLUMNS]  # columns of this ablation
     results.write_table(
         "table",
         frame,
-        make_columns(frame, title, [*columns, *requested_metric_columns(results, columns)]),
+        make_columns(frame, title, [*NARROW_COLUMNS, *p_columns, *own, *shown]),
         caption=make_caption(plan),
-        footnotes=[
-            *make_footnotes(plan, store),
-            *make_single_run_notes(comparisons),
-            *([POOLED_CALIBRATION_NOTE] if "ece" in frame else []),
-            *notes,
-        ],
+        footnotes=[*make_footnotes(plan, store, narrow=True), *p_notes, *more],
         groups=grid_names(frame),
+        full=FullTable(make_columns(frame, title, full_columns), [*make_footnotes(plan, store), *more]),
     )
     if not comparisons.empty:
         _write_comparisons(results, comparisons, title, margin=margin)
@@ -146,6 +164,24 @@ def write_condition_report(
             comparisons, subject=subject, reference=reference, grid=grid, margin=margin
         )
     return frame
+
+
+def _add_p_values(frame: pd.DataFrame, comparisons: pd.DataFrame) -> tuple[pd.DataFrame, list[Column], list[str]]:
+    """Add the corrected p-value of each condition; return the frame, the column of the table, and its footnote.
+
+    It is that of the test over folds or, if every condition is a single run, that of McNemar's test, which has a
+    footnote of its own (`make_single_run_notes`). There is no column if there is no test.
+    """
+    if comparisons.empty:
+        return frame, [], []
+    single = not (comparisons["pairs"] > 1).any()
+    name = "mcnemar_p_holm" if single else "p_holm"
+    keys = [*grid_names(frame), "condition"]
+    tests = comparisons[[*keys, name]].rename(columns={name: "p"})
+    if tests["p"].isna().all():
+        return frame, [], []
+    merged = frame.merge(tests, how="left", on=keys, validate="one_to_one")
+    return merged, [CLIP_TEST if single else FOLD_TEST], [] if single else [FOLD_TEST_NOTE]
 
 
 def write_details(results: OutputFolder, frame: pd.DataFrame, *, title: str) -> None:
@@ -252,24 +288,28 @@ def make_single_run_notes(comparisons: pd.DataFrame) -> list[str]:
 def _write_comparisons(results: OutputFolder, frame: pd.DataFrame, title: str, *, margin: float | None) -> None:
     """Write the table of paired tests; print it on the terminal if there are at least two pairs."""
     grid = grid_names(frame)
+    leading = [*make_grid_columns(grid), Column("condition", title)]
+    several = bool((frame["pairs"] > 1).any())
+    notes = [paired_comparisons.comparison_footnotes(frame, margin=margin, narrow=narrow) for narrow in (True, False)]
     results.write_table(
         "comparisons",
         frame,
-        [*make_grid_columns(grid), Column("condition", title), *paired_comparisons.COLUMNS],
+        [*leading, *paired_comparisons.narrow_columns(frame)],
         caption=f"{make_caption(results.plan)}: comparison with the reference",
-        footnotes=paired_comparisons.comparison_footnotes(frame, margin=margin),
+        footnotes=notes[0],
         groups=grid,
-        show=bool((frame["pairs"] > 1).any()),
+        show=several,
+        full=FullTable([*leading, *paired_comparisons.COLUMNS], notes[1]),
     )
 
 
 def make_caption(plan: Plan) -> str:
-    """Return the start of all captions: ablation, backbones with starting weights, and data sets."""
+    """Return the start of all captions: "Freeze: EfficientNet-Lite0 with ImageNet weights on ESC-50"."""
     references = [planned.reference for planned in plan.planned]
     models = {id(run.model): run.model for run in references}.values()  # thousands of runs share a few objects
     data_parts = {id(run.data): run.data for run in references}.values()
-    backbones = sorted({f"{model.backbone} ({Path(model.weights).name} weights)" for model in models})
-    names = sorted({part.display_name for part in data_parts})
+    backbones = sorted({model_title(model) for model in models})
+    names = sorted({dataset_title(data, plan.datasets.get(data.content)) for data in data_parts})
     return f"{plan.ablation.capitalize()}: {' and '.join(backbones)} on {' and '.join(names)}"
 
 
@@ -308,16 +348,18 @@ def make_protocol_notes(groups: Groups, shared: Groups) -> list[str]:
     ]
 
 
-def make_footnotes(plan: Plan, store: Store) -> list[str]:
-    """Return the footnotes of the main table: protocol, metrics, time, unusable clips and failed runs."""
+def make_footnotes(plan: Plan, store: Store, *, narrow: bool = False) -> list[str]:
+    """Return the footnotes of the main table: protocol, metrics, time, unusable clips and failed runs.
+
+    With `narrow`, those on columns that only the full table has are left out.
+    """
     groups = plan.groups()
     shared = select_shared_runs(groups, store)
     runs = [each.run for _, planned in shared for each in planned]
     notes = [
         *make_protocol_notes(groups, shared),
         *([PAIRS_NOTE] if describe_shared_runs(groups, shared) else []),
-        "Best epoch: epoch chosen on the test fold, therefore optimistic. Change: difference in accuracy from the "
-        "first row in percentage points. Macro F1: unweighted mean over the classes in the test fold.",
+        CHANGE_NOTE + METRICS_NOTE * (not narrow),
         *chance_notes(plan, shared, store),
     ]
     if len({run.data.fold for run in runs}) > 1:
@@ -328,7 +370,7 @@ def make_footnotes(plan: Plan, store: Store) -> list[str]:
         notes.append(EQUIVALENT_LOSSES_NOTE)
     records = [record for run in plan.runs if (record := store.record(run))]
     preparation = [record.seconds.preparation for record in records if record.finished]
-    if sum(preparation) >= 1:
+    if sum(preparation) >= 1 and not narrow:
         notes.append(
             "Time: training and evaluation per run. Preparation (inputs, weights, frozen prefixes; cached for later "
             f"runs) took another {format_seconds(sum(preparation))} in total, at most "

@@ -26,12 +26,13 @@ from analysis.metrics.registry import (
 from analysis.metrics.shared_runs import MEMBERS
 from analysis.output.number_format import format_count, format_p_value, format_percent, format_points
 from analysis.output.output_folder import OutputFolder
-from analysis.output.tables import Column
+from analysis.output.tables import Column, FullTable
 from analysis.plots import by_condition
 from analysis.plots.calibration import reliability_bins, write_calibration
 from analysis.plots.confusion import ConfusionMatrix, write_confusion_matrices
 from analysis.plots.learning_curves import write_learning_curves
 from analysis.statistics.hypothesis_tests import OVERLAP_NOTE, FoldSizes, compare_pairs, holm
+from analysis.statistics.sentences import describe_ensembles
 from core.config.run import Run
 from core.plan import Plan, PlannedRun
 from core.store.run_store import Store
@@ -64,11 +65,17 @@ COLUMNS = (
     *(metric_column(name, spread=False) for name in PROBABILITY_SCORES),
     Column("disagreement", "Differ %", format_percent),
 )
+NARROW_COLUMNS = (
+    COLUMNS[0],
+    ACCURACY_COLUMN,
+    Column("delta", "Change", format_points, bounds=("low", "high")),
+    Column("p_holm", "p", format_p_value),
+)
 FOOTNOTES = (
     "Single: mean over folds ± standard deviation between members (each averaged over folds). Ensemble: mean of the "
     "members' softmax outputs. Both over the same folds; results of the last epoch. Differ: fraction of clips on which "
     "two members disagree, mean over pairs.",
-    "Change: accuracy of the ensemble minus mean accuracy of its members, with 95 % interval (From, To) and p-value of "
+    "Change: accuracy of the ensemble minus mean accuracy of its members, with 95 % interval and p-value of "
     "the paired corrected t test over folds, Holm-corrected over the ensembles of this table. A single fold has no "
     f"interval and no p-value, and nothing is bold. {OVERLAP_NOTE}",
     "Best epoch: epoch of each member chosen on the test fold, therefore optimistic; the ensemble averages the outputs "
@@ -200,19 +207,25 @@ def write_ensemble_report(results: OutputFolder, *, title: str) -> pd.DataFrame:
     columns = [column for column in COLUMNS if any(have_probabilities) or column.name not in PROBABILITY_SCORES]
     if frame["folds"].max() <= 1:
         columns = [replace(column, best=None) for column in columns]
+    missing = list(filter(None, (each.describe_missing() for each in ensembles)))
     notes = [
         *FOOTNOTES,
         *([POOLED_CALIBRATION_NOTE] if any(have_probabilities) else []),
         *([] if all(have_probabilities) else [HINGE_NOTE]),
-        *filter(None, (each.describe_missing() for each in ensembles)),
+        *missing,
     ]
+    requested = condition_report.requested_metric_columns(results, COLUMNS)
+    asked = [column for column in columns if column.name in results.session.execution.metric]
+    shown = [column for column in asked if column.name != "accuracy"]
+    narrow = [replace(column, best=None) if frame["folds"].max() <= 1 else column for column in NARROW_COLUMNS]
     results.write_table(
         "table",
         frame,
-        [*leading, *columns, *condition_report.requested_metric_columns(results, COLUMNS)],
+        [*leading, *narrow, *shown, *requested],
         caption=caption,
-        footnotes=notes,
+        footnotes=[*FOOTNOTES[:2], *missing, *([] if all(have_probabilities) else [HINGE_NOTE])],
         groups=names,
+        full=FullTable([*leading, *columns, *requested], notes),
     )
     condition_report.write_metrics(results, frame, leading, notes=[*notes, SUMS_NOTE])
     condition_report.write_requested_bars(results, frame, names, title=title)
@@ -226,6 +239,7 @@ def write_ensemble_report(results: OutputFolder, *, title: str) -> pd.DataFrame:
     singles = [({**each.point, "condition": "single"}, each.planned) for each in ensembles]
     write_learning_curves(results, singles, caption=caption)
     write_confusion_matrices(results, matrices, caption=caption)
+    results.sentences += describe_ensembles(frame, grid=names)
     return frame
 
 

@@ -1,6 +1,7 @@
 """Run an ablation: plan, execute, analyse, and show the results."""
 
 import json
+import shlex
 import sys
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, TextIO
@@ -8,8 +9,9 @@ from typing import TYPE_CHECKING, TextIO
 from rich.console import Console
 from rich.table import Table
 
+from ablations.planning import PROGRAM
 from ablations.planning.call import Call
-from ablations.planning.experiment import analyse_experiment, prepare
+from ablations.planning.experiment import analyse_experiment, choose_analysis_folder, prepare
 from ablations.planning.grid import read_execution_options
 from ablations.planning.run_plan import execute_or_stop
 from analysis.output.number_format import format_seconds, json_rows
@@ -17,6 +19,7 @@ from analysis.output.tables import align_columns, print_console_table
 from analysis.statistics.paired_comparisons import planned_power_note
 from commands.cli.console import EscapingConsole
 from commands.cli.exit_handling import INTERRUPTED
+from core.config.execution import ExecutionOptions
 from core.executor import ExecutionSummary, unfinished_runs
 from core.plan import Plan
 from core.progress import Reporter
@@ -58,6 +61,7 @@ def run(call: Call) -> int:
             with session.store.cached_records():
                 show_plan(plan, session, console, out, note=planned_power_note(plan, session.store))
             return 0
+        choose_analysis_folder(experiment, session)  # refuse a --name that is in use before training
         executed = execute_or_stop(plan, session)
         if executed is None:
             return INTERRUPTED
@@ -70,8 +74,11 @@ def conclude(
 ) -> int:
     """Show the results and their folder; return 1 if a run failed, otherwise 0."""
     results.write_description(command)
-    show_results(results, console, new=executed.new)
+    show_tables(results, console)
     console.print(f"Runs: {executed.trained} trained, {executed.found} found in the store, {executed.failed} failed.")
+    show_times(results, console, new=executed.new)
+    show_conclusion(results, console)
+    show_report_command(results.session.execution, console)
     if results.session.execution.json:
         files = [str(f) for f in results.files]
         answer = {"ablation": results.plan.ablation, "files": files, "sentences": results.sentences}
@@ -124,9 +131,24 @@ def list_planned_runs(plan: Plan, session: Session) -> list[dict[str, str | int]
     ]
 
 
-def show_results(results: "OutputFolder", console: Console, *, new: frozenset[str] = frozenset()) -> None:
-    """Show the tables, the folder, and the training time of the `new` runs and of the runs found in the store."""
-    show_items(results, console)
+def show_results(results: "OutputFolder", console: Console) -> None:
+    """Show the tables, the time of training, the sentences and the folder."""
+    show_tables(results, console)
+    show_times(results, console)
+    show_conclusion(results, console)
+
+
+def show_tables(results: "OutputFolder", console: Console) -> None:
+    """Show the tables with their footnotes."""
+    for item in results.console_output:
+        if isinstance(item, Table):
+            print_console_table(item, console)
+        else:
+            console.print(item, style="dim")
+
+
+def show_times(results: "OutputFolder", console: Console, *, new: frozenset[str] = frozenset()) -> None:
+    """Show the training time of the `new` runs and of the runs found in the store."""
     store = results.session.store
     spent = {run.id: record.seconds.total for run in results.plan.runs if (record := store.finished(run))}
     now = sum(spent[id] for id in spent.keys() & new)
@@ -138,21 +160,20 @@ def show_results(results: "OutputFolder", console: Console, *, new: frozenset[st
     console.print(" ".join([*times, f"Curves: tensorboard --logdir {store.runs}"]), soft_wrap=True)
 
 
-def show_items(results: "OutputFolder", console: Console) -> None:
-    """Show the tables and the folder."""
-    for item in results.console_output:
-        if isinstance(item, Table):
-            print_console_table(item, console)
-        else:
-            console.print(item, style="dim")
+def show_conclusion(results: "OutputFolder", console: Console) -> None:
+    """Print the result of each condition, the folder, and the files to open first."""
     for sentence in results.sentences:
         console.print(sentence, markup=False)
-    show_folder(results, console)
-
-
-def show_folder(results: "OutputFolder", console: Console) -> None:
-    """Print the folder of the results and the files to open first."""
     names = {file.name for file in results.files if file.parent == results.folder}
     first = [name for name in OPEN_FIRST if name in names][:2] or sorted(names)[:1]
     hint = f"; open {' and '.join(first)} first" if first else ""
     console.print(f"Results: {results.folder} ({len(results.files)} files{hint})", markup=False, soft_wrap=True)
+
+
+def show_report_command(execution: ExecutionOptions, console: Console) -> None:
+    """Print the command that writes all results on one page, unless the results are outside the folder of the runs."""
+    if execution.output:
+        return
+    folder = [] if execution.results == ExecutionOptions.results else ["--results", str(execution.results)]
+    command = shlex.join(["python", PROGRAM, "report", *folder])
+    console.print(f"All results on one page: {command}", markup=False, soft_wrap=True)

@@ -81,6 +81,8 @@ def test_freeze_command_prints_all_results_and_trains_nothing_when_repeated(
     assert "found in the store took" not in err
     assert err.count(str(files[0].parent)) == 1
     assert "open summary.md and figure.png first" in err
+    last = err.strip().splitlines()[-1]
+    assert last == f"All results on one page: python run_ablation.py report --results {tmp_path}"
     summary = next(f for f in files if f.name == "summary.md").read_text()
     assert [line[2:] for line in summary.splitlines() if line.startswith("- ")] == answer["sentences"]
     for sentence, row in zip(answer["sentences"], (stem, block3), strict=True):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ablations
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from analysis.output.output_folder import OutputFolder
 
 make_output_folder = Lazy("analysis.output.output_folder:OutputFolder")  # imports matplotlib
+choose_folder = Lazy("analysis.output.results_index:choose_folder")
 load_all_published = Lazy("analysis.published.numbers:load_all_published")
 write_published_comparison = Lazy("analysis.published.comparison:write_published_comparison")
 LOCAL = ("", "local")  # values of --ray that train on this machine
@@ -96,10 +98,12 @@ def analyse_experiment(
         The summary, after damaged runs were trained again.
     """
     plan, name = experiment.plan, experiment.plan.ablation
-    folder = session.store.output / name / "-".join(filter(None, (plan.name, experiment.analysis_key)))
+    folder, default = choose_analysis_folder(experiment, session)
 
     def analyse() -> "tuple[OutputFolder, pd.DataFrame]":
-        results = make_output_folder(plan, session, folder, published_as=session.execution.published_as)
+        results = make_output_folder(
+            plan, session, folder, published_as=session.execution.published_as, analysis=default
+        )
         return results, experiment.analyse(results)
 
     (results, frame), executed = analyse_with_repair(analyse, plan, session, executed, again=experiment.trains)
@@ -117,6 +121,19 @@ def analyse_experiment(
                 in_study=False,
             )
     return results, frame, executed
+
+
+def choose_analysis_folder(experiment: Experiment, session: Session) -> tuple[Path, str]:
+    """Return the output folder of an ablation, and the one without ``--name`` relative to the results.
+
+    Raises
+    ------
+    UserError
+        If ``--name`` is the name of another analysis.
+    """
+    parts = (experiment.plan.name, experiment.analysis_key, session.execution.output_key)
+    default = f"{experiment.plan.ablation}/{'-'.join(filter(None, parts))}"
+    return choose_folder(session.store.output, default, session.execution.folder_name), default
 
 
 def plan_conditions(

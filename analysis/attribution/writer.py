@@ -12,10 +12,12 @@ from analysis.attribution import AttributionMaps, class_profiles, faithfulness, 
 from analysis.attribution.pipeline import AttributionPipeline, AttributionRequest, AttributionResult
 from analysis.metrics.condition_summary import summarise_conditions
 from analysis.output import style
+from analysis.output.display_names import backbone_title, dataset_title
 from analysis.output.number_format import format_count, format_number, format_p_value, format_percent, format_text
 from analysis.output.output_folder import OutputFolder
-from analysis.output.tables import MISSING, Column
+from analysis.output.tables import MISSING, Column, FullTable
 from analysis.output.writers import to_file_name
+from analysis.statistics.sentences import describe_maps
 from core.finished.open_run import get_backbone
 
 MAPS_FOLDER = "maps"  # subfolder with the picture and the arrays of each clip
@@ -55,6 +57,17 @@ TEST_COLUMNS = (
     Column("difference", "Difference", format_number),
     Column("difference_interval", "95 %"),
     Column("recordings", "Recordings", format_count),
+    Column("p", "p (Holm)", format_p_value),
+    Column("verdict", "Verdict"),
+)
+NARROW_CLIP_COLUMNS = tuple(c for c in CLIP_COLUMNS if c.name in ("clip", "condition", "true", "predicted", "error"))
+NARROW_MAP_COLUMNS = tuple(c for c in MAP_COLUMNS if c.name not in ("correct", "ssim"))
+NARROW_TEST_COLUMNS = (
+    *METHOD_COLUMNS,
+    Column("test", "Test"),
+    Column("map", "Map"),
+    Column("value", "Value", format_number),
+    Column("control_value", "Control", format_number),
     Column("p", "p (Holm)", format_p_value),
     Column("verdict", "Verdict"),
 )
@@ -113,7 +126,8 @@ class _Writer:
         self.image_axes = pipeline.image_axes
         self.has_features = bool(self.image_axes.across.names)
         self.figures = feature_figures if self.has_features else map_figures
-        self.subject = f"{pipeline.reference.run.model.backbone} on {pipeline.dataset.name}"
+        run = pipeline.reference.run
+        self.subject = f"{backbone_title(run.model.network)} on {dataset_title(run.data, pipeline.dataset)}"
 
     def write(self) -> pd.DataFrame:
         """Write all files and return the rows of the table of maps."""
@@ -132,10 +146,13 @@ class _Writer:
         columns = [
             column for column in CLIP_COLUMNS if column.name != "probability" or clips["probability"].notna().any()
         ]
-        self._write_table("clips", clips, columns, "attributed clips", ())
-        self._write_table("maps", rows, MAP_COLUMNS, "networks, methods and baselines", notes)
+        self._write_table("clips", clips, (NARROW_CLIP_COLUMNS, columns), "attributed clips", ())
+        self._write_table("maps", rows, (NARROW_MAP_COLUMNS, MAP_COLUMNS), "networks, methods and baselines", notes)
+        tests = None
         if self.pipeline.request.faithfulness:
-            self._write_faithfulness([each for each in attributions if each.condition == attributions[0].condition])
+            first = [each for each in attributions if each.condition == attributions[0].condition]
+            tests = self._write_faithfulness(first)
+        self.results.sentences += describe_maps(rows, tests)
         return rows
 
     def _write_clips(self, result: AttributionResult) -> None:
@@ -269,8 +286,8 @@ class _Writer:
         rest = [k for k in range(len(labels)) if k not in first]
         return sorted((first + rest)[:MAX_FIGURE_CLIPS])
 
-    def _write_faithfulness(self, attributions: Sequence[AttributionResult]) -> None:
-        """Test the maps of the reference run and write the table and the curves."""
+    def _write_faithfulness(self, attributions: Sequence[AttributionResult]) -> pd.DataFrame:
+        """Test the maps of the reference run, write the table and the curves, and return the rows of the table."""
         tables = []
         for each in attributions:
             curves = faithfulness.deletion_insertion_curves(each.model, each.maps)
@@ -294,7 +311,9 @@ class _Writer:
         frame["interval"] = _format_intervals(frame["low"], frame["high"])
         frame["difference_interval"] = _format_intervals(frame["difference_low"], frame["difference_high"])
         groups = ["method", "baseline"]
-        self._write_table("faithfulness", frame, TEST_COLUMNS, "faithfulness of the maps", TEST_NOTES, groups=groups)
+        columns = NARROW_TEST_COLUMNS, TEST_COLUMNS
+        self._write_table("faithfulness", frame, columns, "faithfulness of the maps", TEST_NOTES, groups=groups)
+        return frame
 
     def _compare_randomised(self, each: AttributionResult) -> pd.DataFrame:
         """Compare the maps with those of the network with random stages, from the head down."""
@@ -317,15 +336,22 @@ class _Writer:
         self,
         name: str,
         frame: pd.DataFrame,
-        columns: Sequence[Column],
+        columns: tuple[Sequence[Column], Sequence[Column]],
         content: str,
         footnotes: Sequence[str],
         *,
         groups: Sequence[str] = (),
     ) -> None:
-        caption = f"Attribution of {self.subject}: {content}"
+        """Write a table; `columns` are those of the narrow and of the full table."""
+        narrow, full = columns
         self.results.write_table(
-            self.prefix + name, frame, columns, caption=caption, footnotes=footnotes, groups=list(groups)
+            self.prefix + name,
+            frame,
+            narrow,
+            caption=f"Attribution of {self.subject}: {content}",
+            footnotes=footnotes,
+            groups=list(groups),
+            full=FullTable(full, footnotes),
         )
 
 

@@ -15,7 +15,7 @@ from core.store.run_store import Store
 MIN_SHARED_FRACTION = 0.5  # of the runs of the most complete condition
 FOLDS, SEEDS, SINGLE_RUN = "folds", "seeds", "1 run"  # what the mean of a condition is over
 MEMBERS = "members"  # what the standard deviation of single members of an ensemble is over
-SHARED_BY_ALL = "numbers are over the folds and seeds that all compared conditions have finished"
+SHARED_BY_ALL = "means use only folds and seeds that every compared condition has finished"
 
 
 def select_shared_runs(groups: Groups, store: Store) -> Groups:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +15,14 @@ from rich.console import RenderableType
 from analysis.output import style, tables
 from analysis.output.number_format import to_csv
 from analysis.output.provenance import provenance_notes
-from analysis.output.tables import Column
+from analysis.output.results_index import write_index
+from analysis.output.tables import Column, FullTable
 from analysis.output.writers import write_formats
 from core.errors import escape_controls
 from core.plan import Plan
 from core.session import Session
+
+MAIN_ITEMS = ("table", "figure")
 
 
 @dataclass
@@ -43,6 +47,8 @@ class OutputFolder:
         The result in sentences, one for each condition.
     published_as
         Name of the data set in published tables if it differs from ours, otherwise "".
+    analysis
+        Folder that the analysis has without ``--name``, relative to the results; "" if it has no other name.
     """
 
     plan: Plan
@@ -53,6 +59,7 @@ class OutputFolder:
     items: list[dict[str, Any]] = field(default_factory=list)
     sentences: list[str] = field(default_factory=list)
     published_as: str = ""
+    analysis: str = ""
 
     def write_table(
         self,
@@ -65,6 +72,7 @@ class OutputFolder:
         groups: Sequence[str] = (),
         show: bool = True,
         numbers: pd.DataFrame | None = None,
+        full: FullTable | None = None,
     ) -> None:
         """Write a table as CSV, Markdown and LaTeX, and print it on the terminal if `show` is True.
 
@@ -72,15 +80,19 @@ class OutputFolder:
         The other parameters are those of `tables.write_table`. The main table, named ``table``, gets additional
         footnotes for runs that were trained with other versions or on another device (`provenance_notes`).
         """
-        footnotes = [*footnotes, *(provenance_notes(self.plan, self.session) if name == "table" else ())]
+        provenance = provenance_notes(self.plan, self.session) if name == "table" else []
+        footnotes = [*footnotes, *provenance]
+        if full:
+            full = FullTable(full.columns, [*full.footnotes, *provenance])
         files = tables.write_table(
             frame,
             self.folder / name,
             columns=columns,
             caption=caption,
-            label=f"tab:{self.plan.ablation}-{name}",
+            label=self.make_label("tab", name),
             footnotes=footnotes,
             groups=groups,
+            full=full,
         )
         if numbers is not None:
             files += write_formats(self.folder / f"{name}-numbers", {".csv": to_csv(numbers).encode()})
@@ -112,10 +124,40 @@ class OutputFolder:
         draw(ax)
         self.add_item("figure", name, caption, style.save_figure(figure, self.folder / name, data))
 
+    def subfolder(self, plan: Plan, name: str) -> "OutputFolder":
+        """Return the output folder of another plan inside this one, such as an experiment of a study."""
+        analysis = f"{self.analysis}/{name}" * bool(self.analysis)
+        return dataclasses.replace(
+            self,
+            plan=plan,
+            folder=self.folder / name,
+            analysis=analysis,
+            files=[],
+            console_output=[],
+            items=[],
+            sentences=[],
+        )
+
+    def make_label(self, kind: str, name: str) -> str:
+        """Return a LaTeX label that no other folder has: "tab:freeze-esc50-resnet18-3fbfc0e4" for the main table.
+
+        Parameters
+        ----------
+        kind
+            "tab" or "fig".
+        name
+            Name of the table or figure; ``table`` and ``figure``, the main ones, are left out.
+        """
+        root = self.session.store.output
+        folder = self.folder.relative_to(root).parts if self.folder.is_relative_to(root) else (self.folder.name,)
+        parts = [*folder, *([name] if name not in MAIN_ITEMS else [])]
+        return f"{kind}:{re.sub(r'[^A-Za-z0-9.-]+', '-', '-'.join(parts))}"
+
     def write_description(self, command: str) -> None:
         """Write ``analysis.json`` and, if there are sentences, ``summary.md``.
 
         ``analysis.json`` has the command, the run ids, the sentences, and a description of every file in the folder.
+        The index of all results (`analysis.output.results_index`) is updated.
         """
         if self.sentences:
             text = f"`{command}`\n\n" + "".join(f"- {sentence}\n" for sentence in self.sentences)
@@ -128,7 +170,11 @@ class OutputFolder:
             values["sentences"] = self.sentences
         if self.published_as:
             values["published_as"] = self.published_as
+        if self.analysis:
+            values["analysis"] = self.analysis
         write_formats(self.folder / "analysis", {".json": json.dumps(values, indent=1).encode()})
+        if self.folder.is_relative_to(self.session.store.output):
+            write_index(self.session.store.output)
 
     def add_item(self, kind: str, name: str, caption: str, files: Sequence[Path], **more: Any) -> None:
         """Add a table, figure or map to the description of this folder.

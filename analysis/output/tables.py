@@ -12,6 +12,9 @@ table shows, and how:
 If the frame has a column ``runs`` (number of planned runs), a last column shows it and, from the columns ``failed``,
 ``missing`` and ``compared``, the runs without a result ("failed (2 of 5)") or the number of runs that are compared
 ("4 of 5 compared"). No value is bold in a group of rows with one run each.
+
+A table with many columns is written twice: the narrow table, which fits a column of a two-column article at normal
+size, and the full table beside it.
 """
 
 import math
@@ -33,6 +36,10 @@ from analysis.output.writers import write_formats
 
 MISSING = "–"
 PLUS_MINUS = " ± "
+FULL = "-full"  # at the end of the names of full tables
+COLUMN_POINTS = 229  # width of a column of a two-column article with 10 pt, the narrowest common one
+CHARACTER_POINTS, GAP_POINTS = 4.9, 8  # mean width of a character of 10 pt, and of the gap between two columns
+MIN_TEXT_WIDTH = 10  # characters of a column whose texts are wrapped
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,8 @@ class Column:
         Which value is printed in bold, if rows have several runs.
     std
         Column of the frame with the standard deviation, or "".
+    bounds
+        Columns of the frame with the bounds of the 95 % interval, or (): "61.2 [55.0, 67.4]".
     mark
         Column of the frame with flags, or "": flagged values get the prefix "about".
     unit
@@ -62,8 +71,17 @@ class Column:
     format: Callable[..., str] = format_text
     best: Literal["max", "min"] | None = None
     std: str = ""
+    bounds: tuple[str, ...] = ()
     mark: str = ""
     unit: str = ""
+
+
+@dataclass(frozen=True)
+class FullTable:
+    """All columns of a table that is shown with few columns, and the footnotes that explain them."""
+
+    columns: Sequence[Column]
+    footnotes: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -84,8 +102,9 @@ def write_table(
     label: str,
     footnotes: Sequence[str] = (),
     groups: Sequence[str] = (),
+    full: "FullTable | None" = None,
 ) -> list[Path]:
-    """Write a table as CSV, Markdown and LaTeX.
+    """Write a table as CSV, Markdown and LaTeX, and the full table as Markdown and LaTeX.
 
     Parameters
     ----------
@@ -102,11 +121,13 @@ def write_table(
     groups
         Columns of the frame, such as the data set, that define groups of rows. The best value is marked in each group;
         a rule separates the groups.
+    full
+        Columns and footnotes of the full table, which is written to ``<path>-full``; None: there is none.
 
     Returns
     -------
     list of Path
-        The .csv, .md and .tex file.
+        The .csv, .md and .tex file, and the .md and .tex file of the full table.
 
     Raises
     ------
@@ -120,6 +141,16 @@ def write_table(
         ".md": _markdown(frame, columns, caption, footnotes, groups),
         ".tex": to_latex(frame, columns=columns, caption=caption, label=label, footnotes=footnotes, groups=groups),
     }
+    if full:
+        contents[f"{FULL}.md"] = _markdown(frame, full.columns, caption, full.footnotes, groups)
+        contents[f"{FULL}.tex"] = to_latex(
+            frame,
+            columns=full.columns,
+            caption=caption,
+            label=f"{label}{FULL}",
+            footnotes=full.footnotes,
+            groups=groups,
+        )
     return write_formats(path, {suffix: content.encode() for suffix, content in contents.items()})
 
 
@@ -184,7 +215,7 @@ def protocol_note(*, epoch: str, folds: Iterable[int], seeds: Iterable[int]) -> 
         return f"Results of the {epoch}; a single run per condition ({runs})."
     if len(folds) > 1 and len(seeds) > 1:
         runs += "; seeds are averaged within each fold first"
-    return f"Results of the {epoch}; mean ± standard deviation over {runs}."
+    return f"Results of the {epoch}; mean ± standard deviation, or mean [95 % interval], over {runs}."
 
 
 def to_latex(
@@ -196,35 +227,119 @@ def to_latex(
     footnotes: Sequence[str] = (),
     groups: Sequence[str] = (),
 ) -> str:
-    r"""Return a LaTeX ``table`` environment; parameters and errors as in `write_table`.
+    r"""Return a LaTeX table; parameters and errors as in `write_table`.
 
-    It needs the packages booktabs and graphicx. Tables wider than the line are scaled down. Latin text compiles with
-    any engine; other scripts need XeLaTeX or LuaLaTeX.
+    It needs the package booktabs, and a table of full width graphicx too. A table that fits a column of a two-column
+    article is a ``table`` of normal size; the values of `groups` are then the headings of its groups, and long texts
+    are wrapped. Other tables are a ``table*``, which spans both columns, and are scaled down if they are wider. Latin
+    text compiles with any engine; other scripts need XeLaTeX or LuaLaTeX.
     """
     if not re.fullmatch(r"[A-Za-z0-9:._-]+", label):
         raise ValueError(f"label={label!r}: use letters, digits and :-_. only")
+    columns = list(columns)
+    blocks = _format_groups(frame, columns, groups)
     all_columns = _add_runs_column(frame, columns)
-    blocks = [
-        "".join(f"    {' & '.join(map(_latex_cell, row))} \\\\\n" for row in block)
-        for block in _format_groups(frame, columns, groups)
-    ]
+    narrow = _make_narrow_latex(all_columns, blocks, groups)
+    environment, packages, body = narrow or ("table*", "booktabs,graphicx", _make_wide_latex(all_columns, blocks))
     lines = [
-        "% needs \\usepackage{booktabs,graphicx}",
-        "\\begin{table}",
+        f"% needs \\usepackage{{{packages}}}",
+        f"\\begin{{{environment}}}",
         "  \\centering",
         f"  \\caption{{{escape_latex(caption)}}}",
         f"  \\label{{{label}}}",
-        "  \\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
-        f"  \\begin{{tabular}}{{{''.join('l' if column.format is format_text else 'r' for column in all_columns)}}}",
-        "    \\toprule",
-        f"    {' & '.join(escape_latex(column.title) for column in all_columns)} \\\\",
-        "    \\midrule",
-        "    \\midrule\n".join(blocks) + "    \\bottomrule",
-        "  \\end{tabular}}",
+        *body,
         *(f"  \\par\\smallskip{{\\footnotesize {escape_latex(note)}\\par}}" for note in footnotes),
-        "\\end{table}",
+        f"\\end{{{environment}}}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _make_wide_latex(columns: Sequence[Column], blocks: Sequence[Sequence[Sequence[Cell]]]) -> list[str]:
+    """Return the lines of a table that is scaled down to the width of the page."""
+    rows = ["".join(f"    {' & '.join(map(_latex_cell, row))} \\\\\n" for row in block) for block in blocks]
+    return [
+        "  \\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
+        f"  \\begin{{tabular}}{{{''.join('l' if column.format is format_text else 'r' for column in columns)}}}",
+        "    \\toprule",
+        f"    {' & '.join(escape_latex(column.title) for column in columns)} \\\\",
+        "    \\midrule",
+        "    \\midrule\n".join(rows) + "    \\bottomrule",
+        "  \\end{tabular}}",
+    ]
+
+
+def _make_narrow_latex(
+    columns: Sequence[Column], blocks: Sequence[Sequence[Sequence[Cell]]], groups: Sequence[str]
+) -> tuple[str, str, list[str]] | None:
+    """Return environment, packages and lines of a table that fits a narrow column; None if it does not fit.
+
+    The number of runs is left out if every row has all its runs, because the first footnote states it.
+    """
+    is_heading = [column.name in groups for column in columns]
+    if all(is_heading):
+        is_heading = [False] * len(columns)
+    cells = [row for block in blocks for row in block]
+    complete = (
+        columns[-1].name == "runs" and len({row[-1].text for row in cells}) == 1 and cells[0][-1].sort is not None
+    )
+    kept = [k for k in range(len(columns) - complete) if not is_heading[k]]
+    widths = [max([len(row[k].text) for row in cells] + [len(word) for word in columns[k].title.split()]) for k in kept]
+    room = (COLUMN_POINTS - GAP_POINTS * (len(kept) - 1)) / CHARACTER_POINTS
+    texts = [n for n, k in enumerate(kept) if columns[k].format is format_text]
+    while sum(widths) > room:
+        longest = max(texts, key=lambda n: widths[n], default=None)
+        if longest is None or widths[longest] <= MIN_TEXT_WIDTH:
+            return None
+        widths[longest] -= 1
+    longest_cells = [max(len(row[k].text) for row in cells) if cells else 0 for k in kept]
+    kinds = []
+    for n in range(len(kept)):
+        wrapped = n in texts and widths[n] < longest_cells[n]
+        kinds.append(
+            f"p{{{widths[n] * CHARACTER_POINTS / COLUMN_POINTS:.2f}\\linewidth}}"
+            if wrapped
+            else "l"
+            if n in texts
+            else "r"
+        )
+    rows = []
+    for block in blocks:
+        heading = ", ".join(escape_latex(block[0][k].text) for k in range(len(columns)) if is_heading[k])
+        lines = []
+        if heading:
+            kind = "l" if len(heading) <= sum(widths) else "p{\\linewidth}"
+            lines.append(f"    \\multicolumn{{{len(kept)}}}{{@{{}}{kind}@{{}}}}{{\\emph{{{heading}}}}} \\\\\n")
+        for row in block:
+            prefixes = ("\\raggedright " * (kind[0] == "p") for kind in kinds)
+            line = " & ".join(prefix + _latex_cell(row[k]) for prefix, k in zip(prefixes, kept, strict=True))
+            lines.append(f"    {line} \\\\\n")
+        rows.append("".join(lines))
+    header = [_latex_title(columns[k].title, widths[n], kinds[n]) for n, k in enumerate(kept)]
+    body = [
+        "  \\setlength{\\tabcolsep}{4pt}",
+        f"  \\begin{{tabular}}{{@{{}}{''.join(kinds)}@{{}}}}",
+        "    \\toprule",
+        f"    {' & '.join(header)} \\\\",
+        "    \\midrule",
+        "    \\midrule\n".join(rows) + "    \\bottomrule",
+        "  \\end{tabular}",
+    ]
+    return "table", "booktabs", body
+
+
+def _latex_title(title: str, width: int, kind: str) -> str:
+    """Return a heading; one that is longer than the cells of its column is broken between words."""
+    lines: list[str] = []
+    for word in title.split():
+        if lines and len(lines[-1]) + 1 + len(word) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    escaped = [escape_latex(line) for line in lines]
+    if len(escaped) < 2:
+        return "".join(escaped)
+    side, text = "r" if kind == "r" else "l", r"\\".join(escaped)
+    return f"\\begin{{tabular}}[b]{{@{{}}{side}@{{}}}}{text}\\end{{tabular}}"
 
 
 _LATEX_ESCAPES = {
@@ -304,11 +419,14 @@ def _format_column(part: pd.DataFrame, column: Column) -> list[Cell]:
     texts = [MISSING if pd.isna(v) else column.format(v, *unit) for v, unit in zip(values, units, strict=True)]
     best = _find_best(values, texts, column.best)
     stds = part[column.std].tolist() if column.std else [math.nan] * len(values)
+    bounds = part[list(column.bounds)].to_numpy().tolist() if column.bounds else [()] * len(values)
     marks = part[column.mark].tolist() if column.mark else [False] * len(values)
     cells = []
-    for value, text, std, unit, mark in zip(values, texts, stds, units, marks, strict=True):
+    for value, text, std, limits, unit, mark in zip(values, texts, stds, bounds, units, marks, strict=True):
         has_std = text != MISSING and not pd.isna(std)
         full = text + PLUS_MINUS + column.format(std, *unit).lstrip("+") if has_std else text
+        if limits and text != MISSING and not any(map(pd.isna, limits)):
+            full += f" [{', '.join(column.format(limit, *unit) for limit in limits)}]"
         prefix = "about " if mark is True and text != MISSING else ""
         is_number = column.format is not format_text and text != MISSING and isinstance(value, int | float)
         cells.append(Cell(prefix + full, float(value) if is_number else None, bold=text == best))

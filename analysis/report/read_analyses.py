@@ -6,20 +6,20 @@ read.
 """
 
 import base64
-import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from analysis.output.number_format import format_number
+from analysis.output.results_index import find_descriptions
+from analysis.output.tables import FULL
 from analysis.report.table_model import Table, parse_csv, parse_description
 from core.datasets.sets.instruments import EMBEDDED_FOLDER
 from core.system.atomic_files import read_json
 
-SKIPPED_FOLDERS = {"runs", "cache", "report", "published"}  # top folders without analyses
 SOURCE_LABELS = {".tex": "LaTeX", ".csv": "CSV", ".md": "Markdown"}
 NUMBERS_SUFFIX = "-numbers.csv"  # of the numbers behind a table of texts
 NOT_FACTS = {"kind", "name", "caption", "files", "footnotes", "cells", "clip", "sound"}  # shown in other places
@@ -124,7 +124,7 @@ class Reader:
     def read_analyses(self) -> list[Analysis]:
         """Return every analysis, sorted by folder."""
         analyses: list[Analysis] = []
-        for file in _find_descriptions(self.results):
+        for file in find_descriptions(self.results):
             folder = file.parent.relative_to(self.results).as_posix()
             try:
                 description = read_json(file)
@@ -190,11 +190,12 @@ class Reader:
             if suffix == ".csv" and item.table is None:
                 item.table = parse_csv(text, limit=self.limits.rows)
             if len(content) <= self.limits.source_bytes:
-                is_numbers = name.endswith(NUMBERS_SUFFIX)
-                label = "Numbers" if is_numbers else SOURCE_LABELS[suffix]
-                item.sources.append(
-                    Source(f"{item.id}-{label.lower() if is_numbers else suffix[1:]}", label, name, text)
-                )
+                label, key = SOURCE_LABELS[suffix], suffix[1:]
+                if name.endswith(NUMBERS_SUFFIX):
+                    label, key = "Numbers", "numbers"
+                elif name.removesuffix(suffix).endswith(FULL):
+                    label, key = f"{label}, all columns", f"{key}-full"
+                item.sources.append(Source(f"{item.id}-{key}", label, name, text))
 
     def _embed_sound(self, folder: Path, clip: str, sound: str) -> Media:
         """Embed the sound of a map, or else the clip (an absolute path, or a path in the embedded data set)."""
@@ -220,18 +221,10 @@ class Reader:
 def find_used_runs(results: Path) -> set[str]:
     """Return the ids of the runs that the analyses in a results folder use; unreadable analyses are skipped."""
     used: set[str] = set()
-    for file in _find_descriptions(results):
+    for file in find_descriptions(results):
         with suppress(OSError, ValueError, KeyError, TypeError):
             used.update(map(str, read_json(file)["runs"]))
     return used
-
-
-def _find_descriptions(results: Path) -> Iterator[Path]:
-    for folder, inner, files in os.walk(results):
-        top = Path(folder) == results
-        inner[:] = sorted(name for name in inner if not name.startswith(".") and not (top and name in SKIPPED_FOLDERS))
-        if "analysis.json" in files:
-            yield Path(folder) / "analysis.json"
 
 
 def _read_inside(folder: Path, name: str) -> bytes | None:

@@ -17,10 +17,11 @@ from analysis import condition_report
 from analysis.metrics.condition_summary import Records, dataset_and_backbone, run_counts, summarise_conditions
 from analysis.output.number_format import format_count, format_number
 from analysis.output.output_folder import OutputFolder
-from analysis.output.tables import Column
+from analysis.output.tables import Column, FullTable
 from analysis.plots import by_condition
 from analysis.similarity import Similarity, compare_networks, list_weight_layers
 from analysis.similarity.indices import MIN_DATAPOINTS_PER_NEURON
+from analysis.statistics.sentences import describe_similarities
 from core.cache.entries import cache_key
 from core.config.run import Run
 from core.finished.open_run import get_backbone, open_run
@@ -52,6 +53,7 @@ COLUMNS = (
     Column("n_datapoints", "Datapoints", format_count),
     Column("few_datapoints", "Few data", lambda flag: "yes" if flag else ""),
 )
+NARROW_COLUMNS = tuple(column for column in COLUMNS if column.name not in ("directions", "n_neurons", "n_datapoints"))
 
 
 def compare_layers(results: OutputFolder, *, index: str, layers: str, spatial: str) -> pd.DataFrame:
@@ -103,10 +105,11 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, spatial: s
     results.write_table(
         "table",
         frame,
-        [*condition_report.make_grid_columns(grid), *COLUMNS],
+        [*condition_report.make_grid_columns(grid), *NARROW_COLUMNS],
         caption=caption,
         footnotes=footnotes,
         groups=names,
+        full=FullTable([*condition_report.make_grid_columns(grid), *COLUMNS], footnotes),
         show=len(frame) <= MAX_PRINTED_ROWS,
     )
     measured = frame.dropna(subset="similarity")
@@ -122,6 +125,7 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, spatial: s
     condition_report.write_details(
         results, summarise_conditions(results.plan, store, results.session.execution.metric), title="Weights"
     )
+    results.sentences += describe_similarities(frame, index=index.upper(), grid=grid)
     return frame.assign(condition=frame["weights"] + ", " + frame["layer"].fillna(""))
 
 

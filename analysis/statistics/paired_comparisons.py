@@ -44,19 +44,34 @@ COLUMNS = (
     Column("only_reference", "Only ref. correct", format_count),
     Column("mcnemar_p_holm", "McNemar p (Holm)", format_p_value),
 )
-FOOTNOTES = (
-    "Difference: accuracy minus accuracy of the reference, in percentage points, with 95 % t interval (From, To; not "
-    "corrected for multiple comparisons). Runs are paired by fold and seed; seeds are averaged within each fold. p: "
-    "two-sided corrected t test over folds; this is the test to cite. d_z: mean divided by standard deviation of the "
-    "differences.",
+NARROW_COLUMNS = (
+    Column("difference", "Difference", format_points, bounds=("low", "high")),
+    Column("folds", "Folds", format_count),
+)
+DIFFERENCE_NOTE = (
+    "Difference: accuracy minus accuracy of the reference, in percentage points, with 95 % t interval (not corrected "
+    "for multiple comparisons). Runs are paired by fold and seed; seeds are averaged within each fold. p: two-sided "
+    "corrected t test over folds; this is the test to cite."
+)
+STANDARD_ERROR_NOTE = (
     f"{OVERLAP_NOTE} The variance of a mean over k folds is (1/k + test clips / training clips) times the variance "
     "between folds, which is taken as at least that of one clip per fold. Interval, p and Equal within use this "
-    "standard error.",
+    "standard error."
+)
+EFFECT_NOTE = "d_z: mean divided by standard deviation of the differences."
+EQUAL_WITHIN_NOTE = (
     "Equal within: smallest equivalence margin in percentage points (two one-sided t tests at .05). A non-significant "
-    "difference does not prove equality.",
+    "difference does not prove equality."
+)
+CLIP_TEST_NOTE = (
     "McNemar: test over the test clips of the lowest seed; if clips share a recording, sign-flip test over recordings. "
     "It compares two trained networks, not the two methods: it does not account for the variation between trainings. "
-    "Both p-values are Holm-corrected over the rows of this table.",
+    "Both p-values are Holm-corrected over the rows of this table."
+)
+FOOTNOTES = (f"{DIFFERENCE_NOTE} {EFFECT_NOTE}", STANDARD_ERROR_NOTE, EQUAL_WITHIN_NOTE, CLIP_TEST_NOTE)
+NARROW_FOOTNOTES = (
+    f"{DIFFERENCE_NOTE} p is Holm-corrected over the rows of this table. {OVERLAP_NOTE} A non-significant difference "
+    "does not prove equality.",
 )
 ONE_FOLD_NOTE = (
     "Single fold: only the seed varies. Intervals are over seeds and do not generalise to other clips; there is no "
@@ -68,7 +83,13 @@ SMALLEST_P_SHOWN = 0.001
 ASSUMED_DISCORDANCE = 0.25
 
 
-def comparison_footnotes(frame: pd.DataFrame, *, margin: float | None = None) -> list[str]:
+def narrow_columns(frame: pd.DataFrame) -> list[Column]:
+    """Return the columns of the narrow table: difference with interval, and the test over folds or over clips."""
+    name = "p_holm" if frame["p_holm"].notna().any() else "mcnemar_p_holm"
+    return [*NARROW_COLUMNS, next(column for column in COLUMNS if column.name == name)]
+
+
+def comparison_footnotes(frame: pd.DataFrame, *, margin: float | None = None, narrow: bool = False) -> list[str]:
     """Return the footnotes of a table of comparisons.
 
     They describe the tests and their power, and name conditions that are equivalent to the reference.
@@ -79,8 +100,15 @@ def comparison_footnotes(frame: pd.DataFrame, *, margin: float | None = None) ->
         Result of `compare_with_reference`.
     margin
         Equivalence margin of `compare_with_reference`.
+    narrow
+        Whether the footnotes are those of the narrow table, without the columns that only the full table has.
     """
-    notes = [*FOOTNOTES, *_smallest_p_notes(frame), *power_notes(frame[frame["p"].notna()])]
+    has_fold_test = bool(frame["p_holm"].notna().any())
+    definitions: tuple[str, ...] = FOOTNOTES
+    if narrow:
+        definitions = NARROW_FOOTNOTES if has_fold_test else (*NARROW_FOOTNOTES, CLIP_TEST_NOTE)
+    clip_notes = [] if narrow and has_fold_test else _smallest_p_notes(frame)
+    notes = [*definitions, *clip_notes, *power_notes(frame[frame["p"].notna()])]
     if margin is not None:
         equal = frame.loc[frame["equivalence_p_holm"] < SIGNIFICANCE_LEVEL, "condition"].unique()
         names = ", ".join(map(str, equal)) if len(equal) else "none"

@@ -12,7 +12,7 @@ from analysis.output.number_format import json_rows, to_csv
 from analysis.output.output_folder import OutputFolder
 from analysis.output.writers import write_formats
 from analysis.predictions import PARTS, Predictions, write_predictions, write_scores
-from commands.ablation import show_items
+from commands.ablation import show_conclusion, show_tables
 from commands.cli.console import EscapingConsole
 from commands.predict.options import Predict
 from core import datasets
@@ -71,7 +71,9 @@ def run_predict(call: Call) -> int:
         caption = "Held-out clips" if options.holdout else f"Predictions of {', '.join(map(str, options.paths))}"
         frame = write_scores(results, predictions, caption=caption, notes=_score_notes(predictions, outputs))
     results.write_description(call.line)
-    show_items(results, EscapingConsole(stderr=options.json, soft_wrap=False))
+    console = EscapingConsole(stderr=options.json, soft_wrap=False)
+    show_tables(results, console)
+    show_conclusion(results, console)
     if options.json:
         files = [str(file) for file in results.files]
         counts = {"predicted": len(predictions.paths), "left_out": len(outputs.bad)}

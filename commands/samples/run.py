@@ -10,8 +10,9 @@ from ablations.planning.call import Call
 from ablations.planning.experiment import Experiment, plan_conditions
 from ablations.planning.grid import make_grid, read_execution_options
 from analysis.output.output_folder import OutputFolder
+from analysis.output.results_index import choose_folder
 from analysis.plots.input_samples import write_input_samples
-from commands.ablation import show_folder, show_plan
+from commands.ablation import show_conclusion, show_plan
 from commands.cli.console import EscapingConsole
 from core.errors import UserError
 from core.progress import Reporter
@@ -28,10 +29,12 @@ def run(call: Call) -> int:
         if settings.dry_run:
             show_plan(experiment.plan, session, console, out)
             return 0
-        results = OutputFolder(experiment.plan, session, session.store.output / call.name / experiment.plan.name)
+        default = f"{call.name}/{experiment.plan.name}"
+        folder = choose_folder(session.store.output, default, settings.folder_name)
+        results = OutputFolder(experiment.plan, session, folder, analysis=default)
         experiment.analyse(results)
     results.write_description(call.line)
-    show_folder(results, console)
+    show_conclusion(results, console)
     if settings.json:
         print(json.dumps({"ablation": call.name, "files": [str(file) for file in results.files]}))  # noqa: T201
     return 0

@@ -12,6 +12,7 @@ from ablations.planning.study_schema import FIGURES, StudySpec, folder_name
 from analysis.metrics import holdout_accuracy
 from analysis.metrics.holdout_accuracy import add_holdout_accuracy, score_holdout
 from analysis.output.output_folder import OutputFolder
+from analysis.output.tables import FULL
 from analysis.plots.multi_experiment import group_experiments, write_table_figure
 from analysis.published.comparison import write_published_comparison
 from analysis.published.numbers import list_published, load_published
@@ -56,8 +57,7 @@ def write_combined_items(
         if not members:
             continue
         plan = join_plans(study.name, [member.plan for member in members.values()])
-        folder = results.folder / folder_name(item)
-        item_results = OutputFolder(plan, results.session, folder, published_as=results.published_as)
+        item_results = results.subfolder(plan, folder_name(item))
         caption = f"{study.title}, {item}"
         if figure := study.figures.get(item):
             groups = group_experiments([(name, member.plan) for name, member in members.items()])
@@ -104,7 +104,7 @@ def write_published_items(study: StudySpec, items: Iterable[str], results: Outpu
     for item in dict.fromkeys(published["item"]):
         if item in items:
             continue
-        item_results = OutputFolder(Plan(study.name, (), {}), results.session, results.folder / folder_name(item))
+        item_results = results.subfolder(Plan(study.name, (), {}), folder_name(item))
         write_published_comparison(
             item_results, pd.DataFrame(), study.name, item, title=study.title, folder=ablations.STUDIES_FOLDER
         )
@@ -118,7 +118,8 @@ def write_study_page(study: StudySpec, items: Iterable[str], folder: Path) -> Pa
     sections = [f"# {study.title}\n\n{study.source}\n"]
     for item in items:
         name = folder_name(item)
-        tables = sorted((folder / name).glob("*.md"), key=lambda path: path.stem != "table")
+        files = (path for path in (folder / name).glob("*.md") if not path.stem.endswith(FULL))
+        tables = sorted(files, key=lambda path: path.stem != "table")
         sections += [f"## {item}\n", *(path.read_text(encoding="utf-8") for path in tables)]
         pictures = sorted((folder / name).glob("*.png"), key=lambda path: path.stem != "figure")
         sections += [f"![{item}: {path.stem}]({name}/{path.name})\n" for path in pictures]

@@ -25,7 +25,9 @@ class Study:
     runs: ClassVar[str] = "commands.study.run:run_study"
     plans: ClassVar[bool] = True  # has the options of a run
 
-    name: str = option("rethinking-cnn", "Name of the study: a folder in ablations/studies.", positional=True)
+    name: str = option(
+        "rethinking-cnn", "Name of the study: a folder in ablations/studies.", flag="study", positional=True
+    )
     scale: str = option("full", "Scale. full: as in the paper; quick: under 15 minutes on two CPU cores.")
     figures_only: bool = option(
         False, "Train nothing: redraw tables and figures from the store; missing runs are shown as missing."

@@ -18,6 +18,7 @@ from ablations.planning.grid import read_execution_options
 from ablations.planning.run_plan import analyse_with_repair, execute_or_stop
 from ablations.planning.study_schema import ExperimentSpec, StudySpec, folder_name, read_study
 from analysis.output.output_folder import OutputFolder
+from analysis.output.results_index import choose_folder
 from analysis.published.comparison import write_published_comparison
 from analysis.published.numbers import list_published, load_published
 from commands import COMMANDS
@@ -63,7 +64,7 @@ class PlannedExperiment:
 def run_study(call: Call) -> int:
     """Run the command; return the exit status: 0, 1 if a run failed, or 130 if interrupted."""
     options: Study = call.command
-    own = {option.flag for option in command_options(Study) if not option.group}
+    own = {option.flag for option in command_options(Study) if not option.group} | {"name"}
     overrides = {flag: words for flag, words in call.words.items() if flag.removeprefix("no-") not in own}
     study = read_study(options.name, options.scale, overrides, commands=list_experiment_commands())
     whole_file = [None] if study.name in list_published(ablations.STUDIES_FOLDER) else []
@@ -71,6 +72,7 @@ def run_study(call: Call) -> int:
         load_published(study.name, item, folder=ablations.STUDIES_FOLDER)
     planned = parse_experiments(study)
     settings = read_execution_options(next((one.call for one in planned if one.has_runs), call))
+    name = read_execution_options(call).folder_name
     console, out = EscapingConsole(stderr=settings.json), sys.stdout
     with Reporter() as progress, redirect_stdout(sys.stderr if settings.json else out):  # a network may print
         session = Session(settings, progress)
@@ -85,11 +87,13 @@ def run_study(call: Call) -> int:
                 answer = {"study": study.name, **summary, "settings": [dataclasses.asdict(one) for one in listed]}
                 out.write(json.dumps(answer) + "\n")
             return 0
+        default = study_folder(options, experiments, settings.output_key)
+        choose_folder(session.store.output, default, name)  # refuse the name before training
         executed = execute_or_stop(plan, session) if options.trains else ExecutionSummary(0, len(plan.runs), 0)
         if executed is None:
             return INTERRUPTED
-        folder = session.store.output / study_folder(options, experiments)
-        results = OutputFolder(plan, session, folder, published_as=settings.published_as)
+        folder = choose_folder(session.store.output, default, name)
+        results = OutputFolder(plan, session, folder, published_as=settings.published_as, analysis=default)
         by_item = {}
         for one, experiment in zip(planned, experiments, strict=True):
             frame, executed = _analyse(one, experiment, results, executed, study, console, trains=options.trains)
@@ -169,10 +173,11 @@ def _prepare(planned: PlannedExperiment, session: Session, study: StudySpec) -> 
         raise UserError(f"{study.name}, '{planned.spec.item}': {error}") from None
 
 
-def study_folder(options: Study, experiments: Sequence[Experiment]) -> str:
+def study_folder(options: Study, experiments: Sequence[Experiment], output_key: str = "") -> str:
     """Return the folder of a study inside the results: a different one for different runs or analysis options."""
     text = "\n".join(f"{experiment.plan.name} {experiment.analysis_key}" for experiment in experiments)
-    return f"studies/{options.name}/{options.scale}-{short_digest(text)}"
+    name = "-".join(filter(None, (options.scale, short_digest(text), output_key)))
+    return f"studies/{options.name}/{name}"
 
 
 def _analyse(
@@ -192,8 +197,7 @@ def _analyse(
     item, session = planned.spec.item, study_results.session
 
     def analyse() -> tuple[OutputFolder, pd.DataFrame]:
-        folder = study_results.folder / folder_name(item)
-        results = OutputFolder(experiment.plan, session, folder, published_as=study_results.published_as)
+        results = study_results.subfolder(experiment.plan, folder_name(item))
         return results, experiment.analyse(results)
 
     again = trains and experiment.trains

@@ -17,6 +17,7 @@ from ablations.planning.grid import explicit_options, read_execution_options
 from ablations.planning.run_plan import analyse_with_repair, execute
 from analysis.metrics.registry import METRICS_WITHOUT_TEST_CLIPS
 from analysis.output.output_folder import OutputFolder
+from analysis.output.results_index import choose_folder
 from analysis.search.best_configurations import (
     best_configuration_row,
     make_best_command,
@@ -71,12 +72,15 @@ def search(call: Call) -> int:
         make = _planner(call, space, fixed, session)
         if uses_optuna:
             first = make([{key: _first_value(values) for key, values in space.items()}])
-            folder = session.store.output / call.name / _folder_name(first, space, tune)
-            optuna_search = OptunaSearch(tune, space, make, session, folder / "trials.json")
+            name = _folder_name(first, space, tune)
+            trials = session.store.output / call.name / name / "trials.json"
+            optuna_search = OptunaSearch(tune, space, make, session, trials)
             plan = make(optuna_search.earlier_points) if optuna_search.earlier_points else first
         else:
             plan = prepare(call, session).plan
-            folder = session.store.output / call.name / plan.name
+            name = plan.name
+        default = f"{call.name}/{'-'.join(filter(None, (name, settings.output_key)))}"
+        folder = choose_folder(session.store.output, default, settings.folder_name)
         if settings.dry_run:
             show_plan(plan, session, console, out)
             return 0
@@ -91,7 +95,7 @@ def search(call: Call) -> int:
             return INTERRUPTED
 
         def write_analysis() -> tuple[OutputFolder, pd.DataFrame]:
-            results = OutputFolder(plan, session, folder, published_as=settings.published_as)
+            results = OutputFolder(plan, session, folder, published_as=settings.published_as, analysis=default)
             is_adaptive = uses_optuna or tune.scheduler != "none"
             return results, write_search_results(results, space, is_adaptive=is_adaptive)
 

@@ -1,12 +1,16 @@
 """Options of execution: device, threads, folders and Ray. They change no result and are not part of run ids."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.config.options import option
+from core.system.atomic_files import short_digest
 
 MAX_THREADS = 16 * (os.cpu_count() or 1)  # more threads than cores cost memory; thousands crash the process
+MAX_KEY_LENGTH = 40  # characters of the options in the name of a folder; longer ones become a digest
+MAX_NAME_LENGTH = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +69,12 @@ class ExecutionOptions:
     output: Path | None = option(
         None, "Write tables and figures to this folder instead, for example if --results is read-only."
     )
+    folder_name: str = option(
+        "",
+        "Name of the folder of tables and figures inside RESULTS/COMMAND: letters, digits, '.', '-' and '_'.",
+        flag="name",
+        default_text="made from data set, network and runs",
+    )
     device: str = option("auto", "Device: auto, cpu, cuda or cuda:N.")
     threads: int = option(
         0,
@@ -85,3 +95,22 @@ class ExecutionOptions:
         "Print the summary, or the plan of --dry-run, as one JSON object to stdout; everything else goes to stderr.",
     )
     cluster: RayOptions = RayOptions()
+
+    @property
+    def output_key(self) -> str:
+        """Text that distinguishes tables and figures of the same runs with other options; "" for the defaults."""
+        parts = list(dict.fromkeys(self.metric))
+        parts += [f"margin-{self.equivalence_margin:g}"] if self.equivalence_margin is not None else []
+        parts += [f"curves-{'-'.join(self.curves)}"] if self.curves != ExecutionOptions.curves else []
+        parts += [f"published-{self.published_as}"] if self.published_as else []
+        text = re.sub(r"[^A-Za-z0-9.-]+", "_", "-".join(parts))
+        return text if len(text) <= MAX_KEY_LENGTH else short_digest(text)
+
+    def problems(self) -> list[str]:
+        """Return the problems of values that no range describes."""
+        name = self.folder_name
+        if not name or (re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name) and len(name) <= MAX_NAME_LENGTH):
+            return []
+        return [
+            f"--name {name}: use up to {MAX_NAME_LENGTH} letters, digits, '.', '-' and '_', without '.' or '-' first"
+        ]

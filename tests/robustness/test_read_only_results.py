@@ -49,7 +49,7 @@ def test_finished_runs_of_read_only_results_are_shown(
     assert main([*predict, *to_output]) == 0
     assert snapshot(results) == before
     written = {path.relative_to(output).parts[0] for path in output.rglob("*") if path.is_file()}
-    assert written == {"cache", "freeze", "predict", "report"}
+    assert written == {"cache", "freeze", "predict", "report", "index.md", ".index.lock"}
     assert list(output.rglob("table.csv")) and list(output.rglob("predictions.csv"))
 
 

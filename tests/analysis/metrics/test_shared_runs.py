@@ -41,7 +41,7 @@ def test_condition_without_the_hard_fold_is_not_better(session: Session) -> None
     cells = [dict(zip(table["cells"]["header"], row, strict=True)) for row in table["cells"]["rows"]]
     assert [row["Accuracy %"]["bold"] for row in cells] == [True, False]
     assert [row["Runs"]["text"] for row in cells] == ["4 of 5 compared", "missing (1 of 5)"]
-    assert any("that all compared conditions have finished (4 of 5 runs" in note for note in table["footnotes"])
+    assert any("that every compared condition has finished (4 of 5 runs" in note for note in table["footnotes"])
     assert "test folds 1–4" in table["footnotes"][0]
     curves = pd.read_csv(results.folder / "learning.csv")
     assert curves["mean"].tolist() == pytest.approx([0.8, 0.78])

@@ -9,9 +9,17 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from analysis.output.number_format import format_magnitude, format_percent, format_points, format_ranges, format_seconds
+from analysis.output.number_format import (
+    format_magnitude,
+    format_p_value,
+    format_percent,
+    format_points,
+    format_ranges,
+    format_seconds,
+)
 from analysis.output.tables import (
     Column,
+    FullTable,
     escape_latex,
     escape_markdown,
     make_console_table,
@@ -66,24 +74,55 @@ def test_to_latex_of_small_table():
         FRAME, columns=COLUMNS, caption="50 % of clips", label="tab:freeze", footnotes=["Last epoch.", "A & B."]
     )
     assert text == (
-        "% needs \\usepackage{booktabs,graphicx}\n"
+        "% needs \\usepackage{booktabs}\n"
         "\\begin{table}\n"
         "  \\centering\n"
         "  \\caption{50 \\% of clips}\n"
         "  \\label{tab:freeze}\n"
-        "  \\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
-        "  \\begin{tabular}{lrr}\n"
+        "  \\setlength{\\tabcolsep}{4pt}\n"
+        "  \\begin{tabular}{@{}lrr@{}}\n"
         "    \\toprule\n"
-        "    Frozen through & Accuracy (\\%) & Time \\\\\n"
+        "    \\begin{tabular}[b]{@{}l@{}}Frozen\\\\through\\end{tabular} & "
+        "\\begin{tabular}[b]{@{}r@{}}Accuracy\\\\(\\%)\\end{tabular} & Time \\\\\n"
         "    \\midrule\n"
         "    none & \\textbf{61.2 $\\pm$ 1.2} & 1 min 15 s \\\\\n"
         "    block\\_3 & 33.3 & \\textbf{4.2 s} \\\\\n"
         "    \\bottomrule\n"
-        "  \\end{tabular}}\n"
+        "  \\end{tabular}\n"
         "  \\par\\smallskip{\\footnotesize Last epoch.\\par}\n"
         "  \\par\\smallskip{\\footnotesize A \\& B.\\par}\n"
         "\\end{table}\n"
     )
+
+
+def test_to_latex_of_groups_has_headings_and_leaves_equal_numbers_of_runs_out():
+    frame = pd.concat([FRAME.assign(data=name, runs=5) for name in ("esc50", "gtzan")])
+    text = to_latex(frame, columns=[Column("data", "Data"), *COLUMNS], caption="x", label="x", groups=["data"])
+    assert "\\begin{tabular}{@{}lrr@{}}" in text
+    assert text.count("\\multicolumn{3}{@{}l@{}}{\\emph{") == 2
+    assert "Runs" not in text
+    lost = to_latex(frame.assign(failed=[0, 1, 0, 0]), columns=COLUMNS, caption="x", label="x")
+    assert "Runs" in lost and "failed (1 of 5)" in lost
+
+
+def test_to_latex_of_many_columns_spans_the_page():
+    text = to_latex(FRAME, columns=COLUMNS * 3, caption="x", label="x")
+    assert text.startswith("% needs \\usepackage{booktabs,graphicx}\n\\begin{table*}")
+    assert text.rstrip().endswith("\\end{table*}")
+
+
+def test_write_table_writes_the_full_table_beside_the_narrow_one(tmp_path):
+    full = FullTable(COLUMNS, ["all columns"])
+    interval = Column("accuracy", "Accuracy", format_percent, bounds=("low", "high"))
+    frame = FRAME.assign(low=[0.55, NAN], high=[0.67, NAN])
+    files = write_table(
+        frame, tmp_path / "t", columns=[COLUMNS[0], interval], caption="x", label="tab:x", footnotes=["few"], full=full
+    )
+    assert [file.name for file in files] == ["t.csv", "t.md", "t.tex", "t-full.md", "t-full.tex"]
+    texts = [file.read_text(encoding="utf-8") for file in files]
+    assert "61.2 \\[55.0, 67.0\\]" in texts[1] and "33.3 |" in texts[1] and "Time" not in texts[1]
+    assert "Time" in texts[3] and texts[3].endswith("all columns\n")
+    assert "\\label{tab:x}" in texts[2] and "\\label{tab:x-full}" in texts[4]
 
 
 def test_write_table_writes_csv_markdown_and_latex(tmp_path):
@@ -132,8 +171,19 @@ def test_to_latex_compiles_and_fits_page(tmp_path):
         FRAME.assign(condition=["none", SPECIAL]), columns=COLUMNS, caption=SPECIAL, label="t", footnotes=[SPECIAL]
     )
     wide = to_latex(FRAME, columns=COLUMNS * 3, caption="Wide", label="w")
+    narrow = Column("accuracy", "Accuracy %", format_percent, best="max", bounds=("low", "high"))
+    change, p = Column("delta", "Change", format_points), Column("p", "p", format_p_value)
+    frame = FRAME.assign(
+        condition=["none", "fused through block 3 of EfficientNet-Lite0"],
+        data="ESC-50 (all ten thousand hours)",
+        **{"low": 0.551, "high": 0.688, "delta": [NAN, -0.279], "p": [NAN, 0.0001], "runs": 15},
+    )
+    columns = [Column("data", "Data"), COLUMNS[0], narrow, change, p]
+    narrow_table = to_latex(frame, columns=columns, caption="Narrow", label="n", groups=["data"])
+    assert "resizebox" not in narrow_table
     packages = "\\usepackage{booktabs,graphicx}"
-    document = f"\\documentclass{{article}}{packages}\\begin{{document}}{special}{wide}\\end{{document}}"
+    tables = f"{special}{wide}{narrow_table}"
+    document = f"\\documentclass[twocolumn]{{article}}{packages}\\begin{{document}}{tables}\\end{{document}}"
     (tmp_path / "t.tex").write_text(document, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
     printed = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True).stdout
@@ -200,6 +250,7 @@ def test_console_table_does_not_read_markup():
 
 def test_protocol_note_has_epoch_folds_and_seeds():
     note = protocol_note(epoch="last epoch", folds=[1, 2, 3], seeds=[0, 7])
-    assert "last epoch; mean ± standard deviation over test folds 1–3 and seeds 0, 7; seeds are averaged" in note
+    assert "last epoch; mean ± standard deviation, or mean [95 % interval], over test folds 1–3 and seeds 0, 7" in note
+    assert "; seeds are averaged" in note
     assert "over test fold 2 and seeds 0, 7." in protocol_note(epoch="last epoch", folds=[2], seeds=[0, 7])
     assert "single run per condition (test fold 2 and seed 0)" in protocol_note(epoch="last", folds=[2], seeds=[0])

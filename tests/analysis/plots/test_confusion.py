@@ -84,7 +84,7 @@ def test_confusion_by_condition_sums_folds_and_seeds(results):
         total = sum(np.array(record.confusion) for run in runs if (record := store.finished(run)))
         cells = part[(part["target"] != "All") & (part["predicted"] != "All")]
         assert cells["clips"].tolist() == total.ravel().tolist()
-    assert results.items[0]["caption"].endswith("have finished (3 of 4 runs of a condition).")
+    assert results.items[0]["caption"].endswith("condition has finished (3 of 4 runs of a condition).")
 
 
 def test_confusion_of_many_conditions_are_all_drawn(results):

@@ -6,7 +6,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis.statistics.sentences import describe_comparisons
+from analysis.statistics.sentences import (
+    describe_comparisons,
+    describe_ensembles,
+    describe_maps,
+    describe_similarities,
+)
 
 NAN = math.nan
 ROW = {
@@ -75,3 +80,55 @@ def test_options_and_reference_are_named() -> None:
     assert "corrected" not in sentence
     several = describe_comparisons(pd.DataFrame([ROW, ROW]), subject="{condition}", reference="none")
     assert ["corrected p = 0.380" in sentence for sentence in several] == [True, True]
+
+
+def test_ensemble_is_compared_with_its_mean_member() -> None:
+    single = {"condition": "single", "members": 1}
+    ensemble = {
+        **{"condition": "ensemble", "members": 5, "delta": 0.021, "low": 0.004, "high": 0.038, "folds": 5},
+        **{"p_holm": 0.02, "lr": 0.001},
+    }
+
+    def describe_one(grid: tuple[str, ...] = (), **changes: Any) -> str:
+        (sentence,) = describe_ensembles(pd.DataFrame([single, {**ensemble, **changes}]), grid=grid)
+        return sentence
+
+    start = "The ensemble of 5 networks changes accuracy by +2.1 points against the mean of its members"
+    assert describe_one() == f"{start} (95 % interval +0.4 to +3.8, 5 folds, p = 0.020): an increase."
+    assert describe_one(low=-0.01, p_holm=0.2).endswith("p = 0.200): no effect shown.")
+    assert (
+        describe_one(low=NAN, high=NAN, p_holm=NAN) == f"{start} in one fold: there is no test; more folds are needed."
+    )
+    assert "no result" in describe_one(delta=NAN)
+    assert "of 5 networks (lr 0.001) changes" in describe_one(("lr",))
+
+
+def test_similarity_of_each_stage_is_named_with_its_noise_floor() -> None:
+    layers = [("stem", 0.95, 0.5, 0.9, True), ("block1", 0.7, 0.4, 0.5, False), ("block1.conv", 0.6, 0.5, 0.2, False)]
+    names = ["layer", "similarity", "noise_floor", "above_floor", "few_datapoints"]
+    rows = [{"weights": "pretrained", **dict(zip(names, layer, strict=True))} for layer in layers]
+    empty = {"weights": "random", "layer": None, "similarity": NAN}
+    assert describe_similarities(pd.DataFrame([*rows, empty]), index="SVCCA") == [
+        "Training from pretrained weights: SVCCA before and after training (noise floor) stem 0.95 (0.50), block1 0.70 "
+        "(0.40); block1 changes most relative to its floor; too few datapoints: stem.",
+        "Training from random weights: no result, because no run has finished.",
+    ]
+
+
+def test_maps_are_described_with_their_error_and_their_tests() -> None:
+    row = {"method": "integrated-gradients", "baseline": "silence", "clips": 3}
+    maps = pd.DataFrame(
+        [
+            {**row, "condition": "base", "error": 0.012, "rank_correlation": 1.0},
+            {**row, "condition": "random", "error": NAN, "rank_correlation": 0.25},
+        ]
+    )
+    tests = pd.DataFrame([{**row, "verdict": verdict} for verdict in ("for", "unclear", "unclear", "")])
+    assert describe_maps(maps, tests) == [
+        "Maps of base by integrated-gradients against silence (3 clips): mean completeness error 1.2 %; tests of "
+        "faithfulness: 1 for, 2 unclear.",
+        "Maps of random by integrated-gradients against silence (3 clips): rank correlation 0.250 with the first maps.",
+    ]
+    assert describe_maps(maps.head(1), None) == [
+        "Maps of base by integrated-gradients against silence (3 clips): mean completeness error 1.2 %."
+    ]

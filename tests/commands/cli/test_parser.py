@@ -57,7 +57,7 @@ def test_read_command_line_accepts_underscores_and_equals_signs() -> None:
 def test_read_command_line_value_without_flag_is_positional() -> None:
     call = read("study --scale quick --dry-run --results R genres")
     assert (call.command.name, call.command.scale) == ("genres", "quick")
-    assert call.words == {"name": ["genres"], "scale": ["quick"], "dry-run": [], "results": ["R"]}
+    assert call.words == {"study": ["genres"], "scale": ["quick"], "dry-run": [], "results": ["R"]}
     assert [str(path) for path in read("predict a b --run 1").command.paths] == ["a", "b"]
 
 
