@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from core.session import Session
 from core.store.record import MISSING
 from core.system import devices
 from core.system.machine_errors import explain_machine_errors, find_machine_error
+from run_ablation import main
 
 ERRORS = {
     "memory": MemoryError("Unable to allocate 3 GiB"),
@@ -102,3 +104,9 @@ def test_numba_gets_cache_folder_only_if_it_cannot_write(monkeypatch: pytest.Mon
     monkeypatch.delenv("NUMBA_CACHE_DIR")
     process_setup._set_numba_cache()
     assert Path(os.environ["NUMBA_CACHE_DIR"]).is_dir()
+
+
+def test_clock_in_an_impossible_year_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1e12)
+    with pytest.raises(UserError, match="the clock of this machine shows the year 33658; set its date"):
+        main(["freeze", "--dry-run"])
