@@ -26,7 +26,8 @@ _MAX_LISTED = 4  # mismatches of each kind listed in a message
 _STATE_KEYS = ("state_dict", "model_state_dict", "model", "network", "net", "weights")
 _AVERAGE_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
 _COMPILED = "_orig_mod."  # part that torch.compile adds to names
-_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # auxiliary heads of GoogLeNet and Inception, which are not used
+# Tensors that are not used: auxiliary heads of GoogLeNet and Inception, and the fixed spectral front end of PANNs.
+_UNUSED = ("aux1.", "aux2.", "AuxLogits.", "spectrogram_extractor.", "logmel_extractor.")
 State = dict[str, torch.Tensor]
 
 
@@ -99,8 +100,8 @@ def load_weights(
         Changed in place, but only if everything fits.
     state
         Tensors by the network's keys or by original names, possibly behind a prefix such as ``module.`` or
-        ``model.backbone.``. Auxiliary heads are skipped, ``num_batches_tracked`` may be missing (old files), and
-        missing classifiers or those for other classes leave the network's own.
+        ``model.backbone.``. Auxiliary heads and spectral front ends are skipped, ``num_batches_tracked`` may be missing
+        (old files), and missing classifiers or those for other classes leave the network's own.
     source
         Name of the weights in messages.
     classifiers
@@ -116,7 +117,7 @@ def load_weights(
     state = _strip_prefix(state, own.keys() | by_original.keys())
     if sum(key in by_original for key in state) > sum(key in own for key in state):
         state = {by_original.get(key, key): tensor for key, tensor in state.items()}
-    given = {key: tensor for key, tensor in state.items() if not key.startswith(_AUXILIARY)}
+    given = {key: tensor for key, tensor in state.items() if not key.startswith(_UNUSED)}
     left: set[str] = set()
     for classifier in classifiers:
         head = [key for key in own if key.startswith(f"{classifier}.")]

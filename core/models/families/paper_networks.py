@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from core.models.family import Family, Layout, Shape, name_stages
+from core.models.family import Family, Layout, Shape, Statistics, name_stages
 from core.models.networks import NETWORKS
 from core.registry import Lazy
 
@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from core.models.networks.network import Network
+
+LOG_MEL_RANGE = (-60.0, 40.0)  # dB, mapped to 0 .. 1 before the statistics are applied
 
 stage_check = Lazy("core.models.stage_check")
 
@@ -46,6 +48,13 @@ class PaperNetworks(Family):
         """Return the input kind of the network."""
         kind: str = _network(name).input_kind
         return kind
+
+    def statistics(self, model: "nn.Module", name: str, channels: int) -> Statistics:
+        """Return 0.5 and 0.5, or for networks of decibels the values with which a log-mel image keeps its decibels."""
+        if not _network(name).in_decibels:
+            return super().statistics(model, name, channels)
+        low, high = LOG_MEL_RANGE
+        return (-low / (high - low),) * channels, (1 / (high - low),) * channels
 
     def has_plain_head(self, name: str, input_shape: Shape) -> bool:
         """Return whether the classifier is the only trainable layer of the head."""

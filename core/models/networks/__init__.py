@@ -12,6 +12,10 @@ NETWORKS = Registry(
         "mobilenet_v1": "core.models.networks.mobilenet_v1:NETWORK",
         "resnet18_dense": "core.models.networks.resnet18_dense:NETWORK",
         "convolneunet": "core.models.networks.convolneunet:NETWORK",
+        "cnn6": "core.models.networks.panns:CNN6",
+        "cnn10": "core.models.networks.panns:CNN10",
+        "cnn14": "core.models.networks.panns:CNN14",
+        "resnet38": "core.models.networks.panns:RESNET38",
         "mlp": "core.models.networks.mlp:NETWORK",
     },
 )

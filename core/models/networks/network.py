@@ -20,22 +20,25 @@ class Network:
     ----------
     make
         Function of the number of classes and the input shape (without batch axis). It returns a `torch.nn.Sequential`
-        of ``stem``, ``block1`` .. ``blockN``, ``head`` with random weights; the last module of the head is a linear
-        layer.
+        of ``stem``, ``block1`` .. ``blockN``, ``head`` with random weights, or a module with these `stages` as an
+        attribute; the last module of the head is a linear layer.
     blocks
         Number of blocks N.
     input_kind
         Kind of input: `core.models.family.RGB_IMAGE`, `IMAGE`, `SEQUENCE` or `VECTOR`.
     plain_head
         Whether the classifier is the only trainable layer of the head.
+    in_decibels
+        Whether the network was trained on log-mel spectrograms in decibels, which it normalises itself.
     variant
         For networks named ``NAME:VARIANT``: function that returns the `Network` of a variant.
     """
 
-    make: Callable[[int, Shape], nn.Sequential]
+    make: Callable[[int, Shape], nn.Module]
     blocks: int
     input_kind: str = IMAGE
     plain_head: bool = True
+    in_decibels: bool = False
     variant: Callable[[str], Self] | None = None
 
 
