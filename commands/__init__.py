@@ -5,7 +5,7 @@ from core.registry import Registry
 
 COMMANDS = Registry(
     "command",
-    {  # a class whose fields are the command's options and whose docstring is its help
+    {  # the class of each command: its fields are the options, its docstring is the help text
         **ABLATIONS.entries,
         "study": "commands.study.options:Study",
         "tune": "commands.tune.options:Tune",
@@ -17,7 +17,7 @@ COMMANDS = Registry(
         "report": "commands.report.options:Report",
     },
 )
-OTHER_GROUPS = {  # headings of the overview; all other commands are ablations
+OTHER_GROUPS = {  # commands by heading in the overview of ``--help``; all other commands are ablations
     "Studies and search": ("study", "tune"),
     "Inspect": ("data", "network", "samples"),
     "Use finished runs": ("runs", "predict", "report"),
@@ -25,6 +25,6 @@ OTHER_GROUPS = {  # headings of the overview; all other commands are ablations
 
 
 def grouped_commands() -> dict[str, tuple[str, ...]]:
-    """Return the names of all commands by heading of the overview."""
+    """Return the names of all commands by heading in the overview of ``--help``."""
     others = {name for names in OTHER_GROUPS.values() for name in names}
     return {"Ablations": tuple(name for name in COMMANDS if name not in others), **OTHER_GROUPS}

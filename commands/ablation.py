@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 MAX_TABLE_ROWS = 500  # longer tables are printed without a frame, because rich needs seconds to lay them out
 UNKNOWN_TIME = "The time is not known yet; it is printed after the first training steps."
-OPEN_FIRST = (  # candidates for the two files to open first
+OPEN_FIRST = (  # the first two of these files that exist are named as the files to open first
     "summary.md",
     "figure.png",
     "maps.png",
@@ -53,7 +53,7 @@ def run(call: Call) -> int:
     """
     settings = read_execution_options(call)
     console, out = EscapingConsole(stderr=settings.json, soft_wrap=False), sys.stdout
-    with Reporter() as report, redirect_stdout(sys.stderr if settings.json else out):  # a network may print
+    with Reporter() as report, redirect_stdout(sys.stderr if settings.json else out):  # own networks may print
         session = Session(settings, report)
         experiment = prepare(call, session)
         plan = experiment.plan
@@ -72,7 +72,7 @@ def run(call: Call) -> int:
 def conclude(
     results: "OutputFolder", frame: "pd.DataFrame", executed: ExecutionSummary, console: Console, *, command: str
 ) -> int:
-    """Show the results and their folder; return 1 if a run failed, otherwise 0."""
+    """Write ``analysis.json``, print the results and their folder, and return 1 if a run failed, otherwise 0."""
     results.write_description(command)
     show_tables(results, console)
     console.print(f"Runs: {executed.trained} trained, {executed.found} found in the store, {executed.failed} failed.")
@@ -87,7 +87,7 @@ def conclude(
 
 
 def show_plan(plan: Plan, session: Session, console: Console, out: TextIO, *, note: str = "") -> None:
-    """Print the runs of a plan with their states and a note; with ``--json`` also as one JSON object to `out`."""
+    """Print the runs of a plan with their states, and a note; with ``--json``, also write them to `out` as JSON."""
     rows = list_planned_runs(plan, session)
     title = f"{plan.ablation}: {len(rows)} runs"
     header = ("Run", "Data", "Condition", "Backbone", "Weights", "Fold", "Seed", "Epochs", "State")
@@ -113,7 +113,7 @@ def show_plan(plan: Plan, session: Session, console: Console, out: TextIO, *, no
 
 
 def list_planned_runs(plan: Plan, session: Session) -> list[dict[str, str | int]]:
-    """Return id, data set, condition, network, fold, seed, epochs and state of the runs of a plan."""
+    """Return one dictionary per run of a plan: id, data set, condition, network, fold, seed, epochs and state."""
     conditions = {planned.run.id: planned.condition for planned in plan.planned}
     return [
         {
@@ -132,14 +132,14 @@ def list_planned_runs(plan: Plan, session: Session) -> list[dict[str, str | int]
 
 
 def show_results(results: "OutputFolder", console: Console) -> None:
-    """Show the tables, the time of training, the sentences and the folder."""
+    """Print the tables, the training time, the sentences and the folder."""
     show_tables(results, console)
     show_times(results, console)
     show_conclusion(results, console)
 
 
 def show_tables(results: "OutputFolder", console: Console) -> None:
-    """Show the tables with their footnotes."""
+    """Print the tables with their footnotes."""
     for item in results.console_output:
         if isinstance(item, Table):
             print_console_table(item, console)
@@ -148,7 +148,7 @@ def show_tables(results: "OutputFolder", console: Console) -> None:
 
 
 def show_times(results: "OutputFolder", console: Console, *, new: frozenset[str] = frozenset()) -> None:
-    """Show the training time of the `new` runs and of the runs found in the store."""
+    """Print the training time of the `new` runs, which this command trained, and of the runs found in the store."""
     store = results.session.store
     spent = {run.id: record.seconds.total for run in results.plan.runs if (record := store.finished(run))}
     now = sum(spent[id] for id in spent.keys() & new)
@@ -157,11 +157,11 @@ def show_times(results: "OutputFolder", console: Console, *, new: frozenset[str]
         times.append(
             f"The runs found in the store took {format_seconds(sum(spent.values()) - now)} when they were trained."
         )
-    console.print(" ".join([*times, f"Curves: tensorboard --logdir {store.runs}"]), soft_wrap=True)
+    console.print(" ".join([*times, f"Learning curves: tensorboard --logdir {store.runs}"]), soft_wrap=True)
 
 
 def show_conclusion(results: "OutputFolder", console: Console) -> None:
-    """Print the result of each condition, the folder, and the files to open first."""
+    """Print the sentence of each condition, the folder, and the files to open first."""
     for sentence in results.sentences:
         console.print(sentence, markup=False)
     names = {file.name for file in results.files if file.parent == results.folder}

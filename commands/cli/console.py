@@ -10,7 +10,7 @@ from core.errors import escape_controls
 
 
 class EscapingConsole(Console):
-    """Console that escapes control characters in names of files and classes, which could change the terminal."""
+    """Console that escapes control characters in names of files and classes; a terminal would execute them."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(highlight=False, **options)

@@ -37,7 +37,7 @@ from core.system.machine_errors import find_machine_error
 DEFECT, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 1, 2, 128 + signal.SIGINT, 128 + signal.SIGPIPE
 INTERRUPTED_LINE = "interrupted; finished runs are kept, the same command resumes"
 
-_received: dict[int, float] = {}  # time of the first signal of each kind
+_received: dict[int, float] = {}  # signal number: time at which it was first received
 
 
 def run_and_exit(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> NoReturn:
@@ -79,7 +79,7 @@ def run_and_exit(main: Callable[[Sequence[str]], int], arguments: Sequence[str])
 
 
 def _skip_destructors(statuses: Sequence[int]) -> None:
-    """Exit at once if the command has ended; output that other code has printed since then is not lost."""
+    """Exit at once if the command has ended, after flushing the output of other exit handlers."""
     if statuses:
         _discard_unwritable_output()
         os._exit(statuses[0])
@@ -105,7 +105,7 @@ def _run_in_notebook(main: Callable[[Sequence[str]], int], arguments: Sequence[s
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt; inside `exit_at_once` and for a later signal, exit immediately."""
+    """Raise KeyboardInterrupt; inside `exit_at_once`, or if the signal is repeated later, exit immediately."""
     now = time.monotonic()
     since = now - _received.setdefault(number, now)
     if clean_ups or since > REPEAT_SECONDS:
@@ -121,11 +121,11 @@ def _exit_now(number: int) -> NoReturn:
     os._exit(128 + number)
 
 
-def _on_unraisable(what: "sys.UnraisableHookArgs") -> None:
+def _on_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     """Exit if KeyboardInterrupt was raised where Python ignores exceptions, for example in a destructor."""
     if _received:
         _exit_now(next(iter(_received)))
-    sys.__unraisablehook__(what)
+    sys.__unraisablehook__(unraisable)
 
 
 def _print_error(error: BaseException | None) -> int:
@@ -172,7 +172,7 @@ def _save_traceback(error: BaseException) -> str:
 
 
 def _print(line: str) -> None:
-    """Write to the file descriptor, because a signal handler may run while `sys.stderr` is writing."""
+    """Print a line to the descriptor of stderr, because a signal handler may run while `sys.stderr` is writing."""
     with suppress(OSError, ValueError, AttributeError):  # closed
         os.write(sys.__stderr__.fileno(), f"{PROGRAM}: {printable(line)}\n".encode(errors="backslashreplace"))  # type: ignore[union-attr]
 

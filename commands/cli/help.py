@@ -105,7 +105,7 @@ def get_version() -> str:
 
 
 def _sections(name: str, options: list[Option], *, everything: bool) -> dict[str, list[Option]]:
-    """Return the options to show by heading."""
+    """Return the options that the help shows, by heading."""
     sections: dict[str, list[Option]] = {}
     for opt in sorted(options, key=lambda opt: not opt.positional):
         if opt.group and everything:
@@ -145,7 +145,7 @@ def _add_option(group: Any, opt: Option, defaults: Mapping[str, Any]) -> None:
 
 
 def _default_text(default: Any) -> str:
-    """Return a default as it can be typed."""
+    """Return a default value as text for the command line."""
     if isinstance(default, bool):
         return "on" if default else ""
     if isinstance(default, tuple):

@@ -1,6 +1,6 @@
-"""Commands inside a notebook: ``%run run_ablation.py ...`` leaves the process of the notebook as it found it.
+"""Commands inside a notebook: ``%run run_ablation.py ...`` runs a command and restores the process afterwards.
 
-A command of a shell owns its process: it sets up matplotlib, warnings, signals and standard streams, and ends the
+In a shell, a command has its own process: it sets up matplotlib, warnings, signals and standard streams, and ends the
 process. In a notebook the process is the kernel, whose variables must survive.
 """
 
@@ -33,9 +33,9 @@ def in_notebook() -> bool:
 def restored_process() -> Iterator[None]:
     """Set the process up for a command, and restore it afterwards.
 
-    Restored are the environment, warnings, the handler of Ctrl-C, and the settings of torch, NumPy, Python's random
-    generator and matplotlib. Ctrl-C raises KeyboardInterrupt; where that is not safe, such as within an import, it is
-    raised at the end of the block (`exit_at_once`), unless it is repeated.
+    It restores the environment, warnings, the handler of Ctrl-C, and the settings of torch, NumPy, Python's random
+    generator and matplotlib. Ctrl-C raises KeyboardInterrupt. Inside an `exit_at_once` block, such as an import, the
+    exception is raised at the end of the block, or at once if Ctrl-C is repeated.
     """
     with ExitStack() as restoring:
         restoring.callback(_restore_environment, dict(os.environ))

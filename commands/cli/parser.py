@@ -34,7 +34,10 @@ def read_command_line(commands: Mapping[str, type], arguments: Sequence[str]) ->
 
 
 def parse_words(name: str, cls: type, words: Sequence[str]) -> dict[str, list[str]]:
-    """Return the arguments after the name of a command by flag; raise the errors of `read_command_line`."""
+    """Return the values of each given option by flag; raise the errors of `read_command_line`.
+
+    `words` are the arguments after the name of the command.
+    """
     options = command_options(cls)
     words = [_use_dashes(word) for word in words]
     check_flags(name, words, list_flags(options))
@@ -66,7 +69,7 @@ def parse_words(name: str, cls: type, words: Sequence[str]) -> dict[str, list[st
 
 
 def _unexpected_message(word: str, name: str, words: Sequence[str], options: Sequence[Option]) -> str:
-    """Return the message for an argument that is no value of an option, with the option that was probably meant."""
+    """Return the message for an argument that belongs to no option, with the option that was probably meant."""
     before = words[: list(words).index(word)]
     last = next((other for other in reversed(before) if other.startswith("--")), "")
     flag, equals, value = last.partition("=")

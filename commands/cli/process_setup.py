@@ -40,7 +40,7 @@ def format_warning(
 
 
 def resume_garbage_collection() -> None:
-    """Enable garbage collection again, without the imported objects; this saves a tenth of the start of a command."""
+    """Enable garbage collection again, but exclude all existing (imported) objects: commands start 10 % faster."""
     if not gc.isenabled():
         gc.freeze()
         gc.enable()
@@ -68,7 +68,7 @@ def _set_numba_cache() -> None:
 
 
 def _separate_stderr() -> None:
-    """Let `sys.stderr` use another descriptor than 2 (`core.system.native_stderr`), and escape invalid file names."""
+    """Give `sys.stderr` its own file descriptor, as `core.system.native_stderr` redirects 2; escape invalid names."""
     with suppress(OSError, AttributeError, ValueError):  # closed streams
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         encoding = sys.stderr.encoding

@@ -32,7 +32,7 @@ def run(call: Call) -> int:
             if data.data_root is None:
                 raise UserError("--download needs --data-root: the folder to download it into")
             datasets.download_dataset(data.data, data.data_root, report)
-        cache = data.results.absolute() / "cache"  # as in a store, which would load torch
+        cache = data.results.absolute() / "cache"  # the cache of a `Store`, whose module would import torch
         loaded = datasets.load_dataset(data.data, data.data_root, cache=cache, progress=report)
         dataset = datasets.select(loaded, **selection).with_digests(cache, progress=report)
         summary = summarise_dataset(dataset, decode=data.decode, progress=report)

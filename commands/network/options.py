@@ -33,7 +33,7 @@ class Network:
         "own-dropout",
         "freeze",
         "weights",
-    )  # a study describes each of their values separately
+    )  # a study describes one network for each value of these
 
     backbone: str = option(Model.backbone, f"Network: {'; '.join(family.about for family in FAMILIES.values())}.")
     head: str = option("", "Widths of the hidden dense layers before the classifier, such as 1024-512-128.")

@@ -18,8 +18,8 @@ class Predict:
     predictions.csv and predictions.parquet; --labels adds scores, a table of classes and a confusion matrix. Networks
     trained with hinge loss have no probabilities: the files have their softmax outputs instead.
 
-    Recordings whose files are identical to clips that the networks were trained, validated or tested on are named in
-    the column part, and scored separately.
+    The column part shows which recordings are identical to training, validation or test clips of the networks. These
+    have their own rows of scores.
 
     The id of a run is in the column run_ids of every table.csv; --dry-run of an ablation prints it.
 
@@ -40,8 +40,8 @@ class Predict:
     all_seeds: bool = option(False, "Average with all finished runs that differ from --run only in the seed.")
     holdout: bool = option(
         False,
-        "Predict and score the clips that --holdout kept out of the run, instead of PATH; needs --data-root unless "
-        "the data set is embedded.",
+        "Predict and score the clips that were held out of the run (by --holdout of the ablation), instead of PATH; "
+        "needs --data-root unless the data set is embedded.",
     )
     data_root: Path | None = option(None, "Folder of the run's data set (with --holdout).")
     labels: Path | None = option(

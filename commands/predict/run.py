@@ -111,15 +111,15 @@ def _load_records(options: Predict, store: Store) -> list[Record]:
             "classes": record.class_names == records[0].class_names,
             "features": record.run.frontend.columns == records[0].run.frontend.columns,
         }
-        for what in (name for name, is_same in checks.items() if not is_same):
-            raise UserError(f"--run: {records[0].id} and {record.id} have different {what}, so they cannot be averaged")
+        for name in (name for name, is_same in checks.items() if not is_same):
+            raise UserError(f"--run: {records[0].id} and {record.id} have different {name}, so they cannot be averaged")
     return records
 
 
 def _find_recordings(
     options: Predict, records: Sequence[Record], session: Session
 ) -> tuple[UnlabelledClips, np.ndarray | None]:
-    """Return the recordings to predict, and their class numbers if labels are given (-1: unknown)."""
+    """Return the recordings to predict, and their class numbers (-1 if unknown), or None without labels."""
     if options.holdout:
         return _find_holdout(options, records, session)
     columns = records[0].run.frontend.columns
@@ -176,24 +176,28 @@ def _bad_recording_notes(outputs: PredictionOutputs) -> list[str]:
     listed = "; ".join(problems[:MAX_LISTED_RECORDINGS])
     total = len(outputs.bad) + len(outputs.paths)
     more = f"; and {len(problems) - MAX_LISTED_RECORDINGS} more" if len(problems) > MAX_LISTED_RECORDINGS else ""
-    return [f"{len(problems)} of {total} could not be used and are left out: {listed}{more}"]
+    return [f"{len(problems)} of {total} recordings could not be used and are left out: {listed}{more}"]
 
 
 def _used_clip_notes(parts: np.ndarray | None, records: Sequence[Record]) -> list[str]:
     """Return a note on recordings that the runs were trained, validated or tested on, or on a missing comparison."""
     runs = f"run{'s' if len(records) > 1 else ''} {format_few([record.id for record in records])}"
     if parts is None:
-        return [f"the recordings are not compared with the clips of {runs}, because their digests are not stored"]
+        return [f"the recordings are not compared with the clips of {runs}, whose SHA-256 are not stored"]
     counts = Counter(parts.tolist())
     if not (used := {part: counts[part] for part in PARTS if part != NEW and counts[part]}):
         return []
-    what = ", ".join(f"{count:,} of the {part} part" for part, count in used.items())
-    line = f"{sum(used.values()):,} of {len(parts):,} are identical to clips of {runs}: {what}; see the column part"
+    by_part = ", ".join(f"{count:,} {part}" for part, count in used.items())
+    line = (
+        f"{sum(used.values()):,} of {len(parts):,} recordings are identical to clips of {runs} ({by_part}); see the "
+        "column part"
+    )
     return [f"problem: {line}" if TRAINING in used else line]
 
 
 def _score_notes(predictions: Predictions, outputs: PredictionOutputs) -> list[str]:
     """Return notes about recordings without a score."""
     unknown = 0 if predictions.targets is None else int((predictions.targets < 0).sum())
-    notes = [f"{unknown} of {len(predictions.paths)} are not scored, because they have no label."] if unknown else []
-    return notes + ([f"{len(outputs.bad)} could not be used and are not scored."] if outputs.bad else [])
+    total = len(predictions.paths)
+    notes = [f"{unknown} of {total} recordings are not scored, because they have no label."] if unknown else []
+    return notes + ([f"{len(outputs.bad)} recordings could not be used and are not scored."] if outputs.bad else [])

@@ -42,15 +42,15 @@ class Runs:
     where: tuple[str, ...] = option(
         (), "Only runs with these values: name=value, !=, <, <=, >, >= or ~ (contains), for options and metrics."
     )
-    sort: str = option("", "Column to sort by; -NAME or descending for metrics: the best run comes first.")
-    columns: tuple[str, ...] = option((), "Columns of the list, instead of those that differ.")
+    sort: str = option("", "Column to sort by; scores such as accuracy, and any -NAME, in descending order.")
+    columns: tuple[str, ...] = option((), "Columns of the list, instead of the options that differ between the runs.")
     limit: int = option(0, "Maximum number of runs in the list (0: all).", at_least=0)
-    failed: bool = option(False, "prune: failed runs.")
-    unused: bool = option(False, "prune: finished runs that no table or figure of the results folder uses.")
+    failed: bool = option(False, "With prune: remove failed runs.")
+    unused: bool = option(False, "With prune: remove finished runs that no table or figure of the results folder uses.")
     cache_days: float | None = option(
-        None, "prune: files of the cache that were not used for this number of days.", at_least=0
+        None, "With prune: remove files of the cache that were not used for this number of days.", at_least=0
     )
-    trash: bool = option(False, "prune: delete the trash for good.")
-    yes: bool = option(False, "delete and prune: remove, and do not only print.")
+    trash: bool = option(False, "With prune: empty the trash for good.")
+    yes: bool = option(False, "With delete or prune: remove, and do not only print what would be removed.")
     results: Path = copy_option(ExecutionOptions, "results")
     json: bool = option(False, "Print the runs as JSON to stdout.")

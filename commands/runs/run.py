@@ -37,16 +37,16 @@ FRACTIONS = {
     *("accuracy", "macro_f1", "balanced_accuracy", "weighted_precision", "weighted_recall", "weighted_f1"),
     *("accuracy_best_epoch", "accuracy_validation_epoch", "training_accuracy", "validation_accuracy"),
 }
-SHOWN_IF_EQUAL = ("data", "backbone", "fold", "seed")  # of a list whose runs all have the same options
+SHOWN_IF_EQUAL = ("data", "backbone", "fold", "seed")  # columns of a list even if all its runs have the same value
 SHOWN_METRICS = ("accuracy", "macro_f1", "seconds")
-SHOWN_FACTS = ("status", "label", "reason")  # of a list, if they differ
+SHOWN_FACTS = ("status", "label", "reason")  # columns of a list if its runs differ in them
 BARS = "▁▂▃▄▅▆▇█"
 CURVES = ("train_loss", "validation_loss", "test_loss", "train_accuracy", "validation_accuracy", "test_accuracy")
 MAX_SPARKS = 60  # characters of a learning curve
 
 
 def run(call: Call) -> int:
-    """Do what the first word says; return 1 if `verify` finds damage, otherwise 0."""
+    """Run the action that the first word names; return 1 if `verify` finds damage, otherwise 0."""
     options: Runs = call.command
     action, words = (options.action[0], options.action[1:]) if options.action else ("list", ())
     if action not in ACTIONS:
@@ -101,7 +101,7 @@ def _select(store: Store, options: Runs) -> pd.DataFrame:
 
 
 def _choose_columns(runs: pd.DataFrame) -> list[str]:
-    """Return the facts, options and metrics that are worth a column: those that differ."""
+    """Return the columns of a list: facts and options that differ between the runs, and metrics with a value."""
     differing = find_differing_columns(runs, [*SHOWN_FACTS, *option_columns()])
     names = [name for name in (*SHOWN_FACTS, *option_columns()) if name in differing or name in SHOWN_IF_EQUAL]
     return [*names, *(name for name in SHOWN_METRICS if runs[name].notna().any())]
@@ -217,7 +217,7 @@ def _verify(store: Store, words: Sequence[str], options: Runs, console: Console)
     for id, problem in damage.items():
         console.print(f"{id}: {problem}", markup=False, soft_wrap=True)
     intact = len(set(ids) - set(damage))
-    advice = "; delete their folders, and the commands that trained them train them again" if damage else ""
+    advice = "; delete their folders, and repeat the commands that trained them" if damage else ""
     console.print(f"{intact} runs intact, {len(damage)} damaged{advice}", markup=False, soft_wrap=True)
     return 1 if damage else 0
 
@@ -259,7 +259,7 @@ def _old_entries(store: Store, days: float) -> list[Path]:
 
 
 def _move_to_trash(store: Store, ids: Sequence[str], options: Runs, console: Console, *, kind: str = "") -> None:
-    """Print the runs to delete with their sizes, and move them with ``--yes``."""
+    """Print the runs to delete and their total size; with ``--yes``, move them to the trash."""
     removal = housekeeping.measure(store.folder(id) for id in ids)
     for id in ids:
         record = store.record(id)
@@ -288,7 +288,7 @@ def _check_count(words: Sequence[str], least: float, most: float, action: str, w
 
 
 def _as_words(options: dict[str, Any]) -> list[str]:
-    """Return options as words of a command line."""
+    """Return options in the form of a command line, one text per option."""
     words = []
     for flag, value in options.items():
         if isinstance(value, bool):

@@ -23,7 +23,7 @@ def run(call: Call) -> int:
     """Draw the clips and print the folder of the files."""
     settings = read_execution_options(call)
     console, out = EscapingConsole(stderr=settings.json), sys.stdout
-    with Reporter() as report, redirect_stdout(sys.stderr if settings.json else out):  # a network may print
+    with Reporter() as report, redirect_stdout(sys.stderr if settings.json else out):  # own networks may print
         session = Session(settings, report)
         experiment = prepare(call, session)
         if settings.dry_run:

@@ -20,7 +20,7 @@ from commands.ablation import show_results
 from core.plan import Plan
 from core.system.atomic_files import write_text
 
-VALUE_SEPARATOR = ", for "  # between the item of an experiment and the option values of one of its parts
+VALUE_SEPARATOR = ", for "  # between an item and option values, if an experiment is split by the values of an option
 
 
 @dataclass(frozen=True)

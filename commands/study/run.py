@@ -62,7 +62,7 @@ class PlannedExperiment:
 
 
 def run_study(call: Call) -> int:
-    """Run the command; return the exit status: 0, 1 if a run failed, or 130 if interrupted."""
+    """Run the experiments of a study; return the exit status: 0, 1 if a run failed, or 130 if interrupted."""
     options: Study = call.command
     own = {option.flag for option in command_options(Study) if not option.group} | {"name"}
     overrides = {flag: words for flag, words in call.words.items() if flag.removeprefix("no-") not in own}
@@ -74,7 +74,7 @@ def run_study(call: Call) -> int:
     settings = read_execution_options(next((one.call for one in planned if one.has_runs), call))
     name = read_execution_options(call).folder_name
     console, out = EscapingConsole(stderr=settings.json), sys.stdout
-    with Reporter() as progress, redirect_stdout(sys.stderr if settings.json else out):  # a network may print
+    with Reporter() as progress, redirect_stdout(sys.stderr if settings.json else out):  # own networks may print
         session = Session(settings, progress)
         experiments = [_prepare(one, session, study) for one in planned]
         plan = join_plans(study.name, [experiment.plan for experiment in experiments if experiment.executes])
@@ -111,7 +111,7 @@ def run_study(call: Call) -> int:
 
 
 def parse_experiments(study: StudySpec) -> list[PlannedExperiment]:
-    """Parse the options of every experiment, and give each the folders of its own data sets."""
+    """Parse the options of every experiment; ``--data-root`` is reduced to the folders of its own data sets."""
     specs = [part for spec in study.experiments for part in _split_by_value(spec)]
     flags = {spec.command: list_flags(command_options(COMMANDS[spec.command])) for spec in specs}
     roots = _assign_data_roots(specs)
@@ -119,7 +119,7 @@ def parse_experiments(study: StudySpec) -> list[PlannedExperiment]:
 
 
 def _split_by_value(spec: ExperimentSpec) -> list[ExperimentSpec]:
-    """Split an experiment with several values of an option that its command takes one at a time (``alone``)."""
+    """Split an experiment into one for each value of the options that its command lists in ``alone``."""
     several = [flag for flag in getattr(COMMANDS[spec.command], "alone", ()) if len(spec.options.get(flag, ())) > 1]
     if not several:
         return [spec]
@@ -131,7 +131,7 @@ def _split_by_value(spec: ExperimentSpec) -> list[ExperimentSpec]:
 
 
 def _assign_data_roots(specs: Sequence[ExperimentSpec]) -> dict[str, str]:
-    """Return the folder of each data set that needs one: those of --data-root, in the order the data sets appear."""
+    """Return the folder of each data set that needs one; ``--data-root`` has them in the order of the data sets."""
     folders = next((spec.options["data-root"] for spec in specs if spec.options.get("data-root")), ())
     names = list(dict.fromkeys(name for spec in specs for name in _data_sets_with_folder(spec)))
     if folders and len(folders) != len(names):
@@ -190,9 +190,10 @@ def _analyse(
     *,
     trains: bool,
 ) -> tuple[pd.DataFrame | None, ExecutionSummary]:
-    """Write and show the results of one experiment; return its rows, and the counts after runs were trained again.
+    """Write and print the results of one experiment.
 
-    With ``--figures-only``, an analysis that needs a missing or damaged run is reported and left out (rows: None).
+    Return the rows of its analysis, and the counts of runs, including runs that were trained again because a file was
+    damaged. With ``--figures-only``, an analysis that needs a missing or damaged run is skipped; the rows are None.
     """
     item, session = planned.spec.item, study_results.session
 

@@ -18,8 +18,8 @@ NO_SETTINGS = (
     "compile",
     "stored_as",
     "by",
-)  # not listed: how runs are computed and compared
-# Fields without effect on some inputs or networks: whether they have one in a run.
+)  # not listed, because they only decide how runs are computed or compared
+# Options that have no effect with some inputs or networks: a function tells whether a run uses the option.
 CONDITIONAL_FIELDS: Mapping[str, Callable[[Run], bool]] = {
     "channels": lambda run: not run.frontend.window,
     "window": lambda run: run.frontend.window > 0,
@@ -49,7 +49,7 @@ class Setting:
     flag
         The option, with its dashes.
     value
-        Its value as it is typed, or the different values of the runs of one experiment, separated by commas.
+        Its value as on the command line. Different values of the runs of one experiment are separated by commas.
     items
         Items of the experiments, in the order of the study.
     """
@@ -91,7 +91,7 @@ def _settings_of_experiment(call: Call, runs: Sequence[Run]) -> dict[str, str]:
 
 
 def _has_effect(f: "dataclasses.Field[Any]", group: str, run: Run) -> bool:
-    """Return whether a field influences the result of a run."""
+    """Return whether an option, given by its dataclass field, influences the result of a run."""
     if f.metadata["used_when"]:
         name, *needed = f.metadata["used_when"]
         if getattr(getattr(run, group), name) not in needed:
@@ -102,7 +102,7 @@ def _has_effect(f: "dataclasses.Field[Any]", group: str, run: Run) -> bool:
 
 
 def _format_value(f: "dataclasses.Field[Any]", value: Any) -> str:
-    """Return a value as it is typed; "" for an option that is switched off."""
+    """Return a value as on the command line; "" for an option that is switched off."""
     if isinstance(value, bool):
         return "yes" if value else ""
     if isinstance(value, tuple):

@@ -32,7 +32,7 @@ GPU_REPEATS = 20  # half of them warm up, because a GPU first selects kernels an
 
 @dataclass(frozen=True)
 class StepKey:
-    """Everything that decides the duration of a training step.
+    """The settings that decide the duration of a training step; runs with equal keys share one measurement.
 
     Attributes
     ----------
@@ -71,7 +71,15 @@ class StepKey:
 
 @dataclass(frozen=True)
 class StepCost:
-    """Seconds for each clip: in a training step, in an evaluation, and once in a frozen prefix with cached outputs."""
+    """Seconds per clip.
+
+    Attributes
+    ----------
+    training, evaluation
+        Time in a training step, and in an evaluation.
+    prefix
+        Time in the frozen first stages if their outputs are computed only once and cached; otherwise 0.
+    """
 
     training: float
     evaluation: float
@@ -112,12 +120,12 @@ class TimeEstimate:
         return StepKey.of(run, len(self.datasets[run.data.content].class_names))
 
     def run_seconds(self, runs: Sequence[Run]) -> Iterator[float]:
-        """Yield the seconds of each run; the outputs of a shared frozen prefix count for the first run only."""
+        """Yield the seconds of each run; the time of a cached frozen prefix counts for the first run that uses it."""
         computed: set[tuple[object, ...]] = set()
         for run in runs:
             cost, dataset = self.costs[self.step_key(run)], self.datasets[run.data.content]
             split = dataset.split(run.data.fold, validation=run.data.validation)
-            doubled = 2 if AUGMENTATIONS[run.training.augment].waveform else 1  # every clip plain and augmented
+            doubled = 2 if AUGMENTATIONS[run.training.augment].waveform else 1  # an epoch has each clip and a variant
             evaluated = len(split.test) + len(split.validation)
             epoch = cost.training * doubled * len(split.train) + cost.evaluation * evaluated
             versions = 1 + (run.training.variants if doubled > 1 else 0)
@@ -146,7 +154,7 @@ def _prefix_key(run: Run) -> tuple[object, ...]:
 
 
 def _measure_step(run: Run, key: StepKey, session: Session) -> StepCost:
-    """Measure a step of a network with random weights on noise."""
+    """Measure a training step and an evaluation of a network with random weights on random inputs."""
     device = session.device
     plain = run.replace(model__weights="random", model__weights_sha256="", model__fuse="all", training__compile=False)
     training = plain.training
@@ -182,7 +190,7 @@ def _measure_step(run: Run, key: StepKey, session: Session) -> StepCost:
 
 
 def _measure_seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Return the seconds of a repeated call: the minimum of several on a CPU, their mean on a GPU."""
+    """Return the seconds of one call: the minimum of repeated calls on a CPU, their mean on a GPU."""
     if device.type == "cuda":
         starts = []
         for repeat in range(GPU_REPEATS + 1):

@@ -30,7 +30,7 @@ class Tune:
     prepares: ClassVar[str] = "commands.tune.run:prepare"
     plans: ClassVar[bool] = True  # has the options of a run
     searches: ClassVar[bool] = True  # options may be ranges
-    alone: ClassVar[tuple[str, ...]] = ("data", "backbone")  # options of which a study runs one search for each value
+    alone: ClassVar[tuple[str, ...]] = ("data", "backbone")  # a study runs a separate search for each value of these
     defaults: ClassVar[Mapping[str, Any]] = {"data__validation": VALIDATION}
 
     freeze: str = option(

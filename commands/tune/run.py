@@ -54,7 +54,7 @@ from core.store.run_store import FAILED, STOPPED
 from core.system.atomic_files import read_json, short_digest, write_text
 
 Asha = Lazy("ray.tune.schedulers:ASHAScheduler")
-REPEAT_FIELDS = ("data__fold", "seed")  # options of repetitions; a configuration is judged by the mean over them
+REPEAT_FIELDS = ("data__fold", "seed")  # the runs of one configuration differ in these; their scores are averaged
 
 
 def search(call: Call) -> int:
@@ -67,9 +67,9 @@ def search(call: Call) -> int:
         raise UserError(f"--scheduler {tune.scheduler} needs Ray: add --ray local, or leave the scheduler out")
     _check_metrics(settings.metric)
     console, out = EscapingConsole(stderr=settings.json, soft_wrap=False), sys.stdout
-    with Reporter() as report, redirect_stdout(sys.stderr if settings.json else out):  # a network may print
+    with Reporter() as report, redirect_stdout(sys.stderr if settings.json else out):  # own networks may print
         session = Session(settings, report)
-        make = _planner(call, space, fixed, session)
+        make = _make_planner(call, space, fixed, session)
         if uses_optuna:
             first = make([{key: _first_value(values) for key, values in space.items()}])
             name = _folder_name(first, space, tune)
@@ -116,12 +116,15 @@ def prepare(call: Call, session: Session) -> Experiment:
     """
     tune: Tune = call.command
     if tune.search == "optuna":
-        raise UserError("--search optuna: has no plan in advance; give grid or random, or run tune outside the study")
+        raise UserError(
+            "--search optuna: a study needs a search whose configurations are known in advance; give grid or random, "
+            "or run tune outside the study"
+        )
     space, fixed = split_search_space(call)
     points = (
         draw_points(space, trials=tune.trials, seed=tune.search_seed) if tune.search == "random" else grid_points(space)
     )
-    plan = _planner(call, space, fixed, session)(points)
+    plan = _make_planner(call, space, fixed, session)(points)
     return Experiment(
         plan,
         "",
@@ -133,12 +136,14 @@ def _check_metrics(metrics: Sequence[str]) -> None:
     """Raise `UserError` if a metric is computed on test clips."""
     if on_test := [name for name in metrics if name not in METRICS_WITHOUT_TEST_CLIPS]:
         raise UserError(
-            f"--metric {on_test[0]}: is computed on test clips, which must not choose settings; tune shows "
+            f"--metric {on_test[0]}: is computed on test clips, which must not be used to choose settings; tune shows "
             f"{', '.join(METRICS_WITHOUT_TEST_CLIPS)}"
         )
 
 
-def _planner(call: Call, space: Space, fixed: list[Point], session: Session) -> Callable[[list[Point]], Plan]:
+def _make_planner(call: Call, space: Space, fixed: list[Point], session: Session) -> Callable[[list[Point]], Plan]:
+    """Return a function that plans the runs of the given points of the search space."""
+
     def conditions(base: Run, scratch: Run) -> dict[str, Run]:
         return {_configuration_name(base, space): freeze_through(base, call.command.freeze)}
 
@@ -184,20 +189,20 @@ def split_search_space(call: Call) -> tuple[Space, list[Point]]:
 
 
 class OptunaSearch:
-    """Source of trials for a search with Optuna, which suggests one configuration after the other.
+    """Source of runs for a search with Optuna, which suggests one configuration after the other.
 
-    Configurations are stored in a file, so that an interrupted search resumes with the same ones.
+    The suggested configurations are stored in a file, so that an interrupted search resumes with the same ones.
 
     Parameters
     ----------
     tune, space
         Options of the command, and the search space.
     make
-        Function that plans configurations.
+        Function that returns the plan of a list of configurations.
     session
         Store and progress display.
     file
-        File of the configurations that were suggested.
+        JSON file of the suggested configurations.
     """
 
     def __init__(
@@ -222,16 +227,16 @@ class OptunaSearch:
         return Plan("tune", tuple(self.planned), self.datasets)
 
     def split_trials(self, n_processes: int) -> None:
-        """Do nothing: every run is a trial."""
+        """Do nothing, because every run is already a trial of its own."""
 
     def next(self) -> Sequence[Run]:
-        """Return the next run to train, empty after the last one."""
+        """Return a list with the next run to train, or an empty sequence after the last one."""
         while not self.waiting and len(self.points) < self.trials:
             self._ask()
         return [self.waiting.popleft()] if self.waiting else ()
 
     def label(self, run: Run) -> str:
-        """Return the name of a run, with its position and its configuration."""
+        """Return the name of a run for progress lines, with its number and its configuration."""
         plan = self.plan
         return run_label(run, plan).replace(f"/{len(plan.runs)}]", f"/{self.total}]", 1)
 
@@ -240,13 +245,14 @@ class OptunaSearch:
         store = self.session.store
         for entry in list(self.open):
             point, runs = entry
-            if all(self._ended(run) for run in runs):
+            if all(self._has_ended(run) for run in runs):
                 scores = [read_validation_score(store, run) for run in runs]
                 finite = [score[0] for score in scores if score is not None]
                 self.optimizer.tell(point, sum(finite) / len(finite) if len(finite) == len(runs) else None)
                 self.open.remove(entry)
 
     def _ask(self) -> None:
+        """Ask Optuna for the next configuration, and queue those of its runs that are not in the store."""
         point = self.optimizer.ask()
         self.points.append(point)
         if len(self.points) > len(self.earlier_points):
@@ -254,7 +260,7 @@ class OptunaSearch:
             write_text(self.file, json.dumps(self.points, indent=1))
         plan, earlier = self.make([point]), self.plan.runs
         new = [run for run in plan.runs if run not in earlier]
-        missing = [run for run in new if not self._ended(run)]
+        missing = [run for run in new if not self._has_ended(run)]
         self.waiting.extend(missing)
         self.new |= {run.id for run in missing}
         self.found += len(new) - len(missing)
@@ -264,7 +270,8 @@ class OptunaSearch:
         self.open.append((point, plan.runs))
         self.run_ended(plan.runs[0])
 
-    def _ended(self, run: Run) -> bool:
+    def _has_ended(self, run: Run) -> bool:
+        """Return whether a run needs no more training: it has finished or failed, or the scheduler has stopped it."""
         stopped = self.stops and self.session.store.status(run) == STOPPED
         return stopped or is_done(run, self.session)
 
@@ -300,7 +307,7 @@ def train_suggestions(optuna_search: OptunaSearch, session: Session, scheduler: 
 
 
 def _make_scheduler(tune: Tune, plan: Plan) -> Any:
-    """Return the scheduler of Ray Tune, or None; `max_t` is so large that it never stops a run after its last epoch."""
+    """Return the scheduler of Ray Tune, or None; `max_t` is above the last epoch, so that it never ends a run."""
     if tune.scheduler == "none":
         return None
     longest = max(run.training.epochs for run in plan.runs)

@@ -160,8 +160,8 @@ def test_predict_clips_of_the_run_are_scored_separately(
     said = " ".join(capsys.readouterr().err.split())
     counts = frame["part"].value_counts()
     assert (
-        f"problem: {36 - counts['new']} of 36 are identical to clips of run {record.id}: {counts['test']} of the"
-        in said
+        f"problem: {36 - counts['new']} of 36 recordings are identical to clips of run {record.id} ({counts['test']} "
+        "test, " in said
     )
     table = pd.read_csv(folder / "table.csv").set_index("part")
     assert table["clips"].to_dict() == counts.to_dict()
@@ -209,9 +209,9 @@ def test_predict_broken_file_is_left_out_and_counted(
     folder = predict(f"{new} --on-bad-clip skip --submission stem --labels {tmp_path / 'truth.csv'} --json")
     out, err = capsys.readouterr()
     assert "files without the suffix of a recording are ignored: readme.txt" in err
-    assert "1 of 7 could not be used and are left out: deep/broken.m4a: " in err
+    assert "1 of 7 recordings could not be used and are left out: deep/broken.m4a: " in err
     assert "identical" not in err
-    assert "3 of 6 are not scored" in " ".join(err.split())
+    assert "3 of 6 recordings are not scored" in " ".join(err.split())
     answer = json.loads(out)
     assert (answer["predicted"], answer["left_out"], answer["rows"][0]["clips"]) == (6, 1, 3)
     frame = pd.read_csv(folder / "predictions.csv")
