@@ -49,7 +49,7 @@ class NetworkTotals:
     trainable_parameters
         Number of parameters that are trained: those outside frozen stages.
     parameters_with_statistics
-        Number of parameters and moving statistics of batch norm, as Keras counts.
+        Number of parameters plus moving means and variances of batch norms, as in Keras.
     multiply_adds
         Multiply-adds of convolutions and matrix products.
     input_mb
@@ -94,9 +94,9 @@ class NetworkTotals:
 def list_layers(backbone: Backbone) -> tuple[pd.DataFrame, NetworkTotals]:
     """Return the layers of a network in the order of execution, and its totals.
 
-    The list is that of torchsummary, which papers print: one row for each call of a module, so the ReLU that a residual
-    block calls twice has two rows. Modules that contain other modules are layers without parameters. `nn.Sequential`
-    containers and `nn.Flatten`, which only changes the shape, are not layers. Auxiliary classifiers are included.
+    The list has the format of torchsummary, which papers print: one row for each call of a module. A ReLU that a
+    residual block calls twice has two rows. Modules that contain other modules have a row without parameters.
+    `nn.Sequential` and `nn.Flatten` have no row. Auxiliary classifiers are included.
 
     Returns
     -------

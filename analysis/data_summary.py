@@ -1,4 +1,4 @@
-"""Summary of a data set and its problems, from decoding every clip."""
+"""Summary of a data set and its problems; every clip is decoded."""
 
 import math
 import os
@@ -34,7 +34,8 @@ class DatasetSummary:
     name, root
         Name and folder of the data set.
     clips, groups, grouped_by
-        Number of clips and of groups, and what tells them apart (`core.datasets.dataset.Dataset.grouped_by`).
+        Number of clips and of groups, and the column or rule that defines the groups
+        (`core.datasets.dataset.Dataset.grouped_by`).
     classes, folds
         Clips per class (in label order, possibly 0) and per fold.
     has_fixed_split
@@ -83,7 +84,7 @@ def summarise_dataset(dataset: Dataset, *, decode: bool = True, progress: Progre
     decode
         Whether to decode every clip. Otherwise lengths, rates, channels and formats are empty.
     progress
-        Called as ``progress(done, total, what)`` after each clip.
+        Function that is called after each clip, with the number of clips done, their total, and the text "clips".
     """
     facts: list[AudioInfo] = []
     problems: list[str] = []

@@ -88,7 +88,7 @@ SUMS_NOTE = "Ensemble: times and parameters are sums over all members."
 CURVE_CAPTION = (
     "accuracy against the number of members; line and band: mean and range over all subsets of each size, or over "
     f"{MAX_SUBSETS:,} random ones if there are more; complete folds only. The band is no confidence interval: subsets "
-    "share members, and only one is left at the largest size, so it narrows for any networks."
+    "share members, and at the largest size there is only one, so the band of every ensemble becomes narrower."
 )
 
 
@@ -152,16 +152,16 @@ class _Ensemble:
 
     @property
     def compared_folds(self) -> Sequence[_Fold]:
-        """The folds of all scores, of single members too: those with an ensemble, or all if no fold has one."""
+        """The folds over which single members and ensemble are scored: `voting_folds`, or all folds if it is empty."""
         return self.voting_folds or self.folds
 
     @property
     def has_probabilities(self) -> bool:
-        """Whether the outputs of all members are estimates of probabilities."""
+        """Whether the softmax outputs of all members are probabilities; they are not for hinge loss."""
         return all(each.run.training.has_probabilities for each in self.planned)
 
     def describe_missing(self) -> str:
-        """Return which folds lack members and what follows from it; "" if none does."""
+        """Return a footnote that names folds with unfinished members, and folds that are left out; "" if none is."""
         planned: dict[int, int] = defaultdict(int)
         for each in self.planned:
             planned[each.run.data.fold] += 1
@@ -260,7 +260,7 @@ def _write_members_curve(
 
 
 def _class_rows(ensemble: _Ensemble) -> list[dict[str, Any]]:
-    """Return the rows of the table of classes, over the folds with an ensemble."""
+    """Return the rows of the table of classes, averaged over the folds with an ensemble."""
     folds = ensemble.voting_folds
     if not folds:
         return []
@@ -485,7 +485,7 @@ def _rename_weighted(scores: Mapping[str, float]) -> dict[str, float]:
 
 
 def _best_epoch_accuracy(members: Sequence[Run], store: Store) -> float:
-    """Return the accuracy of the ensemble of the members' best epochs; nan if a member has not stored its logits."""
+    """Return the accuracy of an ensemble of the best epoch of each member; nan if a member did not store its logits."""
     outputs = [store.predictions(run, best=True) for run in members]
     stored = [logits for _, _, logits in outputs if logits.shape[1]]
     return metrics.accuracy(metrics.soft_vote(stored), outputs[0][1]) if len(stored) == len(members) else np.nan
@@ -516,7 +516,7 @@ def _curve_rows(ensemble: _Ensemble) -> list[dict[str, Any]]:
 
 
 def _sample_subsets(members: int, size: int) -> Iterable[Sequence[int]]:
-    """Return all subsets of `size` members, or `MAX_SUBSETS` random ones if there are more; always the same ones."""
+    """Return all subsets of `size` members, or `MAX_SUBSETS` random ones if there are more; the seed is fixed."""
     if math.comb(members, size) <= MAX_SUBSETS:
         return itertools.combinations(range(members), size)
     rng = np.random.default_rng(size)

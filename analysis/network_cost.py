@@ -55,7 +55,7 @@ def add_costs(frame: pd.DataFrame, results: OutputFolder) -> pd.DataFrame:
 def load_or_measure_cost(run: Run, results: OutputFolder) -> Cost:
     """Return the cost of the network of a run; it is measured once per device and stored in ``cache/costs``.
 
-    A table that is written again therefore shows the same latency. The weights do not matter.
+    A table that is written again therefore shows the same latency. The network has random weights.
     """
     session = results.session
     n_classes = len(results.plan.datasets[run.data.content].class_names)

@@ -22,10 +22,10 @@ from core.finished.used_clips import NEW, TEST, TRAINING, VALIDATION
 from core.store.record import Record
 from core.training import metrics
 
-PARTS = (NEW, TEST, VALIDATION, TRAINING)  # parts of a run that a recording was used in
+PARTS = (NEW, TEST, VALIDATION, TRAINING)  # whether a recording is new, or which kind of clip of a run it is
 PART_COLUMN = Column("part", "Part")
 MAX_CONSOLE_ROWS = 10  # recordings shown on the terminal
-AVERAGE_NAME = "average"  # name of the mean of several networks
+AVERAGE_NAME = "average"  # row name of the averaged outputs of several networks
 SCORE_COLUMNS = (
     Column("network", "Network"),
     Column("clips", "Clips", format_count),
@@ -57,7 +57,7 @@ SCORE_NOTE = (
     "clips. Macro F1: unweighted mean over the classes that occur. Test fold: accuracy on the test fold of the run."
 )
 PART_NOTE = (
-    "Part: new recordings, and recordings identical to clips of the test, validation or training part of a run. "
+    "Part: new recordings, and recordings that are identical to test, validation or training clips of a run. "
     "Scores of training and validation clips do not show how well a network generalises."
 )
 NO_PROBABILITIES_NOTE = "Networks trained with hinge loss give no probabilities, NLL and ECE."
@@ -78,8 +78,8 @@ class Predictions:
     targets
         Class numbers, shape (recordings,), -1 if unknown; None without labels.
     parts
-        Part of the runs that each recording was used in, shape (recordings,): ``training``, ``validation``, ``test`` or
-        ``new`` (`core.finished.used_clips.find_used_clips`); None if it is not known.
+        Whether each recording is a ``training``, ``validation`` or ``test`` clip of the runs, or ``new``; shape
+        (recordings,), from `core.finished.used_clips.find_used_clips`. None if it is not known.
     """
 
     records: Sequence[Record]
@@ -99,7 +99,7 @@ class Predictions:
         return metrics.soft_vote(self.logits)
 
     def list_parts(self) -> list[str]:
-        """Return the parts with recordings, the least biased first; empty if all recordings are new or not compared."""
+        """Return the values in `parts`, the least biased first; empty if all recordings are new, or without `parts`."""
         present = set() if self.parts is None else {*self.parts}
         return [part for part in PARTS if part in present] if present - {NEW} else []
 
@@ -121,7 +121,7 @@ def predictions_frame(predictions: Predictions) -> pd.DataFrame:
     true, correct
         Label ("" if unknown), and whether the prediction is correct (missing if unknown); only with labels.
     part
-        Part of the runs that the recording was used in; only if it is known.
+        As in `Predictions.parts`; only if it is known.
     p_<class>
         Probability of each class; named ``softmax_<class>`` for networks trained with hinge loss, whose softmax outputs
         are no probabilities.

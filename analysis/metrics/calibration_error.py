@@ -19,7 +19,9 @@ Outputs = tuple[np.ndarray, np.ndarray]  # probabilities (clips, classes) and ta
 
 
 def pooled_calibration(networks: Iterable[Sequence[Outputs]]) -> dict[str, float]:
-    """Return `POOLED_METRICS`: mean over networks of the ECE over their pooled clips, and its expected value.
+    """Return the `POOLED_METRICS`: the ECE of each network over its clips of all folds, and its value if calibrated.
+
+    Both are means over the networks.
 
     Parameters
     ----------
@@ -35,7 +37,10 @@ def pooled_calibration(networks: Iterable[Sequence[Outputs]]) -> dict[str, float
 
 
 def read_calibration(runs: Iterable[Run], store: Store) -> dict[str, float]:
-    """Return `pooled_calibration` of finished runs, pooled over the folds of each seed; nan without probabilities."""
+    """Return `pooled_calibration` of finished runs; the runs of one seed in all folds count as one network.
+
+    The values are nan for losses that give no probabilities.
+    """
     outputs: dict[int, list[Outputs]] = defaultdict(list)
     for run in runs:
         if not run.training.has_probabilities:

@@ -29,13 +29,13 @@ def chance_level(records: Sequence[Record]) -> tuple[float, float]:
 
 
 def name_chance(chance: float, n_classes: float) -> str:
-    """Return the chance level and its origin: ``10.0 % (1 / 10)`` or ``12.5 % (largest class)``."""
+    """Return the chance level as text with its origin: ``10.0 % (1 / 10)`` or ``12.5 % (largest class)``."""
     is_equal = abs(chance * n_classes - 1) < 1e-9
     return f"{format_percent(chance)} % ({f'1 / {n_classes:.0f}' if is_equal else 'largest class'})"
 
 
 def above_chance_p_value(correct: npt.ArrayLike, chance: float, *, groups: npt.ArrayLike | None = None) -> float:
-    """Return the one-sided p-value of an accuracy above the chance level.
+    """Return the one-sided p-value of the hypothesis that an accuracy is not above the chance level.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def above_chance_p_value(correct: npt.ArrayLike, chance: float, *, groups: npt.A
 
 
 def chance_notes(plan: Plan, shared: Groups, store: Store) -> list[str]:
-    """Return a footnote that names the conditions whose accuracy is not above chance; no footnote without any.
+    """Return a list with a footnote that names the conditions whose accuracy is not above chance; empty without any.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def chance_notes(plan: Plan, shared: Groups, store: Store) -> list[str]:
 
 
 def _p_value(runs: Sequence[PlannedRun], plan: Plan, store: Store, chance: float) -> float:
-    """Return `above_chance_p_value` of the pooled test clips of runs of different folds."""
+    """Return `above_chance_p_value` over the test clips of all runs, which are runs of different folds."""
     content = runs[0].run.data.content
     groups = plan.datasets[content].clips.set_index("path")["group"] if content in plan.datasets else None
     if groups is None or groups.is_unique:

@@ -21,7 +21,7 @@ Records = Mapping[str, Record | None]  # by run id
 COMPARED_METRICS = {
     "delta": "accuracy",
     "delta_best_epoch": "accuracy_best_epoch",
-}  # difference to the reference: metric
+}  # column with the difference to the reference: its metric
 AVERAGED_METRICS = {name: metric for name, metric in METRICS.items() if name not in POOLED_METRICS}
 
 
@@ -41,7 +41,8 @@ def summarise_groups(groups: Groups, store: Store, requested: Collection[str] = 
     groups, store
         Runs of each condition, and the store with the runs.
     requested
-        Names of requested metrics. Only if `POOLED_METRICS` are among them, the predictions of all runs are read.
+        Names of the metrics of ``--metric``. The predictions of all runs are read only if `POOLED_METRICS` are among
+        them.
 
     Columns
     -------
@@ -62,7 +63,7 @@ def summarise_groups(groups: Groups, store: Store, requested: Collection[str] = 
     chance, n_classes
         Fraction of the test clips in the largest class, and number of classes with test clips.
     compared, over
-        Number of runs that the means are over, and whether these are folds, the seeds of one fold, or 1 run.
+        Number of runs in the means, and what is averaged: "folds", "seeds" (of one fold) or "1 run".
     runs, failed, missing
         Number of planned, failed and missing runs.
     run_ids
@@ -144,7 +145,10 @@ def _average_seeds(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def _metric_by_run(runs: Sequence[Run], records: Records, name: str) -> "pd.Series[float]":
-    """Return a metric of every run, indexed by (fold, seed); nan for unfinished runs, and for all if one lacks it."""
+    """Return a metric of every run, indexed by (fold, seed); nan for unfinished runs.
+
+    If the record of a finished run lacks the metric, all values are nan.
+    """
     finished = [record if (record := records[run.id]) and record.finished else None for run in runs]
     values = [METRICS[name].read(record) if record else math.nan for record in finished]
     lacking = any(record and math.isnan(value) for record, value in zip(finished, values, strict=True))

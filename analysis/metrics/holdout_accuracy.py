@@ -1,7 +1,7 @@
 """Accuracy on the clips that ``--holdout`` keeps out of a data set.
 
-No record of a run has it, because held-out clips are for a final test. It is computed for studies whose figures ask for
-the metric ``holdout_accuracy``, and stored in ``cache/holdout``.
+The records of runs do not contain this accuracy, because held-out clips are for a final test. It is computed for
+studies that have a figure of the metric ``holdout_accuracy``, and stored in ``cache/holdout``.
 """
 
 import contextlib
@@ -48,9 +48,9 @@ def score_holdout(plan: Plan, session: Session) -> dict[str, float]:
 
 
 def add_holdout_accuracy(frame: pd.DataFrame, scores: Mapping[str, float]) -> pd.DataFrame:
-    """Return `frame` with the mean and the standard deviation of the scores of each row's ``run_ids``.
+    """Return `frame` with two more columns: mean and standard deviation of the scores of each row's ``run_ids``.
 
-    There is no interval: all runs are tested on the same clips.
+    There is no interval, because all runs are tested on the same clips.
     """
     known = [[scores[id] for id in ids if id in scores] for ids in frame["run_ids"]]
     columns = {
@@ -61,7 +61,7 @@ def add_holdout_accuracy(frame: pd.DataFrame, scores: Mapping[str, float]) -> pd
 
 
 def _score_records(records: Sequence[Record], dataset: Dataset, session: Session) -> dict[str, float]:
-    """Return the accuracies of runs of one data set; they are computed once and stored."""
+    """Return the held-out accuracies of runs of one data set, by run id; they are computed once and stored."""
     content = dataset.compute_holdout_fingerprint(session.store.cache)
     paths = {
         record.id: session.store.cache

@@ -86,7 +86,7 @@ def per_class_rows(
     Parameters
     ----------
     values
-        Shared values of the runs, the condition last; added to each row.
+        Grid values and condition of the runs, added to each row; the condition is the last entry.
     scored
         Fold, seed and scores of each run. Folds without clips of a class are ignored for that class.
     class_names

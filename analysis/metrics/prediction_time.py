@@ -1,7 +1,7 @@
-"""Prediction time of a network: one time for all runs that train the same network.
+"""Prediction time of a network: one value for all runs of the same network.
 
-The time of a forward pass depends on the network and the machine, not on its training. Runs of the same network
-therefore share one time: without this, the noise of the measurement would appear as a difference between conditions.
+The time of a forward pass depends on the network and the machine, not on the training. Runs of the same network
+therefore have the same value. Otherwise, measurement noise would appear as a difference between conditions.
 """
 
 import math
@@ -19,8 +19,8 @@ def average_prediction_times(records: Iterable[Record | None]) -> dict[str, floa
     """Return the milliseconds per clip of each finished run, by run id.
 
     Runs with the same architecture, inputs, number of classes and machine have the same value: the median over these
-    runs. A test pass that also rotates images or computes them from waveforms counts only if all runs of the network
-    do this.
+    runs. Runs whose test pass also rotates images or computes them from waveforms are ignored, unless all runs of the
+    network do this.
     """
     measured: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:

@@ -34,15 +34,15 @@ class Metric:
     axis
         Axis label with unit.
     read
-        Reads the value from the record of a finished run; nan if the record lacks it.
+        Function that returns the value from the record of a finished run; nan if the record lacks it.
     format
-        Formats a value.
+        Function that formats a value.
     best
-        Whether the largest or the smallest value is best, if any.
+        Whether the largest or the smallest value is best; None if neither is.
     scale
-        Factor from the value to the unit of `axis`.
+        Factor that converts a value to the unit of `axis`.
     note
-        What a reader of a figure has to know.
+        Remark for the captions of figures, or "".
     """
 
     title: str
@@ -89,7 +89,7 @@ def _read_best_epoch(record: Record) -> float:
 
 
 def _read_time_to_converge(record: Record) -> float:
-    """Read the time to converge; nan if it lacks the time of a frozen prefix, which older versions did not record."""
+    """Read the time to converge; nan if the time of the frozen prefix is missing, as in records of older versions."""
     scores = record.metrics
     return math.nan if record.prefix_reused and math.isnan(scores.prefix_ms) else scores.time_to_converge
 
@@ -105,7 +105,7 @@ METRICS = {
     "holdout_accuracy": Metric(
         "Held-out %",
         "Held-out accuracy (%)",
-        lambda record: math.nan,  # in no record: see `analysis.metrics.holdout_accuracy`
+        lambda record: math.nan,  # not in records; `analysis.metrics.holdout_accuracy` computes it
         note="all runs have the same held-out clips",
     ),
     "training_accuracy": _fraction_metric("Training %", "Training accuracy", "training_accuracy"),
@@ -150,7 +150,7 @@ METRICS = {
         "With statistics", "Parameters with moving statistics", attrgetter("parameters_with_statistics")
     ),
 }
-METRICS_WITHOUT_TEST_CLIPS = (  # of runs with validation clips; a search may show them
+METRICS_WITHOUT_TEST_CLIPS = (  # not computed on test clips, if there are validation clips; a search may show them
     "training_accuracy",
     "validation_accuracy",
     "epochs",
@@ -194,7 +194,7 @@ def check_metrics(names: Iterable[str]) -> None:
 
 
 def check_requested_metrics(names: Iterable[str]) -> None:
-    """Check the metrics of ``--metric``: as `check_metrics`, and none of them needs the held-out clips.
+    """Check the metrics of ``--metric``.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""The runs over which conditions are compared: the folds and seeds that all of them have finished.
+"""Select the runs for comparisons of conditions: those of the folds and seeds that all conditions have finished.
 
-A mean over other folds than those of its reference would compare folds instead of conditions. All tables and figures
-that show several conditions therefore use `select_shared_runs`.
+If a condition and its reference were averaged over different folds, their difference would also contain the difference
+between these folds. All tables and figures that show several conditions therefore use `select_shared_runs`.
 """
 
 from collections import defaultdict
@@ -13,8 +13,8 @@ from core.plan import Groups, PlannedRun
 from core.store.run_store import Store
 
 MIN_SHARED_FRACTION = 0.5  # of the runs of the most complete condition
-FOLDS, SEEDS, SINGLE_RUN = "folds", "seeds", "1 run"  # what the mean of a condition is over
-MEMBERS = "members"  # what the standard deviation of single members of an ensemble is over
+FOLDS, SEEDS, SINGLE_RUN = "folds", "seeds", "1 run"  # what is averaged in the mean of a condition
+MEMBERS = "members"  # standard deviations of single networks in the table of an ensemble are between its members
 SHARED_BY_ALL = "means use only folds and seeds that every compared condition has finished"
 
 
@@ -35,7 +35,7 @@ def select_shared_runs(groups: Groups, store: Store) -> Groups:
     Returns
     -------
     Groups
-        The same groups in the same order with a part of their runs.
+        The same groups in the same order, each with a subset of its runs.
     """
     finished = [[each for each in planned if store.finished(each.run)] for _, planned in groups]
     units = [{_unit(each) for each in part} for part in finished]
@@ -73,21 +73,26 @@ def describe_shared_runs(groups: Groups, shared: Groups) -> str:
 
 
 def averaged_over(planned: Sequence[PlannedRun]) -> str:
-    """Return what the mean of a condition is over: `FOLDS`, `SEEDS` (of one fold) or `SINGLE_RUN`; "" without runs."""
+    """Return what is averaged in the mean of a condition: `FOLDS`, `SEEDS` (of one fold) or `SINGLE_RUN`.
+
+    Without runs, return "".
+    """
     if len({each.run.data.fold for each in planned}) > 1:
         return FOLDS
     return SEEDS if len(planned) > 1 else SINGLE_RUN * len(planned)
 
 
 def describe_spread(spread: str, names_by_unit: Mapping[str, Sequence[str]]) -> str:
-    """Return what a spread, such as ``95 % interval``, is over; conditions are named if they differ in it.
+    """Return a text such as "95 % interval over folds".
+
+    If the spread is over folds for some conditions and over seeds for others, the text names the conditions of each.
 
     Parameters
     ----------
     spread
-        Name of the spread.
+        Name of the spread, such as "95 % interval".
     names_by_unit
-        Names of the conditions by result of `averaged_over`.
+        Result of `averaged_over`: names of the conditions with this result.
     """
     texts = {
         FOLDS: f"{spread} over folds",
@@ -102,7 +107,10 @@ def describe_spread(spread: str, names_by_unit: Mapping[str, Sequence[str]]) -> 
 
 
 def _find_common_units(units: Iterable[Set[tuple[int, int]]]) -> Set[tuple[int, int]]:
-    """Return the units that all conditions have, after leaving out those with too few, the least complete first."""
+    """Return the (fold, seed) pairs that all conditions have.
+
+    Conditions that would leave too few common pairs are left out first, beginning with the least complete one.
+    """
     kept = sorted(filter(None, units), key=len, reverse=True)
     while kept:
         common: Set[tuple[int, int]] = set.intersection(*map(set, kept))
@@ -113,10 +121,12 @@ def _find_common_units(units: Iterable[Set[tuple[int, int]]]) -> Set[tuple[int, 
 
 
 def _comparison_key(values: Mapping[str, Any], planned: Sequence[PlannedRun]) -> tuple[Any, ...]:
+    """Return a key that is equal for conditions that are compared with each other."""
     point = tuple(value for name, value in values.items() if name != "condition")
     reference = planned[0].reference.replace(data__fold=0, seed=0)
     return point, reference, frozenset(map(_unit, planned))
 
 
 def _unit(planned: PlannedRun) -> tuple[int, int]:
+    """Return fold and seed of a run."""
     return planned.run.data.fold, planned.run.seed

@@ -1,7 +1,7 @@
-"""Fonts for letters of every script in figures, such as names of classes in Chinese or Arabic.
+"""Fonts for letters of every script in figures, such as class names in Chinese or Arabic.
 
-The font of matplotlib, DejaVu Sans, has Latin, Greek, Cyrillic and some other letters. For the rest a font of this
-machine is added. Without one, matplotlib draws boxes.
+The default font of matplotlib, DejaVu Sans, has Latin, Greek, Cyrillic and some other letters. For other letters, fonts
+that are installed on this machine are added. If there is no such font, matplotlib draws boxes.
 """
 
 import functools
@@ -25,21 +25,21 @@ _warned: list[str] = []  # the letters that the warning of this process names
 
 @contextmanager
 def without_glyph_warnings() -> Iterator[None]:
-    """Silence the warnings of matplotlib for letters without a font: one for each letter and figure."""
+    """Silence matplotlib's warnings about letters without a font, of which there is one per letter and figure."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
 
 
 def add_fonts(figure: Figure) -> bool:
-    """Add fonts to the texts of a figure that was drawn once, for letters that their fonts lack.
+    """Add fonts to the texts of a figure, for letters that their fonts lack; the figure must have been drawn once.
 
-    The first letters without a font on this machine give a warning, later ones none.
+    If no font of this machine has a letter, there is one warning per process.
 
     Returns
     -------
     bool
-        Whether fonts were added, so that texts have another size.
+        Whether fonts were added; the sizes of the texts have then changed.
     """
     changed = False
     for text in figure.findobj(Text):

@@ -1,7 +1,7 @@
-"""Every kind of input as an image: shape, axes and channels for figures and attributions.
+"""View every kind of input as an image, with shape, axes and channels for figures and attributions.
 
-A vector becomes an image with one channel and one row; channels without a height become images with one row. The
-network still receives inputs of the shape it was trained on.
+A feature vector becomes an image with one channel and one row. A waveform (channels, samples) becomes an image with one
+row. The network still receives inputs of the shape it was trained on.
 """
 
 from collections import OrderedDict
@@ -113,7 +113,7 @@ def draw_image(
     low, high
         Values at both ends of the colour map.
     labelled
-        Axes with tick labels and a label: "x", "y", "xy" or "".
+        Which axes have tick labels and an axis label: "x", "y", "xy" or "".
 
     Returns
     -------

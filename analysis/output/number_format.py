@@ -10,7 +10,7 @@ import pandas as pd
 from core.errors import escape_controls, printable
 
 MINUS = "−"
-OPTIONS_WITHOUT_NAME = ("condition", "data", "backbone", "weights")  # whose values say what they are
+OPTIONS_WITHOUT_NAME = ("condition", "data", "backbone", "weights")  # their values are clear without the option's name
 
 
 def format_text(value: object) -> str:
@@ -53,7 +53,7 @@ def format_p_value(value: float) -> str:
 
 
 def format_count(value: float) -> str:
-    """Return a number rounded to an integer."""
+    """Return a number as text, rounded to an integer."""
     return _typeset_minus(f"{value:.0f}")
 
 
@@ -120,7 +120,7 @@ def format_metric(value: float, metric: str) -> str:
 
 
 def metric_title(metric: str) -> str:
-    """Return the title of a metric or of a bound of it: ``delta_high`` becomes "change, at most"."""
+    """Return the title of a metric, or of a bound of a metric: ``delta_high`` becomes "change, at most"."""
     for suffix, words in (("_low", "at least"), ("_high", "at most")):
         if metric.endswith(suffix):
             return f"{metric_title(metric.removesuffix(suffix))}, {words}"
@@ -173,7 +173,7 @@ def _is_number(word: str) -> bool:
 
 
 def json_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a table as JSON types, with null for NaN."""
+    """Return the rows of a table as dictionaries of JSON types by column, with None for NaN."""
 
     def plain(value: Any) -> Any:
         if hasattr(value, "item"):

@@ -46,9 +46,9 @@ class OutputFolder:
     sentences
         The result in sentences, one for each condition.
     published_as
-        Name of the data set in published tables if it differs from ours, otherwise "".
+        Published name of the data set, given by ``--published-dataset``; otherwise "".
     analysis
-        Folder that the analysis has without ``--name``, relative to the results; "" if it has no other name.
+        With ``--name``: the folder that the analysis has without this option, relative to the results; otherwise "".
     """
 
     plan: Plan
@@ -76,9 +76,9 @@ class OutputFolder:
     ) -> None:
         """Write a table as CSV, Markdown and LaTeX, and print it on the terminal if `show` is True.
 
-        For a table of texts, `numbers` has the numbers behind them; they are written to ``<name>-numbers.csv``.
+        If the cells of `frame` are texts, `numbers` has their values as numbers, for the file ``<name>-numbers.csv``.
         The other parameters are those of `tables.write_table`. The main table, named ``table``, gets additional
-        footnotes for runs that were trained with other versions or on another device (`provenance_notes`).
+        footnotes if runs were trained with other library versions or on another device (`provenance_notes`).
         """
         provenance = provenance_notes(self.plan, self.session) if name == "table" else []
         footnotes = [*footnotes, *provenance]
@@ -114,7 +114,7 @@ class OutputFolder:
         data
             The numbers shown in the figure.
         draw
-            Draws on the axes it is called with.
+            Function that draws on given axes.
         caption
             Description of the figure; the report page uses it as alternative text as well.
         size

@@ -13,9 +13,9 @@ from core.training.results import collect_provenance
 
 
 def provenance_notes(plan: Plan, session: Session) -> list[str]:
-    """Return one footnote for each set of differences between the finished runs and this session.
+    """Return one footnote for each set of differences between the environment of finished runs and this session.
 
-    The list is empty if this session would train every run in the same environment.
+    The list is empty if every run was trained in the environment of this session.
     """
     here = collect_provenance(session)
     now = {**here["versions"], "device": _device_name(here["environment"]), "threads": str(session.threads)}

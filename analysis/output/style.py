@@ -17,7 +17,7 @@ COLUMN_WIDTH, PAGE_WIDTH = 3.5, 7.16  # inches: one column of a two-column paper
 DPI = 300  # of the PNG files
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")  # Okabe and Ito 2008
 MARKERS = "osD^vPX"
-STYLES = ("-", "--", "-.")  # of lines of the same colour
+STYLES = ("-", "--", "-.")  # line styles, which distinguish lines of the same colour
 GREY = "#767676"
 RC_PARAMS: Any = {
     "font.size": 8,
@@ -39,7 +39,7 @@ RC_PARAMS: Any = {
     "errorbar.capsize": 2,
     "pdf.fonttype": 42,  # embed TrueType fonts, as journals require
 }
-with_style = mpl.rc_context(RC_PARAMS)  # decorator: the style applies inside the function only
+with_style = mpl.rc_context(RC_PARAMS)  # decorator that applies the style inside the decorated function
 
 
 @with_style
@@ -76,7 +76,7 @@ def escape_mathtext(value: str) -> str:
 
 
 def _break_labels(figure: Figure) -> None:
-    """Break labels of vertical axes of a drawn figure, at the middle comma, if they are longer than its height."""
+    """Break vertical axis labels that are longer than the figure into two lines; the figure must be drawn already."""
     for ax in figure.axes:
         label = ax.yaxis.label
         extent, text = label.get_window_extent(), label.get_text()

@@ -9,9 +9,9 @@ table shows, and how:
         Column("trainable_parameters", "Trainable", format_magnitude),
     )
 
-If the frame has a column ``runs`` (number of planned runs), a last column shows it and, from the columns ``failed``,
-``missing`` and ``compared``, the runs without a result ("failed (2 of 5)") or the number of runs that are compared
-("4 of 5 compared"). No value is bold in a group of rows with one run each.
+If the frame has a column ``runs`` (number of planned runs), the table ends with a column "Runs". It shows this number
+or, from the columns ``failed``, ``missing`` and ``compared``, the runs without a result ("failed (2 of 5)") and the
+number of runs that are compared ("4 of 5 compared"). In a group of rows with one run each, no value is bold.
 
 A table with many columns is written twice: the narrow table, which fits a column of a two-column article at normal
 size, and the full table beside it.
@@ -55,7 +55,7 @@ class Column:
     format
         Formats a value; `format_text` marks a column of text.
     best
-        Which value is printed in bold, if rows have several runs.
+        Whether the largest or the smallest value is bold, if rows have several runs; None: no value is bold.
     std
         Column of the frame with the standard deviation, or "".
     bounds
@@ -78,7 +78,7 @@ class Column:
 
 @dataclass(frozen=True)
 class FullTable:
-    """All columns of a table that is shown with few columns, and the footnotes that explain them."""
+    """All columns and footnotes of a table that is also written as a narrow table with fewer columns."""
 
     columns: Sequence[Column]
     footnotes: Sequence[str]
@@ -86,7 +86,7 @@ class FullTable:
 
 @dataclass(frozen=True)
 class Cell:
-    """A formatted cell; `sort` is its number, or None for text."""
+    """A formatted cell; `sort` is the number by which the report page sorts its column, or None for text."""
 
     text: str
     sort: float | None = None
@@ -193,7 +193,7 @@ def print_console_table(table: Table, console: Console) -> None:
 def format_cells(
     frame: pd.DataFrame, columns: Sequence[Column], *, groups: Sequence[str] = ()
 ) -> tuple[list[str], list[list[Cell]]]:
-    """Return the titles and the formatted rows of a table; parameters as in `write_table`."""
+    """Return the column titles and the formatted cells of each row of a table; parameters as in `write_table`."""
     rows = [row for block in _format_groups(frame, columns, groups) for row in block]
     return [column.title for column in _add_runs_column(frame, columns)], rows
 
@@ -400,7 +400,7 @@ def _add_runs_column(frame: pd.DataFrame, columns: Sequence[Column]) -> list[Col
 
 
 def _format_groups(frame: pd.DataFrame, columns: Sequence[Column], groups: Sequence[str]) -> list[list[list[Cell]]]:
-    """Return the cells of every row, in one block per group."""
+    """Return the formatted cells as a list of groups; a group is a list of rows."""
     parts = [part for _, part in frame.groupby(list(groups), sort=False, dropna=False)] if groups else [frame]
     blocks = []
     for part in parts:

@@ -57,7 +57,7 @@ class FoldSizes:
 
     @property
     def without_overlap(self) -> "FoldSizes":
-        """The same test sets for values that share one training set, such as the seeds of a single fold."""
+        """Sizes for values without the correction for overlapping training sets, such as the seeds of one fold."""
         return FoldSizes(float("inf"), self.test)
 
     @property
@@ -67,7 +67,7 @@ class FoldSizes:
 
     @property
     def resolution(self) -> float:
-        """Accuracy of one clip of a fold: the lower bound of the standard deviation of accuracies between folds."""
+        """Change in accuracy by one test clip; it is the lower bound of the standard deviation between folds."""
         return 1 / self.test
 
 
@@ -111,13 +111,13 @@ class PairedComparison:
     unmatched
         Number of pairs without a result of the condition or of the reference.
     p
-        Two-sided p-value of Student's t test with the standard error of `standard_error`; nan for a single fold.
+        Two-sided p-value of the corrected t test (`t_test_p_value`); nan for a single fold.
     effect_size
         Cohen's d_z: mean divided by standard deviation of the differences.
     over
         Unit of the interval: "folds", or "seeds" for a single fold.
     equal_within
-        Smallest equivalence margin at level .05 (`equivalence_margin`); nan for a single fold.
+        Smallest margin within which the two are equivalent at level .05 (`equivalence_margin`); nan for a single fold.
     """
 
     difference: float
@@ -143,11 +143,11 @@ class McNemarResult:
     n
         Number of clips.
     p
-        Two-sided p-value of equal accuracy.
+        Two-sided p-value of the hypothesis that both networks have the same accuracy.
     exact
-        Whether p is exact, rather than approximated (chi-squared, or a random sample of sign flips).
+        Whether p is exact; otherwise it is approximated (chi-squared, or a random sample of sign flips).
     units
-        Number of independent units: clips, or groups of clips.
+        Number of units that the test treats as independent: clips, or groups of clips.
     """
 
     only_a: int
@@ -169,7 +169,7 @@ def average_seeds(values: "pd.Series[Any]") -> "pd.Series[Any]":
     Returns
     -------
     Series
-        One value per fold. With a single fold or a one-level index, the values without nan.
+        One value per fold. With a single fold or a one-level index, the given values, without nan.
     """
     values = values.dropna()
     if values.index.nlevels == 1 or values.index.get_level_values(0).nunique() < 2:
@@ -218,9 +218,10 @@ def error_of_mean(std: npt.ArrayLike, n: int, sizes: FoldSizes | None = None) ->
 
 
 def t_test_p_value(values: npt.ArrayLike, sizes: FoldSizes | None = None) -> npt.NDArray[np.float64]:
-    """Return two-sided p-values of means of 0, shape (...), by Student's t test with `standard_error`.
+    """Return two-sided p-values of the hypothesis that the mean is 0, shape (...).
 
-    Parameters as in `standard_error`. For a standard error of 0, p is 1 if the mean is 0, and nan otherwise.
+    It is Student's t test with the standard error of `standard_error`; parameters as there. If the standard error is 0,
+    p is 1 for a mean of 0, and nan otherwise.
     """
     values = np.asarray(values, dtype=np.float64)
     mean, error = np.abs(values.mean(axis=-1)), standard_error(values, sizes)
@@ -252,8 +253,8 @@ def mean_interval(
     Returns
     -------
     MeanInterval
-        Spread and bounds are nan for one value, everything is nan for no value. Without `sizes`, both bounds of equal
-        values are the mean.
+        For one value, standard deviation and bounds are nan; without a value, all numbers are nan. If all values are
+        equal and `sizes` is None, both bounds are the mean.
 
     Raises
     ------
@@ -302,9 +303,9 @@ def compare_pairs(
     Returns
     -------
     PairedComparison
-        All numbers are nan without a common pair. The effect size is nan if all differences are equal. p and the
-        equivalence margin are nan for a single fold, where only the seed varies, and for equal differences without
-        `sizes`, unless they are 0.
+        Without a common pair, all numbers are nan. The effect size is nan if all differences are equal. p and
+        `equal_within` are nan for a single fold, where only the seed varies. Without `sizes`, they are also nan if all
+        differences are equal, except that p is 1 if all are 0.
 
     Raises
     ------
@@ -456,7 +457,7 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 
 
 def _sign_flip_test(difference: npt.NDArray[np.float64]) -> tuple[float, bool]:
-    """Return the two-sided p-value of a sum of 0, and whether all sign flips were enumerated."""
+    """Return the two-sided p-value of the hypothesis that the sum is 0, and whether all sign flips were enumerated."""
     # A zero difference is the same under both signs, so it adds no distinct permutation.
     difference = difference[np.abs(difference) > 1e-12]
     if len(difference) < 2:
@@ -473,10 +474,10 @@ def _sign_flip_test(difference: npt.NDArray[np.float64]) -> tuple[float, bool]:
 
 
 def _flipped_sums(difference: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the sums (MAX_SIGN_FLIPS,) of differences (n,) under random signs; always the same signs.
+    """Return the sums (MAX_SIGN_FLIPS,) of differences (n,) under random signs; the random generator has a fixed seed.
 
-    Differences of the same absolute size are drawn together: the number of flipped ones is binomial. This is fast and
-    small, because thousands of recordings have only a few distinct sizes.
+    Signs of differences with the same absolute value are drawn together: the number of flipped signs is binomial. This
+    needs little time and memory, because thousands of recordings have only a few distinct absolute values.
     """
     rng = np.random.default_rng(0)
     sums = np.zeros(MAX_SIGN_FLIPS)

@@ -55,8 +55,8 @@ DIFFERENCE_NOTE = (
 )
 STANDARD_ERROR_NOTE = (
     f"{OVERLAP_NOTE} The variance of a mean over k folds is (1/k + test clips / training clips) times the variance "
-    "between folds, which is taken as at least that of one clip per fold. Interval, p and Equal within use this "
-    "standard error."
+    "between folds. The standard deviation between folds is set to at least 1 / (test clips). Interval, p and Equal "
+    "within use this standard error."
 )
 EFFECT_NOTE = "d_z: mean divided by standard deviation of the differences."
 EQUAL_WITHIN_NOTE = (
@@ -78,8 +78,8 @@ ONE_FOLD_NOTE = (
     "test over folds."
 )
 SMALLEST_P_SHOWN = 0.001
-# Assumed before any run has finished: fraction of the test clips that only one of two networks classifies correctly.
-# It was .24 and .32 in the example of the README.
+# Fraction of the test clips that only one of two networks classifies correctly, assumed before any run has finished.
+# In the example of the README, it was .24 and .32.
 ASSUMED_DISCORDANCE = 0.25
 
 
@@ -152,7 +152,7 @@ def power_notes(comparisons: pd.DataFrame) -> list[str]:
 
 
 def _power_note(where: str, rows: pd.DataFrame, *, n_comparisons: int) -> str:
-    """Return the note for the comparisons of one design."""
+    """Return the note for the comparisons `rows` of one design; `where` names the data set, such as " on esc50"."""
     folds, seeds = int(rows["folds"].max()), int(rows["seeds"].max())
     sizes = FoldSizes(rows["train_clips"].mean(), rows["test_clips"].mean())
     std, fold_std, seed_std = pool_components(rows)
@@ -196,9 +196,9 @@ def _format_detectable(difference: float) -> str:
 
 
 def planned_power_note(plan: Plan, store: Store) -> str:
-    """Return a note on the smallest difference that a plan can detect, or "" if it compares nothing.
+    """Return a note on the smallest difference that a plan can detect, or "" if it compares no conditions.
 
-    The standard deviation comes from the finished pairs of runs, or from `ASSUMED_DISCORDANCE` if there are none.
+    The standard deviation is that of the finished pairs of runs; without any, it follows from `ASSUMED_DISCORDANCE`.
     """
     parts = [[p for p in part if p.run.replace(seed=p.reference.seed) != p.reference] for _, part in plan.groups()]
     parts = [part for part in parts if part]
@@ -224,7 +224,7 @@ def _count_clips(plan: Plan, content: str, fold: int, validation: float) -> tupl
 
 
 def _design_of(part: Sequence[PlannedRun]) -> dict[str, Any]:
-    """Return the columns by which `power_notes` groups comparisons."""
+    """Return data set and number of planned folds, the columns by which `power_notes` groups comparisons."""
     return {"dataset": part[0].run.data.display_name, "planned_folds": len({p.run.data.fold for p in part})}
 
 
@@ -308,7 +308,10 @@ def _accuracy(run: Run, store: Store) -> float:
 
 
 def _correct_clips(planned: PlannedRun, plan: Plan, store: Store) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return correctness of the run and of its reference, and group, of each test clip; empty if a run is missing."""
+    """Return three arrays of shape (clips,): whether the run and its reference are correct, and the clip's group.
+
+    The arrays are empty if one of the two runs is missing.
+    """
     if not (store.finished(planned.run) and store.finished(planned.reference)):
         return np.zeros(0, bool), np.zeros(0, bool), np.zeros(0, str)
     clips, targets, logits = store.predictions(planned.run)

@@ -11,8 +11,8 @@ from core.registry import Lazy
 optimize, stats = Lazy("scipy.optimize"), Lazy("scipy.stats")  # most of a second to import
 
 TARGET_POWER = 0.8  # probability of detecting a true difference
-MAX_SEEDS = 1000  # largest number of seeds considered
-SPREAD_COLUMNS = ["std", "fold_std", "seed_std"]  # results of `variance_components`
+MAX_SEEDS = 1000  # largest number of seeds that `required_seeds` returns
+SPREAD_COLUMNS = ["std", "fold_std", "seed_std"]  # names of the results of `variance_components`
 
 
 def compute_power(difference: float, error: float, folds: int, *, level: float = SIGNIFICANCE_LEVEL) -> float:
@@ -56,7 +56,7 @@ def min_detectable_difference(error: float, folds: int, *, level: float = SIGNIF
 
 
 def required_seeds(fold_std: float, seed_std: float, folds: int, sizes: FoldSizes, difference: float) -> int | None:
-    """Return the number of seeds per fold needed for a power of 80 %; None if no number suffices.
+    """Return the number of seeds per fold needed for a power of 80 %; None if no number up to `MAX_SEEDS` suffices.
 
     Parameters
     ----------
@@ -88,7 +88,8 @@ def variance_components(difference: "pd.Series[float]") -> tuple[float, float, f
     std
         Standard deviation of the means of folds; nan for fewer than two folds.
     fold_std
-        Standard deviation between folds without the seeds' contribution, at least 0; nan if no fold has two seeds.
+        Standard deviation between folds after subtracting the variance due to seeds, at least 0; nan if no fold has two
+        seeds.
     seed_std
         Standard deviation between the seeds of a fold; nan if no fold has two seeds.
     """
@@ -107,7 +108,8 @@ def variance_components(difference: "pd.Series[float]") -> tuple[float, float, f
 def pool_components(components: pd.DataFrame) -> tuple[float, float, float]:
     """Return the root mean squares of the columns `SPREAD_COLUMNS` over the same rows.
 
-    Only rows with all three count, or, if there are none, rows with the first; nan without any.
+    Only rows with all three values are used. If there are none, the first result is computed from the rows with a
+    value of ``std``, and the other two are nan. Without such rows, all three are nan.
     """
     spread = components[SPREAD_COLUMNS].astype(float)
     complete = spread.dropna() if spread.notna().all(axis=1).any() else spread.dropna(subset="std")
