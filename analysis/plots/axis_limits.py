@@ -1,14 +1,14 @@
-"""Limits of axes: accuracy without enlarged differences, and counts from 1."""
+"""Limits of axes: axes of accuracy do not enlarge small differences, and axes of counts start at 1."""
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-MIN_SPAN = 20.0  # points that an axis of accuracy spans at least
-TOP_MARGIN = 2.0  # points above 100 %, so that markers at 100 % are not cut
+MIN_SPAN = 20.0  # smallest range of an axis of accuracy, in percentage points
+TOP_MARGIN = 2.0  # percentage points above 100 %, so that markers at 100 % are not cut
 
 
 def limit_accuracy_axis(ax: Axes, *, whole: bool = False) -> None:
-    """Set the vertical axis of a figure of accuracy: at least `MIN_SPAN` points high, or 0 to 100 % if `whole`."""
+    """Set the range of the vertical axis of accuracy: at least `MIN_SPAN` points, or 0 to 100 % if `whole` is True."""
     low, high = widen_range(*ax.get_ylim())
     ax.set_ylim((0, 100) if whole else (low, min(high, 100 + TOP_MARGIN)))
     ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))

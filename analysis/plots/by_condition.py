@@ -1,4 +1,4 @@
-"""Figures of conditions, one paper column wide: each function draws on given axes and returns them.
+"""Figures of conditions, one column of a paper wide. Each function draws on given axes and returns them.
 
     figure, ax = style.new_figure()
     by_condition.draw_accuracy_by_condition(frame, ax, xlabel="Frozen through block", reference="none")
@@ -30,7 +30,7 @@ from analysis.output.style import COLOURS, GREY, MARKERS, STYLES, with_style
 from analysis.plots.axis_limits import limit_accuracy_axis, limit_count_axis
 
 MAX_LABEL_LENGTH = 38  # characters of 8 pt that fit along an axis
-MIN_POINTS_OF_LINE = 3
+MIN_POINTS_OF_LINE = 3  # fewer points are not connected
 CHANCE_METRICS = ("accuracy", "balanced_accuracy")
 
 
@@ -273,7 +273,7 @@ def _split_series(frame: pd.DataFrame, column: str | None) -> list[tuple[str | N
 
 
 def describe_error_bars(frame: pd.DataFrame, metric: str, *, point: str | None = None) -> str:
-    """Return what the error bars of a metric are and what they are over; "" without results.
+    """Return a description of error bars, such as "error bars: 95 % interval over folds"; "" without results.
 
     Parameters
     ----------
@@ -320,7 +320,7 @@ def _axis_label(frame: pd.DataFrame, metric: str) -> str:
 
 
 def _sort_by_depth(conditions: Iterable[str]) -> tuple[list[str], bool]:
-    """Sort stages by depth, from "none" to "all"; other names keep their order. Also return whether all are stages."""
+    """Return the names, sorted by depth from "none" to "all" if all are stages, and whether all are stages."""
     depths = {condition: _depth(condition) for condition in conditions}
     are_stages = all(depth is not None for depth in depths.values())
     names = sorted(depths, key=lambda condition: depths[condition] or 0) if are_stages else list(depths)
@@ -338,7 +338,7 @@ def _shorten_stage(stage: str) -> str:
 
 
 def _name_stages(ax: Axes, stages: Sequence[str]) -> None:
-    """Separate stages by faint lines and label each in its middle, longest stages first, if the label fits."""
+    """Separate stages by faint lines, and label those stages whose label fits; longer stages have priority."""
     starts = [i for i, stage in enumerate(stages) if i == 0 or stage != stages[i - 1]]
     ends = [*starts[1:], len(stages)]
     named: dict[float, tuple[str, float]] = {}  # middle: name, half its width (both in layers)
@@ -354,7 +354,7 @@ def _name_stages(ax: Axes, stages: Sequence[str]) -> None:
 
 
 def are_slanted(names: Sequence[str]) -> bool:
-    """Return whether the labels of ticks are slanted because they do not fit side by side."""
+    """Return whether tick labels are too long to fit side by side, so that they are slanted."""
     return sum(len(name) + 2 for name in names) > 44  # characters of 7 pt in one column
 
 

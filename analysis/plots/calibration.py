@@ -82,10 +82,10 @@ def write_calibration(results: OutputFolder, frame: pd.DataFrame, names: Sequenc
         frame,
         draw,
         caption=f"{caption}: reliability diagram with {N_BINS} bins of equal width. Top: accuracy against confidence; "
-        "points below the dashed line are overconfident. Bottom: fraction of clips per bin. Last epoch; the clips of "
-        "all folds with an ensemble are pooled. Single: each clip counts once per member; the ECE is the mean over "
-        "members, each over as many clips as the ensemble. In brackets: mean ECE of a perfectly calibrated network "
-        "with the same confidences.",
+        "below the dashed line, predictions are overconfident. Bottom: fraction of clips per bin. Results of the last "
+        "epoch; the clips of all folds with an ensemble are pooled. Single: all members are pooled in the diagram; the "
+        "ECE is the mean of the members' ECE. In brackets: mean ECE of a perfectly calibrated network with the same "
+        "confidences.",
         height=4.2 * len(points),
     )
 

@@ -25,7 +25,7 @@ MAX_PANELS = 6  # of one figure
 MAX_NAME_LENGTH = 18  # characters of a class name
 MAX_TITLE_LENGTH = 36  # characters of a panel's title
 MARGIN_LABEL = "All"
-COLOUR_MAP = mpl.colormaps["cividis"].with_extremes(bad="#eeeeee")  # cells of classes without clips
+COLOUR_MAP = mpl.colormaps["cividis"].with_extremes(bad="#eeeeee")  # grey cells: classes without clips
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ConfusionMatrix:
     Attributes
     ----------
     values
-        Shared values of the runs by name, such as the condition.
+        Grid values and condition of the runs, by name.
     class_names
         Names of the classes.
     clips
@@ -51,7 +51,7 @@ class ConfusionMatrix:
 
     @property
     def title(self) -> str:
-        """Title of the panel: the shared values of the runs."""
+        """Title of the panel: grid values and condition."""
         return format_point(self.values)
 
 
@@ -132,9 +132,9 @@ def sum_confusion_matrices(groups: Groups, store: Store) -> list[ConfusionMatrix
 
 
 def _matrix_cells(matrix: ConfusionMatrix) -> pd.DataFrame:
-    """Return one row per cell: shared values, ``target``, ``predicted``, ``clips`` and ``share``.
+    """Return one row per cell: grid values, condition, ``target``, ``predicted``, ``clips`` and ``share``.
 
-    Shares are as in `add_margins`.
+    The column ``share`` is the second result of `add_margins`.
     """
     clips, shares = add_margins(matrix.clips)
     names = [*matrix.class_names, MARGIN_LABEL]
@@ -159,8 +159,8 @@ def add_margins(matrix: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArr
     clips
         Number of clips, shape (classes + 1, classes + 1); the last row and column are sums.
     shares
-        Fractions (0 to 1) of the clips of the target class, same shape; the last column is recall, the last row
-        precision, the corner accuracy; nan for classes without clips.
+        Fractions from 0 to 1, same shape: each cell divided by the clips of its target class; recall in the last
+        column, precision in the last row, and accuracy in the corner. nan for classes without clips.
     """
     counts = np.asarray(matrix, dtype=np.int64)
     clips = np.pad(counts, (0, 1))
@@ -200,7 +200,7 @@ def draw_confusion_matrix(matrix: npt.ArrayLike, class_names: Sequence[str], ax:
     ax
         Panel to draw on.
     room
-        Fraction of the figure height that the panel takes.
+        Height of the panel as a fraction of the figure height.
 
     Raises
     ------

@@ -47,10 +47,10 @@ class Sample:
     values
         Mean over the channels, shape (height, width); height 1 for waveforms.
     low, high
-        Values at both ends of the colour map: those that the network receives as 0 and 1 (as black and white without a
-        colour map); with ``--normalise train`` the smallest and largest value of all samples.
+        Values at both ends of the colour map. The network receives `low` as 0 and `high` as 1. With ``--normalise
+        train``, they are the smallest and the largest value of all samples.
     own_range
-        Whether the range is that of this input alone.
+        Whether `low` and `high` are the minimum and the maximum of this input.
     """
 
     title: str
@@ -110,10 +110,10 @@ def write_input_samples(results: OutputFolder, *, per_class: int, time_axis: str
 
 
 def make_samples(run: Run, dataset: Dataset, images: DatasetInputs, rows: Sequence[int]) -> list[Sample]:
-    """Return the inputs `rows` with the range of values that the network receives.
+    """Return the inputs with the indices `rows` as samples.
 
-    With ``--normalise train`` the values are those after the normalisation, in standard deviations of the training
-    clips. Otherwise they are in the unit of the input, and the input transform maps the range from `Sample.low` to
+    With ``--normalise train`` their values are normalised, in standard deviations of the training clips. Otherwise they
+    are in the unit of the input, and the input transform of the network maps the range from `Sample.low` to
     `Sample.high` to 0 .. 1.
     """
     labels = dataset.clips["label"].to_numpy()[images.clip_rows]
@@ -130,7 +130,7 @@ def make_samples(run: Run, dataset: Dataset, images: DatasetInputs, rows: Sequen
 
 
 def _range(run: Run, image: np.ndarray, inputs: Sequence[np.ndarray]) -> tuple[float, float, bool]:
-    """Return the values at both ends of the colour map, and whether they are those of this image alone."""
+    """Return the values at both ends of the colour map, and whether they are the minimum and maximum of this image."""
     fixed = get_input_layout(run.clip, run.frontend).value_range
     if run.frontend.normalise == "train" or (run.frontend.levels == "fixed" and fixed is None):
         return float(min(each.min() for each in inputs)), float(max(each.max() for each in inputs)), False
@@ -222,7 +222,7 @@ def make_clip_grid(samples: Sequence[Sample], view: ImageAxes, *, cmap: str = DE
 
 
 def _exceeds_range(sample: Sample) -> tuple[bool, bool]:
-    """Return whether values are below and above the range of the colours."""
+    """Return whether the sample has values below, and whether it has values above the range of the colour map."""
     return bool(sample.values.min() < sample.low), bool(sample.values.max() > sample.high)
 
 

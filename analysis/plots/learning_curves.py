@@ -45,8 +45,8 @@ def write_learning_curves(
 ) -> None:
     """Write the figure of learning curves, with one line per condition.
 
-    Each grid point has panels of its own, one for each curve; with more than `MAX_LINES` conditions, several sets of
-    panels. All panels of accuracies have the same axis, and all panels of losses.
+    Each grid point has its own panels, one for each measure. If it has more than `MAX_LINES` conditions, they are
+    divided among several sets of panels. All panels of accuracy have the same axes, and so do all panels of loss.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def write_learning_curves(
     title
         Title of the conditions, above the legend.
     measures
-        Names in `CURVES` of the curves to draw; without any, those of ``--curves``.
+        Names in `CURVES` of the measures to draw; () for those of ``--curves``.
     """
     shared = select_shared_runs(groups, results.session.store)
     curves, unreadable = average_histories(shared, results.session.store, measures or results.session.execution.curves)
@@ -120,7 +120,7 @@ def write_learning_curves(
 
 
 def _arrange(measures: Iterable[str]) -> list[list[str]]:
-    """Return the curves to draw in rows: one row, or one for accuracies and one for losses."""
+    """Return the measures to draw as rows of panels: one row, or one row of accuracies and one of losses."""
     present = set(measures)
     drawn = [measure for measure in CURVES if measure in present]
     if len(drawn) <= MAX_PANELS:
@@ -160,7 +160,7 @@ def check_curves(names: Iterable[str]) -> None:
 def average_histories(
     groups: Groups, store: Store, measures: Sequence[str] = tuple(CURVES)
 ) -> tuple[pd.DataFrame, int]:
-    """Average the histories of each condition.
+    """Average the training histories of each condition.
 
     Parameters
     ----------
@@ -169,14 +169,14 @@ def average_histories(
     store
         Store with the runs.
     measures
-        Names in `CURVES`; those that no history has are left out.
+        Names in `CURVES`; measures that no history has are left out.
 
     Returns
     -------
     curves
-        One row per group, ``measure`` and ``epoch`` with the values of the group; ``mean`` and sample ``std`` over
-        folds (seeds averaged within each fold), or over the seeds of a single fold; and the numbers of ``runs`` that
-        have the epoch and that ``ended`` before it.
+        One row per condition, ``measure`` and ``epoch``, with the grid values and the condition; ``mean`` and sample
+        ``std`` over folds (seeds averaged within each fold), or over the seeds of a single fold; the number of ``runs``
+        that have this epoch, and the number that ``ended`` before it.
     unreadable
         Number of finished runs without a readable history.
     """

@@ -22,7 +22,7 @@ def write_metric_bars(
     point: str | None = None,
     file: str = "",
 ) -> None:
-    """Write a bar chart of a metric with one bar per condition, grouped by grid point; nothing for a single condition.
+    """Write a bar chart of a metric with one bar per condition, grouped by grid point; no chart for one condition.
 
     Parameters
     ----------

@@ -26,10 +26,14 @@ def group_experiments(parts: Sequence[tuple[str, Plan]]) -> Groups:
     Returns
     -------
     Groups
-        Runs of each condition. The name of a condition starts with the experiment if there are several experiments or
-        the experiment has one condition. It continues with the condition if the experiment has several, and with the
-        grid values if a condition occurs at several grid points. If the name of the experiment is not that of its
-        network, the network is named first: ``efficientnet_lite0 (VGG16), rotate``.
+        Runs of each condition. The name of a condition has these parts:
+
+        - the experiment, if there are several experiments or it has only one condition;
+        - the condition, if the experiment has several;
+        - the grid values, if the condition occurs at several grid points.
+
+        If the experiment is not named after its network, the network is named first:
+        ``efficientnet_lite0 (VGG16), rotate``.
     """
     groups_of_all: list[tuple[dict[str, Any], Any]] = []
     for name, plan in parts:
@@ -44,7 +48,7 @@ def group_experiments(parts: Sequence[tuple[str, Plan]]) -> Groups:
 
 
 def _name_network(name: str, plan: Plan) -> str:
-    """Return the backbone of an experiment and its name in parentheses; only the name if it is that of the backbone."""
+    """Return the backbone of an experiment, followed by the experiment's name in parentheses unless they are equal."""
     backbones = {each.run.model.backbone for each in plan.planned}
     if len(backbones) != 1:
         return name
@@ -58,7 +62,7 @@ def _plain(name: str) -> str:
 
 
 def write_curve_figure(results: OutputFolder, groups: Groups, *, caption: str, metrics: Sequence[str]) -> None:
-    """Write learning curves; `metrics` are names in `analysis.plots.learning_curves.CURVES`, or () for ``--curves``."""
+    """Write learning curves of `metrics`, names in `analysis.plots.learning_curves.CURVES`; () means ``--curves``."""
     write_learning_curves(results, groups, caption=caption, measures=metrics)
 
 

@@ -1,8 +1,13 @@
 """Our numbers for single classes and for cells of confusion matrices, to compare with published ones.
 
-In ``published.csv`` such a condition is ``class NAME``; or ``NAME as NAME``, target and prediction, where ``All`` is a
-sum; or ``entry K``, the K-th number of a list without class names. The name of one of our conditions and a comma can
-precede it, for example ``block3, class dog``; without it, the first condition of the data set and backbone is meant.
+In ``published.csv`` the column ``condition`` of such a number is one of these:
+
+- ``class NAME``: a class;
+- ``NAME as NAME``: a cell, with target and prediction, where ``All`` is a sum over classes;
+- ``entry K``: the K-th number of a list without class names.
+
+The name of one of our conditions and a comma can precede it, for example ``block3, class dog``. Otherwise, the number
+belongs to the first condition of the data set and backbone.
 """
 
 import re
@@ -22,7 +27,7 @@ ENTRY_NOTE = (
     "Entry: a number of a published list without class names. Ours is the class at that position in the order of "
     "names, if the list has as many entries as there are classes."
 )
-BASE_CONDITION = "base"  # of a network without changes
+BASE_CONDITION = "base"  # condition name of an unchanged network
 ROW_SEPARATOR, BACKBONE_SEPARATOR = ";", " / "  # in the column ``compared-with`` of ``published.csv``
 ENTRY = re.compile(r"entry \d+")
 CLASS_LEVEL = re.compile(r"(?:(.*), )?(class .+|.+ as .+|entry \d+)")
@@ -41,10 +46,10 @@ def split_class(condition: str) -> tuple[str, str]:
 
 
 def describe_subject(published: Mapping[Any, Any], *, several_sets: bool) -> str:
-    """Return what a published number is about, such as "esc50, densenet201, block3".
+    """Return data set, backbone and condition of a published number, such as "esc50, densenet201, block3".
 
-    The data set is left out without `several_sets`. Classes, cells, and the condition of an unchanged network are left
-    out too.
+    The data set is named only if `several_sets` is True. Classes, cells, and the condition of an unchanged network are
+    not named.
     """
     condition, _ = split_class(published["condition"])
     words = [published["data"] * several_sets, published["backbone"], condition * (condition != BASE_CONDITION)]
@@ -64,8 +69,9 @@ def class_level_rows(plan: Plan, store: Store, published: pd.DataFrame) -> list[
     Returns
     -------
     rows
-        ``data``, ``backbone``, ``condition`` and ``run_ids`` of each; for a class also ``precision``, ``recall`` and
-        ``f1`` with their ``_std``, for a cell ``clips``: the mean over seeds, summed over folds.
+        One dictionary for each class or cell, with ``data``, ``backbone``, ``condition`` and ``run_ids``. Classes have
+        ``precision``, ``recall`` and ``f1`` with their ``_std``. Cells have ``clips``: the number of clips, averaged
+        over seeds and summed over folds.
     """
     compared = (name for text in published["compared-with"] for _, name in split_compared(text))
     conditions = {condition for condition in (*published["condition"], *compared) if CLASS_LEVEL.fullmatch(condition)}

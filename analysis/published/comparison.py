@@ -1,4 +1,4 @@
-"""Tables of published numbers in the shape that they have in the report, with our numbers beside them."""
+"""Tables of published numbers with the rows and columns of the report, with our numbers beside them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,9 @@ COMPARED_NOTE = (
     "test fold (optimistic) if the report gives that one, otherwise the last epoch."
 )
 DIFFERS_NOTE = (
-    "Differs in: settings of our runs that are not those of the report. Settings that it leaves open are not compared."
+    "Differs in: settings of our runs that differ from the report. Settings that it does not state are not compared."
 )
-PUBLISHED_ONLY_NOTE = "Published numbers only: no run of ours measures them on the same data set with the same network."
+PUBLISHED_ONLY_NOTE = "Published numbers only: none of our runs has the same data set and the same network."
 
 
 def write_published_comparison(
@@ -39,7 +39,7 @@ def write_published_comparison(
     name: str = "published",
     in_study: bool = True,
 ) -> None:
-    """Write what a report has published for an item beside our results: a table of numbers, and one of statements.
+    """Write the published numbers and statements of an item beside our results, in one table each.
 
     The table of numbers has the rows and columns of the report. ``<name>-numbers.csv`` has one row for each number.
 
@@ -48,7 +48,7 @@ def write_published_comparison(
     results
         Output folder. Its `published_as` is the name of our data set in the published numbers.
     frame
-        Rows of the analysis, with ``run_ids`` if they are from runs.
+        Rows of the analysis; the column ``run_ids`` has the runs of a row, if there are any.
     study, item, folder
         Parameters of `load_published`.
     title
@@ -85,7 +85,9 @@ def write_published_comparison(
 def join_numbers(
     published: pd.DataFrame, own_rows: Sequence[OwnRow], data_sets: Mapping[str, Any], *, in_study: bool
 ) -> pd.DataFrame:
-    """Return the published numbers of an item with ours: one row for each pair, or number without a counterpart.
+    """Return the published numbers of an item with ours.
+
+    There is one row for each pair of a published number and one of ours, and for each published number without a match.
 
     Parameters
     ----------
@@ -96,7 +98,7 @@ def join_numbers(
     data_sets
         Data sets of our runs by ``data.content``.
     in_study
-        As in `write_published_comparison`; if False, numbers without a counterpart are left out.
+        As in `write_published_comparison`; if False, published numbers without a match are left out.
 
     Returns
     -------
@@ -139,7 +141,7 @@ def join_numbers(
 
 
 def _row_and_column(published: Mapping[str, Any], *, several_sets: bool) -> tuple[str, str]:
-    """Return row and column of a number: those of the report or, for a number in the text, from what it is about."""
+    """Return row and column of a number: those of the report or, for a number in its text, its subject and metric."""
     _, part = split_class(published["condition"])
     row = published["row"] or describe_subject(published, several_sets=several_sets)
     column = ", ".join(filter(None, [metric_title(published["metric"]), part]))
@@ -149,8 +151,8 @@ def _row_and_column(published: Mapping[str, Any], *, several_sets: bool) -> tupl
 def shape_table(joined: pd.DataFrame) -> tuple[pd.DataFrame, list[Column]]:
     """Return a table with the rows and columns of the report, from the result of `join_numbers`.
 
-    A cell is "ours / published", or the published number alone if the whole table has none of ours. A last column lists
-    what differs, if anything does.
+    A cell is "ours / published", or only the published number if the whole table has no number of ours. If any settings
+    differ, the last column lists them.
     """
     has_ours = bool(joined["ours"].notna().any())
     by_row = {row: list(dict.fromkeys(part["column"])) for row, part in joined.groupby("row", sort=False)}
@@ -175,7 +177,7 @@ def shape_table(joined: pd.DataFrame) -> tuple[pd.DataFrame, list[Column]]:
 
 
 def _join_differences(part: pd.DataFrame) -> str:
-    """Return what differs in a row of the table; with the columns, if it is not the same in all of them."""
+    """Return the differences of a row of the table; if its columns have different ones, each with its columns."""
     compared = part[part["ours"].notna()].drop_duplicates(["column", "differs_in"])
     columns = {str(text): list(group["column"]) for text, group in compared.groupby("differs_in", sort=False)}
     if len(columns) < 2:

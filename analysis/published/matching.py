@@ -1,4 +1,4 @@
-"""Find our number for a published one, and list the settings in which the two differ."""
+"""Find our number for a published number, and list the settings in which the two differ."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ from core.datasets.dataset import Dataset
 from core.plan import Plan
 
 EPOCH_METRICS = ("accuracy", "delta")  # we have these for the best epoch and for the last one
-DECLARED_SETS = ("thirteen-classes",)  # not public, so the content cannot be checked; the name is a declaration
-UNFROZEN = "none"  # value of the setting freeze
+DECLARED_SETS = ("thirteen-classes",)  # not public, so the content cannot be checked; the user declares it by the name
+UNFROZEN = "none"  # value of the setting "freeze" if nothing is frozen
 Published = Mapping[Any, Any]  # a row of `analysis.published.numbers.load_published`
 
 
 @dataclass(frozen=True)
 class OwnRow:
-    """One row of an analysis, and the runs it is from.
+    """One row of the table of an analysis, with its runs.
 
     Attributes
     ----------
@@ -31,8 +31,8 @@ class OwnRow:
         Columns of the row: one for each metric. ``<metric>_best_epoch`` is its value at the best epoch,
         ``<metric>_std`` its standard deviation, and ``<metric>_low`` and ``<metric>_high`` its 95 % interval.
     data
-        Name of the data set in published numbers; "" for a number that does not depend on the data, such as the number
-        of parameters.
+        Name of the data set, as in published numbers; "" for a number that does not depend on the data, such as the
+        number of parameters.
     backbone, condition
         Names of the backbone and the condition.
     runs
@@ -62,7 +62,17 @@ class OwnRow:
 
 @dataclass(frozen=True)
 class Match:
-    """One of our numbers for a published one, its standard deviation, its row, and the differences in words."""
+    """One of our numbers for a published number.
+
+    Attributes
+    ----------
+    value, std
+        Our number, and its standard deviation.
+    row
+        The row that has the number.
+    differences
+        Settings in which our runs differ from the report, in words.
+    """
 
     value: float
     std: float
@@ -119,7 +129,7 @@ def _identify_data(name: str, run: Run, plan: Plan, published_as: str) -> tuple[
 
 
 def metric_column(published: Published) -> str:
-    """Return the column of our rows with the metric of a published number, at the same epoch."""
+    """Return the column of our rows that has the metric of a published number, for the same epoch (last or best)."""
     column = metric_base(str(published["metric"]))
     return column + "_best_epoch" * (published["epoch"] == BEST_EPOCH and column in EPOCH_METRICS)
 
@@ -133,11 +143,11 @@ def find_matches(
     item_backbones: Mapping[str, Sequence[str]],
     in_study: bool,
 ) -> list[Match]:
-    """Return our numbers that measure the same as a published one. Only this function decides that.
+    """Return our numbers that can be compared with a published number. Only this function decides that.
 
-    A match has the same data set, condition, metric and epoch. Its backbone and starting weights are the same too,
-    unless a study puts another network in the place of the published one. Of several candidates, such as two learning
-    rates, those with the fewest differences are returned, each on its own.
+    A match has the same data set, condition, metric and epoch. It also has the same backbone and starting weights,
+    unless a study replaces the published network by another one. Of several candidates, such as rows with two learning
+    rates, those with the fewest differences are returned, one match for each different number.
 
     Parameters
     ----------
@@ -152,7 +162,7 @@ def find_matches(
     item_backbones
         Backbones of the published numbers of the item, by condition.
     in_study
-        Whether the rows are of the experiment that a study names for the item; False for a command of its own.
+        Whether the rows are from the command `study`, whose experiment reproduces the item; False for other commands.
     """
     column = metric_column(published)
     candidates = [
@@ -187,9 +197,10 @@ def find_matches(
 def select_backbone(
     published: Published, rows: Sequence[OwnRow], item_backbones: Mapping[str, Sequence[str]], *, substitutes: bool
 ) -> list[OwnRow]:
-    """Return the rows with the backbone of a published number, or with the one that a study puts in its place.
+    """Return the rows with the backbone of a published number or, if there are none, with its substitute in a study.
 
-    A substitute is a backbone without published numbers in this item, for a condition with one published backbone.
+    A substitute is a backbone that has no published numbers in this item. It is accepted with `substitutes`, and only
+    for a condition with one published backbone.
     """
     backbone = published["backbone"]
     same = [row for row in rows if backbone in ("", row.backbone)]
@@ -208,7 +219,7 @@ def list_backbones(numbers: pd.DataFrame) -> dict[str, list[str]]:
 def list_differences(
     published: Published, row: OwnRow, stated: Mapping[str, str], data_sets: Mapping[str, Dataset]
 ) -> list[str]:
-    """Return what differs between a published number and one of our rows, in words.
+    """Return the differences between a published number and one of our rows as texts, such as "lr 0.1 instead of 0.01".
 
     Parameters
     ----------

@@ -1,30 +1,30 @@
-"""What reports have published: their numbers and statements, read and checked.
+"""Read and check the published numbers and statements of reports.
 
 ``ablations/studies/<report>/published.csv`` has one number or statement in each row, with these columns:
 
 - ``item``: table, figure or section of the report.
-- ``row``, ``column``: where the number stands in a table of the report. Empty for a number in the text; its place in
-  our table then follows from the next columns.
-- ``data``, ``backbone``, ``condition``: what the number is about, in the names of this toolkit if it has them. Empty if
-  the report names none, for example a statement about all backbones. A condition can also be a class or a cell of a
-  confusion matrix (`analysis.published.class_level`).
+- ``row``, ``column``: row and column of the number in a table of the report. Empty for a number in the text; its row
+  and column in our table then follow from the next columns.
+- ``data``, ``backbone``, ``condition``: data set, backbone and condition of the number, with the names of this toolkit
+  if it has them. Empty if the report names none, for example for a statement about all backbones. A condition can also
+  be a class or a cell of a confusion matrix (`analysis.published.class_level`).
 - ``metric``: name of the metric (`KNOWN_METRICS`). A published range is two metrics that end in ``_low`` and ``_high``.
   ``delta`` is a change against the first condition.
-- ``epoch``: ``best`` if the number is from the best epoch of a run; it is then compared with our best epoch, never with
-  our last one. Empty if the report does not name the epoch or the number has none, such as a count.
+- ``epoch``: ``best`` if the number is from the best epoch of a run; it is then compared with our best epoch. Otherwise
+  empty, also if the report does not name the epoch; the number is then compared with our last epoch.
 - ``value``: a fraction from 0 to 1, a count, or seconds. ``std``: its standard deviation, or empty.
-- ``printed``: the number as the report prints it, such as ``91.39±0.37%``; ours is shown in the same unit and with as
-  many decimals. For a statement in words, its words.
+- ``printed``: the number as the report prints it, such as ``91.39±0.37%``; our number is shown in the same unit and
+  with the same number of decimals. For a statement, its words.
 - ``approximate``: true for a number in words ("about 90%", "over 6 million").
-- ``claim``, ``compared-with``: for a statement in words, in place of ``value``: what it says about the metric
+- ``claim``, ``compared-with``: for a statement in words, instead of ``value``: its claim about the metric
   (`analysis.published.statements`).
 - ``differs``: a difference between the report and this toolkit that no option expresses, or empty.
-- ``contradiction``: what another place of the report states instead, or empty.
+- ``contradiction``: a contradicting statement at another place of the report, or empty.
 - ``source``: the place in the report, in the report's own words.
 
-Every further column is a setting that the report states for its number: an option of a run without its dashes (such as
-``epochs``), ``freeze``, or one of `analysis.published.settings.DESIGN_COLUMNS`. Where the report leaves a setting open
-the cell is empty, and the setting is not compared.
+Every other column is a setting that the report states for the number: an option of a run without its dashes (such as
+``epochs``), ``freeze``, or one of `analysis.published.settings.DESIGN_COLUMNS`. If the report does not state a setting,
+the cell is empty and the setting is not compared.
 """
 
 import contextlib
@@ -60,8 +60,8 @@ TEXT_COLUMNS = (
 OTHER_COLUMNS = ("value", "std", "approximate")
 REQUIRED_COLUMNS = ("item", "data", "metric", "value")
 BEST_EPOCH = "best"
-FRACTIONS = ("accuracy", "precision", "recall", "f1", "score")  # ends of the names of metrics from 0 to 1
-SIZE_METRICS = (  # of a network, independent of training
+FRACTIONS = ("accuracy", "precision", "recall", "f1", "score")  # names of metrics from 0 to 1 end with one of these
+SIZE_METRICS = (  # metrics of the size of a network, which do not depend on training
     "parameters",
     "trainable_parameters",
     "non_trainable_parameters",
@@ -109,8 +109,8 @@ def load_published(study: str, item: str | None = None, *, folder: Path) -> pd.D
     Raises
     ------
     UserError
-        If the study, the item or a column is unknown (with the nearest match), the file cannot be read, or it has a
-        value that cannot be right; the message names the row and the column.
+        If the study, the item or a column is unknown (with the nearest match), the file cannot be read, or a value is
+        invalid; the message names the row and the column.
     """
     if study not in list_published(folder):
         raise unknown_name_error("study", study, list_published(folder))
@@ -138,7 +138,7 @@ def setting_columns(numbers: pd.DataFrame) -> list[str]:
 
 
 def metric_base(metric: str) -> str:
-    """Return the metric that a bound is about: ``delta`` for ``delta_high``."""
+    """Return the name of a metric without the suffix of a bound: ``delta`` for ``delta_high``."""
     return re.sub("_(low|high)$", "", metric)
 
 
@@ -174,7 +174,7 @@ def _read_table(file: Path, where: str) -> pd.DataFrame:
 
 
 class _CellError(Exception):
-    """A value that cannot be right, and its column."""
+    """Raised for a cell with an invalid value; `column` is its column."""
 
     def __init__(self, column: str, message: str) -> None:
         super().__init__(message)
@@ -240,7 +240,7 @@ def _check_range(value: float, std: float, metric: str) -> None:
 
 
 def _check_contradictions(numbers: pd.DataFrame, where: str) -> None:
-    """Refuse different values of the same number, unless the file names the contradiction, and repeated rows."""
+    """Raise `UserError` for repeated rows, and for different values of the same number without ``contradiction``."""
     settings = setting_columns(numbers)
     first: dict[tuple[Any, ...], tuple[int, Mapping[Any, Any]]] = {}
     for number, row in enumerate(numbers.to_dict("records"), start=1):

@@ -1,4 +1,4 @@
-"""Format our numbers as a report prints its own: in the same unit and with as many decimals."""
+"""Format our numbers as a report prints its numbers: in the same unit and with the same number of decimals."""
 
 import itertools
 import math
@@ -68,12 +68,12 @@ class PrintedFormat:
 
 
 def read_printed_format(published: Mapping[str, Any]) -> PrintedFormat | None:
-    """Return unit and precision of a published number; None if they do not follow from its text.
+    """Return unit and precision of a published number, a row of ``published.csv``; None if they cannot be derived.
 
-    They are those of the text in ``printed`` or, without one, of the number in ``value``.
+    They are read from the text in ``printed`` or, if it is empty, from the number in ``value``.
     """
     value, printed, metric = float(published["value"]), str(published["printed"]), str(published["metric"])
-    text = re.sub(r"[,:]", "", printed)  # a report has 0.980:76923
+    text = re.sub(r"[,:]", "", printed)  # one report prints 0.980:76923
     units = [(scale, suffix) for pattern, scale, suffix in UNITS if re.search(pattern, text)] or [
         (1.0, ""),
         (100.0, ""),

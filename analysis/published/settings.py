@@ -63,9 +63,9 @@ def list_setting_differences(
     Parameters
     ----------
     stated
-        Settings of the report by column of ``published.csv``; an empty text is not compared.
+        Settings that the report states, by column of ``published.csv``; empty settings are not compared.
     runs
-        Runs of one number. Without runs nothing is compared.
+        Runs of one of our numbers; without runs, the result is empty.
     datasets
         Data sets of the runs by ``data.content``.
     """
@@ -116,7 +116,10 @@ def _resolve_for_runs(column: str, text: str, runs: Sequence[Run]) -> Any:
 
 
 def _read_splits(runs: Sequence[Run], datasets: Mapping[str, Dataset]) -> list[tuple[float, float, float]]:
-    """Return the mean percentages of training, validation and test clips over the folds, for each kind of split."""
+    """Return the mean percentages of training, validation and test clips over the folds.
+
+    The list has one entry for each data set and fraction of validation clips.
+    """
     by_kind: dict[tuple[str, float], set[int]] = {}
     for run in runs:
         if run.data.content in datasets:

@@ -1,14 +1,14 @@
 """Statements of a report in words, and what our runs show.
 
-In ``published.csv`` the column ``claim`` says what a statement says about the metric of its condition:
+In ``published.csv`` the column ``claim`` has the claim of a statement about the metric of its condition:
 
-- ``highest``, ``lowest``: among the conditions of one experiment.
-- ``above``, ``below``: compared with everything in the column ``compared-with``. These are conditions, separated by
-  ";", those of another network as ``BACKBONE / CONDITION``; or another metric of the same row.
-- ``stated``: no metric of our runs decides it.
+- ``highest``, ``lowest``: the metric is the highest or lowest of all conditions of the experiment.
+- ``above``, ``below``: it is above or below all values in the column ``compared-with``. These are conditions, separated
+  by ";" (conditions of another network are written as ``BACKBONE / CONDITION``), or another metric of the same row.
+- ``stated``: no metric of our runs can test the statement.
 
-The statement itself is in ``printed``. In contrast to a number it can be examined on other data and with other
-settings; the table then says what differs.
+The words of the statement are in ``printed``. Unlike a number, a statement is also tested on other data and with other
+settings; the table then lists the differences.
 """
 
 import math
@@ -28,7 +28,7 @@ from analysis.published.numbers import SIZE_METRICS, is_fraction, setting_column
 from core.datasets.dataset import Dataset
 
 HOLDS, FAILS, UNCLEAR, NOT_MEASURED = "holds", "does not hold", "not clear", "not measured"
-MAX_LISTED = 4  # rows that a statement is compared with; of more, the extreme one is shown
+MAX_LISTED = 4  # values that a statement is compared with; if there are more, only the most extreme one is shown
 COLUMNS = (
     Column("statement", "Statement"),
     Column("subject", "Subject"),
@@ -39,8 +39,8 @@ COLUMNS = (
 )
 FINDING_NOTE = (
     "Finding: holds (or does not hold) if our values are in the stated (or the opposite) order and their 95 % "
-    "intervals do not overlap; numbers of parameters are exact. Not clear: the intervals overlap, or there is none "
-    "because a condition is a single run. Not measured: no run of ours decides it."
+    "intervals do not overlap; numbers of parameters are exact. Not clear: the intervals overlap, or a condition has "
+    "no interval because it is a single run. Not measured: none of our runs can test the statement."
 )
 
 
@@ -66,7 +66,7 @@ class _Candidates:
     backbones
         Backbones that the statements of the item name, by condition.
     substitutes
-        Whether a backbone that they do not name can take the place of a published one.
+        Whether a backbone that the statements do not name can replace a published one.
     """
 
     rows: Sequence[OwnRow]
@@ -103,8 +103,8 @@ def write_statements(
     name, caption
         Name and caption of the table.
     in_study
-        Whether the rows are of the experiment that a study names for the item. For a command of its own (False), only
-        statements that its runs decide on the published data set are shown.
+        Whether the rows are from the command `study`, whose experiment reproduces the item. For other commands (False),
+        only statements are shown that their runs can test on the published data set.
     """
     rows = [
         row
@@ -124,7 +124,9 @@ def write_statements(
 def examine_statements(
     statements: pd.DataFrame, own_rows: Sequence[OwnRow], data_sets: Mapping[str, Dataset], *, in_study: bool
 ) -> list[dict[str, str]]:
-    """Return the table rows of statements: one for each of our rows that a statement is about, or one without finding.
+    """Return the table rows of statements.
+
+    A statement has one row for each of our rows that can test it, or one row "not measured".
 
     Parameters
     ----------
@@ -174,7 +176,7 @@ def _list_backbones(statements: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def _list_others(statement: Mapping[Any, Any], subject: OwnRow, candidates: _Candidates) -> list[_Quantity]:
-    """Return what the subject of a statement is compared with; nothing if a part of it is missing."""
+    """Return the values that the subject of a statement is compared with; an empty list if one of them is missing."""
     claim, compared, column = statement["claim"], statement["compared-with"], metric_column(statement)
     rows: list[OwnRow] = []
     if claim in ("highest", "lowest"):
@@ -202,7 +204,7 @@ def _quantity(row: OwnRow, column: str, name: str) -> _Quantity:
 
 
 def _judge(first: _Quantity, others: Sequence[_Quantity], statement: Mapping[Any, Any]) -> str:
-    """Return the finding: the statement holds if it holds against every other row."""
+    """Return the finding: the statement holds if `first` is in the stated order with every value in `others`."""
     sign = 1 if statement["claim"] in ("highest", "above") else -1
     orders = {_compare(first, other, exact=statement["metric"] in SIZE_METRICS) * sign for other in others}
     if orders == {1}:

@@ -1,7 +1,7 @@
 """Results of a search: configurations sorted by validation accuracy, a figure, and the command to use the best.
 
-The test accuracy of a configuration is reported only if its validation clips are no test clips: for the best one of a
-search on one fold, and for the best one of each fold (`analysis.search.nested_selection`).
+The test accuracy of a configuration is reported only if it was not chosen on test clips: for the best configuration of
+a search on one fold, and for the best configuration of each fold (`analysis.search.nested_selection`).
 """
 
 import math
@@ -51,7 +51,7 @@ def write_search_results(results: OutputFolder, space: Space, *, is_adaptive: bo
     space
         Search space.
     is_adaptive
-        Whether the search chose which runs to train by the results of earlier ones (Optuna, early stopping of trials).
+        Whether the results of earlier runs decided which runs were trained (Optuna, early stopping of trials).
 
     Returns
     -------
@@ -74,7 +74,7 @@ def write_search_results(results: OutputFolder, space: Space, *, is_adaptive: bo
         metrics = summarise_conditions(plan, store).set_index("condition")
         added = [f"{name}{suffix}" for name in requested for suffix in ("", "_std", "_low", "_high")]
         values = metrics[[name for name in added if name not in frame]]
-        complete = metrics["compared"] == metrics["runs"]  # others would be means over other folds
+        complete = metrics["compared"] == metrics["runs"]  # means of incomplete conditions would be over other folds
         frame = frame.join(values.where(complete), on="condition")
     nested = select_per_fold(plan, store)
     results.write_table(
@@ -122,9 +122,10 @@ def best_configuration_row(frame: pd.DataFrame, plan: Plan, store: Store, space:
     Returns
     -------
     row
-        Searched options by column name, ``run_ids`` of the best configuration, and ``accuracy``: the mean over folds of
-        the test accuracy of the configuration chosen in each fold (`analysis.search.nested_selection`), which for one
-        fold is the best configuration; empty if no configuration has finished.
+        One row with the searched options by column name, ``data``, ``backbone``, ``condition``, ``run_ids`` of the best
+        configuration, and ``accuracy``. For one fold, this is the test accuracy of the best configuration; for several
+        folds, the mean test accuracy of the configuration chosen in each fold (`analysis.search.nested_selection`).
+        No row if no configuration has finished.
     """
     best = frame.iloc[0]
     if not _is_finished(best):
@@ -177,7 +178,7 @@ def summarise_search(plan: Plan, store: Store, keys: Sequence[str]) -> pd.DataFr
     options
         Searched options by column name.
     condition
-        All of them in words.
+        Name of the configuration: the searched options and their values.
     validation_accuracy, validation_accuracy_std, validation_loss
         Mean over folds and seeds after the last epoch. The standard deviation is between folds (seeds are averaged
         first), or between seeds if there is one fold. NaN if a run has no score. The best configuration has the
@@ -185,7 +186,7 @@ def summarise_search(plan: Plan, store: Store, keys: Sequence[str]) -> pd.DataFr
     epochs, seconds
         Means over runs.
     compared, over
-        Number of runs, and whether the scores are over folds, the seeds of one fold, or 1 run.
+        Number of runs, and what is averaged: "folds", "seeds" (of one fold) or "1 run".
     runs, failed, missing, stopped
         Number of planned runs, and of those that failed, are not in the store, or were stopped early.
     run_ids
@@ -197,7 +198,7 @@ def summarise_search(plan: Plan, store: Store, keys: Sequence[str]) -> pd.DataFr
 
 
 def as_cli_options(point: Mapping[str, Any]) -> str:
-    """Return a point as options of a command line."""
+    """Return the options of a point of the search space in the form of a command line."""
     return " ".join(f"{flag_of(key)} {shlex.quote(format_option(value))}" for key, value in point.items())
 
 
@@ -259,7 +260,7 @@ def _summarise_configuration(
 
 
 def _sort_key(row: Mapping[str, Any]) -> tuple[bool, bool, float, float]:
-    """Sort by accuracy, then loss; stopped configurations come after finished ones, those without a result last."""
+    """Return a sorting key: accuracy, then loss; stopped configurations after finished ones, unfinished ones last."""
     accuracy, loss = row["validation_accuracy"], row["validation_loss"]
     no_result = math.isnan(accuracy)
     return (no_result, row["stopped"] > 0, 0.0 if no_result else -accuracy, 0.0 if no_result else loss)
@@ -273,8 +274,8 @@ def _footnotes(frame: pd.DataFrame, nested: pd.DataFrame, plan: Plan, store: Sto
     runs, folds = plan.runs, {run.data.fold for run in plan.runs}
     notes = [
         protocol_note(epoch="last epoch", folds=folds, seeds={r.seed for r in runs}),
-        f"Selected by the accuracy on {_validation_share(runs, store)} of the clips of the training folds, held out by "
-        "group. Validation loss: cross-entropy, whatever --loss is.",
+        f"Selected by the accuracy on validation clips: {_validation_fraction(runs, store)} of the clips of the "
+        "training folds, held out by group. Validation loss: cross-entropy, for every --loss.",
     ]
     best = frame.iloc[0]
     if not _is_finished(best):
@@ -285,7 +286,7 @@ def _footnotes(frame: pd.DataFrame, nested: pd.DataFrame, plan: Plan, store: Sto
     return [
         *notes,
         f"Best: {best['condition']}. Its test accuracy over these folds would be too high, because the validation "
-        "clips of one fold are test clips of another. Chosen in each fold (table 'folds'), the search reaches "
+        "clips of one fold are test clips of another. Nested cross-validation (table 'folds') has an accuracy of "
         f"{format_nested_accuracy(nested)}.",
     ]
 
@@ -295,12 +296,12 @@ def _mean_test_accuracy(row: Any, store: Store) -> float:
     return float(np.mean([record.metrics.accuracy for run in row["run_ids"] if (record := store.finished(run))]))
 
 
-def _validation_share(runs: Sequence[Run], store: Store) -> str:
-    """Return the held-out fraction in percent. Whole groups are held out, so it can differ from --validation."""
+def _validation_fraction(runs: Sequence[Run], store: Store) -> str:
+    """Return the fraction of validation clips in percent; it can differ from --validation, as groups are not split."""
     requested = runs[0].data.validation
     clips = [record.clips for run in runs if (record := store.finished(run))]
-    shares = [f"{one.validation / (one.train + one.validation):.0%}" for one in clips]
-    if not shares or set(shares) == {f"{requested:.0%}"}:
+    fractions = [f"{each.validation / (each.train + each.validation):.0%}" for each in clips]
+    if not fractions or set(fractions) == {f"{requested:.0%}"}:
         return f"{requested:.0%}"
-    percentages = dict.fromkeys(sorted(shares, key=lambda share: int(share[:-1])))
+    percentages = dict.fromkeys(sorted(fractions, key=lambda text: int(text[:-1])))
     return f"{' to '.join([*percentages][:: max(1, len(percentages) - 1)])} (requested: {requested:.0%})"

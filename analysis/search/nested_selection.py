@@ -1,9 +1,9 @@
 """Nested cross-validation of a search: each fold has its own best configuration.
 
 In fold k the configuration with the highest accuracy on the validation clips of fold k is chosen, and its accuracy on
-the test clips of fold k is reported. The two parts are disjoint. A configuration that is chosen by its mean over all
-folds has no such test clips: the validation clips of a fold are test clips of other folds. Its test accuracy is
-therefore too high (``python -m tests.benchmarks statistics``).
+the test clips of fold k is reported. These clips are disjoint. For a configuration that is chosen by its mean over all
+folds, the test clips are not independent of the choice: the validation clips of a fold are test clips of other folds.
+Its test accuracy is therefore too high (``python -m tests.benchmarks statistics``).
 """
 
 import math
@@ -35,8 +35,8 @@ def choose_per_fold(scores: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Rows of `scores`, sorted by fold: the highest accuracy, the lowest loss if accuracies are equal. A fold without
-        results is missing.
+        One row of `scores` for each fold, sorted by fold: the row with the highest accuracy or, if accuracies are
+        equal, the lowest loss. Folds without results have no row.
     """
     known = scores[scores["validation_accuracy"].notna()]
     ranked = known.sort_values(["validation_accuracy", "validation_loss"], ascending=[False, True], kind="stable")
@@ -44,7 +44,7 @@ def choose_per_fold(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def select_per_fold(plan: Plan, store: Store) -> pd.DataFrame:
-    """Return the best configuration of each fold of a search, chosen on the validation clips of this fold alone.
+    """Return the best configuration of each fold of a search, chosen on the validation clips of this fold only.
 
     Columns
     -------
@@ -82,8 +82,8 @@ def write_nested_selection(results: OutputFolder, nested: pd.DataFrame, space: S
         notes.append(f"{len(folds) - len(nested)} of {len(folds)} folds have no finished configuration.")
     if is_adaptive:
         notes.append(
-            "Optuna and --scheduler decide by the validation clips of all folds, which are test clips of other folds, "
-            "so the test accuracy can be too high. Grid and random search without --scheduler have no such overlap."
+            "Optuna and --scheduler use the validation clips of all folds, which are test clips of other folds, so the "
+            "test accuracy can be too high. Grid and random search without --scheduler do not have this problem."
         )
     results.write_table(
         "folds",

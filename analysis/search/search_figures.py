@@ -14,8 +14,8 @@ from analysis.output.style import COLOURS, GREY, with_style
 from analysis.plots.axis_limits import limit_accuracy_axis, widen_range
 
 SCORE = "validation_accuracy"
-MAX_TICKS = 8  # values of an option that have a tick each
-TICK_BOX: Any = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}  # readable on top of lines
+MAX_TICKS = 8  # up to this number of values of an option, each value has a tick
+TICK_BOX: Any = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}  # keeps labels on lines readable
 
 
 @with_style
@@ -133,7 +133,10 @@ def _score_label(frame: pd.DataFrame) -> str:
 
 
 def _score_positions(percent: pd.Series) -> tuple[np.ndarray, list[tuple[float, str]]]:
-    """Return positions of accuracies in percent on an axis (0 to 1) that spans at least 20 points, and its ticks."""
+    """Return the positions (0 to 1) of accuracies on an axis that spans at least 20 points, and its ticks.
+
+    Ticks are pairs of position and label.
+    """
     low, high = widen_range(float(percent.min()), float(percent.max()))
     return ((percent - low) / (high - low)).to_numpy(), [
         (float((value - low) / (high - low)), _format_short(value)) for value in (percent.min(), percent.max())
@@ -141,7 +144,10 @@ def _score_positions(percent: pd.Series) -> tuple[np.ndarray, list[tuple[float, 
 
 
 def _axis_positions(values: pd.Series) -> tuple[np.ndarray, list[tuple[float, str]]]:
-    """Return positions of values on an axis (0 to 1), and its ticks; log scale from a factor of ten on."""
+    """Return the positions (0 to 1) of values on an axis, and its ticks (position and label).
+
+    The axis is logarithmic if the largest value is at least ten times the smallest one.
+    """
     if not pd.api.types.is_numeric_dtype(values) or values.dtype == bool:
         names = list(dict.fromkeys(values))
         heights = {name: (i + 0.5) / len(names) for i, name in enumerate(names)}

@@ -22,8 +22,8 @@ from core.registry import Lazy
 from core.store.run_store import STOPPED, Store
 
 optuna = Lazy("optuna")  # only --search optuna imports it
-Point = dict[str, Any]  # values by ``group__field``
-MAX_DRAWS = 100  # attempts to draw a new point
+Point = dict[str, Any]  # values of run options, with keys such as ``training__lr``: group and field of `Run`
+MAX_DRAWS = 100  # attempts to draw a point that was not drawn before
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ Space = dict[str, Sequence[Any] | Range]
 
 
 def contains(space: Space, point: Any) -> bool:
-    """Return whether `point`, of JSON types, is a point of a search space."""
+    """Return whether `point`, read from a JSON file, is a point of a search space."""
     return (
         isinstance(point, dict)
         and set(point) == set(space)
@@ -105,7 +105,7 @@ def parse_values(key: str, texts: Sequence[str]) -> Sequence[Any] | Range:
     key
         Option as ``group__field``.
     texts
-        Words of the command line; values that are not text are returned unchanged.
+        Words of the command line. If the option is neither an integer nor a float, they are returned unchanged.
 
     Raises
     ------
@@ -196,8 +196,8 @@ class OptunaSampler:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.space = space
         self.failure = optuna.trial.TrialState.FAIL
-        draws = int(np.random.SeedSequence((seed, len(known))).generate_state(1)[0])  # do not repeat `known`
-        self.study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=draws))
+        sampler_seed = int(np.random.SeedSequence((seed, len(known))).generate_state(1)[0])  # do not repeat `known`
+        self.study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=sampler_seed))
         self.open: list[tuple[Point, Any]] = []
         for point in known:
             self.study.enqueue_trial(point)

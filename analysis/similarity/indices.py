@@ -36,7 +36,7 @@ MIN_DATAPOINTS_PER_NEURON = 5  # recommended by the authors of SVCCA (github.com
 
 @dataclass(frozen=True)
 class Similarity:
-    """Value of a similarity index, with the numbers that are needed to judge it.
+    """Value of a similarity index, and numbers that show how reliable it is.
 
     Attributes
     ----------
@@ -49,9 +49,9 @@ class Similarity:
     n_datapoints
         Number of rows of x and of y.
     noise_floor
-        The same index for the same activations with randomly mis-paired clips (one random pairing). It contains
-        similarity by chance and the similarity common to all clips. For `cka` without spatial positions it is about 0,
-        with either sign. NaN if every batch was a single clip.
+        The same index for the same activations if clips are paired at random (one random pairing). It measures the
+        similarity that is due to chance or common to all clips. For `cka` without spatial positions it is about 0, and
+        may be negative. NaN if every batch was a single clip.
     """
 
     value: float
@@ -71,10 +71,10 @@ class Similarity:
 
     @property
     def has_few_datapoints(self) -> bool:
-        """Whether there are fewer than 5 datapoints per neuron of the wider side.
+        """Whether there are fewer than 5 datapoints per neuron of x or of y, whichever has more neurons.
 
-        CCA is then high for any activations: independent ones score .64, .39 and .27 at 2, 5 and 10 datapoints per
-        neuron if all directions are compared.
+        CCA is then high for any activations. Independent activations have a value of .64, .39 and .27 at 2, 5 and 10
+        datapoints per neuron if all directions are compared.
         """
         return self.n_datapoints < MIN_DATAPOINTS_PER_NEURON * max(self.n_neurons)
 
@@ -96,7 +96,7 @@ def svcca(x: Any, y: Any, *, explained_variance: float = 0.99, seed: int = 0) ->
     Returns
     -------
     Similarity
-        Mean of the canonical correlations. Their number is the smaller number of directions of the two sides.
+        Mean of the canonical correlations. Their number is the number of directions of x or of y, whichever is smaller.
 
     Raises
     ------
@@ -133,8 +133,8 @@ def cka(x: Any, y: Any, *, seed: int = 0) -> Similarity:
     """Compute linear centred kernel alignment with the unbiased estimator for few datapoints.
 
     HSIC is estimated by equation 5 of Song et al. (2012, JMLR 13), as in Nguyen et al. 2021 (arXiv 2010.15327).
-    The value is not clipped: unrelated activations score around 0, slightly below as often as above.
-    `n_directions` has the ranks of x and y; nothing is left out.
+    The value is not limited to positive numbers: unrelated activations have values around 0 of either sign.
+    `n_directions` has the ranks of x and y; no direction is discarded.
 
     Parameters
     ----------
@@ -274,7 +274,7 @@ def _cka(sums: CentredMoments, explained_variance: float) -> tuple[float, float,
         return 0.0, 0.0, n_directions
 
     def hsic(i: int, j: int, outer: Tensor, norm: float) -> float:
-        """Return the unbiased HSIC of the centred sides i and j, times n (n - 3)."""
+        """Return the unbiased HSIC times n (n - 3); i and j are 0 for centred x and 1 for centred y."""
         correction = n / (n - 2) * norm - traces[i] * traces[j] / ((n - 1) * (n - 2))
         return float(outer.square().sum()) - correction
 
@@ -298,7 +298,10 @@ def _procrustes(sums: CentredMoments, explained_variance: float) -> tuple[float,
 def _score_with_floor(
     score: Callable[[Tensor], float], sums: CentredMoments, n_directions: tuple[int, int]
 ) -> tuple[float, float, tuple[int, int]]:
-    """Apply an index to the correct pairs and to the mis-paired clips; return value, noise floor and directions."""
+    """Compute an index for the correct and for the random pairs; return value, noise floor and numbers of directions.
+
+    `score` computes the index from the sums of products of x and y.
+    """
     if 0 in n_directions:
         return 0.0, 0.0, n_directions
     return score(sums.xy), score(sums.shuffled) if sums.shuffled.isfinite().all() else float("nan"), n_directions

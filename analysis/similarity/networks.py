@@ -17,7 +17,7 @@ SPATIAL_MODES = ("flatten", "mean")
 
 
 def list_weight_layers(network: nn.Module) -> tuple[str, ...]:
-    """Return the names of the convolutional and linear layers that run in evaluation mode, in order of registration."""
+    """Return the names of the convolutional and linear layers except auxiliary heads, in order of registration."""
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     idle = tuple(f"{path}." for path in find_auxiliary_heads(network))
     named = ((name, module) for name, module in network.named_modules() if not name.startswith(idle))
@@ -35,7 +35,7 @@ def compare_networks(
     explained_variance: float = 0.99,
     seed: int = 0,
 ) -> dict[str, Similarity]:
-    """Compare the same layers of two networks on the same clips.
+    """Compare the activations of each layer of two networks on the same clips.
 
     Both networks run in evaluation mode, batch by batch; only the activations of the current batch are kept. The
     neurons of a convolutional layer are its channels, as the authors of SVCCA recommend (github.com/google/svcca,
@@ -54,8 +54,8 @@ def compare_networks(
     index
         ``svcca``, ``pwcca`` (weighted by `before`), ``cka`` or ``procrustes``.
     spatial
-        ``flatten``: every spatial position is a datapoint. ``mean``: every clip is a datapoint, the mean over its
-        positions; required if the two networks have outputs of different sizes.
+        ``flatten``: every spatial position of every clip is a datapoint. ``mean``: every clip is one datapoint, the
+        mean over its positions; required if the outputs of the two networks have different sizes.
     explained_variance
         Fraction of variance, for ``svcca``.
     seed
@@ -84,7 +84,7 @@ def compare_networks(
             _add_activations(before, after, batch, moments, average=spatial == "mean")
         result = {}
         for layer, sums in moments.items():
-            with _errors_naming(layer):
+            with _name_layer_in_errors(layer):
                 result[layer] = similarity(sums, index, explained_variance=explained_variance)
     _warn_of_few_datapoints(result)
     return result
@@ -103,7 +103,7 @@ def _add_activations(
         if size != output.shape[2:] and not average:
             sizes = " and ".join("x".join(map(str, s)) or "no" for s in (size, output.shape[2:]))
             raise UserError(f"layer '{layer}' has {sizes} positions in the two networks; use spatial='mean'")
-        with _errors_naming(layer):
+        with _name_layer_in_errors(layer):
             rows = _as_datapoints(output, average=average, copy=False)
             moments[layer].add(x, rows, positions=max(len(rows) // len(output), 1))
 
@@ -165,7 +165,7 @@ def _evaluation_mode(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _errors_naming(layer: str) -> Iterator[None]:
+def _name_layer_in_errors(layer: str) -> Iterator[None]:
     """Prefix the message of a UserError with the name of the layer."""
     try:
         yield

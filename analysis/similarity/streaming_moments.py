@@ -1,4 +1,6 @@
-"""Running sums from which every similarity index is computed; memory grows with neurons squared, not with clips.
+"""Running sums of products, from which every similarity index is computed.
+
+Their memory grows with the square of the number of neurons, but not with the number of clips.
 
 Derivation
 ----------
@@ -41,9 +43,9 @@ from torch import Tensor
 from core.errors import UserError
 
 CHUNK_SIZE = 2**18  # elements of z in float64 at a time (2 MB, so that they stay in the cache)
-# The noise floor is computed from pairs of unrelated datapoints. If each clip is one datapoint, the first batch gives
-# up to 16 pairs per neuron. If each clip has several positions (height x width), positions are left out as long as a
-# batch gives 32 pairs per neuron.
+# The noise floor is computed from pairs of unrelated datapoints. If each clip is one datapoint, at most 16 pairs per
+# neuron of the first batch are used. If each clip has several positions (height x width), some positions are left out
+# if a batch still has at least 32 pairs per neuron.
 MAX_PAIRS_PER_NEURON, MIN_PAIRS_PER_NEURON = 16, 32
 POSITION_STRIDES = (4, 3, 2)  # strides of the positions that are used in large batches
 
@@ -59,15 +61,16 @@ class CentredMoments:
     xx, yy, xy
         Sums of products of shape (x neurons, x neurons), (y neurons, y neurons) and (x neurons, y neurons).
     shuffled
-        As `xy`, with the clips of y paired at random with those of x; NaN if no batch had two clips. If every clip is
-        one datapoint, its squared Frobenius norm is tr(xx) tr(yy) / (n_datapoints - 1) on average over all pairings.
+        As `xy`, but each clip of x is paired with a random clip of y; NaN if no batch had two clips. If every clip is
+        one datapoint, it is scaled: its squared Frobenius norm is tr(xx) tr(yy) / (n_datapoints - 1) on average over
+        all pairings.
     norms
         [[sum k k, sum k l], [sum k l, sum l l]], where k and l are the squared distances of a datapoint of x and of y
         from the mean, shape (2, 2); None if they were not accumulated.
     shuffled_norm
         sum k l for the random pairing; the mean over all pairings if every clip is one datapoint.
     rounding
-        Sum of squares of x and of y below which all values are rounding errors of the mean.
+        For x and for y: sums of squares up to this value are rounding errors.
     """
 
     n_datapoints: int
@@ -81,22 +84,22 @@ class CentredMoments:
 
 
 class Moments:
-    """Running sums of products of two sets of activations of the same datapoints, and of randomly paired clips.
+    """Running sums of products of activations x and y of the same datapoints, and of x and y of randomly paired clips.
 
     The sums are float64 on the device of x (on the CPU if the device has no float64, such as Apple's MPS).
 
-    The noise floor is the same index for the same activations with the clips of y paired at random with those of x. It
-    includes what all clips have in common, such as the mean activation at each position.
+    The sums of randomly paired clips give the noise floor of an index. It includes the similarity that all clips have
+    in common, such as the mean activation at each position.
 
     Clips with several positions
         Within each batch, y is shifted by a random number of clips. Positions stay aligned, and no clip is paired with
         itself. Large batches use every second, third or fourth position, with at least 32 datapoints per neuron.
-        Similar neighbours, such as clips of one class, raise the floor: use a random order.
+        Similar neighbours, such as clips of one class, raise the floor, so the clips should be in random order.
     One datapoint per clip
-        The datapoints of y are permuted within each batch, about the mean of the batch, so that similar neighbours do
-        not raise the floor. The sum is scaled to the average size of a permutation of all datapoints. Large batches use
-        a random subset with larger weights: 16 datapoints per neuron of the first batch, half as many of the second, a
-        third of the third.
+        The datapoints of y are permuted within each batch. The mean of the batch is subtracted first, so that similar
+        neighbours do not raise the floor. The sum is scaled to the expected size for a permutation of all datapoints.
+        Of large batches, a random subset with larger weights is used: 16 datapoints per neuron of the first batch, half
+        as many of the second batch, a third as many of the third.
 
     A batch of one clip does not contribute to the floor.
 
@@ -171,9 +174,9 @@ class Moments:
     def _chunks(
         self, x: Tensor, y: Tensor, rows_x: Tensor | None = None, rows_y: Tensor | None = None
     ) -> Iterator[Tensor]:
-        """Yield z (rows, neurons) in float64 in chunks, or the selected rows of x and y; all chunks share one buffer.
+        """Yield z (rows, neurons) in float64 in chunks, for all rows or for `rows_x` and `rows_y` of x and y.
 
-        The buffer is column-major, which is the fastest layout for products of neurons.
+        All chunks share one buffer. It is column-major, which is the fastest layout for products of neurons.
         """
         width, size = self.n_neurons[0], max(CHUNK_SIZE // sum(self.n_neurons), 1)
         n = len(x) if rows_x is None else len(rows_x)
@@ -233,7 +236,7 @@ class Moments:
             self._paired_norms.add_(sums, alpha=weight)
 
     def _pair_datapoints(self, x: Tensor, y: Tensor) -> None:
-        """Add the products of some datapoints of x with permuted datapoints of y, about their mean."""
+        """Add the centred products of some datapoints of x with permuted datapoints of y."""
         if len(x) < 2:
             return
         width = self.n_neurons[0]
@@ -376,7 +379,7 @@ def _as_matrix(name: str, value: Any) -> Tensor:
 
 
 def _squared_lengths(z: Tensor, width: int) -> Tensor:
-    """Return the squared lengths of u and of v, shape (2, datapoints)."""
+    """Return the squared norms of the rows of u and of v, shape (2, datapoints)."""
     return torch.stack([torch.linalg.vector_norm(part, dim=1) for part in (z[:, :width], z[:, width:])]).square_()
 
 

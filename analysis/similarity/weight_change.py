@@ -72,7 +72,8 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, spatial: s
     Returns
     -------
     DataFrame
-        One row for each point of the grid, starting weights (``weights``) and ``layer``; ``condition`` names both.
+        One row for each point of the grid, starting weights (``weights``) and ``layer``; ``condition`` is the weights
+        and the layer.
     """
     grid = results.plan.grid
     store = results.session.store
@@ -91,16 +92,16 @@ def compare_layers(results: OutputFolder, *, index: str, layers: str, spatial: s
     positions = "averaged" if spatial == "mean" else "datapoints"
     footnotes = [
         f"Clips of the test fold; neurons are channels, spatial positions are {positions}.{variance}",
-        "Directions: compared before and after training. Noise floor: the same index for the same activations with "
-        "randomly mis-paired clips, one before and another one after training. Above floor: (similarity - floor) / "
-        "(1 - floor), 0 for the similarity of unrelated clips and 1 for no change.",
+        "Directions: number of compared directions before and after training. Noise floor: the same index if each clip "
+        "before training is paired with a random clip after training. Above floor: (similarity - floor) / (1 - floor); "
+        "0 for unrelated clips, 1 for no change.",
         f"Few data: fewer than {MIN_DATAPOINTS_PER_NEURON} datapoints per neuron. The similarity of such a layer is "
-        "high for any two networks and must not be compared with that of other layers; compare the values above the "
-        "floor, or use more clips.",
+        "high for any two networks and must not be compared with that of other layers. Compare the column Above floor, "
+        "or use more clips.",
         "Means over folds and seeds; ±: standard deviation over folds, with seeds averaged within each fold, or over "
         "the seeds of a single fold."
         if frame["runs"].max() > 1
-        else "1 run per row: the values include the chance of a single training.",
+        else "1 run per row: the values include the random variation of a single training.",
     ]
     results.write_table(
         "table",
@@ -180,7 +181,7 @@ def compute_run_similarity(
 
 
 def list_layers(backbone: Backbone, layers: str) -> list[str]:
-    """Return the names of the stages except the head, and with ``all`` of their weight layers, in network order."""
+    """Return the names of the stages except the head and, if `layers` is "all", of their weight layers, in order."""
     stages = [stage for stage in backbone.stage_names if stage != "head"]
     if layers == "blocks":
         return stages

@@ -10,7 +10,7 @@ import pytest
 
 from analysis.condition_report import make_footnotes
 from analysis.metrics.condition_summary import run_counts, summarise_conditions
-from analysis.search.best_configurations import _validation_share
+from analysis.search.best_configurations import _validation_fraction
 from core.config.run import Run
 from core.plan import Plan, PlannedRun
 from core.store.run_store import FAILED, STOPPED, Store
@@ -83,8 +83,8 @@ def test_summary_with_missing_seed_weights_folds_equally(store: Store) -> None:
 def test_search_names_the_share_of_validation_clips(store: Store) -> None:
     """Groups are held out whole, so that 20 % may become 25 %."""
     runs = [Run(seed=seed).replace(data__validation=0.2) for seed in range(2)]
-    assert _validation_share(runs, store) == "20%"
+    assert _validation_fraction(runs, store) == "20%"
     finish(store, runs[0], [0, 0, 1, 1])
-    assert _validation_share(runs, store) == "25% (requested: 20%)"
+    assert _validation_fraction(runs, store) == "25% (requested: 20%)"
     finish(store, runs[1], [0, 0, 1, 1], clips={"train": 90, "validation": 10, "test": 4})
-    assert _validation_share(runs, store) == "10% to 25% (requested: 20%)"
+    assert _validation_fraction(runs, store) == "10% to 25% (requested: 20%)"
