@@ -48,7 +48,7 @@ class Attribute(Ablation):
     title: ClassVar[str] = "Network"
 
     clips: tuple[str, ...] = option((), "Clips to attribute: paths in the data set, or file names.", flag="clip")
-    per_class: int = option(0, "Number of test clips of each class (0: --n-clips of any class).", at_least=0)
+    per_class: int = option(0, "Number of test clips of each class; 0: --n-clips clips of any class.", at_least=0)
     misclassified: bool = option(False, "Use only misclassified clips.")
     n_clips: int = option(10, "Number of test clips, selected at random.", at_least=1)
     method: tuple[str, ...] = option(
@@ -58,12 +58,15 @@ class Attribute(Ablation):
     )
     baseline: tuple[str, ...] = option(
         (),
-        "Baselines: silence, mean (of the training clips), blurred, noise, all, or a .npy file with an image in dB.",
+        "Baselines: silence, mean (of the training clips), blurred, noise, all (each of these), or a .npy file with an "
+        "image in dB.",
         default_text="silence, or the mean for a table of features",
     )
     target: str = option("predicted", "Class whose logit is attributed: predicted, true, or the name of a class.")
     across_ablations: bool = option(
-        False, "Also compute maps of the same clips for frozen, fused, cut and random networks."
+        False,
+        "Also compute maps of the same clips for networks of other ablations: frozen, with pretrained first blocks "
+        "only (fusion), cut off, and trained from random weights.",
     )
     block: str = option("", "Block at which --across-ablations freezes, fuses and cuts.", default_text="the middle one")
     run_id: str = option("", "Id of a finished run to attribute, instead of training one.", flag="run")
@@ -82,7 +85,7 @@ class Attribute(Ablation):
 
     @property
     def analysis_key(self) -> str:
-        """Digest of the options: clips, maps and tests."""
+        """Hash of all options, which select clips, maps and tests."""
         return short_digest(repr(self))
 
     @property

@@ -30,7 +30,7 @@ class Ablation:
     title: ClassVar[str]  # heading of the condition column, and axis label
     subject: ClassVar[str] = "{condition} instead of {reference}"  # start of the sentence about a condition
 
-    condition_words: ClassVar[Mapping[str, str]] = {}  # conditions on the progress line, if the name says too little
+    condition_words: ClassVar[Mapping[str, str]] = {}  # texts for progress lines, by condition
 
     def conditions(self, base: Run, scratch: Run) -> dict[str, Run]:
         """Return the run of each condition by name; the first one is the reference.
@@ -55,7 +55,7 @@ class Ablation:
         return True
 
     def expand_grid(self, points: list[dict[str, Any]], store: "Store") -> list[dict[str, Any]]:
-        """Return the points of the grid, optionally extended, or the point of a stored run."""
+        """Return the points of the grid to plan: `points`, more points, or the point of a stored run."""
         return points
 
     def compared_field(self, points: list[dict[str, Any]]) -> str:
@@ -63,7 +63,7 @@ class Ablation:
         return ""
 
     def check_plan(self, plan: "Plan") -> None:
-        """Check options against the data sets and networks of the plan, before training starts.
+        """Check that the options are valid for the data sets and networks of the plan, before training starts.
 
         Raises
         ------

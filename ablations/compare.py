@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 option_title = Lazy("analysis.output.number_format:option_title")
 
-# Options that select clips: their values are not conditions of one comparison.
+# Options that select the clips. They are not compared, because their runs would not have the same test clips.
 NOT_COMPARABLE = (
     "data__name",
     "data__fold",
@@ -72,7 +72,7 @@ class Compare(Ablation):
         return extended
 
     def compared_field(self, points: list[dict[str, Any]]) -> str:
-        """Return the field of --by, or the only field with several values."""
+        """Return the ``group__field`` of --by, or of the only option with several values; "" if there is none."""
         if self.by:
             key = _option_key(self.by.removeprefix("--"))
             if any(key not in point for point in points):

@@ -45,7 +45,7 @@ class Option:
     many
         Whether the option takes several values.
     text
-        Whether values stay text, because their type depends on the data set or the search space.
+        Whether values are kept as text, because their type depends on the data set or the search space.
     """
 
     key: str
@@ -98,7 +98,7 @@ class Call:
 
     @property
     def line(self) -> str:
-        """The command line, to be typed again."""
+        """The command line as text that can be typed again."""
         return shlex.join(["python", PROGRAM, *self.arguments])
 
 

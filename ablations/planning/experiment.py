@@ -46,14 +46,14 @@ class Experiment:
     plan
         The runs.
     analysis_key
-        Suffix of the results folder that depends on the options of the analysis, so that different analyses of the
-        same runs have different folders; "" if there are none.
+        Suffix of the results folder. It depends on the options of the analysis, so that different analyses of the same
+        runs have different folders; "" if the analysis has no options.
     analyse
         Function that writes tables and figures to an output folder and returns one row for each condition.
     trains
         Whether a run is trained again if the analysis cannot read its files.
     executes
-        Whether the runs have to be trained. False for commands that only show the inputs of runs.
+        Whether the analysis needs trained runs; False for commands that only show the inputs of runs.
     """
 
     plan: Plan
@@ -124,7 +124,7 @@ def analyse_experiment(
 
 
 def choose_analysis_folder(experiment: Experiment, session: Session) -> tuple[Path, str]:
-    """Return the output folder of an ablation, and the one without ``--name`` relative to the results.
+    """Return the output folder of an ablation, and its default folder (without ``--name``) relative to the results.
 
     Raises
     ------
@@ -181,8 +181,8 @@ def _precision_notes(points: list[dict[str, Any]], session: Session) -> list[str
 def fill_in_run(run: Run, dataset: Dataset, *, session: Session) -> Run:
     """Fill in the fields of a run that depend on the machine and on the clips.
 
-    Precision: a CPU computes in fp32 or bf16 only (on a cluster the workers decide). Unreadable clips and the number of
-    principal components: they are known once the inputs are computed, which training needs anyway.
+    These are the precision (a CPU computes in fp32 or bf16 only; on a cluster, each worker sets it), unreadable clips
+    that are left out, and the number of principal components. For the last two, the inputs of the run are computed.
     """
     execution = session.execution
     if session.device.type == "cpu" and execution.cluster.ray in LOCAL:

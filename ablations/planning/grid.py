@@ -16,11 +16,11 @@ from core.registry import Lazy
 
 MAX_POINTS = 100_000  # combinations of the values of one command line; planning them takes about a minute
 check_curves = Lazy("analysis.plots.learning_curves:check_curves")
-check_metrics = Lazy("analysis.metrics.registry:check_requested_metrics")  # imports pandas, which no help needs
+check_metrics = Lazy("analysis.metrics.registry:check_requested_metrics")  # imports pandas, which --help does not need
 
 
 def make_grid(call: Call) -> list[dict[str, Any]]:
-    """Return one ``{group__field: value}`` for each combination of the given values, in the order of the options.
+    """Return one dictionary ``{group__field: value}`` for each combination of the given values.
 
     Presets are applied later. ``fold`` stays text (a number or ``all``) until the data set is known.
 

@@ -24,13 +24,21 @@ from core.datasets import LOADERS
 from core.errors import UserError, unknown_name_error
 
 CONDITION_FIELDS = {"data": "data__name", "backbone": "model__backbone", "weights": "model__weights"}
-WEIGHTS = ("pretrained", "random")  # pretrained: all weights but random ones
+WEIGHTS = ("pretrained", "random")  # pretrained: all starting weights that are not random
 TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Settings by ``group__field``, and the names or patterns that a run must match, by key of `CONDITION_FIELDS`."""
+    """One table of a preset.
+
+    Attributes
+    ----------
+    when
+        Names or patterns of which a run must match one, by key of `CONDITION_FIELDS`; without any, every run matches.
+    settings
+        Values of options by ``group__field``.
+    """
 
     when: Mapping[str, Sequence[str]]
     settings: Mapping[str, Any]

@@ -21,7 +21,7 @@ def execute(plan: Plan, session: Session, *, scheduler: Any = None) -> Execution
 
 
 def execute_or_stop(plan: Plan, session: Session) -> ExecutionSummary | None:
-    """Execute a plan; after Ctrl-C write how to resume and return None."""
+    """Execute a plan and return the summary; after Ctrl-C, print how to resume and return None."""
     try:
         return execute(plan, session)
     except KeyboardInterrupt:

@@ -47,7 +47,7 @@ Value = bool | str | int | float | list[str | int | float]
 
 
 class StudyFile(msgspec.Struct, forbid_unknown_fields=True):
-    """The content of a ``study.toml``. Its experiments and figures are converted one by one, to name them in errors."""
+    """The content of a ``study.toml``. Experiments and figures stay dictionaries, and are checked one by one later."""
 
     title: Text
     source: Text

@@ -1,4 +1,4 @@
-"""A network prepared for attribution: fixed parameters, folded batch norms, and batches within a memory budget."""
+"""A network prepared for attribution: no parameter gradients, folded batch norms, batches within a memory budget."""
 
 import copy
 import math
@@ -17,9 +17,9 @@ from core.inference.trace import trace_network
 from core.models.freeze_fuse_cut import avoid_inplace_copies
 
 GIGABYTE = 10**9
-CPU_MEMORY = GIGABYTE // 2  # bytes; larger batches are not faster, because they leave the caches
+CPU_MEMORY = GIGABYTE // 2  # bytes; larger batches are not faster, because they do not fit into the CPU caches
 GPU_MEMORY_FRACTION = 0.25  # of the free memory
-MAX_BATCH_SIZE = 1024  # images; larger batches do not use a device better
+MAX_BATCH_SIZE = 1024  # images; larger batches are not faster
 _TRANSIENT_ACTIVATIONS = 4  # copies of the largest activation in a backward pass, besides the saved activations
 _IMAGE_COPIES = 8  # copies of an image in captum: path points, their list, gradients, scaled gradients, sums
 _CLAMP_TYPES = (nn.ReLU6, nn.Hardtanh)
@@ -31,8 +31,8 @@ class AttributionModel:
 
     Batch norms of the copy are folded into the preceding convolutions (`core.inference.fold_batch_norm`), parameters
     have no gradients, and images are in channels-last layout, which is faster. ReLU and ReLU6 may work in place, which
-    saves memory and does not change gradients; a hook that stores a layer's output needs `without_inplace`. The
-    original network is not changed.
+    saves memory and does not change gradients. Code that stores the output of a layer in a hook must therefore use
+    `without_inplace`. The original network is not changed.
 
     Parameters
     ----------
@@ -49,7 +49,8 @@ class AttributionModel:
     Attributes
     ----------
     batch_size
-        Number of images in a full batch. It is a power of two, so that the default 64 steps fill batches exactly.
+        Number of images in a full batch. It is a power of two, so that the default 64 steps of Integrated Gradients
+        fill batches exactly.
     bytes_per_image
         Memory that one image needs in a forward and a backward pass.
 
@@ -94,10 +95,10 @@ class AttributionModel:
         return torch.from_numpy(np.array(array)).to(self.device)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the logits (batch, classes) of images on the device; captum differentiates this function."""
+        """Return the logits (batch, classes) of images on the device, as a differentiable function of the images."""
         inputs = images.clone(
             memory_format=torch.channels_last
-        )  # a first layer that works in place must not change them
+        )  # a first layer that works in place must not change `images`
         logits: torch.Tensor = self.network(inputs)
         return logits
 
@@ -141,7 +142,7 @@ class AttributionModel:
             torch.cuda.empty_cache()
 
     def _count_bytes_per_image(self, image_shape: tuple[int, ...]) -> int:
-        """Count the bytes that one image needs in a forward and a backward pass, from the tensors autograd saves."""
+        """Estimate the bytes that one image needs in a forward and a backward pass, from the tensors autograd saves."""
         saved: dict[int, int] = {}  # bytes by storage
 
         def count(tensor: torch.Tensor) -> torch.Tensor:
@@ -164,10 +165,10 @@ class AttributionModel:
 
 
 class InPlaceClamp(nn.Hardtanh):
-    """An in-place ReLU6 or Hardtanh that keeps its output for the gradient.
+    """An in-place ReLU6 or Hardtanh that stores its output for the backward pass.
 
-    The torch version keeps a copy of its input. The output is sufficient, because the gradient is 1 where the output is
-    strictly inside the range and 0 elsewhere.
+    The torch version stores a copy of its input. The output is sufficient, because the gradient is 1 where the output
+    is strictly inside the range and 0 elsewhere.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Attribution maps of clips, with the numbers that are needed to judge them."""
+"""Attribution maps of clips, with their logits and completeness errors."""
 
 import io
 from collections.abc import Sequence
@@ -34,7 +34,8 @@ class AttributionMaps:
     attributions
         Attributions (clips, channels, n_mels, n_frames) in logit, or in logit per dB for ``saliency``.
     gradients
-        Attributions without the factor ``inputs - baselines``; None if the method has no such factor.
+        Mean gradients, whose product with ``inputs - baselines`` gives the attributions; None for other methods than
+        Integrated Gradients.
     target
         Class whose logit is attributed, shape (clips,).
     logits
@@ -79,7 +80,7 @@ class AttributionMaps:
 
     @property
     def error(self) -> np.ndarray:
-        """Completeness error relative to the difference of the logits, shape (clips,); 0 if both are 0."""
+        """Absolute completeness error divided by the absolute difference of the logits, shape (clips,); 0 for 0 / 0."""
         difference = np.abs(self.output - self.baseline_output)
         delta = np.abs(self.convergence_delta)
         return np.divide(delta, difference, out=np.where(delta > 0, np.inf, delta), where=difference > 0)
@@ -186,7 +187,7 @@ def _run_other_method(
 def class_profiles(
     maps: AttributionMaps, labels: np.ndarray, class_names: Sequence[str], axes: tuple[Axis, Axis]
 ) -> pd.DataFrame:
-    """Average the maps of each class over its clips, along height (unless it is one row) and along width.
+    """Average the maps of each class over its clips, and sum them along rows and along columns of the image.
 
     Parameters
     ----------
@@ -202,9 +203,10 @@ def class_profiles(
     Returns
     -------
     DataFrame
-        Columns ``class``, ``clips`` (number of clips), ``axis``, ``index`` along the axis, ``share`` of the absolute
-        attribution, and for features their ``name``. Each clip has the same weight. The shares along an axis sum to 1,
-        or to 0 if all maps are zero.
+        One row for each class, axis and position on the axis (not for a height of one row). Columns: ``class``,
+        ``clips`` (number of clips), ``axis``, ``index`` (position), ``share`` (fraction of the absolute attribution at
+        this position), and for features their ``name``. Each clip has the same weight. The fractions along an axis sum
+        to 1, or to 0 if all maps are zero.
     """
     weight = np.abs(maps.attributions).sum(axis=1, dtype=np.float64)
     total = weight.sum(axis=(1, 2), keepdims=True)

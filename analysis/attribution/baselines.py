@@ -1,8 +1,8 @@
-"""Baselines of attribution methods: images without the sound of a clip.
+"""Baselines of attribution methods: images that do not contain the sound of a clip.
 
-An image of zeros is not a suitable baseline, because 0 dB is a loud flat spectrum. Silence is the floor of the input
-representation. No baseline is neutral (Sturmfels, Lundberg and Lee, "Visualizing the Impact of Feature Attribution
-Baselines", Distill 2020), so several are available.
+An image of zeros is not a suitable baseline, because 0 dB is a loud flat spectrum. The baseline "silence" has the value
+that silence has in the inputs. No baseline is neutral (Sturmfels, Lundberg and Lee, "Visualizing the Impact of Feature
+Attribution Baselines", Distill 2020), so several are available.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from core.inputs.spectrogram import FLOOR_DB
 
 BASELINE_NAMES = ("silence", "mean", "blurred", "noise")
 NOISE_IMAGES = 8  # per clip
-NEED_TRAINING_STATS = ("mean", "noise")  # the baselines that need the training statistics
+NEED_TRAINING_STATS = ("mean", "noise")  # baselines that are computed from statistics of the training clips
 RELATIVE_BLUR = 1 / 8  # standard deviation of the blur, as a fraction of the height and width of the image
 _CHUNK_IMAGES = 64  # images in memory at the same time
 
@@ -35,7 +35,7 @@ class TrainingStats:
     ) -> "TrainingStats":
         """Compute the statistics of some rows of images (clips, channels, n_mels, n_frames), in chunks.
 
-        `floor` is subtracted before summation, so that silence adds no rounding error.
+        The sums are over values minus `floor`, so that pixels with the value of silence add no rounding error.
         """
         total, squares = (np.zeros(images.shape[1:]) for _ in range(2))
         for start in range(0, len(rows), _CHUNK_IMAGES):
@@ -62,7 +62,7 @@ def make_baseline(
     name
         One of
 
-        * ``silence``: the floor of the inputs,
+        * ``silence``: `floor` in every pixel,
         * ``mean``: the mean of the training clips,
         * ``blurred``: the clip itself, blurred,
         * ``noise``: several Gaussian noise images with the training mean and deviation, over which attributions are

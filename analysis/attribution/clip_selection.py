@@ -1,4 +1,4 @@
-"""Selection of the clips of a finished run to attribute, and of the class whose logit is attributed."""
+"""Select the clips of a finished run that are attributed, and the class whose logit is attributed."""
 
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -38,7 +38,7 @@ def select_clips(
     clips
         Paths or unique file names of clips. If given, the other options have no effect.
     per_class
-        Number of clips of each class; 0: `n_clips` clips of any class.
+        Number of clips of each class; 0: select `n_clips` clips, whatever their classes.
     misclassified
         Whether to select only clips that the run misclassifies.
     n_clips
@@ -47,7 +47,7 @@ def select_clips(
     Returns
     -------
     array
-        Row indices of the images, int64: ascending, or in the order of `clips`.
+        Row indices of the images, int64, in ascending order, or in the order of `clips` if given.
 
     Raises
     ------

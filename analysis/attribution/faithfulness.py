@@ -1,14 +1,14 @@
 """Tests of whether attribution maps are faithful to the network, and one table of their results.
 
 * Deletion and insertion (Petsiuk, Das and Saenko 2018, arXiv:1806.07421): replace the pixels with the highest
-  attribution by the baseline, or show only these pixels, and record the target's softmax output. If a map was computed
-  against several baselines, the first one fills in. The controls rank pixels at random and by loudness. All orders rank
-  patches, because replacing scattered single pixels destroys an image in any order.
+  attribution by the baseline, or show only these pixels, and record the target's softmax output. If a map has several
+  baselines, the first one is used. Pixels are replaced in patches, because replacing scattered single pixels destroys
+  an image in any order. The controls order the patches at random and by loudness.
 * Cascading randomisation (Adebayo et al. 2018, arXiv:1810.03292): replace the weights of one stage after another by
-  random ones, from the head down. The maps of these networks should differ from the map of the trained network. Mean
-  gradients are compared too, because the factor ``input - baseline`` alone makes attributions similar.
-* Loud regions: the fraction of a map's absolute attribution on the loudest fifth of a clip, and on the boundary of
-  that region. The control is the region's fraction of the image, which a random map would have on average.
+  random ones, from the head to the stem. The maps of these networks should differ from the map of the trained network.
+  Mean gradients are compared too, because the factor ``input - baseline`` alone makes attributions similar.
+* Loud regions: the fraction of the absolute attribution that lies on the loudest fifth of a clip, and on the boundary
+  of this region. The control is the region's fraction of the image area: the expected value of a random map.
 
 Clips of one recording are not independent, so all results are averaged by recording before intervals and tests.
 """
@@ -31,11 +31,11 @@ FRACTIONS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8
 PATCHES_PER_AXIS = 16
 RANDOM_ORDERS = 3
 LOUD_FRACTION = 0.2  # of a clip's pixels
-BETTER_SIGN = {"deletion": -1, "insertion": +1, "loud": +1, "boundary": +1}  # sign of a difference in favour of the map
+BETTER_SIGN = {"deletion": -1, "insertion": +1, "loud": +1, "boundary": +1}  # sign of the difference for a good map
 
 
 def deletion_insertion_curves(model: AttributionModel, maps: AttributionMaps, *, seed: int = 0) -> pd.DataFrame:
-    """Compute deletion and insertion curves in the order of the maps and of the controls.
+    """Compute deletion and insertion curves, with pixels in the order of the maps and in the orders of the controls.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def deletion_insertion_curves(model: AttributionModel, maps: AttributionMaps, *,
 
 
 def _replace_patches(start: np.ndarray, end: np.ndarray, score: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield `start` (channels, n_mels, n_frames) with each of `FRACTIONS` of its pixels taken from `end`.
+    """Yield copies of `start` (channels, n_mels, n_frames) in which each of `FRACTIONS` of the pixels is from `end`.
 
     Patches are replaced in descending order of their mean `score` (n_mels, n_frames).
     """
@@ -94,14 +94,21 @@ def curve_auc(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def loud_region_share(maps: AttributionMaps) -> pd.DataFrame:
-    """Return the share of each map on the loudest fifth of its clip, and on the boundary of that region.
+    """Return the fraction of each map on the loudest fifth of its clip, and on the boundary of this region.
 
     Returns
     -------
     DataFrame
-        Columns ``clip``, ``map`` (``attribution``; or ``gradient``, without the factor ``input - baseline``, which is
-        large where a clip is loud), ``region`` (``loud`` or ``boundary``), ``share`` of the map's absolute values (0 to
-        1) and ``area``, the region's fraction of the image. Clips with an all-zero map or an empty region have no row.
+        One row for each clip, map and region, with these columns. Clips with an all-zero map or an empty region have no
+        row.
+
+        ``clip``, ``map``
+            Index of the clip, and ``attribution`` or ``gradient``: the map without the factor ``input - baseline``,
+            which is large where a clip is loud.
+        ``region``
+            ``loud`` or ``boundary``.
+        ``share``, ``area``
+            Fractions from 0 to 1: of the map's sum of absolute values in the region, and of the image area.
     """
     maps_by_name = {"attribution": maps.attributions}
     if maps.gradients is not None:
@@ -132,7 +139,7 @@ def loud_regions(image: np.ndarray) -> dict[str, np.ndarray]:
 def cascading_randomisation(
     network: torch.nn.Module, random: Mapping[str, torch.Tensor]
 ) -> Iterator[tuple[str, torch.nn.Module]]:
-    """Randomise a copy of a network stage by stage, from the head down.
+    """Randomise a copy of a network stage by stage, from the head to the stem.
 
     Parameters
     ----------
@@ -144,7 +151,8 @@ def cascading_randomisation(
     Yields
     ------
     stage, network
-        The stage that was randomised last (head, last block, .., stem) and the network, the same object each time.
+        The stage that was randomised last (head, last block, .., stem), and the network. It is the same object each
+        time, so it must be used before the next stage is randomised.
     """
     randomised = copy.deepcopy(network)
     backbone = get_backbone(randomised)
@@ -217,8 +225,8 @@ def make_faithfulness_table(
     shares
         Result of `loud_region_share`.
     randomised
-        Results of `compare_maps` between the trained network and each network of `cascading_randomisation`, with the
-        name of the randomised ``stage``.
+        Results of `compare_maps` between the trained network and each network of `cascading_randomisation`, with a
+        column ``stage``: the name of the stage that was randomised last.
     recordings
         Recording of each clip.
 
@@ -230,7 +238,7 @@ def make_faithfulness_table(
         ``test``, ``map``
             Names of the test and of the map.
         ``value``, ``low``, ``high``
-            Mean over recordings (their clips averaged first) and its interval, cut off at the limits of the value.
+            Mean over recordings (clips of a recording are averaged first), and its interval within the possible values.
         ``control``, ``control_value``
             Name and mean of the control; empty for randomised networks.
         ``difference``, ``difference_low``, ``difference_high``
@@ -240,7 +248,8 @@ def make_faithfulness_table(
         ``clips``, ``recordings``
             Number of clips and of recordings.
         ``verdict``
-            ``for`` or ``against`` the map if the interval excludes 0 and p < 0.05, otherwise ``unclear``.
+            ``for`` or ``against`` the map if the interval of the difference excludes 0 and p < 0.05, otherwise
+            ``unclear``.
     """
     rows = []
     for curve in ("deletion", "insertion"):
@@ -270,7 +279,7 @@ def _test_row(
     control_values: "pd.Series[float] | None",
     recordings: Sequence[str],
 ) -> dict[str, object]:
-    """Return a row of the table from values indexed by clip."""
+    """Return a row of the table; `values` and `control_values` are indexed by clip."""
     n_clips, values = len(values), _average_clips(values, recordings)
     bounds = (-1.0, 1.0) if control_values is None else (0.0, 1.0)  # of correlations; of areas and shares
     estimate = hypothesis_tests.mean_interval(values.to_numpy(), bounds=bounds)

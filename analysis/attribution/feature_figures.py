@@ -1,6 +1,6 @@
-"""Figures of attributions to named features: bars with the values of the features.
+"""Figures of attributions to named features: one bar per feature, labelled with the value of the feature.
 
-Features have different units, so a single clip is drawn as bars with values instead of one colour range.
+Features have different units, so they cannot share a colour range as the pixels of a spectrogram do.
 """
 
 from collections.abc import Sequence

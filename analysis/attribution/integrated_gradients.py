@@ -1,9 +1,9 @@
 """Integrated Gradients with an adaptive number of steps and full batches.
 
 Integrated Gradients (Sundararajan, Taly and Yan 2017, arXiv:1703.01365) average the gradient of the target's logit
-along the straight line from a baseline to the input, and multiply it by the difference of the two. The attributions
-then sum to the difference of the two logits (completeness). The remaining difference measures the error of the
-numerical integral. The tests compare the results with captum.
+along the straight line from a baseline to the input, and multiply it by input minus baseline. The sum of the
+attributions is then the logit of the input minus that of the baseline (completeness). The deviation from this sum
+measures the error of the numerical integral. The tests compare the results with captum.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ import torch
 from analysis.attribution.attribution_model import AttributionModel
 from core.progress import Progress, no_progress
 
-ROUNDING_TOLERANCE = 1e-5  # relative to the logits, for differences of zero in float32
-MIN_STEPS_PER_BASELINE = 8  # if the steps of a clip are divided among several baselines
+ROUNDING_TOLERANCE = 1e-5  # accepted error from float32 rounding, also if the difference of the logits is 0
+MIN_STEPS_PER_BASELINE = 8  # smallest number of steps per baseline if a clip has several baselines
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class IGResult:
     attributions
         Attributions (clips, channels, n_mels, n_frames) in logit.
     gradients
-        Mean gradients along the paths, of the same shape, in logit per dB; the attributions without the factor
+        Mean gradients along the paths, of the same shape, in logit per dB. Attributions are these gradients times
         ``inputs - baselines``.
     convergence_delta
         Sum of the attributions minus the difference of the logits, shape (clips,).
@@ -140,8 +140,8 @@ def mean_gradients(
 ) -> np.ndarray:
     """Return the mean gradient of the target's logit along each path, in logit per dB.
 
-    A batch contains several paths if a path has fewer steps than a batch has images. Otherwise the steps of a path are
-    divided into batches of equal size. Batches are therefore full and within the memory budget.
+    If a path has fewer steps than a batch has images, a batch contains several paths. Otherwise, the steps of a path
+    are divided into batches of equal size. All batches are therefore nearly full and within the memory budget.
 
     Parameters
     ----------

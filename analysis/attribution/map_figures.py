@@ -1,8 +1,8 @@
 """Figures of attribution maps next to the spectrograms of the clips, with axes in Hz and seconds.
 
-Each function takes computed data and returns a figure of one or two columns width. All maps of a network have the
-same colour range in a figure. It ends at the 99.5th percentile, because a few pixels have much larger values; the
-colour bars end in arrows.
+Each function takes computed data and returns a figure that is one or two columns of a paper wide. In a figure, all maps
+of a network have the same colour range. It ends at the 99.5th percentile, because a few pixels have much larger values;
+arrows at the ends of the colour bars show this.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ def make_heading(maps: AttributionMaps, clip: int, label: int, class_names: Sequ
 def make_clip_figure(
     maps: AttributionMaps, clip: int, label: int, image_axes: ImageAxes, class_names: Sequence[str]
 ) -> Figure:
-    """Draw the spectrogram, signed and absolute attributions of one clip, for all channels together and for each.
+    """Draw spectrogram, signed and absolute attributions of a clip: one row for all channels, and one for each channel.
 
     Parameters
     ----------
@@ -197,7 +197,7 @@ def make_curves_figure(frame: pd.DataFrame, title: str) -> Figure:
 
 @with_style
 def make_profiles_figure(profiles: pd.DataFrame, image_axes: ImageAxes) -> Figure:
-    """Draw the share of each class's attribution by frequency and by time, or by feature, from `class_profiles`."""
+    """Draw `class_profiles`: the distribution of the attribution of each class over frequency and time, or features."""
     names = list(dict.fromkeys(profiles["class"]))
     axes = [axis for axis in (image_axes.down, image_axes.across) if len(axis.values) > 1]
     height = 1.9 if image_axes.across.names else 1.1  # names of features are vertical

@@ -1,4 +1,4 @@
-"""Attribution methods of captum besides Integrated Gradients; all return maps of the size of the image.
+"""Attribution methods of captum other than Integrated Gradients; all return maps of the size of the image.
 
 Occlusion and input x gradient use the baseline of the clip (the mean of several baselines) instead of captum's default
 of zero, because 0 dB is loud.
@@ -24,7 +24,7 @@ METHOD_NAMES = (
     "occlusion-mel",
     "gradcam",
 )
-COMPLETE_METHODS = (INTEGRATED_GRADIENTS, "gradient-shap")  # their attributions sum to the difference of the logits
+COMPLETE_METHODS = (INTEGRATED_GRADIENTS, "gradient-shap")  # attributions sum to logit of input minus that of baseline
 TIME_WINDOWS, MEL_WINDOWS = 20, 16  # number of occlusion windows; neighbours overlap by half
 _SEED = 0
 
@@ -94,7 +94,7 @@ def run_method(
         Attributions (clips, channels, n_mels, n_frames). A Grad-CAM map is divided equally among the channels.
     """
     method = _METHODS[name.partition(":")[0]]
-    takes_batches = method in (_saliency, _input_x_gradient, _gradcam)  # the others need a full batch for one clip
+    takes_batches = method in (_saliency, _input_x_gradient, _gradcam)  # others fill batches with versions of one clip
     attributions: list[torch.Tensor] = []
     done = 0
     while done < len(inputs):

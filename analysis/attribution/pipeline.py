@@ -1,4 +1,4 @@
-"""Attribution maps of the same clips for a reference run and the runs of other conditions."""
+"""Compute attribution maps of the same clips for a reference run and for the runs of other conditions."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -35,12 +35,12 @@ class AttributionRequest:
     methods
         Names of methods, see `analysis.attribution.methods.check_method`.
     baselines
-        Names or files, see `analysis.attribution.baselines.make_baseline`. ``all``: every baseline that is defined for
-        the inputs. Empty: silence, or the mean of the training clips if silence is not defined.
+        Names or files, see `analysis.attribution.baselines.make_baseline`. ``all`` means every baseline that is defined
+        for the inputs. Empty: silence or, if silence is not defined, the mean of the training clips.
     ig_settings
         Accuracy of Integrated Gradients.
     memory
-        Memory for one batch in bytes; None: the default of the device.
+        Memory for one batch in bytes; None: the default of `AttributionModel`.
     faithfulness
         Whether to test the faithfulness of the maps.
     """
@@ -73,7 +73,7 @@ def check_request(methods: Iterable[str], baseline_names: Iterable[str], run: Ru
     Raises
     ------
     UserError
-        For the first method or baseline that is not defined, or unknown.
+        For the first method or baseline that is unknown or not defined for the inputs.
     """
     kind, image_axes = run.frontend.kind, ImageAxes.from_run(run)
     shape = get_input_layout(run.clip, run.frontend).shape
@@ -114,7 +114,7 @@ class AttributionPipeline:
     paths, labels, recordings
         Paths, classes and recordings (groups) of the selected clips.
     unfinished
-        Conditions whose run is not finished.
+        Names of the conditions whose run has not finished.
 
     Raises
     ------
@@ -183,7 +183,7 @@ class AttributionPipeline:
         method, baseline
             Names of the method and of the baseline.
         exact_steps
-            Fixed number of steps of Integrated Gradients, whatever the error; 0: the settings of the request.
+            Fixed number of steps of Integrated Gradients; 0: as many as the settings of the request require.
         """
         name, _, block = method.partition(":")
         layer = None

@@ -73,14 +73,14 @@ NARROW_TEST_COLUMNS = (
 )
 TEST_NOTES = (
     "Deletion, insertion: area under the curve of the target's softmax output (0 to 1) while patches of a 16 x 16 grid "
-    "are replaced by the baseline (the first of several) or shown. The controls rank patches at random or by "
-    "loudness. Loud, boundary: share of the absolute map on the loudest fifth of the clip and on its boundary. The "
-    "control is the region's share of the image. Map gradient: without the factor input - baseline, which is large "
-    "where a clip is loud for any network.",
-    "Rank correlation, ssim: similarity to the map of the same network with random weights from the head down to the "
-    "named stage. Values are averaged over the clips of each recording; intervals (95 %) and paired t tests "
-    "are over recordings. Verdict: for or against the map if the interval of the difference excludes 0 and p < 0.05, "
-    "otherwise unclear.",
+    "are replaced by the baseline (the first one of several) or shown. The controls order the patches at random or by "
+    "loudness. Loud, boundary: fraction of the absolute attribution on the loudest fifth of the clip and on the "
+    "boundary of this region. The control is the region's share of the image. Map gradient: the map without the factor "
+    "input - baseline, which is large where a clip is loud, for any network.",
+    "Rank correlation, ssim: similarity to the map of the same network with random weights in all stages from the head "
+    "down to the named stage. Values are averaged over the clips of each recording; intervals (95 %) and paired t "
+    "tests are over recordings. Verdict: for or against the map if the interval of the difference excludes 0 and "
+    "p < 0.05, otherwise unclear.",
 )
 
 

@@ -19,7 +19,7 @@ DATASET_NAMES = {
 }
 OWN_RECORDINGS = ("folder", "features")  # data sets that are named after their folder or file
 WEIGHTS_NAMES = {"imagenet": "ImageNet weights", "random": "random weights"}
-BACKBONE_RULES = (  # patterns of whole names, and the name in a paper; the first that fits is used
+BACKBONE_RULES = (  # pattern of a whole name, and function that returns the name in a paper; the first match is used
     (r"efficientnet_(lite|b)(\d)", lambda m: f"EfficientNet-{m[1].capitalize()}{m[2]}"),
     (r"efficientnet_v2_(\w)", lambda m: f"EfficientNetV2-{m[1].upper()}"),
     (r"resnet(\d+)(_dense|_conv3)?", lambda m: f"ResNet-{m[1]}{_in_brackets(m[2])}"),
@@ -49,7 +49,7 @@ def dataset_title(data: Data, dataset: Dataset | None) -> str:
     data
         Data set and classes of a run.
     dataset
-        The data set; None if it is not at hand.
+        The data set; None if it is not loaded.
     """
     name = DATASET_NAMES.get(data.name, data.name)
     if dataset and data.name in OWN_RECORDINGS:

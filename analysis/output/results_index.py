@@ -23,14 +23,14 @@ LOCK_TIMEOUT = 10  # seconds; without the lock, an index may lack an analysis un
 
 
 class Description(msgspec.Struct):
-    """The part of an ``analysis.json`` that the index needs.
+    """The entries of an ``analysis.json`` that the index needs.
 
     Attributes
     ----------
     command
         Command line that wrote the folder.
     analysis
-        Folder that the analysis has without ``--name``, relative to the results; "" if it has no other name.
+        With ``--name``: the folder that the analysis has without this option, relative to the results; otherwise "".
     """
 
     command: str
@@ -55,9 +55,9 @@ def read_description(file: Path) -> Description | None:
 
 
 def write_index(results: Path) -> None:
-    """Write the list of all analyses in a results folder with their commands; broken descriptions are left out.
+    """Write the list of all analyses in a results folder with their commands; unreadable descriptions are left out.
 
-    Commands that end at the same time wait for each other, so that the last one lists all of them.
+    Commands that end at the same time write one after the other (file lock), so that no analysis is missing.
     """
     with ExitStack() as lock:
         with suppress(OSError, Timeout, NotImplementedError):  # a file system without locks

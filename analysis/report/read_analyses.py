@@ -1,8 +1,7 @@
 """Read the analyses of a results folder for the report page: tables, figures, attribution maps and sounds.
 
 Each analysis is described by its ``analysis.json`` (`analysis.output.output_folder`), which names the files in its
-folder. The reader does not trust them: it ignores paths outside the folder, and the page lists the files that it cannot
-read.
+folder. Paths outside the folder are ignored, and the page lists files that cannot be read.
 """
 
 import base64
@@ -22,7 +21,7 @@ from core.system.atomic_files import read_json
 
 SOURCE_LABELS = {".tex": "LaTeX", ".csv": "CSV", ".md": "Markdown"}
 NUMBERS_SUFFIX = "-numbers.csv"  # of the numbers behind a table of texts
-NOT_FACTS = {"kind", "name", "caption", "files", "footnotes", "cells", "clip", "sound"}  # shown in other places
+NOT_FACTS = {"kind", "name", "caption", "files", "footnotes", "cells", "clip", "sound"}  # not listed as facts
 MIB = 2**20
 
 

@@ -20,12 +20,12 @@ def describe_comparisons(
     comparisons
         Result of `analysis.statistics.paired_comparisons.compare_with_reference`.
     subject
-        Start of the sentences, with ``{condition}`` and ``{reference}`` in the place of the names, such as "Freezing
-        through {condition}".
+        Start of the sentences, such as "Freezing through {condition}"; ``{condition}`` and ``{reference}`` are replaced
+        by the names.
     reference
         Name of the reference.
     grid
-        Columns of the options that distinguish several comparisons of one condition.
+        Columns with the values of further options, if a condition is compared at several of them.
     margin
         Equivalence margin, 0 to 1, if equivalence was tested.
     """
