@@ -18,9 +18,14 @@ class Freeze(Ablation):
     Each row of the table is one freezing depth, compared with the reference in which nothing is frozen. A frozen block
     gets no gradient, and its batch norm and dropout are in evaluation mode unless --frozen-batch-norm train is given.
 
+    Time is proportional to --epochs, to the image (--n-mels times --n-frames), to the clips (--max-clips-per-class), to
+    the number of folds and seeds, and to the number of conditions (--block). Deep freezing is fast: the outputs of
+    frozen blocks are computed once. Larger networks (--backbone) take longer; --quick chooses small values for a try.
+
     Examples
     --------
     run_ablation.py freeze --block 3
+    run_ablation.py freeze --block 3 --quick
     run_ablation.py freeze --data urbansound8k --data-root DIR --fold all --seed 0 1 2
     run_ablation.py freeze --block last --backbone resnet18 resnet50 --lr 1e-3 1e-4
     run_ablation.py freeze --data folder --data-root my_recordings --dry-run

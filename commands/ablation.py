@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -81,7 +81,8 @@ def conclude(
     show_report_command(results.session.execution, console)
     if results.session.execution.json:
         files = [str(f) for f in results.files]
-        answer = {"ablation": results.plan.ablation, "files": files, "sentences": results.sentences}
+        answer: dict[str, Any] = {"ablation": results.plan.ablation, "files": files, "sentences": results.sentences}
+        answer |= {"quick": True} if results.plan.is_quick else {}
         print(json.dumps({**answer, "rows": json_rows(frame)}))  # noqa: T201
     return 1 if executed.failed else 0
 
@@ -89,7 +90,7 @@ def conclude(
 def show_plan(plan: Plan, session: Session, console: Console, out: TextIO, *, note: str = "") -> None:
     """Print the runs of a plan with their states, and a note; with ``--json``, also write them to `out` as JSON."""
     rows = list_planned_runs(plan, session)
-    title = f"{plan.ablation}: {len(rows)} runs"
+    title = f"{plan.ablation}: {len(rows)} runs{' with quick settings' * plan.is_quick}"
     header = ("Run", "Data", "Condition", "Backbone", "Weights", "Fold", "Seed", "Epochs", "State")
     cells = [[*map(str, row.values())] for row in rows]
     if len(rows) > MAX_TABLE_ROWS:

@@ -79,6 +79,11 @@ class Plan:
         """The distinct runs, in the order of the table."""
         return tuple({planned.run.id: planned.run for planned in self.planned}.values())
 
+    @property
+    def is_quick(self) -> bool:
+        """Whether any run has the settings of ``--quick``."""
+        return any(run.training.quick for run in self.runs)
+
     @cached_property
     def numbers(self) -> dict[str, int]:
         """Position of each run in `runs`, from 1, by run id."""

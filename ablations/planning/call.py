@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from ablations.planning import PROGRAM
+from ablations.planning.presets import QUICK_TEXT
 from ablations.planning.study_schema import DEFAULT_STUDY, list_runnable_studies
 from core import datasets
 from core.config.execution import ExecutionOptions, RayOptions
@@ -119,6 +120,7 @@ def command_options(cls: type) -> list[Option]:
         options.append(Option(key, f, GROUP_TITLES[key.partition("__")[0]], many=many, text=text))
     options.append(Option("seed", field_of("seed"), "Training", many=True))
     options.append(Option("preset", _preset_field(), "Training"))
+    options.append(Option("quick", _quick_field(), "Training"))
     for key, part in (("execution", ExecutionOptions), ("ray", RayOptions)):
         visible = [f for f in dataclasses.fields(part) if f.metadata]
         options += [Option(f"{key}__{f.name}", f, GROUP_TITLES[key], many=get_origin(f.type) is tuple) for f in visible]
@@ -193,6 +195,15 @@ def check_flags(name: str, words: Sequence[str], known: set[str]) -> None:
         if flag in seen:
             raise UserError(f"{flag} is given twice: write it once, followed by all its values")
         seen.add(flag)
+
+
+def _quick_field() -> "dataclasses.Field[Any]":
+    quick: dataclasses.Field[Any] = option(
+        False,
+        f"Try the command in seconds: {QUICK_TEXT}, unless these options are given. All outputs are marked as quick.",
+    )
+    quick.name, quick.type = "quick", bool
+    return quick
 
 
 def _preset_field() -> "dataclasses.Field[Any]":

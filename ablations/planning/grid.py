@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ablations.planning.call import Call
-from ablations.planning.presets import Preset
+from ablations.planning.presets import Preset, make_quick_preset
 from ablations.planning.study_schema import load_preset
 from core.config.execution import ExecutionOptions, RayOptions
 from core.config.options import flag_of, list_problems, typed_value
@@ -105,5 +105,18 @@ def read_execution_options(call: Call) -> ExecutionOptions:
 
 
 def read_preset_option(call: Call) -> Preset:
-    """Return the preset of ``--preset``, or an empty preset without this option."""
-    return load_preset(call.values.get("preset", ""))
+    """Return the preset of ``--preset`` or ``--quick``, or an empty preset without these options.
+
+    Raises
+    ------
+    UserError
+        For an unknown preset, and for both options together.
+    """
+    if not call.values.get("quick"):
+        return load_preset(call.values.get("preset", ""))
+    if call.values.get("preset"):
+        raise UserError(
+            f"--quick does not apply with --preset {call.values['preset']}, which sets epochs and images too: leave "
+            "one out (a study has --scale quick)"
+        )
+    return make_quick_preset(has_image_size="frontend__image" in explicit_options(call))

@@ -28,6 +28,16 @@ WEIGHTS = ("pretrained", "random")  # pretrained: all starting weights that are 
 TYPE_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
+QUICK_SETTINGS = {  # of --quick, for options that are not given
+    "training__epochs": 3,
+    "frontend__n_mels": 80,  # the smallest size that every network of torchvision accepts is 75
+    "frontend__n_frames": 80,
+    "data__per_class": 25,
+    "training__quick": True,
+}
+QUICK_TEXT = "--epochs 3 --n-mels 80 --n-frames 80 --max-clips-per-class 25"
+
+
 @dataclass(frozen=True)
 class Rule:
     """One table of a preset.
@@ -61,6 +71,12 @@ class Preset:
             if rule.applies(settings | dict(point)):
                 settings |= rule.settings
         return settings | dict(point)
+
+
+def make_quick_preset(*, has_image_size: bool) -> Preset:
+    """Return the settings of ``--quick``; ``--image-size`` replaces its image size."""
+    size = ("frontend__n_mels", "frontend__n_frames") if has_image_size else ()
+    return Preset((Rule({}, {key: value for key, value in QUICK_SETTINGS.items() if key not in size}),))
 
 
 def read_preset(tables: Sequence[Mapping[str, Any]], where: str) -> Preset:

@@ -11,7 +11,6 @@ from analysis import condition_report
 from analysis.attribution import AttributionMaps, class_profiles, faithfulness, feature_figures, map_figures
 from analysis.attribution.pipeline import AttributionPipeline, AttributionRequest, AttributionResult
 from analysis.metrics.condition_summary import summarise_conditions
-from analysis.output import style
 from analysis.output.display_names import backbone_title, dataset_title
 from analysis.output.number_format import format_count, format_number, format_p_value, format_percent, format_text
 from analysis.output.output_folder import OutputFolder
@@ -167,7 +166,7 @@ class _Writer:
                 self.results.files += arrays
                 continue
             figure = self.figures.make_clip_figure(maps, k, int(self.pipeline.labels[k]), self.image_axes, self.names)
-            files = [*style.save_figure(figure, path, dpi=MAP_DPI), *arrays]
+            files = [*self.results.save_figure(figure, path, dpi=MAP_DPI), *arrays]
             classes = f"{row['true']}, predicted {row['predicted']}" if row["true"] != row["predicted"] else row["true"]
             caption = f"{row['clip']} ({classes}), {result.condition}: {self._describe(maps, [k])}"
             if len(self.image_axes.channels) > 1:
@@ -330,7 +329,9 @@ class _Writer:
 
     def _write_figure(self, name: str, figure: Figure, data: pd.DataFrame, caption: str) -> None:
         name = self.prefix + name
-        self.results.add_item("figure", name, caption, style.save_figure(figure, self.results.folder / name, data))
+        self.results.add_item(
+            "figure", name, caption, self.results.save_figure(figure, self.results.folder / name, data)
+        )
 
     def _write_table(
         self,

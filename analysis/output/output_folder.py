@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from rich.console import RenderableType
 
 from analysis.output import style, tables
@@ -23,6 +24,10 @@ from core.plan import Plan
 from core.session import Session
 
 MAIN_ITEMS = ("table", "figure")
+QUICK_MARK = "quick settings"  # in captions of tables and figures of runs with --quick
+QUICK_NOTE = (
+    "Quick settings (--quick): smaller images and few epochs. They show that a command works; they are no results."
+)
 
 
 @dataclass
@@ -80,10 +85,12 @@ class OutputFolder:
         The other parameters are those of `tables.write_table`. The main table, named ``table``, gets additional
         footnotes if runs were trained with other library versions or on another device (`provenance_notes`).
         """
+        caption = self._mark(caption)
+        quick = [QUICK_NOTE] if self.plan.is_quick else []
         provenance = provenance_notes(self.plan, self.session) if name == "table" else []
-        footnotes = [*footnotes, *provenance]
+        footnotes = [*quick, *footnotes, *provenance]
         if full:
-            full = FullTable(full.columns, [*full.footnotes, *provenance])
+            full = FullTable(full.columns, [*quick, *full.footnotes, *provenance])
         files = tables.write_table(
             frame,
             self.folder / name,
@@ -122,7 +129,22 @@ class OutputFolder:
         """
         figure, ax = style.new_figure(**size)
         draw(ax)
-        self.add_item("figure", name, caption, style.save_figure(figure, self.folder / name, data))
+        self.add_item("figure", name, caption, self.save_figure(figure, self.folder / name, data))
+
+    def save_figure(
+        self, figure: Figure, path: Path, data: pd.DataFrame | None = None, *, dpi: int = style.DPI
+    ) -> list[Path]:
+        """Write a figure (`style.save_figure`); the figure says so if runs have quick settings."""
+        return style.save_figure(
+            figure, path, data, dpi=dpi, note=QUICK_MARK.capitalize() if self.plan.is_quick else ""
+        )
+
+    def _mark(self, text: str) -> str:
+        """Return a caption or a sentence; it ends with a mark if runs have quick settings."""
+        mark = f" ({QUICK_MARK})"
+        if not self.plan.is_quick or text.rstrip(".").endswith(mark):
+            return text
+        return f"{text[:-1]}{mark}." if text.endswith(".") else text + mark
 
     def subfolder(self, plan: Plan, name: str) -> "OutputFolder":
         """Return the output folder of another plan inside this one, such as an experiment of a study."""
@@ -159,15 +181,18 @@ class OutputFolder:
         ``analysis.json`` has the command, the run ids, the sentences, and a description of every file in the folder.
         The index of all results (`analysis.output.results_index`) is updated.
         """
+        self.sentences = [self._mark(sentence) for sentence in self.sentences]
         if self.sentences:
             text = f"`{command}`\n\n" + "".join(f"- {sentence}\n" for sentence in self.sentences)
             self.files += write_formats(
                 self.folder / "summary", {".md": escape_controls(text).encode("utf-8", "replace")}
             )
         runs = [run.id for run in self.plan.runs]
-        values = {"ablation": self.plan.ablation, "command": command, "runs": runs, "items": self.items}
+        values: dict[str, Any] = {"ablation": self.plan.ablation, "command": command, "runs": runs, "items": self.items}
         if self.sentences:
             values["sentences"] = self.sentences
+        if self.plan.is_quick:
+            values["quick"] = True
         if self.published_as:
             values["published_as"] = self.published_as
         if self.analysis:
@@ -192,5 +217,6 @@ class OutputFolder:
             and the prediction of the network.
         """
         self.files += files
+        caption = self._mark(caption)
         names = [file.relative_to(self.folder).as_posix() for file in files]
         self.items.append({"kind": kind, "name": name, "caption": caption, "files": names, **more})

@@ -8,6 +8,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from analysis.output.fonts import add_fonts, without_glyph_warnings
 from analysis.output.number_format import to_csv
@@ -87,8 +88,19 @@ def _break_labels(figure: Figure) -> None:
             label.set_text(f"{text[:middle]}\n{text[middle + 1 :]}")
 
 
+def _add_note(figure: Figure, note: str) -> None:
+    """Write a line below a figure, in space that the layout leaves free."""
+    height = 0.14 / figure.get_figheight()  # inches
+    engine = figure.get_layout_engine()
+    if isinstance(engine, ConstrainedLayoutEngine):
+        engine.set(rect=(0, height, 1, 1 - height))
+    figure.text(0.01, 0.1 * height, note, fontsize=6, color=GREY, ha="left", va="bottom")
+
+
 @with_style
-def save_figure(figure: Figure, path: Path, data: pd.DataFrame | None = None, *, dpi: int = DPI) -> list[Path]:
+def save_figure(
+    figure: Figure, path: Path, data: pd.DataFrame | None = None, *, dpi: int = DPI, note: str = ""
+) -> list[Path]:
     """Write a figure as PNG and PDF and its data as CSV.
 
     The files have no timestamps: the same figure gives the same bytes. Each file is written atomically.
@@ -103,6 +115,8 @@ def save_figure(figure: Figure, path: Path, data: pd.DataFrame | None = None, *,
         The numbers shown in the figure, or None if another file has them.
     dpi
         Resolution of the PNG.
+    note
+        A line below the figure, or "".
 
     Returns
     -------
@@ -115,6 +129,8 @@ def save_figure(figure: Figure, path: Path, data: pd.DataFrame | None = None, *,
         If the folder is read-only or full.
     """
     png, pdf = io.BytesIO(), io.BytesIO()
+    if note:
+        _add_note(figure, note)
     with without_glyph_warnings():
         figure.draw_without_rendering()  # labels of axes get their texts and places
         if add_fonts(figure):

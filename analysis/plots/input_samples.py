@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from analysis.output.image_view import ImageAxes, draw_image
 from analysis.output.output_folder import OutputFolder
-from analysis.output.style import PAGE_WIDTH, escape_mathtext, save_figure, with_style
+from analysis.output.style import PAGE_WIDTH, escape_mathtext, with_style
 from analysis.output.writers import to_file_name
 from core.audio.reading import read_waveform
 from core.config.run import Run
@@ -99,12 +99,12 @@ def write_input_samples(results: OutputFolder, *, per_class: int, time_axis: str
         view, samples = view.transpose(), [replace(sample, values=sample.values.T) for sample in samples]
     cmap = DEFAULT_COLOUR_MAP if run.frontend.colour == "none" else run.frontend.colour
     figure = make_clip_grid(samples, view, cmap=cmap)
-    files = save_figure(figure, results.folder / "samples")
+    files = results.save_figure(figure, results.folder / "samples")
     results.add_item("figure", "samples", _caption(run, dataset, view), files)
     for row, sample in zip(rows, samples, strict=True):
         name = f"{to_file_name(sample.title)[:MAX_NAME_LENGTH]}-{row}"
         sound = _write_sound(results, run, dataset, paths[row], name)
-        files = save_figure(make_clip_grid([sample], view, cmap=cmap), results.folder / "clips" / name, dpi=DPI)
+        files = results.save_figure(make_clip_grid([sample], view, cmap=cmap), results.folder / "clips" / name, dpi=DPI)
         facts = {"clip": paths[row], "sound": sound, "class": sample.title}
         results.add_item("map", name, f"{paths[row]} ({sample.title})", files, **facts)
 

@@ -20,7 +20,7 @@ from ablations.planning.grid import needed_setting
 from core.config.options import typed_choices, typed_value
 
 COMMON_OPTIONS = (  # options of runs and of execution in ``--help``; ``--help-all`` shows all of them
-    *("data", "data-root", "fold", "seed", "backbone", "weights", "epochs", "lr", "batch-size", "preset"),
+    *("data", "data-root", "fold", "seed", "backbone", "weights", "epochs", "lr", "batch-size", "quick", "preset"),
     *("results", "device", "dry-run", "json"),
 )
 OVERVIEW = f"""\

@@ -309,6 +309,13 @@ class Training:
         choices=("fp32", "tf32", "bf16", "fp16"),
     )
     channels_last: bool = option(True, "Store images in channels-last memory format (faster).")
+    quick: bool = option(
+        False,
+        "Whether --quick chose small images and few epochs.",
+        hidden=True,
+        legacy_value=False,
+        filled_in_by="program",
+    )
     compile: bool = option(
         False, "Compile training with torch.compile (with CUDA graphs on a GPU); the first step takes minutes."
     )

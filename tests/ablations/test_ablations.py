@@ -1,12 +1,14 @@
 """Conditions of each ablation, and its tables and figures."""
 
 import itertools
+import json
 from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from ablations.cutoff import Cutoff
@@ -85,6 +87,27 @@ def test_fusion_writes_rows_and_tests_of_each_condition(run_ablation) -> None:  
     assert tests["pairs"].tolist() == [2, 2]
     assert (tests["p_holm"] >= tests["p"]).all()
     assert {f.name for f in results.folder.iterdir()} >= {"table.tex", "figure.pdf", "comparisons.md"}
+
+
+def test_quick_runs_are_marked_in_every_output(run_ablation, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    _, results = run_ablation(Freeze(block=("4",)), {"training__quick": True})
+    results.write_description("freeze --quick")
+    described = json.loads((results.folder / "analysis.json").read_text())
+    assert described["quick"] is True
+    assert described["sentences"]
+    texts = [*described["sentences"], *(item["caption"] for item in described["items"])]
+    assert all("(quick settings)" in text for text in texts)
+    assert (results.folder / "summary.md").read_text().count("(quick settings)") == len(described["sentences"])
+    for path in results.folder.glob("*.tex"):
+        assert "(quick settings)" in path.read_text()  # in the caption
+    for path in results.folder.glob("*.md"):
+        assert "uick settings" in path.read_text()
+    assert "Quick settings (--quick)" in (results.folder / "table.md").read_text()  # the footnote
+    marked = Image.open(results.folder / "figure.png").tobytes()
+    _, plain = run_ablation(Freeze(block=("4",)), name="plain")
+    plain.write_description("freeze")
+    assert "uick settings" not in (plain.folder / "analysis.json").read_text()
+    assert Image.open(plain.folder / "figure.png").tobytes() != marked
 
 
 def test_freeze_with_grid_has_a_row_for_each_point(run_ablation) -> None:  # type: ignore[no-untyped-def]

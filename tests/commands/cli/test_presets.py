@@ -2,7 +2,10 @@ from typing import Any
 
 import pytest
 
-from ablations.planning.presets import read_preset
+from ablations.freeze import Freeze
+from ablations.planning.call import make_call
+from ablations.planning.grid import make_grid, read_preset_option
+from ablations.planning.presets import QUICK_SETTINGS, QUICK_TEXT, read_preset
 from ablations.planning.study_schema import load_preset
 from core.config.run import Run
 from core.errors import UserError
@@ -22,6 +25,31 @@ def test_load_preset_paper_depends_on_the_weights() -> None:
         scratch = load_preset(name)({"model__weights": "random"})
         assert (scratch["training__epochs"], scratch["training__milestones"]) == (450, (300, 350))
     assert load_preset("")({"model__weights": "random"}) == {"model__weights": "random"}
+
+
+def quick_run(**words: list[str]) -> Run:
+    """Return the run of ``freeze --quick`` with other options."""
+    call = make_call("freeze", Freeze, {"quick": [], **{flag.replace("_", "-"): word for flag, word in words.items()}})
+    (point,) = make_grid(call)
+    return Run().replace(**read_preset_option(call)(point))
+
+
+def test_quick_is_a_preset_that_given_options_override() -> None:
+    quick = quick_run()
+    words = QUICK_TEXT.replace("--", "").split()
+    given = make_call("freeze", Freeze, {flag: [word] for flag, word in zip(words[::2], words[1::2], strict=True)})
+    assert {f"training__{k}": getattr(quick.training, k) for k in ("epochs", "quick")}.items() <= QUICK_SETTINGS.items()
+    assert quick.replace(training__quick=False) == Run().replace(**make_grid(given)[0])  # the help shows the settings
+    assert quick.id != quick.replace(training__quick=False).id  # outputs are marked, so it is another run
+    other = quick_run(epochs=["7"], n_mels=["128"])
+    assert (other.training.epochs, other.frontend.n_mels, other.frontend.n_frames) == (7, 128, 80)
+    assert other.training.quick
+    assert not quick_run(image_size=["64", "64"]).frontend.problems()  # the size replaces both
+
+
+def test_quick_with_preset_raises_user_error() -> None:
+    with pytest.raises(UserError, match="--quick does not apply with --preset paper"):
+        quick_run(preset=["paper"])
 
 
 @pytest.mark.parametrize(
